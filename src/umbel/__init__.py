@@ -1,0 +1,1 @@
+"""Umbel: a composition gateway for HTTP on trio."""

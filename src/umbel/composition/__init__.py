@@ -1,0 +1,1 @@
+"""The engine: a plan's calls in one nursery under one deadline, and the one answer they make."""

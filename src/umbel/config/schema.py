@@ -1,0 +1,288 @@
+"""Every section and key of umbel.toml, as frozen pydantic objects.
+
+``load.py`` fills them, ``umbel schema`` prints them, plans and pools are built from them. No I/O here, and no rule
+that needs a plan (``composition/plan.py`` checks those).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+
+from .rules import (
+    BaseUrl,
+    FailureStatus,
+    HeaderName,
+    Method,
+    Name,
+    Status,
+    UpstreamName,
+    check_call,
+    check_route,
+    check_tls,
+)
+from .units import Duration, Size
+
+# TOML arrays arrive as lists; a frozen object keeps a tuple. Everything else is strict: "5" is not 5.
+_AS_TUPLE = Field(strict=False)
+Names = Annotated[tuple[str, ...], _AS_TUPLE]
+Statuses = Annotated[tuple[Status, ...], _AS_TUPLE]
+KeyPath = tuple[str | int, ...]
+
+
+class Section(BaseModel):
+    """A table of the configuration: frozen, strict, and closed to keys that it does not know."""
+
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True, populate_by_name=True
+    )
+
+
+class Tls(Section):
+    """TLS towards an upstream whose URL is https."""
+
+    ca: str | None = None
+    """A file of CA certificates (PEM) to trust instead of the system's."""
+    cert: str | None = None
+    """A client certificate (PEM) to show."""
+    key: str | None = None
+    """The client certificate's private key (PEM)."""
+    server_name: str | None = None
+    """The name to ask for and to verify, if it is not the URL's host."""
+
+    _checked = model_validator(mode="after")(check_tls)
+
+
+class Upstream(Section):
+    """A named HTTP service: one or more base URLs (replicas) with its limits."""
+
+    urls: Annotated[tuple[BaseUrl, ...], Field(strict=False, min_length=1)]
+    """The replicas: http://, https:// or unix: URLs without credentials, taken in turn."""
+    timeout: Duration | None = None
+    """The limit of one whole call, queueing included. Default: what the route's deadline leaves."""
+    connect_timeout: Duration = 1.0
+    """The limit of connecting: name, address and TLS handshake together."""
+    max_concurrency: Annotated[int, Field(ge=1)] = 100
+    """Calls in flight at once; further ones wait in the upstream's one queue."""
+    max_queue: Annotated[int, Field(ge=0)] = 100
+    """Calls that may wait; one more fails at once with kind overflow."""
+    keepalive_expiry: Duration = 15.0
+    """How long an idle connection is kept for reuse."""
+    max_body: Size | None = None
+    """The largest response body, after decompression. Default: 1MB for json, 10MB for text."""
+    max_head: Size = 64 * 1024
+    """The largest response head."""
+    max_fields: Annotated[int, Field(ge=1)] = 100
+    """The most header fields of a response."""
+    headers: dict[HeaderName, str] = {}
+    """Headers of every call, as templates."""
+    params: dict[str, str] = {}
+    """Query parameters of every call, as JMESPath expressions."""
+    tls: Tls = Tls()
+    """TLS settings for https URLs."""
+    public_only: bool = False
+    """Refuse private and loopback addresses (link-local and multicast ones are always refused)."""
+    deadline_header: HeaderName | Literal[False] = "x-envoy-expected-rq-timeout-ms"
+    """The header that tells the upstream the remaining budget in milliseconds; false for none."""
+    forwarded: bool = True
+    """Whether X-Forwarded-For, -Proto and -Host are sent."""
+
+
+class QueryParam(Section):
+    """A query parameter of the client's that a route knows."""
+
+    type: Literal["str", "int", "float", "bool"] = "str"
+    """What its text must parse as; what does not is answered with 400."""
+    default: str | int | float | bool | None = None
+    """The value where the client sends none; without one it is null."""
+    required: bool = False
+    """Answer 400 where the client sends none."""
+
+
+class Call(Section):
+    """One logical upstream request of a route."""
+
+    upstream: UpstreamName
+    """The upstream to ask."""
+    path: str
+    """The target as an RFC 6570 template of the forms {name}, {?a,b} and {&a,b}."""
+    method: Method | None = None
+    """Default: GET; POST with json, form or forward_body."""
+    json_: Annotated[str | dict[str, str] | None, Field(alias="json")] = None
+    """The JSON body: a JMESPath expression, or a table of them."""
+    form: str | dict[str, str] | None = None
+    """The form body: a JMESPath expression that gives an object, or a table of expressions."""
+    with_: Annotated[dict[Name, str], Field(alias="with")] = {}
+    """Names for the templates of this call, each bound to a JMESPath expression."""
+    params: dict[str, str] = {}
+    """Query parameters, each a JMESPath expression; for names that a template cannot bear."""
+    headers: dict[HeaderName, str] = {}
+    """Headers as templates; they add to the upstream's."""
+    forward_headers: Annotated[tuple[HeaderName, ...], _AS_TUPLE] = ()
+    """Headers of the client that go along."""
+    forward_query: Names = ()
+    """Query parameters of the client that go along as they came."""
+    forward_cookies: Names = ()
+    """Cookies of the client that go along."""
+    forward_body: bool = False
+    """Send the client's body on as it came."""
+    timeout: Duration | None = None
+    """The limit of this call (of each item, with each), instead of the upstream's."""
+    max_body: Size | None = None
+    """The largest response body of this call, instead of the upstream's."""
+    optional: bool = False
+    """Whether the answer may go out without it."""
+    default: Any = None
+    """The value where an optional call fails or a call is skipped; its dependants then run."""
+    default_null: bool = False
+    """A default of null (TOML has no null to write as default)."""
+    when: str | None = None
+    """A JMESPath expression; where it is false the call is skipped and the answer stays complete."""
+    each: str | None = None
+    """A JMESPath expression that gives a list: one call per distinct value, bound to {item}."""
+    as_: Annotated[Literal["list", "map"], Field(alias="as")] = "list"
+    """The value of an each: a list with the places kept, or an object {item: result}."""
+    limit: Annotated[int, Field(ge=1)] = 16
+    """Items of an each in flight at once."""
+    max_items: Annotated[int, Field(ge=1)] = 100
+    """Places of an each; a longer list fails the call with kind too-many."""
+    item_default: Any = None
+    """What stands at the place of a failed item of an optional each."""
+    decode: Literal["json", "text", "none"] = "json"
+    """How the body becomes a value; none drains it and gives null."""
+    ok: Statuses = ()
+    """The statuses of success. Default: every 2xx."""
+    null_on: Statuses = ()
+    """Statuses that mean null instead of a failure."""
+    pass_status: Annotated[tuple[FailureStatus, ...] | None, _AS_TUPLE] = None
+    """4xx statuses passed on to the client when a required call fails with them. Default: 400, 403, 404, 409, 410,
+    412, 422, 429, and 401 if authorization was forwarded."""
+    pass_body: bool = False
+    """Pass the upstream's own error body on with such a status, instead of a problem document."""
+
+    _checked = model_validator(mode="after")(check_call)
+
+    @property
+    def has_default(self) -> bool:
+        """Whether a default was given, null included."""
+        return self.default_null or "default" in self.model_fields_set
+
+
+class Answer(Section):
+    """How the outcomes become one answer."""
+
+    shape: str | None = None
+    """A JMESPath expression over the context. Default: an object of call and value."""
+    status: Annotated[int, Field(ge=200, le=299)] = 200
+    """The status of a composed answer; 204 sends no body."""
+    headers: dict[HeaderName, str] = {}
+    """Headers of the answer, as templates."""
+    forward_headers: dict[str, Annotated[tuple[HeaderName, ...], _AS_TUPLE]] = {}
+    """Response headers passed on, by call."""
+    forward_cookies: dict[str, Names] = {}
+    """Cookies set by an upstream that are passed on, by call."""
+    cache_control: str = "parts"
+    """The Cache-Control of a complete answer; parts: the most restrictive of the calls' own."""
+    etag: bool = True
+    """Whether a complete answer bears a strong ETag and If-None-Match is answered with 304."""
+
+
+class Route(Section):
+    """An inbound method and path bound to a composition."""
+
+    path: str
+    """A werkzeug rule, such as /dashboard/<user_id> or /items/<int:id>."""
+    methods: Annotated[tuple[Method, ...] | None, _AS_TUPLE] = None
+    """Default: GET, or POST if the plan uses the body."""
+    query: dict[str, QueryParam] | Names = {}
+    """The client's query parameters that this route knows: a table, or a list of names for plain text ones."""
+    deadline: Duration = 5.0
+    """When the answer is due; it goes out with what is there."""
+    combine: Literal["all", "first", "quorum"] = "all"
+    """Which calls make the answer: all of them, the first success, or the first quorum successes."""
+    quorum: Annotated[int, Field(ge=1)] | None = None
+    """How many successes combine = "quorum" needs."""
+    stream: bool = False
+    """Stream an outcome per line as it lands, NDJSON unless the client asks for SSE."""
+    max_body: Size = 10**6
+    """The largest request body."""
+    body: Literal["json", "form", "bytes"] = "json"
+    """What the request body must be: JSON, a form, or any bytes to forward."""
+    expose: Literal["full", "completed", "none"] = "full"
+    """Which diagnostic headers clients get: all, only Umbel-Completed, or none."""
+    krakend_compat: bool = False
+    """Also send X-KrakenD-Completed."""
+    calls: Annotated[dict[Name, Call], Field(min_length=1)]
+    """The calls by name; their order is the order of the answer."""
+    answer: Answer = Answer()
+    """How the outcomes become one answer."""
+
+    _checked = model_validator(mode="after")(check_route)
+
+    @property
+    def query_params(self) -> dict[str, QueryParam]:
+        """The declared query parameters, whichever way they were written."""
+        if isinstance(self.query, dict):
+            return self.query
+        return {name: QueryParam() for name in self.query}
+
+
+class Server(Section):
+    """The inbound side."""
+
+    trusted_proxies: Names = ()
+    """Addresses or networks whose X-Forwarded-* and X-Request-Id are believed."""
+    max_body: Size = 16 * 2**20
+    """The largest request body of any route."""
+    write_timeout: Duration = 30.0
+    """How long one write to a client may take before its connection is cut."""
+
+
+class LogStream(Section):
+    """One stream of records."""
+
+    file: str
+    """The file's name, inside dir."""
+
+
+class Logs(Section):
+    """Where records go: JSON lines."""
+
+    dir: str = "logs"
+    """The directory, made if it is not there; relative to the configuration file."""
+    access: LogStream = LogStream(file="access.jsonl")
+    """One line per request."""
+    calls: LogStream = LogStream(file="calls.jsonl")
+    """One line per call."""
+    app: LogStream = LogStream(file="app.jsonl")
+    """Everything else."""
+    max_queue_records: Annotated[int, Field(ge=1)] = 65_536
+    """Records waiting to be written; one more is dropped and counted."""
+    flush_every: Duration = 0.25
+    """How long a record may wait for its batch."""
+
+
+class Config(Section):
+    """A whole configuration, defaults merged, variables replaced, includes read."""
+
+    include: Names = ()
+    """More files, as globs relative to this one; their upstreams and routes are added."""
+    upstreams: dict[UpstreamName, Upstream] = {}
+    """The upstreams by name."""
+    routes: Annotated[tuple[Route, ...], _AS_TUPLE] = ()
+    """The routes."""
+    server: Server = Server()
+    """The inbound side."""
+    logs: Logs = Logs()
+    """The records."""
+
+    _locate: Callable[[KeyPath], str] | None = PrivateAttr(default=None)
+
+    def where(self, path: KeyPath) -> str:
+        """``file:line`` of the key at ``path`` if this came from a file, else the dotted path.
+
+        The first call of a configuration that came from a file reads its rows (milliseconds); later ones look up.
+        """
+        return self._locate(path) if self._locate is not None else ".".join(map(str, path))

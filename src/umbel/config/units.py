@@ -1,0 +1,74 @@
+"""Durations, sizes and ratios as people write them: ``"250ms"``, ``"10MB"``.
+
+The types that the schema's fields are made of. In memory a duration is seconds (float) and a size is bytes (int).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import BeforeValidator, WithJsonSchema
+
+_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_BYTES = {
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|m|h|d)")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)(B|KB|MB|GB|KiB|MiB|GiB)")
+
+
+def parse_duration(value: object) -> float:
+    """Seconds of a duration such as ``"250ms"``.
+
+    Raises:
+        ValueError: it is no text, has no unit, or is not above zero.
+    """
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(
+            f'{_shown(value)} is not a duration; write a number and a unit, such as "250ms" or "2s"'
+        )
+    seconds = float(match[1]) * _SECONDS[match[2]]
+    if seconds <= 0:
+        raise ValueError("a duration must be above zero")
+    return seconds
+
+
+def parse_size(value: object) -> int:
+    """Bytes of a size such as ``"10MB"`` (10,000,000) or ``"64KiB"`` (65,536).
+
+    Raises:
+        ValueError: it is no text, has no unit, or is not above zero.
+    """
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(
+            f'{_shown(value)} is not a size; write a number and a unit, such as "64KiB" or "10MB"'
+        )
+    size = int(float(match[1]) * _BYTES[match[2]])
+    if size <= 0:
+        raise ValueError("a size must be above zero")
+    return size
+
+
+def _shown(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    WithJsonSchema({"type": "string", "pattern": f"^{_DURATION.pattern}$", "examples": ["250ms", "2s"]}),
+]
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    WithJsonSchema({"type": "string", "pattern": f"^{_SIZE.pattern}$", "examples": ["64KiB", "10MB"]}),
+]

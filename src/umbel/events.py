@@ -1,0 +1,90 @@
+"""What happened, as values, and the one-way door they leave by: the Recorder.
+
+The upstream layers, the composition and the gateway emit events; logs and observe are sinks of them and never call
+back. Nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from .kinds import Kind
+from .model import Attempt, Outcome, RequestFacts
+
+Level = Literal["debug", "info", "warning", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestEnded:
+    """An inbound request is over. Exactly one per request, whoever ended it."""
+
+    request: RequestFacts
+    status: int
+    """The status sent; 499 where the client had gone before an answer."""
+    ended_at: float
+    bytes_sent: int = 0
+    completed: bool | None = None
+    """Whether a composed answer was complete; None for other answers."""
+    kind: Kind | None = None
+    """The kind that decided an answer that is no success."""
+    client: str = ""
+    scheme: str = "http"
+    detail: str = ""
+    """Why it was refused or what went wrong, in one sentence; for records only."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallEnded:
+    """A call of a composition has its outcome. Exactly one per call."""
+
+    request: RequestFacts
+    upstream: str
+    outcome: Outcome
+    items: int | None = None
+    """How many distinct items an ``each`` made; None for a plain call."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnded:
+    """An attempt is over, whatever came of it."""
+
+    request: RequestFacts | None
+    call: str
+    upstream: str
+    attempt: Attempt
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """Anything else worth a line: an internal error, a lost background task, a drop."""
+
+    level: Level
+    event: str
+    """A stable dotted name, such as ``expression.failed``."""
+    message: str
+    request: RequestFacts | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    error: BaseException | None = None
+
+
+Event = RequestEnded | CallEnded | AttemptEnded | Noted
+
+
+class Recorder(Protocol):
+    """Takes events. ``record`` is a plain function: it never awaits, never raises and never blocks."""
+
+    def record(self, event: Event) -> None:
+        """Take one event."""
+
+
+class NullRecorder:
+    """Records nothing: the default everywhere."""
+
+    def record(self, event: Event) -> None:
+        """Drop the event."""
+
+
+NULL = NullRecorder()

@@ -1,0 +1,1 @@
+"""TODO docstring of the package by its owner."""

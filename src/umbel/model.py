@@ -1,0 +1,200 @@
+"""The value types that cross the borders between packages: outcomes, failures, facts of a request and a call.
+
+Every package reads them. Frozen, except ``CallFacts``, which a call's layers fill in on the way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from .errors import UpstreamError
+from .kinds import KINDS, Kind
+
+if TYPE_CHECKING:
+    import httpx
+
+    from .events import Recorder
+
+Json = Any
+"""A decoded JSON value: None, bool, int, float, str, list or dict with str keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """The W3C trace context that a request runs under (https://www.w3.org/TR/trace-context/)."""
+
+    trace_id: str
+    """32 lower-case hex digits."""
+    parent_id: str | None = None
+    """The inbound parent-id, 16 hex digits; None where the trace begins here."""
+    flags: str = "00"
+    state: str = ""
+    """The inbound ``tracestate``, passed on as it came."""
+
+    def header(self, span_id: str) -> str:
+        """The ``traceparent`` of one attempt, whose own id is ``span_id`` (16 hex digits)."""
+        return f"00-{self.trace_id}-{span_id}-{self.flags}"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFacts:
+    """What is known of an inbound request for as long as it lives. Times are ``trio.current_time()`` seconds."""
+
+    request_id: str
+    trace: Trace
+    method: str
+    path: str
+    route: str
+    """The route's rule, such as ``/dashboard/<user_id>``; empty where no route matched."""
+    started_at: float
+    deadline: float = math.inf
+    """Absolute; infinite where the request has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One physical request of a call on one connection, after it ended."""
+
+    number: int
+    """1 for the first."""
+    replica: str
+    """The base URL; for records only, never for clients."""
+    started_at: float
+    ended_at: float
+    status: int | None = None
+    """The upstream's status; None if no head came."""
+    kind: Kind | None = None
+    """Why it failed; None if a whole response came (whatever its status)."""
+    reused: bool = False
+    """Whether the connection had served before."""
+
+
+@dataclass(frozen=True, slots=True)
+class PassedBody:
+    """An upstream's error body that the route passes on as it is (``pass_body``)."""
+
+    content: bytes
+    content_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a call gave no value."""
+
+    kind: Kind
+    status: int
+    """The answer's status if this failure decides it."""
+    detail: str
+    """One sentence for records; may name hosts, never shown to clients."""
+    received_status: int | None = None
+    """The upstream's status, for kind ``status`` (Proxy-Status ``received-status``)."""
+    proxy_error: str | None = None
+    """The RFC 9209 error type, None where only ``received-status`` speaks."""
+    body: PassedBody | None = None
+    retry_after: str | None = None
+    """The upstream's ``Retry-After`` where its 429 or 503 is passed on."""
+
+    @classmethod
+    def of(
+        cls, kind: Kind, detail: str, *, status: int | None = None, proxy_error: str | None = None
+    ) -> Failure:
+        """A failure with the status and the Proxy-Status error that the table of kinds gives."""
+        rule = KINDS[kind]
+        return cls(
+            kind, rule.status if status is None else status, detail, None, proxy_error or rule.proxy_error
+        )
+
+    @classmethod
+    def from_error(cls, error: UpstreamError) -> Failure:
+        """The failure that an upstream transport's exception means."""
+        return cls.of(error.kind, error.detail, proxy_error=error.proxy_error)
+
+
+@dataclass(frozen=True, slots=True)
+class FailedItem:
+    """One item of an ``each`` that failed, with every place of the list that it stood at."""
+
+    places: tuple[int, ...]
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a call. A call has exactly one."""
+
+    call: str
+    state: Literal["value", "skipped", "failed"]
+    value: Json = None
+    """What the context and the answer see: the value, or the default (null) of a skipped or failed call."""
+    failure: Failure | None = None
+    started_at: float | None = None
+    """None if it never began."""
+    ended_at: float = 0.0
+    attempts: tuple[Attempt, ...] = ()
+    failed_items: tuple[FailedItem, ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+    """The response's header fields (of an ``each``: none), for the answer's forwarding and caching rules."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing of it is missing from the answer."""
+        return self.state != "failed" and not self.failed_items
+
+    @property
+    def worst(self) -> Failure | None:
+        """The failure that speaks for the call: its own, or its first failed item's."""
+        if self.failure is not None:
+            return self.failure
+        return self.failed_items[0].failure if self.failed_items else None
+
+
+@dataclass(slots=True)
+class CallFacts:
+    """What the layers of one call share, carried in ``request.extensions[FACTS]``.
+
+    The composition makes it; the attempt layer appends to ``attempts``. A standalone httpx user has none, and every
+    layer then uses its own defaults.
+    """
+
+    call: str
+    upstream: str
+    request: RequestFacts
+    deadline: float
+    """Absolute: the nearer of the route's and the call's own."""
+    recorder: Recorder
+    max_body: int | None = None
+    """Bytes after decompression; None: the upstream's own limit."""
+    item: int | None = None
+    """The first place of the item of an ``each``, None for a plain call."""
+    attempts: list[Attempt] = field(default_factory=list)
+
+
+FACTS = "umbel.call"
+"""The key of ``CallFacts`` in ``httpx.Request.extensions``."""
+
+
+def facts_of(request: httpx.Request) -> CallFacts | None:
+    """The facts of the call that ``request`` belongs to, if Umbel's composition made it."""
+    facts: CallFacts | None = request.extensions.get(FACTS)
+    return facts
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a route's plan can name: the validated inbound request. Header names are lower-case with hyphens."""
+
+    path: Mapping[str, Json] = field(default_factory=dict)
+    query: Mapping[str, Json] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Json = None
+    raw_query: Sequence[tuple[str, str]] = ()
+    """Every query parameter as it came, for ``forward_query``."""
+    cookies: Mapping[str, str] = field(default_factory=dict)
+    raw_body: bytes = b""
+    content_type: str = ""
+    forwarded: tuple[tuple[str, str], ...] = ()
+    """The fields a gateway always says (X-Request-Id, Via); ``X-Forwarded-*`` apart, for an upstream may refuse them."""
+    forwarded_for: tuple[tuple[str, str], ...] = ()
