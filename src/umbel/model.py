@@ -98,14 +98,10 @@ class Failure:
     """The upstream's ``Retry-After`` where its 429 or 503 is passed on."""
 
     @classmethod
-    def of(
-        cls, kind: Kind, detail: str, *, status: int | None = None, proxy_error: str | None = None
-    ) -> Failure:
+    def of(cls, kind: Kind, detail: str, *, status: int | None = None, proxy_error: str | None = None) -> Failure:
         """A failure with the status and the Proxy-Status error that the table of kinds gives."""
         rule = KINDS[kind]
-        return cls(
-            kind, rule.status if status is None else status, detail, None, proxy_error or rule.proxy_error
-        )
+        return cls(kind, rule.status if status is None else status, detail, None, proxy_error or rule.proxy_error)
 
     @classmethod
     def from_error(cls, error: UpstreamError) -> Failure:
@@ -196,5 +192,6 @@ class Inputs:
     raw_body: bytes = b""
     content_type: str = ""
     forwarded: tuple[tuple[str, str], ...] = ()
-    """The fields a gateway always says (X-Request-Id, Via); ``X-Forwarded-*`` apart, for an upstream may refuse them."""
+    """The fields that a gateway always says: X-Request-Id and Via."""
     forwarded_for: tuple[tuple[str, str], ...] = ()
+    """X-Forwarded-*, apart because an upstream may be set to get none."""

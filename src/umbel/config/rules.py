@@ -64,14 +64,10 @@ def _base_url(value: str) -> str:
     return value.rstrip("/")
 
 
-Name = Annotated[
-    str, AfterValidator(_matching(_NAME, "a name; names are letters, digits and _, not first a digit"))
-]
+Name = Annotated[str, AfterValidator(_matching(_NAME, "a name; names are letters, digits and _, not first a digit"))]
 UpstreamName = Annotated[
     str,
-    AfterValidator(
-        _matching(_UPSTREAM_NAME, "a name; names are letters, digits, _ and -, first a letter or _")
-    ),
+    AfterValidator(_matching(_UPSTREAM_NAME, "a name; names are letters, digits, _ and -, first a letter or _")),
 ]
 HeaderName = Annotated[str, AfterValidator(_field_name)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
@@ -100,20 +96,14 @@ def check_call(call: Call) -> Call:
             ("item_default", "item_default"),
         ):
             if key in given:
-                raise ValueError(
-                    f"{name} says something about the items of an each, and this call has no each"
-                )
+                raise ValueError(f"{name} says something about the items of an each, and this call has no each")
     if call.default_null and "default" in given:
         raise ValueError("default and default_null exclude each other")
     if call.has_default and not call.optional and call.when is None:
         raise ValueError("a default serves only a call with optional = true or with when")
     if "item_default" in given and not call.optional:
-        raise ValueError(
-            "item_default serves only a call with optional = true: a required each fails with its item"
-        )
-    if call.method in ("GET", "HEAD") and (
-        call.json_ is not None or call.form is not None or call.forward_body
-    ):
+        raise ValueError("item_default serves only a call with optional = true: a required each fails with its item")
+    if call.method in ("GET", "HEAD") and (call.json_ is not None or call.form is not None or call.forward_body):
         raise ValueError(f"a {call.method} call has no body; give it another method")
     if both := set(call.ok) & set(call.null_on):
         raise ValueError(f"{min(both)} stands in ok and in null_on; it can mean one thing")

@@ -32,9 +32,7 @@ def parse_duration(value: object) -> float:
     """
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
-        raise ValueError(
-            f'{_shown(value)} is not a duration; write a number and a unit, such as "250ms" or "2s"'
-        )
+        raise ValueError(f'{_shown(value)} is not a duration; write a number and a unit, such as "250ms" or "2s"')
     seconds = float(match[1]) * _SECONDS[match[2]]
     if seconds <= 0:
         raise ValueError("a duration must be above zero")
@@ -49,9 +47,7 @@ def parse_size(value: object) -> int:
     """
     match = _SIZE.fullmatch(value) if isinstance(value, str) else None
     if match is None:
-        raise ValueError(
-            f'{_shown(value)} is not a size; write a number and a unit, such as "64KiB" or "10MB"'
-        )
+        raise ValueError(f'{_shown(value)} is not a size; write a number and a unit, such as "64KiB" or "10MB"')
     size = int(float(match[1]) * _BYTES[match[2]])
     if size <= 0:
         raise ValueError("a size must be above zero")
