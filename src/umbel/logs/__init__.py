@@ -1,1 +1,9 @@
-"""TODO docstring of the package by its owner."""
+"""The records: JSON lines in files, handed over without waiting and written by one task.
+
+The gateway opens a recorder around its lifespan; other trio programs may too. Light to import: no httpx, no Quart.
+"""
+
+from .recorder import FileRecorder, RecorderStatistics, open_recorder
+from .stream import StreamStatistics
+
+__all__ = ["FileRecorder", "RecorderStatistics", "StreamStatistics", "open_recorder"]

@@ -1,0 +1,105 @@
+"""The lines of the log as types: which fields a record has, under which names.
+
+Filled by ``record.py``, encoded by ``encode.py``. The names follow OpenTelemetry's log data model and semantic
+conventions where those have one. No header value, no body and no query string has a field here.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+_NAMES = {
+    "exception_type": "exception.type",
+    "exception_message": "exception.message",
+    "exception_stacktrace": "exception.stacktrace",
+    "method": "http.request.method",
+    "path": "url.path",
+    "scheme": "url.scheme",
+    "route": "http.route",
+    "status": "http.response.status_code",
+    "body_size": "http.response.body.size",
+    "client": "client.address",
+}
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=_NAMES):
+    """What every record has. A field that says nothing is left out."""
+
+    ts: datetime
+    """Wall clock, UTC."""
+    seq: int
+    """Counts the records of this process; a hole is a dropped record."""
+    level: str
+    severity: int
+    """OpenTelemetry's SeverityNumber."""
+    event: str
+    msg: str = ""
+    request_id: str = ""
+    trace_id: str = ""
+
+
+class RequestLine(Line, frozen=True, kw_only=True, omit_defaults=True, rename=_NAMES):
+    """One inbound request (stream ``access``)."""
+
+    method: str
+    path: str
+    route: str = ""
+    status: int
+    duration_ms: float
+    body_size: int
+    completed: bool | None = None
+    kind: str | None = None
+    client: str = ""
+    scheme: str = ""
+
+
+class AttemptPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=_NAMES):
+    """One attempt, inside its call's line."""
+
+    number: int
+    replica: str
+    duration_ms: float
+    status: int | None = None
+    kind: str | None = None
+    reused: bool = False
+
+
+class FailedItemPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=_NAMES):
+    """One failed item of an ``each``, inside its call's line."""
+
+    places: tuple[int, ...]
+    kind: str
+    msg: str = ""
+
+
+class CallLine(Line, frozen=True, kw_only=True, omit_defaults=True, rename=_NAMES):
+    """One call of a composition (stream ``calls``)."""
+
+    route: str = ""
+    call: str
+    upstream: str
+    state: str
+    kind: str | None = None
+    status: int | None = None
+    """The upstream's last status, if one came."""
+    duration_ms: float | None = None
+    """None if the call never began."""
+    attempts: tuple[AttemptPart, ...] = ()
+    attempts_total: int = 0
+    """Only where there were more than the line shows."""
+    items: int | None = None
+    failed_items: tuple[FailedItemPart, ...] = ()
+    failed_items_total: int = 0
+    """Only where there were more than the line shows."""
+
+
+class NoteLine(Line, frozen=True, kw_only=True, omit_defaults=True, rename=_NAMES):
+    """Anything else (stream ``app``)."""
+
+    route: str = ""
+    fields: dict[str, object] = {}
+    exception_type: str = ""
+    exception_message: str = ""
+    exception_stacktrace: str = ""

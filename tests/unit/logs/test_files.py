@@ -1,0 +1,149 @@
+"""The recorder over real files: what an operator does to them, and what a disk does."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from tests.support.happenings import call_ended, note, request_ended
+from tests.support.sinks import FileLog
+from umbel.config.schema import Logs
+from umbel.errors import ConfigError
+from umbel.logs import open_recorder
+
+
+def logs(directory: Path) -> Logs:
+    return Logs.model_validate({"dir": str(directory), "flush_every": "1ms"})
+
+
+def events(file: Path) -> list[str]:
+    return [json.loads(line)["event"] for line in file.read_text().splitlines()]
+
+
+async def test_the_files_stand_where_the_configuration_says(tmp_path: Path) -> None:
+    directory = tmp_path / "deep" / "logs"
+
+    async with open_recorder(logs(directory)) as recorder:
+        recorder.record(request_ended())
+        recorder.record(call_ended())
+
+    assert events(directory / "access.jsonl") == ["request.end"]
+    assert events(directory / "calls.jsonl") == ["call.end"]
+    assert events(directory / "app.jsonl") == ["log.closed"]
+    assert (directory / "access.jsonl").stat().st_mode & 0o007 == 0
+
+
+async def test_a_second_start_appends(tmp_path: Path) -> None:
+    for _ in range(2):
+        async with open_recorder(logs(tmp_path)) as recorder:
+            recorder.record(request_ended())
+
+    assert events(tmp_path / "access.jsonl") == ["request.end", "request.end"]
+
+
+async def test_a_removed_directory_is_made_again(tmp_path: Path) -> None:
+    directory = tmp_path / "logs"
+    log = FileLog(directory)
+    async with log.open() as recorder:
+        recorder.record(note("lost with the directory"))
+        await log.app.has_lines(1)
+        shutil.rmtree(directory)
+
+        recorder.record(note("kept"))
+        await log.app.has_lines(2)
+
+    assert events(directory / "app.jsonl") == ["test.note", "log.closed"]
+
+
+async def test_a_file_renamed_from_outside_is_followed_by_a_new_one(tmp_path: Path) -> None:
+    file = tmp_path / "access.jsonl"
+    log = FileLog(tmp_path)
+    async with log.open() as recorder:
+        recorder.record(request_ended())
+        await log.access.has_lines(1)
+        file.rename(tmp_path / "access.1")
+        recorder.record(request_ended())
+
+    assert events(tmp_path / "access.1") == events(file) == ["request.end"]
+
+
+async def test_a_path_that_cannot_be_written_is_told_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("a file, not a directory")
+
+    with pytest.raises(ConfigError, match=r"^logs\.dir: .*logs cannot be written: "):
+        async with open_recorder(logs(tmp_path / "logs")):
+            pytest.fail("it must not come this far")
+
+
+async def test_a_failed_start_leaves_no_descriptor(tmp_path: Path) -> None:
+    (tmp_path / "app.jsonl").mkdir()
+    before = os.dup(0)
+    os.close(before)
+
+    with pytest.raises(ConfigError, match="Is a directory"):
+        async with open_recorder(logs(tmp_path)):
+            pytest.fail("it must not come this far")
+
+    # The lowest free descriptor is the same again.
+    after = os.dup(0)
+    os.close(after)
+    assert after == before
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is what a full disk looks like on Linux only")
+async def test_a_full_disk_does_not_fail_the_service(tmp_path: Path) -> None:
+    (tmp_path / "access.jsonl").symlink_to("/dev/full")
+
+    log = FileLog(tmp_path)
+    async with log.open() as recorder:
+        recorder.record(request_ended())
+        recorder.record(call_ended())
+        await log.access.refusals.wait_value(lambda refusals: refusals >= 1)
+        await log.calls.has_lines(1)
+        assert recorder.statistics().streams["access"].last_error == os.strerror(errno.ENOSPC)
+        (tmp_path / "access.jsonl").unlink()
+
+    assert events(tmp_path / "access.jsonl") == ["request.end"]
+    assert recorder.statistics().dropped == 0
+
+
+async def test_a_write_that_hangs_in_its_thread_does_not_hold_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = threading.Event()
+    real_write = os.write
+
+    def hanging_write(fd: int, data: bytes) -> int:
+        released.wait(30)
+        return real_write(fd, data)
+
+    monkeypatch.setattr("umbel.logs.writer.DRAIN_S_MAX", 0.01)
+    monkeypatch.setattr("umbel.logs.sink.os.write", hanging_write)
+    try:
+        with trio.fail_after(10):
+            async with open_recorder(logs(tmp_path)) as recorder:
+                recorder.record(request_ended())
+        assert recorder.statistics().dropped == 1
+    finally:
+        released.set()
+
+
+def test_the_logs_alone_import_no_web_framework() -> None:
+    heavy = ("quart", "httpx", "hypercorn", "pydantic", "werkzeug", "jmespath")
+    code = f"import sys, umbel.logs; print(*[name for name in {heavy!r} if name in sys.modules])"
+
+    done: subprocess.CompletedProcess[Any] = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.split() == []

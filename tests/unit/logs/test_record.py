@@ -1,0 +1,222 @@
+"""What stands in a line: names, levels, bounds, and that nothing breaks it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from tests.support.happenings import TRACE_ID, attempt, call_ended, note, request_ended, request_facts
+from umbel.kinds import Kind
+from umbel.logs.encode import RECORD_BYTES_MAX, Encoder
+from umbel.logs.record import PARTS_MAX, call_line, note_line, request_line
+from umbel.model import FailedItem, Failure, Outcome
+
+AT = datetime(2026, 3, 4, 5, 6, 7, 890123, tzinfo=UTC)
+HERE = {"service.name": "umbel", "host.name": socket.gethostname(), "process.pid": os.getpid()}
+
+
+def written(line: Any) -> dict[str, Any]:
+    data = Encoder("umbel").encode(line)
+    assert data.endswith(b"\n")
+    assert len(data.decode().splitlines()) == 1
+    return json.loads(data)
+
+
+def note_of(*args: Any, **fields: Any) -> dict[str, Any]:
+    return written(note_line(note(*args, **fields), AT, 1))
+
+
+def test_a_request_is_told_in_opentelemetrys_names() -> None:
+    event = request_ended(bytes_sent=123, completed=True, client="127.0.0.1")
+
+    assert written(request_line(event, AT, 7)) == {
+        "ts": "2026-03-04T05:06:07.890123Z",
+        "seq": 7,
+        "level": "info",
+        "severity": 9,
+        "event": "request.end",
+        "request_id": "req-1",
+        "trace_id": TRACE_ID,
+        "http.request.method": "GET",
+        "url.path": "/dashboard/42",
+        "http.route": "/dashboard/<user_id>",
+        "http.response.status_code": 200,
+        "duration_ms": 250.0,
+        "http.response.body.size": 123,
+        "completed": True,
+        "client.address": "127.0.0.1",
+        "url.scheme": "http",
+        **HERE,
+    }
+
+
+@pytest.mark.parametrize(
+    ("event", "level", "severity"),
+    [
+        (request_ended(200, completed=True), "info", 9),
+        (request_ended(404), "info", 9),
+        (request_ended(499, kind=Kind.CLIENT_GONE), "info", 9),
+        (request_ended(200, completed=False), "warning", 13),
+        (request_ended(500), "error", 17),
+        (request_ended(504, kind=Kind.TIMEOUT, completed=False), "error", 17),
+    ],
+)
+def test_a_partial_answer_warns_and_a_server_error_is_an_error(event: Any, level: str, severity: int) -> None:
+    line = request_line(event, AT, 1)
+
+    assert (line.level, line.severity) == (level, severity)
+
+
+def test_a_call_is_told_with_its_attempts() -> None:
+    attempts = (
+        attempt(kind=Kind.CONNECT, ended_at=10.05),
+        attempt(2, started_at=10.05, status=503, reused=True),
+    )
+    failure = Failure(Kind.STATUS, 502, "users answered 503", received_status=503)
+    event = call_ended(Outcome("profile", "failed", None, failure, 10.0, 10.1, attempts))
+
+    told = written(call_line(event, AT, 1))
+
+    assert told["event"] == "call.end"
+    assert (told["call"], told["upstream"], told["state"], told["kind"]) == ("profile", "users", "failed", "status")
+    assert told["level"] == "warning"
+    assert told["msg"] == "users answered 503"
+    assert told["http.response.status_code"] == 503
+    assert told["duration_ms"] == 100.0
+    assert told["attempts"] == [
+        {"number": 1, "replica": "http://127.0.0.1:9001", "duration_ms": 50.0, "kind": "connect"},
+        {
+            "number": 2,
+            "replica": "http://127.0.0.1:9001",
+            "duration_ms": 50.0,
+            "http.response.status_code": 503,
+            "reused": True,
+        },
+    ]
+    assert "attempts_total" not in told
+
+
+def test_a_call_that_never_began_has_no_duration() -> None:
+    failure = Failure.of(Kind.DEPENDENCY, "profile failed")
+
+    told = written(call_line(call_ended(Outcome("offers", "failed", None, failure)), AT, 1))
+
+    assert "duration_ms" not in told
+    assert told["level"] == "info"
+
+
+def test_a_call_that_failed_by_our_own_fault_is_an_error() -> None:
+    failure = Failure.of(Kind.INTERNAL, "the expression raised")
+
+    assert call_line(call_ended(Outcome("offers", "failed", None, failure)), AT, 1).level == "error"
+
+
+def test_failed_items_and_attempts_past_the_bound_are_counted_not_listed() -> None:
+    failed = tuple(FailedItem((place,), Failure.of(Kind.TIMEOUT, "late")) for place in range(PARTS_MAX + 1))
+    attempts = tuple(attempt(status=200) for _ in range(PARTS_MAX + 1))
+    outcome = Outcome("items", "value", [], None, 10.0, 11.0, attempts, failed)
+
+    told = written(call_line(call_ended(outcome, items=30), AT, 1))
+
+    assert told["items"] == 30
+    assert told["kind"] == "timeout"
+    assert len(told["attempts"]) == len(told["failed_items"]) == PARTS_MAX
+    assert told["attempts_total"] == told["failed_items_total"] == PARTS_MAX + 1
+    assert told["failed_items"][0] == {"places": [0], "kind": "timeout", "msg": "late"}
+
+
+def test_a_value_of_a_call_is_never_told() -> None:
+    outcome = Outcome("profile", "value", "the-secret", None, 10.0, 10.1, headers=(("x-secret", "the-secret"),))
+
+    assert b"the-secret" not in Encoder("umbel").encode(call_line(call_ended(outcome), AT, 1))
+
+
+def test_a_note_tells_its_request_its_fields_and_its_exception() -> None:
+    try:
+        raise ValueError("too blue")
+    except ValueError as error:
+        told = note_of("shape failed", level="error", request=request_facts(), fields={"line": 3}, error=error)
+
+    assert told["request_id"] == "req-1"
+    assert told["http.route"] == "/dashboard/<user_id>"
+    assert told["fields"] == {"line": 3}
+    assert told["exception.type"] == "builtins.ValueError"
+    assert told["exception.message"] == "too blue"
+    assert "test_record.py" in told["exception.stacktrace"]
+
+
+def test_every_leaf_of_an_exception_group_is_told() -> None:
+    group = ExceptionGroup("two", [KeyError("left"), ExceptionGroup("inner", [OSError("right")])])
+
+    stack = note_of("group", error=group)["exception.stacktrace"]
+
+    assert "KeyError: 'left'" in stack
+    assert "OSError: right" in stack
+
+
+@pytest.mark.parametrize("code", [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029])
+def test_a_control_character_is_escaped(code: int) -> None:
+    line = note_line(note(f"a{chr(code)}b"), AT, 1)
+
+    data = Encoder("umbel").encode(line)
+
+    assert chr(code) not in data.decode()[:-1]
+    assert json.loads(data)["msg"] == f"a{chr(code)}b"
+
+
+def test_text_of_any_language_stays_readable() -> None:
+    assert "Doldenblütler 🌼".encode() in Encoder("umbel").encode(note_line(note("Doldenblütler 🌼"), AT, 1))
+
+
+class Rude:
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+def endless() -> list[Any]:
+    ring: list[Any] = []
+    ring.append(ring)
+    return ring
+
+
+@pytest.mark.parametrize(
+    "value",
+    [Rude(), endless(), "\udcff", 10**5000, {"\udcff": 1}, "x" * RECORD_BYTES_MAX],
+    ids=["rude", "endless", "surrogate", "huge", "surrogate key", "long"],
+)
+def test_what_cannot_be_written_is_cut_down_to_what_can(value: Any) -> None:
+    told = note_of("odd", level="warning", fields={"value": value, "fine": 1})
+
+    assert told["truncated"] is True
+    assert (told["level"], told["msg"], told["fields"]["fine"]) == ("warning", "odd", "1")
+    assert told["ts"] == "2026-03-04T05:06:07.890123Z"
+    assert told["process.pid"] == os.getpid()
+
+
+def test_an_object_without_a_json_form_is_told_by_its_repr() -> None:
+    assert note_of(fields={"where": range(3), "not a number": float("nan")})["fields"] == {
+        "where": "range(0, 3)",
+        "not a number": None,
+    }
+
+
+def test_a_record_is_never_longer_than_its_bound() -> None:
+    fields = {str(number): "\x00" * 2000 for number in range(200)}
+
+    data = Encoder("umbel").encode(note_line(note("x" * RECORD_BYTES_MAX, fields=fields), AT, 1))
+
+    assert len(data) <= RECORD_BYTES_MAX
+    assert json.loads(data)["truncated"] is True
+
+
+def test_an_exception_whose_text_raises_is_told_by_its_type() -> None:
+    class MuteError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no")
+
+    assert note_of(error=MuteError())["exception.message"] == "<MuteError>"

@@ -1,0 +1,290 @@
+"""The recorder over sinks in memory, in virtual time: routing, batching, overflow, faults, and the end."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from tests.support.happenings import attempt, call_ended, note, request_ended
+from tests.support.sinks import MemoryLog
+from umbel.events import AttemptEnded, Noted
+from umbel.logs.writer import BATCH_BYTES, DRAIN_S_MAX
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.fixture
+def log() -> MemoryLog:
+    return MemoryLog()
+
+
+async def test_each_event_goes_to_its_stream(log: MemoryLog, autojump_clock: MockClock) -> None:
+    async with log.open() as recorder:
+        recorder.record(request_ended())
+        recorder.record(call_ended())
+        recorder.record(note())
+
+    assert log.access.events == ["request.end"]
+    assert log.calls.events == ["call.end"]
+    assert log.app.events == ["test.note", "log.closed"]
+
+
+async def test_an_attempt_has_no_line_of_its_own(log: MemoryLog, autojump_clock: MockClock) -> None:
+    async with log.open() as recorder:
+        recorder.record(AttemptEnded(None, "profile", "users", attempt(status=200)))
+
+    assert log.access.events == log.calls.events == []
+    assert log.app.events == ["log.closed"]
+
+
+async def test_nothing_is_written_while_nothing_happens(log: MemoryLog, autojump_clock: MockClock) -> None:
+    async with log.open():
+        await trio.sleep(3600)
+        assert log.app.writes == []
+
+
+async def test_a_record_waits_for_its_batch_and_no_longer(log: MemoryLog, autojump_clock: MockClock) -> None:
+    start = trio.current_time()
+    async with log.open(flush_every=0.25) as recorder:
+        recorder.record(request_ended())
+        await trio.sleep(0.1)
+        recorder.record(request_ended())
+        await trio.sleep(1)
+
+        [(at, _)] = log.access.writes
+    assert at - start == pytest.approx(0.25)
+    assert len(log.access.records) == 2
+
+
+async def test_a_full_batch_is_written_at_once(log: MemoryLog, autojump_clock: MockClock) -> None:
+    async with log.open(flush_every=60) as recorder:
+        start = trio.current_time()
+        while recorder.statistics().streams["access"].queued_bytes < BATCH_BYTES:
+            recorder.record(request_ended())
+        await wait_all_tasks_blocked()
+
+        assert trio.current_time() == start
+        assert recorder.statistics().streams["access"].queued == 0
+        assert all(size <= BATCH_BYTES for _, size in log.access.writes)
+
+
+@pytest.mark.parametrize("level", ["warning", "error"])
+async def test_a_warning_is_written_at_once_with_all_that_waited(
+    log: MemoryLog, autojump_clock: MockClock, level: str
+) -> None:
+    async with log.open(flush_every=60) as recorder:
+        recorder.record(note("before"))
+        recorder.record(note("trouble", level=level))
+        await wait_all_tasks_blocked()
+
+        assert [record["msg"] for record in log.app.records] == ["before", "trouble"]
+
+
+async def test_records_are_numbered_in_the_order_of_their_coming(log: MemoryLog, autojump_clock: MockClock) -> None:
+    async with log.open() as recorder:
+        for _ in range(3):
+            recorder.record(request_ended())
+            recorder.record(call_ended())
+
+    assert [record["seq"] for record in log.access.records] == [1, 3, 5]
+    assert [record["seq"] for record in log.calls.records] == [2, 4, 6]
+    assert log.app.records[-1]["seq"] == 7
+
+
+async def test_overflow_drops_the_new_and_says_so_in_their_place(log: MemoryLog, autojump_clock: MockClock) -> None:
+    async with log.open(max_records=3, flush_every=1) as recorder:
+        for number in range(5):
+            recorder.record(note(str(number)))
+        assert recorder.statistics().dropped == 2
+        await trio.sleep(2)
+        recorder.record(note("after"))
+
+    told = [(record["event"], record.get("msg")) for record in log.app.records]
+    assert told[:3] == [("test.note", "0"), ("test.note", "1"), ("test.note", "2")]
+    assert told[3:5] == [("log.dropped", "the queue was full"), ("test.note", "after")]
+    assert log.app.records[3]["fields"]["count"] == 2
+    assert log.app.records[-1]["fields"] == {"written": 5, "dropped": 2}
+
+
+async def test_what_was_dropped_is_told_even_if_nothing_comes_after_it(
+    log: MemoryLog, autojump_clock: MockClock
+) -> None:
+    async with log.open(max_records=1) as recorder:
+        recorder.record(request_ended())
+        recorder.record(request_ended())
+        await trio.sleep(1)
+
+        assert log.access.events == ["request.end", "log.dropped"]
+
+
+async def test_a_full_disk_costs_nothing_but_time(log: MemoryLog, autojump_clock: MockClock) -> None:
+    async with log.open() as recorder:
+        log.access.error = FULL
+        recorder.record(request_ended())
+        recorder.record(note("goes on"))
+        await trio.sleep(60)
+        statistics = recorder.statistics()
+        assert statistics.streams["access"].last_error == "No space left on device"
+        assert log.app.events == ["test.note"]
+
+        # Back-off from 0.1 s, doubling up to 5 s: some 17 tries in a minute, not thousands.
+        assert 15 <= statistics.streams["access"].errors <= 20
+        log.access.error = None
+        await trio.sleep(6)
+        assert log.access.events == ["request.end"]
+
+    assert recorder.statistics().dropped == 0
+
+
+async def test_warnings_do_not_hurry_a_broken_disk(log: MemoryLog, autojump_clock: MockClock) -> None:
+    async with log.open() as recorder:
+        log.app.error = FULL
+        for _ in range(100):
+            recorder.record(note(level="error"))
+            await trio.sleep(0.01)
+
+        assert recorder.statistics().streams["app"].errors <= 5
+        log.app.error = None
+
+
+async def test_a_record_cut_by_a_full_disk_is_finished_before_the_next(
+    log: MemoryLog, autojump_clock: MockClock
+) -> None:
+    async with log.open() as recorder:
+        log.access.error, log.access.bytes_before_error = FULL, 100
+        recorder.record(request_ended(200))
+        recorder.record(request_ended(201))
+        await trio.sleep(1)
+        assert len(log.access.files[0]) == 100
+        log.access.error = log.access.bytes_before_error = None
+
+    assert [record["http.response.status_code"] for record in log.access.records] == [200, 201]
+    assert len(log.access.files) == 1
+
+
+async def test_a_record_cut_in_a_file_that_has_gone_is_written_whole_in_the_new_one(
+    log: MemoryLog, autojump_clock: MockClock
+) -> None:
+    async with log.open() as recorder:
+        recorder.record(request_ended(200))
+        await trio.sleep(1)
+        cut_after = len(log.access.files[0]) + 10
+        log.access.error, log.access.bytes_before_error = FULL, cut_after
+        recorder.record(request_ended(201))
+        recorder.record(request_ended(202))
+        await trio.sleep(1)
+        log.access.error = log.access.bytes_before_error = None
+        log.access.replaced = True
+
+    old, new = (bytes(file) for file in log.access.files)
+    assert old.count(b"\n") == 2
+    assert [b'"http.response.status_code":202' in line for line in new.splitlines()] == [True]
+
+
+async def test_short_writes_are_finished(log: MemoryLog, autojump_clock: MockClock) -> None:
+    log.calls.bytes_per_write = 7
+    async with log.open() as recorder:
+        for _ in range(5):
+            recorder.record(call_ended())
+
+    assert log.calls.events == ["call.end"] * 5
+
+
+async def test_a_cancel_around_it_loses_no_record(log: MemoryLog, autojump_clock: MockClock) -> None:
+    with trio.CancelScope() as scope:
+        async with log.open(flush_every=60) as recorder:
+            recorder.record(request_ended())
+            scope.cancel(reason="shutdown")
+            await trio.sleep_forever()
+
+    assert scope.cancelled_caught
+    assert log.access.events == ["request.end"]
+    assert log.app.events == ["log.closed"]
+
+
+async def test_a_failure_of_the_block_comes_out_as_it_is(log: MemoryLog, autojump_clock: MockClock) -> None:
+    with pytest.raises(ZeroDivisionError), trio.CancelScope() as scope:
+        async with log.open() as recorder:
+            recorder.record(request_ended())
+            scope.cancel(reason="must not hide the failure")
+            raise ZeroDivisionError
+
+    assert log.access.events == ["request.end"]
+
+
+async def test_a_hanging_disk_holds_the_end_for_two_seconds_and_no_longer(
+    log: MemoryLog, autojump_clock: MockClock
+) -> None:
+    log.access.hang = True
+    async with log.open() as recorder:
+        recorder.record(request_ended())
+        recorder.record(call_ended())
+        await trio.sleep(1)
+        closing_at = trio.current_time()
+
+    assert trio.current_time() - closing_at == pytest.approx(DRAIN_S_MAX)
+    assert log.access.closed
+    # One task writes all streams: what waited behind the hanging one is lost with it, and counted.
+    assert recorder.statistics().dropped == 2
+    assert recorder.statistics().written == 0
+
+
+async def test_a_disk_that_recovers_within_the_drain_gets_everything(log: MemoryLog, autojump_clock: MockClock) -> None:
+    async def recover() -> None:
+        await trio.sleep(60 + DRAIN_S_MAX / 2)
+        log.access.error = None
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(recover)
+        async with log.open() as recorder:
+            log.access.error = FULL
+            recorder.record(request_ended())
+            await trio.sleep(60)
+
+    assert log.access.events == ["request.end"]
+    assert log.app.records[-1]["fields"] == {"written": 1, "dropped": 0}
+
+
+async def test_after_the_end_records_are_counted_and_dropped(log: MemoryLog, autojump_clock: MockClock) -> None:
+    async with log.open() as recorder:
+        pass
+    recorder.record(request_ended())
+
+    assert recorder.statistics().dropped == 1
+    assert log.access.events == []
+
+
+async def test_an_event_that_makes_no_line_is_counted_and_raises_nothing(
+    log: MemoryLog, autojump_clock: MockClock
+) -> None:
+    nonsense: Any = Noted("no such level", "odd", "")  # type: ignore[arg-type]  # the test is about just that
+
+    async with log.open() as recorder:
+        recorder.record(nonsense)
+        recorder.record(note())
+
+    assert recorder.statistics().unrecordable == 1
+    assert recorder.statistics().dropped == 1
+    assert log.app.events == ["test.note", "log.closed"]
+
+
+async def test_a_flood_into_one_stream_does_not_starve_another(log: MemoryLog, autojump_clock: MockClock) -> None:
+    async with log.open(max_records=10) as recorder, trio.open_nursery() as nursery:
+
+        async def flood() -> None:
+            while True:
+                for _ in range(20):
+                    recorder.record(request_ended(500))
+                await trio.lowlevel.checkpoint()
+
+        nursery.start_soon(flood)
+        recorder.record(note("quiet", level="error"))
+        for _ in range(200):
+            await trio.lowlevel.checkpoint()
+
+        assert log.app.events == ["test.note"]
+        nursery.cancel_scope.cancel(reason="seen enough")
