@@ -1,10 +1,10 @@
-# Everything sets itself up: a machine with python3 and make is enough.
+# Everything sets itself up: a machine with python3 (3.11 or newer) and make is enough.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check clean
+.PHONY: help setup demo test check format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -12,22 +12,31 @@ help:  ## list the targets
 setup: $(STAMP)  ## build .venv with everything pinned
 
 $(STAMP): pyproject.toml constraints.txt
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@command -v "$(PYTHON)" >/dev/null || { \
+	  echo "umbel: there is no $(PYTHON) here; name one with 'make PYTHON=/path/to/python3'" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "umbel: needs Python 3.11 or newer, and $(PYTHON) is older; name another with 'make PYTHON=/path/to/python3'" >&2; exit 1; }
+	@test -x $(BIN)/pip || "$(PYTHON)" -m venv .venv || { rm -rf .venv; \
+	  echo "umbel: $(PYTHON) cannot make a virtual environment; on Debian and Ubuntu the package python3-venv is missing" >&2; exit 1; }
 	@echo "umbel: installing into .venv (once) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(STAMP)  ## real upstreams, the gateway before them, and what to curl
-	@$(BIN)/umbel demo
+demo: $(STAMP)  ## real upstreams, the gateway before them, and what to curl; options in ARGS='--slow offers'
+	@$(BIN)/umbel demo $(ARGS)
 
-test: $(STAMP)  ## run all tests
-	$(BIN)/python -m pytest
+test: $(STAMP)  ## run all tests; options for pytest in ARGS
+	$(BIN)/python -m pytest $(ARGS)
 
 check: $(STAMP)  ## lint, types, import rules
-	$(BIN)/ruff check src tests examples
-	$(BIN)/ruff format --check src tests examples
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -p no:randomly tests/unit/test_imports.py
+
+format: $(STAMP)  ## put the code into the one form
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
 
 clean:  ## remove what make built
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,27 @@
+"""The sample configuration, with its upstreams where the sample services really listen.
+
+Used by ``umbel demo`` and by tests. The file is package data and is never written to.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..composition import plan
+from ..config.load import load
+from ..config.schema import Config
+from .upstreams import Urls
+
+SAMPLE = Path(__file__).with_name("umbel.toml")
+"""The sample configuration's file."""
+
+
+def load_sample(urls: Urls, *, logs: Path) -> Config:
+    """The sample configuration with the upstreams at ``urls`` and its records in the directory ``logs``.
+
+    Raises:
+        ConfigError: a variable of the environment that the file names makes it invalid.
+    """
+    config = load(SAMPLE, checks=(plan.check,))
+    upstreams = {name: upstream.model_copy(update={"urls": urls[name]}) for name, upstream in config.upstreams.items()}
+    return config.model_copy(update={"upstreams": upstreams, "logs": config.logs.model_copy(update={"dir": str(logs)})})

@@ -1,0 +1,102 @@
+"""What the four sample services know and answer. Pure: a path and a query in, a status and a JSON value out.
+
+Served by ``upstreams.py``. The data is made up, and the same for the same request.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from ..model import Json
+
+Answer = tuple[int, Json]
+
+_NAMES = ("Grace", "Barbara", "Ada", "Edsger", "Dennis", "Katherine", "Niklaus", "Radia")
+_SEGMENTS = ("garden", "kitchen", "library")
+_GOODS = {
+    "dill-seed": ("Dill seed, 5 g", 2.4),
+    "fennel-tea": ("Fennel tea, 20 bags", 3.9),
+    "caraway-bread": ("Caraway bread", 4.5),
+    "carrot-bunch": ("A bunch of carrots", 2.1),
+    "parsley-pot": ("Parsley in a pot", 3.2),
+    "herbarium": ("Herbarium, 40 sheets", 28.0),
+}
+_OFFERS = {
+    "garden": ["Sow now: dill at half price", "A trowel with every herbarium"],
+    "kitchen": ["Three breads for two"],
+    "library": ["Free pressing paper this week"],
+}
+_UNKNOWN: Answer = (404, {"error": "there is nothing of that name"})
+_ORDERS_MAX = 100
+
+
+class Service(NamedTuple):
+    """One sample service."""
+
+    ports: tuple[int, ...]
+    """Where its replicas listen by the sample configuration."""
+    median_ms: float
+    """The usual time of an answer; single ones scatter around it, some far above."""
+    answer: Callable[[str, Mapping[str, str]], Answer]
+
+
+def _users(path: str, query: Mapping[str, str]) -> Answer:
+    number = _number(_after("/users/", path))
+    if number is None:
+        return _UNKNOWN
+    return 200, {
+        "id": number,
+        "name": _NAMES[number % len(_NAMES)],
+        "segment": _SEGMENTS[number % len(_SEGMENTS)],
+    }
+
+
+def _orders(path: str, query: Mapping[str, str]) -> Answer:
+    user, limit = _number(query.get("user_id")), _number(query.get("limit", "20"))
+    if path != "/orders":
+        return _UNKNOWN
+    if user is None or limit is None:
+        return 400, {"error": "user_id and limit must be whole numbers"}
+    chance = random.Random(user)
+    orders = [
+        {"id": user * 1000 + place, "sku": chance.choice(tuple(_GOODS)), "qty": chance.randint(1, 3)}
+        for place in range(1, chance.randint(2, 5) + 1)
+    ]
+    return 200, orders[: min(limit, _ORDERS_MAX)]
+
+
+def _catalog(path: str, query: Mapping[str, str]) -> Answer:
+    sku = _after("/items/", path)
+    if sku not in _GOODS:
+        return _UNKNOWN
+    title, price = _GOODS[sku]
+    return 200, {"sku": sku, "title": title, "price": price}
+
+
+def _offers(path: str, query: Mapping[str, str]) -> Answer:
+    segment = _after("/for/", path)
+    return (200, _OFFERS[segment]) if segment in _OFFERS else _UNKNOWN
+
+
+SERVICES: Mapping[str, Service] = MappingProxyType(
+    {
+        "users": Service((9001,), 8.0, _users),
+        "orders": Service((9002,), 25.0, _orders),
+        "catalog": Service((9003, 9004), 12.0, _catalog),
+        "offers": Service((9005,), 18.0, _offers),
+    }
+)
+"""By the names that the upstreams have in the sample configuration."""
+
+
+def _after(prefix: str, path: str) -> str:
+    return unquote(path.removeprefix(prefix)) if path.startswith(prefix) else ""
+
+
+def _number(text: str | None) -> int | None:
+    """A whole number of at most nine digits."""
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) <= 9 else None

@@ -1,0 +1,120 @@
+"""The sample services as real HTTP servers on loopback, each with its latency, slow or failing if asked.
+
+Opened by ``umbel demo`` and by tests. They know nothing of the gateway.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import socket
+from collections.abc import AsyncGenerator, Collection, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+import trio
+from hypercorn.config import Config as HypercornConfig
+from hypercorn.trio import serve
+from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
+from trio_util import move_on_when
+
+from .services import SERVICES, Service
+
+SLOW_S = 2.0
+"""What ``--slow`` adds to each answer of a service."""
+
+_LATENCY_SPREAD = 0.4  # sigma of the lognormal: one answer in twenty takes about twice the median
+
+Urls = Mapping[str, tuple[str, ...]]
+"""The base URLs of each service, by its name."""
+
+
+class SampleUpstream:
+    """One replica of a sample service, as an ASGI application on trio."""
+
+    def __init__(self, service: Service, *, slow: bool, fail: bool, chance: random.Random) -> None:
+        self._service = service
+        self._slow = slow
+        self._fail = fail
+        self._chance = chance
+
+    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """Answer one request; a client that leaves meanwhile ends the work for it."""
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+        elif scope["type"] == "http":
+            # Only the work: the server says that the client has gone while it sends the end of an answer, too.
+            async with move_on_when(_disconnected, receive) as gone:
+                await trio.sleep(self._latency())
+            if not gone.cancelled_caught:
+                await self._answer(scope["raw_path"], scope["query_string"], send)
+
+    async def _answer(self, path: bytes, query: bytes, send: ASGISendCallable) -> None:
+        if self._fail:
+            status, value = 500, {"error": "this service was asked to fail"}
+        else:
+            status, value = self._service.answer(path.decode(), dict(parse_qsl(query.decode())))
+        body = msgspec.json.encode(value)
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": status, "headers": headers, "trailers": False})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+    def _latency(self) -> float:
+        usual = self._chance.lognormvariate(math.log(self._service.median_ms / 1000), _LATENCY_SPREAD)
+        return usual + (SLOW_S if self._slow else 0.0)
+
+
+@asynccontextmanager
+async def sample_upstreams(
+    *, slow: Collection[str] = (), fail: Collection[str] = (), usual_ports: bool = False, seed: int = 1
+) -> AsyncGenerator[Urls, None]:
+    """Serve every sample service on loopback until the block ends; gives their base URLs.
+
+    Args:
+        slow: names of services that take ``SLOW_S`` seconds more.
+        fail: names of services that answer 500.
+        usual_ports: listen where the sample configuration says, wherever that port is free; else on any free one.
+        seed: of the latencies.
+    """
+    chance = random.Random(seed)
+    async with trio.open_nursery() as nursery:
+        urls: dict[str, tuple[str, ...]] = {}
+        for name, service in SERVICES.items():
+            app = SampleUpstream(service, slow=name in slow, fail=name in fail, chance=chance)
+            urls[name] = tuple([await _start(nursery, app, port if usual_ports else 0) for port in service.ports])
+        yield urls
+        nursery.cancel_scope.cancel(reason="the demo is over")
+
+
+async def _start(nursery: trio.Nursery, app: Any, port: int) -> str:
+    config = HypercornConfig()
+    config.bind = [f"fd://{_bound(port).detach()}"]
+    config.errorlog = None
+    config.include_server_header = False
+    [url] = await nursery.start(serve, app, config)
+    return str(url)
+
+
+def _bound(port: int) -> socket.socket:
+    """A socket bound to the loopback port, or to a free one if that is taken."""
+    bound = socket.socket()
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind(("127.0.0.1", port))
+    except OSError:
+        bound.bind(("127.0.0.1", 0))
+    return bound
+
+
+async def _lifespan(receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _disconnected(receive: ASGIReceiveCallable) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
