@@ -1,0 +1,189 @@
+"""One call: its rules, its request as bytes, and what its response means.
+
+Used by plans (``run.py``, ``each.py``) and by code (``gather.py``) alike; it sees an upstream only as an httpx
+transport. It opens no nursery, and a scope only where the call's own limit is nearer than the route's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from dataclasses import replace as dataclass_replace
+from typing import Literal, NamedTuple
+
+import httpx
+import trio
+
+from ..config.schema import Call
+from ..errors import UpstreamError
+from ..events import Noted
+from ..kinds import Kind
+from ..model import FACTS, CallFacts, FailedItem, Failure, Json, PassedBody
+from .decode import BadBodyError, decode_json, decode_text
+
+JSON_MAX_BODY = 10**6
+TEXT_MAX_BODY = 10**7
+
+PASSED = frozenset({400, 403, 404, 409, 410, 412, 422, 429})
+"""The upstream's statuses that a client gets as they are, unless the call says otherwise."""
+
+# The URL only names no replica: the target extension and the balance layer say where a request goes.
+_ANYWHERE = httpx.URL("http://upstream")
+_CHARSET = re.compile(r';\s*charset="?([\w.:-]+)"?', re.IGNORECASE)
+
+
+class CallFailedError(Exception):
+    """A call gave no value."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.detail)
+        self.failure = failure
+
+
+class Landed(NamedTuple):
+    """What a call brought."""
+
+    value: Json
+    headers: tuple[tuple[str, str], ...] = ()
+    failed_items: tuple[FailedItem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A call's request, ready to go: everything but the replica."""
+
+    method: str
+    target: bytes
+    """Origin form, relative to the upstream's base URL."""
+    headers: Sequence[tuple[bytes, bytes]]
+    content: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallRules:
+    """What a call is allowed, and what its statuses mean. Fixed when the plan is made."""
+
+    name: str
+    upstream: str
+    optional: bool = False
+    has_default: bool = False
+    default: Json = None
+    timeout: float | None = None
+    """Seconds; None: only the route's deadline."""
+    max_body: int | None = None
+    decode: Literal["json", "text", "none"] = "json"
+    ok: frozenset[int] = frozenset()
+    """Empty: every 2xx."""
+    null_on: frozenset[int] = frozenset()
+    passed: frozenset[int] = PASSED
+    pass_body: bool = False
+
+    @classmethod
+    def of(cls, name: str, call: Call, *, timeout: float | None, max_body: int | None) -> CallRules:
+        """The rules of a call of the configuration; ``timeout`` and ``max_body`` are its upstream's."""
+        passed = call.pass_status
+        if passed is None:
+            passed = (*PASSED, 401) if "authorization" in call.forward_headers else tuple(PASSED)
+        return cls(
+            name,
+            call.upstream,
+            call.optional,
+            call.has_default,
+            call.default,
+            call.timeout or timeout,
+            call.max_body or max_body or (JSON_MAX_BODY if call.decode == "json" else TEXT_MAX_BODY),
+            call.decode,
+            frozenset(call.ok),
+            frozenset(call.null_on),
+            frozenset(passed),
+            call.pass_body,
+        )
+
+
+async def ask(rules: CallRules, prepared: Prepared, facts: CallFacts, transport: httpx.AsyncBaseTransport) -> Landed:
+    """Make the call and give its value.
+
+    Cancelled at any point, it leaves nothing: the transport closes what it holds.
+
+    Raises:
+        CallFailedError: no value came, for whatever reason but a cancel from outside.
+    """
+    deadline = trio.current_time() + rules.timeout if rules.timeout is not None else facts.deadline
+    if deadline >= facts.deadline:
+        return _landed(rules, prepared.method, await _send(prepared, facts, transport))
+    with trio.CancelScope(deadline=deadline) as scope:
+        response = await _send(prepared, dataclass_replace(facts, deadline=deadline), transport)
+    if scope.cancelled_caught:
+        raise CallFailedError(Failure.of(Kind.TIMEOUT, f"no answer within the call's limit of {rules.timeout:g} s"))
+    return _landed(rules, prepared.method, response)
+
+
+async def _send(prepared: Prepared, facts: CallFacts, transport: httpx.AsyncBaseTransport) -> httpx.Response:
+    request = httpx.Request(
+        prepared.method,
+        _ANYWHERE,
+        headers=prepared.headers,
+        content=prepared.content,
+        extensions={"target": prepared.target, FACTS: facts},
+    )
+    try:
+        response = await transport.handle_async_request(request)
+        await response.aread()
+    except UpstreamError as error:
+        raise CallFailedError(Failure.from_error(error)) from error
+    except httpx.HTTPError as error:
+        # A transport that is not ours: a user's own, or httpx's mock in a test.
+        raise CallFailedError(Failure.of(_kind_of(error), f"{type(error).__name__}: {error}")) from error
+    except Exception as error:
+        facts.recorder.record(
+            Noted("error", "call.crashed", f"call {facts.call} crashed", facts.request, {"call": facts.call}, error)
+        )
+        raise CallFailedError(Failure.of(Kind.INTERNAL, f"{type(error).__name__} in a layer")) from error
+    return response
+
+
+def _kind_of(error: httpx.HTTPError) -> Kind:
+    if isinstance(error, httpx.TimeoutException):
+        return Kind.TIMEOUT
+    if isinstance(error, httpx.ConnectError):
+        return Kind.CONNECT
+    if isinstance(error, httpx.NetworkError):
+        return Kind.RESET
+    if isinstance(error, (httpx.RemoteProtocolError, httpx.DecodingError)):
+        return Kind.MALFORMED
+    return Kind.INTERNAL
+
+
+def _landed(rules: CallRules, method: str, response: httpx.Response) -> Landed:
+    status = response.status_code
+    headers = tuple(response.headers.multi_items())
+    if status in rules.null_on:
+        return Landed(None, headers)
+    if status not in rules.ok if rules.ok else not 200 <= status <= 299:
+        raise CallFailedError(_status_failure(rules, response))
+    if rules.decode == "none" or status in (204, 205) or method == "HEAD":
+        return Landed(None, headers)
+    try:
+        if rules.decode == "json":
+            return Landed(decode_json(response.content), headers)
+        charset = _CHARSET.search(response.headers.get("content-type", ""))
+        return Landed(decode_text(response.content, charset[1] if charset else None), headers)
+    except BadBodyError as error:
+        raise CallFailedError(Failure.of(Kind.BAD_BODY, str(error))) from error
+
+
+def _status_failure(rules: CallRules, response: httpx.Response) -> Failure:
+    status = response.status_code
+    passed = status in rules.passed
+    body = None
+    if passed and rules.pass_body:
+        body = PassedBody(response.content, response.headers.get("content-type", "application/octet-stream"))
+    return Failure(
+        Kind.STATUS,
+        status if passed else 502,
+        f"the upstream answered {status}",
+        received_status=status,
+        body=body,
+        retry_after=response.headers.get("retry-after") if passed else None,
+    )

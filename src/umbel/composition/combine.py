@@ -1,0 +1,85 @@
+"""When a composition is decided, and by what: the rules of ``all``, ``first`` and ``quorum``.
+
+Pure decisions over outcomes; ``run.py`` asks after each outcome and once more at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from ..kinds import Kind
+from ..model import Failure, Outcome
+from .dag import Plan
+
+
+class Decision(NamedTuple):
+    """The composition is over: with this failure as its answer, or (None) with the values that are there."""
+
+    failure: Failure | None
+
+
+def decide(plan: Plan, outcomes: Mapping[str, Outcome], latest: Outcome) -> Decision | None:
+    """Whether the latest outcome decides the composition while other calls are still in flight."""
+    counted = plan.needed > 0 and latest.call in plan.candidates
+    if not counted:
+        failed = latest.state == "failed" and not _rules_optional(plan, latest.call)
+        return Decision(latest.failure) if failed else None
+    if len(successes(plan, outcomes)) >= plan.needed:
+        return Decision(None)
+    open_calls = sum(name not in outcomes for name in plan.candidates)
+    if len(successes(plan, outcomes)) + open_calls < plan.needed:
+        return Decision(_first_failure(plan, outcomes))
+    return None
+
+
+def conclude(plan: Plan, outcomes: Mapping[str, Outcome]) -> Failure | None:
+    """The failure that decides the answer once every call has ended and nothing was decided before."""
+    if plan.needed:
+        short = len(successes(plan, outcomes)) < plan.needed
+        return _first_failure(plan, outcomes) if short else None
+    for call in plan.calls:
+        outcome = outcomes[call.name]
+        if outcome.failure is not None and not call.rules.optional:
+            return outcome.failure
+    ordered = [outcomes[call.name] for call in plan.calls]
+    return worst_of_all(ordered, any(call.rules.has_default for call in plan.calls))
+
+
+def worst_of_all(outcomes: Sequence[Outcome], any_default: bool) -> Failure | None:
+    """The worst failure (highest status, then config order) where every call failed and none has a default.
+
+    An empty answer would be a lie then. Failures that a default covers, and compositions of no calls, have none.
+    """
+    failures = [outcome.failure for outcome in outcomes if outcome.failure is not None]
+    if any_default or not failures or len(failures) < len(outcomes):
+        return None
+    # max() keeps the first of equals.
+    return max(failures, key=lambda failure: failure.status)
+
+
+def successes(plan: Plan, outcomes: Mapping[str, Outcome]) -> list[Outcome]:
+    """The first ``needed`` successes among the candidates, in config order."""
+    landed = [outcomes[name] for name in plan.candidates if name in outcomes and outcomes[name].state == "value"]
+    return landed[: plan.needed]
+
+
+def is_complete(plan: Plan, outcomes: Mapping[str, Outcome]) -> bool:
+    """Whether nothing is missing from the answer: with first and quorum, once enough candidates succeeded."""
+    if plan.needed:
+        return all(outcome.complete for outcome in successes(plan, outcomes))
+    return all(outcome.complete for outcome in outcomes.values())
+
+
+def _first_failure(plan: Plan, outcomes: Mapping[str, Outcome]) -> Failure | None:
+    """The earliest failure of a candidate that says something; a cut one speaks only where no other does."""
+    failed = [
+        (outcome.failure.kind is Kind.CANCELLED, outcome.ended_at, place, outcome.failure)
+        for place, name in enumerate(plan.candidates)
+        if (outcome := outcomes.get(name)) is not None and outcome.failure is not None
+    ]
+    return min(failed, key=lambda row: row[:3])[3] if failed else None
+
+
+def _rules_optional(plan: Plan, name: str) -> bool:
+    return next(call.rules.optional for call in plan.calls if call.name == name)

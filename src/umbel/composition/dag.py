@@ -1,0 +1,97 @@
+"""What a plan is: the calls of a route, compiled, and the directed acyclic graph of what waits for what.
+
+Made by ``plan.py``, flown by ``run.py``, drawn by ``umbel explain``. Frozen; holds no state of any request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from ..config.schema import Call, KeyPath, Route, Upstream
+from .call import CallRules
+from .expression import Expression
+from .request import Recipe
+from .template import Text
+
+
+@dataclass(frozen=True, slots=True)
+class EachPlan:
+    """The list that an ``each`` runs over, and whether all of it is the client's."""
+
+    source: Expression
+    client: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CallPlan:
+    """One call, compiled."""
+
+    name: str
+    config: Call
+    upstream: Upstream
+    rules: CallRules
+    recipe: Recipe
+    needs: tuple[str, ...]
+    """The calls whose values it names, in config order; it starts the moment they are there."""
+    when: Expression | None
+    each: EachPlan | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One route, compiled."""
+
+    route: Route
+    calls: tuple[CallPlan, ...]
+    """In config order, which is the order of everything in the answer."""
+    dependants: Mapping[str, tuple[CallPlan, ...]]
+    """For each call, the calls that wait for it."""
+    candidates: tuple[str, ...]
+    """The calls that ``combine`` counts: for first and quorum those that no other call names."""
+    methods: tuple[str, ...]
+    uses_body: bool
+    headers: tuple[str, ...]
+    """The request headers that expressions and templates read, in snake case."""
+    vary: tuple[str, ...]
+    """The request headers that the answer depends on, as they are written in a message."""
+    private: bool
+    """Whether authorization or cookies go upstream, so that no shared cache may keep the answer."""
+    shape: Expression | None
+    answer_headers: tuple[tuple[str, Text], ...]
+    where: Callable[[KeyPath], str]
+    """``file:line`` of a key, for the record of a failed expression."""
+
+    @property
+    def deadline(self) -> float:
+        """The route's deadline in seconds."""
+        return self.route.deadline
+
+    @property
+    def needed(self) -> int:
+        """How many successes of ``candidates`` make the answer (0 where all calls do)."""
+        return {"all": 0, "first": 1, "quorum": self.route.quorum or 0}[self.route.combine]
+
+
+def find_cycle(needs: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
+    """The first cycle of a graph, such as ``("a", "b", "a")``; empty if it has none."""
+    done: set[str] = set()
+    for start in needs:
+        trail: dict[str, None] = {}
+        stack = [(start, iter(tuple(needs[start])))]
+        trail[start] = None
+        while stack:
+            name, rest = stack[-1]
+            for needed in rest:
+                if needed in trail:
+                    names = list(trail)
+                    return (*names[names.index(needed) :], needed)
+                if needed not in done and needed in needs:
+                    trail[needed] = None
+                    stack.append((needed, iter(tuple(needs[needed]))))
+                    break
+            else:
+                stack.pop()
+                trail.pop(name)
+                done.add(name)
+    return ()

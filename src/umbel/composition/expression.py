@@ -1,0 +1,162 @@
+"""JMESPath expressions: compiled once, with the names that they need known before they run.
+
+Used by the plan for ``shape``, ``each``, ``when``, ``with``, ``params``, ``json`` and ``form``. Evaluation is pure: it
+never waits, and whatever goes wrong inside it is one exception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jmespath
+import jmespath.exceptions
+import jmespath.functions
+import msgspec
+
+from ..errors import UmbelError
+from ..model import Json
+
+
+class Named(NamedTuple):
+    """A name that an expression reads from the context, with the field that it reads of it (None: all of it)."""
+
+    root: str
+    field: str | None
+
+
+class ExpressionError(UmbelError):
+    """An expression failed on the values it met. The text is for records: it may hold values."""
+
+    def __init__(self, detail: str, where: tuple[str | int, ...]) -> None:
+        super().__init__(detail)
+        self.where = where
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """A compiled expression.
+
+    ``names`` is what it evaluates against the context, so what must be there before it can run; the names inside
+    filters and on the right of pipes, projections and dots belong to the values met there.
+    """
+
+    text: str
+    names: tuple[Named, ...]
+    where: tuple[str | int, ...]
+    """The key that it stands under, for the record of a failure."""
+    _parsed: Any
+
+    def evaluate(self, context: Mapping[str, Json]) -> Json:
+        """The expression's value.
+
+        Raises:
+            ExpressionError: whatever it met; JMESPath raises even bare TypeErrors (null compared with a number).
+        """
+        try:
+            return self._parsed.search(context, options=_OPTIONS)
+        except RecursionError as error:
+            raise ExpressionError(f"{self.text!r}: the values are nested too deeply", self.where) from error
+        except Exception as error:
+            raise ExpressionError(f"{self.text!r}: {error}", self.where) from error
+
+
+def compile_expression(text: str, where: tuple[str | int, ...]) -> Expression:
+    """Compile one expression.
+
+    Raises:
+        ValueError: it is no JMESPath, or reads the whole context (``@`` or ``*`` at the root).
+    """
+    try:
+        parsed = jmespath.compile(text)
+    except jmespath.exceptions.JMESPathError as error:
+        reason = str(error).partition("\n")[0].rstrip(" :")
+        raise ValueError(f"not a JMESPath expression: {reason}") from error
+    names = tuple(dict.fromkeys(_names(parsed.parsed)))
+    for function in _functions(parsed.parsed):
+        if function not in _FUNCTIONS.FUNCTION_TABLE:
+            raise ValueError(f"JMESPath has no function {function}()")
+    return Expression(text, names, where, parsed)
+
+
+class _Functions(jmespath.functions.Functions):
+    """JMESPath's functions and two of ours, for what projections cannot say: joining rows by place and by key."""
+
+    @jmespath.functions.signature({"types": ["array", "null"]}, {"types": ["array", "null"]})
+    def _func_zip(self, left: list[Json] | None, right: list[Json] | None) -> list[Json]:
+        return [list(pair) for pair in zip(left or [], right or [], strict=False)]
+
+    @jmespath.functions.signature({"types": ["object", "null"]}, {"types": []})
+    def _func_lookup(self, table: dict[str, Json] | None, key: Json) -> Json:
+        return (table or {}).get(key_text(key))
+
+
+_FUNCTIONS = _Functions()
+_OPTIONS = jmespath.Options(custom_functions=_FUNCTIONS)
+
+
+def key_text(value: Json) -> str:
+    """A value as the key of an object: text as it is, anything else as its JSON.
+
+    Keys by JSON, not by Python's equality: 1, True and 1.0 are one dictionary key and three values.
+    """
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+# What a node's children are evaluated against: all of them against the same value as the node itself ...
+_SAME_VALUE = frozenset(
+    {
+        "comparator",
+        "or_expression",
+        "and_expression",
+        "not_expression",
+        "multi_select_dict",
+        "multi_select_list",
+        "key_val_pair",
+        "function_expression",
+        "flatten",
+    }
+)
+# ... or only the first, and the rest against what the first gave.
+_FIRST_ONLY = frozenset(
+    {"subexpression", "index_expression", "projection", "value_projection", "filter_projection", "pipe"}
+)
+_NOTHING = frozenset({"literal", "expref", "index", "slice"})
+
+
+def _names(node: Mapping[str, Any]) -> Iterator[Named]:
+    kind = node["type"]
+    children = node["children"]
+    if kind == "field":
+        yield Named(node["value"], None)
+    elif kind in ("current", "identity"):
+        raise ValueError(
+            "it reads the whole context (@, * or [] at the root); name a call, path, query, headers or body"
+        )
+    elif kind in _FIRST_ONLY:
+        first = children[0]
+        if kind == "subexpression" and first["type"] == "field":
+            yield Named(first["value"], _first_field(children[1]))
+        else:
+            yield from _names(first)
+    elif kind in _SAME_VALUE:
+        for child in children:
+            yield from _names(child)
+    elif kind not in _NOTHING:
+        raise ValueError(f"a JMESPath node of an unknown type, {kind}")
+
+
+def _first_field(node: Mapping[str, Any]) -> str | None:
+    """The field that a right side reads first, such as b of ``a.b[0]``; None where it reads more than one."""
+    while node["type"] in _FIRST_ONLY:
+        node = node["children"][0]
+    return node["value"] if node["type"] == "field" else None
+
+
+def _functions(node: Mapping[str, Any]) -> Iterator[str]:
+    if node["type"] == "function_expression":
+        yield node["value"]
+    for child in node["children"]:
+        if isinstance(child, dict):
+            yield from _functions(child)

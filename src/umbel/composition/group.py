@@ -1,0 +1,195 @@
+"""The nursery of one composition: its calls, their outcomes, and the one decision that ends it.
+
+A plan (``run.py``) and code (``gather.py``) both put their calls into one. It promises that every call ends exactly
+once, that no exception of a call reaches the nursery, and that nothing is left when it closes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+import trio
+
+from ..events import CallEnded, Noted, Recorder
+from ..kinds import Kind
+from ..model import Attempt, Failure, Outcome, RequestFacts
+from .call import CallFailedError, CallRules, Landed
+
+CLIENT_GONE = "client-gone"
+"""The reason that the gateway gives when it cancels a request whose client has left."""
+
+
+class Work(Protocol):
+    """What a call does: once for a plain call, once per distinct value for an ``each``."""
+
+    @property
+    def rules(self) -> CallRules:
+        """The call's rules."""
+
+    @property
+    def attempts(self) -> list[Attempt]:
+        """The attempts made so far, by whatever layers were below."""
+
+    @property
+    def items(self) -> int | None:
+        """How many distinct items an ``each`` makes; None for a plain call, and before it is known."""
+
+    async def do(self) -> Landed:
+        """Bring the value. Raises CallFailedError."""
+
+    def cut(self, failure: Failure) -> Landed | Failure:
+        """What it amounts to when it is cancelled before its end: what it has so far, or the failure."""
+
+
+class CallGroup:
+    """See the module. ``settled`` is called with each outcome, in the order in which they come."""
+
+    def __init__(
+        self, nursery: trio.Nursery, facts: RequestFacts, recorder: Recorder, settled: Callable[[Outcome], None]
+    ) -> None:
+        self._nursery = nursery
+        self._facts = facts
+        self._recorder = recorder
+        self._settled = settled
+        self.outcomes: dict[str, Outcome] = {}
+        self.failure: Failure | None = None
+        """The failure that decides the answer, once one does."""
+        self.decided = False
+        self.over = False
+        """Nothing new begins: decided, cancelled or closed."""
+
+    def launch(self, work: Work) -> None:
+        """Start a call. Its outcome is settled exactly once, whatever happens."""
+        self._nursery.start_soon(self._fly, work, name=f"call {work.rules.name}")
+
+    def decide(self, failure: Failure | None) -> None:
+        """End the composition: with this failure, or (None) with the outcomes that are there. The first one counts."""
+        if not self.decided:
+            self.decided = self.over = True
+            self.failure = failure
+            self._nursery.cancel_scope.cancel(reason="decided: " + ("answered" if failure is None else failure.kind))
+
+    def settle(self, outcome: Outcome, upstream: str, items: int | None = None) -> None:
+        """Take a call's outcome, record it and tell whoever waits for it."""
+        if outcome.call in self.outcomes:
+            raise AssertionError(f"call {outcome.call} ended twice")
+        self.outcomes[outcome.call] = outcome
+        self._recorder.record(CallEnded(self._facts, upstream, outcome, items))
+        self._settled(outcome)
+
+    def fail(self, rules: CallRules, failure: Failure) -> None:
+        """Settle a call that never began."""
+        self.settle(self._outcome(rules, failure, None, []), rules.upstream)
+
+    def skip(self, rules: CallRules) -> None:
+        """Settle a call that has nothing to do."""
+        now = trio.current_time()
+        self.settle(Outcome(rules.name, "skipped", rules.default, ended_at=now), rules.upstream)
+
+    def cut_failure(self, cancelled: trio.Cancelled | None) -> Failure:
+        """The failure of a call that is cancelled now, or never began: who ended it?"""
+        if self.decided:
+            return Failure.of(Kind.CANCELLED, "the answer was decided without it")
+        if trio.current_time() >= self._facts.deadline:
+            return Failure.of(Kind.TIMEOUT, "unfinished at the route's deadline")
+        if cancelled is not None and cancelled.reason == CLIENT_GONE:
+            return Failure.of(Kind.CLIENT_GONE, "the client has gone")
+        reason = cancelled.reason if cancelled is not None else None
+        return Failure.of(Kind.CANCELLED, f"cancelled: {reason or 'no reason given'}")
+
+    async def _fly(self, work: Work) -> None:
+        started_at = trio.current_time()
+        rules = work.rules
+        ended: Landed | Failure
+        try:
+            ended = await work.do()
+        except CallFailedError as error:
+            ended = error.failure
+        except Exception as error:  # noqa: BLE001  # a bug of ours fails its call and is told; it never ends a worker
+            self._recorder.record(
+                Noted("error", "call.crashed", f"call {rules.name} crashed", self._facts, {"call": rules.name}, error)
+            )
+            ended = Failure.of(Kind.INTERNAL, f"{type(error).__name__} in the call")
+        except BaseException as error:
+            self.over = True
+            # Cancelled, alone or as a group from the nursery of an each: the outcome is owed all the same.
+            self._land(rules, work.cut(self.cut_failure(_first_cancelled(error))), started_at, work)
+            raise
+        self._land(rules, ended, started_at, work)
+
+    def _land(self, rules: CallRules, ended: Landed | Failure, started_at: float, work: Work) -> None:
+        if isinstance(ended, Failure):
+            outcome = self._outcome(rules, ended, started_at, work.attempts)
+        else:
+            outcome = Outcome(
+                rules.name,
+                "value",
+                ended.value,
+                None,
+                started_at,
+                trio.current_time(),
+                tuple(work.attempts),
+                ended.failed_items,
+                ended.headers,
+            )
+        self.settle(outcome, rules.upstream, work.items)
+
+    @staticmethod
+    def _outcome(rules: CallRules, failure: Failure, started_at: float | None, attempts: list[Attempt]) -> Outcome:
+        return Outcome(rules.name, "failed", rules.default, failure, started_at, trio.current_time(), tuple(attempts))
+
+
+@asynccontextmanager
+async def open_group(
+    facts: RequestFacts,
+    recorder: Recorder,
+    settled: Callable[[Outcome], None],
+    owed: Callable[[], Sequence[CallRules]],
+) -> AsyncIterator[CallGroup]:
+    """A group whose nursery ends at the request's deadline.
+
+    On leaving the block it waits for its calls; the deadline and the group's own decision end it silently. A cancel
+    from outside cuts every call, settles each, and passes on. An exception of the block's body comes out as itself,
+    never inside an exception group: no other task of the nursery can raise one.
+
+    Args:
+        settled: called with each outcome, in the order in which they come.
+        owed: the calls that have no outcome when the nursery has closed, because they never began.
+    """
+    group: CallGroup | None = None
+    cancelled: trio.Cancelled | None = None
+    try:
+        with trio.CancelScope(deadline=facts.deadline):
+            async with trio.open_nursery() as nursery:
+                group = CallGroup(nursery, facts, recorder, settled)
+                yield group
+    except BaseException as error:
+        cancelled = _first_cancelled(error)
+        leaf = _only_leaf(error)
+        if leaf is error or leaf is None:
+            raise
+        raise leaf from leaf.__cause__
+    finally:
+        if group is not None:
+            group.over = True
+            for rules in owed():
+                if rules.name not in group.outcomes:
+                    group.fail(rules, group.cut_failure(cancelled))
+
+
+def _only_leaf(error: BaseException) -> BaseException | None:
+    """The one exception inside a group, if there is just one."""
+    while isinstance(error, BaseExceptionGroup):
+        if len(error.exceptions) != 1:
+            return None
+        error = error.exceptions[0]
+    return error
+
+
+def _first_cancelled(error: BaseException) -> trio.Cancelled | None:
+    """The first cancel inside an exception."""
+    if isinstance(error, BaseExceptionGroup):
+        return next(filter(None, map(_first_cancelled, error.exceptions)), None)
+    return error if isinstance(error, trio.Cancelled) else None

@@ -1,0 +1,142 @@
+"""What a call made in code sends: an upstream's configured headers and parameters, and the call's own.
+
+Used by ``gather.py``. Plans compile the same things in ``request.py``, where all names are known at load.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from ..config.schema import Upstream
+from ..errors import UmbelError
+from ..model import Inputs, Json
+from .expression import compile_expression
+from .names import Names, Scope
+from .request import MAX_TARGET, Param, client_field
+from .template import BadValueError, Text, Variable, compile_target, compile_text, encoded, query_pairs, scalar
+
+MISSING: Any = object()
+"""No value given, where None is one."""
+
+_DOT_SEGMENT = re.compile(r"(?:^|/)(?:\.|%2e){1,2}(?=/|$)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamDefaults:
+    """What the configuration says of every call to an upstream."""
+
+    headers: tuple[tuple[bytes, Text], ...] = ()
+    params: tuple[Param, ...] = ()
+    timeout: float | None = None
+    max_body: int | None = None
+    forwarded: bool = True
+
+    @classmethod
+    def of(cls, name: str, upstream: Upstream) -> UpstreamDefaults:
+        """Compile an upstream's defaults for calls made in code.
+
+        Raises:
+            UmbelError: a header or a parameter names something that only a route of the configuration knows.
+        """
+        scope = Scope(Names(frozenset(), frozenset(), ()))
+        try:
+            headers = tuple(
+                (header.encode("ascii"), compile_text(text, scope.resolve)) for header, text in upstream.headers.items()
+            )
+            expressions = {
+                param: compile_expression(text, ("upstreams", name, "params", param))
+                for param, text in upstream.params.items()
+            }
+            params = tuple(Param(param, found, scope.read(found)) for param, found in expressions.items())
+        except ValueError as error:
+            raise UmbelError(f'the upstream "{name}" cannot be called from code: {error}') from error
+        return cls(headers, params, upstream.timeout, upstream.max_body, upstream.forwarded)
+
+
+def build_target(path: str, values: Mapping[str, Json] | None, query: Iterable[str]) -> bytes:
+    """The target of a call: a template filled with ``values``, or (None) a path as it stands, made safe.
+
+    A path as it stands may hold what a person typed: dot segments are refused and everything that is no path or
+    query character is percent-encoded, so it can neither climb nor add a fragment. A ``?`` in it begins a query; give
+    ``values`` where that must not be.
+
+    Raises:
+        BadValueError: a value cannot stand where it should.
+        ValueError: the path is not one.
+    """
+    if values is not None:
+        target = compile_target(path, lambda name: Variable(name, None, tuple(name.split(".")), True))
+        base, pairs = target.expand({}, values)
+    else:
+        if not path.startswith("/") or path.startswith("//"):
+            raise ValueError(f'a path begins with one "/", and {path!r} does not')
+        before, mark, after = path.partition("?")
+        if _DOT_SEGMENT.search(before):
+            raise BadValueError("path", "has a dot segment", client=True)
+        base = quote(before, safe="/%:@!$&'()*+,;=~")
+        pairs = [quote(after, safe="/?%:@!$&'()*+,;=~")] if mark else []
+    pairs.extend(query)
+    text = f"{base}?{'&'.join(pairs)}" if pairs else base
+    if len(text) > MAX_TARGET:
+        raise BadValueError("path", f"makes a target of more than {MAX_TARGET} bytes", client=True)
+    return text.encode("ascii")
+
+
+def build_query(params: Mapping[str, Json], defaults: UpstreamDefaults, context: Mapping[str, Json]) -> list[str]:
+    """The encoded query parameters: the upstream's and the call's, the call's own first choice.
+
+    Raises:
+        BadValueError: a value is no scalar and no list of scalars.
+    """
+    pairs: list[str] = []
+    for param in defaults.params:
+        if param.name not in params:
+            pairs.extend(query_pairs(param.name, param.expression.evaluate(context), client=param.client))
+    for name, value in params.items():
+        pairs.extend(query_pairs(name, value, client=True))
+    return pairs
+
+
+def build_headers(
+    own: Mapping[str, str], defaults: UpstreamDefaults, inputs: Inputs, context: Mapping[str, Json], content_type: str
+) -> list[tuple[bytes, bytes]]:
+    """The header fields: the body's type, the upstream's, the call's own, and what a gateway always says.
+
+    Raises:
+        BadValueError: a value holds what no header may.
+    """
+    fields: dict[bytes, bytes] = {b"content-type": content_type.encode("ascii")} if content_type else {}
+    for name, template in defaults.headers:
+        if (text := template.expand(context, {})) is not None:
+            fields[name] = text.encode("ascii")
+    for header, value in own.items():
+        fields[header.lower().encode("ascii")] = client_field(header, value)
+    always = inputs.forwarded + inputs.forwarded_for if defaults.forwarded else inputs.forwarded
+    return [*fields.items(), *((name.encode("ascii"), client_field(name, value)) for name, value in always)]
+
+
+def build_content(json: Json, form: Mapping[str, Json] | None, content: bytes | None) -> tuple[bytes | None, str]:
+    """The body's bytes and its type; at most one of the three is given.
+
+    Raises:
+        ValueError: more than one is given.
+        BadValueError: a form field is no scalar.
+    """
+    if sum((json is not MISSING, form is not None, content is not None)) > 1:
+        raise ValueError("json, form and content exclude each other: a call has one body")
+    if json is not MISSING:
+        return msgspec.json.encode(json), "application/json"
+    if form is not None:
+        pairs = [
+            f"{encoded(name, name, client=True)}={quote(scalar(value, name, client=True), safe='')}"
+            for name, value in form.items()
+            if value is not None
+        ]
+        return "&".join(pairs).encode("ascii"), "application/x-www-form-urlencoded"
+    return content, ""

@@ -1,0 +1,288 @@
+"""From the configuration of a route to its plan, and every mistake that only a plan can see.
+
+``check`` is run by the loader, ``compile_route`` by the gateway at startup. No request is ever refused for a reason
+that could have been found here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
+
+from werkzeug.routing import Map, Rule
+
+from ..config.schema import Call, Config, KeyPath, Route, Upstream
+from ..errors import ConfigError, ConfigProblem
+from .call import CallRules
+from .dag import CallPlan, EachPlan, Plan, find_cycle
+from .expression import Expression, compile_expression
+from .names import Names, Scope
+from .request import BodyRecipe, Param, Recipe
+from .template import Target, Text, compile_target, compile_text
+
+T = TypeVar("T")
+
+_OWN_ANSWER_FIELDS = frozenset(
+    {
+        "cache-control",
+        "content-encoding",
+        "content-type",
+        "etag",
+        "proxy-status",
+        "server",
+        "server-timing",
+        "set-cookie",
+        "umbel-completed",
+        "vary",
+        "x-request-id",
+    }
+)
+# What identifies a person, so that an answer made with it is that person's alone.
+_PERSONAL = frozenset({"authorization", "cookie"})
+# Stands in for an upstream that is not there, so that the rest of the call is still looked at.
+_UNKNOWN_UPSTREAM = Upstream(urls=("http://unknown",))
+_CONVERTER = re.compile(r"<(?:([^:<>]+):)?[^<>]+>")
+
+
+def compile_route(config: Config, index: int) -> Plan:
+    """The plan of one route.
+
+    Raises:
+        ConfigError: the route cannot be planned; every reason at once.
+    """
+    compiler = _RouteCompiler(config, index)
+    plan = compiler.compile()
+    if plan is None:
+        raise ConfigError([ConfigProblem(config.where(path), None, "", reason) for path, reason in compiler.problems])
+    return plan
+
+
+def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    """Every mistake in the configuration's plans, with the key it lies at; for ``load(path, checks=(check,))``."""
+    seen: dict[tuple[KeyPath, str], None] = {}
+    taken: dict[tuple[str, str], int] = {}
+    for index, route in enumerate(config.routes):
+        compiler = _RouteCompiler(config, index)
+        plan = compiler.compile()
+        seen.update(dict.fromkeys(compiler.problems))
+        shape = _CONVERTER.sub(lambda match: f"<{match[1] or 'default'}>", route.path)
+        for method in plan.methods if plan is not None else ():
+            first = taken.setdefault((method, shape), index)
+            if first != index:
+                place = config.where(("routes", first, "path"))
+                seen[("routes", index, "path"), f"{method} {route.path} is a route already, at {place}"] = None
+    yield from seen
+
+
+class _RouteCompiler:
+    """Compiles one route and collects its problems, so that all of them are told at once."""
+
+    def __init__(self, config: Config, index: int) -> None:
+        self._config = config
+        self._route: Route = config.routes[index]
+        self._at: KeyPath = ("routes", index)
+        self.problems: list[tuple[KeyPath, str]] = []
+        self._names = Names(
+            frozenset(self._route_params()), frozenset(self._route.query_params), tuple(self._route.calls)
+        )
+
+    def compile(self) -> Plan | None:
+        route = self._route
+        calls = [self._call(name, call) for name, call in route.calls.items()]
+        if cycle := find_cycle({name: needs for name, _, needs in calls}):
+            self._problem(("calls", cycle[0]), f"the calls wait for each other: {' → '.join(cycle)}")
+        shape, answer_headers = self._answer()
+        methods = self._methods()
+        candidates = self._candidates({name: needs for name, _, needs in calls})
+        if self.problems:
+            return None
+        plans = tuple(plan for _, plan, _ in calls if plan is not None)
+        forwarded = {name: None for plan in plans for name in plan.config.forward_headers}
+        cookies = any(plan.config.forward_cookies for plan in plans)
+        vary = dict.fromkeys(header.replace("_", "-") for header in self._names.headers) | forwarded
+        if cookies:
+            vary["cookie"] = None
+        return Plan(
+            route,
+            plans,
+            {name: tuple(plan for plan in plans if name in plan.needs) for name in route.calls},
+            candidates,
+            methods,
+            self._uses_body(),
+            tuple(self._names.headers),
+            tuple(vary),
+            not _PERSONAL.isdisjoint(vary),
+            shape,
+            answer_headers,
+            self._config.where,
+        )
+
+    def _route_params(self) -> Iterator[str]:
+        try:
+            rule = Rule(self._route.path, endpoint="route")
+            Map([rule])
+        except (ValueError, LookupError) as error:
+            self._problem(("path",), f'"{self._route.path}" is not a route: {error}')
+        else:
+            yield from rule.arguments
+
+    def _call(self, name: str, call: Call) -> tuple[str, CallPlan | None, tuple[str, ...]]:
+        at: KeyPath = ("calls", name)
+        scope = Scope(self._names, name)
+        when = self._expression((*at, "when"), call.when, scope)
+        each: EachPlan | None = None
+        if call.each is not None:
+            source = self._compiled((*at, "each"), call.each)
+            client = self._told((*at, "each"), lambda: scope.read(source)) if source is not None else None
+            scope.item_client = bool(client)
+            each = EachPlan(source, bool(client)) if source is not None else None
+        upstream = self._upstream(at, call)
+        recipe = self._recipe(at, call, upstream or _UNKNOWN_UPSTREAM, scope)
+        needs = tuple(other for other in self._route.calls if other in scope.needs)
+        if recipe is None or upstream is None:
+            return name, None, needs
+        rules = CallRules.of(name, call, timeout=upstream.timeout, max_body=upstream.max_body)
+        return name, CallPlan(name, call, upstream, rules, recipe, needs, when, each), needs
+
+    def _upstream(self, at: KeyPath, call: Call) -> Upstream | None:
+        upstream = self._config.upstreams.get(call.upstream)
+        if upstream is None:
+            near = difflib.get_close_matches(call.upstream, self._config.upstreams, n=1)
+            hint = f'; did you mean "{near[0]}"?' if near else "; add [upstreams." + call.upstream + "]"
+            self._problem((*at, "upstream"), f'there is no upstream "{call.upstream}"{hint}')
+        return upstream
+
+    def _recipe(self, at: KeyPath, call: Call, upstream: Upstream, scope: Scope) -> Recipe | None:
+        before = len(self.problems)
+        bound = tuple(self._params((*at, "with"), call.with_, scope))
+        scope.bound = {param.name: param.client for param in bound}
+        params = dict(self._placed(("upstreams", call.upstream, "params"), upstream.params))
+        params |= dict(self._placed((*self._at, *at, "params"), call.params))
+        headers = dict(self._placed(("upstreams", call.upstream, "headers"), upstream.headers))
+        headers |= dict(self._placed((*self._at, *at, "headers"), call.headers))
+        target: Target | None = self._told((*at, "path"), lambda: compile_target(call.path, scope.resolve))
+        texts: list[tuple[bytes, Text]] = []
+        for name, (where, text) in headers.items():
+            template = self._told(where, lambda text=text: compile_text(text, scope.resolve), absolute=True)  # type: ignore[misc]  # mypy cannot infer a lambda with a default
+            if template is not None:
+                texts.append((name.encode("ascii"), template))
+        compiled = [self._param(name, text, where, scope) for name, (where, text) in params.items()]
+        body = self._body(at, call, scope)
+        if target is None or len(self.problems) > before:
+            return None
+        return Recipe(
+            call.method or ("POST" if body is not None or call.forward_body else "GET"),
+            target,
+            tuple(texts),
+            bound,
+            tuple(param for param in compiled if param is not None),
+            body,
+            call.forward_headers,
+            frozenset(call.forward_query),
+            call.forward_cookies,
+            call.forward_body,
+            upstream.forwarded,
+        )
+
+    def _body(self, at: KeyPath, call: Call, scope: Scope) -> BodyRecipe | None:
+        key, source = ("json", call.json_) if call.json_ is not None else ("form", call.form)
+        if source is None:
+            return None
+        if isinstance(source, str):
+            whole = self._param("", source, (*self._at, *at, key), scope)
+            return BodyRecipe(key == "form", whole) if whole is not None else None
+        return BodyRecipe(key == "form", None, tuple(self._params((*at, key), source, scope)))
+
+    def _answer(self) -> tuple[Expression | None, tuple[tuple[str, Text], ...]]:
+        answer = self._route.answer
+        scope = Scope(self._names)
+        shape = self._expression(("answer", "shape"), answer.shape, scope)
+        headers: list[tuple[str, Text]] = []
+        for name, text in answer.headers.items():
+            at = ("answer", "headers", name)
+            self._refuse_own(at, name)
+            template = self._told(at, lambda text=text: compile_text(text, scope.resolve))  # type: ignore[misc]  # as above
+            if template is not None:
+                headers.append((name, template))
+        for key, table in (("forward_headers", answer.forward_headers), ("forward_cookies", answer.forward_cookies)):
+            for name, fields in table.items():
+                if name not in self._route.calls:
+                    near = difflib.get_close_matches(name, self._route.calls, n=1)
+                    hint = f'; did you mean "{near[0]}"?' if near else ""
+                    self._problem(("answer", key, name), f'there is no call "{name}"{hint}')
+                elif self._route.calls[name].each is not None:
+                    self._problem(("answer", key, name), f'"{name}" makes many responses (each); none speaks for them')
+                for field in fields if key == "forward_headers" else ():
+                    self._refuse_own(("answer", key, name), field)
+        if answer.status in (204, 205) and (self._route.stream or answer.shape is not None):
+            self._problem(("answer", "status"), f"an answer with status {answer.status} has no body to shape or stream")
+        return shape, tuple(headers)
+
+    def _refuse_own(self, at: KeyPath, name: str) -> None:
+        if name in _OWN_ANSWER_FIELDS:
+            self._problem(at, f'"{name}" of an answer is written by Umbel itself')
+
+    def _methods(self) -> tuple[str, ...]:
+        methods = self._route.methods
+        if methods is None:
+            return ("POST",) if self._uses_body() else ("GET",)
+        if self._uses_body() and (bodiless := [method for method in methods if method in ("GET", "HEAD")]):
+            self._problem(("methods",), f"the plan uses the request's body, which a {bodiless[0]} request has not")
+        return methods
+
+    def _uses_body(self) -> bool:
+        return self._names.uses_body or any(call.forward_body for call in self._route.calls.values())
+
+    def _candidates(self, needs: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+        if self._route.combine == "all":
+            return tuple(needs)
+        named = {other for others in needs.values() for other in others}
+        candidates = tuple(name for name in needs if name not in named)
+        if (self._route.quorum or 0) > len(candidates):
+            self._problem(
+                ("quorum",),
+                f"only {len(candidates)} calls count (those that no other call names), fewer than the quorum",
+            )
+        return candidates
+
+    # From here on: compile one thing and note its problem, so that the rest is still looked at.
+
+    def _problem(self, at: KeyPath, reason: str, *, absolute: bool = False) -> None:
+        self.problems.append((at if absolute else (*self._at, *at), reason))
+
+    def _told(self, at: KeyPath, make: Callable[[], T], *, absolute: bool = False) -> T | None:
+        try:
+            return make()
+        except ValueError as error:
+            self._problem(at, str(error), absolute=absolute)
+            return None
+
+    def _compiled(self, at: KeyPath, text: str, *, absolute: bool = False) -> Expression | None:
+        full = at if absolute else (*self._at, *at)
+        return self._told(full, lambda: compile_expression(text, full), absolute=True)
+
+    def _expression(self, at: KeyPath, text: str | None, scope: Scope) -> Expression | None:
+        if text is None or (expression := self._compiled(at, text)) is None:
+            return None
+        self._told(at, lambda: scope.read(expression))
+        return expression
+
+    def _param(self, name: str, text: str, where: KeyPath, scope: Scope) -> Param | None:
+        expression = self._compiled(where, text, absolute=True)
+        if expression is None:
+            return None
+        client = self._told(where, lambda: scope.read(expression), absolute=True)
+        return None if client is None else Param(name, expression, client)
+
+    def _params(self, at: KeyPath, table: Mapping[str, str], scope: Scope) -> Iterator[Param]:
+        for name, text in table.items():
+            param = self._param(name, text, (*self._at, *at, name), scope)
+            if param is not None:
+                yield param
+
+    @staticmethod
+    def _placed(at: KeyPath, table: Mapping[str, str]) -> Iterator[tuple[str, tuple[KeyPath, str]]]:
+        for name, text in table.items():
+            yield name, ((*at, name), text)

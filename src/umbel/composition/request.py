@@ -1,0 +1,159 @@
+"""The recipe of a call's request: templates and expressions compiled, ready to become bytes.
+
+Made by the plan, once per call; ``prepare`` runs once per request (per item, with ``each``). Nothing of the client's
+goes in but what the recipe names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+from urllib.parse import quote_plus
+
+import msgspec
+
+from ..kinds import Kind
+from ..model import Failure, Inputs, Json
+from .call import CallFailedError, Prepared
+from .expression import Expression
+from .template import BadValueError, Target, Text, encoded, query_pairs, scalar
+
+MAX_TARGET = 16 * 1024
+"""The longest target that is sent: common servers refuse longer ones."""
+
+
+class Param(NamedTuple):
+    """A query parameter or form field made by an expression; ``client`` says whose fault a bad value is."""
+
+    name: str
+    expression: Expression
+    client: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BodyRecipe:
+    """A JSON or form body: of one expression (``fields`` None), or of a table of them."""
+
+    form: bool
+    whole: Param | None
+    fields: tuple[Param, ...] = ()
+
+    def content(self, context: Mapping[str, Json]) -> bytes:
+        """The encoded body.
+
+        Raises:
+            ExpressionError: an expression failed.
+            BadValueError: a form cannot hold the value.
+        """
+        if self.whole is not None:
+            value = self.whole.expression.evaluate(context)
+            client = {"": self.whole.client}
+        else:
+            value = {field.name: field.expression.evaluate(context) for field in self.fields}
+            client = {field.name: field.client for field in self.fields}
+        if not self.form:
+            return msgspec.json.encode(value)
+        if not isinstance(value, dict):
+            raise BadValueError("form", "is not an object", client=client.get("", False))
+        pairs: list[str] = []
+        for name, entry in value.items():
+            blame = client.get(name, client.get("", False))
+            pairs.extend(
+                f"{quote_plus(name)}={quote_plus(scalar(one, name, client=blame))}"
+                for one in (entry if isinstance(entry, list) else [entry])
+                if one is not None
+            )
+        return "&".join(pairs).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything that a call's request is made of."""
+
+    method: str
+    target: Target
+    headers: tuple[tuple[bytes, Text], ...]
+    bound: tuple[Param, ...]
+    """The names of ``with``."""
+    params: tuple[Param, ...]
+    body: BodyRecipe | None
+    forward_headers: tuple[str, ...]
+    forward_query: frozenset[str]
+    forward_cookies: tuple[str, ...]
+    forward_body: bool
+    forwarded: bool
+    """Whether X-Forwarded-* go along."""
+
+    def prepare(self, context: Mapping[str, Json], inputs: Inputs) -> Prepared:
+        """The request for these values.
+
+        Raises:
+            CallFailedError: kind bad-request, where a value cannot stand where it should.
+            ExpressionError: an expression failed.
+        """
+        try:
+            bound = {param.name: param.expression.evaluate(context) for param in self.bound}
+            return Prepared(
+                self.method,
+                self._target(context, bound, inputs),
+                self._headers(context, bound, inputs),
+                self._content(context, inputs),
+            )
+        except BadValueError as error:
+            status = 400 if error.client else 502
+            raise CallFailedError(Failure.of(Kind.BAD_REQUEST, str(error), status=status)) from error
+
+    def _target(self, context: Mapping[str, Json], bound: Mapping[str, Json], inputs: Inputs) -> bytes:
+        path, query = self.target.expand(context, bound)
+        for param in self.params:
+            query.extend(query_pairs(param.name, param.expression.evaluate(context), client=param.client))
+        if self.forward_query:
+            query.extend(
+                f"{encoded(name, name, client=True)}={encoded(value, name, client=True)}"
+                for name, value in inputs.raw_query
+                if name in self.forward_query
+            )
+        target = f"{path}?{'&'.join(query)}" if query else path
+        if len(target) > MAX_TARGET:
+            raise BadValueError(
+                "path", f"makes a target of more than {MAX_TARGET} bytes", client=bool(self.forward_query)
+            )
+        return target.encode("ascii")
+
+    def _headers(
+        self, context: Mapping[str, Json], bound: Mapping[str, Json], inputs: Inputs
+    ) -> Sequence[tuple[bytes, bytes]]:
+        headers: dict[bytes, bytes] = {}
+        if self.body is not None:
+            headers[b"content-type"] = b"application/x-www-form-urlencoded" if self.body.form else b"application/json"
+        elif self.forward_body and inputs.content_type:
+            headers[b"content-type"] = client_field("content-type", inputs.content_type)
+        for name in self.forward_headers:
+            if (given := inputs.headers.get(name)) is not None:
+                headers[name.encode("ascii")] = client_field(name, given)
+        for raw_name, template in self.headers:
+            if (text := template.expand(context, bound)) is not None:
+                headers[raw_name] = text.encode("ascii")
+        cookies = [f"{name}={inputs.cookies[name]}" for name in self.forward_cookies if name in inputs.cookies]
+        if cookies:
+            headers[b"cookie"] = client_field("cookie", "; ".join(cookies))
+        pairs = list(headers.items())
+        always = inputs.forwarded + inputs.forwarded_for if self.forwarded else inputs.forwarded
+        pairs.extend((name.encode("ascii"), client_field(name, value)) for name, value in always)
+        return pairs
+
+    def _content(self, context: Mapping[str, Json], inputs: Inputs) -> bytes | None:
+        if self.body is not None:
+            return self.body.content(context)
+        return inputs.raw_body if self.forward_body else None
+
+
+def client_field(name: str, value: str) -> bytes:
+    """A field of the client's as bytes. A server decodes fields as latin-1, so that is the way back."""
+    if any((character < " " and character != "\t") or character == "\x7f" for character in value):
+        raise BadValueError(name, "holds a control character", client=True)
+    try:
+        return value.encode("latin-1")
+    except UnicodeEncodeError as error:
+        raise BadValueError(name, "is not a header value", client=True) from error

@@ -1,0 +1,82 @@
+"""The one result of a composition: outcomes, and the answer or the failure that they make.
+
+Read by the gateway, which writes it as HTTP. Frozen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..kinds import Kind
+from ..model import Failure, Json, Outcome
+from ..problem import FailedCall, Problem
+
+_DETAILS = {
+    Kind.TIMEOUT: "A part of the answer did not come in time.",
+    Kind.BAD_REQUEST: "A value of the request cannot be used to make the answer.",
+    Kind.OVERFLOW: "Too many requests are waiting for a part of the answer.",
+    Kind.OVERLOADED: "The gateway is working on as many requests as it can.",
+    Kind.BREAKER_OPEN: "A part of the answer is out of service for the moment.",
+    Kind.INTERNAL: "The answer could not be made.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a composition came to."""
+
+    outcomes: tuple[Outcome, ...]
+    """In config order."""
+    failure: Failure | None
+    """The failure that decides the answer; None: there is a composed answer."""
+    answer: Json = None
+    status: int = 200
+    headers: tuple[tuple[str, str], ...] = ()
+    """Fields that the route adds: its own, forwarded ones, and Set-Cookie lines."""
+    completed: bool = True
+    cache_control: str | None = None
+    """The composed Cache-Control of a complete answer; None: none."""
+    own_ms: float = 0.0
+    """Milliseconds of the request in which no call was in flight: the gateway's own time."""
+
+    @property
+    def kind(self) -> Kind | None:
+        """The kind that decides a problem answer."""
+        return self.failure.kind if self.failure is not None else None
+
+    @property
+    def incomplete(self) -> tuple[Outcome, ...]:
+        """The outcomes that the answer lacks something of; calls that were cut because it was decided are none."""
+        return tuple(
+            outcome
+            for outcome in self.outcomes
+            if not outcome.complete and (outcome.worst is None or outcome.worst.kind is not Kind.CANCELLED)
+        )
+
+    def problem(self, request_id: str) -> Problem:
+        """The problem document of a failed composition: kinds and statuses, never a detail meant for records."""
+        if self.failure is None:
+            raise ValueError("a composed answer has no problem")
+        calls = []
+        for outcome in self.incomplete:
+            worst = outcome.worst
+            if worst is not None:
+                started = outcome.started_at if outcome.started_at is not None else outcome.ended_at
+                calls.append(FailedCall(outcome.call, worst.kind, worst.status, (outcome.ended_at - started) * 1000))
+        return Problem(
+            self.failure.status,
+            _DETAILS.get(self.failure.kind, "A part of the answer failed."),
+            kind=self.failure.kind,
+            request_id=request_id,
+            calls=tuple(calls),
+        )
+
+
+def own_time(started_at: float, now: float, outcomes: tuple[Outcome, ...]) -> float:
+    """Seconds since ``started_at`` in which none of the calls was in flight."""
+    busy = 0.0
+    until = started_at
+    for start, end in sorted((o.started_at, o.ended_at) for o in outcomes if o.started_at is not None):
+        busy += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return max(0.0, now - started_at - busy)

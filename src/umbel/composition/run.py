@@ -1,0 +1,216 @@
+"""One request through one plan: the calls in one nursery under one deadline, and the result they make.
+
+Called by the gateway for every composed request. It knows nothing of HTTP towards the client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import httpx
+
+from ..events import Noted, Recorder
+from ..kinds import Kind
+from ..model import Attempt, CallFacts, Failure, Inputs, Json, Outcome, RequestFacts
+from .call import CallFailedError, CallRules, Landed, ask
+from .combine import conclude, decide
+from .dag import CallPlan, Plan
+from .each import EachWork, Item, ItemEnded, item_list
+from .expression import Expression, ExpressionError
+from .group import CallGroup, Work, open_group
+from .result import Result
+from .shape import shape_result
+
+Transports = Mapping[str, httpx.AsyncBaseTransport]
+
+
+class Observer:
+    """Hears of outcomes as they land, before the composition ends. This one does not listen."""
+
+    def item_ended(self, call: str, ended: ItemEnded) -> None:
+        """An item of an ``each`` has ended."""
+
+    def call_ended(self, outcome: Outcome, *, decisive: bool) -> None:
+        """A call has its outcome; ``decisive`` if it is the failure that decides the answer."""
+
+
+async def run(
+    plan: Plan,
+    inputs: Inputs,
+    facts: RequestFacts,
+    transports: Transports,
+    recorder: Recorder,
+    observer: Observer | None = None,
+) -> Result:
+    """Run the plan for one request.
+
+    Args:
+        transports: one per upstream name.
+        facts: their ``deadline`` is when the answer is due, in ``trio.current_time()`` seconds.
+
+    Returns:
+        The result, at the deadline at the latest (plus the time of cleaning up, which waits for nobody).
+
+    Cancelled from outside, it cuts every call, records each outcome and passes the cancel on.
+    """
+    composition = _Composition(plan, inputs, facts, transports, recorder, observer or Observer())
+    return await composition.fly()
+
+
+@dataclass(slots=True)
+class _PlainWork:
+    """The work of a plain call: see ``group.Work``."""
+
+    rules: CallRules
+    fetch: Callable[[list[Attempt]], Awaitable[Landed]]
+    attempts: list[Attempt] = field(default_factory=list)
+    items: None = None
+
+    async def do(self) -> Landed:
+        return await self.fetch(self.attempts)
+
+    def cut(self, failure: Failure) -> Landed | Failure:
+        return failure
+
+
+class _Composition:
+    """The state of one run: what is known so far, and who waits for what."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        inputs: Inputs,
+        facts: RequestFacts,
+        transports: Transports,
+        recorder: Recorder,
+        observer: Observer,
+    ) -> None:
+        self._plan = plan
+        self._inputs = inputs
+        self._facts = facts
+        self._transports = transports
+        self._recorder = recorder
+        self._observer = observer
+        self._group: CallGroup
+        self._context: dict[str, Json] = {
+            "path": inputs.path,
+            "query": inputs.query,
+            "headers": {name: inputs.headers.get(name.replace("_", "-")) for name in plan.headers},
+            "body": inputs.body,
+        }
+        self._waiting = {call.name: len(call.needs) for call in plan.calls}
+
+    async def fly(self) -> Result:
+        async with open_group(self._facts, self._recorder, self._settled, self._owed) as group:
+            self._group = group
+            for call in self._plan.calls:
+                if not call.needs and not group.over:
+                    self._begin(call)
+        failure = group.failure if group.decided else conclude(self._plan, group.outcomes)
+        return shape_result(self._plan, group.outcomes, self._context, failure, self._facts, self._recorder)
+
+    def _owed(self) -> list[CallRules]:
+        """The calls that never began, in config order."""
+        return [call.rules for call in self._plan.calls if call.name not in self._group.outcomes]
+
+    def _settled(self, outcome: Outcome) -> None:
+        group = self._group
+        self._context[outcome.call] = outcome.value
+        decision = None if group.decided else decide(self._plan, group.outcomes, outcome)
+        decisive = decision is not None and decision.failure is not None
+        self._observer.call_ended(outcome, decisive=decisive)
+        if decision is not None:
+            group.decide(decision.failure)
+            return
+        for dependant in self._plan.dependants[outcome.call]:
+            if dependant.name not in group.outcomes:
+                self._release(dependant, outcome)
+
+    def _release(self, dependant: CallPlan, outcome: Outcome) -> None:
+        """One of the values that ``dependant`` names has come, or never will."""
+        group = self._group
+        needed = next(call.rules for call in self._plan.calls if call.name == outcome.call)
+        if outcome.state == "value" or needed.has_default:
+            self._waiting[dependant.name] -= 1
+            if self._waiting[dependant.name] == 0 and not group.over:
+                self._begin(dependant)
+        elif outcome.failure is None:
+            group.skip(dependant.rules)
+        elif outcome.failure.kind not in (Kind.CANCELLED, Kind.CLIENT_GONE):
+            cause = outcome.failure
+            detail = f"it needs {outcome.call}, which failed: {cause.kind}"
+            group.fail(dependant.rules, replace(cause, kind=Kind.DEPENDENCY, detail=detail, proxy_error=None))
+
+    def _begin(self, call: CallPlan) -> None:
+        """Everything that the call names is there: skip it, fail it or launch it."""
+        try:
+            if call.when is not None and _is_false(self._evaluate(call.when)):
+                self._group.skip(call.rules)
+                return
+            work = self._work(call)
+        except CallFailedError as error:
+            self._group.fail(call.rules, error.failure)
+        else:
+            self._group.launch(work)
+
+    def _work(self, call: CallPlan) -> Work:
+        if call.each is None:
+
+            async def fetch(attempts: list[Attempt]) -> Landed:
+                return await self._fetch(call, self._context, attempts, None)
+
+            return _PlainWork(call.rules, fetch)
+
+        async def fetch_item(item: Item, attempts: list[Attempt]) -> Landed:
+            return await self._fetch(call, {**self._context, "item": item.value}, attempts, item.places[0])
+
+        values = item_list(self._evaluate(call.each.source), call.config.max_items, client=call.each.client)
+        return EachWork(
+            call.rules,
+            values,
+            fetch_item,
+            call.config.limit,
+            call.config.item_default,
+            call.config.as_ == "map",
+            lambda ended: self._observer.item_ended(call.name, ended),
+        )
+
+    async def _fetch(
+        self, call: CallPlan, context: Mapping[str, Json], attempts: list[Attempt], item: int | None
+    ) -> Landed:
+        try:
+            prepared = call.recipe.prepare(context, self._inputs)
+        except ExpressionError as error:
+            raise self._told(error) from error
+        rules = call.rules
+        facts = CallFacts(
+            rules.name,
+            rules.upstream,
+            self._facts,
+            self._facts.deadline,
+            self._recorder,
+            rules.max_body,
+            item,
+            attempts,
+        )
+        return await ask(rules, prepared, facts, self._transports[rules.upstream])
+
+    def _evaluate(self, expression: Expression) -> Json:
+        try:
+            return expression.evaluate(self._context)
+        except ExpressionError as error:
+            raise self._told(error) from error
+
+    def _told(self, error: ExpressionError) -> CallFailedError:
+        """Record a failed expression with its place in the configuration; the failure that it means."""
+        where = self._plan.where(error.where)
+        self._recorder.record(
+            Noted("error", "expression.failed", f"{where}: {error}", self._facts, {"where": where}, error)
+        )
+        return CallFailedError(Failure.of(Kind.INTERNAL, f"{where}: {error}"))
+
+
+def _is_false(value: Json) -> bool:
+    """False as JMESPath sees it: false, null, and what is empty; the number 0 is true."""
+    return value is None or value is False or (isinstance(value, (str, list, dict)) and not value)

@@ -1,0 +1,110 @@
+"""A composition as a stream: a line per outcome as it lands, the composed answer last.
+
+The gateway runs it beside the response that it feeds. The lines are plain values; NDJSON and SSE are two ways to
+write them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+import trio
+
+from ..events import Recorder
+from ..kinds import Kind
+from ..model import Failure, Inputs, Json, Outcome, RequestFacts
+from .dag import Plan
+from .each import ItemEnded
+from .result import Result
+from .run import Observer, Transports, run
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a stream."""
+
+    event: str
+    """The call's name; ``end`` for the last line."""
+    data: Mapping[str, Json]
+    terminal: Result | None = None
+    """The composition's result, on the last line only."""
+
+    def ndjson(self) -> bytes:
+        """The line as newline-delimited JSON."""
+        return msgspec.json.encode(self.data) + b"\n"
+
+    def sse(self) -> bytes:
+        """The line as a server-sent event (WHATWG HTML, section 9.2); JSON never holds a raw line break."""
+        return b"event: %b\ndata: %b\n\n" % (self.event.encode(), msgspec.json.encode(self.data))
+
+
+def capacity(plan: Plan) -> int:
+    """The most lines that a run of the plan can make: the size of a channel that never makes it wait."""
+    return 1 + sum(1 if call.each is None else 1 + call.config.max_items for call in plan.calls)
+
+
+async def run_stream(
+    plan: Plan,
+    inputs: Inputs,
+    facts: RequestFacts,
+    transports: Transports,
+    recorder: Recorder,
+    send: trio.MemorySendChannel[Line],
+) -> None:
+    """Run the plan, sending a line per outcome and a last one, then close the channel.
+
+    The channel must hold ``capacity(plan)`` lines, so a slow reader never holds up the calls. A failure that decides
+    the answer has no line of its own: the last line says it, and if that is the first line, the whole answer is it.
+    Cancelled, it cuts the composition and closes the channel; nobody is told more. A reader that has gone is no error.
+    """
+    with send:
+        lines = _Lines(plan, send)
+        result = await run(plan, inputs, facts, transports, recorder, lines)
+        if result.failure is not None:
+            data: dict[str, Json] = {"end": True, "problem": result.problem(facts.request_id).document()}
+        else:
+            data = {"end": True, "completed": result.completed, "answer": result.answer}
+        lines.put(Line("end", data, result))
+
+
+class _Lines(Observer):
+    """Turns outcomes into lines."""
+
+    def __init__(self, plan: Plan, send: trio.MemorySendChannel[Line]) -> None:
+        self._each = frozenset(call.name for call in plan.calls if call.each is not None)
+        self._send = send
+        self._told: dict[str, set[int]] = {name: set() for name in self._each}
+
+    def item_ended(self, call: str, ended: ItemEnded) -> None:
+        for place in ended.item.places:
+            self._item(call, place, ended.value, ended.failure)
+
+    def call_ended(self, outcome: Outcome, *, decisive: bool) -> None:
+        if decisive or (outcome.failure is not None and outcome.failure.kind is Kind.CANCELLED):
+            return
+        if outcome.failure is not None:
+            self.put(Line(outcome.call, {"call": outcome.call, "failure": _told(outcome.failure)}))
+        elif outcome.call not in self._each:
+            self.put(Line(outcome.call, {"call": outcome.call, "value": outcome.value}))
+        for failed in outcome.failed_items:
+            for place in failed.places:
+                if place not in self._told[outcome.call]:
+                    self._item(outcome.call, place, None, failed.failure)
+
+    def put(self, line: Line) -> None:
+        try:
+            self._send.send_nowait(line)
+        except trio.BrokenResourceError:
+            # The reader has gone; the request is being cancelled, and that ends the composition.
+            return
+
+    def _item(self, call: str, place: int, value: Json, failure: Failure | None) -> None:
+        self._told[call].add(place)
+        said = {"value": value} if failure is None else {"failure": _told(failure)}
+        self.put(Line(call, {"call": call, "index": place, **said}))
+
+
+def _told(failure: Failure) -> dict[str, Json]:
+    return {"kind": str(failure.kind), "status": failure.status}

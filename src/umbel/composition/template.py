@@ -1,0 +1,278 @@
+"""Templates: the RFC 6570 forms ``{name}``, ``{?a,b}`` and ``{&a,b}``, compiled once at load.
+
+Used by the plan for targets and headers. Whatever a value holds, it stays one encoded segment, one query value or
+one header value; a value that cannot be that fails the call.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+from urllib.parse import quote, unquote
+
+import msgspec
+
+from ..model import Json
+
+MAX_VALUE = 8 * 1024
+"""The longest text that one value may become; a longer one in a target or a header is refused by any server."""
+
+
+class BadValueError(Exception):
+    """A value that cannot stand where a template puts it. ``client`` says whether it came from the client."""
+
+    def __init__(self, name: str, reason: str, *, client: bool) -> None:
+        super().__init__(f"{{{name}}} {reason}")
+        self.client = client
+
+
+class Variable(NamedTuple):
+    """A resolved variable: where its value lies. A root of None is a name bound in the call's ``with``."""
+
+    name: str
+    root: str | None
+    fields: tuple[str, ...]
+    client: bool
+
+    def value(self, context: Mapping[str, Json], bound: Mapping[str, Json]) -> Json:
+        """The value, or None where any step of the way is missing."""
+        value: Json = bound if self.root is None else context.get(self.root)
+        for field in self.fields:
+            value = value.get(field) if isinstance(value, dict) else None
+        return value
+
+
+Resolve = Callable[[str], Variable]
+"""Finds what a name in a template means. Raises ValueError for one that means nothing, or two things."""
+
+Bound = Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A compiled target: a path of literals and segments, then query parameters."""
+
+    path: tuple[str | Variable, ...]
+    query: tuple[str | Variable, ...]
+    """A str is a literal part as it stands, such as ``a=1``."""
+
+    @property
+    def variables(self) -> tuple[Variable, ...]:
+        """Every variable, in order."""
+        return tuple(part for part in self.path + self.query if isinstance(part, Variable))
+
+    def expand(self, context: Mapping[str, Json], bound: Bound) -> tuple[str, list[str]]:
+        """The encoded path, and the encoded parts of the query, to be joined with ``&``.
+
+        Raises:
+            BadValueError: a value cannot be a segment or a query value.
+        """
+        path = "".join(
+            part if isinstance(part, str) else _segment(part, part.value(context, bound)) for part in self.path
+        )
+        pairs: list[str] = []
+        for part in self.query:
+            if isinstance(part, str):
+                pairs.append(part)
+            else:
+                pairs.extend(query_pairs(part.name, part.value(context, bound), client=part.client, join=True))
+        return path, pairs
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A compiled header value."""
+
+    parts: tuple[str | Variable, ...]
+
+    @property
+    def variables(self) -> tuple[Variable, ...]:
+        """Every variable, in order."""
+        return tuple(part for part in self.parts if isinstance(part, Variable))
+
+    def expand(self, context: Mapping[str, Json], bound: Bound) -> str | None:
+        """The value; None, so no header at all, where a variable is null or missing.
+
+        Raises:
+            BadValueError: a value is a list or an object, or holds what no header may (RFC 9110 section 5.5).
+        """
+        pieces: list[str] = []
+        for part in self.parts:
+            if isinstance(part, str):
+                pieces.append(part)
+                continue
+            value = part.value(context, bound)
+            if value is None:
+                return None
+            text = scalar(value, part.name, client=part.client)
+            if not (text.isascii() and text.isprintable()):
+                raise BadValueError(part.name, "holds a control or non-ASCII character", client=part.client)
+            pieces.append(text)
+        return "".join(pieces).strip()
+
+
+def scalar(value: Json, name: str, *, client: bool) -> str:
+    """A scalar as text: a str as it is, anything else as JSON (``true``, ``1.5``).
+
+    Raises:
+        BadValueError: it is a list or an object, or longer than ``MAX_VALUE``.
+    """
+    if isinstance(value, (list, dict)):
+        raise BadValueError(name, f"is {'a list' if isinstance(value, list) else 'an object'}", client=client)
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    if len(text) > MAX_VALUE:
+        raise BadValueError(name, f"is longer than {MAX_VALUE} characters", client=client)
+    return text
+
+
+def encoded(value: Json, name: str, *, client: bool) -> str:
+    """A scalar percent-encoded but for the unreserved characters (RFC 3986 section 2.3)."""
+    try:
+        return quote(scalar(value, name, client=client), safe="")
+    except UnicodeEncodeError as error:
+        raise BadValueError(name, "is not valid Unicode", client=client) from error
+
+
+def query_pairs(name: str, value: Json, *, client: bool, join: bool = False) -> list[str]:
+    """``name=value`` parts, encoded: none for null; a list as one joined with commas (RFC 6570) or as one each.
+
+    Raises:
+        BadValueError: the value is an object, or a list that holds more than scalars.
+    """
+    if value is None:
+        return []
+    key = quote(name, safe="")
+    if not isinstance(value, list):
+        return [f"{key}={encoded(value, name, client=client)}"]
+    texts = [encoded(item, name, client=client) for item in value if item is not None]
+    if join:
+        return [f"{key}={','.join(texts)}"] if texts else []
+    return [f"{key}={text}" for text in texts]
+
+
+def _segment(variable: Variable, value: Json) -> str:
+    if value is None:
+        raise BadValueError(variable.name, "has no value", client=variable.client)
+    text = encoded(value, variable.name, client=variable.client)
+    if text in ("", ".", ".."):
+        raise BadValueError(variable.name, "is empty or a dot segment", client=variable.client)
+    return text
+
+
+_EXPRESSION = re.compile(r"\{([^{}]*)\}")
+_QUERY_START = re.compile(r"\?|\{[?&]")
+_DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", re.ASCII)
+# RFC 3986: unreserved, percent-encoded, sub-delims, ":" and "@", then "/" and "?".
+_LITERAL = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/?]|%[0-9A-Fa-f]{2})*")
+
+
+def compile_target(text: str, resolve: Resolve) -> Target:
+    """Compile a call's path.
+
+    Raises:
+        ValueError: the grammar is not ours, or ``resolve`` refused a name.
+    """
+    if not text.startswith("/") or text.startswith("//"):
+        raise ValueError('a path begins with one "/"')
+    start = _QUERY_START.search(text)
+    split = start.start() if start else len(text)
+    return Target(tuple(_path_parts(text[:split], resolve)), tuple(_query_parts(text[split:], resolve)))
+
+
+def _path_parts(text: str, resolve: Resolve) -> Iterator[str | Variable]:
+    literals = ""
+    for piece in _pieces(text):
+        if isinstance(piece, str):
+            _check_literal(piece)
+            literals += piece
+            yield piece
+        else:
+            literals += "{}"
+            yield resolve(piece.names[0])
+    if any(segment in (".", "..") for segment in unquote(literals).split("/")):
+        raise ValueError('a path has no "." or ".." segments')
+
+
+def _query_parts(text: str, resolve: Resolve) -> Iterator[str | Variable]:
+    for place, piece in enumerate(_pieces(text)):
+        if isinstance(piece, str):
+            _check_literal(piece)
+            literal = piece.removeprefix("?") if place == 0 else piece
+            yield from filter(None, literal.split("&"))
+        elif piece.operator == "":
+            raise ValueError(
+                f"{{{piece.names[0]}}} stands in the query; write {{&{piece.names[0]}}} or an entry of params"
+            )
+        elif piece.operator == "&" and place == 0:
+            raise ValueError("{&…} continues a query; the first is {?…}")
+        elif piece.operator == "?" and place > 0:
+            raise ValueError("{?…} begins the query, which has begun before it; continue it with {&…}")
+        else:
+            yield from map(resolve, piece.names)
+
+
+def _check_literal(text: str) -> None:
+    if _LITERAL.fullmatch(text) is None:
+        raise ValueError(f'"{text}" holds a character that must be percent-encoded in a path')
+
+
+def compile_text(text: str, resolve: Resolve) -> Text:
+    """Compile a header's value.
+
+    Raises:
+        ValueError: the grammar is not ours, a literal holds a control character, or ``resolve`` refused a name.
+    """
+    parts: list[str | Variable] = []
+    for piece in _pieces(text):
+        if isinstance(piece, str):
+            if not (piece.isascii() and piece.isprintable()):
+                raise ValueError("a header holds printable ASCII characters only")
+            parts.append(piece)
+        elif piece.operator:
+            raise ValueError(f"{{{piece.operator}…}} makes a query; a header knows only {{name}}")
+        else:
+            parts.append(resolve(piece.names[0]))
+    return Text(tuple(parts))
+
+
+class _Piece(NamedTuple):
+    """One ``{…}`` of a template."""
+
+    operator: str
+    names: tuple[str, ...]
+
+
+def _pieces(text: str) -> Iterator[str | _Piece]:
+    """Literals and expressions in turn.
+
+    The grammar is checked here because uritemplate is silent about ``{a b}``, ``{}`` and ``{id``.
+    """
+    at = 0
+    for match in _EXPRESSION.finditer(text):
+        yield from _literal(text[at : match.start()])
+        at = match.end()
+        inner = match[1]
+        operator = inner[0] if inner[:1] in ("?", "&") else ""
+        names = tuple(inner[len(operator) :].split(","))
+        for name in names:
+            if name[:1] in tuple("+#/;.|!@=,"):
+                raise ValueError(
+                    f"{match[0]}: the operator {name[:1]} is not allowed; {{name}}, {{?a,b}} and {{&a,b}} are"
+                )
+            if name.endswith("*") or ":" in name:
+                raise ValueError(f"{match[0]}: explode (*) and prefixes (:n) are not allowed")
+            if _DOTTED.fullmatch(name) is None:
+                raise ValueError(f'{match[0]}: "{name}" is not a name')
+        if operator == "" and len(names) > 1:
+            raise ValueError(f"{match[0]}: one name each, please: write {{{'}{'.join(names)}}}")
+        yield _Piece(operator, names)
+    yield from _literal(text[at:])
+
+
+def _literal(text: str) -> Iterator[str]:
+    if "{" in text or "}" in text:
+        raise ValueError(f'"{text}" has a brace without its partner')
+    if text:
+        yield text
