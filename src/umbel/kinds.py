@@ -69,3 +69,6 @@ KINDS: Mapping[Kind, KindRule] = MappingProxyType(
         Kind.INTERNAL: KindRule(500, "proxy_internal_error", False, False),
     }
 )
+
+CUT = frozenset({Kind.CLIENT_GONE, Kind.CANCELLED})
+"""The kinds of a call that somebody else ended: they say nothing of its upstream and decide no answer."""

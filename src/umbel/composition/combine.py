@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ..kinds import Kind
+from ..kinds import CUT
 from ..model import Failure, Outcome
 from .dag import Plan
 
@@ -21,6 +21,8 @@ class Decision(NamedTuple):
 
 def decide(plan: Plan, outcomes: Mapping[str, Outcome], latest: Outcome) -> Decision | None:
     """Whether the latest outcome decides the composition while other calls are still in flight."""
+    if latest.failure is not None and latest.failure.kind in CUT:
+        return None
     counted = plan.needed > 0 and latest.call in plan.candidates
     if not counted:
         failed = latest.state == "failed" and not _rules_optional(plan, latest.call)
@@ -74,7 +76,7 @@ def is_complete(plan: Plan, outcomes: Mapping[str, Outcome]) -> bool:
 def _first_failure(plan: Plan, outcomes: Mapping[str, Outcome]) -> Failure | None:
     """The earliest failure of a candidate that says something; a cut one speaks only where no other does."""
     failed = [
-        (outcome.failure.kind is Kind.CANCELLED, outcome.ended_at, place, outcome.failure)
+        (outcome.failure.kind in CUT, outcome.ended_at, place, outcome.failure)
         for place, name in enumerate(plan.candidates)
         if (outcome := outcomes.get(name)) is not None and outcome.failure is not None
     ]

@@ -14,7 +14,7 @@ import trio
 
 from ..errors import UmbelError
 from ..events import Recorder
-from ..kinds import Kind
+from ..kinds import CUT, Kind
 from ..model import Attempt, CallFacts, Failure, Inputs, Json, Outcome, RequestFacts
 from .call import JSON_MAX_BODY, PASSED, TEXT_MAX_BODY, CallFailedError, CallRules, Landed, Prepared, ask
 from .combine import worst_of_all
@@ -227,8 +227,9 @@ class Compose:
         def settled(outcome: Outcome) -> None:
             self._outcomes[outcome.call] = outcome
             handles[outcome.call].settle(outcome)
-            if outcome.failure is not None and not self._rules[outcome.call].optional:
-                group.decide(outcome.failure)
+            failure = outcome.failure
+            if failure is not None and failure.kind not in CUT and not self._rules[outcome.call].optional:
+                group.decide(failure)
 
         ended = False
         async with open_group(self.facts, self._recorder, settled, lambda: ()) as group:

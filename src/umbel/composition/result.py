@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..kinds import Kind
+from ..kinds import CUT, Kind
 from ..model import Failure, Json, Outcome
 from ..problem import FailedCall, Problem
 
@@ -50,7 +50,7 @@ class Result:
         return tuple(
             outcome
             for outcome in self.outcomes
-            if not outcome.complete and (outcome.worst is None or outcome.worst.kind is not Kind.CANCELLED)
+            if not outcome.complete and (outcome.worst is None or outcome.worst.kind not in CUT)
         )
 
     def problem(self, request_id: str) -> Problem:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import httpx
 
 from ..events import Noted, Recorder
-from ..kinds import Kind
+from ..kinds import CUT, Kind
 from ..model import Attempt, CallFacts, Failure, Inputs, Json, Outcome, RequestFacts
 from .call import CallFailedError, CallRules, Landed, ask
 from .combine import conclude, decide
@@ -137,7 +137,7 @@ class _Composition:
                 self._begin(dependant)
         elif outcome.failure is None:
             group.skip(dependant.rules)
-        elif outcome.failure.kind not in (Kind.CANCELLED, Kind.CLIENT_GONE):
+        elif outcome.failure.kind not in CUT:
             cause = outcome.failure
             detail = f"it needs {outcome.call}, which failed: {cause.kind}"
             group.fail(dependant.rules, replace(cause, kind=Kind.DEPENDENCY, detail=detail, proxy_error=None))

@@ -13,7 +13,7 @@ import msgspec
 import trio
 
 from ..events import Recorder
-from ..kinds import Kind
+from ..kinds import CUT
 from ..model import Failure, Inputs, Json, Outcome, RequestFacts
 from .dag import Plan
 from .each import ItemEnded
@@ -82,7 +82,7 @@ class _Lines(Observer):
             self._item(call, place, ended.value, ended.failure)
 
     def call_ended(self, outcome: Outcome, *, decisive: bool) -> None:
-        if decisive or (outcome.failure is not None and outcome.failure.kind is Kind.CANCELLED):
+        if decisive or (outcome.failure is not None and outcome.failure.kind in CUT):
             return
         if outcome.failure is not None:
             self.put(Line(outcome.call, {"call": outcome.call, "failure": _told(outcome.failure)}))

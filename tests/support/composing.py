@@ -1,0 +1,135 @@
+"""Plans from TOML text and upstreams from functions, for tests of the engine without sockets."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import msgspec
+import trio
+
+from umbel.composition.dag import Plan
+from umbel.composition.plan import compile_route
+from umbel.composition.result import Result
+from umbel.composition.run import Observer, run
+from umbel.config.schema import Config
+from umbel.events import CallEnded, Event, Noted
+from umbel.model import Inputs, RequestFacts, Trace
+
+Handler = Callable[[httpx.Request], Awaitable[httpx.Response]]
+
+
+class Scripted(httpx.AsyncBaseTransport):
+    """An upstream that is a function of the request; counts what is in flight."""
+
+    def __init__(self, handler: Handler) -> None:
+        self.handler = handler
+        self.in_flight = 0
+        self.targets: list[str] = []
+        self.requests: list[httpx.Request] = []
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.targets.append(request.extensions["target"].decode())
+        self.requests.append(request)
+        self.in_flight += 1
+        try:
+            return await self.handler(request)
+        finally:
+            self.in_flight -= 1
+
+
+class MemoryRecorder:
+    """Keeps every event."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def record(self, event: Event) -> None:
+        self.events.append(event)
+
+    @property
+    def calls(self) -> list[CallEnded]:
+        return [event for event in self.events if isinstance(event, CallEnded)]
+
+    @property
+    def notes(self) -> list[Noted]:
+        return [event for event in self.events if isinstance(event, Noted)]
+
+
+def config(text: str) -> Config:
+    """A configuration from TOML, with upstream "u" unless the text has its own."""
+    data = tomllib.loads(text)
+    data.setdefault("upstreams", {"u": {"urls": ["http://127.0.0.1:1"]}})
+    return Config.model_validate(data)
+
+
+def plan(text: str) -> Plan:
+    """The plan of the first route; ``[[routes]]`` and a path are put before the text if it has none."""
+    if "[[routes]]" not in text:
+        text = f'[[routes]]\npath = "/r/<id>"\n{text}'
+    return compile_route(config(text), 0)
+
+
+def facts(deadline: float = 5.0) -> RequestFacts:
+    """Facts of a request that begins now."""
+    now = trio.current_time()
+    return RequestFacts("r-1", Trace("0" * 31 + "1"), "GET", "/r/1", "/r/<id>", now, now + deadline)
+
+
+def answer(value: Any, status: int = 200, after: float = 0.0, headers: Mapping[str, str] | None = None) -> Handler:
+    """A handler that answers with a JSON value after a while."""
+
+    async def handler(request: httpx.Request) -> httpx.Response:
+        await trio.sleep(after)
+        return httpx.Response(status, content=msgspec.json.encode(value), headers=headers)
+
+    return handler
+
+
+def by_path(handlers: Mapping[str, Handler]) -> Handler:
+    """Dispatch on the target's path; an unknown path is a 404."""
+
+    async def handler(request: httpx.Request) -> httpx.Response:
+        path = request.extensions["target"].decode().partition("?")[0]
+        found = handlers.get(path)
+        return await found(request) if found is not None else httpx.Response(404)
+
+    return handler
+
+
+@dataclass
+class Ran:
+    """What one run came to."""
+
+    result: Result
+    upstream: Scripted
+    recorder: MemoryRecorder
+    elapsed: float
+
+    @property
+    def outcomes(self) -> dict[str, Any]:
+        return {outcome.call: outcome for outcome in self.result.outcomes}
+
+
+async def compose(
+    text: str | Plan,
+    handlers: Mapping[str, Handler] | Handler,
+    *,
+    inputs: Inputs | None = None,
+    deadline: float = 5.0,
+    observer: Observer | None = None,
+) -> Ran:
+    """Run a plan against scripted upstreams and give everything that came of it."""
+    compiled = plan(text) if isinstance(text, str) else text
+    upstream = Scripted(handlers if callable(handlers) else by_path(handlers))
+    recorder = MemoryRecorder()
+    transports = {call.rules.upstream: upstream for call in compiled.calls}
+    started = trio.current_time()
+    result = await run(compiled, inputs or Inputs(path={"id": "1"}), facts(deadline), transports, recorder, observer)
+    assert upstream.in_flight == 0
+    names = [event.outcome.call for event in recorder.calls]
+    assert sorted(names) == sorted(outcome.call for outcome in result.outcomes), "every call is recorded once"
+    return Ran(result, upstream, recorder, trio.current_time() - started)
