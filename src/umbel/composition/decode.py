@@ -61,7 +61,7 @@ def _values_at_most(body: bytes) -> int:
 
 def _deeper_than(value: Json, limit: int) -> bool:
     level = [value]
-    for _ in range(limit + 1):
+    for _ in range(limit):
         level = [
             child
             for node in level

@@ -1,0 +1,214 @@
+"""Composition in code: the same rules on the same engine."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+import trio
+
+from tests.support.composing import Handler, MemoryRecorder, Scripted, answer, by_path, config, facts
+from umbel.composition.gather import Compose, CompositionFailedError
+from umbel.composition.outgoing import UpstreamDefaults
+from umbel.errors import UmbelError
+from umbel.kinds import Kind
+from umbel.model import Inputs
+
+
+def composing(
+    handlers: dict[str, Handler] | Handler,
+    *,
+    deadline: float = 5.0,
+    inputs: Inputs | None = None,
+    **upstreams: UpstreamDefaults,
+) -> tuple[Compose, Scripted]:
+    upstream = Scripted(handlers if callable(handlers) else by_path(handlers))
+    return Compose(
+        {"u": upstream, "w": upstream}, inputs or Inputs(), facts(deadline), MemoryRecorder(), upstreams
+    ), upstream
+
+
+async def test_calls_run_side_by_side_and_their_values_are_there_after_the_block(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    compose, _ = composing({"/a": answer({"n": 1}, after=1), "/b": answer(2, after=1)})
+    started = trio.current_time()
+    async with compose.gather() as g:
+        a = g.get("u", "/a")
+        b = g.get("u", "/b", params={"x": 1, "none": None})
+    assert (a.value, b.value) == ({"n": 1}, 2)
+    assert trio.current_time() - started == pytest.approx(1)
+    result = compose.result({"sum": a.value["n"] + b.value})
+    assert [outcome.call for outcome in result.outcomes] == ["u", "u-2"]
+    assert result.completed
+
+
+async def test_a_handle_can_be_awaited_inside_the_block_to_chain_calls(autojump_clock: trio.abc.Clock) -> None:
+    compose, upstream = composing({"/a": answer({"id": "x/y"}), "/b/x%2Fy": answer(2), "/b": answer(3)})
+    async with compose.gather() as g:
+        profile = await g.get("u", "/a", name="profile")
+        b = g.get("u", "/b/{id}", values={"id": profile["id"]}, params={"l": [1, 2]})
+    assert b.value == 2
+    assert upstream.targets == ["/a", "/b/x%2Fy?l=1&l=2"]
+
+
+async def test_reading_a_value_in_flight_is_a_clear_error() -> None:
+    compose, _ = composing({"/a": answer(1)})
+    async with compose.gather() as g:
+        a = g.get("u", "/a")
+        with pytest.raises(UmbelError, match="in flight"):
+            _ = a.value
+
+
+async def test_a_required_call_that_fails_cancels_the_rest_and_raises_once(autojump_clock: trio.abc.Clock) -> None:
+    compose, upstream = composing({"/a": answer({}, status=404, after=1), "/b": answer(2, after=9)})
+    started = trio.current_time()
+    with pytest.raises(CompositionFailedError) as caught:
+        async with compose.gather() as g:
+            g.get("u", "/a", name="a")
+            await g.get("u", "/b", name="b")
+    assert trio.current_time() - started == pytest.approx(1)
+    assert caught.value.result.failure is not None
+    assert caught.value.result.failure.status == 404
+    assert {outcome.call: outcome.failure.kind for outcome in caught.value.result.outcomes if outcome.failure} == {
+        "a": Kind.STATUS,
+        "b": Kind.CANCELLED,
+    }
+    assert upstream.in_flight == 0
+
+
+async def test_a_call_with_a_default_is_optional() -> None:
+    compose, _ = composing({"/a": answer({}, status=500), "/b": answer(1)})
+    async with compose.gather() as g:
+        a = g.get("u", "/a", default=[])
+        g.get("u", "/b")
+    assert a.value == []
+    result = compose.result({})
+    assert not result.completed
+    assert result.failure is None
+
+
+async def test_if_every_call_failed_and_none_has_a_default_the_result_is_the_worst_problem() -> None:
+    compose, _ = composing({"/a": answer({}, status=500)})
+    async with compose.gather() as g:
+        g.get("u", "/a", optional=True)
+    assert compose.result({}).failure is not None
+
+
+async def test_at_the_deadline_optional_calls_have_their_defaults(autojump_clock: trio.abc.Clock) -> None:
+    compose, _ = composing({"/a": answer(1), "/b": answer(2, after=9)}, deadline=1)
+    async with compose.gather() as g:
+        a = g.get("u", "/a")
+        b = g.get("u", "/b", default=0)
+    assert (a.value, b.value) == (1, 0)
+    assert not compose.result({}).completed
+
+
+async def test_at_the_deadline_a_required_call_in_flight_is_a_504(autojump_clock: trio.abc.Clock) -> None:
+    compose, _ = composing({"/a": answer(1, after=9)}, deadline=1)
+    with pytest.raises(CompositionFailedError) as caught:
+        async with compose.gather() as g:
+            g.get("u", "/a")
+    assert caught.value.result.failure is not None
+    assert caught.value.result.failure.status == 504
+
+
+async def test_a_block_that_is_open_at_the_deadline_is_a_504(autojump_clock: trio.abc.Clock) -> None:
+    compose, _ = composing({"/a": answer(1)}, deadline=1)
+    with pytest.raises(CompositionFailedError) as caught:
+        async with compose.gather() as g:
+            g.get("u", "/a")
+            await trio.sleep_forever()
+    assert caught.value.result.failure is not None
+    assert caught.value.result.failure.status == 504
+
+
+async def test_an_exception_of_the_block_comes_out_as_itself(autojump_clock: trio.abc.Clock) -> None:
+    compose, upstream = composing({"/a": answer(1, after=9)})
+    with pytest.raises(ZeroDivisionError):
+        async with compose.gather() as g:
+            g.get("u", "/a")
+            await trio.testing.wait_all_tasks_blocked()
+            _ = 1 / 0
+    assert upstream.in_flight == 0
+
+
+async def test_a_second_block_adds_to_the_same_answer() -> None:
+    compose, _ = composing({"/a": answer(1), "/b": answer({}, status=500)})
+    async with compose.gather() as g:
+        g.get("u", "/a", name="a")
+    async with compose.gather() as g:
+        g.get("u", "/b", name="b", default=None)
+    result = compose.result({})
+    assert [outcome.call for outcome in result.outcomes] == ["a", "b"]
+    assert not result.completed
+
+
+async def test_names_are_the_requests_own() -> None:
+    compose, _ = composing({"/a": answer(1)})
+    async with compose.gather() as g:
+        g.get("u", "/a", name="a")
+        with pytest.raises(ValueError, match="already"):
+            g.get("u", "/a", name="a")
+        with pytest.raises(UmbelError, match="no upstream"):
+            g.get("nobody", "/a")
+
+
+@pytest.mark.parametrize("path", ["/users/..", "/users/../admin", "/users/%2e%2E/x", "/./x"])
+async def test_a_path_that_climbs_is_a_bad_request(path: str) -> None:
+    compose, upstream = composing({})
+    with pytest.raises(CompositionFailedError) as caught:
+        async with compose.gather() as g:
+            g.get("u", path)
+    assert caught.value.result.failure is not None
+    assert (caught.value.result.failure.kind, caught.value.result.failure.status) == (Kind.BAD_REQUEST, 400)
+    assert upstream.targets == []
+
+
+async def test_a_path_as_it_stands_is_encoded() -> None:
+    compose, upstream = composing({"/a%20b%23c": answer(1)})
+    async with compose.gather() as g:
+        g.get("u", "/a b#c", params={"q": "ü&"})
+    assert upstream.targets == ["/a%20b%23c?q=%C3%BC%26"]
+
+
+async def test_bodies_and_headers() -> None:
+    async def echo(request: httpx.Request) -> httpx.Response:
+        kinds = [request.headers["content-type"], request.content.decode(), request.headers.get("x-a", "")]
+        return httpx.Response(200, json=kinds)
+
+    compose, _ = composing(echo)
+    async with compose.gather() as g:
+        a = g.post("u", "/a", json={"x": None}, headers={"X-A": "1"})
+        b = g.put("u", "/a", form={"x": "a b", "y": None})
+        with pytest.raises(ValueError, match="exclude each other"):
+            g.post("u", "/a", json=1, content=b"")
+    assert a.value == ["application/json", '{"x":null}', "1"]
+    assert b.value == ["application/x-www-form-urlencoded", "x=a%20b", ""]
+
+
+async def test_a_header_injection_fails_the_call() -> None:
+    compose, upstream = composing({"/a": answer(1)})
+    with pytest.raises(CompositionFailedError):
+        async with compose.gather() as g:
+            g.get("u", "/a", headers={"x-a": "1\r\nx-b: 2"})
+    assert upstream.targets == []
+
+
+async def test_an_upstreams_configured_headers_and_params_go_along() -> None:
+    made = config(
+        '[upstreams.u]\nurls = ["http://x"]\nheaders = { authorization = "Bearer {headers.x_key}" }\n'
+        'params = { v = "`2`" }\n'
+    )
+    defaults = UpstreamDefaults.of("u", made.upstreams["u"])
+    compose, upstream = composing({"/a": answer(1)}, inputs=Inputs(headers={"x-key": "k"}), u=defaults)
+    async with compose.gather() as g:
+        g.get("u", "/a")
+        g.get("u", "/a", params={"v": 3})
+    assert sorted(upstream.targets) == ["/a?v=2", "/a?v=3"]
+    assert upstream.requests[0].headers["authorization"] == "Bearer k"
+
+
+def test_an_upstream_whose_templates_need_a_route_cannot_be_called_from_code() -> None:
+    made = config('[upstreams.u]\nurls = ["http://x"]\nheaders = { x-user = "{user_id}" }\n')
+    with pytest.raises(UmbelError, match="cannot be called from code"):
+        UpstreamDefaults.of("u", made.upstreams["u"])

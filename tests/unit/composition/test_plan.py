@@ -1,0 +1,129 @@
+"""Every mistake that only a plan can see, told with the key it lies at."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.composing import config, plan
+from umbel.composition.dag import find_cycle
+from umbel.composition.plan import check
+
+CALL = '[routes.calls.a]\nupstream = "u"\npath = "/a"\n'
+
+
+def problems(text: str) -> list[str]:
+    if "[[routes]]" not in text:
+        text = f'[[routes]]\npath = "/r/<id>"\nquery = ["limit"]\n{text}'
+    return [f"{'.'.join(map(str, path))}: {reason}" for path, reason in check(config(text))]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (CALL.replace('"u"', '"w"'), 'calls.a.upstream: there is no upstream "w"'),
+        (CALL.replace("/a", "/{idd}"), 'calls.a.path: "idd" names nothing here; did you mean "id"?'),
+        (
+            CALL.replace("/a", "/{query.limt}"),
+            'calls.a.path: the route declares no query parameter "limt"; did you mean "limit"?',
+        ),
+        (CALL.replace("/a", "/{path.ix}"), 'calls.a.path: the route has no "ix" in its path'),
+        (CALL.replace("/a", "/{item}"), 'calls.a.path: "item" is known only in a call with each'),
+        (CALL.replace("/a", "/{a.x}"), 'calls.a.path: "a" names the call itself'),
+        (
+            CALL.replace("/a", "/{id}") + 'with = { id = "body.x" }\n',
+            '"id" means two things: a name of with and a route parameter',
+        ),
+        (CALL + 'when = "id == `1`"\n', 'calls.a.when: "id" is unknown in an expression; write path.id'),
+        (CALL + 'when = "nobody.x"\n', 'calls.a.when: "nobody" is unknown'),
+        (CALL + 'when = "a["\n', "calls.a.when: not a JMESPath expression"),
+        (CALL + 'each = "@"\n', "calls.a.each: it reads the whole context"),
+        (CALL + 'params = { x = "headers" }\n', "calls.a.params.x: name the header"),
+        (CALL + 'headers = { x-a = "{?limit}" }\n', "calls.a.headers.x-a: {?…} makes a query"),
+        (CALL + '[routes.answer]\nshape = "b"\n', 'answer.shape: "b" is unknown'),
+        (CALL + '[routes.answer]\nshape = "item"\n', 'answer.shape: "item" is known only'),
+        (
+            CALL + '[routes.answer]\nforward_headers = { b = ["x-a"] }\n',
+            'answer.forward_headers.b: there is no call "b"',
+        ),
+        (
+            CALL + '[routes.answer]\nforward_headers = { a = ["ETag"] }\n',
+            '"etag" of an answer is written by Umbel itself',
+        ),
+        (CALL + '[routes.answer]\nheaders = { vary = "x" }\n', '"vary" of an answer is written by Umbel itself'),
+        (CALL + '[routes.answer]\nstatus = 204\nshape = "a"\n', "status 204 has no body"),
+        (CALL + 'each = "path.id"\n[routes.answer]\nforward_headers = { a = ["x"] }\n', "makes many responses"),
+    ],
+)
+def test_mistakes_of_a_call_and_of_an_answer(text: str, expected: str) -> None:
+    assert any(expected in problem for problem in problems(text)), problems(text)
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        ('path = "/r/<"', "is not a route"),
+        ('path = "/r/<nope:id>"', "is not a route"),
+        ('path = "/r"\ncombine = "quorum"\nquorum = 2', "only 1 calls count"),
+        ('path = "/r"\nmethods = ["GET"]', "which a GET request has not"),
+    ],
+)
+def test_mistakes_of_a_route(head: str, expected: str) -> None:
+    call = CALL + ('json = "body"\n' if "methods" in head else "")
+    assert any(expected in problem for problem in problems(f"[[routes]]\n{head}\n{call}"))
+
+
+def test_a_cycle_is_told_as_the_way_around_it() -> None:
+    text = CALL.replace("/a", "/{b.x}") + CALL.replace("calls.a", "calls.b").replace("/a", "/{c.x}")
+    text += CALL.replace("calls.a", "calls.c").replace("/a", "/{a.x}")
+    [problem] = problems(text)
+    assert "a → b → c → a" in problem
+
+
+def test_a_duplicate_route_names_the_first_one() -> None:
+    text = f'[[routes]]\npath = "/r/<a>"\n{CALL}[[routes]]\npath = "/r/<b>"\n{CALL}'
+    [problem] = problems(text)
+    assert "routes.1.path: GET /r/<b> is a route already, at routes.0.path" in problem
+    other = text.replace('path = "/r/<b>"', 'path = "/r/<b>"\nmethods = ["DELETE"]')
+    assert problems(other) == []
+
+
+def test_every_mistake_is_told_at_once() -> None:
+    text = CALL.replace("/a", "/{idd}") + 'when = "nobody"\n' + '[routes.answer]\nshape = "x"\n'
+    assert len(problems(text)) == 3
+
+
+def test_what_a_route_depends_on_is_known_to_its_plan() -> None:
+    made = plan(
+        CALL
+        + 'forward_headers = ["Authorization"]\nforward_cookies = ["s"]\n'
+        + 'params = { t = "headers.x_tenant" }\njson = "body"\n'
+    )
+    assert made.vary == ("x-tenant", "authorization", "cookie")
+    assert made.private
+    assert made.methods == ("POST",)
+    assert made.uses_body
+    assert made.calls[0].recipe.method == "POST"
+    assert 401 in made.calls[0].rules.passed
+
+
+def test_an_upstreams_headers_and_params_are_added_and_the_calls_own_win() -> None:
+    made = plan(
+        '[upstreams.u]\nurls = ["http://x"]\nheaders = { a = "1", b = "2" }\nparams = { p = "`1`" }\n'
+        '[[routes]]\npath = "/r/<id>"\n' + CALL + 'headers = { b = "3" }\nparams = { q = "`2`" }\n'
+    )
+    recipe = made.calls[0].recipe
+    assert {name: template.expand({}, {}) for name, template in recipe.headers} == {b"a": "1", b"b": "3"}
+    assert [param.name for param in recipe.params] == ["p", "q"]
+
+
+@pytest.mark.parametrize(
+    ("needs", "cycle"),
+    [
+        ({"a": ["b"], "b": []}, ()),
+        ({"a": ["b"], "b": ["a"]}, ("a", "b", "a")),
+        ({"a": ["b", "c"], "b": ["c"], "c": []}, ()),
+        ({"x": ["a"], "a": ["b"], "b": ["a"]}, ("a", "b", "a")),
+    ],
+)
+def test_cycles(needs: dict[str, list[str]], cycle: tuple[str, ...]) -> None:
+    assert find_cycle(needs) == cycle

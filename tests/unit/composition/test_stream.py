@@ -1,0 +1,103 @@
+"""Streams: a line per outcome as it lands, the composed answer last."""
+
+from __future__ import annotations
+
+import json
+
+import httpx
+import trio
+
+from tests.support.composing import Handler, MemoryRecorder, Scripted, answer, by_path, facts, plan
+from umbel.composition.stream import Line, capacity, run_stream
+from umbel.model import Inputs
+
+
+async def lines(text: str, handlers: dict[str, Handler], deadline: float = 5.0) -> list[Line]:
+    compiled = plan(text)
+    send, receive = trio.open_memory_channel[Line](capacity(compiled))
+    upstream = Scripted(by_path(handlers))
+    await run_stream(compiled, Inputs(path={"id": "1"}), facts(deadline), {"u": upstream}, MemoryRecorder(), send)
+    return [line async for line in receive]
+
+
+TEXT = """
+[routes.calls.slow]
+upstream = "u"
+path = "/slow"
+[routes.calls.quick]
+upstream = "u"
+path = "/quick"
+optional = true
+[routes.answer]
+shape = "{s: slow, q: quick}"
+"""
+EACH = TEXT.partition("[routes.answer]")[0] + 'each = "slow"\n'
+
+
+async def test_outcomes_come_in_the_order_in_which_they_land(autojump_clock: trio.abc.Clock) -> None:
+    got = await lines(TEXT, {"/slow": answer(1, after=2), "/quick": answer(2, after=1)})
+    assert [line.data for line in got] == [
+        {"call": "quick", "value": 2},
+        {"call": "slow", "value": 1},
+        {"end": True, "completed": True, "answer": {"s": 1, "q": 2}},
+    ]
+    assert [line.terminal is None for line in got] == [True, True, False]
+
+
+async def test_an_optional_failure_is_a_line_and_the_end_is_incomplete(autojump_clock: trio.abc.Clock) -> None:
+    got = await lines(TEXT, {"/slow": answer(1, after=1), "/quick": answer(0, status=503)})
+    assert got[0].data == {"call": "quick", "failure": {"kind": "status", "status": 502}}
+    assert got[-1].data == {"end": True, "completed": False, "answer": {"s": 1, "q": None}}
+
+
+async def test_a_deciding_failure_that_comes_first_is_the_only_line(autojump_clock: trio.abc.Clock) -> None:
+    [only] = await lines(TEXT, {"/slow": answer({}, status=404), "/quick": answer(1, after=1)})
+    assert only.terminal is not None
+    assert only.terminal.failure is not None
+    assert only.data["problem"]["status"] == 404
+
+
+async def test_a_deciding_failure_later_is_the_last_line(autojump_clock: trio.abc.Clock) -> None:
+    got = await lines(TEXT, {"/slow": answer({}, status=404, after=1), "/quick": answer(1)})
+    assert [line.event for line in got] == ["quick", "end"]
+    assert got[-1].data["problem"]["calls"][0]["name"] == "slow"
+
+
+async def test_items_are_lines_with_their_index_at_every_place(autojump_clock: trio.abc.Clock) -> None:
+    text = EACH.replace('path = "/quick"', 'path = "/i/{item}"')
+    handlers = {"/slow": answer(["a", "b", "a"]), "/i/a": answer("A", after=2), "/i/b": answer("B", after=1)}
+    got = await lines(text, handlers)
+    assert [line.data for line in got[:-1]] == [
+        {"call": "slow", "value": ["a", "b", "a"]},
+        {"call": "quick", "index": 1, "value": "B"},
+        {"call": "quick", "index": 0, "value": "A"},
+        {"call": "quick", "index": 2, "value": "A"},
+    ]
+
+
+async def test_items_unfinished_at_the_deadline_have_a_failure_line(autojump_clock: trio.abc.Clock) -> None:
+    text = EACH.replace('path = "/quick"', 'path = "/i/{item}"')
+    handlers = {"/slow": answer(["a", "b"]), "/i/a": answer("A"), "/i/b": answer("B", after=9)}
+    got = await lines(text, handlers, deadline=1)
+    assert {"call": "quick", "index": 1, "failure": {"kind": "timeout", "status": 504}} in [line.data for line in got]
+    assert got[-1].data["answer"] == {"slow": ["a", "b"], "quick": ["A", None]}
+
+
+async def test_both_ways_to_write_a_line() -> None:
+    line = Line("a", {"call": "a", "value": "x\n\r\u2028"})
+    assert json.loads(line.ndjson()) == line.data
+    assert line.ndjson().count(b"\n") == 1
+    event, data, *rest = line.sse().split(b"\n")
+    assert (event, rest) == (b"event: a", [b"", b""])
+    assert json.loads(data.removeprefix(b"data: ")) == line.data
+
+
+async def test_a_reader_that_has_gone_is_no_error() -> None:
+    compiled = plan(TEXT)
+    send, receive = trio.open_memory_channel[Line](capacity(compiled))
+    receive.close()
+
+    async def handler(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, content=b"1")
+
+    await run_stream(compiled, Inputs(), facts(), {"u": Scripted(handler)}, MemoryRecorder(), send)

@@ -1,0 +1,117 @@
+"""Templates: RFC 6570's forms that we allow, and what values may do in them."""
+
+from __future__ import annotations
+
+from urllib.parse import unquote
+
+import pytest
+import uritemplate
+from hypothesis import given
+from hypothesis import strategies as st
+
+from umbel.composition.template import BadValueError, Variable, compile_target, compile_text
+
+
+def variable(name: str) -> Variable:
+    return Variable(name, None, tuple(name.split(".")), True)
+
+
+def expand(text: str, **values: object) -> str:
+    path, query = compile_target(text, variable).expand({}, values)
+    return f"{path}?{'&'.join(query)}" if query else path
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("x", 'begins with one "/"'),
+        ("//x", 'begins with one "/"'),
+        ("/{a b}", "not a name"),
+        ("/{}", "not a name"),
+        ("/{id", "brace without its partner"),
+        ("/id}", "brace without its partner"),
+        ("/{+a}", "operator + is not allowed"),
+        ("/{#a}", "operator # is not allowed"),
+        ("/{/a}", "operator / is not allowed"),
+        ("/{?a*}", "explode"),
+        ("/{a:3}", "prefixes"),
+        ("/{a,b}", "one name each"),
+        ("/x{?a}{?b}", "has begun before it"),
+        ("/x?a=1{?b}", "has begun before it"),
+        ("/x{&a}", "the first is {?…}"),
+        ("/x?a={b}", "write {&b}"),
+        ("/x y", "percent-encoded"),
+        ("/x#y", "percent-encoded"),
+        ("/é", "percent-encoded"),
+        ("/../x", "segments"),
+        ("/a/%2e%2E/x", "segments"),
+        ("/.", "segments"),
+    ],
+)
+def test_a_grammar_that_is_not_ours_is_refused_at_load(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason.replace("?", r"\?").replace("+", r"\+").replace("{", r"\{")):
+        compile_target(text, variable)
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "expected"),
+    [
+        ("/users/{id}", {"id": 42}, "/users/42"),
+        ("/users/{id}", {"id": "a b/ü"}, "/users/a%20b%2F%C3%BC"),
+        ("/x{?a,b}", {"a": True, "b": 1.5}, "/x?a=true&b=1.5"),
+        ("/x{?a,b}", {"b": "c&d"}, "/x?b=c%26d"),
+        ("/x{?a}", {}, "/x"),
+        ("/x?a=1{&b}", {"b": 2}, "/x?a=1&b=2"),
+        ("/x{?a}{&b}", {"b": 2}, "/x?b=2"),
+        ("/x{?a}", {"a": [1, "b"]}, "/x?a=1,b"),
+        ("/x{?a}", {"a": ""}, "/x?a="),
+        ("/{a}-{b}", {"a": 1, "b": 2}, "/1-2"),
+    ],
+)
+def test_expansion(text: str, values: dict[str, object], expected: str) -> None:
+    assert expand(text, **values) == expected
+
+
+@given(st.text(min_size=1, alphabet=st.characters(exclude_categories=["Cs"])))
+def test_any_text_stays_one_segment_that_decodes_to_itself(value: str) -> None:
+    if value in (".", ".."):
+        return
+    path, _ = compile_target("/a/{x}/b", variable).expand({}, {"x": value})
+    assert path.count("/") == 3
+    assert not set(path) & set("?# ")
+    assert unquote(path.split("/")[2]) == value
+    assert path == uritemplate.expand("/a/{x}/b", x=value), "as the reference implementation has it"
+
+
+@given(st.dictionaries(st.sampled_from(["a", "b"]), st.text(alphabet=st.characters(exclude_categories=["Cs"]))))
+def test_query_forms_agree_with_the_reference_implementation(values: dict[str, str]) -> None:
+    assert expand("/x{?a,b}", **values) == uritemplate.expand("/x{?a,b}", **values)
+
+
+@pytest.mark.parametrize("value", [None, "", ".", "..", [1], {"a": 1}, "\ud800", "x" * 9000])
+def test_what_cannot_be_a_segment_is_refused(value: object) -> None:
+    with pytest.raises(BadValueError):
+        expand("/{x}", x=value)
+
+
+@pytest.mark.parametrize("value", [{"a": 1}, [[1]], [{"a": 1}]])
+def test_what_cannot_be_a_query_value_is_refused(value: object) -> None:
+    with pytest.raises(BadValueError):
+        expand("/{?x}", x=value)
+
+
+@pytest.mark.parametrize("value", ["a\r\nb", "a\nb", "\x00", "é", "\x7f", [1], {}])
+def test_what_cannot_be_in_a_header_is_refused(value: object) -> None:
+    with pytest.raises(BadValueError):
+        compile_text("Bearer {x}", variable).expand({}, {"x": value})
+
+
+def test_a_header_whose_variable_is_null_is_left_out() -> None:
+    template = compile_text("Bearer {x}", variable)
+    assert template.expand({}, {"x": None}) is None
+    assert template.expand({}, {"x": 1}) == "Bearer 1"
+
+
+def test_a_header_template_knows_no_query_forms() -> None:
+    with pytest.raises(ValueError, match="makes a query"):
+        compile_text("{?x}", variable)
