@@ -1,0 +1,141 @@
+"""A composition is cancelled at every checkpoint in turn: every call ends exactly once, and nothing is left."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+import trio
+
+from tests.support.checkpoints import for_every_checkpoint
+from tests.support.composing import Handler, MemoryRecorder, Scripted, facts, plan
+from umbel.composition.gather import Compose, CompositionFailedError
+from umbel.composition.run import run
+from umbel.composition.stream import Line, capacity, run_stream
+from umbel.model import Inputs
+
+PLAN = """
+[[routes]]
+path = "/r"
+{combine}
+[routes.calls.a]
+upstream = "u"
+path = "/a"
+[routes.calls.list]
+upstream = "u"
+path = "/list"
+[routes.calls.items]
+each = "list"
+upstream = "u"
+path = "/i/{{item}}"
+limit = 2
+optional = true
+timeout = "1s"
+[routes.calls.last]
+upstream = "u"
+path = "/last/{{a}}"
+optional = true
+"""
+
+
+def upstream_of(status: int) -> Handler:
+    async def handler(request: httpx.Request) -> httpx.Response:
+        target = request.extensions["target"]
+        await trio.sleep(0.01)
+        if target == b"/list":
+            return httpx.Response(200, json=["x", "y", "x", "z"])
+        await trio.lowlevel.checkpoint()
+        return httpx.Response(status if target == b"/i/y" else 200, json=1)
+
+    return handler
+
+
+@pytest.mark.parametrize("combine", ["", 'combine = "first"'])
+@pytest.mark.parametrize("status", [200, 500])
+async def test_a_plan_cut_anywhere_ends_every_call_once(
+    autojump_clock: trio.abc.Clock, combine: str, status: int
+) -> None:
+    compiled = plan(PLAN.format(combine=combine))
+    upstream = Scripted(upstream_of(status))
+    recorder = MemoryRecorder()
+    finished: list[bool] = []
+
+    async def operation() -> None:
+        recorder.events.clear()
+        finished.clear()
+        await run(compiled, Inputs(), facts(), {"u": upstream}, recorder)
+        finished.append(True)
+
+    def check() -> None:
+        assert upstream.in_flight == 0
+        names = [event.outcome.call for event in recorder.calls]
+        # A cut before the first step of all may come before the composition itself began.
+        assert sorted(names) == ["a", "items", "last", "list"] or not (recorder.events or finished)
+
+    assert await for_every_checkpoint(operation, check) > 15
+
+
+async def test_a_stream_cut_anywhere_closes_its_channel(autojump_clock: trio.abc.Clock) -> None:
+    compiled = plan(PLAN.format(combine=""))
+    upstream = Scripted(upstream_of(200))
+    receivers: list[trio.MemoryReceiveChannel[Line]] = []
+
+    async def operation() -> None:
+        send, receive = trio.open_memory_channel[Line](capacity(compiled))
+        receivers.append(receive)
+        await run_stream(compiled, Inputs(), facts(), {"u": upstream}, MemoryRecorder(), send)
+
+    async def check() -> None:
+        assert upstream.in_flight == 0
+        for receive in receivers:
+            async for _ in receive:
+                pass
+            assert receive.statistics().open_send_channels == 0
+        receivers.clear()
+
+    assert await for_every_checkpoint(operation, check) > 15
+
+
+async def test_a_gather_block_cut_anywhere_leaves_no_call(autojump_clock: trio.abc.Clock) -> None:
+    upstream = Scripted(upstream_of(200))
+    recorder = MemoryRecorder()
+    launched = 0
+
+    async def operation() -> None:
+        nonlocal launched
+        launched = 0
+        recorder.events.clear()
+        compose = Compose({"u": upstream}, Inputs(), facts(), recorder)
+        async with compose.gather() as g:
+            first = g.get("u", "/a")
+            launched = 1
+            await first
+            g.get("u", "/b", default=None)
+            launched = 2
+
+    def check() -> None:
+        assert upstream.in_flight == 0
+        assert len(recorder.calls) == launched
+
+    assert await for_every_checkpoint(operation, check) > 5
+
+
+async def test_a_failing_gather_block_cut_anywhere_raises_nothing_but_its_failure(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    upstream = Scripted(upstream_of(500))
+    raised: list[BaseException] = []
+
+    async def operation() -> None:
+        compose = Compose({"u": upstream}, Inputs(), facts(), MemoryRecorder())
+        try:
+            async with compose.gather() as g:
+                g.get("u", "/i/y")
+                g.get("u", "/a")
+        except CompositionFailedError as error:
+            raised.append(error)
+
+    def check() -> None:
+        assert upstream.in_flight == 0
+
+    await for_every_checkpoint(operation, check)
+    assert len(raised) == 1

@@ -1,0 +1,73 @@
+"""Cancel an operation at every checkpoint in turn.
+
+``for_every_checkpoint`` runs the operation again and again; the n-th time it is cancelled just before the n-th step
+that any of its tasks takes. It ends when the operation does before its cancel comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import trio
+
+STEPS_MAX = 2000
+
+
+class _CancelAtStep(trio.abc.Instrument):
+    def __init__(self, scope: trio.CancelScope, ours: set[trio.lowlevel.Task], step: int, reason: str) -> None:
+        self._scope = scope
+        self._ours = ours
+        self._left = step
+        self._reason = reason
+
+    def task_spawned(self, task: trio.lowlevel.Task) -> None:
+        nursery = task.parent_nursery
+        if nursery is not None and nursery.parent_task in self._ours:
+            self._ours.add(task)
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task in self._ours:
+            self._left -= 1
+            if self._left == 0:
+                self._scope.cancel(reason=self._reason)
+
+
+async def _cancelled_at(step: int, operation: Callable[[], Awaitable[object]], reason: str) -> bool:
+    """Run once; whether the cancel came before the operation's end."""
+    with trio.CancelScope() as scope:
+        ours: set[trio.lowlevel.Task] = set()
+        instrument = _CancelAtStep(scope, ours, step, reason)
+        trio.lowlevel.add_instrument(instrument)
+        try:
+            async with trio.open_nursery() as nursery:
+
+                async def main() -> None:
+                    ours.add(trio.lowlevel.current_task())
+                    await trio.lowlevel.checkpoint()
+                    await operation()
+
+                nursery.start_soon(main)
+        finally:
+            trio.lowlevel.remove_instrument(instrument)
+    return scope.cancel_called
+
+
+async def for_every_checkpoint(
+    operation: Callable[[], Awaitable[object]],
+    check: Callable[[], Awaitable[None] | None],
+    *,
+    reason: str = "client-gone",
+) -> int:
+    """Cancel ``operation`` at each of its checkpoints in turn, and ``check`` the invariants after each.
+
+    Returns:
+        How many checkpoints there were.
+    """
+    for step in range(1, STEPS_MAX):
+        cut = await _cancelled_at(step, operation, reason)
+        checked = check()
+        if checked is not None:
+            await checked
+        if not cut:
+            return step - 1
+    raise AssertionError(f"more than {STEPS_MAX} checkpoints")
