@@ -1,0 +1,164 @@
+"""From a host's name to a connected socket, by way of addresses that were checked first.
+
+Called by ``dial.py``. Hosts of the configuration are trusted wherever they resolve, but for link-local and multicast
+addresses; with ``public_only`` also but for everything that is not public. The address connected to is the one checked.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Iterator, Sequence
+from itertools import chain, zip_longest
+from typing import NamedTuple
+
+import trio
+
+from .errors import AddressRefused, ConnectFailed, NameFailed, connect_failed
+
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+STAGGER = 0.25
+"""Seconds before the next address is tried beside the last one (RFC 8305 section 5)."""
+ADDRESSES_MAX = 8
+"""How many addresses of one name are tried."""
+
+# Prefixes whose last 32 bits are an IPv4 address that a translator or the kernel will connect to.
+_EMBEDDING = tuple(map(ipaddress.IPv6Network, ("::ffff:0:0/96", "::/96", "64:ff9b::/96", "::ffff:0:0:0/96")))
+# Local-use NAT64 (RFC 8215): the IPv4 address stands at the end, or around bits 64 to 71 (RFC 6052 section 2.2).
+_LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
+_SITE_LOCAL = ipaddress.IPv6Network("fec0::/10")
+
+
+class Address(NamedTuple):
+    """One address as ``connect`` wants it."""
+
+    family: int
+    sockaddr: tuple[str, int] | tuple[str, int, int, int] | str
+
+    def __str__(self) -> str:
+        return self.sockaddr if isinstance(self.sockaddr, str) else f"{self.sockaddr[0]} port {self.sockaddr[1]}"
+
+
+def is_prohibited(text: str, *, public_only: bool) -> bool:
+    """Whether the numeric address ``text`` must not be connected to, whatever it is embedded in."""
+    ip = ipaddress.ip_address(text)
+    return any(
+        meaning.is_link_local or meaning.is_multicast or (public_only and not _is_public(meaning))
+        for meaning in _meanings(ip)
+    )
+
+
+def _is_public(ip: IpAddress) -> bool:
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip in _LOCAL_NAT64 or ip in _SITE_LOCAL:
+            return False
+        if ip.ipv4_mapped is not None:
+            return True  # Its IPv4 meaning decides; versions of Python disagree on what the wrapping is.
+    return ip.is_global
+
+
+def _meanings(ip: IpAddress) -> Iterator[IpAddress]:
+    """The address itself and every IPv4 address that it may be a wrapping of."""
+    yield ip
+    if not isinstance(ip, ipaddress.IPv6Address):
+        return
+    number = int(ip)
+    last = ipaddress.IPv4Address(number & 0xFFFFFFFF)
+    # ISATAP (RFC 5214): the interface identifier 0000:5efe or 0200:5efe, then the address.
+    if any(ip in network for network in _EMBEDDING) or (number >> 32) & 0xFDFFFFFF == 0x00005EFE:
+        yield last
+    if ip in _LOCAL_NAT64:
+        yield last
+        yield ipaddress.IPv4Address(((number >> 64) & 0xFFFF) << 16 | (number >> 40) & 0xFFFF)
+    if ip.sixtofour is not None:
+        yield ip.sixtofour
+    if ip.teredo is not None:
+        yield from ip.teredo
+
+
+async def resolve(host: str, port: int, *, public_only: bool) -> list[Address]:
+    """The addresses of ``host`` that may be connected to, in the order to try them: families in turn (RFC 8305).
+
+    Raises:
+        NameFailed: the name has no address.
+        AddressRefused: it has none that is allowed.
+    """
+    try:
+        rows = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise NameFailed(f"{host}: {getattr(error, 'strerror', None) or error}") from error
+    allowed: dict[Address, None] = {}
+    for family, _, _, _, sockaddr in rows:
+        if family in (socket.AF_INET, socket.AF_INET6) and not is_prohibited(str(sockaddr[0]), public_only=public_only):
+            # The rows have more forms in their type than an Internet family can have.
+            allowed[Address(family, sockaddr)] = None  # type: ignore[arg-type]
+    if not rows:
+        raise NameFailed(f"{host}: no address")
+    if not allowed:
+        raise AddressRefused(f"{host}: every address of it is one that must not be connected to")
+    first = next(iter(allowed)).family
+    same = [address for address in allowed if address.family == first]
+    other = [address for address in allowed if address.family != first]
+    mixed = chain.from_iterable(zip_longest(same, other))
+    return [address for address in mixed if address is not None][:ADDRESSES_MAX]
+
+
+async def connect(addresses: Sequence[Address]) -> trio.SocketStream:
+    """A connection to the first of ``addresses`` that answers; each has a head start of ``STAGGER`` before the next.
+
+    Every other socket is closed when this returns, raises or is cancelled.
+
+    Raises:
+        ConnectFailed: none answered; it is the last one's error, and names them all.
+    """
+    if len(addresses) == 1:
+        return await _connect_one(addresses[0])
+    winners: list[trio.SocketStream] = []
+    errors: list[ConnectFailed] = []
+
+    async def attempt(address: Address, failed: trio.Event) -> None:
+        try:
+            winners.append(await _connect_one(address))
+        except ConnectFailed as error:
+            errors.append(error)
+            failed.set()
+        else:
+            nursery.cancel_scope.cancel(reason="another address was connected to")
+
+    try:
+        async with trio.open_nursery() as nursery:
+            for address in addresses:
+                failed = trio.Event()
+                nursery.start_soon(attempt, address, failed)
+                with trio.move_on_after(STAGGER):
+                    await failed.wait()
+    except BaseException:
+        _close(winners)
+        raise
+    if not winners:
+        last = errors[-1]
+        raise ConnectFailed("; ".join(map(str, errors)), proxy_error=last.proxy_error) from last
+    _close(winners[1:])
+    return winners[0]
+
+
+async def _connect_one(address: Address) -> trio.SocketStream:
+    try:
+        sock = trio.socket.socket(address.family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise connect_failed(error, str(address)) from error
+    try:
+        await sock.connect(address.sockaddr)
+        return trio.SocketStream(sock)
+    except OSError as error:
+        sock.close()
+        raise connect_failed(error, str(address)) from error
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _close(streams: Sequence[trio.SocketStream]) -> None:
+    for stream in streams:
+        stream.socket.close()

@@ -1,0 +1,121 @@
+"""The attempt layer: one physical request, told the time that is left, traced, and recorded whatever becomes of it.
+
+Stands below everything that may make more than one attempt of a call, and above the body, so that a late or broken
+body is a failed attempt. It decides nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+
+import httpx
+import trio
+
+from ..errors import UpstreamError
+from ..events import AttemptEnded
+from ..kinds import Kind
+from ..model import Attempt as AttemptRecord
+from ..model import CallFacts, facts_of
+from .errors import BudgetSpent
+from .layer import Layer
+from .notes import NOTES, Notes
+from .origin import REPLICA, Replica
+from .rewrite import rewritten
+
+CLIENT_GONE = "client-gone"
+"""The reason that a cancel bears when the client has left."""
+
+
+class Attempt(Layer):
+    """Makes each request that belongs to a call (``model.FACTS``) an attempt of it; others pass as they are.
+
+    Adds ``deadline_header`` with the milliseconds left, and the call's trace context under a fresh parent id. Appends a
+    ``model.Attempt`` to the call's facts and emits ``AttemptEnded``, for a cancelled attempt too, with the kind that
+    its end means. If nothing of the time is left, no attempt is made.
+
+    Args:
+        deadline_header: the field's name; None for none.
+        rng: where parent ids come from.
+    """
+
+    def __init__(
+        self,
+        transport: httpx.AsyncBaseTransport,
+        *,
+        deadline_header: str | None = "x-envoy-expected-rq-timeout-ms",
+        rng: random.Random | None = None,
+    ) -> None:
+        super().__init__(transport)
+        self._deadline_header = deadline_header.encode("ascii") if deadline_header else None
+        self._rng = rng or random.Random()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Ask the transport below.
+
+        Raises:
+            BudgetSpent: the call's deadline has passed.
+        """
+        facts = facts_of(request)
+        if facts is None:
+            return await self._transport.handle_async_request(request)
+        started_at = trio.current_time()
+        if started_at >= facts.deadline:
+            raise BudgetSpent("nothing of the call's time was left")
+        notes = Notes()
+        copy = rewritten(request, self._fields(facts, facts.deadline - started_at), extensions={NOTES: notes})
+        replica: Replica | None = request.extensions.get(REPLICA)
+        name = replica.name if replica is not None else str(request.url)
+        kind: Kind | None = None
+        detail = ""
+        try:
+            response = await self._transport.handle_async_request(copy)
+            notes.status = response.status_code
+            return response
+        except UpstreamError as error:
+            kind, detail = error.kind, error.detail
+            raise
+        except BaseException as error:
+            kind, detail = _kind_of_end(error, facts, started_at), repr(error)
+            raise
+        finally:
+            record = AttemptRecord(
+                len(facts.attempts) + 1, name, started_at, trio.current_time(), notes.status, kind, notes.reused
+            )
+            facts.attempts.append(record)
+            facts.recorder.record(AttemptEnded(facts.request, facts.call, facts.upstream, record, detail))
+
+    def _fields(self, facts: CallFacts, left: float) -> dict[bytes, bytes]:
+        trace = facts.request.trace
+        # An id of zeros means "none" (W3C Trace Context section 3.2.2.4).
+        fields = {b"traceparent": trace.header(f"{self._rng.getrandbits(64) or 1:016x}").encode("ascii")}
+        if trace.state:
+            fields[b"tracestate"] = trace.state.encode("ascii")
+        if self._deadline_header is not None and left < math.inf:
+            fields[self._deadline_header] = b"%d" % max(1, int(left * 1000))
+        return fields
+
+
+def _kind_of_end(error: BaseException, facts: CallFacts, started_at: float) -> Kind:
+    """What an attempt that ended with no answer and no error of ours is recorded as."""
+    cancels = list(_cancels(error))
+    if not cancels:
+        return Kind.INTERNAL
+    if any(each.reason == CLIENT_GONE for each in cancels):
+        return Kind.CLIENT_GONE
+    now, request = trio.current_time(), facts.request
+    if now < facts.deadline:
+        return Kind.CANCELLED
+    if facts.deadline < request.deadline:
+        return Kind.TIMEOUT  # The call's own limit.
+    # The route's deadline may have left an innocent late starter no chance: only who had half of it is to blame.
+    return Kind.TIMEOUT if now - started_at >= (request.deadline - request.started_at) / 2 else Kind.CANCELLED
+
+
+def _cancels(error: BaseException) -> Iterator[trio.Cancelled]:
+    if isinstance(error, trio.Cancelled):
+        yield error
+    elif isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _cancels(each)

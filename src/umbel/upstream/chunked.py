@@ -1,0 +1,126 @@
+"""The chunked transfer coding, decoded strictly (RFC 9112 section 7.1), without I/O.
+
+Used by ``http1.py``. llhttp would decode it too, but shows neither the end of the message nor the size of the chunk
+extensions, and hands trailers out as header fields; here all three are in plain sight.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+
+from .errors import Malformed, TooBig
+
+EXTENSION_MAX = 1024
+"""Bytes of the extensions of one chunk. Nobody sends any; what is longer is an attack."""
+_SIZE_LINE_MAX = 16 + EXTENSION_MAX
+# chunk-size [ *( BWS ";" ... ) ]; 16 digits are 64 bits, and no control character passes.
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})([ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
+_TRAILER_LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*")
+
+
+class _At(enum.Enum):
+    SIZE = enum.auto()
+    DATA = enum.auto()
+    DATA_END = enum.auto()
+    TRAILER = enum.auto()
+    END = enum.auto()
+
+
+class ChunkedDecoder:
+    """Turns the bytes of a chunked body into its content. Trailer fields are checked, counted and dropped.
+
+    ``overhead_max`` bounds the bytes of all chunk extensions and trailer fields of the message together, and
+    ``fields_max`` the number of trailer fields.
+    """
+
+    __slots__ = ("_at", "_fields_left", "_left", "_line", "_overhead_left")
+
+    def __init__(self, overhead_max: int, fields_max: int) -> None:
+        self._at = _At.SIZE
+        self._left = 0
+        self._line = b""
+        self._overhead_left = overhead_max
+        self._fields_left = fields_max
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last chunk and the trailer section have been read."""
+        return self._at is _At.END
+
+    def feed(self, data: bytes, out: list[bytes]) -> bytes:
+        """Decode ``data``, append the content to ``out``, and return what stands behind the message's end.
+
+        Raises:
+            Malformed: bad framing (``http_response_transfer_coding``).
+            TooBig: a trailer section over its bounds.
+        """
+        position, size = 0, len(data)
+        while position < size and self._at is not _At.END:
+            if self._at is _At.DATA:
+                piece = data[position : position + self._left]
+                out.append(piece)
+                position += len(piece)
+                self._left -= len(piece)
+                if not self._left:
+                    self._at = _At.DATA_END
+                continue
+            # Everything else is a line that ends with CR LF, and may be cut anywhere.
+            end = data.find(b"\n", position)
+            stop = size if end < 0 else end + 1
+            self._line += data[position:stop]
+            position = stop
+            self._check_length()
+            if end >= 0:
+                line, self._line = self._line, b""
+                self._take_line(line)
+        return data[position:]
+
+    def _check_length(self) -> None:
+        size = len(self._line)
+        if self._at is _At.SIZE and size > _SIZE_LINE_MAX + 2:
+            raise _bad("a chunk-size line is longer than any extension may be")
+        if self._at is _At.DATA_END and self._line not in (b"\r", b"\r\n"):
+            raise _bad("a chunk is longer than its size")
+        if self._at is _At.TRAILER and size > self._overhead_left + 2:
+            raise _too_big("the trailer section is too large")
+
+    def _take_line(self, line: bytes) -> None:
+        if not line.endswith(b"\r\n"):
+            raise _bad("a line of the chunk framing ends with a bare LF")
+        line = line[:-2]
+        if self._at is _At.SIZE:
+            self._take_size(line)
+        elif self._at is _At.DATA_END:
+            self._at = _At.SIZE
+        elif line:
+            self._take_trailer(line)
+        else:
+            self._at = _At.END
+
+    def _take_size(self, line: bytes) -> None:
+        match = _SIZE_LINE.fullmatch(line)
+        if match is None:
+            raise _bad("a chunk size is not a hexadecimal number")
+        extension = len(match[2] or b"")
+        self._overhead_left -= extension
+        if extension > EXTENSION_MAX or self._overhead_left < 0:
+            raise _bad("the chunk extensions are too large")
+        self._left = int(match[1], 16)
+        self._at = _At.DATA if self._left else _At.TRAILER
+
+    def _take_trailer(self, line: bytes) -> None:
+        self._overhead_left -= len(line)
+        self._fields_left -= 1
+        if self._overhead_left < 0 or self._fields_left < 0:
+            raise _too_big("the trailer section is too large")
+        if _TRAILER_LINE.fullmatch(line) is None:
+            raise _bad("a line of the trailer section is no field")
+
+
+def _bad(detail: str) -> Malformed:
+    return Malformed(detail, proxy_error="http_response_transfer_coding")
+
+
+def _too_big(detail: str) -> TooBig:
+    return TooBig(detail, proxy_error="http_response_trailer_section_size")

@@ -1,0 +1,333 @@
+"""One HTTP/1.1 connection: a wire, the request that goes out on it and the response that comes in.
+
+Owned by the pool, which hands it to one request at a time. It never decides on reuse by itself and never retries; it
+says truthfully in what state it is.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import ssl
+from types import MappingProxyType
+from typing import NamedTuple
+
+import httpx
+import trio
+
+from ..errors import UpstreamError
+from .errors import (
+    BadRequest,
+    ConnectionReset,
+    ReadTimedOut,
+    WriteTimedOut,
+    incomplete,
+    tls_failed,
+)
+from .http1 import Head, Limits, ResponseReader
+from .outgoing import Outgoing
+from .pieces import pieces_of
+from .wire import Wire
+
+INLINE_MAX = 16 * 1024
+"""Bytes of a request that are sent before the response is read. The send buffer of an idle connection is empty and
+holds this much (the smallest default of Linux), so such a send never waits for the peer. A larger request is sent by a
+task of its own while the response is awaited: the peer may answer early and read no further."""
+SETTLE_TIMEOUT = 1.0
+"""Seconds that an ended exchange waits for its sending task to unwind (it is the caller's body that unwinds)."""
+
+
+class Timeouts(NamedTuple):
+    """httpx's limits of single steps, in seconds; None where there is none."""
+
+    connect: float | None = None
+    read: float | None = None
+    write: float | None = None
+    pool: float | None = None
+
+
+class State(enum.Enum):
+    """Where an exchange stands: what of the request is out, what of the response is in."""
+
+    IDLE = "nothing in flight; may serve"
+    SENDING = "request going out, no response yet"
+    AWAITING = "request out, no response yet"
+    EARLY = "response coming while the request is still going out"
+    RECEIVING = "request out, response coming"
+    CLOSED = "of no more use"
+
+
+class Event(enum.Enum):
+    """What moves an exchange on."""
+
+    START = enum.auto()
+    SENT = enum.auto()
+    HEAD = enum.auto()
+    END = enum.auto()
+    """The response is complete and the connection may persist."""
+    LAST = enum.auto()
+    """The response is complete, and it is the connection's last."""
+    CLOSE = enum.auto()
+
+
+TRANSITIONS = MappingProxyType(
+    {
+        (State.IDLE, Event.START): State.SENDING,
+        (State.SENDING, Event.SENT): State.AWAITING,
+        (State.SENDING, Event.HEAD): State.EARLY,
+        (State.AWAITING, Event.HEAD): State.RECEIVING,
+        (State.EARLY, Event.SENT): State.RECEIVING,
+        # The peer has answered a request that it has not read: what is left of it would be read as the next one.
+        (State.EARLY, Event.END): State.CLOSED,
+        (State.EARLY, Event.LAST): State.CLOSED,
+        (State.RECEIVING, Event.END): State.IDLE,
+        (State.RECEIVING, Event.LAST): State.CLOSED,
+        **{(state, Event.CLOSE): State.CLOSED for state in State},
+    }
+)
+"""What is not here cannot happen; that it did would be a KeyError, a bug of ours."""
+
+
+class Connection:
+    """A connection and its one exchange. ``nursery`` is the pool's; it runs the sending of large requests.
+
+    An exchange is ``start``, then ``read`` until ``ended``, or ``close_now`` at any point and then ``settle``. Every
+    error and every cancel closes the connection, synchronously. After the exchange ``state`` is IDLE, and it may serve
+    again, or CLOSED, and it must be closed.
+    """
+
+    __slots__ = (
+        "_close_after",
+        "_failure",
+        "_nursery",
+        "_reader",
+        "_send_failure",
+        "_sender",
+        "_sender_done",
+        "_timeouts",
+        "_where",
+        "_wire",
+        "expires_at",
+        "served",
+        "state",
+    )
+
+    def __init__(self, wire: Wire, nursery: trio.Nursery, where: str) -> None:
+        self._wire = wire
+        self._nursery = nursery
+        self._where = where
+        self.state = State.IDLE
+        self.served = 0
+        """How many exchanges it has begun."""
+        self.expires_at = math.inf
+        """When it is to be closed if it is still idle; the pool's note."""
+        self._sender: trio.CancelScope | None = None
+        self._sender_done: trio.Event | None = None
+        self._failure: Exception | None = None
+        self._send_failure: trio.BrokenResourceError | None = None
+
+    def _on(self, event: Event) -> State:
+        self.state = TRANSITIONS[self.state, event]
+        return self.state
+
+    async def is_quiet(self) -> bool:
+        """Whether an idle connection is still fit to serve (``Wire.is_quiet``)."""
+        return await self._wire.is_quiet()
+
+    async def start(self, request: Outgoing, limits: Limits, timeouts: Timeouts) -> Head:
+        """Send ``request`` and return the head of the response, as soon as it is there.
+
+        Raises:
+            UpstreamError: of kind reset, malformed, too-big, tls, timeout or bad-request; the connection is closed.
+            Exception: what the request's own body stream raised; the connection is closed.
+        """
+        self._on(Event.START)
+        self.served += 1
+        self._reader = ResponseReader(request.method, limits)
+        self._timeouts = timeouts
+        self._close_after = request.close
+        self._sender_done = None
+        try:
+            await self._begin_sending(request)
+            while self._reader.head is None:
+                await self._receive()
+        except BaseException:
+            self.close_now()
+            await self.settle()
+            raise
+        self._on(Event.HEAD)
+        self._check_end()
+        return self._reader.head
+
+    @property
+    def ended(self) -> bool:
+        """Whether the response is complete and ``read`` has given all of it (or ``take`` will, without waiting)."""
+        return self._reader.ended
+
+    @property
+    def excess(self) -> bool:
+        """Whether bytes came behind the response's end."""
+        return self._reader.excess
+
+    def take(self) -> bytes:
+        """What of the body has come and was not read yet, without waiting."""
+        return self._reader.take()
+
+    async def read(self) -> bytes:
+        """The next bytes of the response's body; may be empty at its end. Not to be called once ``ended``.
+
+        Raises:
+            as ``start``.
+        """
+        reader = self._reader
+        try:
+            while not (data := reader.take()) and not reader.ended:
+                await self._receive()
+                self._check_end()
+        except BaseException:
+            self.close_now()
+            await self.settle()
+            raise
+        return data
+
+    def close_now(self) -> None:
+        """Close, whatever is going on, without waiting and without a goodbye. May be called twice."""
+        self._on(Event.CLOSE)
+        if self._sender is not None:
+            self._sender.cancel(reason="the exchange is over")
+        self._wire.close_now()
+
+    async def settle(self) -> None:
+        """Wait until the sending task of an ended exchange is gone, at most SETTLE_TIMEOUT, even if cancelled."""
+        if self._sender_done is not None:
+            with trio.move_on_after(SETTLE_TIMEOUT, shield=True):
+                await self._sender_done.wait()
+
+    def raise_failure(self) -> None:
+        """Raise what the request's own body raised, after an exchange that ended all the same."""
+        if self._failure is not None:
+            raise self._failure
+
+    def close_soon(self) -> None:
+        """Close politely: at once where that takes no goodbye, else in the pool's nursery, within GOODBYE_TIMEOUT."""
+        self._on(Event.CLOSE)
+        if self._wire.has_goodbye:
+            self._nursery.start_soon(self._wire.aclose)
+        else:
+            self._wire.close_now()
+
+    # Receiving
+
+    async def _receive(self) -> None:
+        """One read from the wire into the reader."""
+        limit = self._timeouts.read
+        data: bytes | None = None
+        try:
+            if limit is None:
+                data = await self._wire.receive_some()
+            else:
+                with trio.move_on_after(limit) as scope:
+                    data = await self._wire.receive_some()
+                if scope.cancelled_caught:
+                    raise ReadTimedOut(f"{self._where}: nothing came for {limit:g} s")
+        except trio.ClosedResourceError:
+            pass  # The sending task closed the wire because the request's body failed, or the pool did.
+        except trio.BrokenResourceError as error:
+            raise self._broken(error) from error
+        if self._failure is not None:
+            raise self._failure
+        if data is None:
+            raise ConnectionReset(f"{self._where}: the connection was closed by its pool")
+        if data:
+            self._reader.feed(data)
+        else:
+            self._reader.feed_eof()
+
+    def _broken(self, error: trio.BrokenResourceError) -> UpstreamError:
+        """What a broken wire means at this point of the response."""
+        reader, cause = self._reader, error.__cause__
+        if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
+            return tls_failed(cause, self._where)
+        if isinstance(cause, ssl.SSLEOFError) and reader.head is not None:
+            return incomplete(f"{self._where}: TLS was cut off inside the response's body")
+        sending = f" (sending: {self._send_failure})" if self._send_failure else ""
+        return ConnectionReset(
+            f"{self._where}: the connection broke: {cause or error}{sending}", untouched=not reader.started
+        )
+
+    def _check_end(self) -> None:
+        reader = self._reader
+        if not reader.ended or self.state is State.CLOSED:
+            return
+        assert reader.head is not None
+        usable = reader.head.keep_alive and not (reader.excess or self._close_after or self._send_failure)
+        if self._on(Event.END if usable else Event.LAST) is State.CLOSED and self._sender is not None:
+            self._sender.cancel(reason="the response is complete")
+
+    # Sending
+
+    async def _begin_sending(self, request: Outgoing) -> None:
+        if request.stream is None and len(request.head) + len(request.body) <= INLINE_MAX:
+            if await self._send(request.head + request.body):
+                self._on(Event.SENT)
+            return
+        self._sender = trio.CancelScope()
+        self._sender_done = trio.Event()
+        self._nursery.start_soon(self._run_sender, request, self._sender, self._sender_done)
+
+    async def _run_sender(self, request: Outgoing, scope: trio.CancelScope, done: trio.Event) -> None:
+        """Send a large request. Nothing is raised here: whoever reads the response is told."""
+        try:
+            with scope:
+                if await self._send_large(request) and self.state is not State.CLOSED:
+                    self._on(Event.SENT)
+        except Exception as error:  # noqa: BLE001 - the caller's own body may raise anything; start or read raises it
+            self._failure = error
+            self._wire.close_now()
+        finally:
+            self._sender = None
+            done.set()
+
+    async def _send_large(self, request: Outgoing) -> bool:
+        """Send head and body; False if the peer stopped reading."""
+        if not await self._send(request.head):
+            return False
+        if request.stream is None:
+            return await self._send(request.body)
+        if not await self._send_stream(request.stream, request.length):
+            return False
+        return request.length is not None or await self._send(b"0\r\n\r\n")
+
+    async def _send_stream(self, stream: httpx.AsyncByteStream, length: int | None) -> bool:
+        sent = 0
+        async with pieces_of(stream) as pieces:
+            async for piece in pieces:
+                sent += len(piece)
+                if length is not None and sent > length:
+                    raise BadRequest("the body is longer than its Content-Length")
+                framed = piece if length is not None else b"%x\r\n%b\r\n" % (len(piece), piece)
+                # A chunk of no bytes would be the last one.
+                if piece and not await self._send(framed):
+                    return False
+        if length is not None and sent < length:
+            raise BadRequest("the body is shorter than its Content-Length")
+        return True
+
+    async def _send(self, data: bytes) -> bool:
+        """Send; False if the peer reads no more, which is no error yet: it may have answered all the same."""
+        limit = self._timeouts.write
+        try:
+            if limit is None:
+                await self._wire.send_all(data)
+            else:
+                with trio.move_on_after(limit) as scope:
+                    await self._wire.send_all(data)
+                if scope.cancelled_caught:
+                    raise WriteTimedOut(f"{self._where}: nothing could be sent for {limit:g} s")
+        except trio.BrokenResourceError as error:
+            self._send_failure = error
+        except trio.ClosedResourceError:
+            pass  # The exchange is over.
+        else:
+            return True
+        return False

@@ -1,0 +1,100 @@
+"""Connecting: name, address and TLS handshake of one origin under one limit.
+
+Called by the pool for each new connection. A limit that runs out is an error of the stage that it ran out in.
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from ..errors import UpstreamError
+from .address import connect, resolve
+from .errors import ConnectTimedOut, NameTimedOut, TlsTimedOut, connect_failed, tls_failed
+from .origin import Origin
+from .tls import client_context
+from .wire import PlainWire, TlsWire, Wire
+
+Dial = Callable[[Origin, float | None], Awaitable[Wire]]
+"""Connects to an origin within a limit in seconds (None: without one)."""
+
+
+class Dialer:
+    """Makes wires over sockets. ``ssl_context`` is built for the first https origin if none is given."""
+
+    def __init__(self, *, ssl_context: ssl.SSLContext | None = None, public_only: bool = False) -> None:
+        self._ssl_context = ssl_context
+        self._public_only = public_only
+
+    async def __call__(self, origin: Origin, timeout: float | None) -> Wire:
+        """A wire to ``origin``. Failed or cancelled, it leaves no socket open.
+
+        Raises:
+            UpstreamError: of kind dns, connect or tls; also when ``timeout`` seconds have passed.
+        """
+        attempt = _Attempt(origin)
+        with trio.move_on_after(math.inf if timeout is None else timeout):
+            return await self._dial(origin, attempt)
+        raise attempt.timed_out()
+
+    async def _dial(self, origin: Origin, attempt: _Attempt) -> Wire:
+        if origin.uds is not None:
+            attempt.stage = ConnectTimedOut
+            stream = await _connect_unix(origin.uds)
+        else:
+            addresses = await resolve(origin.host, origin.port, public_only=self._public_only)
+            attempt.stage = ConnectTimedOut
+            stream = await connect(addresses)
+        if origin.scheme != "https":
+            return PlainWire(stream)
+        attempt.stage = TlsTimedOut
+        if self._ssl_context is None:
+            self._ssl_context = client_context()
+        return await _secure(stream, self._ssl_context, origin)
+
+
+class _Attempt:
+    """How far an attempt to connect has come."""
+
+    def __init__(self, origin: Origin) -> None:
+        self._where = origin.where
+        self.stage: type[NameTimedOut | ConnectTimedOut | TlsTimedOut] = NameTimedOut
+
+    def timed_out(self) -> UpstreamError:
+        return self.stage(f"{self._where}: the connect limit ran out")
+
+
+async def _connect_unix(path: str) -> trio.SocketStream:
+    sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        await sock.connect(path)
+        return trio.SocketStream(sock)
+    except OSError as error:
+        sock.close()
+        raise connect_failed(error, f"unix:{path}") from error
+    except BaseException:
+        sock.close()
+        raise
+
+
+async def _secure(stream: trio.SocketStream, context: ssl.SSLContext, origin: Origin) -> TlsWire:
+    try:
+        wire = TlsWire(stream, context, (origin.sni or origin.host).rstrip("."))
+    except BaseException as error:
+        stream.socket.close()
+        if isinstance(error, ValueError):
+            raise tls_failed(error, origin.where) from error
+        raise
+    try:
+        await wire.handshake()
+    except trio.BrokenResourceError as error:
+        wire.close_now()
+        raise tls_failed(error.__cause__, origin.where) from error
+    except BaseException:
+        wire.close_now()
+        raise
+    return wire

@@ -1,0 +1,166 @@
+"""What can go wrong with an attempt, each as an UpstreamError of its kind and as the httpx exception that fits.
+
+Raised by every file of this package; caught by the composition (as UpstreamError) or by any httpx user. Holds no
+behaviour: the message is for records and may name hosts, so it never goes to a client.
+"""
+
+# ruff: noqa: N818 - named by what happened, as httpx's own (ReadTimeout) and trio's (Cancelled) are
+
+from __future__ import annotations
+
+import errno
+import ssl
+
+import httpx
+
+from ..errors import UpstreamError
+from ..kinds import Kind
+
+
+class ConnectFailed(UpstreamError, httpx.ConnectError):
+    """No connection: refused, unroutable, or the path of a Unix socket leads nowhere."""
+
+    kind = Kind.CONNECT
+
+
+class AddressRefused(ConnectFailed):
+    """The name leads only to addresses that must not be connected to."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, proxy_error="destination_ip_prohibited")
+
+
+class ConnectTimedOut(UpstreamError, httpx.ConnectTimeout):
+    """No connection within the connect limit."""
+
+    kind = Kind.CONNECT
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, proxy_error="connection_timeout")
+
+
+class NameFailed(UpstreamError, httpx.ConnectError):
+    """The host's name has no address."""
+
+    kind = Kind.DNS
+
+
+class NameTimedOut(UpstreamError, httpx.ConnectTimeout):
+    """The name service did not answer within the connect limit."""
+
+    kind = Kind.DNS
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, proxy_error="dns_timeout")
+
+
+class TlsFailed(UpstreamError, httpx.ConnectError):
+    """The TLS handshake failed, or the peer ended TLS with an alert."""
+
+    kind = Kind.TLS
+
+
+class TlsTimedOut(UpstreamError, httpx.ConnectTimeout):
+    """The TLS handshake did not end within the connect limit."""
+
+    kind = Kind.TLS
+
+
+class ReadTimedOut(UpstreamError, httpx.ReadTimeout):
+    """Nothing came for as long as httpx's ``read`` timeout allows."""
+
+    kind = Kind.TIMEOUT
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, proxy_error="connection_read_timeout")
+
+
+class WriteTimedOut(UpstreamError, httpx.WriteTimeout):
+    """Nothing could be sent for as long as httpx's ``write`` timeout allows."""
+
+    kind = Kind.TIMEOUT
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, proxy_error="connection_write_timeout")
+
+
+class BudgetSpent(UpstreamError, httpx.TimeoutException):
+    """Nothing of the call's time was left, so the attempt was not made."""
+
+    kind = Kind.TIMEOUT
+
+
+class ConnectionReset(UpstreamError, httpx.ReadError):
+    """The connection broke, or ended before a byte of the response had come.
+
+    ``untouched`` says the latter: not one byte of a response came, so the request may be sent anew if it is idempotent.
+    """
+
+    kind = Kind.RESET
+
+    def __init__(self, detail: str, *, untouched: bool = False) -> None:
+        super().__init__(detail)
+        self.untouched = untouched
+
+
+class Malformed(UpstreamError, httpx.RemoteProtocolError):
+    """The response is not what HTTP/1.1 allows, or is cut short (``http_response_incomplete``)."""
+
+    kind = Kind.MALFORMED
+
+
+class TooBig(UpstreamError, httpx.RemoteProtocolError):
+    """The response is larger than the limits allow. Reading stopped at the limit."""
+
+    kind = Kind.TOO_BIG
+
+
+class Overflow(UpstreamError, httpx.PoolTimeout):
+    """Too many calls in flight, and no place (or no more time) to wait in the queue."""
+
+    kind = Kind.OVERFLOW
+
+
+class BadRequest(UpstreamError, httpx.LocalProtocolError):
+    """The request cannot be written as HTTP/1.1: our side's fault, and nothing of it was sent."""
+
+    kind = Kind.BAD_REQUEST
+
+
+def incomplete(detail: str) -> Malformed:
+    """The error of a message that ends before its end."""
+    return Malformed(detail, proxy_error="http_response_incomplete")
+
+
+# RFC 9209 section 2.3 has a name for most of what connect(2) says; what is not here is the kind's own.
+_CONNECT_ERRORS = {
+    errno.ECONNREFUSED: "connection_refused",
+    errno.ETIMEDOUT: "connection_timeout",
+    errno.ECONNRESET: "connection_terminated",
+    errno.EHOSTUNREACH: "destination_ip_unroutable",
+    errno.ENETUNREACH: "destination_ip_unroutable",
+    errno.ENETDOWN: "destination_ip_unroutable",
+    errno.ENOENT: "destination_unavailable",
+    errno.EACCES: "destination_unavailable",
+    errno.ENOTSOCK: "destination_unavailable",
+    # Our own descriptors or local ports have run out.
+    errno.EMFILE: "connection_limit_reached",
+    errno.ENFILE: "connection_limit_reached",
+    errno.EADDRNOTAVAIL: "connection_limit_reached",
+}
+
+
+def connect_failed(error: OSError, where: str) -> ConnectFailed:
+    """The error of a connect(2) that failed with ``error``; ``where`` is the address."""
+    reason = error.strerror or type(error).__name__
+    return ConnectFailed(f"cannot connect to {where}: {reason}", proxy_error=_CONNECT_ERRORS.get(error.errno or 0))
+
+
+def tls_failed(error: BaseException | None, where: str) -> TlsFailed:
+    """The error of a TLS connection to ``where`` that ended with ``error`` (None: the peer just left)."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return TlsFailed(f"{where}: {error.verify_message}", proxy_error="tls_certificate_error")
+    if isinstance(error, ssl.SSLError) and error.reason and "_ALERT_" in error.reason:
+        return TlsFailed(f"{where}: TLS alert {error.reason}", proxy_error="tls_alert_received")
+    reason = error.reason if isinstance(error, ssl.SSLError) and error.reason else "the peer left"
+    return TlsFailed(f"{where}: TLS failed: {reason}")

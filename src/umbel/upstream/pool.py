@@ -1,0 +1,373 @@
+"""The connection pool: the bottom of every stack, and by itself a transport for any httpx user on trio.
+
+Used through ``handle_async_request`` alone. It queues only if it stands alone (``max_connections``), sends a request
+twice in one case only (a kept connection that was dead already), and follows, decodes and stores nothing.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import httpx
+import trio
+
+from ..errors import NotRunningError
+from .connection import Connection, State, Timeouts
+from .dial import Dial, Dialer
+from .errors import ConnectionReset, Overflow
+from .http1 import Head, Limits
+from .idle import IdleConnections
+from .notes import NOTES, Notes
+from .origin import REPLICA, Origin, Replica, origin_of
+from .outgoing import Outgoing, prepare
+from .slots import Slots, SlotStatistics
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStatistics:
+    """A snapshot of a pool. The last five count since the beginning."""
+
+    connecting: int
+    active: int
+    """Connections with a request in flight, or a response not read to its end."""
+    idle: int
+    slots: SlotStatistics | None
+    """The pool's own limit; None where it has none."""
+    opened: int
+    reused: int
+    replaced: int
+    """Requests sent anew because their kept connection turned out to be dead."""
+    stale: int
+    """Idle connections found closed, or not quiet, when they were wanted."""
+    excess: int
+    """Responses with bytes behind their end."""
+
+
+class Pool(httpx.AsyncBaseTransport):
+    """HTTP/1.1 connections kept by origin (scheme, host, port or Unix socket, TLS name), on trio.
+
+    An async context manager, and works only inside it: its nursery runs the reaper of idle connections and the sending
+    of large requests. It may be entered again by the same task while it is (httpx's client does so); the outermost
+    exit closes every connection. **A request that is cancelled at any point leaves nothing**: its connection is closed
+    without a goodbye before the cancel goes on, and its place is free at once.
+
+    Honours the extensions ``timeout`` (httpx's: connect, read, write, pool), ``target`` and ``sni_hostname``; a
+    response has ``http_version`` and ``reason_phrase``. Redirects, cookies and proxies of the environment are not its
+    matter. The response's content coding is left as it is; transfer coding, trailers and hop-by-hop fields are gone.
+
+    Args:
+        connect_timeout: seconds for name, address and TLS handshake together, where the request says nothing.
+        keepalive_expiry: seconds that an idle connection is kept.
+        max_connections: open connections, idle ones included; more requests wait, first come, first served.
+            None (beneath a bulkhead): no limit and no queue.
+        max_waiting: requests that may wait so; one more is an Overflow.
+        max_idle: idle connections kept, of all origins together.
+        limits: bounds of a response's head.
+        ssl_context: default: verification against the system's trust, see ``tls.client_context``.
+        public_only: refuse addresses that are not public (link-local and multicast ones are always refused).
+        uds: the path of a Unix socket that every connection is made to.
+        dial: makes the wires, instead of sockets; for tests and simulations.
+    """
+
+    def __init__(
+        self,
+        *,
+        connect_timeout: float | None = 5.0,
+        keepalive_expiry: float = 15.0,
+        max_connections: int | None = 100,
+        max_waiting: int = 1000,
+        max_idle: int = 100,
+        limits: Limits | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        public_only: bool = False,
+        uds: str | None = None,
+        dial: Dial | None = None,
+    ) -> None:
+        self._timeouts = Timeouts(connect=connect_timeout)
+        self._keepalive_expiry = keepalive_expiry
+        self._slots = None if max_connections is None else Slots(max_connections, max_waiting)
+        self._max_connections = max_connections
+        self._max_idle = max_idle
+        self._limits = limits or Limits()
+        self._dial: Dial = dial or Dialer(ssl_context=ssl_context, public_only=public_only)
+        self._uds = uds
+        self._idle = IdleConnections()
+        self._active: set[Connection] = set()
+        self._connecting = 0
+        self._opened = self._reused = self._replaced = self._stale = self._excess = 0
+        self._idle_again = trio.Event()
+        self._entered = 0
+        self._manager: AbstractAsyncContextManager[trio.Nursery] | None = None
+        self._nursery: trio.Nursery | None = None
+
+    # Its life
+
+    async def __aenter__(self) -> Self:
+        self._entered += 1
+        if self._entered == 1:
+            self._manager = trio.open_nursery()
+            self._nursery = await self._manager.__aenter__()
+            self._nursery.start_soon(self._reap)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        self._entered -= 1
+        if self._entered or self._nursery is None or self._manager is None:
+            return
+        nursery, manager = self._nursery, self._manager
+        self._nursery = self._manager = None
+        for connection in self._active:
+            connection.close_now()
+        while self._idle:
+            self._idle.take_oldest().close_soon()
+        nursery.cancel_scope.cancel(reason="the pool is closed")
+        # The body's exception is not shown to the nursery: it goes on bare, not in a group. The children end by the
+        # cancel, goodbyes by their own deadline.
+        await manager.__aexit__(None, None, None)
+
+    async def aclose(self) -> None:
+        """Close the idle connections. The pool itself ends with its ``async with``."""
+        while self._idle:
+            self._idle.take_oldest().close_soon()
+
+    async def _reap(self) -> None:
+        """Close idle connections as they expire."""
+        while True:
+            oldest = self._idle.oldest()
+            if oldest is None:
+                self._idle_again = trio.Event()
+                await self._idle_again.wait()
+            elif oldest.expires_at > trio.current_time():
+                await trio.sleep_until(oldest.expires_at)
+            else:
+                self._idle.take_oldest().close_soon()
+
+    # Its one job
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send ``request``; return when the response's head is there. Its stream must be read to its end or closed.
+
+        Raises:
+            UpstreamError: what ``errors.py`` lists; each is an httpx exception too.
+            NotRunningError: outside of the pool's ``async with``.
+        """
+        self._running()
+        replica: Replica | None = request.extensions.get(REPLICA)
+        origin = replica.origin if replica is not None else self._origin(request)
+        outgoing = prepare(request, replica.host if replica is not None else request.url.netloc)
+        timeouts = self._timeouts_of(request)
+        await self._admit(timeouts.pool)
+        try:
+            connection, head = await self._send(origin, outgoing, timeouts, request.extensions.get(NOTES))
+        except BaseException:
+            self._leave()
+            raise
+        exchange = _Exchange(self, origin, connection)
+        if connection.ended:
+            stream: httpx.AsyncByteStream = httpx.ByteStream(connection.take())
+            await exchange.finish()
+        else:
+            stream = _Body(exchange)
+        extensions = {"http_version": head.version, "reason_phrase": head.reason}
+        return httpx.Response(head.status, headers=head.headers, stream=stream, extensions=extensions)
+
+    def statistics(self) -> PoolStatistics:
+        """A snapshot."""
+        return PoolStatistics(
+            self._connecting,
+            len(self._active),
+            len(self._idle),
+            None if self._slots is None else self._slots.statistics(),
+            self._opened,
+            self._reused,
+            self._replaced,
+            self._stale,
+            self._excess,
+        )
+
+    def _running(self) -> trio.Nursery:
+        if self._nursery is None:
+            raise NotRunningError("the pool is used outside of its `async with`")
+        return self._nursery
+
+    def _origin(self, request: httpx.Request) -> Origin:
+        origin = origin_of(request.url)
+        sni: str | None = request.extensions.get("sni_hostname")
+        if sni is None and self._uds is None:
+            return origin
+        return origin._replace(uds=self._uds, sni=sni)
+
+    def _timeouts_of(self, request: httpx.Request) -> Timeouts:
+        given = request.extensions.get("timeout")
+        if given is None:
+            return self._timeouts
+        connect = given.get("connect", self._timeouts.connect)
+        return Timeouts(connect, given.get("read"), given.get("write"), given.get("pool"))
+
+    async def _admit(self, timeout: float | None) -> None:
+        if self._slots is None:
+            return
+        if timeout is None:
+            await self._slots.acquire()
+            return
+        with trio.move_on_after(timeout) as scope:
+            await self._slots.acquire()
+        if scope.cancelled_caught:
+            raise Overflow(f"no connection became free for {timeout:g} s")
+
+    def _leave(self) -> None:
+        if self._slots is not None:
+            self._slots.release()
+
+    async def _send(
+        self, origin: Origin, outgoing: Outgoing, timeouts: Timeouts, notes: Notes | None
+    ) -> tuple[Connection, Head]:
+        """Send on a kept connection, or on a new one; once more on a new one if the kept one was dead already."""
+        connection = await self._take_idle(origin)
+        if connection is not None:
+            try:
+                return connection, await self._start(connection, outgoing, timeouts, notes)
+            except ConnectionReset as error:
+                # Its end crossed our request: the peer closed an idle connection, and has not seen the request. It may
+                # also have begun to act on it, so only what may be repeated is (RFC 9110 section 9.2.2).
+                if not (error.untouched and outgoing.replayable):
+                    raise
+                self._replaced += 1
+        connection = await self._open(origin, timeouts.connect)
+        return connection, await self._start(connection, outgoing, timeouts, notes)
+
+    async def _start(self, connection: Connection, outgoing: Outgoing, timeouts: Timeouts, notes: Notes | None) -> Head:
+        if notes is not None:
+            notes.reused = connection.served > 0
+        try:
+            head = await connection.start(outgoing, self._limits, timeouts)
+        except BaseException:
+            self._active.discard(connection)
+            raise
+        if notes is not None:
+            notes.status = head.status
+        return head
+
+    async def _take_idle(self, origin: Origin) -> Connection | None:
+        """A kept connection to ``origin`` that is still good, marked active."""
+        while (connection := self._idle.take(origin)) is not None:
+            try:
+                # Something to read on an idle connection is its end, or a response that nobody asked for.
+                if connection.expires_at > trio.current_time() and await connection.is_quiet():
+                    self._running()
+                    self._active.add(connection)
+                    self._reused += 1
+                    return connection
+            except BaseException:
+                connection.close_now()
+                raise
+            self._stale += 1
+            connection.close_now()
+        return None
+
+    async def _open(self, origin: Origin, timeout: float | None) -> Connection:
+        """A new connection to ``origin``, marked active."""
+        if self._slots is not None and self._max_connections is not None:
+            room = self._max_connections - self._slots.statistics().in_use
+            while len(self._idle) > room:
+                self._idle.take_oldest().close_soon()
+        self._connecting += 1
+        try:
+            wire = await self._dial(origin, timeout)
+        finally:
+            self._connecting -= 1
+        if self._nursery is None:
+            wire.close_now()
+        connection = Connection(wire, self._running(), origin.where)
+        self._active.add(connection)
+        self._opened += 1
+        return connection
+
+    def _give_back(self, origin: Origin, connection: Connection) -> None:
+        """Take back the connection of an exchange that is over, and its place."""
+        self._active.discard(connection)
+        self._leave()
+        if connection.excess:
+            self._excess += 1
+        if self._nursery is None:
+            connection.close_now()
+        elif connection.state is State.IDLE:
+            if len(self._idle) >= self._max_idle:
+                self._idle.take_oldest().close_soon()
+            connection.expires_at = trio.current_time() + self._keepalive_expiry
+            self._idle.add(origin, connection)
+            self._idle_again.set()
+        elif connection.ended:
+            connection.close_soon()
+
+
+class _Exchange:
+    """The one way back to the pool for a connection that was lent: used exactly once, by whoever comes first."""
+
+    __slots__ = ("_connection", "_origin", "_pool", "over")
+
+    def __init__(self, pool: Pool, origin: Origin, connection: Connection) -> None:
+        self._pool = pool
+        self._origin = origin
+        self._connection = connection
+        self.over = False
+        """Once true, the connection may be serving someone else."""
+
+    async def read(self) -> bytes:
+        try:
+            data = await self._connection.read()
+        except BaseException:
+            self._give_back()
+            raise
+        if self._connection.ended:
+            await self.finish()
+        return data
+
+    async def finish(self) -> None:
+        """The response is complete."""
+        self._give_back()
+        await self._connection.settle()
+        self._connection.raise_failure()
+
+    async def abort(self) -> None:
+        """Nobody wants the rest of the response."""
+        if not self.over:
+            self._connection.close_now()
+            self._give_back()
+            await self._connection.settle()
+
+    def _give_back(self) -> None:
+        if not self.over:
+            self.over = True
+            self._pool._give_back(self._origin, self._connection)
+
+
+class _Body(httpx.AsyncByteStream):
+    """A response's body as it comes from its connection. Its own iterator, so there is no generator to be forgotten."""
+
+    __slots__ = ("_exchange",)
+
+    def __init__(self, exchange: _Exchange) -> None:
+        self._exchange = exchange
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._exchange.over:
+            if data := await self._exchange.read():
+                return data
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        await self._exchange.abort()

@@ -1,0 +1,76 @@
+"""TLS contexts towards upstreams: verification always on, and trust that no environment variable can change.
+
+Called at load by ``stack.py`` and by a standalone pool for its first https request. No network here.
+"""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import certifi
+
+
+def client_context(*, ca: str | None = None, cert: str | None = None, key: str | None = None) -> ssl.SSLContext:
+    """A context that verifies certificate and name, trusts ``ca`` instead of the system, and shows ``cert``.
+
+    All are paths of PEM files. It never asks for a pass phrase, and does not read SSL_CERT_FILE, SSL_CERT_DIR or
+    SSLKEYLOGFILE (``ssl.create_default_context`` obeys all three). TLS 1.2 or later; ALPN says ``http/1.1``.
+
+    Raises:
+        ValueError: a file cannot be read, or is not what it should be; one sentence that begins with its key.
+    """
+    # PROTOCOL_TLS_CLIENT: CERT_REQUIRED and check_hostname are on.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    if ca is not None:
+        try:
+            context.load_verify_locations(cafile=ca)
+        except OSError as error:
+            raise ValueError(f"ca: {ca} {_why(error, 'certificates in PEM form')}") from error
+    else:
+        _trust_system(context)
+    if cert is not None:
+        _check_readable("cert", cert)
+        if key is not None:
+            _check_readable("key", key)
+        try:
+            # Without a password function OpenSSL asks for one on the terminal, and waits.
+            context.load_cert_chain(cert, key, password=lambda: b"")
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", None)
+            if reason == "KEY_VALUES_MISMATCH":
+                raise ValueError(f"key: {key} does not belong to the certificate in {cert}") from error
+            raise ValueError(f"cert: {cert} and its key are not a certificate and a plain key in PEM form") from error
+    return context
+
+
+def _trust_system(context: ssl.SSLContext) -> None:
+    """Trust the certificates of the paths compiled into OpenSSL; where there are none, those of certifi."""
+    paths = ssl.get_default_verify_paths()  # Its openssl_* members are the compiled-in ones, whatever the environment.
+    cafile, capath = Path(paths.openssl_cafile), Path(paths.openssl_capath)
+    found = False
+    if cafile.is_file():
+        context.load_verify_locations(cafile=str(cafile))
+        found = True
+    if capath.is_dir() and any(capath.iterdir()):
+        context.load_verify_locations(capath=str(capath))
+        found = True
+    if not found:
+        context.load_verify_locations(cafile=certifi.where())
+
+
+def _check_readable(what: str, path: str) -> None:
+    try:
+        with Path(path).open("rb"):
+            pass
+    except OSError as error:
+        raise ValueError(f"{what}: {path} {_why(error, 'PEM')}") from error
+
+
+def _why(error: OSError, form: str) -> str:
+    """The end of a sentence about a file that could not be used."""
+    if isinstance(error, ssl.SSLError):
+        return f"does not hold {form}"
+    return f"cannot be read: {(error.strerror or type(error).__name__).lower()}"
