@@ -25,6 +25,12 @@ from .decode import BadBodyError, decode_json, decode_text
 JSON_MAX_BODY = 10**6
 TEXT_MAX_BODY = 10**7
 
+ACCEPT = {"json": b"application/json", "text": b"*/*", "none": b"*/*"}
+"""What a call asks for, by how it will decode, unless its headers say otherwise."""
+
+CLOSE_SECONDS = 1.0
+"""How long closing a response may take when nobody waits for it any more."""
+
 PASSED = frozenset({400, 403, 404, 409, 410, 412, 422, 429})
 """The upstream's statuses that a client gets as they are, unless the call says otherwise."""
 
@@ -129,7 +135,8 @@ async def _send(prepared: Prepared, facts: CallFacts, transport: httpx.AsyncBase
     )
     try:
         response = await transport.handle_async_request(request)
-        await response.aread()
+        if not response.is_closed:
+            await _read(response)
     except UpstreamError as error:
         raise CallFailedError(Failure.from_error(error)) from error
     except httpx.HTTPError as error:
@@ -141,6 +148,15 @@ async def _send(prepared: Prepared, facts: CallFacts, transport: httpx.AsyncBase
         )
         raise CallFailedError(Failure.of(Kind.INTERNAL, f"{type(error).__name__} in a layer")) from error
     return response
+
+
+async def _read(response: httpx.Response) -> None:
+    """Read the body of a transport that is not ours (ours give whole responses), and leave nothing open."""
+    try:
+        await response.aread()
+    finally:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_SECONDS):
+            await response.aclose()
 
 
 def _kind_of(error: httpx.HTTPError) -> Kind:

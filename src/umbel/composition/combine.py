@@ -25,7 +25,7 @@ def decide(plan: Plan, outcomes: Mapping[str, Outcome], latest: Outcome) -> Deci
         return None
     counted = plan.needed > 0 and latest.call in plan.candidates
     if not counted:
-        failed = latest.state == "failed" and not _rules_optional(plan, latest.call)
+        failed = latest.state == "failed" and not plan.by_name[latest.call].rules.optional
         return Decision(latest.failure) if failed else None
     if len(successes(plan, outcomes)) >= plan.needed:
         return Decision(None)
@@ -81,7 +81,3 @@ def _first_failure(plan: Plan, outcomes: Mapping[str, Outcome]) -> Failure | Non
         if (outcome := outcomes.get(name)) is not None and outcome.failure is not None
     ]
     return min(failed, key=lambda row: row[:3])[3] if failed else None
-
-
-def _rules_optional(plan: Plan, name: str) -> bool:
-    return next(call.rules.optional for call in plan.calls if call.name == name)

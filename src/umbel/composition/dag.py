@@ -45,6 +45,7 @@ class Plan:
     route: Route
     calls: tuple[CallPlan, ...]
     """In config order, which is the order of everything in the answer."""
+    by_name: Mapping[str, CallPlan]
     dependants: Mapping[str, tuple[CallPlan, ...]]
     """For each call, the calls that wait for it."""
     candidates: tuple[str, ...]

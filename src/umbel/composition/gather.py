@@ -16,7 +16,7 @@ from ..errors import UmbelError
 from ..events import Recorder
 from ..kinds import CUT, Kind
 from ..model import Attempt, CallFacts, Failure, Inputs, Json, Outcome, RequestFacts
-from .call import JSON_MAX_BODY, PASSED, TEXT_MAX_BODY, CallFailedError, CallRules, Landed, Prepared, ask
+from .call import ACCEPT, JSON_MAX_BODY, PASSED, TEXT_MAX_BODY, CallFailedError, CallRules, Landed, Prepared, ask
 from .combine import worst_of_all
 from .group import CallGroup, open_group
 from .merge import strictest_cache_control
@@ -177,10 +177,13 @@ class Gather:
             content, content_type = build_content(
                 options.get("json", MISSING), options.get("form"), options.get("content")
             )
+            usual = {b"accept": ACCEPT[options.get("decode", "json")]}
+            if content_type:
+                usual[b"content-type"] = content_type
             return Prepared(
                 method,
                 build_target(path, options.get("values"), build_query(options.get("params", {}), defaults, context)),
-                build_headers(options.get("headers", {}), defaults, inputs, context, content_type),
+                build_headers(options.get("headers", {}), defaults, inputs, context, usual),
                 content,
             )
         except BadValueError as error:

@@ -6,12 +6,14 @@ once, that no exception of a call reaches the nursery, and that nothing is left 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol
 
 import trio
 
+from ..errors import UmbelError
 from ..events import CallEnded, Noted, Recorder
 from ..kinds import Kind
 from ..model import Attempt, Failure, Outcome, RequestFacts
@@ -59,9 +61,18 @@ class CallGroup:
         self.decided = False
         self.over = False
         """Nothing new begins: decided, cancelled or closed."""
+        self.closed = False
+        self._landed: deque[Outcome] = deque()
+        self._telling = False
 
     def launch(self, work: Work) -> None:
-        """Start a call. Its outcome is settled exactly once, whatever happens."""
+        """Start a call. Its outcome is settled exactly once, whatever happens.
+
+        Raises:
+            UmbelError: the group has closed.
+        """
+        if self.closed:
+            raise UmbelError(f"call {work.rules.name} comes too late: its gather block has ended")
         self._nursery.start_soon(self._fly, work, name=f"call {work.rules.name}")
 
     def decide(self, failure: Failure | None) -> None:
@@ -77,7 +88,17 @@ class CallGroup:
             raise AssertionError(f"call {outcome.call} ended twice")
         self.outcomes[outcome.call] = outcome
         self._recorder.record(CallEnded(self._facts, upstream, outcome, items))
-        self._settled(outcome)
+        # One outcome may settle others (dependants that fail or are skipped). They are told in turn, by one loop and
+        # not by recursion, so a long chain of calls costs no stack.
+        self._landed.append(outcome)
+        if self._telling:
+            return
+        self._telling = True
+        try:
+            while self._landed:
+                self._settled(self._landed.popleft())
+        finally:
+            self._telling = False
 
     def fail(self, rules: CallRules, failure: Failure) -> None:
         """Settle a call that never began."""
@@ -173,7 +194,7 @@ async def open_group(
         raise leaf from leaf.__cause__
     finally:
         if group is not None:
-            group.over = True
+            group.over = group.closed = True
             for rules in owed():
                 if rules.name not in group.outcomes:
                     group.fail(rules, group.cut_failure(cancelled))

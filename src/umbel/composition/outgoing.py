@@ -104,24 +104,29 @@ def build_query(params: Mapping[str, Json], defaults: UpstreamDefaults, context:
 
 
 def build_headers(
-    own: Mapping[str, str], defaults: UpstreamDefaults, inputs: Inputs, context: Mapping[str, Json], content_type: str
+    own: Mapping[str, str],
+    defaults: UpstreamDefaults,
+    inputs: Inputs,
+    context: Mapping[str, Json],
+    usual: Mapping[bytes, bytes],
 ) -> list[tuple[bytes, bytes]]:
-    """The header fields: the body's type, the upstream's, the call's own, and what a gateway always says.
+    """The header fields: the usual ones, the upstream's, the call's own, and what a gateway always says.
 
     Raises:
         BadValueError: a value holds what no header may.
     """
-    fields: dict[bytes, bytes] = {b"content-type": content_type.encode("ascii")} if content_type else {}
-    for name, template in defaults.headers:
+    fields = dict(usual)
+    for raw_name, template in defaults.headers:
         if (text := template.expand(context, {})) is not None:
-            fields[name] = text.encode("ascii")
+            fields[raw_name] = text.encode("ascii")
     for header, value in own.items():
         fields[header.lower().encode("ascii")] = client_field(header, value)
-    always = inputs.forwarded + inputs.forwarded_for if defaults.forwarded else inputs.forwarded
-    return [*fields.items(), *((name.encode("ascii"), client_field(name, value)) for name, value in always)]
+    for name, value in inputs.forwarded + inputs.forwarded_for if defaults.forwarded else inputs.forwarded:
+        fields[name.lower().encode("ascii")] = client_field(name, value)
+    return list(fields.items())
 
 
-def build_content(json: Json, form: Mapping[str, Json] | None, content: bytes | None) -> tuple[bytes | None, str]:
+def build_content(json: Json, form: Mapping[str, Json] | None, content: bytes | None) -> tuple[bytes | None, bytes]:
     """The body's bytes and its type; at most one of the three is given.
 
     Raises:
@@ -131,12 +136,12 @@ def build_content(json: Json, form: Mapping[str, Json] | None, content: bytes | 
     if sum((json is not MISSING, form is not None, content is not None)) > 1:
         raise ValueError("json, form and content exclude each other: a call has one body")
     if json is not MISSING:
-        return msgspec.json.encode(json), "application/json"
+        return msgspec.json.encode(json), b"application/json"
     if form is not None:
         pairs = [
             f"{encoded(name, name, client=True)}={quote(scalar(value, name, client=True), safe='')}"
             for name, value in form.items()
             if value is not None
         ]
-        return "&".join(pairs).encode("ascii"), "application/x-www-form-urlencoded"
-    return content, ""
+        return "&".join(pairs).encode("ascii"), b"application/x-www-form-urlencoded"
+    return content, b""

@@ -15,7 +15,7 @@ from werkzeug.routing import Map, Rule
 
 from ..config.schema import Call, Config, KeyPath, Route, Upstream
 from ..errors import ConfigError, ConfigProblem
-from .call import CallRules
+from .call import ACCEPT, CallRules
 from .dag import CallPlan, EachPlan, Plan, find_cycle
 from .expression import Expression, compile_expression
 from .names import Names, Scope
@@ -107,6 +107,7 @@ class _RouteCompiler:
         return Plan(
             route,
             plans,
+            {plan.name: plan for plan in plans},
             {name: tuple(plan for plan in plans if name in plan.needs) for name in route.calls},
             candidates,
             methods,
@@ -174,6 +175,7 @@ class _RouteCompiler:
             return None
         return Recipe(
             call.method or ("POST" if body is not None or call.forward_body else "GET"),
+            ACCEPT[call.decode],
             target,
             tuple(texts),
             bound,

@@ -72,6 +72,7 @@ class Recipe:
     """Everything that a call's request is made of."""
 
     method: str
+    accept: bytes
     target: Target
     headers: tuple[tuple[bytes, Text], ...]
     bound: tuple[Param, ...]
@@ -124,7 +125,7 @@ class Recipe:
     def _headers(
         self, context: Mapping[str, Json], bound: Mapping[str, Json], inputs: Inputs
     ) -> Sequence[tuple[bytes, bytes]]:
-        headers: dict[bytes, bytes] = {}
+        headers: dict[bytes, bytes] = {b"accept": self.accept}
         if self.body is not None:
             headers[b"content-type"] = b"application/x-www-form-urlencoded" if self.body.form else b"application/json"
         elif self.forward_body and inputs.content_type:
@@ -138,10 +139,10 @@ class Recipe:
         cookies = [f"{name}={inputs.cookies[name]}" for name in self.forward_cookies if name in inputs.cookies]
         if cookies:
             headers[b"cookie"] = client_field("cookie", "; ".join(cookies))
-        pairs = list(headers.items())
-        always = inputs.forwarded + inputs.forwarded_for if self.forwarded else inputs.forwarded
-        pairs.extend((name.encode("ascii"), client_field(name, value)) for name, value in always)
-        return pairs
+        # Last, so that what the gateway says of itself cannot be said by the client in its place.
+        for name, value in inputs.forwarded + inputs.forwarded_for if self.forwarded else inputs.forwarded:
+            headers[name.lower().encode("ascii")] = client_field(name, value)
+        return list(headers.items())
 
     def _content(self, context: Mapping[str, Json], inputs: Inputs) -> bytes | None:
         if self.body is not None:

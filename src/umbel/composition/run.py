@@ -130,8 +130,7 @@ class _Composition:
     def _release(self, dependant: CallPlan, outcome: Outcome) -> None:
         """One of the values that ``dependant`` names has come, or never will."""
         group = self._group
-        needed = next(call.rules for call in self._plan.calls if call.name == outcome.call)
-        if outcome.state == "value" or needed.has_default:
+        if outcome.state == "value" or self._plan.by_name[outcome.call].rules.has_default:
             self._waiting[dependant.name] -= 1
             if self._waiting[dependant.name] == 0 and not group.over:
                 self._begin(dependant)

@@ -324,3 +324,81 @@ async def test_cache_control_is_the_most_restrictive_of_the_parts() -> None:
 async def test_own_time_is_what_no_call_accounts_for(autojump_clock: trio.abc.Clock) -> None:
     ran = await compose(TWO, {"/a": answer(1, after=1), "/b": answer(2, after=2)})
     assert ran.result.own_ms == pytest.approx(0, abs=1)
+
+
+async def test_a_chain_of_a_thousand_calls_fails_without_a_deep_stack() -> None:
+    text = '[routes.calls.c0]\nupstream = "u"\npath = "/c0"\noptional = true\n'
+    for number in range(1, 1000):
+        text += f'[routes.calls.c{number}]\nupstream = "u"\npath = "/x/{{c{number - 1}}}"\noptional = true\n'
+    ran = await compose(text, {"/c0": answer({}, status=404)})
+    assert ran.outcomes["c999"].failure.kind is Kind.DEPENDENCY
+    assert ran.result.failure is not None
+    assert ran.result.failure.status == 404
+
+
+async def test_a_body_of_a_foreign_transport_is_closed_when_the_call_is_cut(autojump_clock: trio.abc.Clock) -> None:
+    closed: list[bool] = []
+
+    class Hanging(httpx.AsyncByteStream):
+        async def __aiter__(self):  # type: ignore[no-untyped-def]
+            yield b"{"
+            await trio.sleep_forever()
+
+        async def aclose(self) -> None:
+            closed.append(True)
+
+    async def handler(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, stream=Hanging())
+
+    ran = await compose(TWO, {"/a": answer(1), "/b": handler}, deadline=1)
+    assert ran.result.failure is not None
+    assert ran.result.failure.kind is Kind.TIMEOUT
+    assert closed == [True]
+
+
+async def test_what_is_sent_upstream_is_what_the_plan_names_and_what_a_gateway_says() -> None:
+    text = TWO + 'forward_headers = ["x-tenant", "x-request-id"]\nforward_query = ["q"]\nforward_cookies = ["s"]\n'
+    inputs = Inputs(
+        headers={"x-tenant": "t", "x-secret": "s", "x-request-id": "forged"},
+        raw_query=[("q", "a b"), ("z", "1"), ("q", "c")],
+        cookies={"s": "1", "t": "2"},
+        forwarded=(("X-Request-Id", "r-1"), ("Via", "1.1 umbel")),
+        forwarded_for=(("X-Forwarded-For", "10.0.0.1"),),
+    )
+    ran = await compose(text, {"/a": answer(1), "/b": answer(2)}, inputs=inputs)
+    sent = next(r for r in ran.upstream.requests if r.extensions["target"].startswith(b"/b"))
+    assert sent.extensions["target"] == b"/b?q=a%20b&q=c"
+    headers = {name: value for name, value in sent.headers.items() if name not in ("host", "accept")}
+    assert headers == {
+        "x-tenant": "t",
+        "cookie": "s=1",
+        "x-request-id": "r-1",
+        "via": "1.1 umbel",
+        "x-forwarded-for": "10.0.0.1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("keys", "body", "content_type"),
+    [
+        ('json = "{x: body.a}"', b'{"x":"1 2"}', "application/json"),
+        ('json = { x = "body.a" }', b'{"x":"1 2"}', "application/json"),
+        ('form = "body"', b"a=1+2", "application/x-www-form-urlencoded"),
+        ('form = { x = "body.a", y = "body.nope" }', b"x=1+2", "application/x-www-form-urlencoded"),
+        ("forward_body = true", b"raw", "text/plain"),
+    ],
+)
+async def test_bodies(keys: str, body: bytes, content_type: str) -> None:
+    text = f'[routes.calls.a]\nupstream = "u"\npath = "/a"\n{keys}\n'
+    inputs = Inputs(body={"a": "1 2"}, raw_body=b"raw", content_type="text/plain")
+    ran = await compose(text, {"/a": answer(1)}, inputs=inputs)
+    [sent] = ran.upstream.requests
+    assert (sent.method, sent.content, sent.headers["content-type"]) == ("POST", body, content_type)
+
+
+async def test_a_forwarded_header_with_a_line_break_is_refused() -> None:
+    ran = await compose(
+        TWO + 'forward_headers = ["x-a"]\n', {"/a": answer(1)}, inputs=Inputs(headers={"x-a": "1\r\nx-b: 2"})
+    )
+    assert ran.result.failure is not None
+    assert (ran.result.failure.kind, ran.result.failure.status) == (Kind.BAD_REQUEST, 400)
