@@ -12,15 +12,18 @@ help:  ## list the targets
 setup: $(STAMP)  ## build .venv with everything pinned
 
 $(STAMP): pyproject.toml constraints.txt
-	@command -v "$(PYTHON)" >/dev/null || { \
-	  echo "umbel: there is no $(PYTHON) here; name one with 'make PYTHON=/path/to/python3'" >&2; exit 1; }
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "umbel: needs Python 3.11 or newer, and $(PYTHON) is older; name another with 'make PYTHON=/path/to/python3'" >&2; exit 1; }
-	@test -x $(BIN)/pip || "$(PYTHON)" -m venv .venv || { rm -rf .venv; \
-	  echo "umbel: $(PYTHON) cannot make a virtual environment; on Debian and Ubuntu the package python3-venv is missing" >&2; exit 1; }
+	@test -x $(BIN)/pip || $(MAKE) --no-print-directory --silent .venv/bin/pip
 	@echo "umbel: installing into .venv (once) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
+
+.venv/bin/pip:
+	@command -v "$(PYTHON)" >/dev/null \
+	  || { echo "umbel: there is no $(PYTHON) here; name one with 'make PYTHON=/path/to/python3'" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "umbel: $(PYTHON) is too old; name a Python 3.11 or newer with 'make PYTHON=/path/to/python3'" >&2; exit 1; }
+	@"$(PYTHON)" -m venv .venv \
+	  || { rm -rf .venv; echo "umbel: $(PYTHON) cannot make a virtual environment (Debian has it in python3-venv)" >&2; exit 1; }
 
 demo: $(STAMP)  ## real upstreams, the gateway before them, and what to curl; options in ARGS='--slow offers'
 	@$(BIN)/umbel demo $(ARGS)

@@ -3,7 +3,7 @@
 The gateway opens a recorder around its lifespan; other trio programs may too. Light to import: no httpx, no Quart.
 """
 
-from .recorder import FileRecorder, RecorderStatistics, open_recorder
+from .recorder import FileRecorder, RecorderStatistics, ensure_writable, open_recorder
 from .stream import StreamStatistics
 
-__all__ = ["FileRecorder", "RecorderStatistics", "StreamStatistics", "open_recorder"]
+__all__ = ["FileRecorder", "RecorderStatistics", "StreamStatistics", "ensure_writable", "open_recorder"]

@@ -128,11 +128,36 @@ async def open_recorder(logs: Logs) -> AsyncGenerator[FileRecorder, None]:
     Raises:
         ConfigError: a file cannot be opened at the start.
     """
-    directory = Path(logs.dir)
-    files = {"access": logs.access.file, "calls": logs.calls.file, "app": logs.app.file}
-    sinks = {name: FileSink(directory / file) for name, file in files.items()}
+    sinks = _files(logs)
     async with record_to(sinks, max_records=logs.max_queue_records, flush_every=logs.flush_every) as recorder:
         yield recorder
+
+
+async def ensure_writable(logs: Logs) -> None:
+    """Find out whether ``open_recorder`` can open the files, before anything else is started; they are made if need be.
+
+    Raises:
+        ConfigError: as from ``open_recorder``.
+    """
+    for sink in _files(logs).values():
+        try:
+            await _make_ready(sink)
+        finally:
+            sink.close()
+
+
+def _files(logs: Logs) -> dict[str, FileSink]:
+    directory = Path(logs.dir)
+    files = {"access": logs.access.file, "calls": logs.calls.file, "app": logs.app.file}
+    return {name: FileSink(directory / file) for name, file in files.items()}
+
+
+async def _make_ready(sink: Sink) -> None:
+    try:
+        await sink.ready()
+    except OSError as error:
+        reason = f"{printable(error.filename)} cannot be written: {error.strerror}"
+        raise ConfigError([ConfigProblem("", None, "logs.dir", reason)]) from error
 
 
 def _utc_now() -> datetime:
@@ -150,10 +175,12 @@ async def record_to(
     """``open_recorder`` over any sinks, by the names ``access``, ``calls`` and ``app``."""
     recorder = FileRecorder(sinks, max_records=max_records, flush_every=flush_every, now=now)
     try:
-        await recorder.writer.open()
-    except OSError as error:
-        reason = f"{printable(error.filename)} cannot be written: {error.strerror}"
-        raise ConfigError([ConfigProblem("", None, "logs.dir", reason)]) from error
+        for sink in sinks.values():
+            await _make_ready(sink)
+    except BaseException:
+        for sink in sinks.values():
+            sink.close()
+        raise
     failure: BaseException | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(recorder.writer.run, recorder.farewell)

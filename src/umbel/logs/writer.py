@@ -110,20 +110,6 @@ class Writer:
             outlet.due = trio.current_time() + self._flush_every
             self._wake.set()
 
-    async def open(self) -> None:
-        """Make every sink ready, so that one that cannot work is known at the start.
-
-        Raises:
-            OSError: of the first sink that is not; all of them are closed then.
-        """
-        try:
-            for outlet in self._outlets:
-                await outlet.sink.ready()
-        except BaseException:
-            for outlet in self._outlets:
-                outlet.end()
-            raise
-
     async def run(self, farewell: Callable[[], None]) -> None:
         """Write until ``close`` is called and the queues are empty, at most ``DRAIN_S_MAX`` seconds longer.
 

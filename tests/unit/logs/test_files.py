@@ -19,7 +19,7 @@ from tests.support.happenings import call_ended, note, request_ended
 from tests.support.sinks import FileLog
 from umbel.config.schema import Logs
 from umbel.errors import ConfigError
-from umbel.logs import open_recorder
+from umbel.logs import ensure_writable, open_recorder
 
 
 def logs(directory: Path) -> Logs:
@@ -83,6 +83,14 @@ async def test_a_path_that_cannot_be_written_is_told_at_the_start(tmp_path: Path
     with pytest.raises(ConfigError, match=r"^logs\.dir: .*logs cannot be written: "):
         async with open_recorder(logs(tmp_path / "logs")):
             pytest.fail("it must not come this far")
+
+
+async def test_whether_the_files_can_be_written_can_be_asked_beforehand(tmp_path: Path) -> None:
+    await ensure_writable(logs(tmp_path / "new"))
+    (tmp_path / "file").write_text("not a directory")
+
+    with pytest.raises(ConfigError, match=r"^logs\.dir: .*file cannot be written: "):
+        await ensure_writable(logs(tmp_path / "file"))
 
 
 async def test_a_failed_start_leaves_no_descriptor(tmp_path: Path) -> None:

@@ -1,0 +1,45 @@
+"""A small application of one's own: a composition in Python beside a plain Quart route.
+
+It asks the sample services, so start those first (`make demo`, in another terminal), then
+
+    python examples/app.py            # or: hypercorn -k trio examples.app:app
+    curl -i http://127.0.0.1:8001/report/42
+
+PORT, USERS_URL, ORDERS_URL and OFFERS_URL in the environment replace the ports that are usual for the demo.
+"""
+
+import os
+
+from umbel import Config, Umbel
+
+app = Umbel(
+    __name__,
+    Config.model_validate(
+        {
+            "upstreams": {
+                "users": {"urls": [os.environ.get("USERS_URL", "http://127.0.0.1:9001")]},
+                "orders": {"urls": [os.environ.get("ORDERS_URL", "http://127.0.0.1:9002")], "timeout": "500ms"},
+                "offers": {"urls": [os.environ.get("OFFERS_URL", "http://127.0.0.1:9005")], "timeout": "300ms"},
+            }
+        }
+    ),
+)
+
+
+@app.compose("/report/<int:user_id>", deadline=0.8)
+async def report(compose, user_id):
+    async with compose.gather() as g:  # a nursery: when the block ends, every call has ended
+        profile = g.get("users", f"/users/{user_id}", name="profile")
+        orders = g.get("orders", "/orders", params={"user_id": user_id}, default=[])
+        segment = (await profile)["segment"]  # the orders are on their way meanwhile
+        offers = g.get("offers", "/for/{segment}", values={"segment": segment}, optional=True)
+    return {"name": profile.value["name"], "orders": len(orders.value), "offers": offers.value}
+
+
+@app.get("/")
+async def hello():
+    return "A plain Quart route, as ever. Try /report/42\n"
+
+
+if __name__ == "__main__":
+    app.run(port=int(os.environ.get("PORT", "8001")))

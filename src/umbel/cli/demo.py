@@ -1,0 +1,115 @@
+"""``umbel demo``: the main job to look at, with real sample upstreams behind a real gateway, all in this process.
+
+For newcomers, and as a smoke test of an installation (``--once``).
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..demo.services import SERVICES
+
+if TYPE_CHECKING:
+    import httpx
+
+    from ..demo.session import Running
+
+DEFAULT_PORT = 8000
+PAGE = "/dashboard/42"
+
+_NAMES = ", ".join(SERVICES)
+_service = click.Choice(list(SERVICES))
+
+
+@click.command(short_help="Start sample upstreams and the gateway before them.")
+@click.option("--slow", multiple=True, type=_service, metavar="NAME", help=f"Let a service take 2 s more: {_NAMES}.")
+@click.option("--fail", multiple=True, type=_service, metavar="NAME", help=f"Let a service answer 500: {_NAMES}.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    help=f"The gateway's port, 0 for any free one.  [default: {DEFAULT_PORT}; 0 with --once]",
+)
+@click.option("--once", is_flag=True, help="Make one request, print its answer, and end: 0 if it was a 200, else 1.")
+@click.pass_context
+def demo(ctx: click.Context, slow: tuple[str, ...], fail: tuple[str, ...], port: int | None, once: bool) -> None:
+    """Start four sample services on loopback and the gateway before them, with the sample configuration.
+
+    Prints what to curl, and runs until Ctrl-C. The records go to ./logs.
+    """
+    from ..demo.session import run_demo
+    from .running import run
+
+    if port is None:
+        port = 0 if once else DEFAULT_PORT
+    statuses: list[int] = []
+
+    async def visit(running: Running) -> None:
+        if once:
+            statuses.append(await _ask(running))
+        else:
+            _introduce(running, slow, fail)
+
+    run(partial(run_demo, visit, once=once, port=port, slow=slow, fail=fail, logs=Path.cwd() / "logs"))
+    if once:
+        ctx.exit(0 if statuses == [200] else 1)
+    click.echo("Stopped.")
+
+
+def _introduce(running: Running, slow: tuple[str, ...], fail: tuple[str, ...]) -> None:
+    page = running.gateway + PAGE
+    rows = [("curl -i " + page, "one answer made of all the calls")]
+    rows.append((f"curl -N -H 'Accept: application/x-ndjson' {page}", "each outcome as it lands"))
+    if slow or fail:
+        rows.append((_again(""), "the same without trouble"))
+    else:
+        rows.append((_again("--slow offers"), "a partial answer, on time"))
+    width = max(len(command) for command, _ in rows)
+    click.echo(f"Umbel runs on {running.gateway} (Ctrl-C stops it), before these services:\n")
+    for name, urls in running.upstreams.items():
+        marks = [word for word, names in (("slow", slow), ("failing", fail)) if name in names]
+        click.echo(f"  {name:8} {'  '.join(urls)}{'   ' if marks else ''}{', '.join(marks)}")
+    click.echo("\nTry:\n")
+    for command, meaning in rows:
+        click.echo(f"  {command:{width}}   # {meaning}")
+    click.echo(f"\nOne line per request and per call goes to {_shown(running.logs)}/*.jsonl.")
+
+
+def _again(options: str) -> str:
+    """How to start the demo with these options, the way that it was started now."""
+    if "MAKELEVEL" in os.environ:
+        return f"make demo ARGS='{options}'" if options else "make demo"
+    return f"umbel demo {options}".strip()
+
+
+async def _ask(running: Running) -> int:
+    """One real request over the socket, printed as it went; gives the answer's status."""
+    import httpx
+
+    url = running.gateway + PAGE
+    async with httpx.AsyncClient(trust_env=False) as client:
+        response = await client.get(url)
+    click.echo(f"GET {url}\n")
+    click.echo(f"{response.http_version} {response.status_code} {response.reason_phrase}".rstrip())
+    for name, value in response.headers.multi_items():
+        click.echo(f"{name}: {value}")
+    click.echo(f"\n{_pretty(response)}")
+    return response.status_code
+
+
+def _pretty(response: httpx.Response) -> str:
+    import msgspec
+
+    try:
+        return msgspec.json.format(response.content, indent=2).decode()
+    except msgspec.DecodeError:
+        return response.text
+
+
+def _shown(directory: Path) -> str:
+    return str(directory.relative_to(Path.cwd())) if directory.is_relative_to(Path.cwd()) else str(directory)

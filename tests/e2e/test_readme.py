@@ -1,0 +1,57 @@
+"""The README's configuration gives the README's answer, and its code is the example's."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import partial
+from pathlib import Path
+
+import httpx
+import trio
+
+from tests.support.processes import PROJECT
+from umbel import Umbel
+from umbel.demo.services import SERVICES
+from umbel.demo.upstreams import sample_upstreams
+from umbel.server import hypercorn_config, serve
+
+README = (PROJECT / "README.md").read_text()
+
+
+def block(language: str) -> str:
+    """The first code block of a language."""
+    found = re.search(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+async def test_the_ten_lines_give_the_answer_shown(tmp_path: Path) -> None:
+    text = block("toml")
+    assert text.count("\n") == 10
+    async with sample_upstreams() as urls, trio.open_nursery() as nursery, httpx.AsyncClient() as client:
+        for name, service in SERVICES.items():
+            text = text.replace(f"http://127.0.0.1:{service.ports[0]}", urls[name][0])
+        (tmp_path / "umbel.toml").write_text(text)
+        app = Umbel.from_file(tmp_path / "umbel.toml")
+        stop = trio.Event()
+        run = partial(serve, app, hypercorn_config(bind=["127.0.0.1:0"]), shutdown_trigger=stop.wait)
+        [url] = await nursery.start(run)
+        response = await client.get(f"{url}/dashboard/42")
+        stop.set()
+
+    shown = json.loads(block("console").strip().splitlines()[-1])
+    del shown["items"]  # the demo's route asks for more, as the README says
+    assert response.json() == shown
+    assert response.headers["umbel-completed"] == "true"
+
+
+def test_the_code_shown_is_the_examples() -> None:
+    assert block("python") in (PROJECT / "examples" / "app.py").read_text()
+
+
+def test_every_file_linked_to_is_there() -> None:
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+
+    assert links
+    assert [link for link in links if not (PROJECT / link).exists()] == []

@@ -1,0 +1,93 @@
+"""``umbel demo`` as a newcomer meets it: a process, a terminal, Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+from pathlib import Path
+
+import httpx
+
+from tests.support.processes import PYTHON, ended, started
+
+DEMO = (PYTHON, "-m", "umbel", "demo")
+
+
+async def test_once_prints_a_real_answer_and_ends_well(tmp_path: Path) -> None:
+    status, output = await ended(*DEMO, "--once", cwd=tmp_path)
+
+    assert status == 0, output
+    head, _, body = output.partition("\n\n")[2].partition("\n\n")
+    assert re.match(r"GET http://127\.0\.0\.1:\d+/dashboard/42\n\n", output)
+    assert head.splitlines()[0] == "HTTP/1.1 200"
+    assert "umbel-completed: true" in head
+    assert "server" not in [line.partition(":")[0] for line in head.splitlines()]
+    answer = json.loads(body)
+    assert answer["name"] == "Ada"
+    assert [item["sku"] for item in answer["items"]] == [order["sku"] for order in answer["orders"]]
+    assert answer["offers"]
+
+
+async def test_once_with_a_failing_service_shows_the_problem_and_ends_badly(tmp_path: Path) -> None:
+    status, output = await ended(*DEMO, "--once", "--fail", "users", cwd=tmp_path)
+
+    assert status == 1
+    assert "HTTP/1.1 502" in output
+    assert "content-type: application/problem+json" in output
+
+
+async def test_a_service_that_is_not_there_is_a_usage_error_that_names_the_right_ones(tmp_path: Path) -> None:
+    status, output = await ended(*DEMO, "--slow", "user", cwd=tmp_path)
+
+    assert status == 2
+    assert "'user' is not one of 'users', 'orders', 'catalog', 'offers'" in output
+
+
+async def test_it_runs_until_ctrl_c_and_ends_without_a_traceback(tmp_path: Path) -> None:
+    async with started(*DEMO, "--port", "0", "--slow", "offers", cwd=tmp_path) as demo, httpx.AsyncClient() as client:
+        url = await demo.address("Umbel runs on")
+        await demo.line("goes to logs/*.jsonl")
+        response = await client.get(f"{url}/dashboard/42")
+        status = await demo.stop(signal.SIGINT)
+
+    assert response.status_code == 200
+    assert response.headers["umbel-completed"] == "false"
+    assert response.json()["offers"] is None
+    assert status == 0
+    assert demo.output.endswith("Stopped.\n")
+    assert "Traceback" not in demo.output
+    access, calls, app = (_records(tmp_path / "logs" / f"{name}.jsonl") for name in ("access", "calls", "app"))
+    assert [(record["url.path"], record["completed"]) for record in access] == [("/dashboard/42", False)]
+    assert sorted(record["call"] for record in calls) == ["items", "offers", "orders", "profile"]
+    assert {record["request_id"] for record in (*access, *calls)} == {response.headers["x-request-id"]}
+    assert app[-1]["event"] == "log.closed"
+
+
+async def test_each_command_that_it_shows_works(tmp_path: Path) -> None:
+    async with started(*DEMO, "--port", "0", cwd=tmp_path) as demo, httpx.AsyncClient() as client:
+        url = await demo.address("Umbel runs on")
+        await demo.line("goes to logs/*.jsonl")
+        assert f"curl -i {url}/dashboard/42 " in demo.output
+        assert f"curl -N -H 'Accept: application/x-ndjson' {url}/dashboard/42 " in demo.output
+
+        whole = await client.get(f"{url}/dashboard/42")
+        stream = await client.get(f"{url}/dashboard/42", headers={"accept": "application/x-ndjson"})
+
+    lines = [json.loads(line) for line in stream.text.splitlines()]
+    assert whole.headers["umbel-completed"] == "true"
+    assert (lines[-1]["completed"], lines[-1]["answer"]) == (True, whole.json())
+
+
+async def test_a_port_in_use_is_one_clear_sentence(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        status, output = await ended(*DEMO, "--port", str(port), cwd=tmp_path)
+
+    assert status == 1
+    assert output == f"Error: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+
+
+def _records(file: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]

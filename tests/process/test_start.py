@@ -1,0 +1,168 @@
+"""The ways to start: each serves the same configuration, says where, and ends when asked."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.processes import PROJECT, PYTHON, ended, started
+from umbel.demo.sample import SAMPLE
+from umbel.demo.services import SERVICES
+from umbel.demo.upstreams import Urls, sample_upstreams
+
+SERVE = (PYTHON, "-m", "umbel", "serve")
+
+
+@pytest.fixture
+async def upstreams() -> AsyncGenerator[Urls, None]:
+    async with sample_upstreams() as urls:
+        yield urls
+
+
+@pytest.fixture
+def directory(tmp_path: Path, upstreams: Urls) -> Path:
+    """Where an operator would stand: the sample umbel.toml with real ports, and the project's hypercorn.toml."""
+    text = SAMPLE.read_text()
+    for name, service in SERVICES.items():
+        for port, url in zip(service.ports, upstreams[name], strict=True):
+            text = text.replace(f"http://127.0.0.1:{port}", url)
+    (tmp_path / "umbel.toml").write_text(text)
+    settings = (PROJECT / "hypercorn.toml").read_text()
+    assert '"127.0.0.1:8000"]' in settings
+    (tmp_path / "hypercorn.toml").write_text(settings.replace('"127.0.0.1:8000"]', '"127.0.0.1:0"]'))
+    return tmp_path
+
+
+async def page(url: str) -> httpx.Response:
+    async with httpx.AsyncClient() as client:
+        return await client.get(f"{url}/dashboard/42")
+
+
+async def test_umbel_serve_takes_both_files_where_it_stands(directory: Path) -> None:
+    async with started(*SERVE, cwd=directory) as server:
+        response = await page(await server.address("Umbel runs on"))
+        status = await server.stop(signal.SIGTERM)
+
+    assert response.status_code == 200
+    assert response.json()["name"] == "Ada"
+    assert "server" not in response.headers
+    assert status == 0
+    assert "Traceback" not in server.output
+    assert (directory / "logs" / "access.jsonl").read_text().count("\n") == 1
+
+
+async def test_options_and_environment_win_over_the_files(
+    directory: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "other.toml").write_text('keep_alive_timeout = 1\nbind = "127.0.0.1:1"\n')
+    command = (*SERVE, "--hypercorn", "other.toml", "--bind", "127.0.0.1:0", "--bind", f"unix:{elsewhere}/umbel.sock")
+
+    async with started(*command, cwd=elsewhere, env={"UMBEL_CONFIG": str(directory / "umbel.toml")}) as server:
+        url = await server.address("Umbel runs on http")
+        await server.line("umbel.sock")
+        response = await page(url)
+        transport = httpx.AsyncHTTPTransport(uds=str(elsewhere / "umbel.sock"))
+        async with httpx.AsyncClient(transport=transport) as client:
+            by_socket = await client.get("http://umbel/dashboard/42")
+
+    assert response.status_code == by_socket.status_code == 200
+    # Paths in a file are relative to that file, wherever the process stands.
+    assert (directory / "logs" / "access.jsonl").exists()
+    assert not (elsewhere / "logs").exists()
+
+
+async def test_stock_hypercorn_serves_the_asgi_module(directory: Path) -> None:
+    command = (PYTHON, "-m", "hypercorn", "-c", "hypercorn.toml", "umbel.asgi:app")
+
+    async with started(*command, cwd=directory) as server:
+        response = await page(await server.address("Running on"))
+        status = await server.stop(signal.SIGTERM)
+
+    assert response.status_code == 200
+    assert "server" not in response.headers
+    assert status == 0
+    assert "Traceback" not in server.output
+    assert "log.closed" in (directory / "logs" / "app.jsonl").read_text()
+
+
+async def test_the_example_starts_itself(upstreams: Urls, tmp_path: Path) -> None:
+    env = {"PORT": "0", **{f"{name.upper()}_URL": upstreams[name][0] for name in ("users", "orders", "offers")}}
+
+    async with (
+        started(PYTHON, str(PROJECT / "examples" / "app.py"), cwd=tmp_path, env=env) as server,
+        httpx.AsyncClient() as client,
+    ):
+        url = await server.address("Umbel runs on")
+        composed = await client.get(f"{url}/report/42")
+        plain = await client.get(url)
+        status = await server.stop(signal.SIGINT)
+
+    assert composed.status_code == 200
+    assert composed.headers["umbel-completed"] == "true"
+    assert composed.json()["name"] == "Ada"
+    assert composed.json()["offers"]
+    assert plain.text.startswith("A plain Quart route")
+    assert (status, "Traceback" in server.output) == (0, False)
+
+
+async def test_a_mistake_in_the_configuration_is_told_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "umbel.toml").write_text("[upstreams.users]\nurl = []\n")
+
+    status, output = await ended(*SERVE, cwd=tmp_path)
+
+    assert status == 78
+    assert "umbel.toml:2: upstreams.users.url: " in output
+    assert "Traceback" not in output
+    assert not (tmp_path / "logs").exists()
+
+
+async def test_settings_that_cannot_be_read_are_a_mistake_in_the_configuration(directory: Path) -> None:
+    status, output = await ended(*SERVE, "--hypercorn", "nowhere.toml", cwd=directory)
+
+    assert (status, output) == (78, "nowhere.toml: cannot be read: No such file or directory\n")
+
+
+async def test_records_that_cannot_be_written_are_a_mistake_in_the_configuration(directory: Path) -> None:
+    (directory / "logs").write_text("a file, not a directory")
+
+    status, output = await ended(*SERVE, cwd=directory)
+
+    assert status == 78
+    assert output.startswith("logs.dir: ")
+    assert output.count("\n") == 1
+
+
+async def test_an_address_in_use_is_one_clear_sentence(directory: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        status, output = await ended(*SERVE, "--bind", address, cwd=directory)
+
+    assert status == 1
+    assert output == f"Error: cannot listen on {address}: Address already in use\n"
+
+
+async def test_ctrl_c_while_it_starts_leaves_no_traceback(directory: Path) -> None:
+    """The file is a pipe that nobody writes to, so the start hangs where an operator loses patience."""
+    os.mkfifo(directory / "pipe.toml")
+
+    async with started(*SERVE, "-c", "pipe.toml", cwd=directory, env={"PYTHONUNBUFFERED": "1"}) as server:
+        # It opens the pipe to read; our opening it to write returns when it has.
+        opened = await _opened_by_a_reader(directory / "pipe.toml")
+        status = await server.stop(signal.SIGINT)
+        os.close(opened)
+
+    assert (status, server.output) == (130, "")
+
+
+async def _opened_by_a_reader(path: Path) -> int:
+    import trio
+
+    open_to_write: Callable[[], int] = lambda: os.open(path, os.O_WRONLY)  # noqa: E731 - a name for the type
+    return await trio.to_thread.run_sync(open_to_write, abandon_on_cancel=True)
