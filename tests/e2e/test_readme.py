@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from functools import partial
 from pathlib import Path
 
 import httpx
-import trio
 
 from tests.support.processes import PROJECT
+from tests.support.serving import serving
 from umbel import Umbel
 from umbel.demo.services import SERVICES
 from umbel.demo.upstreams import sample_upstreams
-from umbel.server import hypercorn_config, serve
 
 README = (PROJECT / "README.md").read_text()
 
@@ -29,16 +27,12 @@ def block(language: str) -> str:
 async def test_the_ten_lines_give_the_answer_shown(tmp_path: Path) -> None:
     text = block("toml")
     assert text.count("\n") == 10
-    async with sample_upstreams() as urls, trio.open_nursery() as nursery, httpx.AsyncClient() as client:
+    async with sample_upstreams() as urls:
         for name, service in SERVICES.items():
             text = text.replace(f"http://127.0.0.1:{service.ports[0]}", urls[name][0])
         (tmp_path / "umbel.toml").write_text(text)
-        app = Umbel.from_file(tmp_path / "umbel.toml")
-        stop = trio.Event()
-        run = partial(serve, app, hypercorn_config(bind=["127.0.0.1:0"]), shutdown_trigger=stop.wait)
-        [url] = await nursery.start(run)
-        response = await client.get(f"{url}/dashboard/42")
-        stop.set()
+        async with serving(Umbel.from_file(tmp_path / "umbel.toml")) as port, httpx.AsyncClient() as client:
+            response = await client.get(f"http://127.0.0.1:{port}/dashboard/42")
 
     shown = json.loads(block("console").strip().splitlines()[-1])
     del shown["items"]  # the demo's route asks for more, as the README says

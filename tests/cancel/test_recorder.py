@@ -1,0 +1,55 @@
+"""The recorder cancelled at every checkpoint: whatever was recorded is in the sinks, and nothing is left open."""
+
+from __future__ import annotations
+
+import trio
+from trio.testing import MockClock
+
+from tests.support.checkpoints import for_every_checkpoint
+from tests.support.happenings import call_ended, note, request_ended
+from tests.support.sinks import MemoryLog
+from umbel.events import Event
+
+EVENTS: tuple[Event, ...] = (request_ended(), call_ended(), note(level="error"), request_ended(500), note())
+
+
+async def test_a_cancel_anywhere_loses_no_record_and_leaves_nothing_open(autojump_clock: MockClock) -> None:
+    log: MemoryLog | None = None
+    recorded: list[Event] = []
+
+    async def operation() -> None:
+        nonlocal log
+        log = MemoryLog()
+        recorded.clear()
+        async with log.open(flush_every=0.01) as recorder:
+            for event in EVENTS:
+                recorder.record(event)
+                recorded.append(event)
+                await trio.sleep(0.005)
+
+    def check() -> None:
+        if log is None:
+            return  # cancelled before it began
+        written = [*log.access.events, *log.calls.events, *log.app.events]
+        if recorded:
+            assert len(written) == len(recorded) + 1
+            assert log.app.events[-1] == "log.closed"
+        assert log.access.closed
+        assert log.calls.closed
+        assert log.app.closed
+
+    # One for each event at least, and those of the writer and of the opening beside them.
+    assert await for_every_checkpoint(operation, check) > 3 * len(EVENTS)
+
+
+async def test_a_cancel_at_the_end_does_not_cut_the_drain_short(autojump_clock: MockClock) -> None:
+    log = MemoryLog()
+    log.access.bytes_per_write = 10
+
+    with trio.CancelScope() as scope:
+        async with log.open(flush_every=60) as recorder:
+            for _ in range(5):
+                recorder.record(request_ended())
+            scope.cancel(reason="shutdown")
+
+    assert log.access.events == ["request.end"] * 5

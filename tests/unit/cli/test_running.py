@@ -1,0 +1,66 @@
+"""How a command that serves tells what kept it from running."""
+
+from __future__ import annotations
+
+import errno
+
+import click
+import pytest
+import trio
+from hypercorn.utils import LifespanFailureError
+
+from umbel.cli.running import run
+from umbel.errors import ConfigError, ConfigProblem
+
+
+def fails_with(*errors: BaseException, depth: int = 1) -> None:
+    """Run a program whose tasks fail so, in nurseries as deep."""
+
+    async def fail(error: BaseException) -> None:
+        raise error
+
+    async def main(depth: int = depth) -> None:
+        async with trio.open_nursery() as nursery:
+            if depth > 1:
+                nursery.start_soon(main, depth - 1)
+                return
+            for error in errors:
+                nursery.start_soon(fail, error)
+
+    run(main)
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_an_address_in_use_is_told_in_one_sentence(depth: int) -> None:
+    with pytest.raises(click.ClickException, match=r"^cannot listen on 127\.0\.0\.1:80: Permission denied$"):
+        fails_with(OSError(errno.EACCES, "cannot listen on 127.0.0.1:80: Permission denied"), depth=depth)
+
+
+def test_an_application_that_cannot_start_is_told_in_one_sentence() -> None:
+    with pytest.raises(click.ClickException, match="the database is away"):
+        fails_with(LifespanFailureError("startup", "the database is away"))
+
+
+def test_a_mistake_in_the_configuration_comes_out_as_it_is() -> None:
+    mistake = ConfigError([ConfigProblem("umbel.toml", 1, "routes", "wrong")])
+
+    with pytest.raises(ConfigError) as caught:
+        fails_with(mistake, depth=2)
+
+    assert caught.value is mistake
+
+
+def test_ctrl_c_comes_out_of_its_groups() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fails_with(KeyboardInterrupt(), depth=2)
+
+
+def test_of_several_failures_none_is_hidden() -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        fails_with(ValueError("left"), KeyError("right"))
+
+    assert {type(error) for error in caught.value.exceptions} == {ValueError, KeyError}
+
+
+def test_a_program_that_ends_well_ends_well() -> None:
+    fails_with()
