@@ -1,30 +1,70 @@
 """The schema's small types and the rules that hold between keys of one table.
 
-Used by ``schema.py`` alone. Each rule raises ValueError with a sentence that says what to write instead.
+Used by ``schema.py`` alone, and by ``findings.py`` to tell which keys a broken rule is about. Each rule says what to
+write instead. No message shows a URL or a header's value: they may be secret.
 """
 
 from __future__ import annotations
 
+import datetime
+import ipaddress
+import math
 import re
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 if TYPE_CHECKING:
-    from .schema import Call, Route, Tls
+    from .schema import Call, QueryParam, Route, Tls
 
 CONTEXT_WORDS = frozenset({"path", "query", "headers", "body", "item"})
 """The words of the context that no call can bear."""
 
-_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
-_UPSTREAM_NAME = re.compile(r"[A-Za-z_][\w-]*", re.ASCII)
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_UPSTREAM_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 # RFC 9110 section 5.6.2: a field name is a token.
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _MANAGED = frozenset(
     {"connection", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 )
+# RFC 9110 section 5.5: what a field value never holds.
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+# RFC 3986 section 2: the characters of a URL.
+_URL = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+")
+_HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
+_UNIX_PATH_MAX = 107
+
+
+class Rule(NamedTuple):
+    """A rule between keys that a table breaks."""
+
+    reason: str
+    keys: tuple[str, ...]
+    """The keys it is about, as files spell them; the first is the one to look at."""
+
+
+class BrokenRulesError(ValueError):
+    """What a table's check raises: every rule that it breaks."""
+
+    def __init__(self, rules: tuple[Rule, ...]) -> None:
+        super().__init__("; ".join(rule.reason for rule in rules))
+        self.rules = rules
+
+
+_Table = TypeVar("_Table")
+
+
+def obeys(rules: Callable[[_Table], Iterator[Rule]]) -> Callable[[_Table], _Table]:
+    """A validator that raises ``BrokenRulesError`` if the table breaks any of ``rules``."""
+
+    def check(table: _Table) -> _Table:
+        if broken := tuple(rules(table)):
+            raise BrokenRulesError(broken)
+        return table
+
+    return check
 
 
 def _matching(pattern: re.Pattern[str], what: str) -> Callable[[str], str]:
@@ -36,6 +76,12 @@ def _matching(pattern: re.Pattern[str], what: str) -> Callable[[str], str]:
     return check
 
 
+def _call_name(value: str) -> str:
+    if value in CONTEXT_WORDS:
+        raise ValueError(f'a call cannot be named "{value}": the context uses that word')
+    return value
+
+
 def _field_name(value: str) -> str:
     if _TOKEN.fullmatch(value) is None:
         raise ValueError(f'"{value}" is not a header name')
@@ -44,78 +90,169 @@ def _field_name(value: str) -> str:
     return value.lower()
 
 
+def _field_value(value: str) -> str:
+    if _CONTROL.search(value):
+        raise ValueError("a header holds no line break and no other control character")
+    return value
+
+
 def _base_url(value: str) -> str:
     if value.startswith("unix:"):
-        if not value.removeprefix("unix:").startswith("/"):
-            raise ValueError(f'"{value}" needs an absolute path, such as "unix:/run/users.sock"')
-        return value
+        return _unix_url(value)
     try:
         parts = urlsplit(value)
         port = parts.port
     except ValueError as error:
-        raise ValueError("this is not a URL") from error
+        raise ValueError("this is not a URL; its host or its port is malformed") from error
     if parts.username is not None or parts.password is not None:
-        # The value is not shown: it holds a secret.
         raise ValueError("a URL here holds no credentials; send them as a header, such as authorization")
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f'"{value}" is not an http://, https:// or unix: URL')
-    if parts.query or parts.fragment or port == 0:
-        raise ValueError(f'"{value}" must be a base URL: a host, maybe a port and a path, and no more')
-    return value.rstrip("/")
+        raise ValueError("this is not an http://, https:// or unix: URL")
+    if _URL.fullmatch(value) is None:
+        raise ValueError("this is not a URL; only letters, digits and -._~:/[]!$&'()*+,;=% may stand in one")
+    if _HOST.fullmatch(parts.netloc.removesuffix(f":{port}")) is None:
+        raise ValueError("this is not a URL; its host or its port is malformed")
+    if parts.query or parts.fragment or "?" in value or "#" in value or port == 0:
+        raise ValueError("this must be a base URL: a host, maybe a port and a path, and no more")
+    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
 
 
-Name = Annotated[str, AfterValidator(_matching(_NAME, "a name; names are letters, digits and _, not first a digit"))]
-UpstreamName = Annotated[
-    str,
-    AfterValidator(_matching(_UPSTREAM_NAME, "a name; names are letters, digits, _ and -, first a letter or _")),
-]
+def _unix_url(value: str) -> str:
+    path = value.removeprefix("unix:")
+    if not path.startswith("/") or _CONTROL.search(path):
+        raise ValueError('a unix: URL needs an absolute path, such as "unix:/run/users.sock"')
+    if len(path.encode()) > _UNIX_PATH_MAX:
+        raise ValueError(f"the path of a Unix socket has {_UNIX_PATH_MAX} bytes at most")
+    return value
+
+
+def _route_path(value: str) -> str:
+    if not value.startswith("/"):
+        raise ValueError(f'a path begins with "/", not as "{value}" does')
+    return value
+
+
+def _network(value: str) -> str:
+    try:
+        ipaddress.ip_network(value)
+    except ValueError as error:
+        raise ValueError(f'"{value}" is not an address or a network, such as "10.0.0.0/8"') from error
+    return value
+
+
+def _file_name(value: str) -> str:
+    if value in ("", ".", "..") or "/" in value or _CONTROL.search(value):
+        raise ValueError(f'"{value}" is not the name of a file inside dir')
+    return value
+
+
+def _json(value: Any) -> Any:
+    """A value that JSON can say; a loader's file is nested less deep than Python recurses."""
+    if isinstance(value, dict):
+        for inner in value.values():
+            _json(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _json(inner)
+    elif isinstance(value, datetime.date | datetime.time):
+        raise ValueError("JSON has no dates and times; write it in quotes")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("JSON has neither inf nor nan")
+    elif value is not None and not isinstance(value, str | int | float):
+        raise ValueError("this is no value of JSON")
+    return value
+
+
+def _names(pattern: re.Pattern[str], what: str) -> tuple[AfterValidator, WithJsonSchema]:
+    # The JSON Schema's pattern is for editors; they do not know Python's fullmatch.
+    return (
+        AfterValidator(_matching(pattern, f"a name; names are {what}")),
+        WithJsonSchema({"type": "string", "pattern": f"^{pattern.pattern}$"}),
+    )
+
+
+Name = Annotated[str, *_names(_NAME, "letters, digits and _, not first a digit")]
+CallName = Annotated[Name, AfterValidator(_call_name)]
+UpstreamName = Annotated[str, *_names(_UPSTREAM_NAME, "letters, digits, _ and -, first a letter or _")]
 HeaderName = Annotated[str, AfterValidator(_field_name)]
+HeaderText = Annotated[str, AfterValidator(_field_value)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
+RoutePath = Annotated[str, AfterValidator(_route_path)]
+Network = Annotated[str, AfterValidator(_network)]
+FileName = Annotated[str, AfterValidator(_file_name)]
+JsonValue = Annotated[Any, AfterValidator(_json)]
+JsonScalar = Annotated[str | int | float | bool | None, AfterValidator(_json)]
 Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 Status = Annotated[int, Field(ge=200, le=599)]
 FailureStatus = Annotated[int, Field(ge=400, le=499)]
 
 
-def check_tls(tls: Tls) -> Tls:
+def tls_rules(tls: Tls) -> Iterator[Rule]:
     """A client certificate and its key come together."""
     if (tls.cert is None) != (tls.key is None):
-        raise ValueError("cert and key belong together: give both or neither")
-    return tls
+        given, other = ("key", "cert") if tls.cert is None else ("cert", "key")
+        yield Rule(f"{given} needs {other} beside it: give both or neither", (given, other))
 
 
-def check_call(call: Call) -> Call:
+def query_rules(param: QueryParam) -> Iterator[Rule]:
+    """A default is of its parameter's type, and serves only a parameter that may be missing."""
+    default = param.default
+    if default is None:
+        return
+    if param.required:
+        yield Rule("a required parameter has no default", ("default", "required"))
+    fits = {
+        "str": isinstance(default, str),
+        "bool": isinstance(default, bool),
+        "int": isinstance(default, int) and not isinstance(default, bool),
+        "float": isinstance(default, int | float) and not isinstance(default, bool),
+    }
+    if not fits[param.type]:
+        yield Rule(f'the default of a parameter of type "{param.type}" is of that type too', ("default", "type"))
+
+
+def call_rules(call: Call) -> Iterator[Rule]:
     """The rules between the keys of one call."""
     given = call.model_fields_set
-    if sum((call.json_ is not None, call.form is not None, call.forward_body)) > 1:
-        raise ValueError("json, form and forward_body exclude each other: a call has one body")
+    bodies = [
+        name
+        for name, stands in (
+            ("json", call.json_ is not None),
+            ("form", call.form is not None),
+            ("forward_body", call.forward_body),
+        )
+        if stands
+    ]
+    if len(bodies) > 1:
+        yield Rule("json, form and forward_body exclude each other: a call has one body", (bodies[1], *bodies))
+    if bodies and call.method in ("GET", "HEAD"):
+        yield Rule(f"a {call.method} call has no body; give it another method", ("method", bodies[0]))
     if call.each is None:
-        for key, name in (
+        for field, key in (
             ("as_", "as"),
             ("limit", "limit"),
             ("max_items", "max_items"),
             ("item_default", "item_default"),
         ):
-            if key in given:
-                raise ValueError(f"{name} says something about the items of an each, and this call has no each")
-    if call.default_null and "default" in given:
-        raise ValueError("default and default_null exclude each other")
+            if field in given:
+                yield Rule(f"{key} is about the items of an each, and this call has no each", (key, "each"))
+    default = "default" if "default" in given else "default_null"
+    if call.default_null and default == "default":
+        yield Rule("default and default_null exclude each other", ("default_null", "default"))
     if call.has_default and not call.optional and call.when is None:
-        raise ValueError("a default serves only a call with optional = true or with when")
-    if "item_default" in given and not call.optional:
-        raise ValueError("item_default serves only a call with optional = true: a required each fails with its item")
-    if call.method in ("GET", "HEAD") and (call.json_ is not None or call.form is not None or call.forward_body):
-        raise ValueError(f"a {call.method} call has no body; give it another method")
+        yield Rule("a default serves only a call with optional = true or with when", (default, "optional", "when"))
+    if "item_default" in given and call.each is not None and not call.optional:
+        yield Rule(
+            "item_default serves only a call with optional = true: a required each fails with its item",
+            ("item_default", "optional"),
+        )
     if both := set(call.ok) & set(call.null_on):
-        raise ValueError(f"{min(both)} stands in ok and in null_on; it can mean one thing")
-    return call
+        yield Rule(f"{min(both)} stands in ok and in null_on; it can mean one thing", ("null_on", "ok"))
 
 
-def check_route(route: Route) -> Route:
+def route_rules(route: Route) -> Iterator[Rule]:
     """The rules between the keys of one route."""
-    if not route.path.startswith("/"):
-        raise ValueError(f'path must begin with "/", not "{route.path}"')
-    if (route.combine == "quorum") != (route.quorum is not None):
-        raise ValueError('combine = "quorum" and quorum = k belong together')
-    if word := min(CONTEXT_WORDS & set(route.calls), default=None):
-        raise ValueError(f'a call cannot be named "{word}": the context uses that word')
-    return route
+    if route.combine == "quorum" and route.quorum is None:
+        yield Rule('combine = "quorum" needs quorum = k, the number of successes', ("combine", "quorum"))
+    if route.combine != "quorum" and route.quorum is not None:
+        yield Rule('quorum serves only combine = "quorum"', ("quorum", "combine"))

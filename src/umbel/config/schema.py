@@ -7,21 +7,30 @@ that needs a plan (``composition/plan.py`` checks those).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from .rules import (
     BaseUrl,
+    CallName,
     FailureStatus,
+    FileName,
     HeaderName,
+    HeaderText,
+    JsonScalar,
+    JsonValue,
     Method,
     Name,
+    Network,
+    RoutePath,
     Status,
     UpstreamName,
-    check_call,
-    check_route,
-    check_tls,
+    call_rules,
+    obeys,
+    query_rules,
+    route_rules,
+    tls_rules,
 )
 from .units import Duration, Size
 
@@ -52,7 +61,7 @@ class Tls(Section):
     server_name: str | None = None
     """The name to ask for and to verify, if it is not the URL's host."""
 
-    _checked = model_validator(mode="after")(check_tls)
+    _checked = model_validator(mode="after")(obeys(tls_rules))
 
 
 class Upstream(Section):
@@ -76,7 +85,7 @@ class Upstream(Section):
     """The largest response head."""
     max_fields: Annotated[int, Field(ge=1)] = 100
     """The most header fields of a response."""
-    headers: dict[HeaderName, str] = {}
+    headers: dict[HeaderName, HeaderText] = {}
     """Headers of every call, as templates."""
     params: dict[str, str] = {}
     """Query parameters of every call, as JMESPath expressions."""
@@ -95,10 +104,12 @@ class QueryParam(Section):
 
     type: Literal["str", "int", "float", "bool"] = "str"
     """What its text must parse as; what does not is answered with 400."""
-    default: str | int | float | bool | None = None
+    default: JsonScalar = None
     """The value where the client sends none; without one it is null."""
     required: bool = False
     """Answer 400 where the client sends none."""
+
+    _checked = model_validator(mode="after")(obeys(query_rules))
 
 
 class Call(Section):
@@ -109,7 +120,7 @@ class Call(Section):
     path: str
     """The target as an RFC 6570 template of the forms {name}, {?a,b} and {&a,b}."""
     method: Method | None = None
-    """Default: GET; POST with json, form or forward_body."""
+    """The method of the request. Default: GET; POST with json, form or forward_body."""
     json_: Annotated[str | dict[str, str] | None, Field(alias="json")] = None
     """The JSON body: a JMESPath expression, or a table of them."""
     form: str | dict[str, str] | None = None
@@ -118,7 +129,7 @@ class Call(Section):
     """Names for the templates of this call, each bound to a JMESPath expression."""
     params: dict[str, str] = {}
     """Query parameters, each a JMESPath expression; for names that a template cannot bear."""
-    headers: dict[HeaderName, str] = {}
+    headers: dict[HeaderName, HeaderText] = {}
     """Headers as templates; they add to the upstream's."""
     forward_headers: Annotated[tuple[HeaderName, ...], _AS_TUPLE] = ()
     """Headers of the client that go along."""
@@ -134,7 +145,7 @@ class Call(Section):
     """The largest response body of this call, instead of the upstream's."""
     optional: bool = False
     """Whether the answer may go out without it."""
-    default: Any = None
+    default: JsonValue = None
     """The value where an optional call fails or a call is skipped; its dependants then run."""
     default_null: bool = False
     """A default of null (TOML has no null to write as default)."""
@@ -148,7 +159,7 @@ class Call(Section):
     """Items of an each in flight at once."""
     max_items: Annotated[int, Field(ge=1)] = 100
     """Places of an each; a longer list fails the call with kind too-many."""
-    item_default: Any = None
+    item_default: JsonValue = None
     """What stands at the place of a failed item of an optional each."""
     decode: Literal["json", "text", "none"] = "json"
     """How the body becomes a value; none drains it and gives null."""
@@ -162,7 +173,7 @@ class Call(Section):
     pass_body: bool = False
     """Pass the upstream's own error body on with such a status, instead of a problem document."""
 
-    _checked = model_validator(mode="after")(check_call)
+    _checked = model_validator(mode="after")(obeys(call_rules))
 
     @property
     def has_default(self) -> bool:
@@ -177,13 +188,13 @@ class Answer(Section):
     """A JMESPath expression over the context. Default: an object of call and value."""
     status: Annotated[int, Field(ge=200, le=299)] = 200
     """The status of a composed answer; 204 sends no body."""
-    headers: dict[HeaderName, str] = {}
+    headers: dict[HeaderName, HeaderText] = {}
     """Headers of the answer, as templates."""
     forward_headers: dict[str, Annotated[tuple[HeaderName, ...], _AS_TUPLE]] = {}
     """Response headers passed on, by call."""
     forward_cookies: dict[str, Names] = {}
     """Cookies set by an upstream that are passed on, by call."""
-    cache_control: str = "parts"
+    cache_control: HeaderText = "parts"
     """The Cache-Control of a complete answer; parts: the most restrictive of the calls' own."""
     etag: bool = True
     """Whether a complete answer bears a strong ETag and If-None-Match is answered with 304."""
@@ -192,10 +203,10 @@ class Answer(Section):
 class Route(Section):
     """An inbound method and path bound to a composition."""
 
-    path: str
+    path: RoutePath
     """A werkzeug rule, such as /dashboard/<user_id> or /items/<int:id>."""
     methods: Annotated[tuple[Method, ...] | None, _AS_TUPLE] = None
-    """Default: GET, or POST if the plan uses the body."""
+    """The methods that it answers, HEAD beside GET. Default: GET, or POST if the plan uses the body."""
     query: dict[str, QueryParam] | Names = {}
     """The client's query parameters that this route knows: a table, or a list of names for plain text ones."""
     deadline: Duration = 5.0
@@ -214,12 +225,12 @@ class Route(Section):
     """Which diagnostic headers clients get: all, only Umbel-Completed, or none."""
     krakend_compat: bool = False
     """Also send X-KrakenD-Completed."""
-    calls: Annotated[dict[Name, Call], Field(min_length=1)]
+    calls: Annotated[dict[CallName, Call], Field(min_length=1)]
     """The calls by name; their order is the order of the answer."""
     answer: Answer = Answer()
     """How the outcomes become one answer."""
 
-    _checked = model_validator(mode="after")(check_route)
+    _checked = model_validator(mode="after")(obeys(route_rules))
 
     @property
     def query_params(self) -> dict[str, QueryParam]:
@@ -232,7 +243,7 @@ class Route(Section):
 class Server(Section):
     """The inbound side."""
 
-    trusted_proxies: Names = ()
+    trusted_proxies: Annotated[tuple[Network, ...], _AS_TUPLE] = ()
     """Addresses or networks whose X-Forwarded-* and X-Request-Id are believed."""
     max_body: Size = 16 * 2**20
     """The largest request body of any route."""
@@ -243,7 +254,7 @@ class Server(Section):
 class LogStream(Section):
     """One stream of records."""
 
-    file: str
+    file: FileName
     """The file's name, inside dir."""
 
 

@@ -20,8 +20,8 @@ _BYTES = {
     "MiB": 2**20,
     "GiB": 2**30,
 }
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|m|h|d)")
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)(B|KB|MB|GB|KiB|MiB|GiB)")
+_DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)(us|ms|s|m|h|d)")
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)(B|KB|MB|GB|KiB|MiB|GiB)")
 
 
 def parse_duration(value: object) -> float:
@@ -55,16 +55,38 @@ def parse_size(value: object) -> int:
 
 
 def _shown(value: object) -> str:
-    return f'"{value}"' if isinstance(value, str) else repr(value)
+    if isinstance(value, str):
+        return f'"{value}"'
+    return str(value) if type(value) in (int, float) else "this"
+
+
+def format_duration(seconds: float) -> str:
+    """A duration as people write it, in the largest unit that needs no fraction: ``parse_duration`` gives it back."""
+    micros = round(seconds * 1e6)
+    for unit in ("d", "h", "m", "s", "ms"):
+        size = round(_SECONDS[unit] * 1e6)
+        if micros >= size and micros % size == 0:
+            return f"{micros // size}{unit}"
+    return f"{micros}us"
+
+
+def format_size(count: int) -> str:
+    """A size as people write it, in the largest unit that needs no fraction: ``parse_size`` gives it back."""
+    for unit in ("GiB", "GB", "MiB", "MB", "KiB", "KB"):
+        if count >= _BYTES[unit] and count % _BYTES[unit] == 0:
+            return f"{count // _BYTES[unit]}{unit}"
+    return f"{count}B"
 
 
 Duration = Annotated[
     float,
     BeforeValidator(parse_duration),
-    WithJsonSchema({"type": "string", "pattern": f"^{_DURATION.pattern}$", "examples": ["250ms", "2s"]}),
+    WithJsonSchema(
+        {"type": "string", "title": "duration", "pattern": f"^{_DURATION.pattern}$", "examples": ["250ms", "2s"]}
+    ),
 ]
 Size = Annotated[
     int,
     BeforeValidator(parse_size),
-    WithJsonSchema({"type": "string", "pattern": f"^{_SIZE.pattern}$", "examples": ["64KiB", "10MB"]}),
+    WithJsonSchema({"type": "string", "title": "size", "pattern": f"^{_SIZE.pattern}$", "examples": ["64KiB", "10MB"]}),
 ]

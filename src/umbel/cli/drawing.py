@@ -1,0 +1,97 @@
+"""An explained route as a tree for the terminal, and as a Mermaid flowchart.
+
+Used by ``umbel explain``. Draws what ``explanation.py`` found and decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from .explanation import CallExplained, Limit, RouteExplained
+
+
+def tree(route: RouteExplained) -> str:
+    """The route with its calls, each beneath the call that it waits for last."""
+    return "\n".join(_lines(route))
+
+
+def mermaid(route: RouteExplained) -> str:
+    """The route as a Mermaid flowchart: arrows are waiting, dotted ones are optional."""
+    ids = {call.name: f"c{number}" for number, call in enumerate(route.calls)}
+    lines = ["flowchart LR", f'  request(["{_escaped("|".join(route.methods) + " " + route.path)}"])']
+    for call in route.calls:
+        words = [call.name, f"{call.method} {call.upstream} {call.path}", _weight(call)]
+        lines.append(f'  {ids[call.name]}["{"<br/>".join(map(_escaped, words))}"]')
+    lines.append(f'  answer(["{_escaped("answer: " + route.combine)}"])')
+    for call in route.calls:
+        sources = [ids[name] for name in call.needs] or ["request"]
+        lines += [f"  {source} --> {ids[call.name]}" for source in sources]
+    answering = (call for call in route.calls if call.name in route.answers)
+    lines += [f"  {ids[call.name]} {'-->' if call.required else '-.->'} answer" for call in answering]
+    return "\n".join(lines)
+
+
+def _escaped(text: str) -> str:
+    """Within quotes Mermaid takes only these characters for its own; it writes them as entities."""
+    return "".join(f"#{ord(char)};" if char in '#"<>&`' else char for char in text)
+
+
+def _lines(route: RouteExplained) -> Iterator[str]:
+    yield f"{'|'.join(route.methods)} {route.path}  [{route.place}]"
+    yield f"  limits   {_limits(route.limits)}"
+    for number, param in enumerate(route.query):
+        yield f"  {'query' if number == 0 else '':<8} {param}"
+    yield f"  combine  {route.combine}{_counted(route)}"
+    for rule in route.rules:
+        yield f"  answer   {rule}"
+    yield ""
+    yield "at once"
+    beneath = _beneath(route.calls)
+    yield from _branches(beneath.get("", []), beneath, "")
+    yield ""
+    yield "Limits without a place are defaults."
+
+
+def _weight(call: CallExplained) -> str:
+    return "required" if call.required else "optional"
+
+
+def _counted(route: RouteExplained) -> str:
+    return "" if route.combine == "all" else f" of {', '.join(route.answers)}"
+
+
+def _beneath(calls: Sequence[CallExplained]) -> dict[str, list[CallExplained]]:
+    """Each call's children: those for which it is the deepest, so most likely the last, that they wait for."""
+    by_name = {call.name: call for call in calls}
+    depths: dict[str, int] = {}
+
+    def depth(name: str) -> int:
+        if name not in depths:
+            depths[name] = 1 + max(map(depth, by_name[name].needs), default=0)
+        return depths[name]
+
+    beneath: dict[str, list[CallExplained]] = {}
+    for call in calls:
+        beneath.setdefault(max(call.needs, key=depth, default=""), []).append(call)
+    return beneath
+
+
+def _branches(calls: Sequence[CallExplained], beneath: dict[str, list[CallExplained]], indent: str) -> Iterator[str]:
+    for call in calls:
+        last = call is calls[-1]
+        inner = indent + ("   " if last else "│  ")
+        children = beneath.get(call.name, [])
+        yield f"{indent}{'└─' if last else '├─'} {call.name}: {call.method} {call.upstream} {call.path}  [{call.place}]"
+        stem = inner + ("│  " if children else "   ")
+        if len(call.needs) > 1:
+            yield f"{stem}waits for {' and '.join(call.needs)}"
+        yield f"{stem}{_weight(call)}{''.join(f' · {rule}' for rule in call.rules)}"
+        yield f"{stem}{_limits(call.limits)}"
+        yield f"{stem}{call.upstream}: {_limits(call.upstream_limits)}"
+        if children:
+            yield f"{inner}│ then"
+            yield from _branches(children, beneath, inner)
+
+
+def _limits(limits: Sequence[Limit]) -> str:
+    return " · ".join(f"{one.key} {one.value}{f' [{one.place}]' if one.place else ''}" for one in limits)

@@ -1,0 +1,187 @@
+"""A plan as facts to show: what starts when, and each limit in force with the place that it comes from.
+
+Made for ``umbel explain``, drawn by ``drawing.py``. Values of environment variables are shown as their names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ..composition.dag import CallPlan, Plan
+from ..config.load import Loaded
+from ..config.schema import Call, Config, KeyPath, Section, Upstream
+from ..config.units import format_duration, format_size
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One limit in force: its value as people write it, and where it was written (None: it is the default)."""
+
+    key: str
+    value: str
+    place: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CallExplained:
+    """One call: what it asks, what it waits for, what its failure means, and its limits."""
+
+    name: str
+    place: str
+    upstream: str
+    method: str
+    path: str
+    needs: tuple[str, ...]
+    """The calls whose values it needs; it starts at once where there are none."""
+    required: bool
+    rules: tuple[str, ...]
+    """What else is special about it, each a few words."""
+    limits: tuple[Limit, ...]
+    upstream_limits: tuple[Limit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RouteExplained:
+    """One route and its calls, in the order of the configuration."""
+
+    path: str
+    place: str
+    methods: tuple[str, ...]
+    query: tuple[str, ...]
+    combine: str
+    rules: tuple[str, ...]
+    limits: tuple[Limit, ...]
+    calls: tuple[CallExplained, ...]
+    answers: tuple[str, ...]
+    """The calls that make the answer: all, or those that first and quorum count."""
+
+
+def explain_plan(loaded: Loaded, index: int, plan: Plan) -> RouteExplained:
+    """The facts of the plan of route ``index``."""
+    route, facts = plan.route, _Facts(loaded)
+    at: KeyPath = ("routes", index)
+    return RouteExplained(
+        route.path,
+        loaded.config.where((*at, "path")),
+        plan.methods,
+        tuple(facts.query(route.query_params)),
+        f"quorum of {route.quorum}" if route.combine == "quorum" else route.combine,
+        tuple(facts.answer_rules(plan)),
+        (
+            facts.limit(route, at, "deadline", format_duration),
+            facts.limit(route, at, "max_body", format_size),
+            facts.limit(loaded.config.server, ("server",), "max_body", format_size, key="server.max_body"),
+        ),
+        tuple(facts.call(call, (*at, "calls", call.name), route.deadline) for call in plan.calls),
+        plan.candidates,
+    )
+
+
+class _Facts:
+    """Reads facts off a configuration."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._config: Config = loaded.config
+        self._hide = loaded.hide
+
+    def limit(
+        self, section: Section, at: KeyPath, field: str, written: Callable[[Any], str] = str, *, key: str = ""
+    ) -> Limit:
+        given = field in section.model_fields_set
+        return Limit(
+            key or field, written(getattr(section, field)), self._config.where((*at, field)) if given else None
+        )
+
+    def call(self, plan: CallPlan, at: KeyPath, deadline: float) -> CallExplained:
+        call = plan.config
+        return CallExplained(
+            plan.name,
+            self._config.where(at),
+            call.upstream,
+            plan.recipe.method,
+            self._hide(call.path),
+            plan.needs,
+            not call.optional,
+            tuple(map(self._hide, _call_rules(plan))),
+            tuple(self._call_limits(plan, at, deadline)),
+            tuple(self._upstream_limits(plan.upstream, ("upstreams", call.upstream))),
+        )
+
+    def query(self, params: dict[str, Any]) -> Iterator[str]:
+        for name, param in params.items():
+            default = f", default {_shown(param.default)}" if param.default is not None else ""
+            yield f"{name}: {param.type}{', required' if param.required else self._hide(default)}"
+
+    def answer_rules(self, plan: Plan) -> Iterator[str]:
+        answer = plan.route.answer
+        if answer.shape is not None:
+            yield f"shape {self._hide(answer.shape)}"
+        if answer.status != 200:
+            yield f"status {answer.status}"
+        if plan.route.stream:
+            yield "streamed"
+        if plan.vary:
+            yield f"varies with {', '.join(plan.vary)}"
+        if plan.private:
+            yield "private: no shared cache keeps it"
+
+    def _call_limits(self, plan: CallPlan, at: KeyPath, deadline: float) -> Iterator[Limit]:
+        call, upstream = plan.config, plan.upstream
+        above: KeyPath = ("upstreams", call.upstream)
+        timeout = plan.rules.timeout
+        if timeout is None:
+            yield Limit("timeout", "what the deadline leaves", None)
+        else:
+            limit = self._nearest(call, at, upstream, above, "timeout", format_duration)
+            cut = f", cut by the deadline of {format_duration(deadline)}" if timeout > deadline else ""
+            yield Limit(limit.key, limit.value + cut, limit.place)
+        if call.max_body is not None or upstream.max_body is not None:
+            yield self._nearest(call, at, upstream, above, "max_body", format_size)
+        else:
+            yield Limit("max_body", format_size(plan.rules.max_body or 0), None)
+        if call.each is not None:
+            yield self.limit(call, at, "limit")
+            yield self.limit(call, at, "max_items")
+
+    def _nearest(
+        self, call: Call, at: KeyPath, upstream: Upstream, above: KeyPath, field: str, written: Callable[[Any], str]
+    ) -> Limit:
+        if getattr(call, field) is not None:
+            return self.limit(call, at, field, written)
+        return self.limit(upstream, above, field, written)
+
+    def _upstream_limits(self, upstream: Upstream, at: KeyPath) -> Iterator[Limit]:
+        yield self.limit(upstream, at, "max_concurrency")
+        yield self.limit(upstream, at, "max_queue")
+        yield self.limit(upstream, at, "connect_timeout", format_duration)
+        yield self.limit(upstream, at, "max_head", format_size)
+        yield self.limit(upstream, at, "max_fields")
+
+
+def _call_rules(plan: CallPlan) -> Iterator[str]:
+    call = plan.config
+    if call.each is not None:
+        yield f"each {call.each}, as a {call.as_}"
+    if call.when is not None:
+        yield f"when {call.when}"
+    if call.has_default:
+        yield f"default {_shown(call.default)}"
+    elif call.optional:
+        yield "null where it fails"
+    if "item_default" in call.model_fields_set:
+        yield f"item_default {_shown(call.item_default)}"
+    if call.decode != "json":
+        yield f"decode {call.decode}"
+    for key, statuses in (("ok", call.ok), ("null_on", call.null_on)):
+        if statuses:
+            yield f"{key} {', '.join(map(str, statuses))}"
+    if not call.optional:
+        passed = ", ".join(map(str, sorted(plan.rules.passed)))
+        yield f"passes on {passed or 'no status'}{' with the body' if call.pass_body else ''}"
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

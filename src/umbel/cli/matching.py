@@ -1,0 +1,72 @@
+"""Which route answers a method and a path, decided as the gateway decides it: by its path rules and werkzeug's map.
+
+Used by ``umbel explain``. Asks no upstream and starts nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+from werkzeug.exceptions import MethodNotAllowed, NotFound
+from werkzeug.routing import Map, RequestRedirect, Rule
+
+from ..composition.dag import Plan
+from ..errors import RequestError
+from ..gateway.paths import check_path
+
+PROBES = ("/livez", "/readyz")
+"""The paths that the gateway answers itself where no route does."""
+
+_SIMILAR = 0.4
+_NEAR_MAX = 3
+
+
+class Match(NamedTuple):
+    """The route that answers, and the values of its path parameters."""
+
+    route: int
+    """The place of the route in the configuration."""
+    values: Mapping[str, Any]
+
+
+class NoMatch(NamedTuple):
+    """No route answers: the status that the client gets, why, and the routes that are most like the path."""
+
+    status: int
+    reason: str
+    near: tuple[str, ...] = ()
+
+
+def find(plans: Sequence[Plan], method: str, path: str) -> Match | NoMatch:
+    """The route for a request; ``path`` may bear a query, which does not count."""
+    raw = path.partition("?")[0]
+    try:
+        check_path(raw.encode())
+    except RequestError as error:
+        return NoMatch(error.status, error.detail)
+    rules = [Rule(plan.route.path, endpoint=index, methods=plan.methods) for index, plan in enumerate(plans)]
+    adapter = Map(rules).bind("localhost")
+    try:
+        endpoint, values = adapter.match(unquote(raw), method)
+    except RequestRedirect as error:
+        return NoMatch(error.code, f"the client is sent to {error.new_url.removeprefix('http://localhost')}")
+    except MethodNotAllowed as error:
+        allowed = ", ".join(sorted({*(error.valid_methods or ()), "OPTIONS"}))
+        if method == "OPTIONS":
+            return NoMatch(200, f"answered without any call, with Allow: {allowed}")
+        return NoMatch(405, f"the path is known, the method is not; allowed: {allowed}")
+    except NotFound:
+        if raw in PROBES:
+            return NoMatch(200, "a probe, answered by the gateway itself")
+        return NoMatch(404, "no route has this path", _near(plans, raw))
+    assert isinstance(endpoint, int)
+    return Match(endpoint, values)
+
+
+def _near(plans: Sequence[Plan], path: str) -> tuple[str, ...]:
+    routes = {plan.route.path: f"{'|'.join(plan.methods)} {plan.route.path}" for plan in plans}
+    found = difflib.get_close_matches(path, routes, n=_NEAR_MAX, cutoff=_SIMILAR)
+    return tuple(routes[route] for route in found)

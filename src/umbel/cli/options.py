@@ -1,0 +1,37 @@
+"""Options that several commands share, and how a command loads its configuration.
+
+Used by the command files. Imports nothing but click until a command runs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from ..config.schema import Config
+
+config_option = click.option(
+    "-c",
+    "--config",
+    "file",
+    metavar="FILE",
+    default="umbel.toml",
+    envvar="UMBEL_CONFIG",
+    show_default=True,
+    show_envvar=True,
+    help="The configuration.",
+)
+
+
+def load_config(file: str) -> Config:
+    """The configuration in ``file``, its plans checked too.
+
+    Raises:
+        ConfigError: it cannot be used; the group tells it and exits with 78.
+    """
+    from ..composition import plan
+    from ..config.load import load
+
+    return load(file, checks=(plan.check,))

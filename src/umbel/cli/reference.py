@@ -1,0 +1,178 @@
+"""The reference of the configuration in Markdown: an introduction by hand, and a table per section from the schema.
+
+Printed by ``umbel schema --markdown`` into ``docs/config.md``. Says nothing of a key that the schema does not say.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from ..config.jsonschema import json_schema
+from ..config.schema import Section
+from ..config.sections import all_sections
+
+_INTRODUCTION = """\
+# Configuration: every section and key
+
+<!-- Made by `umbel schema --markdown`; edit the schema or cli/reference.py, then make it again. -->
+
+Umbel reads one TOML file, `umbel.toml` unless `-c FILE` or `UMBEL_CONFIG` says otherwise. `umbel check` tells every
+mistake at once, each as `file:line: key: reason`, and exits with 0 or 78. `umbel explain GET /some/path` shows which
+route answers and which limits are in force. `umbel schema` prints a JSON Schema for editors: save it as
+`umbel.schema.json` and begin the file with `#:schema ./umbel.schema.json`.
+
+```toml
+[upstreams.users]
+urls = ["http://127.0.0.1:9001"]
+
+[[routes]]
+path = "/hello/<user_id>"
+[routes.calls.user]
+upstream = "users"
+path = "/users/{user_id}"
+[routes.answer]
+shape = "{hello: user.name}"
+```
+
+## How values are written
+
+**Units.** A duration is a number and a unit, in quotes: `"250ms"`, `"1.5s"`; the units are `us`, `ms`, `s`, `m`, `h`
+and `d`. A size is the same with `B`, `KB`, `MB`, `GB` (powers of 1000) or `KiB`, `MiB`, `GiB` (powers of 1024). A bare
+number is neither.
+
+**Variables.** `${NAME}` in a text is replaced by the environment variable, and it is a mistake if that is not set.
+`${NAME:-default}` gives the default where it is unset or empty; a default holds no `}`. `$${` stands for the two
+characters `${`. Keys are never replaced, and a text stays a text: `"${N}"` cannot stand where a whole number is
+needed. Messages show a variable's name, never its value.
+
+**Files.** `include = ["routes/*.toml"]` adds the upstreams and the routes of more files, which may include others.
+The globs are relative to the file that they stand in, `**` means any depth, a pattern that matches nothing is a
+mistake, and each file is read once. Routes keep the order in which they are read: the file's own, then those of its
+files by name. `[server]`, `[logs]` and `[defaults.*]` stand in the main file alone. An upstream may be defined once.
+Other paths too are relative to the file that they stand in.
+
+**Defaults.** `[defaults.upstream]` and `[defaults.route]` take any key of an upstream and of a route and hold for
+those of all files. Tables merge key by key, the nearest wins; a list is replaced as a whole.
+
+```toml
+include = ["routes/*.toml"]
+
+[defaults.upstream]
+timeout = "500ms"
+headers = { authorization = "Bearer ${API_KEY}" }
+
+[defaults.route]
+deadline = "${DEADLINE:-800ms}"
+```
+
+## What templates and expressions see
+
+Templates (in `path` and `headers`) and JMESPath expressions (in `shape`, `each`, `when`, `with`, `params`, `json` and
+`form`) read one context:
+
+| name | holds |
+|---|---|
+| `path` | the parameters of the route's path |
+| `query` | the declared query parameters, of their types |
+| `headers` | the request's headers in snake case: `headers.x_tenant` |
+| `body` | the request's body, decoded |
+| `item` | the value at hand, in a call with `each` |
+| a call's name | the value of that call; to name it is to wait for it |
+
+A **template** is an RFC 6570 template of three forms: `{name}`, `{?a,b}` and `{&a,b}`. A bare name in it is short for a
+parameter of the path, a declared query parameter, or a name bound in the call's `with`. In a path, a value that is
+null, empty, `.`, `..`, a list or an object fails the call as `bad-request`; in a query, null drops out.
+
+An **expression** is [JMESPath](https://jmespath.org/specification.html) with two functions more: `zip(a, b)` pairs two
+lists, and `lookup(map, key)` takes a computed key.
+
+## Sections
+"""
+
+
+def reference() -> str:
+    """The whole document."""
+    return _INTRODUCTION + "".join(_sections())
+
+
+def _sections() -> Iterator[str]:
+    schema = json_schema()
+    headers: dict[type[Section], list[str]] = {}
+    for place in all_sections():
+        headers.setdefault(place.model, []).append(place.header)
+    for model, names in headers.items():
+        top = names == [""]
+        title = "The top of the file" if top else ", ".join(f"`{name}`" for name in names)
+        about = "" if top else f"{_text(inspect.getdoc(model) or '')}\n\n"
+        table = schema if top else schema["$defs"][model.__name__]
+        for value in table["properties"].values():
+            if name := value.get("$ref", "").rpartition("/")[2]:  # what the section says of itself serves its key too
+                value.setdefault("description", schema["$defs"][name]["description"])
+        rows = "".join(_row(key, value, key in table.get("required", ())) for key, value in table["properties"].items())
+        yield f"\n### {title}\n\n{about}| key | type | default | meaning |\n|---|---|---|---|\n{rows}"
+
+
+def _row(key: str, schema: dict[str, Any], required: bool) -> str:
+    meaning, _, words = _text(schema.get("description", "")).partition(" Default: ")
+    default = words.removesuffix(".")
+    if required:
+        default = "**required**"
+    elif "default" in schema and not default:
+        default = f"`{_toml(schema['default'])}`"
+    return f"| `{key}` | {_type(schema)} | {default} | {meaning} |\n"
+
+
+def _type(schema: dict[str, Any]) -> str:
+    if "anyOf" in schema:
+        branches = schema["anyOf"]
+        if "enum" in branches[0]:
+            return _words(branches[0]["enum"])
+        return " or ".join(dict.fromkeys(map(_type, branches)))
+    if "enum" in schema:
+        return _words(schema["enum"])
+    if "const" in schema:
+        return f"`{_toml(schema['const'])}`"
+    if "$ref" in schema or "properties" in schema:
+        return "table"
+    if schema.get("title") in ("duration", "size"):
+        return str(schema["title"])
+    kind = schema.get("type")
+    if kind == "array":
+        return f"list of {_plural(_type(schema['items']))}"
+    if kind == "object":
+        inner = schema.get("additionalProperties") or next(iter(schema["patternProperties"].values()))
+        return f"table of {_plural(_type(inner))}"
+    if kind == "integer":
+        return f"whole number{_bounds(schema)}"
+    return {"string": "text", "boolean": "true or false", "number": "number"}.get(str(kind), "any value")
+
+
+def _words(words: list[str]) -> str:
+    return ", ".join(f'`"{word}"`' for word in words)
+
+
+def _bounds(schema: dict[str, Any]) -> str:
+    low, high = schema.get("minimum"), schema.get("maximum")
+    if low is not None and high is not None:
+        return f", {low} to {high}"
+    return f", at least {low}" if low is not None else ""
+
+
+def _plural(name: str) -> str:
+    if name.startswith("whole number"):
+        return name.replace("whole number", "whole numbers", 1)
+    return {"text": "texts", "table": "tables", "list of texts": "lists of texts"}.get(name, name)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_toml(inner)}" for key, inner in value.items()) + " }" if value else "{}"
+    return json.dumps(value)
+
+
+def _text(text: str) -> str:
+    """A docstring as one cell: no line break, and nothing that Markdown would take for its own."""
+    return " ".join(text.split()).replace("|", r"\|").replace("<", "&lt;")

@@ -1,0 +1,88 @@
+"""The configuration's JSON Schema (draft 2020-12), for editors that complete and check TOML (taplo, Even Better TOML).
+
+Printed by ``umbel schema``; the reference is made from it too. It describes files as people write them, variables
+included; the loader judges more than a schema can say.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .merge import DEFAULTS
+from .schema import Config
+from .units import format_duration, format_size
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_VARIABLE = r"\$\{"
+_FORMATS = {"duration": format_duration, "size": format_size}
+_TITLE = "Configuration of Umbel"
+
+
+def json_schema() -> dict[str, Any]:
+    """The schema of one file, the main one or an included one."""
+    raw = Config.model_json_schema(by_alias=True)
+    definitions = {name: _section(table) for name, table in raw["$defs"].items()}
+    top = _section(raw)
+    properties = top["properties"]
+    inherited: dict[str, Any] = {}
+    for name in DEFAULTS:
+        definition = definitions[name.capitalize()]
+        partial = f"{name.capitalize()}Defaults"
+        definitions[partial] = {key: value for key, value in definition.items() if key != "required"}
+        description = f"Keys that every {name} has unless it says otherwise; tables merge key by key."
+        inherited[name] = {"$ref": f"#/$defs/{partial}", "description": description}
+    defaults = {
+        "type": "object",
+        "description": "What every upstream or route inherits.",
+        "additionalProperties": False,
+        "properties": inherited,
+    }
+    return {
+        "$schema": _DIALECT,
+        "title": _TITLE,
+        "description": "One file of a configuration, the main one or an included one.",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {"include": properties.pop("include"), "defaults": defaults, **properties},
+        "$defs": definitions,
+    }
+
+
+def _section(table: dict[str, Any]) -> dict[str, Any]:
+    section = {key: value for key, value in table.items() if key not in ("title", "$defs")}
+    section["properties"] = {key: _key(value) for key, value in table["properties"].items()}
+    return section
+
+
+def _key(schema: dict[str, Any]) -> dict[str, Any]:
+    """One key as people write it: no null, which TOML has not, and the default in the key's own units."""
+    branches = [branch for branch in schema.get("anyOf", ()) if branch != {"type": "null"}]
+    rest = {key: value for key, value in schema.items() if key != "anyOf"}
+    if len(branches) == 1:
+        rest = {key: value for key, value in rest.items() if key != "title"} | branches[0]
+    elif branches:
+        rest["anyOf"] = [_value(branch) for branch in branches]
+    default = rest.pop("default", None)
+    written = _FORMATS.get(rest.get("title", ""), lambda value: value)
+    value = _value(rest)
+    if default is not None and "$ref" not in rest:
+        value["default"] = written(default)
+    return value
+
+
+def _value(schema: dict[str, Any]) -> dict[str, Any]:
+    """One type; a text that must be one of few, or of a pattern, may hold a variable instead."""
+    if schema.get("title") not in _FORMATS:
+        schema = {key: value for key, value in schema.items() if key != "title"}
+    if "pattern" in schema:
+        schema = schema | {"pattern": f"{schema['pattern']}|{_VARIABLE}"}
+    for inner in ("items", "additionalProperties"):
+        if isinstance(schema.get(inner), dict):
+            schema = schema | {inner: _value(schema[inner])}
+    if "patternProperties" in schema:
+        schema = schema | {"additionalProperties": False}
+    if "enum" in schema:
+        words = {"enum": schema["enum"]}
+        rest = {key: value for key, value in schema.items() if key != "enum"}
+        return rest | {"anyOf": [words, {"pattern": _VARIABLE}]}
+    return schema

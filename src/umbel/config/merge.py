@@ -1,0 +1,138 @@
+"""Several files and their defaults become one tree, and every value remembers where it was written.
+
+Used by ``load.py`` between reading and validating. Judges only what it must to put trees together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .schema import Config, KeyPath
+from .sections import keys_of
+from .source import Source
+from .suggest import hint, homes
+
+DEFAULTS = ("upstream", "route")
+"""The tables of ``[defaults]``."""
+
+_SHARED = ("include", "upstreams", "routes")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a value was written: the file, and the path of keys in that file."""
+
+    source: Source
+    path: KeyPath
+
+    @property
+    def line(self) -> int | None:
+        """The line of the key, or of the nearest one above it."""
+        return self.source.line(self.path)
+
+    def __str__(self) -> str:
+        """``file:line``."""
+        line = self.line
+        return self.source.name if line is None else f"{self.source.name}:{line}"
+
+
+Report = Callable[[Origin, str], None]
+
+
+@dataclass(slots=True)
+class Merged:
+    """One tree out of many files. The origin of a value is that of its nearest ancestor with one, and the rest."""
+
+    root: Source
+    data: dict[str, Any] = field(default_factory=dict)
+    defaults: dict[str, Any] = field(default_factory=dict)
+    """``[defaults.upstream]`` and ``[defaults.route]``, as far as they are tables."""
+    _origins: dict[KeyPath, Origin] = field(default_factory=dict)
+
+    def origin(self, path: KeyPath) -> Origin:
+        """Where the value at ``path`` of the merged tree was written."""
+        for end in range(len(path), 0, -1):
+            if known := self._origins.get(path[:end]):
+                return Origin(known.source, known.path + path[end:])
+        return Origin(self.root, path)
+
+    def place(self, path: KeyPath, value: Any, origin: Origin, default: dict[str, Any], name: str) -> Any:
+        """The value to stand at ``path``: ``value`` with what ``[defaults.<name>]`` adds to it."""
+        self._origins[path] = origin
+        if isinstance(value, dict):
+            return self._inherit(path, value, default, ("defaults", name))
+        return value
+
+    def _inherit(self, path: KeyPath, own: dict[str, Any], default: dict[str, Any], at: KeyPath) -> dict[str, Any]:
+        """Tables merge key by key, the nearest wins."""
+        merged = dict(own)
+        for key, value in default.items():
+            if key not in own:
+                merged[key] = value
+                self._origins[*path, key] = Origin(self.root, (*at, key))
+            elif isinstance(own[key], dict) and isinstance(value, dict):
+                merged[key] = self._inherit((*path, key), own[key], value, (*at, key))
+        return merged
+
+
+def merge(sources: Sequence[tuple[Source, dict[str, Any]]], report: Report) -> Merged:
+    """The files' data, the main file's first, as one tree. What does not fit together is reported and left out."""
+    root, main = sources[0]
+    merged = Merged(root, {key: main[key] for key in ("include", "server", "logs") if key in main})
+    merged.data |= {"upstreams": {}, "routes": []}
+    merged.defaults = _defaults(root, main, report)
+    for source, data in sources:
+        _known_keys(source, data, root, report)
+        _add_upstreams(merged, source, data, report)
+        _add_routes(merged, source, data, report)
+    return merged
+
+
+def _defaults(root: Source, data: dict[str, Any], report: Report) -> dict[str, Any]:
+    tables = data.get("defaults", {})
+    if not isinstance(tables, dict):
+        report(Origin(root, ("defaults",)), "needs the tables [defaults.upstream] and [defaults.route]")
+        return {}
+    for key in tables.keys() - set(DEFAULTS):
+        report(Origin(root, ("defaults", key)), f"is not a table of [defaults]{hint(key, DEFAULTS)}")
+    for key in DEFAULTS:
+        if not isinstance(tables.get(key, {}), dict):
+            report(Origin(root, ("defaults", key)), f"needs one table, [defaults.{key}]")
+    return {key: tables[key] for key in DEFAULTS if isinstance(tables.get(key), dict)}
+
+
+def _known_keys(source: Source, data: dict[str, Any], root: Source, report: Report) -> None:
+    known = (*keys_of(Config), "defaults")
+    for key in data:
+        if key not in known:
+            report(Origin(source, (key,)), f"is not a section{hint(key, known) or hint(key, (), homes(key, Config))}")
+        elif source is not root and key not in _SHARED:
+            report(Origin(source, (key,)), f"belongs in the main file, {root.name}: an included one adds to it")
+
+
+def _add_upstreams(merged: Merged, source: Source, data: dict[str, Any], report: Report) -> None:
+    tables = data.get("upstreams", {})
+    if not isinstance(tables, dict):
+        report(Origin(source, ("upstreams",)), "needs a table for each upstream: [upstreams.NAME]")
+        return
+    all_upstreams = merged.data["upstreams"]
+    for name, table in tables.items():
+        origin = Origin(source, ("upstreams", name))
+        if name in all_upstreams:
+            report(origin, f"is already defined at {merged.origin(('upstreams', name))}")
+            continue
+        defaults = merged.defaults.get("upstream", {})
+        all_upstreams[name] = merged.place(("upstreams", name), table, origin, defaults, "upstream")
+
+
+def _add_routes(merged: Merged, source: Source, data: dict[str, Any], report: Report) -> None:
+    tables = data.get("routes", [])
+    if not isinstance(tables, list):
+        report(Origin(source, ("routes",)), "needs a list of tables: write [[routes]], with two brackets")
+        return
+    all_routes = merged.data["routes"]
+    for index, table in enumerate(tables):
+        path, origin = ("routes", len(all_routes)), Origin(source, ("routes", index))
+        all_routes.append(merged.place(path, table, origin, merged.defaults.get("route", {}), "route"))

@@ -1,0 +1,102 @@
+"""Which sections the schema has, and which one stands at a path of keys.
+
+Read by the loader's messages, the JSON Schema and the reference. Knows the shape of the schema only, never a value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from types import UnionType
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
+
+from .schema import Config, KeyPath, Section
+
+# TOML 1.0: what needs no quotes.
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class Place(NamedTuple):
+    """A section where people find it: its header in a file, and its keys."""
+
+    header: str
+    """Such as ``[upstreams.NAME]``; empty for the top of the file."""
+    model: type[Section]
+
+
+@cache
+def all_sections() -> tuple[Place, ...]:
+    """Every section of a configuration in the schema's order, the top of the file first."""
+    return tuple(_walk(Config, (), listed=False))
+
+
+def section_at(root: type[Section], path: KeyPath) -> type[Section] | None:
+    """The section that stands at ``path`` beneath ``root``; None where the schema has a plain value or nothing."""
+    here: list[Any] = [root]
+    for part in path:
+        here = [inner for annotation in here for inner in _step(annotation, part)]
+    return next((annotation for annotation in here if _is_section(annotation)), None)
+
+
+def header(path: KeyPath) -> str:
+    """How a file writes the header of the section at ``path``: ``[[routes]]`` or ``[routes.calls.items]``."""
+    name = ".".join(_key(part) for part in path if isinstance(part, str))
+    return f"[[{name}]]" if path and isinstance(path[-1], int) else f"[{name}]"
+
+
+def dotted(path: KeyPath) -> str:
+    """The path of a key as messages write it: ``routes[2].calls.items.each``."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{_key(part)}" if text else _key(part)
+    return text
+
+
+def _key(part: str) -> str:
+    return part if _BARE_KEY.fullmatch(part) else f'"{part}"'
+
+
+def keys_of(section: type[Section]) -> dict[str, str]:
+    """The keys of a section as files spell them, each with the name of its field."""
+    return {field.alias or name: name for name, field in section.model_fields.items()}
+
+
+def plain_types(annotation: Any) -> Iterator[Any]:
+    """The members of an annotation, with Annotated and unions taken apart."""
+    if get_origin(annotation) is Annotated:
+        yield from plain_types(get_args(annotation)[0])
+    elif get_origin(annotation) in (Union, UnionType):
+        for member in get_args(annotation):
+            yield from plain_types(member)
+    else:
+        yield annotation
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Section)
+
+
+def _step(annotation: Any, part: str | int) -> Iterator[Any]:
+    if _is_section(annotation):
+        name = keys_of(annotation).get(str(part))
+        if name is not None:
+            yield from plain_types(annotation.model_fields[name].annotation)
+    elif get_origin(annotation) is dict and isinstance(part, str):
+        yield from plain_types(get_args(annotation)[1])
+    elif get_origin(annotation) is tuple and isinstance(part, int):
+        yield from plain_types(get_args(annotation)[0])
+
+
+def _walk(section: type[Section], path: tuple[str, ...], *, listed: bool) -> Iterator[Place]:
+    name = ".".join(path)
+    yield Place(("[[" + name + "]]" if listed else f"[{name}]") if path else "", section)
+    for key, field in keys_of(section).items():
+        for annotation in plain_types(section.model_fields[field].annotation):
+            if _is_section(annotation):
+                yield from _walk(annotation, (*path, key), listed=False)
+            elif get_origin(annotation) in (dict, tuple):
+                inside = get_args(annotation)[1 if get_origin(annotation) is dict else 0]
+                for member in filter(_is_section, plain_types(inside)):
+                    named = get_origin(annotation) is dict
+                    yield from _walk(member, (*path, key, "NAME") if named else (*path, key), listed=not named)

@@ -1,0 +1,147 @@
+"""One file of a configuration: read, decoded and parsed, or a plain sentence why not.
+
+Used by ``load.py``. Looks at no key and no value; what stands in a file is judged later.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from .rows import Rows
+from .schema import KeyPath
+
+SIZE_MAX = 16 * 2**20
+"""Bytes of one file: far above any configuration, and below what would exhaust a machine (/dev/zero)."""
+DEPTH_MAX = 100
+"""Levels of nesting: everything that walks a configuration may recurse this far."""
+
+_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
+_NAMESPACE = re.compile(r"^Cannot (?:declare|mutate|redefine)[a-z ]*(\(.*\))(?: twice)?$")
+_NO_VALUE = "there is no value here; texts stand in quotes"
+_HUGE_NUMBER = re.compile(r"[0-9_]{4300,}")
+
+
+class UnreadableError(Exception):
+    """A file that gives no data: the sentence, and the line if one is to blame."""
+
+    def __init__(self, reason: str, line: int | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.line = line
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file that was read: how messages call it, where it is, and what it holds."""
+
+    name: str
+    """As people know it: the path that was given, or one made from it."""
+    path: Path
+    text: str
+    data: dict[str, Any]
+
+    @property
+    def directory(self) -> Path:
+        """What paths in this file are relative to."""
+        return self.path.parent
+
+    @cached_property
+    def rows(self) -> Rows:
+        """The lines of its keys; the first use parses the text once more."""
+        return Rows(self.text)
+
+    def line(self, path: KeyPath) -> int | None:
+        """The line that the key at ``path`` stands on, or the nearest key above it."""
+        return self.rows.line(path) if path else None
+
+
+def read(path: Path, name: str) -> Source:
+    """The file at ``path``, to be called ``name``.
+
+    Raises:
+        UnreadableError: it is not there, may not be read, is too big, is no UTF-8, is no TOML, or is nested too deep.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(SIZE_MAX + 1)
+    except (OSError, ValueError) as error:
+        raise UnreadableError(f"cannot be read: {why(error)}") from error
+    if len(content) > SIZE_MAX:
+        raise UnreadableError(f"is larger than {SIZE_MAX // 2**20}MiB")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UnreadableError("is not UTF-8 text", content.count(b"\n", 0, error.start) + 1) from error
+    return Source(name, path.absolute(), text, _parse(text))
+
+
+def why(error: OSError | ValueError) -> str:
+    """An operating system's refusal, in words."""
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    if isinstance(error, IsADirectoryError):
+        return "it is a directory"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return "no file can have this name"
+
+
+def _parse(text: str) -> dict[str, Any]:
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _syntax(str(error), text) from error
+    except RecursionError as error:
+        raise UnreadableError(f"is nested deeper than {DEPTH_MAX} levels") from error
+    except ValueError as error:  # Python refuses to make an int of more than 4,300 digits
+        match = _HUGE_NUMBER.search(text)
+        line = text.count("\n", 0, match.start()) + 1 if match else None
+        raise UnreadableError("has a number that is too long to be one", line) from error
+    if _deeper_than(DEPTH_MAX, data):
+        raise UnreadableError(f"is nested deeper than {DEPTH_MAX} levels")
+    return data
+
+
+def _syntax(message: str, text: str) -> UnreadableError:
+    place = _PLACE.search(message)
+    words = _plain(_PLACE.sub("", message))
+    if place is None or place[1] is None:
+        words = "the file ends where a value should stand" if words == _NO_VALUE else f"{words}, at the end of the file"
+        return UnreadableError(f"is not TOML: {words}", text.rstrip("\n").count("\n") + 1)
+    return UnreadableError(f"is not TOML: {words}, at column {place[2]}", int(place[1]))
+
+
+def _plain(message: str) -> str:
+    """``tomllib``'s words where they speak of themselves rather than of the file; else as they are."""
+    if message == "Cannot overwrite a value":
+        return "this key stands there already"
+    if match := _NAMESPACE.match(message):
+        key = ".".join(re.findall(r"['\"](.*?)['\"](?:,|\))", match[1]))
+        return f"[{key}] stands there already" if message.endswith("twice") else f"{key} is complete and takes no more"
+    if message == "Invalid value":
+        return _NO_VALUE
+    if message == r"Illegal character '\n'":
+        return "a text is not closed on its line"
+    if message == "Invalid statement":
+        return 'expected "key = value" or a [table]'
+    return message[0].lower() + message[1:]
+
+
+def _deeper_than(limit: int, data: object) -> bool:
+    """Without recursion: a dotted key of 100,000 parts is valid TOML."""
+    level = [data]
+    for _ in range(limit):
+        level = [
+            inner
+            for value in level
+            if isinstance(value, dict | list)
+            for inner in (value.values() if isinstance(value, dict) else value)
+        ]
+        if not level:
+            return False
+    return True

@@ -1,0 +1,102 @@
+"""``${NAME}`` and ``${NAME:-default}`` in the texts of a configuration; ``$${`` stands for ``${``.
+
+Used by ``load.py`` on what ``tomllib`` gave. Keys are left alone. Whatever came from the environment may be secret, so
+this also takes those values out of messages again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .schema import KeyPath
+
+# In this order: the escape, a well-formed variable, and anything else that begins like one.
+_VARIABLE = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}|\$\{")
+_WHOLE_MIN, _WHOLE_MAX = -(2**63), 2**63 - 1
+# A shorter value is as likely a word of the message as the variable's own ("1", "on").
+_HIDDEN_MIN = 4
+
+
+class _Reported:
+    """Stands where a value was that has been complained of already, so that nobody complains again."""
+
+    def __repr__(self) -> str:
+        return "REPORTED"
+
+
+REPORTED = _Reported()
+
+
+def holds_reported(value: object) -> bool:
+    """Whether ``REPORTED`` is ``value`` or stands somewhere in it."""
+    if isinstance(value, dict):
+        return any(map(holds_reported, value.values()))
+    if isinstance(value, list):
+        return any(map(holds_reported, value))
+    return value is REPORTED
+
+
+class Variables:
+    """The environment of one load: replaces variables, and remembers which values must stay out of messages."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._secrets: dict[str, str] = {}
+
+    def replace(self, data: Any, path: KeyPath = ()) -> tuple[Any, list[tuple[KeyPath, str]]]:
+        """``data`` with its variables replaced, and what was wrong with them; each such place holds ``REPORTED``."""
+        problems: list[tuple[KeyPath, str]] = []
+        return self._walk(data, path, problems), problems
+
+    def hide(self, message: str) -> str:
+        """``message`` with the values of variables written as their names."""
+        for value in sorted(self._secrets, key=len, reverse=True):
+            message = message.replace(value, self._secrets[value])
+        return message
+
+    def _walk(self, value: Any, path: KeyPath, problems: list[tuple[KeyPath, str]]) -> Any:
+        if isinstance(value, dict):
+            return {key: self._walk(inner, (*path, key), problems) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [self._walk(inner, (*path, index), problems) for index, inner in enumerate(value)]
+        wrong: list[str] = []
+        if isinstance(value, str):
+            replaced = self._text(value, wrong)
+        else:
+            replaced = value
+            if isinstance(value, int) and not _WHOLE_MIN <= value <= _WHOLE_MAX:
+                wrong.append("a whole number has 64 bits at most")
+        problems.extend((path, reason) for reason in wrong)
+        return REPORTED if wrong else replaced
+
+    def _text(self, text: str, wrong: list[str]) -> str:
+        return "".join(self._pieces(text, wrong)) if "${" in text else text
+
+    def _pieces(self, text: str, wrong: list[str]) -> Iterator[str]:
+        end = 0
+        for match in _VARIABLE.finditer(text):
+            yield text[end : match.start()]
+            end = match.end()
+            name = match["name"]
+            if match[0] == "$${":
+                yield "${"
+            elif name is None:
+                wrong.append(
+                    '"${" begins a variable such as ${NAME} or ${NAME:-default}; write $${ for the two characters'
+                )
+            else:
+                yield self._value(name, match["default"], wrong)
+        yield text[end:]
+
+    def _value(self, name: str, default: str | None, wrong: list[str]) -> str:
+        value = self._environ.get(name)
+        if default is not None and not value:  # as in a shell: unset or empty
+            return default
+        if value is None:
+            wrong.append(f"the environment variable {name} is not set; set it, or write ${{{name}:-default}}")
+            return ""
+        if len(value) >= _HIDDEN_MIN:
+            self._secrets[value] = f"${{{name}}}"
+        return value

@@ -1,0 +1,56 @@
+"""Configurations for tests: written to a directory, loaded, and their mistakes as people see them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from umbel.composition import plan
+from umbel.config.load import load
+from umbel.config.schema import Config
+from umbel.errors import ConfigError
+
+UPSTREAM = '[upstreams.u]\nurls = ["http://h"]\n'
+ROUTE = '[[routes]]\npath = "/r"\n'
+CALL = 'calls.c = { upstream = "u", path = "/" }\n'
+GOOD = UPSTREAM + ROUTE + CALL
+
+
+def write(directory: Path, text: str, files: Mapping[str, str | bytes] | None = None) -> Path:
+    """Write ``umbel.toml``, and other files by their names, into ``directory``."""
+    for name, content in {"umbel.toml": text, **(files or {})}.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return directory / "umbel.toml"
+
+
+def loaded(
+    directory: Path,
+    text: str,
+    files: Mapping[str, str | bytes] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Config:
+    """The configuration of ``text``, whose file messages call ``umbel.toml``."""
+    write(directory, text, files)
+    before = Path.cwd()
+    os.chdir(directory)
+    try:
+        return load("umbel.toml", checks=(plan.check,), environ=environ or {})
+    finally:
+        os.chdir(before)
+
+
+def mistakes(
+    directory: Path,
+    text: str,
+    files: Mapping[str, str | bytes] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> list[str]:
+    """What ``loaded`` says is wrong, line by line; empty if nothing is."""
+    try:
+        loaded(directory, text, files, environ)
+    except ConfigError as error:
+        return str(error).split("\n")
+    return []

@@ -1,0 +1,242 @@
+"""What is wrong with files: those included, those named, those that cannot be read; and secrets in messages."""
+
+from __future__ import annotations
+
+import datetime
+import errno
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tests.support.configs import CALL, GOOD, ROUTE, UPSTREAM, mistakes
+from umbel.config.load import load
+from umbel.config.source import SIZE_MAX
+from umbel.errors import ConfigError
+
+
+def said_of(path: Path | str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(path, environ={})
+    return str(caught.value)
+
+
+def test_the_main_file_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert said_of("umbel.toml") == "umbel.toml: cannot be read: there is no such file"
+
+
+def test_the_main_file_is_a_directory(tmp_path: Path) -> None:
+    assert said_of(tmp_path) == f"{tmp_path}: cannot be read: it is a directory"
+
+
+def test_the_main_file_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert said_of("/dev/zero") == f"/dev/zero: is larger than {SIZE_MAX // 2**20}MiB"
+
+
+def test_a_name_that_no_file_can_have() -> None:
+    assert said_of("a\0b") == r"a\x00b: cannot be read: no file can have this name"
+
+
+def test_a_symbolic_link_to_itself(tmp_path: Path) -> None:
+    link = tmp_path / "umbel.toml"
+    link.symlink_to(link)
+    assert said_of(link).endswith("umbel.toml: cannot be read: too many levels of symbolic links")
+
+
+def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, mode: str = "r") -> None:  # root may read everything, so the mode bits would not do
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert said_of(tmp_path / "umbel.toml").endswith("umbel.toml: cannot be read: permission denied")
+
+
+def test_a_file_that_is_not_utf8(tmp_path: Path) -> None:
+    said = mistakes(tmp_path, 'include = ["a.toml"]\n', {"a.toml": b"# one\n# two \xff\n"})
+    assert said == ["a.toml:2: is not UTF-8 text"]
+
+
+def test_patterns_that_match_nothing(tmp_path: Path) -> None:
+    text = 'include = ["x.toml", "y/*.toml", ".", "a\\u0000*", "d*"]\n'
+    assert mistakes(tmp_path, text, {"dir/x": ""}) == [
+        f"umbel.toml:1: include[{index}]: no file matches this" for index in range(5)
+    ]
+
+
+def test_mistakes_of_many_files_come_in_the_order_of_reading(tmp_path: Path) -> None:
+    files = {"b.toml": "banana = 1\n", "a.toml": "x\n", "c/d.toml": '[[routes]]\npath = "/"\n'}
+    assert mistakes(tmp_path, 'include = ["*.toml", "c/*.toml"]\n[server]\nbanana = 1\n', files) == [
+        "umbel.toml:3: server.banana: is not a key of [server]",
+        "a.toml:1: is not TOML: expected '=' after a key in a key/value pair, at column 2",
+        "b.toml:1: banana: is not a section",
+        "c/d.toml:1: routes[0].calls: is missing",
+    ]
+
+
+def test_an_included_file_holds_no_section_of_the_main_file(tmp_path: Path) -> None:
+    files = {"a.toml": "[server]\n[logs]\n[defaults.route]\n"}
+    assert mistakes(tmp_path, 'include = ["a.toml"]\n', files) == [
+        f"a.toml:{line}: {key}: belongs in the main file, umbel.toml: an included one adds to it"
+        for line, key in ((1, "server"), (2, "logs"), (3, "defaults"))
+    ]
+
+
+def test_an_upstream_stands_in_two_files(tmp_path: Path) -> None:
+    files = {"a.toml": "# again\n" + UPSTREAM}
+    assert mistakes(tmp_path, 'include = ["a.toml"]\n' + GOOD, files) == [
+        "a.toml:2: upstreams.u: is already defined at umbel.toml:2"
+    ]
+
+
+def test_a_route_stands_in_two_files(tmp_path: Path) -> None:
+    files = {"a.toml": ROUTE + CALL}
+    assert mistakes(tmp_path, 'include = ["a.toml"]\n' + GOOD, files) == [
+        "a.toml:2: routes[0].path: GET /r is a route already, at umbel.toml:5"
+    ]
+
+
+def test_a_key_that_two_includes_inherit_is_told_once_at_the_defaults(tmp_path: Path) -> None:
+    files = {"a.toml": ROUTE + CALL, "b.toml": '[[routes]]\npath = "/b"\n' + CALL}
+    text = 'include = ["?.toml"]\n[defaults.route]\nanswer.shape = "nope"\n' + UPSTREAM
+    said = mistakes(tmp_path, text, files)
+    assert len(said) == 1
+    assert said[0].startswith("umbel.toml:3: defaults.route.answer.shape: ")
+
+
+@pytest.fixture(scope="module")
+def pems() -> dict[str, bytes]:
+    authority = trustme.CA()
+    cert, other = authority.issue_cert("localhost"), authority.issue_cert("localhost")
+    return {
+        "ca.pem": authority.cert_pem.bytes(),
+        "cert.pem": b"".join(blob.bytes() for blob in cert.cert_chain_pems),
+        "key.pem": cert.private_key_pem.bytes(),
+        "other.pem": other.private_key_pem.bytes(),
+        "text.pem": b"hello\n",
+    }
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ('ca = "ca.pem", cert = "cert.pem", key = "key.pem"', []),
+        ('ca = "no.pem"', ["ca: the file cannot be read: there is no such file"]),
+        ('ca = "."', ["ca: the file cannot be read: it is a directory"]),
+        ('ca = "text.pem"', ["ca: the file holds no certificate in PEM form"]),
+        ('cert = "cert.pem", key = "other.pem"', ["key: the key does not belong to the certificate in cert"]),
+        ('cert = "cert.pem", key = "text.pem"', ["key: the file holds no key in PEM form, or an encrypted one"]),
+        ('cert = "text.pem", key = "key.pem"', ["cert: the file holds no certificate in PEM form"]),
+        (
+            'ca = "no.pem", cert = "no.pem", key = "no.pem"',
+            [f"{key}: the file cannot be read: there is no such file" for key in ("ca", "cert", "key")],
+        ),
+    ],
+)
+def test_tls_files_are_looked_at(table: str, said: list[str], pems: dict[str, bytes], tmp_path: Path) -> None:
+    text = f'[upstreams.u]\nurls = ["https://h"]\ntls = {{ {table} }}\n'
+    assert mistakes(tmp_path, text, pems) == [f"umbel.toml:3: upstreams.u.tls.{line}" for line in said]
+
+
+def test_an_encrypted_key_is_refused_without_asking_at_the_terminal(tmp_path: Path, pems: dict[str, bytes]) -> None:
+    from cryptography.hazmat.primitives import serialization as pem
+
+    key = pem.load_pem_private_key(pems["key.pem"], None)
+    locked = key.private_bytes(pem.Encoding.PEM, pem.PrivateFormat.PKCS8, pem.BestAvailableEncryption(b"secret"))
+    text = '[upstreams.u]\nurls = ["https://h"]\ntls = { cert = "cert.pem", key = "locked.pem" }\n'
+    assert mistakes(tmp_path, text, pems | {"locked.pem": locked}) == [
+        "umbel.toml:3: upstreams.u.tls.key: the file holds no key in PEM form, or an encrypted one"
+    ]
+
+
+def test_tls_files_of_an_upstream_that_is_wrong_elsewhere_are_looked_at_too(tmp_path: Path) -> None:
+    text = '[upstreams.u]\nurls = []\ntls.ca = "no.pem"\n'
+    assert mistakes(tmp_path, text) == [
+        "umbel.toml:2: upstreams.u.urls: must not be empty",
+        "umbel.toml:3: upstreams.u.tls.ca: the file cannot be read: there is no such file",
+    ]
+
+
+def test_variables_that_are_not_set_or_not_well_formed(tmp_path: Path) -> None:
+    form = '"${" begins a variable such as ${NAME} or ${NAME:-default}; write $${ for the two characters'
+    text = UPSTREAM + 'headers = { a = "${NOPE}", b = "${1}", c = "${", d = "${X" }\ntimeout = "${NOPE}"\n'
+    unset = "the environment variable NOPE is not set; set it, or write ${NOPE:-default}"
+    assert mistakes(tmp_path, text) == [
+        f"umbel.toml:3: upstreams.u.headers.a: {unset}",
+        f"umbel.toml:3: upstreams.u.headers.b: {form}",
+        f"umbel.toml:3: upstreams.u.headers.c: {form}",
+        f"umbel.toml:3: upstreams.u.headers.d: {form}",
+        f"umbel.toml:4: upstreams.u.timeout: {unset}",
+    ]
+
+
+def test_a_variable_that_is_not_set_has_no_further_mistakes(tmp_path: Path) -> None:
+    text = (
+        'include = ["${NOPE}"]\n[upstreams.u]\nurls = ["${NOPE}"]\n' + ROUTE + 'methods = ["${NOPE}"]\n'
+        'calls.c = { upstream = "u", path = "${NOPE}", optional = true, default = [["${NOPE}"]] }\n'
+    )
+    said = mistakes(tmp_path, text)
+    assert [line.split(": ")[1] for line in said] == [
+        "include[0]",
+        "upstreams.u.urls[0]",
+        "routes[0].methods[0]",
+        "routes[0].calls.c.default[0][0]",
+        "routes[0].calls.c.path",
+    ]
+    assert {line.split(": ", 2)[2] for line in said} == {
+        "the environment variable NOPE is not set; set it, or write ${NOPE:-default}"
+    }
+
+
+SECRET = "hunter2-hunter2"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'urls = ["http://user:${S}@h"]',
+        'urls = ["${S}"]',
+        'urls = ["http://h/?key=${S}"]',
+        'urls = ["http://h"]\ntimeout = "${S}"',
+        'urls = ["http://h"]\nmax_body = "${S}"',
+        'urls = ["http://h"]\nmax_queue = "${S}"',
+        'urls = ["http://h"]\nheaders = { x = "{${S}" }',
+        'urls = ["http://h"]\nparams = { x = "${S} !!" }',
+        'urls = ["http://h"]\ntls.ca = "${S}"',
+        'urls = ["http://h"]\n[routes]\npath = "${S}"',
+        'urls = ["http://h"]\n[server]\ntrusted_proxies = ["${S}"]',
+        'urls = ["http://h"]\n[[routes]]\npath = "${S}"\nmethods = ["${S}"]\ncalls.c = { upstream = "u", path = "" }',
+        'urls = ["http://h"]\n[[routes]]\npath = "/<${S}:x>"\ncalls.c = { upstream = "${S}", path = "/{${S}}" }',
+    ],
+)
+def test_no_message_shows_what_came_from_the_environment(text: str, tmp_path: Path) -> None:
+    route = "" if "routes" in text else ROUTE + CALL
+    said = mistakes(tmp_path, f"[upstreams.u]\n{text}\n{route}", environ={"S": SECRET})
+    assert said != []
+    assert "hunter2" not in "\n".join(said)
+
+
+def test_no_message_shows_the_credentials_of_a_url(tmp_path: Path) -> None:
+    urls = ["http://u:hunter2@h", "u:hunter2@h", "ftp://u:hunter2@h", "https://hunter2@h:x", "http://h?key=hunter2"]
+    said = mistakes(tmp_path, f"[upstreams.u]\nurls = {urls}\n")
+    assert len(said) == len(urls)
+    assert "hunter2" not in "\n".join(said)
+
+
+@pytest.mark.parametrize("year", [1971, 2001, 2049])
+def test_a_certificate_that_has_expired(year: int, tmp_path: Path) -> None:
+    end = datetime.datetime(year, 7, 1, tzinfo=datetime.UTC)
+    leaf = trustme.CA().issue_cert("h", not_before=end - datetime.timedelta(days=1), not_after=end)
+    files = {"cert.pem": leaf.cert_chain_pems[0].bytes(), "key.pem": leaf.private_key_pem.bytes()}
+    text = '[upstreams.u]\nurls = ["https://h"]\ntls = { ca = "cert.pem", cert = "cert.pem", key = "key.pem" }\n'
+    said = [
+        f"umbel.toml:3: upstreams.u.tls.{key}: the certificate has expired, on {year}-07-01" for key in ("ca", "cert")
+    ]
+    assert mistakes(tmp_path, text, files) == (said if year < 2026 else [])
+
+
+def test_an_old_certificate_beside_a_good_one_does_no_harm(tmp_path: Path, pems: dict[str, bytes]) -> None:
+    past = datetime.datetime(2001, 1, 1, tzinfo=datetime.UTC)
+    old = trustme.CA().issue_cert("h", not_before=past, not_after=past + datetime.timedelta(days=1))
+    files = {"ca.pem": b"# old\n" + old.cert_chain_pems[0].bytes() + pems["ca.pem"]}
+    assert mistakes(tmp_path, '[upstreams.u]\nurls = ["https://h"]\ntls.ca = "ca.pem"\n', files) == []

@@ -1,0 +1,134 @@
+"""Rules between keys, and rules of plans.
+
+One line of the table per kind of mistake: the text of the file, and exactly what is said of it.
+"""
+
+# ruff: noqa: E501 - golden lines are as long as what people see
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.configs import CALL, ROUTE, UPSTREAM, mistakes
+
+MISTAKES: dict[str, tuple[str, list[str]]] = {
+    "several bodies, and a body of a GET": (
+        UPSTREAM
+        + ROUTE
+        + 'calls.c = { upstream = "u", path = "/", json = "body", form = "body" , forward_body = true, method = "GET" }\n',
+        [
+            "umbel.toml:5: routes[0].calls.c.form: json, form and forward_body exclude each other: a call has one body",
+            "umbel.toml:5: routes[0].calls.c.forward_body: json, form and forward_body exclude each other: a call has one body",
+            "umbel.toml:5: routes[0].calls.c.method: a GET call has no body; give it another method",
+        ],
+    ),
+    "keys of an each without one": (
+        UPSTREAM
+        + ROUTE
+        + 'calls.c = { upstream = "u", path = "/", limit = 2, max_items = 3, as = "map", item_default = 1 }\n',
+        [
+            "umbel.toml:5: routes[0].calls.c.as: as is about the items of an each, and this call has no each",
+            "umbel.toml:5: routes[0].calls.c.item_default: item_default is about the items of an each, and this call has no each",
+            "umbel.toml:5: routes[0].calls.c.limit: limit is about the items of an each, and this call has no each",
+            "umbel.toml:5: routes[0].calls.c.max_items: max_items is about the items of an each, and this call has no each",
+        ],
+    ),
+    "a default that never serves": (
+        UPSTREAM + ROUTE + 'calls.c = { upstream = "u", path = "/", default = 1, default_null = true }\n',
+        [
+            "umbel.toml:5: routes[0].calls.c.default: a default serves only a call with optional = true or with when",
+            "umbel.toml:5: routes[0].calls.c.default_null: default and default_null exclude each other",
+        ],
+    ),
+    "an item_default of a required call": (
+        UPSTREAM + ROUTE + 'calls.c = { upstream = "u", path = "/", each = "query.a", item_default = 1 }\n'
+        'query = ["a"]\n',
+        [
+            "umbel.toml:5: routes[0].calls.c.item_default: item_default serves only a call with optional = true: a required each fails with its item"
+        ],
+    ),
+    "a status that means two things": (
+        UPSTREAM + ROUTE + 'calls.c = { upstream = "u", path = "/", ok = [200, 404], null_on = [404] }\n',
+        ["umbel.toml:5: routes[0].calls.c.null_on: 404 stands in ok and in null_on; it can mean one thing"],
+    ),
+    "a quorum without its number": (
+        UPSTREAM + ROUTE + CALL + 'combine = "quorum"\n',
+        ['umbel.toml:6: routes[0].combine: combine = "quorum" needs quorum = k, the number of successes'],
+    ),
+    "a number without a quorum": (
+        UPSTREAM + ROUTE + CALL + "quorum = 1\n",
+        ['umbel.toml:6: routes[0].quorum: quorum serves only combine = "quorum"'],
+    ),
+    "rules are told beside other mistakes of the same table": (
+        UPSTREAM + ROUTE + "banana = 1\n"
+        "quorum = 2\n"
+        'calls.c = { upstream = "u", path = 5, limit = 2, ok = [200], null_on = [200] }\n',
+        [
+            "umbel.toml:5: routes[0].banana: is not a key of [[routes]]",
+            "umbel.toml:7: routes[0].calls.c.limit: limit is about the items of an each, and this call has no each",
+            "umbel.toml:7: routes[0].calls.c.null_on: 200 stands in ok and in null_on; it can mean one thing",
+            "umbel.toml:7: routes[0].calls.c.path: needs a text, not a whole number",
+        ],
+    ),
+    "a rule about a misspelt key says nothing": (
+        UPSTREAM + ROUTE + 'calls.c = { upstream = "u", path = "/", eech = "body", limit = 2 }\n',
+        ['umbel.toml:5: routes[0].calls.c.eech: is not a key of [routes.calls.c]; did you mean "each"?'],
+    ),
+    "half a client certificate": (
+        UPSTREAM + 'tls.cert = "c.pem"\n',
+        ["umbel.toml:3: upstreams.u.tls.cert: cert needs key beside it: give both or neither"],
+    ),
+    "a route is not blamed for its upstream": (
+        "[upstreams.u]\nurls = []\n" + ROUTE + CALL,
+        ["umbel.toml:2: upstreams.u.urls: must not be empty"],
+    ),
+    "an unknown upstream": (
+        UPSTREAM + ROUTE + 'calls.c = { upstream = "w", path = "/" }\n',
+        ['umbel.toml:5: routes[0].calls.c.upstream: there is no upstream "w"; add [upstreams.w]'],
+    ),
+    "a template that is none": (
+        UPSTREAM + ROUTE + 'calls.c = { upstream = "u", path = "/{a b}" }\n',
+        ['umbel.toml:5: routes[0].calls.c.path: {a b}: "a b" is not a name'],
+    ),
+    "a name that names nothing": (
+        UPSTREAM + ROUTE + 'calls.c = { upstream = "u", path = "/{nope}" }\n',
+        ['umbel.toml:5: routes[0].calls.c.path: "nope" names nothing here'],
+    ),
+    "an expression that is none": (
+        UPSTREAM + ROUTE + CALL + 'answer.shape = "{a: "\n',
+        [
+            "umbel.toml:6: routes[0].answer.shape: not a JMESPath expression: Invalid jmespath expression: Incomplete expression"
+        ],
+    ),
+    "calls that wait for each other": (
+        UPSTREAM + ROUTE + 'calls.a = { upstream = "u", path = "/{b.x}" }\n'
+        'calls.b = { upstream = "u", path = "/{a.x}" }\n',
+        ["umbel.toml:5: routes[0].calls.a: the calls wait for each other: a → b → a"],
+    ),
+    "rules that werkzeug refuses": (
+        UPSTREAM + '[[routes]]\npath = "/<int:a"\n' + CALL + '[[routes]]\npath = "/<foo:a>"\n' + CALL,
+        [
+            "umbel.toml:4: routes[0].path: \"/<int:a\" is not a route: malformed url rule: '/<int:a'",
+            "umbel.toml:7: routes[1].path: \"/<foo:a>\" is not a route: the converter 'foo' does not exist",
+        ],
+    ),
+    "a route that stands twice": (
+        UPSTREAM + ROUTE + CALL + ROUTE + CALL,
+        ["umbel.toml:7: routes[1].path: GET /r is a route already, at umbel.toml:4"],
+    ),
+    "plans are checked beside other mistakes, their places kept": (
+        UPSTREAM + ROUTE + "banana = 1\n" + CALL + ROUTE + CALL + ROUTE + CALL,
+        [
+            "umbel.toml:5: routes[0].banana: is not a key of [[routes]]",
+            "umbel.toml:11: routes[2].path: GET /r is a route already, at umbel.toml:8",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", MISTAKES)
+def test_a_mistake_is_told_in_exactly_these_lines(kind: str, tmp_path: Path) -> None:
+    text, lines = MISTAKES[kind]
+    assert mistakes(tmp_path, text) == lines

@@ -1,0 +1,73 @@
+"""What is wrong with a file as TOML.
+
+One line of the table per kind of mistake: the text of the file, and exactly what is said of it.
+"""
+
+# ruff: noqa: E501 - golden lines are as long as what people see
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.configs import UPSTREAM, mistakes
+
+MISTAKES: dict[str, tuple[str, list[str]]] = {
+    "a value is missing": (
+        "x = \n",
+        ["umbel.toml:1: is not TOML: there is no value here; texts stand in quotes, at column 5"],
+    ),
+    "a string is not closed": (
+        UPSTREAM + '[server]\nmax_body = "1MB\n',
+        ["umbel.toml:4: is not TOML: a text is not closed on its line, at column 16"],
+    ),
+    "a list is not closed": (
+        'include = ["a",\n',
+        ["umbel.toml:1: is not TOML: the file ends where a value should stand"],
+    ),
+    "a statement is none": (
+        "hello\n",
+        ["umbel.toml:1: is not TOML: expected '=' after a key in a key/value pair, at column 6"],
+    ),
+    "a key stands twice": (
+        '[server]\nmax_body = "1MB"\nmax_body = "2MB"\n',
+        ["umbel.toml:3: is not TOML: this key stands there already, at column 17"],
+    ),
+    "a table stands twice": (
+        UPSTREAM + "[upstreams.u]\n",
+        ["umbel.toml:3: is not TOML: [upstreams.u] stands there already, at column 13"],
+    ),
+    "an inline table is extended": (
+        'upstreams.u = { urls = ["http://h"] }\n[upstreams.u.tls]\nca = "x"\n',
+        ["umbel.toml:2: is not TOML: [upstreams.u.tls] stands there already, at column 17"],
+    ),
+    "a control character": (
+        'include = ["a\x00"]\n',
+        ["umbel.toml:1: is not TOML: illegal character '\\x00', at column 14"],
+    ),
+    "a bare carriage return": (
+        "a = 1\rb = 2\n",
+        ["umbel.toml:1: is not TOML: expected newline or end of document after a statement, at column 6"],
+    ),
+    "an unknown escape": (
+        '[upstreams.u]\nurls = ["http:\\h"]\n',
+        ["umbel.toml:2: is not TOML: unescaped '\\' in a string, at column 17"],
+    ),
+    "a number of 5,000 digits": (
+        "[server]\nmax_body = " + "9" * 5000 + "\n",
+        ["umbel.toml:2: has a number that is too long to be one"],
+    ),
+    "a list 5,000 deep and not closed": ("x = " + "[" * 5000, ["umbel.toml: is nested deeper than 100 levels"]),
+    "a list 500 deep": (
+        "x = [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]",
+        ["umbel.toml: is nested deeper than 100 levels"],
+    ),
+    "a key of 2,000 parts": (".".join("a" * 2_000) + " = 1", ["umbel.toml: is nested deeper than 100 levels"]),
+}
+
+
+@pytest.mark.parametrize("kind", MISTAKES)
+def test_a_mistake_is_told_in_exactly_these_lines(kind: str, tmp_path: Path) -> None:
+    text, lines = MISTAKES[kind]
+    assert mistakes(tmp_path, text) == lines

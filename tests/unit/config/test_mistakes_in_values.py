@@ -1,0 +1,224 @@
+"""Values of a wrong type, out of bounds, or not what they should be.
+
+One line of the table per kind of mistake: the text of the file, and exactly what is said of it.
+"""
+
+# ruff: noqa: E501 - golden lines are as long as what people see
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.configs import CALL, ROUTE, UPSTREAM, mistakes
+
+MISTAKES: dict[str, tuple[str, list[str]]] = {
+    "wrong types": (
+        "[upstreams.u]\n"
+        'urls = "http://h"\n'
+        "timeout = 5\n"
+        'max_queue = "5"\n'
+        "max_concurrency = 1.5\n"
+        'headers = ["a"]\n'
+        "params.p = 5\n"
+        'public_only = "yes"\n'
+        'tls = "x"\n'
+        "deadline_header = true\n"
+        "forwarded = 1\n"
+        "max_head = true\n"
+        "keepalive_expiry = 1979-05-27\n",
+        [
+            "umbel.toml:2: upstreams.u.urls: needs a list, not a text; put it in square brackets",
+            'umbel.toml:3: upstreams.u.timeout: 5 is not a duration; write a number and a unit, such as "250ms" or "2s"',
+            "umbel.toml:4: upstreams.u.max_queue: needs a whole number, not a text",
+            "umbel.toml:5: upstreams.u.max_concurrency: needs a whole number, not a number with a point",
+            "umbel.toml:6: upstreams.u.headers: needs a table, not a list",
+            "umbel.toml:7: upstreams.u.params.p: needs a text, not a whole number",
+            "umbel.toml:8: upstreams.u.public_only: needs true or false, not a text",
+            "umbel.toml:9: upstreams.u.tls: needs a table, not a text",
+            "umbel.toml:10: upstreams.u.deadline_header: needs a text or false, not true",
+            "umbel.toml:11: upstreams.u.forwarded: needs true or false, not a whole number",
+            'umbel.toml:12: upstreams.u.max_head: this is not a size; write a number and a unit, such as "64KiB" or "10MB"',
+            'umbel.toml:13: upstreams.u.keepalive_expiry: this is not a duration; write a number and a unit, such as "250ms" or "2s"',
+        ],
+    ),
+    "sections that are no tables": (
+        'upstreams = 5\nroutes = 5\nserver = 5\nlogs = "x"\ndefaults = 1\ninclude = "x"\n',
+        [
+            "umbel.toml:1: upstreams: needs a table for each upstream: [upstreams.NAME]",
+            "umbel.toml:2: routes: needs a list of tables: write [[routes]], with two brackets",
+            "umbel.toml:3: server: needs a table, not a whole number",
+            "umbel.toml:4: logs: needs a table, not a text",
+            "umbel.toml:5: defaults: needs the tables [defaults.upstream] and [defaults.route]",
+            "umbel.toml:6: include: needs a list, not a text; put it in square brackets",
+        ],
+    ),
+    "[routes] for [[routes]]": (
+        '[routes]\npath = "/"\n',
+        ["umbel.toml:1: routes: needs a list of tables: write [[routes]], with two brackets"],
+    ),
+    "[[upstreams.u]] for [upstreams.u]": (
+        '[[upstreams.u]]\nurls = ["http://h"]\n',
+        ["umbel.toml:1: upstreams.u: needs a table, not a list; its header has single brackets"],
+    ),
+    "[[server]] for [server]": (
+        '[[server]]\nmax_body = "1MB"\n',
+        ["umbel.toml:1: server: needs a table, not a list; its header has single brackets"],
+    ),
+    "a route that is no table": ("routes = [5]\n", ["umbel.toml:1: routes[0]: needs a table, not a whole number"]),
+    "durations and sizes": (
+        UPSTREAM + 'timeout = "5"\n'
+        'connect_timeout = "0s"\n'
+        'keepalive_expiry = "-1s"\n'
+        'max_body = "0B"\n'
+        'max_head = "5 MB"\n',
+        [
+            'umbel.toml:3: upstreams.u.timeout: "5" is not a duration; write a number and a unit, such as "250ms" or "2s"',
+            "umbel.toml:4: upstreams.u.connect_timeout: a duration must be above zero",
+            'umbel.toml:5: upstreams.u.keepalive_expiry: "-1s" is not a duration; write a number and a unit, such as "250ms" or "2s"',
+            "umbel.toml:6: upstreams.u.max_body: a size must be above zero",
+            'umbel.toml:7: upstreams.u.max_head: "5 MB" is not a size; write a number and a unit, such as "64KiB" or "10MB"',
+        ],
+    ),
+    "numbers out of bounds": (
+        UPSTREAM + "max_concurrency = 0\n"
+        "max_queue = -1\n" + ROUTE + CALL + "quorum = 0\n"
+        "[routes.answer]\n"
+        "status = 500\n",
+        [
+            "umbel.toml:3: upstreams.u.max_concurrency: must be at least 1",
+            "umbel.toml:4: upstreams.u.max_queue: must be at least 0",
+            "umbel.toml:8: routes[0].quorum: must be at least 1",
+            "umbel.toml:10: routes[0].answer.status: must be at most 299",
+        ],
+    ),
+    "statuses out of bounds": (
+        UPSTREAM
+        + ROUTE
+        + 'calls.c = { upstream = "u", path = "/", ok = [99], null_on = [600], pass_status = [500] }\n',
+        [
+            "umbel.toml:5: routes[0].calls.c.null_on[0]: must be at most 599",
+            "umbel.toml:5: routes[0].calls.c.ok[0]: must be at least 200",
+            "umbel.toml:5: routes[0].calls.c.pass_status[0]: must be at most 499",
+        ],
+    ),
+    "a number of more than 64 bits": (
+        UPSTREAM + "max_queue = 99999999999999999999\n",
+        ["umbel.toml:3: upstreams.u.max_queue: a whole number has 64 bits at most"],
+    ),
+    "words that are none of the few": (
+        UPSTREAM + ROUTE + 'combine = "frist"\nbody = "xml"\nmethods = ["get"]\nexpose = 5\n' + CALL,
+        [
+            'umbel.toml:5: routes[0].combine: needs "all", "first" or "quorum", not "frist"; did you mean "first"?',
+            'umbel.toml:6: routes[0].body: needs "json", "form" or "bytes", not "xml"',
+            'umbel.toml:7: routes[0].methods[0]: needs "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE" or "OPTIONS", not "get"; did you mean "GET"?',
+            'umbel.toml:8: routes[0].expose: needs "full", "completed" or "none", not a whole number',
+        ],
+    ),
+    "URLs that are none": (
+        "[upstreams.u]\n"
+        'urls = ["ftp://h", "h", "http://", "http://a:99999", "http://[::1", "http://a b", "http://a?x=1", "http://a#f", "http://u:secret@a", "user:secret@a", "unix:x", "unix:", "http://a:0", "http://ä", "http://h/{x}", "HTTP://ok/", "http://h\\n"]\n',
+        [
+            "umbel.toml:2: upstreams.u.urls[0]: this is not an http://, https:// or unix: URL",
+            "umbel.toml:2: upstreams.u.urls[1]: this is not an http://, https:// or unix: URL",
+            "umbel.toml:2: upstreams.u.urls[2]: this is not an http://, https:// or unix: URL",
+            "umbel.toml:2: upstreams.u.urls[3]: this is not a URL; its host or its port is malformed",
+            "umbel.toml:2: upstreams.u.urls[4]: this is not a URL; its host or its port is malformed",
+            "umbel.toml:2: upstreams.u.urls[5]: this is not a URL; only letters, digits and -._~:/[]!$&'()*+,;=% may stand in one",
+            "umbel.toml:2: upstreams.u.urls[6]: this must be a base URL: a host, maybe a port and a path, and no more",
+            "umbel.toml:2: upstreams.u.urls[7]: this must be a base URL: a host, maybe a port and a path, and no more",
+            "umbel.toml:2: upstreams.u.urls[8]: a URL here holds no credentials; send them as a header, such as authorization",
+            "umbel.toml:2: upstreams.u.urls[9]: this is not an http://, https:// or unix: URL",
+            'umbel.toml:2: upstreams.u.urls[10]: a unix: URL needs an absolute path, such as "unix:/run/users.sock"',
+            'umbel.toml:2: upstreams.u.urls[11]: a unix: URL needs an absolute path, such as "unix:/run/users.sock"',
+            "umbel.toml:2: upstreams.u.urls[12]: this must be a base URL: a host, maybe a port and a path, and no more",
+            "umbel.toml:2: upstreams.u.urls[13]: this is not a URL; only letters, digits and -._~:/[]!$&'()*+,;=% may stand in one",
+            "umbel.toml:2: upstreams.u.urls[14]: this is not a URL; only letters, digits and -._~:/[]!$&'()*+,;=% may stand in one",
+            "umbel.toml:2: upstreams.u.urls[16]: this is not a URL; only letters, digits and -._~:/[]!$&'()*+,;=% may stand in one",
+        ],
+    ),
+    "no URL": ("[upstreams.u]\nurls = []\n", ["umbel.toml:2: upstreams.u.urls: must not be empty"]),
+    "no call": (UPSTREAM + ROUTE + "calls = {}\n", ["umbel.toml:5: routes[0].calls: must not be empty"]),
+    "headers": (
+        UPSTREAM + 'headers = { "a b" = "x", Host = "x", a = "x\\r\\ny", "Content-Length" = "5" }\n',
+        [
+            'umbel.toml:3: upstreams.u.headers."a b": "a b" is not a header name',
+            'umbel.toml:3: upstreams.u.headers.Content-Length: "Content-Length" belongs to the connection and is written by Umbel itself',
+            'umbel.toml:3: upstreams.u.headers.Host: "Host" belongs to the connection and is written by Umbel itself',
+            "umbel.toml:3: upstreams.u.headers.a: a header holds no line break and no other control character",
+        ],
+    ),
+    "networks": (
+        '[server]\ntrusted_proxies = ["10.0.0.0/33", "x", "10.0.0.1/8"]\n',
+        [
+            'umbel.toml:2: server.trusted_proxies[0]: "10.0.0.0/33" is not an address or a network, such as "10.0.0.0/8"',
+            'umbel.toml:2: server.trusted_proxies[1]: "x" is not an address or a network, such as "10.0.0.0/8"',
+            'umbel.toml:2: server.trusted_proxies[2]: "10.0.0.1/8" is not an address or a network, such as "10.0.0.0/8"',
+        ],
+    ),
+    "a log outside of its directory": (
+        '[logs]\nfile = "x"\naccess.file = "../x"\n',
+        [
+            "umbel.toml:2: logs.file: is not a key of [logs]; it belongs in [logs.access] or [logs.calls] or [logs.app]",
+            'umbel.toml:3: logs.access.file: "../x" is not the name of a file inside dir',
+        ],
+    ),
+    "a date as a default": (
+        UPSTREAM
+        + ROUTE
+        + 'calls.c = { upstream = "u", path = "/", optional = true, default = { a = [1979-05-27] } }\n',
+        ["umbel.toml:5: routes[0].calls.c.default: JSON has no dates and times; write it in quotes"],
+    ),
+    "inf as a default": (
+        UPSTREAM + ROUTE + 'calls.c = { upstream = "u", path = "/", optional = true, default = inf }\n',
+        ["umbel.toml:5: routes[0].calls.c.default: JSON has neither inf nor nan"],
+    ),
+    "defaults of query parameters": (
+        UPSTREAM
+        + ROUTE
+        + CALL
+        + 'query = { a = { type = "int", default = "x" }, b = { type = "bool", default = 1 }, c = { type = "float", default = true }, d = { default = 5 }, e = { default = "x", required = true}, f = { type = "float", default = inf }, g = { type = "float", default = 1} }\n',
+        [
+            'umbel.toml:6: routes[0].query.a.default: the default of a parameter of type "int" is of that type too',
+            'umbel.toml:6: routes[0].query.b.default: the default of a parameter of type "bool" is of that type too',
+            'umbel.toml:6: routes[0].query.c.default: the default of a parameter of type "float" is of that type too',
+            'umbel.toml:6: routes[0].query.d.default: the default of a parameter of type "str" is of that type too',
+            "umbel.toml:6: routes[0].query.e.default: a required parameter has no default",
+            "umbel.toml:6: routes[0].query.f.default: JSON has neither inf nor nan",
+        ],
+    ),
+    "types in query parameters": (
+        UPSTREAM + ROUTE + CALL + "query = { a = 5, b = { type = 5, default = [] } }\n",
+        [
+            "umbel.toml:6: routes[0].query.a: needs a table, not a whole number",
+            "umbel.toml:6: routes[0].query.b.default: needs a text or a whole number or a number or true or false, not a list",
+            'umbel.toml:6: routes[0].query.b.type: needs "str", "int", "float" or "bool", not a whole number',
+        ],
+    ),
+    "a query that is a number": (
+        UPSTREAM + ROUTE + CALL + "query = 5\n",
+        ["umbel.toml:6: routes[0].query: needs a table or a list, not a whole number"],
+    ),
+    "a query list with a number": (
+        UPSTREAM + ROUTE + CALL + 'query = ["a", 5]\n',
+        ["umbel.toml:6: routes[0].query[1]: needs a text, not a whole number"],
+    ),
+    "bodies of wrong types": (
+        UPSTREAM + ROUTE + 'calls.c = { upstream = "u", path = "/", json = 5, form = { a = 5 } }\n',
+        [
+            "umbel.toml:5: routes[0].calls.c.form.a: needs a text, not a whole number",
+            "umbel.toml:5: routes[0].calls.c.json: needs a text or a table, not a whole number",
+        ],
+    ),
+    "a path without a slash": (
+        UPSTREAM + '[[routes]]\npath = "r"\n' + CALL,
+        ['umbel.toml:4: routes[0].path: a path begins with "/", not as "r" does'],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", MISTAKES)
+def test_a_mistake_is_told_in_exactly_these_lines(kind: str, tmp_path: Path) -> None:
+    text, lines = MISTAKES[kind]
+    assert mistakes(tmp_path, text) == lines

@@ -1,0 +1,53 @@
+"""Durations and sizes, both ways."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from umbel.config.units import format_duration, format_size, parse_duration, parse_size
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("250ms", 0.25), ("2s", 2.0), ("1.5s", 1.5), ("10us", 1e-5), ("3m", 180.0), ("2h", 7200.0), ("1d", 86400.0)],
+)
+def test_a_duration_is_read_and_written(text: str, seconds: float) -> None:
+    assert parse_duration(text) == pytest.approx(seconds)
+    assert parse_duration(format_duration(seconds)) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("1B", 1), ("1KB", 1000), ("64KiB", 65536), ("1.5MB", 1_500_000), ("16MiB", 16 * 2**20), ("2GB", 2 * 10**9)],
+)
+def test_a_size_is_read_and_written(text: str, count: int) -> None:
+    assert parse_size(text) == count
+    assert parse_size(format_size(count)) == count
+
+
+@given(st.integers(1, 10**15))
+def test_every_size_comes_back(count: int) -> None:
+    assert parse_size(format_size(count)) == count
+
+
+@given(st.integers(1, 10**12))
+def test_every_duration_of_whole_microseconds_comes_back(micros: int) -> None:
+    assert parse_duration(format_duration(micros / 1e6)) == pytest.approx(micros / 1e6)
+
+
+NO_NUMBER = ["", "5", "s", "B", "1 s", "1 KB", "-1s", "+1B", "1e3s", "1kb", "\u0663s", "1s\n", "9" * 400 + "s"]
+NO_TEXT = [5, 0.5, True, None, [], {}]
+
+
+@pytest.mark.parametrize("value", [*NO_NUMBER, *NO_TEXT, "0s", "0.0ms", "1KB"])
+def test_what_is_no_duration_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match="duration"):
+        parse_duration(value)
+
+
+@pytest.mark.parametrize("value", [*NO_NUMBER, *NO_TEXT, "0B", "0.5B", "1s"])
+def test_what_is_no_size_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match="size"):
+        parse_size(value)
