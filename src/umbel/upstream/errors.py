@@ -160,7 +160,7 @@ def tls_failed(error: BaseException | None, where: str) -> TlsFailed:
     """The error of a TLS connection to ``where`` that ended with ``error`` (None: the peer just left)."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return TlsFailed(f"{where}: {error.verify_message}", proxy_error="tls_certificate_error")
-    if isinstance(error, ssl.SSLError) and error.reason and "_ALERT_" in error.reason:
-        return TlsFailed(f"{where}: TLS alert {error.reason}", proxy_error="tls_alert_received")
-    reason = error.reason if isinstance(error, ssl.SSLError) and error.reason else "the peer left"
-    return TlsFailed(f"{where}: TLS failed: {reason}")
+    reason: str | None = getattr(error, "reason", None)
+    if reason is not None and "_ALERT_" in reason:
+        return TlsFailed(f"{where}: TLS alert {reason}", proxy_error="tls_alert_received")
+    return TlsFailed(f"{where}: TLS failed: {reason or 'the peer left'}")

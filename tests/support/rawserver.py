@@ -1,0 +1,179 @@
+"""A scripted TCP (or TLS, or Unix) upstream: the test says every byte that it answers, and sees every byte that came.
+
+    async with raw_server(handler) as port: ...
+
+``handler`` gets one ``Peer`` for each connection. ``answering(b"HTTP/1.1 200 OK\\r\\n…")`` makes the commonest one.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+Handler = Callable[["Peer"], Awaitable[object]]
+
+
+class Peer:
+    """The upstream's end of one connection. Its socket is closed when the handler returns."""
+
+    def __init__(self, stream: trio.abc.Stream, sock: trio.socket.SocketType, number: int) -> None:
+        self.stream = stream
+        self.socket = sock
+        self.number = number
+        """0 for the server's first connection."""
+        self.buffer = b""
+
+    async def read_head(self) -> bytes:
+        """A request's head with its empty line; empty if the client has closed instead."""
+        while b"\r\n\r\n" not in self.buffer:
+            if not await self._more():
+                return b""
+        head, _, self.buffer = self.buffer.partition(b"\r\n\r\n")
+        return head + b"\r\n\r\n"
+
+    async def read_exactly(self, size: int) -> bytes:
+        """So many bytes, fewer if the client closes before."""
+        while len(self.buffer) < size and await self._more():
+            pass
+        data, self.buffer = self.buffer[:size], self.buffer[size:]
+        return data
+
+    async def read_until(self, end: bytes) -> bytes:
+        """Everything up to and with ``end``."""
+        while end not in self.buffer and await self._more():
+            pass
+        data, found, self.buffer = self.buffer.partition(end)
+        return data + found
+
+    async def read_request(self) -> tuple[bytes, bytes]:
+        """A request's head and body, of Content-Length or chunked (as it stands on the wire)."""
+        head = await self.read_head()
+        fields = head.lower()
+        if b"content-length:" in fields:
+            return head, await self.read_exactly(int(fields.split(b"content-length:")[1].split(b"\r\n")[0]))
+        if b"transfer-encoding: chunked" in fields:
+            return head, await self.read_until(b"0\r\n\r\n")
+        return head, b""
+
+    async def send(self, data: bytes) -> None:
+        await self.stream.send_all(data)
+
+    async def closed(self) -> bool:
+        """Wait for the client to close; True if it sent nothing more before."""
+        quiet = not self.buffer
+        try:
+            while data := await self.stream.receive_some():
+                quiet = quiet and not data
+        except trio.BrokenResourceError:
+            pass
+        return quiet
+
+    def reset(self) -> None:
+        """Close with RST."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
+
+    async def _more(self) -> bool:
+        try:
+            data = await self.stream.receive_some()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return False
+        self.buffer += data
+        return bool(data)
+
+
+class RawServer(int):
+    """The port, with what the server has seen."""
+
+    connections: list[Peer]
+    open: int
+    """Connections whose handler is running."""
+
+
+async def _serve(
+    listener: trio.socket.SocketType, handler: Handler, tls: ssl.SSLContext | None, server: RawServer
+) -> None:
+    async def serve_one(sock: trio.socket.SocketType) -> None:
+        stream: trio.abc.Stream = trio.SocketStream(sock)
+        if tls is not None:
+            stream = trio.SSLStream(stream, tls, server_side=True)
+        peer = Peer(stream, sock, len(server.connections))
+        server.connections.append(peer)
+        server.open += 1
+        try:
+            await handler(peer)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # The client has gone; what that means is asserted at the client.
+        finally:
+            server.open -= 1
+            sock.close()
+
+    async with trio.open_nursery() as nursery:
+        while True:
+            sock, _ = await listener.accept()
+            nursery.start_soon(serve_one, sock)
+
+
+@asynccontextmanager
+async def raw_server(
+    handler: Handler, *, tls: ssl.SSLContext | None = None, uds: str | None = None
+) -> AsyncIterator[RawServer]:
+    """Serve ``handler`` on a free port of 127.0.0.1 (or on the Unix socket ``uds``); the value is the port."""
+    with trio.socket.socket(socket.AF_INET if uds is None else socket.AF_UNIX) as listener:
+        await listener.bind(("127.0.0.1", 0) if uds is None else uds)
+        listener.listen(128)
+        server = RawServer(listener.getsockname()[1] if uds is None else 0)
+        server.connections, server.open = [], 0
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_serve, listener, handler, tls, server)
+            try:
+                yield server
+            finally:
+                nursery.cancel_scope.cancel(reason="the test is over")
+
+
+def answering(*responses: bytes, close: bool = False, reset: bool = False) -> Handler:
+    """Answer each request of each connection with the next response, the last one again and again.
+
+    ``close``: end the connection after each response, with RST if ``reset``.
+    """
+
+    async def handler(peer: Peer) -> None:
+        count = 0
+        while (await peer.read_request())[0]:
+            await peer.send(responses[min(count, len(responses) - 1)])
+            count += 1
+            if reset:
+                peer.reset()
+            if close or reset:
+                return
+
+    return handler
+
+
+def response(body: bytes, *fields: bytes, status: bytes = b"200 OK") -> bytes:
+    """A plain response with Content-Length."""
+    lines = [b"HTTP/1.1 " + status, *fields, b"Content-Length: %d" % len(body)]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+async def silent(peer: Peer) -> None:
+    """Take everything and never answer."""
+    await peer.closed()
+
+
+def open_sockets() -> int:
+    """How many sockets this process has open."""
+    count = 0
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            count += str(entry.readlink()).startswith("socket:")
+        except OSError:
+            continue  # The descriptor of this very listing.
+    return count

@@ -1,0 +1,93 @@
+"""Wires in memory: a pool's connections without sockets, for the virtual clock.
+
+``MemoryDial(handler)`` is a pool's ``dial``; ``handler(server_end)`` runs for each connection in the given nursery.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import ClassVar
+
+import trio
+import trio.testing
+
+from umbel.upstream.origin import Origin
+from umbel.upstream.wire import Wire
+
+ServerEnd = trio.StapledStream[trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream]
+
+
+class MemoryWire:
+    """A wire over trio's memory streams. ``noisy`` makes it look as if the peer had sent something while idle."""
+
+    has_goodbye: ClassVar[bool] = False
+
+    def __init__(self, end: ServerEnd) -> None:
+        self._end = end
+        self.noisy = False
+        self.closed = False
+
+    async def send_all(self, data: bytes) -> None:
+        await self._end.send_all(data)
+
+    async def receive_some(self) -> bytes:
+        return bytes(await self._end.receive_some())
+
+    async def is_quiet(self) -> bool:
+        return not self.noisy
+
+    def close_now(self) -> None:
+        self.closed = True
+        self._end.send_stream.close()
+        self._end.receive_stream.close()
+
+    async def aclose(self) -> None:
+        self.close_now()
+
+
+class MemoryDial:
+    """Makes memory wires, each served by ``handler`` in ``nursery``. ``delay`` seconds of connecting."""
+
+    def __init__(
+        self, nursery: trio.Nursery, handler: Callable[[ServerEnd], Awaitable[object]], *, delay: float = 0.0
+    ) -> None:
+        self._nursery = nursery
+        self._handler = handler
+        self._delay = delay
+        self.wires: list[MemoryWire] = []
+        self.origins: list[Origin] = []
+
+    async def __call__(self, origin: Origin, timeout: float | None) -> Wire:
+        await trio.sleep(self._delay)
+        ours, theirs = trio.testing.memory_stream_pair()
+        wire = MemoryWire(ours)
+        self.wires.append(wire)
+        self.origins.append(origin)
+        self._nursery.start_soon(self._serve, theirs)
+        return wire
+
+    @property
+    def open(self) -> int:
+        return sum(not wire.closed for wire in self.wires)
+
+    async def _serve(self, end: ServerEnd) -> None:
+        try:
+            await self._handler(end)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        finally:
+            await end.aclose()
+
+
+def echo_server(body: bytes = b"ok") -> Callable[[ServerEnd], Awaitable[object]]:
+    """Answer every request that has no body with ``body``."""
+
+    async def handler(end: ServerEnd) -> None:
+        buffer = b""
+        while data := await end.receive_some():
+            buffer += data
+            while b"\r\n\r\n" in buffer:
+                _, _, buffer = buffer.partition(b"\r\n\r\n")
+                await end.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+    return handler

@@ -1,0 +1,410 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+import httpx
+import pytest
+import trio
+import trio.testing
+
+from tests.support.wires import MemoryWire, ServerEnd
+from umbel.errors import UpstreamError
+from umbel.kinds import Kind
+from umbel.upstream.connection import INLINE_MAX, TRANSITIONS, Connection, Event, State, Timeouts
+from umbel.upstream.errors import BadRequest, ConnectionReset, ReadTimedOut, WriteTimedOut
+from umbel.upstream.http1 import Head, Limits
+from umbel.upstream.outgoing import prepare
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+LARGE = b"x" * (INLINE_MAX * 4)
+
+
+@asynccontextmanager
+async def connected() -> AsyncIterator[tuple[Connection, ServerEnd, trio.Nursery]]:
+    async with trio.open_nursery() as nursery:
+        ours, theirs = trio.testing.lockstep_stream_pair()
+        yield Connection(MemoryWire(ours), nursery, "there"), theirs, nursery
+        nursery.cancel_scope.cancel(reason="the test is over")
+
+
+async def start(connection: Connection, method: str = "POST", *, timeouts: Timeouts | None = None, **options) -> Head:
+    request = httpx.Request(method, "http://x/", **options)
+    return await connection.start(prepare(request, b"x"), Limits(), timeouts or Timeouts())
+
+
+async def read_all(connection: Connection) -> bytes:
+    body = connection.take()
+    while not connection.ended:
+        body += await connection.read()
+    await connection.settle()
+    connection.raise_failure()
+    return body
+
+
+async def read_until(end: ServerEnd, mark: bytes) -> bytes:
+    data = b""
+    while mark not in data:
+        piece = await end.receive_some(100_000)
+        assert piece, "the client closed"
+        data += piece
+    return data
+
+
+async def listen(end: ServerEnd) -> None:
+    """Take everything and say nothing."""
+    while await end.receive_some(100_000):
+        pass
+
+
+def play(nursery: trio.Nursery, act: Callable[[], Awaitable[object]]) -> None:
+    async def run() -> None:
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await act()
+
+    nursery.start_soon(run)
+
+
+def test_every_way_through_the_table_ends_in_idle_or_closed() -> None:
+    def walk(state: State, seen: tuple[State, ...]) -> None:
+        assert state not in seen, "a circle that does not pass IDLE"
+        nexts = {event: TRANSITIONS[state, event] for event in Event if (state, event) in TRANSITIONS}
+        assert nexts.pop(Event.CLOSE) is State.CLOSED
+        assert state in (State.IDLE, State.CLOSED) or nexts, "no way on"
+        for following in nexts.values():
+            if following not in (State.IDLE, State.CLOSED):
+                walk(following, (*seen, state))
+
+    walk(State.IDLE, ())
+
+
+def test_only_a_request_sent_and_a_response_that_allows_it_lead_back_to_idle() -> None:
+    back = [key for key, following in TRANSITIONS.items() if following is State.IDLE]
+    assert back == [(State.RECEIVING, Event.END)]
+
+
+def test_nothing_leads_out_of_closed() -> None:
+    assert {key: to for key, to in TRANSITIONS.items() if key[0] is State.CLOSED} == {
+        (State.CLOSED, Event.CLOSE): State.CLOSED
+    }
+
+
+async def test_a_small_request_goes_out_in_one_piece_and_the_connection_serves_again() -> None:
+    async with connected() as (connection, end, nursery):
+        seen: list[bytes] = []
+
+        async def serve() -> None:
+            for _ in range(2):
+                seen.append(await end.receive_some(100_000))
+                await end.send_all(OK)
+
+        play(nursery, serve)
+        for _ in range(2):
+            assert (await start(connection, content=b"body")).status == 200
+            assert await read_all(connection) == b"ok"
+            assert connection.state is State.IDLE
+        assert [each.endswith(b"\r\n\r\nbody") for each in seen] == [True, True]
+        assert connection.served == 2
+
+
+async def test_a_large_body_and_its_answer_cross_and_the_connection_serves_again() -> None:
+    async with connected() as (connection, end, nursery):
+
+        async def serve() -> None:
+            await read_until(end, b"END")
+            await end.send_all(OK)
+
+        play(nursery, serve)
+        await start(connection, content=LARGE + b"END")
+        assert await read_all(connection) == b"ok"
+        assert connection.state is State.IDLE
+
+
+class Numbers(httpx.AsyncByteStream):
+    """A body that notes its own end. (What httpx makes of a bare generator closes itself, but not the generator.)"""
+
+    def __init__(self, count: int, done: list[str]) -> None:
+        self._count = count
+        self._done = done
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            for number in range(self._count):
+                yield b"%d," % number
+                yield b""
+            self._done.append("exhausted")
+        finally:
+            self._done.append("closed")
+
+
+async def test_a_stream_goes_out_in_chunks_and_an_empty_piece_does_not_end_it() -> None:
+    async with connected() as (connection, end, nursery):
+        seen = b""
+
+        async def serve() -> None:
+            nonlocal seen
+            seen = await read_until(end, b"0\r\n\r\n")
+            await end.send_all(OK)
+
+        play(nursery, serve)
+        done: list[str] = []
+        await start(connection, stream=Numbers(3, done))
+        assert await read_all(connection) == b"ok"
+        assert seen.partition(b"\r\n\r\n")[2] == b"2\r\n0,\r\n2\r\n1,\r\n2\r\n2,\r\n0\r\n\r\n"
+        assert connection.state is State.IDLE
+
+
+@pytest.mark.parametrize("length", ["5", "7"])
+async def test_a_stream_that_is_not_as_long_as_it_said_is_our_fault_and_closes(length: str) -> None:
+    async with connected() as (connection, end, nursery):
+        play(nursery, lambda: listen(end))
+        done: list[str] = []
+        with pytest.raises(BadRequest) as caught:
+            await start(connection, stream=Numbers(3, done), headers={"content-length": length})
+        assert caught.value.kind is Kind.BAD_REQUEST
+        assert (connection.state, done[-1]) == (State.CLOSED, "closed")
+
+
+async def test_an_early_answer_stops_the_body_and_the_connection_is_not_used_again() -> None:
+    async with connected() as (connection, end, nursery):
+        done: list[str] = []
+
+        async def serve() -> None:
+            await read_until(end, b"5,\r\n")
+            await end.send_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")
+
+        play(nursery, serve)
+        head = await start(connection, stream=Numbers(10**9, done))
+        assert head.status == 413
+        assert await read_all(connection) == b"no"
+        assert connection.state is State.CLOSED
+        assert done == ["closed"], "the body is closed before the exchange is over"
+
+
+async def test_an_answer_that_comes_while_the_body_still_goes_out_is_read_along_with_it() -> None:
+    """Both ways at once: each piece of the body is answered before the next one is sent."""
+    async with connected() as (connection, end, nursery):
+        heard = trio.Event()
+
+        async def body() -> AsyncIterator[bytes]:
+            yield b"one"
+            await heard.wait()
+            yield b"two"
+
+        async def serve() -> None:
+            await read_until(end, b"one\r\n")
+            await end.send_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nONE\r\n")
+            await read_until(end, b"0\r\n\r\n")
+            await end.send_all(b"3\r\nTWO\r\n0\r\n\r\n")
+
+        play(nursery, serve)
+        await start(connection, content=body())
+        assert connection.state is State.EARLY
+        assert connection.take() or await connection.read() == b"ONE"
+        heard.set()
+        assert await connection.read() == b"TWO"
+        assert connection.state is State.IDLE
+
+
+async def test_what_the_body_raises_reaches_the_caller_bare_and_closes() -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b"one"
+        raise KeyError("mine")
+
+    async with connected() as (connection, end, nursery):
+        play(nursery, lambda: listen(end))
+        with pytest.raises(KeyError, match="mine"):
+            await start(connection, content=body())
+        assert connection.state is State.CLOSED
+
+
+async def test_what_the_body_raises_while_it_is_stopped_is_not_lost() -> None:
+    async def body() -> AsyncIterator[bytes]:
+        try:
+            yield b"one"
+            await trio.sleep_forever()
+        finally:
+            raise KeyError("mine")
+
+    async with connected() as (connection, end, nursery):
+
+        async def serve() -> None:
+            await read_until(end, b"one\r\n")
+            await end.send_all(OK)
+
+        play(nursery, serve)
+        await start(connection, content=body())
+        with pytest.raises(KeyError, match="mine"):
+            await read_all(connection)
+
+
+class _DeafWire(MemoryWire):
+    """All sends but ``heard`` fail; what the peer has said can still be read."""
+
+    heard = 0
+
+    async def send_all(self, data: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        self.heard -= 1
+        if self.heard < 0:
+            raise trio.BrokenResourceError from BrokenPipeError()
+
+
+@pytest.mark.parametrize("content", [b"small", LARGE])
+async def test_a_peer_that_stops_reading_may_have_answered(content: bytes) -> None:
+    async with trio.open_nursery() as nursery:
+        ours, theirs = trio.testing.memory_stream_pair()
+        connection = Connection(_DeafWire(ours), nursery, "there")
+        await theirs.send_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")
+        assert (await start(connection, content=content)).status == 413
+        assert await read_all(connection) == b"no"
+        assert connection.state is State.CLOSED
+
+
+@pytest.mark.parametrize("content", [b"small", LARGE])
+async def test_a_peer_that_stops_reading_and_leaves_is_a_reset_before_a_byte(content: bytes) -> None:
+    async with trio.open_nursery() as nursery:
+        ours, theirs = trio.testing.memory_stream_pair()
+        connection = Connection(_DeafWire(ours), nursery, "there")
+        theirs.send_stream.close()
+        with pytest.raises(ConnectionReset) as caught:
+            await start(connection, content=content)
+        assert (caught.value.untouched, connection.state) == (True, State.CLOSED)
+
+
+async def test_an_endless_body_to_a_peer_that_stops_reading_ends() -> None:
+    async with trio.open_nursery() as nursery:
+        ours, theirs = trio.testing.memory_stream_pair()
+        wire = _DeafWire(ours)
+        wire.heard = 5
+        connection = Connection(wire, nursery, "there")
+        done: list[str] = []
+        with trio.fail_after(5):
+            nursery.start_soon(_answer_later, theirs)
+            await start(connection, stream=Numbers(10**12, done))
+        assert await read_all(connection) == b"ok"
+        assert done == ["closed"]
+
+
+async def _answer_later(theirs: ServerEnd) -> None:
+    for _ in range(10):
+        await trio.lowlevel.checkpoint()
+    await theirs.send_all(OK)
+
+
+async def test_a_peer_that_closes_its_side_after_the_answer_has_answered() -> None:
+    async with connected() as (connection, end, nursery):
+
+        async def serve() -> None:
+            await end.receive_some(100_000)
+            await end.send_all(b"HTTP/1.1 200 OK\r\n\r\nuntil the end")
+            end.send_stream.close()
+
+        play(nursery, serve)
+        await start(connection, "GET")
+        assert await read_all(connection) == b"until the end"
+        assert connection.state is State.CLOSED
+
+
+@pytest.mark.parametrize("fields", [b"Connection: close\r\n", b""])
+async def test_excess_and_close_are_the_last_of_a_connection(fields: bytes) -> None:
+    async with connected() as (connection, end, nursery):
+        excess = b"" if fields else b"x"
+
+        async def serve() -> None:
+            await end.receive_some(100_000)
+            await end.send_all(b"HTTP/1.1 200 OK\r\n" + fields + b"Content-Length: 2\r\n\r\nok" + excess)
+
+        play(nursery, serve)
+        await start(connection, "GET")
+        assert await read_all(connection) == b"ok"
+        assert (connection.state, connection.excess) == (State.CLOSED, bool(excess))
+
+
+async def test_asking_for_close_makes_it_the_last_one() -> None:
+    async with connected() as (connection, end, nursery):
+
+        async def serve() -> None:
+            await end.receive_some(100_000)
+            await end.send_all(OK)
+
+        play(nursery, serve)
+        await start(connection, "GET", headers={"connection": "close"})
+        assert await read_all(connection) == b"ok"
+        assert connection.state is State.CLOSED
+
+
+async def test_the_read_timeout_is_for_each_read(autojump_clock) -> None:
+    async with connected() as (connection, end, nursery):
+
+        async def serve() -> None:
+            await end.receive_some(100_000)
+            for byte in OK[:20]:
+                await trio.sleep(0.9)
+                await end.send_all(bytes([byte]))
+
+        play(nursery, serve)
+        began = trio.current_time()
+        with pytest.raises(ReadTimedOut) as caught:
+            await start(connection, "GET", timeouts=Timeouts(read=1.0))
+        assert trio.current_time() - began == pytest.approx(19.0)
+        assert (caught.value.kind, connection.state) == (Kind.TIMEOUT, State.CLOSED)
+
+
+@pytest.mark.parametrize("content", [b"small", LARGE])
+async def test_the_write_timeout_is_for_each_write(content: bytes, autojump_clock) -> None:
+    async with connected() as (connection, _, _):
+        with pytest.raises(WriteTimedOut) as caught:
+            await start(connection, content=content, timeouts=Timeouts(write=2.0))
+        assert trio.current_time() == pytest.approx(2.0)
+        assert (caught.value.kind, connection.state) == (Kind.TIMEOUT, State.CLOSED)
+
+
+async def test_cancelled_it_is_closed_at_once_and_the_body_is_closed_before_the_cancel_goes_on(autojump_clock) -> None:
+    async with connected() as (connection, end, nursery):
+        play(nursery, lambda: listen(end))
+        done: list[str] = []
+
+        async def body() -> AsyncIterator[bytes]:
+            try:
+                yield b"one"
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(0.5)
+                done.append("closed")
+
+        with trio.move_on_after(1) as scope:
+            await start(connection, content=body())
+        assert scope.cancelled_caught
+        assert (connection.state, done, trio.current_time()) == (State.CLOSED, ["closed"], 1.5)
+
+
+async def test_a_body_that_will_not_end_does_not_hold_a_cancel_for_ever(autojump_clock) -> None:
+    async with connected() as (connection, end, nursery):
+        play(nursery, lambda: listen(end))
+
+        async def body() -> AsyncIterator[bytes]:
+            try:
+                yield b"one"
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(100)
+
+        with trio.move_on_after(1):
+            await start(connection, content=body())
+        assert trio.current_time() == pytest.approx(2.0)
+
+
+async def test_closed_by_its_pool_while_in_use_is_a_reset() -> None:
+    async with connected() as (connection, end, nursery):
+
+        async def close_later() -> None:
+            await end.receive_some(100_000)
+            connection.close_now()
+
+        nursery.start_soon(close_later)
+        with pytest.raises(UpstreamError) as caught:
+            await start(connection, "GET")
+        assert caught.value.kind is Kind.RESET

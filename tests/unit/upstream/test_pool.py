@@ -1,0 +1,347 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+import trio
+import trio.testing
+
+from tests.support.wires import MemoryDial, ServerEnd, echo_server
+from umbel.errors import NotRunningError
+from umbel.kinds import Kind
+from umbel.upstream.errors import BadRequest, ConnectionReset, Overflow
+from umbel.upstream.origin import Origin
+from umbel.upstream.pool import Pool
+
+
+def get(host: str = "x", method: str = "GET", **options) -> httpx.Request:
+    return httpx.Request(method, f"http://{host}/", **options)
+
+
+async def fetch(pool: Pool, request: httpx.Request | None = None) -> bytes:
+    response = await pool.handle_async_request(request or get())
+    return await response.aread()
+
+
+async def test_one_connection_serves_one_request_after_another(nursery: trio.Nursery) -> None:
+    dial = MemoryDial(nursery, echo_server())
+    async with Pool(dial=dial) as pool:
+        for _ in range(5):
+            assert await fetch(pool) == b"ok"
+        statistics = pool.statistics()
+    assert (len(dial.wires), statistics.opened, statistics.reused, statistics.idle) == (1, 1, 4, 1)
+    assert dial.open == 0
+
+
+async def test_a_connection_serves_its_origin_alone(nursery: trio.Nursery) -> None:
+    dial = MemoryDial(nursery, echo_server())
+    async with Pool(dial=dial) as pool:
+        for url in ("http://x/", "http://x:81/", "https://x/", "http://y/", "http://x:80/"):
+            await fetch(pool, httpx.Request("GET", url))
+        await fetch(pool, httpx.Request("GET", "https://x/", extensions={"sni_hostname": "z"}))
+    assert dial.origins == [
+        Origin("http", "x", 80),
+        Origin("http", "x", 81),
+        Origin("https", "x", 443),
+        Origin("http", "y", 80),
+        Origin("https", "x", 443, sni="z"),
+    ]
+
+
+async def test_the_connection_used_last_is_used_next(nursery: trio.Nursery) -> None:
+    dial = MemoryDial(nursery, echo_server())
+    async with Pool(dial=dial) as pool:
+        first = await pool.handle_async_request(get(method="GET", headers={"x": "1"}))
+        async with trio.open_nursery() as both:
+            both.start_soon(fetch, pool)
+            both.start_soon(fetch, pool)
+        assert first.status_code == 200
+        assert pool.statistics().idle == 2
+        for _ in range(3):
+            await fetch(pool)
+        assert pool.statistics().idle == 2
+    assert len(dial.wires) == 2
+
+
+async def test_an_idle_connection_is_closed_when_it_expires_and_not_before(
+    nursery: trio.Nursery, autojump_clock
+) -> None:
+    dial = MemoryDial(nursery, echo_server())
+    async with Pool(dial=dial, keepalive_expiry=10) as pool:
+        await fetch(pool, get("x"))
+        await trio.sleep(4)
+        await fetch(pool, get("y"))
+        await trio.sleep(5.999)
+        assert (pool.statistics().idle, dial.open) == (2, 2)
+        await trio.sleep(0.002)
+        assert (pool.statistics().idle, dial.open) == (1, 1)
+        await trio.sleep(4)
+        assert (pool.statistics().idle, dial.open) == (0, 0)
+        await fetch(pool, get("x"))
+        await trio.sleep(10.001)
+        assert dial.open == 0
+
+
+async def test_use_renews_the_expiry(nursery: trio.Nursery, autojump_clock) -> None:
+    dial = MemoryDial(nursery, echo_server())
+    async with Pool(dial=dial, keepalive_expiry=10) as pool:
+        for _ in range(5):
+            await fetch(pool)
+            await trio.sleep(8)
+        assert len(dial.wires) == 1
+
+
+async def test_an_idle_connection_that_is_not_quiet_is_thrown_away(nursery: trio.Nursery) -> None:
+    dial = MemoryDial(nursery, echo_server())
+    async with Pool(dial=dial) as pool:
+        await fetch(pool)
+        dial.wires[0].noisy = True
+        assert await fetch(pool, get(method="POST")) == b"ok"
+        assert pool.statistics().stale == 1
+    assert [wire.closed for wire in dial.wires] == [True, True]
+    assert len(dial.wires) == 2
+
+
+async def test_too_many_idle_connections_close_the_oldest(nursery: trio.Nursery) -> None:
+    dial = MemoryDial(nursery, echo_server())
+    async with Pool(dial=dial, max_idle=2) as pool:
+        for host in ("a", "b", "c"):
+            await fetch(pool, get(host))
+        assert [wire.closed for wire in dial.wires] == [True, False, False]
+        assert pool.statistics().idle == 2
+
+
+async def test_idle_connections_of_others_make_room_at_the_limit(nursery: trio.Nursery) -> None:
+    dial = MemoryDial(nursery, echo_server())
+    async with Pool(dial=dial, max_connections=2) as pool:
+        for host in ("a", "b", "c", "d"):
+            await fetch(pool, get(host))
+            assert dial.open <= 2
+        assert [wire.closed for wire in dial.wires] == [True, True, False, False]
+
+
+async def hang(end: ServerEnd) -> None:
+    while await end.receive_some():
+        pass
+
+
+async def test_at_the_limit_requests_wait_and_a_full_queue_overflows(nursery: trio.Nursery, autojump_clock) -> None:
+    dial = MemoryDial(nursery, hang)
+    async with Pool(dial=dial, max_connections=1, max_waiting=1) as pool, trio.open_nursery() as inner:
+        inner.start_soon(fetch, pool)
+        await trio.testing.wait_all_tasks_blocked()
+        inner.start_soon(fetch, pool)
+        await trio.testing.wait_all_tasks_blocked()
+        slots = pool.statistics().slots
+        assert slots is not None
+        assert (slots.in_use, slots.waiting) == (1, 1)
+        with pytest.raises(Overflow):
+            await fetch(pool)
+        inner.cancel_scope.cancel(reason="enough")
+    slots = pool.statistics().slots
+    assert slots is not None
+    assert (slots.in_use, slots.waiting, slots.overflowed) == (0, 0, 1)
+
+
+async def test_the_pool_timeout_of_httpx_ends_the_wait(nursery: trio.Nursery, autojump_clock) -> None:
+    dial = MemoryDial(nursery, hang)
+    async with Pool(dial=dial, max_connections=1) as pool, trio.open_nursery() as inner:
+        inner.start_soon(fetch, pool)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(httpx.PoolTimeout) as caught:
+            await fetch(pool, get(extensions={"timeout": {"pool": 3.0}}))
+        assert trio.current_time() == pytest.approx(3.0)
+        assert caught.value.kind is Kind.OVERFLOW
+        inner.cancel_scope.cancel(reason="enough")
+
+
+def dies_on_reuse(served: list[bytes]):
+    """Answers the first request of a connection, and closes on the second without a byte."""
+
+    async def handler(end: ServerEnd) -> None:
+        head = await end.receive_some()
+        served.append(head)
+        await end.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        await end.receive_some()
+        await end.aclose()
+
+    return handler
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("GET", {}),
+        ("HEAD", {}),
+        ("OPTIONS", {}),
+        ("PUT", {"content": b"x"}),
+        ("DELETE", {}),
+        ("POST", {"content": b"x", "headers": {"Idempotency-Key": "1"}}),
+    ],
+)
+async def test_a_kept_connection_that_died_is_replaced_for_what_may_be_repeated(
+    method: str, options: dict, nursery: trio.Nursery
+) -> None:
+    served: list[bytes] = []
+    dial = MemoryDial(nursery, dies_on_reuse(served))
+    async with Pool(dial=dial) as pool:
+        await fetch(pool)
+        response = await pool.handle_async_request(get(method=method, **options))
+        assert response.status_code == 200
+        await response.aclose()
+        assert (pool.statistics().replaced, len(dial.wires), len(served)) == (1, 2, 2)
+
+
+async def body() -> AsyncIterator[bytes]:
+    yield b"x"
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("POST", {"content": b"x"}), ("PATCH", {"content": b"x"}), ("PUT", {"content": body()})],
+)
+async def test_it_is_never_replaced_for_what_may_not(method: str, options: dict, nursery: trio.Nursery) -> None:
+    served: list[bytes] = []
+    dial = MemoryDial(nursery, dies_on_reuse(served))
+    async with Pool(dial=dial) as pool:
+        await fetch(pool)
+        with pytest.raises(ConnectionReset):
+            await fetch(pool, get(method=method, **options))
+        assert (pool.statistics().replaced, len(dial.wires), pool.statistics().active) == (0, 1, 0)
+
+
+async def test_a_new_connection_that_dies_is_not_replaced(nursery: trio.Nursery) -> None:
+    async def die(end: ServerEnd) -> None:
+        await end.receive_some()
+
+    dial = MemoryDial(nursery, die)
+    async with Pool(dial=dial) as pool:
+        with pytest.raises(ConnectionReset):
+            await fetch(pool)
+    assert len(dial.wires) == 1
+
+
+async def test_a_kept_connection_that_dies_after_a_byte_is_not_replaced(nursery: trio.Nursery) -> None:
+    async def die(end: ServerEnd) -> None:
+        await end.receive_some()
+        await end.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        await end.receive_some()
+        await end.send_all(b"H")
+
+    dial = MemoryDial(nursery, die)
+    async with Pool(dial=dial) as pool:
+        await fetch(pool)
+        with pytest.raises(httpx.RemoteProtocolError):
+            await fetch(pool)
+    assert len(dial.wires) == 1
+
+
+async def test_a_request_that_cannot_be_written_takes_no_connection(nursery: trio.Nursery) -> None:
+    dial = MemoryDial(nursery, echo_server())
+    async with Pool(dial=dial) as pool:
+        with pytest.raises(BadRequest):
+            await fetch(pool, get(extensions={"target": b"/a b"}))
+        statistics = pool.statistics()
+    assert (dial.wires, statistics.active, statistics.slots and statistics.slots.in_use) == ([], 0, 0)
+
+
+async def test_outside_of_its_block_it_does_not_work(nursery: trio.Nursery) -> None:
+    pool = Pool(dial=MemoryDial(nursery, echo_server()))
+    with pytest.raises(NotRunningError):
+        await fetch(pool)
+    async with pool:
+        await fetch(pool)
+    with pytest.raises(NotRunningError):
+        await fetch(pool)
+    async with pool:
+        assert await fetch(pool) == b"ok"
+
+
+async def test_httpx_may_enter_it_once_more(nursery: trio.Nursery) -> None:
+    dial = MemoryDial(nursery, echo_server())
+    async with Pool(dial=dial) as pool:
+        async with httpx.AsyncClient(transport=pool) as client:
+            assert (await client.get("http://x/")).text == "ok"
+        assert await fetch(pool) == b"ok"
+    assert dial.open == 0
+
+
+async def test_what_its_block_raises_comes_out_bare(nursery: trio.Nursery) -> None:
+    dial = MemoryDial(nursery, echo_server())
+    with pytest.raises(KeyError, match="mine"):
+        async with Pool(dial=dial) as pool:
+            await fetch(pool)
+            raise KeyError("mine")
+    assert dial.open == 0
+
+
+async def test_cancelled_its_block_ends_as_cancelled(nursery: trio.Nursery, autojump_clock) -> None:
+    dial = MemoryDial(nursery, hang)
+    with trio.move_on_after(1) as scope:
+        async with Pool(dial=dial) as pool:
+            await fetch(pool)
+    assert scope.cancelled_caught
+    assert dial.open == 0
+
+
+async def test_closing_closes_what_is_in_use_and_its_reader_is_told(nursery: trio.Nursery) -> None:
+    async def half(end: ServerEnd) -> None:
+        await end.receive_some()
+        await end.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nok")
+        await hang(end)
+
+    dial = MemoryDial(nursery, half)
+    async with Pool(dial=dial) as pool:
+        response = await pool.handle_async_request(get())
+    assert dial.open == 0
+    with pytest.raises(ConnectionReset):
+        await response.aread()
+    await response.aclose()
+    statistics = pool.statistics()
+    assert (statistics.active, statistics.slots and statistics.slots.in_use) == (0, 0)
+
+
+async def test_a_response_closed_before_its_end_closes_its_connection(nursery: trio.Nursery) -> None:
+    async def half(end: ServerEnd) -> None:
+        await end.receive_some()
+        await end.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nok")
+        await hang(end)
+
+    dial = MemoryDial(nursery, half)
+    async with Pool(dial=dial) as pool:
+        response = await pool.handle_async_request(get())
+        await response.aclose()
+        statistics = pool.statistics()
+        assert (dial.open, statistics.active, statistics.idle) == (0, 0, 0)
+
+
+async def test_a_response_read_to_its_end_no_longer_touches_its_connection(nursery: trio.Nursery) -> None:
+    async def slowly(end: ServerEnd) -> None:
+        while await end.receive_some():
+            await end.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n")
+            await end.send_all(b"body")
+
+    dial = MemoryDial(nursery, slowly)
+    async with Pool(dial=dial) as pool:
+        first = await pool.handle_async_request(get())
+        assert await first.aread() == b"body"
+        second = await pool.handle_async_request(get())
+        stream = first.stream
+        assert isinstance(stream, httpx.AsyncByteStream)
+        assert [piece async for piece in stream if piece != b"body"] == []
+        await stream.aclose()
+        assert await second.aread() == b"body"
+    assert len(dial.wires) == 1
+
+
+async def test_the_response_says_version_and_reason(nursery: trio.Nursery) -> None:
+    async def answer(end: ServerEnd) -> None:
+        await end.receive_some()
+        await end.send_all(b"HTTP/1.0 200 Fine\r\nX-A: 1\r\nX-A: 2\r\n\r\nbody")
+
+    async with Pool(dial=MemoryDial(nursery, answer)) as pool:
+        response = await pool.handle_async_request(get())
+        assert (response.http_version, response.reason_phrase) == ("HTTP/1.0", "Fine")
+        assert response.headers.get_list("x-a") == ["1", "2"]
+        assert await response.aread() == b"body"
