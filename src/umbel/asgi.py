@@ -1,0 +1,29 @@
+"""The application that a configuration file describes, for ``hypercorn umbel.asgi:app`` and other ASGI servers.
+
+Imported by the server; the file is ``$UMBEL_CONFIG``, or ``umbel.toml`` in the working directory.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from .errors import ConfigError
+from .gateway.app import Umbel
+
+# What sysexits.h calls EX_CONFIG.
+_EXIT_CONFIG = 78
+
+
+def _application() -> Umbel:
+    try:
+        return Umbel.from_file(os.environ.get("UMBEL_CONFIG", "umbel.toml"))
+    except ConfigError as error:
+        # An importing server would print a page of its own frames, with the one line that helps at the end of it.
+        # This way the lines stand alone, and a server that loads us in its own process exits with the right status.
+        # (Hypercorn's master ends with 0 whatever its worker raised.)
+        sys.stderr.write(f"{error}\n")
+        raise SystemExit(_EXIT_CONFIG) from error
+
+
+app = _application()

@@ -1,0 +1,351 @@
+"""``Umbel``: a QuartTrio whose routes can be compositions.
+
+The application object that every way to start serves. It ties the other files of this package together and holds no
+rule of its own about HTTP.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import trio
+from quart import request
+from quart.globals import request_ctx
+from quart_trio import QuartTrio
+from quart_trio.wrappers import TrioResponse
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing.exceptions import RoutingException
+
+from ..composition import plan as planning
+from ..composition.outgoing import UpstreamDefaults
+from ..config.load import load
+from ..config.schema import Config
+from ..errors import NotRunningError, RequestError
+from ..events import NULL, Recorder
+from ..kinds import Kind
+from ..server import guard
+from ..server.serve import serve
+from ..server.settings import hypercorn_config
+from . import crashes
+from .compose import ComposeView
+from .connection import Connection
+from .exchange import find_exchange
+from .forwarded import TrustedProxies
+from .lifespan import Lifespan, State
+from .problems import as_http_exception, from_http_exception
+from .respond import AnswerRules, Expose
+from .routes import RouteView
+
+if TYPE_CHECKING:
+    import httpx
+    from quart.ctx import RequestContext
+    from quart.typing import ResponseReturnValue
+
+    from ..model import RequestFacts
+    from .compose import Handler
+    from .runtime import Runtime
+    from .sending import AnyResponse
+
+HandlerT = TypeVar("HandlerT", bound="Handler")
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayStatistics:
+    """A snapshot of an application's counters."""
+
+    state: State
+    requests_in_flight: int
+    requests_total: int
+
+
+class Umbel(QuartTrio):
+    """A Quart-Trio application that composes upstream calls into answers.
+
+    Blueprints, hooks, error handlers, plain routes and websockets are Quart's. On top of them:
+
+    * each route of ``config`` is a Quart rule whose view runs its plan;
+    * ``@app.compose`` does the same for a handler in Python;
+    * every error that no handler of the application takes is a problem document (RFC 9457);
+    * every request leaves exactly one record, and nothing running.
+
+    ``transports`` replaces the stacks of the upstreams it names by transports of the caller's (who closes them), such
+    as ``httpx.MockTransport``; ``recorder`` replaces the files of ``[logs]``. Both are there for tests and for
+    embedding.
+    """
+
+    asgi_http_class = Connection  # type: ignore[assignment]  # Quart types it for any app; ours needs an Umbel
+    asgi_lifespan_class = Lifespan  # type: ignore[assignment]  # as above
+
+    def __init__(
+        self,
+        import_name: str,
+        config: Config | None = None,
+        *,
+        transports: Mapping[str, httpx.AsyncBaseTransport] | None = None,
+        recorder: Recorder | None = None,
+        **quart_options: Any,
+    ) -> None:
+        """Make the application and the routes of ``config``.
+
+        Raises:
+            ConfigError: a route of ``config`` cannot be planned.
+        """
+        super().__init__(import_name, **quart_options)
+        guard.install()
+        self.gateway_config = config if config is not None else Config()
+        self.given_transports: Mapping[str, httpx.AsyncBaseTransport] = transports or {}
+        self.given_recorder = recorder
+        self.trusted_proxies = TrustedProxies(self.gateway_config.server.trusted_proxies)
+        self.write_timeout = self.gateway_config.server.write_timeout
+        self.state = State.NEW
+        self.open_runtime: Runtime | None = None
+        self._in_flight = 0
+        self._total = 0
+        self.config["MAX_CONTENT_LENGTH"] = self.gateway_config.server.max_body
+        for index in range(len(self.gateway_config.routes)):
+            self._add_route(index)
+
+    @classmethod
+    def from_file(
+        cls, path: str | os.PathLike[str] = "umbel.toml", import_name: str = "umbel", **options: Any
+    ) -> Umbel:
+        """The application that a configuration file describes; ``options`` are the constructor's.
+
+        Raises:
+            ConfigError: every mistake in the file and those it includes, at once.
+        """
+        options.setdefault("static_folder", None)
+        return cls(import_name, load(path, checks=(planning.check,)), **options)
+
+    def _add_route(self, index: int) -> None:
+        plan = planning.compile_route(self.gateway_config, index)
+        view = RouteView(self, plan, self.gateway_config.server.max_body)
+        self.add_url_rule(plan.route.path, f"umbel-route-{index}", view.view, methods=list(plan.methods))
+
+    def compose(
+        self,
+        rule: str,
+        *,
+        deadline: float | None = 5.0,
+        methods: Iterable[str] = ("GET",),
+        vary: Iterable[str] = (),
+        etag: bool = True,
+        expose: Expose = "full",
+        krakend_compat: bool = False,
+        **options: Any,
+    ) -> Callable[[HandlerT], HandlerT]:
+        """Register a handler that composes its answer in Python.
+
+        The handler gets a ``Compose`` and the rule's values, and returns the JSON value of the answer (or a Quart
+        response, which is sent as it is). A required call that fails is answered with its problem.
+
+        Args:
+            rule: a werkzeug rule, as for ``@app.route``; ``options`` are the same too.
+            deadline: seconds after the request came; None for none.
+            methods: HEAD and OPTIONS come by themselves.
+            vary: the request headers that the answer depends on.
+            etag: whether a complete answer bears a strong ETag.
+            expose: which diagnostic headers clients get.
+            krakend_compat: also send ``X-KrakenD-Completed``.
+        """
+        rules = AnswerRules.varying(vary, etag=etag, expose=expose, krakend_compat=krakend_compat)
+
+        def register(handler: HandlerT) -> HandlerT:
+            view = ComposeView(self, rule, handler, deadline, rules, self._upstream_defaults)
+            endpoint = options.pop("endpoint", None) or getattr(handler, "__name__", rule)
+            self.add_url_rule(rule, endpoint, view.view, methods=list(methods), **options)
+            return handler
+
+        return register
+
+    @cached_property
+    def _upstream_defaults(self) -> Mapping[str, UpstreamDefaults]:
+        upstreams = self.gateway_config.upstreams
+        return {name: UpstreamDefaults.of(name, upstream) for name, upstream in upstreams.items()}
+
+    # What the rest of the package asks of it.
+
+    @property
+    def runtime(self) -> Runtime:
+        """The open recorder and transports.
+
+        Raises:
+            RequestError: 503, the application is not between startup and shutdown.
+        """
+        if self.open_runtime is None:
+            error = NotRunningError(f"a request came while the application is {self.state}; did its lifespan run?")
+            self.logger.error(str(error))
+            raise RequestError(503, "The gateway is not ready.") from error
+        return self.open_runtime
+
+    @property
+    def recorder(self) -> Recorder:
+        """Where records go at the moment; nowhere before startup and after shutdown."""
+        if self.open_runtime is not None:
+            return self.open_runtime.recorder
+        return self.given_recorder or NULL
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests should come here: the lifespan is up, and with it the recorder and the pools."""
+        return self.state is State.SERVING
+
+    def statistics(self) -> GatewayStatistics:
+        """A snapshot of the counters."""
+        return GatewayStatistics(self.state, self._in_flight, self._total)
+
+    def request_began(self) -> None:
+        """Count a request in."""
+        self._in_flight += 1
+        self._total += 1
+
+    def request_ended(self) -> None:
+        """Count a request out."""
+        self._in_flight -= 1
+
+    # Errors: the application's own handlers first, then problem documents. Nothing is lost on the way.
+
+    async def full_dispatch_request(self, request_context: RequestContext | None = None) -> AnyResponse:
+        """Quart's dispatch, with both halves kept of a group that holds a cancel and a crash.
+
+        (Quart-Trio raises the cancel alone, and the crash is never heard of.)
+        """
+        try:
+            return await super().full_dispatch_request(request_context)
+        except BaseExceptionGroup as error:
+            crash, rest = crashes.split(error)
+            if crash is None or rest is None:
+                raise
+            crashes.note(self.recorder, "request.crashed", crash, self._facts())
+            raise rest from crash
+
+    async def handle_user_exception(
+        self, error: Exception | BaseExceptionGroup[BaseException]
+    ) -> HTTPException | ResponseReturnValue:
+        """Find a handler; a ``RequestError`` that has none goes by its status, as ``abort(status)`` would."""
+        if isinstance(error, BaseExceptionGroup):
+            return await self._handle_group(error)
+        if isinstance(error, RequestError) and self._find_error_handler(error, request.blueprints) is None:
+            exchange = find_exchange()
+            if exchange is not None:
+                exchange.detail = error.detail
+            error = as_http_exception(error)
+        return await super().handle_user_exception(error)
+
+    async def _handle_group(self, group: BaseExceptionGroup[BaseException]) -> HTTPException | ResponseReturnValue:
+        """The first leaf that has a handler answers, as with Quart-Trio; the others are recorded."""
+        crash, rest = crashes.split(group)
+        if crash is None or rest is not None:
+            raise group
+        leaves = [leaf for leaf in crashes.leaves(crash) if isinstance(leaf, Exception)]
+        for leaf in leaves:
+            others = [other for other in leaves if other is not leaf]
+            try:
+                answer = await self.handle_user_exception(leaf)
+            except Exception as raised:
+                if raised is leaf:
+                    continue
+                # Its handler broke: that is the exception now, and the leaf its context.
+                self._note_all(others)
+                raise
+            self._note_all(others)
+            return answer
+        raise group
+
+    def _note_all(self, errors: Iterable[Exception]) -> None:
+        for error in errors:
+            crashes.note(self.recorder, "request.crashed", error, self._facts())
+
+    def log_exception(
+        self, exception_info: tuple[type, BaseException, TracebackType] | tuple[None, None, None]
+    ) -> None:
+        """Record an exception that no handler took, each leaf of a group; Quart's logger hears of it too."""
+        if (error := exception_info[1]) is not None:
+            crashes.note(self.recorder, "request.crashed", error, self._facts())
+            if (exchange := find_exchange()) is not None:
+                exchange.kind, exchange.detail = Kind.INTERNAL, "an exception that no handler took"
+        super().log_exception(exception_info)
+
+    async def make_response(self, result: ResponseReturnValue | HTTPException) -> AnyResponse:
+        """Quart's, but an HTTP error that no handler of the application took becomes a problem document."""
+        if (
+            isinstance(result, HTTPException)
+            and not isinstance(result, RoutingException)
+            and result.response is None
+            and (result.code or 0) >= 400
+        ):
+            facts = self._facts()
+            if result.code == 400 and (exchange := find_exchange()) is not None:
+                exchange.kind = Kind.BAD_REQUEST
+            return from_http_exception(result, facts.request_id if facts is not None else "")
+        return await super().make_response(result)
+
+    async def make_default_options_response(self) -> TrioResponse:
+        """The answer to OPTIONS: the methods, and no content."""
+        allowed = request_ctx.url_adapter.allowed_methods()  # type: ignore[union-attr]  # there is one in a request
+        return TrioResponse(b"", 204, {"allow": ", ".join(sorted(allowed))})
+
+    @staticmethod
+    def _facts() -> RequestFacts | None:
+        exchange = find_exchange()
+        return exchange.facts if exchange is not None else None
+
+    # Starting it as a script.
+
+    def run(  # type: ignore[override]  # Quart-Trio's parameters with our defaults
+        self,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        debug: bool | None = None,
+        use_reloader: bool = False,
+        ca_certs: str | None = None,
+        certfile: str | None = None,
+        keyfile: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Serve until SIGINT or SIGTERM: the embedded server, for ``python app.py``.
+
+        ``port`` 0 takes a free one; the address is printed. There is no reloader.
+
+        Raises:
+            OSError: the address cannot be listened on.
+        """
+        if use_reloader or kwargs:
+            ignored = ", ".join([*(["use_reloader"] if use_reloader else []), *kwargs])
+            warnings.warn(f"Umbel.run() has no use for: {ignored}", stacklevel=2)
+        trio.run(partial(self.run_task, host, port, debug, ca_certs, certfile, keyfile, task_status=_Announcement()))
+
+    def run_task(  # type: ignore[override]  # as above
+        self,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        debug: bool | None = None,
+        ca_certs: str | None = None,
+        certfile: str | None = None,
+        keyfile: str | None = None,
+        shutdown_trigger: Callable[..., Awaitable[None]] | None = None,
+        task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+    ) -> Coroutine[None, None, None]:
+        """Serve inside a running trio program; ``task_status`` gets the bound addresses. See ``server.serve``."""
+        if debug is not None:
+            self.debug = debug
+        bind = host if host.startswith(("unix:", "fd:")) else f"{host}:{port}"
+        config = hypercorn_config(bind=[bind])
+        config.ca_certs, config.certfile, config.keyfile = ca_certs, certfile, keyfile
+        return serve(self, config, shutdown_trigger=shutdown_trigger, task_status=task_status)
+
+
+class _Announcement(trio.TaskStatus[list[str]]):
+    """Prints the bound addresses when they are known."""
+
+    def started(self, value: list[str] | None = None) -> None:
+        for address in value or []:
+            sys.stdout.write(f"Umbel runs on {address} (Ctrl-C stops it)\n")
+        sys.stdout.flush()

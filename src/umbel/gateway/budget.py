@@ -1,0 +1,42 @@
+"""How much less time than the route's deadline the client asks for.
+
+Called by the views that compose, once per request. A malformed wish is no wish, and none can lengthen a deadline.
+"""
+
+from __future__ import annotations
+
+import re
+
+from werkzeug.datastructures import Headers
+from werkzeug.http import parse_list_header
+
+ENVOY_HEADER = "x-envoy-upstream-rq-timeout-ms"
+
+# Nine digits are 30 years in seconds: more is a mistake, and int() of unbounded digits is slow.
+_WHOLE = re.compile(r"[0-9]{1,9}")
+
+
+def client_budget(headers: Headers) -> float | None:
+    """The seconds that the client is ready to wait, the least if it says so twice; None if it does not say.
+
+    Reads ``Prefer: wait=N`` (RFC 7240 section 4.3, seconds) and Envoy's header (milliseconds). Zero is no wish.
+    """
+    wishes = []
+    if (prefer := headers.get("prefer")) and (seconds := _wait(prefer)):
+        wishes.append(float(seconds))
+    if (milliseconds := headers.get(ENVOY_HEADER)) and (whole := _whole(milliseconds)):
+        wishes.append(whole / 1000)
+    return min(wishes, default=None)
+
+
+def _wait(prefer: str) -> int | None:
+    for preference in parse_list_header(prefer):
+        name, _, value = preference.partition(";")[0].partition("=")
+        if name.strip().lower() == "wait":
+            # The first of several counts (RFC 7240 section 2).
+            return _whole(value.strip().strip('"'))
+    return None
+
+
+def _whole(text: str) -> int | None:
+    return int(text) if _WHOLE.fullmatch(text.strip()) else None

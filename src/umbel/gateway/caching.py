@@ -1,0 +1,25 @@
+"""Validators and freshness of composed answers (RFC 9110 section 8.8, RFC 9111).
+
+Called by ``respond.py``. Pure functions over bytes and header values.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+from werkzeug.http import parse_etags
+
+NO_STORE = "no-store"
+
+
+def etag_of(body: bytes) -> str:
+    """The strong ETag of a composed body, quotes included: equal bytes, equal tag, on every worker."""
+    return f'"{blake2b(body, digest_size=16).hexdigest()}"'
+
+
+def not_modified(if_none_match: str | None, etag: str) -> bool:
+    """Whether ``If-None-Match`` names the answer's tag (weak comparison, RFC 9110 section 13.1.2)."""
+    if not if_none_match:
+        return False
+    tags = parse_etags(if_none_match)
+    return tags.star_tag or tags.contains_weak(etag.strip('"'))

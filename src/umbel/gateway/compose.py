@@ -1,0 +1,98 @@
+"""``@app.compose``: a composition written in Python as a Quart view, on the same engine as the configured routes.
+
+Made by ``app.py`` when the decorator is used. The handler's calls are ``composition.gather``'s; reading the request and
+writing the answer are the files that ``routes.py`` uses.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any
+
+import trio
+from quart.globals import request_ctx
+from quart.wrappers import Response
+from werkzeug.wrappers import Response as WerkzeugResponse
+
+from ..composition.gather import Compose, CompositionFailedError
+from ..composition.outgoing import UpstreamDefaults
+from ..kinds import Kind
+from ..model import Failure
+from . import crashes
+from .exchange import current_exchange
+from .inputs import InputRules
+from .respond import AnswerRules, answer
+from .routes import routed
+
+if TYPE_CHECKING:
+    from .app import Umbel
+    from .sending import AnyResponse
+
+Handler = Callable[..., Awaitable[Any]]
+
+GRACE = 0.02
+"""Seconds past the deadline after which a handler is cut. Its calls end at the deadline itself; this is the time for
+making an answer of what there is."""
+
+
+class ComposeView:
+    """The view of one ``@app.compose`` handler."""
+
+    def __init__(
+        self,
+        app: Umbel,
+        rule: str,
+        handler: Handler,
+        deadline: float | None,
+        rules: AnswerRules,
+        upstreams: Mapping[str, UpstreamDefaults],
+    ) -> None:
+        if not iscoroutinefunction(handler):
+            raise TypeError(f"a composing handler must be an async function, and {handler!r} is none")
+        self._app = app
+        self._upstreams = upstreams
+        self._rule = rule
+        self._handler = handler
+        self._deadline = math.inf if deadline is None else deadline
+        self._inputs = InputRules()
+        self._answer = rules
+
+    async def view(self, **path: Any) -> AnyResponse:
+        """Answer one request with what the handler returns.
+
+        Raises:
+            RequestError: nothing can be answered at the moment (503).
+        """
+        # The object and not Quart's proxy, whose every attribute is a look-up in the context.
+        request = request_ctx.request
+        exchange = current_exchange()
+        facts = routed(exchange, request, self._rule, self._deadline)
+        runtime = self._app.runtime
+        inputs = await self._inputs.read(request, exchange, path)
+        compose = Compose(runtime.transports, inputs, facts, exchange.recorder, self._upstreams)
+        try:
+            with trio.CancelScope(deadline=facts.deadline + GRACE) as late:
+                value = await self._handler(compose, **path)
+        except Exception as error:
+            failed = _failed_composition(error)
+            if failed is None:
+                raise
+            return answer(failed.result, self._answer, exchange, request)
+        if late.cancelled_caught:
+            failure = Failure.of(Kind.TIMEOUT, "the handler itself was at work past the deadline")
+            return answer(compose.failed(failure), self._answer, exchange, request)
+        if isinstance(value, (Response, WerkzeugResponse)):
+            # The handler wrote its own response; its fields are its own affair.
+            return value
+        return answer(compose.result(value), self._answer, exchange, request)
+
+
+def _failed_composition(error: Exception) -> CompositionFailedError | None:
+    """The failure that a handler raised, also through nurseries of its own; None if anything else is in there."""
+    failures = list(crashes.leaves(error))
+    first = failures[0]
+    if isinstance(first, CompositionFailedError) and all(isinstance(leaf, CompositionFailedError) for leaf in failures):
+        return first
+    return None

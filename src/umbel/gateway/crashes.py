@@ -1,0 +1,37 @@
+"""What to do with exceptions that nobody expected: note every leaf, and let pass what is not ours to end.
+
+Used at the edges of a request and of the lifespan, where an exception group stops. An exception group's leaves are
+looked at one by one, because a group that holds a cancel and a crash must lose neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..events import Noted, Recorder
+from ..model import RequestFacts
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """The exceptions that are no groups, in order."""
+    if isinstance(error, BaseExceptionGroup):
+        for part in error.exceptions:
+            yield from leaves(part)
+    else:
+        yield error
+
+
+def split(error: BaseException) -> tuple[Exception | None, BaseException | None]:
+    """The crashes in ``error``, and the rest: cancels, KeyboardInterrupt and the like, which must go on upwards."""
+    if isinstance(error, BaseExceptionGroup):
+        crashes, rest = error.split(Exception)
+        return crashes, rest
+    if isinstance(error, Exception):
+        return error, None
+    return None, error
+
+
+def note(recorder: Recorder, event: str, error: BaseException, facts: RequestFacts | None = None) -> None:
+    """Record each leaf of ``error`` as one ``Noted`` with its traceback."""
+    for leaf in leaves(error):
+        recorder.record(Noted("error", event, f"{type(leaf).__name__}: {leaf}", facts, error=leaf))

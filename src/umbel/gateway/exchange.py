@@ -1,0 +1,63 @@
+"""One inbound request on its way through the gateway: its facts, its nursery, and what became of it.
+
+Made by ``connection.py``, carried in the ASGI scope, read by views. Whoever composes an answer writes here what the
+request's one record says of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, cast
+
+from quart import has_request_context, request
+
+from ..errors import NotRunningError
+
+if TYPE_CHECKING:
+    import trio
+
+    from ..events import Recorder
+    from ..kinds import Kind
+    from ..model import RequestFacts
+    from .forwarded import Origin
+
+SCOPE_KEY = "umbel"
+"""Where the exchange stands in the ASGI scope: ``request.scope["umbel"]``."""
+
+
+@dataclass(slots=True)
+class Exchange:
+    """What belongs to one request and lives exactly as long."""
+
+    facts: RequestFacts
+    origin: Origin
+    recorder: Recorder
+    nursery: trio.Nursery = field(init=False)
+    """The request's own: cancelled when the client has gone, and with the request's end."""
+    completed: bool | None = None
+    kind: Kind | None = None
+    detail: str = ""
+
+    def routed(self, route: str, deadline: float) -> RequestFacts:
+        """Fill in what only a matched route knows; ``deadline`` is absolute."""
+        self.facts = replace(self.facts, route=route, deadline=deadline)
+        return self.facts
+
+
+def find_exchange() -> Exchange | None:
+    """The exchange of the request whose context this runs in; None outside one, and in a hand-made test context."""
+    if not has_request_context():
+        return None
+    return cast("dict[str, Any]", request.scope).get(SCOPE_KEY)
+
+
+def current_exchange() -> Exchange:
+    """The exchange of the request whose context this runs in.
+
+    Raises:
+        NotRunningError: there is none.
+    """
+    exchange = find_exchange()
+    if exchange is None:
+        raise NotRunningError("this request did not come in through Umbel's ASGI interface")
+    return exchange

@@ -1,0 +1,129 @@
+"""Where a request came from, as far as that can be believed, and what upstreams are told of it.
+
+Used by ``connection.py`` for every request. ``X-Forwarded-*`` and the like count only if they come from one of
+``[server] trusted_proxies``; any other peer's are removed before a view, a plan or a hook can see them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+
+UNIX_PEER = "unix"
+"""The word in ``trusted_proxies`` for whoever connects through a Unix socket: it has no address."""
+
+_CLAIMS = frozenset({b"forwarded", b"x-real-ip", b"remote-addr"})
+_NOTED = frozenset({b"host", b"via", b"x-request-id", b"traceparent", b"tracestate"})
+_VIA_LENGTH_MAX = 1024
+
+
+class TrustedProxies:
+    """The peers whose word is taken: addresses, networks, and ``unix``."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        """Take the names of the configuration.
+
+        Raises:
+            ValueError: one is neither an address, a network nor ``unix``.
+        """
+        names = tuple(names)
+        self._unix = UNIX_PEER in names
+        self._networks = tuple(ip_network(name, strict=False) for name in names if name != UNIX_PEER)
+
+    def trusts(self, peer: str | None) -> bool:
+        """Whether ``peer`` (an address; None for a Unix socket) is trusted."""
+        if peer is None:
+            return self._unix
+        if not self._networks:
+            return False
+        address = _address(peer)
+        return address is not None and any(address in network for network in self._networks)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a request came from. ``client`` is the nearest address that no trusted proxy vouches away."""
+
+    client: str
+    trusted: bool
+    """Whether the peer that we talk to is a trusted proxy."""
+    headers: Sequence[tuple[bytes, bytes]]
+    """The request's fields, less the claims of an untrusted peer."""
+    said: Mapping[bytes, str]
+    """The fields that the gateway itself reads, repeated ones joined by commas."""
+    peer: str | None
+    http_version: str
+    scheme: str
+
+    def claimed(self, name: bytes) -> str | None:
+        """A field that counts only from a trusted peer."""
+        return self.said.get(name) if self.trusted else None
+
+    def always(self, request_id: str) -> tuple[tuple[str, str], ...]:
+        """What a gateway always tells an upstream: the request's id, and Via (RFC 9110 section 7.6.3)."""
+        own = f"{self.http_version} umbel"
+        before = self.said.get(b"via", "")
+        # A chain longer than any real one is an attempt to grow our requests; it ends here.
+        via = f"{before}, {own}" if 0 < len(before) <= _VIA_LENGTH_MAX else own
+        return (("x-request-id", request_id), ("via", via))
+
+    def forwarded_for(self) -> tuple[tuple[str, str], ...]:
+        """``X-Forwarded-For``, ``-Proto`` and ``-Host``: a trusted peer's chain goes on, any other begins anew."""
+        fields: list[tuple[str, str]] = []
+        chain = self.claimed(b"x-forwarded-for")
+        if hops := ", ".join(hop for hop in (chain, self.peer) if hop):
+            fields.append(("x-forwarded-for", hops))
+        proto = (self.claimed(b"x-forwarded-proto") or "").lower()
+        fields.append(("x-forwarded-proto", proto if proto in ("http", "https") else self.scheme))
+        if host := self.claimed(b"x-forwarded-host") or self.said.get(b"host"):
+            fields.append(("x-forwarded-host", host))
+        return tuple(fields)
+
+
+def origin_of(
+    peer: str | None,
+    headers: Iterable[tuple[bytes, bytes]],
+    trust: TrustedProxies,
+    *,
+    http_version: str = "1.1",
+    scheme: str = "http",
+) -> Origin:
+    """Read the origin of a request off its peer and its fields. Never raises: a malformed claim is no claim."""
+    trusted = trust.trusts(peer)
+    kept: list[tuple[bytes, bytes]] = []
+    said: dict[bytes, str] = {}
+    for name, value in headers:
+        claim = name in _CLAIMS or name.startswith(b"x-forwarded-")
+        if claim and not trusted:
+            continue
+        kept.append((name, value))
+        if claim or name in _NOTED:
+            text = value.decode("latin-1")
+            said[name] = f"{said[name]}, {text}" if name in said else text
+    client = peer or ""
+    if trusted and (chain := said.get(b"x-forwarded-for")):
+        client = _client(chain, trust) or client
+    return Origin(client, trusted, kept, said, peer, http_version, scheme)
+
+
+def _client(chain: str, trust: TrustedProxies) -> str | None:
+    """The right-most address of the chain that is no proxy of ours; the left-most if all are."""
+    last: str | None = None
+    for hop in reversed(chain.split(",")):
+        address = _address(hop.strip())
+        if address is None:
+            break
+        last = str(address)
+        if not trust.trusts(last):
+            break
+    return last
+
+
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address

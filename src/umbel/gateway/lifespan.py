@@ -1,0 +1,113 @@
+"""The application's life between startup and shutdown, in a nursery of ours, whichever server runs it.
+
+Quart makes one per server (``Umbel.asgi_lifespan_class``). Pools and logs live around it and end after the last
+request; it must never end quietly while requests are still taken.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import trio
+from hypercorn.utils import LifespanFailureError
+from quart_trio.asgi import TrioASGILifespan
+
+from . import crashes
+from .runtime import open_runtime
+
+if TYPE_CHECKING:
+    from hypercorn.typing import LifespanScope
+
+    from .app import Umbel
+
+
+class State(enum.StrEnum):
+    """Where an application stands. Requests belong between ``SERVING`` and ``STOPPING``."""
+
+    NEW = "not started"
+    STARTING = "starting"
+    SERVING = "serving"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+class Lifespan(TrioASGILifespan):
+    """Runs the ASGI lifespan.
+
+    * Startup: logs, then the upstreams, then the application's own hooks. An error in any of them is answered with
+      ``lifespan.startup.failed`` and a sentence, after what had been opened is closed again.
+    * Shutdown, in reverse: the application's hooks and background tasks, the pools, and the logs last.
+    * If anything of it ends in between (a background task of the application that raised), ``/readyz`` turns 503 and
+      ``LifespanFailureError`` is raised: the one exception after which Hypercorn does not go on serving without it.
+    """
+
+    def __init__(self, app: Umbel, scope: LifespanScope) -> None:
+        self.app: Umbel = app
+
+    async def __call__(self, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
+        """Live until the server says shutdown. Cancelled, it closes everything and passes the cancel on."""
+        app = self.app
+        await receive()  # lifespan.startup: nothing else can come first
+        app.state = State.STARTING
+        try:
+            async with open_runtime(app.gateway_config, app.given_transports, app.given_recorder) as runtime:
+                app.open_runtime = runtime
+                try:
+                    await self._live(receive, send)
+                finally:
+                    app.open_runtime = None
+        except BaseException as error:
+            phase, app.state = app.state, State.FAILED
+            crash, rest = crashes.split(error)
+            if crash is None or rest is not None:
+                # A cancel, or worse. The crash beside it, if there is one, has been recorded where it happened.
+                raise
+            await _report(phase, crash, send)
+        else:
+            app.state = State.STOPPED
+            await send({"type": "lifespan.shutdown.complete"})
+
+    async def _live(self, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
+        app = self.app
+        stopping = trio.Event()
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._background, stopping)
+                try:
+                    await app.startup()
+                    app.state = State.SERVING
+                    await send({"type": "lifespan.startup.complete"})
+                    await receive()  # lifespan.shutdown
+                    app.state = State.STOPPING
+                    await app.shutdown()
+                finally:
+                    stopping.set()
+        except BaseException as error:
+            if (crash := crashes.split(error)[0]) is not None:
+                crashes.note(app.recorder, "lifespan.crashed", crash)
+            raise
+
+    async def _background(self, stopping: trio.Event, *, task_status: trio.TaskStatus[None]) -> None:
+        """Hold the nursery that Quart calls ``app.nursery``.
+
+        Apart from the one that runs the hooks: Quart-Trio ends the background tasks by a deadline on their nursery,
+        which must not cut the application's shutdown hooks too.
+        """
+        async with trio.open_nursery() as nursery:
+            self.app.nursery = nursery
+            task_status.started()
+            await stopping.wait()
+
+
+async def _report(phase: State, crash: Exception, send: Callable[[Any], Awaitable[None]]) -> None:
+    """Tell the server, in the way that it does not swallow. Hypercorn raises from these sends."""
+    message = "; ".join(str(leaf) or type(leaf).__name__ for leaf in crashes.leaves(crash))
+    if phase is State.STARTING:
+        await send({"type": "lifespan.startup.failed", "message": message})
+    elif phase is State.STOPPING:
+        await send({"type": "lifespan.shutdown.failed", "message": message})
+    else:
+        raise LifespanFailureError("serving", message) from crash

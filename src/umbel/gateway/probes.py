@@ -1,0 +1,49 @@
+"""``/livez`` and ``/readyz``: whether this process runs, and whether it should be given requests.
+
+Called by ``connection.py`` before Quart, so that no hook of the application (a login, a rate limit) stands before a
+probe. A route of the application's own at one of the paths wins.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from quart_trio.wrappers import TrioResponse
+
+from ..problem import Problem
+from .caching import NO_STORE
+from .problems import problem_response
+
+if TYPE_CHECKING:
+    from quart.wrappers import Request
+
+    from .app import Umbel
+    from .exchange import Exchange
+
+LIVEZ = "/livez"
+READYZ = "/readyz"
+_ALLOW = "GET, HEAD, OPTIONS"
+
+
+def probe(app: Umbel, request: Request, exchange: Exchange) -> TrioResponse | None:
+    """The answer to a probe; None if this is no probe, or the application answers the path itself."""
+    path = request.path
+    if path not in (LIVEZ, READYZ) or any(rule.rule == path for rule in app.url_map.iter_rules()):
+        return None
+    facts = exchange.routed(path, exchange.facts.deadline)
+    if request.method == "OPTIONS":
+        return TrioResponse(b"", HTTPStatus.NO_CONTENT, {"allow": _ALLOW})
+    if request.method not in ("GET", "HEAD"):
+        return problem_response(
+            Problem(405, "A probe is a GET or a HEAD.", request_id=facts.request_id), [("allow", _ALLOW)]
+        )
+    if path == LIVEZ:
+        return _fine(b'{"status":"live"}')
+    if app.ready:
+        return _fine(b'{"status":"ready"}')
+    return problem_response(Problem(503, f"Not ready: {app.state}.", kind="not-ready", request_id=facts.request_id))
+
+
+def _fine(body: bytes) -> TrioResponse:
+    return TrioResponse(body, 200, {"cache-control": NO_STORE}, content_type="application/json")

@@ -1,0 +1,72 @@
+"""Errors as responses: problem documents from Quart's and werkzeug's exceptions and from our own.
+
+Called by ``app.py``, ``connection.py`` and ``respond.py``. A document never holds the text of an exception that nobody
+wrote for clients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from quart_trio.wrappers import TrioResponse
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, default_exceptions
+
+from ..errors import RequestError
+from ..problem import CONTENT_TYPE, Problem
+from .caching import NO_STORE
+
+RETRY_AFTER = "1"
+"""Seconds after which a shed request may come again, where nobody nearer to the cause says so."""
+_ASK_AGAIN = frozenset({429, 503})
+
+_DETAILS = {
+    400: "The request cannot be understood.",
+    404: "No route matches this path.",
+    405: "The path exists, but not with this method; Allow names those it has.",
+    408: "The request did not arrive in time.",
+    413: "The body is larger than this path takes.",
+    415: "The body's media type or coding is not one that this path takes.",
+    500: "The request failed inside the gateway.",
+}
+
+
+def problem_response(problem: Problem, headers: Iterable[tuple[str, str]] = ()) -> TrioResponse:
+    """The response that carries ``problem``: never stored, and with Retry-After where the client may come again."""
+    response = TrioResponse(problem.encode(), problem.status, content_type=CONTENT_TYPE)
+    response.headers["cache-control"] = NO_STORE
+    for name, value in headers:
+        response.headers.add(name, value)
+    if problem.status in _ASK_AGAIN:
+        response.headers.setdefault("retry-after", RETRY_AFTER)
+    return response
+
+
+def from_request_error(error: RequestError, request_id: str) -> TrioResponse:
+    """The response to a request that cannot be answered as it stands."""
+    return problem_response(Problem(error.status, error.detail, error.title or "", request_id=request_id))
+
+
+def from_http_exception(error: HTTPException, request_id: str) -> TrioResponse:
+    """The response of an HTTP exception that no handler took, with its own fields (Allow, WWW-Authenticate, …).
+
+    A description that somebody wrote (``abort(409, "…")``) is the detail; werkzeug's stock ones are not.
+    """
+    status = error.code or 500
+    cause = error.__cause__
+    if isinstance(cause, RequestError):
+        return from_request_error(cause, request_id)
+    stock = getattr(type(error), "description", None)
+    own = error.description if isinstance(stock, str) and error.description != stock else None
+    if isinstance(error, MethodNotAllowed):
+        # werkzeug gives a set, whose order changes with every start.
+        error.valid_methods = sorted(error.valid_methods or ())
+    headers = [(name, value) for name, value in error.get_headers() if name.lower() != "content-type"]
+    return problem_response(Problem(status, own or _DETAILS.get(status, ""), request_id=request_id), headers)
+
+
+def as_http_exception(error: RequestError) -> HTTPException:
+    """The HTTP exception of the same status, so that ``@app.errorhandler(status)`` finds it; ``error`` is its cause."""
+    exception = default_exceptions.get(error.status, HTTPException)(error.detail)
+    exception.code = error.status
+    exception.__cause__ = error
+    return exception

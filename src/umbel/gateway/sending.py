@@ -1,0 +1,107 @@
+"""A response on its way out: ASGI's send, and the count of what went through it.
+
+Used by ``connection.py``, one per request. It knows when the last part is being sent, which is all that tells a client
+that left from a server that has finished. It decides no status and holds no scope.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from quart.wrappers.response import DataBody, Response
+from werkzeug.datastructures import Headers
+from werkzeug.wrappers import Response as WerkzeugResponse
+
+REQUEST_ID_HEADER = "x-request-id"
+
+_ONE_SEND_MAX = 64 * 1024
+"""A body up to this goes out in one send with the end of the message. A larger one can wait for the client, and a
+disconnect in the meantime must not look like the server's own (``finishing``)."""
+
+# RFC 9110 section 8.6: no Content-Length with 204; with 304 it would be that of an answer we have not made. Nor is
+# there content to have a type.
+_BODILESS = frozenset({204, 304})
+
+AnyResponse = Response | WerkzeugResponse
+
+
+class Sender:
+    """Sends one response. ``status`` is None until its head is handed to the server."""
+
+    def __init__(self, send: Callable[[Any], Awaitable[None]], *, head_only: bool, request_id: str) -> None:
+        self._send = send
+        self._head_only = head_only
+        self._request_id = request_id
+        self.status: int | None = None
+        self.bytes_sent = 0
+        self.finishing = False
+        """The last part is with the server, so a disconnect says nothing about the client any more."""
+        self.finished = False
+
+    async def respond(self, response: AnyResponse) -> None:
+        """Send the whole response. Cancelled midway, it leaves the message unfinished, so the server closes."""
+        bodiless = self._head_only or response.status_code in _BODILESS
+        if isinstance(response, WerkzeugResponse):
+            await self._head(response)
+            await self._sync_body(response, bodiless)
+        elif isinstance(response.response, DataBody):
+            # Range requests move these two.
+            data = response.response.data[response.response.begin : response.response.end]
+            await self._head(response)
+            await self._last(b"" if bodiless else data)
+        else:
+            async with response.response as parts:
+                await self._head(response)
+                if not bodiless:
+                    async for part in parts:
+                        await self._part(part)
+            await self._last(b"")
+
+    async def _head(self, response: AnyResponse) -> None:
+        if response.status_code in _BODILESS:
+            del response.headers["content-length"], response.headers["content-type"]
+        response.headers.setdefault(REQUEST_ID_HEADER, self._request_id)
+        self.status = response.status_code
+        await self._send(
+            {"type": "http.response.start", "status": response.status_code, "headers": _encoded(response.headers)}
+        )
+
+    async def _sync_body(self, response: WerkzeugResponse, bodiless: bool) -> None:
+        try:
+            if bodiless:
+                await self._last(b"")
+            elif response.is_sequence:
+                await self._last(b"".join(response.iter_encoded()))
+            else:
+                for part in response.iter_encoded():
+                    await self._part(part)
+                await self._last(b"")
+        finally:
+            response.close()
+
+    async def _part(self, part: bytes | str) -> None:
+        data = part.encode() if isinstance(part, str) else part
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        self.bytes_sent += len(data)
+
+    async def _last(self, data: bytes) -> None:
+        if len(data) > _ONE_SEND_MAX:
+            await self._part(data)
+            data = b""
+        self.finishing = True
+        await self._send({"type": "http.response.body", "body": data, "more_body": False})
+        self.bytes_sent += len(data)
+        self.finished = True
+
+
+def _encoded(headers: Headers) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode("ascii"), _value(value)) for name, value in headers]
+
+
+def _value(value: str) -> bytes:
+    # What came from an upstream was read as latin-1, and goes out as the bytes that it was.
+    try:
+        return value.encode("latin-1")
+    except UnicodeEncodeError:
+        return value.encode("utf-8")

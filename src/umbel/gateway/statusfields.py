@@ -1,0 +1,79 @@
+"""The diagnostic fields of a composed answer: Proxy-Status (RFC 9209) and Server-Timing (W3C).
+
+Called by ``respond.py``. They name calls, never upstreams or addresses, and stay under 1 KB each, because header room
+is shared with everything else on the way to the client.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import http_sf
+from http_sf.types import BareItemType
+
+from ..kinds import Kind
+from ..model import Outcome
+
+LENGTH_MAX = 1024
+"""Of a field's value, in bytes, the member that says how many were cut included."""
+
+_PROXY = http_sf.Token("umbel")
+_NOT_TOKEN = re.compile(r"[^!#$%&'*+.^_`|~0-9A-Za-z-]")
+_NOT_STRING = re.compile(r"[^\x20-\x7e]")
+# Cancels are our own doing (the client left, a sibling failed, enough had answered): no intermediary failed.
+_UNTOLD = frozenset({Kind.CANCELLED, Kind.CLIENT_GONE})
+
+
+def proxy_status(outcomes: Iterable[Outcome]) -> str | None:
+    """One list member per call that failed, in config order; None if none did.
+
+    ``next-hop`` is the call's name: what a client may know of the way its request went.
+    """
+    members = list(_proxy_members(outcomes))
+    return _joined(members, lambda cut: _member({"details": f"+{cut} more"})) if members else None
+
+
+def _proxy_members(outcomes: Iterable[Outcome]) -> Iterator[str]:
+    for outcome in outcomes:
+        failure = outcome.worst
+        if failure is None or failure.kind in _UNTOLD:
+            continue
+        params: dict[str, BareItemType] = {}
+        if failure.proxy_error is not None:
+            params["error"] = http_sf.Token(failure.proxy_error)
+        if failure.received_status is not None:
+            params["received-status"] = failure.received_status
+        params["next-hop"] = _NOT_STRING.sub("?", outcome.call)
+        yield _member(params)
+
+
+def _member(params: dict[str, BareItemType]) -> str:
+    members: http_sf.ListType = [(_PROXY, params)]
+    return http_sf.ser(members)
+
+
+def server_timing(own_ms: float, outcomes: Iterable[Outcome]) -> str:
+    """Umbel's own time, then each call that began and its duration, in milliseconds."""
+    members = [f"umbel;dur={own_ms:.1f}"]
+    for outcome in outcomes:
+        if outcome.started_at is None:
+            continue
+        name = _NOT_TOKEN.sub("_", outcome.call)
+        members.append(f"{name};dur={(outcome.ended_at - outcome.started_at) * 1000:.1f}")
+    return _joined(members, lambda cut: f'more;desc="{cut}"')
+
+
+def _joined(members: Sequence[str], more: Callable[[int], str]) -> str:
+    """The members that fit, and where some do not, one that counts them."""
+    whole = ", ".join(members)
+    if len(whole) <= LENGTH_MAX:
+        return whole
+    kept = list(members)
+    length = len(whole)
+    while kept:
+        length -= len(kept.pop()) + 2
+        last = more(len(members) - len(kept))
+        if length + 2 + len(last) <= LENGTH_MAX:
+            return ", ".join([*kept, last])
+    return more(len(members))

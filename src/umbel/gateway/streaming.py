@@ -1,0 +1,102 @@
+"""A composition as a streaming response: a line per outcome, as NDJSON or as server-sent events.
+
+Called by ``routes.py``. The composition runs as a task of the request's nursery and never in the iterator, so a client
+that leaves, or is cut because it reads nothing, takes it along.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+import trio
+from quart.wrappers.response import ResponseBody
+from quart_trio.wrappers import TrioResponse
+
+from ..composition.dag import Plan
+from ..composition.result import Result
+from ..composition.run import Transports
+from ..composition.stream import Line, capacity, run_stream
+from ..model import Inputs, RequestFacts
+from .accept import NDJSON, SSE, StreamForm
+from .caching import NO_STORE
+from .exchange import Exchange
+from .respond import note_result
+
+COMMENT_EVERY = 15.0
+"""Seconds of silence after which an SSE stream says that it is alive, for proxies that cut silent connections."""
+_COMMENT = b": still composing\n\n"
+
+
+async def stream(
+    plan: Plan,
+    inputs: Inputs,
+    facts: RequestFacts,
+    transports: Transports,
+    exchange: Exchange,
+    form: StreamForm,
+    vary: str,
+) -> TrioResponse | Result:
+    """Begin to stream.
+
+    Returns once the first line is there: the response that goes on with it; or, where that line already says that the
+    composition failed, its result, for an ordinary problem answer.
+    """
+    send, receive = trio.open_memory_channel[Line](capacity(plan))
+    exchange.nursery.start_soon(run_stream, plan, inputs, facts, transports, exchange.recorder, send)
+    first = await receive.receive()
+    if first.terminal is not None and first.terminal.failure is not None:
+        receive.close()
+        return first.terminal
+    response = TrioResponse(
+        LineBody(first, receive, form, exchange),
+        plan.route.answer.status,
+        {"cache-control": NO_STORE, "vary": vary},
+        content_type=f"{SSE}; charset=utf-8" if form == "sse" else NDJSON,
+    )
+    # The route's deadline ends the composition, and the server's write deadline a client that does not read.
+    response.timeout = None
+    return response
+
+
+class LineBody(ResponseBody):
+    """The lines of one stream as the parts of a response body."""
+
+    def __init__(
+        self, first: Line, lines: trio.MemoryReceiveChannel[Line], form: StreamForm, exchange: Exchange
+    ) -> None:
+        self._first: Line | None = first
+        self._lines = lines
+        self._sse = form == "sse"
+        self._exchange = exchange
+
+    async def __aenter__(self) -> LineBody:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc_value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._lines.close()
+
+    def __aiter__(self) -> LineBody:
+        return self
+
+    async def __anext__(self) -> bytes:
+        line = self._first
+        self._first = None
+        if line is None:
+            # No part is handed out inside this scope: it is closed before the line goes on.
+            with trio.move_on_after(COMMENT_EVERY if self._sse else float("inf")) as silence:
+                line = await self._next()
+            if silence.cancelled_caught:
+                return _COMMENT
+        if line is None:
+            raise StopAsyncIteration
+        if line.terminal is not None:
+            note_result(line.terminal, self._exchange)
+        return line.sse() if self._sse else line.ndjson()
+
+    async def _next(self) -> Line | None:
+        try:
+            return await self._lines.receive()
+        except trio.EndOfChannel:
+            return None

@@ -1,0 +1,113 @@
+"""The embedded server: one application, one process, until a signal or a trigger says stop.
+
+Used by ``app.run()``, ``umbel serve``, ``umbel demo`` and any trio program. It owns the listening sockets from the
+moment they are bound; how a connection is served is Hypercorn's affair.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+from hypercorn.config import Config, Sockets
+from hypercorn.trio.run import worker_serve
+from hypercorn.utils import wrap_app
+
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+async def serve(
+    app: Any,
+    config: Config,
+    *,
+    shutdown_trigger: Callable[[], Awaitable[object]] | None = None,
+    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve an ASGI application until ``shutdown_trigger`` returns; without one, until SIGINT or SIGTERM.
+
+    Stopping is graceful: no new connections, ``config.graceful_timeout`` seconds for what is in flight, then the
+    lifespan's shutdown. A second signal cuts what is left. Cancelled, it cuts at once.
+
+    The sockets are bound before anything of the application starts, and ``task_status`` gets their addresses
+    (``"http://127.0.0.1:8000"``) when it is ready to answer.
+
+    Raises:
+        OSError: an address cannot be bound. A single exception is never wrapped in a group.
+        hypercorn.utils.LifespanFailureError: the application failed to start, to live on or to stop.
+    """
+    sockets = _bind(config)
+    failure: BaseException | None = None
+    try:
+        try:
+            async with _stop_trigger(shutdown_trigger) as trigger:
+                await worker_serve(
+                    wrap_app(app, config.wsgi_max_body_size, "asgi"),
+                    config,
+                    sockets=sockets,
+                    shutdown_trigger=trigger,
+                    task_status=task_status,
+                )
+        finally:
+            for sock in (*sockets.secure_sockets, *sockets.insecure_sockets, *sockets.quic_sockets):
+                sock.close()
+    except BaseExceptionGroup as group:
+        failure = _innermost(group)
+    if failure is not None:
+        # Raised out here, so that it keeps the cause that it has.
+        raise failure
+
+
+def _bind(config: Config) -> Sockets:
+    try:
+        sockets = config.create_sockets()
+    except OSError as error:
+        raise OSError(error.errno, f"cannot listen on {' and '.join(config.bind)}: {error.strerror}") from error
+    for sock in (*sockets.secure_sockets, *sockets.insecure_sockets):
+        sock.listen(config.backlog)
+    return sockets
+
+
+@asynccontextmanager
+async def _stop_trigger(
+    given: Callable[[], Awaitable[object]] | None,
+) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """What ends the serving: the caller's trigger, or a first signal. A second one cancels the block."""
+    stop = trio.Event()
+
+    async def wait_for_given() -> None:
+        if given is not None:
+            await given()
+
+    if given is not None or threading.current_thread() is not threading.main_thread():
+        # Signals belong to the main thread, and to whoever gives no trigger of their own.
+        yield wait_for_given if given is not None else stop.wait
+        return
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_listen, stop, nursery.cancel_scope)
+        yield stop.wait
+        nursery.cancel_scope.cancel(reason="the server has stopped")
+
+
+async def _listen(
+    stop: trio.Event, scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    with trio.open_signal_receiver(*_STOP_SIGNALS) as signals:
+        task_status.started()
+        async for number in signals:
+            if stop.is_set():
+                scope.cancel(reason=f"a second signal, {signal.Signals(number).name}")
+                return
+            stop.set()
+
+
+def _innermost(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one exception of nested groups of one, so that callers can catch it by its type; else the group."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,175 @@
+"""An ASGI driver in memory: applications are asked without sockets, threads or a test client of Quart's.
+
+It behaves as Hypercorn does where that matters: a bounded queue towards the application, and a disconnect of its own
+posted while the last part of the answer is being sent.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote
+
+import trio
+
+App = Callable[[Any, Any, Any], Awaitable[None]]
+
+
+@dataclass
+class Answer:
+    """What an application sent."""
+
+    status: int | None = None
+    headers: list[tuple[str, str]] = field(default_factory=list)
+    parts: list[bytes] = field(default_factory=list)
+    complete: bool = False
+    sends: int = 0
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self.parts)
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    def __getitem__(self, name: str) -> str:
+        values = self.all(name)
+        assert len(values) == 1, f"{name}: {values}"
+        return values[0]
+
+    def all(self, name: str) -> list[str]:
+        return [value for key, value in self.headers if key == name.lower()]
+
+
+class Conversation:
+    """One request: feed it body parts or a disconnect, and look at what it sent so far."""
+
+    def __init__(self, app: App, scope: dict[str, Any], *, queue: int = 10) -> None:
+        self._app = app
+        self._scope = scope
+        self._to_app, self._from_server = trio.open_memory_channel[dict[str, Any]](queue)
+        self.answer = Answer()
+        self.head = trio.Event()
+        self.part = trio.Event()
+        self.reading = trio.Event()
+        """Cleared by ``stop_reading``: the application's sends then wait, as for a client with a full window."""
+        self.reading.set()
+        self._closed = False
+
+    async def run(self) -> None:
+        await self._app(self._scope, self._from_server.receive, self._send)
+
+    async def body(self, data: bytes, *, more: bool = False) -> None:
+        await self._to_app.send({"type": "http.request", "body": data, "more_body": more})
+
+    async def disconnect(self) -> None:
+        self._closed = True
+        await self._to_app.send({"type": "http.disconnect"})
+
+    def stop_reading(self) -> None:
+        self.reading = trio.Event()
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        await trio.lowlevel.checkpoint()
+        answer = self.answer
+        answer.sends += 1
+        if message["type"] == "http.response.start":
+            assert answer.status is None, "a second head"
+            answer.status = message["status"]
+            answer.headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in message["headers"]]
+            assert all(name == name.lower() for name, _ in answer.headers)
+            self.head.set()
+            return
+        assert answer.status is not None, "a body without a head"
+        assert not answer.complete, "a body after the end"
+        await self.reading.wait()
+        if data := message.get("body", b""):
+            answer.parts.append(data)
+        self.part.set()
+        self.part = trio.Event()
+        if not message.get("more_body", False):
+            answer.complete = True
+            if not self._closed:
+                # Hypercorn's: inside the application's own send, and it must survive a cancel-happy application.
+                await self._to_app.send({"type": "http.disconnect"})
+                await trio.lowlevel.checkpoint()
+
+
+def http_scope(
+    method: str = "GET",
+    target: str | bytes = "/",
+    *,
+    headers: Iterable[tuple[str, str]] = (),
+    client: tuple[str, int] | None = ("127.0.0.1", 40000),
+    http_version: str = "1.1",
+) -> dict[str, Any]:
+    raw = target.encode("latin-1") if isinstance(target, str) else target
+    path, _, query = raw.partition(b"?")
+    fields = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    if not any(name == b"host" for name, _ in fields):
+        fields.append((b"host", b"gateway.test"))
+    return {
+        "type": "http",
+        "http_version": http_version,
+        "asgi": {"spec_version": "2.1", "version": "3.0"},
+        "method": method,
+        "scheme": "http",
+        "path": unquote(path.decode("latin-1")),
+        "raw_path": path,
+        "query_string": query,
+        "root_path": "",
+        "headers": fields,
+        "client": client,
+        "server": ("127.0.0.1", 8000),
+        "state": {},
+        "extensions": {},
+    }
+
+
+async def ask(app: App, method: str = "GET", target: str | bytes = "/", *, body: bytes = b"", **options: Any) -> Answer:
+    """One whole request and its whole answer."""
+    conversation = Conversation(app, http_scope(method, target, **options))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(conversation.run)
+        await conversation.body(body)
+    return conversation.answer
+
+
+@asynccontextmanager
+async def conversation(
+    app: App, method: str = "GET", target: str | bytes = "/", *, queue: int = 10, **options: Any
+) -> AsyncIterator[Conversation]:
+    """A request under way; the block's end waits for the application's."""
+    talk = Conversation(app, http_scope(method, target, **options), queue=queue)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(talk.run)
+        yield talk
+
+
+class LifespanFailedError(Exception):
+    """The application answered with a failure."""
+
+
+@asynccontextmanager
+async def living(app: App) -> AsyncIterator[None]:
+    """The application between startup and shutdown."""
+    to_app, from_server = trio.open_memory_channel[dict[str, str]](2)
+    started, stopped = trio.Event(), trio.Event()
+
+    async def send(message: dict[str, str]) -> None:
+        kind = message["type"]
+        if kind.endswith(".failed"):
+            raise LifespanFailedError(message["message"])
+        (started if kind == "lifespan.startup.complete" else stopped).set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(app, {"type": "lifespan", "asgi": {}, "state": {}}, from_server.receive, send)
+        await to_app.send({"type": "lifespan.startup"})
+        await started.wait()
+        yield
+        await to_app.send({"type": "lifespan.shutdown"})
+        await stopped.wait()

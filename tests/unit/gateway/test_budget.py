@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import pytest
+from werkzeug.datastructures import Headers
+
+from umbel.gateway.budget import client_budget
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"Prefer": "wait=3"}, 3.0),
+        ({"Prefer": 'respond-async, wait="3"; foo="a,b"'}, 3.0),
+        ({"Prefer": "WAIT=3, wait=1"}, 3.0),
+        ({"Prefer": "wait=0"}, None),
+        ({"Prefer": "wait=soon"}, None),
+        ({"Prefer": "wait=-1"}, None),
+        ({"Prefer": "wait=1.5"}, None),
+        ({"Prefer": "wait"}, None),
+        ({"Prefer": "wait=" + "9" * 5000}, None),
+        ({"X-Envoy-Upstream-Rq-Timeout-Ms": "250"}, 0.25),
+        ({"X-Envoy-Upstream-Rq-Timeout-Ms": "0"}, None),
+        ({"X-Envoy-Upstream-Rq-Timeout-Ms": "٣"}, None),
+        ({"X-Envoy-Upstream-Rq-Timeout-Ms": "250", "Prefer": "wait=3"}, 0.25),
+        ({"X-Envoy-Upstream-Rq-Timeout-Ms": "5000", "Prefer": "wait=3"}, 3.0),
+    ],
+)
+def test_the_clients_wish_in_seconds(headers: dict[str, str], seconds: float | None) -> None:
+    assert client_budget(Headers(headers)) == seconds

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import pytest
+
+from umbel.gateway.forwarded import TrustedProxies, origin_of
+
+PROXIES = TrustedProxies(["10.0.0.0/8", "::1"])
+HOST = (b"host", b"shop.example")
+
+
+def test_an_untrusted_peers_claims_are_dropped_and_ours_are_sent() -> None:
+    origin = origin_of(
+        "203.0.113.9",
+        [
+            HOST,
+            (b"x-forwarded-for", b"1.1.1.1"),
+            (b"x-forwarded-proto", b"https"),
+            (b"x-forwarded-host", b"evil.example"),
+            (b"x-forwarded-anything", b"x"),
+            (b"forwarded", b"for=1.1.1.1"),
+            (b"x-real-ip", b"1.1.1.1"),
+            (b"remote-addr", b"1.1.1.1"),
+            (b"accept", b"*/*"),
+        ],
+        PROXIES,
+    )
+    assert list(origin.headers) == [HOST, (b"accept", b"*/*")]
+    assert (origin.client, origin.trusted) == ("203.0.113.9", False)
+    assert origin.forwarded_for() == (
+        ("x-forwarded-for", "203.0.113.9"),
+        ("x-forwarded-proto", "http"),
+        ("x-forwarded-host", "shop.example"),
+    )
+
+
+def test_a_trusted_peers_chain_goes_on() -> None:
+    origin = origin_of(
+        "10.1.2.3",
+        [HOST, (b"x-forwarded-for", b"198.51.100.7, 10.9.9.9"), (b"x-forwarded-proto", b"HTTPS")],
+        PROXIES,
+    )
+    assert (origin.client, origin.trusted) == ("198.51.100.7", True)
+    assert origin.forwarded_for() == (
+        ("x-forwarded-for", "198.51.100.7, 10.9.9.9, 10.1.2.3"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", "shop.example"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("chain", "client"),
+    [
+        ("6.6.6.6, 198.51.100.7", "198.51.100.7"),
+        ("10.0.0.5", "10.0.0.5"),
+        ("not an address", "10.1.2.3"),
+        ("6.6.6.6, unknown, 10.0.0.5", "10.0.0.5"),
+        ("::ffff:198.51.100.7", "198.51.100.7"),
+        ("", "10.1.2.3"),
+    ],
+)
+def test_the_client_is_the_nearest_address_that_no_proxy_vouches_away(chain: str, client: str) -> None:
+    assert origin_of("10.1.2.3", [(b"x-forwarded-for", chain.encode())], PROXIES).client == client
+
+
+def test_an_ipv4_peer_written_as_ipv6_is_the_same_peer() -> None:
+    assert PROXIES.trusts("::ffff:10.0.0.1")
+    assert not PROXIES.trusts("::2")
+    assert not PROXIES.trusts("nonsense")
+
+
+def test_a_unix_socket_is_trusted_only_by_name() -> None:
+    assert not PROXIES.trusts(None)
+    assert TrustedProxies(["unix"]).trusts(None)
+    assert origin_of(None, [HOST], PROXIES).forwarded_for()[0] == ("x-forwarded-proto", "http")
+
+
+def test_nobody_is_trusted_by_default() -> None:
+    assert not TrustedProxies([]).trusts("127.0.0.1")
+
+
+def test_via_goes_on_and_names_the_version_that_came_in() -> None:
+    origin = origin_of("1.2.3.4", [(b"via", b"1.0 fred"), (b"via", b"1.1 p.example")], PROXIES, http_version="2")
+    assert origin.always("id-1") == (("x-request-id", "id-1"), ("via", "1.0 fred, 1.1 p.example, 2 umbel"))
+
+
+def test_an_endless_via_does_not_grow_our_requests() -> None:
+    assert origin_of("1.2.3.4", [(b"via", b"1.1 x, " * 1000)], PROXIES).always("i")[1] == ("via", "1.1 umbel")

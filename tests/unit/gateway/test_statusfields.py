@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import http_sf
+
+from umbel.gateway.statusfields import LENGTH_MAX, proxy_status, server_timing
+from umbel.kinds import Kind
+from umbel.model import FailedItem, Failure, Outcome
+
+
+def failed(call: str, failure: Failure) -> Outcome:
+    return Outcome(call, "failed", failure=failure, started_at=1.0, ended_at=1.5)
+
+
+def test_each_failed_call_is_one_member_and_no_address_is_named() -> None:
+    outcomes = [
+        Outcome("fine", "value", 1),
+        failed("orders", Failure.of(Kind.TIMEOUT, "http://10.0.0.1/secret")),
+        failed("users", Failure(Kind.STATUS, 502, "", received_status=503)),
+        failed("offers", Failure.of(Kind.DEPENDENCY, "")),
+        Outcome("items", "value", [None], failed_items=(FailedItem((0,), Failure.of(Kind.DNS, "")),)),
+    ]
+    assert proxy_status(outcomes) == (
+        'umbel;error=http_response_timeout;next-hop="orders", '
+        'umbel;received-status=503;next-hop="users", '
+        'umbel;next-hop="offers", '
+        'umbel;error=dns_error;next-hop="items"'
+    )
+
+
+def test_nothing_is_said_where_nothing_failed_or_only_we_cut_it() -> None:
+    assert proxy_status([Outcome("a", "value", 1), Outcome("b", "skipped")]) is None
+    assert proxy_status([failed("a", Failure.of(Kind.CANCELLED, ""))]) is None
+
+
+def test_a_long_proxy_status_is_cut_and_says_how_much() -> None:
+    outcomes = [failed(f"call-{number}", Failure.of(Kind.TIMEOUT, "")) for number in range(100)]
+    field = proxy_status(outcomes)
+    assert field is not None
+    assert LENGTH_MAX - 80 < len(field) <= LENGTH_MAX
+    members = http_sf.parse(field.encode(), tltype="list")
+    assert members[-1][1]["details"] == f"+{100 - len(members) + 1} more"
+
+
+def test_a_name_made_in_code_cannot_break_a_field() -> None:
+    field = proxy_status([failed('a"\r\nset-cookie: é', Failure.of(Kind.TIMEOUT, ""))])
+    assert field == 'umbel;error=http_response_timeout;next-hop="a\\"??set-cookie: ?"'
+    assert server_timing(0, [failed("a,b;c é", Failure.of(Kind.DNS, ""))]) == "umbel;dur=0.0, a_b_c__;dur=500.0"
+
+
+def test_server_timing_lists_what_began() -> None:
+    outcomes = [
+        Outcome("profile", "value", 1, started_at=1.0, ended_at=1.0123),
+        Outcome("skipped", "skipped"),
+        Outcome("orders", "value", 1, started_at=1.0, ended_at=1.0401),
+    ]
+    assert server_timing(0.42, outcomes) == "umbel;dur=0.4, profile;dur=12.3, orders;dur=40.1"
+
+
+def test_a_long_server_timing_is_cut_and_says_how_much() -> None:
+    outcomes = [Outcome("x" * 200 + str(n), "value", 1, started_at=0.0, ended_at=1.0) for n in range(9)]
+    field = server_timing(1, outcomes)
+    assert len(field) <= LENGTH_MAX
+    assert field.endswith(', more;desc="5"')
