@@ -72,7 +72,7 @@ def _beneath(calls: Sequence[CallExplained]) -> dict[str, list[CallExplained]]:
 
     beneath: dict[str, list[CallExplained]] = {}
     for call in calls:
-        beneath.setdefault(max(call.needs, key=depth, default=""), []).append(call)
+        beneath.setdefault(max(reversed(call.needs), key=depth, default=""), []).append(call)
     return beneath
 
 

@@ -39,8 +39,8 @@ def explain(ctx: click.Context, method: str, path: str, file: str, form: str | N
             click.echo(json.dumps({"route": None, **found._asdict()}, ensure_ascii=False))
         else:
             near = f"; near it: {', '.join(found.near)}" if found.near else ""
-            click.echo(f"{method.upper()} {path}: {found.status}, {found.reason}{near}", err=found.status >= 400)
-        ctx.exit(0 if found.status < 400 else 1)
+            click.echo(f"{method.upper()} {path}: {found.status}, {found.reason}{near}", err=found.status >= 300)
+        ctx.exit(0 if found.status < 300 else 1)
     route = explain_plan(loaded, found.route, plans[found.route])
     if form == "json":
         values = {name: str(value) for name, value in found.values.items()}

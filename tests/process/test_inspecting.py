@@ -1,0 +1,74 @@
+"""The inspecting commands as real processes: exit codes, streams, Ctrl-C, and how little they import."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.configs import GOOD, write
+
+UMBEL = [sys.executable, "-m", "umbel"]
+
+
+def test_check_ends_with_0_or_78_and_tells_mistakes_on_stderr(tmp_path: Path) -> None:
+    write(tmp_path, GOOD)
+    good = subprocess.run([*UMBEL, "check"], cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    assert (good.returncode, good.stdout, good.stderr) == (0, "umbel.toml: ok, 1 upstream, 1 route, 1 call\n", "")
+    write(tmp_path, GOOD + "timout = 1\n")
+    bad = subprocess.run([*UMBEL, "check"], cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    assert (bad.returncode, bad.stdout) == (78, "")
+    assert bad.stderr == "umbel.toml:6: routes[0].timout: is not a key of [[routes]]\n"
+
+
+COMMANDS = [["check"], ["schema"], ["schema", "--markdown"], ["explain", "GET", "/nowhere"], ["--help"]]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_inspecting_imports_no_server(command: list[str], tmp_path: Path) -> None:
+    write(tmp_path, GOOD)
+    code = (
+        "import json, sys\n"
+        "from umbel.cli import main\n"
+        "main(sys.argv[1:], standalone_mode=False)\n"
+        "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code, *command], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
+    )
+    imported = set(json.loads(ran.stdout.strip().rpartition("\n")[2]))
+    assert imported.isdisjoint({"quart", "quart_trio", "hypercorn", "tree_sitter"})
+
+
+def test_ctrl_c_ends_a_command_without_a_traceback(tmp_path: Path) -> None:
+    pipe = tmp_path / "umbel.toml"
+    os.mkfifo(pipe)
+    with (
+        subprocess.Popen([*UMBEL, "check"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process,
+        pipe.open("wb"),  # opens when the command opens it too, so now it waits for what we never write
+    ):
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (130, b"", b"")
+
+
+def test_a_reader_that_leaves_early_is_no_error_worth_a_traceback() -> None:
+    with subprocess.Popen([*UMBEL, "schema"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+        process.wait(timeout=30)
+
+
+def test_a_terminal_that_knows_no_box_characters_still_gets_the_tree(tmp_path: Path) -> None:
+    write(tmp_path, GOOD)
+    environ = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    ran = subprocess.run([*UMBEL, "explain", "GET", "/r"], cwd=tmp_path, capture_output=True, timeout=30, env=environ)
+    assert ran.returncode == 0
+    assert b"c: GET u /" in ran.stdout

@@ -1,0 +1,56 @@
+"""``umbel check``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from tests.support.configs import CALL, GOOD, ROUTE, write
+from umbel.cli import main
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_good_configuration_is_one_line_and_status_0(here: Path) -> None:
+    write(here, GOOD)
+    result = CliRunner().invoke(main, ["check"])
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "umbel.toml: ok, 1 upstream, 1 route, 1 call\n", "")
+
+
+def test_mistakes_are_a_line_each_on_stderr_and_status_78(here: Path) -> None:
+    write(here, GOOD + "banana = 1\n[server]\nmax_body = 5\n")
+    result = CliRunner().invoke(main, ["check"])
+    assert (result.exit_code, result.stdout) == (78, "")
+    assert result.stderr == (
+        "umbel.toml:6: routes[0].banana: is not a key of [[routes]]\n"
+        'umbel.toml:8: server.max_body: 5 is not a size; write a number and a unit, such as "64KiB" or "10MB"\n'
+    )
+
+
+def test_mistakes_of_plans_are_told_too(here: Path) -> None:
+    write(here, ROUTE + CALL)
+    result = CliRunner().invoke(main, ["check"])
+    assert result.exit_code == 78
+    assert result.stderr == 'umbel.toml:3: routes[0].calls.c.upstream: there is no upstream "u"; add [upstreams.u]\n'
+
+
+def test_json_of_a_good_configuration_counts_what_is_in_it(here: Path) -> None:
+    write(here, GOOD)
+    result = CliRunner().invoke(main, ["check", "--json"])
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == {"ok": True, "file": "umbel.toml", "upstreams": 1, "routes": 1, "calls": 1}
+
+
+def test_json_of_mistakes_has_the_parts_of_each_line(here: Path) -> None:
+    write(here, 'include = ["ä.toml"]\n')
+    result = CliRunner().invoke(main, ["check", "--json"])
+    assert (result.exit_code, result.stderr) == (78, "")
+    problem = {"file": "umbel.toml", "line": 1, "key": "include[0]", "reason": "no file matches this"}
+    assert json.loads(result.stdout) == {"ok": False, "file": "umbel.toml", "problems": [problem]}

@@ -1,0 +1,216 @@
+"""``umbel explain``: which route, what starts when, and each limit with its place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.support.configs import CALL, GOOD, write
+from umbel.cli import main
+from umbel.cli.matching import PROBES
+from umbel.gateway import probes
+
+CONFIG = """\
+[defaults.upstream]
+timeout = "400ms"
+[upstreams.users]
+urls = ["http://127.0.0.1:1"]
+max_queue = 5
+[upstreams.orders]
+urls = ["http://127.0.0.1:2"]
+timeout = "9s"
+max_body = "2MB"
+
+[[routes]]
+path = "/dashboard/<user_id>"
+query = { limit = { type = "int", default = 20 }, tag = { required = true } }
+deadline = "800ms"
+[routes.calls.profile]
+upstream = "users"
+path = "/users/{user_id}"
+timeout = "300ms"
+forward_headers = ["authorization"]
+[routes.calls.orders]
+upstream = "orders"
+path = "/orders{?user_id,limit}"
+optional = true
+default = []
+[routes.calls.items]
+each = "orders[*].sku"
+upstream = "users"
+path = "/items/{item}"
+limit = 4
+when = "profile.active"
+null_on = [404]
+optional = true
+item_default = "${SECRET}"
+[routes.answer]
+shape = "{name: profile.name}"
+status = 201
+
+[[routes]]
+path = "/things/<int:id>"
+methods = ["PUT", "DELETE"]
+combine = "first"
+calls.a = { upstream = "users", path = "/${SECRET}" }
+calls.b = { upstream = "users", path = "/b", decode = "text" }
+"""
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, CONFIG)
+    return tmp_path
+
+
+def explain(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["explain", *arguments], env={"SECRET": "hunter2"})
+
+
+TREE = """\
+GET /dashboard/4%202?x=1: user_id = "4 2"
+
+GET /dashboard/<user_id>  [umbel.toml:12]
+  limits   deadline 800ms [umbel.toml:14] · max_body 1MB · server.max_body 16MiB
+  query    limit: int, default 20
+           tag: str, required
+  combine  all
+  answer   shape {name: profile.name}
+  answer   status 201
+  answer   varies with authorization
+  answer   private: no shared cache keeps it
+
+at once
+├─ profile: GET users /users/{user_id}  [umbel.toml:15]
+│     required · passes on 400, 401, 403, 404, 409, 410, 412, 422, 429
+│     timeout 300ms [umbel.toml:18] · max_body 1MB
+│     users: max_concurrency 100 · max_queue 5 [umbel.toml:5] · connect_timeout 1s · max_head 64KiB · max_fields 100
+└─ orders: GET orders /orders{?user_id,limit}  [umbel.toml:20]
+   │  optional · default []
+   │  timeout 9s, cut by the deadline of 800ms [umbel.toml:8] · max_body 2MB [umbel.toml:9]
+   │  orders: max_concurrency 100 · max_queue 100 · connect_timeout 1s · max_head 64KiB · max_fields 100
+   │ then
+   └─ items: GET users /items/{item}  [umbel.toml:25]
+         waits for profile and orders
+         optional · each orders[*].sku, as a list · when profile.active · null where it fails · \
+item_default "${SECRET}" · null_on 404
+         timeout 400ms [umbel.toml:2] · max_body 1MB · limit 4 [umbel.toml:29] · max_items 100
+         users: max_concurrency 100 · max_queue 5 [umbel.toml:5] · connect_timeout 1s · max_head 64KiB · max_fields 100
+
+Limits without a place are defaults.
+"""
+
+
+def test_the_tree_shows_what_starts_when_and_each_limit_with_its_place() -> None:
+    result = explain("get", "/dashboard/4%202?x=1")
+    assert result.stderr == ""
+    assert result.stdout == TREE
+    assert result.exit_code == 0
+
+
+def test_json_has_the_same_facts() -> None:
+    document = json.loads(explain("GET", "/dashboard/42", "--json").stdout)
+    assert document["path"] == {"user_id": "42"}
+    route = document["route"]
+    assert (route["path"], route["place"], route["methods"]) == ("/dashboard/<user_id>", "umbel.toml:12", ["GET"])
+    assert [(call["name"], call["needs"], call["required"]) for call in route["calls"]] == [
+        ("profile", [], True),
+        ("orders", [], False),
+        ("items", ["profile", "orders"], False),
+    ]
+    assert route["calls"][0]["limits"][0] == {"key": "timeout", "value": "300ms", "place": "umbel.toml:18"}
+
+
+def test_mermaid_draws_waiting_as_arrows_and_optional_as_dots() -> None:
+    assert explain("GET", "/dashboard/42", "--mermaid").stdout.split("\n") == [
+        "flowchart LR",
+        '  request(["GET /dashboard/#60;user_id#62;"])',
+        '  c0["profile<br/>GET users /users/{user_id}<br/>required"]',
+        '  c1["orders<br/>GET orders /orders{?user_id,limit}<br/>optional"]',
+        '  c2["items<br/>GET users /items/{item}<br/>optional"]',
+        '  answer(["answer: all"])',
+        "  request --> c0",
+        "  request --> c1",
+        "  c0 --> c2",
+        "  c1 --> c2",
+        "  c0 --> answer",
+        "  c1 -.-> answer",
+        "  c2 -.-> answer",
+        "",
+    ]
+
+
+@pytest.mark.parametrize("form", [[], ["--json"], ["--mermaid"]])
+def test_nothing_shows_the_value_of_a_variable(form: list[str]) -> None:
+    for target in (["GET", "/dashboard/42"], ["PUT", "/things/1"]):
+        result = explain(*target, *form)
+        assert result.exit_code == 0
+        assert "hunter2" not in result.output
+
+
+def test_calls_that_count_for_first_are_named() -> None:
+    shown = explain("DELETE", "/things/7").stdout
+    assert "PUT|DELETE /things/<int:id>" in shown
+    assert "  combine  first of a, b\n" in shown
+    assert "decode text" in shown
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "said"),
+    [
+        ("POST", "/dashboard/4", "405, the path is known, the method is not; allowed: GET, HEAD, OPTIONS"),
+        ("GET", "/things/4", "405, the path is known, the method is not; allowed: DELETE, OPTIONS, PUT"),
+        ("GET", "/dashbord/4", "404, no route has this path; near it: GET /dashboard/<user_id>"),
+        ("GET", "/things/x", "404, no route has this path; near it: PUT|DELETE /things/<int:id>"),
+        ("GET", "/zzzz", "404, no route has this path"),
+        ("GET", "/dashboard//4", "308, the client is sent to /dashboard/4"),
+        ("GET", "/dashboard/..", "400, The path holds a dot segment."),
+        ("GET", "dashboard", "400, The request target must be a path that begins with a slash."),
+        ("GET", "/dashboard/%zz", "400, The path holds a percent sign that is not followed by two hex digits."),
+    ],
+)
+def test_what_no_route_answers_is_said_clearly_with_status_1(method: str, path: str, said: str) -> None:
+    result = explain(method, path)
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", f"{method} {path}: {said}\n")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "said"),
+    [
+        ("OPTIONS", "/dashboard/4", "200, answered without any call, with Allow: GET, HEAD, OPTIONS"),
+        ("GET", "/livez", "200, a probe, answered by the gateway itself"),
+    ],
+)
+def test_what_the_gateway_answers_itself_is_said(method: str, path: str, said: str) -> None:
+    result = explain(method, path)
+    assert (result.exit_code, result.stdout) == (0, f"{method} {path}: {said}\n")
+
+
+def test_json_says_what_no_route_answers() -> None:
+    result = explain("GET", "/dashbord/4", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout) == {
+        "route": None,
+        "status": 404,
+        "reason": "no route has this path",
+        "near": ["GET /dashboard/<user_id>"],
+    }
+
+
+def test_head_is_answered_by_the_route_of_get() -> None:
+    assert explain("HEAD", "/dashboard/4").exit_code == 0
+
+
+def test_a_configuration_with_mistakes_explains_nothing(here: Path) -> None:
+    write(here, GOOD + "banana = 1\n" + CALL.replace("c =", "d ="))
+    result = explain("GET", "/r")
+    assert (result.exit_code, result.stdout) == (78, "")
+    assert result.stderr == "umbel.toml:6: routes[0].banana: is not a key of [[routes]]\n"
+
+
+def test_the_probes_are_those_of_the_gateway() -> None:
+    assert PROBES == (probes.LIVEZ, probes.READYZ)

@@ -1,0 +1,68 @@
+"""The command line as a whole: its help, its exit codes, and that a command is imported only when it is called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from tests.support.configs import write
+from umbel.cli import COMMANDS, EXIT_CONFIG, EXIT_INTERRUPTED, Commands, main
+from umbel.errors import ConfigError, ConfigProblem
+
+
+def test_help_lists_every_command_in_the_words_of_the_command_itself() -> None:
+    result = CliRunner().invoke(main, ["--help"])
+    assert result.exit_code == 0
+    group = click.Context(main)
+    for name, words in COMMANDS.items():
+        command = main.get_command(group, name) if isinstance(main, Commands) else None
+        assert command is not None
+        assert command.short_help == words
+        assert f"  {name} " in result.stdout
+        assert words in result.stdout
+
+
+def test_an_unknown_command_is_a_usage_error() -> None:
+    result = CliRunner().invoke(main, ["chekc"])
+    assert result.exit_code == 2
+    assert "No such command 'chekc'" in result.stderr
+
+
+def test_the_version_is_told() -> None:
+    result = CliRunner().invoke(main, ["--version"])
+    assert result.exit_code == 0
+    assert result.stdout.startswith("umbel ")
+
+
+PROBLEMS = [ConfigProblem("a.toml", 1, "b", "is no c"), ConfigProblem("d.toml", None, "", "is no e")]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (ConfigError(PROBLEMS), EXIT_CONFIG, "a.toml:1: b: is no c\nd.toml: is no e\n"),
+        (KeyboardInterrupt(), EXIT_INTERRUPTED, ""),
+    ],
+)
+def test_what_ends_a_command_is_told_without_a_traceback(error: BaseException, code: int, told: str) -> None:
+    @click.group(cls=Commands)
+    def group() -> None:
+        raise error
+
+    result = CliRunner().invoke(group, ["check"])
+    assert (result.exit_code, result.stderr, result.stdout) == (code, told, "")
+
+
+def test_the_configuration_is_named_by_the_option_else_by_the_environment_else_by_its_usual_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, "", {"other.toml": "", "third.toml": ""})
+    runner = CliRunner()
+    assert runner.invoke(main, ["check"]).stdout.startswith("umbel.toml: ok")
+    assert runner.invoke(main, ["check"], env={"UMBEL_CONFIG": "other.toml"}).stdout.startswith("other.toml: ok")
+    named = runner.invoke(main, ["check", "-c", "third.toml"], env={"UMBEL_CONFIG": "other.toml"})
+    assert named.stdout.startswith("third.toml: ok")
