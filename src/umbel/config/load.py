@@ -1,26 +1,24 @@
 """From a file name to a ``Config``, or to every mistake in it at once.
 
-Called by the command line and by ``Umbel.from_file``. The only place that reads configuration files; it starts nothing
-and keeps no file open. What needs a plan is judged by the ``checks`` that the caller hands in.
+Called by the command line and by ``Umbel.from_file``. Starts nothing and keeps no file open. What needs a plan is
+judged by the ``checks`` that the caller hands in.
 """
 
 from __future__ import annotations
 
-import glob
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import ConfigError, ConfigProblem
-from .files import make_absolute, unusable
+from ..errors import ConfigError
+from .files import unusable
 from .findings import Finding, findings
 from .hidden import broken_rules
 from .merge import Merged, Origin, merge
+from .problems import Problems
+from .reading import Reading
 from .schema import Config, KeyPath, Logs, Route, Section, Tls, Upstream
-from .sections import dotted
-from .source import Source, UnreadableError, read
 from .variables import Variables
 
 
@@ -36,7 +34,6 @@ Check = Callable[[Config], Iterable[tuple[KeyPath, str]]]
 """A judgement that the schema cannot make: yields the path of a key and what is wrong with it."""
 
 _DEFAULTS: Mapping[str, type[Section]] = {"upstream": Upstream, "route": Route}
-_TEXT_MAX = 400
 
 
 def load(
@@ -62,8 +59,8 @@ def load_with_secrets(
     Raises:
         ConfigError: as ``load``.
     """
-    problems = _Problems(Variables(os.environ if environ is None else environ))
-    reading = _Reading(problems)
+    problems = Problems(Variables(os.environ if environ is None else environ))
+    reading = Reading(problems)
     reading.read(Path(path), os.fspath(path))
     config = _build(reading, problems, checks) if reading.files else None
     if config is None or problems.found:
@@ -71,96 +68,7 @@ def load_with_secrets(
     return Loaded(config, problems.variables.hide)
 
 
-class _Problems:
-    """What was found so far, each thing once."""
-
-    def __init__(self, variables: Variables) -> None:
-        self.variables = variables
-        self.found: set[ConfigProblem] = set()
-        self._order: dict[str, int] = {}
-
-    def new_file(self, name: str) -> None:
-        """Problems are told in the order of the files that they stand in."""
-        self._order.setdefault(_one_line(name), len(self._order))
-
-    def in_file(self, name: str, error: UnreadableError) -> None:
-        """A file gives no data."""
-        self.found.add(ConfigProblem(_one_line(name), error.line, "", _one_line(error.reason)))
-
-    def at(self, origin: Origin, reason: str, *, quotes: bool = False) -> None:
-        """Something is wrong with the value of ``origin``; ``quotes``: the sentence may hold a variable's value."""
-        if quotes:
-            reason = self.variables.hide(reason)
-        name, key = _one_line(origin.source.name), _one_line(dotted(origin.path))
-        self.found.add(ConfigProblem(name, origin.line, key, _one_line(reason)))
-
-    def sorted(self) -> list[ConfigProblem]:
-        """All of them, in the order of the files and their lines."""
-        return sorted(
-            self.found, key=lambda each: (self._order[each.file], each.line or 0, _natural(each.key), each.reason)
-        )
-
-
-class _Reading:
-    """The main file and all that it includes, variables replaced and paths absolute."""
-
-    def __init__(self, problems: _Problems) -> None:
-        self.files: list[tuple[Source, dict[str, Any]]] = []
-        self.whole = True
-        """Whether nothing is unknown that another file would say."""
-        self._problems = problems
-        self._seen: set[str] = set()
-
-    def read(self, path: Path, name: str) -> None:
-        """Read one file, then those that it includes; each file is read once, whoever names it."""
-        if (real := _real(path)) in self._seen:
-            return
-        self._seen.add(real)
-        self._problems.new_file(name)
-        try:
-            source = read(path, name)
-        except UnreadableError as error:
-            self._problems.in_file(name, error)
-            self.whole = False
-            return
-        data, wrong = self._problems.variables.replace(source.data)
-        for at, reason in wrong:
-            self._problems.at(Origin(source, at), reason)
-        make_absolute(source, data)
-        self.files.append((source, data))
-        patterns = data.get("include")
-        for index, pattern in enumerate(patterns if isinstance(patterns, list) else ()):
-            if isinstance(pattern, str):
-                self._include(Origin(source, ("include", index)), pattern)
-            else:
-                self.whole = False
-
-    def _include(self, origin: Origin, pattern: str) -> None:
-        source = origin.source
-        matches = _matches(source.directory, pattern)
-        if not matches:
-            self._problems.at(origin, "no file matches this")
-            self.whole = False
-        for match in matches:
-            self.read(source.directory / match, os.path.normpath(Path(source.name).parent / match))
-
-
-def _real(path: Path) -> str:
-    try:
-        return os.path.realpath(path)
-    except ValueError:  # a NUL in the name; opening it will say so
-        return str(path)
-
-
-def _matches(directory: Path, pattern: str) -> list[str]:
-    try:
-        found = glob.glob(pattern, root_dir=directory, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute one
-    except ValueError:  # a NUL in the pattern
-        return []
-    return sorted(match for match in found if not (directory / match).is_dir())
-
-
-def _build(reading: _Reading, problems: _Problems, checks: Sequence[Check]) -> Config | None:
+def _build(reading: Reading, problems: Problems, checks: Sequence[Check]) -> Config | None:
     """The configuration of what validated; everything else is among the problems."""
 
     def report(origin: Origin, reason: str) -> None:
@@ -197,7 +105,7 @@ def _build(reading: _Reading, problems: _Problems, checks: Sequence[Check]) -> C
     return config
 
 
-def _report_defaults(merged: Merged, problems: _Problems) -> None:
+def _report_defaults(merged: Merged, problems: Problems) -> None:
     """A wrong default is told once, where it stands, whether or not anything inherits it.
 
     What is missing there may come from an upstream or a route, and so may the other half of a rule.
@@ -240,16 +148,3 @@ def _valid_part(merged: Merged, found: Iterable[Finding], *, whole: bool) -> tup
     rest = {key: value for key, value in merged.data.items() if key not in broken_sections | {"upstreams", "routes"}}
     valid = {**rest, "upstreams": upstreams, "routes": [merged.data["routes"][index] for index in kept]}
     return Config.model_validate(valid, by_alias=True, by_name=False), kept
-
-
-def _one_line(text: str) -> str:
-    """What people see is one line, whatever stands in a file or in its name."""
-    shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-    half = _TEXT_MAX // 2
-    return shown if len(shown) <= _TEXT_MAX else f"{shown[:half]} … {shown[-half:]}"
-
-
-def _natural(key: str) -> list[str | int]:
-    """For sorting: urls[2] comes before urls[10]. Texts and numbers take turns, so each meets its like."""
-    parts = re.split(r"\[([0-9]+)\]", key)
-    return [int(part) if place % 2 else part for place, part in enumerate(parts)]

@@ -68,12 +68,15 @@ class Merged:
     def _inherit(self, path: KeyPath, own: dict[str, Any], default: dict[str, Any], at: KeyPath) -> dict[str, Any]:
         """Tables merge key by key, the nearest wins."""
         merged = dict(own)
+        # The names of headers are the same in capitals.
+        names = {key.lower(): key for key in own} if path[-1] == "headers" else {key: key for key in own}
         for key, value in default.items():
-            if key not in own:
+            own_key = names.get(key.lower() if path[-1] == "headers" else key)
+            if own_key is None:
                 merged[key] = value
                 self._origins[*path, key] = Origin(self.root, (*at, key))
-            elif isinstance(own[key], dict) and isinstance(value, dict):
-                merged[key] = self._inherit((*path, key), own[key], value, (*at, key))
+            elif isinstance(own[own_key], dict) and isinstance(value, dict):
+                merged[own_key] = self._inherit((*path, key), own[key], value, (*at, key))
         return merged
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 if TYPE_CHECKING:
     from .schema import Call, QueryParam, Route, Tls
@@ -88,6 +88,15 @@ def _field_name(value: str) -> str:
     if value.lower() in _MANAGED:
         raise ValueError(f'"{value}" belongs to the connection and is written by Umbel itself')
     return value.lower()
+
+
+def _distinct(value: Any) -> Any:
+    if isinstance(value, dict):
+        seen: dict[str, str] = {}
+        for name in value:
+            if (other := seen.setdefault(str(name).lower(), name)) != name:
+                raise ValueError(f'"{name}" and "{other}" are one header; it can stand here once')
+    return value
 
 
 def _field_value(value: str) -> str:
@@ -176,6 +185,7 @@ CallName = Annotated[Name, AfterValidator(_call_name)]
 UpstreamName = Annotated[str, *_names(_UPSTREAM_NAME, "letters, digits, _ and -, first a letter or _")]
 HeaderName = Annotated[str, AfterValidator(_field_name)]
 HeaderText = Annotated[str, AfterValidator(_field_value)]
+Headers = Annotated[dict[HeaderName, HeaderText], BeforeValidator(_distinct)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 RoutePath = Annotated[str, AfterValidator(_route_path)]
 Network = Annotated[str, AfterValidator(_network)]

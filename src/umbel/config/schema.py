@@ -17,6 +17,7 @@ from .rules import (
     FailureStatus,
     FileName,
     HeaderName,
+    Headers,
     HeaderText,
     JsonScalar,
     JsonValue,
@@ -85,7 +86,7 @@ class Upstream(Section):
     """The largest response head."""
     max_fields: Annotated[int, Field(ge=1)] = 100
     """The most header fields of a response."""
-    headers: dict[HeaderName, HeaderText] = {}
+    headers: Headers = {}
     """Headers of every call, as templates."""
     params: dict[str, str] = {}
     """Query parameters of every call, as JMESPath expressions."""
@@ -129,7 +130,7 @@ class Call(Section):
     """Names for the templates of this call, each bound to a JMESPath expression."""
     params: dict[str, str] = {}
     """Query parameters, each a JMESPath expression; for names that a template cannot bear."""
-    headers: dict[HeaderName, HeaderText] = {}
+    headers: Headers = {}
     """Headers as templates; they add to the upstream's."""
     forward_headers: Annotated[tuple[HeaderName, ...], _AS_TUPLE] = ()
     """Headers of the client that go along."""
@@ -188,7 +189,7 @@ class Answer(Section):
     """A JMESPath expression over the context. Default: an object of call and value."""
     status: Annotated[int, Field(ge=200, le=299)] = 200
     """The status of a composed answer; 204 sends no body."""
-    headers: dict[HeaderName, HeaderText] = {}
+    headers: Headers = {}
     """Headers of the answer, as templates."""
     forward_headers: dict[str, Annotated[tuple[HeaderName, ...], _AS_TUPLE]] = {}
     """Response headers passed on, by call."""
@@ -205,7 +206,7 @@ class Route(Section):
 
     path: RoutePath
     """A werkzeug rule, such as /dashboard/<user_id> or /items/<int:id>."""
-    methods: Annotated[tuple[Method, ...] | None, _AS_TUPLE] = None
+    methods: Annotated[tuple[Method, ...] | None, Field(strict=False, min_length=1)] = None
     """The methods that it answers, HEAD beside GET. Default: GET, or POST if the plan uses the body."""
     query: dict[str, QueryParam] | Names = {}
     """The client's query parameters that this route knows: a table, or a list of names for plain text ones."""

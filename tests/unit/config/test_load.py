@@ -62,6 +62,15 @@ def test_defaults_of_the_main_file_hold_in_all_files_and_tables_merge_key_by_key
     assert [(route.answer.status, route.answer.etag) for route in config.routes] == [(201, False), (202, False)]
 
 
+def test_a_header_of_a_default_yields_to_the_same_header_in_other_letters(tmp_path: Path) -> None:
+    config = loaded(
+        tmp_path,
+        '[defaults.upstream]\nheaders = { X-A = "default", X-B = "default" }\n'
+        '[upstreams.u]\nurls = ["http://u"]\nheaders = { x-a = "own" }\n',
+    )
+    assert config.upstreams["u"].headers == {"x-a": "own", "x-b": "default"}
+
+
 @pytest.mark.parametrize(
     ("text", "environ", "value"),
     [

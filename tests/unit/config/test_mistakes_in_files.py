@@ -11,6 +11,7 @@ import trustme
 
 from tests.support.configs import CALL, GOOD, ROUTE, UPSTREAM, mistakes
 from umbel.config.load import load
+from umbel.config.reading import INCLUDES_MAX
 from umbel.config.source import SIZE_MAX
 from umbel.errors import ConfigError
 
@@ -72,6 +73,12 @@ def test_mistakes_of_many_files_come_in_the_order_of_reading(tmp_path: Path) -> 
         "b.toml:1: banana: is not a section",
         "c/d.toml:1: routes[0].calls: is missing",
     ]
+
+
+def test_includes_may_not_go_on_for_ever(tmp_path: Path) -> None:
+    files = {f"a{number}.toml": f'include = ["a{number + 1}.toml"]\n' for number in range(600)}
+    said = mistakes(tmp_path, 'include = ["a0.toml"]\n', files)
+    assert said == [f"a{INCLUDES_MAX - 1}.toml:1: include[0]: files include each other more than {INCLUDES_MAX} deep"]
 
 
 def test_an_included_file_holds_no_section_of_the_main_file(tmp_path: Path) -> None:

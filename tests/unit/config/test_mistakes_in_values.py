@@ -149,6 +149,11 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             "umbel.toml:3: upstreams.u.headers.a: a header holds no line break and no other control character",
         ],
     ),
+    "a header twice in different letters": (
+        UPSTREAM + 'headers = { X-A = "1", x-a = "2" }\n',
+        ['umbel.toml:3: upstreams.u.headers: "x-a" and "X-A" are one header; it can stand here once'],
+    ),
+    "no method": (UPSTREAM + ROUTE + "methods = []\n" + CALL, ["umbel.toml:5: routes[0].methods: must not be empty"]),
     "networks": (
         '[server]\ntrusted_proxies = ["10.0.0.0/33", "x", "10.0.0.1/8"]\n',
         [
