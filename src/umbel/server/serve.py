@@ -7,7 +7,9 @@ moment they are bound; how a connection is served is Hypercorn's affair.
 from __future__ import annotations
 
 import signal
+import socket
 import threading
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,6 +18,8 @@ import trio
 from hypercorn.config import Config, Sockets
 from hypercorn.trio.run import worker_serve
 from hypercorn.utils import wrap_app
+
+from .guard import WRITE_TIMEOUT
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -39,17 +43,18 @@ async def serve(
         OSError: an address cannot be bound. A single exception is never wrapped in a group.
         hypercorn.utils.LifespanFailureError: the application failed to start, to live on or to stop.
     """
+    watched = _Watched(app)
     sockets = _bind(config)
     failure: BaseException | None = None
     try:
         try:
             async with _stop_trigger(shutdown_trigger) as trigger:
                 await worker_serve(
-                    wrap_app(app, config.wsgi_max_body_size, "asgi"),
+                    wrap_app(watched, config.wsgi_max_body_size, "asgi"),
                     config,
                     sockets=sockets,
                     shutdown_trigger=trigger,
-                    task_status=task_status,
+                    task_status=_Announcer(watched, task_status),
                 )
         finally:
             for sock in (*sockets.secure_sockets, *sockets.insecure_sockets, *sockets.quic_sockets):
@@ -65,10 +70,57 @@ def _bind(config: Config) -> Sockets:
     try:
         sockets = config.create_sockets()
     except OSError as error:
+        _close_leftovers(error)
         raise OSError(error.errno, f"cannot listen on {' and '.join(config.bind)}: {error.strerror}") from error
     for sock in (*sockets.secure_sockets, *sockets.insecure_sockets):
         sock.listen(config.backlog)
     return sockets
+
+
+def _close_leftovers(error: OSError) -> None:
+    """Close what Hypercorn had opened before it failed: it leaves that to the garbage collector, in its own frames."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        for value in frame.f_locals.values():
+            for sock in value if isinstance(value, list) else (value,):
+                if isinstance(sock, socket.socket):
+                    sock.close()
+
+
+class _Watched:
+    """The application, and whether it said that it cannot start.
+
+    Hypercorn announces its addresses also where the startup has just failed; whoever waits for them must not believe
+    that something serves there.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self.failed = False
+        self.write_timeout: float = getattr(app, "write_timeout", WRITE_TIMEOUT)
+
+    async def __call__(self, scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
+        if scope["type"] != "lifespan":
+            await self._app(scope, receive, send)
+            return
+
+        async def watch(message: Any) -> None:
+            if message["type"] == "lifespan.startup.failed":
+                self.failed = True
+            await send(message)
+
+        await self._app(scope, receive, watch)
+
+
+class _Announcer(trio.TaskStatus[list[str]]):
+    """Passes the addresses on, if there is something behind them."""
+
+    def __init__(self, watched: _Watched, to: trio.TaskStatus[list[str]]) -> None:
+        self._watched = watched
+        self._to = to
+
+    def started(self, value: list[str] | None = None) -> None:
+        if not self._watched.failed:
+            self._to.started(value or [])
 
 
 @asynccontextmanager

@@ -1,0 +1,114 @@
+"""A request and a lifespan, cut at every checkpoint in turn: one record, nothing in flight, nothing open."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+import trio
+
+from tests.support.asgi import ask, http_scope, living
+from tests.support.checkpoints import for_every_checkpoint
+from tests.unit.gateway.gateways import Function, gateway, route
+from umbel.kinds import Kind
+
+MockClock = trio.testing.MockClock
+
+
+def answering(status: int) -> Function:
+    async def answer(request: httpx.Request) -> httpx.Response:
+        await trio.lowlevel.checkpoint()
+        return httpx.Response(status, json={"a": 1})
+
+    return Function(answer)
+
+
+@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson", "text/event-stream"])
+async def test_a_request_cut_anywhere_has_one_record_and_leaves_nothing(
+    status: int, accept: str, autojump_clock: MockClock
+) -> None:
+    calls: dict[str, Any] = {
+        "first": {"upstream": "up", "path": "/"},
+        "second": {"upstream": "up", "path": "/{first.a}", "optional": True},
+    }
+    app, records = gateway(route(calls=calls), up=answering(status))
+
+    async def operation() -> None:
+        records.events.clear()
+        await ask(app, target="/r", headers=[("accept", accept)])
+
+    def check() -> None:
+        assert app.statistics().requests_in_flight == 0
+        # A cut before the first step of all may come before the application was called.
+        assert len(records.requests) == 1 or not records.events
+        if records.events:
+            # The request's record comes last, when all else has ended and been recorded.
+            assert records.events[-1] is records.requests[0]
+            assert records.requests[0].kind in (None, Kind.CANCELLED, Kind.STATUS)
+        assert len({call.outcome.call for call in records.calls}) == len(records.calls)
+
+    async with living(app):
+        assert await for_every_checkpoint(operation, check) > 10
+
+
+async def test_a_client_that_leaves_at_any_moment_is_recorded_once_and_leaves_nothing(
+    autojump_clock: MockClock,
+) -> None:
+    upstream = answering(200)
+    app, records = gateway(route(), up=upstream)
+
+    async def leaving_after(steps: int) -> bool:
+        """Whether the request was still going on when its client left."""
+        to_app, from_server = trio.open_memory_channel[dict[str, Any]](10)
+        left = finished = False
+
+        async def send(message: dict[str, Any]) -> None:
+            nonlocal finished
+            await trio.lowlevel.checkpoint()
+            finished = message["type"] == "http.response.body" and not message["more_body"]
+
+        async def leave() -> None:
+            nonlocal left
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+            left = not finished
+            await to_app.send({"type": "http.disconnect"})
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(leave)
+            await app(http_scope(target="/r"), from_server.receive, send)
+        return left
+
+    async with living(app):
+        for steps in range(100):
+            records.events.clear()
+            going_on = await leaving_after(steps)
+            (record,) = records.requests
+            assert record.kind in (None, Kind.CLIENT_GONE)
+            assert app.statistics().requests_in_flight == 0
+            if not going_on:
+                assert steps > 3
+                return
+    raise AssertionError("the request never ended")
+
+
+async def test_a_lifespan_cut_anywhere_is_closed_again(autojump_clock: MockClock) -> None:
+    app, _ = gateway(up=answering(200))
+    opened = []
+
+    @app.before_serving
+    async def before() -> None:
+        opened.append(1)
+
+    async def operation() -> None:
+        async with living(app):
+            await trio.lowlevel.checkpoint()
+
+    def check() -> None:
+        assert app.open_runtime is None
+        assert not app.ready
+
+    assert await for_every_checkpoint(operation, check) > 10
+    assert opened

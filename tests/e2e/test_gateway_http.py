@@ -1,0 +1,270 @@
+"""The whole way over real sockets: a raw client, the embedded server, real upstream stacks, scripted upstreams."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from tests.support.rawserver import Peer, RawServer, answering, raw_server, response, silent
+from tests.support.records import Records
+from tests.support.serving import connected, fetch, serving
+from umbel.config.schema import Config
+from umbel.gateway.app import Umbel
+from umbel.kinds import Kind
+
+JSON = [("content-type", "application/json")]
+
+
+def gateway(routes: list[dict[str, Any]], server: dict[str, Any] | None = None, **ports: int) -> tuple[Umbel, Records]:
+    records = Records()
+    config = Config.model_validate(
+        {
+            "upstreams": {
+                name: {"urls": [f"http://127.0.0.1:{int(port)}"], "max_concurrency": 10, "max_queue": 1000}
+                for name, port in ports.items()
+            },
+            "routes": routes,
+            "server": server or {},
+        }
+    )
+    return Umbel(__name__, config, recorder=records), records
+
+
+def route(path: str = "/r", **keys: Any) -> dict[str, Any]:
+    return {"path": path, "calls": {"part": {"upstream": "up", "path": "/x"}}, **keys}
+
+
+async def emptied(app: Umbel) -> None:
+    """Wait until no request is in flight."""
+    with trio.fail_after(5):
+        while app.statistics().requests_in_flight:
+            await trio.testing.wait_all_tasks_blocked(0.01)
+
+
+async def test_a_composed_answer_end_to_end() -> None:
+    async with raw_server(answering(response(b'{"name":"Ann"}', b"Set-Cookie: s=1", b"Server: nginx/1.2"))) as port:
+        app, records = gateway([route()], up=port)
+        async with serving(app) as gate:
+            got = await fetch(gate, "GET", "/r")
+            head = await fetch(gate, "HEAD", "/r")
+            options = await fetch(gate, "OPTIONS", "/r")
+            again = await fetch(gate, "GET", "/r", [("if-none-match", got["etag"])])
+    assert (got.status, got.json) == (200, {"part": {"name": "Ann"}})
+    assert not got.all("set-cookie")
+    assert not got.all("server")
+    assert (head.status, head.body, head["content-length"]) == (200, b"", got["content-length"])
+    assert (options.status, options["allow"]) == (204, "GET, HEAD, OPTIONS")
+    assert (again.status, again.body) == (304, b"")
+    assert [record.status for record in records.requests] == [200, 200, 204, 304]
+    assert len(records.calls) == 3
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "status"),
+    [
+        ("GET", "/nowhere", 404),
+        ("PUT", "/r", 405),
+        ("GET", "/%zz", 400),
+        ("GET", "/%00", 400),
+        ("GET", "/r#x", 400),
+        ("GET", "/a/../r", 400),
+        ("GET", "/a/%2e%2e/r", 400),
+        ("GET", "/a%2fr", 400),
+        ("GET", "/a%5cr", 400),
+        ("GET", "/%ff", 400),
+        ("GET", "?x", 400),
+        ("GET", "x", 400),
+        ("GET", "/r?n=many", 400),
+        ("GET", "/r?n=%ff", 400),
+    ],
+)
+async def test_a_refusal_is_a_problem_document_and_asks_no_upstream(method: str, target: str, status: int) -> None:
+    async with raw_server(silent) as port:
+        app, records = gateway([route(query={"n": {"type": "int"}})], up=port)
+        async with serving(app) as gate, connected(gate) as client:
+            reply = await client.request(method, target)
+            assert reply.status == status
+            assert reply["content-type"] == "application/problem+json"
+            assert reply["cache-control"] == "no-store"
+            assert reply.json["request_id"] == reply["x-request-id"]
+            assert str(int(port)) not in reply.body.decode()
+            # The connection is as good as before.
+            assert (await client.request("GET", "/livez")).status == 200
+        assert not port.connections
+    assert [record.status for record in records.requests] == [status, 200]
+
+
+async def test_bad_and_too_large_bodies_are_refused_and_the_next_request_is_served() -> None:
+    posting = {"path": "/p", "calls": {"part": {"upstream": "up", "path": "/", "json": "body"}}, "max_body": "1KB"}
+    async with raw_server(answering(response(b"1"))) as port:
+        app, records = gateway([posting], up=port)
+        async with serving(app) as gate:
+            async with connected(gate) as client:
+                for body in (b"{", b"NaN", b"\xff", b"[" * 900):
+                    assert (await client.request("POST", "/p", JSON, body)).status == 400
+                assert (await client.request("POST", "/p", [("content-type", "text/plain")], b"{}")).status == 415
+                assert (await client.request("POST", "/p", JSON, b'{"a":1}')).json == {"part": 1}
+            async with connected(gate) as client:
+                # Not a byte of the body has been sent when the answer comes.
+                await client.stream.send_all(
+                    b"POST /p HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 1001\r\n\r\n"
+                )
+                assert (await client.reply("POST")).status == 413
+            async with connected(gate) as client:
+                await client.stream.send_all(
+                    b"POST /p HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+                    b"transfer-encoding: chunked\r\n\r\n7d0\r\n" + b"[" * 2000 + b"\r\n"
+                )
+                assert (await client.reply("POST")).status == 413
+            assert (await fetch(gate, "POST", "/p", JSON, b"2")).status == 200
+    assert len(records.requests) == 9
+
+
+async def test_the_partial_answer_is_on_time_and_the_slow_call_is_over() -> None:
+    calls = {
+        "fast": {"upstream": "fast", "path": "/"},
+        "slow": {"upstream": "slow", "path": "/", "optional": True},
+    }
+    async with raw_server(answering(response(b"1"))) as fast, raw_server(silent) as slow:
+        app, _ = gateway([route(calls=calls, deadline="300ms")], fast=fast, slow=slow)
+        async with serving(app) as gate:
+            began = trio.current_time()
+            reply = await fetch(gate, "GET", "/r")
+            assert 0.29 < trio.current_time() - began < 1
+            assert reply.json == {"fast": 1, "slow": None}
+            assert reply["umbel-completed"] == "false"
+            assert reply["proxy-status"] == 'umbel;error=http_response_timeout;next-hop="slow"'
+            await closed(slow)
+
+
+async def closed(upstream: RawServer) -> None:
+    """Wait until the upstream has no connection left."""
+    with trio.fail_after(3):
+        while upstream.open:
+            await trio.testing.wait_all_tasks_blocked(0.01)
+
+
+async def test_a_stream_over_the_wire_is_chunked_line_by_line() -> None:
+    go = trio.Event()
+
+    async def slowly(peer: Peer) -> None:
+        await peer.read_request()
+        await go.wait()
+        await peer.send(response(b'"b"'))
+        await peer.closed()
+
+    calls = {"fast": {"upstream": "fast", "path": "/"}, "slow": {"upstream": "slow", "path": "/"}}
+    async with raw_server(answering(response(b'"a"'))) as fast, raw_server(slowly) as slow:
+        app, _ = gateway([route(calls=calls)], fast=fast, slow=slow)
+        async with serving(app) as gate, connected(gate) as client:
+            await client.send("GET", "/r", [("accept", "application/x-ndjson")])
+            received = b""
+            while b"\n{" not in received and b'"fast"' not in received:
+                received += await client.stream.receive_some()
+            assert b"slow" not in received
+            go.set()
+            while not received.endswith(b"0\r\n\r\n"):
+                received += await client.stream.receive_some()
+    assert b"transfer-encoding: chunked" in received.lower()
+    lines = [json.loads(line) for line in received.splitlines() if line.startswith(b"{")]
+    assert [line.get("call", "end") for line in lines] == ["fast", "slow", "end"]
+
+
+async def test_a_client_that_stops_reading_a_stream_is_cut_and_its_calls_with_it() -> None:
+    big = json.dumps("x" * 900_000).encode()
+    asked: list[bytes] = []
+
+    async def upstream(peer: Peer) -> None:
+        while (request := (await peer.read_request())[0]) != b"":
+            asked.append(request)
+            if b"/last" in request:
+                await peer.closed()
+                return
+            await peer.send(response(big))
+
+    calls: dict[str, Any] = {f"part{n}": {"upstream": "up", "path": "/x"} for n in range(12)}
+    calls["last"] = {"upstream": "up", "path": "/last"}
+    async with raw_server(upstream) as port:
+        app, records = gateway([route(calls=calls, deadline="1h")], {"write_timeout": "300ms"}, up=port)
+        async with serving(app) as gate, connected(gate) as client:
+            await client.send("GET", "/r", [("accept", "application/x-ndjson")])
+            await client.stream.receive_some(1)
+            await emptied(app)
+            (record,) = records.requests
+            assert (record.status, record.kind) == (200, Kind.CLIENT_GONE)
+            last = next(call for call in records.calls if call.outcome.call == "last")
+            assert last.outcome.state == "failed"
+
+
+async def test_five_hundred_clients_that_leave_at_random_moments_leave_nothing() -> None:
+    rng = random.Random(7)
+    in_flight = 0
+
+    async def upstream(peer: Peer) -> None:
+        nonlocal in_flight
+        while (await peer.read_request())[0]:
+            in_flight += 1
+            try:
+                with trio.move_on_after(rng.expovariate(1 / 0.005)):
+                    await peer.closed()
+                    return
+                await peer.send(response(b'{"a": [1, 2, 3]}'))
+            finally:
+                in_flight -= 1
+
+    calls = {
+        "list": {"upstream": "up", "path": "/list"},
+        "items": {"upstream": "up", "path": "/item/{item}", "each": "list.a", "optional": True},
+    }
+    async with raw_server(upstream) as port:
+        app, records = gateway([route(calls=calls)], up=port)
+        async with serving(app) as gate:
+            limit = trio.CapacityLimiter(20)
+
+            async def leaving() -> None:
+                async with limit, connected(gate) as client:
+                    await client.send("GET", "/r")
+                    with trio.move_on_after(rng.random() * 0.05):
+                        await client.reply()
+
+            async with trio.open_nursery() as nursery:
+                for _ in range(500):
+                    nursery.start_soon(leaving)
+            await emptied(app)
+            with trio.fail_after(3):
+                while in_flight:
+                    await trio.testing.wait_all_tasks_blocked(0.01)
+            assert {record.kind for record in records.requests} == {None, Kind.CLIENT_GONE}
+            assert len({record.request.request_id for record in records.requests}) == len(records.requests)
+            # Every slot is free: as many calls at once as there are slots are answered.
+            replies: list[int] = []
+
+            async def asking() -> None:
+                replies.append((await fetch(gate, "GET", "/r")).status)
+
+            async with trio.open_nursery() as nursery:
+                for _ in range(10):
+                    nursery.start_soon(asking)
+            assert replies == [200] * 10
+
+
+async def test_the_records_of_a_served_file_are_in_its_logs(tmp_path: Path) -> None:
+    async with raw_server(answering(response(b"1"))) as port:
+        (tmp_path / "umbel.toml").write_text(
+            f'[upstreams.up]\nurls = ["http://127.0.0.1:{int(port)}"]\n'
+            '[[routes]]\npath = "/r/<id>"\n[routes.calls.part]\nupstream = "up"\npath = "/x/{id}"\n'
+        )
+        app = Umbel.from_file(tmp_path / "umbel.toml")
+        async with serving(app) as gate:
+            reply = await fetch(gate, "GET", "/r/7?secret=1")
+    access = (tmp_path / "logs" / "access.jsonl").read_text()
+    calls = (tmp_path / "logs" / "calls.jsonl").read_text()
+    assert access.count("\n") == calls.count("\n") == 1
+    assert reply["x-request-id"] in access
+    assert reply["x-request-id"] in calls
+    assert "secret" not in access + calls

@@ -1,0 +1,163 @@
+"""``@app.compose``: the same engine and the same answers, in code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+import trio
+from quart import Response
+
+from tests.support.asgi import ask, living
+from umbel.kinds import Kind
+
+from .gateways import Function, gateway, says
+
+MockClock = trio.testing.MockClock
+
+
+async def never(request: httpx.Request) -> httpx.Response:
+    await trio.sleep_forever()
+    raise AssertionError
+
+
+async def test_a_handler_composes_its_answer(autojump_clock: MockClock) -> None:
+    users, orders = Function(says({"name": "Ann"})), Function(says({}, status=500))
+    app, records = gateway(users=users, orders=orders)
+
+    @app.compose("/report/<user_id>", deadline=0.8)
+    async def report(compose: Any, user_id: str) -> Any:
+        async with compose.gather() as g:
+            profile = g.get("users", f"/users/{user_id}", name="profile")
+            found = g.get("orders", "/orders", params={"user": user_id}, default=[])
+        return {"name": profile.value["name"], "orders": found.value}
+
+    async with living(app):
+        answer = await ask(app, target="/report/7")
+    assert (answer.status, answer.json) == (200, {"name": "Ann", "orders": []})
+    assert users.target == b"/users/7"
+    assert orders.target == b"/orders?user=7"
+    assert answer["umbel-completed"] == "false"
+    assert answer["proxy-status"] == 'umbel;received-status=500;next-hop="orders"'
+    assert answer["cache-control"] == "no-store"
+    (record,) = records.requests
+    assert (record.request.route, record.completed) == ("/report/<user_id>", False)
+
+
+async def test_a_required_call_that_fails_is_answered_with_its_problem(autojump_clock: MockClock) -> None:
+    app, records = gateway(users=says({}, status=404))
+
+    @app.compose("/x")
+    async def x(compose: Any) -> Any:
+        async with compose.gather() as g:
+            g.get("users", "/")
+        return "unreachable"
+
+    @app.compose("/nested")
+    async def nested(compose: Any) -> Any:
+        async with trio.open_nursery(), compose.gather() as g:
+            g.get("users", "/")
+        return "unreachable"
+
+    async with living(app):
+        for target in ("/x", "/nested"):
+            answer = await ask(app, target=target)
+            assert (answer.status, answer["content-type"]) == (404, "application/problem+json")
+    assert [record.kind for record in records.requests] == [Kind.STATUS, Kind.STATUS]
+    assert not records.notes
+
+
+async def test_the_deadline_gives_what_there_is(autojump_clock: MockClock) -> None:
+    app, _ = gateway(fast=says(1), slow=never)
+
+    @app.compose("/x", deadline=0.5)
+    async def x(compose: Any) -> Any:
+        async with compose.gather() as g:
+            fast = g.get("fast", "/")
+            slow = g.get("slow", "/", default=None)
+        return {"fast": fast.value, "slow": slow.value}
+
+    async with living(app):
+        began = trio.current_time()
+        answer = await ask(app, target="/x")
+        assert trio.current_time() - began == pytest.approx(0.5, abs=0.02)
+    assert (answer.status, answer.json) == (200, {"fast": 1, "slow": None})
+    assert answer["umbel-completed"] == "false"
+
+
+async def test_a_handler_that_goes_on_past_the_deadline_is_cut(autojump_clock: MockClock) -> None:
+    app, records = gateway()
+
+    @app.compose("/x", deadline=0.5)
+    async def x(compose: Any) -> Any:
+        await trio.sleep(60)
+
+    async with living(app):
+        began = trio.current_time()
+        answer = await ask(app, target="/x")
+        assert trio.current_time() - began == pytest.approx(0.5, abs=0.021)
+    assert answer.status == 504
+    assert records.requests[0].kind is Kind.TIMEOUT
+
+
+async def test_no_deadline_means_none(autojump_clock: MockClock) -> None:
+    app, _ = gateway()
+
+    @app.compose("/x", deadline=None)
+    async def x(compose: Any) -> Any:
+        await trio.sleep(30)
+        return "late"
+
+    async with living(app):
+        assert (await ask(app, target="/x")).json == "late"
+
+
+async def test_a_response_of_its_own_is_sent_as_it_is(autojump_clock: MockClock) -> None:
+    app, _ = gateway()
+
+    @app.compose("/x", methods=["POST"], expose="none")
+    async def x(compose: Any) -> Any:
+        return Response("mine", 201)
+
+    async with living(app):
+        answer = await ask(app, "POST", "/x")
+    assert (answer.status, answer.body) == (201, b"mine")
+
+
+async def test_a_crash_in_a_handler_is_a_500_and_noted(autojump_clock: MockClock) -> None:
+    app, records = gateway(users=says(1))
+
+    @app.compose("/x")
+    async def x(compose: Any) -> Any:
+        async with compose.gather() as g:
+            g.get("users", "/")
+            raise LookupError("in the block")
+
+    async with living(app):
+        assert (await ask(app, target="/x")).status == 500
+    assert any(isinstance(note.error, LookupError) for note in records.notes)
+
+
+def test_a_handler_must_be_async() -> None:
+    app, _ = gateway()
+    with pytest.raises(TypeError, match="async function"):
+
+        @app.compose("/x")
+        def x(compose: Any) -> Any:
+            return 1
+
+
+async def test_an_unknown_upstream_is_a_500_that_names_those_there_are(autojump_clock: MockClock) -> None:
+    app, records = gateway(users=says(1))
+
+    @app.compose("/x")
+    async def x(compose: Any) -> Any:
+        async with compose.gather() as g:
+            g.get("userz", "/")
+
+    async with living(app):
+        answer = await ask(app, target="/x")
+    assert answer.status == 500
+    assert b"userz" not in answer.body
+    assert "users" in records.notes[0].message
