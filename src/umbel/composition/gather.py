@@ -244,7 +244,7 @@ class Compose:
 
     def result(self, answer: Json, *, status: int = 200, headers: Sequence[tuple[str, str]] = ()) -> Result:
         """The result with this answer; if every call failed and none has a default, the worst one's problem."""
-        outcomes = tuple(self._outcomes.values())
+        outcomes = self._ordered()
         failure = worst_of_all(outcomes, any(rules.has_default for rules in self._rules.values()))
         if failure is not None:
             return self.failed(failure)
@@ -262,7 +262,7 @@ class Compose:
 
     def failed(self, failure: Failure) -> Result:
         """The result that a failure decides."""
-        return Result(tuple(self._outcomes.values()), failure, completed=False, own_ms=self._own_ms())
+        return Result(self._ordered(), failure, completed=False, own_ms=self._own_ms())
 
     # What Gather needs; not for handlers.
 
@@ -310,5 +310,9 @@ class Compose:
         )
         return await ask(rules, prepared, facts, self._transports[rules.upstream])
 
+    def _ordered(self) -> tuple[Outcome, ...]:
+        """The outcomes in the order in which the calls were launched, never of completion."""
+        return tuple(self._outcomes[name] for name in self._rules if name in self._outcomes)
+
     def _own_ms(self) -> float:
-        return own_time(self.facts.started_at, trio.current_time(), tuple(self._outcomes.values())) * 1000
+        return own_time(self.facts.started_at, trio.current_time(), self._ordered()) * 1000

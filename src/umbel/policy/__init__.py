@@ -1,1 +1,1 @@
-"""TODO docstring of the package by its owner."""
+"""Pure decisions: each takes ``now`` and facts and returns what to do. No clock, no trio, no I/O."""
