@@ -107,7 +107,7 @@ async def test_a_lifespan_cut_anywhere_is_closed_again(autojump_clock: MockClock
             await trio.lowlevel.checkpoint()
 
     def check() -> None:
-        assert app.open_runtime is None
+        assert app.current_runtime is None
         assert not app.ready
 
     assert await for_every_checkpoint(operation, check) > 10

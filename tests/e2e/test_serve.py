@@ -127,7 +127,7 @@ async def test_a_cancelled_server_stops_at_once_and_still_closes_its_lifespan() 
             config = hypercorn_config(bind=["127.0.0.1:0"])
             await nursery.start(partial(serve, app, config, shutdown_trigger=trio.sleep_forever))
             nursery.cancel_scope.cancel(reason="test")
-    assert app.open_runtime is None
+    assert app.current_runtime is None
 
 
 async def test_a_request_in_flight_is_finished_before_a_graceful_stop() -> None:

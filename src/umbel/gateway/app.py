@@ -105,7 +105,7 @@ class Umbel(QuartTrio):
         self.trusted_proxies = TrustedProxies(self.gateway_config.server.trusted_proxies)
         self.write_timeout = self.gateway_config.server.write_timeout
         self.state = State.NEW
-        self.open_runtime: Runtime | None = None
+        self.current_runtime: Runtime | None = None
         self._in_flight = 0
         self._total = 0
         self.config["MAX_CONTENT_LENGTH"] = self.gateway_config.server.max_body
@@ -156,11 +156,11 @@ class Umbel(QuartTrio):
             krakend_compat: also send ``X-KrakenD-Completed``.
         """
         rules = AnswerRules.varying(vary, etag=etag, expose=expose, krakend_compat=krakend_compat)
+        endpoint = options.pop("endpoint", None)
 
         def register(handler: HandlerT) -> HandlerT:
             view = ComposeView(self, rule, handler, deadline, rules, self._upstream_defaults)
-            endpoint = options.pop("endpoint", None) or getattr(handler, "__name__", rule)
-            self.add_url_rule(rule, endpoint, view.view, methods=list(methods), **options)
+            self.add_url_rule(rule, endpoint or handler.__name__, view.view, methods=list(methods), **options)
             return handler
 
         return register
@@ -179,17 +179,17 @@ class Umbel(QuartTrio):
         Raises:
             RequestError: 503, the application is not between startup and shutdown.
         """
-        if self.open_runtime is None:
+        if self.current_runtime is None:
             error = NotRunningError(f"a request came while the application is {self.state}; did its lifespan run?")
             self.logger.error(str(error))
             raise RequestError(503, "The gateway is not ready.") from error
-        return self.open_runtime
+        return self.current_runtime
 
     @property
     def recorder(self) -> Recorder:
         """Where records go at the moment; nowhere before startup and after shutdown."""
-        if self.open_runtime is not None:
-            return self.open_runtime.recorder
+        if self.current_runtime is not None:
+            return self.current_runtime.recorder
         return self.given_recorder or NULL
 
     @property
@@ -268,8 +268,10 @@ class Umbel(QuartTrio):
     ) -> None:
         """Record an exception that no handler took, each leaf of a group; Quart's logger hears of it too."""
         if (error := exception_info[1]) is not None:
-            crashes.note(self.recorder, "request.crashed", error, self._facts())
-            if (exchange := find_exchange()) is not None:
+            exchange = find_exchange()
+            event = "request.crashed" if exchange is not None else "app.crashed"
+            crashes.note(self.recorder, event, error, self._facts())
+            if exchange is not None:
                 exchange.kind, exchange.detail = Kind.INTERNAL, "an exception that no handler took"
         super().log_exception(exception_info)
 

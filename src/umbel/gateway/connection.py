@@ -23,7 +23,7 @@ from ..model import RequestFacts
 from . import crashes, ids
 from .exchange import SCOPE_KEY, Exchange
 from .forwarded import origin_of
-from .paths import check_path
+from .paths import check_path, check_query
 from .probes import probe
 from .problems import from_http_exception, from_request_error
 from .sending import AnyResponse, Sender
@@ -128,6 +128,7 @@ class Connection(TrioASGIHTTPConnection):
         facts = self.exchange.facts
         try:
             check_path(_raw_path(self.scope))
+            check_query(self.scope["query_string"])
         except RequestError as error:
             self.exchange.kind, self.exchange.detail = Kind.BAD_REQUEST, error.detail
             return from_request_error(error, facts.request_id)
@@ -165,8 +166,10 @@ class Connection(TrioASGIHTTPConnection):
         rule = self._request.url_rule if self._request is not None else None
         if not facts.route and rule is not None:
             facts = exchange.routed(rule.rule, facts.deadline)
-        if not sender.finished and kind not in (Kind.INTERNAL, Kind.TIMEOUT):
-            kind = Kind.CLIENT_GONE if self._gone else Kind.CANCELLED
+        if self._gone and not sender.finished:
+            kind = Kind.CLIENT_GONE
+        elif not sender.finished and kind not in (Kind.INTERNAL, Kind.TIMEOUT):
+            kind = Kind.CANCELLED
         unanswered = 500 if kind is Kind.INTERNAL else 499
         return RequestEnded(
             facts,

@@ -54,14 +54,14 @@ class Lifespan(TrioASGILifespan):
         app.state = State.STARTING
         try:
             async with open_runtime(app.gateway_config, app.given_transports, app.given_recorder) as runtime:
-                app.open_runtime = runtime
+                app.current_runtime = runtime
                 try:
                     await self._live(receive, send)
                 finally:
-                    app.open_runtime = None
+                    app.current_runtime = None
         except BaseException as error:
-            phase, app.state = app.state, State.FAILED
             crash, rest = crashes.split(error)
+            phase, app.state = app.state, State.STOPPED if crash is None else State.FAILED
             if crash is None or rest is not None:
                 # A cancel, or worse. The crash beside it, if there is one, has been recorded where it happened.
                 raise
@@ -86,7 +86,9 @@ class Lifespan(TrioASGILifespan):
                 finally:
                     stopping.set()
         except BaseException as error:
-            if (crash := crashes.split(error)[0]) is not None:
+            crash, rest = crashes.split(error)
+            # What a hook raised, Quart has handed to log_exception; what came beside a cancel it never saw.
+            if crash is not None and (app.state is State.SERVING or rest is not None):
                 crashes.note(app.recorder, "lifespan.crashed", crash)
             raise
 

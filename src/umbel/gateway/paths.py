@@ -17,6 +17,7 @@ _ABSOLUTE = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
 _NOT_ENCODED = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _FORBIDDEN = re.compile(rb"[\x00-\x20\x7f-\xff#\\]")
 _AMBIGUOUS = re.compile(rb"%(?:00|2[Ff]|5[Cc])")
+_FORBIDDEN_IN_QUERY = re.compile(rb"[\x00-\x20\x7f-\xff#]")
 _DOTS = frozenset({b".", b".."})
 
 
@@ -47,3 +48,13 @@ def check_path(raw: bytes) -> None:
         b"/".join(segments).decode("utf-8")
     except UnicodeDecodeError as error:
         raise RequestError(400, "The path is not UTF-8.") from error
+
+
+def check_query(raw: bytes) -> None:
+    """Pass a raw query made of the characters of a URI (RFC 3986 section 3.4); what it says is the route's affair.
+
+    Raises:
+        RequestError: 400.
+    """
+    if _FORBIDDEN_IN_QUERY.search(raw):
+        raise RequestError(400, "The query holds a character that must be percent-encoded.")

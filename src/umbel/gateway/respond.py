@@ -52,6 +52,8 @@ def answer(result: Result, rules: AnswerRules, exchange: Exchange, request: Requ
         response = _composed(result, rules, request)
     for name, value in _diagnostics(result, rules):
         response.headers.add(name, value)
+    # The server's write deadline cuts a client that reads nothing; Quart's timeout would cut one that reads slowly too.
+    response.timeout = None
     return response
 
 

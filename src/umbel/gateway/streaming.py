@@ -6,6 +6,7 @@ that leaves, or is cut because it reads nothing, takes it along.
 
 from __future__ import annotations
 
+import math
 from types import TracebackType
 
 import trio
@@ -68,6 +69,7 @@ class LineBody(ResponseBody):
         self._lines = lines
         self._sse = form == "sse"
         self._exchange = exchange
+        self._ended = False
 
     async def __aenter__(self) -> LineBody:
         return self
@@ -81,22 +83,19 @@ class LineBody(ResponseBody):
         return self
 
     async def __anext__(self) -> bytes:
+        if self._ended:
+            raise StopAsyncIteration
         line = self._first
         self._first = None
         if line is None:
-            # No part is handed out inside this scope: it is closed before the line goes on.
-            with trio.move_on_after(COMMENT_EVERY if self._sse else float("inf")) as silence:
-                line = await self._next()
-            if silence.cancelled_caught:
-                return _COMMENT
+            # The scope is closed before anything is handed out.
+            with trio.move_on_after(COMMENT_EVERY if self._sse else math.inf):
+                # A channel that ends before the last line is a crash of the composition, and passes as one: the
+                # message must stay unfinished.
+                line = await self._lines.receive()
         if line is None:
-            raise StopAsyncIteration
+            return _COMMENT
         if line.terminal is not None:
+            self._ended = True
             note_result(line.terminal, self._exchange)
         return line.sse() if self._sse else line.ndjson()
-
-    async def _next(self) -> Line | None:
-        try:
-            return await self._lines.receive()
-        except trio.EndOfChannel:
-            return None

@@ -89,7 +89,7 @@ async def test_an_error_in_a_startup_hook_fails_the_startup_with_its_sentence() 
         async with living(app):
             raise AssertionError("unreachable")
     assert app.state is State.FAILED
-    assert app.open_runtime is None
+    assert app.current_runtime is None
     assert any("no database" in note.message for note in records.notes)
 
 
@@ -193,7 +193,7 @@ async def test_a_cancelled_lifespan_closes_everything_and_passes_the_cancel_on()
             scope.cancel(reason="the server is gone")
             await trio.sleep_forever()
     assert scope.cancelled_caught
-    assert app.open_runtime is None
+    assert app.current_runtime is None
     assert not app.ready
 
 

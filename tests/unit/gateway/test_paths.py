@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from umbel.errors import RequestError
-from umbel.gateway.paths import check_path
+from umbel.gateway.paths import check_path, check_query
 
 
 @pytest.mark.parametrize(
@@ -66,3 +66,11 @@ def test_an_ambiguous_path_is_refused_with_its_rule(raw: bytes, because: str) ->
     with pytest.raises(RequestError, match=because) as refused:
         check_path(raw)
     assert refused.value.status == 400
+
+
+def test_a_query_may_hold_what_a_uri_may() -> None:
+    for raw in (b"", b"a=1&b=%2f%zz..", b"x?y/z:@!$'()*,;"):
+        check_query(raw)
+    for raw in (b"a=\xff", b"a b", b"a#b", b"a\x00", b"\x7f"):
+        with pytest.raises(RequestError):
+            check_query(raw)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import httpx
 import pytest
@@ -155,3 +156,29 @@ async def test_an_unfinished_stream_at_the_deadline_ends_with_what_there_is(auto
     last = json.loads(answer.body.splitlines()[-1])
     assert last == {"end": True, "completed": False, "answer": {"fast": "a", "slow": "none"}}
     assert records.requests[0].completed is False
+
+
+async def test_a_composition_that_crashes_in_mid_stream_leaves_the_message_unfinished(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from umbel.gateway import streaming
+
+    original = streaming.run_stream
+
+    async def crash_after_the_first_line(*arguments: Any) -> None:
+        *others, send = arguments
+        inner, lines = trio.open_memory_channel[Any](10)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(original, *others, inner)
+            with send:
+                await send.send(await lines.receive())
+                raise ValueError("a defect")
+
+    monkeypatch.setattr(streaming, "run_stream", crash_after_the_first_line)
+    app, records = gateway(two_calls(), up=after(1, "a"), slow=after(5, "b"))
+    async with living(app):
+        answer = await ask(app, target="/r", headers=NDJSON)
+    assert answer.status == 200
+    assert not answer.complete
+    assert records.requests[0].kind is Kind.INTERNAL
+    assert "a defect" in [str(note.error) for note in records.notes]
