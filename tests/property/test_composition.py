@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import trio
 import trio.testing
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.composing import MemoryRecorder, Scripted, facts
@@ -190,7 +190,7 @@ async def fly(plan: Plan, upstream: Upstream, cancel_after: float | None) -> Non
     check_order(plan, result)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine
 @given(
     plan=plans(),
     drawn=st.lists(behaviours, min_size=1, max_size=7),

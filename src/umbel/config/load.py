@@ -15,10 +15,13 @@ from ..errors import ConfigError
 from .files import unusable
 from .findings import Finding, findings
 from .hidden import broken_rules
+from .mending import mended
 from .merge import Merged, Origin, merge
 from .problems import Problems
 from .reading import Reading
 from .schema import Config, KeyPath, Logs, Route, Section, Tls, Upstream
+from .sections import keys_of
+from .suggest import nearest
 from .variables import Variables
 
 
@@ -72,8 +75,8 @@ def _build(reading: Reading, problems: Problems, checks: Sequence[Check]) -> Con
     """The configuration of what validated; everything else is among the problems."""
 
     def report(origin: Origin, reason: str) -> None:
-        if len(origin.path) == 1:
-            reading.whole = False  # a whole section is not understood, and nobody knows what it meant to say
+        if len(origin.path) == 1 and nearest(str(origin.path[0]), keys_of(Config)) in (None, "include", "upstreams"):
+            reading.whole = False  # a whole section is not understood, and it may have meant to name upstreams
         problems.at(origin, reason)
 
     merged = merge(reading.files, report)
@@ -126,25 +129,29 @@ def _tls_tables(merged: Merged, found: Iterable[Finding]) -> Iterator[tuple[KeyP
             yield path, Tls.model_validate(tls)
 
 
+# Stands in for an upstream that is wrong, so that the routes that ask it are judged and not blamed.
+_STAND_IN: Mapping[str, Any] = {"urls": ["http://stand-in"]}
+
+
 def _valid_part(merged: Merged, found: Iterable[Finding], *, whole: bool) -> tuple[Config, list[int]]:
-    """What validated as a ``Config``, and the places that its routes have in the whole.
+    """What validates, once mended, as a ``Config``, and the places that its routes have in the whole.
 
-    A route that asks an upstream which is wrong, or may stand in a file that could not be read, is left out too: it
-    would be blamed for another's mistake.
+    Unless the files were read as a ``whole``, an upstream that is not there may stand in what could not be read.
     """
-    broken = {each.path[:2] for each in found}
-    upstreams = {name: table for name, table in merged.data["upstreams"].items() if ("upstreams", name) not in broken}
-
-    def judgeable(route: dict[str, Any]) -> bool:
-        asked = {call["upstream"] for call in route["calls"].values()}
-        return asked <= upstreams.keys() or (whole and not asked & (merged.data["upstreams"].keys() - upstreams.keys()))
-
-    kept = [
-        index
-        for index, route in enumerate(merged.data["routes"])
-        if ("routes", index) not in broken and judgeable(route)
-    ]
+    data = mended(merged.data, found)
+    wrong = [each.path for each in findings(Config, data)]
+    broken = {path[:2] for path in wrong}
+    kept = [index for index in range(len(data["routes"])) if ("routes", index) not in broken]
+    routes = [data["routes"][index] for index in kept]
+    upstreams = {
+        name: _STAND_IN if ("upstreams", name) in broken else table
+        for name, table in data["upstreams"].items()
+        if ("upstreams", name) not in wrong  # the name itself is none
+    }
+    if not whole:
+        asked = {call["upstream"] for route in routes for call in route["calls"].values()}
+        upstreams = dict.fromkeys(asked, _STAND_IN) | upstreams
     broken_sections = {path[0] for path in broken}
-    rest = {key: value for key, value in merged.data.items() if key not in broken_sections | {"upstreams", "routes"}}
-    valid = {**rest, "upstreams": upstreams, "routes": [merged.data["routes"][index] for index in kept]}
+    rest = {key: value for key, value in data.items() if key not in broken_sections | {"upstreams", "routes"}}
+    valid = {**rest, "upstreams": upstreams, "routes": routes}
     return Config.model_validate(valid, by_alias=True, by_name=False), kept

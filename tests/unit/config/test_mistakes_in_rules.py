@@ -122,7 +122,23 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         UPSTREAM + ROUTE + "banana = 1\n" + CALL + ROUTE + CALL + ROUTE + CALL,
         [
             "umbel.toml:5: routes[0].banana: is not a key of [[routes]]",
-            "umbel.toml:11: routes[2].path: GET /r is a route already, at umbel.toml:8",
+            "umbel.toml:8: routes[1].path: GET /r is a route already, at umbel.toml:4",
+            "umbel.toml:11: routes[2].path: GET /r is a route already, at umbel.toml:4",
+        ],
+    ),
+    "a route is planned beside what is wrong in it and in its upstream": (
+        '[upstreams.u]\nurl = ["http://h"]\nmax_queue = "5"\n'
+        + ROUTE
+        + 'deadline = 5\nqurey = ["q"]\ncalls.c = { upstream = "u", path = "/{nope}{?q}", optionl = true }\n'
+        + 'answer.shape = "d"\n',
+        [
+            'umbel.toml:2: upstreams.u.url: is not a key of [upstreams.u]; did you mean "urls"?',
+            "umbel.toml:3: upstreams.u.max_queue: needs a whole number, not a text",
+            'umbel.toml:6: routes[0].deadline: 5 is not a duration; write a number and a unit, such as "250ms" or "2s"',
+            'umbel.toml:7: routes[0].qurey: is not a key of [[routes]]; did you mean "query"?',
+            'umbel.toml:8: routes[0].calls.c.optionl: is not a key of [routes.calls.c]; did you mean "optional"?',
+            'umbel.toml:8: routes[0].calls.c.path: "nope" names nothing here',
+            'umbel.toml:9: routes[0].answer.shape: "d" is unknown',
         ],
     ),
 }
