@@ -12,12 +12,10 @@ import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 from quart import request
-from quart.globals import request_ctx
 from quart_trio import QuartTrio
 from quart_trio.wrappers import TrioResponse
 from werkzeug.exceptions import HTTPException
@@ -42,10 +40,10 @@ from .lifespan import Lifespan, State
 from .problems import as_http_exception, from_http_exception
 from .respond import AnswerRules, Expose
 from .routes import RouteView
+from .uploads import UmbelRequest
 
 if TYPE_CHECKING:
     import httpx
-    from quart.ctx import RequestContext
     from quart.typing import ResponseReturnValue
 
     from ..model import RequestFacts
@@ -80,6 +78,7 @@ class Umbel(QuartTrio):
     embedding.
     """
 
+    request_class = UmbelRequest
     asgi_http_class = Connection  # type: ignore[assignment]  # Quart types it for any app; ours needs an Umbel
     asgi_lifespan_class = Lifespan  # type: ignore[assignment]  # as above
 
@@ -212,13 +211,15 @@ class Umbel(QuartTrio):
 
     # Errors: the application's own handlers first, then problem documents. Nothing is lost on the way.
 
-    async def full_dispatch_request(self, request_context: RequestContext | None = None) -> AnyResponse:
+    # Quart 0.23 hands its context to these methods as an argument, 0.22 keeps it in a variable: ``context`` is either.
+
+    async def full_dispatch_request(self, *context: Any) -> AnyResponse:
         """Quart's dispatch, with both halves kept of a group that holds a cancel and a crash.
 
         (Quart-Trio raises the cancel alone, and the crash is never heard of.)
         """
         try:
-            return await super().full_dispatch_request(request_context)
+            return await super().full_dispatch_request(*context)
         except BaseExceptionGroup as error:
             crash, rest = crashes.split(error)
             if crash is None or rest is None:
@@ -226,20 +227,26 @@ class Umbel(QuartTrio):
             crashes.note(self.recorder, "request.crashed", crash, self._facts())
             raise rest from crash
 
-    async def handle_user_exception(
-        self, error: Exception | BaseExceptionGroup[BaseException]
-    ) -> HTTPException | ResponseReturnValue:
+    async def handle_user_exception(self, *context_and_error: Any) -> HTTPException | ResponseReturnValue:
         """Find a handler; a ``RequestError`` that has none goes by its status, as ``abort(status)`` would."""
+        *context, error = context_and_error
         if isinstance(error, BaseExceptionGroup):
-            return await self._handle_group(error)
-        if isinstance(error, RequestError) and self._find_error_handler(error, request.blueprints) is None:
-            exchange = find_exchange()
-            if exchange is not None:
-                exchange.detail = error.detail
+            return await self._handle_group(context, error)
+        exchange = find_exchange()
+        if (
+            isinstance(error, RequestError)
+            and exchange is not None
+            and self._find_error_handler(error, request.blueprints) is None
+        ):
+            exchange.detail = error.detail
             error = as_http_exception(error)
-        return await super().handle_user_exception(error)
+        quarts: Any = super()
+        answer: HTTPException | ResponseReturnValue = await quarts.handle_user_exception(*context, error)
+        return answer
 
-    async def _handle_group(self, group: BaseExceptionGroup[BaseException]) -> HTTPException | ResponseReturnValue:
+    async def _handle_group(
+        self, context: list[Any], group: BaseExceptionGroup[BaseException]
+    ) -> HTTPException | ResponseReturnValue:
         """The first leaf that has a handler answers, as with Quart-Trio; the others are recorded."""
         crash, rest = crashes.split(group)
         if crash is None or rest is not None:
@@ -248,7 +255,7 @@ class Umbel(QuartTrio):
         for leaf in leaves:
             others = [other for other in leaves if other is not leaf]
             try:
-                answer = await self.handle_user_exception(leaf)
+                answer = await self.handle_user_exception(*context, leaf)
             except Exception as raised:
                 if raised is leaf:
                     continue
@@ -263,17 +270,16 @@ class Umbel(QuartTrio):
         for error in errors:
             crashes.note(self.recorder, "request.crashed", error, self._facts())
 
-    def log_exception(
-        self, exception_info: tuple[type, BaseException, TracebackType] | tuple[None, None, None]
-    ) -> None:
+    def log_exception(self, *context_and_info: Any) -> None:
         """Record an exception that no handler took, each leaf of a group; Quart's logger hears of it too."""
-        if (error := exception_info[1]) is not None:
+        error = context_and_info[-1][1]
+        if error is not None:
             exchange = find_exchange()
             event = "request.crashed" if exchange is not None else "app.crashed"
             crashes.note(self.recorder, event, error, self._facts())
             if exchange is not None:
                 exchange.kind, exchange.detail = Kind.INTERNAL, "an exception that no handler took"
-        super().log_exception(exception_info)
+        super().log_exception(*context_and_info)
 
     async def make_response(self, result: ResponseReturnValue | HTTPException) -> AnyResponse:
         """Quart's, but an HTTP error that no handler of the application took becomes a problem document."""
@@ -289,10 +295,10 @@ class Umbel(QuartTrio):
             return from_http_exception(result, facts.request_id if facts is not None else "")
         return await super().make_response(result)
 
-    async def make_default_options_response(self) -> TrioResponse:
+    async def make_default_options_response(self, *context: Any) -> TrioResponse:
         """The answer to OPTIONS: the methods, and no content."""
-        allowed = request_ctx.url_adapter.allowed_methods()  # type: ignore[union-attr]  # there is one in a request
-        return TrioResponse(b"", 204, {"allow": ", ".join(sorted(allowed))})
+        quarts = await super().make_default_options_response(*context)
+        return TrioResponse(b"", 204, {"allow": ", ".join(sorted(quarts.allow))})
 
     @staticmethod
     def _facts() -> RequestFacts | None:

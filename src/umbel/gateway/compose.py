@@ -12,7 +12,6 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any
 
 import trio
-from quart.globals import request_ctx
 from quart.wrappers import Response
 from werkzeug.wrappers import Response as WerkzeugResponse
 
@@ -21,7 +20,7 @@ from ..composition.outgoing import UpstreamDefaults
 from ..kinds import Kind
 from ..model import Failure
 from . import crashes
-from .exchange import current_exchange
+from .exchange import current_exchange, current_request
 from .inputs import InputRules
 from .respond import AnswerRules, answer
 from .routes import routed
@@ -65,8 +64,7 @@ class ComposeView:
         Raises:
             RequestError: nothing can be answered at the moment (503).
         """
-        # The object and not Quart's proxy, whose every attribute is a look-up in the context.
-        request = request_ctx.request
+        request = current_request()
         exchange = current_exchange()
         facts = routed(exchange, request, self._rule, self._deadline)
         runtime = self._app.runtime

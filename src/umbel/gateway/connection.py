@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
 import trio
-from quart.wrappers import Request, Response
+from quart.wrappers import Response
 from quart_trio.asgi import TrioASGIHTTPConnection
 from werkzeug.exceptions import HTTPException, InternalServerError
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 
     from .app import Umbel
+    from .uploads import UmbelRequest
 
 CLIENT_GONE = "client-gone"
 
@@ -69,7 +70,7 @@ class Connection(TrioASGIHTTPConnection):
         # A copy: the scope is the server's (ASGI: "copy it before passing it on").
         ours = {**scope, "headers": origin.headers, SCOPE_KEY: self.exchange}
         super().__init__(app, cast("HTTPScope", ours))
-        self._request: Request | None = None
+        self._request: UmbelRequest | None = None
         self._gone = False
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -132,7 +133,7 @@ class Connection(TrioASGIHTTPConnection):
         except RequestError as error:
             self.exchange.kind, self.exchange.detail = Kind.BAD_REQUEST, error.detail
             return from_request_error(error, facts.request_id)
-        self._request = self._create_request_from_scope(send)
+        self._request = cast("UmbelRequest", self._create_request_from_scope(send))
         if (response := probe(self.app, self._request, self.exchange)) is not None:
             return response
         try:

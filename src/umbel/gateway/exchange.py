@@ -15,6 +15,7 @@ from ..errors import NotRunningError
 
 if TYPE_CHECKING:
     import trio
+    from quart.wrappers import Request
 
     from ..events import Recorder
     from ..kinds import Kind
@@ -42,6 +43,12 @@ class Exchange:
         """Fill in what only a matched route knows; ``deadline`` is absolute."""
         self.facts = replace(self.facts, route=route, deadline=deadline)
         return self.facts
+
+
+def current_request() -> Request:
+    """The request whose context this runs in: the object, and not Quart's proxy, which looks it up at every use."""
+    found: Request = cast(Any, request)._get_current_object()
+    return found
 
 
 def find_exchange() -> Exchange | None:

@@ -16,7 +16,7 @@ _VIA_LENGTH_MAX = 1024
 
 
 class TrustedProxies:
-    """The peers whose word is taken: addresses and networks. A peer of a Unix socket has no address and no such trust."""
+    """The peers whose word is taken: addresses and networks. A peer of a Unix socket has no address, and no trust."""
 
     def __init__(self, names: Iterable[str]) -> None:
         """Take the names of the configuration.

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from quart.globals import request_ctx
 from quart.wrappers import Request
 
 from ..composition.result import Result
 from ..composition.run import run
 from .accept import stream_form
 from .budget import client_budget
-from .exchange import Exchange, current_exchange
+from .exchange import Exchange, current_exchange, current_request
 from .inputs import InputRules
 from .query import QueryRules
 from .respond import AnswerRules, answer
@@ -50,8 +49,7 @@ class RouteView:
             RequestError: the request cannot be answered as it stands, or nothing can be at the moment (503).
         """
         plan = self._plan
-        # The object and not Quart's proxy, whose every attribute is a look-up in the context.
-        request = request_ctx.request
+        request = current_request()
         exchange = current_exchange()
         facts = routed(exchange, request, plan.route.path, plan.deadline)
         runtime = self._app.runtime

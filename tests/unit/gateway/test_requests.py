@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import httpx
+import pytest
 import trio
 from quart import Blueprint, Response, g, request, websocket
 from werkzeug.wrappers import Response as WerkzeugResponse
@@ -241,3 +242,21 @@ async def test_a_response_header_of_an_upstream_goes_out_as_the_bytes_it_was() -
         answer = await ask(app, target="/latin")
     assert answer["x-name"].encode("latin-1") == b"caf\xe9"
     assert answer["x-far"].encode("latin-1") == "\u4e2d".encode()
+
+
+async def test_a_request_error_in_a_websocket_is_no_second_error() -> None:
+    from umbel.errors import RequestError
+
+    app, records = gateway()
+
+    @app.websocket("/ws")
+    async def refuse() -> None:
+        await websocket.receive()
+        raise RequestError(400, "not like that")
+
+    # Whatever Quart's client calls a closed websocket.
+    with pytest.RaisesGroup(pytest.RaisesExc(Exception, match="1000"), flatten_subgroups=True):
+        async with app.test_client().websocket("/ws") as socket:
+            await socket.send("x")
+            await socket.receive()
+    assert [(note.event, str(note.error)) for note in records.notes] == [("app.crashed", "not like that")]
