@@ -62,6 +62,7 @@ class CallGroup:
         self.over = False
         """Nothing new begins: decided, cancelled or closed."""
         self.closed = False
+        self._due = False
         self._landed: deque[Outcome] = deque()
         self._telling = False
 
@@ -111,10 +112,13 @@ class CallGroup:
 
     def cut_failure(self, cancelled: trio.Cancelled | None) -> Failure:
         """The failure of a call that is cancelled now, or never began: who ended it?"""
+        if not self.decided and trio.current_time() >= self._facts.deadline:
+            self._due = True
+        if self._due:
+            # Also where the first call cut by the deadline has decided the answer: the deadline cut them all.
+            return Failure.of(Kind.TIMEOUT, "unfinished at the route's deadline")
         if self.decided:
             return Failure.of(Kind.CANCELLED, "the answer was decided without it")
-        if trio.current_time() >= self._facts.deadline:
-            return Failure.of(Kind.TIMEOUT, "unfinished at the route's deadline")
         if cancelled is not None and cancelled.reason == CLIENT_GONE:
             return Failure.of(Kind.CLIENT_GONE, "the client has gone")
         reason = cancelled.reason if cancelled is not None else None

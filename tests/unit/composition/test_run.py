@@ -402,3 +402,10 @@ async def test_a_forwarded_header_with_a_line_break_is_refused() -> None:
     )
     assert ran.result.failure is not None
     assert (ran.result.failure.kind, ran.result.failure.status) == (Kind.BAD_REQUEST, 400)
+
+
+async def test_the_deadline_cuts_every_call_in_flight_as_a_timeout(autojump_clock: trio.abc.Clock) -> None:
+    for _ in range(10):  # trio's order of the two tasks is random
+        ran = await compose(TWO + "optional = true\n", {"/a": answer(1, after=9), "/b": answer(2, after=9)})
+        assert {outcome.failure.kind for outcome in ran.result.outcomes if outcome.failure} == {Kind.TIMEOUT}
+        assert [call["name"] for call in ran.result.problem("r").document()["calls"]] == ["a", "b"]
