@@ -1,7 +1,7 @@
 """The container of a request's body, between the server that brings it and whoever reads it.
 
-Put into Quart's requests by ``app.py`` and filled by ``connection.py``. Quart's own holds whatever comes, up to version
-0.22 beyond its limit while it is read in parts, from 0.23 on without one until the body is complete.
+Put into Quart's requests by ``app.py`` and filled by ``connection.py``. Quart's own does not bound a body as a whole:
+0.22 bounds what waits to be read, 0.23 nothing until the body is complete.
 """
 
 from __future__ import annotations
