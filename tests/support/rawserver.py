@@ -94,6 +94,13 @@ class RawServer(int):
     connections: list[Peer]
     open: int
     """Connections whose handler is running."""
+    ended: trio.lowlevel.ParkingLot
+
+    async def all_closed(self) -> None:
+        """Wait until every handler has ended, which those that read do when the client closes."""
+        with trio.fail_after(5):
+            while self.open:
+                await self.ended.park()
 
 
 async def _serve(
@@ -112,6 +119,7 @@ async def _serve(
             pass  # The client has gone; what that means is asserted at the client.
         finally:
             server.open -= 1
+            server.ended.unpark_all()
             sock.close()
 
     async with trio.open_nursery() as nursery:
@@ -129,7 +137,7 @@ async def raw_server(
         await listener.bind(("127.0.0.1", 0) if uds is None else uds)
         listener.listen(128)
         server = RawServer(listener.getsockname()[1] if uds is None else 0)
-        server.connections, server.open = [], 0
+        server.connections, server.open, server.ended = [], 0, trio.lowlevel.ParkingLot()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_serve, listener, handler, tls, server)
             try:

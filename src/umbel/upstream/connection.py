@@ -101,6 +101,7 @@ class Connection:
         "_failure",
         "_nursery",
         "_reader",
+        "_reading",
         "_send_failure",
         "_sender",
         "_sender_done",
@@ -123,6 +124,7 @@ class Connection:
         """When it is to be closed if it is still idle; the pool's note."""
         self._sender: trio.CancelScope | None = None
         self._sender_done: trio.Event | None = None
+        self._reading: trio.CancelScope | None = None
         self._failure: Exception | None = None
         self._send_failure: trio.BrokenResourceError | None = None
 
@@ -146,17 +148,17 @@ class Connection:
         self._reader = ResponseReader(request.method, limits)
         self._timeouts = timeouts
         self._close_after = request.close
-        self._sender_done = None
+        self._sender_done = self._reading = None
         try:
             await self._begin_sending(request)
             while self._reader.head is None:
                 await self._receive()
+            self._on(Event.HEAD)
+            await self._check_end()
         except BaseException:
             self.close_now()
             await self.settle()
             raise
-        self._on(Event.HEAD)
-        self._check_end()
         return self._reader.head
 
     @property
@@ -183,7 +185,7 @@ class Connection:
         try:
             while not (data := reader.take()) and not reader.ended:
                 await self._receive()
-                self._check_end()
+                await self._check_end()
         except BaseException:
             self.close_now()
             await self.settle()
@@ -226,9 +228,12 @@ class Connection:
             if limit is None:
                 data = await self._wire.receive_some()
             else:
-                with trio.move_on_after(limit) as scope:
+                # As long as the request goes out its own limit holds: a peer may well be silent until it has it all.
+                sending = self.state in (State.SENDING, State.EARLY) and self._sender is not None
+                with trio.CancelScope() as self._reading:
+                    self._reading.deadline = math.inf if sending else trio.current_time() + limit
                     data = await self._wire.receive_some()
-                if scope.cancelled_caught:
+                if self._reading.cancelled_caught:
                     raise ReadTimedOut(f"{self._where}: nothing came for {limit:g} s")
         except trio.ClosedResourceError:
             pass  # The sending task closed the wire because the request's body failed, or the pool did.
@@ -255,10 +260,13 @@ class Connection:
             f"{self._where}: the connection broke: {cause or error}{sending}", untouched=not reader.started
         )
 
-    def _check_end(self) -> None:
+    async def _check_end(self) -> None:
         reader = self._reader
         if not reader.ended or self.state is State.CLOSED:
             return
+        if self.state is State.EARLY:
+            # The sending task may have handed its last byte to the wire without having run since. It can run now.
+            await trio.lowlevel.checkpoint()
         assert reader.head is not None
         usable = reader.head.keep_alive and not (reader.excess or self._close_after or self._send_failure)
         if self._on(Event.END if usable else Event.LAST) is State.CLOSED and self._sender is not None:
@@ -281,6 +289,8 @@ class Connection:
             with scope:
                 if await self._send_large(request) and self.state is not State.CLOSED:
                     self._on(Event.SENT)
+                if self._reading is not None and self._timeouts.read is not None:
+                    self._reading.deadline = trio.current_time() + self._timeouts.read
         except Exception as error:  # noqa: BLE001 - the caller's own body may raise anything; start or read raises it
             self._failure = error
             self._wire.close_now()

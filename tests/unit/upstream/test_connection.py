@@ -21,9 +21,10 @@ LARGE = b"x" * (INLINE_MAX * 4)
 
 
 @asynccontextmanager
-async def connected() -> AsyncIterator[tuple[Connection, ServerEnd, trio.Nursery]]:
+async def connected(*, bounded: bool = False) -> AsyncIterator[tuple[Connection, ServerEnd, trio.Nursery]]:
     async with trio.open_nursery() as nursery:
-        ours, theirs = trio.testing.lockstep_stream_pair()
+        # A lockstep stream takes nothing that nobody reads; a memory stream takes everything.
+        ours, theirs = (trio.testing.lockstep_stream_pair if bounded else trio.testing.memory_stream_pair)()
         yield Connection(MemoryWire(ours), nursery, "there"), theirs, nursery
         nursery.cancel_scope.cancel(reason="the test is over")
 
@@ -166,7 +167,7 @@ async def test_a_stream_that_is_not_as_long_as_it_said_is_our_fault_and_closes(l
 
 
 async def test_an_early_answer_stops_the_body_and_the_connection_is_not_used_again() -> None:
-    async with connected() as (connection, end, nursery):
+    async with connected(bounded=True) as (connection, end, nursery):
         done: list[str] = []
 
         async def serve() -> None:
@@ -351,9 +352,25 @@ async def test_the_read_timeout_is_for_each_read(autojump_clock) -> None:
         assert (caught.value.kind, connection.state) == (Kind.TIMEOUT, State.CLOSED)
 
 
+async def test_the_read_timeout_begins_when_the_request_is_out(autojump_clock) -> None:
+    """An upload takes as long as it takes; only then is the peer's silence its own."""
+
+    class Slow(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            for _ in range(5):
+                await trio.sleep(1)
+                yield b"piece"
+
+    async with connected() as (connection, end, nursery):
+        play(nursery, lambda: listen(end))
+        with pytest.raises(ReadTimedOut):
+            await start(connection, stream=Slow(), timeouts=Timeouts(read=2.0))
+        assert trio.current_time() == pytest.approx(7.0)
+
+
 @pytest.mark.parametrize("content", [b"small", LARGE])
 async def test_the_write_timeout_is_for_each_write(content: bytes, autojump_clock) -> None:
-    async with connected() as (connection, _, _):
+    async with connected(bounded=True) as (connection, _, _):
         with pytest.raises(WriteTimedOut) as caught:
             await start(connection, content=content, timeouts=Timeouts(write=2.0))
         assert trio.current_time() == pytest.approx(2.0)

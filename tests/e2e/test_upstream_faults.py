@@ -1,0 +1,492 @@
+"""Every fault of an upstream, over real sockets, seen from the top of a stack: its kind, and that nothing is left."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import random
+import socket
+import tracemalloc
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.support.rawserver import Peer, answering, open_sockets, raw_server, response, silent
+from tests.support.upstreams import Caller, calling, url
+from umbel.kinds import Kind
+from umbel.upstream.attempt import CLIENT_GONE
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+
+MALFORMED = "http_protocol_error"
+INCOMPLETE = "http_response_incomplete"
+CODING = "http_response_content_coding"
+CHUNKING = "http_response_transfer_coding"
+
+# What is sent, whether the connection is closed then, and what must come of it.
+ANSWERS: dict[str, tuple[bytes, bool, Kind, str]] = {
+    "closes without a byte": (b"", True, Kind.RESET, "connection_terminated"),
+    "closes inside the head": (HEAD + b"Content-Le", True, Kind.MALFORMED, INCOMPLETE),
+    "closes inside the body": (HEAD + b"Content-Length: 9\r\n\r\nhalf", True, Kind.MALFORMED, INCOMPLETE),
+    "closes inside a chunk": (CHUNKED + b"9\r\nhalf", True, Kind.MALFORMED, INCOMPLETE),
+    "closes before the last chunk": (CHUNKED + b"4\r\nhalf\r\n", True, Kind.MALFORMED, INCOMPLETE),
+    "closes after 100": (b"HTTP/1.1 100 Continue\r\n\r\n", True, Kind.MALFORMED, INCOMPLETE),
+    "status line is none": (b"hello\r\n\r\n", False, Kind.MALFORMED, MALFORMED),
+    "status 99": (b"HTTP/1.1 099 X\r\n\r\n", False, Kind.MALFORMED, MALFORMED),
+    "status 999": (b"HTTP/1.1 999 X\r\n\r\n", False, Kind.MALFORMED, MALFORMED),
+    "status 101": (b"HTTP/1.1 101 X\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n", False, Kind.MALFORMED, MALFORMED),
+    "version 2.0": (b"HTTP/2.0 200 OK\r\n\r\n", False, Kind.MALFORMED, MALFORMED),
+    "length with chunked": (
+        CHUNKED.replace(b"\r\n\r\n", b"\r\nContent-Length: 1\r\n\r\n"),
+        False,
+        Kind.MALFORMED,
+        MALFORMED,
+    ),
+    "folded line": (HEAD + b"X: a\r\n b\r\n\r\n", False, Kind.MALFORMED, MALFORMED),
+    "NUL": (HEAD + b"X: a\0b\r\n\r\n", False, Kind.MALFORMED, MALFORMED),
+    "bare LF": (b"HTTP/1.1 200 OK\nContent-Length: 0\n\n", False, Kind.MALFORMED, MALFORMED),
+    "chunk size is no number": (CHUNKED + b"zz\r\n", False, Kind.MALFORMED, CHUNKING),
+    "chunk longer than its size": (CHUNKED + b"1\r\nab\r\n0\r\n\r\n", False, Kind.MALFORMED, CHUNKING),
+    "chunk extension of 100 KB": (CHUNKED + b"1;" + b"x" * 100_000 + b"\r\n", False, Kind.MALFORMED, CHUNKING),
+    "70 KiB of headers": (HEAD + b"X: " + b"x" * 70 * 1024, False, Kind.TOO_BIG, "http_response_header_section_size"),
+    "101 fields": (HEAD + b"X: y\r\n" * 101 + b"\r\n", False, Kind.TOO_BIG, "http_response_header_section_size"),
+    "length over max_body": (HEAD + b"Content-Length: 100001\r\n\r\n", False, Kind.TOO_BIG, "http_response_body_size"),
+}
+
+
+@pytest.mark.parametrize(("answer", "close", "kind", "proxy_error"), ANSWERS.values(), ids=ANSWERS)
+async def test_a_bad_answer_has_its_kind_and_its_connection_is_closed(
+    answer: bytes, close: bool, kind: Kind, proxy_error: str
+) -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.read_head()
+        await peer.send(answer)
+        if not close:
+            await peer.closed()
+
+    async with raw_server(handler) as server, calling(url(server), max_body="100KB") as caller:
+        await caller.fails(kind, proxy_error)
+        await server.all_closed()
+        pool = caller.stack.statistics().pool
+        assert pool.idle == 0
+
+
+CODED = {
+    "br": (b"br", b"x", CODING),
+    "gzip twice": (b"gzip, gzip", gzip.compress(gzip.compress(b"x")), CODING),
+    "no gzip": (b"gzip", b"<html>", CODING),
+    "gzip cut short": (b"gzip", gzip.compress(b"x" * 99)[:-3], INCOMPLETE),
+}
+
+
+@pytest.mark.parametrize(("coding", "body", "proxy_error"), CODED.values(), ids=CODED)
+async def test_a_content_coding_that_we_cannot_undo_is_malformed(coding: bytes, body: bytes, proxy_error: str) -> None:
+    answer = response(body, b"Content-Encoding: " + coding)
+    async with raw_server(answering(answer)) as server, calling(url(server)) as caller:
+        for _ in range(2):
+            await caller.fails(Kind.MALFORMED, proxy_error)
+        # The message itself was whole, so its connection is as good as before.
+        assert len(server.connections) == 1
+
+
+@pytest.mark.parametrize("sent", [b"", HEAD + b"Content-Le", HEAD + b"Content-Length: 9\r\n\r\nhalf"])
+async def test_a_reset_before_and_inside_the_answer_is_a_reset(sent: bytes) -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.read_head()
+        if sent:
+            await peer.send(sent)
+            await go.wait()
+        peer.reset()
+
+    go = trio.Event()
+    async with raw_server(handler) as server, calling(url(server)) as caller, trio.open_nursery() as nursery:
+        nursery.start_soon(_soon, go)
+        error = await caller.fails(Kind.RESET, "connection_terminated")
+        assert getattr(error, "untouched") is (sent == b"")  # noqa: B009 - of the subclass
+
+
+async def _soon(event: trio.Event) -> None:
+    # By then the client has read what was sent; a reset may overtake it otherwise.
+    await trio.sleep(0.02)
+    event.set()
+
+
+async def test_a_port_where_nobody_listens_is_refused() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        async with calling(f"http://127.0.0.1:{unused.getsockname()[1]}") as caller:
+            await caller.fails(Kind.CONNECT, "connection_refused")
+
+
+async def test_a_name_without_an_address_is_a_dns_failure() -> None:
+    class NoNames(trio.abc.HostnameResolver):
+        async def getaddrinfo(self, *args: object) -> list:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+        async def getnameinfo(self, *args: object) -> tuple[str, str]:
+            raise NotImplementedError
+
+    trio.socket.set_custom_hostname_resolver(NoNames())
+    async with calling("http://nowhere.example") as caller:
+        await caller.fails(Kind.DNS, "dns_error")
+
+
+async def test_a_name_service_that_is_silent_is_a_dns_timeout_within_the_connect_limit() -> None:
+    class Silent(trio.abc.HostnameResolver):
+        async def getaddrinfo(self, *args: object) -> list:
+            await trio.sleep_forever()
+            raise AssertionError
+
+        async def getnameinfo(self, *args: object) -> tuple[str, str]:
+            raise NotImplementedError
+
+    trio.socket.set_custom_hostname_resolver(Silent())
+    async with calling("http://nowhere.example", connect_timeout="50ms") as caller:
+        await caller.fails(Kind.DNS, "dns_timeout")
+
+
+async def test_a_listener_whose_queue_is_full_is_a_connect_timeout() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        port = listener.getsockname()[1]
+        fillers = [socket.socket() for _ in range(3)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+        async with calling(f"http://127.0.0.1:{port}", connect_timeout="100ms") as caller:
+            await caller.fails(Kind.CONNECT, "connection_timeout")
+        for filler in fillers:
+            filler.close()
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "[fe80::1]", "224.0.0.1", "[::ffff:169.254.169.254]"])
+async def test_link_local_and_multicast_are_never_connected_to(host: str) -> None:
+    async with calling(f"http://{host}") as caller:
+        await caller.fails(Kind.CONNECT, "destination_ip_prohibited")
+
+
+async def test_public_only_refuses_loopback_and_nothing_is_connected() -> None:
+    async with raw_server(silent) as server:
+        for host in ("127.0.0.1", "localhost", "[::ffff:127.0.0.1]"):
+            async with calling(url(server, host=host), public_only=True) as caller:
+                await caller.fails(Kind.CONNECT, "destination_ip_prohibited")
+        assert server.connections == []
+
+
+Script = Callable[[Peer], Awaitable[object]]
+
+
+async def drip_head(peer: Peer) -> None:
+    await peer.read_head()
+    for byte in HEAD * 100:
+        await peer.send(bytes([byte]))
+        await trio.sleep(0.01)
+
+
+async def drip_body(peer: Peer) -> None:
+    await peer.read_head()
+    await peer.send(HEAD + b"Content-Length: 100000\r\n\r\n")
+    while True:
+        await peer.send(b"x")
+        await trio.sleep(0.01)
+
+
+async def endless_interim(peer: Peer) -> None:
+    await peer.read_head()
+    while True:
+        await peer.send(b"HTTP/1.1 102 Processing\r\n\r\n")
+        await trio.sleep(0.01)
+
+
+@pytest.mark.parametrize("script", [silent, drip_head, drip_body, endless_interim])
+@pytest.mark.parametrize(("reason", "kind"), [("deadline", Kind.TIMEOUT), (CLIENT_GONE, Kind.CLIENT_GONE)])
+async def test_cut_off_by_its_caller_an_upstream_that_never_ends_leaves_nothing(
+    script: Script, reason: str, kind: Kind
+) -> None:
+    async with raw_server(script) as server, calling(url(server)) as caller:
+        # The composition's scope: the whole call is limited, not each read.
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_cancel_later, scope, reason)
+                await caller.call(budget=0.1)
+        assert scope.cancelled_caught
+        await server.all_closed()
+        assert caller.facts is not None
+        assert [each.kind for each in caller.facts.attempts] == [kind]
+
+
+async def _cancel_later(scope: trio.CancelScope, reason: str) -> None:
+    await trio.sleep(0.101)
+    scope.cancel(reason=reason)
+
+
+def endless(piece: bytes, *fields: bytes) -> Script:
+    async def handler(peer: Peer) -> None:
+        await peer.read_head()
+        await peer.send(b"\r\n".join([HEAD[:-2], *fields]) + b"\r\n\r\n")
+        while True:
+            await peer.send(piece)
+
+    return handler
+
+
+ENDLESS = {
+    "until the end": endless(b"x" * 10_000),
+    "in chunks": endless(b"3e8\r\n" + b"x" * 1000 + b"\r\n", b"Transfer-Encoding: chunked"),
+    "in tiny chunks": endless(b"2\r\nxy\r\n" * 1000, b"Transfer-Encoding: chunked"),
+}
+
+
+@pytest.mark.parametrize("script", ENDLESS.values(), ids=ENDLESS)
+async def test_an_endless_body_stops_at_the_limit(script: Script) -> None:
+    async with raw_server(script) as server, calling(url(server), max_body="100KB") as caller:
+        await caller.fails(Kind.TOO_BIG, "http_response_body_size")
+        await server.all_closed()
+
+
+async def test_a_gzip_bomb_stops_at_the_limit_with_less_than_three_times_its_memory() -> None:
+    bomb = gzip.compress(bytes(160 * 2**20))
+    limit = 4 * 2**20
+
+    async def handler(peer: Peer) -> None:
+        await peer.read_head()
+        await peer.send(HEAD + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb))
+        await peer.send(bomb)
+        await peer.closed()
+
+    async with raw_server(handler) as server, calling(url(server), max_body="4MiB") as caller:
+        tracemalloc.start()
+        try:
+            await caller.fails(Kind.TOO_BIG, "http_response_body_size")
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 3 * limit
+        await server.all_closed()
+
+
+GOOD: dict[str, tuple[bytes, int, bytes]] = {
+    "204": (b"HTTP/1.1 204 No Content\r\n\r\n", 204, b""),
+    "304": (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", 304, b""),
+    "301": (b"HTTP/1.1 301 Moved\r\nLocation: http://elsewhere.example/\r\nContent-Length: 0\r\n\r\n", 301, b""),
+    "100 and 103 before": (b"HTTP/1.1 100 C\r\n\r\nHTTP/1.1 103 E\r\nLink: </a>\r\n\r\n" + response(b"ok"), 200, b"ok"),
+    "html": (response(b"<html>", b"Content-Type: text/html"), 200, b"<html>"),
+    "503": (response(b"no", status=b"503 Unavailable"), 503, b"no"),
+    "gzip": (response(gzip.compress(b"ok"), b"Content-Encoding: gzip"), 200, b"ok"),
+}
+
+
+@pytest.mark.parametrize(("answer", "status", "body"), GOOD.values(), ids=GOOD)
+async def test_what_is_unusual_but_right_is_an_answer_and_its_connection_is_kept(
+    answer: bytes, status: int, body: bytes
+) -> None:
+    async with raw_server(answering(answer)) as server, calling(url(server)) as caller:
+        for _ in range(3):
+            got = await caller.call()
+            assert (got.status_code, got.content) == (status, body)
+        assert len(server.connections) == 1
+
+
+async def test_head_has_no_body_whatever_its_length_says() -> None:
+    async with raw_server(answering(HEAD + b"Content-Length: 500\r\n\r\n")) as server, calling(url(server)) as caller:
+        for _ in range(3):
+            assert (await caller.call(method="HEAD")).content == b""
+        assert len(server.connections) == 1
+
+
+@pytest.mark.parametrize(
+    "head", [b"HTTP/1.0 200 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n", HEAD + b"Connection: close\r\n\r\n"]
+)
+async def test_without_a_length_the_body_lasts_until_the_end(head: bytes) -> None:
+    async with raw_server(answering(head + b"until the end", close=True)) as server, calling(url(server)) as caller:
+        for _ in range(2):
+            assert (await caller.call()).content == b"until the end"
+        assert len(server.connections) == 2
+
+
+async def test_trailers_and_hop_by_hop_fields_never_come_through() -> None:
+    answer = (
+        HEAD + b"Transfer-Encoding: chunked\r\nTrailer: Set-Cookie\r\nConnection: x-hop\r\nX-Hop: 1\r\nX-End: 2\r\n\r\n"
+        b"2\r\nok\r\n0\r\nSet-Cookie: session=stolen\r\n\r\n"
+    )
+    async with raw_server(answering(answer)) as server, calling(url(server)) as caller:
+        got = await caller.call()
+        assert (got.content, dict(got.headers)) == (b"ok", {"x-end": "2"})
+
+
+async def test_cookies_are_neither_stored_nor_sent() -> None:
+    answer = response(b"ok", b"Set-Cookie: session=1; Path=/")
+    seen: list[bytes] = []
+
+    async def handler(peer: Peer) -> None:
+        while head := await peer.read_head():
+            seen.append(head)
+            await peer.send(answer)
+
+    async with raw_server(handler) as server, calling(url(server)) as caller:
+        for _ in range(2):
+            await caller.call()
+    assert len(seen) == 2
+    assert not any(b"cookie" in head.lower() for head in seen)
+
+
+async def test_no_environment_variable_changes_the_route(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with raw_server(answering(response(b"direct"))) as server, raw_server(answering(response(b"proxy"))) as proxy:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "HTTPS_PROXY"):
+            monkeypatch.setenv(name, url(proxy))
+        async with calling(url(server)) as caller:
+            assert (await caller.call()).content == b"direct"
+        assert proxy.connections == []
+
+
+async def test_a_thousand_answers_with_garbage_behind_them_are_never_mixed() -> None:
+    rng = random.Random(7)
+    secret = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nSECRET"
+    kinds = [b"x", b"\r\n", secret, b"HTTP/1.1 ", b"0\r\n\r\n", os.urandom(9), b""]
+
+    async def handler(peer: Peer) -> None:
+        while head := await peer.read_head():
+            body = head.split(b" ")[1]
+            garbage = rng.choice(kinds)
+            if rng.random() < 0.5:
+                await peer.send(response(body) + garbage)
+            else:
+                await peer.send(CHUNKED + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) + garbage)
+
+    async with raw_server(handler) as server, calling(url(server)) as caller:
+        for number in range(1000):
+            target = b"/%d" % number
+            assert (await caller.call(target)).content == target
+        pool = caller.stack.statistics().pool
+        assert pool.excess > 500
+        assert pool.opened >= pool.excess
+
+
+async def test_a_second_answer_that_comes_late_is_found_before_the_next_request() -> None:
+    sent = trio.Event()
+
+    async def handler(peer: Peer) -> None:
+        await peer.read_head()
+        await peer.send(response(b"mine"))
+        await trio.sleep(0.01)
+        await peer.send(response(b"someone else's"))
+        sent.set()
+        await peer.closed()
+
+    async with raw_server(handler) as server, calling(url(server)) as caller:
+        for _ in range(3):
+            assert (await caller.call()).content == b"mine"
+            await sent.wait()
+            sent = trio.Event()
+        assert caller.stack.statistics().pool.stale == 2
+
+
+async def test_a_kept_connection_that_is_closed_as_we_use_it_is_replaced_for_get_and_not_for_post() -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.read_head()
+        await peer.send(response(b"ok"))
+        # Only a request that is already on its way makes it close: the race, in slow motion.
+        await peer.read_request()
+        peer.reset()
+
+    async with raw_server(handler) as server, calling(url(server)) as caller:
+        for _ in range(10):
+            assert (await caller.call()).content == b"ok"
+        pool = caller.stack.statistics().pool
+        assert (pool.replaced, len(server.connections)) == (9, 10)
+        await caller.fails(Kind.RESET, "connection_terminated", method="POST", content=b"pay")
+        assert len(server.connections) == 10
+
+
+async def test_an_early_answer_to_a_large_body_is_the_answer_though_the_rest_cannot_be_sent() -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.read_head()
+        await peer.send(response(b"too large", status=b"413 Too Large"))
+        # Read no more; closing with bytes unread is a reset for the client.
+
+    async with raw_server(handler) as server, calling(url(server)) as caller:
+        for _ in range(20):
+            got = await caller.call(method="POST", content=bytes(8 * 2**20))
+            assert (got.status_code, got.content) == (413, b"too large")
+
+
+async def test_replicas_take_turns_and_one_that_is_down_fails_alone() -> None:
+    async with raw_server(answering(response(b"a"))) as a, raw_server(answering(response(b"b"))) as b:
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            down = f"http://127.0.0.1:{unused.getsockname()[1]}"
+            async with calling(url(a), down, url(b) + "/base/") as caller:
+                for _ in range(2):
+                    assert (await caller.call()).content == b"a"
+                    await caller.fails(Kind.CONNECT)
+                    assert (await caller.call()).content == b"b"
+                assert caller.facts is not None
+                assert caller.facts.attempts[0].replica == url(b) + "/base"
+
+
+async def test_the_upstream_gets_exactly_what_it_should() -> None:
+    seen: list[bytes] = []
+
+    async def handler(peer: Peer) -> None:
+        head, body = await peer.read_request()
+        seen.append(head + body)
+        await peer.send(response(b"ok"))
+
+    async with raw_server(handler) as server, calling(url(server) + "/base") as caller:
+        await caller.call(b"/a%2Fb?x=1", method="POST", content=b"body", budget=5.0, headers={"x-a": "1"})
+    lines = seen[0].decode().split("\r\n")
+    assert lines[0] == "POST /base/a%2Fb?x=1 HTTP/1.1"
+    fields = dict(line.split(": ", 1) for line in lines[1:-2])
+    parent = fields.pop("traceparent")
+    left = int(fields.pop("x-envoy-expected-rq-timeout-ms"))
+    assert fields == {
+        "Host": f"127.0.0.1:{int(server)}",
+        "x-a": "1",
+        "accept-encoding": "gzip",
+        "Content-Length": "4",
+    }
+    assert parent.startswith("00-" + "1" * 32 + "-")
+    assert 4000 < left <= 5000
+    assert lines[-1] == "body"
+
+
+async def test_a_unix_socket_is_an_upstream_like_any_other(tmp_path: Path) -> None:
+    path = str(tmp_path / "upstream.sock")
+    async with raw_server(answering(response(b"ok")), uds=path) as server, calling(f"unix:{path}") as caller:
+        for _ in range(3):
+            assert (await caller.call()).content == b"ok"
+        assert len(server.connections) == 1
+    async with calling(f"unix:{tmp_path}/nobody.sock") as caller:
+        await caller.fails(Kind.CONNECT, "destination_unavailable")
+
+
+async def test_five_hundred_callers_that_leave_at_random_leave_nothing() -> None:
+    async def handler(peer: Peer) -> None:
+        rng = random.Random(peer.number)
+        while await peer.read_head():
+            await trio.sleep(rng.random() * 0.01)
+            await peer.send(HEAD + b"Content-Length: 200\r\n\r\n" + b"x" * 100)
+            await trio.sleep(rng.random() * 0.01)
+            await peer.send(b"x" * 100)
+
+    async def come_and_go(caller: Caller, rng: random.Random) -> None:
+        with trio.CancelScope() as scope:
+            scope.deadline = trio.current_time() + rng.random() * 0.1
+            assert len((await caller.call()).content) == 200
+
+    before = open_sockets()
+    async with raw_server(handler) as server, calling(url(server), max_concurrency=20, max_queue=500) as caller:
+        async with trio.open_nursery() as nursery:
+            for number in range(500):
+                nursery.start_soon(come_and_go, caller, random.Random(number))
+        caller.assert_nothing_left()
+        # Every slot is free: as many calls as there are slots go through at once.
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(caller.call)
+        assert caller.stack.statistics().pool.idle <= 20
+    assert open_sockets() == before
