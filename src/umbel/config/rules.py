@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 CONTEXT_WORDS = frozenset({"path", "query", "headers", "body", "item"})
 """The words of the context that no call can bear."""
 
+UNIX_PEER = "unix"
+"""The word in ``trusted_proxies`` for whoever connects through a Unix socket: it has no address."""
+
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _UPSTREAM_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 # RFC 9110 section 5.6.2: a field name is a token.
@@ -142,10 +145,12 @@ def _route_path(value: str) -> str:
 
 
 def _network(value: str) -> str:
+    if value == UNIX_PEER:
+        return value
     try:
         ipaddress.ip_network(value)
     except ValueError as error:
-        raise ValueError(f'"{value}" is not an address or a network, such as "10.0.0.0/8"') from error
+        raise ValueError(f'"{value}" is not an address, a network such as "10.0.0.0/8", or "unix"') from error
     return value
 
 

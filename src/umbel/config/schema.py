@@ -245,7 +245,8 @@ class Server(Section):
     """The inbound side."""
 
     trusted_proxies: Annotated[tuple[Network, ...], _AS_TUPLE] = ()
-    """Addresses or networks whose X-Forwarded-* and X-Request-Id are believed."""
+    """Addresses or networks whose X-Forwarded-* and X-Request-Id are believed; "unix" is whoever connects through a
+    Unix socket."""
     max_body: Size = 16 * 2**20
     """The largest request body of any route."""
     write_timeout: Duration = 30.0

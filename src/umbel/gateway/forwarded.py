@@ -10,25 +10,31 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
+from ..config.rules import UNIX_PEER
+
 _CLAIMS = frozenset({b"forwarded", b"x-real-ip", b"remote-addr"})
 _NOTED = frozenset({b"host", b"via", b"x-request-id", b"traceparent", b"tracestate"})
 _VIA_LENGTH_MAX = 1024
 
 
 class TrustedProxies:
-    """The peers whose word is taken: addresses and networks. A peer of a Unix socket has no address, and no trust."""
+    """The peers whose word is taken: addresses, networks, and ``unix`` for whoever comes through a Unix socket."""
 
     def __init__(self, names: Iterable[str]) -> None:
         """Take the names of the configuration.
 
         Raises:
-            ValueError: one is neither an address nor a network.
+            ValueError: one is neither an address, a network nor ``unix``.
         """
-        self._networks = tuple(ip_network(name, strict=False) for name in names)
+        names = tuple(names)
+        self._unix = UNIX_PEER in names
+        self._networks = tuple(ip_network(name, strict=False) for name in names if name != UNIX_PEER)
 
     def trusts(self, peer: str | None) -> bool:
         """Whether ``peer`` (an address; None for a Unix socket) is trusted."""
-        if peer is None or not self._networks:
+        if peer is None:
+            return self._unix
+        if not self._networks:
             return False
         address = _address(peer)
         return address is not None and any(address in network for network in self._networks)

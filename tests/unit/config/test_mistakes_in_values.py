@@ -157,9 +157,11 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "networks": (
         '[server]\ntrusted_proxies = ["10.0.0.0/33", "x", "10.0.0.1/8"]\n',
         [
-            'umbel.toml:2: server.trusted_proxies[0]: "10.0.0.0/33" is not an address or a network, such as "10.0.0.0/8"',
-            'umbel.toml:2: server.trusted_proxies[1]: "x" is not an address or a network, such as "10.0.0.0/8"',
-            'umbel.toml:2: server.trusted_proxies[2]: "10.0.0.1/8" is not an address or a network, such as "10.0.0.0/8"',
+            'umbel.toml:2: server.trusted_proxies[0]: "10.0.0.0/33" is not an address, a network such as "10.0.0.0/8", '
+            'or "unix"',
+            'umbel.toml:2: server.trusted_proxies[1]: "x" is not an address, a network such as "10.0.0.0/8", or "unix"',
+            'umbel.toml:2: server.trusted_proxies[2]: "10.0.0.1/8" is not an address, a network such as "10.0.0.0/8", '
+            'or "unix"',
         ],
     ),
     "a log outside of its directory": (

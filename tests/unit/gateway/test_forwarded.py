@@ -73,6 +73,11 @@ def test_a_peer_without_an_address_is_not_trusted() -> None:
     assert origin_of(None, [HOST], PROXIES).forwarded_for()[0] == ("x-forwarded-proto", "http")
 
 
+def test_unix_is_the_word_for_whoever_comes_through_a_unix_socket() -> None:
+    assert TrustedProxies(["unix"]).trusts(None)
+    assert not TrustedProxies(["unix"]).trusts("127.0.0.1")
+
+
 def test_nobody_is_trusted_by_default() -> None:
     assert not TrustedProxies([]).trusts("127.0.0.1")
 
