@@ -132,6 +132,11 @@ class Connection:
         self.state = TRANSITIONS[self.state, event]
         return self.state
 
+    @property
+    def _closed(self) -> bool:
+        """To be asked after every await: the pool may have been closed meanwhile."""
+        return self.state is State.CLOSED
+
     async def is_quiet(self) -> bool:
         """Whether an idle connection is still fit to serve (``Wire.is_quiet``)."""
         return await self._wire.is_quiet()
@@ -241,7 +246,7 @@ class Connection:
             raise self._broken(error) from error
         if self._failure is not None:
             raise self._failure
-        if data is None:
+        if data is None or self._closed:
             raise ConnectionReset(f"{self._where}: the connection was closed by its pool")
         if data:
             self._reader.feed(data)
@@ -262,12 +267,13 @@ class Connection:
 
     async def _check_end(self) -> None:
         reader = self._reader
-        if not reader.ended or self.state is State.CLOSED:
+        if not reader.ended or reader.head is None:
             return
         if self.state is State.EARLY:
             # The sending task may have handed its last byte to the wire without having run since. It can run now.
             await trio.lowlevel.checkpoint()
-        assert reader.head is not None
+        if self._closed:
+            return
         usable = reader.head.keep_alive and not (reader.excess or self._close_after or self._send_failure)
         if self._on(Event.END if usable else Event.LAST) is State.CLOSED and self._sender is not None:
             self._sender.cancel(reason="the response is complete")
@@ -276,7 +282,7 @@ class Connection:
 
     async def _begin_sending(self, request: Outgoing) -> None:
         if request.stream is None and len(request.head) + len(request.body) <= INLINE_MAX:
-            if await self._send(request.head + request.body):
+            if await self._send(request.head + request.body) and not self._closed:
                 self._on(Event.SENT)
             return
         self._sender = trio.CancelScope()
@@ -287,7 +293,7 @@ class Connection:
         """Send a large request. Nothing is raised here: whoever reads the response is told."""
         try:
             with scope:
-                if await self._send_large(request) and self.state is not State.CLOSED:
+                if await self._send_large(request) and not self._closed:
                     self._on(Event.SENT)
                 if self._reading is not None and self._timeouts.read is not None:
                     self._reading.deadline = trio.current_time() + self._timeouts.read

@@ -68,7 +68,7 @@ def prepare(request: httpx.Request, default_host: bytes) -> Outgoing:
         lines.append(b"Transfer-Encoding: chunked")
     elif length or method in _EXPECT_CONTENT:
         lines.append(b"Content-Length: %d" % (length or 0))
-    close = b"close" in own.get(b"connection", b"").lower()
+    close = b"close" in _tokens(own)
     if close:
         lines.append(b"Connection: close")
     lines.append(b"\r\n")
@@ -94,8 +94,13 @@ def _sorted_fields(raw: list[tuple[bytes, bytes]]) -> tuple[bytes, list[bytes], 
             own[lower] = own[lower] + b"," + value if lower in own else value
         elif not lower.startswith(b"proxy-"):
             passed.append((lower, name + b": " + value))
-    named = {token.strip() for token in own.get(b"connection", b"").lower().split(b",")}
+    named = _tokens(own)
     return host, [line for lower, line in passed if lower not in named], own
+
+
+def _tokens(own: dict[bytes, bytes]) -> set[bytes]:
+    """What the Connection field names."""
+    return {token.strip() for token in own.get(b"connection", b"").lower().split(b",")}
 
 
 def _framing(request: httpx.Request, own: dict[bytes, bytes]) -> tuple[bytes, httpx.AsyncByteStream | None, int | None]:

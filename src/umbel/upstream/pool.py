@@ -302,10 +302,10 @@ class Pool(httpx.AsyncBaseTransport):
         if self._nursery is None:
             connection.close_now()
         elif connection.state is State.IDLE:
-            if len(self._idle) >= self._max_idle:
-                self._idle.take_oldest().close_soon()
             connection.expires_at = trio.current_time() + self._keepalive_expiry
             self._idle.add(origin, connection)
+            if len(self._idle) > self._max_idle:
+                self._idle.take_oldest().close_soon()
             self._idle_again.set()
         elif connection.ended:
             connection.close_soon()

@@ -425,3 +425,33 @@ async def test_closed_by_its_pool_while_in_use_is_a_reset() -> None:
         with pytest.raises(UpstreamError) as caught:
             await start(connection, "GET")
         assert caught.value.kind is Kind.RESET
+
+
+@pytest.mark.parametrize("content", [b"small", LARGE])
+async def test_closed_by_its_pool_in_the_moment_that_the_answer_comes_is_a_reset_too(content: bytes) -> None:
+    class ClosedMeanwhile(MemoryWire):
+        async def receive_some(self) -> bytes:
+            data = await super().receive_some()
+            connection.close_now()
+            return data
+
+    async with trio.open_nursery() as nursery:
+        ours, theirs = trio.testing.memory_stream_pair()
+        connection = Connection(ClosedMeanwhile(ours), nursery, "there")
+        await theirs.send_all(OK)
+        with pytest.raises(ConnectionReset):
+            await start(connection, content=content)
+
+
+@pytest.mark.parametrize("content", [b"small", LARGE])
+async def test_closed_by_its_pool_while_it_sends_is_a_reset_too(content: bytes) -> None:
+    class ClosedMeanwhile(MemoryWire):
+        async def send_all(self, data: bytes) -> None:
+            await super().send_all(data)
+            connection.close_now()
+
+    async with trio.open_nursery() as nursery:
+        ours, _theirs = trio.testing.memory_stream_pair()
+        connection = Connection(ClosedMeanwhile(ours), nursery, "there")
+        with pytest.raises(ConnectionReset):
+            await start(connection, content=content)

@@ -103,6 +103,7 @@ def test_close_is_said_and_noted() -> None:
     value = request(headers={"connection": "Close"})
     assert b"Connection: close" in head(value)
     assert prepare(value, b"x").close
+    assert not prepare(request(headers={"connection": "x-close"}), b"x").close
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,14 @@ async def test_too_many_idle_connections_close_the_oldest(nursery: trio.Nursery)
         assert pool.statistics().idle == 2
 
 
+async def test_without_a_place_for_idle_connections_none_is_kept(nursery: trio.Nursery) -> None:
+    dial = MemoryDial(nursery, echo_server())
+    async with Pool(dial=dial, max_idle=0) as pool:
+        for _ in range(2):
+            assert await fetch(pool) == b"ok"
+            assert (pool.statistics().idle, dial.open) == (0, 0)
+
+
 async def test_idle_connections_of_others_make_room_at_the_limit(nursery: trio.Nursery) -> None:
     dial = MemoryDial(nursery, echo_server())
     async with Pool(dial=dial, max_connections=2) as pool:
