@@ -7,57 +7,28 @@ import os
 import random
 import socket
 import tracemalloc
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 import trio
 
-from tests.support.rawserver import Peer, answering, open_sockets, raw_server, response, silent
+from tests.support.faults import (
+    BAD_ANSWERS,
+    CHUNKED,
+    CODED,
+    ENDLESS,
+    HEAD,
+    drip_body,
+    drip_head,
+    endless_interim,
+)
+from tests.support.rawserver import Handler, Peer, answering, open_sockets, raw_server, response, silent
 from tests.support.upstreams import Caller, calling, url
 from umbel.kinds import Kind
 from umbel.upstream.attempt import CLIENT_GONE
 
-HEAD = b"HTTP/1.1 200 OK\r\n"
-CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
-MALFORMED = "http_protocol_error"
-INCOMPLETE = "http_response_incomplete"
-CODING = "http_response_content_coding"
-CHUNKING = "http_response_transfer_coding"
-
-# What is sent, whether the connection is closed then, and what must come of it.
-ANSWERS: dict[str, tuple[bytes, bool, Kind, str]] = {
-    "closes without a byte": (b"", True, Kind.RESET, "connection_terminated"),
-    "closes inside the head": (HEAD + b"Content-Le", True, Kind.MALFORMED, INCOMPLETE),
-    "closes inside the body": (HEAD + b"Content-Length: 9\r\n\r\nhalf", True, Kind.MALFORMED, INCOMPLETE),
-    "closes inside a chunk": (CHUNKED + b"9\r\nhalf", True, Kind.MALFORMED, INCOMPLETE),
-    "closes before the last chunk": (CHUNKED + b"4\r\nhalf\r\n", True, Kind.MALFORMED, INCOMPLETE),
-    "closes after 100": (b"HTTP/1.1 100 Continue\r\n\r\n", True, Kind.MALFORMED, INCOMPLETE),
-    "status line is none": (b"hello\r\n\r\n", False, Kind.MALFORMED, MALFORMED),
-    "status 99": (b"HTTP/1.1 099 X\r\n\r\n", False, Kind.MALFORMED, MALFORMED),
-    "status 999": (b"HTTP/1.1 999 X\r\n\r\n", False, Kind.MALFORMED, MALFORMED),
-    "status 101": (b"HTTP/1.1 101 X\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\n", False, Kind.MALFORMED, MALFORMED),
-    "version 2.0": (b"HTTP/2.0 200 OK\r\n\r\n", False, Kind.MALFORMED, MALFORMED),
-    "length with chunked": (
-        CHUNKED.replace(b"\r\n\r\n", b"\r\nContent-Length: 1\r\n\r\n"),
-        False,
-        Kind.MALFORMED,
-        MALFORMED,
-    ),
-    "folded line": (HEAD + b"X: a\r\n b\r\n\r\n", False, Kind.MALFORMED, MALFORMED),
-    "NUL": (HEAD + b"X: a\0b\r\n\r\n", False, Kind.MALFORMED, MALFORMED),
-    "bare LF": (b"HTTP/1.1 200 OK\nContent-Length: 0\n\n", False, Kind.MALFORMED, MALFORMED),
-    "chunk size is no number": (CHUNKED + b"zz\r\n", False, Kind.MALFORMED, CHUNKING),
-    "chunk longer than its size": (CHUNKED + b"1\r\nab\r\n0\r\n\r\n", False, Kind.MALFORMED, CHUNKING),
-    "chunk extension of 100 KB": (CHUNKED + b"1;" + b"x" * 100_000 + b"\r\n", False, Kind.MALFORMED, CHUNKING),
-    "70 KiB of headers": (HEAD + b"X: " + b"x" * 70 * 1024, False, Kind.TOO_BIG, "http_response_header_section_size"),
-    "101 fields": (HEAD + b"X: y\r\n" * 101 + b"\r\n", False, Kind.TOO_BIG, "http_response_header_section_size"),
-    "length over max_body": (HEAD + b"Content-Length: 100001\r\n\r\n", False, Kind.TOO_BIG, "http_response_body_size"),
-}
-
-
-@pytest.mark.parametrize(("answer", "close", "kind", "proxy_error"), ANSWERS.values(), ids=ANSWERS)
+@pytest.mark.parametrize(("answer", "close", "kind", "proxy_error"), BAD_ANSWERS.values(), ids=BAD_ANSWERS)
 async def test_a_bad_answer_has_its_kind_and_its_connection_is_closed(
     answer: bytes, close: bool, kind: Kind, proxy_error: str
 ) -> None:
@@ -72,14 +43,6 @@ async def test_a_bad_answer_has_its_kind_and_its_connection_is_closed(
         await server.all_closed()
         pool = caller.stack.statistics().pool
         assert pool.idle == 0
-
-
-CODED = {
-    "br": (b"br", b"x", CODING),
-    "gzip twice": (b"gzip, gzip", gzip.compress(gzip.compress(b"x")), CODING),
-    "no gzip": (b"gzip", b"<html>", CODING),
-    "gzip cut short": (b"gzip", gzip.compress(b"x" * 99)[:-3], INCOMPLETE),
-}
 
 
 @pytest.mark.parametrize(("coding", "body", "proxy_error"), CODED.values(), ids=CODED)
@@ -177,35 +140,10 @@ async def test_public_only_refuses_loopback_and_nothing_is_connected() -> None:
         assert server.connections == []
 
 
-Script = Callable[[Peer], Awaitable[object]]
-
-
-async def drip_head(peer: Peer) -> None:
-    await peer.read_head()
-    for byte in HEAD * 100:
-        await peer.send(bytes([byte]))
-        await trio.sleep(0.01)
-
-
-async def drip_body(peer: Peer) -> None:
-    await peer.read_head()
-    await peer.send(HEAD + b"Content-Length: 100000\r\n\r\n")
-    while True:
-        await peer.send(b"x")
-        await trio.sleep(0.01)
-
-
-async def endless_interim(peer: Peer) -> None:
-    await peer.read_head()
-    while True:
-        await peer.send(b"HTTP/1.1 102 Processing\r\n\r\n")
-        await trio.sleep(0.01)
-
-
 @pytest.mark.parametrize("script", [silent, drip_head, drip_body, endless_interim])
 @pytest.mark.parametrize(("reason", "kind"), [("deadline", Kind.TIMEOUT), (CLIENT_GONE, Kind.CLIENT_GONE)])
 async def test_cut_off_by_its_caller_an_upstream_that_never_ends_leaves_nothing(
-    script: Script, reason: str, kind: Kind
+    script: Handler, reason: str, kind: Kind
 ) -> None:
     async with raw_server(script) as server, calling(url(server)) as caller:
         # The composition's scope: the whole call is limited, not each read.
@@ -224,25 +162,8 @@ async def _cancel_later(scope: trio.CancelScope, reason: str) -> None:
     scope.cancel(reason=reason)
 
 
-def endless(piece: bytes, *fields: bytes) -> Script:
-    async def handler(peer: Peer) -> None:
-        await peer.read_head()
-        await peer.send(b"\r\n".join([HEAD[:-2], *fields]) + b"\r\n\r\n")
-        while True:
-            await peer.send(piece)
-
-    return handler
-
-
-ENDLESS = {
-    "until the end": endless(b"x" * 10_000),
-    "in chunks": endless(b"3e8\r\n" + b"x" * 1000 + b"\r\n", b"Transfer-Encoding: chunked"),
-    "in tiny chunks": endless(b"2\r\nxy\r\n" * 1000, b"Transfer-Encoding: chunked"),
-}
-
-
 @pytest.mark.parametrize("script", ENDLESS.values(), ids=ENDLESS)
-async def test_an_endless_body_stops_at_the_limit(script: Script) -> None:
+async def test_an_endless_body_stops_at_the_limit(script: Handler) -> None:
     async with raw_server(script) as server, calling(url(server), max_body="100KB") as caller:
         await caller.fails(Kind.TOO_BIG, "http_response_body_size")
         await server.all_closed()
