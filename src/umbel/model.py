@@ -70,6 +70,8 @@ class Attempt:
     """Why it failed; None if a whole response came (whatever its status)."""
     reused: bool = False
     """Whether the connection had served before."""
+    cause: Literal["first", "retry", "hedge"] = "first"
+    """Why it was made."""
 
 
 @dataclass(frozen=True, slots=True)

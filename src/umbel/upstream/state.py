@@ -1,0 +1,70 @@
+"""What the layers of one call share beside the request: which replicas it tried, and the breaker's ticket.
+
+Opened by the outermost layer that needs it, found by the layers below. It lives in ``request.extensions`` for as long
+as that layer's call, so that a request sent again begins anew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import httpx
+
+from ..kinds import Kind
+
+STATE = "umbel.state"
+"""The key of the ``CallState`` in ``httpx.Request.extensions``."""
+
+Cause = Literal["first", "retry", "hedge"]
+
+
+class Ticket(Protocol):
+    """A breaker's admission of one call."""
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the breaker has opened since: attempts that are not under way are not made."""
+
+    def attempted(self, now: float, kind: Kind | None, status: int | None) -> None:
+        """An attempt of the call has ended: with a failure's kind, or with a response of this status."""
+
+
+@dataclass(slots=True)
+class CallState:
+    """The shared state of one call."""
+
+    tried: list[int] = field(default_factory=list)
+    """The places of the replicas that its attempts took, in order."""
+    ticket: Ticket | None = None
+    cause: Cause = "first"
+    """Why the attempt that is about to be made is made."""
+    hedged: bool = False
+
+
+def call_state(request: httpx.Request) -> CallState | None:
+    """The state of the call that ``request`` belongs to, if a layer above opened one."""
+    state: CallState | None = request.extensions.get(STATE)
+    return state
+
+
+class opened:  # noqa: N801  # read as a verb: `with opened(request) as state`
+    """The state of the call: the one that a layer above opened, or a new one for the length of the block."""
+
+    __slots__ = ("_mine", "_request")
+
+    def __init__(self, request: httpx.Request) -> None:
+        self._request = request
+        self._mine = False
+
+    def __enter__(self) -> CallState:
+        state = call_state(self._request)
+        if state is None:
+            self._mine = True
+            state = CallState()
+            self._request.extensions = {**self._request.extensions, STATE: state}
+        return state
+
+    def __exit__(self, *exc: object) -> None:
+        if self._mine:
+            self._request.extensions.pop(STATE, None)
