@@ -18,6 +18,8 @@ from tests.support.upstreams import calling, url
 from umbel.config.schema import Upstream
 from umbel.kinds import Kind
 from umbel.upstream import Pool, build, client_context
+from umbel.upstream.dial import Dialer
+from umbel.upstream.origin import Origin
 
 OK = response(b"ok")
 
@@ -283,10 +285,24 @@ async def test_an_early_answer_is_read_though_the_rest_cannot_be_sent(ca: trustm
         await peer.read_head()
         await peer.send(response(b"too large", status=b"413 Too Large"))
 
-    async with (
-        raw_server(handler, tls=context(ca)) as server,
-        calling(url(server, "https"), tls={"ca": ca_file}) as caller,
-    ):
-        for _ in range(10):
-            got = await caller.call(method="POST", content=bytes(4 * 2**20))
+    secure = {"ca": ca_file}
+    async with raw_server(handler, tls=context(ca)) as server, calling(url(server, "https"), tls=secure) as caller:
+        for _ in range(4):
+            got = await caller.call(method="POST", content=bytes(24 * 2**20))
             assert (got.status_code, got.content) == (413, b"too large")
+
+
+async def test_a_failed_send_leaves_what_the_peer_said_before_readable(ca: trustme.CA, ca_file: str) -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.stream.receive_some(1)
+        await peer.send(b"enough")
+        # Closing with bytes unread is a reset.
+
+    async with raw_server(handler, tls=context(ca)) as server:
+        dial = Dialer(ssl_context=client_context(ca=ca_file))
+        wire = await dial(Origin("https", "127.0.0.1", int(server)), 5.0)
+        with pytest.raises(trio.BrokenResourceError):
+            while True:
+                await wire.send_all(bytes(2**20))
+        assert await wire.receive_some() == b"enough"
+        wire.close_now()
