@@ -51,7 +51,7 @@ def shape_result(
         plan.route.answer.status,
         headers,
         is_complete(plan, outcomes),
-        _cache_control(plan, ordered),
+        _cache_control(plan, ordered, headers),
         own_ms,
     )
 
@@ -83,9 +83,10 @@ def _headers(plan: Plan, outcomes: Mapping[str, Outcome], context: Mapping[str, 
     return tuple(fields)
 
 
-def _cache_control(plan: Plan, outcomes: tuple[Outcome, ...]) -> str | None:
+def _cache_control(plan: Plan, outcomes: tuple[Outcome, ...], headers: tuple[tuple[str, str], ...]) -> str | None:
     configured = plan.route.answer.cache_control
     if configured != "parts":
         return configured
     parts = [outcome.headers for outcome in outcomes if outcome.state == "value"]
-    return strictest_cache_control(parts, private=plan.private)
+    # A cookie is for one client: a shared cache that kept it would hand it to the others (RFC 9111 section 7.3).
+    return strictest_cache_control(parts, private=plan.private or any(name == "set-cookie" for name, _ in headers))

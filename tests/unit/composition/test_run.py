@@ -356,6 +356,20 @@ async def test_a_body_of_a_foreign_transport_is_closed_when_the_call_is_cut(auto
     assert closed == [True]
 
 
+async def test_an_answer_that_sets_a_cookie_is_for_its_client_alone() -> None:
+    text = TWO + "[routes.answer]\nforward_cookies = { a = ['session'] }\n"
+    public = {"cache-control": "public, max-age=60"}
+    setting = public | {"set-cookie": "session=1"}
+    both = answer(2, headers=public)
+    assert (await compose(text, {"/a": answer(1, headers=setting), "/b": both})).result.cache_control == (
+        "private, max-age=60"
+    )
+    other = public | {"set-cookie": "track=1"}
+    for headers in (public, other):
+        ran = await compose(text, {"/a": answer(1, headers=headers), "/b": both})
+        assert ran.result.cache_control == "public, max-age=60"
+
+
 async def test_what_is_sent_upstream_is_what_the_plan_names_and_what_a_gateway_says() -> None:
     text = TWO + 'forward_headers = ["x-tenant", "x-request-id"]\nforward_query = ["q"]\nforward_cookies = ["s"]\n'
     inputs = Inputs(
