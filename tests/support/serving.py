@@ -64,6 +64,8 @@ class RawClient:
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self.stream = stream
+        self.received = b""
+        """Every byte that came."""
         self._h11 = h11.Connection(h11.CLIENT)
 
     async def request(
@@ -101,7 +103,9 @@ class RawClient:
 
     async def event(self) -> Any:
         while (event := self._h11.next_event()) is h11.NEED_DATA:
-            self._h11.receive_data(await self.stream.receive_some())
+            data = await self.stream.receive_some()
+            self.received += data
+            self._h11.receive_data(data)
         return event
 
     async def closed_by_server(self) -> bool:

@@ -1,0 +1,242 @@
+"""Upstreams that no connection can be made to, or must not be, through the whole program."""
+
+from __future__ import annotations
+
+import datetime
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+import trio
+import trustme
+
+from tests.support.failing import Fault, assert_fails, assert_recorded, steadily, two_routes
+from tests.support.program import SERVERS, route, running, up
+from tests.support.rawserver import Handler, Peer, RawServer, answering, open_sockets, raw_server, response, silent
+from tests.support.upstreams import url
+from umbel.kinds import Kind
+
+PROHIBITED = Fault(Kind.CONNECT, "destination_ip_prohibited")
+UNTRUSTED = Fault(Kind.TLS, "tls_certificate_error")
+NO_TLS = Fault(Kind.TLS, "tls_protocol_error")
+MINE = response(b'"mine"')
+
+
+async def assert_cannot_connect(
+    directory: Path, upstream: str, fault: Fault, keys: str = "", *secrets: str, stock: bool = False
+) -> None:
+    """Both routes of a program whose upstream is at this URL fail so, are recorded so, and leave nothing."""
+    sockets = open_sockets()
+    async with raw_server(steadily) as steady:
+        config = two_routes(steady, upstream, keys)
+        async with running(directory, config, stock=stock) as program:
+            replies = await assert_fails(program, fault)
+            await program.settled()
+            pool = program.stack("hidden-name").statistics().pool
+            assert (pool.active, pool.connecting, pool.idle) == (0, 0, 0)
+    # A port is a secret by its digits, with or without its colon.
+    host, _, port = upstream.partition("://")[2].rpartition(":")
+    assert_recorded(program, fault, replies, *filter(None, (host, port if port.isdigit() else "", *secrets)))
+    assert open_sockets() == sockets
+
+
+@contextmanager
+def nobody() -> Iterator[int]:
+    """A port that is taken and not listened on."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        yield unused.getsockname()[1]
+
+
+@contextmanager
+def full() -> Iterator[int]:
+    """A port whose queue of connections is full: the next one hears nothing."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        fillers = [socket.socket() for _ in range(3)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+        for filler in fillers:
+            filler.close()
+
+
+@SERVERS
+async def test_a_port_where_nobody_listens_is_refused(stock: bool, tmp_path: Path) -> None:
+    with nobody() as port:
+        fault = Fault(Kind.CONNECT, "connection_refused")
+        await assert_cannot_connect(tmp_path, f"http://127.0.0.1:{port}", fault, stock=stock)
+
+
+async def test_a_listener_that_does_not_accept_is_a_connect_timeout(tmp_path: Path) -> None:
+    with full() as port:
+        fault = Fault(Kind.CONNECT, "connection_timeout")
+        await assert_cannot_connect(tmp_path, f"http://127.0.0.1:{port}", fault, 'connect_timeout = "100ms"')
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "224.0.0.1", "[fe80::1]", "[::ffff:169.254.169.254]"])
+async def test_link_local_and_multicast_addresses_are_never_connected_to(host: str, tmp_path: Path) -> None:
+    await assert_cannot_connect(tmp_path, f"http://{host}:80", PROHIBITED)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"])
+async def test_with_public_only_loopback_is_never_connected_to(host: str, tmp_path: Path) -> None:
+    async with raw_server(answering(MINE)) as server:
+        await assert_cannot_connect(tmp_path, url(server, host=host), PROHIBITED, "public_only = true")
+        assert server.connections == []
+
+
+class Names(trio.abc.HostnameResolver):
+    """A name service of one answer: an address, an error, or silence."""
+
+    def __init__(self, answer: str | OSError | None) -> None:
+        self.answer = answer
+        self.asked: list[object] = []
+
+    async def getaddrinfo(self, host: bytes | None, port: object, *args: object) -> list:
+        self.asked.append(host)
+        await trio.lowlevel.checkpoint()
+        if self.answer is None:
+            await trio.sleep_forever()
+        if isinstance(self.answer, OSError):
+            raise self.answer
+        assert isinstance(self.answer, str)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (self.answer, port))]
+
+    async def getnameinfo(self, *args: object) -> tuple[str, str]:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        (socket.gaierror(socket.EAI_NONAME, "hidden reason"), Fault(Kind.DNS, "dns_error")),
+        (None, Fault(Kind.DNS, "dns_timeout")),
+        ("169.254.169.254", PROHIBITED),
+        ("10.0.0.1", PROHIBITED),
+    ],
+    ids=["unknown", "silent", "link-local", "private, with public_only"],
+)
+async def test_a_name_that_leads_nowhere_or_where_it_must_not(
+    answer: str | OSError | None, fault: Fault, tmp_path: Path
+) -> None:
+    names = Names(answer)
+    trio.socket.set_custom_hostname_resolver(names)
+    keys = 'connect_timeout = "50ms"\npublic_only = true'
+    await assert_cannot_connect(tmp_path, "http://users.example", fault, keys, "users.example")
+    assert names.asked == [b"users.example"] * 2
+
+
+@pytest.fixture(scope="module")
+def ca() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def trusted(ca: trustme.CA, tmp_path: Path) -> str:
+    """The key that trusts ``ca``."""
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    return 'tls = { ca = "ca.pem" }'
+
+
+def context(ca: trustme.CA, name: str = "127.0.0.1", **options: datetime.datetime) -> ssl.SSLContext:
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert(name, **options).configure_cert(made)
+    return made
+
+
+def by_itself(_: trustme.CA) -> ssl.SSLContext:
+    """A certificate that signed itself."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    own = trustme.CA()
+    with own.cert_pem.tempfile() as certificate, own.private_key_pem.tempfile() as key:
+        made.load_cert_chain(certificate, key)
+    return made
+
+
+BAD_CERTIFICATES: dict[str, Callable[[trustme.CA], ssl.SSLContext]] = {
+    "expired": lambda ca: context(ca, not_after=datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)),
+    "of another host": lambda ca: context(ca, "hidden.example"),
+    "of another address": lambda ca: context(ca, "127.0.0.2"),
+    "of an authority that nobody knows": lambda _: context(trustme.CA()),
+    "self-signed": by_itself,
+}
+
+
+@pytest.mark.parametrize("make", BAD_CERTIFICATES.values(), ids=BAD_CERTIFICATES)
+async def test_a_bad_certificate_is_refused_before_a_byte_of_a_request_is_sent(
+    make: Callable[[trustme.CA], ssl.SSLContext], ca: trustme.CA, trusted: str, tmp_path: Path
+) -> None:
+    heads: list[bytes] = []
+
+    async def handler(peer: Peer) -> None:
+        heads.append(await peer.read_head())
+
+    async with raw_server(handler, tls=make(ca)) as server:
+        await assert_cannot_connect(tmp_path, url(server, "https"), UNTRUSTED, trusted)
+        await server.all_closed()
+    assert not any(heads)
+
+
+async def plainly(peer: Peer) -> None:
+    await peer.stream.receive_some()
+    await peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
+async def leaves(peer: Peer) -> None:
+    await peer.stream.receive_some()
+
+
+@pytest.mark.parametrize("script", [silent, plainly, leaves], ids=["stalls", "speaks plain HTTP", "leaves"])
+async def test_a_handshake_that_comes_to_nothing_is_a_tls_failure_within_the_connect_limit(
+    script: Handler, trusted: str, tmp_path: Path
+) -> None:
+    async with raw_server(script) as server:
+        keys = f'{trusted}\nconnect_timeout = "{"100ms" if script is silent else "5s"}"'
+        await assert_cannot_connect(tmp_path, url(server, "https"), NO_TLS, keys)
+        await server.all_closed()
+
+
+@asynccontextmanager
+async def elsewhere() -> AsyncIterator[RawServer]:
+    """Where nothing may ever go to."""
+    async with raw_server(answering(response(b'"stolen"'))) as server:
+        yield server
+        assert server.connections == []
+
+
+@SERVERS
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_no_environment_variable_changes_the_way_or_the_trust(
+    scheme: str, stock: bool, ca: trustme.CA, trusted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tls = context(ca) if scheme == "https" else None
+    (tmp_path / "empty.pem").touch()
+    async with raw_server(answering(MINE), tls=tls) as upstream, elsewhere() as proxy:
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+            monkeypatch.setenv(name, url(proxy))
+            monkeypatch.setenv(name.lower(), url(proxy))
+        for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+            monkeypatch.setenv(name, str(tmp_path / "empty.pem"))
+        monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "nowhere"))
+        monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys.log"))
+        config = up(upstream, trusted).replace("http:", f"{scheme}:") + route()
+        async with running(tmp_path, config, stock=stock) as program:
+            reply, _ = await program.ask("/r")
+            assert (reply.status, reply.json) == (200, {"part": "mine"})
+    assert not (tmp_path / "keys.log").exists()
+
+
+async def test_no_environment_variable_makes_an_authority_trusted(
+    ca: trustme.CA, trusted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.setenv(name, str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    async with raw_server(answering(MINE), tls=context(ca)) as server:
+        await assert_cannot_connect(tmp_path, url(server, "https"), UNTRUSTED)
