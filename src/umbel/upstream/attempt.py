@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
 
 import httpx
 import trio
 
 from ..errors import UpstreamError
 from ..events import AttemptEnded
-from ..kinds import Kind
+from ..kinds import CUT, Kind
 from ..model import Attempt as AttemptRecord
 from ..model import CallFacts, facts_of
+from .ending import kind_of_end
 from .errors import BudgetSpent
 from .layer import Layer
 from .notes import NOTES, Notes
 from .origin import REPLICA, Replica
 from .rewrite import rewritten
-
-CLIENT_GONE = "client-gone"
-"""The reason that a cancel bears when the client has left."""
+from .state import call_state
 
 
 class Attempt(Layer):
@@ -33,7 +31,8 @@ class Attempt(Layer):
 
     Adds ``deadline_header`` with the milliseconds left, and the call's trace context under a fresh parent id. Appends a
     ``model.Attempt`` to the call's facts and emits ``AttemptEnded``, for a cancelled attempt too, with the kind that
-    its end means. If nothing of the time is left, no attempt is made.
+    its end means. Tells the breaker's ticket (``state.ticket``) of every attempt that nobody else cut short. If nothing
+    of the time is left, no attempt is made.
 
     Args:
         deadline_header: the field's name; None for none.
@@ -63,6 +62,9 @@ class Attempt(Layer):
         started_at = trio.current_time()
         if started_at >= facts.deadline:
             raise BudgetSpent("nothing of the call's time was left")
+        state = call_state(request)
+        # Read now: a hedge of the same call, under way at the same time, says another one.
+        cause = state.cause if state is not None else "first"
         notes = Notes()
         copy = rewritten(request, self._fields(facts, facts.deadline - started_at), extensions={NOTES: notes})
         replica: Replica | None = request.extensions.get(REPLICA)
@@ -73,18 +75,19 @@ class Attempt(Layer):
             response = await self._transport.handle_async_request(copy)
             notes.status = response.status_code
             return response
-        except UpstreamError as error:
-            kind, detail = error.kind, error.detail
-            raise
         except BaseException as error:
-            kind, detail = _kind_of_end(error, facts, started_at), repr(error)
+            kind = kind_of_end(error, facts, started_at)
+            detail = error.detail if isinstance(error, UpstreamError) else repr(error)
             raise
         finally:
+            now = trio.current_time()
             record = AttemptRecord(
-                len(facts.attempts) + 1, name, started_at, trio.current_time(), notes.status, kind, notes.reused
+                len(facts.attempts) + 1, name, started_at, now, notes.status, kind, notes.reused, cause
             )
             facts.attempts.append(record)
             facts.recorder.record(AttemptEnded(facts.request, facts.call, facts.upstream, record, detail))
+            if state is not None and state.ticket is not None and kind not in CUT:
+                state.ticket.attempted(now, kind, notes.status)
 
     def _fields(self, facts: CallFacts, left: float) -> dict[bytes, bytes]:
         trace = facts.request.trace
@@ -95,27 +98,3 @@ class Attempt(Layer):
         if self._deadline_header is not None and left < math.inf:
             fields[self._deadline_header] = b"%d" % max(1, int(left * 1000))
         return fields
-
-
-def _kind_of_end(error: BaseException, facts: CallFacts, started_at: float) -> Kind:
-    """What an attempt that ended with no answer and no error of ours is recorded as."""
-    cancels = list(_cancels(error))
-    if not cancels:
-        return Kind.INTERNAL
-    if any(each.reason == CLIENT_GONE for each in cancels):
-        return Kind.CLIENT_GONE
-    now, request = trio.current_time(), facts.request
-    if now < facts.deadline:
-        return Kind.CANCELLED
-    if facts.deadline < request.deadline:
-        return Kind.TIMEOUT  # The call's own limit.
-    # The route's deadline may have left an innocent late starter no chance: only who had half of it is to blame.
-    return Kind.TIMEOUT if now - started_at >= (request.deadline - request.started_at) / 2 else Kind.CANCELLED
-
-
-def _cancels(error: BaseException) -> Iterator[trio.Cancelled]:
-    if isinstance(error, trio.Cancelled):
-        yield error
-    elif isinstance(error, BaseExceptionGroup):
-        for each in error.exceptions:
-            yield from _cancels(each)

@@ -1,23 +1,29 @@
 """The bulkhead: so many calls in flight to an upstream, so many waiting, and the next one fails at once.
 
-A layer of the stack, outside of retries and hedges; any httpx user may put it before a transport. It knows no time:
-whoever waits here waits under its own deadline.
+A layer of the stack, outside of retries and hedges; any httpx user may put it before a transport. It knows no deadline:
+whoever waits here waits under its own. How many is a fixed number, or what ``policy/limit.py`` learns.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Literal
 
 import httpx
+import trio
 
-from .errors import Overflow
+from ..kinds import Kind
+from ..model import CallFacts, facts_of
+from ..policy.limit import GradientLimit, LimitStatistics
+from ..policy.verdict import failed
+from .ending import kind_of_end
+from .errors import BudgetSpent, Overflow
 from .layer import Layer
-from .pieces import pieces_of
+from .perorigin import OriginKey, PerOrigin
 from .slots import Slots, SlotStatistics
-
-_Key = tuple[str, str, int | None]
+from .watched import Watched
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +36,8 @@ class BulkheadStatistics:
     """Calls that found the queue full, since the beginning."""
     origins: Mapping[str, SlotStatistics]
     """By origin; only those that have calls."""
+    limits: Mapping[str, LimitStatistics] = field(default_factory=lambda: MappingProxyType({}))
+    """By origin, what was learned of it; empty where the limit is a fixed number."""
 
 
 class Bulkhead(Layer):
@@ -38,16 +46,27 @@ class Bulkhead(Layer):
     A call is in flight until its response is complete or closed. A cancelled waiter leaves nothing behind; a cancelled
     call's place is free at once. In a stack every request has one origin here (the balance layer stands below), so the
     limit is the upstream's; alone, each origin has its own.
+
+    Args:
+        max_concurrency: a number, or ``"auto"``: learned from how long calls take, within 4 and 1000
+            (``policy.limit.GradientLimit``). Calls that were cancelled, or failed without telling how long the upstream
+            takes, are not learned from; a streamed response tells by its head.
+        max_queue: how many may wait.
     """
 
     def __init__(
-        self, transport: httpx.AsyncBaseTransport, *, max_concurrency: int = 100, max_queue: int = 100
+        self,
+        transport: httpx.AsyncBaseTransport,
+        *,
+        max_concurrency: int | Literal["auto"] = 100,
+        max_queue: int = 100,
     ) -> None:
         super().__init__(transport)
-        self._max_concurrency = max_concurrency
+        self._max_concurrency = 0 if max_concurrency == "auto" else max_concurrency
+        self._limits = PerOrigin(GradientLimit) if max_concurrency == "auto" else None
         self._max_queue = max_queue
         # Only origins with calls are here, so it is never larger than what is in flight.
-        self._slots: dict[_Key, Slots] = {}
+        self._slots: dict[OriginKey, Slots] = {}
         self._overflowed = 0
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -56,34 +75,40 @@ class Bulkhead(Layer):
         Raises:
             Overflow: the queue is full.
         """
-        url = request.url
-        place = _Place(self, (url.scheme, url.host, url.port))
-        await place.take()
+        key = OriginKey.of(request.url)
+        slots = await self._take(key)
+        lesson = None if self._limits is None else _Lesson(self._limits.of(key), slots, facts_of(request))
         try:
             response = await self._transport.handle_async_request(request)
-        except BaseException:
-            place.leave()
+        except BaseException as error:
+            if lesson is not None:
+                lesson.failed(error)
+            self._leave(key, slots)
             raise
+        if lesson is not None:
+            lesson.answered(response)
         if response.is_closed:
-            place.leave()
+            self._leave(key, slots)
         else:
-            response.stream = _Held(response, place)
+            response.stream = Watched(response, lambda _: self._leave(key, slots))
         return response
 
     def statistics(self) -> BulkheadStatistics:
         """A snapshot."""
-        origins = {_text(key): slots.statistics() for key, slots in self._slots.items()}
+        origins = {str(key): slots.statistics() for key, slots in self._slots.items()}
         return BulkheadStatistics(
             in_flight=sum(each.in_use for each in origins.values()),
             waiting=sum(each.waiting for each in origins.values()),
             overflowed=self._overflowed,
             origins=MappingProxyType(origins),
+            limits=MappingProxyType({}) if self._limits is None else self._limits.snapshot(GradientLimit.statistics),
         )
 
-    async def _take(self, key: _Key) -> Slots:
+    async def _take(self, key: OriginKey) -> Slots:
         slots = self._slots.get(key)
         if slots is None:
-            slots = self._slots[key] = Slots(self._max_concurrency, self._max_queue)
+            capacity = self._max_concurrency if self._limits is None else self._limits.of(key).limit
+            slots = self._slots[key] = Slots(capacity, self._max_queue)
         try:
             await slots.acquire()
         except Overflow:
@@ -91,51 +116,35 @@ class Bulkhead(Layer):
             raise
         return slots
 
-    def _leave(self, key: _Key, slots: Slots) -> None:
+    def _leave(self, key: OriginKey, slots: Slots) -> None:
         slots.release()
         if slots.unused:
             del self._slots[key]
 
 
-class _Place:
-    """One call's place, given back once."""
+class _Lesson:
+    """What one call teaches the adaptive limit, and what that does to the places."""
 
-    __slots__ = ("_bulkhead", "_key", "_slots")
+    __slots__ = ("_facts", "_limit", "_slots", "_started_at")
 
-    def __init__(self, bulkhead: Bulkhead, key: _Key) -> None:
-        self._bulkhead = bulkhead
-        self._key = key
-        self._slots: Slots | None = None
+    def __init__(self, limit: GradientLimit, slots: Slots, facts: CallFacts | None) -> None:
+        self._limit = limit
+        self._slots = slots
+        self._facts = facts
+        self._started_at = trio.current_time()
 
-    async def take(self) -> None:
-        self._slots = await self._bulkhead._take(self._key)
+    def answered(self, response: httpx.Response) -> None:
+        # How fast an upstream fails says nothing of how fast it works.
+        if not failed(None, response.status_code):
+            self._learn()
 
-    def leave(self) -> None:
-        slots, self._slots = self._slots, None
-        if slots is not None:
-            self._bulkhead._leave(self._key, slots)
+    def failed(self, error: BaseException) -> None:
+        if isinstance(error, BudgetSpent):
+            return  # Of an attempt that was never made.
+        if kind_of_end(error, self._facts, self._started_at) is Kind.TIMEOUT:
+            self._learn()
 
-
-class _Held(httpx.AsyncByteStream):
-    """The stream of a response that keeps its place until it is closed."""
-
-    def __init__(self, response: httpx.Response, place: _Place) -> None:
-        assert isinstance(response.stream, httpx.AsyncByteStream)
-        self._stream = response.stream
-        self._place = place
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async with pieces_of(self._stream) as pieces:
-            async for piece in pieces:
-                yield piece
-
-    async def aclose(self) -> None:
-        try:
-            await self._stream.aclose()
-        finally:
-            self._place.leave()
-
-
-def _text(key: _Key) -> str:
-    scheme, host, port = key
-    return f"{scheme}://{host}" if port is None else f"{scheme}://{host}:{port}"
+    def _learn(self) -> None:
+        now = trio.current_time()
+        self._limit.ended(now, now - self._started_at, self._slots.in_use)
+        self._slots.resize(self._limit.limit)

@@ -121,6 +121,19 @@ class Overflow(UpstreamError, httpx.PoolTimeout):
     kind = Kind.OVERFLOW
 
 
+class BreakerOpen(UpstreamError, httpx.ConnectError):
+    """The upstream's breaker is open: nothing was sent.
+
+    ``retry_after`` says in how many seconds it may be asked again; None where that hangs on a probe under way.
+    """
+
+    kind = Kind.BREAKER_OPEN
+
+    def __init__(self, detail: str, *, retry_after: float | None = None) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
 class BadRequest(UpstreamError, httpx.LocalProtocolError):
     """The request cannot be written as HTTP/1.1: our side's fault, and nothing of it was sent."""
 

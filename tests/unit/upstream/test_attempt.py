@@ -11,7 +11,8 @@ import trio
 from umbel.events import AttemptEnded, Event
 from umbel.kinds import Kind
 from umbel.model import FACTS, CallFacts, RequestFacts, Trace
-from umbel.upstream.attempt import CLIENT_GONE, Attempt
+from umbel.upstream.attempt import Attempt
+from umbel.upstream.ending import CLIENT_GONE
 from umbel.upstream.errors import BudgetSpent, ConnectionReset
 from umbel.upstream.notes import NOTES
 

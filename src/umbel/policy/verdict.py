@@ -1,0 +1,30 @@
+"""What the end of an attempt says of its upstream: that it failed, that it works, or nothing.
+
+Asked by everything that judges upstreams (breaker, ejection, balance, adaptive limit), so that they all count alike. It
+judges kinds and statuses only; who ended an attempt that was cut is known before it is asked.
+"""
+
+from __future__ import annotations
+
+from ..kinds import KINDS, Kind
+
+# The upstream spoke, though its answer is of no use: it is there, and it is not what fails.
+_ANSWERED = frozenset({Kind.TOO_BIG, Kind.BAD_BODY})
+
+
+def failed(kind: Kind | None, status: int | None) -> bool | None:
+    """Whether an attempt that ended so failed by its upstream's fault.
+
+    Args:
+        kind: why it failed; None for a whole response.
+        status: the response's, as far as one came.
+
+    Returns:
+        True where the table of kinds counts it against the upstream (of statuses: the 5xx), False where the upstream
+        answered, None where it says nothing: it was cut, never sent, or failed by a fault of ours.
+    """
+    if kind is None or kind is Kind.STATUS:
+        return status is not None and status >= 500
+    if KINDS[kind].counts:
+        return True
+    return False if kind in _ANSWERED else None

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from umbel.kinds import Kind
+from umbel.policy.breaker import TABLE, BreakerPolicy, Signal, State, Ticket
+
+
+def call(breaker: BreakerPolicy, now: float, *, fails: bool) -> None:
+    ticket = admitted(breaker, now)
+    ticket.attempted(now, Kind.CONNECT if fails else None, None if fails else 200)
+    ticket.ended()
+
+
+def admitted(breaker: BreakerPolicy, now: float) -> Ticket:
+    ticket = breaker.admit(now)
+    assert ticket is not None
+    return ticket
+
+
+def opened_at(now: float) -> BreakerPolicy:
+    breaker = BreakerPolicy()
+    for _ in range(20):
+        call(breaker, now, fails=True)
+    assert breaker.state is State.OPEN
+    return breaker
+
+
+def test_the_table_has_every_change_there_is() -> None:
+    assert {
+        (state, signal): TABLE.get((state, signal)) for state, signal in itertools.product(State, Signal)
+    } == dict.fromkeys(itertools.product(State, Signal)) | {
+        (State.CLOSED, Signal.TRIPPED): State.OPEN,
+        (State.OPEN, Signal.WAITED): State.HALF_OPEN,
+        (State.HALF_OPEN, Signal.PROVED): State.CLOSED,
+        (State.HALF_OPEN, Signal.FAILED): State.OPEN,
+    }
+
+
+def test_it_opens_with_the_twentieth_request_not_with_the_nineteenth() -> None:
+    breaker = BreakerPolicy()
+    for _ in range(19):
+        call(breaker, 1.0, fails=True)
+    assert breaker.state is State.CLOSED
+    call(breaker, 1.0, fails=False)  # 19 of 20: it need not be a failure that brings the number up
+    assert breaker.state is State.OPEN
+    assert breaker.statistics(1.0).opened == 1
+
+
+@pytest.mark.parametrize(("failures", "state"), [(9, State.CLOSED), (10, State.OPEN)])
+def test_half_of_the_requests_must_have_failed(failures: int, state: State) -> None:
+    breaker = BreakerPolicy()
+    for number in range(20):
+        call(breaker, 1.0, fails=number < failures)
+    assert breaker.state is state
+
+
+def test_what_is_older_than_the_window_is_forgotten_a_tenth_at_a_time() -> None:
+    breaker = BreakerPolicy()
+    for second in range(10):
+        call(breaker, float(second), fails=True)
+    assert breaker.statistics(9.9).requests == 10
+    assert breaker.statistics(10.0).requests == 9
+    assert breaker.statistics(14.0).requests == 5
+    assert breaker.statistics(19.0).requests == breaker.statistics(19.0).failures == 0
+    for _ in range(19):
+        call(breaker, 1e6, fails=True)
+    assert breaker.state is State.CLOSED
+
+
+def test_open_it_refuses_for_five_seconds_and_says_how_long_still() -> None:
+    breaker = opened_at(100.0)
+    assert breaker.admit(100.0) is None
+    assert breaker.retry_after(101.5) == 3.5
+    assert breaker.admit(104.999) is None
+    assert admitted(breaker, 105.0).is_probe
+    assert breaker.statistics(105.0).refused == 2
+
+
+def test_half_open_one_call_probes_and_the_others_are_refused() -> None:
+    breaker = opened_at(0.0)
+    probe = admitted(breaker, 5.0)
+    assert breaker.state is State.HALF_OPEN
+    assert breaker.admit(5.0) is None
+    assert breaker.admit(500.0) is None  # however long it takes: it has a deadline of its own
+    assert breaker.retry_after(5.0) is None
+    assert not probe.blocked
+
+
+def test_an_answered_probe_closes_it_with_an_empty_window() -> None:
+    breaker = opened_at(0.0)
+    probe = admitted(breaker, 5.0)
+    probe.attempted(5.1, None, 404)
+    assert breaker.state is State.CLOSED
+    assert breaker.statistics(5.1).requests == 0
+    probe.attempted(5.2, Kind.RESET, None)  # a second attempt of the probe's call, begun before it closed
+    assert breaker.statistics(5.2).requests == 0
+    probe.ended()
+    for _ in range(19):
+        call(breaker, 5.3, fails=True)
+    assert breaker.state is State.CLOSED
+
+
+@pytest.mark.parametrize(("kind", "status"), [(None, 500), (Kind.TIMEOUT, None), (Kind.TLS, None)])
+def test_a_failed_probe_opens_it_for_five_seconds_more_and_stops_its_own_retries(
+    kind: Kind | None, status: int | None
+) -> None:
+    breaker = opened_at(0.0)
+    probe = admitted(breaker, 6.0)
+    probe.attempted(7.0, kind, status)
+    assert breaker.state is State.OPEN
+    assert probe.blocked
+    probe.ended()
+    assert breaker.retry_after(7.0) == 5.0
+    assert breaker.admit(11.9) is None
+    assert admitted(breaker, 12.0).is_probe
+    assert breaker.statistics(12.0).opened == 2
+
+
+@pytest.mark.parametrize("kind", [None, Kind.BAD_REQUEST, Kind.OVERFLOW])
+def test_a_probe_that_learned_nothing_gives_its_place_to_the_next_call(kind: Kind | None) -> None:
+    breaker = opened_at(0.0)
+    probe = admitted(breaker, 5.0)
+    if kind is not None:
+        probe.attempted(5.1, kind, None)
+    assert breaker.admit(5.1) is None
+    probe.ended()
+    assert breaker.state is State.HALF_OPEN
+    following = admitted(breaker, 5.2)
+    assert following.is_probe
+    assert not probe.is_probe
+    probe.ended()  # a late word of the old one takes nothing from the new one
+    assert following.is_probe
+
+
+def test_when_it_opens_the_attempts_of_calls_under_way_are_blocked() -> None:
+    breaker = BreakerPolicy()
+    under_way = admitted(breaker, 0.0)
+    assert not under_way.blocked
+    for _ in range(20):
+        call(breaker, 0.0, fails=True)
+    assert under_way.blocked
+    admitted(breaker, 5.0)
+    assert under_way.blocked  # half-open, but it is not the probe
+
+
+def test_an_end_from_before_it_opened_counts_in_no_later_period() -> None:
+    breaker = BreakerPolicy()
+    stragglers = [admitted(breaker, 0.0) for _ in range(40)]
+    for _ in range(20):
+        call(breaker, 0.0, fails=True)
+    stragglers[0].attempted(1.0, None, 200)
+    assert breaker.state is State.OPEN
+    probe = admitted(breaker, 5.0)
+    stragglers[1].attempted(5.0, None, 200)
+    assert breaker.state is State.HALF_OPEN  # only the probe decides
+    probe.attempted(5.0, None, 200)
+    for straggler in stragglers[2:]:
+        straggler.attempted(5.0, Kind.TIMEOUT, None)
+        straggler.ended()
+    assert breaker.state is State.CLOSED
+    assert breaker.statistics(5.0).requests == 0
+
+
+def test_its_numbers_may_be_others() -> None:
+    breaker = BreakerPolicy(window=1.0, min_requests=2, failure_ratio=1.0, open_for=0.5)
+    call(breaker, 0.0, fails=True)
+    call(breaker, 0.95, fails=False)
+    call(breaker, 1.05, fails=True)
+    assert breaker.state is State.CLOSED
+    call(breaker, 2.0, fails=True)
+    assert breaker.state is State.CLOSED
+    call(breaker, 2.0, fails=True)
+    assert breaker.state is State.OPEN
+    assert admitted(breaker, 2.5).is_probe
+
+
+@pytest.mark.parametrize("bad", [{"window": 0}, {"min_requests": 0}, {"failure_ratio": 1.5}, {"open_for": 0}])
+def test_numbers_that_make_no_breaker_are_refused(bad: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="a breaker needs"):
+        BreakerPolicy(**bad)

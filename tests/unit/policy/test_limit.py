@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from umbel.policy.limit import GradientLimit
+
+
+def window(limit: GradientLimit, number: int, seconds: float, *, in_flight: int | None = None, calls: int = 10) -> int:
+    """One more window, in which every call took ``seconds``; as busy as it may be unless told.
+
+    The limit that it returns is what the windows before have led to.
+    """
+    for call in range(calls):
+        limit.ended(number + call / calls, seconds, limit.limit if in_flight is None else in_flight)
+    return limit.limit
+
+
+def settled(seconds: float = 0.1, *, initial: int = 100) -> GradientLimit:
+    """A limit that knows what is usual, at ``initial`` still: its windows were not busy."""
+    limit = GradientLimit(initial=initial)
+    for number in range(20):
+        window(limit, number, seconds, in_flight=1)
+    assert limit.limit == initial
+    return limit
+
+
+def test_in_use_and_as_fast_as_usual_it_grows_by_a_fifth_of_its_square_root() -> None:
+    limit = settled()
+    assert window(limit, 20, 0.1) == 100
+    assert window(limit, 21, 0.1) == 102
+    assert limit.statistics().usual == pytest.approx(0.1)
+
+
+def test_twice_as_slow_as_usual_it_shrinks_by_the_gradient() -> None:
+    limit = settled()
+    window(limit, 20, 0.2)
+    window(limit, 21, 0.2)
+    assert limit.statistics().usual == pytest.approx(0.1)
+    assert limit.limit == int(100 * 0.8 + 20 * 0.1 * 1.25 / 0.2)
+
+
+def test_a_quarter_slower_than_usual_is_no_queue() -> None:
+    limit = settled()
+    for number in range(20, 30):
+        window(limit, number, 0.124)
+    assert limit.limit > 110
+
+
+def test_outliers_never_lower_it_by_more_than_a_tenth_a_window() -> None:
+    limit = settled()
+    before = window(limit, 20, 1000.0)
+    assert window(limit, 21, 1000.0) >= before * 0.9
+
+
+def test_not_in_use_it_stays_however_long_calls_take() -> None:
+    limit = settled()
+    for number in range(20, 40):
+        window(limit, number, 5.0, in_flight=49)
+    assert limit.limit == 100
+
+
+def test_a_window_with_few_calls_says_nothing() -> None:
+    limit = settled()
+    window(limit, 20, 0.1, in_flight=1)
+    for number in range(21, 60):
+        window(limit, number, 50.0, calls=9)
+    assert limit.limit == 100
+
+
+def test_it_stays_within_its_bounds() -> None:
+    limit = GradientLimit()
+    assert limit.limit == 20
+    for number in range(1000):
+        window(limit, number, 0.01)
+    assert limit.limit == 1000
+    for number in range(1000, 1400):
+        window(limit, number, 0.01 * 1.1 ** (number - 1000))
+    assert limit.limit == 4
+
+
+def test_after_a_long_overload_what_is_usual_is_learned_anew_within_a_minute() -> None:
+    limit = settled()
+    number = 20
+    for number in range(20, 2000):
+        window(limit, number, 1.0, in_flight=1)
+    overloaded = limit.statistics().usual
+    assert overloaded is not None
+    assert overloaded > 0.9
+    for number in range(2000, 2030):
+        window(limit, number, 0.1, in_flight=1)
+    assert limit.statistics().usual == pytest.approx(0.2, rel=0.1)
+
+
+def test_calls_that_take_no_time_at_all_let_it_grow() -> None:
+    limit = GradientLimit()
+    for number in range(5):
+        window(limit, number, 0.0)
+    assert limit.limit > 20
+
+
+@pytest.mark.parametrize(("capacity", "seconds"), [(10, 0.05), (100, 0.01), (300, 0.2)])
+def test_an_hour_of_full_load_leaves_it_near_what_the_upstream_can_bear(capacity: int, seconds: float) -> None:
+    """The upstream serves ``capacity`` calls at once; more of them share it, so each takes longer."""
+    limit = GradientLimit()
+    seen = [window(limit, number, seconds * max(1.0, limit.limit / capacity)) for number in range(3600)]
+    # It began with 20, and a quarter over what was usual then is tolerated.
+    knee = 1.25 * max(capacity, 24)
+    assert all(capacity <= each <= knee + 0.2 * math.sqrt(knee) + 1 for each in seen[300:])
+    assert max(seen[300:1800]) == max(seen[1800:])
+
+
+@pytest.mark.parametrize(("seconds", "windows"), [(1.0, 200), (0.3, 200), (0.15, 400)])
+def test_an_upstream_that_is_slower_for_good_is_learned_at_the_minimum(seconds: float, windows: int) -> None:
+    limit = settled()
+    seen = [window(limit, number, seconds) for number in range(20, 20 + windows)]
+    assert min(seen) == 4
+    assert limit.statistics().usual == pytest.approx(seconds, rel=0.25)
+    assert limit.limit > 50
+
+
+@pytest.mark.parametrize("bad", [{"minimum": 0}, {"initial": 3}, {"maximum": 10}])
+def test_bounds_that_hold_nothing_are_refused(bad: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="minimum <= initial <= maximum"):
+        GradientLimit(**bad)
