@@ -24,8 +24,9 @@ from tests.support.faults import (
 )
 from tests.support.rawserver import Handler, Peer, answering, open_sockets, raw_server, response, silent
 from tests.support.upstreams import Caller, calling, url
+from umbel.errors import UpstreamError
 from umbel.kinds import Kind
-from umbel.upstream.attempt import CLIENT_GONE
+from umbel.upstream.ending import CLIENT_GONE
 
 
 @pytest.mark.parametrize(("answer", "close", "kind", "proxy_error"), BAD_ANSWERS.values(), ids=BAD_ANSWERS)
@@ -335,18 +336,22 @@ async def test_an_early_answer_to_a_large_body_is_the_answer_though_the_rest_can
             assert (got.status_code, got.content) == (413, b"too large")
 
 
-async def test_replicas_take_turns_and_one_that_is_down_fails_alone() -> None:
+async def test_one_replica_that_is_down_fails_alone_and_is_left_out_soon() -> None:
+    ends = {}
     async with raw_server(answering(response(b"a"))) as a, raw_server(answering(response(b"b"))) as b:
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
             down = f"http://127.0.0.1:{unused.getsockname()[1]}"
             async with calling(url(a), down, url(b) + "/base/") as caller:
-                for _ in range(2):
-                    assert (await caller.call()).content == b"a"
-                    await caller.fails(Kind.CONNECT)
-                    assert (await caller.call()).content == b"b"
-                assert caller.facts is not None
-                assert caller.facts.attempts[0].replica == url(b) + "/base"
+                for _ in range(60):
+                    try:
+                        end: object = (await caller.call()).content
+                    except UpstreamError as error:
+                        end = error.kind
+                    assert caller.facts is not None
+                    ends.setdefault((caller.facts.attempts[0].replica, end), []).append(caller)
+    assert set(ends) == {(url(a), b"a"), (url(b) + "/base", b"b"), (down, Kind.CONNECT)}
+    assert len(ends[down, Kind.CONNECT]) == 5
 
 
 async def test_the_upstream_gets_exactly_what_it_should() -> None:

@@ -19,7 +19,7 @@ class Bottom(httpx.AsyncBaseTransport):
 
 async def test_replicas_take_turns_and_each_gives_url_host_and_base() -> None:
     bottom = Bottom()
-    balance = Balance(bottom, ["http://a:81/base", "https://[::1]", "unix:/run/x.sock"])
+    balance = Balance(bottom, ["http://a:81/base", "https://[::1]", "unix:/run/x.sock"], policy="round_robin")
     asked = httpx.Request(
         "GET", "http://upstream", headers={"host": "evil", "x-a": "1"}, extensions={"target": b"/t?q"}
     )
@@ -35,7 +35,7 @@ async def test_replicas_take_turns_and_each_gives_url_host_and_base() -> None:
         ("http://localhost", ["localhost"], b"/t?q", Origin("http", "localhost", 80, "/run/x.sock")),
         ("http://a:81/", ["a:81"], b"/base/t?q", Origin("http", "a", 81)),
     ]
-    assert [count for _, count in balance.statistics().taken] == [2, 1, 1]
+    assert [each.taken for each in balance.statistics().replicas] == [2, 1, 1]
     assert all(each.headers["x-a"] == "1" for each in bottom.requests)
 
 

@@ -1,0 +1,189 @@
+"""Active health checks: asks each replica for a path now and then, and says which are down.
+
+Given to the balance layer, which runs it and reads ``down``. It asks through the layers below the attempt, so that no
+check is an attempt of a call, and it never raises: what goes wrong with a check is the replica's standing or a record.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import httpx
+import trio
+from trio_util import periodic
+
+from ..events import NULL, Noted, Recorder
+from ..policy.health import Standing
+from .origin import REPLICA, Replica
+
+BACKOFF_SECONDS = 1.0
+"""The pause after a check that crashed; each crash in a row doubles it."""
+BACKOFF_MAX = 60.0
+CLOSE_SECONDS = 1.0
+"""How long closing a response may take when nobody waits for it any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckStatistics:
+    """A snapshot of the checks of one replica. The last three count since the beginning."""
+
+    name: str
+    """Its base URL."""
+    up: bool
+    checks: int
+    failures: int
+    crashes: int
+    """Checks that an error of ours ended; they say nothing of the replica."""
+
+
+@dataclass(frozen=True, slots=True)
+class HealthStatistics:
+    """A snapshot of the checks."""
+
+    replicas: tuple[CheckStatistics, ...]
+
+
+class Health:
+    """Checks each of ``replicas`` ``every`` so many seconds with a GET for ``path``, through ``transport``.
+
+    A check passes with a 2xx that is complete within ``every`` seconds. A replica is up until ``unhealthy`` checks in
+    a row failed, then down until ``healthy`` in a row passed. The first check of each comes after a random part of
+    ``every``, so that those of many replicas and processes are spread. A replica has one check at a time, so it takes
+    at most one connection.
+
+    An async context manager, and checks only inside it; it must be left before the transport below is. It may be
+    entered again by the same task while it is; the outermost exit ends it, and cancels what is under way. An error that
+    is not the replica's ends neither the checks nor anything else: it is recorded, and they go on after a pause.
+
+    Args:
+        path: an absolute path with an optional query; it comes behind the replica's base path.
+        rng: where the first pause comes from.
+        recorder: gets ``health.down``, ``health.up`` and ``health.crashed``.
+    """
+
+    def __init__(
+        self,
+        transport: httpx.AsyncBaseTransport,
+        replicas: Sequence[Replica | str],
+        *,
+        path: str = "/",
+        every: float = 5.0,
+        healthy: int = 2,
+        unhealthy: int = 3,
+        rng: random.Random | None = None,
+        recorder: Recorder = NULL,
+    ) -> None:
+        if every <= 0:
+            raise ValueError("checks come every so many seconds, not all at once")
+        self._transport = transport
+        parsed = [Replica.parse(each) if isinstance(each, str) else each for each in replicas]
+        self._watches = [_Watch(each, path, Standing(healthy=healthy, unhealthy=unhealthy)) for each in parsed]
+        self._every = every
+        self._rng = rng or random.Random()
+        self._recorder = recorder
+        self._entered = 0
+        self._manager: AbstractAsyncContextManager[trio.Nursery] | None = None
+        self._nursery: trio.Nursery | None = None
+        self.down: frozenset[int] = frozenset()
+        """The places of the replicas that are down."""
+
+    async def __aenter__(self) -> Self:
+        self._entered += 1
+        if self._entered == 1:
+            self._manager = trio.open_nursery()
+            self._nursery = await self._manager.__aenter__()
+            for watch in self._watches:
+                self._nursery.start_soon(self._keep_checking, watch, name=f"health {watch.replica.name}")
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        self._entered -= 1
+        if self._entered or self._nursery is None or self._manager is None:
+            return
+        nursery, manager = self._nursery, self._manager
+        self._nursery = self._manager = None
+        nursery.cancel_scope.cancel(reason="the health checks are over")
+        # The body's exception is not shown to the nursery: it goes on bare, not in a group.
+        await manager.__aexit__(None, None, None)
+
+    def statistics(self) -> HealthStatistics:
+        """A snapshot."""
+        return HealthStatistics(tuple(watch.statistics() for watch in self._watches))
+
+    async def _keep_checking(self, watch: _Watch) -> None:
+        await trio.sleep(self._rng.random() * self._every)
+        while True:
+            try:
+                await self._check_in_turn(watch)
+            except Exception as error:  # noqa: BLE001  # whatever it is, the checks must go on and nothing else may end
+                watch.crashes += 1
+                watch.crashed_in_a_row += 1
+                message = f"a health check of {watch.replica.name} crashed"
+                self._recorder.record(Noted("error", "health.crashed", message, error=error))
+            await trio.sleep(min(BACKOFF_SECONDS * 2 ** min(watch.crashed_in_a_row - 1, 16), BACKOFF_MAX))
+
+    async def _check_in_turn(self, watch: _Watch) -> None:
+        # Closed by hand: left to the garbage collector, a cancelled generator would be a warning of trio's.
+        async with aclosing(periodic(self._every)) as turns:
+            async for _ in turns:
+                passed = await self._passes(watch)
+                watch.checks += 1
+                watch.failures += not passed
+                watch.crashed_in_a_row = 0
+                if watch.standing.checked(passed):
+                    self._changed(watch)
+
+    async def _passes(self, watch: _Watch) -> bool:
+        with trio.CancelScope(deadline=trio.current_time() + self._every) as scope:
+            try:
+                response = await self._transport.handle_async_request(watch.request())
+                await _read(response)
+            except httpx.HTTPError:
+                return False
+        return not scope.cancelled_caught and 200 <= response.status_code <= 299
+
+    def _changed(self, watch: _Watch) -> None:
+        self.down = frozenset(place for place, each in enumerate(self._watches) if not each.standing.up)
+        name, up = watch.replica.name, watch.standing.up
+        if up:
+            self._recorder.record(Noted("info", "health.up", f"{name} is up again by its health checks"))
+        else:
+            self._recorder.record(Noted("warning", "health.down", f"{name} is down by its health checks"))
+
+
+class _Watch:
+    """One replica's checks."""
+
+    def __init__(self, replica: Replica, path: str, standing: Standing) -> None:
+        self.replica = replica
+        self.standing = standing
+        self.checks = self.failures = self.crashes = self.crashed_in_a_row = 0
+        self._extensions = {"target": replica.base + path.encode("ascii"), REPLICA: replica}
+
+    def request(self) -> httpx.Request:
+        headers = [(b"host", self.replica.host), (b"accept", b"*/*")]
+        return httpx.Request("GET", self.replica.url, headers=headers, extensions=self._extensions)
+
+    def statistics(self) -> CheckStatistics:
+        return CheckStatistics(self.replica.name, self.standing.up, self.checks, self.failures, self.crashes)
+
+
+async def _read(response: httpx.Response) -> None:
+    """Read a response that no body layer has read, and leave nothing open."""
+    if response.is_closed:
+        return
+    try:
+        await response.aread()
+    finally:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_SECONDS):
+            await response.aclose()

@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import pytest
+
+from umbel.policy.health import Standing
+
+
+def test_three_failed_checks_in_a_row_are_down_and_two_passed_are_up_again() -> None:
+    standing = Standing()
+    seen = []
+    for passed in (False, False, True, False, False, False, True, False, True, True, False):
+        changed = standing.checked(passed)
+        seen.append((changed, standing.up))
+    steady_up, steady_down = (False, True), (False, False)
+    assert seen == [*[steady_up] * 5, (True, False), *[steady_down] * 3, (True, True), steady_up]
+
+
+def test_it_may_take_one_check() -> None:
+    standing = Standing(healthy=1, unhealthy=1)
+    assert [(standing.checked(passed), standing.up) for passed in (False, True)] == [(True, False), (True, True)]
+    for bad in ({"healthy": 0}, {"unhealthy": 0}):
+        with pytest.raises(ValueError, match="1 at least"):
+            Standing(**bad)
