@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import trio
 from quart.wrappers.response import DataBody, Response
 from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response as WerkzeugResponse
@@ -89,6 +90,10 @@ class Sender:
         if len(data) > _ONE_SEND_MAX:
             await self._part(data)
             data = b""
+        if self.bytes_sent:
+            # A send to a client that has gone raises nothing: the server posts its disconnect and returns. Whoever
+            # watches for it gets a turn now, while it still means the client.
+            await trio.lowlevel.checkpoint()
         self.finishing = True
         await self._send({"type": "http.response.body", "body": data, "more_body": False})
         self.bytes_sent += len(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -10,7 +11,7 @@ import trio
 from quart import Blueprint, Response, g, request, websocket
 from werkzeug.wrappers import Response as WerkzeugResponse
 
-from tests.support.asgi import ask, conversation, living
+from tests.support.asgi import ask, conversation, http_scope, living
 from umbel.gateway.exchange import current_exchange
 from umbel.kinds import Kind
 
@@ -85,6 +86,37 @@ async def test_a_client_that_leaves_while_a_large_answer_is_being_sent_is_gone(a
     ]
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_part_that_finds_the_client_gone_is_never_followed_by_the_end(
+    streamed: bool, autojump_clock: MockClock
+) -> None:
+    app, records = gateway()
+    data = b"x" * 2**20
+
+    @app.get("/large")
+    async def large() -> Response:
+        async def parts() -> AsyncIterator[bytes]:
+            yield data
+
+        await trio.testing.wait_all_tasks_blocked()
+        return Response(parts() if streamed else data)
+
+    async with living(app):
+        for _ in range(20):  # It is a matter of which task trio happens to run first.
+            to_app, from_server = trio.open_memory_channel[dict[str, Any]](10)
+            sent: list[dict[str, Any]] = []
+
+            async def send(message: dict[str, Any], to_app=to_app, sent=sent) -> None:
+                sent.append(message)
+                if message.get("body"):
+                    # As Hypercorn does where the socket is broken: no error, only this.
+                    await to_app.send({"type": "http.disconnect"})
+
+            await app(http_scope(target="/large"), from_server.receive, send)
+            assert [message.get("more_body") for message in sent] == [None, True]
+    assert [(record.status, record.kind) for record in records.requests] == [(200, Kind.CLIENT_GONE)] * 20
+
+
 async def test_the_servers_own_disconnect_does_not_cut_the_last_send(autojump_clock: MockClock) -> None:
     app, records = gateway()
     after = []
@@ -101,8 +133,6 @@ async def test_the_servers_own_disconnect_does_not_cut_the_last_send(autojump_cl
                 # What Hypercorn does from here restarts the idle timer, or closes the connection.
                 await trio.testing.wait_all_tasks_blocked()
                 after.append("served")
-
-        from tests.support.asgi import http_scope
 
         to_app, from_server = trio.open_memory_channel[dict[str, Any]](10)
         await app(http_scope(target="/x"), from_server.receive, send)
