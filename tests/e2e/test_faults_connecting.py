@@ -5,8 +5,8 @@ from __future__ import annotations
 import datetime
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ import trio
 import trustme
 
 from tests.support.failing import Fault, assert_fails, assert_recorded, steadily, two_routes
+from tests.support.faults import full, nobody
 from tests.support.program import SERVERS, route, running, up
 from tests.support.rawserver import Handler, Peer, RawServer, answering, open_sockets, raw_server, response, silent
 from tests.support.upstreams import url
@@ -41,29 +42,6 @@ async def assert_cannot_connect(
     host, _, port = upstream.partition("://")[2].rpartition(":")
     assert_recorded(program, fault, replies, *filter(None, (host, port if port.isdigit() else "", *secrets)))
     assert open_sockets() == sockets
-
-
-@contextmanager
-def nobody() -> Iterator[int]:
-    """A port that is taken and not listened on."""
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        yield unused.getsockname()[1]
-
-
-@contextmanager
-def full() -> Iterator[int]:
-    """A port whose queue of connections is full: the next one hears nothing."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        fillers = [socket.socket() for _ in range(3)]
-        for filler in fillers:
-            filler.setblocking(False)
-            filler.connect_ex(listener.getsockname())
-        yield listener.getsockname()[1]
-        for filler in fillers:
-            filler.close()
 
 
 @SERVERS

@@ -6,6 +6,9 @@ The tests of a stack and those of the whole program go through the same tables.
 from __future__ import annotations
 
 import gzip
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import trio
 
@@ -96,3 +99,26 @@ ENDLESS = {
     "in chunks": endless(b"3e8\r\n" + b"x" * 1000 + b"\r\n", b"Transfer-Encoding: chunked"),
     "in tiny chunks": endless(b"2\r\nxy\r\n" * 1000, b"Transfer-Encoding: chunked"),
 }
+
+
+@contextmanager
+def nobody() -> Iterator[int]:
+    """A port that is taken and not listened on."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        yield unused.getsockname()[1]
+
+
+@contextmanager
+def full() -> Iterator[int]:
+    """A port whose queue of connections is full: the next one hears nothing."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        fillers = [socket.socket() for _ in range(3)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+        for filler in fillers:
+            filler.close()

@@ -24,17 +24,22 @@ from umbel.upstream import Stack
 SERVERS = pytest.mark.parametrize("stock", [False, True], ids=["our serve", "stock hypercorn"])
 
 
-def up(server: int, keys: str = "") -> str:
-    """The upstream ``up`` at a port."""
-    return f'[upstreams.up]\nurls = ["http://127.0.0.1:{int(server)}"]\n{keys}\n'
+def up(server: int, keys: str = "", *, name: str = "up") -> str:
+    """An upstream at a port."""
+    return f'[upstreams.{name}]\nurls = ["http://127.0.0.1:{int(server)}"]\n{keys}\n'
 
 
-def route(path: str = "/r", target: str = "/x", *, keys: str = "", call: str = "", answer: str = "") -> str:
-    """A route with one call to it, ``part``, of ``target``; and more keys of the route, the call and the answer."""
+def route(
+    path: str = "/r", target: str = "/x", *, upstream: str = "up", keys: str = "", call: str = "", answer: str = ""
+) -> str:
+    """A route with one call, ``part``, of ``target``; and more keys of the route, of its answer and of the call.
+
+    The call stands last, so that tables of further calls may follow.
+    """
     return (
         f'[[routes]]\npath = "{path}"\n{keys}\n'
-        f'[routes.calls.part]\nupstream = "up"\npath = "{target}"\n{call}\n'
         f"[routes.answer]\n{answer}\n"
+        f'[routes.calls.part]\nupstream = "{upstream}"\npath = "{target}"\n{call}\n'
     )
 
 
