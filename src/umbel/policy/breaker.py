@@ -199,7 +199,8 @@ class Window:
 
     def add(self, now: float, has_failed: bool) -> None:
         """Count one."""
-        self.advance(now)
+        if int(now / self._width) > self._current:
+            self.advance(now)
         bucket = self._buckets[self._current % BUCKETS]
         bucket[0] += 1
         bucket[1] += has_failed

@@ -50,6 +50,8 @@ class Loads:
     def of(self, now: float, place: int) -> int:
         """Its load: attempts in flight, and failures that still count."""
         failures = self._failures[place]
+        if not failures:
+            return self.in_flight[place]
         while failures and failures[0] <= now:
             heappop(failures)
         return self.in_flight[place] + len(failures)

@@ -15,7 +15,7 @@ from typing import Literal, Self
 import httpx
 import trio
 
-from ..model import CallFacts, facts_of
+from ..model import facts_of
 from ..policy.balance import Picker, PowerOfTwo, RoundRobin, Weighted, usable
 from ..policy.ejection import Ejection, EjectionRules
 from ..policy.load import Loads
@@ -145,16 +145,21 @@ class Balance(Layer):
             url=replica.url,
             extensions={"target": replica.base + target, REPLICA: replica},
         )
-        attempt = _Attempt(self, place, started_at, facts_of(request))
         try:
             response = await self._transport.handle_async_request(copy)
         except BaseException as error:
-            attempt.broke(error)
+            self._ended(place, started_at, failed_by(error, facts_of(request), started_at))
             raise
         if response.is_closed:
-            attempt.answered(response.status_code)
+            self._ended(place, started_at, failed(None, response.status_code))
         else:
-            response.stream = Watched(response, lambda error: attempt.streamed(response.status_code, error))
+            facts, status = facts_of(request), response.status_code
+
+            def over(error: BaseException | None) -> None:
+                verdict = failed(None, status) if error is None else failed_by(error, facts, started_at)
+                self._ended(place, started_at, verdict)
+
+            response.stream = Watched(response, over)
         return response
 
     def statistics(self) -> BalanceStatistics:
@@ -194,27 +199,3 @@ class Balance(Layer):
         self._failed[place] += has_failed
         if self._ejection is not None:
             self._ejection.ended(now, place, has_failed)
-
-
-class _Attempt:
-    """One attempt in flight at a replica; exactly one of its methods is called, once."""
-
-    __slots__ = ("_balance", "_facts", "_place", "_started_at")
-
-    def __init__(self, balance: Balance, place: int, started_at: float, facts: CallFacts | None) -> None:
-        self._balance = balance
-        self._place = place
-        self._started_at = started_at
-        self._facts = facts
-
-    def answered(self, status: int) -> None:
-        self._balance._ended(self._place, self._started_at, failed(None, status))
-
-    def broke(self, error: BaseException) -> None:
-        self._balance._ended(self._place, self._started_at, failed_by(error, self._facts, self._started_at))
-
-    def streamed(self, status: int, error: BaseException | None) -> None:
-        if error is None:
-            self.answered(status)
-        else:
-            self.broke(error)

@@ -18,7 +18,7 @@ from ..policy.breaker import BreakerPolicy, BreakerSnapshot, Ticket
 from .ending import kind_of_end
 from .errors import BreakerOpen, BudgetSpent
 from .layer import Layer
-from .perorigin import OriginKey, PerOrigin
+from .perorigin import PerOrigin, key_of
 from .state import opened
 from .watched import Watched
 
@@ -78,7 +78,7 @@ class Breaker(Layer):
         Raises:
             BreakerOpen: it does not. Nothing was sent.
         """
-        policy = self._policies.of(OriginKey.of(request.url))
+        policy = self._policies.of(key_of(request.url))
         started_at = trio.current_time()
         ticket = policy.admit(started_at)
         if ticket is None:
@@ -95,10 +95,12 @@ class Breaker(Layer):
             _judge(ticket, request, started_at, None, error)
             ticket.ended()
             raise
-        if response.is_closed or ticket.reported or ticket.is_probe:
-            _judge(ticket, request, started_at, response.status_code, None)
-        else:
-            response.stream = Watched(response, partial(_judge, ticket, request, started_at, response.status_code))
+        if not ticket.reported:
+            judge = partial(_judge, ticket, request, started_at, response.status_code)
+            if response.is_closed or ticket.is_probe:
+                judge(None)
+            else:
+                response.stream = Watched(response, judge)
         ticket.ended()
         return response
 

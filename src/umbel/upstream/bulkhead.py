@@ -21,7 +21,7 @@ from ..policy.verdict import failed
 from .ending import kind_of_end
 from .errors import BudgetSpent, Overflow
 from .layer import Layer
-from .perorigin import OriginKey, PerOrigin
+from .perorigin import OriginKey, PerOrigin, key_of, name_of
 from .slots import Slots, SlotStatistics
 from .watched import Watched
 
@@ -75,7 +75,7 @@ class Bulkhead(Layer):
         Raises:
             Overflow: the queue is full.
         """
-        key = OriginKey.of(request.url)
+        key = key_of(request.url)
         slots = await self._take(key)
         lesson = None if self._limits is None else _Lesson(self._limits.of(key), slots, facts_of(request))
         try:
@@ -95,7 +95,7 @@ class Bulkhead(Layer):
 
     def statistics(self) -> BulkheadStatistics:
         """A snapshot."""
-        origins = {str(key): slots.statistics() for key, slots in self._slots.items()}
+        origins = {name_of(key): slots.statistics() for key, slots in self._slots.items()}
         return BulkheadStatistics(
             in_flight=sum(each.in_use for each in origins.values()),
             waiting=sum(each.waiting for each in origins.values()),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 import httpx
 
@@ -17,21 +17,19 @@ ORIGINS_MAX = 1000
 """Origins that something is kept of; with one more, what was not asked for the longest is forgotten."""
 
 
-class OriginKey(NamedTuple):
-    """What tells origins apart (RFC 6454), as a request's URL has it."""
+OriginKey = tuple[str, str, int | None]
+"""What tells origins apart (RFC 6454): scheme, host and port. A plain tuple, for it is made for every call."""
 
-    scheme: str
-    host: str
-    port: int | None
 
-    @classmethod
-    def of(cls, url: httpx.URL) -> OriginKey:
-        """The key of a request's URL."""
-        return cls(url.scheme, url.host, url.port)
+def key_of(url: httpx.URL) -> OriginKey:
+    """The key of a request's URL."""
+    return url.scheme, url.host, url.port
 
-    def __str__(self) -> str:
-        """The origin as people write it."""
-        return f"{self.scheme}://{self.host}" if self.port is None else f"{self.scheme}://{self.host}:{self.port}"
+
+def name_of(key: OriginKey) -> str:
+    """The origin as people write it."""
+    scheme, host, port = key
+    return f"{scheme}://{host}" if port is None else f"{scheme}://{host}:{port}"
 
 
 T = TypeVar("T")
@@ -60,4 +58,4 @@ class PerOrigin(Generic[T]):
 
     def snapshot(self, view: Callable[[T], Snapshot]) -> Mapping[str, Snapshot]:
         """A view of each, by its origin's name."""
-        return MappingProxyType({str(key): view(each) for key, each in self._all.items()})
+        return MappingProxyType({name_of(key): view(each) for key, each in self._all.items()})
