@@ -14,6 +14,8 @@ import msgspec
 from .kinds import Kind
 from .model import Json
 
+_PHRASES = {413: "Content Too Large", 414: "URI Too Long", 416: "Range Not Satisfiable", 422: "Unprocessable Content"}
+
 CONTENT_TYPE = "application/problem+json"
 
 
@@ -29,7 +31,7 @@ class FailedCall:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A problem document. ``kind`` becomes the ``type`` (``tag:``-less and relative: ``/problems/timeout``)."""
+    """A problem document. ``kind`` becomes the ``type``: ``urn:umbel:problem:timeout``, a name and no address."""
 
     status: int
     detail: str = ""
@@ -41,7 +43,7 @@ class Problem:
     def document(self) -> dict[str, Json]:
         """The members of the JSON object, in the order of RFC 9457."""
         members: dict[str, Json] = {
-            "type": f"/problems/{self.kind}" if self.kind else "about:blank",
+            "type": f"urn:umbel:problem:{self.kind}" if self.kind else "about:blank",
             "title": self.title or phrase(self.status),
             "status": self.status,
         }
@@ -68,7 +70,9 @@ class Problem:
 
 
 def phrase(status: int) -> str:
-    """The standard reason phrase of a status, or a plain one for a status without."""
+    """The reason phrase of a status as RFC 9110 has it (Python's own is of the version), or a plain one."""
+    if status in _PHRASES:
+        return _PHRASES[status]
     try:
         return HTTPStatus(status).phrase
     except ValueError:

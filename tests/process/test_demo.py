@@ -85,8 +85,8 @@ async def test_a_port_in_use_is_one_clear_sentence(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         status, output = await ended(*DEMO, "--port", str(port), cwd=tmp_path)
 
-    assert status == 1
-    assert output == f"Error: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+    assert status == 78
+    assert output == f"bind: cannot listen on 127.0.0.1:{port}: Address already in use\n"
 
 
 def _records(file: Path) -> list[dict[str, object]]:

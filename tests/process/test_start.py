@@ -144,8 +144,17 @@ async def test_an_address_in_use_is_one_clear_sentence(directory: Path) -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         status, output = await ended(*SERVE, "--bind", address, cwd=directory)
 
-    assert status == 1
-    assert output == f"Error: cannot listen on {address}: Address already in use\n"
+    assert status == 78
+    assert output == f"bind: cannot listen on {address}: Address already in use\n"
+
+
+@pytest.mark.parametrize("address", ["", "127.0.0.1:99999", "127.0.0.1", ":8000", "unix:"])
+async def test_an_address_that_is_none_is_one_clear_sentence(directory: Path, address: str) -> None:
+    status, output = await ended(*SERVE, "--bind", address, cwd=directory)
+
+    assert status == 78
+    assert output.startswith(f'--bind: "{address}" is not an address; write HOST:PORT')
+    assert output.count("\n") == 1
 
 
 async def test_ctrl_c_while_it_starts_leaves_no_traceback(directory: Path) -> None:

@@ -84,7 +84,9 @@ Templates (in `path` and `headers`) and JMESPath expressions (in `shape`, `each`
 
 A **template** is an RFC 6570 template of three forms: `{name}`, `{?a,b}` and `{&a,b}`. A bare name in it is short for a
 parameter of the path, a declared query parameter, or a name bound in the call's `with`. In a path, a value that is
-null, empty, `.`, `..`, a list or an object fails the call as `bad-request`; in a query, null drops out.
+null, empty, `.`, `..`, a list or an object fails the call as `bad-request`; in a query, null drops out; a header with
+a value that is null in it is left out as a whole. A stream's head goes out before the calls have ended, so it has the
+headers of the answer that read nothing but the request.
 
 An **expression** is [JMESPath](https://jmespath.org/specification.html) with two functions more: `zip(a, b)` pairs two
 lists, and `lookup(map, key)` takes a computed key.

@@ -11,12 +11,15 @@ import click
 import trio
 from hypercorn.utils import LifespanFailureError
 
+from ..errors import ConfigError, ConfigProblem
+
 
 def run(main: Callable[[], Awaitable[None]]) -> None:
-    """``trio.run``, with one sentence and exit status 1 for what an operator can mend.
+    """``trio.run``, with one sentence for what an operator can mend.
 
     Raises:
-        ClickException: an address that cannot be listened on, or an application that cannot start.
+        ConfigError: an address that cannot be listened on; exit status 78, like every mistake in a configuration.
+        ClickException: an application that cannot start; exit status 1.
         BaseException: anything else as it came, out of the groups that hold it alone; the group tells ``ConfigError``.
     """
     try:
@@ -24,7 +27,7 @@ def run(main: Callable[[], Awaitable[None]]) -> None:
     except BaseException as error:
         cause = _only(error)
         if isinstance(cause, OSError):
-            raise click.ClickException(cause.strerror or str(cause)) from error
+            raise ConfigError([ConfigProblem("", None, "bind", cause.strerror or str(cause))]) from error
         if isinstance(cause, LifespanFailureError):
             raise click.ClickException(str(cause)) from error
         if cause is error:

@@ -25,7 +25,7 @@ def serve(file: str, bind: tuple[str, ...], hypercorn_file: str | None) -> None:
     """Serve the configured routes until SIGINT or SIGTERM.
 
     Stopping is graceful: requests in flight get the graceful_timeout of the server's settings; a second signal cuts
-    them. Exit status 78 if the configuration cannot be used, 1 if an address cannot be listened on.
+    them. Exit status 78 if the configuration cannot be used or an address cannot be listened on.
     """
     import trio
 

@@ -74,6 +74,10 @@ class Plan:
         return {"all": 0, "first": 1, "quorum": self.route.quorum or 0}[self.route.combine]
 
 
+PERSONAL = frozenset({"authorization", "cookie"})
+"""The request headers that identify a person: an answer made with one of them is that person's alone."""
+
+
 def find_cycle(needs: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
     """The first cycle of a graph, such as ``("a", "b", "a")``; empty if it has none."""
     done: set[str] = set()

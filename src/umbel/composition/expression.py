@@ -6,6 +6,7 @@ never waits, and whatever goes wrong inside it is one exception.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -56,10 +57,8 @@ class Expression:
         """
         try:
             return self._parsed.search(context, options=_OPTIONS)
-        except RecursionError as error:
-            raise ExpressionError(f"{self.text!r}: the values are nested too deeply", self.where) from error
         except Exception as error:
-            raise ExpressionError(f"{self.text!r}: {error}", self.where) from error
+            raise ExpressionError(f"{self.text!r}: {_reason(error)}", self.where) from error
 
 
 def compile_expression(text: str, where: tuple[str | int, ...]) -> Expression:
@@ -74,9 +73,8 @@ def compile_expression(text: str, where: tuple[str | int, ...]) -> Expression:
         reason = str(error).partition("\n")[0].rstrip(" :")
         raise ValueError(f"not a JMESPath expression: {reason}") from error
     names = tuple(dict.fromkeys(_names(parsed.parsed)))
-    for function in _functions(parsed.parsed):
-        if function not in _FUNCTIONS.FUNCTION_TABLE:
-            raise ValueError(f"JMESPath has no function {function}()")
+    for function, given in _functions(parsed.parsed):
+        _check_function(function, given)
     return Expression(text, names, where, parsed)
 
 
@@ -154,9 +152,31 @@ def _first_field(node: Mapping[str, Any]) -> str | None:
     return node["value"] if node["type"] == "field" else None
 
 
-def _functions(node: Mapping[str, Any]) -> Iterator[str]:
+def _check_function(name: str, given: int) -> None:
+    known = _FUNCTIONS.FUNCTION_TABLE.get(name)
+    if known is None:
+        near = difflib.get_close_matches(name, _FUNCTIONS.FUNCTION_TABLE, n=1)
+        hint = f"; did you mean {near[0]}()?" if near else ""
+        raise ValueError(f"JMESPath has no function {name}(){hint}")
+    signature = known["signature"]
+    variadic = bool(signature) and signature[-1].get("variadic", False)
+    if given < len(signature) or (given > len(signature) and not variadic):
+        least = "at least " if variadic else ""
+        raise ValueError(f"{name}() takes {least}{len(signature)} argument{'s'[: len(signature) != 1]}, not {given}")
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, without the values that it went wrong with: they may be somebody's data."""
+    if isinstance(error, jmespath.exceptions.JMESPathTypeError):
+        return f"{error.function_name}() cannot take {error.actual_type}"
+    if isinstance(error, RecursionError):
+        return "the values are nested too deeply"
+    return type(error).__name__
+
+
+def _functions(node: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     if node["type"] == "function_expression":
-        yield node["value"]
+        yield node["value"], len(node["children"])
     for child in node["children"]:
         if isinstance(child, dict):
             yield from _functions(child)

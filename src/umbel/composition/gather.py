@@ -5,7 +5,7 @@ What ``@app.compose`` hands to a handler; any trio program can use it with httpx
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict, Unpack
@@ -18,6 +18,7 @@ from ..kinds import CUT, Kind
 from ..model import Attempt, CallFacts, Failure, Inputs, Json, Outcome, RequestFacts
 from .call import ACCEPT, JSON_MAX_BODY, PASSED, TEXT_MAX_BODY, CallFailedError, CallRules, Landed, Prepared, ask
 from .combine import worst_of_all
+from .dag import PERSONAL
 from .group import CallGroup, open_group
 from .merge import strictest_cache_control
 from .outgoing import MISSING, UpstreamDefaults, build_content, build_headers, build_query, build_target
@@ -167,7 +168,7 @@ class Gather:
             options.get("pass_body", False),
         )
         handle = self._handles[name] = CallHandle(name)
-        self._compose.claim(rules)
+        self._compose.claim(rules, (*options.get("headers", ()), *defaults.reads))
         self._group.launch(_CodeWork(rules, self._prepare(method, path, defaults, options), self._compose))
         return handle
 
@@ -214,6 +215,7 @@ class Compose:
         self._upstreams = upstreams or {}
         self._rules: dict[str, CallRules] = {}
         self._outcomes: dict[str, Outcome] = {}
+        self._personal: dict[str, None] = {}
 
     @asynccontextmanager
     async def gather(self) -> AsyncIterator[Gather]:
@@ -256,8 +258,9 @@ class Compose:
             status,
             tuple(headers),
             all(outcome.complete for outcome in outcomes),
-            strictest_cache_control(parts),
+            strictest_cache_control(parts, private=bool(self._personal)),
             self._own_ms(),
+            tuple(self._personal),
         )
 
     def failed(self, failure: Failure) -> Result:
@@ -292,9 +295,13 @@ class Compose:
             raise UmbelError(f'there is no upstream "{upstream}"; there are {", ".join(self._transports) or "none"}')
         return self._upstreams.get(upstream, UpstreamDefaults())
 
-    def claim(self, rules: CallRules) -> None:
-        """Note a call that is about to be launched."""
+    def claim(self, rules: CallRules, headers: Iterable[str]) -> None:
+        """Note a call that is about to be launched, and whether it speaks for a person.
+
+        A handler that sends a person's credentials on makes an answer for that person: no shared cache may keep it.
+        """
         self._rules[rules.name] = rules
+        self._personal |= dict.fromkeys(name.lower() for name in headers if name.lower() in PERSONAL)
 
     async def send(self, rules: CallRules, prepared: Prepared, attempts: list[Attempt]) -> Landed:
         """Make a call. Raises CallFailedError."""

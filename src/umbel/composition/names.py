@@ -49,8 +49,16 @@ class Scope:
         Raises:
             ValueError: it names something unknown.
         """
-        # All of them are noted, so no short cut at the first that is not the client's.
-        whose = [self._use(root, first) for root, first in expression.names]
+        # All of them are noted and judged, so no short cut at the first.
+        whose: list[bool] = []
+        mistakes: list[str] = []
+        for root, first in expression.names:
+            try:
+                whose.append(self._use(root, first))
+            except ValueError as error:
+                mistakes.append(str(error))
+        if mistakes:
+            raise ValueError("; and ".join(mistakes))
         return all(whose)
 
     def resolve(self, name: str) -> Variable:
@@ -73,6 +81,8 @@ class Scope:
             meanings.append(Variable(name, "query", (root,), True))
         if root == "item" or root in self.names.calls:
             meanings.append(Variable(name, root, (), self._use(root, None)))
+        if not meanings and root in CONTEXT_WORDS:
+            raise ValueError(f'"{name}" is a table; name one field of it, such as {name}.id')
         if not meanings:
             raise ValueError(f'"{name}" names nothing here{self._nearest(name, self._bare())}')
         if len(meanings) > 1:
@@ -105,6 +115,8 @@ class Scope:
         if root == "headers":
             if first is None:
                 raise ValueError("name the header, such as headers.x_tenant: the answer varies by each that is read")
+            if first != first.lower():
+                raise ValueError(f"headers are named in lower case here: headers.{first.lower()}")
             self.names.headers[first] = None
         if root == "body":
             self.names.uses_body = True

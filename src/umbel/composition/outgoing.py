@@ -18,8 +18,8 @@ from ..errors import UmbelError
 from ..model import Inputs, Json
 from .expression import compile_expression
 from .names import Names, Scope
-from .request import MAX_TARGET, Param, client_field
-from .template import BadValueError, Text, Variable, compile_target, compile_text, encoded, query_pairs, scalar
+from .request import MAX_TARGET, Param, client_field, encode_form
+from .template import BadValueError, Text, Variable, compile_target, compile_text, query_pairs
 
 MISSING: Any = object()
 """No value given, where None is one."""
@@ -36,6 +36,8 @@ class UpstreamDefaults:
     timeout: float | None = None
     max_body: int | None = None
     forwarded: bool = True
+    reads: tuple[str, ...] = ()
+    """The headers of the client's that the upstream's own headers and parameters read."""
 
     @classmethod
     def of(cls, name: str, upstream: Upstream) -> UpstreamDefaults:
@@ -44,7 +46,8 @@ class UpstreamDefaults:
         Raises:
             UmbelError: a header or a parameter names something that only a route of the configuration knows.
         """
-        scope = Scope(Names(frozenset(), frozenset(), ()))
+        names = Names(frozenset(), frozenset(), ())
+        scope = Scope(names)
         try:
             headers = tuple(
                 (header.encode("ascii"), compile_text(text, scope.resolve)) for header, text in upstream.headers.items()
@@ -56,7 +59,8 @@ class UpstreamDefaults:
             params = tuple(Param(param, found, scope.read(found)) for param, found in expressions.items())
         except ValueError as error:
             raise UmbelError(f'the upstream "{name}" cannot be called from code: {error}') from error
-        return cls(headers, params, upstream.timeout, upstream.max_body, upstream.forwarded)
+        reads = tuple(header.replace("_", "-") for header in names.headers)
+        return cls(headers, params, upstream.timeout, upstream.max_body, upstream.forwarded, reads)
 
 
 def build_target(path: str, values: Mapping[str, Json] | None, query: Iterable[str]) -> bytes:
@@ -99,7 +103,8 @@ def build_query(params: Mapping[str, Json], defaults: UpstreamDefaults, context:
         if param.name not in params:
             pairs.extend(query_pairs(param.name, param.expression.evaluate(context), client=param.client))
     for name, value in params.items():
-        pairs.extend(query_pairs(name, value, client=True))
+        # Whose value it is only the handler knows; a constant of its own must not be blamed on the client.
+        pairs.extend(query_pairs(name, value, client=False))
     return pairs
 
 
@@ -120,7 +125,8 @@ def build_headers(
         if (text := template.expand(context, {})) is not None:
             fields[raw_name] = text.encode("ascii")
     for header, value in own.items():
-        fields[header.lower().encode("ascii")] = client_field(header, value)
+        # Whose value it is only the handler knows; see build_query.
+        fields[header.lower().encode("ascii")] = client_field(header, value, client=False)
     for name, value in inputs.forwarded + inputs.forwarded_for if defaults.forwarded else inputs.forwarded:
         fields[name.lower().encode("ascii")] = client_field(name, value)
     return list(fields.items())
@@ -138,10 +144,5 @@ def build_content(json: Json, form: Mapping[str, Json] | None, content: bytes | 
     if json is not MISSING:
         return msgspec.json.encode(json), b"application/json"
     if form is not None:
-        pairs = [
-            f"{encoded(name, name, client=True)}={quote(scalar(value, name, client=True), safe='')}"
-            for name, value in form.items()
-            if value is not None
-        ]
-        return "&".join(pairs).encode("ascii"), b"application/x-www-form-urlencoded"
+        return encode_form(form, lambda name: False), b"application/x-www-form-urlencoded"
     return content, b""

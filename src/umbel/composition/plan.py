@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TypeVar
 
 from werkzeug.routing import Map, Rule
@@ -16,7 +17,7 @@ from werkzeug.routing import Map, Rule
 from ..config.schema import Call, Config, KeyPath, Route, Upstream
 from ..errors import ConfigError, ConfigProblem
 from .call import ACCEPT, CallRules
-from .dag import CallPlan, EachPlan, Plan, find_cycle
+from .dag import PERSONAL, CallPlan, EachPlan, Plan, find_cycle
 from .expression import Expression, compile_expression
 from .names import Names, Scope
 from .request import BodyRecipe, Param, Recipe
@@ -39,8 +40,6 @@ _OWN_ANSWER_FIELDS = frozenset(
         "x-request-id",
     }
 )
-# What identifies a person, so that an answer made with it is that person's alone.
-_PERSONAL = frozenset({"authorization", "cookie"})
 # Stands in for an upstream that is not there, so that the rest of the call is still looked at.
 _UNKNOWN_UPSTREAM = Upstream(urls=("http://unknown",))
 _CONVERTER = re.compile(r"<(?:([^:<>]+):)?[^<>]+>")
@@ -65,10 +64,10 @@ def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
     taken: dict[tuple[str, str], int] = {}
     for index, route in enumerate(config.routes):
         compiler = _RouteCompiler(config, index)
-        plan = compiler.compile()
+        compiler.compile()
         seen.update(dict.fromkeys(compiler.problems))
         shape = _CONVERTER.sub(lambda match: f"<{match[1] or 'default'}>", route.path)
-        for method in plan.methods if plan is not None else ():
+        for method in compiler.methods:
             first = taken.setdefault((method, shape), index)
             if first != index:
                 place = config.where(("routes", first, "path"))
@@ -84,6 +83,8 @@ class _RouteCompiler:
         self._route: Route = config.routes[index]
         self._at: KeyPath = ("routes", index)
         self.problems: list[tuple[KeyPath, str]] = []
+        self.methods: tuple[str, ...] = ()
+        """The methods that the route answers; known once compiled, with or without problems."""
         self._names = Names(
             frozenset(self._route_params()), frozenset(self._route.query_params), tuple(self._route.calls)
         )
@@ -94,7 +95,7 @@ class _RouteCompiler:
         if cycle := find_cycle({name: needs for name, _, needs in calls}):
             self._problem(("calls", cycle[0]), f"the calls wait for each other: {' → '.join(cycle)}")
         shape, answer_headers = self._answer()
-        methods = self._methods()
+        self.methods = self._methods()
         candidates = self._candidates({name: needs for name, _, needs in calls})
         if self.problems:
             return None
@@ -110,11 +111,11 @@ class _RouteCompiler:
             {plan.name: plan for plan in plans},
             {name: tuple(plan for plan in plans if name in plan.needs) for name in route.calls},
             candidates,
-            methods,
+            self.methods,
             self._uses_body(),
             tuple(self._names.headers),
             tuple(vary),
-            not _PERSONAL.isdisjoint(vary),
+            not PERSONAL.isdisjoint(vary),
             shape,
             answer_headers,
             self._config.where,
@@ -124,7 +125,7 @@ class _RouteCompiler:
         try:
             rule = Rule(self._route.path, endpoint="route")
             Map([rule])
-        except (ValueError, LookupError) as error:
+        except Exception as error:  # noqa: BLE001  # werkzeug builds code of the rule, and calls converters with its arguments
             self._problem(("path",), f'"{self._route.path}" is not a route: {error}')
         else:
             yield from rule.arguments
@@ -161,14 +162,9 @@ class _RouteCompiler:
         scope.bound = {param.name: param.client for param in bound}
         params = dict(self._placed(("upstreams", call.upstream, "params"), upstream.params))
         params |= dict(self._placed((*self._at, *at, "params"), call.params))
-        headers = dict(self._placed(("upstreams", call.upstream, "headers"), upstream.headers))
-        headers |= dict(self._placed((*self._at, *at, "headers"), call.headers))
         target: Target | None = self._told((*at, "path"), lambda: compile_target(call.path, scope.resolve))
-        texts: list[tuple[bytes, Text]] = []
-        for name, (where, text) in headers.items():
-            template = self._told(where, lambda text=text: compile_text(text, scope.resolve), absolute=True)  # type: ignore[misc]  # mypy cannot infer a lambda with a default
-            if template is not None:
-                texts.append((name.encode("ascii"), template))
+        usual = self._texts(("upstreams", call.upstream, "headers"), upstream.headers, scope)
+        headers = self._texts((*self._at, *at, "headers"), call.headers, scope)
         compiled = [self._param(name, text, where, scope) for name, (where, text) in params.items()]
         body = self._body(at, call, scope)
         if target is None or len(self.problems) > before:
@@ -177,7 +173,8 @@ class _RouteCompiler:
             call.method or ("POST" if body is not None or call.forward_body else "GET"),
             ACCEPT[call.decode],
             target,
-            tuple(texts),
+            usual,
+            headers,
             bound,
             tuple(param for param in compiled if param is not None),
             body,
@@ -205,7 +202,7 @@ class _RouteCompiler:
         for name, text in answer.headers.items():
             at = ("answer", "headers", name)
             self._refuse_own(at, name)
-            template = self._told(at, lambda text=text: compile_text(text, scope.resolve))  # type: ignore[misc]  # as above
+            template = self._told(at, partial(compile_text, text, scope.resolve))
             if template is not None:
                 headers.append((name, template))
         for key, table in (("forward_headers", answer.forward_headers), ("forward_cookies", answer.forward_cookies)):
@@ -245,7 +242,7 @@ class _RouteCompiler:
         if (self._route.quorum or 0) > len(candidates):
             self._problem(
                 ("quorum",),
-                f"only {len(candidates)} calls count (those that no other call names), fewer than the quorum",
+                f"the quorum is more than the {len(candidates)} that count: calls that no other call names",
             )
         return candidates
 
@@ -270,6 +267,13 @@ class _RouteCompiler:
             return None
         self._told(at, lambda: scope.read(expression))
         return expression
+
+    def _texts(self, at: KeyPath, table: Mapping[str, str], scope: Scope) -> tuple[tuple[bytes, Text], ...]:
+        compiled = {
+            name: self._told((*at, name), partial(compile_text, text, scope.resolve), absolute=True)
+            for name, text in table.items()
+        }
+        return tuple((name.encode("ascii"), text) for name, text in compiled.items() if text is not None)
 
     def _param(self, name: str, text: str, where: KeyPath, scope: Scope) -> Param | None:
         expression = self._compiled(where, text, absolute=True)

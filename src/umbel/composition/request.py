@@ -6,7 +6,7 @@ goes in but what the recipe names.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import quote_plus
@@ -56,15 +56,23 @@ class BodyRecipe:
             return msgspec.json.encode(value)
         if not isinstance(value, dict):
             raise BadValueError("form", "is not an object", client=client.get("", False))
-        pairs: list[str] = []
-        for name, entry in value.items():
-            blame = client.get(name, client.get("", False))
-            pairs.extend(
-                f"{quote_plus(name)}={quote_plus(scalar(one, name, client=blame))}"
-                for one in (entry if isinstance(entry, list) else [entry])
-                if one is not None
-            )
-        return "&".join(pairs).encode()
+        return encode_form(value, lambda name: client.get(name, client.get("", False)))
+
+
+def encode_form(fields: Mapping[str, Json], client: Callable[[str], bool]) -> bytes:
+    """A form body (WHATWG URL, section 5.2): null is left out, a list is a field each. ``client``: whose value it is.
+
+    Raises:
+        BadValueError: a value is an object, or a list that holds more than scalars.
+    """
+    pairs: list[str] = []
+    for name, entry in fields.items():
+        pairs.extend(
+            f"{quote_plus(name)}={quote_plus(scalar(one, name, client=client(name)))}"
+            for one in (entry if isinstance(entry, list) else [entry])
+            if one is not None
+        )
+    return "&".join(pairs).encode("ascii")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +82,8 @@ class Recipe:
     method: str
     accept: bytes
     target: Target
+    usual_headers: tuple[tuple[bytes, Text], ...]
+    """The upstream's; whatever the call forwards or says itself is nearer."""
     headers: tuple[tuple[bytes, Text], ...]
     bound: tuple[Param, ...]
     """The names of ``with``."""
@@ -125,17 +135,17 @@ class Recipe:
     def _headers(
         self, context: Mapping[str, Json], bound: Mapping[str, Json], inputs: Inputs
     ) -> Sequence[tuple[bytes, bytes]]:
+        """The nearer wins: the usual ones, the upstream's, the client's that are forwarded, the call's own, ours."""
         headers: dict[bytes, bytes] = {b"accept": self.accept}
         if self.body is not None:
             headers[b"content-type"] = b"application/x-www-form-urlencoded" if self.body.form else b"application/json"
         elif self.forward_body and inputs.content_type:
             headers[b"content-type"] = client_field("content-type", inputs.content_type)
+        _expand_into(headers, self.usual_headers, context, bound)
         for name in self.forward_headers:
             if (given := inputs.headers.get(name)) is not None:
                 headers[name.encode("ascii")] = client_field(name, given)
-        for raw_name, template in self.headers:
-            if (text := template.expand(context, bound)) is not None:
-                headers[raw_name] = text.encode("ascii")
+        _expand_into(headers, self.headers, context, bound)
         cookies = [f"{name}={inputs.cookies[name]}" for name in self.forward_cookies if name in inputs.cookies]
         if cookies:
             headers[b"cookie"] = client_field("cookie", "; ".join(cookies))
@@ -150,11 +160,26 @@ class Recipe:
         return inputs.raw_body if self.forward_body else None
 
 
-def client_field(name: str, value: str) -> bytes:
-    """A field of the client's as bytes. A server decodes fields as latin-1, so that is the way back."""
+def _expand_into(
+    fields: dict[bytes, bytes],
+    templates: Sequence[tuple[bytes, Text]],
+    context: Mapping[str, Json],
+    bound: Mapping[str, Json],
+) -> None:
+    for raw_name, template in templates:
+        if (text := template.expand(context, bound)) is not None:
+            fields[raw_name] = text.encode("ascii")
+
+
+def client_field(name: str, value: str, *, client: bool = True) -> bytes:
+    """A field as bytes. A server decodes the client's fields as latin-1, so that is the way back.
+
+    Raises:
+        BadValueError: it holds what no header may.
+    """
     if any((character < " " and character != "\t") or character == "\x7f" for character in value):
-        raise BadValueError(name, "holds a control character", client=True)
+        raise BadValueError(name, "holds a control character", client=client)
     try:
         return value.encode("latin-1")
     except UnicodeEncodeError as error:
-        raise BadValueError(name, "is not a header value", client=True) from error
+        raise BadValueError(name, "is not a header value", client=client) from error

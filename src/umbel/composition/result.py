@@ -39,6 +39,9 @@ class Result:
     own_ms: float = 0.0
     """Milliseconds of the request in which no call was in flight: the gateway's own time."""
 
+    vary: tuple[str, ...] = ()
+    """Request headers that the answer depends on beside those that its route declares."""
+
     @property
     def kind(self) -> Kind | None:
         """The kind that decides a problem answer."""

@@ -35,6 +35,16 @@ class Observer:
         """A call has its outcome; ``decisive`` if it is the failure that decides the answer."""
 
 
+def request_context(plan: Plan, inputs: Inputs) -> dict[str, Json]:
+    """The context before any call has ended: what a plan can name of the request."""
+    return {
+        "path": inputs.path,
+        "query": inputs.query,
+        "headers": {name: inputs.headers.get(name.replace("_", "-")) for name in plan.headers},
+        "body": inputs.body,
+    }
+
+
 async def run(
     plan: Plan,
     inputs: Inputs,
@@ -93,12 +103,7 @@ class _Composition:
         self._recorder = recorder
         self._observer = observer
         self._group: CallGroup
-        self._context: dict[str, Json] = {
-            "path": inputs.path,
-            "query": inputs.query,
-            "headers": {name: inputs.headers.get(name.replace("_", "-")) for name in plan.headers},
-            "body": inputs.body,
-        }
+        self._context = request_context(plan, inputs)
         self._waiting = {call.name: len(call.needs) for call in plan.calls}
 
     async def fly(self) -> Result:
@@ -202,11 +207,12 @@ class _Composition:
             raise self._told(error) from error
 
     def _told(self, error: ExpressionError) -> CallFailedError:
-        """Record a failed expression with its place in the configuration; the failure that it means."""
+        """Record a failed expression with its place in the configuration; the failure that it means.
+
+        Without a traceback: it would show the insides of JMESPath for what is a line of the configuration.
+        """
         where = self._plan.where(error.where)
-        self._recorder.record(
-            Noted("error", "expression.failed", f"{where}: {error}", self._facts, {"where": where}, error)
-        )
+        self._recorder.record(Noted("error", "expression.failed", f"{where}: {error}", self._facts, {"where": where}))
         return CallFailedError(Failure.of(Kind.INTERNAL, f"{where}: {error}"))
 
 

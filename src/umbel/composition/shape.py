@@ -38,7 +38,7 @@ def shape_result(
         headers = _headers(plan, outcomes, context)
     except ExpressionError as error:
         where = plan.where(error.where)
-        recorder.record(Noted("error", "expression.failed", f"{where}: shape: {error}", facts, {"where": where}, error))
+        recorder.record(Noted("error", "expression.failed", f"{where}: shape: {error}", facts, {"where": where}))
         return Result(ordered, Failure.of(Kind.INTERNAL, str(error)), completed=False, own_ms=own_ms)
     except BadValueError as error:
         status = 400 if error.client else 502

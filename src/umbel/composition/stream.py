@@ -18,7 +18,7 @@ from ..model import Failure, Inputs, Json, Outcome, RequestFacts
 from .dag import Plan
 from .each import ItemEnded
 from .result import Result
-from .run import Observer, Transports, run
+from .run import Observer, Transports, request_context, run
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,23 @@ class Line:
 def capacity(plan: Plan) -> int:
     """The most lines that a run of the plan can make: the size of a channel that never makes it wait."""
     return 1 + sum(1 if call.each is None else 1 + call.config.max_items for call in plan.calls)
+
+
+def head_fields(plan: Plan, inputs: Inputs) -> list[tuple[str, str]]:
+    """The header fields of the route's answer that a stream can send: those that read nothing but the request.
+
+    The head goes out before the calls have ended; what reads a call, or is forwarded from one, comes too late.
+
+    Raises:
+        BadValueError: a value of the client's cannot stand in a header.
+    """
+    context = request_context(plan, inputs)
+    return [
+        (name, text)
+        for name, template in plan.answer_headers
+        if all(variable.client for variable in template.variables)
+        and (text := template.expand(context, {})) is not None
+    ]
 
 
 async def run_stream(

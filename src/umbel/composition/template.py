@@ -202,9 +202,7 @@ def _query_parts(text: str, resolve: Resolve) -> Iterator[str | Variable]:
             literal = piece.removeprefix("?") if place == 0 else piece
             yield from filter(None, literal.split("&"))
         elif piece.operator == "":
-            raise ValueError(
-                f"{{{piece.names[0]}}} stands in the query; write {{&{piece.names[0]}}} or an entry of params"
-            )
+            raise ValueError(f"{{{piece.names[0]}}} stands in the query; give it a name there by an entry of params")
         elif piece.operator == "&" and place == 0:
             raise ValueError("{&…} continues a query; the first is {?…}")
         elif piece.operator == "?" and place > 0:
@@ -215,7 +213,8 @@ def _query_parts(text: str, resolve: Resolve) -> Iterator[str | Variable]:
 
 def _check_literal(text: str) -> None:
     if _LITERAL.fullmatch(text) is None:
-        raise ValueError(f'"{text}" holds a character that must be percent-encoded in a path')
+        odd = next((character for character in text if _LITERAL.fullmatch(character) is None), "%")
+        raise ValueError(f'"{odd}" cannot stand in a path as it is; write it percent-encoded')
 
 
 def compile_text(text: str, resolve: Resolve) -> Text:

@@ -33,6 +33,9 @@ _MANAGED = frozenset(
     {"connection", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 )
 # RFC 9110 section 5.5: what a field value never holds.
+_CONVERTER = re.compile(r"<[^<>]*>")
+# The gateway refuses these in a path (as they are, or decoded), whatever the route.
+_NEVER_SENT = re.compile(r"[?#\\\x00-\x20\x7f]|%2[fF]|%5[cC]|%00|%2[eE]")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 # RFC 3986 section 2: the characters of a URL.
 _URL = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+")
@@ -141,6 +144,11 @@ def _unix_url(value: str) -> str:
 def _route_path(value: str) -> str:
     if not value.startswith("/"):
         raise ValueError(f'a path begins with "/", not as "{value}" does')
+    literal = _CONVERTER.sub("x", value)
+    if odd := _NEVER_SENT.search(literal):
+        raise ValueError(f'no request ever has "{odd[0]}" in its path, so this route would never answer')
+    if "//" in literal or any(segment in (".", "..") for segment in literal.split("/")):
+        raise ValueError("no request ever has //, /./ or /../ in its path, so this route would never answer")
     return value
 
 
@@ -192,6 +200,7 @@ HeaderName = Annotated[str, AfterValidator(_field_name)]
 HeaderText = Annotated[str, AfterValidator(_field_value)]
 Headers = Annotated[dict[HeaderName, HeaderText], BeforeValidator(_distinct)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
+CookieName = Annotated[str, AfterValidator(_matching(_TOKEN, "the name of a cookie"))]
 RoutePath = Annotated[str, AfterValidator(_route_path)]
 Network = Annotated[str, AfterValidator(_network)]
 FileName = Annotated[str, AfterValidator(_file_name)]

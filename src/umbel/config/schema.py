@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 from .rules import (
     BaseUrl,
     CallName,
+    CookieName,
     FailureStatus,
     FileName,
     HeaderName,
@@ -136,7 +137,7 @@ class Call(Section):
     """Headers of the client that go along."""
     forward_query: Names = ()
     """Query parameters of the client that go along as they came."""
-    forward_cookies: Names = ()
+    forward_cookies: Annotated[tuple[CookieName, ...], _AS_TUPLE] = ()
     """Cookies of the client that go along."""
     forward_body: bool = False
     """Send the client's body on as it came."""
@@ -193,7 +194,7 @@ class Answer(Section):
     """Headers of the answer, as templates."""
     forward_headers: dict[str, Annotated[tuple[HeaderName, ...], _AS_TUPLE]] = {}
     """Response headers passed on, by call."""
-    forward_cookies: dict[str, Names] = {}
+    forward_cookies: dict[str, Annotated[tuple[CookieName, ...], _AS_TUPLE]] = {}
     """Cookies set by an upstream that are passed on, by call."""
     cache_control: HeaderText = "parts"
     """The Cache-Control of a complete answer; parts: the most restrictive of the calls' own."""

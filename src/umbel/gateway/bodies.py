@@ -22,7 +22,16 @@ FORM_FIELDS_MAX = 1000
 
 _FORM = "application/x-www-form-urlencoded"
 _TYPES = {"json": "application/json", "form": _FORM}
+_OF_A_BODY = ("content-type", "content-encoding", "transfer-encoding")
 _UTF8 = frozenset({"utf-8", "utf8", "us-ascii"})
+
+
+def may_have_body(request: Request) -> bool:
+    """Whether the head speaks of a body: by its length, or by how it is coded.
+
+    HTTP/2 may send one without a word of it, so only the reading tells for certain.
+    """
+    return bool(request.content_length) or any(name in request.headers for name in _OF_A_BODY)
 
 
 def check_media_type(request: Request, form: BodyForm) -> None:
@@ -71,6 +80,8 @@ def decode_body(raw: bytes, form: BodyForm) -> Json:
     """
     if form == "bytes":
         return None
+    if form == "json" and not raw:
+        raise RequestError(400, "The body is missing; this path needs one in JSON.")
     if form == "json":
         try:
             return decode_json(raw)

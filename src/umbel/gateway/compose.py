@@ -84,7 +84,25 @@ class ComposeView:
         if isinstance(value, (Response, WerkzeugResponse)):
             # The handler wrote its own response; its fields are its own affair.
             return value
-        return answer(compose.result(value), self._answer, exchange, request)
+        value, status, headers = _unpacked(value)
+        return answer(compose.result(value, status=status, headers=headers), self._answer, exchange, request)
+
+
+def _unpacked(value: Any) -> tuple[Any, int, list[tuple[str, str]]]:
+    """What a handler returned, as Quart's views may: a value, ``(value, status)`` or ``(value, status, headers)``.
+
+    Raises:
+        TypeError: it is another tuple; JSON has lists.
+    """
+    if not isinstance(value, tuple):
+        return value, 200, []
+    match value:
+        case (inner, int() as status):
+            return inner, status, []
+        case (inner, int() as status, headers):
+            fields = headers.items() if isinstance(headers, Mapping) else headers
+            return inner, status, [(str(name).lower(), str(field)) for name, field in fields]
+    raise TypeError("a composing handler returns a value, (value, status) or (value, status, headers)")
 
 
 def _failed_composition(error: Exception) -> CompositionFailedError | None:

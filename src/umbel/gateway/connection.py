@@ -60,7 +60,7 @@ class Connection(TrioASGIHTTPConnection):
         )
         facts = RequestFacts(
             ids.request_id(origin.claimed(b"x-request-id")),
-            ids.trace(origin.claimed(b"traceparent"), origin.claimed(b"tracestate")),
+            ids.trace(origin.said.get(b"traceparent"), origin.said.get(b"tracestate")),
             scope["method"],
             scope["path"],
             "",

@@ -1,4 +1,4 @@
-"""Request ids and trace contexts: believed where they come from a trusted peer and are well formed, else made new.
+"""Request ids and trace contexts: taken over where they are well formed (an id: from a trusted peer), else made new.
 
 Called by ``connection.py`` once per request. Knows no peer and no policy: whoever calls says what may be believed.
 """

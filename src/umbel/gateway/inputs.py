@@ -14,7 +14,7 @@ from typing import Any
 from quart.wrappers import Request
 
 from ..model import Inputs, Json
-from .bodies import BodyForm, check_media_type, decode_body, read_body
+from .bodies import BodyForm, check_media_type, decode_body, may_have_body, read_body
 from .exchange import Exchange
 from .query import QueryRules, parse_query
 
@@ -42,8 +42,11 @@ class InputRules:
         query = self.query.values(pairs)
         raw_body, body = b"", None
         if self.body is not None:
-            check_media_type(request, self.body)
+            if may_have_body(request):
+                check_media_type(request, self.body)
             raw_body = await read_body(request, self.max_body, deadline)
+            if raw_body:
+                check_media_type(request, self.body)
             body = decode_body(raw_body, self.body)
         origin = exchange.origin
         headers = _fields(origin.headers)

@@ -81,7 +81,7 @@ def _value(param: _Param, text: str | None) -> Json:
 
 def _int(text: str) -> int:
     if _INT.fullmatch(text) is None:
-        raise ValueError("not a whole number")
+        raise ValueError("not such a number")
     return int(text)
 
 
@@ -101,7 +101,7 @@ def _bool(text: str) -> bool:
 
 _PARSERS: Mapping[str, tuple[Callable[[str], Json], str]] = {
     "str": (str, "a text"),
-    "int": (_int, "a whole number"),
+    "int": (_int, "a whole number of at most 18 digits"),
     "float": (_float, "a number"),
     "bool": (_bool, "true or false"),
 }

@@ -68,7 +68,7 @@ def _composed(result: Result, rules: AnswerRules, request: Request) -> TrioRespo
     headers = Headers()
     for name, value in result.headers:
         headers.add(name, value)
-    headers["vary"] = rules.vary
+    headers["vary"] = ", ".join((rules.vary, *(name.title() for name in result.vary)))
     if not result.completed:
         headers["cache-control"] = NO_STORE
     elif result.cache_control is not None:

@@ -12,11 +12,14 @@ from types import TracebackType
 import trio
 from quart.wrappers.response import ResponseBody
 from quart_trio.wrappers import TrioResponse
+from werkzeug.datastructures import Headers
 
 from ..composition.dag import Plan
 from ..composition.result import Result
 from ..composition.run import Transports
-from ..composition.stream import Line, capacity, run_stream
+from ..composition.stream import Line, capacity, head_fields, run_stream
+from ..composition.template import BadValueError
+from ..errors import RequestError
 from ..model import Inputs, RequestFacts
 from .accept import NDJSON, SSE, StreamForm
 from .caching import NO_STORE
@@ -41,7 +44,14 @@ async def stream(
 
     Returns once the first line is there: the response that goes on with it; or, where that line already says that the
     composition failed, its result, for an ordinary problem answer.
+
+    Raises:
+        RequestError: 400, a header of the answer cannot be made of the client's values.
     """
+    try:
+        fields = head_fields(plan, inputs)
+    except BadValueError as error:
+        raise RequestError(400, "A value of the request cannot stand in a header of the answer.") from error
     send, receive = trio.open_memory_channel[Line](capacity(plan))
     exchange.nursery.start_soon(run_stream, plan, inputs, facts, transports, exchange.recorder, send)
     first = await receive.receive()
@@ -51,7 +61,7 @@ async def stream(
     response = TrioResponse(
         LineBody(first, receive, form, exchange),
         plan.route.answer.status,
-        {"cache-control": NO_STORE, "vary": vary},
+        Headers([*fields, ("cache-control", NO_STORE), ("vary", vary)]),
         content_type=f"{SSE}; charset=utf-8" if form == "sse" else NDJSON,
     )
     # The route's deadline ends the composition, and the server's write deadline a client that does not read.

@@ -34,13 +34,26 @@ def hypercorn_config(file: str | os.PathLike[str] | None = None, *, bind: Sequen
     ``workers`` is 1 whatever the file says: one process serves here.
 
     Raises:
-        ConfigError: the file cannot be read or is no TOML.
+        ConfigError: the file cannot be read or is no TOML, or an address to bind is none.
     """
     settings = {**DEFAULTS, **(_read(Path(file)) if file is not None else {})}
     if bind:
         settings["bind"] = list(bind)
+    _check_addresses(settings.get("bind"), "--bind" if bind else f"{file}: bind")
     settings["workers"] = 1
     return Config.from_mapping(settings)
+
+
+def _check_addresses(bind: object, at: str) -> None:
+    """Hypercorn takes an empty address for every address there is, and fails late on a port out of range."""
+    for address in [bind] if isinstance(bind, str) else bind if isinstance(bind, list | tuple) else ():
+        text = str(address)
+        host, colon, port = text.rpartition(":")
+        if text.startswith("unix:") and len(text) > len("unix:"):
+            continue
+        if not (host and colon and port.isascii() and port.isdigit() and int(port) <= 65535):
+            reason = f'"{text}" is not an address; write HOST:PORT (a port is at most 65535) or unix:/path'
+            raise ConfigError([ConfigProblem(at, None, "", reason)])
 
 
 def _read(file: Path) -> dict[str, Any]:

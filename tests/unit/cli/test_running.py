@@ -32,7 +32,7 @@ def fails_with(*errors: BaseException, depth: int = 1) -> None:
 
 @pytest.mark.parametrize("depth", [1, 3])
 def test_an_address_in_use_is_told_in_one_sentence(depth: int) -> None:
-    with pytest.raises(click.ClickException, match=r"^cannot listen on 127\.0\.0\.1:80: Permission denied$"):
+    with pytest.raises(ConfigError, match=r"^bind: cannot listen on 127\.0\.0\.1:80: Permission denied$"):
         fails_with(OSError(errno.EACCES, "cannot listen on 127.0.0.1:80: Permission denied"), depth=depth)
 
 

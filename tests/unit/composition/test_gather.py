@@ -179,11 +179,11 @@ async def test_bodies_and_headers() -> None:
     compose, _ = composing(echo)
     async with compose.gather() as g:
         a = g.post("u", "/a", json={"x": None}, headers={"X-A": "1"})
-        b = g.put("u", "/a", form={"x": "a b", "y": None})
+        b = g.put("u", "/a", form={"x": "a b", "y": None, "z": [1, 2]})
         with pytest.raises(ValueError, match="exclude each other"):
             g.post("u", "/a", json=1, content=b"")
     assert a.value == ["application/json", '{"x":null}', "1"]
-    assert b.value == ["application/x-www-form-urlencoded", "x=a%20b", ""]
+    assert b.value == ["application/x-www-form-urlencoded", "x=a+b&z=1&z=2", ""]
 
 
 async def test_a_header_injection_fails_the_call() -> None:
@@ -212,3 +212,21 @@ def test_an_upstream_whose_templates_need_a_route_cannot_be_called_from_code() -
     made = config('[upstreams.u]\nurls = ["http://x"]\nheaders = { x-user = "{user_id}" }\n')
     with pytest.raises(UmbelError, match="cannot be called from code"):
         UpstreamDefaults.of("u", made.upstreams["u"])
+
+
+async def test_an_answer_made_with_a_persons_credentials_is_that_persons_alone() -> None:
+    compose, _ = composing({"/a": answer(1, headers={"cache-control": "public, max-age=60"})})
+    async with compose.gather() as g:
+        g.get("u", "/a", headers={"Authorization": "Bearer x"})
+    result = compose.result({})
+    assert result.cache_control == "private, max-age=60"
+    assert result.vary == ("authorization",)
+
+
+async def test_a_value_that_the_handler_gives_is_not_blamed_on_the_client() -> None:
+    compose, _ = composing({})
+    with pytest.raises(CompositionFailedError) as caught:
+        async with compose.gather() as g:
+            g.post("u", "/a", form={"x": {"no": "object"}})
+    assert caught.value.result.failure is not None
+    assert caught.value.result.failure.status == 502

@@ -7,6 +7,7 @@ import pytest
 from tests.support.composing import config, plan
 from umbel.composition.dag import find_cycle
 from umbel.composition.plan import check
+from umbel.model import Inputs
 
 CALL = '[routes.calls.a]\nupstream = "u"\npath = "/a"\n'
 
@@ -63,7 +64,9 @@ def test_mistakes_of_a_call_and_of_an_answer(text: str, expected: str) -> None:
     [
         ('path = "/r/<"', "is not a route"),
         ('path = "/r/<nope:id>"', "is not a route"),
-        ('path = "/r"\ncombine = "quorum"\nquorum = 2', "only 1 calls count"),
+        ('path = "/r"\ncombine = "quorum"\nquorum = 2', "the quorum is more than the 1 that count"),
+        ('path = "/r/<x>/<x>"', "is not a route"),
+        ('path = "/r/<int(bogus=1):x>"', "is not a route"),
         ('path = "/r"\nmethods = ["GET"]', "which a GET request has not"),
     ],
 )
@@ -85,6 +88,40 @@ def test_a_duplicate_route_names_the_first_one() -> None:
     assert "routes.1.path: GET /r/<b> is a route already, at routes.0.path" in problem
     other = text.replace('path = "/r/<b>"', 'path = "/r/<b>"\nmethods = ["DELETE"]')
     assert problems(other) == []
+
+
+def test_a_duplicate_route_is_told_beside_another_mistake_of_it() -> None:
+    text = f'[[routes]]\npath = "/r/<a>"\n{CALL.replace("/a", "/{z}")}[[routes]]\npath = "/r/<b>"\n{CALL}'
+    assert len(problems(text)) == 2
+
+
+def test_every_unknown_name_of_an_expression_is_told() -> None:
+    [problem] = problems(CALL + '[routes.answer]\nshape = "{q: query.zz, p: path.zz}"\n')
+    assert '"zz" in its path' in problem
+    assert 'query parameter "zz"' in problem
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('params = { x = "zip(path.id)" }', "zip() takes 2 arguments, not 1"),
+        ('params = { x = "lenght(path.id)" }', "no function lenght(); did you mean length()?"),
+        ('params = { x = "headers.X_Y" }', "lower case here: headers.x_y"),
+        ('headers = { x-a = "{body}" }', "is a table; name one field of it"),
+    ],
+)
+def test_mistakes_that_would_only_give_null_or_a_riddle(text: str, expected: str) -> None:
+    assert expected in problems(CALL + text + "\n")[0]
+
+
+async def test_a_forwarded_header_is_nearer_than_the_upstreams_own() -> None:
+    made = plan(
+        '[upstreams.u]\nurls = ["http://x"]\nheaders = { authorization = "Bearer ours" }\n'
+        '[[routes]]\npath = "/r"\n' + CALL + 'forward_headers = ["authorization"]\n'
+    )
+    recipe = made.calls[0].recipe
+    assert dict(recipe.prepare({}, Inputs(headers={"authorization": "theirs"})).headers)[b"authorization"] == b"theirs"
+    assert dict(recipe.prepare({}, Inputs()).headers)[b"authorization"] == b"Bearer ours"
 
 
 def test_every_mistake_is_told_at_once() -> None:
@@ -112,7 +149,8 @@ def test_an_upstreams_headers_and_params_are_added_and_the_calls_own_win() -> No
         '[[routes]]\npath = "/r/<id>"\n' + CALL + 'headers = { b = "3" }\nparams = { q = "`2`" }\n'
     )
     recipe = made.calls[0].recipe
-    assert {name: template.expand({}, {}) for name, template in recipe.headers} == {b"a": "1", b"b": "3"}
+    sent = dict(recipe.prepare({}, Inputs()).headers)
+    assert (sent[b"a"], sent[b"b"]) == (b"1", b"3")
     assert [param.name for param in recipe.params] == ["p", "q"]
 
 

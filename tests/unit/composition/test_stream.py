@@ -8,7 +8,7 @@ import httpx
 import trio
 
 from tests.support.composing import Handler, MemoryRecorder, Scripted, answer, by_path, facts, plan
-from umbel.composition.stream import Line, capacity, run_stream
+from umbel.composition.stream import Line, capacity, head_fields, run_stream
 from umbel.model import Inputs
 
 
@@ -101,3 +101,8 @@ async def test_a_reader_that_has_gone_is_no_error() -> None:
         return httpx.Response(200, content=b"1")
 
     await run_stream(compiled, Inputs(), facts(), {"u": Scripted(handler)}, MemoryRecorder(), send)
+
+
+def test_a_streams_head_has_the_fields_that_read_nothing_but_the_request() -> None:
+    text = TEXT.replace("[routes.answer]", "[routes.answer]\nheaders = { x-a = 'one', x-b = '{id}', x-c = '{slow}' }")
+    assert head_fields(plan(text), Inputs(path={"id": "7"})) == [("x-a", "one"), ("x-b", "7")]

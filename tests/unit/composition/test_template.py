@@ -39,7 +39,7 @@ def expand(text: str, **values: object) -> str:
         ("/x{?a}{?b}", "has begun before it"),
         ("/x?a=1{?b}", "has begun before it"),
         ("/x{&a}", "the first is {?…}"),
-        ("/x?a={b}", "write {&b}"),
+        ("/x?a={b}", "an entry of params"),
         ("/x y", "percent-encoded"),
         ("/x#y", "percent-encoded"),
         ("/é", "percent-encoded"),

@@ -222,6 +222,17 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         UPSTREAM + '[[routes]]\npath = "r"\n' + CALL,
         ['umbel.toml:4: routes[0].path: a path begins with "/", not as "r" does'],
     ),
+    "paths that no request ever has": (
+        UPSTREAM
+        + "".join(f"[[routes]]\npath = '{path}'\n{CALL}" for path in ("/x?y=1", "/x#y", "/../x", "/%2f", "/a//b")),
+        [
+            'umbel.toml:4: routes[0].path: no request ever has "?" in its path, so this route would never answer',
+            'umbel.toml:7: routes[1].path: no request ever has "#" in its path, so this route would never answer',
+            "umbel.toml:10: routes[2].path: no request ever has //, /./ or /../ in its path, so this route would never answer",
+            'umbel.toml:13: routes[3].path: no request ever has "%2f" in its path, so this route would never answer',
+            "umbel.toml:16: routes[4].path: no request ever has //, /./ or /../ in its path, so this route would never answer",
+        ],
+    ),
 }
 
 

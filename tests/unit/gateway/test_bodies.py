@@ -62,7 +62,8 @@ async def test_a_bad_json_body_is_a_400_and_no_upstream_is_asked(body: bytes, au
 @pytest.mark.parametrize(
     ("form", "headers"),
     [
-        ("json", []),
+        ("json", [("content-length", "2")]),
+        ("json", [("transfer-encoding", "chunked")]),
         ("json", [("content-type", "text/json")]),
         ("json", [("content-type", "application/x-www-form-urlencoded")]),
         ("json", [("content-type", "application/json; charset=latin-1")]),
@@ -169,3 +170,14 @@ async def test_a_route_that_uses_no_body_does_not_look_at_one(autojump_clock: Mo
     )
     async with living(app):
         assert (await ask(app, "POST", "/r", body=b"{", headers=[("content-type", "text/odd")])).status == 200
+
+
+async def test_a_missing_json_body_is_called_missing(autojump_clock: MockClock) -> None:
+    upstream = Function(says(1))
+    app, _ = posting("json", upstream)
+    async with living(app):
+        answer = await ask(app, "POST", "/r", headers=[("content-length", "0")])
+        unsaid = await ask(app, "POST", "/r")
+    assert (answer.status, unsaid.status) == (400, 400)
+    assert "missing" in answer.json["detail"]
+    assert not upstream.asked

@@ -161,3 +161,35 @@ async def test_an_unknown_upstream_is_a_500_that_names_those_there_are(autojump_
     assert answer.status == 500
     assert b"userz" not in answer.body
     assert "users" in records.notes[0].message
+
+
+async def test_a_handler_may_return_a_status_and_headers_as_quarts_views_do(autojump_clock: MockClock) -> None:
+    app, records = gateway(users=says(1))
+
+    @app.compose("/created")
+    async def created(compose: Any) -> Any:
+        return {"x": 1}, 201, {"Location": "/x/1"}
+
+    @app.compose("/odd")
+    async def odd(compose: Any) -> Any:
+        return 1, 2, 3, 4
+
+    async with living(app):
+        answer = await ask(app, target="/created")
+        assert (answer.status, answer.json, answer["location"]) == (201, {"x": 1}, "/x/1")
+        assert (await ask(app, target="/odd")).status == 500
+    assert isinstance(records.notes[0].error, TypeError)
+
+
+async def test_credentials_sent_on_keep_the_answer_out_of_shared_caches(autojump_clock: MockClock) -> None:
+    app, _ = gateway(users=says(1, headers={"cache-control": "public, max-age=60"}))
+
+    @app.compose("/mine")
+    async def mine(compose: Any) -> Any:
+        async with compose.gather() as g:
+            own = g.get("users", "/", headers={"cookie": "a=1"})
+        return own.value
+
+    async with living(app):
+        answer = await ask(app, target="/mine")
+    assert (answer["cache-control"], answer["vary"]) == ("private, max-age=60", "Accept, Cookie")
