@@ -1,0 +1,73 @@
+"""A nursery that lives exactly as long as the ``async with`` of the object that it belongs to.
+
+Used by what has tasks of its own beside its callers' (coalesced flights, refreshes of names). It adds no policy: no
+restarts, no limits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from contextvars import Context, copy_context
+from functools import partial
+from typing import TypeVarTuple
+
+import trio
+
+from ..errors import NotRunningError
+
+Ts = TypeVarTuple("Ts")
+
+
+class OwnNursery:
+    """A nursery for ``owner`` (its name, for messages).
+
+    Entered again by the same task while it is entered (httpx's client enters a transport that runs already), it counts;
+    the outermost exit cancels the tasks and waits for them. The exception of the block goes on bare, not in a group.
+    """
+
+    def __init__(self, owner: str) -> None:
+        self._owner = owner
+        self._entered = 0
+        self._manager: AbstractAsyncContextManager[trio.Nursery] | None = None
+        self._nursery: trio.Nursery | None = None
+        self._context = Context()
+
+    @property
+    def running(self) -> bool:
+        """Whether tasks can be started."""
+        return self._nursery is not None
+
+    async def open(self) -> bool:
+        """Enter; whether this was the outermost."""
+        self._entered += 1
+        if self._entered > 1:
+            return False
+        # A task that serves many callers must not keep, or see, the context of the one that began it.
+        self._context = copy_context()
+        self._manager = trio.open_nursery()
+        self._nursery = await self._manager.__aenter__()
+        return True
+
+    async def close(self) -> None:
+        """Leave. The outermost cancels the tasks and waits for their end.
+
+        Cancelled while it waits, it still waits for them: they are cancelled too.
+        """
+        self._entered -= 1
+        if self._entered or self._nursery is None or self._manager is None:
+            return
+        nursery, manager = self._nursery, self._manager
+        self._nursery = self._manager = None
+        nursery.cancel_scope.cancel(reason=f"{self._owner} is closed")
+        await manager.__aexit__(None, None, None)
+
+    def start_soon(self, task: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
+        """Start a child.
+
+        Raises:
+            NotRunningError: outside of the ``async with``.
+        """
+        if self._nursery is None:
+            raise NotRunningError(f"{self._owner} is used outside of its `async with`")
+        self._context.run(partial(self._nursery.start_soon, task, *args))
