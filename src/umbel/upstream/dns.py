@@ -1,0 +1,271 @@
+"""Replicas from DNS: every address of a name is a replica, looked up again when the answer's lifetime is over.
+
+Used for URLs of the form ``dns+http://name:port``. Names are asked for with dnspython on trio, not through the system's
+``getaddrinfo``: that tells no lifetimes. It reads no environment variable and no hosts file.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Literal, Self
+
+import dns.asyncbackend
+import dns.asyncresolver
+import dns.exception
+import dns.nameserver
+import dns.resolver
+import httpx
+import trio
+from trio_util import AsyncValue
+
+from ..errors import UpstreamError
+from ..policy.refresh import Refresh
+from .address import is_prohibited
+from .errors import AddressRefused, NameFailed, NameTimedOut
+from .origin import Replica
+from .ownnursery import OwnNursery
+
+PREFIX = "dns+"
+FIRST_WAIT = 1.0
+"""Seconds: a name service that does not answer must not keep a program from starting."""
+REPLICAS_MAX = 256
+"""Addresses of one name that become replicas; further ones are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class DnsStatistics:
+    """A snapshot of a name's replicas."""
+
+    name: str
+    addresses: tuple[str, ...]
+    """Those that are replicas now."""
+    refused: int
+    """Addresses of the last answers that must not be connected to."""
+    excess: int
+    """Addresses of the last answers beyond REPLICAS_MAX."""
+    lookups: int
+    """Since the beginning."""
+    failed_in_a_row: int
+    """Lookups that failed, wholly or for one family of addresses, since the last that did not."""
+    failure: str
+    """Why the last of them failed, in one sentence; empty if the last lookup did not."""
+
+
+class DnsReplicas:
+    """The addresses (A and AAAA) of a ``dns+http://`` or ``dns+https://`` URL's name as replicas. A ``ReplicaSource``.
+
+    Host and TLS name stay the URL's name; a dot at its end makes it absolute for the lookup and goes no further. The
+    set is looked up again after the smallest lifetime of its records, between ``ttl_min`` and ``ttl_max`` seconds.
+    Link-local and multicast addresses are never replicas; with ``public_only`` only public ones are. A lookup that
+    fails, or finds no usable address, leaves the set as it was and is repeated after a pause that doubles, from one
+    second to ``ttl_max``; if only one family fails, only that one stays as it was.
+
+    An async context manager, whose nursery does the lookups; entering waits for the first, FIRST_WAIT seconds at most.
+    It may be entered again by the same task while it is. Lookups never raise into it.
+
+    Args:
+        url: ``dns+``, then a base URL whose host is a name.
+        server_name: the TLS name instead of the host.
+        public_only: refuse addresses that are not public.
+        nameservers: addresses and ports to ask instead of those of the system (``/etc/resolv.conf``, which is read
+            again after a failure).
+        timeout: seconds for one lookup, repetitions included.
+        ttl_min: seconds.
+        ttl_max: seconds.
+
+    Raises:
+        ValueError: the URL has another form; one sentence.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        server_name: str | None = None,
+        public_only: bool = False,
+        nameservers: Sequence[tuple[str, int]] | None = None,
+        timeout: float = 5.0,
+        ttl_min: float = 1.0,
+        ttl_max: float = 60.0,
+    ) -> None:
+        self._name, self._base = _parsed(url, server_name)
+        self._public_only = public_only
+        self._nameservers = nameservers
+        self._timeout = timeout
+        self._refresh = Refresh(ttl_min, ttl_max)
+        self._resolver: dns.asyncresolver.Resolver | None = None
+        self._families = (_Family("A"), _Family("AAAA"))
+        self._nursery = OwnNursery(f"the lookup of {self._name}")
+        self._looked = trio.Event()
+        self._by_address: dict[str, Replica] = {}
+        self._changes: AsyncValue = AsyncValue(())
+        self._refused = self._excess = self._lookups = 0
+        self._failure: tuple[type[NameFailed | NameTimedOut | AddressRefused], str] | None = None
+
+    @property
+    def replicas(self) -> tuple[Replica, ...]:
+        """The set as it is now: IPv4 before IPv6, each in the order of their numbers."""
+        current: tuple[Replica, ...] = self._changes.value
+        return current
+
+    @property
+    def weights(self) -> tuple[int, ...]:
+        """All the same: DNS has no weights for addresses."""
+        return (1,) * len(self.replicas)
+
+    @property
+    def changes(self) -> AsyncValue:
+        """Its value is ``replicas``."""
+        return self._changes
+
+    def missing(self) -> UpstreamError:
+        """Why there is no replica: of kind dns, or connect where every address is refused."""
+        kind, detail = self._failure or (NameFailed, f"{self._name}: not looked up yet")
+        return kind(detail)
+
+    def statistics(self) -> DnsStatistics:
+        """A snapshot."""
+        return DnsStatistics(
+            name=self._name,
+            addresses=tuple(self._by_address),
+            refused=self._refused,
+            excess=self._excess,
+            lookups=self._lookups,
+            failed_in_a_row=self._refresh.failures,
+            failure="" if self._failure is None else self._failure[1],
+        )
+
+    async def __aenter__(self) -> Self:
+        if await self._nursery.open():
+            self._looked = trio.Event()
+            self._nursery.start_soon(self._follow)
+            try:
+                with trio.move_on_after(FIRST_WAIT):
+                    await self._looked.wait()
+            except BaseException:
+                await self._nursery.close()
+                raise
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        await self._nursery.close()
+
+    async def _follow(self) -> None:
+        while True:
+            async with trio.open_nursery() as nursery:
+                for family in self._families:
+                    nursery.start_soon(self._look_up, family)
+            self._lookups += 1
+            pause = self._settle()
+            self._looked.set()
+            await trio.sleep(pause)
+
+    async def _look_up(self, family: _Family) -> None:
+        """Ask for one family. Whatever goes wrong is the family's failure."""
+        try:
+            # The resolver measures its own limit by the wall clock, which may jump.
+            with trio.fail_after(self._timeout):
+                answer = await self._asked().resolve(
+                    self._name,
+                    family.record,
+                    raise_on_no_answer=False,
+                    lifetime=self._timeout,
+                    search=True,
+                    backend=dns.asyncbackend.get_backend("trio"),
+                )
+            family.found([row.address for row in answer], answer.chaining_result.minimum_ttl)
+        except dns.resolver.NXDOMAIN:
+            family.found([], None)
+        except (trio.TooSlowError, dns.exception.Timeout):
+            family.failed(NameTimedOut, f"{self._name}: no answer for {family.record} within {self._timeout:g} s")
+        except Exception as error:  # noqa: BLE001 - bytes of a stranger are parsed: no answer may end the lookups
+            family.failed(NameFailed, f"{self._name}: {family.record}: {error or type(error).__name__}")
+
+    def _asked(self) -> dns.asyncresolver.Resolver:
+        if self._resolver is None:
+            self._resolver = dns.asyncresolver.Resolver(configure=self._nameservers is None)
+            if self._nameservers is not None:
+                self._resolver.nameservers = [dns.nameserver.Do53Nameserver(*each) for each in self._nameservers]
+        return self._resolver
+
+    def _settle(self) -> float:
+        """Make the set of what the families found; returns the pause before the next lookup."""
+        self._failure = next((family.failure for family in self._families if family.failure is not None), None)
+        lifetime = min((family.lifetime for family in self._families if family.lifetime is not None), default=None)
+        found = {address for family in self._families for address in family.addresses}
+        allowed = sorted(
+            (each for each in found if not is_prohibited(each, public_only=self._public_only)), key=_in_order
+        )
+        self._refused = len(found) - len(allowed)
+        self._excess = max(0, len(allowed) - REPLICAS_MAX)
+        if allowed:
+            self._become(allowed[:REPLICAS_MAX])
+        elif found:
+            self._failure = AddressRefused, f"{self._name}: every address of it is one that must not be connected to"
+        elif self._failure is None:
+            self._failure = NameFailed, f"{self._name}: no address"
+        if self._failure is None and lifetime is not None:
+            return self._refresh.succeeded(lifetime)
+        self._resolver = None
+        return self._refresh.failed(lifetime if allowed else None)
+
+    def _become(self, addresses: Iterable[str]) -> None:
+        self._by_address = {each: self._by_address.get(each) or self._replica(each) for each in addresses}
+        self._changes.value = tuple(self._by_address.values())
+
+    def _replica(self, address: str) -> Replica:
+        base = self._base
+        sni = base.origin.sni or base.origin.host if base.origin.scheme == "https" else None
+        return replace(base, name=f"{base.name} at {address}", origin=base.origin._replace(host=address, sni=sni))
+
+
+class _Family:
+    """What is known of one kind of a name's addresses."""
+
+    def __init__(self, record: Literal["A", "AAAA"]) -> None:
+        self.record = record
+        self.addresses: tuple[str, ...] = ()
+        """The last that were found: a failure leaves them."""
+        self.lifetime: float | None = None
+        """Seconds; None after a failure, or where the answer has none."""
+        self.failure: tuple[type[NameFailed | NameTimedOut], str] | None = None
+
+    def found(self, addresses: Iterable[str], lifetime: float | None) -> None:
+        self.addresses, self.lifetime, self.failure = tuple(addresses), lifetime, None
+
+    def failed(self, kind: type[NameFailed | NameTimedOut], detail: str) -> None:
+        self.lifetime, self.failure = None, (kind, detail)
+
+
+def _parsed(url: str, server_name: str | None) -> tuple[str, Replica]:
+    """The name to look up, and the replica that each address becomes one of."""
+    text = url.removeprefix(PREFIX)
+    if text == url or not text.startswith(("http://", "https://")):
+        raise ValueError("replicas from DNS need a dns+http:// or dns+https:// URL")
+    parts = httpx.URL(text)
+    name = parts.raw_host.decode("ascii")
+    bare = name.rstrip(".")
+    if not bare or _is_address(bare):
+        raise ValueError("replicas from DNS need a name; an address is written without dns+")
+    return name, Replica.parse(text if bare == name else str(parts.copy_with(host=bare)), server_name=server_name)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _in_order(address: str) -> tuple[int, int]:
+    ip = ipaddress.ip_address(address)
+    return ip.version, int(ip)

@@ -1,0 +1,134 @@
+"""Replicas that come and go: what the balance layer asks for its replicas where they are not fixed.
+
+Implemented by ``dns.py``, and here for an upstream of several URLs. Knows no policy and looks nothing up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, aclosing
+from types import TracebackType
+from typing import Protocol, Self
+
+from trio_util import AsyncValue
+
+from ..errors import UpstreamError
+from .origin import Replica
+from .ownnursery import OwnNursery
+
+
+class ReplicaSource(Protocol):
+    """A set of replicas that may change while its ``async with`` runs.
+
+    A replica that stays is the same object in the next set, and no two of a set have the same name. Entering waits a
+    little for the first set; it may be empty all the same.
+    """
+
+    @property
+    def replicas(self) -> tuple[Replica, ...]:
+        """The set as it is now; a set that has not changed is the same object. May be empty."""
+
+    @property
+    def weights(self) -> tuple[int, ...]:
+        """Their weights, in the same order."""
+
+    @property
+    def changes(self) -> AsyncValue:
+        """Its value is ``replicas``; wait on it to hear of the next set."""
+
+    def missing(self) -> UpstreamError:
+        """Why there is none, as an exception to raise where one is wanted."""
+
+    async def __aenter__(self) -> Self:
+        """Begin to follow."""
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        """Stop to follow. The set stays as it is."""
+
+
+class JoinedReplicas:
+    """The replicas of several URLs as one set: fixed ones, and sources, each in its place. A ``ReplicaSource``.
+
+    Args:
+        parts: at least one.
+        weights: of the parts, where one is a source, of each of its replicas. Default: all the same.
+    """
+
+    def __init__(self, parts: Sequence[Replica | ReplicaSource], weights: Sequence[int] | None = None) -> None:
+        if weights is not None and len(weights) != len(parts):
+            raise ValueError("each part needs one weight")
+        self._parts = tuple(parts)
+        self._of_parts = tuple(weights) if weights is not None else (1,) * len(self._parts)
+        self._sources: tuple[ReplicaSource, ...] = tuple(each for each in parts if not isinstance(each, Replica))
+        self._nursery = OwnNursery("a set of replicas")
+        self._entered = AsyncExitStack()
+        self._changes: AsyncValue = AsyncValue(())
+        self._weights: tuple[int, ...] = ()
+        self._join()
+
+    @property
+    def replicas(self) -> tuple[Replica, ...]:
+        """The set as it is now."""
+        current: tuple[Replica, ...] = self._changes.value
+        return current
+
+    @property
+    def weights(self) -> tuple[int, ...]:
+        """Their weights, in the same order."""
+        return self._weights
+
+    @property
+    def changes(self) -> AsyncValue:
+        """Its value is ``replicas``."""
+        return self._changes
+
+    def missing(self) -> UpstreamError:
+        """What the first source says: a set with a fixed replica is never empty."""
+        return self._sources[0].missing()
+
+    async def __aenter__(self) -> Self:
+        if await self._nursery.open():
+            try:
+                for source in self._sources:
+                    await self._entered.enter_async_context(source)
+            except BaseException:
+                await self._nursery.close()
+                await self._entered.aclose()
+                raise
+            self._join()
+            for source in self._sources:
+                self._nursery.start_soon(self._follow, source)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        try:
+            await self._nursery.close()
+        finally:
+            if not self._nursery.running:
+                await self._entered.aclose()
+
+    async def _follow(self, source: ReplicaSource) -> None:
+        async with aclosing(source.changes.eventual_values()) as sets:
+            async for _ in sets:
+                self._join()
+
+    def _join(self) -> None:
+        replicas: dict[str, Replica] = {}
+        weights: dict[str, int] = {}
+        for part, weight in zip(self._parts, self._of_parts, strict=True):
+            for replica in (part,) if isinstance(part, Replica) else part.replicas:
+                # Two names may lead to one address, but they are two hosts of it, so these names differ too.
+                replicas.setdefault(replica.name, replica)
+                weights.setdefault(replica.name, weight)
+        self._weights = tuple(weights.values())
+        self._changes.value = tuple(replicas.values())

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+import pytest
+import trio
+import trio.testing
+from trio_util import AsyncValue
+
+from umbel.errors import UpstreamError
+from umbel.upstream.dns import DnsReplicas
+from umbel.upstream.errors import NameFailed
+from umbel.upstream.origin import Replica
+from umbel.upstream.replicas import JoinedReplicas, ReplicaSource
+
+ONE, TWO, THREE, FOUR = (Replica.parse(f"http://replica-{number}") for number in range(1, 5))
+
+
+class Given:
+    """A source that a test changes."""
+
+    def __init__(self, *replicas: Replica) -> None:
+        self.changes: AsyncValue = AsyncValue(replicas)
+        self.entered = 0
+
+    @property
+    def replicas(self) -> tuple[Replica, ...]:
+        found: tuple[Replica, ...] = self.changes.value
+        return found
+
+    @property
+    def weights(self) -> tuple[int, ...]:
+        return (1,) * len(self.replicas)
+
+    def missing(self) -> UpstreamError:
+        return NameFailed("gone")
+
+    async def __aenter__(self) -> Self:
+        await trio.lowlevel.checkpoint()
+        self.entered += 1
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        self.entered -= 1
+        await trio.lowlevel.checkpoint()
+
+
+def both_are_sources() -> list[ReplicaSource]:
+    """Says to the type checker what the protocol is for."""
+    return [JoinedReplicas([ONE]), DnsReplicas("dns+http://users.test")]
+
+
+async def test_parts_stand_in_their_order_each_with_its_weight(autojump_clock) -> None:
+    source = Given(TWO, THREE)
+    async with JoinedReplicas([ONE, source, FOUR], [5, 2, 1]) as joined:
+        assert joined.replicas == (ONE, TWO, THREE, FOUR)
+        assert joined.weights == (5, 2, 2, 1)
+
+
+async def test_a_change_of_a_part_is_a_change_of_the_set(autojump_clock) -> None:
+    source = Given()
+    async with JoinedReplicas([ONE, source]) as joined, trio.open_nursery() as nursery:
+        seen: list[tuple[Replica, ...]] = []
+
+        async def watch() -> None:
+            for _ in range(2):
+                replicas, _ = await joined.changes.wait_transition()
+                seen.append(replicas)
+
+        nursery.start_soon(watch)
+        for replicas in ((TWO,), (THREE, FOUR)):
+            await trio.testing.wait_all_tasks_blocked()
+            source.changes.value = replicas
+        await trio.testing.wait_all_tasks_blocked()
+        assert seen == [(ONE, TWO), (ONE, THREE, FOUR)]
+        assert joined.replicas is seen[-1]
+        assert joined.weights == (1, 1, 1)
+
+
+async def test_a_replica_that_two_parts_name_is_one(autojump_clock) -> None:
+    async with JoinedReplicas([ONE, Given(ONE, TWO)], [3, 1]) as joined:
+        assert (joined.replicas, joined.weights) == ((ONE, TWO), (3, 1))
+
+
+async def test_an_empty_set_says_why(autojump_clock) -> None:
+    async with JoinedReplicas([Given(), Given()]) as joined:
+        assert joined.replicas == ()
+        assert joined.missing().detail == "gone"
+
+
+async def test_sources_live_as_long_as_the_set(autojump_clock) -> None:
+    sources = Given(ONE), Given(TWO)
+    joined = JoinedReplicas(sources)
+    async with joined:
+        async with joined:
+            assert [source.entered for source in sources] == [1, 1]
+        assert [source.entered for source in sources] == [1, 1]
+    assert [source.entered for source in sources] == [0, 0]
+
+
+async def test_cancelled_while_it_is_entered_it_leaves_no_source_running(autojump_clock) -> None:
+    class Slow(Given):
+        async def __aenter__(self) -> Self:
+            await trio.sleep(10)
+            return await super().__aenter__()
+
+    sources = Given(ONE), Slow(TWO)
+    with trio.move_on_after(1) as scope:
+        async with JoinedReplicas(sources):
+            raise AssertionError("it cannot be entered")
+    assert scope.cancelled_caught
+    assert [source.entered for source in sources] == [0, 0]
+
+
+def test_each_part_needs_its_weight() -> None:
+    with pytest.raises(ValueError, match="weight"):
+        JoinedReplicas([ONE, TWO], [1])
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(
+            "http://users.test",
+            "users.test",
+            "dns+users.test",
+            "dns+unix:/run/x",
+            "dns+ftp://users.test",
+            "dns+http://",
+        ),
+        *("dns+http://127.0.0.1:80", "dns+http://[::1]:80", "dns+http://.", "DNS+http://users.test"),
+    ],
+)
+def test_replicas_from_dns_need_a_name_behind_their_prefix(url: str) -> None:
+    with pytest.raises(ValueError, match=r"^replicas from DNS need"):
+        DnsReplicas(url)
