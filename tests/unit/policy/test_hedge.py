@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from umbel.kinds import Kind
+from umbel.policy.budget import Budget
+from umbel.policy.hedge import HedgeRules, Judgement, Race, judge
+from umbel.policy.retry import Ending
+
+
+@pytest.mark.parametrize(
+    ("after", "rules"),
+    [
+        (0.25, HedgeRules(seconds=0.25)),
+        (0, HedgeRules(seconds=0.0)),
+        ("p95", HedgeRules(quantile=0.95)),
+        ("p5", HedgeRules(quantile=0.05)),
+        ("p99.9", HedgeRules(quantile=0.9990000000000001)),
+    ],
+)
+def test_a_hedge_comes_after_seconds_or_a_percentile(after: float | str, rules: HedgeRules) -> None:
+    assert HedgeRules.of(after) == rules
+
+
+@pytest.mark.parametrize(
+    "after", ["p", "p0", "p00.0", "p100", "95", "p-5", "P95", "p95%", "p95 ", "p9\u0665", "1s", ""]
+)
+def test_what_is_no_percentile_is_refused(after: str) -> None:
+    with pytest.raises(ValueError, match="no percentile, such as p95"):
+        HedgeRules.of(after)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {},
+        {"seconds": 1.0, "quantile": 0.5},
+        {"seconds": -1.0},
+        {"seconds": math.inf},
+        {"seconds": math.nan},
+        {"quantile": 0.0},
+        {"quantile": 1.0},
+        {"seconds": 1.0, "max": -1},
+    ],
+)
+def test_numbers_without_a_meaning_are_refused(numbers: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"one of them|finite|between 0 and 1|not negative"):
+        HedgeRules(**numbers)
+
+
+@pytest.mark.parametrize(
+    ("ending", "judgement"),
+    [
+        (Ending(None, 200), Judgement.SUCCESS),
+        (Ending(None, 304), Judgement.SUCCESS),
+        (Ending(None, 404), Judgement.SUCCESS),
+        (Ending(None, 429, retry_after=3.0), Judgement.SUCCESS),
+        (Ending(None, 500), Judgement.FAILURE),
+        (Ending(None, 502), Judgement.RETRYABLE),
+        (Ending(None, 503), Judgement.RETRYABLE),
+        (Ending(None, 504), Judgement.RETRYABLE),
+        (Ending(None, 503, retry_after=0.0), Judgement.RETRYABLE),
+        (Ending(None, 503, retry_after=1.0), Judgement.FAILURE),
+        (Ending(Kind.CONNECT), Judgement.RETRYABLE),
+        (Ending(Kind.DNS), Judgement.RETRYABLE),
+        (Ending(Kind.RESET, untouched=True), Judgement.RETRYABLE),
+        (Ending(Kind.RESET), Judgement.FAILURE),
+        (Ending(Kind.TIMEOUT), Judgement.FAILURE),
+        (Ending(Kind.MALFORMED), Judgement.FAILURE),
+    ],
+)
+def test_each_ending_has_its_worth(ending: Ending, judgement: Judgement) -> None:
+    assert judge(ending) is judgement
+
+
+def test_the_first_success_wins_and_nothing_is_started_after_it() -> None:
+    race = Race(2, Budget())
+    assert race.another()
+    assert race.ended(Judgement.SUCCESS, hedge=True)
+    assert race.over
+    assert not race.another()
+    assert not race.ended(Judgement.SUCCESS, hedge=False)
+    assert race.running == 0
+
+
+def test_a_retryable_failure_leaves_the_race_open_until_it_is_settled() -> None:
+    race = Race(1, Budget())
+    assert not race.ended(Judgement.RETRYABLE, hedge=False)
+    assert not race.over
+    assert race.another()
+    race.settle()
+    assert not race.over
+    assert not race.ended(Judgement.RETRYABLE, hedge=True)
+    assert not race.another()
+    race.settle()
+    assert race.over
+
+
+def test_another_failure_ends_the_race_only_with_nothing_under_way() -> None:
+    race = Race(1, Budget())
+    assert race.another()
+    race.ended(Judgement.FAILURE, hedge=False)
+    assert not race.over
+    race.ended(Judgement.FAILURE, hedge=True)
+    assert race.over
+    lonely = Race(1, Budget())
+    lonely.ended(Judgement.FAILURE, hedge=False)
+    assert lonely.over
+    assert not lonely.another()
+
+
+def test_a_cancel_ends_the_race() -> None:
+    race = Race(3, Budget())
+    race.another()
+    race.ended(None, hedge=False)
+    assert race.over
+    assert not race.may_grow
+
+
+def test_there_are_no_more_hedges_than_allowed_and_each_has_its_place_in_the_budget() -> None:
+    budget = Budget()
+    race = Race(2, budget)
+    assert [race.another() for _ in range(3)] == [True, True, False]
+    assert not race.may_grow
+    assert budget.statistics().extra == 2
+    race.ended(Judgement.FAILURE, hedge=True)
+    race.ended(None, hedge=True)
+    assert budget.statistics().extra == 0
+    assert budget.statistics().denied == 0
+
+
+def test_without_a_place_in_the_budget_there_is_no_hedge_until_one_is_free() -> None:
+    budget = Budget(0, 1)
+    one, other = Race(1, budget), Race(1, budget)
+    assert one.another()
+    assert not other.another()
+    assert other.may_grow
+    one.ended(Judgement.SUCCESS, hedge=True)
+    assert other.another()

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import math
+from random import Random
+
+import pytest
+
+from umbel.kinds import KINDS, Kind
+from umbel.policy.retry import RETRY_AFTER_MAX, STATUSES, Ending, RetryOn, RetryRules
+
+
+class Always(Random):
+    """Draws the same number every time."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__(0)
+        self._value = value
+
+    def random(self) -> float:
+        return self._value
+
+
+REFUSED = Ending(Kind.CONNECT)
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_by_default_the_table_of_kinds_says_which_failures_are_retried(kind: Kind) -> None:
+    expected = KINDS[kind].retryable and kind is not Kind.STATUS
+    assert RetryOn().covers(Ending(kind, untouched=True)) is expected
+
+
+@pytest.mark.parametrize("status", [200, 304, 404, 429, 500, 501, 502, 503, 504, 505])
+def test_by_default_three_statuses_are_retried(status: int) -> None:
+    assert RetryOn().covers(Ending(None, status)) is (status in (502, 503, 504))
+
+
+def test_a_reset_is_retried_only_before_the_first_byte_whoever_names_it() -> None:
+    for on in (RetryOn(), RetryOn.of(["reset"])):
+        assert on.covers(Ending(Kind.RESET, untouched=True))
+        assert not on.covers(Ending(Kind.RESET, untouched=False))
+
+
+def test_a_list_of_kinds_and_statuses_says_it_otherwise() -> None:
+    on = RetryOn.of(["connect", Kind.RESET, 503, 429])
+    assert on == RetryOn(frozenset({Kind.CONNECT, Kind.RESET}), frozenset({503, 429}))
+    assert not on.covers(Ending(Kind.DNS))
+    assert not on.covers(Ending(None, 502))
+    assert RetryOn.of(["status", 500]) == RetryOn(frozenset(), STATUSES | {500})
+    assert RetryOn.of([]) == RetryOn(frozenset(), frozenset())
+
+
+@pytest.mark.parametrize("item", ["timeout", "tls", "overflow", "cancelled", "nonsense", "", 200, 302, 600, -1, True])
+def test_what_no_retry_can_mend_is_refused_in_plain_words(item: str | int) -> None:
+    with pytest.raises(ValueError, match=r"cannot be retried on: name connect, dns, reset, status, or a status from 4"):
+        RetryOn.of([item])
+
+
+def test_attempts_count_the_first_one() -> None:
+    rules = RetryRules(attempts=3)
+    assert [rules.wants(made, REFUSED) for made in (1, 2, 3)] == [True, True, False]
+    assert not RetryRules(attempts=1).wants(1, REFUSED)
+    assert not rules.wants(1, Ending(Kind.TIMEOUT))
+    assert not rules.wants(1, Ending(None, 200))
+
+
+def test_the_longest_wait_doubles_up_to_the_cap() -> None:
+    rules = RetryRules(attempts=9)
+    longest = [rules.pause(made, REFUSED, 0.0, math.inf, Always(1.0)) for made in range(1, 8)]
+    assert longest == [0.025, 0.05, 0.1, 0.2, 0.25, 0.25, 0.25]
+    assert rules.pause(5000, REFUSED, 0.0, math.inf, Always(1.0)) == 0.25
+
+
+def test_the_wait_is_random_from_nothing_on() -> None:
+    rules = RetryRules()
+    assert rules.pause(1, REFUSED, 0.0, math.inf, Always(0.0)) == 0.0
+    assert rules.pause(1, REFUSED, 0.0, math.inf, Always(0.5)) == 0.0125
+
+
+def test_a_wait_that_would_not_end_before_the_deadline_is_no_wait() -> None:
+    rules = RetryRules()
+    assert rules.pause(1, REFUSED, 10.0, 10.02, Always(1.0)) is None
+    assert rules.pause(1, REFUSED, 10.0, 10.025, Always(1.0)) is None
+    assert rules.pause(1, REFUSED, 10.0, 10.03, Always(1.0)) == 0.025
+    assert rules.pause(1, REFUSED, 10.0, 10.0, Always(0.0)) is None
+
+
+def test_the_upstreams_retry_after_is_the_least_wait_if_it_fits() -> None:
+    rules = RetryRules()
+
+    def pause(after: float, deadline: float) -> float | None:
+        return rules.pause(1, Ending(None, 503, retry_after=after), 0.0, deadline, Always(1.0))
+
+    assert pause(2.0, 5.0) == 2.0
+    assert pause(0.0, 5.0) == 0.025
+    assert pause(5.0, 5.0) is None
+    assert pause(90.0, 100.0) == 90.0
+    assert pause(RETRY_AFTER_MAX, math.inf) == RETRY_AFTER_MAX
+    assert pause(RETRY_AFTER_MAX + 1, math.inf) is None
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [{"attempts": 0}, {"backoff": -1.0}, {"backoff": math.inf}, {"max_backoff": math.nan}, {"max_backoff": -0.1}],
+)
+def test_numbers_without_a_meaning_are_refused(numbers: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"at least 1|not negative"):
+        RetryRules(**numbers)
