@@ -1,0 +1,363 @@
+"""The hedge layer: a call that takes longer than usual gets another attempt beside the first, and the quicker one wins.
+
+Stands inside of retry, whose attempts are each hedged, and outside of balance, so that a hedge takes another replica;
+above the body layer, so that only a whole response wins. When to hedge and who wins is ``policy/hedge.py``'s to say.
+
+The first attempt runs in the caller's own task, under a scope that a hedge which wins can cancel. The time is kept for
+all calls together by one ``Alarm``, so that a hedge that is not made costs no task and no deadline. A nursery of the
+call, with the hedges as its children, would be simpler, but every call would pay for it (twice what the scope costs,
+and one more turn of the scheduler), and nearly no call is hedged. So hedges are children of a nursery of the layer, and
+``_Call`` owes what a nursery would do: a call never ends before its hedges have, and whatever ends it cancels them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType, TracebackType
+from typing import Self
+
+import httpx
+import trio
+
+from ..errors import NotRunningError
+from ..kinds import Kind
+from ..model import CallFacts, facts_of
+from ..policy.budget import Budget, BudgetStatistics
+from ..policy.hedge import HEDGE, HedgeRules, Judgement, Race, judge
+from ..policy.latency import LatencyDigest, LatencyStatistics
+from .again import FAILURES, discard, ending_of, repeatable
+from .alarm import Alarm, Reminder
+from .ending import kind_of_end
+from .layer import Layer
+from .ownnursery import OwnNursery
+from .perorigin import PerOrigin, key_of
+from .state import CallState, opened
+
+LOST = "lost-hedge"
+"""The reason that the cancel of an attempt bears when another one of its call has won."""
+
+_KNOWN = (httpx.Response, *FAILURES)
+
+_DIGESTS_MAX = 8
+"""Percentiles of an origin that are watched at once; the configuration names one or two."""
+
+
+@dataclass(frozen=True, slots=True)
+class HedgeStatistics:
+    """A snapshot of a hedge layer."""
+
+    pending: int
+    """Calls in flight whose time for a hedge is still to come."""
+    hedges: int
+    """Hedges started, since the beginning."""
+    won: int
+    """Those of them that brought the answer."""
+    budgets: Mapping[str, BudgetStatistics]
+    """By origin."""
+    latencies: Mapping[str, Mapping[float, LatencyStatistics]]
+    """By origin and quantile; nothing where hedges come after a duration."""
+
+
+class _Upstream:
+    """What is kept of an origin."""
+
+    __slots__ = ("budget", "digests")
+
+    def __init__(self, budget: Budget | None) -> None:
+        self.budget = budget or Budget()
+        self.digests: dict[float, LatencyDigest] = {}
+
+    def digest(self, quantile: float | None) -> LatencyDigest | None:
+        if quantile is None:
+            return None
+        found = self.digests.get(quantile)
+        if found is None and len(self.digests) < _DIGESTS_MAX:
+            found = self.digests[quantile] = LatencyDigest(quantile)
+        return found
+
+
+class Hedge(Layer):
+    """Starts another attempt of a call that has not ended ``after`` a time, and keeps the first success.
+
+    A success is a response below 500. A failure that a retry may mend (connect, dns, reset before the first byte, 502,
+    503, 504) starts the next attempt at once, unless the upstream asks for a pause (Retry-After); any other failure
+    only waits for what is under way. The first success is the answer, and the other attempts are cancelled with the
+    reason ``LOST``: ours close their connections before the call returns. If all fail, the first attempt's failure
+    stands (``policy.hedge.Race``). A bug below (an exception that is no FAILURES) ends the call at once.
+
+    Hedged are GET, HEAD, OPTIONS, PUT and DELETE, and any method with an Idempotency-Key, if the body is in memory. A
+    request with the extension ``stream`` passes as it is. **A response is read whole before it is judged**, so put a
+    ``Body`` below to bound it. Hedging needs the layer's ``async with``. **Cancelled at any point**, a call cancels and
+    awaits all of its attempts and gives the budget back.
+
+    See "The Tail at Scale" (Dean and Barroso, 2013) and gRPC's proposal A6.
+
+    Args:
+        after: seconds, or a percentile (``"p95"``) of the time that hedged calls took of late, counted from their first
+            attempt. Until there are 100 of them within a minute, only failures start hedges.
+        max: hedges of a call, each ``after`` the one before; 0 for none.
+        budget: shared with the ``Retry`` of the same upstream; None for one of its own, with the usual numbers, for
+            each origin.
+
+    Raises:
+        ValueError: a percentile that is none, or numbers out of range.
+    """
+
+    def __init__(
+        self,
+        transport: httpx.AsyncBaseTransport,
+        *,
+        after: float | str = "p95",
+        max: int = 1,
+        budget: Budget | None = None,
+    ) -> None:
+        super().__init__(transport)
+        self._rules = HedgeRules.of(after, max)
+        self._upstreams = PerOrigin(lambda: _Upstream(budget))
+        self._alarm = Alarm()
+        self._nursery = OwnNursery("the hedge layer")
+        self._hedges = self._won = 0
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        if await self._nursery.open():
+            self._nursery.start_soon(self._alarm.run)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        try:
+            await self._nursery.close()
+        finally:
+            await super().__aexit__(exc_type, exc_value, traceback)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Ask the transport below, more than once if need be. A call's own rules (``extensions[HEDGE]``) go first.
+
+        Raises:
+            UpstreamError, httpx.RequestError: all attempts failed; the first attempt's.
+            NotRunningError: outside of the layer's ``async with``.
+        """
+        rules: HedgeRules = request.extensions.get(HEDGE, self._rules)
+        if not rules.max or request.extensions.get("stream") or not repeatable(request):
+            return await self._transport.handle_async_request(request)
+        if not self._nursery.running:
+            raise NotRunningError("the hedge layer is used outside of its `async with`")
+        upstream = self._upstreams.of(key_of(request.url))
+        with opened(request) as state:
+            counted = upstream.budget.enter(state)
+            try:
+                return await _Call(self, request, rules, upstream, state).run()
+            finally:
+                if counted:
+                    upstream.budget.leave(state)
+
+    def statistics(self) -> HedgeStatistics:
+        """A snapshot."""
+        now = trio.current_time()
+        return HedgeStatistics(
+            len(self._alarm),
+            self._hedges,
+            self._won,
+            self._upstreams.snapshot(lambda each: each.budget.statistics()),
+            self._upstreams.snapshot(
+                lambda each: MappingProxyType({q: digest.statistics(now) for q, digest in each.digests.items()})
+            ),
+        )
+
+
+class _Call:
+    """One call and its attempts."""
+
+    __slots__ = (
+        "_answer",
+        "_bug",
+        "_digest",
+        "_failure",
+        "_hedges",
+        "_hedges_over",
+        "_layer",
+        "_race",
+        "_reminder",
+        "_request",
+        "_rules",
+        "_scope",
+        "_started_at",
+        "_state",
+    )
+
+    def __init__(
+        self, layer: Hedge, request: httpx.Request, rules: HedgeRules, upstream: _Upstream, state: CallState
+    ) -> None:
+        self._layer = layer
+        self._request = request
+        self._rules = rules
+        self._state = state
+        self._digest = upstream.digest(rules.quantile)
+        self._race = Race(rules.max, upstream.budget)
+        self._reminder: Reminder | None = None
+        self._answer: httpx.Response | None = None
+        self._failure: httpx.Response | Exception | None = None
+        self._bug: Exception | None = None
+        self._scope = trio.CancelScope()
+        # The hedges under way, and an event for when there are none: both only once there has been one.
+        self._hedges: set[trio.CancelScope] | None = None
+        self._hedges_over: trio.Event | None = None
+        self._started_at = trio.current_time()
+
+    async def run(self) -> httpx.Response:
+        facts = facts_of(self._request)
+        self._remind(self._started_at, facts)
+        try:
+            with self._scope:
+                await self._attempt(hedge=False)
+            if self._hedges:
+                await self._hedges_ended()
+        except BaseException as error:
+            self._cut(_reason_of(error))
+            with trio.CancelScope(shield=True):
+                await self._hedges_ended()
+            if kind_of_end(error, facts, self._started_at) is Kind.TIMEOUT:
+                self._took_its_time()
+            raise
+        finally:
+            if self._reminder is not None:
+                self._reminder.drop()
+        return self._result()
+
+    async def _hedges_ended(self) -> None:
+        # In a loop: when an event is heard, the next hedge may have begun already.
+        while self._hedges and self._hedges_over is not None:
+            await self._hedges_over.wait()
+
+    def _result(self) -> httpx.Response:
+        if self._answer is not None and self._bug is None:
+            self._took_its_time()
+            return self._answer
+        outcome = self._bug or self._failure
+        self._bug = self._failure = None
+        assert outcome is not None, "a race without an answer has the first attempt's failure"
+        if isinstance(outcome, httpx.Response):
+            return outcome
+        if isinstance(outcome, FAILURES) and ending_of(outcome).kind is Kind.TIMEOUT:
+            self._took_its_time()
+        try:
+            raise outcome
+        finally:
+            del outcome  # Its traceback holds this frame: without this the two would wait for the garbage collector.
+
+    def _took_its_time(self) -> None:
+        """Count the call once, from its first attempt on, whichever attempt ended it.
+
+        That is no less than the age of the attempts that lost. Counted without them, or only with the hedge's own time,
+        the percentile would sink with every hedge and so make more of them. For the same reason a timeout counts, and a
+        failure, which may come at once, does not.
+        """
+        if self._digest is not None:
+            now = trio.current_time()
+            # A call that came too late to be made at all took no time.
+            if now > self._started_at:
+                self._digest.add(now, now - self._started_at)
+
+    # When
+
+    def _remind(self, now: float, facts: CallFacts | None) -> None:
+        """Have the next hedge started, if it would come before the call's deadline."""
+        after = self._rules.seconds
+        if after is None:
+            after = self._digest.percentile(now) if self._digest is not None else None
+        if after is not None and now + after < (facts.deadline if facts is not None else math.inf):
+            self._reminder = self._layer._alarm.remind(now + after, self._start_another)
+
+    def _start_another(self) -> None:
+        """It is time for another attempt, or an early failure asks for one."""
+        ticket = self._state.ticket
+        if (ticket is not None and ticket.blocked) or not self._layer._nursery.running or not self._race.another():
+            return
+        self._state.hedged = True
+        self._layer._hedges += 1
+        self._begin()
+        if self._reminder is not None:
+            self._reminder.drop()
+        if self._race.may_grow:
+            self._remind(trio.current_time(), facts_of(self._request))
+
+    # What
+
+    def _begin(self) -> None:
+        if not self._hedges:
+            self._hedges = set()
+            self._hedges_over = trio.Event()
+        scope = trio.CancelScope()
+        self._hedges.add(scope)
+        self._layer._nursery.start_soon(self._hedge, scope)
+
+    async def _hedge(self, scope: trio.CancelScope) -> None:
+        try:
+            with scope:
+                self._state.cause = "hedge"  # Read before the attempt's first checkpoint.
+                await self._attempt(hedge=True)
+        finally:
+            assert self._hedges is not None and self._hedges_over is not None
+            self._hedges.remove(scope)
+            if not self._hedges:
+                self._hedges_over.set()
+
+    async def _attempt(self, *, hedge: bool) -> None:
+        """Make an attempt and see what it means for the others. Raises nothing but what cancels."""
+        outcome: httpx.Response | Exception
+        try:
+            outcome = await self._layer._transport.handle_async_request(self._request)
+            if not outcome.is_closed:
+                await _read(outcome)
+        except Exception as error:  # noqa: BLE001 - `run` raises it, or another attempt of the call makes up for it
+            outcome = error
+        except BaseException:
+            self._race.ended(None, hedge=hedge)
+            raise
+        self._judge(outcome, hedge)
+
+    def _judge(self, outcome: httpx.Response | Exception, hedge: bool) -> None:
+        judgement = judge(ending_of(outcome)) if isinstance(outcome, _KNOWN) else None
+        won = self._race.ended(judgement, hedge=hedge)
+        if isinstance(outcome, httpx.Response) and won:
+            self._answer = outcome
+            self._layer._won += hedge
+            self._cut(LOST)
+        elif isinstance(outcome, Exception) and judgement is None:
+            self._bug = outcome
+            self._cut(LOST)
+        elif not hedge:
+            self._failure = outcome
+        if judgement is Judgement.RETRYABLE:
+            self._start_another()
+            self._race.settle()
+
+    def _cut(self, reason: str | None) -> None:
+        """Cancel the attempts that are still under way. One that is over is not hurt by it."""
+        self._race.stop()
+        if self._race.running:
+            for scope in self._hedges or ():
+                scope.cancel(reason=reason)
+            self._scope.cancel(reason=reason)
+
+
+def _reason_of(error: BaseException) -> str | None:
+    """The reason of a cancel, for those whom it is passed on to."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error.reason if isinstance(error, trio.Cancelled) else None
+
+
+async def _read(response: httpx.Response) -> None:
+    """Read a response that no body layer has read, and leave nothing open."""
+    try:
+        await response.aread()
+    finally:
+        await discard(response)
