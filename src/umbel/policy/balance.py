@@ -77,7 +77,8 @@ class Weighted:
 class PowerOfTwo:
     """Takes the less loaded of two replicas that chance picked (Mitzenmacher, "The Power of Two Choices", 2001).
 
-    Nearly as even as always taking the least loaded, and never a herd that runs to it.
+    Nearly as even as always taking the least loaded, and never a herd that runs to it. One that is failing is more
+    loaded than any that is not: of a fast and little used upstream every replica is idle, the one that died as well.
     """
 
     __slots__ = ("_loads", "_rng")
@@ -95,4 +96,8 @@ class PowerOfTwo:
         first = int(random() * count)
         second = int(random() * (count - 1))
         one, other = places[first], places[second + (second >= first)]
-        return other if self._loads.of(now, other) < self._loads.of(now, one) else one
+        loads = self._loads
+        failing = loads.failing(now, one)
+        if failing is not loads.failing(now, other):
+            return other if failing else one
+        return other if loads.of(now, other) < loads.of(now, one) else one

@@ -70,9 +70,9 @@ class Balance(Layer):
     is left (``policy.balance.usable``).
 
     Args:
-        policy: ``p2c`` takes the less loaded of two that chance picked, where a failure counts as one more attempt in
-            flight for as long as that replica's answers usually take; ``round_robin`` takes them in turn; ``weighted``
-            takes them in turn as often as ``weights`` says.
+        policy: ``p2c`` takes the less loaded of two that chance picked, where one that just failed counts as busy for
+            as long as its answers usually take (0.1 s at least); ``round_robin`` takes them in turn; ``weighted`` takes
+            them in turn as often as ``weights`` says.
         weights: whole numbers, one for each replica; for ``weighted`` alone.
         ejection: when a replica that fails is left out for a while; None for never. Of one replica it is never.
         health: checks of the same replicas; the layer runs them while it is entered.

@@ -47,6 +47,21 @@ def test_of_two_the_less_loaded_is_taken() -> None:
     assert {policy.pick(0.0, range(2)) for _ in range(50)} == {0, 1}
 
 
+def test_one_that_is_failing_is_taken_only_if_the_other_is_too() -> None:
+    loads = Loads(2)
+    policy = PowerOfTwo(loads, random.Random(1))
+    for _ in range(9):
+        loads.begun(0)
+    loads.begun(1)
+    loads.ended(1.0, 1, 0.0, True)
+    assert {policy.pick(1.0, range(2)) for _ in range(50)} == {0}
+    assert {policy.pick(1.2, range(2)) for _ in range(50)} == {1}
+    loads.ended(2.0, 0, 0.0, True)
+    loads.begun(1)
+    loads.ended(2.0, 1, 0.0, True)
+    assert {policy.pick(2.0, range(2)) for _ in range(50)} == {1}  # both are: by load
+
+
 def test_the_most_loaded_of_many_is_never_taken() -> None:
     loads = Loads(5)
     loads.begun(3)

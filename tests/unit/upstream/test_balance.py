@@ -109,8 +109,8 @@ async def test_a_replica_that_fails_at_once_draws_no_traffic(autojump_clock) -> 
         for _ in range(2000):
             nursery.start_soon(ask)
             await trio.sleep(0.005)
-    # A failure is as good as an attempt of the usual length: it gets its half, not everything.
-    assert 900 <= Counter(taken(bottom))["b"] <= 1050
+    # It is asked again whenever its last failure is a tenth of a second old, for ten seconds.
+    assert 80 <= Counter(taken(bottom))["b"] <= 120
 
 
 async def test_weights_are_kept() -> None:

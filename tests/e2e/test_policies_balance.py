@@ -1,0 +1,210 @@
+"""Breaker, balance, health checks and bulkhead over real sockets: an upstream in trouble harms nobody else."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import httpx
+import pytest
+import trio
+
+from tests.support.layers import asked, call_facts
+from tests.support.rawserver import Handler, Peer, answering, raw_server, response, silent
+from tests.support.upstreams import url
+from umbel.errors import UpstreamError
+from umbel.kinds import Kind
+from umbel.policy.breaker import State
+from umbel.upstream import Attempt, Balance, Body, Bulkhead, Pool
+from umbel.upstream.breaker import Breaker
+from umbel.upstream.errors import BreakerOpen
+from umbel.upstream.health import Health
+from umbel.upstream.retry import Retry
+
+
+class Mortal:
+    """An upstream that can be killed: its listener and all of its connections close at once."""
+
+    def __init__(self, handler: Handler) -> None:
+        self.port = 0
+        self._handler = handler
+        self._scope = trio.CancelScope()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        with self._scope:
+            async with raw_server(self._handler) as server:
+                self.port = int(server)
+                task_status.started()
+                await trio.sleep_forever()
+
+    def kill(self) -> None:
+        self._scope.cancel(reason="killed")
+
+
+def slowly(body: bytes, seconds: float) -> Handler:
+    async def handler(peer: Peer) -> None:
+        while (await peer.read_request())[0]:
+            await trio.sleep(seconds)
+            await peer.send(response(body))
+
+    return handler
+
+
+@asynccontextmanager
+async def limited(seconds: float = 20.0) -> AsyncIterator[AsyncExitStack]:
+    """Real time: nothing here takes long unless it hangs."""
+    with trio.fail_after(seconds):
+        async with AsyncExitStack() as stack:
+            yield stack
+
+
+async def until(happened: Callable[[], bool]) -> None:
+    """Wait for something that tells nobody of itself."""
+    while not happened():  # noqa: ASYNC110  # there is no event of it
+        await trio.sleep(0.002)
+
+
+async def test_one_of_two_replicas_killed_under_load_fails_nobody(nursery: trio.Nursery) -> None:
+    replicas = [Mortal(slowly(name, 0.005)) for name in (b"a", b"b")]
+    for replica in replicas:
+        await nursery.start(replica.run)
+    answers: Counter[bytes] = Counter()
+    failures: list[UpstreamError] = []
+    async with limited() as stack:
+        pool = await stack.enter_async_context(Pool(max_connections=None))
+        urls = [f"http://127.0.0.1:{replica.port}" for replica in replicas]
+        balance = Balance(Attempt(Body(pool)), urls)
+        breaker = Breaker(Bulkhead(Retry(balance)))
+
+        async def call() -> None:
+            try:
+                got = await breaker.handle_async_request(asked(call_facts(5.0)))
+            except UpstreamError as error:
+                failures.append(error)
+            else:
+                answers[got.content] += 1
+
+        async with trio.open_nursery() as calls:
+            begun = trio.current_time()
+            for number in range(400):
+                await trio.sleep_until(begun + number / 200)
+                if number == 200:
+                    replicas[1].kill()
+                calls.start_soon(call)
+        assert failures == []
+        assert answers.total() == 400
+        assert answers[b"b"] > 50
+        # It is out after five failures in a row, so it is not even asked any more.
+        killed = balance.statistics().replicas[1]
+        assert killed.ejected_for > 20
+        assert 5 <= killed.failed <= 40
+        assert [each.in_flight for each in balance.statistics().replicas] == [0, 0]
+        assert breaker.statistics().origins["http://upstream"].state is State.CLOSED
+
+
+async def test_calls_of_a_dead_upstream_are_answered_at_once_after_its_breaker_opened(nursery: trio.Nursery) -> None:
+    dead = Mortal(silent)
+    await nursery.start(dead.run)
+    async with limited() as stack:
+        pool = await stack.enter_async_context(Pool(max_connections=None))
+        breaker = Breaker(
+            Bulkhead(Balance(Attempt(Body(pool)), [f"http://127.0.0.1:{dead.port}"])), open_for=0.3, min_requests=5
+        )
+
+        async def kind(budget: float) -> Kind | int:
+            facts = call_facts(budget)
+            with trio.CancelScope(deadline=facts.deadline):
+                try:
+                    return (await breaker.handle_async_request(asked(facts))).status_code
+                except UpstreamError as error:
+                    return error.kind
+            return Kind.TIMEOUT
+
+        for _ in range(5):
+            assert await kind(0.05) is Kind.TIMEOUT
+        began = time.perf_counter()
+        for _ in range(100):
+            assert await kind(5.0) is Kind.BREAKER_OPEN
+        assert time.perf_counter() - began < 0.2
+        assert pool.statistics().opened == 5
+        assert (pool.statistics().active, pool.statistics().connecting) == (0, 0)
+        # Killed, its probe is refused; alive again, it closes the breaker.
+        dead.kill()
+        await trio.sleep(0.3)
+        assert await kind(5.0) is Kind.CONNECT
+        assert await kind(5.0) is Kind.BREAKER_OPEN
+
+
+async def test_a_slow_upstream_takes_none_of_anothers_slots() -> None:
+    async with limited() as stack:
+        slow = await stack.enter_async_context(raw_server(silent))
+        fast = await stack.enter_async_context(raw_server(answering(response(b"fast"))))
+        transport = Bulkhead(Pool(max_connections=None), max_concurrency=10, max_queue=5)
+        client = await stack.enter_async_context(httpx.AsyncClient(transport=transport, timeout=None))
+        overflowed = 0
+
+        async def hang() -> None:
+            nonlocal overflowed
+            try:
+                await client.get(url(slow))
+            except httpx.PoolTimeout:
+                overflowed += 1
+
+        async with trio.open_nursery() as hanging:
+            for _ in range(40):
+                hanging.start_soon(hang)
+            await until(lambda: len(slow.connections) == 10 and overflowed == 25)
+            began = time.perf_counter()
+            for _ in range(20):
+                assert (await client.get(url(fast))).text == "fast"
+            assert time.perf_counter() - began < 2.0
+            origins = transport.statistics().origins
+            assert (origins[url(slow)].in_use, origins[url(slow)].waiting) == (10, 5)
+            assert len(slow.connections) == 10
+            hanging.cancel_scope.cancel(reason="the test is over")
+        assert transport.statistics().in_flight == 0
+
+
+async def test_a_replica_whose_checks_fail_gets_no_traffic_until_they_pass() -> None:
+    sick = False
+
+    async def handler(peer: Peer) -> None:
+        while head := (await peer.read_request())[0]:
+            bad = sick and head.startswith(b"GET /health")
+            await peer.send(response(b"sick", status=b"503 X" if bad else b"200 OK"))
+
+    async with limited() as stack:
+        patient = await stack.enter_async_context(raw_server(handler))
+        well = await stack.enter_async_context(raw_server(answering(response(b"well"))))
+        pool = Pool(max_connections=None)
+        body = Body(pool)
+        health = Health(body, [url(patient), url(well)], path="/health", every=0.02)
+        balance = await stack.enter_async_context(Balance(body, [url(patient), url(well)], health=health))
+
+        async def seen() -> set[bytes]:
+            return {(await balance.handle_async_request(asked())).content for _ in range(20)}
+
+        assert await seen() == {b"sick", b"well"}
+        sick = True
+        await until(lambda: health.down == {0})
+        assert await seen() == {b"well"}
+        sick = False
+        await until(lambda: not health.down)
+        assert await seen() == {b"sick", b"well"}
+        await stack.aclose()
+        assert pool.statistics().active == 0
+        assert pool.statistics().idle == 0
+
+
+async def test_httpx_takes_the_layers_alone() -> None:
+    async with limited() as stack:
+        server = await stack.enter_async_context(raw_server(answering(response(b"x", status=b"500 X"))))
+        client = await stack.enter_async_context(httpx.AsyncClient(transport=Breaker(Retry(Pool()), min_requests=3)))
+        for _ in range(3):
+            assert (await client.get(url(server))).status_code == 500
+        with pytest.raises(httpx.ConnectError) as caught:
+            await client.get(url(server))
+        assert isinstance(caught.value, BreakerOpen)
+        assert len(server.connections) == 1
