@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+from random import Random
 
 import httpx
 import pytest
@@ -16,6 +17,7 @@ from umbel.policy.budget import Budget, BudgetStatistics
 from umbel.policy.hedge import HEDGE, HedgeRules
 from umbel.policy.latency import SAMPLES_MIN
 from umbel.upstream.attempt import Attempt
+from umbel.upstream.balance import Balance
 from umbel.upstream.body import Body
 from umbel.upstream.errors import BudgetSpent, ConnectFailed, Malformed, ReadTimedOut
 from umbel.upstream.hedge import LOST, Hedge
@@ -500,3 +502,65 @@ def test_what_is_no_time_is_refused() -> None:
     for more in ({"after": "95"}, {"after": -1.0}, {"after": 1.0, "max": -1}):
         with pytest.raises(ValueError, match=r"no percentile|not negative"):
             Hedge(Script([HANGS]), **more)
+
+
+# With the layers beneath and above
+
+
+@pytest.mark.parametrize("policy", ["p2c", "round_robin"])
+async def test_every_attempt_of_a_call_takes_another_replica(policy: str, autojump_clock) -> None:
+    asked: list[str] = []
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.host)
+        if len(asked) == 1:
+            raise ConnectFailed("no")
+        if len(asked) == 2:
+            return httpx.Response(503)
+        await trio.sleep(1000.0 if len(asked) == 3 else 0.01)
+        return httpx.Response(200)
+
+    replicas = ["http://a", "http://b", "http://c", "http://d"]
+    budget = Budget()
+    balance = Balance(Attempt(httpx.MockTransport(answer)), replicas, policy=policy)
+    facts = call_facts(100.0)
+    async with Retry(Hedge(balance, after=1.0, budget=budget), budget=budget) as layer:
+        request = httpx.Request("GET", "http://upstream/", extensions={FACTS: facts, "target": b"/"})
+        assert (await layer.handle_async_request(request)).status_code == 200
+    assert sorted(asked) == ["a", "b", "c", "d"]
+    recorded = [(each.cause, each.kind, each.status) for each in facts.attempts]
+    assert recorded == [
+        ("first", Kind.CONNECT, None),
+        ("hedge", None, 503),
+        ("hedge", None, 200),
+        ("retry", Kind.CANCELLED, None),
+    ]
+
+
+@pytest.mark.parametrize("hedges", [0, 1], ids=["without", "with"])
+async def test_a_replica_that_becomes_slow_shows_in_the_slowest_calls_only_without_hedges(
+    hedges: int, autojump_clock
+) -> None:
+    rng = Random(7)
+    slower = 0.0
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        await trio.sleep(slower * (request.url.host == "b") + rng.lognormvariate(-4.6, 0.3))  # About 10 ms.
+        return httpx.Response(200)
+
+    async def call(layer: httpx.AsyncBaseTransport) -> None:
+        began = trio.current_time()
+        await layer.handle_async_request(call_request(deadline=10.0))
+        took.append(trio.current_time() - began)
+
+    balance = Balance(Attempt(httpx.MockTransport(answer)), ["http://a", "http://b"], rng=Random(7))
+    took: list[float] = []
+    async with Hedge(balance, after="p95", max=hedges) as layer, trio.open_nursery() as nursery:
+        for number in range(1200):
+            if number == 400:
+                slower = 0.5
+                took.clear()
+            nursery.start_soon(call, layer)
+            await trio.sleep(rng.expovariate(200))
+    p99 = sorted(took)[len(took) * 99 // 100]
+    assert p99 < 0.5 / 3 if hedges else p99 > 0.5
