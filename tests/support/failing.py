@@ -89,7 +89,7 @@ async def assert_fails(program: Program, fault: Fault) -> list[tuple[Reply, byte
 def _assert_problem(reply: Reply, fault: Fault) -> None:
     assert (reply.status, reply["content-type"]) == (fault.status, "application/problem+json")
     problem = reply.json
-    assert problem["type"] == f"/problems/{fault.kind}"
+    assert problem["type"] == f"urn:umbel:problem:{fault.kind}"
     assert problem["status"] == fault.status
     assert problem["request_id"] == reply["x-request-id"]
     (call,) = problem["calls"]
