@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -15,6 +16,7 @@ from umbel.upstream.attempt import Attempt
 from umbel.upstream.ending import CLIENT_GONE
 from umbel.upstream.errors import BudgetSpent, ConnectionReset
 from umbel.upstream.notes import NOTES
+from umbel.upstream.state import opened
 
 
 class Recorder:
@@ -185,3 +187,57 @@ async def test_a_request_of_no_call_passes_as_it_is() -> None:
     asked = httpx.Request("GET", "http://x/")
     assert (await Attempt(bottom).handle_async_request(asked)).status_code == 503
     assert bottom.requests == [asked]
+
+
+class Told:
+    """A ticket that keeps what it is told."""
+
+    blocked = False
+
+    def __init__(self) -> None:
+        self.attempts: list[tuple[float, Kind | None, int | None]] = []
+
+    def attempted(self, now: float, kind: Kind | None, status: int | None) -> None:
+        self.attempts.append((now, kind, status))
+
+
+async def _told_of(act: Callable[[httpx.Request], Awaitable[httpx.Response]], cancelled_after: float = 99.0) -> Told:
+    """What the ticket is told of one attempt within a call's second, which is cut earlier if it shall be."""
+    told = Told()
+    facts = call(budget=1.0)
+    request = request_of(facts)
+    with opened(request) as state, trio.move_on_after(min(cancelled_after, 1.0)):
+        state.ticket = told
+        with suppress(ConnectionReset):
+            await Attempt(Bottom(act)).handle_async_request(request)
+    return told
+
+
+async def test_the_breakers_ticket_is_told_of_every_attempt_that_nobody_else_cut(autojump_clock) -> None:
+    async def reset(request: httpx.Request) -> httpx.Response:
+        await trio.sleep(0.5)
+        raise ConnectionReset("broke")
+
+    start = trio.current_time()
+    assert (await _told_of(answer)).attempts == [(start, None, 503)]
+    assert (await _told_of(reset)).attempts == [(start + 0.5, Kind.RESET, None)]
+    assert (await _told_of(_hang)).attempts == [(start + 1.5, Kind.TIMEOUT, None)]
+    assert (await _told_of(_hang, cancelled_after=0.9)).attempts == []
+
+
+async def test_an_attempt_keeps_the_cause_that_stood_when_it_began(autojump_clock) -> None:
+    facts = call()
+    request = request_of(facts)
+
+    async def slowly(request: httpx.Request) -> httpx.Response:
+        await trio.sleep(1)
+        return httpx.Response(200)
+
+    layer = Attempt(Bottom(slowly))
+    with opened(request) as state:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(layer.handle_async_request, request)
+            await trio.sleep(0.5)
+            state.cause = "hedge"
+            nursery.start_soon(layer.handle_async_request, request)
+    assert [attempt.cause for attempt in facts.attempts] == ["first", "hedge"]
