@@ -84,6 +84,23 @@ async def test_the_time_of_a_slow_reader_passes_too(autojump_clock) -> None:
     assert bottom.pieces.closed == 1
 
 
+async def test_pieces_that_are_there_already_do_not_outlast_the_limit(autojump_clock) -> None:
+    class Ready(Pieces):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            while True:
+                yield b"piece"
+
+    bottom = Bottom()
+    bottom.pieces = Ready()
+    response = await Timeout(bottom, seconds=2).handle_async_request(get())
+    got = 0
+    with pytest.raises(CallTimedOut):
+        async for _ in response.aiter_raw():
+            got += 1
+            await trio.sleep(0.25)
+    assert (got, bottom.pieces.closed) == (4, 1)
+
+
 async def test_a_complete_response_has_no_limit_any_more(autojump_clock) -> None:
     response = await Timeout(Body(Bottom()), seconds=4.5).handle_async_request(get())
     await trio.sleep(10)

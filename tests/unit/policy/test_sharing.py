@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+
+from umbel.policy.sharing import Field, for_one_alone, last_hop, split
+
+
+def field(name: bytes, value: bytes) -> Field:
+    return name, name.lower(), value
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(b"traceparent", b"TraceState", b"X-Request-ID", b"via", b"X-Forwarded-For", b"x-forwarded-proto"),
+        *(b"X-Forwarded-Anything", b"X-Left"),
+    ],
+)
+def test_what_says_who_asks_is_told_apart(name: bytes) -> None:
+    asked, own = field(b"Accept", b"a"), field(name, b"v")
+    assert split([asked, own], b"x-left") == ([asked], [own])
+
+
+@pytest.mark.parametrize(
+    "name", [b"authorization", b"cookie", b"range", b"forwarded", b"x-forwarded", b"x-request-id2", b"x-left", b""]
+)
+def test_everything_else_is_part_of_the_question(name: bytes) -> None:
+    assert split([field(name, b"v")], None) == ([field(name, b"v")], [])
+
+
+def test_the_order_and_repeated_fields_are_kept() -> None:
+    fields = [field(b"B", b"1"), field(b"a", b"2"), field(b"via", b"x"), field(b"B", b"0")]
+    assert split(fields, None)[0] == [fields[0], fields[1], fields[3]]
+
+
+@pytest.mark.parametrize(
+    ("via", "last"),
+    [(b"1.1 umbel", b"1.1 umbel"), (b"1.0 fred, 1.1 p.example.net,2 umbel ", b"2 umbel"), (b"", b"")],
+)
+def test_of_a_way_only_the_last_step_is_kept(via: bytes, last: bytes) -> None:
+    assert last_hop(via) == last
+
+
+@pytest.mark.parametrize(
+    ("said", "alone"),
+    [
+        ((b"set-cookie", b""), True),
+        ((b"Set-Cookie", b"a=1"), True),
+        ((b"Cache-Control", b"private"), True),
+        ((b"cache-control", b"PRIVATE,max-age=1"), True),
+        ((b"cache-control", b"max-age=1 ,\tprivate "), True),
+        ((b"cache-control", b'private = "x"'), True),
+        ((b"cache-control", b"public, max-age=1"), False),
+        ((b"cache-control", b"unprivate"), False),
+        ((b"cache-control", b"private-ish"), False),
+        ((b"cookie", b"private"), False),
+        ((b"x-cache-control", b"private"), False),
+    ],
+)
+def test_an_answer_for_one_alone_is_known_by_its_fields(said: tuple[bytes, bytes], alone: bool) -> None:
+    assert for_one_alone([field(b"date", b"x"), field(*said)]) is alone
