@@ -336,7 +336,7 @@ async def test_an_early_answer_to_a_large_body_is_the_answer_though_the_rest_can
             assert (got.status_code, got.content) == (413, b"too large")
 
 
-async def test_one_replica_that_is_down_fails_alone_and_is_left_out_soon() -> None:
+async def test_one_replica_that_is_down_fails_alone_and_is_seldom_asked_again() -> None:
     ends = {}
     async with raw_server(answering(response(b"a"))) as a, raw_server(answering(response(b"b"))) as b:
         with socket.socket() as unused:
@@ -351,7 +351,8 @@ async def test_one_replica_that_is_down_fails_alone_and_is_left_out_soon() -> No
                     assert caller.facts is not None
                     ends.setdefault((caller.facts.attempts[0].replica, end), []).append(caller)
     assert set(ends) == {(url(a), b"a"), (url(b) + "/base", b"b"), (down, Kind.CONNECT)}
-    assert len(ends[down, Kind.CONNECT]) == 5
+    # Once in a tenth of a second, and after five times not for half a minute.
+    assert len(ends[down, Kind.CONNECT]) <= 5
 
 
 async def test_the_upstream_gets_exactly_what_it_should() -> None:
