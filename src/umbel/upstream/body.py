@@ -9,10 +9,12 @@ from __future__ import annotations
 import zlib
 
 import httpx
+import trio
 
 from ..model import facts_of
 from .errors import Malformed, TooBig, incomplete
 from .layer import Layer
+from .messages import Complete, Field, fields_of
 from .pieces import pieces_of
 from .rewrite import rewritten
 
@@ -22,12 +24,12 @@ OTHER_MAX = 10**7
 """The bound of any other body where none is given."""
 
 # RFC 9110 section 8.4.1.3: x-gzip is the same.
-_GZIP = frozenset({"gzip", "x-gzip"})
+_GZIP = frozenset({b"gzip", b"x-gzip"})
+_ACCEPT = {b"accept-encoding": b"gzip"}
 _PIECE = 64 * 1024
 _MEMBERS_MAX = 64
 # What gzip may add to a body that does not compress, with room for a long header; beyond it the coding is a trick.
 _OVERHEAD_MAX = 64 * 1024
-_DROPPED = frozenset({b"content-encoding", b"content-length"})
 
 
 class Body(Layer):
@@ -49,42 +51,53 @@ class Body(Layer):
             TooBig: the body is over its bound.
             Malformed: a coding that is not gzip alone, or broken gzip.
         """
-        copy = rewritten(request, {b"accept-encoding": b"gzip"})
-        response = await self._transport.handle_async_request(copy)
+        began = trio.current_time()
+        response = await self._transport.handle_async_request(rewritten(request, _ACCEPT))
         stream = response.stream
-        assert isinstance(stream, httpx.AsyncByteStream)
-        try:
-            decoder = self._decoder(request, response)
-            async with pieces_of(stream) as pieces:
-                async for piece in pieces:
-                    decoder.feed(piece)
+        if isinstance(stream, httpx.ByteStream):
+            # Here already, as most are: there is nothing to wait for, and nothing to close.
+            kept, decoder = self._begin(request, response)
+            for piece in stream:
+                decoder.feed(piece)
             content = decoder.end()
-        finally:
-            # Read to its end it is closed already; closed before, it takes its connection along.
-            await stream.aclose()
-        headers = [(name, value) for name, value in response.headers.raw if name.lower() not in _DROPPED]
-        whole = httpx.Response(
-            response.status_code, headers=headers, stream=httpx.ByteStream(content), extensions=response.extensions
-        )
-        whole.read()
-        return whole
+        else:
+            assert isinstance(stream, httpx.AsyncByteStream)
+            try:
+                kept, decoder = self._begin(request, response)
+                async with pieces_of(stream) as pieces:
+                    async for piece in pieces:
+                        decoder.feed(piece)
+                content = decoder.end()
+            finally:
+                # Read to its end it is closed already; closed before, it takes its connection along.
+                await stream.aclose()
+        return Complete(response.status_code, kept, content, response.extensions, trio.current_time() - began)
 
-    def _decoder(self, request: httpx.Request, response: httpx.Response) -> Decoder:
-        headers = response.headers
+    def _begin(self, request: httpx.Request, response: httpx.Response) -> tuple[list[Field], Decoder]:
+        """The fields that are true of the decoded body, and what decodes it."""
+        kept: list[Field] = []
+        coding = length = media_type = b""
+        for field in fields_of(response.headers):
+            _, name, value = field
+            if name == b"content-length":
+                length = value
+                continue
+            if name == b"content-encoding":
+                coding = coding + b"," + value if coding else value
+                continue
+            if name == b"content-type":
+                media_type = value
+            kept.append(field)
         facts = facts_of(request)
         limit = facts.max_body if facts is not None and facts.max_body is not None else self._max_body
         if limit is None:
-            limit = JSON_MAX if _is_json(headers.get("content-type", "")) else OTHER_MAX
+            limit = JSON_MAX if _is_json(media_type) else OTHER_MAX
         if request.method == "HEAD" or response.status_code in (204, 304):
-            return Decoder(limit, gzip=False)  # The headers describe a body that is not there.
-        coding = headers.get("content-encoding", "").strip().lower()
-        if coding and coding != "identity" and coding not in _GZIP:
-            raise _bad_coding("a content coding other than gzip alone")
-        coded = coding in _GZIP
-        length = headers.get("content-length", "")
-        if length.isdecimal() and int(length) > limit + (_OVERHEAD_MAX if coded else 0):
-            raise TooBig(f"a body of {length} bytes is over the limit of {limit}")
-        return Decoder(limit, gzip=coded)
+            return kept, Decoder(limit, gzip=False)  # The headers describe a body that is not there.
+        coded = _is_gzip(coding) if coding else False
+        if length.isdigit() and int(length) > limit + (_OVERHEAD_MAX if coded else 0):
+            raise TooBig(f"a body of {length.decode('ascii')} bytes is over the limit of {limit}")
+        return kept, Decoder(limit, gzip=coded)
 
 
 class Decoder:
@@ -158,9 +171,18 @@ def _member() -> zlib._Decompress:
     return zlib.decompressobj(16 + zlib.MAX_WBITS)
 
 
-def _is_json(content_type: str) -> bool:
-    media_type = content_type.partition(";")[0].strip().lower()
-    return media_type == "application/json" or media_type.endswith("+json")
+def _is_json(content_type: bytes) -> bool:
+    media_type = content_type.partition(b";")[0].strip().lower()
+    return media_type == b"application/json" or media_type.endswith(b"+json")
+
+
+def _is_gzip(coding: bytes) -> bool:
+    name = coding.strip().lower()
+    if name in _GZIP:
+        return True
+    if name not in (b"", b"identity"):
+        raise _bad_coding("a content coding other than gzip alone")
+    return False
 
 
 def _bad_coding(detail: str) -> Malformed:

@@ -49,6 +49,9 @@ class Timeouts(NamedTuple):
 class State(enum.Enum):
     """Where an exchange stands: what of the request is out, what of the response is in."""
 
+    # A member is equal to itself alone, so its identity is as good a hash as its name's, and computed in C.
+    __hash__ = object.__hash__
+
     IDLE = "nothing in flight; may serve"
     SENDING = "request going out, no response yet"
     AWAITING = "request out, no response yet"
@@ -59,6 +62,8 @@ class State(enum.Enum):
 
 class Event(enum.Enum):
     """What moves an exchange on."""
+
+    __hash__ = object.__hash__
 
     START = enum.auto()
     SENT = enum.auto()
@@ -109,6 +114,7 @@ class Connection:
         "_where",
         "_wire",
         "expires_at",
+        "is_quiet",
         "served",
         "state",
     )
@@ -117,6 +123,8 @@ class Connection:
         self._wire = wire
         self._nursery = nursery
         self._where = where
+        self.is_quiet = wire.is_quiet
+        """Whether an idle connection is still fit to serve (``Wire.is_quiet``)."""
         self.state = State.IDLE
         self.served = 0
         """How many exchanges it has begun."""
@@ -137,10 +145,6 @@ class Connection:
         """To be asked after every await: the pool may have been closed meanwhile."""
         return self.state is State.CLOSED
 
-    async def is_quiet(self) -> bool:
-        """Whether an idle connection is still fit to serve (``Wire.is_quiet``)."""
-        return await self._wire.is_quiet()
-
     async def start(self, request: Outgoing, limits: Limits, timeouts: Timeouts) -> Head:
         """Send ``request`` and return the head of the response, as soon as it is there.
 
@@ -150,21 +154,28 @@ class Connection:
         """
         self._on(Event.START)
         self.served += 1
-        self._reader = ResponseReader(request.method, limits)
+        reader = self._reader = ResponseReader(request.method, limits)
         self._timeouts = timeouts
         self._close_after = request.close
         self._sender_done = self._reading = None
         try:
-            await self._begin_sending(request)
-            while self._reader.head is None:
+            if request.stream is None and len(request.head) + len(request.body) <= INLINE_MAX:
+                if await self._send(request.head + request.body) and self.state is State.SENDING:
+                    self._on(Event.SENT)
+            else:
+                self._begin_sending(request)
+            while reader.head is None:
                 await self._receive()
             self._on(Event.HEAD)
-            await self._check_end()
+            if reader.ended:
+                if self.state is State.EARLY:
+                    await trio.lowlevel.checkpoint()
+                self._end(reader, reader.head)
         except BaseException:
             self.close_now()
             await self.settle()
             raise
-        return self._reader.head
+        return reader.head
 
     @property
     def ended(self) -> bool:
@@ -190,7 +201,10 @@ class Connection:
         try:
             while not (data := reader.take()) and not reader.ended:
                 await self._receive()
-                await self._check_end()
+                if reader.ended and reader.head is not None:
+                    if self.state is State.EARLY:
+                        await trio.lowlevel.checkpoint()
+                    self._end(reader, reader.head)
         except BaseException:
             self.close_now()
             await self.settle()
@@ -203,6 +217,11 @@ class Connection:
         if self._sender is not None:
             self._sender.cancel(reason="the exchange is over")
         self._wire.close_now()
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether ``settle`` and ``raise_failure`` have anything to do: only a large request leaves them any."""
+        return self._sender_done is not None
 
     async def settle(self) -> None:
         """Wait until the sending task of an ended exchange is gone, at most SETTLE_TIMEOUT, even if cancelled."""
@@ -265,26 +284,21 @@ class Connection:
             f"{self._where}: the connection broke: {cause or error}{sending}", untouched=not reader.started
         )
 
-    async def _check_end(self) -> None:
-        reader = self._reader
-        if not reader.ended or reader.head is None:
-            return
-        if self.state is State.EARLY:
-            # The sending task may have handed its last byte to the wire without having run since. It can run now.
-            await trio.lowlevel.checkpoint()
+    def _end(self, reader: ResponseReader, head: Head) -> None:
+        """The response is complete.
+
+        To be called after a checkpoint if EARLY: the sending task may have handed its last byte to the wire without
+        having run since.
+        """
         if self._closed:
             return
-        usable = reader.head.keep_alive and not (reader.excess or self._close_after or self._send_failure)
+        usable = head.keep_alive and not (reader.excess or self._close_after or self._send_failure)
         if self._on(Event.END if usable else Event.LAST) is State.CLOSED and self._sender is not None:
             self._sender.cancel(reason="the response is complete")
 
     # Sending
 
-    async def _begin_sending(self, request: Outgoing) -> None:
-        if request.stream is None and len(request.head) + len(request.body) <= INLINE_MAX:
-            if await self._send(request.head + request.body) and not self._closed:
-                self._on(Event.SENT)
-            return
+    def _begin_sending(self, request: Outgoing) -> None:
         self._sender = trio.CancelScope()
         self._sender_done = trio.Event()
         self._nursery.start_soon(self._run_sender, request, self._sender, self._sender_done)
@@ -325,6 +339,8 @@ class Connection:
                 # A chunk of no bytes would be the last one.
                 if piece and not await self._send(framed):
                     return False
+                # Neither the body nor the wire need have let anyone else run.
+                await trio.lowlevel.checkpoint()
         if length is not None and sent < length:
             raise BadRequest("the body is shorter than its Content-Length")
         return True

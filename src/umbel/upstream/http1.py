@@ -14,16 +14,23 @@ import httptools
 
 from .chunked import ChunkedDecoder
 from .errors import ConnectionReset, Malformed, TooBig, incomplete
+from .messages import Field
 
 INFORMATIONAL_MAX = 100
 """Interim (1xx) responses before the response. 102 may be sent as a heartbeat; more than this is an attack."""
 
 _PREFIX = b"HTTP/1."
-_VERSIONS = {"1.0": b"HTTP/1.0", "1.1": b"HTTP/1.1"}
-# Control characters, bare CR or LF, and folded lines: nowhere in a head.
-_FORBIDDEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n|\r\n[ \t]")
-_LENGTH = re.compile(rb"[0-9]{1,18}")
+_END = b"\r\n\r\n"
+# A head of version 1.0 or 1.1 with no control character but the tab, every line ended by CR LF and none folded; names
+# are llhttp's to judge. The quantifiers are possessive: nothing is tried twice.
+_HEAD = re.compile(
+    rb"(HTTP/1\.[01]) ([0-9]{3})(?: ([\t\x20-\x7e\x80-\xff]*+))?\r\n"
+    rb"(?:[\x21-\x7e\x80-\xff][\t\x20-\x7e\x80-\xff]*+\r\n)*+\r\n"
+)
+_LENGTH_DIGITS_MAX = 18
 _HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade"})
+_SPECIAL = _HOP_BY_HOP | {b"content-length", b"content-encoding"}
+_PERSISTENCE = frozenset({b"close", b"keep-alive"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +43,14 @@ class Limits:
 
 
 class Head(NamedTuple):
-    """A response's head. ``headers`` are the end-to-end fields in order, as they came."""
+    """A response's head. ``fields`` are the end-to-end fields in order."""
 
     status: int
     reason: bytes
     version: bytes
-    headers: list[tuple[bytes, bytes]]
+    fields: list[Field]
+    coded: bool
+    """Whether there is a Content-Encoding."""
     keep_alive: bool
     """Whether the peer lets the connection serve again after this response."""
 
@@ -49,21 +58,21 @@ class Head(NamedTuple):
 class _Collector:
     """What llhttp calls. Never raises: llhttp would hide the exception in its own."""
 
-    __slots__ = ("complete", "fields", "reason")
+    __slots__ = ("fields", "special")
 
     def __init__(self) -> None:
-        self.reason = b""
-        self.fields: list[tuple[bytes, bytes]] = []
-        self.complete = False
-
-    def on_status(self, part: bytes) -> None:
-        self.reason += part
+        self.fields: list[Field] = []
+        """The end-to-end fields."""
+        self.special: list[tuple[bytes, bytes]] = []
+        """The fields that say something to us, names in lower case; those of this connection are here alone."""
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.fields.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        self.complete = True
+        lower = name.lower()
+        if lower in _SPECIAL:
+            self.special.append((lower, value))
+            if lower in _HOP_BY_HOP:
+                return
+        self.fields.append((name, lower, value))
 
 
 class ResponseReader:
@@ -73,42 +82,25 @@ class ResponseReader:
     After an exception the reader is of no more use, nor is its connection.
     """
 
-    __slots__ = (
-        "_chunked",
-        "_collector",
-        "_informational",
-        "_left",
-        "_limits",
-        "_method",
-        "_out",
-        "_parser",
-        "_raw",
-        "ended",
-        "excess",
-        "head",
-        "started",
-    )
+    # Not __slots__: most of these stay as they are here for nearly every response.
+    started = False
+    """Whether a byte has come."""
+    head: Head | None = None
+    ended = False
+    """Whether the message is complete."""
+    excess = False
+    """Whether bytes came behind the message's end: its connection must never serve again."""
+    _informational = 0
+    _left: int | None = None
+    _chunked: ChunkedDecoder | None = None
 
     def __init__(self, method: str, limits: Limits) -> None:
         self._method = method
         self._limits = limits
-        self._informational = 0
-        self._left: int | None = None
-        self._chunked: ChunkedDecoder | None = None
-        self._out: list[bytes] = []
-        self.started = False
-        """Whether a byte has come."""
-        self.head: Head | None = None
-        self.ended = False
-        """Whether the message is complete."""
-        self.excess = False
-        """Whether bytes came behind the message's end: its connection must never serve again."""
-        self._begin_head()
-
-    def _begin_head(self) -> None:
         self._raw = bytearray()
-        self._collector = _Collector()
-        self._parser = httptools.HttpResponseParser(self._collector)
+        self._out: list[bytes] = []
+        self._collector = collector = _Collector()
+        self._parser = httptools.HttpResponseParser(collector)
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the connection.
@@ -117,7 +109,8 @@ class ResponseReader:
             Malformed: not HTTP/1.0 or 1.1, or something that we refuse.
             TooBig: a head over its bounds.
         """
-        self.started = self.started or bool(data)
+        if data:
+            self.started = True
         while data and self.head is None:
             data = self._feed_head(data)
         if data:
@@ -149,95 +142,113 @@ class ResponseReader:
         return out[0] if len(out) == 1 else b"".join(out)
 
     def _feed_head(self, data: bytes) -> bytes:
-        raw = self._raw
-        before = len(raw)
-        raw += data
-        found = raw.find(b"\r\n\r\n", max(0, before - 3))
-        if found >= 0:
-            del raw[found + 4 :]
-        if len(raw) > self._limits.max_head:
+        before = len(self._raw)
+        if not before and (found := data.find(_END)) >= 0:
+            # Nearly always the whole head comes at once, and nothing needs collecting.
+            raw: bytes | bytearray = data[: found + 4]
+        else:
+            raw = self._raw
+            raw += data
+            found = raw.find(_END, max(0, before - 3))
+            if found >= 0:
+                del raw[found + 4 :]
+        size = len(raw)
+        if size > self._limits.max_head:
             raise _head_too_big(f"the response's head is over {self._limits.max_head} bytes")
-        if not raw.startswith(_PREFIX[: len(raw)]):
+        if not raw.startswith(_PREFIX if size >= 7 else _PREFIX[:size]):
             raise Malformed("the response does not begin as HTTP/1")
-        used = len(raw) - before
+        used = size - before
         try:
-            self._parser.feed_data(data[:used])
+            self._parser.feed_data(data[:used] if before else raw)
         except httptools.HttpParserUpgrade:
             pass  # 101: refused below like every status that we never asked for.
         except httptools.HttpParserError as error:
             raise Malformed(f"the response's head: {error}") from error
         if found >= 0:
-            self._end_head()
+            self._end_head(raw)
         return data[used:]
 
-    def _end_head(self) -> None:
-        collector, version = self._collector, self._parser.get_http_version()
-        if not collector.complete or _FORBIDDEN.search(self._raw):
-            raise Malformed("the response's head holds a forbidden character")
-        if version not in _VERSIONS:
-            raise Malformed(f"the response is of HTTP version {version}")
-        if len(collector.fields) > self._limits.max_fields:
+    def _end_head(self, raw: bytes | bytearray) -> None:
+        """Check the whole head, and decide what its special fields decide (RFC 9112 section 6.3)."""
+        match = _HEAD.fullmatch(raw)
+        if match is None:
+            raise Malformed("the response's head is not of HTTP/1.0 or 1.1, or holds a forbidden character")
+        # The status line and the empty line are no fields.
+        if raw.count(b"\n") - 2 > self._limits.max_fields:
             raise _head_too_big(f"the response has over {self._limits.max_fields} header fields")
-        status: int = self._parser.get_status_code()
-        if not 100 <= status <= 599 or status == 101:
-            raise Malformed(f"status {status} in the response")
-        if status < 200:
-            self._informational += 1
-            if self._informational > INFORMATIONAL_MAX:
-                raise Malformed(f"over {INFORMATIONAL_MAX} interim responses")
-            self._begin_head()
+        version, status, reason = match.groups(b"")
+        if not 200 <= (code := int(status)) <= 599:
+            self._end_interim(code)
             return
-        self._frame(status, version, collector)
-
-    def _frame(self, status: int, version: str, collector: _Collector) -> None:
-        """Decide where the body ends (RFC 9112 section 6.3) and whether the connection may serve again."""
-        connection, coding, lengths = b"", [], []
-        headers: list[tuple[bytes, bytes]] = []
-        for name, value in collector.fields:
-            lower = name.lower()
-            if lower in _HOP_BY_HOP or lower.startswith(b"proxy-"):
-                if lower == b"connection":
-                    connection += b"," + value
-                elif lower == b"transfer-encoding":
-                    coding.append(value.strip().lower())
-                continue
-            if lower == b"content-length":
+        collector = self._collector
+        fields, connection, coded = collector.fields, b"", False
+        codings, lengths = [], []
+        for name, value in collector.special:
+            if name == b"content-length":
                 lengths.append(value.strip())
-            headers.append((name, value))
-        if coding and (coding != [b"chunked"] or version == "1.0" or lengths):
-            raise Malformed("a Transfer-Encoding that is not one chunked alone in HTTP/1.1")
-        if len(lengths) > 1 or (lengths and _LENGTH.fullmatch(lengths[0]) is None):
-            raise Malformed("Content-Length is not one number")
+            elif name == b"connection":
+                connection = connection + b"," + value if connection else value
+            elif name == b"transfer-encoding":
+                codings.append(value.strip().lower())
+            elif name == b"content-encoding":
+                coded = True
+        persistent = version == b"HTTP/1.1"
+        if connection:
+            tokens = {token.strip() for token in connection.lower().split(b",")}
+            if not tokens <= _PERSISTENCE:
+                fields = [field for field in fields if field[1] not in tokens]
+            persistent = b"close" not in tokens and (persistent or b"keep-alive" in tokens)
+        if b"proxy-" in raw.lower():
+            fields = [field for field in fields if not field[1].startswith(b"proxy-")]
+        delimited = self._frame(code, version, codings, lengths)
+        # Of a bytearray, where the head came in pieces, the groups are slices of it.
+        self.head = Head(code, bytes(reason), bytes(version), fields, coded, delimited and persistent)
 
-        delimited = True
-        if self._method == "HEAD" or status in (204, 304):
+    def _end_interim(self, status: int) -> None:
+        """A 1xx has come, and the head that counts is still to come; 101 nobody has asked for."""
+        if not 100 <= status <= 199 or status == 101:
+            raise Malformed(f"status {status} in the response")
+        self._informational += 1
+        if self._informational > INFORMATIONAL_MAX:
+            raise Malformed(f"over {INFORMATIONAL_MAX} interim responses")
+        self._raw = bytearray()
+        self._collector = _Collector()
+        self._parser = httptools.HttpResponseParser(self._collector)
+
+    def _frame(self, status: int, version: bytes, codings: list[bytes], lengths: list[bytes]) -> bool:
+        """Where the body ends; False if only with the connection."""
+        if codings and (codings != [b"chunked"] or lengths or version != b"HTTP/1.1"):
+            raise Malformed("a Transfer-Encoding that is not one chunked alone in HTTP/1.1")
+        if lengths and (len(lengths) > 1 or not lengths[0].isdigit() or len(lengths[0]) > _LENGTH_DIGITS_MAX):
+            raise Malformed("Content-Length is not one number")
+        if status == 204 or status == 304 or self._method == "HEAD":
             self.ended = True
-        elif coding:
+        elif codings:
             self._chunked = ChunkedDecoder(self._limits.max_head, self._limits.max_fields)
         elif lengths:
             self._left = int(lengths[0])
             self.ended = self._left == 0
         else:
-            delimited = False
-        tokens = {token.strip() for token in connection.lower().split(b",")}
-        persistent = b"close" not in tokens and (version == "1.1" or b"keep-alive" in tokens)
-        if len(tokens) > 1:
-            headers = [(name, value) for name, value in headers if name.lower() not in tokens]
-        self.head = Head(status, collector.reason, _VERSIONS[version], headers, delimited and persistent)
+            return False
+        return True
 
     def _feed_body(self, data: bytes) -> None:
         if self.ended:
             self.excess = True
+        elif self._left is not None:
+            left = self._left = self._left - len(data)
+            if left > 0:
+                self._out.append(data)
+                return
+            self.ended = True
+            if left < 0:
+                self.excess = True
+                data = data[:left]
+            self._out.append(data)
         elif self._chunked is not None:
             rest = self._chunked.feed(data, self._out)
             self.ended = self._chunked.ended
             self.excess = bool(rest)
-        elif self._left is not None:
-            piece = data[: self._left]
-            self._out.append(piece)
-            self._left -= len(piece)
-            self.ended = self._left == 0
-            self.excess = len(piece) < len(data)
         else:
             self._out.append(data)
 

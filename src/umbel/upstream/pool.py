@@ -22,6 +22,7 @@ from .dial import Dial, Dialer
 from .errors import ConnectionReset, Overflow
 from .http1 import Head, Limits
 from .idle import IdleConnections
+from .messages import Complete, headers_of
 from .notes import NOTES, Notes
 from .origin import REPLICA, Origin, Replica, origin_of
 from .outgoing import Outgoing, prepare
@@ -162,24 +163,33 @@ class Pool(httpx.AsyncBaseTransport):
             NotRunningError: outside of the pool's ``async with``.
         """
         self._running()
+        began = trio.current_time()
         replica: Replica | None = request.extensions.get(REPLICA)
         origin = replica.origin if replica is not None else self._origin(request)
-        outgoing = prepare(request, replica.host if replica is not None else request.url.netloc)
+        outgoing = prepare(request, replica.host if replica is not None else b"")
         timeouts = self._timeouts_of(request)
-        await self._admit(timeouts.pool)
+        if self._slots is not None:
+            await self._admit(self._slots, timeouts.pool)
         try:
             connection, head = await self._send(origin, outgoing, timeouts, request.extensions.get(NOTES))
         except BaseException:
             self._leave()
             raise
-        exchange = _Exchange(self, origin, connection)
-        if connection.ended:
-            stream: httpx.AsyncByteStream = httpx.ByteStream(connection.take())
-            await exchange.finish()
-        else:
-            stream = _Body(exchange)
         extensions = {"http_version": head.version, "reason_phrase": head.reason}
-        return httpx.Response(head.status, headers=head.headers, stream=stream, extensions=extensions)
+        if not connection.ended:
+            stream = _Body(_Exchange(self, origin, connection))
+            return httpx.Response(head.status, headers=headers_of(head.fields), stream=stream, extensions=extensions)
+        content = connection.take()
+        now = trio.current_time()
+        self._give_back(origin, connection, now)
+        if connection.unsettled:
+            await connection.settle()
+            connection.raise_failure()
+        if content and head.coded:
+            # Undone by httpx, when the response is read.
+            whole = httpx.ByteStream(content)
+            return httpx.Response(head.status, headers=headers_of(head.fields), stream=whole, extensions=extensions)
+        return Complete(head.status, head.fields, content, extensions, now - began)
 
     def statistics(self) -> PoolStatistics:
         """A snapshot."""
@@ -214,14 +224,12 @@ class Pool(httpx.AsyncBaseTransport):
         connect = given.get("connect", self._timeouts.connect)
         return Timeouts(connect, given.get("read"), given.get("write"), given.get("pool"))
 
-    async def _admit(self, timeout: float | None) -> None:
-        if self._slots is None:
-            return
+    async def _admit(self, slots: Slots, timeout: float | None) -> None:
         if timeout is None:
-            await self._slots.acquire()
+            await slots.acquire()
             return
         with trio.move_on_after(timeout) as scope:
-            await self._slots.acquire()
+            await slots.acquire()
         if scope.cancelled_caught:
             raise Overflow(f"no connection became free for {timeout:g} s")
 
@@ -234,29 +242,26 @@ class Pool(httpx.AsyncBaseTransport):
     ) -> tuple[Connection, Head]:
         """Send on a kept connection, or on a new one; once more on a new one if the kept one was dead already."""
         connection = await self._take_idle(origin)
-        if connection is not None:
+        while True:
+            kept = connection is not None
+            if connection is None:
+                connection = await self._open(origin, timeouts.connect)
+            if notes is not None:
+                notes.reused = kept
             try:
-                return connection, await self._start(connection, outgoing, timeouts, notes)
-            except ConnectionReset as error:
+                head = await connection.start(outgoing, self._limits, timeouts)
+            except BaseException as error:
+                self._active.discard(connection)
                 # Its end crossed our request: the peer closed an idle connection, and has not seen the request. It may
                 # also have begun to act on it, so only what may be repeated is (RFC 9110 section 9.2.2).
-                if not (error.untouched and outgoing.replayable):
+                if not (kept and isinstance(error, ConnectionReset) and error.untouched and outgoing.replayable):
                     raise
                 self._replaced += 1
-        connection = await self._open(origin, timeouts.connect)
-        return connection, await self._start(connection, outgoing, timeouts, notes)
-
-    async def _start(self, connection: Connection, outgoing: Outgoing, timeouts: Timeouts, notes: Notes | None) -> Head:
-        if notes is not None:
-            notes.reused = connection.served > 0
-        try:
-            head = await connection.start(outgoing, self._limits, timeouts)
-        except BaseException:
-            self._active.discard(connection)
-            raise
-        if notes is not None:
-            notes.status = head.status
-        return head
+                connection = None
+            else:
+                if notes is not None:
+                    notes.status = head.status
+                return connection, head
 
     async def _take_idle(self, origin: Origin) -> Connection | None:
         """A kept connection to ``origin`` that is still good, marked active."""
@@ -293,7 +298,7 @@ class Pool(httpx.AsyncBaseTransport):
         self._opened += 1
         return connection
 
-    def _give_back(self, origin: Origin, connection: Connection) -> None:
+    def _give_back(self, origin: Origin, connection: Connection, now: float) -> None:
         """Take back the connection of an exchange that is over, and its place."""
         self._active.discard(connection)
         self._leave()
@@ -302,11 +307,12 @@ class Pool(httpx.AsyncBaseTransport):
         if self._nursery is None:
             connection.close_now()
         elif connection.state is State.IDLE:
-            connection.expires_at = trio.current_time() + self._keepalive_expiry
+            connection.expires_at = now + self._keepalive_expiry
             self._idle.add(origin, connection)
             if len(self._idle) > self._max_idle:
                 self._idle.take_oldest().close_soon()
-            self._idle_again.set()
+            if not self._idle_again.is_set():
+                self._idle_again.set()
         elif connection.ended:
             connection.close_soon()
 
@@ -349,7 +355,7 @@ class _Exchange:
     def _give_back(self) -> None:
         if not self.over:
             self.over = True
-            self._pool._give_back(self._origin, self._connection)
+            self._pool._give_back(self._origin, self._connection, trio.current_time())
 
 
 class _Body(httpx.AsyncByteStream):

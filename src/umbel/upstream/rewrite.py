@@ -10,6 +10,8 @@ from typing import Any
 
 import httpx
 
+from .messages import copied, fields_of
+
 
 def rewritten(
     request: httpx.Request,
@@ -19,12 +21,7 @@ def rewritten(
     extensions: Mapping[str, Any] | None = None,
 ) -> httpx.Request:
     """``request`` with ``fields`` (lower-case names) instead of its own of those names; the body is shared."""
-    headers = [(name, value) for name, value in request.headers.raw if name.lower() not in fields]
-    headers += fields.items()
-    return httpx.Request(
-        request.method,
-        url or request.url,
-        headers=headers,
-        stream=request.stream,
-        extensions={**request.extensions, **extensions} if extensions else request.extensions,
-    )
+    kept = [field for field in fields_of(request.headers) if field[1] not in fields]
+    kept += [(name, name, value) for name, value in fields.items()]
+    merged = {**request.extensions, **extensions} if extensions else dict(request.extensions)
+    return copied(request, kept, url, merged)

@@ -6,6 +6,8 @@ must be), and an idle one can be asked whether it is still quiet.
 
 from __future__ import annotations
 
+import select
+import socket
 import ssl
 from typing import ClassVar, Protocol
 
@@ -14,12 +16,16 @@ import trio
 GOODBYE_TIMEOUT = 1.0
 """Seconds that a TLS goodbye may take before the socket is closed without."""
 
+RECEIVE_MAX = 64 * 1024
+"""Bytes of one read."""
+
 
 class Wire(Protocol):
     """What a connection sends and receives by. Tests and simulations may bring their own.
 
     ``send_all`` and ``receive_some`` are those of ``trio.abc.Stream``: one task each at a time, ``b""`` at the end of
-    the stream, trio's BrokenResourceError and ClosedResourceError.
+    the stream, trio's BrokenResourceError and ClosedResourceError. Sending what can be sent at once need not be a
+    checkpoint; receiving always is.
     """
 
     has_goodbye: ClassVar[bool]
@@ -44,33 +50,77 @@ class Wire(Protocol):
 
 
 class PlainWire:
-    """A wire over a TCP or Unix socket."""
+    """A wire over a TCP or Unix socket, which it takes over from ``stream``.
 
-    __slots__ = ("_stream",)
+    The socket itself instead of trio's around it: a call sends once and waits once, and trio's wrapping of the two
+    costs as much as all else that the pool does (it sees to name resolution, threads and calls that cross; here
+    there are none).
+    """
+
+    __slots__ = ("_closed", "_fd", "_poll", "_socket")
     has_goodbye: ClassVar[bool] = False
 
     def __init__(self, stream: trio.SocketStream) -> None:
-        self._stream = stream
+        self._socket = socket.socket(fileno=stream.socket.detach())
+        self._socket.setblocking(False)
+        self._fd = self._socket.fileno()
+        self._closed = False
+        self._poll = select.poll()
+        self._poll.register(self._fd, select.POLLIN)
 
     async def send_all(self, data: bytes) -> None:
-        """Send all of it."""
-        await self._stream.send_all(data)
+        """Send all of it. No checkpoint if the socket takes it at once, but nothing is sent in a cancelled scope."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        sent = self._send(data)
+        if sent < len(data):
+            with memoryview(data) as view:
+                while sent < len(data):
+                    await trio.lowlevel.wait_writable(self._fd)
+                    sent += self._send(view[sent:])
+
+    def _send(self, data: bytes | memoryview) -> int:
+        """Send what the socket takes now."""
+        if self._closed:
+            raise trio.ClosedResourceError
+        try:
+            return self._socket.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise trio.BrokenResourceError(f"the socket is broken: {error}") from error
 
     async def receive_some(self) -> bytes:
         """Receive what is there; empty at the end of the stream."""
-        return bytes(await self._stream.receive_some())
+        # Waits first: nothing is there yet when a request has just gone out, and to find that out costs a system call
+        # and an exception.
+        while True:
+            if self._closed:
+                raise trio.ClosedResourceError
+            await trio.lowlevel.wait_readable(self._fd)
+            try:
+                return self._socket.recv(RECEIVE_MAX)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                if self._closed:  # Between the wake-up and now.
+                    raise trio.ClosedResourceError from error
+                raise trio.BrokenResourceError(f"the socket is broken: {error}") from error
 
     async def is_quiet(self) -> bool:
         """Whether the socket has nothing to read: neither bytes nor an end. No checkpoint, so it may send at once."""
-        return not self._stream.socket.is_readable()
+        return not (self._closed or self._poll.poll(0))
 
     def close_now(self) -> None:
         """Close the socket."""
-        self._stream.socket.close()
+        if not self._closed:
+            self._closed = True
+            # Whoever waits must not go on waiting for a number that the next socket may get.
+            trio.lowlevel.notify_closing(self._fd)
+            self._socket.close()
 
     async def aclose(self) -> None:
         """Close the socket; plain TCP has no goodbye but its FIN."""
-        self._stream.socket.close()
+        self.close_now()
 
 
 class _Dry(Exception):  # noqa: N818 - a signal between two classes of this file, never an error

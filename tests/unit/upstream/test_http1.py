@@ -44,7 +44,7 @@ def read(raw: bytes, *, method: str = "GET", eof: bool = True, piece: int | None
         return result
     if reader.head is not None:
         result.status, result.keep_alive = reader.head.status, reader.head.keep_alive
-        result.headers = reader.head.headers
+        result.headers = [(name, value) for name, _, value in reader.head.fields]
     result.body, result.ended, result.excess = body, reader.ended, reader.excess
     return result
 

@@ -1,0 +1,108 @@
+"""What ``messages.py`` makes is held against what httpx itself makes: it leans on things that httpx keeps to itself."""
+
+from __future__ import annotations
+
+import pickle
+
+import httpx
+import pytest
+import trio
+
+from umbel.upstream.messages import Complete, copied, fields_of, headers_of
+from umbel.upstream.rewrite import rewritten
+
+FIELDS = [(b"Set-Cookie", b"set-cookie", b"a=1"), (b"SET-COOKIE", b"set-cookie", b"b=2"), (b"X-N", b"x-n", b"\xe4")]
+EXTENSIONS = {"http_version": b"HTTP/1.1", "reason_phrase": b"OK"}
+
+
+def complete(content: bytes = b"body") -> Complete:
+    return Complete(200, list(FIELDS), content, dict(EXTENSIONS), 1.5)
+
+
+async def httpxs_own(content: bytes = b"body") -> httpx.Response:
+    """The same response as httpx has it after a client has read it."""
+    raw = [(name, value) for name, _, value in FIELDS]
+    response = httpx.Response(200, headers=raw, stream=httpx.ByteStream(content), extensions=EXTENSIONS)
+    await response.aread()
+    return response
+
+
+def test_headers_are_what_httpx_makes_of_the_same_fields() -> None:
+    raw = [(name, value) for name, _, value in FIELDS]
+    ours, theirs = headers_of(list(FIELDS)), httpx.Headers(raw)
+    assert vars(ours) == vars(theirs)
+    assert (ours, ours.raw, ours.encoding) == (theirs, theirs.raw, theirs.encoding)
+    assert fields_of(theirs) == FIELDS
+
+
+async def test_a_complete_response_has_the_state_of_one_that_was_read() -> None:
+    ours, theirs = complete(), await httpxs_own()
+    names = set(vars(theirs)) | {"_elapsed"}
+    for name in names - {"stream", "_elapsed", "_decoder"}:
+        assert getattr(ours, name) == getattr(theirs, name), name
+    assert set(vars(ours)) <= names, "an attribute that httpx knows nothing of"
+
+
+@pytest.mark.parametrize("content", [b"", b"body"])
+async def test_a_complete_response_can_be_read_in_every_way(content: bytes) -> None:
+    assert complete(content).content == content
+    assert await complete(content).aread() == content
+    assert complete(content).text == content.decode()
+    assert b"".join([piece async for piece in complete(content).aiter_raw()]) == content
+    assert [piece async for piece in complete(content).aiter_bytes(3)] == [
+        content[i : i + 3] for i in (0, 3) if content
+    ]
+    response = complete(content)
+    await response.aclose()
+    assert response.is_closed
+
+
+def test_a_complete_response_knows_its_time_and_survives_pickling() -> None:
+    response = complete()
+    assert response.elapsed.total_seconds() == 1.5
+    assert pickle.loads(pickle.dumps(response)).content == b"body"  # our own bytes
+
+
+@pytest.mark.parametrize("how", ["get", "stream"])
+async def test_a_client_does_not_see_the_difference(how: str) -> None:
+    async def answer(request: httpx.Request) -> httpx.Response:
+        await trio.lowlevel.checkpoint()
+        return complete(b'{"a": 1}')
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+        if how == "get":
+            response = await client.get("http://x/")
+        else:
+            async with client.stream("GET", "http://x/") as response:
+                await response.aread()
+        assert response.json() == {"a": 1}
+        assert response.request.url == "http://x/"
+        assert response.is_closed
+        assert response.elapsed.total_seconds() == 1.5
+        assert client.cookies["b"] == "2"
+
+
+def test_a_copy_shares_nothing_that_may_change_but_the_body() -> None:
+    request = httpx.Request("POST", "http://x/", headers={"X-A": "1"}, content=b"body", extensions={"k": 1})
+    copy = copied(request, [(b"X-B", b"x-b", b"2")], httpx.URL("http://y/"), {"k": 2})
+    assert (copy.method, copy.url, copy.headers.raw, copy.read()) == ("POST", "http://y/", [(b"X-B", b"2")], b"body")
+    assert (request.url, request.headers["x-a"], request.extensions) == ("http://x/", "1", {"k": 1})
+    assert copy.stream is request.stream
+    assert set(vars(copy)) == set(vars(request))
+
+
+def test_a_rewritten_request_is_what_httpx_would_make_of_its_parts() -> None:
+    request = httpx.Request("GET", "http://x/p", headers={"X-A": "1", "Accept-Encoding": "br"}, extensions={"k": 1})
+    ours = rewritten(request, {b"accept-encoding": b"gzip"}, extensions={"l": 2})
+    raw = [(name, value) for name, value in request.headers.raw if name.lower() != b"accept-encoding"]
+    theirs = httpx.Request(
+        "GET",
+        request.url,
+        headers=[*raw, (b"accept-encoding", b"gzip")],
+        stream=request.stream,
+        extensions={"k": 1, "l": 2},
+    )
+    assert (ours.method, ours.url, ours.headers.raw) == (theirs.method, theirs.url, theirs.headers.raw)
+    assert ours.extensions == theirs.extensions
+    rewritten(request, {}).extensions["m"] = 3
+    assert request.extensions == {"k": 1}
