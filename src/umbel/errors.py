@@ -56,6 +56,8 @@ class UpstreamError(UmbelError):
         super().__init__(detail)
         self.detail = detail
         self.proxy_error = proxy_error or KINDS[self.kind].proxy_error
+        self.retry_after: float | None = None
+        """Seconds after which a call may fare better, where somebody knows."""
 
 
 class RequestError(UmbelError):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import UpstreamError
@@ -97,7 +97,7 @@ class Failure:
     """The RFC 9209 error type, None where only ``received-status`` speaks."""
     body: PassedBody | None = None
     retry_after: str | None = None
-    """The upstream's ``Retry-After`` where its 429 or 503 is passed on."""
+    """The value of ``Retry-After`` in the answer: the upstream's own where its 429 is passed on, or our breaker's."""
 
     @classmethod
     def of(cls, kind: Kind, detail: str, *, status: int | None = None, proxy_error: str | None = None) -> Failure:
@@ -108,7 +108,10 @@ class Failure:
     @classmethod
     def from_error(cls, error: UpstreamError) -> Failure:
         """The failure that an upstream transport's exception means."""
-        return cls.of(error.kind, error.detail, proxy_error=error.proxy_error)
+        failure = cls.of(error.kind, error.detail, proxy_error=error.proxy_error)
+        if error.retry_after is None:
+            return failure
+        return replace(failure, retry_after=str(max(1, math.ceil(error.retry_after))))
 
 
 @dataclass(frozen=True, slots=True)

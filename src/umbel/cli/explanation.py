@@ -12,8 +12,10 @@ from typing import Any
 
 from ..composition.dag import CallPlan, Plan
 from ..config.load import Loaded
-from ..config.schema import Call, Config, KeyPath, Section, Upstream
-from ..config.units import format_duration, format_size
+from ..config.schema import Call, Config, KeyPath, Upstream
+from ..config.section import Section
+from ..config.units import format_duration, format_ratio, format_size
+from .policies import shown_breaker, shown_ejection, shown_health, shown_hedge, shown_retry
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +144,18 @@ class _Facts:
             yield self._nearest(call, at, upstream, above, "max_body", format_size)
         else:
             yield Limit("max_body", format_size(plan.rules.max_body or 0), None)
+        yield from self._again(call, at, upstream, above)
         if call.each is not None:
             yield self.limit(call, at, "limit")
             yield self.limit(call, at, "max_items")
+
+    def _again(self, call: Call, at: KeyPath, upstream: Upstream, above: KeyPath) -> Iterator[Limit]:
+        if call.retry is not None or upstream.retry is not None:
+            yield self._nearest(call, at, upstream, above, "retry", shown_retry)
+        if call.hedge is not None or upstream.hedge is not None:
+            yield self._nearest(call, at, upstream, above, "hedge", shown_hedge)
+        if call.coalesce or (call.coalesce is None and upstream.coalesce):
+            yield self._nearest(call, at, upstream, above, "coalesce", lambda on: "with identical calls in flight")
 
     def _nearest(
         self, call: Call, at: KeyPath, upstream: Upstream, above: KeyPath, field: str, written: Callable[[Any], str]
@@ -159,6 +170,16 @@ class _Facts:
         yield self.limit(upstream, at, "connect_timeout", format_duration)
         yield self.limit(upstream, at, "max_head", format_size)
         yield self.limit(upstream, at, "max_fields")
+        if upstream.breaker is not None:
+            yield self.limit(upstream, at, "breaker", shown_breaker)
+        if len(upstream.urls) > 1 or upstream.urls[0] != upstream.replicas[0].url or upstream.balance != "p2c":
+            yield self.limit(upstream, at, "balance")
+        if len(upstream.urls) > 1 and upstream.ejection:
+            yield self.limit(upstream, at, "ejection", shown_ejection)
+        if upstream.health is not None:
+            yield self.limit(upstream, at, "health", shown_health)
+        if upstream.retry is not None or upstream.hedge is not None:
+            yield self.limit(upstream, at, "retry_budget", format_ratio)
 
 
 def _call_rules(plan: CallPlan) -> Iterator[str]:

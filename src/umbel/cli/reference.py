@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..config.jsonschema import json_schema
-from ..config.schema import Section
+from ..config.section import Section
 from ..config.sections import all_sections
 
 _INTRODUCTION = """\
@@ -40,8 +40,8 @@ shape = "{hello: user.name}"
 ## How values are written
 
 **Units.** A duration is a number and a unit, in quotes: `"250ms"`, `"1.5s"`; the units are `us`, `ms`, `s`, `m`, `h`
-and `d`. A size is the same with `B`, `KB`, `MB`, `GB` (powers of 1000) or `KiB`, `MiB`, `GiB` (powers of 1024). A bare
-number is neither.
+and `d`. A size is the same with `B`, `KB`, `MB`, `GB` (powers of 1000) or `KiB`, `MiB`, `GiB` (powers of 1024). A
+ratio is a number and a percent sign: `"20%"`. A bare number is none of them.
 
 **Variables.** `${NAME}` in a text is replaced by the environment variable, and it is a mistake if that is not set.
 `${NAME:-default}` gives the default where it is unset or empty; a default holds no `}`. `$${` stands for the two
@@ -139,7 +139,7 @@ def _type(schema: dict[str, Any]) -> str:
         return f"`{_toml(schema['const'])}`"
     if "$ref" in schema or "properties" in schema:
         return "table"
-    if schema.get("title") in ("duration", "size"):
+    if schema.get("title") in ("duration", "size", "ratio"):
         return str(schema["title"])
     kind = schema.get("type")
     if kind == "array":

@@ -7,10 +7,10 @@ transport. It opens no nursery, and a scope only where the call's own limit is n
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from dataclasses import replace as dataclass_replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import httpx
 import trio
@@ -21,6 +21,7 @@ from ..events import Noted
 from ..kinds import Kind
 from ..model import FACTS, CallFacts, FailedItem, Failure, Json, PassedBody
 from .decode import BadBodyError, decode_json, decode_text
+from .overrides import overrides_of
 
 JSON_MAX_BODY = 10**6
 TEXT_MAX_BODY = 10**7
@@ -84,6 +85,8 @@ class CallRules:
     null_on: frozenset[int] = frozenset()
     passed: frozenset[int] = PASSED
     pass_body: bool = False
+    extensions: Mapping[str, Any] = field(default_factory=dict)
+    """What the call asks of its upstream's layers (``overrides.py``)."""
 
     @classmethod
     def of(cls, name: str, call: Call, *, timeout: float | None, max_body: int | None) -> CallRules:
@@ -104,6 +107,7 @@ class CallRules:
             frozenset(call.null_on),
             frozenset(passed),
             call.pass_body,
+            overrides_of(call),
         )
 
 
@@ -117,21 +121,23 @@ async def ask(rules: CallRules, prepared: Prepared, facts: CallFacts, transport:
     """
     deadline = trio.current_time() + rules.timeout if rules.timeout is not None else facts.deadline
     if deadline >= facts.deadline:
-        return _landed(rules, prepared.method, await _send(prepared, facts, transport))
+        return _landed(rules, prepared.method, await _send(rules, prepared, facts, transport))
     with trio.CancelScope(deadline=deadline) as scope:
-        response = await _send(prepared, dataclass_replace(facts, deadline=deadline), transport)
+        response = await _send(rules, prepared, dataclass_replace(facts, deadline=deadline), transport)
     if scope.cancelled_caught:
         raise CallFailedError(Failure.of(Kind.TIMEOUT, f"no answer within the call's limit of {rules.timeout:g} s"))
     return _landed(rules, prepared.method, response)
 
 
-async def _send(prepared: Prepared, facts: CallFacts, transport: httpx.AsyncBaseTransport) -> httpx.Response:
+async def _send(
+    rules: CallRules, prepared: Prepared, facts: CallFacts, transport: httpx.AsyncBaseTransport
+) -> httpx.Response:
     request = httpx.Request(
         prepared.method,
         _ANYWHERE,
         headers=prepared.headers,
         content=prepared.content,
-        extensions={"target": prepared.target, FACTS: facts},
+        extensions={"target": prepared.target, FACTS: facts, **rules.extensions},
     )
     try:
         response = await transport.handle_async_request(request)

@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from .rules import BrokenRulesError
-from .schema import KeyPath, Section
+from .schema import KeyPath
+from .section import Section
 from .sections import header, keys_of, section_at
 from .suggest import hint, homes, nearest
 from .variables import REPORTED, holds_reported

@@ -9,12 +9,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .findings import Finding, findings
-from .schema import KeyPath, Section
+from .schema import KeyPath
+from .section import Section
 from .sections import keys_of, section_at
 from .suggest import nearest
 
 FILLERS: Mapping[str, Any] = {
     "urls": ["http://filler"],
+    "url": "http://filler",
+    "after": "1s",
     "upstream": "filler",
     "path": "/",
     "file": "filler",

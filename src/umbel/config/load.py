@@ -19,7 +19,8 @@ from .mending import mended
 from .merge import Merged, Origin, merge
 from .problems import Problems
 from .reading import Reading
-from .schema import Config, KeyPath, Logs, Route, Section, Tls, Upstream
+from .schema import Config, KeyPath, Logs, Route, Tls, Upstream
+from .section import Section
 from .sections import keys_of
 from .suggest import nearest
 from .variables import Variables

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 if TYPE_CHECKING:
-    from .schema import Call, QueryParam, Route, Tls
+    from .schema import Call, QueryParam, Route, Tls, Upstream
 
 CONTEXT_WORDS = frozenset({"path", "query", "headers", "body", "item"})
 """The words of the context that no call can bear."""
@@ -25,6 +25,7 @@ CONTEXT_WORDS = frozenset({"path", "query", "headers", "body", "item"})
 UNIX_PEER = "unix"
 """The word in ``trusted_proxies`` for whoever connects through a Unix socket: it has no address."""
 
+_RETRYABLE = ("connect", "dns", "reset", "status")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _UPSTREAM_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 # RFC 9110 section 5.6.2: a field name is a token.
@@ -32,10 +33,11 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _MANAGED = frozenset(
     {"connection", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 )
-# RFC 9110 section 5.5: what a field value never holds.
 _CONVERTER = re.compile(r"<[^<>]*>")
 # The gateway refuses these in a path (as they are, or decoded), whatever the route.
 _NEVER_SENT = re.compile(r"[?#\\\x00-\x20\x7f]|%2[fF]|%5[cC]|%00|%2[eE]")
+_TARGET = re.compile(r"/[!\"$-~]*")
+# RFC 9110 section 5.5: what a field value never holds.
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 # RFC 3986 section 2: the characters of a URL.
 _URL = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+")
@@ -114,6 +116,8 @@ def _field_value(value: str) -> str:
 def _base_url(value: str) -> str:
     if value.startswith("unix:"):
         return _unix_url(value)
+    prefix = "dns+" if value.startswith("dns+") else ""
+    value = value.removeprefix(prefix)
     try:
         parts = urlsplit(value)
         port = parts.port
@@ -123,13 +127,23 @@ def _base_url(value: str) -> str:
         raise ValueError("a URL here holds no credentials; send them as a header, such as authorization")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("this is not an http://, https:// or unix: URL")
+    if prefix and _is_address(parts.hostname):
+        raise ValueError("dns+ goes before a URL with a name; an address is written without it")
     if _URL.fullmatch(value) is None:
         raise ValueError("this is not a URL; only letters, digits and -._~:/[]!$&'()*+,;=% may stand in one")
     if _HOST.fullmatch(parts.netloc.removesuffix(f":{port}")) is None:
         raise ValueError("this is not a URL; its host or its port is malformed")
     if parts.query or parts.fragment or "?" in value or "#" in value or port == 0:
         raise ValueError("this must be a base URL: a host, maybe a port and a path, and no more")
-    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+    return f"{prefix}{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _unix_url(value: str) -> str:
@@ -138,6 +152,24 @@ def _unix_url(value: str) -> str:
         raise ValueError('a unix: URL needs an absolute path, such as "unix:/run/users.sock"')
     if len(path.encode()) > _UNIX_PATH_MAX:
         raise ValueError(f"the path of a Unix socket has {_UNIX_PATH_MAX} bytes at most")
+    return value
+
+
+def _concurrency(value: object) -> object:
+    if value == "auto" or (type(value) is int and value >= 1):
+        return value
+    raise ValueError('needs a whole number of at least 1, or "auto"')
+
+
+def _retryable(value: object) -> object:
+    if value in _RETRYABLE or (type(value) is int and 400 <= value <= 599):
+        return value
+    raise ValueError(f"needs {', '.join(_RETRYABLE)}, or a status from 400 to 599")
+
+
+def _target(value: str) -> str:
+    if _TARGET.fullmatch(value) is None:
+        raise ValueError('this is not a path to ask for, such as "/healthz"')
     return value
 
 
@@ -201,6 +233,18 @@ HeaderText = Annotated[str, AfterValidator(_field_value)]
 Headers = Annotated[dict[HeaderName, HeaderText], BeforeValidator(_distinct)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 CookieName = Annotated[str, AfterValidator(_matching(_TOKEN, "the name of a cookie"))]
+RetryOn = Annotated[
+    str | int,
+    BeforeValidator(_retryable),
+    WithJsonSchema({"anyOf": [{"enum": list(_RETRYABLE)}, {"type": "integer", "minimum": 400, "maximum": 599}]}),
+]
+"""What is worth another attempt; the policy that reads it says what each means (``policy/retry.py``)."""
+Concurrency = Annotated[
+    int | Literal["auto"],
+    BeforeValidator(_concurrency),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "auto"}]}),
+]
+Target = Annotated[str, AfterValidator(_target)]
 RoutePath = Annotated[str, AfterValidator(_route_path)]
 Network = Annotated[str, AfterValidator(_network)]
 FileName = Annotated[str, AfterValidator(_file_name)]
@@ -216,6 +260,16 @@ def tls_rules(tls: Tls) -> Iterator[Rule]:
     if (tls.cert is None) != (tls.key is None):
         given, other = ("key", "cert") if tls.cert is None else ("cert", "key")
         yield Rule(f"{given} needs {other} beside it: give both or neither", (given, other))
+
+
+def upstream_rules(upstream: Upstream) -> Iterator[Rule]:
+    """Weights serve the balance that goes by them; a replica stands once."""
+    weighted = any("weight" in replica.model_fields_set for replica in upstream.replicas)
+    if weighted and upstream.balance != "weighted":
+        yield Rule('weights serve balance = "weighted" only', ("urls", "balance"))
+    names = [replica.url for replica in upstream.replicas]
+    if len(set(names)) < len(names):
+        yield Rule("one replica stands twice; give it a weight instead", ("urls",))
 
 
 def query_rules(param: QueryParam) -> Iterator[Rule]:

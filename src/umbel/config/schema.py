@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
+from .policies import Breaker, Ejection, Health, Hedge, Retry, WeightedUrl
 from .rules import (
     BaseUrl,
     CallName,
+    Concurrency,
     CookieName,
     FailureStatus,
     FileName,
@@ -33,22 +35,14 @@ from .rules import (
     query_rules,
     route_rules,
     tls_rules,
+    upstream_rules,
 )
-from .units import Duration, Size
+from .section import AS_TUPLE, Section
+from .units import Duration, Ratio, Size
 
-# TOML arrays arrive as lists; a frozen object keeps a tuple. Everything else is strict: "5" is not 5.
-_AS_TUPLE = Field(strict=False)
-Names = Annotated[tuple[str, ...], _AS_TUPLE]
-Statuses = Annotated[tuple[Status, ...], _AS_TUPLE]
+Names = Annotated[tuple[str, ...], AS_TUPLE]
+Statuses = Annotated[tuple[Status, ...], AS_TUPLE]
 KeyPath = tuple[str | int, ...]
-
-
-class Section(BaseModel):
-    """A table of the configuration: frozen, strict, and closed to keys that it does not know."""
-
-    model_config = ConfigDict(
-        frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True, populate_by_name=True
-    )
 
 
 class Tls(Section):
@@ -69,14 +63,15 @@ class Tls(Section):
 class Upstream(Section):
     """A named HTTP service: one or more base URLs (replicas) with its limits."""
 
-    urls: Annotated[tuple[BaseUrl, ...], Field(strict=False, min_length=1)]
-    """The replicas: http://, https:// or unix: URLs without credentials, taken in turn."""
+    urls: Annotated[tuple[BaseUrl | WeightedUrl, ...], Field(strict=False, min_length=1)]
+    """The replicas: http://, https:// or unix: URLs without credentials, or {url, weight} tables. A dns+http:// or
+    dns+https:// URL stands for one replica per address of its name."""
     timeout: Duration | None = None
     """The limit of one whole call, queueing included. Default: what the route's deadline leaves."""
     connect_timeout: Duration = 1.0
     """The limit of connecting: name, address and TLS handshake together."""
-    max_concurrency: Annotated[int, Field(ge=1)] = 100
-    """Calls in flight at once; further ones wait in the upstream's one queue."""
+    max_concurrency: Concurrency = 100
+    """Calls in flight at once; further ones wait in the upstream's one queue. "auto" follows the measured latency."""
     max_queue: Annotated[int, Field(ge=0)] = 100
     """Calls that may wait; one more fails at once with kind overflow."""
     keepalive_expiry: Duration = 15.0
@@ -95,10 +90,33 @@ class Upstream(Section):
     """TLS settings for https URLs."""
     public_only: bool = False
     """Refuse private and loopback addresses (link-local and multicast ones are always refused)."""
+    retry: Retry | None = None
+    """Further attempts of calls that failed. Off unless the table stands."""
+    retry_budget: Ratio = 0.2
+    """The most retries and hedges, as a share of the calls in flight; never under 3."""
+    hedge: Hedge | None = None
+    """A second attempt beside a slow first one. Off unless the table stands."""
+    breaker: Breaker | None = None
+    """Fail at once while most calls fail. Off unless the table stands."""
+    ejection: bool | Ejection = True
+    """Leave out a replica that fails in a row. With one replica it does nothing."""
+    balance: Literal["p2c", "round_robin", "weighted"] = "p2c"
+    """Which replica an attempt takes: the less busy of two at random, each in turn, or by weight."""
+    coalesce: bool = False
+    """Make one upstream call of identical safe calls that are in flight together."""
+    health: Health | None = None
+    """Check the replicas regularly. Off unless the table stands."""
     deadline_header: HeaderName | Literal[False] = "x-envoy-expected-rq-timeout-ms"
     """The header that tells the upstream the remaining budget in milliseconds; false for none."""
     forwarded: bool = True
     """Whether X-Forwarded-For, -Proto and -Host are sent."""
+
+    _checked = model_validator(mode="after")(obeys(upstream_rules))
+
+    @property
+    def replicas(self) -> tuple[WeightedUrl, ...]:
+        """The replicas, whichever way they were written."""
+        return tuple(each if isinstance(each, WeightedUrl) else WeightedUrl(url=each) for each in self.urls)
 
 
 class QueryParam(Section):
@@ -133,11 +151,11 @@ class Call(Section):
     """Query parameters, each a JMESPath expression; for names that a template cannot bear."""
     headers: Headers = {}
     """Headers as templates; they add to the upstream's."""
-    forward_headers: Annotated[tuple[HeaderName, ...], _AS_TUPLE] = ()
+    forward_headers: Annotated[tuple[HeaderName, ...], AS_TUPLE] = ()
     """Headers of the client that go along."""
     forward_query: Names = ()
     """Query parameters of the client that go along as they came."""
-    forward_cookies: Annotated[tuple[CookieName, ...], _AS_TUPLE] = ()
+    forward_cookies: Annotated[tuple[CookieName, ...], AS_TUPLE] = ()
     """Cookies of the client that go along."""
     forward_body: bool = False
     """Send the client's body on as it came."""
@@ -169,9 +187,15 @@ class Call(Section):
     """The statuses of success. Default: every 2xx."""
     null_on: Statuses = ()
     """Statuses that mean null instead of a failure."""
-    pass_status: Annotated[tuple[FailureStatus, ...] | None, _AS_TUPLE] = None
+    pass_status: Annotated[tuple[FailureStatus, ...] | None, AS_TUPLE] = None
     """4xx statuses passed on to the client when a required call fails with them. Default: 400, 403, 404, 409, 410,
     412, 422, 429, and 401 if authorization was forwarded."""
+    retry: Retry | None = None
+    """Further attempts of this call, instead of the upstream's."""
+    hedge: Hedge | None = None
+    """A second attempt beside a slow first one, instead of the upstream's."""
+    coalesce: bool | None = None
+    """Whether this call may be one with identical others, instead of the upstream's."""
     pass_body: bool = False
     """Pass the upstream's own error body on with such a status, instead of a problem document."""
 
@@ -192,9 +216,9 @@ class Answer(Section):
     """The status of a composed answer; 204 sends no body."""
     headers: Headers = {}
     """Headers of the answer, as templates."""
-    forward_headers: dict[str, Annotated[tuple[HeaderName, ...], _AS_TUPLE]] = {}
+    forward_headers: dict[str, Annotated[tuple[HeaderName, ...], AS_TUPLE]] = {}
     """Response headers passed on, by call."""
-    forward_cookies: dict[str, Annotated[tuple[CookieName, ...], _AS_TUPLE]] = {}
+    forward_cookies: dict[str, Annotated[tuple[CookieName, ...], AS_TUPLE]] = {}
     """Cookies set by an upstream that are passed on, by call."""
     cache_control: HeaderText = "parts"
     """The Cache-Control of a complete answer; parts: the most restrictive of the calls' own."""
@@ -245,7 +269,7 @@ class Route(Section):
 class Server(Section):
     """The inbound side."""
 
-    trusted_proxies: Annotated[tuple[Network, ...], _AS_TUPLE] = ()
+    trusted_proxies: Annotated[tuple[Network, ...], AS_TUPLE] = ()
     """Addresses or networks whose X-Forwarded-* and X-Request-Id are believed; "unix" is whoever connects through a
     Unix socket."""
     max_body: Size = 16 * 2**20
@@ -285,7 +309,7 @@ class Config(Section):
     """More files, as globs relative to this one; their upstreams and routes are added."""
     upstreams: dict[UpstreamName, Upstream] = {}
     """The upstreams by name."""
-    routes: Annotated[tuple[Route, ...], _AS_TUPLE] = ()
+    routes: Annotated[tuple[Route, ...], AS_TUPLE] = ()
     """The routes."""
     server: Server = Server()
     """The inbound side."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from .schema import Section
+from .section import Section
 from .sections import all_sections, keys_of
 
 _SIMILAR = 0.7
@@ -33,10 +33,10 @@ def homes(key: str, section: type[Section]) -> list[str]:
 
 def hint(key: str, known: Iterable[str], elsewhere: Iterable[str] = ()) -> str:
     """The half sentence that an unknown key's message ends with, or nothing."""
-    if places := " or ".join(elsewhere):
-        return f"; it belongs in {places}"
-    meant = nearest(key, known)
-    return f'; did you mean "{meant}"?' if meant else ""
+    if meant := nearest(key, known):
+        return f'; did you mean "{meant}"?'
+    places = " or ".join(elsewhere)
+    return f"; it belongs in {places}" if places else ""
 
 
 def _plain(word: str) -> str:

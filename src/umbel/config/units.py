@@ -1,6 +1,7 @@
-"""Durations, sizes and ratios as people write them: ``"250ms"``, ``"10MB"``.
+"""Durations, sizes and ratios as people write them: ``"250ms"``, ``"10MB"``, ``"20%"``.
 
-The types that the schema's fields are made of. In memory a duration is seconds (float) and a size is bytes (int).
+The types that the schema's fields are made of. In memory a duration is seconds (float), a size is bytes (int) and a
+ratio is a number (float) above 0, where 1 is the whole.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ _BYTES = {
 }
 _DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)(us|ms|s|m|h|d)")
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)(B|KB|MB|GB|KiB|MiB|GiB)")
+
+_RATIO = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,15})?)%")
 
 
 def parse_duration(value: object) -> float:
@@ -54,6 +57,21 @@ def parse_size(value: object) -> int:
     return size
 
 
+def parse_ratio(value: object) -> float:
+    """The number of a ratio such as ``"20%"`` (0.2).
+
+    Raises:
+        ValueError: it is no text, has no percent sign, or is not above 0 % and at most 100 %.
+    """
+    match = _RATIO.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f'{_shown(value)} is not a ratio; write a number and a percent sign, such as "20%"')
+    ratio = float(match[1]) / 100
+    if not 0 < ratio <= 1:
+        raise ValueError("a ratio must be above 0% and at most 100%")
+    return ratio
+
+
 def _shown(value: object) -> str:
     if isinstance(value, str):
         return f'"{value}"'
@@ -78,6 +96,11 @@ def format_size(count: int) -> str:
     return f"{count}B"
 
 
+def format_ratio(ratio: float) -> str:
+    """A ratio as people write it: ``parse_ratio`` gives it back."""
+    return f"{ratio * 100:.15g}%"
+
+
 Duration = Annotated[
     float,
     BeforeValidator(parse_duration),
@@ -89,4 +112,9 @@ Size = Annotated[
     int,
     BeforeValidator(parse_size),
     WithJsonSchema({"type": "string", "title": "size", "pattern": f"^{_SIZE.pattern}$", "examples": ["64KiB", "10MB"]}),
+]
+Ratio = Annotated[
+    float,
+    BeforeValidator(parse_ratio),
+    WithJsonSchema({"type": "string", "title": "ratio", "pattern": f"^{_RATIO.pattern}$", "examples": ["20%"]}),
 ]

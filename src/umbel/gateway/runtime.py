@@ -27,6 +27,14 @@ class Runtime:
     """One per upstream name."""
 
 
+def overrides_in(config: Config, upstream: str) -> frozenset[str]:
+    """The policies that some call to ``upstream`` sets for itself, so that its stack has their layers."""
+    calls = [call for route in config.routes for call in route.calls.values() if call.upstream == upstream]
+    return frozenset(
+        policy for policy in ("retry", "hedge", "coalesce") if any(getattr(call, policy) is not None for call in calls)
+    )
+
+
 @asynccontextmanager
 async def open_runtime(
     config: Config, transports: Mapping[str, httpx.AsyncBaseTransport], recorder: Recorder | None
@@ -46,5 +54,6 @@ async def open_runtime(
 
         for name, upstream in config.upstreams.items():
             if name not in opened:
-                opened[name] = await stack.enter_async_context(build(name, upstream, base_dir=None))
+                own = build(name, upstream, overrides=overrides_in(config, name), recorder=recorder)
+                opened[name] = await stack.enter_async_context(own)
         yield Runtime(recorder, opened)

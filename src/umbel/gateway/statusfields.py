@@ -60,8 +60,15 @@ def server_timing(own_ms: float, outcomes: Iterable[Outcome]) -> str:
         if outcome.started_at is None:
             continue
         name = _NOT_TOKEN.sub("_", outcome.call)
-        members.append(f"{name};dur={(outcome.ended_at - outcome.started_at) * 1000:.1f}")
+        members.append(f"{name};dur={(outcome.ended_at - outcome.started_at) * 1000:.1f}{_described(outcome)}")
     return _joined(members, lambda cut: f'more;desc="{cut}"')
+
+
+def _described(outcome: Outcome) -> str:
+    """How a call came to more than one attempt: ``hedged``, ``retried`` or both; nothing for most."""
+    causes = {attempt.cause for attempt in outcome.attempts}
+    words = [word for cause, word in (("retry", "retried"), ("hedge", "hedged")) if cause in causes]
+    return f';desc="{", ".join(words)}"' if words else ""
 
 
 def _joined(members: Sequence[str], more: Callable[[int], str]) -> str:

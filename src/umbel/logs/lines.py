@@ -64,6 +64,7 @@ class AttemptPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     status: int | None = None
     kind: str | None = None
     reused: bool = False
+    cause: str = "first"
 
 
 class FailedItemPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=_NAMES):

@@ -117,6 +117,7 @@ def _attempt(attempt: Attempt) -> AttemptPart:
         status=attempt.status,
         kind=attempt.kind,
         reused=attempt.reused,
+        cause=attempt.cause,
     )
 
 

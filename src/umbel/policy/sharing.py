@@ -11,6 +11,9 @@ from collections.abc import Iterable
 Field = tuple[bytes, bytes, bytes]
 """A header field: its name as it stands, in lower case, and its value."""
 
+COALESCE = "umbel.coalesce"
+"""The key of a call's own choice (a bool) in its request's extensions, in place of the layer's."""
+
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 """The methods that ask and change nothing (RFC 9110 section 9.2.1; TRACE is not for gateways)."""
 

@@ -17,7 +17,7 @@ import trio
 
 from ..errors import NotRunningError
 from ..model import FACTS, CallFacts
-from ..policy.sharing import REQUEST_ID, SAFE, VIA, Field, for_one_alone, last_hop, split
+from ..policy.sharing import COALESCE, REQUEST_ID, SAFE, VIA, Field, for_one_alone, last_hop, split
 from .flight import Flight
 from .layer import Layer
 from .notes import NOTES
@@ -64,6 +64,7 @@ class Coalesce(Layer):
     before that caller goes on; so its deadline is the latest of theirs. Closing the layer cancels what is under way.
 
     Args:
+        usual: whether calls are coalesced that do not say so themselves (``extensions[COALESCE]``).
         max_flights: calls under way at once; further ones are made as if this layer were not there.
         max_body: bytes of an answer that the transport below has not read already.
         deadline_header: the name of the field that says how much time a caller has.
@@ -74,12 +75,14 @@ class Coalesce(Layer):
         self,
         transport: httpx.AsyncBaseTransport,
         *,
+        usual: bool = True,
         max_flights: int = 1000,
         max_body: int = 10**7,
         deadline_header: str | None = "x-envoy-expected-rq-timeout-ms",
         rng: random.Random | None = None,
     ) -> None:
         super().__init__(transport)
+        self._usual = usual
         self._max_flights = max_flights
         self._max_body = max_body
         self._deadline_header = deadline_header.lower().encode("ascii") if deadline_header else None
@@ -111,7 +114,12 @@ class Coalesce(Layer):
             NotRunningError: outside of the layer's ``async with``, or it was closed meanwhile.
         """
         extensions = request.extensions
-        if request.method not in SAFE or not isinstance(request.stream, httpx.ByteStream) or extensions.get("stream"):
+        if (
+            request.method not in SAFE
+            or not extensions.get(COALESCE, self._usual)
+            or not isinstance(request.stream, httpx.ByteStream)
+            or extensions.get("stream")
+        ):
             return await self._transport.handle_async_request(request)
         facts: CallFacts | None = extensions.get(FACTS)
         asked, own = split(_fields_of(request.headers), self._deadline_header)

@@ -5,56 +5,90 @@ It adds nothing of its own.
 
 Outermost first, and why each stands where it stands:
 
-1. **bulkhead**: counts calls, not attempts, and is the upstream's only queue. Outside of all that makes attempts, so
+1. **coalesce**: of identical calls only one goes on, so everything below counts what the upstream really gets.
+2. **breaker**: admits once per call, before the call waits for anything, so that calls of an upstream that is out fail
+   at once and fill no queue. It is told of each attempt, from below.
+3. **bulkhead**: counts calls, not attempts, and is the upstream's only queue. Outside of all that makes attempts, so
    that a retry never queues again behind new calls, and a call that finds the queue full has cost nothing.
-2. **balance**: takes a replica for each attempt. Below retries and hedges (when they come), so that another attempt
-   can take another replica; above the attempt, so that the record names the replica.
-3. **attempt**: tells the upstream the time that is left now, after the queue; traces and records. It sees the body
-   being read, so a late, broken or too big body is its failure.
-4. **body**: reads, bounds, decodes. Above it a response is complete, and its connection is back in the pool.
-5. **pool**: connections. Without a limit of its own: the bulkhead has counted already, and two queues would hide one
+4. **retry**, then 5. **hedge**: each retry is a race of its own. Both draw on one budget, so that together they cannot
+   add more load than it bears.
+6. **balance**: takes a replica for each attempt. Below retries and hedges, so that another attempt can take another
+   replica; above the attempt, so that the record names the replica.
+7. **attempt**: tells the upstream the time that is left now, after the queue; traces, records, and tells the breaker
+   what came. It sees the body being read, so a late, broken or too big body is its failure.
+8. **body**: reads, bounds, decodes. Above it a response is complete, and its connection is back in the pool.
+9. **pool**: connections. Without a limit of its own: the bulkhead has counted already, and two queues would hide one
    another.
+
+A layer that nobody asked for is not there, so it costs nothing.
 """
 
 from __future__ import annotations
 
 import random
 import ssl
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
+from ..config.policies import Ejection, Health
 from ..config.schema import Tls, Upstream
+from ..events import NULL, Recorder
+from ..policy.budget import Budget, BudgetStatistics
+from ..policy.ejection import EjectionRules
 from .attempt import Attempt
 from .balance import Balance, BalanceStatistics
 from .body import Body
+from .breaker import Breaker, BreakerStatistics
 from .bulkhead import Bulkhead, BulkheadStatistics
+from .coalesce import Coalesce, CoalesceStatistics
+from .health import Health as HealthChecks
+from .hedge import Hedge, HedgeStatistics
 from .http1 import Limits
 from .layer import Layer
 from .origin import Replica
 from .pool import Pool, PoolStatistics
+from .retry import Retry, RetryStatistics
 from .tls import client_context
 
 
 @dataclass(frozen=True, slots=True)
 class StackStatistics:
-    """A snapshot of an upstream."""
+    """A snapshot of an upstream; None for a layer that it has not."""
 
+    coalesce: CoalesceStatistics | None
+    breaker: BreakerStatistics | None
     bulkhead: BulkheadStatistics
+    retry: RetryStatistics | None
+    hedge: HedgeStatistics | None
+    budget: BudgetStatistics
     balance: BalanceStatistics
     pool: PoolStatistics
+
+
+@dataclass(slots=True)
+class _Layers:
+    """The layers of a stack by name."""
+
+    budget: Budget
+    bulkhead: Bulkhead
+    balance: Balance
+    pool: Pool
+    coalesce: Coalesce | None = None
+    breaker: Breaker | None = None
+    retry: Retry | None = None
+    hedge: Hedge | None = None
 
 
 class Stack(Layer):
     """An upstream's layers as one transport and one async context manager. Made by ``build``."""
 
-    def __init__(self, name: str, bulkhead: Bulkhead, balance: Balance, pool: Pool) -> None:
-        super().__init__(bulkhead)
+    def __init__(self, name: str, outermost: httpx.AsyncBaseTransport, layers: _Layers) -> None:
+        super().__init__(outermost)
         self.name = name
-        self._bulkhead = bulkhead
-        self._balance = balance
-        self._pool = pool
+        self._layers = layers
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """The complete response: read, decoded, bounded, its connection given back.
@@ -66,31 +100,107 @@ class Stack(Layer):
 
     def statistics(self) -> StackStatistics:
         """A snapshot."""
-        return StackStatistics(self._bulkhead.statistics(), self._balance.statistics(), self._pool.statistics())
+        layers = self._layers
+        return StackStatistics(
+            layers.coalesce.statistics() if layers.coalesce is not None else None,
+            layers.breaker.statistics() if layers.breaker is not None else None,
+            layers.bulkhead.statistics(),
+            layers.retry.statistics() if layers.retry is not None else None,
+            layers.hedge.statistics() if layers.hedge is not None else None,
+            layers.budget.statistics(),
+            layers.balance.statistics(),
+            layers.pool.statistics(),
+        )
 
 
-def build(name: str, config: Upstream, *, base_dir: Path | None = None, rng: random.Random | None = None) -> Stack:
+def build(
+    name: str,
+    config: Upstream,
+    *,
+    overrides: Collection[str] = (),
+    recorder: Recorder = NULL,
+    base_dir: Path | None = None,
+    rng: random.Random | None = None,
+) -> Stack:
     """The stack of one upstream. TLS files are read here; relative ones are relative to ``base_dir``.
+
+    Args:
+        overrides: which of ``retry``, ``hedge`` and ``coalesce`` some call sets for itself: those layers are there even
+            if the upstream does not use them.
+        recorder: hears what the health checks find.
 
     Raises:
         ValueError: a TLS file cannot be used; one sentence that begins with ``tls.`` and its key.
     """
-    replicas = [Replica.parse(url, server_name=config.tls.server_name) for url in config.urls]
+    rng = rng or random.Random()
+    replicas = [Replica.parse(each.url, server_name=config.tls.server_name) for each in config.replicas]
     secure = any(replica.origin.scheme == "https" for replica in replicas)
+    concurrency = config.max_concurrency
     pool = Pool(
         connect_timeout=config.connect_timeout,
         keepalive_expiry=config.keepalive_expiry,
         max_connections=None,
-        max_idle=config.max_concurrency,
+        max_idle=_MAX_IDLE_AUTO if concurrency == "auto" else concurrency,
         limits=Limits(config.max_head, config.max_fields),
         ssl_context=_context(config.tls, base_dir or Path()) if secure else None,
         public_only=config.public_only,
     )
     body = Body(pool, max_body=config.max_body)
     attempt = Attempt(body, deadline_header=config.deadline_header or None, rng=rng)
-    balance = Balance(attempt, replicas)
-    bulkhead = Bulkhead(balance, max_concurrency=config.max_concurrency, max_queue=config.max_queue)
-    return Stack(name, bulkhead, balance, pool)
+    balance = Balance(
+        attempt,
+        replicas,
+        policy=config.balance,
+        weights=[each.weight for each in config.replicas] if config.balance == "weighted" else None,
+        ejection=_ejection(config.ejection),
+        health=_health(config.health, body, replicas, recorder, rng),
+        rng=rng,
+    )
+    layers = _Layers(Budget(config.retry_budget), Bulkhead(balance), balance, pool)
+    return Stack(name, _outer(config, overrides, balance, layers, rng), layers)
+
+
+_MAX_IDLE_AUTO = 1000
+
+
+def _outer(
+    config: Upstream,
+    overrides: Collection[str],
+    balance: Balance,
+    layers: _Layers,
+    rng: random.Random,
+) -> httpx.AsyncBaseTransport:
+    """The layers above the balance, from the inside out."""
+    transport: httpx.AsyncBaseTransport = balance
+    if (hedge := config.hedge) is not None or "hedge" in overrides:
+        after, most = (hedge.after, hedge.max) if hedge is not None else ("p95", 0)
+        transport = layers.hedge = Hedge(transport, after=after, max=most, budget=layers.budget)
+    if (retry := config.retry) is not None or "retry" in overrides:
+        rules = retry.model_dump() if retry is not None else {"attempts": 1}
+        transport = layers.retry = Retry(transport, **rules, budget=layers.budget, rng=rng)
+    transport = layers.bulkhead = Bulkhead(
+        transport, max_concurrency=config.max_concurrency, max_queue=config.max_queue
+    )
+    if config.breaker is not None:
+        transport = layers.breaker = Breaker(transport, **config.breaker.model_dump())
+    if config.coalesce or "coalesce" in overrides:
+        header = config.deadline_header or None
+        transport = layers.coalesce = Coalesce(transport, usual=config.coalesce, deadline_header=header, rng=rng)
+    return transport
+
+
+def _ejection(config: bool | Ejection) -> EjectionRules | None:
+    if isinstance(config, bool):
+        return EjectionRules() if config else None
+    return EjectionRules(config.failures, config.base, config.max, config.share)
+
+
+def _health(
+    config: Health | None, below: Body, replicas: list[Replica], recorder: Recorder, rng: random.Random
+) -> HealthChecks | None:
+    if config is None:
+        return None
+    return HealthChecks(below, replicas, **config.model_dump(), rng=rng, recorder=recorder)
 
 
 def _context(tls: Tls, base: Path) -> ssl.SSLContext:

@@ -41,10 +41,10 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         ["umbel.toml:3: upstreams.u.banana: is not a key of [upstreams.u]"],
     ),
     "keys that are not there yet": (
-        UPSTREAM + 'retry = { attempts = 2 }\nhedge = { after = "p95" }\n',
+        UPSTREAM + 'proxy = "http://p"\ncache = true\n',
         [
-            "umbel.toml:3: upstreams.u.retry: is not a key of [upstreams.u]",
-            "umbel.toml:4: upstreams.u.hedge: is not a key of [upstreams.u]",
+            "umbel.toml:3: upstreams.u.proxy: is not a key of [upstreams.u]",
+            "umbel.toml:4: upstreams.u.cache: is not a key of [upstreams.u]",
         ],
     ),
     "a route's key in a call": (

@@ -32,7 +32,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             "umbel.toml:2: upstreams.u.urls: needs a list, not a text; put it in square brackets",
             'umbel.toml:3: upstreams.u.timeout: 5 is not a duration; write a number and a unit, such as "250ms" or "2s"',
             "umbel.toml:4: upstreams.u.max_queue: needs a whole number, not a text",
-            "umbel.toml:5: upstreams.u.max_concurrency: needs a whole number, not a number with a point",
+            'umbel.toml:5: upstreams.u.max_concurrency: needs a whole number of at least 1, or "auto"',
             "umbel.toml:6: upstreams.u.headers: needs a table, not a list",
             "umbel.toml:7: upstreams.u.params.p: needs a text, not a whole number",
             "umbel.toml:8: upstreams.u.public_only: needs true or false, not a text",
@@ -87,7 +87,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         "[routes.answer]\n"
         "status = 500\n",
         [
-            "umbel.toml:3: upstreams.u.max_concurrency: must be at least 1",
+            'umbel.toml:3: upstreams.u.max_concurrency: needs a whole number of at least 1, or "auto"',
             "umbel.toml:4: upstreams.u.max_queue: must be at least 0",
             "umbel.toml:8: routes[0].quorum: must be at least 1",
             "umbel.toml:10: routes[0].answer.status: must be at most 299",
@@ -221,6 +221,32 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "a path without a slash": (
         UPSTREAM + '[[routes]]\npath = "r"\n' + CALL,
         ['umbel.toml:4: routes[0].path: a path begins with "/", not as "r" does'],
+    ),
+    "policies": (
+        '[upstreams.a]\nurls = [{ url = "http://a", weigth = 3 }, "http://a"]\nretry_budget = "200%"\n'
+        'hedge = { after = "p100" }\nbreaker = { failure_ratio = 0.5 }\nejection = "no"\n'
+        'health = { path = "healthz" }\nbalance = "p3c"\nretry = { on = ["bogus", 200] }\n'
+        '[upstreams.b]\nurls = ["dns+http://127.0.0.1:80", { url = "http://u:p@x" }]\n',
+        [
+            'umbel.toml:2: upstreams.a.urls[0].weigth: is not a key of [[upstreams.a.urls]]; did you mean "weight"?',
+            "umbel.toml:3: upstreams.a.retry_budget: a ratio must be above 0% and at most 100%",
+            'umbel.toml:4: upstreams.a.hedge.after: a hedge comes after a duration or a percentile, such as "200ms" or "p95"',
+            'umbel.toml:5: upstreams.a.breaker.failure_ratio: 0.5 is not a ratio; write a number and a percent sign, such as "20%"',
+            "umbel.toml:6: upstreams.a.ejection: needs true or false or a table, not a text",
+            'umbel.toml:7: upstreams.a.health.path: this is not a path to ask for, such as "/healthz"',
+            'umbel.toml:8: upstreams.a.balance: needs "p2c", "round_robin" or "weighted", not "p3c"',
+            "umbel.toml:9: upstreams.a.retry.on[0]: needs connect, dns, reset, status, or a status from 400 to 599",
+            "umbel.toml:9: upstreams.a.retry.on[1]: needs connect, dns, reset, status, or a status from 400 to 599",
+            "umbel.toml:11: upstreams.b.urls[0]: dns+ goes before a URL with a name; an address is written without it",
+            "umbel.toml:11: upstreams.b.urls[1].url: a URL here holds no credentials; send them as a header, such as authorization",
+        ],
+    ),
+    "replicas that stand twice, and weights that nobody reads": (
+        '[upstreams.u]\nurls = [{ url = "http://a", weight = 3 }, "http://a"]\n',
+        [
+            "umbel.toml:2: upstreams.u.urls: one replica stands twice; give it a weight instead",
+            'umbel.toml:2: upstreams.u.urls: weights serve balance = "weighted" only',
+        ],
     ),
     "paths that no request ever has": (
         UPSTREAM

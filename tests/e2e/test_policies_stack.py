@@ -1,0 +1,91 @@
+"""A stack has the layers that its configuration asks for, in their order, and a call's own policies reach them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+
+from tests.support.composing import MemoryRecorder, facts
+from tests.support.rawserver import answering, raw_server, response
+from umbel.composition.plan import compile_route
+from umbel.composition.run import run
+from umbel.config.schema import Config
+from umbel.gateway.runtime import overrides_in
+from umbel.kinds import Kind
+from umbel.model import Inputs
+from umbel.upstream.stack import Stack, build
+
+
+def config(urls: list[Any], call: dict[str, Any] | None = None, **upstream: Any) -> Config:
+    calls = {"c": {"upstream": "u", "path": "/", **(call or {})}}
+    return Config.model_validate(
+        {"upstreams": {"u": {"urls": urls, **upstream}}, "routes": [{"path": "/r", "calls": calls}]}
+    )
+
+
+def stack(made: Config) -> Stack:
+    return build("u", made.upstreams["u"], overrides=overrides_in(made, "u"))
+
+
+async def test_a_layer_that_nobody_asked_for_is_not_there() -> None:
+    said = stack(config(["http://127.0.0.1:1"])).statistics()
+    assert (said.coalesce, said.breaker, said.retry, said.hedge) == (None, None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("retry", {}), ("hedge", {"after": "p95"}), ("coalesce", True)],
+)
+async def test_a_layer_is_there_for_the_upstream_or_for_one_call(key: str, value: Any) -> None:
+    for made in (config(["http://a"], **{key: value}), config(["http://a"], {key: value})):
+        assert getattr(stack(made).statistics(), key) is not None
+
+
+async def test_every_policy_of_the_configuration_makes_its_layer() -> None:
+    made = config(
+        [{"url": "http://a", "weight": 2}, "http://b"],
+        balance="weighted",
+        retry={"attempts": 3, "on": ["connect", 503], "backoff": "1ms", "max_backoff": "2ms"},
+        retry_budget="50%",
+        hedge={"after": "200ms", "max": 2},
+        breaker={"window": "1s", "min_requests": 2, "failure_ratio": "10%", "open_for": "1s"},
+        ejection={"failures": 2, "base": "1s", "max": "2s", "share": "50%"},
+        health={"path": "/h", "every": "1s", "healthy": 1, "unhealthy": 1},
+        coalesce=True,
+        max_concurrency="auto",
+    )
+    said = stack(made).statistics()
+    assert None not in (said.coalesce, said.breaker, said.retry, said.hedge)
+    assert [replica.name for replica in said.balance.replicas] == ["http://a", "http://b"]
+
+
+async def test_a_call_is_retried_by_its_own_rules_and_its_attempts_are_recorded() -> None:
+    async with raw_server(answering(response(b"no", status=b"503 No"), response(b"1"))) as port:
+        made = config([f"http://127.0.0.1:{int(port)}"], {"retry": {"backoff": "1ms"}})
+        plan, recorder = compile_route(made, 0), MemoryRecorder()
+        async with stack(made) as upstream:
+            result = await run(plan, Inputs(), facts(), {"u": upstream}, recorder)
+    assert result.answer == {"c": 1}
+    made_of = [(attempt.status, attempt.cause) for attempt in result.outcomes[0].attempts]
+    assert made_of == [
+        (503, "first"),
+        (200, "retry"),
+    ]
+
+
+async def test_an_open_breaker_says_when_to_come_back() -> None:
+    with trio.socket.socket() as closed:
+        await closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    made = config([f"http://127.0.0.1:{int(port)}"], breaker={"min_requests": 2, "open_for": "5s"})
+    plan = compile_route(made, 0)
+    async with stack(made) as upstream:
+        kinds = []
+        for _ in range(3):
+            result = await run(plan, Inputs(), facts(), {"u": upstream}, MemoryRecorder())
+            assert result.failure is not None
+            kinds.append(result.failure.kind)
+    assert kinds == [Kind.CONNECT, Kind.CONNECT, Kind.BREAKER_OPEN]
+    assert (result.failure.status, result.failure.retry_after) == (503, "5")
