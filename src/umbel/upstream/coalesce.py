@@ -20,6 +20,7 @@ from ..model import FACTS, CallFacts
 from ..policy.sharing import COALESCE, REQUEST_ID, SAFE, VIA, Field, for_one_alone, last_hop, split
 from .flight import Flight
 from .layer import Layer
+from .messages import copied, fields_of
 from .notes import NOTES
 from .pieces import pieces_of
 from .pilots import Pilots
@@ -122,7 +123,7 @@ class Coalesce(Layer):
         ):
             return await self._transport.handle_async_request(request)
         facts: CallFacts | None = extensions.get(FACTS)
-        asked, own = split(_fields_of(request.headers), self._deadline_header)
+        asked, own = split(fields_of(request.headers), self._deadline_header)
         key = _key(request, facts, asked)
         flight = self._flights.get(key)
         if flight is not None:
@@ -192,13 +193,7 @@ class Coalesce(Layer):
         extensions = {name: value for name, value in request.extensions.items() if name not in _OF_ONE_CALL}
         if flight.facts is not None:
             extensions[FACTS] = flight.facts
-        copy = httpx.Request(
-            request.method,
-            request.url,
-            headers=[(name, value) for name, _, value in fields],
-            stream=request.stream,
-            extensions=extensions,
-        )
+        copy = copied(request, fields, None, extensions)
         flight.scope = self._pilots.start(self._fly, key, flight, copy)
         self._flights[key] = flight
         self._flown += 1
@@ -256,13 +251,9 @@ class Coalesce(Layer):
             del self._flights[key]
 
 
-def _fields_of(headers: httpx.Headers) -> list[Field]:
-    return [(name, name.lower(), value) for name, value in headers.raw]
-
-
 def _for_many(response: httpx.Response) -> bool:
     # Of a stream that someone else has read, the bytes as they came are gone: there is nothing to make a copy of.
-    return isinstance(response.stream, httpx.ByteStream) and not for_one_alone(_fields_of(response.headers))
+    return isinstance(response.stream, httpx.ByteStream) and not for_one_alone(fields_of(response.headers))
 
 
 def _key(request: httpx.Request, facts: CallFacts | None, asked: list[Field]) -> Hashable:
