@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format clean
+.PHONY: help setup demo test soak bench-upstream bench-layers check format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -31,6 +31,23 @@ demo: $(STAMP)  ## real upstreams, the gateway before them, and what to curl; op
 test: $(STAMP)  ## run all tests; options for pytest in ARGS
 	$(BIN)/python -m pytest $(ARGS)
 
+soak: $(STAMP)  ## many rounds of clients that leave at random, some minutes; options for pytest in ARGS
+	UMBEL_SOAK=1 $(BIN)/python -m pytest tests/e2e/test_churn.py $(ARGS)
+
+bench-upstream: .bench/.ready  ## the HTTP client beside its peers, some minutes; ARGS=--quick for a glance
+	@.bench/bin/python benchmarks/upstream.py $(ARGS)
+
+bench-layers: $(STAMP)  ## what each layer of a call costs and weighs; ARGS=--quick for a glance
+	@$(BIN)/python benchmarks/layers.py $(ARGS)
+
+# The peers live apart, so that nothing of theirs is ever there when Umbel runs.
+.bench/.ready: pyproject.toml constraints.txt benchmarks/requirements.txt
+	@test -x .bench/bin/pip || "$(PYTHON)" -m venv .bench
+	@echo "umbel: installing what is compared into .bench (once) ..."
+	@.bench/bin/python -m pip install --quiet --disable-pip-version-check \
+	  -c constraints.txt -r benchmarks/requirements.txt -e .
+	@touch $@
+
 check: $(STAMP)  ## lint, types, import rules
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -42,4 +59,4 @@ format: $(STAMP)  ## put the code into the one form
 	$(BIN)/ruff format
 
 clean:  ## remove what make built
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis

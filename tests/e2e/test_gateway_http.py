@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-import random
 from pathlib import Path
 from typing import Any
 
@@ -200,59 +198,6 @@ async def test_a_client_that_stops_reading_a_stream_is_cut_and_its_calls_with_it
             assert (record.status, record.kind) == (200, Kind.CLIENT_GONE)
             last = next(call for call in records.calls if call.outcome.call == "last")
             assert last.outcome.state == "failed"
-
-
-async def test_five_hundred_clients_that_leave_at_random_moments_leave_nothing() -> None:
-    rng = random.Random(7)
-    in_flight = 0
-
-    async def upstream(peer: Peer) -> None:
-        nonlocal in_flight
-        while (await peer.read_request())[0]:
-            in_flight += 1
-            try:
-                with trio.move_on_after(rng.expovariate(1 / 0.005)):
-                    await peer.closed()
-                    return
-                await peer.send(response(b'{"a": [1, 2, 3]}'))
-            finally:
-                in_flight -= 1
-
-    calls = {
-        "list": {"upstream": "up", "path": "/list"},
-        "items": {"upstream": "up", "path": "/item/{item}", "each": "list.a", "optional": True},
-    }
-    async with raw_server(upstream) as port:
-        app, records = gateway([route(calls=calls)], up=port)
-        async with serving(app) as gate:
-            limit = trio.CapacityLimiter(20)
-
-            async def leaving(patience: float) -> None:
-                async with limit, connected(gate) as client:
-                    await client.send("GET", "/r")
-                    with trio.move_on_after(patience):
-                        await client.reply()
-
-            async with trio.open_nursery() as nursery:
-                for number in range(500):
-                    # Every eighth stays for its answer, the others leave when they like.
-                    nursery.start_soon(leaving, rng.random() * 0.05 if number % 8 else math.inf)
-            await emptied(app)
-            with trio.fail_after(3):
-                while in_flight:
-                    await trio.testing.wait_all_tasks_blocked(0.01)
-            assert {record.kind for record in records.requests} == {None, Kind.CLIENT_GONE}
-            assert len({record.request.request_id for record in records.requests}) == len(records.requests)
-            # Every slot is free: as many calls at once as there are slots are answered.
-            replies: list[int] = []
-
-            async def asking() -> None:
-                replies.append((await fetch(gate, "GET", "/r")).status)
-
-            async with trio.open_nursery() as nursery:
-                for _ in range(10):
-                    nursery.start_soon(asking)
-            assert replies == [200] * 10
 
 
 async def test_the_records_of_a_served_file_are_in_its_logs(tmp_path: Path) -> None:

@@ -59,7 +59,8 @@ class Program:
         """One request on a connection of its own: the reply, and every byte of it."""
         with trio.fail_after(10):
             async with connected(self.port) as client:
-                return await client.request(method, target, headers, body), client.received
+                fields = [("connection", "close"), *headers]
+                return await client.request(method, target, fields, body), client.received
 
     def stack(self, upstream: str) -> Stack:
         assert self.app.current_runtime is not None
@@ -69,7 +70,7 @@ class Program:
 
     async def settled(self) -> None:
         """Wait until nothing of any request is left: no task, no call in flight or in a queue, no connection in use."""
-        with trio.move_on_after(5):
+        with trio.move_on_after(15):
             while self._left():
                 await wait_all_tasks_blocked(0.005)
         assert self._left() == {}
@@ -95,8 +96,8 @@ class Program:
 async def running(directory: Path, text: str, *, stock: bool = False, **settings: Any) -> AsyncIterator[Program]:
     """The program of the configuration ``text``, behind our server or Hypercorn's own; ``settings`` are Hypercorn's."""
     app = Umbel.from_file(write(directory, text))
-    # Hypercorn keeps a connection whose client has closed it for as long as an idle one: that task is none of ours.
-    settings = {"include_server_header": False, "keep_alive_timeout": 0.2, **settings}
+    # Hypercorn keeps a connection that its client has closed for as long as an idle one. That is not ours to wait for.
+    settings = {"include_server_header": False, "keep_alive_timeout": 0.5, **settings}
     async with serving(app, stock=stock, **settings) as port:
         server = trio.lowlevel.current_task().child_nurseries[-1]
         # The address is announced a moment before the last task that stays has begun.

@@ -1,0 +1,292 @@
+"""Clients that leave at random moments, by the hundred, and what that must leave behind: nothing but their records.
+
+``make soak`` runs more rounds of it.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import random
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from tests.support.program import Program, running
+from tests.support.rawserver import Peer, open_sockets, raw_server, response
+from tests.support.serving import RawClient, connected
+
+SOAK = os.environ.get("UMBEL_SOAK") == "1"
+ROUNDS = 20 if SOAK else 1
+PATIENCE = 5 if SOAK else 1.5
+"""Seconds that the server waits for a head. With so many in one loop, a client may well take a while to send it."""
+AT_ONCE = 50
+"""Clients."""
+SLOTS = 20
+"""Calls in flight to each upstream."""
+
+_CALLS = """
+[routes.calls.profile]
+upstream = "users"
+path = "/users/{{id}}"
+PROFILE
+[routes.calls.orders]
+upstream = "orders"
+path = "/orders{{?id}}"
+optional = true
+[routes.calls.items]
+upstream = "catalog"
+path = "/items/{{item}}"
+each = "orders[].sku"
+limit = 4
+optional = true
+[routes.calls.offers]
+upstream = "orders"
+path = "/for/{{profile.segment}}"
+optional = true
+default = []
+"""
+CONFIG = f"""
+[defaults.upstream]
+max_concurrency = {{slots}}
+max_queue = 10000
+[upstreams.users]
+urls = ["http://127.0.0.1:{{0}}"]
+[upstreams.orders]
+urls = ["http://127.0.0.1:{{1}}"]
+timeout = "300ms"
+[upstreams.catalog]
+urls = ["http://127.0.0.1:{{2}}", "http://127.0.0.1:{{3}}"]
+timeout = "300ms"
+[[routes]]
+path = "/dashboard/<id>"
+{_CALLS.replace("PROFILE", "")}
+[[routes]]
+path = "/search/<id>"
+{_CALLS.replace("PROFILE", 'json = "body"')}
+"""
+CALLS = {"profile", "orders", "items", "offers"}
+
+
+class Services:
+    """The upstreams: of random latency, now and then faulty, and aware of what they have in flight."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self.in_flight = 0
+        self.answered = 0
+        self.cut = 0
+        """Requests whose connection was closed before they were answered."""
+        self.heard: set[str] = set()
+        """The ids of the requests that they were asked for."""
+
+    async def idle(self) -> None:
+        """Wait until nothing is in flight: they hear of a closed connection a moment after it was closed."""
+        with trio.fail_after(5):
+            while self.in_flight:
+                await wait_all_tasks_blocked(0.002)
+
+    async def handler(self, peer: Peer) -> None:
+        while request := (await peer.read_request())[0]:
+            self.in_flight += 1
+            self.heard.add(request.lower().split(b"x-request-id: ")[1].split(b"\r\n")[0].decode())
+            try:
+                if not await self._answer(peer, request.split(b" ")[1].decode()):
+                    return
+            finally:
+                self.in_flight -= 1
+
+    async def _answer(self, peer: Peer, target: str) -> bool:
+        """Answer in two pieces; False if the connection has ended instead."""
+        rng = self.rng
+        # The profile is what every dashboard needs, so it alone never fails.
+        fault = rng.random() if not target.startswith("/users/") else 1.0
+        if await self._leaves_within(peer, 60.0 if fault < 0.01 else rng.expovariate(1 / 0.004)):
+            return False
+        if fault < 0.03:
+            peer.reset()
+            return False
+        answer = self._right(target)
+        if fault < 0.05:
+            answer = response(b"no", status=b"500 Internal Server Error")
+        elif fault < 0.07:
+            answer = response(b"<html>")
+        await peer.send(answer[: len(answer) // 2])
+        if await self._leaves_within(peer, rng.expovariate(1 / 0.001)):
+            return False
+        await peer.send(answer[len(answer) // 2 :])
+        self.answered += 1
+        return True
+
+    async def _leaves_within(self, peer: Peer, seconds: float) -> bool:
+        with trio.move_on_after(seconds) as scope:
+            await peer.closed()
+        if not scope.cancelled_caught:
+            self.cut += 1
+        return not scope.cancelled_caught
+
+    def _right(self, target: str) -> bytes:
+        rng = self.rng
+        said: Any = {"name": target}
+        if target.startswith("/users/"):
+            said = {"id": target, "segment": rng.choice(["garden", "kitchen"])}
+        elif target.startswith("/orders"):
+            said = [{"sku": f"sku-{rng.randrange(5)}"} for _ in range(rng.randrange(8))]
+        elif target.startswith("/for/"):
+            said = ["x" * rng.randrange(20_000)]
+        return response(json.dumps(said).encode())
+
+
+class Churn:
+    """The clients. Each asks for a dashboard of its own number, so that every record is known by its path."""
+
+    def __init__(self, port: int, rng: random.Random) -> None:
+        self.port = port
+        self.rng = rng
+        self.number = 0
+        self.began: set[str] = set()
+        """The paths of which an answer began to come: each was a request, and must have its record."""
+        self.served: set[str] = set()
+        """The paths whose whole answer came."""
+
+    async def round(self, clients: int) -> None:
+        """So many clients, ``AT_ONCE`` of them at once, each as it likes."""
+        ways = (self.leave_early, self.leave_in_the_body, self.leave_soon, self.leave_soon, self.read_some, self.stay)
+        limit = trio.CapacityLimiter(AT_ONCE)
+
+        async def come() -> None:
+            async with limit:
+                await self.come(self.rng.choice(ways))
+
+        await all_of([come] * clients)
+
+    async def come(self, behave: Callable[[RawClient], Awaitable[None]]) -> None:
+        """Connect, behave, and leave with a FIN or a reset."""
+        try:
+            async with connected(self.port) as client:
+                await behave(client)
+                if self.rng.random() < 0.5:
+                    client.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        except trio.BrokenResourceError:
+            # The server may be the first to lose patience with anybody, but for those who wait for their answer.
+            assert behave != self.stay
+
+    def request(self, *, body: bool = False) -> tuple[str, bytes]:
+        """The path and the head of a new request, for an answer of any form."""
+        self.number += 1
+        path = f"/{'search' if body else 'dashboard'}/{self.number}"
+        form = self.rng.choice(["*/*", "application/x-ndjson", "text/event-stream"])
+        lines = [f"{'POST' if body else 'GET'} {path} HTTP/1.1", "Host: gateway.test", f"Accept: {form}"]
+        if body:
+            lines += ["Content-Type: application/json", "Content-Length: 1000"]
+        return path, "\r\n".join([*lines, "", ""]).encode()
+
+    async def leave_early(self, client: RawClient) -> None:
+        """Before the head is complete, or in the very moment that it is."""
+        _, head = self.request()
+        await client.stream.send_all(head[: self.rng.randrange(1, len(head) + 1)])
+
+    async def leave_in_the_body(self, client: RawClient) -> None:
+        """Before the body is complete."""
+        _, head = self.request(body=True)
+        await client.stream.send_all(head + b'"' + b"x" * self.rng.randrange(900))
+        await trio.sleep(self.rng.random() * 0.02)
+
+    async def leave_soon(self, client: RawClient) -> None:
+        """While the calls run, or with the answer unread."""
+        _, head = self.request()
+        await client.stream.send_all(head)
+        await trio.sleep(self.rng.expovariate(1 / 0.03))
+
+    async def read_some(self, client: RawClient) -> None:
+        """Leave in the middle of the answer, which may be its end."""
+        path, head = self.request()
+        await client.stream.send_all(head)
+        left = self.rng.randrange(1, 5_000)
+        while left > 0 and (data := await client.stream.receive_some(left)):
+            self.began.add(path)
+            left -= len(data)
+
+    async def stay(self, client: RawClient) -> None:
+        """For the whole answer, maybe of two requests."""
+        for _ in range(self.rng.choice([1, 2])):
+            path, head = self.request()
+            await client.stream.send_all(head)
+            reply = await client.reply()
+            assert reply.status == 200
+            assert b"garden" in reply.body or b"kitchen" in reply.body
+            self.began.add(path)
+            self.served.add(path)
+
+
+async def all_of(tasks: Sequence[Callable[[], Awaitable[None]]]) -> None:
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            for task in tasks:
+                nursery.start_soon(task)
+
+
+@pytest.mark.timeout(1200 if SOAK else 60)
+@pytest.mark.parametrize(
+    ("stock", "clients"), [(False, 500), (True, 500 if SOAK else 100)], ids=["our serve", "stock hypercorn"]
+)
+async def test_clients_that_leave_at_random_leave_nothing_but_their_records(
+    stock: bool, clients: int, tmp_path: Path
+) -> None:
+    sockets = open_sockets()
+    services = Services(random.Random("services"))
+    async with AsyncExitStack() as stack:
+        ports = [await stack.enter_async_context(raw_server(services.handler)) for _ in range(4)]
+        config = CONFIG.format(*map(int, ports), slots=SLOTS)
+        async with running(tmp_path, config, stock=stock, keep_alive_timeout=PATIENCE) as program:
+            churn = Churn(program.port, random.Random("clients"))
+            objects: list[int] = []
+            for _ in range(ROUNDS):
+                await churn.round(clients)
+                await program.settled()
+                await services.idle()
+                # Every slot is free: as many at once as there are slots are served.
+                await all_of([partial(churn.come, churn.stay)] * SLOTS)
+                await program.settled()
+                for port in ports:
+                    port.connections.clear()
+                gc.collect()
+                objects.append(len(gc.get_objects()))
+            total = program.app.statistics().requests_total
+    assert services.answered > clients * ROUNDS
+    assert services.cut > clients * ROUNDS / 10
+    # What is idle comes and goes, but nothing piles up from round to round.
+    assert min(objects[-3:]) < max(objects[:5]) + 1000, objects
+    assert_records(program, churn, total)
+    assert services.heard <= {line["request_id"] for line in program.lines("access")}
+    assert open_sockets() == sockets
+
+
+def assert_records(program: Program, churn: Churn, total: int) -> None:
+    """One access line for each request, and for each composition one line for each of its calls."""
+    access = {line["url.path"]: line for line in program.lines("access")}
+    assert len(access) == len(program.lines("access")) == total
+    assert len({line["request_id"] for line in access.values()}) == total
+    assert churn.began <= access.keys()
+    for path in churn.served:
+        assert access[path]["http.response.status_code"] == 200
+        assert access[path].get("kind") is None
+    assert {line.get("kind") for line in access.values()} == {None, "client-gone"}
+    calls: dict[str, list[str]] = {line["request_id"]: [] for line in access.values()}
+    for line in program.lines("calls"):
+        calls[line["request_id"]].append(line["call"])
+    for line in access.values():
+        names = calls[line["request_id"]]
+        assert len(names) == len(set(names))
+        # Who leaves before the composition begins has no calls; every other one has all.
+        assert set(names) == CALLS or (not names and line["http.response.status_code"] == 499)
+    assert {line["event"] for line in program.lines("app")} == {"log.closed"}
