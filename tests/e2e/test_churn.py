@@ -26,7 +26,7 @@ from tests.support.rawserver import Peer, open_sockets, raw_server, response
 from tests.support.serving import RawClient, connected
 
 SOAK = os.environ.get("UMBEL_SOAK") == "1"
-ROUNDS = 20 if SOAK else 1
+ROUNDS = 10 if SOAK else 1
 PATIENCE = 5 if SOAK else 1.5
 """Seconds that the server waits for a head. With so many in one loop, a client may well take a while to send it."""
 AT_ONCE = 50
