@@ -10,8 +10,9 @@ from tests.support.scripts import Script, Step, call_request
 from tests.support.wires import MemoryDial, ServerEnd
 from umbel.policy.budget import Budget
 from umbel.upstream.body import Body
+from umbel.upstream.ending import LOST
 from umbel.upstream.errors import ConnectFailed
-from umbel.upstream.hedge import LOST, Hedge
+from umbel.upstream.hedge import Hedge
 from umbel.upstream.pool import Pool
 from umbel.upstream.retry import Retry
 from umbel.upstream.state import STATE

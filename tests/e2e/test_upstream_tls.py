@@ -55,6 +55,31 @@ async def test_an_own_ca_is_trusted_and_the_connection_is_kept(ca: trustme.CA, c
         assert stream.selected_alpn_protocol() == "http/1.1"
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_the_next_connection_resumes_the_session(ca: trustme.CA, ca_file: str, version: ssl.TLSVersion) -> None:
+    made = context(ca)
+    made.minimum_version = made.maximum_version = version
+    async with raw_server(answering(OK, close=True), tls=made) as server:
+        async with calling(url(server, "https"), tls={"ca": ca_file}) as caller:
+            for _ in range(3):
+                assert (await caller.call()).content == b"ok"
+        resumed = [bool(peer.stream.session_reused) for peer in server.connections]
+    assert resumed == [False, True, True]
+
+
+async def test_a_session_is_never_offered_to_another_origin(ca: trustme.CA, ca_file: str) -> None:
+    made = context(ca)
+    async with (
+        raw_server(answering(OK, close=True), tls=made) as one,
+        raw_server(answering(OK, close=True), tls=made) as other,
+        Pool(ssl_context=client_context(ca=ca_file)) as pool,
+        httpx.AsyncClient(transport=pool) as client,
+    ):
+        for server in (one, other):
+            assert (await client.get(url(server, "https"))).content == b"ok"
+        assert not other.connections[0].stream.session_reused
+
+
 async def test_a_ca_that_nobody_knows_is_a_certificate_error(ca: trustme.CA) -> None:
     async with raw_server(answering(OK), tls=context(ca)) as server, calling(url(server, "https")) as caller:
         await caller.fails(Kind.TLS, "tls_certificate_error")

@@ -16,6 +16,7 @@ from ..errors import UpstreamError
 from .address import connect, resolve
 from .errors import ConnectTimedOut, NameTimedOut, TlsTimedOut, connect_failed, tls_failed
 from .origin import Origin
+from .sessions import Sessions
 from .tls import client_context
 from .wire import PlainWire, TlsWire, Wire
 
@@ -29,6 +30,7 @@ class Dialer:
     def __init__(self, *, ssl_context: ssl.SSLContext | None = None, public_only: bool = False) -> None:
         self._ssl_context = ssl_context
         self._public_only = public_only
+        self._sessions = Sessions()
 
     async def __call__(self, origin: Origin, timeout: float | None) -> Wire:
         """A wire to ``origin``. Failed or cancelled, it leaves no socket open.
@@ -54,7 +56,7 @@ class Dialer:
         attempt.stage = TlsTimedOut
         if self._ssl_context is None:
             self._ssl_context = client_context()
-        return await _secure(stream, self._ssl_context, origin)
+        return await _secure(stream, self._ssl_context, origin, self._sessions)
 
 
 class _Attempt:
@@ -81,9 +83,12 @@ async def _connect_unix(path: str) -> trio.SocketStream:
         raise
 
 
-async def _secure(stream: trio.SocketStream, context: ssl.SSLContext, origin: Origin) -> TlsWire:
+async def _secure(stream: trio.SocketStream, context: ssl.SSLContext, origin: Origin, sessions: Sessions) -> TlsWire:
+    name = (origin.sni or origin.host).rstrip(".")
     try:
-        wire = TlsWire(stream, context, (origin.sni or origin.host).rstrip("."))
+        wire = TlsWire(
+            stream, context, name, session=sessions.get(origin), keep=lambda session: sessions.keep(origin, session)
+        )
     except BaseException as error:
         stream.socket.close()
         if isinstance(error, ValueError):

@@ -19,6 +19,8 @@ from .errors import BudgetSpent
 
 CLIENT_GONE = "client-gone"
 """The reason that a cancel bears when the client has left."""
+LOST = "lost-hedge"
+"""The reason that a cancel bears when another attempt of the call has won."""
 
 
 def kind_of_end(error: BaseException, facts: CallFacts | None, started_at: float) -> Kind:
@@ -34,6 +36,8 @@ def kind_of_end(error: BaseException, facts: CallFacts | None, started_at: float
         return _kind_of_httpx(error)
     if any(each.reason == CLIENT_GONE for each in cancels):
         return Kind.CLIENT_GONE
+    if any(each.reason == LOST for each in cancels):
+        return Kind.CANCELLED  # Also if the deadline came in the same moment.
     now = trio.current_time()
     if facts is None or now < facts.deadline:
         return Kind.CANCELLED

@@ -29,14 +29,11 @@ from ..policy.hedge import HEDGE, HedgeRules, Judgement, Race, judge
 from ..policy.latency import LatencyDigest, LatencyStatistics
 from .again import FAILURES, discard, ending_of, repeatable
 from .alarm import Alarm, Reminder
-from .ending import kind_of_end
+from .ending import LOST, kind_of_end
 from .layer import Layer
 from .ownnursery import OwnNursery
 from .perorigin import PerOrigin, key_of
 from .state import CallState, opened
-
-LOST = "lost-hedge"
-"""The reason that the cancel of an attempt bears when another one of its call has won."""
 
 _KNOWN = (httpx.Response, *FAILURES)
 

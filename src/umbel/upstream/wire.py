@@ -9,6 +9,7 @@ from __future__ import annotations
 import select
 import socket
 import ssl
+from collections.abc import Callable
 from typing import ClassVar, Protocol
 
 import trio
@@ -164,16 +165,30 @@ class TlsWire:
     by someone on the way (RFC 9112 section 9.8).
     """
 
-    __slots__ = ("_ssl", "_transport")
+    __slots__ = ("_keep", "_ssl", "_transport", "_verified")
     has_goodbye: ClassVar[bool] = True
 
-    def __init__(self, stream: trio.SocketStream, context: ssl.SSLContext, server_name: str) -> None:
+    def __init__(
+        self,
+        stream: trio.SocketStream,
+        context: ssl.SSLContext,
+        server_name: str,
+        *,
+        session: ssl.SSLSession | None = None,
+        keep: Callable[[ssl.SSLSession | None], None] = lambda session: None,
+    ) -> None:
+        """Take a connected socket; ``session`` is offered to the peer, and ``keep`` gets the last one at the end."""
         self._transport = _Transport(stream)
         self._ssl = trio.SSLStream(self._transport, context, server_hostname=server_name)
+        self._keep = keep
+        self._verified = False
+        if session is not None:
+            self._ssl.session = session
 
     async def handshake(self) -> None:
         """Do the TLS handshake. After an error or a cancel the wire can only be closed."""
         await self._ssl.do_handshake()
+        self._verified = True
 
     async def send_all(self, data: bytes) -> None:
         """Send all of it. A cancel in the middle breaks the wire."""
@@ -203,10 +218,18 @@ class TlsWire:
 
     def close_now(self) -> None:
         """Close the socket without a goodbye."""
+        self._remember()
         self._transport.stream.socket.close()
+
+    def _remember(self) -> None:
+        """Hand the session on, once. Not before the end: in TLS 1.3 it comes with what is read after the handshake."""
+        if self._verified:
+            self._verified = False
+            self._keep(self._ssl.session)
 
     async def aclose(self) -> None:
         """Send ``close_notify`` and close, within ``GOODBYE_TIMEOUT``."""
+        self._remember()
         try:
             with trio.move_on_after(GOODBYE_TIMEOUT, shield=True):
                 await self._ssl.aclose()

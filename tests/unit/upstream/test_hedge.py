@@ -19,8 +19,9 @@ from umbel.policy.latency import SAMPLES_MIN
 from umbel.upstream.attempt import Attempt
 from umbel.upstream.balance import Balance
 from umbel.upstream.body import Body
+from umbel.upstream.ending import LOST
 from umbel.upstream.errors import BudgetSpent, ConnectFailed, Malformed, ReadTimedOut
-from umbel.upstream.hedge import LOST, Hedge
+from umbel.upstream.hedge import Hedge
 from umbel.upstream.pool import Pool
 from umbel.upstream.retry import Retry
 from umbel.upstream.state import opened
