@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import random
 import socket
 import struct
@@ -24,8 +23,8 @@ from trio.testing import wait_all_tasks_blocked
 from tests.support.program import Program, running
 from tests.support.rawserver import Peer, open_sockets, raw_server, response
 from tests.support.serving import RawClient, connected
+from tests.support.soak import SOAK
 
-SOAK = os.environ.get("UMBEL_SOAK") == "1"
 ROUNDS = 10 if SOAK else 1
 PATIENCE = 5 if SOAK else 1.5
 """Seconds that the server waits for a head. With so many in one loop, a client may well take a while to send it."""

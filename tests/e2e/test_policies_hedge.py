@@ -1,0 +1,81 @@
+"""Hedging over real sockets: one replica of two is half a second late, and hardly a call shows it."""
+
+from __future__ import annotations
+
+import statistics
+
+import trio
+
+from tests.support.layers import asked, call_facts
+from tests.support.rawserver import Handler, Peer, RawServer, raw_server, response
+from umbel.upstream import Attempt, Balance, Body, Hedge, Pool
+
+RATE = 150
+"""Calls a second."""
+
+
+class Dial:
+    """How late a replica answers, in seconds; turned while it serves."""
+
+    def __init__(self) -> None:
+        self.late = 0.0
+        self.open = 0
+        """Requests that it is at work on."""
+
+    def handler(self) -> Handler:
+        async def handler(peer: Peer) -> None:
+            while (await peer.read_request())[0]:
+                self.open += 1
+                try:
+                    with trio.move_on_after(0.005 + self.late):
+                        await peer.closed()
+                        return
+                finally:
+                    self.open -= 1
+                await peer.send(response(b"ok"))
+
+        return handler
+
+
+async def p99(transport: Hedge | Balance, calls: int) -> float:
+    took: list[float] = []
+
+    async def call() -> None:
+        begun = trio.current_time()
+        await transport.handle_async_request(asked(call_facts(5.0)))
+        took.append(trio.current_time() - begun)
+
+    async with trio.open_nursery() as nursery:
+        begun = trio.current_time()
+        for number in range(calls):
+            await trio.sleep_until(begun + number / RATE)
+            nursery.start_soon(call)
+    return statistics.quantiles(took, n=100)[98]
+
+
+def urls(*servers: RawServer) -> list[str]:
+    return [f"http://127.0.0.1:{int(server)}" for server in servers]
+
+
+async def test_a_late_replica_costs_a_hedged_upstream_at_most_a_third_of_its_p99() -> None:
+    good, bad = Dial(), Dial()
+    with trio.fail_after(40):
+        async with (
+            raw_server(good.handler()) as one,
+            raw_server(bad.handler()) as other,
+            Balance(Attempt(Body(Pool(max_connections=None))), urls(one, other)) as plain,
+            Hedge(Balance(Attempt(Body(Pool(max_connections=None))), urls(one, other)), after="p95") as hedged,
+        ):
+            # The percentile says nothing before a hundred calls (semantics of p95), so both are warm alike.
+            for transport in (plain, hedged):
+                await p99(transport, 150)
+            bad.late = 0.5
+            without = await p99(plain, 200)
+            with_hedges = await p99(hedged, 200)
+            # An attempt that lost is cancelled and its connection closed: long before it would have been answered,
+            # nobody works on in vain.
+            with trio.fail_after(bad.late / 2):
+                while good.open or bad.open:
+                    await trio.lowlevel.checkpoint()
+    assert without > 0.5
+    assert with_hedges <= without / 3
