@@ -7,7 +7,7 @@ STAMP := .venv/.ready
 .PHONY: help setup demo test soak bench-upstream bench-layers check format clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 setup: $(STAMP)  ## build .venv with everything pinned
 
@@ -32,7 +32,7 @@ test: $(STAMP)  ## run all tests; options for pytest in ARGS
 	$(BIN)/python -m pytest $(ARGS)
 
 soak: $(STAMP)  ## many rounds of clients that leave at random, some minutes; options for pytest in ARGS
-	UMBEL_SOAK=1 $(BIN)/python -m pytest tests/e2e/test_churn.py $(ARGS)
+	UMBEL_SOAK=1 $(BIN)/python -m pytest tests/e2e/test_churn.py tests/e2e/test_pool_churn.py $(ARGS)
 
 bench-upstream: .bench/.ready  ## the HTTP client beside its peers, some minutes; ARGS=--quick for a glance
 	@.bench/bin/python benchmarks/upstream.py $(ARGS)
