@@ -255,7 +255,7 @@ async def test_a_client_that_leaves_the_queue_of_an_upstream_makes_room_there(ho
 async def test_a_client_that_stops_reading_a_stream_is_cut_and_the_call_in_flight_with_it(
     accept: str, stock: bool, tmp_path: Path
 ) -> None:
-    async def upstream_of(peer: Peer) -> None:
+    async def parts(peer: Peer) -> None:
         while request := await peer.read_head():
             if b"/last" in request:
                 await peer.closed()
@@ -266,13 +266,12 @@ async def test_a_client_that_stops_reading_a_stream_is_cut_and_the_call_in_fligh
         f'[routes.calls.c{number}]\nupstream = "up"\npath = "/{"last" if number == 0 else number}"\n'
         for number in range(10)
     )
-    async with raw_server(upstream_of) as upstream:
+    async with raw_server(parts) as upstream:
         config = '[server]\nwrite_timeout = "200ms"\n' + up(upstream) + route(keys='deadline = "1h"') + calls
         async with running(tmp_path, config, stock=stock) as program, connected(program.port) as client:
             await client.stream.send_all(head("/r", f"Accept: {accept}\r\n"))
             await client.stream.receive_some(1)
             await program.settled()
-            # A slow second client would have been served meanwhile; a next one is.
             assert (await program.ask("/livez"))[0].status == 200
         await upstream.all_closed()
     gone = program.lines("access")[0]

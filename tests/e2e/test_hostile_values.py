@@ -102,7 +102,7 @@ async def test_among_the_items_of_an_each_only_the_bad_values_fail(tmp_path: Pat
 async def test_a_line_end_in_a_value_begins_no_field(value: str, tmp_path: Path) -> None:
     heads: list[bytes] = []
 
-    async def upstream_of(peer: Peer) -> None:
+    async def listening(peer: Peer) -> None:
         while request := await peer.read_head():
             heads.append(request)
             await peer.send(response(b"1"))
@@ -111,7 +111,7 @@ async def test_a_line_end_in_a_value_begins_no_field(value: str, tmp_path: Path)
     source_call = '[routes.calls.source]\nupstream = "source"\npath = "/"\n'
     async with (
         raw_server(answering(response(json.dumps(value).encode()))) as source,
-        raw_server(upstream_of) as upstream,
+        raw_server(listening) as upstream,
     ):
         config = (
             up(source, name="source")
@@ -151,13 +151,13 @@ async def test_a_control_character_in_a_field_of_the_client_goes_nowhere(
 async def test_a_cookie_that_hides_another_one_stays_one(stock: bool, tmp_path: Path) -> None:
     heads: list[bytes] = []
 
-    async def upstream_of(peer: Peer) -> None:
+    async def listening(peer: Peer) -> None:
         while request := await peer.read_head():
             heads.append(request)
             await peer.send(response(b"1"))
 
     hiding = [r'user="ann\073 admin=1"', r'user="ann\015\012X-Admin: 1"', "user=ann, admin=1"]
-    async with raw_server(upstream_of) as upstream:
+    async with raw_server(listening) as upstream:
         config = up(upstream) + route(call='forward_cookies = ["user"]')
         async with running(tmp_path, config, stock=stock) as program:
             for cookie in hiding:
