@@ -7,7 +7,8 @@ import pytest
 import trio
 
 from tests.support.checkpoints import for_every_checkpoint
-from tests.support.composing import Handler, MemoryRecorder, Scripted, facts, plan
+from tests.support.composing import Handler, Scripted, facts, plan
+from tests.support.records import Records
 from umbel.composition.gather import Compose, CompositionFailedError
 from umbel.composition.run import run
 from umbel.composition.stream import Line, capacity, run_stream
@@ -56,7 +57,7 @@ async def test_a_plan_cut_anywhere_ends_every_call_once(
 ) -> None:
     compiled = plan(PLAN.format(combine=combine))
     upstream = Scripted(upstream_of(status))
-    recorder = MemoryRecorder()
+    recorder = Records()
     finished: list[bool] = []
 
     async def operation() -> None:
@@ -82,7 +83,7 @@ async def test_a_stream_cut_anywhere_closes_its_channel(autojump_clock: trio.abc
     async def operation() -> None:
         send, receive = trio.open_memory_channel[Line](capacity(compiled))
         receivers.append(receive)
-        await run_stream(compiled, Inputs(), facts(), {"u": upstream}, MemoryRecorder(), send)
+        await run_stream(compiled, Inputs(), facts(), {"u": upstream}, Records(), send)
 
     async def check() -> None:
         assert upstream.in_flight == 0
@@ -97,7 +98,7 @@ async def test_a_stream_cut_anywhere_closes_its_channel(autojump_clock: trio.abc
 
 async def test_a_gather_block_cut_anywhere_leaves_no_call(autojump_clock: trio.abc.Clock) -> None:
     upstream = Scripted(upstream_of(200))
-    recorder = MemoryRecorder()
+    recorder = Records()
     launched = 0
 
     async def operation() -> None:
@@ -126,7 +127,7 @@ async def test_a_failing_gather_block_cut_anywhere_raises_nothing_but_its_failur
     raised: list[BaseException] = []
 
     async def operation() -> None:
-        compose = Compose({"u": upstream}, Inputs(), facts(), MemoryRecorder())
+        compose = Compose({"u": upstream}, Inputs(), facts(), Records())
         try:
             async with compose.gather() as g:
                 g.get("u", "/i/y")

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import trio
 
-from tests.support.composing import MemoryRecorder, facts
+from tests.support.composing import facts
 from tests.support.rawserver import answering, raw_server, response
+from tests.support.records import Records
 from umbel.composition.plan import compile_route
 from umbel.composition.run import run
 from umbel.config.schema import Config
@@ -64,7 +65,7 @@ async def test_every_policy_of_the_configuration_makes_its_layer() -> None:
 async def test_a_call_is_retried_by_its_own_rules_and_its_attempts_are_recorded() -> None:
     async with raw_server(answering(response(b"no", status=b"503 No"), response(b"1"))) as port:
         made = config([f"http://127.0.0.1:{int(port)}"], {"retry": {"backoff": "1ms"}})
-        plan, recorder = compile_route(made, 0), MemoryRecorder()
+        plan, recorder = compile_route(made, 0), Records()
         async with stack(made) as upstream:
             result = await run(plan, Inputs(), facts(), {"u": upstream}, recorder)
     assert result.answer == {"c": 1}
@@ -84,7 +85,7 @@ async def test_an_open_breaker_says_when_to_come_back() -> None:
     async with stack(made) as upstream:
         kinds = []
         for _ in range(3):
-            result = await run(plan, Inputs(), facts(), {"u": upstream}, MemoryRecorder())
+            result = await run(plan, Inputs(), facts(), {"u": upstream}, Records())
             assert result.failure is not None
             kinds.append(result.failure.kind)
     assert kinds == [Kind.CONNECT, Kind.CONNECT, Kind.BREAKER_OPEN]

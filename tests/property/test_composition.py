@@ -17,7 +17,8 @@ import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.composing import MemoryRecorder, Scripted, facts
+from tests.support.composing import Scripted, facts
+from tests.support.records import Records
 from umbel.composition.dag import Plan
 from umbel.composition.plan import compile_route
 from umbel.composition.result import Result
@@ -169,7 +170,7 @@ def check_order(plan: Plan, result: Result) -> None:
 
 
 async def fly(plan: Plan, upstream: Upstream, cancel_after: float | None) -> None:
-    recorder = MemoryRecorder()
+    recorder = Records()
     started = trio.current_time()
     result = None
     tasks_before = trio.lowlevel.current_statistics().tasks_living

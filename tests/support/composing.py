@@ -11,12 +11,12 @@ import httpx
 import msgspec
 import trio
 
+from tests.support.records import Records
 from umbel.composition.dag import Plan
 from umbel.composition.plan import compile_route
 from umbel.composition.result import Result
 from umbel.composition.run import Observer, run
 from umbel.config.schema import Config
-from umbel.events import CallEnded, Event, Noted
 from umbel.model import Inputs, RequestFacts, Trace
 
 Handler = Callable[[httpx.Request], Awaitable[httpx.Response]]
@@ -39,24 +39,6 @@ class Scripted(httpx.AsyncBaseTransport):
             return await self.handler(request)
         finally:
             self.in_flight -= 1
-
-
-class MemoryRecorder:
-    """Keeps every event."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-
-    def record(self, event: Event) -> None:
-        self.events.append(event)
-
-    @property
-    def calls(self) -> list[CallEnded]:
-        return [event for event in self.events if isinstance(event, CallEnded)]
-
-    @property
-    def notes(self) -> list[Noted]:
-        return [event for event in self.events if isinstance(event, Noted)]
 
 
 def config(text: str) -> Config:
@@ -106,7 +88,7 @@ class Ran:
 
     result: Result
     upstream: Scripted
-    recorder: MemoryRecorder
+    recorder: Records
     elapsed: float
 
     @property
@@ -125,7 +107,7 @@ async def compose(
     """Run a plan against scripted upstreams and give everything that came of it."""
     compiled = plan(text) if isinstance(text, str) else text
     upstream = Scripted(handlers if callable(handlers) else by_path(handlers))
-    recorder = MemoryRecorder()
+    recorder = Records()
     transports = {call.rules.upstream: upstream for call in compiled.calls}
     started = trio.current_time()
     result = await run(compiled, inputs or Inputs(path={"id": "1"}), facts(deadline), transports, recorder, observer)

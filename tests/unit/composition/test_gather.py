@@ -6,7 +6,8 @@ import httpx
 import pytest
 import trio
 
-from tests.support.composing import Handler, MemoryRecorder, Scripted, answer, by_path, config, facts
+from tests.support.composing import Handler, Scripted, answer, by_path, config, facts
+from tests.support.records import Records
 from umbel.composition.gather import Compose, CompositionFailedError
 from umbel.composition.outgoing import UpstreamDefaults
 from umbel.errors import UmbelError
@@ -22,9 +23,7 @@ def composing(
     **upstreams: UpstreamDefaults,
 ) -> tuple[Compose, Scripted]:
     upstream = Scripted(handlers if callable(handlers) else by_path(handlers))
-    return Compose(
-        {"u": upstream, "w": upstream}, inputs or Inputs(), facts(deadline), MemoryRecorder(), upstreams
-    ), upstream
+    return Compose({"u": upstream, "w": upstream}, inputs or Inputs(), facts(deadline), Records(), upstreams), upstream
 
 
 async def test_calls_run_side_by_side_and_their_values_are_there_after_the_block(

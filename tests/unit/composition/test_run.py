@@ -6,7 +6,8 @@ import httpx
 import pytest
 import trio
 
-from tests.support.composing import answer, compose, facts, plan
+from tests.support.composing import Scripted, answer, compose, facts, plan
+from tests.support.records import Records
 from umbel.composition.run import run
 from umbel.kinds import Kind
 from umbel.model import Inputs
@@ -195,10 +196,8 @@ async def test_a_calls_own_timeout_ends_it_before_the_deadline(autojump_clock: t
 
 
 async def test_a_client_that_leaves_cuts_every_call_within_the_same_instant(autojump_clock: trio.abc.Clock) -> None:
-    from tests.support.composing import MemoryRecorder, Scripted
-
     compiled = plan(TWO.replace('path = "/b"', 'path = "/b/{a.id}"'))
-    upstream, recorder = Scripted(answer(1, after=9)), MemoryRecorder()
+    upstream, recorder = Scripted(answer(1, after=9)), Records()
     with trio.CancelScope() as client:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run, compiled, Inputs(), facts(), {"u": upstream}, recorder)

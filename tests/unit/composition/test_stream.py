@@ -7,7 +7,8 @@ import json
 import httpx
 import trio
 
-from tests.support.composing import Handler, MemoryRecorder, Scripted, answer, by_path, facts, plan
+from tests.support.composing import Handler, Scripted, answer, by_path, facts, plan
+from tests.support.records import Records
 from umbel.composition.stream import Line, capacity, head_fields, run_stream
 from umbel.model import Inputs
 
@@ -16,7 +17,7 @@ async def lines(text: str, handlers: dict[str, Handler], deadline: float = 5.0) 
     compiled = plan(text)
     send, receive = trio.open_memory_channel[Line](capacity(compiled))
     upstream = Scripted(by_path(handlers))
-    await run_stream(compiled, Inputs(path={"id": "1"}), facts(deadline), {"u": upstream}, MemoryRecorder(), send)
+    await run_stream(compiled, Inputs(path={"id": "1"}), facts(deadline), {"u": upstream}, Records(), send)
     return [line async for line in receive]
 
 
@@ -100,7 +101,7 @@ async def test_a_reader_that_has_gone_is_no_error() -> None:
     async def handler(request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, content=b"1")
 
-    await run_stream(compiled, Inputs(), facts(), {"u": Scripted(handler)}, MemoryRecorder(), send)
+    await run_stream(compiled, Inputs(), facts(), {"u": Scripted(handler)}, Records(), send)
 
 
 def test_a_streams_head_has_the_fields_that_read_nothing_but_the_request() -> None:

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.composing import MemoryRecorder
+from tests.support.records import Records
 from umbel.errors import NotRunningError
 from umbel.events import AttemptEnded
 from umbel.kinds import Kind
@@ -62,7 +62,7 @@ def call_facts(
     now = trio.current_time()
     trace = Trace("ab" * 16, "cd" * 8, "01", "vendor=1")
     request = RequestFacts(f"r-{name}", trace, "GET", "/r", "/r", now, now + route_budget)
-    return CallFacts(name, "u", request, now + budget, MemoryRecorder(), max_body)
+    return CallFacts(name, "u", request, now + budget, Records(), max_body)
 
 
 def asking(
