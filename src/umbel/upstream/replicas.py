@@ -55,13 +55,15 @@ class JoinedReplicas:
     """The replicas of several URLs as one set: fixed ones, and sources, each in its place. A ``ReplicaSource``.
 
     Args:
-        parts: at least one.
-        weights: of the parts, where one is a source, of each of its replicas. Default: all the same.
+        parts: at least one. A replica that stands twice is one, where it stands first.
+        weights: of the parts, where one is a source, of each of its replicas; 1 at least. Default: all the same.
     """
 
     def __init__(self, parts: Sequence[Replica | ReplicaSource], weights: Sequence[int] | None = None) -> None:
         if weights is not None and len(weights) != len(parts):
             raise ValueError("each part needs one weight")
+        if weights is not None and min(weights, default=1) < 1:
+            raise ValueError("each weight is 1 at least")
         self._parts = tuple(parts)
         self._of_parts = tuple(weights) if weights is not None else (1,) * len(self._parts)
         self._sources: tuple[ReplicaSource, ...] = tuple(each for each in parts if not isinstance(each, Replica))
@@ -92,14 +94,13 @@ class JoinedReplicas:
         return self._sources[0].missing()
 
     async def __aenter__(self) -> Self:
-        if await self._nursery.open():
-            try:
+        # The sources have nurseries of their own: they are entered before this one, and left after it.
+        if not self._nursery.running:
+            async with AsyncExitStack() as entered:
                 for source in self._sources:
-                    await self._entered.enter_async_context(source)
-            except BaseException:
-                await self._nursery.close()
-                await self._entered.aclose()
-                raise
+                    await entered.enter_async_context(source)
+                self._entered = entered.pop_all()
+        if await self._nursery.open():
             self._join()
             for source in self._sources:
                 self._nursery.start_soon(self._follow, source)
@@ -132,3 +133,19 @@ class JoinedReplicas:
                 weights.setdefault(replica.name, weight)
         self._weights = tuple(weights.values())
         self._changes.value = tuple(replicas.values())
+
+
+def source_of(replicas: Sequence[Replica | str] | ReplicaSource, weights: Sequence[int] | None = None) -> ReplicaSource:
+    """What a layer was given for its replicas as a source: the source itself, or one of a fixed set.
+
+    Raises:
+        ValueError: a fixed set without a replica, with weights that do not fit, or weights for a source, which has its
+            own.
+    """
+    if not isinstance(replicas, Sequence):
+        if weights is not None:
+            raise ValueError("a source of replicas has weights of its own")
+        return replicas
+    if not replicas:
+        raise ValueError("there must be a replica to take")
+    return JoinedReplicas([Replica.parse(each) if isinstance(each, str) else each for each in replicas], weights)

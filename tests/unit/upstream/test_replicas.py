@@ -1,54 +1,17 @@
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Self
 
 import pytest
 import trio
 import trio.testing
-from trio_util import AsyncValue
 
-from umbel.errors import UpstreamError
+from tests.support.sources import Given
 from umbel.upstream.dns import DnsReplicas
-from umbel.upstream.errors import NameFailed
 from umbel.upstream.origin import Replica
-from umbel.upstream.replicas import JoinedReplicas, ReplicaSource
+from umbel.upstream.replicas import JoinedReplicas, ReplicaSource, source_of
 
 ONE, TWO, THREE, FOUR = (Replica.parse(f"http://replica-{number}") for number in range(1, 5))
-
-
-class Given:
-    """A source that a test changes."""
-
-    def __init__(self, *replicas: Replica) -> None:
-        self.changes: AsyncValue = AsyncValue(replicas)
-        self.entered = 0
-
-    @property
-    def replicas(self) -> tuple[Replica, ...]:
-        found: tuple[Replica, ...] = self.changes.value
-        return found
-
-    @property
-    def weights(self) -> tuple[int, ...]:
-        return (1,) * len(self.replicas)
-
-    def missing(self) -> UpstreamError:
-        return NameFailed("gone")
-
-    async def __aenter__(self) -> Self:
-        await trio.lowlevel.checkpoint()
-        self.entered += 1
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_value: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
-        self.entered -= 1
-        await trio.lowlevel.checkpoint()
 
 
 def both_are_sources() -> list[ReplicaSource]:
@@ -104,6 +67,16 @@ async def test_sources_live_as_long_as_the_set(autojump_clock) -> None:
     assert [source.entered for source in sources] == [0, 0]
 
 
+async def test_sets_may_be_nested(autojump_clock) -> None:
+    source = Given(ONE)
+    async with JoinedReplicas([JoinedReplicas([source]), JoinedReplicas([TWO])]) as joined:
+        assert joined.replicas == (ONE, TWO)
+        source.become(THREE)
+        await trio.testing.wait_all_tasks_blocked()
+        assert joined.replicas == (THREE, TWO)
+    assert source.entered == 0
+
+
 async def test_cancelled_while_it_is_entered_it_leaves_no_source_running(autojump_clock) -> None:
     class Slow(Given):
         async def __aenter__(self) -> Self:
@@ -140,3 +113,20 @@ def test_each_part_needs_its_weight() -> None:
 def test_replicas_from_dns_need_a_name_behind_their_prefix(url: str) -> None:
     with pytest.raises(ValueError, match=r"^replicas from DNS need"):
         DnsReplicas(url)
+
+
+def test_a_weight_is_one_at_least() -> None:
+    for weights in ([1, 0], [-1, 1]):
+        with pytest.raises(ValueError, match="1 at least"):
+            JoinedReplicas([ONE, TWO], weights)
+
+
+def test_what_a_layer_is_given_becomes_a_source() -> None:
+    fixed = source_of(["http://replica-1", TWO], [2, 1])
+    assert (fixed.replicas, fixed.weights) == ((ONE, TWO), (2, 1))
+    source = Given(ONE)
+    assert source_of(source) is source
+    with pytest.raises(ValueError, match="weights of its own"):
+        source_of(source, [1])
+    with pytest.raises(ValueError, match="there must be a replica"):
+        source_of([])
