@@ -10,13 +10,15 @@ import trio
 
 from tests.support.checkpoints import for_every_checkpoint
 from tests.support.layers import Bottom, Pieces, answering, asked, call_facts, complete
+from tests.support.sources import Given
 from umbel.policy.breaker import State
 from umbel.upstream.attempt import Attempt
 from umbel.upstream.balance import Balance
 from umbel.upstream.breaker import Breaker
 from umbel.upstream.bulkhead import Bulkhead
-from umbel.upstream.errors import ConnectFailed
+from umbel.upstream.errors import ConnectFailed, NameFailed
 from umbel.upstream.health import Health
+from umbel.upstream.origin import Replica
 
 REPLICAS = ["http://a", "http://b"]
 
@@ -126,5 +128,40 @@ async def test_health_checks_leave_nothing(autojump_clock) -> None:
 
     def check() -> None:
         assert (bottom.in_flight, bottom.entered) == (0, 0)
+
+    assert await for_every_checkpoint(whole_life, check) > 20
+
+
+@pytest.mark.parametrize("act", [in_steps, streaming])
+async def test_neither_do_replicas_that_come_and_go(act, autojump_clock) -> None:
+    bottom = Bottom(act)
+    a, b, c = (Replica.parse(f"http://{host}") for host in "abc")
+    source = Given(a, b)
+    balance = Balance(Attempt(bottom), source)
+
+    async def call() -> None:
+        with suppress(NameFailed):
+            response = await balance.handle_async_request(asked(call_facts(10.0)))
+            try:
+                await response.aread()
+            finally:
+                await response.aclose()
+
+    async def whole_life() -> None:
+        nonlocal balance
+        source.become(a, b)
+        health = Health(bottom, source, every=0.5)
+        balance = Balance(Attempt(bottom), source, health=health)
+        async with balance, trio.open_nursery() as nursery:
+            for replicas in ((b, c), (a,), (), (b,)):
+                for _ in range(2):
+                    nursery.start_soon(call)
+                await trio.sleep(0.15)
+                source.become(*replicas)
+
+    def check() -> None:
+        assert (bottom.in_flight, bottom.entered, source.entered) == (0, 0, 0)
+        statistics = balance.statistics()
+        assert [(each.in_flight, each.failed) for each in statistics.replicas] == [(0, 0)] * len(source.replicas)
 
     assert await for_every_checkpoint(whole_life, check) > 20

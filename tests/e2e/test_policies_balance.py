@@ -188,7 +188,7 @@ async def test_a_replica_whose_checks_fail_gets_no_traffic_until_they_pass() -> 
 
         assert await seen() == {b"sick", b"well"}
         sick = True
-        await until(lambda: health.down == {0})
+        await until(lambda: health.down == {url(patient)})
         assert await seen() == {b"well"}
         sick = False
         await until(lambda: not health.down)

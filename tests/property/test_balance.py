@@ -10,126 +10,184 @@ from itertools import count
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from umbel.policy.balance import Picker, PowerOfTwo, RoundRobin, Weighted, usable
+from umbel.policy.balance import PowerOfTwo, RoundRobin, Weighted, usable
 from umbel.policy.ejection import Ejection, EjectionRules
 from umbel.policy.load import Loads
+from umbel.policy.member import Member
 
-PLACES = st.sets(st.integers(0, 7), min_size=1).map(sorted)
+NAMES = "abcdefgh"
+SOME = st.sets(st.sampled_from(NAMES), min_size=1).map(sorted)
 
 
-@given(st.lists(PLACES, max_size=60))
-def test_turns_go_round_whoever_is_left_out(turns: list[list[int]]) -> None:
+@given(st.lists(SOME, max_size=60))
+def test_turns_go_round_whoever_is_left_out(turns: list[list[str]]) -> None:
+    everyone = {name: Member(name) for name in NAMES}
     policy = RoundRobin()
-    before = -1
-    for places in turns:
-        place = policy.pick(0.0, places)
+    policy.follow(list(everyone.values()))
+    before = ""
+    for names in turns:
+        picked = policy.pick(0.0, [everyone[name] for name in names])
         # The next one behind the last that is there, else the first of all.
-        assert place == next((each for each in places if each > before), places[0])
-        before = place
+        assert picked.name == next((each for each in names if each > before), names[0])
+        before = picked.name
+
+
+@given(st.lists(st.tuples(SOME, st.integers(0, 9)), max_size=30))
+def test_turns_go_on_from_set_to_set(sets: list[tuple[list[str], int]]) -> None:
+    everyone = {name: Member(name) for name in NAMES}
+    policy = RoundRobin()
+    due: list[str] = []
+    for names, picks in sets:
+        replicas = [everyone[name] for name in names]
+        policy.follow(replicas)
+        # The first that was due and is still there begins; the others follow in the set's order.
+        first = names.index(next((name for name in due if name in names), names[0]))
+        due = names[first:] + names[:first]
+        for _ in range(picks):
+            assert policy.pick(0.0, replicas).name == due[0]
+            due = [*due[1:], due[0]]
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(1, 4))
 def test_in_each_round_everyone_has_as_many_turns_as_its_weight(weights: list[int], rounds: int) -> None:
-    policy = Weighted(weights)
+    replicas = [Member(name, weight) for name, weight in zip(NAMES, weights, strict=False)]
+    policy = Weighted()
+    policy.follow(replicas)
     for _ in range(rounds):
-        taken = Counter(policy.pick(0.0, range(len(weights))) for _ in range(sum(weights)))
-        assert taken == dict(enumerate(weights))
+        taken = Counter(policy.pick(0.0, replicas) for _ in range(sum(weights)))
+        assert taken == {each: each.weight for each in replicas}
+
+
+@given(
+    st.lists(st.sampled_from([1, 2, 5, 100]), min_size=8, max_size=8),
+    st.lists(st.tuples(SOME, st.integers(0, 150)), min_size=1, max_size=12),
+)
+def test_after_any_changes_of_the_set_weights_hold_again_within_few_turns(
+    weights: list[int], sets: list[tuple[list[str], int]]
+) -> None:
+    everyone = {name: Member(name, weight) for name, weight in zip(NAMES, weights, strict=True)}
+    policy = Weighted()
+    replicas: list[Member] = []
+    for names, picks in sets:
+        replicas = [everyone[name] for name in names]
+        policy.follow(replicas)
+        for _ in range(picks):
+            policy.pick(0.0, replicas)
+    policy.follow(replicas)
+    rounds = 4
+    taken = Counter(policy.pick(0.0, replicas) for _ in range(rounds * sum(each.weight for each in replicas)))
+    for each in replicas:
+        assert abs(taken[each] - rounds * each.weight) <= 3
 
 
 @given(
     st.integers(1, 8),
-    st.sets(st.integers(0, 7)),
-    st.sets(st.integers(0, 7)),
-    st.lists(st.integers(0, 7), max_size=8),
+    st.frozensets(st.sampled_from(NAMES)),
+    st.sets(st.sampled_from(NAMES)),
+    st.lists(st.sampled_from(NAMES), max_size=8),
 )
 def test_there_is_always_one_to_take_and_never_one_tried_while_another_is_usable(
-    replicas: int, down: set[int], out: set[int], tried: list[int]
+    replicas: int, down: frozenset[str], out: set[str], tried: list[str]
 ) -> None:
-    left = usable(range(replicas), down, out, tried)
+    everyone = set(NAMES[:replicas])
+    left = {member.name for member in usable([Member(name) for name in sorted(everyone)], down, out, tried)}
     assert left
-    everyone = set(range(replicas))
     if everyone - down:
-        assert not down & set(left)
+        assert not down & left
         if everyone - down - out:
-            assert not out & set(left)
+            assert not out & left
     if everyone - down - out - set(tried):
-        assert not set(tried) & set(left)
+        assert not set(tried) & left
 
 
-def flown(
-    picker: Picker, loads: Loads, seconds: list[float], failing: set[int], *, rate: float, number: int
-) -> Counter[int]:
-    """How many of ``number`` attempts each replica gets, at ``rate`` a second."""
-    taken: Counter[int] = Counter()
-    ends: list[tuple[float, int, int, float]] = []
+def flown(seed: int, seconds: list[float], failing: set[int], *, rate: float, number: int) -> list[int]:
+    """How many of ``number`` attempts each replica gets by the power of two choices, at ``rate`` a second."""
+    replicas = [Member(str(place)) for place in range(len(seconds))]
+    loads = Loads(replicas)
+    picker = PowerOfTwo(loads, random.Random(seed))
+    taken: Counter[Member] = Counter()
+    ends: list[tuple[float, int, Member, float]] = []
     order = count()
     for attempt in range(number):
         now = attempt / rate
         while ends and ends[0][0] <= now:
-            ended_at, _, place, began_at = heapq.heappop(ends)
-            loads.ended(ended_at, place, ended_at - began_at, place in failing)
-        place = picker.pick(now, range(len(seconds)))
-        loads.begun(place)
-        taken[place] += 1
-        heapq.heappush(ends, (now + seconds[place], next(order), place, now))
-    return taken
+            ended_at, _, member, began_at = heapq.heappop(ends)
+            loads.ended(ended_at, member, ended_at - began_at, replicas.index(member) in failing)
+        member = picker.pick(now, replicas)
+        loads.begun(member)
+        taken[member] += 1
+        heapq.heappush(ends, (now + seconds[replicas.index(member)], next(order), member, now))
+    return [taken[member] for member in replicas]
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(2, 6), st.integers(0, 2**32), st.floats(1.0, 20.0))
 def test_equal_replicas_get_equal_shares(replicas: int, seed: int, busy: float) -> None:
-    loads = Loads(replicas)
-    policy = PowerOfTwo(loads, random.Random(seed))
     seconds = 0.1
-    taken = flown(policy, loads, [seconds] * replicas, set(), rate=busy * replicas / seconds, number=2000)
-    assert max(taken.values()) - min(taken[place] for place in range(replicas)) < 2000 / replicas * 0.25
+    taken = flown(seed, [seconds] * replicas, set(), rate=busy * replicas / seconds, number=2000)
+    assert max(taken) - min(taken) < 2000 / replicas * 0.25
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(2, 6), st.integers(0, 2**32), st.floats(1.0, 20.0), st.floats(0.0, 0.01))
 def test_one_that_fails_fast_gets_no_more_than_its_share(replicas: int, seed: int, busy: float, fails: float) -> None:
-    loads = Loads(replicas)
-    policy = PowerOfTwo(loads, random.Random(seed))
     seconds = [fails, *[0.1] * (replicas - 1)]
-    taken = flown(policy, loads, seconds, {0}, rate=busy * replicas / 0.1, number=2000)
+    taken = flown(seed, seconds, {0}, rate=busy * replicas / 0.1, number=2000)
     assert taken[0] < 2000 / replicas * 1.25
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(2, 6), st.integers(0, 2**32))
 def test_one_that_is_ten_times_as_slow_gets_less_than_half_of_its_share(replicas: int, seed: int) -> None:
-    loads = Loads(replicas)
-    policy = PowerOfTwo(loads, random.Random(seed))
-    taken = flown(policy, loads, [1.0, *[0.1] * (replicas - 1)], set(), rate=50.0 * replicas, number=2000)
+    taken = flown(seed, [1.0, *[0.1] * (replicas - 1)], set(), rate=50.0 * replicas, number=2000)
     assert taken[0] < 2000 / replicas / 2
 
 
+END = st.tuples(st.sampled_from(NAMES[:6]), st.booleans())
+CHANGE = st.sets(st.sampled_from(NAMES[:6])).map(sorted)
+
+
 @given(
-    st.integers(1, 6),
     st.floats(0.0, 1.0),
     st.integers(1, 4),
-    st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.sampled_from([0.0, 1.0, 29.0, 70.0, 400.0])), max_size=150),
+    st.lists(st.tuples(st.one_of(END, END, END, CHANGE), st.sampled_from([0.0, 1.0, 29.0, 70.0, 400.0])), max_size=150),
 )
 def test_ejection_keeps_to_its_rules(
-    replicas: int, share: float, failures: int, ends: list[tuple[int, bool, float]]
+    share: float, failures: int, steps: list[tuple[tuple[str, bool] | list[str], float]]
 ) -> None:
     rules = EjectionRules(failures=failures, share=share)
-    ejection = Ejection(replicas, rules)
+    ejection = Ejection(rules)
+    everyone = {name: Member(name) for name in NAMES[:6]}
+    present = set(everyone)
+    ejection.follow(0.0, list(everyone.values()))
     now = 0.0
-    streaks = [0] * replicas
-    for place, has_failed, passed in ends:
+    streaks = dict.fromkeys(everyone, 0)
+    for step, passed in steps:
         now += passed
-        place %= replicas
         before = set(ejection.out(now))
-        ejection.ended(now, place, has_failed)
+        if isinstance(step, list):
+            for name in present - set(step):  # Who comes back is new.
+                del everyone[name], streaks[name]
+            for name in set(step) - everyone.keys():
+                everyone[name], streaks[name] = Member(name), 0
+            present = set(step)
+            ejection.follow(now, [everyone[name] for name in step])
+            out = set(ejection.out(now))
+            assert out <= before & present
+            room = max(0, min(int(share * len(present) + 1e-9), len(present) - 1))
+            assert len(out) == min(len(before & present), room), "nobody is back without need"
+            continue
+        name, has_failed = step
+        member = everyone.get(name) or Member(name)  # Else what was in flight on one that has left.
+        ejection.ended(now, member, has_failed)
         out = set(ejection.out(now))
-        if place not in before:
-            streaks[place] = streaks[place] + 1 if has_failed else 0
-        assert len(out) <= share * replicas + 1e-6
-        assert len(out) < replicas
-        assert out - before <= {place}
+        assert len(out) <= share * len(present) + 1e-6
+        assert len(out) < max(1, len(present))
+        assert out - before <= {name} & present
+        if name in present and name not in before:
+            streaks[name] = streaks[name] + 1 if has_failed else 0
         if out - before:
-            assert streaks[place] >= failures
-            assert rules.base <= ejection.left(now, place) <= rules.maximum
-            assert ejection.left(now, place) % rules.base == 0
-            streaks[place] = 0
+            assert streaks[name] >= failures
+            assert rules.base <= ejection.left(now, member) <= rules.maximum
+            assert ejection.left(now, member) % rules.base == 0
+            streaks[name] = 0

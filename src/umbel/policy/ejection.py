@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from .member import Member
+
 FORGET_SECONDS = 10.0
 """In service for so long, a replica has one of its ejections forgotten (Envoy's ``interval``)."""
 
@@ -32,52 +34,61 @@ class EjectionRules:
 
 
 class Ejection:
-    """The ejections among ``count`` replicas, which are known by their places."""
+    """The ejections among a set of replicas. One that leaves the set takes them with it."""
 
-    __slots__ = ("_back_at", "_room", "_rules", "_streaks", "_times", "_until", "ejected")
+    __slots__ = ("_members", "_out", "_room", "_rules", "ejected")
 
-    def __init__(self, count: int, rules: EjectionRules | None = None) -> None:
+    def __init__(self, rules: EjectionRules | None = None) -> None:
         self._rules = rules or EjectionRules()
-        # The smallest amount keeps 0.7 * 10 from being less than 7.
-        self._room = max(0, min(int(count * self._rules.share + 1e-9), count - 1))
-        self._streaks = [0] * count
-        self._times = [0] * count
-        self._back_at = [0.0] * count
-        self._until: dict[int, float] = {}
+        self._members: frozenset[Member] = frozenset()
+        self._room = 0
+        self._out: dict[str, Member] = {}
         self.ejected = 0
         """Ejections since the beginning."""
 
-    def out(self, now: float) -> Collection[int]:
-        """The places of those that are out."""
-        if not self._until:
+    def follow(self, now: float, members: Collection[Member]) -> None:
+        """The set is this one from now on. If more are out than may be of it, the next to be back are so at once."""
+        count = len(members)
+        self._members = frozenset(members)
+        # The smallest amount keeps 0.7 * 10 from being less than 7.
+        self._room = max(0, min(int(count * self._rules.share + 1e-9), count - 1))
+        out = sorted((member for member in members if member.back_at > now), key=lambda member: member.back_at)
+        excess = max(0, len(out) - self._room)
+        for member in out[:excess]:
+            member.back_at = now
+        self._out = {member.name: member for member in out[excess:]}
+
+    def out(self, now: float) -> Collection[str]:
+        """The names of those that are out."""
+        if not self._out:
             return ()
-        for place in [place for place, until in self._until.items() if until <= now]:
-            del self._until[place]
-        return self._until.keys()
+        for name in [name for name, member in self._out.items() if member.back_at <= now]:
+            del self._out[name]
+        return self._out.keys()
 
-    def left(self, now: float, place: int) -> float:
+    def left(self, now: float, member: Member) -> float:
         """Seconds until it is back; 0 if it is not out."""
-        return max(0.0, self._until.get(place, now) - now)
+        return max(0.0, member.back_at - now)
 
-    def ended(self, now: float, place: int, has_failed: bool) -> None:
+    def ended(self, now: float, member: Member, has_failed: bool) -> None:
         """An attempt has ended. One that was cut, or says nothing of its replica, is not told."""
         if not has_failed:
-            self._streaks[place] = 0
+            member.streak = 0
             return
         out = self.out(now)
-        if place in out:
-            return  # It began before the replica was out, or nobody else was left.
-        self._streaks[place] += 1
+        if member.name in out or member not in self._members:
+            return  # It began before the replica was out or had left, or nobody else was there.
+        member.streak += 1
         # Without room it goes on counting, so that the next failure after somebody is back puts it out.
-        if self._streaks[place] >= self._rules.failures and len(out) < self._room:
-            self._eject(now, place)
+        if member.streak >= self._rules.failures and len(out) < self._room:
+            self._eject(now, member)
 
-    def _eject(self, now: float, place: int) -> None:
-        if self._times[place]:
-            forgotten = int((now - self._back_at[place]) / FORGET_SECONDS)
-            self._times[place] = max(0, self._times[place] - forgotten)
-        self._times[place] += 1
-        until = now + min(self._rules.base * self._times[place], self._rules.maximum)
-        self._until[place] = self._back_at[place] = until
-        self._streaks[place] = 0
+    def _eject(self, now: float, member: Member) -> None:
+        if member.ejections:
+            forgotten = int((now - member.back_at) / FORGET_SECONDS)
+            member.ejections = max(0, member.ejections - forgotten)
+        member.ejections += 1
+        member.back_at = now + min(self._rules.base * member.ejections, self._rules.maximum)
+        member.streak = 0
+        self._out[member.name] = member
         self.ejected += 1

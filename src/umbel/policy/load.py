@@ -5,7 +5,10 @@ Told by ``upstream/balance.py``, asked by the power of two choices. No clock: ``
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from heapq import heappop, heappush
+
+from .member import Member
 
 USUAL_SECONDS = 0.1
 """What is taken for the usual time of an answer before any replica has given one."""
@@ -19,7 +22,7 @@ FAILURES_MAX = 1000
 
 
 class Loads:
-    """The loads of ``count`` replicas, which are known by their places.
+    """The loads of a set of replicas. What ends on one that has left the set is counted there, and harms nobody.
 
     A replica that fails at once would look idle and draw all traffic to itself. So a failure counts as one more attempt
     in flight for as long as an answer of that replica usually takes, and for a tenth of a second at least. For that
@@ -27,49 +30,47 @@ class Loads:
     while, and one that fails now and then is not left out.
     """
 
-    __slots__ = ("_failed_last", "_failures", "_usual", "in_flight")
+    __slots__ = ("_members",)
 
-    def __init__(self, count: int) -> None:
-        self.in_flight = [0] * count
-        self._usual: list[float | None] = [None] * count
-        # Of each failure, when it stops counting; the next to stop comes first.
-        self._failures: list[list[float]] = [[] for _ in range(count)]
-        self._failed_last = [False] * count
+    def __init__(self, members: Collection[Member] = ()) -> None:
+        self._members = members
 
-    def begun(self, place: int) -> None:
+    def follow(self, members: Collection[Member]) -> None:
+        """The set is this one from now on."""
+        self._members = members
+
+    def begun(self, member: Member) -> None:
         """An attempt has begun."""
-        self.in_flight[place] += 1
+        member.in_flight += 1
 
-    def ended(self, now: float, place: int, seconds: float, has_failed: bool | None) -> None:
+    def ended(self, now: float, member: Member, seconds: float, has_failed: bool | None) -> None:
         """An attempt has ended, which took so long; None: it says nothing of its replica (it was cut, say)."""
-        self.in_flight[place] -= 1
+        member.in_flight -= 1
         if has_failed is None:
             return
-        self._failed_last[place] = has_failed
+        member.failed_last = has_failed
         if has_failed:
-            failures = self._failures[place]
-            if len(failures) < FAILURES_MAX:
-                heappush(failures, now + max(self.usual(place), FAILURE_SECONDS_MIN))
+            if len(member.failures) < FAILURES_MAX:
+                heappush(member.failures, now + max(self.usual(member), FAILURE_SECONDS_MIN))
             return
-        usual = self._usual[place]
-        self._usual[place] = seconds if usual is None else usual + WEIGHT * (seconds - usual)
+        usual = member.usual
+        member.usual = seconds if usual is None else usual + WEIGHT * (seconds - usual)
 
-    def failing(self, now: float, place: int) -> bool:
+    def failing(self, now: float, member: Member) -> bool:
         """Whether its last end was a failure that still counts."""
-        return self._failed_last[place] and self.of(now, place) > self.in_flight[place]
+        return member.failed_last and self.of(now, member) > member.in_flight
 
-    def of(self, now: float, place: int) -> int:
+    def of(self, now: float, member: Member) -> int:
         """Its load: attempts in flight, and failures that still count."""
-        failures = self._failures[place]
+        failures = member.failures
         if not failures:
-            return self.in_flight[place]
+            return member.in_flight
         while failures and failures[0] <= now:
             heappop(failures)
-        return self.in_flight[place] + len(failures)
+        return member.in_flight + len(failures)
 
-    def usual(self, place: int) -> float:
+    def usual(self, member: Member) -> float:
         """Seconds that an answer of it usually takes: a moving average; before its first, the slowest replica's."""
-        usual = self._usual[place]
-        if usual is not None:
-            return usual
-        return max((known for known in self._usual if known is not None), default=USUAL_SECONDS)
+        if member.usual is not None:
+            return member.usual
+        return max((each.usual for each in self._members if each.usual is not None), default=USUAL_SECONDS)

@@ -1,7 +1,7 @@
 """The balance layer: which replica an attempt goes to, and what of the request that decides.
 
 Stands right above the attempt layer, so that each attempt takes a replica of its own. The decisions are the policies'
-(``policy/balance.py``, ``load.py``, ``ejection.py``); everything that follows from them was prepared at load.
+(``policy/balance.py``, ``load.py``, ``ejection.py``); all that an attempt takes from its replica was prepared before.
 """
 
 from __future__ import annotations
@@ -15,17 +15,20 @@ from typing import Literal, Self
 import httpx
 import trio
 
+from ..errors import UpstreamError
 from ..model import facts_of
 from ..policy.balance import Picker, PowerOfTwo, RoundRobin, Weighted, usable
 from ..policy.ejection import Ejection, EjectionRules
 from ..policy.load import Loads
+from ..policy.member import Member
 from ..policy.verdict import failed
 from .ending import failed_by
 from .health import Health
 from .layer import Layer
 from .origin import REPLICA, Replica
+from .replicas import ReplicaSource, source_of
 from .rewrite import rewritten
-from .state import call_state
+from .state import CallState, call_state
 from .watched import Watched
 
 PolicyName = Literal["p2c", "round_robin", "weighted"]
@@ -39,7 +42,7 @@ class ReplicaStatistics:
     """Its base URL."""
     in_flight: int
     taken: int
-    """Attempts that it was given, since the beginning."""
+    """Attempts that it was given, since it is in the set."""
     failed: int
     """Those of them that failed by its fault."""
     usual: float
@@ -55,12 +58,13 @@ class BalanceStatistics:
     """A snapshot of the balance layer."""
 
     replicas: tuple[ReplicaStatistics, ...]
+    """Those of the set as it is now."""
     ejections: int
     """Since the beginning."""
 
 
 class Balance(Layer):
-    """Gives each request to one of ``replicas`` (base URLs, or replicas made of them).
+    """Gives each request to one of ``replicas``: base URLs, or replicas made of them, or a source of such.
 
     The replica gives URL, Host and the base path; the target stays what ``extensions["target"]`` or the URL says. A
     replica is in flight until its response is complete or closed; a cancelled one is free at once, and says nothing of
@@ -69,20 +73,27 @@ class Balance(Layer):
     A replica that this call has tried, that is ejected or that is down by its health checks is taken only if no other
     is left (``policy.balance.usable``).
 
+    A source is entered with the layer, and followed: each request sees the set as it is at that moment. A replica that
+    stays keeps all that is known of it; one that leaves is forgotten, though what is in flight there ends as it would
+    have, and one that comes back is new. While the set is empty every request fails with what the source says.
+
     Args:
         policy: ``p2c`` takes the less loaded of two that chance picked, where one that just failed counts as busy for
             as long as its answers usually take (0.1 s at least); ``round_robin`` takes them in turn; ``weighted`` takes
             them in turn as often as ``weights`` says.
-        weights: whole numbers, one for each replica; for ``weighted`` alone.
-        ejection: when a replica that fails is left out for a while; None for never. Of one replica it is never.
-        health: checks of the same replicas; the layer runs them while it is entered.
+        weights: whole numbers, one for each replica; for ``weighted`` alone. A source has its own.
+        ejection: when a replica that fails is left out for a while; None for never. The last one never is.
+        health: checks of the same replicas (or of the same source); the layer runs them while it is entered.
         rng: where ``p2c`` has its chance from.
+
+    Raises:
+        ValueError: no replica at all, or weights that do not fit.
     """
 
     def __init__(
         self,
         transport: httpx.AsyncBaseTransport,
-        replicas: Sequence[Replica | str],
+        replicas: Sequence[Replica | str] | ReplicaSource,
         *,
         policy: PolicyName = "p2c",
         weights: Sequence[int] | None = None,
@@ -91,31 +102,36 @@ class Balance(Layer):
         rng: random.Random | None = None,
     ) -> None:
         super().__init__(transport)
-        self._replicas = tuple(Replica.parse(each) if isinstance(each, str) else each for each in replicas)
-        count = len(self._replicas)
-        if count < 1:
-            raise ValueError("there must be a replica to take")
-        self._places: Sequence[int] = range(count)
-        self._loads = Loads(count)
-        self._picker = self._chosen(policy, weights, rng or random.Random())
-        self._ejection = None if ejection is None or count == 1 else Ejection(count, ejection)
-        self._health = health
-        self._taken = [0] * count
-        self._failed = [0] * count
-
-    def _chosen(self, policy: PolicyName, weights: Sequence[int] | None, rng: random.Random) -> Picker:
-        if (weights is not None) != (policy == "weighted"):
+        if isinstance(replicas, Sequence) and (weights is not None) != (policy == "weighted"):
             raise ValueError('weights are for the policy "weighted", which needs them')
-        if weights is not None:
-            if len(weights) != len(self._replicas):
-                raise ValueError("there must be a weight for each replica")
-            return Weighted(weights)
-        return RoundRobin() if policy == "round_robin" else PowerOfTwo(self._loads, rng)
+        self._source = source_of(replicas, weights)
+        self._loads = Loads()
+        self._picker = self._chosen(policy, rng or random.Random())
+        self._ejection = None if ejection is None else Ejection(ejection)
+        self._health = health
+        self._replicas: tuple[Replica, ...] = ()
+        """The source's set that the seats are made for."""
+        self._seats: tuple[_Seat, ...] = ()
+        self._follow(0.0)  # Nobody is out yet, so any time will do.
+
+    def _chosen(self, policy: PolicyName, rng: random.Random) -> Picker:
+        if policy == "p2c":
+            return PowerOfTwo(self._loads, rng)
+        return RoundRobin() if policy == "round_robin" else Weighted()
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()
-        if self._health is not None:
-            await self._health.__aenter__()
+        try:
+            await self._source.__aenter__()
+            if self._health is not None:
+                try:
+                    await self._health.__aenter__()
+                except BaseException:
+                    await self._source.__aexit__(None, None, None)
+                    raise
+        except BaseException:
+            await super().__aexit__(None, None, None)
+            raise
         return self
 
     async def __aexit__(
@@ -128,16 +144,27 @@ class Balance(Layer):
             if self._health is not None:
                 await self._health.__aexit__(exc_type, exc_value, traceback)
         finally:
-            await super().__aexit__(exc_type, exc_value, traceback)
+            try:
+                await self._source.__aexit__(exc_type, exc_value, traceback)
+            finally:
+                await super().__aexit__(exc_type, exc_value, traceback)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Ask the transport below for the same at the replica that is next."""
+        """Ask the transport below for the same at the replica that is next.
+
+        Raises:
+            UpstreamError: of kind dns or connect: the source knows no replica. Nothing was sent.
+        """
         started_at = trio.current_time()
+        if self._source.replicas is not self._replicas:
+            self._follow(started_at)
         state = call_state(request)
-        place = self._pick(started_at, state.tried if state is not None else ())
+        if not self._seats:
+            raise self._missing(started_at, request, state)
+        seat = self._pick(started_at, state.tried if state is not None else ())
         if state is not None:
-            state.tried.append(place)
-        replica = self._replicas[place]
+            state.tried.append(seat.name)
+        replica = seat.replica
         target: bytes = request.extensions.get("target") or request.url.raw_path
         copy = rewritten(
             request,
@@ -148,16 +175,16 @@ class Balance(Layer):
         try:
             response = await self._transport.handle_async_request(copy)
         except BaseException as error:
-            self._ended(place, started_at, failed_by(error, facts_of(request), started_at))
+            self._ended(seat, started_at, failed_by(error, facts_of(request), started_at))
             raise
         if response.is_closed:
-            self._ended(place, started_at, failed(None, response.status_code))
+            self._ended(seat, started_at, failed(None, response.status_code))
         else:
             facts, status = facts_of(request), response.status_code
 
             def over(error: BaseException | None) -> None:
                 verdict = failed(None, status) if error is None else failed_by(error, facts, started_at)
-                self._ended(place, started_at, verdict)
+                self._ended(seat, started_at, verdict)
 
             response.stream = Watched(response, over)
         return response
@@ -165,37 +192,75 @@ class Balance(Layer):
     def statistics(self) -> BalanceStatistics:
         """A snapshot."""
         now = trio.current_time()
+        if self._source.replicas is not self._replicas:
+            self._follow(now)
         ejection, down = self._ejection, self._down
         replicas = tuple(
             ReplicaStatistics(
-                name=replica.name,
-                in_flight=self._loads.in_flight[place],
-                taken=self._taken[place],
-                failed=self._failed[place],
-                usual=self._loads.usual(place),
-                ejected_for=0.0 if ejection is None else ejection.left(now, place),
-                up=place not in down,
+                name=seat.name,
+                in_flight=seat.in_flight,
+                taken=seat.taken,
+                failed=seat.failed,
+                usual=self._loads.usual(seat),
+                ejected_for=0.0 if ejection is None else ejection.left(now, seat),
+                up=seat.name not in down,
             )
-            for place, replica in enumerate(self._replicas)
+            for seat in self._seats
         )
         return BalanceStatistics(replicas, 0 if ejection is None else ejection.ejected)
 
     @property
-    def _down(self) -> frozenset[int]:
+    def _down(self) -> frozenset[str]:
         return self._health.down if self._health is not None else frozenset()
 
-    def _pick(self, now: float, tried: Sequence[int]) -> int:
-        out = self._ejection.out(now) if self._ejection is not None else ()
-        place = self._picker.pick(now, usable(self._places, self._down, out, tried))
-        self._taken[place] += 1
-        self._loads.begun(place)
-        return place
+    def _follow(self, now: float) -> None:
+        """Take the source's set as it is now: the seats of those that stay, and new ones for the others."""
+        staying = {seat.replica: seat for seat in self._seats}
+        self._replicas = self._source.replicas
+        self._seats = tuple(staying.get(replica) or _Seat(replica) for replica in self._replicas)
+        for seat, weight in zip(self._seats, self._source.weights, strict=True):
+            seat.weight = weight
+        self._loads.follow(self._seats)
+        self._picker.follow(self._seats)
+        if self._ejection is not None:
+            self._ejection.follow(now, self._seats)
 
-    def _ended(self, place: int, started_at: float, has_failed: bool | None) -> None:
+    def _missing(self, now: float, request: httpx.Request, state: CallState | None) -> UpstreamError:
+        """Why there is nobody to ask, told to the breaker as the attempt that it would have been.
+
+        So it counts as the table of kinds says, like a name that the pool cannot resolve, which fails below the attempt
+        layer. Nothing is sent either way; but an open breaker ends the call before its retries wait and spend budget.
+        """
+        error = self._source.missing()
+        # Of a request that belongs to no call the breaker judges the whole: nobody below would tell it of the others.
+        if state is not None and state.ticket is not None and facts_of(request) is not None:
+            state.ticket.attempted(now, error.kind, None)
+        return error
+
+    def _pick(self, now: float, tried: Sequence[str]) -> _Seat:
+        out = self._ejection.out(now) if self._ejection is not None else ()
+        seat = self._picker.pick(now, usable(self._seats, self._down, out, tried))
+        seat.taken += 1
+        self._loads.begun(seat)
+        return seat
+
+    def _ended(self, seat: _Seat, started_at: float, has_failed: bool | None) -> None:
         now = trio.current_time()
-        self._loads.ended(now, place, now - started_at, has_failed)
+        self._loads.ended(now, seat, now - started_at, has_failed)
         if has_failed is None:
             return
-        self._failed[place] += has_failed
+        seat.failed += has_failed
         if self._ejection is not None:
-            self._ejection.ended(now, place, has_failed)
+            self._ejection.ended(now, seat, has_failed)
+
+
+class _Seat(Member):
+    """A replica in the set: what the policies know of it, and what the layer counts. Attempts in flight hold theirs."""
+
+    __slots__ = ("failed", "replica", "taken")
+
+    def __init__(self, replica: Replica) -> None:
+        super().__init__(replica.name)
+        self.replica = replica
+        self.taken = 0
+        self.failed = 0

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -20,6 +21,8 @@ from trio_util import periodic
 from ..events import NULL, Noted, Recorder
 from ..policy.health import Standing
 from .origin import REPLICA, Replica
+from .ownnursery import OwnNursery
+from .replicas import ReplicaSource, source_of
 
 BACKOFF_SECONDS = 1.0
 """The pause after a check that crashed; each crash in a row doubles it."""
@@ -30,7 +33,7 @@ CLOSE_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class CheckStatistics:
-    """A snapshot of the checks of one replica. The last three count since the beginning."""
+    """A snapshot of the checks of one replica. The last three count since it is in the set."""
 
     name: str
     """Its base URL."""
@@ -46,6 +49,7 @@ class HealthStatistics:
     """A snapshot of the checks."""
 
     replicas: tuple[CheckStatistics, ...]
+    """Those of the set as it is now."""
 
 
 class Health:
@@ -56,20 +60,27 @@ class Health:
     ``every``, so that those of many replicas and processes are spread. A replica has one check at a time, so it takes
     at most one connection.
 
+    A source is entered with the checks, and followed: who comes is up and checked from then on, who stays keeps its
+    standing and its rhythm, and of who leaves the check under way is cancelled and the standing forgotten.
+
     An async context manager, and checks only inside it; it must be left before the transport below is. It may be
     entered again by the same task while it is; the outermost exit ends it, and cancels what is under way. An error that
     is not the replica's ends neither the checks nor anything else: it is recorded, and they go on after a pause.
 
     Args:
+        replicas: base URLs, or replicas made of them, or a source of such.
         path: an absolute path with an optional query; it comes behind the replica's base path.
         rng: where the first pause comes from.
         recorder: gets ``health.down``, ``health.up`` and ``health.crashed``.
+
+    Raises:
+        ValueError: no replica at all, or numbers out of range.
     """
 
     def __init__(
         self,
         transport: httpx.AsyncBaseTransport,
-        replicas: Sequence[Replica | str],
+        replicas: Sequence[Replica | str] | ReplicaSource,
         *,
         path: str = "/",
         every: float = 5.0,
@@ -81,24 +92,23 @@ class Health:
         if every <= 0:
             raise ValueError("checks come every so many seconds, not all at once")
         self._transport = transport
-        parsed = [Replica.parse(each) if isinstance(each, str) else each for each in replicas]
-        self._watches = [_Watch(each, path, Standing(healthy=healthy, unhealthy=unhealthy)) for each in parsed]
+        self._source = source_of(replicas)
+        self._path = path
+        self._standing = partial(Standing, healthy=healthy, unhealthy=unhealthy)
+        self._standing()  # Bad numbers are told of here, not by the first replica.
         self._every = every
         self._rng = rng or random.Random()
         self._recorder = recorder
-        self._entered = 0
-        self._manager: AbstractAsyncContextManager[trio.Nursery] | None = None
-        self._nursery: trio.Nursery | None = None
-        self.down: frozenset[int] = frozenset()
-        """The places of the replicas that are down."""
+        self._nursery = OwnNursery("the health checks")
+        self._watches: dict[Replica, _Watch] = {}
+        self.down: frozenset[str] = frozenset()
+        """The names of the replicas that are down."""
+        self._become(self._source.replicas)
 
     async def __aenter__(self) -> Self:
-        self._entered += 1
-        if self._entered == 1:
-            self._manager = trio.open_nursery()
-            self._nursery = await self._manager.__aenter__()
-            for watch in self._watches:
-                self._nursery.start_soon(self._keep_checking, watch, name=f"health {watch.replica.name}")
+        await self._source.__aenter__()
+        if await self._nursery.open():
+            self._nursery.start_soon(self._follow)
         return self
 
     async def __aexit__(
@@ -107,30 +117,50 @@ class Health:
         exc_value: BaseException | None = None,
         traceback: TracebackType | None = None,
     ) -> None:
-        self._entered -= 1
-        if self._entered or self._nursery is None or self._manager is None:
-            return
-        nursery, manager = self._nursery, self._manager
-        self._nursery = self._manager = None
-        nursery.cancel_scope.cancel(reason="the health checks are over")
-        # The body's exception is not shown to the nursery: it goes on bare, not in a group.
-        await manager.__aexit__(None, None, None)
+        try:
+            await self._nursery.close()
+        finally:
+            await self._source.__aexit__(exc_type, exc_value, traceback)
 
     def statistics(self) -> HealthStatistics:
         """A snapshot."""
-        return HealthStatistics(tuple(watch.statistics() for watch in self._watches))
+        return HealthStatistics(tuple(watch.statistics() for watch in self._watches.values()))
 
-    async def _keep_checking(self, watch: _Watch) -> None:
-        await trio.sleep(self._rng.random() * self._every)
-        while True:
-            try:
-                await self._check_in_turn(watch)
-            except Exception as error:  # noqa: BLE001  # whatever it is, the checks must go on and nothing else may end
-                watch.crashes += 1
-                watch.crashed_in_a_row += 1
-                message = f"a health check of {watch.replica.name} crashed"
-                self._recorder.record(Noted("error", "health.crashed", message, error=error))
-            await trio.sleep(min(BACKOFF_SECONDS * 2 ** min(watch.crashed_in_a_row - 1, 16), BACKOFF_MAX))
+    async def _follow(self) -> None:
+        """A task for each replica that is there now, for as long as it is."""
+        under_way: dict[Replica, trio.CancelScope] = {}
+        async with trio.open_nursery() as nursery, aclosing(self._source.changes.eventual_values()) as sets:
+            async for replicas in sets:
+                self._become(replicas)
+                for replica in under_way.keys() - self._watches.keys():
+                    under_way.pop(replica).cancel(reason="the replica has left")
+                for replica, watch in self._watches.items():
+                    if replica not in under_way:
+                        under_way[replica] = scope = trio.CancelScope()
+                        nursery.start_soon(self._keep_checking, watch, scope, name=f"health {replica.name}")
+
+    def _become(self, replicas: Sequence[Replica]) -> None:
+        """The watches of those that stay, and new ones for the others."""
+        self._watches = {
+            each: self._watches.get(each) or _Watch(each, self._path, self._standing()) for each in replicas
+        }
+        self._judge()
+
+    def _judge(self) -> None:
+        self.down = frozenset(each.name for each, watch in self._watches.items() if not watch.standing.up)
+
+    async def _keep_checking(self, watch: _Watch, scope: trio.CancelScope) -> None:
+        with scope:
+            await trio.sleep(self._rng.random() * self._every)
+            while True:
+                try:
+                    await self._check_in_turn(watch)
+                except Exception as error:  # noqa: BLE001  # whatever it is, the checks go on and nothing else may end
+                    watch.crashes += 1
+                    watch.crashed_in_a_row += 1
+                    message = f"a health check of {watch.replica.name} crashed"
+                    self._recorder.record(Noted("error", "health.crashed", message, error=error))
+                await trio.sleep(min(BACKOFF_SECONDS * 2 ** min(watch.crashed_in_a_row - 1, 16), BACKOFF_MAX))
 
     async def _check_in_turn(self, watch: _Watch) -> None:
         # Closed by hand: left to the garbage collector, a cancelled generator would be a warning of trio's.
@@ -153,7 +183,7 @@ class Health:
         return not scope.cancelled_caught and 200 <= response.status_code <= 299
 
     def _changed(self, watch: _Watch) -> None:
-        self.down = frozenset(place for place, each in enumerate(self._watches) if not each.standing.up)
+        self._judge()
         name, up = watch.replica.name, watch.standing.up
         if up:
             self._recorder.record(Noted("info", "health.up", f"{name} is up again by its health checks"))

@@ -34,8 +34,8 @@ class Ticket(Protocol):
 class CallState:
     """The shared state of one call."""
 
-    tried: list[int] = field(default_factory=list)
-    """The places of the replicas that its attempts took, in order."""
+    tried: list[str] = field(default_factory=list)
+    """The names of the replicas that its attempts took, in order."""
     ticket: Ticket | None = None
     cause: Cause = "first"
     """Why the attempt that is about to be made is made."""

@@ -2,88 +2,129 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
-from umbel.policy.balance import PowerOfTwo, RoundRobin, Weighted, usable
+from umbel.policy.balance import Picker, PowerOfTwo, RoundRobin, Weighted, usable
 from umbel.policy.load import Loads
+from umbel.policy.member import Member
+
+
+def members(*weights: int) -> list[Member]:
+    """A set named a, b, c, …"""
+    return [Member(name, weight) for name, weight in zip("abcdefgh", weights, strict=False)]
+
+
+def following(policy: Picker, replicas: Sequence[Member]) -> Picker:
+    policy.follow(replicas)
+    return policy
+
+
+def turns(policy: Picker, number: int, replicas: Sequence[Member]) -> str:
+    """The names of the next so many that are picked."""
+    return "".join(policy.pick(0.0, replicas).name for _ in range(number))
 
 
 def test_replicas_take_turns_beginning_with_the_first() -> None:
-    policy = RoundRobin()
-    assert [policy.pick(0.0, range(3)) for _ in range(7)] == [0, 1, 2, 0, 1, 2, 0]
+    abc = members(1, 1, 1)
+    assert turns(following(RoundRobin(), abc), 7, abc) == "abcabca"
 
 
 def test_a_turn_of_one_that_cannot_take_it_falls_to_the_next() -> None:
-    policy = RoundRobin()
-    assert [policy.pick(0.0, [0, 2, 3]) for _ in range(4)] == [0, 2, 3, 0]
-    assert policy.pick(0.0, [0]) == 0
-    assert policy.pick(0.0, [0, 3]) == 3
+    a, b, c, d = members(1, 1, 1, 1)
+    policy = following(RoundRobin(), [a, b, c, d])
+    assert turns(policy, 4, [a, c, d]) == "acda"
+    assert turns(policy, 1, [a]) == "a"
+    assert turns(policy, 1, [a, d]) == "d"
+
+
+def test_who_stays_keeps_its_turn_in_another_set() -> None:
+    a, b, c, d = members(1, 1, 1, 1)
+    policy = following(RoundRobin(), [b, c])
+    assert turns(policy, 1, [b, c]) == "b"
+    policy.follow([a, b, c, d])
+    assert turns(policy, 5, [a, b, c, d]) == "cdabc"
+    policy.follow([a, b, c])  # It was d's turn.
+    assert turns(policy, 1, [a, b, c]) == "a"
+    policy.follow([a, c])  # It was b's.
+    assert turns(policy, 3, [a, c]) == "cac"
+    policy.follow([])
+    policy.follow([b, c])
+    assert turns(policy, 2, [b, c]) == "bc"
 
 
 def test_weighted_turns_are_spread() -> None:
-    policy = Weighted([5, 1, 1])
-    assert [policy.pick(0.0, range(3)) for _ in range(7)] == [0, 0, 1, 0, 2, 0, 0]
+    abc = members(5, 1, 1)
+    assert turns(Weighted(), 7, abc) == "aabacaa"
 
 
 def test_weights_hold_among_those_that_are_left() -> None:
-    policy = Weighted([6, 3, 1])
-    assert Counter(policy.pick(0.0, [1, 2]) for _ in range(40)) == {1: 30, 2: 10}
-    assert Counter(policy.pick(0.0, range(3)) for _ in range(100)) == {0: 60, 1: 30, 2: 10}
+    abc = members(6, 3, 1)
+    policy = Weighted()
+    assert Counter(turns(policy, 40, abc[1:])) == {"b": 30, "c": 10}
+    assert Counter(turns(policy, 100, abc)) == {"a": 60, "b": 30, "c": 10}
 
 
-@pytest.mark.parametrize("weights", [[], [1, 0], [-1]])
-def test_a_weight_is_one_at_least(weights: list[int]) -> None:
-    with pytest.raises(ValueError, match="weight"):
-        Weighted(weights)
+def test_what_a_heavy_one_owed_is_not_made_up_for_after_it_has_left() -> None:
+    a, b, c = members(98, 1, 1)
+    policy = following(Weighted(), [a, b, c])
+    turns(policy, 60, [a, b, c])
+    policy.follow([b, c])
+    assert abs(Counter(turns(policy, 20, [b, c]))["b"] - 10) <= 2
 
 
 def test_of_two_the_less_loaded_is_taken() -> None:
-    loads = Loads(2)
+    a, b = ab = members(1, 1)
+    loads = Loads(ab)
     policy = PowerOfTwo(loads, random.Random(1))
-    loads.begun(0)
-    assert {policy.pick(0.0, range(2)) for _ in range(50)} == {1}
-    loads.begun(1)
-    assert {policy.pick(0.0, range(2)) for _ in range(50)} == {0, 1}
+    loads.begun(a)
+    assert set(turns(policy, 50, ab)) == {"b"}
+    loads.begun(b)
+    assert set(turns(policy, 50, ab)) == {"a", "b"}
 
 
 def test_one_that_is_failing_is_taken_only_if_the_other_is_too() -> None:
-    loads = Loads(2)
+    a, b = ab = members(1, 1)
+    loads = Loads(ab)
     policy = PowerOfTwo(loads, random.Random(1))
     for _ in range(9):
-        loads.begun(0)
-    loads.begun(1)
-    loads.ended(1.0, 1, 0.0, True)
-    assert {policy.pick(1.0, range(2)) for _ in range(50)} == {0}
-    assert {policy.pick(1.2, range(2)) for _ in range(50)} == {1}
-    loads.ended(2.0, 0, 0.0, True)
-    loads.begun(1)
-    loads.ended(2.0, 1, 0.0, True)
-    assert {policy.pick(2.0, range(2)) for _ in range(50)} == {1}  # both are: by load
+        loads.begun(a)
+    loads.begun(b)
+    loads.ended(1.0, b, 0.0, True)
+    assert {policy.pick(1.0, ab) for _ in range(50)} == {a}
+    assert {policy.pick(1.2, ab) for _ in range(50)} == {b}
+    loads.ended(2.0, a, 0.0, True)
+    loads.begun(b)
+    loads.ended(2.0, b, 0.0, True)
+    assert {policy.pick(2.0, ab) for _ in range(50)} == {b}  # both are: by load
 
 
 def test_the_most_loaded_of_many_is_never_taken() -> None:
-    loads = Loads(5)
-    loads.begun(3)
+    many = members(1, 1, 1, 1, 1)
+    loads = Loads(many)
+    loads.begun(many[3])
     policy = PowerOfTwo(loads, random.Random(1))
-    assert Counter(policy.pick(0.0, range(5)) for _ in range(500)).keys() == {0, 1, 2, 4}
-    assert {policy.pick(0.0, [3]) for _ in range(5)} == {3}
+    assert set(turns(policy, 500, many)) == set("abce")
+    assert set(turns(policy, 5, many[3:4])) == {"d"}
 
 
 @pytest.mark.parametrize(
     ("down", "out", "tried", "left"),
     [
-        ((), (), (), [0, 1, 2]),
-        ({1}, (), (), [0, 2]),
-        ({1}, {2}, (), [0]),
-        ((), (), [0], [1, 2]),
-        ((), (), [0, 1, 2], [0, 1, 2]),  # all tried: again
-        ({0}, (), [1, 2], [1, 2]),  # rather one that was tried than one that is down
-        ((), {0}, [1, 2], [1, 2]),  # or ejected
-        ({0, 1}, {2}, (), [2]),  # the last that is up is not ejected
-        ({0, 1, 2}, (), (), [0, 1, 2]),  # all down: none is
-        ({0, 1, 2}, {1}, [2], [0]),
+        ("", "", "", "abc"),
+        ("b", "", "", "ac"),
+        ("b", "c", "", "a"),
+        ("", "", "a", "bc"),
+        ("", "", "abc", "abc"),  # all tried: again
+        ("a", "", "bc", "bc"),  # rather one that was tried than one that is down
+        ("", "a", "bc", "bc"),  # or ejected
+        ("ab", "c", "", "c"),  # the last that is up is not ejected
+        ("abc", "", "", "abc"),  # all down: none is
+        ("abc", "b", "c", "a"),
+        ("x", "y", "z", "abc"),  # those have left the set
     ],
 )
-def test_each_rule_leaves_replicas_out_as_long_as_it_leaves_one(down, out, tried, left) -> None:
-    assert list(usable(range(3), down, out, tried)) == left
+def test_each_rule_leaves_replicas_out_as_long_as_it_leaves_one(down: str, out: str, tried: str, left: str) -> None:
+    found = usable(members(1, 1, 1), frozenset(down), set(out), list(tried))
+    assert "".join(member.name for member in found) == left

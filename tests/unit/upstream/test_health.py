@@ -11,6 +11,7 @@ import trio.testing
 
 from tests.support.layers import Act, Bottom, Pieces, answering, asked, hang, raising
 from tests.support.records import Records
+from tests.support.sources import Given
 from umbel.errors import NotRunningError
 from umbel.upstream.balance import Balance
 from umbel.upstream.errors import ConnectFailed
@@ -84,13 +85,13 @@ async def test_three_failed_checks_take_a_replica_down_and_two_passed_bring_it_b
         await trio.sleep(9.9)
         assert health.down == frozenset()
         await trio.sleep(5.2)  # A check that hangs is over when the next is due.
-        assert health.down == {1}
+        assert health.down == {B}
         statistics = health.statistics().replicas
         assert [(each.name, each.up) for each in statistics] == [(A, True), (B, False)]
         assert statistics[1].failures == (3 if bad is hang else 4)
         sites.acts["b"] = answering(204)
         await trio.sleep(5)
-        assert health.down == {1}
+        assert health.down == {B}
         await trio.sleep(5)
         assert health.down == frozenset()
     assert [(note.level, note.event) for note in records.notes] == [("warning", "health.down"), ("info", "health.up")]
@@ -124,7 +125,7 @@ async def test_thresholds_and_interval_may_be_others(autojump_clock) -> None:
     sites = Sites(a=answering(), b=answering(500))
     async with checks(sites, every=1.0, healthy=1, unhealthy=1) as health:
         await trio.sleep(0.1)
-        assert health.down == {1}
+        assert health.down == {B}
         sites.acts["b"] = answering()
         await trio.sleep(1)
         assert health.down == frozenset()
@@ -179,7 +180,7 @@ async def test_a_body_that_nobody_has_read_is_read_and_closed(autojump_clock) ->
 
     async with checks(Sites(a=act, b=act), unhealthy=1) as health:
         await trio.sleep(1)
-        assert health.down == {1}
+        assert health.down == {B}
     assert len(streams) == 2
     assert all(stream.closed for stream in streams)
 
@@ -213,3 +214,107 @@ async def test_a_check_is_no_attempt() -> None:
         await trio.testing.wait_all_tasks_blocked()
         assert [each.taken for each in balance.statistics().replicas] == [0, 0]
     assert traffic.requests == []
+
+
+# Replicas that come and go
+
+
+def changing(*hosts: str) -> tuple[Sites, Given, Callable[..., None]]:
+    """Sites of three hosts, a source of some of them, and what makes it one of others."""
+    source = Given(*(Replica.parse(f"http://{host}") for host in hosts))
+
+    def become(*hosts: str) -> None:
+        known = {replica.url.host: replica for replica in source.replicas}
+        source.become(*(known.get(host) or Replica.parse(f"http://{host}") for host in hosts))
+
+    return Sites(a=answering(), b=answering(), c=answering()), source, become
+
+
+async def test_who_comes_is_checked_from_then_on_and_who_leaves_no_more(autojump_clock) -> None:
+    sites, source, become = changing("a")
+    async with Health(sites.bottom, source, rng=AtOnce()) as health:
+        await trio.sleep(7)
+        become("a", "b")
+        await trio.sleep(6)
+        become("b")
+        await trio.sleep(5)
+        assert [each.name for each in health.statistics().replicas] == ["http://b"]
+        become()
+        await trio.sleep(100)
+        assert health.statistics().replicas == ()
+    # Who stays keeps its rhythm.
+    assert sites.times == {"a": [0, 5, 10], "b": [7, 12, 17]}
+
+
+async def test_the_check_of_one_that_leaves_is_cancelled(autojump_clock) -> None:
+    sites, source, become = changing("a", "b")
+    sites.acts["b"] = hang
+    records = Records()
+    async with Health(sites.bottom, source, rng=AtOnce(), unhealthy=1, recorder=records) as health:
+        await trio.sleep(1)
+        assert sites.bottom.in_flight == 1
+        become("a")
+        await trio.testing.wait_all_tasks_blocked()
+        assert sites.bottom.in_flight == 0
+        await trio.sleep(100)
+        assert health.down == frozenset()
+    assert records.notes == []
+
+
+async def test_who_stays_keeps_its_standing_and_who_comes_back_begins_anew(autojump_clock) -> None:
+    sites, source, become = changing("a", "b")
+    sites.acts["b"] = answering(503)
+    async with Health(sites.bottom, source, rng=AtOnce()) as health:
+        await trio.sleep(11)
+        assert health.down == {B}
+        become("c", "b")
+        await trio.sleep(1)
+        assert health.down == {B}
+        assert [each.checks for each in health.statistics().replicas] == [1, 3]
+        become("c")
+        await trio.testing.wait_all_tasks_blocked()
+        assert health.down == frozenset()
+        become("c", "b")
+        await trio.sleep(9)
+        assert health.down == frozenset()
+        await trio.sleep(2)
+        assert health.down == {B}
+
+
+async def test_traffic_follows_the_checks_of_a_set_that_changes(autojump_clock) -> None:
+    sites, source, become = changing("a", "b")
+    sites.acts["b"] = sites.acts["c"] = answering(503)
+    traffic = Bottom(answering())
+    health = Health(sites.bottom, source, rng=AtOnce())
+
+    async def seen() -> set[str]:
+        traffic.requests.clear()
+        for _ in range(10):
+            await balance.handle_async_request(asked())
+        return {request.url.host for request in traffic.requests}
+
+    async with Balance(traffic, source, policy="round_robin", health=health) as balance:
+        assert source.entered == 2
+        await trio.sleep(11)
+        assert await seen() == {"a"}
+        become("b", "a", "c")  # The places are others, the one that is down is the same.
+        assert await seen() == {"a", "c"}
+        await trio.sleep(11)
+        assert await seen() == {"a"}
+        become("b", "c")
+        assert await seen() == {"b", "c"}, "all are down, so all are used"
+        sites.acts["b"] = answering()
+        await trio.sleep(10)
+        assert [(each.name, each.up) for each in balance.statistics().replicas] == [
+            ("http://b", True),
+            ("http://c", False),
+        ]
+        assert await seen() == {"b"}
+    assert source.entered == 0
+
+
+async def test_bad_numbers_are_told_of_though_there_is_no_replica_yet() -> None:
+    with pytest.raises(ValueError, match="1 at least"):
+        Health(Bottom(hang), Given(), healthy=0)
+    with pytest.raises(ValueError, match="there must be a replica"):
+        Health(Bottom(hang), [])
