@@ -130,11 +130,16 @@ async def _serve(
 
 @asynccontextmanager
 async def raw_server(
-    handler: Handler, *, tls: ssl.SSLContext | None = None, uds: str | None = None
+    handler: Handler,
+    *,
+    tls: ssl.SSLContext | None = None,
+    uds: str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 0,
 ) -> AsyncIterator[RawServer]:
-    """Serve ``handler`` on a free port of 127.0.0.1 (or on the Unix socket ``uds``); the value is the port."""
+    """Serve ``handler`` on a free port of ``host`` (or on the Unix socket ``uds``); the value is the port."""
     with trio.socket.socket(socket.AF_INET if uds is None else socket.AF_UNIX) as listener:
-        await listener.bind(("127.0.0.1", 0) if uds is None else uds)
+        await listener.bind((host, port) if uds is None else uds)
         listener.listen(128)
         server = RawServer(listener.getsockname()[1] if uds is None else 0)
         server.connections, server.open, server.ended = [], 0, trio.lowlevel.ParkingLot()
