@@ -182,8 +182,8 @@ ratios from round to round in brackets. Python {platform.python_version()}, {pla
 {os.cpu_count()} cores; the clients on one core, the upstream (a uvloop stub that parses nothing) on another, of which
 it used at most {busiest:.0%}. Absolute figures move with the machine's mood; CPU per call moves least.
 
-"httpx, stock" is `httpx.AsyncClient` as it comes, but for timeouts and the environment (off for all); the others may open as
-many connections as calls are in flight. "ours, direct" is `Pool.handle_async_request` with a request built
+"httpx, stock" is `httpx.AsyncClient` as it comes, but for timeouts and the environment (off for all); the others may
+open as many connections as calls are in flight. "ours, direct" is `Pool.handle_async_request` with a request built
 before, the body read. The bare loop is the limit: llhttp on plain sockets, with no pool, no check and no error
 handling. "-": no call ended within the time.
 
