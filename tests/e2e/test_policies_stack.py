@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 import pytest
 import trio
 
 from tests.support.composing import facts
+from tests.support.nameserver import Zone, nameserver
 from tests.support.rawserver import answering, raw_server, response
 from tests.support.records import Records
 from umbel.composition.plan import compile_route
@@ -16,6 +19,7 @@ from umbel.config.schema import Config
 from umbel.gateway.runtime import overrides_in
 from umbel.kinds import Kind
 from umbel.model import Inputs
+from umbel.upstream import dns
 from umbel.upstream.stack import Stack, build
 
 
@@ -90,3 +94,17 @@ async def test_an_open_breaker_says_when_to_come_back() -> None:
             kinds.append(result.failure.kind)
     assert kinds == [Kind.CONNECT, Kind.CONNECT, Kind.BREAKER_OPEN]
     assert (result.failure.status, result.failure.retry_after) == (503, "5")
+
+
+async def test_a_name_with_dns_before_it_stands_for_all_of_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    addresses = ["127.0.0.1", "127.0.0.2"]
+    async with AsyncExitStack() as entered:
+        one = await entered.enter_async_context(raw_server(answering(response(b"1")), host=addresses[0]))
+        await entered.enter_async_context(raw_server(answering(response(b"2")), host=addresses[1], port=int(one)))
+        names = await entered.enter_async_context(nameserver({"users.test": Zone(a=addresses, ttl=60)}))
+        monkeypatch.setattr(dns, "DnsReplicas", partial(dns.DnsReplicas, nameservers=names.at))
+        made = config([f"dns+http://users.test:{int(one)}"], balance="round_robin")
+        plan = compile_route(made, 0)
+        upstream = await entered.enter_async_context(stack(made))
+        results = [await run(plan, Inputs(), facts(), {"u": upstream}, Records()) for _ in range(4)]
+    assert sorted(result.answer["c"] for result in results) == [1, 1, 2, 2]

@@ -50,6 +50,7 @@ from .http1 import Limits
 from .layer import Layer
 from .origin import Replica
 from .pool import Pool, PoolStatistics
+from .replicas import JoinedReplicas, ReplicaSource
 from .retry import Retry, RetryStatistics
 from .tls import client_context
 
@@ -133,8 +134,8 @@ def build(
         ValueError: a TLS file cannot be used; one sentence that begins with ``tls.`` and its key.
     """
     rng = rng or random.Random()
-    replicas = [Replica.parse(each.url, server_name=config.tls.server_name) for each in config.replicas]
-    secure = any(replica.origin.scheme == "https" for replica in replicas)
+    replicas = _replicas(config)
+    secure = any(each.url.removeprefix("dns+").startswith("https:") for each in config.replicas)
     concurrency = config.max_concurrency
     pool = Pool(
         connect_timeout=config.connect_timeout,
@@ -151,7 +152,7 @@ def build(
         attempt,
         replicas,
         policy=config.balance,
-        weights=[each.weight for each in config.replicas] if config.balance == "weighted" else None,
+        weights=_weights(config) if isinstance(replicas, list) and config.balance == "weighted" else None,
         ejection=_ejection(config.ejection),
         health=_health(config.health, body, replicas, recorder, rng),
         rng=rng,
@@ -189,6 +190,27 @@ def _outer(
     return transport
 
 
+def _replicas(config: Upstream) -> list[Replica] | ReplicaSource:
+    """The replicas as they are, or, where a ``dns+`` URL stands among them, as the set that its name has."""
+    name, urls = config.tls.server_name, [each.url for each in config.replicas]
+    if not any(url.startswith("dns+") for url in urls):
+        return [Replica.parse(url, server_name=name) for url in urls]
+    # Here and not above: dnspython takes as long to import as all the rest, and few configurations need it.
+    from .dns import DnsReplicas
+
+    parts = [
+        DnsReplicas(url, server_name=name, public_only=config.public_only)
+        if url.startswith("dns+")
+        else Replica.parse(url, server_name=name)
+        for url in urls
+    ]
+    return JoinedReplicas(parts, _weights(config))
+
+
+def _weights(config: Upstream) -> list[int]:
+    return [each.weight for each in config.replicas]
+
+
 def _ejection(config: bool | Ejection) -> EjectionRules | None:
     if isinstance(config, bool):
         return EjectionRules() if config else None
@@ -196,7 +218,7 @@ def _ejection(config: bool | Ejection) -> EjectionRules | None:
 
 
 def _health(
-    config: Health | None, below: Body, replicas: list[Replica], recorder: Recorder, rng: random.Random
+    config: Health | None, below: Body, replicas: list[Replica] | ReplicaSource, recorder: Recorder, rng: random.Random
 ) -> HealthChecks | None:
     if config is None:
         return None
