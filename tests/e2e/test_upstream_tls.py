@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ssl
 from collections.abc import Callable
@@ -331,3 +332,49 @@ async def test_a_failed_send_leaves_what_the_peer_said_before_readable(ca: trust
                 await wire.send_all(bytes(2**20))
         assert await wire.receive_some() == b"enough"
         wire.close_now()
+
+
+class _Reread(trio.abc.Stream):
+    """A stream whose first bytes have been looked at already."""
+
+    def __init__(self, stream: trio.abc.Stream, first: bytes) -> None:
+        self._stream = stream
+        self._first = first
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        first, self._first = self._first, b""
+        return first or await self._stream.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def test_a_peer_that_chokes_on_a_session_is_asked_anew_without_one(ca: trustme.CA, ca_file: str) -> None:
+    made = context(ca)
+    refused = 0
+
+    async def wary(peer: Peer) -> None:
+        nonlocal refused
+        hello = bytes(await peer.stream.receive_some())
+        # The extension pre_shared_key is the last of a ClientHello that offers a session (RFC 8446 section 4.2.11).
+        if b"\x00\x29" in hello[-400:]:
+            refused += 1
+            await peer.send(b"\x15\x03\x03\x00\x02\x02\x28")
+            return
+        tls = trio.SSLStream(_Reread(peer.stream, hello), made, server_side=True)
+        with contextlib.suppress(trio.BrokenResourceError):
+            await tls.do_handshake()
+            await tls.receive_some()
+            await tls.send_all(response(b"ok", b"Connection: close"))
+            await tls.unwrap()
+
+    async with raw_server(wary) as server, calling(url(server, "https"), tls={"ca": ca_file}) as caller:
+        for _ in range(3):
+            assert (await caller.call()).content == b"ok"
+    assert refused == 2, "offered once a call, and never stuck with it"

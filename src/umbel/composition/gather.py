@@ -5,6 +5,7 @@ What ``@app.compose`` hands to a handler; any trio program can use it with httpx
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import AsyncIterator, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -36,7 +37,10 @@ class CompositionFailedError(UmbelError):
 
 
 class CallOptions(TypedDict, total=False):
-    """What a call may be given beside its upstream and path; the keys of ``[routes.calls.NAME]`` in code."""
+    """What a call may be given beside its upstream and path, named as in ``[routes.calls.NAME]``.
+
+    Its upstream's policies (retry, hedge, coalesce) hold for it as configured.
+    """
 
     name: str
     """Default: the upstream's name, with a number behind it where that is taken."""
@@ -58,6 +62,30 @@ class CallOptions(TypedDict, total=False):
     null_on: Collection[int]
     pass_status: Collection[int]
     pass_body: bool
+
+
+def _check(options: CallOptions) -> None:
+    """Refuse what a type checker would, for those who run none: a misspelt option must not change what a call means.
+
+    Raises:
+        TypeError: an option is unknown, or not of its type.
+    """
+    for key in options:
+        if key not in CallOptions.__annotations__:
+            near = difflib.get_close_matches(key, CallOptions.__annotations__, n=1)
+            raise TypeError(f'a call has no option "{key}"' + (f'; did you mean "{near[0]}"?' if near else ""))
+    timeout = options.get("timeout", 1.0)
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout <= 0:
+        raise TypeError(f"timeout is seconds, a number above zero, and not {timeout!r}")
+    if options.get("decode", "json") not in ACCEPT:
+        raise TypeError(f"decode is one of {', '.join(ACCEPT)}, and not {options['decode']!r}")
+    for name, statuses in (
+        ("ok", options.get("ok", ())),
+        ("null_on", options.get("null_on", ())),
+        ("pass_status", options.get("pass_status", ())),
+    ):
+        if isinstance(statuses, str) or not isinstance(statuses, Collection):
+            raise TypeError(f"{name} is a list of statuses, and not {statuses!r}")
 
 
 class CallHandle:
@@ -149,6 +177,7 @@ class Gather:
 
     def request(self, method: str, upstream: str, path: str, **options: Unpack[CallOptions]) -> CallHandle:
         """Launch a call with any method."""
+        _check(options)
         name = self._compose.free_name(options.get("name"), upstream)
         defaults = self._compose.defaults(upstream)
         decode = options.get("decode", "json")
@@ -167,9 +196,10 @@ class Gather:
             frozenset(options.get("pass_status", PASSED)),
             options.get("pass_body", False),
         )
+        work = _CodeWork(rules, self._prepare(method, path, defaults, options), self._compose)
         handle = self._handles[name] = CallHandle(name)
         self._compose.claim(rules, (*options.get("headers", ()), *defaults.reads))
-        self._group.launch(_CodeWork(rules, self._prepare(method, path, defaults, options), self._compose))
+        self._group.launch(work)
         return handle
 
     def _prepare(self, method: str, path: str, defaults: UpstreamDefaults, options: CallOptions) -> Prepared | Failure:

@@ -19,7 +19,7 @@ from ..kinds import Kind
 from ..model import Attempt, Failure, Outcome, RequestFacts
 from .call import CallFailedError, CallRules, Landed
 
-CLIENT_GONE = "client-gone"
+CLIENT_GONE = str(Kind.CLIENT_GONE)
 """The reason that the gateway gives when it cancels a request whose client has left."""
 
 

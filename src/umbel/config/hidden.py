@@ -62,6 +62,8 @@ def _mended(model: type[Section], data: Any, path: KeyPath, touched: Mapping[Key
     """A copy of ``data`` without the keys that were touched, and with what its sections require."""
     section = section_at(model, path)
     if section is not None and not isinstance(data, dict):
+        if path[-1:] and path[-1] not in touched.get(path[:-1], ()):
+            return data  # No mistake: where a table may stand, something else may too, such as a replica's bare URL.
         data = {}
     if isinstance(data, dict):
         bad = touched.get(path, set())

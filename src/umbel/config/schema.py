@@ -65,7 +65,7 @@ class Upstream(Section):
 
     urls: Annotated[tuple[BaseUrl | WeightedUrl, ...], Field(strict=False, min_length=1)]
     """The replicas: http://, https:// or unix: URLs without credentials, or {url, weight} tables. A dns+http:// or
-    dns+https:// URL stands for one replica per address of its name."""
+    dns+https:// URL stands for one replica per address of its name in DNS (hosts files are not read)."""
     timeout: Duration | None = None
     """The limit of one whole call, queueing included. Default: what the route's deadline leaves."""
     connect_timeout: Duration = 1.0
@@ -174,7 +174,8 @@ class Call(Section):
     each: str | None = None
     """A JMESPath expression that gives a list: one call per distinct value, bound to {item}."""
     as_: Annotated[Literal["list", "map"], Field(alias="as")] = "list"
-    """The value of an each: a list with the places kept, or an object {item: result}."""
+    """The value of an each: a list with the places kept, or an object {item: result}, whose keys are texts: the number 1
+    and the text "1" are one key, and the last of them stands."""
     limit: Annotated[int, Field(ge=1)] = 16
     """Items of an each in flight at once."""
     max_items: Annotated[int, Field(ge=1)] = 100
@@ -291,11 +292,11 @@ class Logs(Section):
     dir: str = "logs"
     """The directory, made if it is not there; relative to the configuration file."""
     access: LogStream = LogStream(file="access.jsonl")
-    """One line per request."""
+    """One line per request. Default: the file access.jsonl."""
     calls: LogStream = LogStream(file="calls.jsonl")
-    """One line per call."""
+    """One line per call. Default: the file calls.jsonl."""
     app: LogStream = LogStream(file="app.jsonl")
-    """Everything else."""
+    """Everything else. Default: the file app.jsonl."""
     max_queue_records: Annotated[int, Field(ge=1)] = 65_536
     """Records waiting to be written; one more is dropped and counted."""
     flush_every: Duration = 0.25

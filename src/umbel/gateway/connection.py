@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .app import Umbel
     from .uploads import UmbelRequest
 
-CLIENT_GONE = "client-gone"
+CLIENT_GONE = str(Kind.CLIENT_GONE)
 
 
 class Connection(TrioASGIHTTPConnection):

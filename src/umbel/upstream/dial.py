@@ -14,7 +14,7 @@ import trio
 
 from ..errors import UpstreamError
 from .address import connect, resolve
-from .errors import ConnectTimedOut, NameTimedOut, TlsTimedOut, connect_failed, tls_failed
+from .errors import ConnectTimedOut, NameTimedOut, TlsFailed, TlsTimedOut, connect_failed, tls_failed
 from .origin import Origin
 from .sessions import Sessions
 from .tls import client_context
@@ -56,7 +56,13 @@ class Dialer:
         attempt.stage = TlsTimedOut
         if self._ssl_context is None:
             self._ssl_context = client_context()
-        return await _secure(stream, self._ssl_context, origin, self._sessions)
+        try:
+            return await _secure(stream, self._ssl_context, origin, self._sessions)
+        except TlsFailed:
+            # A peer (or something on the way) may choke on a session that another one gave; without it, all is new.
+            if not self._sessions.forget(origin):
+                raise
+        return await _secure(await connect(addresses), self._ssl_context, origin, self._sessions)
 
 
 class _Attempt:
@@ -86,8 +92,9 @@ async def _connect_unix(path: str) -> trio.SocketStream:
 async def _secure(stream: trio.SocketStream, context: ssl.SSLContext, origin: Origin, sessions: Sessions) -> TlsWire:
     name = (origin.sni or origin.host).rstrip(".")
     try:
+        session = sessions.get(origin, trio.current_time())
         wire = TlsWire(
-            stream, context, name, session=sessions.get(origin), keep=lambda session: sessions.keep(origin, session)
+            stream, context, name, session=session, keep=lambda last: sessions.keep(origin, last, trio.current_time())
         )
     except BaseException as error:
         stream.socket.close()

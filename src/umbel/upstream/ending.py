@@ -17,7 +17,7 @@ from ..model import CallFacts
 from ..policy.verdict import failed
 from .errors import BudgetSpent
 
-CLIENT_GONE = "client-gone"
+CLIENT_GONE = str(Kind.CLIENT_GONE)
 """The reason that a cancel bears when the client has left."""
 LOST = "lost-hedge"
 """The reason that a cancel bears when another attempt of the call has won."""

@@ -1,40 +1,58 @@
 """TLS sessions, kept so that the next connection to the same origin needs no full handshake (RFC 8446 section 2.2).
 
 Kept by the dialer, written by its wires as they close. A session is only ever used for the origin that gave it: its
-certificate and name were verified then, and are not again.
+certificate and name were verified then, and are not again, so none is used for longer than AGE_MAX.
 """
 
 from __future__ import annotations
 
 import ssl
 from collections import OrderedDict
+from typing import NamedTuple
 
 from .origin import Origin
 
 SESSIONS_MAX = 100
 """Origins whose session is kept; the one not used for longest is forgotten first."""
+AGE_MAX = 3600.0
+"""Seconds after which a certificate is looked at again."""
+
+
+class _Kept(NamedTuple):
+    session: ssl.SSLSession
+    until: float
 
 
 class Sessions:
-    """The latest session of each origin."""
+    """The latest session of each origin. ``now`` is in seconds, of whatever clock."""
 
     __slots__ = ("_latest",)
 
     def __init__(self) -> None:
-        self._latest: OrderedDict[Origin, ssl.SSLSession] = OrderedDict()
+        self._latest: OrderedDict[Origin, _Kept] = OrderedDict()
 
-    def get(self, origin: Origin) -> ssl.SSLSession | None:
+    def get(self, origin: Origin, now: float) -> ssl.SSLSession | None:
         """The session to offer to ``origin``."""
-        session = self._latest.get(origin)
-        if session is not None:
-            self._latest.move_to_end(origin)
-        return session
+        kept = self._latest.get(origin)
+        if kept is None or kept.until <= now:
+            return None
+        self._latest.move_to_end(origin)
+        return kept.session
 
-    def keep(self, origin: Origin, session: ssl.SSLSession | None) -> None:
-        """Take what a closing connection has; one that the peer will not resume (no ticket) is not worth keeping."""
+    def keep(self, origin: Origin, session: ssl.SSLSession | None, now: float) -> None:
+        """Take what a closing connection has; one that the peer will not resume (no ticket) is not worth keeping.
+
+        A session that goes on from an older one is as old as that: resuming looks at no certificate.
+        """
         if session is None or not (session.has_ticket or session.id):
             return
-        self._latest[origin] = session
+        before = self._latest.get(origin)
+        until = before.until if before is not None and before.until > now else now + AGE_MAX
+        self._latest[origin] = _Kept(session, until)
         self._latest.move_to_end(origin)
         if len(self._latest) > SESSIONS_MAX:
             self._latest.popitem(last=False)
+
+    def forget(self, origin: Origin) -> bool:
+        """Drop the session of an origin that would not take it; whether there was one."""
+        return self._latest.pop(origin, None) is not None

@@ -229,3 +229,32 @@ async def test_a_value_that_the_handler_gives_is_not_blamed_on_the_client() -> N
             g.post("u", "/a", form={"x": {"no": "object"}})
     assert caught.value.result.failure is not None
     assert caught.value.result.failure.status == 502
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"optinal": True}, 'did you mean "optional"'),
+        ({"retry": {}}, 'no option "retry"'),
+        ({"timeout": "50ms"}, "timeout is seconds"),
+        ({"decode": "xml"}, "decode is one of"),
+        ({"ok": 404}, "ok is a list"),
+    ],
+)
+async def test_an_option_that_is_none_is_refused_at_once(options: dict[str, object], reason: str) -> None:
+    compose, upstream = composing({"/a": answer(1)})
+    async with compose.gather() as g:
+        with pytest.raises(TypeError, match=reason):
+            g.get("u", "/a", name="a", **options)
+        # A call that was refused has not taken its name.
+        g.get("u", "/a", name="a")
+    assert upstream.targets == ["/a"]
+
+
+async def test_a_call_that_cannot_be_made_leaves_its_name_free() -> None:
+    compose, _ = composing({"/a": answer(1)})
+    async with compose.gather() as g:
+        with pytest.raises(ValueError, match="begins with one"):
+            g.get("u", "no-slash", name="a")
+        kept = g.get("u", "/a", name="a")
+    assert kept.value == 1

@@ -118,6 +118,10 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         UPSTREAM + ROUTE + CALL + ROUTE + CALL,
         ["umbel.toml:7: routes[1].path: GET /r is a route already, at umbel.toml:4"],
     ),
+    "replicas are not accused because of a mistake elsewhere": (
+        '[upstreams.u]\nurls = ["http://a", "http://b"]\ntimeuot = "1s"\n',
+        ['umbel.toml:3: upstreams.u.timeuot: is not a key of [upstreams.u]; did you mean "timeout"?'],
+    ),
     "plans are checked beside other mistakes, their places kept": (
         UPSTREAM + ROUTE + "banana = 1\n" + CALL + ROUTE + CALL + ROUTE + CALL,
         [

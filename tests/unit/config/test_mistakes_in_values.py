@@ -223,7 +223,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         ['umbel.toml:4: routes[0].path: a path begins with "/", not as "r" does'],
     ),
     "policies": (
-        '[upstreams.a]\nurls = [{ url = "http://a", weigth = 3 }, "http://a"]\nretry_budget = "200%"\n'
+        '[upstreams.a]\nurls = [{ url = "http://a", weigth = 3 }, "http://b"]\nretry_budget = "200%"\n'
         'hedge = { after = "p100" }\nbreaker = { failure_ratio = 0.5 }\nejection = "no"\n'
         'health = { path = "healthz" }\nbalance = "p3c"\nretry = { on = ["bogus", 200] }\n'
         '[upstreams.b]\nurls = ["dns+http://127.0.0.1:80", { url = "http://u:p@x" }]\n',
