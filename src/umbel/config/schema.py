@@ -174,8 +174,8 @@ class Call(Section):
     each: str | None = None
     """A JMESPath expression that gives a list: one call per distinct value, bound to {item}."""
     as_: Annotated[Literal["list", "map"], Field(alias="as")] = "list"
-    """The value of an each: a list with the places kept, or an object {item: result}, whose keys are texts: the number 1
-    and the text "1" are one key, and the last of them stands."""
+    """The value of an each: a list with the places kept, or an object {item: result}, whose keys are texts: the
+    number 1 and the text "1" are one key, and the last of them stands."""
     limit: Annotated[int, Field(ge=1)] = 16
     """Items of an each in flight at once."""
     max_items: Annotated[int, Field(ge=1)] = 100
