@@ -66,8 +66,9 @@ async def until(happened: Callable[[], bool]) -> None:
         await trio.sleep(0.002)
 
 
-async def test_one_of_two_replicas_killed_under_load_fails_nobody(nursery: trio.Nursery) -> None:
-    replicas = [Mortal(slowly(name, 0.005)) for name in (b"a", b"b")]
+@pytest.mark.parametrize("latency", [0.005, 0.02, 0.05])
+async def test_one_of_two_replicas_killed_under_load_fails_nobody(nursery: trio.Nursery, latency: float) -> None:
+    replicas = [Mortal(slowly(name, latency)) for name in (b"a", b"b")]
     for replica in replicas:
         await nursery.start(replica.run)
     answers: Counter[bytes] = Counter()

@@ -75,6 +75,14 @@ def judge(ending: Ending) -> Judgement:
     return Judgement.RETRYABLE if _RETRYABLE.covers(ending) and not ending.retry_after else Judgement.FAILURE
 
 
+class Entry(enum.Enum):
+    """Why an attempt is in a race."""
+
+    FIRST = "with it the race began"
+    HEDGE = "it was started beside the others, or for one that failed, and the budget granted it"
+    FAILOVER = "it replaces one that a dying replica took with it, which needs no budget (policy/failover.py)"
+
+
 class Race:
     """The attempts of one call beside each other. It begins with the first attempt under way.
 
@@ -102,21 +110,21 @@ class Race:
         self.over = False
         """Whether nothing is to be started any more."""
 
-    def another(self) -> bool:
-        """Whether to start another attempt now; if so it is under way, and has its place in the budget."""
-        if self.over or self._hedges >= self._max or not self._budget.take():
-            return False
+    def another(self, *, failover: bool = False) -> Entry | None:
+        """What another attempt that starts now is; None: there is to be none. It is under way then."""
+        if not self.may_grow or not (failover or self._budget.take()):
+            return None
         self._hedges += 1
         self.running += 1
-        return True
+        return Entry.FAILOVER if failover else Entry.HEDGE
 
-    def ended(self, judgement: Judgement | None, *, hedge: bool) -> bool:
+    def ended(self, judgement: Judgement | None, entry: Entry) -> bool:
         """An attempt has ended (None: cancelled from outside, which ends the race). Whether it has won.
 
         A RETRYABLE one leaves the race open, for the caller to ask for ``another`` and then to ``settle``.
         """
         self.running -= 1
-        if hedge:
+        if entry is Entry.HEDGE:
             self._budget.give_back()
         if judgement is Judgement.SUCCESS and not self.over:
             self.over = True

@@ -16,8 +16,10 @@ class Member:
     __slots__ = (
         "back_at",
         "credit",
+        "died_at",
         "ejections",
         "failed_last",
+        "failovers",
         "failures",
         "in_flight",
         "name",
@@ -52,6 +54,12 @@ class Member:
         """Those that are not forgotten yet."""
         self.back_at = -math.inf
         """When its last ejection is over, or was."""
+
+        # Of what it takes with it (failover.py)
+        self.died_at = -math.inf
+        """When the first connection of the last lot was lost."""
+        self.failovers = 0
+        """Repeats of that lot that are still granted."""
 
 
 M = TypeVar("M", bound=Member)

@@ -16,12 +16,15 @@ import httpx
 import trio
 
 from ..errors import UpstreamError
+from ..kinds import Kind
 from ..model import facts_of
 from ..policy.balance import Picker, PowerOfTwo, RoundRobin, Weighted, usable
 from ..policy.ejection import Ejection, EjectionRules
+from ..policy.failover import Failovers
 from ..policy.load import Loads
 from ..policy.member import Member
 from ..policy.verdict import failed
+from .again import FAILURES, ending_of
 from .ending import failed_by
 from .health import Health
 from .layer import Layer
@@ -61,6 +64,8 @@ class BalanceStatistics:
     """Those of the set as it is now."""
     ejections: int
     """Since the beginning."""
+    failovers: int
+    """Attempts lost with a dying replica that their calls may make again without budget, since the beginning."""
 
 
 class Balance(Layer):
@@ -72,6 +77,9 @@ class Balance(Layer):
 
     A replica that this call has tried, that is ejected or that is down by its health checks is taken only if no other
     is left (``policy.balance.usable``).
+
+    Of an attempt that is lost with its replica, the call is told that the repeat is failover and needs no budget
+    (``policy.failover``).
 
     A source is entered with the layer, and followed: each request sees the set as it is at that moment. A replica that
     stays keeps all that is known of it; one that leaves is forgotten, though what is in flight there ends as it would
@@ -106,6 +114,7 @@ class Balance(Layer):
             raise ValueError('weights are for the policy "weighted", which needs them')
         self._source = source_of(replicas, weights)
         self._loads = Loads()
+        self._failovers = Failovers(self._loads)
         self._picker = self._chosen(policy, rng or random.Random())
         self._ejection = None if ejection is None else Ejection(ejection)
         self._health = health
@@ -176,6 +185,8 @@ class Balance(Layer):
             response = await self._transport.handle_async_request(copy)
         except BaseException as error:
             self._ended(seat, started_at, failed_by(error, facts_of(request), started_at))
+            if state is not None and isinstance(error, FAILURES):
+                self._lost(seat, error, state)
             raise
         if response.is_closed:
             self._ended(seat, started_at, failed(None, response.status_code))
@@ -207,7 +218,7 @@ class Balance(Layer):
             )
             for seat in self._seats
         )
-        return BalanceStatistics(replicas, 0 if ejection is None else ejection.ejected)
+        return BalanceStatistics(replicas, 0 if ejection is None else ejection.ejected, self._failovers.granted)
 
     @property
     def _down(self) -> frozenset[str]:
@@ -252,6 +263,17 @@ class Balance(Layer):
         seat.failed += has_failed
         if self._ejection is not None:
             self._ejection.ended(now, seat, has_failed)
+
+    def _lost(self, seat: _Seat, error: Exception, state: CallState) -> None:
+        """If the connection was lost before the upstream had answered at all, the repeat elsewhere may be failover."""
+        kind, _, untouched, _ = ending_of(error)
+        if kind is not Kind.CONNECT and not untouched:
+            return
+        now = trio.current_time()
+        out = self._ejection.out(now) if self._ejection is not None else ()
+        left_out = (self._down, out, state.tried)
+        others = [each for each in self._seats if not any(each.name in names for names in left_out)]
+        state.failovers += self._failovers.lost(now, seat, others)
 
 
 class _Seat(Member):

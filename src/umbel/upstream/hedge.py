@@ -25,7 +25,7 @@ from ..errors import NotRunningError
 from ..kinds import Kind
 from ..model import CallFacts, facts_of
 from ..policy.budget import Budget, BudgetStatistics
-from ..policy.hedge import HEDGE, HedgeRules, Judgement, Race, judge
+from ..policy.hedge import HEDGE, Entry, HedgeRules, Judgement, Race, judge
 from ..policy.latency import LatencyDigest, LatencyStatistics
 from .again import FAILURES, discard, ending_of, repeatable
 from .alarm import Alarm, Reminder
@@ -213,7 +213,7 @@ class _Call:
         self._remind(self._started_at, facts)
         try:
             with self._scope:
-                await self._attempt(hedge=False)
+                await self._attempt(Entry.FIRST)
             if self._hedges:
                 await self._hedges_ended()
         except BaseException as error:
@@ -275,11 +275,14 @@ class _Call:
     def _start_another(self) -> None:
         """It is time for another attempt, or an early failure asks for one."""
         ticket = self._state.ticket
-        if (ticket is not None and ticket.blocked) or not self._layer._nursery.running or not self._race.another():
+        if (ticket is not None and ticket.blocked) or not self._layer._nursery.running or not self._race.may_grow:
+            return
+        entry = self._race.another(failover=self._state.fail_over())
+        if entry is None:
             return
         self._state.hedged = True
         self._layer._hedges += 1
-        self._begin()
+        self._begin(entry)
         if self._reminder is not None:
             self._reminder.drop()
         if self._race.may_grow:
@@ -287,26 +290,26 @@ class _Call:
 
     # What
 
-    def _begin(self) -> None:
+    def _begin(self, entry: Entry) -> None:
         if not self._hedges:
             self._hedges = set()
             self._hedges_over = trio.Event()
         scope = trio.CancelScope()
         self._hedges.add(scope)
-        self._layer._nursery.start_soon(self._hedge, scope)
+        self._layer._nursery.start_soon(self._hedge, scope, entry)
 
-    async def _hedge(self, scope: trio.CancelScope) -> None:
+    async def _hedge(self, scope: trio.CancelScope, entry: Entry) -> None:
         try:
             with scope:
                 self._state.cause = "hedge"  # Read before the attempt's first checkpoint.
-                await self._attempt(hedge=True)
+                await self._attempt(entry)
         finally:
             assert self._hedges is not None and self._hedges_over is not None
             self._hedges.remove(scope)
             if not self._hedges:
                 self._hedges_over.set()
 
-    async def _attempt(self, *, hedge: bool) -> None:
+    async def _attempt(self, entry: Entry) -> None:
         """Make an attempt and see what it means for the others. Raises nothing but what cancels."""
         outcome: httpx.Response | Exception
         try:
@@ -316,21 +319,21 @@ class _Call:
         except Exception as error:  # noqa: BLE001 - `run` raises it, or another attempt of the call makes up for it
             outcome = error
         except BaseException:
-            self._race.ended(None, hedge=hedge)
+            self._race.ended(None, entry)
             raise
-        self._judge(outcome, hedge)
+        self._judge(outcome, entry)
 
-    def _judge(self, outcome: httpx.Response | Exception, hedge: bool) -> None:
+    def _judge(self, outcome: httpx.Response | Exception, entry: Entry) -> None:
         judgement = judge(ending_of(outcome)) if isinstance(outcome, _KNOWN) else None
-        won = self._race.ended(judgement, hedge=hedge)
+        won = self._race.ended(judgement, entry)
         if isinstance(outcome, httpx.Response) and won:
             self._answer = outcome
-            self._layer._won += hedge
+            self._layer._won += entry is not Entry.FIRST
             self._cut(LOST)
         elif isinstance(outcome, Exception) and judgement is None:
             self._bug = outcome
             self._cut(LOST)
-        elif not hedge:
+        elif entry is Entry.FIRST:
             self._failure = outcome
         if judgement is Judgement.RETRYABLE:
             self._start_another()

@@ -11,6 +11,7 @@ import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import NamedTuple
 
 import httpx
 import trio
@@ -46,7 +47,8 @@ class Retry(Layer):
 
     Repeated are GET, HEAD, OPTIONS, PUT and DELETE (RFC 9110 section 9.2.2), and any method with an Idempotency-Key, if
     the body is in memory; after the failures that ``on`` names; if the ``budget`` grants it, the breaker above (if any)
-    is not open, and the wait ends before the call's deadline (``model.CallFacts``; a call without one has none).
+    is not open, and the wait ends before the call's deadline (``model.CallFacts``; a call without one has none). An
+    attempt that its replica took with it when it died needs no budget to be made elsewhere (``policy.failover``).
     Between two attempts it waits a random time (``RetryRules``), never less than the upstream's Retry-After.
 
     A response that is to be replaced stays open until the wait is over, since it stands if nothing comes of the retry.
@@ -116,16 +118,17 @@ class Retry(Layer):
     ) -> httpx.Response:
         outcome = await self._attempt(request)
         made = 1
-        while (pause := self._pause(request, rules, outcome, made, budget, state)) is not None:
+        while (again := self._again(request, rules, outcome, made, budget, state)) is not None:
             try:
-                if not await self._wait(pause, outcome, state):
+                if not await self._wait(again.pause, outcome, state):
                     break
                 state.cause = "retry"
                 self._retries += 1
                 outcome = await self._attempt(request)
                 made += 1
             finally:
-                budget.give_back()
+                if again.charged:
+                    budget.give_back()
         if isinstance(outcome, httpx.Response):
             self._mended += made > 1 and outcome.status_code not in rules.on.statuses
             return outcome
@@ -140,7 +143,7 @@ class Retry(Layer):
         except FAILURES as error:
             return error
 
-    def _pause(
+    def _again(
         self,
         request: httpx.Request,
         rules: RetryRules,
@@ -148,8 +151,8 @@ class Retry(Layer):
         made: int,
         budget: Budget,
         state: CallState,
-    ) -> float | None:
-        """Seconds until the next attempt, which the budget has granted then; None if ``outcome`` stands."""
+    ) -> _Again | None:
+        """When the next attempt is made, which is granted then; None if ``outcome`` stands."""
         # Of nearly every call this is the end, so it comes before all that costs.
         if isinstance(outcome, httpx.Response) and outcome.status_code not in rules.on.statuses:
             return None
@@ -165,7 +168,8 @@ class Retry(Layer):
         if pause is None:
             self._late += 1
             return None
-        return pause if budget.take() else None
+        charged = not state.fail_over()
+        return _Again(pause, charged) if not charged or budget.take() else None
 
     async def _wait(self, pause: float, outcome: httpx.Response | Exception, state: CallState) -> bool:
         """Wait, and let go of ``outcome``. False if the breaker has opened meanwhile: then it is untouched."""
@@ -182,6 +186,15 @@ class Retry(Layer):
         if response is not None:
             await discard(response)
         return True
+
+
+class _Again(NamedTuple):
+    """Another attempt that may be made."""
+
+    pause: float
+    """Seconds until then."""
+    charged: bool
+    """Whether the budget granted it; else it is failover."""
 
 
 def _blocked(state: CallState) -> bool:

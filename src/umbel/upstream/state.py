@@ -40,6 +40,15 @@ class CallState:
     cause: Cause = "first"
     """Why the attempt that is about to be made is made."""
     hedged: bool = False
+    failovers: int = 0
+    """Attempts that a dying replica took with it and that may be made once more elsewhere without budget."""
+
+    def fail_over(self) -> bool:
+        """Whether the attempt that is about to be made replaces such a one."""
+        if not self.failovers:
+            return False
+        self.failovers -= 1
+        return True
 
 
 def call_state(request: httpx.Request) -> CallState | None:

@@ -6,7 +6,7 @@ import pytest
 
 from umbel.kinds import Kind
 from umbel.policy.budget import Budget
-from umbel.policy.hedge import HedgeRules, Judgement, Race, judge
+from umbel.policy.hedge import Entry, HedgeRules, Judgement, Race, judge
 from umbel.policy.retry import Ending
 
 
@@ -78,21 +78,21 @@ def test_each_ending_has_its_worth(ending: Ending, judgement: Judgement) -> None
 def test_the_first_success_wins_and_nothing_is_started_after_it() -> None:
     race = Race(2, Budget())
     assert race.another()
-    assert race.ended(Judgement.SUCCESS, hedge=True)
+    assert race.ended(Judgement.SUCCESS, Entry.HEDGE)
     assert race.over
     assert not race.another()
-    assert not race.ended(Judgement.SUCCESS, hedge=False)
+    assert not race.ended(Judgement.SUCCESS, Entry.FIRST)
     assert race.running == 0
 
 
 def test_a_retryable_failure_leaves_the_race_open_until_it_is_settled() -> None:
     race = Race(1, Budget())
-    assert not race.ended(Judgement.RETRYABLE, hedge=False)
+    assert not race.ended(Judgement.RETRYABLE, Entry.FIRST)
     assert not race.over
     assert race.another()
     race.settle()
     assert not race.over
-    assert not race.ended(Judgement.RETRYABLE, hedge=True)
+    assert not race.ended(Judgement.RETRYABLE, Entry.HEDGE)
     assert not race.another()
     race.settle()
     assert race.over
@@ -101,12 +101,12 @@ def test_a_retryable_failure_leaves_the_race_open_until_it_is_settled() -> None:
 def test_another_failure_ends_the_race_only_with_nothing_under_way() -> None:
     race = Race(1, Budget())
     assert race.another()
-    race.ended(Judgement.FAILURE, hedge=False)
+    race.ended(Judgement.FAILURE, Entry.FIRST)
     assert not race.over
-    race.ended(Judgement.FAILURE, hedge=True)
+    race.ended(Judgement.FAILURE, Entry.HEDGE)
     assert race.over
     lonely = Race(1, Budget())
-    lonely.ended(Judgement.FAILURE, hedge=False)
+    lonely.ended(Judgement.FAILURE, Entry.FIRST)
     assert lonely.over
     assert not lonely.another()
 
@@ -114,7 +114,7 @@ def test_another_failure_ends_the_race_only_with_nothing_under_way() -> None:
 def test_a_cancel_ends_the_race() -> None:
     race = Race(3, Budget())
     race.another()
-    race.ended(None, hedge=False)
+    race.ended(None, Entry.FIRST)
     assert race.over
     assert not race.may_grow
 
@@ -122,11 +122,11 @@ def test_a_cancel_ends_the_race() -> None:
 def test_there_are_no_more_hedges_than_allowed_and_each_has_its_place_in_the_budget() -> None:
     budget = Budget()
     race = Race(2, budget)
-    assert [race.another() for _ in range(3)] == [True, True, False]
+    assert [race.another() for _ in range(3)] == [Entry.HEDGE, Entry.HEDGE, None]
     assert not race.may_grow
     assert budget.statistics().extra == 2
-    race.ended(Judgement.FAILURE, hedge=True)
-    race.ended(None, hedge=True)
+    race.ended(Judgement.FAILURE, Entry.HEDGE)
+    race.ended(None, Entry.HEDGE)
     assert budget.statistics().extra == 0
     assert budget.statistics().denied == 0
 
@@ -137,5 +137,17 @@ def test_without_a_place_in_the_budget_there_is_no_hedge_until_one_is_free() -> 
     assert one.another()
     assert not other.another()
     assert other.may_grow
-    one.ended(Judgement.SUCCESS, hedge=True)
+    one.ended(Judgement.SUCCESS, Entry.HEDGE)
     assert other.another()
+
+
+def test_what_replaces_an_attempt_that_a_dying_replica_took_with_it_needs_no_place_in_the_budget() -> None:
+    budget = Budget(0, 0)
+    race = Race(2, budget)
+    assert race.another() is None
+    race.ended(Judgement.RETRYABLE, Entry.FIRST)
+    assert race.another(failover=True) is Entry.FAILOVER
+    assert budget.statistics().extra == 0
+    assert race.ended(Judgement.SUCCESS, Entry.FAILOVER)
+    assert budget.statistics().extra == 0
+    assert race.another(failover=True) is None

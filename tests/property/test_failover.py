@@ -1,0 +1,40 @@
+"""However replicas die, flap and recover: failovers stay within what was in flight at each when it died."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from umbel.policy.failover import FAILOVERS_MIN, WINDOW_SECONDS, Failovers
+from umbel.policy.load import Loads
+from umbel.policy.member import Member
+
+STEPS = st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["begin", "begin", "answer", "lose", "lose", "wait"])))
+
+
+@given(steps=STEPS)
+def test_no_replica_is_granted_more_than_it_had_in_flight_within_a_window(steps: list[tuple[int, str]]) -> None:
+    members = [Member(str(number)) for number in range(3)]
+    loads = Loads(members)
+    failovers = Failovers(loads)
+    now = 0.0
+    # Of each replica, the deaths: when, how many were in flight, how many were granted since.
+    deaths: dict[Member, list[list[float]]] = {member: [] for member in members}
+    for which, step in steps:
+        member = members[which]
+        if step == "wait":
+            now += 3.0
+        elif step == "begin":
+            loads.begun(member)
+        elif member.in_flight and step == "answer":
+            loads.ended(now, member, 0.01, False)
+        elif member.in_flight:
+            if not deaths[member] or now >= deaths[member][-1][0] + WINDOW_SECONDS:
+                deaths[member].append([now, member.in_flight, 0])
+            loads.ended(now, member, 0.01, True)
+            others = [each for each in members if each is not member]
+            granted = failovers.lost(now, member, others)
+            assert not granted or any(not loads.failing(now, each) for each in others)
+            deaths[member][-1][2] += granted
+    assert all(granted <= max(FAILOVERS_MIN, had) for each in deaths.values() for _, had, granted in each)
+    assert failovers.granted == sum(granted for each in deaths.values() for _, _, granted in each)
