@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import httpx
+import pytest
 import trio
 
 from umbel.events import NULL
@@ -36,6 +37,10 @@ class Made:
     reason: str | None = None
     turn: int = 0
     """The turn of the scheduler in which it ended."""
+
+
+HANGS = Step(1000.0, 200)
+"""Longer than anybody waits."""
 
 
 class OpenStream(httpx.AsyncByteStream):
@@ -130,3 +135,18 @@ def call_request(method: str = "GET", *, deadline: float | None = None, **more: 
     """A request, of a call with that deadline if there is one. ``more`` is ``httpx.Request``'s."""
     extensions = {FACTS: call_facts(deadline)} if deadline is not None else {}
     return httpx.Request(method, "http://upstream/", extensions=extensions, **more)
+
+
+def fates(script: Script) -> list[str]:
+    """What became of each attempt: its reason if it was cancelled."""
+    return [str(each.reason) if each.cancelled else "ended" for each in script.made]
+
+
+async def fails(layer: httpx.AsyncBaseTransport, outcome: int | Exception, **more: object) -> None:
+    """A request through ``layer`` ends with this status, or with this very exception."""
+    if isinstance(outcome, int):
+        assert (await layer.handle_async_request(call_request(**more))).status_code == outcome
+    else:
+        with pytest.raises(type(outcome)) as caught:
+            await layer.handle_async_request(call_request(**more))
+        assert caught.value is outcome

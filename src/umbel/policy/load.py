@@ -1,10 +1,11 @@
-"""How busy each replica is: its attempts in flight, and for a while its failures.
+"""How busy each replica is: its attempts in flight, and for a while its failures and what was too slow for a hedge.
 
 Told by ``upstream/balance.py``, asked by the power of two choices. No clock: ``now`` is handed in, in seconds.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from heapq import heappop, heappush
 
@@ -17,8 +18,10 @@ FAILURE_SECONDS_MIN = 0.1
 eject a fast replica come so quickly that their retries are more than a retry budget's three at once."""
 WEIGHT = 0.1
 """How much of a replica's usual time is its newest answer's."""
-FAILURES_MAX = 1000
-"""The failures of a replica that are remembered at once."""
+OVERTAKEN_SECONDS_MAX = 5.0
+"""How long an attempt that was overtaken counts at most: so often at least a slow replica shows whether it still is."""
+GHOSTS_MAX = 1000
+"""The ends of a replica's attempts that count on at once."""
 
 
 class Loads:
@@ -28,6 +31,10 @@ class Loads:
     in flight for as long as an answer of that replica usually takes, and for a tenth of a second at least. For that
     time it is ``failing`` as well, unless an answer of it comes before: one that died is then asked by one call in a
     while, and one that fails now and then is not left out.
+
+    A slow replica has much in flight and so gets little; but if its attempts are hedged, each is cut as soon as the
+    hedge answers, and the replica would look as quick as those that help it out. So an attempt that was ``overtaken``
+    counts on, for its age, and for twice as long with each time in a row that the next one is overtaken too.
     """
 
     __slots__ = ("_members",)
@@ -48,26 +55,46 @@ class Loads:
         member.in_flight -= 1
         if has_failed is None:
             return
-        member.failed_last = has_failed
         if has_failed:
-            if len(member.failures) < FAILURES_MAX:
-                heappush(member.failures, now + max(self.usual(member), FAILURE_SECONDS_MIN))
+            until = now + max(self.usual(member), FAILURE_SECONDS_MIN)
+            member.failing_until = max(member.failing_until, until)
+            self._haunt(member, until)
             return
+        member.failing_until = -math.inf
+        if seconds < member.overtaken_age:
+            member.overtaken = 0
         usual = member.usual
         member.usual = seconds if usual is None else usual + WEIGHT * (seconds - usual)
 
+    def overtaken(self, now: float, member: Member, seconds: float) -> None:
+        """An attempt was cut at that age because one that began later, elsewhere, had its answer. It has ``ended`` too.
+
+        What began before the last of them was overtaken says the same as that one did, not more.
+        """
+        began_at = now - seconds
+        if began_at >= member.overtaken_at or not member.overtaken:
+            member.overtaken += 1
+            member.overtaken_at = now
+            member.overtaken_age = seconds
+        # Far out the power would be no float, long after the bound has taken over.
+        self._haunt(member, now + min(seconds * 2.0 ** min(member.overtaken - 1, 64), OVERTAKEN_SECONDS_MAX))
+
     def failing(self, now: float, member: Member) -> bool:
         """Whether its last end was a failure that still counts."""
-        return member.failed_last and self.of(now, member) > member.in_flight
+        return now < member.failing_until
 
     def of(self, now: float, member: Member) -> int:
-        """Its load: attempts in flight, and failures that still count."""
-        failures = member.failures
-        if not failures:
+        """Its load: attempts in flight, and ends that still count."""
+        ghosts = member.ghosts
+        if not ghosts:
             return member.in_flight
-        while failures and failures[0] <= now:
-            heappop(failures)
-        return member.in_flight + len(failures)
+        while ghosts and ghosts[0] <= now:
+            heappop(ghosts)
+        return member.in_flight + len(ghosts)
+
+    def _haunt(self, member: Member, until: float) -> None:
+        if len(member.ghosts) < GHOSTS_MAX:
+            heappush(member.ghosts, until)
 
     def usual(self, member: Member) -> float:
         """Seconds that an answer of it usually takes: a moving average; before its first, the slowest replica's."""

@@ -18,11 +18,14 @@ class Member:
         "credit",
         "died_at",
         "ejections",
-        "failed_last",
+        "failing_until",
         "failovers",
-        "failures",
+        "ghosts",
         "in_flight",
         "name",
+        "overtaken",
+        "overtaken_age",
+        "overtaken_at",
         "place",
         "streak",
         "usual",
@@ -43,9 +46,16 @@ class Member:
         self.in_flight = 0
         self.usual: float | None = None
         """Seconds that its answers take; None before the first."""
-        self.failures: list[float] = []
-        """Of each failure, when it stops counting: a heap, the next to stop comes first."""
-        self.failed_last = False
+        self.ghosts: list[float] = []
+        """Of each end that counts on as if it were in flight, when it stops: a heap, the next to stop comes first."""
+        self.failing_until = -math.inf
+        """When its last failure stops counting; long ago if it has answered since."""
+        self.overtaken = 0
+        """How often in a row the next attempt was overtaken too."""
+        self.overtaken_at = -math.inf
+        """When the last in the row was."""
+        self.overtaken_age = 0.0
+        """Seconds that it was old then. A quicker answer ends the row."""
 
         # Of its ejections (ejection.py)
         self.streak = 0

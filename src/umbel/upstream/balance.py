@@ -25,7 +25,7 @@ from ..policy.load import Loads
 from ..policy.member import Member
 from ..policy.verdict import failed
 from .again import FAILURES, ending_of
-from .ending import failed_by
+from .ending import failed_by, overtaken
 from .health import Health
 from .layer import Layer
 from .origin import REPLICA, Replica
@@ -171,6 +171,8 @@ class Balance(Layer):
         if not self._seats:
             raise self._missing(started_at, request, state)
         seat = self._pick(started_at, state.tried if state is not None else ())
+        # Read now: a hedge of the same call, under way at the same time, says another one.
+        is_hedge = state is not None and state.cause == "hedge"
         if state is not None:
             state.tried.append(seat.name)
         replica = seat.replica
@@ -185,8 +187,12 @@ class Balance(Layer):
             response = await self._transport.handle_async_request(copy)
         except BaseException as error:
             self._ended(seat, started_at, failed_by(error, facts_of(request), started_at))
-            if state is not None and isinstance(error, FAILURES):
-                self._lost(seat, error, state)
+            if state is not None:
+                if isinstance(error, FAILURES):
+                    self._lost(seat, error, state)
+                elif not is_hedge and overtaken(error):
+                    now = trio.current_time()
+                    self._loads.overtaken(now, seat, now - started_at)
             raise
         if response.is_closed:
             self._ended(seat, started_at, failed(None, response.status_code))

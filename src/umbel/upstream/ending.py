@@ -36,7 +36,7 @@ def kind_of_end(error: BaseException, facts: CallFacts | None, started_at: float
         return _kind_of_httpx(error)
     if any(each.reason == CLIENT_GONE for each in cancels):
         return Kind.CLIENT_GONE
-    if any(each.reason == LOST for each in cancels):
+    if overtaken(error):
         return Kind.CANCELLED  # Also if the deadline came in the same moment.
     now = trio.current_time()
     if facts is None or now < facts.deadline:
@@ -53,6 +53,11 @@ def failed_by(error: BaseException, facts: CallFacts | None, started_at: float) 
     if isinstance(error, BudgetSpent):
         return None  # A timeout, but of an attempt that was never made.
     return failed(kind_of_end(error, facts, started_at), None)
+
+
+def overtaken(error: BaseException) -> bool:
+    """Whether an attempt was cut because another one of its call has won."""
+    return any(each.reason == LOST for each in _cancels(error))
 
 
 def _kind_of_httpx(error: BaseException) -> Kind:

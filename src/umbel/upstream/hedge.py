@@ -26,10 +26,11 @@ from ..kinds import Kind
 from ..model import CallFacts, facts_of
 from ..policy.budget import Budget, BudgetStatistics
 from ..policy.hedge import HEDGE, Entry, HedgeRules, Judgement, Race, judge
-from ..policy.latency import LatencyDigest, LatencyStatistics
+from ..policy.latencies import Latencies
+from ..policy.latency import LatencyStatistics
 from .again import FAILURES, discard, ending_of, repeatable
 from .alarm import Alarm, Reminder
-from .ending import LOST, kind_of_end
+from .ending import LOST, kind_of_end, overtaken
 from .layer import Layer
 from .ownnursery import OwnNursery
 from .perorigin import PerOrigin, key_of
@@ -64,14 +65,14 @@ class _Upstream:
 
     def __init__(self, budget: Budget | None) -> None:
         self.budget = budget or Budget()
-        self.digests: dict[float, LatencyDigest] = {}
+        self.digests: dict[float, Latencies] = {}
 
-    def digest(self, quantile: float | None) -> LatencyDigest | None:
+    def digest(self, quantile: float | None) -> Latencies | None:
         if quantile is None:
             return None
         found = self.digests.get(quantile)
         if found is None and len(self.digests) < _DIGESTS_MAX:
-            found = self.digests[quantile] = LatencyDigest(quantile)
+            found = self.digests[quantile] = Latencies(quantile)
         return found
 
 
@@ -92,8 +93,8 @@ class Hedge(Layer):
     See "The Tail at Scale" (Dean and Barroso, 2013) and gRPC's proposal A6.
 
     Args:
-        after: seconds, or a percentile (``"p95"``) of the time that hedged calls took of late, counted from their first
-            attempt. Until there are 100 of them within a minute, only failures start hedges.
+        after: seconds, or a percentile (``"p95"``) of the time that attempts take at most of the replicas, of late
+            (``policy.latencies``). Until there are 100 of them within a minute, only failures start hedges.
         max: hedges of a call, each ``after`` the one before; 0 for none.
         budget: shared with the ``Retry`` of the same upstream; None for one of its own, with the usual numbers, for
             each origin.
@@ -220,8 +221,6 @@ class _Call:
             self._cut(_reason_of(error))
             with trio.CancelScope(shield=True):
                 await self._hedges_ended()
-            if kind_of_end(error, facts, self._started_at) is Kind.TIMEOUT:
-                self._took_its_time()
             raise
         finally:
             if self._reminder is not None:
@@ -235,32 +234,16 @@ class _Call:
 
     def _result(self) -> httpx.Response:
         if self._answer is not None and self._bug is None:
-            self._took_its_time()
             return self._answer
         outcome = self._bug or self._failure
         self._bug = self._failure = None
         assert outcome is not None, "a race without an answer has the first attempt's failure"
         if isinstance(outcome, httpx.Response):
             return outcome
-        if isinstance(outcome, FAILURES) and ending_of(outcome).kind is Kind.TIMEOUT:
-            self._took_its_time()
         try:
             raise outcome
         finally:
             del outcome  # Its traceback holds this frame: without this the two would wait for the garbage collector.
-
-    def _took_its_time(self) -> None:
-        """Count the call once, from its first attempt on, whichever attempt ended it.
-
-        That is no less than the age of the attempts that lost. Counted without them, or only with the hedge's own time,
-        the percentile would sink with every hedge and so make more of them. For the same reason a timeout counts, and a
-        failure, which may come at once, does not.
-        """
-        if self._digest is not None:
-            now = trio.current_time()
-            # A call that came too late to be made at all took no time.
-            if now > self._started_at:
-                self._digest.add(now, now - self._started_at)
 
     # When
 
@@ -312,19 +295,43 @@ class _Call:
     async def _attempt(self, entry: Entry) -> None:
         """Make an attempt and see what it means for the others. Raises nothing but what cancels."""
         outcome: httpx.Response | Exception
+        started_at = trio.current_time()
+        # The replica that the attempt takes will be the next one there: nothing in between waits before it is taken.
+        place = len(self._state.tried)
         try:
             outcome = await self._layer._transport.handle_async_request(self._request)
             if not outcome.is_closed:
                 await _read(outcome)
         except Exception as error:  # noqa: BLE001 - `run` raises it, or another attempt of the call makes up for it
             outcome = error
-        except BaseException:
+        except BaseException as error:
             self._race.ended(None, entry)
+            if self._digest is not None and entry is Entry.FIRST and self._was_slow(error, started_at):
+                self._took(started_at, place)
             raise
-        self._judge(outcome, entry)
+        ending = ending_of(outcome) if isinstance(outcome, _KNOWN) else None
+        judgement = judge(ending) if ending is not None else None
+        if judgement is Judgement.SUCCESS or (ending is not None and ending.kind is Kind.TIMEOUT):
+            self._took(started_at, place)
+        self._judge(outcome, judgement, entry)
 
-    def _judge(self, outcome: httpx.Response | Exception, entry: Entry) -> None:
-        judgement = judge(ending_of(outcome)) if isinstance(outcome, _KNOWN) else None
+    def _was_slow(self, error: BaseException, started_at: float) -> bool:
+        """Whether the first attempt, which ``error`` has cut, took at least as long as it is old."""
+        return overtaken(error) or kind_of_end(error, facts_of(self._request), started_at) is Kind.TIMEOUT
+
+    def _took(self, started_at: float, place: int) -> None:
+        """Count an attempt: an answer, or one that took at least so long, which is a timeout or was overtaken.
+
+        Without the latter the percentile would sink with every hedge and so make more of them. For the same reason a
+        failure, which may come at once, does not count, nor a hedge that was cut.
+        """
+        now = trio.current_time()
+        # What came too late to be made at all took no time.
+        if self._digest is not None and now > started_at:
+            tried = self._state.tried
+            self._digest.add(now, tried[place] if place < len(tried) else None, now - started_at)
+
+    def _judge(self, outcome: httpx.Response | Exception, judgement: Judgement | None, entry: Entry) -> None:
         won = self._race.ended(judgement, entry)
         if isinstance(outcome, httpx.Response) and won:
             self._answer = outcome

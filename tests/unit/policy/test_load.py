@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from umbel.policy.load import FAILURES_MAX, USUAL_SECONDS, Loads
+from umbel.policy.load import GHOSTS_MAX, OVERTAKEN_SECONDS_MAX, USUAL_SECONDS, Loads
 from umbel.policy.member import Member
 
 
@@ -90,10 +90,10 @@ def test_failures_stop_counting_in_the_order_of_their_time_not_of_their_coming()
 def test_no_more_failures_are_remembered_than_the_bound() -> None:
     a = Member("a")
     loads = Loads([a])
-    for _ in range(FAILURES_MAX + 5):
+    for _ in range(GHOSTS_MAX + 5):
         loads.begun(a)
         loads.ended(0.0, a, 0.0, True)
-    assert loads.of(0.0, a) == FAILURES_MAX
+    assert loads.of(0.0, a) == GHOSTS_MAX
 
 
 def test_what_ends_on_one_that_has_left_is_counted_there_and_says_nothing_of_the_others() -> None:
@@ -105,3 +105,49 @@ def test_what_ends_on_one_that_has_left_is_counted_there_and_says_nothing_of_the
     loads.ended(1.0, a, 9.0, False)
     loads.ended(1.0, a, 9.0, True)
     assert (a.in_flight, loads.of(1.0, b), loads.usual(b)) == (0, 0, USUAL_SECONDS)
+
+
+def overtake(loads: Loads, member: Member, began_at: float, now: float) -> None:
+    loads.begun(member)
+    loads.ended(now, member, now - began_at, None)
+    loads.overtaken(now, member, now - began_at)
+
+
+def test_an_attempt_that_was_overtaken_counts_on_for_its_age_and_twice_as_long_each_time_in_a_row() -> None:
+    a = Member("a")
+    loads = Loads([a])
+    now = 0.0
+    for lasts in (0.25, 0.5, 1.0, 2.0, 4.0, OVERTAKEN_SECONDS_MAX, OVERTAKEN_SECONDS_MAX):
+        overtake(loads, a, now, now + 0.25)
+        now += 0.25
+        assert (loads.of(now, a), loads.of(now + lasts * 0.99, a), loads.of(now + lasts, a)) == (1, 1, 0)
+        now += lasts
+
+
+def test_of_what_was_under_way_together_it_is_once_in_the_row() -> None:
+    a = Member("a")
+    loads = Loads([a])
+    for number in range(20):
+        overtake(loads, a, 0.0, 0.25 + number / 1000)
+    assert loads.of(0.27, a) == 20
+    assert loads.of(0.6, a) == 0
+    overtake(loads, a, 1.0, 1.25)
+    assert (loads.of(1.74, a), loads.of(1.75, a)) == (1, 0)
+
+
+def test_only_an_answer_that_is_quicker_than_what_was_overtaken_ends_the_row() -> None:
+    a = Member("a")
+    loads = Loads([a])
+    overtake(loads, a, 0.0, 0.25)
+    for seconds, lasts in ((0.5, 0.5), (0.125, 0.25)):
+        loads.begun(a)
+        loads.ended(1.0, a, seconds, False)
+        overtake(loads, a, 1.0, 1.25)
+        assert (loads.of(1.25 + lasts * 0.99, a), loads.of(1.25 + lasts, a)) == (1, 0)
+
+
+def test_to_be_overtaken_is_no_failure() -> None:
+    a = Member("a")
+    loads = Loads([a])
+    overtake(loads, a, 0.0, 0.25)
+    assert not loads.failing(0.25, a)

@@ -13,10 +13,10 @@ from tests.support.layers import Bottom, Pieces, answering, asked, call_facts, c
 from umbel.policy.ejection import EjectionRules
 from umbel.upstream.attempt import Attempt
 from umbel.upstream.balance import Balance, ReplicaStatistics
-from umbel.upstream.ending import CLIENT_GONE
+from umbel.upstream.ending import CLIENT_GONE, LOST
 from umbel.upstream.errors import BadRequest, BudgetSpent, ConnectFailed, TooBig
 from umbel.upstream.origin import REPLICA, Origin, Replica, origin_of
-from umbel.upstream.state import CallState, opened
+from umbel.upstream.state import CallState, Cause, opened
 
 A, B, C = "http://a", "http://b", "http://c"
 
@@ -279,3 +279,30 @@ def test_names_are_idna_and_schemes_are_two() -> None:
     for url in ("ftp://a", "/a", "http://", "ws://a"):
         with pytest.raises(BadRequest):
             origin_of(httpx.URL(url))
+
+
+@pytest.mark.parametrize(
+    ("cause", "reason", "next_to_the_other"),
+    [("first", LOST, True), ("retry", LOST, True), ("hedge", LOST, False), ("first", CLIENT_GONE, False)],
+)
+async def test_a_replica_whose_attempt_was_overtaken_counts_as_busy_for_a_while(
+    cause: Cause, reason: str, next_to_the_other: bool, autojump_clock
+) -> None:
+    bottom = Bottom(hang)
+    balance = Balance(bottom, [A, B], rng=random.Random(1))
+    request = asked()
+    with opened(request) as state, trio.CancelScope() as scope:
+        state.cause = cause
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(balance.handle_async_request, request)
+            await trio.sleep(1.0)
+            scope.cancel(reason=reason)
+    first = taken(bottom)[0]
+    bottom.act = answering()
+    for _ in range(20):
+        await balance.handle_async_request(asked())
+    assert (first not in taken(bottom)[1:]) is next_to_the_other
+    await trio.sleep(1.0)
+    for _ in range(20):
+        await balance.handle_async_request(asked())
+    assert first in taken(bottom)[1:]
