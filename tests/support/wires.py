@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import ClassVar
 
 import trio
 import trio.testing
 
 from umbel.upstream.origin import Origin
+from umbel.upstream.polled import Poller
 from umbel.upstream.wire import Wire
 
 ServerEnd = trio.StapledStream[trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream]
@@ -91,3 +93,16 @@ def echo_server(body: bytes = b"ok") -> Callable[[ServerEnd], Awaitable[object]]
                 await end.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 
     return handler
+
+
+@asynccontextmanager
+async def polling() -> AsyncIterator[Poller]:
+    """A poller that runs."""
+    poller = Poller()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(poller.run)
+            yield poller
+            nursery.cancel_scope.cancel(reason="the test is over")
+    finally:
+        poller.close()

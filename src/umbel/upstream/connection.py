@@ -24,7 +24,8 @@ from .errors import (
     incomplete,
     tls_failed,
 )
-from .http1 import Head, Limits, ResponseReader
+from .head import Head
+from .http1 import Limits, ResponseReader
 from .outgoing import Outgoing
 from .pieces import pieces_of
 from .wire import Wire
@@ -66,6 +67,8 @@ class Event(enum.Enum):
     __hash__ = object.__hash__
 
     START = enum.auto()
+    START_WHOLE = enum.auto()
+    """A request that goes out as a whole before anything is read."""
     SENT = enum.auto()
     HEAD = enum.auto()
     END = enum.auto()
@@ -78,6 +81,7 @@ class Event(enum.Enum):
 TRANSITIONS = MappingProxyType(
     {
         (State.IDLE, Event.START): State.SENDING,
+        (State.IDLE, Event.START_WHOLE): State.AWAITING,
         (State.SENDING, Event.SENT): State.AWAITING,
         (State.SENDING, Event.HEAD): State.EARLY,
         (State.AWAITING, Event.HEAD): State.RECEIVING,
@@ -137,13 +141,8 @@ class Connection:
         self._send_failure: trio.BrokenResourceError | None = None
 
     def _on(self, event: Event) -> State:
-        self.state = TRANSITIONS[self.state, event]
-        return self.state
-
-    @property
-    def _closed(self) -> bool:
-        """To be asked after every await: the pool may have been closed meanwhile."""
-        return self.state is State.CLOSED
+        state = self.state = TRANSITIONS[self.state, event]
+        return state
 
     async def start(self, request: Outgoing, limits: Limits, timeouts: Timeouts) -> Head:
         """Send ``request`` and return the head of the response, as soon as it is there.
@@ -152,30 +151,30 @@ class Connection:
             UpstreamError: of kind reset, malformed, too-big, tls, timeout or bad-request; the connection is closed.
             Exception: what the request's own body stream raised; the connection is closed.
         """
-        self._on(Event.START)
+        method, head, body, stream, _, _, self._close_after = request
+        whole = stream is None and len(head) + len(body) <= INLINE_MAX
+        self.state = TRANSITIONS[self.state, Event.START_WHOLE if whole else Event.START]
         self.served += 1
-        reader = self._reader = ResponseReader(request.method, limits)
+        reader = self._reader = ResponseReader(method, limits)
         self._timeouts = timeouts
-        self._close_after = request.close
         self._sender_done = self._reading = None
         try:
-            if request.stream is None and len(request.head) + len(request.body) <= INLINE_MAX:
-                if await self._send(request.head + request.body) and self.state is State.SENDING:
-                    self._on(Event.SENT)
+            if whole:
+                await self._send(head + body)
             else:
                 self._begin_sending(request)
-            while reader.head is None:
+            while (answer := reader.head) is None:
                 await self._receive()
-            self._on(Event.HEAD)
+            state = self.state = TRANSITIONS[self.state, Event.HEAD]
             if reader.ended:
-                if self.state is State.EARLY:
+                if state is State.EARLY:
                     await trio.lowlevel.checkpoint()
-                self._end(reader, reader.head)
+                self._end(reader, answer)
         except BaseException:
             self.close_now()
             await self.settle()
             raise
-        return reader.head
+        return answer
 
     @property
     def ended(self) -> bool:
@@ -265,7 +264,8 @@ class Connection:
             raise self._broken(error) from error
         if self._failure is not None:
             raise self._failure
-        if data is None or self._closed:
+        # Asked after every await: the pool may have been closed meanwhile.
+        if data is None or self.state is State.CLOSED:
             raise ConnectionReset(f"{self._where}: the connection was closed by its pool")
         if data:
             self._reader.feed(data)
@@ -290,7 +290,7 @@ class Connection:
         To be called after a checkpoint if EARLY: the sending task may have handed its last byte to the wire without
         having run since.
         """
-        if self._closed:
+        if self.state is State.CLOSED:
             return
         usable = head.keep_alive and not (reader.excess or self._close_after or self._send_failure)
         if self._on(Event.END if usable else Event.LAST) is State.CLOSED and self._sender is not None:
@@ -307,7 +307,7 @@ class Connection:
         """Send a large request. Nothing is raised here: whoever reads the response is told."""
         try:
             with scope:
-                if await self._send_large(request) and not self._closed:
+                if await self._send_large(request) and self.state is not State.CLOSED:
                     self._on(Event.SENT)
                 if self._reading is not None and self._timeouts.read is not None:
                     self._reading.deadline = trio.current_time() + self._timeouts.read

@@ -16,6 +16,7 @@ from ..errors import UpstreamError
 from .address import connect, resolve
 from .errors import ConnectTimedOut, NameTimedOut, TlsFailed, TlsTimedOut, connect_failed, tls_failed
 from .origin import Origin
+from .polled import PolledWire, Poller
 from .sessions import Sessions
 from .tls import client_context
 from .wire import PlainWire, TlsWire, Wire
@@ -28,6 +29,8 @@ class Dialer:
     """Makes wires over sockets. ``ssl_context`` is built for the first https origin if none is given."""
 
     def __init__(self, *, ssl_context: ssl.SSLContext | None = None, public_only: bool = False) -> None:
+        self.poller: Poller | None = None
+        """Watches the plain wires, if there is one."""
         self._ssl_context = ssl_context
         self._public_only = public_only
         self._sessions = Sessions()
@@ -52,7 +55,7 @@ class Dialer:
             attempt.stage = ConnectTimedOut
             stream = await connect(addresses)
         if origin.scheme != "https":
-            return PlainWire(stream)
+            return PlainWire(stream) if self.poller is None else PolledWire(stream, self.poller)
         attempt.stage = TlsTimedOut
         if self._ssl_context is None:
             self._ssl_context = client_context()

@@ -7,8 +7,9 @@ of ``Headers``, the attributes of a ``Response``); ``test_messages.py`` holds it
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from datetime import timedelta
+from functools import cached_property
 from typing import Any
 
 import httpx
@@ -22,16 +23,16 @@ def fields_of(headers: httpx.Headers) -> list[Field]:
     return headers._list
 
 
-def headers_of(fields: list[Field]) -> httpx.Headers:
-    """Headers that hold ``fields``. The list is theirs from now on."""
+def headers_of(fields: Iterable[Field]) -> httpx.Headers:
+    """Headers that hold ``fields``."""
     headers = httpx.Headers.__new__(httpx.Headers)
-    headers._list = fields
+    headers._list = [*fields]
     headers._encoding = None
     return headers
 
 
 def copied(
-    request: httpx.Request, fields: list[Field], url: httpx.URL | None, extensions: dict[str, Any]
+    request: httpx.Request, fields: Iterable[Field], url: httpx.URL | None, extensions: dict[str, Any]
 ) -> httpx.Request:
     """``request`` with other fields, extensions and (unless None) URL. The body is shared."""
     copy = httpx.Request.__new__(httpx.Request)
@@ -60,16 +61,28 @@ class Complete(httpx.Response):
 
     # No super().__init__(): that is the point.
     def __init__(
-        self, status: int, fields: list[Field], content: bytes, extensions: dict[str, Any], elapsed: float
+        self, status: int, fields: Iterable[Field], content: bytes, extensions: dict[str, Any], elapsed: float
     ) -> None:
         self.status_code = status
         self.headers = headers_of(fields)
         self.extensions = extensions
-        self.history = []
-        self.stream = httpx.ByteStream(content)
         self._num_bytes_downloaded = len(content)
         self._content = content
-        self._elapsed = timedelta(seconds=elapsed)
+        self._seconds = elapsed
+
+    # What few ask for is made when it is asked for.
+
+    @cached_property
+    def history(self) -> list[httpx.Response]:  # type: ignore[override]  # an attribute, to whoever reads or sets it
+        return []
+
+    @cached_property
+    def stream(self) -> httpx.ByteStream:  # type: ignore[override]  # as above
+        return httpx.ByteStream(self._content)
+
+    @cached_property
+    def _elapsed(self) -> timedelta:  # type: ignore[override]  # as above
+        return timedelta(seconds=self._seconds)
 
     async def aiter_raw(self, chunk_size: int | None = None) -> AsyncIterator[bytes]:
         """The body, though it has been read: whoever streams a response does not see that it was here at once."""

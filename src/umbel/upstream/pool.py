@@ -20,12 +20,14 @@ from ..errors import NotRunningError
 from .connection import Connection, State, Timeouts
 from .dial import Dial, Dialer
 from .errors import ConnectionReset, Overflow
-from .http1 import Head, Limits
+from .head import Head
+from .http1 import Limits
 from .idle import IdleConnections
 from .messages import Complete, headers_of
 from .notes import NOTES, Notes
-from .origin import REPLICA, Origin, Replica, origin_of
-from .outgoing import Outgoing, prepare
+from .origin import REPLICA, Origin, Replica
+from .outgoing import Outgoing, prebuilt, prepare
+from .polled import POLLER_WORKS, Poller
 from .slots import Slots, SlotStatistics
 
 
@@ -95,7 +97,8 @@ class Pool(httpx.AsyncBaseTransport):
         self._max_connections = max_connections
         self._max_idle = max_idle
         self._limits = limits or Limits()
-        self._dial: Dial = dial or Dialer(ssl_context=ssl_context, public_only=public_only)
+        self._dialer = Dialer(ssl_context=ssl_context, public_only=public_only)
+        self._dial: Dial = dial or self._dialer
         self._uds = uds
         self._idle = IdleConnections()
         self._active: set[Connection] = set()
@@ -114,6 +117,9 @@ class Pool(httpx.AsyncBaseTransport):
             self._manager = trio.open_nursery()
             self._nursery = await self._manager.__aenter__()
             self._nursery.start_soon(self._reap)
+            if POLLER_WORKS and self._dial is self._dialer:
+                self._dialer.poller = Poller()
+                self._nursery.start_soon(self._dialer.poller.run)
         return self
 
     async def __aexit__(
@@ -134,7 +140,12 @@ class Pool(httpx.AsyncBaseTransport):
         nursery.cancel_scope.cancel(reason="the pool is closed")
         # The body's exception is not shown to the nursery: it goes on bare, not in a group. The children end by the
         # cancel, goodbyes by their own deadline.
-        await manager.__aexit__(None, None, None)
+        try:
+            await manager.__aexit__(None, None, None)
+        finally:
+            if self._dialer.poller is not None:
+                self._dialer.poller.close()
+                self._dialer.poller = None
 
     async def aclose(self) -> None:
         """Close the idle connections. The pool itself ends with its ``async with``."""
@@ -163,22 +174,28 @@ class Pool(httpx.AsyncBaseTransport):
             NotRunningError: outside of the pool's ``async with``.
         """
         self._running()
-        began = trio.current_time()
-        replica: Replica | None = request.extensions.get(REPLICA)
-        origin = replica.origin if replica is not None else self._origin(request)
-        outgoing = prepare(request, replica.host if replica is not None else b"")
-        timeouts = self._timeouts_of(request)
-        if self._slots is not None:
+        extensions = request.extensions
+        replica: Replica | None = extensions.get(REPLICA)
+        if replica is not None:
+            origin, outgoing = replica.origin, prepare(request, replica.host)
+        else:
+            origin, outgoing = prebuilt(request)
+            if self._uds is not None or "sni_hostname" in extensions:
+                origin = origin._replace(uds=self._uds, sni=extensions.get("sni_hostname"))
+        timeouts = self._timeouts_of(extensions["timeout"]) if "timeout" in extensions else self._timeouts
+        now = began = trio.current_time()
+        if self._slots is not None and not self._slots.take():
             await self._admit(self._slots, timeouts.pool)
+            now = trio.current_time()
         try:
-            connection, head = await self._send(origin, outgoing, timeouts, request.extensions.get(NOTES))
+            connection, head = await self._send(origin, outgoing, timeouts, extensions.get(NOTES), now)
         except BaseException:
             self._leave()
             raise
-        extensions = {"http_version": head.version, "reason_phrase": head.reason}
+        about = {"http_version": head.version, "reason_phrase": head.reason}
         if not connection.ended:
             stream = _Body(_Exchange(self, origin, connection))
-            return httpx.Response(head.status, headers=headers_of(head.fields), stream=stream, extensions=extensions)
+            return httpx.Response(head.status, headers=headers_of(head.fields), stream=stream, extensions=about)
         content = connection.take()
         now = trio.current_time()
         self._give_back(origin, connection, now)
@@ -188,8 +205,8 @@ class Pool(httpx.AsyncBaseTransport):
         if content and head.coded:
             # Undone by httpx, when the response is read.
             whole = httpx.ByteStream(content)
-            return httpx.Response(head.status, headers=headers_of(head.fields), stream=whole, extensions=extensions)
-        return Complete(head.status, head.fields, content, extensions, now - began)
+            return httpx.Response(head.status, headers=headers_of(head.fields), stream=whole, extensions=about)
+        return Complete(head.status, head.fields, content, about, now - began)
 
     def statistics(self) -> PoolStatistics:
         """A snapshot."""
@@ -210,17 +227,7 @@ class Pool(httpx.AsyncBaseTransport):
             raise NotRunningError("the pool is used outside of its `async with`")
         return self._nursery
 
-    def _origin(self, request: httpx.Request) -> Origin:
-        origin = origin_of(request.url)
-        sni: str | None = request.extensions.get("sni_hostname")
-        if sni is None and self._uds is None:
-            return origin
-        return origin._replace(uds=self._uds, sni=sni)
-
-    def _timeouts_of(self, request: httpx.Request) -> Timeouts:
-        given = request.extensions.get("timeout")
-        if given is None:
-            return self._timeouts
+    def _timeouts_of(self, given: dict[str, float | None]) -> Timeouts:
         connect = given.get("connect", self._timeouts.connect)
         return Timeouts(connect, given.get("read"), given.get("write"), given.get("pool"))
 
@@ -238,10 +245,10 @@ class Pool(httpx.AsyncBaseTransport):
             self._slots.release()
 
     async def _send(
-        self, origin: Origin, outgoing: Outgoing, timeouts: Timeouts, notes: Notes | None
+        self, origin: Origin, outgoing: Outgoing, timeouts: Timeouts, notes: Notes | None, now: float
     ) -> tuple[Connection, Head]:
         """Send on a kept connection, or on a new one; once more on a new one if the kept one was dead already."""
-        connection = await self._take_idle(origin)
+        connection = await self._take_idle(origin, now)
         while True:
             kept = connection is not None
             if connection is None:
@@ -263,12 +270,12 @@ class Pool(httpx.AsyncBaseTransport):
                     notes.status = head.status
                 return connection, head
 
-    async def _take_idle(self, origin: Origin) -> Connection | None:
+    async def _take_idle(self, origin: Origin, now: float) -> Connection | None:
         """A kept connection to ``origin`` that is still good, marked active."""
         while (connection := self._idle.take(origin)) is not None:
             try:
                 # Something to read on an idle connection is its end, or a response that nobody asked for.
-                if connection.expires_at > trio.current_time() and await connection.is_quiet():
+                if connection.expires_at > now and await connection.is_quiet():
                     self._running()
                     self._active.add(connection)
                     self._reused += 1

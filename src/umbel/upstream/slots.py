@@ -38,15 +38,21 @@ class Slots:
         self._overflowed = 0
         self._queue = trio.lowlevel.ParkingLot()
 
+    def take(self) -> bool:
+        """Take a place if one is free."""
+        # Nobody waits while a place is free: each that becomes free is handed on.
+        if self._in_use < self._capacity:
+            self._in_use += 1
+            return True
+        return False
+
     async def acquire(self) -> None:
         """Take a place, waiting for one if need be. No checkpoint if one is free. Cancelled, it holds none.
 
         Raises:
             Overflow: the queue is full.
         """
-        # Nobody waits while a place is free: each that becomes free is handed on.
-        if self._in_use < self._capacity:
-            self._in_use += 1
+        if self.take():
             return
         if len(self._queue) >= self._max_waiting:
             self._overflowed += 1
@@ -57,7 +63,8 @@ class Slots:
     def release(self) -> None:
         """Give a place back: to the first waiter, if there is one."""
         self._in_use -= 1
-        self._hand_on()
+        if self._queue:
+            self._hand_on()
 
     def resize(self, capacity: int) -> None:
         """Have so many places from now on. Fewer than are in use: those go as they are given back."""

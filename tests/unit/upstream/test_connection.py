@@ -13,7 +13,8 @@ from umbel.errors import UpstreamError
 from umbel.kinds import Kind
 from umbel.upstream.connection import INLINE_MAX, TRANSITIONS, Connection, Event, State, Timeouts
 from umbel.upstream.errors import BadRequest, ConnectionReset, ReadTimedOut, WriteTimedOut
-from umbel.upstream.http1 import Head, Limits
+from umbel.upstream.head import Head
+from umbel.upstream.http1 import Limits
 from umbel.upstream.outgoing import prepare
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

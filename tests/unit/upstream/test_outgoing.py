@@ -1,13 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import httpx
 import pytest
 
 from umbel.kinds import Kind
 from umbel.upstream.errors import BadRequest
-from umbel.upstream.outgoing import prepare
+from umbel.upstream.origin import origin_of
+from umbel.upstream.outgoing import prebuilt, prepare
 
 
 def request(method: str = "GET", url: str = "http://host:8080/a?b=c", **options) -> httpx.Request:
@@ -177,3 +178,33 @@ def test_only_what_may_be_repeated_is_replayable(method: str, options: dict, rep
 
 def test_a_stream_is_never_replayable() -> None:
     assert not prepare(request("PUT", content=pieces()), b"x").replayable
+
+
+def test_a_request_that_is_sent_again_is_prepared_once() -> None:
+    value = httpx.Request("GET", "http://a.example/x", headers={"accept": "*/*"})
+    origin, outgoing = prebuilt(value)
+    assert prebuilt(value) == (origin, outgoing)
+    assert prebuilt(value)[1] is outgoing
+    assert outgoing == prepare(value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda value: value.headers.update({"accept": "text/html"}),
+        lambda value: value.headers.__delitem__("accept"),
+        lambda value: setattr(value, "headers", httpx.Headers({"x": "y"})),
+        lambda value: setattr(value, "url", httpx.URL("http://b.example/x")),
+        lambda value: setattr(value, "method", "DELETE"),
+        lambda value: value.extensions.update({"target": b"/other"}),
+        lambda value: setattr(value, "stream", httpx.Request("PUT", "http://a.example", content=pieces()).stream),
+    ],
+    ids=["field", "field gone", "headers", "url", "method", "target", "body"],
+)
+def test_a_request_that_was_changed_is_prepared_anew(change: Callable[[httpx.Request], None]) -> None:
+    value = httpx.Request("PUT", "http://a.example/x", headers={"accept": "*/*"}, content=b"body")
+    before = prebuilt(value)
+    change(value)
+    after = prebuilt(value)
+    assert after != before
+    assert after == (origin_of(value.url), prepare(value))

@@ -1,4 +1,4 @@
-"""The wire over a bare socket: what trio's own stream would do, and the two things that it would not."""
+"""The wires over a bare socket, read by the task itself or by a poller's: what trio's own stream would do, and more."""
 
 from __future__ import annotations
 
@@ -9,22 +9,30 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
+from tests.support.wires import polling
+from umbel.upstream.polled import POLLER_WORKS, PolledWire
 from umbel.upstream.wire import PlainWire
+
+KINDS = ["plain", "polled"] if POLLER_WORKS else ["plain"]
+
+
+pytestmark = pytest.mark.parametrize("kind", KINDS)
 
 
 @asynccontextmanager
-async def wire_and_peer() -> AsyncIterator[tuple[PlainWire, trio.SocketStream]]:
+async def wire_and_peer(kind: str) -> AsyncIterator[tuple[PlainWire, trio.SocketStream]]:
     ours, theirs = trio.socket.socketpair()
-    wire = PlainWire(trio.SocketStream(ours))
-    async with trio.SocketStream(theirs) as peer:
+    async with polling() as poller, trio.SocketStream(theirs) as peer:
+        stream = trio.SocketStream(ours)
+        wire = PolledWire(stream, poller) if kind == "polled" else PlainWire(stream)
         try:
             yield wire, peer
         finally:
             wire.close_now()
 
 
-async def test_what_is_sent_arrives_and_the_end_is_empty_bytes() -> None:
-    async with wire_and_peer() as (wire, peer):
+async def test_what_is_sent_arrives_and_the_end_is_empty_bytes(kind: str) -> None:
+    async with wire_and_peer(kind) as (wire, peer):
         await wire.send_all(b"ping")
         assert await peer.receive_some() == b"ping"
         await peer.send_all(b"pong")
@@ -33,9 +41,9 @@ async def test_what_is_sent_arrives_and_the_end_is_empty_bytes() -> None:
         assert await wire.receive_some() == b""
 
 
-async def test_what_the_socket_does_not_take_at_once_is_sent_as_it_is_read(nursery: trio.Nursery) -> None:
+async def test_what_the_socket_does_not_take_at_once_is_sent_as_it_is_read(kind: str, nursery: trio.Nursery) -> None:
     data = b"0123456789" * 500_000
-    async with wire_and_peer() as (wire, peer):
+    async with wire_and_peer(kind) as (wire, peer):
         nursery.start_soon(wire.send_all, data)
         received = bytearray()
         while len(received) < len(data):
@@ -43,8 +51,8 @@ async def test_what_the_socket_does_not_take_at_once_is_sent_as_it_is_read(nurse
         assert received == data
 
 
-async def test_nothing_is_sent_in_a_cancelled_scope() -> None:
-    async with wire_and_peer() as (wire, peer):
+async def test_nothing_is_sent_in_a_cancelled_scope(kind: str) -> None:
+    async with wire_and_peer(kind) as (wire, peer):
         with trio.CancelScope() as scope:
             scope.cancel(reason="before it began")
             await wire.send_all(b"never")
@@ -53,8 +61,8 @@ async def test_nothing_is_sent_in_a_cancelled_scope() -> None:
         assert await peer.receive_some() == b""
 
 
-async def test_receiving_is_a_checkpoint_though_there_is_something_to_read() -> None:
-    async with wire_and_peer() as (wire, peer):
+async def test_receiving_is_a_checkpoint_though_there_is_something_to_read(kind: str) -> None:
+    async with wire_and_peer(kind) as (wire, peer):
         await peer.send_all(b"here")
         with trio.CancelScope() as scope:
             scope.cancel(reason="before it began")
@@ -63,8 +71,8 @@ async def test_receiving_is_a_checkpoint_though_there_is_something_to_read() -> 
         assert await wire.receive_some() == b"here"
 
 
-async def test_it_is_quiet_until_the_peer_says_something_or_leaves() -> None:
-    async with wire_and_peer() as (wire, peer):
+async def test_it_is_quiet_until_the_peer_says_something_or_leaves(kind: str) -> None:
+    async with wire_and_peer(kind) as (wire, peer):
         assert await wire.is_quiet()
         await peer.send_all(b"x")
         assert not await wire.is_quiet()
@@ -74,8 +82,8 @@ async def test_it_is_quiet_until_the_peer_says_something_or_leaves() -> None:
         assert not await wire.is_quiet()
 
 
-async def test_closing_wakes_who_receives_and_who_sends(nursery: trio.Nursery) -> None:
-    async with wire_and_peer() as (wire, _):
+async def test_closing_wakes_who_receives_and_who_sends(kind: str, nursery: trio.Nursery) -> None:
+    async with wire_and_peer(kind) as (wire, _):
         ends: list[str] = []
 
         async def expect(name: str, *, sending: bool) -> None:
@@ -92,8 +100,8 @@ async def test_closing_wakes_who_receives_and_who_sends(nursery: trio.Nursery) -
         assert sorted(ends) == ["receiver", "sender"]
 
 
-async def test_a_closed_wire_never_touches_the_socket_that_got_its_number() -> None:
-    async with wire_and_peer() as (wire, _):
+async def test_a_closed_wire_never_touches_the_socket_that_got_its_number(kind: str) -> None:
+    async with wire_and_peer(kind) as (wire, _):
         wire.close_now()
         left, right = socket.socketpair()
         with left, right:
@@ -106,8 +114,8 @@ async def test_a_closed_wire_never_touches_the_socket_that_got_its_number() -> N
             assert left.recv(100) == b"for somebody else"
 
 
-async def test_a_peer_that_is_gone_breaks_sending() -> None:
-    async with wire_and_peer() as (wire, peer):
+async def test_a_peer_that_is_gone_breaks_sending(kind: str) -> None:
+    async with wire_and_peer(kind) as (wire, peer):
         await peer.aclose()
         with pytest.raises(trio.BrokenResourceError) as caught:
             await wire.send_all(b"x")

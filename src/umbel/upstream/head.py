@@ -1,0 +1,119 @@
+"""The head of a response: what its fields say together of the connection and of the body (RFC 9112 section 6).
+
+Used by ``http1.py``. Strict: what two readers could take for two things is refused. No I/O, and no state but a memory.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from .errors import Malformed
+from .lines import Telling, field_of, start_of
+from .messages import Field
+
+_FORBIDDEN = re.compile(rb"[^\t\r\n\x20-\x7e\x80-\xff]|(?<!\r)\n|\r(?=[^\n])")
+_LENGTH_DIGITS_MAX = 18
+_PERSISTENCE = frozenset({b"close", b"keep-alive"})
+
+_KNOWN_MAX = 128
+_KNOWN_HEAD_MAX = 512
+
+
+class Head(NamedTuple):
+    """A response's head. ``fields`` are the end-to-end fields in order."""
+
+    status: int
+    reason: bytes
+    version: bytes
+    fields: tuple[Field, ...]
+    coded: bool
+    """Whether there is a Content-Encoding."""
+    keep_alive: bool
+    """Whether the peer lets the connection serve again after this response."""
+    length: int | None
+    """Content-Length, if there is one."""
+    chunked: bool
+
+
+# Whole heads that have been looked at: between two ticks of its Date, much of what an upstream says begins alike. A
+# memory like those of ``lines.py``; without heads that have a secret of one user.
+_heads: dict[bytes, Head] = {}
+
+
+def head_of(raw: bytes) -> Head:
+    """The head ``raw``, without its empty line.
+
+    Raises:
+        Malformed: a line that is none, or framing that is not one and clear.
+    """
+    known = _heads.get(raw)
+    if known is None:
+        known = _read(raw)
+        if len(raw) <= _KNOWN_HEAD_MAX and not any(field[1] == b"set-cookie" for field in known.fields):
+            if len(_heads) >= _KNOWN_MAX:
+                _heads.clear()
+            _heads[raw] = known
+    return known
+
+
+def _read(raw: bytes) -> Head:
+    lines = raw.split(b"\r\n")
+    version, status, reason = start_of(lines[0])
+    fields: list[Field] = []
+    connection, coded = b"", False
+    codings: list[bytes] = []
+    lengths: list[bytes] = []
+    del lines[0]
+    for line in lines:
+        field = field_of(line)
+        if not isinstance(field, Telling):
+            fields.append(field)
+            continue
+        field, end_to_end = field
+        if end_to_end:
+            fields.append(field)
+        _, name, value = field
+        if name == b"content-length":
+            lengths.append(value)
+        elif name == b"connection":
+            connection = connection + b"," + value if connection else value
+        elif name == b"transfer-encoding":
+            codings.append(value.lower())
+        elif name == b"content-encoding":
+            coded = True
+    persistent = version == b"HTTP/1.1"
+    if connection:
+        tokens = {token.strip() for token in connection.lower().split(b",")}
+        if not tokens <= _PERSISTENCE:
+            fields = [field for field in fields if field[1] not in tokens]
+        persistent = b"close" not in tokens and (persistent or b"keep-alive" in tokens)
+    if codings and (codings != [b"chunked"] or lengths or version != b"HTTP/1.1"):
+        raise Malformed("a Transfer-Encoding that is not one chunked alone in HTTP/1.1")
+    if lengths and (len(lengths) > 1 or not lengths[0].isdigit() or len(lengths[0]) > _LENGTH_DIGITS_MAX):
+        raise Malformed("Content-Length is not one number")
+    length = int(lengths[0]) if lengths else None
+    return Head(status, reason, version, tuple(fields), coded, persistent, length, bool(codings))
+
+
+def check_part(raw: bytearray, since: int, begin: int) -> int:
+    """Look at a head that is not complete, so that nonsense is known as soon as it is there, and not at a deadline.
+
+    ``since`` is where what came last begins, ``begin`` where the first line that was not looked at does; the new one is
+    returned.
+
+    Raises:
+        Malformed: a character that no head can hold, or a complete line that is no field or status line.
+    """
+    # A CR that ended the last piece is looked at again, with what follows it.
+    again = max(0, since - 1)
+    if _FORBIDDEN.search(raw, again) is not None:
+        raise Malformed("the response's head holds a forbidden character, or a line that CR LF does not end")
+    while (end := raw.find(b"\r\n", max(begin, again))) >= 0:
+        line = bytes(raw[begin:end])
+        if begin:
+            field_of(line)
+        else:
+            start_of(line)
+        begin = end + 2
+    return begin

@@ -1,0 +1,91 @@
+"""The lines of a response's head: status line and fields, each looked at strictly, once (RFC 9112 sections 4 and 5).
+
+Used by ``head.py``. Own code instead of llhttp's, which lets through what we refuse, and calls back for each field. It
+knows nothing of what fields mean together.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from .errors import Malformed
+from .messages import Field
+
+# The quantifiers are possessive: nothing is tried twice, however long the line.
+_STATUS = re.compile(rb"(HTTP/1\.[01]) ([0-9]{3})(?: ([\t\x20-\x7e\x80-\xff]*+))?")
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]++):([\t\x20-\x7e\x80-\xff]*+)")
+
+HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade"})
+"""Fields of the connection, not of the message (RFC 9110 section 7.6.1); those of a proxy are too."""
+_TELLING = HOP_BY_HOP | {b"content-length", b"content-encoding"}
+
+KNOWN_MAX = 1024
+KNOWN_LINE_MAX = 128
+"""Bytes. Longer lines are not worth keeping: they hardly come twice."""
+
+
+class Start(NamedTuple):
+    """A status line."""
+
+    version: bytes
+    status: int
+    reason: bytes
+
+
+class Telling(NamedTuple):
+    """A field whose name says something to us."""
+
+    field: Field
+    end_to_end: bool
+    """Whether it is passed on."""
+
+
+# Lines that have been looked at. Upstreams say nearly the same again and again, and a line means the same wherever it
+# stands, so these are a memory and never a decision. When they are full they start anew.
+_starts: dict[bytes, Start] = {}
+_fields: dict[bytes, Field | Telling] = {}
+
+
+def start_of(line: bytes) -> Start:
+    """The status line ``line``, without its CR LF.
+
+    Raises:
+        Malformed: it is none of HTTP/1.0 or 1.1.
+    """
+    start = _starts.get(line)
+    if start is None:
+        match = _STATUS.fullmatch(line)
+        if match is None:
+            raise Malformed("the response's status line is not of HTTP/1.0 or 1.1, or holds a forbidden character")
+        version, status, reason = match.groups(b"")
+        start = Start(version, int(status), reason)
+        if len(line) <= KNOWN_LINE_MAX:
+            if len(_starts) >= KNOWN_MAX:
+                _starts.clear()
+            _starts[line] = start
+    return start
+
+
+def field_of(line: bytes) -> Field | Telling:
+    """The field line ``line``, without its CR LF.
+
+    Raises:
+        Malformed: no valid name, a control character, a bare CR or LF, a folded value.
+    """
+    field = _fields.get(line)
+    if field is None:
+        match = _FIELD.fullmatch(line)
+        if match is None:
+            raise Malformed("a header field of the response has no valid name, or holds a forbidden character")
+        name, value = match.groups()
+        lower = name.lower()
+        field = plain = (name, lower, value.strip(b" \t"))
+        if lower in _TELLING or lower.startswith(b"proxy-"):
+            field = Telling(plain, not (lower in HOP_BY_HOP or lower.startswith(b"proxy-")))
+        # A cookie is a secret of one user, and comes once.
+        if len(line) <= KNOWN_LINE_MAX and lower != b"set-cookie":
+            if len(_fields) >= KNOWN_MAX:
+                _fields.clear()
+            _fields[line] = field
+    return field

@@ -1,0 +1,84 @@
+"""The head of a response: strict, and its memory is never a decision."""
+
+from __future__ import annotations
+
+import httptools
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from umbel.upstream import head, lines
+from umbel.upstream.errors import Malformed
+from umbel.upstream.head import Head, head_of
+
+
+class Llhttp:
+    """llhttp by itself, as the judge of heads."""
+
+    def __init__(self, raw: bytes) -> None:
+        self.fields: list[tuple[bytes, bytes]] = []
+        self.reason = b""
+        parser = httptools.HttpResponseParser(self)
+        parser.feed_data(raw)
+        self.status = parser.get_status_code()
+
+    def on_status(self, reason: bytes) -> None:
+        self.reason += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.fields.append((name, value))
+
+
+_NAMES = ["Content-Type", "x", "X-Odd!#$%&'*+-.^_`|~9", "Date", "ETag", "x y", "é", "", "x:", " x", "x ", "Server\t"]
+_VALUES = ["a", "a b", "", " padded\t", "two\tparts", "a\x00b", "\x7f", "é", "x\r", "\n", "\r\n folded", ":", "a" * 300]
+_FIELDS = st.tuples(st.sampled_from(_NAMES), st.sampled_from(_VALUES) | st.text(max_size=12))
+_START = st.sampled_from(
+    ["HTTP/1.1 200 OK", "HTTP/1.0 404 Not Found", "HTTP/1.1 200 ", "HTTP/1.1 200", "HTTP/1.1  200 OK", "HTTP/1.1 20 OK"]
+)
+
+
+@given(_START, st.lists(_FIELDS, max_size=6))
+def test_what_we_take_as_a_head_llhttp_takes_too_and_reads_the_same(start: str, fields: list[tuple[str, str]]) -> None:
+    text = "\r\n".join([start, *(f"{name}: {value}" for name, value in fields)])
+    raw = text.encode("utf-8", "surrogatepass")
+    if b"\r\n\r\n" in raw:
+        return
+    try:
+        ours = head_of(raw)
+    except Malformed:
+        return
+    judge = Llhttp(raw + b"\r\n\r\n")
+    assert (ours.status, ours.reason) == (judge.status, judge.reason)
+    # llhttp leaves tabs at a value's end, which are no part of it (RFC 9110 section 5.5).
+    assert [(name, value) for name, _, value in ours.fields] == [(name, value.strip()) for name, value in judge.fields]
+    assert all(lower == name.lower() for name, lower, _ in ours.fields)
+
+
+@given(_START, st.lists(_FIELDS, max_size=6))
+def test_a_head_that_comes_again_is_read_as_it_was_the_first_time(start: str, fields: list[tuple[str, str]]) -> None:
+    raw = "\r\n".join([start, *(f"{name}: {value}" for name, value in fields)]).encode("utf-8", "surrogatepass")
+    for memory in (head._heads, lines._starts, lines._fields):
+        memory.clear()
+    assert outcome_of(raw) == outcome_of(raw)
+
+
+def outcome_of(raw: bytes) -> Head | str:
+    try:
+        return head_of(raw)
+    except Malformed as error:
+        return error.detail
+
+
+def test_no_memory_grows_without_end() -> None:
+    for number in range(5000):
+        head_of(b"HTTP/1.1 200 %d\r\nX-Number: %d" % (number, number))
+    assert len(head._heads) <= 128
+    assert len(lines._starts) <= lines.KNOWN_MAX
+    assert len(lines._fields) <= lines.KNOWN_MAX
+
+
+@pytest.mark.parametrize("field", [b"Set-Cookie: session=hidden", b"X-Long: hidden" + b"x" * 600])
+def test_what_is_one_users_secret_or_too_long_is_not_kept(field: bytes) -> None:
+    head_of(b"HTTP/1.1 200 OK\r\n" + field)
+    kept = b"".join([*head._heads, *lines._fields])
+    assert b"hidden" not in kept
