@@ -96,6 +96,32 @@ async def test_an_open_breaker_says_when_to_come_back() -> None:
     assert (result.failure.status, result.failure.retry_after) == (503, "5")
 
 
+async def test_a_stack_tells_its_recorder_of_breaker_ejections_and_checks() -> None:
+    with trio.socket.socket() as closed:
+        await closed.bind(("127.0.0.1", 0))
+        dead = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    made = config(
+        [dead, f"{dead}/other"],
+        breaker={"min_requests": 3},
+        ejection={"failures": 1},
+        health={"path": "/", "every": "10ms", "unhealthy": 1},
+    )
+    plan, records = compile_route(made, 0), Records()
+    async with build("u", made.upstreams["u"], recorder=records) as upstream:
+        for _ in range(3):
+            await run(plan, Inputs(), facts(), {"u": upstream}, records)
+        with trio.fail_after(10):
+            while len(records.notes) < 4:  # noqa: ASYNC110  # there is no event of it
+                await trio.sleep(0.002)
+    assert sorted(note.event for note in records.notes) == [
+        "breaker.open",
+        "ejection.out",
+        "health.down",
+        "health.down",
+    ]
+    assert {note.fields["upstream"] for note in records.notes} == {"u"}
+
+
 async def test_a_name_with_dns_before_it_stands_for_all_of_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     addresses = ["127.0.0.1", "127.0.0.2"]
     async with AsyncExitStack() as entered:

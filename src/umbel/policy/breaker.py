@@ -7,7 +7,7 @@ in, in seconds, and never runs backwards.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -54,6 +54,20 @@ TABLE: Mapping[tuple[State, Signal], State] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """A breaker's state became another one."""
+
+    state: State
+    """The new one."""
+    signal: Signal
+    """Why."""
+    requests: int
+    """Attempts in the window at that moment that said something of the upstream."""
+    failures: int
+    """Those of them that failed by its fault."""
+
+
+@dataclass(frozen=True, slots=True)
 class BreakerSnapshot:
     """A snapshot of one breaker. The last two count since the beginning."""
 
@@ -77,10 +91,17 @@ class BreakerPolicy:
         min_requests: with fewer in the window it never opens.
         failure_ratio: the failed part of them (0 to 1) at which it opens.
         open_for: seconds that it stays open.
+        changed: told of each change of the state, when it is made; it must not raise.
     """
 
     def __init__(
-        self, *, window: float = 10.0, min_requests: int = 20, failure_ratio: float = 0.5, open_for: float = 5.0
+        self,
+        *,
+        window: float = 10.0,
+        min_requests: int = 20,
+        failure_ratio: float = 0.5,
+        open_for: float = 5.0,
+        changed: Callable[[Change], None] | None = None,
     ) -> None:
         if window <= 0 or open_for <= 0 or min_requests < 1 or not 0 < failure_ratio <= 1:
             raise ValueError("a breaker needs a window, an open time, a request at least, and a ratio over 0 up to 1")
@@ -88,6 +109,7 @@ class BreakerPolicy:
         self._min_requests = min_requests
         self._failure_ratio = failure_ratio
         self._open_for = open_for
+        self._changed = changed
         self._state = State.CLOSED
         self._period = 0
         self._open_until = 0.0
@@ -142,12 +164,15 @@ class BreakerPolicy:
         if state is None:
             return  # Half-open already: a probe gave its place back, and this call will be the next.
         self._state = state
+        change = Change(state, signal, self._window.requests, self._window.failures)
         if state is State.OPEN:
             self._open_until = now + self._open_for
             self._opened += 1
         elif state is State.CLOSED:
             self._window.clear()
             self._period += 1
+        if self._changed is not None:
+            self._changed(change)
 
 
 class Ticket:

@@ -6,7 +6,7 @@ in seconds. The rules are Envoy's (its outlier detection, "consecutive 5xx" and 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from .member import Member
@@ -34,12 +34,20 @@ class EjectionRules:
 
 
 class Ejection:
-    """The ejections among a set of replicas. One that leaves the set takes them with it."""
+    """The ejections among a set of replicas. One that leaves the set takes them with it.
 
-    __slots__ = ("_members", "_out", "_room", "_rules", "ejected")
+    Args:
+        changed: told of each replica that goes out, and of each that is found to be back; it must not raise. How long
+            it is out stands in its ``back_at``.
+    """
 
-    def __init__(self, rules: EjectionRules | None = None) -> None:
+    __slots__ = ("_changed", "_members", "_out", "_room", "_rules", "ejected")
+
+    def __init__(
+        self, rules: EjectionRules | None = None, changed: Callable[[Member, bool], None] | None = None
+    ) -> None:
         self._rules = rules or EjectionRules()
+        self._changed = changed
         self._members: frozenset[Member] = frozenset()
         self._room = 0
         self._out: dict[str, Member] = {}
@@ -56,6 +64,7 @@ class Ejection:
         excess = max(0, len(out) - self._room)
         for member in out[:excess]:
             member.back_at = now
+            self._tell(member, False)
         self._out = {member.name: member for member in out[excess:]}
 
     def out(self, now: float) -> Collection[str]:
@@ -63,7 +72,7 @@ class Ejection:
         if not self._out:
             return ()
         for name in [name for name, member in self._out.items() if member.back_at <= now]:
-            del self._out[name]
+            self._tell(self._out.pop(name), False)
         return self._out.keys()
 
     def left(self, now: float, member: Member) -> float:
@@ -92,3 +101,8 @@ class Ejection:
         member.streak = 0
         self._out[member.name] = member
         self.ejected += 1
+        self._tell(member, True)
+
+    def _tell(self, member: Member, is_out: bool) -> None:
+        if self._changed is not None:
+            self._changed(member, is_out)

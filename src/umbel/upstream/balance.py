@@ -16,6 +16,7 @@ import httpx
 import trio
 
 from ..errors import UpstreamError
+from ..events import NULL, Recorder
 from ..kinds import Kind
 from ..model import facts_of
 from ..policy.balance import Picker, PowerOfTwo, RoundRobin, Weighted, usable
@@ -25,6 +26,7 @@ from ..policy.load import Loads
 from ..policy.member import Member
 from ..policy.verdict import failed
 from .again import FAILURES, ending_of
+from .changes import Changes
 from .ending import failed_by, overtaken
 from .health import Health
 from .layer import Layer
@@ -93,6 +95,8 @@ class Balance(Layer):
         ejection: when a replica that fails is left out for a while; None for never. The last one never is.
         health: checks of the same replicas (or of the same source); the layer runs them while it is entered.
         rng: where ``p2c`` has its chance from.
+        name: what records call the upstream.
+        recorder: gets ``ejection.out`` and ``ejection.back``.
 
     Raises:
         ValueError: no replica at all, or weights that do not fit.
@@ -108,6 +112,8 @@ class Balance(Layer):
         ejection: EjectionRules | None = EjectionRules(),  # noqa: B008  # frozen, so it may be shared
         health: Health | None = None,
         rng: random.Random | None = None,
+        name: str = "",
+        recorder: Recorder = NULL,
     ) -> None:
         super().__init__(transport)
         if isinstance(replicas, Sequence) and (weights is not None) != (policy == "weighted"):
@@ -116,7 +122,8 @@ class Balance(Layer):
         self._loads = Loads()
         self._failovers = Failovers(self._loads)
         self._picker = self._chosen(policy, rng or random.Random())
-        self._ejection = None if ejection is None else Ejection(ejection)
+        self._changes = Changes(recorder, name)
+        self._ejection = None if ejection is None else Ejection(ejection, self._tell)
         self._health = health
         self._replicas: tuple[Replica, ...] = ()
         """The source's set that the seats are made for."""
@@ -241,6 +248,13 @@ class Balance(Layer):
         self._picker.follow(self._seats)
         if self._ejection is not None:
             self._ejection.follow(now, self._seats)
+
+    def _tell(self, member: Member, is_out: bool) -> None:
+        """A replica was put out, or is back."""
+        if is_out:
+            self._changes.ejected(member.name, member.back_at - trio.current_time())
+        else:
+            self._changes.returned(member.name)
 
     def _missing(self, now: float, request: httpx.Request, state: CallState | None) -> UpstreamError:
         """Why there is nobody to ask, told to the breaker as the attempt that it would have been.

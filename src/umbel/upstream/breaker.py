@@ -13,12 +13,14 @@ from functools import partial
 import httpx
 import trio
 
+from ..events import NULL, Recorder
 from ..model import facts_of
 from ..policy.breaker import BreakerPolicy, BreakerSnapshot, Ticket
+from .changes import Changes
 from .ending import kind_of_end
 from .errors import BreakerOpen, BudgetSpent
 from .layer import Layer
-from .perorigin import PerOrigin, key_of
+from .perorigin import OriginKey, PerOrigin, key_of, name_of
 from .state import opened
 from .watched import Watched
 
@@ -50,6 +52,8 @@ class Breaker(Layer):
         min_requests: attempts in the window under which it never opens.
         failure_ratio: the failed part of them, 0 to 1.
         open_for: seconds until the first probe.
+        name: what records call the upstream; None for the origin.
+        recorder: gets ``breaker.open``, ``breaker.half-open`` and ``breaker.closed``.
     """
 
     def __init__(
@@ -60,17 +64,22 @@ class Breaker(Layer):
         min_requests: int = 20,
         failure_ratio: float = 0.5,
         open_for: float = 5.0,
+        name: str | None = None,
+        recorder: Recorder = NULL,
     ) -> None:
         super().__init__(transport)
-        make = partial(
-            BreakerPolicy,
-            window=window,
-            min_requests=min_requests,
-            failure_ratio=failure_ratio,
-            open_for=open_for,
-        )
-        make()  # Bad numbers are told of here, not by the first call.
-        self._policies: PerOrigin[BreakerPolicy] = PerOrigin(make)
+
+        def made(key: OriginKey) -> BreakerPolicy:
+            return BreakerPolicy(
+                window=window,
+                min_requests=min_requests,
+                failure_ratio=failure_ratio,
+                open_for=open_for,
+                changed=Changes(recorder, name or name_of(key)).breaker,
+            )
+
+        made(("http", "", None))  # Bad numbers are told of here, not by the first call.
+        self._policies = PerOrigin(made)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Ask the transport below, if the breaker lets the call pass.

@@ -63,7 +63,7 @@ class Bulkhead(Layer):
     ) -> None:
         super().__init__(transport)
         self._max_concurrency = 0 if max_concurrency == "auto" else max_concurrency
-        self._limits = PerOrigin(GradientLimit) if max_concurrency == "auto" else None
+        self._limits = PerOrigin(lambda _: GradientLimit()) if max_concurrency == "auto" else None
         self._max_queue = max_queue
         # Only origins with calls are here, so it is never larger than what is in flight.
         self._slots: dict[OriginKey, Slots] = {}

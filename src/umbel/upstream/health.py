@@ -20,6 +20,7 @@ from trio_util import periodic
 
 from ..events import NULL, Noted, Recorder
 from ..policy.health import Standing
+from .changes import Changes
 from .origin import REPLICA, Replica
 from .ownnursery import OwnNursery
 from .replicas import ReplicaSource, source_of
@@ -71,6 +72,7 @@ class Health:
         replicas: base URLs, or replicas made of them, or a source of such.
         path: an absolute path with an optional query; it comes behind the replica's base path.
         rng: where the first pause comes from.
+        name: what records call the upstream.
         recorder: gets ``health.down``, ``health.up`` and ``health.crashed``.
 
     Raises:
@@ -87,6 +89,7 @@ class Health:
         healthy: int = 2,
         unhealthy: int = 3,
         rng: random.Random | None = None,
+        name: str = "",
         recorder: Recorder = NULL,
     ) -> None:
         if every <= 0:
@@ -94,11 +97,14 @@ class Health:
         self._transport = transport
         self._source = source_of(replicas)
         self._path = path
+        self._healthy = healthy
+        self._unhealthy = unhealthy
         self._standing = partial(Standing, healthy=healthy, unhealthy=unhealthy)
         self._standing()  # Bad numbers are told of here, not by the first replica.
         self._every = every
         self._rng = rng or random.Random()
         self._recorder = recorder
+        self._changes = Changes(recorder, name)
         self._nursery = OwnNursery("the health checks")
         self._watches: dict[Replica, _Watch] = {}
         self.down: frozenset[str] = frozenset()
@@ -159,7 +165,8 @@ class Health:
                     watch.crashes += 1
                     watch.crashed_in_a_row += 1
                     message = f"a health check of {watch.replica.name} crashed"
-                    self._recorder.record(Noted("error", "health.crashed", message, error=error))
+                    fields = {"upstream": self._changes.upstream, "replica": watch.replica.name}
+                    self._recorder.record(Noted("error", "health.crashed", message, fields=fields, error=error))
                 await trio.sleep(min(BACKOFF_SECONDS * 2 ** min(watch.crashed_in_a_row - 1, 16), BACKOFF_MAX))
 
     async def _check_in_turn(self, watch: _Watch) -> None:
@@ -184,11 +191,10 @@ class Health:
 
     def _changed(self, watch: _Watch) -> None:
         self._judge()
-        name, up = watch.replica.name, watch.standing.up
-        if up:
-            self._recorder.record(Noted("info", "health.up", f"{name} is up again by its health checks"))
+        if watch.standing.up:
+            self._changes.up(watch.replica.name, self._healthy)
         else:
-            self._recorder.record(Noted("warning", "health.down", f"{name} is down by its health checks"))
+            self._changes.down(watch.replica.name, self._unhealthy)
 
 
 class _Watch:

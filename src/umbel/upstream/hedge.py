@@ -113,7 +113,7 @@ class Hedge(Layer):
     ) -> None:
         super().__init__(transport)
         self._rules = HedgeRules.of(after, max)
-        self._upstreams = PerOrigin(lambda: _Upstream(budget))
+        self._upstreams = PerOrigin(lambda _: _Upstream(budget))
         self._alarm = Alarm()
         self._nursery = OwnNursery("the hedge layer")
         self._hedges = self._won = 0

@@ -37,11 +37,11 @@ Snapshot = TypeVar("Snapshot")
 
 
 class PerOrigin(Generic[T]):
-    """One ``T`` for each origin, made by ``make`` when it is first asked for."""
+    """One ``T`` for each origin, made by ``make`` of its key when it is first asked for."""
 
     __slots__ = ("_all", "_make")
 
-    def __init__(self, make: Callable[[], T]) -> None:
+    def __init__(self, make: Callable[[OriginKey], T]) -> None:
         self._make = make
         self._all: OrderedDict[OriginKey, T] = OrderedDict()
 
@@ -53,7 +53,7 @@ class PerOrigin(Generic[T]):
             return found
         if len(self._all) >= ORIGINS_MAX:
             self._all.popitem(last=False)
-        made = self._all[key] = self._make()
+        made = self._all[key] = self._make(key)
         return made
 
     def snapshot(self, view: Callable[[T], Snapshot]) -> Mapping[str, Snapshot]:

@@ -86,7 +86,7 @@ class Retry(Layer):
             on = RetryOn.of(on)
         self._rules = RetryRules(attempts, on, backoff, max_backoff)
         self._budget = budget
-        self._budgets = PerOrigin(Budget)
+        self._budgets = PerOrigin(lambda _: Budget())
         self._rng = rng or random.Random()
         self._retries = self._mended = self._late = self._blocked = 0
 

@@ -30,6 +30,7 @@ import ssl
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 
@@ -128,12 +129,12 @@ def build(
     Args:
         overrides: which of ``retry``, ``hedge`` and ``coalesce`` some call sets for itself: those layers are there even
             if the upstream does not use them.
-        recorder: hears what the health checks find.
+        recorder: hears of breakers that open and close, and of replicas that are put out, fail their checks, come back.
 
     Raises:
         ValueError: a TLS file cannot be used; one sentence that begins with ``tls.`` and its key.
     """
-    rng = rng or random.Random()
+    common = _Common(name, recorder, rng or random.Random())
     replicas = _replicas(config)
     secure = any(each.url.removeprefix("dns+").startswith("https:") for each in config.replicas)
     concurrency = config.max_concurrency
@@ -147,21 +148,31 @@ def build(
         public_only=config.public_only,
     )
     body = Body(pool, max_body=config.max_body)
-    attempt = Attempt(body, deadline_header=config.deadline_header or None, rng=rng)
+    attempt = Attempt(body, deadline_header=config.deadline_header or None, rng=common.rng)
     balance = Balance(
         attempt,
         replicas,
         policy=config.balance,
         weights=_weights(config) if isinstance(replicas, list) and config.balance == "weighted" else None,
         ejection=_ejection(config.ejection),
-        health=_health(config.health, body, replicas, recorder, rng),
-        rng=rng,
+        health=_health(config.health, body, replicas, common),
+        rng=common.rng,
+        name=name,
+        recorder=recorder,
     )
     layers = _Layers(Budget(config.retry_budget), Bulkhead(balance), balance, pool)
-    return Stack(name, _outer(config, overrides, balance, layers, rng), layers)
+    return Stack(name, _outer(config, overrides, balance, layers, common), layers)
 
 
 _MAX_IDLE_AUTO = 1000
+
+
+class _Common(NamedTuple):
+    """What several layers of a stack are given."""
+
+    name: str
+    recorder: Recorder
+    rng: random.Random
 
 
 def _outer(
@@ -169,9 +180,10 @@ def _outer(
     overrides: Collection[str],
     balance: Balance,
     layers: _Layers,
-    rng: random.Random,
+    common: _Common,
 ) -> httpx.AsyncBaseTransport:
     """The layers above the balance, from the inside out."""
+    name, recorder, rng = common
     transport: httpx.AsyncBaseTransport = balance
     if (hedge := config.hedge) is not None or "hedge" in overrides:
         after, most = (hedge.after, hedge.max) if hedge is not None else ("p95", 0)
@@ -183,7 +195,7 @@ def _outer(
         transport, max_concurrency=config.max_concurrency, max_queue=config.max_queue
     )
     if config.breaker is not None:
-        transport = layers.breaker = Breaker(transport, **config.breaker.model_dump())
+        transport = layers.breaker = Breaker(transport, **config.breaker.model_dump(), name=name, recorder=recorder)
     if config.coalesce or "coalesce" in overrides:
         header = config.deadline_header or None
         transport = layers.coalesce = Coalesce(transport, usual=config.coalesce, deadline_header=header, rng=rng)
@@ -218,11 +230,11 @@ def _ejection(config: bool | Ejection) -> EjectionRules | None:
 
 
 def _health(
-    config: Health | None, below: Body, replicas: list[Replica] | ReplicaSource, recorder: Recorder, rng: random.Random
+    config: Health | None, below: Body, replicas: list[Replica] | ReplicaSource, common: _Common
 ) -> HealthChecks | None:
     if config is None:
         return None
-    return HealthChecks(below, replicas, **config.model_dump(), rng=rng, recorder=recorder)
+    return HealthChecks(below, replicas, **config.model_dump(), **common._asdict())
 
 
 def _context(tls: Tls, base: Path) -> ssl.SSLContext:
