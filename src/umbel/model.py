@@ -72,6 +72,9 @@ class Attempt:
     """Whether the connection had served before."""
     cause: Literal["first", "retry", "hedge"] = "first"
     """Why it was made."""
+    coalesced: bool = False
+    """Whether it was made for another call that asked the same, and this one shared it. One that was left before its
+    end ends here with the call that left, although it went on for others."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,9 +65,11 @@ def server_timing(own_ms: float, outcomes: Iterable[Outcome]) -> str:
 
 
 def _described(outcome: Outcome) -> str:
-    """How a call came to more than one attempt: ``hedged``, ``retried`` or both; nothing for most."""
+    """How a call came to more than one attempt, or to another call's; nothing for most."""
     causes = {attempt.cause for attempt in outcome.attempts}
     words = [word for cause, word in (("retry", "retried"), ("hedge", "hedged")) if cause in causes]
+    if any(attempt.coalesced for attempt in outcome.attempts):
+        words.append("coalesced")
     return f';desc="{", ".join(words)}"' if words else ""
 
 

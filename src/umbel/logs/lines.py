@@ -65,6 +65,7 @@ class AttemptPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     kind: str | None = None
     reused: bool = False
     cause: str = "first"
+    coalesced: bool = False
 
 
 class FailedItemPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=_NAMES):

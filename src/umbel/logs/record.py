@@ -118,6 +118,7 @@ def _attempt(attempt: Attempt) -> AttemptPart:
         kind=attempt.kind,
         reused=attempt.reused,
         cause=attempt.cause,
+        coalesced=attempt.coalesced,
     )
 
 

@@ -180,8 +180,7 @@ class Balance(Layer):
         seat = self._pick(started_at, state.tried if state is not None else ())
         # Read now: a hedge of the same call, under way at the same time, says another one.
         is_hedge = state is not None and state.cause == "hedge"
-        if state is not None:
-            state.tried.append(seat.name)
+        attempt = state.begun(seat.name, started_at) if state is not None else None
         replica = seat.replica
         target: bytes = request.extensions.get("target") or request.url.raw_path
         copy = rewritten(
@@ -201,6 +200,9 @@ class Balance(Layer):
                     now = trio.current_time()
                     self._loads.overtaken(now, seat, now - started_at)
             raise
+        finally:
+            if state is not None and attempt is not None:
+                state.ended(attempt)
         if response.is_closed:
             self._ended(seat, started_at, failed(None, response.status_code))
         else:

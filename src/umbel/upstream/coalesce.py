@@ -24,7 +24,7 @@ from .messages import copied, fields_of
 from .notes import NOTES
 from .pieces import pieces_of
 from .pilots import Pilots
-from .state import STATE
+from .state import STATE, opened
 
 CLOSE_SECONDS = 1.0
 """How long the last caller that leaves waits for its flight's end."""
@@ -157,15 +157,18 @@ class Coalesce(Layer):
     async def _wait(self, key: Hashable, flight: Flight, facts: CallFacts | None) -> None:
         """Until the flight is over, or this caller has to leave."""
         number = flight.board(facts)
+        left: BaseException | None = None
         try:
             await flight.over.wait()
         except BaseException as error:
+            left = error
             if flight.leave(number) and not flight.over.is_set():
                 await self._abandon(key, flight, getattr(error, "reason", None))
             raise
         finally:
-            if facts is not None and flight.facts is not None:
-                facts.attempts += flight.facts.attempts
+            if facts is not None:
+                facts.attempts += flight.attempts(number, facts, left)
+            del left  # Its traceback holds this frame: without this the two would wait for the garbage collector.
 
     async def _abandon(self, key: Hashable, flight: Flight, reason: str | None) -> None:
         """End a flight that nobody waits for. The last caller sees its end, so that nothing of a call outlives it."""
@@ -205,7 +208,9 @@ class Coalesce(Layer):
         shareable = False
         failure: Exception | None = None
         try:
-            response = await self._transport.handle_async_request(request)
+            with opened(request) as flight.state:
+                flight.state.under_way = []
+                response = await self._transport.handle_async_request(request)
             if not response.is_closed and not isinstance(response.stream, httpx.ByteStream):
                 response = await self._whole(response)
             shareable = response is not None and _for_many(response)

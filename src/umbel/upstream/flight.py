@@ -6,13 +6,16 @@ Made and flown by ``coalesce.py``. It starts nothing and sends nothing.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from heapq import heappop, heappush
 from typing import NamedTuple
 
 import httpx
 import trio
 
-from ..model import CallFacts, RequestFacts, Trace
+from ..model import Attempt, CallFacts, RequestFacts, Trace
+from .ending import kind_of_end
+from .state import CallState
 
 
 class _Passenger(NamedTuple):
@@ -42,6 +45,7 @@ class Flight:
         "facts",
         "over",
         "scope",
+        "state",
     )
 
     scope: trio.CancelScope
@@ -49,6 +53,8 @@ class Flight:
     def __init__(self, first: CallFacts | None, request_id: str, trace_id: str) -> None:
         self.facts = None if first is None else _own_facts(first, request_id, trace_id)
         self.over = trio.Event()
+        self.state: CallState | None = None
+        """What its layers share, once it flies."""
         self._boarded = 0
         # By deadline, so that a crowd that leaves together costs no scan each. Who left is thrown out at the top.
         self._passengers: list[_Passenger] = []
@@ -82,6 +88,21 @@ class Flight:
         if self._passengers and self._passengers[0].number != followed:
             self._follow()
         return not self._passengers
+
+    def attempts(self, number: int, facts: CallFacts, left: BaseException | None) -> list[Attempt]:
+        """What was attempted for one of those who waited, until it was over or that call ``left``, by this exception.
+
+        Who found the flight under way shared what was another's; its attempts say so.
+        """
+        if self.facts is None:
+            return []
+        attempts = list(self.facts.attempts)
+        if left is not None and self.state is not None:
+            now = trio.current_time()
+            for replica, started_at, cause in self.state.under_way or ():
+                kind = kind_of_end(left, facts, started_at)
+                attempts.append(Attempt(len(attempts) + 1, replica, started_at, now, None, kind, False, cause))
+        return [replace(each, coalesced=True) for each in attempts] if number else attempts
 
     def land(
         self, response: httpx.Response | None = None, *, shareable: bool = False, failure: Exception | None = None

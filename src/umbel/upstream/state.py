@@ -7,7 +7,7 @@ as that layer's call, so that a request sent again begins anew.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import httpx
 
@@ -30,6 +30,14 @@ class Ticket(Protocol):
         """An attempt of the call has ended: with a failure's kind, or with a response of this status."""
 
 
+class UnderWay(NamedTuple):
+    """An attempt that has not ended."""
+
+    replica: str
+    started_at: float
+    cause: Cause
+
+
 @dataclass(slots=True)
 class CallState:
     """The shared state of one call."""
@@ -42,6 +50,23 @@ class CallState:
     hedged: bool = False
     failovers: int = 0
     """Attempts that a dying replica took with it and that may be made once more elsewhere without budget."""
+
+    under_way: list[UnderWay] | None = None
+    """The attempts that have not ended, where somebody wants to know them before they do."""
+
+    def begun(self, replica: str, now: float) -> UnderWay | None:
+        """An attempt takes ``replica``. What is returned is to be handed to ``ended``."""
+        self.tried.append(replica)
+        if self.under_way is None:
+            return None
+        attempt = UnderWay(replica, now, self.cause)
+        self.under_way.append(attempt)
+        return attempt
+
+    def ended(self, attempt: UnderWay) -> None:
+        """It is over, whatever came of it."""
+        if self.under_way is not None:
+            self.under_way.remove(attempt)
 
     def fail_over(self) -> bool:
         """Whether the attempt that is about to be made replaces such a one."""

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import http_sf
+import pytest
 
 from umbel.gateway.statusfields import LENGTH_MAX, proxy_status, server_timing
 from umbel.kinds import Kind
-from umbel.model import FailedItem, Failure, Outcome
+from umbel.model import Attempt, FailedItem, Failure, Outcome
 
 
 def failed(call: str, failure: Failure) -> Outcome:
@@ -54,6 +55,21 @@ def test_server_timing_lists_what_began() -> None:
         Outcome("orders", "value", 1, started_at=1.0, ended_at=1.0401),
     ]
     assert server_timing(0.42, outcomes) == "umbel;dur=0.4, profile;dur=12.3, orders;dur=40.1"
+
+
+@pytest.mark.parametrize(
+    ("attempts", "words"),
+    [
+        ([{}], None),
+        ([{}, {"cause": "retry"}, {"cause": "hedge"}], "retried, hedged"),
+        ([{"coalesced": True}], "coalesced"),
+        ([{"coalesced": True}, {"cause": "retry", "coalesced": True}], "retried, coalesced"),
+    ],
+)
+def test_server_timing_says_how_a_call_came_by_its_attempts(attempts: list[dict], words: str | None) -> None:
+    made = tuple(Attempt(number, "http://a", 0.0, 1.0, **each) for number, each in enumerate(attempts, 1))
+    outcome = Outcome("c", "value", 1, started_at=0.0, ended_at=1.0, attempts=made)
+    assert server_timing(0, [outcome]) == "umbel;dur=0.0, c;dur=1000.0" + (f';desc="{words}"' if words else "")
 
 
 def test_a_long_server_timing_is_cut_and_says_how_much() -> None:

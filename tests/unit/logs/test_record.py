@@ -75,7 +75,7 @@ def test_a_partial_answer_warns_and_a_server_error_is_an_error(event: Any, level
 def test_a_call_is_told_with_its_attempts() -> None:
     attempts = (
         attempt(kind=Kind.CONNECT, ended_at=10.05),
-        attempt(2, started_at=10.05, status=503, reused=True),
+        attempt(2, started_at=10.05, status=503, reused=True, coalesced=True),
     )
     failure = Failure(Kind.STATUS, 502, "users answered 503", received_status=503)
     event = call_ended(Outcome("profile", "failed", None, failure, 10.0, 10.1, attempts))
@@ -96,6 +96,7 @@ def test_a_call_is_told_with_its_attempts() -> None:
             "duration_ms": 50.0,
             "http.response.status_code": 503,
             "reused": True,
+            "coalesced": True,
         },
     ]
     assert "attempts_total" not in told
