@@ -310,6 +310,27 @@ async def test_closing_closes_what_is_in_use_and_its_reader_is_told(nursery: tri
     assert (statistics.active, statistics.slots and statistics.slots.in_use) == (0, 0)
 
 
+async def test_closing_ends_a_request_that_has_just_taken_a_kept_connection(nursery: trio.Nursery) -> None:
+    dial = MemoryDial(nursery, echo_server())
+    errors: list[Exception] = []
+
+    async def late() -> None:
+        try:
+            await fetch(pool)
+        except (NotRunningError, ConnectionReset) as error:
+            errors.append(error)
+
+    async with trio.open_nursery() as outside:
+        async with Pool(dial=dial) as pool:
+            await fetch(pool)
+            outside.start_soon(late)
+            # Within a turn or two it has taken the kept connection; whether it has sent is trio's dice.
+            while pool.statistics().active == 0:
+                await trio.lowlevel.checkpoint()
+    assert len(errors) == 1
+    assert (dial.open, len(dial.wires)) == (0, 1)
+
+
 async def test_a_response_closed_before_its_end_closes_its_connection(nursery: trio.Nursery) -> None:
     async def half(end: ServerEnd) -> None:
         await end.receive_some()
