@@ -6,10 +6,10 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from umbel.composition import plan
 from umbel.config.load import load
 from umbel.config.schema import Config
 from umbel.errors import ConfigError
+from umbel.gateway.checks import CHECKS
 
 UPSTREAM = '[upstreams.u]\nurls = ["http://h"]\n'
 ROUTE = '[[routes]]\npath = "/r"\n'
@@ -37,7 +37,7 @@ def loaded(
     before = Path.cwd()
     os.chdir(directory)
     try:
-        return load("umbel.toml", checks=(plan.check,), environ=environ or {})
+        return load("umbel.toml", checks=CHECKS, environ=environ or {})
     finally:
         os.chdir(before)
 

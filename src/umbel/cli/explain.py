@@ -25,13 +25,14 @@ def explain(ctx: click.Context, method: str, path: str, file: str, form: str | N
 
     Exit status 0 if a route answers, 1 if none does, 78 if the configuration cannot be used.
     """
-    from ..composition.plan import check, compile_route
+    from ..composition.plan import compile_route
     from ..config.load import load_with_secrets
+    from ..gateway.checks import CHECKS
     from .drawing import mermaid, tree
     from .explanation import explain_plan
     from .matching import NoMatch, find
 
-    loaded = load_with_secrets(file, checks=(check,))
+    loaded = load_with_secrets(file, checks=CHECKS)
     plans = [compile_route(loaded.config, index) for index in range(len(loaded.config.routes))]
     found = find(plans, method.upper(), path)
     if isinstance(found, NoMatch):

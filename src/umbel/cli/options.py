@@ -31,7 +31,7 @@ def load_config(file: str) -> Config:
     Raises:
         ConfigError: it cannot be used; the group tells it and exits with 78.
     """
-    from ..composition import plan
     from ..config.load import load
+    from ..gateway.checks import CHECKS
 
-    return load(file, checks=(plan.check,))
+    return load(file, checks=CHECKS)

@@ -6,6 +6,7 @@ Used by ``serve`` and ``demo``. Imports trio and Hypercorn, so those commands im
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 import click
 import trio
@@ -13,12 +14,16 @@ from hypercorn.utils import LifespanFailureError
 
 from ..errors import ConfigError, ConfigProblem
 
+if TYPE_CHECKING:
+    from ..gateway.app import Umbel
 
-def run(main: Callable[[], Awaitable[None]]) -> None:
-    """``trio.run``, with one sentence for what an operator can mend.
+
+def run(main: Callable[[], Awaitable[None]], app: Umbel | None = None) -> None:
+    """``trio.run``, with one sentence for what an operator can mend; ``app`` is what ``main`` serves.
 
     Raises:
-        ConfigError: an address that cannot be listened on; exit status 78, like every mistake in a configuration.
+        ConfigError: an address that cannot be listened on, or what kept ``app`` from starting lies in its
+            configuration; exit status 78, like every mistake in one.
         ClickException: an application that cannot start; exit status 1.
         BaseException: anything else as it came, out of the groups that hold it alone; the group tells ``ConfigError``.
     """
@@ -29,6 +34,8 @@ def run(main: Callable[[], Awaitable[None]]) -> None:
         if isinstance(cause, OSError):
             raise ConfigError([ConfigProblem("", None, "bind", cause.strerror or str(cause))]) from error
         if isinstance(cause, LifespanFailureError):
+            if app is not None and app.refusal is not None:
+                raise app.refusal from error
             raise click.ClickException(str(cause)) from error
         if cause is error:
             raise

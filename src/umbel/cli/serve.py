@@ -44,7 +44,7 @@ def serve(file: str, bind: tuple[str, ...], hypercorn_file: str | None) -> None:
             for address in await nursery.start(serve_app, app, settings):
                 click.echo(f"Umbel runs on {address} (Ctrl-C stops it)")
 
-    run(main)
+    run(main, app)
 
 
 def _beside(file: str) -> str | None:

@@ -25,13 +25,14 @@ from ..composition import plan as planning
 from ..composition.outgoing import UpstreamDefaults
 from ..config.load import load
 from ..config.schema import Config
-from ..errors import NotRunningError, RequestError
+from ..errors import ConfigError, NotRunningError, RequestError
 from ..events import NULL, Recorder
 from ..kinds import Kind
 from ..server import guard
 from ..server.serve import serve
 from ..server.settings import hypercorn_config
 from . import crashes
+from .checks import CHECKS
 from .compose import ComposeView
 from .connection import Connection
 from .exchange import find_exchange
@@ -105,6 +106,8 @@ class Umbel(QuartTrio):
         self.write_timeout = self.gateway_config.server.write_timeout
         self.state = State.NEW
         self.current_runtime: Runtime | None = None
+        self.refusal: ConfigError | None = None
+        """Why its configuration kept it from starting, where that showed only then."""
         self._in_flight = 0
         self._total = 0
         self.config["MAX_CONTENT_LENGTH"] = self.gateway_config.server.max_body
@@ -121,7 +124,7 @@ class Umbel(QuartTrio):
             ConfigError: every mistake in the file and those it includes, at once.
         """
         options.setdefault("static_folder", None)
-        return cls(import_name, load(path, checks=(planning.check,)), **options)
+        return cls(import_name, load(path, checks=CHECKS), **options)
 
     def _add_route(self, index: int) -> None:
         plan = planning.compile_route(self.gateway_config, index)

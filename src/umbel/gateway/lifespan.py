@@ -14,6 +14,7 @@ import trio
 from hypercorn.utils import LifespanFailureError
 from quart_trio.asgi import TrioASGILifespan
 
+from ..errors import ConfigError
 from . import crashes
 from .runtime import open_runtime
 
@@ -65,6 +66,8 @@ class Lifespan(TrioASGILifespan):
             if crash is None or rest is not None:
                 # A cancel, or worse. The crash beside it, if there is one, has been recorded where it happened.
                 raise
+            if phase is State.STARTING:
+                app.refusal = next((leaf for leaf in crashes.leaves(crash) if isinstance(leaf, ConfigError)), None)
             await _report(phase, crash, send)
         else:
             app.state = State.STOPPED

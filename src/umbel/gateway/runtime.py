@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import httpx
 
-from ..config.schema import Config
+from ..config.schema import Config, KeyPath
+from ..errors import ConfigError, ConfigProblem
 from ..events import Recorder
 from ..logs import open_recorder
-from ..upstream.stack import build
+from ..upstream.stack import StackError, build
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,8 @@ async def open_runtime(
     Closed in reverse order of data, so the records of the last call are still written.
 
     Raises:
-        ConfigError: the log files cannot be opened.
-        ValueError: an upstream's TLS files cannot be used.
+        ConfigError: the log files cannot be opened, or an upstream's TLS files cannot be used (any more: the loader has
+            looked at them too).
     """
     async with AsyncExitStack() as stack:
         if recorder is None:
@@ -54,6 +55,11 @@ async def open_runtime(
 
         for name, upstream in config.upstreams.items():
             if name not in opened:
-                own = build(name, upstream, overrides=overrides_in(config, name), recorder=recorder)
+                try:
+                    own = build(name, upstream, overrides=overrides_in(config, name), recorder=recorder)
+                except StackError as error:
+                    at: KeyPath = ("upstreams", name, *error.key)
+                    key = ".".join(map(str, at))
+                    raise ConfigError([ConfigProblem(config.where(at), None, key, error.reason)]) from error
                 opened[name] = await stack.enter_async_context(own)
         yield Runtime(recorder, opened)

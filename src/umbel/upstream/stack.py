@@ -27,15 +27,15 @@ from __future__ import annotations
 
 import random
 import ssl
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import httpx
 
 from ..config.policies import Ejection, Health
-from ..config.schema import Tls, Upstream
+from ..config.schema import Config, KeyPath, Tls, Upstream
 from ..events import NULL, Recorder
 from ..policy.budget import Budget, BudgetStatistics
 from ..policy.ejection import EjectionRules
@@ -82,6 +82,15 @@ class _Layers:
     breaker: Breaker | None = None
     retry: Retry | None = None
     hedge: Hedge | None = None
+
+
+class StackError(ValueError):
+    """An upstream's stack cannot be built: ``reason`` says why, in one sentence, and ``key`` where in its table."""
+
+    def __init__(self, key: KeyPath, reason: str) -> None:
+        super().__init__(f"{'.'.join(map(str, key))}: {reason}")
+        self.key = key
+        self.reason = reason
 
 
 class Stack(Layer):
@@ -132,11 +141,28 @@ def build(
         recorder: hears of breakers that open and close, and of replicas that are put out, fail their checks, come back.
 
     Raises:
-        ValueError: a TLS file cannot be used; one sentence that begins with ``tls.`` and its key.
+        StackError: a TLS file cannot be used, or two keys do not go together.
     """
-    common = _Common(name, recorder, rng or random.Random())
-    replicas = _replicas(config)
     secure = any(each.url.removeprefix("dns+").startswith("https:") for each in config.replicas)
+    context = _context(config.tls, base_dir or Path()) if secure else None
+    return _built(config, overrides, _Common(name, recorder, rng or random.Random()), context)
+
+
+def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    """What only building the upstreams' stacks shows, with the key it lies at; for ``load(path, checks=(check,))``.
+
+    TLS files are not among it: the loader has looked at them.
+    """
+    for name, upstream in config.upstreams.items():
+        try:
+            _built(upstream, (), _Common(name, NULL, random.Random()), None)
+        except StackError as error:
+            yield ("upstreams", name, *error.key), error.reason
+
+
+def _built(config: Upstream, overrides: Collection[str], common: _Common, context: ssl.SSLContext | None) -> Stack:
+    """The layers from the inside out."""
+    replicas = _replicas(config)
     concurrency = config.max_concurrency
     pool = Pool(
         connect_timeout=config.connect_timeout,
@@ -144,7 +170,7 @@ def build(
         max_connections=None,
         max_idle=_MAX_IDLE_AUTO if concurrency == "auto" else concurrency,
         limits=Limits(config.max_head, config.max_fields),
-        ssl_context=_context(config.tls, base_dir or Path()) if secure else None,
+        ssl_context=context,
         public_only=config.public_only,
     )
     body = Body(pool, max_body=config.max_body)
@@ -154,14 +180,14 @@ def build(
         replicas,
         policy=config.balance,
         weights=_weights(config) if isinstance(replicas, list) and config.balance == "weighted" else None,
-        ejection=_ejection(config.ejection),
+        ejection=_ejection(config.ejection) if config.ejection else None,
         health=_health(config.health, body, replicas, common),
         rng=common.rng,
-        name=name,
-        recorder=recorder,
+        name=common.name,
+        recorder=common.recorder,
     )
     layers = _Layers(Budget(config.retry_budget), Bulkhead(balance), balance, pool)
-    return Stack(name, _outer(config, overrides, balance, layers, common), layers)
+    return Stack(common.name, _outer(config, overrides, balance, layers, common), layers)
 
 
 _MAX_IDLE_AUTO = 1000
@@ -210,12 +236,15 @@ def _replicas(config: Upstream) -> list[Replica] | ReplicaSource:
     # Here and not above: dnspython takes as long to import as all the rest, and few configurations need it.
     from .dns import DnsReplicas
 
-    parts = [
-        DnsReplicas(url, server_name=name, public_only=config.public_only)
-        if url.startswith("dns+")
-        else Replica.parse(url, server_name=name)
-        for url in urls
-    ]
+    parts: list[Replica | ReplicaSource] = []
+    for place, url in enumerate(urls):
+        if url.startswith("dns+"):
+            try:
+                parts.append(DnsReplicas(url, server_name=name, public_only=config.public_only))
+            except ValueError as error:
+                raise StackError(("urls", place), str(error)) from error
+        else:
+            parts.append(Replica.parse(url, server_name=name))
     return JoinedReplicas(parts, _weights(config))
 
 
@@ -223,10 +252,13 @@ def _weights(config: Upstream) -> list[int]:
     return [each.weight for each in config.replicas]
 
 
-def _ejection(config: bool | Ejection) -> EjectionRules | None:
-    if isinstance(config, bool):
-        return EjectionRules() if config else None
-    return EjectionRules(config.failures, config.base, config.max, config.share)
+def _ejection(config: Literal[True] | Ejection) -> EjectionRules:
+    if config is True:
+        return EjectionRules()
+    try:
+        return EjectionRules(config.failures, config.base, config.max, config.share)
+    except ValueError as error:
+        raise StackError(("ejection",), str(error)) from error
 
 
 def _health(
@@ -242,4 +274,5 @@ def _context(tls: Tls, base: Path) -> ssl.SSLContext:
     try:
         return client_context(**files)
     except ValueError as error:
-        raise ValueError(f"tls.{error}") from error
+        key, _, reason = str(error).partition(": ")
+        raise StackError(("tls", key), reason) from error

@@ -54,3 +54,19 @@ def test_json_of_mistakes_has_the_parts_of_each_line(here: Path) -> None:
     assert (result.exit_code, result.stderr) == (78, "")
     problem = {"file": "umbel.toml", "line": 1, "key": "include[0]", "reason": "no file matches this"}
     assert json.loads(result.stdout) == {"ok": False, "file": "umbel.toml", "problems": [problem]}
+
+
+def test_what_only_building_an_upstreams_stack_shows_is_told_with_its_line(here: Path) -> None:
+    write(here, '[upstreams.u]\nurls = ["http://h", "dns+http://."]\n' + ROUTE + CALL)
+    result = CliRunner().invoke(main, ["check"])
+    assert (result.exit_code, result.stdout) == (78, "")
+    assert result.stderr == (
+        "umbel.toml:2: upstreams.u.urls[1]: replicas from DNS need a name; an address is written without dns+\n"
+    )
+
+
+def test_rules_of_a_policy_that_do_not_go_together_are_told_with_their_line(here: Path) -> None:
+    write(here, '[upstreams.u]\nurls = ["http://h"]\nejection = { base = "10s", max = "5s" }\n' + ROUTE + CALL)
+    result = CliRunner().invoke(main, ["check"])
+    assert result.exit_code == 78
+    assert result.stderr.startswith("umbel.toml:3: upstreams.u.ejection: ejection needs ")

@@ -1,0 +1,12 @@
+"""What a configuration must stand beside its schema before it is served: its plans and its upstreams' stacks can be made.
+
+Handed to ``config.load.load`` by everything that loads a configuration to serve or to explain it. Starts nothing.
+"""
+
+from __future__ import annotations
+
+from ..composition import plan
+from ..config.load import Check
+from ..upstream import stack
+
+CHECKS: tuple[Check, ...] = (plan.check, stack.check)

@@ -1,0 +1,34 @@
+"""``umbel serve``, as far as it goes without a process of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trustme
+from click.testing import CliRunner
+
+from tests.support.configs import CALL, ROUTE, write
+from umbel import logs
+from umbel.cli import main
+
+
+def test_a_file_that_tls_cannot_use_any_more_is_a_mistake_in_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loader has seen a good one; only building the stack finds that it is gone."""
+    monkeypatch.chdir(tmp_path)
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(trustme.CA().cert_pem.bytes())
+    write(tmp_path, '[upstreams.u]\nurls = ["https://h"]\n[upstreams.u.tls]\nca = "ca.pem"\n' + ROUTE + CALL)
+    writable = logs.ensure_writable
+
+    async def meanwhile(config: object) -> None:
+        ca.unlink()
+        await writable(config)
+
+    monkeypatch.setattr(logs, "ensure_writable", meanwhile)
+    result = CliRunner().invoke(main, ["serve", "--bind", "127.0.0.1:0"])
+    assert (result.exit_code, result.stdout) == (78, "")
+    (line,) = result.stderr.splitlines()
+    assert line == f"umbel.toml:4: upstreams.u.tls.ca: {ca} cannot be read: no such file or directory"
