@@ -74,10 +74,12 @@ class Complete(httpx.Response):
 
     @cached_property
     def history(self) -> list[httpx.Response]:  # type: ignore[override]  # an attribute, to whoever reads or sets it
+        """No redirect is ever followed here."""
         return []
 
     @cached_property
     def stream(self) -> httpx.ByteStream:  # type: ignore[override]  # as above
+        """The body once more."""
         return httpx.ByteStream(self._content)
 
     @cached_property

@@ -320,13 +320,12 @@ async def test_closing_ends_a_request_that_has_just_taken_a_kept_connection(nurs
         except (NotRunningError, ConnectionReset) as error:
             errors.append(error)
 
-    async with trio.open_nursery() as outside:
-        async with Pool(dial=dial) as pool:
-            await fetch(pool)
-            outside.start_soon(late)
-            # Within a turn or two it has taken the kept connection; whether it has sent is trio's dice.
-            while pool.statistics().active == 0:
-                await trio.lowlevel.checkpoint()
+    async with trio.open_nursery() as outside, Pool(dial=dial) as pool:
+        await fetch(pool)
+        outside.start_soon(late)
+        # Within a turn or two it has taken the kept connection; whether it has sent is trio's dice.
+        while pool.statistics().active == 0:
+            await trio.lowlevel.checkpoint()
     assert len(errors) == 1
     assert (dial.open, len(dial.wires)) == (0, 1)
 
