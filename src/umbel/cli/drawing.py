@@ -9,6 +9,9 @@ from collections.abc import Iterator, Sequence
 
 from .explanation import CallExplained, Limit, RouteExplained
 
+WIDTH = 110
+"""Columns that a line of limits has at most, unless a single one is longer."""
+
 
 def tree(route: RouteExplained) -> str:
     """The route with its calls, each beneath the call that it waits for last."""
@@ -38,7 +41,7 @@ def _escaped(text: str) -> str:
 
 def _lines(route: RouteExplained) -> Iterator[str]:
     yield f"{'|'.join(route.methods)} {route.path}  [{route.place}]"
-    yield f"  limits   {_limits(route.limits)}"
+    yield from _wrapped("  limits   ", " " * 11, route.limits)
     for number, param in enumerate(route.query):
         yield f"  {'query' if number == 0 else '':<8} {param}"
     yield f"  combine  {route.combine}{_counted(route)}"
@@ -86,12 +89,21 @@ def _branches(calls: Sequence[CallExplained], beneath: dict[str, list[CallExplai
         if len(call.needs) > 1:
             yield f"{stem}waits for {' and '.join(call.needs)}"
         yield f"{stem}{_weight(call)}{''.join(f' · {rule}' for rule in call.rules)}"
-        yield f"{stem}{_limits(call.limits)}"
-        yield f"{stem}{call.upstream}: {_limits(call.upstream_limits)}"
+        yield from _wrapped(stem, stem, call.limits)
+        yield from _wrapped(f"{stem}{call.upstream}: ", f"{stem}   ", call.upstream_limits)
         if children:
             yield f"{inner}│ then"
             yield from _branches(children, beneath, inner)
 
 
-def _limits(limits: Sequence[Limit]) -> str:
-    return " · ".join(f"{one.key} {one.value}{f' [{one.place}]' if one.place else ''}" for one in limits)
+def _wrapped(first: str, others: str, limits: Sequence[Limit]) -> Iterator[str]:
+    """The limits in lines of about WIDTH, the first behind ``first``, the others behind ``others``."""
+    line, empty = first, True
+    for one in limits:
+        word = f"{one.key} {one.value}{f' [{one.place}]' if one.place else ''}"
+        if not empty and len(line) + len(word) > WIDTH:
+            yield f"{line} ·"
+            line, empty = others, True
+        line += word if empty else f" · {word}"
+        empty = False
+    yield line

@@ -7,49 +7,70 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from .options import config_option
+
+if TYPE_CHECKING:
+    from .matching import NoMatch
 
 
 @click.command(short_help="Explain which route answers a request, and how.")
 @click.argument("method")
 @click.argument("path")
 @config_option
-@click.option("--json", "form", flag_value="json", help="Print JSON.")
-@click.option("--mermaid", "form", flag_value="mermaid", help="Print a Mermaid flowchart.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--mermaid", "as_mermaid", is_flag=True, help="Print a Mermaid flowchart.")
 @click.pass_context
-def explain(ctx: click.Context, method: str, path: str, file: str, form: str | None) -> None:
+def explain(ctx: click.Context, method: str, path: str, file: str, as_json: bool, as_mermaid: bool) -> None:
     """Explain which route answers METHOD PATH, such as GET /dashboard/42: its calls as a tree, and their limits.
+
+    A query behind the path is judged as the route would judge it.
 
     Exit status 0 if a route answers, 1 if none does, 78 if the configuration cannot be used.
     """
+    if as_json and as_mermaid:
+        raise click.UsageError("--json and --mermaid are two forms of the same; give one of them.")
     from ..composition.plan import compile_route
     from ..config.load import load_with_secrets
     from ..gateway.checks import CHECKS
     from .drawing import mermaid, tree
     from .explanation import explain_plan
-    from .matching import NoMatch, find
+    from .matching import NoMatch, find, read_query
 
     loaded = load_with_secrets(file, checks=CHECKS)
     plans = [compile_route(loaded.config, index) for index in range(len(loaded.config.routes))]
     found = find(plans, method.upper(), path)
     if isinstance(found, NoMatch):
-        if form == "json":
-            click.echo(json.dumps({"route": None, **found._asdict()}, ensure_ascii=False))
-        else:
-            near = f"; near it: {', '.join(found.near)}" if found.near else ""
-            click.echo(f"{method.upper()} {path}: {found.status}, {found.reason}{near}", err=found.status >= 300)
-        ctx.exit(0 if found.status < 300 else 1)
+        _say_none(ctx, f"{method.upper()} {path}", found, as_json=as_json)
+    query = read_query(plans[found.route], path)
+    if isinstance(query, NoMatch):
+        _say_none(ctx, f"{method.upper()} {path}", query, as_json=as_json)
     route = explain_plan(loaded, found.route, plans[found.route])
-    if form == "json":
+    if as_json:
         values = {name: str(value) for name, value in found.values.items()}
-        click.echo(json.dumps({"route": asdict(route), "path": values}, indent=2, ensure_ascii=False))
-    elif form == "mermaid":
+        document = {"route": asdict(route), "path": values, "query": query.values, "ignored": query.ignored}
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        return
+    ignored = "".join(
+        f'The query parameter "{name}" is ignored: the route does not know it.\n' for name in query.ignored
+    )
+    if as_mermaid:
+        click.echo(ignored, err=True, nl=False)
         click.echo(mermaid(route))
+        return
+    bound = {name: str(value) for name, value in found.values.items()} | dict(query.values)
+    shown = ", ".join(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in bound.items())
+    click.echo(f"{method.upper()} {path}{f': {shown}' if shown else ''}\n{ignored}\n{tree(route)}")
+
+
+def _say_none(ctx: click.Context, request: str, answer: NoMatch, *, as_json: bool) -> NoReturn:
+    """Say what a request gets that no route answers, and end with the status that tells it."""
+    if as_json:
+        click.echo(json.dumps({"route": None, **answer._asdict()}, ensure_ascii=False))
     else:
-        bound = ", ".join(
-            f"{name} = {json.dumps(str(value), ensure_ascii=False)}" for name, value in found.values.items()
-        )
-        click.echo(f"{method.upper()} {path}{f': {bound}' if bound else ''}\n\n{tree(route)}")
+        near = f"; near it: {', '.join(answer.near)}" if answer.near else ""
+        click.echo(f"{request}: {answer.status}, {answer.reason}{near}", err=answer.status >= 300)
+    ctx.exit(0 if answer.status < 300 else 1)

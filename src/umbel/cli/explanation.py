@@ -63,7 +63,7 @@ class RouteExplained:
 
 def explain_plan(loaded: Loaded, index: int, plan: Plan) -> RouteExplained:
     """The facts of the plan of route ``index``."""
-    route, facts = plan.route, _Facts(loaded)
+    route, server, facts = plan.route, loaded.config.server, _Facts(loaded)
     at: KeyPath = ("routes", index)
     return RouteExplained(
         route.path,
@@ -75,7 +75,8 @@ def explain_plan(loaded: Loaded, index: int, plan: Plan) -> RouteExplained:
         (
             facts.limit(route, at, "deadline", format_duration),
             facts.limit(route, at, "max_body", format_size),
-            facts.limit(loaded.config.server, ("server",), "max_body", format_size, key="server.max_body"),
+            facts.limit(server, ("server",), "max_body", format_size, key="server.max_body"),
+            facts.limit(server, ("server",), "write_timeout", format_duration, key="server.write_timeout"),
         ),
         tuple(facts.call(call, (*at, "calls", call.name), route.deadline) for call in plan.calls),
         plan.candidates,
@@ -168,8 +169,12 @@ class _Facts:
         yield self.limit(upstream, at, "max_concurrency")
         yield self.limit(upstream, at, "max_queue")
         yield self.limit(upstream, at, "connect_timeout", format_duration)
+        yield self.limit(upstream, at, "keepalive_expiry", format_duration)
         yield self.limit(upstream, at, "max_head", format_size)
         yield self.limit(upstream, at, "max_fields")
+        yield self.limit(upstream, at, "deadline_header", lambda name: name or "none")
+        yield self.limit(upstream, at, "forwarded", _truth)
+        yield self.limit(upstream, at, "public_only", _truth)
         if upstream.breaker is not None:
             yield self.limit(upstream, at, "breaker", shown_breaker)
         if len(upstream.urls) > 1 or upstream.urls[0] != upstream.replicas[0].url or upstream.balance != "p2c":
@@ -202,6 +207,11 @@ def _call_rules(plan: CallPlan) -> Iterator[str]:
     if not call.optional:
         passed = ", ".join(map(str, sorted(plan.rules.passed)))
         yield f"passes on {passed or 'no status'}{' with the body' if call.pass_body else ''}"
+
+
+def _truth(value: bool) -> str:
+    """As TOML writes it."""
+    return "true" if value else "false"
 
 
 def _shown(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Which route answers a method and a path, decided as the gateway decides it: by its path rules and werkzeug's map.
+"""Which route answers a request line, decided as the gateway does: by its rules of paths and queries, and werkzeug's.
 
 Used by ``umbel explain``. Asks no upstream and starts nothing.
 """
@@ -16,6 +16,8 @@ from werkzeug.routing import Map, RequestRedirect, Rule
 from ..composition.dag import Plan
 from ..errors import RequestError
 from ..gateway.paths import check_path
+from ..gateway.query import QueryRules, parse_query
+from ..model import Json
 
 PROBES = ("/livez", "/readyz")
 """The paths that the gateway answers itself where no route does."""
@@ -40,8 +42,35 @@ class NoMatch(NamedTuple):
     near: tuple[str, ...] = ()
 
 
+class Query(NamedTuple):
+    """What a route makes of a query."""
+
+    values: Mapping[str, Json]
+    """Of the parameters that are given and that the route declares."""
+    ignored: tuple[str, ...]
+    """Given ones that the route neither declares nor sends on."""
+
+
+def read_query(plan: Plan, path: str) -> Query | NoMatch:
+    """What the route of ``plan`` makes of the query behind ``path``; without one, of none at all."""
+    _, mark, query = path.partition("?")
+    if not mark:
+        return Query({}, ())
+    try:
+        pairs = parse_query(query.encode())
+        values = QueryRules(plan.route.query_params).values(pairs)
+    except RequestError as error:
+        return NoMatch(error.status, error.detail)
+    given = tuple(dict.fromkeys(name for name, _ in pairs))
+    sent_on = {name for call in plan.calls for name in call.config.forward_query}
+    return Query(
+        {name: values[name] for name in given if name in values},
+        tuple(name for name in given if name not in values and name not in sent_on),
+    )
+
+
 def find(plans: Sequence[Plan], method: str, path: str) -> Match | NoMatch:
-    """The route for a request; ``path`` may bear a query, which does not count."""
+    """The route for a request; ``path`` may bear a query, which has no part in it."""
     raw = path.partition("?")[0]
     try:
         check_path(raw.encode())

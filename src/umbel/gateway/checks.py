@@ -1,4 +1,4 @@
-"""What a configuration must stand beside its schema before it is served: its plans and its upstreams' stacks can be made.
+"""What a configuration must stand beside its schema before it is served: plans and stacks can be made of it.
 
 Handed to ``config.load.load`` by everything that loads a configuration to serve or to explain it. Starts nothing.
 """

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.support.configs import CALL, GOOD, write
+from tests.support.configs import CALL, GOOD, ROUTE, write
 from umbel.cli import main
 from umbel.cli.matching import PROBES
 from umbel.gateway import probes
@@ -72,10 +72,11 @@ def explain(*arguments: str) -> Result:
 
 
 TREE = """\
-GET /dashboard/4%202?x=1: user_id = "4 2"
+GET /dashboard/4%202?tag=a&x=1&limit=5: user_id = "4 2", tag = "a", limit = 5
+The query parameter "x" is ignored: the route does not know it.
 
 GET /dashboard/<user_id>  [umbel.toml:12]
-  limits   deadline 800ms [umbel.toml:14] · max_body 1MB · server.max_body 16MiB
+  limits   deadline 800ms [umbel.toml:14] · max_body 1MB · server.max_body 16MiB · server.write_timeout 30s
   query    limit: int, default 20
            tag: str, required
   combine  all
@@ -88,25 +89,30 @@ at once
 ├─ profile: GET users /users/{user_id}  [umbel.toml:15]
 │     required · passes on 400, 401, 403, 404, 409, 410, 412, 422, 429
 │     timeout 300ms [umbel.toml:18] · max_body 1MB
-│     users: max_concurrency 100 · max_queue 5 [umbel.toml:5] · connect_timeout 1s · max_head 64KiB · max_fields 100
+│     users: max_concurrency 100 · max_queue 5 [umbel.toml:5] · connect_timeout 1s · keepalive_expiry 15s ·
+│        max_head 64KiB · max_fields 100 · deadline_header x-envoy-expected-rq-timeout-ms · forwarded true ·
+│        public_only false
 └─ orders: GET orders /orders{?user_id,limit}  [umbel.toml:20]
    │  optional · default []
    │  timeout 9s, cut by the deadline of 800ms [umbel.toml:8] · max_body 2MB [umbel.toml:9]
-   │  orders: max_concurrency 100 · max_queue 100 · connect_timeout 1s · max_head 64KiB · max_fields 100
+   │  orders: max_concurrency 100 · max_queue 100 · connect_timeout 1s · keepalive_expiry 15s · max_head 64KiB ·
+   │     max_fields 100 · deadline_header x-envoy-expected-rq-timeout-ms · forwarded true · public_only false
    │ then
    └─ items: GET users /items/{item}  [umbel.toml:25]
          waits for profile and orders
          optional · each orders[*].sku, as a list · when profile.active · null where it fails · \
 item_default "${SECRET}" · null_on 404
          timeout 400ms [umbel.toml:2] · max_body 1MB · limit 4 [umbel.toml:29] · max_items 100
-         users: max_concurrency 100 · max_queue 5 [umbel.toml:5] · connect_timeout 1s · max_head 64KiB · max_fields 100
+         users: max_concurrency 100 · max_queue 5 [umbel.toml:5] · connect_timeout 1s · keepalive_expiry 15s ·
+            max_head 64KiB · max_fields 100 · deadline_header x-envoy-expected-rq-timeout-ms · forwarded true ·
+            public_only false
 
 Limits without a place are defaults.
 """
 
 
 def test_the_tree_shows_what_starts_when_and_each_limit_with_its_place() -> None:
-    result = explain("get", "/dashboard/4%202?x=1")
+    result = explain("get", "/dashboard/4%202?tag=a&x=1&limit=5")
     assert result.stderr == ""
     assert result.stdout == TREE
     assert result.exit_code == 0
@@ -214,3 +220,53 @@ def test_a_configuration_with_mistakes_explains_nothing(here: Path) -> None:
 
 def test_the_probes_are_those_of_the_gateway() -> None:
     assert PROBES == (probes.LIVEZ, probes.READYZ)
+
+
+def test_json_and_mermaid_together_are_a_mistake_of_usage() -> None:
+    result = explain("GET", "/dashboard/42", "--json", "--mermaid")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--json and --mermaid are two forms of the same; give one of them." in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("limit=5", 'The query parameter "tag" is missing.'),
+        ("tag=a&limit=five", 'The query parameter "limit" must be a whole number of at most 18 digits.'),
+        ("tag=%ff", "The query is not percent-encoded UTF-8 of at most 1000 parameters."),
+        ("", 'The query parameter "tag" is missing.'),
+    ],
+)
+def test_a_query_that_the_route_would_refuse_is_refused(query: str, said: str) -> None:
+    path = f"/dashboard/4?{query}"
+    result = explain("GET", path)
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", f"GET {path}: 400, {said}\n")
+    assert json.loads(explain("GET", path, "--json").stdout)["reason"] == said
+
+
+def test_json_has_the_querys_values_and_what_is_ignored_of_it() -> None:
+    document = json.loads(explain("GET", "/dashboard/4?tag=a&limit=7&Tag=b&Tag=c", "--json").stdout)
+    assert (document["query"], document["ignored"]) == ({"tag": "a", "limit": 7}, ["Tag"])
+
+
+def test_beside_a_chart_what_is_ignored_is_said_on_stderr() -> None:
+    result = explain("GET", "/dashboard/4?tag=a&x=1", "--mermaid")
+    assert result.stdout.startswith("flowchart LR")
+    assert result.stderr == 'The query parameter "x" is ignored: the route does not know it.\n'
+
+
+def test_a_parameter_that_a_call_sends_on_is_not_ignored(here: Path) -> None:
+    write(here, GOOD.replace('path = "/" }', 'path = "/", forward_query = ["page"] }'))
+    assert "ignored" not in explain("GET", "/r?page=2").stdout
+    assert 'parameter "pag" is ignored' in explain("GET", "/r?pag=2").stdout
+
+
+def test_what_an_upstream_is_told_and_may_be_is_shown_with_its_place(here: Path) -> None:
+    keys = 'deadline_header = false\nforwarded = false\npublic_only = true\nkeepalive_expiry = "3s"\n'
+    write(here, '[upstreams.u]\nurls = ["http://h"]\n' + keys + ROUTE + CALL)
+    route = json.loads(explain("GET", "/r", "--json").stdout)["route"]
+    limits = {limit["key"]: (limit["value"], limit["place"]) for limit in route["calls"][0]["upstream_limits"]}
+    assert limits["deadline_header"] == ("none", "umbel.toml:3")
+    assert limits["forwarded"] == ("false", "umbel.toml:4")
+    assert limits["public_only"] == ("true", "umbel.toml:5")
+    assert limits["keepalive_expiry"] == ("3s", "umbel.toml:6")
