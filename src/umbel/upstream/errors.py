@@ -9,6 +9,7 @@ behaviour: the message is for records and may name hosts, so it never goes to a 
 from __future__ import annotations
 
 import errno
+import os
 import ssl
 
 import httpx
@@ -165,7 +166,8 @@ _CONNECT_ERRORS = {
 
 def connect_failed(error: OSError, where: str) -> ConnectFailed:
     """The error of a connect(2) that failed with ``error``; ``where`` is the address."""
-    reason = error.strerror or type(error).__name__
+    # Not its strerror: trio's names the address once more.
+    reason = os.strerror(error.errno) if error.errno else type(error).__name__
     return ConnectFailed(f"cannot connect to {where}: {reason}", proxy_error=_CONNECT_ERRORS.get(error.errno or 0))
 
 

@@ -45,6 +45,12 @@ def test_connect_says_in_the_words_of_rfc_9209_why_it_failed(number: int, proxy_
     assert "here" in error.detail
 
 
+def test_an_address_is_named_once_though_trio_names_it_too() -> None:
+    trios = OSError(errno.ECONNREFUSED, "Error connecting to ('127.0.0.1', 81): Connection refused")
+    assert errors.connect_failed(trios, "127.0.0.1:81").detail == "cannot connect to 127.0.0.1:81: Connection refused"
+    assert errors.connect_failed(OSError("odd"), "here").detail == "cannot connect to here: OSError"
+
+
 def test_a_tls_alert_and_any_other_tls_error_are_told_apart() -> None:
     alert = ssl.SSLError(1, "x")
     alert.reason = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
