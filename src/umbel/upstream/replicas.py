@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, aclosing
 from types import TracebackType
 from typing import Protocol, Self
 
+import trio
 from trio_util import AsyncValue
 
 from ..errors import UpstreamError
@@ -66,9 +67,8 @@ class JoinedReplicas:
             raise ValueError("each weight is 1 at least")
         self._parts = tuple(parts)
         self._of_parts = tuple(weights) if weights is not None else (1,) * len(self._parts)
-        self._sources: tuple[ReplicaSource, ...] = tuple(each for each in parts if not isinstance(each, Replica))
+        self._sources = tuple(dict.fromkeys(each for each in parts if not isinstance(each, Replica)))
         self._nursery = OwnNursery("a set of replicas")
-        self._entered = AsyncExitStack()
         self._changes: AsyncValue = AsyncValue(())
         self._weights: tuple[int, ...] = ()
         self._join()
@@ -94,16 +94,13 @@ class JoinedReplicas:
         return self._sources[0].missing()
 
     async def __aenter__(self) -> Self:
-        # The sources have nurseries of their own: they are entered before this one, and left after it.
-        if not self._nursery.running:
-            async with AsyncExitStack() as entered:
-                for source in self._sources:
-                    await entered.enter_async_context(source)
-                self._entered = entered.pop_all()
         if await self._nursery.open():
+            try:
+                await self._enter_all()
+            except BaseException:
+                await self._nursery.close()
+                raise
             self._join()
-            for source in self._sources:
-                self._nursery.start_soon(self._follow, source)
         return self
 
     async def __aexit__(
@@ -112,14 +109,33 @@ class JoinedReplicas:
         exc_value: BaseException | None = None,
         traceback: TracebackType | None = None,
     ) -> None:
-        try:
-            await self._nursery.close()
-        finally:
-            if not self._nursery.running:
-                await self._entered.aclose()
+        await self._nursery.close()
 
-    async def _follow(self, source: ReplicaSource) -> None:
-        async with aclosing(source.changes.eventual_values()) as sets:
+    async def _enter_all(self) -> None:
+        """Until each source has its first set, or has waited for it; all at the same time.
+
+        A source has a nursery of its own, which must be left by the task that entered it: so each has a task.
+        """
+        failures: list[Exception] = []
+        entered = [trio.Event() for _ in self._sources]
+        for source, event in zip(self._sources, entered, strict=True):
+            self._nursery.start_soon(self._hold, source, event, failures)
+        for event in entered:
+            await event.wait()
+            if failures:
+                raise failures[0]
+
+    async def _hold(self, source: ReplicaSource, entered: trio.Event, failures: list[Exception]) -> None:
+        """Hold a source for as long as this set is entered, and follow it."""
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(source)
+            except Exception as error:  # noqa: BLE001 - it is raised by `_enter_all`, whatever it is
+                failures.append(error)
+                return
+            finally:
+                entered.set()
+            sets = await stack.enter_async_context(aclosing(source.changes.eventual_values()))
             async for _ in sets:
                 self._join()
 

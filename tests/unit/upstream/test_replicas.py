@@ -77,6 +77,39 @@ async def test_sets_may_be_nested(autojump_clock) -> None:
     assert source.entered == 0
 
 
+async def test_sources_are_entered_all_at_the_same_time(autojump_clock) -> None:
+    class Slow(Given):
+        async def __aenter__(self) -> Self:
+            await trio.sleep(1)
+            return await super().__aenter__()
+
+    sources = [Slow(each) for each in (ONE, TWO, THREE)]
+    async with JoinedReplicas([FOUR, *sources]) as joined:
+        assert trio.current_time() == 1.0
+        assert joined.replicas == (FOUR, ONE, TWO, THREE)
+    assert [source.entered for source in sources] == [0, 0, 0]
+
+
+async def test_a_source_that_cannot_be_entered_fails_the_set_bare_and_the_others_are_left(autojump_clock) -> None:
+    class Broken(Given):
+        async def __aenter__(self) -> Self:
+            await trio.sleep(1)
+            raise RuntimeError("no name server at all")
+
+    source = Given(ONE)
+    joined = JoinedReplicas([source, Broken(TWO)])
+    with pytest.raises(RuntimeError, match="no name server at all"):
+        async with joined:
+            raise AssertionError("it cannot be entered")
+    assert source.entered == 0
+
+
+async def test_a_source_that_stands_twice_is_entered_once(autojump_clock) -> None:
+    source = Given(ONE)
+    async with JoinedReplicas([source, TWO, source]) as joined:
+        assert (source.entered, joined.replicas) == (1, (ONE, TWO))
+
+
 async def test_cancelled_while_it_is_entered_it_leaves_no_source_running(autojump_clock) -> None:
     class Slow(Given):
         async def __aenter__(self) -> Self:
