@@ -53,7 +53,7 @@ class HedgeRules:
             return cls(seconds=float(after), max=max)
         found = _PERCENTILE.fullmatch(after)
         if found is None or not float(found[1]):
-            raise ValueError(f"{after!r} is neither seconds nor a percentile, such as 0.02 or \"p95\"")
+            raise ValueError(f'{after!r} is neither seconds nor a percentile, such as 0.02 or "p95"')
         return cls(quantile=float(found[1]) / 100, max=max)
 
 

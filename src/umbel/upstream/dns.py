@@ -9,8 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 import dns.asyncbackend
 import dns.asyncresolver
@@ -27,6 +26,7 @@ from .address import is_prohibited
 from .errors import AddressRefused, NameFailed, NameTimedOut
 from .origin import Replica
 from .ownnursery import OwnNursery
+from .running import Running
 
 PREFIX = "dns+"
 FIRST_WAIT = 1.0
@@ -54,7 +54,7 @@ class DnsStatistics:
     """Why the last of them failed, in one sentence; empty if the last lookup did not."""
 
 
-class DnsReplicas:
+class DnsReplicas(Running):
     """The addresses (A and AAAA) of a ``dns+http://`` or ``dns+https://`` URL's name as replicas. A ``ReplicaSource``.
 
     Host and TLS name stay the URL's name; a dot at its end makes it absolute for the lookup and goes no further. The
@@ -92,13 +92,13 @@ class DnsReplicas:
         ttl_max: float = 60.0,
     ) -> None:
         self._name, self._base = _parsed(url, server_name)
+        super().__init__(OwnNursery(f"the lookup of {self._name}"))
         self._public_only = public_only
         self._nameservers = nameservers
         self._timeout = timeout
         self._refresh = Refresh(ttl_min, ttl_max)
         self._resolver: dns.asyncresolver.Resolver | None = None
         self._families = (_Family("A"), _Family("AAAA"))
-        self._nursery = OwnNursery(f"the lookup of {self._name}")
         self._looked = trio.Event()
         self._by_address: dict[str, Replica] = {}
         self._changes: AsyncValue = AsyncValue(())
@@ -138,25 +138,11 @@ class DnsReplicas:
             failure="" if self._failure is None else self._failure[1],
         )
 
-    async def __aenter__(self) -> Self:
-        if await self._nursery.open():
-            self._looked = trio.Event()
-            self._nursery.start_soon(self._follow)
-            try:
-                with trio.move_on_after(FIRST_WAIT):
-                    await self._looked.wait()
-            except BaseException:
-                await self._nursery.close()
-                raise
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_value: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
-        await self._nursery.close()
+    async def _begin(self) -> None:
+        self._looked = trio.Event()
+        self._nursery.start_soon(self._follow)
+        with trio.move_on_after(FIRST_WAIT):
+            await self._looked.wait()
 
     async def _follow(self) -> None:
         while True:

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
-from typing import Self
 
 import httpx
 import trio
@@ -24,6 +22,7 @@ from .changes import Changes
 from .origin import REPLICA, Replica
 from .ownnursery import OwnNursery
 from .replicas import ReplicaSource, source_of
+from .running import Running
 
 BACKOFF_SECONDS = 1.0
 """The pause after a check that crashed; each crash in a row doubles it."""
@@ -53,7 +52,7 @@ class HealthStatistics:
     """Those of the set as it is now."""
 
 
-class Health:
+class Health(Running):
     """Checks each of ``replicas`` ``every`` so many seconds with a GET for ``path``, through ``transport``.
 
     A check passes with a 2xx that is complete within ``every`` seconds. A replica is up until ``unhealthy`` checks in
@@ -96,6 +95,7 @@ class Health:
             raise ValueError("checks come every so many seconds, not all at once")
         self._transport = transport
         self._source = source_of(replicas)
+        super().__init__(OwnNursery("the health checks"), self._source)
         self._path = path
         self._healthy = healthy
         self._unhealthy = unhealthy
@@ -105,28 +105,13 @@ class Health:
         self._rng = rng or random.Random()
         self._recorder = recorder
         self._changes = Changes(recorder, name)
-        self._nursery = OwnNursery("the health checks")
         self._watches: dict[Replica, _Watch] = {}
         self.down: frozenset[str] = frozenset()
         """The names of the replicas that are down."""
         self._become(self._source.replicas)
 
-    async def __aenter__(self) -> Self:
-        await self._source.__aenter__()
-        if await self._nursery.open():
-            self._nursery.start_soon(self._follow)
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_value: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
-        try:
-            await self._nursery.close()
-        finally:
-            await self._source.__aexit__(exc_type, exc_value, traceback)
+    async def _begin(self) -> None:
+        self._nursery.start_soon(self._follow)
 
     def statistics(self) -> HealthStatistics:
         """A snapshot."""

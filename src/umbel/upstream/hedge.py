@@ -15,8 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType, TracebackType
-from typing import Self
+from types import MappingProxyType
 
 import httpx
 import trio
@@ -34,6 +33,7 @@ from .ending import LOST, kind_of_end, overtaken
 from .layer import Layer
 from .ownnursery import OwnNursery
 from .perorigin import PerOrigin, key_of
+from .running import Running
 from .state import CallState, opened
 
 _KNOWN = (httpx.Response, *FAILURES)
@@ -76,7 +76,7 @@ class _Upstream:
         return found
 
 
-class Hedge(Layer):
+class Hedge(Running, Layer):
     """Starts another attempt of a call that has not ended ``after`` a time, and keeps the first success.
 
     A success is a response below 500. A failure that a retry may mend (connect, dns, reset before the first byte, 502,
@@ -111,29 +111,15 @@ class Hedge(Layer):
         max: int = 1,
         budget: Budget | None = None,
     ) -> None:
-        super().__init__(transport)
+        Layer.__init__(self, transport)
+        Running.__init__(self, OwnNursery("the hedge layer"), transport)
         self._rules = HedgeRules.of(after, max)
         self._upstreams = PerOrigin(lambda _: _Upstream(budget))
         self._alarm = Alarm()
-        self._nursery = OwnNursery("the hedge layer")
         self._hedges = self._won = 0
 
-    async def __aenter__(self) -> Self:
-        await super().__aenter__()
-        if await self._nursery.open():
-            self._nursery.start_soon(self._alarm.run)
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_value: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
-        try:
-            await self._nursery.close()
-        finally:
-            await super().__aexit__(exc_type, exc_value, traceback)
+    async def _begin(self) -> None:
+        self._nursery.start_soon(self._alarm.run)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Ask the transport below, more than once if need be. A call's own rules (``extensions[HEDGE]``) go first.

@@ -16,6 +16,7 @@ from trio_util import AsyncValue
 from ..errors import UpstreamError
 from .origin import Replica
 from .ownnursery import OwnNursery
+from .running import Running
 
 
 class ReplicaSource(Protocol):
@@ -52,7 +53,7 @@ class ReplicaSource(Protocol):
         """Stop to follow. The set stays as it is."""
 
 
-class JoinedReplicas:
+class JoinedReplicas(Running):
     """The replicas of several URLs as one set: fixed ones, and sources, each in its place. A ``ReplicaSource``.
 
     Args:
@@ -65,10 +66,10 @@ class JoinedReplicas:
             raise ValueError("each part needs one weight")
         if weights is not None and min(weights, default=1) < 1:
             raise ValueError("each weight is 1 at least")
+        super().__init__(OwnNursery("a set of replicas"))
         self._parts = tuple(parts)
         self._of_parts = tuple(weights) if weights is not None else (1,) * len(self._parts)
         self._sources = tuple(dict.fromkeys(each for each in parts if not isinstance(each, Replica)))
-        self._nursery = OwnNursery("a set of replicas")
         self._changes: AsyncValue = AsyncValue(())
         self._weights: tuple[int, ...] = ()
         self._join()
@@ -93,26 +94,8 @@ class JoinedReplicas:
         """What the first source says: a set with a fixed replica is never empty."""
         return self._sources[0].missing()
 
-    async def __aenter__(self) -> Self:
-        if await self._nursery.open():
-            try:
-                await self._enter_all()
-            except BaseException:
-                await self._nursery.close()
-                raise
-            self._join()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_value: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
-        await self._nursery.close()
-
-    async def _enter_all(self) -> None:
-        """Until each source has its first set, or has waited for it; all at the same time.
+    async def _begin(self) -> None:
+        """Enter all sources at the same time, until each has its first set or has waited for it.
 
         A source has a nursery of its own, which must be left by the task that entered it: so each has a task.
         """
@@ -124,13 +107,14 @@ class JoinedReplicas:
             await event.wait()
             if failures:
                 raise failures[0]
+        self._join()
 
     async def _hold(self, source: ReplicaSource, entered: trio.Event, failures: list[Exception]) -> None:
         """Hold a source for as long as this set is entered, and follow it."""
         async with AsyncExitStack() as stack:
             try:
                 await stack.enter_async_context(source)
-            except Exception as error:  # noqa: BLE001 - it is raised by `_enter_all`, whatever it is
+            except Exception as error:  # noqa: BLE001 - it is raised by `_begin`, whatever it is
                 failures.append(error)
                 return
             finally:

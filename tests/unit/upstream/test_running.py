@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+import pytest
+import trio
+import trio.testing
+
+from umbel.upstream.ownnursery import OwnNursery
+from umbel.upstream.running import Running
+
+
+class Below:
+    """Counts how often it is entered, and what it is told when it is left."""
+
+    def __init__(self) -> None:
+        self.entered = 0
+        self.told: list[BaseException | None] = []
+
+    async def __aenter__(self) -> Self:
+        self.entered += 1
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.entered -= 1
+        self.told.append(exc_value)
+
+
+class Thing(Running):
+    """Its task says when it runs; its beginning may take time, or fail."""
+
+    def __init__(self, below: Below, *, takes: float = 0.0, error: Exception | None = None) -> None:
+        super().__init__(OwnNursery("the thing"), below)
+        self.below = below
+        self.tasks = self.begun = 0
+        self._takes = takes
+        self._error = error
+
+    async def _begin(self) -> None:
+        self.begun += 1
+        self._nursery.start_soon(self._work)
+        await trio.sleep(self._takes)
+        if self._error is not None:
+            raise self._error
+
+    async def _work(self) -> None:
+        assert self.below.entered, "what the task uses is there as long as the task is"
+        self.tasks += 1
+        try:
+            await trio.sleep_forever()
+        finally:
+            assert self.below.entered
+            self.tasks -= 1
+
+
+async def test_it_begins_once_and_ends_with_the_outermost(autojump_clock) -> None:
+    thing = Thing(Below())
+    async with thing:
+        async with thing:
+            await trio.testing.wait_all_tasks_blocked()
+            assert (thing.begun, thing.tasks, thing.below.entered) == (1, 1, 2)
+        assert (thing.tasks, thing.below.entered) == (1, 1)
+    assert (thing.tasks, thing.below.entered) == (0, 0)
+
+
+async def test_what_is_below_hears_of_the_blocks_error_and_the_error_goes_on_bare(autojump_clock) -> None:
+    thing, error = Thing(Below()), KeyError("x")
+    with pytest.raises(KeyError) as caught:
+        async with thing:
+            raise error
+    assert caught.value is error
+    assert thing.below.told == [error]
+
+
+async def test_a_beginning_that_fails_leaves_nothing(autojump_clock) -> None:
+    thing = Thing(Below(), takes=1.0, error=RuntimeError("no"))
+    with pytest.raises(RuntimeError, match="no"):
+        async with thing:
+            raise AssertionError("it cannot be entered")
+    assert (thing.tasks, thing.below.entered) == (0, 0)
+
+
+async def test_a_beginning_that_is_cancelled_leaves_nothing(autojump_clock) -> None:
+    thing = Thing(Below(), takes=1000.0)
+    with trio.move_on_after(1) as scope:
+        async with thing:
+            raise AssertionError("it cannot be entered")
+    assert scope.cancelled_caught
+    assert (thing.tasks, thing.below.entered) == (0, 0)
