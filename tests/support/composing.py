@@ -21,6 +21,16 @@ from umbel.model import Inputs, RequestFacts, Trace
 
 Handler = Callable[[httpx.Request], Awaitable[httpx.Response]]
 
+TWO = """
+[routes.calls.a]
+upstream = "u"
+path = "/a"
+[routes.calls.b]
+upstream = "u"
+path = "/b"
+"""
+"""The calls of a route that has two, which need nothing of each other. What is added belongs to the second."""
+
 
 class Scripted(httpx.AsyncBaseTransport):
     """An upstream that is a function of the request; counts what is in flight."""

@@ -1,0 +1,96 @@
+"""What becomes of the outcomes: statuses, shape, headers and cookies of the answer."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+import trio
+
+from tests.support.composing import TWO, answer, compose
+from umbel.kinds import Kind
+
+
+async def test_merge_order_is_the_order_of_the_config_never_of_completion(autojump_clock: trio.abc.Clock) -> None:
+    ran = await compose(TWO, {"/a": answer(1, after=2), "/b": answer(2, after=1)})
+    assert list(ran.result.answer) == ["a", "b"]
+
+
+async def test_statuses_that_mean_null_and_statuses_that_are_fine() -> None:
+    text = TWO.replace('path = "/a"', 'path = "/a"\nnull_on = [404]') + "ok = [200, 409]\n"
+    ran = await compose(text, {"/a": answer({}, status=404), "/b": answer({"x": 1}, status=409)})
+    assert ran.result.answer == {"a": None, "b": {"x": 1}}
+    assert ran.result.completed
+
+
+@pytest.mark.parametrize("status", [301, 302, 307])
+async def test_a_redirect_is_a_failure_and_never_followed(status: int) -> None:
+    ran = await compose(TWO, {"/a": answer(1), "/b": answer({}, status=status, headers={"location": "/a"})})
+    assert ran.result.failure is not None
+    assert (ran.result.failure.status, ran.result.failure.received_status) == (502, status)
+    assert ran.upstream.targets.count("/a") == 1
+
+
+async def test_the_upstreams_error_body_is_passed_where_asked() -> None:
+    ran = await compose(TWO + "pass_body = true\n", {"/a": answer(1), "/b": answer({"no": 1}, status=422)})
+    assert ran.result.failure is not None
+    assert ran.result.failure.body is not None
+    assert ran.result.failure.body.content == b'{"no":1}'
+
+
+async def test_a_failed_shape_is_a_500_and_never_an_exception() -> None:
+    text = TWO + '[routes.answer]\nshape = "sort(a)"\n'
+    ran = await compose(text, {"/a": answer({"x": 1}), "/b": answer(2)})
+    assert ran.result.failure is not None
+    assert (ran.result.failure.kind, ran.result.failure.status) == (Kind.INTERNAL, 500)
+
+
+async def test_shape_status_headers_and_cookies_of_the_answer() -> None:
+    text = (
+        TWO
+        + """
+    [routes.answer]
+    shape = "{b: b, a: a}"
+    status = 201
+    headers = { x-who = "user {a}" }
+    forward_headers = { b = ["x-total"] }
+    forward_cookies = { b = ["session"] }
+    """
+    )
+
+    async def with_cookies(request: httpx.Request) -> httpx.Response:
+        cookies = [("set-cookie", "session=1; Path=/"), ("set-cookie", "track=2"), ("x-total", "7"), ("x-other", "8")]
+        return httpx.Response(200, headers=cookies, content=b"2")
+
+    ran = await compose(text, {"/a": answer(1), "/b": with_cookies})
+    assert list(ran.result.answer.items()) == [("b", 2), ("a", 1)]
+    assert ran.result.status == 201
+    assert ran.result.headers == (("x-who", "user 1"), ("x-total", "7"), ("set-cookie", "session=1; Path=/"))
+
+
+async def test_cache_control_is_the_most_restrictive_of_the_parts() -> None:
+    ran = await compose(
+        TWO,
+        {
+            "/a": answer(1, headers={"cache-control": "public, max-age=60", "age": "10"}),
+            "/b": answer(2, headers={"cache-control": "max-age=90, must-revalidate"}),
+        },
+    )
+    assert ran.result.cache_control == "must-revalidate, max-age=50"
+    ran = await compose(TWO, {"/a": answer(1, headers={"cache-control": "max-age=60"}), "/b": answer(2)})
+    assert ran.result.cache_control == "no-cache"
+    ran = await compose(TWO, {"/a": answer(1), "/b": answer(2)})
+    assert ran.result.cache_control is None
+
+
+async def test_an_answer_that_sets_a_cookie_is_for_its_client_alone() -> None:
+    text = TWO + "[routes.answer]\nforward_cookies = { a = ['session'] }\n"
+    public = {"cache-control": "public, max-age=60"}
+    setting = public | {"set-cookie": "session=1"}
+    both = answer(2, headers=public)
+    assert (await compose(text, {"/a": answer(1, headers=setting), "/b": both})).result.cache_control == (
+        "private, max-age=60"
+    )
+    other = public | {"set-cookie": "track=1"}
+    for headers in (public, other):
+        ran = await compose(text, {"/a": answer(1, headers=headers), "/b": both})
+        assert ran.result.cache_control == "public, max-age=60"

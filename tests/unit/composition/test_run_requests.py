@@ -1,0 +1,76 @@
+"""What a composition sends upstream, and what it refuses to send."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.composing import TWO, answer, compose
+from umbel.kinds import Kind
+from umbel.model import Inputs
+
+
+@pytest.mark.parametrize("value", [None, "", ".", "..", [1], {"a": 1}])
+async def test_a_value_that_is_no_segment_fails_the_call_as_bad_request(value: object) -> None:
+    text = TWO.replace('path = "/b"', 'path = "/b/{a.id}"')
+    ran = await compose(text, {"/a": answer({"id": value})})
+    assert ran.result.failure is not None
+    assert (ran.result.failure.kind, ran.result.failure.status) == (Kind.BAD_REQUEST, 502)
+    ran = await compose(
+        TWO.replace('path = "/b"', 'path = "/b/{id}"'), {"/a": answer(1)}, inputs=Inputs(path={"id": value})
+    )
+    assert ran.result.failure is not None
+    assert ran.result.failure.status == 400, "the value is the client's"
+
+
+async def test_a_hostile_value_stays_one_encoded_segment() -> None:
+    text = TWO.replace('path = "/b"', 'path = "/b/{a.id}"')
+    ran = await compose(text, {"/a": answer({"id": "../../admin?x#y"}), "/b/..%2F..%2Fadmin%3Fx%23y": answer(2)})
+    assert ran.result.answer["b"] == 2
+
+
+async def test_what_is_sent_upstream_is_what_the_plan_names_and_what_a_gateway_says() -> None:
+    text = TWO + 'forward_headers = ["x-tenant", "x-request-id"]\nforward_query = ["q"]\nforward_cookies = ["s"]\n'
+    inputs = Inputs(
+        headers={"x-tenant": "t", "x-secret": "s", "x-request-id": "forged"},
+        raw_query=[("q", "a b"), ("z", "1"), ("q", "c")],
+        cookies={"s": "1", "t": "2"},
+        forwarded=(("X-Request-Id", "r-1"), ("Via", "1.1 umbel")),
+        forwarded_for=(("X-Forwarded-For", "10.0.0.1"),),
+    )
+    ran = await compose(text, {"/a": answer(1), "/b": answer(2)}, inputs=inputs)
+    sent = next(r for r in ran.upstream.requests if r.extensions["target"].startswith(b"/b"))
+    assert sent.extensions["target"] == b"/b?q=a%20b&q=c"
+    headers = {name: value for name, value in sent.headers.items() if name not in ("host", "accept")}
+    assert headers == {
+        "x-tenant": "t",
+        "cookie": "s=1",
+        "x-request-id": "r-1",
+        "via": "1.1 umbel",
+        "x-forwarded-for": "10.0.0.1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("keys", "body", "content_type"),
+    [
+        ('json = "{x: body.a}"', b'{"x":"1 2"}', "application/json"),
+        ('json = { x = "body.a" }', b'{"x":"1 2"}', "application/json"),
+        ('form = "body"', b"a=1+2", "application/x-www-form-urlencoded"),
+        ('form = { x = "body.a", y = "body.nope" }', b"x=1+2", "application/x-www-form-urlencoded"),
+        ("forward_body = true", b"raw", "text/plain"),
+    ],
+)
+async def test_bodies(keys: str, body: bytes, content_type: str) -> None:
+    text = f'[routes.calls.a]\nupstream = "u"\npath = "/a"\n{keys}\n'
+    inputs = Inputs(body={"a": "1 2"}, raw_body=b"raw", content_type="text/plain")
+    ran = await compose(text, {"/a": answer(1)}, inputs=inputs)
+    [sent] = ran.upstream.requests
+    assert (sent.method, sent.content, sent.headers["content-type"]) == ("POST", body, content_type)
+
+
+async def test_a_forwarded_header_with_a_line_break_is_refused() -> None:
+    ran = await compose(
+        TWO + 'forward_headers = ["x-a"]\n', {"/a": answer(1)}, inputs=Inputs(headers={"x-a": "1\r\nx-b: 2"})
+    )
+    assert ran.result.failure is not None
+    assert (ran.result.failure.kind, ran.result.failure.status) == (Kind.BAD_REQUEST, 400)

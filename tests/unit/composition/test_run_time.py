@@ -1,0 +1,109 @@
+"""Deadlines, limits and clients that leave: what a composition does when time is up, on the autojump clock."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+import trio
+
+from tests.support.composing import TWO, Scripted, answer, compose, facts, plan
+from tests.support.records import Records
+from umbel.composition.run import run
+from umbel.kinds import Kind
+from umbel.model import Inputs
+
+
+async def test_at_the_deadline_the_partial_answer_goes_out(autojump_clock: trio.abc.Clock) -> None:
+    ran = await compose(
+        TWO + "optional = true\ndefault = []\n", {"/a": answer(1), "/b": answer(2, after=9)}, deadline=0.8
+    )
+    assert ran.elapsed == pytest.approx(0.8)
+    assert ran.result.answer == {"a": 1, "b": []}
+    assert not ran.result.completed
+    assert ran.outcomes["b"].failure.kind is Kind.TIMEOUT
+
+
+async def test_at_the_deadline_an_unfinished_required_call_is_a_504(autojump_clock: trio.abc.Clock) -> None:
+    ran = await compose(TWO, {"/a": answer(1), "/b": answer(2, after=9)}, deadline=0.8)
+    assert ran.elapsed == pytest.approx(0.8)
+    assert ran.result.failure is not None
+    assert (ran.result.failure.kind, ran.result.failure.status) == (Kind.TIMEOUT, 504)
+
+
+async def test_a_call_that_waited_for_an_unfinished_one_at_the_deadline_never_begins(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    text = """
+    [routes.calls.x]
+    upstream = "u"
+    path = "/x"
+    [routes.calls.a]
+    upstream = "u"
+    path = "/a"
+    optional = true
+    default = { id = 1 }
+    [routes.calls.b]
+    upstream = "u"
+    path = "/b/{a.id}"
+    optional = true
+    """
+    ran = await compose(text, {"/x": answer(0), "/a": answer(1, after=9), "/b/1": answer(2)}, deadline=1)
+    assert ran.upstream.targets.count("/b/1") == 0
+    assert ran.outcomes["b"].failure.kind is Kind.TIMEOUT
+    assert ran.outcomes["b"].started_at is None
+    assert ran.result.answer == {"x": 0, "a": {"id": 1}, "b": None}
+
+
+async def test_a_calls_own_timeout_ends_it_before_the_deadline(autojump_clock: trio.abc.Clock) -> None:
+    ran = await compose(
+        TWO + 'optional = true\ntimeout = "300ms"\n', {"/a": answer(1, after=0.1), "/b": answer(2, after=9)}
+    )
+    assert ran.elapsed == pytest.approx(0.3)
+    assert ran.outcomes["b"].failure.kind is Kind.TIMEOUT
+
+
+async def test_a_client_that_leaves_cuts_every_call_within_the_same_instant(autojump_clock: trio.abc.Clock) -> None:
+    compiled = plan(TWO.replace('path = "/b"', 'path = "/b/{a.id}"'))
+    upstream, recorder = Scripted(answer(1, after=9)), Records()
+    with trio.CancelScope() as client:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run, compiled, Inputs(), facts(), {"u": upstream}, recorder)
+            await trio.testing.wait_all_tasks_blocked()
+            left_at = trio.current_time()
+            client.cancel(reason="client-gone")
+    assert trio.current_time() == left_at
+    assert upstream.in_flight == 0
+    kinds = {event.outcome.call: event.outcome.failure.kind for event in recorder.calls if event.outcome.failure}
+    assert kinds == {"a": Kind.CLIENT_GONE, "b": Kind.CLIENT_GONE}
+
+
+async def test_own_time_is_what_no_call_accounts_for(autojump_clock: trio.abc.Clock) -> None:
+    ran = await compose(TWO, {"/a": answer(1, after=1), "/b": answer(2, after=2)})
+    assert ran.result.own_ms == pytest.approx(0, abs=1)
+
+
+async def test_a_body_of_a_foreign_transport_is_closed_when_the_call_is_cut(autojump_clock: trio.abc.Clock) -> None:
+    closed: list[bool] = []
+
+    class Hanging(httpx.AsyncByteStream):
+        async def __aiter__(self):  # type: ignore[no-untyped-def]
+            yield b"{"
+            await trio.sleep_forever()
+
+        async def aclose(self) -> None:
+            closed.append(True)
+
+    async def handler(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, stream=Hanging())
+
+    ran = await compose(TWO, {"/a": answer(1), "/b": handler}, deadline=1)
+    assert ran.result.failure is not None
+    assert ran.result.failure.kind is Kind.TIMEOUT
+    assert closed == [True]
+
+
+async def test_the_deadline_cuts_every_call_in_flight_as_a_timeout(autojump_clock: trio.abc.Clock) -> None:
+    for _ in range(10):  # trio's order of the two tasks is random
+        ran = await compose(TWO + "optional = true\n", {"/a": answer(1, after=9), "/b": answer(2, after=9)})
+        assert {outcome.failure.kind for outcome in ran.result.outcomes if outcome.failure} == {Kind.TIMEOUT}
+        assert [call["name"] for call in ran.result.problem("r").document()["calls"]] == ["a", "b"]
