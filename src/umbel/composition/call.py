@@ -19,12 +19,15 @@ from ..config.schema import Call
 from ..errors import UpstreamError
 from ..events import Noted
 from ..kinds import Kind
+from ..messages import Field, fields_of, request_of
 from ..model import FACTS, CallFacts, FailedItem, Failure, Json, PassedBody
 from .decode import BadBodyError, decode_json, decode_text
 from .overrides import overrides_of
 
 JSON_MAX_BODY = 10**6
 TEXT_MAX_BODY = 10**7
+
+_CACHING = frozenset({b"cache-control", b"age"})
 
 ACCEPT = {"json": b"application/json", "text": b"*/*", "none": b"*/*"}
 """What a call asks for, by how it will decode, unless its headers say otherwise."""
@@ -35,8 +38,6 @@ CLOSE_SECONDS = 1.0
 PASSED = frozenset({400, 403, 404, 409, 410, 412, 422, 429})
 """The upstream's statuses that a client gets as they are, unless the call says otherwise."""
 
-# The URL only names no replica: the target extension and the balance layer say where a request goes.
-_ANYWHERE = httpx.URL("http://upstream")
 _CHARSET = re.compile(r';\s*charset="?([\w.:-]+)"?', re.IGNORECASE)
 
 
@@ -63,7 +64,7 @@ class Prepared:
     method: str
     target: bytes
     """Origin form, relative to the upstream's base URL."""
-    headers: Sequence[tuple[bytes, bytes]]
+    headers: Sequence[Field]
     content: bytes | None = None
 
 
@@ -85,11 +86,21 @@ class CallRules:
     null_on: frozenset[int] = frozenset()
     passed: frozenset[int] = PASSED
     pass_body: bool = False
+    answer_headers: frozenset[bytes] = frozenset()
+    """The response's fields that the route's answer forwards, in lower case."""
     extensions: Mapping[str, Any] = field(default_factory=dict)
     """What the call asks of its upstream's layers (``overrides.py``)."""
 
     @classmethod
-    def of(cls, name: str, call: Call, *, timeout: float | None, max_body: int | None) -> CallRules:
+    def of(
+        cls,
+        name: str,
+        call: Call,
+        *,
+        timeout: float | None,
+        max_body: int | None,
+        answer_headers: frozenset[bytes] = frozenset(),
+    ) -> CallRules:
         """The rules of a call of the configuration; ``timeout`` and ``max_body`` are its upstream's."""
         passed = call.pass_status
         if passed is None:
@@ -107,6 +118,7 @@ class CallRules:
             frozenset(call.null_on),
             frozenset(passed),
             call.pass_body,
+            answer_headers,
             overrides_of(call),
         )
 
@@ -132,13 +144,9 @@ async def ask(rules: CallRules, prepared: Prepared, facts: CallFacts, transport:
 async def _send(
     rules: CallRules, prepared: Prepared, facts: CallFacts, transport: httpx.AsyncBaseTransport
 ) -> httpx.Response:
-    request = httpx.Request(
-        prepared.method,
-        _ANYWHERE,
-        headers=prepared.headers,
-        content=prepared.content,
-        extensions={"target": prepared.target, FACTS: facts, **rules.extensions},
-    )
+    # The target extension and the balance layer say where it goes.
+    extensions = {"target": prepared.target, FACTS: facts, **rules.extensions}
+    request = request_of(prepared.method, prepared.headers, prepared.content, extensions)
     try:
         response = await transport.handle_async_request(request)
         if not response.is_closed:
@@ -179,7 +187,7 @@ def _kind_of(error: httpx.HTTPError) -> Kind:
 
 def _landed(rules: CallRules, method: str, response: httpx.Response) -> Landed:
     status = response.status_code
-    headers = tuple(response.headers.multi_items())
+    headers = _kept(rules, response)
     if status in rules.null_on:
         return Landed(None, headers)
     if status not in rules.ok if rules.ok else not 200 <= status <= 299:
@@ -193,6 +201,16 @@ def _landed(rules: CallRules, method: str, response: httpx.Response) -> Landed:
         return Landed(decode_text(response.content, charset[1] if charset else None), headers)
     except BadBodyError as error:
         raise CallFailedError(Failure.of(Kind.BAD_BODY, str(error))) from error
+
+
+def _kept(rules: CallRules, response: httpx.Response) -> tuple[tuple[str, str], ...]:
+    """The fields that may matter to the answer. To decode all of them would cost more than to decode the JSON."""
+    wanted = rules.answer_headers
+    return tuple(
+        (lower.decode("latin-1"), value.decode("latin-1"))
+        for _, lower, value in fields_of(response.headers)
+        if lower in _CACHING or lower in wanted
+    )
 
 
 def _status_failure(rules: CallRules, response: httpx.Response) -> Failure:

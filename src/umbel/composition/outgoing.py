@@ -15,11 +15,12 @@ import msgspec
 
 from ..config.schema import Upstream
 from ..errors import UmbelError
+from ..messages import ACCEPT_GZIP, Field
 from ..model import Inputs, Json
 from .expression import compile_expression
 from .names import Names, Scope
-from .request import MAX_TARGET, Param, client_field, encode_form
-from .template import BadValueError, Text, Variable, compile_target, compile_text, query_pairs
+from .request import MAX_TARGET, FieldTemplate, Param, client_field, encode_form, expand_into, gateway_fields
+from .template import BadValueError, Variable, compile_target, compile_text, query_pairs
 
 MISSING: Any = object()
 """No value given, where None is one."""
@@ -31,7 +32,7 @@ _DOT_SEGMENT = re.compile(r"(?:^|/)(?:\.|%2e){1,2}(?=/|$)", re.IGNORECASE)
 class UpstreamDefaults:
     """What the configuration says of every call to an upstream."""
 
-    headers: tuple[tuple[bytes, Text], ...] = ()
+    headers: tuple[FieldTemplate, ...] = ()
     params: tuple[Param, ...] = ()
     timeout: float | None = None
     max_body: int | None = None
@@ -50,7 +51,7 @@ class UpstreamDefaults:
         scope = Scope(names)
         try:
             headers = tuple(
-                (header.encode("ascii"), compile_text(text, scope.resolve)) for header, text in upstream.headers.items()
+                FieldTemplate.of(header, compile_text(text, scope.resolve)) for header, text in upstream.headers.items()
             )
             expressions = {
                 param: compile_expression(text, ("upstreams", name, "params", param))
@@ -114,22 +115,22 @@ def build_headers(
     inputs: Inputs,
     context: Mapping[str, Json],
     usual: Mapping[bytes, bytes],
-) -> list[tuple[bytes, bytes]]:
+) -> list[Field]:
     """The header fields: the usual ones, the upstream's, the call's own, and what a gateway always says.
 
     Raises:
         BadValueError: a value holds what no header may.
     """
-    fields = dict(usual)
-    for raw_name, template in defaults.headers:
-        if (text := template.expand(context, {})) is not None:
-            fields[raw_name] = text.encode("ascii")
+    fields: dict[bytes, Field] = {name: (name, name, value) for name, value in usual.items()}
+    fields[b"accept-encoding"] = ACCEPT_GZIP
+    expand_into(fields, defaults.headers, context, {})
     for header, value in own.items():
         # Whose value it is only the handler knows; see build_query.
-        fields[header.lower().encode("ascii")] = client_field(header, value, client=False)
-    for name, value in inputs.forwarded + inputs.forwarded_for if defaults.forwarded else inputs.forwarded:
-        fields[name.lower().encode("ascii")] = client_field(name, value)
-    return list(fields.items())
+        name = header.lower().encode("ascii")
+        fields[name] = (name, name, client_field(header, value, client=False))
+    for field in gateway_fields(inputs, forwarded=defaults.forwarded):
+        fields[field[1]] = field
+    return [*fields.values()]
 
 
 def build_content(json: Json, form: Mapping[str, Json] | None, content: bytes | None) -> tuple[bytes | None, bytes]:

@@ -20,7 +20,7 @@ from .call import ACCEPT, CallRules
 from .dag import PERSONAL, CallPlan, EachPlan, Plan, find_cycle
 from .expression import Expression, compile_expression
 from .names import Names, Scope
-from .request import BodyRecipe, Param, Recipe
+from .request import BodyRecipe, FieldTemplate, Param, Recipe
 from .template import Target, Text, compile_target, compile_text
 
 T = TypeVar("T")
@@ -145,8 +145,16 @@ class _RouteCompiler:
         needs = tuple(other for other in self._route.calls if other in scope.needs)
         if recipe is None or upstream is None:
             return name, None, needs
-        rules = CallRules.of(name, call, timeout=upstream.timeout, max_body=upstream.max_body)
+        rules = CallRules.of(
+            name, call, timeout=upstream.timeout, max_body=upstream.max_body, answer_headers=self._answered(name)
+        )
         return name, CallPlan(name, call, upstream, rules, recipe, needs, when, each), needs
+
+    def _answered(self, call: str) -> frozenset[bytes]:
+        """The fields of the call's response that the answer forwards."""
+        answer = self._route.answer
+        names = {name.lower().encode("ascii") for name in answer.forward_headers.get(call, ())}
+        return frozenset(names | {b"set-cookie"} if call in answer.forward_cookies else names)
 
     def _upstream(self, at: KeyPath, call: Call) -> Upstream | None:
         upstream = self._config.upstreams.get(call.upstream)
@@ -268,12 +276,12 @@ class _RouteCompiler:
         self._told(at, lambda: scope.read(expression))
         return expression
 
-    def _texts(self, at: KeyPath, table: Mapping[str, str], scope: Scope) -> tuple[tuple[bytes, Text], ...]:
+    def _texts(self, at: KeyPath, table: Mapping[str, str], scope: Scope) -> tuple[FieldTemplate, ...]:
         compiled = {
             name: self._told((*at, name), partial(compile_text, text, scope.resolve), absolute=True)
             for name, text in table.items()
         }
-        return tuple((name.encode("ascii"), text) for name, text in compiled.items() if text is not None)
+        return tuple(FieldTemplate.of(name, text) for name, text in compiled.items() if text is not None)
 
     def _param(self, name: str, text: str, where: KeyPath, scope: Scope) -> Param | None:
         expression = self._compiled(where, text, absolute=True)

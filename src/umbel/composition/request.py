@@ -6,14 +6,17 @@ goes in but what the recipe names.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote_plus
 
 import msgspec
 
 from ..kinds import Kind
+from ..messages import ACCEPT_GZIP, Field
 from ..model import Failure, Inputs, Json
 from .call import CallFailedError, Prepared
 from .expression import Expression
@@ -21,6 +24,28 @@ from .template import BadValueError, Target, Text, encoded, query_pairs, scalar
 
 MAX_TARGET = 16 * 1024
 """The longest target that is sent: common servers refuse longer ones."""
+
+
+FORM = b"application/x-www-form-urlencoded"
+JSON = b"application/json"
+
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+class FieldTemplate(NamedTuple):
+    """A header field: its name in lower case, and its value."""
+
+    name: bytes
+    text: Text
+    fixed: Field | None
+    """The whole field, where its value has no variables."""
+
+    @classmethod
+    def of(cls, name: str, text: Text) -> FieldTemplate:
+        """Compile a field as far as it goes."""
+        lower = name.lower().encode("ascii")
+        value = None if text.variables else text.expand({}, {})
+        return cls(lower, text, None if value is None else (lower, lower, value.encode("ascii")))
 
 
 class Param(NamedTuple):
@@ -82,9 +107,9 @@ class Recipe:
     method: str
     accept: bytes
     target: Target
-    usual_headers: tuple[tuple[bytes, Text], ...]
+    usual_headers: tuple[FieldTemplate, ...]
     """The upstream's; whatever the call forwards or says itself is nearer."""
-    headers: tuple[tuple[bytes, Text], ...]
+    headers: tuple[FieldTemplate, ...]
     bound: tuple[Param, ...]
     """The names of ``with``."""
     params: tuple[Param, ...]
@@ -132,27 +157,29 @@ class Recipe:
             )
         return target.encode("ascii")
 
-    def _headers(
-        self, context: Mapping[str, Json], bound: Mapping[str, Json], inputs: Inputs
-    ) -> Sequence[tuple[bytes, bytes]]:
+    def _headers(self, context: Mapping[str, Json], bound: Mapping[str, Json], inputs: Inputs) -> list[Field]:
         """The nearer wins: the usual ones, the upstream's, the client's that are forwarded, the call's own, ours."""
-        headers: dict[bytes, bytes] = {b"accept": self.accept}
+        fields: dict[bytes, Field] = {
+            b"accept": (b"accept", b"accept", self.accept),
+            b"accept-encoding": ACCEPT_GZIP,
+        }
         if self.body is not None:
-            headers[b"content-type"] = b"application/x-www-form-urlencoded" if self.body.form else b"application/json"
+            _put(fields, b"content-type", FORM if self.body.form else JSON)
         elif self.forward_body and inputs.content_type:
-            headers[b"content-type"] = client_field("content-type", inputs.content_type)
-        _expand_into(headers, self.usual_headers, context, bound)
+            _put(fields, b"content-type", client_field("content-type", inputs.content_type))
+        expand_into(fields, self.usual_headers, context, bound)
         for name in self.forward_headers:
             if (given := inputs.headers.get(name)) is not None:
-                headers[name.encode("ascii")] = client_field(name, given)
-        _expand_into(headers, self.headers, context, bound)
-        cookies = [f"{name}={inputs.cookies[name]}" for name in self.forward_cookies if name in inputs.cookies]
-        if cookies:
-            headers[b"cookie"] = client_field("cookie", "; ".join(cookies))
+                _put(fields, name.encode("ascii"), client_field(name, given))
+        expand_into(fields, self.headers, context, bound)
+        if self.forward_cookies:
+            cookies = [f"{name}={inputs.cookies[name]}" for name in self.forward_cookies if name in inputs.cookies]
+            if cookies:
+                _put(fields, b"cookie", client_field("cookie", "; ".join(cookies)))
         # Last, so that what the gateway says of itself cannot be said by the client in its place.
-        for name, value in inputs.forwarded + inputs.forwarded_for if self.forwarded else inputs.forwarded:
-            headers[name.lower().encode("ascii")] = client_field(name, value)
-        return list(headers.items())
+        for field in gateway_fields(inputs, forwarded=self.forwarded):
+            fields[field[1]] = field
+        return [*fields.values()]
 
     def _content(self, context: Mapping[str, Json], inputs: Inputs) -> bytes | None:
         if self.body is not None:
@@ -160,15 +187,43 @@ class Recipe:
         return inputs.raw_body if self.forward_body else None
 
 
-def _expand_into(
-    fields: dict[bytes, bytes],
-    templates: Sequence[tuple[bytes, Text]],
+def _put(fields: dict[bytes, Field], name: bytes, value: bytes) -> None:
+    fields[name] = (name, name, value)
+
+
+def expand_into(
+    fields: dict[bytes, Field],
+    templates: Sequence[FieldTemplate],
     context: Mapping[str, Json],
     bound: Mapping[str, Json],
 ) -> None:
-    for raw_name, template in templates:
-        if (text := template.expand(context, bound)) is not None:
-            fields[raw_name] = text.encode("ascii")
+    """Put the fields that have a value among ``fields``.
+
+    Raises:
+        BadValueError: a value cannot stand in a header.
+    """
+    for name, template, fixed in templates:
+        if fixed is not None:
+            fields[name] = fixed
+        elif (text := template.expand(context, bound)) is not None:
+            fields[name] = (name, name, text.encode("ascii"))
+
+
+def gateway_fields(inputs: Inputs, *, forwarded: bool) -> tuple[Field, ...]:
+    """What a gateway says of itself, and with ``forwarded`` of the client.
+
+    Raises:
+        BadValueError: a value holds what no header may.
+    """
+    always = _encoded_fields(inputs.forwarded)
+    return always + _encoded_fields(inputs.forwarded_for) if forwarded else always
+
+
+@lru_cache(maxsize=64)
+def _encoded_fields(said: tuple[tuple[str, str], ...]) -> tuple[Field, ...]:
+    """All calls of a request say the same, and begin at nearly the same time."""
+    names = [name.lower().encode("ascii") for name, _ in said]
+    return tuple((name, name, client_field(*field)) for name, field in zip(names, said, strict=True))
 
 
 def client_field(name: str, value: str, *, client: bool = True) -> bytes:
@@ -177,7 +232,7 @@ def client_field(name: str, value: str, *, client: bool = True) -> bytes:
     Raises:
         BadValueError: it holds what no header may.
     """
-    if any((character < " " and character != "\t") or character == "\x7f" for character in value):
+    if _CONTROL.search(value) is not None:
         raise BadValueError(name, "holds a control character", client=client)
     try:
         return value.encode("latin-1")

@@ -11,10 +11,10 @@ import zlib
 import httpx
 import trio
 
+from ..messages import ACCEPT_GZIP, Complete, Field, fields_of, headers_of
 from ..model import facts_of
 from .errors import Malformed, TooBig, incomplete
 from .layer import Layer
-from .messages import Complete, Field, fields_of
 from .pieces import pieces_of
 from .rewrite import rewritten
 
@@ -52,7 +52,10 @@ class Body(Layer):
             Malformed: a coding that is not gzip alone, or broken gzip.
         """
         began = trio.current_time()
-        response = await self._transport.handle_async_request(rewritten(request, _ACCEPT))
+        asking = request if ACCEPT_GZIP in fields_of(request.headers) else rewritten(request, _ACCEPT)
+        response = await self._transport.handle_async_request(asking)
+        if isinstance(response, Complete):
+            return self._bounded(request, response)
         stream = response.stream
         if isinstance(stream, httpx.ByteStream):
             # Here already, as most are: there is nothing to wait for, and nothing to close.
@@ -73,6 +76,23 @@ class Body(Layer):
                 await stream.aclose()
         return Complete(response.status_code, kept, content, response.extensions, trio.current_time() - began)
 
+    def _bounded(self, request: httpx.Request, response: Complete) -> Complete:
+        """A response that is here already and has no coding, as most have."""
+        fields = fields_of(response.headers)
+        limit = self._limit(request)
+        if limit is None:
+            limit = (
+                JSON_MAX if any(name == b"content-type" and _is_json(value) for _, name, value in fields) else OTHER_MAX
+            )
+        if len(response.content) > limit:
+            raise _too_big(limit)
+        response.headers = headers_of([field for field in fields if field[1] != b"content-length"])
+        return response
+
+    def _limit(self, request: httpx.Request) -> int | None:
+        facts = facts_of(request)
+        return facts.max_body if facts is not None and facts.max_body is not None else self._max_body
+
     def _begin(self, request: httpx.Request, response: httpx.Response) -> tuple[list[Field], Decoder]:
         """The fields that are true of the decoded body, and what decodes it."""
         kept: list[Field] = []
@@ -88,8 +108,7 @@ class Body(Layer):
             if name == b"content-type":
                 media_type = value
             kept.append(field)
-        facts = facts_of(request)
-        limit = facts.max_body if facts is not None and facts.max_body is not None else self._max_body
+        limit = self._limit(request)
         if limit is None:
             limit = JSON_MAX if _is_json(media_type) else OTHER_MAX
         if request.method == "HEAD" or response.status_code in (204, 304):
@@ -122,7 +141,7 @@ class Decoder:
         self._raw += len(data)
         if self._raw > self._limit + _OVERHEAD_MAX:
             # Also the end of coded bytes without number that mean nothing, such as empty blocks.
-            raise self._too_big()
+            raise _too_big(self._limit)
         if self._zlib is None:
             self._keep(data)
             return
@@ -160,11 +179,12 @@ class Decoder:
 
     def _keep(self, piece: bytes) -> None:
         if len(self._content) + len(piece) > self._limit:
-            raise self._too_big()
+            raise _too_big(self._limit)
         self._content += piece
 
-    def _too_big(self) -> TooBig:
-        return TooBig(f"the body is over the limit of {self._limit} bytes")
+
+def _too_big(limit: int) -> TooBig:
+    return TooBig(f"the body is over the limit of {limit} bytes")
 
 
 def _member() -> zlib._Decompress:

@@ -9,21 +9,21 @@ from __future__ import annotations
 import random
 from collections.abc import Hashable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import httpx
 import trio
 
 from ..errors import NotRunningError
+from ..messages import copied, fields_of
 from ..model import FACTS, CallFacts
 from ..policy.sharing import COALESCE, REQUEST_ID, SAFE, VIA, Field, for_one_alone, last_hop, split
 from .flight import Flight
 from .layer import Layer
-from .messages import copied, fields_of
 from .notes import NOTES
 from .pieces import pieces_of
 from .pilots import Pilots
+from .running import Running
 from .state import STATE, opened
 
 CLOSE_SECONDS = 1.0
@@ -50,7 +50,7 @@ class CoalesceStatistics:
     """Calls that went by themselves because ``max_flights`` were under way."""
 
 
-class Coalesce(Layer):
+class Coalesce(Running, Layer):
     """Makes one call of safe calls (GET, HEAD, OPTIONS) that ask the same at the same time.
 
     Two calls ask the same if upstream (or origin), method, target, body and every field are the same, but for those
@@ -82,31 +82,16 @@ class Coalesce(Layer):
         deadline_header: str | None = "x-envoy-expected-rq-timeout-ms",
         rng: random.Random | None = None,
     ) -> None:
-        super().__init__(transport)
+        self._pilots = Pilots("the coalescing layer")
+        Layer.__init__(self, transport)
+        Running.__init__(self, self._pilots, transport)
         self._usual = usual
         self._max_flights = max_flights
         self._max_body = max_body
         self._deadline_header = deadline_header.lower().encode("ascii") if deadline_header else None
         self._rng = rng or random.Random()
-        self._pilots = Pilots("the coalescing layer")
         self._flights: dict[Hashable, Flight] = {}
         self._flown = self._joined = self._unshared = self._abandoned = self._crowded = 0
-
-    async def __aenter__(self) -> Self:
-        await super().__aenter__()
-        await self._pilots.open()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_value: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
-        try:
-            await self._pilots.close()
-        finally:
-            await super().__aexit__(exc_type, exc_value, traceback)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """The answer to this request, or to one like it that is under way.

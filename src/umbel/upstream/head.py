@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from ..messages import Field
 from .errors import Malformed
 from .lines import Telling, field_of, start_of
-from .messages import Field
 
 _FORBIDDEN = re.compile(rb"[^\t\r\n\x20-\x7e\x80-\xff]|(?<!\r)\n|\r(?=[^\n])")
 _LENGTH_DIGITS_MAX = 18

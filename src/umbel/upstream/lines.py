@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from ..messages import Field
 from .errors import Malformed
-from .messages import Field
 
 # The quantifiers are possessive: nothing is tried twice, however long the line.
 _STATUS = re.compile(rb"(HTTP/1\.[01]) ([0-9]{3})(?: ([\t\x20-\x7e\x80-\xff]*+))?")

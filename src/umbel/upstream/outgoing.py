@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import httpx
 
+from ..messages import Field, fields_of
 from .errors import BadRequest
-from .messages import Field, fields_of
 from .origin import Origin, origin_of
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
@@ -71,22 +71,14 @@ def prepare(request: httpx.Request, default_host: bytes = b"") -> Outgoing:
     if _TARGET.fullmatch(target) is None and not (target == b"*" and method == "OPTIONS"):
         raise BadRequest("the target is not a path with an optional query in visible ASCII")
     fields = fields_of(request.headers)
-    lines: list[bytes] = []
+    known = map(_known.get, fields)
+    lines = [line if line is not None else _line(field) for field, line in zip(fields, known, strict=True)]
     host = b""
     own: dict[bytes, bytes] | None = None
-    for field in fields:
-        line = _known.get(field)
-        if line is None:
-            line = _line(field)
-        if line:
-            lines.append(line)
-        elif (lower := field[1]) == b"host":
-            if host:
-                raise BadRequest("two Host fields")
-            host = field[2]
-        elif lower in _OWN:
-            own = own or {}
-            own[lower] = own[lower] + b"," + field[2] if lower in own else field[2]
+    if lines.count(b"") == 1 and fields[place := lines.index(b"")][1] == b"host":
+        host = fields[place][2]  # As nearly always: nothing else is said that is ours to say.
+    elif b"" in lines:
+        host, own = _special(fields, lines)
     close = False
     if own is not None and b"connection" in own:
         tokens = {token.strip() for token in own[b"connection"].lower().split(b",")}
@@ -157,6 +149,22 @@ def prebuilt(request: httpx.Request) -> tuple[Origin, Outgoing]:
 _known: dict[Field, bytes] = {}
 """Lines of fields that have been looked at: the same ones go out again and again. What a line is depends on nothing but
 its field, so this is a memory, and never a decision. When it is full it starts anew."""
+
+
+def _special(fields: list[Field], lines: list[bytes]) -> tuple[bytes, dict[bytes, bytes]]:
+    """The Host, and what was said of the connection and the framing, of the fields that have no line."""
+    host = b""
+    own: dict[bytes, bytes] = {}
+    for (_, lower, value), line in zip(fields, lines, strict=True):
+        if line:
+            continue
+        if lower == b"host":
+            if host:
+                raise BadRequest("two Host fields")
+            host = value
+        elif lower in _OWN:
+            own[lower] = own[lower] + b"," + value if lower in own else value
+    return host, own
 
 
 def _line(field: Field) -> bytes:

@@ -17,13 +17,13 @@ import httpx
 import trio
 
 from ..errors import NotRunningError
+from ..messages import Complete, headers_of
 from .connection import Connection, State, Timeouts
 from .dial import Dial, Dialer
 from .errors import ConnectionReset, Overflow
 from .head import Head
 from .http1 import Limits
 from .idle import IdleConnections
-from .messages import Complete, headers_of
 from .notes import NOTES, Notes
 from .origin import REPLICA, Origin, Replica
 from .outgoing import Outgoing, prebuilt, prepare

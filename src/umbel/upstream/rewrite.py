@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from .messages import copied, fields_of
+from ..messages import copied, fields_of
 
 
 def rewritten(

@@ -8,7 +8,7 @@ import httpx
 import pytest
 import trio
 
-from umbel.upstream.messages import Complete, copied, fields_of, headers_of
+from umbel.messages import Complete, copied, fields_of, headers_of, request_of
 from umbel.upstream.rewrite import rewritten
 
 FIELDS = [(b"Set-Cookie", b"set-cookie", b"a=1"), (b"SET-COOKIE", b"set-cookie", b"b=2"), (b"X-N", b"x-n", b"\xe4")]
@@ -106,3 +106,16 @@ def test_a_rewritten_request_is_what_httpx_would_make_of_its_parts() -> None:
     assert ours.extensions == theirs.extensions
     rewritten(request, {}).extensions["m"] = 3
     assert request.extensions == {"k": 1}
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "DELETE"])
+@pytest.mark.parametrize("content", [None, b"", b"a body"])
+async def test_a_request_is_what_httpx_makes_of_the_same_parts(method: str, content: bytes | None) -> None:
+    ours = request_of(method, FIELDS, content, dict(EXTENSIONS))
+    raw = [(name, value) for name, _, value in FIELDS]
+    theirs = httpx.Request(method, "http://upstream", headers=raw, content=content, extensions=dict(EXTENSIONS))
+    assert set(vars(ours)) == set(vars(theirs))
+    assert (ours.method, ours.url, ours.extensions) == (theirs.method, theirs.url, theirs.extensions)
+    assert sorted(ours.headers.raw) == sorted(theirs.headers.raw)
+    assert ours.read() == theirs.read() == await ours.aread() == ours.content
+    assert b"".join([piece async for piece in ours.stream]) == (content or b"")
