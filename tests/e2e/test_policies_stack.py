@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 import trio
 
+from tests.support.asgi import ask, living
 from tests.support.composing import facts
 from tests.support.nameserver import Zone, nameserver
-from tests.support.rawserver import answering, raw_server, response
+from tests.support.rawserver import Peer, answering, raw_server, response
 from tests.support.records import Records
 from umbel.composition.plan import compile_route
 from umbel.composition.run import run
 from umbel.config.schema import Config
+from umbel.gateway.app import Umbel
 from umbel.gateway.runtime import overrides_in
 from umbel.kinds import Kind
 from umbel.model import Inputs
@@ -78,6 +80,41 @@ async def test_a_call_is_retried_by_its_own_rules_and_its_attempts_are_recorded(
         (503, "first"),
         (200, "retry"),
     ]
+
+
+async def test_a_call_made_in_code_has_its_own_policies_on_an_upstream_that_uses_none() -> None:
+    asked = 0
+
+    async def handler(peer: Peer) -> None:
+        nonlocal asked
+        while (await peer.read_request())[0]:
+            asked += 1
+            if asked <= 2:
+                await peer.send(response(b"no", status=b"503 No"))
+            elif asked == 3:
+                await peer.closed()
+            else:
+                await peer.send(response(b"%d" % asked))
+
+    async with raw_server(handler) as port:
+        made = config([f"http://127.0.0.1:{int(port)}"])
+        records = Records()
+        app = Umbel("test", made, recorder=records, static_folder=None)
+
+        @app.compose("/x")
+        async def x(compose: Any) -> Any:
+            async with compose.gather() as g:
+                # The first fails and so does its hedge; the retry gets no answer, but its hedge does.
+                call = g.get("u", "/", retry={"backoff": 0.001}, hedge={"after": 0.05, "max": 1})
+            async with compose.gather() as g:
+                both = [g.get("u", "/same", coalesce=True) for _ in range(2)]
+            return [call.value, *(each.value for each in both)]
+
+        async with living(app):
+            answer = await ask(app, target="/x")
+    assert answer.json == [4, 5, 5]
+    causes = [[attempt.cause for attempt in call.outcome.attempts] for call in records.calls]
+    assert (sorted(causes[0]), causes[1:]) == (["first", "hedge", "hedge", "retry"], [["first"], ["first"]])
 
 
 async def test_an_open_breaker_says_when_to_come_back() -> None:

@@ -5,11 +5,10 @@ What ``@app.compose`` hands to a handler; any trio program can use it with httpx
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import AsyncIterator, Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Generator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Unpack
 
 import trio
 
@@ -22,7 +21,9 @@ from .combine import worst_of_all
 from .dag import PERSONAL
 from .group import CallGroup, open_group
 from .merge import strictest_cache_control
+from .options import CallOptions, check_options
 from .outgoing import MISSING, UpstreamDefaults, build_content, build_headers, build_query, build_target
+from .overrides import in_code
 from .result import Result, own_time
 from .run import Transports
 from .template import BadValueError
@@ -34,58 +35,6 @@ class CompositionFailedError(UmbelError):
     def __init__(self, result: Result) -> None:
         super().__init__(result.failure.detail if result.failure is not None else "")
         self.result = result
-
-
-class CallOptions(TypedDict, total=False):
-    """What a call may be given beside its upstream and path, named as in ``[routes.calls.NAME]``.
-
-    Its upstream's policies (retry, hedge, coalesce) hold for it as configured.
-    """
-
-    name: str
-    """Default: the upstream's name, with a number behind it where that is taken."""
-    values: Mapping[str, Json]
-    """Fills the path as a template (``/users/{id}``): each value stays one encoded segment."""
-    params: Mapping[str, Json]
-    headers: Mapping[str, str]
-    json: Json
-    form: Mapping[str, Json]
-    content: bytes
-    optional: bool
-    default: Json
-    """The value if it fails; a call with a default is optional."""
-    timeout: float
-    """Seconds."""
-    max_body: int
-    decode: Literal["json", "text", "none"]
-    ok: Collection[int]
-    null_on: Collection[int]
-    pass_status: Collection[int]
-    pass_body: bool
-
-
-def _check(options: CallOptions) -> None:
-    """Refuse what a type checker would, for those who run none: a misspelt option must not change what a call means.
-
-    Raises:
-        TypeError: an option is unknown, or not of its type.
-    """
-    for key in options:
-        if key not in CallOptions.__annotations__:
-            near = difflib.get_close_matches(key, CallOptions.__annotations__, n=1)
-            raise TypeError(f'a call has no option "{key}"' + (f'; did you mean "{near[0]}"?' if near else ""))
-    timeout = options.get("timeout", 1.0)
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout <= 0:
-        raise TypeError(f"timeout is seconds, a number above zero, and not {timeout!r}")
-    if options.get("decode", "json") not in ACCEPT:
-        raise TypeError(f"decode is one of {', '.join(ACCEPT)}, and not {options['decode']!r}")
-    for name, statuses in (
-        ("ok", options.get("ok", ())),
-        ("null_on", options.get("null_on", ())),
-        ("pass_status", options.get("pass_status", ())),
-    ):
-        if isinstance(statuses, str) or not isinstance(statuses, Collection):
-            raise TypeError(f"{name} is a list of statuses, and not {statuses!r}")
 
 
 class CallHandle:
@@ -146,8 +95,9 @@ class Gather:
     """The calls of one gather block; each method launches one at once and returns its handle.
 
     A required call that fails cancels the rest and ends the block with ``CompositionFailedError``; an optional one
-    (``optional=True``, or with a ``default``) gives its default. Methods raise ValueError for a call that could never
-    be made (two bodies, a path without a slash); a value that cannot be sent is the call's failure, bad-request.
+    (``optional=True``, or with a ``default``) gives its default. Methods raise TypeError for an option that there is
+    not or that is of another type, and ValueError for a call that could never be made (two bodies, a path without a
+    slash, numbers out of range); a value that cannot be sent is the call's failure, bad-request.
     """
 
     def __init__(self, compose: Compose, group: CallGroup, handles: dict[str, CallHandle]) -> None:
@@ -177,7 +127,7 @@ class Gather:
 
     def request(self, method: str, upstream: str, path: str, **options: Unpack[CallOptions]) -> CallHandle:
         """Launch a call with any method."""
-        _check(options)
+        check_options(options)
         name = self._compose.free_name(options.get("name"), upstream)
         defaults = self._compose.defaults(upstream)
         decode = options.get("decode", "json")
@@ -195,6 +145,7 @@ class Gather:
             frozenset(options.get("null_on", ())),
             frozenset(options.get("pass_status", PASSED)),
             options.get("pass_body", False),
+            extensions=in_code(options.get("retry"), options.get("hedge"), options.get("coalesce")),
         )
         work = _CodeWork(rules, self._prepare(method, path, defaults, options), self._compose)
         handle = self._handles[name] = CallHandle(name)

@@ -66,7 +66,7 @@ class Hedge(Section):
     """A second attempt beside a slow first one; the first success wins."""
 
     after: HedgeAfter
-    """When: a duration, or a percentile of the calls of late, such as "p95"."""
+    """When: a duration, or a percentile of the attempts of late, such as "p95"."""
     max: Annotated[int, Field(ge=1, le=3)] = 1
     """Attempts beside the first."""
 

@@ -108,6 +108,8 @@ class Umbel(QuartTrio):
         self.current_runtime: Runtime | None = None
         self.refusal: ConfigError | None = None
         """Why its configuration kept it from starting, where that showed only then."""
+        self.composes_in_code = False
+        """Whether a handler of ``compose`` is registered."""
         self._in_flight = 0
         self._total = 0
         self.config["MAX_CONTENT_LENGTH"] = self.gateway_config.server.max_body
@@ -159,6 +161,7 @@ class Umbel(QuartTrio):
         """
         rules = AnswerRules.varying(vary, etag=etag, expose=expose, krakend_compat=krakend_compat)
         endpoint = options.pop("endpoint", None)
+        self.composes_in_code = True
 
         def register(handler: HandlerT) -> HandlerT:
             view = ComposeView(self, rule, handler, deadline, rules, self._upstream_defaults)

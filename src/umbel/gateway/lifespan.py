@@ -54,7 +54,9 @@ class Lifespan(TrioASGILifespan):
         await receive()  # lifespan.startup: nothing else can come first
         app.state = State.STARTING
         try:
-            async with open_runtime(app.gateway_config, app.given_transports, app.given_recorder) as runtime:
+            async with open_runtime(
+                app.gateway_config, app.given_transports, app.given_recorder, in_code=app.composes_in_code
+            ) as runtime:
                 app.current_runtime = runtime
                 try:
                     await self._live(receive, send)

@@ -28,19 +28,32 @@ class Runtime:
     """One per upstream name."""
 
 
-def overrides_in(config: Config, upstream: str) -> frozenset[str]:
-    """The policies that some call to ``upstream`` sets for itself, so that its stack has their layers."""
+def overrides_in(config: Config, upstream: str, *, in_code: bool = False) -> frozenset[str]:
+    """The policies that some call to ``upstream`` sets for itself, so that its stack has their layers.
+
+    What calls are made ``in_code`` is not known before they are made, so they may set any: the layers are there then,
+    and where nobody uses them the three together cost a call a few microseconds.
+    """
+    if in_code:
+        return _OVERRIDABLE
     calls = [call for route in config.routes for call in route.calls.values() if call.upstream == upstream]
-    return frozenset(
-        policy for policy in ("retry", "hedge", "coalesce") if any(getattr(call, policy) is not None for call in calls)
-    )
+    return frozenset(policy for policy in _OVERRIDABLE if any(getattr(call, policy) is not None for call in calls))
+
+
+_OVERRIDABLE = frozenset({"retry", "hedge", "coalesce"})
 
 
 @asynccontextmanager
 async def open_runtime(
-    config: Config, transports: Mapping[str, httpx.AsyncBaseTransport], recorder: Recorder | None
+    config: Config,
+    transports: Mapping[str, httpx.AsyncBaseTransport],
+    recorder: Recorder | None,
+    *,
+    in_code: bool = False,
 ) -> AsyncIterator[Runtime]:
     """Open what ``config`` asks for, except what is given: those belong to the caller, who closes them.
+
+    ``in_code``: whether calls are made in code too.
 
     Closed in reverse order of data, so the records of the last call are still written.
 
@@ -55,8 +68,9 @@ async def open_runtime(
 
         for name, upstream in config.upstreams.items():
             if name not in opened:
+                overrides = overrides_in(config, name, in_code=in_code)
                 try:
-                    own = build(name, upstream, overrides=overrides_in(config, name), recorder=recorder)
+                    own = build(name, upstream, overrides=overrides, recorder=recorder)
                 except StackError as error:
                     at: KeyPath = ("upstreams", name, *error.key)
                     key = ".".join(map(str, at))

@@ -13,6 +13,9 @@ from umbel.composition.outgoing import UpstreamDefaults
 from umbel.errors import UmbelError
 from umbel.kinds import Kind
 from umbel.model import Inputs
+from umbel.policy.hedge import HEDGE, HedgeRules
+from umbel.policy.retry import RETRY, RetryOn, RetryRules
+from umbel.policy.sharing import COALESCE
 
 
 def composing(
@@ -235,7 +238,14 @@ async def test_a_value_that_the_handler_gives_is_not_blamed_on_the_client() -> N
     ("options", "reason"),
     [
         ({"optinal": True}, 'did you mean "optional"'),
-        ({"retry": {}}, 'no option "retry"'),
+        ({"retry": 3}, "retry is a table with some of attempts, on, backoff, max_backoff, and not 3"),
+        ({"retry": {"attempt": 3}}, "retry is a table with some of attempts"),
+        ({"retry": {"attempts": True}}, "attempts of retry is not True"),
+        ({"retry": {"on": "connect"}}, "on of retry is not 'connect'"),
+        ({"retry": {"backoff": "10ms"}}, "backoff of retry is not '10ms'"),
+        ({"hedge": {"max": 2}}, "hedge needs after"),
+        ({"hedge": "p95"}, "hedge is a table with some of after, max"),
+        ({"coalesce": 1}, "coalesce is True or False"),
         ({"timeout": "50ms"}, "timeout is seconds"),
         ({"decode": "xml"}, "decode is one of"),
         ({"ok": 404}, "ok is a list"),
@@ -249,6 +259,43 @@ async def test_an_option_that_is_none_is_refused_at_once(options: dict[str, obje
         # A call that was refused has not taken its name.
         g.get("u", "/a", name="a")
     assert upstream.targets == ["/a"]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"retry": {"attempts": 0}}, "attempts counts the first one"),
+        ({"retry": {"attempts": 11}}, "10 attempts at most"),
+        ({"retry": {"on": ["tls"]}}, "cannot be retried on"),
+        ({"hedge": {"after": "20ms"}}, "neither seconds nor a percentile"),
+        ({"hedge": {"after": 1, "max": 4}}, "3 hedges at most"),
+    ],
+)
+async def test_a_policy_that_cannot_be_is_refused_at_once(options: dict[str, object], reason: str) -> None:
+    compose, upstream = composing({"/a": answer(1)})
+    async with compose.gather() as g:
+        with pytest.raises(ValueError, match=reason):
+            g.get("u", "/a", name="a", **options)
+        g.get("u", "/a", name="a")
+    assert upstream.targets == ["/a"]
+
+
+async def test_a_calls_own_policies_travel_with_its_request() -> None:
+    compose, upstream = composing({"/a": answer(1), "/b": answer(2)})
+    async with compose.gather() as g:
+        g.get(
+            "u",
+            "/a",
+            retry={"attempts": 3, "on": ["connect", 503], "backoff": 0.01},
+            hedge={"after": "p90", "max": 2},
+            coalesce=False,
+        )
+        g.get("u", "/b")
+    own, none = sorted((request.extensions for request in upstream.requests), key=lambda each: each["target"])
+    assert own[RETRY] == RetryRules(3, RetryOn.of(["connect", 503]), 0.01)
+    assert own[HEDGE] == HedgeRules(quantile=0.9, max=2)
+    assert own[COALESCE] is False
+    assert not {RETRY, HEDGE, COALESCE} & none.keys()
 
 
 async def test_a_call_that_cannot_be_made_leaves_its_name_free() -> None:
