@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from .kinds import Kind
 from .model import Attempt, Outcome, RequestFacts
@@ -35,8 +35,7 @@ class RequestEnded:
     """Why it was refused or what went wrong, in one sentence; for records only."""
 
 
-@dataclass(frozen=True, slots=True)
-class CallEnded:
+class CallEnded(NamedTuple):
     """A call of a composition has its outcome. Exactly one per call."""
 
     request: RequestFacts
@@ -46,8 +45,7 @@ class CallEnded:
     """How many distinct items an ``each`` made; None for a plain call."""
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptEnded:
+class AttemptEnded(NamedTuple):
     """An attempt is over, whatever came of it."""
 
     request: RequestFacts | None

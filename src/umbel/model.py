@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from .errors import UpstreamError
 from .kinds import KINDS, Kind
@@ -54,8 +54,7 @@ class RequestFacts:
     """Absolute; infinite where the request has none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """One physical request of a call on one connection, after it ended."""
 
     number: int
@@ -125,8 +124,7 @@ class FailedItem:
     failure: Failure
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of a call. A call has exactly one."""
 
     call: str

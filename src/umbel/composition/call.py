@@ -57,8 +57,7 @@ class Landed(NamedTuple):
     failed_items: tuple[FailedItem, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(NamedTuple):
     """A call's request, ready to go: everything but the replica."""
 
     method: str

@@ -6,7 +6,6 @@ Made and flown by ``coalesce.py``. It starts nothing and sends nothing.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from heapq import heappop, heappush
 from typing import NamedTuple
 
@@ -102,7 +101,7 @@ class Flight:
             for replica, started_at, cause in self.state.under_way or ():
                 kind = kind_of_end(left, facts, started_at)
                 attempts.append(Attempt(len(attempts) + 1, replica, started_at, now, None, kind, False, cause))
-        return [replace(each, coalesced=True) for each in attempts] if number else attempts
+        return [each._replace(coalesced=True) for each in attempts] if number else attempts
 
     def land(
         self, response: httpx.Response | None = None, *, shareable: bool = False, failure: Exception | None = None

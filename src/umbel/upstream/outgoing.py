@@ -32,9 +32,7 @@ _SPECIAL = _OWN | {b"host"}
 _PERSISTENCE = frozenset({b"close", b"keep-alive"})
 _VERBS = {name: name.encode("ascii") for name in (*IDEMPOTENT, "POST", "PATCH")}
 # Values that belong to one call, or to one user.
-_NOT_KEPT = frozenset(
-    {b"authorization", b"cookie", b"idempotency-key", b"traceparent", b"tracestate", b"x-api-key", b"x-request-id"}
-)
+_NOT_KEPT = frozenset({b"authorization", b"cookie", b"idempotency-key", b"traceparent", b"tracestate", b"x-api-key"})
 _KNOWN_MAX = 1024
 _KNOWN_LINE_MAX = 128
 
