@@ -24,8 +24,8 @@ _RETRYABLE = RetryOn()
 class HedgeRules:
     """When to hedge a call, and how often.
 
-    Exactly one of ``seconds`` (a duration) and ``quantile`` (of the attempts of late: 0.95 for p95) says when. ``max`` is
-    the number of attempts beside the first; 0 switches hedging off.
+    Exactly one of ``seconds`` (a duration) and ``quantile`` (of the attempts of late: 0.95 for p95) says when. ``max``
+    is the number of attempts beside the first; 0 switches hedging off.
     """
 
     seconds: float | None = None

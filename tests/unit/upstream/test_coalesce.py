@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
-from dataclasses import replace
 
 import httpx
 import pytest
@@ -202,7 +201,7 @@ async def test_the_flight_has_records_of_its_own_and_its_waiters_get_its_attempt
     began, joined = sorted((first.attempts, second.attempts), key=lambda attempts: attempts[0].coalesced)
     assert began == own.attempts != []
     assert began is not own.attempts
-    assert joined == [replace(each, coalesced=True) for each in own.attempts]
+    assert joined == [each._replace(coalesced=True) for each in own.attempts]
     events = [event for facts in (first, second) for event in facts.recorder.events]
     (ended,) = events
     assert isinstance(ended, AttemptEnded)
