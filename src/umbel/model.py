@@ -22,8 +22,7 @@ Json = Any
 """A decoded JSON value: None, bool, int, float, str, list or dict with str keys."""
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
+class Trace(NamedTuple):
     """The W3C trace context that a request runs under (https://www.w3.org/TR/trace-context/)."""
 
     trace_id: str
@@ -39,8 +38,7 @@ class Trace:
         return f"00-{self.trace_id}-{span_id}-{self.flags}"
 
 
-@dataclass(frozen=True, slots=True)
-class RequestFacts:
+class RequestFacts(NamedTuple):
     """What is known of an inbound request for as long as it lives. Times are ``trio.current_time()`` seconds."""
 
     request_id: str

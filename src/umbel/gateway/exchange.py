@@ -6,7 +6,7 @@ request's one record says of it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from quart import has_request_context, request
@@ -41,7 +41,7 @@ class Exchange:
 
     def routed(self, route: str, deadline: float) -> RequestFacts:
         """Fill in what only a matched route knows; ``deadline`` is absolute."""
-        self.facts = replace(self.facts, route=route, deadline=deadline)
+        self.facts = self.facts._replace(route=route, deadline=deadline)
         return self.facts
 
 
