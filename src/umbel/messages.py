@@ -7,6 +7,7 @@ triples of ``Headers``, the attributes of a ``Response``); ``test_messages.py`` 
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterable
 from datetime import timedelta
 from functools import cached_property
@@ -16,6 +17,14 @@ import httpx
 
 Field = tuple[bytes, bytes, bytes]
 """A header field: its name as it stands, in lower case, and its value."""
+
+
+_SECRET = re.compile(rb"auth|cookie|credential|key|password|secret|session|signature|token")
+
+
+def may_be_secret(name: bytes) -> bool:
+    """Whether the value of a field of this name (in lower case) may be one user's secret: no memory keeps it."""
+    return _SECRET.search(name) is not None
 
 
 def fields_of(headers: httpx.Headers) -> list[Field]:
@@ -73,6 +82,14 @@ def copied(
     copy.extensions = extensions
     if url is not None:
         copy.url = url
+    return copy
+
+
+def extended(request: httpx.Request, extensions: dict[str, Any]) -> httpx.Request:
+    """``request`` with other extensions. All the rest is shared, the headers too."""
+    copy = httpx.Request.__new__(httpx.Request)
+    copy.__dict__.update(request.__dict__)
+    copy.extensions = extensions
     return copy
 
 

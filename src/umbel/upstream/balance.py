@@ -27,7 +27,7 @@ from ..policy.member import Member
 from ..policy.verdict import failed
 from .again import FAILURES, ending_of
 from .changes import Changes
-from .ending import failed_by, overtaken
+from .ending import failed_by, limit_of, overtaken
 from .health import Health
 from .layer import Layer
 from .origin import REPLICA, Replica
@@ -192,7 +192,7 @@ class Balance(Layer):
         try:
             response = await self._transport.handle_async_request(copy)
         except BaseException as error:
-            self._ended(seat, started_at, failed_by(error, facts_of(request), started_at))
+            self._ended(seat, started_at, failed_by(error, facts_of(request), started_at, limit_of(request)))
             if state is not None:
                 if isinstance(error, FAILURES):
                     self._lost(seat, error, state)
@@ -206,10 +206,10 @@ class Balance(Layer):
         if response.is_closed:
             self._ended(seat, started_at, failed(None, response.status_code))
         else:
-            facts, status = facts_of(request), response.status_code
+            facts, limit, status = facts_of(request), limit_of(request), response.status_code
 
             def over(error: BaseException | None) -> None:
-                verdict = failed(None, status) if error is None else failed_by(error, facts, started_at)
+                verdict = failed(None, status) if error is None else failed_by(error, facts, started_at, limit)
                 self._ended(seat, started_at, verdict)
 
             response.stream = Watched(response, over)

@@ -14,14 +14,15 @@ import httpx
 import trio
 
 from ..events import NULL, Recorder
+from ..kinds import Kind
 from ..model import facts_of
 from ..policy.breaker import BreakerPolicy, BreakerSnapshot, Ticket
 from .changes import Changes
-from .ending import kind_of_end
+from .ending import kind_of_end, limit_of
 from .errors import BreakerOpen, BudgetSpent
 from .layer import Layer
 from .perorigin import OriginKey, PerOrigin, key_of, name_of
-from .state import opened
+from .state import call_state, opened
 from .watched import Watched
 
 
@@ -97,9 +98,9 @@ class Breaker(Layer):
                 retry_after=left,
             )
         try:
-            with opened(request) as state:
-                state.ticket = ticket
-                response = await self._transport.handle_async_request(request)
+            request, state = opened(request)
+            state.ticket = ticket
+            response = await self._transport.handle_async_request(request)
         except BaseException as error:
             _judge(ticket, request, started_at, None, error)
             ticket.ended()
@@ -123,8 +124,14 @@ def _judge(
     ticket: Ticket, request: httpx.Request, started_at: float, status: int | None, error: BaseException | None
 ) -> None:
     """Tell the ticket what came of its call, if nobody told it of the attempts."""
-    # A cancel may have come in the bulkhead's queue: only the attempt layer knows when one means a timeout.
-    if ticket.reported or isinstance(error, BudgetSpent) or not isinstance(error, Exception | None):
+    if ticket.reported or isinstance(error, BudgetSpent):
         return
-    kind = None if error is None else kind_of_end(error, facts_of(request), started_at)
+    facts, state = facts_of(request), call_state(request)
+    kind = None if error is None else kind_of_end(error, facts, started_at, limit_of(request))
+    if not isinstance(error, Exception | None) and (
+        # Of a call of the composition the attempt layer tells. Of others, a cancel counts if their limit made it, and
+        # not while they waited for a place.
+        kind is not Kind.TIMEOUT or facts is not None or state is None or state.queued
+    ):
+        return
     ticket.attempted(trio.current_time(), kind, status)

@@ -15,14 +15,15 @@ import httpx
 import trio
 
 from ..kinds import Kind
-from ..model import CallFacts, facts_of
+from ..model import facts_of
 from ..policy.limit import GradientLimit, LimitStatistics
 from ..policy.verdict import failed
-from .ending import kind_of_end
+from .ending import kind_of_end, limit_of
 from .errors import BudgetSpent, Overflow
 from .layer import Layer
 from .perorigin import OriginKey, PerOrigin, key_of, name_of
 from .slots import Slots, SlotStatistics
+from .state import call_state
 from .watched import Watched
 
 
@@ -76,8 +77,13 @@ class Bulkhead(Layer):
             Overflow: the queue is full.
         """
         key = key_of(request.url)
+        state = call_state(request)
+        if state is not None:
+            state.queued = True
         slots = await self._take(key)
-        lesson = None if self._limits is None else _Lesson(self._limits.of(key), slots, facts_of(request))
+        if state is not None:
+            state.queued = False
+        lesson = None if self._limits is None else _Lesson(self._limits.of(key), slots, request)
         try:
             response = await self._transport.handle_async_request(request)
         except BaseException as error:
@@ -125,12 +131,13 @@ class Bulkhead(Layer):
 class _Lesson:
     """What one call teaches the adaptive limit, and what that does to the places."""
 
-    __slots__ = ("_facts", "_limit", "_slots", "_started_at")
+    __slots__ = ("_facts", "_limit", "_slots", "_started_at", "_until")
 
-    def __init__(self, limit: GradientLimit, slots: Slots, facts: CallFacts | None) -> None:
+    def __init__(self, limit: GradientLimit, slots: Slots, request: httpx.Request) -> None:
         self._limit = limit
         self._slots = slots
-        self._facts = facts
+        self._facts = facts_of(request)
+        self._until = limit_of(request)
         self._started_at = trio.current_time()
 
     def answered(self, response: httpx.Response) -> None:
@@ -141,7 +148,7 @@ class _Lesson:
     def failed(self, error: BaseException) -> None:
         if isinstance(error, BudgetSpent):
             return  # Of an attempt that was never made.
-        if kind_of_end(error, self._facts, self._started_at) is Kind.TIMEOUT:
+        if kind_of_end(error, self._facts, self._started_at, self._until) is Kind.TIMEOUT:
             self._learn()
 
     def _learn(self) -> None:

@@ -193,9 +193,9 @@ class Coalesce(Running, Layer):
         shareable = False
         failure: Exception | None = None
         try:
-            with opened(request) as flight.state:
-                flight.state.under_way = []
-                response = await self._transport.handle_async_request(request)
+            request, flight.state = opened(request)
+            flight.state.under_way = []
+            response = await self._transport.handle_async_request(request)
             if not response.is_closed and not isinstance(response.stream, httpx.ByteStream):
                 response = await self._whole(response)
             shareable = response is not None and _for_many(response)

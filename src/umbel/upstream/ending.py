@@ -23,11 +23,15 @@ LOST = "lost-hedge"
 """The reason that a cancel bears when another attempt of the call has won."""
 
 
-def kind_of_end(error: BaseException, facts: CallFacts | None, started_at: float) -> Kind:
+LIMIT = "umbel.limit"
+"""The key of the time at which a ``Timeout`` layer above cuts the request, in ``httpx.Request.extensions``."""
+
+
+def kind_of_end(error: BaseException, facts: CallFacts | None, started_at: float, limit: float | None = None) -> Kind:
     """The kind of an attempt or a call that began at ``started_at`` and ends now with ``error``.
 
-    A cancel is a ``timeout`` where the call's own limit made it, or the route's deadline after at least half of that
-    deadline; every other cancel, and every cancel of a request that belongs to no call, says nothing of the upstream.
+    A cancel is a ``timeout`` where the call's own limit made it (without ``facts``: ``limit``), or the route's deadline
+    after at least half of that deadline; every other cancel says nothing of the upstream.
     """
     if isinstance(error, UpstreamError):
         return error.kind
@@ -39,7 +43,9 @@ def kind_of_end(error: BaseException, facts: CallFacts | None, started_at: float
     if overtaken(error):
         return Kind.CANCELLED  # Also if the deadline came in the same moment.
     now = trio.current_time()
-    if facts is None or now < facts.deadline:
+    if facts is None:
+        return Kind.TIMEOUT if limit is not None and now >= limit else Kind.CANCELLED
+    if now < facts.deadline:
         return Kind.CANCELLED
     request = facts.request
     if facts.deadline < request.deadline:
@@ -48,11 +54,19 @@ def kind_of_end(error: BaseException, facts: CallFacts | None, started_at: float
     return Kind.TIMEOUT if now - started_at >= (request.deadline - request.started_at) / 2 else Kind.CANCELLED
 
 
-def failed_by(error: BaseException, facts: CallFacts | None, started_at: float) -> bool | None:
+def limit_of(request: httpx.Request) -> float | None:
+    """When a ``Timeout`` layer above cuts the request."""
+    limit: float | None = request.extensions.get(LIMIT)
+    return limit
+
+
+def failed_by(
+    error: BaseException, facts: CallFacts | None, started_at: float, limit: float | None = None
+) -> bool | None:
     """Whether it failed by its upstream's fault, as ``policy.verdict.failed`` says; None: that tells nothing."""
     if isinstance(error, BudgetSpent):
         return None  # A timeout, but of an attempt that was never made.
-    return failed(kind_of_end(error, facts, started_at), None)
+    return failed(kind_of_end(error, facts, started_at, limit), None)
 
 
 def overtaken(error: BaseException) -> bool:

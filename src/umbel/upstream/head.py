@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from ..messages import Field
+from ..messages import Field, may_be_secret
 from .errors import Malformed
 from .lines import Telling, field_of, start_of
 
@@ -37,7 +37,7 @@ class Head(NamedTuple):
 
 
 # Whole heads that have been looked at: between two ticks of its Date, much of what an upstream says begins alike. A
-# memory like those of ``lines.py``; without heads that have a secret of one user.
+# memory like those of ``lines.py``, and without secrets as they are.
 _heads: dict[bytes, Head] = {}
 
 
@@ -50,7 +50,8 @@ def head_of(raw: bytes) -> Head:
     known = _heads.get(raw)
     if known is None:
         known = _read(raw)
-        if len(raw) <= _KNOWN_HEAD_MAX and not any(field[1] == b"set-cookie" for field in known.fields):
+        names = (line.partition(b":")[0].lower() for line in raw.split(b"\r\n"))
+        if len(raw) <= _KNOWN_HEAD_MAX and not any(may_be_secret(name) for name in names):
             if len(_heads) >= _KNOWN_MAX:
                 _heads.clear()
             _heads[raw] = known

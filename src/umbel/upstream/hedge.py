@@ -29,7 +29,7 @@ from ..policy.latencies import Latencies
 from ..policy.latency import LatencyStatistics
 from .again import FAILURES, discard, ending_of, repeatable
 from .alarm import Alarm, Reminder
-from .ending import LOST, kind_of_end, overtaken
+from .ending import LOST, kind_of_end, limit_of, overtaken
 from .layer import Layer
 from .ownnursery import OwnNursery
 from .perorigin import PerOrigin, key_of
@@ -134,13 +134,13 @@ class Hedge(Running, Layer):
         if not self._nursery.running:
             raise NotRunningError("the hedge layer is used outside of its `async with`")
         upstream = self._upstreams.of(key_of(request.url))
-        with opened(request) as state:
-            counted = upstream.budget.enter(state)
-            try:
-                return await _Call(self, request, rules, upstream, state).run()
-            finally:
-                if counted:
-                    upstream.budget.leave(state)
+        request, state = opened(request)
+        counted = upstream.budget.enter(state)
+        try:
+            return await _Call(self, request, rules, upstream, state).run()
+        finally:
+            if counted:
+                upstream.budget.leave(state)
 
     def statistics(self) -> HedgeStatistics:
         """A snapshot."""
@@ -303,7 +303,11 @@ class _Call:
 
     def _was_slow(self, error: BaseException, started_at: float) -> bool:
         """Whether the first attempt, which ``error`` has cut, took at least as long as it is old."""
-        return overtaken(error) or kind_of_end(error, facts_of(self._request), started_at) is Kind.TIMEOUT
+        return overtaken(error) or self._timed_out(error, started_at)
+
+    def _timed_out(self, error: BaseException, started_at: float) -> bool:
+        request = self._request
+        return kind_of_end(error, facts_of(request), started_at, limit_of(request)) is Kind.TIMEOUT
 
     def _took(self, started_at: float, place: int) -> None:
         """Count an attempt: an answer, or one that took at least so long, which is a timeout or was overtaken.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from ..messages import Field
+from ..messages import Field, may_be_secret
 from .errors import Malformed
 
 # The quantifiers are possessive: nothing is tried twice, however long the line.
@@ -83,8 +83,7 @@ def field_of(line: bytes) -> Field | Telling:
         field = plain = (name, lower, value.strip(b" \t"))
         if lower in _TELLING or lower.startswith(b"proxy-"):
             field = Telling(plain, not (lower in HOP_BY_HOP or lower.startswith(b"proxy-")))
-        # A cookie is a secret of one user, and comes once.
-        if len(line) <= KNOWN_LINE_MAX and lower != b"set-cookie":
+        if len(line) <= KNOWN_LINE_MAX and not may_be_secret(lower):
             if len(_fields) >= KNOWN_MAX:
                 _fields.clear()
             _fields[line] = field

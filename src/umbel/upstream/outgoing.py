@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import httpx
 
-from ..messages import Field, fields_of
+from ..messages import Field, fields_of, may_be_secret
 from .errors import BadRequest
 from .origin import Origin, origin_of
 
@@ -31,8 +31,8 @@ _OWN = frozenset(
 _SPECIAL = _OWN | {b"host"}
 _PERSISTENCE = frozenset({b"close", b"keep-alive"})
 _VERBS = {name: name.encode("ascii") for name in (*IDEMPOTENT, "POST", "PATCH")}
-# Values that belong to one call, or to one user.
-_NOT_KEPT = frozenset({b"authorization", b"cookie", b"idempotency-key", b"traceparent", b"tracestate", b"x-api-key"})
+# Values that belong to one attempt: they never come twice.
+_ONCE = frozenset({b"traceparent", b"tracestate"})
 _KNOWN_MAX = 1024
 _KNOWN_LINE_MAX = 128
 
@@ -65,6 +65,8 @@ def prepare(request: httpx.Request, default_host: bytes = b"") -> Outgoing:
     """
     method = request.method
     target: bytes = request.extensions.get("target") or request.url.raw_path
+    if not isinstance(target, bytes):
+        raise BadRequest("the target extension is not bytes")
     verb = _VERBS.get(method) or _verb(method)
     if _TARGET.fullmatch(target) is None and not (target == b"*" and method == "OPTIONS"):
         raise BadRequest("the target is not a path with an optional query in visible ASCII")
@@ -132,6 +134,8 @@ def prebuilt(request: httpx.Request) -> tuple[Origin, Outgoing]:
         ):
             return origin, outgoing
     origin, outgoing = origin_of(request.url), prepare(request)
+    if outgoing.stream is not None:
+        return origin, outgoing  # It can be sent once only.
     request.__dict__[_PREBUILT] = Prebuilt(
         request.method,
         request.url,
@@ -176,7 +180,7 @@ def _line(field: Field) -> bytes:
         raise _bad_field()
     ours = lower in _SPECIAL or lower.startswith(b"proxy-")
     line = b"" if ours else b"%b: %b\r\n" % (name, value)
-    if len(name) + len(value) <= _KNOWN_LINE_MAX and lower not in _NOT_KEPT:
+    if len(name) + len(value) <= _KNOWN_LINE_MAX and lower not in _ONCE and not may_be_secret(lower):
         if len(_known) >= _KNOWN_MAX:
             _known.clear()
         _known[field] = line

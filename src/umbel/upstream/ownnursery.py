@@ -29,6 +29,7 @@ class OwnNursery:
     def __init__(self, owner: str) -> None:
         self._owner = owner
         self._entered = 0
+        self._task: trio.lowlevel.Task | None = None
         self._manager: AbstractAsyncContextManager[trio.Nursery] | None = None
         self._nursery: trio.Nursery | None = None
         self._context = Context()
@@ -38,15 +39,46 @@ class OwnNursery:
         """Whether tasks can be started."""
         return self._nursery is not None
 
+    @property
+    def depth(self) -> int:
+        """How many times it is entered."""
+        return self._entered
+
+    @property
+    def nursery(self) -> trio.Nursery:
+        """The nursery itself, for tasks that belong in the context of whoever starts them.
+
+        Raises:
+            NotRunningError: outside of the ``async with``.
+        """
+        self.check()
+        assert self._nursery is not None
+        return self._nursery
+
+    def check(self) -> None:
+        """Raise NotRunningError outside of the ``async with``."""
+        if self._nursery is None:
+            raise NotRunningError(f"{self._owner} is used outside of its `async with`")
+
     async def open(self) -> bool:
-        """Enter; whether this was the outermost."""
-        self._entered += 1
-        if self._entered > 1:
+        """Enter; whether this was the outermost.
+
+        Raises:
+            RuntimeError: another task has entered it.
+        """
+        task = trio.lowlevel.current_task()
+        if self._entered:
+            if task is not self._task:
+                # It could only be left in the order in which it was entered, and tasks end as they like.
+                raise RuntimeError(f"{self._owner} is entered by one task; others use it inside of that block")
+            self._entered += 1
             return False
+        self._task = task
         # A task that serves many callers must not keep, or see, the context of the one that began it.
         self._context = copy_context()
         self._manager = trio.open_nursery()
         self._nursery = await self._manager.__aenter__()
+        self._entered = 1
         return True
 
     async def close(self) -> None:
@@ -58,7 +90,7 @@ class OwnNursery:
         if self._entered or self._nursery is None or self._manager is None:
             return
         nursery, manager = self._nursery, self._manager
-        self._nursery = self._manager = None
+        self._nursery = self._manager = self._task = None
         nursery.cancel_scope.cancel(reason=f"{self._owner} is closed")
         await manager.__aexit__(None, None, None)
 
@@ -68,6 +100,4 @@ class OwnNursery:
         Raises:
             NotRunningError: outside of the ``async with``.
         """
-        if self._nursery is None:
-            raise NotRunningError(f"{self._owner} is used outside of its `async with`")
-        self._context.run(partial(self._nursery.start_soon, task, *args))
+        self._context.run(partial(self.nursery.start_soon, task, *args))

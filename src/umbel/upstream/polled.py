@@ -8,6 +8,7 @@ whatever has come on all of them is received in one turn. Half of the cost of a 
 from __future__ import annotations
 
 import select
+from contextlib import suppress
 
 import outcome
 import trio
@@ -43,7 +44,9 @@ class Poller:
     def forget(self, fd: int) -> None:
         """Watch ``fd`` no more. To be called before it is closed."""
         del self._wires[fd]
-        self._epoll.unregister(fd)
+        # A fork that closed its copies of our sockets has taken them out of the epoll that it shares with us.
+        with suppress(OSError):
+            self._epoll.unregister(fd)
 
     def close(self) -> None:
         """Close the epoll. Its wires can then only be closed."""

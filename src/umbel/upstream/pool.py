@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -16,7 +15,6 @@ from typing import Self
 import httpx
 import trio
 
-from ..errors import NotRunningError
 from ..messages import Complete, headers_of
 from .connection import Connection, State, Timeouts
 from .dial import Dial, Dialer
@@ -27,6 +25,7 @@ from .idle import IdleConnections
 from .notes import NOTES, Notes
 from .origin import REPLICA, Origin, Replica
 from .outgoing import Outgoing, prebuilt, prepare
+from .ownnursery import OwnNursery
 from .polled import POLLER_WORKS, Poller
 from .slots import Slots, SlotStatistics
 
@@ -69,7 +68,7 @@ class Pool(httpx.AsyncBaseTransport):
         max_connections: open connections, idle ones included; more requests wait, first come, first served.
             None (beneath a bulkhead): no limit and no queue.
         max_waiting: requests that may wait so; one more is an Overflow.
-        max_idle: idle connections kept, of all origins together.
+        max_idle: idle connections kept, of all origins together; default: ``max_connections``, or 100 without.
         limits: bounds of a response's head.
         ssl_context: default: verification against the system's trust, see ``tls.client_context``.
         public_only: refuse addresses that are not public (link-local and multicast ones are always refused).
@@ -84,7 +83,7 @@ class Pool(httpx.AsyncBaseTransport):
         keepalive_expiry: float = 15.0,
         max_connections: int | None = 100,
         max_waiting: int = 1000,
-        max_idle: int = 100,
+        max_idle: int | None = None,
         limits: Limits | None = None,
         ssl_context: ssl.SSLContext | None = None,
         public_only: bool = False,
@@ -95,7 +94,7 @@ class Pool(httpx.AsyncBaseTransport):
         self._keepalive_expiry = keepalive_expiry
         self._slots = None if max_connections is None else Slots(max_connections, max_waiting)
         self._max_connections = max_connections
-        self._max_idle = max_idle
+        self._max_idle = (max_connections or 100) if max_idle is None else max_idle
         self._limits = limits or Limits()
         self._dialer = Dialer(ssl_context=ssl_context, public_only=public_only)
         self._dial: Dial = dial or self._dialer
@@ -105,21 +104,24 @@ class Pool(httpx.AsyncBaseTransport):
         self._connecting = 0
         self._opened = self._reused = self._replaced = self._stale = self._excess = 0
         self._idle_again = trio.Event()
-        self._entered = 0
-        self._manager: AbstractAsyncContextManager[trio.Nursery] | None = None
-        self._nursery: trio.Nursery | None = None
+        self._own = OwnNursery("the pool")
 
     # Its life
 
     async def __aenter__(self) -> Self:
-        self._entered += 1
-        if self._entered == 1:
-            self._manager = trio.open_nursery()
-            self._nursery = await self._manager.__aenter__()
-            self._nursery.start_soon(self._reap)
-            if POLLER_WORKS and self._dial is self._dialer:
-                self._dialer.poller = Poller()
-                self._nursery.start_soon(self._dialer.poller.run)
+        # Before the nursery: it takes a descriptor, and there may be none.
+        poller = Poller() if POLLER_WORKS and self._dial is self._dialer and not self._own.running else None
+        try:
+            outermost = await self._own.open()
+        except BaseException:
+            if poller is not None:
+                poller.close()
+            raise
+        if outermost:
+            self._own.start_soon(self._reap)
+            if poller is not None:
+                self._dialer.poller = poller
+                self._own.start_soon(poller.run)
         return self
 
     async def __aexit__(
@@ -128,24 +130,20 @@ class Pool(httpx.AsyncBaseTransport):
         exc_value: BaseException | None = None,
         traceback: TracebackType | None = None,
     ) -> None:
-        self._entered -= 1
-        if self._entered or self._nursery is None or self._manager is None:
+        if self._own.depth > 1:
+            await self._own.close()
             return
-        nursery, manager = self._nursery, self._manager
-        self._nursery = self._manager = None
         for connection in self._active:
             connection.close_now()
         while self._idle:
             self._idle.take_oldest().close_soon()
-        nursery.cancel_scope.cancel(reason="the pool is closed")
-        # The body's exception is not shown to the nursery: it goes on bare, not in a group. The children end by the
-        # cancel, goodbyes by their own deadline.
+        poller, self._dialer.poller = self._dialer.poller, None
         try:
-            await manager.__aexit__(None, None, None)
+            # Goodbyes end by their own deadline.
+            await self._own.close()
         finally:
-            if self._dialer.poller is not None:
-                self._dialer.poller.close()
-                self._dialer.poller = None
+            if poller is not None:
+                poller.close()
 
     async def aclose(self) -> None:
         """Close the idle connections. The pool itself ends with its ``async with``."""
@@ -173,7 +171,7 @@ class Pool(httpx.AsyncBaseTransport):
             UpstreamError: what ``errors.py`` lists; each is an httpx exception too.
             NotRunningError: outside of the pool's ``async with``.
         """
-        self._running()
+        self._own.check()
         extensions = request.extensions
         replica: Replica | None = extensions.get(REPLICA)
         if replica is not None:
@@ -221,11 +219,6 @@ class Pool(httpx.AsyncBaseTransport):
             self._stale,
             self._excess,
         )
-
-    def _running(self) -> trio.Nursery:
-        if self._nursery is None:
-            raise NotRunningError("the pool is used outside of its `async with`")
-        return self._nursery
 
     def _timeouts_of(self, given: dict[str, float | None]) -> Timeouts:
         connect = given.get("connect", self._timeouts.connect)
@@ -280,7 +273,7 @@ class Pool(httpx.AsyncBaseTransport):
                 await trio.lowlevel.checkpoint()
                 # Something to read on an idle connection is its end, or a response that nobody asked for.
                 fit = connection.expires_at > now and await connection.is_quiet()
-                self._running()
+                self._own.check()
                 if fit:
                     self._reused += 1
                     return connection
@@ -304,9 +297,9 @@ class Pool(httpx.AsyncBaseTransport):
             wire = await self._dial(origin, timeout)
         finally:
             self._connecting -= 1
-        if self._nursery is None:
+        if not self._own.running:
             wire.close_now()
-        connection = Connection(wire, self._running(), origin.where)
+        connection = Connection(wire, self._own.nursery, origin.where)
         self._active.add(connection)
         self._opened += 1
         return connection
@@ -317,7 +310,7 @@ class Pool(httpx.AsyncBaseTransport):
         self._leave()
         if connection.excess:
             self._excess += 1
-        if self._nursery is None:
+        if not self._own.running:
             connection.close_now()
         elif connection.state is State.IDLE:
             connection.expires_at = now + self._keepalive_expiry

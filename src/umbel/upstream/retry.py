@@ -98,13 +98,13 @@ class Retry(Layer):
         """
         rules: RetryRules = request.extensions.get(RETRY, self._rules)
         budget = self._budget or self._budgets.of(key_of(request.url))
-        with opened(request) as state:
-            counted = budget.enter(state)
-            try:
-                return await self._call(request, rules, budget, state)
-            finally:
-                if counted:
-                    budget.leave(state)
+        request, state = opened(request)
+        counted = budget.enter(state)
+        try:
+            return await self._call(request, rules, budget, state)
+        finally:
+            if counted:
+                budget.leave(state)
 
     def statistics(self) -> RetryStatistics:
         """A snapshot."""

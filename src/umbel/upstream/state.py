@@ -1,7 +1,7 @@
 """What the layers of one call share beside the request: which replicas it tried, and the breaker's ticket.
 
-Opened by the outermost layer that needs it, found by the layers below. It lives in ``request.extensions`` for as long
-as that layer's call, so that a request sent again begins anew.
+Opened by the outermost layer that needs it, found by the layers below. It lives in the ``extensions`` of that layer's
+copy of the request, so that a request sent again begins anew.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple, Protocol
 import httpx
 
 from ..kinds import Kind
+from ..messages import extended
 
 STATE = "umbel.state"
 """The key of the ``CallState`` in ``httpx.Request.extensions``."""
@@ -48,6 +49,8 @@ class CallState:
     cause: Cause = "first"
     """Why the attempt that is about to be made is made."""
     hedged: bool = False
+    queued: bool = False
+    """Whether it waits for a place: a cancel then says nothing of the upstream."""
     failovers: int = 0
     """Attempts that a dying replica took with it and that may be made once more elsewhere without budget."""
 
@@ -82,23 +85,13 @@ def call_state(request: httpx.Request) -> CallState | None:
     return state
 
 
-class opened:  # noqa: N801  # read as a verb: `with opened(request) as state`
-    """The state of the call: the one that a layer above opened, or a new one for the length of the block."""
+def opened(request: httpx.Request) -> tuple[httpx.Request, CallState]:
+    """The state of the call: the one that a layer above opened, or a new one in a copy of the request.
 
-    __slots__ = ("_mine", "_request")
-
-    def __init__(self, request: httpx.Request) -> None:
-        self._request = request
-        self._mine = False
-
-    def __enter__(self) -> CallState:
-        state = call_state(self._request)
-        if state is None:
-            self._mine = True
-            state = CallState()
-            self._request.extensions = {**self._request.extensions, STATE: state}
-        return state
-
-    def __exit__(self, *exc: object) -> None:
-        if self._mine:
-            self._request.extensions.pop(STATE, None)
+    A copy, because its owner may send the same request again, at the same time too, and that is another call.
+    """
+    state = call_state(request)
+    if state is not None:
+        return request, state
+    state = CallState()
+    return extended(request, {**request.extensions, STATE: state}), state

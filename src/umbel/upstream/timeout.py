@@ -6,6 +6,7 @@ the gateway's stack, where the composition holds the one scope of a request's de
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 
 import httpx
@@ -13,6 +14,8 @@ import trio
 
 from ..errors import UpstreamError
 from ..kinds import Kind
+from ..messages import extended
+from .ending import LIMIT, limit_of
 from .layer import Layer
 
 CLOSE_SECONDS = 1.0
@@ -49,8 +52,10 @@ class Timeout(Layer):
             CallTimedOut: the limit has passed; also from the response's stream.
         """
         limit = _Limit(self._seconds)
+        # The layers below are told, so that a cancel at that moment counts against an upstream that hangs.
+        told = extended(request, {**request.extensions, LIMIT: min(limit.deadline, limit_of(request) or math.inf)})
         with limit.scope() as scope:
-            response = await self._transport.handle_async_request(request)
+            response = await self._transport.handle_async_request(told)
         if scope.cancelled_caught:
             raise limit.passed()
         if not response.is_closed and not isinstance(response.stream, httpx.ByteStream):

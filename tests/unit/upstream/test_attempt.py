@@ -206,7 +206,8 @@ async def _told_of(act: Callable[[httpx.Request], Awaitable[httpx.Response]], ca
     told = Told()
     facts = call(budget=1.0)
     request = request_of(facts)
-    with opened(request) as state, trio.move_on_after(min(cancelled_after, 1.0)):
+    request, state = opened(request)
+    with trio.move_on_after(min(cancelled_after, 1.0)):
         state.ticket = told
         with suppress(ConnectionReset):
             await Attempt(Bottom(act)).handle_async_request(request)
@@ -234,10 +235,10 @@ async def test_an_attempt_keeps_the_cause_that_stood_when_it_began(autojump_cloc
         return httpx.Response(200)
 
     layer = Attempt(Bottom(slowly))
-    with opened(request) as state:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(layer.handle_async_request, request)
-            await trio.sleep(0.5)
-            state.cause = "hedge"
-            nursery.start_soon(layer.handle_async_request, request)
+    request, state = opened(request)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(layer.handle_async_request, request)
+        await trio.sleep(0.5)
+        state.cause = "hedge"
+        nursery.start_soon(layer.handle_async_request, request)
     assert [attempt.cause for attempt in facts.attempts] == ["first", "hedge"]

@@ -139,9 +139,9 @@ async def test_no_replica_is_taken_twice_by_a_call_while_another_is_left() -> No
         for _ in range(30):
             request = asked()
             bottom.requests.clear()
-            with opened(request) as state:
-                for _ in range(4):
-                    await balance.handle_async_request(request)
+            request, state = opened(request)
+            for _ in range(4):
+                await balance.handle_async_request(request)
             assert set(taken(bottom)[:3]) == {"a", "b", "c"}
             assert len(state.tried) == 4
 
@@ -291,7 +291,8 @@ async def test_a_replica_whose_attempt_was_overtaken_counts_as_busy_for_a_while(
     bottom = Bottom(hang)
     balance = Balance(bottom, [A, B], rng=random.Random(1))
     request = asked()
-    with opened(request) as state, trio.CancelScope() as scope:
+    request, state = opened(request)
+    with trio.CancelScope() as scope:
         state.cause = cause
         async with trio.open_nursery() as nursery:
             nursery.start_soon(balance.handle_async_request, request)

@@ -151,10 +151,10 @@ async def test_a_call_takes_none_that_it_has_tried_though_the_set_changes_betwee
             source = Given(A, B)
             async with Balance(bottom, source, policy=policy) as balance:
                 request = asked()
-                with opened(request) as state:
-                    for replicas in ((A, B), (C, A, B), (A, B, C)):
-                        source.become(*replicas)
-                        await balance.handle_async_request(request)
+                request, state = opened(request)
+                for replicas in ((A, B), (C, A, B), (A, B, C)):
+                    source.become(*replicas)
+                    await balance.handle_async_request(request)
                 assert set(taken(bottom)) == {"a", "b", "c"}
                 assert sorted(state.tried) == ["http://a", "http://b", "http://c"]
 
@@ -190,7 +190,8 @@ async def test_without_a_replica_a_request_fails_with_what_the_source_says() -> 
     source, bottom = Given(), Bottom(answering())
     async with Balance(bottom, source) as balance:
         request = asked(call_facts(1.0))
-        with opened(request) as state, pytest.raises(NameFailed, match="gone"):
+        request, state = opened(request)
+        with pytest.raises(NameFailed, match="gone"):
             await balance.handle_async_request(request)
         assert (bottom.requests, state.tried, balance.statistics().replicas) == ([], [], ())
         source.become(A)

@@ -216,10 +216,11 @@ async def test_the_flight_has_records_of_its_own_and_its_waiters_get_its_attempt
 
 async def test_what_the_layers_above_share_is_not_the_flights(autojump_clock) -> None:
     bottom = Bottom(answering())
+    theirs = [CallState(), CallState()]
     async with Coalesce(bottom) as coalesce:
-        await together(coalesce, asking(**{STATE: CallState()}), asking(**{STATE: CallState()}))
+        await together(coalesce, *(asking(**{STATE: state}) for state in theirs))
     (sent,) = bottom.requests
-    assert STATE not in sent.extensions
+    assert not any(sent.extensions[STATE] is state for state in theirs)
 
 
 async def test_a_flight_does_not_run_in_the_context_of_the_caller_that_began_it(autojump_clock) -> None:

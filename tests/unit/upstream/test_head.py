@@ -77,7 +77,15 @@ def test_no_memory_grows_without_end() -> None:
     assert len(lines._fields) <= lines.KNOWN_MAX
 
 
-@pytest.mark.parametrize("field", [b"Set-Cookie: session=hidden", b"X-Long: hidden" + b"x" * 600])
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"Set-Cookie: a=hidden",
+        b"X-Token: hidden",
+        b"Connection: set-cookie\r\nSet-Cookie: a=hidden",
+        b"X-Long: hidden" + b"x" * 600,
+    ],
+)
 def test_what_is_one_users_secret_or_too_long_is_not_kept(field: bytes) -> None:
     head_of(b"HTTP/1.1 200 OK\r\n" + field)
     kept = b"".join([*head._heads, *lines._fields])

@@ -31,9 +31,9 @@ async def test_a_slow_call_gets_another_attempt_and_the_quicker_one_answers(auto
     script = Script([HANGS, Step(0.01, 200)])
     async with Hedge(script, after=0.05) as layer:
         request = call_request()
-        with opened(request) as state:
-            response = await layer.handle_async_request(request)
-            assert state.hedged
+        request, state = opened(request)
+        response = await layer.handle_async_request(request)
+        assert state.hedged
         assert (response.content, trio.current_time()) == (b"2", 0.060000000000000005)
         assert (script.starts, script.causes) == ([0.0, 0.05], ["first", "hedge"])
         assert (fates(script), script.in_flight) == ([LOST, "ended"], 0)
@@ -212,10 +212,10 @@ async def test_with_the_breaker_open_there_is_no_hedge(autojump_clock) -> None:
         script = Script([step])
         request = call_request()
         async with Hedge(script, after=0.05) as layer:
-            with opened(request) as state:
-                state.ticket = Ticket()
-                assert (await layer.handle_async_request(request)).status_code == step.outcome
-                assert not state.hedged
+            request, state = opened(request)
+            state.ticket = Ticket()
+            assert (await layer.handle_async_request(request)).status_code == step.outcome
+            assert not state.hedged
         assert len(script.made) == 1
 
 

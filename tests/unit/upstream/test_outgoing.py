@@ -208,3 +208,15 @@ def test_a_request_that_was_changed_is_prepared_anew(change: Callable[[httpx.Req
     after = prebuilt(value)
     assert after != before
     assert after == (origin_of(value.url), prepare(value))
+
+
+def test_a_target_that_is_not_bytes_is_refused() -> None:
+    with pytest.raises(BadRequest, match="not bytes"):
+        prepare(request(extensions={"target": "/x"}))
+
+
+def test_a_request_that_can_be_sent_once_only_remembers_nothing() -> None:
+    value = httpx.Request("POST", "http://a.example/x", content=pieces())
+    known = dict(vars(value))
+    prebuilt(value)
+    assert vars(value) == known

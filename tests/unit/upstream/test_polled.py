@@ -147,3 +147,12 @@ async def test_a_wire_can_be_closed_before_it_was_watched_and_after_its_poller()
             wire = PolledWire(trio.SocketStream(trio.socket.from_stdlib_socket(ours)), poller)
         wire.close_now()
         assert theirs.recv(1) == b""
+
+
+async def test_a_wire_is_closed_though_somebody_has_closed_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with polling() as poller, pair(poller) as (wire, peer):
+        await receive_once(wire, peer)
+        # As the fork of a process does that closes the sockets which it has inherited.
+        poller._epoll.unregister(wire._fd)
+        wire.close_now()
+        assert await peer.receive_some() == b""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncIterator
 
 import httpx
@@ -373,3 +374,41 @@ async def test_the_response_says_version_and_reason(nursery: trio.Nursery) -> No
         assert (response.http_version, response.reason_phrase) == ("HTTP/1.0", "Fine")
         assert response.headers.get_list("x-a") == ["1", "2"]
         assert await response.aread() == b"body"
+
+
+async def test_without_a_descriptor_for_its_poller_it_is_not_entered_and_may_be_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none_left() -> None:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    pool = Pool()
+    with monkeypatch.context() as patch:
+        patch.setattr("umbel.upstream.pool.Poller", none_left)
+        patch.setattr("umbel.upstream.pool.POLLER_WORKS", True)
+        with pytest.raises(OSError, match="too many open files"):
+            await pool.__aenter__()
+    with pytest.raises(NotRunningError):
+        await pool.handle_async_request(get())
+    async with pool:
+        pass
+
+
+async def test_two_tasks_cannot_both_enter_it() -> None:
+    async with Pool() as pool, trio.open_nursery() as nursery:
+
+        async def another() -> None:
+            with pytest.raises(RuntimeError, match="entered by one task"):
+                await pool.__aenter__()
+
+        nursery.start_soon(another)
+
+
+async def test_as_many_idle_connections_are_kept_as_may_be_open(nursery: trio.Nursery) -> None:
+    dial = MemoryDial(nursery, echo_server())
+    async with Pool(dial=dial, max_connections=150) as pool:
+        for _ in range(3):
+            async with trio.open_nursery() as wave:
+                for _ in range(150):
+                    wave.start_soon(fetch, pool)
+        assert (pool.statistics().opened, pool.statistics().idle) == (150, 150)

@@ -16,7 +16,7 @@ from umbel.policy.budget import Budget, BudgetStatistics
 from umbel.policy.retry import RETRY, RetryRules
 from umbel.upstream.errors import BudgetSpent, ConnectFailed, ConnectionReset, Malformed, NameFailed, TlsFailed
 from umbel.upstream.retry import Retry
-from umbel.upstream.state import opened
+from umbel.upstream.state import CallState, call_state, opened
 
 REFUSED = Step(0.0, ConnectFailed("no"))
 OK = Step(0.1, 200)
@@ -258,9 +258,9 @@ async def test_with_the_breaker_open_nothing_is_made_again(autojump_clock) -> No
     script = Script([Step(1.0, 503)])
     layer = retry(script)
     request = call_request()
-    with opened(request) as state:
-        state.ticket = Ticket(opens_at=1.0)
-        assert (await layer.handle_async_request(request)).status_code == 503
+    request, state = opened(request)
+    state.ticket = Ticket(opens_at=1.0)
+    assert (await layer.handle_async_request(request)).status_code == 503
     assert (len(script.made), layer.statistics().blocked) == (1, 1)
 
 
@@ -269,15 +269,15 @@ async def test_a_breaker_that_opens_during_the_wait_stops_the_retry(step: Step, 
     script = Script([step])
     layer = retry(script)
     request = call_request()
-    with opened(request) as state:
-        state.ticket = Ticket(opens_at=1.01)
-        if step.outcome == 503:
-            response = await layer.handle_async_request(request)
-            assert (await response.aread()) == (b"body" if step.open else b"1"), "it can still be read"
-            await response.aclose()
-        else:
-            with pytest.raises(ConnectFailed):
-                await layer.handle_async_request(request)
+    request, state = opened(request)
+    state.ticket = Ticket(opens_at=1.01)
+    if step.outcome == 503:
+        response = await layer.handle_async_request(request)
+        assert (await response.aread()) == (b"body" if step.open else b"1"), "it can still be read"
+        await response.aclose()
+    else:
+        with pytest.raises(ConnectFailed):
+            await layer.handle_async_request(request)
     assert (len(script.made), layer.statistics().blocked, layer.statistics().retries) == (1, 1, 0)
 
 
@@ -354,3 +354,22 @@ async def test_the_facts_of_a_call_are_passed_on_and_its_state_is_gone_afterward
     request = httpx.Request("GET", "http://x/", extensions={FACTS: facts})
     await Retry(script).handle_async_request(request)
     assert request.extensions == {FACTS: facts}
+
+
+async def test_one_request_sent_by_many_tasks_at_once_is_a_call_of_its_own_each_time(autojump_clock) -> None:
+    seen: list[CallState | None] = []
+
+    class Failing(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            seen.append(call_state(request))
+            await trio.sleep(1)
+            return httpx.Response(503)
+
+    layer = Retry(Failing(), attempts=2, on=[503], budget=Budget(100.0))
+    shared = httpx.Request("GET", "http://x/")
+    async with trio.open_nursery() as nursery:
+        for _ in range(10):
+            nursery.start_soon(layer.handle_async_request, shared)
+    assert len(seen) == 20
+    assert len({id(state) for state in seen}) == 10
+    assert shared.extensions == {}

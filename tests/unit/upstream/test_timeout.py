@@ -10,7 +10,8 @@ import trio
 from tests.support.checkpoints import for_every_checkpoint
 from tests.support.wires import MemoryDial, ServerEnd
 from umbel.kinds import Kind
-from umbel.upstream import Body, Pool
+from umbel.upstream import Body, Breaker, Pool, Retry
+from umbel.upstream.errors import BreakerOpen
 from umbel.upstream.timeout import CallTimedOut, Timeout
 
 
@@ -154,3 +155,41 @@ async def test_cancelled_at_any_point_it_leaves_no_connection(nursery: trio.Nurs
             await pool.aclose()
 
         assert await for_every_checkpoint(call, check) > 5
+
+
+class Hanging(httpx.AsyncBaseTransport):
+    """Never answers."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.asked += 1
+        return await trio.sleep_forever()
+
+
+async def test_what_hangs_until_the_limit_opens_the_breaker_below_it(autojump_clock) -> None:
+    hanging = Hanging()
+    layer = Timeout(Breaker(Retry(hanging), min_requests=20, open_for=100.0), seconds=2)
+
+    async def late() -> None:
+        with pytest.raises(CallTimedOut):
+            await layer.handle_async_request(get())
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(20):
+            nursery.start_soon(late)
+    before = trio.current_time()
+    with pytest.raises(BreakerOpen):
+        await layer.handle_async_request(get())
+    assert (trio.current_time(), hanging.asked) == (before, 20)
+
+
+async def test_a_cancel_before_the_limit_counts_against_nobody(autojump_clock) -> None:
+    breaker = Breaker(Hanging(), min_requests=1)
+    layer = Timeout(breaker, seconds=2)
+    for _ in range(30):
+        with trio.move_on_after(1.0):
+            await layer.handle_async_request(get())
+    (statistics,) = breaker.statistics().origins.values()
+    assert (statistics.requests, statistics.failures) == (0, 0)
