@@ -1,0 +1,47 @@
+"""What the server answers in the application's place: a problem document, and one access record with the reason.
+
+Used by ``http1.py`` and its parts, and by the guard. It decides nothing: whoever refuses says why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from secrets import token_hex
+
+from ..kinds import Kind
+from ..problem import CONTENT_TYPE, Problem
+
+RETRY_AFTER = b"1"
+"""Seconds after which a request that was shed may come again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why the server does not hand a request on. ``detail`` is shown to the client and stands in the record."""
+
+    status: int
+    detail: str
+    kind: Kind = Kind.BAD_REQUEST
+
+    def answer(self, request_id: str) -> tuple[list[tuple[bytes, bytes]], bytes]:
+        """The header fields and the body of the answer."""
+        body = Problem(self.status, self.detail, request_id=request_id).encode()
+        headers = [
+            (b"content-type", CONTENT_TYPE.encode()),
+            (b"content-length", b"%d" % len(body)),
+            (b"cache-control", b"no-store"),
+            (b"x-request-id", request_id.encode()),
+        ]
+        if self.status == 503:
+            headers.append((b"retry-after", RETRY_AFTER))
+        return headers, body
+
+
+OVERLOADED = Refusal(503, "The server is at work on as many requests as it takes.", Kind.OVERLOADED)
+NO_CONNECTION_LEFT = Refusal(503, "The server has as many connections as it takes.", Kind.OVERLOADED)
+NO_MEMORY_LEFT = Refusal(503, "The server is short of memory.", Kind.OVERLOADED)
+
+
+def new_request_id() -> str:
+    """An id for a request that no application has seen."""
+    return token_hex(16)
