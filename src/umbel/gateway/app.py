@@ -29,6 +29,7 @@ from ..errors import NotRunningError, RequestError
 from ..events import NULL, Recorder
 from ..kinds import Kind
 from ..server import guard
+from ..server.limits import Limits
 from ..server.serve import serve
 from ..server.settings import hypercorn_config
 from . import crashes
@@ -102,9 +103,10 @@ class Umbel(QuartTrio):
         self.given_transports: Mapping[str, httpx.AsyncBaseTransport] = transports or {}
         self.given_recorder = recorder
         self.trusted_proxies = TrustedProxies(self.gateway_config.server.trusted_proxies)
-        self.write_timeout = self.gateway_config.server.write_timeout
+        self.limits = Limits.of(self.gateway_config.server)
         self.state = State.NEW
         self.current_runtime: Runtime | None = None
+        self._draining = False
         self._in_flight = 0
         self._total = 0
         self.config["MAX_CONTENT_LENGTH"] = self.gateway_config.server.max_body
@@ -193,8 +195,12 @@ class Umbel(QuartTrio):
 
     @property
     def ready(self) -> bool:
-        """Whether requests should come here: the lifespan is up, and with it the recorder and the pools."""
-        return self.state is State.SERVING
+        """Whether requests should come here: the recorder and the pools are open, and the server is not stopping."""
+        return self.state is State.SERVING and not self._draining
+
+    def begin_drain(self) -> None:
+        """The server has been asked to stop: from now on ``/readyz`` says so, while requests are still served."""
+        self._draining = True
 
     def statistics(self) -> GatewayStatistics:
         """A snapshot of the counters."""

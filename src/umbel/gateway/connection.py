@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
@@ -20,6 +21,8 @@ from ..errors import RequestError
 from ..events import RequestEnded
 from ..kinds import Kind
 from ..model import RequestFacts
+from ..server.exchange import ClientLeft
+from ..server.refusal import REFUSED
 from . import crashes, ids
 from .exchange import SCOPE_KEY, Exchange
 from .forwarded import origin_of
@@ -31,6 +34,7 @@ from .sending import AnyResponse, Sender
 if TYPE_CHECKING:
     from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 
+    from ..server.refusal import Refusal
     from .app import Umbel
     from .uploads import UmbelRequest
 
@@ -72,6 +76,8 @@ class Connection(TrioASGIHTTPConnection):
         super().__init__(app, cast("HTTPScope", ours))
         self._request: UmbelRequest | None = None
         self._gone = False
+        self._refused: tuple[Refusal, str] | None = None
+        """What the server answered in our place when the request's body could not be read on, and the answer's id."""
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Run the request to its end. Cancelled from outside (a server that stops), it is cut off there."""
@@ -82,9 +88,14 @@ class Connection(TrioASGIHTTPConnection):
             try:
                 await self._converse(receive, sender, lambda: self._answer(send))
             except BaseException as error:
+                self._gone = self._gone or _says_gone(error)
                 crash, rest = crashes.split(error)
                 if crash is None:
                     raise
+                if all(isinstance(leaf, ClientLeft) for leaf in crashes.leaves(crash)):
+                    if rest is not None:
+                        raise rest from crash
+                    return
                 self._crashed(crash)
                 if rest is not None:
                     raise rest from crash
@@ -116,6 +127,7 @@ class Connection(TrioASGIHTTPConnection):
         while True:
             message: Any = await receive()
             if message["type"] == "http.disconnect":
+                self._refused = message.get(REFUSED)
                 if not sender.finishing:
                     self._gone = True
                     scope.cancel(reason=CLIENT_GONE)
@@ -167,6 +179,8 @@ class Connection(TrioASGIHTTPConnection):
         rule = self._request.url_rule if self._request is not None else None
         if not facts.route and rule is not None:
             facts = exchange.routed(rule.rule, facts.deadline)
+        if self._refused is not None:
+            return self._refusal_record(facts, *self._refused)
         if self._gone and not sender.finished:
             kind = Kind.CLIENT_GONE
         elif not sender.finished and kind not in (Kind.INTERNAL, Kind.TIMEOUT):
@@ -183,6 +197,21 @@ class Connection(TrioASGIHTTPConnection):
             self.scope["scheme"],
             detail,
         )
+
+    def _refusal_record(self, facts: RequestFacts, refusal: Refusal, request_id: str) -> RequestEnded:
+        facts = replace(facts, request_id=request_id)
+        now, origin = trio.current_time(), self.exchange.origin
+        return RequestEnded(
+            facts, refusal.status, now, 0, None, refusal.kind, origin.client, origin.scheme, refusal.detail
+        )
+
+
+def _says_gone(error: BaseException) -> bool:
+    """Whether this came because the client has gone: the server cancels with that reason, and its send raises."""
+    return any(
+        isinstance(leaf, ClientLeft) or (isinstance(leaf, trio.Cancelled) and leaf.reason == CLIENT_GONE)
+        for leaf in crashes.leaves(error)
+    )
 
 
 def _raw_path(scope: HTTPScope) -> bytes:

@@ -1,20 +1,53 @@
-"""The phases of a server's life, from serving to cut off.
+"""How a server stops: not ready, then no new connections, then no idle ones, then none.
 
-Set by ``serve.py`` (and the guard under stock Hypercorn), waited for by whatever must wind down. Holds no clock.
+Called by ``serve.py`` (and by the guard under stock Hypercorn) when it is asked to stop. It holds no socket.
 """
 
 from __future__ import annotations
 
-import enum
+from typing import TYPE_CHECKING
+
+import trio
+
+from .phase import Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .service import Service
+
+__all__ = ["Phase", "drain", "leave"]
 
 
-class Phase(enum.IntEnum):
-    """How far a server has got in stopping; it never goes back."""
+async def leave(service: Service) -> None:
+    """Not ready any more, but still accepting: the time that load balancers need to notice (``drain_delay``)."""
+    service.phase.value = max(service.phase.value, Phase.LEAVING)
+    if (tell := getattr(service.app, "begin_drain", None)) is not None:
+        tell()
+    await trio.sleep(service.limits.drain_delay)
 
-    SERVING = 0
-    LEAVING = 1
-    """Not ready any more, but still accepting (``drain_delay``)."""
-    DRAINING = 2
-    """Accepts nothing; each connection ends with its next answer; ``GOAWAY``."""
-    CUT = 3
-    """What is left is cancelled."""
+
+async def drain(service: Service, cut: Callable[[], None]) -> None:
+    """End every connection: with its next answer, after ``drain_idle`` without a request, or at ``graceful_timeout``.
+
+    Then ``cut()`` cancels what is left, which has ``cancel_timeout`` for its cleanup; what takes longer is logged.
+    Returns as soon as the last connection has gone. Nothing must be accepted meanwhile.
+    """
+    now = trio.current_time()
+    service.cut_at = now + service.config.graceful_timeout
+    service.phase.value = max(service.phase.value, Phase.DRAINING)
+    for connection in tuple(service.open):
+        connection.drain(now + service.limits.drain_idle)
+    with trio.move_on_at(service.cut_at) as scope:
+        await service.connections.wait_value(0)
+    if not scope.cancelled_caught:
+        return
+    service.phase.value = Phase.CUT
+    cut()
+    with trio.move_on_after(service.limits.cancel_timeout) as scope:
+        await service.connections.wait_value(0)
+    if scope.cancelled_caught:
+        count = service.connections.value
+        service.note(
+            "drain.stuck", f"{count} connections are still cleaning up, {service.limits.cancel_timeout:g} s later"
+        )

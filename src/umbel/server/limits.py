@@ -7,7 +7,7 @@ under every launcher. Nothing here acts.
 from __future__ import annotations
 
 import resource
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 
@@ -47,6 +47,11 @@ class Limits:
     """For the cleanup of requests that were cancelled at the end of the grace."""
     memory_limit: int | None = None
     """Resident bytes of this process: no keep-alive from 85 % of it on, 503 from 95 %."""
+
+    @classmethod
+    def of(cls, section: Any) -> Limits:
+        """The limits that the section ``[server]`` of a configuration says; its other keys are not the server's."""
+        return cls(**{field.name: getattr(section, field.name) for field in fields(cls)})
 
     @property
     def connections_allowed(self) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from secrets import token_hex
+from typing import Any
 
 from ..kinds import Kind
 from ..problem import CONTENT_TYPE, Problem
@@ -40,6 +41,18 @@ class Refusal:
 OVERLOADED = Refusal(503, "The server is at work on as many requests as it takes.", Kind.OVERLOADED)
 NO_CONNECTION_LEFT = Refusal(503, "The server has as many connections as it takes.", Kind.OVERLOADED)
 NO_MEMORY_LEFT = Refusal(503, "The server is short of memory.", Kind.OVERLOADED)
+
+
+REFUSED = "umbel.refusal"
+"""The key, beside those of ASGI, under which a disconnect carries a refusal."""
+
+
+def told(refusal: Refusal, request_id: str) -> dict[str, Any]:
+    """The disconnect that tells an application that its request was refused after it had begun, and answered so.
+
+    An application that keeps records makes its one record of it; the server makes none.
+    """
+    return {"type": "http.disconnect", REFUSED: (refusal, request_id)}
 
 
 def new_request_id() -> str:

@@ -7,21 +7,31 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 from trio_util import AsyncValue
 
 from ..events import NULL, Noted, Recorder, RequestEnded
 from ..model import RequestFacts, Trace
-from .drain import Phase
+from ..upstream.alarm import Alarm
+from .date import DateField
+from .departures import Departures
+from .head import HeadReader
+from .host import Hosts
 from .limits import Limits, limits_of
+from .memory import Memory
+from .phase import Phase
 from .refusal import NO_MEMORY_LEFT, OVERLOADED, Refusal
 
 if TYPE_CHECKING:
     from hypercorn.config import Config
+
+_TURNED_AWAY_MAX = 64
+"""Connections over the cap that are told so at the same time; more are closed without a word."""
 
 _log = logging.getLogger("umbel.server")
 
@@ -41,8 +51,15 @@ class ServiceStatistics:
     """Connections that an exception ended."""
 
 
+class Drainable(Protocol):
+    """A connection that can be told that the server is stopping."""
+
+    def drain(self, until: float) -> None:
+        """End with the next answer, or at ``until`` if no request comes."""
+
+
 class Service:
-    """One server's shared state."""
+    """One server's shared state. ``run`` must run for as long as there are connections."""
 
     def __init__(self, app: Any, config: Config, limits: Limits | None = None) -> None:
         self.app = app
@@ -54,12 +71,31 @@ class Service:
         self.cut_at = math.inf
         """When what is in flight is cancelled; known from ``DRAINING`` on."""
         self.connections: AsyncValue[int] = AsyncValue(0)
+        self.open: set[Drainable] = set()
+        """The connections that a drain must tell."""
         self.in_flight = 0
+        self.alarm = Alarm()
+        self.departures = Departures()
+        self.date = DateField()
+        self.heads = HeadReader(self.limits, Hosts((*self.limits.hosts, *config.server_names)))
+        self.speaks_h2 = "h2" in config.alpn_protocols
+        self.exhausted = trio.Event()
+        """``max_requests`` have been served; whoever runs the server stops it."""
+        self._memory = Memory(self.limits.memory_limit)
+        self._max_requests = _max_requests(config)
         self._allowed = self.limits.connections_allowed
         self._connections_total = 0
+        self._turned_away = 0
         self._requests_total = 0
         self._refused: dict[int, int] = {}
         self._failed = 0
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Ring the alarms and watch for departures, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.departures.run)
+            task_status.started()
+            await self.alarm.run()
 
     @property
     def recorder(self) -> Recorder:
@@ -93,23 +129,41 @@ class Service:
         """Count a connection out."""
         self.connections.value -= 1
 
+    def turning_away_began(self) -> bool:
+        """Count in a connection that is told that it is one too many; False if too many are being told."""
+        if self._turned_away >= _TURNED_AWAY_MAX:
+            return False
+        self._turned_away += 1
+        return True
+
+    def turning_away_ended(self) -> None:
+        """Count it out."""
+        self._turned_away -= 1
+
     def request_began(self) -> Refusal | None:
         """Count a request in, or say why it is not taken (then it is not counted)."""
         if self.in_flight >= self.limits.max_in_flight:
             return OVERLOADED
-        if self.is_out_of_memory():
+        if self._memory.is_spent():
             return NO_MEMORY_LEFT
         self.in_flight += 1
         self._requests_total += 1
+        if self._requests_total == self._max_requests:
+            self.exhausted.set()
         return None
 
     def request_ended(self) -> None:
         """Count a request out."""
         self.in_flight -= 1
 
-    def is_out_of_memory(self) -> bool:
-        """Whether ``memory_limit`` is nearly reached."""
-        return False
+    def may_keep_alive(self) -> bool:
+        """Whether connections may serve again after their answer."""
+        return self.phase.value < Phase.DRAINING and not self._memory.is_short()
+
+    def idle_timeout(self) -> float:
+        """Seconds that a connection may wait for its next request."""
+        draining = self.phase.value >= Phase.DRAINING
+        return self.limits.drain_idle if draining else float(self.config.keep_alive_timeout)
 
     def write_deadline(self) -> float:
         """When a write that begins now must have got on: its own limit, or what is left of a drain."""
@@ -117,12 +171,24 @@ class Service:
 
     # Records.
 
-    def record_refusal(
-        self, refusal: Refusal, *, request_id: str, method: str = "", path: str = "", client: str = "",
-        scheme: str = "http", started_at: float, bytes_sent: int = 0,
-    ) -> None:  # fmt: skip
-        """Record a request that the application never saw: one access record, with the reason."""
+    def count_refusal(self, refusal: Refusal) -> None:
+        """Count an answer of the server's own that the application records."""
         self._refused[refusal.status] = self._refused.get(refusal.status, 0) + 1
+
+    def record_refusal(
+        self,
+        refusal: Refusal,
+        *,
+        request_id: str,
+        started_at: float,
+        method: str = "",
+        path: str = "",
+        client: str = "",
+        scheme: str = "http",
+        bytes_sent: int = 0,
+    ) -> None:
+        """Record and count a request that the application never saw: one access record, with the reason."""
+        self.count_refusal(refusal)
         facts = RequestFacts(request_id, Trace(request_id), method, path, "", started_at)
         now = trio.current_time()
         ended = RequestEnded(facts, refusal.status, now, bytes_sent, None, refusal.kind, client, scheme, refusal.detail)
@@ -140,6 +206,13 @@ class Service:
             _log.error("%s: %s", event, message)
         else:
             recorder.record(Noted("error", event, message, error=error))
+
+
+def _max_requests(config: Config) -> int | None:
+    """Hypercorn's ``max_requests``, spread by its jitter so that workers do not end together."""
+    if config.max_requests is None:
+        return None
+    return config.max_requests + random.randint(0, config.max_requests_jitter)
 
 
 def _place(error: BaseException) -> str:
