@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
@@ -82,7 +83,8 @@ class Connection(TrioASGIHTTPConnection):
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Run the request to its end. Cancelled from outside (a server that stops), it is cut off there."""
         exchange = self.exchange
-        sender = Sender(send, head_only=self.scope["method"] == "HEAD", request_id=exchange.facts.request_id)
+        head_only, request_id = self.scope["method"] == "HEAD", exchange.facts.request_id
+        sender = Sender(partial(self._send, send), head_only=head_only, request_id=request_id)
         self.app.request_began()
         try:
             try:
@@ -136,6 +138,16 @@ class Connection(TrioASGIHTTPConnection):
                 self._request.body.append(message.get("body", b""))
                 if not message.get("more_body", False):
                     self._request.body.set_complete()
+
+    async def _send(self, send: ASGISendCallable, message: Any) -> None:
+        """Send; a client that cannot be sent to has gone, and what serves it ends for that reason and no other."""
+        try:
+            await send(message)
+        except ClientLeft:
+            self._gone = True
+            self.exchange.nursery.cancel_scope.cancel(reason=CLIENT_GONE)
+            await trio.lowlevel.checkpoint()
+            raise
 
     async def _answer(self, send: ASGISendCallable) -> AnyResponse:
         facts = self.exchange.facts

@@ -1,19 +1,20 @@
-"""What an application raised: the crash in it, and the cancel that must go on.
+"""Takes apart what an application raised: the crash in it, and the cancel that must go on upwards.
 
-Used by the guarded protocols around an application's call. It logs nothing.
+Used wherever an application's call ends. An exception group may hold both, and must lose neither. It logs nothing.
 """
 
 from __future__ import annotations
 
-import trio
 
+def apart(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
+    """The crash in ``error``, and the rest: cancels, KeyboardInterrupt and the like.
 
-def crash_and_cancel(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
-    """Take an exception apart; a group that holds one exception alone stands for it."""
+    A crash that a group holds alone stands for the group.
+    """
     if not isinstance(error, BaseExceptionGroup):
-        return error, None
-    cancelled, crash = error.split(trio.Cancelled)
-    only: BaseException | None = crash
-    while isinstance(only, BaseExceptionGroup) and len(only.exceptions) == 1:
-        only = only.exceptions[0]
-    return only, cancelled
+        return (error, None) if isinstance(error, Exception) else (None, error)
+    crashes, rest = error.split(Exception)
+    crash: BaseException | None = crashes
+    while isinstance(crash, BaseExceptionGroup) and len(crash.exceptions) == 1:
+        crash = crash.exceptions[0]
+    return crash, rest
