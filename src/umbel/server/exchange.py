@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 Message = Mapping[str, Any]
 
+ASGI = {"version": "3.0", "spec_version": "2.5"}
+"""What a scope says of the specification that it follows."""
 PIECE = 64 * 1024
 """Bytes that a client must accept within the write timeout, which so measures progress and not the answer's size."""
 DISCARD_MAX = 64 * 1024
@@ -109,7 +111,8 @@ class Exchange:
             if self._at is _At.HEAD:
                 await self._send_first(body, more)
             else:
-                await self._send_part(body, more)
+                self._spend(body, more)
+                await self._put(body, more)
             if more:
                 # An application that only ever sends must let others have their turn.
                 await trio.lowlevel.checkpoint()
@@ -277,8 +280,9 @@ class Exchange:
             framing += b"connection: keep-alive\r\n"
         date = b"" if fields.dated else connection.service.date.line()
         self._left = length
+        self._spend(body, more)
         self._at = _At.BODY
-        await self._send_part(body, more, b"".join((STATUS_LINES[status], date, fields.lines, framing, b"\r\n")))
+        await self._put(body, more, b"".join((STATUS_LINES[status], date, fields.lines, framing, b"\r\n")))
 
     def _may_keep_alive(self) -> bool:
         connection, body = self._connection, self._body
@@ -290,13 +294,16 @@ class Exchange:
         waits = self._head.expects_continue and not body.received
         return not waits and body.left is not None and body.left <= DISCARD_MAX
 
-    async def _send_part(self, body: bytes, more: bool, before: bytes = b"") -> None:
+    def _spend(self, body: bytes, more: bool) -> None:
+        """Hold the application to its Content-Length, before any of ``body`` goes out."""
         if self._left is not None and not self._mute:
             if len(body) > self._left:
                 raise ApplicationError("the application sent more than its Content-Length")
             self._left -= len(body)
             if not more and self._left:
                 raise ApplicationError(f"the application sent {self._left} bytes less than its Content-Length")
+
+    async def _put(self, body: bytes, more: bool, before: bytes = b"") -> None:
         if self._mute:
             data = before
         elif self._chunked:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 from h2.errors import ErrorCodes
 
-from .crash import apart
+from .crash import apart, is_nothing_but
 from .exchange import ClientLeft
 from .h2head import Fields, Head
 from .h2sender import WRITE_TIMEOUT
@@ -59,7 +59,7 @@ class Stream(ABC):
                     await self.call_application()
                 except BaseException as error:
                     crash, rest = apart(error)
-                    if crash is not None and not (self.gone and isinstance(crash, ClientLeft)):
+                    if crash is not None and not (self.gone and is_nothing_but(ClientLeft, crash)):
                         self.connection.service.note_failure("request.crashed", crash)
                     if rest is not None:
                         raise

@@ -13,9 +13,9 @@ from urllib.parse import unquote
 import trio
 
 from .body import too_large
-from .crash import apart
+from .crash import apart, is_nothing_but
 from .diagnosis import HeadRefused
-from .exchange import PIECE, Exchange
+from .exchange import ASGI, PIECE, ClientLeft, Exchange
 from .handoff import Handoff
 from .head import END, PREFACE, Head
 from .refusal import NO_CONNECTION_LEFT, Refusal, new_request_id
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from .service import Service
     from .wire import Wire
 
-_ASGI = {"version": "3.0", "spec_version": "2.5"}
 _TRAILERS = "http.response.trailers"
 
 LINGER_TIMEOUT = 2.0
@@ -253,10 +252,9 @@ class Http1Connection:
 
     async def _apologise(self, exchange: Exchange, error: BaseException) -> bool:
         """The application has crashed: log it, and answer if nothing has been answered. The connection ends."""
-        if exchange.gone:
-            return False  # What it raised is what we told it.
-        self.service.note_failure("request.crashed", error)
-        if exchange.unanswered:
+        if not (exchange.gone and is_nothing_but(ClientLeft, error)):
+            self.service.note_failure("request.crashed", error)
+        if exchange.unanswered and not exchange.gone:
             await self.refuse(Refusal(500, "The request failed inside the application."), new_request_id())
         return False
 
@@ -266,7 +264,7 @@ class Http1Connection:
         path = raw_path.decode("ascii")
         return {
             "type": "http",
-            "asgi": _ASGI,
+            "asgi": ASGI,
             "http_version": head.version,
             "method": head.method,
             "scheme": "https" if peer.secure else "http",

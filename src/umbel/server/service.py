@@ -18,6 +18,7 @@ from trio_util import AsyncValue
 from ..events import NULL, Noted, Recorder, RequestEnded
 from ..model import RequestFacts, Trace
 from ..upstream.alarm import Alarm
+from .crash import described
 from .date import DateField
 from .departures import Departures
 from .head import HeadReader
@@ -197,7 +198,7 @@ class Service:
     def note_failure(self, event: str, error: BaseException) -> None:
         """Log an exception that ended a connection or a request: once, with its class and where it was raised."""
         self._failed += 1
-        self.note(event, f"{type(error).__name__} {_place(error)}: {error}", error)
+        self.note(event, described(error), error)
 
     def note(self, event: str, message: str, error: BaseException | None = None) -> None:
         """Log one line: into the application's records, or with Python's logging if it has none."""
@@ -213,13 +214,3 @@ def _max_requests(config: Config) -> int | None:
     if config.max_requests is None:
         return None
     return config.max_requests + random.randint(0, config.max_requests_jitter)
-
-
-def _place(error: BaseException) -> str:
-    """File and line of the innermost frame."""
-    frame = error.__traceback__
-    if frame is None:
-        return "(nowhere)"
-    while frame.tb_next is not None:
-        frame = frame.tb_next
-    return f"at {frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}"
