@@ -223,8 +223,6 @@ class Http2:
             return
         limits = self.service.limits
         self._requests += 1
-        if self._requests >= self.service.config.keep_alive_max_requests:
-            self.drain(started_at + limits.drain_idle)
         try:
             head = read_head(headers, limits, self._hosts)
         except HeadRefused as error:
@@ -315,6 +313,9 @@ class Http2:
         self._forget(stream)
         self._tasks -= 1
         self.service.request_ended()
+        if self._requests >= self.service.config.keep_alive_max_requests:
+            # Not before: some clients take a GOAWAY for the end of what they are reading.
+            self.drain(trio.current_time() + self.service.limits.drain_idle)
         if not self._tasks:
             self._idle_since = self._head_since = trio.current_time()
             self._receiving.deadline = self._patience()

@@ -134,12 +134,19 @@ class Stream(ABC):
         await self.answered()
 
     async def answered(self) -> None:
-        """All has been sent. A body that the client is still sending is of no use to anybody."""
+        """All has been said. A body that the client is still sending is of no use to anybody.
+
+        Raises:
+            ClientLeft: it could not be sent.
+        """
         self.finished = True
         complete = self.inbox.complete
         self.inbox.leave()
         self.tell({})
         await self.connection.answered(self, complete=complete)
+        if self.connection.sender.broken:
+            self.gone = True
+            raise ClientLeft("the client has gone, or does not read")
 
     async def _wait_for_window(self) -> None:
         self.window_opened = trio.Event()
