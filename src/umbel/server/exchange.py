@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from ..kinds import Kind
 from .body import Body, BodyRefused
-from .departures import has_left
 from .limits import BODY_GRACE
 from .refusal import Refusal, new_request_id, told
 from .response import CONTINUE, STATUS_LINES, ApplicationError, Fields, has_no_content, read_fields
+from .wire import has_left
 
 if TYPE_CHECKING:
     from .head import Head
@@ -152,7 +151,7 @@ class Exchange:
         self.gone = True
         self._tell()
         if not self._listeners:
-            self._connection.scope.cancel(reason=str(Kind.CLIENT_GONE))
+            self._connection.cancel()
 
     def departed(self, reset: bool) -> None:
         """The client's end of the stream has come, perhaps behind bytes that nobody has read."""
@@ -162,16 +161,6 @@ class Exchange:
             pass  # Somebody is reading the body, and will see whether it was whole.
         elif not self._connection.half_closed:
             self.client_left()
-
-    def about_to_wait(self) -> None:
-        """The application waits for the first time: from now on a client that leaves must be heard.
-
-        A client that has ended its sending by then has only closed its half, and gets its answer.
-        """
-        connection = self._connection
-        if self._body is None and has_left(connection.wire.fd):
-            connection.half_closed = True
-        connection.service.departures.watch(connection.wire.fd, connection.departed)
 
     async def discard_body(self) -> bool:
         """Read what nobody read of the body; whether the connection can serve on."""
@@ -229,7 +218,8 @@ class Exchange:
         grace = min(BODY_GRACE, limits.body_timeout)
         patience = max(grace, body.received / limits.min_body_rate) - self._waited
         with trio.CancelScope(deadline=began + min(limits.body_timeout, patience)) as scope:
-            data = await connection.receive()
+            data = await connection.wire.receive()
+            connection.lingers = True
         if scope.cancelled_caught:
             raise BodyRefused(Refusal(408, "The body did not arrive in time."))
         self._waited += trio.current_time() - began
