@@ -18,7 +18,7 @@ from .exchange import ClientLeft
 from .h2head import Fields, Head
 from .h2sender import WRITE_TIMEOUT
 from .inbox import Inbox
-from .response import ApplicationError, has_no_content, read_fields
+from .response import ApplicationError, read_fields
 
 if TYPE_CHECKING:
     from .h2 import Http2
@@ -94,7 +94,7 @@ class Stream(ABC):
             return
         ours = self.connection.service.config.response_headers("h2")
         fields += [field for field in ours if not (checked.dated and field[0] == b"date")]
-        bodiless = self.head.method == "HEAD" or has_no_content(status)
+        bodiless = self.head.method == "HEAD" or status in (204, 304)
         self._promised = math.inf if checked.length is None or bodiless else checked.length
         self.connection.sender.headers(self.stream_id, status, fields)
         self.answering = True
