@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import select
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
 import trio
 
-from .stepping import notice_first_wait
+from .stepping import rest_of
 
 LEFT, RESET = getattr(select, "EPOLLRDHUP", 0), getattr(select, "EPOLLHUP", 0) | getattr(select, "EPOLLERR", 0)
 """Flags: the peer has sent its last byte (the kernel sees that behind bytes that wait to be read); it has gone."""
@@ -28,7 +28,7 @@ _EVENTS_MAX = 64
 class Turn(Protocol):
     """Somebody who has something to do."""
 
-    def turn(self, scope: trio.CancelScope) -> Awaitable[bool]:
+    def turn(self, scope: trio.CancelScope) -> Coroutine[Any, Any, bool]:
         """Do it; ``scope`` is around it and may be cancelled by it, and the result says whether it was."""
         ...
 
@@ -50,6 +50,8 @@ class Crew:
         self._epoll: Any = None  # select.epoll is not a type everywhere
         self._calls: dict[int, Callable[[int], None]] = {}
         self._nursery: trio.Nursery | None = None
+        self._unbroken = 0
+        """Events since the other tasks of the program had their turn."""
 
     @property
     def works(self) -> bool:
@@ -98,9 +100,15 @@ class Crew:
 
     async def poll(self) -> None:
         """Wait until something has come, and call those whom it concerns."""
-        await trio.lowlevel.wait_readable(self._epoll.fileno())
+        # What came in the meantime needs no wait, and trio's way of waiting costs as much as a request.
+        events = self._epoll.poll(0, _EVENTS_MAX) if self._unbroken < _EVENTS_MAX else ()
+        if not events:
+            await trio.lowlevel.wait_readable(self._epoll.fileno())
+            self._unbroken = 0
+            events = self._epoll.poll(0, _EVENTS_MAX)
+        self._unbroken += len(events)
         calls = self._calls
-        for fd, flags in self._epoll.poll(0, _EVENTS_MAX):
+        for fd, flags in events:
             calls[fd](flags)
 
     def promote(self) -> None:
@@ -115,7 +123,6 @@ class _Hand:
     def __init__(self, crew: Crew) -> None:
         self._crew = crew
         self._leads = True
-        self._turn: Turn | None = None
 
     async def work(self) -> None:
         """Lead, until something has to wait or this task is spoilt; what waits is served to its end."""
@@ -125,15 +132,19 @@ class _Hand:
                 if not crew.turns:
                     await crew.poll()
                     continue
-                self._turn = crew.turns.popleft()
-                if await notice_first_wait(self._turn.turn(scope), self._about_to_wait):
+                turn = crew.turns.popleft()
+                steps = turn.turn(scope)
+                try:
+                    trap = steps.send(None)
+                except StopIteration as end:
+                    spoilt = end.value
+                else:
+                    self._leads = False
+                    crew.promote()
+                    turn.about_to_wait()
+                    spoilt = await rest_of(steps, trap)
+                if spoilt:
                     break
         if self._leads and not scope.cancelled_caught:
             # A turn has cancelled the scope without waiting in it.
             crew.promote()
-
-    def _about_to_wait(self) -> None:
-        self._leads = False
-        self._crew.promote()
-        assert self._turn is not None
-        self._turn.about_to_wait()

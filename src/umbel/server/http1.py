@@ -134,16 +134,18 @@ class Http1Connection:
                 if raw == PREFACE and not self._requests and self.service.speaks_h2:
                     return Handoff("h2", raw + self.take_buffer())
                 head = self.service.heads.read(raw)
-                if head.length > self.service.limits.max_body:
+                if head.meaning.length > self.service.limits.max_body:
                     raise HeadRefused(too_large(self.service.limits))
             except HeadRefused as error:
                 if not await self._refuse_head(error):
                     return False
                 continue
-            if head.websocket:
+            if head.meaning.websocket and head.method == "GET":
                 return Handoff("websocket", raw + self.take_buffer())
             if not await self._serve(head):
                 return False
+            if not self.buffer:
+                return True
 
     def _cut_head(self) -> bytes | None:
         """Take the next head with its empty line off the buffer; None if it is not there yet.
@@ -200,7 +202,11 @@ class Http1Connection:
 
     def _be_idle(self) -> None:
         if not self.buffer:
-            self._patience.last(trio.current_time() + self.service.idle_timeout())
+            until = trio.current_time() + self.service.idle_timeout
+            if until < self._patience.reminded_at:
+                self._patience.last(until)
+            else:
+                self._patience.until = until
 
     async def give_up(self) -> None:
         """The client has not sent what it must in time: say so, if it had begun to."""
@@ -239,10 +245,11 @@ class Http1Connection:
             self._exchange = None
             service.request_ended()
         if not exchange.keep_alive or not exchange.answered:
-            if self.buffer or not exchange.body_is_read:
-                self.lingers = True
+            if not exchange.gone:
+                self.lingers = bool(self.buffer) or not exchange.body_is_read
             return False
         if not exchange.body_is_read and not await exchange.discard_body():
+            self.lingers = True
             return False
         self._be_idle()
         return True
@@ -256,44 +263,44 @@ class Http1Connection:
         return False
 
     def _scope_of(self, head: Head) -> dict[str, Any]:
-        service, peer = self.service, self._peer
+        service, peer, meaning = self.service, self._peer, head.meaning
         raw_path, _, query = head.target.partition(b"?")
         path = raw_path.decode("ascii")
         return {
             "type": "http",
             "asgi": ASGI,
-            "http_version": head.version,
+            "http_version": meaning.version,
             "method": head.method,
             "scheme": "https" if peer.secure else "http",
             "path": unquote(path) if "%" in path else path,
             "raw_path": raw_path,
             "query_string": query,
-            "root_path": service.config.root_path,
-            "headers": head.fields,
+            "root_path": service.root_path,
+            "headers": list(meaning.fields),
             "client": peer.client,
             "server": peer.server,
             "state": service.state.copy(),
-            "extensions": {_TRAILERS: {}} if head.takes_trailers else {},
+            "extensions": {_TRAILERS: {}} if meaning.takes_trailers else {},
         }
 
-    def may_keep_alive(self) -> bool:
+    def keeps_alive(self) -> bool:
         """Whether another request may follow on this connection, as far as the server is concerned."""
-        if self.half_closed and not self.buffer:
-            return False
-        return self._requests < self.service.config.keep_alive_max_requests and self.service.may_keep_alive()
+        service = self.service
+        return (
+            service.keeps_alive
+            and self._requests < service.config.keep_alive_max_requests
+            and not (self.half_closed and not self.buffer)
+        )
 
     # Writing.
 
-    async def write(self, data: bytes) -> None:
-        """Hand bytes to the socket, each 64 KiB of them within the write timeout.
+    async def write(self, data: bytes, sent: int = 0) -> None:
+        """Hand the bytes after the first ``sent`` to the socket, each 64 KiB of them within the write timeout.
 
         Raises:
             trio.TooSlowError: the client does not read.
             trio.BrokenResourceError: it has gone.
         """
-        sent = self.wire.send_now(data)
-        if sent == len(data):
-            return
         with memoryview(data) as view:
             for start in range(sent, len(view), PIECE):
                 with trio.CancelScope(deadline=self.service.write_deadline()) as scope:
@@ -307,14 +314,14 @@ class Http1Connection:
     async def _refuse_head(self, error: HeadRefused) -> bool:
         """Answer a request that no application gets to see; whether another one may follow."""
         self._requests += 1
-        keep = error.sound and self.may_keep_alive()
+        keep = error.sound and self.keeps_alive()
         await self.refuse_unseen(error.refusal, "", "", keep)
         if keep:
             self._be_idle()
         return keep
 
     async def _refuse_request(self, refusal: Refusal, head: Head) -> bool:
-        keep = head.keep_alive and head.length == 0 and self.may_keep_alive()
+        keep = head.meaning.keep_alive and head.meaning.length == 0 and self.keeps_alive()
         path = head.target.partition(b"?")[0].decode("ascii")
         await self.refuse_unseen(refusal, head.method, path, keep)
         if keep:

@@ -15,6 +15,8 @@ import trio
 
 RECEIVE_MAX = 64 * 1024
 """Bytes of one read."""
+READ_NOW_MAX = 16 * 1024
+"""Bytes of one read where a head is expected: a larger room costs more to make than it is used."""
 GOODBYE_TIMEOUT = 1.0
 """Seconds that a TLS goodbye may take before the socket is closed without."""
 
@@ -78,10 +80,10 @@ class PlainWire:
         self._socket = sock
         self.fd = sock.fileno()
 
-    def receive_now(self) -> bytes | None:
-        """What is there; empty at the end of the stream, None if there is nothing yet."""
+    def receive_now(self, room: int = READ_NOW_MAX) -> bytes | None:
+        """What is there, up to ``room``; empty at the end of the stream, None if there is nothing yet."""
         try:
-            return self._socket.recv(RECEIVE_MAX)
+            return self._socket.recv(room)
         except BlockingIOError:
             return None
         except OSError:
@@ -92,7 +94,7 @@ class PlainWire:
         # Waits first: mostly nothing is there yet, and to find that out costs a system call and an exception.
         while True:
             await trio.lowlevel.wait_readable(self.fd)
-            if (data := self.receive_now()) is not None:
+            if (data := self.receive_now(RECEIVE_MAX)) is not None:
                 return data
 
     def send_now(self, data: bytes) -> int:
