@@ -35,7 +35,7 @@ from ..server.settings import hypercorn_config
 from . import crashes
 from .compose import ComposeView
 from .connection import Connection
-from .exchange import find_exchange
+from .exchange import find_exchange, find_websocket_exchange
 from .forwarded import TrustedProxies
 from .lifespan import Lifespan, State
 from .problems import as_http_exception, from_http_exception
@@ -285,7 +285,7 @@ class Umbel(QuartTrio):
             exchange = find_exchange()
             event = "request.crashed" if exchange is not None else "app.crashed"
             crashes.note(self.recorder, event, error, self._facts())
-            if exchange is not None:
+            if (exchange := exchange or find_websocket_exchange()) is not None:
                 exchange.kind, exchange.detail = Kind.INTERNAL, "an exception that no handler took"
         super().log_exception(*context_and_info)
 
@@ -310,7 +310,7 @@ class Umbel(QuartTrio):
 
     @staticmethod
     def _facts() -> RequestFacts | None:
-        exchange = find_exchange()
+        exchange = find_exchange() or find_websocket_exchange()
         return exchange.facts if exchange is not None else None
 
     # Starting it as a script.
