@@ -156,7 +156,7 @@ class Http2:
                 self._take_frame(frame)
                 waited = False
         except ProtocolError as error:
-            return self._broken(f"{type(error).__name__}: {error}", frame)
+            return self._broken(str(error) or type(error).__name__, frame)
         except FloodError as error:
             self._h2.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
             return self._broken(str(error), None)
