@@ -11,6 +11,7 @@ from __future__ import annotations
 import select
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import trio
@@ -32,11 +33,20 @@ class Turn(Protocol):
         """Do it; ``scope`` is around it and may be cancelled by it, and the result says whether it was."""
         ...
 
-    def about_to_wait(self) -> None:
-        """It waits for the first time in this turn."""
-
     def abandon(self) -> None:
         """There will be no turn any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class CrewStatistics:
+    """A snapshot of a crew's counters."""
+
+    hands: int
+    """Tasks: one that leads, and one for each turn that waits."""
+    members: int
+    """Those who may get turns."""
+    turns: int
+    """Turns that are asked for and not begun."""
 
 
 class Crew:
@@ -50,6 +60,7 @@ class Crew:
         self._epoll: Any = None  # select.epoll is not a type everywhere
         self._calls: dict[int, Callable[[int], None]] = {}
         self._nursery: trio.Nursery | None = None
+        self._hands = 0
         self._unbroken = 0
         """Events since the other tasks of the program had their turn."""
 
@@ -57,6 +68,10 @@ class Crew:
     def works(self) -> bool:
         """Whether it can watch: it runs, and on a system that has epoll."""
         return self._epoll is not None
+
+    def statistics(self) -> CrewStatistics:
+        """A snapshot of the counters."""
+        return CrewStatistics(self._hands, len(self.members), len(self.turns))
 
     def watch(self, fd: int, call: Callable[[int], None], flags: int = LEFT) -> None:
         """Call ``call`` with the flags at each change of them (edge-triggered) until ``forget``."""
@@ -87,7 +102,7 @@ class Crew:
         with select.epoll() as self._epoll:
             try:
                 async with trio.open_nursery() as self._nursery:
-                    self._nursery.start_soon(_Hand(self).work)
+                    self.promote()
                     task_status.started()
             finally:
                 for member in tuple(self.members):
@@ -96,9 +111,40 @@ class Crew:
                 self._epoll = None
                 self._calls.clear()
 
-    # For the tasks.
+    def promote(self) -> None:
+        """Let another task take the lead."""
+        assert self._nursery is not None
+        self._nursery.start_soon(self._work)
 
-    async def poll(self) -> None:
+    async def _work(self) -> None:
+        """Lead, until something has to wait or this task is spoilt; what waits is served to its end."""
+        self._hands += 1
+        leads = True
+        try:
+            with trio.CancelScope() as scope:
+                while leads:
+                    if not self.turns:
+                        await self._poll()
+                        continue
+                    turn = self.turns.popleft()
+                    steps = turn.turn(scope)
+                    try:
+                        trap = steps.send(None)
+                    except StopIteration as end:
+                        spoilt = end.value
+                    else:
+                        leads = False
+                        self.promote()
+                        spoilt = await rest_of(steps, trap)
+                    if spoilt:
+                        break
+            if leads and not scope.cancelled_caught:
+                # A turn has cancelled the scope without waiting in it.
+                self.promote()
+        finally:
+            self._hands -= 1
+
+    async def _poll(self) -> None:
         """Wait until something has come, and call those whom it concerns."""
         # What came in the meantime needs no wait, and trio's way of waiting costs as much as a request.
         events = self._epoll.poll(0, _EVENTS_MAX) if self._unbroken < _EVENTS_MAX else ()
@@ -110,41 +156,3 @@ class Crew:
         calls = self._calls
         for fd, flags in events:
             calls[fd](flags)
-
-    def promote(self) -> None:
-        """Let another task take the lead."""
-        assert self._nursery is not None
-        self._nursery.start_soon(_Hand(self).work)
-
-
-class _Hand:
-    """One task of the crew."""
-
-    def __init__(self, crew: Crew) -> None:
-        self._crew = crew
-        self._leads = True
-
-    async def work(self) -> None:
-        """Lead, until something has to wait or this task is spoilt; what waits is served to its end."""
-        crew = self._crew
-        with trio.CancelScope() as scope:
-            while self._leads:
-                if not crew.turns:
-                    await crew.poll()
-                    continue
-                turn = crew.turns.popleft()
-                steps = turn.turn(scope)
-                try:
-                    trap = steps.send(None)
-                except StopIteration as end:
-                    spoilt = end.value
-                else:
-                    self._leads = False
-                    crew.promote()
-                    turn.about_to_wait()
-                    spoilt = await rest_of(steps, trap)
-                if spoilt:
-                    break
-        if self._leads and not scope.cancelled_caught:
-            # A turn has cancelled the scope without waiting in it.
-            crew.promote()

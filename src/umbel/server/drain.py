@@ -43,10 +43,9 @@ async def drain(service: Service, cut: Callable[[], None]) -> None:
     service.phase.value = Phase.CUT
     service.crew.cut(LATE)
     cut()
-    with trio.move_on_after(service.limits.cancel_timeout) as scope:
+    # What was cut may be what this runs in.
+    with trio.move_on_after(service.limits.cancel_timeout, shield=True) as scope:
         await service.connections.wait_value(0)
     if scope.cancelled_caught:
-        count = service.connections.value
-        service.note(
-            "drain.stuck", f"{count} connections are still cleaning up, {service.limits.cancel_timeout:g} s later"
-        )
+        late, count = service.limits.cancel_timeout, service.connections.value
+        service.note("drain.stuck", f"connections that are still cleaning up {late:g} s after they were cut: {count}")

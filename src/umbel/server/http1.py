@@ -182,8 +182,8 @@ class Http1Connection:
         else:
             self.half_closed = True
 
-    def about_to_wait(self) -> None:
-        """An application waits: from now on a client that leaves is heard.
+    def _about_to_wait(self) -> None:
+        """The application waits: from now on a client that leaves is heard.
 
         A client that has ended its sending by then has only closed its half, and gets its answer.
         """
@@ -231,7 +231,9 @@ class Http1Connection:
         self._requests += 1
         self._exchange = exchange = Exchange(self, head)
         try:
-            await in_own_context(service.app(self._scope_of(head), exchange.receive, exchange.send))
+            await in_own_context(
+                service.app(self._scope_of(head), exchange.receive, exchange.send), self._about_to_wait
+            )
             if not exchange.answered and not exchange.gone:
                 raise ApplicationError("the application returned without a whole response")
         except BaseException as error:

@@ -44,10 +44,6 @@ class PlainConnection:
             self._busy = True
             self._service.crew.turns.append(self)
 
-    def about_to_wait(self) -> None:
-        """See ``Http1Connection``."""
-        self._http.about_to_wait()
-
     def abandon(self) -> None:
         """Close at once."""
         self._close()

@@ -32,12 +32,16 @@ def rest_of(steps: Any, trap: Any, run: Run | None = None) -> Generator[Any, Any
             return end.value
 
 
-async def in_own_context(work: Awaitable[Any]) -> Any:
-    """``await work``, but with context variables of its own: what it sets, nobody sees who comes after it."""
+async def in_own_context(work: Awaitable[Any], about_to_wait: Callable[[], None]) -> Any:
+    """``await work``, but with context variables of its own: what it sets, nobody sees who comes after it.
+
+    ``about_to_wait``, which must not raise, is called when it waits for the first time.
+    """
     run = contextvars.copy_context().run
     steps: Any = work if isinstance(work, types.CoroutineType) else work.__await__()
     try:
         trap = run(steps.send, None)
     except StopIteration as end:
         return end.value
+    about_to_wait()
     return await rest_of(steps, trap, run)
