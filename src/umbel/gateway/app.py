@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import quart.wrappers.base
 import trio
 from quart import request
 from quart_trio import QuartTrio
@@ -46,7 +47,7 @@ from .websocket import WebsocketConnection
 
 if TYPE_CHECKING:
     import httpx
-    from quart.typing import ResponseReturnValue
+    from quart.typing import ResponseReturnValue, ResponseTypes
 
     from ..model import RequestFacts
     from .compose import Handler
@@ -54,6 +55,11 @@ if TYPE_CHECKING:
     from .sending import AnyResponse
 
 HandlerT = TypeVar("HandlerT", bound="Handler")
+
+# What Quart's websocket raises once its client has gone; 0.22 has no such exception.
+_DISCONNECTED: tuple[type[Exception], ...] = tuple(
+    found for name, found in vars(quart.wrappers.base).items() if name == "ClientDisconnectedError"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +283,15 @@ class Umbel(QuartTrio):
     def _note_all(self, errors: Iterable[Exception]) -> None:
         for error in errors:
             crashes.note(self.recorder, "request.crashed", error, self._facts())
+
+    async def handle_websocket_exception(self, *context_and_error: Any) -> ResponseTypes | None:
+        """Quart's; but a client that has gone is no failure. (Quart-Trio 0.13 takes it for one.)"""
+        error = context_and_error[-1]
+        if isinstance(error, _DISCONNECTED):
+            raise error
+        quarts: Any = super()
+        answer: ResponseTypes | None = await quarts.handle_websocket_exception(*context_and_error)
+        return answer
 
     def log_exception(self, *context_and_info: Any) -> None:
         """Record an exception that no handler took, each leaf of a group; Quart's logger hears of it too."""

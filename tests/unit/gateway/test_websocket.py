@@ -22,15 +22,20 @@ async def converse(
     sent: list[Message] = []
     waiting = [{"type": "websocket.connect"}, *came]
 
+    closed = trio.Event()
+
     async def receive() -> Message:
-        if not waiting and leaves:
-            await trio.sleep_forever()
-        return waiting.pop(0) if waiting else {"type": "websocket.disconnect", "code": 1006}
+        if waiting:
+            return waiting.pop(0)
+        await closed.wait()
+        return {"type": "websocket.disconnect", "code": 1000}
 
     async def send(message: Message) -> None:
         if leaves:
             raise ClientLeft("the client has gone")
         sent.append(message)
+        if message["type"] == "websocket.close":
+            closed.set()
 
     await app(
         {
