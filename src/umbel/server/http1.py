@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from .service import Service
     from .wire import Wire
 
+_NOTHING = (b"", b"\r\n")
+"""No part of a request: an empty line may stand before one (RFC 9112 section 2.2)."""
 _TRAILERS = "http.response.trailers"
 
 LINGER_TIMEOUT = 2.0
@@ -90,12 +92,19 @@ class Http1Connection:
         self._peer = peer
         self._exchange: Exchange | None = None
         self._requests = 0
+        self._forgotten = False
         self._patience = Patience(service.alarm, late)
         self._patience.last(trio.current_time() + service.limits.head_timeout)
         service.open.add(self)
 
     def forget(self) -> None:
-        """The connection is over; its wire goes elsewhere or is closed."""
+        """The connection is over; its wire goes elsewhere or is closed.
+
+        Done once: whoever has the wire may close it, and then its descriptor is the next connection's.
+        """
+        if self._forgotten:
+            return
+        self._forgotten = True
         self.service.open.discard(self)
         self.service.crew.forget(self.wire.fd)
         self._patience.forget()
@@ -106,11 +115,19 @@ class Http1Connection:
         more: Handoff | bool = True
         try:
             while more is True:
-                data = await self.wire.receive()
+                try:
+                    data: bytes | None = await self.wire.receive()
+                except trio.ClosedResourceError:
+                    # Its time is up; but perhaps it is we who have not looked.
+                    if (data := self.wire.receive_now()) is None:
+                        raise
                 if not data:
                     return None
                 self.buffer = self.buffer + data if self.buffer else data
                 more = await self.advance()
+                if more is True and self.is_late:
+                    await self.give_up()
+                    return None
         except trio.ClosedResourceError:
             await self.give_up()
             return None
@@ -161,7 +178,7 @@ class Http1Connection:
             self.buffer = data[end + 4 :]
             # One empty line before a request is forgiven (RFC 9112 section 2.2).
             return data[: end + 4] if data[:2] != b"\r\n" else data[2 : end + 4]
-        if data and data != b"\r\n":
+        if data not in _NOTHING:
             self.service.heads.check_part(data[2:] if data[:2] == b"\r\n" else data)
             if not self.head_began:
                 self.head_began = trio.current_time()
@@ -201,16 +218,21 @@ class Http1Connection:
             self._patience.last(min(self._patience.until, until))
 
     def _be_idle(self) -> None:
-        if not self.buffer:
+        if self.buffer in _NOTHING:
             until = trio.current_time() + self.service.idle_timeout
             if until < self._patience.reminded_at:
                 self._patience.last(until)
             else:
                 self._patience.until = until
 
+    @property
+    def is_late(self) -> bool:
+        """Whether the client has not sent in time what it must, though all that it has sent was looked at."""
+        return self._patience.until == -math.inf
+
     async def give_up(self) -> None:
         """The client has not sent what it must in time: say so, if it had begun to."""
-        if self.buffer and self._exchange is None:
+        if self.buffer not in _NOTHING and self._exchange is None:
             self.lingers = True
             await self._refuse_head(HeadRefused(Refusal(408, "The head did not arrive in time.")))
             await self.part()

@@ -14,7 +14,10 @@ from ..upstream.alarm import Alarm, Reminder
 
 
 class Patience:
-    """Calls ``ended()`` at the time ``until``, which may be moved at will. Forward it is set, backward by ``last``."""
+    """Calls ``ended()`` at the time ``until``, which may be moved at will. Forward it is set, backward by ``last``.
+
+    Once that has been called, ``until`` is before all time, until it is moved again.
+    """
 
     __slots__ = ("_alarm", "_ended", "_reminder", "reminded_at", "until")
 
@@ -47,5 +50,5 @@ class Patience:
             if self.until < math.inf:
                 self.last(self.until)
         else:
-            self.until = math.inf
+            self.until = -math.inf
             self._ended()

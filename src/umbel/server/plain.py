@@ -63,6 +63,9 @@ class PlainConnection:
                     more = await http.advance()
                 elif data is not None:
                     more = False
+            if more is True and http.is_late:
+                await http.give_up()
+                more = False
             over = more is not True
             if isinstance(more, Handoff):
                 http.forget()
@@ -79,23 +82,14 @@ class PlainConnection:
         return http.cancelled
 
     def _late(self) -> None:
-        """The client has sent nothing for as long as it may."""
-        if self._busy:
-            return  # It has sent something just now.
-        if self._http.buffer:
-            self._busy = True
-            self._service.crew.start(self._give_up)
-        else:
-            self._close()
+        """The client has not sent what it must for as long as it may; but perhaps it is we who have not looked."""
+        if not self._busy:
+            self._busy = self._readable = True
+            self._service.crew.start(self._last_turn)
 
-    async def _give_up(self) -> None:
-        try:
-            await self._http.give_up()
-        except BaseException as error:
-            if self._service.connection_failed(error) is not None:
-                raise
-        finally:
-            self._close()
+    async def _last_turn(self) -> None:
+        with trio.CancelScope() as scope:
+            await self.turn(scope)
 
     def _close(self) -> None:
         self._service.crew.members.discard(self)

@@ -40,6 +40,10 @@ class Wire(Protocol):
         """
         ...
 
+    def receive_now(self) -> bytes | None:
+        """What is there without waiting; empty at the end of the stream, None if that is nothing or unknown."""
+        ...
+
     def send_now(self, data: bytes) -> int:
         """Send what can be sent without waiting; the count of bytes.
 
@@ -158,6 +162,10 @@ class TlsWire:
             return bytes(await self._stream.receive_some(RECEIVE_MAX))
         except trio.BrokenResourceError:
             return b""
+
+    def receive_now(self) -> bytes | None:
+        """None: what TLS has is not known without waiting."""
+        return None
 
     def send_now(self, data: bytes) -> int:
         """Nothing: what TLS makes of it is not known to fit."""

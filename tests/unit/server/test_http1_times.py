@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
@@ -169,3 +170,27 @@ async def test_the_write_deadline_is_for_progress(driver: str, autojump_clock: M
             received += len(await client.stream.receive_some(131072))
             await trio.sleep(1)
         assert trio.current_time() > 10
+
+
+async def test_what_came_in_time_is_served_however_late_we_look(driver: str, autojump_clock: MockClock) -> None:
+    """A loop that was busy for longer than a client may take: that is not the client's fault."""
+    async with served(App(hello), driver) as server:
+        for _ in range(10):
+            async with server.connected() as client:
+                assert (await client.request("GET", "/")).status == 200
+                # Nobody else runs between the two.
+                os.write(client.stream.socket.fileno(), GET)
+                autojump_clock.jump(60)
+                assert (await client.reply()).status == 200
+
+
+async def test_an_empty_line_behind_a_request_begins_none(driver: str, autojump_clock: MockClock) -> None:
+    async with served(App(hello), driver) as server, server.connected() as client:
+        await client.stream.send_all(GET + b"\r\n")
+        assert (await client.reply()).status == 200
+        await trio.sleep(10)
+        assert (await client.request("GET", "/")).status == 200
+        began = trio.current_time()
+        await client.stream.send_all(b"\r\n")
+        assert await client.closed_by_server()
+        assert trio.current_time() == pytest.approx(began + 15)
