@@ -126,7 +126,28 @@ async def test_a_mistake_in_the_configuration_is_told_before_anything_starts(tmp
 async def test_settings_that_cannot_be_read_are_a_mistake_in_the_configuration(directory: Path) -> None:
     status, output = await ended(*SERVE, "--hypercorn", "nowhere.toml", cwd=directory)
 
-    assert (status, output) == (78, "nowhere.toml: cannot be read: No such file or directory\n")
+    assert (status, output) == (78, "nowhere.toml: cannot be read: there is no such file\n")
+
+
+async def test_the_mistakes_of_both_files_are_told_at_once(directory: Path) -> None:
+    (directory / "umbel.toml").write_text("[upstreams.users]\nurl = []\n")
+    (directory / "hypercorn.toml").write_text('bind = "127.0.0.1:0"\nworkers = 4\ngraceful_timout = 3\n')
+
+    status, output = await ended(*SERVE, cwd=directory)
+
+    assert status == 78
+    assert "umbel.toml:2: upstreams.users.url: " in output
+    assert "hypercorn.toml:3: graceful_timout: is not one of Hypercorn's keys; did you mean" in output
+    assert output.count("\n") == 2
+
+
+async def test_workers_in_the_shared_file_are_ignored_with_a_warning(directory: Path) -> None:
+    (directory / "hypercorn.toml").write_text('bind = "127.0.0.1:0"\nworkers = 4\n')
+
+    async with started(*SERVE, cwd=directory) as server:
+        assert "hypercorn.toml:2: workers: is ignored here" in await server.line("warning: ")
+        await server.address("Umbel runs on")
+        assert await server.stop(signal.SIGTERM) == 0
 
 
 async def test_records_that_cannot_be_written_are_a_mistake_in_the_configuration(directory: Path) -> None:

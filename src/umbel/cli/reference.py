@@ -40,8 +40,9 @@ shape = "{hello: user.name}"
 ## How values are written
 
 **Units.** A duration is a number and a unit, in quotes: `"250ms"`, `"1.5s"`; the units are `us`, `ms`, `s`, `m`, `h`
-and `d`. A size is the same with `B`, `KB`, `MB`, `GB` (powers of 1000) or `KiB`, `MiB`, `GiB` (powers of 1024). A
-ratio is a number and a percent sign: `"20%"`. A bare number is none of them.
+and `d`. A size is the same with `B`, `KB`, `MB`, `GB` (powers of 1000) or `KiB`, `MiB`, `GiB` (powers of 1024),
+and a rate is a size per second: `"240B/s"`. A ratio is a number and a percent sign: `"20%"`. A bare number is none of
+them.
 
 **Variables.** `${NAME}` in a text is replaced by the environment variable, and it is a mistake if that is not set.
 `${NAME:-default}` gives the default where it is unset or empty; a default holds no `}`. `$${` stands for the two
@@ -139,7 +140,7 @@ def _type(schema: dict[str, Any]) -> str:
         return f"`{_toml(schema['const'])}`"
     if "$ref" in schema or "properties" in schema:
         return "table"
-    if schema.get("title") in ("duration", "size", "ratio"):
+    if schema.get("title") in ("duration", "size", "rate", "ratio"):
         return str(schema["title"])
     kind = schema.get("type")
     if kind == "array":

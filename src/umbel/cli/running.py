@@ -6,7 +6,7 @@ Used by ``serve`` and ``demo``. Imports trio and Hypercorn, so those commands im
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 import trio
@@ -16,6 +16,26 @@ from ..errors import ConfigError, ConfigProblem
 
 if TYPE_CHECKING:
     from ..gateway.app import Umbel
+
+FirstT = TypeVar("FirstT")
+SecondT = TypeVar("SecondT")
+
+
+def both(first: Callable[[], FirstT], second: Callable[[], SecondT]) -> tuple[FirstT, SecondT]:
+    """What both make. Where both find mistakes in the operator's files, all are told at once.
+
+    Raises:
+        ConfigError: the problems of either or both.
+    """
+    try:
+        made = first()
+    except ConfigError as error:
+        try:
+            second()
+        except ConfigError as more:
+            raise ConfigError([*error.problems, *more.problems]) from error
+        raise
+    return made, second()
 
 
 def run(main: Callable[[], Awaitable[None]], app: Umbel | None = None) -> None:

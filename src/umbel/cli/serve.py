@@ -5,6 +5,7 @@ What is served stands in umbel.toml, how it is served in hypercorn.toml; options
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -33,10 +34,12 @@ def serve(file: str, bind: tuple[str, ...], hypercorn_file: str | None) -> None:
     from ..logs import ensure_writable
     from ..server import hypercorn_config
     from ..server import serve as serve_app
-    from .running import run
+    from .running import both, run
 
-    app = Umbel.from_file(file)
-    settings = hypercorn_config(hypercorn_file or _beside(file), bind=bind)
+    app, settings = both(
+        partial(Umbel.from_file, file),
+        partial(hypercorn_config, hypercorn_file or _beside(file), bind=bind, warn=_warn),
+    )
 
     async def main() -> None:
         await ensure_writable(app.gateway_config.logs)
@@ -50,3 +53,7 @@ def serve(file: str, bind: tuple[str, ...], hypercorn_file: str | None) -> None:
 def _beside(file: str) -> str | None:
     settings = Path(file).with_name("hypercorn.toml")
     return str(settings) if settings.is_file() else None
+
+
+def _warn(problem: object) -> None:
+    click.echo(f"warning: {problem}", err=True)

@@ -10,11 +10,11 @@ from typing import Any
 
 from .merge import DEFAULTS
 from .schema import Config
-from .units import format_duration, format_ratio, format_size
+from .units import format_duration, format_rate, format_ratio, format_size
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _VARIABLE = r"\$\{"
-_FORMATS = {"duration": format_duration, "size": format_size, "ratio": format_ratio}
+_FORMATS = {"duration": format_duration, "size": format_size, "ratio": format_ratio, "rate": format_rate}
 _TITLE = "Configuration of Umbel"
 
 

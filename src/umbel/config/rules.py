@@ -42,6 +42,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 # RFC 3986 section 2: the characters of a URL.
 _URL = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+")
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
+_SERVED_HOST = re.compile(rf"(?:{_HOST.pattern})(?::[0-9]{{1,5}})?")
 _UNIX_PATH_MAX = 107
 
 
@@ -194,6 +195,14 @@ def _network(value: str) -> str:
     return value
 
 
+def _served_host(value: str) -> str:
+    if _SERVED_HOST.fullmatch(value) is None:
+        raise ValueError(
+            f'"{value}" is not a host; write a name or an address, such as "www.example.com" or "[::1]:80"'
+        )
+    return value
+
+
 def _file_name(value: str) -> str:
     if value in ("", ".", "..") or "/" in value or _CONTROL.search(value):
         raise ValueError(f'"{value}" is not the name of a file inside dir')
@@ -247,6 +256,7 @@ Concurrency = Annotated[
 Target = Annotated[str, AfterValidator(_target)]
 RoutePath = Annotated[str, AfterValidator(_route_path)]
 Network = Annotated[str, AfterValidator(_network)]
+ServedHost = Annotated[str, AfterValidator(_served_host)]
 FileName = Annotated[str, AfterValidator(_file_name)]
 JsonValue = Annotated[Any, AfterValidator(_json)]
 JsonScalar = Annotated[str | int | float | bool | None, AfterValidator(_json)]

@@ -26,7 +26,6 @@ from .rules import (
     JsonValue,
     Method,
     Name,
-    Network,
     RoutePath,
     Status,
     UpstreamName,
@@ -38,6 +37,7 @@ from .rules import (
     upstream_rules,
 )
 from .section import AS_TUPLE, Section
+from .server import Server as Server
 from .units import Duration, Ratio, Size
 
 Names = Annotated[tuple[str, ...], AS_TUPLE]
@@ -265,18 +265,6 @@ class Route(Section):
         if isinstance(self.query, dict):
             return self.query
         return {name: QueryParam() for name in self.query}
-
-
-class Server(Section):
-    """The inbound side."""
-
-    trusted_proxies: Annotated[tuple[Network, ...], AS_TUPLE] = ()
-    """Addresses or networks whose X-Forwarded-* and X-Request-Id are believed; "unix" is whoever connects through a
-    Unix socket."""
-    max_body: Size = 16 * 2**20
-    """The largest request body of any route."""
-    write_timeout: Duration = 30.0
-    """How long one write to a client may take before its connection is cut."""
 
 
 class LogStream(Section):

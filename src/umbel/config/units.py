@@ -42,6 +42,30 @@ def parse_duration(value: object) -> float:
     return seconds
 
 
+def parse_delay(value: object) -> float:
+    """Seconds of a duration that may be ``"0s"``.
+
+    Raises:
+        ValueError: it is no text, or has no unit.
+    """
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    return 0.0 if match is not None and not float(match[1]) else parse_duration(value)
+
+
+def parse_rate(value: object) -> int:
+    """Bytes per second of a rate such as ``"240B/s"``.
+
+    Raises:
+        ValueError: it is no size followed by ``/s``.
+    """
+    if isinstance(value, str) and value.endswith("/s"):
+        try:
+            return parse_size(value.removesuffix("/s"))
+        except ValueError as error:
+            raise ValueError(f'{_shown(value)} is not a rate; write it such as "240B/s" or "1KB/s"') from error
+    raise ValueError(f'{_shown(value)} is not a rate; write a size per second, such as "240B/s" or "1KB/s"')
+
+
 def parse_size(value: object) -> int:
     """Bytes of a size such as ``"10MB"`` (10,000,000) or ``"64KiB"`` (65,536).
 
@@ -81,6 +105,8 @@ def _shown(value: object) -> str:
 def format_duration(seconds: float) -> str:
     """A duration as people write it, in the largest unit that needs no fraction: ``parse_duration`` gives it back."""
     micros = round(seconds * 1e6)
+    if not micros:
+        return "0s"
     for unit in ("d", "h", "m", "s", "ms"):
         size = round(_SECONDS[unit] * 1e6)
         if micros >= size and micros % size == 0:
@@ -96,6 +122,11 @@ def format_size(count: int) -> str:
     return f"{count}B"
 
 
+def format_rate(count: int) -> str:
+    """A rate as people write it: ``parse_rate`` gives it back."""
+    return f"{format_size(count)}/s"
+
+
 def format_ratio(ratio: float) -> str:
     """A ratio as people write it: ``parse_ratio`` gives it back."""
     return f"{ratio * 100:.15g}%"
@@ -106,6 +137,20 @@ Duration = Annotated[
     BeforeValidator(parse_duration),
     WithJsonSchema(
         {"type": "string", "title": "duration", "pattern": f"^{_DURATION.pattern}$", "examples": ["250ms", "2s"]}
+    ),
+]
+Delay = Annotated[
+    float,
+    BeforeValidator(parse_delay),
+    WithJsonSchema(
+        {"type": "string", "title": "duration", "pattern": f"^{_DURATION.pattern}$", "examples": ["0s", "5s"]}
+    ),
+]
+Rate = Annotated[
+    int,
+    BeforeValidator(parse_rate),
+    WithJsonSchema(
+        {"type": "string", "title": "rate", "pattern": f"^{_SIZE.pattern}/s$", "examples": ["240B/s", "1KB/s"]}
     ),
 ]
 Size = Annotated[

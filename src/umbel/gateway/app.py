@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import quart.wrappers.base
 import trio
 from quart import request
 from quart_trio import QuartTrio
@@ -29,23 +30,25 @@ from ..errors import ConfigError, NotRunningError, RequestError
 from ..events import NULL, Recorder
 from ..kinds import Kind
 from ..server import guard
+from ..server.limits import Limits
 from ..server.serve import serve
 from ..server.settings import hypercorn_config
 from . import crashes
 from .checks import CHECKS
 from .compose import ComposeView
 from .connection import Connection
-from .exchange import find_exchange
+from .exchange import find_exchange, find_websocket_exchange
 from .forwarded import TrustedProxies
 from .lifespan import Lifespan, State
 from .problems import as_http_exception, from_http_exception
 from .respond import AnswerRules, Expose
 from .routes import RouteView
 from .uploads import UmbelRequest
+from .websocket import WebsocketConnection
 
 if TYPE_CHECKING:
     import httpx
-    from quart.typing import ResponseReturnValue
+    from quart.typing import ResponseReturnValue, ResponseTypes
 
     from ..model import RequestFacts
     from .compose import Handler
@@ -53,6 +56,11 @@ if TYPE_CHECKING:
     from .sending import AnyResponse
 
 HandlerT = TypeVar("HandlerT", bound="Handler")
+
+# What Quart's websocket raises once its client has gone; 0.22 has no such exception.
+_DISCONNECTED: tuple[type[Exception], ...] = tuple(
+    found for name, found in vars(quart.wrappers.base).items() if name == "ClientDisconnectedError"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +89,7 @@ class Umbel(QuartTrio):
 
     request_class = UmbelRequest
     asgi_http_class = Connection  # type: ignore[assignment]  # Quart types it for any app; ours needs an Umbel
+    asgi_websocket_class = WebsocketConnection  # type: ignore[assignment]  # as above
     asgi_lifespan_class = Lifespan  # type: ignore[assignment]  # as above
 
     def __init__(
@@ -103,13 +112,14 @@ class Umbel(QuartTrio):
         self.given_transports: Mapping[str, httpx.AsyncBaseTransport] = transports or {}
         self.given_recorder = recorder
         self.trusted_proxies = TrustedProxies(self.gateway_config.server.trusted_proxies)
-        self.write_timeout = self.gateway_config.server.write_timeout
+        self.limits = Limits.of(self.gateway_config.server)
         self.state = State.NEW
         self.current_runtime: Runtime | None = None
         self.refusal: ConfigError | None = None
         """Why its configuration kept it from starting, where that showed only then."""
         self.composes_in_code = False
         """Whether a handler of ``compose`` is registered."""
+        self._draining = False
         self._in_flight = 0
         self._total = 0
         self.config["MAX_CONTENT_LENGTH"] = self.gateway_config.server.max_body
@@ -199,8 +209,12 @@ class Umbel(QuartTrio):
 
     @property
     def ready(self) -> bool:
-        """Whether requests should come here: the lifespan is up, and with it the recorder and the pools."""
-        return self.state is State.SERVING
+        """Whether requests should come here: the recorder and the pools are open, and the server is not stopping."""
+        return self.state is State.SERVING and not self._draining
+
+    def begin_drain(self) -> None:
+        """The server has been asked to stop: from now on ``/readyz`` says so, while requests are still served."""
+        self._draining = True
 
     def statistics(self) -> GatewayStatistics:
         """A snapshot of the counters."""
@@ -276,6 +290,15 @@ class Umbel(QuartTrio):
         for error in errors:
             crashes.note(self.recorder, "request.crashed", error, self._facts())
 
+    async def handle_websocket_exception(self, *context_and_error: Any) -> ResponseTypes | None:
+        """Quart's; but a client that has gone is no failure. (Quart-Trio 0.13 takes it for one.)"""
+        error = context_and_error[-1]
+        if isinstance(error, _DISCONNECTED):
+            raise error
+        quarts: Any = super()
+        answer: ResponseTypes | None = await quarts.handle_websocket_exception(*context_and_error)
+        return answer
+
     def log_exception(self, *context_and_info: Any) -> None:
         """Record an exception that no handler took, each leaf of a group; Quart's logger hears of it too."""
         error = context_and_info[-1][1]
@@ -283,7 +306,7 @@ class Umbel(QuartTrio):
             exchange = find_exchange()
             event = "request.crashed" if exchange is not None else "app.crashed"
             crashes.note(self.recorder, event, error, self._facts())
-            if exchange is not None:
+            if (exchange := exchange or find_websocket_exchange()) is not None:
                 exchange.kind, exchange.detail = Kind.INTERNAL, "an exception that no handler took"
         super().log_exception(*context_and_info)
 
@@ -308,7 +331,7 @@ class Umbel(QuartTrio):
 
     @staticmethod
     def _facts() -> RequestFacts | None:
-        exchange = find_exchange()
+        exchange = find_exchange() or find_websocket_exchange()
         return exchange.facts if exchange is not None else None
 
     # Starting it as a script.

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import quote
 
 import trio
 from quart.wrappers import Response
@@ -20,10 +20,12 @@ from ..errors import RequestError
 from ..events import RequestEnded
 from ..kinds import Kind
 from ..model import RequestFacts
+from ..server.exchange import ClientLeft
+from ..server.refusal import REFUSED
 from . import crashes, ids
 from .exchange import SCOPE_KEY, Exchange
 from .forwarded import origin_of
-from .paths import check_path, check_query
+from .paths import check_path, check_query, raw_path
 from .probes import probe
 from .problems import from_http_exception, from_request_error
 from .sending import AnyResponse, Sender
@@ -31,6 +33,7 @@ from .sending import AnyResponse, Sender
 if TYPE_CHECKING:
     from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 
+    from ..server.refusal import Refusal
     from .app import Umbel
     from .uploads import UmbelRequest
 
@@ -72,19 +75,27 @@ class Connection(TrioASGIHTTPConnection):
         super().__init__(app, cast("HTTPScope", ours))
         self._request: UmbelRequest | None = None
         self._gone = False
+        self._refused: tuple[Refusal, str] | None = None
+        """What the server answered in our place when the request's body could not be read on, and the answer's id."""
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Run the request to its end. Cancelled from outside (a server that stops), it is cut off there."""
         exchange = self.exchange
-        sender = Sender(send, head_only=self.scope["method"] == "HEAD", request_id=exchange.facts.request_id)
+        head_only, request_id = self.scope["method"] == "HEAD", exchange.facts.request_id
+        sender = Sender(partial(self._send, send), head_only=head_only, request_id=request_id)
         self.app.request_began()
         try:
             try:
                 await self._converse(receive, sender, lambda: self._answer(send))
             except BaseException as error:
+                self._gone = self._gone or _says_gone(error)
                 crash, rest = crashes.split(error)
                 if crash is None:
                     raise
+                if all(isinstance(leaf, ClientLeft) for leaf in crashes.leaves(crash)):
+                    if rest is not None:
+                        raise rest from crash
+                    return
                 self._crashed(crash)
                 if rest is not None:
                     raise rest from crash
@@ -116,6 +127,7 @@ class Connection(TrioASGIHTTPConnection):
         while True:
             message: Any = await receive()
             if message["type"] == "http.disconnect":
+                self._refused = message.get(REFUSED)
                 if not sender.finishing:
                     self._gone = True
                     scope.cancel(reason=CLIENT_GONE)
@@ -125,10 +137,20 @@ class Connection(TrioASGIHTTPConnection):
                 if not message.get("more_body", False):
                     self._request.body.set_complete()
 
+    async def _send(self, send: ASGISendCallable, message: Any) -> None:
+        """Send; a client that cannot be sent to has gone, and what serves it ends for that reason and no other."""
+        try:
+            await send(message)
+        except ClientLeft:
+            self._gone = True
+            self.exchange.nursery.cancel_scope.cancel(reason=CLIENT_GONE)
+            await trio.lowlevel.checkpoint()
+            raise
+
     async def _answer(self, send: ASGISendCallable) -> AnyResponse:
         facts = self.exchange.facts
         try:
-            check_path(_raw_path(self.scope))
+            check_path(raw_path(self.scope))
             check_query(self.scope["query_string"])
         except RequestError as error:
             self.exchange.kind, self.exchange.detail = Kind.BAD_REQUEST, error.detail
@@ -167,6 +189,8 @@ class Connection(TrioASGIHTTPConnection):
         rule = self._request.url_rule if self._request is not None else None
         if not facts.route and rule is not None:
             facts = exchange.routed(rule.rule, facts.deadline)
+        if self._refused is not None:
+            return self._refusal_record(facts, *self._refused)
         if self._gone and not sender.finished:
             kind = Kind.CLIENT_GONE
         elif not sender.finished and kind not in (Kind.INTERNAL, Kind.TIMEOUT):
@@ -184,10 +208,17 @@ class Connection(TrioASGIHTTPConnection):
             detail,
         )
 
+    def _refusal_record(self, facts: RequestFacts, refusal: Refusal, request_id: str) -> RequestEnded:
+        facts = facts._replace(request_id=request_id)
+        now, origin = trio.current_time(), self.exchange.origin
+        return RequestEnded(
+            facts, refusal.status, now, 0, None, refusal.kind, origin.client, origin.scheme, refusal.detail
+        )
 
-def _raw_path(scope: HTTPScope) -> bytes:
-    """The path as it came. A server that does not say (ASGI leaves it optional) is taken at its decoded word."""
-    raw: bytes | None = scope.get("raw_path")
-    if raw is None:
-        raw = quote(scope["path"]).encode("ascii")
-    return raw.partition(b"?")[0]
+
+def _says_gone(error: BaseException) -> bool:
+    """Whether this came because the client has gone: the server cancels with that reason, and its send raises."""
+    return any(
+        isinstance(leaf, ClientLeft) or (isinstance(leaf, trio.Cancelled) and leaf.reason == CLIENT_GONE)
+        for leaf in crashes.leaves(error)
+    )

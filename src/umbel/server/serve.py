@@ -1,25 +1,27 @@
 """The embedded server: one application, one process, until a signal or a trigger says stop.
 
 Used by ``app.run()``, ``umbel serve``, ``umbel demo`` and any trio program. It owns the listening sockets from the
-moment they are bound; how a connection is served is Hypercorn's affair.
+moment they are bound, and the order in which things start and stop.
 """
 
 from __future__ import annotations
 
 import signal
-import socket
 import threading
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import trio
-from hypercorn.config import Config, Sockets
-from hypercorn.trio.run import worker_serve
-from hypercorn.utils import wrap_app
+from hypercorn.config import Config
+from trio_util import wait_any
 
-from .guard import WRITE_TIMEOUT
+from .drain import drain, leave
+from .lifespan import running_lifespan
+from .limits import Limits
+from .listen import Listener, accept_from, listening
+from .service import Service
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -28,13 +30,16 @@ async def serve(
     app: Any,
     config: Config,
     *,
+    limits: Limits | None = None,
     shutdown_trigger: Callable[[], Awaitable[object]] | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve an ASGI application until ``shutdown_trigger`` returns; without one, until SIGINT or SIGTERM.
 
-    Stopping is graceful: no new connections, ``config.graceful_timeout`` seconds for what is in flight, then the
-    lifespan's shutdown. A second signal cuts what is left. Cancelled, it cuts at once.
+    Stopping is graceful (``drain.py``): no new connections, ``config.graceful_timeout`` seconds for what is in flight,
+    then the lifespan's shutdown. A second signal cuts what is left. Cancelled, it cuts at once.
+
+    ``limits`` are the application's own (``app.limits``) unless given, or the defaults.
 
     The sockets are bound before anything of the application starts, and ``task_status`` gets their addresses
     (``"http://127.0.0.1:8000"``) when it is ready to answer.
@@ -43,22 +48,12 @@ async def serve(
         OSError: an address cannot be bound. A single exception is never wrapped in a group.
         hypercorn.utils.LifespanFailureError: the application failed to start, to live on or to stop.
     """
-    watched = _Watched(app)
-    sockets = _bind(config)
     failure: BaseException | None = None
     try:
-        try:
-            async with _stop_trigger(shutdown_trigger) as trigger:
-                await worker_serve(
-                    wrap_app(watched, config.wsgi_max_body_size, "asgi"),
-                    config,
-                    sockets=sockets,
-                    shutdown_trigger=trigger,
-                    task_status=_Announcer(watched, task_status),
-                )
-        finally:
-            for sock in (*sockets.secure_sockets, *sockets.insecure_sockets, *sockets.quic_sockets):
-                sock.close()
+        with listening(config) as listeners:
+            service = Service(app, config, limits)
+            async with _stop_trigger(shutdown_trigger) as trigger, running_lifespan(app, config, service.state):
+                await _serve_listeners(service, listeners, trigger, task_status)
     except BaseExceptionGroup as group:
         failure = _innermost(group)
     if failure is not None:
@@ -66,61 +61,28 @@ async def serve(
         raise failure
 
 
-def _bind(config: Config) -> Sockets:
-    try:
-        sockets = config.create_sockets()
-    except OSError as error:
-        _close_leftovers(error)
-        raise OSError(error.errno, f"cannot listen on {' and '.join(config.bind)}: {error.strerror}") from error
-    for sock in (*sockets.secure_sockets, *sockets.insecure_sockets):
-        sock.listen(config.backlog)
-    return sockets
-
-
-def _close_leftovers(error: OSError) -> None:
-    """Close what Hypercorn had opened before it failed: it leaves that to the garbage collector, in its own frames."""
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        for value in frame.f_locals.values():
-            for sock in value if isinstance(value, list) else (value,):
-                if isinstance(sock, socket.socket):
-                    sock.close()
-
-
-class _Watched:
-    """The application, and whether it said that it cannot start.
-
-    Hypercorn announces its addresses also where the startup has just failed; whoever waits for them must not believe
-    that something serves there.
-    """
-
-    def __init__(self, app: Any) -> None:
-        self._app = app
-        self.failed = False
-        self.write_timeout: float = getattr(app, "write_timeout", WRITE_TIMEOUT)
-
-    async def __call__(self, scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
-        if scope["type"] != "lifespan":
-            await self._app(scope, receive, send)
-            return
-
-        async def watch(message: Any) -> None:
-            if message["type"] == "lifespan.startup.failed":
-                self.failed = True
-            await send(message)
-
-        await self._app(scope, receive, watch)
-
-
-class _Announcer(trio.TaskStatus[list[str]]):
-    """Passes the addresses on, if there is something behind them."""
-
-    def __init__(self, watched: _Watched, to: trio.TaskStatus[list[str]]) -> None:
-        self._watched = watched
-        self._to = to
-
-    def started(self, value: list[str] | None = None) -> None:
-        if not self._watched.failed:
-            self._to.started(value or [])
+async def _serve_listeners(
+    service: Service,
+    listeners: list[Listener],
+    trigger: Callable[[], Awaitable[object]],
+    task_status: trio.TaskStatus[list[str]],
+) -> None:
+    """Accept and serve until the trigger, then drain."""
+    async with trio.open_nursery() as background:
+        await background.start(service.run)
+        async with trio.open_nursery() as connections:
+            async with trio.open_nursery() as accepting:
+                addresses = [listener.address for listener in listeners]
+                for listener in listeners:
+                    accepting.start_soon(accept_from, listener, service, connections)
+                task_status.started(addresses)
+                await wait_any(trigger, service.exhausted.wait)
+                await leave(service)
+                accepting.cancel_scope.cancel(reason="the server stops accepting")
+            await drain(
+                service, partial(connections.cancel_scope.cancel, reason="the time for requests in flight is over")
+            )
+        background.cancel_scope.cancel(reason="the last connection has gone")
 
 
 @asynccontextmanager

@@ -1,20 +1,26 @@
 """Hypercorn's settings for the ways to start that are ours: a file, options that win over it, and our defaults.
 
 Used by ``umbel serve``, ``umbel demo`` and ``app.run()``. What Hypercorn has a key for is set there alone; this reads
-its file and adds nothing of its own to it.
+its file strictly and adds nothing of its own to it.
 """
 
 from __future__ import annotations
 
 import os
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hypercorn.config import Config
 
+from ..config.files import unusable
+from ..config.findings import findings
+from ..config.schema import Server, Tls
+from ..config.sections import keys_of
+from ..config.source import Source, UnreadableError, read
+from ..config.suggest import hint, homes
 from ..errors import ConfigError, ConfigProblem
+from .hypercornfile import IN_UMBEL_TOML, PATHS, UNHEEDED, HypercornFile
 
 DEFAULTS: Mapping[str, Any] = {
     # Never tell clients what serves them; the access log is ours; a request in flight has time to end.
@@ -25,47 +31,148 @@ DEFAULTS: Mapping[str, Any] = {
     "worker_class": "trio",
 }
 
-_PATHS = ("certfile", "keyfile", "ca_certs", "pid_path")
+Warn = Callable[[ConfigProblem], object]
+
+_UNKNOWN = "is not one of Hypercorn's keys"
+_BINDS = ("bind", "insecure_bind", "quic_bind")
+_ADDRESS = "is not an address; write HOST:PORT (a port is at most 65535), unix:/path or fd://NUMBER"
+# What a certificate is called in hypercorn.toml, and what the check that umbel.toml's share calls it.
+_TLS_KEYS = {"ca": "ca_certs", "cert": "certfile", "key": "keyfile"}
 
 
-def hypercorn_config(file: str | os.PathLike[str] | None = None, *, bind: Sequence[str] = ()) -> Config:
+def hypercorn_config(
+    file: str | os.PathLike[str] | None = None, *, bind: Sequence[str] = (), warn: Warn | None = None
+) -> Config:
     """The settings of ``file`` (TOML) over our defaults, with ``bind`` over both. Paths are relative to the file.
 
-    ``workers`` is 1 whatever the file says: one process serves here.
+    ``workers`` is 1 whatever the file says: one process serves here. ``warn`` hears of each key in the file that
+    nothing comes of.
 
     Raises:
-        ConfigError: the file cannot be read or is no TOML, or an address to bind is none.
+        ConfigError: every mistake at once, each with its line: the file cannot be read or is no TOML, a key is
+            unknown or belongs in umbel.toml, a value has the wrong type, a certificate cannot be used, an address to
+            bind is none.
     """
-    settings = {**DEFAULTS, **(_read(Path(file)) if file is not None else {})}
+    problems = [ConfigProblem("--bind", None, "", f'"{text}" {_ADDRESS}') for text in bind if not _is_address(text)]
+    settings = dict(DEFAULTS)
+    if file is not None:
+        try:
+            source = read(Path(file), os.fspath(file))
+        except UnreadableError as error:
+            raise ConfigError([ConfigProblem(os.fspath(file), error.line, "", error.reason), *problems]) from error
+        _make_absolute(source)
+        problems += _problems(source)
+        settings |= source.data
+        if not problems and warn is not None:
+            _tell_unheeded(source, warn)
+    if problems:
+        raise ConfigError(problems)
     if bind:
         settings["bind"] = list(bind)
-    _check_addresses(settings.get("bind"), "--bind" if bind else f"{file}: bind")
     settings["workers"] = 1
     return Config.from_mapping(settings)
 
 
-def _check_addresses(bind: object, at: str) -> None:
+def mistakes(config: Config) -> list[str]:
+    """What is surely wrong in a ``Config`` that somebody else filled: Hypercorn's own command takes anything.
+
+    One sentence each, without a line, for only the values are left. A name that resembles no key is none of ours: a
+    configuration in Python may have variables of its own.
+    """
+    told = {name.removeprefix("_"): value for name, value in vars(config).items()}
+    plain = {
+        name: value
+        for name, value in told.items()
+        if isinstance(value, bool | int | float | str | list | dict)  # what no file could say is right as it is
+        and name not in (*_BINDS, "application_path", "quic_addresses", "verify_mode", "verify_flags")
+        and (name in HypercornFile.model_fields or name in IN_UMBEL_TOML or _unknown(name) != _UNKNOWN)
+    }
+    return sorted(f"{name} {reason}" for name, reason in _judged(plain))
+
+
+def _problems(source: Source) -> list[ConfigProblem]:
+    """Every mistake of a file, in the order of its lines."""
+    wrong = list(_judged(source.data))
+    known = {name for name, _ in wrong}
+    wrong += (each for each in _unusable_files(source.data) if each[0] not in known)
+    found = [ConfigProblem(source.name, source.line((name,)), name, reason) for name, reason in wrong]
+    return sorted(found, key=lambda each: (each.line or 0, each.key))
+
+
+def _judged(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each wrong key, and why."""
+    for name in data.keys() & IN_UMBEL_TOML.keys():
+        yield name, f"is the business of umbel.toml; write {IN_UMBEL_TOML[name]} in its [server] instead"
+    for each in findings(HypercornFile, {name: data[name] for name in data if name not in IN_UMBEL_TOML}):
+        name = str(each.path[0])
+        yield name, _unknown(name) if each.kind == "unknown" else each.reason
+    for name in _BINDS:
+        for text in _texts(data.get(name)):
+            if not _is_address(text):
+                yield name, f'"{text}" {_ADDRESS}'
+
+
+def _unknown(name: str) -> str:
+    if name in keys_of(Server):
+        return "belongs in [server] of umbel.toml, not here"
+    elsewhere = [f"{place} of umbel.toml" for place in homes(name, HypercornFile)]
+    return f"{_UNKNOWN}{hint(name, HypercornFile.model_fields, elsewhere)}"
+
+
+def _is_address(text: str) -> bool:
     """Hypercorn takes an empty address for every address there is, and fails late on a port out of range."""
-    for address in [bind] if isinstance(bind, str) else bind if isinstance(bind, list | tuple) else ():
-        text = str(address)
-        host, colon, port = text.rpartition(":")
-        if text.startswith("unix:") and len(text) > len("unix:"):
+    if text.startswith("unix:"):
+        return len(text) > len("unix:")
+    if text.startswith("fd://"):
+        return _is_number(text.removeprefix("fd://"))
+    host, _, port = text.rpartition(":")
+    return bool(host) and _is_number(port) and int(port) <= 65535
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 9
+
+
+def _unusable_files(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What TLS cannot use. One file of the two alone would have Hypercorn serve without TLS, and say nothing."""
+    for there, missing in (("certfile", "keyfile"), ("keyfile", "certfile")):
+        if there in data and missing not in data:
+            yield there, f"needs {missing} beside it, or nothing is encrypted"
+    paired = "certfile" in data and "keyfile" in data and "keyfile_password" not in data
+    # The shared check knows no password; where there is one, starting will tell.
+    wanted = _TLS_KEYS if paired else {"ca": "ca_certs"}
+    given = {ours: data[theirs] for ours, theirs in wanted.items() if isinstance(data.get(theirs), str)}
+    tls = Tls.model_construct(**given)
+    for path, reason in unusable([((), tls)]):
+        yield _TLS_KEYS[str(path[-1])], reason
+
+
+def _make_absolute(source: Source) -> None:
+    """Paths stand relative to the file; an address may be a path, and a log's file may have a prefix."""
+    for key in PATHS:
+        if isinstance(value := source.data.get(key), str):
+            source.data[key] = str(source.directory / value)
+    if isinstance(log := source.data.get("errorlog"), str) and log != "-":
+        source.data["errorlog"] = str(source.directory / log)
+    if isinstance(logging := source.data.get("logconfig"), str):
+        form, colon, path = logging.rpartition(":")
+        source.data["logconfig"] = f"{form}{colon}{source.directory / path}"
+    for key in _BINDS:
+        if key in source.data and (texts := list(_texts(source.data[key]))):
+            source.data[key] = [
+                f"unix:{source.directory / text[5:]}" if text.startswith("unix:") and _is_address(text) else text
+                for text in texts
+            ]
+
+
+def _texts(value: object) -> Iterable[str]:
+    """The texts of a value that may be one or a list; nothing where it is something else (told elsewhere)."""
+    texts = [value] if isinstance(value, str) else value
+    return texts if isinstance(texts, list | tuple) and all(isinstance(text, str) for text in texts) else ()
+
+
+def _tell_unheeded(source: Source, warn: Warn) -> None:
+    for name in sorted(source.data.keys() & UNHEEDED.keys(), key=lambda name: source.line((name,)) or 0):
+        if name == "workers" and source.data[name] == 1:
             continue
-        if not (host and colon and port.isascii() and port.isdigit() and int(port) <= 65535):
-            reason = f'"{text}" is not an address; write HOST:PORT (a port is at most 65535) or unix:/path'
-            raise ConfigError([ConfigProblem(at, None, "", reason)])
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        settings = tomllib.loads(file.read_text("utf-8"))
-    except OSError as error:
-        raise ConfigError([ConfigProblem(str(file), None, "", f"cannot be read: {error.strerror}")]) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError([ConfigProblem(str(file), None, "", "is not UTF-8")]) from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError([ConfigProblem(str(file), None, "", f"is not TOML: {error}")]) from error
-    for key in _PATHS:
-        if isinstance(settings.get(key), str):
-            settings[key] = str(file.parent / settings[key])
-    return settings
+        warn(ConfigProblem(source.name, source.line((name,)), name, f"is ignored here: {UNHEEDED[name]}"))

@@ -1,11 +1,30 @@
+"""hypercorn.toml, read strictly: every mistake at once, each with its line and what to do."""
+
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 
 import pytest
+import trustme
+from hypercorn.config import Config
 
-from umbel.errors import ConfigError
+from umbel.errors import ConfigError, ConfigProblem
 from umbel.server import hypercorn_config
+from umbel.server.hypercornfile import IN_UMBEL_TOML, UNHEEDED, HypercornFile
+from umbel.server.settings import mistakes
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "hypercorn.toml"
+
+
+def refused(file: Path, text: str) -> list[str]:
+    file.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        hypercorn_config(file)
+    return [str(problem).removeprefix(f"{file}:") for problem in error.value.problems]
 
 
 def test_the_defaults_name_no_server_and_leave_requests_time_to_end() -> None:
@@ -16,23 +35,142 @@ def test_the_defaults_name_no_server_and_leave_requests_time_to_end() -> None:
     assert config.bind == ["127.0.0.1:8000"]
 
 
-def test_the_file_wins_over_the_defaults_and_options_over_the_file(tmp_path: Path) -> None:
-    file = tmp_path / "hypercorn.toml"
-    file.write_text('bind = ["127.0.0.1:1"]\ngraceful_timeout = 7\nworkers = 9\ncertfile = "tls/cert.pem"\n')
+def test_the_file_wins_over_the_defaults_and_options_over_the_file(file: Path) -> None:
+    file.write_text('bind = ["127.0.0.1:1"]\ngraceful_timeout = 7\nworkers = 9\n')
     config = hypercorn_config(file)
     assert (config.bind, config.graceful_timeout, config.workers) == (["127.0.0.1:1"], 7, 1)
-    assert config.certfile == str(tmp_path / "tls/cert.pem")
     assert hypercorn_config(file, bind=["127.0.0.1:2", "unix:/run/x"]).bind == ["127.0.0.1:2", "unix:/run/x"]
+
+
+def test_paths_are_relative_to_the_file(file: Path) -> None:
+    file.write_text(
+        'bind = "unix:run/x.sock"\nerrorlog = "err.log"\npid_path = "/run/x.pid"\nlogconfig = "json:l.json"\n'
+    )
+    config = hypercorn_config(file)
+    assert config.bind == [f"unix:{file.parent}/run/x.sock"]
+    assert (config.errorlog, config.pid_path) == (f"{file.parent}/err.log", "/run/x.pid")
+    assert config.logconfig == f"json:{file.parent}/l.json"
 
 
 @pytest.mark.parametrize(
     ("content", "reason"), [(b"bind = ", "is not TOML"), (b"\xff", "is not UTF-8"), (None, "cannot be read")]
 )
-def test_a_file_that_cannot_be_used_is_one_clear_line(tmp_path: Path, content: bytes | None, reason: str) -> None:
-    file = tmp_path / "hypercorn.toml"
+def test_a_file_that_cannot_be_used_is_one_clear_line(file: Path, content: bytes | None, reason: str) -> None:
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(ConfigError, match=reason) as refused:
+    with pytest.raises(ConfigError, match=reason) as error:
         hypercorn_config(file)
-    assert str(refused.value).startswith(str(file))
-    assert "\n" not in str(refused.value)
+    assert str(error.value).startswith(str(file))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("graceful_timout = 3", 'graceful_timout: is not one of Hypercorn\'s keys; did you mean "graceful_timeout"?'),
+        ("frobnicate = 1", "frobnicate: is not one of Hypercorn's keys"),
+        ("[bind]", "bind: needs a text or a list, not a table"),
+        ("max_body = 3", "max_body: belongs in [server] of umbel.toml, not here"),
+        ("deadline = 3", "deadline: is not one of Hypercorn's keys; it belongs in [[routes]] of umbel.toml"),
+        ('server_names = ["x"]', "server_names: is the business of umbel.toml; write hosts in its [server] instead"),
+        ('keep_alive_timeout = "5s"', "keep_alive_timeout: needs a number, not a text"),
+        ("graceful_timeout = -1", "graceful_timeout: must be a number of seconds, 0 or more"),
+        ("graceful_timeout = nan", "graceful_timeout: must be a number of seconds, 0 or more"),
+        ("websocket_ping_interval = 0", "websocket_ping_interval: must be a number of seconds, more than 0"),
+        ("backlog = 1.5", "backlog: needs a whole number, not a number with a point"),
+        ("include_date_header = 1", "include_date_header: needs true or false, not a whole number"),
+        ('worker_class = "asyncio"', 'worker_class: needs "trio", not "asyncio"'),
+        ('bind = "127.0.0.1:65536"', None),
+        ('bind = ["unix:"]', None),
+        ('insecure_bind = ""', None),
+        ('bind = "fd://x"', None),
+        ("bind = [1]", "bind: needs a text, not a whole number"),
+    ],
+)
+def test_a_mistake_is_told_with_its_line_and_what_to_do(file: Path, line: str, told: str | None) -> None:
+    (found,) = refused(file, f"# one\n{line}\n")
+    assert found.startswith("2: ")
+    if told is None:
+        assert "is not an address; write HOST:PORT" in found
+    else:
+        assert found == f"2: {told}"
+
+
+def test_all_mistakes_are_told_at_once_in_the_order_of_their_lines(file: Path) -> None:
+    found = refused(file, 'bnd = "x"\nworkers = "2"\nmax_body = 3\nbind = "x"\n')
+    assert [each.split(": ")[:2] for each in found] == [
+        ["1", "bnd"],
+        ["2", "workers"],
+        ["3", "max_body"],
+        ["4", "bind"],
+    ]
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1:0", "[::1]:80", "localhost:65535", "unix:/run/x", "fd://3"])
+def test_every_form_of_address_that_hypercorn_can_bind_is_taken(file: Path, bind: str) -> None:
+    file.write_text(f'bind = "{bind}"\n')
+    assert hypercorn_config(file).bind == [bind]
+
+
+def test_an_option_that_is_no_address_is_told_together_with_the_files_mistakes(file: Path) -> None:
+    file.write_text("bnd = 1\n")
+    with pytest.raises(ConfigError) as error:
+        hypercorn_config(file, bind=["nowhere"])
+    assert [problem.file for problem in error.value.problems] == ["--bind", str(file)]
+
+
+def test_what_only_hypercorns_own_command_heeds_is_a_warning_with_its_line(file: Path) -> None:
+    file.write_text('accesslog = "-"\nbacklog = 7\nworkers = 4\n')
+    told: list[ConfigProblem] = []
+    assert hypercorn_config(file, warn=told.append).backlog == 7
+    assert [(problem.line, problem.key) for problem in told] == [(1, "accesslog"), (3, "workers")]
+    assert "is ignored here: one process serves" in str(told[1])
+
+
+def test_one_worker_is_no_reason_for_a_warning(file: Path) -> None:
+    file.write_text("workers = 1\n")
+    told: list[ConfigProblem] = []
+    hypercorn_config(file, warn=told.append)
+    assert told == []
+
+
+def test_a_certificate_without_its_key_is_refused_where_hypercorn_would_serve_in_the_clear(file: Path) -> None:
+    (found,) = refused(file, 'certfile = "cert.pem"\n')
+    assert found == "1: certfile: needs keyfile beside it, or nothing is encrypted"
+    (found,) = refused(file, 'keyfile = "key.pem"\n')
+    assert found == "1: keyfile: needs certfile beside it, or nothing is encrypted"
+
+
+def test_certificates_are_looked_at_before_anything_is_served(file: Path) -> None:
+    for name in ("a", "b"):
+        pair = trustme.CA().issue_cert(f"{name}.test")
+        pair.cert_chain_pems[0].write_to_path(file.parent / f"{name}.pem")
+        pair.private_key_pem.write_to_path(file.parent / f"{name}.key")
+    file.write_text('certfile = "a.pem"\nkeyfile = "a.key"\nca_certs = "b.pem"\n')
+    context = hypercorn_config(file).create_ssl_context()
+    assert isinstance(context, ssl.SSLContext)
+    (found,) = refused(file, 'certfile = "a.pem"\nkeyfile = "b.key"\n')
+    assert found.startswith("2: keyfile: the key does not belong")
+    found_two = refused(file, 'certfile = "nope.pem"\nkeyfile = "b.key"\nca_certs = "a.key"\n')
+    assert [each[:12] for each in found_two] == ["1: certfile:", "3: ca_certs:"]
+
+
+def test_every_key_of_hypercorn_is_known_so_that_none_is_called_a_mistake() -> None:
+    not_settings = {"log", "ssl_enabled", "logger_class", "cert_reqs"}  # the last one is deprecated
+    keys = {name for name in dir(Config) if not name.startswith("_") and not callable(getattr(Config, name))}
+    assert keys - not_settings <= HypercornFile.model_fields.keys() | IN_UMBEL_TOML.keys()
+    assert set(HypercornFile.model_fields) - keys == {"application_path"}
+    assert HypercornFile.model_fields.keys() >= UNHEEDED.keys()
+    assert not HypercornFile.model_fields.keys() & IN_UMBEL_TOML.keys()
+
+
+def test_a_config_that_somebody_else_filled_is_told_what_is_surely_wrong_with_it() -> None:
+    config = Config.from_mapping(
+        graceful_timout=3, backlog="7", server_names=["x"], bind="host", my_own="x", workers=2, keep_alive_timeout=9
+    )
+    assert mistakes(config) == [
+        "backlog needs a whole number, not a text",
+        'graceful_timout is not one of Hypercorn\'s keys; did you mean "graceful_timeout"?',
+        "server_names is the business of umbel.toml; write hosts in its [server] instead",
+    ]
+    assert mistakes(Config()) == []

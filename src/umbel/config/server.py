@@ -1,0 +1,54 @@
+"""The section ``[server]``: the bounds of what clients may send, and of how the server stops.
+
+Part of the schema. What Hypercorn has a key for (addresses, TLS, keep-alive) stands in hypercorn.toml alone.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from .rules import Network, ServedHost
+from .section import AS_TUPLE, Section
+from .units import Delay, Duration, Rate, Size
+
+
+class Server(Section):
+    """The inbound side. Every bound holds for each request of a connection, and for each worker by itself."""
+
+    hosts: Annotated[tuple[ServedHost, ...], AS_TUPLE] = ()
+    """The host names that are served, with a port or for every port; others get 421. Default: any."""
+    trusted_proxies: Annotated[tuple[Network, ...], AS_TUPLE] = ()
+    """Addresses or networks whose X-Forwarded-* and X-Request-Id are believed; "unix" is whoever connects through a
+    Unix socket."""
+    head_timeout: Duration = 5.0
+    """How long the head of a request may take, from its first byte; then 408."""
+    min_body_rate: Rate = 240
+    """What a body must bring on average once it has been waited for 5s; less is a 408."""
+    body_timeout: Duration = 30.0
+    """The longest silence inside a body; then 408."""
+    write_timeout: Duration = 30.0
+    """How long a client may take to accept the next 64KiB of an answer before its connection is cut."""
+    max_connections: Annotated[int, Field(ge=1)] = 1000
+    """Connections, never more than half of the descriptors that the process may have; one more gets 503."""
+    max_in_flight: Annotated[int, Field(ge=1)] = 256
+    """Requests at work; one more gets 503."""
+    max_head: Size = 16 * 2**10
+    """The largest head of a request; over it 431."""
+    max_fields: Annotated[int, Field(ge=1)] = 100
+    """The most fields of a head; over it 431."""
+    max_target: Size = 8 * 2**10
+    """The longest target of a request line; over it 414."""
+    max_body: Size = 16 * 2**20
+    """The largest request body of any route; over it 413."""
+    underscore_headers: Literal["reject", "keep"] = "reject"
+    """Whether a request with an underscore in a field's name is refused: many programs take it for a hyphen."""
+    drain_delay: Delay = 0.0
+    """How long a server that was asked to stop still accepts, /readyz being 503, for load balancers that lag."""
+    drain_idle: Duration = 2.0
+    """How long an idle connection stays open after that, for a request that is on its way."""
+    cancel_timeout: Duration = 5.0
+    """For the cleanup of what is cancelled at the end of graceful_timeout."""
+    memory_limit: Size | None = None
+    """Memory of a worker: from 85 % of it on connections are not kept alive, from 95 % on requests get 503."""

@@ -1,0 +1,152 @@
+"""One WebSocket through ASGI: the rules for its path, its origin, and exactly one record at its end.
+
+Quart makes one per WebSocket (``Umbel.asgi_websocket_class``). What is said over it is Quart's affair.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import trio
+from quart_trio.asgi import TrioASGIWebsocketConnection
+
+from ..errors import RequestError
+from ..events import RequestEnded
+from ..kinds import Kind
+from ..model import RequestFacts
+from ..problem import CONTENT_TYPE, Problem
+from ..server.exchange import ClientLeft
+from . import crashes, ids
+from .exchange import SCOPE_KEY, Exchange
+from .forwarded import origin_of
+from .paths import check_path, check_query, raw_path
+
+if TYPE_CHECKING:
+    from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, WebsocketScope
+
+    from .app import Umbel
+
+_SWITCHED = 101
+_REFUSED = 403
+_INTERNAL_ERROR = 1011
+
+
+class WebsocketConnection(TrioASGIWebsocketConnection):
+    """The life of one WebSocket, from its handshake to its closing. Its record bears the handshake's status."""
+
+    app: Umbel
+
+    def __init__(self, app: Umbel, scope: WebsocketScope) -> None:
+        client = scope.get("client")
+        version, scheme = scope.get("http_version", "1.1"), scope["scheme"]
+        origin = origin_of(
+            client[0] if client else None,
+            scope["headers"],
+            app.trusted_proxies,
+            http_version=version,
+            scheme="https" if scheme == "wss" else "http",
+        )
+        facts = RequestFacts(
+            ids.request_id(origin.claimed(b"x-request-id")),
+            ids.trace(origin.said.get(b"traceparent"), origin.said.get(b"tracestate")),
+            "GET",
+            scope["path"],
+            "",
+            trio.current_time(),
+        )
+        self.exchange = Exchange(facts, origin, app.recorder)
+        super().__init__(app, cast("WebsocketScope", {**scope, "headers": origin.headers, SCOPE_KEY: self.exchange}))
+        self._status: int | None = None
+        self._bytes_sent = 0
+
+    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """Serve it to its end. Cancelled from outside, it is cut off there."""
+
+        scope = trio.CancelScope()
+
+        async def noted(message: Any) -> None:
+            self._note(message)
+            try:
+                await send(message)
+            except ClientLeft:
+                # What serves it ends for that reason, and Quart hears of no exception.
+                scope.cancel(reason=str(Kind.CLIENT_GONE))
+                await trio.lowlevel.checkpoint()
+                raise
+
+        try:
+            try:
+                check_path(raw_path(self.scope))
+                check_query(self.scope["query_string"])
+            except RequestError as error:
+                self.exchange.kind, self.exchange.detail = Kind.BAD_REQUEST, error.detail
+                await self._refuse(error, noted)
+            else:
+                with scope:
+                    await self._serve(receive, noted)
+        finally:
+            self.exchange.recorder.record(self._record())
+
+    async def _serve(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        try:
+            await super().__call__(receive, send)
+        except BaseException as error:
+            crash, rest = crashes.split(error)
+            if crash is not None:
+                self.exchange.kind, self.exchange.detail = Kind.INTERNAL, "an exception nobody handled"
+                crashes.note(self.exchange.recorder, "websocket.crashed", crash, self.exchange.facts)
+            if rest is not None or self.app.testing:
+                # Quart's test client shows its user the exception.
+                raise
+            if self._status == _SWITCHED and not self._closed:
+                await send({"type": "websocket.close", "code": _INTERNAL_ERROR, "reason": ""})
+            elif self._status is None:
+                await self._refuse(RequestError(500, "The request failed inside the gateway."), send)
+
+    async def _refuse(self, error: RequestError, send: Any) -> None:
+        """Answer the handshake with a problem document, where the server can (ASGI: ``websocket.http.response``)."""
+        if "websocket.http.response" not in (self.scope.get("extensions") or {}):
+            await send({"type": "websocket.close", "code": _INTERNAL_ERROR, "reason": ""})
+            return
+        request_id = self.exchange.facts.request_id
+        body = Problem(error.status, error.detail, error.title or "", request_id=request_id).encode()
+        fields = {
+            "content-type": CONTENT_TYPE,
+            "content-length": str(len(body)),
+            "cache-control": "no-store",
+            "x-request-id": request_id,
+        }
+        headers = [(name.encode(), value.encode()) for name, value in fields.items()]
+        await send({"type": "websocket.http.response.start", "status": error.status, "headers": headers})
+        await send({"type": "websocket.http.response.body", "body": body, "more_body": False})
+
+    def _note(self, message: Any) -> None:
+        """What the record says of a message that is being sent."""
+        match message["type"]:
+            case "websocket.accept":
+                self._status = _SWITCHED
+            case "websocket.http.response.start":
+                self._status = message["status"]
+            case "websocket.http.response.body":
+                self._bytes_sent += len(message["body"])
+            case "websocket.close" if self._status is None:
+                self._status = _REFUSED
+            case "websocket.send":
+                data = message.get("bytes")
+                self._bytes_sent += len(data if data is not None else message["text"].encode())
+
+    def _record(self) -> RequestEnded:
+        exchange, status = self.exchange, self._status
+        if status is None and exchange.kind is None:
+            exchange.kind = Kind.CLIENT_GONE
+        return RequestEnded(
+            exchange.facts,
+            status if status is not None else 499,
+            trio.current_time(),
+            self._bytes_sent,
+            None,
+            exchange.kind,
+            exchange.origin.client,
+            exchange.origin.scheme,
+            exchange.detail,
+        )

@@ -1,0 +1,30 @@
+"""How often something may happen: so many times at once, and so many times a second in the long run.
+
+Used by ``h2.py`` for what a client can send for nothing. Pure: it is told the time.
+"""
+
+from __future__ import annotations
+
+
+class Allowance:
+    """A token bucket, full at first."""
+
+    def __init__(self, at_once: float, per_second: float) -> None:
+        self._at_once = at_once
+        self._per_second = per_second
+        self._left = at_once
+        self._at: float | None = None
+
+    def spend(self, now: float) -> bool:
+        """Take one; False if none is left."""
+        if self._at is not None:
+            self._left = min(self._at_once, self._left + (now - self._at) * self._per_second)
+        self._at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+    def grant(self, amount: int) -> None:
+        """Allow so many more, up to the bucket's size: something happened that is usually answered by them."""
+        self._left = min(self._at_once, self._left + amount)

@@ -1,0 +1,92 @@
+"""Why a head is refused: the slow look at one that is not plainly sound.
+
+Used by ``head.py`` when its one pattern does not match. It never lets pass what the pattern would not, except the forms
+of a target that are no path.
+"""
+
+from __future__ import annotations
+
+import re
+
+from .limits import Limits
+from .refusal import Refusal
+
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+_PATH = re.compile(rb"/[!\x22$-~]*")
+_ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]*)([/?][!\x22$-~]*)?")
+_FRAMED = re.compile(rb"\r\n(?i:content-length|transfer-encoding)[ \t]*:")
+
+
+class HeadRefused(Exception):  # noqa: N818 - a way out of several functions, named by what happened
+    """The head must not be acted upon."""
+
+    def __init__(self, refusal: Refusal, *, sound: bool = False) -> None:
+        super().__init__(refusal.detail)
+        self.refusal = refusal
+        self.sound = sound
+        """Whether it is clear where this request ends, so that the next one may be read."""
+
+
+def diagnose(raw: bytes, limits: Limits) -> tuple[bytes, bytes | None]:
+    """The target in origin form, and the authority that it came with, if the head has only an unusual target.
+
+    Raises:
+        HeadRefused: anything else.
+    """
+    line, _, rest = raw.partition(b"\r\n")
+    method, target = _request_line(line, limits)
+    if len(raw) > limits.max_head:
+        raise HeadRefused(Refusal(431, f"The head is over {limits.max_head} bytes."))
+    fields = rest[:-2].split(b"\r\n")[:-1]
+    if len(fields) > limits.max_fields:
+        raise HeadRefused(Refusal(431, f"The head has over {limits.max_fields} fields."))
+    for field in fields:
+        _check_field(field, limits)
+    return _target(method, target, framed=_FRAMED.search(raw) is not None)
+
+
+def _request_line(line: bytes, limits: Limits) -> tuple[bytes, bytes]:
+    parts = line.split(b" ")
+    if len(parts) == 3 and len(parts[1]) > limits.max_target:
+        raise HeadRefused(Refusal(414, f"The target is over {limits.max_target} bytes."))
+    if len(parts) != 3 or not parts[1] or _TOKEN.fullmatch(parts[0]) is None or parts[0] == b"PRI":
+        raise HeadRefused(Refusal(400, "The request line is not METHOD TARGET HTTP/1.1."))
+    version = re.fullmatch(rb"HTTP/([0-9])\.([0-9])", parts[2])
+    if version is None:
+        raise HeadRefused(Refusal(400, "The request line does not end with a version of HTTP."))
+    if version.groups() not in ((b"1", b"0"), (b"1", b"1")):
+        raise HeadRefused(Refusal(505, "The versions spoken here are HTTP/1.1 and 1.0."))
+    if any(byte <= 0x20 or byte == 0x7F for byte in parts[1]):
+        raise HeadRefused(Refusal(400, "The target holds a control character."))
+    return parts[0], parts[1]
+
+
+def _check_field(field: bytes, limits: Limits) -> None:
+    name, colon, value = field.partition(b":")
+    if field[:1] in (b" ", b"\t"):
+        reason = "A field is folded onto a second line."
+    elif not colon or _TOKEN.fullmatch(name) is None:
+        reason = "A field's name is none, or there is a space before its colon."
+    elif b"_" in name and limits.underscore_headers == "reject":
+        reason = "A field's name has an underscore."
+    elif _VALUE.fullmatch(value) is None:
+        reason = "A field's value holds a control character, or a line does not end with CR LF."
+    else:
+        return
+    raise HeadRefused(Refusal(400, reason))
+
+
+def _target(method: bytes, target: bytes, *, framed: bool) -> tuple[bytes, bytes | None]:
+    if method == b"CONNECT":
+        raise HeadRefused(Refusal(501, "The server is no tunnel."))
+    if (target == b"*" and method == b"OPTIONS") or _PATH.fullmatch(target) is not None:
+        return target, None
+    if b"://" in target.partition(b"?")[0] and target[:1].isalpha():
+        absolute = _ABSOLUTE.fullmatch(target)
+        if absolute is None:
+            raise HeadRefused(Refusal(400, "The target is not an address of this server."))
+        path = absolute[2] or b"/"
+        return (path if path.startswith(b"/") else b"/" + path), absolute[1]
+    # The framing is sound, and only the path is not.
+    raise HeadRefused(Refusal(400, "The target is not a path."), sound=not framed)

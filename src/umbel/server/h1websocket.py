@@ -1,0 +1,124 @@
+"""A WebSocket over HTTP/1.1 (RFC 6455): a connection that has been upgraded, and carries one.
+
+Called by ``guard.py`` with the head of the upgrade, which ``http1.py`` has checked. It holds no rule of WebSocket's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import trio
+from hypercorn.protocol import events
+
+from ..kinds import Kind
+from .exchange import ClientLeft
+from .h2head import Fields, Head
+from .handshake import refusal_of
+from .head import END
+from .peer import Peer
+from .refusal import Refusal, new_request_id
+from .response import STATUS_LINES, read_fields
+from .service import Service
+from .websocket import WebSocket
+from .wire import AnyStream
+from .writing import ClientStuckError, linger, write
+
+_SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\n"
+_CRASHED = Refusal(500, "The WebSocket failed inside the application.", Kind.INTERNAL)
+_RECEIVE_MAX = 64 * 1024
+
+
+class Http1WebSocket:
+    """A connection that carries a WebSocket."""
+
+    def __init__(self, service: Service, stream: AnyStream, peer: Peer, head: Head, received: bytes) -> None:
+        self._service = service
+        self._stream = stream
+        self._peer = peer
+        self._head = head
+        self._received = received
+        self._lock = trio.Lock()
+        self._started_at = trio.current_time()
+        self._websocket = WebSocket(service, peer, self)
+
+    async def run(self) -> None:
+        """Serve it to its end; closes nothing."""
+        refusal = refusal_of(self._head.fields, keyed=True)
+        if refusal is None:
+            state: Any = self._service.state
+            head = self._head
+            await self._websocket.run(events.Request(1, head.fields, "1.1", head.method, head.path, state))
+            if not self._websocket.answered and not self._websocket.abandoned:
+                refusal = _CRASHED
+        if refusal is not None:
+            await self._refuse(refusal)
+        if not self._websocket.client_closed:
+            await linger(self._stream)
+
+    async def receive(self) -> bytes:
+        """What the client sends."""
+        if self._received:
+            await trio.lowlevel.checkpoint()
+            data, self._received = self._received, b""
+            return data
+        try:
+            return bytes(await self._stream.receive_some(_RECEIVE_MAX))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return b""
+
+    async def send_head(self, status: int, headers: Fields) -> None:
+        """The answer to the handshake; one that is not 101 ends with the connection."""
+        if status == 101:
+            own = (b"upgrade", b"connection")
+            fields = read_fields(field for field in headers if field[0].lower() not in own)
+            lines = b"upgrade: websocket\r\nconnection: upgrade\r\n"
+            await self._write(b"".join((_SWITCHING, fields.lines, lines, b"\r\n")))
+            return
+        fields = read_fields(headers)
+        await self._write(b"".join((STATUS_LINES[status], fields.lines, b"connection: close\r\n\r\n")))
+
+    async def send_data(self, data: bytes, *, end: bool) -> None:
+        """Send.
+
+        Raises:
+            ClientLeft: nobody is there to take it.
+        """
+        if data:
+            await self._write(data)
+
+    async def _write(self, data: bytes) -> None:
+        async with self._lock:
+            try:
+                await write(self._service, self._stream, data)
+            except (trio.BrokenResourceError, trio.ClosedResourceError, ClientStuckError) as error:
+                self._websocket.left()
+                raise ClientLeft("the client has gone, or does not read") from error
+
+    async def _refuse(self, refusal: Refusal) -> None:
+        request_id = new_request_id()
+        headers, body = refusal.answer(request_id)
+        try:
+            await self.send_head(refusal.status, headers)
+            await self._write(body)
+        except ClientLeft:
+            pass  # It is recorded all the same.
+        self._service.record_refusal(
+            refusal,
+            request_id=request_id,
+            started_at=self._started_at,
+            method=self._head.method,
+            path=self._head.path.decode("latin-1").partition("?")[0],
+            client=self._peer.address,
+            scheme="https" if self._peer.secure else "http",
+            bytes_sent=len(body),
+        )
+
+
+async def serve_websocket(service: Service, stream: AnyStream, peer: Peer, received: bytes) -> None:
+    """Serve the WebSocket whose upgrade ``received`` begins with; returns at its end, and closes nothing."""
+    end = received.index(END) + len(END)
+    # It has passed every check already, so its lines are fields.
+    lines = received[: end - len(END)].split(b"\r\n")[1:]
+    fields = [(name.lower(), value.strip(b" \t")) for name, _, value in (line.partition(b":") for line in lines)]
+    head = Head("GET", service.heads.read(received[:end]).target, fields)
+    await Http1WebSocket(service, stream, peer, head, received[end:]).run()

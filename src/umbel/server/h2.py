@@ -1,0 +1,388 @@
+"""An HTTP/2 connection: the guard in the place of Hypercorn's ``H2Protocol``, over the same protocol library.
+
+Called by ``guard.py``. It reads, counts what costs a client nothing, starts a task for each request and writes what
+they send; a request is ``h2stream.py``'s affair.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import trio
+from h2 import events
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.exceptions import FrameTooLargeError, ProtocolError
+from h2.settings import SettingCodes, Settings
+
+from ..kinds import Kind
+from . import h2frames
+from .body import too_large
+from .diagnosis import HeadRefused
+from .h2floods import FloodError, Floods
+from .h2frames import Frame, FrameCutter
+from .h2head import Head, list_size_max, read_head
+from .h2request import HttpStream
+from .h2sender import CLIENT_GONE, Sender
+from .h2stream import Stream
+from .h2websocket import WebSocketStream
+from .host import Hosts
+from .peer import Peer
+from .phase import Phase
+from .refusal import Refusal, new_request_id
+from .service import Service
+from .wire import AnyStream
+from .writing import linger
+
+_RECEIVE_MAX = 64 * 1024
+_BODIES_MAX = 2**20
+"""Bytes that all requests of a connection together may have sent without their being read."""
+_FINISHING_MAX = 1.0
+"""Seconds that nothing is read while applications that have answered come to their end."""
+_NO_RFC7540_PRIORITIES = 0x9
+"""RFC 9218 section 2.1: whoever says so may ignore PRIORITY, as we do."""
+
+_CRASHED = Refusal(500, "The request failed inside the application.", Kind.INTERNAL)
+
+
+class Http2:
+    """One connection. ``run`` is its life; the rest is called by its streams."""
+
+    def __init__(self, service: Service, stream: AnyStream, peer: Peer) -> None:
+        self.service = service
+        self.peer = peer
+        self.heard_at = trio.current_time()
+        """When something last came."""
+        self._h2 = H2Connection(H2Configuration(client_side=False, header_encoding=None))
+        self.sender = Sender(self._h2, service, stream, self._failed)
+        self._stream = stream
+        self._hosts = Hosts((*service.limits.hosts, *service.config.server_names))
+        self._streams: dict[int, Stream] = {}
+        """The requests that await their answer."""
+        self._tasks = 0
+        """Applications at work, also those whose answer is out."""
+        self._finished = trio.lowlevel.ParkingLot()
+        """Where the reader waits for some of them to end."""
+        self._requests = 0
+        self._preface_left = h2frames.PREFACE
+        self._cutter = FrameCutter(service.config.h2_max_inbound_frame_size)
+        self._floods = Floods(list_size_max(service.limits))
+        self._receiving = trio.CancelScope()
+        self._idle_since = self.heard_at
+        self._head_since = self.heard_at
+        self._leaving_at = math.inf
+        """When an idle connection ends at the latest, because one side is leaving."""
+        self._nursery: trio.Nursery
+
+    async def run(self, received: bytes) -> None:
+        """Serve the connection; ``received`` has been read of it already. Returns when it is over; closes nothing."""
+        self._introduce()
+        async with trio.open_nursery() as self._nursery:
+            self.service.open.add(self)
+            try:
+                if self.service.phase.value >= Phase.DRAINING:
+                    self.drain(trio.current_time() + self.service.limits.drain_idle)
+                reason = await self._read(received)
+            finally:
+                self.service.open.discard(self)
+            self.sender.over = True
+            self._leave_all(reason)
+            # Applications that have answered end in their own time, as with HTTP/1.1.
+
+    def _introduce(self) -> None:
+        config, limits = self.service.config, self.service.limits
+        settings: Any = {
+            SettingCodes.MAX_CONCURRENT_STREAMS: config.h2_max_concurrent_streams,
+            SettingCodes.MAX_HEADER_LIST_SIZE: limits.max_head,
+            SettingCodes.ENABLE_CONNECT_PROTOCOL: 1,
+            SettingCodes.MAX_FRAME_SIZE: config.h2_max_inbound_frame_size,
+            _NO_RFC7540_PRIORITIES: 1,
+        }
+        self._h2.local_settings = Settings(client=False, initial_values=settings)
+        # Before the client acknowledges them, too.
+        self._h2.max_inbound_frame_size = config.h2_max_inbound_frame_size
+        self._h2.decoder.max_header_list_size = list_size_max(limits)
+        self._h2.initiate_connection()
+        # One upload that nobody reads must not stop the others: the connection's window is that of several streams.
+        self._h2.increment_flow_control_window(_BODIES_MAX - self._h2.inbound_flow_control_window)
+
+    # Reading.
+
+    async def _read(self, data: bytes) -> str:
+        """Read until the connection is over; the reason for whoever is still at work."""
+        await self.sender.flush()
+        while True:
+            if data and (refused := self._take_in(data)):
+                self._leave_all(refused)
+                await self.sender.flush()
+                await linger(self._stream)
+                return refused
+            await self.sender.flush()
+            await self._let_finish()
+            received = await self._receive()
+            if received is None:
+                self.sender.goodbye()
+                await self.sender.flush()
+                return "idle"
+            if not received:
+                return CLIENT_GONE
+            data = received
+            self.heard_at = trio.current_time()
+
+    async def _let_finish(self) -> None:
+        """Wait for applications that have answered but not returned, if there are many.
+
+        A client that has its answers asks for as much again at once, and would be refused for those that are about to
+        end. For a moment only: one that works on after its answer must not make us deaf.
+        """
+        with trio.move_on_after(_FINISHING_MAX):
+            while self._tasks > self.service.config.h2_max_concurrent_streams:
+                await self._finished.park()
+
+    async def _receive(self) -> bytes | None:
+        """What comes next; nothing if the client has gone, None if it has been silent for too long."""
+        while not self.sender.over:
+            with trio.CancelScope(deadline=self._patience()) as self._receiving:
+                try:
+                    return bytes(await self._stream.receive_some(_RECEIVE_MAX))
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    return b""
+            if self._patience() <= trio.current_time():
+                return None
+        return b""
+
+    def _patience(self) -> float:
+        """When the connection ends if nothing comes. Bytes alone do not help: only a request does."""
+        limits = self.service.limits
+        if self._preface_left or self._cutter.in_head or (self._cutter.begun and not self._tasks):
+            return self._head_since + limits.head_timeout
+        if self._tasks:
+            return math.inf
+        return min(self._idle_since + self.service.config.keep_alive_timeout, self._leaving_at)
+
+    def _take_in(self, data: bytes) -> str | None:
+        """Act on what came; the reason if the connection ends with it."""
+        frame: Frame | None = None
+        waited = self._cutter.in_head or self._cutter.begun
+        try:
+            for frame in self._cutter.cut(self._without_preface(data)):
+                self._take_frame(frame)
+                waited = False
+        except ProtocolError as error:
+            return self._broken(str(error) or type(error).__name__, frame)
+        except FloodError as error:
+            self._h2.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
+            return self._broken(str(error), None)
+        if not waited:
+            self._head_since = trio.current_time()
+        return None
+
+    def _without_preface(self, data: bytes) -> bytes:
+        """What stands behind the preface (RFC 9113 section 3.4)."""
+        if self._preface_left:
+            expected, self._preface_left = self._preface_left, self._preface_left[len(data) :]
+            if data[: len(expected)] != expected[: len(data)]:
+                self._h2.close_connection(ErrorCodes.PROTOCOL_ERROR)
+                raise ProtocolError("the connection does not begin with the preface")
+            if self._preface_left:
+                return b""
+            self._h2.receive_data(h2frames.PREFACE)
+            return data[len(expected) :]
+        return data
+
+    def _take_frame(self, frame: Frame) -> None:
+        if frame.kind == h2frames.GOAWAY and not frame.stream_id and frame.length >= 8:
+            # The library would end the connection here; but what was asked before is still to be answered.
+            self._leaving_at = trio.current_time()
+            return
+        if frame.is_too_long:
+            self._h2.close_connection(ErrorCodes.FRAME_SIZE_ERROR)
+            raise FrameTooLargeError(f"a frame of {frame.length} bytes")
+        self._floods.saw(frame, awaited=frame.stream_id in self._streams)
+        for event in self._h2.receive_data(frame.data):
+            self._take_event(event)
+
+    def _broken(self, why: str, frame: Frame | None) -> str:
+        """Record why the connection ends, once: as a request if one is to blame, else as a line."""
+        if frame is not None and frame.kind in (h2frames.HEADERS, h2frames.CONTINUATION):
+            self._record(Refusal(400, f"The request is malformed: {why[:200]}"), None, new_request_id(), self.heard_at)
+        else:
+            self.service.note("connection.refused", f"HTTP/2 from {self.peer.address or 'a Unix socket'}: {why[:200]}")
+        return "protocol-error"
+
+    # What frames mean.
+
+    def _take_event(self, event: events.Event) -> None:
+        match event:
+            case events.RequestReceived(stream_id=int(stream_id), headers=headers, stream_ended=ended):
+                self._take_request(stream_id, headers, complete=ended is not None)
+            case events.DataReceived():
+                self._take_body(event)
+            case events.StreamEnded(stream_id=int(stream_id)):
+                if stream := self._streams.get(stream_id):
+                    stream.inbox.end()
+            case events.StreamReset(stream_id=int(stream_id)):
+                # Also where the library reset it: a client can make it do so.
+                self._leave(stream_id, CLIENT_GONE)
+                self._floods.saw_reset()
+            case events.WindowUpdated(stream_id=int(stream_id)) if stream_id:
+                if stream := self._streams.get(stream_id):
+                    stream.window_opened.set()
+            case events.WindowUpdated() | events.RemoteSettingsChanged():
+                for stream in self._streams.values():
+                    stream.window_opened.set()
+
+    def _take_request(self, stream_id: int, headers: Any, *, complete: bool) -> None:
+        started_at = trio.current_time()
+        if started_at >= self._leaving_at or self._tasks >= 2 * self.service.config.h2_max_concurrent_streams:
+            self.sender.reset(stream_id, ErrorCodes.REFUSED_STREAM)
+            return
+        limits = self.service.limits
+        self._requests += 1
+        try:
+            head = read_head(headers, limits, self._hosts)
+        except HeadRefused as error:
+            self.turn_away(stream_id, error.refusal, _claims(headers), started_at, complete=complete)
+            return
+        refusal = too_large(limits) if (head.content_length or 0) > limits.max_body else self.service.request_began()
+        if refusal is not None:
+            self.turn_away(stream_id, refusal, head, started_at, complete=complete)
+            return
+        kind = HttpStream if head.protocol is None else WebSocketStream
+        self._streams[stream_id] = stream = kind(self, stream_id, head)
+        self._tasks += 1
+        self._nursery.start_soon(stream.run)
+
+    def _take_body(self, event: events.DataReceived) -> None:
+        stream_id, size = event.stream_id or 0, event.flow_controlled_length or 0
+        if size and not event.data and event.stream_ended is None:
+            self._floods.saw_padding()
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            self.sender.acknowledge(stream_id, size)
+            return
+        stream.inbox.put(event.data or b"", size)
+
+    def _leave(self, stream_id: int, reason: str) -> None:
+        if stream := self._streams.get(stream_id):
+            self._forget(stream)
+            stream.leave(reason)
+
+    def _forget(self, stream: Stream) -> None:
+        """The protocol is done with this request, whatever its application still does."""
+        self._streams.pop(stream.stream_id, None)
+
+    # What streams ask of their connection.
+
+    def send_data(self, stream_id: int, data: bytes, *, end: bool) -> None:
+        """Put a DATA frame to what is to be sent; clients acknowledge those."""
+        self.sender.data(stream_id, data, end=end)
+        self._floods.sent_data()
+
+    def held_of(self, stream_id: int) -> int:
+        """Bytes that came of a frame of this stream that is not complete."""
+        return self._cutter.held_of(stream_id)
+
+    async def answered(self, stream: Stream, *, complete: bool) -> None:
+        """An answer is out. What a client still sends of its request is refused (RFC 9113 section 8.1)."""
+        if not complete:
+            self.sender.reset(stream.stream_id, ErrorCodes.NO_ERROR)
+        self._forget(stream)
+        # From here on it is not in flight: the client may ask for something else, and must not be shed for this one.
+        stream.count_out()
+        await self.sender.flush()
+
+    def refuse(self, stream: Stream, refusal: Refusal) -> None:
+        """Answer in an application's place. It records the request, for it has seen it."""
+        self._forget(stream)
+        request_id = new_request_id()
+        told: dict[str, Any] = {}
+        if stream.answering:
+            self.sender.reset(stream.stream_id, ErrorCodes.CANCEL)
+        else:
+            self.sender.refusal(stream.stream_id, refusal, request_id, complete=stream.inbox.complete)
+            self.service.count_refusal(refusal)
+            told["umbel.refusal"] = (refusal, request_id)
+        stream.leave(refusal.detail, told)
+
+    async def cut(self, stream: Stream, code: ErrorCodes, reason: str) -> None:
+        """Give an answer up in its middle, and cancel its application."""
+        self._forget(stream)
+        self.sender.reset(stream.stream_id, code)
+        stream.leave(reason)
+        await self.sender.flush()
+
+    async def application_ended(self, stream: Stream) -> None:
+        """An application has ended by itself; if it owes an answer, or the rest of one, the client hears of it."""
+        if not stream.finished and not self.sender.over:
+            if stream.answering:
+                await self.cut(stream, ErrorCodes.INTERNAL_ERROR, "the application ended in the middle of its answer")
+            else:
+                self._forget(stream)
+                request_id = new_request_id()
+                complete = stream.inbox.complete
+                sent = self.sender.refusal(stream.stream_id, _CRASHED, request_id, complete=complete)
+                self._record(_CRASHED, stream.head, request_id, stream.started_at, sent)
+                stream.leave("crashed")
+                await self.sender.flush()
+
+    def task_ended(self, stream: Stream) -> None:
+        """A stream's task is over."""
+        self._forget(stream)
+        stream.count_out()
+        self._tasks -= 1
+        self._finished.unpark_all()
+        if self._requests >= self.service.config.keep_alive_max_requests:
+            # Not before: some clients take a GOAWAY for the end of what they are reading.
+            self.drain(trio.current_time() + self.service.limits.drain_idle)
+        if not self._tasks:
+            self._idle_since = self._head_since = trio.current_time()
+            self._receiving.deadline = self._patience()
+
+    def turn_away(self, stream_id: int, refusal: Refusal, head: Head, started_at: float, *, complete: bool) -> None:
+        """Refuse a request that no application will see, and record it."""
+        request_id = new_request_id()
+        sent = self.sender.refusal(stream_id, refusal, request_id, complete=complete)
+        self._record(refusal, head, request_id, started_at, sent)
+
+    def _record(
+        self, refusal: Refusal, head: Head | None, request_id: str, started_at: float, bytes_sent: int = 0
+    ) -> None:
+        self.service.record_refusal(
+            refusal,
+            request_id=request_id,
+            method=head.method if head is not None else "",
+            path=head.path.decode("latin-1").partition("?")[0] if head is not None else "",
+            client=self.peer.address,
+            scheme="https" if self.peer.secure else "http",
+            started_at=started_at,
+            bytes_sent=bytes_sent,
+        )
+
+    def _failed(self, reason: str) -> None:
+        """Nothing can be sent any more, so nothing need be read."""
+        self._leave_all(reason)
+        self._receiving.cancel(reason=reason)
+
+    def _leave_all(self, reason: str) -> None:
+        for stream_id in list(self._streams):
+            self._leave(stream_id, reason)
+
+    # Leaving.
+
+    def drain(self, idle_until: float) -> None:
+        """Called when the server drains: a GOAWAY at once, and no new requests after ``idle_until``."""
+        if idle_until < self._leaving_at:
+            self.sender.ask_to_leave()
+            self._leaving_at = idle_until
+            self._receiving.deadline = self._patience()
+            self._nursery.start_soon(self.sender.flush)
+
+
+def _claims(headers: Any) -> Head:
+    """What a refused head says of itself, for its record."""
+    said = {bytes(name): bytes(value) for name, value in headers}
+    method = said.get(b":method", b"").decode("latin-1")
+    return Head(method, said.get(b":path", b""), [])

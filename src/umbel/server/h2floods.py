@@ -1,0 +1,74 @@
+"""What a client can send over HTTP/2 at no cost of its own, and how much of it is too much.
+
+Used by ``h2.py`` before and after the protocol library has seen a frame. It sends nothing: it raises.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from . import h2frames
+from .allowance import Allowance
+from .h2frames import Frame
+
+# At once, and per second: far above what clients do (a page of a hundred streams is left), far below a flood.
+_RESETS = (150, 20)
+_CONTROLS = (500, 50)
+_CONTROLS_PER_DATA = 3
+"""What a client may send for a DATA frame of ours: a WINDOW_UPDATE for either window, and a PING that measures."""
+
+
+class FloodError(Exception):
+    """The client sends more than its allowance of what costs it nothing."""
+
+
+class Floods:
+    """The allowances of one connection."""
+
+    def __init__(self, head_max: int) -> None:
+        self._head_max = head_max
+        self._head_bytes = 0
+        self._resets = Allowance(*_RESETS)
+        self._controls = Allowance(*_CONTROLS)
+
+    def saw(self, frame: Frame, *, awaited: bool) -> None:
+        """Count a frame by its kind; DATA also by whether a request of its stream is ``awaited``.
+
+        Raises:
+            FloodError: it is one too many, or one piece too many of a header block that never ends.
+        """
+        if frame.kind in (h2frames.HEADERS, h2frames.CONTINUATION):
+            self._head_bytes = frame.length + (self._head_bytes if frame.kind == h2frames.CONTINUATION else 0)
+            if self._head_bytes > self._head_max:
+                raise FloodError("a header block is far over the limit")
+            if frame.kind == h2frames.CONTINUATION:
+                self._spend(self._controls, "pieces of header blocks")
+        elif frame.kind == h2frames.DATA:
+            if not awaited or (not frame.length and not frame.flags & h2frames.END_STREAM):
+                self._spend(self._controls, "DATA for nothing")
+        elif frame.kind != h2frames.RST_STREAM:
+            self._spend(self._controls, "control frames")
+
+    def saw_reset(self) -> None:
+        """Count a stream that was reset, whichever side did: a client can make ours do so.
+
+        Raises:
+            FloodError: it is one too many.
+        """
+        self._spend(self._resets, "resets")
+
+    def saw_padding(self) -> None:
+        """Count a DATA frame that brought nothing but padding.
+
+        Raises:
+            FloodError: it is one too many.
+        """
+        self._spend(self._controls, "padding")
+
+    def sent_data(self) -> None:
+        """A DATA frame of ours is on its way, which clients acknowledge."""
+        self._controls.grant(_CONTROLS_PER_DATA)
+
+    def _spend(self, allowance: Allowance, what: str) -> None:
+        if not allowance.spend(trio.current_time()):
+            raise FloodError(f"the client floods the connection with {what}")

@@ -1,0 +1,79 @@
+"""HTTP/2's frames as they stand in a stream of bytes (RFC 9113 section 4.1), cut apart and not interpreted.
+
+Used by ``h2.py``, which counts and judges frames before the protocol library sees them. It decides nothing.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
+
+END_STREAM = 0x01
+END_HEADERS = 0x04
+NO_LAST_STREAM = 2**31 - 1
+"""In a GOAWAY: whatever is on its way will still be answered (section 6.8)."""
+
+_HEAD = 9
+_RESERVED = 2**31 - 1
+
+
+class Frame(NamedTuple):
+    """One frame. ``data`` is all of it, its nine bytes of head included."""
+
+    kind: int
+    flags: int
+    stream_id: int
+    length: int
+    """Bytes behind the head, as the head says."""
+    data: bytes
+
+    @property
+    def is_too_long(self) -> bool:
+        """Whether the length that it claims is over the limit, and only its head was kept."""
+        return len(self.data) < _HEAD + self.length
+
+
+class FrameCutter:
+    """Cuts what arrives into frames. Never holds more than one frame of at most ``length_max`` bytes."""
+
+    def __init__(self, length_max: int) -> None:
+        self._length_max = length_max
+        self._buffer = bytearray()
+        self.in_head = False
+        """Whether a header block has begun and not ended."""
+
+    def cut(self, data: bytes) -> Iterator[Frame]:
+        """The frames that are complete now. One that says it is too long comes as its head alone."""
+        self._buffer += data
+        while len(self._buffer) >= _HEAD:
+            high, low, kind, flags, stream_id = struct.unpack_from(">BHBBI", self._buffer)
+            length = high << 16 | low
+            end = _HEAD + length if length <= self._length_max else _HEAD
+            if len(self._buffer) < end:
+                return
+            frame = Frame(kind, flags, stream_id & _RESERVED, length, bytes(self._buffer[:end]))
+            del self._buffer[:end]
+            if kind in (HEADERS, CONTINUATION):
+                self.in_head = not flags & END_HEADERS
+            yield frame
+
+    @property
+    def begun(self) -> bool:
+        """Whether a frame has begun and not ended."""
+        return bool(self._buffer)
+
+    def held_of(self, stream_id: int) -> int:
+        """Bytes of a frame of this stream that is not complete yet."""
+        if len(self._buffer) < _HEAD or struct.unpack_from(">I", self._buffer, 5)[0] & _RESERVED != stream_id:
+            return 0
+        return len(self._buffer) - _HEAD
+
+
+def goaway(last_stream_id: int, error_code: int = 0) -> bytes:
+    """A GOAWAY frame (section 6.8). The library's own ends its connection at once; this one lets it go on."""
+    return struct.pack(">BHBBIII", 0, 8, GOAWAY, 0, 0, last_stream_id, error_code)

@@ -1,0 +1,119 @@
+"""The head of an HTTP/2 request: checked as strictly as one of HTTP/1.1, before any application sees it.
+
+Used by ``h2.py`` on what the protocol library has accepted. It sends nothing: it says what it found.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from .diagnosis import HeadRefused
+from .host import Hosts
+from .limits import Limits
+from .refusal import Refusal
+
+Fields = list[tuple[bytes, bytes]]
+
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+# RFC 9113 section 8.3.1: a path, or * for OPTIONS. Its characters are visible ASCII, and a fragment is none of it.
+_PATH = re.compile(rb"/[\x21\x22\x24-\x7e]*")
+_OVERHEAD = 32
+"""What a field costs beside its bytes (RFC 7541 section 4.1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A request's head. ``fields`` begin with ``host``, and hold one ``cookie`` at most."""
+
+    method: str
+    path: bytes
+    fields: Fields
+    protocol: bytes | None = None
+    """``:protocol``, of an extended CONNECT (RFC 8441)."""
+    content_length: int | None = None
+    expects_continue: bool = False
+
+
+def read_head(raw: Fields, limits: Limits, hosts: Hosts) -> Head:
+    """Check a header list and take it apart.
+
+    Raises:
+        HeadRefused: with the status that the table of raw requests in docs/server.md promises.
+    """
+    pseudo = {bytes(name): bytes(value) for name, value in raw if name[:1] == b":"}
+    fields = [(bytes(name), bytes(value)) for name, value in raw if name[:1] != b":"]
+    if len(fields) > limits.max_fields:
+        raise HeadRefused(Refusal(431, f"The request has more than {limits.max_fields} header fields."))
+    if len(pseudo.get(b":path", b"")) > limits.max_target:
+        raise HeadRefused(Refusal(414, f"The target is longer than {limits.max_target} bytes."))
+    if sum(len(name) + len(value) for name, value in raw) > limits.max_head:
+        raise HeadRefused(Refusal(431, f"The head is longer than {limits.max_head} bytes."))
+    method, protocol = pseudo.get(b":method", b""), pseudo.get(b":protocol")
+    if not _TOKEN.fullmatch(method):
+        raise HeadRefused(Refusal(400, "The method is not one."))
+    if method == b"CONNECT" and protocol != b"websocket":
+        raise HeadRefused(Refusal(501, "CONNECT is served for WebSocket only."))
+    path = pseudo.get(b":path", b"")
+    if not _PATH.fullmatch(path) and (method, path) != (b"OPTIONS", b"*"):
+        raise HeadRefused(Refusal(400, "The target is not a path."))
+    _check_fields(fields, limits)
+    host = _host(pseudo.get(b":authority"), fields, hosts)
+    return Head(
+        method.decode("ascii"),
+        path,
+        [(b"host", host), *_joined(fields)],
+        protocol,
+        _content_length(fields),
+        _expects_continue(fields),
+    )
+
+
+def list_size_max(limits: Limits) -> int:
+    """The size of a header list (as HPACK counts) from which on a connection ends: four times what is answered."""
+    return 4 * limits.max_head + _OVERHEAD * limits.max_fields
+
+
+def _check_fields(fields: Fields, limits: Limits) -> None:
+    for name, value in fields:
+        if not _TOKEN.fullmatch(name):
+            raise HeadRefused(Refusal(400, "The name of a header field has a character that none may have."))
+        if b"_" in name and limits.underscore_headers == "reject":
+            raise HeadRefused(Refusal(400, "The name of a header field has an underscore."))
+        if not _VALUE.fullmatch(value):
+            raise HeadRefused(Refusal(400, "The value of a header field has a control character."))
+
+
+def _host(authority: bytes | None, fields: Fields, hosts: Hosts) -> bytes:
+    """The one host: ``:authority``, or ``host`` from a client that translates HTTP/1.1 (RFC 9113 section 8.3.1)."""
+    values = [value for name, value in fields if name == b"host"]
+    hosts.check(values if authority is None else [authority], required=True)
+    if authority is None:
+        return values[0]
+    if len(values) > 1 or (values and not hosts.are_equal(authority, values[0])):
+        raise HeadRefused(Refusal(400, "The request names two hosts."))
+    return authority
+
+
+def _joined(fields: Fields) -> Fields:
+    """Without ``host``, and with the crumbs of ``cookie`` put together (RFC 9113 section 8.2.3)."""
+    cookies = [value for name, value in fields if name == b"cookie"]
+    rest = [field for field in fields if field[0] not in (b"host", b"cookie")]
+    return [*rest, (b"cookie", b"; ".join(cookies))] if cookies else rest
+
+
+def _content_length(fields: Fields) -> int | None:
+    lengths = [value for name, value in fields if name == b"content-length"]
+    if not lengths:
+        return None
+    if len(lengths) > 1 or not lengths[0].isdigit() or len(lengths[0]) > 18:
+        raise HeadRefused(Refusal(400, "Content-Length is not one number."))
+    return int(lengths[0])
+
+
+def _expects_continue(fields: Fields) -> bool:
+    expected = [value.lower() for name, value in fields if name == b"expect"]
+    if any(value != b"100-continue" for value in expected):
+        raise HeadRefused(Refusal(417, "The only expectation that is known is 100-continue."))
+    return bool(expected)

@@ -1,0 +1,153 @@
+"""One HTTP request over HTTP/2, as ASGI: the ``receive`` and the ``send`` of its application.
+
+Made by ``h2.py``. Hypercorn's ``HTTPStream`` makes the scope and translates the messages of an answer; how much may
+come, how slowly, and what is said to a client that breaks a rule is decided here, as ``exchange.py`` decides it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import trio
+from hypercorn.protocol import events
+from hypercorn.protocol.http_stream import HTTPStream
+
+from .body import too_large
+from .exchange import ASGI, ClientLeft
+from .h2head import Head
+from .h2stream import Message, Stream
+from .limits import BODY_GRACE
+from .refusal import Refusal
+from .response import ApplicationError
+
+if TYPE_CHECKING:
+    from .h2 import Http2
+
+Send = Callable[[Any], Awaitable[None]]
+
+
+class HttpStream(Stream):
+    """A stream whose application speaks HTTP."""
+
+    def __init__(self, connection: Http2, stream_id: int, head: Head) -> None:
+        super().__init__(connection, stream_id, head)
+        self._disconnect: Message = {"type": "http.disconnect"}
+        self._listeners = 0
+        """Tasks that wait in ``receive``, and so will hear that the client has gone."""
+        self._waited = 0.0
+        """Seconds that we have waited for the body."""
+        self._last = False
+        """Whether the message that is being sent ends the body and has no trailers behind it."""
+        self._has_trailers = False
+        self._must_continue = head.expects_continue
+        self._call: tuple[Message, Send] | None = None
+        service, peer = connection.service, connection.peer
+        make: Any = HTTPStream  # its types want Hypercorn's own objects; ours have what it uses of them
+        ends = (peer.secure, peer.client, peer.server)
+        self._hypercorn: HTTPStream = make(service.app, service.config, None, self, *ends, self._on_event, stream_id)
+
+    async def call_application(self) -> None:
+        """Have Hypercorn make the scope, and call the application with it."""
+        state: Any = self.connection.service.state
+        head = self.head
+        await self._hypercorn.handle(
+            events.Request(self.stream_id, head.fields, "2", head.method, head.path, state)  # calls ``spawn_app``
+        )
+        if self._call is not None:
+            scope, self._to_hypercorn = self._call
+            await self.connection.service.app(scope, self.receive, self.send)
+        if not self.finished:
+            raise ApplicationError("the application returned without a whole response")
+
+    async def spawn_app(self, app: Any, config: Any, scope: Any, send: Send) -> Callable[[Any], Awaitable[None]]:
+        """What Hypercorn's stream asks of a task group. The application runs in this stream's own task instead."""
+        scope["extensions"].pop("http.response.push", None)  # no client takes it (RFC 9113, appendix B)
+        scope["asgi"] = ASGI  # Hypercorn's says less than ours does: a send after the client's leaving raises
+        self._call = scope, send
+        return self._put
+
+    async def _put(self, message: Any) -> None:
+        """Hypercorn's messages to the application, which has the body and the disconnect from ``receive``."""
+
+    def tell(self, told: Message) -> bool:
+        """Whoever waits in ``receive`` is woken by the inbox."""
+        self._disconnect.update(told)
+        self._hypercorn.closed = True
+        return self._listeners > 0
+
+    # What the application calls.
+
+    async def receive(self) -> Message:
+        """ASGI's ``receive``. A body that is too slow or too large is refused, of which the disconnect tells."""
+        self._listeners += 1
+        try:
+            if self.inbox.awaited:
+                await self._wait_for_body()
+            else:
+                await trio.lowlevel.checkpoint()
+                await self.inbox.changed()
+            if self.inbox.received > self.connection.service.limits.max_body:
+                await self._refuse(too_large(self.connection.service.limits))
+        finally:
+            self._listeners -= 1
+        if self.inbox.gone:
+            return self._disconnect
+        data, more = self.inbox.take()
+        await self.connection.sender.flush()
+        return {"type": "http.request", "body": data, "more_body": more}
+
+    async def _wait_for_body(self) -> None:
+        """Wait until something comes; only the time that we wait counts against the client."""
+        if self._must_continue and not self.answering:
+            self._must_continue = False
+            await self.send_head(100, [])
+        connection, inbox = self.connection, self.inbox
+        limits, began = connection.service.limits, trio.current_time()
+        grace = min(BODY_GRACE, limits.body_timeout)
+        while True:
+            received = inbox.received + connection.held_of(self.stream_id)
+            patience = max(grace, received / limits.min_body_rate) - self._waited
+            silence = max(began, connection.heard_at) + limits.body_timeout
+            with trio.CancelScope(deadline=min(began + patience, silence)) as scope:
+                await inbox.changed()
+            if not scope.cancelled_caught:
+                self._waited += trio.current_time() - began
+                return
+            if inbox.received + connection.held_of(self.stream_id) == received:
+                await self._refuse(Refusal(408, "The body did not arrive in time."))
+                return
+
+    async def _refuse(self, refusal: Refusal) -> None:
+        self.connection.refuse(self, refusal)
+        await self.connection.sender.flush()
+
+    async def send(self, message: Message) -> None:
+        """ASGI's ``send``.
+
+        Raises:
+            ClientLeft: nobody is there to read it.
+            ApplicationError: the message breaks a rule.
+        """
+        if self.gone:
+            raise ClientLeft("the client has gone")
+        if message["type"] == "http.response.start":
+            self._has_trailers = bool(message.get("trailers", False))
+        more = message.get("more_body", False)
+        self._last = message["type"] == "http.response.body" and not more and not self._has_trailers
+        await self._to_hypercorn(message)
+        if self.gone:
+            raise ClientLeft("the client has gone, or does not read")
+
+    async def _on_event(self, event: events.Event) -> None:
+        """What Hypercorn makes of the application's messages."""
+        if self.finished:
+            await trio.lowlevel.checkpoint()
+        elif isinstance(event, events.Response | events.InformationalResponse):
+            await self.send_head(event.status_code, event.headers)
+        elif isinstance(event, events.Body):
+            await self.send_data(event.data, end=self._last)
+        elif isinstance(event, events.EndBody):
+            await self.send_data(b"", end=True)
+        elif isinstance(event, events.Trailers):
+            await self.send_trailers(event.headers)

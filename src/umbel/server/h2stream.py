@@ -1,0 +1,171 @@
+"""One HTTP/2 stream: an application in a task of its own, what comes for it, and its answer under flow control.
+
+Made by ``h2.py`` for each request, as an ``HttpStream`` or a ``WebSocketStream``. It knows bytes and frames, and
+nothing of what an application says.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import trio
+from h2.errors import ErrorCodes
+
+from .crash import apart, is_nothing_but
+from .exchange import ClientLeft
+from .h2head import Fields, Head
+from .h2sender import WRITE_TIMEOUT
+from .inbox import Inbox
+from .response import ApplicationError, read_fields
+
+if TYPE_CHECKING:
+    from .h2 import Http2
+
+_FRAMES_AT_ONCE = 4
+"""Frames of one answer between two looks at the socket."""
+# RFC 9113 section 8.2.2: these belong to one hop of HTTP/1.1, and make a message of HTTP/2 malformed.
+_CONNECTION_SPECIFIC = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
+
+Message = dict[str, Any]
+
+
+class Stream(ABC):
+    """A request and its answer. ``run`` is its task; the rest is called by the connection or by a subclass."""
+
+    def __init__(self, connection: Http2, stream_id: int, head: Head) -> None:
+        self.connection = connection
+        self.stream_id = stream_id
+        self.head = head
+        self.inbox = Inbox(lambda amount: connection.sender.acknowledge(stream_id, amount))
+        self.window_opened = trio.Event()
+        self.started_at = trio.current_time()
+        self.answering = False
+        """Whether the head of an answer has been sent."""
+        self.finished = False
+        """Whether nothing more is to be sent: all of it was, or nobody waits for it."""
+        self.gone = False
+        """Whether nobody waits for the answer."""
+        self.scope = trio.CancelScope()
+        self._counted = True
+        self._promised = math.inf
+        """Bytes of the answer's body that its Content-Length still promises."""
+
+    async def run(self) -> None:
+        """The stream's task, from the application's call to its end. Whatever the application raises ends here."""
+        try:
+            with self.scope:
+                try:
+                    await self.call_application()
+                except BaseException as error:
+                    crash, rest = apart(error)
+                    if crash is not None and not (self.gone and is_nothing_but(ClientLeft, crash)):
+                        self.connection.service.note_failure("request.crashed", crash)
+                    if rest is not None:
+                        raise
+            await self.connection.application_ended(self)
+        finally:
+            self.connection.task_ended(self)
+
+    @abstractmethod
+    async def call_application(self) -> None:
+        """Call the application and wait for its end."""
+
+    @abstractmethod
+    def tell(self, told: Message) -> bool:
+        """The client has gone, or has its answer; whether the application listens, and so will hear of it."""
+
+    def leave(self, reason: str, told: Message | None = None) -> None:
+        """Nobody waits for the answer any more: who listens is told; if nobody does, the application is cancelled."""
+        self.finished = self.gone = True
+        self.inbox.leave()
+        self.window_opened.set()
+        if not self.tell(told or {}):
+            self.scope.cancel(reason=reason)
+
+    def count_out(self) -> None:
+        """It is no request in flight any more; said twice, it is counted once."""
+        if self._counted:
+            self._counted = False
+            self.connection.service.request_ended()
+
+    # The answer.
+
+    async def send_head(self, status: int, headers: Fields) -> None:
+        """The head of an answer, which goes out with what follows; one under 200 goes out at once."""
+        checked, fields = read_fields(headers), sendable(headers)
+        if status < 200:
+            self.connection.sender.headers(self.stream_id, status, fields)
+            await self.connection.sender.flush()
+            return
+        ours = self.connection.service.config.response_headers("h2")
+        fields += [field for field in ours if not (checked.dated and field[0] == b"date")]
+        bodiless = self.head.method == "HEAD" or status in (204, 304)
+        self._promised = math.inf if checked.length is None or bodiless else checked.length
+        self.connection.sender.headers(self.stream_id, status, fields)
+        self.answering = True
+
+    async def send_data(self, data: bytes, *, end: bool) -> None:
+        """A part of the answer's body, as the client's windows allow: the application waits, and nothing piles up.
+
+        A client that opens no window within the write timeout loses the answer.
+        """
+        self._promised -= len(data)
+        if self._promised < 0:
+            raise ApplicationError("the application sent more than its Content-Length")
+        if end and self._promised not in (0, math.inf):
+            raise ApplicationError(f"the application sent {self._promised} bytes less than its Content-Length")
+        view, frames = memoryview(data), 0
+        while view and not self.finished:
+            window = self.connection.sender.window(self.stream_id)
+            if window <= 0:
+                await self.connection.sender.flush()
+                await self._wait_for_window()
+                continue
+            piece, view = view[:window], view[window:]
+            self.connection.send_data(self.stream_id, bytes(piece), end=end and not view)
+            frames += 1
+            if view and frames % _FRAMES_AT_ONCE == 0:
+                await self.connection.sender.flush()
+        if end and not self.finished:
+            if not data:
+                self.connection.send_data(self.stream_id, b"", end=True)
+            await self.answered()
+        else:
+            await self.connection.sender.flush()
+
+    async def send_trailers(self, headers: Fields) -> None:
+        """The trailer section, which ends the answer."""
+        self.connection.sender.trailers(self.stream_id, sendable(headers))
+        await self.answered()
+
+    async def answered(self) -> None:
+        """All has been said. A body that the client is still sending is of no use to anybody.
+
+        Raises:
+            ClientLeft: it could not be sent.
+        """
+        self.finished = True
+        complete = self.inbox.complete
+        self.inbox.leave()
+        self.tell({})
+        await self.connection.answered(self, complete=complete)
+        if self.connection.sender.broken:
+            self.gone = True
+            raise ClientLeft("the client has gone, or does not read")
+
+    async def _wait_for_window(self) -> None:
+        self.window_opened = trio.Event()
+        if self.connection.sender.window(self.stream_id) > 0 or self.finished:
+            return  # it was opened while we wrote
+        with trio.CancelScope(deadline=self.connection.service.write_deadline()) as scope:
+            await self.window_opened.wait()
+        if scope.cancelled_caught:
+            await self.connection.cut(self, ErrorCodes.CANCEL, WRITE_TIMEOUT)
+
+
+def sendable(headers: Fields) -> Fields:
+    """Fields as HTTP/2 may bear them."""
+    lower = [(bytes(name).lower(), bytes(value)) for name, value in headers]
+    return [field for field in lower if field[0] not in _CONNECTION_SPECIFIC]

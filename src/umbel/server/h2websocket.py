@@ -1,0 +1,65 @@
+"""A WebSocket over HTTP/2 (RFC 8441): a stream that carries one.
+
+Made by ``h2.py`` for an extended CONNECT. It holds no rule of WebSocket's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hypercorn.protocol import events
+
+from .exchange import ClientLeft
+from .h2head import Head
+from .h2stream import Message, Stream
+from .handshake import refusal_of
+from .websocket import WebSocket
+
+if TYPE_CHECKING:
+    from .h2 import Http2
+
+
+class WebSocketStream(Stream):
+    """A stream whose application speaks WebSocket."""
+
+    def __init__(self, connection: Http2, stream_id: int, head: Head) -> None:
+        super().__init__(connection, stream_id, head)
+        self._websocket = WebSocket(connection.service, connection.peer, self, stream_id)
+
+    async def call_application(self) -> None:
+        """Serve the WebSocket to its end."""
+        state: Any = self.connection.service.state
+        refusal = refusal_of(self.head.fields, keyed=False)
+        if refusal is not None:
+            self.connection.turn_away(self.stream_id, refusal, self.head, self.started_at, complete=False)
+            self.leave(refusal.detail)
+            return
+        head = self.head
+        await self._websocket.run(events.Request(self.stream_id, head.fields, "2", "CONNECT", head.path, state))
+        if self.answering and not self.finished:
+            await super().send_data(b"", end=True)
+
+    def tell(self, told: Message) -> bool:
+        """The WebSocket tells its application, or cancels it."""
+        self._websocket.left()
+        return True
+
+    async def receive(self) -> bytes:
+        """What the client sends."""
+        await self.inbox.changed()
+        if self.inbox.gone:
+            return b""
+        data, _ = self.inbox.take()
+        await self.connection.sender.flush()
+        return data
+
+    async def send_data(self, data: bytes, *, end: bool) -> None:
+        """Send, as the client's window allows.
+
+        Raises:
+            ClientLeft: nobody is there to take it.
+        """
+        if not self.gone:
+            await super().send_data(data, end=end)
+        if self.gone:
+            raise ClientLeft("the client has gone")

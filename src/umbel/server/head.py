@@ -1,0 +1,233 @@
+"""The head of an HTTP/1.1 request, read strictly (RFC 9112 sections 2 to 6), without I/O.
+
+Used by ``http1.py`` for each request. llhttp reads the fields; what it lets pass that we refuse is checked here, and a
+head that is refused goes to ``diagnosis.py`` for the reason.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+import httptools
+
+from .diagnosis import HeadRefused, diagnose
+from .host import Hosts
+from .limits import Limits
+from .refusal import Refusal
+
+Field = tuple[bytes, bytes]
+
+END = b"\r\n\r\n"
+PREFACE = b"PRI * HTTP/2.0\r\n\r\n"
+"""The head that an HTTP/2 connection begins with (RFC 9113 section 3.4)."""
+
+_METHOD_NAMES = """
+    DELETE GET HEAD POST PUT OPTIONS TRACE COPY LOCK MKCOL MOVE PROPFIND PROPPATCH SEARCH UNLOCK BIND REBIND UNBIND ACL
+    REPORT MKACTIVITY CHECKOUT MERGE M-SEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE PATCH PURGE MKCALENDAR LINK UNLINK SOURCE
+    QUERY
+"""
+# The whole of a sound head whose target is a path. The quantifiers are possessive: nothing is tried twice.
+_HEAD = (
+    rb"([!#$%%&'*+.^_`|~0-9A-Za-z-]++) (/[!\x22$-~]*+) HTTP/1\.([01])\r\n"
+    rb"(?:[!#$%%&'*+.^`|~0-9A-Za-z%s-]++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+\r\n"
+)
+_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]++) (/[!\x22$-~]*+) HTTP/1\.1")
+METHODS = {name.encode(): name for name in _METHOD_NAMES.split()}
+"""The methods that llhttp knows, less CONNECT: nothing here is a tunnel."""
+_REMEMBERED_MAX, _REMEMBERED_SIZE = 256, 1024
+"""Field sections that are remembered, and the bytes of the largest."""
+_SPECIAL = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade", b"te"})
+# What can never become a request, so that nobody need wait for the rest of it.
+_HOPELESS = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?=[^\n])")
+
+
+class Meaning(NamedTuple):
+    """What the fields of a head say, and the version that they say it in."""
+
+    version: str
+    fields: tuple[Field, ...]
+    """All of them, names in lower case, values without space around them."""
+    length: int = 0
+    """Bytes of the body; -1 if it is chunked."""
+    keep_alive: bool = True
+    """Whether the client lets the connection serve again."""
+    expects_continue: bool = False
+    takes_trailers: bool = False
+    websocket: bool = False
+    """Whether a GET with them is a WebSocket upgrade."""
+
+
+class Head(NamedTuple):
+    """A request's head that may be acted upon."""
+
+    method: str
+    target: bytes
+    """In origin form, or ``*``."""
+    meaning: Meaning
+
+
+class _Collector:
+    """What llhttp calls. Never raises: llhttp would hide the exception in its own."""
+
+    __slots__ = ("fields", "special")
+
+    def __init__(self) -> None:
+        self.fields: list[Field] = []
+        self.special: list[Field] = []
+        """The fields that say something to the server."""
+
+    @classmethod
+    def of(cls, raw: bytes) -> _Collector:
+        """What llhttp should have told of a head that is well formed."""
+        collector = cls()
+        for line in raw.split(b"\r\n")[1:-2]:
+            name, _, value = line.partition(b":")
+            collector.on_header(name, value.lstrip(b" \t"))
+        return collector
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        field = (name.lower(), value.rstrip(b" \t"))
+        self.fields.append(field)
+        if field[0] in _SPECIAL:
+            self.special.append(field)
+
+
+class HeadReader:
+    """Reads heads within the limits. One for all connections of a server."""
+
+    def __init__(self, limits: Limits, hosts: Hosts) -> None:
+        self._limits = limits
+        self._hosts = hosts
+        underscore = b"_" if limits.underscore_headers == "keep" else b""
+        self._pattern = re.compile(_HEAD % underscore)
+        self._known: dict[bytes, Meaning] = {}
+        """Field sections of HTTP/1.1 requests that have been read and found good."""
+
+    def check_part(self, part: bytes) -> None:
+        """Look at a head that has not come to its end.
+
+        Raises:
+            HeadRefused: it can be no head any more, or is over its bounds.
+        """
+        if _HOPELESS.search(part) is not None:
+            raise HeadRefused(Refusal(400, "The request is not HTTP/1.1."))
+        words = part.partition(b"\r\n")[0].split(b" ", 2)
+        if len(words) > 1 and len(words[1]) > self._limits.max_target:
+            raise HeadRefused(Refusal(414, f"The target is over {self._limits.max_target} bytes."))
+        if len(part) > self._limits.max_head:
+            raise HeadRefused(Refusal(431, f"The head is over {self._limits.max_head} bytes."))
+
+    def read(self, raw: bytes) -> Head:
+        """The head that ``raw`` is; it ends with the empty line.
+
+        Raises:
+            HeadRefused: it must not be acted upon.
+        """
+        # A client says the same fields again and again, so what they mean is remembered.
+        end = raw.find(b"\r\n")
+        known = self._known.get(raw[end:])
+        if known is not None:
+            match = _LINE.fullmatch(raw, 0, end)
+            if match is not None:
+                method, target = match.groups()
+                name = METHODS.get(method)
+                if name is not None and len(target) <= self._limits.max_target and len(raw) <= self._limits.max_head:
+                    return Head(name, target, known)
+        head = self._read(raw)
+        if head.meaning.version == "1.1" and len(raw) - end <= _REMEMBERED_SIZE:
+            if len(self._known) >= _REMEMBERED_MAX:
+                self._known.clear()
+            self._known[raw[end:]] = head.meaning
+        return head
+
+    def _read(self, raw: bytes) -> Head:
+        limits = self._limits
+        match = self._pattern.fullmatch(raw)
+        # The request line and the empty line are no fields.
+        if match is None or len(raw) > limits.max_head or raw.count(b"\n") - 2 > limits.max_fields:
+            return self._read_odd(raw)
+        method, target, minor = match.groups()
+        if len(target) > limits.max_target:
+            raise HeadRefused(Refusal(414, f"The target is over {limits.max_target} bytes."))
+        return self._read_fields(raw, method, target, minor)
+
+    def _read_odd(self, raw: bytes) -> Head:
+        """A target that is no path may still be right: ``http://host/path``, and ``*`` for OPTIONS."""
+        target, authority = diagnose(raw, self._limits)
+        method, _, rest = raw.partition(b" ")
+        version = rest[: rest.index(b"\r\n")].rpartition(b"HTTP/1.")[2]
+        # llhttp has its own opinion on targets; ours has been applied.
+        plain = b"%b / HTTP/1.%b%b" % (method, version, rest[rest.index(b"\r\n") :])
+        head = self._read_fields(plain, method, target, version)
+        if authority is not None and not self._hosts.are_equal(authority, dict(head.meaning.fields).get(b"host", b"")):
+            raise HeadRefused(Refusal(400, "The target names another host than the Host field."))
+        return head
+
+    def _read_fields(self, raw: bytes, method: bytes, target: bytes, minor: bytes) -> Head:
+        collector = _Collector()
+        try:
+            httptools.HttpRequestParser(collector).feed_data(raw)
+        except httptools.HttpParserUpgrade:
+            pass  # Judged below, like every other field.
+        except httptools.HttpParserInvalidMethodError as error:
+            raise HeadRefused(Refusal(501, "The server does not know this method.")) from error
+        except httptools.HttpParserError as error:
+            # It does not say what the matter is, and has not told us all of the fields.
+            self._interpret(minor, _Collector.of(raw))
+            raise HeadRefused(Refusal(400, "The head is not one of HTTP/1.1.")) from error
+        if method not in METHODS:
+            raise HeadRefused(Refusal(501, "The server is no tunnel."))
+        return Head(METHODS[method], target, self._interpret(minor, collector))
+
+    def _interpret(self, minor: bytes, collector: _Collector) -> Meaning:
+        """Decide what the special fields decide."""
+        one = minor == b"1"
+        values: dict[bytes, list[bytes]] = {}
+        for name, value in collector.special:
+            values.setdefault(name, []).append(value)
+        length = _framing(values.get(b"content-length", []), values.get(b"transfer-encoding", []), one)
+        self._hosts.check(values.get(b"host", []), required=one)
+        connection = _tokens(values.get(b"connection", []))
+        keep_alive = b"close" not in connection and (one or b"keep-alive" in connection)
+        expectations = _tokens(values.get(b"expect", []))
+        if one and expectations - {b"100-continue"}:
+            raise HeadRefused(Refusal(417, "The only expectation that can be met is 100-continue."))
+        websocket = (
+            one and b"upgrade" in connection and b"websocket" in _tokens(values.get(b"upgrade", [])) and length == 0
+        )
+        return Meaning(
+            "1.1" if one else "1.0",
+            tuple(collector.fields),
+            length,
+            keep_alive,
+            bool(one and expectations),
+            one and b"trailers" in _tokens(values.get(b"te", [])),
+            websocket,
+        )
+
+
+def _tokens(values: list[bytes]) -> set[bytes]:
+    """The members of a list field, in lower case."""
+    return {token for value in values for part in value.split(b",") if (token := part.strip(b" \t").lower())}
+
+
+def _framing(lengths: list[bytes], codings: list[bytes], one: bool) -> int:
+    """Where the body ends: its length, or -1 for chunked (RFC 9112 section 6.3). Every doubt is a refusal."""
+    if codings:
+        members = [part.strip(b" \t").lower() for value in codings for part in value.split(b",")]
+        twice = len(members) > 1 and set(members) == {b"chunked"}
+        if lengths or not one or len(codings) > 1 or twice:
+            raise HeadRefused(Refusal(400, "The body's end is given twice, or in a way that is not HTTP/1.1's."))
+        if members != [b"chunked"]:
+            raise HeadRefused(Refusal(501, "The only transfer coding that is understood is chunked."))
+        return -1
+    if lengths:
+        if len(lengths) > 1 or len(lengths[0]) > _DIGITS_MAX or not lengths[0].isdigit():
+            raise HeadRefused(Refusal(400, "Content-Length is not one number."))
+        return int(lengths[0])
+    return 0
+
+
+_DIGITS_MAX = 19
+"""Of a length: a number of 64 bits has no more."""

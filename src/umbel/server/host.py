@@ -1,0 +1,66 @@
+"""The Host field: whether it is well formed (RFC 9110 section 7.2), and whether we serve that host.
+
+Used by ``head.py``, one per server. It keeps the values that it has found good, because they come again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from .diagnosis import HeadRefused
+from .refusal import Refusal
+
+_WELL_FORMED = re.compile(rb"([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
+_DEFAULT_PORTS = (b"", b"80", b"443")
+_KNOWN_MAX = 256
+
+
+class Hosts:
+    """The hosts that are served; any if ``names`` is empty. A name without a port is served on every port."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = frozenset(name.lower().encode() for name in names)
+        self._known: set[bytes] = set()
+
+    def knows(self, value: bytes) -> bool:
+        """Whether this value was found good before."""
+        return value in self._known
+
+    def check(self, values: Sequence[bytes], *, required: bool) -> None:
+        """Look at the Host fields of a request.
+
+        Raises:
+            HeadRefused: 400 if there is not exactly one that is well formed, 421 for a host that is not served.
+        """
+        if not values and not required:
+            return
+        if len(values) != 1:
+            raise HeadRefused(Refusal(400, "A request has exactly one Host field."))
+        value = values[0]
+        if value in self._known:
+            return
+        host, _ = _parts(value)
+        if self._names and host not in self._names and value.lower() not in self._names:
+            raise HeadRefused(Refusal(421, "This host is not served here."))
+        if len(self._known) < _KNOWN_MAX:
+            self._known.add(value)
+
+    @staticmethod
+    def are_equal(one: bytes, other: bytes) -> bool:
+        """Whether two authorities are the same; a default port may be left out.
+
+        Raises:
+            HeadRefused: one of them is not well formed.
+        """
+        (host, port), (other_host, other_port) = _parts(one), _parts(other)
+        return host == other_host and (
+            port == other_port or {port, other_port} <= {b"", b"80"} or {port, other_port} <= {b"", b"443"}
+        )
+
+
+def _parts(value: bytes) -> tuple[bytes, bytes]:
+    match = _WELL_FORMED.fullmatch(value)
+    if match is None or int(match[2] or 0) > 65535:
+        raise HeadRefused(Refusal(400, "The host is not well formed."))
+    return match[1].lower(), match[2] or b""

@@ -1,0 +1,74 @@
+"""A request's body on its way from an HTTP/2 connection to whoever reads it, bounded by flow control.
+
+Filled by ``h2.py``, emptied by ``h2stream.py``. What is taken is told, so that the client may send as much again; it
+sends nothing itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+
+class Inbox:
+    """The bytes that came and nobody has taken; a client can send no more than its window beyond them."""
+
+    def __init__(self, taken: Callable[[int], None]) -> None:
+        self._taken = taken
+        self._data = bytearray()
+        self._unacknowledged = 0
+        self._changed = trio.Event()
+        self._told = False
+        self.received = 0
+        """Bytes that came, in all."""
+        self.complete = False
+        """Whether the last byte has come."""
+        self.gone = False
+        """Whether no more will come, and nobody waits for an answer."""
+
+    def put(self, data: bytes, flow_controlled: int) -> None:
+        """Bytes came; with their padding they took ``flow_controlled`` bytes of the windows."""
+        if self.gone:
+            self._taken(flow_controlled)
+            return
+        self.received += len(data)
+        self._data += data
+        self._unacknowledged += flow_controlled
+        self._changed.set()
+
+    def end(self) -> None:
+        """All has come."""
+        self.complete = True
+        self._changed.set()
+
+    def leave(self) -> None:
+        """What was not read will never be: the client has gone, or has its answer."""
+        self.gone = True
+        self._data.clear()
+        self._acknowledge()
+        self._changed.set()
+
+    @property
+    def awaited(self) -> bool:
+        """Whether ``take`` would have to wait for the client."""
+        return not (self._data or self.complete or self.gone)
+
+    async def changed(self) -> None:
+        """Wait until ``take`` has something new to say: bytes, the end, or that nobody is there any more."""
+        while not (self._data or self.gone or (self.complete and not self._told)):
+            self._changed = trio.Event()
+            await self._changed.wait()
+
+    def take(self) -> tuple[bytes, bool]:
+        """All that is there, and whether more will come; the client may send as much again."""
+        data = bytes(self._data)
+        self._data.clear()
+        self._acknowledge()
+        self._told = self.complete
+        return data, not self.complete
+
+    def _acknowledge(self) -> None:
+        amount, self._unacknowledged = self._unacknowledged, 0
+        if amount:
+            self._taken(amount)

@@ -1,0 +1,104 @@
+"""The ASGI lifespan: the application's startup before the first request, its shutdown after the last.
+
+Used by ``serve.py`` around the serving. An application that has no lifespan is served without one; one whose lifespan
+ends by an exception while it is served takes the server down, because what it had opened is gone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+from hypercorn.config import Config
+from hypercorn.utils import LifespanFailureError, LifespanTimeoutError
+
+from .crash import apart
+
+_log = logging.getLogger("umbel.server")
+
+
+class _Lifespan:
+    """One run of the application with a lifespan scope."""
+
+    def __init__(self, app: Any, state: dict[str, Any]) -> None:
+        self._app = app
+        self._state = state
+        self._asked = 0
+        self.started = trio.Event()
+        """Startup is complete, or there will be none."""
+        self.stopping = trio.Event()
+        self.stopped = trio.Event()
+
+    async def run(self) -> None:
+        """Run it to its end.
+
+        Raises:
+            LifespanFailureError: it failed, and said so or was at work already.
+        """
+        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self._state}
+        try:
+            await self._app(scope, self._receive, self._send)
+        except BaseException as error:
+            crash, rest = apart(error)
+            if crash is None or rest is not None or isinstance(crash, LifespanFailureError):
+                raise
+            if isinstance(crash, ExceptionGroup) and (failure := crash.subgroup(LifespanFailureError)) is not None:
+                raise failure from error
+            if self.started.is_set():
+                raise LifespanFailureError("serving", f"{type(crash).__name__}: {crash}") from error
+            # ASGI: an exception at the very start says that the application knows no lifespan.
+            _log.info("the application has no lifespan (%s: %s)", type(crash).__name__, crash)
+        finally:
+            self.started.set()
+            self.stopped.set()
+
+    async def _receive(self) -> dict[str, str]:
+        self._asked += 1
+        if self._asked == 1:
+            return {"type": "lifespan.startup"}
+        if self._asked > 2:
+            await trio.sleep_forever()
+        await self.stopping.wait()
+        return {"type": "lifespan.shutdown"}
+
+    async def _send(self, message: Any) -> None:
+        match message["type"]:
+            case "lifespan.startup.complete":
+                self.started.set()
+            case "lifespan.shutdown.complete":
+                self.stopped.set()
+            case "lifespan.startup.failed":
+                raise LifespanFailureError("startup", message.get("message", ""))
+            case "lifespan.shutdown.failed":
+                raise LifespanFailureError("shutdown", message.get("message", ""))
+            case other:
+                raise RuntimeError(f"the application sent {other!r} in its lifespan")
+
+
+@asynccontextmanager
+async def running_lifespan(app: Any, config: Config, state: dict[str, Any]) -> AsyncIterator[None]:
+    """Start the application, and stop it when the block ends. Cancelled, the application is cancelled too.
+
+    Raises:
+        LifespanFailureError: it failed to start, to live on or to stop.
+        LifespanTimeoutError: it took longer than ``startup_timeout`` or ``shutdown_timeout``.
+    """
+    lifespan = _Lifespan(app, state)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lifespan.run)
+        await _within(config.startup_timeout, lifespan.started, "startup")
+        yield
+        lifespan.stopping.set()
+        await _within(config.shutdown_timeout, lifespan.stopped, "shutdown")
+        nursery.cancel_scope.cancel(reason="the lifespan is over")
+
+
+async def _within(seconds: float, event: trio.Event, stage: str) -> None:
+    try:
+        with trio.fail_after(seconds):
+            await event.wait()
+    except trio.TooSlowError as error:
+        raise LifespanTimeoutError(stage) from error

@@ -1,0 +1,72 @@
+"""The bounds of the server: what a client may send, how long it may take, and how many may come at once.
+
+The keys of ``[server]`` in umbel.toml, as a value. An application carries its own as ``app.limits``, so that they hold
+under every launcher. Nothing here acts.
+"""
+
+from __future__ import annotations
+
+import resource
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The bounds of one server. Times are seconds, sizes bytes."""
+
+    head_timeout: float = 5.0
+    """From a request's first byte to the end of its head."""
+    min_body_rate: float = 240.0
+    """Bytes per second that a request's body must bring on average, once it has been waited for ``BODY_GRACE``."""
+    body_timeout: float = 30.0
+    """The longest silence inside a request's body."""
+    write_timeout: float = 30.0
+    """How long a client may take to accept the next 64 KiB of an answer."""
+    max_connections: int = 1000
+    """Connections of this process; see ``connections_allowed``."""
+    max_in_flight: int = 256
+    """Requests of this process that an application is at work on."""
+    max_head: int = 16 * 1024
+    """A request's head, the request line and the empty line included."""
+    max_fields: int = 100
+    """Header fields of a request, and trailer fields."""
+    max_target: int = 8 * 1024
+    """The target in the request line."""
+    max_body: int = 16 * 2**20
+    """A request's body."""
+    underscore_headers: Literal["reject", "keep"] = "reject"
+    """Whether a field name may hold an underscore, which CGI and its heirs cannot tell from a hyphen."""
+    hosts: tuple[str, ...] = ()
+    """The host names that are served; any if empty."""
+    drain_delay: float = 0.0
+    """How long the server goes on accepting after it was asked to stop, for load balancers that lag."""
+    drain_idle: float = 2.0
+    """How long an idle connection stays open after that, for a request that is on its way."""
+    cancel_timeout: float = 5.0
+    """For the cleanup of requests that were cancelled at the end of the grace."""
+    memory_limit: int | None = None
+    """Resident bytes of this process: no keep-alive from 85 % of it on, 503 from 95 %."""
+
+    @classmethod
+    def of(cls, section: Any) -> Limits:
+        """The limits that the section ``[server]`` of a configuration says; its other keys are not the server's."""
+        return cls(**{field.name: getattr(section, field.name) for field in fields(cls)})
+
+    @property
+    def connections_allowed(self) -> int:
+        """``max_connections``, but never over half of the descriptors: a request needs some to be answered."""
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return self.max_connections if soft == resource.RLIM_INFINITY else min(self.max_connections, soft // 2)
+
+
+BODY_GRACE = 5.0
+"""Seconds that a body may be waited for before its rate counts."""
+
+DEFAULT_LIMITS = Limits()
+
+
+def limits_of(app: Any) -> Limits:
+    """The limits that an application carries, or the defaults."""
+    found = getattr(app, "limits", None)
+    return found if isinstance(found, Limits) else DEFAULT_LIMITS

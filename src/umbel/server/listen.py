@@ -1,0 +1,129 @@
+"""The listening sockets, and the tasks that accept from them.
+
+Used by ``serve.py``. It hands each connection to ``connection.py``, and knows no protocol.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import socket
+import ssl
+import traceback
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import trio
+from hypercorn.config import Config
+from hypercorn.utils import repr_socket_addr
+
+from .connection import take
+from .service import Service
+
+PAUSE = 0.1
+"""Seconds that accepting pauses when the process has no descriptor left."""
+SAY_EVERY = 10.0
+"""Seconds between two lines about that."""
+_BATCH = 64
+"""Connections accepted in one go, so that a flood of them does not hold up the others."""
+_SPENT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+# What accept(2) hands on of a connection that was broken before we had it.
+_PASSING = frozenset(
+    {
+        errno.ECONNABORTED,
+        errno.EPROTO,
+        errno.ENETDOWN,
+        errno.ENOPROTOOPT,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.EOPNOTSUPP,
+        errno.ENETUNREACH,
+        errno.EPERM,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A socket that listens, with TLS if there is a context."""
+
+    socket: socket.socket
+    context: ssl.SSLContext | None
+
+    @property
+    def address(self) -> str:
+        """Such as ``http://127.0.0.1:8000``."""
+        where = repr_socket_addr(self.socket.family, self.socket.getsockname())
+        return f"{'http' if self.context is None else 'https'}://{where}"
+
+
+@contextmanager
+def listening(config: Config) -> Iterator[list[Listener]]:
+    """The sockets of ``config``, bound and listening; closed at the end.
+
+    Raises:
+        OSError: an address cannot be bound.
+    """
+    try:
+        sockets = config.create_sockets()
+    except OSError as error:
+        _close_leftovers(error)
+        raise OSError(error.errno, f"cannot listen on {' and '.join(config.bind)}: {error.strerror}") from error
+    every = (*sockets.secure_sockets, *sockets.insecure_sockets, *sockets.quic_sockets)
+    try:
+        context = config.create_ssl_context()
+        for sock in (*sockets.secure_sockets, *sockets.insecure_sockets):
+            sock.listen(config.backlog)
+        yield [
+            *(Listener(sock, context) for sock in sockets.secure_sockets),
+            *(Listener(sock, None) for sock in sockets.insecure_sockets),
+        ]
+    finally:
+        for sock in every:
+            sock.close()
+
+
+def _close_leftovers(error: OSError) -> None:
+    """Close what Hypercorn had opened before it failed: it leaves that to the garbage collector, in its own frames."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        for value in frame.f_locals.values():
+            for sock in value if isinstance(value, list) else (value,):
+                if isinstance(sock, socket.socket):
+                    sock.close()
+
+
+async def accept_from(listener: Listener, service: Service, nursery: trio.Nursery) -> None:
+    """Accept connections and serve each in a task of ``nursery``, until cancelled; then close the socket."""
+    try:
+        async for sock in _accepted(listener.socket, service):
+            take(service, sock, listener.context, nursery)
+    finally:
+        trio.lowlevel.notify_closing(listener.socket)
+        listener.socket.close()
+
+
+async def _accepted(listener: socket.socket, service: Service) -> AsyncIterator[socket.socket]:
+    said_at = -math.inf
+    while True:
+        await trio.lowlevel.wait_readable(listener)
+        for _ in range(_BATCH):
+            try:
+                sock, _address = listener.accept()
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno in _PASSING:
+                    continue
+                if error.errno not in _SPENT:
+                    raise
+                if trio.current_time() - said_at >= SAY_EVERY:
+                    said_at = trio.current_time()
+                    count = service.connections.value
+                    service.note("accept.paused", f"cannot accept while {count} connections are open: {error.strerror}")
+                await trio.sleep(PAUSE)
+                break
+            sock.setblocking(False)
+            if sock.family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+            yield sock

@@ -1,0 +1,23 @@
+"""Who is at the two ends of a connection.
+
+Made by ``connection.py`` once per connection, for the ASGI scope and for records. Holds no behaviour.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The ends of a connection. ``client`` is None for a Unix socket, whose ``server`` is its path and None."""
+
+    client: tuple[str, int] | None
+    server: tuple[str, int | None] | None
+    secure: bool = False
+    """Whether it is TLS."""
+
+    @property
+    def address(self) -> str:
+        """The client's address for records; empty for a Unix socket."""
+        return self.client[0] if self.client is not None else ""

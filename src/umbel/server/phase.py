@@ -1,0 +1,20 @@
+"""The phases of a server's life, from serving to cut off.
+
+Held by ``service.py``, set by ``drain.py``, waited for by whatever must wind down.
+"""
+
+from __future__ import annotations
+
+import enum
+
+
+class Phase(enum.IntEnum):
+    """How far a server has got in stopping; it never goes back."""
+
+    SERVING = 0
+    LEAVING = 1
+    """Not ready any more, but still accepting (``drain_delay``)."""
+    DRAINING = 2
+    """Accepts nothing; each connection ends with its next answer; ``GOAWAY``."""
+    CUT = 3
+    """What is left is cancelled."""

@@ -1,0 +1,62 @@
+"""What the server answers in the application's place: a problem document, and one access record with the reason.
+
+Used by ``http1.py`` and its parts, and by the guard. It decides nothing: whoever refuses says why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from secrets import token_hex
+from typing import Any
+
+from ..kinds import Kind
+from ..problem import CONTENT_TYPE, Problem
+
+RETRY_AFTER = b"1"
+"""Seconds after which a request that was shed may come again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why the server does not hand a request on. ``detail`` is shown to the client and stands in the record."""
+
+    status: int
+    detail: str
+    kind: Kind = Kind.BAD_REQUEST
+
+    def answer(self, request_id: str) -> tuple[list[tuple[bytes, bytes]], bytes]:
+        """The header fields and the body of the answer."""
+        # As in the gateway's documents, what is the client's fault is told by its status alone.
+        kind = "" if self.kind is Kind.BAD_REQUEST else self.kind
+        body = Problem(self.status, self.detail, kind=kind, request_id=request_id).encode()
+        headers = [
+            (b"content-type", CONTENT_TYPE.encode()),
+            (b"content-length", b"%d" % len(body)),
+            (b"cache-control", b"no-store"),
+            (b"x-request-id", request_id.encode()),
+        ]
+        if self.status == 503:
+            headers.append((b"retry-after", RETRY_AFTER))
+        return headers, body
+
+
+OVERLOADED = Refusal(503, "The server is at work on as many requests as it takes.", Kind.OVERLOADED)
+NO_CONNECTION_LEFT = Refusal(503, "The server has as many connections as it takes.", Kind.OVERLOADED)
+NO_MEMORY_LEFT = Refusal(503, "The server is short of memory.", Kind.OVERLOADED)
+
+
+REFUSED = "umbel.refusal"
+"""The key, beside those of ASGI, under which a disconnect carries a refusal."""
+
+
+def told(refusal: Refusal, request_id: str) -> dict[str, Any]:
+    """The disconnect that tells an application that its request was refused after it had begun, and answered so.
+
+    An application that keeps records makes its one record of it; the server makes none.
+    """
+    return {"type": "http.disconnect", REFUSED: (refusal, request_id)}
+
+
+def new_request_id() -> str:
+    """An id for a request that no application has seen."""
+    return token_hex(16)

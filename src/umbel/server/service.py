@@ -1,0 +1,237 @@
+"""What all connections of a server share: application, settings, limits, counters, and how far it is in stopping.
+
+One per server, made by ``serve.py`` or, under stock Hypercorn, by the guard. It reads and writes no connection.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import trio
+from trio_util import AsyncValue
+
+from ..events import NULL, Noted, Recorder, RequestEnded
+from ..model import RequestFacts, Trace
+from ..upstream.alarm import Alarm
+from .crash import apart, described
+from .crew import Crew
+from .date import DateField
+from .head import HeadReader
+from .host import Hosts
+from .limits import Limits, limits_of
+from .memory import SHORT, SPENT, Memory
+from .phase import Phase
+from .refusal import NO_MEMORY_LEFT, OVERLOADED, Refusal
+
+if TYPE_CHECKING:
+    from hypercorn.config import Config
+
+_GONE = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
+"""What a connection raises whose client has gone or does not read."""
+
+_TURNED_AWAY_MAX = 64
+"""Connections over the cap that are told so at the same time; more are closed without a word."""
+
+_log = logging.getLogger("umbel.server")
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStatistics:
+    """A snapshot of a server's counters."""
+
+    phase: Phase
+    connections: int
+    connections_total: int
+    requests_in_flight: int
+    requests_total: int
+    refused: Mapping[int, int] = field(default_factory=dict)
+    """Requests that the server answered itself, by status."""
+    failed: int = 0
+    """Connections that an exception ended."""
+
+
+class Drainable(Protocol):
+    """A connection that can be told that the server is stopping."""
+
+    def drain(self, until: float) -> None:
+        """End with the next answer, or at ``until`` if no request comes."""
+
+
+class Service:
+    """One server's shared state. ``run`` must run for as long as there are connections."""
+
+    def __init__(self, app: Any, config: Config, limits: Limits | None = None) -> None:
+        self.app = app
+        self.config = config
+        self.limits = limits if limits is not None else limits_of(app)
+        self.state: dict[str, Any] = {}
+        """What the lifespan left for each request (ASGI: ``scope["state"]``, a copy each)."""
+        self.phase: AsyncValue[Phase] = AsyncValue(Phase.SERVING)
+        self.cut_at = math.inf
+        """When what is in flight is cancelled; known from ``DRAINING`` on."""
+        self.connections: AsyncValue[int] = AsyncValue(0)
+        self.open: set[Drainable] = set()
+        """The connections that a drain must tell."""
+        self.in_flight = 0
+        self.alarm = Alarm()
+        self.crew = Crew()
+        self.date = DateField()
+        self.heads = HeadReader(self.limits, Hosts((*self.limits.hosts, *config.server_names)))
+        self.speaks_h2 = "h2" in config.alpn_protocols
+        self.exhausted = trio.Event()
+        """``max_requests`` have been served; whoever runs the server stops it."""
+        self.root_path = config.root_path
+        self.keeps_alive = True
+        """Whether connections may serve again after their answer."""
+        self.idle_timeout = float(config.keep_alive_timeout)
+        """Seconds that a connection may wait for its next request."""
+        self._memory = Memory(self.limits.memory_limit) if self.limits.memory_limit is not None else None
+        self._max_requests = _max_requests(config)
+        self._allowed = self.limits.connections_allowed
+        self._connections_total = 0
+        self._turned_away = 0
+        self._requests_total = 0
+        self._refused: dict[int, int] = {}
+        self._failed = 0
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Ring the alarms and let the crew work, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.crew.run)
+            task_status.started()
+            await self.alarm.run()
+
+    @property
+    def recorder(self) -> Recorder:
+        """Where the application's records go at the moment; nowhere if it has no recorder."""
+        recorder: Recorder = getattr(self.app, "recorder", NULL)
+        return recorder
+
+    def statistics(self) -> ServiceStatistics:
+        """A snapshot of the counters."""
+        return ServiceStatistics(
+            self.phase.value,
+            self.connections.value,
+            self._connections_total,
+            self.in_flight,
+            self._requests_total,
+            dict(self._refused),
+            self._failed,
+        )
+
+    def begin_draining(self, cut_at: float) -> None:
+        """Every connection is to end: with its next answer, or soon without one; what is in flight is cut then."""
+        self.cut_at = cut_at
+        self.keeps_alive = False
+        self.idle_timeout = self.limits.drain_idle
+        self.phase.value = max(self.phase.value, Phase.DRAINING)
+        for connection in tuple(self.open):
+            connection.drain(trio.current_time() + self.limits.drain_idle)
+
+    # Connections, and requests in flight.
+
+    def connection_began(self) -> bool:
+        """Count a connection in; False (and not counted) if there are as many as may be."""
+        if self.connections.value >= self._allowed:
+            return False
+        self.connections.value += 1
+        self._connections_total += 1
+        return True
+
+    def connection_ended(self) -> None:
+        """Count a connection out."""
+        self.connections.value -= 1
+
+    def turning_away_began(self) -> bool:
+        """Count in a connection that is told that it is one too many; False if too many are being told."""
+        if self._turned_away >= _TURNED_AWAY_MAX:
+            return False
+        self._turned_away += 1
+        return True
+
+    def turning_away_ended(self) -> None:
+        """Count it out."""
+        self._turned_away -= 1
+
+    def request_began(self) -> Refusal | None:
+        """Count a request in, or say why it is not taken (then it is not counted)."""
+        if self.in_flight >= self.limits.max_in_flight:
+            return OVERLOADED
+        if self._memory is not None:
+            share = self._memory.share()
+            self.keeps_alive = share < SHORT and self.phase.value < Phase.DRAINING
+            if share >= SPENT:
+                return NO_MEMORY_LEFT
+        self.in_flight += 1
+        self._requests_total += 1
+        if self._requests_total == self._max_requests:
+            self.exhausted.set()
+        return None
+
+    def request_ended(self) -> None:
+        """Count a request out."""
+        self.in_flight -= 1
+
+    def write_deadline(self) -> float:
+        """When a write that begins now must have got on: its own limit, or what is left of a drain."""
+        return min(trio.current_time() + self.limits.write_timeout, self.cut_at + self.limits.cancel_timeout)
+
+    # Records.
+
+    def count_refusal(self, refusal: Refusal) -> None:
+        """Count an answer of the server's own that the application records."""
+        self._refused[refusal.status] = self._refused.get(refusal.status, 0) + 1
+
+    def record_refusal(
+        self,
+        refusal: Refusal,
+        *,
+        request_id: str,
+        started_at: float,
+        method: str = "",
+        path: str = "",
+        client: str = "",
+        scheme: str = "http",
+        bytes_sent: int = 0,
+    ) -> None:
+        """Record and count a request that the application never saw: one access record, with the reason."""
+        self.count_refusal(refusal)
+        facts = RequestFacts(request_id, Trace(request_id), method, path, "", started_at)
+        now = trio.current_time()
+        ended = RequestEnded(facts, refusal.status, now, bytes_sent, None, refusal.kind, client, scheme, refusal.detail)
+        self.recorder.record(ended)
+
+    def note_failure(self, event: str, error: BaseException) -> None:
+        """Log an exception that ended a connection or a request: once, with its class and where it was raised."""
+        self._failed += 1
+        self.note(event, described(error), error)
+
+    def connection_failed(self, error: BaseException) -> BaseException | None:
+        """End what a connection's own code has raised: log it, unless it only says that the client has gone.
+
+        The rest, cancels and the like, is returned to be raised on.
+        """
+        crash, rest = apart(error)
+        if crash is not None and not isinstance(crash, _GONE):
+            self.note_failure("connection.crashed", crash)
+        return rest
+
+    def note(self, event: str, message: str, error: BaseException | None = None) -> None:
+        """Log one line: into the application's records, or with Python's logging if it has none."""
+        recorder = self.recorder
+        if recorder is NULL:
+            _log.error("%s: %s", event, message)
+        else:
+            recorder.record(Noted("error", event, message, error=error))
+
+
+def _max_requests(config: Config) -> int | None:
+    """Hypercorn's ``max_requests``, spread by its jitter so that workers do not end together."""
+    if config.max_requests is None:
+        return None
+    return config.max_requests + random.randint(0, config.max_requests_jitter)

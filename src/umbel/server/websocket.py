@@ -1,0 +1,292 @@
+"""One WebSocket: Hypercorn's ``WSStream`` between whatever carries its bytes and an application.
+
+Used by ``h1websocket.py`` and ``h2websocket.py``, which carry it. Every byte from the client passes here before
+Hypercorn sees it; what the handshake may say has been checked before that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import trio
+from hypercorn.protocol import events
+from hypercorn.protocol.ws_stream import WSStream
+from hypercorn.trio.worker_context import WorkerContext
+from trio_util import move_on_when
+from wsproto.connection import ConnectionState
+from wsproto.events import CloseConnection
+from wsproto.utilities import LocalProtocolError, RemoteProtocolError
+
+from ..kinds import Kind
+from .crash import apart
+from .exchange import ClientLeft
+from .h2head import Fields
+from .peer import Peer
+from .phase import Phase
+from .service import Service
+
+Message = dict[str, Any]
+
+# RFC 6455 section 7.4.1.
+_NORMAL, _GOING_AWAY, _PROTOCOL_ERROR, _ABNORMAL, _TOO_SLOW, _INTERNAL_ERROR = 1000, 1001, 1002, 1006, 1008, 1011
+_EARLY_MAX = 64 * 1024
+"""Bytes that a client may send before the application has accepted: it should send none (RFC 6455 section 4.1)."""
+_PIECE = 4096
+"""Bytes that are unpacked at once: compressed ones may become a thousand times as many."""
+
+
+class Carrier(Protocol):
+    """What brings a WebSocket's bytes."""
+
+    async def receive(self) -> bytes:
+        """What comes next; nothing once the client has gone."""
+        ...
+
+    async def send_head(self, status: int, headers: Fields) -> None:
+        """The answer to the handshake."""
+        ...
+
+    async def send_data(self, data: bytes, *, end: bool) -> None:
+        """Bytes for the client.
+
+        Raises:
+            ClientLeft: nobody is there to take them.
+        """
+        ...
+
+
+class WebSocket:
+    """A WebSocket from its handshake to its end."""
+
+    def __init__(self, service: Service, peer: Peer, carrier: Carrier, stream_id: int = 1) -> None:
+        self.answered = False
+        """Whether the handshake has its answer."""
+        self._rejecting = False
+        """Whether that is no: it goes out as a whole, also to a client that has closed its half."""
+        self.client_closed = False
+        """Whether the client has sent its close frame, after which it sends nothing (RFC 6455 section 5.5.1)."""
+        self._service = service
+        self._carrier = carrier
+        self._stream_id = stream_id
+        self._accepted = trio.Event()
+        self._over = trio.Event()
+        """The client has closed, or has gone."""
+        self._closed_by_application = False
+        self._listeners = 0
+        self._scope = trio.CancelScope()
+        self._disconnect: Message = {"type": "websocket.disconnect", "code": _ABNORMAL, "reason": ""}
+        self._inbox_in, self._inbox_out = trio.open_memory_channel[Message](service.config.max_app_queue_size)
+        self._call: tuple[Any, Callable[[Any], Awaitable[None]]] | None = None
+        self._nursery: trio.Nursery
+        make: Any = WSStream  # its types want Hypercorn's own objects; ours have what it uses of them
+        ends = (peer.secure, peer.client, peer.server)
+        context = WorkerContext(None)
+        self._hypercorn: Any = make(service.app, service.config, context, self, *ends, self._on_event, stream_id)
+
+    async def run(self, request: events.Request) -> None:
+        """Serve it until both sides are done. Whatever the application raises ends here, and is logged once."""
+        async with trio.open_nursery() as self._nursery:
+            await self._hypercorn.handle(request)  # calls ``spawn_app``, or refuses
+            if self._call is not None:
+                self._nursery.start_soon(self._read)
+                self._service.open.add(self)
+                try:
+                    if self._service.phase.value >= Phase.DRAINING:
+                        self.drain(trio.current_time())
+                    await self._call_application(*self._call)
+                finally:
+                    self._service.open.discard(self)
+            self._nursery.cancel_scope.cancel(reason="the application has ended")
+
+    async def _call_application(self, scope: Any, send: Callable[[Any], Awaitable[None]]) -> None:
+        code = _NORMAL
+        try:
+            with self._scope:
+                await self._service.app(scope, self._receive, self._checked(send))
+        except BaseException as error:
+            crash, rest = apart(error)
+            if crash is not None and not (self._over.is_set() and isinstance(crash, ClientLeft)):
+                code = _INTERNAL_ERROR
+                self._service.note_failure("websocket.crashed", crash)
+            if rest is not None:
+                raise
+        if self._accepted.is_set() and not self._over.is_set():
+            await self._say(CloseConnection(code=code))
+            with trio.move_on_after(self._service.limits.cancel_timeout):
+                await self._over.wait()
+
+    # What Hypercorn's stream asks of a task group.
+
+    async def spawn_app(
+        self, app: Any, config: Any, scope: Any, send: Callable[[Any], Awaitable[None]]
+    ) -> Callable[[Message], Awaitable[None]]:
+        """Keep what the application is to be called with; ``run`` calls it."""
+        self._call = scope, send
+        return self._put
+
+    def spawn(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+        """Run what Hypercorn wants beside: its pings."""
+        self._nursery.start_soon(function, *arguments)
+
+    async def _put(self, message: Message) -> None:
+        """A message to the application, in its turn: one that does not read holds up its client, and only that."""
+        if message["type"] != "websocket.disconnect":
+            await self._inbox_in.send(message)
+
+    # What the application calls.
+
+    async def _receive(self) -> Message:
+        self._listeners += 1
+        try:
+            return await self._inbox_out.receive()
+        except trio.EndOfChannel:
+            return self._disconnect
+        finally:
+            self._listeners -= 1
+
+    def _checked(self, send: Callable[[Any], Awaitable[None]]) -> Callable[[Message], Awaitable[None]]:
+        async def checked(message: Message) -> None:
+            if self._over.is_set():
+                raise ClientLeft("the client has gone")
+            self._closed_by_application |= message["type"] == "websocket.close"
+            await send(message)
+
+        return checked
+
+    # What Hypercorn makes of it.
+
+    async def _on_event(self, event: events.Event) -> None:
+        if isinstance(event, events.Response):
+            self.answered = True
+            self._rejecting = event.status_code not in (101, 200)
+            await self._carrier.send_head(event.status_code, event.headers)
+            if not self._rejecting:
+                # From here on we see how the client closes, which Hypercorn does not tell the application.
+                self._hypercorn.connection = _Overheard(self._hypercorn.connection, self._closed)
+                await self._carrier.send_data(b"", end=False)
+                self._accepted.set()
+        elif isinstance(event, events.Data | events.Body):
+            await self._carrier.send_data(event.data, end=False)
+        elif isinstance(event, events.EndBody):
+            await self._carrier.send_data(b"", end=True)
+
+    # The client's side.
+
+    async def _read(self) -> None:
+        early = b""
+        async with move_on_when(self._accepted.wait):
+            while len(early) < _EARLY_MAX:
+                data = await self._carrier.receive()
+                if not data:
+                    if not self._rejecting:
+                        self._leave(_ABNORMAL)
+                    return
+                early += data
+            await trio.sleep_forever()
+        try:
+            await self._unpack(early)
+            while not self._over.is_set():
+                with trio.CancelScope(deadline=self._patience()) as scope:
+                    data = await self._carrier.receive()
+                if scope.cancelled_caught:
+                    await self._say(CloseConnection(code=_TOO_SLOW, reason="a message stood still"))
+                    self._leave(_TOO_SLOW)
+                elif not data:
+                    self._leave(_ABNORMAL)
+                else:
+                    await self._unpack(data)
+        except (RemoteProtocolError, LocalProtocolError):
+            await self._say(CloseConnection(code=_PROTOCOL_ERROR))
+            self._leave(_PROTOCOL_ERROR)
+        except ClientLeft:
+            self._leave(_ABNORMAL)
+        except trio.ClosedResourceError:
+            pass  # The server left while the application was not reading.
+
+    def _patience(self) -> float:
+        """A WebSocket may be silent for ever, but not in the middle of a message."""
+        return trio.current_time() + self._service.limits.body_timeout if self._hypercorn.buffer.length else math.inf
+
+    async def _unpack(self, data: bytes) -> None:
+        for start in range(0, len(data), _PIECE):
+            if self._over.is_set():
+                return
+            await self._hypercorn.handle(events.Data(self._stream_id, data[start : start + _PIECE]))
+            if self._over.is_set() and self._hypercorn.connection.state is ConnectionState.OPEN:
+                # It was no closing of the client's, but bytes that are no frame.
+                await self._say(CloseConnection(code=self._disconnect["code"]))
+            code = self._hypercorn.connection.closed_with
+            if code is not None and not self._closed_by_application:
+                self._leave(code)  # by Hypercorn, because a message was too large
+
+    def _closed(self, event: CloseConnection) -> None:
+        self.client_closed = self._hypercorn.connection.state is not ConnectionState.OPEN
+        self._disconnect.update(code=int(event.code), reason=event.reason or "")
+        self._leave(int(event.code))
+
+    def _leave(self, code: int) -> None:
+        """Nobody is there any more: an application that listens is told, any other is cancelled."""
+        if self._over.is_set():
+            return
+        self._disconnect["code"] = code
+        self._over.set()
+        self._hypercorn.closed = True
+        self._inbox_in.close()
+        if self._listeners:
+            self._scope.deadline = trio.current_time() + self._service.limits.cancel_timeout
+        else:
+            self._scope.cancel(reason=str(Kind.CLIENT_GONE))
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether the client has gone."""
+        return self._over.is_set()
+
+    def left(self) -> None:
+        """The carrier says that the client has gone."""
+        self._leave(_ABNORMAL)
+
+    def drain(self, until: float) -> None:
+        """Called when the server drains: clients that are told to go away come back elsewhere."""
+        self._nursery.start_soon(self._leave_with_the_server)
+
+    async def _leave_with_the_server(self) -> None:
+        await self._accepted.wait()
+        await self._say(CloseConnection(code=_GOING_AWAY, reason="the server is going away"))
+        self._leave(_GOING_AWAY)
+
+    async def _say(self, event: CloseConnection) -> None:
+        """Close from our side, unless that has been done."""
+        with (
+            contextlib.suppress(LocalProtocolError, ClientLeft),  # it is closed, or nobody is there to hear it
+            trio.CancelScope(shield=True, deadline=self._service.write_deadline()),
+        ):
+            await self._carrier.send_data(self._hypercorn.connection.send(event), end=False)
+
+
+class _Overheard:
+    """A ``wsproto`` connection whose closing is overheard."""
+
+    def __init__(self, connection: Any, closed: Callable[[CloseConnection], None]) -> None:
+        self._connection = connection
+        self._closed = closed
+        self.closed_with: int | None = None
+        """The code that our side has closed with."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def send(self, event: Any) -> bytes:
+        data: bytes = self._connection.send(event)
+        if isinstance(event, CloseConnection):
+            self.closed_with = int(event.code)
+        return data
+
+    def events(self) -> Any:
+        for event in self._connection.events():
+            yield event  # Hypercorn answers it, and only then is the closing complete
+            if isinstance(event, CloseConnection):
+                self._closed(event)
