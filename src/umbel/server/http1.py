@@ -17,7 +17,7 @@ from ..kinds import Kind
 from .body import too_large
 from .crash import apart, is_nothing_but
 from .crew import RESET
-from .diagnosis import HeadRefused
+from .diagnosis import HeadRefused, glimpse
 from .exchange import ASGI, PIECE, ClientLeft, Exchange
 from .handoff import Handoff
 from .head import END, PREFACE, Head
@@ -140,9 +140,10 @@ class Http1Connection:
         """Serve the requests that have been read. True if more must be read, False at the connection's end."""
         first = True
         while True:
+            raw = b""
             try:
                 raw = self._cut_head()
-                if raw is None:
+                if not raw:
                     return True
                 if not first:
                     # Pipelined: a client that sends without end must let others have their turn.
@@ -151,10 +152,8 @@ class Http1Connection:
                 if raw == PREFACE and not self._requests and self.service.speaks_h2:
                     return Handoff("h2", raw + self.take_buffer())
                 head = self.service.heads.read(raw)
-                if head.meaning.length > self.service.limits.max_body:
-                    raise HeadRefused(too_large(self.service.limits))
             except HeadRefused as error:
-                if not await self._refuse_head(error):
+                if not await self._refuse_head(error, raw or self.buffer):
                     return False
                 continue
             if head.meaning.websocket and head.method == "GET":
@@ -164,8 +163,8 @@ class Http1Connection:
             if not self.buffer:
                 return True
 
-    def _cut_head(self) -> bytes | None:
-        """Take the next head with its empty line off the buffer; None if it is not there yet.
+    def _cut_head(self) -> bytes:
+        """Take the next head with its empty line off the buffer; empty if it is not there yet.
 
         Raises:
             HeadRefused: it grows too large, or can be none.
@@ -183,7 +182,7 @@ class Http1Connection:
             if not self.head_began:
                 self.head_began = trio.current_time()
                 self._patience.last(self.head_began + self.service.limits.head_timeout)
-        return None
+        return b""
 
     def take_buffer(self) -> bytes:
         """What has been read and not been used; it counts as used now."""
@@ -234,7 +233,8 @@ class Http1Connection:
         """The client has not sent what it must in time: say so, if it had begun to."""
         if self.buffer not in _NOTHING and self._exchange is None:
             self.lingers = True
-            await self._refuse_head(HeadRefused(Refusal(408, "The head did not arrive in time.")))
+            late = HeadRefused(Refusal(408, "The head did not arrive in time."))
+            await self._refuse_head(late, self.buffer)
             await self.part()
 
     async def part(self) -> None:
@@ -247,7 +247,8 @@ class Http1Connection:
     async def _serve(self, head: Head) -> bool:
         """Run the application on one request; whether another one may follow."""
         service = self.service
-        refusal = service.request_began()
+        oversized = head.meaning.length > service.limits.max_body
+        refusal = too_large(service.limits) if oversized else service.request_began()
         if refusal is not None:
             return await self._refuse_request(refusal, head)
         self._requests += 1
@@ -335,11 +336,11 @@ class Http1Connection:
 
     # Refusing.
 
-    async def _refuse_head(self, error: HeadRefused) -> bool:
+    async def _refuse_head(self, error: HeadRefused, raw: bytes) -> bool:
         """Answer a request that no application gets to see; whether another one may follow."""
         self._requests += 1
         keep = error.sound and self.keeps_alive()
-        await self.refuse_unseen(error.refusal, "", "", keep)
+        await self.refuse_unseen(error.refusal, *glimpse(raw), keep)
         if keep:
             self._be_idle()
         return keep
