@@ -18,14 +18,14 @@ from .body import too_large
 from .crash import apart, is_nothing_but
 from .crew import RESET
 from .diagnosis import HeadRefused, glimpse
-from .exchange import ASGI, PIECE, ClientLeft, Exchange
+from .exchange import ASGI, ClientLeft, Exchange
 from .handoff import Handoff
 from .head import END, PREFACE, Head
 from .patience import Patience
 from .refusal import NO_CONNECTION_LEFT, Refusal, new_request_id
 from .response import STATUS_LINES, ApplicationError
 from .stepping import in_own_context
-from .wire import has_left
+from .wire import has_left, linger, send_in_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,10 +39,7 @@ _NOTHING = (b"", b"\r\n")
 """No part of a request: an empty line may stand before one (RFC 9112 section 2.2)."""
 _TRAILERS = "http.response.trailers"
 
-LINGER_TIMEOUT = 2.0
-"""Seconds that a client gets to read a last answer, where it may still be sending."""
-LINGER_MAX = 256 * 1024
-"""Bytes that are read meanwhile. A socket that is closed with bytes unread takes its last answer back."""
+_CRASHED = Refusal(500, "The request failed inside the application.", Kind.INTERNAL)
 
 
 async def serve_http1(service: Service, wire: Wire, peer: Peer) -> Handoff | None:
@@ -65,7 +62,7 @@ async def turn_away(service: Service, wire: Wire, peer: Peer) -> None:
     connection.forget()
     with suppress(trio.BrokenResourceError, trio.TooSlowError):  # It may not want to know.
         await connection.refuse_unseen(NO_CONNECTION_LEFT, "", "", keep=False)
-        await connection.linger()
+        await linger(wire)
 
 
 class Http1Connection:
@@ -240,7 +237,7 @@ class Http1Connection:
     async def part(self) -> None:
         """End the connection so that the client gets to read our last answer."""
         if self.lingers:
-            await self.linger()
+            await linger(self.wire)
 
     # A request.
 
@@ -265,7 +262,7 @@ class Http1Connection:
                 if crash is not None:
                     service.note_failure("request.crashed", crash)
                 raise
-            return await self._apologise(exchange, error)
+            return await self._apologise(exchange, error, head.method)
         finally:
             self._exchange = None
             service.request_ended()
@@ -279,12 +276,12 @@ class Http1Connection:
         self._be_idle()
         return True
 
-    async def _apologise(self, exchange: Exchange, error: BaseException) -> bool:
+    async def _apologise(self, exchange: Exchange, error: BaseException, method: str) -> bool:
         """The application has crashed: log it, and answer if nothing has been answered. The connection ends."""
         if not (exchange.gone and is_nothing_but(ClientLeft, error)):
             self.service.note_failure("request.crashed", error)
         if exchange.unanswered and not exchange.gone:
-            await self.refuse(Refusal(500, "The request failed inside the application."), new_request_id())
+            await self.refuse(_CRASHED, new_request_id(), method)
         return False
 
     def _scope_of(self, head: Head) -> dict[str, Any]:
@@ -326,13 +323,11 @@ class Http1Connection:
             trio.TooSlowError: the client does not read.
             trio.BrokenResourceError: it has gone.
         """
-        with memoryview(data) as view:
-            for start in range(sent, len(view), PIECE):
-                with trio.CancelScope(deadline=self.service.write_deadline()) as scope:
-                    await self.wire.send_all(view[start : start + PIECE])
-                if scope.cancelled_caught:
-                    self.lingers = False
-                    raise trio.TooSlowError
+        try:
+            await send_in_pieces(self.wire, data, sent, self.service.write_deadline)
+        except trio.TooSlowError:
+            self.lingers = False
+            raise
 
     # Refusing.
 
@@ -357,7 +352,7 @@ class Http1Connection:
         """Answer and record a request that no application gets to see."""
         request_id, began, sent = new_request_id(), trio.current_time(), 0
         try:
-            sent = await self.refuse(refusal, request_id, keep_alive=keep)
+            sent = await self.refuse(refusal, request_id, method, keep_alive=keep)
         finally:
             self.service.record_refusal(
                 refusal,
@@ -370,9 +365,11 @@ class Http1Connection:
                 bytes_sent=sent,
             )
 
-    async def refuse(self, refusal: Refusal, request_id: str, *, keep_alive: bool = False) -> int:
-        """Send the answer of ``refusal``; the bytes of its body."""
+    async def refuse(self, refusal: Refusal, request_id: str, method: str, *, keep_alive: bool = False) -> int:
+        """Send the answer of ``refusal`` to a request with this method; the bytes of its body."""
         headers, body = refusal.answer(request_id)
+        if method == "HEAD":
+            body = b""
         lines = b"".join(b"%b: %b\r\n" % field for field in headers)
         close = b"" if keep_alive else b"connection: close\r\n"
         self.lingers = not keep_alive
@@ -380,17 +377,3 @@ class Http1Connection:
             b"".join((STATUS_LINES[refusal.status], self.service.date.line(), lines, close, b"\r\n", body))
         )
         return len(body)
-
-    async def linger(self) -> None:
-        """End our sending, and read on for a moment, so that the client gets to read our last answer."""
-        self.wire.end()
-        left = LINGER_MAX
-        with trio.move_on_after(LINGER_TIMEOUT):
-            while left > 0:
-                try:
-                    data = await self.wire.receive()
-                except trio.ClosedResourceError:
-                    return
-                if not data:
-                    return
-                left -= len(data)
