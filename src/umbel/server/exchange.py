@@ -25,8 +25,6 @@ Message = Mapping[str, Any]
 
 ASGI = {"version": "3.0", "spec_version": "2.5"}
 """What a scope says of the specification that it follows."""
-PIECE = 64 * 1024
-"""Bytes that a client must accept within the write timeout, which so measures progress and not the answer's size."""
 DISCARD_MAX = 64 * 1024
 """What is left of a body that nobody read is read to its end, if it is no more; else the connection ends."""
 _JOINED_MAX = 256 * 1024
@@ -232,7 +230,7 @@ class Exchange:
             request_id = new_request_id()
             self.keep_alive = False
             try:
-                await self._connection.refuse(refusal, request_id)
+                await self._connection.refuse(refusal, request_id, self._method)
             except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
                 self.client_left()
                 return _DISCONNECT

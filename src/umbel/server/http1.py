@@ -17,15 +17,15 @@ from ..kinds import Kind
 from .body import too_large
 from .crash import apart, is_nothing_but
 from .crew import RESET
-from .diagnosis import HeadRefused
-from .exchange import ASGI, PIECE, ClientLeft, Exchange
+from .diagnosis import HeadRefused, glimpse
+from .exchange import ASGI, ClientLeft, Exchange
 from .handoff import Handoff
 from .head import END, PREFACE, Head
 from .patience import Patience
 from .refusal import NO_CONNECTION_LEFT, Refusal, new_request_id
 from .response import STATUS_LINES, ApplicationError
 from .stepping import in_own_context
-from .wire import has_left
+from .wire import has_left, linger, send_in_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,10 +39,7 @@ _NOTHING = (b"", b"\r\n")
 """No part of a request: an empty line may stand before one (RFC 9112 section 2.2)."""
 _TRAILERS = "http.response.trailers"
 
-LINGER_TIMEOUT = 2.0
-"""Seconds that a client gets to read a last answer, where it may still be sending."""
-LINGER_MAX = 256 * 1024
-"""Bytes that are read meanwhile. A socket that is closed with bytes unread takes its last answer back."""
+_CRASHED = Refusal(500, "The request failed inside the application.", Kind.INTERNAL)
 
 
 async def serve_http1(service: Service, wire: Wire, peer: Peer) -> Handoff | None:
@@ -65,7 +62,7 @@ async def turn_away(service: Service, wire: Wire, peer: Peer) -> None:
     connection.forget()
     with suppress(trio.BrokenResourceError, trio.TooSlowError):  # It may not want to know.
         await connection.refuse_unseen(NO_CONNECTION_LEFT, "", "", keep=False)
-        await connection.linger()
+        await linger(wire)
 
 
 class Http1Connection:
@@ -140,9 +137,10 @@ class Http1Connection:
         """Serve the requests that have been read. True if more must be read, False at the connection's end."""
         first = True
         while True:
+            raw = b""
             try:
                 raw = self._cut_head()
-                if raw is None:
+                if not raw:
                     return True
                 if not first:
                     # Pipelined: a client that sends without end must let others have their turn.
@@ -151,10 +149,8 @@ class Http1Connection:
                 if raw == PREFACE and not self._requests and self.service.speaks_h2:
                     return Handoff("h2", raw + self.take_buffer())
                 head = self.service.heads.read(raw)
-                if head.meaning.length > self.service.limits.max_body:
-                    raise HeadRefused(too_large(self.service.limits))
             except HeadRefused as error:
-                if not await self._refuse_head(error):
+                if not await self._refuse_head(error, raw or self.buffer):
                     return False
                 continue
             if head.meaning.websocket and head.method == "GET":
@@ -164,8 +160,8 @@ class Http1Connection:
             if not self.buffer:
                 return True
 
-    def _cut_head(self) -> bytes | None:
-        """Take the next head with its empty line off the buffer; None if it is not there yet.
+    def _cut_head(self) -> bytes:
+        """Take the next head with its empty line off the buffer; empty if it is not there yet.
 
         Raises:
             HeadRefused: it grows too large, or can be none.
@@ -183,7 +179,7 @@ class Http1Connection:
             if not self.head_began:
                 self.head_began = trio.current_time()
                 self._patience.last(self.head_began + self.service.limits.head_timeout)
-        return None
+        return b""
 
     def take_buffer(self) -> bytes:
         """What has been read and not been used; it counts as used now."""
@@ -234,20 +230,22 @@ class Http1Connection:
         """The client has not sent what it must in time: say so, if it had begun to."""
         if self.buffer not in _NOTHING and self._exchange is None:
             self.lingers = True
-            await self._refuse_head(HeadRefused(Refusal(408, "The head did not arrive in time.")))
+            late = HeadRefused(Refusal(408, "The head did not arrive in time."))
+            await self._refuse_head(late, self.buffer)
             await self.part()
 
     async def part(self) -> None:
         """End the connection so that the client gets to read our last answer."""
         if self.lingers:
-            await self.linger()
+            await linger(self.wire)
 
     # A request.
 
     async def _serve(self, head: Head) -> bool:
         """Run the application on one request; whether another one may follow."""
         service = self.service
-        refusal = service.request_began()
+        oversized = head.meaning.length > service.limits.max_body
+        refusal = too_large(service.limits) if oversized else service.request_began()
         if refusal is not None:
             return await self._refuse_request(refusal, head)
         self._requests += 1
@@ -264,7 +262,7 @@ class Http1Connection:
                 if crash is not None:
                     service.note_failure("request.crashed", crash)
                 raise
-            return await self._apologise(exchange, error)
+            return await self._apologise(exchange, error, head.method)
         finally:
             self._exchange = None
             service.request_ended()
@@ -278,12 +276,12 @@ class Http1Connection:
         self._be_idle()
         return True
 
-    async def _apologise(self, exchange: Exchange, error: BaseException) -> bool:
+    async def _apologise(self, exchange: Exchange, error: BaseException, method: str) -> bool:
         """The application has crashed: log it, and answer if nothing has been answered. The connection ends."""
         if not (exchange.gone and is_nothing_but(ClientLeft, error)):
             self.service.note_failure("request.crashed", error)
         if exchange.unanswered and not exchange.gone:
-            await self.refuse(Refusal(500, "The request failed inside the application."), new_request_id())
+            await self.refuse(_CRASHED, new_request_id(), method)
         return False
 
     def _scope_of(self, head: Head) -> dict[str, Any]:
@@ -325,21 +323,19 @@ class Http1Connection:
             trio.TooSlowError: the client does not read.
             trio.BrokenResourceError: it has gone.
         """
-        with memoryview(data) as view:
-            for start in range(sent, len(view), PIECE):
-                with trio.CancelScope(deadline=self.service.write_deadline()) as scope:
-                    await self.wire.send_all(view[start : start + PIECE])
-                if scope.cancelled_caught:
-                    self.lingers = False
-                    raise trio.TooSlowError
+        try:
+            await send_in_pieces(self.wire, data, sent, self.service.write_deadline)
+        except trio.TooSlowError:
+            self.lingers = False
+            raise
 
     # Refusing.
 
-    async def _refuse_head(self, error: HeadRefused) -> bool:
+    async def _refuse_head(self, error: HeadRefused, raw: bytes) -> bool:
         """Answer a request that no application gets to see; whether another one may follow."""
         self._requests += 1
         keep = error.sound and self.keeps_alive()
-        await self.refuse_unseen(error.refusal, "", "", keep)
+        await self.refuse_unseen(error.refusal, *glimpse(raw), keep)
         if keep:
             self._be_idle()
         return keep
@@ -356,7 +352,7 @@ class Http1Connection:
         """Answer and record a request that no application gets to see."""
         request_id, began, sent = new_request_id(), trio.current_time(), 0
         try:
-            sent = await self.refuse(refusal, request_id, keep_alive=keep)
+            sent = await self.refuse(refusal, request_id, method, keep_alive=keep)
         finally:
             self.service.record_refusal(
                 refusal,
@@ -369,9 +365,11 @@ class Http1Connection:
                 bytes_sent=sent,
             )
 
-    async def refuse(self, refusal: Refusal, request_id: str, *, keep_alive: bool = False) -> int:
-        """Send the answer of ``refusal``; the bytes of its body."""
+    async def refuse(self, refusal: Refusal, request_id: str, method: str, *, keep_alive: bool = False) -> int:
+        """Send the answer of ``refusal`` to a request with this method; the bytes of its body."""
         headers, body = refusal.answer(request_id)
+        if method == "HEAD":
+            body = b""
         lines = b"".join(b"%b: %b\r\n" % field for field in headers)
         close = b"" if keep_alive else b"connection: close\r\n"
         self.lingers = not keep_alive
@@ -379,17 +377,3 @@ class Http1Connection:
             b"".join((STATUS_LINES[refusal.status], self.service.date.line(), lines, close, b"\r\n", body))
         )
         return len(body)
-
-    async def linger(self) -> None:
-        """End our sending, and read on for a moment, so that the client gets to read our last answer."""
-        self.wire.end()
-        left = LINGER_MAX
-        with trio.move_on_after(LINGER_TIMEOUT):
-            while left > 0:
-                try:
-                    data = await self.wire.receive()
-                except trio.ClosedResourceError:
-                    return
-                if not data:
-                    return
-                left -= len(data)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from umbel.server.diagnosis import HeadRefused
+from umbel.server.diagnosis import HeadRefused, glimpse
 from umbel.server.head import METHODS, HeadReader
 from umbel.server.host import Hosts
 from umbel.server.limits import Limits
@@ -115,3 +115,20 @@ def test_a_part_over_its_bounds_is_refused(part: bytes, status: int, reader: Hea
     with pytest.raises(HeadRefused) as caught:
         reader.check_part(part)
     assert caught.value.refusal.status == status
+
+
+@pytest.mark.parametrize(
+    ("raw", "seen"),
+    [
+        (b"GET /p?secret HTTP/1.1\r\nhost: a\r\nx y: 1\r\n\r\n", ("GET", "/p")),
+        (b"\r\nBREW /p\xff HT", ("BREW", "/p\\xff")),
+        (b"GET /" + b"x" * 10_000, ("GET", "/" + "x" * 199)),
+        (b"GET /a\x1b[0m\n", ("GET", "/a\x1b[0m\n")),
+        (b"G(T / HTTP/1.1", ("", "")),
+        (b"GET", ("", "")),
+        (b"\x16\x03\x01", ("", "")),
+        (b"", ("", "")),
+    ],
+)
+def test_a_refused_head_is_told_by_method_and_path_where_it_has_them(raw: bytes, seen: tuple[str, str]) -> None:
+    assert glimpse(raw) == seen

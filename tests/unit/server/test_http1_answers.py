@@ -283,3 +283,16 @@ async def test_a_body_that_is_no_body_is_refused_and_the_application_told(
     # The application knows, so the record is its own.
     assert app.recorder.events == []
     assert server.service.statistics().refused == {400: 1}
+
+
+@pytest.mark.parametrize(
+    "request_", [b"HEAD x HTTP/1.1\r\nhost: a\r\n\r\n", b"HEAD / HTTP/1.1\r\nhost: a\r\nx y: 1\r\n\r\n"]
+)
+async def test_a_refusal_of_head_has_no_content_either(request_: bytes, autojump_clock: MockClock) -> None:
+    async with served(App(hello)) as server, server.connected() as client:
+        await client.stream.send_all(request_)
+        reply = await client.reply("HEAD")
+        assert (reply.status, int(reply["content-length"]) > 100) == (400, True)
+        if b"x y" not in request_:
+            assert (await client.request("GET", "/")).body == b"hello"
+    assert client.received.count(b"{") == 0
