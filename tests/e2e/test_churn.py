@@ -66,6 +66,7 @@ timeout = "300ms"
 [upstreams.catalog]
 urls = ["http://127.0.0.1:{{2}}", "http://127.0.0.1:{{3}}"]
 timeout = "300ms"
+ejection = false
 [[routes]]
 path = "/dashboard/<id>"
 {_CALLS.replace("PROFILE", "")}
