@@ -1,0 +1,95 @@
+"""The standard library's logging, into a log: what hypercorn, httpx and anybody's libraries say, and warnings.
+
+Installed with ``bridge`` by whoever opened the log. It makes records and decides nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .failure import exception_fields, mark_recorded
+from .level import from_stdlib
+from .log import Log
+from .plain import printable
+
+# What every LogRecord has; anything else came as ``extra``.
+_USUAL = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+
+
+class BridgeHandler(logging.Handler):
+    """Hands each ``LogRecord`` to a log: never waits, never raises, and takes no lock of its own.
+
+    ``logger`` and the place in the code are told, ``extra`` becomes fields, ``exc_info`` the exception with every leaf
+    of a group. An exception that the log has told already, with its traceback, is told by its type and text only.
+    """
+
+    def __init__(self, log: Log, level: int | str = logging.NOTSET) -> None:
+        super().__init__(level)
+        self._log = log
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Filter and emit. The standard one holds a lock around both, for which threads would wait."""
+        kept = self.filter(record)
+        if isinstance(kept, logging.LogRecord):  # a filter may put another in its place since Python 3.12
+            record = kept
+        if kept:
+            self.emit(record)
+        return bool(kept)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Record it."""
+        level = from_stdlib(record.levelno)
+        if not self._log.wants(level):
+            return
+        fields: dict[str, object] = {
+            "msg": _message(record),
+            "logger": record.name,
+            "code.file.path": record.pathname,
+            "code.line.number": record.lineno,
+            "code.function.name": record.funcName,
+            "thread.name": record.threadName,
+        }
+        for name, value in record.__dict__.items():
+            if name not in _USUAL:
+                fields[name if name not in fields else f"extra.{name}"] = value
+        if record.exc_info and isinstance(record.exc_info[1], BaseException):
+            error = record.exc_info[1]
+            fields.update(exception_fields(error, stack=not mark_recorded(error)))
+        if record.stack_info:
+            fields["code.stacktrace"] = record.stack_info
+        self._log.record(level, "logging", fields)
+
+
+@contextmanager
+def bridge(log: Log, logger: str | None = None, *, level: int | str = logging.INFO) -> Iterator[BridgeHandler]:
+    """Hand to ``log`` what ``logger`` (None: the root, so everything) and those below it say, until the block ends.
+
+    Warnings of the module ``warnings`` come as logger ``py.warnings``. The logger's level is lowered to ``level`` if it
+    is higher, and put back at the end.
+    """
+    source = logging.getLogger(logger)
+    handler = BridgeHandler(log, level)
+    before = source.level
+    source.addHandler(handler)
+    if source.getEffectiveLevel() > handler.level:
+        source.setLevel(handler.level)
+    shown = warnings.showwarning
+    logging.captureWarnings(True)
+    captured = warnings.showwarning is not shown  # else somebody else had them captured, and keeps them
+    try:
+        yield handler
+    finally:
+        if captured:
+            logging.captureWarnings(False)
+        source.removeHandler(handler)
+        source.setLevel(before)
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:  # noqa: BLE001 - arguments that do not fit; the standard handlers print a traceback to stderr
+        return f"{printable(record.msg)} {printable(record.args)}"
