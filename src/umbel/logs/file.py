@@ -31,8 +31,8 @@ _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS})
 class LogFile:
     """An append-only file that several processes may share, and that is followed to wherever its path leads.
 
-    * A batch is one ``write(2)`` on an ``O_APPEND`` descriptor, under the file's flock. A batch that finds no room is
-      taken back as a whole; the torn line of a process that was killed while it wrote is removed.
+    * A batch is one ``write(2)`` on an ``O_APPEND`` descriptor, under the file's flock. A line that finds no
+      room is taken back as a whole, and so is the torn line of a process that was killed while it wrote.
     * Under the same lock the file is renamed when it is due (``rotation``), and each process looks whether the file
       that it has locked is still the one at the path. So nobody writes into a renamed file, and it may be compressed
       at once.
@@ -53,7 +53,7 @@ class LogFile:
         """A size at which the file is known to end with a whole line."""
         self._another = False
         self._done = 0
-        """Of a batch that failed in the middle and could not be taken back: how much is in the file."""
+        """Of a batch that failed in the middle: how much is in the file."""
 
     def open(self) -> None:
         """Open the file unless it is open and still stands at its path.
@@ -152,12 +152,13 @@ class LogFile:
             if not locked:
                 self._write(lines)
             else:
-                size = self._mended(size)
+                size = self._mended(size, lines)
                 if self._due(size, len(lines)):
                     self._rename()
                     return False
+                done = self._done
                 self._write_or_take_back(size, lines)
-                self._clean_at = size + len(lines)
+                self._clean_at = size + len(lines) - done
         return self._standing() is not None
 
     def _standing(self) -> int | None:
@@ -196,10 +197,12 @@ class LogFile:
             else:
                 return True
 
-    def _mended(self, size: int) -> int:
+    def _mended(self, size: int, lines: bytes) -> int:
         """The file's size, without the beginning of a line that a killed process left at its end."""
         fd = self._descriptor
-        if size == self._clean_at or self._done or not self._readable or os.pread(fd, 1, size - 1) == b"\n":
+        if self._done and not lines.endswith(b"\n", 0, self._done):
+            return size  # the beginning is ours, and goes on
+        if size in (0, self._clean_at) or not self._readable or os.pread(fd, 1, size - 1) == b"\n":
             return size
         start = max(0, size - RECORD_BYTES_MAX)
         last = os.pread(fd, size - start, start).rfind(b"\n")
@@ -222,14 +225,16 @@ class LogFile:
         self.rotations += 1
 
     def _write_or_take_back(self, size: int, lines: bytes) -> None:
+        before = self._done
         try:
             self._write(lines)
         except OSError:
-            fd = self._descriptor
-            if self._done and os.fstat(fd).st_size == size + self._done:
+            # The lines that are whole stay, the one that is not goes: other processes write behind it.
+            fd, whole = self._descriptor, lines.rfind(b"\n", 0, self._done) + 1
+            if whole < self._done and os.fstat(fd).st_size == size + self._done - before:
                 with suppress(OSError):
-                    os.ftruncate(fd, size)
-                    self._done = 0
+                    os.ftruncate(fd, size + whole - before)
+                    self._done = whole
             raise
 
     def _write(self, lines: bytes) -> None:

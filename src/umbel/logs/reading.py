@@ -12,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, cast
 
+from .rotation import rotated_at
+
 LINE_BYTES_MAX = 1024 * 1024
 """A longer line is no record; it is read in pieces of this size."""
 
@@ -26,7 +28,7 @@ def family(log: Path) -> list[Path]:
                 continue
             with suppress(FileNotFoundError):
                 if path.is_file():
-                    found.append((path.stat().st_mtime, path.name, path))
+                    found.append((rotated_at(path, log) or path.stat().st_mtime, path.name, path))
     files = [path for _, _, path in sorted(found)]
     return [*files, log] if log.exists() else files
 
