@@ -189,7 +189,7 @@ class Log:
             raise NotWrittenError(f"{event}: the queue of the log is full, or the log is closed")
         writer, off = self.writer, self._options.fsync == "off"
         try:
-            writer.want(sync=not off)
+            writer.want(sync_upto=0 if off else seq)
             writer.hurry()
             await writer.wait_for(
                 lambda: (

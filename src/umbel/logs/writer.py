@@ -19,6 +19,9 @@ DRAIN_S_MAX = 2.0
 CHECK_EVERY_S = 1.0
 """How often an idle writer looks whether its file still stands at its path, and syncs it where that is asked for."""
 
+SYNC_EVERY_S = 1.0
+"""How long what is written may wait for the disk to confirm it, with ``fsync = "1s"``."""
+
 UPKEEP_EVERY_S = 3600.0
 
 _BACKOFF_S_MIN = 0.1
@@ -49,8 +52,8 @@ class Writer:
         self._reopen_wanted = False
         self._rotate_wanted = False
         self._obeying = False
-        self._unsynced = False
-        self._sync_wanted = False
+        self._unsynced_since: float | None = None
+        self._sync_upto = 0
         self.synced = 0
         """Every record up to this number has been confirmed by the disk, or dropped."""
         self.unsynced = 0
@@ -69,14 +72,14 @@ class Writer:
         self._due = min(self._due, at)
         self._wake.set()
 
-    def want(self, *, reopen: bool = False, rotate: bool = False, sync: bool = False) -> None:
-        """Ask for the file to be reopened or renamed before the next batch, or synced after it; then ``hurry``.
+    def want(self, *, reopen: bool = False, rotate: bool = False, sync_upto: int = 0) -> None:
+        """Ask for the file to be reopened or renamed before the next batch, or synced after a record; then ``hurry``.
 
         May be called in any thread.
         """
         self._reopen_wanted |= reopen
         self._rotate_wanted |= rotate
-        self._sync_wanted |= sync
+        self._sync_upto = max(self._sync_upto, sync_upto)
 
     def hurry(self) -> None:
         """Write what waits now, after a failure too, and do what is wanted. To be called in the trio thread."""
@@ -119,7 +122,7 @@ class Writer:
         """Ask the writer to drain and end."""
         self._closing = True
         self._scope.deadline = trio.current_time() + DRAIN_S_MAX
-        self.want(sync=self._sync_every_second)
+        self.want(sync_upto=self._queue.last if self._sync_every_second else 0)
         self.hurry()
 
     async def _write(self) -> None:
@@ -150,8 +153,7 @@ class Writer:
         try:
             await self._obey()
             await self._put_out()
-            if self._sync_wanted:
-                self._sync_wanted = False
+            if self._sync_upto > max(self.synced, self.unsynced) or self._sync_due:
                 await self._sync()
         except OSError as error:
             self._failed(error)
@@ -171,7 +173,8 @@ class Writer:
                 return
             if await self._sink.append(batch.data):
                 self._upkeep_due.set()
-            self._unsynced = True
+            if self._unsynced_since is None:
+                self._unsynced_since = trio.current_time()
             self._batch = None
             self._queue.wrote(batch)
             self._succeeded()
@@ -191,11 +194,16 @@ class Writer:
         finally:
             self._obeying = False
 
+    @property
+    def _sync_due(self) -> bool:
+        since = self._unsynced_since
+        return self._sync_every_second and since is not None and trio.current_time() >= since + SYNC_EVERY_S
+
     async def _check(self) -> None:
         """Once a second: has the file been taken away, and is there anything to sync."""
         try:
             await self._sink.open()
-            if self._sync_every_second and self._unsynced:
+            if self._sync_due:
                 await self._sync()
         except OSError as error:
             due = self._due
@@ -213,7 +221,7 @@ class Writer:
             # A later fsync may succeed though the data is lost: what was asked for now is never confirmed.
             self.unsynced = upto
             raise
-        self._unsynced = False
+        self._unsynced_since = None
         self.synced = upto
         self._tell()
 
