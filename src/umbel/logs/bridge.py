@@ -16,19 +16,22 @@ from .log import Log
 from .plain import printable
 
 # What every LogRecord has; anything else came as ``extra``.
-_USUAL = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+_SEEN = "_umbel_log"
+_USUAL = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", _SEEN}
 
 
 class BridgeHandler(logging.Handler):
     """Hands each ``LogRecord`` to a log: never waits, never raises, and takes no lock of its own.
 
     ``logger`` and the place in the code are told, ``extra`` becomes fields, ``exc_info`` the exception with every leaf
-    of a group. An exception that the log has told already, with its traceback, is told by its type and text only.
+    of a group. An exception that the log has told already is told by its type and text only; without ``repeats`` a
+    record of it is left out. A record that comes through several loggers is told once.
     """
 
-    def __init__(self, log: Log, level: int | str = logging.NOTSET) -> None:
+    def __init__(self, log: Log, level: int | str = logging.NOTSET, *, repeats: bool = True) -> None:
         super().__init__(level)
         self._log = log
+        self._repeats = repeats
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Filter and emit. The standard one holds a lock around both, for which threads would wait."""
@@ -42,8 +45,9 @@ class BridgeHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Record it."""
         level = from_stdlib(record.levelno)
-        if not self._log.wants(level):
+        if getattr(record, _SEEN, None) is self._log or not self._log.wants(level):
             return
+        setattr(record, _SEEN, self._log)
         fields: dict[str, object] = {
             "msg": _message(record),
             "logger": record.name,
@@ -52,30 +56,35 @@ class BridgeHandler(logging.Handler):
             "code.function.name": record.funcName,
             "thread.name": record.threadName,
         }
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            told = mark_recorded(error)
+            if told and not self._repeats:
+                return
+            fields.update(exception_fields(error, stack=not told))
         for name, value in record.__dict__.items():
             if name not in _USUAL:
                 fields[name if name not in fields else f"extra.{name}"] = value
-        if record.exc_info and isinstance(record.exc_info[1], BaseException):
-            error = record.exc_info[1]
-            fields.update(exception_fields(error, stack=not mark_recorded(error)))
         if record.stack_info:
             fields["code.stacktrace"] = record.stack_info
         self._log.record(level, "logging", fields)
 
 
 @contextmanager
-def bridge(log: Log, logger: str | None = None, *, level: int | str = logging.INFO) -> Iterator[BridgeHandler]:
-    """Hand to ``log`` what ``logger`` (None: the root, so everything) and those below it say, until the block ends.
+def bridge(log: Log, *loggers: str, level: int | str | None = None, repeats: bool = True) -> Iterator[BridgeHandler]:
+    """Hand to ``log`` what ``loggers`` (none: the root, so everything) and those below them say, until the block ends.
 
-    Warnings of the module ``warnings`` come as logger ``py.warnings``. The logger's level is lowered to ``level`` if it
-    is higher, and put back at the end.
+    Warnings of the module ``warnings`` come as logger ``py.warnings``. Without ``level`` it gets what the loggers let
+    through, which is WARNING and above unless somebody has set them; with ``level`` theirs are lowered to that, and put
+    back at the end. ``repeats`` as in ``BridgeHandler``.
     """
-    source = logging.getLogger(logger)
-    handler = BridgeHandler(log, level)
-    before = source.level
-    source.addHandler(handler)
-    if source.getEffectiveLevel() > handler.level:
-        source.setLevel(handler.level)
+    handler = BridgeHandler(log, logging.NOTSET if level is None else level, repeats=repeats)
+    sources = [logging.getLogger(name) for name in loggers or ("",)]
+    before = [source.level for source in sources]
+    for source in sources:
+        source.addHandler(handler)
+        if level is not None and source.getEffectiveLevel() > handler.level:
+            source.setLevel(handler.level)
     shown = warnings.showwarning
     logging.captureWarnings(True)
     captured = warnings.showwarning is not shown  # else somebody else had them captured, and keeps them
@@ -84,8 +93,9 @@ def bridge(log: Log, logger: str | None = None, *, level: int | str = logging.IN
     finally:
         if captured:
             logging.captureWarnings(False)
-        source.removeHandler(handler)
-        source.setLevel(before)
+        for source, former in zip(sources, before, strict=True):
+            source.removeHandler(handler)
+            source.setLevel(former)
 
 
 def _message(record: logging.LogRecord) -> str:

@@ -34,7 +34,7 @@ async def test_a_record_of_the_standard_library_tells_who_said_what_where(
     sink: MemorySink, logger: logging.Logger, autojump_clock: MockClock
 ) -> None:
     async with memory_log(sink) as log:
-        with bridge(log), bound(request_id="r-1"):
+        with bridge(log, level="INFO"), bound(request_id="r-1"):
             logger.warning("%s of %d", "one", 2, extra={"tenant": "acme", "password": "hunter2"})
             logger.debug("unheard")
 
@@ -80,7 +80,7 @@ async def test_exceptions_come_with_their_traceback_and_every_leaf(
     sink: MemorySink, logger: logging.Logger, autojump_clock: MockClock
 ) -> None:
     async with memory_log(sink) as log:
-        with bridge(log):
+        with bridge(log, level=logging.INFO):
             try:
                 raise ExceptionGroup("both", [KeyError("left"), ExceptionGroup("deep", [OSError("right")])])
             except ExceptionGroup:
@@ -96,7 +96,7 @@ async def test_an_exception_that_is_reported_again_is_not_told_twice(
 ) -> None:
     error = ValueError("once")
     async with memory_log(sink) as log:
-        with bridge(log):
+        with bridge(log, level=logging.INFO):
             log.error("request.crashed", error=error)
             logger.error("Exception on request", exc_info=error)
             logger.error("and again", exc_info=ExceptionGroup("g", [error]))
@@ -109,12 +109,26 @@ async def test_an_exception_that_is_reported_again_is_not_told_twice(
     assert group["leaves"] == ["builtins.ValueError: once"]
 
 
+async def test_without_repeats_it_is_not_even_mentioned_and_a_record_of_two_loggers_is_told_once(
+    sink: MemorySink, logger: logging.Logger, autojump_clock: MockClock
+) -> None:
+    error = ValueError("once")
+    async with memory_log(sink) as log:
+        with bridge(log, "", "umbel.test", repeats=False):
+            logger.error("first", exc_info=error)
+            logger.error("Exception on request", exc_info=error)
+            logger.error("other")
+            logger.info("not let through")
+
+    assert [record.get("msg") for record in sink.records] == ["first", "other", None]
+
+
 async def test_warnings_are_records_and_all_is_put_back_at_the_end(
     sink: MemorySink, logger: logging.Logger, autojump_clock: MockClock
 ) -> None:
     shown, level, handlers = warnings.showwarning, logging.getLogger().level, list(logging.getLogger().handlers)
     async with memory_log(sink) as log:
-        with bridge(log), warnings.catch_warnings():
+        with bridge(log, level=20), warnings.catch_warnings():
             warnings.simplefilter("always")
             logging.captureWarnings(True)
             warnings.warn("mind the gap", UserWarning, stacklevel=1)
@@ -128,7 +142,7 @@ async def test_what_does_not_fit_raises_nothing_and_prints_nothing(
     sink: MemorySink, logger: logging.Logger, autojump_clock: MockClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with memory_log(sink) as log:
-        with bridge(log, logger.name):
+        with bridge(log, logger.name, level=20):
             logger.propagate = False  # pytest's own handler raises
             logger.info("%d %d", "no number")
             logger.info("%s", "\udcff\n\x1b[31m")
@@ -146,7 +160,7 @@ async def test_a_filter_of_the_handler_is_obeyed(
     sink: MemorySink, logger: logging.Logger, autojump_clock: MockClock
 ) -> None:
     async with memory_log(sink) as log:
-        with bridge(log, "umbel.test") as handler:
+        with bridge(log, "umbel.test", level=20) as handler:
             handler.addFilter(lambda record: "secret" not in record.getMessage())
             logger.info("a secret")
             logger.info("fine")
@@ -159,7 +173,7 @@ async def test_eight_threads_and_a_hundred_tasks_at_once_lose_nothing_and_mix_no
     sink: MemorySink, logger: logging.Logger
 ) -> None:
     async with memory_log(sink, max_queue_records=100_000) as log:
-        with bridge(log):
+        with bridge(log, level=logging.INFO):
 
             def in_thread(name: int) -> None:
                 for number in range(100):
