@@ -166,7 +166,7 @@ async def open_recorder(logs: Logs) -> AsyncGenerator[FileRecorder, None]:
         opened: dict[StreamName, Log] = {}
         for name in STREAMS:
             with _told_as_mistake():
-                opened[name] = await stack.enter_async_context(open_file(_path(logs, name), options[name], encoder))
+                opened[name] = await stack.enter_async_context(open_file(path_of(logs, name), options[name], encoder))
         recorder = FileRecorder(opened)
         async with _recording(recorder):
             yield recorder
@@ -179,7 +179,7 @@ async def ensure_writable(logs: Logs) -> None:
         ConfigError: as from ``open_recorder``.
     """
     for name in STREAMS:
-        sink = FileSink(LogFile(_path(logs, name), Rotation()), Retention())
+        sink = FileSink(LogFile(path_of(logs, name), Rotation()), Retention())
         try:
             with _told_as_mistake():
                 options_of(logs, getattr(logs, name))
@@ -234,7 +234,8 @@ async def _recording(recorder: FileRecorder) -> AsyncGenerator[None, None]:
         yield
 
 
-def _path(logs: Logs, name: StreamName) -> Path:
+def path_of(logs: Logs, name: str) -> Path:
+    """The file of the stream ``access``, ``calls`` or ``app``."""
     stream: LogStream = getattr(logs, name)
     return Path(logs.dir).absolute() / (stream.file or f"{name}.jsonl")
 
