@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak bench-upstream bench-layers check format clean
+.PHONY: help setup demo test soak bench-upstream bench-logs bench-layers check format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -36,6 +36,9 @@ soak: $(STAMP)  ## many rounds of clients that leave at random, some minutes; op
 
 bench-upstream: .bench/.ready  ## the HTTP client beside its peers, some minutes; ARGS=--quick for a glance
 	@.bench/bin/python benchmarks/upstream.py $(ARGS)
+
+bench-logs: .bench/.ready  ## what a record costs beside its peers, some minutes; ARGS=--quick for a glance
+	@.bench/bin/python benchmarks/logs.py $(ARGS)
 
 bench-layers: $(STAMP)  ## what each layer of a call costs and weighs; ARGS=--quick for a glance
 	@$(BIN)/python benchmarks/layers.py $(ARGS)
