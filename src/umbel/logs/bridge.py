@@ -62,9 +62,10 @@ class BridgeHandler(logging.Handler):
             if told and not self._repeats:
                 return
             fields.update(exception_fields(error, stack=not told))
-        for name, value in record.__dict__.items():
-            if name not in _USUAL:
-                fields[name if name not in fields else f"extra.{name}"] = value
+        if extra := record.__dict__.keys() - _USUAL:
+            for name, value in record.__dict__.items():
+                if name in extra:
+                    fields[name if name not in fields else f"extra.{name}"] = value
         if record.stack_info:
             fields["code.stacktrace"] = record.stack_info
         self._log.record(level, "logging", fields)

@@ -106,7 +106,7 @@ class Encoder:
                 return self._line(level, event, _one_line(text)[1:-1], bound)
         return self._line(level, event, self._careful(fields), bound)
 
-    def struct(self, level: LevelName, event: str, line: msgspec.Struct, *, trusted: bool = True) -> bytes:
+    def struct(self, level: LevelName, event: str, line: msgspec.Struct, trusted: bool = True) -> bytes:
         """The line of one of our own records, which names its request itself.
 
         ``trusted``: its names are its own, and no secret stands under them.

@@ -15,6 +15,7 @@ from os import PathLike
 from pathlib import Path
 from random import Random
 
+import msgspec
 import trio
 
 from ..errors import UmbelError
@@ -23,6 +24,7 @@ from .encode import Encoder
 from .failure import exception_fields, mark_recorded
 from .file import LogFile
 from .level import SEVERITY, WARNING, LevelName
+from .lines import Line
 from .options import LogOptions
 from .queue import Keeper, Queue
 from .recover import recover
@@ -151,27 +153,21 @@ class Log:
         """Whether records of this level are made, for whom making one is costly."""
         return SEVERITY[level] >= self._threshold
 
-    def put(
-        self,
-        make: Callable[[Encoder, float | None], bytes],
-        level: LevelName,
-        *,
-        trace: str,
-        duration_ms: float | None,
-    ) -> None:
-        """Queue the line that ``make(encoder, share)`` gives: for records of a form of their own. Never raises.
-
-        ``share`` is the share of such records that is kept, None where all are.
-        """
+    def put(self, level: LevelName, event: str, line: Line, duration_ms: float | None, trusted: bool) -> None:
+        """Queue a record of one of our own forms; ``trusted`` as in ``Encoder.struct``. Never waits, never raises."""
         severity = SEVERITY.get(level, WARNING)
-        if severity < self._threshold or not self._sampled_in(severity, trace, duration_ms):
+        if severity < self._threshold:
             return
         try:
-            line = make(self._encoder, None if self._sampler is None or severity >= WARNING else self._sampler.share)
+            if self._sampler is not None and severity < WARNING:
+                if not self._sampler.keeps(line.trace_id, duration_ms):
+                    return
+                line = msgspec.structs.replace(line, sample=self._sampler.share)
+            data = self._encoder.struct(level, event, line, trusted)
         except Exception:  # noqa: BLE001 - whatever is wrong with a record, the program goes on
             self._unrecordable += 1
             return
-        self._put(line, severity)
+        self._put(data, severity)
 
     async def audit(self, event: str, msg: str = "", /, **fields: object) -> None:
         """Record something and wait until the disk has confirmed it (``fdatasync``; with ``fsync = "off"``: written).
@@ -219,7 +215,7 @@ class Log:
         self._soon(self.writer.hurry)
 
     def rotate(self) -> None:
-        """Rename the file now and begin a new one; as ``reopen``."""
+        """Rename the file after what was recorded before, and begin a new one; else as ``reopen``."""
         self.writer.want(rotate=True)
         self._soon(self.writer.hurry)
 
@@ -274,7 +270,7 @@ class Log:
                 mark_recorded(error)
             if self._sampler is not None and severity < WARNING:
                 trace = fields.get("trace_id") or context.current().fields.get("trace_id")
-                if not self._sampled_in(severity, trace, fields.get("duration_ms")):
+                if not self._sampler.keeps(trace, fields.get("duration_ms")):
                     return
                 fields["sample"] = self._sampler.share
             line = self._encode(level, event, fields)
@@ -282,9 +278,6 @@ class Log:
             self._unrecordable += 1
             return
         self._put(line, severity)
-
-    def _sampled_in(self, severity: int, trace: object, duration_ms: object) -> bool:
-        return severity >= WARNING or self._sampler is None or self._sampler.keeps(trace, duration_ms)
 
     def _gap(self, count: int, since_ns: int) -> bytes:
         since = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(since_ns // 10**9))}.{since_ns // 1000 % 10**6:06d}Z"

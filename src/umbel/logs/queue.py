@@ -35,7 +35,7 @@ class Keeper(Protocol):
         """Keep a line; a mark to let go of it, and of all before it. None if there is no room."""
 
     def let_go(self, mark: int) -> None:
-        """Everything up to the mark is written, or given up."""
+        """Everything up to the mark is written. What is given up stays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +189,8 @@ class Queue:
         with self._turn():
             self._written += batch.records
             self._release(batch)
+            if self._keeper is not None:
+                self._keeper.let_go(batch.mark)
             self._report_gap()
 
     def gave_up(self, batch: Batch) -> None:
@@ -318,5 +320,3 @@ class Queue:
         self._records -= batch.records
         self._bytes -= len(batch.data)
         self._settled = batch.last
-        if self._keeper is not None:
-            self._keeper.let_go(batch.mark)

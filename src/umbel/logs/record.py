@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import msgspec
 
@@ -27,14 +27,8 @@ PARTS_MAX = 20
 _QUIET = frozenset({Kind.CANCELLED, Kind.CLIENT_GONE, Kind.DEPENDENCY})
 
 
-class Told(NamedTuple):
-    """An event as a record: where it goes, how grave it is, what it is called, and its line."""
-
-    stream: StreamName
-    level: LevelName
-    event: str
-    line: Line
-    duration_ms: float | None = None
+Told = tuple[StreamName, LevelName, str, Line, float | None]
+"""An event as a record: where it goes, how grave it is, what it is called, its line, and how long it took."""
 
 
 def told(event: RequestEnded | CallEnded | Noted) -> Told:
@@ -63,7 +57,7 @@ def _request(event: RequestEnded) -> Told:
         client=event.client,
         scheme=event.scheme,
     )
-    return Told("access", level, "request.end", line, line.duration_ms)
+    return "access", level, "request.end", line, line.duration_ms
 
 
 def _call(event: CallEnded) -> Told:
@@ -87,7 +81,7 @@ def _call(event: CallEnded) -> Told:
         failed_items=tuple(_failed_item(item) for item in islice(failed, PARTS_MAX)),
         failed_items_total=_total(failed),
     )
-    return Told("calls", _call_level(None if failure is None else failure.kind), "call.end", line, line.duration_ms)
+    return "calls", _call_level(None if failure is None else failure.kind), "call.end", line, line.duration_ms
 
 
 def _note(event: Noted) -> Told:
@@ -104,7 +98,7 @@ def _note(event: Noted) -> Told:
         mark_recorded(error)
         members = {name.replace(".", "_"): value for name, value in exception_fields(error).items()}
         line = msgspec.structs.replace(line, **members)
-    return Told("app", event.level, event.event, line)
+    return "app", event.level, event.event, line, None
 
 
 def _call_level(kind: Kind | None) -> LevelName:

@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
 import trio
 
 from ..errors import ConfigError, ConfigProblem
 from ..events import AttemptEnded, Event
-from .encode import Encoder
 from .file import LogFile
 from .log import Log, LogStatistics, encoder_of, open_file, running
 from .options import LogOptions
@@ -97,13 +95,7 @@ class FileRecorder:
         except Exception:  # noqa: BLE001 - whatever is wrong with an event, the request goes on
             self._unrecordable += 1
             return
-        log = self.logs[stream]
-
-        def make(encoder: Encoder, share: float | None) -> bytes:
-            whole = line if share is None else msgspec.structs.replace(line, sample=share)
-            return encoder.struct(level, name, whole, trusted=stream != "app")
-
-        log.put(make, level, trace=line.trace_id, duration_ms=duration_ms)
+        self.logs[stream].put(level, name, line, duration_ms, stream != "app")
 
     def reopen(self) -> None:
         """Reopen the files, as ``Log.reopen``."""

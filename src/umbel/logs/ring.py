@@ -94,9 +94,10 @@ class Ring:
         _TAIL.pack_into(self._map, _TAIL_AT, mark)
 
     def close(self) -> None:
-        """Remove it: its lines are written, or given up and counted."""
-        with suppress(OSError):
-            self.path.unlink()
+        """Remove it if all its lines are written; else the next start finds those that were given up."""
+        if self._tail == self._head:
+            with suppress(OSError):
+                self.path.unlink()
         self._map.close()
         os.close(self._fd)
 

@@ -73,7 +73,7 @@ class Writer:
         self._wake.set()
 
     def want(self, *, reopen: bool = False, rotate: bool = False, sync_upto: int = 0) -> None:
-        """Ask for the file to be reopened or renamed before the next batch, or synced after a record; then ``hurry``.
+        """Ask for the file to be reopened before the next batch, renamed after it, or synced; then ``hurry``.
 
         May be called in any thread.
         """
@@ -151,8 +151,9 @@ class Writer:
         self._due = math.inf
         self.busy_since = trio.current_time()
         try:
-            await self._obey()
+            await self._reopen()
             await self._put_out()
+            await self._rotate()
             if self._sync_upto > max(self.synced, self.unsynced) or self._sync_due:
                 await self._sync()
         except OSError as error:
@@ -181,15 +182,20 @@ class Writer:
             if batch.last >= owed and self._queue.queued_bytes < BATCH_BYTES:
                 return
 
-    async def _obey(self) -> None:
-        """Reopen and rotate as asked. What fails is given up: the next batch opens the file in any case."""
-        reopen, self._reopen_wanted = self._reopen_wanted, False
-        rotate, self._rotate_wanted = self._rotate_wanted, False
-        self._obeying = reopen or rotate
+    async def _reopen(self) -> None:
+        """Reopen the file if that is wanted. If it fails, it is given up: the next batch opens the file in any case."""
+        self._obeying, self._reopen_wanted = self._reopen_wanted, False
         try:
-            if reopen:
+            if self._obeying:
                 await self._sink.reopen()
-            if rotate and await self._sink.rotate():
+        finally:
+            self._obeying = False
+
+    async def _rotate(self) -> None:
+        """Rename the file if that is wanted, once what was recorded before is in it. If it fails, it is given up."""
+        self._obeying, self._rotate_wanted = self._rotate_wanted, False
+        try:
+            if self._obeying and await self._sink.rotate():
                 self._upkeep_due.set()
         finally:
             self._obeying = False

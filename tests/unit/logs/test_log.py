@@ -246,9 +246,7 @@ async def test_calls_from_other_threads_are_written_without_the_loops_help(sink:
     assert all(record["task"].startswith("thread ") for record in records[:-1])
 
 
-async def test_reopen_and_rotate_are_done_before_the_next_batch_and_flush_waits_for_them(
-    sink: MemorySink, autojump_clock: MockClock
-) -> None:
+async def test_flush_waits_for_reopening_and_for_rotation(sink: MemorySink, autojump_clock: MockClock) -> None:
     async with memory_log(sink) as log:
         await trio.sleep(0.1)
         log.reopen()

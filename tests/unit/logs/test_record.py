@@ -23,9 +23,9 @@ THREAD = {"task": f"thread {threading.current_thread().name}"}
 
 
 def encoded(event: Any) -> bytes:
-    record = told(event)
+    stream, level, name, line, _ = told(event)
     encoder = Encoder(Redactor(), service="umbel", clock=lambda: AT_NS)
-    return finish(encoder.struct(record.level, record.event, record.line, trusted=record.stream != "app"), 7)
+    return finish(encoder.struct(level, name, line, stream != "app"), 7)
 
 
 def written(event: Any) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def test_a_call_that_never_began_has_no_duration() -> None:
 def test_a_call_that_failed_by_our_own_fault_is_an_error() -> None:
     failure = Failure.of(Kind.INTERNAL, "the expression raised")
 
-    assert told(call_ended(Outcome("offers", "failed", None, failure))).level == "error"
+    assert written(call_ended(Outcome("offers", "failed", None, failure)))["level"] == "error"
 
 
 def test_failed_items_and_attempts_past_the_bound_are_counted_not_listed() -> None:

@@ -39,6 +39,11 @@ def dead(ring: Ring) -> bytes:
     return data
 
 
+def dispose(ring: Ring) -> None:
+    ring.path.unlink()
+    ring.close()
+
+
 def killed(log: Path, lines: list[bytes], written: int = 0) -> None:
     """A process that had queued the lines, had some of them confirmed as written, and was killed."""
     ring = Ring(log, 100_000)
@@ -58,7 +63,7 @@ def test_what_is_kept_and_not_let_go_is_found(log: Path) -> None:
 
     assert list(lines_in(ring.path.read_bytes())) == [line(2), line(3), line(4)]
     assert ring.path.stat().st_mode & 0o077 == 0
-    ring.close()
+    dispose(ring)
 
 
 def test_a_full_ring_keeps_nothing_more_until_something_is_let_go(log: Path) -> None:
@@ -70,7 +75,7 @@ def test_a_full_ring_keeps_nothing_more_until_something_is_let_go(log: Path) -> 
 
     ring.let_go(marks[0])
     assert ring.keep(line(2, 50)) is not None
-    ring.close()
+    dispose(ring)
 
 
 @given(data=st.data())
@@ -90,7 +95,7 @@ def test_around_any_number_of_rounds_the_found_lines_are_those_not_let_go(data: 
                 del kept[:count]
         assert list(lines_in(ring.path.read_bytes())) == [each for _, each in kept]
     finally:
-        ring.close()
+        dispose(ring)
 
 
 @pytest.mark.parametrize("torn_at", range(0, 60, 7))
@@ -100,7 +105,7 @@ def test_a_line_that_was_not_committed_is_not_found(log: Path, torn_at: int) -> 
     before = ring.path.read_bytes()
     ring.keep(line(2))
     after = ring.path.read_bytes()
-    ring.close()
+    dispose(ring)
     changed = [at for at, (old, new) in enumerate(zip(before, after, strict=True)) if old != new]
 
     # The bytes of the second one got there up to some point, in the order in which they are written or in any other.
@@ -154,7 +159,7 @@ def test_the_ring_of_a_living_process_is_left_alone(log: Path) -> None:
 
     assert recover(log) == 0
     assert ring.path.exists()
-    ring.close()
+    dispose(ring)
 
 
 def test_a_ring_of_another_log_is_left_alone(log: Path) -> None:
@@ -175,6 +180,25 @@ async def test_a_log_with_a_ring_recovers_what_is_left_at_its_start_and_says_so(
     assert [record.get("event") for record in records] == [None, None, "log.recovered", "mine", "log.closed"]
     assert records[2]["count"] == 2
     assert records[-1]["written"] == 3
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is what a full disk looks like on Linux only")
+async def test_what_a_full_disk_did_not_take_until_the_end_is_taken_at_the_next_start(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("umbel.logs.writer.DRAIN_S_MAX", 0.05)
+    options = LogOptions(ring=True, max_queue_bytes=QUEUE_BYTES_MIN, service="test")
+    await trio.Path(log).symlink_to("/dev/full")
+    async with open_log(log, options) as opened:
+        opened.info("given up")
+    assert opened.statistics().dropped == 1
+    await trio.Path(log).unlink()
+
+    async with open_log(log, options):
+        pass
+
+    text = await trio.Path(log).read_text()
+    assert [json.loads(each)["event"] for each in text.splitlines()] == ["given up", "log.recovered", "log.closed"]
 
 
 async def test_a_ring_that_cannot_be_had_is_told_at_the_start(log: Path) -> None:
