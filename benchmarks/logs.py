@@ -147,7 +147,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round; writes no file")
     quick = parser.parse_args().quick
-    rounds, seconds = (1, 0.5) if quick else (5, 1.0)
+    rounds, seconds = (1, 0.5) if quick else (3, 1.0)
     text = report(measure(rounds, seconds), rounds, seconds)
     print(text)
     if not quick:
