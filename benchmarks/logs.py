@@ -126,7 +126,8 @@ def report(samples: Samples, rounds: int, seconds: float) -> str:
 
 Written by `make bench-logs`: {rounds} interleaved rounds of {seconds:g} s, every measurement in a fresh process.
 Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores,
-load average {os.getloadavg()[0]:.1f} at the end: above one, others took part of the machine, and of every wall-clock figure.
+load average {os.getloadavg()[0]:.1f} at the end: above one, others took
+part of the machine, and of every wall-clock figure.
 
 - **µs a call**: CPU time of the thread that runs the loop, for a record of ten fields; the best of short bursts with
   time to write between them, since the rest of the machine can only add. (What a listener's thread takes of the
