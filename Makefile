@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak fuzz conformance bench-upstream bench-layers bench-server check format clean
+.PHONY: help setup demo test soak fuzz conformance bench-upstream bench-layers bench-server bench-logs check format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -44,6 +44,9 @@ conformance: $(STAMP)  ## curl, h2load and slowhttptest against the server, thos
 
 bench-upstream: .bench/.ready  ## the HTTP client beside its peers, some minutes; ARGS=--quick for a glance
 	@.bench/bin/python benchmarks/upstream.py $(ARGS)
+
+bench-logs: .bench/.ready  ## what a record costs beside its peers, some minutes; ARGS=--quick for a glance
+	@.bench/bin/python benchmarks/logs.py $(ARGS)
 
 bench-layers: $(STAMP)  ## what each layer of a call costs and weighs; ARGS=--quick for a glance
 	@$(BIN)/python benchmarks/layers.py $(ARGS)

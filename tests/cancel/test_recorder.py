@@ -44,7 +44,7 @@ async def test_a_cancel_anywhere_loses_no_record_and_leaves_nothing_open(autojum
 
 async def test_a_cancel_at_the_end_does_not_cut_the_drain_short(autojump_clock: MockClock) -> None:
     log = MemoryLog()
-    log.access.bytes_per_write = 10
+    log.access.seconds_per_write = 0.5
 
     with trio.CancelScope() as scope:
         async with log.open(flush_every=60) as recorder:

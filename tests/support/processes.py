@@ -38,6 +38,15 @@ class Child:
         line = await self.line(containing)
         return next(word for word in line.split() if word.startswith("http://"))
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def send(self, signal_number: int) -> None:
+        """Send the signal and go on."""
+        self._process.send_signal(signal_number)
+
     async def stop(self, signal_number: int) -> int:
         """Send the signal, read what else it says, and wait for its end; gives the exit status."""
         self._process.send_signal(signal_number)

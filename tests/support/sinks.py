@@ -5,6 +5,7 @@ The one in memory uses no thread, so it fits a mock clock.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -14,57 +15,83 @@ from typing import Any
 import trio
 from trio_util import AsyncValue
 
+from umbel.logs.file import LogFile
+from umbel.logs.log import Log, running
+from umbel.logs.options import LogOptions
 from umbel.logs.recorder import FileRecorder, record_to
+from umbel.logs.rotation import Rotation
 from umbel.logs.sink import FileSink
+from umbel.logs.upkeep import Retention
 
 
 class MemorySink:
     def __init__(self) -> None:
-        self.files: list[bytearray] = []
+        self.data = bytearray()
         self.writes: list[tuple[float, int]] = []
         """When, and how many bytes."""
         self.error: OSError | None = None
-        self.bytes_before_error: int | None = None
-        self.bytes_per_write: int | None = None
+        self.sync_error: OSError | None = None
         self.hang = False
-        self.replaced = True
+        self.seconds_per_write = 0.0
         self.closed = False
+        self.did: list[str] = []
+        """What was asked of it beside writing, in order."""
 
-    async def ready(self) -> bool:
+    async def open(self) -> None:
         await trio.lowlevel.checkpoint()
-        if self.error is not None and self.bytes_before_error is None:
+        if self.error is not None:
             raise self.error
-        replaced, self.replaced = self.replaced, False
-        if replaced:
-            self.files.append(bytearray())
-        return replaced
 
-    async def write(self, data: bytes) -> int:
-        await trio.lowlevel.checkpoint()
+    async def append(self, lines: bytes) -> bool:
+        await trio.sleep(self.seconds_per_write)
         if self.hang:
             await trio.sleep_forever()
-        if self.bytes_before_error is not None:
-            if self.bytes_before_error == 0:
-                assert self.error is not None
-                raise self.error
-            data = data[: self.bytes_before_error]
-            self.bytes_before_error -= len(data)
-        data = data[: self.bytes_per_write]
-        self.files[-1] += data
-        self.writes.append((trio.current_time(), len(data)))
-        return len(data)
+        if self.error is not None:
+            raise self.error
+        self.data += lines
+        self.writes.append((trio.current_time(), len(lines)))
+        return False
+
+    async def reopen(self) -> None:
+        await self.open()
+        self.did.append("reopen")
+
+    async def rotate(self) -> bool:
+        await self.open()
+        self.did.append("rotate")
+        return True
+
+    async def sync(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.sync_error is not None:
+            raise self.sync_error
+        self.did.append("sync")
+
+    async def upkeep(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self.did.append("upkeep")
 
     def close(self) -> None:
         self.closed = True
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """Every line of every file; fails on one that is not a whole JSON object."""
-        return [json.loads(line) for file in self.files for line in bytes(file).decode().splitlines()]
+        """Every line; fails on one that is not a whole JSON object."""
+        return [json.loads(line) for line in bytes(self.data).decode().splitlines()]
 
     @property
     def events(self) -> list[str]:
         return [record["event"] for record in self.records]
+
+
+@asynccontextmanager
+async def memory_log(sink: MemorySink, *, clock_ns: int | None = None, **options: Any) -> AsyncGenerator[Log, None]:
+    """A log over a sink in memory; from ``clock_ns`` on its wall clock goes one microsecond a record."""
+    ticks = itertools.count(clock_ns or 0, 1000)
+    clock = {} if clock_ns is None else {"clock": lambda: next(ticks)}
+    log = Log(sink, LogOptions(**{"service": "test", **options}), **clock)
+    async with running({log: log.farewell}):
+        yield log
 
 
 class MemoryLog:
@@ -75,8 +102,9 @@ class MemoryLog:
 
     @asynccontextmanager
     async def open(self, *, max_records: int = 1000, flush_every: float = 0.25) -> AsyncGenerator[FileRecorder, None]:
+        options = LogOptions(max_queue_records=max_records, flush_every=flush_every, service="umbel")
         sinks = {"access": self.access, "calls": self.calls, "app": self.app}
-        async with record_to(sinks, max_records=max_records, flush_every=flush_every) as recorder:
+        async with record_to(sinks, options) as recorder:
             yield recorder
 
 
@@ -84,18 +112,18 @@ class TellingFile(FileSink):
     """A file whose lines and whose refusals a test can wait for."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path)
+        super().__init__(LogFile(path, Rotation()), Retention())
         self.lines = AsyncValue(0)
         self.refusals = AsyncValue(0)
 
-    async def write(self, data: bytes) -> int:
+    async def append(self, lines: bytes) -> bool:
         try:
-            count = await super().write(data)
+            rotated = await super().append(lines)
         except OSError:
             self.refusals.value += 1
             raise
-        self.lines.value += data[:count].count(b"\n")
-        return count
+        self.lines.value += lines.count(b"\n")
+        return rotated
 
     async def has_lines(self, count: int) -> None:
         await self.lines.wait_value(lambda lines: lines >= count)
@@ -112,5 +140,5 @@ class FileLog:
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[FileRecorder, None]:
         sinks = {"access": self.access, "calls": self.calls, "app": self.app}
-        async with record_to(sinks, max_records=1000, flush_every=0.001) as recorder:
+        async with record_to(sinks, LogOptions(flush_every=0.001, service="umbel")) as recorder:
             yield recorder

@@ -20,7 +20,6 @@ FILLERS: Mapping[str, Any] = {
     "after": "1s",
     "upstream": "filler",
     "path": "/",
-    "file": "filler",
     "calls": {"filler": {"upstream": "filler", "path": "/"}},
 }
 """A valid value for each key that some section requires."""

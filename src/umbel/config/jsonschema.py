@@ -63,7 +63,8 @@ def _key(schema: dict[str, Any]) -> dict[str, Any]:
     elif branches:
         rest["anyOf"] = [_value(branch) for branch in branches]
     default = rest.pop("default", None)
-    written = _FORMATS.get(rest.get("title", ""), lambda value: value)
+    titles = [rest.get("title", ""), *(branch.get("title", "") for branch in branches)]
+    written = next((_FORMATS[title] for title in titles if title in _FORMATS), lambda value: value)
     value = _value(rest)
     if default is not None and "$ref" not in rest:
         value["default"] = written(default)

@@ -270,8 +270,16 @@ class Route(Section):
 class LogStream(Section):
     """One stream of records."""
 
-    file: FileName
-    """The file's name, inside dir."""
+    file: FileName | None = None
+    """The file's name, inside dir. Default: access.jsonl, calls.jsonl or app.jsonl."""
+    level: Literal["debug", "info", "warning", "error", "critical"] = "info"
+    """Records below it are not made."""
+    sample: Ratio = 1.0
+    """The share of the records below warning that is kept, the same requests in every stream; slow ones always are."""
+    slow: Duration = 1.0
+    """What takes this long or longer is never sampled away."""
+    overflow: Literal["drop_new", "drop_oldest"] = "drop_new"
+    """What gives way when the queue is full, below warning. Either way it is counted and written into the log."""
 
 
 class Logs(Section):
@@ -279,16 +287,36 @@ class Logs(Section):
 
     dir: str = "logs"
     """The directory, made if it is not there; relative to the configuration file."""
-    access: LogStream = LogStream(file="access.jsonl")
+    access: LogStream = LogStream()
     """One line per request. Default: the file access.jsonl."""
-    calls: LogStream = LogStream(file="calls.jsonl")
+    calls: LogStream = LogStream()
     """One line per call. Default: the file calls.jsonl."""
-    app: LogStream = LogStream(file="app.jsonl")
+    app: LogStream = LogStream()
     """Everything else. Default: the file app.jsonl."""
+    max_queue_bytes: Annotated[Size, Field(ge=1024 * 1024)] = 8 * 2**20
+    """Bytes of each stream waiting to be written, at least 1MiB; the last tenth is kept for warning and above."""
     max_queue_records: Annotated[int, Field(ge=1)] = 65_536
-    """Records waiting to be written; one more is dropped and counted."""
+    """Records of each stream waiting to be written; what finds no room is dropped and counted."""
     flush_every: Duration = 0.25
-    """How long a record may wait for its batch."""
+    """How long a record may wait for its batch. Warnings and errors do not wait."""
+    rotate_size: Size | Literal["off"] = 100_000_000
+    """A file is renamed before it would grow over this."""
+    rotate_every: Duration | None = None
+    """A file is renamed when a new period begins, counted from 1970 in UTC ("1d": at midnight). Default: never."""
+    keep: Annotated[int, Field(ge=0)] = 10
+    """Renamed files that stay, of each stream."""
+    keep_bytes: Size | None = None
+    """Bytes of renamed files that stay, of each stream. Default: no bound."""
+    keep_days: Annotated[float, Field(gt=0)] | None = None
+    """Days for which a renamed file stays. Default: no bound."""
+    compress: Literal["gzip", "zstd", "none"] = "gzip"
+    """What becomes of a renamed file. zstd needs pip install 'umbel[zstd]'."""
+    fsync: Literal["off", "1s", "audit"] = "audit"
+    """When the disk must confirm: never, each second, or only for records that ask for it."""
+    ring: bool = False
+    """Whether records outlive a killed worker, in shared memory."""
+    redact: Names = ()
+    """More names whose values are hidden, such as "x-session-*", beside the usual ones (authorization, *token*, …)."""
 
 
 class Config(Section):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from quart import has_request_context, has_websocket_context, request, websocket
 
 from ..errors import NotRunningError
+from ..logs import bind
 
 if TYPE_CHECKING:
     import trio
@@ -39,9 +40,14 @@ class Exchange:
     kind: Kind | None = None
     detail: str = ""
 
+    def __post_init__(self) -> None:
+        # Whatever is logged for this request, by anybody in any task of it, says so.
+        bind(request_id=self.facts.request_id, trace_id=self.facts.trace.trace_id)
+
     def routed(self, route: str, deadline: float) -> RequestFacts:
         """Fill in what only a matched route knows; ``deadline`` is absolute."""
         self.facts = self.facts._replace(route=route, deadline=deadline)
+        bind(**{"http.route": route})
         return self.facts
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+import msgspec
 from quart_trio.wrappers import TrioResponse
 
+from ..logs import FileRecorder
 from ..problem import Problem
 from .caching import NO_STORE
 from .problems import problem_response
@@ -41,7 +43,11 @@ def probe(app: Umbel, request: Request, exchange: Exchange) -> TrioResponse | No
     if path == LIVEZ:
         return _fine(b'{"status":"live"}')
     if app.ready:
-        return _fine(b'{"status":"ready"}')
+        failing = app.recorder.statistics().failing if isinstance(app.recorder, FileRecorder) else ()
+        # A full disk is no reason to take the service out: it answers on, and every worker has the same disk.
+        return _fine(
+            msgspec.json.encode({"status": "ready", "failing_logs": failing} if failing else {"status": "ready"})
+        )
     return problem_response(Problem(503, f"Not ready: {app.state}.", kind="not-ready", request_id=facts.request_id))
 
 

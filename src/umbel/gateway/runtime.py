@@ -15,8 +15,11 @@ import httpx
 from ..config.schema import Config, KeyPath
 from ..errors import ConfigError, ConfigProblem
 from ..events import Recorder
-from ..logs import open_recorder
+from ..logs import bridge, open_recorder
 from ..upstream.stack import StackError, build
+
+LOGGERS = ("", "hypercorn.error")
+"""The loggers whose records go into the stream ``app``: the root, and the one that does not pass on to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,8 @@ async def open_runtime(
     """
     async with AsyncExitStack() as stack:
         if recorder is None:
-            recorder = await stack.enter_async_context(open_recorder(config.logs))
+            recorder = opened_recorder = await stack.enter_async_context(open_recorder(config.logs))
+            stack.enter_context(bridge(opened_recorder.app, *LOGGERS, repeats=False))
         opened = dict(transports)
 
         for name, upstream in config.upstreams.items():

@@ -1,9 +1,29 @@
-"""The records: JSON lines in files, handed over without waiting and written by one task.
+"""Logs that never block and never lose quietly: JSON lines, handed over by plain functions and written by one task.
 
-The gateway opens a recorder around its lifespan; other trio programs may too. Light to import: no httpx, no Quart.
+``open_log`` is for any trio program; the recorder is the gateway's three streams on it. Light to import: no httpx, no
+Quart, no pydantic.
 """
 
+from .bridge import BridgeHandler, bridge
+from .context import bind, bound
+from .log import Log, LogStatistics, NotWrittenError, open_log
+from .options import LogOptions
 from .recorder import FileRecorder, RecorderStatistics, ensure_writable, open_recorder
-from .stream import StreamStatistics
+from .recover import recover
 
-__all__ = ["FileRecorder", "RecorderStatistics", "StreamStatistics", "ensure_writable", "open_recorder"]
+__all__ = [
+    "BridgeHandler",
+    "FileRecorder",
+    "Log",
+    "LogOptions",
+    "LogStatistics",
+    "NotWrittenError",
+    "RecorderStatistics",
+    "bind",
+    "bound",
+    "bridge",
+    "ensure_writable",
+    "open_log",
+    "open_recorder",
+    "recover",
+]

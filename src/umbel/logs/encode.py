@@ -1,6 +1,7 @@
-"""A record's way to bytes: one JSON object on one line, whatever it holds.
+"""A record's way to bytes: one JSON object on one line, whatever it holds, without secrets.
 
-Used by the recorder. Pure but for the names of this process; it never raises for what a record holds.
+Used by ``log.py`` and ``recorder.py`` in the thread that logs, so that nothing can change a value afterwards. It never
+raises for what a record holds.
 """
 
 from __future__ import annotations
@@ -8,74 +9,219 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import msgspec
+from trio.lowlevel import Task, current_task
 
-from .lines import Line
+from . import context
+from .level import SEVERITY, LevelName
+from .plain import members, plain
+from .redact import Redactor
 
 RECORD_BYTES_MAX = 256 * 1024
 """A longer line is replaced by its beginning with ``"truncated": true``, so that one record cannot fill a queue."""
 
-# A character takes six bytes at most (an escaped control), so these stay well below the bound together.
+OWN_NAMES = frozenset(
+    {"ts", "level", "severity", "event", "seq", "task", "truncated", "service.name", "host.name", "process.pid"}
+)
+"""The names that every line has. A field of such a name stands as ``field.<name>``."""
+
+_SEQ_BYTES_MAX = 24
+_SECOND_NS = 1_000_000_000
+# The bounds of a line that has been cut down: of its texts, of what is within them, and of all together.
 _TEXT_CHARS_SHORTENED = 1024
-_FIELDS_SHORTENED = 20
-_FIELD_CHARS_SHORTENED = 256
+_NAME_CHARS_SHORTENED = 256
+_PARTS_SHORTENED = 20
+_SHORTENED_BYTES_MAX = 64 * 1024
+# These caches are for names that stand in a program's text, not for names that come from outside: so they are bounded.
+_HEADS_MAX = 1024
+_NAMES_MAX = 4096
 # JSON escapes the C0 controls. DEL, the C1 controls and the two separators may stand raw in JSON, but terminals obey
 # some of them and many readers (Python's splitlines among them) end a line at others.
 _UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029]")
+# As numbers: looking for one in bytes takes a tenth of the time of looking for a text.
+_BRACE, _LIST, _J, _DEL, _BLANK, _EQUALS, _AT, _BACKSLASH = b"{[J\x7f =@\\"
+# Compact JSON has none of these but within a text, or where a list or mapping begins, beside the first brace and a
+# colon a member. And no secret stands in a text without one of them, but for a JWT. DEL is not to stand raw.
+_TELLING = b" =@\\:{[\x7f"
+# msgspec writes these as base64, where nobody would find a secret, nor anything else.
+_BYTES = frozenset({bytes, bytearray, memoryview})
 
-_encoder = msgspec.json.Encoder(enc_hook=repr)
+
+class _NotPlainError(Exception):
+    """A value that the fast path leaves to the careful one."""
+
+
+def _refuse(value: object) -> Any:
+    raise _NotPlainError(type(value))
 
 
 class Encoder:
-    """Encodes records, each with the names of this service, host and process."""
+    """Encodes records, each with the names of this service, host and process. Safe to use from several threads.
 
-    def __init__(self, service: str) -> None:
-        names = {"service.name": service, "host.name": socket.gethostname(), "process.pid": os.getpid()}
-        self._tail = b"," + msgspec.json.encode(names)[1:] + b"\n"
-        self._tail_truncated = b',"truncated":true' + self._tail
+    What comes out lacks its end: the queue adds the number and closes it (``finish``), so that numbers stand in the
+    order of the lines.
+    """
 
-    def encode(self, line: Line) -> bytes:
-        """The line with its line end, at most ``RECORD_BYTES_MAX`` long."""
+    def __init__(
+        self, redactor: Redactor, *, service: str, worker: str | None = None, clock: Callable[[], int] = time.time_ns
+    ) -> None:
+        names: dict[str, object] = {"service.name": service, "host.name": socket.gethostname()}
+        names["process.pid"] = os.getpid()
+        if worker is not None:
+            names["worker"] = worker
+        self._redactor = redactor
+        self._tail = b"," + _one_line(msgspec.json.encode(names))[1:-1] + b',"seq":'
+        self._clock = clock
+        self._second = (0, b"")
+        self._ends: WeakKeyDictionary[Task, tuple[context.Bound, bytes]] = WeakKeyDictionary()
+        self._heads: dict[tuple[LevelName, str], bytes] = {}
+        self._plain_names: set[str] = set()
+        self._encode = msgspec.json.Encoder(enc_hook=_refuse).encode
+
+    def fields(self, level: LevelName, event: str, fields: Mapping[str, object]) -> bytes:
+        """The line of a record with these fields, and with what is bound around the caller."""
+        bound = context.current()
+        if bound.names and not bound.names.isdisjoint(fields):  # the record's own word counts
+            fields = {**bound.fields, **fields}
+            bound = context.NOTHING
+        # The fast path, for names and values that are known to be harmless.
+        if self._plain_names.issuperset(fields) and _BYTES.isdisjoint(map(type, fields.values())):
+            try:
+                text = self._encode(fields)
+            except Exception:  # noqa: BLE001 - what JSON has no form for, or a surrogate: the careful path has one
+                return self._line(level, event, self._careful(fields), bound)
+            if (
+                len(text.translate(None, _TELLING)) == len(text) - 1 - len(fields)
+                and text.isascii()
+                and (_J not in text or text.find(b"eyJ") < 0)
+            ):
+                return self._line(level, event, text[1:-1], bound)
+            # Another { or a [ is a list or a mapping, whose members have names of their own.
+            if text.find(_BRACE, 1) < 0 and _LIST not in text and self._harmless(fields.values()):
+                return self._line(level, event, _one_line(text)[1:-1], bound)
+        return self._line(level, event, self._careful(fields), bound)
+
+    def struct(self, level: LevelName, event: str, line: msgspec.Struct, trusted: bool = True) -> bytes:
+        """The line of one of our own records, which names its request itself.
+
+        ``trusted``: its names are its own, and no secret stands under them.
+        """
+        if not trusted:
+            return self._line(level, event, self._careful(_asdict(line)), context.NOTHING)
         try:
-            text = _one_line(_encoder.encode(line))
-        except Exception:  # noqa: BLE001 - a lone surrogate, a list that holds itself, a __repr__ that raises
+            text = self._encode(line)
+        except Exception:  # noqa: BLE001 - a lone surrogate, or a value without a JSON form in a note's fields
             text = b""
-        if text and len(text) + len(self._tail) <= RECORD_BYTES_MAX:
-            return text[:-1] + self._tail
-        return _one_line(_encoder.encode(_shortened(line)))[:-1] + self._tail_truncated
+        # Where its texts have colons these are addresses.
+        if text and (
+            not (_BLANK in text or _EQUALS in text or _AT in text or _BACKSLASH in text or _J in text)
+            or not self._redactor.suspects(text)
+        ):
+            return self._line(level, event, _one_line(text)[1:-1], context.NOTHING)
+        return self._line(level, event, self._careful(_asdict(line)), context.NOTHING)
+
+    def _line(self, level: LevelName, event: str, members: bytes, bound: context.Bound) -> bytes:
+        head = self._heads.get((level, event)) or self._head(level, event)
+        try:
+            task = current_task()
+        except RuntimeError:
+            end = self._make_end(bound)
+        else:
+            known = self._ends.get(task)
+            if known is None or known[0] is not bound:
+                known = self._ends[task] = (bound, self._make_end(bound))
+            end = known[1]
+        now = self._clock()
+        second, prefix = self._second
+        if not 0 <= now - second < _SECOND_NS:
+            second, prefix = self._second = (now - now % _SECOND_NS, _prefix(now))
+        micros = b"%06dZ" % ((now - second) // 1000)
+        line = b"".join((prefix, micros, head if members else head[:-1], members, end))
+        if len(line) > RECORD_BYTES_MAX - _SEQ_BYTES_MAX:
+            return self._cut(level, event, members, bound)
+        return line
+
+    def _cut(self, level: LevelName, event: str, members: bytes, bound: context.Bound) -> bytes:
+        given = msgspec.json.decode(b"{" + members + b"}", type=dict[str, object])
+        short = self._careful(_shortened({**given, **bound.fields}))
+        return self._line(level, event[:_NAME_CHARS_SHORTENED], b'"truncated":true,' + short, context.NOTHING)
+
+    def _make_end(self, bound: context.Bound) -> bytes:
+        around = b"," + self._careful(bound.fields) if bound.fields else b""
+        path = _one_line(msgspec.json.encode(plain(context.task_path(), self._redactor)))
+        return b"".join((around, b',"task":', path, self._tail))
+
+    def _head(self, level: LevelName, event: str) -> bytes:
+        name = _one_line(msgspec.json.encode(plain(event, self._redactor)))
+        head = b'","level":"%b","severity":%d,"event":%b,' % (level.encode(), SEVERITY[level], name)
+        if len(self._heads) < _HEADS_MAX:
+            self._heads[level, event] = head
+        return head
+
+    def _harmless(self, values: Iterable[object]) -> bool:
+        text = self._redactor.text
+        return all(text(value) is value for value in values if type(value) is str)
+
+    def _careful(self, fields: Mapping[str, object]) -> bytes:
+        for name in fields:
+            if type(name) is str and name not in OWN_NAMES and not self._redactor.is_secret(name):
+                if len(self._plain_names) >= _NAMES_MAX:
+                    break
+                self._plain_names.add(name)
+        told = {f"field.{name}" if name in OWN_NAMES else name: value for name, value in fields.items()}
+        return _one_line(self._encode(members(told, self._redactor)))[1:-1]
 
 
-def printable(value: object) -> str:
-    """``str(value)``, or its type's name where its ``__str__`` raises; lone surrogates are escaped."""
-    try:
-        text = str(value)
-    except Exception:  # noqa: BLE001 - a foreign __str__ may raise anything, and a record must not
-        text = f"<{type(value).__name__}>"
-    return text.encode("utf-8", "backslashreplace").decode()
+def _prefix(now: int) -> bytes:
+    return time.strftime('{"ts":"%Y-%m-%dT%H:%M:%S.', time.gmtime(now // _SECOND_NS)).encode()
 
 
-def _shortened(line: Line) -> dict[str, object]:
-    """The numbers and the beginnings of the texts of a line that cannot be written as it is."""
-    names = {field.name: field.encode_name for field in msgspec.structs.fields(line)}
-    members: dict[str, object] = {}
-    for name, value in msgspec.structs.asdict(line).items():
-        if isinstance(value, Mapping):
-            fields = list(value.items())[:_FIELDS_SHORTENED]
-            members[names[name]] = {printable(key)[:_FIELD_CHARS_SHORTENED]: _shortened_field(v) for key, v in fields}
-        elif isinstance(value, str):
-            members[names[name]] = printable(value)[:_TEXT_CHARS_SHORTENED]
-        elif value is not None and not isinstance(value, tuple):
-            members[names[name]] = value
-    return members
+def finish(line: bytes, seq: int) -> bytes:
+    """The line with its number and its end."""
+    return line + b"%d}\n" % seq
 
 
-def _shortened_field(value: object) -> object:
-    return value if isinstance(value, bool | float | None) else printable(value)[:_FIELD_CHARS_SHORTENED]
+def _asdict(line: msgspec.Struct) -> dict[str, object]:
+    """A struct's members under their encoded names, those that say nothing left out."""
+    told: dict[str, object] = {}
+    for field in msgspec.structs.fields(line):
+        value = getattr(line, field.name)
+        if field.required or value != (field.default_factory() if callable(field.default_factory) else field.default):
+            told[field.encode_name] = value
+    return told
+
+
+def _shortened(fields: Mapping[str, object]) -> dict[str, object]:
+    """The numbers and the beginnings of the texts of a line that is too long, as many as surely fit."""
+    told: dict[str, object] = {}
+    room = _SHORTENED_BYTES_MAX
+    for name, value in fields.items():
+        short = _shortened_value(value)
+        room -= len(msgspec.json.encode({name[:_NAME_CHARS_SHORTENED]: short})) * 2  # one_line can make it longer
+        if room >= 0:
+            told[name[:_NAME_CHARS_SHORTENED]] = short
+    return told
+
+
+def _shortened_value(value: object) -> object:
+    if isinstance(value, Mapping):
+        parts = list(value.items())[:_PARTS_SHORTENED]
+        return {str(key)[:_NAME_CHARS_SHORTENED]: _shortened_part(part) for key, part in parts}
+    if isinstance(value, list):
+        return [_shortened_part(part) for part in value[:_PARTS_SHORTENED]]
+    return value[:_TEXT_CHARS_SHORTENED] if isinstance(value, str) else value
+
+
+def _shortened_part(value: object) -> object:
+    return value if isinstance(value, bool | int | float | None) else str(value)[:_NAME_CHARS_SHORTENED]
 
 
 def _one_line(text: bytes) -> bytes:
-    if text.isascii() and b"\x7f" not in text:
+    if text.isascii() and _DEL not in text:
         return text
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text.decode()).encode()

@@ -6,8 +6,6 @@ conventions where those have one. No header value, no body and no query string h
 
 from __future__ import annotations
 
-from datetime import datetime
-
 import msgspec
 
 _NAMES = {
@@ -25,19 +23,13 @@ _NAMES = {
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=_NAMES):
-    """What every record has. A field that says nothing is left out."""
+    """What they share, beside what ``encode.py`` gives to every line. A field that says nothing is left out."""
 
-    ts: datetime
-    """Wall clock, UTC."""
-    seq: int
-    """Counts the records of this process; a hole is a dropped record."""
-    level: str
-    severity: int
-    """OpenTelemetry's SeverityNumber."""
-    event: str
     msg: str = ""
     request_id: str = ""
     trace_id: str = ""
+    sample: float | None = None
+    """The share of such records that is kept, where it is not all."""
 
 
 class RequestLine(Line, frozen=True, kw_only=True, omit_defaults=True, rename=_NAMES):
@@ -105,3 +97,6 @@ class NoteLine(Line, frozen=True, kw_only=True, omit_defaults=True, rename=_NAME
     exception_type: str = ""
     exception_message: str = ""
     exception_stacktrace: str = ""
+    leaves: tuple[str, ...] | list[str] = ()
+    """Of an exception group: every exception within."""
+    leaves_total: int = 0

@@ -1,43 +1,48 @@
 """From an event to the line that tells of it: which stream, which level, which fields.
 
-Used by the recorder. Pure: the wall clock and the record's number are given to it.
+Used by the recorder. Pure: the wall clock and the record's number come later.
 """
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Sequence
-from datetime import datetime
 from itertools import islice
+from typing import Literal
 
-from ..events import CallEnded, Level, Noted, RequestEnded
+import msgspec
+
+from ..events import CallEnded, Noted, RequestEnded
 from ..kinds import Kind
 from ..model import Attempt, FailedItem
-from .encode import printable
-from .lines import AttemptPart, CallLine, FailedItemPart, NoteLine, RequestLine
+from .failure import exception_fields, mark_recorded
+from .level import LevelName
+from .lines import AttemptPart, CallLine, FailedItemPart, Line, NoteLine, RequestLine
 
-SEVERITY: dict[Level, int] = {"debug": 5, "info": 9, "warning": 13, "error": 17}
-"""OpenTelemetry's SeverityNumber of each level."""
+StreamName = Literal["access", "calls", "app"]
 
 PARTS_MAX = 20
 """The attempts and the failed items that one line shows; further ones are counted."""
 
-_STACK_FRAMES_MAX = 50
-_STACK_CHARS_MAX = 16 * 1024
 # Nobody's fault: these ended because somebody else did.
 _QUIET = frozenset({Kind.CANCELLED, Kind.CLIENT_GONE, Kind.DEPENDENCY})
 
 
-def request_line(event: RequestEnded, ts: datetime, seq: int) -> RequestLine:
+Told = tuple[StreamName, LevelName, str, Line, float | None]
+"""An event as a record: where it goes, how grave it is, what it is called, its line, and how long it took."""
+
+
+def told(event: RequestEnded | CallEnded | Noted) -> Told:
+    """The record of an event."""
+    if isinstance(event, RequestEnded):
+        return _request(event)
+    return _call(event) if isinstance(event, CallEnded) else _note(event)
+
+
+def _request(event: RequestEnded) -> Told:
     """The access line of a request. Its path stands there without the query, which may hold secrets."""
     request = event.request
-    level: Level = "error" if event.status >= 500 else "warning" if event.completed is False else "info"
-    return RequestLine(
-        ts=ts,
-        seq=seq,
-        level=level,
-        severity=SEVERITY[level],
-        event="request.end",
+    level: LevelName = "error" if event.status >= 500 else "warning" if event.completed is False else "info"
+    line = RequestLine(
         msg=event.detail,
         request_id=request.request_id,
         trace_id=request.trace.trace_id,
@@ -52,19 +57,14 @@ def request_line(event: RequestEnded, ts: datetime, seq: int) -> RequestLine:
         client=event.client,
         scheme=event.scheme,
     )
+    return "access", level, "request.end", line, line.duration_ms
 
 
-def call_line(event: CallEnded, ts: datetime, seq: int) -> CallLine:
+def _call(event: CallEnded) -> Told:
     """The line of a call, its attempts and failed items inside."""
     request, outcome, failure = event.request, event.outcome, event.outcome.worst
-    level = _call_level(None if failure is None else failure.kind)
     attempts, failed = outcome.attempts, outcome.failed_items
-    return CallLine(
-        ts=ts,
-        seq=seq,
-        level=level,
-        severity=SEVERITY[level],
-        event="call.end",
+    line = CallLine(
         msg="" if failure is None else failure.detail,
         request_id=request.request_id,
         trace_id=request.trace.trace_id,
@@ -81,29 +81,27 @@ def call_line(event: CallEnded, ts: datetime, seq: int) -> CallLine:
         failed_items=tuple(_failed_item(item) for item in islice(failed, PARTS_MAX)),
         failed_items_total=_total(failed),
     )
+    return "calls", _call_level(None if failure is None else failure.kind), "call.end", line, line.duration_ms
 
 
-def note_line(event: Noted, ts: datetime, seq: int) -> NoteLine:
+def _note(event: Noted) -> Told:
     """The line of a note, with the whole exception if it has one."""
     request, error = event.request, event.error
-    return NoteLine(
-        ts=ts,
-        seq=seq,
-        level=event.level,
-        severity=SEVERITY[event.level],
-        event=event.event,
+    line = NoteLine(
         msg=event.message,
         request_id="" if request is None else request.request_id,
         trace_id="" if request is None else request.trace.trace_id,
         route="" if request is None else request.route,
         fields=dict(event.fields),
-        exception_type="" if error is None else f"{type(error).__module__}.{type(error).__qualname__}",
-        exception_message="" if error is None else printable(error)[:_STACK_CHARS_MAX],
-        exception_stacktrace="" if error is None else _stack(error),
     )
+    if error is not None:
+        mark_recorded(error)
+        members = {name.replace(".", "_"): value for name, value in exception_fields(error).items()}
+        line = msgspec.structs.replace(line, **members)
+    return "app", event.level, event.event, line, None
 
 
-def _call_level(kind: Kind | None) -> Level:
+def _call_level(kind: Kind | None) -> LevelName:
     if kind is None or kind in _QUIET:
         return "info"
     return "error" if kind is Kind.INTERNAL else "warning"
@@ -132,8 +130,3 @@ def _total(parts: Sequence[object]) -> int:
 
 def _ms(seconds: float) -> float:
     return round(seconds * 1000, 3)
-
-
-def _stack(error: BaseException) -> str:
-    """The traceback, groups with each leaf; the end of it where it is too long, since the cause stands there."""
-    return "".join(traceback.format_exception(error, limit=_STACK_FRAMES_MAX))[-_STACK_CHARS_MAX:]

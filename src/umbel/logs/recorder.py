@@ -1,4 +1,4 @@
-"""The recorder that files the events: which stream takes what, and the life of the writer behind it.
+"""The recorder that files the events of the gateway: three logs, and which of them takes what.
 
 Opened by the gateway around its lifespan, and by anybody who wants records of a composition or an upstream. It never
 holds up or fails what it records.
@@ -6,37 +6,44 @@ holds up or fails what it records.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
 
 from ..errors import ConfigError, ConfigProblem
-from ..events import AttemptEnded, CallEnded, Event, Noted, RequestEnded
-from .encode import Encoder, printable
-from .lines import Line
-from .record import SEVERITY, call_line, note_line, request_line
+from ..events import AttemptEnded, Event
+from .file import LogFile
+from .log import Log, LogStatistics, encoder_of, open_file, running
+from .options import LogOptions
+from .plain import printable
+from .record import StreamName, told
+from .rotation import Rotation
 from .sink import FileSink, Sink
-from .stream import Stream, StreamStatistics
-from .writer import Outlet, Writer
+from .upkeep import Retention
 
 if TYPE_CHECKING:
-    from ..config.schema import Logs
+    from ..config.schema import Logs, LogStream
 
-QUEUE_BYTES_MAX = 8 * 2**20
-"""The bytes that may wait in one stream's queue, whatever the number of its records."""
+STREAMS: tuple[StreamName, ...] = ("access", "calls", "app")
+
+FAREWELL_S_MAX = 1.8
+"""How long the last line of ``app`` waits for the other streams: less than they may take, so that it is written."""
+
+
+STALLED_S_MIN = 5.0
+"""A write that takes longer than this counts as failing."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecorderStatistics:
     """A snapshot of a recorder's counters."""
 
-    streams: Mapping[str, StreamStatistics]
+    streams: Mapping[str, LogStatistics]
     """By name: access, calls, app."""
     unrecordable: int
     """Events that no line could be made of: a defect, and counted as dropped."""
@@ -51,6 +58,15 @@ class RecorderStatistics:
         """Records lost: for want of room, for want of a disk at the end, or unrecordable."""
         return self.unrecordable + sum(stream.dropped for stream in self.streams.values())
 
+    @property
+    def failing(self) -> tuple[str, ...]:
+        """The streams that cannot be written just now."""
+        return tuple(
+            name
+            for name, stream in self.streams.items()
+            if stream.last_error is not None or stream.busy_for > STALLED_S_MIN
+        )
+
 
 class FileRecorder:
     """Takes events and files them as JSON lines: requests, calls, and everything else.
@@ -58,64 +74,71 @@ class FileRecorder:
     Attempts stand inside their call's line and have none of their own. Made by ``open_recorder``.
     """
 
-    def __init__(
-        self, sinks: Mapping[str, Sink], *, max_records: int, flush_every: float, now: Callable[[], datetime]
-    ) -> None:
-        self._now = now
-        self._seq = count(1)
-        self._encoder = Encoder("umbel")
-        self._outlets = {
-            name: Outlet(Stream(self._gap, now, max_records=max_records, max_bytes=QUEUE_BYTES_MAX), sink)
-            for name, sink in sinks.items()
-        }
+    def __init__(self, logs: Mapping[StreamName, Log]) -> None:
+        self.logs = logs
         self._unrecordable = 0
-        self.writer = Writer(tuple(self._outlets.values()), flush_every=flush_every)
+
+    @property
+    def app(self) -> Log:
+        """The log of everything that is neither a request nor a call; for the application's own records too."""
+        return self.logs["app"]
 
     def record(self, event: Event) -> None:
         """Queue the event's line; drop and count it if there is no room. Never awaits, raises or blocks.
 
-        To be called in the thread that runs trio.
+        May be called from any thread.
         """
         if isinstance(event, AttemptEnded):
             return
-        outlet = self._outlets[_stream_of(event)]
-        outlet.stream.report_gap()
         try:
-            line = self._line(event)
-            data = self._encoder.encode(line)
-        except Exception:  # noqa: BLE001 - whatever is wrong with a record, the request goes on
+            stream, level, name, line, duration_ms = told(event)
+        except Exception:  # noqa: BLE001 - whatever is wrong with an event, the request goes on
             self._unrecordable += 1
             return
-        self.writer.put(outlet, data, urgent=line.severity >= SEVERITY["warning"])
+        self.logs[stream].put(level, name, line, duration_ms, stream != "app")
+
+    def reopen(self) -> None:
+        """Reopen the files, as ``Log.reopen``."""
+        for log in self.logs.values():
+            log.reopen()
+
+    def rotate(self) -> None:
+        """Rename the files, as ``Log.rotate``."""
+        for log in self.logs.values():
+            log.rotate()
+
+    async def flush(self) -> None:
+        """Wait for the files, as ``Log.flush``."""
+        async with trio.open_nursery() as nursery:
+            for log in self.logs.values():
+                nursery.start_soon(log.flush)
 
     def statistics(self) -> RecorderStatistics:
-        """A snapshot of the counters."""
-        streams = {name: outlet.stream.statistics() for name, outlet in self._outlets.items()}
-        return RecorderStatistics(streams, self._unrecordable)
-
-    def farewell(self) -> None:
-        """Queue the last record, ``log.closed``, when everything else is written."""
-        statistics = self.statistics()
-        fields = {"written": statistics.written, "dropped": statistics.dropped}
-        self.record(Noted("info", "log.closed", "", fields=fields))
-
-    def _line(self, event: RequestEnded | CallEnded | Noted) -> Line:
-        now, seq = self._now(), next(self._seq)
-        if isinstance(event, RequestEnded):
-            return request_line(event, now, seq)
-        if isinstance(event, CallEnded):
-            return call_line(event, now, seq)
-        return note_line(event, now, seq)
-
-    def _gap(self, dropped: int, since: datetime) -> bytes:
-        note = Noted("warning", "log.dropped", "the queue was full", fields={"count": dropped, "since": since})
-        return self._encoder.encode(note_line(note, self._now(), next(self._seq)))
+        """A snapshot of the counters. To be called in the trio thread."""
+        return RecorderStatistics({name: log.statistics() for name, log in self.logs.items()}, self._unrecordable)
 
 
-def _stream_of(event: RequestEnded | CallEnded | Noted) -> str:
-    if isinstance(event, RequestEnded):
-        return "access"
-    return "calls" if isinstance(event, CallEnded) else "app"
+def options_of(logs: Logs, stream: LogStream) -> LogOptions:
+    """What ``[logs]`` and one of its streams say, for a log."""
+    return LogOptions(
+        level=stream.level,
+        sample=stream.sample,
+        slow=stream.slow,
+        overflow=stream.overflow,
+        max_queue_bytes=logs.max_queue_bytes,
+        max_queue_records=logs.max_queue_records,
+        flush_every=logs.flush_every,
+        rotate_size=None if logs.rotate_size == "off" else logs.rotate_size,
+        rotate_every=logs.rotate_every,
+        keep=logs.keep,
+        keep_bytes=logs.keep_bytes,
+        keep_days=logs.keep_days,
+        compress=logs.compress,
+        fsync=logs.fsync,
+        ring=logs.ring,
+        redact=logs.redact,
+        service="umbel",
+    )
 
 
 @asynccontextmanager
@@ -128,9 +151,17 @@ async def open_recorder(logs: Logs) -> AsyncGenerator[FileRecorder, None]:
     Raises:
         ConfigError: a file cannot be opened at the start.
     """
-    sinks = _files(logs)
-    async with record_to(sinks, max_records=logs.max_queue_records, flush_every=logs.flush_every) as recorder:
-        yield recorder
+    with _told_as_mistake():
+        options = {name: options_of(logs, getattr(logs, name)) for name in STREAMS}
+    encoder = encoder_of(options["app"])
+    async with AsyncExitStack() as stack:
+        opened: dict[StreamName, Log] = {}
+        for name in STREAMS:
+            with _told_as_mistake():
+                opened[name] = await stack.enter_async_context(open_file(path_of(logs, name), options[name], encoder))
+        recorder = FileRecorder(opened)
+        async with _recording(recorder):
+            yield recorder
 
 
 async def ensure_writable(logs: Logs) -> None:
@@ -139,57 +170,74 @@ async def ensure_writable(logs: Logs) -> None:
     Raises:
         ConfigError: as from ``open_recorder``.
     """
-    for sink in _files(logs).values():
+    for name in STREAMS:
+        sink = FileSink(LogFile(path_of(logs, name), Rotation()), Retention())
         try:
-            await _make_ready(sink)
+            with _told_as_mistake():
+                options_of(logs, getattr(logs, name))
+                await sink.open()
         finally:
             sink.close()
 
 
-def _files(logs: Logs) -> dict[str, FileSink]:
-    directory = Path(logs.dir)
-    files = {"access": logs.access.file, "calls": logs.calls.file, "app": logs.app.file}
-    return {name: FileSink(directory / file) for name, file in files.items()}
-
-
-async def _make_ready(sink: Sink) -> None:
+@asynccontextmanager
+async def record_to(
+    sinks: Mapping[StreamName, Sink], options: LogOptions, *, clock: Callable[[], int] = time.time_ns
+) -> AsyncGenerator[FileRecorder, None]:
+    """``open_recorder`` over any sinks."""
+    encoder = encoder_of(options, clock)
     try:
-        await sink.ready()
-    except OSError as error:
-        reason = f"{printable(error.filename)} cannot be written: {error.strerror}"
-        raise ConfigError([ConfigProblem("", None, "logs.dir", reason)]) from error
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
+        for sink in sinks.values():
+            with _told_as_mistake():
+                await sink.open()
+        recorder = FileRecorder(
+            {name: Log(sink, options, encoder=encoder, clock=clock) for name, sink in sinks.items()}
+        )
+        async with _recording(recorder):
+            yield recorder
+    finally:
+        for sink in sinks.values():
+            sink.close()
 
 
 @asynccontextmanager
-async def record_to(
-    sinks: Mapping[str, Sink],
-    *,
-    max_records: int,
-    flush_every: float,
-    now: Callable[[], datetime] = _utc_now,
-) -> AsyncGenerator[FileRecorder, None]:
-    """``open_recorder`` over any sinks, by the names ``access``, ``calls`` and ``app``."""
-    recorder = FileRecorder(sinks, max_records=max_records, flush_every=flush_every, now=now)
+async def _recording(recorder: FileRecorder) -> AsyncGenerator[None, None]:
+    """Write the logs until the block ends; the last line of ``app`` counts the lines of all of them."""
+    others = {name: log for name, log in recorder.logs.items() if name != "app"}
+
+    async def nothing() -> None:
+        """The other streams hold requests and calls alone."""
+
+    async def farewell() -> None:
+        with trio.move_on_after(FAREWELL_S_MAX):
+            for log in others.values():
+                await log.writer.wait_ended()
+        streams = {
+            name: {"written": s.written, "dropped": s.dropped} for name, s in recorder.statistics().streams.items()
+        }
+        del streams["app"]
+        await recorder.app.farewell(
+            more={"streams": streams},
+            written=sum(stream["written"] for stream in streams.values()),
+            dropped=sum(stream["dropped"] for stream in streams.values()) + recorder.statistics().unrecordable,
+        )
+
+    async with running({**dict.fromkeys(others.values(), nothing), recorder.app: farewell}):
+        yield
+
+
+def path_of(logs: Logs, name: str) -> Path:
+    """The file of the stream ``access``, ``calls`` or ``app``."""
+    stream: LogStream = getattr(logs, name)
+    return Path(logs.dir).absolute() / (stream.file or f"{name}.jsonl")
+
+
+@contextmanager
+def _told_as_mistake() -> Iterator[None]:
     try:
-        for sink in sinks.values():
-            await _make_ready(sink)
-    except BaseException:
-        for sink in sinks.values():
-            sink.close()
-        raise
-    failure: BaseException | None = None
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(recorder.writer.run, recorder.farewell)
-        try:
-            yield recorder
-        except BaseException as error:  # noqa: BLE001 - raised again below, as it is and not in the nursery's group
-            failure = error
-        # A cancel from outside must not take the failure's place; close() has given the writer its deadline.
-        nursery.cancel_scope.shield = True
-        recorder.writer.close()
-    if failure is not None:
-        raise failure
+        yield
+    except OSError as error:
+        reason = f"{printable(error.filename)} cannot be written: {error.strerror}"
+        raise ConfigError([ConfigProblem("", None, "logs.dir", reason)]) from error
+    except ValueError as error:
+        raise ConfigError([ConfigProblem("", None, "logs", str(error))]) from error

@@ -1,38 +1,66 @@
-"""Where a stream's bytes end up: the Sink protocol, and the file behind it.
+"""Where a log's bytes end up: the Sink protocol, and the file behind it, whose work is done in threads.
 
-Used by the writer alone. A sink knows bytes, not records; it waits in threads so that a slow disk never holds the loop.
+Used by the writer alone. A sink knows bytes, not records. Each has threads of its own, so that a disk that hangs holds
+up neither the loop nor another log.
 """
 
 from __future__ import annotations
 
-import os
+import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Protocol, TypeVar
 
 import trio
 
+from .file import LogFile
+from .upkeep import Retention, upkeep
+
 _T = TypeVar("_T")
-# Records tell who asked for what: not for everybody's eyes.
-_FILE_MODE = 0o640
-_DIRECTORY_MODE = 0o750
 
 
 class Sink(Protocol):
-    """Takes bytes in order."""
+    """Takes batches of lines in order; one call at a time, but for ``upkeep``."""
 
-    async def ready(self) -> bool:
-        """Make ready to take bytes; True if they will go somewhere else than the last ones did.
+    async def open(self) -> None:
+        """Open it, or see whether it is still the right one.
 
         Raises:
-            OSError: it cannot take any now.
+            OSError: it cannot be opened now.
         """
 
-    async def write(self, data: bytes) -> int:
-        """Take a beginning of ``data``, at least one byte; says how many bytes.
+    async def append(self, lines: bytes) -> bool:
+        """Take all of the lines; says whether it has begun anew, so that ``upkeep`` has something to do.
 
         Raises:
-            OSError: it took nothing.
+            OSError: it did not take them all. The next call has the same lines, and takes what is missing.
+        """
+
+    async def reopen(self) -> None:
+        """Open it again.
+
+        Raises:
+            OSError: it cannot be opened now.
+        """
+
+    async def rotate(self) -> bool:
+        """Begin anew; says whether there was anything to leave behind.
+
+        Raises:
+            OSError: it cannot now.
+        """
+
+    async def sync(self) -> None:
+        """Wait until what was taken would survive a loss of power.
+
+        Raises:
+            OSError: it would not.
+        """
+
+    async def upkeep(self) -> None:
+        """Look after what was left behind.
+
+        Raises:
+            OSError: something of it failed.
         """
 
     def close(self) -> None:
@@ -40,51 +68,46 @@ class Sink(Protocol):
 
 
 class FileSink:
-    """An append-only file that is opened again whenever its path leads elsewhere.
+    """A ``LogFile`` in a thread. A cancel leaves the thread behind: a disk that hangs must not hold up the end."""
 
-    Each ``write`` is one ``write(2)`` on an ``O_APPEND`` descriptor, so that several processes may share the file.
-    Directories are made as needed. On cancel the thread is left to end alone: a disk that hangs must not hold the
-    end of the process. What trio's file objects do, but for that, and for the threads: these have a limiter of their
-    own, since address look-ups can use up trio's.
-    """
+    def __init__(self, file: LogFile, retention: Retention) -> None:
+        self._file = file
+        self._retention = retention
+        self._writing = trio.CapacityLimiter(1)
+        self._keeping = trio.CapacityLimiter(1)
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._fd: int | None = None
-        self._limiter = trio.CapacityLimiter(1)
-
-    async def ready(self) -> bool:
+    async def open(self) -> None:
         """Open the file unless it is open and still stands at its path."""
-        return await self._in_thread(self._ready)
+        await self._in_thread(self._file.open)
 
-    async def write(self, data: bytes) -> int:
-        """Append a beginning of ``data``."""
-        fd = self._fd
-        assert fd is not None, "ready() was not called"
-        return await self._in_thread(lambda: os.write(fd, data))
+    async def append(self, lines: bytes) -> bool:
+        """Put the lines at the end of the file."""
+        before = self._file.rotations
+        await self._in_thread(lambda: self._file.append(lines))
+        return self._file.rotations != before
+
+    async def reopen(self) -> None:
+        """Close the file and open what stands at its path."""
+        await self._in_thread(self._file.reopen)
+
+    async def rotate(self) -> bool:
+        """Rename the file and open a new one."""
+        return await self._in_thread(self._file.rotate)
+
+    async def sync(self) -> None:
+        """``fdatasync`` the file."""
+        await self._in_thread(self._file.sync)
+
+    async def upkeep(self) -> None:
+        """Compress the renamed files and remove the surplus."""
+        await trio.to_thread.run_sync(
+            upkeep, self._file.path, self._retention, time.time(), abandon_on_cancel=True, limiter=self._keeping
+        )
 
     def close(self) -> None:
         """Close the file. A thread that was left behind may still use it: then it stays open until the process ends."""
-        if self._fd is not None and self._limiter.borrowed_tokens == 0:
-            os.close(self._fd)
-            self._fd = None
-
-    def _ready(self) -> bool:
-        if self._fd is not None:
-            if self._stands(self._fd):
-                return False
-            os.close(self._fd)
-            self._fd = None
-        self._path.parent.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
-        self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
-        return True
-
-    def _stands(self, fd: int) -> bool:
-        """Whether the descriptor's file is the one at the path: not removed, renamed or replaced from outside."""
-        try:
-            return os.path.samestat(os.fstat(fd), self._path.stat())
-        except FileNotFoundError:
-            return False
+        if self._writing.borrowed_tokens == 0:
+            self._file.close()
 
     async def _in_thread(self, work: Callable[[], _T]) -> _T:
-        return await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._limiter)
+        return await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._writing)

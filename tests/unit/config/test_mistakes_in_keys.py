@@ -64,8 +64,8 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
         ['umbel.toml:4: server.max_boddy: is not a key of [server]; did you mean "max_body"?'],
     ),
     "an unknown key of a log": (
-        UPSTREAM + '[logs.access]\nfile = "a"\nlevel = "info"\n',
-        ["umbel.toml:5: logs.access.level: is not a key of [logs.access]"],
+        UPSTREAM + '[logs.access]\nfile = "a"\ncolour = "red"\n',
+        ["umbel.toml:5: logs.access.colour: is not a key of [logs.access]"],
     ),
     "a misspelt key of TLS": (
         UPSTREAM + 'tls.caa = "x"\n',

@@ -5,38 +5,47 @@ from __future__ import annotations
 import json
 import os
 import socket
-from datetime import UTC, datetime
+import threading
 from typing import Any
 
 import pytest
 
 from tests.support.happenings import TRACE_ID, attempt, call_ended, note, request_ended, request_facts
 from umbel.kinds import Kind
-from umbel.logs.encode import RECORD_BYTES_MAX, Encoder
-from umbel.logs.record import PARTS_MAX, call_line, note_line, request_line
+from umbel.logs.encode import RECORD_BYTES_MAX, Encoder, finish
+from umbel.logs.record import PARTS_MAX, told
+from umbel.logs.redact import Redactor
 from umbel.model import FailedItem, Failure, Outcome
 
-AT = datetime(2026, 3, 4, 5, 6, 7, 890123, tzinfo=UTC)
+AT_NS = 1_772_600_767_890_123_456
 HERE = {"service.name": "umbel", "host.name": socket.gethostname(), "process.pid": os.getpid()}
+THREAD = {"task": f"thread {threading.current_thread().name}"}
 
 
-def written(line: Any) -> dict[str, Any]:
-    data = Encoder("umbel").encode(line)
+def encoded(event: Any) -> bytes:
+    stream, level, name, line, _ = told(event)
+    encoder = Encoder(Redactor(), service="umbel", clock=lambda: AT_NS)
+    return finish(encoder.struct(level, name, line, stream != "app"), 7)
+
+
+def written(event: Any) -> dict[str, Any]:
+    data = encoded(event)
     assert data.endswith(b"\n")
     assert len(data.decode().splitlines()) == 1
     return json.loads(data)
 
 
 def note_of(*args: Any, **fields: Any) -> dict[str, Any]:
-    return written(note_line(note(*args, **fields), AT, 1))
+    return written(note(*args, **fields))
 
 
 def test_a_request_is_told_in_opentelemetrys_names() -> None:
     event = request_ended(bytes_sent=123, completed=True, client="127.0.0.1")
 
-    assert written(request_line(event, AT, 7)) == {
+    assert written(event) == {
         "ts": "2026-03-04T05:06:07.890123Z",
         "seq": 7,
+        **THREAD,
         "level": "info",
         "severity": 9,
         "event": "request.end",
@@ -67,9 +76,9 @@ def test_a_request_is_told_in_opentelemetrys_names() -> None:
     ],
 )
 def test_a_partial_answer_warns_and_a_server_error_is_an_error(event: Any, level: str, severity: int) -> None:
-    line = request_line(event, AT, 1)
+    record = written(event)
 
-    assert (line.level, line.severity) == (level, severity)
+    assert (record["level"], record["severity"]) == (level, severity)
 
 
 def test_a_call_is_told_with_its_attempts() -> None:
@@ -80,15 +89,20 @@ def test_a_call_is_told_with_its_attempts() -> None:
     failure = Failure(Kind.STATUS, 502, "users answered 503", received_status=503)
     event = call_ended(Outcome("profile", "failed", None, failure, 10.0, 10.1, attempts))
 
-    told = written(call_line(event, AT, 1))
+    record = written(event)
 
-    assert told["event"] == "call.end"
-    assert (told["call"], told["upstream"], told["state"], told["kind"]) == ("profile", "users", "failed", "status")
-    assert told["level"] == "warning"
-    assert told["msg"] == "users answered 503"
-    assert told["http.response.status_code"] == 503
-    assert told["duration_ms"] == 100.0
-    assert told["attempts"] == [
+    assert record["event"] == "call.end"
+    assert (record["call"], record["upstream"], record["state"], record["kind"]) == (
+        "profile",
+        "users",
+        "failed",
+        "status",
+    )
+    assert record["level"] == "warning"
+    assert record["msg"] == "users answered 503"
+    assert record["http.response.status_code"] == 503
+    assert record["duration_ms"] == 100.0
+    assert record["attempts"] == [
         {"number": 1, "replica": "http://127.0.0.1:9001", "duration_ms": 50.0, "kind": "connect"},
         {
             "number": 2,
@@ -99,22 +113,22 @@ def test_a_call_is_told_with_its_attempts() -> None:
             "coalesced": True,
         },
     ]
-    assert "attempts_total" not in told
+    assert "attempts_total" not in record
 
 
 def test_a_call_that_never_began_has_no_duration() -> None:
     failure = Failure.of(Kind.DEPENDENCY, "profile failed")
 
-    told = written(call_line(call_ended(Outcome("offers", "failed", None, failure)), AT, 1))
+    record = written(call_ended(Outcome("offers", "failed", None, failure)))
 
-    assert "duration_ms" not in told
-    assert told["level"] == "info"
+    assert "duration_ms" not in record
+    assert record["level"] == "info"
 
 
 def test_a_call_that_failed_by_our_own_fault_is_an_error() -> None:
     failure = Failure.of(Kind.INTERNAL, "the expression raised")
 
-    assert call_line(call_ended(Outcome("offers", "failed", None, failure)), AT, 1).level == "error"
+    assert written(call_ended(Outcome("offers", "failed", None, failure)))["level"] == "error"
 
 
 def test_failed_items_and_attempts_past_the_bound_are_counted_not_listed() -> None:
@@ -122,39 +136,42 @@ def test_failed_items_and_attempts_past_the_bound_are_counted_not_listed() -> No
     attempts = tuple(attempt(status=200) for _ in range(PARTS_MAX + 1))
     outcome = Outcome("items", "value", [], None, 10.0, 11.0, attempts, failed)
 
-    told = written(call_line(call_ended(outcome, items=30), AT, 1))
+    record = written(call_ended(outcome, items=30))
 
-    assert told["items"] == 30
-    assert told["kind"] == "timeout"
-    assert len(told["attempts"]) == len(told["failed_items"]) == PARTS_MAX
-    assert told["attempts_total"] == told["failed_items_total"] == PARTS_MAX + 1
-    assert told["failed_items"][0] == {"places": [0], "kind": "timeout", "msg": "late"}
+    assert record["items"] == 30
+    assert record["kind"] == "timeout"
+    assert len(record["attempts"]) == len(record["failed_items"]) == PARTS_MAX
+    assert record["attempts_total"] == record["failed_items_total"] == PARTS_MAX + 1
+    assert record["failed_items"][0] == {"places": [0], "kind": "timeout", "msg": "late"}
 
 
 def test_a_value_of_a_call_is_never_told() -> None:
     outcome = Outcome("profile", "value", "the-secret", None, 10.0, 10.1, headers=(("x-secret", "the-secret"),))
 
-    assert b"the-secret" not in Encoder("umbel").encode(call_line(call_ended(outcome), AT, 1))
+    assert b"the-secret" not in encoded(call_ended(outcome))
 
 
 def test_a_note_tells_its_request_its_fields_and_its_exception() -> None:
     try:
         raise ValueError("too blue")
     except ValueError as error:
-        told = note_of("shape failed", level="error", request=request_facts(), fields={"line": 3}, error=error)
+        record = note_of("shape failed", level="error", request=request_facts(), fields={"line": 3}, error=error)
 
-    assert told["request_id"] == "req-1"
-    assert told["http.route"] == "/dashboard/<user_id>"
-    assert told["fields"] == {"line": 3}
-    assert told["exception.type"] == "builtins.ValueError"
-    assert told["exception.message"] == "too blue"
-    assert "test_record.py" in told["exception.stacktrace"]
+    assert record["request_id"] == "req-1"
+    assert record["http.route"] == "/dashboard/<user_id>"
+    assert record["fields"] == {"line": 3}
+    assert record["exception.type"] == "builtins.ValueError"
+    assert record["exception.message"] == "too blue"
+    assert "test_record.py" in record["exception.stacktrace"]
 
 
 def test_every_leaf_of_an_exception_group_is_told() -> None:
     group = ExceptionGroup("two", [KeyError("left"), ExceptionGroup("inner", [OSError("right")])])
 
-    stack = note_of("group", error=group)["exception.stacktrace"]
+    record = note_of("group", error=group)
+
+    stack = record["exception.stacktrace"]
+    assert record["leaves"] == ["builtins.KeyError: 'left'", "builtins.OSError: right"]
 
     assert "KeyError: 'left'" in stack
     assert "OSError: right" in stack
@@ -162,16 +179,14 @@ def test_every_leaf_of_an_exception_group_is_told() -> None:
 
 @pytest.mark.parametrize("code", [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029])
 def test_a_control_character_is_escaped(code: int) -> None:
-    line = note_line(note(f"a{chr(code)}b"), AT, 1)
-
-    data = Encoder("umbel").encode(line)
+    data = encoded(note(f"a{chr(code)}b"))
 
     assert chr(code) not in data.decode()[:-1]
     assert json.loads(data)["msg"] == f"a{chr(code)}b"
 
 
 def test_text_of_any_language_stays_readable() -> None:
-    assert "Doldenblütler 🌼".encode() in Encoder("umbel").encode(note_line(note("Doldenblütler 🌼"), AT, 1))
+    assert "Doldenblütler 🌼".encode() in encoded(note("Doldenblütler 🌼"))
 
 
 class Rude:
@@ -186,17 +201,39 @@ def endless() -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    "value",
-    [Rude(), endless(), "\udcff", 10**5000, {"\udcff": 1}, "x" * RECORD_BYTES_MAX],
-    ids=["rude", "endless", "surrogate", "huge", "surrogate key", "long"],
+    ("value", "said"),
+    [
+        (Rude(), "<Rude>"),
+        ("\udcff", "\\udcff"),
+        (10**5000, "<int>"),
+        (2**70, 2**70),
+        ({"\udcff": 1}, {"\\udcff": 1}),
+        (b"\xff\x00ok", "\\xff\x00ok"),
+        (float("inf"), None),
+    ],
+    ids=["rude", "surrogate", "huge", "big", "surrogate key", "bytes", "infinite"],
 )
-def test_what_cannot_be_written_is_cut_down_to_what_can(value: Any) -> None:
-    told = note_of("odd", level="warning", fields={"value": value, "fine": 1})
+def test_what_json_has_no_form_for_is_told_all_the_same(value: Any, said: Any) -> None:
+    record = note_of("odd", level="warning", fields={"value": value, "fine": 1})
 
-    assert told["truncated"] is True
-    assert (told["level"], told["msg"], told["fields"]["fine"]) == ("warning", "odd", "1")
-    assert told["ts"] == "2026-03-04T05:06:07.890123Z"
-    assert told["process.pid"] == os.getpid()
+    assert record["fields"] == {"value": said, "fine": 1}
+    assert "truncated" not in record
+
+
+def test_a_value_that_holds_itself_is_told_to_a_bounded_depth() -> None:
+    assert "<list>" in str(note_of("odd", fields={"value": endless()})["fields"])
+
+
+def test_a_record_that_is_too_long_is_cut_down_and_says_so() -> None:
+    fields = {"value": "x" * RECORD_BYTES_MAX, "fine": 1}
+
+    record = note_of("odd", level="warning", fields=fields)
+
+    assert record["truncated"] is True
+    assert (record["level"], record["msg"], record["fields"]["fine"]) == ("warning", "odd", 1)
+    assert record["fields"]["value"].startswith("xxx")
+    assert record["ts"] == "2026-03-04T05:06:07.890123Z"
+    assert record["process.pid"] == os.getpid()
 
 
 def test_an_object_without_a_json_form_is_told_by_its_repr() -> None:
@@ -209,7 +246,7 @@ def test_an_object_without_a_json_form_is_told_by_its_repr() -> None:
 def test_a_record_is_never_longer_than_its_bound() -> None:
     fields = {str(number): "\x00" * 2000 for number in range(200)}
 
-    data = Encoder("umbel").encode(note_line(note("x" * RECORD_BYTES_MAX, fields=fields), AT, 1))
+    data = encoded(note("x" * RECORD_BYTES_MAX, fields=fields))
 
     assert len(data) <= RECORD_BYTES_MAX
     assert json.loads(data)["truncated"] is True

@@ -1,0 +1,140 @@
+"""The records of a log, from all of its files, and those that come.
+
+Used by ``umbel logs``. It reads only; a line that is no record is passed on as text.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ..logs.reading import LINE_BYTES_MAX, family, lines_of
+
+POLL_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line: its text, and its record, which is empty if it is none."""
+
+    text: str
+    record: dict[str, Any] = field(default_factory=dict)
+
+
+def line_of(data: bytes) -> Line:
+    """A line of a file."""
+    try:
+        record = msgspec.json.decode(data)
+    except msgspec.DecodeError:
+        record = None
+    return Line(data.decode("utf-8", "backslashreplace").rstrip("\n"), record if isinstance(record, dict) else {})
+
+
+def records(log: Path) -> Iterator[Line]:
+    """Every line of every file of a log, the oldest file first. What cannot be read is told on stderr and left out."""
+    files = family(log)
+    if not files:
+        print(f"{log}: there is no such log", file=sys.stderr)
+    for path in files:
+        try:
+            for data in lines_of(path):
+                yield line_of(data)
+        except FileNotFoundError:
+            continue  # compressed or removed in the meantime
+        except (OSError, EOFError) as error:
+            print(f"{path}: {error}", file=sys.stderr)
+
+
+def last(log: Path, count: int, wanted: Callable[[Line], bool], *, upto: int | None = None) -> list[Line]:
+    """The last lines that are wanted, from as few files as needed; of the log itself only the first ``upto`` bytes."""
+    found: deque[Line] = deque(maxlen=count)
+    for path in reversed(family(log)) if count else ():
+        mine: deque[Line] = deque(maxlen=count - len(found))
+        read = 0
+        try:
+            for data in lines_of(path):
+                read += len(data)
+                if path == log and upto is not None and read > upto:
+                    break
+                line = line_of(data)
+                if wanted(line):
+                    mine.append(line)
+        except (OSError, EOFError) as error:
+            print(f"{path}: {error}", file=sys.stderr)
+        found.extendleft(reversed(mine))
+        if len(found) == count:
+            break
+    return list(found)
+
+
+class Follower:
+    """What comes into a log from now on, across rotation and truncation."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._fd: int | None = None
+        self._rest = b""
+        self.position = 0
+        """How far the file has been read; begins at the end of its last whole line."""
+        self._open()
+        if self._fd is not None:
+            self.position = _whole(self._fd)
+
+    def lines(self, sleep: Callable[[float], None] = time.sleep) -> Iterator[Line]:
+        """The lines as they come, without end."""
+        while True:
+            yield from self.read()
+            sleep(POLL_S)
+
+    def read(self) -> Iterator[Line]:
+        """What has come since the last time; of a file that was renamed first all that is left in it."""
+        while True:
+            yield from self._read_on()
+            if not self._moved():
+                return
+            # What was written between the last look and the renaming.
+            yield from self._read_on()
+            if self._fd is not None:
+                os.close(self._fd)
+            self._fd, self._rest, self.position = None, b"", 0
+            self._open()
+            if self._fd is None:
+                return
+
+    def _read_on(self) -> Iterator[Line]:
+        if self._fd is None:
+            return
+        if os.fstat(self._fd).st_size < self.position:
+            self.position, self._rest = 0, b""
+        while data := os.pread(self._fd, LINE_BYTES_MAX, self.position):
+            self.position += len(data)
+            *whole, self._rest = (self._rest + data).split(b"\n")
+            yield from map(line_of, whole)
+
+    def _open(self) -> None:
+        try:
+            self._fd = os.open(self._log, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            self._fd = None
+
+    def _moved(self) -> bool:
+        try:
+            status = self._log.stat()
+        except FileNotFoundError:
+            return False
+        return self._fd is None or not os.path.samestat(status, os.fstat(self._fd))
+
+
+def _whole(fd: int) -> int:
+    """Where the last whole line of a file ends."""
+    size = os.fstat(fd).st_size
+    start = max(0, size - LINE_BYTES_MAX)
+    return start + os.pread(fd, size - start, start).rfind(b"\n") + 1

@@ -1,0 +1,196 @@
+"""What many records say together: statuses, latencies, levels, what was dropped and what is missing.
+
+Used by ``umbel logs stat``. Memory is bounded: latencies are counted in buckets, values of ``--by`` up to a limit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from .logreading import Line
+from .logshowing import printable
+from .logwhere import find
+
+BUCKETS_PER_DECADE = 10
+"""So a percentile is exact to a quarter of itself."""
+VALUES_MAX = 1000
+"""Further values of ``--by`` are counted together."""
+
+_BAR = 40
+_OTHER = "(other)"
+
+
+class Latencies:
+    """How many took how long, in buckets that grow by a tenth of a decade."""
+
+    def __init__(self) -> None:
+        self.buckets: Counter[int] = Counter()
+        self.count = 0
+        self.greatest = 0.0
+
+    def add(self, millis: float) -> None:
+        """Count one."""
+        self.buckets[math.floor(math.log10(max(millis, 1e-3)) * BUCKETS_PER_DECADE)] += 1
+        self.count += 1
+        self.greatest = max(self.greatest, millis)
+
+    def percentile(self, share: float) -> float:
+        """A time under which this share stayed: the upper end of its bucket, never above the greatest."""
+        owed = share * self.count
+        for bucket in sorted(self.buckets):
+            owed -= self.buckets[bucket]
+            if owed <= 0:
+                return min(self.greatest, 10 ** ((bucket + 1) / BUCKETS_PER_DECADE))
+        return self.greatest
+
+    def as_dict(self) -> dict[str, float]:
+        """For programs."""
+        shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+        return {**{name: round(self.percentile(share), 3) for name, share in shares.items()}, "max": self.greatest}
+
+
+class Sums:
+    """Everything that ``stat`` tells."""
+
+    def __init__(self, by: str | None) -> None:
+        self.by = by
+        self.records = 0
+        self.not_records = 0
+        self.dropped = 0
+        self._holes = 0
+        self.first = self.last = ""
+        self.levels: Counter[str] = Counter()
+        self.statuses: Counter[int] = Counter()
+        self.latencies = Latencies()
+        self.rows: dict[str, tuple[Counter[str], Latencies]] = {}
+        self._seqs: dict[tuple[Any, ...], int] = {}
+
+    @property
+    def missing(self) -> int:
+        """Numbers that no record has, beside those of which a record says that they were dropped."""
+        return max(0, self._holes - self.dropped)
+
+    def count(self, line: Line) -> None:
+        """Look at a line for what is lost, whether it is wanted or not."""
+        record = line.record
+        if not record:
+            self.not_records += 1
+            return
+        if record.get("event") == "log.dropped" and isinstance(record.get("count"), int):
+            self.dropped += record["count"]
+        self._follow(record)
+
+    def add(self, line: Line) -> None:
+        """Count a record that is wanted."""
+        record = line.record
+        if not record:
+            return
+        self.records += 1
+        at = str(record.get("ts", ""))
+        self.first, self.last = min(self.first or at, at), max(self.last, at)
+        self.levels[str(record.get("level", ""))] += 1
+        status, millis = record.get("http.response.status_code"), record.get("duration_ms")
+        if isinstance(status, int):
+            self.statuses[status] += 1
+        if isinstance(millis, int | float):
+            self.latencies.add(millis)
+        if self.by is not None:
+            self._add_to_row(find(record, self.by), status, millis)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For programs."""
+        told: dict[str, Any] = {
+            "records": self.records,
+            "first": self.first,
+            "last": self.last,
+            "levels": dict(self.levels),
+            "statuses": {str(status): count for status, count in sorted(self.statuses.items())},
+            "dropped": self.dropped,
+            "missing": self.missing,
+            "not_records": self.not_records,
+        }
+        if self.latencies.count:
+            told["duration_ms"] = self.latencies.as_dict()
+        if self.by is not None:
+            told["by"] = {
+                name: {"records": counts["records"], "errors": counts["errors"], **latencies.as_dict()}
+                for name, (counts, latencies) in self.rows.items()
+            }
+        return told
+
+    def _follow(self, record: dict[str, Any]) -> None:
+        """A hole in the numbers of a process is a record that was dropped, or lost with it."""
+        seq = record.get("seq")
+        if not isinstance(seq, int):
+            return
+        writer = (record.get("host.name"), record.get("process.pid"))
+        expected = self._seqs.get(writer, seq - 1) + 1
+        if seq == 1 or expected == 1:
+            expected = seq  # another process with the same number
+        if seq > expected:
+            self._holes += seq - expected
+        elif seq < expected:
+            self._holes = max(0, self._holes - 1)  # it came late
+        self._seqs[writer] = seq if seq == 1 else max(seq, expected - 1)
+
+    def _add_to_row(self, value: Any, status: Any, millis: Any) -> None:
+        name = str(value) if isinstance(value, str | int | float) else "-"
+        if name not in self.rows and len(self.rows) >= VALUES_MAX:
+            name = _OTHER
+        counts, latencies = self.rows.setdefault(name, (Counter(), Latencies()))
+        counts["records"] += 1
+        counts["errors"] += isinstance(status, int) and status >= 500
+        if isinstance(millis, int | float):
+            latencies.add(millis)
+
+
+def drawn(sums: Sums) -> str:
+    """The sums for a terminal."""
+    return "\n".join(_lines(sums))
+
+
+def _lines(sums: Sums) -> Iterator[str]:
+    span = f", {sums.first} to {sums.last}" if sums.records else ""
+    yield f"{sums.records:,} records{span}"
+    lost = [f"{count:,} {word}" for count, word in ((sums.dropped, "dropped"), (sums.missing, "missing")) if count]
+    yield f"lost     {' · '.join(lost) or 'none'}" + (
+        f" · {sums.not_records:,} lines are no records" if sums.not_records else ""
+    )
+    yield f"levels   {' · '.join(f'{printable(name)} {count:,}' for name, count in sums.levels.most_common())}"
+    if sums.statuses:
+        yield "\nstatus"
+        most = max(sums.statuses.values())
+        for status, count in sorted(sums.statuses.items()):
+            yield f"  {status:>6} {_bar(count, most)} {count:,}"
+    if sums.latencies.count:
+        yield from _histogram(sums.latencies)
+    if sums.rows:
+        yield f"\n{sums.by}"
+        yield f"  {'records':>10} {'5xx':>8} {'p50':>9} {'p99':>9}"
+        for name, (counts, latencies) in sorted(sums.rows.items(), key=lambda row: -row[1][0]["records"]):
+            p50, p99 = (_millis(latencies.percentile(share)) if latencies.count else "-" for share in (0.5, 0.99))
+            yield f"  {counts['records']:>10,} {counts['errors']:>8,} {p50:>9} {p99:>9}  {printable(name)}"
+
+
+def _histogram(latencies: Latencies) -> Iterator[str]:
+    yield "\nlatency  " + " · ".join(f"{name} {_millis(value)}" for name, value in latencies.as_dict().items())
+    most = max(latencies.buckets.values())
+    for bucket in range(min(latencies.buckets), max(latencies.buckets) + 1):
+        upper = 10 ** ((bucket + 1) / BUCKETS_PER_DECADE)
+        count = latencies.buckets[bucket]
+        yield f"  ≤ {_millis(upper):>8} {_bar(count, most)} {count or ''}".rstrip()
+
+
+def _bar(count: int, most: int) -> str:
+    eighths = math.ceil(count / most * _BAR * 8)
+    full, rest = divmod(eighths, 8)
+    return ("█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else "")).ljust(_BAR)
+
+
+def _millis(millis: float) -> str:
+    if millis >= 1000:
+        return f"{millis / 1000:.3g}s"
+    return f"{millis:.3g}ms" if millis >= 1 else f"{millis * 1000:.3g}us"

@@ -1,0 +1,78 @@
+"""An exception as fields of a record: its type, its text, its traceback, and of a group every leaf.
+
+Used by ``log.py``, ``record.py`` and ``bridge.py``. Bounded, and it never raises for what an exception does.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import suppress
+
+from .plain import printable
+
+STACK_FRAMES_MAX = 50
+STACK_CHARS_MAX = 16 * 1024
+"""Of a longer traceback the end is told, since the cause stands there."""
+LEAVES_MAX = 500
+"""The leaves of an exception group that a record tells one by one; further ones are counted."""
+
+_LEAF_CHARS_MAX = 160
+_MARK = "_umbel_recorded"
+
+
+def exception_fields(error: BaseException, *, stack: bool = True) -> dict[str, object]:
+    """The fields of ``error``, in OpenTelemetry's names. ``stack`` False leaves the traceback out."""
+    fields: dict[str, object] = {
+        "exception.type": type_name(error),
+        "exception.message": printable(error)[:STACK_CHARS_MAX],
+    }
+    if stack:
+        fields["exception.stacktrace"] = stacktrace(error)
+    if isinstance(error, BaseExceptionGroup):
+        found = list(leaves(error))
+        fields["leaves"] = [
+            f"{type_name(leaf)}: {printable(leaf)[:_LEAF_CHARS_MAX]}".removesuffix(": ") for leaf in found[:LEAVES_MAX]
+        ]
+        if len(found) > LEAVES_MAX:
+            fields["leaves_total"] = len(found)
+    return fields
+
+
+def type_name(error: BaseException) -> str:
+    """The exception's type with its module, as ``exception.type`` wants it."""
+    return f"{type(error).__module__}.{type(error).__qualname__}"
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """The exceptions within that are no groups, in order, however deep; without recursion."""
+    waiting = [error]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, BaseExceptionGroup):
+            waiting.extend(reversed(part.exceptions))
+        else:
+            yield part
+
+
+def stacktrace(error: BaseException) -> str:
+    """The traceback with its causes, at most ``STACK_CHARS_MAX`` long."""
+    try:
+        return "".join(traceback.format_exception(error, limit=STACK_FRAMES_MAX))[-STACK_CHARS_MAX:]
+    except Exception:  # noqa: BLE001 - a foreign __str__ or source may raise anything, and a record must not
+        return "".join(traceback.format_tb(error.__traceback__, limit=STACK_FRAMES_MAX))[-STACK_CHARS_MAX:]
+
+
+def mark_recorded(error: BaseException) -> bool:
+    """Remember that this exception, or each leaf of this group, stands in a log; says whether all did already.
+
+    Whoever records what nobody caught leaves out what has been told: a server, a framework and a thread's hook may
+    each report the same exception.
+    """
+    recorded = True
+    for leaf in leaves(error):
+        if not getattr(leaf, _MARK, False):
+            recorded = False
+            with suppress(Exception):  # an exception may refuse attributes; then it may be told twice
+                setattr(leaf, _MARK, True)
+    return recorded

@@ -1,0 +1,370 @@
+"""A log: plain functions that take records from any task or thread, and the writer behind them.
+
+Opened with ``open_log`` by any trio program, and by the recorder for each of the gateway's streams. What it takes is
+encoded at once and written later; it never holds up or fails what it records.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from random import Random
+
+import msgspec
+import trio
+
+from ..errors import UmbelError
+from . import context
+from .encode import Encoder
+from .failure import exception_fields, mark_recorded
+from .file import LogFile
+from .level import SEVERITY, WARNING, LevelName
+from .lines import Line
+from .options import LogOptions
+from .queue import Keeper, Queue
+from .recover import recover
+from .redact import Redactor
+from .ring import Ring
+from .rotation import Rotation
+from .sampling import Sampler
+from .sink import FileSink, Sink
+from .upkeep import Retention
+from .writer import Writer
+
+_DEBUG, _INFO, _ERROR, _CRITICAL = SEVERITY["debug"], SEVERITY["info"], SEVERITY["error"], SEVERITY["critical"]
+_RING_RECORD_BYTES = 32
+
+
+class NotWrittenError(UmbelError):
+    """A record that was to be on the disk is not: dropped for want of room, refused by the disk, or the log ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogStatistics:
+    """A snapshot of one log's counters."""
+
+    queued: int
+    """Records waiting, those of the batch that is being written included."""
+    queued_bytes: int
+    written: int
+    """Records in the file, this log's own included."""
+    dropped: int
+    """Records lost, for want of room, or at the end for want of a disk; and those that no line could be made of."""
+    sampled: int
+    """Records left out by ``sample``."""
+    errors: int
+    """Failed tries to write since the start."""
+    last_error: str | None
+    """What the last try failed with; None while writing works."""
+    busy_for: float
+    """Seconds for which the present write has been going on; 0.0 between writes."""
+    upkeep_error: str | None
+    """What compressing or removing old files failed with the last time."""
+
+
+class Log:
+    """Takes records and writes them as JSON lines.
+
+    ``debug`` to ``critical``, ``exception`` and ``record`` are plain functions: called from any task or thread, they
+    never wait and never raise. An exception as the field ``error`` is told with its traceback, and of a group every
+    leaf. Made by ``open_log``; after its block they drop and count.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        options: LogOptions,
+        *,
+        encoder: Encoder | None = None,
+        keeper: Keeper | None = None,
+        clock: Callable[[], int] = time.time_ns,
+        random: Random | None = None,
+    ) -> None:
+        self._options = options
+        self._encoder = encoder or encoder_of(options, clock)
+        self._threshold = SEVERITY[options.level]
+        self._sampler = (
+            None if options.sample >= 1 else Sampler(options.sample, options.slow * 1000, random or Random())
+        )
+        self._unrecordable = 0
+        self._token = trio.lowlevel.current_trio_token()
+        self._queue = Queue(
+            self._gap,
+            self._wake,
+            clock,
+            max_records=options.max_queue_records,
+            max_bytes=options.max_queue_bytes,
+            overflow=options.overflow,
+            keeper=keeper,
+        )
+        # Bound once: these run for every record.
+        self._encode, self._put = self._encoder.fields, self._queue.put
+        self.writer = Writer(
+            self._queue, sink, flush_every=options.flush_every, sync_every_second=options.fsync == "1s"
+        )
+
+    def debug(self, event: str, msg: str = "", /, **fields: object) -> None:
+        """Record what only somebody who looks for a fault wants to know."""
+        if self._threshold <= _DEBUG:
+            self._record("debug", _DEBUG, event, msg, fields)
+
+    def info(self, event: str, msg: str = "", /, **fields: object) -> None:
+        """Record something that is as it should be. ``event`` is a stable dotted name, ``msg`` is for people."""
+        if self._threshold <= _INFO:
+            if msg or "error" in fields or self._sampler is not None:
+                self._record("info", _INFO, event, msg, fields)
+                return
+            try:
+                line = self._encode("info", event, fields)
+            except Exception:  # noqa: BLE001 - as in _record, whose short form this is
+                self._unrecordable += 1
+            else:
+                self._put(line, _INFO)
+
+    def warning(self, event: str, msg: str = "", /, **fields: object) -> None:
+        """Record something that somebody should look at some day. Written at once."""
+        if self._threshold <= WARNING:
+            self._record("warning", WARNING, event, msg, fields)
+
+    def error(self, event: str, msg: str = "", /, **fields: object) -> None:
+        """Record something that went wrong. Like all of these it takes an exception as ``error=``."""
+        self._record("error", _ERROR, event, msg, fields)
+
+    def critical(self, event: str, msg: str = "", /, **fields: object) -> None:
+        """Record something after which the program cannot go on."""
+        self._record("critical", _CRITICAL, event, msg, fields)
+
+    def exception(self, event: str, msg: str = "", /, **fields: object) -> None:
+        """Record an error with the exception that is being handled."""
+        self._record("error", _ERROR, event, msg, {"error": sys.exception(), **fields})
+
+    def record(self, level: LevelName, event: str, fields: dict[str, object]) -> None:
+        """Record at a level, with fields of any names. The mapping is the log's from now on."""
+        severity = SEVERITY.get(level, 0)
+        if severity == 0 or severity >= self._threshold:
+            self._record(level, severity, event, "", fields)
+
+    def wants(self, level: LevelName) -> bool:
+        """Whether records of this level are made, for whom making one is costly."""
+        return SEVERITY[level] >= self._threshold
+
+    def put(self, level: LevelName, event: str, line: Line, duration_ms: float | None, trusted: bool) -> None:
+        """Queue a record of one of our own forms; ``trusted`` as in ``Encoder.struct``. Never waits, never raises."""
+        severity = SEVERITY.get(level, WARNING)
+        if severity < self._threshold:
+            return
+        try:
+            if self._sampler is not None and severity < WARNING:
+                if not self._sampler.keeps(line.trace_id, duration_ms):
+                    return
+                line = msgspec.structs.replace(line, sample=self._sampler.share)
+            data = self._encoder.struct(level, event, line, trusted)
+        except Exception:  # noqa: BLE001 - whatever is wrong with a record, the program goes on
+            self._unrecordable += 1
+            return
+        self._put(data, severity)
+
+    async def audit(self, event: str, msg: str = "", /, **fields: object) -> None:
+        """Record something and wait until the disk has confirmed it (``fdatasync``; with ``fsync = "off"``: written).
+
+        Many at once share one confirmation. Cancelled, it leaves the record in the queue.
+
+        Raises:
+            NotWrittenError: there was no room, the disk did not confirm it, or the log ended first.
+        """
+        if msg:
+            fields["msg"] = msg
+        seq = self._queue.put_watched(self._encoder.fields("info", event, fields), WARNING)
+        if seq == 0:
+            await trio.lowlevel.checkpoint()
+            raise NotWrittenError(f"{event}: the queue of the log is full, or the log is closed")
+        writer, off = self.writer, self._options.fsync == "off"
+        try:
+            writer.want(sync_upto=0 if off else seq)
+            writer.hurry()
+            await writer.wait_for(
+                lambda: (
+                    self._queue.is_lost(seq)
+                    or max(writer.synced, writer.unsynced, self._queue.settled if off else 0) >= seq
+                )
+            )
+            if self._queue.is_lost(seq) or (not off and writer.synced < seq):
+                raise NotWrittenError(f"{event}: not on the disk: {writer.last_error or 'the log was closed'}")
+        finally:
+            self._queue.unwatch(seq)
+
+    async def flush(self) -> None:
+        """Wait until everything that was recorded before is written, or dropped and counted; and what was asked with
+        ``reopen`` or ``rotate`` is done. With a disk that fails this takes as long as that.
+        """
+        upto = self._queue.last
+        self.writer.hurry()
+        await trio.lowlevel.checkpoint()
+        await self.writer.wait_for(lambda: self._queue.settled >= upto and self.writer.idle)
+
+    def reopen(self) -> None:
+        """Close the file and open what stands at its path. A plain function, for signal handlers and any thread;
+        ``await flush()`` waits for it.
+        """
+        self.writer.want(reopen=True)
+        self._soon(self.writer.hurry)
+
+    def rotate(self) -> None:
+        """Rename the file after what was recorded before, and begin a new one; else as ``reopen``."""
+        self.writer.want(rotate=True)
+        self._soon(self.writer.hurry)
+
+    @property
+    def level(self) -> LevelName:
+        """The lowest level that is recorded; may be set at any time. Errors always are."""
+        return next(name for name, severity in SEVERITY.items() if severity == self._threshold)
+
+    @level.setter
+    def level(self, level: LevelName) -> None:
+        if level not in SEVERITY:
+            raise ValueError(f"{level!r} is not a level; the levels are {', '.join(SEVERITY)}")
+        self._threshold = SEVERITY[level]
+
+    def statistics(self) -> LogStatistics:
+        """A snapshot of the counters. To be called in the trio thread."""
+        queue, writer = self._queue.statistics(), self.writer
+        return LogStatistics(
+            queued=queue.queued,
+            queued_bytes=queue.queued_bytes,
+            written=queue.written,
+            dropped=queue.dropped + self._unrecordable,
+            sampled=0 if self._sampler is None else self._sampler.left_out,
+            errors=writer.errors,
+            last_error=writer.last_error,
+            busy_for=0.0 if writer.busy_since is None else trio.current_time() - writer.busy_since,
+            upkeep_error=writer.upkeep_error,
+        )
+
+    async def farewell(self, *, written: int = 0, dropped: int = 0, more: Mapping[str, object] | None = None) -> None:
+        """Queue the last record, ``log.closed``, with this log's counts and those given; what follows is dropped."""
+
+        def line(own_written: int, own_dropped: int) -> bytes:
+            counts: dict[str, object] = {
+                "written": own_written + written,
+                "dropped": own_dropped + self._unrecordable + dropped,
+            }
+            if self._sampler is not None:
+                counts["sampled"] = self._sampler.left_out
+            return self._encoder.fields("info", "log.closed", {**counts, **(more or {})})
+
+        self._queue.put_last(line)
+
+    def _record(self, level: LevelName, severity: int, event: str, msg: str, fields: dict[str, object]) -> None:
+        try:
+            if msg:
+                fields = {"msg": msg, **fields}
+            error = fields.get("error")
+            if isinstance(error, BaseException):
+                del fields["error"]
+                fields.update(exception_fields(error))
+                mark_recorded(error)
+            if self._sampler is not None and severity < WARNING:
+                trace = fields.get("trace_id") or context.current().fields.get("trace_id")
+                if not self._sampler.keeps(trace, fields.get("duration_ms")):
+                    return
+                fields["sample"] = self._sampler.share
+            line = self._encode(level, event, fields)
+        except Exception:  # noqa: BLE001 - whatever is wrong with a record, the program goes on
+            self._unrecordable += 1
+            return
+        self._put(line, severity)
+
+    def _gap(self, count: int, since_ns: int) -> bytes:
+        since = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(since_ns // 10**9))}.{since_ns // 1000 % 10**6:06d}Z"
+        return self._encoder.fields(
+            "warning", "log.dropped", {"msg": "the queue was full", "count": count, "since": since}
+        )
+
+    def _wake(self, urgent: bool) -> None:
+        self._soon(self.writer.woken, urgent)
+
+    def _soon(self, work: Callable[..., None], *args: object) -> None:
+        # Never directly: the caller may be another thread, a signal handler or a finalizer in the middle of trio.
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(work, *args)
+
+
+def encoder_of(options: LogOptions, clock: Callable[[], int] = time.time_ns) -> Encoder:
+    """The encoder that the options ask for."""
+    service = options.service or Path(sys.argv[0] if sys.argv else "").stem or "python"
+    return Encoder(Redactor(options.redact), service=service, worker=options.worker, clock=clock)
+
+
+def open_log(
+    path: str | PathLike[str], options: LogOptions | None = None
+) -> AbstractAsyncContextManager[Log, bool | None]:
+    """Open the file at ``path`` and take records until the block ends: ``async with open_log("app.jsonl") as log``.
+
+    At the end what is queued is written, shielded from any cancel, for at most two seconds, and ``log.closed`` is the
+    last line. An exception that ends the block is recorded unless it has been. A disk that fails meanwhile costs
+    records, never the block.
+
+    Raises:
+        OSError: the file cannot be opened at the start.
+        ValueError: from ``LogOptions``.
+    """
+    return _open_file(Path(path).absolute(), options or LogOptions())
+
+
+@asynccontextmanager
+async def _open_file(path: Path, options: LogOptions) -> AsyncGenerator[Log, None]:
+    async with open_file(path, options, encoder_of(options)) as log, running({log: log.farewell}):
+        try:
+            yield log
+        except Exception as error:
+            if not mark_recorded(error):
+                log.critical("log.block_failed", "the block around the log has failed", error=error)
+            raise
+
+
+@asynccontextmanager
+async def open_file(path: Path, options: LogOptions, encoder: Encoder) -> AsyncGenerator[Log, None]:
+    """A log over a file that is open, and its ring if it has one; to be run with ``running``."""
+    sink = FileSink(
+        LogFile(path, Rotation(options.rotate_size, options.rotate_every)),
+        Retention(options.keep, options.keep_bytes, options.keep_days, options.compress),
+    )
+    ring: Ring | None = None
+    try:
+        await sink.open()
+        recovered = 0
+        if options.ring:
+            recovered = await trio.to_thread.run_sync(recover, path)
+            ring = Ring(path, options.max_queue_bytes + options.max_queue_records * _RING_RECORD_BYTES)
+        log = Log(sink, options, encoder=encoder, keeper=ring)
+        if recovered:
+            log.warning("log.recovered", "a process had ended without writing these records", count=recovered)
+        yield log
+    finally:
+        sink.close()
+        if ring is not None:
+            ring.close()
+
+
+@asynccontextmanager
+async def running(logs: Mapping[Log, Callable[[], Awaitable[None]]]) -> AsyncGenerator[None, None]:
+    """Write the logs until the block ends; each one's function puts its last line when all else of it is written."""
+    failure: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        for log, farewell in logs.items():
+            nursery.start_soon(log.writer.run, farewell)
+        try:
+            yield
+        except BaseException as error:  # noqa: BLE001 - raised again below, as it is and not in the nursery's group
+            failure = error
+        # A cancel from outside must not take the failure's place; close() has given the writers their deadline.
+        nursery.cancel_scope.shield = True
+        for log in logs:
+            log.writer.close()
+    if failure is not None:
+        raise failure

@@ -1,0 +1,61 @@
+"""The files of a log as they lie there: which belong to it, in which order, and their lines, compressed or not.
+
+Used by ``recover.py`` and by ``umbel logs``. It reads only, and what is no line of ours is its caller's to judge.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, cast
+
+from .rotation import rotated_at
+
+LINE_BYTES_MAX = 1024 * 1024
+"""A longer line is no record; it is read in pieces of this size."""
+
+
+def family(log: Path) -> list[Path]:
+    """The log's files, the oldest first: ours, those that another program renamed, and the log itself as the last."""
+    found: list[tuple[float, str, Path]] = []
+    with suppress(FileNotFoundError):
+        for path in log.parent.iterdir():
+            rest = path.name.removeprefix(log.name)
+            if rest == path.name or not rest.startswith((".", "-")) or path.suffix == ".tmp":
+                continue
+            with suppress(FileNotFoundError):
+                if path.is_file():
+                    found.append((rotated_at(path, log) or path.stat().st_mtime, path.name, path))
+    files = [path for _, _, path in sorted(found)]
+    return [*files, log] if log.exists() else files
+
+
+def lines_of(path: Path) -> Iterator[bytes]:
+    """The lines of a file with their ends; gzip and Zstandard are told by their first bytes.
+
+    Raises:
+        OSError: it cannot be read.
+        EOFError: a compressed file ends in the middle.
+    """
+    with path.open("rb") as raw, _unpacked(raw) as file:
+        while line := file.readline(LINE_BYTES_MAX):
+            yield line
+
+
+def _unpacked(raw: IO[bytes]) -> IO[bytes]:
+    magic = raw.read(4)
+    raw.seek(0)
+    if magic[:2] == b"\x1f\x8b":
+        return cast("IO[bytes]", gzip.GzipFile(fileobj=raw))
+    if magic == b"\x28\xb5\x2f\xfd":
+        try:
+            import zstandard
+        except ImportError as error:
+            raise OSError("this file is compressed with zstd, which needs: pip install 'umbel[zstd]'") from error
+        return cast(
+            "IO[bytes]", io.BufferedReader(cast("io.RawIOBase", zstandard.ZstdDecompressor().stream_reader(raw)))
+        )
+    return raw

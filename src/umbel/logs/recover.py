@@ -1,0 +1,97 @@
+"""What a killed process had recorded and not written: from its ring into the log.
+
+Called by whoever reaps a worker, and at the next start of a log with a ring. It blocks: call it in a thread.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import time
+from contextlib import suppress
+from os import PathLike
+from pathlib import Path
+
+from .file import LogFile
+from .queue import BATCH_BYTES
+from .reading import family, lines_of
+from .ring import SUFFIX, directory_of, lines_in, prefix_of
+from .rotation import Rotation, began_at
+
+_UNUSED_S_MAX = 60.0
+"""A ring without a single line yet may be in the making; an older one is not."""
+
+
+def recover(log: str | PathLike[str]) -> int:
+    """Append the lines that dead processes left in their rings, but for those that stand in the log's files already.
+
+    A ring whose owner lives is locked, and left alone. Returns how many lines were appended.
+
+    Raises:
+        OSError: the log cannot be written; the rings are still there.
+    """
+    path = Path(log).absolute()
+    count = 0
+    for ring in sorted(directory_of(path).glob(f"{prefix_of(path)}*{SUFFIX}")):
+        with suppress(FileNotFoundError, PermissionError):
+            count += _recover_ring(ring, path)
+    return count
+
+
+def _recover_ring(ring: Path, log: Path) -> int:
+    fd = os.open(ring, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return 0
+        status = os.fstat(fd)
+        if status.st_uid != os.geteuid() or status.st_nlink == 0:
+            return 0
+        lines = _lines(fd, status.st_size)
+        if not lines and time.time() - status.st_mtime < _UNUSED_S_MAX and not status.st_size:
+            return 0
+        missing = _missing(lines, log)
+        _append(missing, log)
+        ring.unlink()
+        return len(missing)
+    finally:
+        os.close(fd)
+
+
+def _lines(fd: int, size: int) -> list[bytes]:
+    if size == 0:
+        return []
+    with mmap.mmap(fd, size, access=mmap.ACCESS_READ) as data:
+        return list(lines_in(data))
+
+
+def _missing(lines: list[bytes], log: Path) -> list[bytes]:
+    """The lines that no file has. Only files that were written to since the first of the lines can have them."""
+    wanted = set(lines)
+    if lines:
+        since = began_at(lines[0]) - 1
+        for path in family(log):
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime >= since:
+                    wanted.difference_update(lines_of(path))
+    return [line for line in lines if line in wanted]
+
+
+def _append(lines: list[bytes], log: Path) -> None:
+    file = LogFile(log, Rotation())
+    batch: list[bytes] = []
+    size = 0
+    try:
+        for line in lines:
+            if batch and size + len(line) > BATCH_BYTES:
+                file.append(b"".join(batch))
+                batch, size = [], 0
+            batch.append(line)
+            size += len(line)
+        if batch:
+            file.append(b"".join(batch))
+            file.sync()
+    finally:
+        file.close()

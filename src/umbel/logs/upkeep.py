@@ -1,0 +1,151 @@
+"""What becomes of renamed files: they are compressed, and the oldest go.
+
+Run by the log in a thread of its own, after each renaming and every hour. It touches only files that we renamed, and
+never one that somebody has locked, which is how everybody of ours writes.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import gzip
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, cast
+
+from .options import Compression
+from .rotation import rotated_at
+
+SUFFIXES: dict[Compression, str] = {"gzip": ".gz", "zstd": ".zst"}
+
+_PIECE = 1024 * 1024
+_LEVEL_GZIP = 6
+_DAY_S = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """What stays of the renamed files. None: no bound."""
+
+    keep: int | None = None
+    keep_bytes: int | None = None
+    keep_days: float | None = None
+    compress: Compression = "none"
+
+
+def upkeep(log: Path, retention: Retention, now: float) -> None:
+    """Compress what is to be compressed and remove what is not to stay. ``now`` is seconds since 1970.
+
+    Raises:
+        OSError: something of it failed; the rest is done.
+    """
+    failure: OSError | None = None
+    if retention.compress != "none":
+        for path in renamed(log):
+            if path.suffix not in SUFFIXES.values():
+                try:
+                    compress(path, retention.compress)
+                except OSError as error:
+                    failure = error
+    for path in _surplus(log, retention, now):
+        try:
+            with _owned(path) as fd:
+                if fd is not None:
+                    path.unlink()
+        except OSError as error:
+            failure = error
+    if failure is not None:
+        raise failure
+
+
+def renamed(log: Path) -> list[Path]:
+    """The files that we renamed, the newest first."""
+    with suppress(FileNotFoundError):
+        found = [path for path in log.parent.iterdir() if rotated_at(path, log) is not None]
+        return sorted(found, reverse=True)
+    return []
+
+
+def compress(path: Path, compression: Compression) -> None:
+    """Replace a file by its compressed form, which appears at once and as a whole.
+
+    A file that somebody writes or compresses just now is left for the next time.
+
+    Raises:
+        OSError: the disk is full, or the like. The file is still there.
+    """
+    target = path.with_name(path.name + SUFFIXES[compression])
+    unfinished = target.with_name(target.name + ".tmp")
+    with _owned(path) as fd:
+        if fd is None:
+            return
+        try:
+            out = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
+            with os.fdopen(out, "wb") as raw, os.fdopen(fd, "rb", closefd=False) as source:
+                with closing(_compressor(raw, compression)) as packed:
+                    shutil.copyfileobj(source, packed, _PIECE)
+                raw.flush()
+                os.fsync(out)
+                status = os.fstat(fd)
+                if status.st_size != source.tell():
+                    raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(path))
+            os.utime(unfinished, ns=(status.st_atime_ns, status.st_mtime_ns))
+            unfinished.rename(target)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
+        _sync_directory(path.parent)
+        path.unlink()
+
+
+def _compressor(raw: IO[bytes], compression: Compression) -> IO[bytes]:
+    if compression == "gzip":
+        return cast("IO[bytes]", gzip.GzipFile("", "wb", _LEVEL_GZIP, raw))
+    import zstandard
+
+    return cast("IO[bytes]", zstandard.ZstdCompressor().stream_writer(raw, closefd=False))
+
+
+@contextmanager
+def _owned(path: Path) -> Iterator[int | None]:
+    """The file locked and open for reading; None if it has gone, or somebody has it locked."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        yield None
+        return
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+            return
+        yield fd if os.fstat(fd).st_nlink else None
+    finally:
+        os.close(fd)
+
+
+def _surplus(log: Path, retention: Retention, now: float) -> Iterator[Path]:
+    size = 0
+    for number, path in enumerate(renamed(log)):
+        with suppress(FileNotFoundError):
+            size += path.stat().st_size
+        at = rotated_at(path, log) or 0.0
+        if (
+            (retention.keep is not None and number >= retention.keep)
+            or (retention.keep_bytes is not None and size > retention.keep_bytes)
+            or (retention.keep_days is not None and now - at > retention.keep_days * _DAY_S)
+        ):
+            yield path
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,272 @@
+"""The file behind a log: what a batch leaves there, whatever the disk, an operator or another process does."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from umbel.logs import file as file_module
+from umbel.logs.encode import RECORD_BYTES_MAX
+from umbel.logs.file import LogFile
+from umbel.logs.rotation import Rotation, began_at, rotated, rotated_at
+from umbel.logs.upkeep import renamed
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "app.jsonl"
+
+
+@pytest.fixture
+def log(path: Path) -> Iterator[LogFile]:
+    file = LogFile(path, Rotation())
+    yield file
+    file.close()
+
+
+class ShortWrites:
+    """``os.write`` on a disk with so much room; as many bytes at a time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, room: int, at_once: int = 10**9) -> None:
+        self.room = room
+        self._at_once = at_once
+        self._write = os.write
+        monkeypatch.setattr(file_module.os, "write", self)
+
+    def __call__(self, fd: int, data: bytes) -> int:
+        count = min(self.room, self._at_once, len(data))
+        if count == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.room -= count
+        return self._write(fd, data[:count])
+
+
+def test_it_makes_its_directories_and_nobody_else_may_read_it(tmp_path: Path) -> None:
+    log = LogFile(tmp_path / "a" / "b" / "app.jsonl", Rotation())
+    log.append(b"one\n")
+    log.close()
+
+    assert log.path.read_bytes() == b"one\n"
+    assert log.path.stat().st_mode & 0o007 == 0
+    assert log.path.parent.stat().st_mode & 0o007 == 0
+
+
+def test_short_writes_are_finished(log: LogFile, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ShortWrites(monkeypatch, room=1000, at_once=3)
+    log.append(b"one\ntwo\n")
+
+    assert path.read_bytes() == b"one\ntwo\n"
+
+
+def test_a_full_disk_keeps_whole_lines_and_takes_the_rest_later(
+    log: LogFile, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = ShortWrites(monkeypatch, room=6)
+    with pytest.raises(OSError, match="No space"):
+        log.append(b"one\ntwo\n")
+    assert path.read_bytes() == b"one\n"
+    other = LogFile(path, Rotation())
+    disk.room = 1000
+    other.append(b"from another process\n")
+    other.close()
+
+    log.append(b"one\ntwo\n")
+
+    assert path.read_bytes() == b"one\nfrom another process\ntwo\n"
+
+
+def test_a_line_cut_in_a_file_that_has_gone_is_written_whole_in_the_new_one(
+    log: LogFile, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = ShortWrites(monkeypatch, room=6)
+    monkeypatch.setattr(file_module.os, "ftruncate", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "no")))
+    with pytest.raises(OSError, match="No space"):
+        log.append(b"one\ntwo\n")
+    path.rename(path.with_name("old"))
+    disk.room = 1000
+
+    log.append(b"one\ntwo\n")
+
+    assert path.with_name("old").read_bytes() == b"one\ntw"
+    assert path.read_bytes() == b"two\n"
+
+
+def test_the_torn_line_of_a_killed_process_is_removed(log: LogFile, path: Path) -> None:
+    path.write_bytes(b'{"a":1}\n{"b":')
+    log.append(b'{"c":3}\n')
+
+    assert path.read_bytes() == b'{"a":1}\n{"c":3}\n'
+
+
+def test_a_file_that_is_nothing_but_a_torn_line_begins_anew(log: LogFile, path: Path) -> None:
+    path.write_bytes(b'{"b":')
+    log.append(b"whole\n")
+
+    assert path.read_bytes() == b"whole\n"
+
+
+def test_what_is_longer_than_any_record_is_not_ours_to_remove(log: LogFile, path: Path) -> None:
+    path.write_bytes(b"x" * (RECORD_BYTES_MAX + 10))
+    log.append(b"mine\n")
+
+    assert path.read_bytes() == b"x" * (RECORD_BYTES_MAX + 10) + b"mine\n"
+
+
+def test_a_file_renamed_or_removed_from_outside_is_followed_by_a_new_one(log: LogFile, path: Path) -> None:
+    log.append(b"one\n")
+    path.rename(path.with_name("old"))
+    log.append(b"two\n")
+    path.unlink()
+    log.append(b"three\n")
+
+    assert path.with_name("old").read_bytes() == b"one\n"
+    assert path.read_bytes() == b"three\n"
+
+
+def test_a_file_renamed_while_it_is_written_gets_the_lines_again_in_the_new_one(
+    log: LogFile, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.write
+
+    def renaming(fd: int, data: bytes) -> int:
+        monkeypatch.setattr(file_module.os, "write", real)
+        path.rename(path.with_name("old"))
+        return real(fd, data)
+
+    log.append(b"one\n")
+    monkeypatch.setattr(file_module.os, "write", renaming)
+    log.append(b"two\n")
+
+    # Somebody may have compressed the old file in the meantime: rather twice than not at all.
+    assert path.with_name("old").read_bytes() == b"one\ntwo\n"
+    assert path.read_bytes() == b"two\n"
+
+
+def test_a_truncated_file_goes_on_at_its_new_end(log: LogFile, path: Path) -> None:
+    log.append(b"one\n")
+    os.truncate(path, 0)
+    log.append(b"two\n")
+    os.truncate(path, 2)
+    log.append(b"three\n")
+
+    assert path.read_bytes() == b"three\n"
+
+
+def test_a_directory_removed_from_outside_is_made_again(tmp_path: Path) -> None:
+    log = LogFile(tmp_path / "logs" / "app.jsonl", Rotation())
+    log.append(b"one\n")
+    log.path.unlink()
+    log.path.parent.rmdir()
+    log.append(b"two\n")
+    log.close()
+
+    assert log.path.read_bytes() == b"two\n"
+
+
+def test_a_process_that_is_stopped_in_the_middle_holds_nobody_up_for_long(
+    log: LogFile, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_module, "LOCK_S_MAX", 0.01)
+    path.touch()
+    stopped = os.open(path, os.O_RDWR)
+    try:
+        fcntl.flock(stopped, fcntl.LOCK_EX)
+        log.append(b"one\n")
+    finally:
+        os.close(stopped)
+
+    assert path.read_bytes() == b"one\n"
+
+
+def test_it_is_renamed_before_it_grows_over_its_size(path: Path) -> None:
+    log = LogFile(path, Rotation(size=10))
+    for line in (b"1234\n", b"5678\n", b"9\n", b"longer than the size\n", b"x\n"):
+        log.append(line)
+    log.close()
+
+    found = [file.read_bytes() for file in [*reversed(renamed(path)), path]]
+    assert found == [b"1234\n5678\n", b"9\n", b"longer than the size\n", b"x\n"]
+    assert log.rotations == 3
+
+
+def test_it_is_renamed_when_a_new_period_begins_by_the_time_of_its_first_record(path: Path) -> None:
+    path.write_bytes(b'{"ts":"2020-01-01T00:00:00.000000Z","level":"info"}\n')
+    log = LogFile(path, Rotation(every=86400))
+    log.append(b'{"ts":"2999-01-01T00:00:00.000000Z"}\n')
+    log.append(b"more\n")
+    log.close()
+
+    assert len(renamed(path)) == 1
+    assert path.read_bytes().count(b"\n") == 2
+
+
+def test_two_processes_rename_a_file_once(path: Path) -> None:
+    one, two = LogFile(path, Rotation(size=10)), LogFile(path, Rotation(size=10))
+    one.append(b"12345678\n")
+    two.append(b"abcdefgh\n")
+    one.append(b"A\n")
+    two.append(b"ABCDEFGH\n")
+    one.close()
+    two.close()
+
+    found = [file.read_bytes() for file in [*reversed(renamed(path)), path]]
+    assert found == [b"12345678\n", b"abcdefgh\n", b"A\n", b"ABCDEFGH\n"]
+    assert b"".join(found).count(b"\n") == 4
+    assert one.rotations + two.rotations == len(renamed(path))
+
+
+def test_on_command_it_is_renamed_unless_it_is_empty(log: LogFile, path: Path) -> None:
+    assert not log.rotate()
+    log.append(b"one\n")
+    assert log.rotate()
+    assert path.read_bytes() == b""
+    assert [file.read_bytes() for file in renamed(path)] == [b"one\n"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is what a full disk looks like on Linux only")
+def test_a_device_is_written_to_and_never_renamed() -> None:
+    log = LogFile(Path("/dev/null"), Rotation(size=1))
+    log.append(b"one\n")
+    assert not log.rotate()
+    log.append(b"two\n")
+    log.close()
+    full = LogFile(Path("/dev/full"), Rotation(size=1))
+    with pytest.raises(OSError, match="No space"):
+        full.append(b"one\n")
+    full.close()
+
+
+@pytest.mark.parametrize(
+    ("size", "more", "began", "now", "due"),
+    [
+        (0, 1000, 0.0, 1e9, False),
+        (50, 50, 0.0, 1.0, False),
+        (50, 51, 0.0, 1.0, True),
+        (50, 1, 86399.0, 86400.0, True),
+        (50, 1, 86400.0, 172799.0, False),
+        (50, 1, None, 1e9, False),
+        (50, 1, 86400.0, 0.0, False),
+    ],
+)
+def test_when_a_file_is_due(size: int, more: int, began: float | None, now: float, due: bool) -> None:
+    assert Rotation(size=100, every=86400).due(size, more, began, now) is due
+
+
+def test_a_renamed_file_is_known_by_its_name(path: Path) -> None:
+    name = rotated(path, 1_772_600_767.5)
+
+    assert name.name == "app.jsonl.20260304T050607.500000Z"
+    assert rotated_at(name, path) == 1_772_600_767.5
+    assert rotated_at(name.with_name(name.name + ".gz"), path) == 1_772_600_767.5
+    for other in ("app.jsonl", "app.jsonl.1", "app.jsonl-20260304", "other.jsonl.20260304T050607.500000Z"):
+        assert rotated_at(path.with_name(other), path) is None
+
+
+def test_a_file_without_a_first_record_began_now() -> None:
+    assert began_at(b'{"ts":"2020-01-01T00:00:00.000000Z"') == 1577836800.0
+    assert began_at(b"something else\n") > 1.7e9

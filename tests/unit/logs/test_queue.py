@@ -1,0 +1,278 @@
+"""The queue of one log: bounds, the reserve for warnings, and the line that tells of what was lost."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from umbel.logs.level import SEVERITY
+from umbel.logs.queue import BATCH_BYTES, Batch, Queue
+
+INFO, WARNING = SEVERITY["info"], SEVERITY["warning"]
+
+
+class Filled:
+    """A queue with a clock by hand, and what it said on its way."""
+
+    def __init__(self, max_records: int = 30, max_bytes: int = 10_000, **options: Any) -> None:
+        self.now = 0
+        self.wakes: list[bool] = []
+        self.queue = Queue(
+            lambda count, since: b"-%d@%d " % (count, since),
+            self.wakes.append,
+            lambda: self.now,
+            max_records=max_records,
+            max_bytes=max_bytes,
+            **options,
+        )
+
+    def put(self, *lines: bytes, severity: int = INFO) -> list[int]:
+        return [self.queue.put(line + b" ", severity) for line in lines]
+
+    def take(self) -> Batch:
+        batch = self.queue.take()
+        assert batch is not None
+        return batch
+
+    def lines(self) -> list[bytes]:
+        """What waits, taken and written."""
+        batch = self.take()
+        self.queue.wrote(batch)
+        return batch.data.splitlines()
+
+
+def test_lines_leave_in_order_numbered_and_whole() -> None:
+    log = Filled()
+    assert log.put(b"a", b"b") == [1, 2]
+    log.put(b"c", severity=WARNING)
+    log.put(b"d")
+
+    assert log.lines() == [b"a 1}", b"b 2}", b"c 3}", b"d 4}"]
+    assert log.queue.take() is None
+
+
+def test_a_batch_is_a_bounded_part_of_a_full_queue() -> None:
+    log = Filled(max_records=100_000, max_bytes=8 * 2**20)
+    while all(log.put(b"x" * 1000)):
+        pass
+
+    sizes = []
+    while (batch := log.queue.take()) is not None:
+        sizes.append(len(batch.data))
+        log.queue.wrote(batch)
+
+    assert max(sizes) <= 2 * 2**20
+    assert sum(sizes) > 0.89 * 8 * 2**20
+
+
+def test_a_line_longer_than_a_batch_goes_alone() -> None:
+    log = Filled(max_bytes=200_000)
+    log.put(b"a" * (BATCH_BYTES + 1), b"b")
+
+    assert log.take().records == 1
+    assert log.take().records == 1
+
+
+def test_a_batch_holds_its_room_until_it_is_written() -> None:
+    log = Filled(max_records=2)
+    log.put(b"a", b"b")
+    batch = log.take()
+
+    assert log.put(b"c") == [0]
+    log.queue.wrote(batch)
+    assert log.put(b"d") != [0]
+
+
+def test_the_bytes_are_bounded_too() -> None:
+    log = Filled(max_bytes=100)
+
+    assert log.put(b"x" * 50, b"y" * 50) == [1, 0]
+    assert log.queue.statistics().queued_bytes == 54
+
+
+def test_the_last_tenth_is_for_warnings() -> None:
+    log = Filled(max_records=20)
+    assert log.put(*[b"i"] * 19)[-2:] == [18, 0]
+
+    assert log.put(b"w", b"w", severity=WARNING) == [20, 21]
+    assert log.queue.statistics().queued == 20
+
+
+def test_a_warning_takes_the_place_of_the_oldest_and_of_ordinary_lines_first() -> None:
+    log = Filled(max_records=3)
+    log.put(b"w1", severity=WARNING)
+    log.put(b"i1", b"i2")
+
+    log.put(b"w2", b"w3", b"w4", severity=WARNING)
+
+    assert [line.split()[0] for line in log.lines()[:3]] == [b"w2", b"w3", b"w4"]
+    assert log.queue.statistics().dropped == 3
+
+
+def test_drop_oldest_keeps_the_newest_and_never_touches_warnings() -> None:
+    log = Filled(max_records=10, overflow="drop_oldest")
+    log.put(b"w", severity=WARNING)
+
+    log.put(*[b"i%d" % number for number in range(50)])
+
+    lines = log.lines()
+    assert lines[0] == b"w 1}"
+    assert [line.split()[0] for line in lines[1:9]] == [b"i%d" % number for number in range(42, 50)]
+    assert log.queue.statistics().dropped == 42
+
+
+def test_the_gap_is_told_where_it_is_how_wide_and_since_when() -> None:
+    log = Filled(max_records=2)
+    log.put(b"a", b"b")
+    log.now = 5
+    log.put(b"lost")
+    log.now = 9
+    log.put(b"lost too")
+    assert log.lines() == [b"a 1}", b"b 2}"]
+
+    log.put(b"c")
+
+    assert log.lines() == [b"-2@5 5}", b"c 6}"]
+    assert log.queue.statistics().dropped == 2
+
+
+def test_a_gap_is_told_without_waiting_for_the_next_line_and_once() -> None:
+    log = Filled(max_records=1)
+    log.put(b"a", b"lost")
+
+    assert log.lines() == [b"a 1}"]
+    assert log.lines() == [b"-1@0 3}"]
+    assert log.queue.take() is None
+
+
+def test_the_line_about_a_gap_never_takes_the_reserve() -> None:
+    log = Filled(max_records=10)
+    log.put(*[b"i"] * 30)
+
+    assert log.queue.statistics().queued == 9
+    assert log.queue.statistics().dropped == 21
+
+
+def test_it_wakes_once_for_a_first_line_and_once_more_where_it_is_urgent() -> None:
+    log = Filled(max_records=1000, max_bytes=10**6)
+    log.put(b"a", b"b")
+    assert log.wakes == [False]
+    log.put(b"c", b"d", severity=WARNING)
+    assert log.wakes == [False, True]
+
+    log.lines()
+    log.put(b"x" * BATCH_BYTES)
+    assert log.wakes == [False, True, True]
+
+
+def test_what_is_given_up_counts_as_dropped_and_nothing_is_taken_after_the_end() -> None:
+    log = Filled()
+    log.put(b"a", b"b")
+    log.queue.gave_up(log.take())
+    log.queue.close()
+
+    assert log.put(b"c") == [0]
+    assert log.put(b"d", severity=WARNING) == [0]
+    numbers = log.queue.statistics()
+    assert (numbers.queued, numbers.queued_bytes, numbers.written, numbers.dropped) == (0, 0, 0, 4)
+
+
+def test_the_last_line_counts_itself_and_what_is_told_before_it() -> None:
+    log = Filled(max_records=2)
+    log.put(b"a", b"b", b"lost")
+    log.queue.wrote(log.take())
+
+    log.queue.put_last(lambda written, dropped: b"end %d %d " % (written, dropped))
+
+    assert log.put(b"too late", severity=WARNING) == [0]
+    assert log.lines() == [b"-1@0 4}", b"end 4 1 5}"]
+    assert log.queue.statistics().written == 4
+
+
+def test_everything_is_settled_once_it_is_written_or_dropped() -> None:
+    log = Filled()
+    assert log.queue.settled == 0
+    log.put(b"a", b"b")
+    assert log.queue.settled == 0
+    batch = log.take()
+    log.put(b"c")
+
+    log.queue.wrote(batch)
+    assert log.queue.settled == 2
+
+    log.queue.gave_up(log.take())
+    assert log.queue.settled == 3
+
+
+def test_a_watched_line_is_known_to_be_lost() -> None:
+    log = Filled(max_records=2)
+    kept, lost = log.queue.put_watched(b"a ", INFO), log.queue.put_watched(b"b ", INFO)
+    batch = log.take()
+    assert not log.queue.is_lost(kept)
+
+    log.queue.gave_up(batch)
+
+    assert log.queue.is_lost(lost)
+    assert log.queue.is_lost(kept)
+    assert log.queue.put_watched(b"c ", INFO) == 3
+
+
+class Interrupting:
+    """A keeper whose work is interrupted by a finalizer, which logs."""
+
+    def __init__(self) -> None:
+        self.interrupt: Any = None
+
+    def keep(self, line: bytes) -> int | None:
+        interrupt, self.interrupt = self.interrupt, None
+        if interrupt is not None:
+            interrupt()
+        return 0
+
+    def let_go(self, mark: int) -> None:
+        self.keep(b"")
+
+
+def test_a_finalizer_that_logs_while_a_line_is_put_comes_after_it() -> None:
+    keeper = Interrupting()
+    log = Filled(keeper=keeper)
+
+    keeper.interrupt = lambda: log.put(b"from the finalizer")
+    log.put(b"first")
+    keeper.interrupt = lambda: log.put(b"from another one")
+    log.queue.wrote(log.take())
+
+    assert log.lines() == [b"from another one 3}"]
+    assert log.queue.statistics().written == 3
+
+
+@pytest.mark.parametrize("overflow", ["drop_new", "drop_oldest"])
+def test_many_threads_lose_no_number(overflow: str) -> None:
+    log = Filled(max_records=3000, max_bytes=10**7, overflow=overflow)
+    written: list[bytes] = []
+
+    def fill(name: int) -> None:
+        for number in range(1000):
+            log.put(b"%d-%d" % (name, number), severity=WARNING if number % 10 == 0 else INFO)
+
+    threads = [threading.Thread(target=fill, args=(name,)) for name in range(8)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads) or log.queue.waiting:
+        if (batch := log.queue.take()) is not None:
+            written += batch.data.splitlines()
+            log.queue.wrote(batch)
+    for thread in threads:
+        thread.join()
+
+    numbers = [int(line.split()[-1][:-1]) for line in written]
+    assert numbers == sorted(numbers)
+    statistics = log.queue.statistics()
+    assert len(written) == statistics.written
+    gaps = sum(line.startswith(b"-") for line in written)
+    assert statistics.written - gaps + statistics.dropped == 8000
+    for name in range(8):
+        mine = [int(line.split(b"-")[1].split()[0]) for line in written if line.startswith(b"%d-" % name)]
+        assert mine == sorted(mine)

@@ -1,0 +1,163 @@
+"""No secret reaches a line: not by its name, not by its look, not hidden in another value."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from umbel.logs.encode import Encoder, finish
+from umbel.logs.redact import REDACTED, Redactor
+
+SECRET = "hunter2-s3cr3t"
+JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJl"
+
+
+def line(**fields: object) -> str:
+    return finish(Encoder(Redactor(["x-tenant-*"]), service="test").fields("info", "e", fields), 1).decode()
+
+
+class Shown:
+    def __repr__(self) -> str:
+        return f"Shown(password={SECRET!r})"
+
+
+class Inner(msgspec.Struct):
+    api_token: str
+
+
+PLACES: dict[str, dict[str, Any]] = {
+    "a name": {"password": SECRET},
+    "a name in another case": {"Authorization": SECRET},
+    "an attribute of OpenTelemetry": {"http.request.header.authorization": [SECRET]},
+    "a name with underscores": {"x_api_key": SECRET},
+    "a part of a name": {"github_access_token_v2": SECRET},
+    "a name of one's own": {"x-tenant-key": SECRET},
+    "a mapping": {"headers": {"Cookie": SECRET, "accept": "*/*"}},
+    "a mapping with bytes": {"headers": {b"set-cookie": SECRET.encode()}},
+    "a mapping far within": {"a": [{"b": ({"client_secret": SECRET},)}]},
+    "pairs": {"headers": [("Authorization", f"Basic {SECRET}"), ("accept", "*/*")]},
+    "pairs of bytes": {"headers": [(b"x-api-key", SECRET.encode())]},
+    "bytes": {"body": f'{{"password": "{SECRET}"}}'.encode()},
+    "a bytearray": {"body": bytearray(f"token={SECRET}", "ascii")},
+    "a JSON text": {"body": json.dumps({"user": "a", "password": SECRET})},
+    "JSON in JSON": {"body": json.dumps({"inner": json.dumps({"password": f'"{SECRET}"'})})},
+    "a compact JSON text": {"body": json.dumps({"secret": SECRET}, separators=(",", ":"))},
+    "a form": {"body": f"user=a&password={SECRET}&x=1"},
+    "a repr of headers": {"msg": repr([("Authorization", f"Basic {SECRET}")])},
+    "a repr of raw headers": {"msg": repr([(b"cookie", f"a={SECRET}; b=c".encode())])},
+    "a repr of a mapping": {"msg": repr({"password": SECRET})},
+    "a header line": {"msg": f"sent Authorization: Basic {SECRET}\r\nAccept: */*"},
+    "a cookie line": {"msg": f"Cookie: session={SECRET}; other={SECRET}"},
+    "a URL's userinfo": {"url": f"postgres://user:{SECRET}@db/x"},
+    "userinfo with an @": {"url": f"https://user:p@{SECRET}@host/"},
+    "a query value": {"url.full": f"http://host/x?a=1&access_token={SECRET}#f"},
+    "a bearer token": {"msg": f"got Bearer {SECRET} from it"},
+    "a bearer token in any case": {"msg": f"bEaReR {SECRET}"},
+    "an exception": {"error_text": f"ValueError: bad password: {SECRET}"},
+    "an object": {"thing": Shown()},
+    "a struct": {"thing": Inner(SECRET)},
+    "an f-string": {"msg": f"api_key={SECRET}, x=1"},
+    "an arrow": {"msg": f"client-secret => '{SECRET}'"},
+    "no blank at all": {"msg": f"password:{SECRET}"},
+    "a set": {"tags": {f"token={SECRET}"}},
+    "an event's text": {"event_text": f"x-api-key:{SECRET}"},
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_secret_is_found_wherever_it_stands(place: str) -> None:
+    for _ in range(2):  # the second time the names are known
+        text = line(**PLACES[place], fine="stays")
+        assert SECRET not in text
+        assert REDACTED in text
+        assert json.loads(text)["fine"] == "stays"
+
+
+@pytest.mark.parametrize("value", [JWT, f"/verify/{JWT}", f"x={JWT}"])
+def test_a_token_that_looks_like_one_is_hidden_under_any_name(value: str) -> None:
+    line(anything="x")
+    assert JWT.split(".")[1] not in line(anything=value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "token bucket refilled",
+        "the secret of success",
+        "http://127.0.0.1:9001/a?b=c",
+        "GET /users/42 took 3 ms",
+        "mail to a@b.example",
+        "/@user/post",
+        "a: b, c: d",
+    ],
+)
+def test_what_is_no_secret_stays_as_it_is(text: str) -> None:
+    assert Redactor().text(text) is text
+    assert json.loads(line(text=text))["text"] == text
+
+
+@pytest.mark.parametrize("name", ["author", "cookies_eaten", "pass", "key", "tok"])
+def test_names_that_only_resemble_a_secret_stay(name: str) -> None:
+    assert json.loads(line(**{name: "visible"}))[name] == "visible"
+
+
+@given(
+    before=st.text(max_size=20),
+    after=st.text(alphabet=st.characters(exclude_characters="[redacted"), max_size=20),
+    name=st.sampled_from(["password", "X-Api-Key", "refresh_token", "client.secret"]),
+    separator=st.sampled_from(["=", ": ", ":", " = ", "=>"]),
+)
+def test_a_named_value_is_hidden_in_any_surroundings(before: str, after: str, name: str, separator: str) -> None:
+    if re.search(r"[\w.-]$", before):
+        before += " "
+    assert SECRET not in Redactor().text(f"{before}{name}{separator}{SECRET} {after}")
+    for quote in ("'", '"', '\\"', "\\'"):
+        assert SECRET not in Redactor().text(f"{before}{name}{separator}{quote}{SECRET}{quote} {after}")
+
+
+@given(
+    value=st.recursive(
+        st.text() | st.integers() | st.binary() | st.none(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=10,
+    )
+)
+def test_any_value_makes_one_valid_line(value: Any) -> None:
+    text = line(value=value)
+
+    assert len(text.splitlines()) == 1
+    json.loads(text)
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]", text)
+
+
+@pytest.mark.parametrize(
+    "junk", ["a\r\nb", "\x1b[31mred\x1b[0m", "\x9b31m", "a\u2028b", "\udcff\udc80", "\x00", '"}\n{"event":"forged"']
+)
+def test_nothing_breaks_out_of_its_line(junk: str) -> None:
+    for fields in (
+        {"msg": junk},
+        {"nested": {"key": [junk]}},
+        {junk: 1},
+        {"raw": junk.encode("utf-8", "surrogateescape") if junk.isascii() else b"\xff\xfe"},
+    ):
+        text = line(**fields)
+        assert text.count("\n") == 1
+        assert "\x1b" not in text
+        assert json.loads(text)["event"] == "e"
+
+
+def test_an_event_name_cannot_break_out_either() -> None:
+    text = finish(Encoder(Redactor(), service="t").fields("info", 'x"}\n{"level":"forged', {}), 1)
+    assert text.count(b"\n") == 1
+    assert json.loads(text)["level"] == "info"
+
+
+def test_a_huge_text_is_looked_through_in_reasonable_time() -> None:
+    for text in ("a" * 10**6, "token " * 10**5, "password" * 10**5, "://" * 10**5 + "@", '\\"' * 10**5, "eyJ" * 10**5):
+        Redactor().text(text)

@@ -1,0 +1,207 @@
+"""The ring in shared memory, and what is made of it when its owner is dead."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from umbel.logs import LogOptions, open_log, recover
+from umbel.logs.options import QUEUE_BYTES_MIN
+from umbel.logs.ring import Ring, directory_of, lines_in, prefix_of
+from umbel.logs.upkeep import compress
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "app.jsonl"
+    yield path
+    left = list(directory_of(path).glob(f"{prefix_of(path)}*"))
+    for ring in left:
+        ring.unlink()
+    assert left == []
+
+
+def line(number: int, filling: int = 20) -> bytes:
+    return b'{"ts":"2026-03-04T05:06:07.890123Z","seq":%d,"x":"%b"}\n' % (number, b"x" * filling)
+
+
+def dead(ring: Ring) -> bytes:
+    """What is found of a ring whose owner dies now."""
+    data = ring.path.read_bytes()
+    os.close(ring._fd)
+    return data
+
+
+def dispose(ring: Ring) -> None:
+    ring.path.unlink()
+    ring.close()
+
+
+def killed(log: Path, lines: list[bytes], written: int = 0) -> None:
+    """A process that had queued the lines, had some of them confirmed as written, and was killed."""
+    ring = Ring(log, 100_000)
+    marks = [ring.keep(each) for each in lines]
+    if written:
+        mark = marks[written - 1]
+        assert mark is not None
+        ring.let_go(mark)
+    dead(ring)
+
+
+def test_what_is_kept_and_not_let_go_is_found(log: Path) -> None:
+    ring = Ring(log, 10_000)
+    marks = [ring.keep(line(number)) for number in range(5)]
+    assert marks[1] is not None
+    ring.let_go(marks[1])
+
+    assert list(lines_in(ring.path.read_bytes())) == [line(2), line(3), line(4)]
+    assert ring.path.stat().st_mode & 0o077 == 0
+    dispose(ring)
+
+
+def test_a_full_ring_keeps_nothing_more_until_something_is_let_go(log: Path) -> None:
+    ring = Ring(log, 1000)
+    marks = []
+    while (mark := ring.keep(line(1, 100))) is not None:
+        marks.append(mark)
+    assert 4 <= len(marks) <= 7
+
+    ring.let_go(marks[0])
+    assert ring.keep(line(2, 50)) is not None
+    dispose(ring)
+
+
+@given(data=st.data())
+@settings(max_examples=50)
+def test_around_any_number_of_rounds_the_found_lines_are_those_not_let_go(data: st.DataObject) -> None:
+    ring = Ring(Path("/tmp/umbel-test-of-the-ring.jsonl"), 2000)
+    kept: list[tuple[int, bytes]] = []
+    try:
+        for number in range(data.draw(st.integers(0, 60))):
+            new = line(number, data.draw(st.integers(0, 300)))
+            mark = ring.keep(new)
+            if mark is not None:
+                kept.append((mark, new))
+            elif kept:
+                count = data.draw(st.integers(1, len(kept)))
+                ring.let_go(kept[count - 1][0])
+                del kept[:count]
+        assert list(lines_in(ring.path.read_bytes())) == [each for _, each in kept]
+    finally:
+        dispose(ring)
+
+
+@pytest.mark.parametrize("torn_at", range(0, 60, 7))
+def test_a_line_that_was_not_committed_is_not_found(log: Path, torn_at: int) -> None:
+    ring = Ring(log, 10_000)
+    ring.keep(line(1))
+    before = ring.path.read_bytes()
+    ring.keep(line(2))
+    after = ring.path.read_bytes()
+    dispose(ring)
+    changed = [at for at, (old, new) in enumerate(zip(before, after, strict=True)) if old != new]
+
+    # The bytes of the second one got there up to some point, in the order in which they are written or in any other.
+    for half in (changed[:torn_at], changed[torn_at + 1 :]):
+        torn = bytearray(before)
+        for at in half:
+            torn[at] = after[at]
+        found = list(lines_in(bytes(torn)))
+        assert found[:1] == [line(1)]
+        assert found in ([line(1)], [line(1), line(2)])
+        assert bytes(torn) == after or found == [line(1)]
+
+
+def test_what_is_no_ring_holds_no_lines() -> None:
+    assert list(lines_in(b"")) == []
+    assert list(lines_in(b"\0" * 100_000)) == []
+    assert list(lines_in(os.urandom(100_000))) == []
+
+
+def test_the_lines_of_a_dead_process_are_appended_once(log: Path) -> None:
+    log.write_bytes(line(1))
+    killed(log, [line(1), line(2), line(3)], written=1)
+
+    assert recover(log) == 2
+    assert recover(log) == 0
+    assert log.read_bytes() == line(1) + line(2) + line(3)
+
+
+def test_lines_that_were_written_but_not_let_go_are_not_written_again(log: Path) -> None:
+    log.write_bytes(line(1) + line(2) + line(3)[:10])
+    killed(log, [line(1), line(2), line(3), line(4)])
+
+    assert recover(log) == 2
+    assert log.read_bytes() == line(1) + line(2) + line(3) + line(4)
+
+
+def test_they_are_looked_for_in_renamed_and_compressed_files_too(log: Path) -> None:
+    moved = log.with_name(log.name + ".20260304T050608.000000Z")
+    moved.write_bytes(line(1) + line(2))
+    compress(moved, "gzip")
+    log.write_bytes(line(3))
+    killed(log, [line(1), line(2), line(3), line(4)])
+
+    assert recover(log) == 1
+    assert log.read_bytes() == line(3) + line(4)
+
+
+def test_the_ring_of_a_living_process_is_left_alone(log: Path) -> None:
+    ring = Ring(log, 10_000)
+    ring.keep(line(1))
+
+    assert recover(log) == 0
+    assert ring.path.exists()
+    dispose(ring)
+
+
+def test_a_ring_of_another_log_is_left_alone(log: Path) -> None:
+    other = log.with_name("other.jsonl")
+    killed(other, [line(1)])
+
+    assert recover(log) == 0
+    assert recover(other) == 1
+
+
+async def test_a_log_with_a_ring_recovers_what_is_left_at_its_start_and_says_so(log: Path) -> None:
+    killed(log, [line(1), line(2)])
+
+    async with open_log(log, LogOptions(ring=True, max_queue_bytes=QUEUE_BYTES_MIN, service="test")) as opened:
+        opened.info("mine")
+
+    records = [json.loads(each) for each in (await trio.Path(log).read_bytes()).splitlines()]
+    assert [record.get("event") for record in records] == [None, None, "log.recovered", "mine", "log.closed"]
+    assert records[2]["count"] == 2
+    assert records[-1]["written"] == 3
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is what a full disk looks like on Linux only")
+async def test_what_a_full_disk_did_not_take_until_the_end_is_taken_at_the_next_start(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("umbel.logs.writer.DRAIN_S_MAX", 0.05)
+    options = LogOptions(ring=True, max_queue_bytes=QUEUE_BYTES_MIN, service="test")
+    await trio.Path(log).symlink_to("/dev/full")
+    async with open_log(log, options) as opened:
+        opened.info("given up")
+    assert opened.statistics().dropped == 1
+    await trio.Path(log).unlink()
+
+    async with open_log(log, options):
+        pass
+
+    text = await trio.Path(log).read_text()
+    assert [json.loads(each)["event"] for each in text.splitlines()] == ["given up", "log.recovered", "log.closed"]
+
+
+async def test_a_ring_that_cannot_be_had_is_told_at_the_start(log: Path) -> None:
+    with pytest.raises(OSError, match=r"."):
+        async with open_log(log, LogOptions(ring=True, max_queue_bytes=2**50, service="test")):
+            pytest.fail("it must not come this far")

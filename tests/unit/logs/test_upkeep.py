@@ -1,0 +1,130 @@
+"""Compression and retention of renamed files."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+
+from umbel.logs import upkeep as upkeep_module
+from umbel.logs.options import Compression
+from umbel.logs.reading import family, lines_of
+from umbel.logs.rotation import rotated
+from umbel.logs.upkeep import Retention, compress, renamed, upkeep
+
+NOW = 1_772_600_767.0
+DAY = 86_400.0
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    path = tmp_path / "app.jsonl"
+    path.write_bytes(b"newest\n")
+    return path
+
+
+def old(log: Path, age: float, data: bytes = b"old\n") -> Path:
+    path = rotated(log, NOW - age)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(("compression", "suffix"), [("gzip", ".gz"), ("zstd", ".zst")])
+def test_a_renamed_file_is_replaced_by_its_compressed_form(log: Path, compression: Compression, suffix: str) -> None:
+    path = old(log, 10, b"line\n" * 1000)
+    modified = path.stat().st_mtime_ns
+
+    upkeep(log, Retention(compress=compression), NOW)
+
+    [packed] = renamed(log)
+    assert packed.name == path.name + suffix
+    assert packed.stat().st_size < 1000
+    assert packed.stat().st_mtime_ns == modified
+    assert list(lines_of(packed)) == [b"line\n"] * 1000
+    assert family(log) == [packed, log]
+
+
+def test_a_file_that_somebody_has_locked_is_left_alone(log: Path) -> None:
+    path = old(log, 10)
+    with path.open("rb") as writer:
+        fcntl.flock(writer, fcntl.LOCK_EX)
+        upkeep(log, Retention(compress="gzip", keep=0), NOW)
+        assert renamed(log) == [path]
+    upkeep(log, Retention(compress="gzip"), NOW)
+    assert renamed(log) != [path]
+
+
+def test_a_file_that_grows_while_it_is_compressed_stays(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = old(log, 10)
+    real = os.fsync
+
+    def growing(fd: int) -> None:
+        with path.open("ab") as file:
+            file.write(b"late\n")
+        real(fd)
+
+    monkeypatch.setattr(upkeep_module.os, "fsync", growing)
+    with pytest.raises(OSError, match=os.strerror(errno.EBUSY)):
+        compress(path, "gzip")
+
+    assert path.read_bytes() == b"old\nlate\n"
+    assert family(log) == [path, log]
+
+
+def test_what_an_earlier_process_left_unfinished_is_done_again(log: Path) -> None:
+    path = old(log, 10)
+    unfinished = path.with_name(path.name + ".gz.tmp")
+    unfinished.write_bytes(b"half")
+
+    upkeep(log, Retention(compress="gzip"), NOW)
+
+    assert not unfinished.exists()
+    assert not path.exists()
+    assert [list(lines_of(file)) for file in renamed(log)] == [[b"old\n"]]
+
+
+def test_what_is_above_the_count_goes_the_oldest_first(log: Path) -> None:
+    files = [old(log, age) for age in (10, 20, 30)]
+    upkeep(log, Retention(keep=2), NOW)
+    assert renamed(log) == files[:2]
+
+
+def test_what_is_above_the_bytes_goes_the_oldest_first(log: Path) -> None:
+    files = [old(log, age, b"x" * 99 + b"\n") for age in (10, 20, 30)]
+    upkeep(log, Retention(keep_bytes=250), NOW)
+    assert renamed(log) == files[:2]
+
+
+def test_what_is_too_old_goes(log: Path) -> None:
+    files = [old(log, age) for age in (DAY, 3 * DAY)]
+    upkeep(log, Retention(keep_days=2), NOW)
+    assert renamed(log) == files[:1]
+
+
+def test_what_others_renamed_and_the_log_itself_are_never_touched(log: Path) -> None:
+    for name in ("app.jsonl.1", "app.jsonl-20260304.gz", "app.jsonl.notes", "app2.jsonl.20260304T050607.500000Z"):
+        log.with_name(name).write_bytes(b"theirs\n")
+    before = sorted(log.parent.iterdir())
+
+    upkeep(log, Retention(keep=0, keep_bytes=1, keep_days=0.001, compress="gzip"), NOW)
+
+    assert sorted(log.parent.iterdir()) == before
+
+
+def test_one_that_fails_does_not_keep_the_others_from_their_turn(log: Path) -> None:
+    good, bad = old(log, 20), old(log, 10)
+    bad.unlink()
+    bad.mkdir()
+
+    with pytest.raises(OSError, match=r"."):
+        upkeep(log, Retention(compress="gzip"), NOW)
+
+    assert not good.exists()
+
+
+def test_a_log_that_is_not_there_has_nothing_to_look_after(tmp_path: Path) -> None:
+    upkeep(tmp_path / "none" / "app.jsonl", Retention(keep=0, compress="gzip"), NOW)
+    assert family(tmp_path / "none" / "app.jsonl") == []
