@@ -13,6 +13,8 @@ import h2.events
 import trio
 from hyperframe.frame import Frame
 
+from umbel.server.h2frames import GOAWAY, FrameCutter
+
 Headers = Iterable[tuple[str | bytes, str | bytes]]
 
 
@@ -34,7 +36,7 @@ class Answer:
 
 
 class H2Client:
-    """One connection. ``lenient``: nothing of what is sent is checked."""
+    """One connection. Nothing of what is sent is checked."""
 
     def __init__(self, stream: trio.abc.Stream, *, window: int | None = None) -> None:
         self.stream = stream
@@ -46,11 +48,16 @@ class H2Client:
             self.h2.local_settings = h2.settings.Settings(
                 client=True, initial_values={h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: window}
             )
+        self._cutter = FrameCutter(2**24)
         self.answers: dict[int, Answer] = {}
         self.goaway: list[int] = []
         """The error codes of the GOAWAY frames that came."""
         self.closed = False
+        self.settled = False
+        """Whether the server has acknowledged our settings, having sent its own."""
         self.acknowledges = True
+        self.mute = False
+        """Whether it answers nothing by itself: another task is sending."""
 
     async def begin(self) -> None:
         self.h2.initiate_connection()
@@ -90,12 +97,18 @@ class H2Client:
         if not data:
             self.closed = True
             return False
-        for event in self.h2.receive_data(data):
-            self._take(event)
-        try:
-            await self.flush()
-        except trio.BrokenResourceError:
-            self.closed = True
+        for frame in self._cutter.cut(data):
+            if frame.kind == GOAWAY:
+                # The library takes it for the end; but what is on its way still comes (RFC 9113 section 6.8).
+                self.goaway.append(int.from_bytes(frame.data[13:17], "big"))
+                continue
+            for event in self.h2.receive_data(frame.data):
+                self._take(event)
+        if not self.mute:
+            try:
+                await self.flush()
+            except trio.BrokenResourceError:
+                self.closed = True
         return True
 
     def _take(self, event: Any) -> None:
@@ -113,12 +126,12 @@ class H2Client:
                 answer.body += event.data
                 if self.acknowledges:
                     self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            case h2.events.SettingsAcknowledged():
+                self.settled = True
             case h2.events.StreamEnded():
                 answer.ended = True
             case h2.events.StreamReset():
                 answer.reset = int(event.error_code)
-            case h2.events.ConnectionTerminated():
-                self.goaway.append(int(event.error_code))
 
     async def answer(self, stream_id: int) -> Answer:
         """Read until a stream has ended, one way or the other."""

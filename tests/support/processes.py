@@ -70,7 +70,7 @@ async def started(*command: str, cwd: Path, env: Mapping[str, str] | None = None
     process = await trio.lowlevel.open_process(
         command,
         cwd=cwd,
-        env={**_environment(), **(env or {})},
+        env={**environment(), **(env or {})},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -91,7 +91,7 @@ async def ended(*command: str, cwd: Path, env: Mapping[str, str] | None = None) 
         return await child.end(), child.output
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Ours, without what would change the behaviour of a child."""
     return {
         name: value for name, value in os.environ.items() if not name.startswith(("UMBEL_", "MAKE", "USERS_", "MFLAGS"))

@@ -42,6 +42,7 @@ from .problems import as_http_exception, from_http_exception
 from .respond import AnswerRules, Expose
 from .routes import RouteView
 from .uploads import UmbelRequest
+from .websocket import WebsocketConnection
 
 if TYPE_CHECKING:
     import httpx
@@ -81,6 +82,7 @@ class Umbel(QuartTrio):
 
     request_class = UmbelRequest
     asgi_http_class = Connection  # type: ignore[assignment]  # Quart types it for any app; ours needs an Umbel
+    asgi_websocket_class = WebsocketConnection  # type: ignore[assignment]  # as above
     asgi_lifespan_class = Lifespan  # type: ignore[assignment]  # as above
 
     def __init__(

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import quote
 
 import trio
 from quart.wrappers import Response
@@ -27,7 +26,7 @@ from ..server.refusal import REFUSED
 from . import crashes, ids
 from .exchange import SCOPE_KEY, Exchange
 from .forwarded import origin_of
-from .paths import check_path, check_query
+from .paths import check_path, check_query, raw_path
 from .probes import probe
 from .problems import from_http_exception, from_request_error
 from .sending import AnyResponse, Sender
@@ -152,7 +151,7 @@ class Connection(TrioASGIHTTPConnection):
     async def _answer(self, send: ASGISendCallable) -> AnyResponse:
         facts = self.exchange.facts
         try:
-            check_path(_raw_path(self.scope))
+            check_path(raw_path(self.scope))
             check_query(self.scope["query_string"])
         except RequestError as error:
             self.exchange.kind, self.exchange.detail = Kind.BAD_REQUEST, error.detail
@@ -224,11 +223,3 @@ def _says_gone(error: BaseException) -> bool:
         isinstance(leaf, ClientLeft) or (isinstance(leaf, trio.Cancelled) and leaf.reason == CLIENT_GONE)
         for leaf in crashes.leaves(error)
     )
-
-
-def _raw_path(scope: HTTPScope) -> bytes:
-    """The path as it came. A server that does not say (ASGI leaves it optional) is taken at its decoded word."""
-    raw: bytes | None = scope.get("raw_path")
-    if raw is None:
-        raw = quote(scope["path"]).encode("ascii")
-    return raw.partition(b"?")[0]

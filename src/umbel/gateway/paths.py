@@ -1,13 +1,15 @@
 """The rules for a request's raw path: what no two parsers read alike is refused, before anything is matched.
 
-Called by ``connection.py`` for every request. Proxies and frameworks disagree about each of these forms, so the
-strictest reading is the only safe one. Holds no state and knows no route.
+Called by ``connection.py`` and ``websocket.py`` for every request. Proxies and frameworks disagree about each of these
+forms, so the strictest reading is the only safe one. Holds no state and knows no route.
 """
 
 from __future__ import annotations
 
 import re
-from urllib.parse import unquote_to_bytes
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, unquote_to_bytes
 
 from ..errors import RequestError
 
@@ -58,3 +60,11 @@ def check_query(raw: bytes) -> None:
     """
     if _FORBIDDEN_IN_QUERY.search(raw):
         raise RequestError(400, "The query holds a character that must be percent-encoded.")
+
+
+def raw_path(scope: Mapping[str, Any]) -> bytes:
+    """The path as it came. A server that does not say (ASGI leaves it optional) is taken at its decoded word."""
+    raw: bytes | None = scope.get("raw_path")
+    if raw is None:
+        raw = quote(scope["path"]).encode("ascii")
+    return raw.partition(b"?")[0]

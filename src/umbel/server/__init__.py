@@ -3,7 +3,8 @@
 ``serve`` runs any ASGI application on trio. It must not know the gateway, which stands below it.
 """
 
+from .limits import Limits
 from .serve import serve
 from .settings import hypercorn_config
 
-__all__ = ["hypercorn_config", "serve"]
+__all__ = ["Limits", "hypercorn_config", "serve"]

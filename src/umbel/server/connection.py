@@ -11,13 +11,27 @@ import ssl
 
 import trio
 
-from .crash import apart
+from .handoff import Handoff, hand_over
 from .http1 import serve_http1, turn_away
 from .peer import Peer
+from .plain import PlainConnection
 from .service import Service
 from .wire import AnyStream, PlainWire, TlsWire
 
-__all__ = ["AnyStream", "serve_connection", "serve_socket"]
+__all__ = ["AnyStream", "serve_connection", "serve_socket", "take"]
+
+
+def take(service: Service, sock: socket.socket, context: ssl.SSLContext | None, nursery: trio.Nursery) -> None:
+    """Serve an accepted, non-blocking socket: by the crew if it is plain and not one too many, else in a task."""
+    if context is not None or not service.crew.works or not service.connection_began():
+        nursery.start_soon(serve_socket, service, sock, context)
+        return
+    try:
+        PlainConnection(service, sock, _peer_of(sock, secure=False))
+    except OSError:
+        # The client has gone already.
+        service.connection_ended()
+        sock.close()
 
 
 async def serve_socket(service: Service, sock: socket.socket, context: ssl.SSLContext | None) -> None:
@@ -59,10 +73,7 @@ async def _isolate(service: Service, sock: AnySocket, tls: trio.SSLStream[trio.S
             finally:
                 service.turning_away_ended()
     except BaseException as error:
-        crash, rest = apart(error)
-        if crash is not None and not isinstance(crash, OSError):
-            service.note_failure("connection.crashed", crash)
-        if rest is not None:
+        if service.connection_failed(error) is not None:
             raise
     finally:
         if counted:
@@ -84,21 +95,15 @@ async def _serve(service: Service, sock: AnySocket, tls: trio.SSLStream[trio.Soc
         except (trio.BrokenResourceError, trio.TooSlowError):
             return  # A port scan, a plain request, a client that trusts us not: none of them a fault of ours.
         if tls.selected_alpn_protocol() == "h2":
-            await _hand_over(service, tls, peer, "h2", b"")
+            await hand_over(service, tls, peer, Handoff("h2", b""))
             return
         wire = TlsWire(tls)
     try:
         handoff = await serve_http1(service, wire, peer)
         if handoff is not None:
-            await _hand_over(service, wire.stream(), peer, handoff.alpn, handoff.received)
+            await hand_over(service, wire.stream(), peer, handoff)
     finally:
         await wire.aclose()
-
-
-async def _hand_over(service: Service, stream: AnyStream, peer: Peer, alpn: str, received: bytes) -> None:
-    from .guard import serve_hypercorn  # The guard puts ``serve_connection`` into Hypercorn, so it imports this module.
-
-    await serve_hypercorn(service, stream, peer, alpn, received)
 
 
 def _peer_of(sock: AnySocket, *, secure: bool) -> Peer:

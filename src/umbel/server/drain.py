@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from .service import Service
 
+LATE = "graceful_timeout is over"
+
 __all__ = ["Phase", "drain", "leave"]
 
 
@@ -43,6 +45,7 @@ async def drain(service: Service, cut: Callable[[], None]) -> None:
     if not scope.cancelled_caught:
         return
     service.phase.value = Phase.CUT
+    service.crew.cut(LATE)
     cut()
     with trio.move_on_after(service.limits.cancel_timeout) as scope:
         await service.connections.wait_value(0)

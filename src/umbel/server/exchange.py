@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from ..kinds import Kind
 from .body import Body, BodyRefused
-from .departures import has_left
 from .limits import BODY_GRACE
 from .refusal import Refusal, new_request_id, told
 from .response import CONTINUE, STATUS_LINES, ApplicationError, Fields, has_no_content, read_fields
+from .wire import has_left
 
 if TYPE_CHECKING:
     from .head import Head
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
 
 Message = Mapping[str, Any]
 
+ASGI = {"version": "3.0", "spec_version": "2.5"}
+"""What a scope says of the specification that it follows."""
 PIECE = 64 * 1024
 """Bytes that a client must accept within the write timeout, which so measures progress and not the answer's size."""
 DISCARD_MAX = 64 * 1024
@@ -109,7 +110,8 @@ class Exchange:
             if self._at is _At.HEAD:
                 await self._send_first(body, more)
             else:
-                await self._send_part(body, more)
+                self._spend(body, more)
+                await self._put(body, more)
             if more:
                 # An application that only ever sends must let others have their turn.
                 await trio.lowlevel.checkpoint()
@@ -149,7 +151,7 @@ class Exchange:
         self.gone = True
         self._tell()
         if not self._listeners:
-            self._connection.scope.cancel(reason=str(Kind.CLIENT_GONE))
+            self._connection.cancel()
 
     def departed(self, reset: bool) -> None:
         """The client's end of the stream has come, perhaps behind bytes that nobody has read."""
@@ -159,16 +161,6 @@ class Exchange:
             pass  # Somebody is reading the body, and will see whether it was whole.
         elif not self._connection.half_closed:
             self.client_left()
-
-    def about_to_wait(self) -> None:
-        """The application waits for the first time: from now on a client that leaves must be heard.
-
-        A client that has ended its sending by then has only closed its half, and gets its answer.
-        """
-        connection = self._connection
-        if self._body is None and has_left(connection.wire.fd):
-            connection.half_closed = True
-        connection.service.departures.watch(connection.wire.fd, connection.departed)
 
     async def discard_body(self) -> bool:
         """Read what nobody read of the body; whether the connection can serve on."""
@@ -226,7 +218,8 @@ class Exchange:
         grace = min(BODY_GRACE, limits.body_timeout)
         patience = max(grace, body.received / limits.min_body_rate) - self._waited
         with trio.CancelScope(deadline=began + min(limits.body_timeout, patience)) as scope:
-            data = await connection.receive()
+            data = await connection.wire.receive()
+            connection.lingers = True
         if scope.cancelled_caught:
             raise BodyRefused(Refusal(408, "The body did not arrive in time."))
         self._waited += trio.current_time() - began
@@ -277,8 +270,9 @@ class Exchange:
             framing += b"connection: keep-alive\r\n"
         date = b"" if fields.dated else connection.service.date.line()
         self._left = length
+        self._spend(body, more)
         self._at = _At.BODY
-        await self._send_part(body, more, b"".join((STATUS_LINES[status], date, fields.lines, framing, b"\r\n")))
+        await self._put(body, more, b"".join((STATUS_LINES[status], date, fields.lines, framing, b"\r\n")))
 
     def _may_keep_alive(self) -> bool:
         connection, body = self._connection, self._body
@@ -290,13 +284,16 @@ class Exchange:
         waits = self._head.expects_continue and not body.received
         return not waits and body.left is not None and body.left <= DISCARD_MAX
 
-    async def _send_part(self, body: bytes, more: bool, before: bytes = b"") -> None:
+    def _spend(self, body: bytes, more: bool) -> None:
+        """Hold the application to its Content-Length, before any of ``body`` goes out."""
         if self._left is not None and not self._mute:
             if len(body) > self._left:
                 raise ApplicationError("the application sent more than its Content-Length")
             self._left -= len(body)
             if not more and self._left:
                 raise ApplicationError(f"the application sent {self._left} bytes less than its Content-Length")
+
+    async def _put(self, body: bytes, more: bool, before: bytes = b"") -> None:
         if self._mute:
             data = before
         elif self._chunked:

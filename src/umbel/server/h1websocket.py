@@ -12,16 +12,16 @@ from hypercorn.protocol import events
 
 from ..kinds import Kind
 from .exchange import ClientLeft
-from .h2head import Fields
+from .h2head import Fields, Head
 from .handshake import refusal_of
-from .head import END, Head
+from .head import END
 from .peer import Peer
 from .refusal import Refusal, new_request_id
 from .response import STATUS_LINES, read_fields
 from .service import Service
 from .websocket import WebSocket
 from .wire import AnyStream
-from .writing import ClientStuckError, write
+from .writing import ClientStuckError, linger, write
 
 _SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\n"
 _CRASHED = Refusal(500, "The WebSocket failed inside the application.", Kind.INTERNAL)
@@ -47,11 +47,13 @@ class Http1WebSocket:
         if refusal is None:
             state: Any = self._service.state
             head = self._head
-            await self._websocket.run(events.Request(1, head.fields, "1.1", head.method, head.target, state))
-            if self._websocket.answered or self._websocket.abandoned:
-                return
-            refusal = _CRASHED
-        await self._refuse(refusal)
+            await self._websocket.run(events.Request(1, head.fields, "1.1", head.method, head.path, state))
+            if not self._websocket.answered and not self._websocket.abandoned:
+                refusal = _CRASHED
+        if refusal is not None:
+            await self._refuse(refusal)
+        if not self._websocket.client_closed:
+            await linger(self._stream)
 
     async def receive(self) -> bytes:
         """What the client sends."""
@@ -106,7 +108,7 @@ class Http1WebSocket:
             request_id=request_id,
             started_at=self._started_at,
             method=self._head.method,
-            path=self._head.target.decode("latin-1").partition("?")[0],
+            path=self._head.path.decode("latin-1").partition("?")[0],
             client=self._peer.address,
             scheme="https" if self._peer.secure else "http",
             bytes_sent=len(body),
@@ -116,5 +118,8 @@ class Http1WebSocket:
 async def serve_websocket(service: Service, stream: AnyStream, peer: Peer, received: bytes) -> None:
     """Serve the WebSocket whose upgrade ``received`` begins with; returns at its end, and closes nothing."""
     end = received.index(END) + len(END)
-    head = service.heads.read(received[:end])
+    # It has passed every check already, so its lines are fields.
+    lines = received[: end - len(END)].split(b"\r\n")[1:]
+    fields = [(name.lower(), value.strip(b" \t")) for name, _, value in (line.partition(b":") for line in lines)]
+    head = Head("GET", service.heads.read(received[:end]).target, fields)
     await Http1WebSocket(service, stream, peer, head, received[end:]).run()

@@ -14,7 +14,7 @@ from h2 import events
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
-from h2.exceptions import ProtocolError
+from h2.exceptions import FrameTooLargeError, ProtocolError
 from h2.settings import SettingCodes, Settings
 
 from ..kinds import Kind
@@ -182,7 +182,10 @@ class Http2:
             # The library would end the connection here; but what was asked before is still to be answered.
             self._leaving_at = trio.current_time()
             return
-        self._floods.saw(frame)
+        if frame.is_too_long:
+            self._h2.close_connection(ErrorCodes.FRAME_SIZE_ERROR)
+            raise FrameTooLargeError(f"a frame of {frame.length} bytes")
+        self._floods.saw(frame, awaited=frame.stream_id in self._streams)
         for event in self._h2.receive_data(frame.data):
             self._take_event(event)
 
@@ -223,8 +226,6 @@ class Http2:
             return
         limits = self.service.limits
         self._requests += 1
-        if self._requests >= self.service.config.keep_alive_max_requests:
-            self.drain(started_at + limits.drain_idle)
         try:
             head = read_head(headers, limits, self._hosts)
         except HeadRefused as error:
@@ -241,8 +242,8 @@ class Http2:
 
     def _take_body(self, event: events.DataReceived) -> None:
         stream_id, size = event.stream_id or 0, event.flow_controlled_length or 0
-        if not event.data and event.stream_ended is None:
-            self._floods.saw_empty_data()
+        if size and not event.data and event.stream_ended is None:
+            self._floods.saw_padding()
         stream = self._streams.get(stream_id)
         if stream is None:
             self.sender.acknowledge(stream_id, size)
@@ -315,6 +316,9 @@ class Http2:
         self._forget(stream)
         self._tasks -= 1
         self.service.request_ended()
+        if self._requests >= self.service.config.keep_alive_max_requests:
+            # Not before: some clients take a GOAWAY for the end of what they are reading.
+            self.drain(trio.current_time() + self.service.limits.drain_idle)
         if not self._tasks:
             self._idle_since = self._head_since = trio.current_time()
             self._receiving.deadline = self._patience()

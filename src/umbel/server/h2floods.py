@@ -31,8 +31,8 @@ class Floods:
         self._resets = Allowance(*_RESETS)
         self._controls = Allowance(*_CONTROLS)
 
-    def saw(self, frame: Frame) -> None:
-        """Count a frame by its kind.
+    def saw(self, frame: Frame, *, awaited: bool) -> None:
+        """Count a frame by its kind; DATA also by whether a request of its stream is ``awaited``.
 
         Raises:
             FloodError: it is one too many, or one piece too many of a header block that never ends.
@@ -43,7 +43,10 @@ class Floods:
                 raise FloodError("a header block is far over the limit")
             if frame.kind == h2frames.CONTINUATION:
                 self._spend(self._controls, "pieces of header blocks")
-        elif frame.kind not in (h2frames.DATA, h2frames.RST_STREAM):
+        elif frame.kind == h2frames.DATA:
+            if not awaited or (not frame.length and not frame.flags & h2frames.END_STREAM):
+                self._spend(self._controls, "DATA for nothing")
+        elif frame.kind != h2frames.RST_STREAM:
             self._spend(self._controls, "control frames")
 
     def saw_reset(self) -> None:
@@ -54,13 +57,13 @@ class Floods:
         """
         self._spend(self._resets, "resets")
 
-    def saw_empty_data(self) -> None:
-        """Count a DATA frame that brought nothing.
+    def saw_padding(self) -> None:
+        """Count a DATA frame that brought nothing but padding.
 
         Raises:
             FloodError: it is one too many.
         """
-        self._spend(self._controls, "empty DATA")
+        self._spend(self._controls, "padding")
 
     def sent_data(self) -> None:
         """A DATA frame of ours is on its way, which clients acknowledge."""

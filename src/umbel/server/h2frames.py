@@ -13,6 +13,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
 
+END_STREAM = 0x01
 END_HEADERS = 0x04
 NO_LAST_STREAM = 2**31 - 1
 """In a GOAWAY: whatever is on its way will still be answered (section 6.8)."""
@@ -30,6 +31,11 @@ class Frame(NamedTuple):
     length: int
     """Bytes behind the head, as the head says."""
     data: bytes
+
+    @property
+    def is_too_long(self) -> bool:
+        """Whether the length that it claims is over the limit, and only its head was kept."""
+        return len(self.data) < _HEAD + self.length
 
 
 class FrameCutter:

@@ -14,11 +14,12 @@ from hypercorn.protocol import events
 from hypercorn.protocol.http_stream import HTTPStream
 
 from .body import too_large
-from .exchange import ClientLeft
+from .exchange import ASGI, ClientLeft
 from .h2head import Head
 from .h2stream import Message, Stream
 from .limits import BODY_GRACE
 from .refusal import Refusal
+from .response import ApplicationError
 
 if TYPE_CHECKING:
     from .h2 import Http2
@@ -56,10 +57,13 @@ class HttpStream(Stream):
         if self._call is not None:
             scope, self._to_hypercorn = self._call
             await self.connection.service.app(scope, self.receive, self.send)
+        if not self.finished:
+            raise ApplicationError("the application returned without a whole response")
 
     async def spawn_app(self, app: Any, config: Any, scope: Any, send: Send) -> Callable[[Any], Awaitable[None]]:
         """What Hypercorn's stream asks of a task group. The application runs in this stream's own task instead."""
         scope["extensions"].pop("http.response.push", None)  # no client takes it (RFC 9113, appendix B)
+        scope["asgi"] = ASGI  # Hypercorn's says less than ours does: a send after the client's leaving raises
         self._call = scope, send
         return self._put
 

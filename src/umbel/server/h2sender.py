@@ -32,6 +32,8 @@ class Sender:
     ) -> None:
         self.over = False
         """Whether nothing more can be sent."""
+        self.broken = False
+        """Whether something that was to be sent never was."""
         self._h2 = h2
         self._service = service
         self._stream = stream
@@ -63,7 +65,7 @@ class Sender:
         await trio.lowlevel.checkpoint_if_cancelled()
 
     def _fail(self, reason: str) -> None:
-        self.over = True
+        self.over = self.broken = True
         self._failed(reason)
 
     # What is written with the next flush.

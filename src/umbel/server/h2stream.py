@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import trio
 from h2.errors import ErrorCodes
 
-from .crash import apart
+from .crash import apart, is_nothing_but
 from .exchange import ClientLeft
 from .h2head import Fields, Head
 from .h2sender import WRITE_TIMEOUT
 from .inbox import Inbox
-from .response import ApplicationError, has_no_content, read_fields
+from .response import ApplicationError, read_fields
 
 if TYPE_CHECKING:
     from .h2 import Http2
@@ -59,7 +59,7 @@ class Stream(ABC):
                     await self.call_application()
                 except BaseException as error:
                     crash, rest = apart(error)
-                    if crash is not None and not (self.gone and isinstance(crash, ClientLeft)):
+                    if crash is not None and not (self.gone and is_nothing_but(ClientLeft, crash)):
                         self.connection.service.note_failure("request.crashed", crash)
                     if rest is not None:
                         raise
@@ -94,7 +94,7 @@ class Stream(ABC):
             return
         ours = self.connection.service.config.response_headers("h2")
         fields += [field for field in ours if not (checked.dated and field[0] == b"date")]
-        bodiless = self.head.method == "HEAD" or has_no_content(status)
+        bodiless = self.head.method == "HEAD" or status in (204, 304)
         self._promised = math.inf if checked.length is None or bodiless else checked.length
         self.connection.sender.headers(self.stream_id, status, fields)
         self.answering = True
@@ -134,12 +134,19 @@ class Stream(ABC):
         await self.answered()
 
     async def answered(self) -> None:
-        """All has been sent. A body that the client is still sending is of no use to anybody."""
+        """All has been said. A body that the client is still sending is of no use to anybody.
+
+        Raises:
+            ClientLeft: it could not be sent.
+        """
         self.finished = True
         complete = self.inbox.complete
         self.inbox.leave()
         self.tell({})
         await self.connection.answered(self, complete=complete)
+        if self.connection.sender.broken:
+            self.gone = True
+            raise ClientLeft("the client has gone, or does not read")
 
     async def _wait_for_window(self) -> None:
         self.window_opened = trio.Event()

@@ -1,12 +1,18 @@
 """What a connection turns out to speak, where it is not HTTP/1.1 requests.
 
-Returned by ``http1.py`` to ``connection.py``, which calls the guarded protocol of Hypercorn's. Holds no behaviour.
+Returned by ``http1.py``; whoever drives the connection calls ``hand_over``, which calls the guarded protocol of
+Hypercorn's.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from .peer import Peer
+    from .service import Service
+    from .wire import AnyStream
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,3 +30,10 @@ class Handoff:
     def alpn(self) -> str:
         """The name by which Hypercorn knows the protocol that goes on reading."""
         return "h2" if self.protocol == "h2" else "http/1.1"
+
+
+async def hand_over(service: Service, stream: AnyStream, peer: Peer, handoff: Handoff) -> None:
+    """Let the other protocol serve ``stream`` to its end; it is left open. What its own code raises comes out."""
+    from .guard import serve_hypercorn  # The guard puts this server into Hypercorn, so it imports nearly all of it.
+
+    await serve_hypercorn(service, stream, peer, handoff.alpn, handoff.received)

@@ -7,30 +7,34 @@ and ``response.py``; here are their order, the time they may take, and the end.
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 import trio
 
+from ..kinds import Kind
 from .body import too_large
-from .crash import apart
+from .crash import apart, is_nothing_but
+from .crew import RESET
 from .diagnosis import HeadRefused
-from .exchange import PIECE, Exchange
+from .exchange import ASGI, PIECE, ClientLeft, Exchange
 from .handoff import Handoff
 from .head import END, PREFACE, Head
+from .patience import Patience
 from .refusal import NO_CONNECTION_LEFT, Refusal, new_request_id
 from .response import STATUS_LINES, ApplicationError
-from .stepping import notice_first_wait
+from .stepping import in_own_context
+from .wire import has_left
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
-    from ..upstream.alarm import Reminder
     from .peer import Peer
     from .service import Service
     from .wire import Wire
 
-_ASGI = {"version": "3.0", "spec_version": "2.5"}
 _TRAILERS = "http.response.trailers"
 
 LINGER_TIMEOUT = 2.0
@@ -39,83 +43,94 @@ LINGER_MAX = 256 * 1024
 """Bytes that are read meanwhile. A socket that is closed with bytes unread takes its last answer back."""
 
 
-async def serve_http1(service: Service, wire: Wire, peer: Peer, received: bytes = b"") -> Handoff | None:
-    """Serve requests until the connection ends or turns out to speak something else.
+async def serve_http1(service: Service, wire: Wire, peer: Peer) -> Handoff | None:
+    """Serve requests in this task until the connection ends or turns out to speak something else.
 
-    ``received`` has been read already. The wire is left open in both cases. Cancelled, it cuts the request in flight
-    and passes the cancel on.
+    The wire is left open in both cases. Cancelled, it cuts the request in flight and passes the cancel on.
     """
-    connection = Http1Connection(service, wire, peer, received)
-    service.open.add(connection)
+    connection = Http1Connection(service, wire, peer, wire.interrupt)
     try:
-        return await connection.run()
+        with connection.scope:
+            return await connection.run()
     finally:
-        connection.over()
+        connection.forget()
+    return None
 
 
 async def turn_away(service: Service, wire: Wire, peer: Peer) -> None:
     """Answer a connection that is one too many with 503, without reading its request. The wire is left open."""
-    connection = Http1Connection(service, wire, peer, b"")
-    with connection.scope:
-        try:
-            await connection.refuse_unseen(NO_CONNECTION_LEFT, "", "", keep=False)
-            await connection.linger()
-        except (trio.BrokenResourceError, trio.TooSlowError):
-            pass  # It did not want to know.
+    connection = Http1Connection(service, wire, peer, wire.interrupt)
+    connection.forget()
+    with suppress(trio.BrokenResourceError, trio.TooSlowError):  # It may not want to know.
+        await connection.refuse_unseen(NO_CONNECTION_LEFT, "", "", keep=False)
+        await connection.linger()
 
 
 class Http1Connection:
-    """One connection; ``Exchange`` is each request of it."""
+    """One connection; ``Exchange`` is each request of it.
 
-    def __init__(self, service: Service, wire: Wire, peer: Peer, received: bytes) -> None:
+    ``late`` is called when its client has sent nothing for as long as it may; ``scope`` is what is cancelled when the
+    client of a request in flight leaves.
+    """
+
+    def __init__(self, service: Service, wire: Wire, peer: Peer, late: Callable[[], None]) -> None:
         self.service = service
         self.wire = wire
-        self.buffer = received
+        self.buffer = b""
         """What has been read and not been used."""
         self.scope = trio.CancelScope()
+        self.cancelled = False
+        """Whether ``scope`` was cancelled from here."""
         self.half_closed = False
         """Whether the client has ended its sending, and waits for its answers all the same."""
-        self.lingers = bool(received)
+        self.lingers = False
         """Whether the client may be sending while we close."""
+        self.head_began = 0.0
+        """When the head that is being read began; 0 between requests."""
         self._peer = peer
         self._exchange: Exchange | None = None
         self._requests = 0
-        self._expires = math.inf
-        """When a client that sends nothing is cut. It is only noted; the reminder looks when its own time has come."""
-        self._reminder: Reminder | None = None
-        self._reminded_at = math.inf
-        self._expired = False
-        self._head_began = 0.0
-        """When the head that is being read began; 0 between requests."""
+        self._patience = Patience(service.alarm, late)
+        self._patience.last(trio.current_time() + service.limits.head_timeout)
+        service.open.add(self)
+
+    def forget(self) -> None:
+        """The connection is over; its wire goes elsewhere or is closed."""
+        self.service.open.discard(self)
+        self.service.crew.forget(self.wire.fd)
+        self._patience.forget()
 
     async def run(self) -> Handoff | None:
-        """See ``serve_http1``."""
-        handoff = None
-        with self.scope:
-            self._expire_at(trio.current_time() + self.service.limits.head_timeout)
-            try:
-                handoff = await self._converse()
-            except trio.ClosedResourceError:
-                pass  # Interrupted while it sent.
-            except trio.BrokenResourceError:
-                self.lingers = False
-            if handoff is None and self.lingers:
-                await self.linger()
-        return handoff
+        """Read and serve until the end."""
+        self.service.crew.watch(self.wire.fd, self.changed)
+        more: Handoff | bool = True
+        try:
+            while more is True:
+                data = await self.wire.receive()
+                if not data:
+                    return None
+                self.buffer = self.buffer + data if self.buffer else data
+                more = await self.advance()
+        except trio.ClosedResourceError:
+            await self.give_up()
+            return None
+        if isinstance(more, Handoff):
+            return more
+        await self.part()
+        return None
 
-    def over(self) -> None:
-        """Forget the connection; its wire goes elsewhere or is closed."""
-        self.service.open.discard(self)
-        self.service.departures.forget(self.wire.fd)
-        if self._reminder is not None:
-            self._reminder.drop()
-
-    async def _converse(self) -> Handoff | None:
+    async def advance(self) -> Handoff | bool:
+        """Serve the requests that have been read. True if more must be read, False at the connection's end."""
+        first = True
         while True:
             try:
-                raw = await self._next_head()
+                raw = self._cut_head()
                 if raw is None:
-                    return None
+                    return True
+                if not first:
+                    # Pipelined: a client that sends without end must let others have their turn.
+                    await trio.lowlevel.checkpoint()
+                first = False
                 if raw == PREFACE and not self._requests and self.service.speaks_h2:
                     return Handoff("h2", raw + self.take_buffer())
                 head = self.service.heads.read(raw)
@@ -123,97 +138,81 @@ class Http1Connection:
                     raise HeadRefused(too_large(self.service.limits))
             except HeadRefused as error:
                 if not await self._refuse_head(error):
-                    return None
+                    return False
                 continue
             if head.websocket:
                 return Handoff("websocket", raw + self.take_buffer())
             if not await self._serve(head):
-                return None
+                return False
 
-    # Reading.
+    def _cut_head(self) -> bytes | None:
+        """Take the next head with its empty line off the buffer; None if it is not there yet.
 
-    async def receive(self) -> bytes:
-        """The next bytes of the client; empty at the end of the stream."""
-        data = await self.wire.receive()
-        self.lingers = True
-        return data
+        Raises:
+            HeadRefused: it grows too large, or can be none.
+        """
+        data = self.buffer
+        end = data.find(END)
+        if end >= 0:
+            self._patience.until = math.inf
+            self.head_began = 0.0
+            self.buffer = data[end + 4 :]
+            # One empty line before a request is forgiven (RFC 9112 section 2.2).
+            return data[: end + 4] if data[:2] != b"\r\n" else data[2 : end + 4]
+        if data and data != b"\r\n":
+            self.service.heads.check_part(data[2:] if data[:2] == b"\r\n" else data)
+            if not self.head_began:
+                self.head_began = trio.current_time()
+                self._patience.last(self.head_began + self.service.limits.head_timeout)
+        return None
 
     def take_buffer(self) -> bytes:
         """What has been read and not been used; it counts as used now."""
         data, self.buffer = self.buffer, b""
         return data
 
-    async def _next_head(self) -> bytes | None:
-        """The next head with its empty line; None if the connection ends instead.
+    # The client's going, and the time it may take.
 
-        Raises:
-            HeadRefused: it takes too long, grows too large, or can be none.
-        """
-        if self.buffer:
-            # Pipelined: a client that sends without end must let others have their turn.
-            await trio.lowlevel.checkpoint()
-        while True:
-            data = self.buffer
-            if data.startswith(b"\r\n"):
-                # One empty line before a request is forgiven (RFC 9112 section 2.2).
-                data = data[2:]
-            end = data.find(END)
-            if end >= 0:
-                self.buffer = data[end + 4 :]
-                self._expires = math.inf
-                self._head_began = 0.0
-                return data[: end + 4]
-            if data:
-                self.service.heads.check_part(data)
-                if not self._head_began:
-                    self._head_began = trio.current_time()
-                    self._expire_at(self._head_began + self.service.limits.head_timeout)
-            if self.half_closed or not await self._fill():
-                return None
-
-    async def _fill(self) -> bool:
-        """Read on; False at the connection's end."""
-        try:
-            if self._expired:
-                raise trio.ClosedResourceError
-            data = await self.wire.receive()
-        except trio.ClosedResourceError as error:
-            if self.buffer:
-                raise HeadRefused(Refusal(408, "The head did not arrive in time.")) from error
-            return False
-        self.buffer = self.buffer + data if self.buffer else data
-        return bool(data)
-
-    # Time.
-
-    def _expire_at(self, time: float) -> None:
-        """Cut the client at ``time`` if it has sent nothing by then. Putting off costs nothing."""
-        self._expires = time
-        self._expired = False
-        if time < self._reminded_at:
-            if self._reminder is not None:
-                self._reminder.drop()
-            self._reminded_at = time
-            self._reminder = self.service.alarm.remind(time, self._look_at_the_time)
-
-    def _look_at_the_time(self) -> None:
-        self._reminder, self._reminded_at = None, math.inf
-        if self._expires > trio.current_time():
-            if self._expires < math.inf:
-                self._expire_at(self._expires)
+    def changed(self, flags: int) -> None:
+        """The kernel has seen the end of what the client sends."""
+        if self._exchange is not None:
+            self._exchange.departed(bool(flags & RESET))
         else:
-            self._expired = True
-            self.wire.interrupt()
+            self.half_closed = True
+
+    def about_to_wait(self) -> None:
+        """An application waits: from now on a client that leaves is heard.
+
+        A client that has ended its sending by then has only closed its half, and gets its answer.
+        """
+        if self._exchange is not None and self._exchange.body_is_read and has_left(self.wire.fd):
+            self.half_closed = True
+
+    def cancel(self) -> None:
+        """The client has gone: cancel what serves it."""
+        self.cancelled = True
+        self.scope.cancel(reason=str(Kind.CLIENT_GONE))
 
     def drain(self, until: float) -> None:
         """The server is stopping: if no request comes until then, the connection ends."""
-        if self._exchange is None and not self._head_began:
-            self._expire_at(min(self._expires, until))
+        if self._exchange is None and not self.head_began:
+            self._patience.last(min(self._patience.until, until))
 
-    def departed(self, reset: bool) -> None:
-        """The kernel has seen the client's end of the stream."""
-        if self._exchange is not None:
-            self._exchange.departed(reset)
+    def _be_idle(self) -> None:
+        if not self.buffer:
+            self._patience.last(trio.current_time() + self.service.idle_timeout())
+
+    async def give_up(self) -> None:
+        """The client has not sent what it must in time: say so, if it had begun to."""
+        if self.buffer and self._exchange is None:
+            self.lingers = True
+            await self._refuse_head(HeadRefused(Refusal(408, "The head did not arrive in time.")))
+            await self.part()
+
+    async def part(self) -> None:
+        """End the connection so that the client gets to read our last answer."""
+        if self.lingers:
+            await self.linger()
 
     # A request.
 
@@ -226,9 +225,7 @@ class Http1Connection:
         self._requests += 1
         self._exchange = exchange = Exchange(self, head)
         try:
-            await notice_first_wait(
-                service.app(self._scope_of(head), exchange.receive, exchange.send), exchange.about_to_wait
-            )
+            await in_own_context(service.app(self._scope_of(head), exchange.receive, exchange.send))
             if not exchange.answered and not exchange.gone:
                 raise ApplicationError("the application returned without a whole response")
         except BaseException as error:
@@ -247,16 +244,14 @@ class Http1Connection:
             return False
         if not exchange.body_is_read and not await exchange.discard_body():
             return False
-        if not self.buffer:
-            self._expire_at(trio.current_time() + service.idle_timeout())
+        self._be_idle()
         return True
 
     async def _apologise(self, exchange: Exchange, error: BaseException) -> bool:
         """The application has crashed: log it, and answer if nothing has been answered. The connection ends."""
-        if exchange.gone:
-            return False  # What it raised is what we told it.
-        self.service.note_failure("request.crashed", error)
-        if exchange.unanswered:
+        if not (exchange.gone and is_nothing_but(ClientLeft, error)):
+            self.service.note_failure("request.crashed", error)
+        if exchange.unanswered and not exchange.gone:
             await self.refuse(Refusal(500, "The request failed inside the application."), new_request_id())
         return False
 
@@ -266,7 +261,7 @@ class Http1Connection:
         path = raw_path.decode("ascii")
         return {
             "type": "http",
-            "asgi": _ASGI,
+            "asgi": ASGI,
             "http_version": head.version,
             "method": head.method,
             "scheme": "https" if peer.secure else "http",
@@ -315,7 +310,7 @@ class Http1Connection:
         keep = error.sound and self.may_keep_alive()
         await self.refuse_unseen(error.refusal, "", "", keep)
         if keep:
-            self._expire_at(trio.current_time() + self.service.idle_timeout())
+            self._be_idle()
         return keep
 
     async def _refuse_request(self, refusal: Refusal, head: Head) -> bool:
@@ -323,7 +318,7 @@ class Http1Connection:
         path = head.target.partition(b"?")[0].decode("ascii")
         await self.refuse_unseen(refusal, head.method, path, keep)
         if keep:
-            self._expire_at(trio.current_time() + self.service.idle_timeout())
+            self._be_idle()
         return keep
 
     async def refuse_unseen(self, refusal: Refusal, method: str, path: str, keep: bool) -> None:

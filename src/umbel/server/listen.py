@@ -1,6 +1,6 @@
 """The listening sockets, and the tasks that accept from them.
 
-Used by ``serve.py``. It starts a task per connection in a nursery of its caller's, and knows no protocol.
+Used by ``serve.py``. It hands each connection to ``connection.py``, and knows no protocol.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import trio
 from hypercorn.config import Config
 from hypercorn.utils import repr_socket_addr
 
-from .connection import serve_socket
+from .connection import take
 from .service import Service
 
 PAUSE = 0.1
@@ -97,7 +97,7 @@ async def accept_from(listener: Listener, service: Service, nursery: trio.Nurser
     """Accept connections and serve each in a task of ``nursery``, until cancelled; then close the socket."""
     try:
         async for sock in _accepted(listener.socket, service):
-            nursery.start_soon(serve_socket, service, sock, listener.context)
+            take(service, sock, listener.context, nursery)
     finally:
         trio.lowlevel.notify_closing(listener.socket)
         listener.socket.close()

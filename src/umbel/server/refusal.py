@@ -26,7 +26,9 @@ class Refusal:
 
     def answer(self, request_id: str) -> tuple[list[tuple[bytes, bytes]], bytes]:
         """The header fields and the body of the answer."""
-        body = Problem(self.status, self.detail, request_id=request_id).encode()
+        # As in the gateway's documents, what is the client's fault is told by its status alone.
+        kind = "" if self.kind is Kind.BAD_REQUEST else self.kind
+        body = Problem(self.status, self.detail, kind=kind, request_id=request_id).encode()
         headers = [
             (b"content-type", CONTENT_TYPE.encode()),
             (b"content-length", b"%d" % len(body)),

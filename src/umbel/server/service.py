@@ -18,8 +18,9 @@ from trio_util import AsyncValue
 from ..events import NULL, Noted, Recorder, RequestEnded
 from ..model import RequestFacts, Trace
 from ..upstream.alarm import Alarm
+from .crash import apart, described
+from .crew import Crew
 from .date import DateField
-from .departures import Departures
 from .head import HeadReader
 from .host import Hosts
 from .limits import Limits, limits_of
@@ -29,6 +30,9 @@ from .refusal import NO_MEMORY_LEFT, OVERLOADED, Refusal
 
 if TYPE_CHECKING:
     from hypercorn.config import Config
+
+_GONE = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
+"""What a connection raises whose client has gone or does not read."""
 
 _TURNED_AWAY_MAX = 64
 """Connections over the cap that are told so at the same time; more are closed without a word."""
@@ -75,7 +79,7 @@ class Service:
         """The connections that a drain must tell."""
         self.in_flight = 0
         self.alarm = Alarm()
-        self.departures = Departures()
+        self.crew = Crew()
         self.date = DateField()
         self.heads = HeadReader(self.limits, Hosts((*self.limits.hosts, *config.server_names)))
         self.speaks_h2 = "h2" in config.alpn_protocols
@@ -91,9 +95,9 @@ class Service:
         self._failed = 0
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Ring the alarms and watch for departures, until cancelled."""
+        """Ring the alarms and let the crew work, until cancelled."""
         async with trio.open_nursery() as nursery:
-            await nursery.start(self.departures.run)
+            await nursery.start(self.crew.run)
             task_status.started()
             await self.alarm.run()
 
@@ -197,7 +201,17 @@ class Service:
     def note_failure(self, event: str, error: BaseException) -> None:
         """Log an exception that ended a connection or a request: once, with its class and where it was raised."""
         self._failed += 1
-        self.note(event, f"{type(error).__name__} {_place(error)}: {error}", error)
+        self.note(event, described(error), error)
+
+    def connection_failed(self, error: BaseException) -> BaseException | None:
+        """End what a connection's own code has raised: log it, unless it only says that the client has gone.
+
+        The rest, cancels and the like, is returned to be raised on.
+        """
+        crash, rest = apart(error)
+        if crash is not None and not isinstance(crash, _GONE):
+            self.note_failure("connection.crashed", crash)
+        return rest
 
     def note(self, event: str, message: str, error: BaseException | None = None) -> None:
         """Log one line: into the application's records, or with Python's logging if it has none."""
@@ -213,13 +227,3 @@ def _max_requests(config: Config) -> int | None:
     if config.max_requests is None:
         return None
     return config.max_requests + random.randint(0, config.max_requests_jitter)
-
-
-def _place(error: BaseException) -> str:
-    """File and line of the innermost frame."""
-    frame = error.__traceback__
-    if frame is None:
-        return "(nowhere)"
-    while frame.tb_next is not None:
-        frame = frame.tb_next
-    return f"at {frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}"

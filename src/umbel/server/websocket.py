@@ -16,6 +16,7 @@ from hypercorn.protocol import events
 from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.trio.worker_context import WorkerContext
 from trio_util import move_on_when
+from wsproto.connection import ConnectionState
 from wsproto.events import CloseConnection
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
@@ -63,6 +64,8 @@ class WebSocket:
     def __init__(self, service: Service, peer: Peer, carrier: Carrier, stream_id: int = 1) -> None:
         self.answered = False
         """Whether the handshake has its answer."""
+        self.client_closed = False
+        """Whether the client has sent its close frame, after which it sends nothing (RFC 6455 section 5.5.1)."""
         self._service = service
         self._carrier = carrier
         self._stream_id = stream_id
@@ -208,11 +211,15 @@ class WebSocket:
             if self._over.is_set():
                 return
             await self._hypercorn.handle(events.Data(self._stream_id, data[start : start + _PIECE]))
+            if self._over.is_set() and self._hypercorn.connection.state is ConnectionState.OPEN:
+                # It was no closing of the client's, but bytes that are no frame.
+                await self._say(CloseConnection(code=self._disconnect["code"]))
             code = self._hypercorn.connection.closed_with
             if code is not None and not self._closed_by_application:
                 self._leave(code)  # by Hypercorn, because a message was too large
 
     def _closed(self, event: CloseConnection) -> None:
+        self.client_closed = self._hypercorn.connection.state is not ConnectionState.OPEN
         self._disconnect.update(code=int(event.code), reason=event.reason or "")
         self._leave(int(event.code))
 
@@ -249,7 +256,10 @@ class WebSocket:
 
     async def _say(self, event: CloseConnection) -> None:
         """Close from our side, unless that has been done."""
-        with contextlib.suppress(LocalProtocolError, ClientLeft):  # it is closed, or nobody is there to hear it
+        with (
+            contextlib.suppress(LocalProtocolError, ClientLeft),  # it is closed, or nobody is there to hear it
+            trio.CancelScope(shield=True, deadline=self._service.write_deadline()),
+        ):
             await self._carrier.send_data(self._hypercorn.connection.send(event), end=False)
 
 

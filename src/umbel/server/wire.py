@@ -6,6 +6,7 @@ call, and trio's wrapping of it would cost as much as the parsing of the request
 
 from __future__ import annotations
 
+import select
 import socket
 from contextlib import suppress
 from typing import Protocol
@@ -77,17 +78,22 @@ class PlainWire:
         self._socket = sock
         self.fd = sock.fileno()
 
+    def receive_now(self) -> bytes | None:
+        """What is there; empty at the end of the stream, None if there is nothing yet."""
+        try:
+            return self._socket.recv(RECEIVE_MAX)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
+
     async def receive(self) -> bytes:
         """Receive what is there."""
         # Waits first: mostly nothing is there yet, and to find that out costs a system call and an exception.
         while True:
             await trio.lowlevel.wait_readable(self.fd)
-            try:
-                return self._socket.recv(RECEIVE_MAX)
-            except BlockingIOError:
-                continue
-            except OSError:
-                return b""
+            if (data := self.receive_now()) is not None:
+                return data
 
     def send_now(self, data: bytes) -> int:
         """Send what the socket takes now."""
@@ -120,11 +126,15 @@ class PlainWire:
         with suppress(OSError):  # It may have gone already.
             self._socket.shutdown(socket.SHUT_WR)
 
-    async def aclose(self) -> None:
-        """Close the socket; plain TCP has no goodbye but its FIN."""
+    def close(self) -> None:
+        """Close the socket."""
         if self._socket.fileno() >= 0:  # Else the number may be another connection's by now.
             trio.lowlevel.notify_closing(self.fd)
             self._socket.close()
+
+    async def aclose(self) -> None:
+        """Close the socket; plain TCP has no goodbye but its FIN."""
+        self.close()
 
     def stream(self) -> trio.SocketStream:
         """The socket as trio's stream."""
@@ -172,3 +182,12 @@ class TlsWire:
     def stream(self) -> trio.SSLStream[trio.SocketStream]:
         """The TLS stream itself."""
         return self._stream
+
+
+def has_left(fd: int) -> bool:
+    """Whether the peer has sent its last byte already, read or not. Where the system cannot tell, it has not."""
+    if not hasattr(select, "POLLRDHUP"):
+        return False
+    poll = select.poll()
+    poll.register(fd, select.POLLRDHUP)
+    return bool(poll.poll(0))

@@ -44,7 +44,7 @@ async def linger(stream: trio.abc.Stream) -> None:
     """
     with trio.move_on_after(_LINGER_S):
         try:
-            if isinstance(stream, trio.SocketStream):
+            if isinstance(stream, trio.abc.HalfCloseableStream):
                 await stream.send_eof()
             left = _LINGER_MAX
             while left > 0 and (data := await stream.receive_some(_PIECE)):

@@ -1,0 +1,139 @@
+"""The tasks that serve plain connections, as many as there are requests that wait, and one.
+
+One of them leads: it waits for all connections at once and serves what has come, one after the other. As soon as
+something that it serves has to wait, a new one takes the lead, and it goes on with that alone, to its end (the pattern
+is leader/followers, Schmidt et al., POSA 2). So an idle connection has no task, and a request that is answered without
+waiting costs no switch of tasks. Run by ``service.py``; it knows no protocol.
+"""
+
+from __future__ import annotations
+
+import select
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import trio
+
+from .stepping import notice_first_wait
+
+LEFT, RESET = getattr(select, "EPOLLRDHUP", 0), getattr(select, "EPOLLHUP", 0) | getattr(select, "EPOLLERR", 0)
+"""Flags: the peer has sent its last byte (the kernel sees that behind bytes that wait to be read); it has gone."""
+READABLE = getattr(select, "EPOLLIN", 0)
+
+_EVENTS_MAX = 64
+"""Connections served in one go, so that a crowd of them does not hold up the requests that wait for something."""
+
+
+class Turn(Protocol):
+    """Somebody who has something to do."""
+
+    def turn(self, scope: trio.CancelScope) -> Awaitable[bool]:
+        """Do it; ``scope`` is around it and may be cancelled by it, and the result says whether it was."""
+        ...
+
+    def about_to_wait(self) -> None:
+        """It waits for the first time in this turn."""
+
+    def abandon(self) -> None:
+        """There will be no turn any more."""
+
+
+class Crew:
+    """Watches descriptors, and gives those a turn who asked for one."""
+
+    def __init__(self) -> None:
+        self.turns: deque[Turn] = deque()
+        """Who asked for a turn."""
+        self.members: set[Turn] = set()
+        """Who is to be told when there are no turns any more."""
+        self._epoll: Any = None  # select.epoll is not a type everywhere
+        self._calls: dict[int, Callable[[int], None]] = {}
+        self._nursery: trio.Nursery | None = None
+
+    @property
+    def works(self) -> bool:
+        """Whether it can watch: it runs, and on a system that has epoll."""
+        return self._epoll is not None
+
+    def watch(self, fd: int, call: Callable[[int], None], flags: int = LEFT) -> None:
+        """Call ``call`` with the flags at each change of them (edge-triggered) until ``forget``."""
+        if self._epoll is not None and fd not in self._calls:
+            self._calls[fd] = call
+            self._epoll.register(fd, flags | select.EPOLLET)
+
+    def forget(self, fd: int) -> None:
+        """To be called before ``fd`` is closed."""
+        if self._calls.pop(fd, None) is not None and self._epoll is not None:
+            self._epoll.unregister(fd)
+
+    def start(self, work: Callable[[], Awaitable[object]]) -> None:
+        """Do something in a task of its own."""
+        assert self._nursery is not None
+        self._nursery.start_soon(work)
+
+    def cut(self, reason: str) -> None:
+        """Cancel what waits; who has no turn is abandoned."""
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel(reason=reason)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled or cut."""
+        if not hasattr(select, "epoll"):
+            task_status.started()
+            return
+        with select.epoll() as self._epoll:
+            try:
+                async with trio.open_nursery() as self._nursery:
+                    self._nursery.start_soon(_Hand(self).work)
+                    task_status.started()
+            finally:
+                for member in tuple(self.members):
+                    member.abandon()
+                trio.lowlevel.notify_closing(self._epoll.fileno())
+                self._epoll = None
+                self._calls.clear()
+
+    # For the tasks.
+
+    async def poll(self) -> None:
+        """Wait until something has come, and call those whom it concerns."""
+        await trio.lowlevel.wait_readable(self._epoll.fileno())
+        calls = self._calls
+        for fd, flags in self._epoll.poll(0, _EVENTS_MAX):
+            calls[fd](flags)
+
+    def promote(self) -> None:
+        """Let another task take the lead."""
+        assert self._nursery is not None
+        self._nursery.start_soon(_Hand(self).work)
+
+
+class _Hand:
+    """One task of the crew."""
+
+    def __init__(self, crew: Crew) -> None:
+        self._crew = crew
+        self._leads = True
+        self._turn: Turn | None = None
+
+    async def work(self) -> None:
+        """Lead, until something has to wait or this task is spoilt; what waits is served to its end."""
+        crew = self._crew
+        with trio.CancelScope() as scope:
+            while self._leads:
+                if not crew.turns:
+                    await crew.poll()
+                    continue
+                self._turn = crew.turns.popleft()
+                if await notice_first_wait(self._turn.turn(scope), self._about_to_wait):
+                    break
+        if self._leads and not scope.cancelled_caught:
+            # A turn has cancelled the scope without waiting in it.
+            crew.promote()
+
+    def _about_to_wait(self) -> None:
+        self._leads = False
+        self._crew.promote()
+        assert self._turn is not None
+        self._turn.about_to_wait()

@@ -1,0 +1,63 @@
+"""Every raw request of the tables, over a socket, at both ways to start: the answer owed, one record, no harm.
+
+After each case the worker is the process that it was, and another client is served.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.launching import LAUNCHERS
+from tests.support.rawcases import CASES, Case
+from tests.support.rawclient import converse
+from tests.support.rawserving import Served, serving_raw
+from tests.support.serving import fetch
+
+
+@pytest.fixture(scope="module", params=LAUNCHERS)
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with serving_raw(request.param, tmp_path_factory.mktemp("raw")) as served:
+        yield served
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+async def test_a_raw_request_gets_the_answer_that_it_is_owed_and_one_record(served: Served, case: Case) -> None:
+    server = served.server
+    before = len(server.records())
+
+    heard = await converse(server.port, case.sent)
+
+    assert (tuple(heard.statuses), heard.rest) == (case.answers, b"")
+    for reply in heard.replies:
+        if reply.status >= 400:
+            assert reply["content-type"] == "application/problem+json"
+            assert reply["cache-control"] == "no-store"
+            assert reply.json["status"] == reply.status
+            assert reply.json["request_id"] == reply["x-request-id"]
+    if case.refused:
+        assert heard.replies[-1]["connection"] == "close"
+    assert (await fetch(server.port, "GET", "/livez", [("connection", "close")])).status == 200
+    records = await server.recorded(len(case.answers) + 1, skip=before)
+    assert Counter(line["http.response.status_code"] for line in records) == Counter([*case.answers, 200])
+    ids = {line["request_id"]: line for line in records}
+    for reply in heard.replies:
+        line = ids[reply["x-request-id"]]
+        assert line["http.response.status_code"] == reply.status
+        if case.refused or reply.status == 400:
+            assert line["msg"], "the reason"
+    assert server.lives
+    assert not served.upstream_was_called()
+
+
+async def test_no_raw_request_was_a_crash(served: Served) -> None:
+    """In whatever order the tests run: at least the cases before this one have left no traceback."""
+    assert "Traceback" not in served.server.output
+    assert served.server.records("app") == []
+
+
+def test_the_tables_are_as_long_as_was_promised() -> None:
+    assert len(CASES) >= 80
+    assert len({case.sent for case in CASES.values()}) == len(CASES)

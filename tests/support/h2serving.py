@@ -1,0 +1,95 @@
+"""An HTTP/2 connection over a stream in memory: no sockets, so that time can be virtual."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+from hypercorn.config import Config
+from trio.testing import memory_stream_pair
+
+from tests.support.h2client import H2Client
+from tests.support.records import Records
+from umbel.server.h2 import Http2
+from umbel.server.limits import Limits
+from umbel.server.peer import Peer
+from umbel.server.service import Service
+
+PEER = Peer(("192.0.2.1", 5000), ("192.0.2.2", 80))
+
+
+@dataclass
+class App:
+    """A bare ASGI application that keeps records; ``serve`` is what it does with a request."""
+
+    serve: Any
+    recorder: Records = field(default_factory=Records)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.serve(scope, receive, send)
+
+
+@dataclass
+class Connected:
+    client: H2Client
+    stream: Any
+    """The server's end."""
+    service: Service
+    records: Records
+    over: trio.Event
+    """The server is done with the connection."""
+
+
+@asynccontextmanager
+async def h2_connected(
+    serve: Any, limits: Limits | None = None, *, silent: bool = False, **settings: Any
+) -> AsyncIterator[Connected]:
+    """A client before an application; both have said their prefaces, unless it is ``silent``."""
+    app = App(serve)
+    config = Config.from_mapping(include_server_header=False, **settings)
+    service = Service(app, config, limits)
+    ours, theirs = memory_stream_pair()
+    over = trio.Event()
+
+    async def run() -> None:
+        try:
+            await Http2(service, ours, PEER).run(b"")
+        finally:
+            over.set()
+            await trio.aclose_forcefully(ours)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        client = H2Client(theirs)
+        if not silent:
+            nursery.start_soon(client.begin)
+            while not client.settled:
+                await client.receive()
+            await trio.testing.wait_all_tasks_blocked()
+        yield Connected(client, ours, service, app.recorder, over)
+        await trio.aclose_forcefully(theirs)
+        with trio.fail_after(60):
+            await over.wait()
+        assert service.in_flight == 0
+        assert not service.open
+
+
+async def hello(scope: Any, receive: Any, send: Any) -> None:
+    await answer(send, b"hello")
+
+
+async def answer(send: Any, body: bytes, status: int = 200, headers: Any = ()) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": list(headers)})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def read_all(receive: Any) -> bytes:
+    body = b""
+    while (message := await receive())["type"] == "http.request":
+        body += message["body"]
+        if not message["more_body"]:
+            return body
+    raise EOFError(message)

@@ -1,0 +1,335 @@
+"""What an HTTP/2 client may send, how slowly, and how little it may read: each bound, in virtual time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import h2.errors
+import h2.settings
+import pytest
+import trio
+from hyperframe.frame import ContinuationFrame, Frame, HeadersFrame, PingFrame
+
+from tests.support.h2serving import answer, h2_connected, hello, read_all
+from umbel.server.limits import Limits
+
+MockClock = trio.testing.MockClock
+Codes = h2.errors.ErrorCodes
+
+
+async def never(scope: Any, receive: Any, send: Any) -> None:
+    await trio.sleep_forever()
+
+
+# Heads.
+
+
+@pytest.mark.parametrize(
+    ("pseudo", "headers", "status"),
+    [
+        ({":path": b"/\xff"}, [], 400),
+        ({":path": b"/?\xff"}, [], 400),
+        ({":path": b"/a#b"}, [], 400),
+        ({":path": b"x"}, [], 400),
+        ({":path": b"*"}, [], 400),
+        ({":path": b"/" + b"a" * 8192}, [], 414),
+        ({":method": b"G\xff"}, [], 400),
+        ({":method": "CONNECT", ":path": None, ":scheme": None}, [], 501),
+        ({":method": "CONNECT", ":path": "/", ":scheme": "http", ":protocol": "connect-udp"}, [], 501),
+        ({":authority": "two words"}, [], 400),
+        ({":authority": b"\xff"}, [], 400),
+        ({":authority": "a/b"}, [], 400),
+        ({}, [("x_under", "score")], 400),
+        ({}, [(f"x-{number}", "") for number in range(101)], 431),
+        ({}, [("x-long", "v" * 16384)], 431),
+        ({}, [("expect", "magic")], 417),
+        ({}, [("content-length", str(16 * 2**20 + 1))], 413),
+    ],
+)
+async def test_a_head_that_breaks_a_rule_is_refused_and_the_connection_goes_on(
+    autojump_clock: MockClock, pseudo: Any, headers: Any, status: int
+) -> None:
+    async with h2_connected(hello) as here:
+        stream = await here.client.request("POST" if status == 413 else "GET", headers=headers, end=False, **pseudo)
+        refused = await here.client.answer(stream)
+        assert (refused.status, refused["content-type"]) == (status, "application/problem+json")
+        assert (refused["cache-control"], "x-request-id" in dict(refused.headers)) == ("no-store", True)
+        assert (await here.client.fetch()).body == b"hello"
+    assert [(record.status, bool(record.detail)) for record in here.records.requests] == [(status, True)]
+    assert here.records.notes == []
+
+
+async def test_a_host_that_is_not_served_is_misdirected(autojump_clock: MockClock) -> None:
+    async with h2_connected(hello, Limits(hosts=("here.test",))) as here:
+        assert (await here.client.fetch(**{":authority": "HERE.test:81"})).status == 200
+        assert (await here.client.fetch(**{":authority": "there.test"})).status == 421
+
+
+@pytest.mark.parametrize("field", [("Upper", "case"), ("connection", "close"), ("host", "other.test"), (":late", "")])
+async def test_a_head_that_the_library_refuses_ends_the_connection_and_is_recorded(
+    autojump_clock: MockClock, field: tuple[str, str]
+) -> None:
+    async with h2_connected(hello) as here:
+        await here.client.request(headers=[field])
+        await here.client.ended()
+        assert here.client.goaway == [Codes.PROTOCOL_ERROR]
+    (record,) = here.records.requests
+    assert record.status == 400
+    assert record.detail.startswith("The request is malformed")
+
+
+async def test_what_does_not_begin_with_the_preface_is_ended_with_one_line(autojump_clock: MockClock) -> None:
+    async with h2_connected(hello) as here:
+        here.client.h2.clear_outbound_data_buffer()
+        await here.client.stream.send_all(b"\0\0\0\4\1\0\0\0\0" + b"\0" * 9 + b"\xff" * 99)
+        await here.client.ended()
+    assert len(here.records.notes) == 1
+
+
+# Time.
+
+
+async def test_an_idle_connection_ends_politely_after_the_keep_alive_timeout(autojump_clock: MockClock) -> None:
+    async with h2_connected(hello, keep_alive_timeout=15) as here:
+        await here.client.ended()
+        assert trio.current_time() == pytest.approx(15)
+        assert here.client.goaway == [0]
+
+
+async def test_the_idle_time_begins_anew_after_each_answer_and_pings_do_not_prolong_it(
+    autojump_clock: MockClock,
+) -> None:
+    async def ping() -> None:
+        while True:
+            await trio.sleep(1)
+            await here.client.frames(PingFrame(opaque_data=b"8 bytes."))
+
+    async with h2_connected(hello, keep_alive_timeout=15) as here, trio.open_nursery() as nursery:
+        await trio.sleep(10)
+        assert (await here.client.fetch()).status == 200
+        nursery.start_soon(ping)
+        await here.client.ended()
+        assert trio.current_time() == pytest.approx(25)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_connection_is_not_idle_while_an_application_works(autojump_clock: MockClock) -> None:
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        await trio.sleep(100)
+        await answer(send, b"late")
+
+    async with h2_connected(serve, keep_alive_timeout=15) as here:
+        assert (await here.client.fetch()).body == b"late"
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        HeadersFrame(1, data=b"\x82"),  # no END_HEADERS
+        b"\0\0\x40\1\4\0\0\0\1half a frame",
+        b"\0\0",
+    ],
+)
+async def test_a_head_that_has_begun_must_end_within_the_head_timeout(autojump_clock: MockClock, begun: Any) -> None:
+    async with h2_connected(hello, Limits(head_timeout=5), keep_alive_timeout=60) as here:
+        await trio.sleep(7)
+        await here.client.stream.send_all(begun.serialize() if isinstance(begun, Frame) else begun)
+        await here.client.ended()
+        assert trio.current_time() == pytest.approx(12)
+
+
+async def test_a_preface_must_come_within_the_head_timeout(autojump_clock: MockClock) -> None:
+    async with h2_connected(hello, Limits(head_timeout=5), silent=True, keep_alive_timeout=60) as here:
+        await here.over.wait()
+        assert trio.current_time() == pytest.approx(5)
+
+
+@pytest.mark.parametrize(("rate", "status", "at"), [(10, 408, 5), (0, 408, 5), (1000, 200, 10)])
+async def test_a_body_that_drips_is_refused_and_one_that_flows_is_not(
+    autojump_clock: MockClock, rate: int, status: int, at: float
+) -> None:
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        await read_all(receive)
+        await answer(send, b"read")
+
+    async def drip() -> None:
+        for second in range(10):
+            await trio.sleep(1)
+            if rate and not (answered := here.client.answers[stream]).ended and answered.reset is None:
+                await here.client.data(stream, b"x" * rate, end=second == 9)
+
+    async with h2_connected(serve) as here, trio.open_nursery() as nursery:
+        stream = await here.client.request("POST", end=False)
+        nursery.start_soon(drip)
+        reply = await here.client.answer(stream)
+        assert (reply.status, trio.current_time()) == (status, pytest.approx(at))
+        nursery.cancel_scope.cancel()
+
+
+async def test_only_the_time_that_the_application_waits_counts_against_a_body(autojump_clock: MockClock) -> None:
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        await trio.sleep(60)
+        await answer(send, await read_all(receive))
+
+    async with h2_connected(serve) as here:
+        stream = await here.client.request("POST", end=False)
+        await here.client.data(stream, b"early")
+        await trio.sleep(61)
+        await here.client.data(stream, b" and late", end=True)
+        assert (await here.client.answer(stream)).body == b"early and late"
+
+
+async def test_a_refused_body_is_told_to_the_application_with_its_refusal(autojump_clock: MockClock) -> None:
+    heard: list[Any] = []
+
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        heard.append(await receive())
+
+    async with h2_connected(serve) as here:
+        reply = await here.client.answer(await here.client.request("POST", end=False))
+        assert reply.status == 408
+    ((refusal, request_id),) = [message["umbel.refusal"] for message in heard]
+    assert (refusal.status, request_id) == (408, reply["x-request-id"])
+    # The application has seen the request, so the record is its affair.
+    assert here.records.requests == []
+    assert here.service.statistics().refused == {408: 1}
+
+
+# Sizes.
+
+
+async def test_a_body_over_the_limit_is_refused_when_it_gets_there(autojump_clock: MockClock) -> None:
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        await read_all(receive)
+
+    async with h2_connected(serve, Limits(max_body=1000)) as here:
+        stream = await here.client.request("POST", end=False)
+        await here.client.data(stream, b"x" * 1001)
+        reply = await here.client.answer(stream)
+        assert reply.status == 413
+        exact = await here.client.request("POST", end=False)
+        await here.client.data(exact, b"x" * 1000, end=True)
+        assert (await here.client.answer(exact)).status == 500  # it is read, and nobody answers
+
+
+async def test_uploads_that_nobody_reads_stop_at_their_windows(autojump_clock: MockClock) -> None:
+    async with h2_connected(never) as here:
+        sent = 0
+        for _ in range(20):
+            stream = await here.client.request("POST", end=False)
+            await trio.testing.wait_all_tasks_blocked()
+            while (window := here.client.h2.local_flow_control_window(stream)) > 0:
+                size = min(window, 16384)
+                await here.client.data(stream, bytes(size))
+                sent += size
+                await trio.testing.wait_all_tasks_blocked()
+        assert 2**20 - 65535 <= sent <= 2**20
+
+
+async def test_a_large_upload_flows_as_it_is_read(autojump_clock: MockClock) -> None:
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        await answer(send, str(len(await read_all(receive))).encode())
+
+    async with h2_connected(serve) as here:
+        stream = await here.client.request("POST", end=False)
+        await trio.testing.wait_all_tasks_blocked()
+        left = 3 * 2**20
+        while left:
+            size = min(left, 16384, here.client.h2.local_flow_control_window(stream))
+            if size:
+                await here.client.data(stream, bytes(size))
+                left -= size
+            else:
+                assert await here.client.receive()
+        await here.client.data(stream, b"", end=True)
+        assert (await here.client.answer(stream)).body == str(3 * 2**20).encode()
+
+
+async def test_a_closed_window_stops_the_application_and_at_the_write_timeout_its_stream_alone(
+    autojump_clock: MockClock,
+) -> None:
+    sent: dict[str, int] = {}
+
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        sent[scope["path"]] = 0
+        for _ in range(10 if scope["path"] == "/stuck" else 1):
+            await send({"type": "http.response.body", "body": bytes(40_000), "more_body": True})
+            sent[scope["path"]] += 40_000
+        await send({"type": "http.response.body", "body": b""})
+
+    async with h2_connected(serve, Limits(write_timeout=30)) as here:
+        here.client.acknowledges = False
+        stuck = await here.client.request(path="/stuck")
+        reply = await here.client.answer(stuck)
+        assert trio.current_time() == pytest.approx(30)
+        assert (len(reply.body), reply.reset) == (65535, Codes.CANCEL)
+        assert sent == {"/stuck": 40_000}
+        here.client.h2.increment_flow_control_window(10**6)
+        await here.client.flush()
+        assert len((await here.client.fetch(path="/fine")).body) == 40_000
+
+
+async def test_a_window_that_opens_in_time_lets_the_answer_go_on(autojump_clock: MockClock) -> None:
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        await answer(send, bytes(300_000))
+
+    async with h2_connected(serve, Limits(write_timeout=30)) as here:
+        here.client.acknowledges = False
+        stream = await here.client.request()
+
+        async def open_slowly() -> None:
+            for _ in range(6):
+                await trio.sleep(20)
+                here.client.h2.increment_flow_control_window(40_000)
+                here.client.h2.increment_flow_control_window(40_000, stream)
+                await here.client.flush()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(open_slowly)
+            reply = await here.client.answer(stream)
+            assert (len(reply.body), reply.ended) == (300_000, True)
+
+
+async def test_a_socket_that_takes_nothing_ends_the_connection_at_the_write_timeout(autojump_clock: MockClock) -> None:
+    ends: list[Any] = []
+
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await answer(send, bytes(int(scope["query_string"])))
+        except OSError as error:
+            ends.append(str(error))
+        except trio.Cancelled as cancelled:
+            ends.append(cancelled.reason)
+            raise
+
+    async with h2_connected(serve, Limits(write_timeout=30)) as here:
+        here.stream.send_stream.send_all_hook = trio.sleep_forever
+        await here.client.request(path="/?10")
+        await here.client.request(path="/?1000000")
+        await here.over.wait()
+        assert trio.current_time() == pytest.approx(30)
+    # The one that has said all hears it from its last send, the other is cut off in the middle.
+    assert sorted(ends) == ["the client has gone, or does not read", "write-timeout"]
+
+
+async def test_a_header_block_in_many_pieces_is_cut_off_long_before_it_is_large(autojump_clock: MockClock) -> None:
+    async with h2_connected(hello) as here:
+        await here.client.frames(HeadersFrame(1, data=b"\x82" * 16000))
+        for _ in range(20):
+            if here.over.is_set():
+                break
+            await here.client.frames(ContinuationFrame(1, data=b"\x82" * 16000))
+            await trio.testing.wait_all_tasks_blocked()
+        await here.client.ended()
+        assert here.client.goaway == [Codes.ENHANCE_YOUR_CALM]
+    assert len(here.records.notes) == 1
+
+
+async def test_a_header_list_that_unpacks_to_megabytes_ends_the_connection(autojump_clock: MockClock) -> None:
+    async with h2_connected(hello) as here:
+        # One field of 4,000 bytes enters the table, and then stands in the list 4,000 times: 16 MB in 8 KB.
+        bomb = b"\x82\x84\x86\x40\x01x\x7f\xa1\x1e" + b"v" * 4000 + b"\xbe" * 4000
+        await here.client.frames(HeadersFrame(1, data=bomb, flags=["END_HEADERS"]))
+        await here.client.ended()
+        assert here.client.goaway == [Codes.ENHANCE_YOUR_CALM]
