@@ -14,28 +14,10 @@ from hypercorn.utils import LifespanFailureError
 
 from ..errors import ConfigError, ConfigProblem
 
-FirstT = TypeVar("FirstT")
-SecondT = TypeVar("SecondT")
+ResultT = TypeVar("ResultT")
 
 
-def both(first: Callable[[], FirstT], second: Callable[[], SecondT]) -> tuple[FirstT, SecondT]:
-    """What both make. Where both find mistakes in the operator's files, all are told at once.
-
-    Raises:
-        ConfigError: the problems of either or both.
-    """
-    try:
-        made = first()
-    except ConfigError as error:
-        try:
-            second()
-        except ConfigError as more:
-            raise ConfigError([*error.problems, *more.problems]) from error
-        raise
-    return made, second()
-
-
-def run(main: Callable[[], Awaitable[None]]) -> None:
+def run(main: Callable[[], Awaitable[ResultT]]) -> ResultT:
     """``trio.run``, with one sentence for what an operator can mend.
 
     Raises:
@@ -44,7 +26,7 @@ def run(main: Callable[[], Awaitable[None]]) -> None:
         BaseException: anything else as it came, out of the groups that hold it alone; the group tells ``ConfigError``.
     """
     try:
-        trio.run(main)
+        return trio.run(main)
     except BaseException as error:
         cause = _only(error)
         if isinstance(cause, OSError):

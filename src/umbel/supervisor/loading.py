@@ -10,11 +10,13 @@ import importlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hypercorn.config import Config as HypercornConfig
 
+from ..config.both import both
 from ..config.load import load
 from ..config.schema import Config
 from ..errors import UmbelError
@@ -47,21 +49,24 @@ def load_application(application: Application, *, bind: Sequence[str] = (), warn
         AppImportError: the module has no such application.
         BaseException: whatever the import of the module raises.
     """
-    config: Config | None = None
-    if application.app is None:
-        from ..gateway.app import Umbel
-
-        app: Any = Umbel.from_file(application.config or "umbel.toml")
-        config = app.gateway_config
-    else:
-        if application.config is not None:
-            config = load(application.config)
-        app = import_app(application.app)
-    limits = None if isinstance(getattr(app, "limits", None), Limits) or config is None else Limits.of(config.server)
-    settings = hypercorn_config(application.hypercorn, bind=bind, warn=warn)
+    (app, config), settings = both(
+        partial(_application, application), partial(hypercorn_config, application.hypercorn, bind=bind, warn=warn)
+    )
+    carries_limits = isinstance(getattr(app, "limits", None), Limits)
+    limits = None if carries_limits or config is None else Limits.of(config.server)
     for name, value in application.settings.items():
         setattr(settings, name, value)
     return Loaded(app, settings, limits, config)
+
+
+def _application(application: Application) -> tuple[Any, Config | None]:
+    if application.app is None:
+        from ..gateway.app import Umbel
+
+        gateway = Umbel.from_file(application.config or "umbel.toml")
+        return gateway, gateway.gateway_config
+    config = None if application.config is None else load(application.config)
+    return import_app(application.app), config
 
 
 def import_app(spec: str) -> Any:

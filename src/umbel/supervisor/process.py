@@ -21,7 +21,7 @@ from .channel import Channel
 from .exits import Exit, ExitClass, classify
 from .journal import Journal
 from .options import ABORT_S, QUICK_S, Options
-from .spawn import Spawned
+from .spawn import Spawned, spawn
 
 TAIL_BYTES = 8 * 1024
 """The end of a worker's stderr that its last record holds."""
@@ -45,53 +45,80 @@ class WorkerStatistics:
     beat_age: float | None
 
 
-class Worker:
-    """One process. ``tend`` is its whole life."""
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a worker is started with."""
 
-    def __init__(self, spawned: Spawned, slot: int, generation: int, options: Options, journal: Journal) -> None:
-        now = trio.current_time()
-        self.slot = slot
-        self.generation = generation
-        self.pid = spawned.process.pid
-        self.channel = Channel(spawned.channel)
-        self.spawned_at = now
+    start: messages.Start
+    title: str
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """The listening sockets that it inherits."""
+        return (*self.start.secure, *self.start.insecure)
+
+
+class Worker:
+    """One process. ``run`` is its whole life."""
+
+    def __init__(self, job: Job, options: Options, journal: Journal) -> None:
+        self.slot = job.start.slot
+        self.generation = job.start.generation
+        self.pid = 0
+        """0 until there is a process."""
+        self.spawned_at = trio.current_time()
         self.ready_at: float | None = None
         self.draining = False
         self.beat: messages.Heartbeat | None = None
         self.failure: messages.Failed | None = None
         self.tail = bytearray()
+        self._job = job
         self._beat_at: float | None = None
-        self._process = spawned.process
-        self._stderr = spawned.stderr
+        self._process: trio.Process | None = None
+        self._channel: Channel | None = None
         self._options = options
         self._journal = journal
         self._asked: ExitClass | None = None
         self._forced: ExitClass | None = None
         self._kill_at = math.inf
         self._changed = trio.Event()
-        self._ooms = _oom_kills()
 
-    async def tend(self, on_message: Callable[[messages.Up], None]) -> Exit:
-        """Listen to the worker until it has ended; ``on_message`` gets what it says besides its heartbeats.
+    async def run(self, on_message: Callable[[messages.Up], None]) -> Exit:
+        """Start the process and listen to it until it has ended; ``on_message`` gets all but its heartbeats.
 
-        Cancelled, it kills the worker and reaps it.
+        Cancelled, it kills the process and reaps it.
+
+        Raises:
+            OSError: the process cannot be started.
         """
+        ooms = _oom_kills()
+        spawned = await spawn(self._job.descriptors, self._job.title)
+        self._process, self.pid = spawned.process, spawned.process.pid
+        self._channel = channel = Channel(spawned.channel)
+        channel.send(self._job.start)
+        if self._asked is not None:
+            self.signal(signal.SIGTERM)
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self.channel.run)
+                nursery.start_soon(channel.run)
                 nursery.start_soon(self._watch)
                 heard = [trio.Event(), trio.Event()]
-                nursery.start_soon(self._listen, on_message, heard[0])
-                nursery.start_soon(self._relay, heard[1])
-                status = await self._process.wait()
+                nursery.start_soon(self._listen, channel, on_message, heard[0])
+                nursery.start_soon(self._relay, spawned.stderr, heard[1])
+                status = await spawned.process.wait()
                 with trio.move_on_after(_FAREWELL_S):
                     for event in heard:
                         await event.wait()
                 nursery.cancel_scope.cancel(reason="the worker has ended")
         finally:
-            self.channel.close()
-            await self._reap()
-        return classify(status, self._forced, asked=self._asked, oom=_oom_kills() > self._ooms)
+            channel.close()
+            await _reap(spawned)
+        return classify(status, self._forced, asked=self._asked, oom=_oom_kills() > ooms)
+
+    def send(self, message: messages.Down) -> None:
+        """Tell the worker something, if there is one to hear it."""
+        if self._channel is not None:
+            self._channel.send(message)
 
     # What the master wants of it.
 
@@ -100,7 +127,7 @@ class Worker:
         now = trio.current_time()
         self._asked = self._asked or why
         self.draining = True
-        self.channel.send(messages.Drain(grace=grace, delay=delay))
+        self.send(messages.Drain(grace=grace, delay=delay))
         if self.ready_at is None:
             # It has no loop yet, or one that only starts up; nothing is in flight in it.
             self.signal(signal.SIGTERM)
@@ -116,7 +143,7 @@ class Worker:
 
     def signal(self, number: int) -> None:
         """Send a signal, if the process is still there to get it."""
-        if self._process.returncode is None:
+        if self._process is not None and self._process.returncode is None:
             self._process.send_signal(number)
 
     # What the log and the status need.
@@ -164,8 +191,8 @@ class Worker:
 
     # Its tasks.
 
-    async def _listen(self, on_message: Callable[[messages.Up], None], heard: trio.Event) -> None:
-        async for line in self.channel.lines():
+    async def _listen(self, channel: Channel, on_message: Callable[[messages.Up], None], heard: trio.Event) -> None:
+        async for line in channel.lines():
             try:
                 message = messages.decode_up(line)
             except msgspec.DecodeError as error:
@@ -186,11 +213,11 @@ class Worker:
             on_message(message)
         heard.set()
 
-    async def _relay(self, heard: trio.Event) -> None:
+    async def _relay(self, stderr: trio.abc.ReceiveStream, heard: trio.Event) -> None:
         """Pass its stderr on, and keep the end of it."""
         try:
-            async with self._stderr:
-                while piece := await self._stderr.receive_some(64 * 1024):
+            async with stderr:
+                while piece := await stderr.receive_some(64 * 1024):
                     self.tail += piece
                     del self.tail[:-TAIL_BYTES]
                     self._journal.write(bytes(piece))
@@ -202,7 +229,7 @@ class Worker:
         """End it when one of its times is over: to start, to give a sign of life, to drain."""
         while True:
             self._changed = trio.Event()
-            due, why = self._next_limit()
+            due, _ = self._next_limit()
             with trio.move_on_at(due) as scope:
                 await self._changed.wait()
             if not scope.cancelled_caught:
@@ -234,13 +261,14 @@ class Worker:
         self._kill_at = min(self._kill_at, now + ABORT_S)
         self.signal(signal.SIGABRT)
 
-    async def _reap(self) -> None:
-        if self._process.returncode is None:
-            self._process.kill()
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + QUICK_S):
-                await self._process.wait()
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + QUICK_S):
-            await trio.aclose_forcefully(self._stderr)
+
+async def _reap(spawned: Spawned) -> None:
+    """Whatever happens, no process of ours is left, and no zombie."""
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + QUICK_S):
+        if spawned.process.returncode is None:
+            spawned.process.kill()
+            await spawned.process.wait()
+        await trio.aclose_forcefully(spawned.stderr)
 
 
 def _oom_kills() -> int:
