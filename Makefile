@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak bench-upstream bench-layers check format clean
+.PHONY: help setup demo test soak bench-upstream bench-layers bench-supervisor check format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -32,13 +32,17 @@ test: $(STAMP)  ## run all tests; options for pytest in ARGS
 	$(BIN)/python -m pytest $(ARGS)
 
 soak: $(STAMP)  ## many rounds of clients that leave at random, some minutes; options for pytest in ARGS
-	UMBEL_SOAK=1 $(BIN)/python -m pytest tests/e2e/test_churn.py tests/e2e/test_pool_churn.py $(ARGS)
+	UMBEL_SOAK=1 $(BIN)/python -m pytest tests/e2e/test_churn.py tests/e2e/test_pool_churn.py \
+	  tests/process/test_supervisor_soak.py $(ARGS)
 
 bench-upstream: .bench/.ready  ## the HTTP client beside its peers, some minutes; ARGS=--quick for a glance
 	@.bench/bin/python benchmarks/upstream.py $(ARGS)
 
 bench-layers: $(STAMP)  ## what each layer of a call costs and weighs; ARGS=--quick for a glance
 	@$(BIN)/python benchmarks/layers.py $(ARGS)
+
+bench-supervisor: .bench/.ready  ## the master beside its peers, a quarter of an hour; ARGS=--quick for a glance
+	@.bench/bin/python benchmarks/supervisor.py $(ARGS)
 
 # The peers live apart, so that nothing of theirs is ever there when Umbel runs.
 .bench/.ready: pyproject.toml constraints.txt benchmarks/requirements.txt

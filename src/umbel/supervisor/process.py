@@ -91,6 +91,8 @@ class Worker:
         Raises:
             OSError: the process cannot be started.
         """
+        if self._asked is not None:
+            return Exit(self._asked, 0)  # Nobody wants it any more; the sockets may be closed already.
         ooms = _oom_kills()
         spawned = await spawn(self._job.descriptors, self._job.title)
         self._process, self.pid = spawned.process, spawned.process.pid

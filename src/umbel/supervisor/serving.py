@@ -53,6 +53,7 @@ class Serving:
             nursery.start_soon(self._channel.run)
             with self._cut:
                 await self._serve()
+            self._channel.send(self._heartbeat(0.0))  # Its numbers are the last ones.
             self._channel.send(messages.Bye(reason=self._reason))
             self._channel.finish()
             nursery.cancel_scope.deadline = trio.current_time() + _FAREWELL_S

@@ -71,6 +71,8 @@ class Slot:
         self._machine = SlotMachine()
         self._backoff = Backoff(household.options.restart_max_delay)
         self._everybody: set[Worker] = set()
+        self._ready_for: float | None = None
+        """How long the last worker that died had been ready."""
         self._renewal: Renewal | None = None
         self._waiting = trio.CancelScope()
         self._grace: tuple[float, float] = (0.0, 0.0)
