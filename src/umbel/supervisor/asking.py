@@ -22,6 +22,11 @@ class Asking:
     def __init__(self) -> None:
         self._open: list[_Question] = []
 
+    @property
+    def waiting(self) -> int:
+        """How many questions wait."""
+        return len(self._open)
+
     async def ask(
         self, workers: Iterable[Worker], question: messages.Down, answer: type[AnswerT], within: float
     ) -> dict[Worker, AnswerT]:
