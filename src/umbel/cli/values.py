@@ -1,4 +1,4 @@
-"""Types of options that are written as in umbel.toml: ``10s``, ``500MB``, ``3 in 60s``.
+"""Types of options that are written as in umbel.toml: ``10s``, ``500MB``.
 
 Used by the commands that serve. What they refuse is a usage error that click tells.
 """
@@ -15,7 +15,7 @@ from ..config.units import parse_duration, parse_size
 ValueT = TypeVar("ValueT")
 
 
-class Written(click.ParamType[ValueT], Generic[ValueT]):
+class Written(click.ParamType, Generic[ValueT]):  # type: ignore[type-arg]  # older releases of click have none
     """A value that a function of ``config/units.py`` reads."""
 
     def __init__(self, name: str, parse: Callable[[object], ValueT]) -> None:

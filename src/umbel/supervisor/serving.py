@@ -49,6 +49,7 @@ class Serving:
         """
         self._channel = Channel(sock)
         self._service = Service(self._loaded.app, self._loaded.settings, self._loaded.limits)
+        self._service.accept_batch = 1
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._channel.run)
             with self._cut:
