@@ -4,7 +4,8 @@ BIN := .venv/bin
 STAMP := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak bench-upstream bench-layers bench-supervisor check format clean
+.PHONY: help setup demo test soak fuzz conformance bench-upstream bench-layers bench-server bench-supervisor check \
+  format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -32,14 +33,25 @@ test: $(STAMP)  ## run all tests; options for pytest in ARGS
 	$(BIN)/python -m pytest $(ARGS)
 
 soak: $(STAMP)  ## many rounds of clients that leave at random, some minutes; options for pytest in ARGS
-	UMBEL_SOAK=1 $(BIN)/python -m pytest tests/e2e/test_churn.py tests/e2e/test_pool_churn.py \
+	UMBEL_SOAK=1 $(BIN)/python -m pytest --timeout 900 tests/e2e/test_churn.py tests/e2e/test_pool_churn.py \
+	  tests/e2e/test_server_soak.py tests/e2e/test_server_memory.py \
 	  tests/process/test_supervisor_soak.py $(ARGS)
+
+SECONDS ?= 60
+fuzz: $(STAMP)  ## hostile input for the server, made from tests/corpus; SECONDS=60 SEED=1 ARGS='--protocol http2'
+	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+conformance: $(STAMP)  ## curl, h2load and slowhttptest against the server, those that are installed; two minutes
+	@$(BIN)/python -m tests.conformance
 
 bench-upstream: .bench/.ready  ## the HTTP client beside its peers, some minutes; ARGS=--quick for a glance
 	@.bench/bin/python benchmarks/upstream.py $(ARGS)
 
 bench-layers: $(STAMP)  ## what each layer of a call costs and weighs; ARGS=--quick for a glance
 	@$(BIN)/python benchmarks/layers.py $(ARGS)
+
+bench-server: .bench/.ready  ## the server beside its peers, two minutes; ARGS=--quick for a glance
+	@.bench/bin/python benchmarks/server.py $(ARGS)
 
 bench-supervisor: .bench/.ready  ## the master beside its peers, a quarter of an hour; ARGS=--quick for a glance
 	@.bench/bin/python benchmarks/supervisor.py $(ARGS)

@@ -243,3 +243,15 @@ def test_importing_asgi_makes_the_application_of_the_file(tmp_path: Path) -> Non
         check=True,
     )
     assert done.stdout.strip() == "['/r']"
+
+
+async def test_the_server_ends_by_itself_after_max_requests() -> None:
+    app, records = app_with_records()
+    config = hypercorn_config(bind=["127.0.0.1:0"])
+    config.max_requests = 3
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            (address,) = await nursery.start(partial(serve, app, config, shutdown_trigger=trio.sleep_forever))
+            for _ in range(3):
+                await fetch(int(address.rpartition(":")[2]), "GET", "/hello")
+    assert [record.status for record in records.requests] == [200] * 3

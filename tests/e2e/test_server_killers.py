@@ -101,6 +101,17 @@ async def test_a_bad_chunk_after_an_early_answer(served: Served, more: bytes) ->
     await assert_well(served)
 
 
+async def test_a_client_that_leaves_while_its_body_is_refused(served: Served) -> None:
+    """The refusal finds nobody: that is the client's leaving, and no crash of the application that was reading."""
+    for tries in range(TRIES // 3):
+        async with await trio.open_tcp_stream("127.0.0.1", served.server.port) as stream:
+            await stream.send_all(post(b"Transfer-Encoding: chunked", body=b"1\r\n{\r\n"))
+            await trio.testing.wait_all_tasks_blocked(0.001 * (tries % 3))
+            await stream.send_all(b"zz\r\n")
+            reset(stream)
+    await assert_well(served)
+
+
 async def test_a_body_that_goes_on_after_an_early_answer_is_not_read_without_end(served: Served) -> None:
     """The request is refused at its head; of its body no more than a little is taken."""
     sent = 0

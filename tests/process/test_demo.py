@@ -21,7 +21,7 @@ async def test_once_prints_a_real_answer_and_ends_well(tmp_path: Path) -> None:
     assert status == 0, output
     head, _, body = output.partition("\n\n")[2].partition("\n\n")
     assert re.match(r"GET http://127\.0\.0\.1:\d+/dashboard/42\n\n", output)
-    assert head.splitlines()[0] == "HTTP/1.1 200"
+    assert head.splitlines()[0] == "HTTP/1.1 200 OK"
     assert "umbel-completed: true" in head
     assert "server" not in [line.partition(":")[0] for line in head.splitlines()]
     answer = json.loads(body)

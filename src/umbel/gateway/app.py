@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import quart.wrappers.base
 import trio
 from quart import request
 from quart_trio import QuartTrio
@@ -35,7 +36,7 @@ from ..server.settings import hypercorn_config
 from . import crashes
 from .compose import ComposeView
 from .connection import Connection
-from .exchange import find_exchange
+from .exchange import find_exchange, find_websocket_exchange
 from .forwarded import TrustedProxies
 from .lifespan import Lifespan, State
 from .problems import as_http_exception, from_http_exception
@@ -46,7 +47,7 @@ from .websocket import WebsocketConnection
 
 if TYPE_CHECKING:
     import httpx
-    from quart.typing import ResponseReturnValue
+    from quart.typing import ResponseReturnValue, ResponseTypes
 
     from ..model import RequestFacts
     from .compose import Handler
@@ -54,6 +55,11 @@ if TYPE_CHECKING:
     from .sending import AnyResponse
 
 HandlerT = TypeVar("HandlerT", bound="Handler")
+
+# What Quart's websocket raises once its client has gone; 0.22 has no such exception.
+_DISCONNECTED: tuple[type[Exception], ...] = tuple(
+    found for name, found in vars(quart.wrappers.base).items() if name == "ClientDisconnectedError"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,6 +289,15 @@ class Umbel(QuartTrio):
         for error in errors:
             crashes.note(self.recorder, "request.crashed", error, self._facts())
 
+    async def handle_websocket_exception(self, *context_and_error: Any) -> ResponseTypes | None:
+        """Quart's; but a client that has gone is no failure. (Quart-Trio 0.13 takes it for one.)"""
+        error = context_and_error[-1]
+        if isinstance(error, _DISCONNECTED):
+            raise error
+        quarts: Any = super()
+        answer: ResponseTypes | None = await quarts.handle_websocket_exception(*context_and_error)
+        return answer
+
     def log_exception(self, *context_and_info: Any) -> None:
         """Record an exception that no handler took, each leaf of a group; Quart's logger hears of it too."""
         error = context_and_info[-1][1]
@@ -290,7 +305,7 @@ class Umbel(QuartTrio):
             exchange = find_exchange()
             event = "request.crashed" if exchange is not None else "app.crashed"
             crashes.note(self.recorder, event, error, self._facts())
-            if exchange is not None:
+            if (exchange := exchange or find_websocket_exchange()) is not None:
                 exchange.kind, exchange.detail = Kind.INTERNAL, "an exception that no handler took"
         super().log_exception(*context_and_info)
 
@@ -315,7 +330,7 @@ class Umbel(QuartTrio):
 
     @staticmethod
     def _facts() -> RequestFacts | None:
-        exchange = find_exchange()
+        exchange = find_exchange() or find_websocket_exchange()
         return exchange.facts if exchange is not None else None
 
     # Starting it as a script.

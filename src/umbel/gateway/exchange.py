@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from quart import has_request_context, request
+from quart import has_request_context, has_websocket_context, request, websocket
 
 from ..errors import NotRunningError
 
@@ -68,3 +68,10 @@ def current_exchange() -> Exchange:
     if exchange is None:
         raise NotRunningError("this request did not come in through Umbel's ASGI interface")
     return exchange
+
+
+def find_websocket_exchange() -> Exchange | None:
+    """The exchange of the WebSocket whose context this runs in; None outside one. It has no nursery."""
+    if not has_websocket_context():
+        return None
+    return cast("dict[str, Any]", websocket.scope).get(SCOPE_KEY)

@@ -15,7 +15,9 @@ from ..events import RequestEnded
 from ..kinds import Kind
 from ..model import RequestFacts
 from ..problem import CONTENT_TYPE, Problem
+from ..server.exchange import ClientLeft
 from . import crashes, ids
+from .exchange import SCOPE_KEY, Exchange
 from .forwarded import origin_of
 from .paths import check_path, check_query, raw_path
 
@@ -37,45 +39,53 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
     def __init__(self, app: Umbel, scope: WebsocketScope) -> None:
         client = scope.get("client")
         version, scheme = scope.get("http_version", "1.1"), scope["scheme"]
-        self._origin = origin_of(
+        origin = origin_of(
             client[0] if client else None,
             scope["headers"],
             app.trusted_proxies,
             http_version=version,
             scheme="https" if scheme == "wss" else "http",
         )
-        self._facts = RequestFacts(
-            ids.request_id(self._origin.claimed(b"x-request-id")),
-            ids.trace(self._origin.said.get(b"traceparent"), self._origin.said.get(b"tracestate")),
+        facts = RequestFacts(
+            ids.request_id(origin.claimed(b"x-request-id")),
+            ids.trace(origin.said.get(b"traceparent"), origin.said.get(b"tracestate")),
             "GET",
             scope["path"],
             "",
             trio.current_time(),
         )
-        super().__init__(app, cast("WebsocketScope", {**scope, "headers": self._origin.headers}))
+        self.exchange = Exchange(facts, origin, app.recorder)
+        super().__init__(app, cast("WebsocketScope", {**scope, "headers": origin.headers, SCOPE_KEY: self.exchange}))
         self._status: int | None = None
         self._bytes_sent = 0
-        self._kind: Kind | None = None
-        self._detail = ""
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Serve it to its end. Cancelled from outside, it is cut off there."""
 
+        scope = trio.CancelScope()
+
         async def noted(message: Any) -> None:
             self._note(message)
-            await send(message)
+            try:
+                await send(message)
+            except ClientLeft:
+                # What serves it ends for that reason, and Quart hears of no exception.
+                scope.cancel(reason=str(Kind.CLIENT_GONE))
+                await trio.lowlevel.checkpoint()
+                raise
 
         try:
             try:
                 check_path(raw_path(self.scope))
                 check_query(self.scope["query_string"])
             except RequestError as error:
-                self._kind, self._detail = Kind.BAD_REQUEST, error.detail
+                self.exchange.kind, self.exchange.detail = Kind.BAD_REQUEST, error.detail
                 await self._refuse(error, noted)
             else:
-                await self._serve(receive, noted)
+                with scope:
+                    await self._serve(receive, noted)
         finally:
-            self.app.recorder.record(self._record())
+            self.exchange.recorder.record(self._record())
 
     async def _serve(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         try:
@@ -83,8 +93,8 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
         except BaseException as error:
             crash, rest = crashes.split(error)
             if crash is not None:
-                self._kind, self._detail = Kind.INTERNAL, "an exception nobody handled"
-                crashes.note(self.app.recorder, "websocket.crashed", crash, self._facts)
+                self.exchange.kind, self.exchange.detail = Kind.INTERNAL, "an exception nobody handled"
+                crashes.note(self.exchange.recorder, "websocket.crashed", crash, self.exchange.facts)
             if rest is not None or self.app.testing:
                 # Quart's test client shows its user the exception.
                 raise
@@ -98,7 +108,7 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
         if "websocket.http.response" not in (self.scope.get("extensions") or {}):
             await send({"type": "websocket.close", "code": _INTERNAL_ERROR, "reason": ""})
             return
-        request_id = self._facts.request_id
+        request_id = self.exchange.facts.request_id
         body = Problem(error.status, error.detail, error.title or "", request_id=request_id).encode()
         fields = {
             "content-type": CONTENT_TYPE,
@@ -126,12 +136,17 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
                 self._bytes_sent += len(data if data is not None else message["text"].encode())
 
     def _record(self) -> RequestEnded:
-        kind = self._kind
-        if self._status is None and kind is None:
-            kind = Kind.CLIENT_GONE
-        scheme = "https" if self.scope["scheme"] == "wss" else "http"
-        status = self._status if self._status is not None else 499
-        now = trio.current_time()
+        exchange, status = self.exchange, self._status
+        if status is None and exchange.kind is None:
+            exchange.kind = Kind.CLIENT_GONE
         return RequestEnded(
-            self._facts, status, now, self._bytes_sent, None, kind, self._origin.client, scheme, self._detail
+            exchange.facts,
+            status if status is not None else 499,
+            trio.current_time(),
+            self._bytes_sent,
+            None,
+            exchange.kind,
+            exchange.origin.client,
+            exchange.origin.scheme,
+            exchange.detail,
         )

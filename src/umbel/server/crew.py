@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import select
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import trio
 
-from .stepping import notice_first_wait
+from .stepping import rest_of
 
 LEFT, RESET = getattr(select, "EPOLLRDHUP", 0), getattr(select, "EPOLLHUP", 0) | getattr(select, "EPOLLERR", 0)
 """Flags: the peer has sent its last byte (the kernel sees that behind bytes that wait to be read); it has gone."""
@@ -28,15 +29,24 @@ _EVENTS_MAX = 64
 class Turn(Protocol):
     """Somebody who has something to do."""
 
-    def turn(self, scope: trio.CancelScope) -> Awaitable[bool]:
+    def turn(self, scope: trio.CancelScope) -> Coroutine[Any, Any, bool]:
         """Do it; ``scope`` is around it and may be cancelled by it, and the result says whether it was."""
         ...
 
-    def about_to_wait(self) -> None:
-        """It waits for the first time in this turn."""
-
     def abandon(self) -> None:
         """There will be no turn any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class CrewStatistics:
+    """A snapshot of a crew's counters."""
+
+    hands: int
+    """Tasks: one that leads, and one for each turn that waits."""
+    members: int
+    """Those who may get turns."""
+    turns: int
+    """Turns that are asked for and not begun."""
 
 
 class Crew:
@@ -50,11 +60,18 @@ class Crew:
         self._epoll: Any = None  # select.epoll is not a type everywhere
         self._calls: dict[int, Callable[[int], None]] = {}
         self._nursery: trio.Nursery | None = None
+        self._hands = 0
+        self._unbroken = 0
+        """Events since the other tasks of the program had their turn."""
 
     @property
     def works(self) -> bool:
         """Whether it can watch: it runs, and on a system that has epoll."""
         return self._epoll is not None
+
+    def statistics(self) -> CrewStatistics:
+        """A snapshot of the counters."""
+        return CrewStatistics(self._hands, len(self.members), len(self.turns))
 
     def watch(self, fd: int, call: Callable[[int], None], flags: int = LEFT) -> None:
         """Call ``call`` with the flags at each change of them (edge-triggered) until ``forget``."""
@@ -85,7 +102,7 @@ class Crew:
         with select.epoll() as self._epoll:
             try:
                 async with trio.open_nursery() as self._nursery:
-                    self._nursery.start_soon(_Hand(self).work)
+                    self.promote()
                     task_status.started()
             finally:
                 for member in tuple(self.members):
@@ -94,46 +111,48 @@ class Crew:
                 self._epoll = None
                 self._calls.clear()
 
-    # For the tasks.
-
-    async def poll(self) -> None:
-        """Wait until something has come, and call those whom it concerns."""
-        await trio.lowlevel.wait_readable(self._epoll.fileno())
-        calls = self._calls
-        for fd, flags in self._epoll.poll(0, _EVENTS_MAX):
-            calls[fd](flags)
-
     def promote(self) -> None:
         """Let another task take the lead."""
         assert self._nursery is not None
-        self._nursery.start_soon(_Hand(self).work)
+        self._nursery.start_soon(self._work)
 
-
-class _Hand:
-    """One task of the crew."""
-
-    def __init__(self, crew: Crew) -> None:
-        self._crew = crew
-        self._leads = True
-        self._turn: Turn | None = None
-
-    async def work(self) -> None:
+    async def _work(self) -> None:
         """Lead, until something has to wait or this task is spoilt; what waits is served to its end."""
-        crew = self._crew
-        with trio.CancelScope() as scope:
-            while self._leads:
-                if not crew.turns:
-                    await crew.poll()
-                    continue
-                self._turn = crew.turns.popleft()
-                if await notice_first_wait(self._turn.turn(scope), self._about_to_wait):
-                    break
-        if self._leads and not scope.cancelled_caught:
-            # A turn has cancelled the scope without waiting in it.
-            crew.promote()
+        self._hands += 1
+        leads = True
+        try:
+            with trio.CancelScope() as scope:
+                while leads:
+                    if not self.turns:
+                        await self._poll()
+                        continue
+                    turn = self.turns.popleft()
+                    steps = turn.turn(scope)
+                    try:
+                        trap = steps.send(None)
+                    except StopIteration as end:
+                        spoilt = end.value
+                    else:
+                        leads = False
+                        self.promote()
+                        spoilt = await rest_of(steps, trap)
+                    if spoilt:
+                        break
+            if leads and not scope.cancelled_caught:
+                # A turn has cancelled the scope without waiting in it.
+                self.promote()
+        finally:
+            self._hands -= 1
 
-    def _about_to_wait(self) -> None:
-        self._leads = False
-        self._crew.promote()
-        assert self._turn is not None
-        self._turn.about_to_wait()
+    async def _poll(self) -> None:
+        """Wait until something has come, and call those whom it concerns."""
+        # What came in the meantime needs no wait, and trio's way of waiting costs as much as a request.
+        events = self._epoll.poll(0, _EVENTS_MAX) if self._unbroken < _EVENTS_MAX else ()
+        if not events:
+            await trio.lowlevel.wait_readable(self._epoll.fileno())
+            self._unbroken = 0
+            events = self._epoll.poll(0, _EVENTS_MAX)
+        self._unbroken += len(events)
+        calls = self._calls
+        for fd, flags in events:
+            calls[fd](flags)

@@ -18,6 +18,10 @@ _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]*)([/?][!\x22$-~]*)?")
 _FRAMED = re.compile(rb"\r\n(?i:content-length|transfer-encoding)[ \t]*:")
 
 
+_GLIMPSE_MAX = 200
+"""Bytes of a refused method or path that go into the record."""
+
+
 class HeadRefused(Exception):  # noqa: N818 - a way out of several functions, named by what happened
     """The head must not be acted upon."""
 
@@ -44,6 +48,16 @@ def diagnose(raw: bytes, limits: Limits) -> tuple[bytes, bytes | None]:
     for field in fields:
         _check_field(field, limits)
     return _target(method, target, framed=_FRAMED.search(raw) is not None)
+
+
+def glimpse(raw: bytes) -> tuple[str, str]:
+    """The method and the path of a head that was refused, for the record; empty where they cannot be told."""
+    parts = raw.lstrip(b"\r\n").partition(b"\r\n")[0].split(b" ")
+    if len(parts) < 2 or _TOKEN.fullmatch(parts[0]) is None:
+        return "", ""
+    # Without the query, which may hold what no record should.
+    path = parts[1].partition(b"?")[0][:_GLIMPSE_MAX].decode("ascii", "backslashreplace")
+    return parts[0][:_GLIMPSE_MAX].decode(), path
 
 
 def _request_line(line: bytes, limits: Limits) -> tuple[bytes, bytes]:

@@ -35,11 +35,7 @@ async def drain(service: Service, cut: Callable[[], None]) -> None:
     Then ``cut()`` cancels what is left, which has ``cancel_timeout`` for its cleanup; what takes longer is logged.
     Returns as soon as the last connection has gone. Nothing must be accepted meanwhile.
     """
-    now = trio.current_time()
-    service.cut_at = now + service.config.graceful_timeout
-    service.phase.value = max(service.phase.value, Phase.DRAINING)
-    for connection in tuple(service.open):
-        connection.drain(now + service.limits.drain_idle)
+    service.begin_draining(trio.current_time() + service.config.graceful_timeout)
     with trio.move_on_at(service.cut_at) as scope:
         await service.connections.wait_value(0)
     if not scope.cancelled_caught:
@@ -47,10 +43,9 @@ async def drain(service: Service, cut: Callable[[], None]) -> None:
     service.phase.value = Phase.CUT
     service.crew.cut(LATE)
     cut()
-    with trio.move_on_after(service.limits.cancel_timeout) as scope:
+    # What was cut may be what this runs in.
+    with trio.move_on_after(service.limits.cancel_timeout, shield=True) as scope:
         await service.connections.wait_value(0)
     if scope.cancelled_caught:
-        count = service.connections.value
-        service.note(
-            "drain.stuck", f"{count} connections are still cleaning up, {service.limits.cancel_timeout:g} s later"
-        )
+        late, count = service.limits.cancel_timeout, service.connections.value
+        service.note("drain.stuck", f"connections that are still cleaning up {late:g} s after they were cut: {count}")

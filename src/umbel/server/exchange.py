@@ -6,7 +6,6 @@ application asks for, and writes as soon as the application speaks.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ import trio
 from .body import Body, BodyRefused
 from .limits import BODY_GRACE
 from .refusal import Refusal, new_request_id, told
-from .response import CONTINUE, STATUS_LINES, ApplicationError, Fields, has_no_content, read_fields
+from .response import CONTINUE, NO_CONTENT, STATUS_LINES, ApplicationError, Fields, read_fields
 from .wire import has_left
 
 if TYPE_CHECKING:
@@ -26,8 +25,6 @@ Message = Mapping[str, Any]
 
 ASGI = {"version": "3.0", "spec_version": "2.5"}
 """What a scope says of the specification that it follows."""
-PIECE = 64 * 1024
-"""Bytes that a client must accept within the write timeout, which so measures progress and not the answer's size."""
 DISCARD_MAX = 64 * 1024
 """What is left of a body that nobody read is read to its end, if it is no more; else the connection ends."""
 _JOINED_MAX = 256 * 1024
@@ -38,48 +35,50 @@ class ClientLeft(OSError):  # noqa: N818 - named by what happened
     """The client has gone, or does not read: nothing more can be sent (ASGI: ``send`` raises an OSError)."""
 
 
-class _At(enum.IntEnum):
-    """How far the response is."""
-
-    NOTHING = 0
-    HEAD = 1
-    """The application has given its head, which goes out with the first of the body."""
-    BODY = 2
-    TRAILERS = 3
-    DONE = 4
+# How far a response is. Plain numbers, because they are compared several times per request.
+_NOTHING, _HEAD, _BODY, _TRAILERS, _DONE = range(5)
+"""In ``_HEAD`` the application has given its head, which goes out with the first of the body."""
 
 
 class Exchange:
     """One request on its way through an application."""
 
+    # Not __slots__: most of these stay as they are here for nearly every request.
+    gone = False
+    """Whether the client has left, or is treated so."""
+    _body: Body | None = None
+    """Until its last byte has been handed on."""
+    _end_told = False
+    _waited = 0.0
+    """Seconds that we have waited for the body."""
+    _listeners = 0
+    """Tasks that wait in ``receive``, and so will hear that the client has gone."""
+    _over: trio.Event | None = None
+    _at = _NOTHING
+    _status = 0
+    _fields: Fields | None = None
+    _wants_trailers = False
+    _trailing = False
+    """Whether the last chunk has gone out, and trailer fields follow."""
+    _chunked = False
+    _left: int | None = None
+    """Bytes that Content-Length still promises."""
+    _mute = False
+    """Whether the content is not sent: HEAD, 204, 304."""
+
     def __init__(self, connection: Http1Connection, head: Head) -> None:
         self._connection = connection
-        self._head = head
-        self._body = Body(head.length, connection.service.limits) if head.length else None
-        """Until its last byte has been handed on."""
-        self._end_told = False
-        self._waited = 0.0
-        """Seconds that we have waited for the body."""
-        self._listeners = 0
-        """Tasks that wait in ``receive``, and so will hear that the client has gone."""
-        self._over: trio.Event | None = None
-        self._at = _At.NOTHING
-        self._status = 0
-        self._fields: Fields | None = None
-        self._wants_trailers = False
-        self._chunked = False
-        self._left: int | None = None
-        """Bytes that Content-Length still promises."""
-        self._mute = False
-        """Whether the content is not sent: HEAD, 204, 304."""
-        self.keep_alive = head.keep_alive
-        self.gone = False
+        self._method = head.method
+        self._meaning = meaning = head.meaning
+        self.keep_alive = meaning.keep_alive
+        if meaning.length:
+            self._body = Body(meaning.length, connection.service.limits)
 
     # What the application calls.
 
     async def receive(self) -> Message:
         """ASGI's ``receive``: parts of the body, then a disconnect once there is one or the response is sent."""
-        if self.gone or self._at is _At.DONE:
+        if self.gone or self._at is _DONE:
             return _DISCONNECT
         if self._body is not None:
             return await self._receive_body(self._body)
@@ -105,24 +104,24 @@ class Exchange:
         if self.gone:
             raise ClientLeft("the client has gone")
         kind = message["type"]
-        if kind == "http.response.body" and _At.HEAD <= self._at <= _At.BODY:
+        if kind == "http.response.body" and _HEAD <= self._at <= _BODY:
             body, more = message.get("body", b""), message.get("more_body", False)
-            if self._at is _At.HEAD:
+            if self._at is _HEAD:
                 await self._send_first(body, more)
             else:
-                self._spend(body, more)
+                self._spend(len(body), more)
                 await self._put(body, more)
             if more:
                 # An application that only ever sends must let others have their turn.
                 await trio.lowlevel.checkpoint()
-        elif kind == "http.response.start" and self._at is _At.NOTHING:
+        elif kind == "http.response.start" and self._at is _NOTHING:
             self._status = message["status"]
             if self._status not in STATUS_LINES:
                 raise ApplicationError(f"the application answered with the status {self._status!r}")
             self._fields = read_fields(message.get("headers", ()))
             self._wants_trailers = bool(message.get("trailers", False))
-            self._at = _At.HEAD
-        elif kind == "http.response.trailers" and self._at is _At.TRAILERS:
+            self._at = _HEAD
+        elif kind == "http.response.trailers" and self._at is _TRAILERS:
             await self._send_trailers(message)
         else:
             raise ApplicationError(f"the application sent {kind!r} out of turn")
@@ -132,12 +131,12 @@ class Exchange:
     @property
     def answered(self) -> bool:
         """Whether the whole response has been handed to the socket."""
-        return self._at is _At.DONE
+        return self._at is _DONE
 
     @property
     def unanswered(self) -> bool:
         """Whether no byte of a response has gone out."""
-        return self._at <= _At.HEAD
+        return self._at <= _HEAD
 
     @property
     def body_is_read(self) -> bool:
@@ -146,7 +145,7 @@ class Exchange:
 
     def client_left(self) -> None:
         """The client has gone: whoever listens is told, and if nobody does the application is cancelled."""
-        if self.gone or self._at is _At.DONE:
+        if self.gone or self._at is _DONE:
             return
         self.gone = True
         self._tell()
@@ -183,7 +182,7 @@ class Exchange:
     # The request's body.
 
     async def _receive_body(self, body: Body) -> Message:
-        if self._head.expects_continue and not body.received and self.unanswered and not self._connection.buffer:
+        if self._meaning.expects_continue and not body.received and self.unanswered and not self._connection.buffer:
             await self._write(CONTINUE)
         content = b""
         self._listeners += 1
@@ -219,7 +218,6 @@ class Exchange:
         patience = max(grace, body.received / limits.min_body_rate) - self._waited
         with trio.CancelScope(deadline=began + min(limits.body_timeout, patience)) as scope:
             data = await connection.wire.receive()
-            connection.lingers = True
         if scope.cancelled_caught:
             raise BodyRefused(Refusal(408, "The body did not arrive in time."))
         self._waited += trio.current_time() - began
@@ -231,7 +229,11 @@ class Exchange:
         if self.unanswered:
             request_id = new_request_id()
             self.keep_alive = False
-            await self._connection.refuse(refusal, request_id)
+            try:
+                await self._connection.refuse(refusal, request_id, self._method)
+            except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+                self.client_left()
+                return _DISCONNECT
             self._connection.service.count_refusal(refusal)
             message = told(refusal, request_id)
         self._connection.lingers = True
@@ -243,53 +245,60 @@ class Exchange:
 
     async def _send_first(self, body: bytes, more: bool) -> None:
         """Send the head with what there is of the body."""
-        fields, connection = self._fields, self._connection
+        fields, connection, status = self._fields, self._connection, self._status
         assert fields is not None
-        head, status, length = self._head, self._status, fields.length
-        framing = b""
-        empty = has_no_content(status)
-        self._mute = empty or head.method == "HEAD"
-        if length is not None:
-            if status != 204:
-                framing = b"content-length: %d\r\n" % length
-        elif not more and not self._wants_trailers:
-            length = len(body)
-            if not empty and (length or not self._mute):
-                framing = b"content-length: %d\r\n" % length
-        elif not self._mute:
-            if head.version == "1.1":
-                self._chunked = True
-                framing = b"transfer-encoding: chunked\r\n"
-            else:
-                self.keep_alive = False
-        if self.keep_alive and (fields.close or not self._may_keep_alive()):
+        self._mute = self._method == "HEAD" or status in NO_CONTENT
+        lines, framing, self._left = fields.lines, b"", fields.length
+        if self._left is None:
+            framing = self._framing(len(body), more)
+        elif status == 204:
+            lines = lines.replace(b"content-length: %d\r\n" % self._left, b"")
+        self._spend(len(body), more)
+        if self.keep_alive and (fields.close or not connection.keeps_alive() or not self._rest_is_small()):
             self.keep_alive = False
         if not self.keep_alive:
             framing += b"connection: close\r\n"
-        elif head.version == "1.0":
+        elif self._meaning.version == "1.0":
             framing += b"connection: keep-alive\r\n"
         date = b"" if fields.dated else connection.service.date.line()
-        self._left = length
-        self._spend(body, more)
-        self._at = _At.BODY
-        await self._put(body, more, b"".join((STATUS_LINES[status], date, fields.lines, framing, b"\r\n")))
+        head = b"".join((STATUS_LINES[status], date, lines, framing, b"\r\n"))
+        self._at = _BODY
+        if more or self._mute or self._chunked or len(body) > _JOINED_MAX:
+            await self._put(body, more, head)
+        else:
+            await self._write(head + body)
+            self._finish()
 
-    def _may_keep_alive(self) -> bool:
-        connection, body = self._connection, self._body
-        if not connection.may_keep_alive():
-            return False
+    def _framing(self, size: int, more: bool) -> bytes:
+        """How the end of a body is told whose length the application has not."""
+        if not more and not self._wants_trailers:
+            if self._status in NO_CONTENT or (self._mute and not size):
+                return b""
+            self._left = size
+            return b"content-length: %d\r\n" % size
+        if self._mute:
+            return b""
+        if self._meaning.version == "1.1":
+            self._chunked = True
+            return b"transfer-encoding: chunked\r\n"
+        self.keep_alive = False
+        return b""
+
+    def _rest_is_small(self) -> bool:
+        """Whether what nobody has read of the body can be read later."""
+        body = self._body
         if body is None:
             return True
-        # Nobody has read it all. A little is read later; a client that waits for its 100 may send it or may not.
-        waits = self._head.expects_continue and not body.received
+        # A client that waits for its 100 may send it or may not.
+        waits = self._meaning.expects_continue and not body.received
         return not waits and body.left is not None and body.left <= DISCARD_MAX
 
-    def _spend(self, body: bytes, more: bool) -> None:
-        """Hold the application to its Content-Length, before any of ``body`` goes out."""
+    def _spend(self, size: int, more: bool) -> None:
+        """Hold the application to its Content-Length, before anything goes out that breaks it."""
         if self._left is not None and not self._mute:
-            if len(body) > self._left:
+            if size > self._left:
                 raise ApplicationError("the application sent more than its Content-Length")
-            self._left -= len(body)
+            self._left -= size
             if not more and self._left:
                 raise ApplicationError(f"the application sent {self._left} bytes less than its Content-Length")
 
@@ -311,7 +320,7 @@ class Exchange:
             await self._write(data)
         if not more:
             if self._wants_trailers and self._chunked:
-                self._at = _At.TRAILERS
+                self._at = _TRAILERS
             else:
                 self._finish()
 
@@ -323,11 +332,8 @@ class Exchange:
         if not more:
             self._finish()
 
-    _trailing = False
-    """Whether the last chunk has gone out."""
-
     def _finish(self) -> None:
-        self._at = _At.DONE
+        self._at = _DONE
         if self._over is not None:
             self._tell()
 
@@ -342,7 +348,9 @@ class Exchange:
             ClientLeft: it takes no more, or not within its deadline.
         """
         try:
-            await self._connection.write(data)
+            sent = self._connection.wire.send_now(data)
+            if sent != len(data):
+                await self._connection.write(data, sent)
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as error:
             self.client_left()
             raise ClientLeft("the client has gone, or does not read") from error

@@ -75,8 +75,7 @@ class Http1WebSocket:
             await self._write(b"".join((_SWITCHING, fields.lines, lines, b"\r\n")))
             return
         fields = read_fields(headers)
-        length = b"" if fields.length is None else b"content-length: %d\r\n" % fields.length
-        await self._write(b"".join((STATUS_LINES[status], fields.lines, length, b"connection: close\r\n\r\n")))
+        await self._write(b"".join((STATUS_LINES[status], fields.lines, b"connection: close\r\n\r\n")))
 
     async def send_data(self, data: bytes, *, end: bool) -> None:
         """Send.

@@ -39,6 +39,8 @@ from .writing import linger
 _RECEIVE_MAX = 64 * 1024
 _BODIES_MAX = 2**20
 """Bytes that all requests of a connection together may have sent without their being read."""
+_FINISHING_MAX = 1.0
+"""Seconds that nothing is read while applications that have answered come to their end."""
 _NO_RFC7540_PRIORITIES = 0x9
 """RFC 9218 section 2.1: whoever says so may ignore PRIORITY, as we do."""
 
@@ -61,6 +63,8 @@ class Http2:
         """The requests that await their answer."""
         self._tasks = 0
         """Applications at work, also those whose answer is out."""
+        self._finished = trio.lowlevel.ParkingLot()
+        """Where the reader waits for some of them to end."""
         self._requests = 0
         self._preface_left = h2frames.PREFACE
         self._cutter = FrameCutter(service.config.h2_max_inbound_frame_size)
@@ -116,6 +120,7 @@ class Http2:
                 await linger(self._stream)
                 return refused
             await self.sender.flush()
+            await self._let_finish()
             received = await self._receive()
             if received is None:
                 self.sender.goodbye()
@@ -125,6 +130,16 @@ class Http2:
                 return CLIENT_GONE
             data = received
             self.heard_at = trio.current_time()
+
+    async def _let_finish(self) -> None:
+        """Wait for applications that have answered but not returned, if there are many.
+
+        A client that has its answers asks for as much again at once, and would be refused for those that are about to
+        end. For a moment only: one that works on after its answer must not make us deaf.
+        """
+        with trio.move_on_after(_FINISHING_MAX):
+            while self._tasks > self.service.config.h2_max_concurrent_streams:
+                await self._finished.park()
 
     async def _receive(self) -> bytes | None:
         """What comes next; nothing if the client has gone, None if it has been silent for too long."""
@@ -156,7 +171,7 @@ class Http2:
                 self._take_frame(frame)
                 waited = False
         except ProtocolError as error:
-            return self._broken(f"{type(error).__name__}: {error}", frame)
+            return self._broken(str(error) or type(error).__name__, frame)
         except FloodError as error:
             self._h2.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
             return self._broken(str(error), None)
@@ -275,6 +290,8 @@ class Http2:
         if not complete:
             self.sender.reset(stream.stream_id, ErrorCodes.NO_ERROR)
         self._forget(stream)
+        # From here on it is not in flight: the client may ask for something else, and must not be shed for this one.
+        stream.count_out()
         await self.sender.flush()
 
     def refuse(self, stream: Stream, refusal: Refusal) -> None:
@@ -314,8 +331,9 @@ class Http2:
     def task_ended(self, stream: Stream) -> None:
         """A stream's task is over."""
         self._forget(stream)
+        stream.count_out()
         self._tasks -= 1
-        self.service.request_ended()
+        self._finished.unpark_all()
         if self._requests >= self.service.config.keep_alive_max_requests:
             # Not before: some clients take a GOAWAY for the end of what they are reading.
             self.drain(trio.current_time() + self.service.limits.drain_idle)

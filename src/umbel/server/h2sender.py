@@ -39,7 +39,8 @@ class Sender:
         self._stream = stream
         self._failed = failed
         self._writing = False
-        self._written = trio.Event()
+        self._next_written = trio.Event()
+        """Set when the next write that begins is done."""
         self._goodbyes = b""
 
     async def flush(self) -> None:
@@ -48,20 +49,26 @@ class Sender:
         Of a task that is cancelled here nothing is lost: what it left is taken along by whoever writes.
         """
         if self._writing:
-            await self._written.wait()
+            # What we have to say goes with the next write, and no further one is ours to wait for.
+            await self._next_written.wait()
             return
-        self._writing, self._written = True, trio.Event()
+        self._writing = True
+        written = self._next_written
         try:
             while not self.over and (data := self._h2.data_to_send() + self._goodbyes):
                 self._goodbyes = b""
+                written, self._next_written = self._next_written, trio.Event()
                 await write(self._service, self._stream, data)
+                written.set()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._fail(CLIENT_GONE)
         except ClientStuckError:
             self._fail(WRITE_TIMEOUT)
         finally:
             self._writing = False
-            self._written.set()
+            written.set()
+            self._next_written.set()
+            self._next_written = trio.Event()
         await trio.lowlevel.checkpoint_if_cancelled()
 
     def _fail(self, reason: str) -> None:

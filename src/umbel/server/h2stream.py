@@ -48,6 +48,7 @@ class Stream(ABC):
         self.gone = False
         """Whether nobody waits for the answer."""
         self.scope = trio.CancelScope()
+        self._counted = True
         self._promised = math.inf
         """Bytes of the answer's body that its Content-Length still promises."""
 
@@ -82,6 +83,12 @@ class Stream(ABC):
         self.window_opened.set()
         if not self.tell(told or {}):
             self.scope.cancel(reason=reason)
+
+    def count_out(self) -> None:
+        """It is no request in flight any more; said twice, it is counted once."""
+        if self._counted:
+            self._counted = False
+            self.connection.service.request_ended()
 
     # The answer.
 

@@ -22,14 +22,40 @@ END = b"\r\n\r\n"
 PREFACE = b"PRI * HTTP/2.0\r\n\r\n"
 """The head that an HTTP/2 connection begins with (RFC 9113 section 3.4)."""
 
+_METHOD_NAMES = """
+    DELETE GET HEAD POST PUT OPTIONS TRACE COPY LOCK MKCOL MOVE PROPFIND PROPPATCH SEARCH UNLOCK BIND REBIND UNBIND ACL
+    REPORT MKACTIVITY CHECKOUT MERGE M-SEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE PATCH PURGE MKCALENDAR LINK UNLINK SOURCE
+    QUERY
+"""
 # The whole of a sound head whose target is a path. The quantifiers are possessive: nothing is tried twice.
 _HEAD = (
     rb"([!#$%%&'*+.^_`|~0-9A-Za-z-]++) (/[!\x22$-~]*+) HTTP/1\.([01])\r\n"
     rb"(?:[!#$%%&'*+.^`|~0-9A-Za-z%s-]++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+\r\n"
 )
+_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]++) (/[!\x22$-~]*+) HTTP/1\.1")
+METHODS = {name.encode(): name for name in _METHOD_NAMES.split()}
+"""The methods that llhttp knows, less CONNECT: nothing here is a tunnel."""
+_REMEMBERED_MAX, _REMEMBERED_SIZE = 256, 1024
+"""Field sections that are remembered, and the bytes of the largest."""
 _SPECIAL = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade", b"te"})
 # What can never become a request, so that nobody need wait for the rest of it.
 _HOPELESS = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?=[^\n])")
+
+
+class Meaning(NamedTuple):
+    """What the fields of a head say, and the version that they say it in."""
+
+    version: str
+    fields: tuple[Field, ...]
+    """All of them, names in lower case, values without space around them."""
+    length: int = 0
+    """Bytes of the body; -1 if it is chunked."""
+    keep_alive: bool = True
+    """Whether the client lets the connection serve again."""
+    expects_continue: bool = False
+    takes_trailers: bool = False
+    websocket: bool = False
+    """Whether a GET with them is a WebSocket upgrade."""
 
 
 class Head(NamedTuple):
@@ -38,16 +64,7 @@ class Head(NamedTuple):
     method: str
     target: bytes
     """In origin form, or ``*``."""
-    version: str
-    fields: list[Field]
-    """All of them, names in lower case, values without space around them."""
-    length: int
-    """Bytes of the body; -1 if it is chunked."""
-    keep_alive: bool
-    """Whether the client lets the connection serve again."""
-    expects_continue: bool
-    takes_trailers: bool
-    websocket: bool
+    meaning: Meaning
 
 
 class _Collector:
@@ -84,6 +101,8 @@ class HeadReader:
         self._hosts = hosts
         underscore = b"_" if limits.underscore_headers == "keep" else b""
         self._pattern = re.compile(_HEAD % underscore)
+        self._known: dict[bytes, Meaning] = {}
+        """Field sections of HTTP/1.1 requests that have been read and found good."""
 
     def check_part(self, part: bytes) -> None:
         """Look at a head that has not come to its end.
@@ -105,6 +124,24 @@ class HeadReader:
         Raises:
             HeadRefused: it must not be acted upon.
         """
+        # A client says the same fields again and again, so what they mean is remembered.
+        end = raw.find(b"\r\n")
+        known = self._known.get(raw[end:])
+        if known is not None:
+            match = _LINE.fullmatch(raw, 0, end)
+            if match is not None:
+                method, target = match.groups()
+                name = METHODS.get(method)
+                if name is not None and len(target) <= self._limits.max_target and len(raw) <= self._limits.max_head:
+                    return Head(name, target, known)
+        head = self._read(raw)
+        if head.meaning.version == "1.1" and len(raw) - end <= _REMEMBERED_SIZE:
+            if len(self._known) >= _REMEMBERED_MAX:
+                self._known.clear()
+            self._known[raw[end:]] = head.meaning
+        return head
+
+    def _read(self, raw: bytes) -> Head:
         limits = self._limits
         match = self._pattern.fullmatch(raw)
         # The request line and the empty line are no fields.
@@ -123,7 +160,7 @@ class HeadReader:
         # llhttp has its own opinion on targets; ours has been applied.
         plain = b"%b / HTTP/1.%b%b" % (method, version, rest[rest.index(b"\r\n") :])
         head = self._read_fields(plain, method, target, version)
-        if authority is not None and not self._hosts.are_equal(authority, dict(head.fields).get(b"host", b"")):
+        if authority is not None and not self._hosts.are_equal(authority, dict(head.meaning.fields).get(b"host", b"")):
             raise HeadRefused(Refusal(400, "The target names another host than the Host field."))
         return head
 
@@ -137,25 +174,18 @@ class HeadReader:
             raise HeadRefused(Refusal(501, "The server does not know this method.")) from error
         except httptools.HttpParserError as error:
             # It does not say what the matter is, and has not told us all of the fields.
-            self._interpret(method, target, minor, _Collector.of(raw))
+            self._interpret(minor, _Collector.of(raw))
             raise HeadRefused(Refusal(400, "The head is not one of HTTP/1.1.")) from error
-        special = collector.special
-        if len(special) == 1 and special[0][0] == b"host" and self._hosts.knows(special[0][1]):
-            # Nearly always.
-            if method == b"CONNECT":
-                raise HeadRefused(Refusal(501, "The server is no tunnel."))
-            one = minor == b"1"
-            return Head(method.decode(), target, "1.1" if one else "1.0", collector.fields, 0, one, False, False, False)
-        return self._interpret(method, target, minor, collector)
+        if method not in METHODS:
+            raise HeadRefused(Refusal(501, "The server is no tunnel."))
+        return Head(METHODS[method], target, self._interpret(minor, collector))
 
-    def _interpret(self, method: bytes, target: bytes, minor: bytes, collector: _Collector) -> Head:
+    def _interpret(self, minor: bytes, collector: _Collector) -> Meaning:
         """Decide what the special fields decide."""
         one = minor == b"1"
         values: dict[bytes, list[bytes]] = {}
         for name, value in collector.special:
             values.setdefault(name, []).append(value)
-        if method == b"CONNECT":
-            raise HeadRefused(Refusal(501, "The server is no tunnel."))
         length = _framing(values.get(b"content-length", []), values.get(b"transfer-encoding", []), one)
         self._hosts.check(values.get(b"host", []), required=one)
         connection = _tokens(values.get(b"connection", []))
@@ -164,17 +194,11 @@ class HeadReader:
         if one and expectations - {b"100-continue"}:
             raise HeadRefused(Refusal(417, "The only expectation that can be met is 100-continue."))
         websocket = (
-            one
-            and method == b"GET"
-            and b"upgrade" in connection
-            and b"websocket" in _tokens(values.get(b"upgrade", []))
-            and length == 0
+            one and b"upgrade" in connection and b"websocket" in _tokens(values.get(b"upgrade", [])) and length == 0
         )
-        return Head(
-            method.decode(),
-            target,
+        return Meaning(
             "1.1" if one else "1.0",
-            collector.fields,
+            tuple(collector.fields),
             length,
             keep_alive,
             bool(one and expectations),

@@ -17,15 +17,15 @@ from ..kinds import Kind
 from .body import too_large
 from .crash import apart, is_nothing_but
 from .crew import RESET
-from .diagnosis import HeadRefused
-from .exchange import ASGI, PIECE, ClientLeft, Exchange
+from .diagnosis import HeadRefused, glimpse
+from .exchange import ASGI, ClientLeft, Exchange
 from .handoff import Handoff
 from .head import END, PREFACE, Head
 from .patience import Patience
 from .refusal import NO_CONNECTION_LEFT, Refusal, new_request_id
 from .response import STATUS_LINES, ApplicationError
 from .stepping import in_own_context
-from .wire import has_left
+from .wire import has_left, linger, send_in_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,12 +35,11 @@ if TYPE_CHECKING:
     from .service import Service
     from .wire import Wire
 
+_NOTHING = (b"", b"\r\n")
+"""No part of a request: an empty line may stand before one (RFC 9112 section 2.2)."""
 _TRAILERS = "http.response.trailers"
 
-LINGER_TIMEOUT = 2.0
-"""Seconds that a client gets to read a last answer, where it may still be sending."""
-LINGER_MAX = 256 * 1024
-"""Bytes that are read meanwhile. A socket that is closed with bytes unread takes its last answer back."""
+_CRASHED = Refusal(500, "The request failed inside the application.", Kind.INTERNAL)
 
 
 async def serve_http1(service: Service, wire: Wire, peer: Peer) -> Handoff | None:
@@ -63,7 +62,7 @@ async def turn_away(service: Service, wire: Wire, peer: Peer) -> None:
     connection.forget()
     with suppress(trio.BrokenResourceError, trio.TooSlowError):  # It may not want to know.
         await connection.refuse_unseen(NO_CONNECTION_LEFT, "", "", keep=False)
-        await connection.linger()
+        await linger(wire)
 
 
 class Http1Connection:
@@ -90,12 +89,19 @@ class Http1Connection:
         self._peer = peer
         self._exchange: Exchange | None = None
         self._requests = 0
+        self._forgotten = False
         self._patience = Patience(service.alarm, late)
         self._patience.last(trio.current_time() + service.limits.head_timeout)
         service.open.add(self)
 
     def forget(self) -> None:
-        """The connection is over; its wire goes elsewhere or is closed."""
+        """The connection is over; its wire goes elsewhere or is closed.
+
+        Done once: whoever has the wire may close it, and then its descriptor is the next connection's.
+        """
+        if self._forgotten:
+            return
+        self._forgotten = True
         self.service.open.discard(self)
         self.service.crew.forget(self.wire.fd)
         self._patience.forget()
@@ -106,11 +112,19 @@ class Http1Connection:
         more: Handoff | bool = True
         try:
             while more is True:
-                data = await self.wire.receive()
+                try:
+                    data: bytes | None = await self.wire.receive()
+                except trio.ClosedResourceError:
+                    # Its time is up; but perhaps it is we who have not looked.
+                    if (data := self.wire.receive_now()) is None:
+                        raise
                 if not data:
                     return None
                 self.buffer = self.buffer + data if self.buffer else data
                 more = await self.advance()
+                if more is True and self.is_late:
+                    await self.give_up()
+                    return None
         except trio.ClosedResourceError:
             await self.give_up()
             return None
@@ -123,9 +137,10 @@ class Http1Connection:
         """Serve the requests that have been read. True if more must be read, False at the connection's end."""
         first = True
         while True:
+            raw = b""
             try:
                 raw = self._cut_head()
-                if raw is None:
+                if not raw:
                     return True
                 if not first:
                     # Pipelined: a client that sends without end must let others have their turn.
@@ -134,19 +149,19 @@ class Http1Connection:
                 if raw == PREFACE and not self._requests and self.service.speaks_h2:
                     return Handoff("h2", raw + self.take_buffer())
                 head = self.service.heads.read(raw)
-                if head.length > self.service.limits.max_body:
-                    raise HeadRefused(too_large(self.service.limits))
             except HeadRefused as error:
-                if not await self._refuse_head(error):
+                if not await self._refuse_head(error, raw or self.buffer):
                     return False
                 continue
-            if head.websocket:
+            if head.meaning.websocket and head.method == "GET":
                 return Handoff("websocket", raw + self.take_buffer())
             if not await self._serve(head):
                 return False
+            if not self.buffer:
+                return True
 
-    def _cut_head(self) -> bytes | None:
-        """Take the next head with its empty line off the buffer; None if it is not there yet.
+    def _cut_head(self) -> bytes:
+        """Take the next head with its empty line off the buffer; empty if it is not there yet.
 
         Raises:
             HeadRefused: it grows too large, or can be none.
@@ -159,12 +174,12 @@ class Http1Connection:
             self.buffer = data[end + 4 :]
             # One empty line before a request is forgiven (RFC 9112 section 2.2).
             return data[: end + 4] if data[:2] != b"\r\n" else data[2 : end + 4]
-        if data and data != b"\r\n":
+        if data not in _NOTHING:
             self.service.heads.check_part(data[2:] if data[:2] == b"\r\n" else data)
             if not self.head_began:
                 self.head_began = trio.current_time()
                 self._patience.last(self.head_began + self.service.limits.head_timeout)
-        return None
+        return b""
 
     def take_buffer(self) -> bytes:
         """What has been read and not been used; it counts as used now."""
@@ -180,8 +195,8 @@ class Http1Connection:
         else:
             self.half_closed = True
 
-    def about_to_wait(self) -> None:
-        """An application waits: from now on a client that leaves is heard.
+    def _about_to_wait(self) -> None:
+        """The application waits: from now on a client that leaves is heard.
 
         A client that has ended its sending by then has only closed its half, and gets its answer.
         """
@@ -199,33 +214,46 @@ class Http1Connection:
             self._patience.last(min(self._patience.until, until))
 
     def _be_idle(self) -> None:
-        if not self.buffer:
-            self._patience.last(trio.current_time() + self.service.idle_timeout())
+        if self.buffer in _NOTHING:
+            until = trio.current_time() + self.service.idle_timeout
+            if until < self._patience.reminded_at:
+                self._patience.last(until)
+            else:
+                self._patience.until = until
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the client has not sent in time what it must, though all that it has sent was looked at."""
+        return self._patience.until == -math.inf
 
     async def give_up(self) -> None:
         """The client has not sent what it must in time: say so, if it had begun to."""
-        if self.buffer and self._exchange is None:
+        if self.buffer not in _NOTHING and self._exchange is None:
             self.lingers = True
-            await self._refuse_head(HeadRefused(Refusal(408, "The head did not arrive in time.")))
+            late = HeadRefused(Refusal(408, "The head did not arrive in time."))
+            await self._refuse_head(late, self.buffer)
             await self.part()
 
     async def part(self) -> None:
         """End the connection so that the client gets to read our last answer."""
         if self.lingers:
-            await self.linger()
+            await linger(self.wire)
 
     # A request.
 
     async def _serve(self, head: Head) -> bool:
         """Run the application on one request; whether another one may follow."""
         service = self.service
-        refusal = service.request_began()
+        oversized = head.meaning.length > service.limits.max_body
+        refusal = too_large(service.limits) if oversized else service.request_began()
         if refusal is not None:
             return await self._refuse_request(refusal, head)
         self._requests += 1
         self._exchange = exchange = Exchange(self, head)
         try:
-            await in_own_context(service.app(self._scope_of(head), exchange.receive, exchange.send))
+            await in_own_context(
+                service.app(self._scope_of(head), exchange.receive, exchange.send), self._about_to_wait
+            )
             if not exchange.answered and not exchange.gone:
                 raise ApplicationError("the application returned without a whole response")
         except BaseException as error:
@@ -234,87 +262,86 @@ class Http1Connection:
                 if crash is not None:
                     service.note_failure("request.crashed", crash)
                 raise
-            return await self._apologise(exchange, error)
+            return await self._apologise(exchange, error, head.method)
         finally:
             self._exchange = None
             service.request_ended()
         if not exchange.keep_alive or not exchange.answered:
-            if self.buffer or not exchange.body_is_read:
-                self.lingers = True
+            if not exchange.gone:
+                self.lingers = bool(self.buffer) or not exchange.body_is_read
             return False
         if not exchange.body_is_read and not await exchange.discard_body():
+            self.lingers = True
             return False
         self._be_idle()
         return True
 
-    async def _apologise(self, exchange: Exchange, error: BaseException) -> bool:
+    async def _apologise(self, exchange: Exchange, error: BaseException, method: str) -> bool:
         """The application has crashed: log it, and answer if nothing has been answered. The connection ends."""
         if not (exchange.gone and is_nothing_but(ClientLeft, error)):
             self.service.note_failure("request.crashed", error)
         if exchange.unanswered and not exchange.gone:
-            await self.refuse(Refusal(500, "The request failed inside the application."), new_request_id())
+            await self.refuse(_CRASHED, new_request_id(), method)
         return False
 
     def _scope_of(self, head: Head) -> dict[str, Any]:
-        service, peer = self.service, self._peer
+        service, peer, meaning = self.service, self._peer, head.meaning
         raw_path, _, query = head.target.partition(b"?")
         path = raw_path.decode("ascii")
         return {
             "type": "http",
             "asgi": ASGI,
-            "http_version": head.version,
+            "http_version": meaning.version,
             "method": head.method,
             "scheme": "https" if peer.secure else "http",
             "path": unquote(path) if "%" in path else path,
             "raw_path": raw_path,
             "query_string": query,
-            "root_path": service.config.root_path,
-            "headers": head.fields,
+            "root_path": service.root_path,
+            "headers": list(meaning.fields),
             "client": peer.client,
             "server": peer.server,
             "state": service.state.copy(),
-            "extensions": {_TRAILERS: {}} if head.takes_trailers else {},
+            "extensions": {_TRAILERS: {}} if meaning.takes_trailers else {},
         }
 
-    def may_keep_alive(self) -> bool:
+    def keeps_alive(self) -> bool:
         """Whether another request may follow on this connection, as far as the server is concerned."""
-        if self.half_closed and not self.buffer:
-            return False
-        return self._requests < self.service.config.keep_alive_max_requests and self.service.may_keep_alive()
+        service = self.service
+        return (
+            service.keeps_alive
+            and self._requests < service.config.keep_alive_max_requests
+            and not (self.half_closed and not self.buffer)
+        )
 
     # Writing.
 
-    async def write(self, data: bytes) -> None:
-        """Hand bytes to the socket, each 64 KiB of them within the write timeout.
+    async def write(self, data: bytes, sent: int = 0) -> None:
+        """Hand the bytes after the first ``sent`` to the socket, each 64 KiB of them within the write timeout.
 
         Raises:
             trio.TooSlowError: the client does not read.
             trio.BrokenResourceError: it has gone.
         """
-        sent = self.wire.send_now(data)
-        if sent == len(data):
-            return
-        with memoryview(data) as view:
-            for start in range(sent, len(view), PIECE):
-                with trio.CancelScope(deadline=self.service.write_deadline()) as scope:
-                    await self.wire.send_all(view[start : start + PIECE])
-                if scope.cancelled_caught:
-                    self.lingers = False
-                    raise trio.TooSlowError
+        try:
+            await send_in_pieces(self.wire, data, sent, self.service.write_deadline)
+        except trio.TooSlowError:
+            self.lingers = False
+            raise
 
     # Refusing.
 
-    async def _refuse_head(self, error: HeadRefused) -> bool:
+    async def _refuse_head(self, error: HeadRefused, raw: bytes) -> bool:
         """Answer a request that no application gets to see; whether another one may follow."""
         self._requests += 1
-        keep = error.sound and self.may_keep_alive()
-        await self.refuse_unseen(error.refusal, "", "", keep)
+        keep = error.sound and self.keeps_alive()
+        await self.refuse_unseen(error.refusal, *glimpse(raw), keep)
         if keep:
             self._be_idle()
         return keep
 
     async def _refuse_request(self, refusal: Refusal, head: Head) -> bool:
-        keep = head.keep_alive and head.length == 0 and self.may_keep_alive()
+        keep = head.meaning.keep_alive and head.meaning.length == 0 and self.keeps_alive()
         path = head.target.partition(b"?")[0].decode("ascii")
         await self.refuse_unseen(refusal, head.method, path, keep)
         if keep:
@@ -325,7 +352,7 @@ class Http1Connection:
         """Answer and record a request that no application gets to see."""
         request_id, began, sent = new_request_id(), trio.current_time(), 0
         try:
-            sent = await self.refuse(refusal, request_id, keep_alive=keep)
+            sent = await self.refuse(refusal, request_id, method, keep_alive=keep)
         finally:
             self.service.record_refusal(
                 refusal,
@@ -338,9 +365,11 @@ class Http1Connection:
                 bytes_sent=sent,
             )
 
-    async def refuse(self, refusal: Refusal, request_id: str, *, keep_alive: bool = False) -> int:
-        """Send the answer of ``refusal``; the bytes of its body."""
+    async def refuse(self, refusal: Refusal, request_id: str, method: str, *, keep_alive: bool = False) -> int:
+        """Send the answer of ``refusal`` to a request with this method; the bytes of its body."""
         headers, body = refusal.answer(request_id)
+        if method == "HEAD":
+            body = b""
         lines = b"".join(b"%b: %b\r\n" % field for field in headers)
         close = b"" if keep_alive else b"connection: close\r\n"
         self.lingers = not keep_alive
@@ -348,17 +377,3 @@ class Http1Connection:
             b"".join((STATUS_LINES[refusal.status], self.service.date.line(), lines, close, b"\r\n", body))
         )
         return len(body)
-
-    async def linger(self) -> None:
-        """End our sending, and read on for a moment, so that the client gets to read our last answer."""
-        self.wire.end()
-        left = LINGER_MAX
-        with trio.move_on_after(LINGER_TIMEOUT):
-            while left > 0:
-                try:
-                    data = await self.wire.receive()
-                except trio.ClosedResourceError:
-                    return
-                if not data:
-                    return
-                left -= len(data)

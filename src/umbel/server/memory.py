@@ -1,10 +1,11 @@
 """How much memory this process holds, against ``memory_limit``.
 
-Asked by ``service.py`` on every request; it looks at most four times a second. Without a limit it never looks.
+Asked by ``service.py`` on every request, if there is a limit; it looks at most four times a second.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -19,26 +20,19 @@ _STATM = Path("/proc/self/statm")
 
 
 class Memory:
-    """The resident bytes of this process, measured now and then."""
+    """The resident bytes of this process, measured now and then, against a limit."""
 
-    def __init__(self, limit: int | None) -> None:
+    def __init__(self, limit: int) -> None:
         self._limit = limit
         self._share = 0.0
-        self._next_look = 0.0
+        self._next_look = -math.inf
 
-    def is_short(self) -> bool:
-        """Whether memory is to be given back where that is cheap."""
-        return self._limit is not None and self._measure(self._limit) >= SHORT
-
-    def is_spent(self) -> bool:
-        """Whether there is none left for another request."""
-        return self._limit is not None and self._measure(self._limit) >= SPENT
-
-    def _measure(self, limit: int) -> float:
+    def share(self) -> float:
+        """How much of the limit is in use, 1 for all of it."""
         now = trio.current_time()
         if now >= self._next_look:
             self._next_look = now + _LOOK_EVERY
-            self._share = resident() / limit
+            self._share = resident() / self._limit
         return self._share
 
 

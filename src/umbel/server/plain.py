@@ -14,7 +14,7 @@ import trio
 from .crew import LEFT, READABLE, RESET
 from .handoff import Handoff, hand_over
 from .http1 import Http1Connection
-from .wire import RECEIVE_MAX, PlainWire
+from .wire import READ_NOW_MAX, PlainWire
 
 if TYPE_CHECKING:
     from .peer import Peer
@@ -44,20 +44,34 @@ class PlainConnection:
             self._busy = True
             self._service.crew.turns.append(self)
 
-    def about_to_wait(self) -> None:
-        """See ``Http1Connection``."""
-        self._http.about_to_wait()
-
     def abandon(self) -> None:
         """Close at once."""
         self._close()
 
     async def turn(self, scope: trio.CancelScope) -> bool:
         """Read and serve until there is nothing more to read, or the end. Raises no ``Exception``."""
-        http, over = self._http, True
+        http, wire, over = self._http, self._wire, True
         http.scope = scope
         try:
-            over = await self._read_and_serve()
+            more: Handoff | bool = True
+            while more is True and self._readable:
+                data = wire.receive_now()
+                if (data is None or 0 < len(data) < READ_NOW_MAX) and not http.half_closed:
+                    self._readable = False
+                if data:
+                    http.buffer = http.buffer + data if http.buffer else data
+                    more = await http.advance()
+                elif data is not None:
+                    more = False
+            if more is True and http.is_late:
+                await http.give_up()
+                more = False
+            over = more is not True
+            if isinstance(more, Handoff):
+                http.forget()
+                await hand_over(self._service, wire.stream(), self._peer, more)
+            elif over:
+                await http.part()
         except BaseException as error:
             if self._service.connection_failed(error) is not None:
                 raise
@@ -67,46 +81,15 @@ class PlainConnection:
                 self._close()
         return http.cancelled
 
-    async def _read_and_serve(self) -> bool:
-        """Whether the connection is over."""
-        http, wire = self._http, self._wire
-        while self._readable:
-            data = wire.receive_now()
-            if not http.half_closed and (data is None or 0 < len(data) < RECEIVE_MAX):
-                self._readable = False
-            if data is None:
-                return False
-            if not data:
-                return True
-            http.buffer = http.buffer + data if http.buffer else data
-            more = await http.advance()
-            if more is not True:
-                if isinstance(more, Handoff):
-                    http.forget()
-                    await hand_over(self._service, wire.stream(), self._peer, more)
-                else:
-                    await http.part()
-                return True
-        return False
-
     def _late(self) -> None:
-        """The client has sent nothing for as long as it may."""
-        if self._busy:
-            return  # It has sent something just now.
-        if self._http.buffer:
-            self._busy = True
-            self._service.crew.start(self._give_up)
-        else:
-            self._close()
+        """The client has not sent what it must for as long as it may; but perhaps it is we who have not looked."""
+        if not self._busy:
+            self._busy = self._readable = True
+            self._service.crew.start(self._last_turn)
 
-    async def _give_up(self) -> None:
-        try:
-            await self._http.give_up()
-        except BaseException as error:
-            if self._service.connection_failed(error) is not None:
-                raise
-        finally:
-            self._close()
+    async def _last_turn(self) -> None:
+        with trio.CancelScope() as scope:
+            await self.turn(scope)
 
     def _close(self) -> None:
         self._service.crew.members.discard(self)

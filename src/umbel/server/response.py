@@ -8,35 +8,36 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..problem import phrase
 
 STATUS_LINES = {status: b"HTTP/1.1 %d %b\r\n" % (status, phrase(status).encode()) for status in range(200, 600)}
+NO_CONTENT = frozenset({204, 304})
+"""Responses without content, whatever their fields say (RFC 9110 section 6.4.1)."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
-# Of these the server says what is true of the connection, or must know what was said.
-_OURS = frozenset({b"connection", b"content-length", b"date", b"keep-alive", b"transfer-encoding"})
-_names: dict[bytes, tuple[bytes, bool]] = {}
-"""Field names seen before: the beginning of their line, and whether the server looks at them."""
-_NAMES_MAX = 1024
+# Of the connection and its framing the server says what is true.
+_OURS = frozenset({b"connection", b"keep-alive", b"transfer-encoding"})
+_known: dict[tuple[tuple[bytes, bytes], ...], Fields] = {}
+_KNOWN_MAX, _KNOWN_SIZE = 256, 1024
+"""Field sections that are remembered, and the bytes of the largest."""
 
 
 class ApplicationError(RuntimeError):
     """The application broke a rule of ASGI or of HTTP."""
 
 
-@dataclass(slots=True)
-class Fields:
+class Fields(NamedTuple):
     """The application's fields as lines of a head, and what they say to the server."""
 
     lines: bytes
     """Each with its line end."""
-    length: int | None = None
-    """Content-Length; not among the lines."""
-    close: bool = False
-    dated: bool = False
+    length: int | None
+    """Content-Length."""
+    close: bool
+    dated: bool
 
 
 def read_fields(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
@@ -45,46 +46,45 @@ def read_fields(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
     Raises:
         ApplicationError: a field that is none, or more than one Content-Length.
     """
-    lines = []
-    fields = Fields(b"")
-    for name, value in headers:
-        known = _names.get(name) or _learn(name)
-        if known[1]:
-            _take(fields, known[0], value)
-            if known[0] != b"date: ":
-                continue
-        lines.append(known[0] + value)
-    if lines:
-        lines.append(b"")
-        joined = b"\r\n".join(lines)
-        ends = len(lines) - 1
-        if joined.count(b"\n") != ends or joined.count(b"\r") != ends or b"\0" in joined:
-            raise ApplicationError("the application gave a field with a line end or a NUL in its value")
-        fields.lines = joined
-    return fields
-
-
-def _learn(name: bytes) -> tuple[bytes, bool]:
-    lower = bytes(name).lower()
-    if _TOKEN.fullmatch(lower) is None:
-        raise ApplicationError(f"the application gave a field whose name is none: {name!r}")
-    known = (lower + b": ", lower in _OURS)
-    if len(_names) < _NAMES_MAX:
-        _names[bytes(name)] = known
+    # An application says much the same again and again.
+    try:
+        key = tuple(headers)
+        known = _known.get(key)
+    except TypeError:  # Some make their pairs as lists.
+        key = tuple((bytes(name), bytes(value)) for name, value in headers)
+        known = _known.get(key)
+    if known is None:
+        known = _read_fields(key)
+        if len(known.lines) <= _KNOWN_SIZE:
+            if len(_known) >= _KNOWN_MAX:
+                _known.clear()
+            _known[key] = known
     return known
 
 
-def _take(fields: Fields, prefix: bytes, value: bytes) -> None:
-    if prefix == b"content-length: ":
-        if fields.length is not None or not value.isdigit():
-            raise ApplicationError(f"the application gave a Content-Length that is none: {value!r}")
-        fields.length = int(value)
-    elif prefix == b"connection: ":
-        fields.close = fields.close or b"close" in value.lower()
-    elif prefix == b"date: ":
-        fields.dated = True
+def _read_fields(headers: tuple[tuple[bytes, bytes], ...]) -> Fields:
+    lines: list[bytes] = []
+    length: int | None = None
+    close = dated = False
+    for raw_name, value in headers:
+        name = raw_name.lower()
+        if _TOKEN.fullmatch(name) is None:
+            raise ApplicationError(f"the application gave a field whose name is none: {raw_name!r}")
+        if name == b"content-length":
+            if length is not None or not value.isdigit():
+                raise ApplicationError(f"the application gave a Content-Length that is none: {value!r}")
+            length = int(value)
+        elif name == b"connection":
+            close = close or b"close" in value.lower()
+        if name not in _OURS:
+            lines.append(b"%b: %b\r\n" % (name, value))
+            dated = dated or name == b"date"
+    joined = b"".join(lines)
+    if joined.count(b"\n") != len(lines) or joined.count(b"\r") != len(lines) or b"\0" in joined:
+        raise ApplicationError("the application gave a field with a line end or a NUL in its value")
+    return Fields(joined, length, close, dated)
 
 
 def has_no_content(status: int) -> bool:
-    """Whether a response of this status has no content, whatever its fields say (RFC 9110 section 6.4.1)."""
-    return status == 204 or status == 304
+    """Whether a response of this status has no content, whatever its fields say."""
+    return status in NO_CONTENT

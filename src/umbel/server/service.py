@@ -24,7 +24,7 @@ from .date import DateField
 from .head import HeadReader
 from .host import Hosts
 from .limits import Limits, limits_of
-from .memory import Memory
+from .memory import SHORT, SPENT, Memory
 from .phase import Phase
 from .refusal import NO_MEMORY_LEFT, OVERLOADED, Refusal
 
@@ -90,7 +90,12 @@ class Service:
         self.speaks_h2 = "h2" in config.alpn_protocols
         self.exhausted = trio.Event()
         """``max_requests`` have been served; whoever runs the server stops it."""
-        self._memory = Memory(self.limits.memory_limit)
+        self.root_path = config.root_path
+        self.keeps_alive = True
+        """Whether connections may serve again after their answer."""
+        self.idle_timeout = float(config.keep_alive_timeout)
+        """Seconds that a connection may wait for its next request."""
+        self._memory = Memory(self.limits.memory_limit) if self.limits.memory_limit is not None else None
         self._max_requests = _max_requests(config)
         self._allowed = self.limits.connections_allowed
         self._connections_total = 0
@@ -124,6 +129,15 @@ class Service:
             self._failed,
         )
 
+    def begin_draining(self, cut_at: float) -> None:
+        """Every connection is to end: with its next answer, or soon without one; what is in flight is cut then."""
+        self.cut_at = cut_at
+        self.keeps_alive = False
+        self.idle_timeout = self.limits.drain_idle
+        self.phase.value = max(self.phase.value, Phase.DRAINING)
+        for connection in tuple(self.open):
+            connection.drain(trio.current_time() + self.limits.drain_idle)
+
     # Connections, and requests in flight.
 
     def connection_began(self) -> bool:
@@ -153,8 +167,11 @@ class Service:
         """Count a request in, or say why it is not taken (then it is not counted)."""
         if self.in_flight >= self.limits.max_in_flight:
             return OVERLOADED
-        if self._memory.is_spent():
-            return NO_MEMORY_LEFT
+        if self._memory is not None:
+            share = self._memory.share()
+            self.keeps_alive = share < SHORT and self.phase.value < Phase.DRAINING
+            if share >= SPENT:
+                return NO_MEMORY_LEFT
         self.in_flight += 1
         self._requests_total += 1
         if self._requests_total == self._max_requests:
@@ -164,15 +181,6 @@ class Service:
     def request_ended(self) -> None:
         """Count a request out."""
         self.in_flight -= 1
-
-    def may_keep_alive(self) -> bool:
-        """Whether connections may serve again after their answer."""
-        return self.phase.value < Phase.DRAINING and not self._memory.is_short()
-
-    def idle_timeout(self) -> float:
-        """Seconds that a connection may wait for its next request."""
-        draining = self.phase.value >= Phase.DRAINING
-        return self.limits.drain_idle if draining else float(self.config.keep_alive_timeout)
 
     def write_deadline(self) -> float:
         """When a write that begins now must have got on: its own limit, or what is left of a drain."""

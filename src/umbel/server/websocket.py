@@ -64,6 +64,8 @@ class WebSocket:
     def __init__(self, service: Service, peer: Peer, carrier: Carrier, stream_id: int = 1) -> None:
         self.answered = False
         """Whether the handshake has its answer."""
+        self._rejecting = False
+        """Whether that is no: it goes out as a whole, also to a client that has closed its half."""
         self.client_closed = False
         """Whether the client has sent its close frame, after which it sends nothing (RFC 6455 section 5.5.1)."""
         self._service = service
@@ -159,8 +161,9 @@ class WebSocket:
     async def _on_event(self, event: events.Event) -> None:
         if isinstance(event, events.Response):
             self.answered = True
+            self._rejecting = event.status_code not in (101, 200)
             await self._carrier.send_head(event.status_code, event.headers)
-            if event.status_code in (101, 200):
+            if not self._rejecting:
                 # From here on we see how the client closes, which Hypercorn does not tell the application.
                 self._hypercorn.connection = _Overheard(self._hypercorn.connection, self._closed)
                 await self._carrier.send_data(b"", end=False)
@@ -178,7 +181,8 @@ class WebSocket:
             while len(early) < _EARLY_MAX:
                 data = await self._carrier.receive()
                 if not data:
-                    self._leave(_ABNORMAL)
+                    if not self._rejecting:
+                        self._leave(_ABNORMAL)
                     return
                 early += data
             await trio.sleep_forever()

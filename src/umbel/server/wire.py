@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import select
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
@@ -15,6 +16,14 @@ import trio
 
 RECEIVE_MAX = 64 * 1024
 """Bytes of one read."""
+READ_NOW_MAX = 16 * 1024
+"""Bytes of one read where a head is expected: a larger room costs more to make than it is used."""
+PIECE = 64 * 1024
+"""Bytes that a client must accept within the write timeout, which so measures progress and not the answer's size."""
+LINGER_TIMEOUT = 2.0
+"""Seconds that a client gets to read a last answer, where it may still be sending."""
+LINGER_MAX = 256 * 1024
+"""Bytes that are read meanwhile. A socket that is closed with bytes unread takes its last answer back."""
 GOODBYE_TIMEOUT = 1.0
 """Seconds that a TLS goodbye may take before the socket is closed without."""
 
@@ -36,6 +45,10 @@ class Wire(Protocol):
         Raises:
             trio.ClosedResourceError: ``interrupt`` was called.
         """
+        ...
+
+    def receive_now(self) -> bytes | None:
+        """What is there without waiting; empty at the end of the stream, None if that is nothing or unknown."""
         ...
 
     def send_now(self, data: bytes) -> int:
@@ -78,10 +91,10 @@ class PlainWire:
         self._socket = sock
         self.fd = sock.fileno()
 
-    def receive_now(self) -> bytes | None:
-        """What is there; empty at the end of the stream, None if there is nothing yet."""
+    def receive_now(self, room: int = READ_NOW_MAX) -> bytes | None:
+        """What is there, up to ``room``; empty at the end of the stream, None if there is nothing yet."""
         try:
-            return self._socket.recv(RECEIVE_MAX)
+            return self._socket.recv(room)
         except BlockingIOError:
             return None
         except OSError:
@@ -92,7 +105,7 @@ class PlainWire:
         # Waits first: mostly nothing is there yet, and to find that out costs a system call and an exception.
         while True:
             await trio.lowlevel.wait_readable(self.fd)
-            if (data := self.receive_now()) is not None:
+            if (data := self.receive_now(RECEIVE_MAX)) is not None:
                 return data
 
     def send_now(self, data: bytes) -> int:
@@ -157,6 +170,10 @@ class TlsWire:
         except trio.BrokenResourceError:
             return b""
 
+    def receive_now(self) -> bytes | None:
+        """None: what TLS has is not known without waiting."""
+        return None
+
     def send_now(self, data: bytes) -> int:
         """Nothing: what TLS makes of it is not known to fit."""
         return 0
@@ -191,3 +208,27 @@ def has_left(fd: int) -> bool:
     poll = select.poll()
     poll.register(fd, select.POLLRDHUP)
     return bool(poll.poll(0))
+
+
+async def send_in_pieces(wire: Wire, data: bytes, sent: int, deadline: Callable[[], float]) -> None:
+    """Send what comes after the first ``sent`` bytes, each piece until the ``deadline()`` that it begins with.
+
+    Raises:
+        trio.TooSlowError: a piece was not accepted in time.
+        trio.BrokenResourceError: the client has gone.
+    """
+    with memoryview(data) as view:
+        for start in range(sent, len(view), PIECE):
+            with trio.CancelScope(deadline=deadline()) as scope:
+                await wire.send_all(view[start : start + PIECE])
+            if scope.cancelled_caught:
+                raise trio.TooSlowError
+
+
+async def linger(wire: Wire) -> None:
+    """End our sending, and read on for a moment, so that the client gets to read our last answer."""
+    wire.end()
+    left = LINGER_MAX
+    with trio.move_on_after(LINGER_TIMEOUT), suppress(trio.ClosedResourceError):
+        while left > 0 and (data := await wire.receive()):
+            left -= len(data)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import trio
 from quart import abort, websocket
+
+from umbel.server.exchange import ClientLeft
 
 from .gateways import gateway
 
@@ -13,17 +16,26 @@ Message = dict[str, Any]
 
 
 async def converse(
-    app: Any, *came: Message, path: str = "/ws", raw: bytes | None = None, **scope: Any
+    app: Any, *came: Message, path: str = "/ws", raw: bytes | None = None, leaves: bool = False, **scope: Any
 ) -> list[Message]:
     """Hand messages to the application as a server would; what it sent."""
     sent: list[Message] = []
     waiting = [{"type": "websocket.connect"}, *came]
 
+    closed = trio.Event()
+
     async def receive() -> Message:
-        return waiting.pop(0) if waiting else {"type": "websocket.disconnect", "code": 1006}
+        if waiting:
+            return waiting.pop(0)
+        await closed.wait()
+        return {"type": "websocket.disconnect", "code": 1000}
 
     async def send(message: Message) -> None:
+        if leaves:
+            raise ClientLeft("the client has gone")
         sent.append(message)
+        if message["type"] == "websocket.close":
+            closed.set()
 
     await app(
         {
@@ -103,9 +115,23 @@ async def test_a_path_without_a_websocket_and_one_that_refuses_are_recorded_with
     async def refuses() -> None:
         abort(403)
 
-    await converse(app, path="/nowhere")
+    _, body, _ = await converse(app, path="/nowhere")
+    assert records.requests[0].request.request_id.encode() in body["body"]
     await converse(app, path="/refuses")
     assert [record.status for record in records.requests] == [404, 403]
+
+
+async def test_a_client_that_goes_is_no_failure() -> None:
+    app, records = gateway()
+
+    @app.websocket("/ws")
+    async def talk() -> None:
+        await websocket.send("anybody?")
+        raise AssertionError
+
+    assert await converse(app, leaves=True) == []
+    assert records.notes == []
+    assert [record.kind for record in records.requests] == [None]
 
 
 async def test_a_websocket_that_fails_leaves_one_line_and_one_record() -> None:
@@ -119,4 +145,4 @@ async def test_a_websocket_that_fails_leaves_one_line_and_one_record() -> None:
     assert sent[0]["status"] == 500
     assert "secret" not in str(sent)
     assert [(note.event, str(note.error)) for note in records.notes] == [("app.crashed", "secret")]
-    assert [record.status for record in records.requests] == [500]
+    assert [(record.status, record.kind) for record in records.requests] == [(500, "internal")]

@@ -1,0 +1,60 @@
+"""A load generator of its own process: ``load.py``; reads ``PORT CONNECTIONS SECONDS`` a line, answers with JSON.
+
+Each connection sends its next request when the answer to the last has come. It parses next to nothing, so one core of
+it keeps one core of any of the servers busy.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+import sys
+import time
+
+REQUEST = b"GET /hello?name=world HTTP/1.1\r\nhost: 127.0.0.1:8000\r\nuser-agent: load\r\naccept: */*\r\n\r\n"
+ENDING = b"Hello, world!"
+
+
+def load(port: int, connections: int, seconds: float) -> list[float]:
+    """Requests, the seconds that they took, and the latency's median and 99th percentile in seconds."""
+    epoll = select.epoll()
+    peers: dict[int, socket.socket] = {}
+    sent_at: dict[int, float] = {}
+    latencies: list[float] = []
+    try:
+        for _ in range(connections):
+            peer = socket.create_connection(("127.0.0.1", port))
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            peers[peer.fileno()] = peer
+            epoll.register(peer.fileno(), select.EPOLLIN)
+        began = time.perf_counter()
+        for number, peer in peers.items():
+            sent_at[number] = time.perf_counter()
+            peer.send(REQUEST)
+        until = began + seconds
+        now = began
+        while now < until:
+            for number, _ in epoll.poll():
+                answer = peers[number].recv(65536)
+                if not answer:
+                    raise SystemExit("the server closed a connection")
+                if not answer.endswith(ENDING):
+                    continue  # Some send the head and the body apart.
+                now = time.perf_counter()
+                latencies.append(now - sent_at[number])
+                sent_at[number] = now
+                peers[number].send(REQUEST)
+        latencies.sort()
+        count = len(latencies)
+        return [count, now - began, latencies[count // 2], latencies[count * 99 // 100]]
+    finally:
+        epoll.close()
+        for peer in peers.values():
+            peer.close()
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        port, connections, seconds = line.split()
+        print(json.dumps(load(int(port), int(connections), float(seconds))), flush=True)

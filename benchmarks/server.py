@@ -1,0 +1,234 @@
+"""How fast the server is beside its peers: ``make bench-server``, quickly with ``ARGS=--quick``.
+
+All serve the same bare ASGI application ("Hello, world!") on one core, and are asked from another one, in turn, in five
+interleaved rounds, so that the machine's mood meets them all. Prints one table and writes it into
+``benchmarks/server.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+from servers import SERVERS  # noqa: E402  # a sibling, found only now
+
+LEVELS = (1, 32, 256)
+OURS, PEER, STOCK = "umbel.server", "uvicorn, httptools, uvloop", "hypercorn, trio"
+IDLE = 500
+
+
+class Sample(NamedTuple):
+    """One server, asked for a while."""
+
+    rate: float
+    """Requests per second."""
+    p50: float
+    p99: float
+    """Seconds."""
+    cpu: float
+    """Seconds of the server's CPU per request."""
+
+
+class Process:
+    """One of our scripts, on one core."""
+
+    def __init__(self, core: int, script: str, *arguments: str) -> None:
+        cores = sorted(os.sched_getaffinity(0))
+        pinned = ["taskset", "-c", str(cores[core % len(cores)])] if len(cores) > 1 else []
+        command = [*pinned, sys.executable, str(HERE / script), *arguments]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def line(self) -> str:
+        """The next line of what it prints."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit("a process has ended; what it said stands above")
+        return line.strip()
+
+    def tell(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def cpu(self) -> float:
+        """Seconds of CPU so far, to the nanosecond."""
+        return int(Path(f"/proc/{self.process.pid}/schedstat").read_text().split()[0]) / 1e9
+
+    def resident(self) -> int:
+        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@contextmanager
+def running(core: int, script: str, *arguments: str) -> Iterator[Process]:
+    """A process that is ended with the block."""
+    process = Process(core, script, *arguments)
+    try:
+        yield process
+    finally:
+        process.process.kill()
+        process.process.communicate()
+
+
+def ask(load: Process, server: Process, port: str, level: int, seconds: float) -> Sample:
+    before = server.cpu()
+    load.tell(f"{port} {level} {seconds}")
+    count, took, p50, p99 = json.loads(load.line())
+    return Sample(count / took, p50, p99, (server.cpu() - before) / count)
+
+
+def idle_cost(server: Process, port: str) -> float:
+    """Bytes of the server's memory that one idle connection costs, kept alive after a request."""
+    connections = []
+    before = 0
+    try:
+        for number in range(IDLE + 100):
+            if number == 100:  # what is made once has been made
+                time.sleep(0.5)
+                before = server.resident()
+            connection = socket.create_connection(("127.0.0.1", int(port)))
+            connections.append(connection)
+            connection.send(b"GET / HTTP/1.1\r\nhost: localhost\r\nuser-agent: idle\r\n\r\n")
+            answer = b""
+            while not answer.endswith(b"world!"):
+                answer += connection.recv(65536)
+        time.sleep(0.5)
+        return (server.resident() - before) / IDLE
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+Samples = dict[tuple[str, int], list[Sample]]
+
+
+def measure(levels: tuple[int, ...], rounds: int, seconds: float) -> tuple[Samples, dict[str, float], float]:
+    """Every server at every level, the cost of an idle connection, and the greatest share that the load's core had."""
+    samples: Samples = {(name, level): [] for level in levels for name in SERVERS}
+    idle: dict[str, float] = {}
+    busiest = 0.0
+    with ExitStack() as stack:
+        servers = {name: stack.enter_context(running(0, "servers.py", name)) for name in SERVERS}
+        ports = {name: server.line() for name, server in servers.items()}
+        load = stack.enter_context(running(1, "load.py"))
+        time.sleep(2)  # they print their ports a moment before they serve
+        for name, server in servers.items():
+            idle[name] = idle_cost(server, ports[name])
+            ask(load, server, ports[name], 32, seconds / 2)
+        for turn in range(rounds):
+            for level in levels:
+                for name, server in servers.items():
+                    began, used = time.perf_counter(), load.cpu()
+                    samples[name, level].append(ask(load, server, ports[name], level, seconds))
+                    busiest = max(busiest, (load.cpu() - used) / (time.perf_counter() - began))
+            print(f"round {turn + 1} of {rounds} done", file=sys.stderr, flush=True)
+    return samples, idle, busiest
+
+
+# The table
+
+
+def two_digits(value: float) -> str:
+    return f"{float(f'{value:.2g}'):g}"
+
+
+def median(samples: list[Sample], field: str) -> float:
+    return statistics.median(getattr(sample, field) for sample in samples)
+
+
+def times(ours: list[Sample], theirs: list[Sample], field: str) -> str:
+    """How many times better, round by round: the median, and the spread."""
+    ratios = []
+    for one, other in zip(ours, theirs, strict=True):
+        mine, its = getattr(one, field), getattr(other, field)
+        ratios.append(mine / its if field == "rate" else its / mine)
+    spread = f" ({two_digits(min(ratios))}-{two_digits(max(ratios))})" if len(ratios) > 1 else ""
+    return two_digits(statistics.median(ratios)) + spread
+
+
+HEADER = (
+    "| connections | server | requests/s | p50 ms | p99 ms | CPU µs/request "
+    "| x uvicorn/httptools/uvloop, rate | CPU | x stock hypercorn, CPU |\n"
+    "|---:|---|---:|---:|---:|---:|---:|---:|---:|\n"
+)
+
+
+def table(samples: Samples, levels: tuple[int, ...]) -> str:
+    """All of it as Markdown."""
+    rows = []
+    for level in levels:
+        for name in SERVERS:
+            mine = samples[name, level]
+            cells = (
+                f"{level:,}",
+                name,
+                f"{median(mine, 'rate'):,.0f}",
+                f"{median(mine, 'p50') * 1e3:.2f}",
+                f"{median(mine, 'p99') * 1e3:.2f}",
+                f"{median(mine, 'cpu') * 1e6:.1f}",
+                times(mine, samples[PEER, level], "rate"),
+                times(mine, samples[PEER, level], "cpu"),
+                times(mine, samples[STOCK, level], "cpu"),
+            )
+            rows.append(f"| {' | '.join(cells)} |\n")
+    return HEADER + "".join(rows)
+
+
+def bars(samples: Samples, idle: dict[str, float]) -> str:
+    """What the server is to reach, and what it reached here."""
+    ours, peer = samples[OURS, 32], samples[PEER, 32]
+    rows = [("x uvicorn/httptools/uvloop, CPU, 32 connections", "≥ 2", times(ours, peer, "cpu"))]
+    rows += [
+        (f"KiB of an idle connection, {name}", "≤ 12" if name == OURS else "", f"{cost / 1024:.1f}")
+        for name, cost in idle.items()
+    ]
+    lines = "".join(f"| {what} | {bar} | {reached} |\n" for what, bar, reached in rows)
+    return "| | bar | reached |\n|---|---:|---:|\n" + lines
+
+
+def report(
+    samples: Samples, idle: dict[str, float], levels: tuple[int, ...], busiest: float, rounds: int, seconds: float
+) -> str:
+    """The whole file."""
+    return f"""# The server beside its peers
+
+Written by `make bench-server`: medians of {rounds} interleaved rounds of {seconds:g} s, with the spread of the ratios
+from round to round in brackets. Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores; the
+servers on one core, the load (a bare epoll loop) on another, of which it had at most {busiest:.0%}. Absolute figures
+move with the machine's mood; CPU per request moves least.
+
+The application is a bare ASGI function that answers at once with thirteen bytes. Each connection sends its next request
+when its answer has come.
+
+{bars(samples, idle)}
+{table(samples, levels)}"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="two short rounds at 32 connections; writes no file")
+    quick = parser.parse_args().quick
+    levels, rounds, seconds = ((32,), 2, 0.3) if quick else (LEVELS, 5, 0.5)
+    samples, idle, busiest = measure(levels, rounds, seconds)
+    text = report(samples, idle, levels, busiest, rounds, seconds)
+    print(text)
+    if not quick:
+        (HERE / "server.md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

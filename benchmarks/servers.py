@@ -1,0 +1,82 @@
+"""One server of those that are compared, as a process: ``servers.py NAME``; prints its port and serves until killed.
+
+All serve the same bare ASGI application, without access log, from one process.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+BODY = b"Hello, world!"
+HEADERS = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(BODY))]
+START = {"type": "http.response.start", "status": 200, "headers": HEADERS}
+REST = {"type": "http.response.body", "body": BODY}
+
+
+async def hello(scope: Any, receive: Any, send: Any) -> None:
+    """The application."""
+    if scope["type"] == "http":
+        await send(START)
+        await send(REST)
+        return
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
+def listening() -> socket.socket:
+    """A socket with its port told to whoever started us."""
+    sock = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    print(sock.getsockname()[1], flush=True)
+    return sock
+
+
+def umbel() -> None:
+    import trio
+    from hypercorn.config import Config
+
+    from umbel.server import serve
+
+    config = Config()
+    config.bind = [f"fd://{listening().detach()}"]
+    config.keep_alive_max_requests = sys.maxsize
+    config.include_server_header = False
+    trio.run(serve, hello, config)
+
+
+def uvicorn(**options: Any) -> None:
+    import uvicorn as module
+
+    config = module.Config(
+        hello, lifespan="on", access_log=False, log_level="error", server_header=False, timeout_keep_alive=60, **options
+    )
+    module.Server(config).run(sockets=[listening()])
+
+
+def hypercorn() -> None:
+    import trio
+    from hypercorn.config import Config
+    from hypercorn.trio import serve
+
+    config = Config()
+    config.bind = [f"fd://{listening().detach()}"]
+    config.keep_alive_max_requests = sys.maxsize
+    config.include_server_header = False
+    config.errorlog = None
+    trio.run(serve, hello, config)
+
+
+SERVERS: dict[str, Callable[[], None]] = {
+    "umbel.server": umbel,
+    "uvicorn, httptools, uvloop": lambda: uvicorn(http="httptools", loop="uvloop"),
+    "uvicorn, h11, asyncio": lambda: uvicorn(http="h11", loop="asyncio"),
+    "hypercorn, trio": hypercorn,
+}
+
+if __name__ == "__main__":
+    SERVERS[sys.argv[1]]()

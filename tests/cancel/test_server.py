@@ -1,0 +1,51 @@
+"""A connection cut at every step of its tasks: no request, no connection and no watched descriptor is left."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import trio
+
+from tests.support.checkpoints import for_every_checkpoint
+from tests.support.http1 import DRIVERS, POST, App, answer, served
+from umbel.server.crew import CrewStatistics
+from umbel.server.service import Service
+
+
+async def echoes(scope: Any, receive: Any, send: Any) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep, 0.001)
+        body = b""
+        while (message := await receive())["type"] == "http.request":
+            body += message["body"]
+            if not message["more_body"]:
+                break
+    await answer(send, body * 1000)
+
+
+@DRIVERS
+async def test_a_server_cut_at_any_step_leaves_nothing(driver: str, autojump_clock: trio.testing.MockClock) -> None:
+    services: list[Service] = []
+
+    async def converse() -> None:
+        async with served(App(echoes), driver) as server:
+            services.append(server.service)
+            async with server.connected() as client:
+                await client.stream.send_all(POST + b"expect: 100-continue\r\ncontent-length: 100\r\n\r\n")
+                await client.stream.receive_some()
+                await client.stream.send_all(bytes(50))
+                await trio.sleep(0.01)
+                await client.stream.send_all(bytes(50) + POST + b"content-length: 3\r\n\r\n")
+                received = 0
+                while received < 100_000:
+                    received += len(await client.stream.receive_some())
+
+    def check() -> None:
+        for service in services:
+            assert service.in_flight == 0
+            assert service.connections.value == 0
+            assert not service.open
+            assert service.crew.statistics() == CrewStatistics(hands=0, members=0, turns=0)
+        services.clear()
+
+    assert await for_every_checkpoint(converse, check) > 20

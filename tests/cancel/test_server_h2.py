@@ -1,0 +1,86 @@
+"""An HTTP/2 connection and a WebSocket, cancelled at every checkpoint in turn: nothing of them is left."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import trio
+from hypercorn.config import Config
+from trio.testing import memory_stream_pair
+
+from tests.support.checkpoints import for_every_checkpoint
+from tests.support.h2client import H2Client
+from tests.support.h2serving import PEER, App, answer, read_all
+from tests.support.wsclient import upgrade
+from umbel.server.guard import serve_hypercorn
+from umbel.server.service import Service
+
+MockClock = trio.testing.MockClock
+
+
+async def test_http_2(autojump_clock: MockClock) -> None:
+    running: set[object] = set()
+    services: list[Service] = []
+
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        running.add(key := object())
+        try:
+            await answer(send, await read_all(receive) + bytes(70_000))
+        finally:
+            running.discard(key)
+
+    async def operation() -> None:
+        services.append(Service(App(serve), Config()))
+        ours, theirs = memory_stream_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_hypercorn, services[-1], ours, PEER, "h2", b"")
+            client = H2Client(theirs)
+            await client.begin()
+            upload = await client.request("POST", "/upload", end=False)
+            left = await client.request("POST", "/left", end=False)
+            await client.data(upload, b"body", end=True)
+            client.h2.reset_stream(left)
+            assert len((await client.answer(upload)).body) == 70_004
+            await theirs.aclose()
+
+    def check() -> None:
+        assert not running
+        assert all(service.in_flight == 0 for service in services)
+        assert not any(service.open for service in services)
+
+    assert await for_every_checkpoint(operation, check) > 10
+
+
+async def test_a_websocket(autojump_clock: MockClock) -> None:
+    running: set[object] = set()
+    services: list[Service] = []
+
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        running.add(key := object())
+        try:
+            await receive()
+            await send({"type": "websocket.accept"})
+            message = await receive()
+            await send({"type": "websocket.send", "text": message["text"]})
+            await receive()
+        finally:
+            running.discard(key)
+
+    async def operation() -> None:
+        services.append(Service(App(serve), Config()))
+        ours, theirs = memory_stream_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_hypercorn, services[-1], ours, PEER, "http/1.1", upgrade())
+            await theirs.send_all(b"\x81\x82\x00\x00\x00\x00hi")
+            received = b""
+            while not received.endswith(b"\x81\x02hi"):
+                received += await theirs.receive_some()
+            await theirs.send_all(b"\x88\x82\x00\x00\x00\x00\x03\xe8")
+            await theirs.receive_some()
+            await theirs.aclose()
+
+    def check() -> None:
+        assert not running
+        assert not any(service.open for service in services)
+
+    assert await for_every_checkpoint(operation, check) > 10

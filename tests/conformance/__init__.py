@@ -1,0 +1,1 @@
+"""Public tools against the server, as real processes on loopback: ``make conformance``."""

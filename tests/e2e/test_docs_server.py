@@ -1,0 +1,70 @@
+"""What docs/server.md shows runs as it stands, and what it says of keys and tests is so."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from dataclasses import fields
+from typing import Any
+
+import httpx
+import trio
+
+from tests.support.processes import PROJECT, PYTHON, started
+from umbel.server.limits import Limits
+
+DOC = (PROJECT / "docs" / "server.md").read_text()
+FIVE_LINES, WITH_LIMITS = re.findall(r"```python\n(.*?)```", DOC, re.DOTALL)
+TABLES = DOC.partition("## Attack → bound → key")[2].partition("## The limits")[0]
+ROWS = [
+    [cell.strip() for cell in line.strip("|").split("|")]
+    for line in TABLES.splitlines()
+    if line.startswith("| ") and not line.startswith("| attack")
+]
+
+
+async def test_the_five_lines_are_five_and_serve(tmp_path: Any) -> None:
+    application = FIVE_LINES.partition("\n\n")[0].splitlines()
+    assert len(application) == 5
+    # The address is known when it is told: one that is free, and a line more.
+    listening = FIVE_LINES.replace("127.0.0.1:8000", "unix:served").replace(
+        "trio.run(", "print('runs', flush=True); trio.run("
+    )
+    async with started(PYTHON, "-c", listening, cwd=tmp_path) as server:
+        await server.line("runs")
+        with trio.fail_after(10):
+            while not (tmp_path / "served").exists():
+                await trio.testing.wait_all_tasks_blocked(0.005)
+        transport = httpx.AsyncHTTPTransport(uds=str(tmp_path / "served"))
+        async with httpx.AsyncClient(transport=transport) as client:
+            assert (await client.get("http://gateway.test/")).text == "hi\n"
+
+
+async def test_the_limits_are_given_as_shown() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise NotImplementedError
+
+    names: dict[str, Any] = {"app": app}
+    exec(compile(WITH_LIMITS, "docs/server.md", "exec"), names)
+    assert inspect.iscoroutine(names["serving"])
+    names["serving"].close()
+    assert names["limits"].max_in_flight == 64
+
+
+def test_every_attack_has_a_bound_a_key_and_a_test_that_is_there() -> None:
+    assert len(ROWS) > 25
+    keys = {field.name for field in fields(Limits)} | {"keep_alive_timeout", "graceful_timeout"}
+    for attack, bound, key, tested in ROWS:
+        assert attack
+        assert bound
+        named = re.findall(r"`(\w+)`", key)
+        assert named or key == "fixed", attack
+        assert set(named) <= keys, attack
+        for path in re.findall(r"`([^`]+)`", tested):
+            assert (PROJECT / "tests" / path).exists(), path
+
+
+def test_every_limit_has_its_reason() -> None:
+    table = DOC.partition("## The limits")[2].partition("## How")[0]
+    told = re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in table.splitlines() if line.startswith("|")))
+    assert sorted(told) == sorted(field.name for field in fields(Limits))

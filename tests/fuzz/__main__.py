@@ -1,0 +1,68 @@
+"""``make fuzz SECONDS=… SEED=… PROTOCOL=…``: fuzz for so long, with progress; a finding is stored and told."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import trio
+
+from tests.fuzz.corpus import PROTOCOLS, keep
+from tests.fuzz.run import LIMITS, SETTINGS, Finding, fuzz, narrowed
+from tests.support.launching import LAUNCHERS
+from tests.support.rawserving import serving_raw
+
+ROUND = 500
+"""Inputs with one seed."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Fuzz until the time is up or something is found."""
+    parser = argparse.ArgumentParser(prog="make fuzz", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**9))
+    parser.add_argument("--protocol", choices=PROTOCOLS)
+    parser.add_argument("--launcher", choices=LAUNCHERS, default=LAUNCHERS[0])
+    options = parser.parse_args(arguments)
+    protocols = [options.protocol] if options.protocol else PROTOCOLS
+    until = time.monotonic() + options.seconds
+    seed, total = options.seed, 0
+    while time.monotonic() < until:
+        with (
+            tempfile.TemporaryDirectory() as directory,
+            serving_raw(options.launcher, Path(directory), LIMITS, settings=SETTINGS) as served,
+        ):
+            while time.monotonic() < until:
+                for protocol in protocols:
+                    try:
+                        trio.run(fuzz, served.server, protocol, seed, ROUND)
+                    except Finding as finding:
+                        return _tell(finding, seed, options.launcher)
+                    total += ROUND
+                    left = max(0, until - time.monotonic())
+                    print(f"{total:>9,} inputs, seed {seed}, {protocol}: nothing found; {left:.0f} s left", flush=True)
+                seed += 1
+    return 0
+
+
+def _tell(finding: Finding, seed: int, launcher: str) -> int:
+    if len(finding.inputs) > 1:
+        # The worker died of one of them: ask a new one, one by one.
+        with (
+            tempfile.TemporaryDirectory() as directory,
+            serving_raw(launcher, Path(directory), LIMITS, settings=SETTINGS) as served,
+        ):
+            finding = trio.run(narrowed, served.server, finding)
+    print(f"found with seed {seed}: {finding}")
+    for given in finding.inputs[:1] if len(finding.inputs) == 1 else ():
+        print(f"stored as {keep(given.protocol, given.data)} (it ended with a {given.ending}, packets at {given.cuts})")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,91 @@
+"""HTTP/1.1 connections of our server over socket pairs, for the virtual clock, by both ways to drive them.
+
+    async with served(app) as server, server.connected() as client: ...
+
+``crew`` is how our own loop serves a plain socket, ``task`` how TLS and stock Hypercorn's connections are served.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+from hypercorn.config import Config
+
+from tests.support.records import Records
+from tests.support.serving import RawClient
+from umbel.server.connection import serve_connection, take
+from umbel.server.limits import Limits
+from umbel.server.service import Service
+
+DRIVERS = pytest.mark.parametrize("driver", ["crew", "task"])
+GET = b"GET /x HTTP/1.1\r\nhost: a\r\n\r\n"
+POST = b"POST /x HTTP/1.1\r\nhost: a\r\n"
+
+
+class App:
+    """An application with records, made of one function of ``scope, receive, send``."""
+
+    def __init__(self, serve: Callable[[Any, Any, Any], Awaitable[object]]) -> None:
+        self._serve = serve
+        self.recorder = Records()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._serve(scope, receive, send)
+
+
+async def answer(send: Any, body: bytes = b"hello", status: int = 200, *headers: tuple[bytes, bytes]) -> None:
+    """A whole response."""
+    await send({"type": "http.response.start", "status": status, "headers": list(headers)})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def hello(scope: Any, receive: Any, send: Any) -> None:
+    await answer(send)
+
+
+class Server:
+    """A service, and connections to it."""
+
+    def __init__(self, service: Service, nursery: trio.Nursery, driver: str) -> None:
+        self.service = service
+        self.nursery = nursery
+        self._driver = driver
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[RawClient]:
+        """A client's end; the other one is served."""
+        ours, theirs = socket.socketpair()
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+        if self._driver == "crew":
+            theirs.setblocking(False)
+            take(self.service, theirs, None, self.nursery)
+        else:
+            theirs_stream = trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
+            self.nursery.start_soon(serve_connection, self.service, theirs_stream)
+        async with stream:
+            yield RawClient(stream)
+
+
+@asynccontextmanager
+async def served(
+    app: Any, driver: str = "crew", limits: Limits | None = None, **settings: Any
+) -> AsyncIterator[Server]:
+    """A running service; at the end everything of it must have gone by itself within a minute."""
+    config = Config()
+    config.keep_alive_timeout = 15.0
+    for name, value in settings.items():
+        setattr(config, name, value)
+    service = Service(app, config, limits)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(service.run)
+        yield Server(service, nursery, driver)
+        with trio.fail_after(60):
+            await service.connections.wait_value(0)
+        assert service.in_flight == 0
+        assert not service.open
+        nursery.cancel_scope.cancel(reason="the test is over")

@@ -1,0 +1,128 @@
+"""How a server stops, to the second: idle connections, requests in flight, and what does not want to end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+
+from tests.support.http1 import DRIVERS, GET, App, Server, answer, hello, served
+from umbel.server.drain import drain, leave
+from umbel.server.limits import Limits
+from umbel.server.phase import Phase
+
+MockClock = trio.testing.MockClock
+pytestmark = DRIVERS
+
+
+async def stop(server: Server) -> float:
+    """Drain; gives the seconds that it took."""
+    began = trio.current_time()
+    await leave(server.service)
+    await drain(server.service, lambda: server.nursery.cancel_scope.cancel(reason="late"))
+    return trio.current_time() - began
+
+
+async def test_with_no_connection_it_is_over_at_once(driver: str, autojump_clock: MockClock) -> None:
+    async with served(App(hello), driver) as server:
+        assert await stop(server) == 0
+        assert server.service.statistics().phase is Phase.DRAINING
+
+
+async def test_an_idle_connection_stays_for_drain_idle_and_is_told_with_its_next_answer(
+    driver: str, autojump_clock: MockClock
+) -> None:
+    async with (
+        served(App(hello), driver, keep_alive_timeout=600) as server,
+        server.connected() as asks,
+        server.connected() as idle,
+        server.connected() as new,
+    ):
+        for client in (asks, idle):
+            assert "connection" not in dict((await client.request("GET", "/")).headers)
+
+        async def late() -> None:
+            await trio.sleep(1.5)
+            assert (await asks.request("GET", "/"))["connection"] == "close"
+            assert await asks.closed_by_server()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(late)
+            assert await stop(server) == pytest.approx(2)
+        assert await idle.closed_by_server()
+        assert await new.closed_by_server()
+
+
+async def test_a_request_in_flight_is_finished(driver: str, autojump_clock: MockClock) -> None:
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        await trio.sleep(10)
+        await answer(send)
+
+    async with served(App(slow), driver, graceful_timeout=20) as server, server.connected() as client:
+        await client.stream.send_all(GET)
+        await trio.testing.wait_all_tasks_blocked()
+        assert await stop(server) == pytest.approx(10)
+        reply = await client.reply()
+        assert (reply.status, reply["connection"]) == (200, "close")
+
+
+async def test_what_lasts_longer_is_cancelled_with_a_reason(driver: str, autojump_clock: MockClock) -> None:
+    reasons: list[str | None] = []
+
+    async def endless(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled as error:
+            reasons.append(error.reason)
+            with trio.CancelScope(shield=True):
+                await trio.sleep(1)
+            raise
+
+    app = App(endless)
+    async with served(app, driver, graceful_timeout=20) as server, server.connected() as client:
+        await client.stream.send_all(GET)
+        await trio.testing.wait_all_tasks_blocked()
+        assert await stop(server) == pytest.approx(21)
+        assert server.service.phase.value is Phase.CUT
+        assert await client.closed_by_server()
+    assert reasons == ["graceful_timeout is over" if driver == "crew" else "late"]
+    assert app.recorder.notes == []
+
+
+async def test_cleanup_that_takes_too_long_is_told(driver: str, autojump_clock: MockClock) -> None:
+    async def stubborn(scope: Any, receive: Any, send: Any) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(30)
+
+    app = App(stubborn)
+    limits = Limits(cancel_timeout=3)
+    async with served(app, driver, limits, graceful_timeout=5) as server, server.connected() as client:
+        await client.stream.send_all(GET)
+        await trio.testing.wait_all_tasks_blocked()
+        assert await stop(server) == pytest.approx(8)
+    notes = [note for note in app.recorder.notes if note.event == "drain.stuck"]
+    assert [note.message for note in notes] == ["connections that are still cleaning up 3 s after they were cut: 1"]
+
+
+async def test_a_client_that_does_not_read_delays_nothing_past_the_end(driver: str, autojump_clock: MockClock) -> None:
+    async def large(scope: Any, receive: Any, send: Any) -> None:
+        await answer(send, bytes(2**24))
+
+    async with served(App(large), driver, graceful_timeout=4) as server, server.connected() as client:
+        await client.stream.send_all(GET)
+        await client.stream.receive_some(1)
+        assert await stop(server) == pytest.approx(4)
+
+
+async def test_the_application_hears_of_it_before_the_delay(driver: str, autojump_clock: MockClock) -> None:
+    app: Any = App(hello)
+    heard: list[float] = []
+    app.begin_drain = lambda: heard.append(trio.current_time())
+    async with served(app, driver, Limits(drain_delay=3)) as server, trio.open_nursery() as nursery:
+        nursery.start_soon(stop, server)
+        await trio.sleep(2)
+        assert server.service.phase.value is Phase.LEAVING
+        async with server.connected() as client:
+            assert "connection" not in dict((await client.request("GET", "/")).headers)
+    assert heard == [0]

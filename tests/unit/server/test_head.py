@@ -1,0 +1,134 @@
+"""Heads: what is remembered of them must never let pass what would have been refused.
+
+The raw requests stand in tests/support/rawcases.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from umbel.server.diagnosis import HeadRefused, glimpse
+from umbel.server.head import METHODS, HeadReader
+from umbel.server.host import Hosts
+from umbel.server.limits import Limits
+
+
+@pytest.fixture
+def reader() -> HeadReader:
+    return HeadReader(Limits(max_head=4096, max_target=100, max_fields=10), Hosts(["a.test", "b.test:81"]))
+
+
+FIELDS = b"Host: a.test\r\nAccept: */*\r\n\r\n"
+
+
+def refused(reader: HeadReader, raw: bytes) -> int:
+    with pytest.raises(HeadRefused) as caught:
+        reader.read(raw)
+    return caught.value.refusal.status
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_a_head_means_the_same_every_time(times: int, reader: HeadReader) -> None:
+    for number in range(times):
+        head = reader.read(b"POST /p?%d HTTP/1.1\r\nContent-Length: 5\r\n" % number + FIELDS)
+        assert (head.method, head.target) == ("POST", b"/p?%d" % number)
+        assert head.meaning.fields[:2] == ((b"content-length", b"5"), (b"host", b"a.test"))
+        assert (head.meaning.length, head.meaning.keep_alive, head.meaning.version) == (5, True, "1.1")
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (b"GET /" + b"x" * 100 + b" HTTP/1.1", 414),
+        (b"get / HTTP/1.1", 501),
+        (b"BREW / HTTP/1.1", 501),
+        (b"CONNECT / HTTP/1.1", 501),
+        (b"CONNECT a.test:80 HTTP/1.1", 501),
+        (b"GET / HTTP/1.2", 505),
+        (b"GET /  HTTP/1.1", 400),
+        (b"GET /# HTTP/1.1", 400),
+        (b"GET /\xff HTTP/1.1", 400),
+        (b"GET http://b.test:81/ HTTP/1.1", 400),
+        (b"PRI * HTTP/1.1", 400),
+    ],
+)
+def test_a_bad_request_line_is_refused_before_known_fields_too(line: bytes, status: int, reader: HeadReader) -> None:
+    assert refused(reader, line + b"\r\n" + FIELDS) == status
+    reader.read(b"GET / HTTP/1.1\r\n" + FIELDS)
+    assert refused(reader, line + b"\r\n" + FIELDS) == status
+
+
+def test_the_version_counts_for_known_fields(reader: HeadReader) -> None:
+    assert reader.read(b"GET / HTTP/1.1\r\n" + FIELDS).meaning.keep_alive
+    assert not reader.read(b"GET / HTTP/1.0\r\n" + FIELDS).meaning.keep_alive
+    assert reader.read(b"GET / HTTP/1.1\r\n" + FIELDS).meaning.keep_alive
+
+
+def test_an_absolute_target_is_the_path_that_it_names(reader: HeadReader) -> None:
+    for target, path in ((b"http://A.test/p?q", b"/p?q"), (b"https://a.test:443", b"/"), (b"http://a.test?q", b"/?q")):
+        assert reader.read(b"GET %b HTTP/1.1\r\n" % target + FIELDS).target == path
+
+
+def test_many_different_heads_are_read_right(reader: HeadReader) -> None:
+    for number in range(1000):
+        head = reader.read(b"GET / HTTP/1.1\r\nX: %d\r\n" % number + FIELDS)
+        assert head.meaning.fields[0] == (b"x", b"%d" % number)
+
+
+@pytest.mark.parametrize(("host", "status"), [(b"a.test", None), (b"b.test:81", None), (b"b.test", 421), (b"", 400)])
+def test_hosts_are_served_or_not(host: bytes, status: int | None, reader: HeadReader) -> None:
+    raw = b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % host
+    for _ in range(2):
+        if status is None:
+            reader.read(raw)
+        else:
+            assert refused(reader, raw) == status
+
+
+def test_underscores_may_be_kept() -> None:
+    raw = b"GET / HTTP/1.1\r\nHost: a\r\nx_y: 1\r\n\r\n"
+    assert refused(HeadReader(Limits(), Hosts([])), raw) == 400
+    kept = HeadReader(Limits(underscore_headers="keep"), Hosts([])).read(raw)
+    assert kept.meaning.fields[1] == (b"x_y", b"1")
+
+
+def test_every_method_is_read(reader: HeadReader) -> None:
+    for name, method in METHODS.items():
+        assert reader.read(name + b" / HTTP/1.1\r\n" + FIELDS).method == method
+        assert HeadReader(Limits(), Hosts([])).read(name + b" / HTTP/1.1\r\n" + FIELDS).method == method
+
+
+@pytest.mark.parametrize("part", [b"\x16\x03\x01", b"GET / HTTP/1.1\n", b"GET / HTTP/1.1\r\nA: b\rC", b"\x00"])
+def test_a_part_that_can_be_no_head_is_refused_at_once(part: bytes, reader: HeadReader) -> None:
+    with pytest.raises(HeadRefused):
+        reader.check_part(part)
+
+
+def test_parts_of_a_good_head_are_waited_for(reader: HeadReader) -> None:
+    raw = b"GET /p HTTP/1.1\r\n" + FIELDS
+    for length in range(1, len(raw)):
+        reader.check_part(raw[:length])
+
+
+@pytest.mark.parametrize(("part", "status"), [(b"GET /" + b"x" * 101, 414), (b"GET / HTTP/1.1\r\n" + b"x" * 4096, 431)])
+def test_a_part_over_its_bounds_is_refused(part: bytes, status: int, reader: HeadReader) -> None:
+    with pytest.raises(HeadRefused) as caught:
+        reader.check_part(part)
+    assert caught.value.refusal.status == status
+
+
+@pytest.mark.parametrize(
+    ("raw", "seen"),
+    [
+        (b"GET /p?secret HTTP/1.1\r\nhost: a\r\nx y: 1\r\n\r\n", ("GET", "/p")),
+        (b"\r\nBREW /p\xff HT", ("BREW", "/p\\xff")),
+        (b"GET /" + b"x" * 10_000, ("GET", "/" + "x" * 199)),
+        (b"GET /a\x1b[0m\n", ("GET", "/a\x1b[0m\n")),
+        (b"G(T / HTTP/1.1", ("", "")),
+        (b"GET", ("", "")),
+        (b"\x16\x03\x01", ("", "")),
+        (b"", ("", "")),
+    ],
+)
+def test_a_refused_head_is_told_by_method_and_path_where_it_has_them(raw: bytes, seen: tuple[str, str]) -> None:
+    assert glimpse(raw) == seen

@@ -1,0 +1,196 @@
+"""How long a client of HTTP/1.1 may take, to the second: heads, bodies, idle connections, answers that it must read."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+import trio
+
+from tests.support.http1 import DRIVERS, GET, POST, App, answer, hello, served
+from umbel.server.limits import Limits
+
+MockClock = trio.testing.MockClock
+pytestmark = DRIVERS
+
+
+async def test_a_connection_that_says_nothing_is_closed_without_a_word(driver: str, autojump_clock: MockClock) -> None:
+    app = App(hello)
+    async with served(app, driver) as server, server.connected() as client:
+        assert await client.closed_by_server()
+        assert trio.current_time() == pytest.approx(5)
+    assert app.recorder.events == []
+
+
+@pytest.mark.parametrize("before", [0, 1, 3])
+async def test_a_head_that_drips_is_refused_five_seconds_after_its_first_byte(
+    before: int, driver: str, autojump_clock: MockClock
+) -> None:
+    app = App(hello)
+    async with served(app, driver) as server, server.connected() as client:
+        for _ in range(before):
+            assert (await client.request("GET", "/")).status == 200
+        await trio.sleep(3)
+        async with trio.open_nursery() as nursery:
+
+            async def drip() -> None:
+                await client.stream.send_all(b"GET / HTTP/1.1\r\n")
+                for number in range(100):
+                    await trio.sleep(0.2)
+                    await client.stream.send_all(b"x-%d: 1\r\n" % number)
+
+            nursery.start_soon(drip)
+            reply = await client.reply()
+            nursery.cancel_scope.cancel(reason="refused")
+        assert trio.current_time() == pytest.approx(8)
+        assert (reply.status, reply["connection"]) == (408, "close")
+        assert await client.closed_by_server()
+    (record,) = app.recorder.requests
+    assert (record.status, record.detail) == (408, "The head did not arrive in time.")
+    assert record.request.request_id == reply.json["request_id"] == reply["x-request-id"]
+
+
+async def test_an_idle_connection_is_closed_after_its_last_answer_and_not_before(
+    driver: str, autojump_clock: MockClock
+) -> None:
+    async with served(App(hello), driver) as server, server.connected() as client:
+        for _ in range(4):
+            assert (await client.request("GET", "/")).status == 200
+            await trio.sleep(14)
+        assert (await client.request("GET", "/")).status == 200
+        began = trio.current_time()
+        assert await client.closed_by_server()
+        assert trio.current_time() - began == pytest.approx(15)
+
+
+async def test_the_time_that_an_application_takes_is_not_the_clients(driver: str, autojump_clock: MockClock) -> None:
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        await trio.sleep(1000)
+        await answer(send)
+
+    async with served(App(slow), driver) as server, server.connected() as client:
+        assert (await client.request("GET", "/")).status == 200
+        assert (await client.request("GET", "/")).status == 200
+        assert trio.current_time() == pytest.approx(2000)
+
+
+async def reads_all(scope: Any, receive: Any, send: Any) -> None:
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        size += len(message["body"])
+        more = message["more_body"]
+    await answer(send, b"%d" % size)
+
+
+@pytest.mark.parametrize(
+    ("first", "every", "piece", "cut_at"),
+    [
+        (b"", 1.0, 100, 5.0),  # 100 B/s: under the rate when the grace is over
+        (b"", 100.0, 1, 5.0),  # silent from the start
+        (bytes(12_000), 100.0, 1, 30.0),  # more than the rate asks for, then silence
+        (bytes(2_400), 1.0, 1, 10.0),  # the head start lasts ten seconds, and a byte each buys next to nothing more
+    ],
+)
+async def test_a_body_that_is_too_slow_is_refused(
+    first: bytes, every: float, piece: int, cut_at: float, driver: str, autojump_clock: MockClock
+) -> None:
+    app = App(reads_all)
+    async with served(app, driver) as server, server.connected() as client:
+        await client.stream.send_all(POST + b"content-length: 1000000\r\n\r\n" + first)
+        async with trio.open_nursery() as nursery:
+
+            async def drip() -> None:
+                while True:
+                    await trio.sleep(every)
+                    await client.stream.send_all(bytes(piece))
+
+            nursery.start_soon(drip)
+            reply = await client.reply("POST")
+            nursery.cancel_scope.cancel(reason="refused")
+        assert reply.status == 408
+        assert trio.current_time() == pytest.approx(cut_at, abs=0.2)
+        assert await client.closed_by_server()
+
+
+async def test_a_body_at_the_rate_may_take_its_time(driver: str, autojump_clock: MockClock) -> None:
+    async with served(App(reads_all), driver) as server, server.connected() as client:
+        await client.stream.send_all(POST + b"content-length: 64000\r\n\r\n")
+        for _ in range(200):
+            await trio.sleep(1)
+            await client.stream.send_all(bytes(320))
+        assert (await client.reply("POST")).body == b"64000"
+
+
+async def test_time_in_which_nobody_reads_the_body_does_not_count(driver: str, autojump_clock: MockClock) -> None:
+    async def late(scope: Any, receive: Any, send: Any) -> None:
+        await trio.sleep(600)
+        await reads_all(scope, receive, send)
+
+    async with served(App(late), driver) as server, server.connected() as client:
+        await client.stream.send_all(POST + b"content-length: 4\r\n\r\nab")
+        await trio.sleep(602)
+        await client.stream.send_all(b"cd")
+        assert (await client.reply("POST")).body == b"4"
+
+
+async def test_a_client_that_reads_nothing_is_cut_and_its_application_cancelled(
+    driver: str, autojump_clock: MockClock
+) -> None:
+    ended: list[float] = []
+
+    async def floods(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        try:
+            while True:
+                await send({"type": "http.response.body", "body": bytes(65536), "more_body": True})
+        finally:
+            ended.append(trio.current_time())
+
+    async with served(App(floods), driver) as server, server.connected() as client:
+        await client.stream.send_all(GET)
+        await server.service.connections.wait_value(1)
+        await server.service.connections.wait_value(0)
+        assert ended == [pytest.approx(30)]
+
+
+async def test_the_write_deadline_is_for_progress(driver: str, autojump_clock: MockClock) -> None:
+    size = 4 * 2**20
+
+    async def large(scope: Any, receive: Any, send: Any) -> None:
+        await answer(send, bytes(size))
+
+    async with served(App(large), driver, Limits(write_timeout=2)) as server, server.connected() as client:
+        await client.stream.send_all(GET)
+        received = 0
+        while received < size:
+            received += len(await client.stream.receive_some(131072))
+            await trio.sleep(1)
+        assert trio.current_time() > 10
+
+
+async def test_what_came_in_time_is_served_however_late_we_look(driver: str, autojump_clock: MockClock) -> None:
+    """A loop that was busy for longer than a client may take: that is not the client's fault."""
+    async with served(App(hello), driver) as server:
+        for _ in range(10):
+            async with server.connected() as client:
+                assert (await client.request("GET", "/")).status == 200
+                # Nobody else runs between the two.
+                os.write(client.stream.socket.fileno(), GET)
+                autojump_clock.jump(60)
+                assert (await client.reply()).status == 200
+
+
+async def test_an_empty_line_behind_a_request_begins_none(driver: str, autojump_clock: MockClock) -> None:
+    async with served(App(hello), driver) as server, server.connected() as client:
+        await client.stream.send_all(GET + b"\r\n")
+        assert (await client.reply()).status == 200
+        await trio.sleep(10)
+        assert (await client.request("GET", "/")).status == 200
+        began = trio.current_time()
+        await client.stream.send_all(b"\r\n")
+        assert await client.closed_by_server()
+        assert trio.current_time() == pytest.approx(began + 15)
