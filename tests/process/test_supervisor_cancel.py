@@ -22,9 +22,7 @@ from umbel.supervisor.options import Options
 from umbel.supervisor.process import Job, Worker
 from umbel.supervisor.spawn import Spawned
 
-JOB = Job(
-    messages.Start(slot=1, generation=1, app=None, config=None, hypercorn=None, heartbeat_every=1, orphan_grace=1), ""
-)
+JOB = Job(messages.Start(slot=1, generation=1, app=None, config=None, heartbeat_every=1, orphan_grace=1), "")
 # Says that it is ready, waits until it is told something after its start, and ends.
 SCRIPT = 'echo "{\\"is\\":\\"ready\\"}" >&0; read start; read drain; echo bye >&2'
 

@@ -17,7 +17,7 @@ import click
 from ..config.schema import Config
 from ..errors import ConfigError
 from . import EXIT_CONFIG
-from .options import config_option, load_config
+from .options import config_option, hypercorn_beside, load_config
 
 
 @click.command(short_help="Check the configuration and tell every mistake in it.")
@@ -63,11 +63,13 @@ def check(ctx: click.Context, file: str, as_json: bool, app: str | None) -> None
 def _start(file: str, app: str) -> str:
     """Why the application does not start; empty if it does."""
     from ..supervisor.check import check_app
-    from ..supervisor.options import Application, Options
+    from ..supervisor.options import Application
+    from ..supervisor.settings import Given, read_settings
     from .running import run
 
     config = file if Path(file).is_file() else None
-    return run(partial(check_app, Application(app or None, config), Options()))
+    settings = read_settings(Given(1, Application(app or None, config, hypercorn_beside(file))))
+    return run(partial(check_app, settings))
 
 
 def _counted(count: int, word: str) -> str:

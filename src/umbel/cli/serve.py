@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ConfigError, ConfigProblem
-from .options import config_option
+from .options import config_option, hypercorn_beside
 from .values import DURATION, SIZE
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def serve(
     given = {name: value for name, value in options.items() if value is not None}
     settings = {name: given.pop(name) for name in _SETTINGS if name in given}
     config = file if app is None or Path(file).is_file() else None
-    application = Application(app, config, hypercorn_file or _beside(file), settings)
+    application = Application(app, config, hypercorn_file or hypercorn_beside(file), settings)
     if workers is None:
         if given:
             name = next(iter(given)).replace("_", "-")
@@ -80,24 +80,29 @@ def serve(
 
 def _serve_alone(application: Application, bind: tuple[str, ...]) -> None:
     import trio
+    from hypercorn.config import Config
 
     from ..logs import ensure_writable
+    from ..server import Limits
     from ..server import serve as serve_app
-    from ..supervisor.loading import AppImportError, load_application
+    from ..supervisor.loading import AppImportError, load_app
     from ..supervisor.pidfile import pidfile
+    from ..supervisor.settings import Given, read_settings
     from .running import run
 
+    settings = read_settings(Given(1, application, bind), _warn)
     try:
-        loaded = load_application(application, bind=bind, warn=_warn)
+        app = load_app(application.app, application.config)
     except (AppImportError, ModuleNotFoundError) as error:
         raise click.ClickException(str(error)) from error
+    limits = None if isinstance(getattr(app, "limits", None), Limits) else settings.limits
 
     async def main() -> None:
-        if application.app is None and loaded.config is not None:
-            await ensure_writable(loaded.config.logs)
-        with pidfile(loaded.settings.pid_path):
+        if application.app is None and settings.logs is not None:
+            await ensure_writable(settings.logs)
+        with pidfile(settings.options.pidfile):
             async with trio.open_nursery() as nursery:
-                started = partial(serve_app, loaded.app, loaded.settings, limits=loaded.limits)
+                started = partial(serve_app, app, Config.from_mapping(settings.server), limits=limits)
                 for address in await nursery.start(started):
                     click.echo(f"Umbel runs on {address} (Ctrl-C stops it)")
 
@@ -115,11 +120,6 @@ def _serve_supervised(application: Application, bind: tuple[str, ...], workers: 
         raise ConfigError([ConfigProblem("--workers", None, "", reason)])
     given = Given(workers, application, bind, overrides)
     raise SystemExit(run(partial(run_master, given, _warn)))
-
-
-def _beside(file: str) -> str | None:
-    settings = Path(file).with_name("hypercorn.toml")
-    return str(settings) if settings.is_file() else None
 
 
 def _warn(problem: object) -> None:

@@ -10,11 +10,11 @@ import trio
 from . import messages
 from .exits import WORKER_DONE
 from .journal import Journal
-from .options import Application, Options
 from .process import Job, Worker
+from .settings import Settings
 
 
-async def check_app(application: Application, options: Options) -> str:
+async def check_app(settings: Settings) -> str:
     """Why the application does not start and stop as it should; empty if it does.
 
     Cancelled, it kills the process.
@@ -22,13 +22,14 @@ async def check_app(application: Application, options: Options) -> str:
     Raises:
         OSError: no process can be started.
     """
+    application, options = settings.application, settings.options
     start = messages.Start(
         slot=0,
         generation=0,
         app=application.app,
         config=application.config,
-        hypercorn=application.hypercorn,
-        settings=dict(application.settings),
+        server=dict(settings.server),
+        limits=settings.limits,
         heartbeat_every=options.heartbeat_every,
         orphan_grace=options.orphan_grace,
         check_only=True,

@@ -47,7 +47,7 @@ class Master:
         reread: Callable[[], Settings] | None = None,
         notifier: Notifier | None = None,
     ) -> None:
-        self.application = settings.application
+        self.settings = settings
         self.options = settings.options
         self.journal = journal
         self.random = Random()
@@ -181,14 +181,15 @@ class Master:
 
     def job(self, slot: int) -> Job:
         """What the next worker of the slot is started with."""
-        application, options = self.application, self.options
+        settings, options = self.settings, self.options
+        application = settings.application
         start = messages.Start(
             slot=slot,
             generation=self.generation,
             app=application.app,
             config=application.config,
-            hypercorn=application.hypercorn,
-            settings=dict(application.settings),
+            server=dict(settings.server),
+            limits=settings.limits,
             secure=self._listeners.secure,
             insecure=self._listeners.insecure,
             heartbeat_every=options.heartbeat_every,
@@ -272,8 +273,8 @@ class Master:
             ConfigError: it cannot be used, or asks for what needs a restart.
         """
         if self._read is not None:
-            settings = self._read()
-            self.application, self.options = settings.application, settings.options
+            self.settings = self._read()
+            self.options = self.settings.options
 
     def _add_slot(self) -> None:
         number = next(number for number in range(1, WORKERS_MAX + 1) if number not in self.slots)

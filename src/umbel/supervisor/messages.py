@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from ..server.limits import Limits
+
 LINE_BYTES_MAX = 256 * 1024
 """A longer line breaks the channel."""
 TEXT_CHARS_MAX = 16 * 1024
@@ -29,10 +31,10 @@ class Start(Message, frozen=True, kw_only=True, tag="start"):
     """``module:app``; None for what the configuration describes."""
     config: str | None
     """The path of umbel.toml, if there is one."""
-    hypercorn: str | None
-    """The path of hypercorn.toml, if there is one."""
-    settings: dict[str, Any] = {}
-    """Keys of Hypercorn's that win over the file."""
+    server: dict[str, Any] = {}
+    """Hypercorn's settings, as the master has read them."""
+    limits: Limits | None = None
+    """For an application that carries none of its own."""
     secure: tuple[int, ...] = ()
     """Descriptors of listening sockets that speak TLS."""
     insecure: tuple[int, ...] = ()

@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 
 import trio
+from hypercorn.config import Config as HypercornConfig
 
 from ..errors import ConfigError, ConfigProblem
 from ..logs import open_recorder
@@ -38,7 +39,7 @@ async def run_master(given: Given, warn: Warn | None = None) -> int:
     notifier, journal = Notifier(), Journal()
     async with AsyncExitStack() as stack:
         stack.enter_context(pidfile(settings.options.pidfile))
-        listeners = stack.enter_context(bound(settings.server, activated_sockets()))
+        listeners = stack.enter_context(bound(HypercornConfig.from_mapping(settings.server), activated_sockets()))
         control = stack.enter_context(control_socket(settings.options.control))
         if settings.logs is not None:
             journal.recorder = await stack.enter_async_context(open_recorder(settings.logs))
@@ -66,11 +67,12 @@ def _reread(given: Given, listeners: Listeners, before: Settings) -> Settings:
         ConfigError: they cannot be used, or need a restart.
     """
     settings = read_settings(given)
+    binds = ("bind", "insecure_bind") if listeners.tls else ("bind",)
     needs_restart: list[tuple[str, Callable[[Settings], object]]] = [
-        ("bind", lambda each: (each.server.bind, each.server.insecure_bind if listeners.tls else None)),
+        ("bind", lambda each: [each.server.get(name) for name in binds]),
         ("pid_path", lambda each: each.options.pidfile),
         ("supervisor.control", lambda each: each.options.control),
-        ("certfile", lambda each: each.server.ssl_enabled),
+        ("certfile", lambda each: "certfile" in each.server),
     ]
     changed = [name for name, value in needs_restart if value(settings) != value(before)]
     if changed:

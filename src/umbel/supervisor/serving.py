@@ -8,24 +8,35 @@ from __future__ import annotations
 import signal
 import socket
 from collections.abc import Callable
-from dataclasses import asdict, is_dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from typing import Any
 
 import trio
+from hypercorn.config import Config
 
+from ..server.limits import Limits
 from ..server.memory import resident
 from ..server.serve import serve
 from ..server.service import Service
 from . import messages
 from .channel import Channel
 from .exits import WORKER_DONE, WORKER_ORPHANED
-from .loading import Loaded
 from .messages import Start
 from .tasktree import task_tree
 
 _FAREWELL_S = 1.0
 _ASK_AGAIN_S = 15.0
 """A worker that was not replaced although it asked, because the new one failed, asks again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What is served, and how."""
+
+    app: Any
+    settings: Config
+    limits: Limits | None
+    """For an application that carries none of its own."""
 
 
 class Serving:

@@ -16,8 +16,8 @@ from ..composition import plan
 from ..config.both import both
 from ..config.load import load
 from ..config.schema import Config, Logs
-from ..server import hypercorn_config
-from ..server.settings import Warn
+from ..server.limits import Limits
+from ..server.settings import Warn, hypercorn_keys
 from .options import Application, Options
 
 
@@ -38,7 +38,10 @@ class Settings:
 
     application: Application
     options: Options
-    server: HypercornConfig
+    server: Mapping[str, Any]
+    """Hypercorn's settings."""
+    limits: Limits | None
+    """For an application that carries none of its own; None where there is no umbel.toml."""
     logs: Logs | None
     """Where its records go; None where there is no umbel.toml."""
 
@@ -52,12 +55,13 @@ def read_settings(given: Given, warn: Warn | None = None) -> Settings:
     application = given.application
     config, server = both(
         lambda: Config() if application.config is None else load(application.config, checks=(plan.check,)),
-        partial(hypercorn_config, application.hypercorn, bind=given.bind, warn=warn),
+        partial(hypercorn_keys, application.hypercorn, bind=given.bind, warn=warn),
     )
-    for name, value in application.settings.items():
-        setattr(server, name, value)
-    options = replace(_options(config, server), **given.overrides)
-    return Settings(application, options, server, None if application.config is None else config.logs)
+    server |= application.settings
+    options = replace(_options(config, HypercornConfig.from_mapping(server)), **given.overrides)
+    if application.config is None:
+        return Settings(application, options, server, None, None)
+    return Settings(application, options, server, Limits.of(config.server), config.logs)
 
 
 def _options(config: Config, server: HypercornConfig) -> Options:

@@ -15,15 +15,16 @@ from contextlib import suppress
 from types import FrameType
 
 import trio
+from hypercorn.config import Config
 from hypercorn.utils import LifespanFailureError
 
 from ..errors import ConfigError
 from ..server.lifespan import running_lifespan
+from ..server.limits import Limits
 from . import messages
 from .exits import WORKER_BOOT_FAILED, WORKER_CRASHED, WORKER_LOAD_FAILED, WORKER_ORPHANED
-from .loading import AppImportError, Loaded, load_application
-from .options import Application
-from .serving import Serving
+from .loading import AppImportError, load_app
+from .serving import Loaded, Serving
 from .title import set_title
 from .watchdog import OrphanWatch
 
@@ -89,11 +90,13 @@ def _load_and_run(start: messages.Start, sock: socket.socket) -> int:
 def _load(start: messages.Start) -> Loaded:
     """The application, with the descriptors that were inherited in the place of its addresses."""
     secure, insecure = ([f"fd://{number}" for number in numbers] for numbers in (start.secure, start.insecure))
-    application = Application(start.app, start.config, start.hypercorn, start.settings)
-    loaded = load_application(application, bind=secure or insecure)
+    settings = Config.from_mapping(start.server)
+    settings.bind = secure or insecure
     if secure:
-        loaded.settings.insecure_bind = insecure
-    return loaded
+        settings.insecure_bind = insecure
+    app = load_app(start.app, start.config)
+    carries_limits = isinstance(getattr(app, "limits", None), Limits)
+    return Loaded(app, settings, None if carries_limits else start.limits)
 
 
 async def _check(loaded: Loaded) -> None:

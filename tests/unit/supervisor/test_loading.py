@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from umbel.supervisor.loading import AppImportError, import_app, load_application
-from umbel.supervisor.options import Application
+from umbel.supervisor.loading import AppImportError, import_app, load_app
 
 MODULE = """
 async def app(scope, receive, send): ...
@@ -44,14 +44,12 @@ def test_what_is_no_application_is_told_in_one_sentence(module: str, path: str, 
         import_app(module + path)
 
 
-def test_an_application_gets_the_limits_of_the_configuration_unless_it_carries_its_own(
-    module: str, tmp_path: Path
-) -> None:
+def test_without_a_name_it_is_what_the_configuration_describes(tmp_path: Path) -> None:
     (tmp_path / "umbel.toml").write_text("[server]\nmax_in_flight = 7\n")
-    loaded = load_application(Application(f"{module}:app", "umbel.toml", settings={"graceful_timeout": 3.0}))
-    assert loaded.limits is not None
-    assert loaded.limits.max_in_flight == 7
-    assert loaded.settings.graceful_timeout == 3.0
-    gateway = load_application(Application(None, "umbel.toml"))
-    assert gateway.limits is None
-    assert gateway.app.limits.max_in_flight == 7
+    assert load_app(None, str(tmp_path / "umbel.toml")).limits.max_in_flight == 7
+
+
+def test_a_worker_of_another_application_loads_no_gateway_no_upstreams_and_no_schema() -> None:
+    code = "import sys, umbel.supervisor.worker; print(*sys.modules, sep='\\n')"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"quart", "pydantic", "umbel.config.schema", "umbel.upstream.pool"} & set(loaded)

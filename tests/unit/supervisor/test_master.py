@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import trio
-from hypercorn.config import Config
 
 from umbel.supervisor import process
 from umbel.supervisor.exits import Exit, ExitClass
@@ -73,7 +72,7 @@ class Told(Journal):
 
 
 def settings(**options: Any) -> Settings:
-    return Settings(Application("served:app"), Options(**options), Config(), None)
+    return Settings(Application("served:app"), Options(**options), {}, None, None)
 
 
 @asynccontextmanager

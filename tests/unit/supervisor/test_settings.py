@@ -38,6 +38,8 @@ def test_both_files_are_heard_and_paths_are_relative_to_them(tmp_path: Path) -> 
         drain_delay=1.0,
         pidfile=str(tmp_path / "master.pid"),
     )
+    assert settings.limits is not None
+    assert settings.limits.drain_delay == 1.0
     assert settings.logs is not None
     assert settings.logs.dir == str(tmp_path / "logs")
 
@@ -46,6 +48,7 @@ def test_without_files_everything_has_its_default(tmp_path: Path) -> None:
     settings = read_settings(Given(1, Application("served:app")))
     assert settings.options == Options()
     assert settings.logs is None
+    assert settings.limits is None
 
 
 def test_the_command_line_wins(tmp_path: Path) -> None:
