@@ -11,6 +11,8 @@ from tests.support.supervised import APP, Supervised, supervised, write_app
 
 REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 CONNECTIONS = 20
+PACE_S = 0.005
+"""A client's pause between two requests: the load is to be there, not to starve the workers that start."""
 
 
 class Load:
@@ -23,11 +25,11 @@ class Load:
         self.versions: set[bytes] = set()
 
     async def client(self) -> None:
-        """Requests without a pause, and a new connection when the server says close."""
+        """Two hundred requests a second, and a new connection when the server says close."""
         while True:
             async with await trio.open_tcp_stream("127.0.0.1", self._port) as stream:
                 while await self._request(stream):
-                    pass
+                    await trio.sleep(PACE_S)
 
     async def _request(self, stream: trio.SocketStream) -> bool:
         try:

@@ -20,6 +20,7 @@ from tests.support.supervised import GUARD_S, Supervised, is_alive, supervised
 SIGNALS = 1000 if SOAK else 100
 SPACING_S = 0.12 if SOAK else 0.1
 CLIENTS = 8
+PACE_S = 0.005
 MASTERS = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1, signal.SIGCHLD)
 REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
@@ -43,7 +44,7 @@ async def client(port: int, tally: Tally, until: trio.Event) -> None:
             continue
         async with stream:
             while not until.is_set() and await _request(stream, tally):
-                pass
+                await trio.sleep(PACE_S)
 
 
 async def _request(stream: trio.SocketStream, tally: Tally) -> bool:
