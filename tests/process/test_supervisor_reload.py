@@ -29,9 +29,10 @@ class Load:
         while True:
             async with await trio.open_tcp_stream("127.0.0.1", self._port) as stream:
                 while await self._request(stream):
-                    await trio.sleep(PACE_S)
+                    pass
 
     async def _request(self, stream: trio.SocketStream) -> bool:
+        await trio.sleep(PACE_S)
         try:
             await stream.send_all(REQUEST)
             answer = await stream.receive_some()

@@ -44,10 +44,11 @@ async def client(port: int, tally: Tally, until: trio.Event) -> None:
             continue
         async with stream:
             while not until.is_set() and await _request(stream, tally):
-                await trio.sleep(PACE_S)
+                pass
 
 
 async def _request(stream: trio.SocketStream, tally: Tally) -> bool:
+    await trio.sleep(PACE_S)
     tally.sent += 1
     answer = b""
     with suppress(trio.BrokenResourceError):
