@@ -4,7 +4,8 @@ BIN := .venv/bin
 STAMP := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak fuzz conformance bench-upstream bench-layers bench-server bench-logs check format clean
+.PHONY: help setup demo test soak fuzz conformance bench-upstream bench-layers bench-server bench-logs bench-supervisor \
+  check format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -33,7 +34,8 @@ test: $(STAMP)  ## run all tests; options for pytest in ARGS
 
 soak: $(STAMP)  ## many rounds of clients that leave at random, some minutes; options for pytest in ARGS
 	UMBEL_SOAK=1 $(BIN)/python -m pytest --timeout 900 tests/e2e/test_churn.py tests/e2e/test_pool_churn.py \
-	  tests/e2e/test_server_soak.py tests/e2e/test_server_memory.py $(ARGS)
+	  tests/e2e/test_server_soak.py tests/e2e/test_server_memory.py \
+	  tests/process/test_supervisor_soak.py $(ARGS)
 
 SECONDS ?= 60
 fuzz: $(STAMP)  ## hostile input for the server, made from tests/corpus; SECONDS=60 SEED=1 ARGS='--protocol http2'
@@ -53,6 +55,9 @@ bench-layers: $(STAMP)  ## what each layer of a call costs and weighs; ARGS=--qu
 
 bench-server: .bench/.ready  ## the server beside its peers, two minutes; ARGS=--quick for a glance
 	@.bench/bin/python benchmarks/server.py $(ARGS)
+
+bench-supervisor: .bench/.ready  ## the master beside its peers, a quarter of an hour; ARGS=--quick for a glance
+	@.bench/bin/python benchmarks/supervisor.py $(ARGS)
 
 # The peers live apart, so that nothing of theirs is ever there when Umbel runs.
 .bench/.ready: pyproject.toml constraints.txt benchmarks/requirements.txt

@@ -122,7 +122,7 @@ async def queue_handler(path: Path) -> AsyncGenerator[Any, None]:
     logger.addHandler(logging.handlers.QueueHandler(waiting))
 
     async def flush() -> None:
-        while not waiting.empty():  # noqa: ASYNC110 - a thread of the standard library empties it and tells nobody
+        while not waiting.empty():
             await trio.sleep(0.005)
 
     yield (lambda: logger.info("request.end", extra={"fields": FIELDS})), flush

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -24,6 +24,11 @@ class Child:
         self._unread = b""
         self.output = ""
         """All lines read so far."""
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status; None while it runs."""
+        return self._process.returncode
 
     async def line(self, containing: str) -> str:
         """Read up to the next line that contains the text; gives that line."""
@@ -74,7 +79,9 @@ class Child:
 
 
 @asynccontextmanager
-async def started(*command: str, cwd: Path, env: Mapping[str, str] | None = None) -> AsyncGenerator[Child, None]:
+async def started(
+    *command: str, cwd: Path, env: Mapping[str, str] | None = None, pass_fds: Collection[int] = ()
+) -> AsyncGenerator[Child, None]:
     """Run a command until the block ends; if it still runs then, it is killed."""
     process = await trio.lowlevel.open_process(
         command,
@@ -83,6 +90,7 @@ async def started(*command: str, cwd: Path, env: Mapping[str, str] | None = None
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        pass_fds=pass_fds,
     )
     try:
         async with process.stdout:  # type: ignore[union-attr]  # it is a pipe, as asked for

@@ -20,7 +20,8 @@ EXIT_INTERRUPTED = 130
 """Ctrl-C, as shells count it: 128 and the signal's number."""
 
 COMMANDS = {
-    "serve": "Serve the configured routes, in one process.",
+    "serve": "Serve the configured routes or an ASGI application.",
+    "ctl": "Look at a running master and command it.",
     "check": "Check the configuration and tell every mistake in it.",
     "explain": "Explain which route answers a request, and how.",
     "schema": "Print the JSON Schema of the configuration.",

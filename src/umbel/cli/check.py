@@ -1,37 +1,54 @@
 """``umbel check``: is this configuration good? Exit status 0 or 78, for people, CI and deployment scripts.
 
-Reads files and nothing else: no upstream is asked, no port opened, no log written.
+Reads files and nothing else: no upstream is asked, no port opened, no log written. With ``--app`` the application is
+started once too, in a process of its own.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
 
+from ..config.schema import Config
 from ..errors import ConfigError
 from . import EXIT_CONFIG
-from .options import config_option, load_config
+from .options import config_option, hypercorn_beside, load_config
 
 
 @click.command(short_help="Check the configuration and tell every mistake in it.")
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object on stdout.")
+@click.option(
+    "--app",
+    is_flag=False,
+    flag_value="",
+    metavar="[MODULE:APP]",
+    help="Also start and stop the application once, in a throw-away process; without a name the configured one.",
+)
 @click.pass_context
-def check(ctx: click.Context, file: str, as_json: bool) -> None:
+def check(ctx: click.Context, file: str, as_json: bool, app: str | None) -> None:
     """Check the configuration and tell every mistake in it, one per line: FILE:LINE: KEY: REASON.
 
-    Exit status 0 if it can be used, 78 if not.
+    Exit status 0 if it can be used, 78 if not; 1 if the application does not start.
     """
     try:
-        config = load_config(file)
+        config = Config() if app and not Path(file).is_file() else load_config(file)
     except ConfigError as error:
         if not as_json:
             raise
         _print({"ok": False, "file": file, "problems": [asdict(problem) for problem in error.problems]})
         ctx.exit(EXIT_CONFIG)
+    if app is not None and (reason := _start(file, app)):
+        if as_json:
+            _print({"ok": False, "file": file, "app": reason})
+        else:
+            click.echo(f"{app or file}: the application does not start: {reason}", err=True)
+        ctx.exit(1)
     counts = {
         "upstream": len(config.upstreams),
         "route": len(config.routes),
@@ -41,6 +58,18 @@ def check(ctx: click.Context, file: str, as_json: bool) -> None:
         _print({"ok": True, "file": file, **{f"{word}s": count for word, count in counts.items()}})
     else:
         click.echo(f"{file}: ok, {', '.join(_counted(count, word) for word, count in counts.items())}")
+
+
+def _start(file: str, app: str) -> str:
+    """Why the application does not start; empty if it does."""
+    from ..supervisor.check import check_app
+    from ..supervisor.options import Application
+    from ..supervisor.settings import Given, read_settings
+    from .running import run
+
+    config = file if Path(file).is_file() else None
+    settings = read_settings(Given(1, Application(app or None, config, hypercorn_beside(file))))
+    return run(partial(check_app, settings))
 
 
 def _counted(count: int, word: str) -> str:

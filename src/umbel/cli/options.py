@@ -5,6 +5,7 @@ Used by the command files. Imports nothing but click until a command runs.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -35,3 +36,9 @@ def load_config(file: str) -> Config:
     from ..gateway.checks import CHECKS
 
     return load(file, checks=CHECKS)
+
+
+def hypercorn_beside(file: str) -> str | None:
+    """The server's settings that stand beside the configuration, if there are any."""
+    settings = Path(file).with_name("hypercorn.toml")
+    return str(settings) if settings.is_file() else None

@@ -52,7 +52,8 @@ needed. Messages show a variable's name, never its value.
 **Files.** `include = ["routes/*.toml"]` adds the upstreams and the routes of more files, which may include others.
 The globs are relative to the file that they stand in, `**` means any depth, a pattern that matches nothing is a
 mistake, and each file is read once. Routes keep the order in which they are read: the file's own, then those of its
-files by name. `[server]`, `[logs]` and `[defaults.*]` stand in the main file alone. An upstream may be defined once.
+files by name. `[server]`, `[supervisor]`, `[logs]` and `[defaults.*]`
+stand in the main file alone. An upstream may be defined once.
 Other paths too are relative to the file that they stand in.
 
 **Defaults.** `[defaults.upstream]` and `[defaults.route]` take any key of an upstream and of a route and hold for

@@ -6,7 +6,7 @@ Used by ``serve`` and ``demo``. Imports trio and Hypercorn, so those commands im
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import click
 import trio
@@ -14,31 +14,10 @@ from hypercorn.utils import LifespanFailureError
 
 from ..errors import ConfigError, ConfigProblem
 
-if TYPE_CHECKING:
-    from ..gateway.app import Umbel
-
-FirstT = TypeVar("FirstT")
-SecondT = TypeVar("SecondT")
+ResultT = TypeVar("ResultT")
 
 
-def both(first: Callable[[], FirstT], second: Callable[[], SecondT]) -> tuple[FirstT, SecondT]:
-    """What both make. Where both find mistakes in the operator's files, all are told at once.
-
-    Raises:
-        ConfigError: the problems of either or both.
-    """
-    try:
-        made = first()
-    except ConfigError as error:
-        try:
-            second()
-        except ConfigError as more:
-            raise ConfigError([*error.problems, *more.problems]) from error
-        raise
-    return made, second()
-
-
-def run(main: Callable[[], Awaitable[None]], app: Umbel | None = None) -> None:
+def run(main: Callable[[], Awaitable[ResultT]], app: object = None) -> ResultT:
     """``trio.run``, with one sentence for what an operator can mend; ``app`` is what ``main`` serves.
 
     Raises:
@@ -48,14 +27,15 @@ def run(main: Callable[[], Awaitable[None]], app: Umbel | None = None) -> None:
         BaseException: anything else as it came, out of the groups that hold it alone; the group tells ``ConfigError``.
     """
     try:
-        trio.run(main)
+        return trio.run(main)
     except BaseException as error:
         cause = _only(error)
         if isinstance(cause, OSError):
             raise ConfigError([ConfigProblem("", None, "bind", cause.strerror or str(cause))]) from error
         if isinstance(cause, LifespanFailureError):
-            if app is not None and app.refusal is not None:
-                raise app.refusal from error
+            refusal = getattr(app, "refusal", None)
+            if isinstance(refusal, ConfigError):
+                raise refusal from error
             raise click.ClickException(str(cause)) from error
         if cause is error:
             raise

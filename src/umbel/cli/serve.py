@@ -1,4 +1,4 @@
-"""``umbel serve``: the configured routes in one process, until a signal.
+"""``umbel serve``: the configured routes, or any ASGI application, in this process or under a master.
 
 What is served stands in umbel.toml, how it is served in hypercorn.toml; options win over both.
 """
@@ -7,13 +7,23 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import config_option
+from ..errors import ConfigError, ConfigProblem
+from .options import config_option, hypercorn_beside
+from .values import DURATION, SIZE
+
+if TYPE_CHECKING:
+    from ..supervisor.options import Application
+
+_SETTINGS = ("graceful_timeout", "max_requests", "max_requests_jitter", "pid_path")
+"""Options that are keys of Hypercorn's; the others are the supervisor's."""
 
 
-@click.command(short_help="Serve the configured routes, in one process.")
+@click.command(short_help="Serve the configured routes or an ASGI application.")
+@click.argument("app", required=False, metavar="[MODULE:APP]")
 @config_option
 @click.option("--bind", "-b", multiple=True, metavar="ADDRESS", help="HOST:PORT or unix:PATH; may stand several times.")
 @click.option(
@@ -22,37 +32,94 @@ from .options import config_option
     metavar="FILE",
     help="The server's settings.  [default: hypercorn.toml beside the configuration, if it is there]",
 )
-def serve(file: str, bind: tuple[str, ...], hypercorn_file: str | None) -> None:
-    """Serve the configured routes until SIGINT or SIGTERM.
+@click.option("--workers", "-w", type=int, metavar="N", help="Serve with a master and so many worker processes.")
+@click.option("--pid", "pid_path", metavar="FILE", help="Write the process's number into this file, and hold it.")
+@click.option("--graceful-timeout", type=DURATION, metavar="TIME", help="What requests in flight get at the end.")
+@click.option("--max-requests", type=click.IntRange(1), metavar="N", help="Replace a worker after so many requests.")
+@click.option("--max-requests-jitter", type=click.IntRange(0), metavar="N", help="And at random up to so many more.")
+@click.option("--max-rss", type=SIZE, metavar="SIZE", help="Replace a worker that holds so much memory.")
+@click.option("--max-lifetime", type=DURATION, metavar="TIME", help="Replace a worker of this age.")
+@click.option("--start-timeout", type=DURATION, metavar="TIME", help="How long a worker may take to get ready.")
+@click.option("--hang-timeout", type=DURATION, metavar="TIME", help="How long a worker may be silent.")
+@click.option("--orphan-grace", type=DURATION, metavar="TIME", help="What requests get when the master is gone.")
+@click.option("--restart-max-delay", type=DURATION, metavar="TIME", help="The longest wait between two restarts.")
+@click.option("--intensity-restarts", type=click.IntRange(1), metavar="N", help="Restarts per worker before degraded.")
+@click.option("--intensity-window", type=DURATION, metavar="TIME", help="The time in which they are counted.")
+@click.option("--on-intensity", type=click.Choice(["degrade", "exit"]), help="What too many restarts do.")
+@click.option("--control", metavar="PATH", help="The Unix socket for umbel ctl.")
+def serve(
+    app: str | None,
+    file: str,
+    bind: tuple[str, ...],
+    hypercorn_file: str | None,
+    workers: int | None,
+    **options: Any,
+) -> None:
+    """Serve the configured routes, or MODULE:APP, until SIGINT or SIGTERM.
 
     Stopping is graceful: requests in flight get the graceful_timeout of the server's settings; a second signal cuts
-    them. Exit status 78 if the configuration cannot be used or an address cannot be listened on.
+    them. With -w there is a master that keeps N worker processes (docs/supervisor.md); without it there is none.
+
+    Exit status 78 if the configuration cannot be used or an address cannot be listened on; 3 if no worker ever got
+    ready.
     """
+    from ..supervisor.options import Application
+
+    given = {name: value for name, value in options.items() if value is not None}
+    settings = {name: given.pop(name) for name in _SETTINGS if name in given}
+    config = file if app is None or Path(file).is_file() else None
+    application = Application(app, config, hypercorn_file or hypercorn_beside(file), settings)
+    if workers is None:
+        if given:
+            name = next(iter(given)).replace("_", "-")
+            raise click.UsageError(f"--{name} is for a master; say how many workers it is to have with -w")
+        _serve_alone(application, bind)
+    else:
+        _serve_supervised(application, bind, workers, given)
+
+
+def _serve_alone(application: Application, bind: tuple[str, ...]) -> None:
     import trio
+    from hypercorn.config import Config
 
-    from ..gateway.app import Umbel
     from ..logs import ensure_writable
-    from ..server import hypercorn_config
+    from ..server import Limits
     from ..server import serve as serve_app
-    from .running import both, run
+    from ..supervisor.loading import AppImportError, load_app
+    from ..supervisor.pidfile import pidfile
+    from ..supervisor.settings import Given, read_settings
+    from .running import run
 
-    app, settings = both(
-        partial(Umbel.from_file, file),
-        partial(hypercorn_config, hypercorn_file or _beside(file), bind=bind, warn=_warn),
-    )
+    settings = read_settings(Given(1, application, bind), _warn)
+    try:
+        app = load_app(application.app, application.config)
+    except (AppImportError, ModuleNotFoundError) as error:
+        raise click.ClickException(str(error)) from error
+    limits = None if isinstance(getattr(app, "limits", None), Limits) else settings.limits
 
     async def main() -> None:
-        await ensure_writable(app.gateway_config.logs)
-        async with trio.open_nursery() as nursery:
-            for address in await nursery.start(serve_app, app, settings):
-                click.echo(f"Umbel runs on {address} (Ctrl-C stops it)")
+        if application.app is None and settings.logs is not None:
+            await ensure_writable(settings.logs)
+        with pidfile(settings.options.pidfile):
+            async with trio.open_nursery() as nursery:
+                started = partial(serve_app, app, Config.from_mapping(settings.server), limits=limits)
+                for address in await nursery.start(started):
+                    click.echo(f"Umbel runs on {address} (Ctrl-C stops it)")
 
     run(main, app)
 
 
-def _beside(file: str) -> str | None:
-    settings = Path(file).with_name("hypercorn.toml")
-    return str(settings) if settings.is_file() else None
+def _serve_supervised(application: Application, bind: tuple[str, ...], workers: int, overrides: dict[str, Any]) -> None:
+    from ..supervisor.options import WORKERS_MAX
+    from ..supervisor.run import run_master
+    from ..supervisor.settings import Given
+    from .running import run
+
+    if not 1 <= workers <= WORKERS_MAX:
+        reason = f"{workers} is no number of workers; it is from 1 to {WORKERS_MAX}"
+        raise ConfigError([ConfigProblem("--workers", None, "", reason)])
+    given = Given(workers, application, bind, overrides)
+    raise SystemExit(run(partial(run_master, given, _warn)))
 
 
 def _warn(problem: object) -> None:

@@ -25,6 +25,7 @@ def make_absolute(source: Source, data: dict[str, Any]) -> None:
         _absolute(source, _table(_table(upstreams, name), "tls"), _TLS_PATHS)
     _absolute(source, _table(_table(_table(data, "defaults"), "upstream"), "tls"), _TLS_PATHS)
     _absolute(source, _table(data, "logs"), ("dir",))
+    _absolute(source, _table(data, "supervisor"), ("control",))
 
 
 def unusable(tables: Iterable[tuple[KeyPath, Tls]]) -> Iterator[tuple[KeyPath, str]]:

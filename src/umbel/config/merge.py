@@ -83,7 +83,7 @@ class Merged:
 def merge(sources: Sequence[tuple[Source, dict[str, Any]]], report: Report) -> Merged:
     """The files' data, the main file's first, as one tree. What does not fit together is reported and left out."""
     root, main = sources[0]
-    merged = Merged(root, {key: main[key] for key in ("include", "server", "logs") if key in main})
+    merged = Merged(root, {key: main[key] for key in ("include", "server", "supervisor", "logs") if key in main})
     merged.data |= {"upstreams": {}, "routes": []}
     merged.defaults = _defaults(root, main, report)
     for source, data in sources:

@@ -38,6 +38,7 @@ from .rules import (
 )
 from .section import AS_TUPLE, Section
 from .server import Server as Server
+from .supervisor import Supervisor as Supervisor
 from .units import Duration, Ratio, Size
 
 Names = Annotated[tuple[str, ...], AS_TUPLE]
@@ -330,6 +331,8 @@ class Config(Section):
     """The routes."""
     server: Server = Server()
     """The inbound side."""
+    supervisor: Supervisor = Supervisor()
+    """The master and its workers."""
     logs: Logs = Logs()
     """The records."""
 

@@ -120,6 +120,7 @@ class Umbel(QuartTrio):
         self.composes_in_code = False
         """Whether a handler of ``compose`` is registered."""
         self._draining = False
+        self._degraded = False
         self._in_flight = 0
         self._total = 0
         self.config["MAX_CONTENT_LENGTH"] = self.gateway_config.server.max_body
@@ -209,12 +210,16 @@ class Umbel(QuartTrio):
 
     @property
     def ready(self) -> bool:
-        """Whether requests should come here: the recorder and the pools are open, and the server is not stopping."""
-        return self.state is State.SERVING and not self._draining
+        """Whether requests should come here: the recorder and the pools are open, and nobody has said otherwise."""
+        return self.state is State.SERVING and not self._draining and not self._degraded
 
     def begin_drain(self) -> None:
         """The server has been asked to stop: from now on ``/readyz`` says so, while requests are still served."""
         self._draining = True
+
+    def set_degraded(self, degraded: bool) -> None:
+        """The supervisor says that too many workers die, or that this is over: ``/readyz`` says it, and no more."""
+        self._degraded = degraded
 
     def statistics(self) -> GatewayStatistics:
         """A snapshot of the counters."""

@@ -108,7 +108,7 @@ UNHEEDED = {
     "statsd_host": "nothing is sent to statsd",
     "statsd_prefix": "nothing is sent to statsd",
     "use_reloader": "there is no reloader",
-    "workers": "one process serves",
+    "workers": "say how many to umbel serve, with -w",
     "wsgi_max_body_size": "no WSGI application is served",
 }
 """Keys that mean something to the ``hypercorn`` command only, which may share the file; why nothing comes of them."""

@@ -25,8 +25,6 @@ PAUSE = 0.1
 """Seconds that accepting pauses when the process has no descriptor left."""
 SAY_EVERY = 10.0
 """Seconds between two lines about that."""
-_BATCH = 64
-"""Connections accepted in one go, so that a flood of them does not hold up the others."""
 _SPENT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 # What accept(2) hands on of a connection that was broken before we had it.
 _PASSING = frozenset(
@@ -107,7 +105,7 @@ async def _accepted(listener: socket.socket, service: Service) -> AsyncIterator[
     said_at = -math.inf
     while True:
         await trio.lowlevel.wait_readable(listener)
-        for _ in range(_BATCH):
+        for _ in range(service.accept_batch):
             try:
                 sock, _address = listener.accept()
             except BlockingIOError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -31,6 +31,7 @@ async def serve(
     config: Config,
     *,
     limits: Limits | None = None,
+    service: Service | None = None,
     shutdown_trigger: Callable[[], Awaitable[object]] | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -39,7 +40,9 @@ async def serve(
     Stopping is graceful (``drain.py``): no new connections, ``config.graceful_timeout`` seconds for what is in flight,
     then the lifespan's shutdown. A second signal cuts what is left. Cancelled, it cuts at once.
 
-    ``limits`` are the application's own (``app.limits``) unless given, or the defaults.
+    ``limits`` are the application's own (``app.limits``) unless given, or the defaults. A caller that wants to see or
+    steer the serving makes the ``service`` itself, of the same application and settings; then ``limits`` do not count,
+    and it is the caller who acts when its ``max_requests`` are exhausted.
 
     The sockets are bound before anything of the application starts, and ``task_status`` gets their addresses
     (``"http://127.0.0.1:8000"``) when it is ready to answer.
@@ -51,9 +54,10 @@ async def serve(
     failure: BaseException | None = None
     try:
         with listening(config) as listeners:
-            service = Service(app, config, limits)
-            async with _stop_trigger(shutdown_trigger) as trigger, running_lifespan(app, config, service.state):
-                await _serve_listeners(service, listeners, trigger, task_status)
+            own = service if service is not None else Service(app, config, limits)
+            async with _stop_trigger(shutdown_trigger) as trigger, running_lifespan(app, config, own.state):
+                ends = [trigger] if service is not None else [trigger, own.exhausted.wait]
+                await _serve_listeners(own, listeners, ends, task_status)
     except BaseExceptionGroup as group:
         failure = _innermost(group)
     if failure is not None:
@@ -64,10 +68,10 @@ async def serve(
 async def _serve_listeners(
     service: Service,
     listeners: list[Listener],
-    trigger: Callable[[], Awaitable[object]],
+    ends: Sequence[Callable[[], Awaitable[object]]],
     task_status: trio.TaskStatus[list[str]],
 ) -> None:
-    """Accept and serve until the trigger, then drain."""
+    """Accept and serve until one of ``ends`` returns, then drain."""
     async with trio.open_nursery() as background:
         await background.start(service.run)
         async with trio.open_nursery() as connections:
@@ -76,7 +80,7 @@ async def _serve_listeners(
                 for listener in listeners:
                     accepting.start_soon(accept_from, listener, service, connections)
                 task_status.started(addresses)
-                await wait_any(trigger, service.exhausted.wait)
+                await wait_any(*ends)
                 await leave(service)
                 accepting.cancel_scope.cancel(reason="the server stops accepting")
             await drain(

@@ -77,6 +77,11 @@ class Service:
         self.connections: AsyncValue[int] = AsyncValue(0)
         self.open: set[Drainable] = set()
         """The connections that a drain must tell."""
+        self.accept_batch = 64
+        """Connections accepted in one go, so that a flood of them does not hold up the others.
+
+        Whoever shares its sockets with other processes makes it smaller, or one of them gets the whole flood.
+        """
         self.in_flight = 0
         self.alarm = Alarm()
         self.crew = Crew()

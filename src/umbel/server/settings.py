@@ -43,6 +43,17 @@ _TLS_KEYS = {"ca": "ca_certs", "cert": "certfile", "key": "keyfile"}
 def hypercorn_config(
     file: str | os.PathLike[str] | None = None, *, bind: Sequence[str] = (), warn: Warn | None = None
 ) -> Config:
+    """``hypercorn_keys`` as Hypercorn's own object.
+
+    Raises:
+        ConfigError: as from ``hypercorn_keys``.
+    """
+    return Config.from_mapping(hypercorn_keys(file, bind=bind, warn=warn))
+
+
+def hypercorn_keys(
+    file: str | os.PathLike[str] | None = None, *, bind: Sequence[str] = (), warn: Warn | None = None
+) -> dict[str, Any]:
     """The settings of ``file`` (TOML) over our defaults, with ``bind`` over both. Paths are relative to the file.
 
     ``workers`` is 1 whatever the file says: one process serves here. ``warn`` hears of each key in the file that
@@ -70,7 +81,7 @@ def hypercorn_config(
     if bind:
         settings["bind"] = list(bind)
     settings["workers"] = 1
-    return Config.from_mapping(settings)
+    return settings
 
 
 def mistakes(config: Config) -> list[str]:

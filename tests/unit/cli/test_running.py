@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
 
 import click
 import pytest
 import trio
 from hypercorn.utils import LifespanFailureError
 
-from umbel.cli.running import both, run
+from umbel.cli.running import run
 from umbel.errors import ConfigError, ConfigProblem
 
 
@@ -65,20 +64,3 @@ def test_of_several_failures_none_is_hidden() -> None:
 
 def test_a_program_that_ends_well_ends_well() -> None:
     fails_with()
-
-
-def refusing(name: str) -> Callable[[], str]:
-    def refuse() -> str:
-        raise ConfigError([ConfigProblem(name, 1, "key", "is wrong")])
-
-    return refuse
-
-
-def test_the_mistakes_of_two_files_are_told_at_once() -> None:
-    with pytest.raises(ConfigError, match=r"^a:1: key: is wrong\nb:1: key: is wrong$"):
-        both(refusing("a"), refusing("b"))
-    with pytest.raises(ConfigError, match=r"^a:1: key: is wrong$"):
-        both(refusing("a"), lambda: "fine")
-    with pytest.raises(ConfigError, match=r"^b:1: key: is wrong$"):
-        both(lambda: "fine", refusing("b"))
-    assert both(lambda: "one", lambda: "two") == ("one", "two")

@@ -37,6 +37,16 @@ async def test_livez_lives_always_and_readyz_between_startup_and_shutdown() -> N
     assert [record.request.route for record in records.requests][:2] == ["/livez", "/readyz"]
 
 
+async def test_readyz_says_that_too_many_workers_die_and_requests_are_served_all_the_same() -> None:
+    app, _ = gateway()
+    async with living(app):
+        app.set_degraded(True)
+        assert (await ask(app, target="/readyz")).status == 503
+        assert (await ask(app, target="/livez")).status == 200
+        app.set_degraded(False)
+        assert (await ask(app, target="/readyz")).status == 200
+
+
 async def test_probes_pass_the_applications_hooks_and_hide_no_route_of_its_own() -> None:
     app, _ = gateway()
 

@@ -124,7 +124,7 @@ def test_what_only_hypercorns_own_command_heeds_is_a_warning_with_its_line(file:
     told: list[ConfigProblem] = []
     assert hypercorn_config(file, warn=told.append).backlog == 7
     assert [(problem.line, problem.key) for problem in told] == [(1, "accesslog"), (3, "workers")]
-    assert "is ignored here: one process serves" in str(told[1])
+    assert "is ignored here: say how many to umbel serve, with -w" in str(told[1])
 
 
 def test_one_worker_is_no_reason_for_a_warning(file: Path) -> None:

@@ -1,0 +1,36 @@
+"""Types of options that are written as in umbel.toml: ``10s``, ``500MB``.
+
+Used by the commands that serve. What they refuse is a usage error that click tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import click
+
+from ..config.units import parse_duration, parse_size
+
+ValueT = TypeVar("ValueT")
+
+
+class Written(click.ParamType, Generic[ValueT]):  # type: ignore[type-arg]  # older releases of click have none
+    """A value that a function of ``config/units.py`` reads."""
+
+    def __init__(self, name: str, parse: Callable[[object], ValueT]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> ValueT:
+        """The value in seconds or bytes; a default that is one already stays."""
+        if not isinstance(value, str):
+            return value  # type: ignore[no-any-return]  # click hands on what a default already is
+        try:
+            return self._parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+DURATION = Written("duration", parse_duration)
+SIZE = Written("size", parse_size)

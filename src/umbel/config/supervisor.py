@@ -1,0 +1,46 @@
+"""The section ``[supervisor]``: how the master of ``umbel serve -w N`` keeps its workers.
+
+Part of the schema. How many workers there are stands on the command line, and what Hypercorn has a key for
+(``graceful_timeout``, ``max_requests``, ``pid_path``, ...) in hypercorn.toml.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from .section import Section
+from .units import Duration, Size
+
+
+class Intensity(Section):
+    """How many workers may die."""
+
+    restarts: Annotated[int, Field(ge=1)] = 3
+    """Restarts for each worker within the window; one more and the whole is degraded."""
+    window: Duration = 60.0
+    """The time within which they are counted."""
+
+
+class Supervisor(Section):
+    """How the master keeps its workers; for `umbel serve -w N` alone."""
+
+    start_timeout: Duration = 30.0
+    """How long a worker may take until it is ready."""
+    hang_timeout: Duration = 10.0
+    """How long a worker may give no sign of life before it is replaced."""
+    orphan_grace: Duration = 5.0
+    """What requests in flight get when the master is gone."""
+    restart_max_delay: Duration = 15.0
+    """The longest wait before a worker that keeps dying is started again."""
+    intensity: Intensity = Intensity()
+    """How many workers may die."""
+    on_intensity: Literal["degrade", "exit"] = "degrade"
+    """What becomes of too many restarts: go on with what works, /readyz being 503, or exit with status 1."""
+    max_rss: Size | None = None
+    """Memory from which on a worker is replaced. Default: none."""
+    max_lifetime: Duration | None = None
+    """Age from which on a worker is replaced. Default: none."""
+    control: str | None = None
+    """The Unix socket that `umbel ctl` talks to. Default: none."""

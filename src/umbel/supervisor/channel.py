@@ -1,0 +1,66 @@
+"""One end of the socketpair between master and worker: lines in order, and an end that both can see.
+
+Used by ``process.py`` (the master's end) and ``worker.py``. It knows bytes and lines; ``messages.py`` knows what they
+mean.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+
+import trio
+
+from .messages import LINE_BYTES_MAX, Message, encode
+
+_QUEUE_MAX = 64
+"""Messages that wait to be sent; a peer that reads nothing is about to be ended anyway."""
+_RECEIVE_BYTES = 64 * 1024
+
+
+class Channel:
+    """Sends without waiting, and reads line by line. ``run`` must run for anything to be sent."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+        self._queue, self._queued = trio.open_memory_channel[bytes](_QUEUE_MAX)
+        self.dropped = 0
+        """Messages that found no room."""
+
+    def send(self, message: Message) -> None:
+        """Queue a message, or drop and count it if the peer reads nothing. Never waits, never raises."""
+        try:
+            self._queue.send_nowait(encode(message))
+        except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
+            self.dropped += 1
+
+    async def run(self) -> None:
+        """Send what is queued until the peer is gone, or ``finish`` was called and the queue is empty."""
+        try:
+            async for line in self._queued:
+                await self._stream.send_all(line)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._queued.close()
+
+    def finish(self) -> None:
+        """Take no more messages; ``run`` returns when the last one has been sent."""
+        self._queue.close()
+
+    async def lines(self) -> AsyncIterator[bytes]:
+        """Every line without its end, until the peer is gone. A line that is cut off or too long ends it too."""
+        buffer = bytearray()
+        try:
+            while piece := await self._stream.receive_some(_RECEIVE_BYTES):
+                buffer += piece
+                *whole, rest = buffer.split(b"\n")
+                for line in whole:
+                    yield bytes(line)
+                buffer = rest
+                if len(buffer) > LINE_BYTES_MAX:
+                    return
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return
+
+    def close(self) -> None:
+        """Close this end at once: the peer sees the end."""
+        self._stream.socket.close()

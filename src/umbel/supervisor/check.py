@@ -1,0 +1,47 @@
+"""``umbel check --app``: the application is loaded and started once, in a process that is thrown away.
+
+Called by the command line. The process is a worker's, with no socket; what an import leaves behind is gone with it.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from . import messages
+from .exits import WORKER_DONE
+from .journal import Journal
+from .process import Job, Worker
+from .settings import Settings
+
+
+async def check_app(settings: Settings) -> str:
+    """Why the application does not start and stop as it should; empty if it does.
+
+    Cancelled, it kills the process.
+
+    Raises:
+        OSError: no process can be started.
+    """
+    application, options = settings.application, settings.options
+    start = messages.Start(
+        slot=0,
+        generation=0,
+        app=application.app,
+        config=application.config,
+        server=dict(settings.server),
+        limits=settings.limits,
+        heartbeat_every=options.heartbeat_every,
+        orphan_grace=options.orphan_grace,
+        check_only=True,
+    )
+    worker = Worker(Job(start, f"check of {application.name}"), options, Journal())
+    end = await worker.run(_nothing)
+    if worker.failure is not None:
+        return f"{worker.failure.reason}\n{worker.failure.traceback}".rstrip()
+    if end.status != WORKER_DONE:
+        return f"it ended after {trio.current_time() - worker.spawned_at:.1f} s: {end}"
+    return ""
+
+
+def _nothing(message: messages.Up) -> None:
+    """What the process says besides its failure concerns nobody."""

@@ -1,0 +1,204 @@
+"""The Unix socket of ``umbel ctl``: one JSON object asks, one JSON object answers, and the connection is closed.
+
+Run by ``run.py`` beside the master where ``[supervisor] control`` names a path. Who may connect may command: the socket
+is its owner's alone (0600).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import trio
+
+from ..errors import ConfigError, ConfigProblem
+from .master import Master
+from .options import WORKERS_MAX
+from .slottask import Slot
+from .status import status
+from .trees import trees
+
+REQUEST_BYTES_MAX = 4096
+_REQUEST_S = 5.0
+_CONNECTIONS_MAX = 16
+_PRIVATE_UMASK = 0o177
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What can be asked."""
+
+    command: str
+    count: int | None = None
+    """Of ``scale``."""
+    slot: int | None = None
+    """Of ``drain`` and ``kill``."""
+    quick: bool = False
+    """Of ``stop``."""
+
+
+class Refusal(Exception):  # noqa: N818 - it is an answer, not an error of ours
+    """The command cannot be obeyed; the text says why, and what can."""
+
+
+Answer = dict[str, Any]
+
+
+@contextmanager
+def control_socket(path: str | None) -> Iterator[socket.socket | None]:
+    """The listening socket at ``path``, removed at the end; None without a path.
+
+    A socket that nobody listens at is stale and replaced.
+
+    Raises:
+        ConfigError: somebody listens there, or it cannot be made.
+    """
+    if path is None:
+        yield None
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        try:
+            _make_way(path)
+            before = os.umask(_PRIVATE_UMASK)
+            try:
+                sock.bind(path)
+            finally:
+                os.umask(before)
+            sock.listen(_CONNECTIONS_MAX)
+        except OSError as error:
+            reason = f"{path} cannot be used: {error.strerror or error}"
+            raise ConfigError([ConfigProblem("", None, "supervisor.control", reason)]) from error
+        try:
+            yield sock
+        finally:
+            Path(path).unlink(missing_ok=True)
+
+
+def _make_way(path: str) -> None:
+    try:
+        if not stat.S_ISSOCK(Path(path).stat().st_mode):
+            raise OSError(0, "there is a file that is no socket")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            Path(path).unlink(missing_ok=True)
+            return
+    raise OSError(0, "another master listens there")
+
+
+async def serve_control(master: Master, sock: socket.socket) -> None:
+    """Answer commands until cancelled."""
+    listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock.dup()))
+    limit = trio.CapacityLimiter(_CONNECTIONS_MAX)
+    await trio.serve_listeners(partial(_answer, master, limit), [listener])
+
+
+async def _answer(master: Master, limit: trio.CapacityLimiter, stream: trio.SocketStream) -> None:
+    try:
+        async with limit, stream:
+            with trio.fail_after(_REQUEST_S):
+                line = await _line(stream)
+            await stream.send_all(msgspec.json.encode(await obey(master, line), enc_hook=str) + b"\n")
+    except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+        return  # Whoever asked does not care for the answer.
+
+
+async def _line(stream: trio.SocketStream) -> bytes:
+    received = b""
+    while b"\n" not in received and len(received) <= REQUEST_BYTES_MAX:
+        piece = await stream.receive_some(REQUEST_BYTES_MAX)
+        if not piece:
+            break
+        received += piece
+    return received[: REQUEST_BYTES_MAX + 1]
+
+
+async def obey(master: Master, line: bytes) -> Answer:
+    """Carry out one command; the answer has ``ok``, and ``error`` if that is false."""
+    try:
+        request = msgspec.json.decode(line, type=Request)
+        command = _COMMANDS.get(request.command)
+        if command is None:
+            raise Refusal(f'"{request.command}" is no command; there are {", ".join(_COMMANDS)}')
+        return {"ok": True, **await command(master, request)}
+    except msgspec.DecodeError as error:
+        return {"ok": False, "error": f"that is no command: {error}"}
+    except Refusal as refusal:
+        return {"ok": False, "error": str(refusal)}
+
+
+async def _status(master: Master, request: Request) -> Answer:
+    return await status(master)
+
+
+async def _tree(master: Master, request: Request) -> Answer:
+    return {"trees": await trees(master)}
+
+
+async def _scale(master: Master, request: Request) -> Answer:
+    if request.count is None or not 1 <= request.count <= WORKERS_MAX:
+        raise Refusal(f"scale takes a number of workers from 1 to {WORKERS_MAX}")
+    master.scale(request.count)
+    return {"size": master.size}
+
+
+async def _reload(master: Master, request: Request) -> Answer:
+    if master.stopping:
+        raise Refusal("the master stops")
+    if failure := await master.reloader.wait_for(master.reload()):
+        raise Refusal(failure)
+    return {"generation": master.generation}
+
+
+async def _drain(master: Master, request: Request) -> Answer:
+    slot = _slot(master, request)
+    master.reloader.recycle(slot, "umbel ctl drain")
+    return {"slot": slot.number}
+
+
+async def _kill(master: Master, request: Request) -> Answer:
+    slot = _slot(master, request)
+    if slot.worker is None:
+        raise Refusal(f"slot {slot.number} has no worker now")
+    slot.worker.kill()
+    return {"slot": slot.number, "pid": slot.worker.pid}
+
+
+async def _reopen(master: Master, request: Request) -> Answer:
+    answered, asked = await master.reopened()
+    if answered < asked:
+        raise Refusal(f"{answered} of {asked} workers have opened their logs anew")
+    return {"workers": asked}
+
+
+async def _stop(master: Master, request: Request) -> Answer:
+    master.stop("umbel ctl stop", quick=request.quick)
+    return {}
+
+
+def _slot(master: Master, request: Request) -> Slot:
+    slot = None if request.slot is None else master.slots.get(request.slot)
+    if slot is None:
+        raise Refusal(f"{request.command} takes a slot: {', '.join(map(str, sorted(master.slots)))}")
+    return slot
+
+
+_COMMANDS: dict[str, Callable[[Master, Request], Awaitable[Answer]]] = {
+    "status": _status,
+    "scale": _scale,
+    "reload": _reload,
+    "drain": _drain,
+    "kill": _kill,
+    "reopen": _reopen,
+    "stop": _stop,
+    "tree": _tree,
+}

@@ -1,0 +1,61 @@
+"""From ``module:app`` or a configuration file to an application.
+
+Called by ``worker.py``, and by ``umbel serve`` where there is no master. The master never does: what an application's
+import brings along stays out of it. It imports the gateway only where the gateway is the application.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..errors import UmbelError
+
+
+class AppImportError(UmbelError):
+    """The operator's mistake: there is no such application. ``str(error)`` says what was looked for."""
+
+
+def load_app(spec: str | None, config: str | None) -> Any:
+    """The application that ``module:app`` names; without one, what the configuration file describes.
+
+    Raises:
+        ConfigError: the configuration cannot be used.
+        AppImportError: the module has no such application.
+        BaseException: whatever the import of the module raises.
+    """
+    if spec is not None:
+        return import_app(spec)
+    from ..gateway.app import Umbel
+
+    return Umbel.from_file(config or "umbel.toml")
+
+
+def import_app(spec: str) -> Any:
+    """The application that ``module:app`` names.
+
+    ``module`` alone stands for ``module:app``, and in ``module:make()`` the function is called. The working directory
+    is looked at first, as by ``python -m``.
+
+    Raises:
+        AppImportError: the module is there, but it has no such name, or that is no application.
+        BaseException: whatever the import raises.
+    """
+    module_name, _, path = spec.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    found: Any = importlib.import_module(module_name)
+    path = path or "app"
+    for name in path.removesuffix("()").split("."):
+        try:
+            found = getattr(found, name)
+        except AttributeError as error:
+            raise AppImportError(f'"{spec}": the module {module_name} has no {name}') from error
+    if path.endswith("()"):
+        found = found()
+    if not callable(found):
+        raise AppImportError(f'"{spec}" is no ASGI application: it cannot be called')
+    return found

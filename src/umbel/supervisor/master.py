@@ -1,0 +1,334 @@
+"""The master: one nursery, a task per slot, and what concerns them all.
+
+Made by ``run.py``. It binds nothing, reads no file and loads no application; when its last slot has ended it returns
+the exit status.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from random import Random
+
+import trio
+from trio_util import periodic
+
+from ..events import Level
+from . import messages
+from .asking import Asking
+from .exits import MASTER_FAILED, MASTER_NEVER_READY, MASTER_STOPPED, Exit, ExitClass
+from .journal import Journal
+from .listeners import Listeners
+from .notify import Notifier
+from .options import QUICK_S, WORKERS_MAX
+from .process import Job, Worker
+from .reaper import reap_strangers
+from .reload import Reloader
+from .restarts import STABLE_S, Intensity
+from .settings import Settings
+from .signals import obey_signals
+from .slottask import Slot
+
+_LOOK_EVERY = 1.0
+_REOPEN_S = 5.0
+_PLANNED = frozenset({ExitClass.DRAINED, ExitClass.RECYCLE})
+
+
+class Master:
+    """Keeps ``size`` workers."""
+
+    def __init__(
+        self,
+        size: int,
+        settings: Settings,
+        listeners: Listeners,
+        journal: Journal,
+        *,
+        reread: Callable[[], Settings] | None = None,
+        notifier: Notifier | None = None,
+    ) -> None:
+        self.settings = settings
+        self.options = settings.options
+        self.journal = journal
+        self.random = Random()
+        self.generation = 1
+        self.degraded = False
+        self.stopping = False
+        self.status = MASTER_STOPPED
+        self.slots: dict[int, Slot] = {}
+        self.size = size
+        self.asking = Asking()
+        self.reloader = Reloader(self, self._reread)
+        self.started_at = trio.current_time()
+        self._read = reread
+        self._listeners = listeners
+        self._notifier = notifier if notifier is not None else Notifier({})
+        self._intensity = Intensity(self.options.intensity_restarts, self.options.intensity_window)
+        self._failures_told: set[tuple[int, str]] = set()
+        self._first = set(range(1, size + 1))
+        """Slots whose first worker has neither been ready nor ended."""
+        self._ever_ready = False
+        self._told_ready = False
+        self._all_slots: set[Slot] = set()
+        """With those that have been given up and still drain."""
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> int:
+        """Keep the workers until told to stop; gives the exit status (``exits.py``).
+
+        Cancelled, it kills them.
+        """
+        async with trio.open_nursery() as beside:
+            self._beside = beside
+            await beside.start(obey_signals, self)
+            beside.start_soon(self.reloader.run)
+            beside.start_soon(self._look)
+            beside.start_soon(self._sign_of_life)
+            async with trio.open_nursery() as self._nursery:
+                for _ in range(self.size):
+                    self._add_slot()
+                task_status.started()
+            beside.cancel_scope.cancel(reason="the last worker has ended")
+        self.journal.tell("info", "master.stopped", f"exit status {self.status}", status=self.status)
+        return self.status
+
+    # What signals and the control socket ask for.
+
+    def stop(self, reason: str, *, quick: bool = False, status: int = MASTER_STOPPED) -> None:
+        """End: no slot is kept on. Gracefully (row 12 of docs/supervisor.md) or, ``quick``, within two seconds.
+
+        Asked again, only the change from graceful to quick matters.
+        """
+        if self.stopping and not quick:
+            return
+        options = self.options
+        grace, delay = (0.0, 0.0) if quick else (options.graceful_timeout, options.drain_delay)
+        longest = QUICK_S if quick else delay + grace + options.cancel_timeout
+        how = "at once" if quick else f"within {longest:g} s"
+        self.journal.tell("info", "master.stopping", f"{reason}: {len(self.slots)} workers end {how}", reason=reason)
+        self._notifier.stopping(longest + QUICK_S, f"stopping ({reason})")
+        if not self.stopping:
+            self.stopping = True
+            self.status = status
+            self._beside.start_soon(self._close_listeners, delay)
+        for slot in self._all_slots:
+            slot.stop(grace, delay)
+
+    def reload(self) -> int:
+        """Replace every worker by a fresh one; gives the number to wait for with ``reloader.wait_for``."""
+        return self.reloader.request()
+
+    def scale(self, count: int) -> None:
+        """Have so many workers from now on, at least one; the slots with the highest numbers go first."""
+        if self.stopping:
+            return
+        count = max(1, min(count, WORKERS_MAX))
+        if count != self.size:
+            self.journal.tell("info", "master.scaled", f"{self.size} to {count} workers", size=count)
+        self.size = count
+        while len(self.slots) < count:
+            self._add_slot()
+        for slot in self.slots_in_order()[count:]:
+            del self.slots[slot.number]
+            slot.stop(self.options.graceful_timeout)
+
+    def reopen_logs(self) -> None:
+        """Have everybody write into the files that stand at the logs' paths now; told when all have said so."""
+        self._beside.start_soon(self.reopened)
+
+    async def reopened(self) -> tuple[int, int]:
+        """The same, waited for: how many workers have said so, of how many."""
+        for name in ("reopen", "flush"):
+            if (act := getattr(self.journal.recorder, name, None)) is not None and (waiting := act()) is not None:
+                await waiting
+        workers = self.workers
+        answers = await self.asking.ask(workers, messages.ReopenLogs(), messages.LogsReopened, _REOPEN_S)
+        level: Level = "info" if len(answers) == len(workers) else "warning"
+        text = f"{len(answers)} of {len(workers)} workers have opened their logs anew"
+        self.journal.tell(level, "logs.reopened", text, workers=len(workers), answered=len(answers))
+        return len(answers), len(workers)
+
+    def reap(self) -> None:
+        """Reap ended processes that are not ours."""
+        workers = [worker for slot in self._all_slots for worker in slot.everybody]
+        if all(worker.pid for worker in workers):  # else one of ours is not known by its number yet
+            reap_strangers({worker.pid for worker in workers})
+
+    # What it knows.
+
+    def slots_in_order(self) -> list[Slot]:
+        """The slots by their numbers."""
+        return [self.slots[number] for number in sorted(self.slots)]
+
+    @property
+    def workers(self) -> list[Worker]:
+        """Every worker that is ready."""
+        return [slot.worker for slot in self.slots_in_order() if slot.worker is not None and slot.serves]
+
+    @property
+    def addresses(self) -> Sequence[str]:
+        """Where it serves."""
+        return self._listeners.addresses
+
+    def summary(self) -> str:
+        """One line about all of it."""
+        ready = len(self.workers)
+        words = [f"{ready} of {self.size} workers ready"]
+        if self.degraded:
+            words.append("degraded: too many restarts" + (", nobody serves" if not ready else ""))
+        return ", ".join(words)
+
+    # What the slots need of it, and tell it.
+
+    def job(self, slot: int) -> Job:
+        """What the next worker of the slot is started with."""
+        settings, options = self.settings, self.options
+        application = settings.application
+        start = messages.Start(
+            slot=slot,
+            generation=self.generation,
+            app=application.app,
+            config=application.config,
+            server=dict(settings.server),
+            limits=settings.limits,
+            secure=self._listeners.secure,
+            insecure=self._listeners.insecure,
+            heartbeat_every=options.heartbeat_every,
+            orphan_grace=options.orphan_grace,
+            max_rss=options.max_rss,
+            max_lifetime=options.max_lifetime,
+        )
+        return Job(start, f"worker {slot} of {application.name}")
+
+    def worker_said(self, slot: Slot, worker: Worker, message: messages.Up) -> None:
+        """Act on what concerns all."""
+        self.asking.heard(worker, message)
+        if isinstance(message, messages.Ready):
+            took = (worker.ready_at or 0.0) - worker.spawned_at
+            text = f"worker {slot.number} ({worker.pid}) is ready after {took:.2f} s"
+            self.journal.tell("info", "worker.ready", text, slot=slot.number, pid=worker.pid, seconds=round(took, 3))
+            self._ever_ready = True
+            self._first.discard(slot.number)
+            self._beside.start_soon(self._tell_state)
+        elif isinstance(message, messages.Recycle):
+            self.reloader.recycle(slot, message.reason)
+
+    def worker_ended(self, slot: Slot, worker: Worker, end: Exit) -> None:
+        """Tell it, and see whether there is any sense in going on."""
+        self.asking.ended(worker)
+        uptime = trio.current_time() - worker.spawned_at
+        text = f"worker {slot.number} ({worker.pid}) ended: {end}, after {uptime:.1f} s and {worker.requests} requests"
+        if end.kind is ExitClass.HANG and (place := worker.blocked_at()):
+            text += f"; its loop was blocked at {place}"
+        if worker.failure is not None:
+            text += self._failure(worker.failure)
+        self.journal.tell(
+            "info" if end.kind in _PLANNED else "error",
+            "worker.ended",
+            text,
+            slot=slot.number,
+            pid=worker.pid,
+            kind=str(end.kind),
+            status=end.status,
+            uptime_s=round(uptime, 3),
+            requests=worker.requests,
+            stderr=worker.tail.decode("utf-8", "replace"),
+        )
+        self._first.discard(slot.number)
+        if self._ever_ready:
+            self._beside.start_soon(self._tell_state)
+        elif not self.stopping and (end.kind is ExitClass.LOAD or not self._first):
+            self.stop("no worker got ready", quick=True, status=MASTER_NEVER_READY)
+
+    def restarting(self, slot: Slot, delay: float) -> None:
+        """Count it; too many of them degrade the whole."""
+        if delay:
+            text = f"worker {slot.number} starts again in {delay:.1f} s"
+            self.journal.tell("info", "worker.waiting", text, slot=slot.number, seconds=round(delay, 3))
+        if not self._intensity.add(trio.current_time(), self.size) or self.degraded or self.stopping:
+            return
+        options = self.options
+        limit = f"more than {options.intensity_restarts * self.size} restarts in {options.intensity_window:g} s"
+        if options.on_intensity == "exit":
+            self.stop(limit, status=MASTER_FAILED)
+            return
+        self.degraded = True
+        cap = options.restart_max_delay
+        self.journal.tell("error", "master.degraded", f"{limit}: from now on one try in {cap:g} s for each worker")
+        self._beside.start_soon(self._tell_state)
+
+    def reload_began(self) -> None:
+        """Tell systemd."""
+        self._notifier.reloading()
+
+    def reload_ended(self) -> None:
+        """Tell systemd."""
+        self._notifier.ready(self.summary())
+
+    # Its own affairs.
+
+    def _reread(self) -> None:
+        """Read the configuration anew.
+
+        Raises:
+            ConfigError: it cannot be used, or asks for what needs a restart.
+        """
+        if self._read is not None:
+            self.settings = self._read()
+            self.options = self.settings.options
+
+    def _add_slot(self) -> None:
+        number = next(number for number in range(1, WORKERS_MAX + 1) if number not in self.slots)
+        slot = self.slots[number] = Slot(number, self)
+        self._all_slots.add(slot)
+        self._nursery.start_soon(self._keep, slot)
+
+    async def _keep(self, slot: Slot) -> None:
+        await slot.run()
+        self._all_slots.discard(slot)
+
+    async def _close_listeners(self, delay: float) -> None:
+        """New connections are to be refused once the workers have left, and not to wait for nobody in our backlog."""
+        await trio.sleep(delay)
+        self._listeners.close()
+
+    def _failure(self, failure: messages.Failed) -> str:
+        """Why it did not get ready; the traceback only once in a generation."""
+        known = (self.generation, failure.reason)
+        if known in self._failures_told:
+            return f"; {failure.reason.splitlines()[0]} (as told above)"
+        self._failures_told = {each for each in self._failures_told if each[0] == self.generation} | {known}
+        return f"; {failure.reason}\n{failure.traceback}".rstrip()
+
+    async def _tell_state(self) -> None:
+        """Tell workers and systemd how the whole is, and the operator when it has begun to serve."""
+        state = messages.State(ready=len(self.workers), degraded=self.degraded)
+        for worker in self.workers:
+            worker.send(state)
+        if self._told_ready or self._first or self.stopping:
+            self._notifier.status(self.summary())
+            return
+        self._told_ready = True
+        where = " and ".join(self.addresses)
+        text = f"Umbel runs on {where} with {len(self.workers)} workers (Ctrl-C stops it)"
+        self.journal.tell("info", "master.ready", text, pid=os.getpid(), addresses=list(self.addresses))
+        self._notifier.ready(self.summary())
+
+    async def _look(self) -> None:
+        """See now and then whether all is well again, and whether somebody else's child has ended."""
+        async for _ in periodic(_LOOK_EVERY):
+            self.reap()
+            if self.degraded and all(
+                slot.worker is not None and (slot.worker.ready_for or 0.0) >= STABLE_S for slot in self.slots.values()
+            ):
+                self.degraded = False
+                self._intensity.clear()
+                self.journal.tell("info", "master.recovered", f"every worker has been ready for {STABLE_S:g} s")
+                await self._tell_state()
+
+    async def _sign_of_life(self) -> None:
+        """Tell systemd that we live, as long as a worker does."""
+        if self._notifier.watchdog_every is None:
+            return
+        async for _ in periodic(self._notifier.watchdog_every):
+            if self.stopping or any(worker.is_fresh for worker in self.workers):
+                self._notifier.alive()

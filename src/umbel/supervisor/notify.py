@@ -1,0 +1,66 @@
+"""systemd's notify protocol: ready, reloading, stopping, a status line, and signs of life. See sd_notify(3).
+
+Used by ``master.py``. Without ``NOTIFY_SOCKET`` every call does nothing; a message that cannot be sent is lost, never
+waited for.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+
+_NS_PER_US = 1000
+
+
+class Notifier:
+    """Sends to the socket that systemd named."""
+
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        address = environment.get("NOTIFY_SOCKET", "")
+        # "@" stands for the zero byte of the abstract namespace.
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        self.watchdog_every = _watchdog_every(environment) if address else None
+        """Seconds between two signs of life: half of what systemd waits; None if it waits for none."""
+        self.lost = 0
+        """Messages that could not be sent."""
+
+    def ready(self, status: str) -> None:
+        """It serves, for the first time or again after a reload."""
+        self._send("READY=1", f"MAINPID={os.getpid()}", f"STATUS={status}")
+
+    def status(self, status: str) -> None:
+        """One line for ``systemctl status``."""
+        self._send(f"STATUS={status}")
+
+    def reloading(self) -> None:
+        """A reload began; ``ready`` ends it. systemd wants to know since when (Type=notify-reload)."""
+        self._send("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // _NS_PER_US}")
+
+    def stopping(self, seconds: float, status: str) -> None:
+        """It stops, which may take so long."""
+        self._send("STOPPING=1", f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}", f"STATUS={status}")
+
+    def alive(self) -> None:
+        """A sign of life."""
+        self._send("WATCHDOG=1")
+
+    def _send(self, *lines: str) -> None:
+        if not self._address:
+            return
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+                sock.setblocking(False)
+                sock.sendto("\n".join(lines).encode(), self._address)
+        except OSError:
+            self.lost += 1
+
+
+def _watchdog_every(environment: Mapping[str, str]) -> float | None:
+    if environment.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return None
+    with suppress(ValueError):
+        return int(environment.get("WATCHDOG_USEC", "")) / 1_000_000 / 2
+    return None

@@ -1,0 +1,66 @@
+"""The file that names the master, held by a lock: whoever has the lock is the master, whatever the file says.
+
+Used by ``run.py`` around everything else. A file without a lock is stale and no obstacle.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import ConfigError, ConfigProblem
+
+
+@contextmanager
+def pidfile(path: str | None) -> Iterator[None]:
+    """Hold the file while the block runs; it is removed at the end. Without a path nothing happens.
+
+    Raises:
+        ConfigError: somebody holds it, or it cannot be written.
+    """
+    if path is None:
+        yield
+        return
+    try:
+        descriptor = _locked(Path(path))
+    except OSError as error:
+        raise ConfigError(
+            [ConfigProblem("", None, "pid_path", f"{path} cannot be written: {error.strerror}")]
+        ) from error
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+        yield
+    finally:
+        # While the lock is held: nobody else can have put a file of theirs there.
+        Path(path).unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _locked(path: Path) -> int:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _stands(descriptor, path):
+                return descriptor
+        except BlockingIOError as error:
+            owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(descriptor)
+            reason = f"{path} is held by a running master (process {owner}); stop that one, or name another file"
+            raise ConfigError([ConfigProblem("", None, "pid_path", reason)]) from error
+        except BaseException:
+            os.close(descriptor)
+            raise
+        # Its owner removed it between our opening and our locking.
+        os.close(descriptor)
+
+
+def _stands(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False

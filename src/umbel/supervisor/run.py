@@ -1,0 +1,81 @@
+"""A master from its first line to its last: files, sockets, logs and title around ``Master.run``.
+
+Called by ``umbel serve -w N``. What is opened here is closed here, in reverse order, whatever ends the master.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from functools import partial
+
+import trio
+from hypercorn.config import Config as HypercornConfig
+
+from ..errors import ConfigError, ConfigProblem
+from ..logs import open_recorder
+from ..server.settings import Warn
+from .control import control_socket, serve_control
+from .journal import Journal
+from .listeners import Listeners, activated_sockets, bound
+from .master import Master
+from .notify import Notifier
+from .pidfile import pidfile
+from .settings import Given, Settings, read_settings
+from .title import set_title
+
+
+async def run_master(given: Given, warn: Warn | None = None) -> int:
+    """Run a master until it is told to stop; gives the exit status of ``exits.py``.
+
+    Raises:
+        ConfigError: what was asked for cannot be started; nothing has been.
+        OSError: an address cannot be listened on.
+    """
+    settings = read_settings(given, warn)
+    notifier, journal = Notifier(), Journal()
+    async with AsyncExitStack() as stack:
+        stack.enter_context(pidfile(settings.options.pidfile))
+        listeners = stack.enter_context(bound(HypercornConfig.from_mapping(settings.server), activated_sockets()))
+        control = stack.enter_context(control_socket(settings.options.control))
+        if settings.logs is not None:
+            journal.recorder = await stack.enter_async_context(open_recorder(settings.logs))
+        # Not of this process any more once its children have their own.
+        for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+            os.environ.pop(name, None)
+        set_title(f"umbel: master [{settings.application.name}]")
+        reread = partial(_reread, given, listeners, settings)
+        return await _run(Master(given.size, settings, listeners, journal, reread=reread, notifier=notifier), control)
+
+
+async def _run(master: Master, control: socket.socket | None) -> int:
+    async with trio.open_nursery() as nursery:
+        if control is not None:
+            nursery.start_soon(serve_control, master, control)
+        status = await master.run()
+        nursery.cancel_scope.cancel(reason="the master has ended")
+    return status
+
+
+def _reread(given: Given, listeners: Listeners, before: Settings) -> Settings:
+    """The settings as the files say now; what only a restart can change must be as it was.
+
+    Raises:
+        ConfigError: they cannot be used, or need a restart.
+    """
+    settings = read_settings(given)
+    binds = ("bind", "insecure_bind") if listeners.tls else ("bind",)
+    needs_restart: list[tuple[str, Callable[[Settings], object]]] = [
+        ("bind", lambda each: [each.server.get(name) for name in binds]),
+        ("pid_path", lambda each: each.options.pidfile),
+        ("supervisor.control", lambda each: each.options.control),
+        ("certfile", lambda each: "certfile" in each.server),
+    ]
+    changed = [name for name, value in needs_restart if value(settings) != value(before)]
+    if changed:
+        reason = "cannot be changed by a reload; restart the master"
+        raise ConfigError([ConfigProblem(given.application.hypercorn or "", None, name, reason) for name in changed])
+    return replace(settings, logs=before.logs)

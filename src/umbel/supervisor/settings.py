@@ -1,0 +1,84 @@
+"""From the files and the command line to what the master needs; at the start, and again on every reload.
+
+Used by ``run.py``. Options of the command line win over both files, on a reload too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from hypercorn.config import Config as HypercornConfig
+
+from ..config.both import both
+from ..config.load import load
+from ..config.schema import Config, Logs
+from ..gateway.checks import CHECKS
+from ..server.limits import Limits
+from ..server.settings import Warn, hypercorn_keys
+from .options import Application, Options
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What the command line says."""
+
+    size: int
+    application: Application
+    bind: Sequence[str] = ()
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of ``Options`` that win over the files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a master works with."""
+
+    application: Application
+    options: Options
+    server: Mapping[str, Any]
+    """Hypercorn's settings."""
+    limits: Limits | None
+    """For an application that carries none of its own; None where there is no umbel.toml."""
+    logs: Logs | None
+    """Where its records go; None where there is no umbel.toml."""
+
+
+def read_settings(given: Given, warn: Warn | None = None) -> Settings:
+    """Read both files.
+
+    Raises:
+        ConfigError: every mistake in either of them, at once.
+    """
+    application = given.application
+    config, server = both(
+        lambda: Config() if application.config is None else load(application.config, checks=CHECKS),
+        partial(hypercorn_keys, application.hypercorn, bind=given.bind, warn=warn),
+    )
+    server |= application.settings
+    options = replace(_options(config, HypercornConfig.from_mapping(server)), **given.overrides)
+    if application.config is None:
+        return Settings(application, options, server, None, None)
+    return Settings(application, options, server, Limits.of(config.server), config.logs)
+
+
+def _options(config: Config, server: HypercornConfig) -> Options:
+    section = config.supervisor
+    return Options(
+        start_timeout=section.start_timeout,
+        hang_timeout=section.hang_timeout,
+        orphan_grace=section.orphan_grace,
+        restart_max_delay=section.restart_max_delay,
+        intensity_restarts=section.intensity.restarts,
+        intensity_window=section.intensity.window,
+        on_intensity=section.on_intensity,
+        max_rss=section.max_rss,
+        max_lifetime=section.max_lifetime,
+        control=section.control,
+        graceful_timeout=float(server.graceful_timeout),
+        drain_delay=config.server.drain_delay,
+        cancel_timeout=config.server.cancel_timeout,
+        pidfile=server.pid_path,
+    )

@@ -1,0 +1,56 @@
+"""A fresh interpreter for a worker: exec, never fork, with the listening sockets and one end of a socketpair.
+
+Called by ``process.py``. The child gets these descriptors and no others, so nothing of the master's is kept open by it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import trio
+
+MODULE = "umbel.supervisor.worker"
+_NOT_FOR_WORKERS = frozenset(
+    {"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"}
+)
+"""What systemd says to the master alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """A process that has just been started, and the master's ends of what connects the two."""
+
+    process: trio.Process
+    channel: socket.socket
+    stderr: trio.abc.ReceiveStream
+
+
+async def spawn(descriptors: Iterable[int], title: str) -> Spawned:
+    """Start a worker; it waits for ``start`` on its channel.
+
+    ``title`` stands on its command line until it has set its own, which gets no longer than that line.
+
+    Raises:
+        OSError: the process cannot be started.
+    """
+    ours, theirs = socket.socketpair()
+    try:
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-m", MODULE, str(theirs.fileno()), title],
+            env={name: value for name, value in os.environ.items() if name not in _NOT_FOR_WORKERS},
+            pass_fds=(theirs.fileno(), *descriptors),
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    assert process.stderr is not None  # A pipe, as asked for.
+    return Spawned(process, ours, process.stderr)

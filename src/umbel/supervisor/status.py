@@ -1,0 +1,65 @@
+"""The answer to ``umbel ctl status``: the master, its slots and their workers as plain data.
+
+Used by ``control.py``. It asks the workers for their counters and changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import msgspec
+import trio
+
+from . import messages
+from .master import Master
+from .process import Worker
+from .slottask import Slot
+
+_ANSWER_S = 1.0
+
+
+async def status(master: Master) -> dict[str, Any]:
+    """A snapshot. A worker that does not answer in time is there without its ``stats``."""
+    stats = await master.asking.ask(master.workers, messages.AskStats(), messages.Stats, _ANSWER_S)
+    slots = master.slots_in_order()
+    return {
+        "master": {
+            "pid": os.getpid(),
+            "uptime_s": round(trio.current_time() - master.started_at, 3),
+            "state": _state(master),
+            "summary": master.summary(),
+            "generation": master.generation,
+            "addresses": list(master.addresses),
+            "size": master.size,
+            "ready": len(master.workers),
+        },
+        "slots": [_slot(slot, stats) for slot in slots],
+    }
+
+
+def _state(master: Master) -> str:
+    if master.stopping:
+        return "stopping"
+    if master.degraded:
+        return "degraded"
+    return "serving" if master.workers else "starting"
+
+
+def _slot(slot: Slot, stats: dict[Worker, messages.Stats]) -> dict[str, Any]:
+    workers = sorted(slot.everybody, key=lambda worker: worker.spawned_at)
+    return {
+        "slot": slot.number,
+        "state": str(slot.state.value),
+        "restarts": slot.restarts,
+        "last_exit": None if slot.last_exit is None else str(slot.last_exit),
+        "workers": [_worker(worker, stats.get(worker)) for worker in workers],
+    }
+
+
+def _worker(worker: Worker, stats: messages.Stats | None) -> dict[str, Any]:
+    snapshot = worker.statistics()
+    told: dict[str, Any] = msgspec.to_builtins(snapshot)
+    if stats is not None:
+        told["stats"] = {"server": stats.server, "app": stats.app}
+    return told

@@ -1,0 +1,129 @@
+"""A worker: loads the application and serves it on sockets that the master has bound, until the master says drain.
+
+Run as ``python -m umbel.supervisor.worker CHANNEL TITLE`` by ``spawn.py`` alone. The only place of the package where an
+application is loaded. It starts no process and binds nothing.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import signal
+import socket
+import sys
+import traceback
+from contextlib import suppress
+from types import FrameType
+
+import trio
+from hypercorn.config import Config
+from hypercorn.utils import LifespanFailureError
+
+from ..errors import ConfigError
+from ..server.lifespan import running_lifespan
+from ..server.limits import Limits
+from . import messages
+from .exits import WORKER_BOOT_FAILED, WORKER_CRASHED, WORKER_LOAD_FAILED, WORKER_ORPHANED
+from .loading import AppImportError, load_app
+from .serving import Loaded, Serving
+from .title import set_title
+from .watchdog import OrphanWatch
+
+_FAREWELL_S = 1.0
+_NOT_OURS = (
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+)
+"""A terminal sends these to the whole group; what comes of them is the master's business."""
+
+
+def main() -> None:
+    """Serve, and end with the status that says how it went (``exits.py``)."""
+    faulthandler.enable()
+    for number in _NOT_OURS:
+        # A handler and not SIG_IGN, which processes that the application starts would inherit.
+        signal.signal(number, _ignore)
+    with socket.socket(fileno=int(sys.argv[1])) as sock:
+        sock.set_inheritable(False)
+        first = sock.makefile("rb", buffering=0).readline()
+        if not first:
+            sys.exit(WORKER_ORPHANED)
+        start = messages.decode_down(first)
+        assert isinstance(start, messages.Start)
+        OrphanWatch(sock.fileno(), start.orphan_grace).start()
+        set_title(f"umbel: worker {start.slot} [{start.app or start.config}]")
+        sys.exit(_load_and_run(start, sock))
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """Do nothing."""
+
+
+def _load_and_run(start: messages.Start, sock: socket.socket) -> int:
+    try:
+        loaded = _load(start)
+    except (ConfigError, AppImportError) as error:
+        return _fail(sock, WORKER_LOAD_FAILED, str(error))
+    except BaseException as error:  # noqa: BLE001 - an import may raise anything, SystemExit too, and is told as it is
+        return _fail(sock, WORKER_LOAD_FAILED, _said(error), error)
+    serving = Serving(start, loaded)
+    try:
+        if start.check_only:
+            trio.run(_check, loaded)
+        else:
+            trio.run(serving.run, sock.dup())
+    except BaseException as error:  # noqa: BLE001 - the last place that can tell what ended the process
+        cause = _innermost(error)
+        if serving.is_ready:
+            traceback.print_exception(cause)
+            return WORKER_CRASHED
+        # What an application says of its own failure is enough; anything else is told with the place.
+        told = isinstance(cause, LifespanFailureError) and cause.__cause__ is None
+        return _fail(sock, WORKER_BOOT_FAILED, _said(cause), None if told else cause)
+    return serving.status
+
+
+def _load(start: messages.Start) -> Loaded:
+    """The application, with the descriptors that were inherited in the place of its addresses."""
+    secure, insecure = ([f"fd://{number}" for number in numbers] for numbers in (start.secure, start.insecure))
+    settings = Config.from_mapping(start.server)
+    settings.bind = secure or insecure
+    if secure:
+        settings.insecure_bind = insecure
+    app = load_app(start.app, start.config)
+    carries_limits = isinstance(getattr(app, "limits", None), Limits)
+    return Loaded(app, settings, None if carries_limits else start.limits)
+
+
+async def _check(loaded: Loaded) -> None:
+    """Start the application and stop it."""
+    async with running_lifespan(loaded.app, loaded.settings, {}):
+        pass
+
+
+def _fail(sock: socket.socket, status: int, reason: str, error: BaseException | None = None) -> int:
+    """Tell the master why there will be no worker, in a way that does not depend on a loop."""
+    trace = "" if error is None else "".join(traceback.format_exception(error))
+    text = messages.TEXT_CHARS_MAX
+    sock.settimeout(_FAREWELL_S)
+    with suppress(OSError):  # It has gone, and so has the reason to tell it.
+        sock.sendall(messages.encode(messages.Failed(reason=reason[-text:], traceback=trace[-text:])))
+    return status
+
+
+def _said(error: BaseException) -> str:
+    return str(error) if isinstance(error, LifespanFailureError) else f"{type(error).__name__}: {error}"
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""A worker's task, and a question to workers, cancelled at every checkpoint: nothing of either is left.
+
+The process is a small one of the test's own, since it is started once per checkpoint.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.support.checkpoints import for_every_checkpoint
+from umbel.supervisor import messages, process
+from umbel.supervisor.asking import Asking
+from umbel.supervisor.exits import Exit, ExitClass
+from umbel.supervisor.journal import Journal
+from umbel.supervisor.options import Options
+from umbel.supervisor.process import Job, Worker
+from umbel.supervisor.spawn import Spawned
+
+JOB = Job(messages.Start(slot=1, generation=1, app=None, config=None, heartbeat_every=1, orphan_grace=1), "")
+# Says that it is ready, waits until it is told something after its start, and ends.
+SCRIPT = 'echo "{\\"is\\":\\"ready\\"}" >&0; read start; read drain; echo bye >&2'
+
+
+@pytest.fixture
+def pids(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    started: list[int] = []
+
+    async def spawn(descriptors: object, title: str) -> Spawned:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            child = await trio.lowlevel.open_process(
+                ["/bin/sh", "-c", SCRIPT], stdin=theirs.fileno(), stderr=subprocess.PIPE
+            )
+        started.append(child.pid)
+        assert child.stderr is not None
+        return Spawned(child, ours, child.stderr)
+
+    monkeypatch.setattr(process, "spawn", spawn)
+    return started
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_a_worker_is_ended_and_reaped_wherever_its_task_is_cancelled(pids: list[int]) -> None:
+    quiet = Journal(os.open(os.devnull, os.O_WRONLY))
+
+    async def live() -> None:
+        worker = Worker(JOB, Options(), quiet)
+
+        def on_message(message: messages.Up) -> None:
+            assert isinstance(message, messages.Ready)
+            worker.drain(20.0)
+
+        assert await worker.run(on_message) == Exit(ExitClass.DRAINED, 0)
+        assert worker.tail == b"bye\n"
+
+    await live()  # Threads and the like are there from now on.
+    before = descriptors()
+
+    def check() -> None:
+        assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+        assert descriptors() <= before
+
+    assert await for_every_checkpoint(live, check) > 10
+
+
+async def test_a_question_is_forgotten_wherever_whoever_asks_is_cancelled(autojump_clock: object) -> None:
+    asking = Asking()
+    quiet = Journal(os.open(os.devnull, os.O_WRONLY))
+    workers = [Worker(JOB, Options(), quiet) for _ in range(3)]
+
+    async def ask() -> None:
+        async with trio.open_nursery() as nursery:
+
+            async def answer() -> None:
+                await trio.sleep(0.1)
+                asking.heard(workers[0], messages.LogsReopened())
+                asking.heard(workers[0], messages.Ready())
+                await trio.sleep(0.1)
+                asking.ended(workers[1])
+
+            nursery.start_soon(answer)
+            answers = await asking.ask(workers, messages.ReopenLogs(), messages.LogsReopened, 1.0)
+            assert answers == {workers[0]: messages.LogsReopened()}
+
+    def check() -> None:
+        asking.heard(workers[2], messages.LogsReopened())
+        assert asking.waiting == 0
+
+    assert await for_every_checkpoint(ask, check) > 4

@@ -1,0 +1,101 @@
+"""Signals and commands that change or show the tree while it serves."""
+
+from __future__ import annotations
+
+import json
+import signal
+import stat
+from pathlib import Path
+
+import trio
+
+from tests.support.processes import PYTHON, ended
+from tests.support.supervised import GUARD_S, ended_all, is_alive, supervised
+
+CTL = (PYTHON, "-m", "umbel", "ctl")
+
+
+async def test_workers_come_and_go_by_signals_and_by_commands(tmp_path: Path) -> None:
+    async with supervised(tmp_path, workers=1) as master:
+        master.signal(signal.SIGTTIN)
+        await master.line("worker.ready: worker 2")
+        both = await master.pids()
+        master.signal(signal.SIGTTOU)
+        await master.line("worker 2 ")
+        await ended_all([both[2]])
+        assert await master.pids() == {1: both[1]}
+        master.signal(signal.SIGTTOU)  # One is the least.
+        assert (await master.ask(command="scale", count=2))["size"] == 2
+        await master.line("worker.ready: worker 2")
+
+        killed = (await master.ask(command="kill", slot=2))["pid"]
+        assert "signal (SIGKILL)" in await master.line(f"worker 2 ({killed}) ended")
+        await master.line("worker.ready: worker 2")
+
+        assert (await master.ask(command="drain", slot=1))["ok"]
+        assert f"({both[1]}) ended: recycle" in await master.line(f"({both[1]}) ended")
+        for request, said in [
+            ({"command": "drain", "slot": 9}, "drain takes a slot: 1, 2"),
+            ({"command": "scale", "count": 0}, "scale takes a number of workers from 1 to 256"),
+            ({"command": "dance"}, '"dance" is no command; there are status, scale,'),
+            ({"command": "status", "loudly": True}, "that is no command: "),
+        ]:
+            answer = await master.ask(**request)
+            assert not answer["ok"]
+            assert answer["error"].startswith(said)
+        assert (await master.ask(command="stop"))["ok"]
+        assert await master.child.end() == 0
+
+
+async def test_logs_are_opened_anew_and_that_is_acknowledged(tmp_path: Path) -> None:
+    (tmp_path / "umbel.toml").write_text("")
+    async with supervised(tmp_path, app=None, workers=2) as master:
+        await master.get("/nowhere")
+        logs = tmp_path / "logs"
+        with trio.fail_after(GUARD_S):
+            while b"/nowhere" not in (logs / "access.jsonl").read_bytes():
+                await trio.testing.wait_all_tasks_blocked(0.02)
+        (logs / "access.jsonl").rename(logs / "old.jsonl")
+        master.signal(signal.SIGUSR1)
+        assert "2 of 2 workers" in await master.line("logs.reopened")
+        await master.get("/somewhere")
+        with trio.fail_after(GUARD_S):
+            while not (logs / "access.jsonl").exists() or b"/somewhere" not in (logs / "access.jsonl").read_bytes():
+                await trio.testing.wait_all_tasks_blocked(0.02)
+    assert b"/somewhere" not in (logs / "old.jsonl").read_bytes()
+    assert "worker.ready" in (logs / "app.jsonl").read_text()
+
+
+async def test_ctl_shows_tables_and_json_and_only_its_owner_may_ask(tmp_path: Path) -> None:
+    async with supervised(tmp_path, workers=1) as master:
+        where = ("--control", "ctl.sock")
+        assert stat.S_IMODE((tmp_path / "ctl.sock").stat().st_mode) == 0o600
+        pid = (await master.pids())[1]
+
+        status, shown = await ended(*CTL, "status", *where, cwd=tmp_path)
+        assert status == 0
+        assert "serving: 1 of 1 workers ready" in shown
+        row = next(line.split() for line in shown.splitlines() if "SLOT" not in line and str(pid) in line)
+        assert row[:4] == ["1", "serving", str(pid), "1"]
+
+        status, shown = await ended(*CTL, "tree", "--json", *where, cwd=tmp_path)
+        trees = json.loads(shown)["trees"]
+        assert [tree["process"] for tree in trees] == ["master", "worker 1"]
+        assert any("accept_from" in line for line in trees[1]["lines"])
+
+        status, shown = await ended(*CTL, "kill", "7", *where, cwd=tmp_path)
+        assert (status, shown) == (1, "Error: kill takes a slot: 1\n")
+        assert is_alive(pid)
+    status, shown = await ended(*CTL, "status", *where, cwd=tmp_path)
+    assert status == 1
+    assert shown.startswith("Error: no master answers at ctl.sock: ")
+
+
+async def test_checking_first_starts_the_application_in_a_process_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "good.py").write_text("async def app(scope, receive, send):\n    raise NotImplementedError\n")
+    (tmp_path / "bad.py").write_text("import nothing_of_that_name\n")
+
+    assert (await ended(PYTHON, "-m", "umbel", "check", "--app", "good:app", cwd=tmp_path))[0] == 0
+    status, shown = await ended(PYTHON, "-m", "umbel", "check", "--app", "bad:app", cwd=tmp_path)
+    assert status == 1
+    assert "bad:app: the application does not start: ModuleNotFoundError" in shown

@@ -1,0 +1,94 @@
+"""systemd's side, played by the test: the notify socket, the watchdog, and sockets that are open already."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.support.processes import started
+from tests.support.supervised import GUARD_S, Supervised, supervised, write_app
+
+
+class Systemd:
+    """What systemd would hear."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = trio.socket.from_stdlib_socket(sock)
+
+    async def hears(self, *parts: str) -> dict[str, str]:
+        """The next message that has all the parts."""
+        with trio.fail_after(GUARD_S):
+            while True:
+                message = (await self._sock.recv(4096)).decode()
+                if all(part in message.split("\n") for part in parts):
+                    return dict(line.partition("=")[::2] for line in message.split("\n"))
+
+
+@pytest.fixture
+def notify(tmp_path: Path) -> Iterator[tuple[Systemd, str]]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        path = str(tmp_path / "notify.sock")
+        sock.bind(path)
+        sock.setblocking(False)
+        yield Systemd(sock), path
+
+
+async def test_systemd_hears_of_the_start_a_reload_signs_of_life_and_the_end(
+    tmp_path: Path, notify: tuple[Systemd, str]
+) -> None:
+    systemd, path = notify
+    env = {"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "400000"}
+    async with supervised(tmp_path, workers=1, env=env) as master:
+        ready = await systemd.hears("READY=1")
+        assert (ready["MAINPID"], ready["STATUS"]) == (str(master.pid), "1 of 1 workers ready")
+        await systemd.hears("WATCHDOG=1")
+        master.signal(signal.SIGHUP)
+        assert int((await systemd.hears("RELOADING=1"))["MONOTONIC_USEC"]) > 0
+        await systemd.hears("READY=1")
+        master.signal(signal.SIGTERM)
+        assert int((await systemd.hears("STOPPING=1"))["EXTEND_TIMEOUT_USEC"]) > 20_000_000
+
+
+async def test_signs_of_life_end_while_no_worker_gives_one(tmp_path: Path, notify: tuple[Systemd, str]) -> None:
+    systemd, path = notify
+    env = {"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "100000"}
+    async with (
+        supervised(tmp_path, "--hang-timeout", "1s", workers=1, env=env) as master,
+        trio.open_nursery() as nursery,
+    ):
+        await systemd.hears("WATCHDOG=1")
+        nursery.start_soon(master.get, "/block")
+        await master.line("ended: hang")
+        # The status that tells of the worker's end comes without a sign of life after it, until there is a new worker.
+        assert (await systemd.hears("STATUS=0 of 1 workers ready"))["STATUS"]
+        assert "1 of 1" in (await _next_life(systemd))["STATUS"]
+
+
+async def _next_life(systemd: Systemd) -> dict[str, str]:
+    """The next message; a sign of life has no status, and fails the test."""
+    return dict(line.partition("=")[::2] for line in (await systemd._sock.recv(4096)).decode().split("\n"))
+
+
+async def test_sockets_that_systemd_has_opened_are_served(tmp_path: Path) -> None:
+    write_app(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        # systemd passes descriptor 3 and names the process that it is for.
+        script = (
+            f"import os, sys; os.dup2({listener.fileno()}, 3); os.environ['LISTEN_PID'] = str(os.getpid()); "
+            "os.environ['LISTEN_FDS'] = '1'; os.execv(sys.executable, [sys.executable, '-m', 'umbel', 'serve', "
+            "'served:app', '-w', '1', '--control', 'ctl.sock'])"
+        )
+        os.set_inheritable(listener.fileno(), True)
+        async with started(sys.executable, "-c", script, cwd=tmp_path, pass_fds=[listener.fileno()]) as child:
+            master = Supervised(child, tmp_path)
+            await master.begun()
+            assert master.port == listener.getsockname()[1]
+            assert (await master.get()).startswith(b"HTTP/1.1 200")
+            assert await child.stop(signal.SIGTERM) == 0

@@ -1,0 +1,132 @@
+"""What people know from gunicorn: titles in ``ps``, a dead worker replaced, a master that takes everything with it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import trio
+
+from tests.support.processes import PYTHON, ended, started
+from tests.support.supervised import Supervised, ended_all, is_alive, supervised, write_app
+
+
+def titles(pid: int) -> list[str]:
+    """The command lines of a process and its children, as ``ps`` shows them."""
+    shown = subprocess.run(["ps", "-o", "args=", "-p", str(pid), "--ppid", str(pid)], capture_output=True, text=True)
+    return sorted(line.strip() for line in shown.stdout.splitlines())
+
+
+async def test_a_master_and_four_workers_bear_telling_titles_and_all_end_at_sigterm(tmp_path: Path) -> None:
+    async with supervised(tmp_path, "--pid", "master.pid", workers=4) as master:
+        shown = titles(master.pid)
+        named = int((tmp_path / "master.pid").read_text())
+        workers = list((await master.pids()).values())
+        status = await master.child.stop(signal.SIGTERM)
+
+    assert shown == ["umbel: master [served:app]", *(f"umbel: worker {n} [served:app]" for n in (1, 2, 3, 4))]
+    assert named == master.pid
+    assert not (tmp_path / "master.pid").exists()
+    assert not (tmp_path / "ctl.sock").exists()
+    assert status == 0
+    assert len(workers) == 4
+    assert not any(map(is_alive, workers))
+    said = [line.split()[4] for line in master.child.output.splitlines()]
+    assert said[-6:] == ["master.stopping:", *["worker.ended:"] * 4, "master.stopped:"]
+
+
+async def test_a_worker_that_dies_is_replaced_and_nobody_is_refused(tmp_path: Path) -> None:
+    async with supervised(tmp_path, workers=1) as master:
+        before = (await master.pids())[1]
+        os.kill(before, signal.SIGKILL)
+        # There is nobody at the moment; the connection waits for the next worker.
+        body = await master.get()
+        after = (await master.pids())[1]
+
+        assert body.endswith(b"%d 1" % after)
+        assert after != before
+        assert f"worker 1 ({before}) ended: signal (SIGKILL)" in await master.line("worker.ended")
+        assert (await master.ask(command="status"))["slots"][0]["restarts"] == 1
+
+
+async def test_a_killed_master_leaves_nobody_not_even_a_worker_whose_loop_is_blocked(tmp_path: Path) -> None:
+    async with supervised(tmp_path, "--orphan-grace", "500ms") as master:
+        workers = list((await master.pids()).values())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_ask_and_be_cut, master.port, "/block")
+            await master.appeared("blocked")
+            nursery.start_soon(_ask_and_be_cut, master.port, "/sse")
+            master.signal(signal.SIGKILL)
+            await ended_all(workers, within=20)
+
+
+async def _ask_and_be_cut(port: int, path: str) -> None:
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        await stream.send_all(f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+        try:
+            async for _ in stream:
+                pass
+        except trio.BrokenResourceError:
+            pass
+
+
+async def test_without_workers_there_is_no_master(tmp_path: Path) -> None:
+    write_app(tmp_path)
+    command = (PYTHON, "-m", "umbel", "serve", "served:app", "--bind", "127.0.0.1:0", "--pid", "own.pid")
+    async with started(*command, cwd=tmp_path) as child:
+        await child.address("Umbel runs on")
+        pid = int((tmp_path / "own.pid").read_text())
+        alone = len(titles(pid))
+        status = await child.stop(signal.SIGTERM)
+
+    assert alone == 1
+    assert status == 0
+    assert not (tmp_path / "own.pid").exists()
+
+
+async def test_a_pidfile_that_is_held_keeps_a_second_master_away_and_a_stale_one_does_not(tmp_path: Path) -> None:
+    write_app(tmp_path)
+    held = tmp_path / "held.pid"
+    held.write_text("4711\n")
+    command = (PYTHON, "-m", "umbel", "serve", "served:app", "-w", "1", "--bind", "127.0.0.1:0", "--pid", str(held))
+    with held.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        status, output = await ended(*command, cwd=tmp_path)
+    assert status == 78
+    assert "held by a running master (process 4711)" in output
+    assert output.count("\n") == 1
+
+    async with supervised(tmp_path, "--pid", str(held), workers=1) as master:
+        assert int(held.read_text()) == master.pid
+
+
+def exists(pid: int) -> bool:
+    """Whether there is such a process, even if it only waits to be reaped."""
+    return Path(f"/proc/{pid}").exists()
+
+
+async def test_a_child_that_nobody_waits_for_is_reaped_quietly(tmp_path: Path) -> None:
+    """As PID 1 the master inherits orphans; as a subreaper it does too, and needs no container for it."""
+    write_app(tmp_path)
+    script = (
+        "import ctypes, runpy, sys\n"
+        "assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0\n"
+        "sys.argv = ['umbel', 'serve', 'served:app', '-w', '1', '--bind', '127.0.0.1:0', '--control', 'ctl.sock']\n"
+        "runpy.run_module('umbel', run_name='__main__')\n"
+    )
+    async with started(PYTHON, "-c", script, cwd=tmp_path) as child:
+        master = Supervised(child, tmp_path)
+        await master.begun()
+        await master.get("/orphan")
+        await master.appeared("stranger")
+        stranger = int((tmp_path / "stranger").read_text() or 0)
+        with trio.fail_after(20):
+            while exists(stranger):
+                await trio.testing.wait_all_tasks_blocked(0.02)
+        workers = list((await master.pids()).values())
+        assert await child.stop(signal.SIGTERM) == 0
+    assert not any(map(is_alive, workers))
+    assert str(stranger) not in child.output

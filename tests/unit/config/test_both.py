@@ -1,0 +1,27 @@
+"""Two files are read, and what is wrong with either is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from umbel.config.both import both
+from umbel.errors import ConfigError, ConfigProblem
+
+
+def refusing(name: str) -> Callable[[], str]:
+    def refuse() -> str:
+        raise ConfigError([ConfigProblem(name, 1, "key", "is wrong")])
+
+    return refuse
+
+
+def test_the_mistakes_of_two_files_are_told_at_once() -> None:
+    with pytest.raises(ConfigError, match=r"^a:1: key: is wrong\nb:1: key: is wrong$"):
+        both(refusing("a"), refusing("b"))
+    with pytest.raises(ConfigError, match=r"^a:1: key: is wrong$"):
+        both(refusing("a"), lambda: "fine")
+    with pytest.raises(ConfigError, match=r"^b:1: key: is wrong$"):
+        both(lambda: "fine", refusing("b"))
+    assert both(lambda: "one", lambda: "two") == ("one", "two")

@@ -1,0 +1,74 @@
+"""The lines between master and worker: in order, bounded, and with an end that both see."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from umbel.supervisor import messages
+from umbel.supervisor.channel import Channel
+from umbel.supervisor.messages import LINE_BYTES_MAX, decode_down, decode_up, encode
+
+
+async def test_messages_arrive_whole_and_in_order_however_they_are_cut() -> None:
+    ours, theirs = socket.socketpair()
+    sent = [messages.Drain(grace=2.5), messages.State(ready=3, degraded=True), messages.AskTree()]
+    got: list[messages.Down] = []
+    channel, peer = Channel(ours), trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
+
+    async def listen() -> None:
+        got.extend([decode_down(line) async for line in channel.lines()])
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(listen)
+        for byte in b"".join(map(encode, sent)):
+            await peer.send_all(bytes([byte]))
+        await peer.aclose()
+    assert got == sent
+    channel.close()
+
+
+async def test_a_peer_that_reads_nothing_costs_messages_and_never_time() -> None:
+    ours, theirs = socket.socketpair()
+    channel = Channel(ours)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(channel.run)
+        await wait_all_tasks_blocked()
+        for _ in range(200):
+            channel.send(messages.AskStats())
+        assert channel.dropped == 200 - 65  # The sender has taken one, and 64 wait.
+        theirs.close()
+    channel.send(messages.AskStats())
+    assert channel.dropped == 200 - 65 + 1
+    channel.close()
+
+
+async def test_finishing_sends_what_is_queued_first() -> None:
+    ours, theirs = socket.socketpair()
+    channel = Channel(ours)
+    channel.send(messages.Bye(reason="asked to"))
+    channel.finish()
+    await channel.run()
+    channel.close()
+    with theirs:
+        assert decode_up(theirs.recv(4096)) == messages.Bye(reason="asked to")
+
+
+async def test_a_line_without_end_ends_the_channel() -> None:
+    ours, theirs = socket.socketpair()
+    channel, peer = Channel(ours), trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
+    got: list[bytes] = []
+
+    async def listen() -> None:
+        got.extend([line async for line in channel.lines()])
+        channel.close()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(listen)
+        with suppress(trio.BrokenResourceError):
+            await peer.send_all(b"x" * (LINE_BYTES_MAX + 100_000))
+        await peer.aclose()
+    assert got == []

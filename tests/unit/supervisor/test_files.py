@@ -1,0 +1,91 @@
+"""What the master holds in the file system: its pidfile and its sockets."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+from hypercorn.config import Config
+
+from umbel.errors import ConfigError
+from umbel.supervisor.control import control_socket
+from umbel.supervisor.listeners import activated_sockets, bound
+from umbel.supervisor.pidfile import pidfile
+
+
+def test_a_pidfile_is_there_while_it_is_held_and_a_stale_one_is_no_obstacle(tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    path.write_text("999999 and more")
+    with pidfile(str(path)):
+        assert path.read_text() == f"{os.getpid()}\n"
+        with pytest.raises(ConfigError, match=f"held by a running master .process {os.getpid()}"), pidfile(str(path)):
+            pass
+    assert not path.exists()
+
+
+def test_a_pidfile_that_cannot_be_written_is_a_mistake_of_the_configuration(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"pid_path: .* cannot be written: No such file"), pidfile(f"{tmp_path}/a/b"):
+        pass
+
+
+def test_the_control_socket_is_its_owners_alone_and_replaces_a_stale_one(tmp_path: Path) -> None:
+    path = tmp_path / "ctl.sock"
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(path))
+    with control_socket(str(path)):
+        assert path.stat().st_mode & 0o777 == 0o600
+        with pytest.raises(ConfigError, match="another master listens there"), control_socket(str(path)):
+            pass
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("reason", ["there is a file that is no socket", "too long"])
+def test_a_control_socket_that_cannot_be_is_a_mistake_of_the_configuration(tmp_path: Path, reason: str) -> None:
+    path = tmp_path / ("x" * 200 if reason == "too long" else "ctl.sock")
+    if reason != "too long":
+        path.write_text("precious")
+    with pytest.raises(ConfigError, match=f"supervisor.control: .*{reason}"), control_socket(str(path)):
+        pass
+    assert path.exists() == (reason != "too long")
+
+
+def config(*bind: str) -> Config:
+    made = Config()
+    made.bind = list(bind)
+    return made
+
+
+def test_sockets_listen_and_are_not_inherited_by_just_anybody(tmp_path: Path) -> None:
+    with bound(config("127.0.0.1:0", f"unix:{tmp_path}/s")) as listeners:
+        assert listeners.secure == ()
+        assert [os.get_inheritable(number) for number in listeners.insecure] == [False, False]
+        port = int(listeners.addresses[0].rpartition(":")[2])
+        assert listeners.addresses == [f"http://127.0.0.1:{port}", f"unix:{tmp_path}/s"]
+        socket.create_connection(("127.0.0.1", port)).close()
+        listeners.close()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port))
+        assert not (tmp_path / "s").exists()
+
+
+def test_a_unix_socket_of_a_master_that_came_after_us_stays(tmp_path: Path) -> None:
+    with bound(config(f"unix:{tmp_path}/s")):
+        (tmp_path / "s").rename(tmp_path / "ours")
+        with socket.socket(socket.AF_UNIX) as theirs:
+            theirs.bind(f"{tmp_path}/s")
+    assert (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
+    ("environment", "count"),
+    [
+        ({}, 0),
+        ({"LISTEN_PID": "1", "LISTEN_FDS": "2"}, 0),
+        ({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "2"}, 2),
+        ({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "x"}, 0),
+    ],
+)
+def test_only_what_is_passed_to_this_process_counts_as_activated(environment: dict[str, str], count: int) -> None:
+    assert activated_sockets(environment) == count

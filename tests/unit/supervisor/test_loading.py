@@ -1,0 +1,55 @@
+"""From ``module:app`` to an application."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from umbel.supervisor.loading import AppImportError, import_app, load_app
+
+MODULE = """
+async def app(scope, receive, send): ...
+class inner:
+    @staticmethod
+    async def app(scope, receive, send): ...
+def make():
+    return app
+number = 5
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    name = f"made_{tmp_path.name}".replace("-", "_")
+    (tmp_path / f"{name}.py").write_text(MODULE)
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    return name
+
+
+@pytest.mark.parametrize(("path", "name"), [("", "app"), (":app", "app"), (":make()", "app"), (":inner.app", "app")])
+def test_an_application_is_found_where_one_stands(module: str, path: str, name: str) -> None:
+    assert import_app(module + path).__name__ == name
+
+
+@pytest.mark.parametrize(
+    ("path", "said"), [(":nothing", "has no nothing"), (":inner.nothing", "has no"), (":number", "cannot be called")]
+)
+def test_what_is_no_application_is_told_in_one_sentence(module: str, path: str, said: str) -> None:
+    with pytest.raises(AppImportError, match=said):
+        import_app(module + path)
+
+
+def test_without_a_name_it_is_what_the_configuration_describes(tmp_path: Path) -> None:
+    (tmp_path / "umbel.toml").write_text("[server]\nmax_in_flight = 7\n")
+    assert load_app(None, str(tmp_path / "umbel.toml")).limits.max_in_flight == 7
+
+
+def test_a_worker_of_another_application_loads_no_gateway_no_upstreams_and_no_schema() -> None:
+    code = "import sys, umbel.supervisor.worker; print(*sys.modules, sep='\\n')"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"quart", "pydantic", "umbel.config.schema", "umbel.upstream.pool"} & set(loaded)

@@ -1,0 +1,189 @@
+"""What the master makes of its workers' ends: degraded, well again, or given up. No process is started here."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+
+from umbel.supervisor import process
+from umbel.supervisor.exits import Exit, ExitClass
+from umbel.supervisor.journal import Journal
+from umbel.supervisor.listeners import Listeners
+from umbel.supervisor.master import Master
+from umbel.supervisor.messages import Failed, Ready
+from umbel.supervisor.options import Application, Options
+from umbel.supervisor.settings import Settings
+from umbel.supervisor.status import status
+
+DEVNULL = os.open(os.devnull, os.O_WRONLY)
+
+
+class Script:
+    """What the next workers do: seconds until ready (None: never), and until they die (None: when told)."""
+
+    def __init__(self) -> None:
+        self.ready_after: float | None = 0.0
+        self.dies_after: float | None = None
+        self.end = Exit(ExitClass.CRASH, 9)
+        self.failure: Failed | None = None
+        self.spawned: list[float] = []
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
+    """Workers without processes: ``Worker.run`` follows the script."""
+    made = Script()
+
+    async def run(self: process.Worker, on_message: Any) -> Exit:
+        made.spawned.append(trio.current_time())
+        ends = trio.Event()
+        monkeypatch.setattr(self, "drain", lambda *_, **__: ends.set())
+        with trio.move_on_after(float("inf") if made.dies_after is None else made.dies_after):
+            if made.ready_after is not None:
+                await trio.sleep(made.ready_after)
+                self.ready_at = trio.current_time()
+                on_message(Ready())
+            await ends.wait()
+            return Exit(ExitClass.DRAINED, 0)
+        self.failure = made.failure
+        return made.end
+
+    monkeypatch.setattr(process.Worker, "run", run)
+    yield made
+
+
+class Told(Journal):
+    """Keeps the events."""
+
+    def __init__(self) -> None:
+        super().__init__(DEVNULL)
+        self.events: list[str] = []
+        self.messages: list[str] = []
+
+    def tell(self, level: Any, event: str, message: str, **fields: Any) -> None:
+        self.events.append(event)
+        self.messages.append(message)
+
+
+def settings(**options: Any) -> Settings:
+    return Settings(Application("served:app"), Options(**options), {}, None, None)
+
+
+@asynccontextmanager
+async def mastering(size: int, **options: Any) -> AsyncGenerator[tuple[Master, Told], None]:
+    told = Told()
+    master = Master(size, settings(**options), Listeners((), (), False), told)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(master.run)
+        yield master, told
+        master.stop("the test is over")
+
+
+async def test_a_tree_that_keeps_dying_is_degraded_and_well_again_when_all_have_been_ready_for_a_while(
+    autojump_clock: trio.testing.MockClock, script: Script
+) -> None:
+    script.dies_after = 1.0
+    async with mastering(2) as (master, told):
+        await trio.sleep(45)
+        assert master.degraded
+        assert (await status(master))["master"]["state"] == "degraded"
+        assert "degraded: too many restarts" in master.summary()
+        # Backed off: far from the thirty restarts that each of them would have had at once.
+        assert len(script.spawned) < 20
+        script.dies_after = None
+        await trio.sleep(15 + 10 + 2)
+        assert not master.degraded
+        assert told.events.count("master.degraded") == told.events.count("master.recovered") == 1
+
+
+async def test_degraded_a_worker_is_tried_again_at_the_longest_wait(
+    autojump_clock: trio.testing.MockClock, script: Script
+) -> None:
+    script.dies_after = 1.0
+    async with mastering(1) as (master, _):
+        await trio.sleep(200)
+        waits = [later - before for before, later in zip(script.spawned[-6:], script.spawned[-5:], strict=False)]
+        assert waits == pytest.approx([16.0] * 5)
+        assert master.degraded
+        script.dies_after = None
+
+
+async def test_a_worker_that_had_been_ready_for_long_is_replaced_at_once(
+    autojump_clock: trio.testing.MockClock, script: Script
+) -> None:
+    script.dies_after = 11.0
+    async with mastering(1):
+        await trio.sleep(34)
+        assert script.spawned == [0.0, 11.0, 22.0, 33.0]
+        script.dies_after = None
+
+
+async def test_nobody_ready_in_the_first_generation_is_the_end_with_3(
+    autojump_clock: trio.testing.MockClock, script: Script
+) -> None:
+    script.ready_after, script.dies_after, script.end = None, 2.0, Exit(ExitClass.BOOT, 3)
+    script.failure = Failed(reason="the database is away", traceback="Traceback: here")
+    told = Told()
+    assert await Master(3, settings(), Listeners((), (), False), told).run() == 3
+    assert len(script.spawned) == 3
+    assert sum("Traceback: here" in message for message in told.messages) == 1
+    assert sum("(as told above)" in message for message in told.messages) == 2
+
+
+async def test_an_application_that_cannot_be_loaded_later_is_a_crash_like_any_other(
+    autojump_clock: trio.testing.MockClock, script: Script
+) -> None:
+    async with mastering(1) as (master, _):
+        await trio.sleep(20)
+        script.dies_after, script.ready_after, script.end = 0.5, None, Exit(ExitClass.LOAD, 4)
+        assert not await master.slots[1].renew(ExitClass.DRAINED)
+        await trio.sleep(100)
+        assert not master.stopping
+        assert master.workers
+
+
+async def test_a_slot_that_waits_is_renewed_at_once(autojump_clock: trio.testing.MockClock, script: Script) -> None:
+    script.dies_after = 1.0
+    async with mastering(1) as (master, _):
+        await trio.sleep(100)
+        script.dies_after = None
+        before = len(script.spawned)
+        await master.slots[1].state.wait_value(lambda state: state == "waiting")
+        now = trio.current_time()
+        assert await master.slots[1].renew(ExitClass.DRAINED)
+        assert script.spawned[before:] == [now]
+
+
+async def test_scaling_is_within_its_bounds_and_takes_the_last_slots_first(
+    autojump_clock: trio.testing.MockClock, script: Script
+) -> None:
+    async with mastering(1) as (master, _):
+        await trio.sleep(1)
+        for count, slots in [(4, [1, 2, 3, 4]), (2, [1, 2]), (0, [1]), (3, [1, 2, 3])]:
+            master.scale(count)
+            await trio.sleep(1)
+            assert [slot.number for slot in master.slots_in_order() if slot.serves] == slots
+        master.scale(10_000)
+        assert master.size == 256
+
+
+async def test_signals_reach_the_master(autojump_clock: trio.testing.MockClock, script: Script) -> None:
+    async with mastering(1) as (master, told):
+        await trio.sleep(1)
+        os.kill(os.getpid(), signal.SIGTTIN)
+        await trio.sleep(1)
+        assert master.size == 2
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert told.events[-1] == "master.stopped"
+
+
+async def test_a_cancelled_master_leaves_no_slot(autojump_clock: trio.testing.MockClock, script: Script) -> None:
+    with trio.move_on_after(5) as scope:
+        await Master(3, settings(), Listeners((), (), False), Told()).run()
+    assert scope.cancelled_caught

@@ -1,0 +1,129 @@
+"""One replacement at a time, reloads first, and the first failure ends a reload. Virtual time, slots of our own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import trio
+
+from umbel.errors import ConfigError, ConfigProblem
+from umbel.supervisor.exits import ExitClass
+from umbel.supervisor.journal import Journal
+from umbel.supervisor.reload import Reloader
+from umbel.supervisor.slottask import Slot
+
+DEVNULL = os.open(os.devnull, os.O_WRONLY)
+
+
+class FakeSlot:
+    """Takes a second to be renewed, and fails if it is told to."""
+
+    def __init__(self, number: int, happened: list[Any]) -> None:
+        self.number = number
+        self.fails = False
+        self.happened = happened
+
+    async def renew(self, why: ExitClass) -> bool:
+        self.happened.append((self.number, str(why), trio.current_time()))
+        await trio.sleep(1)
+        return not self.fails
+
+
+class FakeMaster:
+    """Has three slots."""
+
+    def __init__(self) -> None:
+        self.generation = 1
+        self.happened: list[Any] = []
+        self.slots = [FakeSlot(number, self.happened) for number in (1, 2, 3)]
+        self.began = self.ended = 0
+        self.journal = Journal(DEVNULL)
+        self.mistake: ConfigError | None = None
+
+    def slots_in_order(self) -> list[Slot]:
+        return cast("list[Slot]", self.slots)
+
+    def reload_began(self) -> None:
+        self.began += 1
+
+    def reload_ended(self) -> None:
+        self.ended += 1
+
+    def reread(self) -> None:
+        if self.mistake is not None:
+            raise self.mistake
+
+    def slot(self, number: int) -> Slot:
+        return cast("Slot", self.slots[number - 1])
+
+
+@asynccontextmanager
+async def reloading() -> AsyncGenerator[tuple[FakeMaster, Reloader], None]:
+    master = FakeMaster()
+    reloader = Reloader(master, master.reread)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reloader.run)
+        yield master, reloader
+        nursery.cancel_scope.cancel()
+
+
+async def test_slots_are_renewed_one_after_another(autojump_clock: trio.testing.MockClock) -> None:
+    async with reloading() as (master, reloader):
+        assert await reloader.wait_for(reloader.request()) == ""
+        assert master.happened == [(1, "drained", 0.0), (2, "drained", 1.0), (3, "drained", 2.0)]
+        assert (master.generation, master.began, master.ended) == (2, 1, 1)
+
+
+async def test_the_first_failure_ends_a_reload_and_the_next_one_is_another_try(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with reloading() as (master, reloader):
+        master.slots[1].fails = True
+        assert await reloader.wait_for(reloader.request()) == "the new worker 2 did not get ready"
+        assert [number for number, *_ in master.happened] == [1, 2]
+        master.slots[1].fails = False
+        assert await reloader.wait_for(reloader.request()) == ""
+        assert (master.began, master.ended) == (2, 2)
+
+
+async def test_a_mistake_in_the_configuration_ends_it_before_anything_is_renewed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with reloading() as (master, reloader):
+        master.mistake = ConfigError([ConfigProblem("umbel.toml", 3, "logs", "is wrong")])
+        assert "umbel.toml:3: logs: is wrong" in await reloader.wait_for(reloader.request())
+        assert master.happened == []
+        assert (master.generation, master.ended) == (1, 1)
+
+
+async def test_any_number_of_requests_during_a_reload_are_one_more(autojump_clock: trio.testing.MockClock) -> None:
+    async with reloading() as (master, reloader):
+        first = reloader.request()
+        await trio.sleep(0.5)
+        later = [reloader.request() for _ in range(5)]
+        assert later == [first + 1] * 5
+        await reloader.wait_for(first)
+        await reloader.wait_for(later[0])
+        await trio.sleep(100)
+        assert master.began == 2
+        assert len(master.happened) == 6
+
+
+async def test_single_workers_wait_for_their_turn_and_a_reload_serves_them_too(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with reloading() as (master, reloader):
+        for number in (3, 1, 3):
+            reloader.recycle(master.slot(number), "it is old")
+        await trio.sleep(0.5)
+        reloader.request()
+        await trio.sleep(100)
+        assert [(number, why) for number, why, _ in master.happened] == [
+            (3, "recycle"),
+            (1, "drained"),
+            (2, "drained"),
+            (3, "drained"),
+        ]

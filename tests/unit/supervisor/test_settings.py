@@ -1,0 +1,79 @@
+"""From two files and the command line to what the master works with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.configs import write
+from umbel.errors import ConfigError
+from umbel.supervisor.options import Application, Options
+from umbel.supervisor.settings import Given, read_settings
+
+FILES = {"hypercorn.toml": 'graceful_timeout = 7\npid_path = "master.pid"\nmax_requests = 5\n'}
+
+
+def given(directory: Path, **overrides: object) -> Given:
+    application = Application(None, str(directory / "umbel.toml"), str(directory / "hypercorn.toml"))
+    return Given(2, application, ["127.0.0.1:0"], overrides)
+
+
+def test_both_files_are_heard_and_paths_are_relative_to_them(tmp_path: Path) -> None:
+    text = (
+        '[server]\ndrain_delay = "1s"\n[supervisor]\nhang_timeout = "3s"\ncontrol = "run/ctl.sock"\nmax_rss = "1GB"\n'
+        'intensity = { restarts = 5 }\non_intensity = "exit"\n'
+    )
+    write(tmp_path, text, FILES)
+
+    settings = read_settings(given(tmp_path))
+
+    assert settings.options == Options(
+        hang_timeout=3.0,
+        control=str(tmp_path / "run/ctl.sock"),
+        max_rss=10**9,
+        intensity_restarts=5,
+        on_intensity="exit",
+        graceful_timeout=7.0,
+        drain_delay=1.0,
+        pidfile=str(tmp_path / "master.pid"),
+    )
+    assert settings.limits is not None
+    assert settings.limits.drain_delay == 1.0
+    assert settings.logs is not None
+    assert settings.logs.dir == str(tmp_path / "logs")
+
+
+def test_without_files_everything_has_its_default(tmp_path: Path) -> None:
+    settings = read_settings(Given(1, Application("served:app")))
+    assert settings.options == Options()
+    assert settings.logs is None
+    assert settings.limits is None
+
+
+def test_the_command_line_wins(tmp_path: Path) -> None:
+    write(tmp_path, '[supervisor]\nhang_timeout = "3s"\n', FILES)
+    assert read_settings(given(tmp_path, hang_timeout=4.0)).options.hang_timeout == 4.0
+    application = Application(None, str(tmp_path / "umbel.toml"), None, {"graceful_timeout": 2.0})
+    assert read_settings(Given(1, application)).options.graceful_timeout == 2.0
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('hang_timeout = "0s"', "umbel.toml:2: supervisor.hang_timeout: a duration must be above zero"),
+        ("intensity = { restarts = 0 }", "umbel.toml:2: supervisor.intensity.restarts: "),
+        ('on_intensity = "panic"', "umbel.toml:2: supervisor.on_intensity: "),
+        ("workers = 4", "umbel.toml:2: supervisor.workers: "),
+    ],
+)
+def test_a_mistake_is_told_with_its_line(tmp_path: Path, line: str, said: str) -> None:
+    write(tmp_path, f"[supervisor]\n{line}\n", FILES)
+    with pytest.raises(ConfigError) as caught:
+        read_settings(given(tmp_path))
+    assert said in str(caught.value)
+
+
+def test_a_heartbeat_fits_several_times_into_the_silence_that_is_a_hang() -> None:
+    assert Options().heartbeat_every == 1.0
+    assert Options(hang_timeout=1.0).heartbeat_every == 0.2

@@ -1,0 +1,53 @@
+"""The restart machine: every state under every event, and what no order of events can break."""
+
+from __future__ import annotations
+
+import pytest
+
+from umbel.supervisor.slot import TABLE, Action, Event, SlotMachine, State
+
+A, E, S = Action, Event, State
+
+# What an operator would say, one line per state and event that matters there; everything else changes nothing.
+MOVES = [
+    (S.EMPTY, E.STARTED, S.STARTING, [A.SPAWN]),
+    (S.EMPTY, E.STOP, S.GONE, []),
+    (S.STARTING, E.READY, S.SERVING, []),
+    (S.STARTING, E.DIED, S.WAITING, [A.WAIT]),
+    (S.STARTING, E.STOP, S.LEAVING, [A.DRAIN]),
+    (S.SERVING, E.DIED, S.WAITING, [A.WAIT]),
+    (S.SERVING, E.RENEW, S.RENEWING, [A.SPAWN_SUCCESSOR]),
+    (S.SERVING, E.STOP, S.LEAVING, [A.DRAIN]),
+    (S.RENEWING, E.SUCCESSOR_READY, S.SERVING, [A.PROMOTE]),
+    (S.RENEWING, E.SUCCESSOR_DIED, S.SERVING, []),
+    (S.RENEWING, E.DIED, S.STARTING, [A.ADOPT]),
+    (S.RENEWING, E.STOP, S.LEAVING, [A.DISCARD, A.DRAIN]),
+    (S.WAITING, E.WAITED, S.STARTING, [A.SPAWN]),
+    (S.WAITING, E.RENEW, S.STARTING, [A.SPAWN]),
+    (S.WAITING, E.STOP, S.GONE, []),
+    (S.LEAVING, E.DIED, S.GONE, []),
+]
+KNOWN = {(state, event): (after, tuple(actions)) for state, event, after, actions in MOVES}
+
+
+@pytest.mark.parametrize("event", Event)
+@pytest.mark.parametrize("state", State)
+def test_each_event_moves_each_state_as_written_or_changes_nothing(state: State, event: Event) -> None:
+    machine = SlotMachine()
+    machine.state = state
+    after, actions = KNOWN.get((state, event), (state, ()))
+    assert machine.on(event) == actions
+    assert machine.state is after
+
+
+def test_the_table_has_no_other_moves() -> None:
+    assert dict(TABLE) == KNOWN
+
+
+def test_a_slot_that_is_gone_stays_gone() -> None:
+    assert not [key for key in TABLE if key[0] is State.GONE]
+
+
+@pytest.mark.parametrize("state", [state for state in State if state is not State.GONE])
+def test_every_slot_can_be_stopped_unless_it_is_leaving_already(state: State) -> None:
+    assert ((state, Event.STOP) in TABLE) == (state is not State.LEAVING)

@@ -1,0 +1,133 @@
+"""What the master tells: people on stderr, programs in the records, systemd through its socket, ``ps`` by a title."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from umbel.events import Event, Noted
+from umbel.supervisor.journal import Journal
+from umbel.supervisor.notify import Notifier
+from umbel.supervisor.signals import act
+
+
+class Kept:
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def record(self, event: Event) -> None:
+        self.events.append(event)
+
+
+def test_a_line_for_people_and_a_record_for_programs() -> None:
+    reader, writer = os.pipe()
+    kept = Kept()
+    Journal(writer, kept).tell("warning", "worker.ended", "it is\nover", slot=2)
+    os.close(writer)
+    with os.fdopen(reader) as told:
+        assert told.read().endswith(f" [{os.getpid()}] WARN  worker.ended: it is\n    over\n")
+    assert kept.events == [Noted("warning", "worker.ended", "it is\nover", fields={"slot": 2})]
+
+
+def test_a_reader_who_has_stopped_costs_bytes_and_never_time() -> None:
+    reader, writer = os.pipe()
+    size = fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ)
+    journal = Journal(writer)
+    journal.write(b"x" * (size + 100_000))
+    assert journal.statistics().dropped == 100_000
+    os.close(reader)
+    journal.write(b"nobody")
+    assert journal.statistics().dropped == 100_006
+    os.close(writer)
+
+
+@pytest.mark.parametrize("form", ["path", "abstract"])
+def test_systemd_is_told_in_its_own_words(tmp_path: Path, form: str) -> None:
+    name = str(tmp_path / "s") if form == "path" else f"\0umbel-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(name)
+        notifier = Notifier({"NOTIFY_SOCKET": name.replace("\0", "@"), "WATCHDOG_USEC": "5000000"})
+        assert notifier.watchdog_every == 2.5
+        notifier.ready("fine")
+        assert sock.recv(999).decode() == f"READY=1\nMAINPID={os.getpid()}\nSTATUS=fine"
+        notifier.stopping(2.5, "bye")
+        assert sock.recv(999) == b"STOPPING=1\nEXTEND_TIMEOUT_USEC=2500000\nSTATUS=bye"
+        notifier.reloading()
+        kind, stamp = sock.recv(999).decode().split("\n")
+        assert kind == "RELOADING=1"
+        assert int(stamp.removeprefix("MONOTONIC_USEC=")) > 0
+        notifier.alive()
+        assert sock.recv(999) == b"WATCHDOG=1"
+    notifier.alive()
+    assert notifier.lost == 1
+
+
+def test_without_systemd_nothing_is_told_and_nothing_is_lost() -> None:
+    notifier = Notifier({"WATCHDOG_USEC": "5000000"})
+    notifier.ready("fine")
+    assert (notifier.watchdog_every, notifier.lost) == (None, 0)
+    assert Notifier({"NOTIFY_SOCKET": "/s", "WATCHDOG_USEC": "5", "WATCHDOG_PID": "1"}).watchdog_every is None
+
+
+def test_a_title_is_what_ps_shows_and_is_no_longer_than_the_command_line_was() -> None:
+    script = (
+        "import sys; from umbel.supervisor.title import set_title; set_title('umbel: ' + 'x' * 500); "
+        "print(open('/proc/self/comm').read().strip()); print(repr(open('/proc/self/cmdline').read())); print(sys.argv)"
+    )
+    shown = subprocess.run([sys.executable, "-c", script, "an argument"], capture_output=True, text=True, check=True)
+    comm, command_line, arguments = shown.stdout.splitlines()
+    assert comm == "umbel: xxxxxxxx"
+    assert command_line.startswith("'umbel: xxx")
+    assert arguments == "['-c', 'an argument']"
+
+
+class Asked:
+    """Keeps what it was asked for."""
+
+    size = 3
+
+    def __init__(self) -> None:
+        self.stopping = False
+        self.asked: list[Any] = []
+
+    def stop(self, reason: str, *, quick: bool = False) -> None:
+        self.stopping = True
+        self.asked.append((reason, quick))
+
+    def reload(self) -> int:
+        self.asked.append("reload")
+        return 1
+
+    def scale(self, count: int) -> None:
+        self.asked.append(count)
+
+    def reopen_logs(self) -> None:
+        self.asked.append("reopen")
+
+    def reap(self) -> None:
+        self.asked.append("reap")
+
+
+@pytest.mark.parametrize(
+    ("signals", "asked"),
+    [
+        ("TERM TERM", [("SIGTERM", False), ("SIGTERM", False)]),
+        ("INT INT", [("SIGINT", False), ("SIGINT", True)]),
+        ("QUIT", [("SIGQUIT", True)]),
+        ("HUP USR1 CHLD USR2", ["reload", "reopen", "reap"]),
+        ("TTIN TTOU", [4, 2]),
+    ],
+)
+def test_each_signal_has_its_meaning(signals: str, asked: list[Any]) -> None:
+    master = Asked()
+    for name in signals.split():
+        act(master, signal.Signals[f"SIG{name}"])
+    assert master.asked == asked
