@@ -33,7 +33,7 @@ async def assert_well(served: Served) -> None:
         assert (await fetch(served.server.port, "GET", "/livez", [("connection", "close")])).status == 200
     assert served.server.lives
     assert "Traceback" not in served.server.output
-    assert served.server.records("app") == []
+    assert served.server.complaints() == []
 
 
 def reset(stream: trio.SocketStream) -> None:

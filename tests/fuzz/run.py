@@ -131,7 +131,7 @@ async def try_all(server: Launched, inputs: Sequence[Input]) -> None:
         Finding: a promise was not kept by one of them or by the server.
     """
     found: list[Finding] = []
-    lines = len(server.records("app"))
+    lines = len(server.complaints())
     said = len(server.output)
 
     async def one(given: Input) -> None:
@@ -160,7 +160,7 @@ async def try_all(server: Launched, inputs: Sequence[Input]) -> None:
         raise Finding(f"a traceback: {server.output[said:][:2000]}", inputs)
     # A line may come a moment later, when others are asked already; so they are counted over the server's whole life.
     server.connections_broken += len(inputs)
-    if len(server.records("app")) > server.connections_broken:
+    if len(server.complaints()) > server.connections_broken:
         raise Finding(f"over one line in the log for each connection: {server.records('app')[-3:]}", inputs)
     crashes = [line for line in server.records("app", skip=lines) if line["event"].endswith("crashed")]
     if crashes:

@@ -68,6 +68,10 @@ class Launched:
         whole, _, _ = (self.directory / "logs" / f"{stream}.jsonl").read_bytes().rpartition(b"\n")
         return [json.loads(line) for line in whole.split(b"\n")[skip:] if line]
 
+    def complaints(self) -> list[dict[str, Any]]:
+        """What stands in the app stream from WARNING on: not that it runs, but that something is wrong."""
+        return [record for record in self.records("app") if record["severity"] >= 13]
+
     async def recorded(self, count: int, stream: str = "access", skip: int = 0) -> list[dict[str, Any]]:
         """The same, once there are ``count`` of them: they are written a moment after the answer."""
         with trio.move_on_after(5):
