@@ -24,8 +24,8 @@ ROWS = [
 
 
 async def test_the_five_lines_are_five_and_serve(tmp_path: Any) -> None:
-    application = FIVE_LINES.partition("\n\n")[0].splitlines()
-    assert len(application) == 5
+    application = FIVE_LINES.partition("trio.run(")[0].splitlines()
+    assert len([line for line in application if line]) == 5
     # The address is known when it is told: one that is free, and a line more.
     listening = FIVE_LINES.replace("127.0.0.1:8000", "unix:served").replace(
         "trio.run(", "print('runs', flush=True); trio.run("

@@ -51,6 +51,8 @@ class Launched:
         self.worker = worker
         """The process that serves: with the stock command, the child that Hypercorn's master has spawned."""
         self.directory = directory
+        self.connections_broken = 0
+        """For whoever breaks some, to count them."""
 
     @property
     def output(self) -> str:

@@ -63,8 +63,10 @@ async def _send(stream: trio.SocketStream, pieces: Sequence[bytes], half_close: 
         pass  # The server has heard enough.
 
 
-def heard(received: bytes, methods: Sequence[str] = ()) -> Heard:
+def heard(received: bytes, methods: Sequence[str] = (), *, to_the_end: bool = True) -> Heard:
     """Take the bytes of a connection apart; the nth answer is one to the nth method (GET beyond them).
+
+    ``to_the_end``: it is the server that ended them, so that the last answer must be whole.
 
     Raises:
         h11.RemoteProtocolError: they are no well-formed HTTP/1.1.
@@ -72,7 +74,8 @@ def heard(received: bytes, methods: Sequence[str] = ()) -> Heard:
     result = Heard(received, rest=received)
     connection = h11.Connection(h11.CLIENT)
     connection.receive_data(received)
-    connection.receive_data(b"")
+    if to_the_end:
+        connection.receive_data(b"")
     while result.rest:
         method = methods[len(result.replies)] if len(result.replies) < len(methods) else "GET"
         reply = _reply(connection, method)
