@@ -352,6 +352,40 @@ async def no_import(name: str) -> str:
         return f"still tries after 20 s, {tree.output().count('Traceback (most recent call last)')} tracebacks"
 
 
+RECYCLING = {
+    "umbel serve -w": "--max-requests",
+    "gunicorn, uvicorn workers": "--max-requests",
+    "uvicorn --workers": "--limit-max-requests",
+    "hypercorn -w": "--max-requests",
+}
+
+
+async def recycling(name: str) -> str:
+    """Requests until every worker has been replaced, one slow one among them; who answered, and how few were up."""
+    with running(name, extra=[RECYCLING[name], "50"]) as tree:
+        await tree.up()
+        before = set(tree.workers())
+        answers: list[bytes] = []
+        fewest = WORKERS
+
+        async def slow() -> None:
+            answers.append(await tree.get("/slow", 20))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(slow)
+            load = Load(tree.port)
+            for _ in range(CONNECTIONS):
+                nursery.start_soon(load.client)
+            with trio.move_on_after(WAIT_S / 3):
+                while not answers or set(tree.workers()) & before:
+                    now = set(tree.workers())
+                    fewest = min(fewest, sum(pid in before or _answers(pid, tree) for pid in now))
+                    await trio.sleep(0.02)
+            nursery.cancel_scope.cancel()
+        told = "answered" if answers and answers[0].startswith(b"HTTP/1.1 200") else "cut off"
+        return f"slow one {told}, {load.failed} of {load.answered + load.failed} failed, at least {fewest} up"
+
+
 async def busy_stop(name: str) -> str:
     with running(name) as tree:
         await tree.up()
@@ -430,7 +464,8 @@ def scenarios(quick: bool) -> dict[str, Callable[[str], Awaitable[str]]]:
         "HUP with broken code": broken_reload,
         "an app that dies 1 s after import: restarts in 30 s": dying,
         "an app that cannot be imported": no_import,
-        "SIGTERM, one worker busy for 3 s": busy_stop,
+        "max_requests of 50, one slow request in flight": recycling,
+        "SIGTERM, one worker busy for 3 s: end after its answer": busy_stop,
         f"SIGTERM, one loop blocked, {GRACE_S} s of grace": blocked_stop,
         f"SIGTERM, stream, stuck reader, upload, WebSocket; {GRACE_S} s of grace": stuck_stop,
     }
