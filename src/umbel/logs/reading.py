@@ -29,7 +29,9 @@ def family(log: Path) -> list[Path]:
             with suppress(FileNotFoundError):
                 if path.is_file():
                     found.append((rotated_at(path, log) or path.stat().st_mtime, path.name, path))
-    files = [path for _, _, path in sorted(found)]
+    names = {name for _, name, _ in found}
+    # A process that ended between the two steps of a compression leaves both forms; one is enough.
+    files = [path for _, name, path in sorted(found) if name.rpartition(".")[0] not in names]
     return [*files, log] if log.exists() else files
 
 

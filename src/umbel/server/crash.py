@@ -15,11 +15,12 @@ _TOLD_MAX = 5
 def apart(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
     """The crash in ``error``, and the rest: cancels, KeyboardInterrupt and the like.
 
-    A crash that a group holds alone stands for the group.
+    A handler's ``sys.exit()`` is a crash of it: one request must not end the others. A crash that a group holds alone
+    stands for the group.
     """
     if not isinstance(error, BaseExceptionGroup):
-        return (error, None) if isinstance(error, Exception) else (None, error)
-    crashes, rest = error.split(Exception)
+        return (error, None) if isinstance(error, Exception | SystemExit) else (None, error)
+    crashes, rest = error.split((Exception, SystemExit))
     crash: BaseException | None = crashes
     while isinstance(crash, BaseExceptionGroup) and len(crash.exceptions) == 1:
         crash = crash.exceptions[0]

@@ -243,6 +243,8 @@ class Http2:
         self._requests += 1
         try:
             head = read_head(headers, limits, self._hosts)
+            if complete and head.content_length:
+                raise HeadRefused(Refusal(400, "The Content-Length is not the length of the body, which is none."))
         except HeadRefused as error:
             self.turn_away(stream_id, error.refusal, _claims(headers), started_at, complete=complete)
             return

@@ -102,6 +102,8 @@ class Stream(ABC):
         ours = self.connection.service.config.response_headers("h2")
         fields += [field for field in ours if not (checked.dated and field[0] == b"date")]
         bodiless = self.head.method == "HEAD" or status in (204, 304)
+        if status == 204:
+            fields = [field for field in fields if field[0] != b"content-length"]  # RFC 9110 section 8.6.
         self._promised = math.inf if checked.length is None or bodiless else checked.length
         self.connection.sender.headers(self.stream_id, status, fields)
         self.answering = True

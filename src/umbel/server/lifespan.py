@@ -43,7 +43,7 @@ class _Lifespan:
             await self._app(scope, self._receive, self._send)
         except BaseException as error:
             crash, rest = apart(error)
-            if crash is None or rest is not None or isinstance(crash, LifespanFailureError):
+            if crash is None or rest is not None or isinstance(crash, LifespanFailureError | SystemExit):
                 raise
             if isinstance(crash, ExceptionGroup) and (failure := crash.subgroup(LifespanFailureError)) is not None:
                 raise failure from error

@@ -128,3 +128,12 @@ def test_one_that_fails_does_not_keep_the_others_from_their_turn(log: Path) -> N
 def test_a_log_that_is_not_there_has_nothing_to_look_after(tmp_path: Path) -> None:
     upkeep(tmp_path / "none" / "app.jsonl", Retention(keep=0, compress="gzip"), NOW)
     assert family(tmp_path / "none" / "app.jsonl") == []
+
+
+def test_a_file_that_is_there_in_both_forms_is_read_once(log: Path) -> None:
+    path = old(log, 10)
+    compress(path, "gzip")
+    [packed] = renamed(log)
+    # As a process leaves it that ends between the two steps of a compression.
+    path.write_bytes(b"".join(lines_of(packed)))
+    assert family(log) == [path, log]

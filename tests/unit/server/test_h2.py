@@ -75,7 +75,7 @@ async def test_a_body_arrives_whole_and_after_it_the_application_waits_for_the_e
 async def test_head_204_trailers_and_hints_are_what_they_are_over_http_1(autojump_clock: MockClock) -> None:
     async def serve(scope: Any, receive: Any, send: Any) -> None:
         if scope["path"] == "/none":
-            await answer(send, b"", 204)
+            await answer(send, b"", 204, [(b"content-length", b"3")])
         elif scope["path"] == "/trailers":
             await send({"type": "http.response.early_hint", "links": [b"</style>"]})
             await send({"type": "http.response.start", "status": 200, "headers": [], "trailers": True})
@@ -173,6 +173,16 @@ async def test_a_connection_that_ends_ends_all_its_requests(autojump_clock: Mock
         await here.over.wait()
     assert reasons == ["client-gone"] * 5
     assert trio.current_time() == 0
+
+
+async def test_a_request_that_promises_a_body_and_ends_with_its_head_is_refused(autojump_clock: MockClock) -> None:
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        await answer(send, b"fine")
+
+    async with h2_connected(serve) as here:
+        refused = await here.client.fetch(headers=[("content-length", "5")])
+        assert (refused.status, refused["content-type"]) == (400, "application/problem+json")
+        assert (await here.client.fetch(headers=[("content-length", "0")])).status == 200
 
 
 async def test_an_application_that_fails_is_a_500_before_its_head_and_a_reset_after_it(

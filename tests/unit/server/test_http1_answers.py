@@ -185,6 +185,27 @@ async def test_an_exception_ends_its_request_and_is_told_by_class_and_place(
     assert server.service.statistics().failed == 1
 
 
+@DRIVERS
+async def test_an_application_that_exits_ends_its_request_and_not_the_worker(
+    driver: str, autojump_clock: MockClock
+) -> None:
+    async def leave(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/exit":
+            raise SystemExit(3)
+        await trio.sleep(1)
+        await answer(send)
+
+    app = App(leave)
+    async with served(app, driver) as server, server.connected() as other:
+        await other.stream.send_all(GET)
+        await trio.testing.wait_all_tasks_blocked()
+        async with server.connected() as client:
+            assert (await client.request("GET", "/exit")).status == 500
+        assert (await other.reply()).status == 200
+    (note,) = app.recorder.notes
+    assert note.message.startswith("SystemExit at ")
+
+
 async def test_context_variables_stay_within_their_request(autojump_clock: MockClock) -> None:
     user: contextvars.ContextVar[str] = contextvars.ContextVar("user", default="nobody")
 
