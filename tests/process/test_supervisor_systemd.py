@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.support.processes import started
+from tests.support.processes import PYTHON, started
 from tests.support.supervised import GUARD_S, Supervised, supervised, write_app
 
 
@@ -91,3 +91,10 @@ async def test_sockets_that_systemd_has_opened_are_served(tmp_path: Path) -> Non
             assert master.port == listener.getsockname()[1]
             assert (await master.get()).startswith(b"HTTP/1.1 200")
             assert await child.stop(signal.SIGTERM) == 0
+
+
+async def test_without_a_master_passed_sockets_are_told_to_be_left_unused(tmp_path: Path) -> None:
+    write_app(tmp_path)
+    command = f"LISTEN_FDS=1 LISTEN_PID=$$ exec {PYTHON} -m umbel serve served:app --bind 127.0.0.1:0 3</dev/null"
+    async with started("sh", "-c", command, cwd=tmp_path) as child:
+        assert "left unused" in await child.line("warning")

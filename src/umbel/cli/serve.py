@@ -85,11 +85,14 @@ def _serve_alone(application: Application, bind: tuple[str, ...]) -> None:
     from ..logs import ensure_writable
     from ..server import Limits
     from ..server import serve as serve_app
+    from ..supervisor.listeners import activated_sockets
     from ..supervisor.loading import AppImportError, load_app
     from ..supervisor.pidfile import pidfile
     from ..supervisor.settings import Given, read_settings
     from .running import run
 
+    if activated_sockets():
+        _warn("the sockets that systemd has passed are served by a master alone (-w); they are left unused")
     settings = read_settings(Given(1, application, bind), _warn)
     try:
         app = load_app(application.app, application.config)

@@ -8,10 +8,18 @@ from .bridge import BridgeHandler, bridge
 from .context import bind, bound
 from .log import Log, LogStatistics, NotWrittenError, open_log
 from .options import LogOptions
-from .recorder import FileRecorder, RecorderStatistics, ensure_writable, open_recorder
+from .recorder import (
+    WORKER_VARIABLE,
+    FileRecorder,
+    RecorderStatistics,
+    ensure_writable,
+    open_recorder,
+    recover_all,
+)
 from .recover import recover
 
 __all__ = [
+    "WORKER_VARIABLE",
     "BridgeHandler",
     "FileRecorder",
     "Log",
@@ -26,4 +34,5 @@ __all__ = [
     "open_log",
     "open_recorder",
     "recover",
+    "recover_all",
 ]

@@ -6,6 +6,7 @@ Used by ``encode.py`` for records that the fast path cannot take. It never raise
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any
@@ -72,11 +73,14 @@ def _deep(value: object, redactor: Redactor, depth: int) -> Any:
     return redactor.text(printable(repr(value)))
 
 
+_TOKEN = re.compile(r"[\w.-]+")
+
+
 def _items(value: Any, redactor: Redactor, depth: int) -> list[Any]:
-    # A header as a pair: its name says whether its value is secret.
+    # A header as a pair: its name says whether its value is secret. A sentence is no name.
     if len(value) == 2 and isinstance(value, list | tuple) and isinstance(value[0], str | bytes):
         name = _name(value[0])
-        if redactor.is_secret(name):
+        if _TOKEN.fullmatch(name) is not None and redactor.is_secret(name):
             return [name, REDACTED]
     items: Iterable[object] = islice(value, ITEMS_MAX)
     told = [plain(item, redactor, depth + 1) for item in items]

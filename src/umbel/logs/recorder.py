@@ -6,6 +6,7 @@ holds up or fails what it records.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -22,6 +23,7 @@ from .log import Log, LogStatistics, encoder_of, open_file, running
 from .options import LogOptions
 from .plain import printable
 from .record import StreamName, told
+from .recover import recover
 from .rotation import Rotation
 from .sink import FileSink, Sink
 from .upkeep import Retention
@@ -118,6 +120,10 @@ class FileRecorder:
         return RecorderStatistics({name: log.statistics() for name, log in self.logs.items()}, self._unrecordable)
 
 
+WORKER_VARIABLE = "UMBEL_WORKER"
+"""The variable of the environment in which the supervisor tells a worker its number, for ``worker`` of each record."""
+
+
 def options_of(logs: Logs, stream: LogStream) -> LogOptions:
     """What ``[logs]`` and one of its streams say, for a log."""
     return LogOptions(
@@ -138,6 +144,7 @@ def options_of(logs: Logs, stream: LogStream) -> LogOptions:
         ring=logs.ring,
         redact=logs.redact,
         service="umbel",
+        worker=os.environ.get(WORKER_VARIABLE),
     )
 
 
@@ -162,6 +169,15 @@ async def open_recorder(logs: Logs) -> AsyncGenerator[FileRecorder, None]:
         recorder = FileRecorder(opened)
         async with _recording(recorder):
             yield recorder
+
+
+def recover_all(logs: Logs) -> int:
+    """``recover`` for every stream that has a ring; how many records were appended. It blocks: call it in a thread.
+
+    Raises:
+        OSError: as ``recover``.
+    """
+    return sum(recover(path_of(logs, name)) for name in STREAMS) if logs.ring else 0
 
 
 async def ensure_writable(logs: Logs) -> None:

@@ -14,6 +14,7 @@ import trio
 from trio_util import periodic
 
 from ..events import Level
+from ..logs import recover_all
 from . import messages
 from .asking import Asking
 from .exits import MASTER_FAILED, MASTER_NEVER_READY, MASTER_STOPPED, Exit, ExitClass
@@ -31,6 +32,7 @@ from .slottask import Slot
 
 _LOOK_EVERY = 1.0
 _REOPEN_S = 5.0
+_RECOVER_S = 5.0
 _PLANNED = frozenset({ExitClass.DRAINED, ExitClass.RECYCLE})
 
 
@@ -87,9 +89,26 @@ class Master:
                 for _ in range(self.size):
                     self._add_slot()
                 task_status.started()
+            with trio.move_on_after(_RECOVER_S):
+                await self._recover()
             beside.cancel_scope.cancel(reason="the last worker has ended")
         self.journal.tell("info", "master.stopped", f"exit status {self.status}", status=self.status)
         return self.status
+
+    async def _recover(self) -> None:
+        """Append to the logs what killed workers had recorded in their rings and not written."""
+        logs = self.settings.logs
+        if logs is None or not logs.ring:
+            return
+        try:
+            count = await trio.to_thread.run_sync(recover_all, logs, abandon_on_cancel=True)
+        except OSError as error:
+            self.journal.tell(
+                "error", "logs.not_recovered", f"what killed workers had recorded is still in memory: {error}"
+            )
+        else:
+            if count:
+                self.journal.tell("info", "logs.recovered", f"{count} records of killed workers", count=count)
 
     # What signals and the control socket ask for.
 
@@ -233,6 +252,8 @@ class Master:
             requests=worker.requests,
             stderr=worker.tail.decode("utf-8", "replace"),
         )
+        if end.kind not in _PLANNED:
+            self._beside.start_soon(self._recover)
         self._first.discard(slot.number)
         if self._ever_ready:
             self._beside.start_soon(self._tell_state)

@@ -7,6 +7,7 @@ application is loaded. It starts no process and binds nothing.
 from __future__ import annotations
 
 import faulthandler
+import os
 import signal
 import socket
 import sys
@@ -19,6 +20,7 @@ from hypercorn.config import Config
 from hypercorn.utils import LifespanFailureError
 
 from ..errors import ConfigError
+from ..logs import WORKER_VARIABLE
 from ..server.lifespan import running_lifespan
 from ..server.limits import Limits
 from . import messages
@@ -54,6 +56,7 @@ def main() -> None:
             sys.exit(WORKER_ORPHANED)
         start = messages.decode_down(first)
         assert isinstance(start, messages.Start)
+        os.environ[WORKER_VARIABLE] = str(start.slot)
         OrphanWatch(sock.fileno(), start.orphan_grace).start()
         set_title(f"umbel: worker {start.slot} [{start.app or start.config}]")
         sys.exit(_load_and_run(start, sock))

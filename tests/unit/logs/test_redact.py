@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from umbel.logs.encode import Encoder, finish
+from umbel.logs.plain import plain
 from umbel.logs.redact import REDACTED, Redactor
 
 SECRET = "hunter2-s3cr3t"
@@ -161,3 +162,14 @@ def test_an_event_name_cannot_break_out_either() -> None:
 def test_a_huge_text_is_looked_through_in_reasonable_time() -> None:
     for text in ("a" * 10**6, "token " * 10**5, "password" * 10**5, "://" * 10**5 + "@", '\\"' * 10**5, "eyJ" * 10**5):
         Redactor().text(text)
+
+
+@pytest.mark.parametrize(
+    "items",
+    [["token=S3CR3T", "other"], ["no password given for bob", "disk /dev/sda is full"], ("password: S3CR3T", 3)],
+)
+def test_a_sentence_that_names_a_secret_is_not_taken_for_a_headers_name(items: Any) -> None:
+    told = plain(items, Redactor(()))
+    assert len(told) == 2
+    assert told[1] == items[1]
+    assert "S3CR3T" not in json.dumps(told)
