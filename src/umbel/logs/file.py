@@ -159,7 +159,9 @@ class LogFile:
                 done = self._done
                 self._write_or_take_back(size, lines)
                 self._clean_at = size + len(lines) - done
-        return self._standing() is not None
+            # Asked while the lock is held: as soon as it is not, another process of ours may rename the file, with
+            # these lines in it.
+            return self._standing() is not None
 
     def _standing(self) -> int | None:
         """The size of the open file if it is the one at the path; None if it was removed, renamed or replaced."""

@@ -220,6 +220,26 @@ def test_two_processes_rename_a_file_once(path: Path) -> None:
     assert one.rotations + two.rotations == len(renamed(path))
 
 
+def test_what_is_written_stands_once_though_another_process_renames_the_file_at_once(
+    log: LogFile, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = LogFile(path, Rotation(size=10))
+    log.append(b"first\n")
+    real = fcntl.flock
+
+    def unlocking(fd: int, operation: int) -> None:
+        real(fd, operation)
+        if operation == fcntl.LOCK_UN:
+            monkeypatch.setattr(file_module.fcntl, "flock", real)
+            other.append(b"another\n")
+
+    monkeypatch.setattr(file_module.fcntl, "flock", unlocking)
+    log.append(b"second\n")
+    (old,) = renamed(path)
+    assert (old.read_bytes(), path.read_bytes()) == (b"first\nsecond\n", b"another\n")
+    other.close()
+
+
 def test_on_command_it_is_renamed_unless_it_is_empty(log: LogFile, path: Path) -> None:
     assert not log.rotate()
     log.append(b"one\n")
