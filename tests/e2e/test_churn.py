@@ -205,7 +205,7 @@ class Churn:
         """While the calls run, or with the answer unread."""
         _, head = self.request()
         await client.stream.send_all(head)
-        await trio.sleep(self.rng.expovariate(1 / 0.03))
+        await trio.sleep(self.rng.expovariate(1 / 0.01))
 
     async def read_some(self, client: RawClient) -> None:
         """Leave in the middle of the answer, which may be its end."""
@@ -263,8 +263,7 @@ async def test_clients_that_leave_at_random_leave_nothing_but_their_records(
                 objects.append(len(gc.get_objects()))
             total = program.app.statistics().requests_total
     assert services.answered > clients * ROUNDS
-    # How many are cut in flight hangs on how fast the machine answers; that some are is what makes this a test.
-    assert services.cut > clients * ROUNDS / 50
+    assert services.cut > clients * ROUNDS / 10
     # What is idle comes and goes, but nothing piles up from round to round.
     assert min(objects[-3:]) < max(objects[:5]) + 1000, objects
     assert_records(program, churn, total)

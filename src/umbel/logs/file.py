@@ -191,7 +191,7 @@ class LogFile:
                 # Its holder may be renaming it: then there is nothing to wait for.
                 if self._standing() is None or time.monotonic() > deadline:
                     return False
-                time.sleep(_LOCK_POLL_S)
+                time.sleep(_LOCK_POLL_S)  # In the writer's thread: the loop never comes here.
             except OSError as error:
                 if error.errno not in _NO_LOCKS:
                     raise

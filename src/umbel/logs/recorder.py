@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from ..config.schema import Logs, LogStream
 
 STREAMS: tuple[StreamName, ...] = ("access", "calls", "app")
+WORKER_VARIABLE = "UMBEL_WORKER"
+"""The variable of the environment in which the supervisor tells a worker its number, for ``worker`` of each record."""
 
 FAREWELL_S_MAX = 1.8
 """How long the last line of ``app`` waits for the other streams: less than they may take, so that it is written."""
@@ -118,10 +120,6 @@ class FileRecorder:
     def statistics(self) -> RecorderStatistics:
         """A snapshot of the counters. To be called in the trio thread."""
         return RecorderStatistics({name: log.statistics() for name, log in self.logs.items()}, self._unrecordable)
-
-
-WORKER_VARIABLE = "UMBEL_WORKER"
-"""The variable of the environment in which the supervisor tells a worker its number, for ``worker`` of each record."""
 
 
 def options_of(logs: Logs, stream: LogStream) -> LogOptions:

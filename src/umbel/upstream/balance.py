@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
@@ -116,6 +117,7 @@ class Balance(Layer):
         recorder: Recorder = NULL,
     ) -> None:
         super().__init__(transport)
+        self._entered: list[AsyncExitStack] = []
         if isinstance(replicas, Sequence) and (weights is not None) != (policy == "weighted"):
             raise ValueError('weights are for the policy "weighted", which needs them')
         self._source = source_of(replicas, weights)
@@ -136,18 +138,12 @@ class Balance(Layer):
         return RoundRobin() if policy == "round_robin" else Weighted()
 
     async def __aenter__(self) -> Self:
-        await super().__aenter__()
-        try:
-            await self._source.__aenter__()
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._transport)
+            await stack.enter_async_context(self._source)
             if self._health is not None:
-                try:
-                    await self._health.__aenter__()
-                except BaseException:
-                    await self._source.__aexit__(None, None, None)
-                    raise
-        except BaseException:
-            await super().__aexit__(None, None, None)
-            raise
+                await stack.enter_async_context(self._health)
+            self._entered.append(stack.pop_all())
         return self
 
     async def __aexit__(
@@ -156,14 +152,7 @@ class Balance(Layer):
         exc_value: BaseException | None = None,
         traceback: TracebackType | None = None,
     ) -> None:
-        try:
-            if self._health is not None:
-                await self._health.__aexit__(exc_type, exc_value, traceback)
-        finally:
-            try:
-                await self._source.__aexit__(exc_type, exc_value, traceback)
-            finally:
-                await super().__aexit__(exc_type, exc_value, traceback)
+        await self._entered.pop().__aexit__(exc_type, exc_value, traceback)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Ask the transport below for the same at the replica that is next.
