@@ -22,6 +22,12 @@ Json = Any
 """A decoded JSON value: None, bool, int, float, str, list or dict with str keys."""
 
 
+JSON_MAX = 10**6
+"""Bytes of an upstream's JSON body where no bound is given: decoding it holds the loop."""
+OTHER_MAX = 10**7
+"""And of any other body."""
+
+
 class Trace(NamedTuple):
     """The W3C trace context that a request runs under (https://www.w3.org/TR/trace-context/)."""
 

@@ -20,12 +20,9 @@ from ..errors import UpstreamError
 from ..events import Noted
 from ..kinds import Kind
 from ..messages import Field, fields_of, request_of
-from ..model import FACTS, CallFacts, FailedItem, Failure, Json, PassedBody
+from ..model import FACTS, JSON_MAX, OTHER_MAX, CallFacts, FailedItem, Failure, Json, PassedBody
 from .decode import BadBodyError, decode_json, decode_text
 from .overrides import overrides_of
-
-JSON_MAX_BODY = 10**6
-TEXT_MAX_BODY = 10**7
 
 _CACHING = frozenset({b"cache-control", b"age"})
 
@@ -111,7 +108,7 @@ class CallRules:
             call.has_default,
             call.default,
             call.timeout or timeout,
-            call.max_body or max_body or (JSON_MAX_BODY if call.decode == "json" else TEXT_MAX_BODY),
+            call.max_body or max_body or (JSON_MAX if call.decode == "json" else OTHER_MAX),
             call.decode,
             frozenset(call.ok),
             frozenset(call.null_on),

@@ -15,8 +15,8 @@ import trio
 from ..errors import UmbelError
 from ..events import Recorder
 from ..kinds import CUT, Kind
-from ..model import Attempt, CallFacts, Failure, Inputs, Json, Outcome, RequestFacts
-from .call import ACCEPT, JSON_MAX_BODY, PASSED, TEXT_MAX_BODY, CallFailedError, CallRules, Landed, Prepared, ask
+from ..model import JSON_MAX, OTHER_MAX, Attempt, CallFacts, Failure, Inputs, Json, Outcome, RequestFacts
+from .call import ACCEPT, PASSED, CallFailedError, CallRules, Landed, Prepared, ask
 from .combine import worst_of_all
 from .dag import PERSONAL
 from .group import CallGroup, open_group
@@ -139,7 +139,7 @@ class Gather:
             has_default,
             options.get("default"),
             options.get("timeout", defaults.timeout),
-            options.get("max_body") or defaults.max_body or (JSON_MAX_BODY if decode == "json" else TEXT_MAX_BODY),
+            options.get("max_body") or defaults.max_body or (JSON_MAX if decode == "json" else OTHER_MAX),
             decode,
             frozenset(options.get("ok", ())),
             frozenset(options.get("null_on", ())),

@@ -12,16 +12,11 @@ import httpx
 import trio
 
 from ..messages import ACCEPT_GZIP, Complete, Field, fields_of, headers_of
-from ..model import facts_of
+from ..model import JSON_MAX, OTHER_MAX, facts_of
 from .errors import Malformed, TooBig, incomplete
 from .layer import Layer
 from .pieces import pieces_of
 from .rewrite import rewritten
-
-JSON_MAX = 10**6
-"""The bound of a JSON body where none is given: decoding it holds the loop."""
-OTHER_MAX = 10**7
-"""The bound of any other body where none is given."""
 
 # RFC 9110 section 8.4.1.3: x-gzip is the same.
 _GZIP = frozenset({b"gzip", b"x-gzip"})

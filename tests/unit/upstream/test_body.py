@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from umbel.events import NULL
 from umbel.kinds import Kind
-from umbel.model import FACTS, CallFacts, RequestFacts, Trace
-from umbel.upstream.body import JSON_MAX, OTHER_MAX, Body, Decoder
+from umbel.model import FACTS, JSON_MAX, OTHER_MAX, CallFacts, RequestFacts, Trace
+from umbel.upstream.body import Body, Decoder
 from umbel.upstream.errors import Malformed, TooBig
 
 
