@@ -45,7 +45,8 @@ ACCEPT_GZIP: Field = (b"accept-encoding", b"accept-encoding", b"gzip")
 
 _EMPTY = httpx.ByteStream(b"")
 _HOST = (b"Host", b"host", b"upstream")
-_ANYWHERE = httpx.URL("http://upstream")
+ANYWHERE = httpx.URL("http://upstream")
+"""Where a request goes before a transport says where."""
 
 
 def request_of(
@@ -57,7 +58,7 @@ def request_of(
     """
     request = httpx.Request.__new__(httpx.Request)
     request.method = method
-    request.url = _ANYWHERE
+    request.url = ANYWHERE
     request.extensions = extensions
     if content is None:
         request.stream = _EMPTY

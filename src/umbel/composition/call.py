@@ -7,7 +7,7 @@ transport. It opens no nursery, and a scope only where the call's own limit is n
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from dataclasses import replace as dataclass_replace
 from typing import Any, Literal, NamedTuple
@@ -18,8 +18,9 @@ import trio
 from ..config.schema import Call
 from ..errors import UpstreamError
 from ..events import Noted
+from ..inflight import Prepared
 from ..kinds import Kind
-from ..messages import Field, fields_of, request_of
+from ..messages import fields_of, request_of
 from ..model import FACTS, JSON_MAX, OTHER_MAX, CallFacts, FailedItem, Failure, Json, PassedBody
 from .decode import BadBodyError, decode_json, decode_text
 from .overrides import overrides_of
@@ -52,16 +53,6 @@ class Landed(NamedTuple):
     value: Json
     headers: tuple[tuple[str, str], ...] = ()
     failed_items: tuple[FailedItem, ...] = ()
-
-
-class Prepared(NamedTuple):
-    """A call's request, ready to go: everything but the replica."""
-
-    method: str
-    target: bytes
-    """Origin form, relative to the upstream's base URL."""
-    headers: Sequence[Field]
-    content: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +120,12 @@ async def ask(rules: CallRules, prepared: Prepared, facts: CallFacts, transport:
     """
     deadline = trio.current_time() + rules.timeout if rules.timeout is not None else facts.deadline
     if deadline >= facts.deadline:
-        return _landed(rules, prepared.method, await _send(rules, prepared, facts, transport))
+        return landed(rules, prepared.method, await _send(rules, prepared, facts, transport))
     with trio.CancelScope(deadline=deadline) as scope:
         response = await _send(rules, prepared, dataclass_replace(facts, deadline=deadline), transport)
     if scope.cancelled_caught:
-        raise CallFailedError(Failure.of(Kind.TIMEOUT, f"no answer within the call's limit of {rules.timeout:g} s"))
-    return _landed(rules, prepared.method, response)
+        raise CallFailedError(too_late(rules))
+    return landed(rules, prepared.method, response)
 
 
 async def _send(
@@ -147,17 +138,27 @@ async def _send(
         response = await transport.handle_async_request(request)
         if not response.is_closed:
             await _read(response)
-    except UpstreamError as error:
-        raise CallFailedError(Failure.from_error(error)) from error
-    except httpx.HTTPError as error:
-        # A transport that is not ours: a user's own, or httpx's mock in a test.
-        raise CallFailedError(Failure.of(_kind_of(error), f"{type(error).__name__}: {error}")) from error
     except Exception as error:
-        facts.recorder.record(
-            Noted("error", "call.crashed", f"call {facts.call} crashed", facts.request, {"call": facts.call}, error)
-        )
-        raise CallFailedError(Failure.of(Kind.INTERNAL, f"{type(error).__name__} in a layer")) from error
+        raise CallFailedError(failure_of(error, facts)) from error
     return response
+
+
+def failure_of(error: Exception, facts: CallFacts) -> Failure:
+    """The failure that an exception of a transport means; a crash of one is recorded."""
+    if isinstance(error, UpstreamError):
+        return Failure.from_error(error)
+    if isinstance(error, httpx.HTTPError):
+        # A transport that is not ours: a user's own, or httpx's mock in a test.
+        return Failure.of(_kind_of(error), f"{type(error).__name__}: {error}")
+    facts.recorder.record(
+        Noted("error", "call.crashed", f"call {facts.call} crashed", facts.request, {"call": facts.call}, error)
+    )
+    return Failure.of(Kind.INTERNAL, f"{type(error).__name__} in a layer")
+
+
+def too_late(rules: CallRules) -> Failure:
+    """The failure of a call that its own limit has ended."""
+    return Failure.of(Kind.TIMEOUT, f"no answer within the call's limit of {rules.timeout:g} s")
 
 
 async def _read(response: httpx.Response) -> None:
@@ -181,7 +182,12 @@ def _kind_of(error: httpx.HTTPError) -> Kind:
     return Kind.INTERNAL
 
 
-def _landed(rules: CallRules, method: str, response: httpx.Response) -> Landed:
+def landed(rules: CallRules, method: str, response: httpx.Response) -> Landed:
+    """What a whole response means to a call.
+
+    Raises:
+        CallFailedError: its status is no success, or its body is not what it should be.
+    """
     status = response.status_code
     headers = _kept(rules, response)
     if status in rules.null_on:

@@ -14,9 +14,10 @@ import trio
 
 from ..errors import UmbelError
 from ..events import Recorder
+from ..inflight import Prepared
 from ..kinds import CUT, Kind
 from ..model import JSON_MAX, OTHER_MAX, Attempt, CallFacts, Failure, Inputs, Json, Outcome, RequestFacts
-from .call import ACCEPT, PASSED, CallFailedError, CallRules, Landed, Prepared, ask
+from .call import ACCEPT, PASSED, CallFailedError, CallRules, Landed, ask
 from .combine import worst_of_all
 from .dag import PERSONAL
 from .group import CallGroup, open_group

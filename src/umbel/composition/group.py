@@ -66,15 +66,15 @@ class CallGroup:
         self._landed: deque[Outcome] = deque()
         self._telling = False
 
-    def launch(self, work: Work) -> None:
-        """Start a call. Its outcome is settled exactly once, whatever happens.
+    def launch(self, work: Work, started_at: float | None = None) -> None:
+        """Start a task for a call, which began at ``started_at``, or begins with it. Its outcome is settled once.
 
         Raises:
             UmbelError: the group has closed.
         """
         if self.closed:
             raise UmbelError(f"call {work.rules.name} comes too late: its gather block has ended")
-        self._nursery.start_soon(self._fly, work, name=f"call {work.rules.name}")
+        self._nursery.start_soon(self._fly, work, started_at, name=f"call {work.rules.name}")
 
     def decide(self, failure: Failure | None) -> None:
         """End the composition: with this failure, or (None) with the outcomes that are there. The first one counts."""
@@ -124,29 +124,35 @@ class CallGroup:
         reason = cancelled.reason if cancelled is not None else None
         return Failure.of(Kind.CANCELLED, f"cancelled: {reason or 'no reason given'}")
 
-    async def _fly(self, work: Work) -> None:
-        started_at = trio.current_time()
+    async def _fly(self, work: Work, began: float | None) -> None:
+        started_at = trio.current_time() if began is None else began
         rules = work.rules
         ended: Landed | Failure
         try:
             ended = await work.do()
         except CallFailedError as error:
             ended = error.failure
-        except Exception as error:  # noqa: BLE001  # a bug of ours fails its call and is told; it never ends a worker
-            self._recorder.record(
-                Noted("error", "call.crashed", f"call {rules.name} crashed", self._facts, {"call": rules.name}, error)
-            )
-            ended = Failure.of(Kind.INTERNAL, f"{type(error).__name__} in the call")
+        except Exception as error:  # noqa: BLE001  # told by crashed()
+            ended = self.crashed(rules, error)
         except BaseException as error:
             self.over = True
             # Cancelled, alone or as a group from the nursery of an each: the outcome is owed all the same.
-            self._land(rules, work.cut(self.cut_failure(_first_cancelled(error))), started_at, work)
+            ended = work.cut(self.cut_failure(first_cancelled(error)))
+            self.land(rules, ended, started_at, work.attempts, work.items)
             raise
-        self._land(rules, ended, started_at, work)
+        self.land(rules, ended, started_at, work.attempts, work.items)
 
-    def _land(self, rules: CallRules, ended: Landed | Failure, started_at: float, work: Work) -> None:
+    def land(
+        self,
+        rules: CallRules,
+        ended: Landed | Failure,
+        started_at: float,
+        attempts: Sequence[Attempt],
+        items: int | None = None,
+    ) -> None:
+        """Settle a call that began at ``started_at`` and ends now, with its value or its failure."""
         if isinstance(ended, Failure):
-            outcome = self._outcome(rules, ended, started_at, work.attempts)
+            outcome = self._outcome(rules, ended, started_at, attempts)
         else:
             outcome = Outcome(
                 rules.name,
@@ -155,14 +161,21 @@ class CallGroup:
                 None,
                 started_at,
                 trio.current_time(),
-                tuple(work.attempts),
+                tuple(attempts),
                 ended.failed_items,
                 ended.headers,
             )
-        self.settle(outcome, rules.upstream, work.items)
+        self.settle(outcome, rules.upstream, items)
+
+    def crashed(self, rules: CallRules, error: Exception) -> Failure:
+        """Record a bug of ours, or of a layer's: it fails its call and is told, and never ends a worker."""
+        self._recorder.record(
+            Noted("error", "call.crashed", f"call {rules.name} crashed", self._facts, {"call": rules.name}, error)
+        )
+        return Failure.of(Kind.INTERNAL, f"{type(error).__name__} in the call")
 
     @staticmethod
-    def _outcome(rules: CallRules, failure: Failure, started_at: float | None, attempts: list[Attempt]) -> Outcome:
+    def _outcome(rules: CallRules, failure: Failure, started_at: float | None, attempts: Sequence[Attempt]) -> Outcome:
         return Outcome(rules.name, "failed", rules.default, failure, started_at, trio.current_time(), tuple(attempts))
 
 
@@ -191,7 +204,7 @@ async def open_group(
                 group = CallGroup(nursery, facts, recorder, settled)
                 yield group
     except BaseException as error:
-        cancelled = _first_cancelled(error)
+        cancelled = first_cancelled(error)
         leaf = _only_leaf(error)
         if leaf is error or leaf is None:
             raise
@@ -213,8 +226,8 @@ def _only_leaf(error: BaseException) -> BaseException | None:
     return error
 
 
-def _first_cancelled(error: BaseException) -> trio.Cancelled | None:
+def first_cancelled(error: BaseException) -> trio.Cancelled | None:
     """The first cancel inside an exception."""
     if isinstance(error, BaseExceptionGroup):
-        return next(filter(None, map(_first_cancelled, error.exceptions)), None)
+        return next(filter(None, map(first_cancelled, error.exceptions)), None)
     return error if isinstance(error, trio.Cancelled) else None

@@ -15,10 +15,11 @@ from urllib.parse import quote_plus
 
 import msgspec
 
+from ..inflight import Prepared
 from ..kinds import Kind
 from ..messages import ACCEPT_GZIP, Field
 from ..model import Failure, Inputs, Json
-from .call import CallFailedError, Prepared
+from .call import CallFailedError
 from .expression import Expression
 from .template import BadValueError, Target, Text, encoded, query_pairs, scalar
 

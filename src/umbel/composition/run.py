@@ -5,22 +5,25 @@ Called by the gateway for every composed request. It knows nothing of HTTP towar
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import httpx
+import trio
 
 from ..events import Noted, Recorder
+from ..inflight import Prepared
 from ..kinds import CUT, Kind
 from ..model import Attempt, CallFacts, Failure, Inputs, Json, Outcome, RequestFacts
 from .call import CallFailedError, CallRules, Landed, ask
 from .combine import conclude, decide
-from .dag import CallPlan, Plan
+from .dag import CallPlan, EachPlan, Plan
 from .each import EachWork, Item, ItemEnded, item_list
 from .expression import Expression, ExpressionError
 from .group import CallGroup, Work, open_group
 from .result import Result
 from .shape import shape_result
+from .wave import Wave
 
 Transports = Mapping[str, httpx.AsyncBaseTransport]
 
@@ -70,15 +73,16 @@ async def run(
 
 @dataclass(slots=True)
 class _PlainWork:
-    """The work of a plain call: see ``group.Work``."""
+    """The work of a plain call that has a task: see ``group.Work``."""
 
     rules: CallRules
-    fetch: Callable[[list[Attempt]], Awaitable[Landed]]
+    composition: _Composition
+    prepared: Prepared
     attempts: list[Attempt] = field(default_factory=list)
     items: None = None
 
     async def do(self) -> Landed:
-        return await self.fetch(self.attempts)
+        return await self.composition.ask(self.rules, self.prepared, self.attempts, None)
 
     def cut(self, failure: Failure) -> Landed | Failure:
         return failure
@@ -103,15 +107,20 @@ class _Composition:
         self._recorder = recorder
         self._observer = observer
         self._group: CallGroup
+        self._wave: Wave
         self._context = request_context(plan, inputs)
         self._waiting = {call.name: len(call.needs) for call in plan.calls}
 
     async def fly(self) -> Result:
         async with open_group(self._facts, self._recorder, self._settled, self._owed) as group:
             self._group = group
+            self._wave = Wave(group)
+            # So that nothing is sent for a client that has gone already.
+            await trio.lowlevel.checkpoint_if_cancelled()
             for call in self._plan.calls:
                 if not call.needs and not group.over:
                     self._begin(call)
+            await self._wave.fly()
         failure = group.failure if group.decided else conclude(self._plan, group.outcomes)
         return shape_result(self._plan, group.outcomes, self._context, failure, self._facts, self._recorder)
 
@@ -152,24 +161,36 @@ class _Composition:
             if call.when is not None and _is_false(self._evaluate(call.when)):
                 self._group.skip(call.rules)
                 return
-            work = self._work(call)
+            if call.each is None:
+                self._launch(call)
+            else:
+                self._group.launch(self._each(call, call.each))
         except CallFailedError as error:
             self._group.fail(call.rules, error.failure)
-        else:
-            self._group.launch(work)
 
-    def _work(self, call: CallPlan) -> Work:
-        if call.each is None:
+    def _launch(self, call: CallPlan) -> None:
+        """Send a plain call off, or give it a task."""
+        rules, now = call.rules, trio.current_time()
+        try:
+            prepared = self._prepared(call, self._context)
+        except CallFailedError as error:
+            self._group.land(rules, error.failure, now, ())
+            return
+        if self._wave.open and not rules.extensions:
+            limit = None if rules.timeout is None else now + rules.timeout
+            if limit is not None and limit >= self._facts.deadline:
+                limit = None
+            facts = self._call_facts(rules, [], None, limit)
+            if self._wave.send_off(rules, prepared, facts, limit, self._transports[rules.upstream]):
+                return
+        self._group.launch(_PlainWork(rules, self, prepared))
 
-            async def fetch(attempts: list[Attempt]) -> Landed:
-                return await self._fetch(call, self._context, attempts, None)
-
-            return _PlainWork(call.rules, fetch)
-
+    def _each(self, call: CallPlan, each: EachPlan) -> Work:
         async def fetch_item(item: Item, attempts: list[Attempt]) -> Landed:
-            return await self._fetch(call, {**self._context, "item": item.value}, attempts, item.places[0])
+            prepared = self._prepared(call, {**self._context, "item": item.value})
+            return await self.ask(call.rules, prepared, attempts, item.places[0])
 
-        values = item_list(self._evaluate(call.each.source), call.config.max_items, client=call.each.client)
+        values = item_list(self._evaluate(each.source), call.config.max_items, client=each.client)
         return EachWork(
             call.rules,
             values,
@@ -180,24 +201,23 @@ class _Composition:
             lambda ended: self._observer.item_ended(call.name, ended),
         )
 
-    async def _fetch(
-        self, call: CallPlan, context: Mapping[str, Json], attempts: list[Attempt], item: int | None
-    ) -> Landed:
+    def _prepared(self, call: CallPlan, context: Mapping[str, Json]) -> Prepared:
         try:
-            prepared = call.recipe.prepare(context, self._inputs)
+            return call.recipe.prepare(context, self._inputs)
         except ExpressionError as error:
             raise self._told(error) from error
-        rules = call.rules
-        facts = CallFacts(
-            rules.name,
-            rules.upstream,
-            self._facts,
-            self._facts.deadline,
-            self._recorder,
-            rules.max_body,
-            item,
-            attempts,
+
+    def _call_facts(
+        self, rules: CallRules, attempts: list[Attempt], item: int | None, limit: float | None
+    ) -> CallFacts:
+        deadline = self._facts.deadline if limit is None else limit
+        return CallFacts(
+            rules.name, rules.upstream, self._facts, deadline, self._recorder, rules.max_body, item, attempts
         )
+
+    async def ask(self, rules: CallRules, prepared: Prepared, attempts: list[Attempt], item: int | None) -> Landed:
+        """Make a call in this task. Raises CallFailedError."""
+        facts = self._call_facts(rules, attempts, item, None)
         return await ask(rules, prepared, facts, self._transports[rules.upstream])
 
     def _evaluate(self, expression: Expression) -> Json:

@@ -23,7 +23,7 @@ from .layer import Layer
 from .notes import NOTES, Notes
 from .origin import REPLICA, Replica
 from .rewrite import rewritten
-from .state import call_state
+from .state import Cause, Ticket, call_state
 
 
 class Attempt(Layer):
@@ -76,18 +76,21 @@ class Attempt(Layer):
             notes.status = response.status_code
             return response
         except BaseException as error:
-            kind = kind_of_end(error, facts, started_at)
-            detail = error.detail if isinstance(error, UpstreamError) else repr(error)
+            kind, detail = kind_of_end(error, facts, started_at), detail_of(error)
             raise
         finally:
-            now = trio.current_time()
-            record = AttemptRecord(
-                len(facts.attempts) + 1, name, started_at, now, notes.status, kind, notes.reused, cause
-            )
-            facts.attempts.append(record)
-            facts.recorder.record(AttemptEnded(facts.request, facts.call, facts.upstream, record, detail))
-            if state is not None and state.ticket is not None and kind not in CUT:
-                state.ticket.attempted(now, kind, notes.status)
+            ticket = None if state is None else state.ticket
+            ended(facts, ticket, name, started_at, notes.status, kind, notes.reused, cause, detail)
+
+    def lines(self, facts: CallFacts, left: float) -> bytes | None:
+        """What an attempt adds to the request's head, as lines; None where that must be looked at (a tracestate)."""
+        trace = facts.request.trace
+        if trace.state:
+            return None
+        traceparent = f"traceparent: {trace.header(f'{self._rng.getrandbits(64) or 1:016x}')}\r\n".encode("ascii")
+        if self._deadline_header is None or left == math.inf:
+            return traceparent
+        return b"%b%b: %d\r\n" % (traceparent, self._deadline_header, max(1, int(left * 1000)))
 
     def _fields(self, facts: CallFacts, left: float) -> dict[bytes, bytes]:
         trace = facts.request.trace
@@ -98,3 +101,28 @@ class Attempt(Layer):
         if self._deadline_header is not None and left < math.inf:
             fields[self._deadline_header] = b"%d" % max(1, int(left * 1000))
         return fields
+
+
+def ended(
+    facts: CallFacts,
+    ticket: Ticket | None,
+    replica: str,
+    started_at: float,
+    status: int | None,
+    kind: Kind | None,
+    reused: bool,
+    cause: Cause,
+    detail: str,
+) -> None:
+    """Record an attempt that is over, and tell the breaker of it unless somebody cut it short."""
+    now = trio.current_time()
+    record = AttemptRecord(len(facts.attempts) + 1, replica, started_at, now, status, kind, reused, cause)
+    facts.attempts.append(record)
+    facts.recorder.record(AttemptEnded(facts.request, facts.call, facts.upstream, record, detail))
+    if ticket is not None and kind not in CUT:
+        ticket.attempted(now, kind, status)
+
+
+def detail_of(error: BaseException) -> str:
+    """One sentence for the record of an attempt that this ended."""
+    return error.detail if isinstance(error, UpstreamError) else repr(error)

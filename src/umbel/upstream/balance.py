@@ -129,7 +129,7 @@ class Balance(Layer):
         self._health = health
         self._replicas: tuple[Replica, ...] = ()
         """The source's set that the seats are made for."""
-        self._seats: tuple[_Seat, ...] = ()
+        self._seats: tuple[Seat, ...] = ()
         self._follow(0.0)  # Nobody is out yet, so any time will do.
 
     def _chosen(self, policy: PolicyName, rng: random.Random) -> Picker:
@@ -181,10 +181,10 @@ class Balance(Layer):
         try:
             response = await self._transport.handle_async_request(copy)
         except BaseException as error:
-            self._ended(seat, started_at, failed_by(error, facts_of(request), started_at, limit_of(request)))
+            self.ended(seat, started_at, failed_by(error, facts_of(request), started_at, limit_of(request)))
             if state is not None:
                 if isinstance(error, FAILURES):
-                    self._lost(seat, error, state)
+                    self.lost(seat, error, state)
                 elif not is_hedge and overtaken(error):
                     now = trio.current_time()
                     self._loads.overtaken(now, seat, now - started_at)
@@ -193,13 +193,13 @@ class Balance(Layer):
             if state is not None and attempt is not None:
                 state.ended(attempt)
         if response.is_closed:
-            self._ended(seat, started_at, failed(None, response.status_code))
+            self.ended(seat, started_at, failed(None, response.status_code))
         else:
             facts, limit, status = facts_of(request), limit_of(request), response.status_code
 
             def over(error: BaseException | None) -> None:
                 verdict = failed(None, status) if error is None else failed_by(error, facts, started_at, limit)
-                self._ended(seat, started_at, verdict)
+                self.ended(seat, started_at, verdict)
 
             response.stream = Watched(response, over)
         return response
@@ -224,6 +224,14 @@ class Balance(Layer):
         )
         return BalanceStatistics(replicas, 0 if ejection is None else ejection.ejected, self._failovers.granted)
 
+    # For requests without a task of their own (``express.py``).
+
+    def take(self, now: float) -> Seat | None:
+        """The replica that is next, taken; None while there is none. Whoever has it calls ``ended``."""
+        if self._source.replicas is not self._replicas:
+            self._follow(now)
+        return self._pick(now, ()) if self._seats else None
+
     @property
     def _down(self) -> frozenset[str]:
         return self._health.down if self._health is not None else frozenset()
@@ -232,7 +240,7 @@ class Balance(Layer):
         """Take the source's set as it is now: the seats of those that stay, and new ones for the others."""
         staying = {seat.replica: seat for seat in self._seats}
         self._replicas = self._source.replicas
-        self._seats = tuple(staying.get(replica) or _Seat(replica) for replica in self._replicas)
+        self._seats = tuple(staying.get(replica) or Seat(replica) for replica in self._replicas)
         for seat, weight in zip(self._seats, self._source.weights, strict=True):
             seat.weight = weight
         self._loads.follow(self._seats)
@@ -259,14 +267,15 @@ class Balance(Layer):
             state.ticket.attempted(now, error.kind, None)
         return error
 
-    def _pick(self, now: float, tried: Sequence[str]) -> _Seat:
+    def _pick(self, now: float, tried: Sequence[str]) -> Seat:
         out = self._ejection.out(now) if self._ejection is not None else ()
         seat = self._picker.pick(now, usable(self._seats, self._down, out, tried))
         seat.taken += 1
         self._loads.begun(seat)
         return seat
 
-    def _ended(self, seat: _Seat, started_at: float, has_failed: bool | None) -> None:
+    def ended(self, seat: Seat, started_at: float, has_failed: bool | None) -> None:
+        """The attempt on ``seat`` is over; ``has_failed`` as of ``ending.failed_by``."""
         now = trio.current_time()
         self._loads.ended(now, seat, now - started_at, has_failed)
         if has_failed is None:
@@ -275,7 +284,7 @@ class Balance(Layer):
         if self._ejection is not None:
             self._ejection.ended(now, seat, has_failed)
 
-    def _lost(self, seat: _Seat, error: Exception, state: CallState) -> None:
+    def lost(self, seat: Seat, error: Exception, state: CallState) -> None:
         """If the connection was lost before the upstream had answered at all, the repeat elsewhere may be failover."""
         kind, _, untouched, _ = ending_of(error)
         if kind is not Kind.CONNECT and not untouched:
@@ -287,7 +296,7 @@ class Balance(Layer):
         state.failovers += self._failovers.lost(now, seat, others)
 
 
-class _Seat(Member):
+class Seat(Member):
     """A replica in the set: what the policies know of it, and what the layer counts. Attempts in flight hold theirs."""
 
     __slots__ = ("failed", "replica", "taken")

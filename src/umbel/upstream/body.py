@@ -7,12 +7,13 @@ and nothing else, never what the bytes mean.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable
 
 import httpx
 import trio
 
 from ..messages import ACCEPT_GZIP, Complete, Field, fields_of, headers_of
-from ..model import JSON_MAX, OTHER_MAX, facts_of
+from ..model import JSON_MAX, OTHER_MAX, CallFacts, facts_of
 from .errors import Malformed, TooBig, incomplete
 from .layer import Layer
 from .pieces import pieces_of
@@ -50,18 +51,22 @@ class Body(Layer):
         asking = request if ACCEPT_GZIP in fields_of(request.headers) else rewritten(request, _ACCEPT)
         response = await self._transport.handle_async_request(asking)
         if isinstance(response, Complete):
-            return self._bounded(request, response)
+            return self.bounded(facts_of(request), response)
         stream = response.stream
         if isinstance(stream, httpx.ByteStream):
             # Here already, as most are: there is nothing to wait for, and nothing to close.
-            kept, decoder = self._begin(request, response)
+            kept, decoder = self.begin(
+                request.method, facts_of(request), response.status_code, fields_of(response.headers)
+            )
             for piece in stream:
                 decoder.feed(piece)
             content = decoder.end()
         else:
             assert isinstance(stream, httpx.AsyncByteStream)
             try:
-                kept, decoder = self._begin(request, response)
+                kept, decoder = self.begin(
+                    request.method, facts_of(request), response.status_code, fields_of(response.headers)
+                )
                 async with pieces_of(stream) as pieces:
                     async for piece in pieces:
                         decoder.feed(piece)
@@ -71,10 +76,14 @@ class Body(Layer):
                 await stream.aclose()
         return Complete(response.status_code, kept, content, response.extensions, trio.current_time() - began)
 
-    def _bounded(self, request: httpx.Request, response: Complete) -> Complete:
-        """A response that is here already and has no coding, as most have."""
+    def bounded(self, facts: CallFacts | None, response: Complete) -> Complete:
+        """A response that is here already and has no coding, as most have.
+
+        Raises:
+            TooBig: as ``handle_async_request``.
+        """
         fields = fields_of(response.headers)
-        limit = self._limit(request)
+        limit = self._limit(facts)
         if limit is None:
             limit = (
                 JSON_MAX if any(name == b"content-type" and _is_json(value) for _, name, value in fields) else OTHER_MAX
@@ -84,15 +93,20 @@ class Body(Layer):
         response.headers = headers_of([field for field in fields if field[1] != b"content-length"])
         return response
 
-    def _limit(self, request: httpx.Request) -> int | None:
-        facts = facts_of(request)
+    def _limit(self, facts: CallFacts | None) -> int | None:
         return facts.max_body if facts is not None and facts.max_body is not None else self._max_body
 
-    def _begin(self, request: httpx.Request, response: httpx.Response) -> tuple[list[Field], Decoder]:
-        """The fields that are true of the decoded body, and what decodes it."""
+    def begin(
+        self, method: str, facts: CallFacts | None, status: int, fields: Iterable[Field]
+    ) -> tuple[list[Field], Decoder]:
+        """The fields that are true of the decoded body, and what decodes it.
+
+        Raises:
+            TooBig, Malformed: as ``handle_async_request``.
+        """
         kept: list[Field] = []
         coding = length = media_type = b""
-        for field in fields_of(response.headers):
+        for field in fields:
             _, name, value = field
             if name == b"content-length":
                 length = value
@@ -103,10 +117,10 @@ class Body(Layer):
             if name == b"content-type":
                 media_type = value
             kept.append(field)
-        limit = self._limit(request)
+        limit = self._limit(facts)
         if limit is None:
             limit = JSON_MAX if _is_json(media_type) else OTHER_MAX
-        if request.method == "HEAD" or response.status_code in (204, 304):
+        if method == "HEAD" or status in (204, 304):
             return kept, Decoder(limit, gzip=False)  # The headers describe a body that is not there.
         coded = _is_gzip(coding) if coding else False
         if length.isdigit() and int(length) > limit + (_OVERHEAD_MAX if coded else 0):

@@ -16,7 +16,7 @@ import trio
 from ..events import NULL, Recorder
 from ..kinds import Kind
 from ..model import facts_of
-from ..policy.breaker import BreakerPolicy, BreakerSnapshot, Ticket
+from ..policy.breaker import BreakerPolicy, BreakerSnapshot, State, Ticket
 from .changes import Changes
 from .ending import kind_of_end, limit_of
 from .errors import BreakerOpen, BudgetSpent
@@ -113,6 +113,14 @@ class Breaker(Layer):
                 response.stream = Watched(response, judge)
         ticket.ended()
         return response
+
+    def admit(self, key: OriginKey) -> Ticket | None:
+        """The ticket of a call without a task of its own (``express.py``), if the breaker is closed.
+
+        Whoever has it calls its ``ended``.
+        """
+        policy = self._policies.of(key)
+        return policy.admit(trio.current_time()) if policy.state is State.CLOSED else None
 
     def statistics(self) -> BreakerStatistics:
         """A snapshot."""

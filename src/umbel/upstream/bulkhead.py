@@ -89,14 +89,14 @@ class Bulkhead(Layer):
         except BaseException as error:
             if lesson is not None:
                 lesson.failed(error)
-            self._leave(key, slots)
+            self.leave(key, slots)
             raise
         if lesson is not None:
             lesson.answered(response)
         if response.is_closed:
-            self._leave(key, slots)
+            self.leave(key, slots)
         else:
-            response.stream = Watched(response, lambda _: self._leave(key, slots))
+            response.stream = Watched(response, lambda _: self.leave(key, slots))
         return response
 
     def statistics(self) -> BulkheadStatistics:
@@ -110,6 +110,16 @@ class Bulkhead(Layer):
             limits=MappingProxyType({}) if self._limits is None else self._limits.snapshot(GradientLimit.statistics),
         )
 
+    def enter(self, key: OriginKey) -> Slots | None:
+        """A place for a request without a task of its own (``express.py``), if one is free; to be given to ``leave``.
+
+        Only where the limit is a number: the adaptive one learns from requests.
+        """
+        slots = self._slots.get(key)
+        if slots is None:
+            slots = self._slots[key] = Slots(self._max_concurrency, self._max_queue)
+        return slots if slots.take() else None
+
     async def _take(self, key: OriginKey) -> Slots:
         slots = self._slots.get(key)
         if slots is None:
@@ -122,7 +132,8 @@ class Bulkhead(Layer):
             raise
         return slots
 
-    def _leave(self, key: OriginKey, slots: Slots) -> None:
+    def leave(self, key: OriginKey, slots: Slots) -> None:
+        """Give a place back."""
         slots.release()
         if slots.unused:
             del self._slots[key]

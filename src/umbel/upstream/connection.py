@@ -6,10 +6,8 @@ says truthfully in what state it is.
 
 from __future__ import annotations
 
-import enum
 import math
 import ssl
-from types import MappingProxyType
 from typing import NamedTuple
 
 import httpx
@@ -26,8 +24,10 @@ from .errors import (
 )
 from .head import Head
 from .http1 import Limits, ResponseReader
+from .lifecycle import TRANSITIONS, Event, State
 from .outgoing import Outgoing
 from .pieces import pieces_of
+from .polled import Catcher, PolledWire
 from .wire import Wire
 
 INLINE_MAX = 16 * 1024
@@ -45,56 +45,6 @@ class Timeouts(NamedTuple):
     read: float | None = None
     write: float | None = None
     pool: float | None = None
-
-
-class State(enum.Enum):
-    """Where an exchange stands: what of the request is out, what of the response is in."""
-
-    # A member is equal to itself alone, so its identity is as good a hash as its name's, and computed in C.
-    __hash__ = object.__hash__
-
-    IDLE = "nothing in flight; may serve"
-    SENDING = "request going out, no response yet"
-    AWAITING = "request out, no response yet"
-    EARLY = "response coming while the request is still going out"
-    RECEIVING = "request out, response coming"
-    CLOSED = "of no more use"
-
-
-class Event(enum.Enum):
-    """What moves an exchange on."""
-
-    __hash__ = object.__hash__
-
-    START = enum.auto()
-    START_WHOLE = enum.auto()
-    """A request that goes out as a whole before anything is read."""
-    SENT = enum.auto()
-    HEAD = enum.auto()
-    END = enum.auto()
-    """The response is complete and the connection may persist."""
-    LAST = enum.auto()
-    """The response is complete, and it is the connection's last."""
-    CLOSE = enum.auto()
-
-
-TRANSITIONS = MappingProxyType(
-    {
-        (State.IDLE, Event.START): State.SENDING,
-        (State.IDLE, Event.START_WHOLE): State.AWAITING,
-        (State.SENDING, Event.SENT): State.AWAITING,
-        (State.SENDING, Event.HEAD): State.EARLY,
-        (State.AWAITING, Event.HEAD): State.RECEIVING,
-        (State.EARLY, Event.SENT): State.RECEIVING,
-        # The peer has answered a request that it has not read: what is left of it would be read as the next one.
-        (State.EARLY, Event.END): State.CLOSED,
-        (State.EARLY, Event.LAST): State.CLOSED,
-        (State.RECEIVING, Event.END): State.IDLE,
-        (State.RECEIVING, Event.LAST): State.CLOSED,
-        **{(state, Event.CLOSE): State.CLOSED for state in State},
-    }
-)
-"""What is not here cannot happen; that it did would be a KeyError, a bug of ours."""
 
 
 class Connection:
@@ -119,6 +69,7 @@ class Connection:
         "_wire",
         "expires_at",
         "is_quiet",
+        "polled",
         "served",
         "state",
     )
@@ -127,6 +78,8 @@ class Connection:
         self._wire = wire
         self._nursery = nursery
         self._where = where
+        self.polled = wire if isinstance(wire, PolledWire) else None
+        """The wire, where an exchange can go on without a task that waits for it."""
         self.is_quiet = wire.is_quiet
         """Whether an idle connection is still fit to serve (``Wire.is_quiet``)."""
         self.state = State.IDLE
@@ -216,6 +169,57 @@ class Connection:
         if self._sender is not None:
             self._sender.cancel(reason="the exchange is over")
         self._wire.close_now()
+
+    # Without a task that waits: ``send_off``, then ``caught`` whenever the catcher was told, until ``ended``.
+
+    def send_off(self, method: str, request: bytes, limits: Limits, catcher: Catcher) -> bool:
+        """Send a whole request of at most INLINE_MAX bytes; ``catcher`` is told of what comes.
+
+        False if it cannot be sent as a whole at once: the connection is closed, and the peer cannot act on a part.
+        Only on a connection that is ``polled``, and without limits of single steps.
+        """
+        wire = self.polled
+        assert wire is not None
+        self.state = TRANSITIONS[self.state, Event.START_WHOLE]
+        self.served += 1
+        self._reader = ResponseReader(method, limits)
+        self._close_after = False
+        self._sender_done = None
+        if wire.send_whole(request):
+            wire.catch(catcher)
+            return True
+        self.close_now()
+        return False
+
+    def caught(self, data: bytes | trio.BrokenResourceError, catcher: Catcher) -> Head | None:
+        """Take what the catcher was told; the response's head, if that is there. ``catcher`` is told of what is left.
+
+        Raises:
+            UpstreamError: as ``start``; the connection is closed.
+        """
+        reader = self._reader
+        try:
+            if self.state is State.CLOSED:
+                raise ConnectionReset(f"{self._where}: the connection was closed by its pool")
+            if isinstance(data, trio.BrokenResourceError):
+                raise self._broken(data) from data
+            if data:
+                reader.feed(data)
+            else:
+                reader.feed_eof()
+        except BaseException:
+            self.close_now()
+            raise
+        head = reader.head
+        if head is not None:
+            if self.state is State.AWAITING:
+                self.state = State.RECEIVING
+            if reader.ended:
+                self._end(reader, head)
+                return head
+        assert self.polled is not None
+        self.polled.catch(catcher)
+        return head
 
     @property
     def unsettled(self) -> bool:

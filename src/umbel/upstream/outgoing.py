@@ -7,6 +7,7 @@ byte is sent, so no value can end a line or frame a second request.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import httpx
@@ -97,6 +98,28 @@ def prepare(request: httpx.Request, default_host: bytes = b"") -> Outgoing:
     head = b"%b %b HTTP/1.1\r\nHost: %b\r\n%b\r\n" % (verb, target, host, b"".join(lines))
     idempotent = method in IDEMPOTENT or "idempotency-key" in request.headers
     return Outgoing(method, head, body, stream, length, idempotent and stream is None, close)
+
+
+def plain_lines(fields: Sequence[Field]) -> bytes | None:
+    """The lines of ``fields``; None if one of them says something of the connection, the framing or the host.
+
+    Raises:
+        BadRequest: a field that no line can hold.
+    """
+    lines = [_known.get(field) or _line(field) for field in fields]
+    return None if b"" in lines else b"".join(lines)
+
+
+def is_plain(method: str, target: bytes) -> bool:
+    """Whether a request line can be made of these as they are, and the request may be sent twice."""
+    return method in IDEMPOTENT and _TARGET.fullmatch(target) is not None
+
+
+def plain_head(method: str, target: bytes, host: bytes, lines: bytes, length: int) -> bytes:
+    """The head of a request that ``is_plain``, with these lines; the same that ``prepare`` makes of it."""
+    if length or method == "PUT":
+        lines += b"Content-Length: %d\r\n" % length
+    return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b\r\n" % (_VERBS[method], target, host, lines)
 
 
 class Prebuilt(NamedTuple):

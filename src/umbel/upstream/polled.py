@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import select
 from contextlib import suppress
+from typing import Protocol
 
 import outcome
 import trio
@@ -54,17 +55,48 @@ class Poller:
         self._epoll.close()
 
 
+class Catcher(Protocol):
+    """Who is told of what has come, instead of a task that waits for it."""
+
+    def told(self, data: bytes | trio.BrokenResourceError) -> None:
+        """This came; empty at the end of the stream. It must not raise."""
+
+
 class PolledWire(PlainWire):
     """A PlainWire that is read by a poller's task, which hands what came to the one that waits for it."""
 
-    __slots__ = ("_poller", "_reader", "_watched")
+    __slots__ = ("_catcher", "_poller", "_reader", "_watched")
 
     def __init__(self, stream: trio.SocketStream, poller: Poller) -> None:
         super().__init__(stream)
         self._poller = poller
         self._reader: trio.lowlevel.Task | None = None
+        self._catcher: Catcher | None = None
         # From the first receiving on, so that a wire which comes too late for its pool can still be closed.
         self._watched = False
+
+    @property
+    def is_silent(self) -> bool:
+        """``is_quiet``, for whoever cannot await."""
+        return not (self._closed or self._poll.poll(0))
+
+    def send_whole(self, data: bytes) -> bool:
+        """Send all of it at once; False if that cannot be done, and then some of it may have been sent."""
+        try:
+            return self._send(data) == len(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return False
+
+    def catch(self, catcher: Catcher) -> None:
+        """Tell ``catcher`` of what comes next, once; that may be that somebody closed the wire."""
+        self._catcher = catcher
+        if not self._watched:
+            self._poller.watch(self._fd, self)
+            self._watched = True
+
+    def drop(self) -> None:
+        """Tell nobody of anything any more."""
+        self._catcher = None
 
     async def receive_some(self) -> bytes:
         """Receive what is there; empty at the end of the stream."""
@@ -86,6 +118,19 @@ class PolledWire(PlainWire):
 
     def receive_now(self) -> None:
         """For the poller: the socket can be read."""
+        catcher = self._catcher
+        if catcher is not None:
+            try:
+                data = self._socket.recv(RECEIVE_MAX)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._catcher = None
+                catcher.told(_broken(error))
+                return
+            self._catcher = None
+            catcher.told(data)
+            return
         reader = self._reader
         if reader is None:
             # Bytes, or the end, that nobody waits for yet, or ever will. They stay in the socket, where ``is_quiet``
@@ -99,9 +144,7 @@ class PolledWire(PlainWire):
         except BlockingIOError:
             return
         except OSError as error:
-            broken = trio.BrokenResourceError(f"the socket is broken: {error}")
-            broken.__cause__ = error
-            result = outcome.Error(broken)
+            result = outcome.Error(_broken(error))
         self._reader = None
         trio.lowlevel.reschedule(reader, result)
 
@@ -114,4 +157,13 @@ class PolledWire(PlainWire):
             if (reader := self._reader) is not None:
                 self._reader = None
                 trio.lowlevel.reschedule(reader, outcome.Error(trio.ClosedResourceError("closed while receiving")))
+            if (catcher := self._catcher) is not None:
+                self._catcher = None
+                catcher.told(trio.BrokenResourceError("closed while receiving"))
         super().close_now()
+
+
+def _broken(error: OSError) -> trio.BrokenResourceError:
+    broken = trio.BrokenResourceError(f"the socket is broken: {error}")
+    broken.__cause__ = error
+    return broken

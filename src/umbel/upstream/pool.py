@@ -7,7 +7,6 @@ twice in one case only (a kept connection that was dead already), and follows, d
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -16,18 +15,20 @@ import httpx
 import trio
 
 from ..messages import Complete, headers_of
-from .connection import Connection, State, Timeouts
+from .connection import Connection, Timeouts
 from .dial import Dial, Dialer
 from .errors import ConnectionReset, Overflow
 from .head import Head
 from .http1 import Limits
 from .idle import IdleConnections
+from .lifecycle import State
 from .notes import NOTES, Notes
 from .origin import REPLICA, Origin, Replica
 from .outgoing import Outgoing, prebuilt, prepare
 from .ownnursery import OwnNursery
 from .polled import POLLER_WORKS, Poller
 from .slots import Slots, SlotStatistics
+from .streamed import Lent, StreamedBody
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,11 +193,11 @@ class Pool(httpx.AsyncBaseTransport):
             raise
         about = {"http_version": head.version, "reason_phrase": head.reason}
         if not connection.ended:
-            stream = _Body(_Exchange(self, origin, connection))
+            stream = StreamedBody(Lent(connection, lambda: self.give_back(origin, connection, trio.current_time())))
             return httpx.Response(head.status, headers=headers_of(head.fields), stream=stream, extensions=about)
         content = connection.take()
         now = trio.current_time()
-        self._give_back(origin, connection, now)
+        self.give_back(origin, connection, now)
         if connection.unsettled:
             await connection.settle()
             connection.raise_failure()
@@ -286,6 +287,28 @@ class Pool(httpx.AsyncBaseTransport):
             connection.close_now()
         return None
 
+    # For requests without a task of their own (``express.py``), which hold no place: only for pools without a limit.
+
+    def take_polled(self, origin: Origin, now: float) -> Connection | None:
+        """A kept connection to ``origin`` that is still good and ``polled``, marked active; None if there is none."""
+        while (connection := self._idle.take(origin)) is not None:
+            wire = connection.polled
+            if wire is None:
+                self._idle.add(origin, connection)
+                return None
+            if connection.expires_at > now and wire.is_silent and self._own.running:
+                self._active.add(connection)
+                self._reused += 1
+                return connection
+            self._stale += 1
+            connection.close_now()
+        return None
+
+    def lost(self, connection: Connection, *, replaced: bool = False) -> None:
+        """The connection is closed; ``replaced``: its request is sent anew, because the connection was dead already."""
+        self._active.discard(connection)
+        self._replaced += replaced
+
     async def _open(self, origin: Origin, timeout: float | None) -> Connection:
         """A new connection to ``origin``, marked active."""
         if self._slots is not None and self._max_connections is not None:
@@ -304,7 +327,7 @@ class Pool(httpx.AsyncBaseTransport):
         self._opened += 1
         return connection
 
-    def _give_back(self, origin: Origin, connection: Connection, now: float) -> None:
+    def give_back(self, origin: Origin, connection: Connection, now: float) -> None:
         """Take back the connection of an exchange that is over, and its place."""
         self._active.discard(connection)
         self._leave()
@@ -321,65 +344,3 @@ class Pool(httpx.AsyncBaseTransport):
                 self._idle_again.set()
         elif connection.ended:
             connection.close_soon()
-
-
-class _Exchange:
-    """The one way back to the pool for a connection that was lent: used exactly once, by whoever comes first."""
-
-    __slots__ = ("_connection", "_origin", "_pool", "over")
-
-    def __init__(self, pool: Pool, origin: Origin, connection: Connection) -> None:
-        self._pool = pool
-        self._origin = origin
-        self._connection = connection
-        self.over = False
-        """Once true, the connection may be serving someone else."""
-
-    async def read(self) -> bytes:
-        try:
-            data = await self._connection.read()
-        except BaseException:
-            self._give_back()
-            raise
-        if self._connection.ended:
-            await self.finish()
-        return data
-
-    async def finish(self) -> None:
-        """The response is complete."""
-        self._give_back()
-        await self._connection.settle()
-        self._connection.raise_failure()
-
-    async def abort(self) -> None:
-        """Nobody wants the rest of the response."""
-        if not self.over:
-            self._connection.close_now()
-            self._give_back()
-            await self._connection.settle()
-
-    def _give_back(self) -> None:
-        if not self.over:
-            self.over = True
-            self._pool._give_back(self._origin, self._connection, trio.current_time())
-
-
-class _Body(httpx.AsyncByteStream):
-    """A response's body as it comes from its connection. Its own iterator, so there is no generator to be forgotten."""
-
-    __slots__ = ("_exchange",)
-
-    def __init__(self, exchange: _Exchange) -> None:
-        self._exchange = exchange
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        while not self._exchange.over:
-            if data := await self._exchange.read():
-                return data
-        raise StopAsyncIteration
-
-    async def aclose(self) -> None:
-        await self._exchange.abort()

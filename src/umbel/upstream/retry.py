@@ -113,10 +113,46 @@ class Retry(Layer):
             budgets = MappingProxyType({"*": self._budget.statistics()})
         return RetryStatistics(self._retries, self._mended, self._late, self._blocked, budgets)
 
+    # For calls whose first attempt was made without a task of its own (``express.py``): only with a budget given.
+
+    def enter(self, state: CallState) -> None:
+        """Count a call as active, until it is told to ``leave``."""
+        assert self._budget is not None
+        self._budget.enter(state)
+
+    def leave(self, state: CallState) -> None:
+        """The call is over."""
+        assert self._budget is not None
+        self._budget.leave(state)
+
+    def stands(self, status: int) -> bool:
+        """Whether a response of this status is never retried by the layer's own rules."""
+        return status not in self._rules.on.statuses
+
+    async def resume(
+        self, request: httpx.Request, state: CallState, outcome: httpx.Response | Exception
+    ) -> httpx.Response:
+        """Go on after a first attempt that ended so; an exception is one of ``again.FAILURES``.
+
+        Raises:
+            UpstreamError, httpx.RequestError: the last attempt's.
+        """
+        assert self._budget is not None
+        return await self._repeated(request, self._rules, self._budget, state, outcome)
+
     async def _call(
         self, request: httpx.Request, rules: RetryRules, budget: Budget, state: CallState
     ) -> httpx.Response:
-        outcome = await self._attempt(request)
+        return await self._repeated(request, rules, budget, state, await self._attempt(request))
+
+    async def _repeated(
+        self,
+        request: httpx.Request,
+        rules: RetryRules,
+        budget: Budget,
+        state: CallState,
+        outcome: httpx.Response | Exception,
+    ) -> httpx.Response:
         made = 1
         while (again := self._again(request, rules, outcome, made, budget, state)) is not None:
             try:

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import random
 import ssl
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -37,6 +37,8 @@ import httpx
 from ..config.policies import Ejection, Health
 from ..config.schema import Config, KeyPath, Tls, Upstream
 from ..events import NULL, Recorder
+from ..inflight import InFlight, Prepared
+from ..model import CallFacts
 from ..policy.budget import Budget, BudgetStatistics
 from ..policy.ejection import EjectionRules
 from .attempt import Attempt
@@ -45,6 +47,7 @@ from .body import Body
 from .breaker import Breaker, BreakerStatistics
 from .bulkhead import Bulkhead, BulkheadStatistics
 from .coalesce import Coalesce, CoalesceStatistics
+from .express import Express
 from .health import Health as HealthChecks
 from .hedge import Hedge, HedgeStatistics
 from .http1 import Limits
@@ -53,6 +56,7 @@ from .origin import Replica
 from .pool import Pool, PoolStatistics
 from .replicas import JoinedReplicas, ReplicaSource
 from .retry import Retry, RetryStatistics
+from .sentoff import PlainLayers
 from .tls import client_context
 
 
@@ -96,10 +100,13 @@ class StackError(ValueError):
 class Stack(Layer):
     """An upstream's layers as one transport and one async context manager. Made by ``build``."""
 
-    def __init__(self, name: str, outermost: httpx.AsyncBaseTransport, layers: _Layers) -> None:
+    def __init__(
+        self, name: str, outermost: httpx.AsyncBaseTransport, layers: _Layers, express: Express | None
+    ) -> None:
         super().__init__(outermost)
         self.name = name
         self._layers = layers
+        self._express = express
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """The complete response: read, decoded, bounded, its connection given back.
@@ -108,6 +115,10 @@ class Stack(Layer):
             UpstreamError: of the kind that says why there is none.
         """
         return await self._transport.handle_async_request(request)
+
+    def send_off(self, prepared: Prepared, facts: CallFacts, arrived: Callable[[InFlight], None]) -> InFlight | None:
+        """See ``inflight.SendsOff``. Always None where the upstream hedges, coalesces or learns its limit."""
+        return self._express.send_off(prepared, facts, arrived) if self._express is not None else None
 
     def statistics(self) -> StackStatistics:
         """A snapshot."""
@@ -187,7 +198,17 @@ def _built(config: Upstream, overrides: Collection[str], common: _Common, contex
         recorder=common.recorder,
     )
     layers = _Layers(Budget(config.retry_budget), Bulkhead(balance), balance, pool)
-    return Stack(common.name, _outer(config, overrides, balance, layers, common), layers)
+    outermost = _outer(config, overrides, balance, layers, common)
+    return Stack(common.name, outermost, layers, _express(config, layers, attempt, body))
+
+
+def _express(config: Upstream, layers: _Layers, attempt: Attempt, body: Body) -> Express | None:
+    """The way of requests without a task of their own; none where a layer has tasks or learns from requests."""
+    if layers.hedge is not None or layers.coalesce is not None or config.max_concurrency == "auto":
+        return None
+    pool, bulkhead, balance = layers.pool, layers.bulkhead, layers.balance
+    limits = Limits(config.max_head, config.max_fields)
+    return Express(PlainLayers(bulkhead, balance, attempt, body, pool, limits, layers.breaker, layers.retry))
 
 
 _MAX_IDLE_AUTO = 1000

@@ -1,0 +1,188 @@
+"""The plain calls that one composition has in the air, flown by its own task instead of one each.
+
+Used by ``run.py``. A call whose upstream can send it off is sent at once; the task of the composition is told of each
+answer and lands it. What must wait for anything else is carried by a task of the group, as every other call is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import httpx
+import trio
+
+from ..inflight import InFlight, Prepared
+from ..model import Attempt, CallFacts, Failure
+from .call import CallFailedError, CallRules, Landed, failure_of, landed, too_late
+from .group import CallGroup, first_cancelled
+
+
+class _Aloft(NamedTuple):
+    """A call that is in the air."""
+
+    rules: CallRules
+    method: str
+    facts: CallFacts
+    started_at: float
+    limit: float | None
+    """When the call's own limit ends it; None where the composition's deadline is nearer."""
+
+
+class Wave:
+    """See the module. Belongs to one task: the one that calls ``fly``."""
+
+    def __init__(self, group: CallGroup) -> None:
+        self._group = group
+        self._aloft: dict[InFlight, _Aloft] = {}
+        self._arrived: list[InFlight] = []
+        self._pilot: trio.lowlevel.Task | None = None
+        self._limited = False
+        self.open = True
+        """Whether somebody will land what is sent off."""
+
+    def send_off(
+        self,
+        rules: CallRules,
+        prepared: Prepared,
+        facts: CallFacts,
+        limit: float | None,
+        transport: httpx.AsyncBaseTransport,
+    ) -> bool:
+        """Send a call off, if that can be done; its outcome is settled once, whatever happens."""
+        send_off: Callable[..., InFlight | None] | None = getattr(transport, "send_off", None)
+        if send_off is None:
+            return False
+        started_at = trio.current_time()
+        flight = send_off(prepared, facts, self._tell)
+        if flight is None:
+            return False
+        aloft = _Aloft(rules, prepared.method, facts, started_at, limit)
+        if flight.in_air:
+            self._aloft[flight] = aloft
+            self._limited = self._limited or limit is not None
+        else:
+            self._group.launch(_Carried(flight, aloft), started_at)
+        return True
+
+    async def fly(self) -> None:
+        """Land what is in the air, and what is sent off meanwhile. Cancelled, it cuts all of it and settles each."""
+        try:
+            while self._aloft:
+                if not self._arrived:
+                    await (self._wait_limited() if self._limited else self._wait())
+                arrived, self._arrived = self._arrived, []
+                for flight in arrived:
+                    self._land(flight)
+        except BaseException as error:
+            self._cut(error)
+            raise
+        finally:
+            self.open = False
+
+    def _tell(self, flight: InFlight) -> None:
+        """Something has come for it; called by another task."""
+        self._arrived.append(flight)
+        if (pilot := self._pilot) is not None:
+            self._pilot = None
+            trio.lowlevel.reschedule(pilot)
+
+    async def _wait(self) -> None:
+        """Wait until something has come. One wait for all of it: what comes in one turn is landed in one."""
+        self._pilot = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._abort)
+
+    def _abort(self, _: Any) -> trio.lowlevel.Abort:
+        self._pilot = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    async def _wait_limited(self) -> None:
+        """The same, and end the calls whose own limit comes first."""
+        limits = [aloft.limit for aloft in self._aloft.values() if aloft.limit is not None]
+        self._limited = bool(limits)
+        if not limits:
+            await self._wait()
+            return
+        cancelled: BaseException | None = None
+        with trio.CancelScope(deadline=min(limits)) as scope:
+            try:
+                await self._wait()
+            except BaseException as error:
+                cancelled = error
+                raise
+        if scope.cancelled_caught and cancelled is not None:
+            now = trio.current_time()
+            late = [flight for flight, aloft in self._aloft.items() if aloft.limit is not None and aloft.limit <= now]
+            for flight in late:
+                aloft = self._aloft.pop(flight)
+                flight.cut(cancelled)
+                self._settle(aloft, too_late(aloft.rules))
+
+    def _land(self, flight: InFlight) -> None:
+        aloft = self._aloft.get(flight)
+        if aloft is None:
+            return  # Cut, in the turn in which it came.
+        ended: Landed | Failure
+        try:
+            response = flight.land()
+            if response is None:
+                if not flight.in_air:
+                    del self._aloft[flight]
+                    self._group.launch(_Carried(flight, aloft), aloft.started_at)
+                return
+            ended = landed(aloft.rules, aloft.method, response)
+        except CallFailedError as error:
+            ended = error.failure
+        except Exception as error:  # noqa: BLE001  # of a transport, or a bug: it fails the call, and is told
+            ended = failure_of(error, aloft.facts)
+        del self._aloft[flight]
+        self._settle(aloft, ended)
+
+    def _cut(self, error: BaseException) -> None:
+        self._group.over = True
+        aloft, self._aloft = self._aloft, {}
+        for flight in aloft:
+            flight.cut(error)
+        failure = self._group.cut_failure(first_cancelled(error))
+        for call in aloft.values():
+            self._settle(call, failure)
+
+    def _settle(self, aloft: _Aloft, ended: Landed | Failure) -> None:
+        self._group.land(aloft.rules, ended, aloft.started_at, aloft.facts.attempts)
+
+
+@dataclass(slots=True)
+class _Carried:
+    """The work of a call that was sent off and must wait: see ``group.Work``."""
+
+    flight: InFlight
+    aloft: _Aloft
+    items: None = None
+
+    @property
+    def rules(self) -> CallRules:
+        return self.aloft.rules
+
+    @property
+    def attempts(self) -> list[Attempt]:
+        return self.aloft.facts.attempts
+
+    async def do(self) -> Landed:
+        rules, method, facts, _, limit = self.aloft
+        try:
+            if limit is None:
+                response = await self.flight.carry()
+            else:
+                with trio.CancelScope(deadline=limit) as scope:
+                    response = await self.flight.carry()
+                if scope.cancelled_caught:
+                    raise CallFailedError(too_late(rules))
+        except CallFailedError:
+            raise
+        except Exception as error:
+            raise CallFailedError(failure_of(error, facts)) from error
+        return landed(rules, method, response)
+
+    def cut(self, failure: Failure) -> Landed | Failure:
+        return failure

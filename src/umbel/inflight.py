@@ -1,0 +1,67 @@
+"""Requests that one task sends off and that land without a task of their own: what both sides of that agree on.
+
+The composition sends calls off where nothing about them can wait but the answer; ``upstream/express.py`` flies them.
+Every other transport is only asked the ordinary way (``handle_async_request``), which means the same for every request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    import httpx
+
+    from .messages import Field
+    from .model import CallFacts
+
+
+class Prepared(NamedTuple):
+    """A call's request, ready to go: everything but the replica."""
+
+    method: str
+    target: bytes
+    """Origin form, relative to the upstream's base URL."""
+    headers: Sequence[Field]
+    content: bytes | None = None
+
+
+class InFlight(Protocol):
+    """A request that has been sent off. Used by one task, which ends it exactly once.
+
+    Either ``land`` gives its response or raises, or ``carry`` does, or it is ``cut``. While it is ``in_air`` the one
+    who sent it off is told of what comes, and then asks it to land; else a task must carry it on, because something
+    must be waited for: a connection, or the time until another attempt.
+    """
+
+    @property
+    def in_air(self) -> bool:
+        """Whether ``arrived`` will be called."""
+
+    def land(self) -> httpx.Response | None:
+        """The complete response, after something has arrived; None if it was not all, or must now be carried.
+
+        Raises:
+            UpstreamError: what ``handle_async_request`` of the same transport would raise.
+        """
+
+    async def carry(self) -> httpx.Response:
+        """The complete response of what is not in the air. Cancelled, it leaves nothing.
+
+        Raises:
+            UpstreamError: as ``land``.
+        """
+        ...
+
+    def cut(self, cancelled: BaseException) -> None:
+        """End what is in the air: ``cancelled`` is what ended whoever waits for it."""
+
+
+class SendsOff(Protocol):
+    """A transport that can send a request off."""
+
+    def send_off(self, prepared: Prepared, facts: CallFacts, arrived: Callable[[InFlight], None]) -> InFlight | None:
+        """Send it off now, without waiting; None, and nothing has happened, where it must go the ordinary way.
+
+        ``arrived`` is called with it, from another task, when there is something to land.
+        """

@@ -1,0 +1,67 @@
+"""The express way through a stack: a plain request is admitted, sent and landed without a task of its own.
+
+Made by ``stack.py`` for an upstream whose layers allow it, used by the composition for many calls at once. It holds no
+policy: every decision is asked of the layers, in their order, by the same functions that they ask themselves. What
+would have to wait for anything but the answer goes the ordinary way.
+
+A task, and the five coroutines of the layers under it, cost a call more than all that they decide. A request of a
+composition that waits for ten answers can as well be one task that is told of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from ..inflight import InFlight, Prepared
+from ..model import CallFacts
+from .connection import INLINE_MAX
+from .errors import BadRequest
+from .outgoing import is_plain, plain_head, plain_lines
+from .sentoff import ORIGIN, Admission, PlainLayers, SentOff
+
+_SIZE_MAX = INLINE_MAX - 1024
+"""Bytes of target, fields and body; with what the replica and the attempt add, they are sent at once."""
+
+
+class Express:
+    """Sends requests off through ``layers``; see ``inflight.SendsOff``."""
+
+    def __init__(self, layers: PlainLayers) -> None:
+        self._layers = layers
+
+    def send_off(self, prepared: Prepared, facts: CallFacts, arrived: Callable[[InFlight], None]) -> SentOff | None:
+        """Send it off, if it is idempotent and small, if it may pass at once, and if its head is an ordinary one.
+
+        Without a kept connection, what is returned is not in the air, and must be carried.
+        """
+        method, target, fields, content = prepared
+        layers, now = self._layers, trio.current_time()
+        left = facts.deadline - now
+        if left <= 0 or not is_plain(method, target):
+            return None
+        try:
+            lines, more = plain_lines(fields), layers.attempt.lines(facts, left)
+        except BadRequest:
+            return None
+        if lines is None or more is None:
+            return None
+        size = 0 if content is None else len(content)
+        if len(target) + len(lines) + size > _SIZE_MAX:
+            return None
+        ticket = None
+        if layers.breaker is not None and (ticket := layers.breaker.admit(ORIGIN)) is None:
+            return None
+        slots = layers.bulkhead.enter(ORIGIN)
+        if slots is None:
+            return None
+        seat = layers.balance.take(now)
+        if seat is None:
+            layers.bulkhead.leave(ORIGIN, slots)
+            return None
+        replica = seat.replica
+        head = plain_head(method, replica.base + target, replica.host, lines + more, size)
+        sent = SentOff(layers, prepared, facts, arrived, Admission(now, seat, slots, ticket))
+        sent.depart(head if content is None else head + content)
+        return sent

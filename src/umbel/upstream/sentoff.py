@@ -1,0 +1,269 @@
+"""A plain request under way: from its departure to the response, or to whatever ended it.
+
+Made by ``express.py`` once it is admitted; the functions of ``inflight.InFlight`` are what its owner calls. It tells
+the layers of the end as they would have heard of it themselves, from the inside out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import httpx
+import trio
+
+from ..inflight import InFlight, Prepared
+from ..kinds import Kind
+from ..messages import ANYWHERE, Complete, Field, request_of
+from ..model import FACTS, CallFacts
+from ..policy.verdict import failed
+from .again import FAILURES
+from .attempt import Attempt, detail_of
+from .attempt import ended as attempt_ended
+from .balance import Balance, Seat
+from .body import Body, Decoder
+from .breaker import Breaker
+from .bulkhead import Bulkhead
+from .ending import failed_by, kind_of_end
+from .errors import ConnectionReset
+from .head import Head
+from .http1 import Limits
+from .origin import REPLICA
+from .perorigin import key_of
+from .pool import Pool
+from .retry import Retry
+from .rewrite import rewritten
+from .slots import Slots
+from .state import STATE, CallState
+
+if TYPE_CHECKING:
+    from ..policy.breaker import Ticket
+    from .connection import Connection
+
+# Above the balance layer every request of a stack has this one.
+ORIGIN = key_of(ANYWHERE)
+
+
+@dataclass(frozen=True, slots=True)
+class PlainLayers:
+    """The layers of a stack that a plain request passes."""
+
+    bulkhead: Bulkhead
+    balance: Balance
+    attempt: Attempt
+    body: Body
+    pool: Pool
+    limits: Limits
+    """Of a response's head; the pool's."""
+    breaker: Breaker | None = None
+    retry: Retry | None = None
+
+
+class Admission(NamedTuple):
+    """What a request was given on its way in, to be given back at its end."""
+
+    at: float
+    seat: Seat
+    slots: Slots
+    ticket: Ticket | None
+
+
+class SentOff:
+    """One request, its first attempt under way. An ``inflight.InFlight``, and the ``Catcher`` of its connection."""
+
+    in_air = False
+    _data: bytes | trio.BrokenResourceError = b""
+    _connection: Connection | None = None
+    _reused = False
+    _status: int | None = None
+    _reading: tuple[list[Field], Decoder] | None = None
+    """The fields and the decoder of a response that comes in pieces, or with a content coding."""
+    _first: httpx.Response | Exception | None = None
+    """How the first attempt ended, where another may follow."""
+    _state: CallState | None = None
+
+    def __init__(
+        self,
+        layers: PlainLayers,
+        prepared: Prepared,
+        facts: CallFacts,
+        arrived: Callable[[InFlight], None],
+        admission: Admission,
+    ) -> None:
+        self._layers = layers
+        self._prepared = prepared
+        self._facts = facts
+        self._arrived = arrived
+        self._admission = admission
+        if layers.retry is not None:
+            self._state = CallState([admission.seat.name], admission.ticket)
+            layers.retry.enter(self._state)
+
+    def depart(self, request: bytes) -> None:
+        """Send it, if there is a kept connection; after that it is in the air."""
+        pool, (at, seat, _, _) = self._layers.pool, self._admission
+        connection = pool.take_polled(seat.replica.origin, at)
+        if connection is None:
+            return
+        if connection.send_off(self._prepared.method, request, self._layers.limits, self):
+            self._connection = connection
+            self._reused = self.in_air = True
+        else:
+            pool.lost(connection, replaced=True)
+
+    def told(self, data: bytes | trio.BrokenResourceError) -> None:
+        """For the connection: something has come."""
+        self._data = data
+        self._arrived(self)
+
+    # What its owner calls.
+
+    def land(self) -> httpx.Response | None:
+        """See ``inflight.InFlight.land``."""
+        connection = self._connection
+        assert connection is not None
+        try:
+            head = connection.caught(self._data, self)
+            if head is None:
+                return None
+            self._status = head.status
+            if not connection.ended:
+                self._read(head, connection)
+                return None
+            response = self._whole(head, connection)
+        except Exception as error:
+            self._lose()
+            if isinstance(error, ConnectionReset) and error.untouched:
+                # Its end crossed our request: the peer closed an idle connection, and has not seen the request.
+                self._layers.pool.lost(connection, replaced=True)
+                return None
+            self._attempt_failed(error)
+            if self._may_repeat(error):
+                return None
+            self._over()
+            raise
+        self._attempt_ended(response.status_code, None, "", failed(None, response.status_code))
+        if self._may_repeat(response):
+            return None
+        self._over()
+        return response
+
+    async def carry(self) -> httpx.Response:
+        """See ``inflight.InFlight.carry``."""
+        try:
+            outcome, self._first = self._first, None
+            if outcome is None:
+                outcome = await self._ordinary()
+            if self._state is not None and self._layers.retry is not None:
+                return await self._layers.retry.resume(self._request({STATE: self._state}), self._state, outcome)
+            if isinstance(outcome, httpx.Response):
+                return outcome
+            try:
+                raise outcome
+            finally:
+                del outcome  # Its traceback holds this frame.
+        finally:
+            self._over()
+
+    def cut(self, cancelled: BaseException) -> None:
+        """See ``inflight.InFlight.cut``."""
+        self._lose()
+        self._attempt_failed(cancelled)
+        self._over()
+
+    # The first attempt.
+
+    def _read(self, head: Head, connection: Connection) -> None:
+        """Take in a part of a response that is not whole."""
+        if self._reading is None:
+            self._reading = self._layers.body.begin(self._prepared.method, self._facts, head.status, head.fields)
+        self._reading[1].feed(connection.take())
+
+    def _whole(self, head: Head, connection: Connection) -> httpx.Response:
+        """The response, whose last byte has come; its connection goes back to the pool."""
+        layers, admission = self._layers, self._admission
+        now, content = trio.current_time(), connection.take()
+        self._connection = None
+        layers.pool.give_back(admission.seat.replica.origin, connection, now)
+        about = {"http_version": head.version, "reason_phrase": head.reason}
+        if self._reading is None:
+            if not head.coded:
+                response = Complete(head.status, head.fields, content, about, now - admission.at)
+                return layers.body.bounded(self._facts, response)
+            self._reading = layers.body.begin(self._prepared.method, self._facts, head.status, head.fields)
+        kept, decoder = self._reading
+        decoder.feed(content)
+        return Complete(head.status, kept, decoder.end(), about, now - admission.at)
+
+    async def _ordinary(self) -> httpx.Response | Exception:
+        """The first attempt by the layers' own way, where a connection must be waited for."""
+        layers, (at, seat, _, ticket), facts = self._layers, self._admission, self._facts
+        replica = seat.replica
+        state = self._state or CallState([seat.name], ticket)
+        request = rewritten(
+            self._request({STATE: state, REPLICA: replica, "target": replica.base + self._prepared.target}),
+            {b"host": replica.host},
+            url=replica.url,
+        )
+        try:
+            response = await layers.attempt.handle_async_request(request)
+        except BaseException as error:
+            layers.balance.ended(seat, at, failed_by(error, facts, at))
+            if not isinstance(error, FAILURES):
+                raise
+            if self._state is not None:
+                layers.balance.lost(seat, error, self._state)
+            return error
+        layers.balance.ended(seat, at, failed(None, response.status_code))
+        return response
+
+    def _request(self, extensions: Mapping[str, Any]) -> httpx.Request:
+        method, target, fields, content = self._prepared
+        return request_of(method, fields, content, {"target": target, FACTS: self._facts, **extensions})
+
+    def _lose(self) -> None:
+        """Close the connection, if it is still ours."""
+        self.in_air = False
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            if connection.polled is not None:
+                connection.polled.drop()
+            connection.close_now()
+            self._layers.pool.lost(connection)
+
+    def _attempt_failed(self, error: BaseException) -> None:
+        at, seat, _, _ = self._admission
+        verdict = failed_by(error, self._facts, at)
+        self._attempt_ended(self._status, kind_of_end(error, self._facts, at), detail_of(error), verdict)
+        if self._state is not None and isinstance(error, FAILURES):
+            self._layers.balance.lost(seat, error, self._state)
+
+    def _attempt_ended(self, status: int | None, kind: Kind | None, detail: str, verdict: bool | None) -> None:
+        at, seat, _, ticket = self._admission
+        attempt_ended(self._facts, ticket, seat.name, at, status, kind, self._reused, "first", detail)
+        self._layers.balance.ended(seat, at, verdict)
+
+    # The end.
+
+    def _may_repeat(self, outcome: httpx.Response | Exception) -> bool:
+        """Whether the retry layer is to be asked, which may have to wait."""
+        retry = self._layers.retry
+        if retry is None:
+            return False
+        if isinstance(outcome, httpx.Response):
+            if retry.stands(outcome.status_code):
+                return False
+        elif not isinstance(outcome, FAILURES):
+            return False
+        self._first, self.in_air = outcome, False
+        return True
+
+    def _over(self) -> None:
+        """The call is over, as far as its upstream is concerned."""
+        layers, (_, _, slots, ticket) = self._layers, self._admission
+        layers.bulkhead.leave(ORIGIN, slots)
+        if ticket is not None:
+            ticket.ended()
+        if self._state is not None and layers.retry is not None:
+            layers.retry.leave(self._state)
