@@ -24,6 +24,9 @@ class Prepared(NamedTuple):
     """Origin form, relative to the upstream's base URL."""
     headers: Sequence[Field]
     content: bytes | None = None
+    common: bool = False
+    """Whether other requests have the very same headers, so that what is made of them is worth remembering. Never where
+    a value may be one user's secret."""
 
 
 class InFlight(Protocol):
@@ -60,8 +63,10 @@ class InFlight(Protocol):
 class SendsOff(Protocol):
     """A transport that can send a request off."""
 
-    def send_off(self, prepared: Prepared, facts: CallFacts, arrived: Callable[[InFlight], None]) -> InFlight | None:
+    def send_off(
+        self, prepared: Prepared, facts: CallFacts, arrived: Callable[[InFlight], None], now: float
+    ) -> InFlight | None:
         """Send it off now, without waiting; None, and nothing has happened, where it must go the ordinary way.
 
-        ``arrived`` is called with it, from another task, when there is something to land.
+        ``now`` is ``trio.current_time()``. ``arrived`` is called with it, from another task, when something has come.
         """

@@ -8,7 +8,7 @@ triples of ``Headers``, the attributes of a ``Response``); ``test_messages.py`` 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import timedelta
 from functools import cached_property
 from typing import Any
@@ -30,6 +30,14 @@ def may_be_secret(name: bytes) -> bool:
 def fields_of(headers: httpx.Headers) -> list[Field]:
     """The fields of ``headers``, to be read only."""
     return headers._list
+
+
+def response_fields(response: httpx.Response) -> Sequence[Field]:
+    """The header fields of a response, to be read only."""
+    # Once somebody has asked for the headers, he may have changed them.
+    if type(response) is Complete and "headers" not in response.__dict__:
+        return response.fields
+    return response.headers._list
 
 
 def headers_of(fields: Iterable[Field]) -> httpx.Headers:
@@ -111,16 +119,22 @@ class Complete(httpx.Response):
 
     # No super().__init__(): that is the point.
     def __init__(
-        self, status: int, fields: Iterable[Field], content: bytes, extensions: dict[str, Any], elapsed: float
+        self, status: int, fields: Sequence[Field], content: bytes, extensions: dict[str, Any], elapsed: float
     ) -> None:
         self.status_code = status
-        self.headers = headers_of(fields)
+        self.fields = fields
+        """The fields as they came; ``headers`` is made of them when it is asked for."""
         self.extensions = extensions
         self._num_bytes_downloaded = len(content)
         self._content = content
         self._seconds = elapsed
 
     # What few ask for is made when it is asked for.
+
+    @cached_property
+    def headers(self) -> httpx.Headers:  # type: ignore[override]  # as above
+        """The header fields."""
+        return headers_of(self.fields)
 
     @cached_property
     def history(self) -> list[httpx.Response]:  # type: ignore[override]  # an attribute, to whoever reads or sets it

@@ -20,7 +20,7 @@ from ..errors import UpstreamError
 from ..events import Noted
 from ..inflight import Prepared
 from ..kinds import Kind
-from ..messages import fields_of, request_of
+from ..messages import request_of, response_fields
 from ..model import FACTS, JSON_MAX, OTHER_MAX, CallFacts, FailedItem, Failure, Json, PassedBody
 from .decode import BadBodyError, decode_json, decode_text
 from .overrides import overrides_of
@@ -77,6 +77,12 @@ class CallRules:
     """The response's fields that the route's answer forwards, in lower case."""
     extensions: Mapping[str, Any] = field(default_factory=dict)
     """What the call asks of its upstream's layers (``overrides.py``)."""
+    kept: frozenset[bytes] = field(init=False)
+    """The response's fields that matter to the answer in any way."""
+
+    def __post_init__(self) -> None:
+        """Make at load what the call needs at each of its ends."""
+        object.__setattr__(self, "kept", _CACHING | self.answer_headers)
 
     @classmethod
     def of(
@@ -207,12 +213,9 @@ def landed(rules: CallRules, method: str, response: httpx.Response) -> Landed:
 
 def _kept(rules: CallRules, response: httpx.Response) -> tuple[tuple[str, str], ...]:
     """The fields that may matter to the answer. To decode all of them would cost more than to decode the JSON."""
-    wanted = rules.answer_headers
-    return tuple(
-        (lower.decode("latin-1"), value.decode("latin-1"))
-        for _, lower, value in fields_of(response.headers)
-        if lower in _CACHING or lower in wanted
-    )
+    wanted = rules.kept
+    kept = [field for field in response_fields(response) if field[1] in wanted]
+    return tuple((lower.decode("latin-1"), value.decode("latin-1")) for _, lower, value in kept) if kept else ()
 
 
 def _status_failure(rules: CallRules, response: httpx.Response) -> Failure:

@@ -62,16 +62,13 @@ class Plan:
     answer_headers: tuple[tuple[str, Text], ...]
     where: Callable[[KeyPath], str]
     """``file:line`` of a key, for the record of a failed expression."""
+    needed: int
+    """How many successes of ``candidates`` make the answer (0 where all calls do)."""
 
     @property
     def deadline(self) -> float:
         """The route's deadline in seconds."""
         return self.route.deadline
-
-    @property
-    def needed(self) -> int:
-        """How many successes of ``candidates`` make the answer (0 where all calls do)."""
-        return {"all": 0, "first": 1, "quorum": self.route.quorum or 0}[self.route.combine]
 
 
 PERSONAL = frozenset({"authorization", "cookie"})

@@ -28,7 +28,12 @@ def decode_json(body: bytes) -> Json:
     Raises:
         BadBodyError: it is no JSON (NaN, bad UTF-8 and numbers out of range included), or past a bound.
     """
-    if _values_at_most(body) > MAX_VALUES and _values_at_most(_STRING.sub(b'""', body)) > MAX_VALUES:
+    # A value has a byte at least, and most bodies are smaller than they may hold values.
+    if (
+        len(body) > MAX_VALUES
+        and _values_at_most(body) > MAX_VALUES
+        and _values_at_most(_STRING.sub(b'""', body)) > MAX_VALUES
+    ):
         raise BadBodyError(f"the JSON holds more than {MAX_VALUES} values")
     try:
         value = msgspec.json.decode(body)
@@ -37,7 +42,7 @@ def decode_json(body: bytes) -> Json:
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BadBodyError("the body is not valid JSON") from error
     # No text with fewer brackets than that can be too deep, so most bodies are never walked.
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _deeper_than(value, MAX_DEPTH):
+    if len(body) > MAX_DEPTH and body.count(b"[") + body.count(b"{") > MAX_DEPTH and _deeper_than(value, MAX_DEPTH):
         raise BadBodyError(f"the JSON is nested more than {MAX_DEPTH} deep")
     return value
 

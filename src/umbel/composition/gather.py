@@ -219,7 +219,7 @@ class Compose:
                 group.decide(failure)
 
         ended = False
-        async with open_group(self.facts, self._recorder, settled, lambda: ()) as group:
+        async with open_group(self.facts, self._recorder, settled) as group:
             yield Gather(self, group, handles)
             ended = True
         if group.decided or not ended:

@@ -46,12 +46,16 @@ class Work(Protocol):
 
 
 class CallGroup:
-    """See the module. ``settled`` is called with each outcome, in the order in which they come."""
+    """See the module. ``settled`` is called with each outcome, in the order in which they come.
 
-    def __init__(
-        self, nursery: trio.Nursery, facts: RequestFacts, recorder: Recorder, settled: Callable[[Outcome], None]
-    ) -> None:
-        self._nursery = nursery
+    Used inside of its ``scope``. It has a nursery only while one is open (``tasks``): a composition whose calls need no
+    tasks never opens one. What is launched without one is ``waiting`` for it.
+    """
+
+    def __init__(self, facts: RequestFacts, recorder: Recorder, settled: Callable[[Outcome], None]) -> None:
+        self.scope = trio.CancelScope(deadline=facts.deadline)
+        """Ends the composition: at its deadline, or once it is decided."""
+        self._nursery: trio.Nursery | None = None
         self._facts = facts
         self._recorder = recorder
         self._settled = settled
@@ -62,26 +66,40 @@ class CallGroup:
         self.over = False
         """Nothing new begins: decided, cancelled or closed."""
         self.closed = False
+        self.waiting: list[tuple[Work, float | None]] = []
+        """What was launched while there is no nursery."""
         self._due = False
         self._landed: deque[Outcome] = deque()
         self._telling = False
 
-    def launch(self, work: Work, started_at: float | None = None) -> None:
-        """Start a task for a call, which began at ``started_at``, or begins with it. Its outcome is settled once.
+    @asynccontextmanager
+    async def tasks(self) -> AsyncIterator[None]:
+        """The nursery of the calls that have a task; on leaving the block it waits for them."""
+        async with trio.open_nursery() as self._nursery:
+            waiting, self.waiting = self.waiting, []
+            for work, began in waiting:
+                self.launch(work, began)
+            yield
+
+    def launch(self, work: Work, began: float | None = None) -> None:
+        """Give a call a task; it began then, or begins with the task. Its outcome is settled once, whatever happens.
 
         Raises:
             UmbelError: the group has closed.
         """
         if self.closed:
             raise UmbelError(f"call {work.rules.name} comes too late: its gather block has ended")
-        self._nursery.start_soon(self._fly, work, started_at, name=f"call {work.rules.name}")
+        if self._nursery is None:
+            self.waiting.append((work, began))
+        else:
+            self._nursery.start_soon(self._fly, work, began, name=f"call {work.rules.name}")
 
     def decide(self, failure: Failure | None) -> None:
         """End the composition: with this failure, or (None) with the outcomes that are there. The first one counts."""
         if not self.decided:
             self.decided = self.over = True
             self.failure = failure
-            self._nursery.cancel_scope.cancel(reason="decided: " + ("answered" if failure is None else failure.kind))
+            self.scope.cancel(reason="decided: " + ("answered" if failure is None else failure.kind))
 
     def settle(self, outcome: Outcome, upstream: str, items: int | None = None) -> None:
         """Take a call's outcome, record it and tell whoever waits for it."""
@@ -181,12 +199,9 @@ class CallGroup:
 
 @asynccontextmanager
 async def open_group(
-    facts: RequestFacts,
-    recorder: Recorder,
-    settled: Callable[[Outcome], None],
-    owed: Callable[[], Sequence[CallRules]],
+    facts: RequestFacts, recorder: Recorder, settled: Callable[[Outcome], None]
 ) -> AsyncIterator[CallGroup]:
-    """A group whose nursery ends at the request's deadline.
+    """A group with a nursery that ends at the request's deadline.
 
     On leaving the block it waits for its calls; the deadline and the group's own decision end it silently. A cancel
     from outside cuts every call, settles each, and passes on. An exception of the block's body comes out as itself,
@@ -194,30 +209,22 @@ async def open_group(
 
     Args:
         settled: called with each outcome, in the order in which they come.
-        owed: the calls that have no outcome when the nursery has closed, because they never began.
     """
-    group: CallGroup | None = None
-    cancelled: trio.Cancelled | None = None
+    group = CallGroup(facts, recorder, settled)
     try:
-        with trio.CancelScope(deadline=facts.deadline):
-            async with trio.open_nursery() as nursery:
-                group = CallGroup(nursery, facts, recorder, settled)
+        with group.scope:
+            async with group.tasks():
                 yield group
     except BaseException as error:
-        cancelled = first_cancelled(error)
-        leaf = _only_leaf(error)
+        leaf = only_leaf(error)
         if leaf is error or leaf is None:
             raise
         raise leaf from leaf.__cause__
     finally:
-        if group is not None:
-            group.over = group.closed = True
-            for rules in owed():
-                if rules.name not in group.outcomes:
-                    group.fail(rules, group.cut_failure(cancelled))
+        group.over = group.closed = True
 
 
-def _only_leaf(error: BaseException) -> BaseException | None:
+def only_leaf(error: BaseException) -> BaseException | None:
     """The one exception inside a group, if there is just one."""
     while isinstance(error, BaseExceptionGroup):
         if len(error.exceptions) != 1:

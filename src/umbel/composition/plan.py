@@ -119,6 +119,7 @@ class _RouteCompiler:
             shape,
             answer_headers,
             self._config.where,
+            {"all": 0, "first": 1, "quorum": route.quorum or 0}[route.combine],
         )
 
     def _route_params(self) -> Iterator[str]:

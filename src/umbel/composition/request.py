@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote_plus
@@ -30,6 +31,10 @@ MAX_TARGET = 16 * 1024
 FORM = b"application/x-www-form-urlencoded"
 JSON = b"application/json"
 
+_GATEWAYS = frozenset(
+    {b"via", b"x-request-id", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded"}
+)
+"""The fields that a gateway says of itself and of its client."""
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -121,6 +126,26 @@ class Recipe:
     forward_body: bool
     forwarded: bool
     """Whether X-Forwarded-* go along."""
+    fixed_target: bytes | None = field(init=False)
+    """The target, where nothing of a request is in it."""
+    fixed_headers: tuple[Field, ...] | None = field(init=False)
+    """The fields before the gateway's own, where nothing of a request is in them."""
+
+    def __post_init__(self) -> None:
+        """Make at load what does not depend on a request."""
+        target: bytes | None = None
+        if not (self.target.variables or self.params or self.forward_query):
+            with suppress(BadValueError):  # Too long: each call says so.
+                target = self._target({}, {}, Inputs())
+        of_client = self.forward_headers or self.forward_cookies or self.forward_body
+        templates = (*self.usual_headers, *self.headers)
+        headers: tuple[Field, ...] | None = None
+        if not of_client and all(template.fixed is not None for template in templates):
+            headers = tuple(self._headers({}, {}, Inputs()))
+            if any(lower in _GATEWAYS for _, lower, _ in headers):
+                headers = None  # Whether it is replaced depends on what the gateway says.
+        object.__setattr__(self, "fixed_target", target)
+        object.__setattr__(self, "fixed_headers", headers)
 
     def prepare(self, context: Mapping[str, Json], inputs: Inputs) -> Prepared:
         """The request for these values.
@@ -129,13 +154,20 @@ class Recipe:
             CallFailedError: kind bad-request, where a value cannot stand where it should.
             ExpressionError: an expression failed.
         """
+        target, headers = self.fixed_target, self.fixed_headers
         try:
+            if headers is not None and target is not None and self.body is None and not self.bound:
+                said = gateway_fields(inputs, forwarded=self.forwarded)
+                return Prepared(self.method, target, headers + said, None, True)
             bound = {param.name: param.expression.evaluate(context) for param in self.bound}
             return Prepared(
                 self.method,
-                self._target(context, bound, inputs),
-                self._headers(context, bound, inputs),
+                self._target(context, bound, inputs) if target is None else target,
+                self._headers(context, bound, inputs)
+                if headers is None
+                else headers + gateway_fields(inputs, forwarded=self.forwarded),
                 self._content(context, inputs),
+                headers is not None,
             )
         except BadValueError as error:
             status = 400 if error.client else 502
@@ -178,8 +210,8 @@ class Recipe:
             if cookies:
                 _put(fields, b"cookie", client_field("cookie", "; ".join(cookies)))
         # Last, so that what the gateway says of itself cannot be said by the client in its place.
-        for field in gateway_fields(inputs, forwarded=self.forwarded):
-            fields[field[1]] = field
+        for said in gateway_fields(inputs, forwarded=self.forwarded):
+            fields[said[1]] = said
         return [*fields.values()]
 
     def _content(self, context: Mapping[str, Json], inputs: Inputs) -> bytes | None:

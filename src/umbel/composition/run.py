@@ -20,7 +20,7 @@ from .combine import conclude, decide
 from .dag import CallPlan, EachPlan, Plan
 from .each import EachWork, Item, ItemEnded, item_list
 from .expression import Expression, ExpressionError
-from .group import CallGroup, Work, open_group
+from .group import CallGroup, Work, first_cancelled, only_leaf
 from .result import Result
 from .shape import shape_result
 from .wave import Wave
@@ -106,27 +106,44 @@ class _Composition:
         self._transports = transports
         self._recorder = recorder
         self._observer = observer
-        self._group: CallGroup
-        self._wave: Wave
+        self._group = CallGroup(facts, recorder, self._settled)
+        self._wave = Wave(self._group)
         self._context = request_context(plan, inputs)
         self._waiting = {call.name: len(call.needs) for call in plan.calls}
 
     async def fly(self) -> Result:
-        async with open_group(self._facts, self._recorder, self._settled, self._owed) as group:
-            self._group = group
-            self._wave = Wave(group)
-            # So that nothing is sent for a client that has gone already.
-            await trio.lowlevel.checkpoint_if_cancelled()
-            for call in self._plan.calls:
-                if not call.needs and not group.over:
-                    self._begin(call)
-            await self._wave.fly()
+        """The result, at the deadline at the latest. A cancel from outside passes on, with every outcome settled."""
+        group, cancelled = self._group, None
+        try:
+            with group.scope:
+                # So that nothing is sent for a client that has gone already.
+                await trio.lowlevel.checkpoint_if_cancelled()
+                for call in self._plan.calls:
+                    if not call.needs and not group.over:
+                        self._begin(call)
+                await self._wave.fly()
+                if group.waiting:
+                    async with group.tasks():
+                        await self._wave.fly()
+        except BaseException as error:
+            cancelled = first_cancelled(error)
+            leaf = only_leaf(error)
+            if leaf is error or leaf is None:
+                raise
+            raise leaf from leaf.__cause__
+        finally:
+            group.over = group.closed = True
+            if len(group.outcomes) < len(self._plan.calls):
+                self._settle_owed(cancelled)
         failure = group.failure if group.decided else conclude(self._plan, group.outcomes)
         return shape_result(self._plan, group.outcomes, self._context, failure, self._facts, self._recorder)
 
-    def _owed(self) -> list[CallRules]:
+    def _settle_owed(self, cancelled: trio.Cancelled | None) -> None:
         """The calls that never began, in config order."""
-        return [call.rules for call in self._plan.calls if call.name not in self._group.outcomes]
+        group = self._group
+        for call in self._plan.calls:
+            if call.name not in group.outcomes:
+                group.fail(call.rules, group.cut_failure(cancelled))
 
     def _settled(self, outcome: Outcome) -> None:
         group = self._group
@@ -181,7 +198,7 @@ class _Composition:
             if limit is not None and limit >= self._facts.deadline:
                 limit = None
             facts = self._call_facts(rules, [], None, limit)
-            if self._wave.send_off(rules, prepared, facts, limit, self._transports[rules.upstream]):
+            if self._wave.send_off(rules, prepared, facts, limit, now, self._transports[rules.upstream]):
                 return
         self._group.launch(_PlainWork(rules, self, prepared))
 

@@ -48,28 +48,32 @@ class Wave:
         prepared: Prepared,
         facts: CallFacts,
         limit: float | None,
+        now: float,
         transport: httpx.AsyncBaseTransport,
     ) -> bool:
         """Send a call off, if that can be done; its outcome is settled once, whatever happens."""
         send_off: Callable[..., InFlight | None] | None = getattr(transport, "send_off", None)
         if send_off is None:
             return False
-        started_at = trio.current_time()
-        flight = send_off(prepared, facts, self._tell)
+        flight = send_off(prepared, facts, self._tell, now)
         if flight is None:
             return False
-        aloft = _Aloft(rules, prepared.method, facts, started_at, limit)
+        aloft = _Aloft(rules, prepared.method, facts, now, limit)
         if flight.in_air:
             self._aloft[flight] = aloft
             self._limited = self._limited or limit is not None
         else:
-            self._group.launch(_Carried(flight, aloft), started_at)
+            self._group.launch(_Carried(flight, aloft), now)
         return True
 
     async def fly(self) -> None:
-        """Land what is in the air, and what is sent off meanwhile. Cancelled, it cuts all of it and settles each."""
+        """Land what is in the air, and what is sent off meanwhile, or until calls wait for a nursery.
+
+        Cancelled, it cuts all of it and settles each.
+        """
+        group = self._group
         try:
-            while self._aloft:
+            while self._aloft and not group.waiting:
                 if not self._arrived:
                     await (self._wait_limited() if self._limited else self._wait())
                 arrived, self._arrived = self._arrived, []
@@ -78,8 +82,7 @@ class Wave:
         except BaseException as error:
             self._cut(error)
             raise
-        finally:
-            self.open = False
+        self.open = bool(group.waiting)
 
     def _tell(self, flight: InFlight) -> None:
         """Something has come for it; called by another task."""

@@ -80,7 +80,8 @@ class Attempt(Layer):
             raise
         finally:
             ticket = None if state is None else state.ticket
-            ended(facts, ticket, name, started_at, notes.status, kind, notes.reused, cause, detail)
+            now = trio.current_time()
+            ended(now, facts, ticket, name, started_at, notes.status, kind, notes.reused, cause, detail)
 
     def lines(self, facts: CallFacts, left: float) -> bytes | None:
         """What an attempt adds to the request's head, as lines; None where that must be looked at (a tracestate)."""
@@ -104,6 +105,7 @@ class Attempt(Layer):
 
 
 def ended(
+    now: float,
     facts: CallFacts,
     ticket: Ticket | None,
     replica: str,
@@ -115,7 +117,6 @@ def ended(
     detail: str,
 ) -> None:
     """Record an attempt that is over, and tell the breaker of it unless somebody cut it short."""
-    now = trio.current_time()
     record = AttemptRecord(len(facts.attempts) + 1, replica, started_at, now, status, kind, reused, cause)
     facts.attempts.append(record)
     facts.recorder.record(AttemptEnded(facts.request, facts.call, facts.upstream, record, detail))

@@ -181,7 +181,12 @@ class Balance(Layer):
         try:
             response = await self._transport.handle_async_request(copy)
         except BaseException as error:
-            self.ended(seat, started_at, failed_by(error, facts_of(request), started_at, limit_of(request)))
+            self.ended(
+                trio.current_time(),
+                seat,
+                started_at,
+                failed_by(error, facts_of(request), started_at, limit_of(request)),
+            )
             if state is not None:
                 if isinstance(error, FAILURES):
                     self.lost(seat, error, state)
@@ -193,13 +198,13 @@ class Balance(Layer):
             if state is not None and attempt is not None:
                 state.ended(attempt)
         if response.is_closed:
-            self.ended(seat, started_at, failed(None, response.status_code))
+            self.ended(trio.current_time(), seat, started_at, failed(None, response.status_code))
         else:
             facts, limit, status = facts_of(request), limit_of(request), response.status_code
 
             def over(error: BaseException | None) -> None:
                 verdict = failed(None, status) if error is None else failed_by(error, facts, started_at, limit)
-                self.ended(seat, started_at, verdict)
+                self.ended(trio.current_time(), seat, started_at, verdict)
 
             response.stream = Watched(response, over)
         return response
@@ -230,7 +235,13 @@ class Balance(Layer):
         """The replica that is next, taken; None while there is none. Whoever has it calls ``ended``."""
         if self._source.replicas is not self._replicas:
             self._follow(now)
-        return self._pick(now, ()) if self._seats else None
+        if len(self._seats) != 1:
+            return self._pick(now, ()) if self._seats else None
+        # One replica is always the next, whatever its state.
+        seat = self._seats[0]
+        seat.taken += 1
+        self._loads.begun(seat)
+        return seat
 
     @property
     def _down(self) -> frozenset[str]:
@@ -274,9 +285,8 @@ class Balance(Layer):
         self._loads.begun(seat)
         return seat
 
-    def ended(self, seat: Seat, started_at: float, has_failed: bool | None) -> None:
+    def ended(self, now: float, seat: Seat, started_at: float, has_failed: bool | None) -> None:
         """The attempt on ``seat`` is over; ``has_failed`` as of ``ending.failed_by``."""
-        now = trio.current_time()
         self._loads.ended(now, seat, now - started_at, has_failed)
         if has_failed is None:
             return

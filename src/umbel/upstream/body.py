@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import httpx
 import trio
 
-from ..messages import ACCEPT_GZIP, Complete, Field, fields_of, headers_of
+from ..messages import ACCEPT_GZIP, Complete, Field, fields_of, response_fields
 from ..model import JSON_MAX, OTHER_MAX, CallFacts, facts_of
 from .errors import Malformed, TooBig, incomplete
 from .layer import Layer
@@ -51,7 +51,7 @@ class Body(Layer):
         asking = request if ACCEPT_GZIP in fields_of(request.headers) else rewritten(request, _ACCEPT)
         response = await self._transport.handle_async_request(asking)
         if isinstance(response, Complete):
-            return self.bounded(facts_of(request), response)
+            return self._bounded(facts_of(request), response)
         stream = response.stream
         if isinstance(stream, httpx.ByteStream):
             # Here already, as most are: there is nothing to wait for, and nothing to close.
@@ -76,22 +76,26 @@ class Body(Layer):
                 await stream.aclose()
         return Complete(response.status_code, kept, content, response.extensions, trio.current_time() - began)
 
-    def bounded(self, facts: CallFacts | None, response: Complete) -> Complete:
-        """A response that is here already and has no coding, as most have.
+    def _bounded(self, facts: CallFacts | None, response: Complete) -> Complete:
+        """A response that is here already and has no coding, as most have."""
+        fields = response_fields(response)
+        self.check_size(facts, fields, len(response.content))
+        response.fields = [field for field in fields if field[1] != b"content-length"]
+        return response
+
+    def check_size(self, facts: CallFacts | None, fields: Iterable[Field], size: int) -> None:
+        """Pass a body of ``size`` bytes without a coding.
 
         Raises:
-            TooBig: as ``handle_async_request``.
+            TooBig: it is over its bound.
         """
-        fields = fields_of(response.headers)
         limit = self._limit(facts)
         if limit is None:
             limit = (
                 JSON_MAX if any(name == b"content-type" and _is_json(value) for _, name, value in fields) else OTHER_MAX
             )
-        if len(response.content) > limit:
+        if size > limit:
             raise _too_big(limit)
-        response.headers = headers_of([field for field in fields if field[1] != b"content-length"])
-        return response
 
     def _limit(self, facts: CallFacts | None) -> int | None:
         return facts.max_body if facts is not None and facts.max_body is not None else self._max_body

@@ -114,13 +114,13 @@ class Breaker(Layer):
         ticket.ended()
         return response
 
-    def admit(self, key: OriginKey) -> Ticket | None:
+    def admit(self, key: OriginKey, now: float) -> Ticket | None:
         """The ticket of a call without a task of its own (``express.py``), if the breaker is closed.
 
         Whoever has it calls its ``ended``.
         """
         policy = self._policies.of(key)
-        return policy.admit(trio.current_time()) if policy.state is State.CLOSED else None
+        return policy.admit(now) if policy.state is State.CLOSED else None
 
     def statistics(self) -> BreakerStatistics:
         """A snapshot."""

@@ -23,7 +23,7 @@ from .errors import (
     tls_failed,
 )
 from .head import Head
-from .http1 import Limits, ResponseReader
+from .http1 import Limits, ResponseReader, whole_of
 from .lifecycle import TRANSITIONS, Event, State
 from .outgoing import Outgoing
 from .pieces import pieces_of
@@ -45,6 +45,11 @@ class Timeouts(NamedTuple):
     read: float | None = None
     write: float | None = None
     pool: float | None = None
+
+
+_ENDED = ResponseReader("GET", Limits())
+"""What has read a response that came as a whole."""
+_ENDED.ended = True
 
 
 class Connection:
@@ -170,9 +175,10 @@ class Connection:
             self._sender.cancel(reason="the exchange is over")
         self._wire.close_now()
 
-    # Without a task that waits: ``send_off``, then ``caught`` whenever the catcher was told, until ``ended``.
+    # Without a task that waits: ``send_off``; ``caught_whole`` when the catcher is told first; if that is not all of it
+    # ``caught``, with the same, and whenever the catcher is told again, until ``ended``.
 
-    def send_off(self, method: str, request: bytes, limits: Limits, catcher: Catcher) -> bool:
+    def send_off(self, request: bytes, catcher: Catcher) -> bool:
         """Send a whole request of at most INLINE_MAX bytes; ``catcher`` is told of what comes.
 
         False if it cannot be sent as a whole at once: the connection is closed, and the peer cannot act on a part.
@@ -182,7 +188,6 @@ class Connection:
         assert wire is not None
         self.state = TRANSITIONS[self.state, Event.START_WHOLE]
         self.served += 1
-        self._reader = ResponseReader(method, limits)
         self._close_after = False
         self._sender_done = None
         if wire.send_whole(request):
@@ -190,6 +195,27 @@ class Connection:
             return True
         self.close_now()
         return False
+
+    def caught_whole(
+        self, data: bytes | trio.BrokenResourceError, method: str, limits: Limits
+    ) -> tuple[Head, bytes] | None:
+        """The response, if ``data`` is all of it.
+
+        Raises:
+            Malformed: as ``start``; the connection is closed.
+        """
+        try:
+            if self.state is State.AWAITING and isinstance(data, bytes):
+                whole = whole_of(data, method, limits)
+                if whole is not None:
+                    self._reader = _ENDED
+                    self.state = TRANSITIONS[State.RECEIVING, Event.END if whole[0].keep_alive else Event.LAST]
+                    return whole
+        except BaseException:
+            self.close_now()
+            raise
+        self._reader = ResponseReader(method, limits)
+        return None
 
     def caught(self, data: bytes | trio.BrokenResourceError, catcher: Catcher) -> Head | None:
         """Take what the catcher was told; the response's head, if that is there. ``catcher`` is told of what is left.

@@ -12,13 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import trio
-
 from ..inflight import InFlight, Prepared
 from ..model import CallFacts
 from .connection import INLINE_MAX
 from .errors import BadRequest
-from .outgoing import is_plain, plain_head, plain_lines
+from .outgoing import common_lines, is_plain, plain_head, plain_lines
 from .sentoff import ORIGIN, Admission, PlainLayers, SentOff
 
 _SIZE_MAX = INLINE_MAX - 1024
@@ -31,18 +29,21 @@ class Express:
     def __init__(self, layers: PlainLayers) -> None:
         self._layers = layers
 
-    def send_off(self, prepared: Prepared, facts: CallFacts, arrived: Callable[[InFlight], None]) -> SentOff | None:
+    def send_off(
+        self, prepared: Prepared, facts: CallFacts, arrived: Callable[[InFlight], None], now: float
+    ) -> SentOff | None:
         """Send it off, if it is idempotent and small, if it may pass at once, and if its head is an ordinary one.
 
         Without a kept connection, what is returned is not in the air, and must be carried.
         """
-        method, target, fields, content = prepared
-        layers, now = self._layers, trio.current_time()
+        method, target, fields, content, common = prepared
+        layers = self._layers
         left = facts.deadline - now
         if left <= 0 or not is_plain(method, target):
             return None
         try:
-            lines, more = plain_lines(fields), layers.attempt.lines(facts, left)
+            lines = common_lines(tuple(fields)) if common else plain_lines(fields)
+            more = layers.attempt.lines(facts, left)
         except BadRequest:
             return None
         if lines is None or more is None:
@@ -51,7 +52,7 @@ class Express:
         if len(target) + len(lines) + size > _SIZE_MAX:
             return None
         ticket = None
-        if layers.breaker is not None and (ticket := layers.breaker.admit(ORIGIN)) is None:
+        if layers.breaker is not None and (ticket := layers.breaker.admit(ORIGIN, now)) is None:
             return None
         slots = layers.bulkhead.enter(ORIGIN)
         if slots is None:

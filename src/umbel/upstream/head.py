@@ -34,11 +34,21 @@ class Head(NamedTuple):
     length: int | None
     """Content-Length, if there is one."""
     chunked: bool
+    lines: int
+    """Lines of the head, the status line included."""
+    kept: tuple[Field, ...]
+    """``fields`` without Content-Length: what is true of a body that was read."""
+    has_body: bool
+    """Whether its status is a final one of a response with content, as far as its request lets it have any."""
 
 
 # Whole heads that have been looked at: between two ticks of its Date, much of what an upstream says begins alike. A
 # memory like those of ``lines.py``, and without secrets as they are.
 _heads: dict[bytes, Head] = {}
+
+
+known_head = _heads.get
+"""The head ``raw``, if it was looked at not long ago."""
 
 
 def head_of(raw: bytes) -> Head:
@@ -60,6 +70,7 @@ def head_of(raw: bytes) -> Head:
 
 def _read(raw: bytes) -> Head:
     lines = raw.split(b"\r\n")
+    count = len(lines)
     version, status, reason = start_of(lines[0])
     fields: list[Field] = []
     connection, coded = b"", False
@@ -94,7 +105,9 @@ def _read(raw: bytes) -> Head:
     if lengths and (len(lengths) > 1 or not lengths[0].isdigit() or len(lengths[0]) > _LENGTH_DIGITS_MAX):
         raise Malformed("Content-Length is not one number")
     length = int(lengths[0]) if lengths else None
-    return Head(status, reason, version, tuple(fields), coded, persistent, length, bool(codings))
+    kept = tuple(field for field in fields if field[1] != b"content-length")
+    has_body = 200 <= status <= 599 and status not in (204, 304)
+    return Head(status, reason, version, tuple(fields), coded, persistent, length, bool(codings), count, kept, has_body)
 
 
 def check_part(raw: bytearray, since: int, begin: int) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from .chunked import ChunkedDecoder
 from .errors import ConnectionReset, Malformed, TooBig, incomplete
-from .head import Head, check_part, head_of
+from .head import Head, check_part, head_of, known_head
 
 INFORMATIONAL_MAX = 100
 """Interim (1xx) responses before the response. 102 may be sent as a heartbeat; more than this is an attack."""
@@ -26,6 +26,31 @@ class Limits:
     max_head: int = 64 * 1024
     """Bytes, the status line and the empty line included."""
     max_fields: int = 100
+
+
+def whole_of(data: bytes, method: str, limits: Limits) -> tuple[Head, bytes] | None:
+    """The head and the body of a response of known length that ``data`` holds from its first byte to its last.
+
+    None where it is not so, or where only a ``ResponseReader`` can tell what is wrong.
+
+    Raises:
+        Malformed: as ``ResponseReader.feed``.
+    """
+    found = data.find(_END)
+    if found < 0 or found > limits.max_head - 4:
+        return None
+    raw = data[:found]
+    head = known_head(raw)
+    if head is None:
+        # Before anything costs by the number of lines.
+        if data.count(b"\n", 0, found) > limits.max_fields:
+            return None
+        head = head_of(raw)
+    elif head.lines - 1 > limits.max_fields:
+        return None
+    if head.length is None or len(data) != found + 4 + head.length or method == "HEAD" or not head.has_body:
+        return None
+    return head, data[found + 4 :]
 
 
 class ResponseReader:
@@ -101,19 +126,12 @@ class ResponseReader:
 
         The same as the way through ``_feed_head`` and ``_feed_body``, in a fraction of the steps.
         """
-        found = data.find(_END)
-        limits = self._limits
-        if found < 0 or found > limits.max_head - 4 or data.count(b"\n", 0, found) > limits.max_fields:
+        whole = whole_of(data, self._method, self._limits)
+        if whole is None:
             return False
-        head = head_of(data[:found])
-        length = head.length
-        if length is None or len(data) != found + 4 + length or self._method == "HEAD":
-            return False
-        if not 200 <= (status := head.status) <= 599 or status == 204 or status == 304:
-            return False
-        self.head = head
-        if length:
-            self._out.append(data[found + 4 :])
+        self.head, body = whole
+        if body:
+            self._out.append(body)
         self.ended = True
         return True
 

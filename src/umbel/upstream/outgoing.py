@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import httpx
@@ -108,6 +109,12 @@ def plain_lines(fields: Sequence[Field]) -> bytes | None:
     """
     lines = [_known.get(field) or _line(field) for field in fields]
     return None if b"" in lines else b"".join(lines)
+
+
+@lru_cache(maxsize=256)
+def common_lines(fields: tuple[Field, ...]) -> bytes | None:
+    """The same of fields that several requests have: the calls of one request, say. They are remembered for a while."""
+    return plain_lines(fields)
 
 
 def is_plain(method: str, target: bytes) -> bool:

@@ -76,6 +76,10 @@ class SentOff:
     _data: bytes | trio.BrokenResourceError = b""
     _connection: Connection | None = None
     _reused = False
+    _begun = False
+    """Whether something of the response has come."""
+    _ended_at = 0.0
+    """When the response was whole."""
     _status: int | None = None
     _reading: tuple[list[Field], Decoder] | None = None
     """The fields and the decoder of a response that comes in pieces, or with a content coding."""
@@ -106,7 +110,7 @@ class SentOff:
         connection = pool.take_polled(seat.replica.origin, at)
         if connection is None:
             return
-        if connection.send_off(self._prepared.method, request, self._layers.limits, self):
+        if connection.send_off(request, self):
             self._connection = connection
             self._reused = self.in_air = True
         else:
@@ -124,14 +128,7 @@ class SentOff:
         connection = self._connection
         assert connection is not None
         try:
-            head = connection.caught(self._data, self)
-            if head is None:
-                return None
-            self._status = head.status
-            if not connection.ended:
-                self._read(head, connection)
-                return None
-            response = self._whole(head, connection)
+            response = self._received(connection)
         except Exception as error:
             self._lose()
             if isinstance(error, ConnectionReset) and error.untouched:
@@ -143,7 +140,10 @@ class SentOff:
                 return None
             self._over()
             raise
-        self._attempt_ended(response.status_code, None, "", failed(None, response.status_code))
+        if response is None:
+            return None
+        status = response.status_code
+        self._attempt_ended(status, None, "", failed(None, status))
         if self._may_repeat(response):
             return None
         self._over()
@@ -174,27 +174,43 @@ class SentOff:
 
     # The first attempt.
 
+    def _received(self, connection: Connection) -> Complete | None:
+        """The response, if what has come was the last of it."""
+        if not self._begun:
+            self._begun = True
+            whole = connection.caught_whole(self._data, self._prepared.method, self._layers.limits)
+            if whole is not None:
+                return self._whole(connection, *whole)
+        head = connection.caught(self._data, self)
+        if head is None:
+            return None
+        self._status = head.status
+        if not connection.ended:
+            self._read(head, connection)
+            return None
+        return self._whole(connection, head, connection.take())
+
     def _read(self, head: Head, connection: Connection) -> None:
         """Take in a part of a response that is not whole."""
         if self._reading is None:
             self._reading = self._layers.body.begin(self._prepared.method, self._facts, head.status, head.fields)
         self._reading[1].feed(connection.take())
 
-    def _whole(self, head: Head, connection: Connection) -> httpx.Response:
+    def _whole(self, connection: Connection, head: Head, content: bytes) -> Complete:
         """The response, whose last byte has come; its connection goes back to the pool."""
-        layers, admission = self._layers, self._admission
-        now, content = trio.current_time(), connection.take()
-        self._connection = None
-        layers.pool.give_back(admission.seat.replica.origin, connection, now)
+        layers, (at, seat, _, _) = self._layers, self._admission
+        now = self._ended_at = trio.current_time()
+        self._status, self._connection = head.status, None
+        layers.pool.give_back(seat.replica.origin, connection, now)
         about = {"http_version": head.version, "reason_phrase": head.reason}
         if self._reading is None:
             if not head.coded:
-                response = Complete(head.status, head.fields, content, about, now - admission.at)
-                return layers.body.bounded(self._facts, response)
+                layers.body.check_size(self._facts, head.fields, len(content))
+                return Complete(head.status, head.kept, content, about, now - at)
             self._reading = layers.body.begin(self._prepared.method, self._facts, head.status, head.fields)
         kept, decoder = self._reading
         decoder.feed(content)
-        return Complete(head.status, kept, decoder.end(), about, now - admission.at)
+        return Complete(head.status, kept, decoder.end(), about, now - at)
 
     async def _ordinary(self) -> httpx.Response | Exception:
         """The first attempt by the layers' own way, where a connection must be waited for."""
@@ -209,17 +225,17 @@ class SentOff:
         try:
             response = await layers.attempt.handle_async_request(request)
         except BaseException as error:
-            layers.balance.ended(seat, at, failed_by(error, facts, at))
+            layers.balance.ended(trio.current_time(), seat, at, failed_by(error, facts, at))
             if not isinstance(error, FAILURES):
                 raise
             if self._state is not None:
                 layers.balance.lost(seat, error, self._state)
             return error
-        layers.balance.ended(seat, at, failed(None, response.status_code))
+        layers.balance.ended(trio.current_time(), seat, at, failed(None, response.status_code))
         return response
 
     def _request(self, extensions: Mapping[str, Any]) -> httpx.Request:
-        method, target, fields, content = self._prepared
+        method, target, fields, content, _ = self._prepared
         return request_of(method, fields, content, {"target": target, FACTS: self._facts, **extensions})
 
     def _lose(self) -> None:
@@ -240,9 +256,10 @@ class SentOff:
             self._layers.balance.lost(seat, error, self._state)
 
     def _attempt_ended(self, status: int | None, kind: Kind | None, detail: str, verdict: bool | None) -> None:
+        now = self._ended_at or trio.current_time()
         at, seat, _, ticket = self._admission
-        attempt_ended(self._facts, ticket, seat.name, at, status, kind, self._reused, "first", detail)
-        self._layers.balance.ended(seat, at, verdict)
+        attempt_ended(now, self._facts, ticket, seat.name, at, status, kind, self._reused, "first", detail)
+        self._layers.balance.ended(trio.current_time(), seat, at, verdict)
 
     # The end.
 

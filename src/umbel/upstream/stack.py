@@ -116,9 +116,11 @@ class Stack(Layer):
         """
         return await self._transport.handle_async_request(request)
 
-    def send_off(self, prepared: Prepared, facts: CallFacts, arrived: Callable[[InFlight], None]) -> InFlight | None:
+    def send_off(
+        self, prepared: Prepared, facts: CallFacts, arrived: Callable[[InFlight], None], now: float
+    ) -> InFlight | None:
         """See ``inflight.SendsOff``. Always None where the upstream hedges, coalesces or learns its limit."""
-        return self._express.send_off(prepared, facts, arrived) if self._express is not None else None
+        return self._express.send_off(prepared, facts, arrived, now) if self._express is not None else None
 
     def statistics(self) -> StackStatistics:
         """A snapshot."""
