@@ -19,7 +19,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +28,7 @@ from types import FrameType
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from lineup import CLIENTS, COUNTS, GATEWAYS, Absent, Gateway, Spot, nginx_command, nginx_conf, tool  # noqa: E402  # siblings, found only now
+from lineup import CLIENTS, COUNTS, GATEWAYS, Absent, Gateway, Spot, nginx_command, nginx_conf, output, tool  # noqa: E402  # siblings, found only now
 from processes import Tree, free_port, pinned, running  # noqa: E402
 from results import Lines, Results, Sample, report  # noqa: E402
 from stub import BODY  # noqa: E402
@@ -64,7 +64,7 @@ def upstream(root: Path) -> Iterator[tuple[int, Tree, str]]:
             if time.monotonic() > until or not tree.alive():
                 raise SystemExit(f"{nginx} does not serve as the upstream: {tree.complaint()}")
             time.sleep(0.05)
-        yield spot.port, tree, "nginx"
+        yield spot.port, tree, output(nginx, "-v").partition(": ")[2]
 
 
 def _get(port: int, path: str, within: float = 10.0) -> tuple[int, bytes]:
@@ -120,10 +120,8 @@ class Contestant:
             self.note("ended during the bench")
         elif not self.tree.settle(SETTLE_S):
             self.note(f"was still busy {SETTLE_S:g} s after the load at n = {count} had gone")
-        good = seen.good
-        return Sample(
-            good / seen.seconds, seen.p50, seen.p99, seen.bad + seen.failed, cpu / good if good else None, helpers / took
-        )
+        rate, errors = seen.good / seen.seconds, seen.bad + seen.failed
+        return Sample(rate, seen.p50, seen.p99, errors, cpu / seen.good if seen.good else None, helpers / took)
 
     def note(self, text: str) -> None:
         if text not in self.notes:
@@ -134,9 +132,8 @@ class Contestant:
         """The lines in its log, in what was rotated away as well. To be asked when it has ended."""
         count = 0
         for path in self.spot.directory.glob(self.gateway.log):
-            opened: Callable[..., object] = gzip.open if path.suffix == ".gz" else open
-            with opened(path, "rb") as file:  # type: ignore[attr-defined]  # both open a file
-                count += sum(piece.count(b"\n") for piece in iter(lambda: file.read(1 << 20), b""))  # noqa: B023
+            with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+                count += sum(line.startswith(self.gateway.mark) for line in file)
         return count
 
 
@@ -155,9 +152,11 @@ def started(gateways: list[Gateway], root: Path, port: int, stack: ExitStack, re
             directory = root / str(number)
             directory.mkdir()
             spot = Spot(directory, free_port(), port)
-            tree = stack.enter_context(running(gateway.command(spot), 0, directory, spot.environment()))
-            contestant = Contestant(gateway, spot, tree)
-            contestant.right()
+            with ExitStack() as alone:  # which ends it at once if it is left out
+                tree = alone.enter_context(running(gateway.command(spot), 0, directory, spot.environment()))
+                contestant = Contestant(gateway, spot, tree)
+                contestant.right()
+                stack.push(alone.pop_all())
         except Absent as reason:
             say(f"!!! {gateway.name} IS LEFT OUT: {reason}")
             results.made_of.pop(gateway.name, None)
@@ -170,7 +169,7 @@ def started(gateways: list[Gateway], root: Path, port: int, stack: ExitStack, re
 
 def measure(gateways: list[Gateway], rounds: int, seconds: int, warm_up: int) -> Results:
     """Everything: start, rounds, end, and the count of the lines."""
-    results = Results(rounds, seconds, load_name())
+    results = Results(rounds, seconds, load_name(), body=len(BODY))
     with tempfile.TemporaryDirectory(prefix="umbel-bench-") as name:
         root = Path(name)
         with upstream(root) as (port, service, results.upstream), ExitStack() as stack:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from peers.umbel_toml import configuration
 
@@ -65,6 +66,8 @@ class Gateway:
     command: Callable[[Spot], list[str]]
     log: str = "access.log"
     """Where its lines are, one per request: a pattern in its directory."""
+    mark: bytes = b""
+    """What these lines begin with, where there are others between them."""
 
 
 def tool(name: str) -> str:
@@ -84,11 +87,11 @@ def packages(*names: str) -> str:
     return ", ".join(f"{name} {version(name)}" for name in names)
 
 
-def built(what: str, command: list[str], **options: object) -> None:
+def built(what: str, command: list[str], **options: Any) -> None:
     """Run a build that may fail: the network, a compiler or a version may not be there."""
     print(f"building what is compared: {what} ...", file=sys.stderr, flush=True)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=BUILD_S, **options)  # type: ignore[call-overload]  # cwd and env only
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=BUILD_S, **options)
     except subprocess.TimeoutExpired as error:
         raise Absent(f"building {what} took longer than {BUILD_S:g} s") from error
     if done.returncode:
@@ -113,8 +116,8 @@ def _umbel(spot: Spot) -> list[str]:
 
 def _seed_made_of() -> str:
     return (
-        "FastAPI, one `httpx.AsyncClient`, `asyncio.gather`, orjson; a line appended through aiofiles; gunicorn with one "
-        f"uvicorn worker ({packages('fastapi', 'httpx', 'aiofiles', 'gunicorn', 'uvicorn', 'uvloop', 'httptools')})"
+        "FastAPI, one `httpx.AsyncClient`, `asyncio.gather`, orjson; a line appended through aiofiles; gunicorn with "
+        f"one uvicorn worker ({packages('fastapi', 'httpx', 'aiofiles', 'gunicorn', 'uvicorn', 'uvloop', 'httptools')})"
     )
 
 
@@ -125,14 +128,14 @@ def _seed(spot: Spot) -> list[str]:
 
 def _aiohttp_made_of() -> str:
     return (
-        "FastAPI, one `aiohttp.ClientSession`, `asyncio.gather`, orjson; uvicorn's access log to a file "
-        f"({packages('fastapi', 'aiohttp', 'uvicorn', 'uvloop', 'httptools', 'orjson')})"
+        "FastAPI, one `aiohttp.ClientSession`, `asyncio.gather`, orjson; a line per request through a `QueueHandler` "
+        f"and its thread ({packages('fastapi', 'aiohttp', 'uvicorn', 'uvloop', 'httptools', 'orjson')})"
     )
 
 
 def _aiohttp(spot: Spot) -> list[str]:
     command = [str(BIN / "uvicorn"), "fastapi_aiohttp:app", "--app-dir", str(PEERS)]
-    command += ["--loop", "uvloop", "--http", "httptools", "--log-config", str(PEERS / "fastapi_aiohttp.json")]
+    command += ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
     return [*command, "--host", "127.0.0.1", "--port", str(spot.port)]
 
 
@@ -149,8 +152,8 @@ def _node_made_of() -> str:
         for name in ("fastify", "undici", "pino")
     ]
     return (
-        f"fastify, one `undici.Pool`, `Promise.all`; pino writes its lines in batches (node {output(node, '--version')}, "
-        f"{', '.join(versions)})"
+        "fastify, one `undici.Pool`, `Promise.all`; pino writes its lines in batches "
+        f"(node {output(node, '--version')}, {', '.join(versions)})"
     )
 
 
@@ -250,6 +253,6 @@ GATEWAYS = (
     Gateway(AIOHTTP, _aiohttp_made_of, _aiohttp),
     Gateway(SEED, _seed_made_of, _seed),
     Gateway(NODE, _node_made_of, _node),
-    Gateway("KrakenD", _krakend_made_of, _krakend, "stdout"),
+    Gateway("KrakenD", _krakend_made_of, _krakend, "stdout", b"[GIN]"),
     Gateway("nginx + lua", _nginx_made_of, _nginx),
 )

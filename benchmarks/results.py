@@ -17,6 +17,9 @@ from lineup import AIOHTTP, CLIENTS, COUNTS, NODE, SEED, UMBEL
 BARS = ((AIOHTTP, 1, 2.0), (AIOHTTP, 10, 2.5), (AIOHTTP, 50, 2.5), (SEED, 10, 20.0), (NODE, 10, 0.6))
 """Umbel's requests/s by the other's: with whom, at which n, and how many times it is to be."""
 
+START_AND_END = 100
+"""The most lines in which a gateway tells of itself."""
+
 
 class Sample(NamedTuple):
     """One gateway, asked for a while at one n."""
@@ -46,9 +49,8 @@ class Lines(NamedTuple):
     """The most requests that were under way when the load went, and may have a line as well."""
 
     def told(self) -> str:
-        if self.answers <= self.found <= self.answers + self.under_way + 100:  # a hundred: what it says at start and end
-            return f"{self.found:,} lines for {self.answers:,} answers"
-        return f"**{self.found:,} lines for {self.answers:,} answers**"
+        told = f"{self.found:,} lines for {self.answers:,} answers"
+        return told if self.answers <= self.found <= self.answers + self.under_way + START_AND_END else f"**{told}**"
 
 
 @dataclass
@@ -59,6 +61,8 @@ class Results:
     seconds: int
     load: str
     upstream: str = ""
+    body: int = 0
+    """Bytes of one answer of the upstream."""
     samples: dict[tuple[str, int], list[Sample]] = field(default_factory=dict)
     made_of: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
@@ -80,6 +84,7 @@ class Results:
             "clients": CLIENTS,
             "load": self.load,
             "upstream": self.upstream,
+            "body": self.body,
             "gateways": self.made_of,
             "left_out": self.left_out,
             "samples": samples,
@@ -90,9 +95,15 @@ class Results:
 
 
 def ratios(results: Results, peer: str, count: int) -> list[float | None]:
-    """How many times the peer's requests/s ours are, round by round; None where the peer answered nothing."""
+    """How many times the peer's requests/s ours are, round by round; None where only the peer answered nothing."""
     ours, theirs = results.samples.get((UMBEL, count), []), results.samples.get((peer, count), [])
-    return [one.rate / other.rate if other.rate else None for one, other in zip(ours, theirs, strict=False)]
+    return [_ratio(one.rate, other.rate) for one, other in zip(ours, theirs, strict=False)]
+
+
+def _ratio(ours: float, theirs: float) -> float | None:
+    if theirs:
+        return ours / theirs
+    return None if ours else 0.0
 
 
 # The tables
@@ -135,7 +146,7 @@ def bars(results: Results) -> str:
 
 
 FIGURES = (
-    "| n | gateway | requests/s (from-to) | p50 ms | p99 ms | errors | CPU µs/request | × Umbel's CPU | other core |\n"
+    "| n | gateway | requests/s (from-to) | p50 ms | p99 ms | errors | CPU µs/request | x Umbel's CPU | other core |\n"
     "|---:|---|---:|---:|---:|---:|---:|---:|---:|\n"
 )
 
@@ -195,19 +206,26 @@ A request makes n calls at once and answers with one JSON object of their values
 {bars(results)}
 {figures(results)}
 "errors" are answers other than 2xx, broken connections and timeouts, in all rounds together; requests/s and CPU count
-good answers only, the percentiles count all. "CPU" is that of all threads of all processes of the gateway. "other core" is
-the most that upstream and load had of theirs: near 100 % it is they that were measured.
+good answers only, the percentiles count all. "CPU" is that of all threads of all processes of the gateway. "other core"
+is the most that upstream and load had of theirs: near 100 % it is they that were measured. "-" and ∞: there was no
+answer.
 
 ## How they are set up
 
-All gateways are up all the time on one core, one process that serves each, idle but for the one that is asked. On the
-other core: the load, {results.load}, with {CLIENTS} connections, each sending its next request when its answer has
-come; and the upstream, {results.upstream}, which answers 170 bytes of JSON. Each gateway keeps its connections to the upstream open,
-with room for every call in flight ({CLIENTS} × {max(COUNTS)}), decodes the bodies and encodes one answer (nginx puts them
-together as they are), has a deadline of 2 s over the request, and writes a line per request into a file. Umbel has all
-of it on that is on by default, call records (a line per call as well), `Server-Timing`, `traceparent`, `Via` and the
-budget's header among them; its one setting is that room. Before the rounds each gateway's answers are checked; after
-them its lines are counted: as many as answers, and up to {CLIENTS} more for each of its runs, which were under way when the
-load went. KrakenD answers 200 with what it has when a call fails, so its column of errors shows none of that.
+All gateways are up all the time on one core, one process of each that serves, idle but for the one that is asked. On
+the other core: the load, {results.load}, with {CLIENTS} connections, each of which sends its next request when its
+answer has come; and the upstream, {results.upstream}, which answers {results.body} bytes of JSON.
+
+Each gateway keeps its connections to the upstream open, with room for every call in flight ({CLIENTS} times
+{max(COUNTS)}), decodes the bodies and encodes one answer (nginx puts them together as they are), has a deadline of 2 s
+over the request, and writes a line per request into a file. The peers' idle connections are kept for ten minutes or
+longer, so that they are still there when their turn comes again. Umbel has all of it on that is on by default: besides
+the access record a record per call, `Server-Timing`, and to the upstream `traceparent`, `X-Request-Id`, `Via`,
+`X-Forwarded-*` and the budget that is left. Its one setting beside urls, paths and deadlines is that room; connections
+that have been idle for 15 s it opens anew.
+
+Before the rounds each gateway's answers are checked; after them its lines are counted: as many as answers, and up to
+{CLIENTS} more for each of its runs, which were under way when the load went. KrakenD answers 200 with what it has when
+a call fails, so its column of errors cannot show that.
 
 {peers(results)}"""

@@ -1,4 +1,4 @@
-"""A load generator for where there is no wrk: ``volley.py PORT PATH CONNECTIONS SECONDS``; prints a ``wrk.Load`` as JSON.
+"""A load for where there is no wrk: ``volley.py PORT PATH CONNECTIONS SECONDS``; prints a ``wrk.Load`` as JSON.
 
 One epoll loop; each connection sends its next request when its answer is whole, by its length or its last chunk.
 Broken connections are opened again and counted.

@@ -72,7 +72,7 @@ def load_name() -> str:
 
 
 def load(prefix: list[str], port: int, path: str, connections: int, seconds: int) -> Load:
-    """Ask for so long (wrk takes whole seconds); ``prefix`` pins it. A gateway that answers nothing ends it no later."""
+    """Ask for so long (wrk takes whole seconds); ``prefix`` pins it. It ends by then whatever the gateway does."""
     if shutil.which("wrk"):
         command = ["wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s"]
         command += ["--latency", "--timeout", f"{LATE_S}s", f"http://127.0.0.1:{port}{path}"]

@@ -9,7 +9,7 @@ CALLS_MAX = 16 * 50
 
 
 def configuration(upstream: int, counts: tuple[int, ...]) -> str:
-    """The text of umbel.toml, with an upstream on this port of loopback. Logs go to ``logs`` beside it, as by default."""
+    """The text of umbel.toml, with an upstream on this port of loopback; its logs go to ``logs`` beside it."""
     parts = [
         f"""\
 # Everything is as it comes (access and call records, headers, queues), but that the one upstream may be asked as much

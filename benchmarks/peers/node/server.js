@@ -8,14 +8,16 @@ import pino from 'pino'
 import { Pool } from 'undici'
 
 const DEADLINE_MS = 2000
+const IDLE_MS = 600_000
 
 // A buffer that is written when 4 KiB are there, as pino's documentation advises for throughput.
 const destination = pino.destination({ dest: process.env.LOG, minLength: 4096, sync: false })
 
-// Room for every call in flight. The limits end the calls of a request that has been answered with 504.
+// Room for every call in flight, and kept while others are asked. The limits end the calls of a request that has been answered with 504.
 const upstream = new Pool(process.env.UPSTREAM, {
   connections: 16 * 50,
   pipelining: 1,
+  keepAliveTimeout: IDLE_MS,
   headersTimeout: DEADLINE_MS,
   bodyTimeout: DEADLINE_MS,
 })
