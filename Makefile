@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak fuzz conformance bench-upstream bench-layers bench-server bench-logs bench-supervisor \
+.PHONY: help setup demo test soak fuzz conformance bench bench-upstream bench-layers bench-server bench-logs bench-supervisor \
   check format clean
 
 help:  ## list the targets
@@ -44,6 +44,9 @@ fuzz: $(STAMP)  ## hostile input for the server, made from tests/corpus; SECONDS
 conformance: $(STAMP)  ## curl, h2load and slowhttptest against the server, those that are installed; two minutes
 	@$(BIN)/python -m tests.conformance
 
+bench: .bench/.ready  ## the gateway beside what people pick instead, ten minutes; ARGS=--quick for a glance
+	@.bench/bin/python benchmarks/gateways.py $(ARGS)
+
 bench-upstream: .bench/.ready  ## the HTTP client beside its peers, some minutes; ARGS=--quick for a glance
 	@.bench/bin/python benchmarks/upstream.py $(ARGS)
 
@@ -78,4 +81,4 @@ format: $(STAMP)  ## put the code into the one form
 	$(BIN)/ruff format
 
 clean:  ## remove what make built
-	rm -rf .venv .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .bench benchmarks/peers/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
