@@ -111,19 +111,26 @@ class Encoder:
 
         ``trusted``: its names are its own, and no secret stands under them.
         """
-        if not trusted:
-            return self._line(level, event, self._careful(_asdict(line)), context.NOTHING)
+        members = self.members(line) if trusted else None
+        if members is None:
+            members = self._careful(_asdict(line))
+        return self._line(level, event, members, context.NOTHING)
+
+    def members(self, line: msgspec.Struct) -> bytes | None:
+        """The members of one of our own records; None where it may hold a secret, or what JSON cannot."""
         try:
             text = self._encode(line)
         except Exception:  # noqa: BLE001 - a lone surrogate, or a value without a JSON form in a note's fields
-            text = b""
+            return None
         # Where its texts have colons these are addresses.
-        if text and (
-            not (_BLANK in text or _EQUALS in text or _AT in text or _BACKSLASH in text or _J in text)
-            or not self._redactor.suspects(text)
-        ):
-            return self._line(level, event, _one_line(text)[1:-1], context.NOTHING)
-        return self._line(level, event, self._careful(_asdict(line)), context.NOTHING)
+        telling = _BLANK in text or _EQUALS in text or _AT in text or _BACKSLASH in text or _J in text
+        if telling and self._redactor.suspects(text):
+            return None
+        return _one_line(text)[1:-1]
+
+    def filled(self, level: LevelName, event: str, members: bytes) -> bytes:
+        """The line of a record with these members, which hold no secret and no more than one line."""
+        return self._line(level, event, members, context.NOTHING)
 
     def _line(self, level: LevelName, event: str, members: bytes, bound: context.Bound) -> bytes:
         head = self._heads.get((level, event)) or self._head(level, event)
