@@ -29,7 +29,7 @@ from ..config.schema import Config
 from ..errors import ConfigError, NotRunningError, RequestError
 from ..events import NULL, Recorder
 from ..kinds import Kind
-from ..server import guard
+from ..server import garbage, guard
 from ..server.limits import Limits
 from ..server.serve import serve
 from ..server.settings import hypercorn_config
@@ -362,6 +362,7 @@ class Umbel(QuartTrio):
         if use_reloader or kwargs:
             ignored = ", ".join([*(["use_reloader"] if use_reloader else []), *kwargs])
             warnings.warn(f"Umbel.run() has no use for: {ignored}", stacklevel=2)
+        garbage.spare()
         trio.run(partial(self.run_task, host, port, debug, ca_certs, certfile, keyfile, task_status=_Announcement()))
 
     def run_task(  # type: ignore[override]  # as above
