@@ -33,6 +33,8 @@ class RequestEnded:
     scheme: str = "http"
     detail: str = ""
     """Why it was refused or what went wrong, in one sentence; for records only."""
+    own_ms: float | None = None
+    """Milliseconds that a composed answer took beside its longest call; None for other answers."""
 
 
 class CallEnded(NamedTuple):

@@ -47,14 +47,15 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
             scheme="https" if scheme == "wss" else "http",
         )
         facts = RequestFacts(
-            ids.request_id(origin.claimed(b"x-request-id")),
-            ids.trace(origin.said.get(b"traceparent"), origin.said.get(b"tracestate")),
+            ids.request_id(origin.claimed("x-request-id")),
+            ids.trace(origin.fields.get("traceparent"), origin.fields.get("tracestate")),
             "GET",
             scope["path"],
             "",
             trio.current_time(),
         )
         self.exchange = Exchange(facts, origin, app.recorder)
+        self.exchange.bind()
         super().__init__(app, cast("WebsocketScope", {**scope, "headers": origin.headers, SCOPE_KEY: self.exchange}))
         self._status: int | None = None
         self._bytes_sent = 0
@@ -76,7 +77,7 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
 
         try:
             try:
-                check_path(raw_path(self.scope))
+                check_path(raw_path(self.scope["path"], self.scope.get("raw_path")))
                 check_query(self.scope["query_string"])
             except RequestError as error:
                 self.exchange.kind, self.exchange.detail = Kind.BAD_REQUEST, error.detail
