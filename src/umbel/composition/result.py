@@ -6,7 +6,7 @@ Read by the gateway, which writes it as HTTP. Frozen.
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..kinds import CUT, Kind
 from ..model import Failure, Json, Outcome
@@ -22,8 +22,7 @@ _DETAILS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """What a composition came to."""
 
     outcomes: tuple[Outcome, ...]
