@@ -16,8 +16,7 @@ from .model import Attempt, Outcome, RequestFacts
 Level = Literal["debug", "info", "warning", "error"]
 
 
-@dataclass(frozen=True, slots=True)
-class RequestEnded:
+class RequestEnded(NamedTuple):
     """An inbound request is over. Exactly one per request, whoever ended it."""
 
     request: RequestFacts

@@ -189,16 +189,19 @@ def facts_of(request: httpx.Request) -> CallFacts | None:
     return facts
 
 
+_NONE: Mapping[str, Any] = MappingProxyType({})
+
+
 class Inputs(NamedTuple):
     """What a route's plan can name: the validated inbound request. Header names are lower-case with hyphens."""
 
-    path: Mapping[str, Json] = MappingProxyType({})
-    query: Mapping[str, Json] = MappingProxyType({})
-    headers: Mapping[str, str] = MappingProxyType({})
+    path: Mapping[str, Json] = _NONE
+    query: Mapping[str, Json] = _NONE
+    headers: Mapping[str, str] = _NONE
     body: Json = None
     raw_query: Sequence[tuple[str, str]] = ()
     """Every query parameter as it came, for ``forward_query``."""
-    cookies: Mapping[str, str] = MappingProxyType({})
+    cookies: Mapping[str, str] = _NONE
     raw_body: bytes = b""
     content_type: str = ""
     forwarded: tuple[tuple[str, str], ...] = ()

@@ -15,7 +15,6 @@ from werkzeug.exceptions import HTTPException
 from ..errors import RequestError
 from ..kinds import Kind
 from ..model import RequestFacts
-from . import ids
 from .exchange import SCOPE_KEY, Exchange
 from .forwarded import origin_of
 from .life import Life, Receive, Send
@@ -46,8 +45,7 @@ class Connection(Life, TrioASGIHTTPConnection):
             scheme=scope["scheme"],
         )
         facts = RequestFacts(
-            ids.request_id(origin.claimed("x-request-id")),
-            ids.trace(origin.fields.get("traceparent"), origin.fields.get("tracestate")),
+            *origin.identify(),
             scope["method"],
             scope["path"],
             "",

@@ -18,7 +18,7 @@ from ..kinds import Kind
 from ..model import RequestFacts
 from ..server.exchange import CANCELS, Canceller, ClientLeft
 from ..server.refusal import REFUSED
-from . import crashes, ids
+from . import crashes
 from .bodies import known_length
 from .exchange import Exchange
 from .life import Life, Receive, Send
@@ -45,8 +45,7 @@ class DirectRequest(Life):
         fields = origin.fields
         started_at = trio.current_time()
         facts = RequestFacts(
-            ids.request_id(origin.claimed("x-request-id")),
-            ids.trace(fields.get("traceparent"), fields.get("tracestate")),
+            *origin.identify(),
             scope["method"],
             scope["path"],
             route.rule,
@@ -78,19 +77,21 @@ class DirectRequest(Life):
         return canceller
 
     async def _converse(self) -> None:
-        length, limit = known_length(self.exchange.origin.fields), self.app.config["MAX_CONTENT_LENGTH"]
+        if self._route.reads_body:
+            length, limit = known_length(self.exchange.origin.fields), self.app.config["MAX_CONTENT_LENGTH"]
+            if self._canceller is None:
+                self.exchange.body = self._upload = Upload(length, limit)
+            else:
+                self.exchange.body = _Incoming(self, self._receive, length, limit)
         if self._canceller is None:
-            self.exchange.body = self._upload = Upload(length, limit)
             await self._watched(self._receive, self._answer)
-            return
-        self.exchange.body = _Incoming(self, self._receive, length, limit)
-        if self._form is None:
+        elif self._form is None:
             await self._deliver(await self._answer())
-            return
-        async with trio.open_nursery() as nursery:
-            self.exchange.nursery = nursery
-            await self._deliver(await self._answer())
-            nursery.cancel_scope.cancel(reason="answered")
+        else:
+            async with trio.open_nursery() as nursery:
+                self.exchange.nursery = nursery
+                await self._deliver(await self._answer())
+                nursery.cancel_scope.cancel(reason="answered")
 
     async def _apologise(self) -> None:
         if self._canceller is None:

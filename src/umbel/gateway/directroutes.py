@@ -107,7 +107,7 @@ class DirectRoutes:
             or self._changes != app.setup_changes + app.url_map.version
             or self._map is not app.url_map
             or len(vars(app)) != self._attributes
-            or settings_of(app) != self._settings
+            or settings_of(app.config) != self._settings
         ):
             self._look()
             if self.obstacle is not None:
@@ -133,7 +133,7 @@ class DirectRoutes:
         app = self._app
         self._known.clear()
         self.obstacle = find_obstacle(app, self._parts)
-        self._hooks, self._settings, self._attributes = hooks_of(app), settings_of(app), len(vars(app))
+        self._hooks, self._settings, self._attributes = hooks_of(app), settings_of(app.config), len(vars(app))
         self._map = app.url_map
         self._changes = app.setup_changes + app.url_map.version
         self._adapter = app.url_map.bind("")

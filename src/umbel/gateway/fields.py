@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from itertools import chain
 from types import MappingProxyType
+
+from ..messages import may_be_secret
 
 Field = tuple[bytes, bytes]
 
@@ -17,7 +21,7 @@ _CLAIMS = frozenset({b"forwarded", b"x-real-ip", b"remote-addr"})
 _PLAIN_HOST = re.compile(r"[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*(?::[1-9][0-9]{0,4})?", re.ASCII)
 
 _KNOWN_MAX, _KNOWN_SIZE = 256, 1024
-"""Sections that are remembered, and the bytes of the largest: as many as the server remembers."""
+"""Sections that are remembered, and the bytes of the largest."""
 _known: dict[tuple[bool, tuple[Field, ...]], Fields] = {}
 
 
@@ -77,7 +81,7 @@ def read_fields(headers: Iterable[Field], *, believed: bool) -> Fields:
         return known
     section = key[1]
     fields = Fields([field for field in section if believed or not _is_claim(field[0])])
-    if sum(len(name) + len(value) for name, value in section) <= _KNOWN_SIZE:
+    if not any(_is_secret(name) for name, _ in section) and sum(map(len, chain(*section))) <= _KNOWN_SIZE:
         if len(_known) >= _KNOWN_MAX:
             _known.clear()
         _known[key] = fields
@@ -87,3 +91,6 @@ def read_fields(headers: Iterable[Field], *, believed: bool) -> Fields:
 def _is_claim(raw_name: bytes) -> bool:
     name = raw_name.lower()
     return name in _CLAIMS or name.startswith(b"x-forwarded-")
+
+
+_is_secret = lru_cache(maxsize=256)(may_be_secret)

@@ -11,6 +11,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import NamedTuple
 
 from ..config.rules import UNIX_PEER
+from ..model import Trace
+from . import ids
 from .fields import Field, Fields, read_fields
 
 _VIA_LENGTH_MAX = 1024
@@ -69,9 +71,15 @@ class Origin(NamedTuple):
         """A field that counts only from a trusted peer."""
         return self.fields.get(name) if self.trusted else None
 
+    def identify(self) -> tuple[str, Trace]:
+        """The request's id and trace; an id is taken over from a trusted peer alone."""
+        get = self.fields.get
+        return ids.identify(self.claimed("x-request-id"), get("traceparent"), get("tracestate"))
+
     def always(self, request_id: str) -> tuple[tuple[str, str], ...]:
         """What a gateway always tells an upstream: the request's id, and Via (RFC 9110 section 7.6.3)."""
-        own = f"{self.http_version} umbel"
+        version = self.http_version
+        own = _OWN_VIA.get(version) or f"{version} umbel"
         before = self.fields.get("via", "")
         # A chain longer than any real one is an attempt to grow our requests; it ends here.
         via = f"{before}, {own}" if 0 < len(before) <= _VIA_LENGTH_MAX else own
@@ -79,15 +87,19 @@ class Origin(NamedTuple):
 
     def forwarded_for(self) -> tuple[tuple[str, str], ...]:
         """``X-Forwarded-For``, ``-Proto`` and ``-Host``: a trusted peer's chain goes on, any other begins anew."""
-        fields: list[tuple[str, str]] = []
-        chain = self.fields.get("x-forwarded-for")
-        if hops := ", ".join(hop for hop in (chain, self.peer) if hop):
-            fields.append(("x-forwarded-for", hops))
-        proto = (self.fields.get("x-forwarded-proto") or "").lower()
-        fields.append(("x-forwarded-proto", proto if proto in ("http", "https") else self.scheme))
-        if host := self.fields.get("x-forwarded-host") or self.fields.get("host"):
-            fields.append(("x-forwarded-host", host))
-        return tuple(fields)
+        get, peer = self.fields.get, self.peer
+        chain = get("x-forwarded-for")
+        hops = f"{chain}, {peer}" if chain and peer else chain or peer
+        said = get("x-forwarded-proto")
+        proto = said.lower() if said is not None and said.lower() in ("http", "https") else self.scheme
+        host = get("x-forwarded-host") or get("host")
+        fields: tuple[tuple[str, str], ...] = (("x-forwarded-proto", proto),)
+        if hops:
+            fields = (("x-forwarded-for", hops), *fields)
+        return (*fields, ("x-forwarded-host", host)) if host else fields
+
+
+_OWN_VIA = {version: f"{version} umbel" for version in ("1.0", "1.1", "2")}
 
 
 def origin_of(

@@ -78,7 +78,8 @@ _PARTS = (
     "url_rule_class",
 )
 
-_settings: Callable[[Mapping[str, Any]], Settings] = itemgetter(*_SETTINGS)
+settings_of: Callable[[Mapping[str, Any]], Settings] = itemgetter(*_SETTINGS)
+"""The settings that decide whether Quart is needed."""
 
 
 def parts_of(cls: type[Umbel]) -> Mapping[str, object]:
@@ -90,11 +91,6 @@ def hooks_of(app: Umbel) -> Hooks:
     """Where whoever wants to see every request hooks in."""
     registered: list[Sized] = [getattr(app, kind)[None] for kind in _REGISTERED]
     return (*registered, app.teardown_appcontext_funcs, *(signal.receivers for signal in _SIGNALS))
-
-
-def settings_of(app: Umbel) -> Settings:
-    """The settings that decide whether Quart is needed."""
-    return _settings(app.config)
 
 
 def find_obstacle(app: Umbel, parts: Mapping[str, object]) -> str | None:
@@ -112,7 +108,7 @@ def find_obstacle(app: Umbel, parts: Mapping[str, object]) -> str | None:
     for signal in _SIGNALS:
         if signal.has_receivers_for(app):
             return f"a receiver of the signal {signal.name}"
-    for name, value in zip(_SETTINGS, settings_of(app), strict=True):
+    for name, value in zip(_SETTINGS, settings_of(app.config), strict=True):
         if value:
             return f"the setting {name}"
     if type(app.session_interface) is not SecureCookieSessionInterface:

@@ -21,15 +21,19 @@ REQUEST_ID = b"x-request-id"
 
 
 class Reply:
-    """One answer. ``fields`` lack the request's id, which whoever sends it adds where it is not there."""
+    """One answer. ``fields`` lack the request's id, which whoever sends it adds.
 
-    __slots__ = ("body", "fields", "status")
+    ``named``: but they may have one, because somebody else has chosen some of them.
+    """
 
-    def __init__(self, status: int, fields: list[Field], body: bytes | ResponseBody) -> None:
+    __slots__ = ("body", "fields", "named", "status")
+
+    def __init__(self, status: int, fields: list[Field], body: bytes | ResponseBody, *, named: bool = False) -> None:
         self.status = status
         self.fields = fields
         """Lower-case names, in the order in which they go out."""
         self.body = body
+        self.named = named
 
 
 def as_response(reply: Reply) -> TrioResponse:

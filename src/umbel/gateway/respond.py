@@ -90,7 +90,7 @@ def _composed(result: Result, rules: AnswerRules, exchange: Exchange) -> Reply:
     if status not in BODILESS:
         fields.append((b"content-length", b"%d" % len(body)))
     if result.headers:
-        fields = _merged(result.headers, fields)
+        return Reply(status, _merged(result.headers, fields), body, named=True)
     return Reply(status, fields, body)
 
 

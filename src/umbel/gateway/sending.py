@@ -41,7 +41,7 @@ class Sender:
     async def reply(self, reply: Reply) -> None:
         """Send the whole answer. Cancelled midway, it leaves the message unfinished, so the server closes."""
         fields = reply.fields
-        if all(name != REQUEST_ID for name, _ in fields):
+        if not reply.named or all(name != REQUEST_ID for name, _ in fields):
             fields.append((REQUEST_ID, self._request_id.encode()))
         bodiless = self._head_only or reply.status in BODILESS
         if isinstance(reply.body, bytes):

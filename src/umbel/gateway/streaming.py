@@ -60,7 +60,7 @@ async def stream(
         return first.terminal
     headers = Headers([*fields, ("cache-control", NO_STORE), ("vary", vary)])
     headers["content-type"] = f"{SSE}; charset=utf-8" if form == "sse" else NDJSON
-    return Reply(plan.route.answer.status, encoded(headers), LineBody(first, receive, form, exchange))
+    return Reply(plan.route.answer.status, encoded(headers), LineBody(first, receive, form, exchange), named=True)
 
 
 class LineBody(ResponseBody):

@@ -16,7 +16,7 @@ from ..kinds import Kind
 from ..model import RequestFacts
 from ..problem import CONTENT_TYPE, Problem
 from ..server.exchange import ClientLeft
-from . import crashes, ids
+from . import crashes
 from .exchange import SCOPE_KEY, Exchange
 from .forwarded import origin_of
 from .paths import check_path, check_query, raw_path
@@ -47,8 +47,7 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
             scheme="https" if scheme == "wss" else "http",
         )
         facts = RequestFacts(
-            ids.request_id(origin.claimed("x-request-id")),
-            ids.trace(origin.fields.get("traceparent"), origin.fields.get("tracestate")),
+            *origin.identify(),
             "GET",
             scope["path"],
             "",

@@ -15,6 +15,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import msgspec
+from trio import Nursery
 from trio.lowlevel import Task, current_task
 
 from . import context
@@ -79,6 +80,8 @@ class Encoder:
         self._clock = clock
         self._second = (0, b"")
         self._ends: WeakKeyDictionary[Task, tuple[context.Bound, bytes]] = WeakKeyDictionary()
+        self._plain_ends: WeakKeyDictionary[Nursery, dict[str, bytes]] = WeakKeyDictionary()
+        """Ends of lines without bound fields, by task name: the children of a nursery have their path in common."""
         self._heads: dict[tuple[LevelName, str], bytes] = {}
         self._plain_names: set[str] = set()
         self._encode = msgspec.json.Encoder(enc_hook=_refuse).encode
@@ -139,10 +142,7 @@ class Encoder:
         except RuntimeError:
             end = self._make_end(bound)
         else:
-            known = self._ends.get(task)
-            if known is None or known[0] is not bound:
-                known = self._ends[task] = (bound, self._make_end(bound))
-            end = known[1]
+            end = self._end(task, bound)
         now = self._clock()
         second, prefix = self._second
         if not 0 <= now - second < _SECOND_NS:
@@ -152,6 +152,24 @@ class Encoder:
         if len(line) > RECORD_BYTES_MAX - _SEQ_BYTES_MAX:
             return self._cut(level, event, members, bound)
         return line
+
+    def _end(self, task: Task, bound: context.Bound) -> bytes:
+        """The end of a line that ``task`` records; the same one, as long as nothing of it has changed."""
+        nursery = task.parent_nursery
+        if bound is context.NOTHING and nursery is not None:
+            ends = self._plain_ends.get(nursery)
+            if ends is None:
+                ends = self._plain_ends[nursery] = {}
+            end = ends.get(task.name)
+            if end is None:
+                end = self._make_end(bound)
+                if len(ends) < _HEADS_MAX:
+                    ends[task.name] = end
+            return end
+        known = self._ends.get(task)
+        if known is None or known[0] is not bound:
+            known = self._ends[task] = (bound, self._make_end(bound))
+        return known[1]
 
     def _cut(self, level: LevelName, event: str, members: bytes, bound: context.Bound) -> bytes:
         given = msgspec.json.decode(b"{" + members + b"}", type=dict[str, object])
