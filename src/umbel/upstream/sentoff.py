@@ -204,7 +204,7 @@ class SentOff:
         layers.pool.give_back(seat.replica.origin, connection, now)
         about = {"http_version": head.version, "reason_phrase": head.reason}
         if self._reading is None:
-            if not head.coded:
+            if not (content and head.coded):
                 layers.body.check_size(self._facts, head.fields, len(content))
                 return Complete(head.status, head.kept, content, about, now - at)
             self._reading = layers.body.begin(self._prepared.method, self._facts, head.status, head.fields)
