@@ -57,7 +57,7 @@ class InFlight(Protocol):
         ...
 
     def cut(self, cancelled: BaseException) -> None:
-        """End what is in the air: ``cancelled`` is what ended whoever waits for it."""
+        """End it, in the air or before it is carried: ``cancelled`` is what ended whoever waits for it."""
 
 
 class SendsOff(Protocol):

@@ -11,6 +11,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -25,6 +26,7 @@ from umbel.composition.result import Result
 from umbel.composition.run import run
 from umbel.config.schema import Config
 from umbel.events import AttemptEnded, CallEnded, Noted
+from umbel.gateway.runtime import overrides_in
 from umbel.inflight import InFlight, Prepared
 from umbel.model import Attempt, CallFacts, Failure, Inputs, RequestFacts
 from umbel.upstream.express import Express
@@ -256,6 +258,8 @@ async def laboratory(case: Case, express: bool) -> AsyncIterator[tuple[Lab, Upst
     upstream = Upstream(case)
     server_tls, tls = case.tls or (None, {})
     async with AsyncExitStack() as entered:
+        if case.uds is not None:
+            entered.callback(Path(case.uds).unlink)
         opened = [
             await entered.enter_async_context(raw_server(upstream.handler, tls=server_tls, uds=case.uds))
             for _ in range(case.replicas)
@@ -273,7 +277,9 @@ async def laboratory(case: Case, express: bool) -> AsyncIterator[tuple[Lab, Upst
             }
         )
         records = Records()
-        stack = await entered.enter_async_context(build("u", made.upstreams["u"], recorder=records))
+        stack = await entered.enter_async_context(
+            build("u", made.upstreams["u"], overrides=overrides_in(made, "u"), recorder=records)
+        )
         lab = Lab(case, stack, compile_route(made, 0), opened, records)
         counting: Counting | None = None
         usual, stack._express = stack._express, None

@@ -126,6 +126,7 @@ class _Composition:
                     async with group.tasks():
                         await self._wave.fly()
         except BaseException as error:
+            self._wave.cut(error)
             cancelled = first_cancelled(error)
             leaf = only_leaf(error)
             if leaf is error or leaf is None:
@@ -188,19 +189,26 @@ class _Composition:
     def _launch(self, call: CallPlan) -> None:
         """Send a plain call off, or give it a task."""
         rules, now = call.rules, trio.current_time()
+        failure: Failure
         try:
             prepared = self._prepared(call, self._context)
-        except CallFailedError as error:
-            self._group.land(rules, error.failure, now, ())
+            if not self._send_off(rules, prepared, now):
+                self._group.launch(_PlainWork(rules, self, prepared))
             return
-        if self._wave.open and not rules.extensions:
-            limit = None if rules.timeout is None else now + rules.timeout
-            if limit is not None and limit >= self._facts.deadline:
-                limit = None
-            facts = self._call_facts(rules, [], None, limit)
-            if self._wave.send_off(rules, prepared, facts, limit, now, self._transports[rules.upstream]):
-                return
-        self._group.launch(_PlainWork(rules, self, prepared))
+        except CallFailedError as error:
+            failure = error.failure
+        except Exception as error:  # noqa: BLE001  # as of a call that has a task: told by crashed()
+            failure = self._group.crashed(rules, error)
+        self._group.land(rules, failure, now, ())
+
+    def _send_off(self, rules: CallRules, prepared: Prepared, now: float) -> bool:
+        if not self._wave.open or rules.extensions:
+            return False
+        limit = None if rules.timeout is None else now + rules.timeout
+        if limit is not None and limit >= self._facts.deadline:
+            limit = None
+        facts = self._call_facts(rules, [], None, limit)
+        return self._wave.send_off(rules, prepared, facts, limit, now, self._transports[rules.upstream])
 
     def _each(self, call: CallPlan, each: EachPlan) -> Work:
         async def fetch_item(item: Item, attempts: list[Attempt]) -> Landed:

@@ -61,7 +61,9 @@ class Wave:
         aloft = _Aloft(rules, prepared.method, facts, now, limit)
         if flight.in_air:
             self._aloft[flight] = aloft
-            self._limited = self._limited or limit is not None
+            if limit is not None:
+                self._limited = True
+                self._wake()  # Sent off by another task: this one may wait without a limit, or for a later one.
         else:
             self._group.launch(_Carried(flight, aloft), now)
         return True
@@ -80,19 +82,43 @@ class Wave:
                 for flight in arrived:
                     self._land(flight)
         except BaseException as error:
-            self._cut(error)
+            self.cut(error)
             raise
         self.open = bool(group.waiting)
+
+    def cut(self, error: BaseException) -> None:
+        """Nobody lands anything any more, because of ``error``: cut what is in the air, and what waits for a nursery.
+
+        What was in the air is settled.
+        """
+        group = self._group
+        group.over = True
+        aloft, self._aloft = self._aloft, {}
+        for flight, call in aloft.items():
+            self._cut_one(flight, call.facts, error)
+        for work, _ in group.waiting:
+            if isinstance(work, _Carried):
+                self._cut_one(work.flight, work.aloft.facts, error)
+        group.waiting.clear()
+        failure = group.cut_failure(first_cancelled(error))
+        for call in aloft.values():
+            self._settle(call, failure)
 
     def _tell(self, flight: InFlight) -> None:
         """Something has come for it; called by another task."""
         self._arrived.append(flight)
+        self._wake()
+
+    def _wake(self) -> None:
         if (pilot := self._pilot) is not None:
             self._pilot = None
             trio.lowlevel.reschedule(pilot)
 
     async def _wait(self) -> None:
-        """Wait until something has come. One wait for all of it: what comes in one turn is landed in one."""
+        """Wait until something has come, or there is a new limit.
+
+        One wait for all of it: what comes in one turn is landed in one.
+        """
         self._pilot = trio.lowlevel.current_task()
         await trio.lowlevel.wait_task_rescheduled(self._abort)
 
@@ -119,7 +145,7 @@ class Wave:
             late = [flight for flight, aloft in self._aloft.items() if aloft.limit is not None and aloft.limit <= now]
             for flight in late:
                 aloft = self._aloft.pop(flight)
-                flight.cut(cancelled)
+                self._cut_one(flight, aloft.facts, cancelled)
                 self._settle(aloft, too_late(aloft.rules))
 
     def _land(self, flight: InFlight) -> None:
@@ -142,14 +168,12 @@ class Wave:
         del self._aloft[flight]
         self._settle(aloft, ended)
 
-    def _cut(self, error: BaseException) -> None:
-        self._group.over = True
-        aloft, self._aloft = self._aloft, {}
-        for flight in aloft:
-            flight.cut(error)
-        failure = self._group.cut_failure(first_cancelled(error))
-        for call in aloft.values():
-            self._settle(call, failure)
+    @staticmethod
+    def _cut_one(flight: InFlight, facts: CallFacts, cancelled: BaseException) -> None:
+        try:
+            flight.cut(cancelled)
+        except Exception as error:  # noqa: BLE001  # a bug: it is told, and keeps no other flight in the air
+            failure_of(error, facts)
 
     def _settle(self, aloft: _Aloft, ended: Landed | Failure) -> None:
         self._group.land(aloft.rules, ended, aloft.started_at, aloft.facts.attempts)

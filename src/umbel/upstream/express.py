@@ -21,6 +21,10 @@ from .sentoff import ORIGIN, Admission, PlainLayers, SentOff
 
 _SIZE_MAX = INLINE_MAX - 1024
 """Bytes of target, fields and body; with what the replica and the attempt add, they are sent at once."""
+# What the body and the attempt layer say of every request. They replace what the request says there itself, if that is
+# anything else; here it then goes their way.
+_GZIP = b"accept-encoding: gzip\r\n"
+_TRACE = b"traceparent:"
 
 
 class Express:
@@ -28,6 +32,8 @@ class Express:
 
     def __init__(self, layers: PlainLayers) -> None:
         self._layers = layers
+        deadline_header = layers.attempt._deadline_header
+        self._deadline = _TRACE if deadline_header is None else deadline_header.lower() + b":"
 
     def send_off(
         self, prepared: Prepared, facts: CallFacts, arrived: Callable[[InFlight], None], now: float
@@ -46,7 +52,7 @@ class Express:
             more = layers.attempt.lines(facts, left)
         except BadRequest:
             return None
-        if lines is None or more is None:
+        if lines is None or more is None or _GZIP not in lines or _TRACE in lines or self._deadline in lines:
             return None
         size = 0 if content is None else len(content)
         if len(target) + len(lines) + size > _SIZE_MAX:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 NOTES = "umbel.attempt"
 """The key of the ``Notes`` in ``httpx.Request.extensions``."""
+REPLACES = "umbel.replaces"
+"""The key, in the same place, that says that the request was sent on a kept connection already, which was dead."""
 
 
 @dataclass(slots=True)

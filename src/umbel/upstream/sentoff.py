@@ -29,6 +29,7 @@ from .ending import failed_by, kind_of_end
 from .errors import ConnectionReset
 from .head import Head
 from .http1 import Limits
+from .notes import REPLACES
 from .origin import REPLICA
 from .perorigin import key_of
 from .pool import Pool
@@ -76,6 +77,8 @@ class SentOff:
     _data: bytes | trio.BrokenResourceError = b""
     _connection: Connection | None = None
     _reused = False
+    _dead = False
+    """Whether its kept connection was dead already: it is to be sent anew on a new one."""
     _begun = False
     """Whether something of the response has come."""
     _ended_at = 0.0
@@ -114,6 +117,7 @@ class SentOff:
             self._connection = connection
             self._reused = self.in_air = True
         else:
+            self._dead = True
             pool.lost(connection, replaced=True)
 
     def told(self, data: bytes | trio.BrokenResourceError) -> None:
@@ -133,6 +137,7 @@ class SentOff:
             self._lose()
             if isinstance(error, ConnectionReset) and error.untouched:
                 # Its end crossed our request: the peer closed an idle connection, and has not seen the request.
+                self._dead = True
                 self._layers.pool.lost(connection, replaced=True)
                 return None
             self._attempt_failed(error)
@@ -169,7 +174,8 @@ class SentOff:
     def cut(self, cancelled: BaseException) -> None:
         """See ``inflight.InFlight.cut``."""
         self._lose()
-        self._attempt_failed(cancelled)
+        if self._first is None:
+            self._attempt_failed(cancelled)
         self._over()
 
     # The first attempt.
@@ -217,11 +223,11 @@ class SentOff:
         layers, (at, seat, _, ticket), facts = self._layers, self._admission, self._facts
         replica = seat.replica
         state = self._state or CallState([seat.name], ticket)
-        request = rewritten(
-            self._request({STATE: state, REPLICA: replica, "target": replica.base + self._prepared.target}),
-            {b"host": replica.host},
-            url=replica.url,
-        )
+        target = replica.base + self._prepared.target
+        extensions: dict[str, Any] = {STATE: state, REPLICA: replica, "target": target}
+        if self._dead:
+            extensions[REPLACES] = True
+        request = rewritten(self._request(extensions), {b"host": replica.host}, url=replica.url)
         try:
             response = await layers.attempt.handle_async_request(request)
         except BaseException as error:
