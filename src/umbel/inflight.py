@@ -24,9 +24,9 @@ class Prepared(NamedTuple):
     """Origin form, relative to the upstream's base URL."""
     headers: Sequence[Field]
     content: bytes | None = None
-    common: bool = False
-    """Whether other requests have the very same headers, so that what is made of them is worth remembering. Never where
-    a value may be one user's secret."""
+    blocks: tuple[tuple[Field, ...], ...] = ()
+    """The same headers in blocks that other requests have too, so that what is made of each is worth remembering; empty
+    where they are not known. A value that may be one user's secret is in none."""
 
 
 class InFlight(Protocol):
