@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.support.bothways import ONE, Case, Lab, Seen, Step, both_ways
+from tests.support.bothways import BUSY, ONE, Case, Lab, Seen, Step, both_ways
 from tests.support.rawserver import Peer, response
 from umbel.composition.result import Result
 from umbel.kinds import Kind
@@ -17,7 +17,6 @@ from umbel.upstream.polled import POLLER_WORKS
 
 pytestmark = pytest.mark.skipif(not POLLER_WORKS, reason="without epoll every call goes the ordinary way")
 
-BUSY = response(b"no", status=b"503 Busy")
 TWO = {"a": {}, "b": {}}
 
 

@@ -37,6 +37,7 @@ Step = bytes | Sequence[bytes] | Callable[[Peer], Awaitable[object]]
 function that returns False ends the connection."""
 
 WARM = response(b'{"warm":true}', b"Content-Type: application/json")
+BUSY = response(b"no", status=b"503 Busy")
 ONE = response(b'{"one":1}', b"Content-Type: application/json")
 
 _SPAN = re.compile(rb"(traceparent: 00-[0-9a-f]{32}-)[0-9a-f]{16}")
