@@ -95,6 +95,11 @@ class RawServer(int):
     open: int
     """Connections whose handler is running."""
     ended: trio.lowlevel.ParkingLot
+    listener: trio.socket.SocketType
+
+    def refuse(self) -> None:
+        """Take no more connections."""
+        self.listener.shutdown(socket.SHUT_RDWR)
 
     async def all_closed(self) -> None:
         """Wait until every handler has ended, which those that read do when the client closes."""
@@ -124,7 +129,10 @@ async def _serve(
 
     async with trio.open_nursery() as nursery:
         while True:
-            sock, _ = await listener.accept()
+            try:
+                sock, _ = await listener.accept()
+            except OSError:
+                return  # It refuses.
             nursery.start_soon(serve_one, sock)
 
 
@@ -143,6 +151,7 @@ async def raw_server(
         listener.listen(128)
         server = RawServer(listener.getsockname()[1] if uds is None else 0)
         server.connections, server.open, server.ended = [], 0, trio.lowlevel.ParkingLot()
+        server.listener = listener
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_serve, listener, handler, tls, server)
             try:

@@ -21,7 +21,7 @@ from ..model import CallFacts, Trace, facts_of
 from .ending import kind_of_end
 from .errors import BudgetSpent
 from .layer import Layer
-from .notes import NOTES, Notes
+from .notes import NOTES, REPLACES, Notes
 from .origin import REPLICA, Replica
 from .rewrite import rewritten
 from .state import Cause, Ticket, call_state
@@ -60,7 +60,8 @@ class Attempt(Layer):
         facts = facts_of(request)
         if facts is None:
             return await self._transport.handle_async_request(request)
-        started_at = trio.current_time()
+        extensions = request.extensions
+        started_at: float = extensions[REPLACES] if REPLACES in extensions else trio.current_time()
         if started_at >= facts.deadline:
             raise BudgetSpent("nothing of the call's time was left")
         state = call_state(request)
@@ -68,7 +69,7 @@ class Attempt(Layer):
         cause = state.cause if state is not None else "first"
         notes = Notes()
         copy = rewritten(request, self._fields(facts, facts.deadline - started_at), extensions={NOTES: notes})
-        replica: Replica | None = request.extensions.get(REPLICA)
+        replica: Replica | None = extensions.get(REPLICA)
         name = replica.name if replica is not None else str(request.url)
         kind: Kind | None = None
         detail = ""

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 NOTES = "umbel.attempt"
 """The key of the ``Notes`` in ``httpx.Request.extensions``."""
 REPLACES = "umbel.replaces"
-"""The key, in the same place, that says that the request was sent on a kept connection already, which was dead."""
+"""The key, in the same place, of the time at which an attempt began that was sent on a kept connection, which was dead:
+this request goes on with it, on a new one."""
 
 
 @dataclass(slots=True)

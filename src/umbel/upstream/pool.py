@@ -22,7 +22,7 @@ from .head import Head
 from .http1 import Limits
 from .idle import IdleConnections
 from .lifecycle import State
-from .notes import NOTES, Notes
+from .notes import NOTES, REPLACES, Notes
 from .origin import REPLICA, Origin, Replica
 from .outgoing import Outgoing, prebuilt, prepare
 from .ownnursery import OwnNursery
@@ -187,7 +187,8 @@ class Pool(httpx.AsyncBaseTransport):
             await self._admit(self._slots, timeouts.pool)
             now = trio.current_time()
         try:
-            connection, head = await self._send(origin, outgoing, timeouts, extensions.get(NOTES), now)
+            kept = None if REPLACES in extensions else await self._take_idle(origin, now)
+            connection, head = await self._send(origin, outgoing, timeouts, extensions.get(NOTES), kept)
         except BaseException:
             self._leave()
             raise
@@ -239,16 +240,20 @@ class Pool(httpx.AsyncBaseTransport):
             self._slots.release()
 
     async def _send(
-        self, origin: Origin, outgoing: Outgoing, timeouts: Timeouts, notes: Notes | None, now: float
+        self,
+        origin: Origin,
+        outgoing: Outgoing,
+        timeouts: Timeouts,
+        notes: Notes | None,
+        connection: Connection | None,
     ) -> tuple[Connection, Head]:
         """Send on a kept connection, or on a new one; once more on a new one if the kept one was dead already."""
-        connection = await self._take_idle(origin, now)
         while True:
             kept = connection is not None
-            if connection is None:
-                connection = await self._open(origin, timeouts.connect)
             if notes is not None:
                 notes.reused = kept
+            if connection is None:
+                connection = await self._open(origin, timeouts.connect)
             try:
                 head = await connection.start(outgoing, self._limits, timeouts)
             except BaseException as error:

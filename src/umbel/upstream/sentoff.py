@@ -226,7 +226,7 @@ class SentOff:
         target = replica.base + self._prepared.target
         extensions: dict[str, Any] = {STATE: state, REPLICA: replica, "target": target}
         if self._dead:
-            extensions[REPLACES] = True
+            extensions[REPLACES] = at
         request = rewritten(self._request(extensions), {b"host": replica.host}, url=replica.url)
         try:
             response = await layers.attempt.handle_async_request(request)
