@@ -5,7 +5,7 @@ STAMP := .venv/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test soak fuzz conformance bench-upstream bench-layers bench-server bench-logs bench-supervisor \
-  check format clean
+  bench-where check format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -58,6 +58,9 @@ bench-server: .bench/.ready  ## the server beside its peers, two minutes; ARGS=-
 
 bench-supervisor: .bench/.ready  ## the master beside its peers, a quarter of an hour; ARGS=--quick for a glance
 	@.bench/bin/python benchmarks/supervisor.py $(ARGS)
+
+bench-where: .bench/.ready  ## where a request's microseconds go, two minutes; ARGS='--quick --functions 20'
+	@.bench/bin/python benchmarks/where.py $(ARGS)
 
 # The peers live apart, so that nothing of theirs is ever there when Umbel runs.
 .bench/.ready: pyproject.toml constraints.txt benchmarks/requirements.txt
