@@ -5,23 +5,35 @@ Used by ``where.py`` and ``path.py``. Every process is started by a context mana
 
 from __future__ import annotations
 
+import json
 import os
+import random
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
+CORES = sorted(os.sched_getaffinity(0))
+
+
 def pinned(core: int) -> list[str]:
     """What a command begins with to run on one core; nothing where there is only one."""
-    cores = sorted(os.sched_getaffinity(0))
-    return ["taskset", "-c", str(cores[core % len(cores)])] if len(cores) > 1 else []
+    return ["taskset", "-c", str(CORES[core % len(CORES)])] if len(CORES) > 1 else []
+
+
+def pin_this(core: int) -> None:
+    """Run on one core from now on."""
+    os.sched_setaffinity(0, {CORES[core % len(CORES)]})
 
 
 class Process:
@@ -89,15 +101,75 @@ def script(core: int, name: str, *arguments: str) -> Iterator[Process]:
         yield process
 
 
+UMBEL = (sys.executable, "-m", "umbel", "serve", "-b", "127.0.0.1:0", "-c")
+
+
 @contextmanager
-def gateway(config: str, *command: str, core: int = 0) -> Iterator[tuple[Process, int]]:
+def gateway(config: str, *command: str) -> Iterator[tuple[Process, int]]:
     """A gateway with this configuration, in a directory of its own, and its port.
 
-    ``command`` gets the configuration's path as its last argument.
+    ``command`` gets the configuration's path as its last argument; it is `umbel serve` where none is given.
     """
     with tempfile.TemporaryDirectory(prefix="bench-path-") as directory:
         file = Path(directory) / "umbel.toml"
         file.write_text(config)
-        with running(core, *command, str(file), directory=Path(directory)) as process:
+        with running(0, *(command or UMBEL), str(file), directory=Path(directory)) as process:
             told = process.line()  # Umbel runs on http://127.0.0.1:54321 (Ctrl-C stops it)
             yield process, int(told.partition(" on ")[2].split()[0].rpartition(":")[2])
+
+
+class Supervised:
+    """A master and its workers."""
+
+    def __init__(self, master: Process, port: int, directory: Path) -> None:
+        self.master = master
+        self.port = port
+        self.directory = directory
+
+    def status(self) -> list[dict[str, Any]]:
+        """What `umbel ctl status` says of each worker."""
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(str(self.directory / "control"))
+            sock.sendall(b'{"command":"status"}\n')
+            told = json.loads(b"".join(iter(lambda: sock.recv(65536), b"")))
+        return [worker for slot in told["slots"] for worker in slot["workers"]]
+
+    def requests(self) -> Counter[str]:
+        """How many requests each worker has recorded."""
+        counts: Counter[str] = Counter()
+        with (self.directory / "logs" / "access.jsonl").open() as records:
+            for record in records:
+                counts[str(json.loads(record).get("worker"))] += 1
+        return counts
+
+
+@contextmanager
+def supervised(config: str, workers: int) -> Iterator[Supervised]:
+    """A master with so many workers, all on one core, once they are ready."""
+    with tempfile.TemporaryDirectory(prefix="bench-path-") as name:
+        directory = Path(name)
+        (directory / "umbel.toml").write_text(config)
+        port = _free_port()
+        options = ["-w", str(workers), "-b", f"127.0.0.1:{port}", "--control", "control"]
+        with running(0, sys.executable, "-m", "umbel", "serve", *options, directory=directory) as master:
+            tree = Supervised(master, port, directory)
+            until = time.monotonic() + 60
+            while time.monotonic() < until:
+                time.sleep(0.2)
+                if master.process.poll() is not None:
+                    raise SystemExit("the master has ended; what it said stands above")
+                with suppress(OSError):
+                    if [worker["state"] for worker in tree.status()].count("serving") == workers:
+                        break
+            else:
+                raise SystemExit("the workers did not get ready")
+            yield tree
+
+
+def _free_port() -> int:
+    """One below those that the kernel gives out by itself, so that nobody takes it meanwhile."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as sock, suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
