@@ -12,7 +12,7 @@ from collections import Counter
 from contextlib import ExitStack
 
 from pathlines import Line, Section, progress, route, spread, upstream
-from processes import Process, Supervised, cpu, script, supervised
+from processes import Process, Supervised, cpu, script, supervised, switches
 
 CALLS = 10
 CLIENTS = 16
@@ -22,13 +22,15 @@ HOW = f"""`umbel serve -w 1` and `-w 2` in turn, {CLIENTS} clients that ask agai
 master's left out) per request."""
 
 
-def window(tree: Supervised, load: Process, seconds: float) -> tuple[float, list[float]]:
-    """Microseconds of CPU per request, and each worker's share of the CPU."""
+def window(tree: Supervised, load: Process, seconds: float) -> tuple[float, list[float], float]:
+    """Microseconds of CPU per request, each worker's share of the CPU, and context switches per request."""
     pids = [worker["pid"] for worker in tree.status()]
     before = {pid: cpu(pid) for pid in pids}
+    switched = sum(map(switches, pids))
     count, *_ = json.loads(load.ask(f"{tree.port} /ten/4711 {CLIENTS} {seconds}"))
     used = [cpu(pid) - before[pid] for pid in pids]
-    return sum(used) / count * 1e6, [each / sum(used) for each in used]
+    switched = sum(map(switches, pids)) - switched
+    return sum(used) / count * 1e6, [each / sum(used) for each in used], switched / count
 
 
 def configuration(port: str) -> str:
@@ -44,12 +46,14 @@ def measure(*, quick: bool) -> Section:
         load = stack.enter_context(script(1, "pathload.py"))
         costs: dict[int, list[float]] = {1: [], 2: []}
         shares: list[float] = []
+        switched: dict[int, list[float]] = {1: [], 2: []}
         for tree in trees.values():
             window(tree, load, 1.5)
         for turn in range(rounds):
             for count, tree in sorted(trees.items(), reverse=bool(turn % 2)):
-                cost, used = window(tree, load, seconds)
+                cost, used, changes = window(tree, load, seconds)
                 costs[count].append(cost)
+                switched[count].append(changes)
                 if count == 2:
                     shares.append(max(used))
             progress(f"workers: round {turn + 1} of {rounds} done")
@@ -66,5 +70,7 @@ def measure(*, quick: bool) -> Section:
             Line("two workers, µs", spread(costs[2], ",.0f")),
             Line("requests of each of the two, over all rounds", parts),
             Line("the busier one's share of the CPU in a round", spread(shares, ".0%")),
+            Line("context switches per request, one worker", spread(switched[1])),
+            Line("context switches per request, two workers", spread(switched[2])),
         ],
     )

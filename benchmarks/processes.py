@@ -74,6 +74,12 @@ def main_cpu(pid: int) -> float:
     return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
+def switches(pid: int) -> int:
+    """How often its main thread was taken off the core, of its own accord or not."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if "ctxt_switches" in line)
+
+
 def resident(pid: int) -> int:
     """Bytes of memory that it holds."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
