@@ -4,8 +4,8 @@ BIN := .venv/bin
 STAMP := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak fuzz conformance bench bench-upstream bench-layers bench-server bench-logs bench-supervisor \
-  check format clean
+.PHONY: help setup demo test soak fuzz conformance bench bench-path bench-where bench-upstream bench-layers bench-server \
+  bench-logs bench-supervisor check format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -61,6 +61,12 @@ bench-server: .bench/.ready  ## the server beside its peers, two minutes; ARGS=-
 
 bench-supervisor: .bench/.ready  ## the master beside its peers, a quarter of an hour; ARGS=--quick for a glance
 	@.bench/bin/python benchmarks/supervisor.py $(ARGS)
+
+bench-where: .bench/.ready  ## where a request's microseconds go, two minutes; ARGS='--quick --functions 20'
+	@.bench/bin/python benchmarks/where.py $(ARGS)
+
+bench-path: .bench/.ready  ## own time, workers, memory, tail beside their bars, a quarter of an hour; ARGS='--quick --only tail'
+	@.bench/bin/python benchmarks/path.py $(ARGS)
 
 # The peers live apart, so that nothing of theirs is ever there when Umbel runs.
 .bench/.ready: pyproject.toml constraints.txt benchmarks/requirements.txt
