@@ -73,14 +73,24 @@ Event = RequestEnded | CallEnded | AttemptEnded | Noted
 
 
 class Recorder(Protocol):
-    """Takes events. ``record`` is a plain function: it never awaits, never raises and never blocks."""
+    """Takes events. ``record`` is a plain function: it never awaits, never raises and never blocks.
+
+    One with ``takes_attempts = False`` has no use for ``AttemptEnded``: attempts stand in their call's outcome too.
+    """
 
     def record(self, event: Event) -> None:
         """Take one event."""
 
 
+def takes_attempts(recorder: Recorder) -> bool:
+    """Whether ``AttemptEnded`` is worth making for this recorder."""
+    return getattr(recorder, "takes_attempts", True)
+
+
 class NullRecorder:
     """Records nothing: the default everywhere."""
+
+    takes_attempts = False
 
     def record(self, event: Event) -> None:
         """Drop the event."""

@@ -79,6 +79,8 @@ class FileRecorder:
     Attempts stand inside their call's line and have none of their own. Made by ``open_recorder``.
     """
 
+    takes_attempts = False
+
     def __init__(self, logs: Mapping[StreamName, Log]) -> None:
         self.logs = logs
         self._calls = logs["calls"]

@@ -14,7 +14,7 @@ import httpx
 import trio
 
 from ..errors import UpstreamError
-from ..events import AttemptEnded
+from ..events import AttemptEnded, takes_attempts
 from ..kinds import CUT, Kind
 from ..model import Attempt as AttemptRecord
 from ..model import CallFacts, Trace, facts_of
@@ -129,7 +129,8 @@ def ended(
     """Record an attempt that is over, and tell the breaker of it unless somebody cut it short."""
     record = AttemptRecord(len(facts.attempts) + 1, replica, started_at, now, status, kind, reused, cause)
     facts.attempts.append(record)
-    facts.recorder.record(AttemptEnded(facts.request, facts.call, facts.upstream, record, detail))
+    if takes_attempts(facts.recorder):
+        facts.recorder.record(AttemptEnded(facts.request, facts.call, facts.upstream, record, detail))
     if ticket is not None and kind not in CUT:
         ticket.attempted(now, kind, status)
 

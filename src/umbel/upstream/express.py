@@ -18,7 +18,7 @@ from ..model import CallFacts
 from .connection import INLINE_MAX
 from .errors import BadRequest
 from .outgoing import NOT_PLAIN, common_lines, is_plain, plain_head, plain_lines
-from .sentoff import ORIGIN, Admission, PlainLayers, SentOff
+from .sentoff import ORIGIN, PlainLayers, SentOff
 
 _SIZE_MAX = INLINE_MAX - 1024
 """Bytes of target, fields and body; with what the replica and the attempt add, they are sent at once."""
@@ -66,7 +66,7 @@ class Express:
             return None
         replica = seat.replica
         head = plain_head(method, replica.base + target, replica.host, lines + more, size)
-        sent = SentOff(layers, prepared, facts, arrived, Admission(now, seat, slots, ticket))
+        sent = SentOff(layers, prepared, facts, arrived, now, seat, slots, ticket)
         sent.depart(head if content is None else head + content)
         return sent
 
