@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ..events import CallEnded
-from ..model import Attempt, Outcome
+from ..model import Attempt, Outcome, RequestFacts
 from .lines import Line
 from .record import told
 
@@ -20,15 +20,18 @@ FORMS_MAX = 1024
 # What stands for the parts that differ. No name of a configuration can be one: they hold a character that JSON escapes.
 _REQUEST_ID, _TRACE_ID = "\x01request\x01", "\x01trace\x01"
 _SECONDS, _ATTEMPT_SECONDS = 1.0, 2.0
-_HOLES = (r'"\u0001request\u0001"', r'"\u0001trace\u0001"', '"duration_ms":1000.0', '"duration_ms":2000.0')
+_IDS = r'"request_id":"\u0001request\u0001","trace_id":"\u0001trace\u0001"'
+_DURATION = '"duration_ms":'
 
 Key = tuple[str, str, str, str, int | None, bool]
 
 
 class Form(NamedTuple):
-    """The members of a line, with holes for the ids and the two durations, in this order."""
+    """The members of a line: what stands after the ids, between the call's milliseconds and its attempt's, and last."""
 
-    parts: tuple[str, ...]
+    before: str
+    between: str
+    after: str
 
 
 class CallMembers:
@@ -37,32 +40,30 @@ class CallMembers:
     def __init__(self, encode: Callable[[Line], bytes | None]) -> None:
         self._encode = encode
         self._forms: dict[Key, Form | None] = {}
+        # Calls of one request end at nearly the same time.
+        self._request: RequestFacts | None = None
+        self._ids: str | None = None
 
     def of(self, event: CallEnded) -> bytes | None:
         """The members of the call's line, as they stand in it; None: ``told`` must make them."""
         request, upstream, outcome, items = event
-        attempts = outcome.attempts
-        if outcome.state != "value" or len(attempts) != 1 or items is not None or outcome.started_at is None:
+        call, state, _, _, call_began, call_ended, attempts, _, _ = outcome
+        if state != "value" or len(attempts) != 1 or items is not None or call_began is None:
             return None
-        number, replica, began_at, ended_at, status, kind, reused, cause, coalesced = attempts[0]
+        number, replica, began, ended, status, kind, reused, cause, coalesced = attempts[0]
         if kind is not None or coalesced or cause != "first" or number != 1:
             return None
-        key = (request.route, outcome.call, upstream, replica, status, reused)
+        if request is not self._request:
+            self._request, self._ids = request, _ids_of(request)
+        key = (request.route, call, upstream, replica, status, reused)
         form = self._forms.get(key, _UNKNOWN)
         if form is _UNKNOWN:
             form = self._made(event, key)
-        request_id = request.request_id
-        # An id that somebody else gave may hold what JSON escapes, or look like a secret (JWTs begin with eyJ).
-        if form is None or not (request_id.isascii() and request_id.isalnum()) or "J" in request_id:
+        if form is None or self._ids is None:
             return None
-        first, second, third, fourth, last = form.parts
-        milliseconds = round((outcome.ended_at - outcome.started_at) * 1000, 3)
-        attempt_milliseconds = round((ended_at - began_at) * 1000, 3)
-        text = (
-            f'{first}"{request_id}"{second}"{request.trace.trace_id}"{third}"duration_ms":{milliseconds!r}'
-            f'{fourth}"duration_ms":{attempt_milliseconds!r}{last}'
-        )
-        return text.encode("ascii")
+        before, between, after = form
+        took, attempt_took = round((call_ended - call_began) * 1000, 3), round((ended - began) * 1000, 3)
+        return f"{self._ids}{before}{took!r}{between}{attempt_took!r}{after}".encode("ascii")
 
     def _made(self, event: CallEnded, key: Key) -> Form | None:
         """The form of such a line, found by making one with marks where the holes will be."""
@@ -78,17 +79,24 @@ class CallMembers:
         return form
 
 
-_UNKNOWN = Form(())
+_UNKNOWN = Form("", "", "")
+
+
+def _ids_of(request: RequestFacts) -> str | None:
+    """The members that name the request; None where they need a closer look."""
+    request_id = request.request_id
+    # An id that somebody else gave may hold what JSON escapes, or look like a secret (JWTs begin with eyJ).
+    if not (request_id.isascii() and request_id.isalnum()) or "J" in request_id:
+        return None
+    return f'"request_id":"{request_id}","trace_id":"{request.trace.trace_id}"'
 
 
 def _cut(members: bytes | None) -> Form | None:
     if members is None or not members.isascii():
         return None
     text = members.decode("ascii")
-    parts: list[str] = []
-    for hole in _HOLES:
-        before, found, text = text.partition(hole)
-        if not found:
-            return None  # A name that needs a closer look, or another order of the members.
-        parts.append(before)
-    return Form((*parts, text))
+    before, call, rest = text.partition(f"{_DURATION}{_SECONDS * 1000}")
+    between, attempt, after = rest.partition(f"{_DURATION}{_ATTEMPT_SECONDS * 1000}")
+    if not (call and attempt and before.startswith(_IDS)):
+        return None  # A name that needs a closer look, or another order of the members.
+    return Form(before.removeprefix(_IDS) + _DURATION, between + _DURATION, after)
