@@ -283,7 +283,7 @@ def outcome(case: Case, hook_in: Callable[[Umbel], object] | None = None) -> tup
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{c.method} {c.target!r} {n}" for n, c in enumerate(CASES)])
 def test_every_way_gives_the_same(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ids, "token_hex", lambda size: "5" * 2 * size)
+    monkeypatch.setattr(ids, "_drawn", lambda: "5" * 32)
 
     async def nothing() -> None:
         """A hook that changes nothing."""
