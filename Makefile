@@ -4,8 +4,8 @@ BIN := .venv/bin
 STAMP := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak fuzz conformance bench-upstream bench-layers bench-server bench-logs bench-supervisor \
-  check format clean
+.PHONY: help setup demo test soak fuzz conformance bench bench-path bench-where bench-upstream bench-layers bench-server \
+  bench-logs bench-supervisor check format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -44,6 +44,9 @@ fuzz: $(STAMP)  ## hostile input for the server, made from tests/corpus; SECONDS
 conformance: $(STAMP)  ## curl, h2load and slowhttptest against the server, those that are installed; two minutes
 	@$(BIN)/python -m tests.conformance
 
+bench: .bench/.ready  ## the gateway beside what people pick instead, ten minutes; ARGS=--quick for a glance
+	@.bench/bin/python benchmarks/gateways.py $(ARGS)
+
 bench-upstream: .bench/.ready  ## the HTTP client beside its peers, some minutes; ARGS=--quick for a glance
 	@.bench/bin/python benchmarks/upstream.py $(ARGS)
 
@@ -58,6 +61,12 @@ bench-server: .bench/.ready  ## the server beside its peers, two minutes; ARGS=-
 
 bench-supervisor: .bench/.ready  ## the master beside its peers, a quarter of an hour; ARGS=--quick for a glance
 	@.bench/bin/python benchmarks/supervisor.py $(ARGS)
+
+bench-where: .bench/.ready  ## where a request's microseconds go, two minutes; ARGS='--quick --functions 20'
+	@.bench/bin/python benchmarks/where.py $(ARGS)
+
+bench-path: .bench/.ready  ## own time, workers, memory, tail beside their bars, a quarter of an hour; ARGS='--quick --only tail'
+	@.bench/bin/python benchmarks/path.py $(ARGS)
 
 # The peers live apart, so that nothing of theirs is ever there when Umbel runs.
 .bench/.ready: pyproject.toml constraints.txt benchmarks/requirements.txt
@@ -78,4 +87,4 @@ format: $(STAMP)  ## put the code into the one form
 	$(BIN)/ruff format
 
 clean:  ## remove what make built
-	rm -rf .venv .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .bench benchmarks/peers/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -16,8 +16,7 @@ from .model import Attempt, Outcome, RequestFacts
 Level = Literal["debug", "info", "warning", "error"]
 
 
-@dataclass(frozen=True, slots=True)
-class RequestEnded:
+class RequestEnded(NamedTuple):
     """An inbound request is over. Exactly one per request, whoever ended it."""
 
     request: RequestFacts
@@ -33,6 +32,8 @@ class RequestEnded:
     scheme: str = "http"
     detail: str = ""
     """Why it was refused or what went wrong, in one sentence; for records only."""
+    own_ms: float | None = None
+    """Milliseconds that a composed answer took beside its longest call; None for other answers."""
 
 
 class CallEnded(NamedTuple):
@@ -72,14 +73,24 @@ Event = RequestEnded | CallEnded | AttemptEnded | Noted
 
 
 class Recorder(Protocol):
-    """Takes events. ``record`` is a plain function: it never awaits, never raises and never blocks."""
+    """Takes events. ``record`` is a plain function: it never awaits, never raises and never blocks.
+
+    One with ``takes_attempts = False`` has no use for ``AttemptEnded``: attempts stand in their call's outcome too.
+    """
 
     def record(self, event: Event) -> None:
         """Take one event."""
 
 
+def takes_attempts(recorder: Recorder) -> bool:
+    """Whether ``AttemptEnded`` is worth making for this recorder."""
+    return getattr(recorder, "takes_attempts", True)
+
+
 class NullRecorder:
     """Records nothing: the default everywhere."""
+
+    takes_attempts = False
 
     def record(self, event: Event) -> None:
         """Drop the event."""

@@ -7,6 +7,7 @@ Every other transport is only asked the ordinary way (``handle_async_request``),
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -23,10 +24,16 @@ class Prepared(NamedTuple):
     target: bytes
     """Origin form, relative to the upstream's base URL."""
     headers: Sequence[Field]
+    """Empty where they stand in ``blocks``."""
     content: bytes | None = None
-    common: bool = False
-    """Whether other requests have the very same headers, so that what is made of them is worth remembering. Never where
-    a value may be one user's secret."""
+    blocks: tuple[tuple[Field, ...], ...] = ()
+    """The headers in blocks that other requests have too, so that what is made of each is worth remembering. A value
+    that may be one user's secret is in none."""
+
+    @property
+    def fields(self) -> Sequence[Field]:
+        """The headers, wherever they stand."""
+        return [*chain(*self.blocks)] if self.blocks else self.headers
 
 
 class InFlight(Protocol):
@@ -41,8 +48,10 @@ class InFlight(Protocol):
     def in_air(self) -> bool:
         """Whether ``arrived`` will be called."""
 
-    def land(self) -> httpx.Response | None:
+    def land(self, now: float) -> httpx.Response | None:
         """The complete response, after something has arrived; None if it was not all, or must now be carried.
+
+        ``now`` is ``trio.current_time()``.
 
         Raises:
             UpstreamError: what ``handle_async_request`` of the same transport would raise.

@@ -8,7 +8,7 @@ triples of ``Headers``, the attributes of a ``Response``); ``test_messages.py`` 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from datetime import timedelta
 from functools import cached_property
 from typing import Any
@@ -116,6 +116,8 @@ class Complete(httpx.Response):
     is_closed = True
     is_stream_consumed = True
     default_encoding = "utf-8"
+    names: Collection[bytes] | None = None
+    """The names of the fields that came, in lower case, where they are known; ``headers`` may have been changed."""
 
     # No super().__init__(): that is the point.
     def __init__(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from .errors import UpstreamError
@@ -188,17 +189,19 @@ def facts_of(request: httpx.Request) -> CallFacts | None:
     return facts
 
 
-@dataclass(frozen=True, slots=True)
-class Inputs:
+_NONE: Mapping[str, Any] = MappingProxyType({})
+
+
+class Inputs(NamedTuple):
     """What a route's plan can name: the validated inbound request. Header names are lower-case with hyphens."""
 
-    path: Mapping[str, Json] = field(default_factory=dict)
-    query: Mapping[str, Json] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
+    path: Mapping[str, Json] = _NONE
+    query: Mapping[str, Json] = _NONE
+    headers: Mapping[str, str] = _NONE
     body: Json = None
     raw_query: Sequence[tuple[str, str]] = ()
     """Every query parameter as it came, for ``forward_query``."""
-    cookies: Mapping[str, str] = field(default_factory=dict)
+    cookies: Mapping[str, str] = _NONE
     raw_body: bytes = b""
     content_type: str = ""
     forwarded: tuple[tuple[str, str], ...] = ()

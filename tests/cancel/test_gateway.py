@@ -13,6 +13,8 @@ from tests.support.checkpoints import for_every_checkpoint
 from tests.unit.gateway.gateways import Function, gateway, route
 from umbel.kinds import Kind
 
+pytestmark = pytest.mark.usefixtures("way")
+
 MockClock = trio.testing.MockClock
 
 

@@ -45,7 +45,7 @@ async def test_a_server_cut_at_any_step_leaves_nothing(driver: str, autojump_clo
             assert service.in_flight == 0
             assert service.connections.value == 0
             assert not service.open
-            assert service.crew.statistics() == CrewStatistics(hands=0, members=0, turns=0)
+            assert service.crew.statistics() == CrewStatistics(hands=0, spares=0, members=0, turns=0)
         services.clear()
 
     assert await for_every_checkpoint(converse, check) > 20

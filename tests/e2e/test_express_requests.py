@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +97,7 @@ async def test_what_is_not_plain_goes_the_ordinary_way(call: dict[str, Any]) -> 
 
 @pytest.mark.parametrize(("size", "in_air"), [(14_000, 1), (16_000, 0), (100_000, 0)])
 async def test_a_body_is_flown_if_it_is_sent_at_once(size: int, in_air: int) -> None:
-    inputs = replace(INPUTS, body="x" * size)
+    inputs = INPUTS._replace(body="x" * size)
     seen = await both_ways(Case(calls={"a": {"method": "PUT", "json": "body"}}, route=ROUTE, inputs=inputs))
     assert seen.way is not None
     assert seen.way.in_air == in_air

@@ -16,6 +16,8 @@ from umbel.config.schema import Config
 from umbel.gateway.app import Umbel
 from umbel.kinds import Kind
 
+pytestmark = pytest.mark.usefixtures("way")
+
 JSON = [("content-type", "application/json")]
 
 

@@ -15,6 +15,7 @@ from tests.support.processes import PROJECT, PYTHON, ended, started
 from umbel.demo.sample import SAMPLE
 from umbel.demo.services import SERVICES
 from umbel.demo.upstreams import Urls, sample_upstreams
+from umbel.server.garbage import THRESHOLDS
 
 SERVE = (PYTHON, "-m", "umbel", "serve")
 
@@ -196,3 +197,26 @@ async def _opened_by_a_reader(path: Path) -> int:
 
     open_to_write: Callable[[], int] = lambda: os.open(path, os.O_WRONLY)  # noqa: E731 - a name for the type
     return await trio.to_thread.run_sync(open_to_write, abandon_on_cancel=True)
+
+
+@pytest.mark.parametrize("more", [(), ("-w", "1")], ids=["alone", "supervised"])
+async def test_a_process_that_only_serves_spares_itself_the_collector(tmp_path: Path, more: tuple[str, ...]) -> None:
+    (tmp_path / "told.py").write_text(
+        "import gc\n"
+        "async def app(scope, receive, send):\n"
+        "    if scope['type'] == 'lifespan':\n"
+        "        for kind in ('startup', 'shutdown'):\n"
+        "            await receive()\n"
+        "            await send({'type': f'lifespan.{kind}.complete'})\n"
+        "        return\n"
+        "    await send({'type': 'http.response.start', 'status': 200})\n"
+        "    told = repr((gc.get_threshold(), gc.get_freeze_count() > 10_000))\n"
+        "    await send({'type': 'http.response.body', 'body': told.encode()})\n"
+    )
+    async with started(*SERVE, *more, "--bind", "127.0.0.1:0", "told:app", cwd=tmp_path) as server:
+        url = await server.address("Umbel runs on")
+        async with httpx.AsyncClient() as client:
+            response = await client.get(url)
+        await server.stop(signal.SIGTERM)
+
+    assert response.text == repr((THRESHOLDS, True))

@@ -1,7 +1,8 @@
 """An ASGI driver in memory: applications are asked without sockets, threads or a test client of Quart's.
 
 It behaves as Hypercorn does where that matters: a bounded queue towards the application, and a disconnect of its own
-posted while the last part of the answer is being sent.
+posted while the last part of the answer is being sent. With ``cancelling`` it behaves as our own server does: who does
+not listen when the client leaves is cancelled.
 """
 
 from __future__ import annotations
@@ -15,7 +16,12 @@ from urllib.parse import unquote
 
 import trio
 
+from umbel.server.exchange import CANCELS, ClientLeft
+
 App = Callable[[Any, Any, Any], Awaitable[None]]
+
+cancelling = False
+"""Whether conversations are held as our own server holds them (a test's fixture sets it)."""
 
 
 @dataclass
@@ -59,15 +65,34 @@ class Conversation:
         """Cleared by ``stop_reading``: the application's sends then wait, as for a client with a full window."""
         self.reading.set()
         self._closed = False
+        self._cancels = cancelling
+        self._listeners = 0
+        self._life = trio.CancelScope()
+        self.gone = False
+        if self._cancels:
+            scope["extensions"][CANCELS] = self
 
     async def run(self) -> None:
-        await self._app(self._scope, self._from_server.receive, self._send)
+        with self._life:
+            await self._app(self._scope, self.receive, self._send)
+
+    async def receive(self) -> dict[str, Any]:
+        self._listeners += 1
+        try:
+            return await self._from_server.receive()
+        finally:
+            self._listeners -= 1
 
     async def body(self, data: bytes, *, more: bool = False) -> None:
         await self._to_app.send({"type": "http.request", "body": data, "more_body": more})
 
     async def disconnect(self) -> None:
         self._closed = True
+        if self._cancels and not self.answer.complete:
+            self.gone = True
+            if not self._listeners:
+                self._life.cancel(reason="client-gone")
+                return
         await self._to_app.send({"type": "http.disconnect"})
 
     def stop_reading(self) -> None:
@@ -75,6 +100,8 @@ class Conversation:
 
     async def _send(self, message: dict[str, Any]) -> None:
         await trio.lowlevel.checkpoint()
+        if self.gone:
+            raise ClientLeft("the client has gone")
         answer = self.answer
         answer.sends += 1
         if message["type"] == "http.response.start":

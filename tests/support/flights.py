@@ -58,7 +58,7 @@ class Flight:
             self._came += 1
             self._arrived(self)
 
-    def land(self) -> httpx.Response | None:
+    def land(self, now: float) -> httpx.Response | None:
         assert self.in_air
         assert self._came
         if self._came < self._lands.pieces:

@@ -83,7 +83,7 @@ def _serve_alone(application: Application, bind: tuple[str, ...]) -> None:
     from hypercorn.config import Config
 
     from ..logs import ensure_writable
-    from ..server import Limits
+    from ..server import Limits, garbage
     from ..server import serve as serve_app
     from ..supervisor.listeners import activated_sockets
     from ..supervisor.loading import AppImportError, load_app
@@ -109,6 +109,7 @@ def _serve_alone(application: Application, bind: tuple[str, ...]) -> None:
                 for address in await nursery.start(started):
                     click.echo(f"Umbel runs on {address} (Ctrl-C stops it)")
 
+    garbage.spare()
     run(main, app)
 
 

@@ -20,7 +20,7 @@ from ..errors import UpstreamError
 from ..events import Noted
 from ..inflight import Prepared
 from ..kinds import Kind
-from ..messages import request_of, response_fields
+from ..messages import Complete, request_of, response_fields
 from ..model import FACTS, JSON_MAX, OTHER_MAX, CallFacts, FailedItem, Failure, Json, PassedBody
 from .decode import BadBodyError, decode_json, decode_text
 from .overrides import overrides_of
@@ -139,7 +139,7 @@ async def _send(
 ) -> httpx.Response:
     # The target extension and the balance layer say where it goes.
     extensions = {"target": prepared.target, FACTS: facts, **rules.extensions}
-    request = request_of(prepared.method, prepared.headers, prepared.content, extensions)
+    request = request_of(prepared.method, prepared.fields, prepared.content, extensions)
     try:
         response = await transport.handle_async_request(request)
         if not response.is_closed:
@@ -214,6 +214,8 @@ def landed(rules: CallRules, method: str, response: httpx.Response) -> Landed:
 def _kept(rules: CallRules, response: httpx.Response) -> tuple[tuple[str, str], ...]:
     """The fields that may matter to the answer. To decode all of them would cost more than to decode the JSON."""
     wanted = rules.kept
+    if type(response) is Complete and response.names is not None and wanted.isdisjoint(response.names):
+        return ()  # Of most nothing matters, and nobody has had them in hand since they came.
     kept = [field for field in response_fields(response) if field[1] in wanted]
     return tuple((lower.decode("latin-1"), value.decode("latin-1")) for _, lower, value in kept) if kept else ()
 

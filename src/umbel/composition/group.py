@@ -101,6 +101,14 @@ class CallGroup:
             self.failure = failure
             self.scope.cancel(reason="decided: " + ("answered" if failure is None else failure.kind))
 
+    def close(self) -> None:
+        """The composition is over: nothing begins any more, and nobody is told of anything.
+
+        Whoever was told holds the group, so the two would otherwise wait for the garbage collector.
+        """
+        self.over = self.closed = True
+        self._settled = _nobody
+
     def settle(self, outcome: Outcome, upstream: str, items: int | None = None) -> None:
         """Take a call's outcome, record it and tell whoever waits for it."""
         if outcome.call in self.outcomes:
@@ -121,7 +129,7 @@ class CallGroup:
 
     def fail(self, rules: CallRules, failure: Failure) -> None:
         """Settle a call that never began."""
-        self.settle(self._outcome(rules, failure, None, []), rules.upstream)
+        self.settle(self._outcome(trio.current_time(), rules, failure, None, []), rules.upstream)
 
     def skip(self, rules: CallRules) -> None:
         """Settle a call that has nothing to do."""
@@ -156,21 +164,22 @@ class CallGroup:
             self.over = True
             # Cancelled, alone or as a group from the nursery of an each: the outcome is owed all the same.
             ended = work.cut(self.cut_failure(first_cancelled(error)))
-            self.land(rules, ended, started_at, work.attempts, work.items)
+            self.land(trio.current_time(), rules, ended, started_at, work.attempts, work.items)
             raise
-        self.land(rules, ended, started_at, work.attempts, work.items)
+        self.land(trio.current_time(), rules, ended, started_at, work.attempts, work.items)
 
     def land(
         self,
+        now: float,
         rules: CallRules,
         ended: Landed | Failure,
         started_at: float,
         attempts: Sequence[Attempt],
         items: int | None = None,
     ) -> None:
-        """Settle a call that began at ``started_at`` and ends now, with its value or its failure."""
+        """Settle a call that began at ``started_at`` and ends ``now``, with its value or its failure."""
         if isinstance(ended, Failure):
-            outcome = self._outcome(rules, ended, started_at, attempts)
+            outcome = self._outcome(now, rules, ended, started_at, attempts)
         else:
             outcome = Outcome(
                 rules.name,
@@ -178,7 +187,7 @@ class CallGroup:
                 ended.value,
                 None,
                 started_at,
-                trio.current_time(),
+                now,
                 tuple(attempts),
                 ended.failed_items,
                 ended.headers,
@@ -193,8 +202,10 @@ class CallGroup:
         return Failure.of(Kind.INTERNAL, f"{type(error).__name__} in the call")
 
     @staticmethod
-    def _outcome(rules: CallRules, failure: Failure, started_at: float | None, attempts: Sequence[Attempt]) -> Outcome:
-        return Outcome(rules.name, "failed", rules.default, failure, started_at, trio.current_time(), tuple(attempts))
+    def _outcome(
+        now: float, rules: CallRules, failure: Failure, started_at: float | None, attempts: Sequence[Attempt]
+    ) -> Outcome:
+        return Outcome(rules.name, "failed", rules.default, failure, started_at, now, tuple(attempts))
 
 
 @asynccontextmanager
@@ -221,7 +232,11 @@ async def open_group(
             raise
         raise leaf from leaf.__cause__
     finally:
-        group.over = group.closed = True
+        group.close()
+
+
+def _nobody(outcome: Outcome) -> None:
+    """Hears of the outcomes of a group that is closed."""
 
 
 def only_leaf(error: BaseException) -> BaseException | None:

@@ -19,6 +19,9 @@ def strictest_cache_control(parts: Iterable[Fields], *, private: bool = False) -
     A lifetime holds only if every part states one; it is the shortest, less the age that its part came with
     (RFC 9111 section 4.2). ``private`` keeps shared caches from storing whatever the parts say.
     """
+    parts = [*parts]
+    if not private and not any(parts):
+        return None  # As most: nobody says anything of caching, or of anything that is looked at.
     directives = [_directives(fields) for fields in parts]
     if not any(directives) and not private:
         return None

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain
 from typing import NamedTuple
 from urllib.parse import quote_plus
 
@@ -157,18 +158,15 @@ class Recipe:
         target, headers = self.fixed_target, self.fixed_headers
         try:
             if headers is not None and target is not None and self.body is None and not self.bound:
-                said = gateway_fields(inputs, forwarded=self.forwarded)
-                return Prepared(self.method, target, headers + said, None, True)
+                said = _gateway_blocks(inputs.forwarded, inputs.forwarded_for if self.forwarded else ())
+                return Prepared(self.method, target, (), None, (headers, *said))
             bound = {param.name: param.expression.evaluate(context) for param in self.bound}
-            return Prepared(
-                self.method,
-                self._target(context, bound, inputs) if target is None else target,
-                self._headers(context, bound, inputs)
-                if headers is None
-                else headers + gateway_fields(inputs, forwarded=self.forwarded),
-                self._content(context, inputs),
-                headers is not None,
-            )
+            target = self._target(context, bound, inputs) if target is None else target
+            content = self._content(context, inputs)
+            if headers is None:
+                return Prepared(self.method, target, self._headers(context, bound, inputs), content)
+            said = _gateway_blocks(inputs.forwarded, inputs.forwarded_for if self.forwarded else ())
+            return Prepared(self.method, target, (), content, (headers, *said))
         except BadValueError as error:
             status = 400 if error.client else 502
             raise CallFailedError(Failure.of(Kind.BAD_REQUEST, str(error), status=status)) from error
@@ -248,13 +246,23 @@ def gateway_fields(inputs: Inputs, *, forwarded: bool) -> tuple[Field, ...]:
     Raises:
         BadValueError: a value holds what no header may.
     """
-    always = _encoded_fields(inputs.forwarded)
-    return always + _encoded_fields(inputs.forwarded_for) if forwarded else always
+    return tuple(chain(*_gateway_blocks(inputs.forwarded, inputs.forwarded_for if forwarded else ())))
+
+
+Said = tuple[tuple[str, str], ...]
 
 
 @lru_cache(maxsize=64)
-def _encoded_fields(said: tuple[tuple[str, str], ...]) -> tuple[Field, ...]:
-    """All calls of a request say the same, and begin at nearly the same time."""
+def _gateway_blocks(always: Said, of_client: Said) -> tuple[tuple[Field, ...], ...]:
+    """The same in blocks: what only this request says, what most say, and what each of this client's does.
+
+    All calls of a request say the same, and begin at nearly the same time.
+    """
+    return _encoded_fields(always[:1]), _encoded_fields(always[1:]), _encoded_fields(of_client)
+
+
+@lru_cache(maxsize=64)
+def _encoded_fields(said: Said) -> tuple[Field, ...]:
     names = [name.lower().encode("ascii") for name, _ in said]
     return tuple((name, name, client_field(*field)) for name, field in zip(names, said, strict=True))
 

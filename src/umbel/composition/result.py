@@ -5,7 +5,8 @@ Read by the gateway, which writes it as HTTP. Frozen.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_right
+from typing import NamedTuple
 
 from ..kinds import CUT, Kind
 from ..model import Failure, Json, Outcome
@@ -21,8 +22,7 @@ _DETAILS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """What a composition came to."""
 
     outcomes: tuple[Outcome, ...]
@@ -37,7 +37,7 @@ class Result:
     cache_control: str | None = None
     """The composed Cache-Control of a complete answer; None: none."""
     own_ms: float = 0.0
-    """Milliseconds of the request in which no call was in flight: the gateway's own time."""
+    """Milliseconds of the request that no upstream accounts for (``own_time``): the gateway's own time."""
 
     vary: tuple[str, ...] = ()
     """Request headers that the answer depends on beside those that its route declares."""
@@ -76,10 +76,26 @@ class Result:
 
 
 def own_time(started_at: float, now: float, outcomes: tuple[Outcome, ...]) -> float:
-    """Seconds since ``started_at`` in which none of the calls was in flight."""
-    busy = 0.0
-    until = started_at
-    for start, end in sorted((o.started_at, o.ended_at) for o in outcomes if o.started_at is not None):
-        busy += max(0.0, end - max(start, until))
-        until = max(until, end)
-    return max(0.0, now - started_at - busy)
+    """Seconds since ``started_at`` that no upstream accounts for: all of them less the longest chain of calls.
+
+    A chain is made of calls of which each began when the one before it had ended; of calls that were in flight together
+    the longest counts. So what the gateway itself took shows, also while calls were in flight.
+    """
+    spans = [(outcome.ended_at, outcome.started_at) for outcome in outcomes if outcome.started_at is not None]
+    return max(0.0, now - started_at - _longest_chain(spans))
+
+
+def _longest_chain(spans: list[tuple[float, float]]) -> float:
+    """The greatest sum of the lengths of spans (end, start) that do not overlap ("weighted interval scheduling")."""
+    if not spans:
+        return 0.0
+    spans.sort()
+    if all(start < spans[0][0] for _, start in spans):
+        return max(end - start for end, start in spans)  # All at once, as most are.
+    ends: list[float] = []
+    best = [0.0]
+    """Of the first spans, by their number."""
+    for end, start in spans:
+        best.append(max(best[-1], best[bisect_right(ends, start)] + end - start))
+        ends.append(end)
+    return best[-1]

@@ -133,9 +133,10 @@ class _Composition:
                 raise
             raise leaf from leaf.__cause__
         finally:
-            group.over = group.closed = True
+            group.over = True
             if len(group.outcomes) < len(self._plan.calls):
                 self._settle_owed(cancelled)
+            group.close()
         failure = group.failure if group.decided else conclude(self._plan, group.outcomes)
         return shape_result(self._plan, group.outcomes, self._context, failure, self._facts, self._recorder)
 
@@ -199,7 +200,7 @@ class _Composition:
             failure = error.failure
         except Exception as error:  # noqa: BLE001  # as of a call that has a task: told by crashed()
             failure = self._group.crashed(rules, error)
-        self._group.land(rules, failure, now, ())
+        self._group.land(now, rules, failure, now, ())
 
     def _send_off(self, rules: CallRules, prepared: Prepared, now: float) -> bool:
         if not self._wave.open or rules.extensions:

@@ -79,8 +79,9 @@ class Wave:
                 if not self._arrived:
                     await (self._wait_limited() if self._limited else self._wait())
                 arrived, self._arrived = self._arrived, []
+                now = trio.current_time()
                 for flight in arrived:
-                    self._land(flight)
+                    self._land(flight, now)
         except BaseException as error:
             self.cut(error)
             raise
@@ -148,13 +149,13 @@ class Wave:
                 self._cut_one(flight, aloft.facts, cancelled)
                 self._settle(aloft, too_late(aloft.rules))
 
-    def _land(self, flight: InFlight) -> None:
+    def _land(self, flight: InFlight, now: float) -> None:
         aloft = self._aloft.get(flight)
         if aloft is None:
             return  # Cut, in the turn in which it came.
         ended: Landed | Failure
         try:
-            response = flight.land()
+            response = flight.land(now)
             if response is None:
                 if not flight.in_air:
                     del self._aloft[flight]
@@ -166,7 +167,7 @@ class Wave:
         except Exception as error:  # noqa: BLE001  # of a transport, or a bug: it fails the call, and is told
             ended = failure_of(error, aloft.facts)
         del self._aloft[flight]
-        self._settle(aloft, ended)
+        self._group.land(now, aloft.rules, ended, aloft.started_at, aloft.facts.attempts)
 
     @staticmethod
     def _cut_one(flight: InFlight, facts: CallFacts, cancelled: BaseException) -> None:
@@ -176,7 +177,7 @@ class Wave:
             failure_of(error, facts)
 
     def _settle(self, aloft: _Aloft, ended: Landed | Failure) -> None:
-        self._group.land(aloft.rules, ended, aloft.started_at, aloft.facts.attempts)
+        self._group.land(trio.current_time(), aloft.rules, ended, aloft.started_at, aloft.facts.attempts)
 
 
 @dataclass(slots=True)

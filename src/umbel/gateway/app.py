@@ -14,13 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import quart.wrappers.base
 import trio
-from quart import request
-from quart_trio import QuartTrio
-from quart_trio.wrappers import TrioResponse
-from werkzeug.exceptions import HTTPException
-from werkzeug.routing.exceptions import RoutingException
 
 from ..composition import plan as planning
 from ..composition.outgoing import UpstreamDefaults
@@ -28,19 +22,19 @@ from ..config.load import load
 from ..config.schema import Config
 from ..errors import ConfigError, NotRunningError, RequestError
 from ..events import NULL, Recorder
-from ..kinds import Kind
-from ..server import guard
+from ..server import garbage, guard
 from ..server.limits import Limits
 from ..server.serve import serve
 from ..server.settings import hypercorn_config
-from . import crashes
 from .checks import CHECKS
 from .compose import ComposeView
 from .connection import Connection
-from .exchange import find_exchange, find_websocket_exchange
+from .direct import DirectRequest
+from .directroutes import DirectRoutes, UmbelMap
 from .forwarded import TrustedProxies
+from .handling import ErrorHandling
 from .lifespan import Lifespan, State
-from .problems import as_http_exception, from_http_exception
+from .obstacles import parts_of
 from .respond import AnswerRules, Expose
 from .routes import RouteView
 from .uploads import UmbelRequest
@@ -48,19 +42,11 @@ from .websocket import WebsocketConnection
 
 if TYPE_CHECKING:
     import httpx
-    from quart.typing import ResponseReturnValue, ResponseTypes
 
-    from ..model import RequestFacts
     from .compose import Handler
     from .runtime import Runtime
-    from .sending import AnyResponse
 
 HandlerT = TypeVar("HandlerT", bound="Handler")
-
-# What Quart's websocket raises once its client has gone; 0.22 has no such exception.
-_DISCONNECTED: tuple[type[Exception], ...] = tuple(
-    found for name, found in vars(quart.wrappers.base).items() if name == "ClientDisconnectedError"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +56,13 @@ class GatewayStatistics:
     state: State
     requests_in_flight: int
     requests_total: int
+    direct: bool = False
+    """Whether requests for routes of the configuration are answered without Quart's dispatch."""
+    indirect_reason: str = ""
+    """Why they are not."""
 
 
-class Umbel(QuartTrio):
+class Umbel(ErrorHandling):
     """A Quart-Trio application that composes upstream calls into answers.
 
     Blueprints, hooks, error handlers, plain routes and websockets are Quart's. On top of them:
@@ -88,6 +78,8 @@ class Umbel(QuartTrio):
     """
 
     request_class = UmbelRequest
+    url_map_class = UmbelMap
+    url_map: UmbelMap
     asgi_http_class = Connection  # type: ignore[assignment]  # Quart types it for any app; ours needs an Umbel
     asgi_websocket_class = WebsocketConnection  # type: ignore[assignment]  # as above
     asgi_lifespan_class = Lifespan  # type: ignore[assignment]  # as above
@@ -123,6 +115,7 @@ class Umbel(QuartTrio):
         self._degraded = False
         self._in_flight = 0
         self._total = 0
+        self.direct_routes = DirectRoutes(self, _PARTS)
         self.config["MAX_CONTENT_LENGTH"] = self.gateway_config.server.max_body
         for index in range(len(self.gateway_config.routes)):
             self._add_route(index)
@@ -142,7 +135,9 @@ class Umbel(QuartTrio):
     def _add_route(self, index: int) -> None:
         plan = planning.compile_route(self.gateway_config, index)
         view = RouteView(self, plan, self.gateway_config.server.max_body)
-        self.add_url_rule(plan.route.path, f"umbel-route-{index}", view.view, methods=list(plan.methods))
+        endpoint, for_quart = f"umbel-route-{index}", view.view
+        self.add_url_rule(plan.route.path, endpoint, for_quart, methods=list(plan.methods))
+        self.direct_routes.add(endpoint, view, for_quart)
 
     def compose(
         self,
@@ -170,7 +165,7 @@ class Umbel(QuartTrio):
             expose: which diagnostic headers clients get.
             krakend_compat: also send ``X-KrakenD-Completed``.
         """
-        rules = AnswerRules.varying(vary, etag=etag, expose=expose, krakend_compat=krakend_compat)
+        rules = AnswerRules(vary, etag=etag, expose=expose, krakend_compat=krakend_compat)
         endpoint = options.pop("endpoint", None)
         self.composes_in_code = True
 
@@ -185,6 +180,24 @@ class Umbel(QuartTrio):
     def _upstream_defaults(self) -> Mapping[str, UpstreamDefaults]:
         upstreams = self.gateway_config.upstreams
         return {name: UpstreamDefaults.of(name, upstream) for name, upstream in upstreams.items()}
+
+    setup_changes = 0
+    """How often something of the application was registered."""
+
+    def _check_setup_finished(self, f_name: str) -> None:
+        """Quart's; called whenever something is registered with the application."""
+        super()._check_setup_finished(f_name)
+        self.setup_changes += 1
+
+    async def asgi_app(self, scope: Any, receive: Any, send: Any) -> None:
+        """Quart's; but a request for a route of the configuration that none of Quart's parts would change anything
+        about is answered without them."""
+        if scope["type"] == "http":
+            found = self.direct_routes.find(scope)
+            if found is not None:
+                await DirectRequest(self, found, scope, receive, send).live()
+                return
+        await super().asgi_app(scope, receive, send)
 
     # What the rest of the package asks of it.
 
@@ -223,7 +236,8 @@ class Umbel(QuartTrio):
 
     def statistics(self) -> GatewayStatistics:
         """A snapshot of the counters."""
-        return GatewayStatistics(self.state, self._in_flight, self._total)
+        reason = self.direct_routes.obstacle
+        return GatewayStatistics(self.state, self._in_flight, self._total, reason is None, reason or "")
 
     def request_began(self) -> None:
         """Count a request in."""
@@ -233,111 +247,6 @@ class Umbel(QuartTrio):
     def request_ended(self) -> None:
         """Count a request out."""
         self._in_flight -= 1
-
-    # Errors: the application's own handlers first, then problem documents. Nothing is lost on the way.
-
-    # Quart 0.23 hands its context to these methods as an argument, 0.22 keeps it in a variable: ``context`` is either.
-
-    async def full_dispatch_request(self, *context: Any) -> AnyResponse:
-        """Quart's dispatch, with both halves kept of a group that holds a cancel and a crash.
-
-        (Quart-Trio raises the cancel alone, and the crash is never heard of.)
-        """
-        try:
-            return await super().full_dispatch_request(*context)
-        except BaseExceptionGroup as error:
-            crash, rest = crashes.split(error)
-            if crash is None or rest is None:
-                raise
-            crashes.note(self.recorder, "request.crashed", crash, self._facts())
-            raise rest from crash
-
-    async def handle_user_exception(self, *context_and_error: Any) -> HTTPException | ResponseReturnValue:
-        """Find a handler; a ``RequestError`` that has none goes by its status, as ``abort(status)`` would."""
-        *context, error = context_and_error
-        if isinstance(error, BaseExceptionGroup):
-            return await self._handle_group(context, error)
-        exchange = find_exchange()
-        if (
-            isinstance(error, RequestError)
-            and exchange is not None
-            and self._find_error_handler(error, request.blueprints) is None
-        ):
-            exchange.detail = error.detail
-            error = as_http_exception(error)
-        quarts: Any = super()
-        answer: HTTPException | ResponseReturnValue = await quarts.handle_user_exception(*context, error)
-        return answer
-
-    async def _handle_group(
-        self, context: list[Any], group: BaseExceptionGroup[BaseException]
-    ) -> HTTPException | ResponseReturnValue:
-        """The first leaf that has a handler answers, as with Quart-Trio; the others are recorded."""
-        crash, rest = crashes.split(group)
-        if crash is None or rest is not None:
-            raise group
-        leaves = [leaf for leaf in crashes.leaves(crash) if isinstance(leaf, Exception)]
-        for leaf in leaves:
-            others = [other for other in leaves if other is not leaf]
-            try:
-                answer = await self.handle_user_exception(*context, leaf)
-            except Exception as raised:
-                if raised is leaf:
-                    continue
-                # Its handler broke: that is the exception now, and the leaf its context.
-                self._note_all(others)
-                raise
-            self._note_all(others)
-            return answer
-        raise group
-
-    def _note_all(self, errors: Iterable[Exception]) -> None:
-        for error in errors:
-            crashes.note(self.recorder, "request.crashed", error, self._facts())
-
-    async def handle_websocket_exception(self, *context_and_error: Any) -> ResponseTypes | None:
-        """Quart's; but a client that has gone is no failure. (Quart-Trio 0.13 takes it for one.)"""
-        error = context_and_error[-1]
-        if isinstance(error, _DISCONNECTED):
-            raise error
-        quarts: Any = super()
-        answer: ResponseTypes | None = await quarts.handle_websocket_exception(*context_and_error)
-        return answer
-
-    def log_exception(self, *context_and_info: Any) -> None:
-        """Record an exception that no handler took, each leaf of a group; Quart's logger hears of it too."""
-        error = context_and_info[-1][1]
-        if error is not None:
-            exchange = find_exchange()
-            event = "request.crashed" if exchange is not None else "app.crashed"
-            crashes.note(self.recorder, event, error, self._facts())
-            if (exchange := exchange or find_websocket_exchange()) is not None:
-                exchange.kind, exchange.detail = Kind.INTERNAL, "an exception that no handler took"
-        super().log_exception(*context_and_info)
-
-    async def make_response(self, result: ResponseReturnValue | HTTPException) -> AnyResponse:
-        """Quart's, but an HTTP error that no handler of the application took becomes a problem document."""
-        if (
-            isinstance(result, HTTPException)
-            and not isinstance(result, RoutingException)
-            and result.response is None
-            and (result.code or 0) >= 400
-        ):
-            facts = self._facts()
-            if result.code == 400 and (exchange := find_exchange()) is not None:
-                exchange.kind = Kind.BAD_REQUEST
-            return from_http_exception(result, facts.request_id if facts is not None else "")
-        return await super().make_response(result)
-
-    async def make_default_options_response(self, *context: Any) -> TrioResponse:
-        """The answer to OPTIONS: the methods, and no content."""
-        quarts = await super().make_default_options_response(*context)
-        return TrioResponse(b"", 204, {"allow": ", ".join(sorted(quarts.allow))})
-
-    @staticmethod
-    def _facts() -> RequestFacts | None:
-        exchange = find_exchange() or find_websocket_exchange()
-        return exchange.facts if exchange is not None else None
 
     # Starting it as a script.
 
@@ -362,6 +271,7 @@ class Umbel(QuartTrio):
         if use_reloader or kwargs:
             ignored = ", ".join([*(["use_reloader"] if use_reloader else []), *kwargs])
             warnings.warn(f"Umbel.run() has no use for: {ignored}", stacklevel=2)
+        garbage.spare()
         trio.run(partial(self.run_task, host, port, debug, ca_certs, certfile, keyfile, task_status=_Announcement()))
 
     def run_task(  # type: ignore[override]  # as above
@@ -382,6 +292,9 @@ class Umbel(QuartTrio):
         config = hypercorn_config(bind=[bind])
         config.ca_certs, config.certfile, config.keyfile = ca_certs, certfile, keyfile
         return serve(self, config, shutdown_trigger=shutdown_trigger, task_status=task_status)
+
+
+_PARTS = parts_of(Umbel)
 
 
 class _Announcement(trio.TaskStatus[list[str]]):

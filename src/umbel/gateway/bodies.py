@@ -6,15 +6,18 @@ Called by ``inputs.py`` for routes that use a body. What is too large or of anot
 from __future__ import annotations
 
 import math
+from collections.abc import AsyncIterable
 from typing import Literal
 from urllib.parse import parse_qsl
 
 import trio
-from quart.wrappers import Request
+from werkzeug.http import parse_options_header
+from werkzeug.sansio.utils import get_content_length
 
 from ..composition.decode import BadBodyError, decode_json
 from ..errors import RequestError
 from ..model import Json
+from .fields import Fields
 
 BodyForm = Literal["json", "form", "bytes"]
 
@@ -26,42 +29,47 @@ _OF_A_BODY = ("content-type", "content-encoding", "transfer-encoding")
 _UTF8 = frozenset({"utf-8", "utf8", "us-ascii"})
 
 
-def may_have_body(request: Request) -> bool:
+def known_length(fields: Fields) -> int | None:
+    """The body's length, where the head says one that counts."""
+    return get_content_length(fields.get("content-length"), fields.get("transfer-encoding"))
+
+
+def may_have_body(fields: Fields) -> bool:
     """Whether the head speaks of a body: by its length, or by how it is coded.
 
     HTTP/2 may send one without a word of it, so only the reading tells for certain.
     """
-    return bool(request.content_length) or any(name in request.headers for name in _OF_A_BODY)
+    return bool(known_length(fields)) or any(name in fields.by_name for name in _OF_A_BODY)
 
 
-def check_media_type(request: Request, form: BodyForm) -> None:
+def check_media_type(fields: Fields, form: BodyForm) -> None:
     """Pass a body of the right type and coding, by its head alone.
 
     Raises:
         RequestError: 415 (RFC 9110 section 15.5.16).
     """
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
+    if fields.get("content-encoding", "identity").lower() != "identity":
         raise RequestError(415, "A body with a Content-Encoding is not taken here.")
     if form == "bytes":
         return
-    media = request.mimetype
+    media, params = parse_options_header(fields.get("content-type"))
+    media = media.lower()
     fits = media == _TYPES[form] or (form == "json" and media.startswith("application/") and media.endswith("+json"))
-    if not fits or request.mimetype_params.get("charset", "utf-8").lower() not in _UTF8:
+    if not fits or params.get("charset", "utf-8").lower() not in _UTF8:
         raise RequestError(415, f"The body must be {_TYPES[form]}, in UTF-8.")
 
 
-async def read_body(request: Request, limit: int, deadline: float = math.inf) -> bytes:
-    """The whole body, at most ``limit`` bytes, until ``deadline`` (absolute).
+async def read_body(parts: AsyncIterable[bytes], length: int | None, limit: int, deadline: float = math.inf) -> bytes:
+    """The whole body, at most ``limit`` bytes, until ``deadline`` (absolute); ``length`` where it is known.
 
     Raises:
         RequestError: 413, before anything is read where the length is known; 408, it did not arrive in time.
     """
-    length = request.content_length
     if length is not None and length > limit:
         raise RequestError(413, f"The body is larger than the {limit} bytes that this path takes.")
     body = bytearray()
     with trio.CancelScope(deadline=deadline) as scope:
-        async for part in request.body:
+        async for part in parts:
             body += part
             if len(body) > limit:
                 raise RequestError(413, f"The body is larger than the {limit} bytes that this path takes.")

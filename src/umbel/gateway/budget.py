@@ -6,8 +6,8 @@ Called by the views that compose, once per request. A malformed wish is no wish,
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
-from werkzeug.datastructures import Headers
 from werkzeug.http import parse_list_header
 
 ENVOY_HEADER = "x-envoy-upstream-rq-timeout-ms"
@@ -16,11 +16,14 @@ ENVOY_HEADER = "x-envoy-upstream-rq-timeout-ms"
 _WHOLE = re.compile(r"[0-9]{1,9}")
 
 
-def client_budget(headers: Headers) -> float | None:
+def client_budget(headers: Mapping[str, str]) -> float | None:
     """The seconds that the client is ready to wait, the least if it says so twice; None if it does not say.
 
     Reads ``Prefer: wait=N`` (RFC 7240 section 4.3, seconds) and Envoy's header (milliseconds). Zero is no wish.
+    ``headers`` have lower-case names.
     """
+    if "prefer" not in headers and ENVOY_HEADER not in headers:
+        return None
     wishes = []
     if (prefer := headers.get("prefer")) and (seconds := _wait(prefer)):
         wishes.append(float(seconds))

@@ -20,12 +20,14 @@ from ..composition.outgoing import UpstreamDefaults
 from ..kinds import Kind
 from ..model import Failure
 from . import crashes
-from .exchange import current_exchange, current_request
+from .exchange import Exchange, current_exchange
 from .inputs import InputRules
+from .reply import as_response
 from .respond import AnswerRules, answer
-from .routes import routed
+from .routes import deadline_of
 
 if TYPE_CHECKING:
+    from ..composition.result import Result
     from .app import Umbel
     from .sending import AnyResponse
 
@@ -64,11 +66,11 @@ class ComposeView:
         Raises:
             RequestError: nothing can be answered at the moment (503).
         """
-        request = current_request()
         exchange = current_exchange()
-        facts = routed(exchange, request, self._rule, self._deadline)
+        started_at = exchange.facts.started_at
+        facts = exchange.routed(self._rule, deadline_of(exchange.origin.fields, started_at, self._deadline))
         runtime = self._app.runtime
-        inputs = await self._inputs.read(request, exchange, path)
+        inputs = await self._inputs.read(exchange, path)
         compose = Compose(runtime.transports, inputs, facts, exchange.recorder, self._upstreams)
         try:
             with trio.CancelScope(deadline=facts.deadline + GRACE) as late:
@@ -77,15 +79,21 @@ class ComposeView:
             failed = _failed_composition(error)
             if failed is None:
                 raise
-            return answer(failed.result, self._answer, exchange, request)
+            return self._respond(failed.result, exchange)
         if late.cancelled_caught:
             failure = Failure.of(Kind.TIMEOUT, "the handler itself was at work past the deadline")
-            return answer(compose.failed(failure), self._answer, exchange, request)
+            return self._respond(compose.failed(failure), exchange)
         if isinstance(value, (Response, WerkzeugResponse)):
             # The handler wrote its own response; its fields are its own affair.
             return value
         value, status, headers = _unpacked(value)
-        return answer(compose.result(value, status=status, headers=headers), self._answer, exchange, request)
+        return self._respond(compose.result(value, status=status, headers=headers), exchange)
+
+    def _respond(self, result: Result, exchange: Exchange) -> AnyResponse:
+        response = as_response(answer(result, self._answer, exchange))
+        # The server's write deadline cuts a client that reads nothing; Quart's would cut one that reads slowly too.
+        response.timeout = None
+        return response
 
 
 def _unpacked(value: Any) -> tuple[Any, int, list[tuple[str, str]]]:

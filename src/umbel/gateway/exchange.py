@@ -6,7 +6,7 @@ request's one record says of it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any, cast
 
 from quart import has_request_context, has_websocket_context, request, websocket
@@ -27,22 +27,37 @@ SCOPE_KEY = "umbel"
 """Where the exchange stands in the ASGI scope: ``request.scope["umbel"]``."""
 
 
-@dataclass(slots=True)
 class Exchange:
     """What belongs to one request and lives exactly as long."""
 
-    facts: RequestFacts
-    origin: Origin
-    recorder: Recorder
-    nursery: trio.Nursery = field(init=False)
-    """The request's own: cancelled when the client has gone, and with the request's end."""
-    completed: bool | None = None
-    kind: Kind | None = None
-    detail: str = ""
+    __slots__ = ("body", "completed", "detail", "facts", "kind", "nursery", "origin", "own_ms", "query", "recorder")
 
-    def __post_init__(self) -> None:
-        # Whatever is logged for this request, by anybody in any task of it, says so.
-        bind(request_id=self.facts.request_id, trace_id=self.facts.trace.trace_id)
+    def __init__(self, facts: RequestFacts, origin: Origin, recorder: Recorder, query: bytes = b"") -> None:
+        self.facts = facts
+        self.origin = origin
+        self.recorder = recorder
+        self.query = query
+        """The raw query."""
+        self.body: AsyncIterable[bytes]
+        """The parts of the request's body; set by whoever brings it, and read once."""
+        self.nursery: trio.Nursery
+        """The request's own: cancelled when the client has gone, and with the request's end.
+
+        Not there where a composition of the configuration is answered without Quart, unless it streams.
+        """
+        self.completed: bool | None = None
+        self.own_ms: float | None = None
+        """Milliseconds that a composed answer took beside its longest call."""
+        self.kind: Kind | None = None
+        self.detail = ""
+
+    def bind(self) -> None:
+        """From now on whatever is logged for this request, by anybody in any task of it, says so."""
+        facts = self.facts
+        if facts.route:
+            bind(**{"request_id": facts.request_id, "trace_id": facts.trace.trace_id, "http.route": facts.route})
+        else:
+            bind(request_id=facts.request_id, trace_id=facts.trace.trace_id)
 
     def routed(self, route: str, deadline: float) -> RequestFacts:
         """Fill in what only a matched route knows; ``deadline`` is absolute."""

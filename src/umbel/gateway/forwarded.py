@@ -6,15 +6,17 @@ Used by ``connection.py`` for every request. ``X-Forwarded-*`` and the like coun
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import NamedTuple
 
 from ..config.rules import UNIX_PEER
+from ..model import Trace
+from . import ids
+from .fields import Field, Fields, read_fields
 
-_CLAIMS = frozenset({b"forwarded", b"x-real-ip", b"remote-addr"})
-_NOTED = frozenset({b"host", b"via", b"x-request-id", b"traceparent", b"tracestate"})
 _VIA_LENGTH_MAX = 1024
+_PEERS_MAX = 1024
 
 
 class TrustedProxies:
@@ -29,6 +31,8 @@ class TrustedProxies:
         names = tuple(names)
         self._unix = UNIX_PEER in names
         self._networks = tuple(ip_network(name, strict=False) for name in names if name != UNIX_PEER)
+        self._known: dict[str, bool] = {}
+        """What is known of some peers: they come again, and a text is long in becoming an address."""
 
     def trusts(self, peer: str | None) -> bool:
         """Whether ``peer`` (an address; None for a Unix socket) is trusted."""
@@ -36,48 +40,66 @@ class TrustedProxies:
             return self._unix
         if not self._networks:
             return False
-        address = _address(peer)
-        return address is not None and any(address in network for network in self._networks)
+        known = self._known.get(peer)
+        if known is None:
+            address = _address(peer)
+            known = address is not None and any(address in network for network in self._networks)
+            if len(self._known) >= _PEERS_MAX:
+                self._known.clear()
+            self._known[peer] = known
+        return known
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """Where a request came from. ``client`` is the nearest address that no trusted proxy vouches away."""
 
     client: str
     trusted: bool
     """Whether the peer that we talk to is a trusted proxy."""
-    headers: Sequence[tuple[bytes, bytes]]
+    fields: Fields
     """The request's fields, less the claims of an untrusted peer."""
-    said: Mapping[bytes, str]
-    """The fields that the gateway itself reads, repeated ones joined by commas."""
     peer: str | None
     http_version: str
     scheme: str
 
-    def claimed(self, name: bytes) -> str | None:
+    @property
+    def headers(self) -> Sequence[Field]:
+        """The fields as they came, less the claims of an untrusted peer."""
+        return self.fields.kept
+
+    def claimed(self, name: str) -> str | None:
         """A field that counts only from a trusted peer."""
-        return self.said.get(name) if self.trusted else None
+        return self.fields.get(name) if self.trusted else None
+
+    def identify(self) -> tuple[str, Trace]:
+        """The request's id and trace; an id is taken over from a trusted peer alone."""
+        get = self.fields.get
+        return ids.identify(self.claimed("x-request-id"), get("traceparent"), get("tracestate"))
 
     def always(self, request_id: str) -> tuple[tuple[str, str], ...]:
         """What a gateway always tells an upstream: the request's id, and Via (RFC 9110 section 7.6.3)."""
-        own = f"{self.http_version} umbel"
-        before = self.said.get(b"via", "")
+        version = self.http_version
+        own = _OWN_VIA.get(version) or f"{version} umbel"
+        before = self.fields.get("via", "")
         # A chain longer than any real one is an attempt to grow our requests; it ends here.
         via = f"{before}, {own}" if 0 < len(before) <= _VIA_LENGTH_MAX else own
         return (("x-request-id", request_id), ("via", via))
 
     def forwarded_for(self) -> tuple[tuple[str, str], ...]:
         """``X-Forwarded-For``, ``-Proto`` and ``-Host``: a trusted peer's chain goes on, any other begins anew."""
-        fields: list[tuple[str, str]] = []
-        chain = self.claimed(b"x-forwarded-for")
-        if hops := ", ".join(hop for hop in (chain, self.peer) if hop):
-            fields.append(("x-forwarded-for", hops))
-        proto = (self.claimed(b"x-forwarded-proto") or "").lower()
-        fields.append(("x-forwarded-proto", proto if proto in ("http", "https") else self.scheme))
-        if host := self.claimed(b"x-forwarded-host") or self.said.get(b"host"):
-            fields.append(("x-forwarded-host", host))
-        return tuple(fields)
+        get, peer = self.fields.get, self.peer
+        chain = get("x-forwarded-for")
+        hops = f"{chain}, {peer}" if chain and peer else chain or peer
+        said = get("x-forwarded-proto")
+        proto = said.lower() if said is not None and said.lower() in ("http", "https") else self.scheme
+        host = get("x-forwarded-host") or get("host")
+        fields: tuple[tuple[str, str], ...] = (("x-forwarded-proto", proto),)
+        if hops:
+            fields = (("x-forwarded-for", hops), *fields)
+        return (*fields, ("x-forwarded-host", host)) if host else fields
+
+
+_OWN_VIA = {version: f"{version} umbel" for version in ("1.0", "1.1", "2")}
 
 
 def origin_of(
@@ -90,20 +112,11 @@ def origin_of(
 ) -> Origin:
     """Read the origin of a request off its peer and its fields. Never raises: a malformed claim is no claim."""
     trusted = trust.trusts(peer)
-    kept: list[tuple[bytes, bytes]] = []
-    said: dict[bytes, str] = {}
-    for name, value in headers:
-        claim = name in _CLAIMS or name.startswith(b"x-forwarded-")
-        if claim and not trusted:
-            continue
-        kept.append((name, value))
-        if claim or name in _NOTED:
-            text = value.decode("latin-1")
-            said[name] = f"{said[name]}, {text}" if name in said else text
+    fields = read_fields(headers, believed=trusted)
     client = peer or ""
-    if trusted and (chain := said.get(b"x-forwarded-for")):
+    if trusted and (chain := fields.get("x-forwarded-for")):
         client = _client(chain, trust) or client
-    return Origin(client, trusted, kept, said, peer, http_version, scheme)
+    return Origin(client, trusted, fields, peer, http_version, scheme)
 
 
 def _client(chain: str, trust: TrustedProxies) -> str | None:

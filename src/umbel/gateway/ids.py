@@ -23,6 +23,15 @@ _KNOWN_FLAGS = 0x03
 _SAMPLED = "01"
 
 
+def identify(claimed: str | None, parent: str | None, state: str | None) -> tuple[str, Trace]:
+    """The id and the trace of a request: ``request_id`` and ``trace`` in one."""
+    if claimed is None and parent is None:
+        # Nearly every request that comes from outside. One draw from the system costs half of two.
+        drawn = token_hex(32)
+        return drawn[:32], Trace(drawn[32:], flags=_SAMPLED)
+    return request_id(claimed), trace(parent, state)
+
+
 def request_id(claimed: str | None) -> str:
     """``claimed`` if it is well formed, else a new id of 32 hex digits."""
     if claimed is not None and _REQUEST_ID.fullmatch(claimed):

@@ -61,6 +61,7 @@ class Lifespan(TrioASGILifespan):
                 try:
                     await self._live(receive, send)
                 finally:
+                    app.direct_routes.close()
                     app.current_runtime = None
         except BaseException as error:
             crash, rest = crashes.split(error)
@@ -84,6 +85,7 @@ class Lifespan(TrioASGILifespan):
                 try:
                     await app.startup()
                     app.state = State.SERVING
+                    app.direct_routes.open()
                     await send({"type": "lifespan.startup.complete"})
                     await receive()  # lifespan.shutdown
                     app.state = State.STOPPING

@@ -7,8 +7,6 @@ forms, so the strictest reading is the only safe one. Holds no state and knows n
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
 from ..errors import RequestError
@@ -62,9 +60,8 @@ def check_query(raw: bytes) -> None:
         raise RequestError(400, "The query holds a character that must be percent-encoded.")
 
 
-def raw_path(scope: Mapping[str, Any]) -> bytes:
+def raw_path(path: str, raw: bytes | None) -> bytes:
     """The path as it came. A server that does not say (ASGI leaves it optional) is taken at its decoded word."""
-    raw: bytes | None = scope.get("raw_path")
     if raw is None:
-        raw = quote(scope["path"]).encode("ascii")
+        raw = quote(path).encode("ascii")
     return raw.partition(b"?")[0]

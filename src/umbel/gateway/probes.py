@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 
 LIVEZ = "/livez"
 READYZ = "/readyz"
+PATHS = (LIVEZ, READYZ)
 _ALLOW = "GET, HEAD, OPTIONS"
 
 
 def probe(app: Umbel, request: Request, exchange: Exchange) -> TrioResponse | None:
     """The answer to a probe; None if this is no probe, or the application answers the path itself."""
     path = request.path
-    if path not in (LIVEZ, READYZ) or any(rule.rule == path for rule in app.url_map.iter_rules()):
+    if path not in PATHS or any(rule.rule == path for rule in app.url_map.iter_rules()):
         return None
     facts = exchange.routed(path, exchange.facts.deadline)
     if request.method == "OPTIONS":

@@ -14,6 +14,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, default_excepti
 from ..errors import RequestError
 from ..problem import CONTENT_TYPE, Problem
 from .caching import NO_STORE
+from .reply import Reply, as_response, encoded
 
 RETRY_AFTER = "1"
 """Seconds after which a shed request may come again, where nobody nearer to the cause says so."""
@@ -30,15 +31,22 @@ _DETAILS = {
 }
 
 
+def problem_reply(problem: Problem, headers: Iterable[tuple[str, str]] = ()) -> Reply:
+    """The answer that carries ``problem``: never stored, and with Retry-After where the client may come again."""
+    body = problem.encode()
+    fields = [*_PROBLEM_FIELDS, *encoded(headers)]
+    fields.insert(1, (b"content-length", b"%d" % len(body)))
+    if problem.status in _ASK_AGAIN and all(name != b"retry-after" for name, _ in fields):
+        fields.append((b"retry-after", RETRY_AFTER.encode()))
+    return Reply(problem.status, fields, body)
+
+
+_PROBLEM_FIELDS = ((b"content-type", CONTENT_TYPE.encode()), (b"cache-control", NO_STORE.encode()))
+
+
 def problem_response(problem: Problem, headers: Iterable[tuple[str, str]] = ()) -> TrioResponse:
-    """The response that carries ``problem``: never stored, and with Retry-After where the client may come again."""
-    response = TrioResponse(problem.encode(), problem.status, content_type=CONTENT_TYPE)
-    response.headers["cache-control"] = NO_STORE
-    for name, value in headers:
-        response.headers.add(name, value)
-    if problem.status in _ASK_AGAIN:
-        response.headers.setdefault("retry-after", RETRY_AFTER)
-    return response
+    """The same as a response of Quart's."""
+    return as_response(problem_reply(problem, headers))
 
 
 def from_request_error(error: RequestError, request_id: str) -> TrioResponse:

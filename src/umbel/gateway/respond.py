@@ -1,4 +1,4 @@
-"""A composition's result as an HTTP response: status, fields and bytes.
+"""A composition's result as an HTTP answer: status, fields and bytes.
 
 Called by the views of ``routes.py``, ``compose.py`` and ``streaming.py``. The rules are the "Answers" table of the
 semantics; nothing here waits.
@@ -7,110 +7,129 @@ semantics; nothing here waits.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
-from quart.wrappers import Request
-from quart_trio.wrappers import TrioResponse
 from werkzeug.datastructures import Headers
 
 from ..composition.result import Result
 from ..model import Failure
 from .caching import NO_STORE, etag_of, not_modified
 from .exchange import Exchange
-from .problems import RETRY_AFTER, problem_response
+from .fields import Field
+from .problems import RETRY_AFTER, problem_reply
+from .reply import BODILESS, Reply, encoded, encoded_value
 from .statusfields import proxy_status, server_timing
 
 Expose = Literal["full", "completed", "none"]
 
 _SAFE = frozenset({"GET", "HEAD"})
-_BODILESS = frozenset({204, 205})
+_EMPTY = frozenset({204, 205})
+_JSON: Field = (b"content-type", b"application/json")
+_NO_STORE: Field = (b"cache-control", NO_STORE.encode())
+_COMPLETED = {whole: [(b"umbel-completed", b"true" if whole else b"false")] for whole in (True, False)}
+_encode = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, slots=True)
 class AnswerRules:
     """What a route says about its answers' fields."""
 
-    vary: str = "Accept"
-    etag: bool = True
-    expose: Expose = "full"
-    krakend_compat: bool = False
+    def __init__(
+        self, vary: Iterable[str] = (), *, etag: bool = True, expose: Expose = "full", krakend_compat: bool = False
+    ) -> None:
+        """``vary`` are the request headers that the route's plan reads, beside Accept."""
+        self.vary = ", ".join(dict.fromkeys(name.title() for name in ("accept", *vary)))
+        self.etag = etag
+        self.expose = expose
+        self.krakend_compat = krakend_compat
+        self._vary: Field = (b"vary", self.vary.encode())
 
-    @classmethod
-    def varying(cls, names: Iterable[str], *, etag: bool, expose: Expose, krakend_compat: bool) -> AnswerRules:
-        """The rules of a route whose plan reads the request headers ``names``."""
-        return cls(", ".join(dict.fromkeys(name.title() for name in ("accept", *names))), etag, expose, krakend_compat)
+    def vary_field(self, more: Sequence[str]) -> Field:
+        """The field Vary, with ``more`` headers that this one answer depends on."""
+        if not more:
+            return self._vary
+        return (b"vary", ", ".join((self.vary, *(name.title() for name in more))).encode())
 
 
-def answer(result: Result, rules: AnswerRules, exchange: Exchange, request: Request) -> TrioResponse:
-    """The response for ``result``; what the request's record says of it is noted in ``exchange``."""
+def answer(result: Result, rules: AnswerRules, exchange: Exchange) -> Reply:
+    """The answer for ``result``; what the request's record says of it is noted in ``exchange``."""
     note_result(result, exchange)
     if result.failure is not None:
-        response = _failed(result, result.failure, exchange.facts.request_id)
+        reply = _failed(result, result.failure, exchange.facts.request_id)
     else:
-        response = _composed(result, rules, request)
-    for name, value in _diagnostics(result, rules):
-        response.headers.add(name, value)
-    # The server's write deadline cuts a client that reads nothing; Quart's timeout would cut one that reads slowly too.
-    response.timeout = None
-    return response
+        reply = _composed(result, rules, exchange)
+    reply.fields += _diagnostics(result, rules)
+    return reply
 
 
 def note_result(result: Result, exchange: Exchange) -> None:
     """Write into the exchange what the request's one record tells of the result."""
     exchange.completed = result.completed and result.failure is None
+    exchange.own_ms = result.own_ms
     if result.failure is not None:
         exchange.kind, exchange.detail = result.failure.kind, result.failure.detail
 
 
-def _composed(result: Result, rules: AnswerRules, request: Request) -> TrioResponse:
-    headers = Headers()
-    for name, value in result.headers:
-        headers.add(name, value)
-    headers["vary"] = ", ".join((rules.vary, *(name.title() for name in result.vary)))
+def _composed(result: Result, rules: AnswerRules, exchange: Exchange) -> Reply:
+    status, body = result.status, b""
+    fields = [rules.vary_field(result.vary)]
     if not result.completed:
-        headers["cache-control"] = NO_STORE
+        fields.append(_NO_STORE)
     elif result.cache_control is not None:
-        headers["cache-control"] = result.cache_control
-    if result.status in _BODILESS:
-        return _empty(result.status, headers)
-    body = msgspec.json.encode(result.answer)
-    headers["content-type"] = "application/json"
-    if rules.etag and result.completed and result.status == 200 and request.method in _SAFE:
-        headers["etag"] = etag = etag_of(body)
-        if not_modified(request.headers.get("if-none-match"), etag):
-            return _empty(304, headers)
-    return TrioResponse(body, result.status, headers)
+        fields.append((b"cache-control", encoded_value(result.cache_control)))
+    if status not in _EMPTY:
+        body = _encode(result.answer)
+        if status not in BODILESS:
+            fields.append(_JSON)
+        if rules.etag and status == 200 and result.completed and exchange.facts.method in _SAFE:
+            etag = etag_of(body)
+            fields.append((b"etag", etag.encode()))
+            if not_modified(exchange.origin.fields.get("if-none-match"), etag):
+                status, body = 304, b""
+                fields.remove(_JSON)
+    if status not in BODILESS:
+        fields.append((b"content-length", b"%d" % len(body)))
+    if result.headers:
+        return Reply(status, _merged(result.headers, fields), body, named=True)
+    return Reply(status, fields, body)
 
 
-def _empty(status: int, headers: Headers) -> TrioResponse:
-    response = TrioResponse(b"", status, headers)
-    # No content, so no type of it; Quart would say text/html.
-    del response.headers["content-type"]
-    return response
+def _merged(headers: Iterable[tuple[str, str]], ours: Iterable[Field]) -> list[Field]:
+    """The route's fields and ours after them; where both have one, ours takes its place."""
+    merged = Headers()
+    for name, value in headers:
+        merged.add(name, value)
+    for raw_name, raw_value in ours:
+        merged[raw_name.decode()] = raw_value.decode("latin-1")
+    for name in ("content-length", "content-type"):
+        # No content, so neither type nor length of it.
+        if all(raw_name.decode() != name for raw_name, _ in ours):
+            del merged[name]
+    return encoded(merged)
 
 
-def _failed(result: Result, failure: Failure, request_id: str) -> TrioResponse:
+def _failed(result: Result, failure: Failure, request_id: str) -> Reply:
     if failure.body is None:
-        response = problem_response(result.problem(request_id))
+        reply = problem_reply(result.problem(request_id))
     else:
-        response = TrioResponse(failure.body.content, failure.status, content_type=failure.body.content_type)
-        response.headers["cache-control"] = NO_STORE
+        content, media = failure.body.content, encoded_value(failure.body.content_type)
+        length = b"%d" % len(content)
+        reply = Reply(failure.status, [(b"content-type", media), (b"content-length", length), _NO_STORE], content)
     if failure.status in (429, 503):
-        response.headers["retry-after"] = failure.retry_after or RETRY_AFTER
-    return response
+        again = (failure.retry_after or RETRY_AFTER).encode("latin-1")
+        reply.fields = [*(field for field in reply.fields if field[0] != b"retry-after"), (b"retry-after", again)]
+    return reply
 
 
-def _diagnostics(result: Result, rules: AnswerRules) -> Sequence[tuple[str, str]]:
+def _diagnostics(result: Result, rules: AnswerRules) -> Sequence[Field]:
     if rules.expose == "none":
         return ()
-    completed = "true" if result.completed and result.failure is None else "false"
-    fields = [("umbel-completed", completed)]
+    completed = result.completed and result.failure is None
+    fields = list(_COMPLETED[completed])
     if rules.krakend_compat:
-        fields.append(("x-krakend-completed", completed))
+        fields.append((b"x-krakend-completed", fields[0][1]))
     if rules.expose == "full":
         if (failed := proxy_status(result.outcomes)) is not None:
-            fields.append(("proxy-status", failed))
-        fields.append(("server-timing", server_timing(result.own_ms, result.outcomes)))
+            fields.append((b"proxy-status", failed.encode()))
+        fields.append((b"server-timing", server_timing(result.own_ms, result.outcomes).encode()))
     return fields

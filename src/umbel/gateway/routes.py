@@ -1,35 +1,36 @@
-"""A route of the configuration as a Quart view.
+"""A route of the configuration: reads the request, runs the plan and writes the result.
 
-Made by ``app.py``, one per route. The view reads the request, runs the plan and writes the result; each of the three
-is a file of its own.
+Made by ``app.py``, one per route; ``view`` is Quart's way to it, and ``direct.py`` has another. Reading, running and
+writing are a file each.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from quart.wrappers import Request
-
 from ..composition.result import Result
 from ..composition.run import run
-from .accept import stream_form
+from .accept import StreamForm, stream_form
 from .budget import client_budget
 from .exchange import Exchange, current_exchange, current_request
 from .inputs import InputRules
 from .query import QueryRules
+from .reply import Reply, as_response
 from .respond import AnswerRules, answer
 from .streaming import stream
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from quart_trio.wrappers import TrioResponse
 
     from ..composition.dag import Plan
-    from ..model import RequestFacts
     from .app import Umbel
+    from .fields import Fields
 
 
 class RouteView:
-    """The view of one configured route; everything that does not depend on the request is made here, once."""
+    """One configured route; everything that does not depend on the request is made here, once."""
 
     def __init__(self, app: Umbel, plan: Plan, max_body: int) -> None:
         route = plan.route
@@ -38,35 +39,55 @@ class RouteView:
         self._inputs = InputRules(
             QueryRules(route.query_params), route.body if plan.uses_body else None, min(route.max_body, max_body)
         )
-        self._answer = AnswerRules.varying(
+        self._answer = AnswerRules(
             plan.vary, etag=route.answer.etag, expose=route.expose, krakend_compat=route.krakend_compat
         )
+        self.rule = route.path
+        self.methods = frozenset(plan.methods)
+        self.reads_body = plan.uses_body
 
     async def view(self, **path: Any) -> TrioResponse:
-        """Answer one request.
+        """Answer one request of Quart's.
 
         Raises:
             RequestError: the request cannot be answered as it stands, or nothing can be at the moment (503).
         """
-        plan = self._plan
-        request = current_request()
         exchange = current_exchange()
-        facts = routed(exchange, request, plan.route.path, plan.deadline)
-        runtime = self._app.runtime
-        inputs = await self._inputs.read(request, exchange, path, facts.deadline)
-        form = stream_form(request.headers.get("accept"), always=plan.route.stream)
+        fields = exchange.origin.fields
+        exchange.routed(self.rule, self.deadline(fields, exchange.facts.started_at))
+        exchange.body = current_request().body
+        response = as_response(await self.reply(exchange, path, self.form(fields)))
+        # The server's write deadline cuts a client that reads nothing; Quart's would cut one that reads slowly too.
+        response.timeout = None
+        return response
+
+    def deadline(self, fields: Fields, started_at: float) -> float:
+        """When the answer to a request with these fields is due (absolute)."""
+        return deadline_of(fields, started_at, self._plan.deadline)
+
+    def form(self, fields: Fields) -> StreamForm | None:
+        """The form of stream that a request with these fields gets; None for one whole answer."""
+        return stream_form(fields.get("accept"), always=self._plan.route.stream)
+
+    async def reply(self, exchange: Exchange, path: Mapping[str, Any], form: StreamForm | None) -> Reply:
+        """The answer to one request that has been routed. A stream needs the request's nursery.
+
+        Raises:
+            RequestError: as ``view``.
+        """
+        runtime, facts = self._app.runtime, exchange.facts
+        inputs = await self._inputs.read(exchange, path, facts.deadline)
         if form is not None:
-            begun = await stream(plan, inputs, facts, runtime.transports, exchange, form, self._answer.vary)
+            begun = await stream(self._plan, inputs, facts, runtime.transports, exchange, form, self._answer.vary)
             if not isinstance(begun, Result):
                 return begun
             result = begun
         else:
-            result = await run(plan, inputs, facts, runtime.transports, exchange.recorder)
-        return answer(result, self._answer, exchange, request)
+            result = await run(self._plan, inputs, facts, runtime.transports, exchange.recorder)
+        return answer(result, self._answer, exchange)
 
 
-def routed(exchange: Exchange, request: Request, rule: str, deadline: float) -> RequestFacts:
-    """The facts of a request that ``rule`` has matched: due ``deadline`` seconds after it came, or when it asks."""
-    wish = client_budget(request.headers)
-    seconds = deadline if wish is None else min(deadline, wish)
-    return exchange.routed(rule, exchange.facts.started_at + seconds)
+def deadline_of(fields: Fields, started_at: float, seconds: float) -> float:
+    """When an answer is due (absolute): ``seconds`` after the request came, or when its client asks for it."""
+    wish = client_budget(fields.by_name)
+    return started_at + (seconds if wish is None else min(seconds, wish))

@@ -10,19 +10,17 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import trio
-from quart.wrappers.response import DataBody, Response
-from werkzeug.datastructures import Headers
+from quart.wrappers.response import DataBody, Response, ResponseBody
 from werkzeug.wrappers import Response as WerkzeugResponse
 
-REQUEST_ID_HEADER = "x-request-id"
+from .fields import Field
+from .reply import BODILESS, REQUEST_ID, Reply, encoded
+
+REQUEST_ID_HEADER = REQUEST_ID.decode()
 
 _ONE_SEND_MAX = 64 * 1024
 """A body up to this goes out in one send with the end of the message. A larger one can wait for the client, and a
 disconnect in the meantime must not look like the server's own (``finishing``)."""
-
-# RFC 9110 section 8.6: no Content-Length with 204; with 304 it would be that of an answer we have not made. Nor is
-# there content to have a type.
-_BODILESS = frozenset({204, 304})
 
 AnyResponse = Response | WerkzeugResponse
 
@@ -40,9 +38,21 @@ class Sender:
         """The last part is with the server, so a disconnect says nothing about the client any more."""
         self.finished = False
 
+    async def reply(self, reply: Reply) -> None:
+        """Send the whole answer. Cancelled midway, it leaves the message unfinished, so the server closes."""
+        fields = reply.fields
+        if not reply.named or all(name != REQUEST_ID for name, _ in fields):
+            fields.append((REQUEST_ID, self._request_id.encode()))
+        bodiless = self._head_only or reply.status in BODILESS
+        if isinstance(reply.body, bytes):
+            await self._start(reply.status, fields)
+            await self._last(b"" if bodiless else reply.body)
+        else:
+            await self._stream(reply.body, bodiless, lambda: self._start(reply.status, fields))
+
     async def respond(self, response: AnyResponse) -> None:
         """Send the whole response. Cancelled midway, it leaves the message unfinished, so the server closes."""
-        bodiless = self._head_only or response.status_code in _BODILESS
+        bodiless = self._head_only or response.status_code in BODILESS
         if isinstance(response, WerkzeugResponse):
             await self._head(response)
             await self._sync_body(response, bodiless)
@@ -52,21 +62,25 @@ class Sender:
             await self._head(response)
             await self._last(b"" if bodiless else data)
         else:
-            async with response.response as parts:
-                await self._head(response)
-                if not bodiless:
-                    async for part in parts:
-                        await self._part(part)
-            await self._last(b"")
+            await self._stream(response.response, bodiless, lambda: self._head(response))
+
+    async def _stream(self, body: ResponseBody, bodiless: bool, head: Callable[[], Awaitable[None]]) -> None:
+        async with body as parts:
+            await head()
+            if not bodiless:
+                async for part in parts:
+                    await self._part(part)
+        await self._last(b"")
 
     async def _head(self, response: AnyResponse) -> None:
-        if response.status_code in _BODILESS:
+        if response.status_code in BODILESS:
             del response.headers["content-length"], response.headers["content-type"]
         response.headers.setdefault(REQUEST_ID_HEADER, self._request_id)
-        self.status = response.status_code
-        await self._send(
-            {"type": "http.response.start", "status": response.status_code, "headers": _encoded(response.headers)}
-        )
+        await self._start(response.status_code, encoded(response.headers))
+
+    async def _start(self, status: int, fields: list[Field]) -> None:
+        self.status = status
+        await self._send({"type": "http.response.start", "status": status, "headers": fields})
 
     async def _sync_body(self, response: WerkzeugResponse, bodiless: bool) -> None:
         try:
@@ -98,15 +112,3 @@ class Sender:
         await self._send({"type": "http.response.body", "body": data, "more_body": False})
         self.bytes_sent += len(data)
         self.finished = True
-
-
-def _encoded(headers: Headers) -> list[tuple[bytes, bytes]]:
-    return [(name.lower().encode("ascii"), _value(value)) for name, value in headers]
-
-
-def _value(value: str) -> bytes:
-    # What came from an upstream was read as latin-1, and goes out as the bytes that it was.
-    try:
-        return value.encode("latin-1")
-    except UnicodeEncodeError:
-        return value.encode("utf-8")

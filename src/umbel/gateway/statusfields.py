@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 
 import http_sf
 from http_sf.types import BareItemType
 
 from ..kinds import Kind
-from ..model import Outcome
+from ..model import Attempt, Outcome
 
 LENGTH_MAX = 1024
 """Of a field's value, in bytes, the member that says how many were cut included."""
@@ -36,6 +37,8 @@ def proxy_status(outcomes: Iterable[Outcome]) -> str | None:
 
 def _proxy_members(outcomes: Iterable[Outcome]) -> Iterator[str]:
     for outcome in outcomes:
+        if outcome.failure is None and not outcome.failed_items:
+            continue
         failure = outcome.worst
         if failure is None or failure.kind in _UNTOLD:
             continue
@@ -57,18 +60,28 @@ def server_timing(own_ms: float, outcomes: Iterable[Outcome]) -> str:
     """Umbel's own time, then each call that began and its duration, in milliseconds."""
     members = [f"umbel;dur={own_ms:.1f}"]
     for outcome in outcomes:
-        if outcome.started_at is None:
+        began = outcome.started_at
+        if began is None:
             continue
-        name = _NOT_TOKEN.sub("_", outcome.call)
-        members.append(f"{name};dur={(outcome.ended_at - outcome.started_at) * 1000:.1f}{_described(outcome)}")
+        member = f"{_metric(outcome.call)};dur={(outcome.ended_at - began) * 1000:.1f}"
+        attempts = outcome.attempts
+        if len(attempts) > 1 or (attempts and attempts[0].coalesced):
+            member += _described(attempts)
+        members.append(member)
     return _joined(members, lambda cut: f'more;desc="{cut}"')
 
 
-def _described(outcome: Outcome) -> str:
-    """How a call came to more than one attempt, or to another call's; nothing for most."""
-    causes = {attempt.cause for attempt in outcome.attempts}
+@lru_cache(maxsize=1024)
+def _metric(call: str) -> str:
+    """The name of a call as a token."""
+    return _NOT_TOKEN.sub("_", call)
+
+
+def _described(attempts: Sequence[Attempt]) -> str:
+    """How a call came to more than one attempt, or to another call's."""
+    causes = {attempt.cause for attempt in attempts}
     words = [word for cause, word in (("retry", "retried"), ("hedge", "hedged")) if cause in causes]
-    if any(attempt.coalesced for attempt in outcome.attempts):
+    if any(attempt.coalesced for attempt in attempts):
         words.append("coalesced")
     return f';desc="{", ".join(words)}"' if words else ""
 

@@ -11,7 +11,6 @@ from types import TracebackType
 
 import trio
 from quart.wrappers.response import ResponseBody
-from quart_trio.wrappers import TrioResponse
 from werkzeug.datastructures import Headers
 
 from ..composition.dag import Plan
@@ -24,6 +23,7 @@ from ..model import Inputs, RequestFacts
 from .accept import NDJSON, SSE, StreamForm
 from .caching import NO_STORE
 from .exchange import Exchange
+from .reply import Reply, encoded
 from .respond import note_result
 
 COMMENT_EVERY = 15.0
@@ -39,10 +39,10 @@ async def stream(
     exchange: Exchange,
     form: StreamForm,
     vary: str,
-) -> TrioResponse | Result:
+) -> Reply | Result:
     """Begin to stream.
 
-    Returns once the first line is there: the response that goes on with it; or, where that line already says that the
+    Returns once the first line is there: the answer that goes on with it; or, where that line already says that the
     composition failed, its result, for an ordinary problem answer.
 
     Raises:
@@ -58,15 +58,9 @@ async def stream(
     if first.terminal is not None and first.terminal.failure is not None:
         receive.close()
         return first.terminal
-    response = TrioResponse(
-        LineBody(first, receive, form, exchange),
-        plan.route.answer.status,
-        Headers([*fields, ("cache-control", NO_STORE), ("vary", vary)]),
-        content_type=f"{SSE}; charset=utf-8" if form == "sse" else NDJSON,
-    )
-    # The route's deadline ends the composition, and the server's write deadline a client that does not read.
-    response.timeout = None
-    return response
+    headers = Headers([*fields, ("cache-control", NO_STORE), ("vary", vary)])
+    headers["content-type"] = f"{SSE}; charset=utf-8" if form == "sse" else NDJSON
+    return Reply(plan.route.answer.status, encoded(headers), LineBody(first, receive, form, exchange), named=True)
 
 
 class LineBody(ResponseBody):

@@ -16,7 +16,7 @@ from ..kinds import Kind
 from ..model import RequestFacts
 from ..problem import CONTENT_TYPE, Problem
 from ..server.exchange import ClientLeft
-from . import crashes, ids
+from . import crashes
 from .exchange import SCOPE_KEY, Exchange
 from .forwarded import origin_of
 from .paths import check_path, check_query, raw_path
@@ -47,14 +47,14 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
             scheme="https" if scheme == "wss" else "http",
         )
         facts = RequestFacts(
-            ids.request_id(origin.claimed(b"x-request-id")),
-            ids.trace(origin.said.get(b"traceparent"), origin.said.get(b"tracestate")),
+            *origin.identify(),
             "GET",
             scope["path"],
             "",
             trio.current_time(),
         )
         self.exchange = Exchange(facts, origin, app.recorder)
+        self.exchange.bind()
         super().__init__(app, cast("WebsocketScope", {**scope, "headers": origin.headers, SCOPE_KEY: self.exchange}))
         self._status: int | None = None
         self._bytes_sent = 0
@@ -76,7 +76,7 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
 
         try:
             try:
-                check_path(raw_path(self.scope))
+                check_path(raw_path(self.scope["path"], self.scope.get("raw_path")))
                 check_query(self.scope["query_string"])
             except RequestError as error:
                 self.exchange.kind, self.exchange.detail = Kind.BAD_REQUEST, error.detail

@@ -15,6 +15,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import msgspec
+from trio import Nursery
 from trio.lowlevel import Task, current_task
 
 from . import context
@@ -79,6 +80,8 @@ class Encoder:
         self._clock = clock
         self._second = (0, b"")
         self._ends: WeakKeyDictionary[Task, tuple[context.Bound, bytes]] = WeakKeyDictionary()
+        self._plain_ends: WeakKeyDictionary[Nursery, dict[str, bytes]] = WeakKeyDictionary()
+        """Ends of lines without bound fields, by task name: the children of a nursery have their path in common."""
         self._heads: dict[tuple[LevelName, str], bytes] = {}
         self._plain_names: set[str] = set()
         self._encode = msgspec.json.Encoder(enc_hook=_refuse).encode
@@ -111,19 +114,26 @@ class Encoder:
 
         ``trusted``: its names are its own, and no secret stands under them.
         """
-        if not trusted:
-            return self._line(level, event, self._careful(_asdict(line)), context.NOTHING)
+        members = self.members(line) if trusted else None
+        if members is None:
+            members = self._careful(_asdict(line))
+        return self._line(level, event, members, context.NOTHING)
+
+    def members(self, line: msgspec.Struct) -> bytes | None:
+        """The members of one of our own records; None where it may hold a secret, or what JSON cannot."""
         try:
             text = self._encode(line)
         except Exception:  # noqa: BLE001 - a lone surrogate, or a value without a JSON form in a note's fields
-            text = b""
+            return None
         # Where its texts have colons these are addresses.
-        if text and (
-            not (_BLANK in text or _EQUALS in text or _AT in text or _BACKSLASH in text or _J in text)
-            or not self._redactor.suspects(text)
-        ):
-            return self._line(level, event, _one_line(text)[1:-1], context.NOTHING)
-        return self._line(level, event, self._careful(_asdict(line)), context.NOTHING)
+        telling = _BLANK in text or _EQUALS in text or _AT in text or _BACKSLASH in text or _J in text
+        if telling and self._redactor.suspects(text):
+            return None
+        return _one_line(text)[1:-1]
+
+    def filled(self, level: LevelName, event: str, members: bytes) -> bytes:
+        """The line of a record with these members, which hold no secret and no more than one line."""
+        return self._line(level, event, members, context.NOTHING)
 
     def _line(self, level: LevelName, event: str, members: bytes, bound: context.Bound) -> bytes:
         head = self._heads.get((level, event)) or self._head(level, event)
@@ -132,10 +142,7 @@ class Encoder:
         except RuntimeError:
             end = self._make_end(bound)
         else:
-            known = self._ends.get(task)
-            if known is None or known[0] is not bound:
-                known = self._ends[task] = (bound, self._make_end(bound))
-            end = known[1]
+            end = self._end(task, bound)
         now = self._clock()
         second, prefix = self._second
         if not 0 <= now - second < _SECOND_NS:
@@ -145,6 +152,24 @@ class Encoder:
         if len(line) > RECORD_BYTES_MAX - _SEQ_BYTES_MAX:
             return self._cut(level, event, members, bound)
         return line
+
+    def _end(self, task: Task, bound: context.Bound) -> bytes:
+        """The end of a line that ``task`` records; the same one, as long as nothing of it has changed."""
+        nursery = task.parent_nursery
+        if bound is context.NOTHING and nursery is not None:
+            ends = self._plain_ends.get(nursery)
+            if ends is None:
+                ends = self._plain_ends[nursery] = {}
+            end = ends.get(task.name)
+            if end is None:
+                end = self._make_end(bound)
+                if len(ends) < _HEADS_MAX:
+                    ends[task.name] = end
+            return end
+        known = self._ends.get(task)
+        if known is None or known[0] is not bound:
+            known = self._ends[task] = (bound, self._make_end(bound))
+        return known[1]
 
     def _cut(self, level: LevelName, event: str, members: bytes, bound: context.Bound) -> bytes:
         given = msgspec.json.decode(b"{" + members + b"}", type=dict[str, object])

@@ -40,6 +40,8 @@ class RequestLine(Line, frozen=True, kw_only=True, omit_defaults=True, rename=_N
     route: str = ""
     status: int
     duration_ms: float
+    own_ms: float | None = None
+    """Of a composed answer: what it took beside its longest call."""
     body_size: int
     completed: bool | None = None
     kind: str | None = None

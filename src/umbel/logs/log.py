@@ -169,6 +169,22 @@ class Log:
             return
         self._put(data, severity)
 
+    def put_filled(self, event: str, members: bytes) -> None:
+        """Queue a record of level info whose members are encoded already. Never waits, never raises."""
+        if self._threshold > _INFO:
+            return
+        try:
+            data = self._encoder.filled("info", event, members)
+        except Exception:  # noqa: BLE001 - as in put
+            self._unrecordable += 1
+            return
+        self._put(data, _INFO)
+
+    @property
+    def members(self) -> Callable[[Line], bytes | None] | None:
+        """What encodes the members for ``put_filled``; None where records are sampled, which needs their values."""
+        return self._encoder.members if self._sampler is None else None
+
     async def audit(self, event: str, msg: str = "", /, **fields: object) -> None:
         """Record something and wait until the disk has confirmed it (``fdatasync``; with ``fsync = "off"``: written).
 

@@ -51,6 +51,7 @@ def _request(event: RequestEnded) -> Told:
         route=request.route,
         status=event.status,
         duration_ms=_ms(event.ended_at - request.started_at),
+        own_ms=None if event.own_ms is None else round(event.own_ms, 3),
         body_size=event.bytes_sent,
         completed=event.completed,
         kind=event.kind,

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..errors import ConfigError, ConfigProblem
-from ..events import AttemptEnded, Event
+from ..events import AttemptEnded, CallEnded, Event
+from .callmembers import CallMembers
 from .file import LogFile
 from .log import Log, LogStatistics, encoder_of, open_file, running
 from .options import LogOptions
@@ -78,8 +79,13 @@ class FileRecorder:
     Attempts stand inside their call's line and have none of their own. Made by ``open_recorder``.
     """
 
+    takes_attempts = False
+
     def __init__(self, logs: Mapping[StreamName, Log]) -> None:
         self.logs = logs
+        self._calls = logs["calls"]
+        members = self._calls.members
+        self._filled = None if members is None else CallMembers(members)
         self._unrecordable = 0
 
     @property
@@ -95,6 +101,11 @@ class FileRecorder:
         if isinstance(event, AttemptEnded):
             return
         try:
+            if type(event) is CallEnded and self._filled is not None:
+                members = self._filled.of(event)
+                if members is not None:
+                    self._calls.put_filled("call.end", members)
+                    return
             stream, level, name, line, duration_ms = told(event)
         except Exception:  # noqa: BLE001 - whatever is wrong with an event, the request goes on
             self._unrecordable += 1

@@ -7,7 +7,7 @@ application asks for, and writes as soon as the application speaks.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
@@ -25,10 +25,29 @@ Message = Mapping[str, Any]
 
 ASGI = {"version": "3.0", "spec_version": "2.5"}
 """What a scope says of the specification that it follows."""
+CANCELS = "umbel.cancels"
+"""The key in ``scope["extensions"]`` of whoever cancels an application whose client leaves, a ``Canceller``.
+
+While nobody waits in its ``receive`` it cancels the application, with the reason ``client-gone`` where the client left
+by itself. So who was given that very ``receive`` need not listen to it, except for the body.
+"""
 DISCARD_MAX = 64 * 1024
 """What is left of a body that nobody read is read to its end, if it is no more; else the connection ends."""
 _JOINED_MAX = 256 * 1024
 """Up to this a head and its body go out in one piece, at the price of a copy."""
+
+
+class Canceller(Protocol):
+    """What stands under ``CANCELS``."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether the client has left, or is treated so."""
+        ...
+
+    async def receive(self) -> Message:
+        """ASGI's ``receive``."""
+        ...
 
 
 class ClientLeft(OSError):  # noqa: N818 - named by what happened

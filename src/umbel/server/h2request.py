@@ -14,7 +14,7 @@ from hypercorn.protocol import events
 from hypercorn.protocol.http_stream import HTTPStream
 
 from .body import too_large
-from .exchange import ASGI, ClientLeft
+from .exchange import ASGI, CANCELS, ClientLeft
 from .h2head import Head
 from .h2stream import Message, Stream
 from .limits import BODY_GRACE
@@ -63,6 +63,7 @@ class HttpStream(Stream):
     async def spawn_app(self, app: Any, config: Any, scope: Any, send: Send) -> Callable[[Any], Awaitable[None]]:
         """What Hypercorn's stream asks of a task group. The application runs in this stream's own task instead."""
         scope["extensions"].pop("http.response.push", None)  # no client takes it (RFC 9113, appendix B)
+        scope["extensions"][CANCELS] = self
         scope["asgi"] = ASGI  # Hypercorn's says less than ours does: a send after the client's leaving raises
         self._call = scope, send
         return self._put

@@ -18,7 +18,7 @@ from .body import too_large
 from .crash import apart, is_nothing_but
 from .crew import RESET
 from .diagnosis import HeadRefused, glimpse
-from .exchange import ASGI, ClientLeft, Exchange
+from .exchange import ASGI, CANCELS, ClientLeft, Exchange
 from .handoff import Handoff
 from .head import END, PREFACE, Head
 from .patience import Patience
@@ -252,7 +252,7 @@ class Http1Connection:
         self._exchange = exchange = Exchange(self, head)
         try:
             await in_own_context(
-                service.app(self._scope_of(head), exchange.receive, exchange.send), self._about_to_wait
+                service.app(self._scope_of(head, exchange), exchange.receive, exchange.send), self._about_to_wait
             )
             if not exchange.answered and not exchange.gone:
                 raise ApplicationError("the application returned without a whole response")
@@ -284,7 +284,7 @@ class Http1Connection:
             await self.refuse(_CRASHED, new_request_id(), method)
         return False
 
-    def _scope_of(self, head: Head) -> dict[str, Any]:
+    def _scope_of(self, head: Head, exchange: Exchange) -> dict[str, Any]:
         service, peer, meaning = self.service, self._peer, head.meaning
         raw_path, _, query = head.target.partition(b"?")
         path = raw_path.decode("ascii")
@@ -302,7 +302,7 @@ class Http1Connection:
             "client": peer.client,
             "server": peer.server,
             "state": service.state.copy(),
-            "extensions": {_TRAILERS: {}} if meaning.takes_trailers else {},
+            "extensions": {CANCELS: exchange, _TRAILERS: {}} if meaning.takes_trailers else {CANCELS: exchange},
         }
 
     def keeps_alive(self) -> bool:

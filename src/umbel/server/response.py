@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
+from ..messages import may_be_secret
 from ..problem import phrase
 
 STATUS_LINES = {status: b"HTTP/1.1 %d %b\r\n" % (status, phrase(status).encode()) for status in range(200, 600)}
@@ -20,9 +21,16 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 # Of the connection and its framing the server says what is true.
 _OURS = frozenset({b"connection", b"keep-alive", b"transfer-encoding"})
-_known: dict[tuple[tuple[bytes, bytes], ...], Fields] = {}
-_KNOWN_MAX, _KNOWN_SIZE = 256, 1024
-"""Field sections that are remembered, and the bytes of the largest."""
+_BREAK = re.compile(rb"[\r\n\0]")
+# Values that belong to one response: they never come twice.
+_ONCE = frozenset({b"age", b"content-length", b"date", b"etag", b"last-modified", b"server-timing", b"x-request-id"})
+_MEANT = frozenset({b"connection", b"content-length", b"date"})
+_names: dict[bytes, bytes] = {}
+"""Names that have been looked at, in lower case."""
+_known: dict[tuple[bytes, bytes], bytes] = {}
+"""Lines of fields that have been looked at and mean nothing to the server: the same ones go out again and again. What a
+line is depends on nothing but its field, so this is a memory, and never a decision. When it is full it starts anew."""
+_KNOWN_MAX, _KNOWN_SIZE = 1024, 128
 
 
 class ApplicationError(RuntimeError):
@@ -46,43 +54,55 @@ def read_fields(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
     Raises:
         ApplicationError: a field that is none, or more than one Content-Length.
     """
-    # An application says much the same again and again.
+    fields = headers if isinstance(headers, list) else list(headers)
     try:
-        key = tuple(headers)
-        known = _known.get(key)
+        lines = list(map(_known.get, fields))
     except TypeError:  # Some make their pairs as lists.
-        key = tuple((bytes(name), bytes(value)) for name, value in headers)
-        known = _known.get(key)
-    if known is None:
-        known = _read_fields(key)
-        if len(known.lines) <= _KNOWN_SIZE:
-            if len(_known) >= _KNOWN_MAX:
-                _known.clear()
-            _known[key] = known
-    return known
-
-
-def _read_fields(headers: tuple[tuple[bytes, bytes], ...]) -> Fields:
-    lines: list[bytes] = []
+        fields = [(bytes(name), bytes(value)) for name, value in fields]
+        lines = list(map(_known.get, fields))
     length: int | None = None
     close = dated = False
-    for raw_name, value in headers:
-        name = raw_name.lower()
-        if _TOKEN.fullmatch(name) is None:
-            raise ApplicationError(f"the application gave a field whose name is none: {raw_name!r}")
-        if name == b"content-length":
-            if length is not None or not value.isdigit():
+    for place, line in enumerate(lines):
+        if line is not None:
+            continue
+        raw_name, value = fields[place]
+        name = _names.get(raw_name) or _name(raw_name)
+        if name in _MEANT:
+            if name == b"connection":
+                close = close or b"close" in value.lower()
+            elif name == b"date":
+                dated = True
+            elif length is not None or not value.isdigit():
                 raise ApplicationError(f"the application gave a Content-Length that is none: {value!r}")
-            length = int(value)
-        elif name == b"connection":
-            close = close or b"close" in value.lower()
-        if name not in _OURS:
-            lines.append(b"%b: %b\r\n" % (name, value))
-            dated = dated or name == b"date"
-    joined = b"".join(lines)
-    if joined.count(b"\n") != len(lines) or joined.count(b"\r") != len(lines) or b"\0" in joined:
+            else:
+                length = int(value)
+        lines[place] = _line(name, value)
+    return Fields(b"".join(cast("list[bytes]", lines)), length, close, dated)
+
+
+def _name(raw_name: bytes) -> bytes:
+    name = raw_name.lower()
+    if _TOKEN.fullmatch(name) is None:
+        raise ApplicationError(f"the application gave a field whose name is none: {raw_name!r}")
+    if len(raw_name) <= _KNOWN_SIZE:
+        if len(_names) >= _KNOWN_MAX:
+            _names.clear()
+        _names[raw_name] = name
+    return name
+
+
+def _line(name: bytes, value: bytes) -> bytes:
+    """The line of a field; none for those of which the server says what is true."""
+    if name in _OURS:
+        return b""
+    if _BREAK.search(value) is not None:
         raise ApplicationError("the application gave a field with a line end or a NUL in its value")
-    return Fields(joined, length, close, dated)
+    line = b"%b: %b\r\n" % (name, value)
+    if name not in _ONCE and len(line) <= _KNOWN_SIZE and not may_be_secret(name):
+        if len(_known) >= _KNOWN_MAX:
+            _known.clear()
+        _known[name, value] = line
+    return line
 
 
 def has_no_content(status: int) -> bool:

@@ -21,6 +21,7 @@ from hypercorn.utils import LifespanFailureError
 
 from ..errors import ConfigError
 from ..logs import WORKER_VARIABLE
+from ..server import garbage
 from ..server.lifespan import running_lifespan
 from ..server.limits import Limits
 from . import messages
@@ -78,6 +79,7 @@ def _load_and_run(start: messages.Start, sock: socket.socket) -> int:
         if start.check_only:
             trio.run(_check, loaded)
         else:
+            garbage.spare()
             trio.run(serving.run, sock.dup())
     except BaseException as error:  # noqa: BLE001 - the last place that can tell what ended the process
         cause = _innermost(error)

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 import random
+from functools import lru_cache
 
 import httpx
 import trio
 
 from ..errors import UpstreamError
-from ..events import AttemptEnded
+from ..events import AttemptEnded, takes_attempts
 from ..kinds import CUT, Kind
 from ..model import Attempt as AttemptRecord
-from ..model import CallFacts, facts_of
+from ..model import CallFacts, Trace, facts_of
 from .ending import kind_of_end
 from .errors import BudgetSpent
 from .layer import Layer
@@ -89,10 +90,11 @@ class Attempt(Layer):
         trace = facts.request.trace
         if trace.state:
             return None
-        traceparent = f"traceparent: {trace.header(f'{self._rng.getrandbits(64) or 1:016x}')}\r\n".encode("ascii")
+        before, after = _around_parent(trace)
         if self._deadline_header is None or left == math.inf:
-            return traceparent
-        return b"%b%b: %d\r\n" % (traceparent, self._deadline_header, max(1, int(left * 1000)))
+            return b"%b%016x%b" % (before, self._rng.getrandbits(64) or 1, after)
+        deadline = (self._deadline_header, int(left * 1000) or 1)
+        return b"%b%016x%b%b: %d\r\n" % (before, self._rng.getrandbits(64) or 1, after, *deadline)
 
     def _fields(self, facts: CallFacts, left: float) -> dict[bytes, bytes]:
         trace = facts.request.trace
@@ -103,6 +105,13 @@ class Attempt(Layer):
         if self._deadline_header is not None and left < math.inf:
             fields[self._deadline_header] = b"%d" % max(1, int(left * 1000))
         return fields
+
+
+@lru_cache(maxsize=64)
+def _around_parent(trace: Trace) -> tuple[bytes, bytes]:
+    """The line of ``traceparent`` before and after the parent id: all attempts of a request have the same."""
+    before, _, after = f"traceparent: {trace.header('*')}\r\n".encode("ascii").partition(b"*")
+    return before, after
 
 
 def ended(
@@ -120,7 +129,8 @@ def ended(
     """Record an attempt that is over, and tell the breaker of it unless somebody cut it short."""
     record = AttemptRecord(len(facts.attempts) + 1, replica, started_at, now, status, kind, reused, cause)
     facts.attempts.append(record)
-    facts.recorder.record(AttemptEnded(facts.request, facts.call, facts.upstream, record, detail))
+    if takes_attempts(facts.recorder):
+        facts.recorder.record(AttemptEnded(facts.request, facts.call, facts.upstream, record, detail))
     if ticket is not None and kind not in CUT:
         ticket.attempted(now, kind, status)
 

@@ -10,14 +10,15 @@ composition that waits for ten answers can as well be one task that is told of e
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ..inflight import InFlight, Prepared
+from ..messages import Field
 from ..model import CallFacts
 from .connection import INLINE_MAX
 from .errors import BadRequest
-from .outgoing import common_lines, is_plain, plain_head, plain_lines
-from .sentoff import ORIGIN, Admission, PlainLayers, SentOff
+from .outgoing import NOT_PLAIN, common_lines, is_plain, plain_head, plain_lines
+from .sentoff import ORIGIN, PlainLayers, SentOff
 
 _SIZE_MAX = INLINE_MAX - 1024
 """Bytes of target, fields and body; with what the replica and the attempt add, they are sent at once."""
@@ -42,17 +43,13 @@ class Express:
 
         Without a kept connection, what is returned is not in the air, and must be carried.
         """
-        method, target, fields, content, common = prepared
+        method, target, fields, content, blocks = prepared
         layers = self._layers
         left = facts.deadline - now
         if left <= 0 or not is_plain(method, target):
             return None
-        try:
-            lines = common_lines(tuple(fields)) if common else plain_lines(fields)
-            more = layers.attempt.lines(facts, left)
-        except BadRequest:
-            return None
-        if lines is None or more is None or _GZIP not in lines or _TRACE in lines or self._deadline in lines:
+        lines, more = self._lines(fields, blocks), layers.attempt.lines(facts, left)
+        if lines is None or more is None:
             return None
         size = 0 if content is None else len(content)
         if len(target) + len(lines) + size > _SIZE_MAX:
@@ -69,6 +66,16 @@ class Express:
             return None
         replica = seat.replica
         head = plain_head(method, replica.base + target, replica.host, lines + more, size)
-        sent = SentOff(layers, prepared, facts, arrived, Admission(now, seat, slots, ticket))
+        sent = SentOff(layers, prepared, facts, arrived, now, seat, slots, ticket)
         sent.depart(head if content is None else head + content)
         return sent
+
+    def _lines(self, fields: Sequence[Field], blocks: tuple[tuple[Field, ...], ...]) -> bytes | None:
+        """The lines of the fields; None where a layer would have a word in them."""
+        try:
+            lines = b"".join(map(common_lines, blocks)) if blocks else plain_lines(fields)
+        except BadRequest:
+            return None
+        if lines is None or NOT_PLAIN in lines or _GZIP not in lines or _TRACE in lines or self._deadline in lines:
+            return None
+        return lines

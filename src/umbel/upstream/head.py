@@ -38,6 +38,8 @@ class Head(NamedTuple):
     """Lines of the head, the status line included."""
     kept: tuple[Field, ...]
     """``fields`` without Content-Length: what is true of a body that was read."""
+    names: frozenset[bytes]
+    """Of ``kept``, in lower case."""
     has_body: bool
     """Whether its status is a final one of a response with content, as far as its request lets it have any."""
 
@@ -106,8 +108,11 @@ def _read(raw: bytes) -> Head:
         raise Malformed("Content-Length is not one number")
     length = int(lengths[0]) if lengths else None
     kept = tuple(field for field in fields if field[1] != b"content-length")
+    names = frozenset(field[1] for field in kept)
     has_body = 200 <= status <= 599 and status not in (204, 304)
-    return Head(status, reason, version, tuple(fields), coded, persistent, length, bool(codings), count, kept, has_body)
+    return Head(
+        status, reason, version, tuple(fields), coded, persistent, length, bool(codings), count, kept, names, has_body
+    )
 
 
 def check_part(raw: bytearray, since: int, begin: int) -> int:

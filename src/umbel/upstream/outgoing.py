@@ -112,9 +112,17 @@ def plain_lines(fields: Sequence[Field]) -> bytes | None:
 
 
 @lru_cache(maxsize=256)
-def common_lines(fields: tuple[Field, ...]) -> bytes | None:
-    """The same of fields that several requests have: the calls of one request, say. They are remembered for a while."""
-    return plain_lines(fields)
+def common_lines(fields: tuple[Field, ...]) -> bytes:
+    """The same of fields that several requests have, such as the calls of one. They are remembered for a while.
+
+    NOT_PLAIN where ``plain_lines`` says None.
+    """
+    lines = plain_lines(fields)
+    return NOT_PLAIN if lines is None else lines
+
+
+NOT_PLAIN = b"\0"
+"""What no line holds."""
 
 
 def is_plain(method: str, target: bytes) -> bool:

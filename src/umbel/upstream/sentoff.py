@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import trio
@@ -61,15 +61,6 @@ class PlainLayers:
     retry: Retry | None = None
 
 
-class Admission(NamedTuple):
-    """What a request was given on its way in, to be given back at its end."""
-
-    at: float
-    seat: Seat
-    slots: Slots
-    ticket: Ticket | None
-
-
 class SentOff:
     """One request, its first attempt under way. An ``inflight.InFlight``, and the ``Catcher`` of its connection."""
 
@@ -81,8 +72,6 @@ class SentOff:
     """Whether its kept connection was dead already: it is to be sent anew on a new one."""
     _begun = False
     """Whether something of the response has come."""
-    _ended_at = 0.0
-    """When the response was whole."""
     _status: int | None = None
     _reading: tuple[list[Field], Decoder] | None = None
     """The fields and the decoder of a response that comes in pieces, or with a content coding."""
@@ -96,21 +85,28 @@ class SentOff:
         prepared: Prepared,
         facts: CallFacts,
         arrived: Callable[[InFlight], None],
-        admission: Admission,
+        at: float,
+        seat: Seat,
+        slots: Slots,
+        ticket: Ticket | None,
     ) -> None:
+        """A request that was admitted ``at`` this time, with what it was given, to be given back at its end."""
         self._layers = layers
         self._prepared = prepared
         self._facts = facts
         self._arrived = arrived
-        self._admission = admission
+        self._at = at
+        self._seat = seat
+        self._slots = slots
+        self._ticket = ticket
         if layers.retry is not None:
-            self._state = CallState([admission.seat.name], admission.ticket)
+            self._state = CallState([seat.name], ticket)
             layers.retry.enter(self._state)
 
     def depart(self, request: bytes) -> None:
         """Send it, if there is a kept connection; after that it is in the air."""
-        pool, (at, seat, _, _) = self._layers.pool, self._admission
-        connection = pool.take_polled(seat.replica.origin, at)
+        pool = self._layers.pool
+        connection = pool.take_polled(self._seat.replica.origin, self._at)
         if connection is None:
             return
         if connection.send_off(request, self):
@@ -127,12 +123,12 @@ class SentOff:
 
     # What its owner calls.
 
-    def land(self) -> httpx.Response | None:
+    def land(self, now: float) -> httpx.Response | None:
         """See ``inflight.InFlight.land``."""
         connection = self._connection
         assert connection is not None
         try:
-            response = self._received(connection)
+            response = self._received(connection, now)
         except Exception as error:
             self._lose()
             if isinstance(error, ConnectionReset) and error.untouched:
@@ -140,7 +136,7 @@ class SentOff:
                 self._dead = True
                 self._layers.pool.lost(connection, replaced=True)
                 return None
-            self._attempt_failed(error)
+            self._attempt_failed(error, now)
             if self._may_repeat(error):
                 return None
             self._over()
@@ -148,7 +144,7 @@ class SentOff:
         if response is None:
             return None
         status = response.status_code
-        self._attempt_ended(status, None, "", failed(None, status))
+        self._attempt_ended(now, status, None, "", failed(None, status))
         if self._may_repeat(response):
             return None
         self._over()
@@ -175,18 +171,18 @@ class SentOff:
         """See ``inflight.InFlight.cut``."""
         self._lose()
         if self._first is None:
-            self._attempt_failed(cancelled)
+            self._attempt_failed(cancelled, trio.current_time())
         self._over()
 
     # The first attempt.
 
-    def _received(self, connection: Connection) -> Complete | None:
+    def _received(self, connection: Connection, now: float) -> Complete | None:
         """The response, if what has come was the last of it."""
         if not self._begun:
             self._begun = True
             whole = connection.caught_whole(self._data, self._prepared.method, self._layers.limits)
             if whole is not None:
-                return self._whole(connection, *whole)
+                return self._whole(connection, *whole, now)
         head = connection.caught(self._data, self)
         if head is None:
             return None
@@ -194,7 +190,7 @@ class SentOff:
         if not connection.ended:
             self._read(head, connection)
             return None
-        return self._whole(connection, head, connection.take())
+        return self._whole(connection, head, connection.take(), now)
 
     def _read(self, head: Head, connection: Connection) -> None:
         """Take in a part of a response that is not whole."""
@@ -202,27 +198,28 @@ class SentOff:
             self._reading = self._layers.body.begin(self._prepared.method, self._facts, head.status, head.fields)
         self._reading[1].feed(connection.take())
 
-    def _whole(self, connection: Connection, head: Head, content: bytes) -> Complete:
+    def _whole(self, connection: Connection, head: Head, content: bytes, now: float) -> Complete:
         """The response, whose last byte has come; its connection goes back to the pool."""
-        layers, (at, seat, _, _) = self._layers, self._admission
-        now = self._ended_at = trio.current_time()
+        layers, took = self._layers, now - self._at
         self._status, self._connection = head.status, None
-        layers.pool.give_back(seat.replica.origin, connection, now)
+        layers.pool.give_back(self._seat.replica.origin, connection, now)
         about = {"http_version": head.version, "reason_phrase": head.reason}
         if self._reading is None:
             if not (content and head.coded):
                 layers.body.check_size(self._facts, head.fields, len(content))
-                return Complete(head.status, head.kept, content, about, now - at)
+                response = Complete(head.status, head.kept, content, about, took)
+                response.names = head.names
+                return response
             self._reading = layers.body.begin(self._prepared.method, self._facts, head.status, head.fields)
         kept, decoder = self._reading
         decoder.feed(content)
-        return Complete(head.status, kept, decoder.end(), about, now - at)
+        return Complete(head.status, kept, decoder.end(), about, took)
 
     async def _ordinary(self) -> httpx.Response | Exception:
         """The first attempt by the layers' own way, where a connection must be waited for."""
-        layers, (at, seat, _, ticket), facts = self._layers, self._admission, self._facts
+        layers, at, seat, facts = self._layers, self._at, self._seat, self._facts
         replica = seat.replica
-        state = self._state or CallState([seat.name], ticket)
+        state = self._state or CallState([seat.name], self._ticket)
         target = replica.base + self._prepared.target
         extensions: dict[str, Any] = {STATE: state, REPLICA: replica, "target": target}
         if self._dead:
@@ -241,8 +238,8 @@ class SentOff:
         return response
 
     def _request(self, extensions: Mapping[str, Any]) -> httpx.Request:
-        method, target, fields, content, _ = self._prepared
-        return request_of(method, fields, content, {"target": target, FACTS: self._facts, **extensions})
+        method, target, _, content, _ = self._prepared
+        return request_of(method, self._prepared.fields, content, {"target": target, FACTS: self._facts, **extensions})
 
     def _lose(self) -> None:
         """Close the connection, if it is still ours."""
@@ -254,18 +251,19 @@ class SentOff:
             connection.close_now()
             self._layers.pool.lost(connection)
 
-    def _attempt_failed(self, error: BaseException) -> None:
-        at, seat, _, _ = self._admission
-        verdict = failed_by(error, self._facts, at)
-        self._attempt_ended(self._status, kind_of_end(error, self._facts, at), detail_of(error), verdict)
+    def _attempt_failed(self, error: BaseException, now: float) -> None:
+        at, facts = self._at, self._facts
+        kind, verdict = kind_of_end(error, facts, at), failed_by(error, facts, at)
+        self._attempt_ended(now, self._status, kind, detail_of(error), verdict)
         if self._state is not None and isinstance(error, FAILURES):
-            self._layers.balance.lost(seat, error, self._state)
+            self._layers.balance.lost(self._seat, error, self._state)
 
-    def _attempt_ended(self, status: int | None, kind: Kind | None, detail: str, verdict: bool | None) -> None:
-        now = self._ended_at or trio.current_time()
-        at, seat, _, ticket = self._admission
-        attempt_ended(now, self._facts, ticket, seat.name, at, status, kind, self._reused, "first", detail)
-        self._layers.balance.ended(trio.current_time(), seat, at, verdict)
+    def _attempt_ended(
+        self, now: float, status: int | None, kind: Kind | None, detail: str, verdict: bool | None
+    ) -> None:
+        at, seat = self._at, self._seat
+        attempt_ended(now, self._facts, self._ticket, seat.name, at, status, kind, self._reused, "first", detail)
+        self._layers.balance.ended(now, seat, at, verdict)
 
     # The end.
 
@@ -284,9 +282,9 @@ class SentOff:
 
     def _over(self) -> None:
         """The call is over, as far as its upstream is concerned."""
-        layers, (_, _, slots, ticket) = self._layers, self._admission
-        layers.bulkhead.leave(ORIGIN, slots)
-        if ticket is not None:
-            ticket.ended()
+        layers = self._layers
+        layers.bulkhead.leave(ORIGIN, self._slots)
+        if self._ticket is not None:
+            self._ticket.ended()
         if self._state is not None and layers.retry is not None:
             layers.retry.leave(self._state)

@@ -116,7 +116,7 @@ def test_mistakes_that_would_only_give_null_or_a_riddle(text: str, expected: str
 
 
 def sent_by(recipe: Recipe, inputs: Inputs) -> dict[bytes, bytes]:
-    return {name: value for name, _, value in recipe.prepare({}, inputs).headers}
+    return {name: value for name, _, value in recipe.prepare({}, inputs).fields}
 
 
 async def test_a_forwarded_header_is_nearer_than_the_upstreams_own() -> None:

@@ -8,9 +8,10 @@ import trio
 
 from tests.support.composing import TWO, Scripted, answer, compose, facts, plan
 from tests.support.records import Records
+from umbel.composition.result import own_time
 from umbel.composition.run import run
 from umbel.kinds import Kind
-from umbel.model import Inputs
+from umbel.model import Inputs, Outcome
 
 
 async def test_at_the_deadline_the_partial_answer_goes_out(autojump_clock: trio.abc.Clock) -> None:
@@ -107,3 +108,22 @@ async def test_the_deadline_cuts_every_call_in_flight_as_a_timeout(autojump_cloc
         ran = await compose(TWO + "optional = true\n", {"/a": answer(1, after=9), "/b": answer(2, after=9)})
         assert {outcome.failure.kind for outcome in ran.result.outcomes if outcome.failure} == {Kind.TIMEOUT}
         assert [call["name"] for call in ran.result.problem("r").document()["calls"]] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("spans", "own"),
+    [
+        pytest.param([], 10.0, id="no call"),
+        pytest.param([(1, 9)], 2.0, id="one"),
+        pytest.param([(1, 3), (1, 9), (2, 4)], 2.0, id="at once: the longest"),
+        pytest.param([(1, 4), (4, 9)], 2.0, id="one after the other: both"),
+        pytest.param([(1, 4), (5, 9)], 3.0, id="what lies between is our own"),
+        pytest.param([(0, 2), (2, 4), (1, 8)], 3.0, id="a chain beside a longer call"),
+        pytest.param([(0, 4), (4, 8), (1, 8)], 2.0, id="a longer chain beside a call"),
+        pytest.param([(0, 6), (5, 10)], 4.0, id="what overlaps is counted once"),
+    ],
+)
+def test_own_time_is_what_the_longest_chain_of_calls_leaves(spans: list[tuple[float, float]], own: float) -> None:
+    outcomes = tuple(Outcome(f"c{n}", "value", started_at=start, ended_at=end) for n, (start, end) in enumerate(spans))
+    assert own_time(0.0, 10.0, outcomes) == pytest.approx(own)
+    assert own_time(0.0, 10.0, (*outcomes, Outcome("skipped", "skipped", ended_at=3.0))) == pytest.approx(own)

@@ -13,6 +13,8 @@ from umbel.kinds import Kind
 
 from .gateways import Function, gateway, route, says
 
+pytestmark = pytest.mark.usefixtures("way")
+
 MockClock = trio.testing.MockClock
 
 
@@ -84,6 +86,24 @@ async def test_a_failed_composition_is_a_problem_document_that_names_no_upstream
     assert b"10.0.0.7" not in answer.body
     assert (records.requests[0].status, records.requests[0].kind) == (502, Kind.CONNECT)
     assert "10.0.0.7" in records.requests[0].detail
+
+
+@pytest.mark.parametrize("expose", ["full", "none"])
+async def test_the_own_time_stands_in_the_record_whatever_clients_see(expose: str, autojump_clock: MockClock) -> None:
+    app, records = gateway(route(expose=expose), route("/failed", expose=expose), up=says(1))
+
+    @app.get("/plain")
+    async def plain() -> str:
+        return "plain"
+
+    async with living(app):
+        answers = [await ask(app, target=target) for target in ("/r", "/failed", "/plain", "/r?a=%ff")]
+    composed, failed, other, refused = records.requests
+    assert composed.own_ms is not None
+    assert failed.own_ms is not None
+    assert (other.own_ms, refused.own_ms) == (None, None)
+    if expose == "full":
+        assert answers[0]["server-timing"].startswith(f"umbel;dur={composed.own_ms:.1f}")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from tests.support.asgi import ask, conversation, living
 
 from .gateways import Function, gateway, says
 
+pytestmark = pytest.mark.usefixtures("way")
+
 MockClock = trio.testing.MockClock
 
 

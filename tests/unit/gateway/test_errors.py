@@ -16,6 +16,8 @@ from umbel.kinds import Kind
 
 from .gateways import gateway, route, says
 
+pytestmark = pytest.mark.usefixtures("way")
+
 MockClock = trio.testing.MockClock
 SECRET = "postgres://10.0.0.7/secret"
 

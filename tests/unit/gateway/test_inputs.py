@@ -9,6 +9,8 @@ from tests.support.asgi import ask, living
 
 from .gateways import Function, gateway, route, says
 
+pytestmark = pytest.mark.usefixtures("way")
+
 
 @pytest.mark.parametrize(
     ("field", "sent"),

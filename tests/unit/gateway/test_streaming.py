@@ -14,6 +14,8 @@ from umbel.kinds import Kind
 
 from .gateways import Function, gateway, route, says
 
+pytestmark = pytest.mark.usefixtures("way")
+
 MockClock = trio.testing.MockClock
 NDJSON = [("accept", "application/x-ndjson")]
 SSE = [("accept", "text/event-stream")]

@@ -12,6 +12,8 @@ from umbel.gateway.uploads import Upload
 
 from .gateways import gateway
 
+pytestmark = pytest.mark.usefixtures("way")
+
 MockClock = trio.testing.MockClock
 
 

@@ -25,6 +25,7 @@ OWN = frozenset(
 OURS = frozenset(
     [
         "duration_ms",
+        "own_ms",
         "completed",
         "kind",
         "call",

@@ -40,7 +40,7 @@ def note_of(*args: Any, **fields: Any) -> dict[str, Any]:
 
 
 def test_a_request_is_told_in_opentelemetrys_names() -> None:
-    event = request_ended(bytes_sent=123, completed=True, client="127.0.0.1")
+    event = request_ended(bytes_sent=123, completed=True, client="127.0.0.1", own_ms=0.43211)
 
     assert written(event) == {
         "ts": "2026-03-04T05:06:07.890123Z",
@@ -56,6 +56,7 @@ def test_a_request_is_told_in_opentelemetrys_names() -> None:
         "http.route": "/dashboard/<user_id>",
         "http.response.status_code": 200,
         "duration_ms": 250.0,
+        "own_ms": 0.432,
         "http.response.body.size": 123,
         "completed": True,
         "client.address": "127.0.0.1",

@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from tests.support.h2serving import answer, h2_connected, hello, read_all
+from umbel.server.exchange import CANCELS
 from umbel.server.limits import Limits
 from umbel.server.phase import Phase
 
@@ -47,7 +48,7 @@ async def test_the_scope_is_what_asgi_promises(autojump_clock: MockClock) -> Non
     assert (scope["scheme"], scope["root_path"], scope["state"]) == ("http", "/root", {"pool": 1})
     assert (scope["client"], scope["server"]) == (("192.0.2.1", 5000), ("192.0.2.2", 80))
     assert scope["headers"] == [(b"host", b"gateway.test"), (b"x-one", b"1"), (b"cookie", b"a=1; b=2")]
-    assert scope["extensions"].keys() == {"http.response.trailers", "http.response.early_hint"}
+    assert scope["extensions"].keys() == {"http.response.trailers", "http.response.early_hint", CANCELS}
 
 
 async def test_a_body_arrives_whole_and_after_it_the_application_waits_for_the_end(autojump_clock: MockClock) -> None:

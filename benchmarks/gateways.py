@@ -1,0 +1,225 @@
+"""The gateway beside what people would pick instead: ``make bench``, for a glance ``ARGS=--quick``.
+
+    make bench                              all of it, ten minutes; writes benchmarks/results.md
+    make bench ARGS='--only node --only umbel --json /tmp/figures.json'
+
+All gateways stay up on one core, idle but for the one that is asked; upstream and load share another core. Five
+interleaved rounds in an order that rotates, so that the machine's mood meets them all. It ends only what it started.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import http.client
+import json
+import os
+import resource
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+from lineup import CLIENTS, COUNTS, GATEWAYS, Absent, Gateway, Spot, nginx_command, nginx_conf, output, tool  # noqa: E402  # siblings, found only now
+from processes import Tree, free_port, pinned, running  # noqa: E402
+from results import Lines, Results, Sample, report  # noqa: E402
+from stub import BODY  # noqa: E402
+from wrk import load, load_name  # noqa: E402
+
+START_S = 30.0
+SETTLE_S = 20.0
+"""How long a gateway may go on with what nobody waits for any more, before the next one is asked."""
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def upstream(root: Path) -> Iterator[tuple[int, Tree, str]]:
+    """The service that all of them call: its port, its processes and what it is."""
+    directory = root / "upstream"
+    directory.mkdir()
+    try:
+        nginx = tool("nginx")
+    except Absent:
+        with running([sys.executable, str(HERE / "stub.py")], 1, directory, {}) as tree:
+            while not (told := (directory / "stdout").read_text()).endswith("\n"):
+                time.sleep(0.02)
+            yield int(told), tree, "an own stub on uvloop (there is no nginx here)"
+        return
+    spot = Spot(directory, free_port(), 0)
+    file = spot.written("nginx.conf", nginx_conf("upstream.conf", spot, BODY=BODY.decode()))
+    with running(nginx_command(file, spot), 1, directory, {}) as tree:
+        until = time.monotonic() + START_S
+        while _get(spot.port, "/item/3") != (200, BODY):
+            if time.monotonic() > until or not tree.alive():
+                raise SystemExit(f"{nginx} does not serve as the upstream: {tree.complaint()}")
+            time.sleep(0.05)
+        yield spot.port, tree, output(nginx, "-v").partition(": ")[2]
+
+
+def _get(port: int, path: str, within: float = 10.0) -> tuple[int, bytes]:
+    """One request: status and body; 0 where there was no answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=within)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    except (OSError, http.client.HTTPException):
+        return 0, b""
+    finally:
+        connection.close()
+
+
+@dataclass
+class Contestant:
+    """A gateway that runs."""
+
+    gateway: Gateway
+    spot: Spot
+    tree: Tree
+    answers: int = 0
+    """Those that were seen; its log has to have as many lines, and a few more for what was under way at each end."""
+    runs: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def right(self) -> None:
+        """Wait until it serves, and see that its answers are what was asked for. ``Absent`` if they are not."""
+        until = time.monotonic() + START_S
+        while _get(self.spot.port, "/n1")[0] != 200:
+            if time.monotonic() > until or not self.tree.alive():
+                raise Absent(f"it did not come up: {self.tree.complaint()}")
+            time.sleep(0.1)
+        value = json.loads(BODY)
+        for count in COUNTS:
+            status, body = _get(self.spot.port, f"/n{count}")
+            if status != 200 or json.loads(body) != {f"c{call}": value for call in range(count)}:
+                raise Absent(f"its answer to /n{count} is wrong: {status} {body[:300]!r}")
+            self.answers += 1
+        self.answers += 1
+
+    def ask(self, count: int, seconds: int, service: Tree) -> Sample:
+        """One sample. Never fails: what a gateway does not manage is what the sample says."""
+        cpu, helpers = self.tree.cpu(), service.cpu() + _children()
+        began = time.perf_counter()
+        seen = load(pinned(1), self.spot.port, f"/n{count}", CLIENTS, seconds)
+        took = time.perf_counter() - began
+        cpu, helpers = self.tree.cpu() - cpu, service.cpu() + _children() - helpers
+        self.answers += seen.answers
+        self.runs += 1
+        if not self.tree.alive():
+            self.note("ended during the bench")
+        elif not self.tree.settle(SETTLE_S):
+            self.note(f"was still busy {SETTLE_S:g} s after the load at n = {count} had gone")
+        rate, errors = seen.good / seen.seconds, seen.bad + seen.failed
+        return Sample(rate, seen.p50, seen.p99, errors, cpu / seen.good if seen.good else None, helpers / took)
+
+    def note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+            say(f"{self.gateway.name}: {text}")
+
+    def lines(self) -> int:
+        """The lines in its log, in what was rotated away as well. To be asked when it has ended."""
+        count = 0
+        for path in self.spot.directory.glob(self.gateway.log):
+            with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+                count += sum(line.startswith(self.gateway.mark) for line in file)
+        return count
+
+
+def _children() -> float:
+    """Seconds of CPU of the processes that have ended: the load's."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def started(gateways: list[Gateway], root: Path, port: int, stack: ExitStack, results: Results) -> list[Contestant]:
+    """All that can be had here, up and answering right; the others are left out with the reason."""
+    contestants = []
+    for number, gateway in enumerate(gateways):
+        try:
+            results.made_of[gateway.name] = gateway.prepare()
+            directory = root / str(number)
+            directory.mkdir()
+            spot = Spot(directory, free_port(), port)
+            with ExitStack() as alone:  # which ends it at once if it is left out
+                tree = alone.enter_context(running(gateway.command(spot), 0, directory, spot.environment()))
+                contestant = Contestant(gateway, spot, tree)
+                contestant.right()
+                stack.push(alone.pop_all())
+        except Absent as reason:
+            say(f"!!! {gateway.name} IS LEFT OUT: {reason}")
+            results.made_of.pop(gateway.name, None)
+            results.left_out[gateway.name] = str(reason)
+            continue
+        contestants.append(contestant)
+        say(f"{gateway.name} is up and answers right")
+    return contestants
+
+
+def measure(gateways: list[Gateway], rounds: int, seconds: int, warm_up: int) -> Results:
+    """Everything: start, rounds, end, and the count of the lines."""
+    results = Results(rounds, seconds, load_name(), body=len(BODY))
+    with tempfile.TemporaryDirectory(prefix="umbel-bench-") as name:
+        root = Path(name)
+        with upstream(root) as (port, service, results.upstream), ExitStack() as stack:
+            contestants = started(gateways, root, port, stack, results)
+            for turn in range(rounds):
+                order = contestants[turn % len(contestants) :] + contestants[: turn % len(contestants)]
+                for count in COUNTS:
+                    for one in order:
+                        if turn == 0:
+                            one.ask(count, warm_up, service)
+                        sample = one.ask(count, seconds, service)
+                        results.samples.setdefault((one.gateway.name, count), []).append(sample)
+                        say(f"round {turn + 1} of {rounds}, n = {count}: {one.gateway.name}: {sample.told()}")
+        for one in contestants:
+            results.lines[one.gateway.name] = Lines(one.lines(), one.answers, one.runs * CLIENTS)
+            results.notes[one.gateway.name] = one.notes
+    return results
+
+
+def chosen(parts: list[str]) -> list[Gateway]:
+    """The gateways whose names have one of these in them; all without any."""
+    found = [one for one in GATEWAYS if not parts or any(part.lower() in one.name.lower() for part in parts)]
+    if not found:
+        raise SystemExit(f"no gateway is called so; there are: {', '.join(one.name for one in GATEWAYS)}")
+    return found
+
+
+def _ended(number: int, frame: FrameType | None) -> None:
+    """A signal ends the bench like an exception, so that nothing of it stays."""
+    raise SystemExit(128 + number)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one round of 1 s; writes no file")
+    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="part of a name; may stand twice")
+    parser.add_argument("--json", metavar="FILE", help="write every sample into this file")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, _ended)
+    rounds, seconds, warm_up = (1, 1, 1) if arguments.quick else (5, 3, 1)
+    if len(os.sched_getaffinity(0)) < 2:
+        say("!!! There is one core for all: the load takes its share of what the gateways could have.")
+    results = measure(chosen(arguments.only), rounds, seconds, warm_up)
+    text = report(results)
+    print(text)
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(results.document(), indent=2) + "\n", encoding="utf-8")
+    if not arguments.quick and not arguments.only:
+        (HERE / "results.md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

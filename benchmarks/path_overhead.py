@@ -1,0 +1,115 @@
+"""What the gateway adds to an answer, in time: one client, ten calls, an upstream that answers after 20 ms.
+
+Run by ``path.py``. Every answer of the upstream says how long it took; the longest of the ten is subtracted from the
+time that the client waited.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import sys
+import time
+from typing import NamedTuple
+
+from pathlines import Line, Section, milliseconds, percentile, progress, route, upstream
+from pathprocesses import HERE, gateway, script
+
+CALLS = 10
+DELAY_MS = 20
+BAR_S = 0.0015
+LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+OWN = re.compile(rb"\r\nserver-timing: umbel;dur=([\d.]+)", re.IGNORECASE)
+HOW = f"""One client, unloaded, {CALLS} calls per request, each answered after {DELAY_MS} ms. Own time is from
+the client's `send` to the last byte of the answer, minus the longest true time of a call in the upstream, which
+measures it itself."""
+
+
+class Sample(NamedTuple):
+    """One request, in seconds."""
+
+    own: float
+    """What the client waited, without the longest upstream time."""
+    way_in: float
+    """Until the first call was with the upstream."""
+    fan_out: float
+    """From there until the last one was."""
+    way_out: float
+    """From the last answer of the upstream to the end of ours."""
+    told: float
+    """What ``Server-Timing: umbel`` says; 0 without."""
+
+
+def ask(sock: socket.socket, request: bytes) -> Sample:
+    began = time.monotonic()
+    sock.send(request)
+    answer = b""
+    while True:
+        piece = sock.recv(65536)
+        if not piece:
+            raise SystemExit(f"the connection was closed: {answer[:300]!r}")
+        answer += piece
+        head, end, body = answer.partition(b"\r\n\r\n")
+        found = LENGTH.search(head)
+        if end and found is not None and len(body) >= int(found[1]):
+            break
+    ended = time.monotonic()
+    if not head.startswith(b"HTTP/1.1 200"):
+        raise SystemExit(f"no whole answer: {answer[:300]!r}")
+    parts = list(json.loads(body).values())
+    came, went = [part["received"] for part in parts], [part["answered"] for part in parts]
+    longest = max(out - into for out, into in zip(went, came, strict=True))
+    told = OWN.search(head)
+    return Sample(
+        ended - began - longest,
+        min(came) - began,
+        max(came) - min(came),
+        ended - max(went),
+        float(told[1]) / 1e3 if told is not None else 0.0,
+    )
+
+
+def series(port: int, count: int) -> list[Sample]:
+    """So many requests one after the other, and a fifth of them before to warm up."""
+    request = f"GET /ten/4711 HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nuser-agent: bench\r\naccept: */*\r\n\r\n".encode()
+    with socket.create_connection(("127.0.0.1", port)) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return [ask(sock, request) for _ in range(count + count // 5)][count // 5 :]
+
+
+def configuration(target: str) -> str:
+    return upstream("parts", [target]) + route("ten", ["parts"] * CALLS)
+
+
+def measure(*, quick: bool) -> Section:
+    count = 100 if quick else 500
+    with script(1, "pathstub.py", "exact", str(DELAY_MS)) as stub:
+        target = stub.line()
+        config = configuration(target)
+        with gateway(config) as (_, port):
+            ours = series(port, count)
+            progress("overhead: Umbel done")
+        with gateway(config, sys.executable, str(HERE / "path_peer.py"), target) as (_, port):
+            peer = series(port, count)
+            progress("overhead: the peer done")
+    return Section("Own time of an answer", HOW, lines(ours, peer))
+
+
+def lines(ours: list[Sample], peer: list[Sample]) -> list[Line]:
+    p50, p90, p99 = (percentile([sample.own for sample in ours], share) for share in (0.5, 0.9, 0.99))
+    way_in, fan_out, way_out, told = (
+        milliseconds(percentile([getattr(sample, part) for sample in ours], 0.5))
+        for part in ("way_in", "fan_out", "way_out", "told")
+    )
+    theirs = [milliseconds(percentile([sample.own for sample in peer], share)) for share in (0.5, 0.9, 0.99)]
+    return [
+        Line("own time, p50", milliseconds(p50), f"≤ {BAR_S * 1e3:g} ms", p50 <= BAR_S),
+        Line("own time, p90", milliseconds(p90)),
+        Line("own time, p99", milliseconds(p99)),
+        Line("of it, until the first call was with the upstream, p50", way_in),
+        Line("of it, from the first call to the last, p50", fan_out),
+        Line("of it, from the upstream's last answer to the end of ours, p50", way_out),
+        Line("`Server-Timing: umbel`, p50", told),
+        Line("the same of aiohttp under uvicorn/uvloop, bare ASGI, without records: p50, p90, p99", ", ".join(theirs)),
+    ]

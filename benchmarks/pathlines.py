@@ -1,0 +1,71 @@
+"""What a measurement of the path gives: lines with the bar beside what was reached, and notes.
+
+Made by each ``path_*.py``, printed by ``path.py``.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Line(NamedTuple):
+    """One figure."""
+
+    what: str
+    reached: str
+    bar: str = ""
+    met: bool | None = None
+    """None where there is no bar."""
+
+    def markdown(self) -> str:
+        verdict = {None: "", True: "yes", False: "**no**"}[self.met]
+        return f"| {self.what} | {self.bar} | {self.reached} | {verdict} |\n"
+
+
+class Section(NamedTuple):
+    """One measurement."""
+
+    title: str
+    how: str
+    lines: Sequence[Line]
+
+    def markdown(self) -> str:
+        table = "".join(line.markdown() for line in self.lines)
+        return f"## {self.title}\n\n{self.how}\n\n| | bar | reached | met |\n|---|---:|---:|---|\n{table}"
+
+
+def progress(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """By nearest rank."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
+def milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.2f} ms"
+
+
+def spread(values: Sequence[float], form: str = ".2f") -> str:
+    """The median, and the least and the greatest in brackets."""
+    middle = format(statistics.median(values), form)
+    return f"{middle} ({min(values):{form}}-{max(values):{form}})" if len(values) > 1 else middle
+
+
+def route(name: str, upstreams: Sequence[str], more: str = "") -> str:
+    """A route of the configuration that makes one call to each of ``upstreams``, which may repeat."""
+    calls = "".join(
+        f'[routes.calls.part{number}]\nupstream = "{upstream}"\npath = "/items/{{item_id}}/parts/{number}"\n'
+        for number, upstream in enumerate(upstreams)
+    )
+    return f'[[routes]]\npath = "/{name}/<item_id>"\n{more}{calls}'
+
+
+def upstream(name: str, ports: Sequence[str | int], more: str = "") -> str:
+    urls = ", ".join(f'"http://127.0.0.1:{port}"' for port in ports)
+    return f"[upstreams.{name}]\nurls = [{urls}]\n{more}"

@@ -1,0 +1,85 @@
+"""Load on a gateway, in a process of its own: reads ``PORT TARGET CONNECTIONS SECONDS`` a line, answers with JSON.
+
+Each connection sends its next request when the answer to the last has come. Every answer must be a whole one: a status
+of 200, all its bytes, and ``umbel-completed: true``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import select
+import socket
+import sys
+import time
+
+LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+COMPLETE = b"\r\numbel-completed: true\r\n"
+
+
+class Peer:
+    """One connection, and what has come of the answer at hand."""
+
+    def __init__(self, port: int, request: bytes) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._request = request
+        self._rest = b""
+
+    def ask(self) -> None:
+        self.sent_at = time.perf_counter()
+        self.socket.send(self._request)
+
+    def answered(self) -> bool:
+        """Read; whether the answer is there as a whole."""
+        piece = self.socket.recv(65536)
+        if not piece:
+            raise SystemExit("the gateway closed a connection")
+        answer = self._rest + piece if self._rest else piece
+        end = answer.find(b"\r\n\r\n") + 4
+        found = LENGTH.search(answer, 0, end) if end >= 4 else None
+        if found is None or len(answer) < end + int(found[1]):
+            self._rest = answer
+            return False
+        self._rest = b""
+        if not answer.startswith(b"HTTP/1.1 200") or answer.find(COMPLETE, 0, end) < 0:
+            raise SystemExit(f"no whole answer: {answer[:400]!r}")
+        return True
+
+
+def load(port: int, target: str, connections: int, seconds: float) -> list[float]:
+    """Requests, the seconds that they took, and the latency's median and 99th percentile in seconds."""
+    request = f"GET {target} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nuser-agent: load\r\naccept: */*\r\n\r\n".encode()
+    peers = {peer.socket.fileno(): peer for peer in (Peer(port, request) for _ in range(connections))}
+    latencies: list[float] = []
+    with select.epoll() as epoll:
+        for number in peers:
+            epoll.register(number, select.EPOLLIN)
+        now = began = time.perf_counter()
+        for peer in peers.values():
+            peer.ask()
+        while now < began + seconds:
+            for number, _ in epoll.poll():
+                peer = peers[number]
+                if peer.answered():
+                    now = time.perf_counter()
+                    latencies.append(now - peer.sent_at)
+                    peer.ask()
+    _finish(peers)
+    latencies.sort()
+    count = len(latencies)
+    return [count, now - began, latencies[count // 2], latencies[count * 99 // 100]]
+
+
+def _finish(peers: dict[int, Peer]) -> None:
+    """Take the last answers, so that no request is cut; they are not counted."""
+    for peer in peers.values():
+        while not peer.answered():
+            pass
+        peer.socket.close()
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        port, target, connections, seconds = line.split()
+        print(json.dumps(load(int(port), target, int(connections), float(seconds))), flush=True)

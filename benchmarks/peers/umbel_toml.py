@@ -1,0 +1,25 @@
+"""Umbel's own configuration in ``gateways.py``: three routes of 1, 10 and 50 calls, as one would write them.
+
+Used by ``lineup.py`` and by a test that lets ``umbel check`` judge it. It must set nothing for the sake of speed.
+"""
+
+from __future__ import annotations
+
+CALLS_MAX = 16 * 50
+
+
+def configuration(upstream: int, counts: tuple[int, ...]) -> str:
+    """The text of umbel.toml, with an upstream on this port of loopback; its logs go to ``logs`` beside it."""
+    parts = [
+        f"""\
+# Everything is as it comes (access and call records, headers, queues), but that the one upstream may be asked as much
+# at once as the load needs: 16 requests of 50 calls.
+[upstreams.items]
+urls = ["http://127.0.0.1:{upstream}"]
+max_concurrency = {CALLS_MAX}
+"""
+    ]
+    for count in counts:
+        parts.append(f'\n[[routes]]\npath = "/n{count}"\ndeadline = "2s"\n')
+        parts += [f'[routes.calls.c{call}]\nupstream = "items"\npath = "/item/3"\n' for call in range(count)]
+    return "".join(parts)

@@ -1,0 +1,231 @@
+"""What ``gateways.py`` has measured, and how it is told: ``results.md`` and ``--json``.
+
+Nothing here measures. A gateway that answered nothing has a rate of 0 and dashes, and is told so.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import statistics
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from lineup import AIOHTTP, CLIENTS, COUNTS, NODE, SEED, UMBEL
+
+BARS = ((AIOHTTP, 1, 2.0), (AIOHTTP, 10, 2.5), (AIOHTTP, 50, 2.5), (SEED, 10, 20.0), (NODE, 10, 0.6))
+"""Umbel's requests/s by the other's: with whom, at which n, and how many times it is to be."""
+
+START_AND_END = 100
+"""The most lines in which a gateway tells of itself."""
+
+
+class Sample(NamedTuple):
+    """One gateway, asked for a while at one n."""
+
+    rate: float
+    """Good answers per second."""
+    p50: float | None
+    p99: float | None
+    """Seconds, of all answers."""
+    errors: int
+    """Answers that are no 2xx, broken connections and timeouts."""
+    cpu: float | None
+    """Seconds of CPU of all its processes per good answer."""
+    helpers: float
+    """The share of the other core that upstream and load had."""
+
+    def told(self) -> str:
+        return f"{self.rate:,.0f} requests/s, p99 {milliseconds(self.p99)} ms, {self.errors} errors"
+
+
+class Lines(NamedTuple):
+    """What a gateway's log holds."""
+
+    found: int
+    answers: int
+    under_way: int
+    """The most requests that were under way when the load went, and may have a line as well."""
+
+    def told(self) -> str:
+        told = f"{self.found:,} lines for {self.answers:,} answers"
+        return told if self.answers <= self.found <= self.answers + self.under_way + START_AND_END else f"**{told}**"
+
+
+@dataclass
+class Results:
+    """All of one run."""
+
+    rounds: int
+    seconds: int
+    load: str
+    upstream: str = ""
+    body: int = 0
+    """Bytes of one answer of the upstream."""
+    samples: dict[tuple[str, int], list[Sample]] = field(default_factory=dict)
+    made_of: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    lines: dict[str, Lines] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+
+    def document(self) -> dict[str, object]:
+        """For programs."""
+        samples = [
+            {"gateway": name, "n": count, "round": turn, **sample._asdict()}
+            for (name, count), some in self.samples.items()
+            for turn, sample in enumerate(some, 1)
+        ]
+        bars = [
+            {"peer": peer, "n": count, "bar": bar, "ratios": ratios(self, peer, count)} for peer, count, bar in BARS
+        ]
+        return {
+            "seconds": self.seconds,
+            "clients": CLIENTS,
+            "load": self.load,
+            "upstream": self.upstream,
+            "body": self.body,
+            "gateways": self.made_of,
+            "left_out": self.left_out,
+            "samples": samples,
+            "bars": [bar for bar in bars if bar["ratios"]],
+            "log_lines": {name: lines._asdict() for name, lines in self.lines.items()},
+            "notes": self.notes,
+        }
+
+
+def ratios(results: Results, peer: str, count: int) -> list[float | None]:
+    """How many times the peer's requests/s ours are, round by round; None where only the peer answered nothing."""
+    ours, theirs = results.samples.get((UMBEL, count), []), results.samples.get((peer, count), [])
+    return [_ratio(one.rate, other.rate) for one, other in zip(ours, theirs, strict=False)]
+
+
+def _ratio(ours: float, theirs: float) -> float | None:
+    if theirs:
+        return ours / theirs
+    return None if ours else 0.0
+
+
+# The tables
+
+
+def two_digits(value: float) -> str:
+    return "∞" if math.isinf(value) else f"{float(f'{value:.2g}'):g}"
+
+
+def milliseconds(value: float | None) -> str:
+    return "-" if value is None else f"{value * 1e3:,.1f}"
+
+
+def microseconds(value: float | None) -> str:
+    return "-" if value is None else f"{value * 1e6:,.0f}"
+
+
+def median(samples: list[Sample], name: str) -> float | None:
+    values = [value for sample in samples if (value := getattr(sample, name)) is not None]
+    return statistics.median(values) if values else None
+
+
+def spread(values: list[float]) -> str:
+    """The median, and from where to where."""
+    around = f" ({two_digits(min(values))}-{two_digits(max(values))})" if len(values) > 1 else ""
+    return two_digits(statistics.median(values)) + around
+
+
+def bars(results: Results) -> str:
+    """What is asked, and what is reached."""
+    rows = ["| Umbel's requests/s by those of | n | asked | reached: median (from-to) | |\n|---|---:|---:|---:|---|\n"]
+    for peer, count, bar in BARS:
+        found = [math.inf if ratio is None else ratio for ratio in ratios(results, peer, count)]
+        if found:
+            verdict = "reached" if statistics.median(found) >= bar else "**missed**"
+            rows.append(f"| {peer} | {count} | ≥ {bar:g} | {spread(found)} | {verdict} |\n")
+        else:
+            rows.append(f"| {peer} | {count} | ≥ {bar:g} | - | not measured |\n")
+    return "".join(rows)
+
+
+FIGURES = (
+    "| n | gateway | requests/s (from-to) | p50 ms | p99 ms | errors | CPU µs/request | x Umbel's CPU | other core |\n"
+    "|---:|---|---:|---:|---:|---:|---:|---:|---:|\n"
+)
+
+
+def figures(results: Results) -> str:
+    """Everything that was measured."""
+    rows = []
+    for count in COUNTS:
+        ours = median(results.samples.get((UMBEL, count), []), "cpu")
+        for name in results.made_of:
+            samples = results.samples[name, count]
+            rates, cpu = [sample.rate for sample in samples], median(samples, "cpu")
+            cells = (
+                str(count),
+                name,
+                f"{statistics.median(rates):,.0f} ({min(rates):,.0f}-{max(rates):,.0f})",
+                milliseconds(median(samples, "p50")),
+                milliseconds(median(samples, "p99")),
+                f"{sum(sample.errors for sample in samples):,}",
+                microseconds(cpu),
+                two_digits(cpu / ours) if cpu and ours else "-",
+                f"{max(sample.helpers for sample in samples):.0%}",
+            )
+            rows.append(f"| {' | '.join(cells)} |\n")
+    return FIGURES + "".join(rows)
+
+
+def peers(results: Results) -> str:
+    """Who they are, and what must be said of them."""
+    lines = []
+    for name, made_of in results.made_of.items():
+        said = [made_of, results.lines[name].told(), *(f"**{note}**" for note in results.notes[name])]
+        if all(sample.rate == 0 for count in COUNTS for sample in results.samples[name, count]):
+            said.append("**answered nothing at all**")
+        else:
+            said += [
+                f"**at n = {count} it answered nothing good in {zero} of {results.rounds} rounds**"
+                for count in COUNTS
+                if (zero := sum(sample.rate == 0 for sample in results.samples[name, count]))
+            ]
+        lines.append(f"- **{name}**: {'; '.join(said)}.\n")
+    lines += [f"- **{name}** is left out: {reason}.\n" for name, reason in results.left_out.items()]
+    return "".join(lines)
+
+
+def report(results: Results) -> str:
+    """The whole file."""
+    cores = len(os.sched_getaffinity(0))
+    return f"""# The gateway beside what people would pick instead
+
+<!-- Made by `make bench`; how it is measured stands in benchmarks/gateways.py, the peers in benchmarks/peers/. -->
+
+A request makes n calls at once and answers with one JSON object of their values, `{{"c0": …, "c1": …}}`. Medians of
+{results.rounds} interleaved round(s) of {results.seconds} s, the order rotating; ratios are taken round by round.
+{platform.machine()}, {cores} cores, Python {platform.python_version()}, Linux {platform.release()}.
+
+{bars(results)}
+{figures(results)}
+"errors" are answers other than 2xx, broken connections and timeouts, in all rounds together; requests/s and CPU count
+good answers only, the percentiles count all. "CPU" is that of all threads of all processes of the gateway. "other core"
+is the most that upstream and load had of theirs: near 100 % it is they that were measured. "-" and ∞: there was no
+answer.
+
+## How they are set up
+
+All gateways are up all the time on one core, one process of each that serves, idle but for the one that is asked. On
+the other core: the load, {results.load}, with {CLIENTS} connections, each of which sends its next request when its
+answer has come; and the upstream, {results.upstream}, which answers {results.body} bytes of JSON.
+
+Each gateway keeps its connections to the upstream open, with room for every call in flight ({CLIENTS} times
+{max(COUNTS)}), decodes the bodies and encodes one answer (nginx puts them together as they are), has a deadline of 2 s
+over the request, and writes a line per request into a file. The peers' idle connections are kept for ten minutes or
+longer, so that they are still there when their turn comes again. Umbel has all of it on that is on by default: besides
+the access record a record per call, `Server-Timing`, and to the upstream `traceparent`, `X-Request-Id`, `Via`,
+`X-Forwarded-*` and the budget that is left. Its one setting beside urls, paths and deadlines is that room; connections
+that have been idle for 15 s it opens anew.
+
+Before the rounds each gateway's answers are checked; after them its lines are counted: as many as answers, and up to
+{CLIENTS} more for each of its runs, which were under way when the load went. KrakenD answers 200 with what it has when
+a call fails, so its column of errors cannot show that.
+
+{peers(results)}"""

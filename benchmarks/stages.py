@@ -1,0 +1,152 @@
+"""Which stage of a request a frame belongs to: by its file, and for a few by its function or the line it is at.
+
+Used by ``sampled.py`` inside the gateway's process and by ``where.py`` for the order of its table. Pure: it reads no
+file but the source line that a frame stands at.
+"""
+
+from __future__ import annotations
+
+import linecache
+import re
+from pathlib import PurePath
+
+GC, THREADS, OTHER = "garbage collection", "logs: writer's threads", "other"
+_JSON_IN, _JSON_OUT = "JSON: decode", "JSON: encode"
+_RECEIVE_IN, _SEND_IN = "server: recv (system call)", "server: send (system call)"
+_RECEIVE_UP, _SEND_UP = "upstream: recv (system call)", "upstream: send (system call)"
+_EPOLL = "epoll: own and trio's (system call)"
+_CONNECTION, _EXCHANGE, _HEAD = "server: connections and crew", "server: request loop and exchange", "server: head"
+_ENTRY, _FRAMEWORK = "gateway: entry and record", "gateway: Quart and werkzeug"
+_INPUTS, _ANSWER = "gateway: inputs", "gateway: answer"
+_GROUP, _CALL, _REQUEST = "composition: run and group", "composition: call", "composition: templates, request"
+_SHAPE, _LAYER, _POOL = "composition: shape", "layer: ", "upstream: pool and connection"
+_HTTPX, _WRITE, _PARSE = "upstream: httpx objects", "upstream: request to bytes", "upstream: parse"
+_EXPRESS = "layers asked by the express way"
+_RECORD, _ENCODE, _QUEUE = "logs: record", "logs: encode", "logs: queue and writer"
+_SCHEDULER, _NURSERIES, _TRIO = "trio: scheduler", "trio: nurseries, tasks, scopes", "trio: other"
+_ARMING = "trio: epoll, Python side"
+
+LAYERS = (
+    "stack", "coalesce", "breaker", "bulkhead", "retry", "hedge", "balance", "attempt", "body", "timeout",
+)  # fmt: skip
+
+ORDER = (
+    _RECEIVE_IN, _SEND_IN, _CONNECTION, _HEAD, _EXCHANGE, _ENTRY, _FRAMEWORK, _INPUTS, _ANSWER, _GROUP, _CALL,
+    _REQUEST, _SHAPE, *(_LAYER + name for name in (*LAYERS, "shared")), _EXPRESS, _HTTPX, _POOL, _WRITE, _SEND_UP,
+    _RECEIVE_UP, _PARSE, _JSON_IN, _JSON_OUT, _RECORD, _ENCODE, _QUEUE, THREADS, _SCHEDULER, _NURSERIES, _ARMING, _EPOLL, _TRIO,
+    GC, OTHER,
+)  # fmt: skip
+"""The rows of the table, in about the order in which a request meets them."""
+
+_FILES: dict[str, dict[str, str]] = {
+    "server": {
+        _HEAD: "head host diagnosis date response limits allowance",
+        _EXCHANGE: "http1 exchange body service stepping refusal crash guard memory",
+        "": _CONNECTION,
+    },
+    "gateway": {
+        _INPUTS: "inputs query bodies uploads accept paths ids forwarded fields budget",
+        _ANSWER: "respond reply statusfields caching problems sending streaming",
+        "": _ENTRY,
+    },
+    "composition": {
+        _CALL: "call each",
+        _REQUEST: "template request outgoing expression names options overrides plan dag",
+        _SHAPE: "shape merge result combine",
+        _JSON_IN: "decode",
+        "": _GROUP,
+    },
+    "upstream": {
+        _WRITE: "outgoing rewrite",
+        _PARSE: "http1 head lines chunked",
+        _POOL: "pool connection lifecycle streamed wire slots idle polled pilots alarm dial address sessions tls dns "
+        "origin notes watched",
+        _EXPRESS: "express sentoff",
+        **{_LAYER + name: name for name in LAYERS},
+        "": _LAYER + "shared",
+    },
+    "logs": {
+        _RECORD: "recorder record callmembers sampling level context lines",
+        _ENCODE: "encode plain redact",
+        "": _QUEUE,
+    },
+}
+"""Of each package the files (without ``.py``) by stage, and under ``""`` the stage of all others."""
+
+_BY_FILE = {
+    f"{package}/{name}.py": stage
+    for package, stages in _FILES.items()
+    for stage, names in stages.items()
+    if stage
+    for name in names.split()
+}
+_OTHERS = {package: stages[""] for package, stages in _FILES.items()} | {"policy": _LAYER + "shared"}
+_LIBRARIES = {
+    "quart": _FRAMEWORK,
+    "quart_trio": _FRAMEWORK,
+    "werkzeug": _FRAMEWORK,
+    "flask": _FRAMEWORK,
+    "blinker": _FRAMEWORK,
+    "http_sf": _ANSWER,
+    "httpx": _HTTPX,
+    "jmespath": _REQUEST,
+    "trio_util": _TRIO,
+}
+_LINES = (
+    (re.compile(r"socket\.send\("), {"server": _SEND_IN, "upstream": _SEND_UP}),
+    (re.compile(r"socket\.recv(_into)?\("), {"server": _RECEIVE_IN, "upstream": _RECEIVE_UP}),
+    (re.compile(r"poll\.poll\("), {"server": _EPOLL, "upstream": _EPOLL, "trio": _EPOLL}),
+    (re.compile(r"\bjson\.decode\(|_decoder\.decode\("), dict.fromkeys(("gateway", "composition"), _JSON_IN)),
+    (re.compile(r"\bjson\.encode\(|= _encode\("), dict.fromkeys(("gateway", "composition"), _JSON_OUT)),
+)
+"""Lines that are a stage of their own, by package; the kernel's part of a call belongs to the line that makes it."""
+
+_NURSERY = re.compile(r"(Nursery|CancelS|Deadlines|Task\b)|\.(spawn_impl|task_exited|_remove_from_parent_nursery)\b")
+
+
+def stage_of(path: str, function: str, line: int) -> str | None:
+    """The stage of a frame at ``line`` of ``function`` (its qualified name) in the file ``path``; None if it has none.
+
+    Such a frame, one of the standard library's, works for the one that called it.
+    """
+    parts = PurePath(path).parts
+    package, rest = _place(parts)
+    if not package:
+        return None
+    if (stages := [stages for stages in _LINES if package in stages[1]]) and (
+        text := linecache.getline(path, line).strip()
+    ):
+        for pattern, by_package in stages:
+            if pattern.search(text):
+                return by_package[package]
+    if package == "trio":
+        return _of_trio(rest, function)
+    return _LIBRARIES.get(package) or _BY_FILE.get(f"{package}/{rest}") or _OTHERS.get(package)
+
+
+def of_file(package: str, name: str) -> str | None:
+    """The stage of a file of ours as a whole, such as ``("upstream", "pool.py")``."""
+    return _BY_FILE.get(f"{package}/{name}") or _OTHERS.get(package)
+
+
+def named_files() -> set[str]:
+    """The files of ours that have a stage by name, relative to the package."""
+    return set(_BY_FILE)
+
+
+def _place(parts: tuple[str, ...]) -> tuple[str, str]:
+    """The package of ours, or the library, and the file within it; empty for anything else."""
+    for index in range(len(parts) - 1, 0, -1):
+        if parts[index - 1] == "umbel":
+            return (parts[index], "/".join(parts[index + 1 :])) if index < len(parts) - 1 else ("umbel", parts[index])
+        if parts[index - 1] == "site-packages":
+            return parts[index], "/".join(parts[index + 1 :])
+    return "", ""
+
+
+def _of_trio(file: str, function: str) -> str:
+    if "epoll" in file:
+        return _ARMING
+    if not file.startswith("_core/"):
+        return _TRIO
+    return _NURSERIES if _NURSERY.search(function) else _SCHEDULER

@@ -1,0 +1,147 @@
+"""What becomes of errors under Quart: the application's own handlers first, then problem documents.
+
+The base of ``Umbel``, which holds Quart's methods that we replace for it. Nothing is lost on the way: every leaf of a
+group is answered or recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import quart.wrappers.base
+from quart import request
+from quart_trio import QuartTrio
+from quart_trio.wrappers import TrioResponse
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing.exceptions import RoutingException
+
+from ..errors import RequestError
+from ..events import NULL, Recorder
+from ..kinds import Kind
+from . import crashes
+from .exchange import find_exchange, find_websocket_exchange
+from .problems import as_http_exception, from_http_exception
+
+if TYPE_CHECKING:
+    from quart.typing import ResponseReturnValue, ResponseTypes
+
+    from ..model import RequestFacts
+    from .sending import AnyResponse
+
+# What Quart's websocket raises once its client has gone; 0.22 has no such exception.
+_DISCONNECTED: tuple[type[Exception], ...] = tuple(
+    found for name, found in vars(quart.wrappers.base).items() if name == "ClientDisconnectedError"
+)
+
+
+class ErrorHandling(QuartTrio):
+    """A Quart-Trio application whose errors become problem documents where no handler of its own takes them."""
+
+    @property
+    def recorder(self) -> Recorder:
+        """Where records go at the moment."""
+        return NULL
+
+    # Quart 0.23 hands its context to these methods as an argument, 0.22 keeps it in a variable: ``context`` is either.
+
+    async def full_dispatch_request(self, *context: Any) -> AnyResponse:
+        """Quart's dispatch, with both halves kept of a group that holds a cancel and a crash.
+
+        (Quart-Trio raises the cancel alone, and the crash is never heard of.)
+        """
+        try:
+            return await super().full_dispatch_request(*context)
+        except BaseExceptionGroup as error:
+            crash, rest = crashes.split(error)
+            if crash is None or rest is None:
+                raise
+            crashes.note(self.recorder, "request.crashed", crash, self._facts())
+            raise rest from crash
+
+    async def handle_user_exception(self, *context_and_error: Any) -> HTTPException | ResponseReturnValue:
+        """Find a handler; a ``RequestError`` that has none goes by its status, as ``abort(status)`` would."""
+        *context, error = context_and_error
+        if isinstance(error, BaseExceptionGroup):
+            return await self._handle_group(context, error)
+        exchange = find_exchange()
+        if (
+            isinstance(error, RequestError)
+            and exchange is not None
+            and self._find_error_handler(error, request.blueprints) is None
+        ):
+            exchange.detail = error.detail
+            error = as_http_exception(error)
+        quarts: Any = super()
+        answer: HTTPException | ResponseReturnValue = await quarts.handle_user_exception(*context, error)
+        return answer
+
+    async def _handle_group(
+        self, context: list[Any], group: BaseExceptionGroup[BaseException]
+    ) -> HTTPException | ResponseReturnValue:
+        """The first leaf that has a handler answers, as with Quart-Trio; the others are recorded."""
+        crash, rest = crashes.split(group)
+        if crash is None or rest is not None:
+            raise group
+        leaves = [leaf for leaf in crashes.leaves(crash) if isinstance(leaf, Exception)]
+        for leaf in leaves:
+            others = [other for other in leaves if other is not leaf]
+            try:
+                answer = await self.handle_user_exception(*context, leaf)
+            except Exception as raised:
+                if raised is leaf:
+                    continue
+                # Its handler broke: that is the exception now, and the leaf its context.
+                self._note_all(others)
+                raise
+            self._note_all(others)
+            return answer
+        raise group
+
+    def _note_all(self, errors: Iterable[Exception]) -> None:
+        for error in errors:
+            crashes.note(self.recorder, "request.crashed", error, self._facts())
+
+    async def handle_websocket_exception(self, *context_and_error: Any) -> ResponseTypes | None:
+        """Quart's; but a client that has gone is no failure. (Quart-Trio 0.13 takes it for one.)"""
+        error = context_and_error[-1]
+        if isinstance(error, _DISCONNECTED):
+            raise error
+        quarts: Any = super()
+        answer: ResponseTypes | None = await quarts.handle_websocket_exception(*context_and_error)
+        return answer
+
+    def log_exception(self, *context_and_info: Any) -> None:
+        """Record an exception that no handler took, each leaf of a group; Quart's logger hears of it too."""
+        error = context_and_info[-1][1]
+        if error is not None:
+            exchange = find_exchange()
+            event = "request.crashed" if exchange is not None else "app.crashed"
+            crashes.note(self.recorder, event, error, self._facts())
+            if (exchange := exchange or find_websocket_exchange()) is not None:
+                exchange.kind, exchange.detail = Kind.INTERNAL, "an exception that no handler took"
+        super().log_exception(*context_and_info)
+
+    async def make_response(self, result: ResponseReturnValue | HTTPException) -> AnyResponse:
+        """Quart's, but an HTTP error that no handler of the application took becomes a problem document."""
+        if (
+            isinstance(result, HTTPException)
+            and not isinstance(result, RoutingException)
+            and result.response is None
+            and (result.code or 0) >= 400
+        ):
+            facts = self._facts()
+            if result.code == 400 and (exchange := find_exchange()) is not None:
+                exchange.kind = Kind.BAD_REQUEST
+            return from_http_exception(result, facts.request_id if facts is not None else "")
+        return await super().make_response(result)
+
+    async def make_default_options_response(self, *context: Any) -> TrioResponse:
+        """The answer to OPTIONS: the methods, and no content."""
+        quarts = await super().make_default_options_response(*context)
+        return TrioResponse(b"", 204, {"allow": ", ".join(sorted(quarts.allow))})
+
+    @staticmethod
+    def _facts() -> RequestFacts | None:
+        exchange = find_exchange() or find_websocket_exchange()
+        return exchange.facts if exchange is not None else None

@@ -1,0 +1,60 @@
+"""An answer as it goes out: status, fields as bytes, and a body. What a view of ours gives before anybody sends it.
+
+Made by ``respond.py``, ``problems.py`` and ``streaming.py``; sent by ``sending.py``, or handed to Quart as a response
+of its own. It decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from quart.wrappers.response import ResponseBody
+from quart_trio.wrappers import TrioResponse
+from werkzeug.datastructures import Headers
+
+from .fields import Field
+
+BODILESS = frozenset({204, 304})
+"""RFC 9110 section 8.6: no Content-Length with 204; with 304 it would be that of an answer we have not made. Nor is
+there content to have a type."""
+REQUEST_ID = b"x-request-id"
+
+
+class Reply:
+    """One answer. ``fields`` lack the request's id, which whoever sends it adds.
+
+    ``named``: but they may have one, because somebody else has chosen some of them.
+    """
+
+    __slots__ = ("body", "fields", "named", "status")
+
+    def __init__(self, status: int, fields: list[Field], body: bytes | ResponseBody, *, named: bool = False) -> None:
+        self.status = status
+        self.fields = fields
+        """Lower-case names, in the order in which they go out."""
+        self.body = body
+        self.named = named
+
+
+def as_response(reply: Reply) -> TrioResponse:
+    """The same for Quart, whose hooks may look at it and change it."""
+    headers = Headers([(name.decode("ascii"), value.decode("latin-1")) for name, value in reply.fields])
+    typed = "content-type" in headers
+    response = TrioResponse(reply.body, reply.status, headers)
+    if not typed:
+        # No content, so no type of it; Quart would say text/html.
+        del response.headers["content-type"]
+    return response
+
+
+def encoded(headers: Iterable[tuple[str, str]]) -> list[Field]:
+    """Fields as they go out."""
+    return [(name.lower().encode("ascii"), encoded_value(value)) for name, value in headers]
+
+
+def encoded_value(value: str) -> bytes:
+    """A field's value. What came from an upstream was read as latin-1, and goes out as the bytes that it was."""
+    try:
+        return value.encode("latin-1")
+    except UnicodeEncodeError:
+        return value.encode("utf-8")

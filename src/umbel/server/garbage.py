@@ -1,0 +1,26 @@
+"""The garbage collector of a process that does nothing but serve.
+
+Called by who owns such a process (``umbel serve``, its workers, ``app.run``) when the application is loaded; never by
+the server itself, which may run in anybody's program.
+"""
+
+from __future__ import annotations
+
+import gc
+
+THRESHOLDS = (50_000, 20, 20)
+"""Objects that may be new before the youngest generation is looked through, and how often that comes before the next.
+
+Requests make thousands of containers that die by themselves when they end. With Python's 700 the collector looks for
+cycles among those in flight several times per request and finds next to none: a tenth of all CPU.
+"""
+
+
+def spare() -> None:
+    """Leave alone what is there by now (modules, classes, the configuration), and look less often among what is new.
+
+    Nothing is given up: cycles are still found, some tens of thousands of objects later.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*THRESHOLDS)

@@ -1,0 +1,94 @@
+"""A call's line is the same whether its form is filled in or it is made anew, whatever stands in it."""
+
+from __future__ import annotations
+
+import msgspec
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from umbel.events import CallEnded
+from umbel.kinds import Kind
+from umbel.logs.callmembers import FORMS_MAX, CallMembers
+from umbel.logs.encode import Encoder
+from umbel.logs.record import told
+from umbel.logs.redact import Redactor
+from umbel.model import Attempt, Outcome, RequestFacts, Trace
+
+NAMES = st.one_of(
+    st.sampled_from(
+        ["orders", "token", "a b", 'quo"te', "é", "\x7f", "eyJhbGciOi.x.y", "\x01request\x01", "p=1&password=x"]
+    ),
+    st.text(max_size=12),
+)
+IDS = st.one_of(
+    st.uuids().map(lambda each: each.hex),
+    st.sampled_from(["", "a-b", "é", 'x"y', "eyJhbGciOi", "bearer x", "١٢"]),
+    st.text(max_size=12),
+)
+TIMES = st.floats(0, 1e6)
+
+
+@st.composite
+def attempts(draw: st.DrawFn) -> Attempt:
+    began = draw(TIMES)
+    return Attempt(
+        draw(st.sampled_from([1, 1, 1, 2])),
+        draw(st.one_of(st.just("http://127.0.0.1:9001"), st.just("http://u:secret@host"), NAMES)),
+        began,
+        began + draw(TIMES),
+        draw(st.sampled_from([None, 200, 404])),
+        draw(st.sampled_from([None, None, None, Kind.RESET])),
+        draw(st.booleans()),
+        draw(st.sampled_from(["first", "first", "retry"])),
+        draw(st.sampled_from([False, False, True])),
+    )
+
+
+@st.composite
+def events(draw: st.DrawFn) -> CallEnded:
+    began = draw(TIMES)
+    facts = RequestFacts(draw(IDS), Trace(draw(st.uuids()).hex), "GET", "/x", draw(NAMES), began)
+    outcome = Outcome(
+        draw(NAMES),
+        "value",
+        None,
+        None,
+        draw(st.sampled_from([began, None])),
+        began + draw(TIMES),
+        tuple(draw(st.lists(attempts(), min_size=1, max_size=2))),
+    )
+    return CallEnded(facts, draw(NAMES), outcome, draw(st.sampled_from([None, None, 3])))
+
+
+ORDINARY = CallEnded(
+    RequestFacts("00ff", Trace("0" * 32), "GET", "/x", "/x/<id>", 1.0),
+    "orders",
+    Outcome("orders", "value", {}, None, 1.0, 1.25, (Attempt(1, "http://127.0.0.1:9002", 1.0, 1.2, 200, None, True),)),
+)
+
+
+@given(st.lists(events(), min_size=1, max_size=6))
+@example([ORDINARY, ORDINARY])
+def test_a_filled_line_is_the_line_made_anew(made: list[CallEnded]) -> None:
+    encoder = Encoder(Redactor(()), service="umbel", clock=lambda: 0)
+    lines = CallMembers(encoder.members)
+    for event in [*made, *made]:
+        filled = lines.of(event)
+        if filled is not None:
+            _, level, name, line, _ = told(event)
+            assert encoder.filled(level, name, filled) == encoder.struct(level, name, line)
+
+
+def test_an_ordinary_line_is_filled() -> None:
+    encoder = Encoder(Redactor(()), service="umbel", clock=lambda: 0)
+    filled = CallMembers(encoder.members).of(ORDINARY)
+    assert filled is not None
+    assert msgspec.json.decode(b"{" + filled + b"}")["duration_ms"] == 250.0
+
+
+def test_the_forms_are_bounded() -> None:
+    encoder = Encoder(Redactor(()), service="umbel", clock=lambda: 0)
+    lines = CallMembers(encoder.members)
+    for number in range(FORMS_MAX * 2 + 5):
+        lines.of(ORDINARY._replace(upstream=f"u{number}"))
+        assert len(lines._forms) <= FORMS_MAX

@@ -1,0 +1,136 @@
+"""What ``make bench`` reads and writes without anything that it compares: neither wrk nor a peer is needed here."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from umbel.cli import main
+
+BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
+
+# As wrk 4.1.0 printed it for a server that answers every third request with 503, and breaks off another third.
+TROUBLED = """\
+Running 1s test @ http://127.0.0.1:37587/n10
+  1 threads and 16 connections
+  Thread Stats   Avg      Stdev     Max   +/- Stdev
+    Latency    23.30ms   21.43ms  50.79ms   44.76%
+    Req/Sec   249.00     20.79   280.00     60.00%
+  Latency Distribution
+     50%  760.00us
+     75%   43.92ms
+     90%   46.33ms
+     99%    1.22s
+  248 requests in 1.00s, 30.02KB read
+  Socket errors: connect 0, read 126, write 0, timeout 2
+  Non-2xx or 3xx responses: 124
+Requests/sec:    247.89
+Transfer/sec:     30.00KB
+"""
+# The same for one that accepts and never answers.
+SILENT = """\
+Running 1s test @ http://127.0.0.1:43717/n10
+  1 threads and 16 connections
+  Thread Stats   Avg      Stdev     Max   +/- Stdev
+    Latency     0.00us    0.00us   0.00us    -nan%
+    Req/Sec     0.00      0.00     0.00      -nan%
+  Latency Distribution
+     50%    0.00us
+     75%    0.00us
+     90%    0.00us
+     99%    0.00us
+  0 requests in 1.01s, 0.00B read
+Requests/sec:      0.00
+Transfer/sec:       0.00B
+"""
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Imports a module of the bench, as its scripts find each other; none of them stays."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if str(BENCHMARKS) in str(getattr(sys.modules[name], "__spec__", "")):
+            del sys.modules[name]
+
+
+def test_answers_errors_and_latencies_are_read_from_what_wrk_prints(bench: Any) -> None:
+    seen = bench("wrk").parsed(TROUBLED)
+
+    assert (seen.seconds, seen.answers, seen.bad, seen.failed) == (1.0, 248, 124, 128)
+    assert seen.good == 124
+    assert (seen.p50, seen.p99) == (pytest.approx(760e-6), pytest.approx(1.22))
+
+
+def test_a_server_that_answers_nothing_has_no_latency(bench: Any) -> None:
+    assert bench("wrk").parsed(SILENT) == (1.01, 0, 0, 0, None, None)
+
+
+def test_what_is_no_output_of_wrk_is_refused(bench: Any) -> None:
+    with pytest.raises(ValueError, match="no sum of its requests: 'Usage: wrk"):
+        bench("wrk").parsed("Usage: wrk <options> <url>\n")
+
+
+@pytest.mark.parametrize(
+    ("answer", "whole"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Le", False),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab", False),
+        (b"HTTP/1.1 200 OK\r\ncontent-length:3\r\n\r\nabc", True),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", False),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", True),
+    ],
+)
+def test_the_load_without_wrk_knows_when_an_answer_is_whole(bench: Any, answer: bytes, whole: bool) -> None:
+    assert bench("volley").whole(answer) is whole
+
+
+def test_the_configuration_that_umbel_is_measured_with_passes_its_check(bench: Any, tmp_path: Path) -> None:
+    lineup = bench("lineup")
+    command = lineup.GATEWAYS[0].command(lineup.Spot(tmp_path, 8000, 9000))
+    file = command[command.index("--config") + 1]
+
+    result = CliRunner().invoke(main, ["check", "--config", file])
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "1 upstream, 3 routes, 61 calls" in result.stdout
+
+
+def test_the_report_tells_of_bars_of_collapses_and_of_who_was_left_out(bench: Any) -> None:
+    told = bench("results")
+    results = told.Results(2, 3, "wrk", "nginx", 170, left_out={told.NODE: "there is no node here"})
+    rates = {
+        (told.UMBEL, 1): (3000.0, 2000.0),
+        (told.UMBEL, 10): (500.0, 700.0),
+        (told.AIOHTTP, 1): (1000.0, 1000.0),
+        (told.AIOHTTP, 10): (250.0, 350.0),
+        (told.SEED, 10): (0.0, 0.0),
+    }
+    for name in (told.UMBEL, told.AIOHTTP, told.SEED):
+        results.made_of[name] = "made well"
+        results.lines[name], results.notes[name] = told.Lines(100, 100, 16), []
+        for count in told.COUNTS:
+            results.samples[name, count] = [
+                told.Sample(rate, *((0.001, 0.002, 0, 1 / rate, 0.5) if rate else (None, None, 7, None, 0.1)))
+                for rate in rates.get((name, count), (1.0, 1.0))
+            ]
+    results.lines[told.SEED] = told.Lines(90, 100, 16)
+
+    text = told.report(results)
+
+    assert f"| {told.AIOHTTP} | 1 | ≥ 2 | 2.5 (2-3) | reached |" in text
+    assert f"| {told.AIOHTTP} | 10 | ≥ 2.5 | 2 (2-2) | **missed** |" in text
+    assert f"| {told.SEED} | 10 | ≥ 20 | ∞ (∞-∞) | reached |" in text
+    assert f"| {told.NODE} | 10 | ≥ 0.6 | - | not measured |" in text
+    assert f"| 10 | {told.SEED} | 0 (0-0) | - | - | 14 | - | - | 10% |" in text
+    assert "**90 lines for 100 answers**; **at n = 10 it answered nothing good in 2 of 2 rounds**" in text
+    assert f"- **{told.NODE}** is left out: there is no node here." in text
+    assert results.document()["bars"][0] == {"peer": told.AIOHTTP, "n": 1, "bar": 2.0, "ratios": [3.0, 2.0]}

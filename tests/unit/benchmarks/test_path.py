@@ -1,0 +1,109 @@
+"""The benches of the whole path must not rot: what they configure is valid, and what they print is what they saw."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from umbel.config.load import load
+from umbel.gateway.checks import CHECKS
+
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
+Script = Callable[[str], ModuleType]
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Script:
+    """Imports a script of the benches; they find each other beside them."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module
+
+
+def _configurations(script: Script) -> dict[str, tuple[str, int]]:
+    """Every configuration of the benches, with the number of its routes."""
+    where, memory, tail = script("where"), script("path_memory"), script("path_tail")
+    return {
+        "where": (where.configuration("9001", ""), 2),
+        "where --policies": (where.configuration("9001", where.POLICIES), 2),
+        "overhead": (script("path_overhead").configuration("9001"), 1),
+        "workers": (script("path_workers").configuration("9001"), 1),
+        "memory": (memory.configuration(["9001", "9002"], 10_000), 1),
+        "tail, hedged": (tail.hedging_configuration(["9001", "9002"]), 2),
+        "tail, dead": (tail.dead_configuration("9001", "9002"), 2),
+    }
+
+
+def test_what_they_configure_is_valid(script: Script, tmp_path: Path) -> None:
+    for name, (text, routes) in _configurations(script).items():
+        file = tmp_path / "umbel.toml"
+        file.write_text(text)
+        assert len(load(file, checks=CHECKS).routes) == routes, name
+
+
+def _result(us: dict[str, float]) -> dict[str, object]:
+    return {"us": us, "cpu_us": sum(us.values()), "rate": 1.0, "sampling": 0.0, "samples": 1, "functions": []}
+
+
+def test_the_table_has_a_row_for_each_stage_that_weighs_and_one_for_the_rest(script: Script) -> None:
+    where = script("where")
+    result = _result({"server: head": 90.0, "layer: retry": 0.1, "a stage of tomorrow": 9.9})
+    rows = where.table([("n = 1", result)]).splitlines()
+    assert "| server: head | 90.0 (90%) |" in rows
+    assert "| a stage of tomorrow | 9.9 (10%) |" in rows
+    assert "| all smaller ones | 0.1 (0%) |" in rows
+    assert rows[-1] == "| **CPU of a request** | **100** |"
+
+
+def test_the_table_is_written_between_its_markers_and_nowhere_else(script: Script, tmp_path: Path) -> None:
+    where = script("where")
+    doc = tmp_path / "performance.md"
+    doc.write_text(f"before\n{where.BEGIN}\nold\n{where.END}\nafter\n")
+    where.write_into(doc, "new")
+    assert doc.read_text() == f"before\n{where.BEGIN}\nnew\n{where.END}\nafter\n"
+    doc.write_text("no markers")
+    with pytest.raises(SystemExit, match="has no line"):
+        where.write_into(doc, "new")
+
+
+def test_the_documentation_has_the_markers(script: Script) -> None:
+    where = script("where")
+    text = (BENCHMARKS.parent / "docs" / "performance.md").read_text(encoding="utf-8")
+    assert 0 < text.find(where.BEGIN) < text.find(where.END)
+
+
+def test_a_dead_upstream_that_makes_others_slower_misses_its_bar(script: Script) -> None:
+    tail = script("path_tail")
+    seen = {tail.ALIVE: [[0.100] * 100], tail.REFUSES: [[0.109] * 100], tail.SILENT: [[0.112] * 100]}
+    none = dict.fromkeys(seen, 0)
+    assert [line.met for line in tail.dead_lines(seen, none)] == [None, True, False, None]
+    failing = none | {tail.REFUSES: 1}
+    assert [line.met for line in tail.dead_lines(seen, failing)] == [None, False, False, None]
+
+
+def test_own_time_is_held_against_its_bar_at_the_median(script: Script) -> None:
+    overhead = script("path_overhead")
+    quick, slow = (overhead.Sample(own, 0.0, 0.0, 0.0, 0.0) for own in (0.001, 0.1))
+    assert overhead.lines([quick] * 6 + [slow] * 4, [slow])[0].met
+    assert not overhead.lines([quick] * 4 + [slow] * 6, [slow])[0].met
+
+
+def test_memory_that_grows_from_round_to_round_misses_its_bar(script: Script) -> None:
+    memory = script("path_memory")
+    mib = 2**20
+    before, top = memory.Moment(60 * mib, 17, 24, 0, 0), memory.Moment(500 * mib, 30_017, 40_024, 10_000, 10_000)
+    client = memory.Client(0)
+
+    def met(*afters: tuple[int, int]) -> dict[str, bool | None]:
+        moments = [memory.Moment(resident * mib, descriptors, 24, 0, 0) for resident, descriptors in afters]
+        section = memory.section(10_000, 1, before, [(top, 30.0)] * 2, moments, [client])
+        return {line.what.split()[0]: line.met for line in section.lines if line.bar}
+
+    good = met((70, 17), (71, 17))
+    assert set(good.values()) == {True}
+    assert met((70, 17), (80, 17)) == good | {"memory": False}
+    assert met((70, 17), (70, 19)) == good | {"descriptors,": False}
+    assert met((300, 17), (300, 17)) == good | {"of": False}

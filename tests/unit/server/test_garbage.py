@@ -1,0 +1,47 @@
+"""What a serving process tells the collector, in this process and taken back."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator
+
+import pytest
+
+from umbel.server.garbage import THRESHOLDS, spare
+
+
+@pytest.fixture(autouse=True)
+def as_it_was() -> Iterator[None]:
+    before = gc.get_threshold()
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
+
+
+def test_what_is_there_is_left_alone_and_what_is_new_is_still_collected() -> None:
+    class Knot:
+        """One that holds itself."""
+
+        def __init__(self) -> None:
+            self.itself = self
+
+    spare()
+    assert gc.get_threshold() == THRESHOLDS
+    frozen = gc.get_freeze_count()
+    assert frozen > 0
+    alive = 0
+
+    def died(_: object) -> None:
+        nonlocal alive
+        alive -= 1
+
+    kept = []
+    for _ in range(THRESHOLDS[0] + 10):
+        knot = Knot()
+        kept.append(weakref.ref(knot, died))
+        alive += 1
+    assert alive < THRESHOLDS[0], "the youngest generation was looked through"
+    assert gc.get_freeze_count() == frozen
