@@ -252,7 +252,8 @@ def _outcome(outcome: Any) -> Any:
     )
 
 
-def _result(result: Result | None) -> Any:
+def plain_result(result: Result | None) -> Any:
+    """A result without what is different each time."""
     if result is None:
         return None
     return (_plain(result.answer), _plain(result.failure), result.completed, [*map(_outcome, result.outcomes)])
@@ -316,7 +317,7 @@ async def seen(case: Case, express: bool) -> Seen:
             results = []
             for _ in range(case.times):
                 result = await (lab.run() if case.around is None else case.around(lab, lab.run))
-                results.append(_result(result))
+                results.append(plain_result(result))
                 await wait_all_tasks_blocked()
                 while upstream.sending:
                     await wait_all_tasks_blocked()

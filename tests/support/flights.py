@@ -76,7 +76,7 @@ class Flight:
         lands = self._lands
         self._upstream.in_flight += 1
         try:
-            await trio.sleep(lands.after if lands.then_carried is None else lands.then_carried)
+            await trio.sleep(lands.after * lands.pieces if lands.then_carried is None else lands.then_carried)
             self._fail("carry")
             return self._upstream.answer(lands)
         finally:
