@@ -75,7 +75,8 @@ Event = RequestEnded | CallEnded | AttemptEnded | Noted
 class Recorder(Protocol):
     """Takes events. ``record`` is a plain function: it never awaits, never raises and never blocks.
 
-    One with ``takes_attempts = False`` has no use for ``AttemptEnded``: attempts stand in their call's outcome too.
+    One with ``takes_attempts = False`` has no use for ``AttemptEnded``: attempts stand in their call's outcome too. One
+    with ``record_calls(events)`` is given calls that ended in the same turn together.
     """
 
     def record(self, event: Event) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from umbel.events import CallEnded
 from umbel.kinds import Kind
 from umbel.logs.callmembers import FORMS_MAX, CallMembers
-from umbel.logs.encode import Encoder
+from umbel.logs.encode import RECORD_BYTES_MAX, Encoder
 from umbel.logs.record import told
 from umbel.logs.redact import Redactor
 from umbel.model import Attempt, Outcome, RequestFacts, Trace
@@ -76,7 +76,17 @@ def test_a_filled_line_is_the_line_made_anew(made: list[CallEnded]) -> None:
         filled = lines.of(event)
         if filled is not None:
             _, level, name, line, _ = told(event)
-            assert encoder.filled(level, name, filled) == encoder.struct(level, name, line)
+            assert encoder.filled(level, name, [filled]) == [encoder.struct(level, name, line)]
+
+
+def test_lines_that_are_filled_together_are_those_that_are_filled_alone() -> None:
+    encoder = Encoder(Redactor(()), service="umbel", clock=lambda: 0)
+    lines = CallMembers(encoder.members)
+    members = [lines.of(ORDINARY._replace(upstream=name)) for name in ("a", "b", "c" * RECORD_BYTES_MAX)]
+    for several in (members[:1], members[:2], members, members[::-1]):
+        assert None not in several
+        filled = encoder.filled("info", "call.end", [each or b"" for each in several])
+        assert filled == [encoder.filled("info", "call.end", [each or b""])[0] for each in several]
 
 
 def test_an_ordinary_line_is_filled() -> None:

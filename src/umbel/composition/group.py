@@ -71,6 +71,9 @@ class CallGroup:
         self._due = False
         self._landed: deque[Outcome] = deque()
         self._telling = False
+        self.batching = False
+        """Whether more calls will end in this turn, and ``record`` will be called at its end."""
+        self._unrecorded: list[CallEnded] = []
 
     @asynccontextmanager
     async def tasks(self) -> AsyncIterator[None]:
@@ -114,7 +117,9 @@ class CallGroup:
         if outcome.call in self.outcomes:
             raise AssertionError(f"call {outcome.call} ended twice")
         self.outcomes[outcome.call] = outcome
-        self._recorder.record(CallEnded(self._facts, upstream, outcome, items))
+        self._unrecorded.append(CallEnded(self._facts, upstream, outcome, items))
+        if not self.batching:
+            self.record()
         # One outcome may settle others (dependants that fail or are skipped). They are told in turn, by one loop and
         # not by recursion, so a long chain of calls costs no stack.
         self._landed.append(outcome)
@@ -126,6 +131,16 @@ class CallGroup:
                 self._settled(self._landed.popleft())
         finally:
             self._telling = False
+
+    def record(self) -> None:
+        """Record the calls that have ended since it was last asked for."""
+        ended, self._unrecorded = self._unrecorded, []
+        record_calls: Callable[[Sequence[CallEnded]], None] | None = getattr(self._recorder, "record_calls", None)
+        if record_calls is not None:
+            record_calls(ended)
+        else:
+            for event in ended:
+                self._recorder.record(event)
 
     def fail(self, rules: CallRules, failure: Failure) -> None:
         """Settle a call that never began."""

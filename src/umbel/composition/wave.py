@@ -80,8 +80,13 @@ class Wave:
                     await (self._wait_limited() if self._limited else self._wait())
                 arrived, self._arrived = self._arrived, []
                 now = trio.current_time()
-                for flight in arrived:
-                    self._land(flight, now)
+                group.batching = True
+                try:
+                    for flight in arrived:
+                        self._land(flight, now)
+                finally:
+                    group.batching = False
+                    group.record()
         except BaseException as error:
             self.cut(error)
             raise

@@ -10,7 +10,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -131,9 +131,15 @@ class Encoder:
             return None
         return _one_line(text)[1:-1]
 
-    def filled(self, level: LevelName, event: str, members: bytes) -> bytes:
-        """The line of a record with these members, which hold no secret and no more than one line."""
-        return self._line(level, event, members, context.NOTHING)
+    def filled(self, level: LevelName, event: str, members: Sequence[bytes]) -> list[bytes]:
+        """The lines of records with these members, which hold no secret and no more than one line each."""
+        line = self._line(level, event, members[0], context.NOTHING)
+        before, found, after = line.partition(members[0])
+        room = RECORD_BYTES_MAX - _SEQ_BYTES_MAX - len(before) - len(after)
+        if not found or max(map(len, members)) > room:
+            return [self._line(level, event, each, context.NOTHING) for each in members]
+        # Made in one turn, they have their time and their task in common.
+        return [b"%b%b%b" % (before, each, after) for each in members]
 
     def _line(self, level: LevelName, event: str, members: bytes, bound: context.Bound) -> bytes:
         head = self._heads.get((level, event)) or self._head(level, event)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from os import PathLike
@@ -169,16 +169,16 @@ class Log:
             return
         self._put(data, severity)
 
-    def put_filled(self, event: str, members: bytes) -> None:
-        """Queue a record of level info whose members are encoded already. Never waits, never raises."""
+    def put_filled(self, event: str, members: Sequence[bytes]) -> None:
+        """Queue records of level info whose members are encoded already, one or more. Never waits, never raises."""
         if self._threshold > _INFO:
             return
         try:
-            data = self._encoder.filled("info", event, members)
+            lines = self._encoder.filled("info", event, members)
         except Exception:  # noqa: BLE001 - as in put
-            self._unrecordable += 1
+            self._unrecordable += len(members)
             return
-        self._put(data, _INFO)
+        self._queue.put_all(lines)
 
     @property
     def members(self) -> Callable[[Line], bytes | None] | None:

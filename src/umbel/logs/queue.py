@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
@@ -23,6 +23,9 @@ BATCH_BYTES = 64 * 1024
 BATCH_SHARE_MAX = 0.25
 """How much of a full queue goes into one batch. A busy loop leaves little time to the writer's thread, so what has
 piled up is written in few steps."""
+
+_SEQ_BYTES_MAX = 24
+"""What a line's number and its end add to it, at most."""
 
 RESERVED_SHARE = 0.1
 """The last part of a queue is for ``WARNING`` and above."""
@@ -149,6 +152,32 @@ class Queue:
                 if self._woken == 0 or (self._woken == 1 and (severity >= WARNING or size >= BATCH_BYTES)):
                     self._wake_for(severity)
                 return seq
+            finally:
+                self._busy = False
+                if self._late:
+                    self._put_late()
+
+    def put_all(self, lines: Sequence[bytes]) -> None:
+        """The same for several lines below ``WARNING``, in one turn where there is room for all of them."""
+        with self._lock:
+            size = self._bytes + sum(map(len, lines)) + _SEQ_BYTES_MAX * len(lines)
+            room = self._records + len(lines) <= self._ordinary_records_max and size <= self._ordinary_bytes_max
+            if not room or self._busy or self._unreported or self._keeper is not None:
+                for line in lines:
+                    self.put(line, 0)
+                return
+            self._busy = True
+            try:
+                seq, size, ordinary = self._seq, self._bytes, self._ordinary
+                for line in lines:
+                    seq += 1
+                    line += b"%d}\n" % seq
+                    size += len(line)
+                    ordinary.append((seq, line, 0))
+                self._seq, self._bytes = seq, size
+                self._records += len(lines)
+                if self._woken < 2:
+                    self._wake_for(0)
             finally:
                 self._busy = False
                 if self._late:

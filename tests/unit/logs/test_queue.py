@@ -276,3 +276,36 @@ def test_many_threads_lose_no_number(overflow: str) -> None:
     for name in range(8):
         mine = [int(line.split(b"-")[1].split()[0]) for line in written if line.startswith(b"%d-" % name)]
         assert mine == sorted(mine)
+
+
+@pytest.mark.parametrize("options", [{}, {"overflow": "drop_oldest"}])
+@pytest.mark.parametrize("sizes", [[5], [3, 4], [40], [20, 20, 1], [1, 26, 1, 1], [2, 0, 2]])
+@pytest.mark.parametrize("bytes_max", [10_000, 130])
+def test_several_lines_at_once_are_several_lines(sizes: list[int], bytes_max: int, options: dict[str, Any]) -> None:
+    together, apart = Filled(max_bytes=bytes_max, **options), Filled(max_bytes=bytes_max, **options)
+    for log in (together, apart):
+        log.put(b"first", severity=WARNING)
+    for number, size in enumerate(sizes):
+        lines = [b"%d-%d" % (number, place) for place in range(size)]
+        together.queue.put_all([line + b" " for line in lines])
+        apart.put(*lines)
+        assert together.queue.statistics() == apart.queue.statistics()
+        assert together.wakes == apart.wakes
+        if number == 1:
+            assert together.queue.take() == apart.queue.take()
+    assert together.queue.take() == apart.queue.take()
+    assert together.queue.last == apart.queue.last
+
+
+def test_what_a_finalizer_puts_between_several_lines_follows_them() -> None:
+    log = Filled()
+
+    class Line(bytes):
+        """Its end is known only when somebody has put another line."""
+
+        def __add__(self, other: Any) -> bytes:
+            log.put(b"late")
+            return bytes(self) + other
+
+    log.queue.put_all([Line(b"a "), b"b "])
+    assert log.lines() == [b"a 1}", b"b 2}", b"late 3}"]
