@@ -82,11 +82,6 @@ class Recorder(Protocol):
         """Take one event."""
 
 
-def takes_attempts(recorder: Recorder) -> bool:
-    """Whether ``AttemptEnded`` is worth making for this recorder."""
-    return getattr(recorder, "takes_attempts", True)
-
-
 class NullRecorder:
     """Records nothing: the default everywhere."""
 

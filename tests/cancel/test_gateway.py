@@ -8,7 +8,7 @@ import httpx
 import pytest
 import trio
 
-from tests.support.asgi import ask, http_scope, living
+from tests.support.asgi import ask, conversation, http_scope, living
 from tests.support.checkpoints import for_every_checkpoint
 from tests.unit.gateway.gateways import Function, gateway, route
 from umbel.kinds import Kind
@@ -93,6 +93,64 @@ async def test_a_client_that_leaves_at_any_moment_is_recorded_once_and_leaves_no
             assert app.statistics().requests_in_flight == 0
             if not going_on:
                 assert steps > 3
+                return
+    raise AssertionError("the request never ended")
+
+
+@pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
+@pytest.mark.parametrize("body", [None, b'{"a": 1}'], ids=["no body", "a body"])
+async def test_whatever_tells_of_the_leaving_all_is_cut_within_a_turn(
+    accept: str, body: bytes | None, autojump_clock: MockClock
+) -> None:
+    cut: list[float] = []
+
+    async def slow(request: httpx.Request) -> httpx.Response:
+        try:
+            await trio.sleep(1)
+        finally:
+            cut.append(trio.current_time())
+        return httpx.Response(200, json={"a": 1})
+
+    calls: dict[str, Any] = {
+        "first": {"upstream": "up", "path": "/", **({"json": "body"} if body else {})},
+        "second": {"upstream": "up", "path": "/{first.a}", "optional": True},
+    }
+    app, records = gateway(route(calls=calls, methods=["POST" if body else "GET"]), up=Function(slow))
+    fields = [("accept", accept), *([("content-type", "application/json")] if body else [])]
+
+    async def leaving_after(steps: int) -> bool:
+        """Whether the request was still going on when its client left."""
+        async with conversation(app, "POST" if body else "GET", "/r", headers=fields) as talk:
+            for step in range(steps):
+                await trio.lowlevel.checkpoint()
+                if body and step == 2:
+                    await talk.body(body[:4], more=True)
+                if body and step == 5:
+                    await talk.body(body[4:])
+                if step % 8 == 7:
+                    await trio.sleep(0.1)
+            going_on = not talk.answer.complete
+            left_at = trio.current_time()
+            if going_on:
+                await talk.disconnect()
+            sent = talk.answer.sends
+        assert not going_on or talk.answer.sends == sent
+        assert not going_on or trio.current_time() == left_at
+        return going_on
+
+    async with living(app):
+        for steps in range(400):
+            records.events.clear()
+            cut.clear()
+            going_on = await leaving_after(steps)
+            assert app.statistics().requests_in_flight == 0
+            if records.events or steps:
+                (record,) = records.requests
+                assert records.events[-1] is record
+                assert record.kind is (Kind.CLIENT_GONE if going_on else None)
+                assert {call.outcome.call for call in records.calls} == (set() if not cut else {"first", "second"})
+            if not going_on:
+                assert steps > 100
                 return
     raise AssertionError("the request never ended")
 

@@ -29,7 +29,7 @@ Transports = Mapping[str, httpx.AsyncBaseTransport]
 
 
 class Observer:
-    """Hears of outcomes as they land, before the composition ends. This one does not listen."""
+    """Hears of outcomes as they land, before the composition ends. This one does nothing with them."""
 
     def item_ended(self, call: str, ended: ItemEnded) -> None:
         """An item of an ``each`` has ended."""
@@ -67,7 +67,7 @@ async def run(
 
     Cancelled from outside, it cuts every call, records each outcome and passes the cancel on.
     """
-    composition = _Composition(plan, inputs, facts, transports, recorder, observer or Observer())
+    composition = _Composition(plan, inputs, facts, transports, recorder, observer)
     return await composition.fly()
 
 
@@ -98,7 +98,7 @@ class _Composition:
         facts: RequestFacts,
         transports: Transports,
         recorder: Recorder,
-        observer: Observer,
+        observer: Observer | None,
     ) -> None:
         self._plan = plan
         self._inputs = inputs
@@ -150,9 +150,12 @@ class _Composition:
     def _settled(self, outcome: Outcome) -> None:
         group = self._group
         self._context[outcome.call] = outcome.value
-        decision = None if group.decided else decide(self._plan, group.outcomes, outcome)
-        decisive = decision is not None and decision.failure is not None
-        self._observer.call_ended(outcome, decisive=decisive)
+        # Where all calls make the answer, one that brought its value decides nothing.
+        open_ = not group.decided and (self._plan.needed or outcome.failure is not None)
+        decision = decide(self._plan, group.outcomes, outcome) if open_ else None
+        if self._observer is not None:
+            decisive = decision is not None and decision.failure is not None
+            self._observer.call_ended(outcome, decisive=decisive)
         if decision is not None:
             group.decide(decision.failure)
             return
@@ -235,7 +238,7 @@ class _Composition:
             call.config.limit,
             call.config.item_default,
             call.config.as_ == "map",
-            lambda ended: self._observer.item_ended(call.name, ended),
+            lambda ended: None if self._observer is None else self._observer.item_ended(call.name, ended),
         )
 
     def _prepared(self, call: CallPlan, context: Mapping[str, Json]) -> Prepared:

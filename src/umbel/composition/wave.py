@@ -118,7 +118,8 @@ class Wave:
     def _tell(self, flight: InFlight) -> None:
         """Something has come for it; called by another task."""
         self._arrived.append(flight)
-        self._wake()
+        if self._pilot is not None:
+            self._wake()
 
     def _wake(self) -> None:
         if (pilot := self._pilot) is not None:

@@ -82,7 +82,7 @@ class DirectRequest(Life):
             if self._canceller is None:
                 self.exchange.body = self._upload = Upload(length, limit)
             else:
-                self.exchange.body = _Incoming(self, self._receive, length, limit)
+                self.exchange.body = _Incoming(self, self._canceller, length, limit)
         if self._canceller is None:
             await self._watched(self._receive, self._answer)
         elif self._form is None:
@@ -145,9 +145,9 @@ class DirectRequest(Life):
 class _Incoming:
     """The parts of a body, straight from the server."""
 
-    def __init__(self, request: DirectRequest, receive: Receive, length: int | None, limit: int | None) -> None:
+    def __init__(self, request: DirectRequest, canceller: Canceller, length: int | None, limit: int | None) -> None:
         self._request = request
-        self._receive = receive
+        self._canceller = canceller
         self._limit = math.inf if limit is None else limit
         self._size = 0 if length is None else length
         self._received = 0
@@ -167,8 +167,9 @@ class _Incoming:
             raise StopAsyncIteration
         if self._size > self._limit:
             raise RequestEntityTooLarge
-        message = await self._receive()
-        if message["type"] == "http.disconnect":
+        message = await self._canceller.receive()
+        # It may have left while we were about to get the last part. Nobody cancels who listens, and we do no more.
+        if message["type"] == "http.disconnect" or self._canceller.gone:
             raise self._request.left(message)
         data: bytes = message.get("body", b"")
         self._received += len(data)

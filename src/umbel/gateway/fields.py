@@ -93,4 +93,6 @@ def _is_claim(raw_name: bytes) -> bool:
     return name in _CLAIMS or name.startswith(b"x-forwarded-")
 
 
-_is_secret = lru_cache(maxsize=256)(may_be_secret)
+@lru_cache(maxsize=256)
+def _is_secret(name: bytes) -> bool:
+    return may_be_secret(name.lower())

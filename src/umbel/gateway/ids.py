@@ -5,8 +5,8 @@ Called by ``connection.py`` once per request. Knows no peer and no policy: whoev
 
 from __future__ import annotations
 
+import os
 import re
-from secrets import token_hex
 
 from ..model import Trace
 
@@ -26,9 +26,8 @@ _SAMPLED = "01"
 def identify(claimed: str | None, parent: str | None, state: str | None) -> tuple[str, Trace]:
     """The id and the trace of a request: ``request_id`` and ``trace`` in one."""
     if claimed is None and parent is None:
-        # Nearly every request that comes from outside. One draw from the system costs half of two.
-        drawn = token_hex(32)
-        return drawn[:32], Trace(drawn[32:], flags=_SAMPLED)
+        # Nearly every request that comes from outside.
+        return _drawn(), Trace(_drawn(), flags=_SAMPLED)
     return request_id(claimed), trace(parent, state)
 
 
@@ -36,7 +35,7 @@ def request_id(claimed: str | None) -> str:
     """``claimed`` if it is well formed, else a new id of 32 hex digits."""
     if claimed is not None and _REQUEST_ID.fullmatch(claimed):
         return claimed
-    return token_hex(16)
+    return _drawn()
 
 
 def trace(parent: str | None, state: str | None) -> Trace:
@@ -47,9 +46,24 @@ def trace(parent: str | None, state: str | None) -> Trace:
     """
     match = _TRACEPARENT.fullmatch(parent) if parent is not None else None
     if match is None or (match[1] == "00" and match[5] is not None):
-        return Trace(token_hex(16), flags=_SAMPLED)
+        return Trace(_drawn(), flags=_SAMPLED)
     flags = f"{int(match[4], 16) & _KNOWN_FLAGS:02x}"
     return Trace(match[2], match[3], flags, state if state is not None and _state_is_valid(state) else "")
+
+
+_unused: list[str] = []
+"""Ids that the system's random numbers have made, and that nobody has. A child process must not use them too."""
+os.register_at_fork(after_in_child=_unused.clear)
+
+
+def _drawn() -> str:
+    """32 hex digits at random. Drawn many at once: each draw lets other threads have the interpreter."""
+    while True:
+        try:
+            return _unused.pop()
+        except IndexError:
+            digits = os.urandom(4096).hex()
+            _unused.extend(digits[start : start + 32] for start in range(0, len(digits), 32))
 
 
 def _state_is_valid(state: str) -> bool:

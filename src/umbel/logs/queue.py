@@ -146,7 +146,7 @@ class Queue:
                 (self._severe if severity >= WARNING else self._ordinary).append((seq, line, mark))
                 self._records += 1
                 self._bytes = size
-                if self._woken < 2:
+                if self._woken == 0 or (self._woken == 1 and (severity >= WARNING or size >= BATCH_BYTES)):
                     self._wake_for(severity)
                 return seq
             finally:

@@ -98,14 +98,14 @@ class FileRecorder:
 
         May be called from any thread.
         """
-        if isinstance(event, AttemptEnded):
-            return
         try:
             if type(event) is CallEnded and self._filled is not None:
                 members = self._filled.of(event)
                 if members is not None:
                     self._calls.put_filled("call.end", members)
                     return
+            if isinstance(event, AttemptEnded):
+                return
             stream, level, name, line, duration_ms = told(event)
         except Exception:  # noqa: BLE001 - whatever is wrong with an event, the request goes on
             self._unrecordable += 1

@@ -23,8 +23,8 @@ _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 _OURS = frozenset({b"connection", b"keep-alive", b"transfer-encoding"})
 _BREAK = re.compile(rb"[\r\n\0]")
 # Values that belong to one response: they never come twice.
-_ONCE = frozenset({b"age", b"content-length", b"date", b"etag", b"last-modified", b"server-timing", b"x-request-id"})
-_MEANT = frozenset({b"connection", b"content-length", b"date"})
+_ONCE = {name: b"%b: " % name for name in (b"age", b"etag", b"last-modified", b"server-timing", b"x-request-id")}
+_MEANT = frozenset({b"content-length", b"date"})
 _names: dict[bytes, bytes] = {}
 """Names that have been looked at, in lower case."""
 _known: dict[tuple[bytes, bytes], bytes] = {}
@@ -62,20 +62,20 @@ def read_fields(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
         lines = list(map(_known.get, fields))
     length: int | None = None
     close = dated = False
-    for place, line in enumerate(lines):
-        if line is not None:
-            continue
+    while None in lines:
+        place = lines.index(None)
         raw_name, value = fields[place]
+        if (once := _ONCE.get(raw_name)) is not None:
+            lines[place] = b"%b%b\r\n" % (once, _sound(value))
+            continue
         name = _names.get(raw_name) or _name(raw_name)
-        if name in _MEANT:
-            if name == b"connection":
-                close = close or b"close" in value.lower()
-            elif name == b"date":
-                dated = True
-            elif length is not None or not value.isdigit():
+        if name == b"content-length":
+            if length is not None or not value.isdigit():
                 raise ApplicationError(f"the application gave a Content-Length that is none: {value!r}")
-            else:
-                length = int(value)
+            length = int(value)
+        elif name == b"connection":
+            close = close or b"close" in value.lower()
+        dated = dated or name == b"date"
         lines[place] = _line(name, value)
     return Fields(b"".join(cast("list[bytes]", lines)), length, close, dated)
 
@@ -95,14 +95,18 @@ def _line(name: bytes, value: bytes) -> bytes:
     """The line of a field; none for those of which the server says what is true."""
     if name in _OURS:
         return b""
-    if _BREAK.search(value) is not None:
-        raise ApplicationError("the application gave a field with a line end or a NUL in its value")
-    line = b"%b: %b\r\n" % (name, value)
-    if name not in _ONCE and len(line) <= _KNOWN_SIZE and not may_be_secret(name):
+    line = b"%b: %b\r\n" % (name, _sound(value))
+    if name not in _MEANT and name not in _ONCE and len(line) <= _KNOWN_SIZE and not may_be_secret(name):
         if len(_known) >= _KNOWN_MAX:
             _known.clear()
         _known[name, value] = line
     return line
+
+
+def _sound(value: bytes) -> bytes:
+    if _BREAK.search(value) is not None:
+        raise ApplicationError("the application gave a field with a line end or a NUL in its value")
+    return value
 
 
 def has_no_content(status: int) -> bool:

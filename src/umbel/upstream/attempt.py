@@ -14,7 +14,7 @@ import httpx
 import trio
 
 from ..errors import UpstreamError
-from ..events import AttemptEnded, takes_attempts
+from ..events import AttemptEnded
 from ..kinds import CUT, Kind
 from ..model import Attempt as AttemptRecord
 from ..model import CallFacts, Trace, facts_of
@@ -129,7 +129,7 @@ def ended(
     """Record an attempt that is over, and tell the breaker of it unless somebody cut it short."""
     record = AttemptRecord(len(facts.attempts) + 1, replica, started_at, now, status, kind, reused, cause)
     facts.attempts.append(record)
-    if takes_attempts(facts.recorder):
+    if getattr(facts.recorder, "takes_attempts", True):
         facts.recorder.record(AttemptEnded(facts.request, facts.call, facts.upstream, record, detail))
     if ticket is not None and kind not in CUT:
         ticket.attempted(now, kind, status)

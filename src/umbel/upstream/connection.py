@@ -190,8 +190,7 @@ class Connection:
         self.served += 1
         self._close_after = False
         self._sender_done = None
-        if wire.send_whole(request):
-            wire.catch(catcher)
+        if wire.send_off(request, catcher):
             return True
         self.close_now()
         return False

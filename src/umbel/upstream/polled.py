@@ -80,12 +80,21 @@ class PolledWire(PlainWire):
         """``is_quiet``, for whoever cannot await."""
         return not (self._closed or self._poll.poll(0))
 
-    def send_whole(self, data: bytes) -> bool:
-        """Send all of it at once; False if that cannot be done, and then some of it may have been sent."""
+    def send_off(self, data: bytes, catcher: Catcher) -> bool:
+        """Send all of it at once, and tell ``catcher`` of what comes then.
+
+        False if that cannot be done; some of it may have been sent.
+        """
         try:
-            return self._send(data) == len(data)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            if self._socket.send(data) != len(data):
+                return False
+        except OSError:  # Closed ones too.
             return False
+        self._catcher = catcher
+        if not self._watched:
+            self._poller.watch(self._fd, self)
+            self._watched = True
+        return True
 
     def catch(self, catcher: Catcher) -> None:
         """Tell ``catcher`` of what comes next, once; that may be that somebody closed the wire."""

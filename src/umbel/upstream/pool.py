@@ -338,14 +338,14 @@ class Pool(httpx.AsyncBaseTransport):
         self._leave()
         if connection.excess:
             self._excess += 1
-        if not self._own.running:
-            connection.close_now()
-        elif connection.state is State.IDLE:
+        if connection.state is State.IDLE and self._own.running:
             connection.expires_at = now + self._keepalive_expiry
             self._idle.add(origin, connection)
             if len(self._idle) > self._max_idle:
                 self._idle.take_oldest().close_soon()
             if not self._idle_again.is_set():
                 self._idle_again.set()
+        elif not self._own.running:
+            connection.close_now()
         elif connection.ended:
             connection.close_soon()

@@ -145,7 +145,7 @@ class SentOff:
             return None
         status = response.status_code
         self._attempt_ended(now, status, None, "", failed(None, status))
-        if self._may_repeat(response):
+        if self._layers.retry is not None and self._may_repeat(response):
             return None
         self._over()
         return response

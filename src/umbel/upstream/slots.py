@@ -63,8 +63,8 @@ class Slots:
     def release(self) -> None:
         """Give a place back: to the first waiter, if there is one."""
         self._in_use -= 1
-        if self._queue:
-            self._hand_on()
+        if self._in_use >= self._capacity - 1:
+            self._hand_on()  # Only where all were taken does anybody wait.
 
     def resize(self, capacity: int) -> None:
         """Have so many places from now on. Fewer than are in use: those go as they are given back."""

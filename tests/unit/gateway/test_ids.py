@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from umbel.gateway import ids
@@ -61,3 +64,26 @@ def test_a_malformed_parent_begins_a_new_sampled_trace_without_the_state(parent:
 def test_a_malformed_state_is_dropped_alone(state: str) -> None:
     trace = ids.trace(f"00-{TRACE}-{PARENT}-01", state)
     assert (trace.trace_id, trace.state) == (TRACE, "")
+
+
+def test_a_child_process_draws_ids_of_its_own() -> None:
+    forking = """
+import os
+from umbel.gateway import ids
+ids.request_id(None)
+reading, writing = os.pipe()
+if not os.fork():
+    os.write(writing, ids.request_id(None).encode())
+    os._exit(0)
+os.wait()
+print(ids.request_id(None) != os.read(reading, 100).decode())
+"""
+    told = subprocess.run([sys.executable, "-c", forking], capture_output=True, text=True, timeout=50)
+    assert told.stdout == "True\n", told.stderr
+
+
+def test_ids_never_come_twice() -> None:
+    assert len({ids.request_id(None) for _ in range(1000)}) == 1000
+    request_id, trace = ids.identify(None, None, None)
+    assert request_id != trace.trace_id
+    assert trace.flags == "01"

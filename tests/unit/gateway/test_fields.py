@@ -1,0 +1,87 @@
+"""The fields of a request by name, and what is remembered of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from umbel.gateway import fields
+from umbel.gateway.fields import read_fields
+
+HOST = (b"host", b"gateway.test")
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> None:
+    fields._known.clear()
+
+
+def test_repeated_fields_are_joined_and_names_are_lower_case() -> None:
+    read = read_fields([(b"Accept", b"a"), (b"accept", b"b"), (b"cookie", b"s=1"), (b"cookie", b"t=2")], believed=False)
+    assert dict(read.by_name) == {"accept": "a, b", "cookie": "s=1; t=2"}
+    assert dict(read.cookies) == {"s": "1", "t": "2"}
+
+
+def test_what_is_said_again_is_read_once_and_nobody_can_change_it() -> None:
+    first, again = (read_fields([HOST, (b"accept", b"*/*")], believed=False) for _ in range(2))
+    assert first is again
+    with pytest.raises(TypeError):
+        first.by_name["host"] = "other"  # type: ignore[index]  # that is what must not be possible
+
+
+def test_claims_count_for_those_who_are_believed_alone_however_they_are_written() -> None:
+    claims = [HOST, (b"x-forwarded-for", b"1.1.1.1"), (b"X-Forwarded-Host", b"evil"), (b"Forwarded", b"for=1.1.1.1")]
+    for _ in range(2):
+        assert list(read_fields(claims, believed=False).by_name) == ["host"]
+        assert len(read_fields(claims, believed=True).by_name) == 4
+
+
+@pytest.mark.parametrize("name", [b"cookie", b"authorization", b"x-api-key", b"X-Session-Token"])
+def test_no_memory_keeps_a_secret(name: bytes) -> None:
+    assert read_fields([HOST, (name, b"s3cret")], believed=False).kept == [HOST, (name, b"s3cret")]
+    assert not fields._known
+
+
+def test_the_memory_is_bounded() -> None:
+    for number in range(1000):
+        read_fields([HOST, (b"x-n", b"%d" % number)], believed=False)
+        assert len(fields._known) <= 256
+    read_fields([(b"x-long", b"x" * 1025)], believed=False)
+    assert all(len(section[0][1]) < 1025 for _, section in fields._known)
+
+
+def test_pairs_may_be_lists() -> None:
+    assert read_fields([[b"host", b"h"]], believed=False).get("host") == "h"  # type: ignore[list-item]  # as some servers
+
+
+@pytest.mark.parametrize(
+    ("host", "plain"),
+    [
+        (b"gateway.test", True),
+        (b"gateway.test:8000", True),
+        (b"a" * 63, True),
+        (b"a" * 64, False),
+        (b"a..b", False),
+        (b"a.", False),
+        (b"", False),
+        (b"[::1]:80", False),
+        (b"caf\xe9", False),
+        (b"h:0", False),
+        (b"h:123456", False),
+        (b"h\n", False),
+    ],
+)
+def test_a_plain_host_is_one_that_nobody_refuses(host: bytes, plain: bool) -> None:
+    assert read_fields([(b"host", host)], believed=False).has_plain_host is plain
+
+
+@pytest.mark.parametrize(
+    ("headers", "announced"),
+    [
+        ([], False),
+        ([(b"content-length", b"0")], False),
+        ([(b"content-length", b"5")], True),
+        ([(b"transfer-encoding", b"chunked")], True),
+    ],
+)
+def test_a_body_is_announced_by_its_length_or_its_coding(headers: list[tuple[bytes, bytes]], announced: bool) -> None:
+    assert read_fields(headers, believed=False).announces_body is announced

@@ -1,0 +1,69 @@
+"""An application's fields as lines of a head: checked each time, and remembered where they come again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from umbel.server import response
+from umbel.server.response import ApplicationError, Fields, read_fields
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> None:
+    response._known.clear()
+    response._names.clear()
+
+
+def test_lines_keep_their_order_and_what_the_server_says_is_left_out() -> None:
+    headers = [
+        (b"Vary", b"Accept"),
+        (b"etag", b'"1"'),
+        (b"content-length", b"7"),
+        (b"Connection", b"Close"),
+        (b"date", b"now"),
+        (b"transfer-encoding", b"chunked"),
+        (b"vary", b"Accept"),
+    ]
+    expected = Fields(
+        b'vary: Accept\r\netag: "1"\r\ncontent-length: 7\r\ndate: now\r\nvary: Accept\r\n', 7, close=True, dated=True
+    )
+    for _ in range(3):
+        assert read_fields(headers) == expected
+        assert read_fields(iter(headers)) == expected
+        assert read_fields([[*pair] for pair in headers]) == expected  # type: ignore[misc]  # some make lists of them
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [(b"etag", b'"1"\r\nset-cookie: a=b')],
+        [(b"x-other", b"a\nb")],
+        [(b"x-other", b"a\0b")],
+        [(b"x other", b"a")],
+        [(b"", b"a")],
+        [(b"content-length", b"-1")],
+        [(b"content-length", b"1"), (b"content-length", b"1")],
+    ],
+)
+def test_what_would_split_or_misstate_a_response_is_refused_each_time(headers: Any) -> None:
+    read_fields([(b"x-other", b"good"), (b"etag", b'"good"')])
+    for _ in range(3):
+        with pytest.raises(ApplicationError):
+            read_fields(headers)
+
+
+def test_what_comes_once_and_what_is_secret_is_not_remembered() -> None:
+    read_fields([(b"vary", b"a"), (b"etag", b'"1"'), (b"set-cookie", b"s=1"), (b"ETag", b'"2"'), (b"x-token", b"t")])
+    assert set(response._known) == {(b"vary", b"a")}
+
+
+def test_the_memory_is_bounded() -> None:
+    for number in range(3000):
+        read_fields([(b"x-%d" % number, b"v")])
+        assert len(response._known) <= 1024
+        assert len(response._names) <= 1024
+    read_fields([(b"x-long", b"v" * 200), (b"x" * 200, b"v")])
+    assert (b"x-long", b"v" * 200) not in response._known
+    assert b"x" * 200 not in response._names
