@@ -33,7 +33,7 @@ test: $(STAMP)  ## run all tests; options for pytest in ARGS
 	$(BIN)/python -m pytest $(ARGS)
 
 soak: $(STAMP)  ## many rounds of clients that leave at random, some minutes; options for pytest in ARGS
-	UMBEL_SOAK=1 $(BIN)/python -m pytest --timeout 900 tests/e2e/test_churn.py tests/e2e/test_pool_churn.py \
+	UMBEL_SOAK=1 $(BIN)/python -m pytest --timeout 900 tests/e2e/test_churn.py tests/e2e/test_pool_churn.py tests/e2e/test_express_churn.py \
 	  tests/e2e/test_server_soak.py tests/e2e/test_server_memory.py \
 	  tests/process/test_supervisor_soak.py $(ARGS)
 

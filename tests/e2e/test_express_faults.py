@@ -9,15 +9,40 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.support.bothways import BUSY, ONE, Case, Lab, Seen, Step, both_ways
+from tests.support.bothways import (
+    BUSY,
+    ONE,
+    Case,
+    Lab,
+    Seen,
+    Step,
+    assert_nothing_left,
+    both_ways,
+    laboratory,
+    plain_result,
+)
+from tests.support.endings import (
+    after,
+    fin,
+    hang,
+    hang_in_the_body,
+    hang_in_the_head,
+    reset,
+    reset_in_the_body,
+    reset_in_the_head,
+)
 from tests.support.rawserver import Peer, response
+from tests.support.sources import Given
 from umbel.composition.result import Result
 from umbel.kinds import Kind
+from umbel.upstream.origin import Replica
 from umbel.upstream.polled import POLLER_WORKS
 
 pytestmark = pytest.mark.skipif(not POLLER_WORKS, reason="without epoll every call goes the ordinary way")
 
 TWO = {"a": {}, "b": {}}
+TWO_OPTIONAL: dict[str, Any] = {"a": {"optional": True}, "b": {"optional": True}}
+Run = Callable[[], Awaitable[Result | None]]
 
 
 @pytest.fixture
@@ -25,58 +50,6 @@ def jumping(mock_clock: MockClock) -> MockClock:
     """A clock that jumps once nothing has happened for a while: all ends of the sockets are in this very loop."""
     mock_clock.autojump_threshold = 0.005
     return mock_clock
-
-
-async def reset(peer: Peer) -> bool:
-    """The request is taken, and nothing of it answered."""
-    peer.reset()
-    return False
-
-
-async def fin(peer: Peer) -> bool:
-    return False
-
-
-async def reset_in_the_head(peer: Peer) -> bool:
-    await peer.send(b"H")
-    await wait_all_tasks_blocked()
-    peer.reset()
-    return False
-
-
-async def reset_in_the_body(peer: Peer) -> bool:
-    await peer.send(ONE[:-3])
-    await wait_all_tasks_blocked()
-    peer.reset()
-    return False
-
-
-async def hang(peer: Peer) -> bool:
-    await peer.closed()
-    return False
-
-
-async def hang_in_the_body(peer: Peer) -> bool:
-    await peer.send(ONE[:-3])
-    await peer.closed()
-    return False
-
-
-async def hang_in_the_head(peer: Peer) -> bool:
-    await peer.send(ONE[:20])
-    await peer.closed()
-    return False
-
-
-def after(seconds: float, then: bytes = ONE) -> Step:
-    async def step(peer: Peer) -> bool:
-        with trio.move_on_after(seconds) as scope:
-            await peer.closed()
-        if scope.cancelled_caught:
-            await peer.send(then)
-        return scope.cancelled_caught
-
-    return step
 
 
 def in_air(seen: Seen) -> int:
@@ -138,7 +111,7 @@ async def test_a_connection_that_breaks_after_a_byte_fails_the_call(step: Step, 
 
 
 async def test_an_upstream_that_has_gone_refuses_what_replaces() -> None:
-    async def go(lab: Lab, run: Callable[[], Awaitable[Result | None]]) -> Result | None:
+    async def go(lab: Lab, run: Run) -> Result | None:
         for server in lab.servers:
             server.refuse()
         return await run()
@@ -175,7 +148,7 @@ async def test_a_limit_is_kept_of_a_call_that_begins_while_others_fly(jumping: M
     steps = {"/a": [after(3.0)], "/b": [after(0.1)], "/c": [hang]}
     lasted: list[float] = []
 
-    async def timed(lab: Lab, run: Callable[[], Awaitable[Result | None]]) -> Result | None:
+    async def timed(lab: Lab, run: Run) -> Result | None:
         result = await run()
         assert result is not None
         ended = {outcome.call: outcome.ended_at - (outcome.started_at or 0) for outcome in result.outcomes}
@@ -202,7 +175,7 @@ async def test_an_attempt_that_is_replaced_began_when_it_was_first_sent(jumping:
         await trio.sleep(0.6)
         return False
 
-    async def timed(lab: Lab, run: Callable[[], Awaitable[Result | None]]) -> Result | None:
+    async def timed(lab: Lab, run: Run) -> Result | None:
         began, result = trio.current_time(), await run()
         assert result is not None
         (attempt,) = result.outcomes[0].attempts
@@ -215,7 +188,7 @@ async def test_an_attempt_that_is_replaced_began_when_it_was_first_sent(jumping:
 
 @pytest.mark.parametrize("reason", ["client-gone", "something else"])
 async def test_a_client_that_leaves_cuts_it_all(reason: str, jumping: MockClock) -> None:
-    async def cut(lab: Lab, run: Callable[[], Awaitable[Result | None]]) -> Result | None:
+    async def cut(lab: Lab, run: Run) -> Result | None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run)
             await wait_all_tasks_blocked()
@@ -312,7 +285,7 @@ async def test_a_breaker_opens_after_the_same_calls(retry: Any, jumping: MockClo
 
 
 async def test_a_breaker_probes_the_same_way(jumping: MockClock) -> None:
-    async def later(lab: Lab, run: Callable[[], Awaitable[Result | None]]) -> Result | None:
+    async def later(lab: Lab, run: Run) -> Result | None:
         await trio.sleep(0.6)
         return await run()
 
@@ -355,11 +328,28 @@ async def test_a_replica_that_refuses_is_left_out_the_same(retry: Any, jumping: 
     assert any(event[0] == "note" and event[2] == "ejection.out" for event in seen.events)
 
 
+async def test_a_set_of_replicas_that_changes_is_followed() -> None:
+    sets = [(0,), (0, 1), (1,), (), (1, 0), (0,)]
+    known: dict[Lab, tuple[Replica, ...]] = {}
+
+    async def change(lab: Lab, run: Run) -> Result | None:
+        balance, places = lab.stack._layers.balance, sets[len(lab.records.calls) % len(sets)]
+        if not isinstance(balance._source, Given):
+            balance._source = Given(*balance._replicas)
+            known[lab] = balance._replicas
+        balance._source.become(*(known[lab][place] for place in places))
+        return await run()
+
+    seen = await both_ways(Case(warm=2, replicas=2, times=12, around=change, upstream={"breaker": {}}))
+    assert in_air(seen) == 10
+    assert [event[3][4][0] for event in seen.events if event[0] == "call" and event[3][1] == "failed"] == [Kind.DNS] * 2
+
+
 # The pool.
 
 
-async def test_a_pool_that_closes_ends_the_calls_in_the_air(jumping: MockClock) -> None:
-    async def close(lab: Lab, run: Callable[[], Awaitable[Result | None]]) -> Result | None:
+async def test_a_connection_that_its_pool_closes_ends_its_call(jumping: MockClock) -> None:
+    async def close(lab: Lab, run: Run) -> Result | None:
         results: list[Result | None] = []
 
         async def fly() -> None:
@@ -372,18 +362,36 @@ async def test_a_pool_that_closes_ends_the_calls_in_the_air(jumping: MockClock) 
                 connection.close_now()
         return results[0]
 
-    calls = {name: {"optional": True} for name in "ab"}
-    seen = await both_ways(Case([hang], calls=calls, warm=2, around=close))
+    seen = await both_ways(Case([hang], calls=TWO_OPTIONAL, warm=2, around=close))
     assert in_air(seen) == 2
     assert {event[3][4][0] for event in seen.events if event[0] == "call"} == {Kind.RESET}
+
+
+async def test_a_pool_that_ends_under_calls_in_the_air_ends_them() -> None:
+    case = Case([hang], calls=TWO_OPTIONAL, warm=2)
+    results: list[Any] = []
+    for express in (False, True):
+        async with trio.open_nursery() as nursery, laboratory(case, express) as (lab, _, counting):
+
+            async def fly(lab: Lab = lab) -> None:
+                results.append(plain_result(await lab.run()))
+
+            nursery.start_soon(fly)
+            await wait_all_tasks_blocked()
+            assert lab.stack.statistics().pool.active == 2
+        assert_nothing_left(lab.stack)
+    assert counting is not None
+    assert counting.in_air == 2
+    assert results[0] == results[1]
+    assert [outcome[4][0] for outcome in results[1][3]] == [Kind.RESET, Kind.RESET]
 
 
 async def test_thousands_of_calls_fly_in_one_composition() -> None:
     async def at_once(peer: Peer) -> None:
         await peer.send(ONE)
 
-    calls = {f"c{n}": {} for n in range(1500)}
+    calls = {f"c{n}": {} for n in range(1100)}
     upstream = {"max_concurrency": 200, "max_queue": 5000}
     seen = await both_ways(Case([at_once], calls=calls, warm=100, upstream=upstream, alike=True))
     assert seen.way is not None
-    assert (seen.way.in_air, seen.way.carried, seen.way.refused) == (100, 100, 1300)
+    assert (seen.way.in_air, seen.way.carried, seen.way.refused) == (100, 100, 900)

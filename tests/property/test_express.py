@@ -92,7 +92,7 @@ def unique_limits(plan: Plan) -> bool:
     return len(limits) == len(set(limits))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=BUSY_MACHINE)
+@settings(max_examples=100, deadline=None, suppress_health_check=BUSY_MACHINE)
 @given(
     plan=plans(),
     script=scripts(),
@@ -137,7 +137,7 @@ WHATS = ["value", "value", "value", "busy", "garbage", "last", "closes", "resets
 steps = st.tuples(st.sampled_from([1, 3, 6]), st.sampled_from(WHATS), st.integers(1, 40))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=BUSY_MACHINE)
+@settings(max_examples=30, deadline=None, suppress_health_check=BUSY_MACHINE)
 @given(plan=plans(), drawn=st.tuples(*[steps] * len(NAMES)), retry=st.sampled_from([None, {"attempts": 2}]))
 def test_any_plan_gives_the_same_by_both_ways_over_sockets(plan: Plan, drawn: Any, retry: Any) -> None:
     assume(unique_limits(plan))

@@ -41,7 +41,7 @@ BUSY = response(b"no", status=b"503 Busy")
 ONE = response(b'{"one":1}', b"Content-Type: application/json")
 
 _SPAN = re.compile(rb"(traceparent: 00-[0-9a-f]{32}-)[0-9a-f]{16}")
-_MILLISECONDS = re.compile(rb"(x-envoy-expected-rq-timeout-ms: )\d+")
+_MILLISECONDS = re.compile(rb"((?:x-envoy-expected-rq-timeout-ms|x-left): )\d+")
 _PORT = re.compile(r"(:| port )\d{4,5}\b")
 _TASK = re.compile(r"source_task=.*?, (?=reason=)")
 _NUMBER = re.compile(r"\bc\d+\b")

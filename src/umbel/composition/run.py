@@ -121,10 +121,10 @@ class _Composition:
                 for call in self._plan.calls:
                     if not call.needs and not group.over:
                         self._begin(call)
-                await self._wave.fly()
+                await self._wave.fly(self._depart)
                 if group.waiting:
                     async with group.tasks():
-                        await self._wave.fly()
+                        await self._wave.fly(self._depart)
         except BaseException as error:
             self._wave.cut(error)
             cancelled = first_cancelled(error)
@@ -191,23 +191,34 @@ class _Composition:
             self._group.fail(call.rules, error.failure)
 
     def _launch(self, call: CallPlan) -> None:
-        """Send a plain call off, or give it a task."""
+        """Make a plain call ready to be sent off, or give it a task."""
         rules, now = call.rules, trio.current_time()
         failure: Failure
         try:
             prepared = self._prepared(call, self._context)
-            if not self._send_off(rules, prepared, now):
-                self._group.launch(_PlainWork(rules, self, prepared))
-            return
         except CallFailedError as error:
             failure = error.failure
         except Exception as error:  # noqa: BLE001  # as of a call that has a task: told by crashed()
             failure = self._group.crashed(rules, error)
+        else:
+            if self._wave.open and not rules.extensions:
+                self._wave.begin(rules, prepared)
+            else:
+                self._group.launch(_PlainWork(rules, self, prepared))
+            return
         self._group.land(now, rules, failure, now, ())
 
+    def _depart(self, rules: CallRules, prepared: Prepared) -> None:
+        """Send a call off, or give it a task: one that nobody wants any more ends there before anything is sent."""
+        now = trio.current_time()
+        try:
+            if self._group.over or not self._send_off(rules, prepared, now):
+                self._group.launch(_PlainWork(rules, self, prepared))
+        except Exception as error:  # noqa: BLE001  # as in _launch
+            failure = self._group.crashed(rules, error)
+            self._group.land(now, rules, failure, now, ())
+
     def _send_off(self, rules: CallRules, prepared: Prepared, now: float) -> bool:
-        if not self._wave.open or rules.extensions:
-            return False
         limit = None if rules.timeout is None else now + rules.timeout
         if limit is not None and limit >= self._facts.deadline:
             limit = None

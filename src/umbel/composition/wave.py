@@ -37,6 +37,7 @@ class Wave:
         self._group = group
         self._aloft: dict[InFlight, _Aloft] = {}
         self._arrived: list[InFlight] = []
+        self._ready: list[tuple[CallRules, Prepared]] = []
         self._pilot: trio.lowlevel.Task | None = None
         self._limited = False
         self.open = True
@@ -61,21 +62,29 @@ class Wave:
         aloft = _Aloft(rules, prepared.method, facts, now, limit)
         if flight.in_air:
             self._aloft[flight] = aloft
-            if limit is not None:
-                self._limited = True
-                self._wake()  # Sent off by another task: this one may wait without a limit, or for a later one.
+            self._limited = self._limited or limit is not None
         else:
             self._group.launch(_Carried(flight, aloft), now)
         return True
 
-    async def fly(self) -> None:
-        """Land what is in the air, and what is sent off meanwhile, or until calls wait for a nursery.
+    def begin(self, rules: CallRules, prepared: Prepared) -> None:
+        """Have a call depart, after all else that is done in this turn: that may decide that nobody wants it."""
+        self._ready.append((rules, prepared))
+        self._wake()
+
+    async def fly(self, depart: Callable[[CallRules, Prepared], None]) -> None:
+        """Have what is ready ``depart``, and land what is in the air, until calls wait for a nursery.
 
         Cancelled, it cuts all of it and settles each.
         """
         group = self._group
         try:
-            while self._aloft and not group.waiting:
+            while (self._aloft or self._ready) and not group.waiting:
+                if self._ready:
+                    ready, self._ready = self._ready, []
+                    for call in ready:
+                        depart(*call)
+                    continue
                 if not self._arrived:
                     await (self._wait_limited() if self._limited else self._wait())
                 arrived, self._arrived = self._arrived, []
@@ -99,6 +108,7 @@ class Wave:
         """
         group = self._group
         group.over = True
+        self._ready.clear()
         aloft, self._aloft = self._aloft, {}
         for flight, call in aloft.items():
             self._cut_one(flight, call.facts, error)
@@ -122,7 +132,7 @@ class Wave:
             trio.lowlevel.reschedule(pilot)
 
     async def _wait(self) -> None:
-        """Wait until something has come, or there is a new limit.
+        """Wait until something has come, or is ready.
 
         One wait for all of it: what comes in one turn is landed in one.
         """

@@ -193,13 +193,25 @@ async def test_a_bug_between_two_calls_leaves_none_in_the_air(autojump_clock: tr
             if outcome.call == "c":
                 raise ZeroDivisionError
 
-    text = calls("abc", c='optional = true\nwhen = "`false`"')
-    upstream = Flown({"/a": Lands(math.inf), "/b": Lands(1.0, in_air=False), "/c": Lands(1.0)})
+    # b and c come in one turn; where b is the first, it waits for a nursery when c breaks.
+    upstream = Flown({"/a": Lands(math.inf), "/b": Lands(1.0, then_carried=1.0), "/c": Lands(1.0)})
     records = Records()
     with pytest.raises(ZeroDivisionError):
-        await run(plan(text), Inputs(), facts(), {"u": upstream}, records, Broken())
-    assert [flight.ended for flight in upstream.flights] == ["cut", "cut"]
+        await run(plan(calls("abc")), Inputs(), facts(), {"u": upstream}, records, Broken())
+    assert [flight.ended for flight in upstream.flights] == ["cut", "cut", "landed"]
     assert sorted(event.outcome.call for event in records.calls) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+async def test_nothing_is_sent_for_an_answer_that_is_decided_in_the_same_turn(
+    order: str, autojump_clock: trio.abc.Clock
+) -> None:
+    upstream = Flown({"/": Lands(1.0)})
+    result, _ = await compose(calls(order).replace('path = "/b"', 'path = "/b/{headers.x_missing}"'), upstream)
+    assert result.failure is not None
+    assert result.failure.kind is Kind.BAD_REQUEST
+    assert kinds(result)["a"] is Kind.CANCELLED
+    assert not upstream.flights
 
 
 async def test_the_first_answer_cuts_the_rest_in_its_turn(autojump_clock: trio.abc.Clock) -> None:
