@@ -33,8 +33,8 @@ LAYERS = (
 ORDER = (
     _RECEIVE_IN, _SEND_IN, _CONNECTION, _HEAD, _EXCHANGE, _ENTRY, _FRAMEWORK, _INPUTS, _ANSWER, _GROUP, _CALL,
     _REQUEST, _SHAPE, *(_LAYER + name for name in (*LAYERS, "shared")), _EXPRESS, _HTTPX, _POOL, _WRITE, _SEND_UP,
-    _RECEIVE_UP, _PARSE, _JSON_IN, _JSON_OUT, _RECORD, _ENCODE, _QUEUE, THREADS, _SCHEDULER, _NURSERIES, _ARMING, _EPOLL,
-    _TRIO, GC, OTHER,
+    _RECEIVE_UP, _PARSE, _JSON_IN, _JSON_OUT, _RECORD, _ENCODE, _QUEUE, THREADS, _SCHEDULER, _NURSERIES, _ARMING,
+    _EPOLL, _TRIO, GC, OTHER,
 )  # fmt: skip
 """The rows of the table, in about the order in which a request meets them."""
 
