@@ -263,7 +263,10 @@ async def test_clients_that_leave_at_random_leave_nothing_but_their_records(
                 objects.append(len(gc.get_objects()))
             total = program.app.statistics().requests_total
     assert services.answered > clients * ROUNDS
-    assert services.cut > clients * ROUNDS / 10
+    # Enough were cut in their calls. An upstream sees less of it: on a busy machine its answer is on its way by then.
+    cut = [line for line in program.lines("calls") if line.get("kind") == "client-gone"]
+    assert len(cut) > clients * ROUNDS / 10
+    assert services.cut > clients * ROUNDS / 40
     # What is idle comes and goes, but nothing piles up from round to round.
     assert min(objects[-3:]) < max(objects[:5]) + 1000, objects
     assert_records(program, churn, total)
