@@ -110,7 +110,7 @@ class Services:
         rng = self.rng
         # The profile is what every dashboard needs, so it alone never fails.
         fault = rng.random() if not target.startswith("/users/") else 1.0
-        if await self._leaves_within(peer, 60.0 if fault < 0.01 else rng.expovariate(1 / 0.004)):
+        if await self._leaves_within(peer, 60.0 if fault < 0.01 else rng.expovariate(1 / 0.02)):
             return False
         if fault < 0.03:
             peer.reset()
@@ -263,10 +263,8 @@ async def test_clients_that_leave_at_random_leave_nothing_but_their_records(
                 objects.append(len(gc.get_objects()))
             total = program.app.statistics().requests_total
     assert services.answered > clients * ROUNDS
-    # Enough were cut in their calls. An upstream sees less of it: on a busy machine its answer is on its way by then.
-    cut = [line for line in program.lines("calls") if line.get("kind") == "client-gone"]
-    assert len(cut) > clients * ROUNDS / 10
-    assert services.cut > clients * ROUNDS / 40
+    assert services.cut > clients * ROUNDS / 10
+    assert len([line for line in program.lines("calls") if line.get("kind") == "client-gone"]) >= services.cut
     # What is idle comes and goes, but nothing piles up from round to round.
     assert min(objects[-3:]) < max(objects[:5]) + 1000, objects
     assert_records(program, churn, total)

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import outcome
 import trio
 
 from .stepping import rest_of
@@ -25,7 +26,7 @@ READABLE = getattr(select, "EPOLLIN", 0)
 _EVENTS_MAX = 64
 """Connections served in one go, so that a crowd of them does not hold up the requests that wait for something."""
 SPARES_MAX = 64
-"""Tasks that stay when they have nothing to do, to take the lead later: to wake one costs a fifth of a new one."""
+"""Tasks that rest, to take the lead later, while requests wait: to wake one costs a fifth of a new one."""
 
 
 class Turn(Protocol):
@@ -46,7 +47,7 @@ class CrewStatistics:
     hands: int
     """Tasks at work: one that leads, and one for each turn that waits."""
     spares: int
-    """Tasks that wait to take the lead."""
+    """Tasks that rest until they are to lead."""
     members: int
     """Those who may get turns."""
     turns: int
@@ -119,7 +120,7 @@ class Crew:
     def promote(self) -> None:
         """Let another task take the lead."""
         if self._spares:
-            trio.lowlevel.reschedule(self._spares.pop())
+            trio.lowlevel.reschedule(self._spares.pop(), outcome.Value(True))
             return
         assert self._nursery is not None
         self._nursery.start_soon(self._work)
@@ -132,9 +133,8 @@ class Crew:
             with trio.CancelScope() as scope:
                 while True:
                     if not leads:
-                        if len(self._spares) >= SPARES_MAX:
+                        if not await self._waits_for_the_lead():
                             break
-                        await self._wait_for_the_lead()
                         leads = True
                     if not self.turns:
                         await self._poll()
@@ -157,7 +157,15 @@ class Crew:
         finally:
             self._hands -= 1
 
-    async def _wait_for_the_lead(self) -> None:
+    async def _waits_for_the_lead(self) -> bool:
+        """Rest until this task is to lead; False if it is not needed any more. Nobody rests while nothing waits."""
+        if self._hands <= 2:  # This one and the leader
+            spares, self._spares = self._spares, []
+            for spare in spares:
+                trio.lowlevel.reschedule(spare, outcome.Value(False))
+            return False
+        if len(self._spares) >= SPARES_MAX:
+            return False
         task = trio.lowlevel.current_task()
 
         def abort(_: object) -> trio.lowlevel.Abort:
@@ -167,9 +175,10 @@ class Crew:
         self._hands -= 1
         self._spares.append(task)
         try:
-            await trio.lowlevel.wait_task_rescheduled(abort)
+            leads: bool = await trio.lowlevel.wait_task_rescheduled(abort)
         finally:
             self._hands += 1
+        return leads
 
     async def _poll(self) -> None:
         """Wait until something has come, and call those whom it concerns."""

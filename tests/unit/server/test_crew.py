@@ -90,31 +90,37 @@ async def test_a_turn_that_waits_holds_up_nobody(autojump_clock: MockClock) -> N
         assert crew.statistics().hands == 1
 
 
-async def test_tasks_that_have_waited_take_the_lead_again_and_only_so_many_stay(autojump_clock: MockClock) -> None:
+async def test_tasks_that_have_waited_take_the_lead_again_while_something_waits(autojump_clock: MockClock) -> None:
     tasks: set[trio.lowlevel.Task] = set()
 
     async def slow(scope: trio.CancelScope) -> None:
         tasks.add(trio.lowlevel.current_task())
         await trio.sleep(1)
 
-    async with running(*[slow] * (SPARES_MAX + 10)) as (crew, members):
-        for member in members[:5]:
+    async def slower(scope: trio.CancelScope) -> None:
+        await trio.sleep(100)
+
+    async with running(slower, *[slow] * (SPARES_MAX + 10)) as (crew, members):
+        for member in members[:6]:
             member.peer.send(b"x")
         await wait_all_tasks_blocked()
-        assert (crew.statistics().hands, crew.statistics().spares) == (6, 0)
+        assert (crew.statistics().hands, crew.statistics().spares) == (7, 0)
         await trio.sleep(2)
-        assert (crew.statistics().hands, crew.statistics().spares) == (1, 5)
+        assert (crew.statistics().hands, crew.statistics().spares) == (2, 5)
         known = set(tasks)
         for _ in range(20):
-            for member in members[:5]:
+            for member in members[1:6]:
                 member.peer.send(b"x")
             await trio.sleep(2)
         assert len(tasks - known) <= 1, "beside the leader of then, nobody new was needed"
-        for member in members:
+        for member in members[1:]:
             member.peer.send(b"x")
         await trio.sleep(2)
-        assert [member.done for member in members] == [22] * 5 + [1] * (SPARES_MAX + 5)
-        assert (crew.statistics().hands, crew.statistics().spares) == (1, SPARES_MAX)
+        assert [member.done for member in members] == [0, *[22] * 5, *[1] * (SPARES_MAX + 5)]
+        assert (crew.statistics().hands, crew.statistics().spares) == (2, SPARES_MAX)
+        await trio.sleep(100)
+        assert members[0].done == 1
+        assert (crew.statistics().hands, crew.statistics().spares) == (1, 0), "nothing waits, so nobody rests"
 
 
 async def test_a_task_that_cancelled_its_scope_is_no_spare(autojump_clock: MockClock) -> None:
