@@ -148,7 +148,9 @@ async def test_whatever_tells_of_the_leaving_all_is_cut_within_a_turn(
                 (record,) = records.requests
                 assert records.events[-1] is record
                 assert record.kind is (Kind.CLIENT_GONE if going_on else None)
-                assert {call.outcome.call for call in records.calls} == (set() if not cut else {"first", "second"})
+                # Who leaves before the composition begins has no calls; of every other one each has its record.
+                told = sorted(call.outcome.call for call in records.calls)
+                assert told == ["first", "second"] or (not told and not cut)
             if not going_on:
                 assert steps > 100
                 return
