@@ -156,15 +156,14 @@ class Crew:
                 self.promote()
         finally:
             self._hands -= 1
+            if self._hands <= 1:  # Nothing waits any more: nobody need rest.
+                spares, self._spares = self._spares, []
+                for spare in spares:
+                    trio.lowlevel.reschedule(spare, outcome.Value(False))
 
     async def _waits_for_the_lead(self) -> bool:
-        """Rest until this task is to lead; False if it is not needed any more. Nobody rests while nothing waits."""
-        if self._hands <= 2:  # This one and the leader
-            spares, self._spares = self._spares, []
-            for spare in spares:
-                trio.lowlevel.reschedule(spare, outcome.Value(False))
-            return False
-        if len(self._spares) >= SPARES_MAX:
+        """Rest until this task is to lead; False if it is not needed any more."""
+        if self._hands <= 2 or len(self._spares) >= SPARES_MAX:  # It is the last, beside the leader; or enough rest.
             return False
         task = trio.lowlevel.current_task()
 

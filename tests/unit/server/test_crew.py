@@ -123,6 +123,24 @@ async def test_tasks_that_have_waited_take_the_lead_again_while_something_waits(
         assert (crew.statistics().hands, crew.statistics().spares) == (1, 0), "nothing waits, so nobody rests"
 
 
+async def test_nobody_rests_when_the_last_that_waits_is_cancelled(autojump_clock: MockClock) -> None:
+    async def slow(scope: trio.CancelScope) -> None:
+        await trio.sleep(1)
+
+    async def cancelled(scope: trio.CancelScope) -> None:
+        await trio.sleep(5)
+        scope.cancel(reason="test")
+        await trio.sleep_forever()
+
+    async with running(slow, slow, cancelled) as (crew, members):
+        for member in members:
+            member.peer.send(b"x")
+        await trio.sleep(2)
+        assert (crew.statistics().hands, crew.statistics().spares) == (2, 2)
+        await trio.sleep(5)
+        assert (crew.statistics().hands, crew.statistics().spares) == (1, 0)
+
+
 async def test_a_task_that_cancelled_its_scope_is_no_spare(autojump_clock: MockClock) -> None:
     async def cancels(scope: trio.CancelScope) -> None:
         await trio.sleep(1)
