@@ -218,11 +218,11 @@ answer has come; and the upstream, {results.upstream}, which answers {results.bo
 
 Each gateway keeps its connections to the upstream open, with room for every call in flight ({CLIENTS} times
 {max(COUNTS)}), decodes the bodies and encodes one answer (nginx puts them together as they are), has a deadline of 2 s
-over the request, and writes a line per request into a file. The peers' idle connections are kept for ten minutes or
-longer, so that they are still there when their turn comes again. Umbel has all of it on that is on by default: besides
-the access record a record per call, `Server-Timing`, and to the upstream `traceparent`, `X-Request-Id`, `Via`,
-`X-Forwarded-*` and the budget that is left. Its one setting beside urls, paths and deadlines is that room; connections
-that have been idle for 15 s it opens anew.
+over the request, and writes a line per request into a file. Idle connections are kept for ten minutes or
+longer, so that they are still there when a gateway's turn comes again. Umbel has all of it on that is on by default:
+besides the access record a record per call, `Server-Timing`, and to the upstream `traceparent`, `X-Request-Id`, `Via`,
+`X-Forwarded-*` and the budget that is left. Beside urls, paths and deadlines these two, that room and the ten minutes,
+are its only settings.
 
 Before the rounds each gateway's answers are checked; after them its lines are counted: as many as answers, and up to
 {CLIENTS} more for each of its runs, which were under way when the load went. KrakenD answers 200 with what it has when

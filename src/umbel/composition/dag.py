@@ -64,6 +64,10 @@ class Plan:
     """``file:line`` of a key, for the record of a failed expression."""
     needed: int
     """How many successes of ``candidates`` make the answer (0 where all calls do)."""
+    first: tuple[CallPlan, ...]
+    """The calls that name no other, in config order."""
+    waiting: Mapping[str, int]
+    """For each other call, how many it names."""
 
     @property
     def deadline(self) -> float:

@@ -66,6 +66,8 @@ class CallGroup:
         self.over = False
         """Nothing new begins: decided, cancelled or closed."""
         self.closed = False
+        self.flawed = False
+        """Whether a call, or an item of one, has failed."""
         self.waiting: list[tuple[Work, float | None]] = []
         """What was launched while there is no nursery."""
         self._due = False
@@ -117,16 +119,19 @@ class CallGroup:
         if outcome.call in self.outcomes:
             raise AssertionError(f"call {outcome.call} ended twice")
         self.outcomes[outcome.call] = outcome
+        if outcome.failure is not None or outcome.failed_items:
+            self.flawed = True
         self._unrecorded.append(CallEnded(self._facts, upstream, outcome, items))
         if not self.batching:
             self.record()
         # One outcome may settle others (dependants that fail or are skipped). They are told in turn, by one loop and
         # not by recursion, so a long chain of calls costs no stack.
-        self._landed.append(outcome)
         if self._telling:
+            self._landed.append(outcome)
             return
         self._telling = True
         try:
+            self._settled(outcome)
             while self._landed:
                 self._settled(self._landed.popleft())
         finally:

@@ -120,6 +120,8 @@ class _RouteCompiler:
             answer_headers,
             self._config.where,
             {"all": 0, "first": 1, "quorum": route.quorum or 0}[route.combine],
+            tuple(plan for plan in plans if not plan.needs),
+            {plan.name: len(plan.needs) for plan in plans if plan.needs},
         )
 
     def _route_params(self) -> Iterator[str]:

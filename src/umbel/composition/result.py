@@ -90,8 +90,13 @@ def _longest_chain(spans: list[tuple[float, float]]) -> float:
     if not spans:
         return 0.0
     spans.sort()
-    if all(start < spans[0][0] for _, start in spans):
-        return max(end - start for end, start in spans)  # All at once, as most are.
+    first_end, longest = spans[0][0], 0.0
+    for end, start in spans:
+        if start >= first_end:
+            break
+        longest = max(longest, end - start)
+    else:
+        return longest  # All at once, as most are.
     ends: list[float] = []
     best = [0.0]
     """Of the first spans, by their number."""

@@ -109,7 +109,7 @@ class _Composition:
         self._group = CallGroup(facts, recorder, self._settled)
         self._wave = Wave(self._group)
         self._context = request_context(plan, inputs)
-        self._waiting = {call.name: len(call.needs) for call in plan.calls}
+        self._waiting = dict(plan.waiting)
 
     async def fly(self) -> Result:
         """The result, at the deadline at the latest. A cancel from outside passes on, with every outcome settled."""
@@ -118,8 +118,8 @@ class _Composition:
             with group.scope:
                 # So that nothing is sent for a client that has gone already.
                 await trio.lowlevel.checkpoint_if_cancelled()
-                for call in self._plan.calls:
-                    if not call.needs and not group.over:
+                for call in self._plan.first:
+                    if not group.over:
                         self._begin(call)
                 await self._wave.fly(self._depart)
                 if group.waiting:
@@ -137,8 +137,9 @@ class _Composition:
             if len(group.outcomes) < len(self._plan.calls):
                 self._settle_owed(cancelled)
             group.close()
-        failure = group.failure if group.decided else conclude(self._plan, group.outcomes)
-        return shape_result(self._plan, group.outcomes, self._context, failure, self._facts, self._recorder)
+        plan, whole = self._plan, not (group.flawed or self._plan.needed)
+        failure = group.failure if group.decided else None if whole else conclude(plan, group.outcomes)
+        return shape_result(plan, group.outcomes, self._context, failure, self._facts, self._recorder, whole=whole)
 
     def _settle_owed(self, cancelled: trio.Cancelled | None) -> None:
         """The calls that never began, in config order."""
@@ -192,7 +193,7 @@ class _Composition:
 
     def _launch(self, call: CallPlan) -> None:
         """Make a plain call ready to be sent off, or give it a task."""
-        rules, now = call.rules, trio.current_time()
+        rules = call.rules
         failure: Failure
         try:
             prepared = self._prepared(call, self._context)
@@ -206,6 +207,7 @@ class _Composition:
             else:
                 self._group.launch(_PlainWork(rules, self, prepared))
             return
+        now = trio.current_time()
         self._group.land(now, rules, failure, now, ())
 
     def _depart(self, rules: CallRules, prepared: Prepared) -> None:
@@ -219,10 +221,11 @@ class _Composition:
             self._group.land(now, rules, failure, now, ())
 
     def _send_off(self, rules: CallRules, prepared: Prepared, now: float) -> bool:
-        limit = None if rules.timeout is None else now + rules.timeout
-        if limit is not None and limit >= self._facts.deadline:
-            limit = None
-        facts = self._call_facts(rules, [], None, limit)
+        request = self._facts
+        deadline, limit = request.deadline, None
+        if rules.timeout is not None and now + rules.timeout < deadline:
+            deadline = limit = now + rules.timeout
+        facts = CallFacts(rules.name, rules.upstream, request, deadline, self._recorder, rules.max_body)
         return self._wave.send_off(rules, prepared, facts, limit, now, self._transports[rules.upstream])
 
     def _each(self, call: CallPlan, each: EachPlan) -> Work:
@@ -247,17 +250,12 @@ class _Composition:
         except ExpressionError as error:
             raise self._told(error) from error
 
-    def _call_facts(
-        self, rules: CallRules, attempts: list[Attempt], item: int | None, limit: float | None
-    ) -> CallFacts:
-        deadline = self._facts.deadline if limit is None else limit
-        return CallFacts(
-            rules.name, rules.upstream, self._facts, deadline, self._recorder, rules.max_body, item, attempts
-        )
-
     async def ask(self, rules: CallRules, prepared: Prepared, attempts: list[Attempt], item: int | None) -> Landed:
         """Make a call in this task. Raises CallFailedError."""
-        facts = self._call_facts(rules, attempts, item, None)
+        request = self._facts
+        facts = CallFacts(
+            rules.name, rules.upstream, request, request.deadline, self._recorder, rules.max_body, item, attempts
+        )
         return await ask(rules, prepared, facts, self._transports[rules.upstream])
 
     def _evaluate(self, expression: Expression) -> Json:

@@ -27,8 +27,13 @@ def shape_result(
     failure: Failure | None,
     facts: RequestFacts,
     recorder: Recorder,
+    *,
+    whole: bool = False,
 ) -> Result:
-    """The result of a composition whose calls have all ended, decided by ``failure`` or (None) by what is there."""
+    """The result of a composition whose calls have all ended, decided by ``failure`` or (None) by what is there.
+
+    ``whole``: it is known that nothing is missing.
+    """
     ordered = tuple(outcomes[call.name] for call in plan.calls)
     own_ms = own_time(facts.started_at, trio.current_time(), ordered) * 1000
     if failure is not None:
@@ -50,7 +55,7 @@ def shape_result(
         answer,
         plan.route.answer.status,
         headers,
-        is_complete(plan, outcomes),
+        whole or is_complete(plan, outcomes),
         _cache_control(plan, ordered, headers),
         own_ms,
     )

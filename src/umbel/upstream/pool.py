@@ -301,7 +301,7 @@ class Pool(httpx.AsyncBaseTransport):
             if wire is None:
                 self._idle.add(origin, connection)
                 return None
-            if connection.expires_at > now and wire.is_silent and self._own.running:
+            if connection.expires_at > now and wire.is_silent:
                 self._active.add(connection)
                 self._reused += 1
                 return connection
