@@ -37,7 +37,7 @@ class Prepared(NamedTuple):
 
 
 class InFlight(Protocol):
-    """A request that has been sent off. Used by one task, which ends it exactly once.
+    """A request that is sent off. Used by one task, which has it ``depart`` and ends it exactly once.
 
     Either ``land`` gives its response or raises, or ``carry`` does, or it is ``cut``. While it is ``in_air`` the one
     who sent it off is told of what comes, and then asks it to land; else a task must carry it on, because something
@@ -47,6 +47,9 @@ class InFlight(Protocol):
     @property
     def in_air(self) -> bool:
         """Whether ``arrived`` will be called."""
+
+    def depart(self) -> None:
+        """Send it now, without waiting. If it is not in the air then, it must be carried."""
 
     def land(self, now: float) -> httpx.Response | None:
         """The complete response, after something has arrived; None if it was not all, or must now be carried.
@@ -75,7 +78,7 @@ class SendsOff(Protocol):
     def send_off(
         self, prepared: Prepared, facts: CallFacts, arrived: Callable[[InFlight], None], now: float
     ) -> InFlight | None:
-        """Send it off now, without waiting; None, and nothing has happened, where it must go the ordinary way.
+        """Make it ready to ``depart``, without waiting; None, and nothing has happened, if it must go the ordinary way.
 
         ``now`` is ``trio.current_time()``. ``arrived`` is called with it, from another task, when something has come.
         """

@@ -62,10 +62,15 @@ class Counting:
         sent = self._express.send_off(prepared, facts, arrived, now)
         if sent is None:
             self.refused += 1
-        elif sent.in_air:
-            self.in_air += 1
         else:
-            self.carried += 1
+            usual = sent.depart
+
+            def depart() -> None:
+                usual()
+                self.in_air += sent.in_air
+                self.carried += not sent.in_air
+
+            sent.depart = depart  # type: ignore[method-assign]  # so that whoever sent it off goes by here
         return sent
 
 

@@ -44,12 +44,18 @@ class Flight:
         self._lands = lands
         self._arrived = arrived
         self._came = 0
-        self.in_air = lands.in_air
+        self.in_air = False
         self.sent_at = trio.current_time()
         self.turn = -1
         """The turn in which it landed."""
         self.ended = ""
         """How it ended: landed, carried or cut."""
+
+    def depart(self) -> None:
+        assert self.sent_at == trio.current_time()
+        assert not self.in_air
+        self._fail("depart")
+        self.in_air = self._lands.in_air
 
     def arrive(self) -> None:
         """Something has come; nothing does once it has ended, as of a closed connection."""

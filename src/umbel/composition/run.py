@@ -121,10 +121,10 @@ class _Composition:
                 for call in self._plan.first:
                     if not group.over:
                         self._begin(call)
-                await self._wave.fly(self._depart)
+                await self._wave.fly(self._board)
                 if group.waiting:
                     async with group.tasks():
-                        await self._wave.fly(self._depart)
+                        await self._wave.fly(self._board)
         except BaseException as error:
             self._wave.cut(error)
             cancelled = first_cancelled(error)
@@ -210,8 +210,8 @@ class _Composition:
         now = trio.current_time()
         self._group.land(now, rules, failure, now, ())
 
-    def _depart(self, rules: CallRules, prepared: Prepared) -> None:
-        """Send a call off, or give it a task: one that nobody wants any more ends there before anything is sent."""
+    def _board(self, rules: CallRules, prepared: Prepared) -> None:
+        """Have a call sent off, or give it a task: there one that nobody wants ends before anything is sent."""
         now = trio.current_time()
         try:
             if self._group.over or not self._send_off(rules, prepared, now):

@@ -39,10 +39,7 @@ class Express:
     def send_off(
         self, prepared: Prepared, facts: CallFacts, arrived: Callable[[InFlight], None], now: float
     ) -> SentOff | None:
-        """Send it off, if it is idempotent and small, if it may pass at once, and if its head is an ordinary one.
-
-        Without a kept connection, what is returned is not in the air, and must be carried.
-        """
+        """Admit it, if it is idempotent and small, if it may pass at once, and if its head is an ordinary one."""
         method, target, fields, content, blocks = prepared
         layers = self._layers
         left = facts.deadline - now
@@ -66,9 +63,8 @@ class Express:
             return None
         replica = seat.replica
         head = plain_head(method, replica.base + target, replica.host, lines + more, size)
-        sent = SentOff(layers, prepared, facts, arrived, now, seat, slots, ticket)
-        sent.depart(head if content is None else head + content)
-        return sent
+        request = head if content is None else head + content
+        return SentOff(layers, prepared, facts, arrived, request, now, seat, slots, ticket)
 
     def _lines(self, fields: Sequence[Field], blocks: tuple[tuple[Field, ...], ...]) -> bytes | None:
         """The lines of the fields; None where a layer would have a word in them."""

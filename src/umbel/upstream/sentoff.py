@@ -85,6 +85,7 @@ class SentOff:
         prepared: Prepared,
         facts: CallFacts,
         arrived: Callable[[InFlight], None],
+        request: bytes,
         at: float,
         seat: Seat,
         slots: Slots,
@@ -95,6 +96,7 @@ class SentOff:
         self._prepared = prepared
         self._facts = facts
         self._arrived = arrived
+        self._bytes = request
         self._at = at
         self._seat = seat
         self._slots = slots
@@ -103,13 +105,13 @@ class SentOff:
             self._state = CallState([seat.name], ticket)
             layers.retry.enter(self._state)
 
-    def depart(self, request: bytes) -> None:
-        """Send it, if there is a kept connection; after that it is in the air."""
+    def depart(self) -> None:
+        """See ``inflight.InFlight.depart``: without a kept connection it is not in the air."""
         pool = self._layers.pool
         connection = pool.take_polled(self._seat.replica.origin, self._at)
         if connection is None:
             return
-        if connection.send_off(request, self):
+        if connection.send_off(self._bytes, self):
             self._connection = connection
             self._reused = self.in_air = True
         else:

@@ -151,7 +151,7 @@ async def test_a_response_in_pieces_stays_in_the_air(autojump_clock: trio.abc.Cl
     assert [outcome.ended_at for outcome in result.outcomes] == [4.0, 4.0]
 
 
-@pytest.mark.parametrize("where", ["land", "send_off", "carry"])
+@pytest.mark.parametrize("where", ["land", "send_off", "depart", "carry"])
 async def test_a_bug_fails_its_own_call_as_internal_and_the_others_live(
     where: str, autojump_clock: trio.abc.Clock
 ) -> None:
