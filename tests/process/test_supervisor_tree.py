@@ -122,8 +122,10 @@ async def test_a_child_that_nobody_waits_for_is_reaped_quietly(tmp_path: Path) -
         await master.begun()
         await master.get("/orphan")
         await master.appeared("stranger")
-        stranger = int((tmp_path / "stranger").read_text() or 0)
         with trio.fail_after(20):
+            while not (told := (tmp_path / "stranger").read_text()):  # It is there a moment before it says anything.
+                await trio.testing.wait_all_tasks_blocked(0.02)
+            stranger = int(told)
             while exists(stranger):
                 await trio.testing.wait_all_tasks_blocked(0.02)
         workers = list((await master.pids()).values())
