@@ -12,10 +12,8 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -27,7 +25,11 @@ from pathlib import Path
 
 import trio
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+from processes import free_port  # noqa: E402  # a sibling, found only now
+
 BIN = Path(sys.executable).parent
 WORKERS = 4
 CONNECTIONS = 20
@@ -168,7 +170,7 @@ def running(name: str, app: str = APP, extra: list[str] | None = None) -> Iterat
     """The server in a directory of its own; at the end its whole session is killed."""
     directory = Path(tempfile.mkdtemp(prefix="bench-supervisor-"))
     (directory / "app.py").write_text(app)
-    port = _free_port()
+    port = free_port()
     with (directory / "output").open("wb") as output:
         process = subprocess.Popen(
             [*SERVERS[name](port), *(extra or [])],
@@ -181,15 +183,6 @@ def running(name: str, app: str = APP, extra: list[str] | None = None) -> Iterat
             os.killpg(process.pid, signal.SIGKILL)  # our own session: the server and what it has started
         process.wait()
         shutil.rmtree(directory, ignore_errors=True)
-
-
-def _free_port() -> int:
-    """One below those that the kernel gives out by itself, so that nobody takes it meanwhile."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as sock, suppress(OSError):
-            sock.bind(("127.0.0.1", port))
-            return port
 
 
 class Load:

@@ -121,7 +121,7 @@ class Wave:
     def _depart(self) -> None:
         """Send what has boarded, one right after the other.
 
-        A peer on this machine is woken once for all of them: each send that wakes it takes three times as long.
+        A peer on this machine is woken once for all of them: a send that wakes it takes longer.
         """
         boarded, self._boarded = self._boarded, []
         for flight, aloft in boarded:

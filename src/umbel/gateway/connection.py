@@ -16,7 +16,7 @@ from ..errors import RequestError
 from ..kinds import Kind
 from ..model import RequestFacts
 from .exchange import SCOPE_KEY, Exchange
-from .forwarded import origin_of
+from .forwarded import origin_in
 from .life import Life, Receive, Send
 from .paths import check_path, check_query, raw_path
 from .probes import probe
@@ -36,14 +36,7 @@ class Connection(Life, TrioASGIHTTPConnection):
     app: Umbel
 
     def __init__(self, app: Umbel, scope: HTTPScope) -> None:
-        client = scope.get("client")
-        origin = origin_of(
-            client[0] if client else None,
-            scope["headers"],
-            app.trusted_proxies,
-            http_version=scope["http_version"],
-            scheme=scope["scheme"],
-        )
+        origin = origin_in(scope, app.trusted_proxies)
         facts = RequestFacts(
             *origin.identify(),
             scope["method"],

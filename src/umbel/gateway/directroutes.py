@@ -13,7 +13,7 @@ from quart.routing import QuartMap
 from werkzeug.exceptions import HTTPException
 
 from ..errors import RequestError
-from .forwarded import Origin, origin_of
+from .forwarded import Origin, origin_in
 from .obstacles import Hooks, Settings, find_obstacle, hooks_of, settings_of
 from .paths import check_path, check_query, raw_path
 from .probes import PATHS
@@ -118,14 +118,7 @@ class DirectRoutes:
             return None
         if scope.get("root_path") or scope.get(_KEPT) or ((query := scope["query_string"]) and not _is_sound(query)):
             return None
-        client = scope.get("client")
-        origin = origin_of(
-            client[0] if client else None,
-            scope["headers"],
-            app.trusted_proxies,
-            http_version=scope["http_version"],
-            scheme=scope["scheme"],
-        )
+        origin = origin_in(scope, app.trusted_proxies)
         # Quart refuses a host that is none.
         return Found(match, origin) if origin.fields.has_plain_host else None
 

@@ -6,9 +6,9 @@ Used by ``connection.py`` for every request. ``X-Forwarded-*`` and the like coun
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..config.rules import UNIX_PEER
 from ..model import Trace
@@ -117,6 +117,18 @@ def origin_of(
     if trusted and (chain := fields.get("x-forwarded-for")):
         client = _client(chain, trust) or client
     return Origin(client, trusted, fields, peer, http_version, scheme)
+
+
+def origin_in(scope: Mapping[str, Any], trust: TrustedProxies) -> Origin:
+    """The origin of the request, or the WebSocket, of an ASGI scope."""
+    client = scope.get("client")
+    return origin_of(
+        client[0] if client else None,
+        scope["headers"],
+        trust,
+        http_version=scope["http_version"],
+        scheme=scope["scheme"],
+    )
 
 
 def _client(chain: str, trust: TrustedProxies) -> str | None:

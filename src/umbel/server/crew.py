@@ -26,7 +26,7 @@ READABLE = getattr(select, "EPOLLIN", 0)
 _EVENTS_MAX = 64
 """Connections served in one go, so that a crowd of them does not hold up the requests that wait for something."""
 SPARES_MAX = 64
-"""Tasks that rest, to take the lead later, while requests wait: to wake one costs a fifth of a new one."""
+"""Tasks that rest, to take the lead later, while requests wait: to wake one costs less than a new one."""
 
 
 class Turn(Protocol):
