@@ -17,11 +17,17 @@ from ..model import Attempt, FailedItem
 from .failure import exception_fields, mark_recorded
 from .level import LevelName
 from .lines import AttemptPart, CallLine, FailedItemPart, Line, NoteLine, RequestLine
+from .redact import cut
 
 StreamName = Literal["access", "calls", "app"]
 
 PARTS_MAX = 20
 """The attempts and the failed items that one line shows; further ones are counted."""
+
+PATH_CHARS_MAX = 1024
+"""Of a longer path the beginning stands in the access line, and ``…``."""
+METHOD_CHARS_MAX = 32
+"""As for paths; the longest registered method has 17 characters."""
 
 # Nobody's fault: these ended because somebody else did.
 _QUIET = frozenset({Kind.CANCELLED, Kind.CLIENT_GONE, Kind.DEPENDENCY})
@@ -46,8 +52,8 @@ def _request(event: RequestEnded) -> Told:
         msg=event.detail,
         request_id=request.request_id,
         trace_id=request.trace.trace_id,
-        method=request.method,
-        path=request.path,
+        method=request.method if len(request.method) <= METHOD_CHARS_MAX else request.method[:METHOD_CHARS_MAX] + "…",
+        path=request.path if len(request.path) <= PATH_CHARS_MAX else cut(request.path, PATH_CHARS_MAX) + "…",
         route=request.route,
         status=event.status,
         duration_ms=_ms(event.ended_at - request.started_at),

@@ -13,7 +13,7 @@ import pytest
 from tests.support.happenings import TRACE_ID, attempt, call_ended, note, request_ended, request_facts
 from umbel.kinds import Kind
 from umbel.logs.encode import RECORD_BYTES_MAX, Encoder, finish
-from umbel.logs.record import PARTS_MAX, told
+from umbel.logs.record import METHOD_CHARS_MAX, PARTS_MAX, PATH_CHARS_MAX, told
 from umbel.logs.redact import Redactor
 from umbel.model import FailedItem, Failure, Outcome
 
@@ -226,15 +226,28 @@ def test_a_value_that_holds_itself_is_told_to_a_bounded_depth() -> None:
 
 
 def test_a_record_that_is_too_long_is_cut_down_and_says_so() -> None:
-    fields = {"value": "x" * RECORD_BYTES_MAX, "fine": 1}
+    fields = {"value": "\x01" * RECORD_BYTES_MAX, "fine": 1}
 
     record = note_of("odd", level="warning", fields=fields)
 
     assert record["truncated"] is True
     assert (record["level"], record["msg"], record["fields"]["fine"]) == ("warning", "odd", 1)
-    assert record["fields"]["value"].startswith("xxx")
+    assert record["fields"]["value"].startswith("\x01\x01")
     assert record["ts"] == "2026-03-04T05:06:07.890123Z"
     assert record["process.pid"] == os.getpid()
+
+
+def test_a_long_path_or_method_is_cut_in_the_access_line() -> None:
+    long = request_facts()._replace(method="GET" * 1000, path="/=" + "secret.a." * 900)
+    record = written(request_ended(404, request=long))
+    assert len(record["url.path"]) == PATH_CHARS_MAX + 1
+    assert record["url.path"].endswith("…")
+    assert len(record["http.request.method"]) == METHOD_CHARS_MAX + 1
+
+
+def test_a_path_is_cut_without_half_of_the_userinfo_in_it() -> None:
+    path = "/" + "a" * (PATH_CHARS_MAX - 20) + "/http://user:hunter2-and-more@host/"
+    assert "hunter" not in written(request_ended(request=request_facts()._replace(path=path)))["url.path"]
 
 
 def test_an_object_without_a_json_form_is_told_by_its_repr() -> None:
@@ -247,7 +260,7 @@ def test_an_object_without_a_json_form_is_told_by_its_repr() -> None:
 def test_a_record_is_never_longer_than_its_bound() -> None:
     fields = {str(number): "\x00" * 2000 for number in range(200)}
 
-    data = encoded(note("x" * RECORD_BYTES_MAX, fields=fields))
+    data = encoded(note("x", fields=fields))
 
     assert len(data) <= RECORD_BYTES_MAX
     assert json.loads(data)["truncated"] is True
