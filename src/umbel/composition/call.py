@@ -6,7 +6,6 @@ transport. It opens no nursery, and a scope only where the call's own limit is n
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from dataclasses import replace as dataclass_replace
@@ -15,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import httpx
 import trio
 
+from ..charsets import charset_of
 from ..config.schema import Call
 from ..errors import UpstreamError
 from ..events import Noted
@@ -35,8 +35,6 @@ CLOSE_SECONDS = 1.0
 
 PASSED = frozenset({400, 403, 404, 409, 410, 412, 422, 429})
 """The upstream's statuses that a client gets as they are, unless the call says otherwise."""
-
-_CHARSET = re.compile(r';\s*charset="?([\w.:-]+)"?', re.IGNORECASE)
 
 
 class CallFailedError(Exception):
@@ -205,8 +203,8 @@ def landed(rules: CallRules, method: str, response: httpx.Response) -> Landed:
     try:
         if rules.decode == "json":
             return Landed(decode_json(response.content), headers)
-        charset = _CHARSET.search(response.headers.get("content-type", ""))
-        return Landed(decode_text(response.content, charset[1] if charset else None), headers)
+        charset = charset_of(response.headers.get("content-type", ""))
+        return Landed(decode_text(response.content, charset), headers)
     except BadBodyError as error:
         raise CallFailedError(Failure.of(Kind.BAD_BODY, str(error))) from error
 

@@ -15,7 +15,7 @@ import httpx
 import trio
 
 from ..errors import NotRunningError
-from ..messages import copied, fields_of
+from ..messages import UpstreamResponse, copied, fields_of
 from ..model import FACTS, CallFacts
 from ..policy.sharing import COALESCE, REQUEST_ID, SAFE, VIA, Field, for_one_alone, last_hop, split
 from .flight import Flight
@@ -228,7 +228,7 @@ class Coalesce(Running, Layer):
                         return None
         finally:
             await stream.aclose()
-        return httpx.Response(
+        return UpstreamResponse(
             response.status_code,
             headers=response.headers.raw,
             stream=httpx.ByteStream(bytes(content)),

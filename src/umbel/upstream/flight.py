@@ -12,6 +12,7 @@ from typing import NamedTuple
 import httpx
 import trio
 
+from ..messages import UpstreamResponse
 from ..model import Attempt, CallFacts, RequestFacts, Trace
 from .ending import kind_of_end
 from .state import CallState
@@ -152,7 +153,7 @@ def _own_request(whose: RequestFacts, request_id: str, trace: Trace) -> RequestF
 
 def copy_of_response(response: httpx.Response) -> httpx.Response:
     """A response of the same bytes, for one more owner: an httpx response changes while it is used."""
-    copy = httpx.Response(
+    copy = UpstreamResponse(
         response.status_code,
         headers=response.headers.raw,
         stream=response.stream,
