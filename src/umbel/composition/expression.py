@@ -19,6 +19,9 @@ import msgspec
 from ..errors import UmbelError
 from ..model import Json
 
+MAX_TEXT = 2**20
+"""The most characters of a text that an expression joins."""
+
 
 class Named(NamedTuple):
     """A name that an expression reads from the context, with the field that it reads of it (None: all of it)."""
@@ -78,6 +81,10 @@ def compile_expression(text: str, where: tuple[str | int, ...]) -> Expression:
     return Expression(text, names, where, parsed)
 
 
+class _TooLongError(Exception):
+    """A text that an expression makes is longer than ``MAX_TEXT``."""
+
+
 class _Functions(jmespath.functions.Functions):
     """JMESPath's functions and two of ours, for what projections cannot say: joining rows by place and by key."""
 
@@ -88,6 +95,13 @@ class _Functions(jmespath.functions.Functions):
     @jmespath.functions.signature({"types": ["object", "null"]}, {"types": []})
     def _func_lookup(self, table: dict[str, Json] | None, key: Json) -> Json:
         return (table or {}).get(key_text(key))
+
+    # jmespath's own, but for the bound: values of a client could make a text that is their lengths multiplied.
+    @jmespath.functions.signature({"types": ["string"]}, {"types": ["array-string"]})
+    def _func_join(self, glue: str, texts: list[str]) -> str:
+        if len(glue) * len(texts) + sum(map(len, texts)) > MAX_TEXT:
+            raise _TooLongError
+        return glue.join(texts)
 
 
 _FUNCTIONS = _Functions()
@@ -169,6 +183,8 @@ def _reason(error: Exception) -> str:
     """What went wrong, without the values that it went wrong with: they may be somebody's data."""
     if isinstance(error, jmespath.exceptions.JMESPathTypeError):
         return f"{error.function_name}() cannot take {error.actual_type}"
+    if isinstance(error, _TooLongError):
+        return f"it makes a text of more than {MAX_TEXT} characters"
     if isinstance(error, RecursionError):
         return "the values are nested too deeply"
     return type(error).__name__

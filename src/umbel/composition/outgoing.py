@@ -19,8 +19,8 @@ from ..messages import ACCEPT_GZIP, Field
 from ..model import Inputs, Json
 from .expression import compile_expression
 from .names import Names, Scope
-from .request import MAX_TARGET, FieldTemplate, Param, client_field, encode_form, expand_into, gateway_fields
-from .template import BadValueError, Variable, compile_target, compile_text, query_pairs
+from .request import FieldTemplate, Param, client_field, encode_form, expand_into, gateway_fields
+from .template import MAX_TARGET, BadValueError, Variable, compile_target, compile_text, query_pairs
 
 MISSING: Any = object()
 """No value given, where None is one."""

@@ -23,10 +23,10 @@ from ..messages import ACCEPT_GZIP, Field
 from ..model import Failure, Inputs, Json
 from .call import CallFailedError
 from .expression import Expression
-from .template import BadValueError, Target, Text, encoded, query_pairs, scalar
+from .template import MAX_TARGET, BadValueError, Target, Text, encoded, query_pairs, scalar
 
-MAX_TARGET = 16 * 1024
-"""The longest target that is sent: common servers refuse longer ones."""
+MAX_FORM_FIELDS = 10_000
+"""The most fields that a form is sent with."""
 
 
 FORM = b"application/x-www-form-urlencoded"
@@ -95,9 +95,11 @@ def encode_form(fields: Mapping[str, Json], client: Callable[[str], bool]) -> by
     """A form body (WHATWG URL, section 5.2): null is left out, a list is a field each. ``client``: whose value it is.
 
     Raises:
-        BadValueError: a value is an object, or a list that holds more than scalars.
+        BadValueError: a value is an object, or a list that holds more than scalars; or there are too many fields.
     """
     pairs: list[str] = []
+    if sum(len(entry) if isinstance(entry, list) else 1 for entry in fields.values()) > MAX_FORM_FIELDS:
+        raise BadValueError("form", f"has more than {MAX_FORM_FIELDS} fields", client=client(next(iter(fields))))
     for name, entry in fields.items():
         pairs.extend(
             f"{quote_plus(name)}={quote_plus(scalar(one, name, client=client(name)))}"

@@ -20,6 +20,10 @@ MAX_VALUE = 8 * 1024
 """The longest text that one value may become; a longer one in a target or a header is refused by any server."""
 
 
+MAX_TARGET = 16 * 1024
+"""The longest target that is sent: common servers refuse longer ones."""
+
+
 class BadValueError(Exception):
     """A value that cannot stand where a template puts it. ``client`` says whether it came from the client."""
 
@@ -139,14 +143,22 @@ def query_pairs(name: str, value: Json, *, client: bool, join: bool = False) -> 
     """``name=value`` parts, encoded: none for null; a list as one joined with commas (RFC 6570) or as one each.
 
     Raises:
-        BadValueError: the value is an object, or a list that holds more than scalars.
+        BadValueError: the value is an object, a list that holds more than scalars, or one that no target has room for.
     """
     if value is None:
         return []
     key = quote(name, safe="")
     if not isinstance(value, list):
         return [f"{key}={encoded(value, name, client=client)}"]
-    texts = [encoded(item, name, client=client) for item in value if item is not None]
+    texts: list[str] = []
+    room = MAX_TARGET
+    for item in value:
+        if item is not None:
+            text = encoded(item, name, client=client)
+            room -= len(text) + 1
+            if room < 0:
+                raise BadValueError(name, f"makes a target of more than {MAX_TARGET} bytes", client=client)
+            texts.append(text)
     if join:
         return [f"{key}={','.join(texts)}"] if texts else []
     return [f"{key}={text}" for text in texts]

@@ -104,13 +104,14 @@ class HeadReader:
         self._known: dict[bytes, Meaning] = {}
         """Field sections of HTTP/1.1 requests that have been read and found good."""
 
-    def check_part(self, part: bytes) -> None:
-        """Look at a head that has not come to its end.
+    def check_part(self, part: bytes, since: int = 0) -> None:
+        """Look at a head that has not come to its end; its first ``since`` bytes were looked at before.
 
         Raises:
             HeadRefused: it can be no head any more, or is over its bounds.
         """
-        if _HOPELESS.search(part) is not None:
+        # A CR that ended the last part is looked at again, with what follows it.
+        if _HOPELESS.search(part, max(0, since - 1)) is not None:
             raise HeadRefused(Refusal(400, "The request is not HTTP/1.1."))
         words = part.partition(b"\r\n")[0].split(b" ", 2)
         if len(words) > 1 and len(words[1]) > self._limits.max_target:

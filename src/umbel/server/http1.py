@@ -86,6 +86,8 @@ class Http1Connection:
         """Whether the client may be sending while we close."""
         self.head_began = 0.0
         """When the head that is being read began; 0 between requests."""
+        self._looked_at = 0
+        """Bytes of that head that ``check_part`` has seen: a head that comes byte by byte is gone through once."""
         self._peer = peer
         self._exchange: Exchange | None = None
         self._requests = 0
@@ -171,11 +173,14 @@ class Http1Connection:
         if end >= 0:
             self._patience.until = math.inf
             self.head_began = 0.0
+            self._looked_at = 0
             self.buffer = data[end + 4 :]
             # One empty line before a request is forgiven (RFC 9112 section 2.2).
             return data[: end + 4] if data[:2] != b"\r\n" else data[2 : end + 4]
         if data not in _NOTHING:
-            self.service.heads.check_part(data[2:] if data[:2] == b"\r\n" else data)
+            part = data[2:] if data[:2] == b"\r\n" else data
+            self.service.heads.check_part(part, self._looked_at)
+            self._looked_at = len(part)
             if not self.head_began:
                 self.head_began = trio.current_time()
                 self._patience.last(self.head_began + self.service.limits.head_timeout)

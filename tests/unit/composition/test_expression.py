@@ -62,3 +62,11 @@ def test_lookup_finds_by_the_json_of_a_key() -> None:
 def test_whatever_goes_wrong_inside_is_one_exception(text: str, context: dict[str, object]) -> None:
     with pytest.raises(ExpressionError):
         compile_expression(text, ("here",)).evaluate(context)
+
+
+def test_a_text_that_is_joined_is_bounded_by_its_parts_multiplied() -> None:
+    join = compile_expression("join(a, b)", ())
+    assert join.evaluate({"a": ", ", "b": ["x", "y"]}) == "x, y"
+    assert join.evaluate({"a": "x" * 10, "b": []}) == ""
+    with pytest.raises(ExpressionError, match="more than 1048576 characters"):
+        join.evaluate({"a": "x" * 500_000, "b": [""] * 200_000})

@@ -89,3 +89,11 @@ def test_via_goes_on_and_names_the_version_that_came_in() -> None:
 
 def test_an_endless_via_does_not_grow_our_requests() -> None:
     assert origin_of("1.2.3.4", [(b"via", b"1.1 x, " * 1000)], PROXIES).always("i")[1] == ("via", "1.1 umbel")
+
+
+def test_a_chain_of_proxies_is_followed_for_a_bounded_number_of_hops() -> None:
+    trust = TrustedProxies(["10.0.0.0/8"])
+    near = ", ".join(f"10.0.0.{hop}" for hop in range(1, 64))
+    assert origin_of("10.0.0.1", [(b"x-forwarded-for", f"192.0.2.7, {near}".encode())], trust).client == "192.0.2.7"
+    far = f"192.0.2.7, 10.9.9.9, {near}"
+    assert origin_of("10.0.0.1", [(b"x-forwarded-for", far.encode())], trust).client == "10.9.9.9"
