@@ -30,7 +30,7 @@ _FIRST_SIZE, _LAST_SIZE = 16, 4 * KIB
 _DOUBLING_SECONDS = 20e-6
 """Of what takes less, twice the size takes a bounded time even if the time is exponential; else the steps are small."""
 
-_ATOMS_MAX, _SLOWEST = 10, 5
+_ATOMS_MAX, _PAIRED_MAX, _SLOWEST = 10, 24, 5
 _KILLERS = ("", "\x00", "!", "\n")
 
 
@@ -71,7 +71,7 @@ def shapes_of(pattern: re.Pattern[Any]) -> list[Shape]:
     characters = [*dict.fromkeys(_characters(tree))][:_ATOMS_MAX]
     bodies = [*dict.fromkeys(body for _, body in pumps)][:_ATOMS_MAX]
     prefixes = [*dict.fromkeys(prefix for prefix, _ in pumps)][:_ATOMS_MAX]
-    atoms = [*dict.fromkeys(atom for atom in (*characters, *pieces, *bodies, *prefixes, whole) if atom)]
+    atoms = [*dict.fromkeys(atom for atom in (*characters, *pieces, *bodies, *prefixes, whole) if atom)][:_PAIRED_MAX]
     doubles = [*atoms, *(left + right for left, right in product(atoms, atoms))]
     shapes = [Shape("", pump, killer) for pump in doubles for killer in ("", "\x00")]
     for prefix, body in dict.fromkeys(pumps):
@@ -97,7 +97,7 @@ def slowest_shapes(function: Callable[[Any], object], shapes: Iterable[Shape], *
     for shape in shapes:
         size, taken = _FIRST_SIZE, 0.0
         while True:
-            taken = _seconds(function, shape, size, binary)
+            taken = seconds_of(function, shape, size, binary=binary)
             if taken > _STEP_SECONDS and _again(taken, function, shape, size, binary) > _STEP_SECONDS:
                 raise SuperLinearError(f"{size} characters take {taken * 1000:.0f} ms: {shape}")
             if size == _LAST_SIZE:
@@ -125,7 +125,7 @@ def check_linear(function: Callable[[Any], object], shapes: Iterable[Shape], *, 
 def _check_shape(function: Callable[[Any], object], shape: Shape, binary: bool) -> None:
     taken: list[float] = []
     for size in SIZES:
-        seconds = _seconds(function, shape, size, binary)
+        seconds = seconds_of(function, shape, size, binary=binary)
         if seconds > STALL_SECONDS:
             seconds = _again(seconds, function, shape, size, binary)
         if seconds > STALL_SECONDS:
@@ -154,10 +154,11 @@ def _again(taken: float, function: Callable[[Any], object], shape: Shape, size: 
     """The best of three more tries; what took very long already is not tried again."""
     if taken > 5 * STALL_SECONDS:
         return taken
-    return min(_seconds(function, shape, size, binary) for _ in range(3))
+    return min(seconds_of(function, shape, size, binary=binary) for _ in range(3))
 
 
-def _seconds(function: Callable[[Any], object], shape: Shape, size: int, binary: bool) -> float:
+def seconds_of(function: Callable[[Any], object], shape: Shape, size: int, *, binary: bool) -> float:
+    """The CPU time of one call."""
     given = shape.data(size) if binary else shape.text(size)
     started = time.thread_time()
     with suppress(Exception):  # a refusal is an answer too

@@ -1,20 +1,25 @@
-"""All regular expressions of the source, found by its syntax trees, with the methods that are called of each."""
+"""All regular expressions of the source, found by its syntax trees."""
 
 from __future__ import annotations
 
 import ast
 import importlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import umbel
+from umbel.logs.redact import Redactor
+from umbel.server.head import HeadReader
+from umbel.server.host import Hosts
+from umbel.server.limits import Limits
 
 ROOT = Path(umbel.__file__).parent
 
 _CALLS = frozenset({"compile", "match", "search", "fullmatch", "sub", "subn", "split", "findall", "finditer"})
-METHODS = frozenset(_CALLS - {"compile"})
+METHODS = ("search", "fullmatch", "sub")
+"""What is tried of each, whatever the source calls: a match from anywhere, one of all, and one after another."""
 
 
 class Found(NamedTuple):
@@ -26,38 +31,20 @@ class Found(NamedTuple):
     """File and function, ``logs/redact.py:Redactor.__init__``; of a module's own level the file alone."""
     pattern: re.Pattern[Any] | None
     """None where it is made of what only the running function knows."""
-    methods: frozenset[str]
-    """What is called of it; all of them where that cannot be seen."""
 
 
 def find_patterns() -> list[Found]:
     """Every call of ``re`` in ``src/umbel``."""
-    trees = {path: ast.parse(path.read_text()) for path in sorted(ROOT.rglob("*.py"))}
-    used = {path: _methods_by_name(tree) for path, tree in trees.items()}
-    public: dict[str, set[str]] = {}
-    for names in used.values():
-        for name, methods in names.items():
-            if not name.startswith("_"):
-                public.setdefault(name, set()).update(methods)
     found: list[Found] = []
-    for path, tree in trees.items():
-        imported = _names_of_re(tree)
-        if imported:
-            found += _in_module(path, tree, imported, {**public, **used[path]})
+    for path in sorted(ROOT.rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        if (names := _names_of_re(tree)) is not None:
+            relative = path.relative_to(ROOT).as_posix()
+            for call, function in _calls(tree, ()):
+                if _calls_re(call.func, names):
+                    owner = f"{relative}:{'.'.join(function)}" if function else relative
+                    found.append(Found(f"{relative}:{call.lineno}", owner, _folded(call, path)))
     return found
-
-
-def _in_module(
-    path: Path, tree: ast.Module, names: tuple[set[str], dict[str, str]], used: dict[str, set[str]]
-) -> Iterator[Found]:
-    relative = path.relative_to(ROOT).as_posix()
-    for call, function, target in _calls(tree, (), None):
-        method = _method_of(call.func, names)
-        if method is None:
-            continue
-        methods = frozenset({method}) if method != "compile" else frozenset(used.get(target or "", ())) or METHODS
-        owner = f"{relative}:{'.'.join(function)}" if function else relative
-        yield Found(f"{relative}:{call.lineno}", owner, _folded(call, path), methods)
 
 
 def _names_of_re(tree: ast.Module) -> tuple[set[str], dict[str, str]] | None:
@@ -72,43 +59,21 @@ def _names_of_re(tree: ast.Module) -> tuple[set[str], dict[str, str]] | None:
     return (modules, functions) if modules or functions else None
 
 
-def _method_of(function: ast.expr, names: tuple[set[str], dict[str, str]]) -> str | None:
+def _calls_re(function: ast.expr, names: tuple[set[str], dict[str, str]]) -> bool:
     modules, functions = names
-    if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name) and function.value.id in modules:
-        return function.attr if function.attr in _CALLS else None
-    if isinstance(function, ast.Name):
-        method = functions.get(function.id)
-        return method if method in _CALLS else None
-    return None
+    if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):
+        return function.value.id in modules and function.attr in _CALLS
+    return isinstance(function, ast.Name) and functions.get(function.id) in _CALLS
 
 
-def _calls(
-    node: ast.AST, function: tuple[str, ...], target: str | None
-) -> Iterator[tuple[ast.Call, tuple[str, ...], str | None]]:
-    """The calls within a node, each with the functions around it and the name that its value gets."""
+def _calls(node: ast.AST, function: tuple[str, ...]) -> Iterator[tuple[ast.Call, tuple[str, ...]]]:
+    """The calls within a node, each with the functions and classes around it."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         function = (*function, node.name)
-    if isinstance(node, ast.Assign | ast.AnnAssign):
-        first = node.targets[0] if isinstance(node, ast.Assign) else node.target
-        target = first.id if isinstance(first, ast.Name) else first.attr if isinstance(first, ast.Attribute) else None
-        if not isinstance(node.value, ast.Call):
-            target = None
     elif isinstance(node, ast.Call):
-        yield node, function, target
-        target = None
+        yield node, function
     for child in ast.iter_child_nodes(node):
-        yield from _calls(child, function, target)
-
-
-def _methods_by_name(tree: ast.Module) -> dict[str, set[str]]:
-    """For each name, which of a pattern's methods a module takes of something of that name."""
-    used: dict[str, set[str]] = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and node.attr in METHODS:
-            owner = node.value
-            name = owner.id if isinstance(owner, ast.Name) else owner.attr if isinstance(owner, ast.Attribute) else ""
-            used.setdefault(name, set()).add(node.attr)
-    return used
+        yield from _calls(child, function)
 
 
 def _folded(call: ast.Call, path: Path) -> re.Pattern[Any] | None:
@@ -127,3 +92,37 @@ def _folded(call: ast.Call, path: Path) -> re.Pattern[Any] | None:
 
 def _value(node: ast.expr, names: dict[str, Any]) -> Any:
     return eval(compile(ast.Expression(node), "<pattern>", "eval"), dict(names))
+
+
+def method_of(pattern: re.Pattern[Any], method: str) -> Callable[[Any], object]:
+    """One of ``METHODS`` as a function of the text alone."""
+    if method == "sub":
+        nothing = b"" if isinstance(pattern.pattern, bytes) else ""
+        return lambda text: pattern.sub(nothing, text)
+    function: Callable[[Any], object] = getattr(pattern, method)
+    return function
+
+
+REDACTED_NAMES: Sequence[Sequence[str]] = (
+    (),
+    ("*x*y*", "a*b*c*d*e", "*.id", "client.id", "x-*-*"),
+    ("*", "my name", "pin#*", " ", "\\", "a\\*b c", "=", '"'),
+)
+
+
+def _redactors() -> list[re.Pattern[Any]]:
+    return [Redactor(names)._candidate for names in REDACTED_NAMES]
+
+
+def _heads() -> list[re.Pattern[Any]]:
+    return [HeadReader(Limits(underscore_headers=kept), Hosts(()))._pattern for kept in ("keep", "drop")]
+
+
+MADE_AT_RUN_TIME: dict[str, Callable[[], list[re.Pattern[Any]]]] = {
+    "logs/redact.py:Redactor.__init__": _redactors,
+    "server/head.py:HeadReader.__init__": _heads,
+}
+"""The functions that make patterns while the program runs, and what they have made, for configurations of all kinds."""
+
+OF_A_PERSON = frozenset({"cli/logwhere.py:parse", "cli/logs.py:grep"})
+"""The functions that compile what a person gives to a command that reads log files: no server runs those."""

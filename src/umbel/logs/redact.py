@@ -45,7 +45,7 @@ _QUOTE = r"""\\*+["']"""
 # Without one of these nothing below can match.
 _TELLING = re.compile(r"""[\s=@:"']|eyJ""")
 _USERINFO = re.compile(r"""(://)[^\s/?#"'<>]*@""")
-_UNFINISHED_USERINFO = re.compile(r"""[^\s/?#"'<>]*\Z""")
+_AUTHORITY_END = re.compile(r"""[\s/?#"'<>]""")
 _BEARER = re.compile(r"""\b(bearer\s++)[^\s"',;\\]++""", re.IGNORECASE)
 # Without a dot it is none, but it is consumed, since no token begins within it.
 _JWT = re.compile(r"\beyJ[\w-]{4,}+((?:\.[\w-]++)*+)")
@@ -55,7 +55,7 @@ _SEPARATED = rf"(?:{_QUOTE}\s*+,\s*+(?=[bB]?{_QUOTE})|(?:{_QUOTE})?+\s*+(?:=>|[:
 # What a value reaches to: its closing quote, or else the end of the word. (A header line: the end of the line.)
 # Within quotes there may be quotes with more backslashes before them.
 _VALUE = re.compile(
-    rf"[bB]?(?P<quote>{_QUOTE})(?:[^\\\"']++|\\++(?![\"'])|(?!(?P=quote)){_QUOTE})*+"
+    rf"(?<!\\)[bB]?(?P<quote>{_QUOTE})(?:[^\\\"']++|\\++(?![\"'])|(?!(?P=quote)){_QUOTE})*+"
     r"|(?!\[redacted)[^\s&;,\"'<>)\]}\\]++"
 )
 _NOT_OF_A_NAME = re.compile(r"[^\w.*-]")
@@ -163,7 +163,7 @@ def cut(text: str, chars: int) -> str:
         return text
     text = text[:chars]
     authority = text.rfind("://") + 3
-    if authority > 2 and _UNFINISHED_USERINFO.match(text, authority):
+    if authority > 2 and _AUTHORITY_END.search(text, authority) is None:
         return text[:authority] + REDACTED
     # The cut may lie within the "://" itself; then nothing of the authority is there.
     return text
