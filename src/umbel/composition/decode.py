@@ -19,7 +19,7 @@ MAX_VALUES = 200_000
 
 # msgspec takes up to 12 µs for a number whose exponent is near the end of a double's range, 50 times as long as
 # float(). In a body of up to this size that does not matter; a larger one is looked through for exponents.
-_LOOKED_THROUGH_MIN = 2048
+_LOOKED_THROUGH_MIN = 4096
 _EXPONENT = b"0e"
 _AS_EXPONENT = bytes.maketrans(b"123456789.E", b"0000000000e")
 

@@ -81,11 +81,19 @@ def members(
     """A mapping with texts as keys, the values of secret names hidden; ``room`` as for ``plain``."""
     room = room or Room()
     told: dict[str, Any] = {}
+    shown = 0
     for key, value in islice(fields.items(), ITEMS_MAX):
+        if room.values <= 0:
+            break
+        shown += 1
         name = _name(key)
-        told[name] = REDACTED if redactor.is_secret(name) else plain(value, redactor, depth + 1, room)
-    if len(fields) > ITEMS_MAX:
-        told[_MORE] = f"{len(fields) - ITEMS_MAX} more"
+        if redactor.is_secret(name):
+            room.values -= 1
+            told[name] = REDACTED
+        else:
+            told[name] = plain(value, redactor, depth + 1, room)
+    if len(fields) > shown:
+        told[_MORE] = f"{len(fields) - shown} more"
     return told
 
 

@@ -268,6 +268,13 @@ def test_a_record_of_very_many_values_shows_a_bounded_number() -> None:
     assert told[-1] == "…"
 
 
+def test_a_record_of_very_many_secrets_shows_a_bounded_number() -> None:
+    wide = {f"k{outer}": {f"token{inner}": "a" for inner in range(900)} for outer in range(900)}
+    told = plain(wide, Redactor())
+    assert json.dumps(told).count(REDACTED) <= VALUES_MAX
+    assert told["…"] == f"{900 - len(told) + 1} more"
+
+
 def test_a_long_key_is_cut() -> None:
     (name,) = plain({"k" * 5000: 1}, Redactor())
     assert len(name) == NAME_CHARS_MAX
