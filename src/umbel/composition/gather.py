@@ -25,6 +25,7 @@ from .merge import strictest_cache_control
 from .options import CallOptions, check_options
 from .outgoing import MISSING, UpstreamDefaults, build_content, build_headers, build_query, build_target
 from .overrides import in_code
+from .request import gateway_blocks, without
 from .result import Result, own_time
 from .run import Transports
 from .template import BadValueError
@@ -163,11 +164,13 @@ class Gather:
             usual = {b"accept": ACCEPT[options.get("decode", "json")]}
             if content_type:
                 usual[b"content-type"] = content_type
+            gateway = gateway_blocks(inputs, forwarded=defaults.forwarded)
             return Prepared(
                 method,
                 build_target(path, options.get("values"), build_query(options.get("params", {}), defaults, context)),
-                build_headers(options.get("headers", {}), defaults, inputs, context, usual),
+                without(build_headers(options.get("headers", {}), defaults, context, usual), gateway),
                 content,
+                gateway,
             )
         except BadValueError as error:
             return Failure.of(Kind.BAD_REQUEST, str(error), status=400 if error.client else 502)

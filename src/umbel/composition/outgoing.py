@@ -16,10 +16,10 @@ import msgspec
 from ..config.schema import Upstream
 from ..errors import UmbelError
 from ..messages import ACCEPT_GZIP, Field
-from ..model import Inputs, Json
+from ..model import Json
 from .expression import compile_expression
 from .names import Names, Scope
-from .request import MAX_TARGET, FieldTemplate, Param, client_field, encode_form, expand_into, gateway_fields
+from .request import MAX_TARGET, FieldTemplate, Param, client_field, encode_form, expand_into
 from .template import BadValueError, Variable, compile_target, compile_text, query_pairs
 
 MISSING: Any = object()
@@ -112,11 +112,10 @@ def build_query(params: Mapping[str, Json], defaults: UpstreamDefaults, context:
 def build_headers(
     own: Mapping[str, str],
     defaults: UpstreamDefaults,
-    inputs: Inputs,
     context: Mapping[str, Json],
     usual: Mapping[bytes, bytes],
 ) -> list[Field]:
-    """The header fields: the usual ones, the upstream's, the call's own, and what a gateway always says.
+    """The header fields of the plan: the usual ones, the upstream's and the call's own.
 
     Raises:
         BadValueError: a value holds what no header may.
@@ -128,8 +127,6 @@ def build_headers(
         # Whose value it is only the handler knows; see build_query.
         name = header.lower().encode("ascii")
         fields[name] = (name, name, client_field(header, value, client=False))
-    for field in gateway_fields(inputs, forwarded=defaults.forwarded):
-        fields[field[1]] = field
     return [*fields.values()]
 
 

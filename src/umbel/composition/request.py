@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import chain
 from typing import NamedTuple
 from urllib.parse import quote_plus
 
@@ -32,10 +31,6 @@ MAX_TARGET = 16 * 1024
 FORM = b"application/x-www-form-urlencoded"
 JSON = b"application/json"
 
-_GATEWAYS = frozenset(
-    {b"via", b"x-request-id", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded"}
-)
-"""The fields that a gateway says of itself and of its client."""
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -130,7 +125,7 @@ class Recipe:
     fixed_target: bytes | None = field(init=False)
     """The target, where nothing of a request is in it."""
     fixed_headers: tuple[Field, ...] | None = field(init=False)
-    """The fields before the gateway's own, where nothing of a request is in them."""
+    """The plan's fields, where nothing of a request is in them."""
 
     def __post_init__(self) -> None:
         """Make at load what does not depend on a request."""
@@ -143,8 +138,8 @@ class Recipe:
         headers: tuple[Field, ...] | None = None
         if not of_client and all(template.fixed is not None for template in templates):
             headers = tuple(self._headers({}, {}, Inputs()))
-            if any(lower in _GATEWAYS for _, lower, _ in headers):
-                headers = None  # Whether it is replaced depends on what the gateway says.
+            if any(lower in GATEWAYS_ALWAYS or lower in GATEWAYS_FORWARDED for _, lower, _ in headers):
+                headers = None  # Whether it is replaced depends on what the gateway writes for this request.
         object.__setattr__(self, "fixed_target", target)
         object.__setattr__(self, "fixed_headers", headers)
 
@@ -157,16 +152,16 @@ class Recipe:
         """
         target, headers = self.fixed_target, self.fixed_headers
         try:
+            gateway = gateway_blocks(inputs, forwarded=self.forwarded)
             if headers is not None and target is not None and self.body is None and not self.bound:
-                said = _gateway_blocks(inputs.forwarded, inputs.forwarded_for if self.forwarded else ())
-                return Prepared(self.method, target, (), None, (headers, *said))
+                return Prepared(self.method, target, headers, None, gateway)
             bound = {param.name: param.expression.evaluate(context) for param in self.bound}
             target = self._target(context, bound, inputs) if target is None else target
             content = self._content(context, inputs)
             if headers is None:
-                return Prepared(self.method, target, self._headers(context, bound, inputs), content)
-            said = _gateway_blocks(inputs.forwarded, inputs.forwarded_for if self.forwarded else ())
-            return Prepared(self.method, target, (), content, (headers, *said))
+                own = without(self._headers(context, bound, inputs), gateway)
+                return Prepared(self.method, target, own, content, gateway)
+            return Prepared(self.method, target, headers, content, gateway)
         except BadValueError as error:
             status = 400 if error.client else 502
             raise CallFailedError(Failure.of(Kind.BAD_REQUEST, str(error), status=status)) from error
@@ -189,7 +184,7 @@ class Recipe:
         return target.encode("ascii")
 
     def _headers(self, context: Mapping[str, Json], bound: Mapping[str, Json], inputs: Inputs) -> list[Field]:
-        """The nearer wins: the usual ones, the upstream's, the client's that are forwarded, the call's own, ours."""
+        """The plan's fields. The nearer wins: the usual ones, the upstream's, the client's, the call's own."""
         fields: dict[bytes, Field] = {
             b"accept": (b"accept", b"accept", self.accept),
             b"accept-encoding": ACCEPT_GZIP,
@@ -207,9 +202,6 @@ class Recipe:
             cookies = [f"{name}={inputs.cookies[name]}" for name in self.forward_cookies if name in inputs.cookies]
             if cookies:
                 _put(fields, b"cookie", client_field("cookie", "; ".join(cookies)))
-        # Last, so that what the gateway says of itself cannot be said by the client in its place.
-        for said in gateway_fields(inputs, forwarded=self.forwarded):
-            fields[said[1]] = said
         return [*fields.values()]
 
     def _content(self, context: Mapping[str, Json], inputs: Inputs) -> bytes | None:
@@ -240,13 +232,28 @@ def expand_into(
             fields[name] = (name, name, text.encode("ascii"))
 
 
-def gateway_fields(inputs: Inputs, *, forwarded: bool) -> tuple[Field, ...]:
-    """What a gateway says of itself, and with ``forwarded`` of the client.
+GATEWAYS_ALWAYS = frozenset({b"x-request-id", b"via"})
+"""The fields that the gateway writes into every call (``Inputs.forwarded``)."""
+GATEWAYS_FORWARDED = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"})
+"""The fields that it writes where the upstream is told of the client (``Inputs.forwarded_for``)."""
+
+
+def gateway_blocks(inputs: Inputs, *, forwarded: bool) -> tuple[tuple[Field, ...], ...]:
+    """The fields that the gateway writes of itself, and with ``forwarded`` of the client, in blocks.
 
     Raises:
         BadValueError: a value holds what no header may.
     """
-    return tuple(chain(*_gateway_blocks(inputs.forwarded, inputs.forwarded_for if forwarded else ())))
+    return _gateway_blocks(inputs.forwarded, inputs.forwarded_for if forwarded else ())
+
+
+def without(fields: list[Field], gateway: tuple[tuple[Field, ...], ...]) -> list[Field]:
+    """The plan's fields less those that the gateway writes itself.
+
+    What the gateway says of itself cannot be said by anybody else in its place.
+    """
+    names = {lower for block in gateway for _, lower, _ in block}
+    return [field for field in fields if field[1] not in names]
 
 
 Said = tuple[tuple[str, str], ...]
