@@ -173,8 +173,8 @@ class _RouteCompiler:
         if call.each is not None:
             source = self._compiled((*at, "each"), call.each)
             client = self._told((*at, "each"), lambda: scope.read(source)) if source is not None else None
-            scope.item_client = bool(client)
-            each = EachPlan(source, bool(client)) if source is not None else None
+            scope.item_client = client or ""
+            each = EachPlan(source, scope.item_client) if source is not None else None
         upstream = self._upstream(at, call)
         recipe = self._recipe(at, call, upstream or _UNKNOWN_UPSTREAM, scope)
         needs = tuple(other for other in self._route.calls if other in scope.needs)

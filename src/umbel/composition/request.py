@@ -17,11 +17,11 @@ from urllib.parse import quote_plus
 import msgspec
 
 from ..inflight import Prepared
-from ..kinds import Kind
 from ..messages import ACCEPT_GZIP, Field
-from ..model import Failure, Inputs, Json
+from ..model import Inputs, Json
 from .call import CallFailedError
 from .expression import Expression
+from .fault import bad_request, parameter
 from .template import BadValueError, Target, Text, encoded, query_pairs, scalar
 
 MAX_TARGET = 16 * 1024
@@ -51,11 +51,12 @@ class FieldTemplate(NamedTuple):
 
 
 class Param(NamedTuple):
-    """A query parameter or form field made by an expression; ``client`` says whose fault a bad value is."""
+    """A query parameter or form field made by an expression."""
 
     name: str
     expression: Expression
-    client: bool
+    client: str
+    """The client's parameters that it is made of, in words; empty where it is made of anything else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +83,14 @@ class BodyRecipe:
         if not self.form:
             return msgspec.json.encode(value)
         if not isinstance(value, dict):
-            raise BadValueError("form", "is not an object", client=client.get("", False))
-        return encode_form(value, lambda name: client.get(name, client.get("", False)))
+            raise BadValueError("form", "is not an object", client=client.get("", ""))
+        return encode_form(value, lambda name: client.get(name, client.get("", "")))
 
 
-def encode_form(fields: Mapping[str, Json], client: Callable[[str], bool]) -> bytes:
-    """A form body (WHATWG URL, section 5.2): null is left out, a list is a field each. ``client``: whose value it is.
+def encode_form(fields: Mapping[str, Json], client: Callable[[str], str]) -> bytes:
+    """A form body (WHATWG URL, section 5.2): null is left out, a list is a field each.
+
+    ``client`` gives for a field the client's parameters that its value is made of, in words.
 
     Raises:
         BadValueError: a value is an object, or a list that holds more than scalars.
@@ -163,8 +166,7 @@ class Recipe:
                 return Prepared(self.method, target, own, content, gateway)
             return Prepared(self.method, target, headers, content, gateway)
         except BadValueError as error:
-            status = 400 if error.client else 502
-            raise CallFailedError(Failure.of(Kind.BAD_REQUEST, str(error), status=status)) from error
+            raise CallFailedError(bad_request(str(error), error.client, error.reason)) from error
 
     def _target(self, context: Mapping[str, Json], bound: Mapping[str, Json], inputs: Inputs) -> bytes:
         path, query = self.target.expand(context, bound)
@@ -172,16 +174,29 @@ class Recipe:
             query.extend(query_pairs(param.name, param.expression.evaluate(context), client=param.client))
         if self.forward_query:
             query.extend(
-                f"{encoded(name, name, client=True)}={encoded(value, name, client=True)}"
+                f"{encoded(name, name, client='')}={encoded(value, name, client=parameter('query', (name,)))}"
                 for name, value in inputs.raw_query
                 if name in self.forward_query
             )
         target = f"{path}?{'&'.join(query)}" if query else path
         if len(target) > MAX_TARGET:
-            raise BadValueError(
-                "path", f"makes a target of more than {MAX_TARGET} bytes", client=bool(self.forward_query)
-            )
+            client = self._longest(context, bound, inputs)
+            raise BadValueError("path", f"makes a target of more than {MAX_TARGET} bytes", client=client)
         return target.encode("ascii")
+
+    def _longest(self, context: Mapping[str, Json], bound: Mapping[str, Json], inputs: Inputs) -> str:
+        """The client's parameter, in words, that is the target's longest value; empty if that is not the client's."""
+        sizes = [("", 0)]
+        for part in self.target.variables:
+            pairs = query_pairs(part.name, part.value(context, bound), client=part.client)
+            sizes.append((part.client, sum(map(len, pairs))))
+        for param in self.params:
+            pairs = query_pairs(param.name, param.expression.evaluate(context), client=param.client)
+            sizes.append((param.client, sum(map(len, pairs))))
+        for name in self.forward_query:
+            size = sum(len(encoded(value, name, client="")) for given, value in inputs.raw_query if given == name)
+            sizes.append((parameter("query", (name,)), size))
+        return max(sizes, key=lambda each: each[1])[0]
 
     def _headers(self, context: Mapping[str, Json], bound: Mapping[str, Json], inputs: Inputs) -> list[Field]:
         """The plan's fields. The nearer wins: the usual ones, the upstream's, the client's, the call's own."""
@@ -274,12 +289,15 @@ def _encoded_fields(said: Said) -> tuple[Field, ...]:
     return tuple((name, name, client_field(*field)) for name, field in zip(names, said, strict=True))
 
 
-def client_field(name: str, value: str, *, client: bool = True) -> bytes:
+def client_field(name: str, value: str, *, own: bool = True) -> bytes:
     """A field as bytes. A server decodes the client's fields as latin-1, so that is the way back.
+
+    ``own``: the client said it.
 
     Raises:
         BadValueError: it holds what no header may.
     """
+    client = f'the header "{name}"' if own else ""
     if _CONTROL.search(value) is not None:
         raise BadValueError(name, "holds a control character", client=client)
     try:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import httpx
 import trio
 
-from ..events import Noted, Recorder
+from ..events import Recorder
 from ..inflight import Prepared
 from ..kinds import CUT, Kind
 from ..model import Attempt, CallFacts, Failure, Inputs, Json, Outcome, RequestFacts
@@ -19,7 +19,8 @@ from .call import CallFailedError, CallRules, Landed, ask
 from .combine import conclude, decide
 from .dag import CallPlan, EachPlan, Plan
 from .each import EachWork, Item, ItemEnded, item_list
-from .expression import Expression, ExpressionError
+from .expression import Expression, ExpressionError, failed_expression
+from .fault import described
 from .group import CallGroup, Work, first_cancelled, only_leaf
 from .result import Result
 from .shape import shape_result
@@ -230,10 +231,15 @@ class _Composition:
 
     def _each(self, call: CallPlan, each: EachPlan) -> Work:
         async def fetch_item(item: Item, attempts: list[Attempt]) -> Landed:
-            prepared = self._prepared(call, {**self._context, "item": item.value})
+            prepared = self._prepared(call, {**self._context, "item": item.value}, each.client)
             return await self.ask(call.rules, prepared, attempts, item.places[0])
 
-        values = item_list(self._evaluate(each.source), call.config.max_items, client=each.client)
+        value = self._evaluate(each.source)
+
+        def client() -> str:
+            return each.client or described(each.source.holders(self._context, value))
+
+        values = item_list(value, call.config.max_items, client)
         return EachWork(
             call.rules,
             values,
@@ -244,11 +250,11 @@ class _Composition:
             lambda ended: None if self._observer is None else self._observer.item_ended(call.name, ended),
         )
 
-    def _prepared(self, call: CallPlan, context: Mapping[str, Json]) -> Prepared:
+    def _prepared(self, call: CallPlan, context: Mapping[str, Json], item: str = "") -> Prepared:
         try:
             return call.recipe.prepare(context, self._inputs)
         except ExpressionError as error:
-            raise self._told(error) from error
+            raise self._failed_expression(error, item) from error
 
     async def ask(self, rules: CallRules, prepared: Prepared, attempts: list[Attempt], item: int | None) -> Landed:
         """Make a call in this task. Raises CallFailedError."""
@@ -262,16 +268,11 @@ class _Composition:
         try:
             return expression.evaluate(self._context)
         except ExpressionError as error:
-            raise self._told(error) from error
+            raise self._failed_expression(error) from error
 
-    def _told(self, error: ExpressionError) -> CallFailedError:
-        """Record a failed expression with its place in the configuration; the failure that it means.
-
-        Without a traceback: it would show the insides of JMESPath for what is a line of the configuration.
-        """
+    def _failed_expression(self, error: ExpressionError, item: str = "") -> CallFailedError:
         where = self._plan.where(error.where)
-        self._recorder.record(Noted("error", "expression.failed", f"{where}: {error}", self._facts, {"where": where}))
-        return CallFailedError(Failure.of(Kind.INTERNAL, f"{where}: {error}"))
+        return CallFailedError(failed_expression(error, where, self._facts, self._recorder, item))
 
 
 def _is_false(value: Json) -> bool:
