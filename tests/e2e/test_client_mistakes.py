@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.program import SERVERS, Program, route, running, up
 from tests.support.rawserver import Peer, raw_server, response
+from tests.support.serving import connected
 
 
 class Mistake(NamedTuple):
@@ -106,6 +107,9 @@ MISTAKES: dict[str, Mistake] = {
     "abs of a query that is not there": Mistake("/query-abs", 400, ('The query parameter "q"',)),
     "abs of a header": Mistake("/header-abs", 400, ('The header "x-n"',), headers=(("x-n", "\xff\xfe"),)),
     "abs of cookies": Mistake("/cookie", 400, ('The header "cookie"',), headers=(("cookie", "c=\xff\x80; c; =;;"),)),
+    "an answer that would be streamed": Mistake(
+        "/when", 400, ('"name"',), b'{"name":1}', (*JSON, ("accept", "text/event-stream"))
+    ),
     "an expression before a stream": Mistake("/stream-shape", 400, (MEMBER,), b'{"x":1}', JSON),
     "values nested up to the bound": Mistake("/sort", 400, ("The body",), b'{"a":' * 190 + b"1" + b"}" * 190, JSON),
     "an optional call whose condition fails": Mistake("/optional", 400, (MEMBER,), b'{"x":1}', JSON),
@@ -252,7 +256,7 @@ async def ask(program: Program, mistake: Mistake) -> list[str]:
 
 
 @SERVERS
-async def test_no_mistake_of_a_client_is_told_as_ours(stock: bool, tmp_path: Path) -> None:
+async def test_no_mistake_of_a_client_is_told_as_ours(stock: bool, way: str, tmp_path: Path) -> None:
     wrong: dict[str, list[str]] = {}
     async with raw_server(texts) as upstream, raw_server(texts) as source:
         config = up(upstream) + up(source, name="source") + ROUTES
@@ -263,6 +267,38 @@ async def test_no_mistake_of_a_client_is_told_as_ours(stock: bool, tmp_path: Pat
     assert wrong == {}, json.dumps(wrong, indent=1)
     assert {line["level"] for line in program.lines("access")} == {"info"}
     assert {line["level"] for line in program.lines("calls")} == {"info"}
+    assert [line for line in program.lines("app") if line["level"] != "info"] == []
+
+
+ODD = [
+    *("", ";", ",", "=", ';;="=;', '"', "\xff\xfe", "q=1e999", "*/*;q=nan", "9" * 5000, "-1", "W/", '"\\', "%ff%00"),
+    *("\t,\t;", "wait=" + "9" * 5000, "wait=-1, wait=nan", "a=" * 500, "text/event-stream;q=1e999"),
+    *("application/x-ndjson;q=\xb2", "bytes=" + "9" * 5000 + "-", "Basic %", "Bearer \xff", "[::1", "a@b"),
+]
+FIELDS = [
+    *("accept", "accept-language", "accept-encoding", "prefer", "x-envoy-upstream-rq-timeout-ms", "if-none-match"),
+    *("if-modified-since", "range", "cookie", "content-type", "traceparent", "tracestate", "baggage", "x-request-id"),
+    *("via", "forwarded", "x-forwarded-for", "x-forwarded-host", "authorization", "referer", "origin", "user-agent"),
+    *("x-a", "x-forwarded-proto", "x-real-ip", "cache-control", "te", "max-forwards", "if-match", "if-range", "date"),
+]
+
+
+@SERVERS
+async def test_no_odd_header_of_a_client_is_told_as_ours(stock: bool, way: str, tmp_path: Path) -> None:
+    wrong: list[object] = []
+    trusting = '[server]\ntrusted_proxies = ["127.0.0.1"]\n'
+    forwarding = 'forward_headers = ["x-a", "authorization", "baggage"]\nforward_cookies = ["c"]'
+    async with raw_server(texts) as upstream:
+        config = trusting + up(upstream) + route(call=forwarding)
+        async with running(tmp_path, config, stock=stock) as program, connected(program.port) as client:
+            for name in FIELDS:
+                for value in ODD:
+                    reply = await client.request("GET", "/r", [(name, value)])
+                    if reply.status >= 500:
+                        wrong.append((name, value, reply.status, reply.body))
+                        break
+    assert wrong == []
+    assert {line["level"] for line in program.lines("access")} == {"info"}
     assert [line for line in program.lines("app") if line["level"] != "info"] == []
 
 
