@@ -166,7 +166,7 @@ class Gather:
             usual = {b"accept": ACCEPT[options.get("decode", "json")]}
             if content_type:
                 usual[b"content-type"] = content_type
-            gateway = gateway_blocks(inputs, forwarded=defaults.forwarded)
+            gateway = gateway_blocks(inputs.forwarded, inputs.forwarded_for if defaults.forwarded else ())
             return Prepared(
                 method,
                 build_target(path, options.get("values"), build_query(options.get("params", {}), defaults, context)),

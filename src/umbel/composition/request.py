@@ -155,7 +155,7 @@ class Recipe:
         """
         target, headers = self.fixed_target, self.fixed_headers
         try:
-            gateway = gateway_blocks(inputs, forwarded=self.forwarded)
+            gateway = gateway_blocks(inputs.forwarded, inputs.forwarded_for if self.forwarded else ())
             if headers is not None and target is not None and self.body is None and not self.bound:
                 return Prepared(self.method, target, headers, None, gateway)
             bound = {param.name: param.expression.evaluate(context) for param in self.bound}
@@ -253,15 +253,6 @@ GATEWAYS_FORWARDED = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-fo
 """The fields that it writes where the upstream is told of the client (``Inputs.forwarded_for``)."""
 
 
-def gateway_blocks(inputs: Inputs, *, forwarded: bool) -> tuple[tuple[Field, ...], ...]:
-    """The fields that the gateway writes of itself, and with ``forwarded`` of the client, in blocks.
-
-    Raises:
-        BadValueError: a value holds what no header may.
-    """
-    return _gateway_blocks(inputs.forwarded, inputs.forwarded_for if forwarded else ())
-
-
 def without(fields: list[Field], gateway: tuple[tuple[Field, ...], ...]) -> list[Field]:
     """The plan's fields less those that the gateway writes itself.
 
@@ -275,10 +266,14 @@ Said = tuple[tuple[str, str], ...]
 
 
 @lru_cache(maxsize=64)
-def _gateway_blocks(always: Said, of_client: Said) -> tuple[tuple[Field, ...], ...]:
-    """The same in blocks: what only this request says, what most say, and what each of this client's does.
+def gateway_blocks(always: Said, of_client: Said) -> tuple[tuple[Field, ...], ...]:
+    """The fields that the gateway writes, ``Inputs.forwarded`` and those of ``Inputs.forwarded_for`` that are sent.
 
-    All calls of a request say the same, and begin at nearly the same time.
+    In blocks: what only this request says, what most say, and what each of this client's does. All calls of a request
+    say the same, and begin at nearly the same time.
+
+    Raises:
+        BadValueError: a value holds what no header may.
     """
     return _encoded_fields(always[:1]), _encoded_fields(always[1:]), _encoded_fields(of_client)
 
