@@ -133,7 +133,7 @@ MISTAKES: dict[str, Mistake] = {
         "/forward-query?" + "&".join("q=" + "%2f" * 20 for _ in range(1)) + "&q=" + "/" * 7900, 400, ('"q"', "target")
     ),
     "an object in a query": Mistake("/param-object", 400, ('"o"', "an object"), b'{"o":{"a":1}}', JSON),
-    "an object in a form": Mistake("/form", 400, ("The body", "an object"), b'{"a":{}}', JSON),
+    "an object in a form": Mistake("/form", 400, ("A member of the body", "an object"), b'{"a":{}}', JSON),
     "a list as a form": Mistake("/form", 400, ("The body", "not an object"), b"[]", JSON),
     "an object in a form's field": Mistake("/form-field", 400, ('"a"', "an object"), b'{"a":{}}', JSON),
     "a list in a header": Mistake("/header", 400, ('"a"', "a list"), b'{"a":[1]}', JSON),

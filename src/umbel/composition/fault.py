@@ -94,7 +94,7 @@ def fault_of(node: Node, context: Mapping[str, Json], options: jmespath.Options,
     visitor = jmespath.visitor.TreeInterpreter(options)
     part = _smallest_failing(node, context, visitor)
     names = tuple(dict.fromkeys(names_of(part)))
-    if len({name.root for name in names}) > 1:
+    if len(names) > 1:
         if isinstance(error, jmespath.exceptions.JMESPathTypeError):
             names = holders(part, context, options, error.current_value) or names
         elif part["type"] == "function_expression":

@@ -21,7 +21,7 @@ from ..messages import ACCEPT_GZIP, Field
 from ..model import Inputs, Json
 from .call import CallFailedError
 from .expression import Expression
-from .fault import bad_request, parameter
+from .fault import bad_request, described, parameter
 from .template import BadValueError, Target, Text, encoded, query_pairs, scalar
 
 MAX_TARGET = 16 * 1024
@@ -76,14 +76,15 @@ class BodyRecipe:
         """
         if self.whole is not None:
             value = self.whole.expression.evaluate(context)
-            client = {"": self.whole.client}
+            whole = self.whole.client
+            client = {"": f"a member of {whole}" if whole else ""}
         else:
             value = {field.name: field.expression.evaluate(context) for field in self.fields}
             client = {field.name: field.client for field in self.fields}
         if not self.form:
             return msgspec.json.encode(value)
         if not isinstance(value, dict):
-            raise BadValueError("form", "is not an object", client=client.get("", ""))
+            raise BadValueError("form", "is not an object", client="" if self.whole is None else self.whole.client)
         return encode_form(value, lambda name: client.get(name, client.get("", "")))
 
 
@@ -166,7 +167,19 @@ class Recipe:
                 return Prepared(self.method, target, own, content, gateway)
             return Prepared(self.method, target, headers, content, gateway)
         except BadValueError as error:
-            raise CallFailedError(bad_request(str(error), error.client, error.reason)) from error
+            client = error.client or self._owner(error.name, context)
+            raise CallFailedError(bad_request(str(error), client, error.reason)) from error
+
+    def _owner(self, name: str, context: Mapping[str, Json]) -> str:
+        """The client's parameter, in words, that the bad value of ``name`` came from; empty if it is not the client's.
+
+        For expressions that read more than the client's request, such as ``body.id || user.id``.
+        """
+        root = name.partition(".")[0]
+        for param in (*self.bound, *self.params, *(self.body.fields if self.body is not None else ())):
+            if param.name in (name, root):
+                return described(param.expression.holders(context, param.expression.evaluate(context)))
+        return ""
 
     def _target(self, context: Mapping[str, Json], bound: Mapping[str, Json], inputs: Inputs) -> bytes:
         path, query = self.target.expand(context, bound)

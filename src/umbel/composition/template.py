@@ -29,6 +29,7 @@ class BadValueError(Exception):
 
     def __init__(self, name: str, reason: str, *, client: str) -> None:
         super().__init__(f"{{{name}}} {reason}")
+        self.name = name
         self.client = client
         self.reason = reason
 

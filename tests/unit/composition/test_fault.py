@@ -25,6 +25,7 @@ from umbel.model import Inputs
         ("join(',', [body.x, call])", {"body": {"x": None}, "call": None}, {"body", "call"}),
         ("merge(call, body)", {"body": 1, "call": {}}, {"body"}),
         ("merge(body.o, call)", {"body": {"o": {}}, "call": [1]}, {"call"}),
+        ("join(body.sep, body.xs)", {"body": {"sep": ",", "xs": [1]}}, {"body"}),
         ("starts_with(call, query.q)", {"query": {"q": 1}, "call": "a"}, {"query"}),
         ("call && sort(body) || `1`", {"body": {}, "call": True}, {"body"}),
         ("sort(body)[0].name", {"body": {}}, {"body"}),
@@ -89,6 +90,30 @@ def test_a_bad_value_is_a_400_with_a_sentence_only_where_it_is_the_clients() -> 
     assert (client.status, client.public, client.of_client) == (400, "The body is a list.", True)
     assert (other.status, other.public, other.of_client) == (502, "", False)
     assert sentence("", "is a list") == ""
+
+
+@pytest.mark.parametrize(
+    ("keys", "body", "status"),
+    [
+        ('path = "/{v}"\nwith = { v = "body.id || a.id" }\n', {"id": [1]}, 400),
+        ('path = "/{v.id}"\nwith = { v = "body.o || a" }\n', {"o": {"id": [1]}}, 400),
+        ('path = "/{v}"\nwith = { v = "body.id || a.id" }\n', {}, 502),
+        ('path = "/"\nparams = { v = "body.id || a.id" }\n', {"id": {"x": 1}}, 400),
+        ('path = "/"\nparams = { v = "not_null(body.id, a.id)" }\n', {}, 502),
+        ('path = "/"\nform = { v = "body.id || a.id" }\n', {"id": {"x": 1}}, 400),
+        ('path = "/x/{item}"\neach = "body.ids || a.ids"\nmax_items = 2\n', {"ids": [1, 2, 3]}, 400),
+        ('path = "/x/{item}"\neach = "body.ids || a.ids"\nmax_items = 2\n', {}, 502),
+    ],
+)
+async def test_of_an_expression_with_a_fallback_the_value_that_was_taken_decides(
+    keys: str, body: Any, status: int
+) -> None:
+    text = f'[routes.calls.a]\nupstream = "u"\npath = "/a"\n[routes.calls.b]\nupstream = "u"\n{keys}'
+    upstream = answer({"id": {"x": 1}, "ids": [1, 2, 3]})
+    ran = await compose(text, upstream, inputs=Inputs(body=body))
+    assert ran.result.failure is not None
+    assert ran.result.failure.status == status
+    assert ran.upstream.targets == ["/a"]
 
 
 async def test_an_expression_that_reads_only_constants_is_a_mistake_of_ours() -> None:
