@@ -106,7 +106,7 @@ class Failure:
     retry_after: str | None = None
     """The value of ``Retry-After`` in the answer: the upstream's own where its 429 is passed on, or our breaker's."""
     public: str = ""
-    """One sentence for the client about its own mistake; empty: the usual sentence of the kind."""
+    """One sentence for the client about its own mistake; empty where it made none. Then the kind's sentence is told."""
 
     @classmethod
     def of(
@@ -120,7 +120,7 @@ class Failure:
     @property
     def of_client(self) -> bool:
         """Whether the client's request is to blame: a value of it cannot be used."""
-        return self.status == 400 and self.kind in (Kind.BAD_REQUEST, Kind.TOO_MANY)
+        return self.public != ""
 
     @classmethod
     def from_error(cls, error: UpstreamError) -> Failure:
@@ -166,6 +166,13 @@ class Outcome(NamedTuple):
         if self.failure is not None:
             return self.failure
         return self.failed_items[0].failure if self.failed_items else None
+
+    @property
+    def of_client(self) -> bool:
+        """Whether it lacks something, and all of that is the client's own mistake."""
+        if self.failure is not None:
+            return self.failure.of_client
+        return bool(self.failed_items) and all(item.failure.of_client for item in self.failed_items)
 
 
 @dataclass(slots=True)

@@ -283,6 +283,24 @@ FIELDS = [
 ]
 
 
+LACKING: dict[str, Mistake] = {
+    "an optional call beside another": Mistake("/optional-part", 200, (), b'{"x":1}', JSON),
+    "an optional each": Mistake("/optional-each", 200, (), b'{"ids":[1,[]]}', JSON),
+    "a stream whose shape fails": Mistake("/length", 200, (), b'{"x":1}', (*JSON, ("accept", "text/event-stream"))),
+}
+
+
+async def test_an_answer_that_lacks_what_the_client_broke_is_no_warning(tmp_path: Path) -> None:
+    other = '[routes.calls.other]\nupstream = "up"\npath = "/"\n'
+    config = route("/optional-part", "/x/{body.y}", call="optional = true") + other
+    config += route("/optional-each", "/x/{item}", call='each = "body.ids"\noptional = true')
+    config += route("/length", answer='shape = "{n: length(body.x)}"')
+    async with raw_server(texts) as upstream, running(tmp_path, up(upstream) + config) as program:
+        assert {name: found for name, mistake in LACKING.items() if (found := await ask(program, mistake))} == {}
+    assert [(line["level"], line["completed"]) for line in program.lines("access")] == [("info", False)] * 3
+    assert {line["level"] for line in program.lines("calls")} == {"info"}
+
+
 @SERVERS
 async def test_no_odd_header_of_a_client_is_told_as_ours(stock: bool, way: str, tmp_path: Path) -> None:
     wrong: list[object] = []

@@ -19,9 +19,8 @@ import msgspec
 from ..inflight import Prepared
 from ..messages import ACCEPT_GZIP, Field
 from ..model import Inputs, Json
-from .call import CallFailedError
 from .expression import Expression
-from .fault import bad_request, described, parameter
+from .fault import described, parameter
 from .template import BadValueError, Target, Text, encoded, query_pairs, scalar
 
 MAX_TARGET = 16 * 1024
@@ -130,6 +129,8 @@ class Recipe:
     """The target, where nothing of a request is in it."""
     fixed_headers: tuple[Field, ...] | None = field(init=False)
     """The plan's fields, where nothing of a request is in them."""
+    contested: bool = field(init=False)
+    """Whether the plan names a field that the gateway may write itself; which one is sent depends on the request."""
 
     def __post_init__(self) -> None:
         """Make at load what does not depend on a request."""
@@ -140,45 +141,46 @@ class Recipe:
         of_client = self.forward_headers or self.forward_cookies or self.forward_body
         templates = (*self.usual_headers, *self.headers)
         headers: tuple[Field, ...] | None = None
-        if not of_client and all(template.fixed is not None for template in templates):
+        names = {template.name for template in templates} | {name.encode("ascii") for name in self.forward_headers}
+        contested = not names.isdisjoint(GATEWAYS_ALWAYS | GATEWAYS_FORWARDED)
+        if not contested and not of_client and all(template.fixed is not None for template in templates):
             headers = tuple(self._headers({}, {}, Inputs()))
-            if any(lower in GATEWAYS_ALWAYS or lower in GATEWAYS_FORWARDED for _, lower, _ in headers):
-                headers = None  # Whether it is replaced depends on what the gateway writes for this request.
         object.__setattr__(self, "fixed_target", target)
         object.__setattr__(self, "fixed_headers", headers)
+        object.__setattr__(self, "contested", contested)
 
     def prepare(self, context: Mapping[str, Json], inputs: Inputs) -> Prepared:
         """The request for these values.
 
         Raises:
-            CallFailedError: kind bad-request, where a value cannot stand where it should.
+            BadValueError: a value cannot stand where it should.
             ExpressionError: an expression failed.
         """
         target, headers = self.fixed_target, self.fixed_headers
-        try:
-            gateway = gateway_blocks(inputs.forwarded, inputs.forwarded_for if self.forwarded else ())
-            if headers is not None and target is not None and self.body is None and not self.bound:
-                return Prepared(self.method, target, headers, None, gateway)
-            bound = {param.name: param.expression.evaluate(context) for param in self.bound}
-            target = self._target(context, bound, inputs) if target is None else target
-            content = self._content(context, inputs)
-            if headers is None:
-                own = without(self._headers(context, bound, inputs), gateway)
-                return Prepared(self.method, target, own, content, gateway)
-            return Prepared(self.method, target, headers, content, gateway)
-        except BadValueError as error:
-            client = error.client or self._owner(error.name, context)
-            raise CallFailedError(bad_request(str(error), client, error.reason)) from error
+        gateway = gateway_blocks(inputs.forwarded, inputs.forwarded_for if self.forwarded else ())
+        if headers is not None and target is not None and self.body is None and not self.bound:
+            return Prepared(self.method, target, headers, None, gateway)
+        bound = {param.name: param.expression.evaluate(context) for param in self.bound}
+        target = self._target(context, bound, inputs) if target is None else target
+        content = self._content(context, inputs)
+        if headers is None:
+            own = self._headers(context, bound, inputs)
+            own = without(own, gateway) if self.contested else own
+            return Prepared(self.method, target, own, content, gateway)
+        return Prepared(self.method, target, headers, content, gateway)
 
-    def _owner(self, name: str, context: Mapping[str, Json]) -> str:
+    def owner(self, name: str, context: Mapping[str, Json], item: str) -> str:
         """The client's parameter, in words, that the bad value of ``name`` came from; empty if it is not the client's.
 
-        For expressions that read more than the client's request, such as ``body.id || user.id``.
+        For expressions that read more than the client's request, such as ``body.id || user.id``. ``item`` describes
+        the client's list that the item is from; it is empty if it is not the client's.
         """
-        root = name.partition(".")[0]
+        root, _, rest = name.partition(".")
+        if root == "item":
+            return parameter("item", tuple(rest.split(".")) if rest else (), item)
         for param in (*self.bound, *self.params, *(self.body.fields if self.body is not None else ())):
             if param.name in (name, root):
-                return described(param.expression.holders(context, param.expression.evaluate(context)))
+                return described(param.expression.holders(context, param.expression.evaluate(context)), item)
         return ""
 
     def _target(self, context: Mapping[str, Json], bound: Mapping[str, Json], inputs: Inputs) -> bytes:

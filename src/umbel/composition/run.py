@@ -5,7 +5,7 @@ Called by the gateway for every composed request. It knows nothing of HTTP towar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import httpx
@@ -20,10 +20,11 @@ from .combine import conclude, decide
 from .dag import CallPlan, EachPlan, Plan
 from .each import EachWork, Item, ItemEnded, item_list
 from .expression import Expression, ExpressionError, failed_expression
-from .fault import described
+from .fault import bad_request, described
 from .group import CallGroup, Work, first_cancelled, only_leaf
 from .result import Result
 from .shape import shape_result
+from .template import BadValueError
 from .wave import Wave
 
 Transports = Mapping[str, httpx.AsyncBaseTransport]
@@ -231,7 +232,7 @@ class _Composition:
 
     def _each(self, call: CallPlan, each: EachPlan) -> Work:
         async def fetch_item(item: Item, attempts: list[Attempt]) -> Landed:
-            prepared = self._prepared(call, {**self._context, "item": item.value}, each.client)
+            prepared = self._prepared(call, {**self._context, "item": item.value}, client)
             return await self.ask(call.rules, prepared, attempts, item.places[0])
 
         value = self._evaluate(each.source)
@@ -250,11 +251,15 @@ class _Composition:
             lambda ended: None if self._observer is None else self._observer.item_ended(call.name, ended),
         )
 
-    def _prepared(self, call: CallPlan, context: Mapping[str, Json], item: str = "") -> Prepared:
+    def _prepared(self, call: CallPlan, context: Mapping[str, Json], item: Callable[[], str] = lambda: "") -> Prepared:
+        """A call's request; ``item`` describes the client's list that the item is from, if it is the client's."""
         try:
             return call.recipe.prepare(context, self._inputs)
+        except BadValueError as error:
+            client = error.client or call.recipe.owner(error.name, context, item())
+            raise CallFailedError(bad_request(str(error), client, error.reason)) from error
         except ExpressionError as error:
-            raise self._failed_expression(error, item) from error
+            raise self._failed_expression(error, item()) from error
 
     async def ask(self, rules: CallRules, prepared: Prepared, attempts: list[Attempt], item: int | None) -> Landed:
         """Make a call in this task. Raises CallFailedError."""

@@ -13,7 +13,7 @@ import msgspec
 
 from ..events import CallEnded, Noted, RequestEnded
 from ..kinds import Kind
-from ..model import Attempt, FailedItem, Failure
+from ..model import Attempt, FailedItem, Outcome
 from .failure import exception_fields, mark_recorded
 from .level import LevelName
 from .lines import AttemptPart, CallLine, FailedItemPart, Line, NoteLine, RequestLine
@@ -25,8 +25,6 @@ PARTS_MAX = 20
 
 # Nobody's fault: these ended because somebody else did.
 _QUIET = frozenset({Kind.CANCELLED, Kind.CLIENT_GONE, Kind.DEPENDENCY})
-# The kinds that are the client's own mistake where the answer is 400.
-_OF_CLIENTS = frozenset({Kind.BAD_REQUEST, Kind.TOO_MANY, Kind.DEPENDENCY})
 
 
 Told = tuple[StreamName, LevelName, str, Line, float | None]
@@ -44,7 +42,7 @@ def _request(event: RequestEnded) -> Told:
     """The access line of a request. Its path stands there without the query, which may hold secrets."""
     request = event.request
     # A client's mistake is no matter of the operator's; an answer that lacks a part is.
-    lacking = event.completed is False and not (event.status == 400 and event.kind in _OF_CLIENTS)
+    lacking = event.completed is False and not event.of_client
     level: LevelName = "error" if event.status >= 500 else "warning" if lacking else "info"
     line = RequestLine(
         msg=event.detail,
@@ -86,7 +84,7 @@ def _call(event: CallEnded) -> Told:
         failed_items=tuple(_failed_item(item) for item in islice(failed, PARTS_MAX)),
         failed_items_total=_total(failed),
     )
-    return "calls", _call_level(failure), "call.end", line, line.duration_ms
+    return "calls", _call_level(outcome), "call.end", line, line.duration_ms
 
 
 def _note(event: Noted) -> Told:
@@ -106,8 +104,9 @@ def _note(event: Noted) -> Told:
     return "app", event.level, event.event, line, None
 
 
-def _call_level(failure: Failure | None) -> LevelName:
-    if failure is None or failure.kind in _QUIET or failure.of_client:
+def _call_level(outcome: Outcome) -> LevelName:
+    failure = outcome.worst
+    if failure is None or failure.kind in _QUIET or outcome.of_client:
         return "info"
     return "error" if failure.kind is Kind.INTERNAL else "warning"
 

@@ -103,6 +103,9 @@ def test_a_bad_value_is_a_400_with_a_sentence_only_where_it_is_the_clients() -> 
         ('path = "/"\nform = { v = "body.id || a.id" }\n', {"id": {"x": 1}}, 400),
         ('path = "/x/{item}"\neach = "body.ids || a.ids"\nmax_items = 2\n', {"ids": [1, 2, 3]}, 400),
         ('path = "/x/{item}"\neach = "body.ids || a.ids"\nmax_items = 2\n', {}, 502),
+        ('path = "/x/{item.id}"\neach = "body.ids || a.ids"\n', {"ids": [{"id": []}]}, 400),
+        ('path = "/x/{item.id}"\neach = "body.ids || a.ids"\n', {}, 502),
+        ('path = "/{?v}"\nwith = { v = "abs(item)" }\neach = "body.ids || a.ids"\n', {"ids": ["a"]}, 400),
     ],
 )
 async def test_of_an_expression_with_a_fallback_the_value_that_was_taken_decides(
