@@ -6,16 +6,15 @@ not a plain match of such a route (another route, a redirect, an error, OPTIONS,
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from quart.routing import QuartMap
 from werkzeug.datastructures import ImmutableDict
 from werkzeug.exceptions import HTTPException
-from werkzeug.routing import FloatConverter, IntegerConverter, ValidationError
 
 from ..errors import RequestError
+from .converters import CONVERTERS
 from .forwarded import Origin, origin_in
 from .obstacles import Hooks, Settings, find_obstacle, hooks_of, settings_of
 from .paths import check_path, check_query, raw_path
@@ -34,33 +33,10 @@ _KNOWN_MAX, _KNOWN_SIZE = 1024, 256
 """Paths that are remembered, and the characters of the longest."""
 
 
-class _Integer(IntegerConverter):
-    """werkzeug's, for texts of any length: Python reads no integer of more than 4300 digits."""
-
-    def to_python(self, value: str) -> int:
-        """The integer; a text that cannot be one matches no route."""
-        try:
-            number: int = super().to_python(value)
-        except ValueError as error:
-            raise ValidationError from error
-        return number
-
-
-class _Float(FloatConverter):
-    """werkzeug's, for finite numbers: JSON knows no others."""
-
-    def to_python(self, value: str) -> float:
-        """The number; a text that is too large for one matches no route."""
-        number: float = super().to_python(value)
-        if not math.isfinite(number):
-            raise ValidationError
-        return number
-
-
 class UmbelMap(QuartMap):
     """Quart's map, which says how often it was added to, and whose numbers are such that JSON can hold."""
 
-    default_converters = ImmutableDict({**QuartMap.default_converters, "int": _Integer, "float": _Float})
+    default_converters = ImmutableDict({**QuartMap.default_converters, **CONVERTERS})
     version = 0
 
     def add(self, rulefactory: RuleFactory) -> None:
