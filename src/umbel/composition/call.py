@@ -22,6 +22,7 @@ from ..inflight import Prepared
 from ..kinds import Kind
 from ..messages import Complete, request_of, response_fields
 from ..model import FACTS, JSON_MAX, OTHER_MAX, CallFacts, FailedItem, Failure, Json, PassedBody
+from ..policy.sharing import GATEWAY_FIELDS
 from .decode import BadBodyError, decode_json, decode_text
 from .overrides import overrides_of
 
@@ -136,7 +137,12 @@ async def _send(
     rules: CallRules, prepared: Prepared, facts: CallFacts, transport: httpx.AsyncBaseTransport
 ) -> httpx.Response:
     # The target extension and the balance layer say where it goes.
-    extensions = {"target": prepared.target, FACTS: facts, **rules.extensions}
+    extensions = {
+        "target": prepared.target,
+        FACTS: facts,
+        GATEWAY_FIELDS: prepared.gateway_names,
+        **rules.extensions,
+    }
     request = request_of(prepared.method, prepared.fields, prepared.content, extensions)
     try:
         response = await transport.handle_async_request(request)

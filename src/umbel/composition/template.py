@@ -6,6 +6,7 @@ one header value; a value that cannot be that fails the call.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,11 +26,16 @@ MAX_TARGET = 16 * 1024
 
 
 class BadValueError(Exception):
-    """A value that cannot stand where a template puts it. ``client`` says whether it came from the client."""
+    """A value that cannot stand where a template puts it.
 
-    def __init__(self, name: str, reason: str, *, client: bool) -> None:
+    ``client`` is the parameter of the client's request that it came from, in words; empty where it came from elsewhere.
+    """
+
+    def __init__(self, name: str, reason: str, *, client: str) -> None:
         super().__init__(f"{{{name}}} {reason}")
+        self.name = name
         self.client = client
+        self.reason = reason
 
 
 class Variable(NamedTuple):
@@ -38,7 +44,8 @@ class Variable(NamedTuple):
     name: str
     root: str | None
     fields: tuple[str, ...]
-    client: bool
+    client: str
+    """The parameter of the client's request that it is, in words; empty if it is none."""
 
     def value(self, context: Mapping[str, Json], bound: Mapping[str, Json]) -> Json:
         """The value, or None where any step of the way is missing."""
@@ -117,21 +124,23 @@ class Text:
         return "".join(pieces).strip()
 
 
-def scalar(value: Json, name: str, *, client: bool) -> str:
+def scalar(value: Json, name: str, *, client: str) -> str:
     """A scalar as text: a str as it is, anything else as JSON (``true``, ``1.5``).
 
     Raises:
-        BadValueError: it is a list or an object, or longer than ``MAX_VALUE``.
+        BadValueError: it is a list or an object, not a finite number, or longer than ``MAX_VALUE``.
     """
     if isinstance(value, (list, dict)):
         raise BadValueError(name, f"is {'a list' if isinstance(value, list) else 'an object'}", client=client)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise BadValueError(name, "is not a finite number", client=client)
     text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
     if len(text) > MAX_VALUE:
         raise BadValueError(name, f"is longer than {MAX_VALUE} characters", client=client)
     return text
 
 
-def encoded(value: Json, name: str, *, client: bool) -> str:
+def encoded(value: Json, name: str, *, client: str) -> str:
     """A scalar percent-encoded but for the unreserved characters (RFC 3986 section 2.3)."""
     try:
         return quote(scalar(value, name, client=client), safe="")
@@ -139,7 +148,7 @@ def encoded(value: Json, name: str, *, client: bool) -> str:
         raise BadValueError(name, "is not valid Unicode", client=client) from error
 
 
-def query_pairs(name: str, value: Json, *, client: bool, join: bool = False) -> list[str]:
+def query_pairs(name: str, value: Json, *, client: str, join: bool = False) -> list[str]:
     """``name=value`` parts, encoded: none for null; a list as one joined with commas (RFC 6570) or as one each.
 
     Raises:

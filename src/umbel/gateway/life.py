@@ -192,6 +192,7 @@ class Life(ABC):
             exchange.origin.scheme,
             exchange.detail,
             exchange.own_ms,
+            exchange.of_client,
         )
 
     def _refusal_record(self, facts: RequestFacts, refusal: Refusal, request_id: str) -> RequestEnded:

@@ -13,7 +13,7 @@ import msgspec
 
 from ..events import CallEnded, Noted, RequestEnded
 from ..kinds import Kind
-from ..model import Attempt, FailedItem
+from ..model import Attempt, FailedItem, Outcome
 from .failure import exception_fields, mark_recorded
 from .level import LevelName
 from .lines import AttemptPart, CallLine, FailedItemPart, Line, NoteLine, RequestLine
@@ -47,7 +47,9 @@ def told(event: RequestEnded | CallEnded | Noted) -> Told:
 def _request(event: RequestEnded) -> Told:
     """The access line of a request. Its path stands there without the query, which may hold secrets."""
     request = event.request
-    level: LevelName = "error" if event.status >= 500 else "warning" if event.completed is False else "info"
+    # A client's mistake is no matter of the operator's; an answer that lacks a part is.
+    lacking = event.completed is False and not event.of_client
+    level: LevelName = "error" if event.status >= 500 else "warning" if lacking else "info"
     line = RequestLine(
         msg=event.detail,
         request_id=request.request_id,
@@ -88,7 +90,7 @@ def _call(event: CallEnded) -> Told:
         failed_items=tuple(_failed_item(item) for item in islice(failed, PARTS_MAX)),
         failed_items_total=_total(failed),
     )
-    return "calls", _call_level(None if failure is None else failure.kind), "call.end", line, line.duration_ms
+    return "calls", _call_level(outcome), "call.end", line, line.duration_ms
 
 
 def _note(event: Noted) -> Told:
@@ -108,10 +110,11 @@ def _note(event: Noted) -> Told:
     return "app", event.level, event.event, line, None
 
 
-def _call_level(kind: Kind | None) -> LevelName:
-    if kind is None or kind in _QUIET:
+def _call_level(outcome: Outcome) -> LevelName:
+    failure = outcome.worst
+    if failure is None or failure.kind in _QUIET or outcome.of_client:
         return "info"
-    return "error" if kind is Kind.INTERNAL else "warning"
+    return "error" if failure.kind is Kind.INTERNAL else "warning"
 
 
 def _attempt(attempt: Attempt) -> AttemptPart:

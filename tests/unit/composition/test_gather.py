@@ -210,6 +210,23 @@ async def test_an_upstreams_configured_headers_and_params_go_along() -> None:
     assert upstream.requests[0].headers["authorization"] == "Bearer k"
 
 
+@pytest.mark.parametrize("headers", [{"x-n": "a"}, {"x-n": ""}], ids=repr)
+async def test_a_parameter_of_the_upstream_that_the_clients_header_does_not_fit_is_the_clients_mistake(
+    headers: dict[str, str],
+) -> None:
+    made = config('[upstreams.u]\nurls = ["http://x"]\nparams = { n = "abs(headers.x_n)" }\n')
+    defaults = UpstreamDefaults.of("u", made.upstreams["u"])
+    compose, upstream = composing({"/a": answer(1)}, inputs=Inputs(headers=headers), u=defaults)
+    with pytest.raises(CompositionFailedError) as caught:
+        async with compose.gather() as g:
+            g.get("u", "/a")
+    failure = caught.value.result.failure
+    assert failure is not None
+    assert (failure.kind, failure.status) == (Kind.BAD_REQUEST, 400)
+    assert 'The header "x-n"' in failure.public
+    assert upstream.targets == []
+
+
 def test_an_upstream_whose_templates_need_a_route_cannot_be_called_from_code() -> None:
     made = config('[upstreams.u]\nurls = ["http://x"]\nheaders = { x-user = "{user_id}" }\n')
     with pytest.raises(UmbelError, match="cannot be called from code"):

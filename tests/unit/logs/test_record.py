@@ -74,6 +74,10 @@ def test_a_request_is_told_in_opentelemetrys_names() -> None:
         (request_ended(200, completed=False), "warning", 13),
         (request_ended(500), "error", 17),
         (request_ended(504, kind=Kind.TIMEOUT, completed=False), "error", 17),
+        (request_ended(400, kind=Kind.BAD_REQUEST, completed=False, of_client=True), "info", 9),
+        (request_ended(200, completed=False, of_client=True), "info", 9),
+        (request_ended(502, kind=Kind.BAD_REQUEST, completed=False), "error", 17),
+        (request_ended(404, kind=Kind.STATUS, completed=False), "warning", 13),
     ],
 )
 def test_a_partial_answer_warns_and_a_server_error_is_an_error(event: Any, level: str, severity: int) -> None:
@@ -130,6 +134,23 @@ def test_a_call_that_failed_by_our_own_fault_is_an_error() -> None:
     failure = Failure.of(Kind.INTERNAL, "the expression raised")
 
     assert written(call_ended(Outcome("offers", "failed", None, failure)))["level"] == "error"
+
+
+@pytest.mark.parametrize("kind", [Kind.BAD_REQUEST, Kind.TOO_MANY])
+@pytest.mark.parametrize(("status", "public", "level"), [(400, "The body is a list.", "info"), (502, "", "warning")])
+def test_a_call_that_fails_by_the_clients_mistake_is_no_warning(
+    kind: Kind, status: int, public: str, level: str
+) -> None:
+    outcome = Outcome("offers", "failed", None, Failure.of(kind, "items", status=status, public=public))
+    assert written(call_ended(outcome))["level"] == level
+
+
+def test_an_each_of_which_one_item_alone_is_the_clients_mistake_warns() -> None:
+    mistake = FailedItem((0,), Failure.of(Kind.BAD_REQUEST, "d", status=400, public="The body is a list."))
+    reset = FailedItem((1,), Failure.of(Kind.RESET, "d"))
+    for failed, level in (((mistake,), "info"), ((mistake, reset), "warning"), ((reset, mistake), "warning")):
+        outcome = Outcome("offers", "value", [], failed_items=failed)
+        assert written(call_ended(outcome))["level"] == level
 
 
 def test_failed_items_and_attempts_past_the_bound_are_counted_not_listed() -> None:
