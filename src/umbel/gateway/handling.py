@@ -81,7 +81,7 @@ class ErrorHandling(QuartTrio):
     ) -> HTTPException | ResponseReturnValue:
         """The first leaf that has a handler answers, as with Quart-Trio; the others are recorded."""
         crash, rest = crashes.split(group)
-        if crash is None or rest is not None:
+        if rest is not None or not isinstance(crash, ExceptionGroup):
             raise group
         leaves = [leaf for leaf in crashes.leaves(crash) if isinstance(leaf, Exception)]
         for leaf in leaves:

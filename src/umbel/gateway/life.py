@@ -165,7 +165,7 @@ class Life(ABC):
 
     # The end.
 
-    def _crashed(self, error: Exception) -> None:
+    def _crashed(self, error: BaseException) -> None:
         crashes.note(self.exchange.recorder, "request.crashed", error, self.exchange.facts)
         self.exchange.kind = Kind.INTERNAL
         self.exchange.detail = "an exception nobody handled"

@@ -66,7 +66,7 @@ class Lifespan(TrioASGILifespan):
         except BaseException as error:
             crash, rest = crashes.split(error)
             phase, app.state = app.state, State.STOPPED if crash is None else State.FAILED
-            if crash is None or rest is not None:
+            if crash is None or rest is not None or any(isinstance(leaf, SystemExit) for leaf in crashes.leaves(crash)):
                 # A cancel, or worse. The crash beside it, if there is one, has been recorded where it happened.
                 raise
             if phase is State.STARTING:
@@ -111,7 +111,7 @@ class Lifespan(TrioASGILifespan):
             await stopping.wait()
 
 
-async def _report(phase: State, crash: Exception, send: Callable[[Any], Awaitable[None]]) -> None:
+async def _report(phase: State, crash: BaseException, send: Callable[[Any], Awaitable[None]]) -> None:
     """Tell the server, in the way that it does not swallow. Hypercorn raises from these sends."""
     message = "; ".join(str(leaf) or type(leaf).__name__ for leaf in crashes.leaves(crash))
     if phase is State.STARTING:
