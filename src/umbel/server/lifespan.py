@@ -59,6 +59,7 @@ class _Lifespan(BoundedCalls):
 
     async def receive(self) -> dict[str, str]:
         """ASGI's ``receive``: startup, then shutdown when it is time, then nothing more."""
+        await self.count_call()
         self._asked += 1
         if self._asked == 1:
             return {"type": "lifespan.startup"}
