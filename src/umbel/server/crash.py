@@ -37,6 +37,20 @@ def split(error: BaseException) -> tuple[BaseException | None, BaseException | N
     return (None, error) if _ends_more(error) else (error, None)
 
 
+class StrayCancelError(RuntimeError):
+    """An application raised a Cancelled of a scope that is over. It is no Cancelled, which the next scope would take."""
+
+
+def check_cancel(error: trio.Cancelled) -> None:
+    """Pass a cancel of ours.
+
+    Raises:
+        StrayCancelError: nothing around this task has been cancelled.
+    """
+    if not _ends_more(error):
+        raise StrayCancelError("a cancel was raised where nothing had been cancelled") from error
+
+
 def _ends_more(error: BaseException) -> bool:
     """Whether an exception ends more than the request that it came out of.
 
