@@ -14,8 +14,10 @@ from quart_trio.wrappers import TrioRequest
 from quart_trio.wrappers.request import TrioBody
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from ..server.fairness import BoundedCalls
 
-class Upload(TrioBody):
+
+class Upload(TrioBody, BoundedCalls):
     """A body that is read in parts (``async for``) or as a whole (``await``), with the interface of Quart's.
 
     It holds at most ``max_content_length`` bytes, and nothing any more once the client has sent more than that in all:
@@ -58,6 +60,7 @@ class Upload(TrioBody):
         return self
 
     async def __anext__(self) -> bytes:
+        await self.count_call()
         while not self._held and not self._ended and self._error is None:
             await self._news.wait()
         if self._error is not None:
@@ -72,11 +75,15 @@ class Upload(TrioBody):
         return self._whole().__await__()
 
     async def _whole(self) -> bytes:
+        await self.count_call()
         while not self._ended and self._error is None:
             await self._news.wait()
         if self._error is not None:
             raise self._error
         return bytes(self._held)
+
+    def stop_endless(self, reason: str) -> None:
+        """Nothing: who reads on behind the end is in a loop of its own, which is cancelled with the request."""
 
     def _bound(self, size: int) -> None:
         if self._limit is not None and size > self._limit:
