@@ -14,10 +14,10 @@ from quart_trio.wrappers import TrioRequest
 from quart_trio.wrappers.request import TrioBody
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from ..server.fairness import BoundedCalls
+from ..server.fairness import CountedCalls
 
 
-class Upload(TrioBody, BoundedCalls):
+class Upload(TrioBody, CountedCalls):
     """A body that is read in parts (``async for``) or as a whole (``await``), with the interface of Quart's.
 
     It holds at most ``max_content_length`` bytes, and nothing any more once the client has sent more than that in all:
@@ -81,9 +81,6 @@ class Upload(TrioBody, BoundedCalls):
         if self._error is not None:
             raise self._error
         return bytes(self._held)
-
-    def stop_endless(self, reason: str) -> None:
-        """Nothing: who reads on behind the end is in a loop of its own, which is cancelled with the request."""
 
     def _bound(self, size: int) -> None:
         if self._limit is not None and size > self._limit:

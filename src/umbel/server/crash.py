@@ -38,7 +38,7 @@ def split(error: BaseException) -> tuple[BaseException | None, BaseException | N
 
 
 class StrayCancelError(RuntimeError):
-    """An application raised a Cancelled of a scope that is over. It is no Cancelled, which the next scope would take."""
+    """An application raised a Cancelled of a scope that is over. (A Cancelled would be taken by the next scope.)"""
 
 
 def check_cancel(error: trio.Cancelled) -> None:

@@ -32,15 +32,23 @@ _PART_COST = 1024
 _ENDLESS = "the application goes on calling after its end"
 
 
-class BoundedCalls:
-    """The counts of one application on one request; a base of whatever has its ``receive`` and ``send``.
+class CountedCalls:
+    """A base of whatever an application may call in a loop. Each such method awaits ``count_call`` first."""
 
-    Each of these two calls ``count_call`` first, or has the same two lines itself.
-    """
+    _calls = 0
+
+    async def count_call(self) -> None:
+        """Count a call; a checkpoint for each sixteenth."""
+        self._calls += 1
+        if self._calls % CALLS_PER_TURN == 0:
+            await trio.lowlevel.checkpoint()
+
+
+class BoundedCalls(CountedCalls):
+    """The counts of one application on one request; a base of whatever has its ``receive`` and ``send``."""
 
     gone = False
     """Whether the client has left, or is treated so."""
-    _calls = 0
     _late_calls = 0
     _unsent = 0
     _unsent_until = 0.0
@@ -48,12 +56,6 @@ class BoundedCalls:
     @abstractmethod
     def stop_endless(self, reason: str) -> None:
         """Cancel the application, which calls on after its end."""
-
-    async def count_call(self) -> None:
-        """Count a call; a checkpoint for each sixteenth."""
-        self._calls += 1
-        if self._calls % CALLS_PER_TURN == 0:
-            await trio.lowlevel.checkpoint()
 
     async def count_late_call(self) -> None:
         """Count a call after the end, with a checkpoint."""

@@ -16,12 +16,12 @@ from hypercorn.config import Config
 from hypercorn.utils import LifespanFailureError, LifespanTimeoutError
 
 from .crash import apart
-from .fairness import BoundedCalls
+from .fairness import CountedCalls
 
 _log = logging.getLogger("umbel.server")
 
 
-class _Lifespan(BoundedCalls):
+class _Lifespan(CountedCalls):
     """One run of the application with a lifespan scope."""
 
     def __init__(self, app: Any, state: dict[str, Any]) -> None:
@@ -67,9 +67,6 @@ class _Lifespan(BoundedCalls):
             await trio.sleep_forever()
         await self.stopping.wait()
         return {"type": "lifespan.shutdown"}
-
-    def stop_endless(self, reason: str) -> None:
-        """Nothing: the lifespan has no call after the end but ``receive``, which waits."""
 
     async def send(self, message: Any) -> None:
         """ASGI's ``send``.
