@@ -15,11 +15,8 @@ import httpx
 from ..config.schema import Config, KeyPath
 from ..errors import ConfigError, ConfigProblem
 from ..events import Recorder
-from ..logs import bridge, open_recorder
+from ..logs import LOGGERS, bridge, open_recorder
 from ..upstream.stack import StackError, build
-
-LOGGERS = ("", "hypercorn.error")
-"""The loggers whose records go into the stream ``app``: the root, and the one that does not pass on to it."""
 
 
 @dataclass(frozen=True, slots=True)

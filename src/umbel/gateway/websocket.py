@@ -65,8 +65,6 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
         scope = trio.CancelScope()
 
         async def noted(message: Any) -> None:
-            if message["type"] == "websocket.close" and self.exchange.kind is Kind.INTERNAL:
-                message = {**message, "code": _INTERNAL_ERROR}  # Quart closes as if nothing had happened.
             self._note(message)
             try:
                 await send(message)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from .plain import printable
+from .redact import Redactor
 
 STACK_FRAMES_MAX = 50
 STACK_CHARS_MAX = 16 * 1024
@@ -61,6 +62,11 @@ def stacktrace(error: BaseException) -> str:
         return "".join(traceback.format_exception(error, limit=STACK_FRAMES_MAX))[-STACK_CHARS_MAX:]
     except Exception:  # noqa: BLE001 - a foreign __str__ or source may raise anything, and a record must not
         return "".join(traceback.format_tb(error.__traceback__, limit=STACK_FRAMES_MAX))[-STACK_CHARS_MAX:]
+
+
+def safe_traceback(error: BaseException, redactor: Redactor | None = None) -> str:
+    """The traceback with its causes as text for a console, without secrets; ends with a line end."""
+    return (redactor or Redactor()).text(stacktrace(error)).rstrip("\n") + "\n"
 
 
 def mark_recorded(error: BaseException) -> bool:

@@ -16,7 +16,7 @@ import trio
 from trio_util import AsyncValue
 
 from ..events import NULL, Level, Noted, Recorder, RequestEnded
-from ..logs.redact import Redactor
+from ..logs import Redactor
 from ..model import RequestFacts, Trace
 from ..upstream.alarm import Alarm
 from .crash import apart, described, is_nothing_but
@@ -70,8 +70,10 @@ class Drainable(Protocol):
 class Service:
     """One server's shared state. ``run`` must run for as long as there are connections."""
 
-    def __init__(self, app: Any, config: Config, limits: Limits | None = None) -> None:
+    def __init__(self, app: Any, config: Config, limits: Limits | None = None, recorder: Recorder = NULL) -> None:
         self.app = app
+        self.given_recorder = recorder
+        """For an application that has none of its own."""
         self.config = config
         self.limits = limits if limits is not None else limits_of(app)
         self.state: dict[str, Any] = {}
@@ -119,8 +121,8 @@ class Service:
 
     @property
     def recorder(self) -> Recorder:
-        """Where the application's records go at the moment; nowhere if it has no recorder."""
-        recorder: Recorder = getattr(self.app, "recorder", NULL)
+        """Where records go at the moment: to the application's recorder, or to the one that was given."""
+        recorder: Recorder = getattr(self.app, "recorder", self.given_recorder)
         return recorder
 
     def statistics(self) -> ServiceStatistics:
