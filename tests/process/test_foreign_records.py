@@ -57,6 +57,21 @@ async def test_a_crash_is_one_record_without_its_secret(tmp_path: Path, raised: 
         assert SECRET not in path.read_text()
 
 
+@pytest.mark.parametrize("kind", ["from umbel import Umbel as App", "from quart_trio import QuartTrio as App"])
+async def test_a_crash_that_a_framework_prints_is_printed_without_its_secret(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "foreign.py").write_text(
+        f"{kind}\napp = App('foreign')\napp.logger.name\n\n@app.get('/login')\nasync def login():\n"
+        f"    raise ValueError('password={SECRET}')\n"
+    )
+    with launched("umbel serve", tmp_path, app="foreign:app") as server:
+        assert (await fetch(server.port, "GET", "/login")).status == 500
+    records = [json.loads(line) for line in (tmp_path / "logs" / "app.jsonl").read_text().splitlines()]
+    assert [record["exception.type"] for record in records if "exception.type" in record] == ["builtins.ValueError"]
+    assert "ValueError: password=[redacted]" in (tmp_path / "output").read_text()
+    for path in (tmp_path / "output", tmp_path / "logs" / "app.jsonl"):
+        assert SECRET not in path.read_text()
+
+
 async def test_records_go_where_the_configuration_says(tmp_path: Path) -> None:
     program(tmp_path)
     with launched("umbel serve", tmp_path, '[logs]\ndir = "records"\n', app="foreign:app") as server:

@@ -15,7 +15,7 @@ import httpx
 from ..config.schema import Config, KeyPath
 from ..errors import ConfigError, ConfigProblem
 from ..events import Recorder
-from ..logs import LOGGERS, bridge, open_recorder
+from ..logs import LOGGERS, Redactor, bridge, open_recorder, redacted_console
 from ..upstream.stack import StackError, build
 
 
@@ -65,6 +65,7 @@ async def open_runtime(
         if recorder is None:
             recorder = opened_recorder = await stack.enter_async_context(open_recorder(config.logs))
             stack.enter_context(bridge(opened_recorder.app, *LOGGERS, repeats=False))
+        stack.enter_context(redacted_console(Redactor(config.logs.redact)))
         opened = dict(transports)
 
         for name, upstream in config.upstreams.items():

@@ -5,6 +5,7 @@ Quart, no pydantic.
 """
 
 from .bridge import LOGGERS, BridgeHandler, bridge
+from .console import redacted_console
 from .context import bind, bound
 from .failure import safe_traceback
 from .log import Log, LogStatistics, NotWrittenError, open_log
@@ -39,5 +40,6 @@ __all__ = [
     "open_recorder",
     "recover",
     "recover_all",
+    "redacted_console",
     "safe_traceback",
 ]

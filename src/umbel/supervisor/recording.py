@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..events import NULL, Recorder
-from ..logs import LOGGERS, bridge, open_recorder
+from ..logs import LOGGERS, Redactor, bridge, open_recorder, redacted_console
 
 
 @asynccontextmanager
@@ -29,7 +29,11 @@ async def recording(
         ConfigError: the files that are required cannot be opened.
     """
     async with AsyncExitStack() as stack:
-        yield NULL if hasattr(app, "recorder") else await _open(stack, _as_section(logs), warn, required)
+        if hasattr(app, "recorder"):
+            yield NULL
+            return
+        stack.enter_context(redacted_console(Redactor(logs["redact"])))
+        yield await _open(stack, _as_section(logs), warn, required)
 
 
 async def _open(stack: AsyncExitStack, logs: Any, warn: Callable[[object], None], required: bool) -> Recorder:
