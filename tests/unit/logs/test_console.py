@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import logging
-import sys
-from collections.abc import Iterator
 
 import pytest
 
@@ -13,29 +12,37 @@ from umbel.logs import Redactor, redacted_console, safe_traceback
 SECRET = "password=hunter2hunter2"
 
 
+class Console(io.StringIO):
+    """A stream that stands for the console, as frameworks have one."""
+
+    name = "<stderr>"
+
+
 @pytest.fixture
-def logger(capsys: pytest.CaptureFixture[str]) -> Iterator[logging.Logger]:
-    """A logger that writes to stderr as it is during the test."""
+def written() -> Console:
+    return Console()
+
+
+@pytest.fixture
+def logger(written: Console) -> logging.Logger:
+    """A logger that writes to the console."""
     logger = logging.Logger("console")
-    handler = logging.StreamHandler(sys.stderr)
-    logger.addHandler(handler)
-    yield logger
-    handler.close()
+    logger.addHandler(logging.StreamHandler(written))
+    return logger
 
 
-def test_a_traceback_on_the_console_has_no_secret(logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_traceback_on_the_console_has_no_secret(logger: logging.Logger, written: Console) -> None:
     with redacted_console(Redactor(["x-own"])):
         try:
             raise ValueError(SECRET)
         except ValueError:
             logger.exception("it failed with x-own=abcabcabc")
-    written = capsys.readouterr().err
-    assert "ValueError: password=[redacted]" in written
-    assert "x-own=[redacted]" in written
-    assert SECRET not in written
+    assert "ValueError: password=[redacted]" in written.getvalue()
+    assert "x-own=[redacted]" in written.getvalue()
+    assert SECRET not in written.getvalue()
 
 
-def test_the_handlers_are_as_they_were_behind_it(logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_handlers_are_as_they_were_behind_it(logger: logging.Logger, written: Console) -> None:
     (handler,) = logger.handlers
     own = logging.Formatter("own: %(message)s")
     handler.setFormatter(own)
@@ -43,7 +50,7 @@ def test_the_handlers_are_as_they_were_behind_it(logger: logging.Logger, capsys:
         logger.warning(SECRET)
     assert handler.formatter is own
     logger.warning("plain")
-    assert capsys.readouterr().err == "own: password=[redacted]\nown: plain\n"
+    assert written.getvalue() == "own: password=[redacted]\nown: plain\n"
 
 
 def test_a_handler_of_a_file_is_left_alone(logger: logging.Logger) -> None:
