@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -153,6 +153,29 @@ async def test_whatever_a_view_of_umbel_raises_is_a_500_with_one_record_of_each_
     leaves = 2 if "group" in kind else 1
     assert len([note for note in records.notes if note.request and note.request.path == "/raise"]) == leaves
     assert len(records.notes) == 2 * leaves
+
+
+@OVER
+@KINDS
+async def test_what_a_stream_of_umbel_raises_cuts_it_and_is_recorded_once(protocol: str, kind: str) -> None:
+    records = Records()
+    app = Umbel("crashing", static_folder=None, recorder=records)
+
+    @app.get("/stream")
+    async def stream() -> Any:
+        async def parts() -> AsyncIterator[bytes]:
+            yield b"half"
+            raise await RAISED[kind]()
+
+        return parts(), 200
+
+    with trio.fail_after(10):
+        async with serving(app) as port:
+            with pytest.raises((EOFError, h11.RemoteProtocolError)):
+                await ask(protocol, port, "GET", "/stream")
+    leaves = 2 if "group" in kind else 1
+    assert [note.event for note in records.notes] == ["request.crashed"] * leaves
+    assert len(records.requests) == 1
 
 
 async def test_a_crash_beside_a_cancel_is_recorded_once_and_does_not_end_the_connection() -> None:

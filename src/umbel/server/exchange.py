@@ -46,6 +46,8 @@ class Canceller(Protocol):
         """Whether the client has left, or is treated so."""
         ...
 
+    crash_recorded: bool
+
     async def receive(self) -> Message:
         """ASGI's ``receive``."""
         ...

@@ -49,6 +49,8 @@ class BoundedCalls(CountedCalls):
 
     gone = False
     """Whether the client has left, or is treated so."""
+    crash_recorded = False
+    """Set by an application that has recorded why its answer ends in the middle, so that the server does not."""
     _late_calls = 0
     _unsent = 0
     _unsent_until = 0.0

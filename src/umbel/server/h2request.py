@@ -57,7 +57,7 @@ class HttpStream(Stream):
         if self._call is not None:
             scope, self._to_hypercorn = self._call
             await self.connection.service.app(scope, self.receive, self.send)
-        if not self.finished:
+        if not self.finished and not self.crash_recorded:
             raise ApplicationError("the application returned without a whole response")
 
     async def spawn_app(self, app: Any, config: Any, scope: Any, send: Send) -> Callable[[Any], Awaitable[None]]:

@@ -254,7 +254,7 @@ class Http1Connection:
             await in_own_context(
                 service.app(self._scope_of(head, exchange), exchange.receive, exchange.send), self._about_to_wait
             )
-            if not exchange.answered and not exchange.gone:
+            if not (exchange.answered or exchange.gone or exchange.crash_recorded):
                 raise ApplicationError("the application returned without a whole response")
         except BaseException as error:  # noqa: BLE001 - raises on what is not its to end
             crash, rest = apart(error)
