@@ -111,6 +111,18 @@ def test_a_start_that_fails_is_told_without_secrets(tmp_path: Path, workers: tup
 
 
 @WORKERS
+def test_a_startup_hook_of_umbel_that_fails_is_told_without_secrets(tmp_path: Path, workers: tuple[str, ...]) -> None:
+    (tmp_path / "foreign.py").write_text(
+        "from umbel import Umbel\napp = Umbel('foreign')\n\n@app.before_serving\nasync def begin():\n"
+        f"    raise ValueError('password={SECRET}')\n"
+    )
+    ended = ends(tmp_path, *workers)
+    assert ended.returncode != 0
+    assert b"password=[redacted]" in ended.stderr
+    assert SECRET.encode() not in ended.stdout + ended.stderr
+
+
+@WORKERS
 def test_an_import_that_fails_is_told_without_secrets(tmp_path: Path, workers: tuple[str, ...]) -> None:
     (tmp_path / "foreign.py").write_text(f'token = "{SECRET}"\nraise ValueError(f"token={{token}}")\n')
     ended = ends(tmp_path, *workers)
