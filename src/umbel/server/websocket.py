@@ -183,6 +183,13 @@ class WebSocket(BoundedCalls):
         if self._rejecting and self._hypercorn.idle:
             self._closed_by_application = True
             self._inbox_in.close()  # Nothing more comes: whoever listens is told.
+        elif self._closed_by_application and not self._over.is_set():
+            self._nursery.start_soon(self._end_closing)
+
+    async def _end_closing(self) -> None:
+        """The application has closed: its client has ``cancel_timeout`` to answer, whoever waits for that."""
+        await trio.sleep(self._service.limits.cancel_timeout)
+        self._leave(_ABNORMAL)
 
     @property
     def _is_closed(self) -> bool:
