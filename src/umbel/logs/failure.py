@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from .plain import printable
-from .redact import cut
+from .redact import Redactor, cut
 
 STACK_FRAMES_MAX = 50
 STACK_CHARS_MAX = 16 * 1024
@@ -75,6 +75,11 @@ def stacktrace(error: BaseException) -> str:
         return text[frame + 1 :]
     last = text.rfind(_FRAME)
     return cut(text[last + 1 :], STACK_CHARS_MAX)
+
+
+def safe_traceback(error: BaseException, redactor: Redactor | None = None) -> str:
+    """The traceback with its causes as text for a console, without secrets; ends with a line end."""
+    return (redactor or Redactor()).text(stacktrace(error)).rstrip("\n") + "\n"
 
 
 def mark_recorded(error: BaseException) -> bool:

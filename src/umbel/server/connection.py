@@ -72,9 +72,9 @@ async def _isolate(service: Service, sock: AnySocket, tls: trio.SSLStream[trio.S
                 await turn_away(service, PlainWire(sock), peer)
             finally:
                 service.turning_away_ended()
-    except BaseException as error:
-        if service.connection_failed(error) is not None:
-            raise
+    except BaseException as error:  # noqa: BLE001 - raises on what is not its to end
+        if (rest := service.connection_failed(error)) is not None:
+            raise rest from None
     finally:
         if counted:
             service.connection_ended()

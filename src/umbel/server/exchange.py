@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import trio
 
 from .body import Body, BodyRefused
+from .fairness import CALLS_PER_TURN, BoundedCalls
 from .limits import BODY_GRACE
 from .refusal import Refusal, new_request_id, told
 from .response import CONTINUE, NO_CONTENT, STATUS_LINES, ApplicationError, Fields, read_fields
@@ -45,6 +46,8 @@ class Canceller(Protocol):
         """Whether the client has left, or is treated so."""
         ...
 
+    crash_recorded: bool
+
     async def receive(self) -> Message:
         """ASGI's ``receive``."""
         ...
@@ -59,12 +62,10 @@ _NOTHING, _HEAD, _BODY, _TRAILERS, _DONE = range(5)
 """In ``_HEAD`` the application has given its head, which goes out with the first of the body."""
 
 
-class Exchange:
+class Exchange(BoundedCalls):
     """One request on its way through an application."""
 
     # Not __slots__: most of these stay as they are here for nearly every request.
-    gone = False
-    """Whether the client has left, or is treated so."""
     _body: Body | None = None
     """Until its last byte has been handed on."""
     _end_told = False
@@ -97,7 +98,11 @@ class Exchange:
 
     async def receive(self) -> Message:
         """ASGI's ``receive``: parts of the body, then a disconnect once there is one or the response is sent."""
+        self._calls += 1
+        if self._calls % CALLS_PER_TURN == 0:
+            await trio.lowlevel.checkpoint()
         if self.gone or self._at is _DONE:
+            await self.count_late_call()
             return _DISCONNECT
         if self._body is not None:
             return await self._receive_body(self._body)
@@ -120,6 +125,11 @@ class Exchange:
             ClientLeft: nobody is there to read it.
             ApplicationError: the message does not fit those before it.
         """
+        self._calls += 1
+        if self._calls % CALLS_PER_TURN == 0:
+            await trio.lowlevel.checkpoint()
+        if self.gone or self._at is _DONE:
+            await self.count_late_call()
         if self.gone:
             raise ClientLeft("the client has gone")
         kind = message["type"]
@@ -144,6 +154,11 @@ class Exchange:
             await self._send_trailers(message)
         else:
             raise ApplicationError(f"the application sent {kind!r} out of turn")
+
+    def stop_endless(self, reason: str) -> None:
+        """Cancel the application."""
+        self._connection.service.note_endless(reason)
+        self._connection.cancel(reason)
 
     # What the connection asks and tells.
 
@@ -324,6 +339,10 @@ class Exchange:
     async def _put(self, body: bytes, more: bool, before: bytes = b"") -> None:
         if self._mute:
             data = before
+            if more and not self.leave_unsent(len(body), self._connection.service.limits.write_timeout):
+                self._connection.lingers = self.gone = True
+                self._tell()
+                raise ClientLeft("the response has no content, and the client takes none")
         elif self._chunked:
             data = before
             if body:
@@ -350,6 +369,8 @@ class Exchange:
         self._trailing = True
         if not more:
             self._finish()
+        else:
+            await trio.lowlevel.checkpoint()
 
     def _finish(self) -> None:
         self._at = _DONE

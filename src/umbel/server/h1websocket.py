@@ -5,15 +5,13 @@ Called by ``guard.py`` with the head of the upgrade, which ``http1.py`` has chec
 
 from __future__ import annotations
 
-from typing import Any
-
 import trio
-from hypercorn.protocol import events
 
 from ..kinds import Kind
+from .diagnosis import HeadRefused
 from .exchange import ClientLeft
 from .h2head import Fields, Head
-from .handshake import refusal_of
+from .handshake import read_opening
 from .head import END
 from .peer import Peer
 from .refusal import Refusal, new_request_id
@@ -43,11 +41,13 @@ class Http1WebSocket:
 
     async def run(self) -> None:
         """Serve it to its end; closes nothing."""
-        refusal = refusal_of(self._head.fields, keyed=True)
-        if refusal is None:
-            state: Any = self._service.state
-            head = self._head
-            await self._websocket.run(events.Request(1, head.fields, "1.1", head.method, head.path, state))
+        refusal: Refusal | None = None
+        try:
+            opening = read_opening(self._head.fields, keyed=True)
+        except HeadRefused as error:
+            refusal = error.refusal
+        else:
+            await self._websocket.run(self._head, opening, "1.1")
             if not self._websocket.answered and not self._websocket.abandoned:
                 refusal = _CRASHED
         if refusal is not None:

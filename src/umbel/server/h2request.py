@@ -57,7 +57,7 @@ class HttpStream(Stream):
         if self._call is not None:
             scope, self._to_hypercorn = self._call
             await self.connection.service.app(scope, self.receive, self.send)
-        if not self.finished:
+        if not self.finished and not self.crash_recorded:
             raise ApplicationError("the application returned without a whole response")
 
     async def spawn_app(self, app: Any, config: Any, scope: Any, send: Send) -> Callable[[Any], Awaitable[None]]:
@@ -81,6 +81,10 @@ class HttpStream(Stream):
 
     async def receive(self) -> Message:
         """ASGI's ``receive``. A body that is too slow or too large is refused, of which the disconnect tells."""
+        await self.count_call()
+        if self.inbox.gone:
+            await self.count_late_call()
+            return self._disconnect
         self._listeners += 1
         try:
             if self.inbox.awaited:
@@ -130,6 +134,9 @@ class HttpStream(Stream):
             ClientLeft: nobody is there to read it.
             ApplicationError: the message breaks a rule.
         """
+        await self.count_call()
+        if self.finished:
+            await self.count_late_call()
         if self.gone:
             raise ClientLeft("the client has gone")
         if message["type"] == "http.response.start":
@@ -137,8 +144,18 @@ class HttpStream(Stream):
         more = message.get("more_body", False)
         self._last = message["type"] == "http.response.body" and not more and not self._has_trailers
         await self._to_hypercorn(message)
+        if more and self.bodiless and not self.finished:
+            await self._leave_unsent(len(message.get("body", b"")))
         if self.gone:
             raise ClientLeft("the client has gone, or does not read")
+
+    async def _leave_unsent(self, size: int) -> None:
+        """Take a part of content that is not sent. The client gets the head now, and at the bound the end."""
+        await self.connection.sender.flush()
+        if not self.leave_unsent(size, self.connection.service.limits.write_timeout):
+            await self.send_data(b"", end=True)
+            self.gone = True
+        await trio.lowlevel.checkpoint()
 
     async def _on_event(self, event: events.Event) -> None:
         """What Hypercorn makes of the application's messages."""

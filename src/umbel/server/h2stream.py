@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import trio
 from h2.errors import ErrorCodes
 
-from .crash import apart, is_nothing_but
+from .crash import apart
 from .exchange import ClientLeft
+from .fairness import BoundedCalls
 from .h2head import Fields, Head
 from .h2sender import WRITE_TIMEOUT
 from .inbox import Inbox
@@ -31,7 +32,7 @@ _CONNECTION_SPECIFIC = frozenset({b"connection", b"keep-alive", b"proxy-connecti
 Message = dict[str, Any]
 
 
-class Stream(ABC):
+class Stream(BoundedCalls, ABC):
     """A request and its answer. ``run`` is its task; the rest is called by the connection or by a subclass."""
 
     def __init__(self, connection: Http2, stream_id: int, head: Head) -> None:
@@ -43,10 +44,10 @@ class Stream(ABC):
         self.started_at = trio.current_time()
         self.answering = False
         """Whether the head of an answer has been sent."""
+        self.bodiless = False
+        """Whether the answer has no content, whatever its application sends."""
         self.finished = False
         """Whether nothing more is to be sent: all of it was, or nobody waits for it."""
-        self.gone = False
-        """Whether nobody waits for the answer."""
         self.scope = trio.CancelScope()
         self._counted = True
         self._promised = math.inf
@@ -58,12 +59,12 @@ class Stream(ABC):
             with self.scope:
                 try:
                     await self.call_application()
-                except BaseException as error:
+                except BaseException as error:  # noqa: BLE001 - raises on what is not its to end
                     crash, rest = apart(error)
-                    if crash is not None and not (self.gone and is_nothing_but(ClientLeft, crash)):
-                        self.connection.service.note_failure("request.crashed", crash)
+                    if crash is not None:
+                        self.connection.service.application_failed("request", crash, gone=self.gone)
                     if rest is not None:
-                        raise
+                        raise rest from None
             await self.connection.application_ended(self)
         finally:
             self.connection.task_ended(self)
@@ -84,6 +85,11 @@ class Stream(ABC):
         if not self.tell(told or {}):
             self.scope.cancel(reason=reason)
 
+    def stop_endless(self, reason: str) -> None:
+        """Cancel the application."""
+        self.connection.service.note_endless(reason)
+        self.scope.cancel(reason=reason)
+
     def count_out(self) -> None:
         """It is no request in flight any more; said twice, it is counted once."""
         if self._counted:
@@ -101,7 +107,7 @@ class Stream(ABC):
             return
         ours = self.connection.service.config.response_headers("h2")
         fields += [field for field in ours if not (checked.dated and field[0] == b"date")]
-        bodiless = self.head.method == "HEAD" or status in (204, 304)
+        self.bodiless = bodiless = self.head.method == "HEAD" or status in (204, 304)
         if status == 204:
             fields = [field for field in fields if field[0] != b"content-length"]  # RFC 9110 section 8.6.
         self._promised = math.inf if checked.length is None or bodiless else checked.length

@@ -15,10 +15,10 @@ import trio
 
 from ..kinds import Kind
 from .body import too_large
-from .crash import apart, is_nothing_but
+from .crash import apart
 from .crew import RESET
 from .diagnosis import HeadRefused, glimpse
-from .exchange import ASGI, CANCELS, ClientLeft, Exchange
+from .exchange import ASGI, CANCELS, Exchange
 from .handoff import Handoff
 from .head import END, PREFACE, Head
 from .patience import Patience
@@ -208,10 +208,10 @@ class Http1Connection:
         if self._exchange is not None and self._exchange.body_is_read and has_left(self.wire.fd):
             self.half_closed = True
 
-    def cancel(self) -> None:
-        """The client has gone: cancel what serves it."""
+    def cancel(self, reason: str = str(Kind.CLIENT_GONE)) -> None:
+        """Cancel what serves the client: usually because it has gone."""
         self.cancelled = True
-        self.scope.cancel(reason=str(Kind.CLIENT_GONE))
+        self.scope.cancel(reason=reason)
 
     def drain(self, until: float) -> None:
         """The server is stopping: if no request comes until then, the connection ends."""
@@ -259,15 +259,17 @@ class Http1Connection:
             await in_own_context(
                 service.app(self._scope_of(head, exchange), exchange.receive, exchange.send), self._about_to_wait
             )
-            if not exchange.answered and not exchange.gone:
+            if not (exchange.answered or exchange.gone or exchange.crash_recorded):
                 raise ApplicationError("the application returned without a whole response")
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raises on what is not its to end
             crash, rest = apart(error)
+            if crash is not None:
+                service.application_failed("request", crash, gone=exchange.gone)
             if rest is not None:
-                if crash is not None:
-                    service.note_failure("request.crashed", crash)
-                raise
-            return await self._apologise(exchange, error, head.method)
+                raise rest from None
+            if exchange.unanswered and not exchange.gone:
+                await self.refuse(_CRASHED, new_request_id(), head.method)
+            return False
         finally:
             self._exchange = None
             service.request_ended()
@@ -280,14 +282,6 @@ class Http1Connection:
             return False
         self._be_idle()
         return True
-
-    async def _apologise(self, exchange: Exchange, error: BaseException, method: str) -> bool:
-        """The application has crashed: log it, and answer if nothing has been answered. The connection ends."""
-        if not (exchange.gone and is_nothing_but(ClientLeft, error)):
-            self.service.note_failure("request.crashed", error)
-        if exchange.unanswered and not exchange.gone:
-            await self.refuse(_CRASHED, new_request_id(), method)
-        return False
 
     def _scope_of(self, head: Head, exchange: Exchange) -> dict[str, Any]:
         service, peer, meaning = self.service, self._peer, head.meaning
@@ -348,16 +342,16 @@ class Http1Connection:
     async def _refuse_request(self, refusal: Refusal, head: Head) -> bool:
         keep = head.meaning.keep_alive and head.meaning.length == 0 and self.keeps_alive()
         path = head.target.partition(b"?")[0].decode("ascii")
-        await self.refuse_unseen(refusal, head.method, path, keep)
+        await self.refuse_unseen(refusal, head.method, path, keep, old=head.meaning.version == "1.0")
         if keep:
             self._be_idle()
         return keep
 
-    async def refuse_unseen(self, refusal: Refusal, method: str, path: str, keep: bool) -> None:
-        """Answer and record a request that no application gets to see."""
+    async def refuse_unseen(self, refusal: Refusal, method: str, path: str, keep: bool, *, old: bool = False) -> None:
+        """Answer and record a request that no application gets to see. ``old``: it is one of HTTP/1.0."""
         request_id, began, sent = new_request_id(), trio.current_time(), 0
         try:
-            sent = await self.refuse(refusal, request_id, method, keep_alive=keep)
+            sent = await self.refuse(refusal, request_id, method, keep_alive=keep, old=old)
         finally:
             self.service.record_refusal(
                 refusal,
@@ -370,13 +364,16 @@ class Http1Connection:
                 bytes_sent=sent,
             )
 
-    async def refuse(self, refusal: Refusal, request_id: str, method: str, *, keep_alive: bool = False) -> int:
+    async def refuse(
+        self, refusal: Refusal, request_id: str, method: str, *, keep_alive: bool = False, old: bool = False
+    ) -> int:
         """Send the answer of ``refusal`` to a request with this method; the bytes of its body."""
         headers, body = refusal.answer(request_id)
         if method == "HEAD":
             body = b""
         lines = b"".join(b"%b: %b\r\n" % field for field in headers)
-        close = b"" if keep_alive else b"connection: close\r\n"
+        stays = b"connection: keep-alive\r\n" if old else b""
+        close = stays if keep_alive else b"connection: close\r\n"
         self.lingers = not keep_alive
         await self.write(
             b"".join((STATUS_LINES[refusal.status], self.service.date.line(), lines, close, b"\r\n", body))

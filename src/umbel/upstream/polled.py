@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import select
 from contextlib import suppress
+from time import perf_counter
 from typing import Protocol
 
 import outcome
@@ -20,6 +21,8 @@ POLLER_WORKS = hasattr(select, "epoll")
 """Elsewhere each wire waits for itself."""
 EVENTS_MAX = 256
 """Sockets served in one turn, so that other tasks come to theirs."""
+_TURN_S_MAX = 0.005
+"""Seconds of such a turn: one read may hold 64 KiB of chunks of a byte each."""
 
 
 class Poller:
@@ -34,8 +37,11 @@ class Poller:
         fileno, poll, wires = self._epoll.fileno(), self._epoll.poll, self._wires
         while True:
             await trio.lowlevel.wait_readable(fileno)
+            until = perf_counter() + _TURN_S_MAX
             for fd, _ in poll(0, EVENTS_MAX):
                 wires[fd].receive_now()
+                if perf_counter() > until:
+                    break  # What is left is reported again, as it has not been read.
 
     def watch(self, fd: int, wire: PolledWire) -> None:
         """Call ``wire.receive_now`` whenever ``fd`` can be read, until ``forget``."""
