@@ -11,6 +11,7 @@ import trio
 from hypercorn.protocol import events
 
 from ..kinds import Kind
+from .clocks import LOOP_LAG, WriteClock
 from .exchange import ClientLeft
 from .h2head import Fields, Head
 from .handshake import refusal_of
@@ -38,6 +39,7 @@ class Http1WebSocket:
         self._head = head
         self._received = received
         self._lock = trio.Lock()
+        self._clock = WriteClock(service, ignored=LOOP_LAG)
         self._started_at = trio.current_time()
         self._websocket = WebSocket(service, peer, self)
 
@@ -89,7 +91,7 @@ class Http1WebSocket:
     async def _write(self, data: bytes) -> None:
         async with self._lock:
             try:
-                await write(self._service, self._stream, data)
+                await write(self._clock, self._stream, data)
             except (trio.BrokenResourceError, trio.ClosedResourceError, ClientStuckError) as error:
                 self._websocket.left()
                 raise ClientLeft("the client has gone, or does not read") from error
