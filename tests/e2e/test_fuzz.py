@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.fuzz.corpus import PROTOCOLS, stored
+from tests.fuzz.drip import EVERY_S, fuzz_drips, fuzz_stored
 from tests.fuzz.run import LIMITS, SETTINGS, Input, fuzz, try_all
 from tests.support.launching import LAUNCHERS, Launched
 from tests.support.rawserving import serving_raw
@@ -31,6 +32,17 @@ async def test_the_stored_corpus_harms_nobody(server: Launched, protocol: str, e
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 async def test_mutations_of_the_corpus_harm_nobody(server: Launched, protocol: str) -> None:
     await fuzz(server, protocol, SEED, COUNTS[protocol] // len(LAUNCHERS))
+
+
+@pytest.mark.parametrize("every", EVERY_S)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_stored_corpus_ends_in_time_byte_by_byte(protocol: str, every: float) -> None:
+    fuzz_stored(protocol, every)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_connections_that_drip_any_script_for_ever_end_in_time(protocol: str) -> None:
+    fuzz_drips(protocol, SEED, 100)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -13,12 +13,15 @@ from pathlib import Path
 import trio
 
 from tests.fuzz.corpus import PROTOCOLS, keep
+from tests.fuzz.drip import fuzz_drips
 from tests.fuzz.run import LIMITS, SETTINGS, Finding, fuzz, narrowed
 from tests.support.launching import LAUNCHERS
 from tests.support.rawserving import serving_raw
 
 ROUND = 500
 """Inputs with one seed."""
+DRIPS = 100
+"""Connections that drip with one seed; they have a server and a clock of their own."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -41,9 +44,10 @@ def main(arguments: Sequence[str]) -> int:
                 for protocol in protocols:
                     try:
                         trio.run(fuzz, served.server, protocol, seed, ROUND)
+                        fuzz_drips(protocol, seed, DRIPS)
                     except Finding as finding:
                         return _tell(finding, seed, options.launcher)
-                    total += ROUND
+                    total += ROUND + DRIPS
                     left = max(0, until - time.monotonic())
                     print(f"{total:>9,} inputs, seed {seed}, {protocol}: nothing found; {left:.0f} s left", flush=True)
                 seed += 1
