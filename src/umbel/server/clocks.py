@@ -7,7 +7,6 @@ time back. Time in which nobody waits for the client never counts.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import trio
@@ -104,5 +103,4 @@ class BodyClock:
 
     def _worth(self, received: int) -> float:
         """The seconds that so many bytes may take."""
-        rate = self._limits.min_body_rate
-        return received / rate if rate > 0 else math.inf
+        return received / self._limits.min_body_rate
