@@ -11,7 +11,7 @@ import trio
 from hypercorn.protocol import events
 
 from ..kinds import Kind
-from .clocks import LOOP_LAG, WriteClock
+from .clocks import WriteClock
 from .exchange import ClientLeft
 from .h2head import Fields, Head
 from .handshake import refusal_of
@@ -39,7 +39,7 @@ class Http1WebSocket:
         self._head = head
         self._received = received
         self._lock = trio.Lock()
-        self._clock = WriteClock(service, ignored=LOOP_LAG)
+        self._clock = WriteClock(service)
         self._started_at = trio.current_time()
         self._websocket = WebSocket(service, peer, self)
 

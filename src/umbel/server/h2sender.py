@@ -15,7 +15,7 @@ from h2.exceptions import ProtocolError
 
 from ..kinds import Kind
 from . import h2frames
-from .clocks import LOOP_LAG, WriteClock
+from .clocks import WriteClock
 from .h2head import Fields
 from .refusal import Refusal
 from .service import Service
@@ -39,7 +39,7 @@ class Sender:
         self._service = service
         self._stream = stream
         self._failed = failed
-        self._clock = WriteClock(service, ignored=LOOP_LAG)
+        self._clock = WriteClock(service)
         self.writing = False
         """Whether a task is writing; it takes along whatever comes until it is done."""
         self._next_written = trio.Event()

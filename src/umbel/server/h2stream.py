@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 from h2.errors import ErrorCodes
 
-from .clocks import LOOP_LAG, WriteClock
+from .clocks import WriteClock
 from .crash import apart, is_nothing_but
 from .exchange import ClientLeft
 from .h2head import Fields, Head
@@ -55,7 +55,7 @@ class Stream(ABC):
         self._counted = True
         self._window_clock = WriteClock(connection.service)
         """Of the stream's own flow-control window."""
-        self._shared_clock = WriteClock(connection.service, factor=_SHARED_FACTOR, ignored=LOOP_LAG)
+        self._shared_clock = WriteClock(connection.service, factor=_SHARED_FACTOR)
         self._promised = math.inf
         """Bytes of the answer's body that its Content-Length still promises."""
 
@@ -195,7 +195,7 @@ class Stream(ABC):
             try:
                 await self.connection.sender.flush()
             finally:
-                self._shared_clock.end()
+                await self._shared_clock.end_write()
         if scope.cancelled_caught:
             await self.connection.cut(self, ErrorCodes.CANCEL, WRITE_TIMEOUT)
 

@@ -15,7 +15,7 @@ import trio
 
 from ..kinds import Kind
 from .body import too_large
-from .clocks import LOOP_LAG, WriteClock
+from .clocks import WriteClock
 from .crash import apart, is_nothing_but
 from .crew import RESET
 from .diagnosis import HeadRefused, glimpse
@@ -332,7 +332,7 @@ class Http1Connection:
             trio.BrokenResourceError: it has gone.
         """
         if self._clock is None:
-            self._clock = WriteClock(self.service, ignored=LOOP_LAG)
+            self._clock = WriteClock(self.service)
         self._clock.took(self.sent_now)
         self.sent_now = 0
         try:

@@ -223,7 +223,7 @@ async def send_in_pieces(wire: Wire, data: bytes, sent: int, clock: WriteClock) 
                 try:
                     await wire.send_all(piece)
                 finally:
-                    clock.end()
+                    await clock.end_write()
             if scope.cancelled_caught:
                 raise trio.TooSlowError
             clock.took(len(piece))

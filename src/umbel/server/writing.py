@@ -33,7 +33,7 @@ async def write(clock: WriteClock, stream: trio.abc.SendStream, data: bytes) -> 
             try:
                 await stream.send_all(piece)
             finally:
-                clock.end()
+                await clock.end_write()
         if scope.cancelled_caught:
             raise ClientStuckError
         clock.took(len(piece))

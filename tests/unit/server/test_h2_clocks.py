@@ -143,10 +143,11 @@ async def test_one_answer_that_flows_keeps_no_other_alive_that_waits_for_the_con
         here.client.acknowledges = False
         streams = [await request_with_a_large_window(here) for _ in range(20)]
         nursery.start_soon(open_by, here, 0, 4000, 1)
-        for stream in streams:
-            with trio.fail_after(1000):
-                await here.client.answer(stream)
-        assert trio.current_time() < 200
+        with trio.move_on_after(200):
+            while await here.client.receive():
+                pass
+        # Who is left has had 64 KiB in each 120 seconds, of which the line has room for seven.
+        assert len([stream for stream in streams if here.client.answers[stream].reset is None]) <= 8
         nursery.cancel_scope.cancel()
 
 

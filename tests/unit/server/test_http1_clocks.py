@@ -13,11 +13,13 @@ import pytest
 import trio
 import trustme
 
+from tests.support.h2client import H2Client
 from tests.support.http1 import DRIVERS, GET, POST, App, answer, hello, served
 from tests.support.serving import RawClient
 from umbel.server.connection import serve_socket
 from umbel.server.limits import Limits
 from umbel.server.refusal import REFUSED_MAX
+from umbel.server.wire import PlainWire
 
 MockClock = trio.testing.MockClock
 
@@ -271,3 +273,63 @@ async def test_the_handshake_and_the_first_head_share_the_head_timeout(
             await server.service.connections.wait_value(0)
         assert trio.current_time() == pytest.approx(5)
         await trio.aclose_forcefully(stream)
+
+
+@pytest.mark.parametrize("protocol", ["http/1.1", "h2"])
+@pytest.mark.parametrize("served_before", [False, True], ids=["at once", "behind a request"])
+async def test_a_tls_record_that_drips_puts_nothing_off(
+    served_before: bool, protocol: str, tls: tuple[ssl.SSLContext, ssl.SSLContext], autojump_clock: MockClock
+) -> None:
+    tls[1].set_alpn_protocols([protocol])
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    async with served(App(hello), limits=Limits(head_timeout=5), keep_alive_timeout=15) as server:
+        raw = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+        server.nursery.start_soon(serve_socket, server.service, theirs, tls[0])
+        stream = trio.SSLStream(raw, tls[1], server_hostname="gateway.test", https_compatible=True)
+        await stream.do_handshake()
+        if served_before:
+            if protocol == "h2":
+                client = H2Client(stream)
+                await client.begin()
+                assert (await client.fetch()).status == 200
+            else:
+                await stream.send_all(GET)
+                assert (await stream.receive_some()).startswith(b"HTTP/1.1 200")
+        record = b"\x17\x03\x03\x40\x00" + bytes(16_384)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send_until_closed, RawClient(raw), (record[at : at + 1] for at in count()), 0.8)
+            with trio.fail_after(100):
+                await server.service.connections.wait_value(1)
+                await server.service.connections.wait_value(0)
+            nursery.cancel_scope.cancel(reason="closed")
+        # Of TLS's goodbye a second may pass.
+        assert trio.current_time() == pytest.approx(15.5 if served_before else 5.5, abs=0.6)
+        await trio.aclose_forcefully(stream)
+
+
+# A busy loop.
+
+
+@DRIVERS
+async def test_the_lag_of_a_busy_loop_is_not_held_against_a_client(
+    driver: str, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each turn of the loop takes half a second, and each answer waits for a turn of its own."""
+
+    async def small(scope: Any, receive: Any, send: Any) -> None:
+        await answer(send, bytes(100))
+
+    async def busy() -> None:
+        while True:
+            await trio.lowlevel.checkpoint()
+            autojump_clock.jump(0.5)
+
+    async with served(App(small), driver, keep_alive_timeout=10**6) as server, server.connected() as client:
+        monkeypatch.setattr(PlainWire, "send_now", lambda self, data: 0)  # as over TLS: each write waits
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(busy)
+            for _ in range(200):
+                assert (await client.request("GET", "/")).status == 200
+            nursery.cancel_scope.cancel(reason="enough")
+    assert trio.current_time() > 100
