@@ -10,6 +10,7 @@ import pytest
 
 from tests.fuzz import adversarial
 from tests.fuzz.corpus import PROTOCOLS, stored
+from tests.fuzz.drip import EVERY_S, fuzz_drips, fuzz_stored
 from tests.fuzz.run import KINDS, LIMITS, SETTINGS, Input, fuzz, try_all
 from tests.support.launching import LAUNCHERS, Launched
 from tests.support.rawserving import serving_raw
@@ -52,6 +53,17 @@ async def test_the_path_and_the_json_that_held_a_worker_do_so_no_more(roomy_serv
     path = b"GET /=" + b"secret.a." * 900 + b" HTTP/1.1\r\nHost: gateway.test\r\n\r\n"
     requests = [path, *(head % len(body) + body for body in (json, floats))]
     await try_all(roomy_server, [Input("http1", data, costs=True) for data in requests])
+
+
+@pytest.mark.parametrize("every", EVERY_S)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_stored_corpus_ends_in_time_byte_by_byte(protocol: str, every: float) -> None:
+    fuzz_stored(protocol, every)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_connections_that_drip_any_script_for_ever_end_in_time(protocol: str) -> None:
+    fuzz_drips(protocol, SEED, 100)
 
 
 @pytest.mark.parametrize("protocol", KINDS)

@@ -13,13 +13,16 @@ from pathlib import Path
 import trio
 
 from tests.fuzz import adversarial
-from tests.fuzz.corpus import keep
+from tests.fuzz.corpus import PROTOCOLS, keep
+from tests.fuzz.drip import fuzz_drips
 from tests.fuzz.run import KINDS, LIMITS, SETTINGS, Finding, fuzz, narrowed
 from tests.support.launching import LAUNCHERS
 from tests.support.rawserving import serving_raw
 
 ROUND = 500
 """Inputs with one seed; of those that are made to cost, which come one by one, a fifth."""
+DRIPS = 100
+"""Connections that drip with one seed; they have a server and a clock of their own."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -45,6 +48,9 @@ def main(arguments: Sequence[str]) -> int:
                     count = ROUND // 5 if protocol == "adversarial" else ROUND
                     try:
                         trio.run(fuzz, served.server, protocol, seed, count)
+                        if protocol in PROTOCOLS:
+                            fuzz_drips(protocol, seed, DRIPS)
+                            count += DRIPS
                     except Finding as finding:
                         return _tell(finding, seed, options.launcher)
                     total += count

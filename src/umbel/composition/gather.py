@@ -5,6 +5,7 @@ What ``@app.compose`` hands to a handler; any trio program can use it with httpx
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Generator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -31,6 +32,9 @@ from .request import gateway_blocks, without
 from .result import Result, own_time
 from .run import Transports
 from .template import BadValueError
+
+TIMEOUT_WITHOUT_DEADLINE = 60.0
+"""Seconds of a call where neither it nor its upstream names a timeout, and the handler has no deadline."""
 
 
 class CompositionFailedError(UmbelError):
@@ -136,13 +140,16 @@ class Gather:
         defaults = self._compose.defaults(upstream)
         decode = options.get("decode", "json")
         has_default = "default" in options
+        timeout = options.get("timeout", defaults.timeout)
+        if timeout is None and self._compose.facts.deadline == math.inf:
+            timeout = TIMEOUT_WITHOUT_DEADLINE
         rules = CallRules(
             name,
             upstream,
             options.get("optional", False) or has_default,
             has_default,
             options.get("default"),
-            options.get("timeout", defaults.timeout),
+            timeout,
             options.get("max_body") or defaults.max_body or (JSON_MAX if decode == "json" else OTHER_MAX),
             decode,
             frozenset(options.get("ok", ())),

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import trio
 
 from .body import Body, BodyRefused
+from .clocks import BodyClock
 from .fairness import CALLS_PER_TURN, BoundedCalls
-from .limits import BODY_GRACE
 from .refusal import Refusal, new_request_id, told
 from .response import CONTINUE, NO_CONTENT, STATUS_LINES, ApplicationError, Fields, read_fields
 from .wire import has_left
@@ -69,8 +69,8 @@ class Exchange(BoundedCalls):
     _body: Body | None = None
     """Until its last byte has been handed on."""
     _end_told = False
-    _waited = 0.0
-    """Seconds that we have waited for the body."""
+    _body_clock: BodyClock
+    """Of a request with a body."""
     _listeners = 0
     """Tasks that wait in ``receive``, and so will hear that the client has gone."""
     _over: trio.Event | None = None
@@ -93,6 +93,7 @@ class Exchange(BoundedCalls):
         self.keep_alive = meaning.keep_alive
         if meaning.length:
             self._body = Body(meaning.length, connection.service.limits)
+            self._body_clock = BodyClock(connection.service.limits)
 
     # What the application calls.
 
@@ -246,15 +247,13 @@ class Exchange(BoundedCalls):
         connection = self._connection
         if connection.buffer:
             return connection.take_buffer()
-        limits = connection.service.limits
+        clock, silence = self._body_clock, connection.service.limits.body_timeout
         began = trio.current_time()
-        grace = min(BODY_GRACE, limits.body_timeout)
-        patience = max(grace, body.received / limits.min_body_rate) - self._waited
-        with trio.CancelScope(deadline=began + min(limits.body_timeout, patience)) as scope:
+        with trio.CancelScope(deadline=began + min(silence, clock.left(body.received))) as scope:
             data = await connection.wire.receive()
         if scope.cancelled_caught:
             raise BodyRefused(Refusal(408, "The body did not arrive in time."))
-        self._waited += trio.current_time() - began
+        clock.waited(trio.current_time() - began, body.received)
         return data
 
     async def _refuse(self, refusal: Refusal) -> Message:
@@ -387,10 +386,12 @@ class Exchange(BoundedCalls):
         Raises:
             ClientLeft: it takes no more, or not within its deadline.
         """
+        connection = self._connection
         try:
-            sent = self._connection.wire.send_now(data)
+            sent = connection.wire.send_now(data)
+            connection.sent_now += sent
             if sent != len(data):
-                await self._connection.write(data, sent)
+                await connection.write(data, sent)
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as error:
             self.client_left()
             raise ClientLeft("the client has gone, or does not read") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 import trio
 
 from ..kinds import Kind
+from .clocks import WriteClock
 from .diagnosis import HeadRefused
 from .exchange import ClientLeft
 from .h2head import Fields, Head
@@ -36,6 +37,7 @@ class Http1WebSocket:
         self._head = head
         self._received = received
         self._lock = trio.Lock()
+        self._clock = WriteClock(service)
         self._started_at = trio.current_time()
         self._websocket = WebSocket(service, peer, self)
 
@@ -89,7 +91,7 @@ class Http1WebSocket:
     async def _write(self, data: bytes) -> None:
         async with self._lock:
             try:
-                await write(self._service, self._stream, data)
+                await write(self._clock, self._stream, data)
             except (trio.BrokenResourceError, trio.ClosedResourceError, ClientStuckError) as error:
                 self._websocket.left()
                 raise ClientLeft("the client has gone, or does not read") from error

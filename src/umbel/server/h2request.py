@@ -14,10 +14,10 @@ from hypercorn.protocol import events
 from hypercorn.protocol.http_stream import HTTPStream
 
 from .body import too_large
+from .clocks import BodyClock
 from .exchange import ASGI, CANCELS, ClientLeft
 from .h2head import Head
 from .h2stream import Message, Stream
-from .limits import BODY_GRACE
 from .refusal import Refusal
 from .response import ApplicationError
 
@@ -35,8 +35,7 @@ class HttpStream(Stream):
         self._disconnect: Message = {"type": "http.disconnect"}
         self._listeners = 0
         """Tasks that wait in ``receive``, and so will hear that the client has gone."""
-        self._waited = 0.0
-        """Seconds that we have waited for the body."""
+        self._body_clock = BodyClock(connection.service.limits)
         self._last = False
         """Whether the message that is being sent ends the body and has no trailers behind it."""
         self._has_trailers = False
@@ -99,7 +98,7 @@ class HttpStream(Stream):
         if self.inbox.gone:
             return self._disconnect
         data, more = self.inbox.take()
-        await self.connection.sender.flush()
+        await self.flush()
         return {"type": "http.request", "body": data, "more_body": more}
 
     async def _wait_for_body(self) -> None:
@@ -107,21 +106,21 @@ class HttpStream(Stream):
         if self._must_continue and not self.answering:
             self._must_continue = False
             await self.send_head(100, [])
-        connection, inbox = self.connection, self.inbox
-        limits, began = connection.service.limits, trio.current_time()
-        grace = min(BODY_GRACE, limits.body_timeout)
+        connection, inbox, clock = self.connection, self.inbox, self._body_clock
+        began = heard = trio.current_time()
         while True:
             received = inbox.received + connection.held_of(self.stream_id)
-            patience = max(grace, received / limits.min_body_rate) - self._waited
-            silence = max(began, connection.heard_at) + limits.body_timeout
-            with trio.CancelScope(deadline=min(began + patience, silence)) as scope:
+            silence = heard + connection.service.limits.body_timeout
+            with trio.CancelScope(deadline=min(began + clock.left(received), silence)) as scope:
                 await inbox.changed()
             if not scope.cancelled_caught:
-                self._waited += trio.current_time() - began
+                clock.waited(trio.current_time() - began, received)
                 return
-            if inbox.received + connection.held_of(self.stream_id) == received:
+            if inbox.received + connection.held_of(self.stream_id) <= received:
                 await self._refuse(Refusal(408, "The body did not arrive in time."))
                 return
+            # Bytes came of a frame that is not whole, and nothing can come between those.
+            heard = connection.heard_at
 
     async def _refuse(self, refusal: Refusal) -> None:
         self.connection.refuse(self, refusal)

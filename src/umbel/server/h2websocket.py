@@ -49,7 +49,7 @@ class WebSocketStream(Stream):
         if self.inbox.gone:
             return b""
         data, _ = self.inbox.take()
-        await self.connection.sender.flush()
+        await self.flush()
         return data
 
     async def send_data(self, data: bytes, *, end: bool) -> None:

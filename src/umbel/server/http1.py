@@ -15,6 +15,7 @@ import trio
 
 from ..kinds import Kind
 from .body import too_large
+from .clocks import WriteClock
 from .crash import apart
 from .crew import RESET
 from .diagnosis import HeadRefused, glimpse
@@ -22,7 +23,7 @@ from .exchange import ASGI, CANCELS, Exchange
 from .handoff import Handoff
 from .head import END, PREFACE, Head
 from .patience import Patience
-from .refusal import NO_CONNECTION_LEFT, Refusal, new_request_id
+from .refusal import NO_CONNECTION_LEFT, REFUSED_MAX, Refusal, new_request_id
 from .response import STATUS_LINES, ApplicationError
 from .stepping import in_own_context
 from .wire import has_left, linger, send_in_pieces
@@ -84,16 +85,22 @@ class Http1Connection:
         """Whether the client has ended its sending, and waits for its answers all the same."""
         self.lingers = False
         """Whether the client may be sending while we close."""
+        self.sent_now = 0
+        """Bytes that the socket took without a wait, and that the write clock has not been told of."""
         self.head_began = 0.0
         """When the head that is being read began; 0 between requests."""
         self._looked_at = 0
         """Bytes of that head that ``check_part`` has seen: a head that comes byte by byte is gone through once."""
         self._peer = peer
+        self._clock: WriteClock | None = None
+        """Made with the first write that has to wait."""
         self._exchange: Exchange | None = None
         self._requests = 0
+        self._refused = 0
         self._forgotten = False
         self._patience = Patience(service.alarm, late)
-        self._patience.last(trio.current_time() + service.limits.head_timeout)
+        began = trio.current_time() if peer.accepted_at is None else peer.accepted_at
+        self._patience.last(began + service.limits.head_timeout)
         service.open.add(self)
 
     def forget(self) -> None:
@@ -310,20 +317,25 @@ class Http1Connection:
         return (
             service.keeps_alive
             and self._requests < service.config.keep_alive_max_requests
+            and self._refused < REFUSED_MAX
             and not (self.half_closed and not self.buffer)
         )
 
     # Writing.
 
     async def write(self, data: bytes, sent: int = 0) -> None:
-        """Hand the bytes after the first ``sent`` to the socket, each 64 KiB of them within the write timeout.
+        """Hand the bytes after the first ``sent`` to the socket, 64 KiB of this and other answers per write timeout.
 
         Raises:
             trio.TooSlowError: the client does not read.
             trio.BrokenResourceError: it has gone.
         """
+        if self._clock is None:
+            self._clock = WriteClock(self.service)
+        self._clock.took(self.sent_now)
+        self.sent_now = 0
         try:
-            await send_in_pieces(self.wire, data, sent, self.service.write_deadline)
+            await send_in_pieces(self.wire, data, sent, self._clock)
         except trio.TooSlowError:
             self.lingers = False
             raise
@@ -333,6 +345,7 @@ class Http1Connection:
     async def _refuse_head(self, error: HeadRefused, raw: bytes) -> bool:
         """Answer a request that no application gets to see; whether another one may follow."""
         self._requests += 1
+        self._refused += 1
         keep = error.sound and self.keeps_alive()
         await self.refuse_unseen(error.refusal, *glimpse(raw), keep)
         if keep:
@@ -340,6 +353,7 @@ class Http1Connection:
         return keep
 
     async def _refuse_request(self, refusal: Refusal, head: Head) -> bool:
+        self._refused += 1
         keep = head.meaning.keep_alive and head.meaning.length == 0 and self.keeps_alive()
         path = head.target.partition(b"?")[0].decode("ascii")
         await self.refuse_unseen(refusal, head.method, path, keep, old=head.meaning.version == "1.0")

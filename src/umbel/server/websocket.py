@@ -21,6 +21,7 @@ from wsproto.events import CloseConnection
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from ..kinds import Kind
+from .clocks import BodyClock
 from .crash import apart
 from .exchange import ASGI, ClientLeft
 from .fairness import BoundedCalls
@@ -30,6 +31,7 @@ from .peer import Peer
 from .phase import Phase
 from .response import ApplicationError
 from .service import Service
+from .wsframes import FrameWatch
 
 Message = dict[str, Any]
 
@@ -78,6 +80,9 @@ class WebSocket(BoundedCalls):
         self._over = trio.Event()
         """The client has closed, or has gone."""
         self._closed_by_application = False
+        self._frames = FrameWatch()
+        self._message_clock = BodyClock(service.limits, service.limits.body_timeout)
+        """Of the frame or message that is incomplete."""
         self._listeners = 0
         self._scope = trio.CancelScope()
         self._disconnect: Message = {"type": "websocket.disconnect", "code": _ABNORMAL, "reason": ""}
@@ -234,14 +239,19 @@ class WebSocket(BoundedCalls):
                 early += data
             await trio.sleep_forever()
         try:
+            self._frames.feed(early)
             await self._unpack(early)
             while not self._over.is_set():
-                with trio.CancelScope(deadline=self._patience()) as scope:
+                began = trio.current_time()
+                with trio.CancelScope(deadline=began + self._patience()) as scope:
                     data = await self._carrier.receive()
                 if scope.cancelled_caught:
-                    await self._say(CloseConnection(code=_TOO_SLOW, reason="a message stood still"))
+                    reason = "a message was too slow" if self._frames.awaited else "no answer to a ping"
+                    await self._say(CloseConnection(code=_TOO_SLOW, reason=reason))
                     self._leave(_TOO_SLOW)
-                elif not data:
+                    return
+                self._follow(data, trio.current_time() - began)
+                if not data:
                     self._leave(_ABNORMAL)
                 else:
                     await self._unpack(data)
@@ -254,8 +264,25 @@ class WebSocket(BoundedCalls):
             pass  # The server left while the application was not reading.
 
     def _patience(self) -> float:
-        """A WebSocket may be silent for ever, but not in the middle of a message."""
-        return trio.current_time() + self._service.limits.body_timeout if self._hypercorn.buffer.length else math.inf
+        """Seconds for the next bytes. A WebSocket may be silent for ever, but not in the middle of a message.
+
+        Where it is pinged, it may not leave the pings unanswered either.
+        """
+        silence = self._service.limits.body_timeout
+        if self._frames.awaited:
+            return min(silence, self._message_clock.left(self._frames.received))
+        pings = self._service.config.websocket_ping_interval
+        return math.inf if pings is None else pings + silence
+
+    def _follow(self, data: bytes, waited: float) -> None:
+        """``data`` came after so many seconds: charge them to the message that was incomplete."""
+        frames = self._frames
+        if frames.awaited:
+            self._message_clock.waited(waited, frames.received)
+        completed = frames.completed
+        frames.feed(data)
+        if frames.completed != completed:
+            self._message_clock = BodyClock(self._service.limits, self._service.limits.body_timeout)
 
     async def _unpack(self, data: bytes) -> None:
         for start in range(0, len(data), _PIECE):

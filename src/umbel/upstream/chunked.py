@@ -16,7 +16,8 @@ EXTENSION_MAX = 1024
 _SIZE_LINE_MAX = 16 + EXTENSION_MAX
 # chunk-size [ *( BWS ";" ... ) ]; 16 digits are 64 bits, and no control character passes.
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})([ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
-_SIZE_AND_END = re.compile(_SIZE_LINE.pattern + rb"\r\n")
+# A line begins with the data or behind a line end. Said here, the pattern is linear however it is used.
+_SIZE_AND_END = re.compile(rb"(?:\A|(?<=\n))" + _SIZE_LINE.pattern + rb"\r\n")
 _TRAILER_LINE = re.compile(rb"\A[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*")
 
 

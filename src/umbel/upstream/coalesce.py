@@ -66,7 +66,8 @@ class Coalesce(Running, Layer):
 
     A flight is a child of this layer's ``async with``, not of a caller's task: a caller that leaves, by a cancel or its
     deadline, leaves the others their flight. With the last of them it is cancelled, for the same reason, and has ended
-    before that caller goes on; so its deadline is the latest of theirs. Closing the layer cancels what is under way.
+    before that caller goes on; so its deadline is the latest of theirs. Nobody joins a flight whose first caller's
+    deadline has passed. Closing the layer cancels what is under way.
 
     Args:
         usual: whether calls are coalesced that do not say so themselves (``extensions[COALESCE]``).
@@ -112,7 +113,7 @@ class Coalesce(Running, Layer):
         asked, own = split(fields_of(request.headers), extensions.get(GATEWAY_FIELDS, ()))
         key = _key(request, facts, asked)
         flight = self._flights.get(key)
-        if flight is not None:
+        if flight is not None and trio.current_time() < flight.boards_until:
             self._joined += 1
         elif len(self._flights) < self._max_flights:
             flight = self._depart(key, request, facts, asked, own)

@@ -14,14 +14,7 @@ import httpx
 import trio
 
 from ..errors import UpstreamError
-from .errors import (
-    BadRequest,
-    ConnectionReset,
-    ReadTimedOut,
-    WriteTimedOut,
-    incomplete,
-    tls_failed,
-)
+from .errors import BadRequest, ConnectionReset, ReadTimedOut, WriteTimedOut, incomplete, tls_failed
 from .head import Head
 from .http1 import Limits, ResponseReader, whole_of
 from .lifecycle import TRANSITIONS, Event, State
@@ -39,7 +32,7 @@ SETTLE_TIMEOUT = 1.0
 
 
 class Timeouts(NamedTuple):
-    """httpx's limits of single steps, in seconds; None where there is none."""
+    """httpx's limits of single steps, in seconds; ``read`` is for a whole head, and for each piece of the body."""
 
     connect: float | None = None
     read: float | None = None
@@ -62,6 +55,7 @@ class Connection:
 
     __slots__ = (
         "_close_after",
+        "_due",
         "_failure",
         "_nursery",
         "_reader",
@@ -95,6 +89,7 @@ class Connection:
         self._sender: trio.CancelScope | None = None
         self._sender_done: trio.Event | None = None
         self._reading: trio.CancelScope | None = None
+        self._due = math.inf
         self._failure: Exception | None = None
         self._send_failure: trio.BrokenResourceError | None = None
 
@@ -116,13 +111,17 @@ class Connection:
         reader = self._reader = ResponseReader(method, limits)
         self._timeouts = timeouts
         self._sender_done = self._reading = None
+        self._allow()
         try:
             if whole:
                 await self._send(head + body)
             else:
                 self._begin_sending(request)
             while (answer := reader.head) is None:
+                interim = reader.interim
                 await self._receive()
+                if reader.interim > interim:
+                    self._allow()
             state = self.state = TRANSITIONS[self.state, Event.HEAD]
             if reader.ended:
                 if state is State.EARLY:
@@ -155,6 +154,7 @@ class Connection:
             as ``start``.
         """
         reader = self._reader
+        self._allow()
         try:
             while not (data := reader.take()) and not reader.ended:
                 await self._receive()
@@ -272,6 +272,13 @@ class Connection:
 
     # Receiving
 
+    def _allow(self) -> None:
+        """Give the next head, or the next piece of the body, the read limit as a whole."""
+        if (limit := self._timeouts.read) is not None:
+            self._due = trio.current_time() + limit
+            if self._reading is not None:
+                self._reading.deadline = self._due
+
     async def _receive(self) -> None:
         """One read from the wire into the reader."""
         limit = self._timeouts.read
@@ -283,10 +290,10 @@ class Connection:
                 # As long as the request goes out its own limit holds: a peer may well be silent until it has it all.
                 sending = self.state in (State.SENDING, State.EARLY) and self._sender is not None
                 with trio.CancelScope() as self._reading:
-                    self._reading.deadline = math.inf if sending else trio.current_time() + limit
+                    self._reading.deadline = math.inf if sending else self._due
                     data = await self._wire.receive_some()
                 if self._reading.cancelled_caught:
-                    raise ReadTimedOut(f"{self._where}: nothing came for {limit:g} s")
+                    raise ReadTimedOut(f"{self._where}: neither a head nor a part of a body came within {limit:g} s")
         except trio.ClosedResourceError:
             pass  # The sending task closed the wire because the request's body failed, or the pool did.
         except trio.BrokenResourceError as error:
@@ -338,8 +345,7 @@ class Connection:
             with scope:
                 if await self._send_large(request) and self.state is not State.CLOSED:
                     self._on(Event.SENT)
-                if self._reading is not None and self._timeouts.read is not None:
-                    self._reading.deadline = trio.current_time() + self._timeouts.read
+                self._allow()
         except Exception as error:  # noqa: BLE001 - the caller's own body may raise anything; start or read raises it
             self._failure = error
             self._wire.close_now()

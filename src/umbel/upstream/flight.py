@@ -42,6 +42,7 @@ class Flight:
         "_several",
         "_shareable",
         "_taken",
+        "boards_until",
         "facts",
         "over",
         "scope",
@@ -52,6 +53,9 @@ class Flight:
 
     def __init__(self, first: CallFacts | None, request_id: str, trace_id: str) -> None:
         self.facts = None if first is None else _own_facts(first, request_id, trace_id)
+        self.boards_until = trio.current_effective_deadline() if first is None else first.deadline
+        """Who comes later than this gets a call of its own: an upstream that hangs must not be waited for without end,
+        by one caller after the other."""
         self.over = trio.Event()
         self.state: CallState | None = None
         """What its layers share, once it flies."""
