@@ -20,6 +20,7 @@ from .drain import drain, leave
 from .h1websocket import serve_websocket
 from .h2 import Http2
 from .peer import Peer
+from .reserve import Seat
 from .service import Service
 from .settings import mistakes
 from .wire import AnyStream
@@ -27,14 +28,16 @@ from .wire import AnyStream
 _unguarded = TCPServer.run
 
 
-async def serve_hypercorn(service: Service, stream: AnyStream, peer: Peer, alpn: str, received: bytes) -> None:
+async def serve_hypercorn(
+    service: Service, stream: AnyStream, peer: Peer, alpn: str, received: bytes, seat: Seat | None = None
+) -> None:
     """Serve a connection that speaks HTTP/2 (``alpn`` "h2") or was upgraded to WebSocket; returns when it is over.
 
     ``received`` has been read of it already. It closes nothing, and what is wrong with the connection's own code comes
     out of it as an exception; what an application raises does not.
     """
     if alpn == "h2":
-        await Http2(service, stream, peer).run(received)
+        await Http2(service, stream, peer, seat).run(received)
     else:
         await serve_websocket(service, stream, peer, received)
 

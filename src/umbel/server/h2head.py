@@ -117,3 +117,9 @@ def _expects_continue(fields: Fields) -> bool:
     if any(value != b"100-continue" for value in expected):
         raise HeadRefused(Refusal(417, "The only expectation that is known is 100-continue."))
     return bool(expected)
+
+
+def claims(raw: Fields) -> Head:
+    """What an unchecked header list says of its method and path, for a record or a refusal."""
+    said = {bytes(name): bytes(value) for name, value in raw if name[:1] == b":"}
+    return Head(said.get(b":method", b"").decode("latin-1"), said.get(b":path", b""), [])
