@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ConfigError, ConfigProblem
-from .options import config_option, hypercorn_beside
+from .options import allow_empty_option, config_option, hypercorn_beside
 from .values import DURATION, SIZE
 
 if TYPE_CHECKING:
-    from ..supervisor.options import Application
+    from ..supervisor.settings import Given
 
 _SETTINGS = ("graceful_timeout", "max_requests", "max_requests_jitter", "pid_path")
 """Options that are keys of Hypercorn's; the others are the supervisor's."""
@@ -47,12 +47,14 @@ _SETTINGS = ("graceful_timeout", "max_requests", "max_requests_jitter", "pid_pat
 @click.option("--intensity-window", type=DURATION, metavar="TIME", help="The time in which they are counted.")
 @click.option("--on-intensity", type=click.Choice(["degrade", "exit"]), help="What too many restarts do.")
 @click.option("--control", metavar="PATH", help="The Unix socket for umbel ctl.")
+@allow_empty_option
 def serve(
     app: str | None,
     file: str,
     bind: tuple[str, ...],
     hypercorn_file: str | None,
     workers: int | None,
+    allow_empty: bool,
     **options: Any,
 ) -> None:
     """Serve the configured routes, or MODULE:APP, until SIGINT or SIGTERM.
@@ -64,21 +66,22 @@ def serve(
     ready.
     """
     from ..supervisor.options import Application
+    from ..supervisor.settings import Given
 
     given = {name: value for name, value in options.items() if value is not None}
     settings = {name: given.pop(name) for name in _SETTINGS if name in given}
-    config = file if app is None or Path(file).is_file() else None
+    config = file if app is None or Path(file).exists() else None
     application = Application(app, config, hypercorn_file or hypercorn_beside(file), settings)
     if workers is None:
         if given:
             name = next(iter(given)).replace("_", "-")
             raise click.UsageError(f"--{name} is for a master; say how many workers it is to have with -w")
-        _serve_alone(application, bind)
+        _serve_alone(Given(1, application, bind, allow_empty=allow_empty))
     else:
-        _serve_supervised(application, bind, workers, given)
+        _serve_supervised(Given(workers, application, bind, given, allow_empty))
 
 
-def _serve_alone(application: Application, bind: tuple[str, ...]) -> None:
+def _serve_alone(given: Given) -> None:
     import trio
     from hypercorn.config import Config
 
@@ -88,14 +91,15 @@ def _serve_alone(application: Application, bind: tuple[str, ...]) -> None:
     from ..supervisor.listeners import activated_sockets
     from ..supervisor.loading import AppImportError, load_app
     from ..supervisor.pidfile import pidfile
-    from ..supervisor.settings import Given, read_settings
+    from ..supervisor.settings import in_time, read_settings
     from .running import run
 
+    application = given.application
     if activated_sockets():
         _warn("the sockets that systemd has passed are served by a master alone (-w); they are left unused")
-    settings = read_settings(Given(1, application, bind), _warn)
+    settings = run(partial(in_time, partial(read_settings, given, _warn)))
     try:
-        app = load_app(application.app, application.config)
+        app = load_app(application.app, application.config, settings.routes)
     except (AppImportError, ModuleNotFoundError) as error:
         raise click.ClickException(str(error)) from error
     limits = None if isinstance(getattr(app, "limits", None), Limits) else settings.limits
@@ -113,16 +117,14 @@ def _serve_alone(application: Application, bind: tuple[str, ...]) -> None:
     run(main, app)
 
 
-def _serve_supervised(application: Application, bind: tuple[str, ...], workers: int, overrides: dict[str, Any]) -> None:
+def _serve_supervised(given: Given) -> None:
     from ..supervisor.options import WORKERS_MAX
     from ..supervisor.run import run_master
-    from ..supervisor.settings import Given
     from .running import run
 
-    if not 1 <= workers <= WORKERS_MAX:
-        reason = f"{workers} is no number of workers; it is from 1 to {WORKERS_MAX}"
+    if not 1 <= given.size <= WORKERS_MAX:
+        reason = f"{given.size} is no number of workers; it is from 1 to {WORKERS_MAX}"
         raise ConfigError([ConfigProblem("--workers", None, "", reason)])
-    given = Given(workers, application, bind, overrides)
     raise SystemExit(run(partial(run_master, given, _warn)))
 
 

@@ -17,7 +17,7 @@ from ..config.files import unusable
 from ..config.findings import findings
 from ..config.schema import Server, Tls
 from ..config.sections import keys_of
-from ..config.source import Source, UnreadableError, read
+from ..config.source import Source, UnreadableError, read_settled
 from ..config.suggest import hint, homes
 from ..errors import ConfigError, ConfigProblem
 from .hypercornfile import IN_UMBEL_TOML, PATHS, UNHEEDED, HypercornFile
@@ -68,7 +68,7 @@ def hypercorn_keys(
     settings = dict(DEFAULTS)
     if file is not None:
         try:
-            source = read(Path(file), os.fspath(file))
+            source = read_settled(Path(file), os.fspath(file))
         except UnreadableError as error:
             raise ConfigError([ConfigProblem(os.fspath(file), error.line, "", error.reason), *problems]) from error
         _make_absolute(source)

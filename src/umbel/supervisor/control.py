@@ -41,6 +41,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Of ``drain`` and ``kill``."""
     quick: bool = False
     """Of ``stop``."""
+    allow_empty: bool = False
+    """Of ``reload``."""
 
 
 class Refusal(Exception):  # noqa: N818 - it is an answer, not an error of ours
@@ -154,7 +156,7 @@ async def _scale(master: Master, request: Request) -> Answer:
 async def _reload(master: Master, request: Request) -> Answer:
     if master.stopping:
         raise Refusal("the master stops")
-    if failure := await master.reloader.wait_for(master.reload()):
+    if failure := await master.reloader.wait_for(master.reload(allow_empty=request.allow_empty)):
         raise Refusal(failure)
     return {"generation": master.generation}
 

@@ -16,7 +16,7 @@ FILES = {"hypercorn.toml": 'graceful_timeout = 7\npid_path = "master.pid"\nmax_r
 
 def given(directory: Path, **overrides: object) -> Given:
     application = Application(None, str(directory / "umbel.toml"), str(directory / "hypercorn.toml"))
-    return Given(2, application, ["127.0.0.1:0"], overrides)
+    return Given(2, application, ["127.0.0.1:0"], overrides, allow_empty=True)
 
 
 def test_both_files_are_heard_and_paths_are_relative_to_them(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_the_command_line_wins(tmp_path: Path) -> None:
     write(tmp_path, '[supervisor]\nhang_timeout = "3s"\n', FILES)
     assert read_settings(given(tmp_path, hang_timeout=4.0)).options.hang_timeout == 4.0
     application = Application(None, str(tmp_path / "umbel.toml"), None, {"graceful_timeout": 2.0})
-    assert read_settings(Given(1, application)).options.graceful_timeout == 2.0
+    assert read_settings(Given(1, application, allow_empty=True)).options.graceful_timeout == 2.0
 
 
 @pytest.mark.parametrize(
