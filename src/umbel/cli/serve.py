@@ -40,7 +40,12 @@ _SETTINGS = ("graceful_timeout", "max_requests", "max_requests_jitter", "pid_pat
 @click.option("--max-rss", type=SIZE, metavar="SIZE", help="Replace a worker that holds so much memory.")
 @click.option("--max-lifetime", type=DURATION, metavar="TIME", help="Replace a worker of this age.")
 @click.option("--start-timeout", type=DURATION, metavar="TIME", help="How long a worker may take to get ready.")
-@click.option("--hang-timeout", type=DURATION, metavar="TIME", help="How long a worker may be silent.")
+@click.option(
+    "--hang-timeout",
+    type=DURATION,
+    metavar="TIME",
+    help="How long a loop may be blocked.",
+)
 @click.option("--orphan-grace", type=DURATION, metavar="TIME", help="What requests get when the master is gone.")
 @click.option("--restart-max-delay", type=DURATION, metavar="TIME", help="The longest wait between two restarts.")
 @click.option("--intensity-restarts", type=click.IntRange(1), metavar="N", help="Restarts per worker before degraded.")
@@ -73,10 +78,11 @@ def serve(
     config = file if app is None or Path(file).exists() else None
     application = Application(app, config, hypercorn_file or hypercorn_beside(file), settings)
     if workers is None:
+        hang_timeout = {name: given.pop(name) for name in ("hang_timeout",) if name in given}
         if given:
             name = next(iter(given)).replace("_", "-")
             raise click.UsageError(f"--{name} is for a master; say how many workers it is to have with -w")
-        _serve_alone(Given(1, application, bind, allow_empty=allow_empty))
+        _serve_alone(Given(1, application, bind, hang_timeout, allow_empty))
     else:
         _serve_supervised(Given(workers, application, bind, given, allow_empty))
 
@@ -85,9 +91,11 @@ def _serve_alone(given: Given) -> None:
     import trio
     from hypercorn.config import Config
 
+    from ..events import NULL, Noted
     from ..logs import ensure_writable
     from ..server import Limits, garbage
     from ..server import serve as serve_app
+    from ..server.loopwatch import EVENT, watched_loop
     from ..supervisor.listeners import activated_sockets
     from ..supervisor.loading import AppImportError, load_app
     from ..supervisor.pidfile import pidfile
@@ -104,11 +112,14 @@ def _serve_alone(given: Given) -> None:
         raise click.ClickException(str(error)) from error
     limits = None if isinstance(getattr(app, "limits", None), Limits) else settings.limits
 
+    def record(sentence: str) -> None:
+        getattr(app, "recorder", NULL).record(Noted("error", EVENT, sentence))
+
     async def main() -> None:
         if application.app is None and settings.logs is not None:
             await ensure_writable(settings.logs)
         with pidfile(settings.options.pidfile):
-            async with trio.open_nursery() as nursery:
+            async with watched_loop(settings.options.hang_timeout, record), trio.open_nursery() as nursery:
                 started = partial(serve_app, app, Config.from_mapping(settings.server), limits=limits)
                 for address in await nursery.start(started):
                     click.echo(f"Umbel runs on {address} (Ctrl-C stops it)")

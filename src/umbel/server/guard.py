@@ -8,6 +8,7 @@ It replaces private names of Hypercorn 0.18, and a test per name fails when its 
 from __future__ import annotations
 
 import os
+from functools import partial
 from weakref import WeakKeyDictionary
 
 import trio
@@ -19,6 +20,7 @@ from .connection import serve_connection
 from .drain import drain, leave
 from .h1websocket import serve_websocket
 from .h2 import Http2
+from .loopwatch import EVENT, HANG_TIMEOUT, watch_loop
 from .peer import Peer
 from .reserve import Seat
 from .service import Service
@@ -70,6 +72,8 @@ class _Worker:
             await nursery.start(self.service.run)
             self.ready.set()
             nursery.start_soon(self._stop_when_exhausted)
+            hang_timeout = getattr(self.service.app, "hang_timeout", HANG_TIMEOUT)
+            nursery.start_soon(watch_loop, hang_timeout, partial(self.service.note, EVENT))
             await self._context.terminated.wait()
             with trio.move_on_after(0):
                 await leave(self.service)  # nothing is accepted any more: there is no delay to wait for
