@@ -149,13 +149,15 @@ def _unusable_files(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for there, missing in (("certfile", "keyfile"), ("keyfile", "certfile")):
         if there in data and missing not in data:
             yield there, f"needs {missing} beside it, or nothing is encrypted"
-    paired = "certfile" in data and "keyfile" in data and "keyfile_password" not in data
-    # The shared check knows no password; where there is one, starting will tell.
-    wanted = _TLS_KEYS if paired else {"ca": "ca_certs"}
+    wanted = _TLS_KEYS if "certfile" in data and "keyfile" in data else {"ca": "ca_certs"}
     given = {ours: data[theirs] for ours, theirs in wanted.items() if isinstance(data.get(theirs), str)}
-    tls = Tls.model_construct(**given)
-    for path, reason in unusable([((), tls)]):
-        yield _TLS_KEYS[str(path[-1])], reason
+    together = [given]
+    if "keyfile_password" in data:
+        # The shared check knows no password: each file by itself must be readable, and starting will tell the rest.
+        together = [{name: path} for name, path in given.items()]
+    for files in together:
+        for path, reason in unusable([((), Tls.model_construct(**files))]):
+            yield _TLS_KEYS[str(path[-1])], reason
 
 
 def _make_absolute(source: Source) -> None:

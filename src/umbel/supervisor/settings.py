@@ -28,6 +28,8 @@ READING_S = 10.0
 
 SettingsT = TypeVar("SettingsT")
 
+_reading: trio.lowlevel.RunVar[trio.CapacityLimiter | None] = trio.lowlevel.RunVar("reading", None)
+
 
 @dataclass(frozen=True, slots=True)
 class Given:
@@ -64,8 +66,10 @@ async def in_time(read: Callable[[], SettingsT]) -> SettingsT:
     Raises:
         ConfigError: as ``read``; or it takes longer than ``READING_S``, and the thread is left behind.
     """
+    limiter = _reading.get() or trio.CapacityLimiter(1)
+    _reading.set(limiter)  # One thread at most is left behind, however often a reload is asked for.
     with trio.move_on_after(READING_S):
-        return await trio.to_thread.run_sync(read, abandon_on_cancel=True)
+        return await trio.to_thread.run_sync(read, abandon_on_cancel=True, limiter=limiter)
     reason = f"the configuration could not be read within {READING_S:g} s; does the disk that it is on answer?"
     raise ConfigError([ConfigProblem("", None, "", reason)])
 

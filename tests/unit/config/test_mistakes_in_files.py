@@ -276,3 +276,15 @@ def test_an_old_certificate_beside_a_good_one_does_no_harm(tmp_path: Path, pems:
     old = trustme.CA().issue_cert("h", not_before=past, not_after=past + datetime.timedelta(days=1))
     files = {"ca.pem": b"# old\n" + old.cert_chain_pems[0].bytes() + pems["ca.pem"]}
     assert mistakes(tmp_path, '[upstreams.u]\nurls = ["https://h"]\ntls.ca = "ca.pem"\n', files) == []
+
+
+@pytest.mark.parametrize("key", ["ca", "cert", "key"])
+def test_a_pipe_in_the_place_of_a_certificate_is_refused_without_waiting(key: str, tmp_path: Path) -> None:
+    trustme.CA().issue_cert("h").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "good.pem"))
+    os.mkfifo(tmp_path / "pipe")
+    files = {"cert": "good.pem", "key": "good.pem", key: "pipe"}
+    tls = ", ".join(f'{name} = "{file}"' for name, file in files.items())
+    said = mistakes(tmp_path, GOOD.replace('urls = ["http://h"]', f'urls = ["https://h"]\ntls = {{ {tls} }}'))
+    assert said == [
+        f"umbel.toml:3: upstreams.u.tls.{key}: the file cannot be read: it is a named pipe, not a regular file"
+    ]
