@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
@@ -81,6 +82,10 @@ class Service:
         Whoever shares its sockets with other processes makes it smaller, or one of them gets the whole flood.
         """
         self.in_flight = 0
+        self.late_at = math.inf
+        """When, on ``time.monotonic``, the loop's other tasks have waited for too long: then ``on_late`` is called."""
+        self.on_late: Callable[[], None] = _nothing
+        """Called at the end of each request from ``late_at`` on, by a loop that is busy and not hung. Must not wait."""
         self.reserve = Reserve()
         """The connections beyond ``max_connections``."""
         self.alarm = Alarm()
@@ -199,6 +204,9 @@ class Service:
     def request_ended(self) -> None:
         """Count a request out."""
         self.in_flight -= 1
+        # A call of C's and no clock of trio's: this runs for every request.
+        if monotonic() >= self.late_at:
+            self.on_late()
 
     def write_deadline(self) -> float:
         """When a write that begins now must have got on: its own limit, or what is left of a drain."""
@@ -258,3 +266,7 @@ def _max_requests(config: Config) -> int | None:
     if config.max_requests is None:
         return None
     return config.max_requests + random.randint(0, config.max_requests_jitter)
+
+
+def _nothing() -> None:
+    """Where nobody minds a busy loop."""
