@@ -134,11 +134,15 @@ DEAR: dict[str, bytes] = {
 
 @pytest.mark.parametrize("name", DEAR)
 def test_a_megabyte_of_json_does_not_hold_the_loop(name: str) -> None:
-    started = time.thread_time()
-    with suppress(BadBodyError):
-        decode_json(DEAR[name])
-    # The promise is 100 ms; what this replaces took from 0.4 s to half an hour.
-    assert time.thread_time() - started < 0.35
+    took = []
+    for _ in range(3):
+        started = time.thread_time()
+        with suppress(BadBodyError):
+            decode_json(DEAR[name])
+        took.append(time.thread_time() - started)
+    # The promise is 100 ms; what this replaces took from 0.4 s to half an hour. Best of three: a search of the garbage
+    # collector through all that the other tests have left takes longer than the decoding.
+    assert min(took) < 0.35
 
 
 def test_json_is_decoded_in_linear_time() -> None:
