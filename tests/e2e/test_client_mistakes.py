@@ -203,6 +203,8 @@ MISTAKES: dict[str, Mistake] = {
     "a form that is none": Mistake("/form-body", 400, ("form",), b"\xff=\xff", FORM),
     "a form of bad escapes": Mistake("/form-body", 400, ("form",), b"a=%ff", FORM),
     "a form of too many fields": Mistake("/form-body", 400, ("form",), b"a&" * 1001, FORM),
+    "a form of percent signs": Mistake("/form-body", 400, ("form",), b"a=" + b"%" * 2000, FORM),
+    "a form of escapes that are none": Mistake("/form-body", 400, ("form",), b"a=" + b"%zz" * 2000, FORM),
     "JSON for a form": Mistake("/form-body", 415, ("form",), b"{}", JSON),
     # Queries and paths.
     "a text for an int": Mistake("/typed?i=x", 400, ('"i"', "whole number")),
@@ -239,6 +241,7 @@ FITTING: dict[str, Mistake] = {
     "a number beside a text": Mistake("/order", 200, (), b'{"x":1}', JSON),
     "a number to be found in a text": Mistake("/found", 200, (), b'{"x":1}', JSON),
     "-0.0": Mistake("/echo", 200, (), b"-0.0", JSON),
+    "a form of some percent signs": Mistake("/form-body", 200, (), b"a=%&b=100%&c=%zz", FORM),
     "null": Mistake("/echo", 200, (), b"null", JSON),
     "an int of 64 bits in a path": Mistake("/int/18446744073709551615", 200, ()),
     "a uuid": Mistake("/uuid/123e4567-e89b-12d3-a456-426614174000", 200, ()),
