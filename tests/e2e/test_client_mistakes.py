@@ -76,6 +76,11 @@ ROUTES = "".join(
         route("/uuid/<uuid:id>", "/x/{id}"),
         route("/text/<id>", "/x/{id}", answer='headers = { x-a = "{id}" }'),
         route("/number", "/x/{v}", keys='query = ["q"]', call='with = { v = "to_number(query.q)" }'),
+        route("/steps", answer='shape = "body.xs[?n > `0`].{a: n, b: n}"'),
+        route("/steps-beside", answer='shape = "{a: body.xs[*].[@, @], b: source}"') + SOURCE,
+        route("/order", answer='shape = "body.x < source"') + SOURCE,
+        route("/found", answer='shape = "contains(source, body.x)"') + SOURCE,
+        route("/total", call='json = { a = "sum(body.xs)" }'),
         route("/cookie", call='forward_cookies = ["c"]', answer='shape = "abs(headers.cookie)"'),
     )
 )
@@ -107,6 +112,13 @@ MISTAKES: dict[str, Mistake] = {
     "abs of a query that is not there": Mistake("/query-abs", 400, ('The query parameter "q"',)),
     "abs of a header": Mistake("/header-abs", 400, ('The header "x-n"',), headers=(("x-n", "\xff\xfe"),)),
     "abs of cookies": Mistake("/cookie", 400, ('The header "cookie"',), headers=(("cookie", "c=\xff\x80; c; =;;"),)),
+    "values that take too many steps": Mistake(
+        "/steps", 400, ('"xs"', "too many"), b'{"xs":[%b1]}' % (b"1," * 99_999), JSON
+    ),
+    "too many steps beside a call": Mistake(
+        "/steps-beside", 400, ('"xs"', "too many"), b'{"xs":[%b1]}' % (b"1," * 99_999), JSON
+    ),
+    "a sum of too many digits": Mistake("/total", 400, ('"xs"',), b'{"xs":[%b,%b]}' % (b"9" * 4300, b"9" * 4300), JSON),
     "an answer that would be streamed": Mistake(
         "/when", 400, ('"name"',), b'{"name":1}', (*JSON, ("accept", "text/event-stream"))
     ),
@@ -191,6 +203,8 @@ MISTAKES: dict[str, Mistake] = {
     "a form that is none": Mistake("/form-body", 400, ("form",), b"\xff=\xff", FORM),
     "a form of bad escapes": Mistake("/form-body", 400, ("form",), b"a=%ff", FORM),
     "a form of too many fields": Mistake("/form-body", 400, ("form",), b"a&" * 1001, FORM),
+    "a form of percent signs": Mistake("/form-body", 400, ("form",), b"a=" + b"%" * 2000, FORM),
+    "a form of escapes that are none": Mistake("/form-body", 400, ("form",), b"a=" + b"%zz" * 2000, FORM),
     "JSON for a form": Mistake("/form-body", 415, ("form",), b"{}", JSON),
     # Queries and paths.
     "a text for an int": Mistake("/typed?i=x", 400, ('"i"', "whole number")),
@@ -224,7 +238,10 @@ MISTAKES: dict[str, Mistake] = {
 
 FITTING: dict[str, Mistake] = {
     "a number of 400 digits": Mistake("/echo", 200, (), b"9" * 400, JSON),
+    "a number beside a text": Mistake("/order", 200, (), b'{"x":1}', JSON),
+    "a number to be found in a text": Mistake("/found", 200, (), b'{"x":1}', JSON),
     "-0.0": Mistake("/echo", 200, (), b"-0.0", JSON),
+    "a form of some percent signs": Mistake("/form-body", 200, (), b"a=%&b=100%&c=%zz", FORM),
     "null": Mistake("/echo", 200, (), b"null", JSON),
     "an int of 64 bits in a path": Mistake("/int/18446744073709551615", 200, ()),
     "a uuid": Mistake("/uuid/123e4567-e89b-12d3-a456-426614174000", 200, ()),

@@ -56,6 +56,11 @@ def decode_json(body: bytes) -> Json:
     return value
 
 
+def values_in(value: Json) -> int:
+    """How many values a value of JSON holds, itself and empty lists included, within a factor of two."""
+    return _values_at_most(_without_strings(msgspec.json.encode(value)))
+
+
 def decode_text(body: bytes, charset: str | None) -> str:
     """The text of a body in its charset (one of ``charsets.CODECS``), UTF-8 where none is named.
 

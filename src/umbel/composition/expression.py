@@ -23,6 +23,7 @@ from ..events import Noted, Recorder
 from ..kinds import Kind
 from ..model import Failure, Json, RequestFacts
 from .fault import Fault, Named, bad_request, described, fault_of, holders, names_of
+from .interpreter import MAX_STEPS, Interpreter, TooManyStepsError
 
 MAX_TEXT = 2**20
 """The most characters of a text that an expression joins."""
@@ -71,10 +72,11 @@ class Expression:
         """The expression's value.
 
         Raises:
-            ExpressionError: whatever it met; JMESPath raises even bare TypeErrors (null compared with a number).
+            ExpressionError: whatever it met, or it takes more than ``MAX_STEPS`` steps. JMESPath raises even bare
+                TypeErrors (null compared with a number).
         """
         try:
-            return self._parsed.search(context, options=_OPTIONS)
+            return Interpreter(_OPTIONS).visit(self._parsed.parsed, context)
         except Exception as error:
             fault = fault_of(self._parsed.parsed, context, _OPTIONS, error)
             raise ExpressionError(f"{self.text!r}: {_reason(error)}", self.where, fault) from error
@@ -103,6 +105,10 @@ def compile_expression(text: str, where: tuple[str | int, ...]) -> Expression:
 
 class _TooLongError(Exception):
     """A text that an expression makes is longer than ``MAX_TEXT``."""
+
+
+class _OutOfRangeError(Exception):
+    """A number that an expression makes is none of JSON's, or has more than ``_BITS_MAX`` bits."""
 
 
 class _Functions(jmespath.functions.Functions):
@@ -134,11 +140,28 @@ class _Functions(jmespath.functions.Functions):
             raise _TooLongError
         return glue.join(texts)
 
+    # jmespath's own raises a bare TypeError where a text is searched for what is no text.
+    @jmespath.functions.signature({"types": ["array", "string"]}, {"types": []})
+    def _func_contains(self, subject: list[Json] | str, search: Json) -> bool:
+        if isinstance(subject, str):
+            return isinstance(search, str) and search in subject
+        return search in subject
+
+    # jmespath's own, but for the bound: what is beyond it has no form in JSON, or one that nobody reads.
+    @jmespath.functions.signature({"types": ["array-number"]})
+    def _func_sum(self, numbers: list[int | float]) -> int | float:
+        total = sum(numbers)
+        if not math.isfinite(total) if isinstance(total, float) else total.bit_length() > _BITS_MAX:
+            raise _OutOfRangeError
+        return total
+
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
 _FRACTION = re.compile(r"[.eE]")
 _NUMBER_MAX = 309
 """The digits of the largest number that JSON is read with here; no float is larger."""
+_BITS_MAX = 14_284
+"""The largest number of so many bits has 4300 digits: Python writes, and msgspec reads, no longer ones."""
 _FUNCTIONS = _Functions()
 _OPTIONS = jmespath.Options(custom_functions=_FUNCTIONS)
 
@@ -172,6 +195,10 @@ def _reason(error: Exception) -> str:
         return f"it makes a text of more than {MAX_TEXT} characters"
     if isinstance(error, RecursionError):
         return "the values are nested too deeply"
+    if isinstance(error, _OutOfRangeError):
+        return "it makes a number that is out of range"
+    if isinstance(error, TooManyStepsError):
+        return f"it takes more than {MAX_STEPS} steps on these values"
     return type(error).__name__
 
 

@@ -1,22 +1,25 @@
 """Whose mistake a failed expression or a bad value is: the client's, an upstream's or the configuration's.
 
-An expression that fails is searched for its smallest failing part, and what that part reads decides. So an expression
-that reads the request and calls alike blames the one whose value is wrong. This runs only after a failure; it costs at
-most the evaluation once per level of the expression.
+An expression that fails is evaluated once more to find its smallest failing part, and what that part reads decides. So
+an expression that reads the request and calls alike blames the one whose value is wrong. This runs only after a
+failure, in as many steps as the evaluation took; where it took too many, the largest of the values is to blame.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import jmespath
 import jmespath.exceptions
 import jmespath.functions
-import jmespath.visitor
 
 from ..kinds import Kind
 from ..model import Failure, Json
+from .decode import values_in
+from .interpreter import Interpreter, TooManyStepsError
 
 Node = Mapping[str, Any]
 
@@ -91,15 +94,45 @@ def names_of(node: Node) -> Iterator[Named]:
 
 def fault_of(node: Node, context: Mapping[str, Json], options: jmespath.Options, error: Exception) -> Fault:
     """The fault of an expression that failed with ``error`` on ``context``."""
-    visitor = jmespath.visitor.TreeInterpreter(options)
-    part = _smallest_failing(node, context, visitor)
+    try:
+        names = _blamed(node, context, options, error)
+    except TooManyStepsError:
+        names = _largest(node, context)
+    return Fault(names, _reason(error))
+
+
+def _blamed(node: Node, context: Mapping[str, Json], options: jmespath.Options, error: Exception) -> tuple[Named, ...]:
+    """What the smallest failing part of an expression reads.
+
+    Raises:
+        TooManyStepsError: the search takes too many steps, as the evaluation did itself if ``error`` is such a one.
+    """
+    if isinstance(error, TooManyStepsError):
+        raise error
+    tracer = _Tracer(options, context)
+    with suppress(Exception):
+        tracer.visit(node, context)
+    part, visitor = tracer.failed or node, Interpreter(options)
     names = tuple(dict.fromkeys(names_of(part)))
     if len(names) > 1:
         if isinstance(error, jmespath.exceptions.JMESPathTypeError):
-            names = holders(part, context, options, error.current_value) or names
+            names = tuple(dict.fromkeys(_holders(part, context, visitor, error.current_value))) or names
         elif part["type"] == "function_expression":
             names = _misfits(part, context, options, visitor) or names
-    return Fault(names, _reason(error))
+    return names
+
+
+def _largest(node: Node, context: Mapping[str, Json]) -> tuple[Named, ...]:
+    """Of what an expression reads, that which holds the most values: it is why the evaluation takes so long."""
+
+    def size(name: Named) -> int:
+        value = context.get(name.root)
+        if name.field is not None:
+            value = value.get(name.field) if isinstance(value, dict) else None
+        return values_in(value)
+
+    names = tuple(dict.fromkeys(names_of(node)))
+    return names if len(names) < 2 else (max(names, key=size),)
 
 
 def _misfits(function: Node, context: Mapping[str, Json], options: jmespath.Options, visitor: Any) -> tuple[Named, ...]:
@@ -126,27 +159,55 @@ def _type_of(value: Json) -> str:
 
 
 def holders(node: Node, context: Mapping[str, Json], options: jmespath.Options, value: Json) -> tuple[Named, ...]:
-    """What those parts of an expression read whose result is ``value``, the very object, or directly holds it."""
-    visitor = jmespath.visitor.TreeInterpreter(options)
-    return tuple(dict.fromkeys(_holders(node, context, visitor, value)))
+    """What those parts of an expression read whose result is ``value``, the very object, or directly holds it.
+
+    Where there are none: those whose result is a list that equals it, for a projection makes a new list each time.
+    """
+    visitor = Interpreter(options)
+    try:
+        found = _holders(node, context, visitor, value)
+        if not found and isinstance(value, list):
+            found = _holders(node, context, visitor, value, same=operator.eq)
+        return tuple(dict.fromkeys(found))
+    except TooManyStepsError:
+        return _largest(node, context)
 
 
-def _holders(node: Node, context: Mapping[str, Json], visitor: Any, value: Json) -> list[Named]:
-    found = [name for child in _on_context(node) for name in _holders(child, context, visitor, value)]
+def _is_or_holds(result: Json, value: Json) -> bool:
+    return result is value or (isinstance(result, list) and any(each is value for each in result))
+
+
+def _holders(
+    node: Node,
+    context: Mapping[str, Json],
+    visitor: Any,
+    value: Json,
+    same: Callable[[Json, Json], bool] = _is_or_holds,
+) -> list[Named]:
+    found = [name for child in _on_context(node) for name in _holders(child, context, visitor, value, same)]
     if found:
         return found
     result = _visited(node, context, visitor)
-    if result is value or (isinstance(result, list) and any(each is value for each in result)):
+    if same(result, value):
         return list(names_of(node))
     return []
 
 
-def _smallest_failing(node: Node, context: Mapping[str, Json], visitor: Any) -> Node:
-    while True:
-        failing = next((child for child in _on_context(node) if _visited(child, context, visitor) is _FAILED), None)
-        if failing is None:
-            return node
-        node = failing
+class _Tracer(Interpreter):
+    """Finds the smallest part of an expression that fails: the innermost node that is evaluated on the context."""
+
+    def __init__(self, options: jmespath.Options, context: Mapping[str, Json]) -> None:
+        super().__init__(options)
+        self._context = context
+        self.failed: Node | None = None
+
+    def visit(self, node: Node, value: Any) -> Any:
+        try:
+            return super().visit(node, value)
+        except Exception:
+            if self.failed is None and value is self._context:
+                self.failed = node
+            raise
 
 
 _FAILED: Any = object()
@@ -156,6 +217,8 @@ def _visited(node: Node, context: Mapping[str, Json], visitor: Any) -> Json:
     """The value of a node, or ``_FAILED``."""
     try:
         return visitor.visit(node, context)
+    except TooManyStepsError:
+        raise
     except Exception:  # noqa: BLE001  # whatever it is: that it fails is what is asked
         return _FAILED
 
@@ -179,6 +242,8 @@ def _reason(error: Exception) -> str:
     """What went wrong, without the values that it went wrong with: they may be somebody's data."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
+    if isinstance(error, TooManyStepsError):
+        return "it holds too many values, or too much text, for what is done with it here"
     if not isinstance(error, jmespath.exceptions.JMESPathTypeError):
         return "it is of a type or a size that does not fit here"
     # Of jmespath.net's words for a type only the known ones: the rest would be Python's.

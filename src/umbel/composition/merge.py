@@ -63,7 +63,13 @@ def _directives(fields: Fields) -> dict[str, int | None]:
     return {key: max(0, value - age) if value is not None else None for key, value in found.items()}
 
 
+_SECONDS_MAX = 2**31
+
+
 def _seconds(text: str) -> int:
-    """A delta-seconds argument; what is no number counts as stale (RFC 9111 section 1.2.2)."""
-    text = text.strip().strip('"')
-    return min(int(text), 2**31) if text.isascii() and text.isdigit() else 0
+    """A delta-seconds argument, at most 2**31; what is no number counts as stale (RFC 9111 section 1.2.2)."""
+    text = text.strip().strip('"').lstrip("0") or "0"
+    if not (text.isascii() and text.isdigit()):
+        return 0
+    # int() of unbounded digits is slow, and from 4301 on an error.
+    return min(int(text), _SECONDS_MAX) if len(text) <= len(str(_SECONDS_MAX)) else _SECONDS_MAX

@@ -183,6 +183,12 @@ class Recipe:
         for param in (*self.bound, *self.params, *(self.body.fields if self.body is not None else ())):
             if param.name in (name, root):
                 return described(param.expression.holders(context, param.expression.evaluate(context)), item)
+        if self.body is not None and self.body.whole is not None:
+            # A form that is one expression: the name is that of its field.
+            expression = self.body.whole.expression
+            value = expression.evaluate(context)
+            member = value.get(name) if isinstance(value, dict) else value
+            return described(expression.holders(context, member), item)
         return ""
 
     def _target(self, context: Mapping[str, Json], bound: Mapping[str, Json], inputs: Inputs) -> bytes:

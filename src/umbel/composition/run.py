@@ -231,16 +231,16 @@ class _Composition:
         return self._wave.send_off(rules, prepared, facts, limit, now, self._transports[rules.upstream])
 
     def _each(self, call: CallPlan, each: EachPlan) -> Work:
+        def client(part: Json) -> str:
+            return each.client or described(each.source.holders(self._context, part))
+
         async def fetch_item(item: Item, attempts: list[Attempt]) -> Landed:
-            prepared = self._prepared(call, {**self._context, "item": item.value}, client)
+            context = {**self._context, "item": item.value}
+            prepared = self._prepared(call, context, lambda: client(item.value))
             return await self.ask(call.rules, prepared, attempts, item.places[0])
 
         value = self._evaluate(each.source)
-
-        def client() -> str:
-            return each.client or described(each.source.holders(self._context, value))
-
-        values = item_list(value, call.config.max_items, client)
+        values = item_list(value, call.config.max_items, lambda: client(value))
         return EachWork(
             call.rules,
             values,

@@ -120,7 +120,7 @@ def _failed(result: Result, failure: Failure, request_id: str) -> Reply:
         length = b"%d" % len(content)
         reply = Reply(failure.status, [(b"content-type", media), (b"content-length", length), _NO_STORE], content)
     if failure.status in (429, 503):
-        again = (failure.retry_after or RETRY_AFTER).encode("latin-1")
+        again = encoded_value(failure.retry_after or RETRY_AFTER)
         reply.fields = [*(field for field in reply.fields if field[0] != b"retry-after"), (b"retry-after", again)]
     return reply
 

@@ -49,7 +49,12 @@ _AUTHORITY_END = re.compile(r"""[\s/?#"'<>]""")
 _BEARER = re.compile(r"""\b(bearer\s++)[^\s"',;\\]++""", re.IGNORECASE)
 # Without a dot it is none, but it is consumed, since no token begins within it.
 _JWT = re.compile(r"\beyJ[\w-]{4,}+((?:\.[\w-]++)*+)")
-_HEADER_LINE = re.compile(r"((?:authorization|cookie)\s*+[:=]\s*+)(?![\\\s\"'b]*[\"'])[^\r\n\"'\\]++", re.IGNORECASE)
+_HEADER_LINE = re.compile(
+    r"((?:authorization|cookie)\s*+[:=]\s*+)(?![\\\s\"'b]*[\"'])"
+    # A quoted piece is a part of the line only behind a "=": any other quote is the end of a text that holds the line.
+    r"(?:[^\r\n\"'\\]++|(?<==)\\*+[\"'][^\r\n\"'\\]*+\\*+[\"'])++",
+    re.IGNORECASE,
+)
 # What stands between a name and its value: in a pair or a mapping, after a quoted name or a plain one.
 _SEPARATED = rf"(?:{_QUOTE}\s*+,\s*+(?=[bB]?{_QUOTE})|(?:{_QUOTE})?+\s*+(?:=>|[:=])\s*+)"
 # What a value reaches to: its closing quote, or else the end of the word. (A header line: the end of the line.)
@@ -57,6 +62,10 @@ _SEPARATED = rf"(?:{_QUOTE}\s*+,\s*+(?=[bB]?{_QUOTE})|(?:{_QUOTE})?+\s*+(?:=>|[:
 _VALUE = re.compile(
     rf"(?<!\\)[bB]?(?P<quote>{_QUOTE})(?:[^\\\"']++|\\++(?![\"'])|(?!(?P=quote)){_QUOTE})*+"
     r"|(?!\[redacted)[^\s&;,\"'<>)\]}\\]++"
+    # A scheme is no value yet: what it names stands behind it.
+    r"(?:(?:(?<=(?i:bearer))|(?<=(?i:basic)))\s++[^\s\"',;\\]++)*+"
+    # A word that ends so has not ended, such as token=a="..." or token=['...'].
+    rf"(?:(?<=[=:(\[{{])[bB]?(?P<inner>{_QUOTE})(?:[^\\\"']++|\\++(?![\"'])|(?!(?P=inner)){_QUOTE})*+)?+"
 )
 _NOT_OF_A_NAME = re.compile(r"[^\w.*-]")
 

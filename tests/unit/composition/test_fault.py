@@ -105,6 +105,12 @@ def test_a_bad_value_is_a_400_with_a_sentence_only_where_it_is_the_clients() -> 
         ('path = "/x/{item}"\neach = "body.ids || a.ids"\nmax_items = 2\n', {}, 502),
         ('path = "/x/{item.id}"\neach = "body.ids || a.ids"\n', {"ids": [{"id": []}]}, 400),
         ('path = "/x/{item.id}"\neach = "body.ids || a.ids"\n', {}, 502),
+        ('path = "/x/{item}"\neach = "[body.id, a.none]"\n', {"id": [7]}, 400),
+        ('path = "/x/{item}"\neach = "[body.id, a.id]"\n', {}, 502),
+        ('path = "/x/{item}"\neach = "body.xs[*].id || a.ids"\nmax_items = 2\n', {"xs": [{"id": 7}] * 4}, 400),
+        ('path = "/"\nform = "{v: body.id, w: a.ids}"\n', {"id": {"x": 1}}, 400),
+        ('path = "/"\nform = "{v: body.id, w: a.id}"\n', {"id": "b"}, 502),
+        ('path = "/"\nform = "body.id || a"\n', {"id": "text"}, 400),
         ('path = "/{?v}"\nwith = { v = "abs(item)" }\neach = "body.ids || a.ids"\n', {"ids": ["a"]}, 400),
     ],
 )

@@ -71,6 +71,14 @@ PLACES: dict[str, dict[str, Any]] = {
     "an arrow": {"msg": f"client-secret => '{SECRET}'"},
     "no blank at all": {"msg": f"password:{SECRET}"},
     "a set": {"tags": {f"token={SECRET}"}},
+    "a scheme under a name of its own": {"msg": f"X-Api-Token: Bearer {SECRET}"},
+    "two schemes": {"msg": f"token=Bearer bearer {SECRET}"},
+    "a scheme in a pair": {"msg": f"secret=basic {SECRET}, x=1"},
+    "a pair in a value": {"msg": f"password: token='{SECRET}'"},
+    "a repr of a list under a name": {"msg": repr({"token": [SECRET]})},
+    "a quoted cookie": {"msg": f'Cookie: a="{SECRET}"; b="{SECRET}"'},
+    "a quoted cookie in JSON": {"msg": json.dumps({"line": f'Cookie: a="{SECRET}"; b=c'})},
+    "parameters of a scheme": {"msg": f'Authorization: Digest username="a", response="{SECRET}"'},
     "an event's text": {"event_text": f"x-api-key:{SECRET}"},
 }
 
