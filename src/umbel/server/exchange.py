@@ -169,6 +169,11 @@ class Exchange(BoundedCalls):
         return self._at is _DONE
 
     @property
+    def begun(self) -> bool:
+        """Whether the application has given the head of its response."""
+        return self._at is not _NOTHING
+
+    @property
     def unanswered(self) -> bool:
         """Whether no byte of a response has gone out."""
         return self._at <= _HEAD

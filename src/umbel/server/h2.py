@@ -58,6 +58,8 @@ class Http2:
         self.service = service
         self.peer = peer
         self._seat = seat  # None unless it is beyond max_connections
+        if seat is not None:
+            seat.awaits_answer = lambda: any(not stream.answering for stream in self._streams.values())
         self.heard_at = trio.current_time()
         """When something last came."""
         self._h2 = H2Connection(H2Configuration(client_side=False, header_encoding=None))
@@ -278,6 +280,8 @@ class Http2:
             return
         kind = HttpStream if head.protocol is None else WebSocketStream
         self._streams[stream_id] = stream = kind(self, stream_id, head)
+        if self.service.in_flight > limits.max_in_flight:
+            self.service.reserve.requests[stream] = None
         self._tasks += 1
         self._nursery.start_soon(stream.run)
 
@@ -350,6 +354,13 @@ class Http2:
         stream.leave(reason)
         if not self.sender.writing:  # Else the reset goes with the next write, which nobody need wait for.
             await self.sender.flush()
+
+    def displace(self, stream: Stream, reason: str) -> None:
+        """Give an answer up that its client does not take."""
+        self._forget(stream)
+        self.sender.reset(stream.stream_id, ErrorCodes.CANCEL)
+        stream.leave(reason)
+        self._nursery.start_soon(self.sender.flush)
 
     async def application_ended(self, stream: Stream) -> None:
         """An application has ended by itself; if it owes an answer, or the rest of one, the client hears of it."""

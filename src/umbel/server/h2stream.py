@@ -101,7 +101,13 @@ class Stream(BoundedCalls, ABC):
         """It is no request in flight any more; said twice, it is counted once."""
         if self._counted:
             self._counted = False
+            self.connection.service.reserve.requests.pop(self, None)
             self.connection.service.request_ended()
+
+    def displace(self, reason: str) -> None:
+        """Give the answer up; it counts as ended from now on."""
+        self.count_out()
+        self.connection.displace(self, reason)
 
     # The answer.
 

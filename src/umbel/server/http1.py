@@ -88,6 +88,7 @@ class Http1Connection:
         self._requests = 0
         self._refused = 0
         self._forgotten = False
+        self._displaced = False
         self._patience = Patience(service.alarm, late)
         began = trio.current_time() if peer.accepted_at is None else peer.accepted_at
         self._patience.last(began + service.limits.head_timeout)
@@ -210,6 +211,17 @@ class Http1Connection:
         self.cancelled = True
         self.scope.cancel(reason=reason)
 
+    @property
+    def answering(self) -> bool:
+        """Whether the application has begun to answer the request in flight."""
+        return self._exchange is not None and self._exchange.begun
+
+    def displace(self, reason: str) -> None:
+        """End the connection; the request in flight counts as ended from now on."""
+        self._displaced = True
+        self.service.request_ended()
+        self.cancel(reason)
+
     def drain(self, until: float) -> None:
         """The server is stopping: if no request comes until then, the connection ends."""
         if self._exchange is None and not self.head_began:
@@ -252,6 +264,8 @@ class Http1Connection:
             return await self._refuse_request(refusal, head)
         self._requests += 1
         self._exchange = exchange = Exchange(self, head)
+        if service.in_flight > service.limits.max_in_flight:
+            service.reserve.requests[self] = None
         try:
             await in_own_context(
                 service.app(self._scope_of(head, exchange), exchange.receive, exchange.send), self._about_to_wait
@@ -269,7 +283,9 @@ class Http1Connection:
             return False
         finally:
             self._exchange = None
-            service.request_ended()
+            service.reserve.requests.pop(self, None)
+            if not self._displaced:
+                service.request_ended()
         if not exchange.keep_alive or not exchange.answered:
             if not exchange.gone:
                 self.lingers = bool(self.buffer) or not exchange.body_is_read

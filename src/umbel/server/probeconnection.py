@@ -44,7 +44,7 @@ class _ProbeConnection(Http1Connection):
 
     def __init__(self, service: Service, wire: Wire, peer: Peer, seat: Seat) -> None:
         super().__init__(service, wire, peer, wire.interrupt)
-        self._seat = seat
+        seat.awaits_answer = self._awaits_answer
         until = min(seat.head_until, trio.current_time() + service.limits.head_timeout)
         self._patience.last(until)
         self.head_began = until  # The head counts as begun: its first byte must not move the deadline.
@@ -62,5 +62,7 @@ class _ProbeConnection(Http1Connection):
     async def _serve(self, head: Head) -> bool:
         if not self.service.is_probe(head.method, head.target, head.meaning.length):
             return await self._refuse_request(NO_CONNECTION_LEFT, head)
-        self._seat.kept = True
         return await super()._serve(head)
+
+    def _awaits_answer(self) -> bool:
+        return self._exchange is not None and not self.answering

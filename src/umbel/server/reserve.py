@@ -6,8 +6,9 @@ small and bounded, and nothing but a probe is answered on it: whoever fills it g
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import trio
 
@@ -28,26 +29,53 @@ class Seat:
         now = trio.current_time()
         self.head_until = now + RESERVED_HEAD_S
         self.scope = trio.CancelScope(deadline=now + RESERVED_S)
-        self.kept = False
-        """Whether the connection has brought a probe, so that no newer connection displaces it."""
+        self.awaits_answer: Callable[[], bool] = _no
+        """Whether the connection has brought a probe that the application has not answered yet. As long as it has, no
+        newer connection displaces it. Whoever serves the connection sets it."""
+
+
+class ReservedRequest(Protocol):
+    """A probe in flight on one of the places beyond ``max_in_flight``."""
+
+    @property
+    def answering(self) -> bool:
+        """Whether the application has begun its answer, so that it is the client that takes its time."""
+        ...
+
+    def displace(self, reason: str) -> None:
+        """End it now, and count it out."""
+        ...
 
 
 class Reserve:
-    """The seats. When all are taken a newer connection displaces the oldest that has not brought a probe.
+    """The places that are kept. A newer probe displaces the oldest whose application has answered.
 
-    So silent connections hold no seat against a probe. They would have to be opened faster than probes are sent: as
-    many as there are seats between the accept of the probe's connection and the arrival of its head.
+    The time that a client takes to read its answer, or to leave, is not ours to bound a place with. The same goes for
+    connections that have brought no probe: a newer connection displaces the oldest of them. They would have to be
+    opened faster than probes are sent: as many as there are seats between the accept of the probe's connection and the
+    arrival of its head.
     """
 
     def __init__(self) -> None:
         self._seats: dict[Seat, None] = {}
         """In the order of their coming."""
+        self.requests: dict[ReservedRequest, None] = {}
+        """The probes in flight that ``max_in_flight`` had no place for, in the order of their coming."""
+
+    def make_room(self) -> bool:
+        """Displace the oldest probe that its client alone keeps in flight; False if there is none."""
+        oldest = next((request for request in self.requests if request.answering), None)
+        if oldest is None:
+            return False
+        del self.requests[oldest]
+        oldest.displace("a newer probe takes the place")
+        return True
 
     @contextmanager
     def seat(self) -> Iterator[Seat | None]:
-        """A seat for as long as the block runs; None if each seat has a probe that is being answered."""
+        """A seat for as long as the block runs; None if each seat has a probe that awaits its answer."""
         if len(self._seats) >= RESERVED_CONNECTIONS:
-            oldest = next((seat for seat in self._seats if not seat.kept), None)
+            oldest = next((seat for seat in self._seats if not seat.awaits_answer()), None)
             if oldest is None:
                 yield None
                 return
@@ -60,10 +88,14 @@ class Reserve:
             self._seats.pop(seat, None)
 
     def clear(self, reason: str) -> None:
-        """End every connection that has not brought a probe."""
-        for seat in [seat for seat in self._seats if not seat.kept]:
+        """End every connection on which no probe awaits its answer."""
+        for seat in [seat for seat in self._seats if not seat.awaits_answer()]:
             self._displace(seat, reason)
 
     def _displace(self, seat: Seat, reason: str) -> None:
         del self._seats[seat]
         seat.scope.cancel(reason=reason)
+
+
+def _no() -> bool:
+    return False

@@ -94,7 +94,7 @@ class Service:
         self.on_late: Callable[[], None] = _nothing
         """Called at the end of each request from ``late_at`` on, by a loop that is busy and not hung. Must not wait."""
         self.reserve = Reserve()
-        """The connections beyond ``max_connections``."""
+        """What is kept for probes beyond ``max_connections`` and ``max_in_flight``."""
         self.alarm = Alarm()
         self.crew = Crew()
         self.date = DateField()
@@ -188,10 +188,8 @@ class Service:
 
     def admit(self, seat: Seat | None, method: str, target: bytes, body_length: int) -> Refusal | None:
         """``request_began``, and where that refuses ``probe_began``; with a ``seat`` nothing but a probe is taken."""
-        if seat is not None:
-            if not self.is_probe(method, target, body_length):
-                return NO_CONNECTION_LEFT
-            seat.kept = True
+        if seat is not None and not self.is_probe(method, target, body_length):
+            return NO_CONNECTION_LEFT
         refusal = self.request_began()
         return None if refusal is None or self.probe_began(method, target, body_length) else refusal
 
@@ -200,9 +198,9 @@ class Service:
 
         A busy server lives, and whoever asks must not take it for dead.
         """
-        if self.in_flight >= self.limits.max_in_flight + RESERVED_REQUESTS:
-            return False
         if not self.is_probe(method, target, body_length):
+            return False
+        if self.in_flight >= self.limits.max_in_flight + RESERVED_REQUESTS and not self.reserve.make_room():
             return False
         self.in_flight += 1
         self._requests_total += 1

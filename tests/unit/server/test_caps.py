@@ -207,3 +207,30 @@ async def test_near_the_memory_limit_connections_are_not_kept_and_then_requests_
 
 def test_resident_memory_is_what_the_system_says() -> None:
     assert 2**20 < memory.resident() < 2**36
+
+
+@DRIVERS
+async def test_probes_whose_answers_are_not_read_are_displaced_by_newer_ones(
+    driver: str, autojump_clock: MockClock, gate: trio.Event
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/":
+            await gate.wait()
+        await answer(send, b"x" * (2**24 if scope["query_string"] else 1))
+
+    async with served(App(app), driver, Limits(max_in_flight=1)) as server, AsyncExitStack() as stack:
+        busy = [await stack.enter_async_context(server.connected()) for _ in range(1 + RESERVED_REQUESTS)]
+        for client, target in zip(busy, ["/", *["/livez?much"] * RESERVED_REQUESTS], strict=True):
+            await client.send("GET", target)
+            await trio.testing.wait_all_tasks_blocked()
+        assert server.service.in_flight == 1 + RESERVED_REQUESTS
+        for _ in range(2):
+            async with server.connected() as client:
+                assert (await client.request("GET", "/livez")).status == 200
+        await trio.testing.wait_all_tasks_blocked()
+        assert server.service.in_flight == RESERVED_REQUESTS
+        assert trio.current_time() == 0
+        gate.set()
+        assert (await busy[0].reply()).status == 200
+    assert server.service.in_flight == 0
+    assert not server.service.reserve.requests
