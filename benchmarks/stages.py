@@ -59,12 +59,13 @@ _FILES: dict[str, dict[str, str]] = {
     "upstream": {
         _WRITE: "outgoing rewrite",
         _PARSE: "http1 head lines chunked",
-        _POOL: "pool connection lifecycle streamed wire slots idle polled pilots alarm dial address sessions tls dns "
+        _POOL: "pool connection lifecycle streamed slots idle pilots dial address sessions tls dns "
         "origin notes watched",
         _EXPRESS: "express sentoff",
         **{_LAYER + name: name for name in LAYERS},
         "": _LAYER + "shared",
     },
+    "net": {"": _POOL},
     "logs": {
         _RECORD: "recorder record callmembers sampling level context lines",
         _ENCODE: "encode plain redact",

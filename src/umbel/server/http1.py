@@ -90,7 +90,7 @@ class Http1Connection:
         self._exchange: Exchange | None = None
         self._requests = 0
         self._forgotten = False
-        self._patience = Patience(service.alarm, late)
+        self._patience = Patience(service.timers, late)
         self._patience.last(trio.current_time() + service.limits.head_timeout)
         service.open.add(self)
 
@@ -216,7 +216,7 @@ class Http1Connection:
     def _be_idle(self) -> None:
         if self.buffer in _NOTHING:
             until = trio.current_time() + self.service.idle_timeout
-            if until < self._patience.reminded_at:
+            if until < self._patience.timer_at:
                 self._patience.last(until)
             else:
                 self._patience.until = until

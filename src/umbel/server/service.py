@@ -17,7 +17,7 @@ from trio_util import AsyncValue
 
 from ..events import NULL, Noted, Recorder, RequestEnded
 from ..model import RequestFacts, Trace
-from ..upstream.alarm import Alarm
+from ..net.timers import TimerQueue
 from .crash import apart, described
 from .crew import Crew
 from .date import DateField
@@ -83,7 +83,7 @@ class Service:
         Whoever shares its sockets with other processes makes it smaller, or one of them gets the whole flood.
         """
         self.in_flight = 0
-        self.alarm = Alarm()
+        self.timers = TimerQueue()
         self.crew = Crew()
         self.date = DateField()
         self.heads = HeadReader(self.limits, Hosts((*self.limits.hosts, *config.server_names)))
@@ -105,11 +105,11 @@ class Service:
         self._failed = 0
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Ring the alarms and let the crew work, until cancelled."""
+        """Run the timers and let the crew work, until cancelled."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self.crew.run)
             task_status.started()
-            await self.alarm.run()
+            await self.timers.run()
 
     @property
     def recorder(self) -> Recorder:

@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection: a wire, the request that goes out on it and the response that comes in.
+"""One HTTP/1.1 connection: a stream, the request that goes out on it and the response that comes in.
 
 Owned by the pool, which hands it to one request at a time. It never decides on reuse by itself and never retries; it
 says truthfully in what state it is.
@@ -14,6 +14,7 @@ import httpx
 import trio
 
 from ..errors import UpstreamError
+from ..net.stream import Listener, PlainStream, Stream
 from .errors import (
     BadRequest,
     ConnectionReset,
@@ -27,8 +28,6 @@ from .http1 import Limits, ResponseReader, whole_of
 from .lifecycle import TRANSITIONS, Event, State
 from .outgoing import Outgoing
 from .pieces import pieces_of
-from .polled import Catcher, PolledWire
-from .wire import Wire
 
 INLINE_MAX = 16 * 1024
 """Bytes of a request that are sent before the response is read. The send buffer of an idle connection is empty and
@@ -69,24 +68,24 @@ class Connection:
         "_send_failure",
         "_sender",
         "_sender_done",
+        "_stream",
         "_timeouts",
         "_where",
-        "_wire",
         "expires_at",
         "is_quiet",
-        "polled",
+        "pushes",
         "served",
         "state",
     )
 
-    def __init__(self, wire: Wire, nursery: trio.Nursery, where: str) -> None:
-        self._wire = wire
+    def __init__(self, stream: Stream, nursery: trio.Nursery, where: str) -> None:
+        self._stream = stream
         self._nursery = nursery
         self._where = where
-        self.polled = wire if isinstance(wire, PolledWire) else None
-        """The wire, where an exchange can go on without a task that waits for it."""
-        self.is_quiet = wire.is_quiet
-        """Whether an idle connection is still fit to serve (``Wire.is_quiet``)."""
+        self.pushes = isinstance(stream, PlainStream)
+        """Whether an exchange can go on without a task that waits for it."""
+        self.is_quiet = stream.is_quiet
+        """Whether an idle connection is still fit to serve (``Stream.is_quiet``)."""
         self.state = State.IDLE
         self.served = 0
         """How many exchanges it has begun."""
@@ -173,40 +172,48 @@ class Connection:
         self._on(Event.CLOSE)
         if self._sender is not None:
             self._sender.cancel(reason="the exchange is over")
-        self._wire.close_now()
+        self._stream.close_now()
 
-    # Without a task that waits: ``send_off``; ``caught_whole`` when the catcher is told first; if that is not all of it
-    # ``caught``, with the same, and whenever the catcher is told again, until ``ended``.
+    # Without a task that waits: ``send_off``; ``caught_whole`` when the listener is told first; if that is not all of
+    # it ``caught``, with the same, and whenever the listener is told again, until ``ended``.
 
-    def send_off(self, request: bytes, catcher: Catcher) -> bool:
-        """Send a whole request of at most INLINE_MAX bytes; ``catcher`` is told of what comes.
+    def send_off(self, request: bytes, listener: Listener) -> bool:
+        """Send a whole request of at most INLINE_MAX bytes; ``listener`` is told of what comes.
 
         False if it cannot be sent as a whole at once: the connection is closed, and the peer cannot act on a part.
-        Only on a connection that is ``polled``, and without limits of single steps.
+        Only on a connection that ``pushes``, and without limits of single steps.
         """
-        wire = self.polled
-        assert wire is not None
+        stream = self._stream
+        assert isinstance(stream, PlainStream)
         self.state = TRANSITIONS[self.state, Event.START_WHOLE]
         self.served += 1
         self._close_after = False
         self._sender_done = None
-        if wire.send_off(request, catcher):
-            return True
+        try:
+            if stream.send_now(request):
+                stream.listen(listener)
+                return True
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # It is dead, or the pool closed it; the request goes out on another.
         self.close_now()
         return False
 
-    def caught_whole(
-        self, data: bytes | trio.BrokenResourceError, method: str, limits: Limits
-    ) -> tuple[Head, bytes] | None:
+    def unlisten(self) -> None:
+        """Tell the listener nothing more."""
+        if isinstance(self._stream, PlainStream):
+            self._stream.unlisten()
+
+    def caught_whole(self, data: bytes, method: str, limits: Limits) -> tuple[Head, bytes] | None:
         """The response, if ``data`` is all of it.
 
         Raises:
             Malformed: as ``start``; the connection is closed.
         """
         try:
-            if self.state is State.AWAITING and isinstance(data, bytes):
+            if self.state is State.AWAITING:
                 whole = whole_of(data, method, limits)
                 if whole is not None:
+                    self.unlisten()
                     self._reader = _ENDED
                     self.state = TRANSITIONS[State.RECEIVING, Event.END if whole[0].keep_alive else Event.LAST]
                     return whole
@@ -216,8 +223,8 @@ class Connection:
         self._reader = ResponseReader(method, limits)
         return None
 
-    def caught(self, data: bytes | trio.BrokenResourceError, catcher: Catcher) -> Head | None:
-        """Take what the catcher was told; the response's head, if that is there. ``catcher`` is told of what is left.
+    def caught(self, data: bytes, end: Exception | None, *, eof: bool) -> Head | None:
+        """Take what the listener was told; the response's head, if that is there.
 
         Raises:
             UpstreamError: as ``start``; the connection is closed.
@@ -226,11 +233,13 @@ class Connection:
         try:
             if self.state is State.CLOSED:
                 raise ConnectionReset(f"{self._where}: the connection was closed by its pool")
-            if isinstance(data, trio.BrokenResourceError):
-                raise self._broken(data) from data
             if data:
                 reader.feed(data)
-            else:
+            if isinstance(end, trio.BrokenResourceError):
+                raise self._broken(end) from end
+            if end is not None:
+                raise end
+            if eof:
                 reader.feed_eof()
         except BaseException:
             self.close_now()
@@ -240,10 +249,8 @@ class Connection:
             if self.state is State.AWAITING:
                 self.state = State.RECEIVING
             if reader.ended:
+                self.unlisten()
                 self._end(reader, head)
-                return head
-        assert self.polled is not None
-        self.polled.catch(catcher)
         return head
 
     @property
@@ -262,13 +269,10 @@ class Connection:
         if self._failure is not None:
             raise self._failure
 
-    def close_soon(self) -> None:
-        """Close politely: at once where that takes no goodbye, else in the pool's nursery, within GOODBYE_TIMEOUT."""
+    def close(self) -> None:
+        """Close, with a goodbye where the protocol has one."""
         self._on(Event.CLOSE)
-        if self._wire.has_goodbye:
-            self._nursery.start_soon(self._wire.aclose)
-        else:
-            self._wire.close_now()
+        self._stream.close()
 
     # Receiving
 
@@ -278,13 +282,13 @@ class Connection:
         data: bytes | None = None
         try:
             if limit is None:
-                data = await self._wire.receive_some()
+                data = await self._stream.receive_some()
             else:
                 # As long as the request goes out its own limit holds: a peer may well be silent until it has it all.
                 sending = self.state in (State.SENDING, State.EARLY) and self._sender is not None
                 with trio.CancelScope() as self._reading:
                     self._reading.deadline = math.inf if sending else trio.current_time() + limit
-                    data = await self._wire.receive_some()
+                    data = await self._stream.receive_some()
                 if self._reading.cancelled_caught:
                     raise ReadTimedOut(f"{self._where}: nothing came for {limit:g} s")
         except trio.ClosedResourceError:
@@ -342,7 +346,7 @@ class Connection:
                     self._reading.deadline = trio.current_time() + self._timeouts.read
         except Exception as error:  # noqa: BLE001 - the caller's own body may raise anything; start or read raises it
             self._failure = error
-            self._wire.close_now()
+            self._stream.close_now()
         finally:
             self._sender = None
             done.set()
@@ -379,10 +383,10 @@ class Connection:
         limit = self._timeouts.write
         try:
             if limit is None:
-                await self._wire.send_all(data)
+                await self._stream.send_all(data)
             else:
                 with trio.move_on_after(limit) as scope:
-                    await self._wire.send_all(data)
+                    await self._stream.send_all(data)
                 if scope.cancelled_caught:
                     raise WriteTimedOut(f"{self._where}: nothing could be sent for {limit:g} s")
         except trio.BrokenResourceError as error:

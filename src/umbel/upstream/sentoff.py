@@ -62,10 +62,15 @@ class PlainLayers:
 
 
 class SentOff:
-    """One request, its first attempt under way. An ``inflight.InFlight``, and the ``Catcher`` of its connection."""
+    """One request, its first attempt under way. An ``inflight.InFlight``, and the listener of its connection."""
 
     in_air = False
-    _data: bytes | trio.BrokenResourceError = b""
+    _data = b""
+    """What came of the response, and was not landed yet."""
+    _eof = False
+    _error: Exception | None = None
+    _told = False
+    """Whether the owner knows that something has come."""
     _connection: Connection | None = None
     _reused = False
     _dead = False
@@ -108,7 +113,7 @@ class SentOff:
     def depart(self) -> None:
         """See ``inflight.InFlight.depart``: without a kept connection it is not in the air."""
         pool = self._layers.pool
-        connection = pool.take_polled(self._seat.replica.origin, self._at)
+        connection = pool.take_pushing(self._seat.replica.origin, self._at)
         if connection is None:
             return
         if connection.send_off(self._bytes, self):
@@ -118,10 +123,27 @@ class SentOff:
             self._dead = True
             pool.lost(connection, replaced=True)
 
-    def told(self, data: bytes | trio.BrokenResourceError) -> None:
-        """For the connection: something has come."""
-        self._data = data
-        self._arrived(self)
+    # What the stream of its connection calls; see ``net.stream.Listener``.
+
+    def on_data(self, data: bytes) -> None:
+        """Bytes of the response."""
+        self._data = self._data + data if self._data else data
+        self._tell()
+
+    def on_eof(self) -> None:
+        """The end of the stream."""
+        self._eof = True
+        self._tell()
+
+    def on_error(self, error: Exception) -> None:
+        """The stream is broken, or the pool closed it."""
+        self._error = error
+        self._tell()
+
+    def _tell(self) -> None:
+        if not self._told:
+            self._told = True
+            self._arrived(self)
 
     # What its owner calls.
 
@@ -180,12 +202,14 @@ class SentOff:
 
     def _received(self, connection: Connection, now: float) -> Complete | None:
         """The response, if what has come was the last of it."""
+        self._told = False
+        data, self._data = self._data, b""
         if not self._begun:
             self._begun = True
-            whole = connection.caught_whole(self._data, self._prepared.method, self._layers.limits)
+            whole = connection.caught_whole(data, self._prepared.method, self._layers.limits)
             if whole is not None:
                 return self._whole(connection, *whole, now)
-        head = connection.caught(self._data, self)
+        head = connection.caught(data, self._error, eof=self._eof)
         if head is None:
             return None
         self._status = head.status
@@ -203,19 +227,23 @@ class SentOff:
     def _whole(self, connection: Connection, head: Head, content: bytes, now: float) -> Complete:
         """The response, whose last byte has come; its connection goes back to the pool."""
         layers, took = self._layers, now - self._at
-        self._status, self._connection = head.status, None
-        layers.pool.give_back(self._seat.replica.origin, connection, now)
+        self._status = head.status
         about = {"http_version": head.version, "reason_phrase": head.reason}
-        if self._reading is None:
-            if not (content and head.coded):
-                layers.body.check_size(self._facts, head.fields, len(content))
-                response = Complete(head.status, head.kept, content, about, took)
-                response.names = head.names
-                return response
-            self._reading = layers.body.begin(self._prepared.method, self._facts, head.status, head.fields)
-        kept, decoder = self._reading
-        decoder.feed(content)
-        return Complete(head.status, kept, decoder.end(), about, took)
+        if self._reading is None and not (content and head.coded):
+            layers.body.check_size(self._facts, head.fields, len(content))
+            response = Complete(head.status, head.kept, content, about, took)
+            response.names = head.names
+        else:
+            if self._reading is None:
+                self._reading = layers.body.begin(self._prepared.method, self._facts, head.status, head.fields)
+            kept, decoder = self._reading
+            decoder.feed(content)
+            response = Complete(head.status, kept, decoder.end(), about, took)
+        if self._eof or self._error is not None:
+            connection.close_now()  # A connection whose end was seen never serves again.
+        self._connection = None
+        layers.pool.give_back(self._seat.replica.origin, connection, now)
+        return response
 
     async def _ordinary(self) -> httpx.Response | Exception:
         """The first attempt by the layers' own way, where a connection must be waited for."""
@@ -248,8 +276,7 @@ class SentOff:
         self.in_air = False
         connection, self._connection = self._connection, None
         if connection is not None:
-            if connection.polled is not None:
-                connection.polled.drop()
+            connection.unlisten()
             connection.close_now()
             self._layers.pool.lost(connection)
 
