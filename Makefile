@@ -5,7 +5,7 @@ STAMP := .venv/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test soak fuzz conformance bench bench-path bench-where bench-upstream bench-layers bench-server \
-  bench-logs bench-supervisor check format clean
+  bench-logs bench-supervisor bench-stalls check format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -61,6 +61,9 @@ bench-server: .bench/.ready  ## the server beside its peers, two minutes; ARGS=-
 
 bench-supervisor: .bench/.ready  ## the master beside its peers, a quarter of an hour; ARGS=--quick for a glance
 	@.bench/bin/python benchmarks/supervisor.py $(ARGS)
+
+bench-stalls: $(STAMP)  ## the longest stall of the loop by hostile input, a minute; ARGS='--only sockets --json FILE'
+	@$(BIN)/python -m benchmarks.stalls $(ARGS)
 
 bench-where: .bench/.ready  ## where a request's microseconds go, two minutes; ARGS='--quick --functions 20'
 	@.bench/bin/python benchmarks/where.py $(ARGS)

@@ -94,9 +94,9 @@ _LIBRARIES = {
     "trio_util": _TRIO,
 }
 _LINES = (
-    (re.compile(r"socket\.send\("), {"server": _SEND_IN, "upstream": _SEND_UP}),
-    (re.compile(r"socket\.recv(_into)?\("), {"server": _RECEIVE_IN, "upstream": _RECEIVE_UP}),
-    (re.compile(r"poll\.poll\("), {"server": _EPOLL, "upstream": _EPOLL, "trio": _EPOLL}),
+    (re.compile(r"socket\.send\("), {"server": _SEND_IN, "net": _SEND_UP}),
+    (re.compile(r"socket\.recv(_into)?\("), {"server": _RECEIVE_IN, "net": _RECEIVE_UP}),
+    (re.compile(r"\bpoll\(0|poll\.poll\("), {"server": _EPOLL, "net": _EPOLL, "trio": _EPOLL}),
     (re.compile(r"\bjson\.decode\(|_decoder\.decode\("), dict.fromkeys(("gateway", "composition"), _JSON_IN)),
     (re.compile(r"\bjson\.encode\(|= _encode\("), dict.fromkeys(("gateway", "composition"), _JSON_OUT)),
 )

@@ -34,6 +34,8 @@ class RequestEnded(NamedTuple):
     """Why it was refused or what went wrong, in one sentence; for records only."""
     own_ms: float | None = None
     """Milliseconds that a composed answer took beside its longest call; None for other answers."""
+    of_client: bool = False
+    """Whether all that an answer lacks is the client's own mistake."""
 
 
 class CallEnded(NamedTuple):

@@ -24,16 +24,21 @@ class Prepared(NamedTuple):
     target: bytes
     """Origin form, relative to the upstream's base URL."""
     headers: Sequence[Field]
-    """Empty where they stand in ``blocks``."""
+    """The plan's fields: what the configuration, the client's request and other calls gave. None bears a name that one
+    of ``gateway`` bears. A tuple where they are the same for every request, and worth remembering."""
     content: bytes | None = None
-    blocks: tuple[tuple[Field, ...], ...] = ()
-    """The headers in blocks that other requests have too, so that what is made of each is worth remembering. A value
-    that may be one user's secret is in none."""
+    gateway: tuple[tuple[Field, ...], ...] = ()
+    """The fields that the gateway writes of itself and of its client, in blocks that other requests have too."""
 
     @property
     def fields(self) -> Sequence[Field]:
-        """The headers, wherever they stand."""
-        return [*chain(*self.blocks)] if self.blocks else self.headers
+        """All of the request's fields."""
+        return [*self.headers, *chain(*self.gateway)]
+
+    @property
+    def gateway_names(self) -> frozenset[bytes]:
+        """The names of the gateway's fields, in lower case."""
+        return frozenset(field[1] for field in chain(*self.gateway))
 
 
 class InFlight(Protocol):

@@ -15,6 +15,8 @@ from typing import Any
 
 import httpx
 
+from .charsets import charset_of, codec_of
+
 Field = tuple[bytes, bytes, bytes]
 """A header field: its name as it stands, in lower case, and its value."""
 
@@ -102,7 +104,21 @@ def extended(request: httpx.Request, extensions: dict[str, Any]) -> httpx.Reques
     return copy
 
 
-class Complete(httpx.Response):
+class UpstreamResponse(httpx.Response):
+    """A response whose text is decoded by a charset of the closed list alone (``charsets.py``).
+
+    httpx hands the charset that an upstream names to Python's registry of codecs, and parses Content-Type as e-mail
+    does.
+    """
+
+    @property
+    def charset_encoding(self) -> str | None:
+        """The charset that Content-Type names, in lower case; None where it names none, or one that is not listed."""
+        charset = charset_of(self.headers.get("content-type", ""))
+        return charset.lower() if charset is not None and codec_of(charset) is not None else None
+
+
+class Complete(UpstreamResponse):
     """A response whose body is here, read and closed: what ``aread()`` and ``close()`` leave of any other.
 
     For bodies without a content coding: what came is what ``content`` is.

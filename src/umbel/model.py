@@ -105,12 +105,22 @@ class Failure:
     body: PassedBody | None = None
     retry_after: str | None = None
     """The value of ``Retry-After`` in the answer: the upstream's own where its 429 is passed on, or our breaker's."""
+    public: str = ""
+    """One sentence for the client about its own mistake; empty where it made none. Then the kind's sentence is told."""
 
     @classmethod
-    def of(cls, kind: Kind, detail: str, *, status: int | None = None, proxy_error: str | None = None) -> Failure:
+    def of(
+        cls, kind: Kind, detail: str, *, status: int | None = None, proxy_error: str | None = None, public: str = ""
+    ) -> Failure:
         """A failure with the status and the Proxy-Status error that the table of kinds gives."""
         rule = KINDS[kind]
-        return cls(kind, rule.status if status is None else status, detail, None, proxy_error or rule.proxy_error)
+        proxy_error = proxy_error or rule.proxy_error
+        return cls(kind, rule.status if status is None else status, detail, None, proxy_error, public=public)
+
+    @property
+    def of_client(self) -> bool:
+        """Whether the client's request is to blame: a value of it cannot be used."""
+        return self.public != ""
 
     @classmethod
     def from_error(cls, error: UpstreamError) -> Failure:
@@ -156,6 +166,13 @@ class Outcome(NamedTuple):
         if self.failure is not None:
             return self.failure
         return self.failed_items[0].failure if self.failed_items else None
+
+    @property
+    def of_client(self) -> bool:
+        """Whether it lacks something, and all of that is the client's own mistake."""
+        if self.failure is not None:
+            return self.failure.of_client
+        return bool(self.failed_items) and all(item.failure.of_client for item in self.failed_items)
 
 
 @dataclass(slots=True)

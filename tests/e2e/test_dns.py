@@ -199,6 +199,13 @@ async def test_a_server_that_does_not_answer_is_waited_for_within_the_limit(auto
             assert addresses(source) == ["127.0.0.2"]
 
 
+async def test_an_answer_that_drips_over_tcp_is_waited_for_within_the_limit(autojump_clock) -> None:
+    zone = Zone(["127.0.0.2"], truncated=True, dripping=True)
+    async with nameserver({"users.test": zone}) as server, replicas_of(server, timeout=3.0) as source:
+        await trio.sleep(2.5)
+        assert source.missing().proxy_error == "dns_timeout"
+
+
 async def test_a_family_that_fails_alone_keeps_its_own_and_the_other_goes_on(autojump_clock) -> None:
     zone = Zone(a=["127.0.0.2"], aaaa=["::1"], ttl=10)
     async with nameserver({"users.test": zone}) as server, replicas_of(server, timeout=2.0) as source:

@@ -11,11 +11,13 @@ import httpx
 import trio
 
 from tests.support.processes import PROJECT, PYTHON, started
+from tests.support.waits import check_waits
+from umbel.config.schema import Call, Route
 from umbel.server.limits import Limits
 
 DOC = (PROJECT / "docs" / "server.md").read_text()
 FIVE_LINES, WITH_LIMITS = re.findall(r"```python\n(.*?)```", DOC, re.DOTALL)
-TABLES = DOC.partition("## Attack → bound → key")[2].partition("## The limits")[0]
+TABLES = DOC.partition("## Attack → bound → key")[2].partition("## Every wait")[0]
 ROWS = [
     [cell.strip() for cell in line.strip("|").split("|")]
     for line in TABLES.splitlines()
@@ -59,9 +61,14 @@ def test_every_attack_has_a_bound_a_key_and_a_test_that_is_there() -> None:
         assert bound
         named = re.findall(r"`(\w+)`", key)
         assert named or key == "fixed", attack
-        assert set(named) <= keys, attack
+        known = {"of a call": set(Call.model_fields), "of a route": set(Route.model_fields)}
+        assert set(named) <= known.get(key.rpartition("` ")[2], keys), attack
         for path in re.findall(r"`([^`]+)`", tested):
             assert (PROJECT / "tests" / path).exists(), path
+
+
+def test_every_wait_has_a_clock_and_a_test_that_is_there() -> None:
+    check_waits(DOC.partition("## Every wait for a client")[2].partition("## The limits")[0], 18)
 
 
 def test_every_limit_has_its_reason() -> None:

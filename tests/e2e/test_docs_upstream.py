@@ -12,6 +12,7 @@ from tests.support.nameserver import Zone, nameserver
 from tests.support.processes import PROJECT
 from tests.support.rawserver import answering, raw_server, response
 from tests.support.upstreams import url
+from tests.support.waits import check_waits
 from umbel.kinds import KINDS
 
 DOC = (PROJECT / "docs" / "upstream.md").read_text()
@@ -58,6 +59,10 @@ def test_the_table_of_failures_is_the_codes() -> None:
         assert proxy_error == (rule.proxy_error or ""), kind
         assert (retryable != "no") is rule.retryable, kind
         assert (counts != "no") is rule.counts, kind
+
+
+def test_every_wait_has_a_clock_and_a_test_that_is_there() -> None:
+    check_waits(DOC.partition("## Every wait for an upstream")[2].partition("## What is told")[0], 12)
 
 
 def test_every_link_leads_somewhere() -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.fuzz import adversarial
 from tests.fuzz.corpus import PROTOCOLS, stored
-from tests.fuzz.run import LIMITS, SETTINGS, Input, fuzz, try_all
+from tests.fuzz.drip import EVERY_S, fuzz_drips, fuzz_stored
+from tests.fuzz.run import KINDS, LIMITS, SETTINGS, Input, fuzz, try_all
 from tests.support.launching import LAUNCHERS, Launched
 from tests.support.rawserving import serving_raw
 
@@ -33,7 +36,37 @@ async def test_mutations_of_the_corpus_harm_nobody(server: Launched, protocol: s
     await fuzz(server, protocol, SEED, COUNTS[protocol] // len(LAUNCHERS))
 
 
+@pytest.fixture
+def roomy_server(tmp_path: Path) -> Iterator[Launched]:
+    with serving_raw(LAUNCHERS[0], tmp_path, LIMITS, settings=SETTINGS, max_body=adversarial.MAX_BODY) as served:
+        yield served.server
+
+
+async def test_requests_that_are_made_to_cost_do_not_keep_the_worker_busy(roomy_server: Launched) -> None:
+    await fuzz(roomy_server, "adversarial", SEED, 100)
+
+
+async def test_the_path_and_the_json_that_held_a_worker_do_so_no_more(roomy_server: Launched) -> None:
+    json = b"," * 200_001 + b'"' + b'\\"' * 399_000
+    floats = b"[" + b"1e308," * 166_000 + b"1]"
+    head = b"POST /echo HTTP/1.1\r\nHost: gateway.test\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    path = b"GET /=" + b"secret.a." * 900 + b" HTTP/1.1\r\nHost: gateway.test\r\n\r\n"
+    requests = [path, *(head % len(body) + body for body in (json, floats))]
+    await try_all(roomy_server, [Input("http1", data, costs=True) for data in requests])
+
+
+@pytest.mark.parametrize("every", EVERY_S)
 @pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_stored_corpus_ends_in_time_byte_by_byte(protocol: str, every: float) -> None:
+    fuzz_stored(protocol, every)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_connections_that_drip_any_script_for_ever_end_in_time(protocol: str) -> None:
+    fuzz_drips(protocol, SEED, 100)
+
+
+@pytest.mark.parametrize("protocol", KINDS)
 def test_a_seed_makes_the_same_inputs_again(protocol: str) -> None:
     first, again = ([Input.made(protocol, rng) for _ in range(20)] for rng in (random.Random(7), random.Random(7)))
     assert first == again

@@ -12,7 +12,7 @@ import trio
 from tests.support.program import SERVERS, Program, route, running, up
 from tests.support.rawserver import answering, raw_server, response, silent
 from tests.support.serving import RawClient, connected
-from umbel.server.limits import BODY_GRACE
+from umbel.server.clocks import BODY_GRACE
 
 GUARD = 10
 """Times the promise: this machine may be busy."""

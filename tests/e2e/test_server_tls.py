@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 import trio
 import trustme
+from hypercorn.trio.tcp_server import TCPServer
 
 from tests.support.http1 import App, answer
 from tests.support.serving import RawClient, connected, serving
+from umbel.server import guard
 from umbel.server.limits import Limits
 
 AUTHORITY = trustme.CA()
@@ -99,6 +101,29 @@ async def test_a_handshake_that_does_not_come_ends_the_connection_and_nothing_el
         async with over_tls(port) as client:
             assert (await client.request("GET", "/")).status == 200
     assert app.recorder.events == []
+
+
+@pytest.mark.parametrize("stock", [False, True], ids=["ours", "hypercorn"])
+async def test_a_handshake_may_not_take_longer_than_a_head(
+    stock: bool, settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TCPServer, "run", guard._guarded_run)
+    app: Any = App(echoes)
+    app.limits = Limits(head_timeout=0.2)
+
+    async def drip(stream: trio.SocketStream) -> None:
+        # A record of 16,384 bytes that would take an hour.
+        for byte in b"\x16\x03\x01\x40\x00" + bytes(1000):
+            await stream.send_all(bytes([byte]))
+            await trio.sleep(0.05)
+
+    async with serving(app, stock=stock, **settings) as port, connected(port) as silent, connected(port) as drips:
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(drip, drips.stream)
+                assert await silent.closed_by_server()
+                assert await drips.closed_by_server()
+                nursery.cancel_scope.cancel(reason="closed")
 
 
 async def test_idle_connections_do_not_hold_up_a_stop(settings: dict[str, str]) -> None:

@@ -12,13 +12,17 @@ from pathlib import Path
 
 import trio
 
+from tests.fuzz import adversarial
 from tests.fuzz.corpus import PROTOCOLS, keep
-from tests.fuzz.run import LIMITS, SETTINGS, Finding, fuzz, narrowed
+from tests.fuzz.drip import fuzz_drips
+from tests.fuzz.run import KINDS, LIMITS, SETTINGS, Finding, fuzz, narrowed
 from tests.support.launching import LAUNCHERS
 from tests.support.rawserving import serving_raw
 
 ROUND = 500
-"""Inputs with one seed."""
+"""Inputs with one seed; of those that are made to cost, which come one by one, a fifth."""
+DRIPS = 100
+"""Connections that drip with one seed; they have a server and a clock of their own."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -26,24 +30,30 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="make fuzz", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**9))
-    parser.add_argument("--protocol", choices=PROTOCOLS)
+    parser.add_argument("--protocol", choices=KINDS)
     parser.add_argument("--launcher", choices=LAUNCHERS, default=LAUNCHERS[0])
     options = parser.parse_args(arguments)
-    protocols = [options.protocol] if options.protocol else PROTOCOLS
+    protocols = [options.protocol] if options.protocol else KINDS
     until = time.monotonic() + options.seconds
     seed, total = options.seed, 0
     while time.monotonic() < until:
         with (
             tempfile.TemporaryDirectory() as directory,
-            serving_raw(options.launcher, Path(directory), LIMITS, settings=SETTINGS) as served,
+            serving_raw(
+                options.launcher, Path(directory), LIMITS, settings=SETTINGS, max_body=adversarial.MAX_BODY
+            ) as served,
         ):
             while time.monotonic() < until:
                 for protocol in protocols:
+                    count = ROUND // 5 if protocol == "adversarial" else ROUND
                     try:
-                        trio.run(fuzz, served.server, protocol, seed, ROUND)
+                        trio.run(fuzz, served.server, protocol, seed, count)
+                        if protocol in PROTOCOLS:
+                            fuzz_drips(protocol, seed, DRIPS)
+                            count += DRIPS
                     except Finding as finding:
                         return _tell(finding, seed, options.launcher)
-                    total += ROUND
+                    total += count
                     left = max(0, until - time.monotonic())
                     print(f"{total:>9,} inputs, seed {seed}, {protocol}: nothing found; {left:.0f} s left", flush=True)
                 seed += 1
@@ -55,7 +65,7 @@ def _tell(finding: Finding, seed: int, launcher: str) -> int:
         # The worker died of one of them: ask a new one, one by one.
         with (
             tempfile.TemporaryDirectory() as directory,
-            serving_raw(launcher, Path(directory), LIMITS, settings=SETTINGS) as served,
+            serving_raw(launcher, Path(directory), LIMITS, settings=SETTINGS, max_body=adversarial.MAX_BODY) as served,
         ):
             finding = trio.run(narrowed, served.server, finding)
     print(f"found with seed {seed}: {finding}")

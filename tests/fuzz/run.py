@@ -18,8 +18,8 @@ import trio
 from hyperframe.exceptions import HyperframeError
 from hyperframe.frame import Frame
 
-from tests.fuzz import http1, http2
-from tests.fuzz.corpus import stored
+from tests.fuzz import adversarial, http1, http2
+from tests.fuzz.corpus import PROTOCOLS, stored
 from tests.support.launching import Launched
 from tests.support.rawclient import heard
 from tests.support.serving import fetch
@@ -32,6 +32,11 @@ AT_ONCE = 10
 EVERY = 50
 """Inputs between two looks at the server as a whole."""
 
+CPU_S_MAX = 0.5
+"""Of the worker, for one input that is made to cost. A MB of JSON may take a tenth of a second to read."""
+KINDS = (*PROTOCOLS, "adversarial")
+"""What inputs are made: mutations of a protocol's corpus, and requests of HTTP/1.1 that are made to cost."""
+
 MAKERS: dict[str, Callable[[Sequence[bytes], Random], bytes]] = {"http1": http1.mutated, "http2": http2.mutated}
 
 
@@ -43,10 +48,14 @@ class Input:
     data: bytes
     cuts: tuple[int, ...] = ()
     ending: str = "half-close"
+    costs: bool = False
+    """Whether it comes alone, and the worker's CPU time is looked at."""
 
     @classmethod
     def made(cls, protocol: str, rng: Random) -> Input:
-        """A new one."""
+        """A new one of a kind."""
+        if protocol == "adversarial":
+            return cls("http1", adversarial.made(rng), costs=True)
         data = MAKERS[protocol](list(stored(protocol).values()), rng)
         cuts = sorted(rng.randrange(len(data) + 1) for _ in range(rng.choice((0, 0, 1, 3))))
         return cls(
@@ -137,11 +146,15 @@ async def try_all(server: Launched, inputs: Sequence[Input]) -> None:
     async def one(given: Input) -> None:
         try:
             async with limit:
+                before = server.cpu_seconds()
                 await try_one(server.port, given)
+                spent = server.cpu_seconds() - before
+                if given.costs and spent > CPU_S_MAX:
+                    raise Finding(f"the worker was busy for {spent:.2f} s", [given])
         except Finding as finding:
             found.append(finding)
 
-    limit = trio.CapacityLimiter(AT_ONCE)
+    limit = trio.CapacityLimiter(1 if any(given.costs for given in inputs) else AT_ONCE)
     async with trio.open_nursery() as nursery:
         for given in inputs:
             nursery.start_soon(one, given)

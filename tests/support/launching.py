@@ -39,6 +39,8 @@ _COMMANDS: Mapping[str, tuple[str, ...]] = {
     "umbel serve": ("umbel", "serve"),
     "stock hypercorn": ("hypercorn", "-c", "hypercorn.toml"),
 }
+# Linux's number of another process's CPU clock (clock_getcpuclockid(3)).
+_CPUCLOCK_SCHED = 2
 _SAYS_WHERE = re.compile(r"(?:Umbel runs|Running) on https?://[^ ]*:(\d+)")
 
 
@@ -78,6 +80,10 @@ class Launched:
             while len(self.records(stream, skip)) < count:
                 await wait_all_tasks_blocked(0.002)
         return self.records(stream, skip)
+
+    def cpu_seconds(self) -> float:
+        """The CPU time that the worker has taken so far."""
+        return time.clock_gettime((~self.worker << 3) | _CPUCLOCK_SCHED)
 
     def resident(self) -> int:
         """Bytes of memory that the worker holds."""

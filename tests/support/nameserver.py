@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import dns.flags
@@ -32,6 +32,8 @@ class Zone:
     garbage: bool = False
     truncated: bool = False
     """Over UDP the answer does not fit."""
+    dripping: bool = False
+    """Over TCP the answer comes in single bytes, one each second."""
 
 
 class NameServer:
@@ -89,8 +91,17 @@ class NameServer:
                 if len(buffer) >= 2 and len(buffer) >= 2 + int.from_bytes(buffer[:2]):
                     answer = self.answer(buffer[2:], udp=False)
                     if answer is not None:
-                        await stream.send_all(len(answer).to_bytes(2) + answer)
+                        await self._send(stream, len(answer).to_bytes(2) + answer)
                     return
+
+    async def _send(self, stream: trio.SocketStream, data: bytes) -> None:
+        if not any(zone.dripping for zone in self.zones.values()):
+            await stream.send_all(data)
+            return
+        with suppress(trio.BrokenResourceError):
+            for byte in data:
+                await trio.sleep(1)
+                await stream.send_all(bytes([byte]))
 
 
 @asynccontextmanager

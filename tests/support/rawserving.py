@@ -18,7 +18,7 @@ CONFIG = f"""
 [logs]
 flush_every = "5ms"
 [server]
-max_body = "{MAX_BODY}B"
+max_body = "BODYB"
 [upstreams.up]
 urls = ["http://127.0.0.1:PORT"]
 [[routes]]
@@ -27,7 +27,7 @@ calls.{_NOTHING}
 [[routes]]
 path = "/echo"
 methods = ["POST"]
-max_body = "{MAX_BODY}B"
+max_body = "BODYB"
 answer.shape = "{{got: body}}"
 calls.{_NOTHING}
 [[routes]]
@@ -59,11 +59,16 @@ def serving_raw(
     *,
     settings: str = "",
     hosts: Sequence[str] = ("gateway.test",),
+    max_body: int = MAX_BODY,
 ) -> Iterator[Served]:
     """Launch a server of ``CONFIG``, with more keys for its section ``[server]`` and more of Hypercorn's settings."""
     with socket.create_server(("127.0.0.1", 0)) as upstream:
         upstream.setblocking(False)
         keys = f"[server]\nhosts = {json.dumps(hosts)}\n{server_keys}"
-        config = CONFIG.replace("PORT", str(upstream.getsockname()[1])).replace("[server]", keys)
+        config = (
+            CONFIG.replace("PORT", str(upstream.getsockname()[1]))
+            .replace("[server]", keys)
+            .replace("BODY", str(max_body))
+        )
         with launched(launcher, directory, config, settings=settings) as server:
             yield Served(server, upstream)

@@ -27,14 +27,14 @@ ROWS: tuple[frozenset[str], ...] = (
     frozenset({"cli"}),
     frozenset({"__main__"}),
 )
-FOUNDATION = frozenset({"kinds", "errors", "model", "events", "problem", "messages", "inflight"})
+FOUNDATION = frozenset({"kinds", "errors", "model", "events", "problem", "messages", "inflight", "charsets"})
 ROW_OF = {unit: row for row, units in enumerate(ROWS) for unit in units}
 
 # What makes a program heavy: only the inbound side may import it.
 FRAMEWORK = frozenset({"quart", "quart_trio", "hypercorn"})
 FIRST_WITH_FRAMEWORK = ROW_OF["server"]
 
-FILE_LINES_MAX = 400
+FILE_LINES_MAX = 700
 FUNCTION_LINES_MAX = 60
 MARKS = ("TO" + "DO", "FIX" + "ME", "XX" + "X")
 

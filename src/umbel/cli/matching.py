@@ -15,6 +15,7 @@ from werkzeug.routing import Map, RequestRedirect, Rule
 
 from ..composition.dag import Plan
 from ..errors import RequestError
+from ..gateway.converters import CONVERTERS
 from ..gateway.paths import check_path
 from ..gateway.query import QueryRules, parse_query
 from ..model import Json
@@ -77,7 +78,7 @@ def find(plans: Sequence[Plan], method: str, path: str) -> Match | NoMatch:
     except RequestError as error:
         return NoMatch(error.status, error.detail)
     rules = [Rule(plan.route.path, endpoint=index, methods=plan.methods) for index, plan in enumerate(plans)]
-    adapter = Map(rules).bind("localhost")
+    adapter = Map(rules, converters=CONVERTERS).bind("localhost")
     try:
         endpoint, values = adapter.match(unquote(raw), method)
     except RequestRedirect as error:

@@ -91,7 +91,20 @@ a value that is null in it is left out as a whole. A stream's head goes out befo
 headers of the answer that read nothing but the request.
 
 An **expression** is [JMESPath](https://jmespath.org/specification.html) with two functions more: `zip(a, b)` pairs two
-lists, and `lookup(map, key)` takes a computed key.
+lists, and `lookup(map, key)` takes a computed key; `to_number` takes the numbers of JSON alone and gives null for any
+other text.
+
+**A value that does not fit** where it is put, or that an expression cannot take, fails the call (in `shape` and in the
+answer's headers: the answer) as `bad-request`. If it is the client's, the answer is 400, its detail names the
+parameter, and the records are at level info. If it is of another call, it is 502. An expression that fails on constants
+alone is a mistake in the configuration: `internal`, 500. Where an expression reads both, its smallest failing part
+decides.
+
+**Header fields of a call.** A field that `headers` or `forward_headers` names is sent as it stands, whatever its name,
+and is part of the [coalescing key](upstream.md#coalesce). Two sorts of names are a mistake: what Umbel writes itself
+(`x-request-id`, `via`, `traceparent`, `tracestate`, `accept-encoding`, the upstream's `deadline_header`, and unless
+`forwarded = false` `x-forwarded-for`, `-proto` and `-host`), and what is about one connection (`expect`, `proxy-*`,
+`connection` and the like).
 
 ## Sections
 """

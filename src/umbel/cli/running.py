@@ -5,14 +5,16 @@ Used by ``serve`` and ``demo``. Imports trio and Hypercorn, so those commands im
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import click
 import trio
 from hypercorn.utils import LifespanFailureError
 
 from ..errors import ConfigError, ConfigProblem
+from ..logs import Redactor, safe_traceback
 
 ResultT = TypeVar("ResultT")
 
@@ -36,10 +38,16 @@ def run(main: Callable[[], Awaitable[ResultT]], app: object = None) -> ResultT:
             refusal = getattr(app, "refusal", None)
             if isinstance(refusal, ConfigError):
                 raise refusal from error
-            raise click.ClickException(str(cause)) from error
+            raise click.ClickException(Redactor().text(str(cause))) from error
         if cause is error:
             raise
         raise cause from error
+
+
+def give_up(error: Exception) -> NoReturn:
+    """End with status 1, for a reason that is no operator's mistake; its traceback is told without secrets."""
+    sys.stderr.write(safe_traceback(error))
+    raise SystemExit(1) from None
 
 
 def _only(error: BaseException) -> BaseException:

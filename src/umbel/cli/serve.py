@@ -88,8 +88,9 @@ def _serve_alone(application: Application, bind: tuple[str, ...]) -> None:
     from ..supervisor.listeners import activated_sockets
     from ..supervisor.loading import AppImportError, load_app
     from ..supervisor.pidfile import pidfile
+    from ..supervisor.recording import recording
     from ..supervisor.settings import Given, read_settings
-    from .running import run
+    from .running import give_up, run
 
     if activated_sockets():
         _warn("the sockets that systemd has passed are served by a master alone (-w); they are left unused")
@@ -98,19 +99,33 @@ def _serve_alone(application: Application, bind: tuple[str, ...]) -> None:
         app = load_app(application.app, application.config)
     except (AppImportError, ModuleNotFoundError) as error:
         raise click.ClickException(str(error)) from error
+    except ConfigError:
+        raise
+    except Exception as error:  # noqa: BLE001 - an import may raise anything
+        give_up(error)
     limits = None if isinstance(getattr(app, "limits", None), Limits) else settings.limits
 
     async def main() -> None:
         if application.app is None and settings.logs is not None:
             await ensure_writable(settings.logs)
         with pidfile(settings.options.pidfile):
-            async with trio.open_nursery() as nursery:
-                started = partial(serve_app, app, Config.from_mapping(settings.server), limits=limits)
+            required = settings.logs is not None
+            async with (
+                recording(app, settings.log_values(), _warn, required=required) as recorder,
+                trio.open_nursery() as nursery,
+            ):
+                server = Config.from_mapping(settings.server)
+                started = partial(serve_app, app, server, limits=limits, recorder=recorder)
                 for address in await nursery.start(started):
                     click.echo(f"Umbel runs on {address} (Ctrl-C stops it)")
 
     garbage.spare()
-    run(main, app)
+    try:
+        run(main, app)
+    except (ConfigError, click.ClickException):
+        raise
+    except Exception as error:  # noqa: BLE001 - a defect, of ours or of the application
+        give_up(error)
 
 
 def _serve_supervised(application: Application, bind: tuple[str, ...], workers: int, overrides: dict[str, Any]) -> None:

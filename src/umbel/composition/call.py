@@ -6,7 +6,6 @@ transport. It opens no nursery, and a scope only where the call's own limit is n
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from dataclasses import replace as dataclass_replace
@@ -15,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import httpx
 import trio
 
+from ..charsets import charset_of
 from ..config.schema import Call
 from ..errors import UpstreamError
 from ..events import Noted
@@ -22,6 +22,7 @@ from ..inflight import Prepared
 from ..kinds import Kind
 from ..messages import Complete, request_of, response_fields
 from ..model import FACTS, JSON_MAX, OTHER_MAX, CallFacts, FailedItem, Failure, Json, PassedBody
+from ..policy.sharing import GATEWAY_FIELDS
 from .decode import BadBodyError, decode_json, decode_text
 from .overrides import overrides_of
 
@@ -35,8 +36,6 @@ CLOSE_SECONDS = 1.0
 
 PASSED = frozenset({400, 403, 404, 409, 410, 412, 422, 429})
 """The upstream's statuses that a client gets as they are, unless the call says otherwise."""
-
-_CHARSET = re.compile(r';\s*charset="?([\w.:-]+)"?', re.IGNORECASE)
 
 
 class CallFailedError(Exception):
@@ -138,7 +137,12 @@ async def _send(
     rules: CallRules, prepared: Prepared, facts: CallFacts, transport: httpx.AsyncBaseTransport
 ) -> httpx.Response:
     # The target extension and the balance layer say where it goes.
-    extensions = {"target": prepared.target, FACTS: facts, **rules.extensions}
+    extensions = {
+        "target": prepared.target,
+        FACTS: facts,
+        GATEWAY_FIELDS: prepared.gateway_names,
+        **rules.extensions,
+    }
     request = request_of(prepared.method, prepared.fields, prepared.content, extensions)
     try:
         response = await transport.handle_async_request(request)
@@ -205,8 +209,8 @@ def landed(rules: CallRules, method: str, response: httpx.Response) -> Landed:
     try:
         if rules.decode == "json":
             return Landed(decode_json(response.content), headers)
-        charset = _CHARSET.search(response.headers.get("content-type", ""))
-        return Landed(decode_text(response.content, charset[1] if charset else None), headers)
+        charset = charset_of(response.headers.get("content-type", ""))
+        return Landed(decode_text(response.content, charset), headers)
     except BadBodyError as error:
         raise CallFailedError(Failure.of(Kind.BAD_BODY, str(error))) from error
 

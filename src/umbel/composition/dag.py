@@ -17,10 +17,11 @@ from .template import Text
 
 @dataclass(frozen=True, slots=True)
 class EachPlan:
-    """The list that an ``each`` runs over, and whether all of it is the client's."""
+    """The list that an ``each`` runs over."""
 
     source: Expression
-    client: bool
+    client: str
+    """The client's parameters that it is made of, in words; empty where it is made of anything else."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from ..kinds import Kind
 from ..model import Attempt, FailedItem, Failure, Json
 from .call import CallFailedError, CallRules, Landed
 from .expression import key_text
+from .fault import bad_request
 from .merge import strictest_cache_control
 
 
@@ -50,8 +51,10 @@ def distinct(values: Sequence[Json]) -> tuple[Item, ...]:
     return tuple(Item(first[key], tuple(where)) for key, where in places.items())
 
 
-def item_list(value: Json, max_items: int, *, client: bool) -> list[Json]:
+def item_list(value: Json, max_items: int, client: Callable[[], str]) -> list[Json]:
     """The list that an ``each`` runs over: null means an empty one.
+
+    ``client`` gives the client's parameters that the value is made of, in words; empty if it is not the client's.
 
     Raises:
         CallFailedError: it is no list (kind bad-request), or too long (kind too-many).
@@ -59,10 +62,11 @@ def item_list(value: Json, max_items: int, *, client: bool) -> list[Json]:
     if value is None:
         return []
     if not isinstance(value, list):
-        status = 400 if client else 502
-        raise CallFailedError(Failure.of(Kind.BAD_REQUEST, "each did not give a list", status=status))
+        raise CallFailedError(bad_request("each did not give a list", client(), "must be a list"))
     if len(value) > max_items:
-        raise CallFailedError(Failure.of(Kind.TOO_MANY, f"{len(value)} items are more than max_items = {max_items}"))
+        detail, reason = f"{len(value)} items are more than max_items = {max_items}", f"has {len(value)} items"
+        reason += f"; at most {max_items} are taken"
+        raise CallFailedError(bad_request(detail, client(), reason, kind=Kind.TOO_MANY))
     return value
 
 

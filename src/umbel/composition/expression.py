@@ -7,9 +7,11 @@ never waits, and whatever goes wrong inside it is one exception.
 from __future__ import annotations
 
 import difflib
+import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jmespath
 import jmespath.exceptions
@@ -17,22 +19,38 @@ import jmespath.functions
 import msgspec
 
 from ..errors import UmbelError
-from ..model import Json
+from ..events import Noted, Recorder
+from ..kinds import Kind
+from ..model import Failure, Json, RequestFacts
+from .fault import Fault, Named, bad_request, described, fault_of, holders, names_of
 
-
-class Named(NamedTuple):
-    """A name that an expression reads from the context, with the field that it reads of it (None: all of it)."""
-
-    root: str
-    field: str | None
+MAX_TEXT = 2**20
+"""The most characters of a text that an expression joins."""
 
 
 class ExpressionError(UmbelError):
     """An expression failed on the values it met. The text is for records: it may hold values."""
 
-    def __init__(self, detail: str, where: tuple[str | int, ...]) -> None:
+    def __init__(self, detail: str, where: tuple[str | int, ...], fault: Fault) -> None:
         super().__init__(detail)
         self.where = where
+        self.fault = fault
+
+
+def failed_expression(
+    error: ExpressionError, where: str, facts: RequestFacts, recorder: Recorder, item: str = ""
+) -> Failure:
+    """The failure that a failed expression means: bad-request where a value is to blame, else internal.
+
+    The client's mistake is its own (400), and needs no note. Anything else is noted with its place in the
+    configuration, without a traceback: that would show the insides of JMESPath for what is a line of the configuration.
+    ``item`` describes the client's list that ``item`` is from, if it is the client's.
+    """
+    fault, detail = error.fault, f"{where}: {error}"
+    if client := described(fault.names, item):
+        return bad_request(detail, client, f"cannot be used: {fault.reason}")
+    recorder.record(Noted("error", "expression.failed", detail, facts, {"where": where}))
+    return bad_request(detail, "", "") if fault.names else Failure.of(Kind.INTERNAL, detail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +76,12 @@ class Expression:
         try:
             return self._parsed.search(context, options=_OPTIONS)
         except Exception as error:
-            raise ExpressionError(f"{self.text!r}: {_reason(error)}", self.where) from error
+            fault = fault_of(self._parsed.parsed, context, _OPTIONS, error)
+            raise ExpressionError(f"{self.text!r}: {_reason(error)}", self.where, fault) from error
+
+    def holders(self, context: Mapping[str, Json], value: Json) -> tuple[Named, ...]:
+        """What the parts of the expression read that ``value``, a result of it on ``context``, comes from."""
+        return holders(self._parsed.parsed, context, _OPTIONS, value)
 
 
 def compile_expression(text: str, where: tuple[str | int, ...]) -> Expression:
@@ -72,10 +95,14 @@ def compile_expression(text: str, where: tuple[str | int, ...]) -> Expression:
     except jmespath.exceptions.JMESPathError as error:
         reason = str(error).partition("\n")[0].rstrip(" :")
         raise ValueError(f"not a JMESPath expression: {reason}") from error
-    names = tuple(dict.fromkeys(_names(parsed.parsed)))
+    names = tuple(dict.fromkeys(names_of(parsed.parsed)))
     for function, given in _functions(parsed.parsed):
         _check_function(function, given)
     return Expression(text, names, where, parsed)
+
+
+class _TooLongError(Exception):
+    """A text that an expression makes is longer than ``MAX_TEXT``."""
 
 
 class _Functions(jmespath.functions.Functions):
@@ -85,11 +112,33 @@ class _Functions(jmespath.functions.Functions):
     def _func_zip(self, left: list[Json] | None, right: list[Json] | None) -> list[Json]:
         return [list(pair) for pair in zip(left or [], right or [], strict=False)]
 
+    @jmespath.functions.signature({"types": []})
+    def _func_to_number(self, value: Json) -> Json:
+        """A number as it is, a text that is a number of JSON as that number, and null for anything else.
+
+        JMESPath's own takes what only Python calls a number ("1_0", "nan", other scripts), and gives infinities.
+        """
+        if isinstance(value, str) and len(value) <= _NUMBER_MAX and _NUMBER.fullmatch(value):
+            number = float(value) if _FRACTION.search(value) else int(value)
+            return number if isinstance(number, int) or math.isfinite(number) else None
+        return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
     @jmespath.functions.signature({"types": ["object", "null"]}, {"types": []})
     def _func_lookup(self, table: dict[str, Json] | None, key: Json) -> Json:
         return (table or {}).get(key_text(key))
 
+    # jmespath's own, but for the bound: values of a client could make a text that is their lengths multiplied.
+    @jmespath.functions.signature({"types": ["string"]}, {"types": ["array-string"]})
+    def _func_join(self, glue: str, texts: list[str]) -> str:
+        if len(glue) * len(texts) + sum(map(len, texts)) > MAX_TEXT:
+            raise _TooLongError
+        return glue.join(texts)
 
+
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
+_FRACTION = re.compile(r"[.eE]")
+_NUMBER_MAX = 309
+"""The digits of the largest number that JSON is read with here; no float is larger."""
 _FUNCTIONS = _Functions()
 _OPTIONS = jmespath.Options(custom_functions=_FUNCTIONS)
 
@@ -100,56 +149,6 @@ def key_text(value: Json) -> str:
     Keys by JSON, not by Python's equality: 1, True and 1.0 are one dictionary key and three values.
     """
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
-
-
-# What a node's children are evaluated against: all of them against the same value as the node itself ...
-_SAME_VALUE = frozenset(
-    {
-        "comparator",
-        "or_expression",
-        "and_expression",
-        "not_expression",
-        "multi_select_dict",
-        "multi_select_list",
-        "key_val_pair",
-        "function_expression",
-        "flatten",
-    }
-)
-# ... or only the first, and the rest against what the first gave.
-_FIRST_ONLY = frozenset(
-    {"subexpression", "index_expression", "projection", "value_projection", "filter_projection", "pipe"}
-)
-_NOTHING = frozenset({"literal", "expref", "index", "slice"})
-
-
-def _names(node: Mapping[str, Any]) -> Iterator[Named]:
-    kind = node["type"]
-    children = node["children"]
-    if kind == "field":
-        yield Named(node["value"], None)
-    elif kind in ("current", "identity"):
-        raise ValueError(
-            "it reads the whole context (@, * or [] at the root); name a call, path, query, headers or body"
-        )
-    elif kind in _FIRST_ONLY:
-        first = children[0]
-        if kind == "subexpression" and first["type"] == "field":
-            yield Named(first["value"], _first_field(children[1]))
-        else:
-            yield from _names(first)
-    elif kind in _SAME_VALUE:
-        for child in children:
-            yield from _names(child)
-    elif kind not in _NOTHING:
-        raise ValueError(f"a JMESPath node of an unknown type, {kind}")
-
-
-def _first_field(node: Mapping[str, Any]) -> str | None:
-    """The field that a right side reads first, such as b of ``a.b[0]``; None where it reads more than one."""
-    while node["type"] in _FIRST_ONLY:
-        node = node["children"][0]
-    return node["value"] if node["type"] == "field" else None
 
 
 def _check_function(name: str, given: int) -> None:
@@ -169,6 +168,8 @@ def _reason(error: Exception) -> str:
     """What went wrong, without the values that it went wrong with: they may be somebody's data."""
     if isinstance(error, jmespath.exceptions.JMESPathTypeError):
         return f"{error.function_name}() cannot take {error.actual_type}"
+    if isinstance(error, _TooLongError):
+        return f"it makes a text of more than {MAX_TEXT} characters"
     if isinstance(error, RecursionError):
         return "the values are nested too deeply"
     return type(error).__name__

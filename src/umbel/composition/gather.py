@@ -5,6 +5,7 @@ What ``@app.compose`` hands to a handler; any trio program can use it with httpx
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Generator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,14 +21,20 @@ from ..model import JSON_MAX, OTHER_MAX, Attempt, CallFacts, Failure, Inputs, Js
 from .call import ACCEPT, PASSED, CallFailedError, CallRules, Landed, ask
 from .combine import worst_of_all
 from .dag import PERSONAL
+from .expression import ExpressionError, failed_expression
+from .fault import bad_request
 from .group import CallGroup, open_group
 from .merge import strictest_cache_control
 from .options import CallOptions, check_options
 from .outgoing import MISSING, UpstreamDefaults, build_content, build_headers, build_query, build_target
 from .overrides import in_code
+from .request import gateway_blocks, without
 from .result import Result, own_time
 from .run import Transports
 from .template import BadValueError
+
+TIMEOUT_WITHOUT_DEADLINE = 60.0
+"""Seconds of a call where neither it nor its upstream names a timeout, and the handler has no deadline."""
 
 
 class CompositionFailedError(UmbelError):
@@ -133,13 +140,16 @@ class Gather:
         defaults = self._compose.defaults(upstream)
         decode = options.get("decode", "json")
         has_default = "default" in options
+        timeout = options.get("timeout", defaults.timeout)
+        if timeout is None and self._compose.facts.deadline == math.inf:
+            timeout = TIMEOUT_WITHOUT_DEADLINE
         rules = CallRules(
             name,
             upstream,
             options.get("optional", False) or has_default,
             has_default,
             options.get("default"),
-            options.get("timeout", defaults.timeout),
+            timeout,
             options.get("max_body") or defaults.max_body or (JSON_MAX if decode == "json" else OTHER_MAX),
             decode,
             frozenset(options.get("ok", ())),
@@ -163,14 +173,19 @@ class Gather:
             usual = {b"accept": ACCEPT[options.get("decode", "json")]}
             if content_type:
                 usual[b"content-type"] = content_type
+            gateway = gateway_blocks(inputs.forwarded, inputs.forwarded_for if defaults.forwarded else ())
             return Prepared(
                 method,
                 build_target(path, options.get("values"), build_query(options.get("params", {}), defaults, context)),
-                build_headers(options.get("headers", {}), defaults, inputs, context, usual),
+                without(build_headers(options.get("headers", {}), defaults, context, usual), gateway),
                 content,
+                gateway,
             )
         except BadValueError as error:
-            return Failure.of(Kind.BAD_REQUEST, str(error), status=400 if error.client else 502)
+            return bad_request(str(error), error.client, error.reason)
+        except ExpressionError as error:
+            where = ".".join(map(str, error.where))
+            return failed_expression(error, where, self._compose.facts, self._compose.recorder)
 
 
 class Compose:
@@ -193,7 +208,7 @@ class Compose:
             "body": inputs.body,
         }
         self._transports = transports
-        self._recorder = recorder
+        self.recorder = recorder
         self._upstreams = upstreams or {}
         self._rules: dict[str, CallRules] = {}
         self._outcomes: dict[str, Outcome] = {}
@@ -219,7 +234,7 @@ class Compose:
                 group.decide(failure)
 
         ended = False
-        async with open_group(self.facts, self._recorder, settled) as group:
+        async with open_group(self.facts, self.recorder, settled) as group:
             yield Gather(self, group, handles)
             ended = True
         if group.decided or not ended:
@@ -292,7 +307,7 @@ class Compose:
             rules.upstream,
             self.facts,
             self.facts.deadline,
-            self._recorder,
+            self.recorder,
             rules.max_body,
             None,
             attempts,

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 
 from ..config.rules import CONTEXT_WORDS
 from .expression import Expression
+from .fault import described, parameter
 from .template import Variable
-
-CLIENT_WORDS = frozenset({"path", "query", "headers", "body"})
 
 
 @dataclass(slots=True)
@@ -34,32 +33,31 @@ class Scope:
 
     names: Names
     call: str | None = None
-    item_client: bool | None = None
-    """Whether ``{item}`` is the client's; None where there is no item."""
-    bound: Mapping[str, bool] = field(default_factory=dict)
-    """The names of ``with``, and whether each is the client's."""
+    item_client: str | None = None
+    """The client's list that ``{item}`` is an item of, in words; empty if it is not the client's, None without item."""
+    bound: Mapping[str, str] = field(default_factory=dict)
+    """The names of ``with``, and the client's parameters that each is made of, in words; empty if there are others."""
     needs: set[str] = field(default_factory=set)
 
-    def read(self, expression: Expression) -> bool:
+    def read(self, expression: Expression) -> str:
         """Note what an expression reads.
 
         Returns:
-            Whether all of it is the client's.
+            The client's parameters that it reads, in words; empty where it reads anything else, or nothing.
 
         Raises:
             ValueError: it names something unknown.
         """
         # All of them are noted and judged, so no short cut at the first.
-        whose: list[bool] = []
         mistakes: list[str] = []
         for root, first in expression.names:
             try:
-                whose.append(self._use(root, first))
+                self._use(root, first)
             except ValueError as error:
                 mistakes.append(str(error))
         if mistakes:
             raise ValueError("; and ".join(mistakes))
-        return all(whose)
+        return described(expression.names, self.item_client or "")
 
     def resolve(self, name: str) -> Variable:
         """What a name in a template means.
@@ -71,16 +69,18 @@ class Scope:
         if fields:
             if root in self.bound:
                 return Variable(name, None, (root, *fields), self.bound[root])
-            return Variable(name, root, tuple(fields), self._use(root, fields[0]))
+            self._use(root, fields[0])
+            return Variable(name, root, tuple(fields), self._parameter(root, *fields))
         meanings: list[Variable] = []
         if root in self.bound:
             meanings.append(Variable(name, None, (root,), self.bound[root]))
         if root in self.names.route_params:
-            meanings.append(Variable(name, "path", (root,), True))
+            meanings.append(Variable(name, "path", (root,), self._parameter("path", root)))
         if root in self.names.query_params:
-            meanings.append(Variable(name, "query", (root,), True))
+            meanings.append(Variable(name, "query", (root,), self._parameter("query", root)))
         if root == "item" or root in self.names.calls:
-            meanings.append(Variable(name, root, (), self._use(root, None)))
+            self._use(root, None)
+            meanings.append(Variable(name, root, (), self._parameter(root)))
         if not meanings and root in CONTEXT_WORDS:
             raise ValueError(f'"{name}" is a table; name one field of it, such as {name}.id')
         if not meanings:
@@ -90,12 +90,20 @@ class Scope:
             raise ValueError(f'"{name}" means two things: {both}; write which, such as path.{name} or query.{name}')
         return meanings[0]
 
-    def _use(self, root: str, first: str | None) -> bool:
+    def _parameter(self, root: str, *fields: str) -> str:
+        return parameter(root, fields, self.item_client or "")
+
+    def _use(self, root: str, first: str | None) -> None:
+        """Note the use of a name.
+
+        Raises:
+            ValueError: it means nothing here.
+        """
         if root in self.names.calls:
             if root == self.call:
                 raise ValueError(f'"{root}" names the call itself')
             self.needs.add(root)
-            return False
+            return
         if root not in CONTEXT_WORDS:
             known = [*self.names.calls, *sorted(CONTEXT_WORDS - {"item"})]
             if root in self.names.route_params | self.names.query_params:
@@ -105,7 +113,7 @@ class Scope:
         if root == "item":
             if self.item_client is None:
                 raise ValueError('"item" is known only in a call with each')
-            return self.item_client
+            return
         if root == "path" and first is not None and first not in self.names.route_params:
             raise ValueError(f'the route has no "{first}" in its path{self._nearest(first, self.names.route_params)}')
         if root == "query" and first is not None and first not in self.names.query_params:
@@ -120,7 +128,6 @@ class Scope:
             self.names.headers[first] = None
         if root == "body":
             self.names.uses_body = True
-        return True
 
     def _bare(self) -> list[str]:
         return [*self.bound, *self.names.route_params, *self.names.query_params, *self.names.calls]

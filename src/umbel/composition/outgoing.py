@@ -16,11 +16,11 @@ import msgspec
 from ..config.schema import Upstream
 from ..errors import UmbelError
 from ..messages import ACCEPT_GZIP, Field
-from ..model import Inputs, Json
+from ..model import Json
 from .expression import compile_expression
 from .names import Names, Scope
-from .request import MAX_TARGET, FieldTemplate, Param, client_field, encode_form, expand_into, gateway_fields
-from .template import BadValueError, Variable, compile_target, compile_text, query_pairs
+from .request import FieldTemplate, Param, client_field, encode_form, expand_into
+from .template import MAX_TARGET, BadValueError, Variable, compile_target, compile_text, query_pairs
 
 MISSING: Any = object()
 """No value given, where None is one."""
@@ -76,20 +76,20 @@ def build_target(path: str, values: Mapping[str, Json] | None, query: Iterable[s
         ValueError: the path is not one.
     """
     if values is not None:
-        target = compile_target(path, lambda name: Variable(name, None, tuple(name.split(".")), True))
+        target = compile_target(path, lambda name: Variable(name, None, tuple(name.split(".")), f'the value "{name}"'))
         base, pairs = target.expand({}, values)
     else:
         if not path.startswith("/") or path.startswith("//"):
             raise ValueError(f'a path begins with one "/", and {path!r} does not')
         before, mark, after = path.partition("?")
         if _DOT_SEGMENT.search(before):
-            raise BadValueError("path", "has a dot segment", client=True)
+            raise BadValueError("path", "has a dot segment", client="the path")
         base = quote(before, safe="/%:@!$&'()*+,;=~")
         pairs = [quote(after, safe="/?%:@!$&'()*+,;=~")] if mark else []
     pairs.extend(query)
     text = f"{base}?{'&'.join(pairs)}" if pairs else base
     if len(text) > MAX_TARGET:
-        raise BadValueError("path", f"makes a target of more than {MAX_TARGET} bytes", client=True)
+        raise BadValueError("path", f"makes a target of more than {MAX_TARGET} bytes", client="the path")
     return text.encode("ascii")
 
 
@@ -98,6 +98,7 @@ def build_query(params: Mapping[str, Json], defaults: UpstreamDefaults, context:
 
     Raises:
         BadValueError: a value is no scalar and no list of scalars.
+        ExpressionError: an expression of the upstream's parameters failed.
     """
     pairs: list[str] = []
     for param in defaults.params:
@@ -105,18 +106,17 @@ def build_query(params: Mapping[str, Json], defaults: UpstreamDefaults, context:
             pairs.extend(query_pairs(param.name, param.expression.evaluate(context), client=param.client))
     for name, value in params.items():
         # Whose value it is only the handler knows; a constant of its own must not be blamed on the client.
-        pairs.extend(query_pairs(name, value, client=False))
+        pairs.extend(query_pairs(name, value, client=""))
     return pairs
 
 
 def build_headers(
     own: Mapping[str, str],
     defaults: UpstreamDefaults,
-    inputs: Inputs,
     context: Mapping[str, Json],
     usual: Mapping[bytes, bytes],
 ) -> list[Field]:
-    """The header fields: the usual ones, the upstream's, the call's own, and what a gateway always says.
+    """The header fields of the plan: the usual ones, the upstream's and the call's own.
 
     Raises:
         BadValueError: a value holds what no header may.
@@ -127,9 +127,7 @@ def build_headers(
     for header, value in own.items():
         # Whose value it is only the handler knows; see build_query.
         name = header.lower().encode("ascii")
-        fields[name] = (name, name, client_field(header, value, client=False))
-    for field in gateway_fields(inputs, forwarded=defaults.forwarded):
-        fields[field[1]] = field
+        fields[name] = (name, name, client_field(header, value, own=False))
     return [*fields.values()]
 
 
@@ -145,5 +143,5 @@ def build_content(json: Json, form: Mapping[str, Json] | None, content: bytes | 
     if json is not MISSING:
         return msgspec.json.encode(json), b"application/json"
     if form is not None:
-        return encode_form(form, lambda name: False), b"application/x-www-form-urlencoded"
+        return encode_form(form, lambda name: ""), b"application/x-www-form-urlencoded"
     return content, b""

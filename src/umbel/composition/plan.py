@@ -20,7 +20,7 @@ from .call import ACCEPT, CallRules
 from .dag import PERSONAL, CallPlan, EachPlan, Plan, find_cycle
 from .expression import Expression, compile_expression
 from .names import Names, Scope
-from .request import BodyRecipe, FieldTemplate, Param, Recipe
+from .request import GATEWAYS_ALWAYS, GATEWAYS_FORWARDED, BodyRecipe, FieldTemplate, Param, Recipe
 from .template import Target, Text, compile_target, compile_text
 
 T = TypeVar("T")
@@ -40,6 +40,8 @@ _OWN_ANSWER_FIELDS = frozenset(
         "x-request-id",
     }
 )
+# The fields of every call that Umbel writes itself: of the request, of each attempt, of the body layer.
+_WRITTEN = GATEWAYS_ALWAYS | {b"traceparent", b"tracestate", b"accept-encoding"}
 # Stands in for an upstream that is not there, so that the rest of the call is still looked at.
 _UNKNOWN_UPSTREAM = Upstream(urls=("http://unknown",))
 _CONVERTER = re.compile(r"<(?:([^:<>]+):)?[^<>]+>")
@@ -72,7 +74,37 @@ def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
             if first != index:
                 place = config.where(("routes", first, "path"))
                 seen[("routes", index, "path"), f"{method} {route.path} is a route already, at {place}"] = None
+        seen.update(dict.fromkeys(_never_sent(config, index)))
+    for name, upstream in config.upstreams.items():
+        for field in upstream.headers:
+            if reason := _why_never_sent(field, upstream):
+                seen[("upstreams", name, "headers", field), reason] = None
     yield from seen
+
+
+def _never_sent(config: Config, index: int) -> Iterator[tuple[KeyPath, str]]:
+    """The header fields of a route's calls that would never be sent as the configuration says."""
+    for name, call in config.routes[index].calls.items():
+        upstream = config.upstreams.get(call.upstream, _UNKNOWN_UPSTREAM)
+        at: KeyPath = ("routes", index, "calls", name)
+        named: list[tuple[KeyPath, str]] = [((*at, "headers", field), field) for field in call.headers]
+        named += [((*at, "forward_headers", place), field) for place, field in enumerate(call.forward_headers)]
+        for path, field in named:
+            if reason := _why_never_sent(field, upstream):
+                yield path, reason
+
+
+def _why_never_sent(field: str, upstream: Upstream) -> str | None:
+    """Why a header field of a call, named in lower case, would not be sent as the configuration says; None if it is."""
+    name = field.encode("ascii")
+    if name == b"expect" or name.startswith(b"proxy-"):
+        return f'"{field}" is about one connection only and is never sent on; remove it'
+    written = f'"{field}" is written by Umbel itself, so what stands here is never sent; remove it'
+    if upstream.forwarded and name in GATEWAYS_FORWARDED:
+        return f"{written}, or set forwarded = false at the upstream"
+    if field == upstream.deadline_header:
+        return f"{written}, or give the upstream another deadline_header"
+    return written if name in _WRITTEN else None
 
 
 class _RouteCompiler:
@@ -141,8 +173,8 @@ class _RouteCompiler:
         if call.each is not None:
             source = self._compiled((*at, "each"), call.each)
             client = self._told((*at, "each"), lambda: scope.read(source)) if source is not None else None
-            scope.item_client = bool(client)
-            each = EachPlan(source, bool(client)) if source is not None else None
+            scope.item_client = client or ""
+            each = EachPlan(source, scope.item_client) if source is not None else None
         upstream = self._upstream(at, call)
         recipe = self._recipe(at, call, upstream or _UNKNOWN_UPSTREAM, scope)
         needs = tuple(other for other in self._route.calls if other in scope.needs)

@@ -11,31 +11,25 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import chain
 from typing import NamedTuple
 from urllib.parse import quote_plus
 
 import msgspec
 
 from ..inflight import Prepared
-from ..kinds import Kind
 from ..messages import ACCEPT_GZIP, Field
-from ..model import Failure, Inputs, Json
-from .call import CallFailedError
+from ..model import Inputs, Json
 from .expression import Expression
-from .template import BadValueError, Target, Text, encoded, query_pairs, scalar
+from .fault import described, parameter
+from .template import MAX_TARGET, BadValueError, Target, Text, encoded, query_pairs, scalar
 
-MAX_TARGET = 16 * 1024
-"""The longest target that is sent: common servers refuse longer ones."""
+MAX_FORM_FIELDS = 10_000
+"""The most fields that a form is sent with."""
 
 
 FORM = b"application/x-www-form-urlencoded"
 JSON = b"application/json"
 
-_GATEWAYS = frozenset(
-    {b"via", b"x-request-id", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded"}
-)
-"""The fields that a gateway says of itself and of its client."""
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -56,11 +50,12 @@ class FieldTemplate(NamedTuple):
 
 
 class Param(NamedTuple):
-    """A query parameter or form field made by an expression; ``client`` says whose fault a bad value is."""
+    """A query parameter or form field made by an expression."""
 
     name: str
     expression: Expression
-    client: bool
+    client: str
+    """The client's parameters that it is made of, in words; empty where it is made of anything else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,24 +75,29 @@ class BodyRecipe:
         """
         if self.whole is not None:
             value = self.whole.expression.evaluate(context)
-            client = {"": self.whole.client}
+            whole = self.whole.client
+            client = {"": f"a member of {whole}" if whole else ""}
         else:
             value = {field.name: field.expression.evaluate(context) for field in self.fields}
             client = {field.name: field.client for field in self.fields}
         if not self.form:
             return msgspec.json.encode(value)
         if not isinstance(value, dict):
-            raise BadValueError("form", "is not an object", client=client.get("", False))
-        return encode_form(value, lambda name: client.get(name, client.get("", False)))
+            raise BadValueError("form", "is not an object", client="" if self.whole is None else self.whole.client)
+        return encode_form(value, lambda name: client.get(name, client.get("", "")))
 
 
-def encode_form(fields: Mapping[str, Json], client: Callable[[str], bool]) -> bytes:
-    """A form body (WHATWG URL, section 5.2): null is left out, a list is a field each. ``client``: whose value it is.
+def encode_form(fields: Mapping[str, Json], client: Callable[[str], str]) -> bytes:
+    """A form body (WHATWG URL, section 5.2): null is left out, a list is a field each.
+
+    ``client`` gives for a field the client's parameters that its value is made of, in words.
 
     Raises:
-        BadValueError: a value is an object, or a list that holds more than scalars.
+        BadValueError: a value is an object, or a list that holds more than scalars; or there are too many fields.
     """
     pairs: list[str] = []
+    if sum(len(entry) if isinstance(entry, list) else 1 for entry in fields.values()) > MAX_FORM_FIELDS:
+        raise BadValueError("form", f"has more than {MAX_FORM_FIELDS} fields", client=client(next(iter(fields))))
     for name, entry in fields.items():
         pairs.extend(
             f"{quote_plus(name)}={quote_plus(scalar(one, name, client=client(name)))}"
@@ -130,7 +130,9 @@ class Recipe:
     fixed_target: bytes | None = field(init=False)
     """The target, where nothing of a request is in it."""
     fixed_headers: tuple[Field, ...] | None = field(init=False)
-    """The fields before the gateway's own, where nothing of a request is in them."""
+    """The plan's fields, where nothing of a request is in them."""
+    contested: bool = field(init=False)
+    """Whether the plan names a field that the gateway may write itself; which one is sent depends on the request."""
 
     def __post_init__(self) -> None:
         """Make at load what does not depend on a request."""
@@ -141,35 +143,47 @@ class Recipe:
         of_client = self.forward_headers or self.forward_cookies or self.forward_body
         templates = (*self.usual_headers, *self.headers)
         headers: tuple[Field, ...] | None = None
-        if not of_client and all(template.fixed is not None for template in templates):
+        names = {template.name for template in templates} | {name.encode("ascii") for name in self.forward_headers}
+        contested = not names.isdisjoint(GATEWAYS_ALWAYS | GATEWAYS_FORWARDED)
+        if not contested and not of_client and all(template.fixed is not None for template in templates):
             headers = tuple(self._headers({}, {}, Inputs()))
-            if any(lower in _GATEWAYS for _, lower, _ in headers):
-                headers = None  # Whether it is replaced depends on what the gateway says.
         object.__setattr__(self, "fixed_target", target)
         object.__setattr__(self, "fixed_headers", headers)
+        object.__setattr__(self, "contested", contested)
 
     def prepare(self, context: Mapping[str, Json], inputs: Inputs) -> Prepared:
         """The request for these values.
 
         Raises:
-            CallFailedError: kind bad-request, where a value cannot stand where it should.
+            BadValueError: a value cannot stand where it should.
             ExpressionError: an expression failed.
         """
         target, headers = self.fixed_target, self.fixed_headers
-        try:
-            if headers is not None and target is not None and self.body is None and not self.bound:
-                said = _gateway_blocks(inputs.forwarded, inputs.forwarded_for if self.forwarded else ())
-                return Prepared(self.method, target, (), None, (headers, *said))
-            bound = {param.name: param.expression.evaluate(context) for param in self.bound}
-            target = self._target(context, bound, inputs) if target is None else target
-            content = self._content(context, inputs)
-            if headers is None:
-                return Prepared(self.method, target, self._headers(context, bound, inputs), content)
-            said = _gateway_blocks(inputs.forwarded, inputs.forwarded_for if self.forwarded else ())
-            return Prepared(self.method, target, (), content, (headers, *said))
-        except BadValueError as error:
-            status = 400 if error.client else 502
-            raise CallFailedError(Failure.of(Kind.BAD_REQUEST, str(error), status=status)) from error
+        gateway = gateway_blocks(inputs.forwarded, inputs.forwarded_for if self.forwarded else ())
+        if headers is not None and target is not None and self.body is None and not self.bound:
+            return Prepared(self.method, target, headers, None, gateway)
+        bound = {param.name: param.expression.evaluate(context) for param in self.bound}
+        target = self._target(context, bound, inputs) if target is None else target
+        content = self._content(context, inputs)
+        if headers is None:
+            own = self._headers(context, bound, inputs)
+            own = without(own, gateway) if self.contested else own
+            return Prepared(self.method, target, own, content, gateway)
+        return Prepared(self.method, target, headers, content, gateway)
+
+    def owner(self, name: str, context: Mapping[str, Json], item: str) -> str:
+        """The client's parameter, in words, that the bad value of ``name`` came from; empty if it is not the client's.
+
+        For expressions that read more than the client's request, such as ``body.id || user.id``. ``item`` describes
+        the client's list that the item is from; it is empty if it is not the client's.
+        """
+        root, _, rest = name.partition(".")
+        if root == "item":
+            return parameter("item", tuple(rest.split(".")) if rest else (), item)
+        for param in (*self.bound, *self.params, *(self.body.fields if self.body is not None else ())):
+            if param.name in (name, root):
+                return described(param.expression.holders(context, param.expression.evaluate(context)), item)
+        return ""
 
     def _target(self, context: Mapping[str, Json], bound: Mapping[str, Json], inputs: Inputs) -> bytes:
         path, query = self.target.expand(context, bound)
@@ -177,19 +191,32 @@ class Recipe:
             query.extend(query_pairs(param.name, param.expression.evaluate(context), client=param.client))
         if self.forward_query:
             query.extend(
-                f"{encoded(name, name, client=True)}={encoded(value, name, client=True)}"
+                f"{encoded(name, name, client='')}={encoded(value, name, client=parameter('query', (name,)))}"
                 for name, value in inputs.raw_query
                 if name in self.forward_query
             )
         target = f"{path}?{'&'.join(query)}" if query else path
         if len(target) > MAX_TARGET:
-            raise BadValueError(
-                "path", f"makes a target of more than {MAX_TARGET} bytes", client=bool(self.forward_query)
-            )
+            client = self._longest(context, bound, inputs)
+            raise BadValueError("path", f"makes a target of more than {MAX_TARGET} bytes", client=client)
         return target.encode("ascii")
 
+    def _longest(self, context: Mapping[str, Json], bound: Mapping[str, Json], inputs: Inputs) -> str:
+        """The client's parameter, in words, that is the target's longest value; empty if that is not the client's."""
+        sizes = [("", 0)]
+        for part in self.target.variables:
+            pairs = query_pairs(part.name, part.value(context, bound), client=part.client)
+            sizes.append((part.client, sum(map(len, pairs))))
+        for param in self.params:
+            pairs = query_pairs(param.name, param.expression.evaluate(context), client=param.client)
+            sizes.append((param.client, sum(map(len, pairs))))
+        for name in self.forward_query:
+            size = sum(len(encoded(value, name, client="")) for given, value in inputs.raw_query if given == name)
+            sizes.append((parameter("query", (name,)), size))
+        return max(sizes, key=lambda each: each[1])[0]
+
     def _headers(self, context: Mapping[str, Json], bound: Mapping[str, Json], inputs: Inputs) -> list[Field]:
-        """The nearer wins: the usual ones, the upstream's, the client's that are forwarded, the call's own, ours."""
+        """The plan's fields. The nearer wins: the usual ones, the upstream's, the client's, the call's own."""
         fields: dict[bytes, Field] = {
             b"accept": (b"accept", b"accept", self.accept),
             b"accept-encoding": ACCEPT_GZIP,
@@ -207,9 +234,6 @@ class Recipe:
             cookies = [f"{name}={inputs.cookies[name]}" for name in self.forward_cookies if name in inputs.cookies]
             if cookies:
                 _put(fields, b"cookie", client_field("cookie", "; ".join(cookies)))
-        # Last, so that what the gateway says of itself cannot be said by the client in its place.
-        for said in gateway_fields(inputs, forwarded=self.forwarded):
-            fields[said[1]] = said
         return [*fields.values()]
 
     def _content(self, context: Mapping[str, Json], inputs: Inputs) -> bytes | None:
@@ -240,23 +264,33 @@ def expand_into(
             fields[name] = (name, name, text.encode("ascii"))
 
 
-def gateway_fields(inputs: Inputs, *, forwarded: bool) -> tuple[Field, ...]:
-    """What a gateway says of itself, and with ``forwarded`` of the client.
+GATEWAYS_ALWAYS = frozenset({b"x-request-id", b"via"})
+"""The fields that the gateway writes into every call (``Inputs.forwarded``)."""
+GATEWAYS_FORWARDED = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"})
+"""The fields that it writes where the upstream is told of the client (``Inputs.forwarded_for``)."""
 
-    Raises:
-        BadValueError: a value holds what no header may.
+
+def without(fields: list[Field], gateway: tuple[tuple[Field, ...], ...]) -> list[Field]:
+    """The plan's fields less those that the gateway writes itself.
+
+    What the gateway says of itself cannot be said by anybody else in its place.
     """
-    return tuple(chain(*_gateway_blocks(inputs.forwarded, inputs.forwarded_for if forwarded else ())))
+    names = {lower for block in gateway for _, lower, _ in block}
+    return [field for field in fields if field[1] not in names]
 
 
 Said = tuple[tuple[str, str], ...]
 
 
 @lru_cache(maxsize=64)
-def _gateway_blocks(always: Said, of_client: Said) -> tuple[tuple[Field, ...], ...]:
-    """The same in blocks: what only this request says, what most say, and what each of this client's does.
+def gateway_blocks(always: Said, of_client: Said) -> tuple[tuple[Field, ...], ...]:
+    """The fields that the gateway writes, ``Inputs.forwarded`` and those of ``Inputs.forwarded_for`` that are sent.
 
-    All calls of a request say the same, and begin at nearly the same time.
+    In blocks: what only this request says, what most say, and what each of this client's does. All calls of a request
+    say the same, and begin at nearly the same time.
+
+    Raises:
+        BadValueError: a value holds what no header may.
     """
     return _encoded_fields(always[:1]), _encoded_fields(always[1:]), _encoded_fields(of_client)
 
@@ -267,12 +301,15 @@ def _encoded_fields(said: Said) -> tuple[Field, ...]:
     return tuple((name, name, client_field(*field)) for name, field in zip(names, said, strict=True))
 
 
-def client_field(name: str, value: str, *, client: bool = True) -> bytes:
+def client_field(name: str, value: str, *, own: bool = True) -> bytes:
     """A field as bytes. A server decodes the client's fields as latin-1, so that is the way back.
+
+    ``own``: the client said it.
 
     Raises:
         BadValueError: it holds what no header may.
     """
+    client = f'the header "{name}"' if own else ""
     if _CONTROL.search(value) is not None:
         raise BadValueError(name, "holds a control character", client=client)
     try:

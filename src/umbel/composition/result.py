@@ -68,7 +68,7 @@ class Result(NamedTuple):
                 calls.append(FailedCall(outcome.call, worst.kind, worst.status, (outcome.ended_at - started) * 1000))
         return Problem(
             self.failure.status,
-            _DETAILS.get(self.failure.kind, "A part of the answer failed."),
+            self.failure.public or _DETAILS.get(self.failure.kind, "A part of the answer failed."),
             kind=self.failure.kind,
             request_id=request_id,
             calls=tuple(calls),

@@ -5,13 +5,13 @@ Called by the gateway for every composed request. It knows nothing of HTTP towar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import httpx
 import trio
 
-from ..events import Noted, Recorder
+from ..events import Recorder
 from ..inflight import Prepared
 from ..kinds import CUT, Kind
 from ..model import Attempt, CallFacts, Failure, Inputs, Json, Outcome, RequestFacts
@@ -19,10 +19,12 @@ from .call import CallFailedError, CallRules, Landed, ask
 from .combine import conclude, decide
 from .dag import CallPlan, EachPlan, Plan
 from .each import EachWork, Item, ItemEnded, item_list
-from .expression import Expression, ExpressionError
+from .expression import Expression, ExpressionError, failed_expression
+from .fault import bad_request, described
 from .group import CallGroup, Work, first_cancelled, only_leaf
 from .result import Result
 from .shape import shape_result
+from .template import BadValueError
 from .wave import Wave
 
 Transports = Mapping[str, httpx.AsyncBaseTransport]
@@ -230,10 +232,15 @@ class _Composition:
 
     def _each(self, call: CallPlan, each: EachPlan) -> Work:
         async def fetch_item(item: Item, attempts: list[Attempt]) -> Landed:
-            prepared = self._prepared(call, {**self._context, "item": item.value})
+            prepared = self._prepared(call, {**self._context, "item": item.value}, client)
             return await self.ask(call.rules, prepared, attempts, item.places[0])
 
-        values = item_list(self._evaluate(each.source), call.config.max_items, client=each.client)
+        value = self._evaluate(each.source)
+
+        def client() -> str:
+            return each.client or described(each.source.holders(self._context, value))
+
+        values = item_list(value, call.config.max_items, client)
         return EachWork(
             call.rules,
             values,
@@ -244,11 +251,15 @@ class _Composition:
             lambda ended: None if self._observer is None else self._observer.item_ended(call.name, ended),
         )
 
-    def _prepared(self, call: CallPlan, context: Mapping[str, Json]) -> Prepared:
+    def _prepared(self, call: CallPlan, context: Mapping[str, Json], item: Callable[[], str] = lambda: "") -> Prepared:
+        """A call's request; ``item`` describes the client's list that the item is from, if it is the client's."""
         try:
             return call.recipe.prepare(context, self._inputs)
+        except BadValueError as error:
+            client = error.client or call.recipe.owner(error.name, context, item())
+            raise CallFailedError(bad_request(str(error), client, error.reason)) from error
         except ExpressionError as error:
-            raise self._told(error) from error
+            raise self._failed_expression(error, item()) from error
 
     async def ask(self, rules: CallRules, prepared: Prepared, attempts: list[Attempt], item: int | None) -> Landed:
         """Make a call in this task. Raises CallFailedError."""
@@ -262,16 +273,11 @@ class _Composition:
         try:
             return expression.evaluate(self._context)
         except ExpressionError as error:
-            raise self._told(error) from error
+            raise self._failed_expression(error) from error
 
-    def _told(self, error: ExpressionError) -> CallFailedError:
-        """Record a failed expression with its place in the configuration; the failure that it means.
-
-        Without a traceback: it would show the insides of JMESPath for what is a line of the configuration.
-        """
+    def _failed_expression(self, error: ExpressionError, item: str = "") -> CallFailedError:
         where = self._plan.where(error.where)
-        self._recorder.record(Noted("error", "expression.failed", f"{where}: {error}", self._facts, {"where": where}))
-        return CallFailedError(Failure.of(Kind.INTERNAL, f"{where}: {error}"))
+        return CallFailedError(failed_expression(error, where, self._facts, self._recorder, item))
 
 
 def _is_false(value: Json) -> bool:

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 
 import trio
 
-from ..events import Noted, Recorder
-from ..kinds import Kind
+from ..events import Recorder
 from ..model import Failure, Json, Outcome, RequestFacts
 from .combine import is_complete, successes
 from .dag import Plan
-from .expression import ExpressionError
+from .expression import ExpressionError, failed_expression
+from .fault import bad_request
 from .merge import strictest_cache_control
 from .result import Result, own_time
 from .template import BadValueError
@@ -42,12 +42,10 @@ def shape_result(
         answer = _answer(plan, outcomes, context)
         headers = _headers(plan, outcomes, context)
     except ExpressionError as error:
-        where = plan.where(error.where)
-        recorder.record(Noted("error", "expression.failed", f"{where}: shape: {error}", facts, {"where": where}))
-        return Result(ordered, Failure.of(Kind.INTERNAL, str(error)), completed=False, own_ms=own_ms)
+        failed = failed_expression(error, plan.where(error.where), facts, recorder)
+        return Result(ordered, failed, completed=False, own_ms=own_ms)
     except BadValueError as error:
-        status = 400 if error.client else 502
-        refused = Failure.of(Kind.BAD_REQUEST, f"a header of the answer: {error}", status=status)
+        refused = bad_request(f"a header of the answer: {error}", error.client, error.reason)
         return Result(ordered, refused, completed=False, own_ms=own_ms)
     return Result(
         ordered,

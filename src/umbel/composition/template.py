@@ -6,6 +6,7 @@ one header value; a value that cannot be that fails the call.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,12 +21,21 @@ MAX_VALUE = 8 * 1024
 """The longest text that one value may become; a longer one in a target or a header is refused by any server."""
 
 
-class BadValueError(Exception):
-    """A value that cannot stand where a template puts it. ``client`` says whether it came from the client."""
+MAX_TARGET = 16 * 1024
+"""The longest target that is sent: common servers refuse longer ones."""
 
-    def __init__(self, name: str, reason: str, *, client: bool) -> None:
+
+class BadValueError(Exception):
+    """A value that cannot stand where a template puts it.
+
+    ``client`` is the parameter of the client's request that it came from, in words; empty where it came from elsewhere.
+    """
+
+    def __init__(self, name: str, reason: str, *, client: str) -> None:
         super().__init__(f"{{{name}}} {reason}")
+        self.name = name
         self.client = client
+        self.reason = reason
 
 
 class Variable(NamedTuple):
@@ -34,7 +44,8 @@ class Variable(NamedTuple):
     name: str
     root: str | None
     fields: tuple[str, ...]
-    client: bool
+    client: str
+    """The parameter of the client's request that it is, in words; empty if it is none."""
 
     def value(self, context: Mapping[str, Json], bound: Mapping[str, Json]) -> Json:
         """The value, or None where any step of the way is missing."""
@@ -113,21 +124,23 @@ class Text:
         return "".join(pieces).strip()
 
 
-def scalar(value: Json, name: str, *, client: bool) -> str:
+def scalar(value: Json, name: str, *, client: str) -> str:
     """A scalar as text: a str as it is, anything else as JSON (``true``, ``1.5``).
 
     Raises:
-        BadValueError: it is a list or an object, or longer than ``MAX_VALUE``.
+        BadValueError: it is a list or an object, not a finite number, or longer than ``MAX_VALUE``.
     """
     if isinstance(value, (list, dict)):
         raise BadValueError(name, f"is {'a list' if isinstance(value, list) else 'an object'}", client=client)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise BadValueError(name, "is not a finite number", client=client)
     text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
     if len(text) > MAX_VALUE:
         raise BadValueError(name, f"is longer than {MAX_VALUE} characters", client=client)
     return text
 
 
-def encoded(value: Json, name: str, *, client: bool) -> str:
+def encoded(value: Json, name: str, *, client: str) -> str:
     """A scalar percent-encoded but for the unreserved characters (RFC 3986 section 2.3)."""
     try:
         return quote(scalar(value, name, client=client), safe="")
@@ -135,18 +148,26 @@ def encoded(value: Json, name: str, *, client: bool) -> str:
         raise BadValueError(name, "is not valid Unicode", client=client) from error
 
 
-def query_pairs(name: str, value: Json, *, client: bool, join: bool = False) -> list[str]:
+def query_pairs(name: str, value: Json, *, client: str, join: bool = False) -> list[str]:
     """``name=value`` parts, encoded: none for null; a list as one joined with commas (RFC 6570) or as one each.
 
     Raises:
-        BadValueError: the value is an object, or a list that holds more than scalars.
+        BadValueError: the value is an object, a list that holds more than scalars, or one that no target has room for.
     """
     if value is None:
         return []
     key = quote(name, safe="")
     if not isinstance(value, list):
         return [f"{key}={encoded(value, name, client=client)}"]
-    texts = [encoded(item, name, client=client) for item in value if item is not None]
+    texts: list[str] = []
+    room = MAX_TARGET
+    for item in value:
+        if item is not None:
+            text = encoded(item, name, client=client)
+            room -= len(text) + 1
+            if room < 0:
+                raise BadValueError(name, f"makes a target of more than {MAX_TARGET} bytes", client=client)
+            texts.append(text)
     if join:
         return [f"{key}={','.join(texts)}"] if texts else []
     return [f"{key}={text}" for text in texts]

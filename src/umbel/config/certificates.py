@@ -10,7 +10,8 @@ import ssl
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-_PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+# The content ends at the first five hyphens, so that a text of many beginnings is gone through once.
+_PEM = re.compile(r"-----BEGIN CERTIFICATE-----(?:[^-]++|-(?!----))++-----END CERTIFICATE-----")
 _EXPLICIT_VERSION = 0xA0
 _UTC_TIME = 0x17
 

@@ -180,7 +180,7 @@ class Call(Section):
     limit: Annotated[int, Field(ge=1)] = 16
     """Items of an each in flight at once."""
     max_items: Annotated[int, Field(ge=1)] = 100
-    """Places of an each; a longer list fails the call with kind too-many."""
+    """Places of an each; a longer list fails the call with kind too-many: 400 if it is the client's, else 502."""
     item_default: JsonValue = None
     """What stands at the place of a failed item of an optional each."""
     decode: Literal["json", "text", "none"] = "json"

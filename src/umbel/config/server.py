@@ -23,13 +23,13 @@ class Server(Section):
     """Addresses or networks whose X-Forwarded-* and X-Request-Id are believed; "unix" is whoever connects through a
     Unix socket."""
     head_timeout: Duration = 5.0
-    """How long the head of a request may take, from its first byte; then 408."""
+    """How long the head of a request may take, from its first byte; then 408. A TLS handshake may take no longer."""
     min_body_rate: Rate = 240
     """What a body must bring on average once it has been waited for 5s; less is a 408."""
     body_timeout: Duration = 30.0
-    """The longest silence inside a body; then 408."""
+    """The longest silence inside a body; then 408. Also the most that a fast beginning of one is worth."""
     write_timeout: Duration = 30.0
-    """How long a client may take to accept the next 64KiB of an answer before its connection is cut."""
+    """How long a client may be waited for in all until it has accepted 64KiB more of its answers; then it is cut."""
     max_connections: Annotated[int, Field(ge=1)] = 1000
     """Connections, never more than half of the descriptors that the process may have; one more gets 503."""
     max_in_flight: Annotated[int, Field(ge=1)] = 256
@@ -49,6 +49,6 @@ class Server(Section):
     drain_idle: Duration = 2.0
     """How long an idle connection stays open after that, for a request that is on its way."""
     cancel_timeout: Duration = 5.0
-    """For the cleanup of what is cancelled at the end of graceful_timeout."""
+    """For the cleanup of what is cancelled at the end of graceful_timeout, and for the answer to a WebSocket close."""
     memory_limit: Size | None = None
     """Memory of a worker: from 85 % of it on connections are not kept alive, from 95 % on requests get 503."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from ast import literal_eval
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,7 @@ DEPTH_MAX = 100
 _PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 _NAMESPACE = re.compile(r"^Cannot (?:declare|mutate|redefine)[a-z ]*(\(.*\))(?: twice)?$")
 _NO_VALUE = "there is no value here; texts stand in quotes"
-_HUGE_NUMBER = re.compile(r"[0-9_]{4300,}")
+_HUGE_NUMBER = re.compile(r"(?<![0-9_])[0-9_]{4300,}")
 
 
 class UnreadableError(Exception):
@@ -121,7 +122,7 @@ def _plain(message: str) -> str:
     if message == "Cannot overwrite a value":
         return "this key stands there already"
     if match := _NAMESPACE.match(message):
-        key = ".".join(re.findall(r"['\"](.*?)['\"](?:,|\))", match[1]))
+        key = ".".join(literal_eval(match[1]))  # tomllib shows the key as a tuple of its parts
         return f"[{key}] stands there already" if message.endswith("twice") else f"{key} is complete and takes no more"
     if message == "Invalid value":
         return _NO_VALUE

@@ -21,8 +21,8 @@ _BYTES = {
     "MiB": 2**20,
     "GiB": 2**30,
 }
-_DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)(us|ms|s|m|h|d)")
-_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)(B|KB|MB|GB|KiB|MiB|GiB)")
+_DURATION = re.compile(r"\A([0-9]{1,15}(?:\.[0-9]{1,15})?)(us|ms|s|m|h|d)")
+_SIZE = re.compile(r"\A([0-9]{1,15}(?:\.[0-9]{1,15})?)(B|KB|MB|GB|KiB|MiB|GiB)")
 
 _RATIO = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,15})?)%")
 

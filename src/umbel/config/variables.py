@@ -12,8 +12,9 @@ from typing import Any
 
 from .schema import KeyPath
 
-# In this order: the escape, a well-formed variable, and anything else that begins like one.
-_VARIABLE = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}|\$\{")
+# In this order: the escape, a variable, and anything else that begins like one. Without its end a variable is consumed
+# too: its default reaches to the end of the text, and is gone through once.
+_VARIABLE = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*+)(?::-(?P<default>[^}]*+))?+(?P<closed>\})?|\$\{")
 _WHOLE_MIN, _WHOLE_MAX = -(2**63), 2**63 - 1
 # A shorter value is as likely a word of the message as the variable's own ("1", "on").
 _HIDDEN_MIN = 4
@@ -79,15 +80,14 @@ class Variables:
         for match in _VARIABLE.finditer(text):
             yield text[end : match.start()]
             end = match.end()
-            name = match["name"]
             if match[0] == "$${":
                 yield "${"
-            elif name is None:
+            elif match["closed"] is None:
                 wrong.append(
                     '"${" begins a variable such as ${NAME} or ${NAME:-default}; write $${ for the two characters'
                 )
             else:
-                yield self._value(name, match["default"], wrong)
+                yield self._value(match["name"], match["default"], wrong)
         yield text[end:]
 
     def _value(self, name: str, default: str | None, wrong: list[str]) -> str:

@@ -15,6 +15,8 @@ StreamForm = Literal["ndjson", "sse"]
 
 NDJSON = "application/x-ndjson"
 SSE = "text/event-stream"
+ACCEPT_CHARS_MAX = 4096
+"""A longer Accept asks for nothing: to weigh its members would hold the loop."""
 _FORMS: dict[str, StreamForm] = {NDJSON: "ndjson", SSE: "sse"}
 
 
@@ -25,7 +27,7 @@ def stream_form(accept: str | None, *, always: bool = False) -> StreamForm | Non
     it names with a higher quality than either keeps the answer whole, unless the route always streams.
     """
     default: StreamForm | None = "ndjson" if always else None
-    if not accept:
+    if not accept or len(accept) > ACCEPT_CHARS_MAX:
         return default
     accept = accept.lower()
     if "ndjson" not in accept and "event-stream" not in accept:

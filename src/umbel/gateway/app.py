@@ -158,7 +158,7 @@ class Umbel(ErrorHandling):
 
         Args:
             rule: a werkzeug rule, as for ``@app.route``; ``options`` are the same too.
-            deadline: seconds after the request came; None for none.
+            deadline: seconds after the request came; None for none (its calls have a minute each, if nothing else).
             methods: HEAD and OPTIONS come by themselves.
             vary: the request headers that the answer depends on.
             etag: whether a complete answer bears a strong ETag.

@@ -23,6 +23,7 @@ BodyForm = Literal["json", "form", "bytes"]
 
 FORM_FIELDS_MAX = 1000
 
+_MEDIA_TYPE_CHARS_MAX = 1024
 _FORM = "application/x-www-form-urlencoded"
 _TYPES = {"json": "application/json", "form": _FORM}
 _OF_A_BODY = ("content-type", "content-encoding", "transfer-encoding")
@@ -52,7 +53,10 @@ def check_media_type(fields: Fields, form: BodyForm) -> None:
         raise RequestError(415, "A body with a Content-Encoding is not taken here.")
     if form == "bytes":
         return
-    media, params = parse_options_header(fields.get("content-type"))
+    content_type = fields.get("content-type")
+    if content_type is not None and len(content_type) > _MEDIA_TYPE_CHARS_MAX:
+        raise RequestError(415, f"The Content-Type is longer than {_MEDIA_TYPE_CHARS_MAX} characters.")
+    media, params = parse_options_header(content_type)
     media = media.lower()
     fits = media == _TYPES[form] or (form == "json" and media.startswith("application/") and media.endswith("+json"))
     if not fits or params.get("charset", "utf-8").lower() not in _UTF8:

@@ -12,6 +12,7 @@ from werkzeug.http import parse_list_header
 
 ENVOY_HEADER = "x-envoy-upstream-rq-timeout-ms"
 
+_PREFER_CHARS_MAX = 1024
 # Nine digits are 30 years in seconds: more is a mistake, and int() of unbounded digits is slow.
 _WHOLE = re.compile(r"[0-9]{1,9}")
 
@@ -25,7 +26,7 @@ def client_budget(headers: Mapping[str, str]) -> float | None:
     if "prefer" not in headers and ENVOY_HEADER not in headers:
         return None
     wishes = []
-    if (prefer := headers.get("prefer")) and (seconds := _wait(prefer)):
+    if (prefer := headers.get("prefer")) and len(prefer) <= _PREFER_CHARS_MAX and (seconds := _wait(prefer)):
         wishes.append(float(seconds))
     if (milliseconds := headers.get(ENVOY_HEADER)) and (whole := _whole(milliseconds)):
         wishes.append(whole / 1000)

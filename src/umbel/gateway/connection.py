@@ -46,6 +46,7 @@ class Connection(Life, TrioASGIHTTPConnection):
         )
         super().__init__(app, Exchange(facts, origin, app.recorder, scope["query_string"]))
         self.exchange.bind()
+        self._find_server(scope)
         # A copy: the scope is the server's (ASGI: "copy it before passing it on").
         self.scope = cast("HTTPScope", {**scope, "headers": origin.headers, SCOPE_KEY: self.exchange})
         self._receive: Receive

@@ -10,6 +10,9 @@ from collections.abc import Iterator
 
 from ..events import Noted, Recorder
 from ..model import RequestFacts
+from ..server.crash import split
+
+__all__ = ["leaves", "note", "split"]
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
@@ -19,16 +22,6 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
             yield from leaves(part)
     else:
         yield error
-
-
-def split(error: BaseException) -> tuple[Exception | None, BaseException | None]:
-    """The crashes in ``error``, and the rest: cancels, KeyboardInterrupt and the like, which must go on upwards."""
-    if isinstance(error, BaseExceptionGroup):
-        crashes, rest = error.split(Exception)
-        return crashes, rest
-    if isinstance(error, Exception):
-        return error, None
-    return None, error
 
 
 def note(recorder: Recorder, event: str, error: BaseException, facts: RequestFacts | None = None) -> None:

@@ -16,7 +16,7 @@ from werkzeug.exceptions import HTTPException, InternalServerError, RequestEntit
 from ..errors import RequestError
 from ..kinds import Kind
 from ..model import RequestFacts
-from ..server.exchange import CANCELS, Canceller, ClientLeft
+from ..server.exchange import Canceller, ClientLeft
 from ..server.refusal import REFUSED
 from . import crashes
 from .bodies import known_length
@@ -58,16 +58,16 @@ class DirectRequest(Life):
         self._path = path
         self._form: StreamForm | None = route.form(fields)
         self._receive = receive
-        self._canceller = self._find_canceller(scope)
+        self._find_server(scope)
+        self._canceller = self._find_canceller()
         plain = self._canceller is not None and self._form is None
         self._sender = Sender(
             send if plain else self._cancelling(send), head_only=facts.method == "HEAD", request_id=facts.request_id
         )
 
-    def _find_canceller(self, scope: Mapping[str, Any]) -> Canceller | None:
+    def _find_canceller(self) -> Canceller | None:
         """Who cancels this request if its client leaves, so that nobody need watch for it."""
-        extensions = scope.get("extensions")
-        canceller: Canceller | None = extensions.get(CANCELS) if extensions else None
+        canceller = self._server
         # Whoever stands between may listen in our place, and the server would only tell him.
         if canceller is None or canceller.receive != self._receive:
             return None

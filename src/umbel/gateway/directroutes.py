@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from quart.routing import QuartMap
+from werkzeug.datastructures import ImmutableDict
 from werkzeug.exceptions import HTTPException
 
 from ..errors import RequestError
+from .converters import CONVERTERS
 from .forwarded import Origin, origin_in
 from .obstacles import Hooks, Settings, find_obstacle, hooks_of, settings_of
 from .paths import check_path, check_query, raw_path
@@ -32,8 +34,9 @@ _KNOWN_MAX, _KNOWN_SIZE = 1024, 256
 
 
 class UmbelMap(QuartMap):
-    """Quart's map, which says how often it was added to."""
+    """Quart's map, which says how often it was added to, and whose numbers are such that JSON can hold."""
 
+    default_converters = ImmutableDict({**QuartMap.default_converters, **CONVERTERS})
     version = 0
 
     def add(self, rulefactory: RuleFactory) -> None:

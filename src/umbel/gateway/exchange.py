@@ -30,7 +30,19 @@ SCOPE_KEY = "umbel"
 class Exchange:
     """What belongs to one request and lives exactly as long."""
 
-    __slots__ = ("body", "completed", "detail", "facts", "kind", "nursery", "origin", "own_ms", "query", "recorder")
+    __slots__ = (
+        "body",
+        "completed",
+        "detail",
+        "facts",
+        "kind",
+        "nursery",
+        "of_client",
+        "origin",
+        "own_ms",
+        "query",
+        "recorder",
+    )
 
     def __init__(self, facts: RequestFacts, origin: Origin, recorder: Recorder, query: bytes = b"") -> None:
         self.facts = facts
@@ -46,6 +58,8 @@ class Exchange:
         Not there where a composition of the configuration is answered without Quart, unless it streams.
         """
         self.completed: bool | None = None
+        self.of_client = False
+        """Whether all that a composed answer lacks is the client's own mistake."""
         self.own_ms: float | None = None
         """Milliseconds that a composed answer took beside its longest call."""
         self.kind: Kind | None = None

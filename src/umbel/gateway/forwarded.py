@@ -17,6 +17,8 @@ from .fields import Field, Fields, read_fields
 
 _VIA_LENGTH_MAX = 1024
 _PEERS_MAX = 1024
+_HOPS_MAX = 64
+"""Of X-Forwarded-For, from the right; no request comes through so many proxies."""
 
 
 class TrustedProxies:
@@ -134,7 +136,8 @@ def origin_in(scope: Mapping[str, Any], trust: TrustedProxies) -> Origin:
 def _client(chain: str, trust: TrustedProxies) -> str | None:
     """The right-most address of the chain that is no proxy of ours; the left-most if all are."""
     last: str | None = None
-    for hop in reversed(chain.split(",")):
+    hops = chain.rsplit(",", _HOPS_MAX)
+    for hop in reversed(hops[-_HOPS_MAX:]):
         address = _address(hop.strip())
         if address is None:
             break

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import quart.wrappers.base
+import trio
 from quart import request
 from quart_trio import QuartTrio
 from quart_trio.wrappers import TrioResponse
@@ -19,6 +20,7 @@ from werkzeug.routing.exceptions import RoutingException
 from ..errors import RequestError
 from ..events import NULL, Recorder
 from ..kinds import Kind
+from ..server.crash import check_cancel
 from . import crashes
 from .exchange import find_exchange, find_websocket_exchange
 from .problems import as_http_exception, from_http_exception
@@ -52,12 +54,23 @@ class ErrorHandling(QuartTrio):
         """
         try:
             return await super().full_dispatch_request(*context)
+        except trio.Cancelled as error:
+            check_cancel(error)
+            raise
         except BaseExceptionGroup as error:
             crash, rest = crashes.split(error)
             if crash is None or rest is None:
                 raise
             crashes.note(self.recorder, "request.crashed", crash, self._facts())
             raise rest from crash
+
+    async def full_dispatch_websocket(self, *context: Any) -> Any:
+        """Quart's dispatch; a cancel that nobody ordered is a failure of the view."""
+        try:
+            return await super().full_dispatch_websocket(*context)
+        except trio.Cancelled as error:
+            check_cancel(error)
+            raise
 
     async def handle_user_exception(self, *context_and_error: Any) -> HTTPException | ResponseReturnValue:
         """Find a handler; a ``RequestError`` that has none goes by its status, as ``abort(status)`` would."""
@@ -81,7 +94,7 @@ class ErrorHandling(QuartTrio):
     ) -> HTTPException | ResponseReturnValue:
         """The first leaf that has a handler answers, as with Quart-Trio; the others are recorded."""
         crash, rest = crashes.split(group)
-        if crash is None or rest is not None:
+        if rest is not None or not isinstance(crash, ExceptionGroup):
             raise group
         leaves = [leaf for leaf in crashes.leaves(crash) if isinstance(leaf, Exception)]
         for leaf in leaves:

@@ -17,7 +17,7 @@ from werkzeug.exceptions import InternalServerError
 
 from ..events import RequestEnded
 from ..kinds import Kind
-from ..server.exchange import ClientLeft
+from ..server.exchange import CANCELS, Canceller, ClientLeft
 from ..server.refusal import REFUSED
 from . import crashes
 from .problems import from_http_exception
@@ -51,11 +51,17 @@ class Life(ABC):
         self.app = app
         self.exchange = exchange
         self._sender: Sender
+        self._server: Canceller | None = None
+        """Our own server's side of this request; None under any other."""
         self._gone = False
         self._refused: tuple[Refusal, str] | None = None
         """What the server answered in our place when the request's body could not be read on, and the answer's id."""
         self._upload: Upload | None = None
         """Where the parts of the body go."""
+
+    def _find_server(self, scope: Mapping[str, Any]) -> None:
+        extensions = scope.get("extensions")
+        self._server = extensions.get(CANCELS) if extensions else None
 
     @abstractmethod
     async def _converse(self) -> None:
@@ -102,6 +108,8 @@ class Life(ABC):
             raise error
         if self._sender.status is None and not self._gone:
             await self._apologise()
+        elif self._server is not None:
+            self._server.crash_recorded = True
 
     # Answering.
 
@@ -165,7 +173,7 @@ class Life(ABC):
 
     # The end.
 
-    def _crashed(self, error: Exception) -> None:
+    def _crashed(self, error: BaseException) -> None:
         crashes.note(self.exchange.recorder, "request.crashed", error, self.exchange.facts)
         self.exchange.kind = Kind.INTERNAL
         self.exchange.detail = "an exception nobody handled"
@@ -192,6 +200,7 @@ class Life(ABC):
             exchange.origin.scheme,
             exchange.detail,
             exchange.own_ms,
+            exchange.of_client,
         )
 
     def _refusal_record(self, facts: RequestFacts, refusal: Refusal, request_id: str) -> RequestEnded:

@@ -15,6 +15,7 @@ from hypercorn.utils import LifespanFailureError
 from quart_trio.asgi import TrioASGILifespan
 
 from ..errors import ConfigError
+from ..logs import Redactor
 from . import crashes
 from .runtime import open_runtime
 
@@ -53,6 +54,7 @@ class Lifespan(TrioASGILifespan):
         app = self.app
         await receive()  # lifespan.startup: nothing else can come first
         app.state = State.STARTING
+        failed: BaseException | None = None
         try:
             async with open_runtime(
                 app.gateway_config, app.given_transports, app.given_recorder, in_code=app.composes_in_code
@@ -66,15 +68,18 @@ class Lifespan(TrioASGILifespan):
         except BaseException as error:
             crash, rest = crashes.split(error)
             phase, app.state = app.state, State.STOPPED if crash is None else State.FAILED
-            if crash is None or rest is not None:
+            if crash is None or rest is not None or any(isinstance(leaf, SystemExit) for leaf in crashes.leaves(crash)):
                 # A cancel, or worse. The crash beside it, if there is one, has been recorded where it happened.
                 raise
             if phase is State.STARTING:
                 app.refusal = next((leaf for leaf in crashes.leaves(crash) if isinstance(leaf, ConfigError)), None)
-            await _report(phase, crash, send)
-        else:
+            failed = crash
+        if failed is None:
             app.state = State.STOPPED
             await send({"type": "lifespan.shutdown.complete"})
+            return
+        # Out here, so that what the server raises has no cause whose text would reach its traceback with all secrets.
+        await _report(phase, _said(failed, Redactor(app.gateway_config.logs.redact)), send)
 
     async def _live(self, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
         app = self.app
@@ -111,12 +116,15 @@ class Lifespan(TrioASGILifespan):
             await stopping.wait()
 
 
-async def _report(phase: State, crash: Exception, send: Callable[[Any], Awaitable[None]]) -> None:
+def _said(crash: BaseException, redactor: Redactor) -> str:
+    return redactor.text("; ".join(str(leaf) or type(leaf).__name__ for leaf in crashes.leaves(crash)))
+
+
+async def _report(phase: State, message: str, send: Callable[[Any], Awaitable[None]]) -> None:
     """Tell the server, in the way that it does not swallow. Hypercorn raises from these sends."""
-    message = "; ".join(str(leaf) or type(leaf).__name__ for leaf in crashes.leaves(crash))
     if phase is State.STARTING:
         await send({"type": "lifespan.startup.failed", "message": message})
     elif phase is State.STOPPING:
         await send({"type": "lifespan.shutdown.failed", "message": message})
     else:
-        raise LifespanFailureError("serving", message) from crash
+        raise LifespanFailureError("serving", message)

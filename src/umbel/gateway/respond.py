@@ -68,6 +68,10 @@ def note_result(result: Result, exchange: Exchange) -> None:
     exchange.own_ms = result.own_ms
     if result.failure is not None:
         exchange.kind, exchange.detail = result.failure.kind, result.failure.detail
+        exchange.of_client = result.failure.of_client
+    elif not result.completed:
+        incomplete = result.incomplete
+        exchange.of_client = bool(incomplete) and all(outcome.of_client for outcome in incomplete)
 
 
 def _composed(result: Result, rules: AnswerRules, exchange: Exchange) -> Reply:

@@ -15,11 +15,8 @@ import httpx
 from ..config.schema import Config, KeyPath
 from ..errors import ConfigError, ConfigProblem
 from ..events import Recorder
-from ..logs import bridge, open_recorder
+from ..logs import LOGGERS, Redactor, bridge, open_recorder, redacted_console
 from ..upstream.stack import StackError, build
-
-LOGGERS = ("", "hypercorn.error")
-"""The loggers whose records go into the stream ``app``: the root, and the one that does not pass on to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +65,7 @@ async def open_runtime(
         if recorder is None:
             recorder = opened_recorder = await stack.enter_async_context(open_recorder(config.logs))
             stack.enter_context(bridge(opened_recorder.app, *LOGGERS, repeats=False))
+        stack.enter_context(redacted_console(Redactor(config.logs.redact)))
         opened = dict(transports)
 
         for name, upstream in config.upstreams.items():

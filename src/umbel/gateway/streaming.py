@@ -14,6 +14,7 @@ from quart.wrappers.response import ResponseBody
 from werkzeug.datastructures import Headers
 
 from ..composition.dag import Plan
+from ..composition.fault import sentence
 from ..composition.result import Result
 from ..composition.run import Transports
 from ..composition.stream import Line, capacity, head_fields, run_stream
@@ -51,7 +52,7 @@ async def stream(
     try:
         fields = head_fields(plan, inputs)
     except BadValueError as error:
-        raise RequestError(400, "A value of the request cannot stand in a header of the answer.") from error
+        raise RequestError(400, sentence(error.client, error.reason)) from error
     send, receive = trio.open_memory_channel[Line](capacity(plan))
     exchange.nursery.start_soon(run_stream, plan, inputs, facts, transports, exchange.recorder, send)
     first = await receive.receive()

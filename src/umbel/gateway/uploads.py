@@ -14,8 +14,10 @@ from quart_trio.wrappers import TrioRequest
 from quart_trio.wrappers.request import TrioBody
 from werkzeug.exceptions import RequestEntityTooLarge
 
+from ..server.fairness import CountedCalls
 
-class Upload(TrioBody):
+
+class Upload(TrioBody, CountedCalls):
     """A body that is read in parts (``async for``) or as a whole (``await``), with the interface of Quart's.
 
     It holds at most ``max_content_length`` bytes, and nothing any more once the client has sent more than that in all:
@@ -58,6 +60,7 @@ class Upload(TrioBody):
         return self
 
     async def __anext__(self) -> bytes:
+        await self.count_call()
         while not self._held and not self._ended and self._error is None:
             await self._news.wait()
         if self._error is not None:
@@ -72,6 +75,7 @@ class Upload(TrioBody):
         return self._whole().__await__()
 
     async def _whole(self) -> bytes:
+        await self.count_call()
         while not self._ended and self._error is None:
             await self._news.wait()
         if self._error is not None:

@@ -4,8 +4,10 @@
 Quart, no pydantic.
 """
 
-from .bridge import BridgeHandler, bridge
+from .bridge import LOGGERS, BridgeHandler, bridge
+from .console import redacted_console
 from .context import bind, bound
+from .failure import safe_traceback
 from .log import Log, LogStatistics, NotWrittenError, open_log
 from .options import LogOptions
 from .recorder import (
@@ -17,8 +19,10 @@ from .recorder import (
     recover_all,
 )
 from .recover import recover
+from .redact import Redactor
 
 __all__ = [
+    "LOGGERS",
     "WORKER_VARIABLE",
     "BridgeHandler",
     "FileRecorder",
@@ -27,6 +31,7 @@ __all__ = [
     "LogStatistics",
     "NotWrittenError",
     "RecorderStatistics",
+    "Redactor",
     "bind",
     "bound",
     "bridge",
@@ -35,4 +40,6 @@ __all__ = [
     "open_recorder",
     "recover",
     "recover_all",
+    "redacted_console",
+    "safe_traceback",
 ]

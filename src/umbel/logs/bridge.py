@@ -15,6 +15,9 @@ from .level import from_stdlib
 from .log import Log
 from .plain import printable
 
+LOGGERS = ("", "hypercorn.error")
+"""The loggers whose records go into a server's stream ``app``: the root, and the one that does not pass on to it."""
+
 # What every LogRecord has; anything else came as ``extra``.
 _SEEN = "_umbel_log"
 _USUAL = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", _SEEN}

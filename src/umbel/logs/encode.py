@@ -21,7 +21,7 @@ from trio.lowlevel import Task, current_task
 from . import context
 from .level import SEVERITY, LevelName
 from .plain import members, plain
-from .redact import Redactor
+from .redact import TEXT_CHARS_MAX, Redactor, cut
 
 RECORD_BYTES_MAX = 256 * 1024
 """A longer line is replaced by its beginning with ``"truncated": true``, so that one record cannot fill a queue."""
@@ -105,7 +105,8 @@ class Encoder:
             ):
                 return self._line(level, event, text[1:-1], bound)
             # Another { or a [ is a list or a mapping, whose members have names of their own.
-            if text.find(_BRACE, 1) < 0 and _LIST not in text and self._harmless(fields.values()):
+            plain_members = text.find(_BRACE, 1) < 0 and _LIST not in text
+            if plain_members and len(text) <= TEXT_CHARS_MAX and self._harmless(fields.values()):
                 return self._line(level, event, _one_line(text)[1:-1], bound)
         return self._line(level, event, self._careful(fields), bound)
 
@@ -180,7 +181,7 @@ class Encoder:
     def _cut(self, level: LevelName, event: str, members: bytes, bound: context.Bound) -> bytes:
         given = msgspec.json.decode(b"{" + members + b"}", type=dict[str, object])
         short = self._careful(_shortened({**given, **bound.fields}))
-        return self._line(level, event[:_NAME_CHARS_SHORTENED], b'"truncated":true,' + short, context.NOTHING)
+        return self._line(level, cut(event, _NAME_CHARS_SHORTENED), b'"truncated":true,' + short, context.NOTHING)
 
     def _make_end(self, bound: context.Bound) -> bytes:
         around = b"," + self._careful(bound.fields) if bound.fields else b""

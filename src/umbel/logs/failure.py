@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from .plain import printable
+from .redact import Redactor, cut
 
 STACK_FRAMES_MAX = 50
 STACK_CHARS_MAX = 16 * 1024
@@ -18,6 +19,7 @@ LEAVES_MAX = 500
 """The leaves of an exception group that a record tells one by one; further ones are counted."""
 
 _LEAF_CHARS_MAX = 160
+_FRAME = '\n  File "'
 _MARK = "_umbel_recorded"
 
 
@@ -25,14 +27,15 @@ def exception_fields(error: BaseException, *, stack: bool = True) -> dict[str, o
     """The fields of ``error``, in OpenTelemetry's names. ``stack`` False leaves the traceback out."""
     fields: dict[str, object] = {
         "exception.type": type_name(error),
-        "exception.message": printable(error)[:STACK_CHARS_MAX],
+        "exception.message": cut(printable(error), STACK_CHARS_MAX),
     }
     if stack:
         fields["exception.stacktrace"] = stacktrace(error)
     if isinstance(error, BaseExceptionGroup):
         found = list(leaves(error))
         fields["leaves"] = [
-            f"{type_name(leaf)}: {printable(leaf)[:_LEAF_CHARS_MAX]}".removesuffix(": ") for leaf in found[:LEAVES_MAX]
+            f"{type_name(leaf)}: {cut(printable(leaf), _LEAF_CHARS_MAX)}".removesuffix(": ")
+            for leaf in found[:LEAVES_MAX]
         ]
         if len(found) > LEAVES_MAX:
             fields["leaves_total"] = len(found)
@@ -56,11 +59,27 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def stacktrace(error: BaseException) -> str:
-    """The traceback with its causes, at most ``STACK_CHARS_MAX`` long."""
+    """The traceback with its causes, at most ``STACK_CHARS_MAX`` long.
+
+    Of a longer one the beginning is left out up to a line that begins a frame: a cut within a line could leave a
+    secret there without the name that tells of it. Where only a message is that long, its beginning stays.
+    """
     try:
-        return "".join(traceback.format_exception(error, limit=STACK_FRAMES_MAX))[-STACK_CHARS_MAX:]
+        text = "".join(traceback.format_exception(error, limit=STACK_FRAMES_MAX))
     except Exception:  # noqa: BLE001 - a foreign __str__ or source may raise anything, and a record must not
-        return "".join(traceback.format_tb(error.__traceback__, limit=STACK_FRAMES_MAX))[-STACK_CHARS_MAX:]
+        text = "".join(traceback.format_tb(error.__traceback__, limit=STACK_FRAMES_MAX))
+    if len(text) <= STACK_CHARS_MAX:
+        return text
+    frame = text.find(_FRAME, len(text) - STACK_CHARS_MAX)
+    if frame >= 0:
+        return text[frame + 1 :]
+    last = text.rfind(_FRAME)
+    return cut(text[last + 1 :], STACK_CHARS_MAX)
+
+
+def safe_traceback(error: BaseException, redactor: Redactor | None = None) -> str:
+    """The traceback with its causes as text for a console, without secrets; ends with a line end."""
+    return (redactor or Redactor()).text(stacktrace(error)).rstrip("\n") + "\n"
 
 
 def mark_recorded(error: BaseException) -> bool:

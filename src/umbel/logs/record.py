@@ -13,15 +13,21 @@ import msgspec
 
 from ..events import CallEnded, Noted, RequestEnded
 from ..kinds import Kind
-from ..model import Attempt, FailedItem
+from ..model import Attempt, FailedItem, Outcome
 from .failure import exception_fields, mark_recorded
 from .level import LevelName
 from .lines import AttemptPart, CallLine, FailedItemPart, Line, NoteLine, RequestLine
+from .redact import cut
 
 StreamName = Literal["access", "calls", "app"]
 
 PARTS_MAX = 20
 """The attempts and the failed items that one line shows; further ones are counted."""
+
+PATH_CHARS_MAX = 1024
+"""Of a longer path the beginning stands in the access line, and ``…``."""
+METHOD_CHARS_MAX = 32
+"""As for paths; the longest registered method has 17 characters."""
 
 # Nobody's fault: these ended because somebody else did.
 _QUIET = frozenset({Kind.CANCELLED, Kind.CLIENT_GONE, Kind.DEPENDENCY})
@@ -41,13 +47,15 @@ def told(event: RequestEnded | CallEnded | Noted) -> Told:
 def _request(event: RequestEnded) -> Told:
     """The access line of a request. Its path stands there without the query, which may hold secrets."""
     request = event.request
-    level: LevelName = "error" if event.status >= 500 else "warning" if event.completed is False else "info"
+    # A client's mistake is no matter of the operator's; an answer that lacks a part is.
+    lacking = event.completed is False and not event.of_client
+    level: LevelName = "error" if event.status >= 500 else "warning" if lacking else "info"
     line = RequestLine(
         msg=event.detail,
         request_id=request.request_id,
         trace_id=request.trace.trace_id,
-        method=request.method,
-        path=request.path,
+        method=request.method if len(request.method) <= METHOD_CHARS_MAX else request.method[:METHOD_CHARS_MAX] + "…",
+        path=request.path if len(request.path) <= PATH_CHARS_MAX else cut(request.path, PATH_CHARS_MAX) + "…",
         route=request.route,
         status=event.status,
         duration_ms=_ms(event.ended_at - request.started_at),
@@ -82,7 +90,7 @@ def _call(event: CallEnded) -> Told:
         failed_items=tuple(_failed_item(item) for item in islice(failed, PARTS_MAX)),
         failed_items_total=_total(failed),
     )
-    return "calls", _call_level(None if failure is None else failure.kind), "call.end", line, line.duration_ms
+    return "calls", _call_level(outcome), "call.end", line, line.duration_ms
 
 
 def _note(event: Noted) -> Told:
@@ -102,10 +110,11 @@ def _note(event: Noted) -> Told:
     return "app", event.level, event.event, line, None
 
 
-def _call_level(kind: Kind | None) -> LevelName:
-    if kind is None or kind in _QUIET:
+def _call_level(outcome: Outcome) -> LevelName:
+    failure = outcome.worst
+    if failure is None or failure.kind in _QUIET or outcome.of_client:
         return "info"
-    return "error" if kind is Kind.INTERNAL else "warning"
+    return "error" if failure.kind is Kind.INTERNAL else "warning"
 
 
 def _attempt(attempt: Attempt) -> AttemptPart:

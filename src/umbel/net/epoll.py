@@ -10,8 +10,10 @@ epoll of the reader's own. trio waits for that epoll's descriptor, and one turn 
 is reported once. A handler that leaves bytes unread is not called again for them. It must either read until the socket
 has no more, or remember that there is more, and ask for another call with ``call_again``.
 
-*A batch is finished before the reader yields.* One ``poll`` gives at most ``EVENTS_MAX`` events. The handlers of all of
-them run without a checkpoint in between, so that tasks that they wake run after the whole batch, together.
+*A batch is served in one turn.* One ``poll`` gives at most ``EVENTS_MAX`` events. Their handlers run without a
+checkpoint in between, so that tasks that they wake run after the whole batch, together; only a batch that takes longer
+than ``TURN_SECONDS`` lets other tasks run in its middle. An event that was polled is never dropped: edge-triggered, it
+would not come again.
 
 *Numbers.* A descriptor's number can be given to a new socket as soon as the old one is closed. If a handler closed a
 socket in the middle of a batch, a later event of the same batch could belong to the old socket and reach the new one.
@@ -30,13 +32,16 @@ import select
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from time import perf_counter
 from typing import Protocol
 
 import trio
 
 HAS_EPOLL = hasattr(select, "epoll")
 EVENTS_MAX = 64
-"""Sockets served in one turn, so that other tasks get theirs."""
+"""Sockets of one batch."""
+TURN_SECONDS = 0.005
+"""Seconds of a batch after which other tasks get a turn, however many handlers are still to be called."""
 
 # The values of Linux, so that streams can use them with either reader.
 READABLE = 0x001
@@ -96,10 +101,15 @@ class EpollReader:
                 await trio.lowlevel.wait_readable(fileno)
                 self._in_batch = True
                 try:
+                    yield_at = perf_counter() + TURN_SECONDS
                     for fd, events in poll(0, EVENTS_MAX):
                         # One that was closed earlier in this batch has no handler any more.
                         if (handler := handlers.get(fd)) is not None:
                             handler(events)
+                            if perf_counter() > yield_at:
+                                # Sockets that were closed keep their numbers until the batch is over, so this is safe.
+                                await trio.lowlevel.checkpoint()
+                                yield_at = perf_counter() + TURN_SECONDS
                 finally:
                     self._in_batch = False
                     if self._to_close:

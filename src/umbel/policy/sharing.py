@@ -1,4 +1,4 @@
-"""What calls may share: which of a request's fields make it another's twin, and which answers are for one alone.
+"""What calls may share: which fields of a request belong to the coalescing key, and which answers are for one caller.
 
 Asked by ``upstream/coalesce.py``. Knows fields as they stand on the wire, nothing of requests and responses.
 """
@@ -6,7 +6,7 @@ Asked by ``upstream/coalesce.py``. Knows fields as they stand on the wire, nothi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 Field = tuple[bytes, bytes, bytes]
 """A header field: its name as it stands, in lower case, and its value."""
@@ -14,29 +14,32 @@ Field = tuple[bytes, bytes, bytes]
 COALESCE = "umbel.coalesce"
 """The key of a call's own choice (a bool) in its request's extensions, in place of the layer's."""
 
+GATEWAY_FIELDS = "umbel.gateway_fields"
+"""The key, in a request's extensions, of the names of those fields that the gateway wrote itself.
+
+The value is a collection of lower-case bytes. Every other field came from the configuration, the client's request or
+another call. Only whoever builds the request knows which is which: a name alone does not tell.
+"""
+
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 """The methods that ask and change nothing (RFC 9110 section 9.2.1; TRACE is not for gateways)."""
 
 REQUEST_ID = b"x-request-id"
 VIA = b"via"
 
-# What says who asks, through whom and for how long: it differs between calls that ask the same.
-_OWN = frozenset({REQUEST_ID, VIA, b"traceparent", b"tracestate"})
-_CLIENTS = b"x-forwarded-"
 # RFC 9111 section 5.2.2.7. What is in quotes may look like a directive: then an answer is one caller's in vain.
 _PRIVATE = re.compile(rb"(?:^|[,\s])private\s*(?:[=,]|$)", re.IGNORECASE)
 
 
-def split(fields: Iterable[Field], deadline_header: bytes | None) -> tuple[list[Field], list[Field]]:
-    """The fields that say what is asked, and those that only say who asks."""
+def split(fields: Iterable[Field], gateways: Collection[bytes]) -> tuple[list[Field], list[Field]]:
+    """Split the fields of a request into those of the coalescing key, and those that the gateway wrote (``gateways``).
+
+    The gateway's fields say who asks and through whom, so they differ between requests that ask for the same.
+    """
     asked: list[Field] = []
     own: list[Field] = []
     for field in fields:
-        name = field[1]
-        if name in _OWN or name.startswith(_CLIENTS) or name == deadline_header:
-            own.append(field)
-        else:
-            asked.append(field)
+        (own if field[1] in gateways else asked).append(field)
     return asked, own
 
 
@@ -45,9 +48,17 @@ def last_hop(via: bytes) -> bytes:
     return via.rpartition(b",")[2].strip()
 
 
-def for_one_alone(fields: Iterable[Field]) -> bool:
-    """Whether an answer with these fields is meant for one caller: it sets a cookie, or says that it is private."""
+def for_one_alone(fields: Iterable[Field], gateways: Collection[bytes] = ()) -> bool:
+    """Whether a response with these fields is meant for one caller.
+
+    It is if it sets a cookie, says ``private``, or varies by more than the coalescing key holds: by a field that the
+    gateway wrote (``gateways``), or by ``*`` (RFC 9110 section 12.5.5).
+    """
     for _, name, value in fields:
         if name == b"set-cookie" or (name == b"cache-control" and _PRIVATE.search(value) is not None):
             return True
+        if name == b"vary":
+            members = [member.strip(b" \t").lower() for member in value.split(b",")]
+            if any(member == b"*" or member in gateways for member in members):
+                return True
     return False

@@ -72,9 +72,9 @@ async def _isolate(service: Service, sock: AnySocket, tls: trio.SSLStream[trio.S
                 await turn_away(service, PlainWire(sock), peer)
             finally:
                 service.turning_away_ended()
-    except BaseException as error:
-        if service.connection_failed(error) is not None:
-            raise
+    except BaseException as error:  # noqa: BLE001 - raises on what is not its to end
+        if (rest := service.connection_failed(error)) is not None:
+            raise rest from None
     finally:
         if counted:
             service.connection_ended()
@@ -90,7 +90,8 @@ async def _serve(service: Service, sock: AnySocket, tls: trio.SSLStream[trio.Soc
         wire = PlainWire(sock)
     else:
         try:
-            with trio.fail_after(service.config.ssl_handshake_timeout):
+            # The first head must come within ``head_timeout`` of the accept, so a handshake may not take longer.
+            with trio.fail_after(min(service.config.ssl_handshake_timeout, service.limits.head_timeout)):
                 await tls.do_handshake()
         except (trio.BrokenResourceError, trio.TooSlowError):
             return  # A port scan, a plain request, a client that trusts us not: none of them a fault of ours.
@@ -114,5 +115,5 @@ def _peer_of(sock: AnySocket, *, secure: bool) -> Peer:
     """
     own, theirs = sock.getsockname(), sock.getpeername()
     if sock.family in (socket.AF_INET, socket.AF_INET6):
-        return Peer((theirs[0], theirs[1]), (own[0], own[1]), secure)
-    return Peer(None, (own, None) if isinstance(own, str) else None, secure)
+        return Peer((theirs[0], theirs[1]), (own[0], own[1]), secure, trio.current_time())
+    return Peer(None, (own, None) if isinstance(own, str) else None, secure, trio.current_time())

@@ -5,26 +5,75 @@ Used wherever an application's call ends. An exception group may hold both, and 
 
 from __future__ import annotations
 
+import math
+import signal
+import threading
 from collections.abc import Iterator
 from itertools import islice
+from types import TracebackType
+
+import trio
 
 _TOLD_MAX = 5
 """Exceptions of one group that are told."""
 
 
 def apart(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
-    """The crash in ``error``, and the rest: cancels, KeyboardInterrupt and the like.
+    """The crash in ``error``, and the rest, which must go on upwards (``_ends_more``).
 
-    A handler's ``sys.exit()`` is a crash of it: one request must not end the others. A crash that a group holds alone
-    stands for the group.
+    To be called inside of the scopes that may have cancelled. A crash that a group holds alone stands for the group.
     """
-    if not isinstance(error, BaseExceptionGroup):
-        return (error, None) if isinstance(error, Exception | SystemExit) else (None, error)
-    crashes, rest = error.split((Exception, SystemExit))
-    crash: BaseException | None = crashes
+    crash, rest = split(error)
     while isinstance(crash, BaseExceptionGroup) and len(crash.exceptions) == 1:
         crash = crash.exceptions[0]
     return crash, rest
+
+
+def split(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
+    """The same; a group stays a group."""
+    if isinstance(error, BaseExceptionGroup):
+        rest, crashes = error.split(_ends_more)
+        return crashes, rest
+    return (None, error) if _ends_more(error) else (error, None)
+
+
+class StrayCancelError(RuntimeError):
+    """An application raised a Cancelled of a scope that is over. (A Cancelled would be taken by the next scope.)"""
+
+
+def check_cancel(error: trio.Cancelled) -> None:
+    """Pass a cancel of ours.
+
+    Raises:
+        StrayCancelError: nothing around this task has been cancelled.
+    """
+    if not _ends_more(error):
+        raise StrayCancelError("a cancel was raised where nothing had been cancelled") from error
+
+
+def _ends_more(error: BaseException) -> bool:
+    """Whether an exception ends more than the request that it came out of.
+
+    An application may raise what it likes: KeyboardInterrupt, GeneratorExit, SystemExit, another library's cancel or
+    any BaseException of its own are crashes of one request. Three things are not its own, however they pass it:
+
+    * a cancel of ours: a scope around this task is cancelled. A Cancelled without that is one that it kept and raised;
+    * Ctrl-C: the signal's handler raised it, so the handler's frame is the innermost. (Under a handler that is not
+      trio's, such as our own servers have, Ctrl-C raises nothing here.);
+    * the closing of this very coroutine, by an interpreter that ends: it comes in at the point where the task waits.
+    """
+    if isinstance(error, trio.Cancelled):
+        return not trio.lowlevel.in_trio_run() or trio.current_effective_deadline() == -math.inf
+    if isinstance(error, KeyboardInterrupt):
+        main = threading.current_thread() is threading.main_thread()
+        unknown = main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        return unknown or _raised_in(error, "trio._core._ki")
+    return isinstance(error, GeneratorExit) and _raised_in(error, "trio._core._traps")
+
+
+def _raised_in(error: BaseException, module: str) -> bool:
+    frame = _innermost(error)
+    return frame is not None and frame.tb_frame.f_globals.get("__name__") == module
 
 
 def is_nothing_but(kind: type[Exception], error: BaseException) -> bool:
@@ -47,9 +96,14 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 def _place(error: BaseException) -> str:
     """File and line of the innermost frame."""
-    frame = error.__traceback__
+    frame = _innermost(error)
     if frame is None:
         return "(nowhere)"
-    while frame.tb_next is not None:
-        frame = frame.tb_next
     return f"at {frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}"
+
+
+def _innermost(error: BaseException) -> TracebackType | None:
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return frame

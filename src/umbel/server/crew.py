@@ -12,6 +12,7 @@ import select
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any, Protocol
 
 import outcome
@@ -25,6 +26,8 @@ READABLE = getattr(select, "EPOLLIN", 0)
 
 _EVENTS_MAX = 64
 """Connections served in one go, so that a crowd of them does not hold up the requests that wait for something."""
+_TURNS_S_MAX = 0.005
+"""Seconds of such turns after which the other tasks of the program have theirs."""
 SPARES_MAX = 64
 """Tasks that rest, to take the lead later, while requests wait: to wake one costs less than a new one."""
 
@@ -69,6 +72,8 @@ class Crew:
         self._spares: list[trio.lowlevel.Task] = []
         self._unbroken = 0
         """Events since the other tasks of the program had their turn."""
+        self._until = 0.0
+        """When they are to have the next one (``perf_counter``)."""
 
     @property
     def works(self) -> bool:
@@ -139,6 +144,10 @@ class Crew:
                     if not self.turns:
                         await self._poll()
                         continue
+                    if perf_counter() > self._until:
+                        await trio.lowlevel.checkpoint()
+                        self._until = perf_counter() + _TURNS_S_MAX
+                        continue
                     turn = self.turns.popleft()
                     steps = turn.turn(scope)
                     try:
@@ -186,6 +195,7 @@ class Crew:
         if not events:
             await trio.lowlevel.wait_readable(self._epoll.fileno())
             self._unbroken = 0
+            self._until = perf_counter() + _TURNS_S_MAX
             events = self._epoll.poll(0, _EVENTS_MAX)
         self._unbroken += len(events)
         calls = self._calls

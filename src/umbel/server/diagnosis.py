@@ -29,7 +29,7 @@ class HeadRefused(Exception):  # noqa: N818 - a way out of several functions, na
         super().__init__(refusal.detail)
         self.refusal = refusal
         self.sound = sound
-        """Whether it is clear where this request ends, so that the next one may be read."""
+        """Whether it is clear where this request ends, and its client wants to send another one."""
 
 
 def diagnose(raw: bytes, limits: Limits) -> tuple[bytes, bytes | None]:
@@ -47,7 +47,8 @@ def diagnose(raw: bytes, limits: Limits) -> tuple[bytes, bytes | None]:
         raise HeadRefused(Refusal(431, f"The head has over {limits.max_fields} fields."))
     for field in fields:
         _check_field(field, limits)
-    return _target(method, target, framed=_FRAMED.search(raw) is not None)
+    stays = line.endswith(b"1") and not any(_says_close(field) for field in fields) and _FRAMED.search(raw) is None
+    return _target(method, target, stays=stays)
 
 
 def glimpse(raw: bytes) -> tuple[str, str]:
@@ -91,7 +92,7 @@ def _check_field(field: bytes, limits: Limits) -> None:
     raise HeadRefused(Refusal(400, reason))
 
 
-def _target(method: bytes, target: bytes, *, framed: bool) -> tuple[bytes, bytes | None]:
+def _target(method: bytes, target: bytes, *, stays: bool) -> tuple[bytes, bytes | None]:
     if method == b"CONNECT":
         raise HeadRefused(Refusal(501, "The server is no tunnel."))
     if (target == b"*" and method == b"OPTIONS") or _PATH.fullmatch(target) is not None:
@@ -103,4 +104,9 @@ def _target(method: bytes, target: bytes, *, framed: bool) -> tuple[bytes, bytes
         path = absolute[2] or b"/"
         return (path if path.startswith(b"/") else b"/" + path), absolute[1]
     # The framing is sound, and only the path is not.
-    raise HeadRefused(Refusal(400, "The target is not a path."), sound=not framed)
+    raise HeadRefused(Refusal(400, "The target is not a path."), sound=stays)
+
+
+def _says_close(field: bytes) -> bool:
+    name, _, value = field.partition(b":")
+    return name.lower() == b"connection" and b"close" in value.lower()

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import trio
 
 from .body import Body, BodyRefused
-from .limits import BODY_GRACE
+from .clocks import BodyClock
+from .fairness import CALLS_PER_TURN, BoundedCalls
 from .refusal import Refusal, new_request_id, told
 from .response import CONTINUE, NO_CONTENT, STATUS_LINES, ApplicationError, Fields, read_fields
 from .wire import has_left
@@ -45,6 +46,8 @@ class Canceller(Protocol):
         """Whether the client has left, or is treated so."""
         ...
 
+    crash_recorded: bool
+
     async def receive(self) -> Message:
         """ASGI's ``receive``."""
         ...
@@ -59,17 +62,15 @@ _NOTHING, _HEAD, _BODY, _TRAILERS, _DONE = range(5)
 """In ``_HEAD`` the application has given its head, which goes out with the first of the body."""
 
 
-class Exchange:
+class Exchange(BoundedCalls):
     """One request on its way through an application."""
 
     # Not __slots__: most of these stay as they are here for nearly every request.
-    gone = False
-    """Whether the client has left, or is treated so."""
     _body: Body | None = None
     """Until its last byte has been handed on."""
     _end_told = False
-    _waited = 0.0
-    """Seconds that we have waited for the body."""
+    _body_clock: BodyClock
+    """Of a request with a body."""
     _listeners = 0
     """Tasks that wait in ``receive``, and so will hear that the client has gone."""
     _over: trio.Event | None = None
@@ -92,12 +93,17 @@ class Exchange:
         self.keep_alive = meaning.keep_alive
         if meaning.length:
             self._body = Body(meaning.length, connection.service.limits)
+            self._body_clock = BodyClock(connection.service.limits)
 
     # What the application calls.
 
     async def receive(self) -> Message:
         """ASGI's ``receive``: parts of the body, then a disconnect once there is one or the response is sent."""
+        self._calls += 1
+        if self._calls % CALLS_PER_TURN == 0:
+            await trio.lowlevel.checkpoint()
         if self.gone or self._at is _DONE:
+            await self.count_late_call()
             return _DISCONNECT
         if self._body is not None:
             return await self._receive_body(self._body)
@@ -120,6 +126,11 @@ class Exchange:
             ClientLeft: nobody is there to read it.
             ApplicationError: the message does not fit those before it.
         """
+        self._calls += 1
+        if self._calls % CALLS_PER_TURN == 0:
+            await trio.lowlevel.checkpoint()
+        if self.gone or self._at is _DONE:
+            await self.count_late_call()
         if self.gone:
             raise ClientLeft("the client has gone")
         kind = message["type"]
@@ -144,6 +155,11 @@ class Exchange:
             await self._send_trailers(message)
         else:
             raise ApplicationError(f"the application sent {kind!r} out of turn")
+
+    def stop_endless(self, reason: str) -> None:
+        """Cancel the application."""
+        self._connection.service.note_endless(reason)
+        self._connection.cancel(reason)
 
     # What the connection asks and tells.
 
@@ -231,15 +247,13 @@ class Exchange:
         connection = self._connection
         if connection.buffer:
             return connection.take_buffer()
-        limits = connection.service.limits
+        clock, silence = self._body_clock, connection.service.limits.body_timeout
         began = trio.current_time()
-        grace = min(BODY_GRACE, limits.body_timeout)
-        patience = max(grace, body.received / limits.min_body_rate) - self._waited
-        with trio.CancelScope(deadline=began + min(limits.body_timeout, patience)) as scope:
+        with trio.CancelScope(deadline=began + min(silence, clock.left(body.received))) as scope:
             data = await connection.wire.receive()
         if scope.cancelled_caught:
             raise BodyRefused(Refusal(408, "The body did not arrive in time."))
-        self._waited += trio.current_time() - began
+        clock.waited(trio.current_time() - began, body.received)
         return data
 
     async def _refuse(self, refusal: Refusal) -> Message:
@@ -324,6 +338,10 @@ class Exchange:
     async def _put(self, body: bytes, more: bool, before: bytes = b"") -> None:
         if self._mute:
             data = before
+            if more and not self.leave_unsent(len(body), self._connection.service.limits.write_timeout):
+                self._connection.lingers = self.gone = True
+                self._tell()
+                raise ClientLeft("the response has no content, and the client takes none")
         elif self._chunked:
             data = before
             if body:
@@ -350,6 +368,8 @@ class Exchange:
         self._trailing = True
         if not more:
             self._finish()
+        else:
+            await trio.lowlevel.checkpoint()
 
     def _finish(self) -> None:
         self._at = _DONE
@@ -366,10 +386,12 @@ class Exchange:
         Raises:
             ClientLeft: it takes no more, or not within its deadline.
         """
+        connection = self._connection
         try:
-            sent = self._connection.wire.send_now(data)
+            sent = connection.wire.send_now(data)
+            connection.sent_now += sent
             if sent != len(data):
-                await self._connection.write(data, sent)
+                await connection.write(data, sent)
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as error:
             self.client_left()
             raise ClientLeft("the client has gone, or does not read") from error

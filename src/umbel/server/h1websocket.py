@@ -5,15 +5,14 @@ Called by ``guard.py`` with the head of the upgrade, which ``http1.py`` has chec
 
 from __future__ import annotations
 
-from typing import Any
-
 import trio
-from hypercorn.protocol import events
 
 from ..kinds import Kind
+from .clocks import WriteClock
+from .diagnosis import HeadRefused
 from .exchange import ClientLeft
 from .h2head import Fields, Head
-from .handshake import refusal_of
+from .handshake import read_opening
 from .head import END
 from .peer import Peer
 from .refusal import Refusal, new_request_id
@@ -38,16 +37,19 @@ class Http1WebSocket:
         self._head = head
         self._received = received
         self._lock = trio.Lock()
+        self._clock = WriteClock(service)
         self._started_at = trio.current_time()
         self._websocket = WebSocket(service, peer, self)
 
     async def run(self) -> None:
         """Serve it to its end; closes nothing."""
-        refusal = refusal_of(self._head.fields, keyed=True)
-        if refusal is None:
-            state: Any = self._service.state
-            head = self._head
-            await self._websocket.run(events.Request(1, head.fields, "1.1", head.method, head.path, state))
+        refusal: Refusal | None = None
+        try:
+            opening = read_opening(self._head.fields, keyed=True)
+        except HeadRefused as error:
+            refusal = error.refusal
+        else:
+            await self._websocket.run(self._head, opening, "1.1")
             if not self._websocket.answered and not self._websocket.abandoned:
                 refusal = _CRASHED
         if refusal is not None:
@@ -89,7 +91,7 @@ class Http1WebSocket:
     async def _write(self, data: bytes) -> None:
         async with self._lock:
             try:
-                await write(self._service, self._stream, data)
+                await write(self._clock, self._stream, data)
             except (trio.BrokenResourceError, trio.ClosedResourceError, ClientStuckError) as error:
                 self._websocket.left()
                 raise ClientLeft("the client has gone, or does not read") from error

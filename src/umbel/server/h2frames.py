@@ -19,6 +19,7 @@ NO_LAST_STREAM = 2**31 - 1
 """In a GOAWAY: whatever is on its way will still be answered (section 6.8)."""
 
 _HEAD = 9
+_KIND_AT = 3
 _RESERVED = 2**31 - 1
 
 
@@ -66,6 +67,11 @@ class FrameCutter:
     def begun(self) -> bool:
         """Whether a frame has begun and not ended."""
         return bool(self._buffer)
+
+    @property
+    def head_begun(self) -> bool:
+        """Whether a header block has begun and not ended, if only with a part of its first frame."""
+        return self.in_head or (len(self._buffer) > _KIND_AT and self._buffer[_KIND_AT] == HEADERS)
 
     def held_of(self, stream_id: int) -> int:
         """Bytes of a frame of this stream that is not complete yet."""

@@ -70,6 +70,12 @@ def read_head(raw: Fields, limits: Limits, hosts: Hosts) -> Head:
     )
 
 
+def claims_of(raw: Fields) -> Head:
+    """What a header list that was refused says of itself, for the record of its request."""
+    said = {bytes(name): bytes(value) for name, value in raw}
+    return Head(said.get(b":method", b"").decode("latin-1"), said.get(b":path", b""), [])
+
+
 def list_size_max(limits: Limits) -> int:
     """The size of a header list (as HPACK counts) from which on a connection ends: four times what is answered."""
     return 4 * limits.max_head + _OVERHEAD * limits.max_fields

@@ -14,10 +14,10 @@ from hypercorn.protocol import events
 from hypercorn.protocol.http_stream import HTTPStream
 
 from .body import too_large
+from .clocks import BodyClock
 from .exchange import ASGI, CANCELS, ClientLeft
 from .h2head import Head
 from .h2stream import Message, Stream
-from .limits import BODY_GRACE
 from .refusal import Refusal
 from .response import ApplicationError
 
@@ -35,8 +35,7 @@ class HttpStream(Stream):
         self._disconnect: Message = {"type": "http.disconnect"}
         self._listeners = 0
         """Tasks that wait in ``receive``, and so will hear that the client has gone."""
-        self._waited = 0.0
-        """Seconds that we have waited for the body."""
+        self._body_clock = BodyClock(connection.service.limits)
         self._last = False
         """Whether the message that is being sent ends the body and has no trailers behind it."""
         self._has_trailers = False
@@ -57,7 +56,7 @@ class HttpStream(Stream):
         if self._call is not None:
             scope, self._to_hypercorn = self._call
             await self.connection.service.app(scope, self.receive, self.send)
-        if not self.finished:
+        if not self.finished and not self.crash_recorded:
             raise ApplicationError("the application returned without a whole response")
 
     async def spawn_app(self, app: Any, config: Any, scope: Any, send: Send) -> Callable[[Any], Awaitable[None]]:
@@ -81,6 +80,10 @@ class HttpStream(Stream):
 
     async def receive(self) -> Message:
         """ASGI's ``receive``. A body that is too slow or too large is refused, of which the disconnect tells."""
+        await self.count_call()
+        if self.inbox.gone:
+            await self.count_late_call()
+            return self._disconnect
         self._listeners += 1
         try:
             if self.inbox.awaited:
@@ -95,7 +98,7 @@ class HttpStream(Stream):
         if self.inbox.gone:
             return self._disconnect
         data, more = self.inbox.take()
-        await self.connection.sender.flush()
+        await self.flush()
         return {"type": "http.request", "body": data, "more_body": more}
 
     async def _wait_for_body(self) -> None:
@@ -103,21 +106,21 @@ class HttpStream(Stream):
         if self._must_continue and not self.answering:
             self._must_continue = False
             await self.send_head(100, [])
-        connection, inbox = self.connection, self.inbox
-        limits, began = connection.service.limits, trio.current_time()
-        grace = min(BODY_GRACE, limits.body_timeout)
+        connection, inbox, clock = self.connection, self.inbox, self._body_clock
+        began = heard = trio.current_time()
         while True:
             received = inbox.received + connection.held_of(self.stream_id)
-            patience = max(grace, received / limits.min_body_rate) - self._waited
-            silence = max(began, connection.heard_at) + limits.body_timeout
-            with trio.CancelScope(deadline=min(began + patience, silence)) as scope:
+            silence = heard + connection.service.limits.body_timeout
+            with trio.CancelScope(deadline=min(began + clock.left(received), silence)) as scope:
                 await inbox.changed()
             if not scope.cancelled_caught:
-                self._waited += trio.current_time() - began
+                clock.waited(trio.current_time() - began, received)
                 return
-            if inbox.received + connection.held_of(self.stream_id) == received:
+            if inbox.received + connection.held_of(self.stream_id) <= received:
                 await self._refuse(Refusal(408, "The body did not arrive in time."))
                 return
+            # Bytes came of a frame that is not whole, and nothing can come between those.
+            heard = connection.heard_at
 
     async def _refuse(self, refusal: Refusal) -> None:
         self.connection.refuse(self, refusal)
@@ -130,6 +133,9 @@ class HttpStream(Stream):
             ClientLeft: nobody is there to read it.
             ApplicationError: the message breaks a rule.
         """
+        await self.count_call()
+        if self.finished:
+            await self.count_late_call()
         if self.gone:
             raise ClientLeft("the client has gone")
         if message["type"] == "http.response.start":
@@ -137,8 +143,18 @@ class HttpStream(Stream):
         more = message.get("more_body", False)
         self._last = message["type"] == "http.response.body" and not more and not self._has_trailers
         await self._to_hypercorn(message)
+        if more and self.bodiless and not self.finished:
+            await self._leave_unsent(len(message.get("body", b"")))
         if self.gone:
             raise ClientLeft("the client has gone, or does not read")
+
+    async def _leave_unsent(self, size: int) -> None:
+        """Take a part of content that is not sent. The client gets the head now, and at the bound the end."""
+        await self.connection.sender.flush()
+        if not self.leave_unsent(size, self.connection.service.limits.write_timeout):
+            await self.send_data(b"", end=True)
+            self.gone = True
+        await trio.lowlevel.checkpoint()
 
     async def _on_event(self, event: events.Event) -> None:
         """What Hypercorn makes of the application's messages."""

@@ -15,6 +15,7 @@ from h2.exceptions import ProtocolError
 
 from ..kinds import Kind
 from . import h2frames
+from .clocks import WriteClock
 from .h2head import Fields
 from .refusal import Refusal
 from .service import Service
@@ -38,7 +39,9 @@ class Sender:
         self._service = service
         self._stream = stream
         self._failed = failed
-        self._writing = False
+        self._clock = WriteClock(service)
+        self.writing = False
+        """Whether a task is writing; it takes along whatever comes until it is done."""
         self._next_written = trio.Event()
         """Set when the next write that begins is done."""
         self._goodbyes = b""
@@ -48,24 +51,24 @@ class Sender:
 
         Of a task that is cancelled here nothing is lost: what it left is taken along by whoever writes.
         """
-        if self._writing:
+        if self.writing:
             # What we have to say goes with the next write, and no further one is ours to wait for.
             await self._next_written.wait()
             return
-        self._writing = True
+        self.writing = True
         written = self._next_written
         try:
             while not self.over and (data := self._h2.data_to_send() + self._goodbyes):
                 self._goodbyes = b""
                 written, self._next_written = self._next_written, trio.Event()
-                await write(self._service, self._stream, data)
+                await write(self._clock, self._stream, data)
                 written.set()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._fail(CLIENT_GONE)
         except ClientStuckError:
             self._fail(WRITE_TIMEOUT)
         finally:
-            self._writing = False
+            self.writing = False
             written.set()
             self._next_written.set()
             self._next_written = trio.Event()
@@ -80,6 +83,11 @@ class Sender:
     def window(self, stream_id: int) -> int:
         """Bytes that may be sent on a stream in one frame now."""
         return min(self._h2.local_flow_control_window(stream_id), self._h2.max_outbound_frame_size)
+
+    @property
+    def connection_window(self) -> int:
+        """Bytes that may be sent on all streams together."""
+        return self._h2.outbound_flow_control_window
 
     def headers(self, stream_id: int, status: int, fields: Fields, *, end: bool = False) -> None:
         """The head of an answer; ``status`` under 200 is not the last one."""

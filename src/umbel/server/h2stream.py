@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import trio
 from h2.errors import ErrorCodes
 
-from .crash import apart, is_nothing_but
+from .clocks import WriteClock
+from .crash import apart
 from .exchange import ClientLeft
+from .fairness import BoundedCalls
 from .h2head import Fields, Head
 from .h2sender import WRITE_TIMEOUT
 from .inbox import Inbox
@@ -25,13 +27,16 @@ if TYPE_CHECKING:
 
 _FRAMES_AT_ONCE = 4
 """Frames of one answer between two looks at the socket."""
+_SHARED_FACTOR = 4.0
+"""A stream that waits for what all streams share (the socket, the connection's window) has so many write timeouts per
+64 KiB: a slow link may carry many answers, but one stream that flows must not keep the others alive."""
 # RFC 9113 section 8.2.2: these belong to one hop of HTTP/1.1, and make a message of HTTP/2 malformed.
 _CONNECTION_SPECIFIC = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
 
 Message = dict[str, Any]
 
 
-class Stream(ABC):
+class Stream(BoundedCalls, ABC):
     """A request and its answer. ``run`` is its task; the rest is called by the connection or by a subclass."""
 
     def __init__(self, connection: Http2, stream_id: int, head: Head) -> None:
@@ -43,12 +48,15 @@ class Stream(ABC):
         self.started_at = trio.current_time()
         self.answering = False
         """Whether the head of an answer has been sent."""
+        self.bodiless = False
+        """Whether the answer has no content, whatever its application sends."""
         self.finished = False
         """Whether nothing more is to be sent: all of it was, or nobody waits for it."""
-        self.gone = False
-        """Whether nobody waits for the answer."""
         self.scope = trio.CancelScope()
         self._counted = True
+        self._window_clock = WriteClock(connection.service)
+        """Of the stream's own flow-control window."""
+        self._shared_clock = WriteClock(connection.service, factor=_SHARED_FACTOR)
         self._promised = math.inf
         """Bytes of the answer's body that its Content-Length still promises."""
 
@@ -58,12 +66,12 @@ class Stream(ABC):
             with self.scope:
                 try:
                     await self.call_application()
-                except BaseException as error:
+                except BaseException as error:  # noqa: BLE001 - raises on what is not its to end
                     crash, rest = apart(error)
-                    if crash is not None and not (self.gone and is_nothing_but(ClientLeft, crash)):
-                        self.connection.service.note_failure("request.crashed", crash)
+                    if crash is not None:
+                        self.connection.service.application_failed("request", crash, gone=self.gone)
                     if rest is not None:
-                        raise
+                        raise rest from None
             await self.connection.application_ended(self)
         finally:
             self.connection.task_ended(self)
@@ -84,6 +92,11 @@ class Stream(ABC):
         if not self.tell(told or {}):
             self.scope.cancel(reason=reason)
 
+    def stop_endless(self, reason: str) -> None:
+        """Cancel the application."""
+        self.connection.service.note_endless(reason)
+        self.scope.cancel(reason=reason)
+
     def count_out(self) -> None:
         """It is no request in flight any more; said twice, it is counted once."""
         if self._counted:
@@ -97,11 +110,11 @@ class Stream(ABC):
         checked, fields = read_fields(headers), sendable(headers)
         if status < 200:
             self.connection.sender.headers(self.stream_id, status, fields)
-            await self.connection.sender.flush()
+            await self.flush()
             return
         ours = self.connection.service.config.response_headers("h2")
         fields += [field for field in ours if not (checked.dated and field[0] == b"date")]
-        bodiless = self.head.method == "HEAD" or status in (204, 304)
+        self.bodiless = bodiless = self.head.method == "HEAD" or status in (204, 304)
         if status == 204:
             fields = [field for field in fields if field[0] != b"content-length"]  # RFC 9110 section 8.6.
         self._promised = math.inf if checked.length is None or bodiless else checked.length
@@ -111,7 +124,9 @@ class Stream(ABC):
     async def send_data(self, data: bytes, *, end: bool) -> None:
         """A part of the answer's body, as the client's windows allow: the application waits, and nothing piles up.
 
-        A client that opens no window within the write timeout loses the answer.
+        A client that does not accept 64 KiB within the write timeout loses the answer (``WriteClock``). Neither an
+        opening of a window nor a further part of the body starts that time anew; time in which nothing waits to be
+        sent does not count.
         """
         self._promised -= len(data)
         if self._promised < 0:
@@ -122,20 +137,22 @@ class Stream(ABC):
         while view and not self.finished:
             window = self.connection.sender.window(self.stream_id)
             if window <= 0:
-                await self.connection.sender.flush()
+                await self.flush()
                 await self._wait_for_window()
                 continue
             piece, view = view[:window], view[window:]
             self.connection.send_data(self.stream_id, bytes(piece), end=end and not view)
+            self._window_clock.took(len(piece))
+            self._shared_clock.took(len(piece))
             frames += 1
             if view and frames % _FRAMES_AT_ONCE == 0:
-                await self.connection.sender.flush()
+                await self.flush()
         if end and not self.finished:
             if not data:
                 self.connection.send_data(self.stream_id, b"", end=True)
             await self.answered()
         else:
-            await self.connection.sender.flush()
+            await self.flush()
 
     async def send_trailers(self, headers: Fields) -> None:
         """The trailer section, which ends the answer."""
@@ -159,10 +176,32 @@ class Stream(ABC):
 
     async def _wait_for_window(self) -> None:
         self.window_opened = trio.Event()
-        if self.connection.sender.window(self.stream_id) > 0 or self.finished:
+        if self.finished or self.connection.sender.window(self.stream_id) > 0:
             return  # it was opened while we wrote
-        with trio.CancelScope(deadline=self.connection.service.write_deadline()) as scope:
-            await self.window_opened.wait()
+        clocks = [self._window_clock]
+        if self.connection.sender.connection_window <= 0:
+            clocks = [self._shared_clock, self.connection.window_clock]
+        for clock in clocks:
+            clock.begin()
+        try:
+            # Other streams may make progress meanwhile, which moves the connection's deadline.
+            while (deadline := min(clock.deadline for clock in clocks)) > trio.current_time():
+                with trio.CancelScope(deadline=deadline) as scope:
+                    await self.window_opened.wait()
+                if not scope.cancelled_caught:
+                    return
+        finally:
+            for clock in clocks:
+                clock.end()
+        await self.connection.cut(self, ErrorCodes.CANCEL, WRITE_TIMEOUT)
+
+    async def flush(self) -> None:
+        """Have written what is to be sent. A stream that waits too long for the socket loses its answer."""
+        with trio.CancelScope(deadline=self._shared_clock.begin()) as scope:
+            try:
+                await self.connection.sender.flush()
+            finally:
+                await self._shared_clock.end_write()
         if scope.cancelled_caught:
             await self.connection.cut(self, ErrorCodes.CANCEL, WRITE_TIMEOUT)
 

@@ -5,14 +5,13 @@ Made by ``h2.py`` for an extended CONNECT. It holds no rule of WebSocket's.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hypercorn.protocol import events
-
+from .diagnosis import HeadRefused
 from .exchange import ClientLeft
 from .h2head import Head
 from .h2stream import Message, Stream
-from .handshake import refusal_of
+from .handshake import read_opening
 from .websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -28,14 +27,14 @@ class WebSocketStream(Stream):
 
     async def call_application(self) -> None:
         """Serve the WebSocket to its end."""
-        state: Any = self.connection.service.state
-        refusal = refusal_of(self.head.fields, keyed=False)
-        if refusal is not None:
+        try:
+            opening = read_opening(self.head.fields, keyed=False)
+        except HeadRefused as error:
+            refusal = error.refusal
             self.connection.turn_away(self.stream_id, refusal, self.head, self.started_at, complete=False)
             self.leave(refusal.detail)
             return
-        head = self.head
-        await self._websocket.run(events.Request(self.stream_id, head.fields, "2", "CONNECT", head.path, state))
+        await self._websocket.run(self.head, opening, "2")
         if self.answering and not self.finished:
             await super().send_data(b"", end=True)
 
@@ -50,7 +49,7 @@ class WebSocketStream(Stream):
         if self.inbox.gone:
             return b""
         data, _ = self.inbox.take()
-        await self.connection.sender.flush()
+        await self.flush()
         return data
 
     async def send_data(self, data: bytes, *, end: bool) -> None:

@@ -1,6 +1,6 @@
-"""The fields of a WebSocket's handshake (RFC 6455 section 4.2.1), checked before Hypercorn reads them.
+"""The fields of a WebSocket's handshake (RFC 6455 sections 4.2 and 9.1), read in the place of Hypercorn.
 
-Used for both protocols that carry WebSockets. It answers nothing: it says what to answer.
+For both protocols that carry WebSockets. It answers nothing: it says what to answer.
 """
 
 from __future__ import annotations
@@ -8,25 +8,134 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 
+from wsproto.connection import Connection, ConnectionType
+from wsproto.extensions import Extension
+from wsproto.utilities import generate_accept_token
+
+from .deflate import Agreement, Parameters, agree
+from .diagnosis import HeadRefused
 from .h2head import Fields
 from .refusal import Refusal
+from .response import ApplicationError
 
 _PREFIX = b"sec-websocket-"
 _PLAIN = re.compile(rb"[\t\x20-\x7e]*")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# One piece of Sec-WebSocket-Extensions: a token, a quoted string, or a mark, with the blanks behind it.
+_PIECE = re.compile(r"(?:(?P<token>[!#$%&'*+.^_`|~0-9A-Za-z-]+)|\"(?P<quoted>[^\"\\]*)\"|(?P<mark>[,;=]))[\t ]*")
+# What a piece is: a mark, the name of an extension (x) or of a parameter (p), or a value (v); and what may precede it.
+_AFTER = {",": "x", ";": "p", "=": "v"}
+_BEFORE = {",": ",xpv", ";": "xpv", "=": "p"}
 
 
-def refusal_of(fields: Fields, *, keyed: bool) -> Refusal | None:
-    """Why these fields open no WebSocket, or None. With HTTP/1.1 a key is needed (``keyed``)."""
-    said = [(name, value) for name, value in fields if name.startswith(_PREFIX)]
-    if any(_PLAIN.fullmatch(value) is None for _, value in said):
-        return Refusal(400, "A field of the WebSocket handshake is not ASCII.")
-    if [value for name, value in said if name == b"sec-websocket-version"] != [b"13"]:
-        return Refusal(400, "The only version of WebSocket that is spoken is 13.")
-    keys = [value for name, value in said if name == b"sec-websocket-key"]
+@dataclass
+class Opening:
+    """What a client's handshake says; in the place of Hypercorn's ``Handshake``, for its ``accept``."""
+
+    subprotocols: list[str]
+    deflate: Agreement | None
+    key: bytes | None
+    """None over HTTP/2, which needs none (RFC 8441 section 5)."""
+    accepted: bool = False
+
+    def accept(
+        self, subprotocol: str | None, additional: Iterable[tuple[bytes, bytes]]
+    ) -> tuple[int, Fields, Connection]:
+        """The status, the fields and the protocol of an accepted handshake.
+
+        Raises:
+            ApplicationError: a subprotocol that was not offered, or a field that is not the application's to set.
+        """
+        headers: Fields = []
+        if subprotocol is not None:
+            if subprotocol not in self.subprotocols:
+                raise ApplicationError(f"the application chose the subprotocol {subprotocol!r}, which was not offered")
+            headers.append((b"sec-websocket-protocol", subprotocol.encode()))
+        if self.deflate is not None:
+            headers.append((b"sec-websocket-extensions", self.deflate.parameters.encode()))
+        if self.key is not None:
+            headers.append((b"sec-websocket-accept", generate_accept_token(self.key)))
+        for name, value in additional:
+            if name.startswith(b":") or name.lower().startswith(_PREFIX):
+                raise ApplicationError(f"the application set the field {name!r} of a WebSocket's handshake")
+            headers.append((name, value))
+        self.accepted = True
+        extensions: list[Extension] = [] if self.deflate is None else [self.deflate.extension()]
+        return (200 if self.key is None else 101), headers, Connection(ConnectionType.SERVER, extensions)
+
+
+def read_opening(fields: Fields, *, keyed: bool) -> Opening:
+    """Read the handshake's fields. With HTTP/1.1 a key is needed (``keyed``).
+
+    Raises:
+        HeadRefused: 400, they open no WebSocket.
+    """
+    said: dict[bytes, list[bytes]] = {}
+    for name, value in fields:
+        if name.startswith(_PREFIX):
+            if _PLAIN.fullmatch(value) is None:
+                raise _refused("A field of the WebSocket handshake is not ASCII.")
+            said.setdefault(name, []).append(value)
+    if said.get(b"sec-websocket-version") != [b"13"]:
+        raise _refused("The only version of WebSocket that is spoken is 13.")
+    keys = said.get(b"sec-websocket-key", [])
     if keyed and (len(keys) != 1 or not _is_key(keys[0])):
-        return Refusal(400, "The handshake needs one Sec-WebSocket-Key of 16 bytes.")
-    return None
+        raise _refused("The handshake needs one Sec-WebSocket-Key of 16 bytes.")
+    subprotocols = _subprotocols(b",".join(said.get(b"sec-websocket-protocol", [])).decode("ascii"))
+    offers = _offers(b",".join(said.get(b"sec-websocket-extensions", [])).decode("ascii"))
+    return Opening(subprotocols, agree(offers), keys[0] if keyed else None)
+
+
+def _subprotocols(text: str) -> list[str]:
+    names = [name for part in text.split(",") if (name := part.strip(" \t"))]
+    if any(_TOKEN.fullmatch(name) is None for name in names) or len(set(names)) != len(names):
+        raise _refused("Sec-WebSocket-Protocol is not a list of different tokens.")
+    return names
+
+
+def _offers(text: str) -> list[tuple[str, Parameters]]:
+    """The members of Sec-WebSocket-Extensions with their parameters; empty members count for nothing.
+
+    Raises:
+        HeadRefused: it is no such list.
+    """
+    offers: list[tuple[str, Parameters]] = []
+    parameters: list[tuple[str, str | None]] = []
+    text, position, before = text.strip(" \t"), 0, ","
+    while position < len(text):
+        piece = _PIECE.match(text, position)
+        if piece is None:
+            raise _refused(_NO_EXTENSIONS)
+        position, mark = piece.end(), piece["mark"]
+        if mark is not None:
+            kind, sound = mark, before in _BEFORE[mark]
+        else:
+            kind = _AFTER.get(before, "")
+            word = piece["token"] or piece["quoted"] or ""
+            sound = kind != "" and _TOKEN.fullmatch(word) is not None and (kind == "v" or piece["token"] is not None)
+        if not sound:
+            raise _refused(_NO_EXTENSIONS)
+        if kind == "x":
+            parameters = []
+            offers.append((word, parameters))
+        elif kind == "p":
+            parameters.append((word, None))
+        elif kind == "v":
+            parameters[-1] = (parameters[-1][0], word)
+        before = kind
+    if before in (";", "="):
+        raise _refused(_NO_EXTENSIONS)
+    return offers
+
+
+_NO_EXTENSIONS = "Sec-WebSocket-Extensions is not a list of extensions with parameters."
+
+
+def _refused(why: str) -> HeadRefused:
+    return HeadRefused(Refusal(400, why))
 
 
 def _is_key(value: bytes) -> bool:
@@ -34,3 +143,10 @@ def _is_key(value: bytes) -> bool:
         return len(base64.b64decode(value, validate=True)) == 16
     except binascii.Error:
         return False
+
+
+def as_hypercorn_reads(fields: Fields) -> Fields:
+    """The fields for Hypercorn, whose own check knows one field of a name and one token in it."""
+    host = [field for field in fields if field[0] == b"host"]
+    said = {b"connection": b"upgrade", b"upgrade": b"websocket", b"sec-websocket-version": b"13"}
+    return [*host, *said.items(), (b"sec-websocket-key", b"-")]

@@ -29,10 +29,10 @@ _METHOD_NAMES = """
 """
 # The whole of a sound head whose target is a path. The quantifiers are possessive: nothing is tried twice.
 _HEAD = (
-    rb"([!#$%%&'*+.^_`|~0-9A-Za-z-]++) (/[!\x22$-~]*+) HTTP/1\.([01])\r\n"
+    rb"\A([!#$%%&'*+.^_`|~0-9A-Za-z-]++) (/[!\x22$-~]*+) HTTP/1\.([01])\r\n"
     rb"(?:[!#$%%&'*+.^`|~0-9A-Za-z%s-]++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+\r\n"
 )
-_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]++) (/[!\x22$-~]*+) HTTP/1\.1")
+_LINE = re.compile(rb"\A([!#$%&'*+.^_`|~0-9A-Za-z-]++) (/[!\x22$-~]*+) HTTP/1\.1")
 METHODS = {name.encode(): name for name in _METHOD_NAMES.split()}
 """The methods that llhttp knows, less CONNECT: nothing here is a tunnel."""
 _REMEMBERED_MAX, _REMEMBERED_SIZE = 256, 1024
@@ -104,13 +104,14 @@ class HeadReader:
         self._known: dict[bytes, Meaning] = {}
         """Field sections of HTTP/1.1 requests that have been read and found good."""
 
-    def check_part(self, part: bytes) -> None:
-        """Look at a head that has not come to its end.
+    def check_part(self, part: bytes, since: int = 0) -> None:
+        """Look at a head that has not come to its end; its first ``since`` bytes were looked at before.
 
         Raises:
             HeadRefused: it can be no head any more, or is over its bounds.
         """
-        if _HOPELESS.search(part) is not None:
+        # A CR that ended the last part is looked at again, with what follows it.
+        if _HOPELESS.search(part, max(0, since - 1)) is not None:
             raise HeadRefused(Refusal(400, "The request is not HTTP/1.1."))
         words = part.partition(b"\r\n")[0].split(b" ", 2)
         if len(words) > 1 and len(words[1]) > self._limits.max_target:

@@ -15,14 +15,15 @@ import trio
 
 from ..kinds import Kind
 from .body import too_large
-from .crash import apart, is_nothing_but
+from .clocks import WriteClock
+from .crash import apart
 from .crew import RESET
 from .diagnosis import HeadRefused, glimpse
-from .exchange import ASGI, CANCELS, ClientLeft, Exchange
+from .exchange import ASGI, CANCELS, Exchange
 from .handoff import Handoff
 from .head import END, PREFACE, Head
 from .patience import Patience
-from .refusal import NO_CONNECTION_LEFT, Refusal, new_request_id
+from .refusal import NO_CONNECTION_LEFT, REFUSED_MAX, Refusal, new_request_id
 from .response import STATUS_LINES, ApplicationError
 from .stepping import in_own_context
 from .wire import has_left, linger, send_in_pieces
@@ -84,14 +85,22 @@ class Http1Connection:
         """Whether the client has ended its sending, and waits for its answers all the same."""
         self.lingers = False
         """Whether the client may be sending while we close."""
+        self.sent_now = 0
+        """Bytes that the socket took without a wait, and that the write clock has not been told of."""
         self.head_began = 0.0
         """When the head that is being read began; 0 between requests."""
+        self._looked_at = 0
+        """Bytes of that head that ``check_part`` has seen: a head that comes byte by byte is gone through once."""
         self._peer = peer
+        self._clock: WriteClock | None = None
+        """Made with the first write that has to wait."""
         self._exchange: Exchange | None = None
         self._requests = 0
+        self._refused = 0
         self._forgotten = False
         self._patience = Patience(service.timers, late)
-        self._patience.last(trio.current_time() + service.limits.head_timeout)
+        began = trio.current_time() if peer.accepted_at is None else peer.accepted_at
+        self._patience.last(began + service.limits.head_timeout)
         service.open.add(self)
 
     def forget(self) -> None:
@@ -171,11 +180,14 @@ class Http1Connection:
         if end >= 0:
             self._patience.until = math.inf
             self.head_began = 0.0
+            self._looked_at = 0
             self.buffer = data[end + 4 :]
             # One empty line before a request is forgiven (RFC 9112 section 2.2).
             return data[: end + 4] if data[:2] != b"\r\n" else data[2 : end + 4]
         if data not in _NOTHING:
-            self.service.heads.check_part(data[2:] if data[:2] == b"\r\n" else data)
+            part = data[2:] if data[:2] == b"\r\n" else data
+            self.service.heads.check_part(part, self._looked_at)
+            self._looked_at = len(part)
             if not self.head_began:
                 self.head_began = trio.current_time()
                 self._patience.last(self.head_began + self.service.limits.head_timeout)
@@ -203,10 +215,10 @@ class Http1Connection:
         if self._exchange is not None and self._exchange.body_is_read and has_left(self.wire.fd):
             self.half_closed = True
 
-    def cancel(self) -> None:
-        """The client has gone: cancel what serves it."""
+    def cancel(self, reason: str = str(Kind.CLIENT_GONE)) -> None:
+        """Cancel what serves the client: usually because it has gone."""
         self.cancelled = True
-        self.scope.cancel(reason=str(Kind.CLIENT_GONE))
+        self.scope.cancel(reason=reason)
 
     def drain(self, until: float) -> None:
         """The server is stopping: if no request comes until then, the connection ends."""
@@ -254,15 +266,17 @@ class Http1Connection:
             await in_own_context(
                 service.app(self._scope_of(head, exchange), exchange.receive, exchange.send), self._about_to_wait
             )
-            if not exchange.answered and not exchange.gone:
+            if not (exchange.answered or exchange.gone or exchange.crash_recorded):
                 raise ApplicationError("the application returned without a whole response")
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raises on what is not its to end
             crash, rest = apart(error)
+            if crash is not None:
+                service.application_failed("request", crash, gone=exchange.gone)
             if rest is not None:
-                if crash is not None:
-                    service.note_failure("request.crashed", crash)
-                raise
-            return await self._apologise(exchange, error, head.method)
+                raise rest from None
+            if exchange.unanswered and not exchange.gone:
+                await self.refuse(_CRASHED, new_request_id(), head.method)
+            return False
         finally:
             self._exchange = None
             service.request_ended()
@@ -275,14 +289,6 @@ class Http1Connection:
             return False
         self._be_idle()
         return True
-
-    async def _apologise(self, exchange: Exchange, error: BaseException, method: str) -> bool:
-        """The application has crashed: log it, and answer if nothing has been answered. The connection ends."""
-        if not (exchange.gone and is_nothing_but(ClientLeft, error)):
-            self.service.note_failure("request.crashed", error)
-        if exchange.unanswered and not exchange.gone:
-            await self.refuse(_CRASHED, new_request_id(), method)
-        return False
 
     def _scope_of(self, head: Head, exchange: Exchange) -> dict[str, Any]:
         service, peer, meaning = self.service, self._peer, head.meaning
@@ -311,20 +317,25 @@ class Http1Connection:
         return (
             service.keeps_alive
             and self._requests < service.config.keep_alive_max_requests
+            and self._refused < REFUSED_MAX
             and not (self.half_closed and not self.buffer)
         )
 
     # Writing.
 
     async def write(self, data: bytes, sent: int = 0) -> None:
-        """Hand the bytes after the first ``sent`` to the socket, each 64 KiB of them within the write timeout.
+        """Hand the bytes after the first ``sent`` to the socket, 64 KiB of this and other answers per write timeout.
 
         Raises:
             trio.TooSlowError: the client does not read.
             trio.BrokenResourceError: it has gone.
         """
+        if self._clock is None:
+            self._clock = WriteClock(self.service)
+        self._clock.took(self.sent_now)
+        self.sent_now = 0
         try:
-            await send_in_pieces(self.wire, data, sent, self.service.write_deadline)
+            await send_in_pieces(self.wire, data, sent, self._clock)
         except trio.TooSlowError:
             self.lingers = False
             raise
@@ -334,6 +345,7 @@ class Http1Connection:
     async def _refuse_head(self, error: HeadRefused, raw: bytes) -> bool:
         """Answer a request that no application gets to see; whether another one may follow."""
         self._requests += 1
+        self._refused += 1
         keep = error.sound and self.keeps_alive()
         await self.refuse_unseen(error.refusal, *glimpse(raw), keep)
         if keep:
@@ -341,18 +353,19 @@ class Http1Connection:
         return keep
 
     async def _refuse_request(self, refusal: Refusal, head: Head) -> bool:
+        self._refused += 1
         keep = head.meaning.keep_alive and head.meaning.length == 0 and self.keeps_alive()
         path = head.target.partition(b"?")[0].decode("ascii")
-        await self.refuse_unseen(refusal, head.method, path, keep)
+        await self.refuse_unseen(refusal, head.method, path, keep, old=head.meaning.version == "1.0")
         if keep:
             self._be_idle()
         return keep
 
-    async def refuse_unseen(self, refusal: Refusal, method: str, path: str, keep: bool) -> None:
-        """Answer and record a request that no application gets to see."""
+    async def refuse_unseen(self, refusal: Refusal, method: str, path: str, keep: bool, *, old: bool = False) -> None:
+        """Answer and record a request that no application gets to see. ``old``: it is one of HTTP/1.0."""
         request_id, began, sent = new_request_id(), trio.current_time(), 0
         try:
-            sent = await self.refuse(refusal, request_id, method, keep_alive=keep)
+            sent = await self.refuse(refusal, request_id, method, keep_alive=keep, old=old)
         finally:
             self.service.record_refusal(
                 refusal,
@@ -365,13 +378,16 @@ class Http1Connection:
                 bytes_sent=sent,
             )
 
-    async def refuse(self, refusal: Refusal, request_id: str, method: str, *, keep_alive: bool = False) -> int:
+    async def refuse(
+        self, refusal: Refusal, request_id: str, method: str, *, keep_alive: bool = False, old: bool = False
+    ) -> int:
         """Send the answer of ``refusal`` to a request with this method; the bytes of its body."""
         headers, body = refusal.answer(request_id)
         if method == "HEAD":
             body = b""
         lines = b"".join(b"%b: %b\r\n" % field for field in headers)
-        close = b"" if keep_alive else b"connection: close\r\n"
+        stays = b"connection: keep-alive\r\n" if old else b""
+        close = stays if keep_alive else b"connection: close\r\n"
         self.lingers = not keep_alive
         await self.write(
             b"".join((STATUS_LINES[refusal.status], self.service.date.line(), lines, close, b"\r\n", body))

@@ -16,11 +16,12 @@ from hypercorn.config import Config
 from hypercorn.utils import LifespanFailureError, LifespanTimeoutError
 
 from .crash import apart
+from .fairness import CountedCalls
 
 _log = logging.getLogger("umbel.server")
 
 
-class _Lifespan:
+class _Lifespan(CountedCalls):
     """One run of the application with a lifespan scope."""
 
     def __init__(self, app: Any, state: dict[str, Any]) -> None:
@@ -40,22 +41,25 @@ class _Lifespan:
         """
         scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self._state}
         try:
-            await self._app(scope, self._receive, self._send)
+            await self._app(scope, self.receive, self.send)
         except BaseException as error:
             crash, rest = apart(error)
             if crash is None or rest is not None or isinstance(crash, LifespanFailureError | SystemExit):
                 raise
-            if isinstance(crash, ExceptionGroup) and (failure := crash.subgroup(LifespanFailureError)) is not None:
+            if isinstance(crash, BaseExceptionGroup) and (failure := crash.subgroup(LifespanFailureError)) is not None:
                 raise failure from error
-            if self.started.is_set():
-                raise LifespanFailureError("serving", f"{type(crash).__name__}: {crash}") from error
+            if self.started.is_set() or not isinstance(crash, Exception):
+                stage = "serving" if self.started.is_set() else "startup"
+                raise LifespanFailureError(stage, f"{type(crash).__name__}: {crash}") from error
             # ASGI: an exception at the very start says that the application knows no lifespan.
             _log.info("the application has no lifespan (%s: %s)", type(crash).__name__, crash)
         finally:
             self.started.set()
             self.stopped.set()
 
-    async def _receive(self) -> dict[str, str]:
+    async def receive(self) -> dict[str, str]:
+        """ASGI's ``receive``: startup, then shutdown when it is time, then nothing more."""
+        await self.count_call()
         self._asked += 1
         if self._asked == 1:
             return {"type": "lifespan.startup"}
@@ -64,7 +68,14 @@ class _Lifespan:
         await self.stopping.wait()
         return {"type": "lifespan.shutdown"}
 
-    async def _send(self, message: Any) -> None:
+    async def send(self, message: Any) -> None:
+        """ASGI's ``send``.
+
+        Raises:
+            LifespanFailureError: the application says that it has failed.
+            RuntimeError: there is no such message.
+        """
+        await self.count_call()
         match message["type"]:
             case "lifespan.startup.complete":
                 self.started.set()

@@ -18,7 +18,7 @@ class Limits:
     head_timeout: float = 5.0
     """From a request's first byte to the end of its head."""
     min_body_rate: float = 240.0
-    """Bytes per second that a request's body must bring on average, once it has been waited for ``BODY_GRACE``."""
+    """Bytes per second that a request's body must bring on average, once it has been waited for five seconds."""
     body_timeout: float = 30.0
     """The longest silence inside a request's body."""
     write_timeout: float = 30.0
@@ -59,9 +59,6 @@ class Limits:
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         return self.max_connections if soft == resource.RLIM_INFINITY else min(self.max_connections, soft // 2)
 
-
-BODY_GRACE = 5.0
-"""Seconds that a body may be waited for before its rate counts."""
 
 DEFAULT_LIMITS = Limits()
 

@@ -72,9 +72,9 @@ class PlainConnection:
                 await hand_over(self._service, wire.stream(), self._peer, more)
             elif over:
                 await http.part()
-        except BaseException as error:
-            if self._service.connection_failed(error) is not None:
-                raise
+        except BaseException as error:  # noqa: BLE001 - raises on what is not its to end
+            if (rest := self._service.connection_failed(error)) is not None:
+                raise rest from None
         finally:
             self._busy = False
             if over:

@@ -12,6 +12,8 @@ from typing import Any
 from ..kinds import Kind
 from ..problem import CONTENT_TYPE, Problem
 
+REFUSED_MAX = 100
+"""Requests of one connection that the server refuses before it ends the connection: none may live on refusals."""
 RETRY_AFTER = b"1"
 """Seconds after which a request that was shed may come again."""
 

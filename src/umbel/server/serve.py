@@ -17,6 +17,7 @@ import trio
 from hypercorn.config import Config
 from trio_util import wait_any
 
+from ..events import NULL, Recorder
 from .drain import drain, leave
 from .lifespan import running_lifespan
 from .limits import Limits
@@ -32,6 +33,7 @@ async def serve(
     *,
     limits: Limits | None = None,
     service: Service | None = None,
+    recorder: Recorder = NULL,
     shutdown_trigger: Callable[[], Awaitable[object]] | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -44,6 +46,8 @@ async def serve(
     steer the serving makes the ``service`` itself, of the same application and settings; then ``limits`` do not count,
     and it is the caller who acts when its ``max_requests`` are exhausted.
 
+    ``recorder`` takes the server's records (crashes, refusals) for an application that has no ``recorder`` of its own.
+
     The sockets are bound before anything of the application starts, and ``task_status`` gets their addresses
     (``"http://127.0.0.1:8000"``) when it is ready to answer.
 
@@ -54,7 +58,7 @@ async def serve(
     failure: BaseException | None = None
     try:
         with listening(config) as listeners:
-            own = service if service is not None else Service(app, config, limits)
+            own = service if service is not None else Service(app, config, limits, recorder)
             async with _stop_trigger(shutdown_trigger) as trigger, running_lifespan(app, config, own.state):
                 ends = [trigger] if service is not None else [trigger, own.exhausted.wait]
                 await _serve_listeners(own, listeners, ends, task_status)

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import trio
 from trio_util import AsyncValue
 
-from ..events import NULL, Noted, Recorder, RequestEnded
+from ..events import NULL, Level, Noted, Recorder, RequestEnded
+from ..logs import Redactor
 from ..model import RequestFacts, Trace
 from ..net.timers import TimerQueue
-from .crash import apart, described
+from .crash import apart, described, is_nothing_but
 from .crew import Crew
 from .date import DateField
+from .exchange import ClientLeft
 from .head import HeadReader
 from .host import Hosts
 from .limits import Limits, limits_of
@@ -38,6 +40,7 @@ _TURNED_AWAY_MAX = 64
 """Connections over the cap that are told so at the same time; more are closed without a word."""
 
 _log = logging.getLogger("umbel.server")
+_redactor = Redactor()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,9 @@ class ServiceStatistics:
     refused: Mapping[int, int] = field(default_factory=dict)
     """Requests that the server answered itself, by status."""
     failed: int = 0
-    """Connections that an exception ended."""
+    """Connections and requests that an exception ended."""
+    endless: int = 0
+    """Applications that were cancelled because they went on calling ``receive`` or ``send`` after their end."""
 
 
 class Drainable(Protocol):
@@ -65,8 +70,10 @@ class Drainable(Protocol):
 class Service:
     """One server's shared state. ``run`` must run for as long as there are connections."""
 
-    def __init__(self, app: Any, config: Config, limits: Limits | None = None) -> None:
+    def __init__(self, app: Any, config: Config, limits: Limits | None = None, recorder: Recorder = NULL) -> None:
         self.app = app
+        self.given_recorder = recorder
+        """For an application that has none of its own."""
         self.config = config
         self.limits = limits if limits is not None else limits_of(app)
         self.state: dict[str, Any] = {}
@@ -103,6 +110,7 @@ class Service:
         self._requests_total = 0
         self._refused: dict[int, int] = {}
         self._failed = 0
+        self._endless = 0
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the timers and let the crew work, until cancelled."""
@@ -113,8 +121,8 @@ class Service:
 
     @property
     def recorder(self) -> Recorder:
-        """Where the application's records go at the moment; nowhere if it has no recorder."""
-        recorder: Recorder = getattr(self.app, "recorder", NULL)
+        """Where records go at the moment: to the application's recorder, or to the one that was given."""
+        recorder: Recorder = getattr(self.app, "recorder", self.given_recorder)
         return recorder
 
     def statistics(self) -> ServiceStatistics:
@@ -127,6 +135,7 @@ class Service:
             self._requests_total,
             dict(self._refused),
             self._failed,
+            self._endless,
         )
 
     def begin_draining(self, cut_at: float) -> None:
@@ -216,6 +225,22 @@ class Service:
         self._failed += 1
         self.note(event, described(error), error)
 
+    def application_failed(self, what: str, crash: BaseException, *, gone: bool) -> None:
+        """Log what an application raised, once. ``what`` is a "request" or a "websocket".
+
+        ``gone``: its client had left before. Then it is nothing but the way in which the application, or its framework,
+        ends for that reason, and no fault of ours: ``ClientLeft`` is not told, anything else at level info.
+        """
+        if not gone:
+            self.note_failure(f"{what}.crashed", crash)
+        elif not is_nothing_but(ClientLeft, crash):
+            self.note(f"{what}.abandoned", described(crash), crash, "info")
+
+    def note_endless(self, reason: str) -> None:
+        """Count and log an application that is cancelled because it calls on after its end (``fairness.py``)."""
+        self._endless += 1
+        self.note("application.endless", f"an application called receive or send without end: {reason}")
+
     def connection_failed(self, error: BaseException) -> BaseException | None:
         """End what a connection's own code has raised: log it, unless it only says that the client has gone.
 
@@ -226,13 +251,13 @@ class Service:
             self.note_failure("connection.crashed", crash)
         return rest
 
-    def note(self, event: str, message: str, error: BaseException | None = None) -> None:
-        """Log one line: into the application's records, or with Python's logging if it has none."""
+    def note(self, event: str, message: str, error: BaseException | None = None, level: Level = "error") -> None:
+        """Log one line: into the application's records, or with Python's logging, without secrets, if it has none."""
         recorder = self.recorder
         if recorder is NULL:
-            _log.error("%s: %s", event, message)
+            _log.log(logging.getLevelNamesMapping()[level.upper()], "%s: %s", event, _redactor.text(message))
         else:
-            recorder.record(Noted("error", event, message, error=error))
+            recorder.record(Noted(level, event, message, error=error))
 
 
 def _max_requests(config: Config) -> int | None:

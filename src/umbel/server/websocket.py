@@ -21,12 +21,17 @@ from wsproto.events import CloseConnection
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from ..kinds import Kind
+from .clocks import BodyClock
 from .crash import apart
-from .exchange import ClientLeft
-from .h2head import Fields
+from .exchange import ASGI, ClientLeft
+from .fairness import BoundedCalls
+from .h2head import Fields, Head
+from .handshake import Opening, as_hypercorn_reads
 from .peer import Peer
 from .phase import Phase
+from .response import ApplicationError
 from .service import Service
+from .wsframes import FrameWatch
 
 Message = dict[str, Any]
 
@@ -58,7 +63,7 @@ class Carrier(Protocol):
         ...
 
 
-class WebSocket:
+class WebSocket(BoundedCalls):
     """A WebSocket from its handshake to its end."""
 
     def __init__(self, service: Service, peer: Peer, carrier: Carrier, stream_id: int = 1) -> None:
@@ -75,10 +80,16 @@ class WebSocket:
         self._over = trio.Event()
         """The client has closed, or has gone."""
         self._closed_by_application = False
+        self._frames = FrameWatch()
+        self._message_clock = BodyClock(service.limits, service.limits.body_timeout)
+        """Of the frame or message that is incomplete."""
         self._listeners = 0
         self._scope = trio.CancelScope()
         self._disconnect: Message = {"type": "websocket.disconnect", "code": _ABNORMAL, "reason": ""}
         self._inbox_in, self._inbox_out = trio.open_memory_channel[Message](service.config.max_app_queue_size)
+        self._fields: Fields
+        self._opening: Opening
+        self._to_hypercorn: Callable[[Any], Awaitable[None]]
         self._call: tuple[Any, Callable[[Any], Awaitable[None]]] | None = None
         self._nursery: trio.Nursery
         make: Any = WSStream  # its types want Hypercorn's own objects; ours have what it uses of them
@@ -86,8 +97,12 @@ class WebSocket:
         context = WorkerContext(None)
         self._hypercorn: Any = make(service.app, service.config, context, self, *ends, self._on_event, stream_id)
 
-    async def run(self, request: events.Request) -> None:
+    async def run(self, head: Head, opening: Opening, version: str) -> None:
         """Serve it until both sides are done. Whatever the application raises ends here, and is logged once."""
+        self._fields, self._opening = head.fields, opening
+        state: Any = self._service.state
+        fields = as_hypercorn_reads(head.fields)
+        request = events.Request(self._stream_id, fields, version, head.method, head.path, state)
         async with trio.open_nursery() as self._nursery:
             await self._hypercorn.handle(request)  # calls ``spawn_app``, or refuses
             if self._call is not None:
@@ -103,16 +118,17 @@ class WebSocket:
 
     async def _call_application(self, scope: Any, send: Callable[[Any], Awaitable[None]]) -> None:
         code = _NORMAL
+        self._to_hypercorn = send
         try:
             with self._scope:
-                await self._service.app(scope, self._receive, self._checked(send))
-        except BaseException as error:
+                await self._service.app(scope, self.receive, self.send)
+        except BaseException as error:  # noqa: BLE001 - raises on what is not its to end
             crash, rest = apart(error)
-            if crash is not None and not (self._over.is_set() and isinstance(crash, ClientLeft)):
+            if crash is not None:
                 code = _INTERNAL_ERROR
-                self._service.note_failure("websocket.crashed", crash)
+                self._service.application_failed("websocket", crash, gone=self.gone)
             if rest is not None:
-                raise
+                raise rest from None
         if self._accepted.is_set() and not self._over.is_set():
             await self._say(CloseConnection(code=code))
             with trio.move_on_after(self._service.limits.cancel_timeout):
@@ -124,6 +140,9 @@ class WebSocket:
         self, app: Any, config: Any, scope: Any, send: Callable[[Any], Awaitable[None]]
     ) -> Callable[[Message], Awaitable[None]]:
         """Keep what the application is to be called with; ``run`` calls it."""
+        scope["asgi"] = ASGI  # Hypercorn's says less than ours does: a send after the closing raises.
+        scope["headers"], scope["subprotocols"] = self._fields, self._opening.subprotocols
+        self._hypercorn.handshake = self._opening
         self._call = scope, send
         return self._put
 
@@ -138,23 +157,56 @@ class WebSocket:
 
     # What the application calls.
 
-    async def _receive(self) -> Message:
+    async def receive(self) -> Message:
+        """ASGI's ``receive``: the connect, messages, and disconnects from then on."""
+        await self.count_call()
         self._listeners += 1
         try:
             return await self._inbox_out.receive()
         except trio.EndOfChannel:
+            await self.count_late_call()
             return self._disconnect
         finally:
             self._listeners -= 1
 
-    def _checked(self, send: Callable[[Any], Awaitable[None]]) -> Callable[[Message], Awaitable[None]]:
-        async def checked(message: Message) -> None:
-            if self._over.is_set():
-                raise ClientLeft("the client has gone")
-            self._closed_by_application |= message["type"] == "websocket.close"
-            await send(message)
+    async def send(self, message: Message) -> None:
+        """ASGI's ``send``.
 
-        return checked
+        Raises:
+            ClientLeft: the WebSocket is closed, by the client or by a server that drains.
+            ApplicationError: the application itself has closed or refused it.
+        """
+        await self.count_call()
+        if self._over.is_set() or self._is_closed:
+            await self.count_late_call()
+            if not self._closed_by_application:
+                self.gone = True
+                raise ClientLeft("the client has gone, or the WebSocket is closed")
+            raise ApplicationError(f"the application sent {message['type']!r} after it had closed the WebSocket")
+        self._closed_by_application |= message["type"] == "websocket.close"
+        await self._to_hypercorn(message)
+        if self._rejecting and self._hypercorn.idle:
+            self._closed_by_application = True
+            self._inbox_in.close()  # Nothing more comes: whoever listens is told.
+        elif self._closed_by_application and not self._over.is_set():
+            self._nursery.start_soon(self._end_closing)
+
+    async def _end_closing(self) -> None:
+        """The application has closed: its client has ``cancel_timeout`` to answer, whoever waits for that."""
+        await trio.sleep(self._service.limits.cancel_timeout)
+        self._leave(_ABNORMAL)
+
+    @property
+    def _is_closed(self) -> bool:
+        """Whether nothing can be sent. One side has closed, though the other may not have heard of it yet."""
+        if self._accepted.is_set():
+            return self._hypercorn.connection.state is not ConnectionState.OPEN
+        return self._closed_by_application
+
+    def stop_endless(self, reason: str) -> None:
+        """Cancel the application."""
+        self._service.note_endless(reason)
+        self._scope.cancel(reason=reason)
 
     # What Hypercorn makes of it.
 
@@ -187,14 +239,19 @@ class WebSocket:
                 early += data
             await trio.sleep_forever()
         try:
+            self._frames.feed(early)
             await self._unpack(early)
             while not self._over.is_set():
-                with trio.CancelScope(deadline=self._patience()) as scope:
+                began = trio.current_time()
+                with trio.CancelScope(deadline=began + self._patience()) as scope:
                     data = await self._carrier.receive()
                 if scope.cancelled_caught:
-                    await self._say(CloseConnection(code=_TOO_SLOW, reason="a message stood still"))
+                    reason = "a message was too slow" if self._frames.awaited else "no answer to a ping"
+                    await self._say(CloseConnection(code=_TOO_SLOW, reason=reason))
                     self._leave(_TOO_SLOW)
-                elif not data:
+                    return
+                self._follow(data, trio.current_time() - began)
+                if not data:
                     self._leave(_ABNORMAL)
                 else:
                     await self._unpack(data)
@@ -207,11 +264,30 @@ class WebSocket:
             pass  # The server left while the application was not reading.
 
     def _patience(self) -> float:
-        """A WebSocket may be silent for ever, but not in the middle of a message."""
-        return trio.current_time() + self._service.limits.body_timeout if self._hypercorn.buffer.length else math.inf
+        """Seconds for the next bytes. A WebSocket may be silent for ever, but not in the middle of a message.
+
+        Where it is pinged, it may not leave the pings unanswered either.
+        """
+        silence = self._service.limits.body_timeout
+        if self._frames.awaited:
+            return min(silence, self._message_clock.left(self._frames.received))
+        pings = self._service.config.websocket_ping_interval
+        return math.inf if pings is None else pings + silence
+
+    def _follow(self, data: bytes, waited: float) -> None:
+        """``data`` came after so many seconds: charge them to the message that was incomplete."""
+        frames = self._frames
+        if frames.awaited:
+            self._message_clock.waited(waited, frames.received)
+        completed = frames.completed
+        frames.feed(data)
+        if frames.completed != completed:
+            self._message_clock = BodyClock(self._service.limits, self._service.limits.body_timeout)
 
     async def _unpack(self, data: bytes) -> None:
         for start in range(0, len(data), _PIECE):
+            if start:
+                await trio.lowlevel.checkpoint()  # Frames without a message (pongs, empty fragments) wait for nobody.
             if self._over.is_set():
                 return
             await self._hypercorn.handle(events.Data(self._stream_id, data[start : start + _PIECE]))
@@ -232,6 +308,7 @@ class WebSocket:
         if self._over.is_set():
             return
         self._disconnect["code"] = code
+        self.gone = not self._closed_by_application
         self._over.set()
         self._hypercorn.closed = True
         self._inbox_in.close()

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import select
 import socket
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
 import trio
 
+from .clocks import WriteClock
+
 RECEIVE_MAX = 64 * 1024
 """Bytes of one read."""
 READ_NOW_MAX = 16 * 1024
 """Bytes of one read where a head is expected: a larger room costs more to make than it is used."""
-PIECE = 64 * 1024
-"""Bytes that a client must accept within the write timeout, which so measures progress and not the answer's size."""
 LINGER_TIMEOUT = 2.0
 """Seconds that a client gets to read a last answer, where it may still be sending."""
 LINGER_MAX = 256 * 1024
@@ -210,19 +209,25 @@ def has_left(fd: int) -> bool:
     return bool(poll.poll(0))
 
 
-async def send_in_pieces(wire: Wire, data: bytes, sent: int, deadline: Callable[[], float]) -> None:
-    """Send what comes after the first ``sent`` bytes, each piece until the ``deadline()`` that it begins with.
+async def send_in_pieces(wire: Wire, data: bytes, sent: int, clock: WriteClock) -> None:
+    """Send what comes after the first ``sent`` bytes, as fast as ``clock`` demands.
 
     Raises:
         trio.TooSlowError: a piece was not accepted in time.
         trio.BrokenResourceError: the client has gone.
     """
     with memoryview(data) as view:
-        for start in range(sent, len(view), PIECE):
-            with trio.CancelScope(deadline=deadline()) as scope:
-                await wire.send_all(view[start : start + PIECE])
+        while sent < len(view):
+            piece = view[sent : sent + clock.room]
+            with trio.CancelScope(deadline=clock.begin()) as scope:
+                try:
+                    await wire.send_all(piece)
+                finally:
+                    await clock.end_write()
             if scope.cancelled_caught:
                 raise trio.TooSlowError
+            clock.took(len(piece))
+            sent += len(piece)
 
 
 async def linger(wire: Wire) -> None:

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import trio
 
-from .service import Service
+from .clocks import WriteClock
 
-_PIECE = 64 * 1024
-"""Bytes per deadline: it measures progress and not the size of the answer. A slow client may take its time over a
-large one; a client that reads nothing may not."""
-
+_RECEIVE_MAX = 64 * 1024
 _LINGER_MAX = 2**20
 _LINGER_S = 1.0
 
@@ -21,20 +18,26 @@ class ClientStuckError(Exception):
     """The client took nothing for as long as a write may take."""
 
 
-async def write(service: Service, stream: trio.abc.SendStream, data: bytes) -> None:
+async def write(clock: WriteClock, stream: trio.abc.SendStream, data: bytes) -> None:
     """Send all of ``data``, even if cancelled: half a frame would break the connection for all that share it.
 
     Raises:
-        ClientStuckError: the write deadline passed without 64 KiB of progress; the stream is of no use any more.
+        ClientStuckError: it did not take 64 KiB within the time of ``clock``; the stream is of no use any more.
         trio.BrokenResourceError: the client has gone.
         trio.ClosedResourceError: the stream was closed.
     """
-    view = memoryview(data)
-    for start in range(0, len(view), _PIECE):
-        with trio.CancelScope(deadline=service.write_deadline(), shield=True) as scope:
-            await stream.send_all(view[start : start + _PIECE])
+    view, sent = memoryview(data), 0
+    while sent < len(view):
+        piece = view[sent : sent + clock.room]
+        with trio.CancelScope(deadline=clock.begin(), shield=True) as scope:
+            try:
+                await stream.send_all(piece)
+            finally:
+                await clock.end_write()
         if scope.cancelled_caught:
             raise ClientStuckError
+        clock.took(len(piece))
+        sent += len(piece)
 
 
 async def linger(stream: trio.abc.Stream) -> None:
@@ -47,7 +50,7 @@ async def linger(stream: trio.abc.Stream) -> None:
             if isinstance(stream, trio.abc.HalfCloseableStream):
                 await stream.send_eof()
             left = _LINGER_MAX
-            while left > 0 and (data := await stream.receive_some(_PIECE)):
+            while left > 0 and (data := await stream.receive_some(_RECEIVE_MAX)):
                 left -= len(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # It has gone, with or without it.

@@ -11,7 +11,6 @@ import socket
 import stat
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,11 @@ from .status import status
 from .trees import trees
 
 REQUEST_BYTES_MAX = 4096
-_REQUEST_S = 5.0
-_CONNECTIONS_MAX = 16
+REQUEST_S = 5.0
+"""Seconds for a whole request, however it drips."""
+ANSWER_S = 5.0
+"""Seconds in which an answer must have been read."""
+CONNECTIONS_MAX = 64
 _PRIVATE_UMASK = 0o177
 
 
@@ -70,7 +72,7 @@ def control_socket(path: str | None) -> Iterator[socket.socket | None]:
                 sock.bind(path)
             finally:
                 os.umask(before)
-            sock.listen(_CONNECTIONS_MAX)
+            sock.listen(CONNECTIONS_MAX)
         except OSError as error:
             reason = f"{path} cannot be used: {error.strerror or error}"
             raise ConfigError([ConfigProblem("", None, "supervisor.control", reason)]) from error
@@ -98,18 +100,53 @@ def _make_way(path: str) -> None:
 async def serve_control(master: Master, sock: socket.socket) -> None:
     """Answer commands until cancelled."""
     listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock.dup()))
-    limit = trio.CapacityLimiter(_CONNECTIONS_MAX)
-    await trio.serve_listeners(partial(_answer, master, limit), [listener])
+    await trio.serve_listeners(_Connections(master).serve, [listener])
 
 
-async def _answer(master: Master, limit: trio.CapacityLimiter, stream: trio.SocketStream) -> None:
-    try:
-        async with limit, stream:
-            with trio.fail_after(_REQUEST_S):
-                line = await _line(stream)
-            await stream.send_all(msgspec.json.encode(await obey(master, line), enc_hook=str) + b"\n")
-    except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
-        return  # Whoever asked does not care for the answer.
+class _Connections:
+    """The connections to the control socket. None of them waits for another one.
+
+    At most ``CONNECTIONS_MAX`` are served at a time. One more takes the place of the oldest that has not sent its whole
+    request; where all have, it is closed.
+    """
+
+    def __init__(self, master: Master) -> None:
+        self._master = master
+        self._open = 0
+        self._silent: dict[trio.CancelScope, None] = {}
+        """The scopes of those that have not sent their request, the oldest first."""
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        """Read one request, carry it out and answer it."""
+        if self._open >= CONNECTIONS_MAX:
+            oldest = next(iter(self._silent), None)
+            if oldest is None:
+                await trio.aclose_forcefully(stream)
+                return
+            del self._silent[oldest]
+            oldest.cancel(reason="another connection takes the place of one that is silent")
+        self._open += 1
+        try:
+            async with stream:
+                if (line := await self._request(stream)) is not None:
+                    answer = msgspec.json.encode(await obey(self._master, line), enc_hook=str) + b"\n"
+                    with trio.move_on_after(ANSWER_S):
+                        await stream.send_all(answer)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return  # Whoever asked does not care for the answer.
+        finally:
+            self._open -= 1
+
+    async def _request(self, stream: trio.SocketStream) -> bytes | None:
+        """The request's line; None if it did not come in time."""
+        scope = trio.CancelScope(deadline=trio.current_time() + REQUEST_S)
+        self._silent[scope] = None
+        try:
+            with scope:
+                return await _line(stream)
+        finally:
+            self._silent.pop(scope, None)
+        return None
 
 
 async def _line(stream: trio.SocketStream) -> bytes:

@@ -209,6 +209,8 @@ class Master:
             config=application.config,
             server=dict(settings.server),
             limits=settings.limits,
+            logs=settings.log_values(),
+            logs_required=settings.logs is not None,
             secure=self._listeners.secure,
             insecure=self._listeners.insecure,
             heartbeat_every=options.heartbeat_every,

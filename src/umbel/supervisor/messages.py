@@ -35,6 +35,10 @@ class Start(Message, frozen=True, kw_only=True, tag="start"):
     """Hypercorn's settings, as the master has read them."""
     limits: Limits | None = None
     """For an application that carries none of its own."""
+    logs: dict[str, Any] = {}
+    """The section of that name, for an application that keeps no records of its own."""
+    logs_required: bool = False
+    """Whether that stands in a file."""
     secure: tuple[int, ...] = ()
     """Descriptors of listening sockets that speak TLS."""
     insecure: tuple[int, ...] = ()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from typing import Any
@@ -22,6 +23,7 @@ from . import messages
 from .channel import Channel
 from .exits import WORKER_DONE, WORKER_ORPHANED
 from .messages import Start
+from .recording import recording
 from .tasktree import task_tree
 
 _FAREWELL_S = 1.0
@@ -63,8 +65,11 @@ class Serving:
         self._service.accept_batch = 1
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._channel.run)
+            app, start = self._loaded.app, self._start
             with self._cut:
-                await self._serve()
+                async with recording(app, start.logs, _warn, required=start.logs_required) as recorder:
+                    self._service.given_recorder = recorder
+                    await self._serve()
             self._channel.send(self._heartbeat(0.0))  # Its numbers are the last ones.
             self._channel.send(messages.Bye(reason=self._reason))
             self._channel.finish()
@@ -188,6 +193,10 @@ class _OnStarted(trio.TaskStatus[list[str]]):
 
     def started(self, value: list[str] | None = None) -> None:
         self._call()
+
+
+def _warn(problem: object) -> None:
+    sys.stderr.write(f"warning: {problem}\n")
 
 
 def _plain(snapshot: Any) -> dict[str, Any]:

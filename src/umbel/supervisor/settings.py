@@ -45,6 +45,10 @@ class Settings:
     logs: Logs | None
     """Where its records go; None where there is no umbel.toml."""
 
+    def log_values(self) -> dict[str, Any]:
+        """The section ``[logs]`` as plain values, or its defaults."""
+        return (self.logs if self.logs is not None else Logs()).model_dump()
+
 
 def read_settings(given: Given, warn: Warn | None = None) -> Settings:
     """Read both files.

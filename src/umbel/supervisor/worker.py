@@ -11,7 +11,6 @@ import os
 import signal
 import socket
 import sys
-import traceback
 from contextlib import suppress
 from types import FrameType
 
@@ -20,7 +19,7 @@ from hypercorn.config import Config
 from hypercorn.utils import LifespanFailureError
 
 from ..errors import ConfigError
-from ..logs import WORKER_VARIABLE
+from ..logs import WORKER_VARIABLE, Redactor, safe_traceback
 from ..server import garbage
 from ..server.lifespan import running_lifespan
 from ..server.limits import Limits
@@ -84,7 +83,7 @@ def _load_and_run(start: messages.Start, sock: socket.socket) -> int:
     except BaseException as error:  # noqa: BLE001 - the last place that can tell what ended the process
         cause = _innermost(error)
         if serving.is_ready:
-            traceback.print_exception(cause)
+            sys.stderr.write(safe_traceback(cause))
             return WORKER_CRASHED
         # What an application says of its own failure is enough; anything else is told with the place.
         told = isinstance(cause, LifespanFailureError) and cause.__cause__ is None
@@ -112,7 +111,7 @@ async def _check(loaded: Loaded) -> None:
 
 def _fail(sock: socket.socket, status: int, reason: str, error: BaseException | None = None) -> int:
     """Tell the master why there will be no worker, in a way that does not depend on a loop."""
-    trace = "" if error is None else "".join(traceback.format_exception(error))
+    trace = "" if error is None else safe_traceback(error)
     text = messages.TEXT_CHARS_MAX
     sock.settimeout(_FAREWELL_S)
     with suppress(OSError):  # It has gone, and so has the reason to tell it.
@@ -121,7 +120,8 @@ def _fail(sock: socket.socket, status: int, reason: str, error: BaseException | 
 
 
 def _said(error: BaseException) -> str:
-    return str(error) if isinstance(error, LifespanFailureError) else f"{type(error).__name__}: {error}"
+    said = str(error) if isinstance(error, LifespanFailureError) else f"{type(error).__name__}: {error}"
+    return Redactor().text(said)
 
 
 def _innermost(error: BaseException) -> BaseException:

@@ -16,8 +16,9 @@ EXTENSION_MAX = 1024
 _SIZE_LINE_MAX = 16 + EXTENSION_MAX
 # chunk-size [ *( BWS ";" ... ) ]; 16 digits are 64 bits, and no control character passes.
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})([ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
-_PLAIN_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
-_TRAILER_LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*")
+# A line begins with the data or behind a line end. Said here, the pattern is linear however it is used.
+_SIZE_AND_END = re.compile(rb"(?:\A|(?<=\n))" + _SIZE_LINE.pattern + rb"\r\n")
+_TRAILER_LINE = re.compile(rb"\A[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*")
 
 
 class _At(enum.Enum):
@@ -59,7 +60,7 @@ class ChunkedDecoder:
         position, size = 0, len(data)
         while position < size and self._at is not _At.END:
             if self._at is _At.SIZE and not self._line:
-                position = _whole_chunks(data, position, out)
+                position = self._take_whole_chunks(data, position, out)
                 if position == size:
                     break
             if self._at is _At.DATA:
@@ -80,6 +81,25 @@ class ChunkedDecoder:
                 line, self._line = self._line, b""
                 self._take_line(line)
         return data[position:]
+
+    def _take_whole_chunks(self, data: bytes, position: int, out: list[bytes]) -> int:
+        """Append the content of the chunks that lie whole in ``data`` from ``position`` on; return where they end.
+
+        Chunks of a byte each come by the ten thousand per read: step by step they would hold the loop for tens of
+        milliseconds. What is no size within its bounds with its data and its end is left to the way with all checks.
+        """
+        while (found := _SIZE_AND_END.match(data, position)) is not None:
+            begin = found.end()
+            end = begin + int(found[1], 16)
+            if end == begin or data[end : end + 2] != b"\r\n":
+                break
+            if (extension := found[2]) is not None:
+                if len(extension) > min(EXTENSION_MAX, self._overhead_left):
+                    break
+                self._overhead_left -= len(extension)
+            out.append(data[begin:end])
+            position = end + 2
+        return position
 
     def _check_length(self) -> None:
         size = len(self._line)
@@ -121,22 +141,6 @@ class ChunkedDecoder:
             raise _too_big("the trailer section is too large")
         if _TRAILER_LINE.fullmatch(line) is None:
             raise _bad("a line of the trailer section is no field")
-
-
-def _whole_chunks(data: bytes, position: int, out: list[bytes]) -> int:
-    """Append the content of the chunks that lie whole in ``data`` from ``position`` on; return where they end.
-
-    Chunks of a byte each come by the ten thousand per read: step by step they would hold the loop for a tenth of a
-    second. Everything that is not a plain size, its data and its end is left for the way with all the checks.
-    """
-    while (found := _PLAIN_SIZE.match(data, position)) is not None:
-        begin = found.end()
-        end = begin + int(found[1], 16)
-        if end == begin or data[end : end + 2] != b"\r\n":
-            break
-        out.append(data[begin:end])
-        position = end + 2
-    return position
 
 
 def _bad(detail: str) -> Malformed:

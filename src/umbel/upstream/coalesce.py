@@ -7,7 +7,7 @@ no cache: an answer goes to those who wait when it comes, and is forgotten.
 from __future__ import annotations
 
 import random
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,9 @@ import httpx
 import trio
 
 from ..errors import NotRunningError
-from ..messages import copied, fields_of
+from ..messages import UpstreamResponse, copied, fields_of
 from ..model import FACTS, CallFacts
-from ..policy.sharing import COALESCE, REQUEST_ID, SAFE, VIA, Field, for_one_alone, last_hop, split
+from ..policy.sharing import COALESCE, GATEWAY_FIELDS, REQUEST_ID, SAFE, VIA, Field, for_one_alone, last_hop, split
 from .flight import Flight
 from .layer import Layer
 from .notes import NOTES
@@ -30,6 +30,8 @@ CLOSE_SECONDS = 1.0
 """How long the last caller that leaves waits for its flight's end."""
 # What the layers of one call say to each other is no part of what is asked, and not the flight's.
 _OF_ONE_CALL = frozenset({FACTS, STATE, NOTES})
+# Nor is which fields the gateway wrote: that too says who asks. The target has a place of its own in the key.
+_NOT_ASKED = _OF_ONE_CALL | {GATEWAY_FIELDS, "target"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +55,24 @@ class CoalesceStatistics:
 class Coalesce(Running, Layer):
     """Makes one call of safe calls (GET, HEAD, OPTIONS) that ask the same at the same time.
 
-    Two calls ask the same if upstream (or origin), method, target, body and every field are the same, but for those
-    that only say who asks: the trace, the deadline header, ``X-Request-Id``, ``X-Forwarded-*`` and ``Via``. The
-    *flight* that is made for them has ids of its own and names no client. An answer with ``Set-Cookie`` or
-    ``Cache-Control: private`` goes to one of them, and each other asks for itself; if it is longer than ``max_body``,
-    each does. A failure fails them all, each with an exception of its own. Requests with the extension ``stream``, or
-    with a body that is one, pass.
+    Two calls ask the same if upstream (or origin), method, target, body, extensions and every field are the same, but
+    for the fields that the gateway wrote itself (``extensions[GATEWAY_FIELDS]``). A request without that extension has
+    none of those: all of its fields count, whatever their names. The *flight* that is made for them has a request id of
+    its own, keeps of ``Via`` the gateway's own step and names no client. What the attempt layer adds (trace, time that
+    is left) is the flight's. An answer with ``Set-Cookie``, with ``Cache-Control: private``, or whose ``Vary`` names a
+    field of the gateway's or ``*``, goes to one of them, and each other asks for itself; if it is longer than
+    ``max_body``, each does. A failure fails them all, each with an exception of its own. Requests with the extension
+    ``stream``, or with a body that is one, pass.
 
     A flight is a child of this layer's ``async with``, not of a caller's task: a caller that leaves, by a cancel or its
     deadline, leaves the others their flight. With the last of them it is cancelled, for the same reason, and has ended
-    before that caller goes on; so its deadline is the latest of theirs. Closing the layer cancels what is under way.
+    before that caller goes on; so its deadline is the latest of theirs. Nobody joins a flight whose first caller's
+    deadline has passed. Closing the layer cancels what is under way.
 
     Args:
         usual: whether calls are coalesced that do not say so themselves (``extensions[COALESCE]``).
         max_flights: calls under way at once; further ones are made as if this layer were not there.
         max_body: bytes of an answer that the transport below has not read already.
-        deadline_header: the name of the field that says how much time a caller has.
         rng: where the flights' ids come from.
     """
 
@@ -79,7 +83,6 @@ class Coalesce(Running, Layer):
         usual: bool = True,
         max_flights: int = 1000,
         max_body: int = 10**7,
-        deadline_header: str | None = "x-envoy-expected-rq-timeout-ms",
         rng: random.Random | None = None,
     ) -> None:
         self._pilots = Pilots("the coalescing layer")
@@ -88,7 +91,6 @@ class Coalesce(Running, Layer):
         self._usual = usual
         self._max_flights = max_flights
         self._max_body = max_body
-        self._deadline_header = deadline_header.lower().encode("ascii") if deadline_header else None
         self._rng = rng or random.Random()
         self._flights: dict[Hashable, Flight] = {}
         self._flown = self._joined = self._unshared = self._abandoned = self._crowded = 0
@@ -108,10 +110,10 @@ class Coalesce(Running, Layer):
         ):
             return await self._transport.handle_async_request(request)
         facts: CallFacts | None = extensions.get(FACTS)
-        asked, own = split(fields_of(request.headers), self._deadline_header)
+        asked, own = split(fields_of(request.headers), extensions.get(GATEWAY_FIELDS, ()))
         key = _key(request, facts, asked)
         flight = self._flights.get(key)
-        if flight is not None:
+        if flight is not None and trio.current_time() < flight.boards_until:
             self._joined += 1
         elif len(self._flights) < self._max_flights:
             flight = self._depart(key, request, facts, asked, own)
@@ -198,7 +200,7 @@ class Coalesce(Running, Layer):
             response = await self._transport.handle_async_request(request)
             if not response.is_closed and not isinstance(response.stream, httpx.ByteStream):
                 response = await self._whole(response)
-            shareable = response is not None and _for_many(response)
+            shareable = response is not None and _for_many(response, _varying(request))
         except Exception as error:  # noqa: BLE001 - it is theirs who wait, whatever it is
             failure = error
         except BaseException as error:
@@ -228,7 +230,7 @@ class Coalesce(Running, Layer):
                         return None
         finally:
             await stream.aclose()
-        return httpx.Response(
+        return UpstreamResponse(
             response.status_code,
             headers=response.headers.raw,
             stream=httpx.ByteStream(bytes(content)),
@@ -241,20 +243,25 @@ class Coalesce(Running, Layer):
             del self._flights[key]
 
 
-def _for_many(response: httpx.Response) -> bool:
+# What the attempt layer adds to each request by itself, below this layer.
+_OF_ATTEMPTS = frozenset({b"traceparent", b"tracestate"})
+
+
+def _varying(request: httpx.Request) -> Collection[bytes]:
+    """The names of the fields that are not in the key, though the callers' own requests would have borne them."""
+    return _OF_ATTEMPTS.union(request.extensions.get(GATEWAY_FIELDS, ()))
+
+
+def _for_many(response: httpx.Response, varying: Collection[bytes]) -> bool:
     # Of a stream that someone else has read, the bytes as they came are gone: there is nothing to make a copy of.
-    return isinstance(response.stream, httpx.ByteStream) and not for_one_alone(fields_of(response.headers))
+    return isinstance(response.stream, httpx.ByteStream) and not for_one_alone(fields_of(response.headers), varying)
 
 
 def _key(request: httpx.Request, facts: CallFacts | None, asked: list[Field]) -> Hashable:
     """What a request asks for."""
     url, extensions = request.url, request.extensions
     target = extensions.get("target") or url.raw_path
-    others = tuple(
-        (name, _comparable(value))
-        for name, value in extensions.items()
-        if name not in _OF_ONE_CALL and name != "target"
-    )
+    others = tuple((name, _comparable(value)) for name, value in extensions.items() if name not in _NOT_ASKED)
     where = (url.scheme, url.raw_host, url.port) if facts is None else facts.upstream
     bound = None if facts is None else facts.max_body
     return (where, bound, request.method, target, request.read(), tuple(asked), others)
@@ -263,13 +270,14 @@ def _key(request: httpx.Request, facts: CallFacts | None, asked: list[Field]) ->
 def _comparable(value: Any) -> Hashable:
     """An extension's value as part of a key; one that cannot be compared is the same only if it is the same object.
 
-    The flight's own request keeps that object alive, so its id stands for nothing else meanwhile.
+    The flight's own request keeps that object alive, so its id stands for nothing else meanwhile. The type is part of
+    the key, because 1, 1.0 and True are equal.
     """
     if isinstance(value, dict):
-        return tuple((name, _comparable(each)) for name, each in value.items())
+        return (dict, *((name, _comparable(each)) for name, each in value.items()))
     key: Hashable = value
     try:
         hash(key)
     except TypeError:
-        return id(value)
-    return key
+        return (object, id(value))
+    return (type(value), key)

@@ -15,14 +15,7 @@ import trio
 
 from ..errors import UpstreamError
 from ..net.stream import Listener, PlainStream, Stream
-from .errors import (
-    BadRequest,
-    ConnectionReset,
-    ReadTimedOut,
-    WriteTimedOut,
-    incomplete,
-    tls_failed,
-)
+from .errors import BadRequest, ConnectionReset, ReadTimedOut, WriteTimedOut, incomplete, tls_failed
 from .head import Head
 from .http1 import Limits, ResponseReader, whole_of
 from .lifecycle import TRANSITIONS, Event, State
@@ -38,7 +31,7 @@ SETTLE_TIMEOUT = 1.0
 
 
 class Timeouts(NamedTuple):
-    """httpx's limits of single steps, in seconds; None where there is none."""
+    """httpx's limits of single steps, in seconds; ``read`` is for a whole head, and for each piece of the body."""
 
     connect: float | None = None
     read: float | None = None
@@ -61,6 +54,7 @@ class Connection:
 
     __slots__ = (
         "_close_after",
+        "_due",
         "_failure",
         "_nursery",
         "_reader",
@@ -94,6 +88,7 @@ class Connection:
         self._sender: trio.CancelScope | None = None
         self._sender_done: trio.Event | None = None
         self._reading: trio.CancelScope | None = None
+        self._due = math.inf
         self._failure: Exception | None = None
         self._send_failure: trio.BrokenResourceError | None = None
 
@@ -115,13 +110,17 @@ class Connection:
         reader = self._reader = ResponseReader(method, limits)
         self._timeouts = timeouts
         self._sender_done = self._reading = None
+        self._allow()
         try:
             if whole:
                 await self._send(head + body)
             else:
                 self._begin_sending(request)
             while (answer := reader.head) is None:
+                interim = reader.interim
                 await self._receive()
+                if reader.interim > interim:
+                    self._allow()
             state = self.state = TRANSITIONS[self.state, Event.HEAD]
             if reader.ended:
                 if state is State.EARLY:
@@ -154,6 +153,7 @@ class Connection:
             as ``start``.
         """
         reader = self._reader
+        self._allow()
         try:
             while not (data := reader.take()) and not reader.ended:
                 await self._receive()
@@ -213,7 +213,6 @@ class Connection:
             if self.state is State.AWAITING:
                 whole = whole_of(data, method, limits)
                 if whole is not None:
-                    self.unlisten()
                     self._reader = _ENDED
                     self.state = TRANSITIONS[State.RECEIVING, Event.END if whole[0].keep_alive else Event.LAST]
                     return whole
@@ -223,8 +222,8 @@ class Connection:
         self._reader = ResponseReader(method, limits)
         return None
 
-    def caught(self, data: bytes, end: Exception | None, *, eof: bool) -> Head | None:
-        """Take what the listener was told; the response's head, if that is there.
+    def caught(self, data: bytes, end: Exception | None, listener: Listener, *, eof: bool) -> Head | None:
+        """Take what the listener was told; the response's head, if that is there. ``listener`` is told of what is left.
 
         Raises:
             UpstreamError: as ``start``; the connection is closed.
@@ -249,8 +248,10 @@ class Connection:
             if self.state is State.AWAITING:
                 self.state = State.RECEIVING
             if reader.ended:
-                self.unlisten()
                 self._end(reader, head)
+                return head
+        assert isinstance(self._stream, PlainStream)
+        self._stream.listen(listener)
         return head
 
     @property
@@ -276,6 +277,13 @@ class Connection:
 
     # Receiving
 
+    def _allow(self) -> None:
+        """Give the next head, or the next piece of the body, the read limit as a whole."""
+        if (limit := self._timeouts.read) is not None:
+            self._due = trio.current_time() + limit
+            if self._reading is not None:
+                self._reading.deadline = self._due
+
     async def _receive(self) -> None:
         """One read from the wire into the reader."""
         limit = self._timeouts.read
@@ -287,10 +295,10 @@ class Connection:
                 # As long as the request goes out its own limit holds: a peer may well be silent until it has it all.
                 sending = self.state in (State.SENDING, State.EARLY) and self._sender is not None
                 with trio.CancelScope() as self._reading:
-                    self._reading.deadline = math.inf if sending else trio.current_time() + limit
+                    self._reading.deadline = math.inf if sending else self._due
                     data = await self._stream.receive_some()
                 if self._reading.cancelled_caught:
-                    raise ReadTimedOut(f"{self._where}: nothing came for {limit:g} s")
+                    raise ReadTimedOut(f"{self._where}: neither a head nor a part of a body came within {limit:g} s")
         except trio.ClosedResourceError:
             pass  # The sending task closed the wire because the request's body failed, or the pool did.
         except trio.BrokenResourceError as error:
@@ -342,8 +350,7 @@ class Connection:
             with scope:
                 if await self._send_large(request) and self.state is not State.CLOSED:
                     self._on(Event.SENT)
-                if self._reading is not None and self._timeouts.read is not None:
-                    self._reading.deadline = trio.current_time() + self._timeouts.read
+                self._allow()
         except Exception as error:  # noqa: BLE001 - the caller's own body may raise anything; start or read raises it
             self._failure = error
             self._stream.close_now()

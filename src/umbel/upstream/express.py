@@ -40,12 +40,12 @@ class Express:
         self, prepared: Prepared, facts: CallFacts, arrived: Callable[[InFlight], None], now: float
     ) -> SentOff | None:
         """Admit it, if it is idempotent and small, if it may pass at once, and if its head is an ordinary one."""
-        method, target, fields, content, blocks = prepared
+        method, target, headers, content, gateway = prepared
         layers = self._layers
         left = facts.deadline - now
         if left <= 0 or not is_plain(method, target):
             return None
-        lines, more = self._lines(fields, blocks), layers.attempt.lines(facts, left)
+        lines, more = self._lines(headers, gateway), layers.attempt.lines(facts, left)
         if lines is None or more is None:
             return None
         size = 0 if content is None else len(content)
@@ -66,12 +66,15 @@ class Express:
         request = head if content is None else head + content
         return SentOff(layers, prepared, facts, arrived, request, now, seat, slots, ticket)
 
-    def _lines(self, fields: Sequence[Field], blocks: tuple[tuple[Field, ...], ...]) -> bytes | None:
+    def _lines(self, headers: Sequence[Field], gateway: tuple[tuple[Field, ...], ...]) -> bytes | None:
         """The lines of the fields; None where a layer would have a word in them."""
         try:
-            lines = b"".join(map(common_lines, blocks)) if blocks else plain_lines(fields)
+            own = common_lines(headers) if isinstance(headers, tuple) else plain_lines(headers)
+            if own is None:
+                return None
+            lines = b"".join((own, *map(common_lines, gateway)))
         except BadRequest:
             return None
-        if lines is None or NOT_PLAIN in lines or _GZIP not in lines or _TRACE in lines or self._deadline in lines:
+        if NOT_PLAIN in lines or _GZIP not in lines or _TRACE in lines or self._deadline in lines:
             return None
         return lines

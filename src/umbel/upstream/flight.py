@@ -12,6 +12,7 @@ from typing import NamedTuple
 import httpx
 import trio
 
+from ..messages import UpstreamResponse
 from ..model import Attempt, CallFacts, RequestFacts, Trace
 from .ending import kind_of_end
 from .state import CallState
@@ -41,6 +42,7 @@ class Flight:
         "_several",
         "_shareable",
         "_taken",
+        "boards_until",
         "facts",
         "over",
         "scope",
@@ -51,6 +53,9 @@ class Flight:
 
     def __init__(self, first: CallFacts | None, request_id: str, trace_id: str) -> None:
         self.facts = None if first is None else _own_facts(first, request_id, trace_id)
+        self.boards_until = trio.current_effective_deadline() if first is None else first.deadline
+        """Who comes later than this gets a call of its own: an upstream that hangs must not be waited for without end,
+        by one caller after the other."""
         self.over = trio.Event()
         self.state: CallState | None = None
         """What its layers share, once it flies."""
@@ -152,7 +157,7 @@ def _own_request(whose: RequestFacts, request_id: str, trace: Trace) -> RequestF
 
 def copy_of_response(response: httpx.Response) -> httpx.Response:
     """A response of the same bytes, for one more owner: an httpx response changes while it is used."""
-    copy = httpx.Response(
+    copy = UpstreamResponse(
         response.status_code,
         headers=response.headers.raw,
         stream=response.stream,

@@ -68,7 +68,8 @@ class ResponseReader:
     """Whether the message is complete."""
     excess = False
     """Whether bytes came behind the message's end: its connection must never serve again."""
-    _informational = 0
+    interim = 0
+    """Interim (1xx) responses that came before the head."""
     _raw: bytearray | None = None
     """A head that comes in pieces."""
     _checked = 0
@@ -189,8 +190,8 @@ class ResponseReader:
         """A 1xx has come, and the head that counts is still to come; 101 nobody has asked for."""
         if not 100 <= status <= 199 or status == 101:
             raise Malformed(f"status {status} in the response")
-        self._informational += 1
-        if self._informational > INFORMATIONAL_MAX:
+        self.interim += 1
+        if self.interim > INFORMATIONAL_MAX:
             raise Malformed(f"over {INFORMATIONAL_MAX} interim responses")
 
     def _feed_body(self, data: bytes) -> None:

@@ -14,7 +14,7 @@ from .errors import Malformed
 
 # The quantifiers are possessive: nothing is tried twice, however long the line.
 _STATUS = re.compile(rb"(HTTP/1\.[01]) ([0-9]{3})(?: ([\t\x20-\x7e\x80-\xff]*+))?")
-_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]++):([\t\x20-\x7e\x80-\xff]*+)")
+_FIELD = re.compile(rb"\A([!#$%&'*+.^_`|~0-9A-Za-z-]++):([\t\x20-\x7e\x80-\xff]*+)")
 
 HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade"})
 """Fields of the connection, not of the message (RFC 9110 section 7.6.1); those of a proxy are too."""

@@ -14,7 +14,7 @@ from typing import Self
 import httpx
 import trio
 
-from ..messages import Complete, headers_of
+from ..messages import Complete, UpstreamResponse, headers_of
 from ..net.epoll import new_reader
 from .connection import Connection, Timeouts
 from .dial import Dial, Dialer
@@ -190,7 +190,7 @@ class Pool(httpx.AsyncBaseTransport):
         about = {"http_version": head.version, "reason_phrase": head.reason}
         if not connection.ended:
             stream = StreamedBody(Lent(connection, lambda: self.give_back(origin, connection, trio.current_time())))
-            return httpx.Response(head.status, headers=headers_of(head.fields), stream=stream, extensions=about)
+            return UpstreamResponse(head.status, headers=headers_of(head.fields), stream=stream, extensions=about)
         content = connection.take()
         now = trio.current_time()
         self.give_back(origin, connection, now)
@@ -200,7 +200,7 @@ class Pool(httpx.AsyncBaseTransport):
         if content and head.coded:
             # Undone by httpx, when the response is read.
             whole = httpx.ByteStream(content)
-            return httpx.Response(head.status, headers=headers_of(head.fields), stream=whole, extensions=about)
+            return UpstreamResponse(head.status, headers=headers_of(head.fields), stream=whole, extensions=about)
         return Complete(head.status, head.fields, content, about, now - began)
 
     def statistics(self) -> PoolStatistics:

@@ -69,8 +69,6 @@ class SentOff:
     """What came of the response, and was not landed yet."""
     _eof = False
     _error: Exception | None = None
-    _told = False
-    """Whether the owner knows that something has come."""
     _connection: Connection | None = None
     _reused = False
     _dead = False
@@ -127,23 +125,20 @@ class SentOff:
 
     def on_data(self, data: bytes) -> None:
         """Bytes of the response."""
-        self._data = self._data + data if self._data else data
-        self._tell()
+        assert self._connection is not None
+        self._connection.unlisten()  # Until this was landed: a body over its bound is not read on.
+        self._data = data
+        self._arrived(self)
 
     def on_eof(self) -> None:
         """The end of the stream."""
         self._eof = True
-        self._tell()
+        self._arrived(self)
 
     def on_error(self, error: Exception) -> None:
         """The stream is broken, or the pool closed it."""
         self._error = error
-        self._tell()
-
-    def _tell(self) -> None:
-        if not self._told:
-            self._told = True
-            self._arrived(self)
+        self._arrived(self)
 
     # What its owner calls.
 
@@ -202,14 +197,13 @@ class SentOff:
 
     def _received(self, connection: Connection, now: float) -> Complete | None:
         """The response, if what has come was the last of it."""
-        self._told = False
         data, self._data = self._data, b""
         if not self._begun:
             self._begun = True
             whole = connection.caught_whole(data, self._prepared.method, self._layers.limits)
             if whole is not None:
                 return self._whole(connection, *whole, now)
-        head = connection.caught(data, self._error, eof=self._eof)
+        head = connection.caught(data, self._error, self, eof=self._eof)
         if head is None:
             return None
         self._status = head.status
@@ -227,23 +221,19 @@ class SentOff:
     def _whole(self, connection: Connection, head: Head, content: bytes, now: float) -> Complete:
         """The response, whose last byte has come; its connection goes back to the pool."""
         layers, took = self._layers, now - self._at
-        self._status = head.status
-        about = {"http_version": head.version, "reason_phrase": head.reason}
-        if self._reading is None and not (content and head.coded):
-            layers.body.check_size(self._facts, head.fields, len(content))
-            response = Complete(head.status, head.kept, content, about, took)
-            response.names = head.names
-        else:
-            if self._reading is None:
-                self._reading = layers.body.begin(self._prepared.method, self._facts, head.status, head.fields)
-            kept, decoder = self._reading
-            decoder.feed(content)
-            response = Complete(head.status, kept, decoder.end(), about, took)
-        if self._eof or self._error is not None:
-            connection.close_now()  # A connection whose end was seen never serves again.
-        self._connection = None
+        self._status, self._connection = head.status, None
         layers.pool.give_back(self._seat.replica.origin, connection, now)
-        return response
+        about = {"http_version": head.version, "reason_phrase": head.reason}
+        if self._reading is None:
+            if not (content and head.coded):
+                layers.body.check_size(self._facts, head.fields, len(content))
+                response = Complete(head.status, head.kept, content, about, took)
+                response.names = head.names
+                return response
+            self._reading = layers.body.begin(self._prepared.method, self._facts, head.status, head.fields)
+        kept, decoder = self._reading
+        decoder.feed(content)
+        return Complete(head.status, kept, decoder.end(), about, took)
 
     async def _ordinary(self) -> httpx.Response | Exception:
         """The first attempt by the layers' own way, where a connection must be waited for."""

@@ -246,8 +246,7 @@ def _outer(
     if config.breaker is not None:
         transport = layers.breaker = Breaker(transport, **config.breaker.model_dump(), name=name, recorder=recorder)
     if config.coalesce or "coalesce" in overrides:
-        header = config.deadline_header or None
-        transport = layers.coalesce = Coalesce(transport, usual=config.coalesce, deadline_header=header, rng=rng)
+        transport = layers.coalesce = Coalesce(transport, usual=config.coalesce, rng=rng)
     return transport
 
 

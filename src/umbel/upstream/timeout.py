@@ -1,7 +1,7 @@
 """One limit for a whole call: everything below it, and the reading of the answer too.
 
-For programs that use layers by themselves: httpx's own timeouts limit each read and each write, never the whole. Not in
-the gateway's stack, where the composition holds the one scope of a request's deadline.
+For programs that use layers by themselves: httpx's own timeouts limit single steps, never the whole. Not in the
+gateway's stack, where the composition holds the one scope of a request's deadline.
 """
 
 from __future__ import annotations

@@ -53,6 +53,31 @@ async def test_values_are_told_apart_by_their_json_not_by_pythons_equality() -> 
     assert len(ran.upstream.targets) == 5
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0, 0.0, -0.0, False, "", "0"],
+        [1, 1.0, True, "1", "true", "1.0"],
+        [2**53, 2**53 + 1, 2**64, 2**64 + 1, 10**30, float(10**30), str(10**30)],
+        [{"a": 1, "b": 2}, {"b": 2, "a": 1}, {"a": 1.0, "b": 2}, {"a": True, "b": 2}, '{"a":1,"b":2}'],
+        [[1], [1.0], [True], ["1"], [[1]], [None], "[1]"],
+        ["null", "é", "e\u0301", "E\u0301", '"', '""', "\\", "a", '"a"', " a", "a "],
+    ],
+    ids=repr,
+)
+async def test_every_value_of_another_json_is_a_call_of_its_own(values: list[object]) -> None:
+    text = EACH.replace('path = "/i/{item}"', 'path = "/i"\nmethod = "POST"\njson = "item"')
+    text += "max_items = 1000\n"
+
+    async def echo(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, content=request.read())
+
+    ran = await compose(text, serving([*values, *values], echo))
+    assert ran.result.answer["items"] == [*values, *values]
+    assert [type(each) for each in ran.result.answer["items"]] == [type(each) for each in [*values, *values]]
+    assert len(ran.upstream.targets) == 1 + len(values)
+
+
 async def test_as_map_gives_an_object_by_value() -> None:
     ran = await compose(EACH + 'as = "map"\n', serving(["b", 1], items()))
     assert ran.result.answer["items"] == {"b": "/i/b", "1": "/i/1"}

@@ -62,3 +62,23 @@ def test_lookup_finds_by_the_json_of_a_key() -> None:
 def test_whatever_goes_wrong_inside_is_one_exception(text: str, context: dict[str, object]) -> None:
     with pytest.raises(ExpressionError):
         compile_expression(text, ("here",)).evaluate(context)
+
+
+def test_a_text_that_is_joined_is_bounded_by_its_parts_multiplied() -> None:
+    join = compile_expression("join(a, b)", ())
+    assert join.evaluate({"a": ", ", "b": ["x", "y"]}) == "x, y"
+    assert join.evaluate({"a": "x" * 10, "b": []}) == ""
+    with pytest.raises(ExpressionError, match="more than 1048576 characters"):
+        join.evaluate({"a": "x" * 500_000, "b": [""] * 200_000})
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        *(("1", 1), ("-1.5", -1.5), ("1e3", 1000.0), (2, 2), (2.5, 2.5)),
+        *((text, None) for text in ("nan", "inf", "-Infinity", "1e999", "1_0", " 1", "1 ", "+1", "01", "", "٣", "0x1")),
+        *((value, None) for value in (None, True, [], {}, "9" * 5000)),
+    ],
+)
+def test_to_number_takes_the_numbers_of_json_alone(value: object, number: object) -> None:
+    assert compile_expression("to_number(a)", ()).evaluate({"a": value}) == number

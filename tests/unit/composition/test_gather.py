@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import httpx
 import pytest
 import trio
@@ -51,6 +53,18 @@ async def test_a_handle_can_be_awaited_inside_the_block_to_chain_calls(autojump_
         b = g.get("u", "/b/{id}", values={"id": profile["id"]}, params={"l": [1, 2]})
     assert b.value == 2
     assert upstream.targets == ["/a", "/b/x%2Fy?l=1&l=2"]
+
+
+@pytest.mark.parametrize(("given", "ends"), [({}, 60), ({"timeout": 90.0}, 90)])
+async def test_a_call_of_a_handler_without_a_deadline_ends_all_the_same(
+    given: dict[str, float], ends: float, autojump_clock: trio.abc.Clock
+) -> None:
+    compose, _ = composing({"/a": answer(1, after=10_000)}, deadline=math.inf)
+    async with compose.gather() as g:
+        a = g.get("u", "/a", default=None, **given)  # type: ignore[arg-type]
+    assert trio.current_time() == pytest.approx(ends)
+    assert a.outcome.failure is not None
+    assert a.outcome.failure.kind is Kind.TIMEOUT
 
 
 async def test_reading_a_value_in_flight_is_a_clear_error() -> None:
@@ -208,6 +222,23 @@ async def test_an_upstreams_configured_headers_and_params_go_along() -> None:
         g.get("u", "/a", params={"v": 3})
     assert sorted(upstream.targets) == ["/a?v=2", "/a?v=3"]
     assert upstream.requests[0].headers["authorization"] == "Bearer k"
+
+
+@pytest.mark.parametrize("headers", [{"x-n": "a"}, {"x-n": ""}], ids=repr)
+async def test_a_parameter_of_the_upstream_that_the_clients_header_does_not_fit_is_the_clients_mistake(
+    headers: dict[str, str],
+) -> None:
+    made = config('[upstreams.u]\nurls = ["http://x"]\nparams = { n = "abs(headers.x_n)" }\n')
+    defaults = UpstreamDefaults.of("u", made.upstreams["u"])
+    compose, upstream = composing({"/a": answer(1)}, inputs=Inputs(headers=headers), u=defaults)
+    with pytest.raises(CompositionFailedError) as caught:
+        async with compose.gather() as g:
+            g.get("u", "/a")
+    failure = caught.value.result.failure
+    assert failure is not None
+    assert (failure.kind, failure.status) == (Kind.BAD_REQUEST, 400)
+    assert 'The header "x-n"' in failure.public
+    assert upstream.targets == []
 
 
 def test_an_upstream_whose_templates_need_a_route_cannot_be_called_from_code() -> None:

@@ -135,13 +135,13 @@ async def test_a_skipped_call_with_a_default_lets_its_dependants_run() -> None:
     assert ran.result.answer == {"a": {"id": 7}, "b": 2}
 
 
-async def test_a_failed_expression_fails_its_call_as_internal_with_its_place() -> None:
+async def test_an_expression_that_an_upstreams_value_does_not_fit_fails_its_call_and_is_noted() -> None:
     text = TWO + 'when = "a > `1` && sort(a) == `1`"\n'
     ran = await compose(text, {"/a": answer({"x": 1}), "/b": answer(2)})
     ran2 = await compose(text, {"/a": answer("text"), "/b": answer(2)})
     for each in (ran, ran2):
         if each.result.failure is not None:
-            assert each.result.failure.kind is Kind.INTERNAL
+            assert (each.result.failure.kind, each.result.failure.status) == (Kind.BAD_REQUEST, 502)
             assert "routes.0.calls.b.when" in each.recorder.notes[0].message
 
 

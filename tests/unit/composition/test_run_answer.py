@@ -37,11 +37,12 @@ async def test_the_upstreams_error_body_is_passed_where_asked() -> None:
     assert ran.result.failure.body.content == b'{"no":1}'
 
 
-async def test_a_failed_shape_is_a_500_and_never_an_exception() -> None:
+async def test_a_shape_that_an_upstreams_value_does_not_fit_is_a_502_and_never_an_exception() -> None:
     text = TWO + '[routes.answer]\nshape = "sort(a)"\n'
     ran = await compose(text, {"/a": answer({"x": 1}), "/b": answer(2)})
     assert ran.result.failure is not None
-    assert (ran.result.failure.kind, ran.result.failure.status) == (Kind.INTERNAL, 500)
+    assert (ran.result.failure.kind, ran.result.failure.status) == (Kind.BAD_REQUEST, 502)
+    assert "routes.0.answer.shape" in ran.recorder.notes[0].message
 
 
 async def test_shape_status_headers_and_cookies_of_the_answer() -> None:

@@ -9,7 +9,7 @@ import uritemplate
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umbel.composition.template import BadValueError, Variable, compile_target, compile_text
+from umbel.composition.template import BadValueError, Variable, compile_target, compile_text, query_pairs
 
 
 def variable(name: str) -> Variable:
@@ -115,3 +115,9 @@ def test_a_header_whose_variable_is_null_is_left_out() -> None:
 def test_a_header_template_knows_no_query_forms() -> None:
     with pytest.raises(ValueError, match="makes a query"):
         compile_text("{?x}", variable)
+
+
+def test_a_list_that_no_target_has_room_for_is_refused_before_all_of_it_is_encoded() -> None:
+    with pytest.raises(BadValueError, match="more than 16384 bytes"):
+        query_pairs("a", ["x"] * 200_000, client=True)
+    assert len(query_pairs("a", [None] * 200_000 + ["x"] * 8000, client=True)) == 8000

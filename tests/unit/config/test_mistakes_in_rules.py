@@ -145,6 +145,36 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             'umbel.toml:9: routes[0].answer.shape: "d" is unknown',
         ],
     ),
+    "header fields that Umbel would not send as they stand": (
+        '[upstreams.u]\nurls = ["http://h"]\nheaders = { via = "me", x-mine = "1" }\n'
+        + ROUTE
+        + '[routes.calls.c]\nupstream = "u"\npath = "/"\n'
+        + 'headers = { x-forwarded-for = "{headers.x_a}", x-forwarded-user = "{headers.x_b}" }\n'
+        + "forward_headers = [\n"
+        + '"x-a",\n"TraceParent",\n"x-envoy-expected-rq-timeout-ms",\n"proxy-authorization",\n"accept-encoding"]\n',
+        [
+            'umbel.toml:3: upstreams.u.headers.via: "via" is written by Umbel itself,'
+            " so what stands here is never sent; remove it",
+            'umbel.toml:9: routes[0].calls.c.headers.x-forwarded-for: "x-forwarded-for" is written by Umbel itself,'
+            " so what stands here is never sent; remove it, or set forwarded = false at the upstream",
+            'umbel.toml:12: routes[0].calls.c.forward_headers[1]: "traceparent" is written by Umbel itself,'
+            " so what stands here is never sent; remove it",
+            "umbel.toml:13: routes[0].calls.c.forward_headers[2]: "
+            '"x-envoy-expected-rq-timeout-ms" is written by Umbel itself,'
+            " so what stands here is never sent; remove it, or give the upstream another deadline_header",
+            'umbel.toml:14: routes[0].calls.c.forward_headers[3]: "proxy-authorization" is about one connection only'
+            " and is never sent on; remove it",
+            'umbel.toml:15: routes[0].calls.c.forward_headers[4]: "accept-encoding" is written by Umbel itself,'
+            " so what stands here is never sent; remove it",
+        ],
+    ),
+    "fields that the upstream's settings leave to its calls": (
+        '[upstreams.u]\nurls = ["http://h"]\nforwarded = false\ndeadline_header = false\n'
+        + ROUTE
+        + '[routes.calls.c]\nupstream = "u"\npath = "/"\n'
+        + 'forward_headers = ["x-forwarded-for", "x-envoy-expected-rq-timeout-ms"]\n',
+        [],
+    ),
 }
 
 

@@ -40,3 +40,9 @@ def test_a_stream_is_sent_to_whoever_names_it(accept: str | None, form: str | No
 )
 def test_a_route_that_always_streams_is_ndjson_unless_asked_otherwise(accept: str | None, form: str) -> None:
     assert stream_form(accept, always=True) == form
+
+
+def test_an_accept_that_is_too_long_asks_for_nothing() -> None:
+    assert stream_form("text/event-stream" + ",a/b" * 1000) == "sse"
+    assert stream_form("text/event-stream" + ",a/b" * 1100) is None
+    assert stream_form("text/event-stream" + ",a/b" * 1100, always=True) == "ndjson"

@@ -8,6 +8,9 @@ import pytest
 import trio
 
 from tests.support.asgi import ask, conversation, living
+from umbel.errors import RequestError
+from umbel.gateway.bodies import check_media_type
+from umbel.gateway.fields import Fields
 
 from .gateways import Function, gateway, says
 
@@ -183,3 +186,10 @@ async def test_a_missing_json_body_is_called_missing(autojump_clock: MockClock) 
     assert (answer.status, unsaid.status) == (400, 400)
     assert "missing" in answer.json["detail"]
     assert not upstream.asked
+
+
+def test_a_content_type_that_is_too_long_is_refused() -> None:
+    fields = Fields([(b"content-type", b"application/json" + b";a=b" * 300)])
+    with pytest.raises(RequestError) as refused:
+        check_media_type(fields, "json")
+    assert refused.value.status == 415

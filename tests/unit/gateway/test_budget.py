@@ -28,3 +28,8 @@ from umbel.gateway.budget import client_budget
 )
 def test_the_clients_wish_in_seconds(headers: dict[str, str], seconds: float | None) -> None:
     assert client_budget(Headers(headers)) == seconds
+
+
+def test_a_prefer_that_is_too_long_is_no_wish() -> None:
+    assert client_budget({"prefer": "wait=1" + ",a" * 500}) == 1.0
+    assert client_budget({"prefer": "wait=1" + ",a" * 600}) is None

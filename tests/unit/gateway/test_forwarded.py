@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from umbel.composition.request import GATEWAYS_ALWAYS, GATEWAYS_FORWARDED
 from umbel.gateway.forwarded import TrustedProxies, origin_of
 
 PROXIES = TrustedProxies(["10.0.0.0/8", "::1"])
@@ -89,3 +90,17 @@ def test_via_goes_on_and_names_the_version_that_came_in() -> None:
 
 def test_an_endless_via_does_not_grow_our_requests() -> None:
     assert origin_of("1.2.3.4", [(b"via", b"1.1 x, " * 1000)], PROXIES).always("i")[1] == ("via", "1.1 umbel")
+
+
+def test_a_chain_of_proxies_is_followed_for_a_bounded_number_of_hops() -> None:
+    trust = TrustedProxies(["10.0.0.0/8"])
+    near = ", ".join(f"10.0.0.{hop}" for hop in range(1, 64))
+    assert origin_of("10.0.0.1", [(b"x-forwarded-for", f"192.0.2.7, {near}".encode())], trust).client == "192.0.2.7"
+    far = f"192.0.2.7, 10.9.9.9, {near}"
+    assert origin_of("10.0.0.1", [(b"x-forwarded-for", far.encode())], trust).client == "10.9.9.9"
+
+
+def test_the_plan_knows_the_names_of_all_fields_that_the_gateway_writes() -> None:
+    origin = origin_of("10.1.2.3", [HOST, (b"x-forwarded-for", b"198.51.100.7")], PROXIES)
+    assert {name.encode() for name, _ in origin.always("i")} == GATEWAYS_ALWAYS
+    assert {name.encode() for name, _ in origin.forwarded_for()} == GATEWAYS_FORWARDED

@@ -13,7 +13,7 @@ import pytest
 from tests.support.happenings import TRACE_ID, attempt, call_ended, note, request_ended, request_facts
 from umbel.kinds import Kind
 from umbel.logs.encode import RECORD_BYTES_MAX, Encoder, finish
-from umbel.logs.record import PARTS_MAX, told
+from umbel.logs.record import METHOD_CHARS_MAX, PARTS_MAX, PATH_CHARS_MAX, told
 from umbel.logs.redact import Redactor
 from umbel.model import FailedItem, Failure, Outcome
 
@@ -74,6 +74,10 @@ def test_a_request_is_told_in_opentelemetrys_names() -> None:
         (request_ended(200, completed=False), "warning", 13),
         (request_ended(500), "error", 17),
         (request_ended(504, kind=Kind.TIMEOUT, completed=False), "error", 17),
+        (request_ended(400, kind=Kind.BAD_REQUEST, completed=False, of_client=True), "info", 9),
+        (request_ended(200, completed=False, of_client=True), "info", 9),
+        (request_ended(502, kind=Kind.BAD_REQUEST, completed=False), "error", 17),
+        (request_ended(404, kind=Kind.STATUS, completed=False), "warning", 13),
     ],
 )
 def test_a_partial_answer_warns_and_a_server_error_is_an_error(event: Any, level: str, severity: int) -> None:
@@ -130,6 +134,23 @@ def test_a_call_that_failed_by_our_own_fault_is_an_error() -> None:
     failure = Failure.of(Kind.INTERNAL, "the expression raised")
 
     assert written(call_ended(Outcome("offers", "failed", None, failure)))["level"] == "error"
+
+
+@pytest.mark.parametrize("kind", [Kind.BAD_REQUEST, Kind.TOO_MANY])
+@pytest.mark.parametrize(("status", "public", "level"), [(400, "The body is a list.", "info"), (502, "", "warning")])
+def test_a_call_that_fails_by_the_clients_mistake_is_no_warning(
+    kind: Kind, status: int, public: str, level: str
+) -> None:
+    outcome = Outcome("offers", "failed", None, Failure.of(kind, "items", status=status, public=public))
+    assert written(call_ended(outcome))["level"] == level
+
+
+def test_an_each_of_which_one_item_alone_is_the_clients_mistake_warns() -> None:
+    mistake = FailedItem((0,), Failure.of(Kind.BAD_REQUEST, "d", status=400, public="The body is a list."))
+    reset = FailedItem((1,), Failure.of(Kind.RESET, "d"))
+    for failed, level in (((mistake,), "info"), ((mistake, reset), "warning"), ((reset, mistake), "warning")):
+        outcome = Outcome("offers", "value", [], failed_items=failed)
+        assert written(call_ended(outcome))["level"] == level
 
 
 def test_failed_items_and_attempts_past_the_bound_are_counted_not_listed() -> None:
@@ -226,15 +247,28 @@ def test_a_value_that_holds_itself_is_told_to_a_bounded_depth() -> None:
 
 
 def test_a_record_that_is_too_long_is_cut_down_and_says_so() -> None:
-    fields = {"value": "x" * RECORD_BYTES_MAX, "fine": 1}
+    fields = {"value": "\x01" * RECORD_BYTES_MAX, "fine": 1}
 
     record = note_of("odd", level="warning", fields=fields)
 
     assert record["truncated"] is True
     assert (record["level"], record["msg"], record["fields"]["fine"]) == ("warning", "odd", 1)
-    assert record["fields"]["value"].startswith("xxx")
+    assert record["fields"]["value"].startswith("\x01\x01")
     assert record["ts"] == "2026-03-04T05:06:07.890123Z"
     assert record["process.pid"] == os.getpid()
+
+
+def test_a_long_path_or_method_is_cut_in_the_access_line() -> None:
+    long = request_facts()._replace(method="GET" * 1000, path="/=" + "secret.a." * 900)
+    record = written(request_ended(404, request=long))
+    assert len(record["url.path"]) == PATH_CHARS_MAX + 1
+    assert record["url.path"].endswith("…")
+    assert len(record["http.request.method"]) == METHOD_CHARS_MAX + 1
+
+
+def test_a_path_is_cut_without_half_of_the_userinfo_in_it() -> None:
+    path = "/" + "a" * (PATH_CHARS_MAX - 20) + "/http://user:hunter2-and-more@host/"
+    assert "hunter" not in written(request_ended(request=request_facts()._replace(path=path)))["url.path"]
 
 
 def test_an_object_without_a_json_form_is_told_by_its_repr() -> None:
@@ -247,7 +281,7 @@ def test_an_object_without_a_json_form_is_told_by_its_repr() -> None:
 def test_a_record_is_never_longer_than_its_bound() -> None:
     fields = {str(number): "\x00" * 2000 for number in range(200)}
 
-    data = encoded(note("x" * RECORD_BYTES_MAX, fields=fields))
+    data = encoded(note("x", fields=fields))
 
     assert len(data) <= RECORD_BYTES_MAX
     assert json.loads(data)["truncated"] is True

@@ -6,6 +6,7 @@ import select
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from time import perf_counter
 from typing import Any
 
 import pytest
@@ -233,3 +234,21 @@ async def test_without_epoll_it_watches_nothing(monkeypatch: pytest.MonkeyPatch,
     await crew.run()
     crew.watch(0, print)
     assert not crew.works
+
+
+async def test_turns_that_are_long_give_way_to_other_tasks_in_between() -> None:
+    seen: set[int] = set()
+
+    async def long(scope: trio.CancelScope) -> None:
+        until = perf_counter() + 0.002
+        while perf_counter() < until:
+            pass
+
+    async with running(*[long] * 50) as (_, members):
+        for member in members:
+            member.peer.send(b"x")
+        with trio.fail_after(10):
+            while 50 not in seen:
+                await trio.lowlevel.checkpoint()
+                seen.add(sum(member.done for member in members))
+    assert len(seen) > 5

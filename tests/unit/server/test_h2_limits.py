@@ -280,7 +280,7 @@ async def test_a_window_that_opens_in_time_lets_the_answer_go_on(autojump_clock:
 
         async def open_slowly() -> None:
             for _ in range(6):
-                await trio.sleep(20)
+                await trio.sleep(10)
                 here.client.h2.increment_flow_control_window(40_000)
                 here.client.h2.increment_flow_control_window(40_000, stream)
                 await here.client.flush()
@@ -289,6 +289,7 @@ async def test_a_window_that_opens_in_time_lets_the_answer_go_on(autojump_clock:
             nursery.start_soon(open_slowly)
             reply = await here.client.answer(stream)
             assert (len(reply.body), reply.ended) == (300_000, True)
+            assert trio.current_time() == pytest.approx(60)
 
 
 async def test_a_socket_that_takes_nothing_ends_the_connection_at_the_write_timeout(autojump_clock: MockClock) -> None:

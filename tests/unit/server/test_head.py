@@ -132,3 +132,14 @@ def test_a_part_over_its_bounds_is_refused(part: bytes, status: int, reader: Hea
 )
 def test_a_refused_head_is_told_by_method_and_path_where_it_has_them(raw: bytes, seen: tuple[str, str]) -> None:
     assert glimpse(raw) == seen
+
+
+def test_a_head_in_pieces_is_looked_at_once_and_a_bad_end_of_line_is_seen_across_pieces() -> None:
+    reader = HeadReader(Limits(), Hosts(()))
+    for raw in (b"GET / HTTP/1.1\r\na: b\rc", b"GET / HTTP/1.1\r\na: b\nc", b"GET / HTTP/1.1\r\na: \x00"):
+        with pytest.raises(HeadRefused):
+            for end in range(1, len(raw) + 1):
+                reader.check_part(raw[:end], end - 1)
+    sound = b"GET / HTTP/1.1\r\na: b\r\nc: d\r\n"
+    for end in range(1, len(sound) + 1):
+        reader.check_part(sound[:end], end - 1)

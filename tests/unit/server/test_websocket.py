@@ -223,6 +223,28 @@ async def test_a_client_that_goes_cancels_an_application_that_does_not_listen_an
     assert trio.current_time() == pytest.approx(5)
 
 
+async def test_an_application_that_closes_and_listens_is_told_though_its_client_never_answers(
+    autojump_clock: MockClock,
+) -> None:
+    heard: list[Any] = []
+
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        if scope["path"] != "/refused":
+            await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close"})
+        heard.append(((await receive())["type"], trio.current_time()))
+
+    async with websocket(serve, Limits(cancel_timeout=5), head=upgrade(b"/closed")) as here:
+        await here.over.wait()
+    async with websocket(serve, Limits(cancel_timeout=5), head=upgrade(b"/refused")) as here:
+        await here.over.wait()
+    (closed, closed_at), (refused, refused_at) = heard
+    assert closed == refused == "websocket.disconnect"
+    assert closed_at == pytest.approx(5)
+    assert refused_at - closed_at < 5
+
+
 async def test_a_server_that_drains_closes_with_1001(autojump_clock: MockClock) -> None:
     heard: list[int] = []
 

@@ -15,6 +15,7 @@ from tests.support.coalescing import Bottom, answering, asking, call_facts, toge
 from umbel.events import AttemptEnded
 from umbel.model import facts_of
 from umbel.policy.ejection import EjectionRules
+from umbel.policy.sharing import GATEWAY_FIELDS
 from umbel.upstream.attempt import Attempt
 from umbel.upstream.coalesce import Coalesce, CoalesceStatistics
 from umbel.upstream.state import STATE, CallState
@@ -150,17 +151,20 @@ def spoken(request_id: str, client: str) -> list[tuple[str, str]]:
         ("Via", f"1.0 {client}.example, 1.1 umbel"),
         ("X-Forwarded-For", client),
         ("x-forwarded-proto", "https"),
-        ("traceparent", f"00-{'ef' * 16}-{'01' * 8}-01"),
-        ("tracestate", f"seen={client}"),
-        ("X-Envoy-Expected-Rq-Timeout-Ms", "250"),
     ]
+
+
+WRITTEN = frozenset({b"x-request-id", b"via", b"x-forwarded-for", b"x-forwarded-proto"})
+"""The names of the fields of ``spoken`` that the gateway wrote."""
 
 
 async def test_the_flight_has_ids_of_its_own_and_names_no_client(autojump_clock) -> None:
     bottom = Bottom(answering())
     async with Coalesce(bottom, rng=random.Random(7)) as coalesce:
         requests = [
-            httpx.Request("GET", "http://upstream/x", headers=spoken(ident, client))
+            httpx.Request(
+                "GET", "http://upstream/x", headers=spoken(ident, client), extensions={GATEWAY_FIELDS: WRITTEN}
+            )
             for ident, client in (("one", "192.0.2.1"), ("two", "192.0.2.2"))
         ]
         await together(coalesce, *requests)
@@ -172,20 +176,38 @@ async def test_the_flight_has_ids_of_its_own_and_names_no_client(autojump_clock)
         ("via", "1.1 umbel"),
         ("x-request-id", ids[:32]),
     ]
-    assert all(len(request.headers) == 9 for request in requests), "the callers' requests are as they were"
+    assert all(len(request.headers) == 6 for request in requests), "the callers' requests are as they were"
 
 
-async def test_another_deadline_header_is_told_apart_from_the_question(autojump_clock) -> None:
-    def budget(left: str) -> httpx.Request:
-        return httpx.Request("GET", "http://upstream/x", headers={"X-Left": left})
-
+@pytest.mark.parametrize("name", ["X-Request-Id", "Via", "X-Forwarded-For", "traceparent", "baggage", "X-Any"])
+async def test_a_field_that_the_gateway_did_not_write_is_in_the_key_and_is_sent(name: str, autojump_clock) -> None:
+    requests = [
+        httpx.Request("GET", "http://upstream/x", headers={name: user}, extensions={GATEWAY_FIELDS: {b"x-other"}})
+        for user in ("alice", "bob")
+    ]
     bottom = Bottom(answering())
-    async with Coalesce(bottom, deadline_header="x-left") as coalesce:
-        await together(coalesce, budget("1"), budget("2"))
-        assert len(bottom.requests) == 1
-    async with Coalesce(bottom, deadline_header=None) as coalesce:
-        await together(coalesce, budget("1"), budget("2"))
-        assert len(bottom.requests) == 3
+    async with Coalesce(bottom) as coalesce:
+        await together(coalesce, *requests)
+    assert sorted(request.headers[name] for request in bottom.requests) == ["alice", "bob"]
+
+
+@pytest.mark.parametrize("vary", ["*", "accept, X-Forwarded-For", "traceparent"])
+async def test_an_answer_that_varies_by_more_than_the_key_is_not_shared(vary: str, autojump_clock) -> None:
+    bottom = Bottom(answering(headers=[("vary", vary)]))
+    async with Coalesce(bottom) as coalesce:
+        await together(coalesce, *(asking(**{GATEWAY_FIELDS: {b"x-forwarded-for"}}) for _ in range(2)))
+        assert coalesce.statistics().unshared == 1
+    assert len(bottom.requests) == 2
+
+
+@pytest.mark.parametrize("values", [(1, True), (1, 1.0), ({"read": 1}, {"read": True}), ([], 0)], ids=repr)
+async def test_extensions_that_are_equal_in_python_only_are_two_calls(
+    values: tuple[object, object], autojump_clock
+) -> None:
+    bottom = Bottom(answering())
+    async with Coalesce(bottom) as coalesce:
+        await together(coalesce, *(asking(rule=value) for value in values))
+    assert len(bottom.requests) == 2
 
 
 async def test_the_flight_has_records_of_its_own_and_its_waiters_get_its_attempts(autojump_clock) -> None:

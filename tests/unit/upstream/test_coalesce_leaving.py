@@ -20,6 +20,30 @@ from umbel.upstream.retry import Retry
 # Who leaves
 
 
+@pytest.mark.parametrize("known", [True, False], ids=["a call's deadline", "a scope's deadline"])
+async def test_callers_without_end_do_not_keep_a_flight_that_hangs(known: bool, autojump_clock) -> None:
+    """Each waits four seconds for it; a new one comes every second."""
+    began: list[float] = []
+    lasted: list[float] = []
+
+    async def hangs(request: httpx.Request) -> httpx.Response:
+        began.append(trio.current_time())
+        try:
+            await trio.sleep_forever()
+        finally:
+            lasted.append(trio.current_time() - began[0])
+        raise AssertionError
+
+    async with Coalesce(Bottom(hangs)) as coalesce, trio.open_nursery() as nursery:
+        for _ in range(30):
+            scope = trio.CancelScope(deadline=trio.current_time() + 4)
+            request = asking(call_facts("caller", budget=4)) if known else asking()
+            nursery.start_soon(ask_until, coalesce, request, scope)
+            await trio.sleep(1)
+    assert lasted[0] <= 8
+    assert began[:3] == [0, 4, 8]
+
+
 async def test_a_caller_that_leaves_leaves_the_others_their_flight(autojump_clock) -> None:
     bottom = Bottom(answering())
     leaver = trio.CancelScope()

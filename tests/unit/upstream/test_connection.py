@@ -12,9 +12,9 @@ from tests.support.memory_dial import MemoryStream, ServerEnd
 from umbel.errors import UpstreamError
 from umbel.kinds import Kind
 from umbel.upstream.connection import INLINE_MAX, TRANSITIONS, Connection, Event, State, Timeouts
-from umbel.upstream.errors import BadRequest, ConnectionReset, ReadTimedOut, WriteTimedOut
+from umbel.upstream.errors import BadRequest, ConnectionReset, Malformed, ReadTimedOut, WriteTimedOut
 from umbel.upstream.head import Head
-from umbel.upstream.http1 import Limits
+from umbel.upstream.http1 import INFORMATIONAL_MAX, Limits
 from umbel.upstream.outgoing import prepare
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -336,21 +336,80 @@ async def test_asking_for_close_makes_it_the_last_one() -> None:
         assert connection.state is State.CLOSED
 
 
-async def test_the_read_timeout_is_for_each_read(autojump_clock) -> None:
+@pytest.mark.parametrize("size", [0, LARGE], ids=["small", "large"])
+async def test_the_read_timeout_is_for_the_whole_head(size: bytes | int, autojump_clock) -> None:
     async with connected() as (connection, end, nursery):
 
         async def serve() -> None:
-            await end.receive_some(100_000)
-            for byte in OK[:20]:
-                await trio.sleep(0.9)
+            await read_until(end, b"\r\n\r\n" + (size or b""))
+            for byte in OK:
+                await trio.sleep(0.3)
                 await end.send_all(bytes([byte]))
 
         play(nursery, serve)
         began = trio.current_time()
         with pytest.raises(ReadTimedOut) as caught:
-            await start(connection, "GET", timeouts=Timeouts(read=1.0))
-        assert trio.current_time() - began == pytest.approx(19.0)
+            await start(connection, timeouts=Timeouts(read=1.0), content=size or b"")
+        assert trio.current_time() - began == pytest.approx(1.0)
         assert (caught.value.kind, connection.state) == (Kind.TIMEOUT, State.CLOSED)
+
+
+async def test_each_interim_response_has_the_read_timeout_and_their_count_is_bounded(autojump_clock) -> None:
+    async with connected() as (connection, end, nursery):
+
+        async def serve() -> None:
+            await read_until(end, b"\r\n\r\n")
+            while True:
+                await trio.sleep(0.9)
+                await end.send_all(b"HTTP/1.1 102 Processing\r\n\r\n")
+
+        play(nursery, serve)
+        began = trio.current_time()
+        with pytest.raises(Malformed):
+            await start(connection, "GET", timeouts=Timeouts(read=1.0))
+        assert trio.current_time() - began == pytest.approx(0.9 * (INFORMATIONAL_MAX + 1))
+
+
+@pytest.mark.parametrize(
+    ("before", "drip"),
+    [
+        (b"Transfer-Encoding: chunked\r\n\r\n1;", b"e" * 900),
+        (b"Transfer-Encoding: chunked\r\n\r\n", b"0" * 15),
+        (b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nx: ", b"t" * 900),
+    ],
+    ids=["chunk extension", "chunk size", "trailer"],
+)
+async def test_framing_that_drips_does_not_extend_the_read_timeout(before: bytes, drip: bytes, autojump_clock) -> None:
+    async with connected() as (connection, end, nursery):
+
+        async def serve() -> None:
+            await read_until(end, b"\r\n\r\n")
+            await end.send_all(b"HTTP/1.1 200 OK\r\n" + before)
+            for byte in drip:
+                await trio.sleep(0.9)
+                await end.send_all(bytes([byte]))
+
+        play(nursery, serve)
+        await start(connection, "GET", timeouts=Timeouts(read=1.0))
+        began = trio.current_time()
+        with pytest.raises(ReadTimedOut):
+            await read_all(connection)
+        assert trio.current_time() - began == pytest.approx(1.0)
+
+
+async def test_each_piece_of_a_body_has_the_read_timeout(autojump_clock) -> None:
+    async with connected() as (connection, end, nursery):
+
+        async def serve() -> None:
+            await read_until(end, b"\r\n\r\n")
+            await end.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n")
+            for _ in range(20):
+                await trio.sleep(0.9)
+                await end.send_all(b"x")
+
+        play(nursery, serve)
+        await start(connection, "GET", timeouts=Timeouts(read=1.0))
+        assert await read_all(connection) == b"x" * 20
 
 
 async def test_the_read_timeout_begins_when_the_request_is_out(autojump_clock) -> None:

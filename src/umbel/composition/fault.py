@@ -1,0 +1,223 @@
+"""Whose mistake a failed expression or a bad value is: the client's, an upstream's or the configuration's.
+
+An expression that fails is searched for its smallest failing part, and what that part reads decides. So an expression
+that reads the request and calls alike blames the one whose value is wrong. This runs only after a failure; it costs at
+most the evaluation once per level of the expression.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jmespath
+import jmespath.exceptions
+import jmespath.functions
+import jmespath.visitor
+
+from ..kinds import Kind
+from ..model import Failure, Json
+
+Node = Mapping[str, Any]
+
+# What a node's children are evaluated against: all of them against the same value as the node itself ...
+SAME_VALUE = frozenset(
+    {
+        "comparator",
+        "or_expression",
+        "and_expression",
+        "not_expression",
+        "multi_select_dict",
+        "multi_select_list",
+        "key_val_pair",
+        "function_expression",
+        "flatten",
+    }
+)
+# ... or only the first, and the rest against what the first gave.
+FIRST_ONLY = frozenset(
+    {"subexpression", "index_expression", "projection", "value_projection", "filter_projection", "pipe"}
+)
+
+_WORDS = {
+    "array": "a list",
+    "array-number": "a list of numbers",
+    "array-string": "a list of texts",
+    "boolean": "true or false",
+    "null": "null",
+    "number": "a number",
+    "object": "an object",
+    "string": "a text",
+}
+
+
+class Named(NamedTuple):
+    """A name that an expression reads from the context, with the field that it reads of it (None: all of it)."""
+
+    root: str
+    field: str | None
+
+
+class Fault(NamedTuple):
+    """What made an expression fail."""
+
+    names: tuple[Named, ...]
+    """What the failing part reads; empty where it reads nothing but constants."""
+    reason: str
+    """Why, in words that fit behind "it cannot be used: ". Holds no value."""
+
+
+def names_of(node: Node) -> Iterator[Named]:
+    """What a node that is evaluated against the context reads of it.
+
+    Raises:
+        ValueError: it reads the whole context, or is of an unknown type.
+    """
+    kind = node["type"]
+    if kind == "field":
+        yield Named(node["value"], None)
+    elif kind in ("current", "identity"):
+        raise ValueError(
+            "it reads the whole context (@, * or [] at the root); name a call, path, query, headers or body"
+        )
+    elif kind == "subexpression" and node["children"][0]["type"] == "field":
+        yield Named(node["children"][0]["value"], _first_field(node["children"][1]))
+    elif kind in SAME_VALUE or kind in FIRST_ONLY:
+        for child in _on_context(node):
+            yield from names_of(child)
+    elif kind not in ("literal", "expref", "index", "slice"):
+        raise ValueError(f"a JMESPath node of an unknown type, {kind}")
+
+
+def fault_of(node: Node, context: Mapping[str, Json], options: jmespath.Options, error: Exception) -> Fault:
+    """The fault of an expression that failed with ``error`` on ``context``."""
+    visitor = jmespath.visitor.TreeInterpreter(options)
+    part = _smallest_failing(node, context, visitor)
+    names = tuple(dict.fromkeys(names_of(part)))
+    if len(names) > 1:
+        if isinstance(error, jmespath.exceptions.JMESPathTypeError):
+            names = holders(part, context, options, error.current_value) or names
+        elif part["type"] == "function_expression":
+            names = _misfits(part, context, options, visitor) or names
+    return Fault(names, _reason(error))
+
+
+def _misfits(function: Node, context: Mapping[str, Json], options: jmespath.Options, visitor: Any) -> tuple[Named, ...]:
+    """What those arguments of a function read whose type does not fit.
+
+    Of a function that takes any number of arguments (``merge``) JMESPath itself checks the first one only.
+    """
+    functions = options.custom_functions or jmespath.functions.Functions()
+    signature = functions.FUNCTION_TABLE[function["value"]]["signature"]
+    found: list[Named] = []
+    for place, child in enumerate(function["children"]):
+        wanted = signature[min(place, len(signature) - 1)]["types"]
+        if wanted and _type_of(_visited(child, context, visitor)) not in wanted:
+            found += names_of(child)
+    return tuple(dict.fromkeys(found))
+
+
+def _type_of(value: Json) -> str:
+    """The name of a value's type in JMESPath."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else "boolean"
+    kinds = ((str, "string"), (list, "array"), (dict, "object"), ((int, float), "number"))
+    return next((word for kind, word in kinds if isinstance(value, kind)), "")
+
+
+def holders(node: Node, context: Mapping[str, Json], options: jmespath.Options, value: Json) -> tuple[Named, ...]:
+    """What those parts of an expression read whose result is ``value``, the very object, or directly holds it."""
+    visitor = jmespath.visitor.TreeInterpreter(options)
+    return tuple(dict.fromkeys(_holders(node, context, visitor, value)))
+
+
+def _holders(node: Node, context: Mapping[str, Json], visitor: Any, value: Json) -> list[Named]:
+    found = [name for child in _on_context(node) for name in _holders(child, context, visitor, value)]
+    if found:
+        return found
+    result = _visited(node, context, visitor)
+    if result is value or (isinstance(result, list) and any(each is value for each in result)):
+        return list(names_of(node))
+    return []
+
+
+def _smallest_failing(node: Node, context: Mapping[str, Json], visitor: Any) -> Node:
+    while True:
+        failing = next((child for child in _on_context(node) if _visited(child, context, visitor) is _FAILED), None)
+        if failing is None:
+            return node
+        node = failing
+
+
+_FAILED: Any = object()
+
+
+def _visited(node: Node, context: Mapping[str, Json], visitor: Any) -> Json:
+    """The value of a node, or ``_FAILED``."""
+    try:
+        return visitor.visit(node, context)
+    except Exception:  # noqa: BLE001  # whatever it is: that it fails is what is asked
+        return _FAILED
+
+
+def _on_context(node: Node) -> list[Node]:
+    """The children of a node that are evaluated against the same value as the node."""
+    kind, children = node["type"], node["children"]
+    if kind in SAME_VALUE:
+        return list(children)
+    return list(children[:1]) if kind in FIRST_ONLY else []
+
+
+def _first_field(node: Node) -> str | None:
+    """The field that a right side reads first, such as b of ``a.b[0]``; None where it reads more than one."""
+    while node["type"] in FIRST_ONLY:
+        node = node["children"][0]
+    return node["value"] if node["type"] == "field" else None
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, without the values that it went wrong with: they may be somebody's data."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if not isinstance(error, jmespath.exceptions.JMESPathTypeError):
+        return "it is of a type or a size that does not fit here"
+    # Of jmespath.net's words for a type only the known ones: the rest would be Python's.
+    needed = " or ".join(_WORDS[word] for word in error.expected_types if word in _WORDS)
+    return f"{needed} is needed" if needed else "it is of a type that does not fit here"
+
+
+# Words for the client.
+
+
+def described(names: Iterable[Named], item: str = "") -> str:
+    """The parameters of the client's request that these names mean, in words.
+
+    Empty where there are none, or where any name is not the client's. ``item`` describes the list whose items ``item``
+    means, where that list is the client's.
+    """
+    parts = [parameter(name.root, () if name.field is None else (name.field,), item) for name in names]
+    return " and ".join(dict.fromkeys(parts)) if all(parts) else ""
+
+
+def parameter(root: str, fields: tuple[str, ...], item: str = "") -> str:
+    """A parameter of the client's request in words, such as ``the query parameter "limit"``; empty if it is none."""
+    name = ".".join(fields)
+    if root == "headers":
+        return f'the header "{name.replace("_", "-")}"'
+    if root == "item":
+        whole = f"an item of {item}" if item else ""
+    elif root in ("path", "query"):
+        return f'the {root} parameter "{name}"' if name else f"the {root}"
+    else:
+        whole = "the body" if root == "body" else ""
+    return f'the member "{name}" of {whole}' if name and whole else whole
+
+
+def sentence(client: str, reason: str) -> str:
+    """A sentence for the client about one of its parameters; empty where the value is not the client's."""
+    return f"{client[0].upper()}{client[1:]} {reason}." if client else ""
+
+
+def bad_request(detail: str, client: str, reason: str, *, kind: Kind = Kind.BAD_REQUEST) -> Failure:
+    """The failure that a value means which cannot be used: 400 where it is the client's, else the kind's status."""
+    return Failure.of(kind, detail, status=400 if client else None, public=sentence(client, reason))

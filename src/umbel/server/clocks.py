@@ -1,0 +1,120 @@
+"""Limits on the time that a client may take, which it cannot extend by accepting or sending a few bytes.
+
+A deadline that starts anew with every sign of progress is no limit: one byte now and then holds a request for ever.
+These two clocks add up the time that was spent waiting for the client, and nothing but a stated number of bytes gives
+time back. Time in which nobody waits for the client never counts.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from .limits import Limits
+    from .service import Service
+
+PIECE = 64 * 1024
+"""Bytes that a client must accept within ``write_timeout``: the clock measures progress, not the size of an answer."""
+BODY_GRACE = 5.0
+"""Seconds that a body may be waited for before its rate counts."""
+LOOP_LAG = 0.1
+"""Seconds. A write is known to be over only when its task runs again, so a wait this short may be a busy loop's."""
+_TURNS_OF_A_WRITE = 4
+"""Turns of the event loop that a write may need, TLS included, though the client is quick."""
+
+
+class WriteClock:
+    """``write_timeout`` times ``factor`` seconds of waiting for each 64 KiB that the client accepts.
+
+    A clock belongs to one thing that can hold writes up: a socket, or a flow-control window. ``begin`` and ``end``
+    enclose each wait, ``begin`` and ``end_write`` each write; several tasks may wait at a time, and that time counts
+    once. ``took`` says what was accepted.
+    """
+
+    __slots__ = ("_accepted", "_factor", "_service", "_since", "_spent", "_waiting")
+
+    def __init__(self, service: Service, *, factor: float = 1.0) -> None:
+        self._service = service
+        self._factor = factor
+        self._accepted = 0
+        self._spent = 0.0
+        self._since = 0.0
+        self._waiting = 0
+
+    @property
+    def room(self) -> int:
+        """Bytes that are left of the present 64 KiB; at least 1."""
+        return PIECE - self._accepted
+
+    @property
+    def deadline(self) -> float:
+        """When the wait that is under way must have ended; earlier where a drain cuts what is in flight."""
+        service = self._service
+        own = self._since + service.limits.write_timeout * self._factor - self._spent
+        return min(own, service.cut_at + service.limits.cancel_timeout)
+
+    def begin(self) -> float:
+        """A task begins to wait; the ``deadline``."""
+        if not self._waiting:
+            self._since = trio.current_time()
+        self._waiting += 1
+        return self.deadline
+
+    def end(self) -> None:
+        """A task no longer waits."""
+        self._charge(trio.current_time() - self._since)
+
+    async def end_write(self) -> None:
+        """A task no longer waits for a socket. What the event loop was late by is not the client's fault."""
+        woken = trio.current_time()
+        waited = woken - self._since
+        if waited > LOOP_LAG:
+            with trio.CancelScope(shield=True):
+                # Two: between one and the next, whoever holds the loop up may not have had its turn.
+                await trio.lowlevel.checkpoint()
+                await trio.lowlevel.checkpoint()
+            waited -= _TURNS_OF_A_WRITE * (trio.current_time() - woken)
+        self._charge(waited if waited > LOOP_LAG else 0.0)
+
+    def _charge(self, waited: float) -> None:
+        self._waiting -= 1
+        if not self._waiting:
+            self._spent += waited
+
+    def took(self, size: int) -> None:
+        """The client accepted ``size`` bytes more."""
+        self._accepted += size
+        if self._accepted >= PIECE:
+            self._accepted %= PIECE
+            self._spent = 0.0
+            if self._waiting:
+                self._since = trio.current_time()
+
+
+class BodyClock:
+    """Limit on the waiting for what a client sends: ``min_body_rate`` on average, after a grace of ``BODY_GRACE``.
+
+    What a client has sent faster than that buys it ``body_timeout`` seconds at most, so that a fast beginning is no
+    licence for a drip of hours. The grace is ``body_timeout`` where that is shorter, or another one where given.
+    """
+
+    __slots__ = ("_grace", "_limits", "_waited")
+
+    def __init__(self, limits: Limits, grace: float = BODY_GRACE) -> None:
+        self._limits = limits
+        self._grace = min(grace, limits.body_timeout)
+        self._waited = 0.0
+
+    def left(self, received: int) -> float:
+        """Seconds that may still be waited for more than the ``received`` bytes."""
+        return max(self._grace, self._worth(received)) - self._waited
+
+    def waited(self, seconds: float, received: int) -> None:
+        """The client was waited for; ``received`` bytes have come in all."""
+        self._waited = max(self._waited + seconds, self._worth(received) - self._limits.body_timeout)
+
+    def _worth(self, received: int) -> float:
+        """The seconds that so many bytes may take."""
+        return received / self._limits.min_body_rate

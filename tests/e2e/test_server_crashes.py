@@ -1,0 +1,301 @@
+"""What an application raises, of whatever class, ends its request and nothing else; Ctrl-C ends the process."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import h11
+import pytest
+import trio
+from quart import websocket
+
+from tests.support.channels import PROTOCOLS, ask, opened, rest
+from tests.support.records import Records
+from tests.support.serving import fetch, serving
+from tests.support.wsclient import AcceptConnection, ws_client
+from umbel.gateway.app import Umbel
+from umbel.server import hypercorn_config, serve
+from umbel.server.fairness import CALLS_AFTER_END_MAX
+from umbel.server.service import Service
+
+
+class OwnError(BaseException):
+    """An application's own, which is no Exception."""
+
+
+async def kept_cancel() -> BaseException:
+    """A Cancelled whose scope is over."""
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await trio.lowlevel.checkpoint()
+        except trio.Cancelled as cancelled:
+            return cancelled
+    raise AssertionError("a cancelled scope cancels")
+
+
+async def made(kind: Callable[[], BaseException]) -> BaseException:
+    return kind()
+
+
+RAISED: dict[str, Callable[[], Any]] = {
+    "ValueError": lambda: made(ValueError),
+    "KeyboardInterrupt": lambda: made(KeyboardInterrupt),
+    "GeneratorExit": lambda: made(GeneratorExit),
+    "SystemExit": lambda: made(SystemExit),
+    "asyncio.CancelledError": lambda: made(asyncio.CancelledError),
+    "a BaseException": lambda: made(OwnError),
+    "a group": lambda: made(lambda: BaseExceptionGroup("several", [OwnError(), KeyboardInterrupt()])),
+    "a nested group": lambda: made(
+        lambda: BaseExceptionGroup("outer", [BaseExceptionGroup("inner", [GeneratorExit()]), ValueError()])
+    ),
+    "a cancel that is not ours": kept_cancel,
+}
+OVER = pytest.mark.parametrize("protocol", PROTOCOLS)
+KINDS = pytest.mark.parametrize("kind", RAISED)
+
+
+@dataclass
+class Raiser:
+    """Raises in the answer to ``/raise`` (before its head), ``/break`` (in its body) and in a WebSocket."""
+
+    kind: str
+    recorder: Records = field(default_factory=Records)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            raise NotImplementedError("it has none")
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.accept"})
+        elif scope["path"] != "/raise":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"hello", "more_body": scope["path"] == "/break"})
+        if scope["path"] == "/hello":
+            return
+        await trio.lowlevel.checkpoint()
+        raise await RAISED[self.kind]()
+
+
+@OVER
+@KINDS
+async def test_whatever_is_raised_before_the_head_is_a_500_and_one_record(protocol: str, kind: str) -> None:
+    app = Raiser(kind)
+    with trio.fail_after(10):
+        async with serving(app) as port:
+            assert (await ask(protocol, port, "GET", "/raise"))[0] == 500
+            assert (await ask(protocol, port, "GET", "/hello"))[0] == 200
+    assert [note.event for note in app.recorder.notes] == ["request.crashed"]
+
+
+@OVER
+@KINDS
+async def test_whatever_is_raised_in_the_body_cuts_the_answer_and_leaves_one_record(protocol: str, kind: str) -> None:
+    app = Raiser(kind)
+    with trio.fail_after(10):
+        async with serving(app) as port:
+            with pytest.raises((EOFError, h11.RemoteProtocolError)):
+                await ask(protocol, port, "GET", "/break")
+            assert (await ask(protocol, port, "GET", "/hello"))[0] == 200
+    assert [note.event for note in app.recorder.notes] == ["request.crashed"]
+
+
+@KINDS
+async def test_whatever_is_raised_in_a_websocket_closes_it_with_1011(kind: str) -> None:
+    app = Raiser(kind)
+    with trio.fail_after(10):
+        async with serving(app) as port:
+            async with ws_client(port) as client:
+                assert isinstance(await client.open(), AcceptConnection)
+                assert await client.ended() == 1011
+            assert (await fetch(port, "GET", "/hello")).status == 200
+    assert [note.event for note in app.recorder.notes] == ["websocket.crashed"]
+
+
+@KINDS
+async def test_whatever_a_view_of_umbel_raises_is_a_500_with_one_record_of_each_kind(kind: str) -> None:
+    records = Records()
+    app = Umbel("crashing", static_folder=None, recorder=records)
+
+    @app.get("/raise")
+    async def view() -> str:
+        raise await RAISED[kind]()
+
+    @app.websocket("/ws")
+    async def socket() -> None:
+        await websocket.accept()
+        raise await RAISED[kind]()
+
+    @app.get("/hello")
+    async def hello() -> str:
+        return "hello"
+
+    with trio.fail_after(10):
+        async with serving(app) as port:
+            reply = await fetch(port, "GET", "/raise")
+            assert (reply.status, reply["content-type"]) == (500, "application/problem+json")
+            async with ws_client(port) as client:
+                await client.open()
+                assert await client.ended() in (1011, 1000)  # Where Quart takes the exception, it closes with 1000.
+            assert (await fetch(port, "GET", "/hello")).status == 200
+    assert [(record.request.path, record.status) for record in records.requests] == [
+        ("/raise", 500),
+        ("/ws", 101),
+        ("/hello", 200),
+    ]
+    leaves = 2 if "group" in kind else 1
+    assert len([note for note in records.notes if note.request and note.request.path == "/raise"]) == leaves
+    assert len(records.notes) == 2 * leaves
+
+
+@OVER
+@KINDS
+async def test_what_a_stream_of_umbel_raises_cuts_it_and_is_recorded_once(protocol: str, kind: str) -> None:
+    records = Records()
+    app = Umbel("crashing", static_folder=None, recorder=records)
+
+    @app.get("/stream")
+    async def stream() -> Any:
+        async def parts() -> AsyncIterator[bytes]:
+            yield b"half"
+            raise await RAISED[kind]()
+
+        return parts(), 200
+
+    with trio.fail_after(10):
+        async with serving(app) as port:
+            with pytest.raises((EOFError, h11.RemoteProtocolError)):
+                await ask(protocol, port, "GET", "/stream")
+    leaves = 2 if "group" in kind else 1
+    assert [note.event for note in records.notes] == ["request.crashed"] * leaves
+    assert len(records.requests) == 1
+
+
+async def test_a_crash_beside_a_cancel_is_recorded_once_and_does_not_end_the_connection() -> None:
+    recorder = Records()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            raise NotImplementedError("it has none")
+        if scope["path"] == "/hello":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"hello"})
+            return
+        try:
+            begun.set()
+            await trio.sleep_forever()
+        except trio.Cancelled as cancelled:
+            raise BaseExceptionGroup("both", [cancelled, ValueError("beside")]) from None
+
+    begun = trio.Event()
+    app.recorder = recorder  # type: ignore[attr-defined]  # as an application with records has it
+    with trio.fail_after(10):
+        async with serving(app) as port:
+            for protocol in PROTOCOLS:
+                begun = trio.Event()
+                async with opened(protocol, port) as channel:
+                    await channel.request("GET", "/wait")
+                    await begun.wait()
+                    await channel.abandon()
+                    await trio.testing.wait_all_tasks_blocked(0.01)
+                    if protocol == "HTTP/2":
+                        await channel.request("GET", "/hello")
+                        assert (await channel.answer())[0] == 200
+    assert [note.event for note in recorder.notes] == ["request.abandoned"] * 2
+    assert {note.level for note in recorder.notes} == {"info"}
+
+
+async def test_an_application_that_goes_on_calling_after_its_end_is_cancelled_and_counted() -> None:
+    ended: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            raise NotImplementedError("it has none")
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"hello"})
+        calls = 0
+        try:
+            while True:
+                await receive()
+                calls += 1
+        finally:
+            ended.append(calls)
+
+    recorder = Records()
+    app.recorder = recorder  # type: ignore[attr-defined]  # as above
+    config = hypercorn_config(bind=["127.0.0.1:0"])
+    config.graceful_timeout = 1.0
+    service, stop = Service(app, config), trio.Event()
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            run = partial(serve, app, config, service=service, shutdown_trigger=stop.wait)
+            (address,) = await nursery.start(run)
+            for protocol in PROTOCOLS:
+                assert (await ask(protocol, int(address.rpartition(":")[2]), "GET", "/"))[2] == b"hello"
+            while len(ended) < len(PROTOCOLS):
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            stop.set()
+    assert ended == [CALLS_AFTER_END_MAX - 1] * 2
+    assert service.statistics().endless == 2
+    assert [note.event for note in recorder.notes] == ["application.endless"] * 2
+
+
+@OVER
+@pytest.mark.parametrize("status", [200, 204, 304])
+async def test_content_without_end_for_a_client_that_takes_none_is_bounded(protocol: str, status: int) -> None:
+    ended: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            raise NotImplementedError("it has none")
+        await send({"type": "http.response.start", "status": status, "headers": [(b"x-own", b"1")]})
+        try:
+            while True:
+                await send({"type": "http.response.body", "body": bytes(2**20), "more_body": True})
+        except OSError as error:
+            ended.append(str(error))
+            raise
+
+    recorder = Records()
+    app.recorder = recorder  # type: ignore[attr-defined]  # as above
+    with trio.fail_after(10):
+        async with serving(app) as port, opened(protocol, port) as channel:
+            await channel.request("HEAD" if status == 200 else "GET", "/")
+            got, headers = await channel.answer()
+            assert (got, headers["x-own"], await rest(channel)) == (status, "1", b"")
+            while not ended:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+    assert len(ended) == 1
+    assert recorder.events == []
+
+
+def test_ctrl_c_in_an_application_ends_the_process(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, signal, trio\n"
+        "from functools import partial\n"
+        "from umbel.server import hypercorn_config, serve\n"
+        "async def app(scope, receive, send):\n"
+        "    if scope['type'] == 'lifespan': raise NotImplementedError\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    for _ in range(10**7): pass\n"
+        "async def main():\n"
+        "    async with trio.open_nursery() as nursery:\n"
+        "        config = hypercorn_config(bind=['127.0.0.1:0'])\n"
+        "        run = partial(serve, app, config, shutdown_trigger=trio.sleep_forever)\n"
+        "        (address,) = await nursery.start(run)\n"
+        "        stream = await trio.open_tcp_stream('127.0.0.1', int(address.rpartition(':')[2]))\n"
+        "        await stream.send_all(b'GET / HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n')\n"
+        "        await trio.sleep(20)\n"
+        "trio.run(main)\n"
+    )
+    ended = subprocess.run([sys.executable, program], capture_output=True, timeout=30, check=False)
+    assert ended.returncode != 0
+    assert b"KeyboardInterrupt" in ended.stderr

@@ -1,0 +1,116 @@
+"""An application that only ever calls ``receive`` or ``send`` holds nobody up, whatever its request has come to."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+import umbel.server
+from tests.support.channels import PROTOCOLS
+from tests.support.serving import fetch, serving
+from tests.support.spinning import HTTP, LIFESPAN, WEBSOCKET, Case, Spinner, asking
+from umbel.server import hypercorn_config, serve
+from umbel.server.service import Service
+
+OVER = pytest.mark.parametrize("protocol", PROTOCOLS)
+SERVER = Path(umbel.server.__file__).parent
+
+COVERED = {
+    ("http1.py", "exchange.receive", "exchange.send"): HTTP,
+    ("h2request.py", "self.receive", "self.send"): HTTP,
+    ("websocket.py", "self.receive", "self.send"): WEBSOCKET,
+    ("lifespan.py", "self.receive", "self.send"): LIFESPAN,
+}
+"""The places where the server calls an application, with what it hands over, and the cases for it."""
+
+
+def calls_of_applications() -> Iterator[tuple[str, str, str]]:
+    """Every call of something named ``app`` with three arguments: ASGI's scope, receive and send."""
+    for path in SERVER.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if (
+                isinstance(node, ast.Call)
+                and len(node.args) == 3
+                and ast.unparse(node.func).split(".")[-1].endswith("app")
+            ):
+                yield path.name, ast.unparse(node.args[1]), ast.unparse(node.args[2])
+
+
+def test_the_cases_cover_every_place_where_an_application_is_called() -> None:
+    assert set(calls_of_applications()) == set(COVERED)
+
+
+def callables() -> Iterator[tuple[str, str]]:
+    """Every method of the server's classes that is ASGI's ``receive`` or ``send``, with its first statement."""
+    for path in SERVER.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            is_one = isinstance(node, ast.AsyncFunctionDef) and (ast.get_docstring(node) or "").startswith("ASGI's ``")
+            if is_one and len(node.body) > 2:  # The method of a protocol has no body.
+                yield f"{path.name}: {node.name}", ast.unparse(node.body[1])
+
+
+def test_every_receive_and_send_of_the_server_counts_its_calls() -> None:
+    found = dict(callables())
+    assert len(found) == 2 * len(COVERED)
+    assert set(found.values()) <= {"await self.count_call()", "self._calls += 1"}, found
+
+
+async def held(protocol: str, case: Case, *, websocket: bool = False) -> Spinner:
+    """Let the case spin while a second client asks three times."""
+    spinner = Spinner(case)
+    service = Service(spinner, hypercorn_config(bind=["127.0.0.1:0"]))
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            stop = trio.Event()
+            service.config.graceful_timeout = 1.0
+
+            async def run(*, task_status: Any) -> None:
+                await serve(
+                    spinner, service.config, service=service, shutdown_trigger=stop.wait, task_status=task_status
+                )
+
+            (address,) = await nursery.start(run)
+            port = int(address.rpartition(":")[2])
+            async with asking(protocol, port, case, websocket=websocket) as act:
+                await spinner.spins.wait()
+                await act()
+                if case.client == "drains":
+                    for connection in tuple(service.open):
+                        if hasattr(connection, "left"):  # the WebSocket alone: the second client is to be served
+                            connection.drain(trio.current_time())
+                for _ in range(3):
+                    assert (await fetch(port, "GET", "/other")).body == b"hello"
+                spinner.was_served = True
+            stop.set()
+    return spinner
+
+
+@OVER
+@pytest.mark.parametrize("case", HTTP, ids=str)
+async def test_a_request_whose_application_only_calls_holds_nobody_up(protocol: str, case: Case) -> None:
+    spinner = await held(protocol, case)
+    assert not spinner.held_the_worker
+
+
+@OVER
+@pytest.mark.parametrize("case", WEBSOCKET, ids=str)
+async def test_a_websocket_whose_application_only_calls_holds_nobody_up(protocol: str, case: Case) -> None:
+    spinner = await held(protocol, case, websocket=True)
+    assert not spinner.held_the_worker
+
+
+@pytest.mark.parametrize("case", LIFESPAN, ids=str)
+async def test_a_lifespan_that_only_calls_holds_nobody_up(case: Case) -> None:
+    spinner = Spinner(case)
+    async with serving(spinner) as port:
+        with trio.fail_after(30):
+            await spinner.spins.wait()
+            for _ in range(3):
+                assert (await fetch(port, "GET", "/other")).body == b"hello"
+            spinner.was_served = True
+    assert not spinner.held_the_worker

@@ -1,0 +1,172 @@
+"""The coalescing key, for random plans: calls that take different values never share, and calls of equal values do."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import httpx
+import trio
+import trio.testing
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from tests.support.composing import Scripted, facts
+from tests.support.records import Records
+from umbel.composition.plan import _why_never_sent, compile_route
+from umbel.composition.run import run
+from umbel.config.rules import _MANAGED
+from umbel.config.schema import Config, Upstream
+from umbel.model import Inputs
+from umbel.policy.sharing import COALESCE
+from umbel.upstream.coalesce import Coalesce
+
+UPSTREAM = Upstream(urls=("http://h",))
+_SUFFIXES = ["user", "for", "email", "id", "proto-x", "", "port", "host2", "server", "prefix"]
+_LIKE_THE_GATEWAYS = [
+    *(f"x-forwarded-{suffix}" for suffix in _SUFFIXES),
+    *("x-request-id2", "x-request", "forwarded", "baggage", "b3", "x-b3-traceid", "traceparent2", "x-real-ip", "viaa"),
+    *("x-envoy-upstream-rq-timeout-ms", "range", "if-none-match", "prefer", "accept", "accept-language", "x-amzn-oidc"),
+    *("authorization", "x-client-cert", "from", "referer", "user-agent", "x-tenant", "cookie"),
+]
+TOKEN = "abcdefghijklmnopqrstuvwxyz0123456789-!#$&'*+.^_`|~"
+NAMES = (st.sampled_from(_LIKE_THE_GATEWAYS) | st.text(TOKEN, min_size=1, max_size=20)).filter(
+    lambda name: name not in _MANAGED and _why_never_sent(name, UPSTREAM) is None
+)
+VALUES = st.text("abAB01%,;=.:/-_", min_size=1, max_size=8).filter(lambda value: value not in (".", ".."))
+
+
+class Place(NamedTuple):
+    """Where a plan takes a value from, and where it puts it."""
+
+    source: str
+    target: str
+    field: str
+
+
+PLACES = st.builds(
+    Place,
+    st.sampled_from(["header", "query", "path", "body", "call"]),
+    st.sampled_from(["header", "forwarded header", "path", "query", "params", "cookie", "forwarded query", "json"]),
+    NAMES,
+)
+
+
+def call_of(place: Place) -> dict[str, Any]:
+    """The keys of a call that takes a value from one place and sends it at another."""
+    snake = place.field.replace("-", "_")
+    reads = {
+        "header": f"headers.{snake}",
+        "query": "query.q",
+        "path": "path.id",
+        "body": "body.user",
+        "call": "source.user",
+    }
+    # Not every field name is a name of a template: those are taken from a header of a plain name.
+    name = reads[place.source] if snake.replace("_", "a").isalnum() and snake[0].isalpha() else "headers.x_any"
+    match place.target:
+        case "header":
+            return {"with": {"v": name}, "path": "/t", "headers": {place.field: "{v}"}}
+        case "forwarded header":
+            return {"path": "/t", "forward_headers": [place.field]}
+        case "path":
+            return {"with": {"v": name}, "path": "/t/{v}"}
+        case "query":
+            return {"with": {"v": name}, "path": "/t{?v}"}
+        case "params":
+            return {"path": "/t", "params": {place.field: name}}
+        case "cookie":
+            return {"path": "/t", "forward_cookies": ["user"]}
+        case "forwarded query":
+            return {"path": "/t", "forward_query": ["q"]}
+    return {"path": "/t", "method": "OPTIONS", "json": {"v": name}}
+
+
+def inputs_of(value: str, field: str, number: int) -> Inputs:
+    """A request that says ``value`` in every place, from a client of its own."""
+    return Inputs(
+        path={"id": value},
+        query={"q": value},
+        headers={field: value, field.replace("_", "-"): value, "x-any": value},
+        body={"user": value},
+        raw_query=(("q", value),),
+        cookies={"user": value},
+        forwarded=(("X-Request-Id", f"r-{number}"), ("Via", f"1.{number} fred, 1.1 umbel")),
+        forwarded_for=(
+            ("X-Forwarded-For", f"192.0.2.{number}"),
+            ("X-Forwarded-Proto", "http" if number else "https"),
+            ("X-Forwarded-Host", f"h{number}"),
+        ),
+    )
+
+
+class Seen(NamedTuple):
+    """What the upstream was asked, and what each of the two requests got."""
+
+    asked: list[tuple[bytes, list[tuple[bytes, bytes]], bytes]]
+    answers: list[Any]
+
+
+async def fly(place: Place, values: tuple[str, str]) -> Seen:
+    call = {"upstream": "u", **call_of(place)}
+    calls: dict[str, Any] = {"taken": call}
+    if place.source == "call":
+        calls["source"] = {"upstream": "source", "path": "/{id}"}
+    config = Config.model_validate(
+        {
+            "upstreams": {"u": {"urls": ["http://u"]}, "source": {"urls": ["http://s"]}},
+            "routes": [{"path": "/r/<id>", "methods": ["POST"], "query": ["q"], "body": "json", "calls": calls}],
+        }
+    )
+    plan = compile_route(config, 0)
+
+    async def source(request: httpx.Request) -> httpx.Response:
+        user = httpx.URL("http://s").join(request.extensions["target"].decode()).path.removeprefix("/")
+        return httpx.Response(200, json={"user": user})
+
+    async def upstream(request: httpx.Request) -> httpx.Response:
+        await trio.sleep(1)
+        return httpx.Response(200, json=len(bottom.requests))
+
+    bottom = Scripted(upstream)
+    answers: list[Any] = [None, None]
+    async with Coalesce(bottom) as coalesce, trio.open_nursery() as nursery:
+
+        async def ask(number: int, value: str) -> None:
+            transports = {"u": coalesce, "source": Scripted(source)}
+            result = await run(plan, inputs_of(value, place.field, number), facts(), transports, Records())
+            assert result.failure is None, result.failure
+            answers[number] = result.answer["taken"]
+
+        for number, value in enumerate(values):
+            nursery.start_soon(ask, number, value)
+    asked = [
+        (request.extensions["target"], [(name.lower(), each) for name, each in request.headers.raw], request.read())
+        for request in bottom.requests
+    ]
+    assert all(COALESCE not in request.extensions for request in bottom.requests)
+    return Seen(asked, answers)
+
+
+def flown(place: Place, values: tuple[str, str]) -> Seen:
+    return trio.run(fly, place, values, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine
+@given(PLACES, VALUES, VALUES)
+@example(Place("query", "header", "x-forwarded-user"), "alice", "bob")
+@example(Place("header", "forwarded header", "x-forwarded-user"), "alice", "bob")
+def test_calls_share_if_and_only_if_every_taken_value_is_equal(place: Place, first: str, second: str) -> None:
+    seen = flown(place, (first, second))
+    assert len(seen.asked) == (1 if first == second else 2), place
+    # Each value went upstream: a field that only parted the calls and was not sent would be as wrong.
+    if first != second:
+        assert seen.asked[0] != seen.asked[1], place
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(NAMES, VALUES)
+def test_a_field_that_a_plan_names_is_sent_with_its_value(name: str, value: str) -> None:
+    seen = flown(Place("header", "forwarded header", name), (value, value))
+    ((_, fields, _),) = seen.asked
+    assert (name.encode(), value.encode()) in fields
+    assert not any(field.startswith(b"x-forwarded-") for field, _ in fields if field != name.encode())

@@ -1,0 +1,290 @@
+"""Adversarial strings made from a regular expression's own parse, and the growth of what a function takes for them.
+
+A *shape* is a string of any size: a prefix, a pump that is repeated, and a suffix that makes a match fail late. Times
+are CPU times of the thread, so that other programs on the machine do not matter.
+"""
+
+from __future__ import annotations
+
+import gc
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import product
+from re import _constants as sre  # type: ignore[attr-defined]  # no other module names the nodes of a parse
+from re import _parser  # type: ignore[attr-defined]
+from typing import Any, NamedTuple
+
+KIB = 1024
+SIZES = (16 * KIB, 32 * KIB, 64 * KIB)
+RATIO_MAX = 9.0
+"""From 16 to 64 KiB: four times the work where it is linear, 16 times where it is quadratic."""
+FLOOR_SECONDS = 0.004
+"""What takes less than this at 64 KiB is too short for a ratio."""
+STALL_SECONDS = 0.1
+"""Five times the bound of 20 ms for 64 KiB, so that a slow machine does not fail the test."""
+_STEP_SECONDS = 0.03
+"""At most 4 KiB may take this."""
+_FIRST_SIZE, _LAST_SIZE = 16, 4 * KIB
+_DOUBLING_SECONDS = 20e-6
+"""Of what takes less, twice the size takes a bounded time even if the time is exponential; else the steps are small."""
+
+_ATOMS_MAX, _PAIRED_MAX, _SLOWEST = 10, 24, 5
+_KILLERS = ("", "\x00", "!", "\n")
+
+
+class Shape(NamedTuple):
+    """A string of any size."""
+
+    prefix: str
+    pump: str
+    suffix: str
+
+    def text(self, size: int) -> str:
+        """The string with about ``size`` characters."""
+        repeats = max(1, (size - len(self.prefix) - len(self.suffix)) // len(self.pump))
+        return f"{self.prefix}{self.pump * repeats}{self.suffix}"
+
+    def data(self, size: int) -> bytes:
+        """The same as bytes; what has no byte is UTF-8."""
+        text = self.text(size)
+        try:
+            return text.encode("latin-1")
+        except UnicodeEncodeError:
+            return text.encode("utf-8", "surrogatepass")
+
+
+class SuperLinearError(AssertionError):
+    """A function takes more than linear time, or more than it may."""
+
+
+def shapes_of(pattern: re.Pattern[Any]) -> list[Shape]:
+    """Strings that could make ``pattern`` repeat itself: pumps from its characters, literals and repeats."""
+    source = pattern.pattern if isinstance(pattern.pattern, str) else pattern.pattern.decode("latin-1")
+    flags = pattern.flags & ~re.UNICODE if isinstance(pattern.pattern, bytes) else pattern.flags
+    tree = _parser.parse(source, flags & ~re.DEBUG if isinstance(pattern.pattern, str) else flags | re.ASCII)
+    groups: dict[int, str] = {}
+    pumps: list[tuple[str, str]] = []
+    whole = _sample(tree, groups, "", pumps)
+    pieces = [*dict.fromkeys(piece for piece in _literals(tree) if len(piece) > 1)][:_ATOMS_MAX]
+    characters = [*dict.fromkeys(_characters(tree))][:_ATOMS_MAX]
+    bodies = [*dict.fromkeys(body for _, body in pumps)][:_ATOMS_MAX]
+    prefixes = [*dict.fromkeys(prefix for prefix, _ in pumps)][:_ATOMS_MAX]
+    atoms = [*dict.fromkeys(atom for atom in (*characters, *pieces, *bodies, *prefixes, whole) if atom)][:_PAIRED_MAX]
+    doubles = [*atoms, *(left + right for left, right in product(atoms, atoms))]
+    shapes = [Shape("", pump, killer) for pump in doubles for killer in ("", "\x00")]
+    for prefix, body in dict.fromkeys(pumps):
+        for pump in dict.fromkeys((body, *characters)):
+            shapes += [Shape(prefix, pump, killer) for killer in dict.fromkeys((*_KILLERS, *characters))]
+    return [*dict.fromkeys(shape for shape in shapes if shape.pump)]
+
+
+def shapes_from(atoms: Iterable[str], prefixes: Sequence[str] = ("",), suffixes: Sequence[str] = ("",)) -> list[Shape]:
+    """Shapes of pumps that are given: each alone and each pair of them."""
+    atoms = [*dict.fromkeys(atoms)]
+    pumps = [*atoms, *(left + right for left, right in product(atoms, atoms) if left != right)]
+    return [Shape(prefix, pump, suffix) for prefix in prefixes for pump in pumps for suffix in suffixes]
+
+
+def slowest_shapes(function: Callable[[Any], object], shapes: Iterable[Shape], *, binary: bool) -> list[Shape]:
+    """The shapes that ``function`` takes longest for, at 4 KiB.
+
+    Raises:
+        SuperLinearError: one takes far too long already.
+    """
+    timed: list[tuple[float, Shape]] = []
+    for shape in shapes:
+        size, taken = _FIRST_SIZE, 0.0
+        while True:
+            taken = seconds_of(function, shape, size, binary=binary)
+            if taken > _STEP_SECONDS and _again(taken, function, shape, size, binary) > _STEP_SECONDS:
+                raise SuperLinearError(f"{size} characters take {taken * 1000:.0f} ms: {shape}")
+            if size == _LAST_SIZE:
+                break
+            size = min(size * 2 if taken < _DOUBLING_SECONDS else size * 5 // 4, _LAST_SIZE)
+        timed.append((taken, shape))
+    timed.sort(key=lambda each: each[0], reverse=True)
+    return [shape for _, shape in timed[:_SLOWEST]]
+
+
+def check_linear(function: Callable[[Any], object], shapes: Iterable[Shape], *, binary: bool) -> None:
+    """Pass a function that takes linear time for each of ``shapes``, and not long for 64 KiB.
+
+    Whatever it raises counts as its answer.
+
+    Raises:
+        SuperLinearError: it does not.
+    """
+    with _without_collections():
+        slowest = slowest_shapes(function, shapes, binary=binary)
+        for shape in slowest:
+            _check_shape(function, shape, binary)
+
+
+def _check_shape(function: Callable[[Any], object], shape: Shape, binary: bool) -> None:
+    taken: list[float] = []
+    for size in SIZES:
+        seconds = seconds_of(function, shape, size, binary=binary)
+        if seconds > STALL_SECONDS:
+            seconds = _again(seconds, function, shape, size, binary)
+        if seconds > STALL_SECONDS:
+            raise SuperLinearError(f"{size // KIB} KiB take {seconds * 1000:.1f} ms: {shape}")
+        taken.append(seconds)
+    small, middle, large = taken
+    if large > FLOOR_SECONDS and max(middle, large) > RATIO_MAX * small:
+        small, large = (_again(0.0, function, shape, size, binary) for size in (SIZES[0], SIZES[-1]))
+        if large > RATIO_MAX * small:
+            raise SuperLinearError(f"16 KiB take {small * 1000:.1f} ms and 64 KiB {large * 1000:.1f} ms: {shape}")
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Keep the garbage collector from adding its time to somebody's."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _again(taken: float, function: Callable[[Any], object], shape: Shape, size: int, binary: bool) -> float:
+    """The best of three more tries; what took very long already is not tried again."""
+    if taken > 5 * STALL_SECONDS:
+        return taken
+    return min(seconds_of(function, shape, size, binary=binary) for _ in range(3))
+
+
+def seconds_of(function: Callable[[Any], object], shape: Shape, size: int, *, binary: bool) -> float:
+    """The CPU time of one call."""
+    given = shape.data(size) if binary else shape.text(size)
+    started = time.thread_time()
+    with suppress(Exception):  # a refusal is an answer too
+        function(given)
+    return time.thread_time() - started
+
+
+# The walk over a parse. A node is (opcode, argument), as re._parser has it.
+
+
+def _sample(nodes: Iterable[Any], groups: dict[int, str], before: str, pumps: list[tuple[str, str]]) -> str:
+    """A string that the nodes should match. Each repeat is noted with what stands before it."""
+    made = ""
+    for opcode, argument in nodes:
+        if opcode in (sre.LITERAL, sre.NOT_LITERAL, sre.IN, sre.ANY):
+            made += next(iter(_node_characters(opcode, argument)), "a")
+        elif opcode in (sre.MAX_REPEAT, sre.MIN_REPEAT, sre.POSSESSIVE_REPEAT):
+            least, most, body = argument
+            sample = _sample(body, groups, before + made, pumps)
+            if most > 8 and sample:
+                pumps.append((before + made, sample))
+            made += sample * max(int(least), 1)
+        elif opcode is sre.SUBPATTERN:
+            number, _, _, body = argument
+            sample = _sample(body, groups, before + made, pumps)
+            if number is not None:
+                groups[number] = sample
+            made += sample
+        elif opcode is sre.ATOMIC_GROUP:
+            made += _sample(argument, groups, before + made, pumps)
+        elif opcode is sre.BRANCH:
+            samples = [_sample(branch, groups, before + made, pumps) for branch in argument[1]]
+            made += next(filter(None, samples), "")
+        elif opcode is sre.GROUPREF:
+            made += groups.get(argument, "")
+        elif (opcode is sre.ASSERT and argument[0] > 0) or (opcode is sre.ASSERT_NOT and argument[0] > 0):
+            _sample(argument[1], groups, before + made, pumps)
+    return made
+
+
+def _children(opcode: Any, argument: Any) -> Iterator[Any]:
+    if opcode in (sre.MAX_REPEAT, sre.MIN_REPEAT, sre.POSSESSIVE_REPEAT):
+        yield argument[2]
+    elif opcode is sre.SUBPATTERN:
+        yield argument[3]
+    elif opcode is sre.ATOMIC_GROUP:
+        yield argument
+    elif opcode is sre.BRANCH:
+        yield from argument[1]
+    elif opcode in (sre.ASSERT, sre.ASSERT_NOT):
+        yield argument[1]
+
+
+def _literals(nodes: Iterable[Any]) -> Iterator[str]:
+    """The runs of literal characters."""
+    run = ""
+    for opcode, argument in nodes:
+        if opcode is sre.LITERAL:
+            run += chr(argument)
+            continue
+        if run:
+            yield run
+        run = ""
+        for child in _children(opcode, argument):
+            yield from _literals(child)
+    if run:
+        yield run
+
+
+def _characters(nodes: Iterable[Any]) -> Iterator[str]:
+    """Characters that the nodes tell apart: one or two of each class, and what begins or ends a literal."""
+    for opcode, argument in nodes:
+        yield from _node_characters(opcode, argument)
+        for child in _children(opcode, argument):
+            yield from _characters(child)
+
+
+_CATEGORIES = {
+    sre.CATEGORY_DIGIT: "0",
+    sre.CATEGORY_NOT_DIGIT: "a",
+    sre.CATEGORY_SPACE: " ",
+    sre.CATEGORY_NOT_SPACE: "a",
+    sre.CATEGORY_WORD: "a",
+    sre.CATEGORY_NOT_WORD: " ",
+}
+_TRIED = "a0 ./:-_\"'\\,;=&{}[]()<>%\r\n\té"
+
+
+def _node_characters(opcode: Any, argument: Any) -> Iterator[str]:
+    if opcode is sre.LITERAL:
+        yield chr(argument)
+    elif opcode is sre.ANY:
+        yield "a"
+    elif opcode is sre.NOT_LITERAL:
+        yield "a" if argument != ord("a") else "b"
+    elif opcode is sre.IN:
+        if argument[0][0] is sre.NEGATE:
+            yield from [character for character in _TRIED if not _is_in(character, argument[1:])][:3]
+            return
+        if _is_in("a", argument):
+            yield "a"
+        for kind, value in argument:
+            if kind is sre.LITERAL:
+                yield chr(value)
+            elif kind is sre.RANGE:
+                yield chr(value[1])
+            elif kind is sre.CATEGORY:
+                yield _CATEGORIES[value]
+
+
+def _is_in(character: str, members: Iterable[Any]) -> bool:
+    code = ord(character)
+    for kind, value in members:
+        if kind is sre.LITERAL and value == code:
+            return True
+        if kind is sre.RANGE and value[0] <= code <= value[1]:
+            return True
+        if kind is sre.CATEGORY and _category_has(value, character):
+            return True
+    return False
+
+
+def _category_has(category: Any, character: str) -> bool:
+    if category in (sre.CATEGORY_DIGIT, sre.CATEGORY_NOT_DIGIT):
+        return character.isdigit() is (category is sre.CATEGORY_DIGIT)
+    if category in (sre.CATEGORY_SPACE, sre.CATEGORY_NOT_SPACE):
+        return character.isspace() is (category is sre.CATEGORY_SPACE)
+    word = character.isalnum() or character == "_"
+    return word is (category is sre.CATEGORY_WORD)

@@ -1,0 +1,312 @@
+"""The functions that read what comes from outside, and the characters and words that each one's grammar tells apart."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import httpx
+import msgspec
+
+from tests.support.adversarial import Shape, shapes_from
+from umbel.composition import template
+from umbel.composition.decode import decode_json
+from umbel.composition.expression import compile_expression
+from umbel.composition.merge import strictest_cache_control
+from umbel.composition.outgoing import build_target
+from umbel.composition.request import client_field, encode_form
+from umbel.config import certificates, units, variables
+from umbel.config.suggest import nearest
+from umbel.gateway import bodies, ids, paths, query
+from umbel.gateway.accept import stream_form
+from umbel.gateway.budget import client_budget
+from umbel.gateway.fields import Fields
+from umbel.gateway.forwarded import TrustedProxies, origin_of
+from umbel.messages import may_be_secret
+from umbel.policy import sharing
+from umbel.server import diagnosis, h2head, handshake
+from umbel.server.body import Body, BodyRefused
+from umbel.server.head import HeadReader
+from umbel.server.host import Hosts
+from umbel.server.limits import Limits
+from umbel.upstream import again, chunked, head
+from umbel.upstream.body import Decoder
+from umbel.upstream.rewrite import rewritten
+
+
+class Case(NamedTuple):
+    """A function and what its inputs are made of."""
+
+    function: Callable[[Any], object]
+    atoms: Sequence[str]
+    prefixes: Sequence[str] = ("",)
+    suffixes: Sequence[str] = ("",)
+    binary: bool = True
+
+    @property
+    def shapes(self) -> list[Shape]:
+        return shapes_from(self.atoms, self.prefixes, self.suffixes)
+
+
+BOUNDLESS = Limits(max_head=2**20, max_target=2**20, max_fields=2**20)
+HOSTS = Hosts(())
+READER = HeadReader(BOUNDLESS, HOSTS)
+TRUST = TrustedProxies(["10.0.0.0/8"])
+REQUEST = httpx.Request("GET", "http://a/")
+
+
+def _fields(name: bytes) -> Callable[[bytes], Fields]:
+    return lambda value: Fields([(name, value), (b"host", b"a")])
+
+
+def _media_type(value: bytes) -> None:
+    bodies.check_media_type(Fields([(b"content-type", value)]), "json")
+
+
+def _retry_after(value: str) -> object:
+    return again.ending_of(httpx.Response(503, headers={"retry-after": value, "date": value}))
+
+
+def _dripped(raw: bytes) -> None:
+    """An upstream's head in pieces of 64 bytes."""
+    part, line = bytearray(), 0
+    for start in range(0, len(raw), 64):
+        since = len(part)
+        part += raw[start : start + 64]
+        line = head.check_part(part, since, line)
+
+
+def _dripped_request(raw: bytes) -> None:
+    """A request's head in pieces of 8 bytes, up to the default bound of a head."""
+    reader = HeadReader(Limits(), HOSTS)
+    for end in range(8, len(raw), 8):
+        reader.check_part(raw[:end], end - 8)
+
+
+def _gunzip(raw: bytes) -> bytes:
+    coder = zlib.compressobj(wbits=31)
+    decoder = Decoder(10**6, gzip=True)
+    decoder.feed(coder.compress(raw) + coder.flush())
+    return decoder.end()
+
+
+def _chunks(raw: bytes) -> None:
+    with suppress(BodyRefused):
+        Body(-1, Limits(max_head=2**20)).feed(raw)
+    chunked.ChunkedDecoder(2**20, 100).feed(raw, [])
+
+
+EXPRESSIONS = [
+    *("sort_by(v, &@)", "sort(v)", "max_by(v, &@)", "join(',', v)", "join(v[0], v)", "contains(v, 'a')", "reverse(v)"),
+    *("contains(v[0], 'a')", "v[?@ == 'a']", "v[].v[]", "map(&to_string(@), v)", "to_string(v)", "zip(v, v)"),
+    *(
+        "starts_with(v[0], 'a')",
+        "ends_with(v[0], 'a')",
+        "length(v[0])",
+        "to_number(v[0])",
+        "v[*].[@, @]",
+        "v[?contains(@, 'a')]",
+    ),
+    *("lookup(v, 'a')", "merge(v[0], v[0])", "keys(v[0])", "values(v[0])", "v[::-1]", "not_null(v[0], v)", "type(v)"),
+]
+
+
+def _expression(text: str) -> Callable[[bytes], object]:
+    compiled = compile_expression(text, ())
+
+    def evaluate(body: bytes) -> object:
+        with suppress(msgspec.MsgspecError):
+            return compiled.evaluate({"v": msgspec.json.decode(body)})
+        return None
+
+    return evaluate
+
+
+def _target(pattern: str) -> Callable[[str], object]:
+    compiled = template.compile_target(pattern, lambda name: template.Variable(name, None, (name,), True))
+    return lambda text: compiled.expand({}, {"a": text, "b": [text[:9]] * len(text)})
+
+
+def _target_of_config(text: str) -> object:
+    return template.compile_target(text, lambda name: template.Variable(name, None, (name,), True))
+
+
+def _text_of_config(text: str) -> object:
+    return template.compile_text(text, lambda name: template.Variable(name, None, (name,), True))
+
+
+WORDS = ("a", "1", "-", ";", ",", "=", '"', "\\", " ", "\t", "/", "*", "q=", "\xe9")
+JSON_ATOMS = ('"a",', "1,", "[],", "[", '{"a":1},', '"aaaa', "1.5,", "null,")
+
+SERVER = {
+    "a request line": Case(
+        READER.read, ("a", "/", "%", "?", ":", " "), ("GET /", "GET http://", "G"), (" HTTP/1.1\r\nHost: a\r\n\r\n",)
+    ),
+    "a request's field": Case(
+        READER.read,
+        WORDS,
+        tuple(
+            f"GET / HTTP/1.1\r\nHost: a\r\n{name}:"
+            for name in ("X", "Connection", "TE", "Expect", "Transfer-Encoding", "Cookie")
+        ),
+        ("\r\n\r\n",),
+    ),
+    "a request's fields": Case(
+        READER.read,
+        ("a: b\r\n", "a:\r\n", ":\r\n", " a\r\n", "connection: a\r\n"),
+        ("GET / HTTP/1.1\r\nHost: a\r\n",),
+        ("\r\n",),
+    ),
+    "a host": Case(lambda value: HOSTS.check([value], required=True), ("a", ".", "[", ":", "]", "1", "-")),
+    "a head in pieces": Case(_dripped_request, ("a", "a: b\r\n", "\t", "\r\n", ":"), ("GET / HTTP/1.1\r\n", "GET /")),
+    "a part of a head": Case(READER.check_part, ("a", "/", " ", "\r\n", "a: b\r\n", "\r", "\n"), ("", "GET /")),
+    "a refused head": Case(lambda raw: diagnosis.glimpse(raw), ("a", " ", "/", "?", "\r\n")),
+    "a head that is odd": Case(
+        lambda raw: diagnosis.diagnose(raw, BOUNDLESS),
+        ("a", "/", " ", ":", "a:b\r\n", "\r\n", "content-length ", "_"),
+        ("GET http://", "GET / HTTP/1.1\r\n"),
+        ("", " HTTP/1.1\r\n\r\n", "\r\n\r\n"),
+    ),
+    "a value of HTTP/2": Case(
+        lambda value: h2head.read_head(
+            [(b":method", b"GET"), (b":path", b"/" + value), (b":authority", b"a"), (b"cookie", value)],
+            BOUNDLESS,
+            HOSTS,
+        ),
+        WORDS,
+    ),
+    "a handshake's field": Case(
+        lambda value: handshake.refusal_of(
+            [(b"sec-websocket-version", b"13"), (b"sec-websocket-key", value), (b"sec-websocket-protocol", value)],
+            keyed=True,
+        ),
+        WORDS,
+    ),
+    "a chunked body": Case(
+        _chunks,
+        ("0", "1\r\na\r\n", ";", " ", "\r\n", "a: b\r\n", "0\r\n", "ff", "\r", ";a=b"),
+        ("", "1", "0\r\n", "1;"),
+    ),
+}
+GATEWAY = {
+    "a path": Case(
+        paths.check_path, ("/", "a", "%", "%41", "%2e", ".", "..", "//", "/.", "%e9", ";"), ("/", "http://")
+    ),
+    "a query": Case(
+        lambda raw: (paths.check_query(raw), query.parse_query(raw)),
+        ("a=b&", "&", "=", "%41", "%", "+", ";", "a"),
+        ("", "a="),
+    ),
+    "a number in a query": Case(
+        lambda text: [query._PARSERS[kind][0](text) for kind in ("float",)],
+        ("1", ".", "e", "+", "0"),
+        ("", "0.", "1e"),
+        ("", "e5"),
+        binary=False,
+    ),
+    "a form": Case(lambda raw: bodies.decode_body(raw, "form"), ("a=b&", "&", "=", "%41", "%e9", "+", "a")),
+    "cookies": Case(lambda value: _fields(b"cookie")(value).cookies, WORDS),
+    "a field that is repeated": Case(lambda value: Fields([(b"a", value[:640])] * (len(value) // 640)), ("a", ",")),
+    "a media type": Case(
+        _media_type,
+        (*WORDS, "; a=b", ';a="\\"', "*0=", "a*0*=utf-8''%41"),
+        ("", "application/json;", "application/json; charset=", 'application/json; a="'),
+    ),
+    "accepted types": Case(
+        lambda text: stream_form("text/event-stream," + text),
+        (*WORDS, "a/b;q=0.5,", "text/event-stream,"),
+        ("", 'a/b;c="', "a/b;q="),
+        binary=False,
+    ),
+    "a client's budget": Case(
+        lambda text: client_budget({"prefer": text, "x-envoy-upstream-rq-timeout-ms": text}),
+        (*WORDS, "wait=1,"),
+        ("", 'a="'),
+        binary=False,
+    ),
+    "a request's id": Case(ids.request_id, ("a", "-", " "), binary=False),
+    "a trace": Case(
+        lambda text: ids.trace(f"00-{'1' * 32}-{'1' * 16}-01{text}", text),
+        ("a", "=", ",", "-", " ", "0", "a=b,"),
+        ("", "-"),
+        binary=False,
+    ),
+    "forwarded addresses": Case(
+        lambda value: origin_of(
+            "10.0.0.1", [(b"x-forwarded-for", value), (b"via", value), (b"forwarded", value)], TRUST
+        ).forwarded_for(),
+        ("10.0.0.1,", "::", ",", "1", ".", ":", "a", " ", "[", "10.0.0.1", "%"),
+        ("", "::", "10.0.0.1,"),
+        ("", "10.0.0.1"),
+    ),
+}
+UPSTREAM = {
+    "a response's head": Case(
+        head.head_of,
+        (*WORDS, "\r\na: b", "\r\n", "\r\nconnection: a", "\r\nproxy-a: b"),
+        ("HTTP/1.1 200 ", "HTTP/1.1 200 OK\r\na:", "HTTP/1.1 200 OK\r\nconnection: "),
+    ),
+    "a response's head in pieces": Case(
+        _dripped, ("a", "\r\n", "a: b\r\n", " "), ("HTTP/1.1 200 ", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\na:")
+    ),
+    "a time to retry after": Case(
+        _retry_after,
+        ("1", " ", "Sun, 06 Nov 1994 08:49:37 GMT", ",", "-", ":", "+", "Mon", "(", ".", "a"),
+        ("", "Sun, 06 Nov 1994 ", "1 "),
+        binary=False,
+    ),
+    "cache rules": Case(
+        lambda text: (
+            strictest_cache_control([[("cache-control", text), ("age", text)]]),
+            sharing.for_one_alone([(b"Cache-Control", b"cache-control", text.encode("latin-1"))]),
+        ),
+        ("max-age=1,", "private", ",", " ", "=", '"', "1", "a", "s-maxage"),
+        ("", "private", "max-age="),
+        binary=False,
+    ),
+    "a via": Case(sharing.last_hop, (",", " ", "a")),
+    "a name that may be secret": Case(may_be_secret, ("auth", "a", "secre", "s", "-")),
+    "a gzip body": Case(_gunzip, ("a", "\x00", "ab")),
+    "rewritten fields": Case(lambda value: rewritten(REQUEST, {b"a": value}), ("a",)),
+}
+COMPOSITION = {
+    "JSON": Case(decode_json, JSON_ATOMS, ("", "[", '["'), ("", "1]")),
+    "a segment of a path": Case(_target("/x/{a}"), ("a", "/", "é", "%", ".", "\u20ac"), binary=False),
+    "a value of a query": Case(_target("/x{?a,b}"), ("a", "&", "é", "%", "\ud800"), binary=False),
+    "a list of a query": Case(lambda text: template.query_pairs("a", [*text], client=True), ("a", "é"), binary=False),
+    "a header's value": Case(lambda text: client_field("a", text), ("a", "\x00", "é", "€", " "), binary=False),
+    "a form that is sent": Case(
+        lambda text: encode_form({"a": text, "b": [*text]}, lambda name: True), ("a", "é", "&"), binary=False
+    ),
+    "a path from code": Case(
+        lambda text: build_target(text, None, ()), ("a", "/", "..", "%2e", "/.", "?"), ("/", "/a?"), binary=False
+    ),
+    **{
+        f"the expression {text}": Case(_expression(text), JSON_ATOMS, ("[", '["', "{"), ("1]", '"]', ""))
+        for text in EXPRESSIONS
+    },
+}
+CONFIG = {
+    "a duration": Case(units.parse_duration, ("1", ".", "s", "m", " "), ("", "1."), binary=False),
+    "a size": Case(units.parse_size, ("1", ".", "B", "KiB"), binary=False),
+    "variables": Case(
+        lambda text: variables.Variables({"A": "b"}).replace(text),
+        ("${", "${A", "${A:-", "}", "$${", "$", "A", "${A}"),
+        binary=False,
+    ),
+    "certificates": Case(
+        certificates.expiries,
+        ("-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----", "-", "A", "\n"),
+        binary=False,
+    ),
+    "a target's template": Case(
+        _target_of_config, ("{", "}", "{a}", "a", "/", "?", "&", "{?a}", ",", "."), ("/", "/x{?a", "/{"), binary=False
+    ),
+    "a header's template": Case(_text_of_config, ("{", "}", "{a}", "a", ",", "{?"), binary=False),
+    "a name that is almost known": Case(
+        lambda text: nearest(text, ("max_body", "timeout")), ("a", "max_body", "_"), binary=False
+    ),
+}
+CASES = {**SERVER, **GATEWAY, **UPSTREAM, **COMPOSITION, **CONFIG}

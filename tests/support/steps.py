@@ -1,0 +1,42 @@
+"""How long the longest step of any task took: the time for which the loop could do nothing else."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+
+import trio
+
+
+class LongestStep(trio.abc.Instrument):
+    """Measures each step between two checkpoints of a task of ours."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.task = ""
+        self._began = perf_counter()
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._began = perf_counter()
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        took = perf_counter() - self._began
+        if took > self.seconds and task.name.startswith("umbel."):
+            self.seconds, self.task = took, task.name
+
+
+@contextmanager
+def longest_step() -> Iterator[LongestStep]:
+    """The longest step of the block, without the garbage collector's pauses, which the test's own objects make long."""
+    steps = LongestStep()
+    trio.lowlevel.add_instrument(steps)
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield steps
+    finally:
+        if was_enabled:
+            gc.enable()
+        trio.lowlevel.remove_instrument(steps)

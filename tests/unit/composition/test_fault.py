@@ -1,0 +1,143 @@
+"""Whose mistake a failed expression is, and the words for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.support.composing import TWO, answer, compose
+from umbel.composition.expression import ExpressionError, compile_expression
+from umbel.composition.fault import Named, bad_request, described, parameter, sentence
+from umbel.kinds import Kind
+from umbel.model import Inputs
+
+
+@pytest.mark.parametrize(
+    ("text", "context", "names"),
+    [
+        ("length(body.x)", {"body": {"x": 1}}, {"body"}),
+        ("{a: call, n: length(body.x)}", {"body": {"x": 1}, "call": []}, {"body"}),
+        ("{a: length(call), n: length(body.x)}", {"body": {"x": []}, "call": 1}, {"call"}),
+        ("[call, [body.y, abs(body.x)]]", {"body": {"x": "a"}, "call": []}, {"body"}),
+        ("join(',', [body.x, call])", {"body": {"x": []}, "call": "a"}, {"body"}),
+        ("join(',', [body.x, call])", {"body": {"x": "a"}, "call": []}, {"call"}),
+        ("join(',', [body.x, call])", {"body": {"x": None}, "call": None}, {"body", "call"}),
+        ("merge(call, body)", {"body": 1, "call": {}}, {"body"}),
+        ("merge(body.o, call)", {"body": {"o": {}}, "call": [1]}, {"call"}),
+        ("join(body.sep, body.xs)", {"body": {"sep": ",", "xs": [1]}}, {"body"}),
+        ("starts_with(call, query.q)", {"query": {"q": 1}, "call": "a"}, {"query"}),
+        ("call && sort(body) || `1`", {"body": {}, "call": True}, {"body"}),
+        ("sort(body)[0].name", {"body": {}}, {"body"}),
+        ("sort(body)[?a > call]", {"body": {}, "call": 1}, {"body"}),
+        ("call | sort(@)", {"call": 1, "body": 1}, {"call"}),
+        ("max_by(body.xs, &n)", {"body": {"xs": [{"n": 1}, {"n": "a"}]}}, {"body"}),
+        ("abs(`[]`)", {"body": 1}, set()),
+    ],
+)
+def test_the_smallest_failing_part_names_what_is_at_fault(text: str, context: Any, names: set[str]) -> None:
+    with pytest.raises(ExpressionError) as caught:
+        compile_expression(text, ()).evaluate(context)
+    assert {name.root for name in caught.value.fault.names} == names
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("length(a)", "a text or a list or an object is needed"),
+        ("abs(a)", "a number is needed"),
+        ("sum(a)", "a list of numbers is needed"),
+        ("merge(`{}`, a)", "it is of a type or a size that does not fit here"),
+    ],
+)
+def test_the_reason_says_what_is_needed_and_holds_no_value(text: str, reason: str) -> None:
+    with pytest.raises(ExpressionError) as caught:
+        compile_expression(text, ()).evaluate({"a": True})
+    assert caught.value.fault.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (("query", ("limit",)), 'the query parameter "limit"'),
+        (("path", ("id",)), 'the path parameter "id"'),
+        (("headers", ("x_tenant",)), 'the header "x-tenant"'),
+        (("body", ()), "the body"),
+        (("body", ("a", "b")), 'the member "a.b" of the body'),
+        (("user", ("id",)), ""),
+        (("item", ("id",)), ""),
+    ],
+)
+def test_parameters_of_the_client_have_words_and_others_have_none(name: tuple[str, Any], words: str) -> None:
+    assert parameter(*name) == words
+
+
+def test_an_item_is_the_clients_where_its_list_is() -> None:
+    assert parameter("item", ("id",), "the body") == 'the member "id" of an item of the body'
+    assert described([Named("item", None)], "the body") == "an item of the body"
+
+
+def test_names_are_the_clients_only_if_all_of_them_are() -> None:
+    assert described([Named("body", "a"), Named("query", "q")]) == (
+        'the member "a" of the body and the query parameter "q"'
+    )
+    assert described([Named("body", "a"), Named("user", None)]) == ""
+    assert described([]) == ""
+
+
+def test_a_bad_value_is_a_400_with_a_sentence_only_where_it_is_the_clients() -> None:
+    client, other = bad_request("d", "the body", "is a list"), bad_request("d", "", "is a list", kind=Kind.TOO_MANY)
+    assert (client.status, client.public, client.of_client) == (400, "The body is a list.", True)
+    assert (other.status, other.public, other.of_client) == (502, "", False)
+    assert sentence("", "is a list") == ""
+
+
+@pytest.mark.parametrize(
+    ("keys", "body", "status"),
+    [
+        ('path = "/{v}"\nwith = { v = "body.id || a.id" }\n', {"id": [1]}, 400),
+        ('path = "/{v.id}"\nwith = { v = "body.o || a" }\n', {"o": {"id": [1]}}, 400),
+        ('path = "/{v}"\nwith = { v = "body.id || a.id" }\n', {}, 502),
+        ('path = "/"\nparams = { v = "body.id || a.id" }\n', {"id": {"x": 1}}, 400),
+        ('path = "/"\nparams = { v = "not_null(body.id, a.id)" }\n', {}, 502),
+        ('path = "/"\nform = { v = "body.id || a.id" }\n', {"id": {"x": 1}}, 400),
+        ('path = "/x/{item}"\neach = "body.ids || a.ids"\nmax_items = 2\n', {"ids": [1, 2, 3]}, 400),
+        ('path = "/x/{item}"\neach = "body.ids || a.ids"\nmax_items = 2\n', {}, 502),
+        ('path = "/x/{item.id}"\neach = "body.ids || a.ids"\n', {"ids": [{"id": []}]}, 400),
+        ('path = "/x/{item.id}"\neach = "body.ids || a.ids"\n', {}, 502),
+        ('path = "/{?v}"\nwith = { v = "abs(item)" }\neach = "body.ids || a.ids"\n', {"ids": ["a"]}, 400),
+    ],
+)
+async def test_of_an_expression_with_a_fallback_the_value_that_was_taken_decides(
+    keys: str, body: Any, status: int
+) -> None:
+    text = f'[routes.calls.a]\nupstream = "u"\npath = "/a"\n[routes.calls.b]\nupstream = "u"\n{keys}'
+    upstream = answer({"id": {"x": 1}, "ids": [1, 2, 3]})
+    ran = await compose(text, upstream, inputs=Inputs(body=body))
+    assert ran.result.failure is not None
+    assert ran.result.failure.status == status
+    assert ran.upstream.targets == ["/a"]
+
+
+async def test_an_expression_that_reads_only_constants_is_a_mistake_of_ours() -> None:
+    text = TWO + '[routes.answer]\nshape = "abs(`[]`)"\n'
+    ran = await compose(text, {"/a": answer(1), "/b": answer(2)})
+    assert ran.result.failure is not None
+    assert (ran.result.failure.kind, ran.result.failure.status) == (Kind.INTERNAL, 500)
+    assert ran.recorder.notes[0].level == "error"
+
+
+async def test_a_dependant_of_a_call_that_the_client_broke_says_the_same() -> None:
+    text = (
+        '[[routes]]\npath = "/r"\n[routes.calls.a]\nupstream = "u"\npath = "/{body.id}"\noptional = true\n'
+        '[routes.calls.b]\nupstream = "u"\npath = "/x/{a.id}"\n'
+    )
+    ran = await compose(text, {}, inputs=Inputs(body={"id": []}))
+    failure = ran.result.failure
+    assert failure is not None
+    assert (failure.kind, failure.status, failure.public) == (
+        Kind.DEPENDENCY,
+        400,
+        'The member "id" of the body is a list.',
+    )
+    assert ran.recorder.notes == []

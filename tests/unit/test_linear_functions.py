@@ -1,0 +1,14 @@
+"""Every function that reads what comes from outside takes time linear in it, and not long for 64 KiB."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.adversarial import check_linear
+from tests.support.readers import CASES
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_comes_from_outside_is_read_in_linear_time(name: str) -> None:
+    case = CASES[name]
+    check_linear(case.function, case.shapes, binary=case.binary)
