@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
+from .config.emptiness import allows_empty, require_routes
 from .errors import ConfigError
 from .gateway.app import Umbel
 
@@ -17,7 +18,10 @@ _EXIT_CONFIG = 78
 
 def _application() -> Umbel:
     try:
-        return Umbel.from_file(os.environ.get("UMBEL_CONFIG", "umbel.toml"))
+        file = os.environ.get("UMBEL_CONFIG", "umbel.toml")
+        application = Umbel.from_file(file)
+        require_routes(file, len(application.gateway_config.routes), need_some=not allows_empty())
+        return application
     except ConfigError as error:
         # An importing server would print a page of its own frames, with the one line that helps at the end of it.
         # This way the lines stand alone, and a server that loads us in its own process exits with the right status.

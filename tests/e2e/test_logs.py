@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,40 +18,34 @@ from tests.support.processes import PROJECT, PYTHON, ended
 from umbel.config.schema import Config
 from umbel.gateway.app import Umbel
 from umbel.logs import LogOptions, open_log, open_recorder
+from umbel.logs.file import LogFile
 
 OPTIONS = LogOptions(flush_every=0.001, service="test")
 
 
-class Pipe:
-    """A disk that hangs: the other end of a pipe that nobody reads, until somebody does."""
+class HangingDisk:
+    """A disk that hangs: whoever writes into its file waits in ``write(2)`` until it is released."""
 
-    def __init__(self, path: Path) -> None:
-        os.mkfifo(path)
-        self._fd = os.open(path, os.O_RDWR | os.O_NONBLOCK)
-        self.read = bytearray()
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._released = threading.Event()
+        write = LogFile._write
 
-    async def drain(self, until: bytes) -> None:
-        while until not in self.read:
-            await trio.lowlevel.wait_readable(self._fd)
-            self.read += os.read(self._fd, 2**20)
+        def hang(file: LogFile, lines: bytes) -> None:
+            if file.path == path:
+                self._released.wait(60)
+            write(file, lines)
 
-    def close(self) -> None:
-        os.close(self._fd)
+        monkeypatch.setattr(LogFile, "_write", hang)
 
-
-@asynccontextmanager
-async def piped(path: Path) -> AsyncIterator[Pipe]:
-    pipe = Pipe(path)
-    try:
-        yield pipe
-    finally:
-        pipe.close()
+    def release(self) -> None:
+        self._released.set()
 
 
-async def test_a_log_that_hangs_holds_up_neither_the_loop_nor_another_log(tmp_path: Path) -> None:
+async def test_a_log_that_hangs_holds_up_neither_the_loop_nor_another_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = HangingDisk(tmp_path / "hangs", monkeypatch)
     async with (
-        piped(tmp_path / "hangs") as pipe,
-        trio.open_nursery() as nursery,
         open_log(tmp_path / "hangs", OPTIONS) as hanging,
         open_log(tmp_path / "works", OPTIONS) as working,
     ):
@@ -68,13 +60,12 @@ async def test_a_log_that_hangs_holds_up_neither_the_loop_nor_another_log(tmp_pa
             assert working.statistics().written == 10
             assert hanging.statistics().last_error is None
 
-            nursery.start_soon(pipe.drain, b"test.last")
+            disk.release()
             hanging.info("test.last")
             await hanging.flush()
         assert hanging.statistics().dropped == 0
-        nursery.start_soon(pipe.drain, b"log.closed")
 
-    lines = [json.loads(line) for line in bytes(pipe.read).splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "hangs").read_bytes().splitlines()]
     assert [line["seq"] for line in lines] == list(range(1, len(lines) + 1))
 
 
@@ -82,13 +73,13 @@ async def test_a_log_that_hangs_for_good_does_not_hold_up_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("umbel.logs.writer.DRAIN_S_MAX", 0.05)
-    async with piped(tmp_path / "hangs"):
-        with trio.fail_after(20):
-            async with open_log(tmp_path / "hangs", OPTIONS) as log:
-                for _ in range(1000):
-                    log.info("test.line", filling="x" * 200)
-        assert log.statistics().dropped > 0
-    # The other end is closed now, and with it ends the thread that was left behind.
+    disk = HangingDisk(tmp_path / "hangs", monkeypatch)
+    with trio.fail_after(20):
+        async with open_log(tmp_path / "hangs", OPTIONS) as log:
+            for _ in range(1000):
+                log.info("test.line", filling="x" * 200)
+    assert log.statistics().dropped > 0
+    disk.release()  # and so the thread ends that was left behind
 
 
 PLACES = "header cookie query userinfo body exception group extra argument field bearer key"

@@ -28,6 +28,7 @@ def resident() -> int:
 
 
 async def closed_with_503(client: RawClient) -> None:
+    await client.send("GET", "/r")
     reply = await client.reply()
     assert (reply.status, reply["content-type"]) == (503, "application/problem+json")
     assert int(reply["retry-after"]) >= 1
@@ -52,8 +53,8 @@ async def test_connections_over_the_cap_are_told_so_and_closed(stock: bool, tmp_
             await idle.pop().stream.aclose()
             with trio.fail_after(5):
                 while True:
-                    reply = await fetch(program.port, "GET", "/livez", [("connection", "close")])
-                    if reply.status == 200:
+                    reply = await fetch(program.port, "GET", "/nowhere", [("connection", "close")])
+                    if reply.status == 404:
                         break
             for client in idle:
                 await client.stream.aclose()
@@ -74,14 +75,14 @@ async def test_requests_over_max_in_flight_are_shed_within_fifty_milliseconds(st
             async with connected(program.port) as client:
                 for _ in range(50):
                     with trio.fail_after(SHED_S_MAX * GUARD):
-                        reply = await client.request("GET", "/livez")
+                        reply = await client.request("GET", "/r")
                     assert (reply.status, reply["content-type"]) == (503, "application/problem+json")
                     assert int(reply["retry-after"]) >= 1
                     assert reply.json["type"] == "urn:umbel:problem:overloaded"
                 # A place that becomes free is taken by the next one, on the same connection.
                 await busy.pop().stream.aclose()
                 with trio.fail_after(5):
-                    while (reply := await client.request("GET", "/livez")).status != 200:
+                    while (reply := await client.request("GET", "/nowhere")).status != 404:
                         assert reply.status == 503
             for client in busy:
                 await client.stream.aclose()
@@ -130,7 +131,7 @@ async def test_what_is_served_under_a_flood_is_most_of_what_could_be(stock: bool
 
 
 @SERVERS
-@pytest.mark.parametrize(("used", "status"), [(0.5, 200), (0.9, 200), (0.98, 503)], ids=["half", "much", "nearly all"])
+@pytest.mark.parametrize(("used", "status"), [(0.5, 404), (0.9, 404), (0.98, 503)], ids=["half", "much", "nearly all"])
 async def test_memory_near_its_limit_ends_keep_alive_and_then_sheds(
     used: float, status: int, stock: bool, tmp_path: Path
 ) -> None:
@@ -138,13 +139,13 @@ async def test_memory_near_its_limit_ends_keep_alive_and_then_sheds(
     async with raw_server(silent) as upstream:
         config = f'[server]\nmemory_limit = "{limit}B"\n' + up(upstream) + route()
         async with running(tmp_path, config, stock=stock) as program, connected(program.port) as client:
-            reply = await client.request("GET", "/livez")
+            reply = await client.request("GET", "/nowhere")
             assert reply.status == status
             if used > 0.85:
                 assert reply["connection"] == "close"
                 assert await client.closed_by_server()
             else:
-                assert (await client.request("GET", "/livez")).status == 200
+                assert (await client.request("GET", "/nowhere")).status == 404
                 await client.stream.aclose()
             if status == 503:
                 assert int(reply["retry-after"]) >= 1

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -46,12 +47,15 @@ def test_inspecting_imports_no_server(command: list[str], tmp_path: Path) -> Non
 
 
 def test_ctrl_c_ends_a_command_without_a_traceback(tmp_path: Path) -> None:
-    pipe = tmp_path / "umbel.toml"
-    os.mkfifo(pipe)
-    with (
-        subprocess.Popen([*UMBEL, "check"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process,
-        pipe.open("wb"),  # opens when the command opens it too, so now it waits for what we never write
-    ):
+    write(tmp_path, GOOD)
+    hangs = "import time\nfrom pathlib import Path\nPath('importing').touch()\ntime.sleep(600)\n"
+    (tmp_path / "hangs.py").write_text(hangs)
+    command = [*UMBEL, "check", "--app", "hangs:app"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "importing").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (130, b"", b"")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import httpx
 import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
 
 from tests.support.processes import PROJECT, PYTHON, ended, started
 from umbel.demo.sample import SAMPLE
@@ -179,24 +180,25 @@ async def test_an_address_that_is_none_is_one_clear_sentence(directory: Path, ad
     assert output.count("\n") == 1
 
 
-async def test_ctrl_c_while_it_starts_leaves_no_traceback(directory: Path) -> None:
-    """The file is a pipe that nobody writes to, so the start hangs where an operator loses patience."""
-    os.mkfifo(directory / "pipe.toml")
+async def test_ctrl_c_while_it_starts_leaves_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "hangs.py").write_text(HANGS)
 
-    async with started(*SERVE, "-c", "pipe.toml", cwd=directory, env={"PYTHONUNBUFFERED": "1"}) as server:
-        # It opens the pipe to read; our opening it to write returns when it has.
-        opened = await _opened_by_a_reader(directory / "pipe.toml")
+    async with started(*SERVE, "hangs:app", cwd=tmp_path, env={"PYTHONUNBUFFERED": "1"}) as server:
+        with trio.fail_after(30):
+            while not (tmp_path / "importing").exists():
+                await wait_all_tasks_blocked(0.01)
         status = await server.stop(signal.SIGINT)
-        os.close(opened)
 
     assert (status, server.output) == (130, "")
 
 
-async def _opened_by_a_reader(path: Path) -> int:
-    import trio
-
-    open_to_write: Callable[[], int] = lambda: os.open(path, os.O_WRONLY)  # noqa: E731 - a name for the type
-    return await trio.to_thread.run_sync(open_to_write, abandon_on_cancel=True)
+HANGS = """
+import time
+from pathlib import Path
+Path("importing").touch()
+time.sleep(600)
+"""
+"""An application whose import hangs where an operator loses patience."""
 
 
 @pytest.mark.parametrize("more", [(), ("-w", "1")], ids=["alone", "supervised"])

@@ -49,7 +49,7 @@ async def test_workers_come_and_go_by_signals_and_by_commands(tmp_path: Path) ->
 
 async def test_logs_are_opened_anew_and_that_is_acknowledged(tmp_path: Path) -> None:
     (tmp_path / "umbel.toml").write_text("")
-    async with supervised(tmp_path, app=None, workers=2) as master:
+    async with supervised(tmp_path, "--allow-empty", app=None, workers=2) as master:
         await master.get("/nowhere")
         logs = tmp_path / "logs"
         with trio.fail_after(GUARD_S):

@@ -14,6 +14,8 @@ from umbel.gateway.checks import CHECKS
 UPSTREAM = '[upstreams.u]\nurls = ["http://h"]\n'
 ROUTE = '[[routes]]\npath = "/r"\n'
 CALL = 'calls.c = { upstream = "u", path = "/" }\n'
+WRITTEN_AT = 1_700_000_000
+"""Long ago: a file that was changed just now is read twice, a moment apart."""
 GOOD = UPSTREAM + ROUTE + CALL
 
 
@@ -23,6 +25,7 @@ def write(directory: Path, text: str, files: Mapping[str, str | bytes] | None = 
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.utime(path, (WRITTEN_AT, WRITTEN_AT))
     return directory / "umbel.toml"
 
 

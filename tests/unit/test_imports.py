@@ -27,7 +27,7 @@ ROWS: tuple[frozenset[str], ...] = (
     frozenset({"cli"}),
     frozenset({"__main__"}),
 )
-FOUNDATION = frozenset({"kinds", "errors", "model", "events", "problem", "messages", "inflight", "charsets"})
+FOUNDATION = frozenset({"kinds", "errors", "model", "events", "problem", "messages", "inflight", "charsets", "regular"})
 ROW_OF = {unit: row for row, units in enumerate(ROWS) for unit in units}
 
 # What makes a program heavy: only the inbound side may import it.

@@ -14,10 +14,11 @@ from typing import Any
 
 import click
 
+from ..config.emptiness import require_routes
 from ..config.schema import Config
 from ..errors import ConfigError
 from . import EXIT_CONFIG
-from .options import config_option, hypercorn_beside, load_config
+from .options import allow_empty_option, config_option, hypercorn_beside, load_config
 
 
 @click.command(short_help="Check the configuration and tell every mistake in it.")
@@ -30,14 +31,17 @@ from .options import config_option, hypercorn_beside, load_config
     metavar="[MODULE:APP]",
     help="Also start and stop the application once, in a throw-away process; without a name the configured one.",
 )
+@allow_empty_option
 @click.pass_context
-def check(ctx: click.Context, file: str, as_json: bool, app: str | None) -> None:
+def check(ctx: click.Context, file: str, as_json: bool, app: str | None, allow_empty: bool) -> None:
     """Check the configuration and tell every mistake in it, one per line: FILE:LINE: KEY: REASON.
 
     Exit status 0 if it can be used, 78 if not; 1 if the application does not start.
     """
     try:
-        config = Config() if app and not Path(file).is_file() else load_config(file)
+        config = Config() if app and not Path(file).exists() else load_config(file)
+        if not app and not allow_empty:  # An application in Python has routes of its own.
+            require_routes(file, len(config.routes))
     except ConfigError as error:
         if not as_json:
             raise
@@ -67,8 +71,8 @@ def _start(file: str, app: str) -> str:
     from ..supervisor.settings import Given, read_settings
     from .running import run
 
-    config = file if Path(file).is_file() else None
-    settings = read_settings(Given(1, Application(app or None, config, hypercorn_beside(file))))
+    config = file if Path(file).exists() else None
+    settings = read_settings(Given(1, Application(app or None, config, hypercorn_beside(file)), allow_empty=True))
     return run(partial(check_app, settings))
 
 

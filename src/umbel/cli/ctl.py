@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from .options import config_option
+from .options import allow_empty_option, config_option
 from .tables import table
 
 _CONNECT_S = 5.0
@@ -62,9 +62,10 @@ def scale(line: _Line, workers: int) -> None:
 
 
 @_command
-def reload(line: _Line) -> None:
+@allow_empty_option
+def reload(line: _Line, allow_empty: bool) -> None:
     """Replace every worker by a fresh one; waits for the end of it."""
-    answer = line.ask(command="reload")
+    answer = line.ask(command="reload", allow_empty=allow_empty)
     line.say(f"reloaded: every worker is of generation {answer.get('generation')}")
 
 

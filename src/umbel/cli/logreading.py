@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from ..logs.reading import LINE_BYTES_MAX, family, lines_of
+from ..regular import open_regular
 
 POLL_S = 0.2
 
@@ -50,7 +51,11 @@ def records(log: Path) -> Iterator[Line]:
         except FileNotFoundError:
             continue  # compressed or removed in the meantime
         except (OSError, EOFError) as error:
-            print(f"{path}: {error}", file=sys.stderr)
+            print(f"{path}: {_why(error)}", file=sys.stderr)
+
+
+def _why(error: OSError | EOFError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def last(log: Path, count: int, wanted: Callable[[Line], bool], *, upto: int | None = None) -> list[Line]:
@@ -68,7 +73,7 @@ def last(log: Path, count: int, wanted: Callable[[Line], bool], *, upto: int | N
                 if wanted(line):
                     mine.append(line)
         except (OSError, EOFError) as error:
-            print(f"{path}: {error}", file=sys.stderr)
+            print(f"{path}: {_why(error)}", file=sys.stderr)
         found.extendleft(reversed(mine))
         if len(found) == count:
             break
@@ -82,6 +87,8 @@ class Follower:
         self._log = log
         self._fd: int | None = None
         self._rest = b""
+        self._refusal = ""
+        """Why it could not be opened the last time."""
         self.position = 0
         """How far the file has been read; begins at the end of its last whole line."""
         self._open()
@@ -121,9 +128,13 @@ class Follower:
 
     def _open(self) -> None:
         try:
-            self._fd = os.open(self._log, os.O_RDONLY | os.O_CLOEXEC)
+            self._fd = open_regular(self._log)
         except FileNotFoundError:
             self._fd = None
+        except OSError as error:
+            if self._refusal != (said := _why(error)):
+                self._refusal = said
+                print(f"{self._log}: {said}", file=sys.stderr)
 
     def _moved(self) -> bool:
         try:

@@ -26,6 +26,15 @@ config_option = click.option(
 )
 
 
+allow_empty_option = click.option(
+    "--allow-empty",
+    is_flag=True,
+    envvar="UMBEL_ALLOW_EMPTY",
+    show_envvar=True,
+    help="Accept a configuration without routes, or one that loses more than half of them on a reload.",
+)
+
+
 def load_config(file: str) -> Config:
     """The configuration in ``file``, its plans checked too.
 
@@ -41,4 +50,4 @@ def load_config(file: str) -> Config:
 def hypercorn_beside(file: str) -> str | None:
     """The server's settings that stand beside the configuration, if there are any."""
     settings = Path(file).with_name("hypercorn.toml")
-    return str(settings) if settings.is_file() else None
+    return str(settings) if settings.exists() else None

@@ -24,6 +24,12 @@ mistake at once, each as `file:line: key: reason`, and exits with 0 or 78. `umbe
 route answers and which limits are in force. `umbel schema` prints a JSON Schema for editors: save it as
 `umbel.schema.json` and begin the file with `#:schema ./umbel.schema.json`.
 
+A file is a regular file of at most 16MiB: a named pipe, a device or a socket in its place is refused without waiting
+for it. A file that was changed within the last second is read again until it stands still, so that one that is half
+written is not taken for a configuration. A configuration without routes is refused, and so is one that has lost more
+than half of them when it is read again, unless `--allow-empty` (or `UMBEL_ALLOW_EMPTY=1`) says that this is meant. For
+an application in Python, which has routes of its own, only what its file had and lost counts.
+
 ```toml
 [upstreams.users]
 urls = ["http://127.0.0.1:9001"]

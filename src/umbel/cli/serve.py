@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ConfigError, ConfigProblem
-from .options import config_option, hypercorn_beside
+from .options import allow_empty_option, config_option, hypercorn_beside
 from .values import DURATION, SIZE
 
 if TYPE_CHECKING:
-    from ..supervisor.options import Application
+    from ..supervisor.settings import Given
 
 _SETTINGS = ("graceful_timeout", "max_requests", "max_requests_jitter", "pid_path")
 """Options that are keys of Hypercorn's; the others are the supervisor's."""
@@ -40,19 +40,26 @@ _SETTINGS = ("graceful_timeout", "max_requests", "max_requests_jitter", "pid_pat
 @click.option("--max-rss", type=SIZE, metavar="SIZE", help="Replace a worker that holds so much memory.")
 @click.option("--max-lifetime", type=DURATION, metavar="TIME", help="Replace a worker of this age.")
 @click.option("--start-timeout", type=DURATION, metavar="TIME", help="How long a worker may take to get ready.")
-@click.option("--hang-timeout", type=DURATION, metavar="TIME", help="How long a worker may be silent.")
+@click.option(
+    "--hang-timeout",
+    type=DURATION,
+    metavar="TIME",
+    help="How long a loop may be blocked.",
+)
 @click.option("--orphan-grace", type=DURATION, metavar="TIME", help="What requests get when the master is gone.")
 @click.option("--restart-max-delay", type=DURATION, metavar="TIME", help="The longest wait between two restarts.")
 @click.option("--intensity-restarts", type=click.IntRange(1), metavar="N", help="Restarts per worker before degraded.")
 @click.option("--intensity-window", type=DURATION, metavar="TIME", help="The time in which they are counted.")
 @click.option("--on-intensity", type=click.Choice(["degrade", "exit"]), help="What too many restarts do.")
 @click.option("--control", metavar="PATH", help="The Unix socket for umbel ctl.")
+@allow_empty_option
 def serve(
     app: str | None,
     file: str,
     bind: tuple[str, ...],
     hypercorn_file: str | None,
     workers: int | None,
+    allow_empty: bool,
     **options: Any,
 ) -> None:
     """Serve the configured routes, or MODULE:APP, until SIGINT or SIGTERM.
@@ -64,39 +71,44 @@ def serve(
     ready.
     """
     from ..supervisor.options import Application
+    from ..supervisor.settings import Given
 
     given = {name: value for name, value in options.items() if value is not None}
     settings = {name: given.pop(name) for name in _SETTINGS if name in given}
-    config = file if app is None or Path(file).is_file() else None
+    config = file if app is None or Path(file).exists() else None
     application = Application(app, config, hypercorn_file or hypercorn_beside(file), settings)
     if workers is None:
+        hang_timeout = {name: given.pop(name) for name in ("hang_timeout",) if name in given}
         if given:
             name = next(iter(given)).replace("_", "-")
             raise click.UsageError(f"--{name} is for a master; say how many workers it is to have with -w")
-        _serve_alone(application, bind)
+        _serve_alone(Given(1, application, bind, hang_timeout, allow_empty))
     else:
-        _serve_supervised(application, bind, workers, given)
+        _serve_supervised(Given(workers, application, bind, given, allow_empty))
 
 
-def _serve_alone(application: Application, bind: tuple[str, ...]) -> None:
+def _serve_alone(given: Given) -> None:
     import trio
     from hypercorn.config import Config
 
+    from ..events import NULL, Noted
     from ..logs import ensure_writable
     from ..server import Limits, garbage
     from ..server import serve as serve_app
+    from ..server.loopwatch import EVENT, watched_loop
     from ..supervisor.listeners import activated_sockets
     from ..supervisor.loading import AppImportError, load_app
     from ..supervisor.pidfile import pidfile
     from ..supervisor.recording import recording
-    from ..supervisor.settings import Given, read_settings
+    from ..supervisor.settings import in_time, read_settings
     from .running import give_up, run
 
+    application = given.application
     if activated_sockets():
         _warn("the sockets that systemd has passed are served by a master alone (-w); they are left unused")
-    settings = read_settings(Given(1, application, bind), _warn)
+    settings = run(partial(in_time, partial(read_settings, given, _warn)))
     try:
-        app = load_app(application.app, application.config)
+        app = load_app(application.app, application.config, settings.routes)
     except (AppImportError, ModuleNotFoundError) as error:
         raise click.ClickException(str(error)) from error
     except ConfigError:
@@ -105,6 +117,9 @@ def _serve_alone(application: Application, bind: tuple[str, ...]) -> None:
         give_up(error)
     limits = None if isinstance(getattr(app, "limits", None), Limits) else settings.limits
 
+    def record(sentence: str) -> None:
+        getattr(app, "recorder", NULL).record(Noted("error", EVENT, sentence))
+
     async def main() -> None:
         if application.app is None and settings.logs is not None:
             await ensure_writable(settings.logs)
@@ -112,6 +127,7 @@ def _serve_alone(application: Application, bind: tuple[str, ...]) -> None:
             required = settings.logs is not None
             async with (
                 recording(app, settings.log_values(), _warn, required=required) as recorder,
+                watched_loop(settings.options.hang_timeout, record),
                 trio.open_nursery() as nursery,
             ):
                 server = Config.from_mapping(settings.server)
@@ -128,16 +144,14 @@ def _serve_alone(application: Application, bind: tuple[str, ...]) -> None:
         give_up(error)
 
 
-def _serve_supervised(application: Application, bind: tuple[str, ...], workers: int, overrides: dict[str, Any]) -> None:
+def _serve_supervised(given: Given) -> None:
     from ..supervisor.options import WORKERS_MAX
     from ..supervisor.run import run_master
-    from ..supervisor.settings import Given
     from .running import run
 
-    if not 1 <= workers <= WORKERS_MAX:
-        reason = f"{workers} is no number of workers; it is from 1 to {WORKERS_MAX}"
+    if not 1 <= given.size <= WORKERS_MAX:
+        reason = f"{given.size} is no number of workers; it is from 1 to {WORKERS_MAX}"
         raise ConfigError([ConfigProblem("--workers", None, "", reason)])
-    given = Given(workers, application, bind, overrides)
     raise SystemExit(run(partial(run_master, given, _warn)))
 
 

@@ -5,15 +5,17 @@ Used by ``load.py``. Opens certificates and keys to see that TLS can use them; k
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ..regular import open_regular
 from .certificates import expiries
 from .schema import KeyPath, Tls
-from .source import Source, why
+from .source import SIZE_MAX, Source, why
 
 _TLS_PATHS = ("ca", "cert", "key")
 
@@ -81,8 +83,10 @@ def _expiries(path: str) -> list[datetime]:
 
 def _refusal(path: str) -> str | None:
     try:
-        with Path(path).open("rb"):
-            return None
+        descriptor = open_regular(path)
+        size = os.fstat(descriptor).st_size
+        os.close(descriptor)
+        return f"it is larger than {SIZE_MAX // 2**20}MiB" if size > SIZE_MAX else None
     except (OSError, ValueError) as error:
         return why(error)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import ConfigError
+from ..errors import ConfigError, ConfigProblem
 from .files import unusable
 from .findings import Finding, findings
 from .hidden import broken_rules
@@ -22,6 +22,7 @@ from .reading import Reading
 from .schema import Config, KeyPath, Logs, Route, Tls, Upstream
 from .section import Section
 from .sections import keys_of
+from .source import KEEPS_CHANGING, READS_MAX, settled
 from .suggest import nearest
 from .variables import Variables
 
@@ -45,6 +46,8 @@ def load(
 ) -> Config:
     """Read the configuration at ``path``: files included, variables replaced, defaults merged, everything validated.
 
+    A configuration of which a file is being written is read again until it stands still.
+
     Paths in it come out absolute. ``environ`` is the process's environment unless given. ``checks`` run on whatever
     validated, also where something else did not.
 
@@ -63,9 +66,14 @@ def load_with_secrets(
     Raises:
         ConfigError: as ``load``.
     """
-    problems = Problems(Variables(os.environ if environ is None else environ))
-    reading = Reading(problems)
-    reading.read(Path(path), os.fspath(path))
+    for _ in range(READS_MAX):
+        problems = Problems(Variables(os.environ if environ is None else environ))
+        reading = Reading(problems)
+        reading.read(Path(path), os.fspath(path))
+        if settled(reading.stamps):
+            break
+    else:
+        raise ConfigError([ConfigProblem(os.fspath(path), None, "", KEEPS_CHANGING)])
     config = _build(reading, problems, checks) if reading.files else None
     if config is None or problems.found:
         raise ConfigError(problems.sorted())

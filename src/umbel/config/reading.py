@@ -13,7 +13,7 @@ from typing import Any
 from .files import make_absolute
 from .merge import Origin
 from .problems import Problems
-from .source import Source, UnreadableError, read
+from .source import Source, Stamp, UnreadableError, read
 
 INCLUDES_MAX = 16
 """Files that may stand between the main one and an included one."""
@@ -26,6 +26,8 @@ class Reading:
         self.files: list[tuple[Source, dict[str, Any]]] = []
         self.whole = True
         """Whether nothing is unknown that another file would say."""
+        self.stamps: list[Stamp] = []
+        """Of every file that was read, understood or not."""
         self._problems = problems
         self._seen: set[str] = set()
 
@@ -39,8 +41,11 @@ class Reading:
             source = read(path, name)
         except UnreadableError as error:
             self._problems.in_file(name, error)
+            if error.stamp is not None:
+                self.stamps.append(error.stamp)
             self.whole = False
             return
+        self.stamps.append(source.stamp)
         data, wrong = self._problems.variables.replace(source.data)
         for at, reason in wrong:
             self._problems.at(Origin(source, at), reason)

@@ -195,6 +195,12 @@ def _network(value: str) -> str:
     return value
 
 
+def _probe_path(path: str) -> str:
+    if not path.startswith("/") or not path.isascii() or not path.isprintable() or set(path) & set(" ?#"):
+        raise ValueError("must be a path such as /healthz, without a query")
+    return path
+
+
 def _served_host(value: str) -> str:
     if _SERVED_HOST.fullmatch(value) is None:
         raise ValueError(
@@ -257,6 +263,7 @@ Target = Annotated[str, AfterValidator(_target)]
 RoutePath = Annotated[str, AfterValidator(_route_path)]
 Network = Annotated[str, AfterValidator(_network)]
 ServedHost = Annotated[str, AfterValidator(_served_host)]
+ProbePath = Annotated[str, AfterValidator(_probe_path)]
 FileName = Annotated[str, AfterValidator(_file_name)]
 JsonValue = Annotated[Any, AfterValidator(_json)]
 JsonScalar = Annotated[str | int | float | bool | None, AfterValidator(_json)]

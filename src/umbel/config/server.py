@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .rules import Network, ServedHost
+from .rules import Network, ProbePath, ServedHost
 from .section import AS_TUPLE, Section
 from .units import Delay, Duration, Rate, Size
 
@@ -34,6 +34,9 @@ class Server(Section):
     """Connections, never more than half of the descriptors that the process may have; one more gets 503."""
     max_in_flight: Annotated[int, Field(ge=1)] = 256
     """Requests at work; one more gets 503."""
+    probes: Annotated[tuple[ProbePath, ...], AS_TUPLE] = ("/livez", "/readyz")
+    """Paths whose GET and HEAD are answered also where max_connections, max_in_flight or memory_limit is reached, on a
+    small reserve. /livez and /readyz are the gateway's own; others are for an application's routes."""
     max_head: Size = 16 * 2**10
     """The largest head of a request; over it 431."""
     max_fields: Annotated[int, Field(ge=1)] = 100

@@ -5,19 +5,29 @@ Used by ``load.py``. Looks at no key and no value; what stands in a file is judg
 
 from __future__ import annotations
 
+import os
 import re
+import time
 import tomllib
 from ast import literal_eval
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from ..regular import open_regular
 from .rows import Rows
 from .schema import KeyPath
 
 SIZE_MAX = 16 * 2**20
 """Bytes of one file: far above any configuration, and below what would exhaust a machine (/dev/zero)."""
+SETTLED_S = 1.0
+"""A file that was changed less than so many seconds ago may still be being written."""
+PAUSE_S = 0.1
+"""Between two looks at such a file."""
+READS_MAX = 20
+"""How often a configuration that keeps changing is read."""
 DEPTH_MAX = 100
 """Levels of nesting: everything that walks a configuration may recurse this far."""
 
@@ -27,6 +37,22 @@ _NO_VALUE = "there is no value here; texts stand in quotes"
 _HUGE_NUMBER = re.compile(r"(?<![0-9_])[0-9_]{4300,}")
 
 
+class Stamp(NamedTuple):
+    """What tells that a file is as it was when it was read."""
+
+    path: Path
+    device: int
+    inode: int
+    size: int
+    changed_ns: int
+    """Nanoseconds since 1970."""
+
+    @classmethod
+    def of(cls, path: Path, status: os.stat_result) -> Stamp:
+        """The stamp of the file at ``path``, which has this status."""
+        return cls(path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
 class UnreadableError(Exception):
     """A file that gives no data: the sentence, and the line if one is to blame."""
 
@@ -34,6 +60,8 @@ class UnreadableError(Exception):
         super().__init__(reason)
         self.reason = reason
         self.line = line
+        self.stamp: Stamp | None = None
+        """Of a file that was read and could not be understood."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +73,7 @@ class Source:
     path: Path
     text: str
     data: dict[str, Any]
+    stamp: Stamp
 
     @property
     def directory(self) -> Path:
@@ -65,20 +94,63 @@ def read(path: Path, name: str) -> Source:
     """The file at ``path``, to be called ``name``.
 
     Raises:
-        UnreadableError: it is not there, may not be read, is too big, is no UTF-8, is no TOML, or is nested too deep.
+        UnreadableError: it is not there, may not be read, is no regular file, is too big, is no UTF-8, is no TOML, or
+            is nested too deep.
     """
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_regular(path), "rb") as file:
             content = file.read(SIZE_MAX + 1)
+            stamp = Stamp.of(path, os.fstat(file.fileno()))
     except (OSError, ValueError) as error:
         raise UnreadableError(f"cannot be read: {why(error)}") from error
+    try:
+        text = _decoded(content)
+        return Source(name, path.absolute(), text, _parse(text), stamp)
+    except UnreadableError as error:
+        error.stamp = stamp
+        raise
+
+
+def read_settled(path: Path, name: str) -> Source:
+    """``read``, again as long as the file is being written.
+
+    Raises:
+        UnreadableError: as ``read``; or it keeps changing.
+    """
+    for _ in range(READS_MAX):
+        try:
+            source = read(path, name)
+        except UnreadableError as error:
+            if error.stamp is None or settled([error.stamp]):
+                raise
+        else:
+            if settled([source.stamp]):
+                return source
+    raise UnreadableError(KEEPS_CHANGING)
+
+
+KEEPS_CHANGING = "keeps changing while it is read; try again when it is written"
+
+
+def settled(stamps: Iterable[Stamp]) -> bool:
+    """Whether the files are still as they were read. Waits a moment if one of them was changed just now."""
+    recent = [stamp for stamp in stamps if abs(time.time() - stamp.changed_ns / 1e9) < SETTLED_S]
+    if not recent:
+        return True
+    time.sleep(PAUSE_S)
+    try:
+        return all(Stamp.of(stamp.path, stamp.path.stat()) == stamp for stamp in recent)
+    except OSError:
+        return False
+
+
+def _decoded(content: bytes) -> str:
     if len(content) > SIZE_MAX:
         raise UnreadableError(f"is larger than {SIZE_MAX // 2**20}MiB")
     try:
-        text = content.decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UnreadableError("is not UTF-8 text", content.count(b"\n", 0, error.start) + 1) from error
-    return Source(name, path.absolute(), text, _parse(text))
 
 
 def why(error: OSError | ValueError) -> str:

@@ -24,12 +24,13 @@ class Intensity(Section):
 
 
 class Supervisor(Section):
-    """How the master keeps its workers; for `umbel serve -w N` alone."""
+    """How the master keeps its workers; for `umbel serve -w N` alone, but for hang_timeout."""
 
     start_timeout: Duration = 30.0
     """How long a worker may take until it is ready."""
     hang_timeout: Duration = 10.0
-    """How long a worker may give no sign of life before it is replaced."""
+    """How long a worker may give no sign of life before it is replaced. Without -w: how long the loop may be blocked
+    until the process writes to stderr where it stands."""
     orphan_grace: Duration = 5.0
     """What requests in flight get when the master is gone."""
     restart_max_delay: Duration = 15.0

@@ -105,6 +105,7 @@ class Umbel(ErrorHandling):
         self.given_recorder = recorder
         self.trusted_proxies = TrustedProxies(self.gateway_config.server.trusted_proxies)
         self.limits = Limits.of(self.gateway_config.server)
+        self.hang_timeout = self.gateway_config.supervisor.hang_timeout
         self.state = State.NEW
         self.current_runtime: Runtime | None = None
         self.refusal: ConfigError | None = None

@@ -8,18 +8,25 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import select
 import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ..regular import NEVER_WAIT, not_regular
 from .encode import RECORD_BYTES_MAX
 from .rotation import FIRST_BYTES, Rotation, began_at, rotated
 
 LOCK_S_MAX = 1.0
 """How long another process may hold the file before we write without its consent: it may be stopped."""
 
+WRITE_S_MAX = 5.0
+"""How long a pipe or a terminal may take nothing before a write fails."""
+
+_MEMORY_DEVICES = 1
+"""The major number of /dev/null, /dev/zero and /dev/full on Linux."""
 # Records tell who asked for what: not for everybody's eyes.
 _FILE_MODE = 0o640
 _DIRECTORY_MODE = 0o750
@@ -59,24 +66,30 @@ class LogFile:
         """Open the file unless it is open and still stands at its path.
 
         Raises:
-            OSError: it cannot be opened now.
+            OSError: it cannot be opened now, or is neither a regular file nor where this process may write lines.
         """
         if self._fd is not None:
             if self._standing() is not None:
                 return
             self.close()
         self.path.parent.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
-        flags = os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        flags = os.O_APPEND | os.O_CREAT | NEVER_WAIT
+        self._regular = True
         with suppress(FileNotFoundError):
-            self._regular = stat.S_ISREG(self.path.stat().st_mode)
+            self._regular = _is_regular(self.path.stat(), self.path)
         self._readable = self._regular
         try:
-            self._fd = os.open(self.path, flags | (os.O_RDWR if self._regular else os.O_WRONLY), _FILE_MODE)
+            fd = os.open(self.path, flags | (os.O_RDWR if self._regular else os.O_WRONLY), _FILE_MODE)
         except PermissionError:
-            self._fd = os.open(self.path, flags | os.O_WRONLY, _FILE_MODE)
+            fd = os.open(self.path, flags | os.O_WRONLY, _FILE_MODE)
             self._readable = False
-        status = os.fstat(self._fd)
-        self._regular = stat.S_ISREG(status.st_mode)
+        status = os.fstat(fd)
+        try:
+            self._regular = _is_regular(status, self.path)
+        except OSError:
+            os.close(fd)
+            raise
+        self._fd = fd
         self._identity = status.st_dev, status.st_ino
         self._began_at = None
         self._clean_at = 0
@@ -246,5 +259,34 @@ class LogFile:
             self._done = lines.rfind(b"\n", 0, self._done) + 1
             self._another = False
         while self._done < len(lines):
-            self._done += os.write(fd, lines[self._done :] if self._done else lines)
+            try:
+                self._done += os.write(fd, lines[self._done :] if self._done else lines)
+            except BlockingIOError:
+                # A terminal or a pipe that its reader leaves full: the thread must come back.
+                if not _takes_more(fd):
+                    raise
         self._done = 0
+
+
+def _is_regular(status: os.stat_result, path: Path) -> bool:
+    """Whether it is a regular file; False for this process's stdout and stderr, and for devices such as /dev/null.
+
+    Raises:
+        OSError: it is anything else. A FIFO would be written to for as long as somebody reads, and then held up.
+    """
+    if stat.S_ISREG(status.st_mode):
+        return True
+    if stat.S_ISCHR(status.st_mode) and os.major(status.st_rdev) == _MEMORY_DEVICES:
+        return False
+    for standard in (1, 2):
+        with suppress(OSError):
+            if os.path.samestat(status, os.fstat(standard)):
+                return False
+    raise not_regular(status.st_mode, path)
+
+
+def _takes_more(fd: int) -> bool:
+    """Wait a moment until something can be written; False if nothing can."""
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    return bool(poll.poll(WRITE_S_MAX * 1000))

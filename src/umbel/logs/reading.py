@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, cast
 
+from ..regular import open_regular
 from .rotation import rotated_at
 
 LINE_BYTES_MAX = 1024 * 1024
@@ -39,10 +41,10 @@ def lines_of(path: Path) -> Iterator[bytes]:
     """The lines of a file with their ends; gzip and Zstandard are told by their first bytes.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: it cannot be read, or is no regular file.
         EOFError: a compressed file ends in the middle.
     """
-    with path.open("rb") as raw, _unpacked(raw) as file:
+    with os.fdopen(open_regular(path), "rb") as raw, _unpacked(raw) as file:
         while line := file.readline(LINE_BYTES_MAX):
             yield line
 

@@ -13,6 +13,7 @@ from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 
+from ..regular import kind_of, open_regular
 from .file import LogFile
 from .queue import BATCH_BYTES
 from .reading import family, lines_of
@@ -35,12 +36,14 @@ def recover(log: str | PathLike[str]) -> int:
     count = 0
     for ring in sorted(directory_of(path).glob(f"{prefix_of(path)}*{SUFFIX}")):
         with suppress(FileNotFoundError, PermissionError):
-            count += _recover_ring(ring, path)
+            # Anybody may put something into /dev/shm.
+            if not kind_of(ring.lstat().st_mode):
+                count += _recover_ring(ring, path)
     return count
 
 
 def _recover_ring(ring: Path, log: Path) -> int:
-    fd = os.open(ring, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    fd = open_regular(ring, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
+from ..regular import open_regular
 from .options import Compression
 from .rotation import rotated_at
 
@@ -114,7 +115,7 @@ def _compressor(raw: IO[bytes], compression: Compression) -> IO[bytes]:
 def _owned(path: Path) -> Iterator[int | None]:
     """The file locked and open for reading; None if it has gone, or somebody has it locked."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = open_regular(path, os.O_RDONLY | os.O_NOFOLLOW)
     except FileNotFoundError:
         yield None
         return

@@ -12,9 +12,11 @@ import ssl
 import trio
 
 from .handoff import Handoff, hand_over
-from .http1 import serve_http1, turn_away
+from .http1 import serve_http1
 from .peer import Peer
 from .plain import PlainConnection
+from .probeconnection import serve_probe
+from .reserve import Seat
 from .service import Service
 from .wire import AnyStream, PlainWire, TlsWire
 
@@ -66,12 +68,11 @@ async def _isolate(service: Service, sock: AnySocket, tls: trio.SSLStream[trio.S
         peer = _peer_of(sock, secure=tls is not None)
         if counted:
             await _serve(service, sock, tls, peer)
-        elif isinstance(sock, socket.socket) and tls is None and service.turning_away_began():
-            # A TLS handshake is too dear for somebody whom we cannot serve.
-            try:
-                await turn_away(service, PlainWire(sock), peer)
-            finally:
-                service.turning_away_ended()
+        else:
+            with service.reserve.seat() as seat:
+                if seat is not None:
+                    with seat.scope:
+                        await _serve(service, sock, tls, peer, seat)
     except BaseException as error:  # noqa: BLE001 - raises on what is not its to end
         if (rest := service.connection_failed(error)) is not None:
             raise rest from None
@@ -83,7 +84,14 @@ async def _isolate(service: Service, sock: AnySocket, tls: trio.SSLStream[trio.S
         sock.close()
 
 
-async def _serve(service: Service, sock: AnySocket, tls: trio.SSLStream[trio.SocketStream] | None, peer: Peer) -> None:
+async def _serve(
+    service: Service,
+    sock: AnySocket,
+    tls: trio.SSLStream[trio.SocketStream] | None,
+    peer: Peer,
+    seat: Seat | None = None,
+) -> None:
+    """Serve a connection to its end; with a ``seat`` it is beyond the cap, and only a probe is answered."""
     wire: PlainWire | TlsWire
     if tls is None:
         assert isinstance(sock, socket.socket)
@@ -96,13 +104,13 @@ async def _serve(service: Service, sock: AnySocket, tls: trio.SSLStream[trio.Soc
         except (trio.BrokenResourceError, trio.TooSlowError):
             return  # A port scan, a plain request, a client that trusts us not: none of them a fault of ours.
         if tls.selected_alpn_protocol() == "h2":
-            await hand_over(service, tls, peer, Handoff("h2", b""))
+            await hand_over(service, tls, peer, Handoff("h2", b""), seat)
             return
         wire = TlsWire(tls)
     try:
-        handoff = await serve_http1(service, wire, peer)
-        if handoff is not None:
-            await hand_over(service, wire.stream(), peer, handoff)
+        served = serve_http1(service, wire, peer) if seat is None else serve_probe(service, wire, peer, seat)
+        if (handoff := await served) is not None:
+            await hand_over(service, wire.stream(), peer, handoff, seat)
     finally:
         await wire.aclose()
 

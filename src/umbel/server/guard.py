@@ -8,6 +8,7 @@ It replaces private names of Hypercorn 0.18, and a test per name fails when its 
 from __future__ import annotations
 
 import os
+from functools import partial
 from weakref import WeakKeyDictionary
 
 import trio
@@ -19,7 +20,9 @@ from .connection import serve_connection
 from .drain import drain, leave
 from .h1websocket import serve_websocket
 from .h2 import Http2
+from .loopwatch import EVENT, HANG_TIMEOUT, watch_loop
 from .peer import Peer
+from .reserve import Seat
 from .service import Service
 from .settings import mistakes
 from .wire import AnyStream
@@ -27,14 +30,16 @@ from .wire import AnyStream
 _unguarded = TCPServer.run
 
 
-async def serve_hypercorn(service: Service, stream: AnyStream, peer: Peer, alpn: str, received: bytes) -> None:
+async def serve_hypercorn(
+    service: Service, stream: AnyStream, peer: Peer, alpn: str, received: bytes, seat: Seat | None = None
+) -> None:
     """Serve a connection that speaks HTTP/2 (``alpn`` "h2") or was upgraded to WebSocket; returns when it is over.
 
     ``received`` has been read of it already. It closes nothing, and what is wrong with the connection's own code comes
     out of it as an exception; what an application raises does not.
     """
     if alpn == "h2":
-        await Http2(service, stream, peer).run(received)
+        await Http2(service, stream, peer, seat).run(received)
     else:
         await serve_websocket(service, stream, peer, received)
 
@@ -67,6 +72,8 @@ class _Worker:
             await nursery.start(self.service.run)
             self.ready.set()
             nursery.start_soon(self._stop_when_exhausted)
+            hang_timeout = getattr(self.service.app, "hang_timeout", HANG_TIMEOUT)
+            nursery.start_soon(watch_loop, hang_timeout, partial(self.service.note, EVENT))
             await self._context.terminated.wait()
             with trio.move_on_after(0):
                 await leave(self.service)  # nothing is accepted any more: there is no delay to wait for

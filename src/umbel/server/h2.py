@@ -33,6 +33,7 @@ from .host import Hosts
 from .peer import Peer
 from .phase import Phase
 from .refusal import REFUSED_MAX, Refusal, new_request_id
+from .reserve import RESERVED_REQUESTS, Seat
 from .service import Service
 from .wire import AnyStream
 from .writing import linger
@@ -53,9 +54,10 @@ _CRASHED = Refusal(500, "The request failed inside the application.", Kind.INTER
 class Http2:
     """One connection. ``run`` is its life; the rest is called by its streams."""
 
-    def __init__(self, service: Service, stream: AnyStream, peer: Peer) -> None:
+    def __init__(self, service: Service, stream: AnyStream, peer: Peer, seat: Seat | None = None) -> None:
         self.service = service
         self.peer = peer
+        self._seat = seat  # None unless it is beyond max_connections
         self.heard_at = trio.current_time()
         """When something last came."""
         self._h2 = H2Connection(H2Configuration(client_side=False, header_encoding=None))
@@ -112,6 +114,9 @@ class Http2:
         self._h2.max_inbound_frame_size = config.h2_max_inbound_frame_size
         self._h2.decoder.max_header_list_size = list_size_max(limits)
         self._h2.initiate_connection()
+        # The library would end the connection for one stream more: ours refuses that stream, or answers a probe.
+        settings[SettingCodes.MAX_CONCURRENT_STREAMS] += RESERVED_REQUESTS
+        self._h2.local_settings = Settings(client=False, initial_values=settings)
         # One upload that nobody reads must not stop the others: the connection's window is that of several streams.
         self._h2.increment_flow_control_window(_BODIES_MAX - self._h2.inbound_flow_control_window)
 
@@ -251,7 +256,7 @@ class Http2:
 
     def _take_request(self, stream_id: int, headers: Any, *, complete: bool) -> None:
         started_at = trio.current_time()
-        if started_at >= self._leaving_at or self._tasks >= 2 * self.service.config.h2_max_concurrent_streams:
+        if started_at >= self._leaving_at or self._is_full(headers, complete):
             self.sender.reset(stream_id, ErrorCodes.REFUSED_STREAM)
             self._floods.saw_reset()
             return
@@ -266,7 +271,8 @@ class Http2:
         except HeadRefused as error:
             self.turn_away(stream_id, error.refusal, claims_of(headers), started_at, complete=complete)
             return
-        refusal = too_large(limits) if (head.content_length or 0) > limits.max_body else self.service.request_began()
+        length, admit = head.content_length or (0 if complete else -1), self.service.admit
+        refusal = too_large(limits) if length > limits.max_body else admit(self._seat, head.method, head.path, length)
         if refusal is not None:
             self.turn_away(stream_id, refusal, head, started_at, complete=complete)
             return
@@ -274,6 +280,15 @@ class Http2:
         self._streams[stream_id] = stream = kind(self, stream_id, head)
         self._tasks += 1
         self._nursery.start_soon(stream.run)
+
+    def _is_full(self, headers: Any, complete: bool) -> bool:
+        """Whether no further stream is served: there are as many as the client was told, and this is no probe."""
+        limit = self.service.config.h2_max_concurrent_streams
+        if len(self._streams) < limit and self._tasks < 2 * limit:
+            return False
+        head = claims_of(headers)
+        is_probe = self.service.is_probe(head.method, head.path, 0 if complete else -1)
+        return not is_probe or self._tasks >= 2 * limit + RESERVED_REQUESTS
 
     def _take_body(self, event: events.DataReceived) -> None:
         stream_id, size = event.stream_id or 0, event.flow_controlled_length or 0
@@ -356,7 +371,7 @@ class Http2:
         stream.count_out()
         self._tasks -= 1
         self._finished.unpark_all()
-        if self._requests >= self.service.config.keep_alive_max_requests:
+        if self._seat or self._requests >= self.service.config.keep_alive_max_requests:
             # Not before: some clients take a GOAWAY for the end of what they are reading.
             self.drain(trio.current_time() + self.service.limits.drain_idle)
         if not self._tasks:

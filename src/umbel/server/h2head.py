@@ -71,8 +71,8 @@ def read_head(raw: Fields, limits: Limits, hosts: Hosts) -> Head:
 
 
 def claims_of(raw: Fields) -> Head:
-    """What a header list that was refused says of itself, for the record of its request."""
-    said = {bytes(name): bytes(value) for name, value in raw}
+    """What an unchecked header list says of its method and path, for a record or a refusal."""
+    said = {bytes(name): bytes(value) for name, value in raw if name[:1] == b":"}
     return Head(said.get(b":method", b"").decode("latin-1"), said.get(b":path", b""), [])
 
 

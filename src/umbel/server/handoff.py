@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from .peer import Peer
+    from .reserve import Seat
     from .service import Service
     from .wire import AnyStream
 
@@ -32,8 +33,13 @@ class Handoff:
         return "h2" if self.protocol == "h2" else "http/1.1"
 
 
-async def hand_over(service: Service, stream: AnyStream, peer: Peer, handoff: Handoff) -> None:
-    """Let the other protocol serve ``stream`` to its end; it is left open. What its own code raises comes out."""
+async def hand_over(
+    service: Service, stream: AnyStream, peer: Peer, handoff: Handoff, seat: Seat | None = None
+) -> None:
+    """Let the other protocol serve ``stream`` to its end; it is left open. What its own code raises comes out.
+
+    With a ``seat`` the connection is beyond the cap: only a probe over HTTP/2 is answered.
+    """
     from .guard import serve_hypercorn  # The guard puts this server into Hypercorn, so it imports nearly all of it.
 
-    await serve_hypercorn(service, stream, peer, handoff.alpn, handoff.received)
+    await serve_hypercorn(service, stream, peer, handoff.alpn, handoff.received, seat)

@@ -7,7 +7,6 @@ and ``response.py``; here are their order, the time they may take, and the end.
 from __future__ import annotations
 
 import math
-from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -23,7 +22,7 @@ from .exchange import ASGI, CANCELS, Exchange
 from .handoff import Handoff
 from .head import END, PREFACE, Head
 from .patience import Patience
-from .refusal import NO_CONNECTION_LEFT, REFUSED_MAX, Refusal, new_request_id
+from .refusal import REFUSED_MAX, Refusal, new_request_id
 from .response import STATUS_LINES, ApplicationError
 from .stepping import in_own_context
 from .wire import has_left, linger, send_in_pieces
@@ -55,15 +54,6 @@ async def serve_http1(service: Service, wire: Wire, peer: Peer) -> Handoff | Non
     finally:
         connection.forget()
     return None
-
-
-async def turn_away(service: Service, wire: Wire, peer: Peer) -> None:
-    """Answer a connection that is one too many with 503, without reading its request. The wire is left open."""
-    connection = Http1Connection(service, wire, peer, wire.interrupt)
-    connection.forget()
-    with suppress(trio.BrokenResourceError, trio.TooSlowError):  # It may not want to know.
-        await connection.refuse_unseen(NO_CONNECTION_LEFT, "", "", keep=False)
-        await linger(wire)
 
 
 class Http1Connection:
@@ -258,7 +248,7 @@ class Http1Connection:
         service = self.service
         oversized = head.meaning.length > service.limits.max_body
         refusal = too_large(service.limits) if oversized else service.request_began()
-        if refusal is not None:
+        if refusal is not None and not service.probe_began(head.method, head.target, head.meaning.length):
             return await self._refuse_request(refusal, head)
         self._requests += 1
         self._exchange = exchange = Exchange(self, head)

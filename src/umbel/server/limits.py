@@ -27,6 +27,8 @@ class Limits:
     """Connections of this process; see ``connections_allowed``."""
     max_in_flight: int = 256
     """Requests of this process that an application is at work on."""
+    probes: tuple[str, ...] = ("/livez", "/readyz")
+    """Paths that are answered beyond ``max_in_flight``, ``max_connections`` and ``memory_limit``."""
     max_head: int = 16 * 1024
     """A request's head, the request line and the empty line included."""
     max_fields: int = 100

@@ -10,7 +10,7 @@ import math
 import socket
 import ssl
 import traceback
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -20,6 +20,7 @@ from hypercorn.utils import repr_socket_addr
 
 from .connection import take
 from .service import Service
+from .unixsocket import OwnPath, claimed
 
 PAUSE = 0.1
 """Seconds that accepting pauses when the process has no descriptor left."""
@@ -48,6 +49,8 @@ class Listener:
 
     socket: socket.socket
     context: ssl.SSLContext | None
+    path: OwnPath | None = None
+    """Of a Unix socket that was bound here, and not inherited."""
 
     @property
     def address(self) -> str:
@@ -58,28 +61,50 @@ class Listener:
 
 @contextmanager
 def listening(config: Config) -> Iterator[list[Listener]]:
-    """The sockets of ``config``, bound and listening; closed at the end.
+    """The sockets of ``config``, bound and listening; closed at the end, and the paths of Unix sockets removed.
 
     Raises:
-        OSError: an address cannot be bound.
+        OSError: an address cannot be bound, or somebody listens there.
     """
+    binds = [*config.bind, *(config.insecure_bind if config.ssl_enabled else ())]
+    context = config.create_ssl_context()
     try:
-        sockets = config.create_sockets()
+        with claimed(bind.removeprefix("unix:") for bind in binds if bind.startswith("unix:")):
+            listeners = _bound(config, context, binds)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot listen on {' and '.join(config.bind)}: {error.strerror}") from error
+    try:
+        yield listeners
+    finally:
+        for listener in listeners:
+            if listener.path is not None:
+                listener.path.remove()
+            listener.socket.close()
+
+
+def _bound(config: Config, context: ssl.SSLContext | None, binds: Sequence[str]) -> list[Listener]:
+    """The listening sockets of ``config``, whose addresses are ``binds`` in the order of the sockets."""
+    try:
+        made = config.create_sockets()
     except OSError as error:
         _close_leftovers(error)
-        raise OSError(error.errno, f"cannot listen on {' and '.join(config.bind)}: {error.strerror}") from error
-    every = (*sockets.secure_sockets, *sockets.insecure_sockets, *sockets.quic_sockets)
+        raise
+    for unused in made.quic_sockets:
+        unused.close()
+    sockets = (*made.secure_sockets, *made.insecure_sockets)
     try:
-        context = config.create_ssl_context()
-        for sock in (*sockets.secure_sockets, *sockets.insecure_sockets):
+        for sock in sockets:
             sock.listen(config.backlog)
-        yield [
-            *(Listener(sock, context) for sock in sockets.secure_sockets),
-            *(Listener(sock, None) for sock in sockets.insecure_sockets),
-        ]
-    finally:
-        for sock in every:
+        paths = [OwnPath(bind.removeprefix("unix:")) if bind.startswith("unix:") else None for bind in binds]
+    except BaseException:
+        for sock in sockets:
             sock.close()
+        raise
+    secure = len(made.secure_sockets)
+    return [
+        Listener(sock, context if place < secure else None, path)
+        for place, (sock, path) in enumerate(zip(sockets, paths, strict=True))
+    ]
 
 
 def _close_leftovers(error: OSError) -> None:

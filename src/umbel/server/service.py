@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
@@ -28,16 +29,14 @@ from .host import Hosts
 from .limits import Limits, limits_of
 from .memory import SHORT, SPENT, Memory
 from .phase import Phase
-from .refusal import NO_MEMORY_LEFT, OVERLOADED, Refusal
+from .refusal import NO_CONNECTION_LEFT, NO_MEMORY_LEFT, OVERLOADED, Refusal
+from .reserve import RESERVED_REQUESTS, Reserve, Seat
 
 if TYPE_CHECKING:
     from hypercorn.config import Config
 
 _GONE = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
 """What a connection raises whose client has gone or does not read."""
-
-_TURNED_AWAY_MAX = 64
-"""Connections over the cap that are told so at the same time; more are closed without a word."""
 
 _log = logging.getLogger("umbel.server")
 _redactor = Redactor()
@@ -90,6 +89,12 @@ class Service:
         Whoever shares its sockets with other processes makes it smaller, or one of them gets the whole flood.
         """
         self.in_flight = 0
+        self.late_at = math.inf
+        """When, on ``time.monotonic``, the loop's other tasks have waited for too long: then ``on_late`` is called."""
+        self.on_late: Callable[[], None] = _nothing
+        """Called at the end of each request from ``late_at`` on, by a loop that is busy and not hung. Must not wait."""
+        self.reserve = Reserve()
+        """The connections beyond ``max_connections``."""
         self.timers = TimerQueue()
         self.crew = Crew()
         self.date = DateField()
@@ -106,7 +111,7 @@ class Service:
         self._max_requests = _max_requests(config)
         self._allowed = self.limits.connections_allowed
         self._connections_total = 0
-        self._turned_away = 0
+        self._probes = frozenset(path.encode() for path in self.limits.probes)
         self._requests_total = 0
         self._refused: dict[int, int] = {}
         self._failed = 0
@@ -144,6 +149,7 @@ class Service:
         self.keeps_alive = False
         self.idle_timeout = self.limits.drain_idle
         self.phase.value = max(self.phase.value, Phase.DRAINING)
+        self.reserve.clear("the server drains")
         for connection in tuple(self.open):
             connection.drain(trio.current_time() + self.limits.drain_idle)
 
@@ -161,17 +167,6 @@ class Service:
         """Count a connection out."""
         self.connections.value -= 1
 
-    def turning_away_began(self) -> bool:
-        """Count in a connection that is told that it is one too many; False if too many are being told."""
-        if self._turned_away >= _TURNED_AWAY_MAX:
-            return False
-        self._turned_away += 1
-        return True
-
-    def turning_away_ended(self) -> None:
-        """Count it out."""
-        self._turned_away -= 1
-
     def request_began(self) -> Refusal | None:
         """Count a request in, or say why it is not taken (then it is not counted)."""
         if self.in_flight >= self.limits.max_in_flight:
@@ -187,9 +182,40 @@ class Service:
             self.exhausted.set()
         return None
 
+    def is_probe(self, method: str, target: bytes, body_length: int) -> bool:
+        """Whether a request asks no more than how this process is: one of ``probes``, without a body."""
+        return body_length == 0 and method in ("GET", "HEAD") and target.partition(b"?")[0] in self._probes
+
+    def admit(self, seat: Seat | None, method: str, target: bytes, body_length: int) -> Refusal | None:
+        """``request_began``, and where that refuses ``probe_began``; with a ``seat`` nothing but a probe is taken."""
+        if seat is not None:
+            if not self.is_probe(method, target, body_length):
+                return NO_CONNECTION_LEFT
+            seat.kept = True
+        refusal = self.request_began()
+        return None if refusal is None or self.probe_began(method, target, body_length) else refusal
+
+    def probe_began(self, method: str, target: bytes, body_length: int) -> bool:
+        """Count a request in that ``request_began`` has refused, if it is a probe and one of the places kept is free.
+
+        A busy server lives, and whoever asks must not take it for dead.
+        """
+        if self.in_flight >= self.limits.max_in_flight + RESERVED_REQUESTS:
+            return False
+        if not self.is_probe(method, target, body_length):
+            return False
+        self.in_flight += 1
+        self._requests_total += 1
+        if self._requests_total == self._max_requests:
+            self.exhausted.set()
+        return True
+
     def request_ended(self) -> None:
         """Count a request out."""
         self.in_flight -= 1
+        # A call of C's and no clock of trio's: this runs for every request.
+        if monotonic() >= self.late_at:
+            self.on_late()
 
     def write_deadline(self) -> float:
         """When a write that begins now must have got on: its own limit, or what is left of a drain."""
@@ -265,3 +291,7 @@ def _max_requests(config: Config) -> int | None:
     if config.max_requests is None:
         return None
     return config.max_requests + random.randint(0, config.max_requests_jitter)
+
+
+def _nothing() -> None:
+    """Where nobody minds a busy loop."""

@@ -17,7 +17,7 @@ from ..config.files import unusable
 from ..config.findings import findings
 from ..config.schema import Server, Tls
 from ..config.sections import keys_of
-from ..config.source import Source, UnreadableError, read
+from ..config.source import Source, UnreadableError, read_settled
 from ..config.suggest import hint, homes
 from ..errors import ConfigError, ConfigProblem
 from .hypercornfile import IN_UMBEL_TOML, PATHS, UNHEEDED, HypercornFile
@@ -68,7 +68,7 @@ def hypercorn_keys(
     settings = dict(DEFAULTS)
     if file is not None:
         try:
-            source = read(Path(file), os.fspath(file))
+            source = read_settled(Path(file), os.fspath(file))
         except UnreadableError as error:
             raise ConfigError([ConfigProblem(os.fspath(file), error.line, "", error.reason), *problems]) from error
         _make_absolute(source)
@@ -149,13 +149,15 @@ def _unusable_files(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for there, missing in (("certfile", "keyfile"), ("keyfile", "certfile")):
         if there in data and missing not in data:
             yield there, f"needs {missing} beside it, or nothing is encrypted"
-    paired = "certfile" in data and "keyfile" in data and "keyfile_password" not in data
-    # The shared check knows no password; where there is one, starting will tell.
-    wanted = _TLS_KEYS if paired else {"ca": "ca_certs"}
+    wanted = _TLS_KEYS if "certfile" in data and "keyfile" in data else {"ca": "ca_certs"}
     given = {ours: data[theirs] for ours, theirs in wanted.items() if isinstance(data.get(theirs), str)}
-    tls = Tls.model_construct(**given)
-    for path, reason in unusable([((), tls)]):
-        yield _TLS_KEYS[str(path[-1])], reason
+    together = [given]
+    if "keyfile_password" in data:
+        # The shared check knows no password: each file by itself must be readable, and starting will tell the rest.
+        together = [{name: path} for name, path in given.items()]
+    for files in together:
+        for path, reason in unusable([((), Tls.model_construct(**files))]):
+            yield _TLS_KEYS[str(path[-1])], reason
 
 
 def _make_absolute(source: Source) -> None:

@@ -22,6 +22,8 @@ class Channel:
     """Sends without waiting, and reads line by line. ``run`` must run for anything to be sent."""
 
     def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._sending = False
         self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
         self._queue, self._queued = trio.open_memory_channel[bytes](_QUEUE_MAX)
         self.dropped = 0
@@ -34,11 +36,25 @@ class Channel:
         except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
             self.dropped += 1
 
+    def send_now(self, message: Message) -> None:
+        """Send at once, where ``run`` does not get its turn; dropped and counted if that would have to wait.
+
+        Nothing that is queued is overtaken, and no line is cut into another.
+        """
+        line = encode(message)
+        try:
+            if self._sending or self._queued.statistics().current_buffer_used or self._socket.send(line) != len(line):
+                self.dropped += 1
+        except OSError:
+            self.dropped += 1
+
     async def run(self) -> None:
         """Send what is queued until the peer is gone, or ``finish`` was called and the queue is empty."""
         try:
             async for line in self._queued:
+                self._sending = True
                 await self._stream.send_all(line)
+                self._sending = False
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._queued.close()
 

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import os
 import socket
-import stat
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import trio
 
 from ..errors import ConfigError, ConfigProblem
+from ..server.unixsocket import OwnPath, claimed
 from .master import Master
 from .options import WORKERS_MAX
 from .slottask import Slot
@@ -43,6 +42,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Of ``drain`` and ``kill``."""
     quick: bool = False
     """Of ``stop``."""
+    allow_empty: bool = False
+    """Of ``reload``."""
 
 
 class Refusal(Exception):  # noqa: N818 - it is an answer, not an error of ours
@@ -66,35 +67,22 @@ def control_socket(path: str | None) -> Iterator[socket.socket | None]:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         try:
-            _make_way(path)
-            before = os.umask(_PRIVATE_UMASK)
-            try:
-                sock.bind(path)
-            finally:
-                os.umask(before)
-            sock.listen(CONNECTIONS_MAX)
+            with claimed([path]):
+                before = os.umask(_PRIVATE_UMASK)
+                try:
+                    sock.bind(path)
+                finally:
+                    os.umask(before)
+                sock.listen(CONNECTIONS_MAX)
+                own = OwnPath(path)
         except OSError as error:
-            reason = f"{path} cannot be used: {error.strerror or error}"
+            said = error.strerror or str(error)
+            reason = said if path in said else f"cannot listen on {path}: {said}"
             raise ConfigError([ConfigProblem("", None, "supervisor.control", reason)]) from error
         try:
             yield sock
         finally:
-            Path(path).unlink(missing_ok=True)
-
-
-def _make_way(path: str) -> None:
-    try:
-        if not stat.S_ISSOCK(Path(path).stat().st_mode):
-            raise OSError(0, "there is a file that is no socket")
-    except FileNotFoundError:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            Path(path).unlink(missing_ok=True)
-            return
-    raise OSError(0, "another master listens there")
+            own.remove()
 
 
 async def serve_control(master: Master, sock: socket.socket) -> None:
@@ -191,7 +179,7 @@ async def _scale(master: Master, request: Request) -> Answer:
 async def _reload(master: Master, request: Request) -> Answer:
     if master.stopping:
         raise Refusal("the master stops")
-    if failure := await master.reloader.wait_for(master.reload()):
+    if failure := await master.reloader.wait_for(master.reload(allow_empty=request.allow_empty)):
         raise Refusal(failure)
     return {"generation": master.generation}
 

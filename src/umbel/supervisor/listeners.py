@@ -8,13 +8,12 @@ from __future__ import annotations
 import copy
 import os
 import socket
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from hypercorn.config import Config
 
-from ..server.listen import listening
+from ..server.listen import Listener, listening
 
 _FIRST_ACTIVATED = 3
 """The first descriptor that systemd passes; see sd_listen_fds(3)."""
@@ -23,14 +22,16 @@ _FIRST_ACTIVATED = 3
 class Listeners:
     """Bound sockets, as descriptors that workers inherit."""
 
-    def __init__(self, secure: tuple[socket.socket, ...], insecure: tuple[socket.socket, ...], tls: bool) -> None:
+    def __init__(self, listeners: Sequence[Listener], *, tls: bool) -> None:
         self.tls = tls
         """Whether the settings that they were bound with had a certificate."""
-        self._secure = secure
-        self._insecure = insecure
-        self._paths = [path for sock in (*secure, *insecure) if (path := _path(sock)) is not None]
-        self._files = [path.stat() for path in self._paths]
-        self.addresses = [_address(sock, "https") for sock in secure] + [_address(sock, "http") for sock in insecure]
+        self._secure = [each.socket for each in listeners if each.context is not None]
+        self._insecure = [each.socket for each in listeners if each.context is None]
+        self._paths = [each.path for each in listeners if each.path is not None]
+        self.addresses = [
+            *(_address(sock, "https") for sock in self._secure),
+            *(_address(sock, "http") for sock in self._insecure),
+        ]
 
     @property
     def secure(self) -> tuple[int, ...]:
@@ -44,13 +45,10 @@ class Listeners:
 
     def close(self) -> None:
         """Let go of the sockets: once no worker has them either, connections are refused."""
+        for path in self._paths:
+            path.remove()
         for sock in (*self._secure, *self._insecure):
             sock.close()
-        for path, ours in zip(self._paths, self._files, strict=True):
-            with suppress(OSError):
-                if os.path.samestat(path.stat(), ours):  # and not that of a master that has come after us
-                    path.unlink()
-        self._paths, self._files = [], []
 
 
 @contextmanager
@@ -64,19 +62,11 @@ def bound(config: Config, activated: int = 0) -> Iterator[Listeners]:
         config = copy.copy(config)
         config.bind = [f"fd://{number}" for number in range(_FIRST_ACTIVATED, _FIRST_ACTIVATED + activated)]
         config.insecure_bind = []
-    with ExitStack() as stack:
-        opened = stack.enter_context(listening(config))
+    with listening(config) as opened:
         for listener in opened:
             # Only what is passed on is inherited, and only by workers.
             listener.socket.set_inheritable(False)
-        listeners = Listeners(
-            tuple(each.socket for each in opened if each.context is not None),
-            tuple(each.socket for each in opened if each.context is None),
-            config.ssl_enabled,
-        )
-        if not activated:
-            stack.callback(listeners.close)
-        yield listeners
+        yield Listeners(opened, tls=config.ssl_enabled)
 
 
 def activated_sockets(environment: Mapping[str, str] = os.environ) -> int:
@@ -85,12 +75,6 @@ def activated_sockets(environment: Mapping[str, str] = os.environ) -> int:
     if environment.get("LISTEN_PID") != str(os.getpid()) or not count.isdigit():
         return 0
     return int(count)
-
-
-def _path(sock: socket.socket) -> Path | None:
-    """Where a Unix socket stands, if it stands in the file system."""
-    name = sock.getsockname()
-    return Path(name) if isinstance(name, str) and name else None
 
 
 def _address(sock: socket.socket, scheme: str) -> str:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ..config.emptiness import require_routes
 from ..errors import UmbelError
 
 
@@ -18,11 +19,13 @@ class AppImportError(UmbelError):
     """The operator's mistake: there is no such application. ``str(error)`` says what was looked for."""
 
 
-def load_app(spec: str | None, config: str | None) -> Any:
+def load_app(spec: str | None, config: str | None, routes: int = 0) -> Any:
     """The application that ``module:app`` names; without one, what the configuration file describes.
 
+    ``routes`` is how many the file had when it was accepted; it may have been truncated since.
+
     Raises:
-        ConfigError: the configuration cannot be used.
+        ConfigError: the configuration cannot be used, or has lost most of its routes.
         AppImportError: the module has no such application.
         BaseException: whatever the import of the module raises.
     """
@@ -30,7 +33,9 @@ def load_app(spec: str | None, config: str | None) -> Any:
         return import_app(spec)
     from ..gateway.app import Umbel
 
-    return Umbel.from_file(config or "umbel.toml")
+    app = Umbel.from_file(config or "umbel.toml")
+    require_routes(config or "umbel.toml", len(app.gateway_config.routes), routes, need_some=routes > 0)
+    return app
 
 
 def import_app(spec: str) -> Any:

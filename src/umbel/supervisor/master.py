@@ -7,7 +7,7 @@ the exit status.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 
 import trio
@@ -46,7 +46,7 @@ class Master:
         listeners: Listeners,
         journal: Journal,
         *,
-        reread: Callable[[], Settings] | None = None,
+        reread: Callable[[Settings, bool], Awaitable[Settings]] | None = None,
         notifier: Notifier | None = None,
     ) -> None:
         self.settings = settings
@@ -132,9 +132,12 @@ class Master:
         for slot in self._all_slots:
             slot.stop(grace, delay)
 
-    def reload(self) -> int:
-        """Replace every worker by a fresh one; gives the number to wait for with ``reloader.wait_for``."""
-        return self.reloader.request()
+    def reload(self, *, allow_empty: bool = False) -> int:
+        """Replace every worker by a fresh one; gives the number to wait for with ``reloader.wait_for``.
+
+        With ``allow_empty`` the configuration may have lost its routes.
+        """
+        return self.reloader.request(allow_empty=allow_empty)
 
     def scale(self, count: int) -> None:
         """Have so many workers from now on, at least one; the slots with the highest numbers go first."""
@@ -207,6 +210,7 @@ class Master:
             generation=self.generation,
             app=application.app,
             config=application.config,
+            routes=settings.routes,
             server=dict(settings.server),
             limits=settings.limits,
             logs=settings.log_values(),
@@ -289,14 +293,14 @@ class Master:
 
     # Its own affairs.
 
-    def _reread(self) -> None:
+    async def _reread(self, allow_empty: bool) -> None:
         """Read the configuration anew.
 
         Raises:
             ConfigError: it cannot be used, or asks for what needs a restart.
         """
         if self._read is not None:
-            self.settings = self._read()
+            self.settings = await self._read(self.settings, allow_empty)
             self.options = self.settings.options
 
     def _add_slot(self) -> None:

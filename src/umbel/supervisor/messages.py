@@ -31,6 +31,8 @@ class Start(Message, frozen=True, kw_only=True, tag="start"):
     """``module:app``; None for what the configuration describes."""
     config: str | None
     """The path of umbel.toml, if there is one."""
+    routes: int = 0
+    """The routes that the master has found in umbel.toml."""
     server: dict[str, Any] = {}
     """Hypercorn's settings, as the master has read them."""
     limits: Limits | None = None

@@ -12,6 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import ConfigError, ConfigProblem
+from ..regular import open_regular
+
+_PID_BYTES_MAX = 32
 
 
 @contextmanager
@@ -35,17 +38,19 @@ def pidfile(path: str | None) -> Iterator[None]:
         os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
         yield
     finally:
-        # While the lock is held: nobody else can have put a file of theirs there.
-        Path(path).unlink(missing_ok=True)
+        # While the lock is held nobody of ours puts a file there; anybody else may have.
+        if _stands(descriptor, Path(path)):
+            Path(path).unlink(missing_ok=True)
         os.close(descriptor)
 
 
 def _locked(path: Path) -> int:
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = open_regular(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _stands(descriptor, path):
+                _check_content(descriptor, path)
                 return descriptor
         except BlockingIOError as error:
             owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
@@ -57,6 +62,14 @@ def _locked(path: Path) -> int:
             raise
         # Its owner removed it between our opening and our locking.
         os.close(descriptor)
+
+
+def _check_content(descriptor: int, path: Path) -> None:
+    """Refuse a file that is no pidfile: it would be overwritten now and removed at the end."""
+    content = os.pread(descriptor, _PID_BYTES_MAX + 1, 0).strip()
+    if len(content) > _PID_BYTES_MAX or not (content.isdigit() or not content):
+        reason = f"{path} holds something else than a process's number; remove it, or name another file"
+        raise ConfigError([ConfigProblem("", None, "pid_path", reason)])
 
 
 def _stands(descriptor: int, path: Path) -> bool:

@@ -6,7 +6,7 @@ that is ready, so the capacity never falls.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import trio
@@ -36,10 +36,15 @@ class Reloadable(Protocol):
 class Reloader:
     """The queue of wishes, and the task that fulfils them."""
 
-    def __init__(self, master: Reloadable, reread: Callable[[], None]) -> None:
-        """``reread`` reads the configuration anew and gives it to the master; it raises ``ConfigError``."""
+    def __init__(self, master: Reloadable, reread: Callable[[bool], Awaitable[None]]) -> None:
+        """``reread`` reads the configuration anew and gives it to the master; it raises ``ConfigError``.
+
+        It is told whether the configuration may have lost its routes.
+        """
         self._master = master
         self._reread = reread
+        self._allow_empty = False
+        """Of the next reload."""
         self._requested = 0
         self._finished = 0
         self._results: dict[int, str] = {}
@@ -47,8 +52,9 @@ class Reloader:
         self._changed = trio.Event()
         self._ended = trio.Event()
 
-    def request(self) -> int:
+    def request(self, *, allow_empty: bool = False) -> int:
         """Ask for a reload; while one runs, any number of further requests are one. Gives its number."""
+        self._allow_empty |= allow_empty
         self._requested = self._finished + (2 if self._running else 1)
         self._changed.set()
         return self._requested
@@ -99,8 +105,9 @@ class Reloader:
         master, journal = self._master, self._master.journal
         began = trio.current_time()
         journal.tell("info", "reload.started", "a reload: each worker is replaced by a fresh one, slot by slot")
+        allow_empty, self._allow_empty = self._allow_empty, False
         try:
-            self._reread()
+            await self._reread(allow_empty)
         except ConfigError as error:
             reason = f"the configuration cannot be used: {error}"
             journal.tell(

@@ -24,7 +24,7 @@ from .listeners import Listeners, activated_sockets, bound
 from .master import Master
 from .notify import Notifier
 from .pidfile import pidfile
-from .settings import Given, Settings, read_settings
+from .settings import Given, Settings, in_time, read_settings
 from .title import set_title
 
 
@@ -35,7 +35,7 @@ async def run_master(given: Given, warn: Warn | None = None) -> int:
         ConfigError: what was asked for cannot be started; nothing has been.
         OSError: an address cannot be listened on.
     """
-    settings = read_settings(given, warn)
+    settings = await in_time(partial(read_settings, given, warn))
     notifier, journal = Notifier(), Journal()
     async with AsyncExitStack() as stack:
         stack.enter_context(pidfile(settings.options.pidfile))
@@ -47,7 +47,11 @@ async def run_master(given: Given, warn: Warn | None = None) -> int:
         for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
             os.environ.pop(name, None)
         set_title(f"umbel: master [{settings.application.name}]")
-        reread = partial(_reread, given, listeners, settings)
+
+        async def reread(before: Settings, allow_empty: bool) -> Settings:
+            again = replace(given, allow_empty=given.allow_empty or allow_empty)
+            return await in_time(partial(_reread, again, listeners, before))
+
         return await _run(Master(given.size, settings, listeners, journal, reread=reread, notifier=notifier), control)
 
 
@@ -61,12 +65,12 @@ async def _run(master: Master, control: socket.socket | None) -> int:
 
 
 def _reread(given: Given, listeners: Listeners, before: Settings) -> Settings:
-    """The settings as the files say now; what only a restart can change must be as it was.
+    """The settings as the files say now; what only a restart can change must be as it was ``before``.
 
     Raises:
         ConfigError: they cannot be used, or need a restart.
     """
-    settings = read_settings(given)
+    settings = read_settings(given, before=before.routes)
     binds = ("bind", "insecure_bind") if listeners.tls else ("bind",)
     needs_restart: list[tuple[str, Callable[[Settings], object]]] = [
         ("bind", lambda each: [each.server.get(name) for name in binds]),

@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, is_dataclass, replace
+from time import monotonic
 from typing import Any
 
 import trio
@@ -63,6 +64,7 @@ class Serving:
         self._channel = Channel(sock)
         self._service = Service(self._loaded.app, self._loaded.settings, self._loaded.limits)
         self._service.accept_batch = 1
+        self._service.on_late = self._beat_while_busy
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._channel.run)
             app, start = self._loaded.app, self._start
@@ -152,11 +154,20 @@ class Serving:
             now = trio.current_time()
             beat = self._heartbeat(now - due)
             self._channel.send(beat)
+            self._service.late_at = monotonic() + 2 * self._start.heartbeat_every
             if now >= ask_at and (reason := self._outlived(beat, now - began)) and not self._leaving.is_set():
                 ask_at = now + _ASK_AGAIN_S
                 self._channel.send(messages.Recycle(reason=reason))
             due = max(due, now) + self._start.heartbeat_every
             await trio.sleep_until(due)
+
+    def _beat_while_busy(self) -> None:
+        """A heartbeat of a loop that works off so many requests in one go that ``_beat`` does not get its turn.
+
+        It ends requests, so it is not hung, and must not be replaced for being busy.
+        """
+        self._service.late_at = monotonic() + self._start.heartbeat_every
+        self._channel.send_now(self._heartbeat(2 * self._start.heartbeat_every))
 
     def _heartbeat(self, late: float) -> messages.Heartbeat:
         statistics = self._service.statistics()

@@ -5,20 +5,30 @@ Used by ``run.py``. Options of the command line win over both files, on a reload
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
+import trio
 from hypercorn.config import Config as HypercornConfig
 
 from ..config.both import both
+from ..config.emptiness import require_routes
 from ..config.load import load
 from ..config.schema import Config, Logs
+from ..errors import ConfigError, ConfigProblem
 from ..gateway.checks import CHECKS
 from ..server.limits import Limits
 from ..server.settings import Warn, hypercorn_keys
 from .options import Application, Options
+
+READING_S = 10.0
+"""How long the files may take to be read."""
+
+SettingsT = TypeVar("SettingsT")
+
+_reading: trio.lowlevel.RunVar[trio.CapacityLimiter | None] = trio.lowlevel.RunVar("reading", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +40,8 @@ class Given:
     bind: Sequence[str] = ()
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """Fields of ``Options`` that win over the files."""
+    allow_empty: bool = False
+    """Whether umbel.toml may have no routes, or lose most of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +56,33 @@ class Settings:
     """For an application that carries none of its own; None where there is no umbel.toml."""
     logs: Logs | None
     """Where its records go; None where there is no umbel.toml."""
+    routes: int = 0
+    """Routes of umbel.toml."""
 
     def log_values(self) -> dict[str, Any]:
         """The section ``[logs]`` as plain values, or its defaults."""
         return (self.logs if self.logs is not None else Logs()).model_dump()
 
 
-def read_settings(given: Given, warn: Warn | None = None) -> Settings:
-    """Read both files.
+async def in_time(read: Callable[[], SettingsT]) -> SettingsT:
+    """What ``read`` makes of files, in a thread: a disk that hangs holds up no loop.
 
     Raises:
-        ConfigError: every mistake in either of them, at once.
+        ConfigError: as ``read``; or it takes longer than ``READING_S``, and the thread is left behind.
+    """
+    limiter = _reading.get() or trio.CapacityLimiter(1)
+    _reading.set(limiter)  # One thread at most is left behind, however often a reload is asked for.
+    with trio.move_on_after(READING_S):
+        return await trio.to_thread.run_sync(read, abandon_on_cancel=True, limiter=limiter)
+    reason = f"the configuration could not be read within {READING_S:g} s; does the disk that it is on answer?"
+    raise ConfigError([ConfigProblem("", None, "", reason)])
+
+
+def read_settings(given: Given, warn: Warn | None = None, *, before: int = 0) -> Settings:
+    """Read both files. ``before`` is how many routes there were the last time.
+
+    Raises:
+        ConfigError: every mistake in either of them, at once; or there are too few routes (``config/emptiness.py``).
     """
     application = given.application
     config, server = both(
@@ -65,7 +93,10 @@ def read_settings(given: Given, warn: Warn | None = None) -> Settings:
     options = replace(_options(config, HypercornConfig.from_mapping(server)), **given.overrides)
     if application.config is None:
         return Settings(application, options, server, None, None)
-    return Settings(application, options, server, Limits.of(config.server), config.logs)
+    if not given.allow_empty:
+        # An application in Python has routes of its own, which its file says nothing of.
+        require_routes(application.config, len(config.routes), before, need_some=application.app is None)
+    return Settings(application, options, server, Limits.of(config.server), config.logs, len(config.routes))
 
 
 def _options(config: Config, server: HypercornConfig) -> Options:

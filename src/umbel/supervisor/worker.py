@@ -98,7 +98,7 @@ def _load(start: messages.Start) -> Loaded:
     settings.bind = secure or insecure
     if secure:
         settings.insecure_bind = insecure
-    app = load_app(start.app, start.config)
+    app = load_app(start.app, start.config, start.routes)
     carries_limits = isinstance(getattr(app, "limits", None), Limits)
     return Loaded(app, settings, None if carries_limits else start.limits)
 

@@ -5,10 +5,13 @@ Called at load by ``stack.py`` and by a standalone pool for its first https requ
 
 from __future__ import annotations
 
+import os
 import ssl
 from pathlib import Path
 
 import certifi
+
+from ..regular import open_regular
 
 
 def client_context(*, ca: str | None = None, cert: str | None = None, key: str | None = None) -> ssl.SSLContext:
@@ -25,6 +28,7 @@ def client_context(*, ca: str | None = None, cert: str | None = None, key: str |
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     if ca is not None:
+        _check_readable("ca", ca)
         try:
             context.load_verify_locations(cafile=ca)
         except OSError as error:
@@ -63,8 +67,7 @@ def _trust_system(context: ssl.SSLContext) -> None:
 
 def _check_readable(what: str, path: str) -> None:
     try:
-        with Path(path).open("rb"):
-            pass
+        os.close(open_regular(path))
     except OSError as error:
         raise ValueError(f"{what}: {path} {_why(error, 'PEM')}") from error
 

@@ -8,7 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from tests.support.configs import write
+from tests.support.configs import GOOD, write
 from umbel.cli import COMMANDS, EXIT_CONFIG, EXIT_INTERRUPTED, Commands, main
 from umbel.errors import ConfigError, ConfigProblem
 
@@ -60,7 +60,7 @@ def test_the_configuration_is_named_by_the_option_else_by_the_environment_else_b
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    write(tmp_path, "", {"other.toml": "", "third.toml": ""})
+    write(tmp_path, GOOD, {"other.toml": GOOD, "third.toml": GOOD})
     runner = CliRunner()
     assert runner.invoke(main, ["check"]).stdout.startswith("umbel.toml: ok")
     assert runner.invoke(main, ["check"], env={"UMBEL_CONFIG": "other.toml"}).stdout.startswith("other.toml: ok")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import datetime
 import errno
+import os
+import socket
 from pathlib import Path
 
 import pytest
 import trustme
 
 from tests.support.configs import CALL, GOOD, ROUTE, UPSTREAM, mistakes
+from umbel.config import source
 from umbel.config.load import load
 from umbel.config.reading import INCLUDES_MAX
 from umbel.config.source import SIZE_MAX
@@ -31,8 +34,34 @@ def test_the_main_file_is_a_directory(tmp_path: Path) -> None:
     assert said_of(tmp_path) == f"{tmp_path}: cannot be read: it is a directory"
 
 
-def test_the_main_file_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert said_of("/dev/zero") == f"/dev/zero: is larger than {SIZE_MAX // 2**20}MiB"
+def test_a_device_is_no_configuration() -> None:
+    assert said_of("/dev/zero") == "/dev/zero: cannot be read: it is a device, not a regular file"
+
+
+def test_a_fifo_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "umbel.toml")
+    assert said_of(tmp_path / "umbel.toml").endswith(
+        "umbel.toml: cannot be read: it is a named pipe, not a regular file"
+    )
+
+
+def test_an_included_fifo_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.toml")
+    assert mistakes(tmp_path, 'include = ["*.toml"]\n') == [
+        "a.toml: cannot be read: it is a named pipe, not a regular file"
+    ]
+
+
+def test_a_socket_is_no_configuration(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(tmp_path / "umbel.toml"))
+        assert said_of(tmp_path / "umbel.toml").endswith("cannot be read: it is a socket, not a regular file")
+
+
+def test_a_file_that_is_too_large(tmp_path: Path) -> None:
+    with (tmp_path / "umbel.toml").open("wb") as file:
+        file.truncate(SIZE_MAX + 1)
+    assert said_of(tmp_path / "umbel.toml").endswith(f"umbel.toml: is larger than {SIZE_MAX // 2**20}MiB")
 
 
 def test_a_name_that_no_file_can_have() -> None:
@@ -46,10 +75,10 @@ def test_a_symbolic_link_to_itself(tmp_path: Path) -> None:
 
 
 def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Path, mode: str = "r") -> None:  # root may read everything, so the mode bits would not do
-        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+    def refuse(path: Path) -> int:  # root may read everything, so the mode bits would not do
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(source, "open_regular", refuse)
     assert said_of(tmp_path / "umbel.toml").endswith("umbel.toml: cannot be read: permission denied")
 
 
@@ -247,3 +276,15 @@ def test_an_old_certificate_beside_a_good_one_does_no_harm(tmp_path: Path, pems:
     old = trustme.CA().issue_cert("h", not_before=past, not_after=past + datetime.timedelta(days=1))
     files = {"ca.pem": b"# old\n" + old.cert_chain_pems[0].bytes() + pems["ca.pem"]}
     assert mistakes(tmp_path, '[upstreams.u]\nurls = ["https://h"]\ntls.ca = "ca.pem"\n', files) == []
+
+
+@pytest.mark.parametrize("key", ["ca", "cert", "key"])
+def test_a_pipe_in_the_place_of_a_certificate_is_refused_without_waiting(key: str, tmp_path: Path) -> None:
+    trustme.CA().issue_cert("h").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "good.pem"))
+    os.mkfifo(tmp_path / "pipe")
+    files = {"cert": "good.pem", "key": "good.pem", key: "pipe"}
+    tls = ", ".join(f'{name} = "{file}"' for name, file in files.items())
+    said = mistakes(tmp_path, GOOD.replace('urls = ["http://h"]', f'urls = ["https://h"]\ntls = {{ {tls} }}'))
+    assert said == [
+        f"umbel.toml:3: upstreams.u.tls.{key}: the file cannot be read: it is a named pipe, not a regular file"
+    ]

@@ -98,7 +98,7 @@ async def test_a_failed_start_leaves_no_descriptor(tmp_path: Path) -> None:
     before = os.dup(0)
     os.close(before)
 
-    with pytest.raises(ConfigError, match="Is a directory"):
+    with pytest.raises(ConfigError, match="is a directory"):
         async with open_recorder(logs(tmp_path)):
             pytest.fail("it must not come this far")
 

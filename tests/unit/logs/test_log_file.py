@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -259,6 +260,58 @@ def test_a_device_is_written_to_and_never_renamed() -> None:
     with pytest.raises(OSError, match="No space"):
         full.append(b"one\n")
     full.close()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "directory"])
+def test_what_is_no_file_is_refused_and_never_waited_for(kind: str, path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        if kind == "pipe":
+            os.mkfifo(path)
+        elif kind == "socket":
+            sock.bind(str(path))
+        else:
+            path.mkdir()
+        log = LogFile(path, Rotation(size=1))
+        for act in (log.open, lambda: log.append(b"one\n"), log.rotate, log.reopen):
+            with pytest.raises(OSError, match=f"it is a (named )?{kind}"):
+                act()
+        path.rmdir() if kind == "directory" else path.unlink()
+        log.append(b"one\n")
+        log.close()
+    assert path.read_bytes() == b"one\n"
+
+
+def test_a_pipe_that_takes_the_place_of_the_open_file_is_refused(log: LogFile, path: Path) -> None:
+    log.append(b"one\n")
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="it is a named pipe"):
+        log.append(b"two\n")
+    path.unlink()
+    log.append(b"two\n")
+    assert path.read_bytes() == b"two\n"
+
+
+def test_the_own_stdout_is_written_to_though_it_is_a_pipe_and_a_full_one_gives_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_module, "WRITE_S_MAX", 0.01)
+    reading, writing = os.pipe()
+    before = os.dup(1)
+    os.dup2(writing, 1)
+    try:
+        (tmp_path / "app.jsonl").symlink_to("/dev/stdout")
+        log = LogFile(tmp_path / "app.jsonl", Rotation(size=1))
+        log.append(b"one\n")
+        assert os.read(reading, 100) == b"one\n"
+        lines = b"a line\n" * 100_000
+        with pytest.raises(BlockingIOError):
+            log.append(lines)
+        log.close()
+    finally:
+        os.dup2(before, 1)
+        for descriptor in (reading, writing, before):
+            os.close(descriptor)
 
 
 @pytest.mark.parametrize(

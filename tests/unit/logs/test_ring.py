@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from umbel.logs import LogOptions, open_log, recover
 from umbel.logs.options import QUEUE_BYTES_MIN
-from umbel.logs.ring import Ring, directory_of, lines_in, prefix_of
+from umbel.logs.ring import SUFFIX, Ring, directory_of, lines_in, prefix_of
 from umbel.logs.upkeep import compress
 
 
@@ -205,3 +205,14 @@ async def test_a_ring_that_cannot_be_had_is_told_at_the_start(log: Path) -> None
     with pytest.raises(OSError, match=r"."):
         async with open_log(log, LogOptions(ring=True, max_queue_bytes=2**50, service="test")):
             pytest.fail("it must not come this far")
+
+
+async def test_a_pipe_among_the_rings_is_left_alone(tmp_path: Path) -> None:
+    """/dev/shm is everybody's."""
+    log = tmp_path / "app.jsonl"
+    planted = directory_of(log) / f"{prefix_of(log)}1-planted{SUFFIX}"
+    os.mkfifo(planted)
+    try:
+        assert recover(log) == 0
+    finally:
+        planted.unlink()

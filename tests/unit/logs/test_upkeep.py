@@ -137,3 +137,14 @@ def test_a_file_that_is_there_in_both_forms_is_read_once(log: Path) -> None:
     # As a process leaves it that ends between the two steps of a compression.
     path.write_bytes(b"".join(lines_of(packed)))
     assert family(log) == [path, log]
+
+
+def test_a_pipe_among_the_renamed_files_is_refused_and_stays(log: Path) -> None:
+    planted = old(log, 10)
+    planted.unlink()
+    os.mkfifo(planted)
+    for retention in (Retention(compress="gzip"), Retention(keep=0)):
+        with pytest.raises(OSError, match="it is a named pipe"):
+            upkeep(log, retention, NOW)
+    assert planted.exists()
+    assert planted not in family(log)

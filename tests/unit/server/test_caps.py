@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from umbel.kinds import Kind
 from umbel.server import memory
 from umbel.server.limits import Limits
 from umbel.server.phase import Phase
+from umbel.server.reserve import RESERVED_CONNECTIONS, RESERVED_HEAD_S, RESERVED_REQUESTS, RESERVED_S
 
 MockClock = trio.testing.MockClock
 
@@ -50,14 +51,87 @@ async def test_one_connection_too_many_gets_503_at_once(driver: str, autojump_cl
     assert server.service.statistics().connections_total == 2
 
 
-async def test_of_too_many_connections_most_are_closed_without_a_word(autojump_clock: MockClock) -> None:
+async def test_silent_connections_beyond_the_cap_are_displaced_oldest_first(autojump_clock: MockClock) -> None:
     app = App(hello)
     async with served(app, limits=Limits(max_connections=1)) as server, AsyncExitStack() as stack:
-        clients = [await stack.enter_async_context(server.connected()) for _ in range(100)]
+        clients = []
+        for _ in range(1 + RESERVED_CONNECTIONS + 36):
+            clients.append(await stack.enter_async_context(server.connected()))
+            await trio.testing.wait_all_tasks_blocked()
         heard = [await client.stream.receive_some() for client in clients[1:]]
-    assert sum(answer.startswith(b"HTTP/1.1 503") for answer in heard) == 64
-    assert sum(answer == b"" for answer in heard) == 99 - 64
-    assert len(app.recorder.requests) == 64
+        assert RESERVED_HEAD_S <= trio.current_time() < RESERVED_S
+    assert [bool(answer) for answer in heard] == [False] * 36 + [True] * RESERVED_CONNECTIONS
+    assert all(answer.startswith(b"HTTP/1.1 503") for answer in heard[36:])
+    assert len(app.recorder.requests) == RESERVED_CONNECTIONS
+
+
+@DRIVERS
+async def test_a_probe_is_answered_while_silent_connections_hold_every_reserved_place(
+    driver: str, autojump_clock: MockClock
+) -> None:
+    app = App(hello)
+    async with served(app, driver, Limits(max_connections=1)) as server, AsyncExitStack() as stack:
+        for _ in range(1 + 2 * RESERVED_CONNECTIONS):
+            await stack.enter_async_context(server.connected())
+        await trio.testing.wait_all_tasks_blocked()
+        async with server.connected() as client:
+            reply = await client.request("GET", "/livez")
+            assert (reply.status, reply["connection"]) == (200, "close")
+            assert await client.closed_by_server()
+        assert trio.current_time() == 0
+
+
+async def test_a_head_that_drips_beyond_the_cap_ends_at_the_reserve_deadline(autojump_clock: MockClock) -> None:
+    async with (
+        served(App(hello), limits=Limits(max_connections=1)) as server,
+        server.connected(),
+        server.connected() as client,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def drip() -> None:
+            while True:
+                with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                    await client.stream.send_all(b"G")
+                await trio.sleep(0.3)
+
+        nursery.start_soon(drip)
+        assert (await client.stream.receive_some()).startswith(b"HTTP/1.1 503")
+        assert trio.current_time() < RESERVED_HEAD_S + 0.5
+        nursery.cancel_scope.cancel()
+
+
+@DRIVERS
+async def test_probes_are_answered_beyond_max_in_flight_and_only_so_many(
+    driver: str, autojump_clock: MockClock, gate: trio.Event
+) -> None:
+    app = held(gate)
+    async with served(app, driver, Limits(max_in_flight=1)) as server, AsyncExitStack() as stack:
+        busy = [await stack.enter_async_context(server.connected()) for _ in range(1 + RESERVED_REQUESTS)]
+        for client, target in zip(busy, ["/", *["/livez?full"] * RESERVED_REQUESTS], strict=True):
+            await client.send("GET", target)
+            await trio.testing.wait_all_tasks_blocked()
+        assert server.service.in_flight == 1 + RESERVED_REQUESTS
+        async with server.connected() as client:
+            assert (await client.request("GET", "/livez")).status == 503
+            assert (await client.request("GET", "/readyz")).status == 503
+            assert (await client.request("GET", "/livezz")).status == 503
+        gate.set()
+        assert [(await client.reply()).status for client in busy] == [200] * len(busy)
+    assert server.service.in_flight == 0
+
+
+@DRIVERS
+async def test_a_probe_with_a_body_or_another_method_takes_no_reserved_place(
+    driver: str, autojump_clock: MockClock, gate: trio.Event
+) -> None:
+    async with served(held(gate), driver, Limits(max_in_flight=1)) as server, server.connected() as busy:
+        await busy.send("GET", "/")
+        await trio.testing.wait_all_tasks_blocked()
+        for method, body in [("POST", b""), ("GET", b"x"), ("DELETE", b"")]:
+            async with server.connected() as client:
+                assert (await client.request(method, "/livez", [], body)).status == 503
+        gate.set()
 
 
 def test_connections_never_take_more_than_half_of_the_descriptors() -> None:

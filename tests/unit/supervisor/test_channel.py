@@ -72,3 +72,25 @@ async def test_a_line_without_end_ends_the_channel() -> None:
             await peer.send_all(b"x" * (LINE_BYTES_MAX + 100_000))
         await peer.aclose()
     assert got == []
+
+
+async def test_a_message_that_is_sent_at_once_overtakes_none_and_never_waits() -> None:
+    ours, theirs = socket.socketpair()
+    channel, peer = Channel(ours), trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
+    beat = messages.Heartbeat(lag_ms=0.0, inflight=1, tasks=1, rss=1, connections=1, requests=1)
+    channel.send_now(beat)
+    assert decode_up((await peer.receive_some()).rstrip(b"\n")) == beat
+    for _ in range(100_000):
+        channel.send_now(beat)
+        if channel.dropped:  # the peer takes no more
+            break
+    assert channel.dropped == 1
+    received = b""
+    while not received.endswith(b"\n") or len(received) < 1000:
+        received += await peer.receive_some()
+    assert {decode_up(line) for line in received.splitlines()} == {beat}
+    channel.send(messages.Bye(reason="x"))
+    channel.send_now(beat)  # something waits to be sent before it
+    assert channel.dropped == 2
+    channel.close()
+    await peer.aclose()

@@ -17,12 +17,48 @@ from umbel.supervisor.pidfile import pidfile
 
 def test_a_pidfile_is_there_while_it_is_held_and_a_stale_one_is_no_obstacle(tmp_path: Path) -> None:
     path = tmp_path / "pid"
-    path.write_text("999999 and more")
+    path.write_text("999999\n")
     with pidfile(str(path)):
         assert path.read_text() == f"{os.getpid()}\n"
         with pytest.raises(ConfigError, match=f"held by a running master .process {os.getpid()}"), pidfile(str(path)):
             pass
     assert not path.exists()
+
+
+@pytest.mark.parametrize("content", ["precious", "[server]\n", "1" * 100, "12 monkeys"])
+def test_a_file_that_is_no_pidfile_is_neither_overwritten_nor_removed(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match="holds something else than a process's number"), pidfile(str(path)):
+        pass
+    assert path.read_text() == content
+
+
+def test_a_pipe_in_the_place_of_the_pidfile_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pid")
+    with (
+        pytest.raises(ConfigError, match=r"pid_path: .* cannot be written: it is a named pipe, not a regular file"),
+        pidfile(f"{tmp_path}/pid"),
+    ):
+        pass
+    assert (tmp_path / "pid").exists()
+
+
+def test_a_pidfile_that_somebody_else_has_put_there_stays(tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    with pidfile(str(path)):
+        path.unlink()
+        path.write_text("1\n")
+    assert path.read_text() == "1\n"
+
+
+def test_a_socket_that_systemd_has_passed_stays_where_it_is(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as passed:
+        passed.bind(f"{tmp_path}/s")
+        descriptor = os.dup(passed.fileno())
+        with bound(config(f"fd://{descriptor}")) as listeners:
+            listeners.close()
+    assert (tmp_path / "s").exists()
 
 
 def test_a_pidfile_that_cannot_be_written_is_a_mistake_of_the_configuration(tmp_path: Path) -> None:
@@ -36,12 +72,12 @@ def test_the_control_socket_is_its_owners_alone_and_replaces_a_stale_one(tmp_pat
         stale.bind(str(path))
     with control_socket(str(path)):
         assert path.stat().st_mode & 0o777 == 0o600
-        with pytest.raises(ConfigError, match="another master listens there"), control_socket(str(path)):
+        with pytest.raises(ConfigError, match="another server listens at"), control_socket(str(path)):
             pass
     assert not path.exists()
 
 
-@pytest.mark.parametrize("reason", ["there is a file that is no socket", "too long"])
+@pytest.mark.parametrize("reason", ["is a regular file, not a socket", "too long"])
 def test_a_control_socket_that_cannot_be_is_a_mistake_of_the_configuration(tmp_path: Path, reason: str) -> None:
     path = tmp_path / ("x" * 200 if reason == "too long" else "ctl.sock")
     if reason != "too long":

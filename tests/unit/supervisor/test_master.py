@@ -78,7 +78,7 @@ def settings(**options: Any) -> Settings:
 @asynccontextmanager
 async def mastering(size: int, **options: Any) -> AsyncGenerator[tuple[Master, Told], None]:
     told = Told()
-    master = Master(size, settings(**options), Listeners((), (), False), told)
+    master = Master(size, settings(**options), Listeners((), tls=False), told)
     async with trio.open_nursery() as nursery:
         await nursery.start(master.run)
         yield master, told
@@ -130,7 +130,7 @@ async def test_nobody_ready_in_the_first_generation_is_the_end_with_3(
     script.ready_after, script.dies_after, script.end = None, 2.0, Exit(ExitClass.BOOT, 3)
     script.failure = Failed(reason="the database is away", traceback="Traceback: here")
     told = Told()
-    assert await Master(3, settings(), Listeners((), (), False), told).run() == 3
+    assert await Master(3, settings(), Listeners((), tls=False), told).run() == 3
     assert len(script.spawned) == 3
     assert sum("Traceback: here" in message for message in told.messages) == 1
     assert sum("(as told above)" in message for message in told.messages) == 2
@@ -185,5 +185,5 @@ async def test_signals_reach_the_master(autojump_clock: trio.testing.MockClock, 
 
 async def test_a_cancelled_master_leaves_no_slot(autojump_clock: trio.testing.MockClock, script: Script) -> None:
     with trio.move_on_after(5) as scope:
-        await Master(3, settings(), Listeners((), (), False), Told()).run()
+        await Master(3, settings(), Listeners((), tls=False), Told()).run()
     assert scope.cancelled_caught

@@ -40,6 +40,7 @@ class FakeMaster:
         self.happened: list[Any] = []
         self.slots = [FakeSlot(number, self.happened) for number in (1, 2, 3)]
         self.began = self.ended = 0
+        self.allowed_empty: list[bool] = []
         self.journal = Journal(DEVNULL)
         self.mistake: ConfigError | None = None
 
@@ -52,7 +53,8 @@ class FakeMaster:
     def reload_ended(self) -> None:
         self.ended += 1
 
-    def reread(self) -> None:
+    async def reread(self, allow_empty: bool) -> None:
+        self.allowed_empty.append(allow_empty)
         if self.mistake is not None:
             raise self.mistake
 
@@ -127,3 +129,13 @@ async def test_single_workers_wait_for_their_turn_and_a_reload_serves_them_too(
             (2, "drained"),
             (3, "drained"),
         ]
+
+
+async def test_only_the_reload_that_was_allowed_to_may_lose_the_routes(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with reloading() as (master, reloader):
+        await reloader.wait_for(reloader.request())
+        await reloader.wait_for(reloader.request(allow_empty=True))
+        await reloader.wait_for(reloader.request())
+    assert master.allowed_empty == [False, True, False]

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import math
+import os
+import threading
 from pathlib import Path
 
 import pytest
+import trio
+import trustme
 
 from tests.support.configs import write
 from umbel.errors import ConfigError
 from umbel.supervisor.options import Application, Options
-from umbel.supervisor.settings import Given, read_settings
+from umbel.supervisor.settings import READING_S, Given, in_time, read_settings
 
 FILES = {"hypercorn.toml": 'graceful_timeout = 7\npid_path = "master.pid"\nmax_requests = 5\n'}
 
 
 def given(directory: Path, **overrides: object) -> Given:
     application = Application(None, str(directory / "umbel.toml"), str(directory / "hypercorn.toml"))
-    return Given(2, application, ["127.0.0.1:0"], overrides)
+    return Given(2, application, ["127.0.0.1:0"], overrides, allow_empty=True)
 
 
 def test_both_files_are_heard_and_paths_are_relative_to_them(tmp_path: Path) -> None:
@@ -55,7 +60,7 @@ def test_the_command_line_wins(tmp_path: Path) -> None:
     write(tmp_path, '[supervisor]\nhang_timeout = "3s"\n', FILES)
     assert read_settings(given(tmp_path, hang_timeout=4.0)).options.hang_timeout == 4.0
     application = Application(None, str(tmp_path / "umbel.toml"), None, {"graceful_timeout": 2.0})
-    assert read_settings(Given(1, application)).options.graceful_timeout == 2.0
+    assert read_settings(Given(1, application, allow_empty=True)).options.graceful_timeout == 2.0
 
 
 @pytest.mark.parametrize(
@@ -77,3 +82,49 @@ def test_a_mistake_is_told_with_its_line(tmp_path: Path, line: str, said: str) -
 def test_a_heartbeat_fits_several_times_into_the_silence_that_is_a_hang() -> None:
     assert Options().heartbeat_every == 1.0
     assert Options(hang_timeout=1.0).heartbeat_every == 0.2
+
+
+async def test_reading_that_hangs_ends_with_a_mistake_and_holds_one_thread(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    released = threading.Event()
+    begun: list[int] = []
+
+    def hangs() -> int:
+        begun.append(1)
+        released.wait(60)
+        return 1
+
+    autojump_clock.autojump_threshold = 0.01
+    try:
+        for _ in range(3):
+            began = trio.current_time()
+            with pytest.raises(ConfigError, match="could not be read within 10 s"):
+                await in_time(hangs)
+            assert trio.current_time() - began == READING_S
+        assert len(begun) == 1
+    finally:
+        released.set()
+    autojump_clock.autojump_threshold = math.inf
+    with trio.fail_after(10):
+        assert await in_time(lambda: 2) == 2
+
+
+@pytest.mark.parametrize("key", ["ca_certs", "certfile", "keyfile"])
+@pytest.mark.parametrize("password", ["", 'keyfile_password = "x"\n'], ids=["plain", "encrypted"])
+def test_a_pipe_in_the_place_of_a_certificate_is_refused_without_waiting(
+    key: str, password: str, tmp_path: Path
+) -> None:
+    pem = trustme.CA().issue_cert("h").private_key_and_cert_chain_pem
+    pem.write_to_path(str(tmp_path / "good.pem"))
+    os.mkfifo(tmp_path / "pipe")
+    files = {"certfile": "good.pem", "keyfile": "good.pem", key: "pipe"}
+    text = password + "".join(f'{name} = "{file}"\n' for name, file in files.items())
+    write(tmp_path, "", {"hypercorn.toml": text})
+    with pytest.raises(ConfigError) as caught:
+        read_settings(given(tmp_path))
+    (problem,) = caught.value.problems
+    assert (problem.key, problem.reason) == (
+        key,
+        "the file cannot be read: it is a named pipe, not a regular file",
+    )

@@ -1,0 +1,79 @@
+"""The watchdog of a process without a master: it writes the stack of a loop that is blocked, and ends nothing.
+
+A task arms a timer of ``faulthandler`` again and again. If the task does not get to run in time, a thread of C writes
+the stacks of all threads to stderr: file, line and function of each frame, and no value. That thread needs no lock of
+the interpreter, so it also tells what a loop does in C code that never lets go of it. Nothing of this is on the path of
+a request.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import stat
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+
+import trio
+
+HANG_TIMEOUT = 10.0
+"""Seconds, where no configuration says more."""
+EVENT = "loop.blocked"
+"""The name of the record that says how long it was."""
+_STDERR = 2
+
+
+@asynccontextmanager
+async def watched_loop(hang_timeout: float, record: Callable[[str], object]) -> AsyncIterator[None]:
+    """Watch the loop while the block runs; ``record`` gets one sentence after each time that it was blocked."""
+    async with trio.open_nursery() as nursery:
+        await nursery.start(watch_loop, hang_timeout, record)
+        yield
+        nursery.cancel_scope.cancel(reason="what was watched has ended")
+
+
+async def watch_loop(
+    hang_timeout: float,
+    record: Callable[[str], object],
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """The same as a task, until it is cancelled. One of a process, for the timer is the process's own."""
+    every, armed = min(1.0, hang_timeout / 5), False
+    with _stderr() as descriptor:
+        try:
+            while True:
+                # Arming again ends the thread of before, and costs some 100 microseconds.
+                faulthandler.dump_traceback_later(hang_timeout, file=descriptor)
+                armed_at = trio.current_time()
+                if not armed:
+                    armed = True
+                    task_status.started()
+                await trio.sleep(every)
+                silent = trio.current_time() - armed_at
+                if silent > hang_timeout:
+                    sentence = f"the event loop was blocked for {silent:.1f} s (hang_timeout is {hang_timeout:g} s)"
+                    with suppress(OSError):
+                        os.write(descriptor, f"{EVENT}: {sentence}; its stack stands above\n".encode())
+                    record(sentence)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+
+@contextmanager
+def _stderr() -> Iterator[int]:
+    """Stderr for a thread that must never wait for its reader: the timer waits for that thread when it is armed anew.
+
+    A pipe or a terminal is opened once more, so that it is non-blocking for this alone; a file never blocks.
+    """
+    descriptor = _STDERR
+    with suppress(OSError):
+        mode = os.fstat(_STDERR).st_mode
+        if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+            flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+            descriptor = os.open(f"/proc/self/fd/{_STDERR}", flags)
+    try:
+        yield descriptor
+    finally:
+        if descriptor != _STDERR:
+            os.close(descriptor)

@@ -1,0 +1,109 @@
+"""Files that are written while they are read, and configurations that have lost their routes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.configs import GOOD, write
+from umbel.config import source
+from umbel.config.emptiness import allows_empty, require_routes
+from umbel.config.load import load
+from umbel.config.source import PAUSE_S, READS_MAX
+from umbel.errors import ConfigError
+from umbel.server.settings import hypercorn_keys
+
+HALF = len(GOOD) - 20
+"""As much of ``GOOD`` is no TOML."""
+
+
+class Writer:
+    """Another process: it goes on with its file in each pause of the reader's."""
+
+    def __init__(self, path: Path, *versions: str) -> None:
+        self.pauses: list[float] = []
+        self._path = path
+        self._versions = [*versions]
+        self.step()
+
+    def step(self, seconds: float = 0.0) -> None:
+        self.pauses.append(seconds)
+        if self._versions:
+            self._path.write_text(self._versions.pop(0))
+
+
+@pytest.mark.parametrize("first", ["", GOOD[:HALF], "[server]\n"], ids=["truncated", "no TOML", "another"])
+def test_a_half_written_file_is_read_again(first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = Writer(tmp_path / "umbel.toml", first, GOOD)
+    monkeypatch.setattr(source.time, "sleep", writer.step)
+    assert len(load(tmp_path / "umbel.toml").routes) == 1
+    assert writer.pauses[1:] == [PAUSE_S, PAUSE_S]
+
+
+def test_a_half_written_included_file_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, 'include = ["a.toml"]\n')
+    writer = Writer(tmp_path / "a.toml", GOOD[:HALF], GOOD)
+    monkeypatch.setattr(source.time, "sleep", writer.step)
+    assert len(load(tmp_path / "umbel.toml").routes) == 1
+
+
+def test_a_half_written_file_of_the_server_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = Writer(tmp_path / "hypercorn.toml", "backlog = ", "backlog = 7\n")
+    monkeypatch.setattr(source.time, "sleep", writer.step)
+    assert hypercorn_keys(tmp_path / "hypercorn.toml")["backlog"] == 7
+
+
+def test_a_file_that_was_removed_in_between_is_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "umbel.toml"
+    path.write_text(GOOD)
+    monkeypatch.setattr(source.time, "sleep", lambda seconds: path.unlink(missing_ok=True))
+    with pytest.raises(ConfigError, match="there is no such file"):
+        load(path)
+
+
+def test_a_file_that_never_stands_still_is_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "umbel.toml"
+    writer = Writer(path, *(f"{GOOD}{'#' * count}" for count in range(READS_MAX + 10)))
+    monkeypatch.setattr(source.time, "sleep", writer.step)
+    with pytest.raises(ConfigError, match="keeps changing while it is read"):
+        load(path)
+    assert len(writer.pauses) == 1 + READS_MAX
+
+
+def test_a_file_of_before_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source.time, "sleep", pytest.fail)
+    assert len(load(write(tmp_path, GOOD)).routes) == 1
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "refused"),
+    [(0, 0, True), (0, 1, True), (1, 1, False), (1, 2, False), (1, 3, True), (49, 100, True), (50, 100, False)],
+)
+def test_when_routes_are_lost(now: int, before: int, refused: bool) -> None:
+    try:
+        require_routes("umbel.toml", now, before)
+    except ConfigError as error:
+        assert refused
+        assert str(error).startswith("umbel.toml: routes: ")
+        assert "say --allow-empty (or set UMBEL_ALLOW_EMPTY=1)" in str(error)
+        assert "\n" not in str(error)
+    else:
+        assert not refused
+
+
+def test_an_application_in_python_needs_no_routes_in_its_file() -> None:
+    require_routes("umbel.toml", 0, 0, need_some=False)
+    with pytest.raises(ConfigError, match="4 of 4 routes are gone"):
+        require_routes("umbel.toml", 0, 4, need_some=False)
+
+
+def test_what_the_environment_says() -> None:
+    assert [allows_empty({"UMBEL_ALLOW_EMPTY": value}) for value in ("1", "true", "YES", "0", "")] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert not allows_empty({})

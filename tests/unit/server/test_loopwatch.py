@@ -1,0 +1,68 @@
+"""The watchdog leaves nothing behind, and never waits for the reader of stderr."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+import trio
+import trio.lowlevel
+
+from umbel.server.loopwatch import watched_loop
+
+
+@contextmanager
+def stderr_into(descriptor: int) -> Iterator[None]:
+    before = os.dup(2)
+    os.dup2(descriptor, 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+
+
+def held() -> tuple[int, int, int]:
+    """Threads of Python, threads of the system, and the lowest free descriptor."""
+    lowest = os.dup(0)
+    os.close(lowest)
+    return threading.active_count(), len([*Path("/proc/self/task").iterdir()]), lowest
+
+
+async def test_it_leaves_no_thread_and_no_descriptor() -> None:
+    before = held()
+    with pytest.RaisesGroup(KeyError):
+        async with watched_loop(0.05, pytest.fail):
+            assert held() != before
+            raise KeyError
+    assert held() == before
+
+
+async def test_a_stderr_that_nobody_reads_does_not_hold_up_the_loop() -> None:
+    reading, writing = os.pipe()
+    recorded: list[str] = []
+    told = trio.Event()
+
+    def record(sentence: str) -> None:
+        recorded.append(sentence)
+        told.set()
+
+    try:
+        os.set_blocking(writing, False)
+        with suppress(BlockingIOError):
+            while True:
+                os.write(writing, b"x" * 65536)
+        os.set_blocking(writing, True)
+        with stderr_into(writing), trio.fail_after(20):
+            async with watched_loop(0.05, record):
+                threading.Event().wait(0.3)  # what blocks the loop
+                await told.wait()
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert recorded[0].startswith("the event loop was blocked for 0.")
+    assert len(recorded) == 1
