@@ -28,12 +28,13 @@ class Heard:
     ended: list[str | Exception] = field(default_factory=list)
     changed: trio.Event = field(default_factory=trio.Event)
 
-    def on_data(self, data: bytes) -> None:
+    def on_data(self, data: bytes) -> bool:
         assert data
         assert not self.ended
         self.data += data
         self.pieces.append(len(data))
         self.changed.set()
+        return True
 
     def on_eof(self) -> None:
         self.ended.append("eof")

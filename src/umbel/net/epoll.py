@@ -33,7 +33,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from time import perf_counter
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import trio
 
@@ -59,6 +59,9 @@ Handler = Callable[[int], object]
 class Reader(Protocol):
     """Reports readiness of sockets to handlers, in one task's turns."""
 
+    reports_each_change: ClassVar[bool]
+    """Whether ``watch_again`` need not be called."""
+
     def register(self, sock: socket.socket, handler: Handler) -> None:
         """Call ``handler`` at each change of ``sock``, until ``close``.
 
@@ -81,6 +84,8 @@ class Reader(Protocol):
 
 class EpollReader:
     """A ``Reader`` by one epoll. Works while ``run`` runs; sockets may be closed before and after that, too."""
+
+    reports_each_change: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -172,6 +177,8 @@ class WaitReader:
     trio reports a readable socket for as long as it is readable. So after a report the task waits until the socket was
     used until it would block, which is what an edge-triggered epoll does by itself.
     """
+
+    reports_each_change: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self._watches: dict[int, _Watch] = {}

@@ -70,8 +70,9 @@ class Stream(Protocol):
 class Listener(Protocol):
     """What is told of the bytes of a stream. Runs in the reader's task: it must not raise, and must do little."""
 
-    def on_data(self, data: bytes) -> None:
-        """These bytes came."""
+    def on_data(self, data: bytes) -> bool:
+        """These bytes came. Whether more are wanted; if not, what follows stays in the socket until ``listen``."""
+        ...
 
     def on_eof(self) -> None:
         """The peer has ended its sending. Called once."""
@@ -163,10 +164,6 @@ class PlainStream:
             trio.BrokenResourceError: the connection is broken.
             trio.ClosedResourceError: the stream is closed.
         """
-        return self._receive_raw()
-
-    def _receive_raw(self) -> bytes | None:
-        """The same, of the socket itself."""
         if not self._readable:
             if self._closed:
                 raise trio.ClosedResourceError
@@ -183,8 +180,10 @@ class PlainStream:
         return data
 
     def _has_read_all(self) -> None:
+        """Nothing more is in the socket; its next change is reported."""
         self._readable = False
-        self._reader.watch_again(self._socket, READABLE)
+        if not self._reader.reports_each_change:
+            self._reader.watch_again(self._socket, READABLE)
 
     def is_quiet(self) -> bool:
         """Whether the peer has sent nothing that is still to be read, not even its end."""
@@ -210,24 +209,31 @@ class PlainStream:
     def _push(self) -> None:
         """Read what is there, and give it to the listener."""
         left = TURN_BYTES_MAX
-        while (listener := self._listener) is not None:
+        while (listener := self._listener) is not None and self._readable:
             if left <= 0:
                 self._reader.call_again(self._socket)
                 return
             try:
-                data = self._receive_now()
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                data = self._socket.recv(RECEIVE_MAX)
+            except BlockingIOError:
+                self._has_read_all()
+                return
+            except OSError as error:
                 self._listener = None
-                listener.on_error(error)
+                broken = self._broken(error)
+                broken.__cause__ = error
+                listener.on_error(broken)
                 return
-            if data is None:
-                return
-            if not data:
+            size = len(data)
+            if not size:
                 self._listener = None
                 listener.on_eof()
                 return
-            left -= len(data)
-            listener.on_data(data)
+            if size < RECEIVE_MAX and not self._ended:
+                self._has_read_all()
+            left -= size
+            if not listener.on_data(data) and self._listener is listener:
+                self._listener = None
 
     # Sending.
 
@@ -242,7 +248,7 @@ class PlainStream:
         """
         if self._closed:
             raise trio.ClosedResourceError
-        return self._send_raw(data)
+        return self._hand_over(data)
 
     async def drained(self) -> None:
         """Wait until the socket has taken all that ``send_now`` kept. Cancelled, the rest is still sent.
@@ -274,7 +280,7 @@ class PlainStream:
         self._sender = None
         return trio.lowlevel.Abort.SUCCEEDED
 
-    def _send_raw(self, data: bytes | memoryview) -> bool:
+    def _hand_over(self, data: bytes | memoryview) -> bool:
         """Hand bytes to the socket and keep the rest; whether it took all."""
         try:
             sent = self._socket.send(data)
@@ -288,13 +294,14 @@ class PlainStream:
             self._unsent = b""
             return True
         self._unsent = memoryview(data)[sent:]
-        self._reader.watch_again(self._socket, WRITABLE)
+        if not self._reader.reports_each_change:
+            self._reader.watch_again(self._socket, WRITABLE)
         return False
 
     def _send_rest(self) -> None:
         """Send on, and wake the task that waits for it when all is sent or nothing can be."""
         try:
-            if not self._send_raw(self._unsent):
+            if not self._hand_over(self._unsent):
                 return
         except trio.BrokenResourceError:
             pass  # Kept in _send_error for whoever sends. Whoever reads may still get an answer.

@@ -31,7 +31,7 @@ from typing import ClassVar
 import trio
 
 from .epoll import Reader
-from .stream import RECEIVE_MAX, PlainStream
+from .stream import RECEIVE_MAX, TURN_BYTES_MAX, PlainStream
 
 RECORDS_BYTES = 64 * 1024
 """Bytes that are encrypted at once; a larger message is sent in pieces of this size."""
@@ -113,18 +113,41 @@ class TlsStream(PlainStream):
                 self._reply()
             if data is not None:
                 if self._ssl.pending() or self._incoming.pending:
-                    self._readable = True
+                    self._readable = True  # What epoll knows nothing of.
                 return data
             if not self._feed():
                 return None
+
+    def _push(self) -> None:
+        """Read what is there, and give it to the listener."""
+        left = TURN_BYTES_MAX
+        while (listener := self._listener) is not None:
+            if left <= 0:
+                self._reader.call_again(self._socket)
+                return
+            try:
+                data = self._receive_now()
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                self._listener = None
+                listener.on_error(error)
+                return
+            if data is None:
+                return
+            if not data:
+                self._listener = None
+                listener.on_eof()
+                return
+            left -= len(data)
+            if not listener.on_data(data) and self._listener is listener:
+                self._listener = None
 
     def _feed(self) -> bool:
         """Move bytes from the socket to the SSL object; False if there are none now.
 
         Raises:
-            as ``_receive_raw``.
+            as ``PlainStream._receive_now``.
         """
-        raw = self._receive_raw()
+        raw = super()._receive_now()
         if raw is None:
             return False
         if raw:
@@ -182,7 +205,7 @@ class TlsStream(PlainStream):
                 raise self._send_error
             self._unsent = bytes(self._unsent) + data
             return False
-        return not data or self._send_raw(data)
+        return not data or self._hand_over(data)
 
     def _reply(self) -> None:
         """Send what the SSL object says by itself: its part of the handshake, an answer to a KeyUpdate, an alert.

@@ -67,7 +67,7 @@ class Connection:
         "_where",
         "expires_at",
         "is_quiet",
-        "pushes",
+        "pushing",
         "served",
         "state",
     )
@@ -76,8 +76,8 @@ class Connection:
         self._stream = stream
         self._nursery = nursery
         self._where = where
-        self.pushes = isinstance(stream, PlainStream)
-        """Whether an exchange can go on without a task that waits for it."""
+        self.pushing = stream if isinstance(stream, PlainStream) else None
+        """The stream, where an exchange can go on without a task that waits for it."""
         self.is_quiet = stream.is_quiet
         """Whether an idle connection is still fit to serve (``Stream.is_quiet``)."""
         self.state = State.IDLE
@@ -181,10 +181,10 @@ class Connection:
         """Send a whole request of at most INLINE_MAX bytes; ``listener`` is told of what comes.
 
         False if it cannot be sent as a whole at once: the connection is closed, and the peer cannot act on a part.
-        Only on a connection that ``pushes``, and without limits of single steps.
+        Only on a connection with a ``pushing`` stream, and without limits of single steps.
         """
-        stream = self._stream
-        assert isinstance(stream, PlainStream)
+        stream = self.pushing
+        assert stream is not None
         self.state = TRANSITIONS[self.state, Event.START_WHOLE]
         self.served += 1
         self._close_after = False
@@ -200,8 +200,8 @@ class Connection:
 
     def unlisten(self) -> None:
         """Tell the listener nothing more."""
-        if isinstance(self._stream, PlainStream):
-            self._stream.unlisten()
+        if self.pushing is not None:
+            self.pushing.unlisten()
 
     def caught_whole(self, data: bytes, method: str, limits: Limits) -> tuple[Head, bytes] | None:
         """The response, if ``data`` is all of it.
@@ -250,8 +250,8 @@ class Connection:
             if reader.ended:
                 self._end(reader, head)
                 return head
-        assert isinstance(self._stream, PlainStream)
-        self._stream.listen(listener)
+        assert self.pushing is not None
+        self.pushing.listen(listener)
         return head
 
     @property

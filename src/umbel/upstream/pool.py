@@ -290,9 +290,9 @@ class Pool(httpx.AsyncBaseTransport):
     # For requests without a task of their own (``express.py``), which hold no place: only for pools without a limit.
 
     def take_pushing(self, origin: Origin, now: float) -> Connection | None:
-        """A kept connection to ``origin`` that is still good and ``pushes``, marked active; None if there is none."""
+        """A good kept connection to ``origin`` with a ``pushing`` stream, marked active; None if there is none."""
         while (connection := self._idle.take(origin)) is not None:
-            if not connection.pushes:
+            if connection.pushing is None:
                 self._idle.add(origin, connection)
                 return None
             if connection.expires_at > now and connection.is_quiet():

@@ -123,12 +123,11 @@ class SentOff:
 
     # What the stream of its connection calls; see ``net.stream.Listener``.
 
-    def on_data(self, data: bytes) -> None:
-        """Bytes of the response."""
-        assert self._connection is not None
-        self._connection.unlisten()  # Until this was landed: a body over its bound is not read on.
+    def on_data(self, data: bytes) -> bool:
+        """Bytes of the response. No more are wanted until these were landed: a body over its bound is not read on."""
         self._data = data
         self._arrived(self)
+        return False
 
     def on_eof(self) -> None:
         """The end of the stream."""

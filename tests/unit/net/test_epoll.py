@@ -95,13 +95,14 @@ async def test_a_socket_that_was_closed_earlier_in_a_batch_is_not_called(make: t
                 super().__init__()
                 self.index = index
 
-            def on_data(self, data: bytes) -> None:
+            def on_data(self, data: bytes) -> bool:
                 told.append(self.index)
                 for other in range(20):
                     if other != self.index:
                         streams[other].unlisten()
                         streams[other].close_now()
                 made.append(socket.socket())
+                return True
 
         for index, stream in enumerate(streams):
             stream.listen(ClosesAllOthers(index))

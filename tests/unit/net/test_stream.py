@@ -152,9 +152,10 @@ async def test_a_listener_may_stop_listening_while_it_is_told(make: type[AnyRead
     async with plain_pair(make) as (stream, peer):
 
         class Once(Heard):
-            def on_data(self, data: bytes) -> None:
+            def on_data(self, data: bytes) -> bool:
                 super().on_data(data)
                 stream.unlisten()
+                return True
 
         heard = Once()
         await peer.send_all(b"x" * 100_000)
@@ -169,10 +170,11 @@ async def test_a_listener_may_close_the_stream_while_it_is_told(make: type[AnyRe
     async with plain_pair(make) as (stream, peer):
 
         class Closing(Heard):
-            def on_data(self, data: bytes) -> None:
+            def on_data(self, data: bytes) -> bool:
                 super().on_data(data)
                 stream.unlisten()
                 stream.close_now()
+                return True
 
         heard = Closing()
         stream.listen(heard)
@@ -204,9 +206,10 @@ async def test_one_turn_pushes_a_bounded_share(make: type[AnyReader]) -> None:
         with counting_turns() as turns:
 
             class Turned(Heard):
-                def on_data(self, data: bytes) -> None:
+                def on_data(self, data: bytes) -> bool:
                     super().on_data(data)
                     by_turn[turns.count] += len(data)
+                    return True
 
             heard = Turned()
             async with trio.open_nursery() as nursery:

@@ -90,9 +90,10 @@ async def test_a_stream_that_was_not_listened_to_goes_on_with_what_is_decrypted(
     async with tls_pair(make, *contexts) as (stream, peer):
 
         class Once(Heard):
-            def on_data(self, data: bytes) -> None:
+            def on_data(self, data: bytes) -> bool:
                 super().on_data(data)
                 stream.unlisten()
+                return True
 
         first, rest = Once(), Heard()
         stream.listen(first)
