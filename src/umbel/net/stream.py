@@ -96,6 +96,7 @@ class PlainStream:
         "_sender",
         "_socket",
         "_unsent",
+        "ended_at",
     )
     is_secure: ClassVar[bool] = False
 
@@ -110,6 +111,8 @@ class PlainStream:
         self._send_error: trio.BrokenResourceError | None = None
         self._readable = False
         self._ended = False
+        self.ended_at: float | None = None
+        """When the peer's end was reported, in ``trio.current_time()``; None: not yet, or the reader cannot tell."""
         self._closed = False
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
@@ -193,8 +196,9 @@ class PlainStream:
 
     def _on_ready(self, events: int) -> None:
         """Act on a change of the socket."""
-        if events & ENDED:
+        if events & ENDED and not self._ended:
             self._ended = True
+            self.ended_at = trio.current_time()
         if events & (READABLE | ENDED):
             self._readable = True
         if events & WRITABLE and self._unsent:

@@ -66,7 +66,9 @@ class Connection:
         "_timeouts",
         "_where",
         "expires_at",
+        "idle_since",
         "is_quiet",
+        "keep_alive_hint",
         "pushing",
         "served",
         "state",
@@ -85,6 +87,10 @@ class Connection:
         """How many exchanges it has begun."""
         self.expires_at = math.inf
         """When it is to be closed if it is still idle; the pool's note."""
+        self.idle_since = math.inf
+        """When its last exchange ended; the pool's note."""
+        self.keep_alive_hint: float | None = None
+        """The ``timeout`` of the last Keep-Alive field, in seconds; None where the peer sent none."""
         self._sender: trio.CancelScope | None = None
         self._sender_done: trio.Event | None = None
         self._reading: trio.CancelScope | None = None
@@ -131,6 +137,11 @@ class Connection:
             await self.settle()
             raise
         return answer
+
+    @property
+    def ended_at(self) -> float | None:
+        """When the peer ended its sending; None if it has not, or if that is not known."""
+        return None if self.pushing is None else self.pushing.ended_at
 
     @property
     def ended(self) -> bool:
@@ -214,6 +225,7 @@ class Connection:
                 whole = whole_of(data, method, limits)
                 if whole is not None:
                     self._reader = _ENDED
+                    self.keep_alive_hint = whole[0].idle_hint
                     self.state = TRANSITIONS[State.RECEIVING, Event.END if whole[0].keep_alive else Event.LAST]
                     return whole
         except BaseException:
@@ -333,6 +345,7 @@ class Connection:
         """
         if self.state is State.CLOSED:
             return
+        self.keep_alive_hint = head.idle_hint
         usable = head.keep_alive and not (reader.excess or self._close_after or self._send_failure)
         if self._on(Event.END if usable else Event.LAST) is State.CLOSED and self._sender is not None:
             self._sender.cancel(reason="the response is complete")

@@ -81,7 +81,7 @@ class Pool(httpx.AsyncBaseTransport):
         self,
         *,
         connect_timeout: float | None = 5.0,
-        keepalive_expiry: float = 15.0,
+        keepalive_expiry: float = 4.0,
         max_connections: int | None = 100,
         max_waiting: int = 1000,
         max_idle: int | None = None,
@@ -156,6 +156,8 @@ class Pool(httpx.AsyncBaseTransport):
             elif oldest.expires_at > trio.current_time():
                 await trio.sleep_until(oldest.expires_at)
             else:
+                if oldest.ended_at is not None:
+                    self._idle.closed_by_peer(self._idle.origin_of(oldest), oldest, trio.current_time())
                 self._idle.take_oldest().close()
 
     # Its one job
@@ -182,7 +184,7 @@ class Pool(httpx.AsyncBaseTransport):
             await self._admit(self._slots, timeouts.pool)
             now = trio.current_time()
         try:
-            kept = None if REPLACES in extensions else await self._take_idle(origin, now)
+            kept = None if REPLACES in extensions else await self._take_idle(origin, now, once=not outgoing.replayable)
             connection, head = await self._send(origin, outgoing, timeouts, extensions.get(NOTES), kept)
         except BaseException:
             self._leave()
@@ -255,7 +257,10 @@ class Pool(httpx.AsyncBaseTransport):
                 self._active.discard(connection)
                 # Its end crossed our request: the peer closed an idle connection, and has not seen the request. It may
                 # also have begun to act on it, so only what may be repeated is (RFC 9110 section 9.2.2).
-                if not (kept and isinstance(error, ConnectionReset) and error.untouched and outgoing.replayable):
+                crossed = kept and isinstance(error, ConnectionReset) and error.untouched
+                if crossed:
+                    self._idle.closed_by_peer(origin, connection, trio.current_time())
+                if not (crossed and outgoing.replayable):
                     raise
                 self._replaced += 1
                 connection = None
@@ -264,20 +269,25 @@ class Pool(httpx.AsyncBaseTransport):
                     notes.status = head.status
                 return connection, head
 
-    async def _take_idle(self, origin: Origin, now: float) -> Connection | None:
-        """A kept connection to ``origin`` that is still good, marked active."""
-        while (connection := self._idle.take(origin)) is not None:
+    async def _take_idle(self, origin: Origin, now: float, *, once: bool) -> Connection | None:
+        """A kept connection to ``origin`` that is still good, marked active. ``once``: for a request sent only once."""
+        while True:
+            connection = self._idle.take_for_once(origin, now) if once else self._idle.take(origin)
+            if connection is None:
+                return None
             self._active.add(connection)
             try:
                 # So that tasks which were woken together send together: a peer on this machine is woken once for all of
                 # them, and not by each of their sends, which would then take three times as long.
                 await trio.lowlevel.checkpoint()
                 # Something to read on an idle connection is its end, or a response that nobody asked for.
-                fit = connection.expires_at > now and connection.is_quiet()
+                quiet = connection.is_quiet()
                 self._own.check()
-                if fit:
+                if quiet and connection.expires_at > now:
                     self._reused += 1
                     return connection
+                if not quiet:
+                    self._idle.closed_by_peer(origin, connection, now)
             except BaseException:
                 self._active.discard(connection)
                 connection.close_now()
@@ -285,7 +295,6 @@ class Pool(httpx.AsyncBaseTransport):
             self._active.discard(connection)
             self._stale += 1
             connection.close_now()
-        return None
 
     # For requests without a task of their own (``express.py``), which hold no place: only for pools without a limit.
 
@@ -295,10 +304,13 @@ class Pool(httpx.AsyncBaseTransport):
             if connection.pushing is None:
                 self._idle.add(origin, connection)
                 return None
-            if connection.expires_at > now and connection.is_quiet():
+            quiet = connection.is_quiet()
+            if quiet and connection.expires_at > now:
                 self._active.add(connection)
                 self._reused += 1
                 return connection
+            if not quiet:
+                self._idle.closed_by_peer(origin, connection, now)
             self._stale += 1
             connection.close_now()
         return None
@@ -333,6 +345,7 @@ class Pool(httpx.AsyncBaseTransport):
         if connection.excess:
             self._excess += 1
         if connection.state is State.IDLE and self._own.running:
+            connection.idle_since = now
             connection.expires_at = now + self._keepalive_expiry
             self._idle.add(origin, connection)
             if len(self._idle) > self._max_idle:
