@@ -252,7 +252,12 @@ class PlainStream:
         """
         if self._closed:
             raise trio.ClosedResourceError
-        return self._hand_over(data)
+        try:
+            # Nearly always the socket takes all at once.
+            sent = self._socket.send(data)
+        except OSError:
+            return self._hand_over(data)
+        return sent == len(data) or self._hand_over(memoryview(data)[sent:])
 
     async def drained(self) -> None:
         """Wait until the socket has taken all that ``send_now`` kept. Cancelled, the rest is still sent.
