@@ -22,9 +22,10 @@ import trio.testing
 
 from umbel.events import Event
 from umbel.model import FACTS, CallFacts, RequestFacts, Trace
+from umbel.net.epoll import new_reader
+from umbel.net.stream import PlainStream, Stream
 from umbel.upstream import Attempt, Balance, Body, Breaker, Bulkhead, Coalesce, Hedge, Pool, Retry
 from umbel.upstream.origin import Origin
-from umbel.upstream.wire import PlainWire, Wire
 
 REPLICAS = ("http://127.0.0.1:1", "http://127.0.0.1:2")
 CONTENT = b'{"id": 42}'
@@ -136,11 +137,12 @@ async def waiting() -> float:
 async def in_use() -> float:
     """Of a call with a connection that awaits its response, above the kernel."""
     peers: list[socket.socket] = []
+    reader = new_reader()
 
-    async def dial(origin: Origin, timeout: float | None) -> Wire:
-        ours, theirs = trio.socket.socketpair()
+    async def dial(origin: Origin, timeout: float | None) -> Stream:
+        ours, theirs = socket.socketpair()
         peers.append(theirs)
-        return PlainWire(trio.SocketStream(ours))
+        return PlainStream(ours, reader)
 
     async with Pool(dial=dial, max_connections=None) as pool:
         stack = Balance(Attempt(Body(pool)), REPLICAS)

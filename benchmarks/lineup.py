@@ -139,6 +139,17 @@ def _aiohttp(spot: Spot) -> list[str]:
     return [*command, "--host", "127.0.0.1", "--port", str(spot.port)]
 
 
+def _trio_made_of() -> str:
+    return (
+        "a task per client, one epoll for the upstream, msgspec; no policies, limits or checks: how much of the cost "
+        f"is trio's and Python's ({packages('trio', 'msgspec')}), no peer"
+    )
+
+
+def _trio(spot: Spot) -> list[str]:
+    return [sys.executable, str(PEERS / "plain_trio.py")]
+
+
 # On Node
 
 
@@ -254,5 +265,6 @@ GATEWAYS = (
     Gateway(SEED, _seed_made_of, _seed),
     Gateway(NODE, _node_made_of, _node),
     Gateway("KrakenD", _krakend_made_of, _krakend, "stdout", b"[GIN]"),
+    Gateway("plain trio", _trio_made_of, _trio),
     Gateway("nginx + lua", _nginx_made_of, _nginx),
 )

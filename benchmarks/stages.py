@@ -59,12 +59,13 @@ _FILES: dict[str, dict[str, str]] = {
     "upstream": {
         _WRITE: "outgoing rewrite",
         _PARSE: "http1 head lines chunked",
-        _POOL: "pool connection lifecycle streamed wire slots idle polled pilots alarm dial address sessions tls dns "
+        _POOL: "pool connection lifecycle streamed slots idle pilots dial address sessions tls dns "
         "origin notes watched",
         _EXPRESS: "express sentoff",
         **{_LAYER + name: name for name in LAYERS},
         "": _LAYER + "shared",
     },
+    "net": {"": _POOL},
     "logs": {
         _RECORD: "recorder record callmembers sampling level context lines",
         _ENCODE: "encode plain redact",
@@ -93,9 +94,9 @@ _LIBRARIES = {
     "trio_util": _TRIO,
 }
 _LINES = (
-    (re.compile(r"socket\.send\("), {"server": _SEND_IN, "upstream": _SEND_UP}),
-    (re.compile(r"socket\.recv(_into)?\("), {"server": _RECEIVE_IN, "upstream": _RECEIVE_UP}),
-    (re.compile(r"poll\.poll\("), {"server": _EPOLL, "upstream": _EPOLL, "trio": _EPOLL}),
+    (re.compile(r"socket\.send\("), {"server": _SEND_IN, "net": _SEND_UP}),
+    (re.compile(r"socket\.recv(_into)?\("), {"server": _RECEIVE_IN, "net": _RECEIVE_UP}),
+    (re.compile(r"\bpoll\(0|poll\.poll\("), {"server": _EPOLL, "net": _EPOLL, "trio": _EPOLL}),
     (re.compile(r"\bjson\.decode\(|_decoder\.decode\("), dict.fromkeys(("gateway", "composition"), _JSON_IN)),
     (re.compile(r"\bjson\.encode\(|= _encode\("), dict.fromkeys(("gateway", "composition"), _JSON_OUT)),
 )

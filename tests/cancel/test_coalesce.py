@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from tests.support.checkpoints import for_every_checkpoint
-from tests.support.wires import MemoryDial, echo_server
+from tests.support.memory_dial import MemoryDial, echo_server
 from umbel.upstream import Body, Pool
 from umbel.upstream.coalesce import Coalesce
 

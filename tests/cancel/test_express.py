@@ -12,10 +12,7 @@ from tests.support.bothways import BUSY, ONE, Case, Lab, assert_nothing_left, la
 from tests.support.checkpoints import for_every_checkpoint
 from tests.support.rawserver import Peer, open_sockets
 from umbel.events import AttemptEnded
-from umbel.upstream.polled import POLLER_WORKS
 from umbel.upstream.sentoff import ORIGIN
-
-pytestmark = pytest.mark.skipif(not POLLER_WORKS, reason="without epoll every call goes the ordinary way")
 
 
 class Upstream:

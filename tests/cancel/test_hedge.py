@@ -6,8 +6,8 @@ import pytest
 import trio
 
 from tests.support.checkpoints import for_every_checkpoint
+from tests.support.memory_dial import MemoryDial, ServerEnd
 from tests.support.scripts import Script, Step, call_request
-from tests.support.wires import MemoryDial, ServerEnd
 from umbel.policy.budget import Budget
 from umbel.upstream.body import Body
 from umbel.upstream.ending import LOST

@@ -10,9 +10,9 @@ import trio
 import trustme
 
 from tests.support.checkpoints import for_every_checkpoint
+from tests.support.memory_dial import MemoryDial, ServerEnd
 from tests.support.rawserver import Peer, RawServer, answering, open_sockets, raw_server, response
 from tests.support.upstreams import url
-from tests.support.wires import MemoryDial, ServerEnd
 from umbel.config.schema import Upstream
 from umbel.upstream import Bulkhead, Pool, build
 

@@ -10,9 +10,6 @@ import pytest
 from tests.support.bothways import ONE, Case, Step, both_ways
 from tests.support.faults import BAD_ANSWERS, CHUNKED, CODED, HEAD
 from tests.support.rawserver import response
-from umbel.upstream.polled import POLLER_WORKS
-
-pytestmark = pytest.mark.skipif(not POLLER_WORKS, reason="without epoll every call goes the ordinary way")
 
 JSON = b"Content-Type: application/json"
 BODY = b'{"of":[1,2,3]}'

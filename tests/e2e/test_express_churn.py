@@ -23,7 +23,6 @@ from umbel.composition.run import run
 from umbel.config.schema import Config
 from umbel.events import AttemptEnded
 from umbel.model import Inputs
-from umbel.upstream.polled import POLLER_WORKS
 from umbel.upstream.stack import Stack, build
 
 REQUESTS = 20_000 if SOAK else 600
@@ -73,7 +72,6 @@ class Upstream:
                 return
 
 
-@pytest.mark.skipif(not POLLER_WORKS, reason="without epoll every call goes the ordinary way")
 @pytest.mark.timeout(300 if SOAK else 60)
 async def test_clients_that_leave_while_connections_are_closed_leave_nothing() -> None:
     sockets, rng, does = open_sockets(), random.Random("clients"), Upstream()

@@ -36,9 +36,6 @@ from tests.support.sources import Given
 from umbel.composition.result import Result
 from umbel.kinds import Kind
 from umbel.upstream.origin import Replica
-from umbel.upstream.polled import POLLER_WORKS
-
-pytestmark = pytest.mark.skipif(not POLLER_WORKS, reason="without epoll every call goes the ordinary way")
 
 TWO = {"a": {}, "b": {}}
 TWO_OPTIONAL: dict[str, Any] = {"a": {"optional": True}, "b": {"optional": True}}

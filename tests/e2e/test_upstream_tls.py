@@ -14,6 +14,7 @@ import pytest
 import trio
 import trustme
 
+from tests.support.memory_dial import running_reader
 from tests.support.rawserver import Peer, answering, raw_server, response, silent
 from tests.support.upstreams import calling, url
 from umbel.config.schema import Upstream
@@ -324,14 +325,15 @@ async def test_a_failed_send_leaves_what_the_peer_said_before_readable(ca: trust
         await peer.send(b"enough")
         # Closing with bytes unread is a reset.
 
-    async with raw_server(handler, tls=context(ca)) as server:
+    async with raw_server(handler, tls=context(ca)) as server, running_reader() as reader:
         dial = Dialer(ssl_context=client_context(ca=ca_file))
-        wire = await dial(Origin("https", "127.0.0.1", int(server)), 5.0)
+        dial.reader = reader
+        stream = await dial(Origin("https", "127.0.0.1", int(server)), 5.0)
         with pytest.raises(trio.BrokenResourceError):
             while True:
-                await wire.send_all(bytes(2**20))
-        assert await wire.receive_some() == b"enough"
-        wire.close_now()
+                await stream.send_all(bytes(2**20))
+        assert await stream.receive_some() == b"enough"
+        stream.close_now()
 
 
 class _Reread(trio.abc.Stream):

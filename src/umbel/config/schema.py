@@ -75,7 +75,7 @@ class Upstream(Section):
     """Calls in flight at once; further ones wait in the upstream's one queue. "auto" follows the measured latency."""
     max_queue: Annotated[int, Field(ge=0)] = 100
     """Calls that may wait; one more fails at once with kind overflow."""
-    keepalive_expiry: Duration = 15.0
+    keepalive_expiry: Duration = 4.0
     """How long an idle connection is kept for reuse."""
     max_body: Size | None = None
     """The largest response body, after decompression. Default: 1MB for json, 10MB for text."""

@@ -89,7 +89,7 @@ class Http1Connection:
         self._refused = 0
         self._forgotten = False
         self._displaced = False
-        self._patience = Patience(service.alarm, late)
+        self._patience = Patience(service.timers, late)
         began = trio.current_time() if peer.accepted_at is None else peer.accepted_at
         self._patience.last(began + service.limits.head_timeout)
         service.open.add(self)
@@ -230,7 +230,7 @@ class Http1Connection:
     def _be_idle(self) -> None:
         if self.buffer in _NOTHING:
             until = trio.current_time() + self.service.idle_timeout
-            if until < self._patience.reminded_at:
+            if until < self._patience.timer_at:
                 self._patience.last(until)
             else:
                 self._patience.until = until

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import trio
 
-from ..upstream.alarm import Alarm, Reminder
+from ..net.timers import Timer, TimerQueue
 
 
 class Patience:
@@ -19,33 +19,33 @@ class Patience:
     Once that has been called, ``until`` is before all time, until it is moved again.
     """
 
-    __slots__ = ("_alarm", "_ended", "_reminder", "reminded_at", "until")
+    __slots__ = ("_ended", "_timer", "_timers", "timer_at", "until")
 
-    def __init__(self, alarm: Alarm, ended: Callable[[], None]) -> None:
-        self._alarm = alarm
+    def __init__(self, timers: TimerQueue, ended: Callable[[], None]) -> None:
+        self._timers = timers
         self._ended = ended
-        self._reminder: Reminder | None = None
-        self.reminded_at = math.inf
+        self._timer: Timer | None = None
+        self.timer_at = math.inf
         self.until = math.inf
 
     def last(self, until: float) -> None:
         """Be patient until then, and no longer."""
         self.until = until
-        if until < self.reminded_at:
-            if self._reminder is not None:
-                self._reminder.drop()
-            self.reminded_at = until
-            self._reminder = self._alarm.remind(until, self._look_at_the_time)
+        if until < self.timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self.timer_at = until
+            self._timer = self._timers.add(until, self._look_at_the_time)
 
     def forget(self) -> None:
         """Call no more."""
-        self.until = self.reminded_at = math.inf
-        if self._reminder is not None:
-            self._reminder.drop()
-            self._reminder = None
+        self.until = self.timer_at = math.inf
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _look_at_the_time(self) -> None:
-        self._reminder, self.reminded_at = None, math.inf
+        self._timer, self.timer_at = None, math.inf
         if self.until > trio.current_time():
             if self.until < math.inf:
                 self.last(self.until)

@@ -19,7 +19,7 @@ from trio_util import AsyncValue
 from ..events import NULL, Level, Noted, Recorder, RequestEnded
 from ..logs import Redactor
 from ..model import RequestFacts, Trace
-from ..upstream.alarm import Alarm
+from ..net.timers import TimerQueue
 from .crash import apart, described, is_nothing_but
 from .crew import Crew
 from .date import DateField
@@ -95,7 +95,7 @@ class Service:
         """Called at the end of each request from ``late_at`` on, by a loop that is busy and not hung. Must not wait."""
         self.reserve = Reserve()
         """What is kept for probes beyond ``max_connections`` and ``max_in_flight``."""
-        self.alarm = Alarm()
+        self.timers = TimerQueue()
         self.crew = Crew()
         self.date = DateField()
         self.heads = HeadReader(self.limits, Hosts((*self.limits.hosts, *config.server_names)))
@@ -118,11 +118,11 @@ class Service:
         self._endless = 0
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Ring the alarms and let the crew work, until cancelled."""
+        """Run the timers and let the crew work, until cancelled."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self.crew.run)
             task_status.started()
-            await self.alarm.run()
+            await self.timers.run()
 
     @property
     def recorder(self) -> Recorder:

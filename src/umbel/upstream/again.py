@@ -15,6 +15,7 @@ import httpx
 import trio
 
 from ..errors import UpstreamError
+from ..kinds import Kind
 from ..policy.retry import Ending
 from .ending import kind_of_end
 from .outgoing import IDEMPOTENT
@@ -36,6 +37,15 @@ def repeatable(request: httpx.Request) -> bool:
     if request.method not in IDEMPOTENT and "idempotency-key" not in request.headers:
         return False
     return isinstance(request.stream, httpx.ByteStream)
+
+
+def untold(request: httpx.Request, ending: Ending) -> bool:
+    """Whether no byte of ``request`` was sent, so that its upstream cannot have acted on it, and it can be sent.
+
+    There was no address, or no connection. A failure of TLS is not among these: with TLS 1.3 the alert of a server that
+    refuses our certificate may come after the request was sent.
+    """
+    return ending.kind in (Kind.DNS, Kind.CONNECT) and isinstance(request.stream, httpx.ByteStream)
 
 
 def ending_of(outcome: httpx.Response | Exception) -> Ending:

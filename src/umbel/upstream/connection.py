@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection: a wire, the request that goes out on it and the response that comes in.
+"""One HTTP/1.1 connection: a stream, the request that goes out on it and the response that comes in.
 
 Owned by the pool, which hands it to one request at a time. It never decides on reuse by itself and never retries; it
 says truthfully in what state it is.
@@ -14,14 +14,13 @@ import httpx
 import trio
 
 from ..errors import UpstreamError
+from ..net.stream import Listener, PlainStream, Stream
 from .errors import BadRequest, ConnectionReset, ReadTimedOut, WriteTimedOut, incomplete, tls_failed
 from .head import Head
 from .http1 import Limits, ResponseReader, whole_of
 from .lifecycle import TRANSITIONS, Event, State
 from .outgoing import Outgoing
 from .pieces import pieces_of
-from .polled import Catcher, PolledWire
-from .wire import Wire
 
 INLINE_MAX = 16 * 1024
 """Bytes of a request that are sent before the response is read. The send buffer of an idle connection is empty and
@@ -63,29 +62,35 @@ class Connection:
         "_send_failure",
         "_sender",
         "_sender_done",
+        "_stream",
         "_timeouts",
         "_where",
-        "_wire",
         "expires_at",
+        "idle_since",
         "is_quiet",
-        "polled",
+        "keep_alive_hint",
+        "pushing",
         "served",
         "state",
     )
 
-    def __init__(self, wire: Wire, nursery: trio.Nursery, where: str) -> None:
-        self._wire = wire
+    def __init__(self, stream: Stream, nursery: trio.Nursery, where: str) -> None:
+        self._stream = stream
         self._nursery = nursery
         self._where = where
-        self.polled = wire if isinstance(wire, PolledWire) else None
-        """The wire, where an exchange can go on without a task that waits for it."""
-        self.is_quiet = wire.is_quiet
-        """Whether an idle connection is still fit to serve (``Wire.is_quiet``)."""
+        self.pushing = stream if isinstance(stream, PlainStream) else None
+        """The stream, where an exchange can go on without a task that waits for it."""
+        self.is_quiet = stream.is_quiet
+        """Whether an idle connection is still fit to serve (``Stream.is_quiet``)."""
         self.state = State.IDLE
         self.served = 0
         """How many exchanges it has begun."""
         self.expires_at = math.inf
         """When it is to be closed if it is still idle; the pool's note."""
+        self.idle_since = math.inf
+        """When its last exchange ended; the pool's note."""
+        self.keep_alive_hint: float | None = None
+        """The ``timeout`` of the last Keep-Alive field, in seconds; None where the peer sent none."""
         self._sender: trio.CancelScope | None = None
         self._sender_done: trio.Event | None = None
         self._reading: trio.CancelScope | None = None
@@ -134,6 +139,11 @@ class Connection:
         return answer
 
     @property
+    def ended_at(self) -> float | None:
+        """When the peer ended its sending; None if it has not, or if that is not known."""
+        return None if self.pushing is None else self.pushing.ended_at
+
+    @property
     def ended(self) -> bool:
         """Whether the response is complete and ``read`` has given all of it (or ``take`` will, without waiting)."""
         return self._reader.ended
@@ -173,41 +183,49 @@ class Connection:
         self._on(Event.CLOSE)
         if self._sender is not None:
             self._sender.cancel(reason="the exchange is over")
-        self._wire.close_now()
+        self._stream.close_now()
 
-    # Without a task that waits: ``send_off``; ``caught_whole`` when the catcher is told first; if that is not all of it
-    # ``caught``, with the same, and whenever the catcher is told again, until ``ended``.
+    # Without a task that waits: ``send_off``; ``caught_whole`` when the listener is told first; if that is not all of
+    # it ``caught``, with the same, and whenever the listener is told again, until ``ended``.
 
-    def send_off(self, request: bytes, catcher: Catcher) -> bool:
-        """Send a whole request of at most INLINE_MAX bytes; ``catcher`` is told of what comes.
+    def send_off(self, request: bytes, listener: Listener) -> bool:
+        """Send a whole request of at most INLINE_MAX bytes; ``listener`` is told of what comes.
 
         False if it cannot be sent as a whole at once: the connection is closed, and the peer cannot act on a part.
-        Only on a connection that is ``polled``, and without limits of single steps.
+        Only on a connection with a ``pushing`` stream, and without limits of single steps.
         """
-        wire = self.polled
-        assert wire is not None
+        stream = self.pushing
+        assert stream is not None
         self.state = TRANSITIONS[self.state, Event.START_WHOLE]
         self.served += 1
         self._close_after = False
         self._sender_done = None
-        if wire.send_off(request, catcher):
-            return True
+        try:
+            if stream.send_now(request):
+                stream.listen(listener)
+                return True
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # It is dead, or the pool closed it; the request goes out on another.
         self.close_now()
         return False
 
-    def caught_whole(
-        self, data: bytes | trio.BrokenResourceError, method: str, limits: Limits
-    ) -> tuple[Head, bytes] | None:
+    def unlisten(self) -> None:
+        """Tell the listener nothing more."""
+        if self.pushing is not None:
+            self.pushing.unlisten()
+
+    def caught_whole(self, data: bytes, method: str, limits: Limits) -> tuple[Head, bytes] | None:
         """The response, if ``data`` is all of it.
 
         Raises:
             Malformed: as ``start``; the connection is closed.
         """
         try:
-            if self.state is State.AWAITING and isinstance(data, bytes):
+            if self.state is State.AWAITING:
                 whole = whole_of(data, method, limits)
                 if whole is not None:
                     self._reader = _ENDED
+                    self.keep_alive_hint = whole[0].idle_hint
                     self.state = TRANSITIONS[State.RECEIVING, Event.END if whole[0].keep_alive else Event.LAST]
                     return whole
         except BaseException:
@@ -216,8 +234,8 @@ class Connection:
         self._reader = ResponseReader(method, limits)
         return None
 
-    def caught(self, data: bytes | trio.BrokenResourceError, catcher: Catcher) -> Head | None:
-        """Take what the catcher was told; the response's head, if that is there. ``catcher`` is told of what is left.
+    def caught(self, data: bytes, end: Exception | None, listener: Listener, *, eof: bool) -> Head | None:
+        """Take what the listener was told; the response's head, if that is there. ``listener`` is told of what is left.
 
         Raises:
             UpstreamError: as ``start``; the connection is closed.
@@ -226,11 +244,13 @@ class Connection:
         try:
             if self.state is State.CLOSED:
                 raise ConnectionReset(f"{self._where}: the connection was closed by its pool")
-            if isinstance(data, trio.BrokenResourceError):
-                raise self._broken(data) from data
             if data:
                 reader.feed(data)
-            else:
+            if isinstance(end, trio.BrokenResourceError):
+                raise self._broken(end) from end
+            if end is not None:
+                raise end
+            if eof:
                 reader.feed_eof()
         except BaseException:
             self.close_now()
@@ -242,8 +262,8 @@ class Connection:
             if reader.ended:
                 self._end(reader, head)
                 return head
-        assert self.polled is not None
-        self.polled.catch(catcher)
+        assert self.pushing is not None
+        self.pushing.listen(listener)
         return head
 
     @property
@@ -262,13 +282,10 @@ class Connection:
         if self._failure is not None:
             raise self._failure
 
-    def close_soon(self) -> None:
-        """Close politely: at once where that takes no goodbye, else in the pool's nursery, within GOODBYE_TIMEOUT."""
+    def close(self) -> None:
+        """Close, with a goodbye where the protocol has one."""
         self._on(Event.CLOSE)
-        if self._wire.has_goodbye:
-            self._nursery.start_soon(self._wire.aclose)
-        else:
-            self._wire.close_now()
+        self._stream.close()
 
     # Receiving
 
@@ -285,13 +302,13 @@ class Connection:
         data: bytes | None = None
         try:
             if limit is None:
-                data = await self._wire.receive_some()
+                data = await self._stream.receive_some()
             else:
                 # As long as the request goes out its own limit holds: a peer may well be silent until it has it all.
                 sending = self.state in (State.SENDING, State.EARLY) and self._sender is not None
                 with trio.CancelScope() as self._reading:
                     self._reading.deadline = math.inf if sending else self._due
-                    data = await self._wire.receive_some()
+                    data = await self._stream.receive_some()
                 if self._reading.cancelled_caught:
                     raise ReadTimedOut(f"{self._where}: neither a head nor a part of a body came within {limit:g} s")
         except trio.ClosedResourceError:
@@ -328,6 +345,7 @@ class Connection:
         """
         if self.state is State.CLOSED:
             return
+        self.keep_alive_hint = head.idle_hint
         usable = head.keep_alive and not (reader.excess or self._close_after or self._send_failure)
         if self._on(Event.END if usable else Event.LAST) is State.CLOSED and self._sender is not None:
             self._sender.cancel(reason="the response is complete")
@@ -348,7 +366,7 @@ class Connection:
                 self._allow()
         except Exception as error:  # noqa: BLE001 - the caller's own body may raise anything; start or read raises it
             self._failure = error
-            self._wire.close_now()
+            self._stream.close_now()
         finally:
             self._sender = None
             done.set()
@@ -385,10 +403,10 @@ class Connection:
         limit = self._timeouts.write
         try:
             if limit is None:
-                await self._wire.send_all(data)
+                await self._stream.send_all(data)
             else:
                 with trio.move_on_after(limit) as scope:
-                    await self._wire.send_all(data)
+                    await self._stream.send_all(data)
                 if scope.cancelled_caught:
                     raise WriteTimedOut(f"{self._where}: nothing could be sent for {limit:g} s")
         except trio.BrokenResourceError as error:

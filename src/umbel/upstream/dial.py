@@ -13,30 +13,31 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from ..errors import UpstreamError
+from ..net.epoll import AnyReader
+from ..net.stream import PlainStream, Stream
+from ..net.tls_stream import TlsStream
 from .address import connect, resolve
 from .errors import ConnectTimedOut, NameTimedOut, TlsFailed, TlsTimedOut, connect_failed, tls_failed
 from .origin import Origin
-from .polled import PolledWire, Poller
 from .sessions import Sessions
 from .tls import client_context
-from .wire import PlainWire, TlsWire, Wire
 
-Dial = Callable[[Origin, float | None], Awaitable[Wire]]
+Dial = Callable[[Origin, float | None], Awaitable[Stream]]
 """Connects to an origin within a limit in seconds (None: without one)."""
 
 
 class Dialer:
-    """Makes wires over sockets. ``ssl_context`` is built for the first https origin if none is given."""
+    """Makes streams over sockets. ``ssl_context`` is built for the first https origin if none is given."""
 
     def __init__(self, *, ssl_context: ssl.SSLContext | None = None, public_only: bool = False) -> None:
-        self.poller: Poller | None = None
-        """Watches the plain wires, if there is one."""
+        self.reader: AnyReader | None = None
+        """Watches the sockets; there is one while the pool runs."""
         self._ssl_context = ssl_context
         self._public_only = public_only
         self._sessions = Sessions()
 
-    async def __call__(self, origin: Origin, timeout: float | None) -> Wire:
-        """A wire to ``origin``. Failed or cancelled, it leaves no socket open.
+    async def __call__(self, origin: Origin, timeout: float | None) -> Stream:
+        """A stream to ``origin``. Failed or cancelled, it leaves no socket open.
 
         Raises:
             UpstreamError: of kind dns, connect or tls; also when ``timeout`` seconds have passed.
@@ -46,7 +47,7 @@ class Dialer:
             return await self._dial(origin, attempt)
         raise attempt.timed_out()
 
-    async def _dial(self, origin: Origin, attempt: _Attempt) -> Wire:
+    async def _dial(self, origin: Origin, attempt: _Attempt) -> Stream:
         if origin.uds is not None:
             attempt.stage = ConnectTimedOut
             stream = await _connect_unix(origin.uds)
@@ -55,17 +56,55 @@ class Dialer:
             attempt.stage = ConnectTimedOut
             stream = await connect(addresses)
         if origin.scheme != "https":
-            return PlainWire(stream) if self.poller is None else PolledWire(stream, self.poller)
+            sock = _detached(stream)
+            try:
+                return PlainStream(sock, self._running_reader())
+            except BaseException:
+                sock.close()
+                raise
         attempt.stage = TlsTimedOut
         if self._ssl_context is None:
             self._ssl_context = client_context()
         try:
-            return await _secure(stream, self._ssl_context, origin, self._sessions)
+            return await self._secure(stream, self._ssl_context, origin)
         except TlsFailed:
             # A peer (or something on the way) may choke on a session that another one gave; without it, all is new.
             if not self._sessions.forget(origin):
                 raise
-        return await _secure(await connect(addresses), self._ssl_context, origin, self._sessions)
+        return await self._secure(await connect(addresses), self._ssl_context, origin)
+
+    def _running_reader(self) -> AnyReader:
+        if self.reader is None:
+            raise trio.ClosedResourceError("the pool was closed while it connected")
+        return self.reader
+
+    async def _secure(self, stream: trio.SocketStream, context: ssl.SSLContext, origin: Origin) -> TlsStream:
+        name = (origin.sni or origin.host).rstrip(".")
+        sessions = self._sessions
+        sock = _detached(stream)
+        try:
+            secured = TlsStream(
+                sock,
+                self._running_reader(),
+                context,
+                name,
+                session=sessions.get(origin, trio.current_time()),
+                keep_session=lambda last: sessions.keep(origin, last, trio.current_time()),
+            )
+        except BaseException as error:
+            sock.close()
+            if isinstance(error, ValueError):
+                raise tls_failed(error, origin.where) from error
+            raise
+        try:
+            await secured.handshake()
+        except trio.BrokenResourceError as error:
+            secured.close_now()
+            raise tls_failed(error.__cause__, origin.where) from error
+        except BaseException:
+            secured.close_now()
+            raise
+        return secured
 
 
 class _Attempt:
@@ -92,24 +131,6 @@ async def _connect_unix(path: str) -> trio.SocketStream:
         raise
 
 
-async def _secure(stream: trio.SocketStream, context: ssl.SSLContext, origin: Origin, sessions: Sessions) -> TlsWire:
-    name = (origin.sni or origin.host).rstrip(".")
-    try:
-        session = sessions.get(origin, trio.current_time())
-        wire = TlsWire(
-            stream, context, name, session=session, keep=lambda last: sessions.keep(origin, last, trio.current_time())
-        )
-    except BaseException as error:
-        stream.socket.close()
-        if isinstance(error, ValueError):
-            raise tls_failed(error, origin.where) from error
-        raise
-    try:
-        await wire.handshake()
-    except trio.BrokenResourceError as error:
-        wire.close_now()
-        raise tls_failed(error.__cause__, origin.where) from error
-    except BaseException:
-        wire.close_now()
-        raise
-    return wire
+def _detached(stream: trio.SocketStream) -> socket.socket:
+    """The socket of a stream of trio's, which must not be used any more."""
+    return socket.socket(fileno=stream.socket.detach())

@@ -42,6 +42,8 @@ class Head(NamedTuple):
     """Of ``kept``, in lower case."""
     has_body: bool
     """Whether its status is a final one of a response with content, as far as its request lets it have any."""
+    idle_hint: float | None = None
+    """Seconds that the peer keeps an idle connection, as its Keep-Alive field says (RFC 2068 section 19.7.1.1)."""
 
 
 # Whole heads that have been looked at: between two ticks of its Date, much of what an upstream says begins alike. A
@@ -76,6 +78,7 @@ def _read(raw: bytes) -> Head:
     version, status, reason = start_of(lines[0])
     fields: list[Field] = []
     connection, coded = b"", False
+    idle_hint: float | None = None
     codings: list[bytes] = []
     lengths: list[bytes] = []
     del lines[0]
@@ -90,6 +93,8 @@ def _read(raw: bytes) -> Head:
         _, name, value = field
         if name == b"content-length":
             lengths.append(value)
+        elif name == b"keep-alive":
+            idle_hint = _timeout_of(value) or idle_hint
         elif name == b"connection":
             connection = connection + b"," + value if connection else value
         elif name == b"transfer-encoding":
@@ -111,8 +116,29 @@ def _read(raw: bytes) -> Head:
     names = frozenset(field[1] for field in kept)
     has_body = 200 <= status <= 599 and status not in (204, 304)
     return Head(
-        status, reason, version, tuple(fields), coded, persistent, length, bool(codings), count, kept, names, has_body
+        status,
+        reason,
+        version,
+        tuple(fields),
+        coded,
+        persistent,
+        length,
+        bool(codings),
+        count,
+        kept,
+        names,
+        has_body,
+        idle_hint,
     )
+
+
+def _timeout_of(value: bytes) -> float | None:
+    """The ``timeout`` of a Keep-Alive field, in seconds."""
+    for member in value.split(b","):
+        name, _, number = member.partition(b"=")
+        if name.strip().lower() == b"timeout" and (digits := number.strip()).isdigit() and len(digits) <= 6:
+            return float(digits)
+    return None
 
 
 def check_part(raw: bytearray, since: int, begin: int) -> int:

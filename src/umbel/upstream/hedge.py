@@ -3,8 +3,8 @@
 Stands inside of retry, whose attempts are each hedged, and outside of balance, so that a hedge takes another replica;
 above the body layer, so that only a whole response wins. When to hedge and who wins is ``policy/hedge.py``'s to say.
 
-The first attempt runs in the caller's own task, under a scope that a hedge which wins can cancel. The time is kept for
-all calls together by one ``Alarm``, so that a hedge that is not made costs no task and no deadline. A nursery of the
+The first attempt runs in the caller's own task, under a scope that a hedge which wins can cancel. One ``TimerQueue``
+keeps the time for all calls together, so that a hedge that is not made costs no task and no deadline. A nursery of the
 call, with the hedges as its children, would be simpler, but every call would pay for it (twice what the scope costs,
 and one more turn of the scheduler), and nearly no call is hedged. So hedges are children of a nursery of the layer, and
 ``_Call`` owes what a nursery would do: a call never ends before its hedges have, and whatever ends it cancels them.
@@ -23,12 +23,12 @@ import trio
 from ..errors import NotRunningError
 from ..kinds import Kind
 from ..model import CallFacts, facts_of
+from ..net.timers import Timer, TimerQueue
 from ..policy.budget import Budget, BudgetStatistics
 from ..policy.hedge import HEDGE, Entry, HedgeRules, Judgement, Race, judge
 from ..policy.latencies import Latencies
 from ..policy.latency import LatencyStatistics
 from .again import FAILURES, discard, ending_of, repeatable
-from .alarm import Alarm, Reminder
 from .ending import LOST, kind_of_end, limit_of, overtaken
 from .layer import Layer
 from .ownnursery import OwnNursery
@@ -115,11 +115,11 @@ class Hedge(Running, Layer):
         Running.__init__(self, OwnNursery("the hedge layer"), transport)
         self._rules = HedgeRules.of(after, max)
         self._upstreams = PerOrigin(lambda _: _Upstream(budget))
-        self._alarm = Alarm()
+        self._timers = TimerQueue()
         self._hedges = self._won = 0
 
     async def _begin(self) -> None:
-        self._nursery.start_soon(self._alarm.run)
+        self._nursery.start_soon(self._timers.run)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Ask the transport below, more than once if need be. A call's own rules (``extensions[HEDGE]``) go first.
@@ -146,7 +146,7 @@ class Hedge(Running, Layer):
         """A snapshot."""
         now = trio.current_time()
         return HedgeStatistics(
-            len(self._alarm),
+            len(self._timers),
             self._hedges,
             self._won,
             self._upstreams.snapshot(lambda each: each.budget.statistics()),
@@ -168,12 +168,12 @@ class _Call:
         "_hedges_over",
         "_layer",
         "_race",
-        "_reminder",
         "_request",
         "_rules",
         "_scope",
         "_started_at",
         "_state",
+        "_timer",
     )
 
     def __init__(
@@ -185,7 +185,7 @@ class _Call:
         self._state = state
         self._digest = upstream.digest(rules.quantile)
         self._race = Race(rules.max, upstream.budget)
-        self._reminder: Reminder | None = None
+        self._timer: Timer | None = None
         self._answer: httpx.Response | None = None
         self._failure: httpx.Response | Exception | None = None
         self._bug: Exception | None = None
@@ -209,8 +209,8 @@ class _Call:
                 await self._hedges_ended()
             raise
         finally:
-            if self._reminder is not None:
-                self._reminder.drop()
+            if self._timer is not None:
+                self._timer.cancel()
         return self._result()
 
     async def _hedges_ended(self) -> None:
@@ -239,7 +239,7 @@ class _Call:
         if after is None:
             after = self._digest.percentile(now) if self._digest is not None else None
         if after is not None and now + after < (facts.deadline if facts is not None else math.inf):
-            self._reminder = self._layer._alarm.remind(now + after, self._start_another)
+            self._timer = self._layer._timers.add(now + after, self._start_another)
 
     def _start_another(self) -> None:
         """It is time for another attempt, or an early failure asks for one."""
@@ -252,8 +252,8 @@ class _Call:
         self._state.hedged = True
         self._layer._hedges += 1
         self._begin(entry)
-        if self._reminder is not None:
-            self._reminder.drop()
+        if self._timer is not None:
+            self._timer.cancel()
         if self._race.may_grow:
             self._remind(trio.current_time(), facts_of(self._request))
 

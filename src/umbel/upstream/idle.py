@@ -1,14 +1,19 @@
 """The idle connections of a pool: last in, first out for each origin, first in, first out for expiry.
 
-Used by the pool alone. Every operation is O(1); nothing is awaited and nothing is closed here.
+Every operation is O(1); nothing is awaited and nothing is closed here. It also remembers at what idle time an origin
+has closed connections, for ``policy.idle_reuse``.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
 
+from ..policy.idle_reuse import idle_max
 from .connection import Connection
 from .origin import Origin
+
+ORIGINS_MAX = 1024
+"""Origins whose idle times are remembered; one more takes the place of the one that was learned first."""
 
 
 class IdleConnections:
@@ -19,6 +24,8 @@ class IdleConnections:
         # oldest of all is always the oldest of its origin: no list is ever searched.
         self._all: OrderedDict[Connection, Origin] = OrderedDict()
         self._by_origin: dict[Origin, deque[Connection]] = {}
+        self._shortest: OrderedDict[Origin, float] = OrderedDict()
+        """The shortest idle time in seconds at which an origin has closed a connection."""
 
     def __len__(self) -> int:
         return len(self._all)
@@ -38,6 +45,29 @@ class IdleConnections:
             del self._by_origin[origin]
         del self._all[connection]
         return connection
+
+    def take_for_once(self, origin: Origin, now: float) -> Connection | None:
+        """The same for a request that must not be sent twice: None if the origin may be about to close it."""
+        stack = self._by_origin.get(origin)
+        if stack is None:
+            return None
+        latest = stack[-1]
+        if now - latest.idle_since > idle_max(latest.keep_alive_hint, self._shortest.get(origin)):
+            return None
+        return self.take(origin)
+
+    def closed_by_peer(self, origin: Origin, connection: Connection, now: float) -> None:
+        """Remember how long a connection was idle when its peer closed it, at the latest ``now``."""
+        ended_at = connection.ended_at
+        idle = (now if ended_at is None else ended_at) - connection.idle_since
+        known = self._shortest.pop(origin, None)
+        self._shortest[origin] = idle if known is None else min(idle, known)
+        if len(self._shortest) > ORIGINS_MAX:
+            self._shortest.popitem(last=False)
+
+    def origin_of(self, connection: Connection) -> Origin:
+        """The origin of a connection that is kept."""
+        return self._all[connection]
 
     def oldest(self) -> Connection | None:
         """The connection that has been idle the longest."""

@@ -15,6 +15,7 @@ import httpx
 import trio
 
 from ..messages import Complete, UpstreamResponse, headers_of
+from ..net.epoll import new_reader
 from .connection import Connection, Timeouts
 from .dial import Dial, Dialer
 from .errors import ConnectionReset, Overflow
@@ -26,7 +27,6 @@ from .notes import NOTES, REPLACES, Notes
 from .origin import REPLICA, Origin, Replica
 from .outgoing import Outgoing, prebuilt, prepare
 from .ownnursery import OwnNursery
-from .polled import POLLER_WORKS, Poller
 from .slots import Slots, SlotStatistics
 from .streamed import Lent, StreamedBody
 
@@ -74,14 +74,14 @@ class Pool(httpx.AsyncBaseTransport):
         ssl_context: default: verification against the system's trust, see ``tls.client_context``.
         public_only: refuse addresses that are not public (link-local and multicast ones are always refused).
         uds: the path of a Unix socket that every connection is made to.
-        dial: makes the wires, instead of sockets; for tests and simulations.
+        dial: makes the streams, instead of sockets; for tests and simulations.
     """
 
     def __init__(
         self,
         *,
         connect_timeout: float | None = 5.0,
-        keepalive_expiry: float = 15.0,
+        keepalive_expiry: float = 4.0,
         max_connections: int | None = 100,
         max_waiting: int = 1000,
         max_idle: int | None = None,
@@ -111,18 +111,18 @@ class Pool(httpx.AsyncBaseTransport):
 
     async def __aenter__(self) -> Self:
         # Before the nursery: it takes a descriptor, and there may be none.
-        poller = Poller() if POLLER_WORKS and self._dial is self._dialer and not self._own.running else None
+        reader = new_reader() if self._dial is self._dialer and not self._own.running else None
         try:
             outermost = await self._own.open()
         except BaseException:
-            if poller is not None:
-                poller.close()
+            if reader is not None:
+                reader.discard()
             raise
         if outermost:
             self._own.start_soon(self._reap)
-            if poller is not None:
-                self._dialer.poller = poller
-                self._own.start_soon(poller.run)
+            if reader is not None:
+                self._dialer.reader = reader
+                self._own.start_soon(reader.run)
         return self
 
     async def __aexit__(
@@ -137,19 +137,14 @@ class Pool(httpx.AsyncBaseTransport):
         for connection in self._active:
             connection.close_now()
         while self._idle:
-            self._idle.take_oldest().close_soon()
-        poller, self._dialer.poller = self._dialer.poller, None
-        try:
-            # Goodbyes end by their own deadline.
-            await self._own.close()
-        finally:
-            if poller is not None:
-                poller.close()
+            self._idle.take_oldest().close()
+        self._dialer.reader = None
+        await self._own.close()
 
     async def aclose(self) -> None:
         """Close the idle connections. The pool itself ends with its ``async with``."""
         while self._idle:
-            self._idle.take_oldest().close_soon()
+            self._idle.take_oldest().close()
 
     async def _reap(self) -> None:
         """Close idle connections as they expire."""
@@ -161,7 +156,9 @@ class Pool(httpx.AsyncBaseTransport):
             elif oldest.expires_at > trio.current_time():
                 await trio.sleep_until(oldest.expires_at)
             else:
-                self._idle.take_oldest().close_soon()
+                if oldest.ended_at is not None:
+                    self._idle.closed_by_peer(self._idle.origin_of(oldest), oldest, trio.current_time())
+                self._idle.take_oldest().close()
 
     # Its one job
 
@@ -187,7 +184,7 @@ class Pool(httpx.AsyncBaseTransport):
             await self._admit(self._slots, timeouts.pool)
             now = trio.current_time()
         try:
-            kept = None if REPLACES in extensions else await self._take_idle(origin, now)
+            kept = None if REPLACES in extensions else await self._take_idle(origin, now, once=not outgoing.replayable)
             connection, head = await self._send(origin, outgoing, timeouts, extensions.get(NOTES), kept)
         except BaseException:
             self._leave()
@@ -260,7 +257,10 @@ class Pool(httpx.AsyncBaseTransport):
                 self._active.discard(connection)
                 # Its end crossed our request: the peer closed an idle connection, and has not seen the request. It may
                 # also have begun to act on it, so only what may be repeated is (RFC 9110 section 9.2.2).
-                if not (kept and isinstance(error, ConnectionReset) and error.untouched and outgoing.replayable):
+                crossed = kept and isinstance(error, ConnectionReset) and error.untouched
+                if crossed:
+                    self._idle.closed_by_peer(origin, connection, trio.current_time())
+                if not (crossed and outgoing.replayable):
                     raise
                 self._replaced += 1
                 connection = None
@@ -269,20 +269,25 @@ class Pool(httpx.AsyncBaseTransport):
                     notes.status = head.status
                 return connection, head
 
-    async def _take_idle(self, origin: Origin, now: float) -> Connection | None:
-        """A kept connection to ``origin`` that is still good, marked active."""
-        while (connection := self._idle.take(origin)) is not None:
+    async def _take_idle(self, origin: Origin, now: float, *, once: bool) -> Connection | None:
+        """A kept connection to ``origin`` that is still good, marked active. ``once``: for a request sent only once."""
+        while True:
+            connection = self._idle.take_for_once(origin, now) if once else self._idle.take(origin)
+            if connection is None:
+                return None
             self._active.add(connection)
             try:
                 # So that tasks which were woken together send together: a peer on this machine is woken once for all of
                 # them, and not by each of their sends, which would then take three times as long.
                 await trio.lowlevel.checkpoint()
                 # Something to read on an idle connection is its end, or a response that nobody asked for.
-                fit = connection.expires_at > now and await connection.is_quiet()
+                quiet = connection.is_quiet()
                 self._own.check()
-                if fit:
+                if quiet and connection.expires_at > now:
                     self._reused += 1
                     return connection
+                if not quiet:
+                    self._idle.closed_by_peer(origin, connection, now)
             except BaseException:
                 self._active.discard(connection)
                 connection.close_now()
@@ -290,21 +295,22 @@ class Pool(httpx.AsyncBaseTransport):
             self._active.discard(connection)
             self._stale += 1
             connection.close_now()
-        return None
 
     # For requests without a task of their own (``express.py``), which hold no place: only for pools without a limit.
 
-    def take_polled(self, origin: Origin, now: float) -> Connection | None:
-        """A kept connection to ``origin`` that is still good and ``polled``, marked active; None if there is none."""
+    def take_pushing(self, origin: Origin, now: float) -> Connection | None:
+        """A good kept connection to ``origin`` with a ``pushing`` stream, marked active; None if there is none."""
         while (connection := self._idle.take(origin)) is not None:
-            wire = connection.polled
-            if wire is None:
+            if connection.pushing is None:
                 self._idle.add(origin, connection)
                 return None
-            if connection.expires_at > now and wire.is_silent:
+            quiet = connection.is_quiet()
+            if quiet and connection.expires_at > now:
                 self._active.add(connection)
                 self._reused += 1
                 return connection
+            if not quiet:
+                self._idle.closed_by_peer(origin, connection, now)
             self._stale += 1
             connection.close_now()
         return None
@@ -319,15 +325,15 @@ class Pool(httpx.AsyncBaseTransport):
         if self._slots is not None and self._max_connections is not None:
             room = self._max_connections - self._slots.statistics().in_use
             while len(self._idle) > room:
-                self._idle.take_oldest().close_soon()
+                self._idle.take_oldest().close()
         self._connecting += 1
         try:
-            wire = await self._dial(origin, timeout)
+            stream = await self._dial(origin, timeout)
         finally:
             self._connecting -= 1
         if not self._own.running:
-            wire.close_now()
-        connection = Connection(wire, self._own.nursery, origin.where)
+            stream.close_now()
+        connection = Connection(stream, self._own.nursery, origin.where)
         self._active.add(connection)
         self._opened += 1
         return connection
@@ -339,13 +345,14 @@ class Pool(httpx.AsyncBaseTransport):
         if connection.excess:
             self._excess += 1
         if connection.state is State.IDLE and self._own.running:
+            connection.idle_since = now
             connection.expires_at = now + self._keepalive_expiry
             self._idle.add(origin, connection)
             if len(self._idle) > self._max_idle:
-                self._idle.take_oldest().close_soon()
+                self._idle.take_oldest().close()
             if not self._idle_again.is_set():
                 self._idle_again.set()
         elif not self._own.running:
             connection.close_now()
         elif connection.ended:
-            connection.close_soon()
+            connection.close()

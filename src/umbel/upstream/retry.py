@@ -20,7 +20,7 @@ from ..kinds import Kind
 from ..model import facts_of
 from ..policy.budget import Budget, BudgetStatistics
 from ..policy.retry import RETRY, RetryOn, RetryRules
-from .again import FAILURES, discard, ending_of, repeatable
+from .again import FAILURES, discard, ending_of, repeatable, untold
 from .layer import Layer
 from .perorigin import PerOrigin, key_of
 from .state import CallState, opened
@@ -46,7 +46,8 @@ class Retry(Layer):
     """Makes up to ``attempts`` attempts of a call. When no more are made, the last response or error stands.
 
     Repeated are GET, HEAD, OPTIONS, PUT and DELETE (RFC 9110 section 9.2.2), and any method with an Idempotency-Key, if
-    the body is in memory; after the failures that ``on`` names; if the ``budget`` grants it, the breaker above (if any)
+    the body is in memory; and any method of which no byte was sent, because there was no connection. They are repeated
+    after the failures that ``on`` names; if the ``budget`` grants it, the breaker above (if any)
     is not open, and the wait ends before the call's deadline (``model.CallFacts``; a call without one has none). An
     attempt that its replica took with it when it died needs no budget to be made elsewhere (``policy.failover``).
     Between two attempts it waits a random time (``RetryRules``), never less than the upstream's Retry-After.
@@ -193,7 +194,7 @@ class Retry(Layer):
         if isinstance(outcome, httpx.Response) and outcome.status_code not in rules.on.statuses:
             return None
         ending = ending_of(outcome)
-        if not rules.wants(made, ending) or not repeatable(request):
+        if not rules.wants(made, ending) or not (repeatable(request) or untold(request, ending)):
             return None
         if _blocked(state):
             self._blocked += 1

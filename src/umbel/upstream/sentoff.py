@@ -62,10 +62,13 @@ class PlainLayers:
 
 
 class SentOff:
-    """One request, its first attempt under way. An ``inflight.InFlight``, and the ``Catcher`` of its connection."""
+    """One request, its first attempt under way. An ``inflight.InFlight``, and the listener of its connection."""
 
     in_air = False
-    _data: bytes | trio.BrokenResourceError = b""
+    _data = b""
+    """What came of the response, and was not landed yet."""
+    _eof = False
+    _error: Exception | None = None
     _connection: Connection | None = None
     _reused = False
     _dead = False
@@ -108,7 +111,7 @@ class SentOff:
     def depart(self) -> None:
         """See ``inflight.InFlight.depart``: without a kept connection it is not in the air."""
         pool = self._layers.pool
-        connection = pool.take_polled(self._seat.replica.origin, self._at)
+        connection = pool.take_pushing(self._seat.replica.origin, self._at)
         if connection is None:
             return
         if connection.send_off(self._bytes, self):
@@ -118,9 +121,22 @@ class SentOff:
             self._dead = True
             pool.lost(connection, replaced=True)
 
-    def told(self, data: bytes | trio.BrokenResourceError) -> None:
-        """For the connection: something has come."""
+    # What the stream of its connection calls; see ``net.stream.Listener``.
+
+    def on_data(self, data: bytes) -> bool:
+        """Bytes of the response. No more are wanted until these were landed: a body over its bound is not read on."""
         self._data = data
+        self._arrived(self)
+        return False
+
+    def on_eof(self) -> None:
+        """The end of the stream."""
+        self._eof = True
+        self._arrived(self)
+
+    def on_error(self, error: Exception) -> None:
+        """The stream is broken, or the pool closed it."""
+        self._error = error
         self._arrived(self)
 
     # What its owner calls.
@@ -180,12 +196,13 @@ class SentOff:
 
     def _received(self, connection: Connection, now: float) -> Complete | None:
         """The response, if what has come was the last of it."""
+        data, self._data = self._data, b""
         if not self._begun:
             self._begun = True
-            whole = connection.caught_whole(self._data, self._prepared.method, self._layers.limits)
+            whole = connection.caught_whole(data, self._prepared.method, self._layers.limits)
             if whole is not None:
                 return self._whole(connection, *whole, now)
-        head = connection.caught(self._data, self)
+        head = connection.caught(data, self._error, self, eof=self._eof)
         if head is None:
             return None
         self._status = head.status
@@ -248,8 +265,7 @@ class SentOff:
         self.in_air = False
         connection, self._connection = self._connection, None
         if connection is not None:
-            if connection.polled is not None:
-                connection.polled.drop()
+            connection.unlisten()
             connection.close_now()
             self._layers.pool.lost(connection)
 

@@ -89,13 +89,13 @@ at once
 ├─ profile: GET users /users/{user_id}  [umbel.toml:15]
 │     required · passes on 400, 401, 403, 404, 409, 410, 412, 422, 429
 │     timeout 300ms [umbel.toml:18] · max_body 1MB
-│     users: max_concurrency 100 · max_queue 5 [umbel.toml:5] · connect_timeout 1s · keepalive_expiry 15s ·
+│     users: max_concurrency 100 · max_queue 5 [umbel.toml:5] · connect_timeout 1s · keepalive_expiry 4s ·
 │        max_head 64KiB · max_fields 100 · deadline_header x-envoy-expected-rq-timeout-ms · forwarded true ·
 │        public_only false
 └─ orders: GET orders /orders{?user_id,limit}  [umbel.toml:20]
    │  optional · default []
    │  timeout 9s, cut by the deadline of 800ms [umbel.toml:8] · max_body 2MB [umbel.toml:9]
-   │  orders: max_concurrency 100 · max_queue 100 · connect_timeout 1s · keepalive_expiry 15s · max_head 64KiB ·
+   │  orders: max_concurrency 100 · max_queue 100 · connect_timeout 1s · keepalive_expiry 4s · max_head 64KiB ·
    │     max_fields 100 · deadline_header x-envoy-expected-rq-timeout-ms · forwarded true · public_only false
    │ then
    └─ items: GET users /items/{item}  [umbel.toml:25]
@@ -103,7 +103,7 @@ at once
          optional · each orders[*].sku, as a list · when profile.active · null where it fails · \
 item_default "${SECRET}" · null_on 404
          timeout 400ms [umbel.toml:2] · max_body 1MB · limit 4 [umbel.toml:29] · max_items 100
-         users: max_concurrency 100 · max_queue 5 [umbel.toml:5] · connect_timeout 1s · keepalive_expiry 15s ·
+         users: max_concurrency 100 · max_queue 5 [umbel.toml:5] · connect_timeout 1s · keepalive_expiry 4s ·
             max_head 64KiB · max_fields 100 · deadline_header x-envoy-expected-rq-timeout-ms · forwarded true ·
             public_only false
 

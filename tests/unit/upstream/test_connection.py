@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.wires import MemoryWire, ServerEnd
+from tests.support.memory_dial import MemoryStream, ServerEnd
 from umbel.errors import UpstreamError
 from umbel.kinds import Kind
 from umbel.upstream.connection import INLINE_MAX, TRANSITIONS, Connection, Event, State, Timeouts
@@ -26,7 +26,7 @@ async def connected(*, bounded: bool = False) -> AsyncIterator[tuple[Connection,
     async with trio.open_nursery() as nursery:
         # A lockstep stream takes nothing that nobody reads; a memory stream takes everything.
         ours, theirs = (trio.testing.lockstep_stream_pair if bounded else trio.testing.memory_stream_pair)()
-        yield Connection(MemoryWire(ours), nursery, "there"), theirs, nursery
+        yield Connection(MemoryStream(ours), nursery, "there"), theirs, nursery
         nursery.cancel_scope.cancel(reason="the test is over")
 
 
@@ -240,7 +240,7 @@ async def test_what_the_body_raises_while_it_is_stopped_is_not_lost() -> None:
             await read_all(connection)
 
 
-class _DeafWire(MemoryWire):
+class _DeafStream(MemoryStream):
     """All sends but ``heard`` fail; what the peer has said can still be read."""
 
     heard = 0
@@ -256,7 +256,7 @@ class _DeafWire(MemoryWire):
 async def test_a_peer_that_stops_reading_may_have_answered(content: bytes) -> None:
     async with trio.open_nursery() as nursery:
         ours, theirs = trio.testing.memory_stream_pair()
-        connection = Connection(_DeafWire(ours), nursery, "there")
+        connection = Connection(_DeafStream(ours), nursery, "there")
         await theirs.send_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")
         assert (await start(connection, content=content)).status == 413
         assert await read_all(connection) == b"no"
@@ -267,7 +267,7 @@ async def test_a_peer_that_stops_reading_may_have_answered(content: bytes) -> No
 async def test_a_peer_that_stops_reading_and_leaves_is_a_reset_before_a_byte(content: bytes) -> None:
     async with trio.open_nursery() as nursery:
         ours, theirs = trio.testing.memory_stream_pair()
-        connection = Connection(_DeafWire(ours), nursery, "there")
+        connection = Connection(_DeafStream(ours), nursery, "there")
         theirs.send_stream.close()
         with pytest.raises(ConnectionReset) as caught:
             await start(connection, content=content)
@@ -277,7 +277,7 @@ async def test_a_peer_that_stops_reading_and_leaves_is_a_reset_before_a_byte(con
 async def test_an_endless_body_to_a_peer_that_stops_reading_ends() -> None:
     async with trio.open_nursery() as nursery:
         ours, theirs = trio.testing.memory_stream_pair()
-        wire = _DeafWire(ours)
+        wire = _DeafStream(ours)
         wire.heard = 5
         connection = Connection(wire, nursery, "there")
         done: list[str] = []
@@ -489,7 +489,7 @@ async def test_closed_by_its_pool_while_in_use_is_a_reset() -> None:
 
 @pytest.mark.parametrize("content", [b"small", LARGE])
 async def test_closed_by_its_pool_in_the_moment_that_the_answer_comes_is_a_reset_too(content: bytes) -> None:
-    class ClosedMeanwhile(MemoryWire):
+    class ClosedMeanwhile(MemoryStream):
         async def receive_some(self) -> bytes:
             data = await super().receive_some()
             connection.close_now()
@@ -505,7 +505,7 @@ async def test_closed_by_its_pool_in_the_moment_that_the_answer_comes_is_a_reset
 
 @pytest.mark.parametrize("content", [b"small", LARGE])
 async def test_closed_by_its_pool_while_it_sends_is_a_reset_too(content: bytes) -> None:
-    class ClosedMeanwhile(MemoryWire):
+    class ClosedMeanwhile(MemoryStream):
         async def send_all(self, data: bytes) -> None:
             await super().send_all(data)
             connection.close_now()

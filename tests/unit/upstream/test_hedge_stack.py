@@ -9,8 +9,8 @@ import pytest
 import trio
 import trio.testing
 
+from tests.support.memory_dial import MemoryDial, ServerEnd
 from tests.support.scripts import HANGS, Script, Step, call_facts, call_request
-from tests.support.wires import MemoryDial, ServerEnd
 from umbel.errors import NotRunningError
 from umbel.kinds import Kind
 from umbel.model import FACTS

@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.wires import MemoryDial, ServerEnd, echo_server
+from tests.support.memory_dial import MemoryDial, ServerEnd, echo_server
 from umbel.errors import NotRunningError
 from umbel.kinds import Kind
 from umbel.upstream.errors import BadRequest, ConnectionReset, Overflow
@@ -376,7 +376,7 @@ async def test_the_response_says_version_and_reason(nursery: trio.Nursery) -> No
         assert await response.aread() == b"body"
 
 
-async def test_without_a_descriptor_for_its_poller_it_is_not_entered_and_may_be_later(
+async def test_without_a_descriptor_for_its_reader_it_is_not_entered_and_may_be_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def none_left() -> None:
@@ -384,8 +384,7 @@ async def test_without_a_descriptor_for_its_poller_it_is_not_entered_and_may_be_
 
     pool = Pool()
     with monkeypatch.context() as patch:
-        patch.setattr("umbel.upstream.pool.Poller", none_left)
-        patch.setattr("umbel.upstream.pool.POLLER_WORKS", True)
+        patch.setattr("umbel.upstream.pool.new_reader", none_left)
         with pytest.raises(OSError, match="too many open files"):
             await pool.__aenter__()
     with pytest.raises(NotRunningError):

@@ -122,10 +122,34 @@ async def test_only_what_may_be_repeated_and_can_be_is(method: str, more: dict, 
 
     if more.pop("stream", False):
         more["content"] = stream()
-    script = Script([REFUSED])
-    with pytest.raises(ConnectFailed):
+    script = Script([Step(0.0, ConnectionReset("before a byte of the answer", untouched=True))])
+    with pytest.raises(ConnectionReset):
         await Retry(script).handle_async_request(call_request(method, **more))
     assert len(script.made) == attempts
+
+
+@pytest.mark.parametrize("error", [ConnectFailed("no"), NameFailed("no")], ids=repr)
+async def test_any_method_is_made_again_of_which_no_byte_was_sent(error: Exception, autojump_clock) -> None:
+    script = Script([Step(0.0, error), OK])
+    assert (await retry(script).handle_async_request(call_request("POST", content=b"once"))).status_code == 200
+    assert len(script.made) == 2
+
+
+async def test_a_body_that_is_a_stream_is_not_sent_again_even_then(autojump_clock) -> None:
+    async def stream():
+        yield b"piece"
+
+    script = Script([REFUSED])
+    with pytest.raises(ConnectFailed):
+        await retry(script).handle_async_request(call_request("POST", content=stream()))
+    assert len(script.made) == 1
+
+
+async def test_a_failure_of_tls_may_come_after_the_request_was_sent(autojump_clock) -> None:
+    script = Script([Step(0.0, TlsFailed("no"))])
+    with pytest.raises(TlsFailed):
+        await retry(script).handle_async_request(call_request("POST", content=b"once"))
+    assert len(script.made) == 1
 
 
 async def test_the_list_of_kinds_and_statuses_is_the_users(autojump_clock) -> None:

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from tests.support.checkpoints import for_every_checkpoint
-from tests.support.wires import MemoryDial, ServerEnd
+from tests.support.memory_dial import MemoryDial, ServerEnd
 from umbel.kinds import Kind
 from umbel.upstream import Body, Breaker, Pool, Retry
 from umbel.upstream.errors import BreakerOpen

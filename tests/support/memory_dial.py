@@ -1,4 +1,4 @@
-"""Wires in memory: a pool's connections without sockets, for the virtual clock.
+"""Streams in memory: a pool's connections without sockets, for the virtual clock.
 
 ``MemoryDial(handler)`` is a pool's ``dial``; ``handler(server_end)`` runs for each connection in the given nursery.
 """
@@ -7,22 +7,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import ClassVar
 
 import trio
 import trio.testing
 
+from umbel.net.epoll import AnyReader, new_reader
+from umbel.net.stream import Stream
 from umbel.upstream.origin import Origin
-from umbel.upstream.polled import Poller
-from umbel.upstream.wire import Wire
 
 ServerEnd = trio.StapledStream[trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream]
 
 
-class MemoryWire:
-    """A wire over trio's memory streams. ``noisy`` makes it look as if the peer had sent something while idle."""
-
-    has_goodbye: ClassVar[bool] = False
+class MemoryStream:
+    """A stream over trio's memory streams. ``noisy`` makes it look as if the peer had sent something while idle."""
 
     def __init__(self, end: ServerEnd) -> None:
         self._end = end
@@ -35,7 +32,7 @@ class MemoryWire:
     async def receive_some(self) -> bytes:
         return bytes(await self._end.receive_some())
 
-    async def is_quiet(self) -> bool:
+    def is_quiet(self) -> bool:
         return not self.noisy
 
     def close_now(self) -> None:
@@ -43,12 +40,12 @@ class MemoryWire:
         self._end.send_stream.close()
         self._end.receive_stream.close()
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         self.close_now()
 
 
 class MemoryDial:
-    """Makes memory wires, each served by ``handler`` in ``nursery``. ``delay`` seconds of connecting."""
+    """Makes memory streams, each served by ``handler`` in ``nursery``. ``delay`` seconds of connecting."""
 
     def __init__(
         self, nursery: trio.Nursery, handler: Callable[[ServerEnd], Awaitable[object]], *, delay: float = 0.0
@@ -56,13 +53,13 @@ class MemoryDial:
         self._nursery = nursery
         self._handler = handler
         self._delay = delay
-        self.wires: list[MemoryWire] = []
+        self.wires: list[MemoryStream] = []
         self.origins: list[Origin] = []
 
-    async def __call__(self, origin: Origin, timeout: float | None) -> Wire:
+    async def __call__(self, origin: Origin, timeout: float | None) -> Stream:
         await trio.sleep(self._delay)
         ours, theirs = trio.testing.memory_stream_pair()
-        wire = MemoryWire(ours)
+        wire = MemoryStream(ours)
         self.wires.append(wire)
         self.origins.append(origin)
         self._nursery.start_soon(self._serve, theirs)
@@ -96,13 +93,10 @@ def echo_server(body: bytes = b"ok") -> Callable[[ServerEnd], Awaitable[object]]
 
 
 @asynccontextmanager
-async def polling() -> AsyncIterator[Poller]:
-    """A poller that runs."""
-    poller = Poller()
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(poller.run)
-            yield poller
-            nursery.cancel_scope.cancel(reason="the test is over")
-    finally:
-        poller.close()
+async def running_reader(make: Callable[[], AnyReader] = new_reader) -> AsyncIterator[AnyReader]:
+    """A reader that runs."""
+    async with trio.open_nursery() as nursery:
+        reader = make()
+        nursery.start_soon(reader.run)
+        yield reader
+        nursery.cancel_scope.cancel(reason="the test is over")

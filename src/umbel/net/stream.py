@@ -1,0 +1,344 @@
+"""A byte stream over a plain TCP or Unix socket that a ``Reader`` watches.
+
+Theory
+------
+Bytes are received in one of two ways, one at a time:
+
+- *pulled* by a task: ``await receive_some()``;
+- *pushed* to a ``Listener``: after ``listen`` its methods are called from the reader's task.
+
+With neither, bytes stay in the socket, so that the peer's window fills and the peer stops. The stream only remembers
+``_readable``: the socket may have something that nobody has read. The reader reports each change once (``epoll.py``),
+so this memory must not be lost. It is set by an event, and cleared only when a ``recv`` shows that nothing is left: it
+would block, or it gave less than was asked for. The second is safe only while the peer has not ended its sending. The
+end of the stream may be reported together with the last bytes and never again; so once ``_ended`` is set, only an empty
+``recv`` (or an error) says that all was read.
+
+One turn reads at most ``TURN_BYTES_MAX`` of a socket that is pushed. What is left is read in the next turn, so that a
+fast peer does not keep others waiting.
+
+``send_now`` sends what the socket takes and keeps the rest; the reader sends that as the socket takes more. Whoever
+must know waits in ``drained``. The unsent rest is bounded by what one caller gives, because a caller waits for
+``drained`` before it gives more.
+
+``close_now`` is legal at any time, even inside a callback. It wakes the task that receives and the task that sends with
+ClosedResourceError, and tells a listener with the same; a listener that wants to hear nothing is dropped first.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from typing import ClassVar, Protocol
+
+import trio
+
+from .epoll import ENDED, READABLE, WRITABLE, Reader
+
+RECEIVE_MAX = 64 * 1024
+"""Bytes of one read."""
+TURN_BYTES_MAX = 256 * 1024
+"""Bytes that are pushed from one socket in one turn."""
+
+
+class Stream(Protocol):
+    """What both kinds of streams offer to a task. Tests and simulations may bring their own.
+
+    ``send_all`` and ``receive_some`` are those of ``trio.abc.Stream``: one task each at a time, ``b""`` at the end of
+    the stream, trio's BrokenResourceError and ClosedResourceError. Sending what can be sent at once need not be a
+    checkpoint; receiving always is.
+    """
+
+    async def send_all(self, data: bytes) -> None:
+        """Send all of it."""
+
+    async def receive_some(self) -> bytes:
+        """Receive what is there, at least one byte; empty at the end of the stream."""
+        ...
+
+    def is_quiet(self) -> bool:
+        """Whether the peer has sent nothing that is still to be read, not even its end."""
+        ...
+
+    def close_now(self) -> None:
+        """Close at once. A task that sends or receives gets ClosedResourceError. May be called twice."""
+
+    def close(self) -> None:
+        """Close, with a goodbye to the peer where the protocol has one and the socket takes it at once."""
+
+
+class Listener(Protocol):
+    """What is told of the bytes of a stream. Runs in the reader's task: it must not raise, and must do little."""
+
+    def on_data(self, data: bytes) -> bool:
+        """These bytes came. Whether more are wanted; if not, what follows stays in the socket until ``listen``."""
+        ...
+
+    def on_eof(self) -> None:
+        """The peer has ended its sending. Called once."""
+
+    def on_error(self, error: Exception) -> None:
+        """The stream is broken (trio.BrokenResourceError), or was closed (trio.ClosedResourceError). Called once."""
+
+
+class PlainStream:
+    """See the module. Takes over ``sock``, which must be connected."""
+
+    __slots__ = (
+        "_closed",
+        "_ended",
+        "_listener",
+        "_poll",
+        "_readable",
+        "_reader",
+        "_receiver",
+        "_send_error",
+        "_sender",
+        "_socket",
+        "_unsent",
+        "ended_at",
+    )
+    is_secure: ClassVar[bool] = False
+
+    def __init__(self, sock: socket.socket, reader: Reader) -> None:
+        sock.setblocking(False)
+        self._socket = sock
+        self._reader = reader
+        self._listener: Listener | None = None
+        self._receiver: trio.lowlevel.Task | None = None
+        self._sender: trio.lowlevel.Task | None = None
+        self._unsent: bytes | memoryview = b""
+        self._send_error: trio.BrokenResourceError | None = None
+        self._readable = False
+        self._ended = False
+        self.ended_at: float | None = None
+        """When the peer's end was reported, in ``trio.current_time()``; None: not yet, or the reader cannot tell."""
+        self._closed = False
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+        reader.register(sock, self._on_ready)
+
+    # Receiving.
+
+    def listen(self, listener: Listener) -> None:
+        """Push what comes to ``listener``, from the next turn on, until ``unlisten`` or the end of the stream."""
+        self._listener = listener
+        if self._readable:
+            self._reader.call_again(self._socket)
+
+    def unlisten(self) -> None:
+        """Push nothing more. What comes stays in the socket."""
+        self._listener = None
+
+    async def receive_some(self) -> bytes:
+        """Receive what is there, at least one byte; empty at the end of the stream. Cancelled, it loses nothing.
+
+        Raises:
+            trio.BrokenResourceError: the connection is broken.
+            trio.ClosedResourceError: the stream is closed.
+            trio.BusyResourceError: another task is receiving.
+        """
+        if self._receiver is not None or self._listener is not None:
+            raise trio.BusyResourceError("another task is receiving already")
+        if self._closed:
+            raise trio.ClosedResourceError
+        # A checkpoint before anything is taken out of the socket: a cancel that came later would lose it.
+        if self._readable:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._wait_readable()
+        while (data := self._receive_now()) is None:
+            await self._wait_readable()
+        return data
+
+    async def _wait_readable(self) -> None:
+        """Wait until there may be something to read, or the stream is closed."""
+        self._receiver = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._abort_receiving)
+
+    def _abort_receiving(self, _: object) -> trio.lowlevel.Abort:
+        self._receiver = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def _receive_now(self) -> bytes | None:
+        """What is there; empty at the end of the stream, None if nothing is there.
+
+        Raises:
+            trio.BrokenResourceError: the connection is broken.
+            trio.ClosedResourceError: the stream is closed.
+        """
+        if not self._readable:
+            if self._closed:
+                raise trio.ClosedResourceError
+            return None
+        try:
+            data = self._socket.recv(RECEIVE_MAX)
+        except BlockingIOError:
+            self._has_read_all()
+            return None
+        except OSError as error:
+            raise self._broken(error) from error
+        if len(data) < RECEIVE_MAX and not self._ended:
+            self._has_read_all()
+        return data
+
+    def _has_read_all(self) -> None:
+        """Nothing more is in the socket; its next change is reported."""
+        self._readable = False
+        if not self._reader.reports_each_change:
+            self._reader.watch_again(self._socket, READABLE)
+
+    def is_quiet(self) -> bool:
+        """Whether the peer has sent nothing that is still to be read, not even its end."""
+        return not (self._closed or self._poll.poll(0))
+
+    # The reader's calls.
+
+    def _on_ready(self, events: int) -> None:
+        """Act on a change of the socket."""
+        if events & ENDED and not self._ended:
+            self._ended = True
+            self.ended_at = trio.current_time()
+        if events & (READABLE | ENDED):
+            self._readable = True
+        if events & WRITABLE and self._unsent:
+            self._send_rest()
+        if self._listener is not None:
+            if self._readable:
+                self._push()
+        elif self._receiver is not None and self._readable:
+            task, self._receiver = self._receiver, None
+            trio.lowlevel.reschedule(task)
+
+    def _push(self) -> None:
+        """Read what is there, and give it to the listener."""
+        left = TURN_BYTES_MAX
+        while (listener := self._listener) is not None and self._readable:
+            if left <= 0:
+                self._reader.call_again(self._socket)
+                return
+            try:
+                data = self._socket.recv(RECEIVE_MAX)
+            except BlockingIOError:
+                self._has_read_all()
+                return
+            except OSError as error:
+                self._listener = None
+                broken = self._broken(error)
+                broken.__cause__ = error
+                listener.on_error(broken)
+                return
+            size = len(data)
+            if not size:
+                self._listener = None
+                listener.on_eof()
+                return
+            if size < RECEIVE_MAX and not self._ended:
+                self._has_read_all()
+            left -= size
+            if not listener.on_data(data) and self._listener is listener:
+                self._listener = None
+
+    # Sending.
+
+    def send_now(self, data: bytes | memoryview) -> bool:
+        """Send what the socket takes, and keep the rest to be sent as it takes more; whether it took all.
+
+        After False not to be called again before ``drained`` has returned.
+
+        Raises:
+            trio.BrokenResourceError: the connection is broken. What the peer sent before can still be received.
+            trio.ClosedResourceError: the stream is closed.
+        """
+        if self._closed:
+            raise trio.ClosedResourceError
+        try:
+            # Nearly always the socket takes all at once.
+            sent = self._socket.send(data)
+        except OSError:
+            return self._hand_over(data)
+        return sent == len(data) or self._hand_over(memoryview(data)[sent:])
+
+    async def drained(self) -> None:
+        """Wait until the socket has taken all that ``send_now`` kept. Cancelled, the rest is still sent.
+
+        Raises:
+            as ``send_now``.
+        """
+        while self._unsent and not self._closed:
+            self._sender = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._abort_sending)
+        if self._closed:
+            raise trio.ClosedResourceError
+        if self._send_error is not None:
+            raise self._send_error
+
+    async def send_all(self, data: bytes) -> None:
+        """Send all of it. No checkpoint if the socket takes it at once, but nothing is sent in a cancelled scope.
+
+        Cancelled in the middle, the stream can only be closed.
+
+        Raises:
+            as ``send_now``.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if not self.send_now(data):
+            await self.drained()
+
+    def _abort_sending(self, _: object) -> trio.lowlevel.Abort:
+        self._sender = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def _hand_over(self, data: bytes | memoryview) -> bool:
+        """Hand bytes to the socket and keep the rest; whether it took all."""
+        try:
+            sent = self._socket.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._unsent = b""
+            self._send_error = self._broken(error)
+            raise self._send_error from error
+        if sent == len(data):
+            self._unsent = b""
+            return True
+        self._unsent = memoryview(data)[sent:]
+        if not self._reader.reports_each_change:
+            self._reader.watch_again(self._socket, WRITABLE)
+        return False
+
+    def _send_rest(self) -> None:
+        """Send on, and wake the task that waits for it when all is sent or nothing can be."""
+        try:
+            if not self._hand_over(self._unsent):
+                return
+        except trio.BrokenResourceError:
+            pass  # Kept in _send_error for whoever sends. Whoever reads may still get an answer.
+        task, self._sender = self._sender, None
+        if task is not None:
+            trio.lowlevel.reschedule(task)
+
+    def _broken(self, error: OSError) -> trio.BrokenResourceError:
+        return trio.BrokenResourceError(f"the socket is broken: {error}")
+
+    # The end.
+
+    def close(self) -> None:
+        """Close; plain TCP has no goodbye but its FIN."""
+        self.close_now()
+
+    def close_now(self) -> None:
+        """Close at once, whatever is going on. May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        self._readable = False
+        self._unsent = b""
+        self._reader.close(self._socket)
+        for task in (self._receiver, self._sender):
+            if task is not None:
+                trio.lowlevel.reschedule(task)
+        self._receiver = self._sender = None
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.on_error(trio.ClosedResourceError("the stream was closed"))

@@ -1,0 +1,34 @@
+"""How long a kept connection may have been idle to carry a request that must not be sent twice.
+
+A server closes idle connections when it likes, and its close may cross a request on the way. The client then sees a
+reset and cannot know whether the request was read. A GET is sent again; a POST fails (RFC 9112 section 9.3.1). So a
+request that must not be repeated goes on a kept connection only while the server is very unlikely to close it, and else
+on a new one.
+"""
+
+from __future__ import annotations
+
+IDLE_MAX = 4.0
+"""Seconds, whatever is known: the shortest idle timeout of common servers is 5 s (Node's)."""
+IDLE_UNKNOWN_MAX = 0.5
+"""Seconds while nothing is known of the server."""
+HINT_MARGIN = 1.0
+"""Seconds that the way of a request to the server may take, and a clock may be wrong."""
+OBSERVED_SHARE = 0.8
+
+
+def idle_max(hint: float | None, shortest: float | None) -> float:
+    """Seconds of idle time up to which a kept connection may carry a request that must not be repeated.
+
+    Args:
+        hint: the ``timeout`` of the server's last Keep-Alive field; None without one.
+        shortest: the shortest idle time at which this server has closed a connection; None if it never has.
+    """
+    if hint is None and shortest is None:
+        return IDLE_UNKNOWN_MAX
+    limit = IDLE_MAX
+    if hint is not None:
+        limit = min(limit, hint - HINT_MARGIN)
+    if shortest is not None:
+        limit = min(limit, OBSERVED_SHARE * shortest)
+    return limit

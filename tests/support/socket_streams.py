@@ -1,0 +1,141 @@
+"""Streams of ``umbel.net`` over socket pairs, with either reader, and their peers."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import trio
+
+from tests.support.memory_dial import running_reader
+from umbel.net.epoll import HAS_EPOLL, AnyReader, EpollReader, WaitReader
+from umbel.net.stream import PlainStream
+from umbel.net.tls_stream import TlsStream
+
+READERS = [EpollReader, WaitReader] if HAS_EPOLL else [WaitReader]
+
+
+@dataclass
+class Heard:
+    """A listener that keeps what it hears."""
+
+    data: bytearray = field(default_factory=bytearray)
+    pieces: list[int] = field(default_factory=list)
+    ended: list[str | Exception] = field(default_factory=list)
+    changed: trio.Event = field(default_factory=trio.Event)
+
+    def on_data(self, data: bytes) -> bool:
+        assert data
+        assert not self.ended
+        self.data += data
+        self.pieces.append(len(data))
+        self.changed.set()
+        return True
+
+    def on_eof(self) -> None:
+        self.ended.append("eof")
+        self.changed.set()
+
+    def on_error(self, error: Exception) -> None:
+        self.ended.append(error)
+        self.changed.set()
+
+    async def until_has(self, count: int) -> None:
+        while len(self.data) < count:
+            await self._change()
+
+    async def until_ended(self) -> str | Exception:
+        while not self.ended:
+            await self._change()
+        assert len(self.ended) == 1
+        return self.ended[0]
+
+    async def _change(self) -> None:
+        self.changed = trio.Event()
+        await self.changed.wait()
+
+
+@asynccontextmanager
+async def plain_pair(make: type[AnyReader]) -> AsyncIterator[tuple[PlainStream, trio.SocketStream]]:
+    """Our stream and its peer."""
+    async with running_reader(make) as reader:
+        ours, theirs = socket.socketpair()
+        stream = PlainStream(ours, reader)
+        async with trio.SocketStream(trio.socket.from_stdlib_socket(theirs)) as peer:
+            try:
+                yield stream, peer
+            finally:
+                stream.close_now()
+        assert len(reader) == 0
+
+
+class TlsPeer:
+    """A TLS server over a socket that decides about each record and each byte by itself."""
+
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
+        self.stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.ssl = context.wrap_bio(self.incoming, self.outgoing, server_side=True)
+
+    async def feed(self) -> None:
+        data = await self.stream.receive_some()
+        self.incoming.write(data) if data else self.incoming.write_eof()
+
+    async def handshake(self) -> None:
+        while True:
+            try:
+                self.ssl.do_handshake()
+            except ssl.SSLWantReadError:
+                await self.flush()
+                await self.feed()
+            else:
+                await self.flush()
+                return
+
+    def records(self, *data: bytes) -> bytes:
+        """The bytes of a record per piece of data."""
+        for piece in data:
+            self.ssl.write(piece)
+        return self.outgoing.read()
+
+    async def flush(self) -> None:
+        if data := self.outgoing.read():
+            await self.stream.send_all(data)
+
+    async def send(self, *data: bytes) -> None:
+        await self.stream.send_all(self.records(*data))
+
+    async def receive(self) -> bytes:
+        while True:
+            try:
+                return self.ssl.read()
+            except ssl.SSLWantReadError:
+                await self.flush()
+                await self.feed()
+            except ssl.SSLZeroReturnError:
+                return b""
+
+
+@asynccontextmanager
+async def tls_pair(
+    make: type[AnyReader], client: ssl.SSLContext, server: ssl.SSLContext, **options
+) -> AsyncIterator[tuple[TlsStream, TlsPeer]]:
+    """Our stream, which has shaken hands, and its peer."""
+    async with running_reader(make) as reader:
+        ours, theirs = socket.socketpair()
+        stream = TlsStream(ours, reader, client, "peer.example", **options)
+        peer = TlsPeer(theirs, server)
+        async with peer.stream:
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(peer.handshake)
+                    await stream.handshake()
+                yield stream, peer
+            finally:
+                with contextlib.suppress(trio.ClosedResourceError):
+                    stream.close_now()
+        assert len(reader) == 0

@@ -1,0 +1,291 @@
+"""Streams over sockets, with each reader: pulled by a task, pushed to a listener, closed at any time."""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+
+import pytest
+import trio
+
+from tests.support.socket_streams import READERS, Heard, plain_pair
+from tests.support.turns import counting_turns
+from umbel.net.epoll import AnyReader
+from umbel.net.stream import RECEIVE_MAX, TURN_BYTES_MAX
+
+pytestmark = pytest.mark.parametrize("make", READERS)
+
+
+async def test_what_is_sent_arrives_and_the_end_is_empty_bytes(make: type[AnyReader]) -> None:
+    async with plain_pair(make) as (stream, peer):
+        await stream.send_all(b"ping")
+        assert await peer.receive_some() == b"ping"
+        await peer.send_all(b"pong")
+        assert await stream.receive_some() == b"pong"
+        await peer.aclose()
+        assert await stream.receive_some() == b""
+
+
+async def test_what_the_socket_does_not_take_at_once_is_sent_as_it_is_read(
+    make: type[AnyReader], nursery: trio.Nursery
+) -> None:
+    data = b"0123456789" * 500_000
+    async with plain_pair(make) as (stream, peer):
+        nursery.start_soon(stream.send_all, data)
+        received = bytearray()
+        while len(received) < len(data):
+            received += await peer.receive_some()
+        assert received == data
+
+
+async def test_nothing_is_sent_in_a_cancelled_scope(make: type[AnyReader]) -> None:
+    async with plain_pair(make) as (stream, peer):
+        with trio.CancelScope() as scope:
+            scope.cancel(reason="before it began")
+            await stream.send_all(b"never")
+        assert scope.cancelled_caught
+        stream.close_now()
+        assert await peer.receive_some() == b""
+
+
+async def test_receiving_is_a_checkpoint_though_there_is_something_to_read(make: type[AnyReader]) -> None:
+    async with plain_pair(make) as (stream, peer):
+        await peer.send_all(b"here")
+        with trio.CancelScope() as scope:
+            scope.cancel(reason="before it began")
+            await stream.receive_some()
+        assert scope.cancelled_caught
+        assert await stream.receive_some() == b"here"
+
+
+async def test_it_is_quiet_until_the_peer_says_something_or_leaves(make: type[AnyReader]) -> None:
+    async with plain_pair(make) as (stream, peer):
+        assert stream.is_quiet()
+        await peer.send_all(b"x")
+        assert not stream.is_quiet()
+        await stream.receive_some()
+        assert stream.is_quiet()
+        await peer.aclose()
+        assert not stream.is_quiet()
+
+
+async def test_closing_wakes_who_receives_and_who_sends(make: type[AnyReader], nursery: trio.Nursery) -> None:
+    async with plain_pair(make) as (stream, _):
+        ends: list[str] = []
+
+        async def expect(name: str, *, sending: bool) -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await (stream.send_all(b"x" * 10_000_000) if sending else stream.receive_some())
+            ends.append(name)
+
+        nursery.start_soon(lambda: expect("receiver", sending=False))
+        nursery.start_soon(lambda: expect("sender", sending=True))
+        await trio.testing.wait_all_tasks_blocked()
+        stream.close_now()
+        stream.close_now()
+        await trio.testing.wait_all_tasks_blocked()
+        assert sorted(ends) == ["receiver", "sender"]
+
+
+async def test_a_closed_stream_never_touches_the_socket_that_got_its_number(make: type[AnyReader]) -> None:
+    async with plain_pair(make) as (stream, _):
+        stream.close_now()
+        left, right = socket.socketpair()
+        with left, right:
+            right.send(b"for somebody else")
+            with pytest.raises(trio.ClosedResourceError):
+                await stream.receive_some()
+            with pytest.raises(trio.ClosedResourceError):
+                await stream.send_all(b"x")
+            assert not stream.is_quiet()
+            assert left.recv(100) == b"for somebody else"
+
+
+async def test_a_peer_that_is_gone_breaks_sending(make: type[AnyReader]) -> None:
+    async with plain_pair(make) as (stream, peer):
+        await peer.aclose()
+        with pytest.raises(trio.BrokenResourceError) as caught:
+            await stream.send_all(b"x")
+        assert isinstance(caught.value.__cause__, OSError)
+
+
+async def test_a_listener_gets_what_came_before_and_after_it_and_then_the_end(make: type[AnyReader]) -> None:
+    async with plain_pair(make) as (stream, peer):
+        await peer.send_all(b"before")
+        await trio.testing.wait_all_tasks_blocked()
+        heard = Heard()
+        stream.listen(heard)
+        await heard.until_has(6)
+        await peer.send_all(b" after")
+        await heard.until_has(12)
+        await peer.send_eof()
+        assert await heard.until_ended() == "eof"
+        assert heard.data == b"before after"
+
+
+async def test_the_last_bytes_and_the_end_in_one_event_are_both_told(make: type[AnyReader]) -> None:
+    async with plain_pair(make) as (stream, peer):
+        heard = Heard()
+        stream.listen(heard)
+        await peer.send_all(b"all of it")
+        await peer.aclose()
+        assert await heard.until_ended() == "eof"
+        assert heard.data == b"all of it"
+
+
+async def test_what_comes_while_nobody_listens_stays_in_the_socket(make: type[AnyReader]) -> None:
+    async with plain_pair(make) as (stream, peer):
+        first, second = Heard(), Heard()
+        stream.listen(first)
+        await peer.send_all(b"first")
+        await first.until_has(5)
+        stream.unlisten()
+        await peer.send_all(b"second")
+        await trio.testing.wait_all_tasks_blocked()
+        assert (first.data, second.data) == (b"first", b"")
+        stream.listen(second)
+        await second.until_has(6)
+        assert (first.data, second.data) == (b"first", b"second")
+
+
+async def test_a_listener_may_stop_listening_while_it_is_told(make: type[AnyReader]) -> None:
+    async with plain_pair(make) as (stream, peer):
+
+        class Once(Heard):
+            def on_data(self, data: bytes) -> bool:
+                super().on_data(data)
+                stream.unlisten()
+                return True
+
+        heard = Once()
+        await peer.send_all(b"x" * 100_000)
+        stream.listen(heard)
+        await heard.until_has(1)
+        await trio.testing.wait_all_tasks_blocked()
+        assert heard.pieces == [RECEIVE_MAX]
+        assert len(await stream.receive_some()) == 100_000 - RECEIVE_MAX
+
+
+async def test_a_listener_may_close_the_stream_while_it_is_told(make: type[AnyReader]) -> None:
+    async with plain_pair(make) as (stream, peer):
+
+        class Closing(Heard):
+            def on_data(self, data: bytes) -> bool:
+                super().on_data(data)
+                stream.unlisten()
+                stream.close_now()
+                return True
+
+        heard = Closing()
+        stream.listen(heard)
+        await peer.send_all(b"x")
+        await heard.until_has(1)
+        with pytest.raises(trio.ClosedResourceError):
+            await stream.receive_some()
+        assert heard.ended == []
+        with trio.fail_after(5), pytest.raises(trio.BrokenResourceError):
+            while True:
+                await peer.send_all(b"x" * 100_000)
+
+
+async def test_closing_tells_a_listener_once(make: type[AnyReader]) -> None:
+    async with plain_pair(make) as (stream, _):
+        heard = Heard()
+        stream.listen(heard)
+        stream.close_now()
+        stream.close_now()
+        assert [type(end) for end in heard.ended] == [trio.ClosedResourceError]
+
+
+async def test_one_turn_pushes_a_bounded_share(make: type[AnyReader]) -> None:
+    async with plain_pair(make) as (stream, peer):
+        stream._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * TURN_BYTES_MAX)
+        peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * TURN_BYTES_MAX)
+        by_turn: Counter[int] = Counter()
+        data = b"x" * 6 * TURN_BYTES_MAX
+        with counting_turns() as turns:
+
+            class Turned(Heard):
+                def on_data(self, data: bytes) -> bool:
+                    super().on_data(data)
+                    by_turn[turns.count] += len(data)
+                    return True
+
+            heard = Turned()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(peer.send_all, data)
+                await trio.testing.wait_all_tasks_blocked()
+                stream.listen(heard)
+                await heard.until_has(len(data))
+        assert max(by_turn.values()) <= TURN_BYTES_MAX
+
+
+async def test_send_now_keeps_what_the_socket_does_not_take(make: type[AnyReader], nursery: trio.Nursery) -> None:
+    data = b"0123456789" * 200_000
+    async with plain_pair(make) as (stream, peer):
+        assert stream.send_now(b"small")
+        await stream.drained()
+        assert not stream.send_now(data)
+        drained: list[bool] = []
+
+        async def wait() -> None:
+            await stream.drained()
+            drained.append(True)
+
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        assert drained == []
+        received = bytearray()
+        while len(received) < 5 + len(data):
+            received += await peer.receive_some()
+        assert received == b"small" + data
+        await trio.testing.wait_all_tasks_blocked()
+        assert drained == [True]
+
+
+async def test_a_peer_that_leaves_while_it_is_sent_to_may_have_answered(make: type[AnyReader]) -> None:
+    async with plain_pair(make) as (stream, peer):
+        assert not stream.send_now(b"x" * 4_000_000)
+        await peer.send_all(b"no more")
+        await peer.aclose()
+        with pytest.raises(trio.BrokenResourceError):
+            await stream.drained()
+        with pytest.raises(trio.BrokenResourceError):
+            stream.send_now(b"x")
+        assert await stream.receive_some() == b"no more"
+
+
+async def test_only_one_task_may_receive_and_none_beside_a_listener(
+    make: type[AnyReader], nursery: trio.Nursery
+) -> None:
+    async with plain_pair(make) as (stream, peer):
+        nursery.start_soon(stream.receive_some)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(trio.BusyResourceError):
+            await stream.receive_some()
+        await peer.send_all(b"x")
+        await trio.testing.wait_all_tasks_blocked()
+        stream.listen(Heard())
+        with pytest.raises(trio.BusyResourceError):
+            await stream.receive_some()
+
+
+async def test_a_cancelled_receive_loses_nothing(make: type[AnyReader]) -> None:
+    async with plain_pair(make) as (stream, peer):
+        with trio.move_on_after(0) as scope:
+            await stream.receive_some()
+        assert scope.cancelled_caught
+        await peer.send_all(b"kept")
+        assert await stream.receive_some() == b"kept"
+
+
+async def test_a_stream_of_millions_of_bytes_arrives_in_order(make: type[AnyReader], nursery: trio.Nursery) -> None:
+    data = bytes(range(256)) * 8192
+    async with plain_pair(make) as (stream, peer):
+        nursery.start_soon(peer.send_all, data)
+        received = bytearray()
+        while len(received) < len(data):
+            piece = await stream.receive_some()
+            assert 0 < len(piece) <= RECEIVE_MAX
+            received += piece
+        assert received == data

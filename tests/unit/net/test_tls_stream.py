@@ -1,0 +1,299 @@
+"""TLS on the reader: records of any size, tickets, KeyUpdate, ends of all kinds, a cancel at every step."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+from pathlib import Path
+
+import pytest
+import trio
+import trustme
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+from tests.support.memory_dial import running_reader
+from tests.support.socket_streams import READERS, Heard, TlsPeer, tls_pair
+from umbel.net.epoll import AnyReader
+from umbel.net.tls_stream import TlsStream
+
+pytestmark = pytest.mark.parametrize("make", READERS)
+
+
+@pytest.fixture(scope="module")
+def ca() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def server(ca: trustme.CA) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("peer.example").configure_cert(context)
+    return context
+
+
+@pytest.fixture(scope="module")
+def client(ca: trustme.CA) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    ca.configure_trust(context)
+    return context
+
+
+Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
+
+
+@pytest.fixture
+def contexts(client: ssl.SSLContext, server: ssl.SSLContext) -> Contexts:
+    return client, server
+
+
+async def test_what_is_sent_arrives_in_both_directions(make: type[AnyReader], contexts: Contexts) -> None:
+    async with tls_pair(make, *contexts) as (stream, peer):
+        await stream.send_all(b"ping")
+        assert await peer.receive() == b"ping"
+        await peer.send(b"pong")
+        assert await stream.receive_some() == b"pong"
+
+
+async def test_records_of_one_byte_that_come_together_are_all_read(make: type[AnyReader], contexts: Contexts) -> None:
+    """The second and later ones are in the BIO, of which epoll knows nothing."""
+    async with tls_pair(make, *contexts) as (stream, peer):
+        data = bytes(range(200))
+        await peer.send(*(bytes([byte]) for byte in data))
+        received = bytearray()
+        while len(received) < len(data):
+            received += await stream.receive_some()
+        assert received == data
+        heard = Heard()
+        stream.listen(heard)
+        await peer.send(*(bytes([byte]) for byte in data))
+        await heard.until_has(len(data))
+        assert heard.data == data
+
+
+async def test_records_that_come_one_byte_at_a_time_are_read(make: type[AnyReader], contexts: Contexts) -> None:
+    async with tls_pair(make, *contexts) as (stream, peer):
+        heard = Heard()
+        stream.listen(heard)
+        for byte in peer.records(b"slowly", b" but whole"):
+            await peer.stream.send_all(bytes([byte]))
+            await trio.lowlevel.checkpoint()
+        await heard.until_has(16)
+        assert heard.data == b"slowly but whole"
+
+
+async def test_a_stream_that_was_not_listened_to_goes_on_with_what_is_decrypted(
+    make: type[AnyReader], contexts: Contexts
+) -> None:
+    async with tls_pair(make, *contexts) as (stream, peer):
+
+        class Once(Heard):
+            def on_data(self, data: bytes) -> bool:
+                super().on_data(data)
+                stream.unlisten()
+                return True
+
+        first, rest = Once(), Heard()
+        stream.listen(first)
+        await peer.send(b"one", b"two", b"three")
+        await first.until_has(3)
+        await trio.testing.wait_all_tasks_blocked()
+        assert first.data == b"one"
+        stream.listen(rest)
+        await rest.until_has(8)
+        assert rest.data == b"twothree"
+
+
+async def test_large_messages_pass_in_both_directions_at_once(make: type[AnyReader], contexts: Contexts) -> None:
+    data = bytes(range(256)) * 8192
+    async with tls_pair(make, *contexts) as (stream, peer), trio.open_nursery() as nursery:
+        nursery.start_soon(stream.send_all, data)
+        echoed, heard = bytearray(), Heard()
+        stream.listen(heard)
+        while len(echoed) < len(data):
+            piece = await peer.receive()
+            echoed += piece
+            await peer.send(piece)
+        await heard.until_has(len(data))
+        assert heard.data == echoed == data
+
+
+async def test_session_tickets_of_an_idle_connection_are_no_data(make: type[AnyReader], contexts: Contexts) -> None:
+    async with tls_pair(make, *contexts) as (stream, peer):
+        assert stream.ssl_object.version() == "TLSv1.3"
+        # The server has sent two tickets with the end of its handshake.
+        await trio.testing.wait_all_tasks_blocked()
+        assert stream.is_quiet()
+        await peer.send(b"nobody asked")
+        assert not stream.is_quiet()
+
+
+@pytest.mark.parametrize("end", ["close_notify", "cut off", "alert"])
+async def test_an_idle_connection_is_not_quiet_after_any_end(
+    make: type[AnyReader], contexts: Contexts, end: str
+) -> None:
+    async with tls_pair(make, *contexts) as (stream, peer):
+        if end == "close_notify":
+            with contextlib.suppress(ssl.SSLWantReadError):
+                peer.ssl.unwrap()
+            await peer.flush()
+        elif end == "alert":
+            # A record that nobody can decrypt; and from the peer nothing but its end.
+            await peer.stream.send_all(b"\x17\x03\x03\x00\x20" + bytes(32))
+        else:
+            await peer.stream.aclose()
+        await trio.testing.wait_all_tasks_blocked()
+        assert not stream.is_quiet()
+
+
+async def test_close_notify_is_the_end_of_the_stream(make: type[AnyReader], contexts: Contexts) -> None:
+    async with tls_pair(make, *contexts) as (stream, peer):
+        peer.ssl.write(b"last")
+        with contextlib.suppress(ssl.SSLWantReadError):
+            peer.ssl.unwrap()
+        await peer.flush()
+        heard = Heard()
+        stream.listen(heard)
+        assert await heard.until_ended() == "eof"
+        assert heard.data == b"last"
+
+
+async def test_an_end_without_close_notify_is_an_error(make: type[AnyReader], contexts: Contexts) -> None:
+    async with tls_pair(make, *contexts) as (stream, peer):
+        heard = Heard()
+        stream.listen(heard)
+        await peer.send(b"cut")
+        await peer.stream.aclose()
+        error = await heard.until_ended()
+        assert isinstance(error, trio.BrokenResourceError)
+        assert isinstance(error.__cause__, ssl.SSLEOFError)
+        assert heard.data == b"cut"
+
+
+def key_update(secret: bytes, number: int) -> bytes:
+    """A KeyUpdate that asks for one in return, as record ``number`` under a traffic secret of AES-256-GCM (RFC 8446).
+
+    Python's ssl module has no call for it.
+    """
+
+    def expand(label: bytes, length: int) -> bytes:
+        info = length.to_bytes(2, "big") + bytes([6 + len(label)]) + b"tls13 " + label + b"\0"
+        return HKDFExpand(hashes.SHA384(), length, info).derive(secret)
+
+    nonce = int.from_bytes(expand(b"iv", 12), "big") ^ number
+    message = b"\x18\x00\x00\x01\x01" + b"\x16"
+    head = b"\x17\x03\x03" + (len(message) + 16).to_bytes(2, "big")
+    return head + AESGCM(expand(b"key", 32)).encrypt(nonce.to_bytes(12, "big"), message, head)
+
+
+@pytest.mark.parametrize("listening", [True, False])
+async def test_after_a_key_update_the_peer_understands_what_is_sent(
+    make: type[AnyReader], ca: trustme.CA, client: ssl.SSLContext, tmp_path: Path, listening: bool
+) -> None:
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("peer.example").configure_cert(server)
+    server.num_tickets = 0
+    server.keylog_filename = str(tmp_path / "keys")
+    async with tls_pair(make, client, server) as (stream, peer):
+        assert stream.ssl_object.cipher()[0] == "TLS_AES_256_GCM_SHA384"
+        lines = (tmp_path / "keys").read_text().splitlines()
+        secret = next(bytes.fromhex(line.split()[2]) for line in lines if line.startswith("SERVER_TRAFFIC_SECRET_0"))
+        if listening:
+            stream.listen(Heard())
+        await peer.stream.send_all(key_update(secret, 0))
+        await trio.testing.wait_all_tasks_blocked()
+        if not listening:
+            assert stream.is_quiet(), "it is no data"
+        await stream.send_all(b"with the new key")
+        assert await peer.receive() == b"with the new key"
+
+
+async def test_the_goodbye_is_sent_and_the_session_kept_at_the_close(make: type[AnyReader], contexts: Contexts) -> None:
+    kept: list[ssl.SSLSession | None] = []
+    async with tls_pair(make, *contexts, keep_session=kept.append) as (stream, peer):
+        await peer.send(b"x")
+        assert await stream.receive_some() == b"x"
+        stream.close()
+        stream.close()
+        assert await peer.receive() == b""
+        assert len(kept) == 1
+        session = kept[0]
+        assert session is not None
+        assert session.has_ticket
+    async with tls_pair(make, *contexts, session=session) as (stream, peer):
+        assert stream.ssl_object.session_reused
+
+
+async def test_a_peer_that_is_no_tls_server_fails_the_handshake(make: type[AnyReader], client: ssl.SSLContext) -> None:
+    async with running_reader(make) as reader:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            stream = TlsStream(ours, reader, client, "peer.example")
+            theirs.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            with pytest.raises(trio.BrokenResourceError) as caught:
+                await stream.handshake()
+            assert isinstance(caught.value.__cause__, ssl.SSLError)
+            stream.close_now()
+
+
+async def test_a_handshake_cancelled_at_each_byte_leaves_a_stream_that_can_be_closed(
+    make: type[AnyReader], contexts: Contexts
+) -> None:
+    client, server = contexts
+    for count in (0, 1, 5, 50, 500, 1000):
+        async with running_reader(make) as reader:
+            ours, theirs = socket.socketpair()
+            stream = TlsStream(ours, reader, client, "peer.example")
+            peer = TlsPeer(theirs, server)
+            async with peer.stream:
+                with trio.CancelScope() as scope:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(stream.handshake)
+                        await peer.feed()
+                        with contextlib.suppress(ssl.SSLWantReadError):
+                            peer.ssl.do_handshake()
+                        await peer.stream.send_all(peer.outgoing.read()[:count])
+                        await trio.testing.wait_all_tasks_blocked()
+                        scope.cancel(reason="the client has gone")
+                stream.close_now()
+                with trio.fail_after(5):
+                    while await peer.stream.receive_some():
+                        pass
+            assert len(reader) == 0
+
+
+async def test_a_peer_that_is_gone_breaks_sending_but_not_what_it_said(
+    make: type[AnyReader], contexts: Contexts
+) -> None:
+    async with tls_pair(make, *contexts) as (stream, peer):
+        await peer.send(b"no more")
+        with contextlib.suppress(ssl.SSLWantReadError):
+            peer.ssl.unwrap()
+        await peer.flush()
+        await peer.stream.aclose()
+        with pytest.raises(trio.BrokenResourceError):
+            while True:
+                await stream.send_all(b"x" * 100_000)
+        assert await stream.receive_some() == b"no more"
+        assert await stream.receive_some() == b""
+
+
+async def test_closing_wakes_who_receives_and_who_sends(
+    make: type[AnyReader], contexts: Contexts, nursery: trio.Nursery
+) -> None:
+    async with tls_pair(make, *contexts) as (stream, _):
+        ends: list[str] = []
+
+        async def expect(name: str, *, sending: bool) -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await (stream.send_all(b"x" * 10_000_000) if sending else stream.receive_some())
+            ends.append(name)
+
+        nursery.start_soon(lambda: expect("receiver", sending=False))
+        nursery.start_soon(lambda: expect("sender", sending=True))
+        await trio.testing.wait_all_tasks_blocked()
+        stream.close_now()
+        await trio.testing.wait_all_tasks_blocked()
+        assert sorted(ends) == ["receiver", "sender"]

@@ -1,0 +1,106 @@
+"""Which kept connections carry a request that must not be sent twice."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+import trio
+
+from tests.support.memory_dial import MemoryDial, ServerEnd, echo_server
+from umbel.upstream.errors import ConnectionReset
+from umbel.upstream.pool import Pool
+
+
+async def send(pool: Pool, method: str = "POST", **headers: str) -> None:
+    request = httpx.Request(method, "http://x/", headers={name.replace("_", "-"): it for name, it in headers.items()})
+    await (await pool.handle_async_request(request)).aread()
+
+
+def hinting(hint: str):
+    """Answer every request and say how long an idle connection is kept."""
+
+    async def handler(end: ServerEnd) -> None:
+        buffer = b""
+        while data := await end.receive_some():
+            buffer += data
+            while b"\r\n\r\n" in buffer:
+                _, _, buffer = buffer.partition(b"\r\n\r\n")
+                await end.send_all(f"HTTP/1.1 200 OK\r\nKeep-Alive: {hint}\r\nContent-Length: 0\r\n\r\n".encode())
+
+    return handler
+
+
+async def reused_after(pool: Pool, seconds: float, method: str = "POST", **headers: str) -> bool:
+    """Whether such a request takes the connection of another one that ended so long ago."""
+    await send(pool, "GET")
+    before = pool.statistics().opened
+    await trio.sleep(seconds)
+    await send(pool, method, **headers)
+    return pool.statistics().opened == before
+
+
+async def test_while_nothing_is_known_half_a_second_of_idle_time_is_the_limit(
+    nursery: trio.Nursery, autojump_clock
+) -> None:
+    async with Pool(dial=MemoryDial(nursery, echo_server())) as pool:
+        assert await reused_after(pool, 0.5)
+        assert not await reused_after(pool, 0.51)
+        assert await reused_after(pool, 3.9, "GET")
+        assert await reused_after(pool, 3.9, "POST", idempotency_key="a")
+
+
+@pytest.mark.parametrize(
+    ("hint", "limit"),
+    [
+        ("timeout=3", 2.0),
+        ("max=100, timeout=2", 1.0),
+        ("TIMEOUT = 3", 2.0),
+        ("timeout=60", 4.0),
+        ("timeout=", 0.5),
+        ("timeout=9999999", 0.5),
+        ("timeout=-3", 0.5),
+        ("max=5", 0.5),
+    ],
+)
+async def test_the_peers_own_word_less_a_second_is_the_limit(
+    hint: str, limit: float, nursery: trio.Nursery, autojump_clock
+) -> None:
+    async with Pool(dial=MemoryDial(nursery, hinting(hint)), keepalive_expiry=60) as pool:
+        assert await reused_after(pool, limit)
+        assert not await reused_after(pool, limit + 0.01)
+
+
+def closing_after(seconds: float, *, hint: bytes = b""):
+    """Answer, and close the connection when it has been idle so long."""
+
+    async def handler(end: ServerEnd) -> None:
+        with trio.move_on_after(seconds) as idle:
+            while await end.receive_some():
+                await end.send_all(b"HTTP/1.1 200 OK\r\n" + hint + b"Content-Length: 0\r\n\r\n")
+                idle.deadline = trio.current_time() + seconds
+
+    return handler
+
+
+async def test_the_shortest_idle_time_at_which_the_peer_closed_is_learned(
+    nursery: trio.Nursery, autojump_clock
+) -> None:
+    dial = MemoryDial(nursery, closing_after(2.0, hint=b"Keep-Alive: timeout=60\r\n"))
+    async with Pool(dial=dial, keepalive_expiry=60) as pool:
+        await send(pool, "GET")
+        await trio.sleep(2.1)
+        # A memory stream cannot be asked for its end: the request finds out, and as a POST it must not be repeated.
+        with pytest.raises(ConnectionReset):
+            await send(pool)
+        assert await reused_after(pool, 1.6)
+        assert not await reused_after(pool, 1.7)
+        assert await reused_after(pool, 1.9, "GET")
+
+
+async def test_other_origins_are_not_judged_by_it(nursery: trio.Nursery, autojump_clock) -> None:
+    async with Pool(dial=MemoryDial(nursery, hinting("timeout=3"))) as pool:
+        await send(pool, "GET")
+        await trio.sleep(1)
+        other = httpx.Request("POST", "http://other/")
+        await (await pool.handle_async_request(other)).aread()
+        assert (pool.statistics().opened, pool.statistics().idle) == (2, 2)
