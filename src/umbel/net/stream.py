@@ -108,7 +108,7 @@ class PlainStream:
         self._receiver: trio.lowlevel.Task | None = None
         self._sender: trio.lowlevel.Task | None = None
         self._unsent: bytes | memoryview = b""
-        self._send_error: trio.BrokenResourceError | None = None
+        self._send_error: trio.BrokenResourceError | trio.ClosedResourceError | None = None
         self._readable = False
         self._ended = False
         self.ended_at: float | None = None
@@ -265,11 +265,10 @@ class PlainStream:
         Raises:
             as ``send_now``.
         """
-        while self._unsent and not self._closed:
+        while self._unsent:
             self._sender = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(self._abort_sending)
-        if self._closed:
-            raise trio.ClosedResourceError
+        # Closed after all was sent, there is nothing to tell whoever waited for that.
         if self._send_error is not None:
             raise self._send_error
 
@@ -297,8 +296,8 @@ class PlainStream:
             sent = 0
         except OSError as error:
             self._unsent = b""
-            self._send_error = self._broken(error)
-            raise self._send_error from error
+            broken = self._send_error = self._broken(error)
+            raise broken from error
         if sent == len(data):
             self._unsent = b""
             return True
@@ -333,7 +332,9 @@ class PlainStream:
             return
         self._closed = True
         self._readable = False
-        self._unsent = b""
+        if self._unsent:
+            self._unsent = b""
+            self._send_error = trio.ClosedResourceError("closed while sending")
         self._reader.close(self._socket)
         for task in (self._receiver, self._sender):
             if task is not None:

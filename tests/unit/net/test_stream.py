@@ -289,3 +289,19 @@ async def test_a_stream_of_millions_of_bytes_arrives_in_order(make: type[AnyRead
             assert 0 < len(piece) <= RECEIVE_MAX
             received += piece
         assert received == data
+
+
+async def test_a_stream_that_is_closed_when_all_was_sent_fails_nobody_who_waited_for_that(
+    make: type[AnyReader], nursery: trio.Nursery
+) -> None:
+    data = b"x" * 2_000_000
+    async with plain_pair(make) as (stream, peer):
+
+        async def receive_all_and_close() -> None:
+            left = len(data)
+            while left:
+                left -= len(await peer.receive_some())
+            stream.close_now()
+
+        nursery.start_soon(receive_all_and_close)
+        await stream.send_all(data)
