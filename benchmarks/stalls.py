@@ -53,6 +53,13 @@ deadline = "60s"
 answer.shape = "{{got: type(body)}}"
 calls.none = {{ upstream = "up", path = "/", when = "`false`" }}
 [[routes]]
+path = "/shape"
+methods = ["POST"]
+max_body = "1MB"
+deadline = "60s"
+answer.shape = "body[?a > `0` || @ > `0`].{{x: a, y: to_string(b), z: @.c.d}}"
+calls.none = {{ upstream = "up", path = "/", when = "`false`" }}
+[[routes]]
 path = "/json"
 deadline = "60s"
 answer.shape = "{{got: type(one)}}"
@@ -177,6 +184,9 @@ def sent() -> Iterator[Sent]:
     for what, document in DOCUMENTS.items():
         yield "request's body", what, request_of("POST /echo", [json_type], document[:MEGABYTE]), ok, LARGE_MS
         yield "upstream's answer", what, request_of("GET /json"), answer_of("application/json", document), LARGE_MS
+    for what in ("ordinary numbers", "objects", "lists in lists"):
+        request = request_of("POST /shape", [json_type], DOCUMENTS[what][:MEGABYTE])
+        yield "expression over a body", what, request, ok, LARGE_MS
     for charset in ("punycode", "idna", "undefined", "unicode_escape", "utf-7", "utf-16", "windows-1252", "gb18030"):
         text = answer_of(f"text/plain; charset={charset}", b"a-" * 500_000)
         yield "upstream's answer", f"charset={charset}", request_of("GET /text"), text, LARGE_MS

@@ -99,8 +99,8 @@ headers of the answer that read nothing but the request.
 An **expression** is [JMESPath](https://jmespath.org/specification.html) with two functions more: `zip(a, b)` pairs two
 lists, and `lookup(map, key)` takes a computed key; `to_number` takes the numbers of JSON alone and gives null for any
 other text. To order a text and a number gives null, no text `contains` what is no text, and a `sum` out of JSON's range
-is an error. An evaluation takes at most 250,000 [steps](server.md#work-that-grows-faster-than-what-arrived): some
-49,000 items of `items[*].{id: id, name: name}`.
+is an error. An evaluation takes at most 200,000 [steps](server.md#work-that-grows-faster-than-what-arrived): some
+39,000 items of `items[*].{id: id, name: name}`.
 
 **A value that does not fit** where it is put, or that an expression cannot take, fails the call (in `shape` and in the
 answer's headers: the answer) as `bad-request`. If it is the client's, the answer is 400, its detail names the

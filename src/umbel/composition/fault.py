@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jmespath
 import jmespath.exceptions
 import jmespath.functions
+import msgspec
 
 from ..kinds import Kind
 from ..model import Failure, Json
@@ -129,7 +130,7 @@ def _largest(node: Node, context: Mapping[str, Json]) -> tuple[Named, ...]:
         value = context.get(name.root)
         if name.field is not None:
             value = value.get(name.field) if isinstance(value, dict) else None
-        return values_in(value)
+        return values_in(msgspec.json.encode(value))
 
     names = tuple(dict.fromkeys(names_of(node)))
     return names if len(names) < 2 else (max(names, key=size),)

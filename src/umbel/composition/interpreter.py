@@ -13,8 +13,8 @@ from jmespath.functions import Functions
 
 from ..model import Json
 
-MAX_STEPS = 250_000
-"""The most steps of one evaluation: it holds the loop for some 100 ms at most."""
+MAX_STEPS = 200_000
+"""The most steps of one evaluation: it holds the loop for some 80 ms at most."""
 
 # What a function costs beside its arguments, and how many values of a list or an object it takes in one step.
 _FUNCTION_STEPS = 6

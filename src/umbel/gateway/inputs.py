@@ -11,12 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import trio
+
 from ..model import Inputs, Json
 from .bodies import BodyForm, check_media_type, decode_body, known_length, may_have_body, read_body
 from .exchange import Exchange
 from .query import QueryRules, parse_query
 
 _SCALARS = (str, int, float, bool)
+_LARGE_BODY = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,9 @@ class InputRules:
             if raw_body:
                 check_media_type(fields, self.body)
             body = decode_body(raw_body, self.body)
+            if len(raw_body) > _LARGE_BODY:
+                # What is done with it may take as long: others have their turn in between.
+                await trio.lowlevel.checkpoint()
         return Inputs(
             path={name: _scalar(value) for name, value in path.items()},
             query=query,
