@@ -28,11 +28,15 @@ def searches(secret):
 async def block(how):
     {"sleeps": sleeps, "searches": searches}.get(how, len)("s3cr3t")
     return how
+
+if __name__ == "__main__":
+    app.run(port=0)
 """
 CONFIG = '[supervisor]\nhang_timeout = "500ms"\n[upstreams.u]\nurls = ["http://127.0.0.1:1"]\n'
 COMMANDS = {
     "umbel serve": (PYTHON, "-m", "umbel", "serve", "blocks:app", "--bind", "127.0.0.1:0"),
     "hypercorn": (PYTHON, "-m", "hypercorn", "-k", "trio", "--bind", "127.0.0.1:0", "blocks:app"),
+    "app.run()": (PYTHON, "blocks.py"),
 }
 
 

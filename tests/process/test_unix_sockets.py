@@ -69,3 +69,17 @@ async def test_a_file_in_the_place_of_the_socket_stays(tmp_path: Path) -> None:
     assert (status, output.count("\n")) == (78, 1)
     assert "umbel.sock is a regular file, not a socket; remove it, or name another path" in output
     assert (tmp_path / "umbel.sock").read_text() == "precious"
+
+
+@MODES
+@pytest.mark.parametrize("option", ["--bind=unix:", "--control="], ids=["bind", "control"])
+async def test_a_path_that_is_too_long_for_a_socket_is_told_in_a_sentence(
+    option: str, more: tuple[str, ...], tmp_path: Path
+) -> None:
+    if option == "--control=":
+        more = ("-w", "1", "--bind", "127.0.0.1:0")
+    write(tmp_path, GOOD)
+    path = "x" * 120
+    status, output = await ended(PYTHON, "-m", "umbel", "serve", option + path, *more, cwd=tmp_path)
+    assert (status, output.count("\n")) == (78, 1)
+    assert f"{path} has 120 bytes, and the path of a socket 107 at most; name a shorter one" in output

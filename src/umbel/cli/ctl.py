@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -18,8 +19,12 @@ from .options import allow_empty_option, config_option
 from .tables import table
 
 _CONNECT_S = 5.0
-_ANSWER_S = 600.0
-"""A reload is answered when it is over: every worker may take its ``start_timeout``."""
+_ANSWER_S = 30.0
+"""For the whole answer, however it drips."""
+_RELOAD_S = 600.0
+"""The same of a reload, which is answered when it is over: every worker may take its ``start_timeout``."""
+_ANSWER_BYTES_MAX = 64 * 2**20
+_PIECE_BYTES = 65536
 
 _COLUMNS = ("SLOT", "STATE", "PID", "GEN", "UP", "REQUESTS", "BUSY", "CONNS", "LAG", "MEMORY", "RESTARTS", "LAST EXIT")
 
@@ -40,7 +45,11 @@ def _command(function: Callable[..., None]) -> click.Command:
     @click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON object.")
     @wraps(function)
     def call(file: str, control: str | None, as_json: bool, **arguments: Any) -> None:
-        function(_Line(control, file, as_json), **arguments)
+        try:
+            function(_Line(control, file, as_json), **arguments)
+        except (LookupError, TypeError, AttributeError) as error:
+            reason = "the answer lacks what is to be shown; is the master of another version? Say --json to see it"
+            raise click.ClickException(reason) from error
 
     return ctl.command()(call)
 
@@ -126,12 +135,22 @@ class _Line:
         """
         path = self._path()
         try:
-            answer = self._exchange(path, json.dumps(request).encode() + b"\n")
+            received = _exchange(
+                path, json.dumps(request).encode(), _RELOAD_S if request["command"] == "reload" else _ANSWER_S
+            )
+        except TimeoutError as error:
+            reason = str(error)
+            raise click.ClickException(f"the master at {path} does not answer: {reason}; see its log") from error
         except OSError as error:
             reason = error.strerror or str(error)
             raise click.ClickException(
                 f"no master answers at {path}: {reason}; is it running with --control?"
             ) from error
+        try:
+            answer = _answer(received)
+        except ValueError as error:
+            reason = f"what answers at {path} is no master of this version ({error}); name another path with --control"
+            raise click.ClickException(reason) from error
         if self.as_json:
             click.echo(json.dumps(answer))
         if not answer.get("ok"):
@@ -145,19 +164,6 @@ class _Line:
         if not self.as_json:
             click.echo(text)
 
-    @staticmethod
-    def _exchange(path: str, request: bytes) -> dict[str, Any]:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-            sock.settimeout(_CONNECT_S)
-            sock.connect(path)
-            sock.sendall(request)
-            sock.settimeout(_ANSWER_S)
-            received = b"".join(iter(lambda: sock.recv(65536), b""))
-        if not received:
-            raise OSError(0, "it closed the connection")
-        answer: dict[str, Any] = json.loads(received)
-        return answer
-
     def _path(self) -> str:
         if self._control is not None:
             return self._control
@@ -167,6 +173,52 @@ class _Line:
             if (control := load_config(self._file).supervisor.control) is not None:
                 return control
         raise click.UsageError("where is the master? Say --control PATH, or set control in [supervisor] of umbel.toml")
+
+
+def _exchange(path: str, request: bytes, within: float) -> bytes:
+    """Send one line; what comes back until the other side closes.
+
+    Raises:
+        TimeoutError: it takes longer than so many seconds.
+        OSError: nobody is there, or it closes without a word.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(_CONNECT_S)
+        sock.connect(path)
+        sock.sendall(request + b"\n")
+        received, deadline = bytearray(), time.monotonic() + within
+        while len(received) <= _ANSWER_BYTES_MAX:
+            # A timeout of 0 would mean something else.
+            sock.settimeout(max(deadline - time.monotonic(), 0.001))
+            try:
+                piece = sock.recv(_PIECE_BYTES)
+            except TimeoutError as error:
+                raise TimeoutError(f"nothing whole came within {within:g} s") from error
+            if not piece:
+                break
+            received += piece
+            if time.monotonic() >= deadline:
+                raise TimeoutError(f"nothing whole came within {within:g} s")
+    if not received:
+        raise OSError(0, "it closed the connection")
+    return bytes(received)
+
+
+def _answer(received: bytes) -> dict[str, Any]:
+    """A master's answer.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if len(received) > _ANSWER_BYTES_MAX:
+        raise ValueError(f"over {_ANSWER_BYTES_MAX // 2**20} MiB came")
+    try:
+        answer: object = json.loads(received)
+    except (ValueError, RecursionError) as error:
+        raise ValueError("what came is not JSON") from error
+    if not isinstance(answer, dict) or not isinstance(answer.get("ok"), bool):
+        raise ValueError('what came has no "ok"')
+    return answer
 
 
 def _status(answer: dict[str, Any]) -> str:

@@ -109,7 +109,7 @@ def _serve_alone(given: Given) -> None:
     settings = run(partial(in_time, partial(read_settings, given, _warn)))
     try:
         app = load_app(application.app, application.config, settings.routes)
-    except (AppImportError, ModuleNotFoundError) as error:
+    except AppImportError as error:
         raise click.ClickException(str(error)) from error
     except ConfigError:
         raise

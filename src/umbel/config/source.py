@@ -133,13 +133,15 @@ KEEPS_CHANGING = "keeps changing while it is read; try again when it is written"
 
 
 def settled(stamps: Iterable[Stamp]) -> bool:
-    """Whether the files are still as they were read. Waits a moment if one of them was changed just now."""
-    recent = [stamp for stamp in stamps if abs(time.time() - stamp.changed_ns / 1e9) < SETTLED_S]
-    if not recent:
-        return True
-    time.sleep(PAUSE_S)
+    """Whether the files are still as they were read. Waits a moment if one of them was changed just now.
+
+    A file that was put in the place of another may be of any age, so all are looked at.
+    """
+    every = [*stamps]
+    if any(abs(time.time() - stamp.changed_ns / 1e9) < SETTLED_S for stamp in every):
+        time.sleep(PAUSE_S)
     try:
-        return all(Stamp.of(stamp.path, stamp.path.stat()) == stamp for stamp in recent)
+        return all(Stamp.of(stamp.path, stamp.path.stat()) == stamp for stamp in every)
     except OSError:
         return False
 

@@ -21,10 +21,11 @@ from ..composition.outgoing import UpstreamDefaults
 from ..config.load import load
 from ..config.schema import Config
 from ..errors import ConfigError, NotRunningError, RequestError
-from ..events import NULL, Recorder
+from ..events import NULL, Noted, Recorder
 from ..server import garbage, guard
 from ..server.limits import Limits
-from ..server.serve import serve
+from ..server.loopwatch import EVENT, watched_loop
+from ..server.serve import innermost, serve
 from ..server.settings import hypercorn_config
 from .checks import CHECKS
 from .compose import ComposeView
@@ -264,7 +265,8 @@ class Umbel(ErrorHandling):
     ) -> None:
         """Serve until SIGINT or SIGTERM: the embedded server, for ``python app.py``.
 
-        ``port`` 0 takes a free one; the address is printed. There is no reloader.
+        ``port`` 0 takes a free one; the address is printed. There is no reloader. A loop that is blocked for
+        ``hang_timeout`` is told on stderr (``server/loopwatch.py``).
 
         Raises:
             OSError: the address cannot be listened on.
@@ -273,7 +275,21 @@ class Umbel(ErrorHandling):
             ignored = ", ".join([*(["use_reloader"] if use_reloader else []), *kwargs])
             warnings.warn(f"Umbel.run() has no use for: {ignored}", stacklevel=2)
         garbage.spare()
-        trio.run(partial(self.run_task, host, port, debug, ca_certs, certfile, keyfile, task_status=_Announcement()))
+        failure: BaseException | None = None
+        try:
+            files = ca_certs, certfile, keyfile
+            trio.run(self._watched, partial(self.run_task, host, port, debug, *files, task_status=_Announcement()))
+        except BaseExceptionGroup as group:
+            failure = innermost(group)
+        if failure is not None:
+            raise failure
+
+    async def _watched(self, serving: Callable[[], Awaitable[None]]) -> None:
+        def record(sentence: str) -> None:
+            self.recorder.record(Noted("error", EVENT, sentence))
+
+        async with watched_loop(self.hang_timeout, record):
+            await serving()
 
     def run_task(  # type: ignore[override]  # as above
         self,

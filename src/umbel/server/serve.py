@@ -63,7 +63,7 @@ async def serve(
                 ends = [trigger] if service is not None else [trigger, own.exhausted.wait]
                 await _serve_listeners(own, listeners, ends, task_status)
     except BaseExceptionGroup as group:
-        failure = _innermost(group)
+        failure = innermost(group)
     if failure is not None:
         # Raised out here, so that it keeps the cause that it has.
         raise failure
@@ -127,7 +127,7 @@ async def _listen(
             stop.set()
 
 
-def _innermost(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def innermost(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """The one exception of nested groups of one, so that callers can catch it by its type; else the group."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:

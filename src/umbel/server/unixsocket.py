@@ -22,6 +22,8 @@ from ..regular import kind_of
 LOCK_S_MAX = 5.0
 """How long another instance may hold the lock of a directory; it needs milliseconds."""
 _LOCK_POLL_S = 0.01
+PATH_BYTES_MAX = 107
+"""Of Linux: ``sun_path`` has 108 bytes, the last of them 0."""
 
 
 class OwnPath:
@@ -59,6 +61,10 @@ def claimed(paths: Iterable[str]) -> Iterator[None]:
     for path in every:
         if every.count(path) > 1:
             raise OSError(errno.EADDRINUSE, f"{path} stands there twice")
+        if (length := len(os.fsencode(path))) > PATH_BYTES_MAX:
+            # Python refuses it as well, but with an error that has no ``strerror``.
+            reason = f"{path} has {length} bytes, and the path of a socket {PATH_BYTES_MAX} at most; name a shorter one"
+            raise OSError(errno.ENAMETOOLONG, reason)
     with _locked(Path(path).parent for path in every):
         for path in every:
             _make_way(path)

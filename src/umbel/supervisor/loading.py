@@ -45,14 +45,20 @@ def import_app(spec: str) -> Any:
     is looked at first, as by ``python -m``.
 
     Raises:
-        AppImportError: the module is there, but it has no such name, or that is no application.
+        AppImportError: there is no such module, it has no such name, or that is no application.
         BaseException: whatever the import raises.
     """
     module_name, _, path = spec.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
-    found: Any = importlib.import_module(module_name)
+    try:
+        found: Any = importlib.import_module(module_name)
+    except (ModuleNotFoundError, ValueError, TypeError) as error:
+        if not _is_missing(module_name, error):
+            raise
+        reason = f'"{spec}": there is no module "{module_name}" in {here} or among what is installed'
+        raise AppImportError(f"{reason}; write MODULE:APP, such as shop.main:app") from error
     path = path or "app"
     for name in path.removesuffix("()").split("."):
         try:
@@ -64,3 +70,10 @@ def import_app(spec: str) -> Any:
     if not callable(found):
         raise AppImportError(f'"{spec}" is no ASGI application: it cannot be called')
     return found
+
+
+def _is_missing(module_name: str, error: Exception) -> bool:
+    """Whether the module itself is not there, or cannot be; and not one that it imports."""
+    if isinstance(error, ModuleNotFoundError):
+        return error.name is not None and f"{module_name}.".startswith(f"{error.name}.")
+    return not all(part.isidentifier() for part in module_name.split("."))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from ..errors import ConfigError, ConfigProblem
@@ -19,7 +19,9 @@ _PID_BYTES_MAX = 32
 
 @contextmanager
 def pidfile(path: str | None) -> Iterator[None]:
-    """Hold the file while the block runs; it is removed at the end. Without a path nothing happens.
+    """Hold the file while the block runs; at the end it is emptied, and removed where that is allowed.
+
+    Without a path nothing happens.
 
     Raises:
         ConfigError: somebody holds it, or it cannot be written.
@@ -27,21 +29,27 @@ def pidfile(path: str | None) -> Iterator[None]:
     if path is None:
         yield
         return
-    try:
-        descriptor = _locked(Path(path))
-    except OSError as error:
-        raise ConfigError(
-            [ConfigProblem("", None, "pid_path", f"{path} cannot be written: {error.strerror}")]
-        ) from error
-    try:
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+    with ExitStack() as stack:
+        try:
+            descriptor = _locked(Path(path))
+            stack.callback(_give_up, descriptor, Path(path))
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+        except OSError as error:
+            reason = f"{path} cannot be written: {error.strerror}"
+            raise ConfigError([ConfigProblem("", None, "pid_path", reason)]) from error
         yield
-    finally:
+
+
+def _give_up(descriptor: int, path: Path) -> None:
+    """Never raises: a file that cannot be removed must not turn a graceful end into a failure."""
+    with suppress(OSError):
+        os.ftruncate(descriptor, 0)  # A directory may be another's, who has put the file there for us.
+    with suppress(OSError):
         # While the lock is held nobody of ours puts a file there; anybody else may have.
-        if _stands(descriptor, Path(path)):
-            Path(path).unlink(missing_ok=True)
-        os.close(descriptor)
+        if _stands(descriptor, path):
+            path.unlink(missing_ok=True)
+    os.close(descriptor)
 
 
 def _locked(path: Path) -> int:

@@ -12,6 +12,7 @@ from umbel.config.emptiness import allows_empty, require_routes
 from umbel.config.load import load
 from umbel.config.source import PAUSE_S, READS_MAX
 from umbel.errors import ConfigError
+from umbel.regular import open_regular
 from umbel.server.settings import hypercorn_keys
 
 HALF = len(GOOD) - 20
@@ -46,6 +47,29 @@ def test_a_half_written_included_file_is_read_again(tmp_path: Path, monkeypatch:
     writer = Writer(tmp_path / "a.toml", GOOD[:HALF], GOOD)
     monkeypatch.setattr(source.time, "sleep", writer.step)
     assert len(load(tmp_path / "umbel.toml").routes) == 1
+
+
+def test_a_directory_that_is_switched_while_it_is_read_is_read_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current, other = tmp_path / "current", tmp_path / "other"
+    for version in ("old", "new"):
+        (tmp_path / version).mkdir()
+        files = {"a.toml": GOOD.replace('path = "/', f'path = "/{version}/')}
+        write(tmp_path / version, f'include = ["a.toml"]\nserver.hosts = ["{version}"]\n', files)
+    current.symlink_to("old")
+    other.symlink_to("new")
+    opened: list[object] = []
+
+    def open_and_switch(path: Path) -> int:
+        opened.append(path)
+        if len(opened) == 2:  # the main file is of the old version
+            other.rename(current)
+        return open_regular(path)
+
+    monkeypatch.setattr(source, "open_regular", open_and_switch)
+    config = load(current / "umbel.toml")
+    assert (config.server.hosts, config.routes[0].path[:5]) == (("new",), "/new/")
 
 
 def test_a_half_written_file_of_the_server_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

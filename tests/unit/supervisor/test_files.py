@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from pathlib import Path
@@ -77,14 +78,14 @@ def test_the_control_socket_is_its_owners_alone_and_replaces_a_stale_one(tmp_pat
     assert not path.exists()
 
 
-@pytest.mark.parametrize("reason", ["is a regular file, not a socket", "too long"])
+@pytest.mark.parametrize("reason", ["is a regular file, not a socket", "name a shorter one"])
 def test_a_control_socket_that_cannot_be_is_a_mistake_of_the_configuration(tmp_path: Path, reason: str) -> None:
-    path = tmp_path / ("x" * 200 if reason == "too long" else "ctl.sock")
-    if reason != "too long":
+    path = tmp_path / ("x" * 200 if reason == "name a shorter one" else "ctl.sock")
+    if reason != "name a shorter one":
         path.write_text("precious")
     with pytest.raises(ConfigError, match=f"supervisor.control: .*{reason}"), control_socket(str(path)):
         pass
-    assert path.exists() == (reason != "too long")
+    assert path.exists() == (reason != "name a shorter one")
 
 
 def config(*bind: str) -> Config:
@@ -125,3 +126,29 @@ def test_a_unix_socket_of_a_master_that_came_after_us_stays(tmp_path: Path) -> N
 )
 def test_only_what_is_passed_to_this_process_counts_as_activated(environment: dict[str, str], count: int) -> None:
     assert activated_sockets(environment) == count
+
+
+def test_a_pidfile_that_cannot_be_removed_is_emptied_and_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    path = tmp_path / "umbel.pid"
+    with pidfile(str(path)):
+        assert path.read_text() == f"{os.getpid()}\n"
+        monkeypatch.setattr(Path, "unlink", refuse)  # as in a directory of somebody else's
+    assert path.read_text() == ""
+    with pidfile(str(path)):
+        assert path.read_text() == f"{os.getpid()}\n"
+
+
+def test_a_pidfile_on_a_full_disk_is_refused_with_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int, data: bytes, offset: int) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", refuse)
+    reason = r"umbel\.pid cannot be written: No space left on device"
+    with pytest.raises(ConfigError, match=reason), pidfile(str(tmp_path / "umbel.pid")):
+        pytest.fail("it was not refused")
+    assert not (tmp_path / "umbel.pid").exists()

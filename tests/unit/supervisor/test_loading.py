@@ -53,3 +53,21 @@ def test_a_worker_of_another_application_loads_no_gateway_no_upstreams_and_no_sc
     code = "import sys, umbel.supervisor.worker; print(*sys.modules, sep='\\n')"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"quart", "pydantic", "umbel.config.schema", "umbel.upstream.pool"} & set(loaded)
+
+
+@pytest.mark.parametrize(
+    "spec", ["nothing_there:app", "json.nothing:app", "json.decoder.nothing", ":", ".x:app", "a b:c"]
+)
+def test_a_module_that_is_not_there_is_a_mistake_that_names_it(spec: str) -> None:
+    with pytest.raises(AppImportError, match="there is no module") as caught:
+        import_app(spec)
+    assert str(caught.value).startswith(f'"{spec}": ')
+
+
+def test_a_module_that_the_application_misses_is_told_with_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "app_that_misses_one.py").write_text("import nothing_there\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="nothing_there"):
+        import_app("app_that_misses_one:app")
