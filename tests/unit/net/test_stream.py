@@ -292,10 +292,10 @@ async def test_a_stream_of_millions_of_bytes_arrives_in_order(make: type[AnyRead
 
 
 async def test_a_stream_that_is_closed_when_all_was_sent_fails_nobody_who_waited_for_that(
-    make: type[AnyReader], nursery: trio.Nursery
+    make: type[AnyReader],
 ) -> None:
     data = b"x" * 2_000_000
-    async with plain_pair(make) as (stream, peer):
+    async with plain_pair(make) as (stream, peer), trio.open_nursery() as nursery:
 
         async def receive_all_and_close() -> None:
             left = len(data)
