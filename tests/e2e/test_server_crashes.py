@@ -30,6 +30,34 @@ class OwnError(BaseException):
     """An application's own, which is no Exception."""
 
 
+class MuteError(Exception):
+    """One whose text cannot be had."""
+
+    def __str__(self) -> str:
+        raise KeyboardInterrupt("there is no text")
+
+
+class HiddenError(Exception):
+    """One that raises for whatever is asked of it."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise ValueError(name)
+
+
+class BrokenGroupError(BaseExceptionGroup[BaseException]):
+    """One that cannot be split."""
+
+    def derive(self, excs: Any) -> Any:
+        raise ValueError("it cannot be derived")
+
+
+def deep_group() -> BaseException:
+    error: BaseException = OwnError()
+    for _ in range(5000):
+        error = BaseExceptionGroup("deeper", [error])
+    return error
+
+
 async def kept_cancel() -> BaseException:
     """A Cancelled whose scope is over."""
     with trio.CancelScope() as scope:
@@ -57,9 +85,17 @@ RAISED: dict[str, Callable[[], Any]] = {
         lambda: BaseExceptionGroup("outer", [BaseExceptionGroup("inner", [GeneratorExit()]), ValueError()])
     ),
     "a cancel that is not ours": kept_cancel,
+    "one without a text": lambda: made(MuteError),
 }
 OVER = pytest.mark.parametrize("protocol", PROTOCOLS)
 KINDS = pytest.mark.parametrize("kind", RAISED)
+HIDDEN: dict[str, Callable[[], Any]] = {
+    "one that hides all it has": lambda: made(HiddenError),
+    "a group that cannot be split": lambda: made(lambda: BrokenGroupError("own", [OwnError(), KeyboardInterrupt()])),
+    "a group too deep to be split": lambda: made(deep_group),
+}
+"""What Quart and trio's own scopes cannot take."""
+RAW_KINDS = pytest.mark.parametrize("kind", [*RAISED, *HIDDEN])
 
 
 @dataclass
@@ -81,11 +117,11 @@ class Raiser:
         if scope["path"] == "/hello":
             return
         await trio.lowlevel.checkpoint()
-        raise await RAISED[self.kind]()
+        raise await (RAISED | HIDDEN)[self.kind]()
 
 
 @OVER
-@KINDS
+@RAW_KINDS
 async def test_whatever_is_raised_before_the_head_is_a_500_and_one_record(protocol: str, kind: str) -> None:
     app = Raiser(kind)
     with trio.fail_after(10):
@@ -96,7 +132,7 @@ async def test_whatever_is_raised_before_the_head_is_a_500_and_one_record(protoc
 
 
 @OVER
-@KINDS
+@RAW_KINDS
 async def test_whatever_is_raised_in_the_body_cuts_the_answer_and_leaves_one_record(protocol: str, kind: str) -> None:
     app = Raiser(kind)
     with trio.fail_after(10):
@@ -107,7 +143,7 @@ async def test_whatever_is_raised_in_the_body_cuts_the_answer_and_leaves_one_rec
     assert [note.event for note in app.recorder.notes] == ["request.crashed"]
 
 
-@KINDS
+@RAW_KINDS
 async def test_whatever_is_raised_in_a_websocket_closes_it_with_1011(kind: str) -> None:
     app = Raiser(kind)
     with trio.fail_after(10):

@@ -28,9 +28,11 @@ from umbel.messages import may_be_secret
 from umbel.policy import sharing
 from umbel.server import diagnosis, h2head, handshake
 from umbel.server.body import Body, BodyRefused
+from umbel.server.h2sender import LinearEncoder
 from umbel.server.head import HeadReader
 from umbel.server.host import Hosts
 from umbel.server.limits import Limits
+from umbel.server.response import read_fields
 from umbel.upstream import again, chunked, head
 from umbel.upstream.body import Decoder
 from umbel.upstream.rewrite import rewritten
@@ -92,6 +94,15 @@ def _gunzip(raw: bytes) -> bytes:
     return decoder.end()
 
 
+def _answer_fields(raw: bytes) -> None:
+    """A field of the answer for every three bytes."""
+    read_fields([(b"set-cookie", raw[start : start + 3]) for start in range(0, len(raw), 3)])
+
+
+def _hpack(raw: bytes) -> bytes:
+    return LinearEncoder().encode([(b"location", raw)])
+
+
 def _chunks(raw: bytes) -> None:
     with suppress(BodyRefused):
         Body(-1, Limits(max_head=2**20)).feed(raw)
@@ -141,6 +152,8 @@ WORDS = ("a", "1", "-", ";", ",", "=", '"', "\\", " ", "\t", "/", "*", "q=", "\x
 JSON_ATOMS = ('"a",', "1,", "[],", "[", '{"a":1},', '"aaaa', "1.5,", "null,")
 
 SERVER = {
+    "the fields of an answer": Case(_answer_fields, ("a", "b")),
+    "a field of an answer of HTTP/2": Case(_hpack, ("a", "\xff")),
     "a request line": Case(
         READER.read, ("a", "/", "%", "?", ":", " "), ("GET /", "GET http://", "G"), (" HTTP/1.1\r\nHost: a\r\n\r\n",)
     ),

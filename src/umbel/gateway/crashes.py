@@ -6,25 +6,14 @@ looked at one by one, because a group that holds a cancel and a crash must lose 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from ..events import Noted, Recorder
 from ..model import RequestFacts
-from ..server.crash import split
+from ..server.crash import leaves, split, text_of
 
 __all__ = ["leaves", "note", "split"]
-
-
-def leaves(error: BaseException) -> Iterator[BaseException]:
-    """The exceptions that are no groups, in order."""
-    if isinstance(error, BaseExceptionGroup):
-        for part in error.exceptions:
-            yield from leaves(part)
-    else:
-        yield error
 
 
 def note(recorder: Recorder, event: str, error: BaseException, facts: RequestFacts | None = None) -> None:
     """Record each leaf of ``error`` as one ``Noted`` with its traceback."""
     for leaf in leaves(error):
-        recorder.record(Noted("error", event, f"{type(leaf).__name__}: {leaf}", facts, error=leaf))
+        recorder.record(Noted("error", event, f"{type(leaf).__name__}: {text_of(leaf)}", facts, error=leaf))

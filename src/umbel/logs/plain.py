@@ -44,7 +44,7 @@ def printable(value: object) -> str:
     """``str(value)``, or its type's name where its ``__str__`` raises; lone surrogates are escaped."""
     try:
         text = str(value)
-    except Exception:  # noqa: BLE001 - a foreign __str__ may raise anything, and a record must not
+    except BaseException:  # noqa: BLE001 - a foreign __str__ may raise anything, and a record must not
         text = f"<{type(value).__name__}>"
     return text.encode("utf-8", "backslashreplace").decode()
 

@@ -16,6 +16,8 @@ import trio
 
 _TOLD_MAX = 5
 """Exceptions of one group that are told."""
+_TRACEBACK = BaseException.__dict__["__traceback__"]
+"""Python's own attribute, which a class may hide."""
 
 
 def apart(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
@@ -23,18 +25,39 @@ def apart(error: BaseException) -> tuple[BaseException | None, BaseException | N
 
     To be called inside of the scopes that may have cancelled. A crash that a group holds alone stands for the group.
     """
-    crash, rest = split(error)
-    while isinstance(crash, BaseExceptionGroup) and len(crash.exceptions) == 1:
-        crash = crash.exceptions[0]
+    try:
+        crash, rest = split(error)
+        while isinstance(crash, BaseExceptionGroup) and len(crash.exceptions) == 1:
+            crash = crash.exceptions[0]
+        if crash is not None:
+            described(crash)
+    except BaseException as broken:
+        if _ends_more(broken):
+            raise
+        return _opaque(error, broken), None
     return crash, rest
 
 
 def split(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
     """The same; a group stays a group."""
     if isinstance(error, BaseExceptionGroup):
-        rest, crashes = error.split(_ends_more)
+        try:
+            rest, crashes = error.split(_ends_more)
+        except Exception:  # noqa: BLE001 - it is too deep for Python's recursion, or its class derives no others
+            ending = next(filter(_ends_more, leaves(error)), None)
+            return (error, None) if ending is None else (None, ending)
         return crashes, rest
     return (None, error) if _ends_more(error) else (error, None)
+
+
+class OpaqueError(RuntimeError):
+    """Stands for an exception that raises when it is looked at."""
+
+
+def _opaque(error: BaseException, broken: BaseException) -> OpaqueError:
+    opaque = OpaqueError(f"a {type(error).__qualname__} cannot be looked at: {type(broken).__qualname__}")
+    opaque.__traceback__ = _TRACEBACK.__get__(error)
+    return opaque
 
 
 class StrayCancelError(RuntimeError):
@@ -78,20 +101,35 @@ def _raised_in(error: BaseException, module: str) -> bool:
 
 def is_nothing_but(kind: type[Exception], error: BaseException) -> bool:
     """Whether ``error`` is of that kind, or a group of such alone."""
-    return all(isinstance(leaf, kind) for leaf in _leaves(error))
+    return all(isinstance(leaf, kind) for leaf in leaves(error))
 
 
 def described(error: BaseException) -> str:
     """Class, place and text of an exception; of a group, of those that it is about."""
-    return "; ".join(f"{type(leaf).__name__} {_place(leaf)}: {leaf}" for leaf in islice(_leaves(error), _TOLD_MAX))
+    return "; ".join(
+        f"{type(leaf).__name__} {_place(leaf)}: {text_of(leaf)}" for leaf in islice(leaves(error), _TOLD_MAX)
+    )
 
 
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for member in error.exceptions:
-            yield from _leaves(member)
-    else:
-        yield error
+def text_of(error: BaseException) -> str:
+    """``str(error)``, or a note that there is none: a foreign ``__str__`` may raise anything."""
+    try:
+        return str(error)
+    except BaseException as broken:
+        if _ends_more(broken):
+            raise
+        return f"(its text raises {type(broken).__qualname__})"
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """The exceptions within that are no groups, in order, however deep; without recursion."""
+    waiting = [error]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, BaseExceptionGroup):
+            waiting.extend(reversed(part.exceptions))
+        else:
+            yield part
 
 
 def _place(error: BaseException) -> str:

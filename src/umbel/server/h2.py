@@ -26,7 +26,7 @@ from .h2floods import FloodError, Floods
 from .h2frames import Frame, FrameCutter
 from .h2head import Head, claims_of, list_size_max, read_head
 from .h2request import HttpStream
-from .h2sender import CLIENT_GONE, Sender
+from .h2sender import CLIENT_GONE, LinearEncoder, Sender
 from .h2stream import Stream
 from .h2websocket import WebSocketStream
 from .host import Hosts
@@ -63,6 +63,7 @@ class Http2:
         self.heard_at = trio.current_time()
         """When something last came."""
         self._h2 = H2Connection(H2Configuration(client_side=False, header_encoding=None))
+        self._h2.encoder = LinearEncoder()  # whose table has the size that a client's settings begin with
         self.sender = Sender(self._h2, service, stream, self._failed)
         self.window_clock = WriteClock(service)
         """Of the connection's flow-control window: some 64 KiB must go on some stream, while one waits for it."""

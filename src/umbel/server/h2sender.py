@@ -12,6 +12,7 @@ import trio
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
+from hpack import Encoder
 
 from ..kinds import Kind
 from . import h2frames
@@ -23,6 +24,16 @@ from .writing import ClientStuckError, write
 
 CLIENT_GONE = str(Kind.CLIENT_GONE)
 WRITE_TIMEOUT = "write-timeout"
+_HUFFMAN_MAX = 4096
+"""Bytes of the longest field that is Huffman-coded."""
+
+
+class LinearEncoder(Encoder):
+    """HPACK that takes time linear in a field: the library's Huffman coding is quadratic in its length."""
+
+    def add(self, to_add: tuple[bytes, bytes], sensitive: bool, huffman: bool = False) -> bytes:
+        """Encode a field (RFC 7541 section 6.2); coding its strings is optional (section 5.2)."""
+        return super().add(to_add, sensitive, huffman and len(to_add[0]) + len(to_add[1]) <= _HUFFMAN_MAX)
 
 
 class Sender:

@@ -62,8 +62,9 @@ def read_fields(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
         lines = list(map(_known.get, fields))
     length: int | None = None
     close = dated = False
-    while None in lines:
-        place = lines.index(None)
+    for place, known in enumerate(lines):
+        if known is not None:
+            continue
         raw_name, value = fields[place]
         if (once := _ONCE.get(raw_name)) is not None:
             lines[place] = b"%b%b\r\n" % (once, _sound(value))
