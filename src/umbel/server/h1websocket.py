@@ -89,12 +89,14 @@ class Http1WebSocket:
             await self._write(data)
 
     async def _write(self, data: bytes) -> None:
-        async with self._lock:
-            try:
-                await write(self._clock, self._stream, data)
-            except (trio.BrokenResourceError, trio.ClosedResourceError, ClientStuckError) as error:
-                self._websocket.left()
-                raise ClientLeft("the client has gone, or does not read") from error
+        # Shielded: what is left out here the client misses in its compression's window. Each write has its deadline.
+        with trio.CancelScope(shield=True):
+            async with self._lock:
+                try:
+                    await write(self._clock, self._stream, data)
+                except (trio.BrokenResourceError, trio.ClosedResourceError, ClientStuckError) as error:
+                    self._websocket.left()
+                    raise ClientLeft("the client has gone, or does not read") from error
 
     async def _refuse(self, refusal: Refusal) -> None:
         request_id = new_request_id()

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import trio
+
 from .diagnosis import HeadRefused
 from .exchange import ClientLeft
 from .h2head import Head
@@ -23,6 +25,8 @@ class WebSocketStream(Stream):
 
     def __init__(self, connection: Http2, stream_id: int, head: Head) -> None:
         super().__init__(connection, stream_id, head)
+        self._lock = trio.Lock()
+        """Held while a frame is sent, for it may have to wait for the window in its middle."""
         self._websocket = WebSocket(connection.service, connection.peer, self, stream_id)
 
     async def call_application(self) -> None:
@@ -58,7 +62,10 @@ class WebSocketStream(Stream):
         Raises:
             ClientLeft: nobody is there to take it.
         """
-        if not self.gone:
-            await super().send_data(data, end=end)
+        # Shielded: half a frame would spoil the rest. Each wait has its deadline, and ends when the client leaves.
+        with trio.CancelScope(shield=True):
+            async with self._lock:
+                if not self.gone:
+                    await super().send_data(data, end=end)
         if self.gone:
             raise ClientLeft("the client has gone")

@@ -17,7 +17,7 @@ from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.trio.worker_context import WorkerContext
 from trio_util import move_on_when
 from wsproto.connection import ConnectionState
-from wsproto.events import CloseConnection
+from wsproto.events import BytesMessage, CloseConnection, TextMessage
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from ..kinds import Kind
@@ -39,8 +39,10 @@ Message = dict[str, Any]
 _NORMAL, _GOING_AWAY, _PROTOCOL_ERROR, _ABNORMAL, _TOO_SLOW, _INTERNAL_ERROR = 1000, 1001, 1002, 1006, 1008, 1011
 _EARLY_MAX = 64 * 1024
 """Bytes that a client may send before the application has accepted: it should send none (RFC 6455 section 4.1)."""
-_PIECE = 4096
-"""Bytes that are unpacked at once: compressed ones may become a thousand times as many."""
+_PIECE, _COMPRESSED_PIECE = 4096, 1024
+"""Bytes that are unpacked at once; compressed ones may become a thousand times as many."""
+_FRAGMENT = 32 * 1024
+"""Bytes or characters that are compressed at once: of text zlib takes 13 MB a second."""
 
 
 class Carrier(Protocol):
@@ -55,7 +57,7 @@ class Carrier(Protocol):
         ...
 
     async def send_data(self, data: bytes, *, end: bool) -> None:
-        """Bytes for the client.
+        """Bytes for the client: all of them or none, also where the caller is cancelled.
 
         Raises:
             ClientLeft: nobody is there to take them.
@@ -83,6 +85,8 @@ class WebSocket(BoundedCalls):
         self._frames = FrameWatch()
         self._message_clock = BodyClock(service.limits, service.limits.body_timeout)
         """Of the frame or message that is incomplete."""
+        self._fragments = trio.Lock()
+        """Held while a message goes out in fragments: no other message may begin between them."""
         self._listeners = 0
         self._scope = trio.CancelScope()
         self._disconnect: Message = {"type": "websocket.disconnect", "code": _ABNORMAL, "reason": ""}
@@ -184,12 +188,51 @@ class WebSocket(BoundedCalls):
                 raise ClientLeft("the client has gone, or the WebSocket is closed")
             raise ApplicationError(f"the application sent {message['type']!r} after it had closed the WebSocket")
         self._closed_by_application |= message["type"] == "websocket.close"
-        await self._to_hypercorn(message)
+        if message["type"] == "websocket.send" and self._accepted.is_set():
+            await self._send_message(message)
+        else:
+            await self._to_hypercorn(message)
         if self._rejecting and self._hypercorn.idle:
             self._closed_by_application = True
             self._inbox_in.close()  # Nothing more comes: whoever listens is told.
         elif self._closed_by_application and not self._over.is_set():
             self._nursery.start_soon(self._end_closing)
+
+    async def _send_message(self, message: Message) -> None:
+        """Send a message; one that is compressed and large in fragments, with a checkpoint after each."""
+        content = message["bytes"] if message.get("bytes") is not None else message.get("text")
+        if (
+            self._opening.deflate is not None
+            and isinstance(content, bytes | bytearray | str)
+            and len(content) > _FRAGMENT
+        ):
+            async with self._fragments:
+                await self._send_fragments(content)
+        elif self._fragments.locked():
+            async with self._fragments:
+                await self._to_hypercorn(message)
+        else:
+            await self._to_hypercorn(message)
+
+    async def _send_fragments(self, content: bytes | bytearray | str) -> None:
+        """Send a message in fragments, also where the application is cancelled: half of it would spoil the next.
+
+        Raises:
+            ClientLeft: the WebSocket was closed meanwhile.
+        """
+        size = len(content)
+        with trio.CancelScope(shield=True):
+            for start in range(0, size, _FRAGMENT):
+                if self._over.is_set() or self._is_closed:
+                    raise ClientLeft("the client has gone, or the WebSocket is closed")
+                piece, last = content[start : start + _FRAGMENT], start + _FRAGMENT >= size
+                event: TextMessage | BytesMessage
+                if isinstance(piece, str):
+                    event = TextMessage(piece, message_finished=last)
+                else:
+                    event = BytesMessage(bytes(piece), message_finished=last)
+                await self._carrier.send_data(self._hypercorn.connection.send(event), end=False)
+                await trio.lowlevel.checkpoint()
 
     async def _end_closing(self) -> None:
         """The application has closed: its client has ``cancel_timeout`` to answer, whoever waits for that."""
@@ -239,7 +282,6 @@ class WebSocket(BoundedCalls):
                 early += data
             await trio.sleep_forever()
         try:
-            self._frames.feed(early)
             await self._unpack(early)
             while not self._over.is_set():
                 began = trio.current_time()
@@ -250,7 +292,8 @@ class WebSocket(BoundedCalls):
                     await self._say(CloseConnection(code=_TOO_SLOW, reason=reason))
                     self._leave(_TOO_SLOW)
                     return
-                self._follow(data, trio.current_time() - began)
+                if self._frames.awaited:
+                    self._message_clock.waited(trio.current_time() - began, self._frames.received)
                 if not data:
                     self._leave(_ABNORMAL)
                 else:
@@ -274,23 +317,23 @@ class WebSocket(BoundedCalls):
         pings = self._service.config.websocket_ping_interval
         return math.inf if pings is None else pings + silence
 
-    def _follow(self, data: bytes, waited: float) -> None:
-        """``data`` came after so many seconds: charge them to the message that was incomplete."""
-        frames = self._frames
-        if frames.awaited:
-            self._message_clock.waited(waited, frames.received)
-        completed = frames.completed
-        frames.feed(data)
-        if frames.completed != completed:
+    def _follow(self, data: bytes) -> None:
+        """``data`` came. What is incomplete behind a message that is complete has a time of its own."""
+        completed = self._frames.completed
+        self._frames.feed(data)
+        if self._frames.completed != completed:
             self._message_clock = BodyClock(self._service.limits, self._service.limits.body_timeout)
 
     async def _unpack(self, data: bytes) -> None:
-        for start in range(0, len(data), _PIECE):
+        size = _PIECE if self._opening.deflate is None else _COMPRESSED_PIECE
+        for start in range(0, len(data), size):
             if start:
                 await trio.lowlevel.checkpoint()  # Frames without a message (pongs, empty fragments) wait for nobody.
             if self._over.is_set():
                 return
-            await self._hypercorn.handle(events.Data(self._stream_id, data[start : start + _PIECE]))
+            piece = data[start : start + size]
+            self._follow(piece)
+            await self._hypercorn.handle(events.Data(self._stream_id, piece))
             if self._over.is_set() and self._hypercorn.connection.state is ConnectionState.OPEN:
                 # It was no closing of the client's, but bytes that are no frame.
                 await self._say(CloseConnection(code=self._disconnect["code"]))
@@ -341,7 +384,8 @@ class WebSocket(BoundedCalls):
             contextlib.suppress(LocalProtocolError, ClientLeft),  # it is closed, or nobody is there to hear it
             trio.CancelScope(shield=True, deadline=self._service.write_deadline()),
         ):
-            await self._carrier.send_data(self._hypercorn.connection.send(event), end=False)
+            async with self._fragments:
+                await self._carrier.send_data(self._hypercorn.connection.send(event), end=False)
 
 
 class _Overheard:
