@@ -214,6 +214,23 @@ async def test_what_a_stream_of_umbel_raises_cuts_it_and_is_recorded_once(protoc
     assert len(records.requests) == 1
 
 
+@OVER
+@pytest.mark.parametrize("status", [0, 100, 101, 199, 600, 999, "200", None])
+async def test_a_status_that_no_answer_has_is_a_500_and_one_record(protocol: str, status: Any) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            raise NotImplementedError("it has none")
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b"hello"})
+
+    records = Records()
+    app.recorder = records  # type: ignore[attr-defined]  # as applications carry it
+    with trio.fail_after(10):
+        async with serving(app) as port:
+            assert (await ask(protocol, port, "GET", "/"))[0] == 500
+    assert [note.event for note in records.notes] == ["request.crashed"]
+
+
 async def test_a_crash_beside_a_cancel_is_recorded_once_and_does_not_end_the_connection() -> None:
     recorder = Records()
 

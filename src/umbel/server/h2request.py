@@ -19,7 +19,7 @@ from .exchange import ASGI, CANCELS, ClientLeft
 from .h2head import Head
 from .h2stream import Message, Stream
 from .refusal import Refusal
-from .response import ApplicationError
+from .response import STATUS_LINES, ApplicationError
 
 if TYPE_CHECKING:
     from .h2 import Http2
@@ -139,6 +139,8 @@ class HttpStream(Stream):
         if self.gone:
             raise ClientLeft("the client has gone")
         if message["type"] == "http.response.start":
+            if message["status"] not in STATUS_LINES:
+                raise ApplicationError(f"the application answered with the status {message['status']!r}")
             self._has_trailers = bool(message.get("trailers", False))
         more = message.get("more_body", False)
         self._last = message["type"] == "http.response.body" and not more and not self._has_trailers
