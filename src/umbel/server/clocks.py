@@ -55,6 +55,11 @@ class WriteClock:
         own = self._since + service.limits.write_timeout * self._factor - self._spent
         return min(own, service.cut_at + service.limits.cancel_timeout)
 
+    @property
+    def stalled(self) -> float:
+        """Seconds that were waited since the last whole 64 KiB."""
+        return self._spent + (trio.current_time() - self._since if self._waiting else 0.0)
+
     def begin(self) -> float:
         """A task begins to wait; the ``deadline``."""
         if not self._waiting:

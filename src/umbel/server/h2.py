@@ -24,7 +24,7 @@ from .clocks import WriteClock
 from .diagnosis import HeadRefused
 from .h2floods import FloodError, Floods
 from .h2frames import Frame, FrameCutter
-from .h2head import Head, claims_of, list_size_max, read_head
+from .h2head import Head, HeadDecoder, claims_of, list_size_max, read_head
 from .h2request import HttpStream
 from .h2sender import CLIENT_GONE, LinearEncoder, Sender
 from .h2stream import Stream
@@ -45,6 +45,8 @@ _FRAMES_PER_TURN = 16
 """Frames of one read between two checkpoints. One costs up to 0.3 ms, if it is a request that is refused."""
 _FINISHING_MAX = 1.0
 """Seconds that nothing is read while applications that have answered come to their end."""
+_STALLED_MAX = 100
+"""Write timeouts that a connection may spend on answers which are then given up; after them it takes no request."""
 _NO_RFC7540_PRIORITIES = 0x9
 """RFC 9218 section 2.1: whoever says so may ignore PRIORITY, as we do."""
 
@@ -77,6 +79,8 @@ class Http2:
         """Where the reader waits for some of them to end."""
         self._requests = 0
         self._refused = 0
+        self._stalled = 0.0
+        """Seconds that answers have waited for the client which were then given up, by it or by us."""
         self._preface_left = h2frames.PREFACE
         self._cutter = FrameCutter(service.config.h2_max_inbound_frame_size)
         self._floods = Floods(list_size_max(service.limits))
@@ -115,6 +119,7 @@ class Http2:
         self._h2.local_settings = Settings(client=False, initial_values=settings)
         # Before the client acknowledges them, too.
         self._h2.max_inbound_frame_size = config.h2_max_inbound_frame_size
+        self._h2.decoder = HeadDecoder()
         self._h2.decoder.max_header_list_size = list_size_max(limits)
         self._h2.initiate_connection()
         # The library would end the connection for one stream more: ours refuses that stream, or answers a probe.
@@ -223,7 +228,7 @@ class Http2:
             self._h2.close_connection(ErrorCodes.FRAME_SIZE_ERROR)
             raise FrameTooLargeError(f"a frame of {frame.length} bytes")
         self._floods.saw(frame, awaited=frame.stream_id in self._streams)
-        for event in self._h2.receive_data(frame.data):
+        for event in self._h2.receive_data(h2frames.known_settings(frame)):
             self._take_event(event)
 
     def _broken(self, why: str, frame: Frame | None) -> str:
@@ -248,6 +253,8 @@ class Http2:
                     stream.inbox.end()
             case events.StreamReset(stream_id=int(stream_id)):
                 # Also where the library reset it: a client can make it do so.
+                if stream := self._streams.get(stream_id):
+                    self._charge(stream)
                 self._leave(stream_id, CLIENT_GONE)
                 self._floods.saw_reset()
             case events.WindowUpdated(stream_id=int(stream_id)) if stream_id:
@@ -305,6 +312,12 @@ class Http2:
             return
         stream.inbox.put(event.data or b"", size)
 
+    def _charge(self, stream: Stream) -> None:
+        """An answer is given up. A client that resets what it stalls, and asks anew, would hold places for ever."""
+        self._stalled += stream.stalled
+        if self._stalled > _STALLED_MAX * self.service.limits.write_timeout:
+            self.drain(trio.current_time())
+
     def _leave(self, stream_id: int, reason: str) -> None:
         if stream := self._streams.get(stream_id):
             self._forget(stream)
@@ -338,18 +351,19 @@ class Http2:
     def refuse(self, stream: Stream, refusal: Refusal) -> None:
         """Answer in an application's place. It records the request, for it has seen it."""
         self._forget(stream)
-        request_id = new_request_id()
+        request_id, complete = new_request_id(), stream.inbox.complete
         told: dict[str, Any] = {}
         if stream.answering:
             self.sender.reset(stream.stream_id, ErrorCodes.CANCEL)
         else:
-            self.sender.refusal(stream.stream_id, refusal, request_id, complete=stream.inbox.complete)
+            self.sender.refusal(stream.stream_id, refusal, request_id, stream.head.method, complete=complete)
             self.service.count_refusal(refusal)
             told["umbel.refusal"] = (refusal, request_id)
         stream.leave(refusal.detail, told)
 
     async def cut(self, stream: Stream, code: ErrorCodes, reason: str) -> None:
         """Give an answer up in its middle, and cancel its application."""
+        self._charge(stream)
         self._forget(stream)
         self.sender.reset(stream.stream_id, code)
         stream.leave(reason)
@@ -370,10 +384,9 @@ class Http2:
                 await self.cut(stream, ErrorCodes.INTERNAL_ERROR, "the application ended in the middle of its answer")
             else:
                 self._forget(stream)
-                request_id = new_request_id()
-                complete = stream.inbox.complete
-                sent = self.sender.refusal(stream.stream_id, _CRASHED, request_id, complete=complete)
-                self._record(_CRASHED, stream.head, request_id, stream.started_at, sent)
+                request_id, head, complete = new_request_id(), stream.head, stream.inbox.complete
+                sent = self.sender.refusal(stream.stream_id, _CRASHED, request_id, head.method, complete=complete)
+                self._record(_CRASHED, head, request_id, stream.started_at, sent)
                 stream.leave("crashed")
                 await self.sender.flush()
 
@@ -395,7 +408,7 @@ class Http2:
     def turn_away(self, stream_id: int, refusal: Refusal, head: Head, started_at: float, *, complete: bool) -> None:
         """Refuse a request that no application will see, and record it."""
         request_id = new_request_id()
-        sent = self.sender.refusal(stream_id, refusal, request_id, complete=complete)
+        sent = self.sender.refusal(stream_id, refusal, request_id, head.method, complete=complete)
         self._record(refusal, head, request_id, started_at, sent)
         self._idle_since = trio.current_time()
         self._refused += 1

@@ -21,6 +21,9 @@ NO_LAST_STREAM = 2**31 - 1
 _HEAD = 9
 _KIND_AT = 3
 _RESERVED = 2**31 - 1
+_SETTING = struct.Struct(">HI")
+_SETTING_MAX = 0x10
+"""The registry ends at 0x9 (RFC 9218)."""
 
 
 class Frame(NamedTuple):
@@ -78,6 +81,19 @@ class FrameCutter:
         if len(self._buffer) < _HEAD or struct.unpack_from(">I", self._buffer, 5)[0] & _RESERVED != stream_id:
             return 0
         return len(self._buffer) - _HEAD
+
+
+def known_settings(frame: Frame) -> bytes:
+    """The bytes of ``frame``; of a SETTINGS frame without the settings that nobody here knows.
+
+    A receiver ignores those (RFC 9113 section 6.5.2). The protocol library keeps them, each with its history: a client
+    could fill 50 MB a connection with all the 65,536 there may be, and have them gone through for each further frame.
+    """
+    if frame.kind != SETTINGS or not frame.length or frame.length % _SETTING.size:
+        return frame.data
+    said = {key: value for key, value in _SETTING.iter_unpack(frame.data[_HEAD:]) if key <= _SETTING_MAX}
+    payload = b"".join(_SETTING.pack(key, value) for key, value in said.items())
+    return len(payload).to_bytes(3, "big") + frame.data[_KIND_AT:_HEAD] + payload
 
 
 def goaway(last_stream_id: int, error_code: int = 0) -> bytes:

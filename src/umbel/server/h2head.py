@@ -6,7 +6,11 @@ Used by ``h2.py`` on what the protocol library has accepted. It sends nothing: i
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from hpack import Decoder, HeaderTuple
+from hpack.exceptions import HPACKDecodingError
 
 from .diagnosis import HeadRefused
 from .host import Hosts
@@ -14,6 +18,9 @@ from .limits import Limits
 from .refusal import Refusal
 
 Fields = list[tuple[bytes, bytes]]
+
+# RFC 7541 section 6.3, three in a row: a prefix of five bits, and the bytes of a number that does not fit into it.
+_RESIZED = re.compile(rb"\A(?:[\x20-\x3e]|\x3f[\x80-\xff]*+[\x00-\x7f]){3}")
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
@@ -34,6 +41,23 @@ class Head:
     """``:protocol``, of an extended CONNECT (RFC 8441)."""
     content_length: int | None = None
     expects_continue: bool = False
+
+
+class HeadDecoder(Decoder):
+    """HPACK's decoder; a block that begins with more than two changes of the table's size is no block.
+
+    None needs more (RFC 7541 section 4.2), each is a byte, and 64 KiB of them would hold the loop for 50 ms.
+    """
+
+    def decode(self, data: bytes, raw: bool = False) -> Iterable[HeaderTuple]:
+        """Decode a header block.
+
+        Raises:
+            HPACKDecodingError: it is none.
+        """
+        if _RESIZED.match(data) is not None:
+            raise HPACKDecodingError("more than two changes of the table's size")
+        return super().decode(data, raw)
 
 
 def read_head(raw: Fields, limits: Limits, hosts: Hosts) -> Head:

@@ -16,7 +16,7 @@ from hpack import Encoder
 
 from ..kinds import Kind
 from . import h2frames
-from .clocks import WriteClock
+from .clocks import PIECE, WriteClock
 from .h2head import Fields
 from .refusal import Refusal
 from .service import Service
@@ -93,7 +93,7 @@ class Sender:
 
     def window(self, stream_id: int) -> int:
         """Bytes that may be sent on a stream in one frame now."""
-        return min(self._h2.local_flow_control_window(stream_id), self._h2.max_outbound_frame_size)
+        return min(self._h2.local_flow_control_window(stream_id), self._h2.max_outbound_frame_size, PIECE)
 
     @property
     def connection_window(self) -> int:
@@ -122,7 +122,7 @@ class Sender:
         with contextlib.suppress(ProtocolError):  # the client may have been first
             self._h2.reset_stream(stream_id, code)
 
-    def refusal(self, stream_id: int, refusal: Refusal, request_id: str, *, complete: bool) -> int:
+    def refusal(self, stream_id: int, refusal: Refusal, request_id: str, method: str, *, complete: bool) -> int:
         """A refusal, with its body if the client's window has room for it: nobody waits here. The bytes of that.
 
         What the client still sends of a request that is not ``complete`` is refused (RFC 9113 section 8.1).
@@ -130,7 +130,7 @@ class Sender:
         fields, body = refusal.answer(request_id)
         fields += self._service.config.response_headers("h2")
         with contextlib.suppress(ProtocolError):  # the client may have given it up
-            if len(body) > self.window(stream_id):
+            if method == "HEAD" or len(body) > self.window(stream_id):
                 body = b""
             self.headers(stream_id, refusal.status, fields, end=not body)
             if body:

@@ -109,6 +109,11 @@ class Stream(BoundedCalls, ABC):
         self.count_out()
         self.connection.displace(self, reason)
 
+    @property
+    def stalled(self) -> float:
+        """Seconds that the answer has waited for its client since the last 64 KiB."""
+        return max(self._window_clock.stalled, self._shared_clock.stalled)
+
     # The answer.
 
     async def send_head(self, status: int, headers: Fields) -> None:
