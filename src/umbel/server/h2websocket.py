@@ -25,6 +25,8 @@ class WebSocketStream(Stream):
 
     def __init__(self, connection: Http2, stream_id: int, head: Head) -> None:
         super().__init__(connection, stream_id, head)
+        self._ended = False
+        """Whether the client has sent its last byte, and it was taken."""
         self._lock = trio.Lock()
         """Held while a frame is sent, for it may have to wait for the window in its middle."""
         self._websocket = WebSocket(connection.service, connection.peer, self, stream_id)
@@ -48,11 +50,15 @@ class WebSocketStream(Stream):
         return True
 
     async def receive(self) -> bytes:
-        """What the client sends."""
+        """What the client sends; nothing once it has ended the stream."""
+        if self._ended:
+            await trio.lowlevel.checkpoint()
+            return b""
         await self.inbox.changed()
         if self.inbox.gone:
             return b""
-        data, _ = self.inbox.take()
+        data, more = self.inbox.take()
+        self._ended = not more
         await self.flush()
         return data
 

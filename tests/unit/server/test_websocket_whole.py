@@ -142,3 +142,29 @@ async def test_a_message_over_http_2_whose_sender_is_cancelled_is_sent_whole(aut
         await trio.sleep(2)
         with trio.fail_after(5):
             assert await heard_over_h2(here.client, stream, 2) == [LARGE, "next"]
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_the_end_of_the_stream_is_the_clients_leaving_also_in_the_frame_of_a_message(
+    together: bool, autojump_clock: MockClock
+) -> None:
+    heard: list[Any] = []
+
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        while not heard or heard[-1]["type"] == "websocket.receive":
+            heard.append(await receive())
+
+    async with h2_connected(serve) as here:
+        stream = await opened_over_h2(here.client)
+        message = Connection(ConnectionType.CLIENT).send(TextMessage("last"))
+        await here.client.data(stream, message, end=together)
+        if not together:
+            await here.client.data(stream, b"", end=True)
+        with trio.fail_after(5):
+            await here.client.answer(stream)
+        assert [(each["type"], each.get("text", each.get("code"))) for each in heard] == [
+            ("websocket.receive", "last"),
+            ("websocket.disconnect", 1006),
+        ]
