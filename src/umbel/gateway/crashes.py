@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from ..events import Noted, Recorder
 from ..model import RequestFacts
-from ..server.crash import leaves, split, text_of
+from ..net.exception_groups import leaves
+from ..server.crash import split, text_of
 
 __all__ = ["leaves", "note", "split"]
 

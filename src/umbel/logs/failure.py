@@ -6,9 +6,9 @@ Used by ``log.py``, ``record.py`` and ``bridge.py``. Bounded, and it never raise
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator
 from contextlib import suppress
 
+from ..net.exception_groups import leaves
 from .plain import printable
 from .redact import Redactor, cut
 
@@ -45,17 +45,6 @@ def exception_fields(error: BaseException, *, stack: bool = True) -> dict[str, o
 def type_name(error: BaseException) -> str:
     """The exception's type with its module, as ``exception.type`` wants it."""
     return f"{type(error).__module__}.{type(error).__qualname__}"
-
-
-def leaves(error: BaseException) -> Iterator[BaseException]:
-    """The exceptions within that are no groups, in order, however deep; without recursion."""
-    waiting = [error]
-    while waiting:
-        part = waiting.pop()
-        if isinstance(part, BaseExceptionGroup):
-            waiting.extend(reversed(part.exceptions))
-        else:
-            yield part
 
 
 def stacktrace(error: BaseException) -> str:

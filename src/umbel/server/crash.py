@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 import signal
 import threading
-from collections.abc import Iterator
 from itertools import islice
 from types import TracebackType
 
 import trio
+
+from ..net.exception_groups import leaves
 
 _TOLD_MAX = 5
 """Exceptions of one group that are told."""
@@ -119,17 +120,6 @@ def text_of(error: BaseException) -> str:
         if _ends_more(broken):
             raise
         return f"(its text raises {type(broken).__qualname__})"
-
-
-def leaves(error: BaseException) -> Iterator[BaseException]:
-    """The exceptions within that are no groups, in order, however deep; without recursion."""
-    waiting = [error]
-    while waiting:
-        part = waiting.pop()
-        if isinstance(part, BaseExceptionGroup):
-            waiting.extend(reversed(part.exceptions))
-        else:
-            yield part
 
 
 def _place(error: BaseException) -> str:
