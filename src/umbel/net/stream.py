@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import select
 import socket
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import trio
 
@@ -98,7 +98,6 @@ class PlainStream:
         "_unsent",
         "ended_at",
     )
-    is_secure: ClassVar[bool] = False
 
     def __init__(self, sock: socket.socket, reader: Reader) -> None:
         sock.setblocking(False)

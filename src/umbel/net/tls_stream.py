@@ -26,7 +26,6 @@ import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
-from typing import ClassVar
 
 import trio
 
@@ -43,7 +42,6 @@ class TlsStream(PlainStream):
     """A stream over TLS, as its client. Works after ``handshake``; after an error or a cancel it can only be closed."""
 
     __slots__ = ("_incoming", "_keep_session", "_outgoing", "_ssl", "_verified")
-    is_secure: ClassVar[bool] = True
 
     def __init__(
         self,
