@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak fuzz conformance bench bench-path bench-where bench-upstream bench-layers bench-server \
+.PHONY: help setup demo test soak fuzz conformance bench bench-path bench-where bench-upstream bench-policies bench-server \
   bench-logs bench-supervisor bench-stalls check format clean
 
 help:  ## list the targets
@@ -33,7 +33,7 @@ test: $(STAMP)  ## run all tests; options for pytest in ARGS
 	$(BIN)/python -m pytest $(ARGS)
 
 soak: $(STAMP)  ## many rounds of clients that leave at random, some minutes; options for pytest in ARGS
-	UMBEL_SOAK=1 $(BIN)/python -m pytest --timeout 900 tests/e2e/test_churn.py tests/e2e/test_pool_churn.py tests/e2e/test_express_churn.py \
+	UMBEL_SOAK=1 $(BIN)/python -m pytest --timeout 900 tests/e2e/test_churn.py tests/e2e/test_pool_churn.py tests/e2e/test_calls_cancelled.py \
 	  tests/e2e/test_server_soak.py tests/e2e/test_server_memory.py \
 	  tests/process/test_supervisor_soak.py $(ARGS)
 
@@ -53,8 +53,8 @@ bench-upstream: .bench/.ready  ## the HTTP client beside its peers, some minutes
 bench-logs: .bench/.ready  ## what a record costs beside its peers, some minutes; ARGS=--quick for a glance
 	@.bench/bin/python benchmarks/logs.py $(ARGS)
 
-bench-layers: $(STAMP)  ## what each layer of a call costs and weighs; ARGS=--quick for a glance
-	@$(BIN)/python benchmarks/layers.py $(ARGS)
+bench-policies: $(STAMP)  ## what each policy of a call costs, and what a call weighs; ARGS=--quick for a glance
+	@$(BIN)/python benchmarks/policies.py $(ARGS)
 
 bench-server: .bench/.ready  ## the server beside its peers, two minutes; ARGS=--quick for a glance
 	@.bench/bin/python benchmarks/server.py $(ARGS)
@@ -68,7 +68,7 @@ bench-stalls: $(STAMP)  ## the longest stall of the loop by hostile input, a min
 bench-where: .bench/.ready  ## where a request's microseconds go, two minutes; ARGS='--quick --functions 20'
 	@.bench/bin/python benchmarks/where.py $(ARGS)
 
-bench-path: .bench/.ready  ## own time, workers, memory, tail beside their bars, a quarter of an hour; ARGS='--quick --only tail'
+bench-path: .bench/.ready  ## own time, kinds of calls, workers, memory, tail beside their bars, a quarter of an hour; ARGS='--quick --only tail'
 	@.bench/bin/python benchmarks/path.py $(ARGS)
 
 # The peers live apart, so that nothing of theirs is ever there when Umbel runs.

@@ -155,17 +155,32 @@ async def _ours_client(url: str, in_flight: int) -> AsyncIterator[Callable[[], C
 
 
 @asynccontextmanager
-async def _ours_direct(url: str, in_flight: int) -> AsyncIterator[Callable[[], Call]]:
+async def _ours_policies(url: str, in_flight: int) -> AsyncIterator[Callable[[], Call]]:
     import httpx
 
-    from umbel.upstream import Pool
+    from umbel.upstream import BreakerRules, Retry, Transport
 
-    fields = {"accept": "*/*", "accept-encoding": "gzip", "user-agent": "bench"}
-    async with Pool(max_connections=in_flight, max_idle=in_flight) as pool:
-        request = httpx.Request("GET", url, headers=fields)
+    transport = Transport([url.rpartition(TARGET)[0]], retry=Retry(), breaker=BreakerRules(), max_concurrency=in_flight)
+    async with httpx.AsyncClient(transport=transport, timeout=None, trust_env=False) as client:
+        yield lambda: lambda: client.get(url)
 
-        async def call() -> bytes:
-            return await (await pool.handle_async_request(request)).aread()
+
+@asynccontextmanager
+async def _ours_call(url: str, in_flight: int) -> AsyncIterator[Callable[[], Call]]:
+    """A call as a composition makes it."""
+    from umbel.core.call import CallContext, LoneCall, Prepared
+    from umbel.upstream import Transport
+
+    target, fields = TARGET.encode(), ((b"accept", b"accept", b"*/*"), (b"user-agent", b"user-agent", b"bench"))
+    async with Transport([url.rpartition(TARGET)[0]], max_concurrency=in_flight) as transport:
+        client = transport.client
+
+        async def call() -> None:
+            owner = LoneCall()
+            context = CallContext(owner, "user", "users")
+            ended = await owner.perform(client.new_call(Prepared("GET", target, fields), context))
+            if ended.error is not None:
+                raise ended.error
 
         yield lambda: call
 
@@ -251,7 +266,8 @@ CLIENTS = {
     "aiohttp on asyncio": Client("aiohttp", lambda *given: asyncio.run(on_asyncio(_aiohttp, *given))),
     "aiohttp on uvloop": Client("aiohttp", lambda *given: _with_uvloop(on_asyncio(_aiohttp, *given))),
     "ours, AsyncClient": Client("umbel.upstream", _trio_runner(_ours_client)),
-    "ours, direct": Client("umbel.upstream", _trio_runner(_ours_direct)),
+    "ours, AsyncClient, policies": Client("umbel.upstream", _trio_runner(_ours_policies)),
+    "ours, a call": Client("umbel.upstream", _trio_runner(_ours_call)),
     "bare llhttp loop": Client("httptools", _trio_runner(_bare)),
 }
 

@@ -57,7 +57,7 @@ def upstream(root: Path) -> Iterator[tuple[int, Tree, str]]:
             yield int(told), tree, "an own stub on uvloop (there is no nginx here)"
         return
     spot = Spot(directory, free_port(), 0)
-    file = spot.written("nginx.conf", nginx_conf("upstream.conf", spot, BODY=BODY.decode()))
+    file = spot.written("nginx.conf", nginx_conf("upstream.conf", spot, BODY=BODY.decode(), TLS=""))
     with running(nginx_command(file, spot), 1, directory, {}) as tree:
         until = time.monotonic() + START_S
         while _get(spot.port, "/item/3") != (200, BODY):

@@ -1,8 +1,8 @@
 """What the way in costs beside the CPU of a request: ``make bench-path``, quickly with ``ARGS=--quick``.
 
-Own time of an answer, a second worker, memory of requests held open, and the tail: one file each (``path_*.py``). The
-gateway is on one core; clients and upstreams, this process among them, on another. Prints every line with the bar
-beside what was reached, and writes them into ``benchmarks/path.md``.
+Own time of an answer, kinds of calls, a second worker, memory of requests held open, and the tail: one file each
+(``path_*.py``). The gateway is on one core; clients and upstreams, this process among them, on another. Prints every
+line with the bar beside what was reached, and writes them into ``benchmarks/path.md``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-import path_memory  # noqa: E402  # siblings, found only now
+import path_calls  # noqa: E402  # siblings, found only now
+import path_memory  # noqa: E402
 import path_overhead  # noqa: E402
 import path_tail  # noqa: E402
 import path_workers  # noqa: E402
@@ -25,6 +26,7 @@ from pathprocesses import pin_this  # noqa: E402
 
 MEASURES = {
     "overhead": path_overhead.measure,
+    "calls": path_calls.measure,
     "workers": path_workers.measure,
     "memory": path_memory.measure,
     "tail": path_tail.measure,

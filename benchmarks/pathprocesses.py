@@ -21,15 +21,14 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from processes import free_port, pinned  # noqa: E402  # a sibling, found only now
+from processes import CORES, free_port, pinned  # noqa: E402  # a sibling, found only now
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def pin_this(core: int) -> None:
     """Run on one core from now on."""
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[core % len(cores)]})
+    os.sched_setaffinity(0, {CORES[core % len(CORES)]})
 
 
 class Process:

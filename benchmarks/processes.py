@@ -21,10 +21,13 @@ IDLE_SHARE = 0.05
 """A tree of processes that uses less of a core than this has nothing left to do."""
 
 
+CORES = sorted(os.sched_getaffinity(0))
+"""Those that this process had when it began; it may pin itself to one of them later."""
+
+
 def pinned(core: int) -> list[str]:
     """What a command begins with to run on one core; nothing where there is only one."""
-    cores = sorted(os.sched_getaffinity(0))
-    return ["taskset", "-c", str(cores[core % len(cores)])] if len(cores) > 1 else []
+    return ["taskset", "-c", str(CORES[core % len(CORES)])] if len(CORES) > 1 else []
 
 
 def free_port() -> int:

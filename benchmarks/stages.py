@@ -18,23 +18,18 @@ _EPOLL = "epoll: own and trio's (system call)"
 _CONNECTION, _EXCHANGE, _HEAD = "server: connections and crew", "server: request loop and exchange", "server: head"
 _ENTRY, _FRAMEWORK = "gateway: entry and record", "gateway: Quart and werkzeug"
 _INPUTS, _ANSWER = "gateway: inputs", "gateway: answer"
-_GROUP, _CALL, _REQUEST = "composition: run and group", "composition: call", "composition: templates, request"
-_SHAPE, _LAYER, _POOL = "composition: shape", "layer: ", "upstream: pool and connection"
+_ENGINE, _RESULT, _REQUEST = "composition: engine", "composition: result of a call", "composition: templates, request"
+_SHAPE = "composition: shape"
+_CALL, _POLICIES, _POOL = "upstream: call and attempts", "upstream: policies", "upstream: pool and connection"
 _HTTPX, _WRITE, _PARSE = "upstream: httpx objects", "upstream: request to bytes", "upstream: parse"
-_EXPRESS = "layers asked by the express way"
 _RECORD, _ENCODE, _QUEUE = "logs: record", "logs: encode", "logs: queue and writer"
 _SCHEDULER, _NURSERIES, _TRIO = "trio: scheduler", "trio: nurseries, tasks, scopes", "trio: other"
 _ARMING = "trio: epoll, Python side"
 
-LAYERS = (
-    "stack", "coalesce", "breaker", "bulkhead", "retry", "hedge", "balance", "attempt", "body", "timeout",
-)  # fmt: skip
-
 ORDER = (
-    _RECEIVE_IN, _SEND_IN, _CONNECTION, _HEAD, _EXCHANGE, _ENTRY, _FRAMEWORK, _INPUTS, _ANSWER, _GROUP, _CALL,
-    _REQUEST, _SHAPE, *(_LAYER + name for name in (*LAYERS, "shared")), _EXPRESS, _HTTPX, _POOL, _WRITE, _SEND_UP,
-    _RECEIVE_UP, _PARSE, _JSON_IN, _JSON_OUT, _RECORD, _ENCODE, _QUEUE, THREADS, _SCHEDULER, _NURSERIES, _ARMING,
-    _EPOLL, _TRIO, GC, OTHER,
+    _RECEIVE_IN, _SEND_IN, _CONNECTION, _HEAD, _EXCHANGE, _ENTRY, _FRAMEWORK, _INPUTS, _ANSWER, _ENGINE, _RESULT,
+    _REQUEST, _SHAPE, _CALL, _POLICIES, _HTTPX, _POOL, _WRITE, _SEND_UP, _RECEIVE_UP, _PARSE, _JSON_IN, _JSON_OUT,
+    _RECORD, _ENCODE, _QUEUE, THREADS, _SCHEDULER, _NURSERIES, _ARMING, _EPOLL, _TRIO, GC, OTHER,
 )  # fmt: skip
 """The rows of the table, in about the order in which a request meets them."""
 
@@ -50,21 +45,20 @@ _FILES: dict[str, dict[str, str]] = {
         "": _ENTRY,
     },
     "composition": {
-        _CALL: "call each",
+        _RESULT: "call fan_out",
         _REQUEST: "template request outgoing expression names options overrides plan dag",
         _SHAPE: "shape merge result combine",
         _JSON_IN: "decode",
-        "": _GROUP,
+        "": _ENGINE,
     },
     "upstream": {
-        _WRITE: "outgoing rewrite",
-        _PARSE: "http1 head lines chunked",
-        _POOL: "pool connection lifecycle streamed slots idle pilots dial address sessions tls dns "
-        "origin notes watched",
-        _EXPRESS: "express sentoff",
-        **{_LAYER + name: name for name in LAYERS},
-        "": _LAYER + "shared",
+        _WRITE: "outgoing",
+        _PARSE: "http1 head lines chunked body pieces",
+        _POLICIES: "coalesce slots balance health replicas changes again ending",
+        _POOL: "pool connection lifecycle streamed idle dial address sessions tls dns origin",
+        "": _CALL,
     },
+    "core": {"": _CALL},
     "net": {"": _POOL},
     "logs": {
         _RECORD: "recorder record callmembers sampling level context lines",
@@ -81,7 +75,7 @@ _BY_FILE = {
     if stage
     for name in names.split()
 }
-_OTHERS = {package: stages[""] for package, stages in _FILES.items()} | {"policy": _LAYER + "shared"}
+_OTHERS = {package: stages[""] for package, stages in _FILES.items()} | {"policy": _POLICIES}
 _LIBRARIES = {
     "quart": _FRAMEWORK,
     "quart_trio": _FRAMEWORK,

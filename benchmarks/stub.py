@@ -1,15 +1,15 @@
 """The upstream of the benchmarks: one small JSON answer (170 bytes) to every request, as fast as Python can send it.
 
-Started by ``upstream.py`` in a process and on a core of its own; it prints its port. It parses nothing (every client
-here sends GET without a body), so that what is measured is the client.
+Started in a process and on a core of its own; it prints its port. With a file of key and certificates it speaks TLS. It
+parses nothing (every client here sends GET without a body), so that what is measured is the client.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ssl
+import sys
 from typing import cast
-
-import uvloop
 
 BODY = (
     b'{"id":42,"name":"Ada Lovelace","email":"ada@example.org","orders":[{"id":1,"sku":"A-1"},{"id":2,"sku":"B-2"}],'
@@ -38,10 +38,16 @@ class Answering(asyncio.Protocol):
 
 
 async def main() -> None:
-    server = await asyncio.get_running_loop().create_server(Answering, "127.0.0.1", 0, backlog=4096)
+    context = None
+    if sys.argv[1:]:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(sys.argv[1])
+    server = await asyncio.get_running_loop().create_server(Answering, "127.0.0.1", 0, backlog=4096, ssl=context)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
+    import uvloop  # Here, because others want the body alone.
+
     uvloop.run(main())

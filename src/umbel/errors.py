@@ -59,6 +59,17 @@ class UpstreamError(UmbelError):
         self.retry_after: float | None = None
         """Seconds after which a call may fare better, where somebody knows."""
 
+    def forget_frames(self) -> None:
+        """Forget where it was raised, and what caused it.
+
+        Frames hold the call that failed, which holds its error: a cycle, which would wait for the garbage collector.
+        ``detail`` says all that is recorded.
+        """
+        error: BaseException | None = self
+        while error is not None:
+            error.__traceback__ = None
+            error = error.__cause__ or error.__context__
+
 
 class RequestError(UmbelError):
     """The client's fault: the request cannot be answered as it stands. ``str(error)`` is shown to the client."""

@@ -1,12 +1,12 @@
 """What happened, as values, and the one-way door they leave by: the Recorder.
 
-The upstream layers, the composition and the gateway emit events; logs and observe are sinks of them and never call
-back. Nothing here does I/O.
+Upstreams, compositions and the gateway emit events; logs and observe are sinks of them and never call back. Nothing
+here does I/O.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -36,10 +36,14 @@ class RequestEnded(NamedTuple):
     """Milliseconds that a composed answer took beside its longest call; None for other answers."""
     of_client: bool = False
     """Whether all that an answer lacks is the client's own mistake."""
+    calls: Sequence[Outcome] = ()
+    """What became of each call that was made for it: in the order of the configuration or of the code, but where it was
+    cut in that in which they ended."""
 
 
 class CallEnded(NamedTuple):
-    """A call of a composition has its outcome. Exactly one per call."""
+    """A call of a composition has its outcome. Exactly one per call, but see ``Recorder`` for those that say
+    nothing."""
 
     request: RequestFacts
     upstream: str
@@ -77,8 +81,11 @@ Event = RequestEnded | CallEnded | AttemptEnded | Noted
 class Recorder(Protocol):
     """Takes events. ``record`` is a plain function: it never awaits, never raises and never blocks.
 
-    One with ``takes_attempts = False`` has no use for ``AttemptEnded``: attempts stand in their call's outcome too. One
-    with ``record_calls(events)`` is given calls that ended in the same turn together.
+    One with ``takes_attempts = False`` has no use for ``AttemptEnded``: attempts stand in their call's outcome too.
+
+    One with an attribute ``slow_call`` (seconds) is not given ``CallEnded`` of calls that say nothing: those that
+    neither failed nor were attempted more than once, and took less than that. ``RequestEnded`` holds their outcomes all
+    the same.
     """
 
     def record(self, event: Event) -> None:

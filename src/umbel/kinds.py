@@ -1,6 +1,6 @@
 """The closed list of failure kinds, and what each means for an answer, a retry and a breaker.
 
-Read by the upstream layers, the composition and the gateway. Holds no behaviour but look-ups.
+No behaviour but look-ups.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """httpx's messages made of parts that are known to be good, without httpx's looking at each of them again.
 
-Used by the composition, the layers and the pool, once or more per call: httpx's own constructors take 4 to 40 µs each,
-because they normalise every field and encode content. This is the one file that touches what httpx keeps to itself (the
-triples of ``Headers``, the attributes of a ``Response``); ``test_messages.py`` holds it against what httpx makes.
+httpx's own constructors take 4 to 40 µs each, which is much for a message per call, because they normalise every field
+and encode content. This is the one file that touches what httpx keeps to itself (the triples of ``Headers``, the
+attributes of a ``Response``); ``test_messages.py`` holds it against what httpx makes.
 """
 
 from __future__ import annotations
@@ -54,21 +54,18 @@ ACCEPT_GZIP: Field = (b"accept-encoding", b"accept-encoding", b"gzip")
 """The one content coding that Umbel decodes."""
 
 _EMPTY = httpx.ByteStream(b"")
-_HOST = (b"Host", b"host", b"upstream")
-ANYWHERE = httpx.URL("http://upstream")
-"""Where a request goes before a transport says where."""
 
 
 def request_of(
-    method: str, fields: Iterable[Field], content: bytes | None, extensions: dict[str, Any]
+    method: str, fields: Iterable[Field], content: bytes | None, extensions: dict[str, Any], *, url: httpx.URL
 ) -> httpx.Request:
-    """A request to wherever the transport sends it: its URL and its Host only say ``upstream``.
+    """A request to ``url``, whose Host is the URL's.
 
     ``method`` is in upper case. As of httpx's own, ``content`` has a Content-Length, and is read already.
     """
     request = httpx.Request.__new__(httpx.Request)
     request.method = method
-    request.url = ANYWHERE
+    request.url = url
     request.extensions = extensions
     if content is None:
         request.stream = _EMPTY
@@ -78,30 +75,10 @@ def request_of(
         request.stream = httpx.ByteStream(content)
         request._content = content
         length = b"%d" % len(content) if content or method in ("POST", "PUT", "PATCH") else None
-    head = (_HOST,) if length is None else (_HOST, (b"Content-Length", b"content-length", length))
+    host = (b"Host", b"host", url.netloc)
+    head = (host,) if length is None else (host, (b"Content-Length", b"content-length", length))
     request.headers = headers_of((*head, *fields))
     return request
-
-
-def copied(
-    request: httpx.Request, fields: Iterable[Field], url: httpx.URL | None, extensions: dict[str, Any]
-) -> httpx.Request:
-    """``request`` with other fields, extensions and (unless None) URL. The body is shared."""
-    copy = httpx.Request.__new__(httpx.Request)
-    copy.__dict__.update(request.__dict__)
-    copy.headers = headers_of(fields)
-    copy.extensions = extensions
-    if url is not None:
-        copy.url = url
-    return copy
-
-
-def extended(request: httpx.Request, extensions: dict[str, Any]) -> httpx.Request:
-    """``request`` with other extensions. All the rest is shared, the headers too."""
-    copy = httpx.Request.__new__(httpx.Request)
-    copy.__dict__.update(request.__dict__)
-    copy.extensions = extensions
-    return copy
 
 
 class UpstreamResponse(httpx.Response):

@@ -1,23 +1,20 @@
 """The value types that cross the borders between packages: outcomes, failures, facts of a request and a call.
 
-Every package reads them. Frozen, except ``CallFacts``, which a call's layers fill in on the way.
+Every package reads them. Frozen.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+import msgspec
 
 from .errors import UpstreamError
 from .kinds import KINDS, Kind
-
-if TYPE_CHECKING:
-    import httpx
-
-    from .events import Recorder
 
 Json = Any
 """A decoded JSON value: None, bool, int, float, str, list or dict with str keys."""
@@ -59,7 +56,7 @@ class RequestFacts(NamedTuple):
     """Absolute; infinite where the request has none."""
 
 
-class Attempt(NamedTuple):
+class Attempt(msgspec.Struct, frozen=True):
     """One physical request of a call on one connection, after it ended."""
 
     number: int
@@ -139,7 +136,7 @@ class FailedItem:
     failure: Failure
 
 
-class Outcome(NamedTuple):
+class Outcome(msgspec.Struct, frozen=True):
     """What became of a call. A call has exactly one."""
 
     call: str
@@ -173,37 +170,6 @@ class Outcome(NamedTuple):
         if self.failure is not None:
             return self.failure.of_client
         return bool(self.failed_items) and all(item.failure.of_client for item in self.failed_items)
-
-
-@dataclass(slots=True)
-class CallFacts:
-    """What the layers of one call share, carried in ``request.extensions[FACTS]``.
-
-    The composition makes it; the attempt layer appends to ``attempts``. A standalone httpx user has none, and every
-    layer then uses its own defaults.
-    """
-
-    call: str
-    upstream: str
-    request: RequestFacts
-    deadline: float
-    """Absolute: the nearer of the route's and the call's own."""
-    recorder: Recorder
-    max_body: int | None = None
-    """Bytes after decompression; None: the upstream's own limit."""
-    item: int | None = None
-    """The first place of the item of an ``each``, None for a plain call."""
-    attempts: list[Attempt] = field(default_factory=list)
-
-
-FACTS = "umbel.call"
-"""The key of ``CallFacts`` in ``httpx.Request.extensions``."""
-
-
-def facts_of(request: httpx.Request) -> CallFacts | None:
-    """The facts of the call that ``request`` belongs to, if Umbel's composition made it."""
-    facts: CallFacts | None = request.extensions.get(FACTS)
-    return facts
 
 
 _NONE: Mapping[str, Any] = MappingProxyType({})

@@ -9,9 +9,11 @@ import trio
 from tests.support.checkpoints import for_every_checkpoint
 from tests.support.composing import Handler, Scripted, facts, plan
 from tests.support.records import Records
+from tests.support.scripted_calls import Reply, ScriptedCaller
+from umbel.composition.engine import run
 from umbel.composition.gather import Compose, CompositionFailedError
-from umbel.composition.run import run
 from umbel.composition.stream import Line, capacity, run_stream
+from umbel.core.transport_caller import TransportCaller
 from umbel.model import Inputs
 
 PLAN = """
@@ -63,16 +65,41 @@ async def test_a_plan_cut_anywhere_ends_every_call_once(
     async def operation() -> None:
         recorder.events.clear()
         finished.clear()
-        await run(compiled, Inputs(), facts(), {"u": upstream}, recorder)
+        await run(compiled, Inputs(), facts(), {"u": TransportCaller(upstream)}, recorder)
         finished.append(True)
 
     def check() -> None:
         assert upstream.in_flight == 0
-        names = [event.outcome.call for event in recorder.calls]
         # A cut before the first step of all may come before the composition itself began.
-        assert sorted(names) == ["a", "items", "last", "list"] or not (recorder.events or finished)
+        assert recorder.ended_calls == ["a", "items", "last", "list"] or not (recorder.events or finished)
 
     assert await for_every_checkpoint(operation, check) > 15
+
+
+@pytest.mark.parametrize("combine", ["", 'combine = "first"'])
+@pytest.mark.parametrize("waits", [0, 2])
+async def test_a_plan_cut_at_any_step_of_any_task_ends_every_call_once_whatever_calls_back(
+    autojump_clock: trio.abc.Clock, combine: str, waits: int
+) -> None:
+    compiled = plan(PLAN.format(combine=combine))
+    recorder = Records()
+    ended: list[bool] = []
+
+    async def operation() -> None:
+        recorder.events.clear()
+        script = {"/": Reply(0.01, waits=waits), "/i/y": Reply(0.01, status=500), "/last": Reply(0.01, waits=1)}
+        upstream = ScriptedCaller({**script, "/list": Reply(0.01, value=["x", "y", "x", "z"])})
+        try:
+            await run(compiled, Inputs(), facts(), {"u": upstream}, recorder)
+        finally:
+            ended.append(not upstream.under_way)
+
+    def check() -> None:
+        assert all(ended)
+        assert recorder.ended_calls == ["a", "items", "last", "list"] or not (recorder.events or ended)
+        ended.clear()
+
+    assert await for_every_checkpoint(operation, check, any_task=True) > 8
 
 
 async def test_a_stream_cut_anywhere_closes_its_channel(autojump_clock: trio.abc.Clock) -> None:
@@ -83,7 +110,7 @@ async def test_a_stream_cut_anywhere_closes_its_channel(autojump_clock: trio.abc
     async def operation() -> None:
         send, receive = trio.open_memory_channel[Line](capacity(compiled))
         receivers.append(receive)
-        await run_stream(compiled, Inputs(), facts(), {"u": upstream}, Records(), send)
+        await run_stream(compiled, Inputs(), facts(), {"u": TransportCaller(upstream)}, Records(), send)
 
     async def check() -> None:
         assert upstream.in_flight == 0

@@ -9,16 +9,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 import trio
 
-from tests.support.layers import asked, call_facts
 from tests.support.nameserver import NameServer, Zone, nameserver
 from tests.support.rawserver import Handler, Peer, RawServer, raw_server, response
+from tests.support.upstreams import Caller
 from umbel.errors import UpstreamError
 from umbel.kinds import Kind
-from umbel.upstream import Attempt, Balance, Body, Pool
-from umbel.upstream.dns import DnsReplicas
-from umbel.upstream.health import Health
+from umbel.upstream import BalanceStatistics, DnsReplicas, HealthRules, JoinedReplicas, Transport
 from umbel.upstream.origin import Replica
-from umbel.upstream.replicas import JoinedReplicas
 
 ONE, TWO, THREE = "127.0.0.1", "127.0.0.2", "127.0.0.3"
 
@@ -76,9 +73,18 @@ async def until(happened: Callable[[], bool]) -> None:
         await trio.sleep(0.002)
 
 
-async def seen(balance: Balance) -> set[str]:
+async def answer(transport: Transport, target: bytes = b"/") -> str:
+    """Who answers."""
+    return (await Caller(transport.client).call(target, budget=5.0)).text
+
+
+async def seen(transport: Transport) -> set[str]:
     """Who answers; of three that take turns, or chance picks, fifty calls leave nobody out."""
-    return {(await balance.handle_async_request(asked(call_facts(5.0)))).text for _ in range(50)}
+    return {await answer(transport) for _ in range(50)}
+
+
+def balance(transport: Transport) -> BalanceStatistics:
+    return transport.statistics().balance
 
 
 def addresses(source: DnsReplicas) -> set[str]:
@@ -88,92 +94,91 @@ def addresses(source: DnsReplicas) -> set[str]:
 @pytest.mark.parametrize("policy", ["p2c", "round_robin"])
 async def test_traffic_moves_from_an_address_that_is_withdrawn_to_one_that_is_new(policy) -> None:
     async with hosts() as there:
-        pool, source = Pool(max_connections=None), there.source()
-        balance = Balance(Attempt(Body(pool)), source, policy=policy)
-        async with balance:
-            assert await seen(balance) == {ONE, TWO}
+        source = there.source()
+        async with Transport(source, balance=policy) as transport:
+            assert await seen(transport) == {ONE, TWO}
             slow: Counter[str] = Counter()
 
             async def ask_slowly() -> None:
-                request = asked(call_facts(10.0))
-                request.extensions["target"] = b"/slow"
-                slow[(await balance.handle_async_request(request)).text] += 1
+                slow[await answer(transport, b"/slow")] += 1
 
             async with trio.open_nursery() as calls:
                 for _ in range(4):
                     calls.start_soon(ask_slowly)
-                await until(lambda: sum(each.in_flight for each in balance.statistics().replicas) == 4)
+                await until(lambda: sum(each.in_flight for each in balance(transport).replicas) == 4)
                 there.zone.a = [TWO]
                 await until(lambda: addresses(source) == {TWO})
-                assert await seen(balance) == {TWO}
+                assert await seen(transport) == {TWO}
                 there.zone.a = [TWO, THREE]
                 await until(lambda: addresses(source) == {TWO, THREE})
-                assert THREE in await seen(balance)
+                assert THREE in await seen(transport)
                 # What was under way at the one that left was not touched.
                 assert slow.total() == 0
                 there.go_on.set()
             assert slow == {ONE: 2, TWO: 2}
-            assert await seen(balance) == {TWO, THREE}
-            statistics = balance.statistics().replicas
+            assert await seen(transport) == {TWO, THREE}
+            statistics = balance(transport).replicas
             assert [each.name for each in statistics] == [
                 f"http://users.test:{there.port} at {address}" for address in (TWO, THREE)
             ]
             assert all((each.in_flight, each.failed) == (0, 0) for each in statistics)
-            assert (pool.statistics().active, pool.statistics().connecting) == (0, 0)
+            Caller(transport.client).assert_nothing_left()
 
 
 async def test_nobody_fails_while_addresses_come_and_go_under_load() -> None:
     async with hosts() as there:
         source = there.source()
-        async with Balance(Attempt(Body(Pool(max_connections=None))), source) as balance:
+        async with Transport(source) as transport:
             answers: Counter[str] = Counter()
             for number in range(300):
                 there.zone.a = [[ONE, TWO], [TWO, THREE], [THREE], [THREE, ONE]][number // 10 % 4]
-                answers[(await balance.handle_async_request(asked(call_facts(5.0)))).text] += 1
+                answers[await answer(transport)] += 1
                 await trio.sleep(0.001)
             assert answers.total() == 300
             assert answers.keys() == {ONE, TWO, THREE}
-            assert all((each.in_flight, each.failed) == (0, 0) for each in balance.statistics().replicas)
+            assert all((each.in_flight, each.failed) == (0, 0) for each in balance(transport).replicas)
 
 
 async def test_health_checks_follow_the_name_too() -> None:
     async with hosts() as there:
-        pool, source = Pool(max_connections=None), there.source()
-        body = Body(pool)
-        health = Health(body, source, path="/health", every=0.02)
-        async with Balance(Attempt(body), source, health=health) as balance:
+        source = there.source()
+        async with Transport(source, health=HealthRules("/health", every=0.02)) as transport:
+
+            def down() -> set[str]:
+                return {each.name for each in balance(transport).replicas if not each.up}
+
             there.sick = {TWO}
-            await until(lambda: len(health.down) == 1)
-            assert await seen(balance) == {ONE}
+            await until(lambda: len(down()) == 1)
+            assert await seen(transport) == {ONE}
             there.zone.a = [TWO, THREE]
             await until(lambda: there.checked[THREE] > 0)
-            assert await seen(balance) == {THREE}
-            assert health.down == {f"http://users.test:{there.port} at {TWO}"}
+            assert await seen(transport) == {THREE}
+            assert down() == {f"http://users.test:{there.port} at {TWO}"}
             there.checked.clear()
             await until(lambda: there.checked[TWO] > 3 and there.checked[THREE] > 3)
             assert there.checked[ONE] <= 1, "a check may have been under way"
             there.sick = set()
-            await until(lambda: not health.down)
-            assert await seen(balance) == {TWO, THREE}
-        assert (pool.statistics().active, pool.statistics().idle) == (0, 0)
+            await until(lambda: not down())
+            assert await seen(transport) == {TWO, THREE}
+        assert (transport.statistics().pool.active, transport.statistics().pool.idle) == (0, 0)
 
 
 async def test_a_name_that_is_not_there_yet_fails_calls_until_it_is() -> None:
     async with hosts() as there:
         there.names.zones.clear()
         source = there.source()
-        async with Balance(Attempt(Body(Pool(max_connections=None))), source) as balance:
-            facts = call_facts(5.0)
+        async with Transport(source) as transport:
+            caller = Caller(transport.client)
             with pytest.raises(UpstreamError, match=r"users\.test") as caught:
-                await balance.handle_async_request(asked(facts))
-            assert (caught.value.kind, facts.attempts) == (Kind.DNS, [])
+                await caller.call()
+            assert (caught.value.kind, caller.attempts) == (Kind.DNS, [])
             there.names.zones["users.test"] = there.zone
             await until(lambda: addresses(source) == {ONE, TWO})
-            assert await seen(balance) == {ONE, TWO}
+            assert await seen(transport) == {ONE, TWO}
             # And a name service that goes away takes nobody with it.
             there.names.zones.clear()
             await until(lambda: source.statistics().failed_in_a_row > 2)
-            assert await seen(balance) == {ONE, TWO}
+            assert await seen(transport) == {ONE, TWO}
 
 
 async def test_a_fixed_address_stands_beside_a_name() -> None:
@@ -181,11 +186,11 @@ async def test_a_fixed_address_stands_beside_a_name() -> None:
         there.zone.a = [TWO]
         source = there.source()
         joined = JoinedReplicas([Replica.parse(f"http://{ONE}:{there.port}"), source], [3, 1])
-        async with Balance(Attempt(Body(Pool(max_connections=None))), joined, policy="weighted") as balance:
+        async with Transport(joined, balance="weighted") as transport:
             taken: Counter[str] = Counter()
             for _ in range(40):
-                taken[(await balance.handle_async_request(asked())).text] += 1
+                taken[await answer(transport)] += 1
             assert taken == {ONE: 30, TWO: 10}
             there.zone.a = [THREE]
             await until(lambda: joined.replicas[-1].origin.host == THREE)
-            assert await seen(balance) == {ONE, THREE}
+            assert await seen(transport) == {ONE, THREE}

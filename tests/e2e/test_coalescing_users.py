@@ -14,7 +14,7 @@ from tests.support.program import route, up
 from tests.support.rawserver import Peer, raw_server, response
 from tests.support.serving import Reply, fetch, serving
 from umbel.gateway.app import Umbel
-from umbel.upstream import Stack
+from umbel.upstream import Client
 
 TRUSTING = '[server]\ntrusted_proxies = ["127.0.0.1"]\n'
 
@@ -57,16 +57,14 @@ async def ask_at(app: Umbel, port: int, users: Users, names: tuple[str, str], wa
         replies[number] = await fetch(port, "GET", "/r", fields)
 
     assert app.current_runtime is not None
-    stack = app.current_runtime.transports["up"]
-    assert isinstance(stack, Stack)
+    client = app.current_runtime.callers["up"]
+    assert isinstance(client, Client)
     async with trio.open_nursery() as nursery:
         for number, name in enumerate(names):
             nursery.start_soon(ask, number, name)
         with trio.move_on_after(5):
             while True:
-                statistics = stack.statistics().coalesce
-                assert statistics is not None
-                if statistics.waiting == len(names) and len(users.heads) >= waiting:
+                if client.statistics().coalesce.waiting == len(names) and len(users.heads) >= waiting:
                     break
                 await wait_all_tasks_blocked(0.005)
         users.release.set()

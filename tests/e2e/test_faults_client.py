@@ -212,7 +212,7 @@ async def test_a_client_that_leaves_while_its_call_connects_leaves_no_socket_beh
             config = up(port, 'connect_timeout = "1h"').replace("http:", f"{scheme}:") + route()
             async with running(tmp_path, config) as program, connected(program.port) as client:
                 await client.stream.send_all(head("/r"))
-                await until(lambda: program.stack("up").statistics().pool.connecting)
+                await until(lambda: program.client("up").statistics().pool.connecting)
                 await leave(client, how)
                 await program.settled()
         await stalling.all_closed()
@@ -233,15 +233,15 @@ async def test_a_client_that_leaves_the_queue_of_an_upstream_makes_room_there(ho
         config = up(upstream, "max_concurrency = 1\nmax_queue = 1") + route()
         async with running(tmp_path, config, keep_alive_timeout=5) as program, connected(program.port) as first:
             await first.send("GET", "/r")
-            await until(lambda: program.stack("up").statistics().pool.active)
+            await until(lambda: program.client("up").statistics().pool.active)
             for _ in range(3):
                 async with connected(program.port) as client:
                     await client.stream.send_all(head("/r"))
-                    await until(lambda: program.stack("up").statistics().bulkhead.waiting)
+                    await until(lambda: program.client("up").statistics().bulkhead.waiting)
                     # One more finds the queue full; one that leaves makes room.
                     assert (await program.ask("/r"))[0].status == 503
                     await leave(client, how)
-                await until(lambda: not program.stack("up").statistics().bulkhead.waiting)
+                await until(lambda: not program.client("up").statistics().bulkhead.waiting)
             go.set()
             assert (await first.reply()).json == {"part": 1}
             await first.stream.aclose()

@@ -36,7 +36,7 @@ async def assert_cannot_connect(
         async with running(directory, config, stock=stock) as program:
             replies = await assert_fails(program, fault)
             await program.settled()
-            pool = program.stack("hidden-name").statistics().pool
+            pool = program.client("hidden-name").statistics().pool
             assert (pool.active, pool.connecting, pool.idle) == (0, 0, 0)
     # A port is a secret by its digits, with or without its colon.
     host, _, port = upstream.partition("://")[2].rpartition(":")

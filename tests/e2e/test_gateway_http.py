@@ -202,9 +202,15 @@ async def test_a_client_that_stops_reading_a_stream_is_cut_and_its_calls_with_it
             assert last.outcome.state == "failed"
 
 
-async def test_the_records_of_a_served_file_are_in_its_logs(tmp_path: Path) -> None:
-    async with raw_server(answering(response(b"1"))) as port:
+@pytest.mark.parametrize(
+    ("which", "status", "lines"), [("notable", 200, 0), ("notable", 503, 1), ("all", 200, 1), ("off", 503, 0)]
+)
+async def test_the_records_of_a_served_file_are_in_its_logs(
+    tmp_path: Path, which: str, status: int, lines: int
+) -> None:
+    async with raw_server(answering(response(b"1", status=b"%d Said" % status))) as port:
         (tmp_path / "umbel.toml").write_text(
+            f'[logs.calls]\nwhich = "{which}"\n'
             f'[upstreams.up]\nurls = ["http://127.0.0.1:{int(port)}"]\n'
             '[[routes]]\npath = "/r/<id>"\n[routes.calls.part]\nupstream = "up"\npath = "/x/{id}"\n'
         )
@@ -213,7 +219,10 @@ async def test_the_records_of_a_served_file_are_in_its_logs(tmp_path: Path) -> N
             reply = await fetch(gate, "GET", "/r/7?secret=1")
     access = (tmp_path / "logs" / "access.jsonl").read_text()
     calls = (tmp_path / "logs" / "calls.jsonl").read_text()
-    assert access.count("\n") == calls.count("\n") == 1
+    assert (access.count("\n"), calls.count("\n")) == (1, lines)
     assert reply["x-request-id"] in access
-    assert reply["x-request-id"] in calls
+    assert calls.count(reply["x-request-id"]) == lines
     assert "secret" not in access + calls
+    (call,) = json.loads(access)["calls"]
+    assert (call["name"], call["outcome"], call["attempts"]) == ("part", "ok" if status == 200 else "status", 1)
+    assert 0 < call["ms"] < 60_000

@@ -12,6 +12,7 @@ async def closes_its_first_connection(peer: Peer) -> None:
     while (await peer.read_request())[0]:
         await peer.send(response(b"ok"))
         if peer.number == 0:
+            await wait_all_tasks_blocked()  # The client has its response before the end.
             return
 
 
@@ -21,9 +22,27 @@ async def test_a_post_takes_no_connection_as_old_as_one_that_its_server_has_clos
         while server.open:
             await wait_all_tasks_blocked()
         await caller.call()  # It finds the first connection closed, nearly as soon as it was idle.
-        assert caller.stack.statistics().pool.opened == 2
+        assert caller.client.statistics().pool.opened == 2
         await wait_all_tasks_blocked(0.01)
         await caller.call(method="POST", content=b"once")
-        assert caller.stack.statistics().pool.opened == 3
+        assert caller.client.statistics().pool.opened == 3
         await caller.call()
-        assert caller.stack.statistics().pool.opened == 3
+        assert caller.client.statistics().pool.opened == 3
+
+
+async def resets_its_first_connection_inside_the_second_request(peer: Peer) -> None:
+    while (await peer.read_request())[0]:
+        await peer.send(response(b"ok"))
+        if peer.number == 0:
+            await peer.read_head()
+            peer.reset()
+            return
+
+
+async def test_a_large_put_whose_kept_connection_dies_under_it_leaves_its_new_one_for_the_next() -> None:
+    async with raw_server(resets_its_first_connection_inside_the_second_request) as server, calling(url(server)) as it:
+        await it.call()
+        await it.call(method="PUT", content=b"x" * 5_000_000)
+        await it.call()
+        pool = it.client.statistics().pool
+        assert (pool.replaced, pool.opened, pool.reused) == (1, 2, 2)

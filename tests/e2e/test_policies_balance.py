@@ -11,17 +11,13 @@ import httpx
 import pytest
 import trio
 
-from tests.support.layers import asked, call_facts
 from tests.support.rawserver import Handler, Peer, answering, raw_server, response, silent
-from tests.support.upstreams import url
+from tests.support.upstreams import Caller, url
 from umbel.errors import UpstreamError
 from umbel.kinds import Kind
 from umbel.policy.breaker import State
-from umbel.upstream import Attempt, Balance, Body, Bulkhead, Pool
-from umbel.upstream.breaker import Breaker
-from umbel.upstream.errors import BreakerOpen
-from umbel.upstream.health import Health
-from umbel.upstream.retry import Retry
+from umbel.policy.ejection import EjectionRules
+from umbel.upstream import BreakerOpen, BreakerRules, HealthRules, Overflow, Retry, Transport
 
 
 class Mortal:
@@ -74,14 +70,13 @@ async def test_one_of_two_replicas_killed_under_load_fails_nobody(nursery: trio.
     answers: Counter[bytes] = Counter()
     failures: list[UpstreamError] = []
     async with limited() as stack:
-        pool = await stack.enter_async_context(Pool(max_connections=None))
         urls = [f"http://127.0.0.1:{replica.port}" for replica in replicas]
-        balance = Balance(Attempt(Body(pool)), urls)
-        breaker = Breaker(Bulkhead(Retry(balance)))
+        transport = Transport(urls, ejection=EjectionRules(), retry=Retry(), breaker=BreakerRules())
+        await stack.enter_async_context(transport)
 
         async def call() -> None:
             try:
-                got = await breaker.handle_async_request(asked(call_facts(5.0)))
+                got = await Caller(transport.client).call(budget=5.0)
             except UpstreamError as error:
                 failures.append(error)
             else:
@@ -98,27 +93,27 @@ async def test_one_of_two_replicas_killed_under_load_fails_nobody(nursery: trio.
         assert answers.total() == 400
         assert answers[b"b"] > 50
         # It is out after five failures in a row, so it is not even asked any more.
-        killed = balance.statistics().replicas[1]
+        statistics = transport.statistics()
+        killed = statistics.balance.replicas[1]
         assert killed.ejected_for > 20
         assert 5 <= killed.failed <= 40
-        assert [each.in_flight for each in balance.statistics().replicas] == [0, 0]
-        assert breaker.statistics().origins["http://upstream"].state is State.CLOSED
+        assert [each.in_flight for each in statistics.balance.replicas] == [0, 0]
+        assert statistics.breaker is not None
+        assert statistics.breaker.state is State.CLOSED
 
 
 async def test_calls_of_a_dead_upstream_are_answered_at_once_after_its_breaker_opened(nursery: trio.Nursery) -> None:
     dead = Mortal(silent)
     await nursery.start(dead.run)
     async with limited() as stack:
-        pool = await stack.enter_async_context(Pool(max_connections=None))
-        breaker = Breaker(
-            Bulkhead(Balance(Attempt(Body(pool)), [f"http://127.0.0.1:{dead.port}"])), open_for=0.3, min_requests=5
-        )
+        rules = BreakerRules(open_for=0.3, min_requests=5)
+        transport = await stack.enter_async_context(Transport([f"http://127.0.0.1:{dead.port}"], breaker=rules))
+        caller = Caller(transport.client)
 
         async def kind(budget: float) -> Kind | int:
-            facts = call_facts(budget)
-            with trio.CancelScope(deadline=facts.deadline):
+            with trio.move_on_after(budget):
                 try:
-                    return (await breaker.handle_async_request(asked(facts))).status_code
+                    return (await caller.call(budget=budget)).status_code
                 except UpstreamError as error:
                     return error.kind
             return Kind.TIMEOUT
@@ -129,8 +124,8 @@ async def test_calls_of_a_dead_upstream_are_answered_at_once_after_its_breaker_o
         for _ in range(100):
             assert await kind(5.0) is Kind.BREAKER_OPEN
         assert time.perf_counter() - began < 0.2
-        assert pool.statistics().opened == 5
-        assert (pool.statistics().active, pool.statistics().connecting) == (0, 0)
+        assert transport.statistics().pool.opened == 5
+        caller.assert_nothing_left()
         # Killed, its probe is refused; alive again, it closes the breaker.
         dead.kill()
         await trio.sleep(0.3)
@@ -138,19 +133,20 @@ async def test_calls_of_a_dead_upstream_are_answered_at_once_after_its_breaker_o
         assert await kind(5.0) is Kind.BREAKER_OPEN
 
 
-async def test_a_slow_upstream_takes_none_of_anothers_slots() -> None:
+async def test_a_slow_upstream_keeps_to_its_places_and_takes_none_of_anothers() -> None:
     async with limited() as stack:
         slow = await stack.enter_async_context(raw_server(silent))
         fast = await stack.enter_async_context(raw_server(answering(response(b"fast"))))
-        transport = Bulkhead(Pool(max_connections=None), max_concurrency=10, max_queue=5)
-        client = await stack.enter_async_context(httpx.AsyncClient(transport=transport, timeout=None))
+        slowly, quickly = [Transport([url(server)], max_concurrency=10, max_queue=5) for server in (slow, fast)]
+        for transport in (slowly, quickly):
+            await stack.enter_async_context(transport)
         overflowed = 0
 
         async def hang() -> None:
             nonlocal overflowed
             try:
-                await client.get(url(slow))
-            except httpx.PoolTimeout:
+                await Caller(slowly.client).call()
+            except Overflow:
                 overflowed += 1
 
         async with trio.open_nursery() as hanging:
@@ -159,13 +155,13 @@ async def test_a_slow_upstream_takes_none_of_anothers_slots() -> None:
             await until(lambda: len(slow.connections) == 10 and overflowed == 25)
             began = time.perf_counter()
             for _ in range(20):
-                assert (await client.get(url(fast))).text == "fast"
+                assert (await Caller(quickly.client).call()).content == b"fast"
             assert time.perf_counter() - began < 2.0
-            origins = transport.statistics().origins
-            assert (origins[url(slow)].in_use, origins[url(slow)].waiting) == (10, 5)
+            bulkhead = slowly.statistics().bulkhead
+            assert (bulkhead.in_flight, bulkhead.waiting, bulkhead.overflowed) == (10, 5, 25)
             assert len(slow.connections) == 10
             hanging.cancel_scope.cancel(reason="the test is over")
-        assert transport.statistics().in_flight == 0
+        Caller(slowly.client).assert_nothing_left()
 
 
 async def test_a_replica_whose_checks_fail_gets_no_traffic_until_they_pass() -> None:
@@ -179,33 +175,34 @@ async def test_a_replica_whose_checks_fail_gets_no_traffic_until_they_pass() -> 
     async with limited() as stack:
         patient = await stack.enter_async_context(raw_server(handler))
         well = await stack.enter_async_context(raw_server(answering(response(b"well"))))
-        pool = Pool(max_connections=None)
-        body = Body(pool)
-        health = Health(body, [url(patient), url(well)], path="/health", every=0.02)
-        balance = await stack.enter_async_context(Balance(body, [url(patient), url(well)], health=health))
+        rules = HealthRules("/health", every=0.02)
+        transport = await stack.enter_async_context(Transport([url(patient), url(well)], health=rules))
+
+        def up() -> list[bool]:
+            return [each.up for each in transport.statistics().balance.replicas]
 
         async def seen() -> set[bytes]:
-            return {(await balance.handle_async_request(asked())).content for _ in range(20)}
+            return {(await Caller(transport.client).call()).content for _ in range(20)}
 
         assert await seen() == {b"sick", b"well"}
         sick = True
-        await until(lambda: health.down == {url(patient)})
+        await until(lambda: up() == [False, True])
         assert await seen() == {b"well"}
         sick = False
-        await until(lambda: not health.down)
+        await until(lambda: up() == [True, True])
         assert await seen() == {b"sick", b"well"}
         await stack.aclose()
-        assert pool.statistics().active == 0
-        assert pool.statistics().idle == 0
+        assert (transport.statistics().pool.active, transport.statistics().pool.idle) == (0, 0)
 
 
-async def test_httpx_takes_the_layers_alone() -> None:
+async def test_httpx_takes_an_upstream_with_its_policies() -> None:
     async with limited() as stack:
         server = await stack.enter_async_context(raw_server(answering(response(b"x", status=b"500 X"))))
-        client = await stack.enter_async_context(httpx.AsyncClient(transport=Breaker(Retry(Pool()), min_requests=3)))
+        transport = Transport([url(server)], breaker=BreakerRules(min_requests=3), retry=Retry())
+        client = await stack.enter_async_context(httpx.AsyncClient(transport=transport))
         for _ in range(3):
-            assert (await client.get(url(server))).status_code == 500
+            assert (await client.get("http://whatever.example")).status_code == 500
         with pytest.raises(httpx.ConnectError) as caught:
-            await client.get(url(server))
+            await client.get("http://whatever.example")
         assert isinstance(caught.value, BreakerOpen)
         assert len(server.connections) == 1

@@ -7,15 +7,15 @@ import statistics
 import pytest
 import trio
 
-from tests.support.layers import asked, call_facts
-from tests.support.rawserver import Handler, Peer, RawServer, raw_server, response
-from umbel.upstream import Attempt, Balance, Body, Hedge, Pool
+from tests.support.rawserver import Handler, Peer, raw_server, response
+from tests.support.upstreams import Caller, url
+from umbel.upstream import Hedge, Transport
 
 RATE = 150
 """Calls a second."""
 
 
-class Dial:
+class Replica:
     """How late a replica answers, in seconds; turned while it serves."""
 
     def __init__(self) -> None:
@@ -38,12 +38,13 @@ class Dial:
         return handler
 
 
-async def p99(transport: Hedge | Balance, calls: int) -> float:
+async def p99(transport: Transport, calls: int) -> float:
     took: list[float] = []
+    caller = Caller(transport.client)
 
     async def call() -> None:
         begun = trio.current_time()
-        await transport.handle_async_request(asked(call_facts(5.0)))
+        await caller.call(budget=5.0)
         took.append(trio.current_time() - begun)
 
     async with trio.open_nursery() as nursery:
@@ -54,20 +55,16 @@ async def p99(transport: Hedge | Balance, calls: int) -> float:
     return statistics.quantiles(took, n=100)[98]
 
 
-def urls(*servers: RawServer) -> list[str]:
-    return [f"http://127.0.0.1:{int(server)}" for server in servers]
-
-
 @pytest.mark.parametrize("from_the_start", [False, True])
 async def test_a_late_replica_costs_a_hedged_upstream_at_most_a_third_of_its_p99(from_the_start: bool) -> None:
-    good, bad = Dial(), Dial()
+    good, bad = Replica(), Replica()
     bad.late = 0.5 * from_the_start
     with trio.fail_after(40):
         async with (
             raw_server(good.handler()) as one,
             raw_server(bad.handler()) as other,
-            Balance(Attempt(Body(Pool(max_connections=None))), urls(one, other)) as plain,
-            Hedge(Balance(Attempt(Body(Pool(max_connections=None))), urls(one, other)), after="p95") as hedged,
+            Transport([url(one), url(other)]) as plain,
+            Transport([url(one), url(other)], hedge=Hedge("p95")) as hedged,
         ):
             # A percentile says nothing before a replica has had a hundred calls, so both are warm alike.
             for transport in (plain, hedged):

@@ -1,4 +1,4 @@
-"""A stack has the layers that its configuration asks for, in their order, and a call's own policies reach them."""
+"""An upstream has the policies that its configuration asks for, and a call its own."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from tests.support.composing import facts
 from tests.support.nameserver import Zone, nameserver
 from tests.support.rawserver import Peer, answering, raw_server, response
 from tests.support.records import Records
+from umbel.composition.engine import run
 from umbel.composition.plan import compile_route
-from umbel.composition.run import run
 from umbel.config.schema import Config
 from umbel.gateway.app import Umbel
-from umbel.gateway.runtime import overrides_in
 from umbel.kinds import Kind
 from umbel.model import Inputs
-from umbel.upstream import dns
-from umbel.upstream.stack import Stack, build
+from umbel.policy.budget import BudgetStatistics
+from umbel.policy.ejection import EjectionRules
+from umbel.policy.hedge import HedgeRules
+from umbel.policy.limit import GradientLimit
+from umbel.policy.retry import RetryOn, RetryRules
+from umbel.upstream import BreakerRules, Client, HealthRules, build, dns
 
 
 def config(urls: list[Any], call: dict[str, Any] | None = None, **upstream: Any) -> Config:
@@ -32,47 +35,59 @@ def config(urls: list[Any], call: dict[str, Any] | None = None, **upstream: Any)
     )
 
 
-def stack(made: Config) -> Stack:
-    return build("u", made.upstreams["u"], overrides=overrides_in(made, "u"))
+def client(made: Config) -> Client:
+    return build("u", made.upstreams["u"])
 
 
-async def test_a_layer_that_nobody_asked_for_is_not_there() -> None:
-    said = stack(config(["http://127.0.0.1:1"])).statistics()
-    assert (said.coalesce, said.breaker, said.retry, said.hedge) == (None, None, None, None)
+async def test_a_policy_that_nobody_asked_for_is_not_there() -> None:
+    policies = client(config(["http://127.0.0.1:1"])).policies
+    assert (policies.coalesce, policies.breaker, policies.retry, policies.hedge) == (False, None, None, None)
+    assert (policies.health, policies.weights, policies.max_concurrency) == (None, None, 100)
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [("retry", {}), ("hedge", {"after": "p95"}), ("coalesce", True)],
-)
-async def test_a_layer_is_there_for_the_upstream_or_for_one_call(key: str, value: Any) -> None:
-    for made in (config(["http://a"], **{key: value}), config(["http://a"], {key: value})):
-        assert getattr(stack(made).statistics(), key) is not None
-
-
-async def test_every_policy_of_the_configuration_makes_its_layer() -> None:
-    made = config(
-        [{"url": "http://a", "weight": 2}, "http://b"],
-        balance="weighted",
-        retry={"attempts": 3, "on": ["connect", 503], "backoff": "1ms", "max_backoff": "2ms"},
-        retry_budget="50%",
-        hedge={"after": "200ms", "max": 2},
-        breaker={"window": "1s", "min_requests": 2, "failure_ratio": "10%", "open_for": "1s"},
-        ejection={"failures": 2, "base": "1s", "max": "2s", "share": "50%"},
-        health={"path": "/h", "every": "1s", "healthy": 1, "unhealthy": 1},
-        coalesce=True,
-        max_concurrency="auto",
+async def test_every_policy_of_the_configuration_is_there() -> None:
+    made = client(
+        config(
+            [{"url": "http://a", "weight": 2}, "http://b"],
+            balance="weighted",
+            retry={"attempts": 3, "on": ["connect", 503], "backoff": "1ms", "max_backoff": "2ms"},
+            retry_budget="50%",
+            hedge={"after": "200ms", "max": 2},
+            breaker={"window": "1s", "min_requests": 2, "failure_ratio": "10%", "open_for": "1s"},
+            ejection={"failures": 2, "base": "1s", "max": "2s", "share": "50%"},
+            health={"path": "/h", "every": "1s", "healthy": 1, "unhealthy": 1},
+            coalesce=True,
+            max_concurrency="auto",
+            max_queue=7,
+            deadline_header="x-left",
+            max_body="1KB",
+            connect_timeout="3s",
+        )
     )
-    said = stack(made).statistics()
-    assert None not in (said.coalesce, said.breaker, said.retry, said.hedge)
+    policies = made.policies
+    assert (policies.balance, policies.weights) == ("weighted", [2, 1])
+    assert policies.retry == RetryRules(3, RetryOn.of(["connect", 503]), 0.001, 0.002)
+    assert policies.hedge == HedgeRules(seconds=0.2, max=2)
+    assert policies.breaker == BreakerRules(1.0, 2, 0.1, 1.0)
+    assert policies.ejection == EjectionRules(2, 1.0, 2.0, 0.5)
+    assert policies.health == HealthRules("/h", 1.0, 1, 1)
+    assert (policies.coalesce, policies.max_concurrency, policies.max_queue) == (True, "auto", 7)
+    assert (policies.deadline_header, policies.max_body, policies.connect_timeout) == ("x-left", 1000, 3.0)
+    calls = [object() for _ in range(10)]
+    for each in calls:
+        policies.budget.enter(each)
+    said = made.statistics()
+    assert said.budget == BudgetStatistics(active=10, extra=0, limit=5.0, denied=0)
     assert [replica.name for replica in said.balance.replicas] == ["http://a", "http://b"]
+    assert said.bulkhead.capacity == GradientLimit().limit
+    assert said.breaker is not None
 
 
 async def test_a_call_is_retried_by_its_own_rules_and_its_attempts_are_recorded() -> None:
     async with raw_server(answering(response(b"no", status=b"503 No"), response(b"1"))) as port:
         made = config([f"http://127.0.0.1:{int(port)}"], {"retry": {"backoff": "1ms"}})
         plan, recorder = compile_route(made, 0), Records()
-        async with stack(made) as upstream:
+        async with client(made) as upstream:
             result = await run(plan, Inputs(), facts(), {"u": upstream}, recorder)
     assert result.answer == {"c": 1}
     made_of = [(attempt.status, attempt.cause) for attempt in result.outcomes[0].attempts]
@@ -112,7 +127,7 @@ async def test_a_call_made_in_code_has_its_own_policies_on_an_upstream_that_uses
 
         async with living(app):
             answer = await ask(app, target="/x")
-    assert answer.json == [4, 5, 5]
+        assert answer.json == [4, 5, 5]
     causes = [[attempt.cause for attempt in call.outcome.attempts] for call in records.calls]
     assert (sorted(causes[0]), causes[1:]) == (["first", "hedge", "hedge", "retry"], [["first"], ["first"]])
 
@@ -123,7 +138,7 @@ async def test_an_open_breaker_says_when_to_come_back() -> None:
         port = closed.getsockname()[1]
     made = config([f"http://127.0.0.1:{int(port)}"], breaker={"min_requests": 2, "open_for": "5s"})
     plan = compile_route(made, 0)
-    async with stack(made) as upstream:
+    async with client(made) as upstream:
         kinds = []
         for _ in range(3):
             result = await run(plan, Inputs(), facts(), {"u": upstream}, Records())
@@ -133,7 +148,7 @@ async def test_an_open_breaker_says_when_to_come_back() -> None:
     assert (result.failure.status, result.failure.retry_after) == (503, "5")
 
 
-async def test_a_stack_tells_its_recorder_of_breaker_ejections_and_checks() -> None:
+async def test_an_upstream_tells_its_recorder_of_breaker_ejections_and_checks() -> None:
     with trio.socket.socket() as closed:
         await closed.bind(("127.0.0.1", 0))
         dead = f"http://127.0.0.1:{closed.getsockname()[1]}"
@@ -168,6 +183,6 @@ async def test_a_name_with_dns_before_it_stands_for_all_of_its_addresses(monkeyp
         monkeypatch.setattr(dns, "DnsReplicas", partial(dns.DnsReplicas, nameservers=names.at))
         made = config([f"dns+http://users.test:{int(one)}"], balance="round_robin")
         plan = compile_route(made, 0)
-        upstream = await entered.enter_async_context(stack(made))
+        upstream = await entered.enter_async_context(client(made))
         results = [await run(plan, Inputs(), facts(), {"u": upstream}, Records()) for _ in range(4)]
     assert sorted(result.answer["c"] for result in results) == [1, 1, 2, 2]

@@ -15,8 +15,8 @@ import trio
 
 from tests.support.rawserver import Peer, open_sockets, raw_server, response
 from tests.support.soak import SOAK
-from tests.support.upstreams import url
-from umbel.upstream import Body, Bulkhead, Pool
+from tests.support.upstreams import Caller, url
+from umbel.upstream import Pool, Transport
 
 CANCELS = 20_000 if SOAK else 2_000
 AT_ONCE = 60
@@ -31,27 +31,32 @@ async def _answer_at_leisure(peer: Peer) -> None:
 
 
 @pytest.mark.timeout(300 if SOAK else 60)
-@pytest.mark.parametrize("queue", ["the pool's own", "a bulkhead's"])
+@pytest.mark.parametrize("queue", ["the pool's own", "an upstream's"])
 async def test_after_thousands_of_cancels_every_slot_is_free(queue: str) -> None:
     sockets = open_sockets()
     rng = random.Random(20_000)
     cancelled = answered = 0
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(raw_server(_answer_at_leisure))
-        if queue == "the pool's own":
-            pool = Pool(max_connections=SLOTS, max_waiting=AT_ONCE)
-            transport: httpx.AsyncBaseTransport = Body(pool)
-        else:
-            pool = Pool(max_connections=None)
-            transport = Bulkhead(Body(pool), max_concurrency=SLOTS, max_queue=AT_ONCE)
+        transport: Pool | Transport = (
+            Pool(max_connections=SLOTS, max_waiting=AT_ONCE)
+            if queue == "the pool's own"
+            else Transport([url(server)], max_concurrency=SLOTS, max_queue=AT_ONCE)
+        )
         await stack.enter_async_context(transport)
-        target = httpx.URL(url(server))
+
+        async def ask() -> None:
+            response = await transport.handle_async_request(httpx.Request("GET", url(server)))
+            try:
+                await response.aread()
+            finally:
+                await response.aclose()
 
         async def caller(calls: int) -> None:
             nonlocal cancelled, answered
             for _ in range(calls):
                 with trio.move_on_after(rng.choice([rng.uniform(0, 0.02), rng.uniform(0.02, 0.2)])):
-                    await transport.handle_async_request(httpx.Request("GET", target))
+                    await ask()
                     answered += 1
                     continue
                 cancelled += 1
@@ -61,16 +66,17 @@ async def test_after_thousands_of_cancels_every_slot_is_free(queue: str) -> None
                 for _ in range(AT_ONCE):
                     nursery.start_soon(caller, 20)
 
-        said = pool.statistics()
-        assert (said.active, said.connecting) == (0, 0)
-        assert said.slots is None or (said.slots.in_use, said.slots.waiting) == (0, 0)
-        if isinstance(transport, Bulkhead):
-            held = transport.statistics()
-            assert (held.in_flight, held.waiting) == (0, 0)
+        if isinstance(transport, Transport):
+            Caller(transport.client).assert_nothing_left()
+        else:
+            said = transport.statistics()
+            assert (said.active, said.connecting) == (0, 0)
+            assert said.slots is not None
+            assert (said.slots.in_use, said.slots.waiting) == (0, 0)
         assert answered > CANCELS / 50, "some calls get through, so there was a queue to leave and one to win"
         # And it still serves as many at once as ever, none of them in a queue.
         with trio.fail_after(10):
             async with trio.open_nursery() as nursery:
                 for _ in range(SLOTS):
-                    nursery.start_soon(transport.handle_async_request, httpx.Request("GET", target))
+                    nursery.start_soon(ask)
     assert open_sockets() == sockets

@@ -144,7 +144,7 @@ async def test_a_client_that_never_reads_is_cut_and_its_upstream_connection_rele
         await client.stream.receive_some(1)
         with trio.fail_after(WRITE_S * GUARD + 1):
             await program.settled()
-        assert program.stack("up").statistics().pool.active == 0
+        assert program.client("up").statistics().pool.active == 0
         assert (await program.ask("/livez"))[0].status == 200
     cut = next(line for line in program.lines("access") if line["url.path"] == "/r")
     assert cut["kind"] == "client-gone"

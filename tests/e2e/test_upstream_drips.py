@@ -17,9 +17,8 @@ import trustme
 from tests.support.faults import CHUNKED, HEAD
 from tests.support.rawserver import Handler, Peer, raw_server, response, silent
 from tests.support.upstreams import calling, url
-from umbel.errors import UpstreamError
 from umbel.kinds import Kind
-from umbel.upstream import Health, Pool, Timeout
+from umbel.upstream import CallTimedOut, HealthRules, Transport
 
 MockClock = trio.testing.MockClock
 DEADLINE = 5.0
@@ -106,12 +105,27 @@ async def test_a_request_that_its_upstream_reads_by_drops_ends_at_the_deadline(j
 
 
 @pytest.mark.parametrize("drip", DRIPS.values(), ids=DRIPS)
-async def test_a_timeout_around_a_pool_alone_ends_what_drips(drip: Callable[[], Handler], jumping: MockClock) -> None:
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def test_a_transports_limit_ends_what_drips(
+    drip: Callable[[], Handler], stream: bool, jumping: MockClock
+) -> None:
+    async with raw_server(drip()) as server, Transport([url(server)], timeout=DEADLINE) as transport:
+        with pytest.raises(CallTimedOut):
+            request = httpx.Request("GET", "http://u/", extensions={"stream": True} if stream else {})
+            await (await transport.handle_async_request(request)).aread()
+        assert trio.current_time() == pytest.approx(DEADLINE, abs=0.1)
+        assert transport.statistics().pool.active == 0
+
+
+@pytest.mark.parametrize("drip", DRIPS.values(), ids=DRIPS)
+async def test_httpx_read_limit_is_of_each_read_and_the_transports_of_all(
+    drip: Callable[[], Handler], jumping: MockClock
+) -> None:
     async with raw_server(drip()) as server:
-        transport = Timeout(Pool(), seconds=DEADLINE)
+        transport = Transport([url(server)], timeout=DEADLINE)
         async with httpx.AsyncClient(transport=transport, timeout=2) as client:
-            with pytest.raises((UpstreamError, httpx.TimeoutException)):
-                await client.get(url(server))
+            with pytest.raises(httpx.TimeoutException):
+                await client.get("http://u/")
         assert trio.current_time() <= DEADLINE + 0.1
 
 
@@ -119,15 +133,12 @@ async def test_a_timeout_around_a_pool_alone_ends_what_drips(drip: Callable[[], 
 async def test_a_health_check_ends_after_its_interval_however_its_replica_drips(
     drip: Callable[[], Handler], jumping: MockClock
 ) -> None:
-    async with (
-        raw_server(drip()) as server,
-        Pool() as pool,
-        Health(pool, [url(server)], every=2.0, unhealthy=2) as health,
-    ):
+    rules = HealthRules(every=2.0, unhealthy=2)
+    async with raw_server(drip()) as server, Transport([url(server)], health=rules) as transport:
         await trio.sleep(9)
-        (replica,) = health.statistics().replicas
-        assert (replica.up, replica.failures >= 2) == (False, True)
-        assert pool.statistics().active <= 1
+        said = transport.statistics()
+        assert [replica.up for replica in said.balance.replicas] == [False]
+        assert said.pool.active <= 1
 
 
 # Connecting and closing.
@@ -170,6 +181,6 @@ async def test_a_kept_connection_is_closed_whatever_comes_on_it(jumping: MockClo
 
     async with raw_server(chatters) as server, calling(url(server), keepalive_expiry="3s") as caller:
         await caller.call(budget=DEADLINE)
-        assert caller.stack.statistics().pool.idle == 1
+        assert caller.client.statistics().pool.idle == 1
         await trio.sleep(3.1)
-        assert caller.stack.statistics().pool.idle == 0
+        assert caller.client.statistics().pool.idle == 0

@@ -43,7 +43,7 @@ async def test_a_bad_answer_has_its_kind_and_its_connection_is_closed(
     async with raw_server(handler) as server, calling(url(server), max_body="100KB") as caller:
         await caller.fails(kind, proxy_error)
         await server.all_closed()
-        pool = caller.stack.statistics().pool
+        pool = caller.client.statistics().pool
         assert pool.idle == 0
 
 
@@ -155,8 +155,7 @@ async def test_cut_off_by_its_caller_an_upstream_that_never_ends_leaves_nothing(
                 await caller.call(budget=0.1)
         assert scope.cancelled_caught
         await server.all_closed()
-        assert caller.facts is not None
-        assert [each.kind for each in caller.facts.attempts] == [kind]
+        assert [each.kind for each in caller.attempts] == [kind]
 
 
 async def _cancel_later(scope: trio.CancelScope, reason: str) -> None:
@@ -284,7 +283,7 @@ async def test_a_thousand_answers_with_garbage_behind_them_are_never_mixed() -> 
         for number in range(1000):
             target = b"/%d" % number
             assert (await caller.call(target)).content == target
-        pool = caller.stack.statistics().pool
+        pool = caller.client.statistics().pool
         assert pool.excess > 500
         assert pool.opened >= pool.excess
 
@@ -305,7 +304,7 @@ async def test_a_second_answer_that_comes_late_is_found_before_the_next_request(
             assert (await caller.call()).content == b"mine"
             await sent.wait()
             sent = trio.Event()
-        assert caller.stack.statistics().pool.stale == 2
+        assert caller.client.statistics().pool.stale == 2
 
 
 async def test_a_kept_connection_that_is_closed_as_we_use_it_is_replaced_for_get_and_not_for_post() -> None:
@@ -322,7 +321,7 @@ async def test_a_kept_connection_that_is_closed_as_we_use_it_is_replaced_for_get
         assert len(server.connections) == 1
         for _ in range(10):
             assert (await caller.call()).content == b"ok"
-        pool = caller.stack.statistics().pool
+        pool = caller.client.statistics().pool
         assert (pool.replaced, len(server.connections)) == (9, 11)
         # What was learned: this server closes at once what is idle. So the next POST, once the kept connection has been
         # idle for as long as that took, has a connection of its own.
@@ -355,8 +354,7 @@ async def test_one_replica_that_is_down_fails_alone_and_is_seldom_asked_again() 
                         end: object = (await caller.call()).content
                     except UpstreamError as error:
                         end = error.kind
-                    assert caller.facts is not None
-                    ends.setdefault((caller.facts.attempts[0].replica, end), []).append(caller)
+                    ends.setdefault((caller.attempts[0].replica, end), []).append(caller)
     assert set(ends) == {(url(a), b"a"), (url(b) + "/base", b"b"), (down, Kind.CONNECT)}
     # Once in a tenth of a second, and after five times not for half a minute.
     assert len(ends[down, Kind.CONNECT]) <= 5
@@ -422,5 +420,5 @@ async def test_five_hundred_callers_that_leave_at_random_leave_nothing() -> None
         async with trio.open_nursery() as nursery:
             for _ in range(20):
                 nursery.start_soon(caller.call)
-        assert caller.stack.statistics().pool.idle <= 20
+        assert caller.client.statistics().pool.idle <= 20
     assert open_sockets() == before

@@ -8,10 +8,12 @@ from pathlib import Path
 import httpx
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from tests.support.rawserver import Peer, answering, open_sockets, raw_server, response
-from tests.support.upstreams import url
-from umbel.upstream import Body, Bulkhead, Pool
+from tests.support.upstreams import Caller, url
+from umbel.errors import NotRunningError, UpstreamError
+from umbel.upstream import Pool, Transport
 
 
 async def test_httpx_gets_its_answers_over_kept_connections() -> None:
@@ -28,7 +30,7 @@ async def test_httpx_gets_its_answers_over_kept_connections() -> None:
 
 async def test_httpx_alone_may_open_and_close_it() -> None:
     async with raw_server(answering(response(b"ok"))) as server:
-        async with httpx.AsyncClient(transport=Bulkhead(Body(Pool()))) as client:
+        async with httpx.AsyncClient(transport=Pool()) as client:
             assert (await client.get(url(server))).text == "ok"
         await server.all_closed()
 
@@ -157,3 +159,37 @@ async def test_at_its_limit_it_serves_everyone_in_turn_and_never_opens_more() ->
     slots = pool.statistics().slots
     assert slots is not None
     assert (slots.in_use, slots.waiting) == (0, 0)
+
+
+async def test_closing_an_upstream_ends_the_calls_whose_turn_comes_by_that() -> None:
+    """It would take a kept connection in the moment in which all are closed, and wait on it for ever."""
+
+    async def handler(peer: Peer) -> None:
+        while head := await peer.read_head():
+            if head.startswith(b"GET /hang"):
+                await trio.sleep_forever()
+            await peer.send(response(b"ok"))
+
+    ended: list[Exception] = []
+
+    async def hang(transport: Transport) -> None:
+        try:
+            await Caller(transport.client).call(b"/hang")
+        except (UpstreamError, NotRunningError) as error:
+            ended.append(error)
+
+    with trio.fail_after(10):
+        async with raw_server(handler) as one, raw_server(handler) as two, trio.open_nursery() as nursery:
+            transport = Transport(
+                [url(one), url(two)], balance="round_robin", max_concurrency=1, max_queue=5, max_idle=5
+            )
+            async with transport:
+                for _ in range(2):
+                    await Caller(transport.client).call()
+                assert transport.statistics().pool.idle == 2
+                for _ in range(3):
+                    nursery.start_soon(hang, transport)
+                await wait_all_tasks_blocked()
+                assert (transport.statistics().bulkhead.waiting, transport.statistics().pool.active) == (2, 1)
+        Caller(transport.client).assert_nothing_left()
+    assert len(ended) == 3

@@ -50,7 +50,7 @@ async def test_an_own_ca_is_trusted_and_the_connection_is_kept(ca: trustme.CA, c
         async with calling(url(server, "https"), tls={"ca": ca_file}) as caller:
             for _ in range(5):
                 assert (await caller.call()).content == b"ok"
-            pool = caller.stack.statistics().pool
+            pool = caller.client.statistics().pool
             assert (pool.opened, pool.reused, pool.stale) == (1, 4, 0)
         stream = server.connections[0].stream
         assert isinstance(stream, trio.SSLStream)
@@ -247,7 +247,7 @@ async def test_bytes_behind_an_answer_are_found_inside_the_tls_layer_too(
         for number in range(50):
             target = b"/%d" % number
             assert (await caller.call(target)).content == target
-        pool = caller.stack.statistics().pool
+        pool = caller.client.statistics().pool
         assert pool.excess + pool.stale >= 49
 
 

@@ -1,32 +1,43 @@
 """Random plans against random upstreams, on the autojump clock: the rules hold whatever happens.
 
 A plan is drawn as a graph of calls with random options; each target behaves as drawn: a value, a status, an error, a
-hang, after a random while. After each run: every call ended exactly once, the answer obeys the rules, nothing is
-later than the deadline, and no task and no call is left.
+hang, after a random while. The upstream is a transport, or makes calls that end in callbacks, or is a real client over
+streams in memory. After each run: every call ended exactly once, the answer obeys the rules, nothing is later than the
+deadline, and no task and no call is left.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, NamedTuple
 
 import httpx
+import pytest
 import trio
 import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import json
 
 from tests.support.composing import Scripted, facts
+from tests.support.memory_client import memory_client
+from tests.support.rawserver import Peer, response
 from tests.support.records import Records
+from tests.support.scripted_calls import NEVER, Reply, ScriptedCaller
 from umbel.composition.dag import Plan
+from umbel.composition.engine import run
 from umbel.composition.plan import compile_route
 from umbel.composition.result import Result
-from umbel.composition.run import run
 from umbel.config.schema import Config
+from umbel.core.call import Caller
+from umbel.core.transport_caller import TransportCaller
 from umbel.errors import UpstreamError
 from umbel.kinds import CUT, Kind
 from umbel.model import Inputs, Outcome
+from umbel.policy.retry import RetryRules
+from umbel.upstream import BreakerRules
 
 DEADLINE = 1.0
 
@@ -35,14 +46,15 @@ class _ResetError(UpstreamError):
     kind = Kind.RESET
 
 
-@dataclass(frozen=True)
-class Behaviour:
+class Behaviour(NamedTuple):
     """What the upstream does with one target."""
 
     after: float
     what: str
     status: int = 200
     value: Any = None
+    waits: int = 0
+    """Tasks that it wants, one after the other."""
 
 
 values = st.one_of(
@@ -54,6 +66,7 @@ behaviours = st.builds(
     what=st.sampled_from(["value", "value", "value", "status", "reset", "crash", "hang", "garbage"]),
     status=st.sampled_from([204, 301, 404, 409, 500, 503]),
     value=values,
+    waits=st.sampled_from([0, 0, 0, 1, 2]),
 )
 
 
@@ -96,17 +109,22 @@ def plans(draw: st.DrawFn) -> Plan:
     return compile_route(made, 0)
 
 
-class Upstream(Scripted):
-    """Behaves as drawn, per target."""
+Drawn = list[Behaviour]
+Opening = Callable[[Drawn], AbstractAsyncContextManager[Caller]]
+"""Opens an upstream that behaves as drawn. When it closes, it asserts that nothing is left under way."""
 
-    def __init__(self, drawn: list[Behaviour]) -> None:
-        super().__init__(self._behave)
-        self._drawn = drawn
 
-    async def _behave(self, request: httpx.Request) -> httpx.Response:
-        target = request.extensions["target"].decode()
-        assert "/../" not in f"{target}/"
-        behaviour = self._drawn[sum(target.encode()) % len(self._drawn)]
+def of_target(drawn: Drawn, target: str) -> Behaviour:
+    assert "/../" not in f"{target}/"
+    return drawn[sum(target.encode()) % len(drawn)]
+
+
+@asynccontextmanager
+async def foreign(drawn: Drawn) -> AsyncIterator[Caller]:
+    """A transport that is not ours."""
+
+    async def behave(request: httpx.Request) -> httpx.Response:
+        behaviour = of_target(drawn, request.extensions["target"].decode())
         await trio.sleep(behaviour.after)
         match behaviour.what:
             case "value":
@@ -122,6 +140,52 @@ class Upstream(Scripted):
             case _:
                 await trio.sleep(math.inf)
         raise AssertionError
+
+    transport = Scripted(behave)
+    yield TransportCaller(transport)
+    assert transport.in_flight == 0
+
+
+@asynccontextmanager
+async def callbacks(drawn: Drawn) -> AsyncIterator[Caller]:
+    """Calls that end in callbacks, some of them inside of ``start``; or in a task, where they ask for one."""
+    errors = {"reset": _ResetError("reset"), "crash": ZeroDivisionError()}
+
+    def reply(target: str) -> Reply:
+        _, what, status, value, waits = behaviour = of_target(drawn, target)
+        return Reply(
+            NEVER if what == "hang" else behaviour.after,
+            status if what == "status" else 200,
+            value,
+            b"{" if what == "garbage" else None,
+            errors.get(what),
+            waits=waits,
+        )
+
+    caller = ScriptedCaller(reply)
+    yield caller
+    assert not caller.under_way
+
+
+@asynccontextmanager
+async def client(drawn: Drawn) -> AsyncIterator[Caller]:
+    """A client with retries, a breaker that opens, and few places."""
+
+    async def serve(peer: Peer) -> None:
+        while head := (await peer.read_request())[0]:
+            after, what, status, value, _ = of_target(drawn, head.split(b" ")[1].decode())
+            with trio.move_on_after(NEVER if what == "hang" else after) as scope:
+                await peer.closed()
+            if not scope.cancelled_caught or what == "reset":
+                return
+            body = b"" if (what, status) == ("status", 204) else b"{" if what == "garbage" else json.encode(value)
+            answer = response(body, status=b"%d X" % (status if what == "status" else 200))
+            await peer.send(b"no HTTP" if what == "crash" else answer[:20])
+            await peer.send(answer[20:])
+
+    policies = {"retry": RetryRules(attempts=2), "breaker": BreakerRules(min_requests=3), "max_concurrency": 2}
+    async with memory_client(serve, "http://a", "http://b", **policies) as made:
+        yield made
 
 
 def check_outcome(plan: Plan, outcome: Outcome) -> None:
@@ -169,21 +233,7 @@ def check_order(plan: Plan, result: Result) -> None:
             assert all(outcomes[needed].ended_at <= started for needed in call.needs)
 
 
-async def fly(plan: Plan, upstream: Upstream, cancel_after: float | None) -> None:
-    recorder = Records()
-    started = trio.current_time()
-    result = None
-    tasks_before = trio.lowlevel.current_statistics().tasks_living
-    with trio.move_on_after(math.inf if cancel_after is None else cancel_after) as client:
-        result = await run(plan, Inputs(), facts(DEADLINE), {"u": upstream}, recorder)
-    assert trio.lowlevel.current_statistics().tasks_living == tasks_before
-    assert upstream.in_flight == 0
-    recorded = [event.outcome.call for event in recorder.calls]
-    assert sorted(recorded) == sorted(call.name for call in plan.calls), "each call has exactly one outcome"
-    assert trio.current_time() - started <= DEADLINE + 1e-6
-    if result is None:
-        assert client.cancelled_caught
-        return
+def check_result(plan: Plan, result: Result) -> None:
     assert [outcome.call for outcome in result.outcomes] == [call.name for call in plan.calls]
     for outcome in result.outcomes:
         check_outcome(plan, outcome)
@@ -191,13 +241,29 @@ async def fly(plan: Plan, upstream: Upstream, cancel_after: float | None) -> Non
     check_order(plan, result)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine
+async def run_one(plan: Plan, opening: Opening, drawn: Drawn, cancel_after: float | None) -> None:
+    recorder = Records()
+    started = trio.current_time()
+    result = None
+    async with opening(drawn) as upstream:
+        with trio.move_on_after(math.inf if cancel_after is None else cancel_after) as scope:
+            result = await run(plan, Inputs(), facts(DEADLINE), {"u": upstream}, recorder)
+    assert recorder.ended_calls == sorted(call.name for call in plan.calls), "each call has exactly one outcome"
+    assert trio.current_time() - started <= DEADLINE + 1e-6
+    if result is None:
+        assert scope.cancelled_caught
+        return
+    check_result(plan, result)
+
+
+@pytest.mark.parametrize("opening", [foreign, callbacks, client], ids=lambda each: each.__name__)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine
 @given(
     plan=plans(),
     drawn=st.lists(behaviours, min_size=1, max_size=7),
     cancel_after=st.one_of(st.none(), st.none(), st.sampled_from([0.0, 0.05, 0.3, 0.7])),
 )
 def test_the_rules_hold_for_any_plan_and_any_upstream(
-    plan: Plan, drawn: list[Behaviour], cancel_after: float | None
+    opening: Opening, plan: Plan, drawn: Drawn, cancel_after: float | None
 ) -> None:
-    trio.run(fly, plan, Upstream(drawn), cancel_after, clock=trio.testing.MockClock(autojump_threshold=0))
+    trio.run(run_one, plan, opening, drawn, cancel_after, clock=trio.testing.MockClock(autojump_threshold=0))

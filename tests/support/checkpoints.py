@@ -1,7 +1,8 @@
 """Cancel an operation at every checkpoint in turn.
 
 ``for_every_checkpoint`` runs the operation again and again; the n-th time it is cancelled just before the n-th step
-that any of its tasks takes. It ends when the operation does before its cancel comes.
+that any of its tasks takes, or that any task at all takes while it runs, such as a reader that calls it back. It ends
+when the operation does before its cancel comes.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ STEPS_MAX = 2000
 
 
 class _CancelAtStep(trio.abc.Instrument):
-    def __init__(self, scope: trio.CancelScope, ours: set[trio.lowlevel.Task], step: int, reason: str) -> None:
+    def __init__(
+        self, scope: trio.CancelScope, ours: set[trio.lowlevel.Task], step: int, reason: str, any_task: bool
+    ) -> None:
         self._scope = scope
         self._ours = ours
+        self._any_task = any_task
         self._left = step
         self._reason = reason
 
@@ -26,17 +30,17 @@ class _CancelAtStep(trio.abc.Instrument):
             self._ours.add(task)
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        if task in self._ours:
+        if task in self._ours or (self._any_task and self._ours):
             self._left -= 1
             if self._left == 0:
                 self._scope.cancel(reason=self._reason)
 
 
-async def _cancelled_at(step: int, operation: Callable[[], Awaitable[object]], reason: str) -> bool:
+async def _cancelled_at(step: int, operation: Callable[[], Awaitable[object]], reason: str, any_task: bool) -> bool:
     """Run once; whether the cancel came before the operation's end."""
     with trio.CancelScope() as scope:
         ours: set[trio.lowlevel.Task] = set()
-        instrument = _CancelAtStep(scope, ours, step, reason)
+        instrument = _CancelAtStep(scope, ours, step, reason, any_task)
         trio.lowlevel.add_instrument(instrument)
         try:
             async with trio.open_nursery() as nursery:
@@ -57,14 +61,15 @@ async def for_every_checkpoint(
     check: Callable[[], Awaitable[None] | None],
     *,
     reason: str = "client-gone",
+    any_task: bool = False,
 ) -> int:
     """Cancel ``operation`` at each of its checkpoints in turn, and ``check`` the invariants after each.
 
     Returns:
-        How many checkpoints there were.
+        How many checkpoints there were; or steps, by ``any_task``.
     """
     for step in range(1, STEPS_MAX):
-        cut = await _cancelled_at(step, operation, reason)
+        cut = await _cancelled_at(step, operation, reason, any_task)
         checked = check()
         if checked is not None:
             await checked

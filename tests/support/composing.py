@@ -1,4 +1,4 @@
-"""Plans from TOML text and upstreams from functions, for tests of the engine without sockets."""
+"""Plans from TOML text, and upstreams from functions or scripts, for tests of the engine without sockets."""
 
 from __future__ import annotations
 
@@ -12,24 +12,26 @@ import msgspec
 import trio
 
 from tests.support.records import Records
+from tests.support.scripted_calls import ScriptedCaller
 from umbel.composition.dag import Plan
+from umbel.composition.engine import Observer, run
 from umbel.composition.plan import compile_route
 from umbel.composition.result import Result
-from umbel.composition.run import Observer, run
 from umbel.config.schema import Config
+from umbel.core.call import Caller
+from umbel.core.transport_caller import TransportCaller
 from umbel.model import Inputs, RequestFacts, Trace
 
 Handler = Callable[[httpx.Request], Awaitable[httpx.Response]]
 
-TWO = """
-[routes.calls.a]
-upstream = "u"
-path = "/a"
-[routes.calls.b]
-upstream = "u"
-path = "/b"
-"""
-"""The calls of a route that has two, which need nothing of each other. What is added belongs to the second."""
+
+def calls(names: str, **more: str) -> str:
+    """The tables of calls that need nothing of each other; ``more`` is added to those that it names."""
+    return "".join(f'[routes.calls.{name}]\nupstream = "u"\npath = "/{name}"\n{more.get(name, "")}\n' for name in names)
+
+
+TWO = calls("ab")
+"""The calls of a route that has two. What is added belongs to the second."""
 
 
 class Scripted(httpx.AsyncBaseTransport):
@@ -105,23 +107,33 @@ class Ran:
     def outcomes(self) -> dict[str, Any]:
         return {outcome.call: outcome for outcome in self.result.outcomes}
 
+    @property
+    def kinds(self) -> dict[str, Any]:
+        """What became of each call: its value, or the kind of its failure."""
+        return {each.call: each.failure.kind if each.failure else each.value for each in self.result.outcomes}
+
 
 async def compose(
     text: str | Plan,
-    handlers: Mapping[str, Handler] | Handler,
+    upstream: Mapping[str, Handler] | Handler | Caller,
     *,
     inputs: Inputs | None = None,
     deadline: float = 5.0,
     observer: Observer | None = None,
 ) -> Ran:
-    """Run a plan against scripted upstreams and give everything that came of it."""
+    """Run a plan against an upstream and give everything that came of it.
+
+    Nothing is left under way then, and each call is recorded once.
+    """
     compiled = plan(text) if isinstance(text, str) else text
-    upstream = Scripted(handlers if callable(handlers) else by_path(handlers))
+    by_target = upstream if isinstance(upstream, Mapping) else {}
+    functions = Scripted(upstream if callable(upstream) else by_path(by_target))
     recorder = Records()
-    transports = {call.rules.upstream: upstream for call in compiled.calls}
+    caller = upstream if isinstance(upstream, Caller) else TransportCaller(functions)
+    callers = {call.rules.upstream: caller for call in compiled.calls}
     started = trio.current_time()
-    result = await run(compiled, inputs or Inputs(path={"id": "1"}), facts(deadline), transports, recorder, observer)
-    assert upstream.in_flight == 0
-    names = [event.outcome.call for event in recorder.calls]
-    assert sorted(names) == sorted(outcome.call for outcome in result.outcomes), "every call is recorded once"
-    return Ran(result, upstream, recorder, trio.current_time() - started)
+    result = await run(compiled, inputs or Inputs(path={"id": "1"}), facts(deadline), callers, recorder, observer)
+    assert functions.in_flight == 0
+    assert not (isinstance(upstream, ScriptedCaller) and upstream.under_way)
+    assert recorder.ended_calls == sorted(outcome.call for outcome in result.outcomes), "every call is recorded once"
+    return Ran(result, functions, recorder, trio.current_time() - started)

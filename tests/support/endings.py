@@ -1,6 +1,6 @@
 """What an upstream does with a request instead of a plain answer: ends the connection, hangs, or takes its time.
 
-Each is a ``bothways.Step``: a function of the peer that returns False where it has ended the connection.
+Each is a ``laboratory.Step``: a function of the peer that returns False where it has ended the connection.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.support.bothways import ONE, Step
+from tests.support.laboratory import ONE, Step
 from tests.support.rawserver import Peer
 
 

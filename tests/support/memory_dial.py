@@ -45,20 +45,29 @@ class MemoryStream:
 
 
 class MemoryDial:
-    """Makes memory streams, each served by ``handler`` in ``nursery``. ``delay`` seconds of connecting."""
+    """Makes memory streams, each served by ``handler`` in ``nursery``. ``delay`` seconds of connecting.
+
+    ``lockstep``: who sends waits until the other has received it.
+    """
 
     def __init__(
-        self, nursery: trio.Nursery, handler: Callable[[ServerEnd], Awaitable[object]], *, delay: float = 0.0
+        self,
+        nursery: trio.Nursery,
+        handler: Callable[[ServerEnd], Awaitable[object]],
+        *,
+        delay: float = 0.0,
+        lockstep: bool = False,
     ) -> None:
         self._nursery = nursery
         self._handler = handler
         self._delay = delay
+        self._pair = trio.testing.lockstep_stream_pair if lockstep else trio.testing.memory_stream_pair
         self.wires: list[MemoryStream] = []
         self.origins: list[Origin] = []
 
     async def __call__(self, origin: Origin, timeout: float | None) -> Stream:
         await trio.sleep(self._delay)
-        ours, theirs = trio.testing.memory_stream_pair()
+        ours, theirs = self._pair()
         wire = MemoryStream(ours)
         self.wires.append(wire)
         self.origins.append(origin)

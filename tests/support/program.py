@@ -19,9 +19,12 @@ from trio.testing import wait_all_tasks_blocked
 from tests.support.configs import write
 from tests.support.serving import Reply, connected, serving
 from umbel.gateway.app import Umbel
-from umbel.upstream import Stack
+from umbel.upstream import Client
 
 SERVERS = pytest.mark.parametrize("stock", [False, True], ids=["our serve", "stock hypercorn"])
+
+EVERY_CALL = '\n[logs.calls]\nwhich = "all"\n'
+"""A line for each call, and not only for those that say something."""
 
 
 def up(server: int, keys: str = "", *, name: str = "up") -> str:
@@ -62,11 +65,11 @@ class Program:
                 fields = [("connection", "close"), *headers]
                 return await client.request(method, target, fields, body), client.received
 
-    def stack(self, upstream: str) -> Stack:
+    def client(self, upstream: str) -> Client:
         assert self.app.current_runtime is not None
-        stack = self.app.current_runtime.transports[upstream]
-        assert isinstance(stack, Stack)
-        return stack
+        client = self.app.current_runtime.callers[upstream]
+        assert isinstance(client, Client)
+        return client
 
     async def settled(self) -> None:
         """Wait until nothing of any request is left: no task, no call in flight or in a queue, no connection in use."""
@@ -81,7 +84,7 @@ class Program:
             "tasks": [*(Counter(_names(self._server)) - self._tasks).elements()],
         }
         for upstream in self.app.gateway_config.upstreams:
-            statistics = self.stack(upstream).statistics()
+            statistics = self.client(upstream).statistics()
             bulkhead, pool = statistics.bulkhead, statistics.pool
             found[f"{upstream}: in flight, waiting"] = bulkhead.in_flight + bulkhead.waiting
             found[f"{upstream}: active, connecting"] = pool.active + pool.connecting
@@ -94,8 +97,11 @@ class Program:
 
 @asynccontextmanager
 async def running(directory: Path, text: str, *, stock: bool = False, **settings: Any) -> AsyncIterator[Program]:
-    """The program of the configuration ``text``, behind our server or Hypercorn's own; ``settings`` are Hypercorn's."""
-    app = Umbel.from_file(write(directory, text))
+    """The program of the configuration ``text``, behind our server or Hypercorn's own; ``settings`` are Hypercorn's.
+
+    Every call has a line in the records, unless the text says which.
+    """
+    app = Umbel.from_file(write(directory, text if "[logs.calls]" in text else text + EVERY_CALL))
     # Hypercorn keeps a connection that its client has closed for as long as an idle one. That is not ours to wait for.
     settings = {"include_server_header": False, "keep_alive_timeout": 0.5, **settings}
     async with serving(app, stock=stock, **settings) as port:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-import httpx
 import msgspec
 
 from tests.support.adversarial import Shape, shapes_from
@@ -19,12 +18,13 @@ from umbel.composition.outgoing import build_target
 from umbel.composition.request import client_field, encode_form
 from umbel.config import certificates, units, variables
 from umbel.config.suggest import nearest
+from umbel.core.call import Prepared
 from umbel.gateway import bodies, ids, paths, query
 from umbel.gateway.accept import stream_form
 from umbel.gateway.budget import client_budget
 from umbel.gateway.fields import Fields
 from umbel.gateway.forwarded import TrustedProxies, origin_of
-from umbel.messages import may_be_secret
+from umbel.messages import ACCEPT_GZIP, may_be_secret
 from umbel.policy import sharing
 from umbel.server import diagnosis, h2head, handshake
 from umbel.server.body import Body, BodyRefused
@@ -35,7 +35,7 @@ from umbel.server.limits import Limits
 from umbel.server.response import read_fields
 from umbel.upstream import again, chunked, head
 from umbel.upstream.body import Decoder
-from umbel.upstream.rewrite import rewritten
+from umbel.upstream.outgoing import plain_request, request_of_call
 
 
 class Case(NamedTuple):
@@ -56,7 +56,11 @@ BOUNDLESS = Limits(max_head=2**20, max_target=2**20, max_fields=2**20)
 HOSTS = Hosts(())
 READER = HeadReader(BOUNDLESS, HOSTS)
 TRUST = TrustedProxies(["10.0.0.0/8"])
-REQUEST = httpx.Request("GET", "http://a/")
+
+
+def _asking(value: bytes) -> Prepared:
+    """A call's request with this value in its target and in a field."""
+    return Prepared("GET", b"/" + value, ((b"a", b"a", value), ACCEPT_GZIP))
 
 
 def _fields(name: bytes) -> Callable[[bytes], Fields]:
@@ -68,7 +72,8 @@ def _media_type(value: bytes) -> None:
 
 
 def _retry_after(value: str) -> object:
-    return again.ending_of(httpx.Response(503, headers={"retry-after": value, "date": value}))
+    text = value.encode("latin-1", "replace")
+    return again.ending_of(503, [(b"", b"retry-after", text), (b"", b"date", text)], None)
 
 
 def _dripped(raw: bytes) -> None:
@@ -282,7 +287,8 @@ UPSTREAM = {
     "a via": Case(sharing.last_hop, (",", " ", "a")),
     "a name that may be secret": Case(may_be_secret, ("auth", "a", "secre", "s", "-")),
     "a gzip body": Case(_gunzip, ("a", "\x00", "ab")),
-    "rewritten fields": Case(lambda value: rewritten(REQUEST, {b"a": value}), ("a",)),
+    "a plain request": Case(lambda value: plain_request(_asking(value), b"", b"h", b"", ()), ("a", "/", "?")),
+    "any request": Case(lambda value: request_of_call(_asking(value), b"", b"h", ()), ("a", "/", "?")),
 }
 COMPOSITION = {
     "JSON": Case(decode_json, JSON_ATOMS, ("", "[", '["'), ("", "1]")),

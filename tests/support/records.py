@@ -23,5 +23,10 @@ class Records:
         return [event for event in self.events if isinstance(event, CallEnded)]
 
     @property
+    def ended_calls(self) -> list[str]:
+        """The names of the calls that are recorded, sorted."""
+        return sorted(event.outcome.call for event in self.calls)
+
+    @property
     def notes(self) -> list[Noted]:
         return [event for event in self.events if isinstance(event, Noted)]

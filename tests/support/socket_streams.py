@@ -8,8 +8,12 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import trio
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from tests.support.memory_dial import running_reader
 from umbel.net.epoll import HAS_EPOLL, AnyReader, EpollReader, WaitReader
@@ -76,8 +80,10 @@ async def plain_pair(make: type[AnyReader]) -> AsyncIterator[tuple[PlainStream, 
 class TlsPeer:
     """A TLS server over a socket that decides about each record and each byte by itself."""
 
-    def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
-        self.stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+    def __init__(self, sock: socket.socket | trio.abc.Stream, context: ssl.SSLContext) -> None:
+        if isinstance(sock, socket.socket):
+            sock = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+        self.stream = sock
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.ssl = context.wrap_bio(self.incoming, self.outgoing, server_side=True)
 
@@ -118,6 +124,25 @@ class TlsPeer:
                 await self.feed()
             except ssl.SSLZeroReturnError:
                 return b""
+
+
+def key_update(keys: Path, number: int) -> bytes:
+    """A KeyUpdate that asks for one in return, as record ``number`` under the last traffic secret in ``keys``.
+
+    The secret is one of AES-256-GCM, as a server wrote it to its key log (RFC 8446). Python's ssl module has no call
+    for it.
+    """
+    lines = [line for line in keys.read_text().splitlines() if line.startswith("SERVER_TRAFFIC_SECRET_0")]
+    secret = bytes.fromhex(lines[-1].split()[2])
+
+    def expand(label: bytes, length: int) -> bytes:
+        info = length.to_bytes(2, "big") + bytes([6 + len(label)]) + b"tls13 " + label + b"\0"
+        return HKDFExpand(hashes.SHA384(), length, info).derive(secret)
+
+    nonce = int.from_bytes(expand(b"iv", 12), "big") ^ number
+    message = b"\x18\x00\x00\x01\x01" + b"\x16"
+    head = b"\x17\x03\x03" + (len(message) + 16).to_bytes(2, "big")
+    return head + AESGCM(expand(b"key", 32)).encrypt(nonce.to_bytes(12, "big"), message, head)
 
 
 @asynccontextmanager

@@ -77,7 +77,7 @@ def _introduce(running: Running, slow: tuple[str, ...], fail: tuple[str, ...]) -
     click.echo("\nTry:\n")
     for command, meaning in rows:
         click.echo(f"  {command:{width}}   # {meaning}")
-    click.echo(f"\nOne line per request and per call goes to {_shown(running.logs)}/*.jsonl.")
+    click.echo(f"\nOne line per request goes to {_shown(running.logs)}/access.jsonl.")
 
 
 def _again(options: str) -> str:

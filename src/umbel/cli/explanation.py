@@ -77,6 +77,7 @@ def explain_plan(loaded: Loaded, index: int, plan: Plan) -> RouteExplained:
             facts.limit(route, at, "max_body", format_size),
             facts.limit(server, ("server",), "max_body", format_size, key="server.max_body"),
             facts.limit(server, ("server",), "write_timeout", format_duration, key="server.write_timeout"),
+            facts.limit(loaded.config.logs.calls, ("logs", "calls"), "which", key="logs.calls.which"),
         ),
         tuple(facts.call(call, (*at, "calls", call.name), route.deadline) for call in plan.calls),
         plan.candidates,

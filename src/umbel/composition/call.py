@@ -1,38 +1,31 @@
-"""One call: its rules, its request as bytes, and what its response means.
-
-Used by plans (``run.py``, ``each.py``) and by code (``gather.py``) alike; it sees an upstream only as an httpx
-transport. It opens no nursery, and a scope only where the call's own limit is nearer than the route's.
-"""
+"""One call of a composition: its rules, and what its response means."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from dataclasses import replace as dataclass_replace
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 import httpx
-import trio
+import msgspec
 
 from ..charsets import charset_of
-from ..config.schema import Call
+from ..config.schema import Call as CallConfig
 from ..errors import UpstreamError
 from ..events import Noted
-from ..inflight import Prepared
 from ..kinds import Kind
-from ..messages import Complete, request_of, response_fields
-from ..model import FACTS, JSON_MAX, OTHER_MAX, CallFacts, FailedItem, Failure, Json, PassedBody
-from ..policy.sharing import GATEWAY_FIELDS
+from ..model import JSON_MAX, OTHER_MAX, FailedItem, Failure, Json, PassedBody
 from .decode import BadBodyError, decode_json, decode_text
-from .overrides import overrides_of
+from .overrides import NONE, Overrides
+
+if TYPE_CHECKING:
+    from ..core.call import Call, CallContext
+    from ..events import Recorder
+    from ..model import RequestFacts
 
 _CACHING = frozenset({b"cache-control", b"age"})
 
 ACCEPT = {"json": b"application/json", "text": b"*/*", "none": b"*/*"}
 """What a call asks for, by how it will decode, unless its headers say otherwise."""
-
-CLOSE_SECONDS = 1.0
-"""How long closing a response may take when nobody waits for it any more."""
 
 PASSED = frozenset({400, 403, 404, 409, 410, 412, 422, 429})
 """The upstream's statuses that a client gets as they are, unless the call says otherwise."""
@@ -46,7 +39,7 @@ class CallFailedError(Exception):
         self.failure = failure
 
 
-class Landed(NamedTuple):
+class CallResult(msgspec.Struct, frozen=True):
     """What a call brought."""
 
     value: Json
@@ -74,8 +67,8 @@ class CallRules:
     pass_body: bool = False
     answer_headers: frozenset[bytes] = frozenset()
     """The response's fields that the route's answer forwards, in lower case."""
-    extensions: Mapping[str, Any] = field(default_factory=dict)
-    """What the call asks of its upstream's layers (``overrides.py``)."""
+    overrides: Overrides = NONE
+    """The call's own policies, in place of its upstream's."""
     kept: frozenset[bytes] = field(init=False)
     """The response's fields that matter to the answer in any way."""
 
@@ -87,7 +80,7 @@ class CallRules:
     def of(
         cls,
         name: str,
-        call: Call,
+        call: CallConfig,
         *,
         timeout: float | None,
         max_body: int | None,
@@ -111,73 +104,24 @@ class CallRules:
             frozenset(passed),
             call.pass_body,
             answer_headers,
-            overrides_of(call),
+            Overrides.of(call),
         )
 
 
-async def ask(rules: CallRules, prepared: Prepared, facts: CallFacts, transport: httpx.AsyncBaseTransport) -> Landed:
-    """Make the call and give its value.
-
-    Cancelled at any point, it leaves nothing: the transport closes what it holds.
-
-    Raises:
-        CallFailedError: no value came, for whatever reason but a cancel from outside.
-    """
-    deadline = trio.current_time() + rules.timeout if rules.timeout is not None else facts.deadline
-    if deadline >= facts.deadline:
-        return landed(rules, prepared.method, await _send(rules, prepared, facts, transport))
-    with trio.CancelScope(deadline=deadline) as scope:
-        response = await _send(rules, prepared, dataclass_replace(facts, deadline=deadline), transport)
-    if scope.cancelled_caught:
-        raise CallFailedError(too_late(rules))
-    return landed(rules, prepared.method, response)
-
-
-async def _send(
-    rules: CallRules, prepared: Prepared, facts: CallFacts, transport: httpx.AsyncBaseTransport
-) -> httpx.Response:
-    # The target extension and the balance layer say where it goes.
-    extensions = {
-        "target": prepared.target,
-        FACTS: facts,
-        GATEWAY_FIELDS: prepared.gateway_names,
-        **rules.extensions,
-    }
-    request = request_of(prepared.method, prepared.fields, prepared.content, extensions)
-    try:
-        response = await transport.handle_async_request(request)
-        if not response.is_closed:
-            await _read(response)
-    except Exception as error:
-        raise CallFailedError(failure_of(error, facts)) from error
-    return response
-
-
-def failure_of(error: Exception, facts: CallFacts) -> Failure:
-    """The failure that an exception of a transport means; a crash of one is recorded."""
+def failure_of(error: Exception, context: CallContext) -> Failure:
+    """The failure that a call's error means; a bug is recorded."""
     if isinstance(error, UpstreamError):
         return Failure.from_error(error)
     if isinstance(error, httpx.HTTPError):
-        # A transport that is not ours: a user's own, or httpx's mock in a test.
+        # Of a transport that is not ours: a user's own, or httpx's mock in a test.
         return Failure.of(_kind_of(error), f"{type(error).__name__}: {error}")
-    facts.recorder.record(
-        Noted("error", "call.crashed", f"call {facts.call} crashed", facts.request, {"call": facts.call}, error)
-    )
-    return Failure.of(Kind.INTERNAL, f"{type(error).__name__} in a layer")
+    return crash(error, context.call, context.request, context.recorder)
 
 
-def too_late(rules: CallRules) -> Failure:
-    """The failure of a call that its own limit has ended."""
-    return Failure.of(Kind.TIMEOUT, f"no answer within the call's limit of {rules.timeout:g} s")
-
-
-async def _read(response: httpx.Response) -> None:
-    """Read the body of a transport that is not ours (ours give whole responses), and leave nothing open."""
-    try:
-        await response.aread()
-    finally:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_SECONDS):
-            await response.aclose()
+def crash(error: Exception, call: str, request: RequestFacts | None, recorder: Recorder) -> Failure:
+    """Record a bug: it fails its call and is told, and never ends a worker."""
+    recorder.record(Noted("error", "call.crashed", f"call {call} crashed", request, {"call": call}, error))
+    return Failure.of(Kind.INTERNAL, f"{type(error).__name__} in the call")
 
 
 def _kind_of(error: httpx.HTTPError) -> Kind:
@@ -192,49 +136,53 @@ def _kind_of(error: httpx.HTTPError) -> Kind:
     return Kind.INTERNAL
 
 
-def landed(rules: CallRules, method: str, response: httpx.Response) -> Landed:
-    """What a whole response means to a call.
+def result_of(rules: CallRules, method: str, call: Call) -> CallResult:
+    """What a call's whole response means.
 
     Raises:
         CallFailedError: its status is no success, or its body is not what it should be.
     """
-    status = response.status_code
-    headers = _kept(rules, response)
+    status, wanted, names = call.status, rules.kept, call.names
+    # Of most responses no field matters; to decode all of them would cost more than to decode the JSON.
+    headers = () if names is not None and wanted.isdisjoint(names) else _kept(wanted, call)
     if status in rules.null_on:
-        return Landed(None, headers)
-    if status not in rules.ok if rules.ok else not 200 <= status <= 299:
-        raise CallFailedError(_status_failure(rules, response))
+        return CallResult(None, headers)
+    if status not in rules.ok if rules.ok else status is None or not 200 <= status <= 299:
+        raise CallFailedError(_status_failure(rules, call))
     if rules.decode == "none" or status in (204, 205) or method == "HEAD":
-        return Landed(None, headers)
+        return CallResult(None, headers)
     try:
         if rules.decode == "json":
-            return Landed(decode_json(response.content), headers)
-        charset = charset_of(response.headers.get("content-type", ""))
-        return Landed(decode_text(response.content, charset), headers)
+            return CallResult(decode_json(call.content), headers)
+        return CallResult(decode_text(call.content, charset_of(_field(call, b"content-type") or "")), headers)
     except BadBodyError as error:
         raise CallFailedError(Failure.of(Kind.BAD_BODY, str(error))) from error
 
 
-def _kept(rules: CallRules, response: httpx.Response) -> tuple[tuple[str, str], ...]:
-    """The fields that may matter to the answer. To decode all of them would cost more than to decode the JSON."""
-    wanted = rules.kept
-    if type(response) is Complete and response.names is not None and wanted.isdisjoint(response.names):
-        return ()  # Of most nothing matters, and nobody has had them in hand since they came.
-    kept = [field for field in response_fields(response) if field[1] in wanted]
+def _kept(wanted: frozenset[bytes], call: Call) -> tuple[tuple[str, str], ...]:
+    """The fields that may matter to the answer."""
+    kept = [field for field in call.fields if field[1] in wanted]
     return tuple((lower.decode("latin-1"), value.decode("latin-1")) for _, lower, value in kept) if kept else ()
 
 
-def _status_failure(rules: CallRules, response: httpx.Response) -> Failure:
-    status = response.status_code
+def _field(call: Call, name: bytes) -> str | None:
+    """The values of a field, joined as httpx does."""
+    values = [value.decode("latin-1") for _, lower, value in call.fields if lower == name]
+    return ", ".join(values) if values else None
+
+
+def _status_failure(rules: CallRules, call: Call) -> Failure:
+    status = call.status
+    assert status is not None
     passed = status in rules.passed
     body = None
     if passed and rules.pass_body:
-        body = PassedBody(response.content, response.headers.get("content-type", "application/octet-stream"))
+        body = PassedBody(call.content, _field(call, b"content-type") or "application/octet-stream")
     return Failure(
         Kind.STATUS,
         status if passed else 502,
         f"the upstream answered {status}",
         received_status=status,
         body=body,
-        retry_after=response.headers.get("retry-after") if passed else None,
+        retry_after=_field(call, b"retry-after") if passed else None,
     )

@@ -1,6 +1,6 @@
 """When a composition is decided, and by what: the rules of ``all``, ``first`` and ``quorum``.
 
-Pure decisions over outcomes; ``run.py`` asks after each outcome and once more at the end.
+Pure decisions over outcomes, made after each outcome and once more at the end.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a plan is: the calls of a route, compiled, and the directed acyclic graph of what waits for what.
 
-Made by ``plan.py``, flown by ``run.py``, drawn by ``umbel explain``. Frozen; holds no state of any request.
+Frozen; holds no state of any request.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from ..config.schema import Call, KeyPath, Route, Upstream
+from ..model import Inputs, Json
 from .call import CallRules
 from .expression import Expression
 from .request import Recipe
@@ -74,6 +75,16 @@ class Plan:
     def deadline(self) -> float:
         """The route's deadline in seconds."""
         return self.route.deadline
+
+
+def request_context(plan: Plan, inputs: Inputs) -> dict[str, Json]:
+    """The context before any call has ended: what a plan can name of the request."""
+    return {
+        "path": inputs.path,
+        "query": inputs.query,
+        "headers": {name: inputs.headers.get(name.replace("_", "-")) for name in plan.headers},
+        "body": inputs.body,
+    }
 
 
 PERSONAL = frozenset({"authorization", "cookie"})

@@ -34,15 +34,16 @@ def decode_json(body: bytes) -> Json:
     Raises:
         BadBodyError: it is no JSON (NaN, bad UTF-8 and numbers out of range included), or past a bound.
     """
+    size = len(body)
     # A value has a byte at least, and most bodies are smaller than they may hold values.
     if (
-        len(body) > MAX_VALUES
+        size > MAX_VALUES
         and _values_at_most(body) > MAX_VALUES
         and _values_at_most(_without_strings(body)) > MAX_VALUES
     ):
         raise BadBodyError(f"the JSON holds more than {MAX_VALUES} values")
     decode = _decode
-    if len(body) > _LOOKED_THROUGH_MIN and _EXPONENT in body.translate(_AS_EXPONENT):
+    if size > _LOOKED_THROUGH_MIN and _EXPONENT in body.translate(_AS_EXPONENT):
         decode = _decode_with_exponents
     try:
         value = decode(body)
@@ -51,7 +52,7 @@ def decode_json(body: bytes) -> Json:
     except (msgspec.MsgspecError, ValueError) as error:
         raise BadBodyError("the body is not valid JSON") from error
     # No text with fewer brackets than that can be too deep, so most bodies are never walked.
-    if len(body) > MAX_DEPTH and body.count(b"[") + body.count(b"{") > MAX_DEPTH and _deeper_than(value, MAX_DEPTH):
+    if size > MAX_DEPTH and body.count(b"[") + body.count(b"{") > MAX_DEPTH and _deeper_than(value, MAX_DEPTH):
         raise BadBodyError(f"the JSON is nested more than {MAX_DEPTH} deep")
     return value
 

@@ -208,3 +208,8 @@ def _functions(node: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     for child in node["children"]:
         if isinstance(child, dict):
             yield from _functions(child)
+
+
+def is_false(value: Json) -> bool:
+    """False as JMESPath sees it: false, null, and what is empty; the number 0 is true."""
+    return value is None or value is False or (isinstance(value, (str, list, dict)) and not value)

@@ -1,4 +1,4 @@
-"""Composition in code: ``compose.gather()`` puts calls into the same group that plans use.
+"""Composition in code: ``compose.gather()`` has calls made by the engine that routes of the configuration use.
 
 What ``@app.compose`` hands to a handler; any trio program can use it with httpx transports of its own.
 """
@@ -8,30 +8,33 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Generator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any, Unpack
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Unpack
 
 import trio
 
+from ..core.call import Caller, Prepared, only_leaf
+from ..core.transport_caller import caller_of
 from ..errors import UmbelError
 from ..events import Recorder
-from ..inflight import Prepared
 from ..kinds import CUT, Kind
-from ..model import JSON_MAX, OTHER_MAX, Attempt, CallFacts, Failure, Inputs, Json, Outcome, RequestFacts
-from .call import ACCEPT, PASSED, CallFailedError, CallRules, Landed, ask
+from ..model import JSON_MAX, OTHER_MAX, Failure, Inputs, Json, Outcome, RequestFacts
+from .call import ACCEPT, PASSED, CallRules
 from .combine import worst_of_all
 from .dag import PERSONAL
+from .engine import Callers, Engine, RunningCall
 from .expression import ExpressionError, failed_expression
 from .fault import bad_request
-from .group import CallGroup, open_group
 from .merge import strictest_cache_control
 from .options import CallOptions, check_options
-from .outgoing import MISSING, UpstreamDefaults, build_content, build_headers, build_query, build_target
-from .overrides import in_code
-from .request import gateway_blocks, without
+from .outgoing import MISSING, UpstreamDefaults, build_content, build_headers, build_query, build_target, usual_fields
+from .overrides import Overrides
+from .request import gateway_fields, without
 from .result import Result, own_time
-from .run import Transports
 from .template import BadValueError
+
+if TYPE_CHECKING:
+    import httpx
 
 TIMEOUT_WITHOUT_DEADLINE = 60.0
 """Seconds of a call where neither it nor its upstream names a timeout, and the handler has no deadline."""
@@ -51,11 +54,19 @@ class CallHandle:
     def __init__(self, name: str) -> None:
         self.name = name
         self._outcome: Outcome | None = None
-        self._landed = trio.Event()
+        self._landed: trio.Event | None = None
 
     def __await__(self) -> Generator[Any, Any, Json]:
         """Wait for the call alone; its value, or the default of an optional call that failed."""
-        yield from self._landed.wait().__await__()
+        return self._wait().__await__()
+
+    async def _wait(self) -> Json:
+        if self._outcome is not None:
+            await trio.lowlevel.checkpoint()
+        else:
+            if self._landed is None:
+                self._landed = trio.Event()
+            await self._landed.wait()
         return self.value
 
     @property
@@ -77,26 +88,8 @@ class CallHandle:
     def settle(self, outcome: Outcome) -> None:
         """Take the outcome and wake whoever waits."""
         self._outcome = outcome
-        self._landed.set()
-
-
-@dataclass(slots=True)
-class _CodeWork:
-    """The work of a call made in code: see ``group.Work``."""
-
-    rules: CallRules
-    prepared: Prepared | Failure
-    compose: Compose
-    attempts: list[Attempt] = field(default_factory=list)
-    items: None = None
-
-    async def do(self) -> Landed:
-        if isinstance(self.prepared, Failure):
-            raise CallFailedError(self.prepared)
-        return await self.compose.send(self.rules, self.prepared, self.attempts)
-
-    def cut(self, failure: Failure) -> Landed | Failure:
-        return failure
+        if self._landed is not None:
+            self._landed.set()
 
 
 class Gather:
@@ -108,10 +101,9 @@ class Gather:
     slash, numbers out of range); a value that cannot be sent is the call's failure, bad-request.
     """
 
-    def __init__(self, compose: Compose, group: CallGroup, handles: dict[str, CallHandle]) -> None:
+    def __init__(self, compose: Compose, engine: GatherEngine) -> None:
         self._compose = compose
-        self._group = group
-        self._handles = handles
+        self._engine = engine
 
     def get(self, upstream: str, path: str, **options: Unpack[CallOptions]) -> CallHandle:
         """Launch a GET."""
@@ -135,49 +127,39 @@ class Gather:
 
     def request(self, method: str, upstream: str, path: str, **options: Unpack[CallOptions]) -> CallHandle:
         """Launch a call with any method."""
-        check_options(options)
-        name = self._compose.free_name(options.get("name"), upstream)
-        defaults = self._compose.defaults(upstream)
-        decode = options.get("decode", "json")
-        has_default = "default" in options
+        if options:
+            check_options(options)
+        compose, engine = self._compose, self._engine
+        name = compose.free_name(options.get("name"), upstream)
+        engine.check_open(name)
+        defaults = compose.defaults(upstream)
         timeout = options.get("timeout", defaults.timeout)
-        if timeout is None and self._compose.facts.deadline == math.inf:
+        if timeout is None and compose.facts.deadline == math.inf:
             timeout = TIMEOUT_WITHOUT_DEADLINE
-        rules = CallRules(
-            name,
-            upstream,
-            options.get("optional", False) or has_default,
-            has_default,
-            options.get("default"),
-            timeout,
-            options.get("max_body") or defaults.max_body or (JSON_MAX if decode == "json" else OTHER_MAX),
-            decode,
-            frozenset(options.get("ok", ())),
-            frozenset(options.get("null_on", ())),
-            frozenset(options.get("pass_status", PASSED)),
-            options.get("pass_body", False),
-            extensions=in_code(options.get("retry"), options.get("hedge"), options.get("coalesce")),
-        )
-        work = _CodeWork(rules, self._prepare(method, path, defaults, options), self._compose)
-        handle = self._handles[name] = CallHandle(name)
-        self._compose.claim(rules, (*options.get("headers", ()), *defaults.reads))
-        self._group.launch(work)
-        return handle
+        if _CHANGES_RULES.isdisjoint(options):
+            rules = _usual_rules(name, upstream, timeout, defaults.max_body, options.get("optional", False))
+        else:
+            rules = _rules(name, upstream, timeout, defaults.max_body, options)
+        prepared = self._prepare(method, path, defaults, options)
+        compose.claim(rules, options.get("headers", ()), defaults.reads)
+        return engine.launch(rules, prepared)
 
     def _prepare(self, method: str, path: str, defaults: UpstreamDefaults, options: CallOptions) -> Prepared | Failure:
         inputs, context = self._compose.inputs, self._compose.context
         try:
-            content, content_type = build_content(
-                options.get("json", MISSING), options.get("form"), options.get("content")
-            )
-            usual = {b"accept": ACCEPT[options.get("decode", "json")]}
-            if content_type:
-                usual[b"content-type"] = content_type
-            gateway = gateway_blocks(inputs.forwarded, inputs.forwarded_for if defaults.forwarded else ())
+            content, content_type = None, b""
+            if not _BODIES.isdisjoint(options):
+                content, content_type = build_content(
+                    options.get("json", MISSING), options.get("form"), options.get("content")
+                )
+            usual = usual_fields(ACCEPT[options.get("decode", "json")], content_type)
+            gateway = gateway_fields(inputs, forwarded=defaults.forwarded)
+            headers = build_headers(options.get("headers", {}), defaults, context, usual)
             return Prepared(
                 method,
                 build_target(path, options.get("values"), build_query(options.get("params", {}), defaults, context)),
-                without(build_headers(options.get("headers", {}), defaults, context, usual), gateway),
+                # None of the usual fields is the gateway's.
+                headers if headers is usual else without(headers, gateway),
                 content,
                 gateway,
             )
@@ -188,16 +170,123 @@ class Gather:
             return failed_expression(error, where, self._compose.facts, self._compose.recorder)
 
 
+_BODIES = frozenset({"json", "form", "content"})
+_CHANGES_RULES = frozenset(
+    {"default", "max_body", "decode", "ok", "null_on", "pass_status", "pass_body", "retry", "hedge", "coalesce"}
+)
+"""The options that a call's rules depend on, beside name, timeout and optional."""
+
+
+@lru_cache(maxsize=1024)
+def _usual_rules(name: str, upstream: str, timeout: float | None, max_body: int | None, optional: bool) -> CallRules:
+    """The rules of a call that says little: the same call is made in request after request."""
+    return _rules(name, upstream, timeout, max_body, {"optional": optional})
+
+
+def _rules(name: str, upstream: str, timeout: float | None, max_body: int | None, options: CallOptions) -> CallRules:
+    """The rules of a call; ``max_body`` is its upstream's."""
+    decode = options.get("decode", "json")
+    has_default = "default" in options
+    return CallRules(
+        name,
+        upstream,
+        options.get("optional", False) or has_default,
+        has_default,
+        options.get("default"),
+        timeout,
+        options.get("max_body") or max_body or (JSON_MAX if decode == "json" else OTHER_MAX),
+        decode,
+        frozenset(options.get("ok", ())),
+        frozenset(options.get("null_on", ())),
+        frozenset(options.get("pass_status", PASSED)),
+        options.get("pass_body", False),
+        overrides=Overrides.in_code(options.get("retry"), options.get("hedge"), options.get("coalesce")),
+    )
+
+
+class GatherEngine(Engine):
+    """The engine of one gather block: calls come as code launches them, and it is done when the block has ended."""
+
+    def __init__(self, facts: RequestFacts, callers: Callers, recorder: Recorder, outcomes: dict[str, Outcome]) -> None:
+        super().__init__(facts, callers, recorder)
+        self._handles: dict[str, CallHandle] = {}
+        self._optional: dict[str, bool] = {}
+        self._all_outcomes = outcomes
+        """Of all blocks of the handler."""
+        self._block_ended = False
+        self._ready: list[RunningCall] = []
+        """Calls that are launched and not started yet: all of a turn are started together."""
+
+    @property
+    def _done(self) -> bool:
+        return self._block_ended and super()._done
+
+    def end_block(self) -> None:
+        """No further calls are launched."""
+        self._block_ended = True
+        self._parking.wake()
+
+    def check_open(self, name: str) -> None:
+        """Raise UmbelError if the block has ended."""
+        if self.closed:
+            raise UmbelError(f"call {name} comes too late: its gather block has ended")
+
+    def launch(self, rules: CallRules, prepared: Prepared | Failure) -> CallHandle:
+        """Start a call; its handle has its outcome once, whatever happens."""
+        handle = self._handles[rules.name] = CallHandle(rules.name)
+        self._optional[rules.name] = rules.optional
+        now = trio.current_time()
+        if isinstance(prepared, Failure):
+            self.settle(rules, prepared, now, now, ())
+        elif self.over:
+            self.settle(rules, self.cut_failure(), None, now, ())
+        else:
+            self._ready.append(self.prepare_call(rules, prepared, now))
+            self._has_work = True
+            self._parking.wake()
+        return handle
+
+    def _act(self) -> None:
+        super()._act()
+        ready, self._ready = self._ready, []
+        self.start(ready, trio.current_time())
+        # One of them may have decided: the others never begin.
+        for running in ready:
+            if running.rules.name not in self.outcomes and running not in self._under_way:
+                self.settle(running.rules, self.cut_failure(), None, trio.current_time(), ())
+
+    def cut(self, cancelled: trio.Cancelled | None) -> None:
+        """See ``Engine``. What was launched and has not begun ends too."""
+        super().cut(cancelled)
+        ready, self._ready = self._ready, []
+        for running in ready:
+            del running.call_object
+            self.settle(running.rules, self.cut_failure(), None, trio.current_time(), ())
+
+    def _settled(self, outcome: Outcome) -> None:
+        self._all_outcomes[outcome.call] = outcome
+        self._handles[outcome.call].settle(outcome)
+        failure = outcome.failure
+        if failure is not None and failure.kind not in CUT and not self._optional[outcome.call]:
+            self.decide(failure)
+
+    def decide(self, failure: Failure | None) -> None:
+        """The block is over: its body is cancelled too."""
+        super().decide(failure)
+        self.scope.cancel(reason="decided: " + ("answered" if failure is None else failure.kind))
+
+
 class Compose:
     """One request's composition in code. Every gather of a handler adds its outcomes to the one answer."""
 
     def __init__(
         self,
-        transports: Transports,
+        transports: Mapping[str, httpx.AsyncBaseTransport | Caller],
         inputs: Inputs,
         facts: RequestFacts,
         recorder: Recorder,
         upstreams: Mapping[str, UpstreamDefaults] | None = None,
+        outcomes: dict[str, Outcome] | None = None,
     ) -> None:
         self.inputs = inputs
         self.facts = facts
@@ -207,11 +296,11 @@ class Compose:
             "headers": {name.replace("-", "_"): value for name, value in inputs.headers.items()},
             "body": inputs.body,
         }
-        self._transports = transports
+        self._callers = {name: caller_of(transport) for name, transport in transports.items()}
         self.recorder = recorder
         self._upstreams = upstreams or {}
         self._rules: dict[str, CallRules] = {}
-        self._outcomes: dict[str, Outcome] = {}
+        self._outcomes: dict[str, Outcome] = {} if outcomes is None else outcomes
         self._personal: dict[str, None] = {}
 
     @asynccontextmanager
@@ -223,22 +312,34 @@ class Compose:
                 itself had not ended. At the deadline with only optional calls open, the block ends and they have
                 their defaults.
         """
-        handles: dict[str, CallHandle] = {}
-        group: CallGroup
-
-        def settled(outcome: Outcome) -> None:
-            self._outcomes[outcome.call] = outcome
-            handles[outcome.call].settle(outcome)
-            failure = outcome.failure
-            if failure is not None and failure.kind not in CUT and not self._rules[outcome.call].optional:
-                group.decide(failure)
-
+        engine = GatherEngine(self.facts, self._callers, self.recorder, self._outcomes)
         ended = False
-        async with open_group(self.facts, self.recorder, settled) as group:
-            yield Gather(self, group, handles)
-            ended = True
-        if group.decided or not ended:
-            failure = group.failure or Failure.of(Kind.TIMEOUT, "the gather block was open at the deadline")
+        leaf: BaseException | None = None
+        try:
+            with engine.scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(engine.serve, nursery)
+                    yield Gather(self, engine)
+                    ended = True
+                    engine.end_block()
+        except BaseException as error:
+            # An exception of the block's body comes out as itself: no other task of the nursery can raise one.
+            leaf = only_leaf(error)
+            if leaf is error or leaf is None:
+                leaf = None
+                raise
+        finally:
+            # Where the block was cancelled before its serving task ran for the first time.
+            engine.cut(None)
+            engine.close()
+        if leaf is not None:
+            # Not while the group is handled: it would be the context of what it holds, which is a cycle.
+            try:
+                raise leaf
+            finally:
+                del leaf  # Its traceback holds this frame.
+        if engine.decided or not ended:
+            failure = engine.failure or Failure.of(Kind.TIMEOUT, "the gather block was open at the deadline")
             raise CompositionFailedError(self.failed(failure))
 
     def result(self, answer: Json, *, status: int = 200, headers: Sequence[tuple[str, str]] = ()) -> Result:
@@ -264,6 +365,10 @@ class Compose:
         """The result that a failure decides."""
         return Result(self._ordered(), failure, completed=False, own_ms=self._own_ms())
 
+    def with_all_calls(self, result: Result) -> Result:
+        """A result of this request with every call that has ended by now."""
+        return result._replace(outcomes=self._ordered(), own_ms=self._own_ms())
+
     # What Gather needs; not for handlers.
 
     def free_name(self, wanted: str | None, upstream: str) -> str:
@@ -288,31 +393,23 @@ class Compose:
         Raises:
             UmbelError: there is no such upstream.
         """
-        if upstream not in self._transports:
-            raise UmbelError(f'there is no upstream "{upstream}"; there are {", ".join(self._transports) or "none"}')
+        if upstream not in self._callers:
+            raise UmbelError(f'there is no upstream "{upstream}"; there are {", ".join(self._callers) or "none"}')
         return self._upstreams.get(upstream, UpstreamDefaults())
 
-    def claim(self, rules: CallRules, headers: Iterable[str]) -> None:
+    def claim(self, rules: CallRules, headers: Iterable[str], reads: Iterable[str]) -> None:
         """Note a call that is about to be launched, and whether it speaks for a person.
 
         A handler that sends a person's credentials on makes an answer for that person: no shared cache may keep it.
+
+        Args:
+            headers: the names of the call's own.
+            reads: the names of the client's that its upstream's configuration reads.
         """
         self._rules[rules.name] = rules
-        self._personal |= dict.fromkeys(name.lower() for name in headers if name.lower() in PERSONAL)
-
-    async def send(self, rules: CallRules, prepared: Prepared, attempts: list[Attempt]) -> Landed:
-        """Make a call. Raises CallFailedError."""
-        facts = CallFacts(
-            rules.name,
-            rules.upstream,
-            self.facts,
-            self.facts.deadline,
-            self.recorder,
-            rules.max_body,
-            None,
-            attempts,
-        )
-        return await ask(rules, prepared, facts, self._transports[rules.upstream])
+        if headers or reads:
+            named = (*headers, *reads)
+            self._personal |= dict.fromkeys(name.lower() for name in named if name.lower() in PERSONAL)
 
     def _ordered(self) -> tuple[Outcome, ...]:
         """The outcomes in the order in which the calls were launched, never of completion."""

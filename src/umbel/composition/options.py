@@ -1,12 +1,12 @@
 """What a call that is made in code may be given, and what is refused.
 
-Used by ``gather.py``. It says what options there are; what they do is the engine's and the upstream's layers'.
+What the options do is the engine's matter and the upstream's.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Literal, Required, TypedDict
 
 from ..kinds import Kind
@@ -35,7 +35,7 @@ class CallOptions(TypedDict, total=False):
     """What a call may be given beside its upstream and path, named as in ``[routes.calls.NAME]``.
 
     Its upstream's policies hold for it as configured, but for those of ``retry``, ``hedge`` and ``coalesce`` that it
-    sets itself. In a gateway every upstream can do these; a transport of your own needs the layer.
+    sets itself. A transport of your own that is no ``umbel.upstream.Transport`` knows nothing of these.
     """
 
     name: str
@@ -69,30 +69,43 @@ def check_options(options: CallOptions) -> None:
     Raises:
         TypeError: an option is unknown, or not of its type.
     """
-    for key in options:
-        if key not in CallOptions.__annotations__:
-            near = difflib.get_close_matches(key, CallOptions.__annotations__, n=1)
+    for key, value in options.items():
+        if key not in _CHECKS:
+            near = difflib.get_close_matches(key, _CHECKS, n=1)
             raise TypeError(f'a call has no option "{key}"' + (f'; did you mean "{near[0]}"?' if near else ""))
-    timeout = options.get("timeout", 1.0)
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout <= 0:
-        raise TypeError(f"timeout is seconds, a number above zero, and not {timeout!r}")
-    if options.get("decode", "json") not in ACCEPT:
-        raise TypeError(f"decode is one of {', '.join(ACCEPT)}, and not {options['decode']!r}")
-    for name, statuses in (
-        ("ok", options.get("ok", ())),
-        ("null_on", options.get("null_on", ())),
-        ("pass_status", options.get("pass_status", ())),
-    ):
-        if isinstance(statuses, str) or not isinstance(statuses, Collection):
-            raise TypeError(f"{name} is a list of statuses, and not {statuses!r}")
-    if "retry" in options:
-        _check_table("retry", options["retry"], RetryOptions.__annotations__)
-    if "hedge" in options:
-        _check_table("hedge", options["hedge"], HedgeOptions.__annotations__)
-        if "after" not in options["hedge"]:
-            raise TypeError("hedge needs after")
-    if not isinstance(options.get("coalesce", False), bool):
-        raise TypeError(f"coalesce is True or False, and not {options['coalesce']!r}")
+        check = _CHECKS[key]
+        if check is not None:
+            check(key, value)
+
+
+def _check_timeout(key: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+        raise TypeError(f"timeout is seconds, a number above zero, and not {value!r}")
+
+
+def _check_decode(key: str, value: object) -> None:
+    if value not in ACCEPT:
+        raise TypeError(f"decode is one of {', '.join(ACCEPT)}, and not {value!r}")
+
+
+def _check_statuses(key: str, value: object) -> None:
+    if isinstance(value, str) or not isinstance(value, Collection):
+        raise TypeError(f"{key} is a list of statuses, and not {value!r}")
+
+
+def _check_coalesce(key: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"coalesce is True or False, and not {value!r}")
+
+
+def _check_retry(key: str, value: object) -> None:
+    _check_table(key, value, RetryOptions.__annotations__)
+
+
+def _check_hedge(key: str, value: object) -> None:
+    _check_table(key, value, HedgeOptions.__annotations__)
+    if isinstance(value, Mapping) and "after" not in value:
+        raise TypeError("hedge needs after")
 
 
 def _check_table(name: str, given: object, keys: Collection[str]) -> None:
@@ -103,3 +116,17 @@ def _check_table(name: str, given: object, keys: Collection[str]) -> None:
         is_list = key == "on" and isinstance(value, Iterable) and not isinstance(value, str)
         if not (is_number or is_list or (key == "after" and isinstance(value, str))):
             raise TypeError(f"{key} of {name} is not {value!r}")
+
+
+_CHECKS: Mapping[str, Callable[[str, object], None] | None] = {
+    **dict.fromkeys(CallOptions.__annotations__),
+    "timeout": _check_timeout,
+    "decode": _check_decode,
+    "ok": _check_statuses,
+    "null_on": _check_statuses,
+    "pass_status": _check_statuses,
+    "retry": _check_retry,
+    "hedge": _check_hedge,
+    "coalesce": _check_coalesce,
+}
+"""What looks at an option; None where whoever uses it does."""

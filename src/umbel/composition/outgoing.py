@@ -6,14 +6,16 @@ Used by ``gather.py``. Plans compile the same things in ``request.py``, where al
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
 from ..config.schema import Upstream
+from ..core.call import FieldBlock
 from ..errors import UmbelError
 from ..messages import ACCEPT_GZIP, Field
 from ..model import Json
@@ -21,6 +23,9 @@ from .expression import compile_expression
 from .names import Names, Scope
 from .request import FieldTemplate, Param, client_field, encode_form, expand_into
 from .template import MAX_TARGET, BadValueError, Variable, compile_target, compile_text, query_pairs
+
+# A path without a query, a dot or anything to encode.
+_SAFE_PATH = re.compile(r"/(?!/)[A-Za-z0-9/:@!$&'()*+,;=~_-]*+")
 
 MISSING: Any = object()
 """No value given, where None is one."""
@@ -64,7 +69,7 @@ class UpstreamDefaults:
         return cls(headers, params, upstream.timeout, upstream.max_body, upstream.forwarded, reads)
 
 
-def build_target(path: str, values: Mapping[str, Json] | None, query: Iterable[str]) -> bytes:
+def build_target(path: str, values: Mapping[str, Json] | None, query: Sequence[str]) -> bytes:
     """The target of a call: a template filled with ``values``, or (None) a path as it stands, made safe.
 
     A path as it stands may hold what a person typed: dot segments are refused and everything that is no path or
@@ -79,6 +84,8 @@ def build_target(path: str, values: Mapping[str, Json] | None, query: Iterable[s
         target = compile_target(path, lambda name: Variable(name, None, tuple(name.split(".")), f'the value "{name}"'))
         base, pairs = target.expand({}, values)
     else:
+        if _SAFE_PATH.fullmatch(path) is not None and not query and len(path) <= MAX_TARGET:
+            return path.encode("ascii")  # As nearly always: there is nothing to make safe.
         if not path.startswith("/") or path.startswith("//"):
             raise ValueError(f'a path begins with one "/", and {path!r} does not')
         before, mark, after = path.partition("?")
@@ -101,6 +108,8 @@ def build_query(params: Mapping[str, Json], defaults: UpstreamDefaults, context:
         ExpressionError: an expression of the upstream's parameters failed.
     """
     pairs: list[str] = []
+    if not params and not defaults.params:
+        return pairs
     for param in defaults.params:
         if param.name not in params:
             pairs.extend(query_pairs(param.name, param.expression.evaluate(context), client=param.client))
@@ -110,19 +119,29 @@ def build_query(params: Mapping[str, Json], defaults: UpstreamDefaults, context:
     return pairs
 
 
+@lru_cache(maxsize=16)
+def usual_fields(accept: bytes, content_type: bytes) -> FieldBlock:
+    """The header fields of a call that has no others."""
+    accepts = (b"accept", b"accept", accept)
+    if not content_type:
+        return FieldBlock((accepts, ACCEPT_GZIP))
+    return FieldBlock((accepts, (b"content-type", b"content-type", content_type), ACCEPT_GZIP))
+
+
 def build_headers(
     own: Mapping[str, str],
     defaults: UpstreamDefaults,
     context: Mapping[str, Json],
-    usual: Mapping[bytes, bytes],
-) -> list[Field]:
+    usual: Sequence[Field],
+) -> Sequence[Field]:
     """The header fields of the plan: the usual ones, the upstream's and the call's own.
 
     Raises:
         BadValueError: a value holds what no header may.
     """
-    fields: dict[bytes, Field] = {name: (name, name, value) for name, value in usual.items()}
-    fields[b"accept-encoding"] = ACCEPT_GZIP
+    if not own and not defaults.headers:
+        return usual
+    fields: dict[bytes, Field] = {field[1]: field for field in usual}
     expand_into(fields, defaults.headers, context, {})
     for header, value in own.items():
         # Whose value it is only the handler knows; see build_query.

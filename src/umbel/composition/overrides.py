@@ -1,18 +1,12 @@
-"""A call's own policies, in place of its upstream's.
-
-Made by the plan, once per call of the configuration, or by ``gather.py`` for one that is made in code. They travel in
-the request's extensions, where the upstream's layers look for them; the composition knows nothing of what they do.
-"""
+"""A call's own policies, in place of its upstream's."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..config.schema import Call
-from ..policy.hedge import HEDGE, HedgeRules
-from ..policy.retry import RETRY, RetryOn, RetryRules
-from ..policy.sharing import COALESCE
+from ..policy.hedge import HedgeRules
+from ..policy.retry import RetryOn, RetryRules
 
 if TYPE_CHECKING:
     from .options import HedgeOptions, RetryOptions
@@ -22,37 +16,44 @@ HEDGES_MAX = 3
 """The bounds of the configuration, for calls made in code."""
 
 
-def overrides_of(call: Call) -> Mapping[str, Any]:
-    """The extensions of the call's requests."""
-    found: dict[str, Any] = {}
-    if (retry := call.retry) is not None:
-        on = RetryOn() if retry.on is None else RetryOn.of(retry.on)
-        found[RETRY] = RetryRules(retry.attempts, on, retry.backoff, retry.max_backoff)
-    if call.hedge is not None:
-        found[HEDGE] = HedgeRules.of(call.hedge.after, call.hedge.max)
-    if call.coalesce is not None:
-        found[COALESCE] = call.coalesce
-    return found
+class Overrides(NamedTuple):
+    """The policies that a call sets for itself; None: the upstream's."""
+
+    retry: RetryRules | None = None
+    hedge: HedgeRules | None = None
+    coalesce: bool | None = None
+
+    @classmethod
+    def of(cls, call: Call) -> Overrides:
+        """Those of a call of the configuration."""
+        retry = hedge = None
+        if call.retry is not None:
+            on = RetryOn() if call.retry.on is None else RetryOn.of(call.retry.on)
+            retry = RetryRules(call.retry.attempts, on, call.retry.backoff, call.retry.max_backoff)
+        if call.hedge is not None:
+            hedge = HedgeRules.of(call.hedge.after, call.hedge.max)
+        return cls(retry, hedge, call.coalesce)
+
+    @classmethod
+    def in_code(cls, retry: RetryOptions | None, hedge: HedgeOptions | None, coalesce: bool | None) -> Overrides:
+        """Those of a call made in code.
+
+        Raises:
+            ValueError: numbers out of range, or something that cannot be retried on.
+        """
+        retry_rules = hedge_rules = None
+        if retry is not None:
+            rules: dict[str, Any] = dict(retry)
+            if "on" in retry:
+                rules["on"] = RetryOn.of(retry["on"])
+            retry_rules = RetryRules(**rules)
+            if retry_rules.attempts > ATTEMPTS_MAX:
+                raise ValueError(f"a call has {ATTEMPTS_MAX} attempts at most, not {retry_rules.attempts}")
+        if hedge is not None:
+            hedge_rules = HedgeRules.of(**hedge)
+            if hedge_rules.max > HEDGES_MAX:
+                raise ValueError(f"a call has {HEDGES_MAX} hedges at most, not {hedge_rules.max}")
+        return cls(retry_rules, hedge_rules, coalesce)
 
 
-def in_code(retry: RetryOptions | None, hedge: HedgeOptions | None, coalesce: bool | None) -> Mapping[str, Any]:
-    """The extensions of the requests of a call made in code.
-
-    Raises:
-        ValueError: numbers out of range, or something that cannot be retried on.
-    """
-    found: dict[str, Any] = {}
-    if retry is not None:
-        rules: dict[str, Any] = dict(retry)
-        if "on" in retry:
-            rules["on"] = RetryOn.of(retry["on"])
-        found[RETRY] = RetryRules(**rules)
-        if found[RETRY].attempts > ATTEMPTS_MAX:
-            raise ValueError(f"a call has {ATTEMPTS_MAX} attempts at most, not {found[RETRY].attempts}")
-    if hedge is not None:
-        found[HEDGE] = HedgeRules.of(**hedge)
-        if found[HEDGE].max > HEDGES_MAX:
-            raise ValueError(f"a call has {HEDGES_MAX} hedges at most, not {found[HEDGE].max}")
-    if coalesce is not None:
-        found[COALESCE] = coalesce
-    return found
+NONE = Overrides()

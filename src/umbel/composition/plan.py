@@ -40,7 +40,7 @@ _OWN_ANSWER_FIELDS = frozenset(
         "x-request-id",
     }
 )
-# The fields of every call that Umbel writes itself: of the request, of each attempt, of the body layer.
+# The fields of every call that Umbel writes itself: of the request and of each attempt.
 _WRITTEN = GATEWAYS_ALWAYS | {b"traceparent", b"tracestate", b"accept-encoding"}
 # Stands in for an upstream that is not there, so that the rest of the call is still looked at.
 _UNKNOWN_UPSTREAM = Upstream(urls=("http://unknown",))
@@ -79,6 +79,8 @@ def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
         for field in upstream.headers:
             if reason := _why_never_sent(field, upstream):
                 seen[("upstreams", name, "headers", field), reason] = None
+        if reason := _why_not_deadline_header(upstream):
+            seen[("upstreams", name, "deadline_header"), reason] = None
     yield from seen
 
 
@@ -105,6 +107,16 @@ def _why_never_sent(field: str, upstream: Upstream) -> str | None:
     if field == upstream.deadline_header:
         return f"{written}, or give the upstream another deadline_header"
     return written if name in _WRITTEN else None
+
+
+def _why_not_deadline_header(upstream: Upstream) -> str | None:
+    """Why the upstream's ``deadline_header`` cannot tell the time that is left; None if it can."""
+    name = str(upstream.deadline_header or "").encode("ascii")
+    if name == b"expect" or name.startswith(b"proxy-"):
+        return f'"{name.decode()}" is about one connection only and is never sent on; take another name'
+    if name in _WRITTEN or (upstream.forwarded and name in GATEWAYS_FORWARDED):
+        return f'"{name.decode()}" is written by Umbel itself and says something else; take another name'
+    return None
 
 
 class _RouteCompiler:

@@ -16,7 +16,7 @@ from urllib.parse import quote_plus
 
 import msgspec
 
-from ..inflight import Prepared
+from ..core.call import FieldBlock, Prepared
 from ..messages import ACCEPT_GZIP, Field
 from ..model import Inputs, Json
 from .expression import Expression
@@ -129,7 +129,7 @@ class Recipe:
     """Whether X-Forwarded-* go along."""
     fixed_target: bytes | None = field(init=False)
     """The target, where nothing of a request is in it."""
-    fixed_headers: tuple[Field, ...] | None = field(init=False)
+    fixed_headers: FieldBlock | None = field(init=False)
     """The plan's fields, where nothing of a request is in them."""
     contested: bool = field(init=False)
     """Whether the plan names a field that the gateway may write itself; which one is sent depends on the request."""
@@ -142,24 +142,27 @@ class Recipe:
                 target = self._target({}, {}, Inputs())
         of_client = self.forward_headers or self.forward_cookies or self.forward_body
         templates = (*self.usual_headers, *self.headers)
-        headers: tuple[Field, ...] | None = None
+        headers: FieldBlock | None = None
         names = {template.name for template in templates} | {name.encode("ascii") for name in self.forward_headers}
         contested = not names.isdisjoint(GATEWAYS_ALWAYS | GATEWAYS_FORWARDED)
         if not contested and not of_client and all(template.fixed is not None for template in templates):
-            headers = tuple(self._headers({}, {}, Inputs()))
+            headers = FieldBlock(self._headers({}, {}, Inputs()))
         object.__setattr__(self, "fixed_target", target)
         object.__setattr__(self, "fixed_headers", headers)
         object.__setattr__(self, "contested", contested)
 
-    def prepare(self, context: Mapping[str, Json], inputs: Inputs) -> Prepared:
-        """The request for these values.
+    def prepare(
+        self, context: Mapping[str, Json], inputs: Inputs, gateway: tuple[FieldBlock, ...] | None = None
+    ) -> Prepared:
+        """The request for these values. ``gateway``: what ``gateway_fields`` gives, where that is known already.
 
         Raises:
             BadValueError: a value cannot stand where it should.
             ExpressionError: an expression failed.
         """
         target, headers = self.fixed_target, self.fixed_headers
-        gateway = gateway_blocks(inputs.forwarded, inputs.forwarded_for if self.forwarded else ())
+        if gateway is None:
+            gateway = gateway_fields(inputs, forwarded=self.forwarded)
         if headers is not None and target is not None and self.body is None and not self.bound:
             return Prepared(self.method, target, headers, None, gateway)
         bound = {param.name: param.expression.evaluate(context) for param in self.bound}
@@ -276,7 +279,7 @@ GATEWAYS_FORWARDED = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-fo
 """The fields that it writes where the upstream is told of the client (``Inputs.forwarded_for``)."""
 
 
-def without(fields: list[Field], gateway: tuple[tuple[Field, ...], ...]) -> list[Field]:
+def without(fields: Sequence[Field], gateway: Sequence[Sequence[Field]]) -> list[Field]:
     """The plan's fields less those that the gateway writes itself.
 
     What the gateway says of itself cannot be said by anybody else in its place.
@@ -288,23 +291,22 @@ def without(fields: list[Field], gateway: tuple[tuple[Field, ...], ...]) -> list
 Said = tuple[tuple[str, str], ...]
 
 
-@lru_cache(maxsize=64)
-def gateway_blocks(always: Said, of_client: Said) -> tuple[tuple[Field, ...], ...]:
-    """The fields that the gateway writes, ``Inputs.forwarded`` and those of ``Inputs.forwarded_for`` that are sent.
-
-    In blocks: what only this request says, what most say, and what each of this client's does. All calls of a request
-    say the same, and begin at nearly the same time.
+def gateway_fields(inputs: Inputs, *, forwarded: bool) -> tuple[FieldBlock, ...]:
+    """The fields that the gateway writes: ``Inputs.forwarded``, and ``Inputs.forwarded_for`` where these are sent.
 
     Raises:
         BadValueError: a value holds what no header may.
     """
-    return _encoded_fields(always[:1]), _encoded_fields(always[1:]), _encoded_fields(of_client)
+    return (_encoded_fields(inputs.forwarded, inputs.forwarded_for if forwarded else ()),)
 
 
 @lru_cache(maxsize=64)
-def _encoded_fields(said: Said) -> tuple[Field, ...]:
-    names = [name.lower().encode("ascii") for name, _ in said]
-    return tuple((name, name, client_field(*field)) for name, field in zip(names, said, strict=True))
+def _encoded_fields(always: Said, of_client: Said) -> FieldBlock:
+    return FieldBlock(
+        (lower, lower, client_field(name, value))
+        for name, value in (*always, *of_client)
+        for lower in (name.lower().encode("ascii"),)
+    )
 
 
 def client_field(name: str, value: str, *, own: bool = True) -> bytes:

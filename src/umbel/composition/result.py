@@ -94,7 +94,8 @@ def _longest_chain(spans: list[tuple[float, float]]) -> float:
     for end, start in spans:
         if start >= first_end:
             break
-        longest = max(longest, end - start)
+        if end - start > longest:  # Not max(): this is once per call.
+            longest = end - start
     else:
         return longest  # All at once, as most are.
     ends: list[float] = []

@@ -15,10 +15,10 @@ import trio
 from ..events import Recorder
 from ..kinds import CUT
 from ..model import Failure, Inputs, Json, Outcome, RequestFacts
-from .dag import Plan
-from .each import ItemEnded
+from .dag import Plan, request_context
+from .engine import Callers, Observer, run
+from .fan_out import ItemEnded
 from .result import Result
-from .run import Observer, Transports, request_context, run
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +66,10 @@ async def run_stream(
     plan: Plan,
     inputs: Inputs,
     facts: RequestFacts,
-    transports: Transports,
+    callers: Callers,
     recorder: Recorder,
     send: trio.MemorySendChannel[Line],
+    outcomes: dict[str, Outcome] | None = None,
 ) -> None:
     """Run the plan, sending a line per outcome and a last one, then close the channel.
 
@@ -78,7 +79,7 @@ async def run_stream(
     """
     with send:
         lines = _Lines(plan, send)
-        result = await run(plan, inputs, facts, transports, recorder, lines)
+        result = await run(plan, inputs, facts, callers, recorder, lines, outcomes)
         if result.failure is not None:
             data: dict[str, Json] = {"end": True, "problem": result.problem(facts.request_id).document()}
         else:

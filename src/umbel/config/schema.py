@@ -283,6 +283,14 @@ class LogStream(Section):
     """What gives way when the queue is full, below warning. Either way it is counted and written into the log."""
 
 
+class CallsLogStream(LogStream):
+    """The stream of records of calls."""
+
+    which: Literal["notable", "all", "off"] = "notable"
+    """Which calls have a line of their own: those that failed, were repeated or hedged, or took slow or longer; all of
+    them; or none. The line of the request names each call in every case."""
+
+
 class Logs(Section):
     """Where records go: JSON lines."""
 
@@ -290,8 +298,8 @@ class Logs(Section):
     """The directory, made if it is not there; relative to the configuration file."""
     access: LogStream = LogStream()
     """One line per request. Default: the file access.jsonl."""
-    calls: LogStream = LogStream()
-    """One line per call. Default: the file calls.jsonl."""
+    calls: CallsLogStream = CallsLogStream()
+    """One line per call that says something. Default: the file calls.jsonl."""
     app: LogStream = LogStream()
     """Everything else. Default: the file app.jsonl."""
     max_queue_bytes: Annotated[Size, Field(ge=1024 * 1024)] = 8 * 2**20

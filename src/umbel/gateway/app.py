@@ -73,7 +73,7 @@ class Umbel(ErrorHandling):
     * every error that no handler of the application takes is a problem document (RFC 9457);
     * every request leaves exactly one record, and nothing running.
 
-    ``transports`` replaces the stacks of the upstreams it names by transports of the caller's (who closes them), such
+    ``transports`` replaces the clients of the upstreams it names by transports of the caller's (who closes them), such
     as ``httpx.MockTransport``; ``recorder`` replaces the files of ``[logs]``. Both are there for tests and for
     embedding.
     """
@@ -111,8 +111,6 @@ class Umbel(ErrorHandling):
         self.current_runtime: Runtime | None = None
         self.refusal: ConfigError | None = None
         """Why its configuration kept it from starting, where that showed only then."""
-        self.composes_in_code = False
-        """Whether a handler of ``compose`` is registered."""
         self._draining = False
         self._degraded = False
         self._in_flight = 0
@@ -169,7 +167,6 @@ class Umbel(ErrorHandling):
         """
         rules = AnswerRules(vary, etag=etag, expose=expose, krakend_compat=krakend_compat)
         endpoint = options.pop("endpoint", None)
-        self.composes_in_code = True
 
         def register(handler: HandlerT) -> HandlerT:
             view = ComposeView(self, rule, handler, deadline, rules, self._upstream_defaults)

@@ -1,4 +1,4 @@
-"""What a configuration must stand beside its schema before it is served: plans and stacks can be made of it.
+"""What a configuration must stand beside its schema before it is served: plans and clients can be made of it.
 
 Handed to ``config.load.load`` by everything that loads a configuration to serve or to explain it. Starts nothing.
 """
@@ -7,6 +7,6 @@ from __future__ import annotations
 
 from ..composition import plan
 from ..config.load import Check
-from ..upstream import stack
+from ..upstream import from_config
 
-CHECKS: tuple[Check, ...] = (plan.check, stack.check)
+CHECKS: tuple[Check, ...] = (plan.check, from_config.check)

@@ -71,7 +71,7 @@ class ComposeView:
         facts = exchange.routed(self._rule, deadline_of(exchange.origin.fields, started_at, self._deadline))
         runtime = self._app.runtime
         inputs = await self._inputs.read(exchange, path)
-        compose = Compose(runtime.transports, inputs, facts, exchange.recorder, self._upstreams)
+        compose = Compose(runtime.callers, inputs, facts, exchange.recorder, self._upstreams, exchange.calls)
         try:
             with trio.CancelScope(deadline=facts.deadline + GRACE) as late:
                 value = await self._handler(compose, **path)
@@ -79,7 +79,8 @@ class ComposeView:
             failed = _failed_composition(error)
             if failed is None:
                 raise
-            return self._respond(failed.result, exchange)
+            # The block that failed may stand in another one, whose calls have been cut only since.
+            return self._respond(compose.with_all_calls(failed.result), exchange)
         if late.cancelled_caught:
             failure = Failure.of(Kind.TIMEOUT, "the handler itself was at work past the deadline")
             return self._respond(compose.failed(failure), exchange)

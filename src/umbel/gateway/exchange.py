@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ..events import Recorder
     from ..kinds import Kind
-    from ..model import RequestFacts
+    from ..model import Outcome, RequestFacts
     from .forwarded import Origin
 
 SCOPE_KEY = "umbel"
@@ -32,6 +32,7 @@ class Exchange:
 
     __slots__ = (
         "body",
+        "calls",
         "completed",
         "detail",
         "facts",
@@ -39,6 +40,7 @@ class Exchange:
         "nursery",
         "of_client",
         "origin",
+        "outcomes",
         "own_ms",
         "query",
         "recorder",
@@ -57,6 +59,10 @@ class Exchange:
 
         Not there where a composition of the configuration is answered without Quart, unless it streams.
         """
+        self.calls: dict[str, Outcome] = {}
+        """What became of the calls that were made for it, in the order in which they ended."""
+        self.outcomes: tuple[Outcome, ...] = ()
+        """The same in the order of the configuration, or of the code, once there is a result."""
         self.completed: bool | None = None
         self.of_client = False
         """Whether all that a composed answer lacks is the client's own mistake."""

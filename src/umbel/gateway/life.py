@@ -201,6 +201,7 @@ class Life(ABC):
             exchange.detail,
             exchange.own_ms,
             exchange.of_client,
+            exchange.outcomes or tuple(exchange.calls.values()),
         )
 
     def _refusal_record(self, facts: RequestFacts, refusal: Refusal, request_id: str) -> RequestEnded:

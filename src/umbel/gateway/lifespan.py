@@ -56,9 +56,7 @@ class Lifespan(TrioASGILifespan):
         app.state = State.STARTING
         failed: BaseException | None = None
         try:
-            async with open_runtime(
-                app.gateway_config, app.given_transports, app.given_recorder, in_code=app.composes_in_code
-            ) as runtime:
+            async with open_runtime(app.gateway_config, app.given_transports, app.given_recorder) as runtime:
                 app.current_runtime = runtime
                 try:
                     await self._live(receive, send)

@@ -64,6 +64,7 @@ def answer(result: Result, rules: AnswerRules, exchange: Exchange) -> Reply:
 
 def note_result(result: Result, exchange: Exchange) -> None:
     """Write into the exchange what the request's one record tells of the result."""
+    exchange.outcomes = result.outcomes
     exchange.completed = result.completed and result.failure is None
     exchange.own_ms = result.own_ms
     if result.failure is not None:

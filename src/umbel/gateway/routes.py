@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..composition.engine import run
 from ..composition.result import Result
-from ..composition.run import run
 from .accept import StreamForm, stream_form
 from .budget import client_budget
 from .exchange import Exchange, current_exchange, current_request
@@ -78,12 +78,12 @@ class RouteView:
         runtime, facts = self._app.runtime, exchange.facts
         inputs = await self._inputs.read(exchange, path, facts.deadline)
         if form is not None:
-            begun = await stream(self._plan, inputs, facts, runtime.transports, exchange, form, self._answer.vary)
+            begun = await stream(self._plan, inputs, facts, runtime.callers, exchange, form, self._answer.vary)
             if not isinstance(begun, Result):
                 return begun
             result = begun
         else:
-            result = await run(self._plan, inputs, facts, runtime.transports, exchange.recorder)
+            result = await run(self._plan, inputs, facts, runtime.callers, exchange.recorder, None, exchange.calls)
         return answer(result, self._answer, exchange)
 
 

@@ -1,4 +1,4 @@
-"""What serving needs that has a life of its own: the recorder and the upstreams' stacks, opened and closed in order.
+"""What serving needs that has a life of its own: the recorder and the upstreams' clients, opened and closed in order.
 
 Opened by ``lifespan.py`` around all of an application's requests. Frozen while it lives; it is not there before
 startup nor after shutdown.
@@ -12,11 +12,16 @@ from dataclasses import dataclass
 
 import httpx
 
-from ..config.schema import Config, KeyPath
+from ..config.schema import Config, KeyPath, Upstream
+from ..core.call import Caller
+from ..core.transport_caller import caller_of
 from ..errors import ConfigError, ConfigProblem
 from ..events import Recorder
 from ..logs import LOGGERS, Redactor, bridge, open_recorder, redacted_console
-from ..upstream.stack import StackError, build
+from ..net.epoll import new_reader
+from ..net.timers import TimerQueue
+from ..upstream.from_config import UpstreamConfigError, build
+from ..upstream.ownnursery import OwnNursery
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,23 +29,8 @@ class Runtime:
     """The open ends that every request uses."""
 
     recorder: Recorder
-    transports: Mapping[str, httpx.AsyncBaseTransport]
+    callers: Mapping[str, Caller]
     """One per upstream name."""
-
-
-def overrides_in(config: Config, upstream: str, *, in_code: bool = False) -> frozenset[str]:
-    """The policies that some call to ``upstream`` sets for itself, so that its stack has their layers.
-
-    What calls are made ``in_code`` is not known before they are made, so they may set any: the layers are there then,
-    and where nobody uses them the three together cost a call a few microseconds.
-    """
-    if in_code:
-        return _OVERRIDABLE
-    calls = [call for route in config.routes for call in route.calls.values() if call.upstream == upstream]
-    return frozenset(policy for policy in _OVERRIDABLE if any(getattr(call, policy) is not None for call in calls))
-
-
-_OVERRIDABLE = frozenset({"retry", "hedge", "coalesce"})
 
 
 @asynccontextmanager
@@ -48,12 +38,10 @@ async def open_runtime(
     config: Config,
     transports: Mapping[str, httpx.AsyncBaseTransport],
     recorder: Recorder | None,
-    *,
-    in_code: bool = False,
 ) -> AsyncIterator[Runtime]:
     """Open what ``config`` asks for, except what is given: those belong to the caller, who closes them.
 
-    ``in_code``: whether calls are made in code too.
+    All upstreams share one socket reader and one timer queue.
 
     Closed in reverse order of data, so the records of the last call are still written.
 
@@ -66,16 +54,29 @@ async def open_runtime(
             recorder = opened_recorder = await stack.enter_async_context(open_recorder(config.logs))
             stack.enter_context(bridge(opened_recorder.app, *LOGGERS, repeats=False))
         stack.enter_context(redacted_console(Redactor(config.logs.redact)))
-        opened = dict(transports)
-
+        own = OwnNursery("the upstreams' tasks")
+        await own.open()
+        stack.push_async_callback(own.close)
+        reader, timers = new_reader(), TimerQueue()
+        own.start_soon(reader.run)
+        own.start_soon(timers.run)
+        callers: dict[str, Caller] = {}
         for name, upstream in config.upstreams.items():
-            if name not in opened:
-                overrides = overrides_in(config, name, in_code=in_code)
-                try:
-                    own = build(name, upstream, overrides=overrides, recorder=recorder)
-                except StackError as error:
-                    at: KeyPath = ("upstreams", name, *error.key)
-                    key = ".".join(map(str, at))
-                    raise ConfigError([ConfigProblem(config.where(at), None, key, error.reason)]) from error
-                opened[name] = await stack.enter_async_context(own)
-        yield Runtime(recorder, opened)
+            if name in transports:
+                callers[name] = caller_of(transports[name], _url_of(upstream))
+                continue
+            try:
+                client = build(name, upstream, recorder=recorder, reader=reader, timers=timers)
+            except UpstreamConfigError as error:
+                at: KeyPath = ("upstreams", name, *error.key)
+                key = ".".join(map(str, at))
+                raise ConfigError([ConfigProblem(config.where(at), None, key, error.reason)]) from error
+            callers[name] = await stack.enter_async_context(client)
+        callers |= {name: caller_of(transport) for name, transport in transports.items() if name not in callers}
+        yield Runtime(recorder, callers)
+
+
+def _url_of(upstream: Upstream) -> str:
+    """The base URL that a foreign transport sees."""
+    url = upstream.replicas[0].url.removeprefix("dns+")
+    return url if url.startswith("http") else "http://localhost"

@@ -14,9 +14,9 @@ from quart.wrappers.response import ResponseBody
 from werkzeug.datastructures import Headers
 
 from ..composition.dag import Plan
+from ..composition.engine import Callers
 from ..composition.fault import sentence
 from ..composition.result import Result
-from ..composition.run import Transports
 from ..composition.stream import Line, capacity, head_fields, run_stream
 from ..composition.template import BadValueError
 from ..errors import RequestError
@@ -36,7 +36,7 @@ async def stream(
     plan: Plan,
     inputs: Inputs,
     facts: RequestFacts,
-    transports: Transports,
+    callers: Callers,
     exchange: Exchange,
     form: StreamForm,
     vary: str,
@@ -54,7 +54,7 @@ async def stream(
     except BadValueError as error:
         raise RequestError(400, sentence(error.client, error.reason)) from error
     send, receive = trio.open_memory_channel[Line](capacity(plan))
-    exchange.nursery.start_soon(run_stream, plan, inputs, facts, transports, exchange.recorder, send)
+    exchange.nursery.start_soon(run_stream, plan, inputs, facts, callers, exchange.recorder, send, exchange.calls)
     first = await receive.receive()
     if first.terminal is not None and first.terminal.failure is not None:
         receive.close()

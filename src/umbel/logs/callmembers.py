@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from ..events import CallEnded
 from ..model import Attempt, Outcome, RequestFacts
 from .lines import Line
@@ -47,28 +49,32 @@ class CallMembers:
     def of(self, event: CallEnded) -> bytes | None:
         """The members of the call's line, as they stand in it; None: ``told`` must make them."""
         request, upstream, outcome, items = event
-        call, state, _, _, call_began, call_ended, attempts, _, _ = outcome
+        call, state, attempts = outcome.call, outcome.state, outcome.attempts
+        call_began, call_ended = outcome.started_at, outcome.ended_at
         if state != "value" or len(attempts) != 1 or items is not None or call_began is None:
             return None
-        number, replica, began, ended, status, kind, reused, cause, coalesced = attempts[0]
-        if kind is not None or coalesced or cause != "first" or number != 1:
+        attempt = attempts[0]
+        if attempt.kind is not None or attempt.coalesced or attempt.cause != "first" or attempt.number != 1:
             return None
         if request is not self._request:
             self._request, self._ids = request, _ids_of(request)
-        key = (request.route, call, upstream, replica, status, reused)
+        key = (request.route, call, upstream, attempt.replica, attempt.status, attempt.reused)
         form = self._forms.get(key, _UNKNOWN)
         if form is _UNKNOWN:
             form = self._made(event, key)
         if form is None or self._ids is None:
             return None
         before, between, after = form
-        took, attempt_took = round((call_ended - call_began) * 1000, 3), round((ended - began) * 1000, 3)
+        took, attempt_took = (
+            round((call_ended - call_began) * 1000, 3),
+            round((attempt.ended_at - attempt.started_at) * 1000, 3),
+        )
         return f"{self._ids}{before}{took!r}{between}{attempt_took!r}{after}".encode("ascii")
 
     def _made(self, event: CallEnded, key: Key) -> Form | None:
         """The form of such a line, found by making one with marks where the holes will be."""
-        attempt: Attempt = event.outcome.attempts[0]._replace(started_at=0.0, ended_at=_ATTEMPT_SECONDS)
-        outcome: Outcome = event.outcome._replace(started_at=0.0, ended_at=_SECONDS, attempts=(attempt,))
+        attempt: Attempt = replace(event.outcome.attempts[0], started_at=0.0, ended_at=_ATTEMPT_SECONDS)
+        outcome: Outcome = replace(event.outcome, started_at=0.0, ended_at=_SECONDS, attempts=(attempt,))
         trace = event.request.trace._replace(trace_id=_TRACE_ID)
         request = event.request._replace(request_id=_REQUEST_ID, trace=trace)
         _, _, _, line, _ = told(event._replace(request=request, outcome=outcome))

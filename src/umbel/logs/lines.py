@@ -32,6 +32,17 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename
     """The share of such records that is kept, where it is not all."""
 
 
+class CallPart(msgspec.Struct, frozen=True):
+    """One call, inside its request's line."""
+
+    name: str
+    ms: float | None
+    """None if it never began."""
+    outcome: str
+    """``ok``, ``partial`` (an ``each`` of which items failed), ``skipped``, or the kind of its failure."""
+    attempts: int
+
+
 class RequestLine(Line, frozen=True, kw_only=True, omit_defaults=True, rename=_NAMES):
     """One inbound request (stream ``access``)."""
 
@@ -47,6 +58,9 @@ class RequestLine(Line, frozen=True, kw_only=True, omit_defaults=True, rename=_N
     kind: str | None = None
     client: str = ""
     scheme: str = ""
+    calls: list[CallPart] | tuple[CallPart, ...] = ()
+    calls_total: int = 0
+    """Only where there were more than the line shows."""
 
 
 class AttemptPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=_NAMES):

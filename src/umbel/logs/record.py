@@ -16,13 +16,16 @@ from ..kinds import Kind
 from ..model import Attempt, FailedItem, Outcome
 from .failure import exception_fields, mark_recorded
 from .level import LevelName
-from .lines import AttemptPart, CallLine, FailedItemPart, Line, NoteLine, RequestLine
+from .lines import AttemptPart, CallLine, CallPart, FailedItemPart, Line, NoteLine, RequestLine
 from .redact import cut
 
 StreamName = Literal["access", "calls", "app"]
 
 PARTS_MAX = 20
 """The attempts and the failed items that one line shows; further ones are counted."""
+
+CALLS_MAX = 200
+"""The calls that a request's line shows; further ones are counted."""
 
 PATH_CHARS_MAX = 1024
 """Of a longer path the beginning stands in the access line, and ``…``."""
@@ -65,8 +68,32 @@ def _request(event: RequestEnded) -> Told:
         kind=event.kind,
         client=event.client,
         scheme=event.scheme,
+        calls=_call_parts(event.calls),
+        calls_total=len(event.calls) if len(event.calls) > CALLS_MAX else 0,
     )
     return "access", level, "request.end", line, line.duration_ms
+
+
+def _call_parts(outcomes: Sequence[Outcome]) -> list[CallPart] | tuple[CallPart, ...]:
+    if not outcomes:
+        return ()
+    if len(outcomes) > CALLS_MAX:
+        outcomes = outcomes[:CALLS_MAX]
+    # Not round(), nor a function per call: there may be a hundred of these in a line.
+    return [
+        CallPart(
+            outcome.call,
+            None if outcome.started_at is None else int((outcome.ended_at - outcome.started_at) * 1e6 + 0.5) / 1000,
+            ("partial" if outcome.failed_items else "ok")
+            if outcome.state == "value"
+            else outcome.state
+            if outcome.failure is None
+            else outcome.failure.kind,
+            # Of nearly every call there is one, which is then the first and the last.
+            1 if outcome.attempts and outcome.attempts[-1] is outcome.attempts[0] else len(outcome.attempts),
+        )
+        for outcome in outcomes
+    ]
 
 
 def _call(event: CallEnded) -> Told:

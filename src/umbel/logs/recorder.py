@@ -6,9 +6,10 @@ holds up or fails what it records.
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,13 +77,20 @@ class RecorderStatistics:
 class FileRecorder:
     """Takes events and files them as JSON lines: requests, calls, and everything else.
 
-    Attempts stand inside their call's line and have none of their own. Made by ``open_recorder``.
+    A request's line names its calls. Attempts stand inside their call's line and have none of their own. Made by
+    ``open_recorder``.
+
+    Args:
+        slow_call: seconds from which on a call has a line of its own though it says nothing else (``events.Recorder``);
+            0: each has one, None: none has, whatever became of it.
     """
 
     takes_attempts = False
 
-    def __init__(self, logs: Mapping[StreamName, Log]) -> None:
+    def __init__(self, logs: Mapping[StreamName, Log], slow_call: float | None = 0.0) -> None:
         self.logs = logs
+        self.slow_call = math.inf if slow_call is None else slow_call
+        self._takes_calls = slow_call is not None
         self._calls = logs["calls"]
         members = self._calls.members
         self._filled = None if members is None else CallMembers(members)
@@ -101,27 +109,18 @@ class FileRecorder:
         try:
             if isinstance(event, AttemptEnded):
                 return
+            if isinstance(event, CallEnded):
+                if not self._takes_calls:
+                    return
+                members = None if self._filled is None else self._filled.of(event)
+                if members is not None:
+                    self._calls.put_filled("call.end", [members])
+                    return
             stream, level, name, line, duration_ms = told(event)
         except Exception:  # noqa: BLE001 - whatever is wrong with an event, the request goes on
             self._unrecordable += 1
             return
         self.logs[stream].put(level, name, line, duration_ms, stream != "app")
-
-    def record_calls(self, events: Sequence[CallEnded]) -> None:
-        """``record`` each, at the price of little more than one. Never awaits, raises or blocks."""
-        filled: list[bytes] = []
-        for event in events:
-            try:
-                members = None if self._filled is None else self._filled.of(event)
-            except Exception:  # noqa: BLE001 - as above
-                self._unrecordable += 1
-                continue
-            if members is None:
-                self.record(event)
-            else:
-                filled.append(members)
-        if filled:
-            self._calls.put_filled("call.end", filled)
 
     def reopen(self) -> None:
         """Reopen the files, as ``Log.reopen``."""
@@ -168,6 +167,11 @@ def options_of(logs: Logs, stream: LogStream) -> LogOptions:
     )
 
 
+def slow_call_of(logs: Logs) -> float | None:
+    """From how many seconds on a call has a line of its own, as ``[logs.calls]`` says (``FileRecorder``)."""
+    return {"all": 0.0, "notable": logs.calls.slow, "off": None}[logs.calls.which]
+
+
 @asynccontextmanager
 async def open_recorder(logs: Logs) -> AsyncGenerator[FileRecorder, None]:
     """Open the files of ``logs`` and record until the block ends.
@@ -186,7 +190,7 @@ async def open_recorder(logs: Logs) -> AsyncGenerator[FileRecorder, None]:
         for name in STREAMS:
             with _told_as_mistake():
                 opened[name] = await stack.enter_async_context(open_file(path_of(logs, name), options[name], encoder))
-        recorder = FileRecorder(opened)
+        recorder = FileRecorder(opened, slow_call_of(logs))
         async with _recording(recorder):
             yield recorder
 

@@ -42,6 +42,8 @@ EVENTS_MAX = 64
 """Sockets of one batch."""
 TURN_SECONDS = 0.005
 """Seconds of a batch after which other tasks get a turn, however many handlers are still to be called."""
+HANDLERS_PER_LOOK = 4
+"""Handlers after which the reader looks at the clock."""
 
 # The values of Linux, so that streams can use them with either reader.
 READABLE = 0x001
@@ -61,6 +63,8 @@ class Reader(Protocol):
 
     reports_each_change: ClassVar[bool]
     """Whether ``watch_again`` need not be called."""
+    now: float
+    """For handlers: ``trio.current_time()``, read once per batch (per ``TURN_SECONDS`` of a long one)."""
 
     def register(self, sock: socket.socket, handler: Handler) -> None:
         """Call ``handler`` at each change of ``sock``, until ``close``.
@@ -88,6 +92,7 @@ class EpollReader:
     reports_each_change: ClassVar[bool] = True
 
     def __init__(self) -> None:
+        self.now = 0.0
         self._epoll = select.epoll()
         self._handlers: dict[int, Handler] = {}
         self._in_batch = False
@@ -106,14 +111,21 @@ class EpollReader:
                 await trio.lowlevel.wait_readable(fileno)
                 self._in_batch = True
                 try:
+                    self.now = trio.current_time()
                     yield_at = perf_counter() + TURN_SECONDS
+                    since_look = 0
                     for fd, events in poll(0, EVENTS_MAX):
                         # One that was closed earlier in this batch has no handler any more.
-                        if (handler := handlers.get(fd)) is not None:
-                            handler(events)
+                        if fd in handlers:
+                            handlers[fd](events)
+                            since_look += 1
+                            if since_look < HANDLERS_PER_LOOK:
+                                continue
+                            since_look = 0
                             if perf_counter() > yield_at:
                                 # Sockets that were closed keep their numbers until the batch is over, so this is safe.
                                 await trio.lowlevel.checkpoint()
+                                self.now = trio.current_time()
                                 yield_at = perf_counter() + TURN_SECONDS
                 finally:
                     self._in_batch = False
@@ -181,6 +193,7 @@ class WaitReader:
     reports_each_change: ClassVar[bool] = False
 
     def __init__(self) -> None:
+        self.now = 0.0
         self._watches: dict[int, _Watch] = {}
         self._nursery: trio.Nursery | None = None
 
@@ -214,12 +227,14 @@ class WaitReader:
             while self._watches.get(watch.fd) is watch:
                 await wait(watch.fd)
                 watch.used[event] = used = trio.Event()
+                self.now = trio.current_time()
                 watch.handler(event)
                 await used.wait()
 
     async def _call(self, watch: _Watch) -> None:
         await trio.lowlevel.checkpoint()
         if self._watches.get(watch.fd) is watch:
+            self.now = trio.current_time()
             watch.handler(0)
 
     def register(self, sock: socket.socket, handler: Handler) -> None:

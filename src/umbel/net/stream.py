@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import select
 import socket
+from contextlib import suppress
 from typing import Protocol
 
 import trio
@@ -92,11 +93,11 @@ class PlainStream:
         "_readable",
         "_reader",
         "_receiver",
-        "_send_error",
         "_sender",
         "_socket",
-        "_unsent",
         "ended_at",
+        "send_error",
+        "unsent",
     )
 
     def __init__(self, sock: socket.socket, reader: Reader) -> None:
@@ -106,8 +107,10 @@ class PlainStream:
         self._listener: Listener | None = None
         self._receiver: trio.lowlevel.Task | None = None
         self._sender: trio.lowlevel.Task | None = None
-        self._unsent: bytes | memoryview = b""
-        self._send_error: trio.BrokenResourceError | trio.ClosedResourceError | None = None
+        self.unsent: bytes | memoryview = b""
+        """What ``send_now`` keeps because the socket has not taken it yet."""
+        self.send_error: trio.BrokenResourceError | trio.ClosedResourceError | None = None
+        """Why what was kept could not be sent."""
         self._readable = False
         self._ended = False
         self.ended_at: float | None = None
@@ -200,7 +203,7 @@ class PlainStream:
             self.ended_at = trio.current_time()
         if events & (READABLE | ENDED):
             self._readable = True
-        if events & WRITABLE and self._unsent:
+        if events & WRITABLE and self.unsent:
             self._send_rest()
         if self._listener is not None:
             if self._readable:
@@ -226,6 +229,7 @@ class PlainStream:
                 broken = self._broken(error)
                 broken.__cause__ = error
                 listener.on_error(broken)
+                del broken  # The traceback of its cause holds this frame.
                 return
             size = len(data)
             if not size:
@@ -233,7 +237,9 @@ class PlainStream:
                 listener.on_eof()
                 return
             if size < RECEIVE_MAX and not self._ended:
-                self._has_read_all()
+                self._readable = False  # As in _has_read_all.
+                if not self._reader.reports_each_change:
+                    self._reader.watch_again(self._socket, READABLE)
             left -= size
             if not listener.on_data(data) and self._listener is listener:
                 self._listener = None
@@ -258,18 +264,41 @@ class PlainStream:
             return self._hand_over(data)
         return sent == len(data) or self._hand_over(memoryview(data)[sent:])
 
+    def start_exchange(self, data: bytes, listener: Listener) -> None:
+        """``send_now``, then ``listen``. A connection that is broken for sending shows when it is read.
+
+        Raises:
+            trio.ClosedResourceError: the stream is closed.
+        """
+        if self._closed:
+            raise trio.ClosedResourceError
+        try:
+            sent = self._socket.send(data)
+            if sent != len(data):
+                self._hand_over(memoryview(data)[sent:])
+        except OSError:
+            with suppress(trio.BrokenResourceError):  # What the peer sent before can still be received.
+                self._hand_over(data)
+        except trio.BrokenResourceError:
+            pass  # As above.
+        self._listener = listener
+        if self._readable:
+            self._reader.call_again(self._socket)
+
     async def drained(self) -> None:
         """Wait until the socket has taken all that ``send_now`` kept. Cancelled, the rest is still sent.
 
         Raises:
             as ``send_now``.
         """
-        while self._unsent:
+        while self.unsent:
             self._sender = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(self._abort_sending)
         # Closed after all was sent, there is nothing to tell whoever waited for that.
-        if self._send_error is not None:
-            raise self._send_error
+        error = self.send_error
+        if error is not None:
+            # A copy: the frames of the one that is raised hold this stream, and what was to be sent.
+            raise type(error)(*error.args) from error.__cause__
 
     async def send_all(self, data: bytes) -> None:
         """Send all of it. No checkpoint if the socket takes it at once, but nothing is sent in a cancelled scope.
@@ -294,13 +323,14 @@ class PlainStream:
         except BlockingIOError:
             sent = 0
         except OSError as error:
-            self._unsent = b""
-            broken = self._send_error = self._broken(error)
-            raise broken from error
+            self.unsent = b""
+            error.__traceback__ = None  # It holds this frame, and that the stream and what was to be sent.
+            self.send_error = self._broken(error)
+            raise self.send_error from error
         if sent == len(data):
-            self._unsent = b""
+            self.unsent = b""
             return True
-        self._unsent = memoryview(data)[sent:]
+        self.unsent = memoryview(data)[sent:]
         if not self._reader.reports_each_change:
             self._reader.watch_again(self._socket, WRITABLE)
         return False
@@ -308,10 +338,10 @@ class PlainStream:
     def _send_rest(self) -> None:
         """Send on, and wake the task that waits for it when all is sent or nothing can be."""
         try:
-            if not self._hand_over(self._unsent):
+            if not self._hand_over(self.unsent):
                 return
         except trio.BrokenResourceError:
-            pass  # Kept in _send_error for whoever sends. Whoever reads may still get an answer.
+            pass  # Kept in send_error for whoever sends. Whoever reads may still get an answer.
         task, self._sender = self._sender, None
         if task is not None:
             trio.lowlevel.reschedule(task)
@@ -331,9 +361,11 @@ class PlainStream:
             return
         self._closed = True
         self._readable = False
-        if self._unsent:
-            self._unsent = b""
-            self._send_error = trio.ClosedResourceError("closed while sending")
+        if self.unsent:
+            self.unsent = b""
+            self.send_error = trio.ClosedResourceError("closed while sending")
+        elif self.send_error is not None:
+            self.send_error.__traceback__ = None  # Its frames hold this stream.
         self._reader.close(self._socket)
         for task in (self._receiver, self._sender):
             if task is not None:

@@ -93,6 +93,11 @@ class TimerQueue:
             with trio.CancelScope(deadline=self._heap[0][0] if self._heap else math.inf) as self._sleep:
                 await trio.sleep_forever()
 
+    def run_all(self) -> None:
+        """Run every callback now, whatever its time: for when ``run`` has ended for good."""
+        while self._run_due(math.inf):
+            pass
+
     def _run_due(self, now: float) -> bool:
         """Run what is due, and drop cancelled entries at the top of the heap; whether more is due."""
         left = CALLBACKS_MAX

@@ -30,7 +30,7 @@ from contextlib import suppress
 import trio
 
 from .epoll import Reader
-from .stream import RECEIVE_MAX, TURN_BYTES_MAX, PlainStream
+from .stream import RECEIVE_MAX, TURN_BYTES_MAX, Listener, PlainStream
 
 RECORDS_BYTES = 64 * 1024
 """Bytes that are encrypted at once; a larger message is sent in pieces of this size."""
@@ -174,13 +174,19 @@ class TlsStream(PlainStream):
         """As of a plain stream. ``data`` is encrypted whole, so it should be of ``RECORDS_BYTES`` at most."""
         if self._closed:
             raise trio.ClosedResourceError
-        if self._send_error is not None:
-            raise self._send_error
+        if self.send_error is not None:
+            raise self.send_error
         try:
             self._ssl.write(data)
         except ssl.SSLError as error:
             raise trio.BrokenResourceError("TLS is broken") from error
         return self._flush()
+
+    def start_exchange(self, data: bytes, listener: Listener) -> None:
+        """As of a plain stream."""
+        with suppress(trio.BrokenResourceError):
+            self.send_now(data)
+        self.listen(listener)
 
     async def send_all(self, data: bytes) -> None:
         """Send all of it, as of a plain stream."""
@@ -197,11 +203,11 @@ class TlsStream(PlainStream):
             trio.BrokenResourceError: the connection is broken.
         """
         data = self._outgoing.read()
-        if self._unsent:
-            if len(self._unsent) + len(data) > UNSENT_MAX:
-                self._send_error = trio.BrokenResourceError("the peer makes TLS answer, and does not read")
-                raise self._send_error
-            self._unsent = bytes(self._unsent) + data
+        if self.unsent:
+            if len(self.unsent) + len(data) > UNSENT_MAX:
+                self.send_error = trio.BrokenResourceError("the peer makes TLS answer, and does not read")
+                raise self.send_error
+            self.unsent = bytes(self.unsent) + data
             return False
         return not data or self._hand_over(data)
 
@@ -218,7 +224,7 @@ class TlsStream(PlainStream):
 
     def close(self) -> None:
         """Close, and tell the peer so by ``close_notify`` if the socket takes it at once."""
-        if not self._closed and self._verified and not self._unsent:
+        if not self._closed and self._verified and not self.unsent:
             # unwrap() writes our close_notify first, and then wants the peer's, for which nobody waits.
             with suppress(ssl.SSLError):
                 self._ssl.unwrap()

@@ -1,7 +1,7 @@
 """Whether an upstream may be asked: the breaker, a state machine written as a table.
 
-Asked by ``upstream/breaker.py`` once per call, and told what came of each attempt. It has no clock: ``now`` is handed
-in, in seconds, and never runs backwards.
+Asked once per call, and told what came of each attempt. It has no clock: ``now`` is handed in, in seconds, and never
+runs backwards.
 """
 
 from __future__ import annotations

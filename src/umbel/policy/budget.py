@@ -1,6 +1,6 @@
 """How many retries and hedges an upstream bears: a share of its active calls, as in Envoy's retry budget.
 
-One object is shared by the retry and the hedge layer of an upstream. It knows no time: it counts what is in flight.
+One object is shared by the retries and the hedges of an upstream. It knows no time: it counts what is in flight.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ class Budget:
             raise ValueError(f"a budget's minimum is not negative, as {minimum} is")
         self._ratio = ratio
         self._minimum = minimum
-        # By identity: what the layers of one call share stands for the call.
+        # By identity.
         self._calls: set[int] = set()
         self._extra = 0
         self._denied = 0
 
     def enter(self, call: object) -> bool:
-        """Count ``call`` as active. False if it is counted already, by a layer further out: that one lets it leave."""
+        """Count ``call`` as active. False if it is counted already."""
         key = id(call)
         if key in self._calls:
             return False

@@ -1,6 +1,6 @@
 """When a call gets a second attempt beside its first, and which of them counts.
 
-Asked by ``upstream/hedge.py``. Knows neither how attempts are made nor how they are cancelled.
+Knows neither how attempts are made nor how they are cancelled.
 """
 
 from __future__ import annotations
@@ -12,9 +12,6 @@ from dataclasses import dataclass
 
 from .budget import Budget
 from .retry import Ending, RetryOn
-
-HEDGE = "umbel.hedge"
-"""The key of a call's own ``HedgeRules`` in its request's extensions, in place of the layer's."""
 
 _PERCENTILE = re.compile(r"p([0-9]{1,2}(?:\.[0-9]{1,3})?)")
 _RETRYABLE = RetryOn()

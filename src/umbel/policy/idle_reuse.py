@@ -15,6 +15,9 @@ IDLE_UNKNOWN_MAX = 0.5
 HINT_MARGIN = 1.0
 """Seconds that the way of a request to the server may take, and a clock may be wrong."""
 OBSERVED_SHARE = 0.8
+OBSERVED_SECONDS = 60.0
+"""How long an observation counts. A server that restarts closes connections after whatever time they have been idle;
+that says nothing of its idle timeout, which, if it is short, shows again soon."""
 
 
 def idle_max(hint: float | None, shortest: float | None) -> float:
@@ -22,7 +25,8 @@ def idle_max(hint: float | None, shortest: float | None) -> float:
 
     Args:
         hint: the ``timeout`` of the server's last Keep-Alive field; None without one.
-        shortest: the shortest idle time at which this server has closed a connection; None if it never has.
+        shortest: the shortest idle time at which this server has closed a connection within the last
+            ``OBSERVED_SECONDS``; None if it has closed none.
     """
     if hint is None and shortest is None:
         return IDLE_UNKNOWN_MAX

@@ -1,6 +1,6 @@
 """A percentile of an upstream's latencies that a minority of slow replicas does not spoil: it times hedges.
 
-Asked by the hedge layer once per call, and told of each attempt. Knows no clock: whoever adds says when.
+Asked once per call, and told of each attempt. Knows no clock: whoever adds says when.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A percentile of the latencies of late, in bounded memory: when a call has become one of the slow ones.
 
-Asked by the hedge layer once per call. Knows no clock: whoever adds says when.
+Knows no clock: whoever adds says when.
 """
 
 from __future__ import annotations

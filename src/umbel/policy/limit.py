@@ -1,8 +1,8 @@
 """How many calls an upstream can bear at once, learned from how long they take: a gradient limit.
 
-Told by ``upstream/bulkhead.py`` of each call that says something; asked by it for the limit. No clock: ``now`` is
-handed in, in seconds. The algorithm is Netflix's Gradient2 (github.com/Netflix/concurrency-limits, ``Gradient2Limit``
-in ``WindowedLimit``) with the tolerance and headroom of Envoy's adaptive concurrency filter (its gradient controller).
+Told of each call that says something. No clock: ``now`` is handed in, in seconds. The algorithm is Netflix's Gradient2
+(github.com/Netflix/concurrency-limits, ``Gradient2Limit`` in ``WindowedLimit``) with the tolerance and headroom of
+Envoy's adaptive concurrency filter (its gradient controller).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Whether a failed attempt is worth another, and how long to wait before it.
 
-Asked by ``upstream/retry.py``; the hedge policy asks it too what is worth another attempt. Nothing here waits, counts
-or draws a random number of its own.
+The hedge policy asks it too what is worth another attempt. Nothing here waits, counts or draws a random number of its
+own.
 """
 
 from __future__ import annotations
@@ -13,9 +13,6 @@ from random import Random
 from typing import NamedTuple
 
 from ..kinds import KINDS, Kind
-
-RETRY = "umbel.retry"
-"""The key of a call's own ``RetryRules`` in its request's extensions, in place of the layer's."""
 
 STATUSES = frozenset({502, 503, 504})
 """The statuses that a gateway's upstream means to pass: it was not there, or not able, for the moment."""

@@ -11,16 +11,6 @@ from collections.abc import Collection, Iterable
 Field = tuple[bytes, bytes, bytes]
 """A header field: its name as it stands, in lower case, and its value."""
 
-COALESCE = "umbel.coalesce"
-"""The key of a call's own choice (a bool) in its request's extensions, in place of the layer's."""
-
-GATEWAY_FIELDS = "umbel.gateway_fields"
-"""The key, in a request's extensions, of the names of those fields that the gateway wrote itself.
-
-The value is a collection of lower-case bytes. Every other field came from the configuration, the client's request or
-another call. Only whoever builds the request knows which is which: a name alone does not tell.
-"""
-
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 """The methods that ask and change nothing (RFC 9110 section 9.2.1; TRACE is not for gateways)."""
 

@@ -1,7 +1,8 @@
-"""Upstreams: an HTTP/1.1 connection pool on trio, and the layers that make calls of it.
+"""Upstreams: an HTTP/1.1 connection pool on trio, and calls with policies made over it.
 
-Every public thing here is an ``httpx.AsyncBaseTransport``, or one's error or snapshot; each works alone under any httpx
-user on trio. Nothing here knows compositions, and nothing follows redirects, stores cookies or reads the environment.
+``Transport`` is an upstream with its policies for any httpx user on trio; ``Pool`` is the connections alone, for any
+URL; ``Client`` is what compositions call. Nothing here knows compositions, and nothing follows redirects, stores
+cookies or reads the environment.
 """
 
 from importlib import import_module
@@ -10,18 +11,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..policy.budget import Budget
     from ..policy.ejection import EjectionRules
-    from .attempt import Attempt
-    from .balance import Balance, BalanceStatistics
-    from .body import Body
-    from .breaker import Breaker, BreakerStatistics
-    from .bulkhead import Bulkhead, BulkheadStatistics
-    from .coalesce import Coalesce, CoalesceStatistics
+    from .balance import BalanceStatistics
+    from .client import (
+        BreakerRules,
+        BulkheadStatistics,
+        Client,
+        ClientStatistics,
+        HealthRules,
+        HedgeStatistics,
+        Policies,
+        RetryStatistics,
+    )
+    from .coalesce import CoalesceStatistics
     from .dns import DnsReplicas, DnsStatistics
     from .errors import (
         AddressRefused,
         BadRequest,
         BreakerOpen,
         BudgetSpent,
+        CallTimedOut,
         ConnectFailed,
         ConnectionReset,
         ConnectTimedOut,
@@ -35,32 +43,27 @@ if TYPE_CHECKING:
         TooBig,
         WriteTimedOut,
     )
-    from .health import Health, HealthStatistics
-    from .hedge import Hedge, HedgeStatistics
+    from .from_config import build
+    from .health import HealthStatistics
     from .http1 import Limits
     from .pool import Pool, PoolStatistics
     from .replicas import JoinedReplicas, ReplicaSource
-    from .retry import Retry, RetryStatistics
     from .slots import SlotStatistics
-    from .stack import Stack, StackStatistics, build
-    from .timeout import Timeout
     from .tls import client_context
+    from .transport import Hedge, Retry, Transport
 
 __all__ = [
     "AddressRefused",
-    "Attempt",
     "BadRequest",
-    "Balance",
     "BalanceStatistics",
-    "Body",
-    "Breaker",
     "BreakerOpen",
-    "BreakerStatistics",
+    "BreakerRules",
     "Budget",
     "BudgetSpent",
-    "Bulkhead",
     "BulkheadStatistics",
-    "Coalesce",
+    "CallTimedOut",
+    "Client",
+    "ClientStatistics",
     "CoalesceStatistics",
     "ConnectFailed",
     "ConnectTimedOut",
@@ -68,7 +71,7 @@ __all__ = [
     "DnsReplicas",
     "DnsStatistics",
     "EjectionRules",
-    "Health",
+    "HealthRules",
     "HealthStatistics",
     "Hedge",
     "HedgeStatistics",
@@ -78,6 +81,7 @@ __all__ = [
     "NameFailed",
     "NameTimedOut",
     "Overflow",
+    "Policies",
     "Pool",
     "PoolStatistics",
     "ReadTimedOut",
@@ -85,12 +89,10 @@ __all__ = [
     "Retry",
     "RetryStatistics",
     "SlotStatistics",
-    "Stack",
-    "StackStatistics",
-    "Timeout",
     "TlsFailed",
     "TlsTimedOut",
     "TooBig",
+    "Transport",
     "WriteTimedOut",
     "build",
     "client_context",
@@ -98,19 +100,16 @@ __all__ = [
 
 _HOMES = {
     "AddressRefused": ".errors",
-    "Attempt": ".attempt",
     "BadRequest": ".errors",
-    "Balance": ".balance",
     "BalanceStatistics": ".balance",
-    "Body": ".body",
-    "Breaker": ".breaker",
     "BreakerOpen": ".errors",
-    "BreakerStatistics": ".breaker",
+    "BreakerRules": ".client",
     "Budget": "..policy.budget",
     "BudgetSpent": ".errors",
-    "Bulkhead": ".bulkhead",
-    "BulkheadStatistics": ".bulkhead",
-    "Coalesce": ".coalesce",
+    "BulkheadStatistics": ".client",
+    "CallTimedOut": ".errors",
+    "Client": ".client",
+    "ClientStatistics": ".client",
     "CoalesceStatistics": ".coalesce",
     "ConnectFailed": ".errors",
     "ConnectTimedOut": ".errors",
@@ -118,31 +117,30 @@ _HOMES = {
     "DnsReplicas": ".dns",
     "DnsStatistics": ".dns",
     "EjectionRules": "..policy.ejection",
-    "Health": ".health",
+    "HealthRules": ".client",
     "HealthStatistics": ".health",
-    "Hedge": ".hedge",
-    "HedgeStatistics": ".hedge",
+    "Hedge": ".transport",
+    "HedgeStatistics": ".client",
     "JoinedReplicas": ".replicas",
     "Limits": ".http1",
     "Malformed": ".errors",
     "NameFailed": ".errors",
     "NameTimedOut": ".errors",
     "Overflow": ".errors",
+    "Policies": ".client",
     "Pool": ".pool",
     "PoolStatistics": ".pool",
     "ReadTimedOut": ".errors",
     "ReplicaSource": ".replicas",
-    "Retry": ".retry",
-    "RetryStatistics": ".retry",
+    "Retry": ".transport",
+    "RetryStatistics": ".client",
     "SlotStatistics": ".slots",
-    "Stack": ".stack",
-    "StackStatistics": ".stack",
-    "Timeout": ".timeout",
     "TlsFailed": ".errors",
     "TlsTimedOut": ".errors",
     "TooBig": ".errors",
+    "Transport": ".transport",
     "WriteTimedOut": ".errors",
-    "build": ".stack",
+    "build": ".from_config",
     "client_context": ".tls",
 }
 

@@ -1,110 +1,494 @@
-"""The attempt layer: one physical request, told the time that is left, traced, and recorded whatever becomes of it.
+"""One attempt of a call: one request to one replica, from taking the replica to the response or the failure.
 
-Stands below everything that may make more than one attempt of a call, and above the body, so that a late or broken
-body is a failed attempt. It decides nothing.
+The theory stands in ``call.py``.
 """
 
 from __future__ import annotations
 
 import math
-import random
+from collections.abc import Collection, Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING, Literal
 
-import httpx
 import trio
 
+from ..core.call import CallContext, reason_of
 from ..errors import UpstreamError
 from ..events import AttemptEnded
 from ..kinds import CUT, Kind
+from ..messages import Field
 from ..model import Attempt as AttemptRecord
-from ..model import CallFacts, Trace, facts_of
-from .ending import kind_of_end
-from .errors import BudgetSpent
-from .layer import Layer
-from .notes import NOTES, REPLACES, Notes
-from .origin import REPLICA, Replica
-from .rewrite import rewritten
-from .state import Cause, Ticket, call_state
+from ..model import Trace
+from ..policy.hedge import Entry
+from ..policy.retry import Ending
+from ..policy.verdict import failed
+from .again import ending_of
+from .body import Decoder, check_size, fields_and_decoder, limit_of
+from .connection import INLINE_MAX
+from .ending import LOST, kind_of_cut, kind_of_error
+from .errors import BudgetSpent, ConnectionReset, ReadTimedOut, WriteTimedOut
+from .http1 import ResponseReader, whole_of
+from .outgoing import plain_request, request_of_call
+
+if TYPE_CHECKING:
+    from ..net.stream import Stream
+    from ..net.timers import Timer
+    from .balance import Seat
+    from .call import UpstreamCall
+    from .connection import Connection
+    from .head import Head
+
+Cause = Literal["first", "retry", "hedge"]
+"""Why an attempt is made."""
+
+WAITING, READY, SENT, HEAD, DONE = "waiting", "ready", "sent", "head", "done"
+"""States of an attempt."""
 
 
-class Attempt(Layer):
-    """Makes each request that belongs to a call (``model.FACTS``) an attempt of it; others pass as they are.
+class Attempt:
+    """One request to one replica, and the listener of its connection's stream. See the module."""
 
-    Adds ``deadline_header`` with the milliseconds left, and the call's trace context under a fresh parent id. Appends a
-    ``model.Attempt`` to the call's facts and emits ``AttemptEnded``, for a cancelled attempt too, with the kind that
-    its end means. Tells the breaker's ticket (``state.ticket``) of every attempt that nobody else cut short. If nothing
-    of the time is left, no attempt is made.
+    __slots__ = (
+        "_close_after",
+        "_connection",
+        "_decoder",
+        "_fits_socket",
+        "_kept",
+        "_reader",
+        "_request",
+        "_reused",
+        "_scope",
+        "_sending",
+        "_silence",
+        "call",
+        "cause",
+        "content",
+        "entry",
+        "error",
+        "fields",
+        "head",
+        "names",
+        "seat",
+        "started_at",
+        "state",
+        "status",
+    )
 
-    Args:
-        deadline_header: the field's name; None for none.
-        rng: where parent ids come from.
-    """
+    def __init__(self, call: UpstreamCall, cause: Cause, entry: Entry) -> None:
+        self.call = call
+        self.cause = cause
+        self.entry = entry
+        """Why it is in the race, if there is one."""
+        self.state = WAITING
+        self.seat: Seat | None = None
+        """Its replica; None where it was never made."""
+        self.started_at = 0.0
+        self.status: int | None = None
+        """Of the response's head, as soon as that is there."""
+        self.error: Exception | None = None
+        self.head: Head | None = None
+        self.fields: Sequence[Field] = ()
+        self.names: Collection[bytes] | None = None
+        self.content = b""
+        self._request = b""
+        self._fits_socket = True
+        """Whether the request can be handed to an idle connection's socket without waiting."""
+        self._close_after = False
+        """Whether the request says that the connection serves no more."""
+        self._connection: Connection | None = None
+        self._reused = False
+        """Whether its connection had served before."""
+        self._sending = False
+        """Whether a task is sending the request."""
+        self._scope: trio.CancelScope | None = None
+        """Around what ``carry_on`` awaits."""
+        self._reader: ResponseReader | None = None
+        """What reads a response that does not come as a whole."""
+        self._kept: Sequence[Field] = ()
+        self._decoder: Decoder | None = None
+        self._silence: Timer | None = None
+        """When the peer has been silent for too long, where that is limited."""
 
-    def __init__(
-        self,
-        transport: httpx.AsyncBaseTransport,
-        *,
-        deadline_header: str | None = "x-envoy-expected-rq-timeout-ms",
-        rng: random.Random | None = None,
-    ) -> None:
-        super().__init__(transport)
-        self._deadline_header = deadline_header.encode("ascii") if deadline_header else None
-        self._rng = rng or random.Random()
+    @property
+    def ending(self) -> Ending | None:
+        """How it ended; None for a bug of ours, which no other attempt mends."""
+        if self.error is not None and not isinstance(self.error, UpstreamError):
+            return None
+        return ending_of(self.status, self.fields, self.error)
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Ask the transport below.
+    # The beginning.
+
+    def begin(self, now: float) -> None:
+        """Take a replica and make the request ready, or say that a task is needed. An error is the attempt's end."""
+        call = self.call
+        client = call.client
+        try:
+            if now >= call.context.deadline:
+                raise BudgetSpent("nothing of the call's time was left")
+            seat = client.balance.take(now, call.tried)
+            if seat is None:
+                missing = client.balance.missing()
+                # Told to the breaker as the attempt that it would have been, so that it counts as the table of kinds
+                # says. Nothing is sent either way; but an open breaker ends the call before its retries wait.
+                if call.ticket is not None:
+                    call.ticket.attempted(now, missing.kind, None)
+                raise missing
+            self.seat, self.started_at = seat, now
+            call.tried = (*call.tried, seat.name)
+            self._prepare(now)
+            connection = client.pool.take(seat.replica.origin, now, once=not call.idempotent)
+        except Exception as error:  # noqa: BLE001  # of an upstream, or a bug: it is the attempt's end
+            self.fail(error, now)
+            return
+        self._connection = connection
+        if connection is None:
+            call.attempt_waits(self)
+            return
+        self._reused = True
+        if connection.pushing is None or not self._fits_socket:
+            call.attempt_waits(self)
+            return
+        self.state = READY
+
+    def depart(self) -> None:
+        """Send the request, if it is ready. That the connection is broken is noticed by whoever reads it."""
+        connection = self._connection
+        if self.state is READY and connection is not None:
+            self.state = SENT
+            try:
+                connection.send_whole(self._request, self)
+            except trio.ClosedResourceError as error:
+                self.on_error(error)
+                return
+            if self.call.context.steps is not None:
+                self._limit_silence(trio.current_time())
+
+    def _prepare(self, now: float) -> None:
+        """Make the request's bytes.
 
         Raises:
-            BudgetSpent: the call's deadline has passed.
+            BadRequest: it cannot be written as HTTP/1.1. Nothing is sent.
         """
-        facts = facts_of(request)
-        if facts is None:
-            return await self._transport.handle_async_request(request)
-        extensions = request.extensions
-        started_at: float = extensions[REPLACES] if REPLACES in extensions else trio.current_time()
-        if started_at >= facts.deadline:
-            raise BudgetSpent("nothing of the call's time was left")
-        state = call_state(request)
-        # Read now: a hedge of the same call, under way at the same time, says another one.
-        cause = state.cause if state is not None else "first"
-        notes = Notes()
-        copy = rewritten(request, self._fields(facts, facts.deadline - started_at), extensions={NOTES: notes})
-        replica: Replica | None = extensions.get(REPLICA)
-        name = replica.name if replica is not None else str(request.url)
-        kind: Kind | None = None
-        detail = ""
+        call, seat = self.call, self.seat
+        assert seat is not None
+        client, context, replica = call.client, call.context, seat.replica
+        request, span = context.request, client.rng.getrandbits(64) or 1
+        lines: bytes | None = b""
+        if request is not None:
+            header, left = client.deadline_header, context.deadline - now
+            before, after = _around_parent(request.trace)
+            if request.trace.state:
+                lines = None
+            elif header is None or left == math.inf:
+                lines = b"%b%016x%b" % (before, span, after)
+            else:
+                lines = b"%b%016x%b%b: %d\r\n" % (before, span, after, header, int(left * 1000) or 1)
+        if lines is not None:
+            plain = plain_request(call.prepared, replica.base, replica.host, lines, client.never_plain)
+            if plain is not None:
+                self._request = plain
+                self._fits_socket = len(plain) <= INLINE_MAX
+                return
+        outgoing = request_of_call(
+            call.prepared, replica.base, replica.host, attempt_fields(context, client.deadline_header, now, span)
+        )
+        self._request, self._close_after = outgoing.head + outgoing.body, outgoing.close
+        self._fits_socket = len(self._request) <= INLINE_MAX
+
+    def _limit_silence(self, now: float) -> None:
+        """Give the next head, or the next piece of the body, httpx's ``read`` limit as a whole, from now on."""
+        steps = self.call.context.steps
+        if self._silence is not None:
+            self._silence.cancel()
+        if steps is not None and steps.read is not None and not self._sending and self.state is not DONE:
+            self._silence = self.call.client.timers.add(now + steps.read, self._silent_too_long)
+
+    def _silent_too_long(self) -> None:
+        steps = self.call.context.steps
+        if steps is not None:
+            text = f"neither a head nor a part of a body came within {steps.read:g} s"
+            self.fail(ReadTimedOut(text), trio.current_time())
+
+    async def carry_on(self) -> None:
+        """Do what must be waited for. Raises nothing but a cancel from outside, which cancels the call."""
+        scope = self._scope = trio.CancelScope()
+        failure: Exception | None = None
         try:
-            response = await self._transport.handle_async_request(copy)
-            notes.status = response.status_code
-            return response
+            with scope:
+                try:
+                    await self._connect_and_send()
+                except Exception as error:  # noqa: BLE001  # as in begin
+                    failure = error
+        except Exception as error:  # noqa: BLE001  # it failed while it was cut, so it is DONE, and nobody's matter
+            failure = error
         except BaseException as error:
-            kind, detail = kind_of_end(error, facts, started_at), detail_of(error)
+            self.call.cancel(reason_of(error))
+            cancelled, others = error.split(trio.Cancelled) if isinstance(error, BaseExceptionGroup) else (None, None)
+            if cancelled is not None and isinstance(others, Exception):
+                # What failed while it was cancelled would end the calls of others that have the same nursery.
+                raise cancelled from others
             raise
-        finally:
-            ticket = None if state is None else state.ticket
+        if failure is not None and self.state is not DONE:
+            self.fail(failure, trio.current_time())
+        del failure  # Its traceback holds this frame.
+
+    async def _connect_and_send(self) -> None:
+        call, seat, connection = self.call, self.seat, self._connection
+        assert seat is not None
+        pool = call.client.pool
+        if connection is None:
+            steps = call.context.steps
+            limit = call.client.connect_timeout if steps is None or steps.connect is None else steps.connect
+            connection = await pool.open(seat.replica.origin, limit)
+            if self.state is DONE:  # Cut in the turn in which the connection was made.
+                connection.close_now()
+                pool.lost(seat.replica.origin, connection)
+                return
+            self._connection = connection
+        if connection.pushing is not None and self._fits_socket:
+            self.state = READY
+            self.depart()
+            return
+        stream = connection.begin_whole()
+        self.state = SENT
+        if connection.pushing is not None:
+            connection.pushing.listen(self)
+            await self._send_waiting(stream)
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._send_beside, stream)
+            await self._pull(stream, connection)
+            nursery.cancel_scope.cancel(reason="the response is complete")
+
+    async def _send_waiting(self, stream: Stream) -> None:
+        steps = self.call.context.steps
+        limit = None if steps is None else steps.write
+        self._sending = True
+        try:
+            with trio.move_on_after(math.inf if limit is None else limit) as scope:
+                await stream.send_all(self._request)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            if self.state is WAITING:
+                return  # The kept connection was dead: the request goes out anew, on another one, by another task.
+            # The peer reads no more, which is no error yet: it may have answered all the same.
+            self._close_after = True
+        else:
+            if scope.cancelled_caught:
+                raise WriteTimedOut(f"not all could be sent within {limit:g} s")
+        self._sending = False
+        if steps is not None:
+            self._limit_silence(trio.current_time())
+
+    async def _send_beside(self, stream: Stream) -> None:
+        """Send while another task receives, which ends when the connection is closed."""
+        try:
+            await self._send_waiting(stream)
+        except Exception as error:  # noqa: BLE001  # as in begin
+            self.fail(error, trio.current_time())
+
+    async def _pull(self, stream: Stream, connection: Connection) -> None:
+        """Do what the reader does for a stream that pushes."""
+        wants = True
+        while wants and self._connection is connection:
+            try:
+                data = await stream.receive_some()
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                self.on_error(error)
+                return
+            if data:
+                wants = self.on_data(data)
+            else:
+                self.on_eof()
+                return
+
+    # What the stream of its connection calls; see ``net.stream.Listener``.
+
+    def on_data(self, data: bytes) -> bool:
+        """Bytes of the response."""
+        call = self.call
+        client = call.client
+        try:
+            reader = self._reader
+            if reader is None:
+                whole = whole_of(data, call.prepared.method, client.pool.limits)
+                if whole is not None:
+                    self._complete(whole[0], whole[1], client.pool.clock.now)
+                    return False
+                reader = self._reader = ResponseReader(call.prepared.method, client.pool.limits)
+            interim = reader.interim
+            reader.feed(data)
+            if self._silence is not None and reader.interim > interim:
+                self._limit_silence(trio.current_time())
+            return self._read(reader)
+        except Exception as error:  # noqa: BLE001  # of the upstream, or a bug: it is the attempt's end
+            self.fail(error, trio.current_time())
+            return False
+
+    def on_eof(self) -> None:
+        """The end of the stream, which may be the end of the body."""
+        try:
+            reader = self._reader
+            if reader is None:
+                raise ConnectionReset("the connection was closed before a byte of the response", untouched=True)
+            reader.feed_eof()
+            self._read(reader)
+        except Exception as error:  # noqa: BLE001  # as in on_data
+            self.fail(error, trio.current_time())
+
+    def on_error(self, error: Exception) -> None:
+        """The stream is broken, or the pool closed it."""
+        connection = self._connection
+        if connection is not None:
+            self.fail(connection.broken(error, self._reader), trio.current_time())
+
+    def _read(self, reader: ResponseReader) -> bool:
+        """Take in what came of a response; whether more is wanted."""
+        head = reader.head
+        if head is None:
+            return True
+        ended, now = reader.ended, 0.0
+        if ended:
+            # Before the body is looked at: what is wrong with a body says nothing of its connection.
             now = trio.current_time()
-            ended(now, facts, ticket, name, started_at, notes.status, kind, notes.reused, cause, detail)
+            self._release(head, now, excess=reader.excess)
+        decoder, progress = self._decoder, False
+        if decoder is None:
+            self.state, self.status = HEAD, head.status
+            limit = self.call.context.max_body or self.call.client.max_body
+            self._kept, decoder = fields_and_decoder(self.call.prepared.method, head, limit)
+            self._decoder = decoder
+            progress = True
+        piece = reader.take()
+        decoder.feed(piece)
+        if self._silence is not None and (piece or progress):
+            self._limit_silence(trio.current_time())
+        if not ended:
+            return True
+        self._answered(head, self._kept, frozenset(field[1] for field in self._kept), decoder.end(), now)
+        return False
 
-    def lines(self, facts: CallFacts, left: float) -> bytes | None:
-        """What an attempt adds to the request's head, as lines; None where that must be looked at (a tracestate)."""
-        trace = facts.request.trace
-        if trace.state:
-            return None
-        before, after = _around_parent(trace)
-        if self._deadline_header is None or left == math.inf:
-            return b"%b%016x%b" % (before, self._rng.getrandbits(64) or 1, after)
-        deadline = (self._deadline_header, int(left * 1000) or 1)
-        return b"%b%016x%b%b: %d\r\n" % (before, self._rng.getrandbits(64) or 1, after, *deadline)
+    def _complete(self, head: Head, content: bytes, now: float) -> None:
+        """The response came as a whole."""
+        self.status = head.status
+        self._release(head, now, excess=False)
+        limit = self.call.context.max_body or self.call.client.max_body
+        if content and head.coded:
+            kept, decoder = fields_and_decoder(self.call.prepared.method, head, limit)
+            decoder.feed(content)
+            self._answered(head, kept, frozenset(field[1] for field in kept), decoder.end(), now)
+            return
+        if limit is None:
+            limit = limit_of(head.fields)
+        if head.length is not None and head.length > limit:
+            check_size(head.length, limit)
+        # The same as _answered: this is the plain way of nearly every call.
+        self.head, self.fields, self.names, self.content = head, head.kept, head.names, content
+        self._close(now, None, "", head.status >= 500)
+        self.call.attempt_ended(self, now)
 
-    def _fields(self, facts: CallFacts, left: float) -> dict[bytes, bytes]:
-        trace = facts.request.trace
-        # An id of zeros means "none" (W3C Trace Context section 3.2.2.4).
-        fields = {b"traceparent": trace.header(f"{self._rng.getrandbits(64) or 1:016x}").encode("ascii")}
-        if trace.state:
-            fields[b"tracestate"] = trace.state.encode("ascii")
-        if self._deadline_header is not None and left < math.inf:
-            fields[self._deadline_header] = b"%d" % max(1, int(left * 1000))
-        return fields
+    def _release(self, head: Head, now: float, *, excess: bool) -> None:
+        """Give the connection back: the response is complete."""
+        connection, self._connection = self._connection, None
+        assert connection is not None and self.seat is not None
+        pushing = connection.pushing
+        # What is left of a request whose answer is complete would be read as the beginning of the next one.
+        usable = not (excess or self._sending or self._close_after)
+        if pushing is not None and (pushing.unsent or pushing.ended_at is not None):
+            usable = False
+        connection.keep_alive_hint = head.idle_hint
+        self.call.client.pool.give_back(self.seat.replica.origin, connection, now, usable and head.keep_alive, excess)
+        if self._sending and self._scope is not None:
+            self._scope.cancel(reason="the response is complete")
+
+    # The end.
+
+    def _answered(
+        self, head: Head, fields: Sequence[Field], names: Collection[bytes], content: bytes, now: float
+    ) -> None:
+        self.head, self.fields, self.names, self.content = head, fields, names, content
+        status = self.status = head.status
+        self._close(now, None, "", status >= 500)
+        self.call.attempt_ended(self, now)
+
+    def fail(self, error: Exception, now: float) -> None:
+        """It ends with ``error``, unless only its kept connection was dead."""
+        if self.state is DONE:
+            if not isinstance(error, UpstreamError):
+                self.call.crashed(error, now)  # A bug of whoever heard of its end.
+            return
+        crossed = self._reused and isinstance(error, ConnectionReset) and error.untouched
+        if self._close_connection(crossed=crossed, replaced=crossed and self.call.idempotent):
+            return
+        if isinstance(error, UpstreamError):
+            error.forget_frames()
+        self.error = error
+        kind = kind_of_error(error)
+        self._close(now, kind, error.detail if isinstance(error, UpstreamError) else repr(error), failed(kind, None))
+        if self.seat is not None and (kind is Kind.CONNECT or getattr(error, "untouched", False)):
+            self.call.attempt_lost(self, now)
+        self.call.attempt_ended(self, now)
+
+    def cut(self, reason: str, now: float) -> Kind:
+        """Somebody ends it. The kind that this means is returned."""
+        kind = kind_of_cut(reason, self.call.context, self.started_at, now)
+        self._close_connection()
+        if self._scope is not None:
+            self._scope.cancel(reason=reason or None)
+        if self.state is not DONE:
+            self._close(now, kind, f"cancelled: {reason or 'no reason given'}", failed(kind, None))
+            if reason == LOST and self.cause != "hedge" and self.seat is not None:
+                self.call.client.balance.overtaken(now, self.seat, self.started_at)
+        return kind
+
+    def discard(self, now: float) -> Connection | None:
+        """Nobody wants its response. Only one that streams holds a connection then, which is returned, closed."""
+        return None
+
+    def _close_connection(self, *, crossed: bool = False, replaced: bool = False) -> bool:
+        """Close the connection, if there is one; whether its request is to be sent anew on another."""
+        connection, self._connection = self._connection, None
+        if connection is None or self.seat is None:
+            return False
+        if connection.pushing is not None:
+            connection.pushing.unlisten()
+        connection.close_now()
+        self.call.client.pool.lost(self.seat.replica.origin, connection, crossed=crossed, replaced=replaced)
+        if replaced:
+            if self._silence is not None:
+                self._silence.cancel()
+            self.state, self._reused, self._reader, self._sending = WAITING, False, None, False
+            self.call.attempt_waits(self)
+        return replaced
+
+    def _close(self, now: float, kind: Kind | None, detail: str, has_failed: bool | None) -> None:
+        """Leave to DONE: give the replica back, record the attempt, and tell the breaker. The one place that does."""
+        self.state = DONE
+        self._request, self._reader, self._decoder, self._kept = b"", None, None, ()
+        if self._silence is not None:
+            self._silence.cancel()
+        seat = self.seat
+        if seat is None:
+            return  # It was never made.
+        call = self.call
+        context = call.context
+        attempts = context.attempts
+        record = AttemptRecord(
+            len(attempts) + 1 if attempts else 1,
+            seat.name,
+            self.started_at,
+            now,
+            self.status,
+            kind,
+            self._reused,
+            self.cause,
+        )
+        attempts.append(record)
+        if context.takes_attempts:
+            context.recorder.record(AttemptEnded(context.request, context.call, context.upstream, record, detail))
+        # After the record: what comes of an attempt (a replica that is put out) is told after it.
+        call.client.balance.ended(now, seat, self.started_at, has_failed)
+        if call.ticket is not None and kind not in CUT:
+            call.ticket.attempted(now, kind, self.status)
 
 
 @lru_cache(maxsize=64)
@@ -114,27 +498,14 @@ def _around_parent(trace: Trace) -> tuple[bytes, bytes]:
     return before, after
 
 
-def ended(
-    now: float,
-    facts: CallFacts,
-    ticket: Ticket | None,
-    replica: str,
-    started_at: float,
-    status: int | None,
-    kind: Kind | None,
-    reused: bool,
-    cause: Cause,
-    detail: str,
-) -> None:
-    """Record an attempt that is over, and tell the breaker of it unless somebody cut it short."""
-    record = AttemptRecord(len(facts.attempts) + 1, replica, started_at, now, status, kind, reused, cause)
-    facts.attempts.append(record)
-    if getattr(facts.recorder, "takes_attempts", True):
-        facts.recorder.record(AttemptEnded(facts.request, facts.call, facts.upstream, record, detail))
-    if ticket is not None and kind not in CUT:
-        ticket.attempted(now, kind, status)
-
-
-def detail_of(error: BaseException) -> str:
-    """One sentence for the record of an attempt that this ended."""
-    return error.detail if isinstance(error, UpstreamError) else repr(error)
+def attempt_fields(context: CallContext, deadline_header: bytes | None, now: float, span: int) -> list[Field]:
+    """The same as fields. ``span`` is not 0: an id of zeros means "none" (W3C Trace Context section 3.2.2.4)."""
+    request = context.request
+    if request is None:
+        return []
+    values = {b"traceparent": request.trace.header(f"{span:016x}").encode("ascii")}
+    if request.trace.state:
+        values[b"tracestate"] = request.trace.state.encode("ascii")
+    if deadline_header is not None and context.deadline < math.inf:
+        values[deadline_header] = b"%d" % max(1, int((context.deadline - now) * 1000))
+    return [(name, name, value) for name, value in values.items()]

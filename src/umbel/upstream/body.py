@@ -1,7 +1,6 @@
-"""The body layer: reads a response to its end, within bounds, and undoes its content coding.
+"""A response's body: its bound, and its content coding undone, as the pieces come.
 
-Stands right above the pool, so that every layer above it sees a complete response or a failed attempt. It decodes gzip
-and nothing else, never what the bytes mean.
+It decodes gzip and nothing else, and never what the bytes mean.
 """
 
 from __future__ import annotations
@@ -9,127 +8,55 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable
 
-import httpx
-import trio
-
-from ..messages import ACCEPT_GZIP, Complete, Field, fields_of, response_fields
-from ..model import JSON_MAX, OTHER_MAX, CallFacts, facts_of
+from ..messages import Field
+from ..model import JSON_MAX, OTHER_MAX
 from .errors import Malformed, TooBig, incomplete
-from .layer import Layer
-from .pieces import pieces_of
-from .rewrite import rewritten
+from .head import Head
 
 # RFC 9110 section 8.4.1.3: x-gzip is the same.
 _GZIP = frozenset({b"gzip", b"x-gzip"})
-_ACCEPT = {b"accept-encoding": b"gzip"}
 _PIECE = 64 * 1024
 _MEMBERS_MAX = 64
 # What gzip may add to a body that does not compress, with room for a long header; beyond it the coding is a trick.
 _OVERHEAD_MAX = 64 * 1024
 
 
-class Body(Layer):
-    """Asks for gzip, and gives back responses that are read, decoded and closed (``response.content``).
+def limit_of(fields: Iterable[Field]) -> int:
+    """The bound of a body where nobody has set one: JSON_MAX or OTHER_MAX bytes, by its media type."""
+    is_json = any(name == b"content-type" and _is_json(value) for _, name, value in fields)
+    return JSON_MAX if is_json else OTHER_MAX
 
-    ``max_body`` bounds the bytes after decoding; the call's own (``CallFacts.max_body``) goes before it, and without
-    either it is JSON_MAX or OTHER_MAX by the response's type. At the bound reading stops and the connection is closed;
-    no more than three times the bound is ever in memory. Content-Encoding and Content-Length are gone from the headers.
+
+def check_size(size: int, limit: int) -> None:
+    """Pass a body of ``size`` bytes without a coding.
+
+    Raises:
+        TooBig: it is over its bound.
     """
+    if size > limit:
+        raise _too_big(limit)
 
-    def __init__(self, transport: httpx.AsyncBaseTransport, *, max_body: int | None = None) -> None:
-        super().__init__(transport)
-        self._max_body = max_body
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Ask the transport below and read its response.
+def fields_and_decoder(method: str, head: Head, limit: int | None) -> tuple[list[Field], Decoder]:
+    """The fields that are true of the decoded body (no Content-Length, no Content-Encoding), and what decodes it.
 
-        Raises:
-            TooBig: the body is over its bound.
-            Malformed: a coding that is not gzip alone, or broken gzip.
-        """
-        began = trio.current_time()
-        asking = request if ACCEPT_GZIP in fields_of(request.headers) else rewritten(request, _ACCEPT)
-        response = await self._transport.handle_async_request(asking)
-        if isinstance(response, Complete):
-            return self._bounded(facts_of(request), response)
-        stream = response.stream
-        if isinstance(stream, httpx.ByteStream):
-            # Here already, as most are: there is nothing to wait for, and nothing to close.
-            kept, decoder = self.begin(
-                request.method, facts_of(request), response.status_code, fields_of(response.headers)
-            )
-            for piece in stream:
-                decoder.feed(piece)
-            content = decoder.end()
-        else:
-            assert isinstance(stream, httpx.AsyncByteStream)
-            try:
-                kept, decoder = self.begin(
-                    request.method, facts_of(request), response.status_code, fields_of(response.headers)
-                )
-                async with pieces_of(stream) as pieces:
-                    async for piece in pieces:
-                        decoder.feed(piece)
-                content = decoder.end()
-            finally:
-                # Read to its end it is closed already; closed before, it takes its connection along.
-                await stream.aclose()
-        return Complete(response.status_code, kept, content, response.extensions, trio.current_time() - began)
+    Args:
+        limit: bytes after decoding; None: by the media type. No more than three times that is ever in memory.
 
-    def _bounded(self, facts: CallFacts | None, response: Complete) -> Complete:
-        """A response that is here already and has no coding, as most have."""
-        fields = response_fields(response)
-        self.check_size(facts, fields, len(response.content))
-        response.fields = [field for field in fields if field[1] != b"content-length"]
-        return response
-
-    def check_size(self, facts: CallFacts | None, fields: Iterable[Field], size: int) -> None:
-        """Pass a body of ``size`` bytes without a coding.
-
-        Raises:
-            TooBig: it is over its bound.
-        """
-        limit = self._limit(facts)
-        if limit is None:
-            limit = (
-                JSON_MAX if any(name == b"content-type" and _is_json(value) for _, name, value in fields) else OTHER_MAX
-            )
-        if size > limit:
-            raise _too_big(limit)
-
-    def _limit(self, facts: CallFacts | None) -> int | None:
-        return facts.max_body if facts is not None and facts.max_body is not None else self._max_body
-
-    def begin(
-        self, method: str, facts: CallFacts | None, status: int, fields: Iterable[Field]
-    ) -> tuple[list[Field], Decoder]:
-        """The fields that are true of the decoded body, and what decodes it.
-
-        Raises:
-            TooBig, Malformed: as ``handle_async_request``.
-        """
-        kept: list[Field] = []
-        coding = length = media_type = b""
-        for field in fields:
-            _, name, value = field
-            if name == b"content-length":
-                length = value
-                continue
-            if name == b"content-encoding":
-                coding = coding + b"," + value if coding else value
-                continue
-            if name == b"content-type":
-                media_type = value
-            kept.append(field)
-        limit = self._limit(facts)
-        if limit is None:
-            limit = JSON_MAX if _is_json(media_type) else OTHER_MAX
-        if method == "HEAD" or status in (204, 304):
-            return kept, Decoder(limit, gzip=False)  # The headers describe a body that is not there.
-        coded = _is_gzip(coding) if coding else False
-        if length.isdigit() and int(length) > limit + (_OVERHEAD_MAX if coded else 0):
-            raise TooBig(f"a body of {length.decode('ascii')} bytes is over the limit of {limit}")
-        return kept, Decoder(limit, gzip=coded)
+    Raises:
+        TooBig: the body announces more than its bound.
+        Malformed: a coding that is not gzip alone.
+    """
+    if limit is None:
+        limit = limit_of(head.fields)
+    codings = [value for _, name, value in head.fields if name == b"content-encoding"]
+    kept = [field for field in head.kept if field[1] != b"content-encoding"] if codings else list(head.kept)
+    if method == "HEAD" or not head.has_body:
+        return kept, Decoder(limit, gzip=False)  # The fields describe a body that is not there.
+    coded = _is_gzip(b",".join(codings)) if codings else False
+    if head.length is not None and head.length > limit + (_OVERHEAD_MAX if coded else 0):
+        raise TooBig(f"a body of {head.length} bytes is over the limit of {limit}")
+    return kept, Decoder(limit, gzip=coded)
 
 
 class Decoder:

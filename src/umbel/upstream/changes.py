@@ -1,7 +1,7 @@
 """The records of what opens, closes, goes out and comes back: one for each change of a breaker or a replica.
 
-Written by the layers that see the change (breaker, balance, health). They decide nothing, and there are few by nature:
-a breaker changes when its window is full or its time is over, a replica when it failed several times in a row.
+They decide nothing, and there are few by nature: a breaker changes when its window is full or its time is over, a
+replica when it failed several times in a row.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """The changes of one upstream, or of one origin where a layer stands alone; ``upstream`` is its name in records."""
+    """The changes of one upstream; ``upstream`` is its name in records."""
 
     recorder: Recorder
     upstream: str

@@ -1,283 +1,453 @@
 """Coalescing: identical safe calls that overlap are made once, and each caller gets the answer.
 
-The outermost layer of an upstream's stack where it is switched on; any httpx user may put it before a transport. It is
-no cache: an answer goes to those who wait when it comes, and is forgotten.
+It is no cache: an answer goes to those who wait when it comes, and is forgotten.
+
+Theory
+------
+Two calls ask the same if upstream, method, target, body, bound of the body, own policies, limits of steps and every
+field are the same, but for the values of the fields that the gateway writes itself (``Prepared.gateway``): those say
+who asks, and through whom. The first of them begins a ``SharedCall``, which makes one ``UpstreamCall`` with ids of its
+own: it keeps of ``Via`` the gateway's own step and names no client. The shared call belongs to the upstream's nursery
+and not to a caller's task: a caller that leaves, by a cancel or its deadline, leaves the others their call.
+
+Each caller has a ``Waiter``, which is its ``Call``. When the shared call ends, each waiter ends with the same result.
+A waiter whose own limit passes ends itself with ``CallTimedOut`` and leaves; one that is cancelled just leaves. The
+deadline of the shared call is the latest of those who still wait. With the last waiter the shared call is cancelled,
+for that waiter's reason. So a waiter that times out takes nothing from the others, and the upstream is told of the time
+that the most patient of them has.
+
+Nobody joins a shared call whose first waiter's deadline has passed: an upstream that hangs must not be waited for
+without end, by one caller after the other.
+
+An answer with ``Set-Cookie``, with ``Cache-Control: private``, or whose ``Vary`` names a field of the gateway's or
+``*`` goes to one of the waiters, the one that has waited the longest; each other makes a call of its own then. A
+failure is everybody's, each with an exception of its own.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Collection, Hashable
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, NamedTuple
 
-import httpx
 import trio
+from msgspec.structs import replace
 
+from ..core.call import Call, CallContext, Prepared
 from ..errors import NotRunningError
-from ..messages import UpstreamResponse, copied, fields_of
-from ..model import FACTS, CallFacts
-from ..policy.sharing import COALESCE, GATEWAY_FIELDS, REQUEST_ID, SAFE, VIA, Field, for_one_alone, last_hop, split
-from .flight import Flight
-from .layer import Layer
-from .notes import NOTES
-from .pieces import pieces_of
-from .pilots import Pilots
-from .running import Running
-from .state import STATE, opened
+from ..messages import Field
+from ..model import Attempt as AttemptRecord
+from ..model import RequestFacts, Trace
+from ..policy.sharing import REQUEST_ID, SAFE, VIA, for_one_alone, last_hop
+from .call import UpstreamCall
+from .ending import kind_of_cut
+from .errors import CallTimedOut, copy_of_failure
 
-CLOSE_SECONDS = 1.0
-"""How long the last caller that leaves waits for its flight's end."""
-# What the layers of one call say to each other is no part of what is asked, and not the flight's.
-_OF_ONE_CALL = frozenset({FACTS, STATE, NOTES})
-# Nor is which fields the gateway wrote: that too says who asks. The target has a place of its own in the key.
-_NOT_ASKED = _OF_ONE_CALL | {GATEWAY_FIELDS, "target"}
+if TYPE_CHECKING:
+    from ..net.timers import Timer
+    from .client import Client
+    from .head import Head
+
+SHARED_MAX = 1000
+"""Shared calls of an upstream under way at once; further calls are made each by itself."""
+# What an attempt adds to each request by itself.
+_OF_ATTEMPTS = frozenset({b"traceparent", b"tracestate"})
 
 
 @dataclass(frozen=True, slots=True)
 class CoalesceStatistics:
-    """A snapshot of a coalescing layer. The last five count since the beginning."""
+    """A snapshot. The last five count since the beginning."""
 
     in_flight: int
+    """Shared calls under way."""
     waiting: int
-    """Calls that wait for a flight."""
-    flown: int
+    """Calls that wait for one."""
+    made: int
+    """Shared calls."""
     joined: int
-    """Calls that found a flight of theirs under way."""
+    """Calls that found one under way."""
     unshared: int
-    """Calls that waited for a flight and then had to ask for themselves."""
+    """Calls that waited for one and then had to ask for themselves."""
     abandoned: int
-    """Flights that were cancelled because everybody had left."""
+    """Shared calls that were cancelled because everybody had left."""
     crowded: int
-    """Calls that went by themselves because ``max_flights`` were under way."""
+    """Calls that went by themselves because SHARED_MAX were under way."""
 
 
-class Coalesce(Running, Layer):
-    """Makes one call of safe calls (GET, HEAD, OPTIONS) that ask the same at the same time.
+class Coalescing:
+    """The shared calls of one upstream."""
 
-    Two calls ask the same if upstream (or origin), method, target, body, extensions and every field are the same, but
-    for the fields that the gateway wrote itself (``extensions[GATEWAY_FIELDS]``). A request without that extension has
-    none of those: all of its fields count, whatever their names. The *flight* that is made for them has a request id of
-    its own, keeps of ``Via`` the gateway's own step and names no client. What the attempt layer adds (trace, time that
-    is left) is the flight's. An answer with ``Set-Cookie``, with ``Cache-Control: private``, or whose ``Vary`` names a
-    field of the gateway's or ``*``, goes to one of them, and each other asks for itself; if it is longer than
-    ``max_body``, each does. A failure fails them all, each with an exception of its own. Requests with the extension
-    ``stream``, or with a body that is one, pass.
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.under_way: dict[Hashable, SharedCall] = {}
+        # Counted by the shared calls and their waiters.
+        self.made = self.joined = self.unshared = self.abandoned = self.crowded = 0
 
-    A flight is a child of this layer's ``async with``, not of a caller's task: a caller that leaves, by a cancel or its
-    deadline, leaves the others their flight. With the last of them it is cancelled, for the same reason, and has ended
-    before that caller goes on; so its deadline is the latest of theirs. Nobody joins a flight whose first caller's
-    deadline has passed. Closing the layer cancels what is under way.
-
-    Args:
-        usual: whether calls are coalesced that do not say so themselves (``extensions[COALESCE]``).
-        max_flights: calls under way at once; further ones are made as if this layer were not there.
-        max_body: bytes of an answer that the transport below has not read already.
-        rng: where the flights' ids come from.
-    """
-
-    def __init__(
-        self,
-        transport: httpx.AsyncBaseTransport,
-        *,
-        usual: bool = True,
-        max_flights: int = 1000,
-        max_body: int = 10**7,
-        rng: random.Random | None = None,
-    ) -> None:
-        self._pilots = Pilots("the coalescing layer")
-        Layer.__init__(self, transport)
-        Running.__init__(self, self._pilots, transport)
-        self._usual = usual
-        self._max_flights = max_flights
-        self._max_body = max_body
-        self._rng = rng or random.Random()
-        self._flights: dict[Hashable, Flight] = {}
-        self._flown = self._joined = self._unshared = self._abandoned = self._crowded = 0
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """The answer to this request, or to one like it that is under way.
-
-        Raises:
-            NotRunningError: outside of the layer's ``async with``, or it was closed meanwhile.
-        """
-        extensions = request.extensions
-        if (
-            request.method not in SAFE
-            or not extensions.get(COALESCE, self._usual)
-            or not isinstance(request.stream, httpx.ByteStream)
-            or extensions.get("stream")
-        ):
-            return await self._transport.handle_async_request(request)
-        facts: CallFacts | None = extensions.get(FACTS)
-        asked, own = split(fields_of(request.headers), extensions.get(GATEWAY_FIELDS, ()))
-        key = _key(request, facts, asked)
-        flight = self._flights.get(key)
-        if flight is not None and trio.current_time() < flight.boards_until:
-            self._joined += 1
-        elif len(self._flights) < self._max_flights:
-            flight = self._depart(key, request, facts, asked, own)
-        else:
-            self._crowded += 1
-            return await self._transport.handle_async_request(request)
-        await self._wait(key, flight, facts)
-        response = flight.take()
-        if response is None:
-            self._unshared += 1
-            return await self._transport.handle_async_request(request)
-        return response
+    def new_call(self, prepared: Prepared, context: CallContext) -> Call:
+        """A call that shares, if it may."""
+        if prepared.method not in SAFE:
+            return UpstreamCall(self.client, prepared, context)
+        return Waiter(self, prepared, context)
 
     def statistics(self) -> CoalesceStatistics:
         """A snapshot."""
         return CoalesceStatistics(
-            in_flight=len(self._flights),
-            waiting=sum(flight.waiting for flight in self._flights.values()),
-            flown=self._flown,
-            joined=self._joined,
-            unshared=self._unshared,
-            abandoned=self._abandoned,
-            crowded=self._crowded,
+            len(self.under_way),
+            sum(shared.waiting for shared in self.under_way.values()),
+            self.made,
+            self.joined,
+            self.unshared,
+            self.abandoned,
+            self.crowded,
         )
 
-    # A caller
 
-    async def _wait(self, key: Hashable, flight: Flight, facts: CallFacts | None) -> None:
-        """Until the flight is over, or this caller has to leave."""
-        number = flight.board(facts)
-        left: BaseException | None = None
+def _key(prepared: Prepared, context: CallContext) -> Hashable:
+    """What a call asks for."""
+    return (
+        prepared.method,
+        prepared.target,
+        prepared.content,
+        tuple(prepared.headers),
+        prepared.gateway_names,
+        context.max_body,
+        context.retry,
+        context.hedge,
+        context.steps,
+    )
+
+
+class Waiter:
+    """One caller's share of a shared call. See the module, and ``core.call.Call``."""
+
+    __slots__ = (
+        "_all",
+        "_own",
+        "_prepared",
+        "_shared",
+        "_timer",
+        "content",
+        "context",
+        "done",
+        "ended_at",
+        "error",
+        "fields",
+        "head",
+        "names",
+        "number",
+        "status",
+    )
+
+    def __init__(self, coalescing: Coalescing, prepared: Prepared, context: CallContext) -> None:
+        self._all = coalescing
+        self._prepared = prepared
+        self.context = context
+        self.status: int | None = None
+        self.error: Exception | None = None
+        self.ended_at = 0.0
+        self.fields: Sequence[Field] = ()
+        self.names: Collection[bytes] | None = None
+        self.content = b""
+        self.head: Head | None = None
+        self.done = False
+        self.number = 0
+        """How many came to the shared call before it."""
+        self._shared: SharedCall | None = None
+        self._own: UpstreamCall | None = None
+        """The call that it makes by itself, where it cannot share."""
+        self._timer: Timer | None = None
+
+    def start(self, now: float) -> None:
+        """See ``core.call.Call``."""
+        coalescing, context = self._all, self.context
+        client = coalescing.client
+        key = _key(self._prepared, context)
+        shared = coalescing.under_way.get(key)
+        if shared is not None and now < shared.joins_until:
+            coalescing.joined += 1
+        elif len(coalescing.under_way) >= SHARED_MAX:
+            coalescing.crowded += 1
+            self._ask_alone(now)
+            return
+        elif not client.nursery.running:
+            self._end(NotRunningError(f"the upstream {client.name} is used outside of its `async with`"))
+            return
+        else:
+            shared = None
+        if context.limit is not None:
+            self._timer = client.timers.add(context.deadline, self._limit_passed)
+        if shared is not None:
+            self._shared = shared
+            shared.join(self)
+            return
+        shared = self._shared = SharedCall(coalescing, key, self._prepared, context)
+        coalescing.under_way[key] = shared
+        coalescing.made += 1
+        shared.join(self)
+        shared.start(now)
+
+    def depart(self) -> None:
+        """See ``core.call.Call``."""
+        if self._own is not None:
+            self._own.depart()
+        elif self._shared is not None:
+            # Not only the first waiter's matter: it may have left before it departed.
+            self._shared.call.depart()
+
+    async def finish(self) -> None:
+        """See ``core.call.Call``. Only a call of its own ever needs a task of its owner's."""
+        if self._own is not None:
+            await self._own.finish()
+
+    def cancel(self, reason: str) -> None:
+        """See ``core.call.Call``."""
+        if self._own is not None:
+            self._own.cancel(reason)
+        elif not self.done:
+            self.done = True
+            self._leave(reason)
+
+    def resolve(self) -> None:
+        """The shared call has its result, which is this one's too."""
+        shared = self._shared
+        if shared is None or self.done:
+            return
+        self._take_attempts(shared)
+        self.status, self.fields, self.names = shared.call.status, shared.call.fields, shared.call.names
+        self.content, self.head = shared.call.content, shared.call.head
+        error = shared.call.error
+        if error is not None and shared.several:
+            # One that is raised in many tasks collects all their frames.
+            copy = copy_of_failure(error)
+            copy.__cause__ = error
+            error = copy
+        self._end(error)
+
+    def ask_alone(self, now: float) -> None:
+        """The shared call's answer is somebody else's."""
+        if self._shared is not None and not self.done:
+            self._take_attempts(self._shared)
+            self._shared = None
+            self._all.unshared += 1
+            self._ask_alone(now)
+            self.depart()
+
+    def _ask_alone(self, now: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()  # The call of its own keeps the limit itself.
+        # It has the same context, so its owner hears of it directly.
+        self._own = UpstreamCall(self._all.client, self._prepared, self.context)
+        self.done = True
+        self._own.start(now)
+
+    def _limit_passed(self) -> None:
+        limit = self.context.limit
+        if self.done or limit is None:
+            return
+        self._leave("the call's own limit")
+        self._end(CallTimedOut.after(limit))
+
+    def _leave(self, reason: str) -> None:
+        shared, self._shared = self._shared, None
+        if self._timer is not None:
+            self._timer.cancel()
+        if shared is not None:
+            shared.leave(self, reason)
+
+    def _take_attempts(self, shared: SharedCall) -> None:
+        attempts = shared.context.attempts
+        # Who found it under way shared what was another's; its attempts say so.
+        self.context.attempts += [replace(each, coalesced=True) for each in attempts] if self.number else attempts
+
+    def _end(self, error: Exception | None) -> None:
+        self.done = True
+        self._shared = None
+        if self._timer is not None:
+            self._timer.cancel()
+        self.error, self.ended_at = error, trio.current_time()
+        if error is not None:
+            self.status = None
+        self.context.owner.call_ended(self)
+
+
+class _Place(NamedTuple):
+    """Ordered so that a heap's first is the one with the latest deadline; of those, the one that came first."""
+
+    minus_deadline: float
+    number: int
+    waiter: Waiter
+
+
+class SharedCall:
+    """One upstream call that several callers wait for. The owner of its ``UpstreamCall``."""
+
+    __slots__ = (
+        "_all",
+        "_joined",
+        "_key",
+        "_latest",
+        "_varying",
+        "_waiters",
+        "call",
+        "context",
+        "joins_until",
+        "several",
+    )
+
+    def __init__(self, coalescing: Coalescing, key: Hashable, prepared: Prepared, first: CallContext) -> None:
+        self._all = coalescing
+        self._key = key
+        rng = coalescing.client.rng
+        ids = f"{rng.getrandbits(256):064x}"
+        request_id, trace_id = ids[:32], ids[32:]
+        self._varying = _OF_ATTEMPTS | prepared.gateway_names
+        """The names of the fields that are not in the key, though the callers' own requests would have borne them."""
+        self.context = CallContext(
+            self,
+            first.call,
+            first.upstream,
+            _own_request(first.request, request_id, Trace(trace_id, flags=first.request.trace.flags))
+            if first.request is not None
+            else None,
+            first.deadline,
+            first.recorder,
+            max_body=first.max_body,
+            retry=first.retry,
+            hedge=first.hedge,
+            steps=first.steps,
+            takes_attempts=first.takes_attempts,
+        )
+        self.call = UpstreamCall(coalescing.client, _shared_request(prepared, request_id), self.context)
+        self.joins_until = first.deadline
+        self.several = False
+        """Whether more than one waited when it ended."""
+        self._joined = 0
+        self._waiters: dict[int, Waiter] = {}
+        """By number, so in the order in which they came."""
+        # By deadline, so that a crowd that leaves together costs no scan each. Who left is thrown out at the top.
+        self._latest: list[_Place] = []
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._waiters)
+
+    def start(self, now: float) -> None:
+        """Begin the upstream call."""
+        self.call.start(now)
+
+    def join(self, waiter: Waiter) -> None:
+        """One more waits; the deadline is the latest of all."""
+        waiter.number = self._joined
+        self._joined += 1
+        self._waiters[waiter.number] = waiter
+        heappush(self._latest, _Place(-waiter.context.deadline, waiter.number, waiter))
+        if waiter.number and self._latest[0].number == waiter.number:
+            self._follow()
+
+    def leave(self, waiter: Waiter, reason: str) -> None:
+        """One no longer waits. With the last one the call is cancelled."""
+        if self._waiters.pop(waiter.number, None) is None:
+            return
+        now = trio.current_time()
+        if self._waiters:
+            self._attempts_of(waiter, reason, now)
+            followed = self._latest[0].number
+            while self._latest[0].number not in self._waiters:
+                heappop(self._latest)
+            if self._latest[0].number != followed:
+                self._follow()
+            return
+        self._all.abandoned += 1
+        self._forget()
+        self.call.cancel(reason)
+        waiter._take_attempts(self)
+        self._let_go()
+
+    # What the upstream call says; see ``core.call.CallOwner``.
+
+    def call_ended(self, call: Call) -> None:
+        """Everybody ends with it, or, if the answer is for one alone, the first, and the others ask for themselves."""
+        self._forget()
+        waiters = list(self._waiters.values())
+        self._waiters.clear()
+        self.several = len(waiters) > 1
+        alone = self.several and call.error is None and for_one_alone(call.fields, self._varying)
+        now = trio.current_time()
+        for place, waiter in enumerate(waiters):
+            if alone and place:
+                waiter.ask_alone(now)
+            else:
+                waiter.resolve()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Refer to nothing that refers to this: a cycle would wait for the garbage collector."""
+        self._latest.clear()
+        del self.call, self.context.owner
+
+    def call_waits(self, call: Call) -> None:
+        """It needs a task: one of the upstream's own nursery."""
+        nursery = self._all.client.nursery
+        if nursery.running:
+            nursery.start_soon(self._finish, call)
+        else:
+            # A call that ended as the upstream was closed has given it its place.
+            self._closed()
+
+    async def _finish(self, call: Call) -> None:
         try:
-            await flight.over.wait()
-        except BaseException as error:
-            left = error
-            if flight.leave(number) and not flight.over.is_set():
-                await self._abandon(key, flight, getattr(error, "reason", None))
+            await call.finish()
+        except BaseException:
+            self._closed()
             raise
-        finally:
-            if facts is not None:
-                facts.attempts += flight.attempts(number, facts, left)
-            del left  # Its traceback holds this frame: without this the two would wait for the garbage collector.
 
-    async def _abandon(self, key: Hashable, flight: Flight, reason: str | None) -> None:
-        """End a flight that nobody waits for. The last caller sees its end, so that nothing of a call outlives it."""
-        self._abandoned += 1
-        self._forget(key, flight)
-        flight.scope.cancel(reason=reason or "everybody who waited has left")
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_SECONDS):
-            await flight.over.wait()
+    def _closed(self) -> None:
+        """The upstream is closed: nobody would hear of the call any more, so they are told now."""
+        if self._waiters:
+            self.call.cancel("the upstream was closed")
+            self.call.error = NotRunningError("the upstream was closed while the call was under way")
+            self.call_ended(self.call)
 
-    # A flight
+    def _attempts_of(self, waiter: Waiter, reason: str, now: float) -> None:
+        """Record for a waiter that leaves what goes on without it: it ends here for that waiter."""
+        attempts = list(self.context.attempts)
+        for attempt in self.call.under_way:
+            if attempt.seat is not None:
+                kind = kind_of_cut(reason, waiter.context, attempt.started_at, now)
+                attempts.append(
+                    AttemptRecord(
+                        len(attempts) + 1, attempt.seat.name, attempt.started_at, now, None, kind, False, attempt.cause
+                    )
+                )
+        waiter.context.attempts += [replace(each, coalesced=True) for each in attempts] if waiter.number else attempts
 
-    def _depart(
-        self, key: Hashable, request: httpx.Request, facts: CallFacts | None, asked: list[Field], own: list[Field]
-    ) -> Flight:
-        ids = f"{self._rng.getrandbits(256):064x}"
-        request_id = ids[:32]
-        flight = Flight(facts, request_id, ids[32:])
-        fields = list(asked)
-        for name, lower, value in own:
+    def _follow(self) -> None:
+        """Take over the time of whoever waits the longest."""
+        context, longest = self.context, self._latest[0].waiter.context
+        context.deadline = longest.deadline
+        if context.request is not None and longest.request is not None:
+            context.request = _own_request(longest.request, context.request.request_id, context.request.trace)
+
+    def _forget(self) -> None:
+        """New calls begin a new shared call."""
+        if self._all.under_way.get(self._key) is self:
+            del self._all.under_way[self._key]
+
+
+def _own_request(whose: RequestFacts, request_id: str, trace: Trace) -> RequestFacts:
+    """``whose`` time under the shared call's own ids: what an attempt's end means hangs on when its request began."""
+    return RequestFacts(request_id, trace, whose.method, whose.path, whose.route, whose.started_at, whose.deadline)
+
+
+def _shared_request(prepared: Prepared, request_id: str) -> Prepared:
+    """The request of a shared call: of the gateway's fields only its own step of Via, and an id of its own."""
+    own: list[Field] = []
+    for block in prepared.gateway:
+        for name, lower, value in block:
             if lower == VIA:
-                # Of the way that a client's request came, only its last step is the flight's too.
-                fields.append((name, lower, last_hop(value)))
+                own.append((name, lower, last_hop(value)))
             elif lower == REQUEST_ID:
-                fields.append((name, lower, request_id.encode("ascii")))
-        extensions = {name: value for name, value in request.extensions.items() if name not in _OF_ONE_CALL}
-        if flight.facts is not None:
-            extensions[FACTS] = flight.facts
-        copy = copied(request, fields, None, extensions)
-        flight.scope = self._pilots.start(self._fly, key, flight, copy)
-        self._flights[key] = flight
-        self._flown += 1
-        return flight
-
-    async def _fly(self, key: Hashable, flight: Flight, request: httpx.Request) -> None:
-        """Make the call. Raises nothing but a cancel: whatever happens, those who wait are told."""
-        response: httpx.Response | None = None
-        shareable = False
-        failure: Exception | None = None
-        try:
-            request, flight.state = opened(request)
-            flight.state.under_way = []
-            response = await self._transport.handle_async_request(request)
-            if not response.is_closed and not isinstance(response.stream, httpx.ByteStream):
-                response = await self._whole(response)
-            shareable = response is not None and _for_many(response, _varying(request))
-        except Exception as error:  # noqa: BLE001 - it is theirs who wait, whatever it is
-            failure = error
-        except BaseException as error:
-            failure = NotRunningError("the coalescing layer was closed while the call was under way")
-            if isinstance(error, BaseExceptionGroup):
-                # Something failed while it was cancelled. That is recorded with the attempt; here it would end others.
-                cancels, others = error.split(trio.Cancelled)
-                if cancels is not None and isinstance(others, Exception):
-                    raise cancels from others
-            raise
-        finally:
-            self._forget(key, flight)
-            flight.land(response, shareable=shareable, failure=failure)
-            # A failure's traceback holds this frame: it must not hold the failure.
-            del failure, flight
-
-    async def _whole(self, response: httpx.Response) -> httpx.Response | None:
-        """The response with its body in memory, undecoded; None if it cannot be kept for several."""
-        stream = response.stream
-        assert isinstance(stream, httpx.AsyncByteStream)
-        content = bytearray()
-        try:
-            async with pieces_of(stream) as pieces:
-                async for piece in pieces:
-                    content += piece
-                    if len(content) > self._max_body:
-                        return None
-        finally:
-            await stream.aclose()
-        return UpstreamResponse(
-            response.status_code,
-            headers=response.headers.raw,
-            stream=httpx.ByteStream(bytes(content)),
-            extensions=response.extensions,
-        )
-
-    def _forget(self, key: Hashable, flight: Flight) -> None:
-        """New calls begin a new flight."""
-        if self._flights.get(key) is flight:
-            del self._flights[key]
-
-
-# What the attempt layer adds to each request by itself, below this layer.
-_OF_ATTEMPTS = frozenset({b"traceparent", b"tracestate"})
-
-
-def _varying(request: httpx.Request) -> Collection[bytes]:
-    """The names of the fields that are not in the key, though the callers' own requests would have borne them."""
-    return _OF_ATTEMPTS.union(request.extensions.get(GATEWAY_FIELDS, ()))
-
-
-def _for_many(response: httpx.Response, varying: Collection[bytes]) -> bool:
-    # Of a stream that someone else has read, the bytes as they came are gone: there is nothing to make a copy of.
-    return isinstance(response.stream, httpx.ByteStream) and not for_one_alone(fields_of(response.headers), varying)
-
-
-def _key(request: httpx.Request, facts: CallFacts | None, asked: list[Field]) -> Hashable:
-    """What a request asks for."""
-    url, extensions = request.url, request.extensions
-    target = extensions.get("target") or url.raw_path
-    others = tuple((name, _comparable(value)) for name, value in extensions.items() if name not in _NOT_ASKED)
-    where = (url.scheme, url.raw_host, url.port) if facts is None else facts.upstream
-    bound = None if facts is None else facts.max_body
-    return (where, bound, request.method, target, request.read(), tuple(asked), others)
-
-
-def _comparable(value: Any) -> Hashable:
-    """An extension's value as part of a key; one that cannot be compared is the same only if it is the same object.
-
-    The flight's own request keeps that object alive, so its id stands for nothing else meanwhile. The type is part of
-    the key, because 1, 1.0 and True are equal.
-    """
-    if isinstance(value, dict):
-        return (dict, *((name, _comparable(each)) for name, each in value.items()))
-    key: Hashable = value
-    try:
-        hash(key)
-    except TypeError:
-        return (object, id(value))
-    return (type(value), key)
+                own.append((name, lower, request_id.encode("ascii")))
+    return replace(prepared, gateway=(tuple(own),) if own else ())

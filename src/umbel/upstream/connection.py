@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import math
 import ssl
-from typing import NamedTuple
 
 import httpx
 import trio
 
+from ..core.call import StepTimeouts
 from ..errors import UpstreamError
 from ..net.stream import Listener, PlainStream, Stream
 from .errors import BadRequest, ConnectionReset, ReadTimedOut, WriteTimedOut, incomplete, tls_failed
 from .head import Head
-from .http1 import Limits, ResponseReader, whole_of
+from .http1 import Limits, ResponseReader
 from .lifecycle import TRANSITIONS, Event, State
 from .outgoing import Outgoing
 from .pieces import pieces_of
@@ -28,20 +28,6 @@ holds this much (the smallest default of Linux), so such a send never waits for 
 task of its own while the response is awaited: the peer may answer early and read no further."""
 SETTLE_TIMEOUT = 1.0
 """Seconds that an ended exchange waits for its sending task to unwind (it is the caller's body that unwinds)."""
-
-
-class Timeouts(NamedTuple):
-    """httpx's limits of single steps, in seconds; ``read`` is for a whole head, and for each piece of the body."""
-
-    connect: float | None = None
-    read: float | None = None
-    write: float | None = None
-    pool: float | None = None
-
-
-_ENDED = ResponseReader("GET", Limits())
-"""What has read a response that came as a whole."""
-_ENDED.ended = True
 
 
 class Connection:
@@ -78,6 +64,7 @@ class Connection:
         self._stream = stream
         self._nursery = nursery
         self._where = where
+        self._close_after = False
         self.pushing = stream if isinstance(stream, PlainStream) else None
         """The stream, where an exchange can go on without a task that waits for it."""
         self.is_quiet = stream.is_quiet
@@ -102,7 +89,7 @@ class Connection:
         state = self.state = TRANSITIONS[self.state, event]
         return state
 
-    async def start(self, request: Outgoing, limits: Limits, timeouts: Timeouts) -> Head:
+    async def start(self, request: Outgoing, limits: Limits, timeouts: StepTimeouts) -> Head:
         """Send ``request`` and return the head of the response, as soon as it is there.
 
         Raises:
@@ -118,6 +105,8 @@ class Connection:
         self._sender_done = self._reading = None
         self._allow()
         try:
+            # Cancelled as the connection was made, it must send nothing; sending need not be a checkpoint.
+            await trio.lowlevel.checkpoint_if_cancelled()
             if whole:
                 await self._send(head + body)
             else:
@@ -185,86 +174,34 @@ class Connection:
             self._sender.cancel(reason="the exchange is over")
         self._stream.close_now()
 
-    # Without a task that waits: ``send_off``; ``caught_whole`` when the listener is told first; if that is not all of
-    # it ``caught``, with the same, and whenever the listener is told again, until ``ended``.
+    # A whole request whose response is read by the caller, which says how the exchange has ended.
 
-    def send_off(self, request: bytes, listener: Listener) -> bool:
-        """Send a whole request of at most INLINE_MAX bytes; ``listener`` is told of what comes.
+    def send_whole(self, request: bytes, listener: Listener) -> None:
+        """Begin an exchange on a stream that pushes: send, and let ``listener`` hear what comes.
 
-        False if it cannot be sent as a whole at once: the connection is closed, and the peer cannot act on a part.
-        Only on a connection with a ``pushing`` stream, and without limits of single steps.
+        Raises:
+            trio.ClosedResourceError: the pool has closed the connection. What is broken shows when it is read.
         """
         stream = self.pushing
-        assert stream is not None
+        assert stream is not None and self.state is State.IDLE
+        self.state = State.AWAITING  # As Event.START_WHOLE says.
+        self.served += 1
+        stream.start_exchange(request, listener)
+
+    def begin_whole(self) -> Stream:
+        """Begin an exchange that its caller carries out on the stream that is returned."""
         self.state = TRANSITIONS[self.state, Event.START_WHOLE]
         self.served += 1
-        self._close_after = False
-        self._sender_done = None
-        try:
-            if stream.send_now(request):
-                stream.listen(listener)
-                return True
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # It is dead, or the pool closed it; the request goes out on another.
-        self.close_now()
-        return False
+        return self._stream
 
-    def unlisten(self) -> None:
-        """Tell the listener nothing more."""
-        if self.pushing is not None:
-            self.pushing.unlisten()
-
-    def caught_whole(self, data: bytes, method: str, limits: Limits) -> tuple[Head, bytes] | None:
-        """The response, if ``data`` is all of it.
-
-        Raises:
-            Malformed: as ``start``; the connection is closed.
-        """
-        try:
-            if self.state is State.AWAITING:
-                whole = whole_of(data, method, limits)
-                if whole is not None:
-                    self._reader = _ENDED
-                    self.keep_alive_hint = whole[0].idle_hint
-                    self.state = TRANSITIONS[State.RECEIVING, Event.END if whole[0].keep_alive else Event.LAST]
-                    return whole
-        except BaseException:
-            self.close_now()
-            raise
-        self._reader = ResponseReader(method, limits)
-        return None
-
-    def caught(self, data: bytes, end: Exception | None, listener: Listener, *, eof: bool) -> Head | None:
-        """Take what the listener was told; the response's head, if that is there. ``listener`` is told of what is left.
-
-        Raises:
-            UpstreamError: as ``start``; the connection is closed.
-        """
-        reader = self._reader
-        try:
-            if self.state is State.CLOSED:
-                raise ConnectionReset(f"{self._where}: the connection was closed by its pool")
-            if data:
-                reader.feed(data)
-            if isinstance(end, trio.BrokenResourceError):
-                raise self._broken(end) from end
-            if end is not None:
-                raise end
-            if eof:
-                reader.feed_eof()
-        except BaseException:
-            self.close_now()
-            raise
-        head = reader.head
-        if head is not None:
-            if self.state is State.AWAITING:
-                self.state = State.RECEIVING
-            if reader.ended:
-                self._end(reader, head)
-                return head
-        assert self.pushing is not None
-        self.pushing.listen(listener)
-        return head
+    def broken(self, error: Exception, reader: ResponseReader | None) -> Exception:
+        """What a broken stream means at this point of the response, of which ``reader`` has read what came."""
+        if isinstance(error, trio.ClosedResourceError):
+            return ConnectionReset(f"{self._where}: the connection was closed by its pool")
+        if not isinstance(error, trio.BrokenResourceError):
+            return error
+        sending = self.pushing.send_error if self.pushing is not None else self._send_failure
+        return _what_broke(error, self._where, reader, sending)
 
     @property
     def unsettled(self) -> bool:
@@ -326,16 +263,7 @@ class Connection:
             self._reader.feed_eof()
 
     def _broken(self, error: trio.BrokenResourceError) -> UpstreamError:
-        """What a broken wire means at this point of the response."""
-        reader, cause = self._reader, error.__cause__
-        if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
-            return tls_failed(cause, self._where)
-        if isinstance(cause, ssl.SSLEOFError) and reader.head is not None:
-            return incomplete(f"{self._where}: TLS was cut off inside the response's body")
-        sending = f" (sending: {self._send_failure})" if self._send_failure else ""
-        return ConnectionReset(
-            f"{self._where}: the connection broke: {cause or error}{sending}", untouched=not reader.started
-        )
+        return _what_broke(error, self._where, self._reader, self._send_failure)
 
     def _end(self, reader: ResponseReader, head: Head) -> None:
         """The response is complete.
@@ -346,7 +274,8 @@ class Connection:
         if self.state is State.CLOSED:
             return
         self.keep_alive_hint = head.idle_hint
-        usable = head.keep_alive and not (reader.excess or self._close_after or self._send_failure)
+        ended = self.ended_at is not None
+        usable = head.keep_alive and not (reader.excess or ended or self._close_after or self._send_failure)
         if self._on(Event.END if usable else Event.LAST) is State.CLOSED and self._sender is not None:
             self._sender.cancel(reason="the response is complete")
 
@@ -410,9 +339,24 @@ class Connection:
                 if scope.cancelled_caught:
                     raise WriteTimedOut(f"{self._where}: nothing could be sent for {limit:g} s")
         except trio.BrokenResourceError as error:
+            error.__traceback__ = None  # Its frames hold this connection.
             self._send_failure = error
         except trio.ClosedResourceError:
             pass  # The exchange is over.
         else:
             return True
         return False
+
+
+def _what_broke(
+    error: trio.BrokenResourceError, where: str, reader: ResponseReader | None, sending: Exception | None
+) -> UpstreamError:
+    cause = error.__cause__
+    if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
+        return tls_failed(cause, where)
+    if isinstance(cause, ssl.SSLEOFError) and reader is not None and reader.head is not None:
+        return incomplete(f"{where}: TLS was cut off inside the response's body")
+    told = f" (sending: {sending})" if sending else ""
+    return ConnectionReset(
+        f"{where}: the connection broke: {cause or error}{told}", untouched=reader is None or not reader.started
+    )

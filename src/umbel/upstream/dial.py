@@ -17,7 +17,7 @@ from ..net.epoll import AnyReader
 from ..net.stream import PlainStream, Stream
 from ..net.tls_stream import TlsStream
 from .address import connect, resolve
-from .errors import ConnectTimedOut, NameTimedOut, TlsFailed, TlsTimedOut, connect_failed, tls_failed
+from .errors import ConnectTimedOut, NameTimedOut, TlsFailed, TlsTimedOut, connect_failed, handshake_failed, tls_failed
 from .origin import Origin
 from .sessions import Sessions
 from .tls import client_context
@@ -100,7 +100,7 @@ class Dialer:
             await secured.handshake()
         except trio.BrokenResourceError as error:
             secured.close_now()
-            raise tls_failed(error.__cause__, origin.where) from error
+            raise handshake_failed(error.__cause__, origin.where) from error
         except BaseException:
             secured.close_now()
             raise

@@ -18,6 +18,7 @@ import dns.nameserver
 import dns.resolver
 import httpx
 import trio
+from msgspec.structs import replace as replaced
 from trio_util import AsyncValue
 
 from ..errors import UpstreamError
@@ -210,7 +211,7 @@ class DnsReplicas(Running):
     def _replica(self, address: str) -> Replica:
         base = self._base
         sni = base.origin.sni or base.origin.host if base.origin.scheme == "https" else None
-        return replace(base, name=f"{base.name} at {address}", origin=base.origin._replace(host=address, sni=sni))
+        return replace(base, name=f"{base.name} at {address}", origin=replaced(base.origin, host=address, sni=sni))
 
 
 class _Family:

@@ -14,6 +14,7 @@ import ssl
 
 import httpx
 
+from ..core.transport_caller import CallTimedOut as CallTimedOut
 from ..errors import UpstreamError
 from ..kinds import Kind
 
@@ -59,6 +60,10 @@ class TlsFailed(UpstreamError, httpx.ConnectError):
     """The TLS handshake failed, or the peer ended TLS with an alert."""
 
     kind = Kind.TLS
+
+
+class TlsBrokeOff(TlsFailed):
+    """The connection ended during the TLS handshake, without an alert: nothing of the request was sent."""
 
 
 class TlsTimedOut(UpstreamError, httpx.ConnectTimeout):
@@ -179,3 +184,20 @@ def tls_failed(error: BaseException | None, where: str) -> TlsFailed:
     if reason is not None and "_ALERT_" in reason:
         return TlsFailed(f"{where}: TLS alert {reason}", proxy_error="tls_alert_received")
     return TlsFailed(f"{where}: TLS failed: {reason or 'the peer left'}")
+
+
+def handshake_failed(error: BaseException | None, where: str) -> TlsFailed:
+    """The same for a handshake."""
+    if isinstance(error, ssl.SSLEOFError) or not isinstance(error, ssl.SSLError):
+        return TlsBrokeOff(f"{where}: the connection ended during the TLS handshake")
+    return tls_failed(error, where)
+
+
+def copy_of_failure(failure: Exception) -> Exception:
+    """An exception of the same type that says the same, and has been raised nowhere."""
+    kind = type(failure)
+    # Not by calling the class: its __init__ may want what its args do not hold.
+    copy = kind.__new__(kind, *failure.args)
+    copy.args = failure.args
+    copy.__dict__.update(failure.__dict__)
+    return copy

@@ -6,6 +6,7 @@ Used by ``http1.py``. Strict: what two readers could take for two things is refu
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from ..messages import Field, may_be_secret
@@ -51,8 +52,8 @@ class Head(NamedTuple):
 _heads: dict[bytes, Head] = {}
 
 
-known_head = _heads.get
-"""The head ``raw``, if it was looked at not long ago."""
+known_heads: Mapping[bytes, Head] = _heads
+"""The heads that were looked at not long ago, by their bytes; to be read only."""
 
 
 def head_of(raw: bytes) -> Head:
@@ -94,7 +95,8 @@ def _read(raw: bytes) -> Head:
         if name == b"content-length":
             lengths.append(value)
         elif name == b"keep-alive":
-            idle_hint = _timeout_of(value) or idle_hint
+            hint = _timeout_of(value)
+            idle_hint = idle_hint if hint is None else hint
         elif name == b"connection":
             connection = connection + b"," + value if connection else value
         elif name == b"transfer-encoding":

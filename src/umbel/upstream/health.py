@@ -1,7 +1,7 @@
 """Active health checks: asks each replica for a path now and then, and says which are down.
 
-Given to the balance layer, which runs it and reads ``down``. It asks through the layers below the attempt, so that no
-check is an attempt of a call, and it never raises: what goes wrong with a check is the replica's standing or a record.
+It asks through the upstream's pool, so that no check is an attempt of a call, and it never raises: what goes wrong with
+a check is the replica's standing or a record.
 """
 
 from __future__ import annotations
@@ -19,16 +19,20 @@ from trio_util import periodic
 from ..events import NULL, Noted, Recorder
 from ..policy.health import Standing
 from .changes import Changes
-from .origin import REPLICA, Replica
+from .errors import TooBig
+from .origin import Replica
+from .outgoing import Outgoing, assemble
 from .ownnursery import OwnNursery
+from .pieces import pieces_of
+from .pool import Pool
 from .replicas import ReplicaSource, source_of
 from .running import Running
 
 BACKOFF_SECONDS = 1.0
 """The pause after a check that crashed; each crash in a row doubles it."""
 BACKOFF_MAX = 60.0
-CLOSE_SECONDS = 1.0
-"""How long closing a response may take when nobody waits for it any more."""
+BODY_MAX = 10**6
+"""Bytes of an answer to a check."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +57,17 @@ class HealthStatistics:
 
 
 class Health(Running):
-    """Checks each of ``replicas`` ``every`` so many seconds with a GET for ``path``, through ``transport``.
+    """Checks each of ``replicas`` ``every`` so many seconds with a GET for ``path``, through ``pool``.
 
-    A check passes with a 2xx that is complete within ``every`` seconds. A replica is up until ``unhealthy`` checks in
-    a row failed, then down until ``healthy`` in a row passed. The first check of each comes after a random part of
-    ``every``, so that those of many replicas and processes are spread. A replica has one check at a time, so it takes
-    at most one connection.
+    A check passes with a 2xx of at most BODY_MAX bytes that is complete within ``every`` seconds. A replica is up until
+    ``unhealthy`` checks in a row failed, then down until ``healthy`` in a row passed. The first check of each comes
+    after a random part of ``every``, so that those of many replicas and processes are spread. A replica has one check
+    at a time, so it takes at most one connection.
 
     A source is entered with the checks, and followed: who comes is up and checked from then on, who stays keeps its
     standing and its rhythm, and of who leaves the check under way is cancelled and the standing forgotten.
 
-    An async context manager, and checks only inside it; it must be left before the transport below is. It may be
+    An async context manager, and checks only inside it; it must be left before the pool is. It may be
     entered again by the same task while it is; the outermost exit ends it, and cancels what is under way. An error that
     is not the replica's ends neither the checks nor anything else: it is recorded, and they go on after a pause.
 
@@ -80,7 +84,7 @@ class Health(Running):
 
     def __init__(
         self,
-        transport: httpx.AsyncBaseTransport,
+        pool: Pool,
         replicas: Sequence[Replica | str] | ReplicaSource,
         *,
         path: str = "/",
@@ -93,7 +97,7 @@ class Health(Running):
     ) -> None:
         if every <= 0:
             raise ValueError("checks come every so many seconds, not all at once")
-        self._transport = transport
+        self._pool = pool
         self._source = source_of(replicas)
         super().__init__(OwnNursery("the health checks"), self._source)
         self._path = path
@@ -168,7 +172,7 @@ class Health(Running):
     async def _passes(self, watch: _Watch) -> bool:
         with trio.CancelScope(deadline=trio.current_time() + self._every) as scope:
             try:
-                response = await self._transport.handle_async_request(watch.request())
+                response = await self._pool.ask(watch.replica.origin, watch.request)
                 await _read(response)
             except httpx.HTTPError:
                 return False
@@ -189,22 +193,30 @@ class _Watch:
         self.replica = replica
         self.standing = standing
         self.checks = self.failures = self.crashes = self.crashed_in_a_row = 0
-        self._extensions = {"target": replica.base + path.encode("ascii"), REPLICA: replica}
-
-    def request(self) -> httpx.Request:
-        headers = [(b"host", self.replica.host), (b"accept", b"*/*")]
-        return httpx.Request("GET", self.replica.url, headers=headers, extensions=self._extensions)
+        self.request: Outgoing = assemble(
+            "GET", replica.base + path.encode("ascii"), [(b"accept", b"accept", b"*/*")], replica.host
+        )
 
     def statistics(self) -> CheckStatistics:
         return CheckStatistics(self.replica.name, self.standing.up, self.checks, self.failures, self.crashes)
 
 
 async def _read(response: httpx.Response) -> None:
-    """Read a response that no body layer has read, and leave nothing open."""
-    if response.is_closed:
+    """Read the body and forget it.
+
+    Raises:
+        TooBig: it is longer than BODY_MAX.
+    """
+    stream, size = response.stream, 0
+    if isinstance(stream, httpx.ByteStream):
         return
+    assert isinstance(stream, httpx.AsyncByteStream)
     try:
-        await response.aread()
+        async with pieces_of(stream) as pieces:
+            async for piece in pieces:
+                size += len(piece)
+                if size > BODY_MAX:
+                    raise TooBig(f"the answer to a health check is over {BODY_MAX} bytes")
     finally:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_SECONDS):
-            await response.aclose()
+        # Read to its end it is closed already; closed before, it takes its connection along.
+        await stream.aclose()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from .chunked import ChunkedDecoder
 from .errors import ConnectionReset, Malformed, TooBig, incomplete
-from .head import Head, check_part, head_of, known_head
+from .head import Head, check_part, head_of, known_heads
 
 INFORMATIONAL_MAX = 100
 """Interim (1xx) responses before the response. 102 may be sent as a heartbeat; more than this is an attack."""
@@ -40,14 +40,15 @@ def whole_of(data: bytes, method: str, limits: Limits) -> tuple[Head, bytes] | N
     if found < 0 or found > limits.max_head - 4:
         return None
     raw = data[:found]
-    head = known_head(raw)
-    if head is None:
+    if raw not in known_heads:
         # Before anything costs by the number of lines.
         if data.count(b"\n", 0, found) > limits.max_fields:
             return None
         head = head_of(raw)
-    elif head.lines - 1 > limits.max_fields:
-        return None
+    else:
+        head = known_heads[raw]
+        if head.lines - 1 > limits.max_fields:
+            return None
     if head.length is None or len(data) != found + 4 + head.length or method == "HEAD" or not head.has_body:
         return None
     return head, data[found + 4 :]

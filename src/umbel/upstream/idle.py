@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 
-from ..policy.idle_reuse import idle_max
+from ..policy.idle_reuse import OBSERVED_SECONDS, idle_max
 from .connection import Connection
 from .origin import Origin
 
@@ -23,27 +23,31 @@ class IdleConnections:
         # All of a pool's connections may idle equally long, so the order of arrival is that of expiry too, and the
         # oldest of all is always the oldest of its origin: no list is ever searched.
         self._all: OrderedDict[Connection, Origin] = OrderedDict()
+        self.count = 0
+        """How many there are."""
         self._by_origin: dict[Origin, deque[Connection]] = {}
-        self._shortest: OrderedDict[Origin, float] = OrderedDict()
-        """The shortest idle time in seconds at which an origin has closed a connection."""
-
-    def __len__(self) -> int:
-        return len(self._all)
+        self._shortest: OrderedDict[Origin, tuple[float, float]] = OrderedDict()
+        """The shortest idle time in seconds at which an origin has closed a connection, and when it last did so."""
 
     def add(self, origin: Origin, connection: Connection) -> None:
         """Keep a connection."""
         self._all[connection] = origin
-        self._by_origin.setdefault(origin, deque()).append(connection)
+        self.count += 1
+        if origin in self._by_origin:
+            self._by_origin[origin].append(connection)
+        else:
+            self._by_origin[origin] = deque((connection,))
 
     def take(self, origin: Origin) -> Connection | None:
         """The connection to ``origin`` that was used last, or None. It is the likeliest to be alive still."""
-        stack = self._by_origin.get(origin)
-        if stack is None:
+        if origin not in self._by_origin:
             return None
+        stack = self._by_origin[origin]
         connection = stack.pop()
         if not stack:
             del self._by_origin[origin]
         del self._all[connection]
+        self.count -= 1
         return connection
 
     def take_for_once(self, origin: Origin, now: float) -> Connection | None:
@@ -52,7 +56,7 @@ class IdleConnections:
         if stack is None:
             return None
         latest = stack[-1]
-        if now - latest.idle_since > idle_max(latest.keep_alive_hint, self._shortest.get(origin)):
+        if now - latest.idle_since > idle_max(latest.keep_alive_hint, self._observed(origin, now)):
             return None
         return self.take(origin)
 
@@ -60,10 +64,17 @@ class IdleConnections:
         """Remember how long a connection was idle when its peer closed it, at the latest ``now``."""
         ended_at = connection.ended_at
         idle = (now if ended_at is None else ended_at) - connection.idle_since
-        known = self._shortest.pop(origin, None)
-        self._shortest[origin] = idle if known is None else min(idle, known)
-        if len(self._shortest) > ORIGINS_MAX:
-            self._shortest.popitem(last=False)
+        known = self._observed(origin, now)
+        if known is None or idle <= known:
+            self._shortest.pop(origin, None)
+            self._shortest[origin] = idle, now
+            if len(self._shortest) > ORIGINS_MAX:
+                self._shortest.popitem(last=False)
+
+    def _observed(self, origin: Origin, now: float) -> float | None:
+        """The shortest idle time that is remembered of ``origin``."""
+        known = self._shortest.get(origin)
+        return None if known is None or now - known[1] > OBSERVED_SECONDS else known[0]
 
     def origin_of(self, connection: Connection) -> Origin:
         """The origin of a connection that is kept."""
@@ -76,6 +87,7 @@ class IdleConnections:
     def take_oldest(self) -> Connection:
         """Remove and return it. There must be one."""
         connection, origin = self._all.popitem(last=False)
+        self.count -= 1
         stack = self._by_origin[origin]
         stack.popleft()
         if not stack:

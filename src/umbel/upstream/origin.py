@@ -1,24 +1,22 @@
-"""Where a request goes: the origin that connections are kept by, and the replica that a stack has prepared.
+"""Where a request goes: the origin that connections are kept by, and the replica, prepared at load.
 
-Read by the pool, made by the balance layer at load or by the pool from a URL. No I/O.
+No I/O.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import httpx
+import msgspec
+from msgspec.structs import replace
 
 from .errors import BadRequest
 
 _PORTS = {"http": 80, "https": 443}
 
-REPLICA = "umbel.replica"
-"""The key of the ``Replica`` in ``httpx.Request.extensions``, set by the balance layer."""
 
-
-class Origin(NamedTuple):
+class Origin(msgspec.Struct, frozen=True, cache_hash=True):
     """What a connection leads to. Connections of one origin serve each other's requests, others never."""
 
     scheme: str
@@ -62,7 +60,7 @@ class Replica:
         base = url.raw_path.rstrip(b"/")
         root = url.copy_with(raw_path=b"/")
         sni = server_name if url.scheme == "https" else None
-        return cls(text, root, origin_of(root)._replace(sni=sni), root.netloc, base)
+        return cls(text, root, replace(origin_of(root), sni=sni), root.netloc, base)
 
 
 def origin_of(url: httpx.URL) -> Origin:

@@ -1,21 +1,20 @@
-"""An httpx request as the bytes of an HTTP/1.1 request head, with the framing of its body decided (RFC 9112).
+"""A request as the bytes of an HTTP/1.1 request head, with the framing of its body decided (RFC 9112).
 
-Called by the pool once per request. Strict: what cannot be written without changing its meaning is refused before a
-byte is sent, so no value can end a line or frame a second request.
+Strict: what cannot be written without changing its meaning is refused before a byte is sent, so no value can end a line
+or frame a second request.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import httpx
 
-from ..messages import Field, fields_of, may_be_secret
+from ..core.call import FieldBlock, Prepared
+from ..messages import ACCEPT_GZIP, Field, fields_of, may_be_secret
 from .errors import BadRequest
-from .origin import Origin, origin_of
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 """The methods that may be sent again by themselves (RFC 9110 section 9.2.2; TRACE is not for gateways)."""
@@ -57,22 +56,43 @@ class Outgoing(NamedTuple):
     """Whether the connection must not serve again."""
 
 
-def prepare(request: httpx.Request, default_host: bytes = b"") -> Outgoing:
+def prepare(request: httpx.Request) -> Outgoing:
     """What to send for ``request``. The target is ``extensions["target"]`` if given (httpcore's convention).
-
-    Without a Host field it is sent ``default_host``, or what the URL says.
 
     Raises:
         BadRequest: a method, target, field or framing that HTTP/1.1 cannot carry; nothing has been sent.
     """
-    method = request.method
     target: bytes = request.extensions.get("target") or request.url.raw_path
     if not isinstance(target, bytes):
         raise BadRequest("the target extension is not bytes")
-    verb = _VERBS.get(method) or _verb(method)
-    if _TARGET.fullmatch(target) is None and not (target == b"*" and method == "OPTIONS"):
-        raise BadRequest("the target is not a path with an optional query in visible ASCII")
     fields = fields_of(request.headers)
+    stream = request.stream
+    if isinstance(stream, httpx.ByteStream):
+        return assemble(request.method, target, fields, request.url.netloc, content=request.read())
+    if not isinstance(stream, httpx.AsyncByteStream):
+        raise BadRequest("the body is a synchronous stream; trio needs an asynchronous one")
+    return assemble(request.method, target, fields, request.url.netloc, stream=stream)
+
+
+def assemble(
+    method: str,
+    target: bytes,
+    fields: Sequence[Field],
+    default_host: bytes,
+    *,
+    content: bytes = b"",
+    stream: httpx.AsyncByteStream | None = None,
+) -> Outgoing:
+    """The head of a request with any fields, and the framing of its body.
+
+    Without a Host field it is sent ``default_host``. A stream is framed by the request's own Content-Length, or
+    chunked.
+
+    Raises:
+        BadRequest: as ``prepare``.
+    """
+    verb = _VERBS.get(method) or _verb(method)
+    _check_target(method, target)
     known = map(_known.get, fields)
     lines = [line if line is not None else _line(field) for field, line in zip(fields, known, strict=True)]
     host = b""
@@ -87,111 +107,130 @@ def prepare(request: httpx.Request, default_host: bytes = b"") -> Outgoing:
         close = b"close" in tokens
         if not tokens <= _PERSISTENCE:
             lines = [line for field in fields if field[1] not in tokens and (line := _line(field))]
-    body, stream, length = _framing(request, own or {})
+    length = _length(own or {}, None if stream is not None else len(content))
     if stream is not None and length is None:
         lines.append(b"Transfer-Encoding: chunked\r\n")
     elif length or method in _EXPECT_CONTENT:
         lines.append(b"Content-Length: %d\r\n" % (length or 0))
     if close:
         lines.append(b"Connection: close\r\n")
-    if not host and _VALUE.fullmatch(host := default_host or request.url.netloc) is None:
+    if not host and _VALUE.fullmatch(host := default_host) is None:
         raise _bad_field()
     head = b"%b %b HTTP/1.1\r\nHost: %b\r\n%b\r\n" % (verb, target, host, b"".join(lines))
-    idempotent = method in IDEMPOTENT or "idempotency-key" in request.headers
-    return Outgoing(method, head, body, stream, length, idempotent and stream is None, close)
+    replayable = stream is None and (method in IDEMPOTENT or any(field[1] == b"idempotency-key" for field in fields))
+    return Outgoing(method, head, content, stream, length, replayable, close)
 
 
-def plain_lines(fields: Sequence[Field]) -> bytes | None:
-    """The lines of ``fields``; None if one of them says something of the connection, the framing or the host.
-
-    Raises:
-        BadRequest: a field that no line can hold.
-    """
-    lines = [_known.get(field) or _line(field) for field in fields]
-    return None if b"" in lines else b"".join(lines)
+def is_idempotent(prepared: Prepared) -> bool:
+    """Whether sending the request twice means the same as once (RFC 9110 section 9.2.2). An Idempotency-Key says so."""
+    return prepared.method in IDEMPOTENT or any(field[1] == b"idempotency-key" for field in prepared.fields)
 
 
-@lru_cache(maxsize=256)
-def common_lines(fields: tuple[Field, ...]) -> bytes:
-    """The same of fields that several requests have, such as the calls of one. They are remembered for a while.
-
-    NOT_PLAIN where ``plain_lines`` says None.
-    """
-    lines = plain_lines(fields)
-    return NOT_PLAIN if lines is None else lines
+def prepared_fields(fields: Sequence[Field]) -> Sequence[Field]:
+    """Fields of an httpx request, as they belong into a call's: a length that only says the body's is left out."""
+    return [field for field in fields if field[1] not in (b"host", b"content-length")]
 
 
-NOT_PLAIN = b"\0"
-"""What no line holds."""
+def request_of_call(prepared: Prepared, base: bytes, host: bytes, added: Sequence[Field]) -> Outgoing:
+    """What to send for a call with a body in memory: its fields, and those that the attempt adds.
 
-
-def is_plain(method: str, target: bytes) -> bool:
-    """Whether a request line can be made of these as they are, and the request may be sent twice."""
-    return method in IDEMPOTENT and _TARGET.fullmatch(target) is not None
-
-
-def plain_head(method: str, target: bytes, host: bytes, lines: bytes, length: int) -> bytes:
-    """The head of a request that ``is_plain``, with these lines; the same that ``prepare`` makes of it."""
-    if length or method == "PUT":
-        lines += b"Content-Length: %d\r\n" % length
-    return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b\r\n" % (_VERBS[method], target, host, lines)
-
-
-class Prebuilt(NamedTuple):
-    """A request as it was when it was prepared, with where it goes and what is sent for it."""
-
-    method: str
-    url: httpx.URL
-    fields: list[Field]
-    stream: object
-    target: bytes | None
-    origin: Origin
-    outgoing: Outgoing
-
-
-_PREBUILT = "_umbel_prebuilt"
-
-
-def prebuilt(request: httpx.Request) -> tuple[Origin, Outgoing]:
-    """Where ``request`` goes by its URL, and what to send for it; found out once for a request that is sent many times.
-
-    The request itself remembers it, so it lives as long. Changed in any way, it is prepared anew.
+    ``base`` stands before the target, ``host`` is the Host field. Fields of the call's own that bear the name of an
+    added one, or say Host or another Accept-Encoding than gzip, are replaced.
 
     Raises:
         BadRequest: as ``prepare``.
     """
-    known: Prebuilt | None = request.__dict__.get(_PREBUILT)
-    if known is not None:
-        method, url, fields, stream, target, origin, outgoing = known
-        if (
-            url is request.url
-            and stream is request.stream
-            and fields == fields_of(request.headers)
-            and target == request.extensions.get("target")
-            and method == request.method
-        ):
-            return origin, outgoing
-    origin, outgoing = origin_of(request.url), prepare(request)
-    if outgoing.stream is not None:
-        return origin, outgoing  # It can be sent once only.
-    request.__dict__[_PREBUILT] = Prebuilt(
-        request.method,
-        request.url,
-        fields_of(request.headers).copy(),
-        request.stream,
-        request.extensions.get("target"),
-        origin,
-        outgoing,
-    )
-    return origin, outgoing
+    method, target, content = prepared.method, prepared.target, prepared.content
+    _check_target(method, target)
+    replaced = {field[1] for field in added} | {b"host"}
+    fields = [field for field in prepared.fields if field[1] not in replaced]
+    if _codings(fields) != [ACCEPT_GZIP]:
+        fields = [*(field for field in fields if field[1] != b"accept-encoding"), ACCEPT_GZIP]
+    return assemble(method, base + target, [*fields, *added], host, content=content or b"")
 
 
+def plain_request(prepared: Prepared, base: bytes, host: bytes, added: bytes, never: tuple[bytes, ...]) -> bytes | None:
+    """The bytes of the same, where each field of the call can be sent as it stands, as nearly always.
+
+    None where it needs a closer look (``request_of_call``): a field says something of the connection, the framing, the
+    host or another coding than gzip, is named in capitals, or begins a line as one of ``never`` (lower case) does.
+
+    Raises:
+        BadRequest: as ``prepare``.
+    """
+    target, headers, content, gateway = prepared.target, prepared.headers, prepared.content, prepared.gateway
+    if type(headers) is FieldBlock and headers.lines_for is never:
+        lines = headers.lines
+    else:
+        lines = _noted_lines(headers, [ACCEPT_GZIP], never)
+    if lines is None:
+        return None
+    for block in gateway:
+        more = block.lines if type(block) is FieldBlock and block.lines_for is never else _noted_lines(block, [], never)
+        if more is None:
+            return None
+        lines += more
+    method = prepared.method
+    if method not in _VERBS:
+        return None
+    verb = _VERBS[method]
+    if target not in _good_targets:
+        _check_target(method, target)
+        # A query may hold a secret; and "*" is a target of OPTIONS alone.
+        if len(target) <= _KNOWN_LINE_MAX and b"?" not in target and target != b"*":
+            if len(_good_targets) >= _KNOWN_MAX:
+                _good_targets.clear()
+            _good_targets.add(target)
+    if content:
+        return b"%b %b%b HTTP/1.1\r\nHost: %b\r\n%b%bContent-Length: %d\r\n\r\n%b" % (
+            verb, base, target, host, lines, added, len(content), content,
+        )  # fmt: skip
+    length = b"Content-Length: 0\r\n" if method in _EXPECT_CONTENT else b""
+    return b"%b %b%b HTTP/1.1\r\nHost: %b\r\n%b%b%b\r\n" % (verb, base, target, host, lines, added, length)
+
+
+def _noted_lines(fields: Sequence[Field], codings: list[Field], never: tuple[bytes, ...]) -> bytes | None:
+    """``_plain_lines``, noted where they will be asked for again; None too if a line begins as one of ``never``."""
+    lines = _plain_lines(fields, codings)
+    if lines is not None and any(name in lines for name in never):
+        lines = None
+    if isinstance(fields, FieldBlock):
+        fields.lines, fields.lines_for = lines, never
+    return lines
+
+
+def _plain_lines(fields: Sequence[Field], codings: list[Field]) -> bytes | None:
+    """The lines of ``fields``; None if they need a closer look, whatever an attempt adds (``plain_request``).
+
+    ``codings``: the one field that may speak of Accept-Encoding, if any may.
+
+    Raises:
+        BadRequest: a field that no line can hold.
+    """
+    # A name in capitals would hide from ``never``.
+    if [field for field in fields if field[1] == b"accept-encoding" or field[0] != field[1]] != codings:
+        return None
+    lines = [_known.get(field) or _line(field) for field in fields]
+    return None if b"" in lines else b"".join(lines)
+
+
+def _codings(fields: Sequence[Field]) -> list[Field]:
+    return [field for field in fields if field[1] == b"accept-encoding"]
+
+
+def _check_target(method: str, target: bytes) -> None:
+    if _TARGET.fullmatch(target) is None and not (target == b"*" and method == "OPTIONS"):
+        raise BadRequest("the target is not a path with an optional query in visible ASCII")
+
+
+# Targets that have been looked at: a memory like ``_known``.
+_good_targets: set[bytes] = set()
 _known: dict[Field, bytes] = {}
 """Lines of fields that have been looked at: the same ones go out again and again. What a line is depends on nothing but
 its field, so this is a memory, and never a decision. When it is full it starts anew."""
 
 
-def _special(fields: list[Field], lines: list[bytes]) -> tuple[bytes, dict[bytes, bytes]]:
+def _special(fields: Sequence[Field], lines: list[bytes]) -> tuple[bytes, dict[bytes, bytes]]:
     """The Host, and what was said of the connection and the framing, of the fields that have no line."""
     host = b""
     own: dict[bytes, bytes] = {}
@@ -237,20 +276,16 @@ def _bad_field() -> BadRequest:
     return BadRequest("a header field holds a character that no field can carry, such as CR, LF or NUL")
 
 
-def _framing(request: httpx.Request, own: dict[bytes, bytes]) -> tuple[bytes, httpx.AsyncByteStream | None, int | None]:
-    """The body, as bytes or as a stream, and its length if it is known."""
+def _length(own: dict[bytes, bytes], size: int | None) -> int | None:
+    """The length of the body: ``size`` where it is in memory, else what the request says of its stream."""
     said = own.get(b"content-length")
     if said is not None and _LENGTH.fullmatch(said.strip()) is None:
         raise BadRequest("Content-Length is not one number")
     length = int(said) if said is not None else None
-    stream = request.stream
-    if isinstance(stream, httpx.ByteStream):
-        body = request.read()
-        if length is not None and length != len(body):
+    if size is not None:
+        if length is not None and length != size:
             raise BadRequest("Content-Length is not the length of the body")
-        return body, None, len(body)
-    if not isinstance(stream, httpx.AsyncByteStream):
-        raise BadRequest("the body is a synchronous stream; trio needs an asynchronous one")
+        return size
     if length is not None and b"transfer-encoding" in own:
         raise BadRequest("Content-Length with Transfer-Encoding")
-    return b"", stream, length
+    return length

@@ -1,7 +1,6 @@
 """A nursery that lives exactly as long as the ``async with`` of the object that it belongs to.
 
-Used by what has tasks of its own beside its callers' (coalesced flights, refreshes of names). It adds no policy: no
-restarts, no limits.
+For tasks that belong to no caller (shared calls, refreshes of names). It adds no policy: no restarts, no limits.
 """
 
 from __future__ import annotations
@@ -32,12 +31,9 @@ class OwnNursery:
         self._task: trio.lowlevel.Task | None = None
         self._manager: AbstractAsyncContextManager[trio.Nursery] | None = None
         self._nursery: trio.Nursery | None = None
-        self._context = Context()
-
-    @property
-    def running(self) -> bool:
+        self.running = False
         """Whether tasks can be started."""
-        return self._nursery is not None
+        self._context = Context()
 
     @property
     def depth(self) -> int:
@@ -79,6 +75,7 @@ class OwnNursery:
         self._manager = trio.open_nursery()
         self._nursery = await self._manager.__aenter__()
         self._entered = 1
+        self.running = True
         return True
 
     async def close(self) -> None:
@@ -91,6 +88,7 @@ class OwnNursery:
             return
         nursery, manager = self._nursery, self._manager
         self._nursery = self._manager = self._task = None
+        self.running = False
         nursery.cancel_scope.cancel(reason=f"{self._owner} is closed")
         await manager.__aexit__(None, None, None)
 

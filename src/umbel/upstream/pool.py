@@ -1,31 +1,34 @@
-"""The connection pool: the bottom of every stack, and by itself a transport for any httpx user on trio.
+"""The connection pool: the connections of an upstream, and by itself a transport for any httpx user on trio.
 
-Used through ``handle_async_request`` alone. It queues only if it stands alone (``max_connections``), sends a request
-twice in one case only (a kept connection that was dead already), and follows, decodes and stores nothing.
+It queues only if it stands alone (``max_connections``), sends a request twice in one case only (a kept connection that
+was dead already), and follows, decodes and stores nothing. Calls (``call.py``) take connections from it and carry out
+their exchanges themselves.
 """
 
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import httpx
 import trio
+from msgspec.structs import replace
 
+from ..core.call import StepTimeouts
 from ..messages import Complete, UpstreamResponse, headers_of
-from ..net.epoll import new_reader
-from .connection import Connection, Timeouts
+from ..net.epoll import AnyReader, new_reader
+from .connection import Connection
 from .dial import Dial, Dialer
 from .errors import ConnectionReset, Overflow
 from .head import Head
 from .http1 import Limits
 from .idle import IdleConnections
 from .lifecycle import State
-from .notes import NOTES, REPLACES, Notes
-from .origin import REPLICA, Origin, Replica
-from .outgoing import Outgoing, prebuilt, prepare
+from .origin import Origin, origin_of
+from .outgoing import Outgoing, prepare
 from .ownnursery import OwnNursery
 from .slots import Slots, SlotStatistics
 from .streamed import Lent, StreamedBody
@@ -49,6 +52,24 @@ class PoolStatistics:
     """Idle connections found closed, or not quiet, when they were wanted."""
     excess: int
     """Responses with bytes behind their end."""
+
+
+class Clock(Protocol):
+    """Says what time it is, in ``trio.current_time()``; a reader says it once for all callbacks of a batch."""
+
+    @property
+    def now(self) -> float:
+        """Seconds."""
+        ...
+
+
+class TrioClock:
+    """The time itself."""
+
+    @property
+    def now(self) -> float:
+        """Seconds."""
+        return trio.current_time()
 
 
 class Pool(httpx.AsyncBaseTransport):
@@ -75,6 +96,7 @@ class Pool(httpx.AsyncBaseTransport):
         public_only: refuse addresses that are not public (link-local and multicast ones are always refused).
         uds: the path of a Unix socket that every connection is made to.
         dial: makes the streams, instead of sockets; for tests and simulations.
+        reader: watches the sockets; it must run as long as the pool does. None: the pool has one of its own.
     """
 
     def __init__(
@@ -90,28 +112,35 @@ class Pool(httpx.AsyncBaseTransport):
         public_only: bool = False,
         uds: str | None = None,
         dial: Dial | None = None,
+        reader: AnyReader | None = None,
     ) -> None:
-        self._timeouts = Timeouts(connect=connect_timeout)
+        self._timeouts = StepTimeouts(connect=connect_timeout)
         self._keepalive_expiry = keepalive_expiry
         self._slots = None if max_connections is None else Slots(max_connections, max_waiting)
         self._max_connections = max_connections
         self._max_idle = (max_connections or 100) if max_idle is None else max_idle
-        self._limits = limits or Limits()
+        self.limits = limits or Limits()
         self._dialer = Dialer(ssl_context=ssl_context, public_only=public_only)
         self._dial: Dial = dial or self._dialer
         self._uds = uds
+        self._given_reader = reader
         self._idle = IdleConnections()
-        self._active: set[Connection] = set()
+        self._active: dict[Connection, None] = {}
         self._connecting = 0
         self._opened = self._reused = self._replaced = self._stale = self._excess = 0
         self._idle_again = trio.Event()
+        self._reaper_waits = False
         self._own = OwnNursery("the pool")
+        self.clock: Clock = TrioClock()
+        """Its ``now`` is the time in callbacks of the streams."""
 
     # Its life
 
     async def __aenter__(self) -> Self:
         # Before the nursery: it takes a descriptor, and there may be none.
-        reader = new_reader() if self._dial is self._dialer and not self._own.running else None
+        reader: AnyReader | None = None
+        if self._dial is self._dialer and not self._own.running and self._given_reader is None:
+            reader = new_reader()
         try:
             outermost = await self._own.open()
         except BaseException:
@@ -120,8 +149,9 @@ class Pool(httpx.AsyncBaseTransport):
             raise
         if outermost:
             self._own.start_soon(self._reap)
+            running = self._dialer.reader = self._given_reader if reader is None else reader
+            self.clock = TrioClock() if running is None else running
             if reader is not None:
-                self._dialer.reader = reader
                 self._own.start_soon(reader.run)
         return self
 
@@ -134,16 +164,16 @@ class Pool(httpx.AsyncBaseTransport):
         if self._own.depth > 1:
             await self._own.close()
             return
-        for connection in self._active:
+        # First those that could be taken: whoever is told that its connection is closed may want another one at once.
+        await self.aclose()
+        for connection in tuple(self._active):  # Whoever is told may also report the connection as lost.
             connection.close_now()
-        while self._idle:
-            self._idle.take_oldest().close()
         self._dialer.reader = None
         await self._own.close()
 
     async def aclose(self) -> None:
         """Close the idle connections. The pool itself ends with its ``async with``."""
-        while self._idle:
+        while self._idle.count:
             self._idle.take_oldest().close()
 
     async def _reap(self) -> None:
@@ -152,6 +182,7 @@ class Pool(httpx.AsyncBaseTransport):
             oldest = self._idle.oldest()
             if oldest is None:
                 self._idle_again = trio.Event()
+                self._reaper_waits = True
                 await self._idle_again.wait()
             elif oldest.expires_at > trio.current_time():
                 await trio.sleep_until(oldest.expires_at)
@@ -171,31 +202,31 @@ class Pool(httpx.AsyncBaseTransport):
         """
         self._own.check()
         extensions = request.extensions
-        replica: Replica | None = extensions.get(REPLICA)
-        if replica is not None:
-            origin, outgoing = replica.origin, prepare(request, replica.host)
-        else:
-            origin, outgoing = prebuilt(request)
-            if self._uds is not None or "sni_hostname" in extensions:
-                origin = origin._replace(uds=self._uds, sni=extensions.get("sni_hostname"))
+        origin, outgoing = origin_of(request.url), prepare(request)
+        if self._uds is not None or "sni_hostname" in extensions:
+            origin = replace(origin, uds=self._uds, sni=extensions.get("sni_hostname"))
         timeouts = self._timeouts_of(extensions["timeout"]) if "timeout" in extensions else self._timeouts
-        now = began = trio.current_time()
+        return await self.ask(origin, outgoing, timeouts)
+
+    async def ask(self, origin: Origin, outgoing: Outgoing, timeouts: StepTimeouts | None = None) -> httpx.Response:
+        """``handle_async_request`` for a request that is prepared."""
+        timeouts = timeouts or self._timeouts
+        began = trio.current_time()
         if self._slots is not None and not self._slots.take():
             await self._admit(self._slots, timeouts.pool)
-            now = trio.current_time()
         try:
-            kept = None if REPLACES in extensions else await self._take_idle(origin, now, once=not outgoing.replayable)
-            connection, head = await self._send(origin, outgoing, timeouts, extensions.get(NOTES), kept)
+            now = trio.current_time()
+            kept = self.take(origin, now, once=not outgoing.replayable)
+            connection, head = await self.exchange(origin, outgoing, timeouts, kept)
         except BaseException:
             self._leave()
             raise
         about = {"http_version": head.version, "reason_phrase": head.reason}
         if not connection.ended:
-            stream = StreamedBody(Lent(connection, lambda: self.give_back(origin, connection, trio.current_time())))
+            stream = StreamedBody(Lent(connection, lambda: self._end_exchange(origin, connection)))
             return UpstreamResponse(head.status, headers=headers_of(head.fields), stream=stream, extensions=about)
         content = connection.take()
-        now = trio.current_time()
-        self.give_back(origin, connection, now)
+        self._end_exchange(origin, connection)
         if connection.unsettled:
             await connection.settle()
             connection.raise_failure()
@@ -203,14 +234,18 @@ class Pool(httpx.AsyncBaseTransport):
             # Undone by httpx, when the response is read.
             whole = httpx.ByteStream(content)
             return UpstreamResponse(head.status, headers=headers_of(head.fields), stream=whole, extensions=about)
-        return Complete(head.status, head.fields, content, about, now - began)
+        return Complete(head.status, head.fields, content, about, trio.current_time() - began)
+
+    def _end_exchange(self, origin: Origin, connection: Connection) -> None:
+        self.give_back(origin, connection, trio.current_time(), connection.state is State.IDLE, connection.excess)
+        self._leave()
 
     def statistics(self) -> PoolStatistics:
         """A snapshot."""
         return PoolStatistics(
             self._connecting,
             len(self._active),
-            len(self._idle),
+            self._idle.count,
             None if self._slots is None else self._slots.statistics(),
             self._opened,
             self._reused,
@@ -219,9 +254,9 @@ class Pool(httpx.AsyncBaseTransport):
             self._excess,
         )
 
-    def _timeouts_of(self, given: dict[str, float | None]) -> Timeouts:
+    def _timeouts_of(self, given: dict[str, float | None]) -> StepTimeouts:
         connect = given.get("connect", self._timeouts.connect)
-        return Timeouts(connect, given.get("read"), given.get("write"), given.get("pool"))
+        return StepTimeouts(connect, given.get("read"), given.get("write"), given.get("pool"))
 
     async def _admit(self, slots: Slots, timeout: float | None) -> None:
         if timeout is None:
@@ -236,95 +271,86 @@ class Pool(httpx.AsyncBaseTransport):
         if self._slots is not None:
             self._slots.release()
 
-    async def _send(
+    async def exchange(
         self,
         origin: Origin,
         outgoing: Outgoing,
-        timeouts: Timeouts,
-        notes: Notes | None,
+        timeouts: StepTimeouts,
         connection: Connection | None,
+        opened: Callable[[], object] | None = None,
     ) -> tuple[Connection, Head]:
-        """Send on a kept connection, or on a new one; once more on a new one if the kept one was dead already."""
+        """Send on a kept connection, or on a new one; once more on a new one if the kept one was dead already.
+
+        ``opened`` is called when a new connection is there.
+        """
         while True:
             kept = connection is not None
-            if notes is not None:
-                notes.reused = kept
             if connection is None:
-                connection = await self._open(origin, timeouts.connect)
+                connection = await self.open(origin, timeouts.connect)
+                if opened is not None:
+                    opened()
             try:
-                head = await connection.start(outgoing, self._limits, timeouts)
+                return connection, await connection.start(outgoing, self.limits, timeouts)
             except BaseException as error:
-                self._active.discard(connection)
                 # Its end crossed our request: the peer closed an idle connection, and has not seen the request. It may
                 # also have begun to act on it, so only what may be repeated is (RFC 9110 section 9.2.2).
                 crossed = kept and isinstance(error, ConnectionReset) and error.untouched
-                if crossed:
-                    self._idle.closed_by_peer(origin, connection, trio.current_time())
-                if not (crossed and outgoing.replayable):
+                replaced = crossed and outgoing.replayable
+                self.lost(origin, connection, crossed=crossed, replaced=replaced)
+                if not replaced:
                     raise
-                self._replaced += 1
                 connection = None
-            else:
-                if notes is not None:
-                    notes.status = head.status
-                return connection, head
 
-    async def _take_idle(self, origin: Origin, now: float, *, once: bool) -> Connection | None:
-        """A kept connection to ``origin`` that is still good, marked active. ``once``: for a request sent only once."""
+    # Connections, for whoever carries out exchanges.
+
+    def take(self, origin: Origin, now: float, *, once: bool) -> Connection | None:
+        """A kept connection to ``origin`` that is still good, marked active; None if there is none.
+
+        ``once``: it is for a request that must not be sent twice.
+
+        Raises:
+            NotRunningError: outside of the pool's ``async with``.
+        """
+        idle = self._idle
         while True:
-            connection = self._idle.take_for_once(origin, now) if once else self._idle.take(origin)
+            connection = idle.take_for_once(origin, now) if once else idle.take(origin)
             if connection is None:
-                return None
-            self._active.add(connection)
-            try:
-                # So that tasks which were woken together send together: a peer on this machine is woken once for all of
-                # them, and not by each of their sends, which would then take three times as long.
-                await trio.lowlevel.checkpoint()
-                # Something to read on an idle connection is its end, or a response that nobody asked for.
-                quiet = connection.is_quiet()
                 self._own.check()
-                if quiet and connection.expires_at > now:
-                    self._reused += 1
-                    return connection
-                if not quiet:
-                    self._idle.closed_by_peer(origin, connection, now)
-            except BaseException:
-                self._active.discard(connection)
-                connection.close_now()
-                raise
-            self._active.discard(connection)
-            self._stale += 1
-            connection.close_now()
-
-    # For requests without a task of their own (``express.py``), which hold no place: only for pools without a limit.
-
-    def take_pushing(self, origin: Origin, now: float) -> Connection | None:
-        """A good kept connection to ``origin`` with a ``pushing`` stream, marked active; None if there is none."""
-        while (connection := self._idle.take(origin)) is not None:
-            if connection.pushing is None:
-                self._idle.add(origin, connection)
                 return None
+            # Something to read on an idle connection is its end, or a response that nobody asked for.
             quiet = connection.is_quiet()
             if quiet and connection.expires_at > now:
-                self._active.add(connection)
+                self._active[connection] = None
                 self._reused += 1
                 return connection
             if not quiet:
-                self._idle.closed_by_peer(origin, connection, now)
+                idle.closed_by_peer(origin, connection, now)
             self._stale += 1
             connection.close_now()
-        return None
 
-    def lost(self, connection: Connection, *, replaced: bool = False) -> None:
-        """The connection is closed; ``replaced``: its request is sent anew, because the connection was dead already."""
-        self._active.discard(connection)
+    def lost(self, origin: Origin, connection: Connection, *, crossed: bool = False, replaced: bool = False) -> None:
+        """The connection of an exchange is closed.
+
+        Args:
+            crossed: it was a kept one, whose peer closed it as the request was on its way.
+            replaced: its request is sent anew for that reason.
+        """
+        self._active.pop(connection, None)
         self._replaced += replaced
+        if crossed:
+            self._idle.closed_by_peer(origin, connection, trio.current_time())
 
-    async def _open(self, origin: Origin, timeout: float | None) -> Connection:
-        """A new connection to ``origin``, marked active."""
+    async def open(self, origin: Origin, timeout: float | None) -> Connection:
+        """A new connection to ``origin``, marked active. Cancelled, it leaves none.
+
+        Raises:
+            UpstreamError: of kind dns, connect or tls; also when ``timeout`` seconds have passed.
+            NotRunningError: outside of the pool's ``async with``.
+        """
+        self._own.check()
         if self._slots is not None and self._max_connections is not None:
             room = self._max_connections - self._slots.statistics().in_use
-            while len(self._idle) > room:
+            while self._idle.count > room:
                 self._idle.take_oldest().close()
         self._connecting += 1
         try:
@@ -334,25 +360,31 @@ class Pool(httpx.AsyncBaseTransport):
         if not self._own.running:
             stream.close_now()
         connection = Connection(stream, self._own.nursery, origin.where)
-        self._active.add(connection)
+        self._active[connection] = None
         self._opened += 1
         return connection
 
-    def give_back(self, origin: Origin, connection: Connection, now: float) -> None:
-        """Take back the connection of an exchange that is over, and its place."""
-        self._active.discard(connection)
-        self._leave()
-        if connection.excess:
-            self._excess += 1
-        if connection.state is State.IDLE and self._own.running:
+    def give_back(self, origin: Origin, connection: Connection, now: float, usable: bool, excess: bool = False) -> None:
+        """Take back the connection of an exchange whose response is complete.
+
+        Args:
+            usable: whether it may serve again.
+            excess: bytes came behind the response's end.
+        """
+        del self._active[connection]
+        self._excess += excess
+        if not self._own.running:
+            connection.close_now()
+        elif usable:
+            connection.state = State.IDLE
             connection.idle_since = now
             connection.expires_at = now + self._keepalive_expiry
-            self._idle.add(origin, connection)
-            if len(self._idle) > self._max_idle:
-                self._idle.take_oldest().close()
-            if not self._idle_again.is_set():
+            idle = self._idle
+            idle.add(origin, connection)
+            if idle.count > self._max_idle:
+                idle.take_oldest().close()
+            if self._reaper_waits:
+                self._reaper_waits = False
                 self._idle_again.set()
-        elif not self._own.running:
-            connection.close_now()
-        elif connection.ended:
+        else:
             connection.close()

@@ -1,4 +1,4 @@
-"""Replicas that come and go: what the balance layer asks for its replicas where they are not fixed.
+"""Replicas that come and go: what is asked for the replicas of an upstream where they are not fixed.
 
 Implemented by ``dns.py``, and here for an upstream of several URLs. Knows no policy and looks nothing up.
 """
@@ -136,7 +136,7 @@ class JoinedReplicas(Running):
 
 
 def source_of(replicas: Sequence[Replica | str] | ReplicaSource, weights: Sequence[int] | None = None) -> ReplicaSource:
-    """What a layer was given for its replicas as a source: the source itself, or one of a fixed set.
+    """What was given as replicas, as a source: the source itself, or one of a fixed set.
 
     Raises:
         ValueError: a fixed set without a replica, with weights that do not fit, or weights for a source, which has its

@@ -1,6 +1,6 @@
-"""The ``async with`` of what has tasks of its own beside its callers' (flights, hedges, checks, look-ups).
+"""The ``async with`` of what has tasks of its own beside its callers' (shared calls, timers, checks, look-ups).
 
-The base of those layers and sources; it says in which order things are entered and left, and nothing of what they do.
+It says in which order things are entered and left, and nothing of what they do.
 """
 
 from __future__ import annotations

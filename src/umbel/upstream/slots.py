@@ -1,16 +1,21 @@
 """A number of places and one bounded, fair queue before them.
 
-Used by the bulkhead and by a pool that stands alone. Like trio's semaphore it hands a free place to the waiter that
-came first, and a waiter that is cancelled never holds one; unlike it, the number of places may change.
+Like trio's semaphore it hands a free place to the waiter that came first, and a waiter that leaves never holds one;
+unlike it, the number of places may change, and a waiter is a function that is called: waiting needs no task.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import trio
 
 from .errors import Overflow
+
+Granted = Callable[[], object]
+"""Called once, when the waiter has a place. Must not raise and must not wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,65 +32,85 @@ class SlotStatistics:
 class Slots:
     """``capacity`` places; at most ``max_waiting`` wait for one, first come, first served."""
 
-    __slots__ = ("_capacity", "_in_use", "_max_waiting", "_overflowed", "_queue")
+    __slots__ = ("_capacity", "_handing_on", "_max_waiting", "_overflowed", "_queue", "in_use")
 
     def __init__(self, capacity: int, max_waiting: int) -> None:
         if capacity < 1 or max_waiting < 0:
             raise ValueError("there must be a place, and the queue cannot be shorter than empty")
         self._capacity = capacity
         self._max_waiting = max_waiting
-        self._in_use = 0
+        self.in_use = 0
+        """Places that are taken."""
         self._overflowed = 0
-        self._queue = trio.lowlevel.ParkingLot()
+        # By identity of the key; ordered, so that the first is found and any is removed in constant time.
+        self._queue: OrderedDict[object, Granted] = OrderedDict()
+        self._handing_on = False
 
     def take(self) -> bool:
         """Take a place if one is free."""
-        # Nobody waits while a place is free: each that becomes free is handed on.
-        if self._in_use < self._capacity:
-            self._in_use += 1
+        # Nobody waits while a place is free, except inside of a grant: whoever asks there does not overtake.
+        if self.in_use < self._capacity and not self._queue:
+            self.in_use += 1
             return True
         return False
 
+    def queue(self, key: object, granted: Granted) -> None:
+        """Call ``granted`` once a place is taken for it. ``key`` names the waiter for ``leave``; by identity.
+
+        Raises:
+            Overflow: the queue is full.
+        """
+        if len(self._queue) >= self._max_waiting:
+            self._overflowed += 1
+            raise Overflow(f"{self.in_use} in flight and {self._max_waiting} waiting")
+        self._queue[key] = granted
+
+    def leave(self, key: object) -> bool:
+        """Wait no longer; False if it does not wait (any more): then it holds a place."""
+        return self._queue.pop(key, None) is not None
+
     async def acquire(self) -> None:
-        """Take a place, waiting for one if need be. No checkpoint if one is free. Cancelled, it holds none.
+        """Take a place, waiting in this task if need be. No checkpoint if one is free. Cancelled, it holds none.
 
         Raises:
             Overflow: the queue is full.
         """
         if self.take():
             return
-        if len(self._queue) >= self._max_waiting:
-            self._overflowed += 1
-            raise Overflow(f"{self._in_use} in flight and {self._max_waiting} waiting")
-        # Whoever wakes us has taken the place for us; from then on no cancel can come before we return.
-        await self._queue.park()
+        task = trio.lowlevel.current_task()
+        self.queue(task, lambda: trio.lowlevel.reschedule(task))
+
+        def leave(_: object) -> trio.lowlevel.Abort:
+            # Once woken a task is aborted no more: then it holds the place.
+            self.leave(task)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(leave)
 
     def release(self) -> None:
         """Give a place back: to the first waiter, if there is one."""
-        self._in_use -= 1
-        if self._in_use >= self._capacity - 1:
-            self._hand_on()  # Only where all were taken does anybody wait.
+        self.in_use -= 1
+        if self._queue:
+            self._hand_on()
 
     def resize(self, capacity: int) -> None:
         """Have so many places from now on. Fewer than are in use: those go as they are given back."""
         self._capacity = capacity
         self._hand_on()
 
-    @property
-    def in_use(self) -> int:
-        """Places that are taken."""
-        return self._in_use
-
-    @property
-    def unused(self) -> bool:
-        """Whether nobody holds a place or waits for one."""
-        return self._in_use == 0 and not self._queue
-
     def statistics(self) -> SlotStatistics:
         """A snapshot."""
-        return SlotStatistics(self._capacity, self._in_use, len(self._queue), self._overflowed)
+        return SlotStatistics(self._capacity, self.in_use, len(self._queue), self._overflowed)
 
     def _hand_on(self) -> None:
-        while self._queue and self._in_use < self._capacity:
-            self._in_use += 1
-            self._queue.unpark()
+        """Give free places to waiters."""
+        if self._handing_on:
+            return  # A waiter that ended at once gave its place back: the loop below goes on with it.
+        self._handing_on = True
+        try:
+            while self._queue and self.in_use < self._capacity:
+                _, granted = self._queue.popitem(last=False)
+                self.in_use += 1
+                granted()
+        finally:
+            self._handing_on = False

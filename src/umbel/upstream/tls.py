@@ -1,6 +1,6 @@
 """TLS contexts towards upstreams: verification always on, and trust that no environment variable can change.
 
-Called at load by ``stack.py`` and by a standalone pool for its first https request. No network here.
+No network here.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import trustme
 
 from umbel.config.load import load
 from umbel.gateway.checks import CHECKS
@@ -23,13 +24,14 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Script:
     return importlib.import_module
 
 
-def _configurations(script: Script) -> dict[str, tuple[str, int]]:
+def _configurations(script: Script, ca: Path) -> dict[str, tuple[str, int]]:
     """Every configuration of the benches, with the number of its routes."""
     where, memory, tail = script("where"), script("path_memory"), script("path_tail")
     return {
         "where": (where.configuration("9001", ""), 2),
         "where --policies": (where.configuration("9001", where.POLICIES), 2),
         "overhead": (script("path_overhead").configuration("9001"), 1),
+        "calls": (script("path_calls").configuration("9001", "9002", str(ca)), 8),
         "workers": (script("path_workers").configuration("9001"), 1),
         "memory": (memory.configuration(["9001", "9002"], 10_000), 1),
         "tail, hedged": (tail.hedging_configuration(["9001", "9002"]), 2),
@@ -38,7 +40,9 @@ def _configurations(script: Script) -> dict[str, tuple[str, int]]:
 
 
 def test_what_they_configure_is_valid(script: Script, tmp_path: Path) -> None:
-    for name, (text, routes) in _configurations(script).items():
+    ca = tmp_path / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(str(ca))
+    for name, (text, routes) in _configurations(script, ca).items():
         file = tmp_path / "umbel.toml"
         file.write_text(text)
         assert len(load(file, checks=CHECKS).routes) == routes, name
@@ -50,7 +54,7 @@ def _result(us: dict[str, float]) -> dict[str, object]:
 
 def test_the_table_has_a_row_for_each_stage_that_weighs_and_one_for_the_rest(script: Script) -> None:
     where = script("where")
-    result = _result({"server: head": 90.0, "layer: retry": 0.1, "a stage of tomorrow": 9.9})
+    result = _result({"server: head": 90.0, "upstream: policies": 0.1, "a stage of tomorrow": 9.9})
     rows = where.table([("n = 1", result)]).splitlines()
     assert "| server: head | 90.0 (90%) |" in rows
     assert "| a stage of tomorrow | 9.9 (10%) |" in rows
@@ -89,6 +93,17 @@ def test_own_time_is_held_against_its_bar_at_the_median(script: Script) -> None:
     quick, slow = (overhead.Sample(own, 0.0, 0.0, 0.0, 0.0) for own in (0.001, 0.1))
     assert overhead.lines([quick] * 6 + [slow] * 4, [slow])[0].met
     assert not overhead.lines([quick] * 4 + [slow] * 6, [slow])[0].met
+
+
+def test_a_kind_of_call_is_held_against_the_plain_route_of_the_same_round(script: Script) -> None:
+    calls = script("path_calls")
+    costs = {kind: [100.0, 200.0, 900.0] for kind in calls.KINDS} | {"each": [120.0, 250.0, 900.0]}
+    costs |= {calls.ONE: [50.0] * 3, calls.CODE_ONE: [50.0] * 3}
+    costs["hedged"] = [130.0, 260.0, 900.0]
+    found = {line.what.split()[0]: (line.met, line.reached) for line in calls.lines(costs) if line.bar}
+    assert found.pop("hedged:") == (False, "1.30 (1.00-1.30)")
+    assert found.pop("`each`") == (True, "1.20 (1.00-1.25)")
+    assert {met for met, _ in found.values()} == {True}
 
 
 def test_memory_that_grows_from_round_to_round_misses_its_bar(script: Script) -> None:

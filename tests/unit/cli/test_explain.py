@@ -76,7 +76,8 @@ GET /dashboard/4%202?tag=a&x=1&limit=5: user_id = "4 2", tag = "a", limit = 5
 The query parameter "x" is ignored: the route does not know it.
 
 GET /dashboard/<user_id>  [umbel.toml:12]
-  limits   deadline 800ms [umbel.toml:14] · max_body 1MB · server.max_body 16MiB · server.write_timeout 30s
+  limits   deadline 800ms [umbel.toml:14] · max_body 1MB · server.max_body 16MiB · server.write_timeout 30s ·
+           logs.calls.which notable
   query    limit: int, default 20
            tag: str, required
   combine  all

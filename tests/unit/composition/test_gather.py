@@ -7,17 +7,19 @@ import math
 import httpx
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from tests.support.composing import Handler, Scripted, answer, by_path, config, facts
 from tests.support.records import Records
-from umbel.composition.gather import Compose, CompositionFailedError
+from tests.support.scripted_calls import Reply, ScriptedCaller
+from umbel.composition.engine import INLINE_MAX
+from umbel.composition.gather import CallHandle, Compose, CompositionFailedError
 from umbel.composition.outgoing import UpstreamDefaults
 from umbel.errors import UmbelError
 from umbel.kinds import Kind
 from umbel.model import Inputs
-from umbel.policy.hedge import HEDGE, HedgeRules
-from umbel.policy.retry import RETRY, RetryOn, RetryRules
-from umbel.policy.sharing import COALESCE
+from umbel.policy.hedge import HedgeRules
+from umbel.policy.retry import RetryOn, RetryRules
 
 
 def composing(
@@ -75,23 +77,6 @@ async def test_reading_a_value_in_flight_is_a_clear_error() -> None:
             _ = a.value
 
 
-async def test_a_required_call_that_fails_cancels_the_rest_and_raises_once(autojump_clock: trio.abc.Clock) -> None:
-    compose, upstream = composing({"/a": answer({}, status=404, after=1), "/b": answer(2, after=9)})
-    started = trio.current_time()
-    with pytest.raises(CompositionFailedError) as caught:
-        async with compose.gather() as g:
-            g.get("u", "/a", name="a")
-            await g.get("u", "/b", name="b")
-    assert trio.current_time() - started == pytest.approx(1)
-    assert caught.value.result.failure is not None
-    assert caught.value.result.failure.status == 404
-    assert {outcome.call: outcome.failure.kind for outcome in caught.value.result.outcomes if outcome.failure} == {
-        "a": Kind.STATUS,
-        "b": Kind.CANCELLED,
-    }
-    assert upstream.in_flight == 0
-
-
 async def test_a_call_with_a_default_is_optional() -> None:
     compose, _ = composing({"/a": answer({}, status=500), "/b": answer(1)})
     async with compose.gather() as g:
@@ -136,16 +121,6 @@ async def test_a_block_that_is_open_at_the_deadline_is_a_504(autojump_clock: tri
             await trio.sleep_forever()
     assert caught.value.result.failure is not None
     assert caught.value.result.failure.status == 504
-
-
-async def test_an_exception_of_the_block_comes_out_as_itself(autojump_clock: trio.abc.Clock) -> None:
-    compose, upstream = composing({"/a": answer(1, after=9)})
-    with pytest.raises(ZeroDivisionError):
-        async with compose.gather() as g:
-            g.get("u", "/a")
-            await trio.testing.wait_all_tasks_blocked()
-            _ = 1 / 0
-    assert upstream.in_flight == 0
 
 
 async def test_a_second_block_adds_to_the_same_answer() -> None:
@@ -311,8 +286,8 @@ async def test_a_policy_that_cannot_be_is_refused_at_once(options: dict[str, obj
     assert upstream.targets == ["/a"]
 
 
-async def test_a_calls_own_policies_travel_with_its_request() -> None:
-    compose, upstream = composing({"/a": answer(1), "/b": answer(2)})
+async def test_a_calls_own_policies_are_told_to_its_upstream() -> None:
+    compose, _, upstream = scripted({"/": Reply(0)})
     async with compose.gather() as g:
         g.get(
             "u",
@@ -322,11 +297,11 @@ async def test_a_calls_own_policies_travel_with_its_request() -> None:
             coalesce=False,
         )
         g.get("u", "/b")
-    own, none = sorted((request.extensions for request in upstream.requests), key=lambda each: each["target"])
-    assert own[RETRY] == RetryRules(3, RetryOn.of(["connect", 503]), 0.01)
-    assert own[HEDGE] == HedgeRules(quantile=0.9, max=2)
-    assert own[COALESCE] is False
-    assert not {RETRY, HEDGE, COALESCE} & none.keys()
+    own, none = (call.context for call in upstream.calls)
+    assert own.retry == RetryRules(3, RetryOn.of(["connect", 503]), 0.01)
+    assert own.hedge == HedgeRules(quantile=0.9, max=2)
+    assert own.coalesce is False
+    assert (none.retry, none.hedge, none.coalesce) == (None, None, None)
 
 
 async def test_a_call_that_cannot_be_made_leaves_its_name_free() -> None:
@@ -336,3 +311,159 @@ async def test_a_call_that_cannot_be_made_leaves_its_name_free() -> None:
             g.get("u", "no-slash", name="a")
         kept = g.get("u", "/a", name="a")
     assert kept.value == 1
+
+
+# Handles, and launches at any time
+
+
+def scripted(script: dict[str, Reply], deadline: float = 5.0) -> tuple[Compose, Records, ScriptedCaller]:
+    upstream, records = ScriptedCaller(script), Records()
+    return Compose({"u": upstream}, Inputs(), facts(deadline), records), records, upstream
+
+
+def kinds(records: Records) -> dict[str, object]:
+    """What became of each call, each of which is recorded once."""
+    outcomes = [event.outcome for event in records.calls]
+    assert len({outcome.call for outcome in outcomes}) == len(outcomes)
+    return {each.call: each.failure.kind if each.failure else each.value for each in outcomes}
+
+
+async def test_a_handle_is_awaited_before_the_end_and_after_it_by_any_number_of_tasks(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    compose, _, _ = scripted({"/a": Reply(1.0), "/b": Reply(1.0, status=500)})
+    values: list[object] = []
+
+    async def wait_for(handle: CallHandle) -> None:
+        values.append(await handle)
+
+    async with compose.gather() as g:
+        a, b = g.get("u", "/a"), g.get("u", "/b", default="d")
+        async with trio.open_nursery() as nursery:
+            for handle in (a, a, b):
+                nursery.start_soon(wait_for, handle)
+        assert trio.current_time() == 1.0
+        values.append(await a)
+    values.append(await b)
+    assert sorted(map(str, values)) == ["1", "1", "1", "d", "d"]
+
+
+async def test_calls_of_a_turn_are_sent_together_at_its_end_and_need_no_task() -> None:
+    compose, _, upstream = scripted({"/": Reply(0), "/b": Reply()})
+    async with compose.gather() as g:
+        await wait_all_tasks_blocked()
+        before = trio.lowlevel.current_statistics().tasks_living
+        a, b = g.get("u", "/a"), g.get("u", "/b")
+        assert upstream.targets == []
+        await wait_all_tasks_blocked()
+        assert upstream.targets == ["/a", "/b"]
+        assert a.value == 1
+        assert trio.lowlevel.current_statistics().tasks_living == before
+        upstream.of("/b").end()
+        assert b.value == 1, "it is there before any task has run"
+
+
+async def test_a_call_that_waits_gets_a_task_of_the_block(autojump_clock: trio.abc.Clock) -> None:
+    compose, _, _ = scripted({"/": Reply(1.0, waits=2)})
+    async with compose.gather() as g:
+        a = g.get("u", "/a")
+    assert (a.value, trio.current_time()) == (1, 2.0)
+
+
+async def test_a_large_body_is_there_when_its_handle_was_awaited() -> None:
+    compose, _, upstream = scripted({"/": Reply(content=b"[" + b" " * INLINE_MAX + b"]")})
+    async with compose.gather() as g:
+        a = g.get("u", "/a")
+        await wait_all_tasks_blocked()
+        upstream.of("/a").end()
+        with pytest.raises(UmbelError, match="in flight"):
+            _ = a.value
+        assert await a == []
+
+
+async def test_a_call_launched_once_the_block_is_decided_is_cut_and_never_sent() -> None:
+    compose, records, upstream = scripted({"/": Reply(), "/a": Reply(0, status=500)})
+    with pytest.raises(CompositionFailedError):
+        async with compose.gather() as g:
+            g.get("u", "/a", name="a")
+            with pytest.raises(trio.Cancelled):
+                await trio.sleep_forever()
+            assert g.get("u", "/b", name="b").outcome.failure is not None
+    assert kinds(records) == {"a": Kind.STATUS, "b": Kind.CANCELLED}
+    assert upstream.targets == ["/a"]
+
+
+@pytest.mark.parametrize("seen", [False, True], ids=["before any task has run", "after the cancel was seen"])
+async def test_a_block_whose_client_has_gone_cuts_its_calls_and_those_that_are_launched_then(seen: bool) -> None:
+    compose, records, upstream = scripted({"/": Reply()})
+    with trio.CancelScope() as client:
+        async with compose.gather() as g:
+            g.get("u", "/a", name="a")
+            client.cancel(reason="client-gone")
+            if seen:
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await wait_all_tasks_blocked()
+                    g.get("u", "/b", name="b")
+    assert client.cancelled_caught
+    assert kinds(records) == dict.fromkeys("ab" if seen else "a", Kind.CLIENT_GONE)
+    assert upstream.targets == []
+    assert not upstream.under_way
+
+
+async def test_a_call_launched_after_the_deadline_is_a_timeout_and_never_sent(autojump_clock: trio.abc.Clock) -> None:
+    compose, records, upstream = scripted({"/": Reply(0)}, deadline=1.0)
+    with pytest.raises(CompositionFailedError):
+        async with compose.gather() as g:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(2)
+            g.get("u", "/a", name="a")
+    assert kinds(records) == {"a": Kind.TIMEOUT}
+    assert not upstream.started
+
+
+async def test_a_call_launched_after_the_block_is_refused_and_its_name_is_free() -> None:
+    compose, records, upstream = scripted({"/": Reply(0)})
+    async with compose.gather() as g:
+        pass
+    with pytest.raises(UmbelError, match="comes too late"):
+        g.get("u", "/a", name="a")
+    async with compose.gather() as second:
+        second.get("u", "/b", name="a")
+    assert kinds(records) == {"a": 1}
+    assert upstream.targets == ["/b"]
+
+
+async def test_a_required_failure_cuts_the_block_in_its_turn_and_results_of_its_batch_stand() -> None:
+    compose, records, upstream = scripted({"/": Reply(), "/a": Reply(status=404), "/d": Reply(status=500)})
+    with pytest.raises(CompositionFailedError) as caught:
+        async with compose.gather() as g:
+            for name in "abdc":
+                handle = g.get("u", f"/{name}", name=name)
+            await wait_all_tasks_blocked()
+            for name in "abd":
+                upstream.of(f"/{name}").end()
+            await handle
+    assert kinds(records) == {"a": Kind.STATUS, "b": 1, "c": Kind.CANCELLED, "d": Kind.STATUS}
+    assert upstream.of("/c").cancelled == "decided"
+    result = caught.value.result
+    assert [outcome.call for outcome in result.outcomes] == ["a", "b", "d", "c"]
+    assert result.failure is not None
+    assert result.failure.received_status == 404, "the first failure counts"
+
+
+@pytest.mark.parametrize("reply", [Reply(), Reply(9.0, waits=1)], ids=["without a task", "with a task"])
+async def test_an_error_of_the_block_comes_out_as_itself_and_cuts_its_calls(
+    reply: Reply, autojump_clock: trio.abc.Clock
+) -> None:
+    compose, records, upstream = scripted({"/": reply})
+    with pytest.raises(ZeroDivisionError):
+        async with compose.gather() as g:
+            g.get("u", "/a", name="a")
+            await wait_all_tasks_blocked()
+            raise ZeroDivisionError
+    assert trio.current_time() == 0
+    assert kinds(records) == {"a": Kind.CANCELLED}
+    assert not upstream.under_way

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 
-import httpx
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from tests.support.composing import Handler, Scripted, answer, by_path, facts, plan
 from tests.support.records import Records
+from tests.support.scripted_calls import Reply, ScriptedCaller
 from umbel.composition.stream import Line, capacity, head_fields, run_stream
+from umbel.core.transport_caller import TransportCaller
 from umbel.model import Inputs
 
 
@@ -17,7 +19,8 @@ async def lines(text: str, handlers: dict[str, Handler], deadline: float = 5.0) 
     compiled = plan(text)
     send, receive = trio.open_memory_channel[Line](capacity(compiled))
     upstream = Scripted(by_path(handlers))
-    await run_stream(compiled, Inputs(path={"id": "1"}), facts(deadline), {"u": upstream}, Records(), send)
+    callers = {"u": TransportCaller(upstream)}
+    await run_stream(compiled, Inputs(path={"id": "1"}), facts(deadline), callers, Records(), send)
     return [line async for line in receive]
 
 
@@ -84,6 +87,18 @@ async def test_items_unfinished_at_the_deadline_have_a_failure_line(autojump_clo
     assert got[-1].data["answer"] == {"slow": ["a", "b"], "quick": ["A", None]}
 
 
+async def test_each_outcome_is_a_line_in_the_turn_in_which_it_comes() -> None:
+    upstream = ScriptedCaller({"/": Reply()})
+    compiled = plan(TEXT)
+    send, receive = trio.open_memory_channel[Line](capacity(compiled))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_stream, compiled, Inputs(), facts(), {"u": upstream}, Records(), send)
+        await wait_all_tasks_blocked()
+        upstream.of("/quick").end()
+        assert receive.receive_nowait().data == {"call": "quick", "value": 1}
+        upstream.of("/slow").end()
+
+
 async def test_both_ways_to_write_a_line() -> None:
     line = Line("a", {"call": "a", "value": "x\n\r\u2028"})
     assert json.loads(line.ndjson()) == line.data
@@ -98,10 +113,7 @@ async def test_a_reader_that_has_gone_is_no_error() -> None:
     send, receive = trio.open_memory_channel[Line](capacity(compiled))
     receive.close()
 
-    async def handler(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, content=b"1")
-
-    await run_stream(compiled, Inputs(), facts(), {"u": Scripted(handler)}, Records(), send)
+    await run_stream(compiled, Inputs(), facts(), {"u": ScriptedCaller({"/": Reply(0)})}, Records(), send)
 
 
 def test_a_streams_head_has_the_fields_that_read_nothing_but_the_request() -> None:

@@ -145,6 +145,20 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             'umbel.toml:9: routes[0].answer.shape: "d" is unknown',
         ],
     ),
+    "names that cannot tell the time that is left": (
+        '[upstreams.t]\nurls = ["http://h"]\ndeadline_header = "TraceParent"\n'
+        '[upstreams.p]\nurls = ["http://h"]\ndeadline_header = "proxy-timeout"\n'
+        '[upstreams.f]\nurls = ["http://h"]\ndeadline_header = "x-forwarded-for"\n'
+        '[upstreams.n]\nurls = ["http://h"]\ndeadline_header = "x-forwarded-for"\nforwarded = false\n',
+        [
+            'umbel.toml:3: upstreams.t.deadline_header: "traceparent" is written by Umbel itself and says something else;'
+            " take another name",
+            'umbel.toml:6: upstreams.p.deadline_header: "proxy-timeout" is about one connection only and is never sent on;'
+            " take another name",
+            'umbel.toml:9: upstreams.f.deadline_header: "x-forwarded-for" is written by Umbel itself and says something'
+            " else; take another name",
+        ],
+    ),
     "header fields that Umbel would not send as they stand": (
         '[upstreams.u]\nurls = ["http://h"]\nheaders = { via = "me", x-mine = "1" }\n'
         + ROUTE

@@ -70,6 +70,28 @@ async def test_a_required_call_that_fails_is_answered_with_its_problem(autojump_
     assert not records.notes
 
 
+async def test_a_block_that_fails_inside_of_another_hides_none_of_its_calls(autojump_clock: MockClock) -> None:
+    app, records = gateway(slow=never, users=says({}, status=404))
+
+    @app.compose("/x")
+    async def x(compose: Any) -> Any:
+        async with compose.gather() as outer:
+            outer.get("slow", "/")
+            await trio.sleep(0.1)
+            async with compose.gather() as inner:
+                inner.get("users", "/")
+        return "unreachable"
+
+    async with living(app):
+        answer = await ask(app, target="/x")
+    assert answer.status == 404
+    (record,) = records.requests
+    cut, failed = record.calls
+    assert (cut.call, failed.call) == ("slow", "users")
+    assert cut.failure is not None
+    assert cut.failure.kind is Kind.CANCELLED
+
+
 async def test_the_deadline_gives_what_there_is(autojump_clock: MockClock) -> None:
     app, _ = gateway(fast=says(1), slow=never)
 

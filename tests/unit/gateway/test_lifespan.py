@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import httpx
 import pytest
 import trio
 from hypercorn.utils import LifespanFailureError
@@ -12,6 +11,7 @@ from tests.support.records import Records
 from umbel.config.schema import Config
 from umbel.gateway.app import Umbel
 from umbel.gateway.lifespan import State
+from umbel.upstream import Client
 
 from .gateways import gateway, route, says
 
@@ -77,11 +77,11 @@ async def test_hooks_run_between_the_opening_and_the_closing_of_what_they_may_us
 
     @app.before_serving
     async def before() -> None:
-        seen.append(("before", list(app.runtime.transports), app.state))
+        seen.append(("before", list(app.runtime.callers), app.state))
 
     @app.after_serving
     async def after() -> None:
-        seen.append(("after", list(app.runtime.transports), app.state))
+        seen.append(("after", list(app.runtime.callers), app.state))
 
     async with living(app):
         pass
@@ -221,7 +221,7 @@ async def test_a_request_without_a_lifespan_gets_one_clear_error(caplog: pytest.
     assert [record.status for record in records.requests] == [503, 200]
 
 
-async def test_real_stacks_and_real_logs_open_and_close(tmp_path: object) -> None:
+async def test_real_clients_and_real_logs_open_and_close(tmp_path: object) -> None:
     config = Config.model_validate(
         {
             "upstreams": {"users": {"urls": ["http://127.0.0.1:1"]}},
@@ -231,7 +231,7 @@ async def test_real_stacks_and_real_logs_open_and_close(tmp_path: object) -> Non
     )
     app = Umbel(__name__, config)
     async with living(app):
-        assert isinstance(app.runtime.transports["users"], httpx.AsyncBaseTransport)
+        assert isinstance(app.runtime.callers["users"], Client)
         answer = await ask(app, target="/r")
     assert answer.status == 502
     from pathlib import Path

@@ -168,10 +168,10 @@ async def test_a_composition_that_crashes_in_mid_stream_leaves_the_message_unfin
     original = streaming.run_stream
 
     async def crash_after_the_first_line(*arguments: Any) -> None:
-        *others, send = arguments
+        *others, send, outcomes = arguments
         inner, lines = trio.open_memory_channel[Any](10)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(original, *others, inner)
+            nursery.start_soon(original, *others, inner, outcomes)
             with send:
                 await send.send(await lines.receive())
                 raise ValueError("a defect")

@@ -13,7 +13,7 @@ import pytest
 from tests.support.happenings import TRACE_ID, attempt, call_ended, note, request_ended, request_facts
 from umbel.kinds import Kind
 from umbel.logs.encode import RECORD_BYTES_MAX, Encoder, finish
-from umbel.logs.record import METHOD_CHARS_MAX, PARTS_MAX, PATH_CHARS_MAX, told
+from umbel.logs.record import CALLS_MAX, METHOD_CHARS_MAX, PARTS_MAX, PATH_CHARS_MAX, told
 from umbel.logs.redact import Redactor
 from umbel.model import FailedItem, Failure, Outcome
 
@@ -63,6 +63,30 @@ def test_a_request_is_told_in_opentelemetrys_names() -> None:
         "url.scheme": "http",
         **HERE,
     }
+
+
+def test_a_requests_line_names_its_calls_with_time_outcome_and_attempts() -> None:
+    failed = Failure.of(Kind.TIMEOUT, "late")
+    calls = (
+        Outcome("user", "value", {}, None, 10.0, 10.0032144, (attempt(status=200),)),
+        Outcome("items", "value", [], None, 10.0, 10.1, (attempt(), attempt(2)), (FailedItem((0,), failed),)),
+        Outcome("orders", "failed", None, failed, 10.0, 10.25, (attempt(kind=Kind.TIMEOUT),)),
+        Outcome("badge", "skipped"),
+    )
+
+    assert written(request_ended(calls=calls))["calls"] == [
+        {"name": "user", "ms": 3.214, "outcome": "ok", "attempts": 1},
+        {"name": "items", "ms": 100.0, "outcome": "partial", "attempts": 2},
+        {"name": "orders", "ms": 250.0, "outcome": "timeout", "attempts": 1},
+        {"name": "badge", "ms": None, "outcome": "skipped", "attempts": 0},
+    ]
+
+
+def test_of_very_many_calls_a_requests_line_shows_some_and_counts_all() -> None:
+    calls = tuple(Outcome(f"c{number}", "value", 1, None, 10.0, 10.1) for number in range(CALLS_MAX + 1))
+
+    line = written(request_ended(calls=calls))
+    assert (len(line["calls"]), line["calls_total"]) == (CALLS_MAX, CALLS_MAX + 1)
 
 
 @pytest.mark.parametrize(

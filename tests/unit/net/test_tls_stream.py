@@ -10,12 +10,9 @@ from pathlib import Path
 import pytest
 import trio
 import trustme
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from tests.support.memory_dial import running_reader
-from tests.support.socket_streams import READERS, Heard, TlsPeer, tls_pair
+from tests.support.socket_streams import READERS, Heard, TlsPeer, key_update, tls_pair
 from umbel.net.epoll import AnyReader
 from umbel.net.tls_stream import TlsStream
 
@@ -172,22 +169,6 @@ async def test_an_end_without_close_notify_is_an_error(make: type[AnyReader], co
         assert heard.data == b"cut"
 
 
-def key_update(secret: bytes, number: int) -> bytes:
-    """A KeyUpdate that asks for one in return, as record ``number`` under a traffic secret of AES-256-GCM (RFC 8446).
-
-    Python's ssl module has no call for it.
-    """
-
-    def expand(label: bytes, length: int) -> bytes:
-        info = length.to_bytes(2, "big") + bytes([6 + len(label)]) + b"tls13 " + label + b"\0"
-        return HKDFExpand(hashes.SHA384(), length, info).derive(secret)
-
-    nonce = int.from_bytes(expand(b"iv", 12), "big") ^ number
-    message = b"\x18\x00\x00\x01\x01" + b"\x16"
-    head = b"\x17\x03\x03" + (len(message) + 16).to_bytes(2, "big")
-    return head + AESGCM(expand(b"key", 32)).encrypt(nonce.to_bytes(12, "big"), message, head)
-
-
 @pytest.mark.parametrize("listening", [True, False])
 async def test_after_a_key_update_the_peer_understands_what_is_sent(
     make: type[AnyReader], ca: trustme.CA, client: ssl.SSLContext, tmp_path: Path, listening: bool
@@ -198,11 +179,9 @@ async def test_after_a_key_update_the_peer_understands_what_is_sent(
     server.keylog_filename = str(tmp_path / "keys")
     async with tls_pair(make, client, server) as (stream, peer):
         assert stream.ssl_object.cipher()[0] == "TLS_AES_256_GCM_SHA384"
-        lines = (tmp_path / "keys").read_text().splitlines()
-        secret = next(bytes.fromhex(line.split()[2]) for line in lines if line.startswith("SERVER_TRAFFIC_SECRET_0"))
         if listening:
             stream.listen(Heard())
-        await peer.stream.send_all(key_update(secret, 0))
+        await peer.stream.send_all(key_update(tmp_path / "keys", 0))
         await trio.testing.wait_all_tasks_blocked()
         if not listening:
             assert stream.is_quiet(), "it is no data"

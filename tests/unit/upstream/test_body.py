@@ -1,95 +1,83 @@
+"""Bodies: their bound, and their content coding."""
+
 from __future__ import annotations
 
 import gzip
 import tracemalloc
 import zlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable, Iterator
 
-import httpx
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umbel.events import NULL
+from tests.support.memory_calls import Asked, answer, coalescing
 from umbel.kinds import Kind
-from umbel.model import FACTS, JSON_MAX, OTHER_MAX, CallFacts, RequestFacts, Trace
-from umbel.upstream.body import Body, Decoder
+from umbel.model import JSON_MAX, OTHER_MAX
+from umbel.upstream.body import Decoder, check_size, fields_and_decoder, limit_of
 from umbel.upstream.errors import Malformed, TooBig
+from umbel.upstream.head import head_of
 
 
-class Stream(httpx.AsyncByteStream):
+class Pieces:
+    """A body's pieces; ``given`` counts the bytes that were taken."""
+
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self._pieces = iter(pieces)
         self.given = 0
-        self.closed = 0
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    def __iter__(self) -> Iterator[bytes]:
         for piece in self._pieces:
             self.given += len(piece)
             yield piece
 
-    async def aclose(self) -> None:
-        self.closed += 1
+
+def read(
+    pieces: Iterable[bytes], limit: int | None = None, *, method: str = "GET", status: int = 200, **headers: str
+) -> tuple[dict[bytes, bytes], bytes]:
+    """What a response of these pieces is read as: its fields and its body."""
+    lines = "".join(f"\r\n{name.replace('_', '-')}: {value}" for name, value in headers.items())
+    kept, decoder = fields_and_decoder(method, head_of(f"HTTP/1.1 {status} X{lines}".encode()), limit)
+    for piece in pieces:
+        decoder.feed(piece)
+    return {name: value for _, name, value in kept}, decoder.end()
 
 
-class Bottom(httpx.AsyncBaseTransport):
-    """Answers with the given headers and pieces."""
-
-    def __init__(self, pieces: Iterable[bytes], status: int = 200, **headers: str) -> None:
-        self.stream = Stream(pieces)
-        self._status = status
-        self._headers = {name.replace("_", "-"): value for name, value in headers.items()}
-        self.request: httpx.Request | None = None
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        self.request = request
-        return httpx.Response(self._status, headers=self._headers, stream=self.stream)
+def body_of(*args: object, **options: object) -> bytes:
+    """The body of what ``read`` reads."""
+    return read(*args, **options)[1]  # type: ignore[arg-type]
 
 
-async def read(bottom: Bottom, *, max_body: int | None = None, method: str = "GET", **extensions) -> httpx.Response:
-    request = httpx.Request(method, "http://x/", headers={"accept-encoding": "br"}, extensions=extensions)
-    return await Body(bottom, max_body=max_body).handle_async_request(request)
-
-
-def facts(max_body: int | None) -> CallFacts:
-    request = RequestFacts("id", Trace("0" * 32), "GET", "/", "/", 0.0)
-    return CallFacts("call", "upstream", request, 1.0, NULL, max_body)
-
-
-async def test_the_response_is_complete_decoded_and_asked_for_as_gzip() -> None:
+def test_a_coded_body_is_decoded_and_its_fields_are_those_of_what_it_is_then() -> None:
     text = b"hello " * 1000
     packed = gzip.compress(text)
-    bottom = Bottom([packed], content_encoding="gzip", content_length=str(len(packed)), x_kept="1")
-    response = await read(bottom)
-    assert (response.content, response.is_closed) == (text, True)
-    assert dict(response.headers) == {"x-kept": "1"}
-    assert bottom.request is not None
-    assert bottom.request.headers.get_list("accept-encoding") == ["gzip"]
-    assert bottom.stream.closed == 1
+    kept, body = read([packed], content_encoding="gzip", content_length=str(len(packed)), x_kept="1")
+    assert (kept, body) == ({b"x-kept": b"1"}, text)
 
 
 @pytest.mark.parametrize("coding", ["", "identity", "Identity"])
-async def test_a_plain_body_stays_as_it_is(coding: str) -> None:
+def test_a_plain_body_stays_as_it_is(coding: str) -> None:
     headers = {"content_encoding": coding} if coding else {}
-    assert (await read(Bottom([b"a", b"b"], content_length="2", **headers))).content == b"ab"
+    assert body_of([b"a", b"b"], content_length="2", **headers) == b"ab"
 
 
 @pytest.mark.parametrize("coding", ["gzip", "GZIP", "x-gzip"])
 @pytest.mark.parametrize("size", [1, 7, 10_000])
-async def test_gzip_is_decoded_however_it_is_cut(coding: str, size: int) -> None:
+def test_gzip_is_decoded_however_it_is_cut(coding: str, size: int) -> None:
     text = bytes(range(256)) * 500
     packed = gzip.compress(text)
     pieces = [packed[start : start + size] for start in range(0, len(packed), size)]
-    assert (await read(Bottom(pieces, content_encoding=coding))).content == text
+    assert body_of(pieces, content_encoding=coding) == text
 
 
-async def test_gzip_of_several_members_is_one_body() -> None:
+def test_gzip_of_several_members_is_one_body() -> None:
     packed = gzip.compress(b"one ") + gzip.compress(b"") + gzip.compress(b"two")
-    assert (await read(Bottom([packed[:10], packed[10:]], content_encoding="gzip"))).content == b"one two"
+    assert body_of([packed[:10], packed[10:]], content_encoding="gzip") == b"one two"
 
 
-async def test_an_empty_body_that_claims_to_be_gzip_is_empty() -> None:
-    assert (await read(Bottom([], content_encoding="gzip"))).content == b""
+def test_an_empty_body_that_claims_to_be_gzip_is_empty() -> None:
+    assert body_of([], content_encoding="gzip") == b""
 
 
 BAD = {
@@ -105,58 +93,58 @@ BAD = {
 
 
 @pytest.mark.parametrize(("raw", "proxy_error"), BAD.values(), ids=BAD)
-async def test_bad_gzip_is_malformed_and_the_stream_is_closed(raw: bytes, proxy_error: str) -> None:
-    bottom = Bottom([raw[:3], raw[3:]], content_encoding="gzip")
+def test_bad_gzip_is_malformed(raw: bytes, proxy_error: str) -> None:
     with pytest.raises(Malformed) as caught:
-        await read(bottom)
+        read([raw[:3], raw[3:]], content_encoding="gzip")
     assert (caught.value.kind, caught.value.proxy_error) == (Kind.MALFORMED, proxy_error)
-    assert bottom.stream.closed == 1
 
 
 @pytest.mark.parametrize("coding", ["br", "deflate", "gzip, gzip", "gzip,br", "identity, gzip", "zstd", "x"])
-async def test_any_other_coding_is_malformed_before_a_byte_is_read(coding: str) -> None:
-    bottom = Bottom([b"x"], content_encoding=coding)
+def test_any_other_coding_is_malformed_before_a_byte_is_read(coding: str) -> None:
+    pieces = Pieces([b"x"])
     with pytest.raises(Malformed):
-        await read(bottom)
-    assert (bottom.stream.given, bottom.stream.closed) == (0, 1)
+        read(pieces, content_encoding=coding)
+    assert pieces.given == 0
 
 
 @pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 204), ("GET", 304)])
-async def test_without_a_body_its_headers_mean_nothing(method: str, status: int) -> None:
-    bottom = Bottom([], status, content_encoding="br", content_length="99999999999")
-    assert (await read(bottom, method=method)).content == b""
+def test_without_a_body_its_headers_mean_nothing(method: str, status: int) -> None:
+    assert body_of([], method=method, status=status, content_encoding="br", content_length="99999999999") == b""
 
 
-async def test_a_known_length_over_the_limit_is_too_big_before_a_byte_is_read() -> None:
-    bottom = Bottom([b"x" * 11], content_length="11")
+def test_a_known_length_over_the_limit_is_too_big_before_a_byte_is_read() -> None:
+    pieces = Pieces([b"x" * 11])
     with pytest.raises(TooBig) as caught:
-        await read(bottom, max_body=10)
+        read(pieces, 10, content_length="11")
     assert (caught.value.kind, caught.value.proxy_error) == (Kind.TOO_BIG, "http_response_body_size")
-    assert (bottom.stream.given, bottom.stream.closed) == (0, 1)
+    assert pieces.given == 0
 
 
-async def test_the_limit_itself_fits_and_one_byte_more_does_not() -> None:
-    assert len((await read(Bottom([b"x" * 10]), max_body=10)).content) == 10
+def test_the_limit_itself_fits_and_one_byte_more_does_not() -> None:
+    assert len(body_of([b"x" * 10], 10)) == 10
+    check_size(10, 10)
     with pytest.raises(TooBig):
-        await read(Bottom([b"x" * 10, b"x"]), max_body=10)
+        read([b"x" * 10, b"x"], 10)
+    with pytest.raises(TooBig):
+        check_size(11, 10)
     packed = gzip.compress(b"x" * 100_000)
-    assert len((await read(Bottom([packed], content_encoding="gzip"), max_body=100_000)).content) == 100_000
+    assert len(body_of([packed], 100_000, content_encoding="gzip")) == 100_000
     with pytest.raises(TooBig):
-        await read(Bottom([packed], content_encoding="gzip"), max_body=99_999)
+        read([packed], 99_999, content_encoding="gzip")
 
 
-async def test_an_endless_body_is_read_no_further_than_the_limit() -> None:
+def test_an_endless_body_is_read_no_further_than_the_limit() -> None:
     def endless() -> Iterable[bytes]:
         while True:
             yield b"x" * 100
 
-    bottom = Bottom(endless())
+    pieces = Pieces(endless())
     with pytest.raises(TooBig):
-        await read(bottom, max_body=1000)
-    assert bottom.stream.given == 1100
+        read(pieces, 1000)
+    assert pieces.given == 1100
 
 
-async def test_endless_gzip_that_means_nothing_is_too_big() -> None:
+def test_endless_gzip_that_means_nothing_is_too_big() -> None:
     def endless() -> Iterable[bytes]:
         packer = zlib.compressobj(wbits=31)
         yield packer.compress(b"x") + packer.flush(zlib.Z_FULL_FLUSH)
@@ -164,7 +152,7 @@ async def test_endless_gzip_that_means_nothing_is_too_big() -> None:
             yield packer.flush(zlib.Z_FULL_FLUSH) or b"\0\0\0\xff\xff" * 200
 
     with pytest.raises(TooBig):
-        await read(Bottom(endless(), content_encoding="gzip"), max_body=1000)
+        read(endless(), 1000, content_encoding="gzip")
 
 
 @pytest.mark.parametrize(
@@ -176,18 +164,27 @@ async def test_endless_gzip_that_means_nothing_is_too_big() -> None:
         ("", OTHER_MAX),
     ],
 )
-async def test_without_a_limit_the_type_gives_one(content_type: str, limit: int) -> None:
-    assert (await read(Bottom([b"x" * limit], content_type=content_type))).status_code == 200
+def test_without_a_limit_the_type_gives_one(content_type: str, limit: int) -> None:
+    assert limit_of([(b"Content-Type", b"content-type", content_type.encode())]) == limit
+    assert len(body_of([b"x" * limit], content_type=content_type)) == limit
     with pytest.raises(TooBig):
-        await read(Bottom([b"x" * limit, b"x"], content_type=content_type))
+        read([b"x" * limit, b"x"], content_type=content_type)
 
 
-async def test_the_calls_own_limit_goes_before_the_upstreams() -> None:
-    assert (await read(Bottom([b"x" * 20]), max_body=10, **{FACTS: facts(20)})).status_code == 200
-    with pytest.raises(TooBig):
-        await read(Bottom([b"x" * 20]), max_body=100, **{FACTS: facts(19)})
-    with pytest.raises(TooBig):
-        await read(Bottom([b"x" * 20]), max_body=10, **{FACTS: facts(None)})
+@pytest.mark.parametrize("whole", [True, False], ids=["at once", "in pieces"])
+async def test_the_calls_own_limit_goes_before_the_upstreams_and_gzip_is_asked_for(whole: bool) -> None:
+    async def act(asked: Asked) -> bytes:
+        assert [value for name, value in asked.fields if name == b"accept-encoding"] == [b"gzip"]
+        if whole:
+            return answer(content=b"x" * 20)
+        return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n14\r\n" + b"x" * 20 + b"\r\n0\r\n\r\n"
+
+    for upstreams, own, fits in [(10, 20, True), (100, 19, False), (10, None, False), (20, None, True)]:
+        async with coalescing(act, coalesce=False, max_body=upstreams) as upstream:
+            made = upstream.start(max_body=own, headers={"Accept-Encoding": "br"})
+            with trio.fail_after(5):
+                end = await made.end()
+            assert (end.content, end.error) == (b"x" * 20, None) if fits else isinstance(end.error, TooBig)
 
 
 def _bomb(size: int) -> list[bytes]:
@@ -200,26 +197,26 @@ def _bomb(size: int) -> list[bytes]:
     [(_bomb(200 * 2**20), {"content_encoding": "gzip"}), ([b"x" * 100] * 200_000, {})],
     ids=["gzip bomb", "endless"],
 )
-async def test_too_big_a_body_takes_less_memory_than_three_times_the_limit(
+def test_too_big_a_body_takes_less_memory_than_three_times_the_limit(
     pieces: list[bytes], headers: dict[str, str]
 ) -> None:
     limit = 2 * 2**20
     tracemalloc.start()
     try:
         with pytest.raises(TooBig):
-            await read(Bottom(pieces, **headers), max_body=limit)
+            read(pieces, limit, **headers)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert peak < 3 * limit
 
 
-async def test_a_body_of_the_limit_in_tiny_pieces_takes_less_memory_than_three_times_the_limit() -> None:
+def test_a_body_of_the_limit_in_tiny_pieces_takes_less_memory_than_three_times_the_limit() -> None:
     limit = 200_000
     pieces = (bytes([number % 256, 0]) for number in range(limit // 2))
     tracemalloc.start()
     try:
-        await read(Bottom(pieces), max_body=limit)
+        assert len(body_of(pieces, limit)) == limit
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

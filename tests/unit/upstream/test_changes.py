@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import random
 
+import httpx
 import pytest
 import trio
 
-from tests.support.layers import Bottom, answering, asked, hang
+from tests.support.hosts import Hosts, answering, hang
 from tests.support.records import Records
-from umbel.upstream.balance import Balance
-from umbel.upstream.breaker import Breaker
-from umbel.upstream.health import Health
+from umbel.policy.ejection import EjectionRules
+from umbel.upstream import BreakerRules, HealthRules, Transport
 
 A, B = "http://a", "http://b"
 
@@ -20,24 +20,26 @@ def told(records: Records) -> list[tuple[str, str, dict]]:
     return [(note.level, note.event, dict(note.fields)) for note in records.notes]
 
 
-async def test_each_change_of_a_breaker_is_one_record_with_its_reason(autojump_clock) -> None:
-    records = Records()
-    bottom = Bottom(answering(500))
-    breaker = Breaker(bottom, name="users", recorder=records)
-    for _ in range(19):
-        await breaker.handle_async_request(asked())
-    assert told(records) == []
-    await breaker.handle_async_request(asked())
-    await trio.sleep(5)
-    await breaker.handle_async_request(asked())
-    await trio.sleep(5)
-    bottom.act = hang
-    for _ in range(3):  # A probe that is cut gives its place back, which changes nothing.
+async def ask(transport: Transport, number: int) -> None:
+    """Make requests, each for a second at most."""
+    for _ in range(number):
         with trio.move_on_after(1):
-            await breaker.handle_async_request(asked())
-    bottom.act = answering(200)
-    for _ in range(30):
-        await breaker.handle_async_request(asked())
+            await transport.handle_async_request(httpx.Request("GET", "http://x"))
+
+
+async def test_each_change_of_a_breaker_is_one_record_with_its_reason(nursery: trio.Nursery, autojump_clock) -> None:
+    records, hosts = Records(), Hosts(nursery, a=answering(500))
+    async with Transport([A], dial=hosts, breaker=BreakerRules(), name="users", recorder=records) as transport:
+        await ask(transport, 19)
+        assert told(records) == []
+        await ask(transport, 1)
+        await trio.sleep(5)
+        await ask(transport, 1)
+        await trio.sleep(5)
+        hosts.acts["a"] = hang
+        await ask(transport, 3)  # A probe that is cut gives its place back, which changes nothing.
+        hosts.acts["a"] = answering(200)
+        await ask(transport, 30)
 
     def change(level: str, state: str, reason: str) -> tuple[str, str, dict]:
         return level, f"breaker.{state}", {"upstream": "users", "state": state, "reason": reason}
@@ -52,23 +54,16 @@ async def test_each_change_of_a_breaker_is_one_record_with_its_reason(autojump_c
     assert records.notes[0].message == "the breaker of users is open: 20 of 20 attempts failed"
 
 
-async def test_alone_a_breaker_names_the_origin() -> None:
-    records = Records()
-    breaker = Breaker(Bottom(answering(500)), min_requests=1, recorder=records)
-    await breaker.handle_async_request(asked(url="http://a:81"))
-    assert records.notes[0].fields["upstream"] == "http://a:81"
-
-
-async def test_a_replica_that_is_ejected_and_comes_back_is_told_of_once_each(autojump_clock) -> None:
-    records = Records()
-    bottom = Bottom(answering(500))
-    balance = Balance(bottom, [A, B], policy="round_robin", name="users", recorder=records)
-    for _ in range(20):
-        await balance.handle_async_request(asked())
-    await trio.sleep(40)
-    bottom.act = answering(200)
-    for _ in range(20):
-        await balance.handle_async_request(asked())
+async def test_a_replica_that_is_ejected_and_comes_back_is_told_of_once_each(
+    nursery: trio.Nursery, autojump_clock
+) -> None:
+    records, hosts = Records(), Hosts(nursery, a=answering(500), b=answering(500))
+    rules = {"ejection": EjectionRules(), "balance": "round_robin", "name": "users", "recorder": records}
+    async with Transport([A, B], dial=hosts, **rules) as transport:
+        await ask(transport, 20)
+        await trio.sleep(40)
+        hosts.acts = {"a": answering(200), "b": answering(200)}
+        await ask(transport, 20)
     assert told(records) == [
         (
             "warning",
@@ -80,12 +75,12 @@ async def test_a_replica_that_is_ejected_and_comes_back_is_told_of_once_each(aut
 
 
 @pytest.mark.parametrize("status", [200, 500])
-async def test_checks_tell_of_upstream_replica_and_reason(status: int, autojump_clock) -> None:
-    records = Records()
-    bottom = Bottom(answering(status))
-    async with Health(bottom, [A], every=1.0, rng=random.Random(1), name="users", recorder=records):
+async def test_checks_tell_of_upstream_replica_and_reason(status: int, nursery: trio.Nursery, autojump_clock) -> None:
+    records, hosts = Records(), Hosts(nursery, a=answering(status))
+    rules = {"health": HealthRules(every=1.0), "rng": random.Random(1), "name": "users", "recorder": records}
+    async with Transport([A], dial=hosts, **rules):
         await trio.sleep(10)
-        bottom.act = answering(200)
+        hosts.acts["a"] = answering(200)
         await trio.sleep(10)
     fields = {"upstream": "users", "replica": A}
     expected = [

@@ -2,258 +2,317 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
+from typing import Any
 
 import httpx
 import pytest
 import trio
-import trio.testing
 
-from tests.support.coalescing import Bottom, answering, asking, call_facts, together
+from tests.support.memory_calls import Asked, answer, answering, coalescing, request_of
+from tests.support.upstreams import fields
+from umbel.core.call import StepTimeouts
 from umbel.events import AttemptEnded
-from umbel.model import facts_of
-from umbel.policy.ejection import EjectionRules
-from umbel.policy.sharing import GATEWAY_FIELDS
-from umbel.upstream.attempt import Attempt
-from umbel.upstream.coalesce import Coalesce, CoalesceStatistics
-from umbel.upstream.state import STATE, CallState
+from umbel.messages import Field
+from umbel.net.stream import Stream
+from umbel.policy.hedge import HedgeRules
+from umbel.policy.retry import RetryRules
+from umbel.upstream import CoalesceStatistics, TooBig
+from umbel.upstream.origin import Origin
 
 # What is shared
 
 
 async def test_identical_calls_that_overlap_are_made_once(autojump_clock) -> None:
-    bottom = Bottom(answering(content=b"[1]", headers=[("x-a", "1"), ("x-a", "2")]))
-    async with Coalesce(bottom) as coalesce:
+    async with coalescing(answering(content=b"[1]", headers=[("x-a", "1"), ("x-a", "2")])) as upstream:
         started = trio.current_time()
-        answers = await together(coalesce, *(asking() for _ in range(5)))
+        ends = await upstream.ends(*[upstream.start() for _ in range(5)])
         assert trio.current_time() - started == 1.0
-        assert len(bottom.requests) == 1
-        assert [each.content for each in answers] == [b"[1]"] * 5
-        assert {tuple(each.headers.raw) for each in answers} == {
-            ((b"x-a", b"1"), (b"x-a", b"2"), (b"Content-Length", b"3"))
-        }
-        assert len({id(each) for each in answers}) == 5, "whoever uses a response changes it"
-        assert coalesce.statistics() == CoalesceStatistics(0, 0, 1, 4, 0, 0, 0)
+        assert len(upstream.requests) == 1
+        assert [(each.status, each.content) for each in ends] == [(200, b"[1]")] * 5
+        for each in ends:
+            assert [(name, value) for _, name, value in each.fields if name == b"x-a"] == [
+                (b"x-a", b"1"),
+                (b"x-a", b"2"),
+            ]
+        assert upstream.statistics == CoalesceStatistics(0, 0, 1, 4, 0, 0, 0)
 
 
 async def test_a_call_after_the_answer_is_a_new_one(autojump_clock) -> None:
-    bottom = Bottom(answering())
-    async with Coalesce(bottom) as coalesce:
+    async with coalescing(answering()) as upstream:
         for _ in range(3):
-            await coalesce.handle_async_request(asking())
-    assert len(bottom.requests) == 3
+            await upstream.start().end()
+        assert len(upstream.requests) == 3
 
 
 async def test_a_late_caller_gets_the_answer_when_the_first_does(autojump_clock) -> None:
-    bottom = Bottom(answering())
-    async with Coalesce(bottom) as coalesce, trio.open_nursery() as nursery:
-        nursery.start_soon(coalesce.handle_async_request, asking())
+    async with coalescing(answering()) as upstream:
+        began = trio.current_time()
+        upstream.start()
         await trio.sleep(0.75)
-        before = trio.current_time()
-        assert coalesce.statistics() == CoalesceStatistics(1, 1, 1, 0, 0, 0, 0)
-        await coalesce.handle_async_request(asking())
-        assert trio.current_time() - before == 0.25
-    assert len(bottom.requests) == 1
+        assert upstream.statistics == CoalesceStatistics(1, 1, 1, 0, 0, 0, 0)
+        late = await upstream.start().end()
+        assert trio.current_time() - began == late.ended_at - began == 1.0
+        assert len(upstream.requests) == 1
 
 
 async def test_an_error_status_is_an_answer_like_any_other(autojump_clock) -> None:
-    bottom = Bottom(answering(status=503))
-    async with Coalesce(bottom) as coalesce:
-        answers = await together(coalesce, asking(), asking())
-    assert [each.status_code for each in answers] == [503, 503]
-    assert len(bottom.requests) == 1
+    async with coalescing(answering(status=503)) as upstream:
+        assert [each.status for each in await upstream.ends(upstream.start(), upstream.start())] == [503, 503]
+        assert len(upstream.requests) == 1
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
 async def test_safe_methods_are_coalesced(method: str, autojump_clock) -> None:
-    bottom = Bottom(answering())
-    async with Coalesce(bottom) as coalesce:
-        await together(coalesce, asking(method=method), asking(method=method))
-    assert [request.method for request in bottom.requests] == [method]
+    async with coalescing(answering()) as upstream:
+        await upstream.ends(upstream.start(method=method), upstream.start(method=method))
+        assert [request.method for request in upstream.requests] == [method]
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "TRACE"])
-async def test_other_methods_are_not(method: str, autojump_clock) -> None:
-    bottom = Bottom(answering())
-    async with Coalesce(bottom) as coalesce:
-        requests = [asking(method=method), asking(method=method)]
-        await together(coalesce, *requests)
-        assert sorted(map(id, bottom.requests)) == sorted(map(id, requests)), "they pass as they are"
-        assert coalesce.statistics() == Coalesce(bottom).statistics()
+async def test_calls_of_other_methods_are_made_each_with_its_own_request(method: str, autojump_clock) -> None:
+    async with coalescing(answering()) as upstream:
+        gateway = [gateway_fields(name, "192.0.2.1") for name in ("one", "two")]
+        await upstream.ends(*[upstream.start(method=method, gateway=each) for each in gateway])
+        assert sorted(request.value(b"x-request-id") or b"" for request in upstream.requests) == [b"one", b"two"]
+        assert upstream.statistics == CoalesceStatistics(0, 0, 0, 0, 0, 0, 0)
 
 
-async def test_streams_pass(autojump_clock) -> None:
+async def test_responses_that_are_received_in_pieces_and_bodies_that_are_sent_so_are_not_shared(
+    autojump_clock,
+) -> None:
     async def body() -> AsyncIterator[bytes]:
         yield b"x"
 
-    bottom = Bottom(answering())
-    async with Coalesce(bottom) as coalesce:
-        await together(coalesce, asking(stream=True), asking(stream=True))
-        await together(coalesce, *(httpx.Request("GET", "http://upstream", content=body()) for _ in range(2)))
-    assert len(bottom.requests) == 4
+    requests = [
+        *(httpx.Request("GET", "http://a/", extensions={"stream": True}) for _ in range(2)),
+        *(httpx.Request("GET", "http://a/", headers={"content-length": "1"}, content=body()) for _ in range(2)),
+    ]
+    async with coalescing(answering()) as upstream, trio.open_nursery() as nursery:
+        for request in requests:
+
+            async def ask(request: httpx.Request = request) -> None:
+                response = await upstream.transport.handle_async_request(request)
+                assert await response.aread() == b"{}"
+
+            nursery.start_soon(ask)
+    assert len(upstream.requests) == 4
 
 
-OTHER: dict[str, httpx.Request] = {
-    "target": asking(target="/y"),
-    "query": asking(target="/x?a"),
-    "method": asking(method="HEAD"),
-    "body": httpx.Request("GET", "http://upstream", content=b"q", extensions={"target": b"/x"}),
-    "origin": httpx.Request("GET", "http://upstream:81", extensions={"target": b"/x"}),
-    "scheme": httpx.Request("GET", "https://upstream", extensions={"target": b"/x"}),
-    "field": httpx.Request("GET", "http://upstream", headers={"accept": "*/*"}, extensions={"target": b"/x"}),
-    "cookie": httpx.Request("GET", "http://upstream", headers={"cookie": "a=1"}, extensions={"target": b"/x"}),
-    "limit": asking(timeout={"connect": 1.0, "read": 2.0}),
-    "TLS name": asking(sni_hostname="other"),
-    "unknown extension": asking(other=object()),
-    "unknown extension that has no hash": asking(other=[]),
+async def test_a_call_says_for_itself_whether_it_is_coalesced(autojump_clock) -> None:
+    for usual in (True, False):
+        async with coalescing(answering(), coalesce=usual) as upstream:
+            await upstream.ends(*[upstream.start(coalesce=not usual) for _ in range(2)])
+            assert len(upstream.requests) == (2 if usual else 1)
+
+
+OTHER: dict[str, dict[str, Any]] = {
+    "target": {"target": b"/y"},
+    "query": {"target": b"/x?a"},
+    "method": {"method": "HEAD"},
+    "body": {"content": b"q"},
+    "field": {"headers": {"accept": "*/*"}},
+    "cookie": {"headers": {"cookie": "a=1"}},
+    "bound of the body": {"max_body": 10},
+    "retries of its own": {"retry": RetryRules(attempts=3)},
+    "hedges of its own": {"hedge": HedgeRules(seconds=2.0)},
+    "limits of its steps": {"steps": StepTimeouts(read=2.0)},
 }
 
 
-@pytest.mark.parametrize("request_of", OTHER.values(), ids=OTHER)
-async def test_what_asks_something_else_is_another_call(request_of: httpx.Request, autojump_clock) -> None:
-    bottom = Bottom(answering())
-    async with Coalesce(bottom) as coalesce:
-        await together(coalesce, asking(), request_of)
-        assert len(bottom.requests) == 2
-        bottom.requests.clear()
-        await together(coalesce, request_of, request_of)
-        assert len(bottom.requests) == 1
+@pytest.mark.parametrize("other", OTHER.values(), ids=OTHER)
+async def test_what_asks_something_else_is_another_call(other: dict[str, Any], autojump_clock) -> None:
+    async with coalescing(answering()) as upstream:
+        await upstream.ends(upstream.start(), upstream.start(**other))
+        assert len(upstream.requests) == 2
+        upstream.requests.clear()
+        await upstream.ends(upstream.start(**other), upstream.start(**other))
+        assert len(upstream.requests) == 1
 
 
-async def test_equal_extensions_are_one_and_a_bound_of_the_body_is_part_of_the_call(autojump_clock) -> None:
-    bottom = Bottom(answering())
-    async with Coalesce(bottom) as coalesce:
-        await together(coalesce, *(asking(timeout={"read": 1.0}, rules=EjectionRules()) for _ in range(2)))
-        assert len(bottom.requests) == 1
-        await together(coalesce, asking(call_facts(max_body=10)), asking(call_facts(max_body=20)))
-    assert len(bottom.requests) == 3
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"max_body": 10}, {"max_body": 20}),
+        ({"content": b""}, {"content": None}),
+        ({"headers": {"x-a": "1"}}, {"headers": {"x-a": "2"}}),
+        ({"headers": {"x-a": "1", "x-b": "2"}}, {"headers": {"x-b": "1", "x-a": "2"}}),
+    ],
+    ids=str,
+)
+async def test_two_values_of_the_same_are_two_calls(one: dict[str, Any], other: dict[str, Any], autojump_clock) -> None:
+    async with coalescing(answering()) as upstream:
+        await upstream.ends(upstream.start(**one), upstream.start(**other))
+        assert len(upstream.requests) == 2
 
 
-async def test_a_body_that_stands_ready_as_a_stream_is_part_of_the_call(autojump_clock) -> None:
-    def with_body(content: bytes) -> httpx.Request:
-        return httpx.Request("GET", "http://upstream/x", stream=httpx.ByteStream(content))
+async def test_policies_that_are_equal_are_the_same(autojump_clock) -> None:
+    async with coalescing(answering()) as upstream:
+        own: list[dict[str, Any]] = [
+            {"retry": RetryRules(attempts=3), "hedge": HedgeRules(seconds=2.0), "steps": StepTimeouts(read=2.0)}
+            for _ in range(2)
+        ]
+        await upstream.ends(*[upstream.start(**each) for each in own])
+        assert len(upstream.requests) == 1
 
-    bottom = Bottom(answering())
-    async with Coalesce(bottom) as coalesce:
-        await together(coalesce, with_body(b"a"), with_body(b"b"), with_body(b"a"))
-    assert sorted(request.read() for request in bottom.requests) == [b"a", b"b"]
+
+async def test_policies_of_calls_are_the_shared_calls_too(autojump_clock) -> None:
+    statuses = iter([503, 200])
+
+    async def busy_first(asked: Asked) -> bytes:
+        return answer(next(statuses))
+
+    async with coalescing(busy_first) as upstream:
+        own = [upstream.start(retry=RetryRules(attempts=2)) for _ in range(2)]
+        assert [each.status for each in await upstream.ends(*own)] == [200, 200]
+    async with coalescing(answering(after=10.0)) as upstream:
+        own = [upstream.start(hedge=HedgeRules(seconds=2.0)) for _ in range(2)]
+        await upstream.ends(*own)
+        assert len(upstream.requests) == 2
+    async with coalescing(answering(content=b"too long")) as upstream:
+        own = [upstream.start(max_body=5) for _ in range(2)]
+        assert [type(each.error) for each in await upstream.ends(*own)] == [TooBig, TooBig]
+
+
+async def test_a_body_of_httpx_that_stands_ready_as_a_stream_is_part_of_the_call(autojump_clock) -> None:
+    async with coalescing(answering()) as upstream, trio.open_nursery() as nursery:
+        for content in (b"a", b"b", b"a"):
+            request = httpx.Request("GET", "http://a/x", stream=httpx.ByteStream(content))
+            nursery.start_soon(upstream.transport.handle_async_request, request)
+    assert sorted(request.body for request in upstream.requests) == [b"a", b"b"]
+
+
+async def test_the_limits_of_steps_are_the_shared_calls_too(autojump_clock) -> None:
+    async with coalescing(answering(after=10.0)) as upstream:
+        timeouts = httpx.Timeout(None, read=2.0)
+        async with httpx.AsyncClient(transport=upstream.transport, timeout=timeouts) as client:
+            with pytest.raises(httpx.ReadTimeout):
+                await client.get("http://a/")
+        assert trio.current_time() == 2.0
 
 
 # What the upstream sees
 
 
-def spoken(request_id: str, client: str) -> list[tuple[str, str]]:
-    return [
-        ("Accept", "application/json"),
-        ("X-Request-Id", request_id),
-        ("Via", f"1.0 {client}.example, 1.1 umbel"),
-        ("X-Forwarded-For", client),
-        ("x-forwarded-proto", "https"),
-    ]
+def gateway_fields(request_id: str, client: str) -> tuple[tuple[Field, ...], ...]:
+    """The fields that the gateway writes of one request."""
+    said = {"X-Request-Id": request_id, "Via": f"1.0 {client}.example, 1.1 umbel"}
+    return fields(said), fields({"X-Forwarded-For": client, "x-forwarded-proto": "https"})
 
 
-WRITTEN = frozenset({b"x-request-id", b"via", b"x-forwarded-for", b"x-forwarded-proto"})
-"""The names of the fields of ``spoken`` that the gateway wrote."""
-
-
-async def test_the_flight_has_ids_of_its_own_and_names_no_client(autojump_clock) -> None:
-    bottom = Bottom(answering())
-    async with Coalesce(bottom, rng=random.Random(7)) as coalesce:
-        requests = [
-            httpx.Request(
-                "GET", "http://upstream/x", headers=spoken(ident, client), extensions={GATEWAY_FIELDS: WRITTEN}
-            )
-            for ident, client in (("one", "192.0.2.1"), ("two", "192.0.2.2"))
-        ]
-        await together(coalesce, *requests)
-    (sent,) = bottom.requests
+async def test_a_shared_call_has_an_id_of_its_own_and_names_no_client(autojump_clock) -> None:
+    async with coalescing(answering(), rng=random.Random(7)) as upstream:
+        await upstream.ends(
+            *[
+                upstream.start(
+                    headers={"Accept": "application/json"},
+                    gateway=gateway_fields(name, client),
+                    request=request_of(name),
+                )
+                for name, client in (("one", "192.0.2.1"), ("two", "192.0.2.2"))
+            ]
+        )
+    (sent,) = upstream.requests
     ids = f"{random.Random(7).getrandbits(256):064x}"
-    assert sorted(sent.headers.multi_items()) == [
-        ("accept", "application/json"),
-        ("host", "upstream"),
-        ("via", "1.1 umbel"),
-        ("x-request-id", ids[:32]),
+    assert sorted((name, value) for name, value in sent.fields if name != b"traceparent") == [
+        (b"accept", b"application/json"),
+        (b"accept-encoding", b"gzip"),
+        (b"host", b"a"),
+        (b"via", b"1.1 umbel"),
+        (b"x-request-id", ids[:32].encode()),
     ]
-    assert all(len(request.headers) == 6 for request in requests), "the callers' requests are as they were"
 
 
-@pytest.mark.parametrize("name", ["X-Request-Id", "Via", "X-Forwarded-For", "traceparent", "baggage", "X-Any"])
+@pytest.mark.parametrize("name", ["X-Request-Id", "Via", "X-Forwarded-For", "Baggage", "X-Any"])
 async def test_a_field_that_the_gateway_did_not_write_is_in_the_key_and_is_sent(name: str, autojump_clock) -> None:
-    requests = [
-        httpx.Request("GET", "http://upstream/x", headers={name: user}, extensions={GATEWAY_FIELDS: {b"x-other"}})
-        for user in ("alice", "bob")
-    ]
-    bottom = Bottom(answering())
-    async with Coalesce(bottom) as coalesce:
-        await together(coalesce, *requests)
-    assert sorted(request.headers[name] for request in bottom.requests) == ["alice", "bob"]
+    async with coalescing(answering()) as upstream:
+        gateway = (fields({"X-Other": "1"}),)
+        users = [upstream.start(headers={name: user}, gateway=gateway) for user in ("alice", "bob")]
+        await upstream.ends(*users)
+        sent = [request.value(name.lower().encode()) or b"" for request in upstream.requests]
+        assert sorted(sent) == [b"alice", b"bob"]
 
 
-@pytest.mark.parametrize("vary", ["*", "accept, X-Forwarded-For", "traceparent"])
+async def test_a_trace_that_a_call_brings_itself_is_in_the_key(autojump_clock) -> None:
+    async with coalescing(answering()) as upstream:
+        await upstream.ends(*[upstream.start(headers={"traceparent": user}) for user in ("alice", "bob")])
+        assert len(upstream.requests) == 2
+
+
+async def test_calls_with_other_fields_of_the_gateways_are_two(autojump_clock) -> None:
+    """The answer may vary by one that only the second bears, which the first's call could not tell."""
+    async with coalescing(answering()) as upstream:
+        whole = gateway_fields("one", "192.0.2.1")
+        await upstream.ends(upstream.start(gateway=whole[:1]), upstream.start(gateway=whole))
+        assert len(upstream.requests) == 2
+
+
+@pytest.mark.parametrize("vary", ["*", "accept, X-Forwarded-For", "traceparent", "tracestate"])
 async def test_an_answer_that_varies_by_more_than_the_key_is_not_shared(vary: str, autojump_clock) -> None:
-    bottom = Bottom(answering(headers=[("vary", vary)]))
-    async with Coalesce(bottom) as coalesce:
-        await together(coalesce, *(asking(**{GATEWAY_FIELDS: {b"x-forwarded-for"}}) for _ in range(2)))
-        assert coalesce.statistics().unshared == 1
-    assert len(bottom.requests) == 2
+    async with coalescing(answering(headers=[("vary", vary)])) as upstream:
+        gateway = (fields({"x-forwarded-for": "192.0.2.1"}),)
+        await upstream.ends(*[upstream.start(gateway=gateway) for _ in range(2)])
+        assert upstream.statistics.unshared == 1
+        assert len(upstream.requests) == 2
 
 
-@pytest.mark.parametrize("values", [(1, True), (1, 1.0), ({"read": 1}, {"read": True}), ([], 0)], ids=repr)
-async def test_extensions_that_are_equal_in_python_only_are_two_calls(
-    values: tuple[object, object], autojump_clock
-) -> None:
-    bottom = Bottom(answering())
-    async with Coalesce(bottom) as coalesce:
-        await together(coalesce, *(asking(rule=value) for value in values))
-    assert len(bottom.requests) == 2
+async def test_an_answer_that_varies_by_what_is_in_the_key_is_shared(autojump_clock) -> None:
+    async with coalescing(answering(headers=[("vary", "accept, x-forwarded-proto")])) as upstream:
+        gateway = (fields({"x-forwarded-for": "192.0.2.1"}),)
+        await upstream.ends(*[upstream.start(gateway=gateway) for _ in range(2)])
+        assert len(upstream.requests) == 1
 
 
-async def test_the_flight_has_records_of_its_own_and_its_waiters_get_its_attempts(autojump_clock) -> None:
-    bottom = Bottom(answering())
-    first, second = call_facts("first"), call_facts("second")
-    async with Coalesce(Attempt(bottom)) as coalesce:
-        await together(coalesce, asking(first), asking(second))
-    (sent,) = bottom.requests
-    own = facts_of(sent)
-    assert own is not None
-    assert own not in (first, second)
-    # Which of the two began it is the scheduler's dice. Of the one that found it under way they were another's.
-    began, joined = sorted((first.attempts, second.attempts), key=lambda attempts: attempts[0].coalesced)
-    assert began == own.attempts != []
-    assert began is not own.attempts
-    assert joined == [each._replace(coalesced=True) for each in own.attempts]
-    events = [event for facts in (first, second) for event in facts.recorder.events]
-    (ended,) = events
+async def test_a_shared_call_has_records_of_its_own_and_its_waiters_get_its_attempts(autojump_clock) -> None:
+    async with coalescing(answering()) as upstream:
+        made = [upstream.start(request=request_of(name)) for name in ("first", "second")]
+        (shared,) = upstream.client.coalescing.under_way.values()
+        await upstream.ends(*made)
+    (sent,) = upstream.requests
+    own = shared.context
+    began, joined = made
+    assert began.attempts == own.attempts != []
+    assert began.attempts is not own.attempts
+    # Of the one that found it under way they were another's.
+    assert [
+        (each.coalesced, each.replica, each.started_at, each.ended_at, each.status) for each in joined.attempts
+    ] == [(True, each.replica, each.started_at, each.ended_at, each.status) for each in own.attempts]
+    (ended,) = [event for each in made for event in each.context.recorder.events]  # type: ignore[attr-defined]
     assert isinstance(ended, AttemptEnded)
-    assert ended.request is own.request
+    assert ended.request is own.request is not None
     assert ended.request.request_id not in ("r-first", "r-second")
     trace = ended.request.trace
     assert trace.trace_id != "ab" * 16
     assert (trace.parent_id, trace.flags, trace.state) == (None, "01", "")
-    assert sent.headers["traceparent"].startswith(f"00-{trace.trace_id}-")
-    assert "tracestate" not in sent.headers
+    assert (sent.value(b"traceparent") or b"").startswith(b"00-%b-" % trace.trace_id.encode())
+    assert sent.value(b"tracestate") is None
 
 
-async def test_what_the_layers_above_share_is_not_the_flights(autojump_clock) -> None:
-    bottom = Bottom(answering())
-    theirs = [CallState(), CallState()]
-    async with Coalesce(bottom) as coalesce:
-        await together(coalesce, *(asking(**{STATE: state}) for state in theirs))
-    (sent,) = bottom.requests
-    assert not any(sent.extensions[STATE] is state for state in theirs)
-
-
-async def test_a_flight_does_not_run_in_the_context_of_the_caller_that_began_it(autojump_clock) -> None:
+async def test_a_shared_call_does_not_run_in_the_context_of_the_caller_that_began_it(autojump_clock) -> None:
     of_a_request: ContextVar[str] = ContextVar("of_a_request", default="none")
     seen: list[str] = []
 
-    async def look(request: httpx.Request) -> httpx.Response:
+    async def dial(origin: Origin, timeout: float | None) -> Stream:
         seen.append(of_a_request.get())
-        return httpx.Response(200)
+        return await upstream.dial(origin, timeout)
 
-    async with Coalesce(Bottom(look)) as coalesce:
+    async with coalescing(answering(), dial=dial) as upstream:
         of_a_request.set("the first caller's")
-        await coalesce.handle_async_request(asking())
+        await upstream.start().end()
     assert seen == ["none"]
+
+
+async def test_a_coded_answer_is_decoded_for_everybody(autojump_clock) -> None:
+    packed = gzip.compress(b"text")
+
+    async def act(asked: object) -> bytes:
+        return answer(content=packed, headers={"content-encoding": "gzip"})
+
+    async with coalescing(act) as upstream:
+        for end in await upstream.ends(upstream.start(), upstream.start()):
+            assert end.content == b"text"
+            assert b"content-encoding" not in {name for _, name, _ in end.fields}
+        assert len(upstream.requests) == 1

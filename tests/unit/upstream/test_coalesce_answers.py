@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import httpx
 import pytest
 import trio
 import trio.testing
 
-from tests.support.coalescing import Bottom, answering, asking, call_facts, together
+from tests.support.memory_calls import Asked, answer, answering, coalescing, hang
+from tests.support.upstreams import fields
+from umbel.errors import NotRunningError
 from umbel.kinds import Kind
-from umbel.upstream.coalesce import Coalesce, CoalesceStatistics
-from umbel.upstream.errors import ConnectFailed, ConnectionReset
+from umbel.net.stream import Stream
+from umbel.upstream import CallTimedOut, CoalesceStatistics, ConnectFailed, ConnectionReset, TooBig, coalesce
+from umbel.upstream.dial import Dial
+from umbel.upstream.origin import Origin
 
 # What is not shared
 
@@ -29,129 +31,118 @@ from umbel.upstream.errors import ConnectFailed, ConnectionReset
 async def test_an_answer_for_one_alone_goes_to_one_and_the_others_ask_for_themselves(
     headers: list[tuple[str, str]], autojump_clock
 ) -> None:
-    bottom = Bottom(answering(headers=headers))
-    async with Coalesce(bottom) as coalesce:
-        facts = [call_facts(str(number)) for number in range(3)]
-        requests = [asking(each) for each in facts]
-        answers = await together(coalesce, *requests)
-        assert trio.current_time() == facts[0].request.started_at + 2.0
-        assert len({id(each) for each in answers}) == 3
-        assert coalesce.statistics() == CoalesceStatistics(0, 0, 1, 2, 2, 0, 0)
-    assert len(bottom.requests) == 3
-    assert sum(each in requests for each in bottom.requests) == 2, "with their own requests"
+    async with coalescing(answering(headers=headers)) as upstream:
+        began = trio.current_time()
+        made = [upstream.start(gateway=(fields({"x-request-id": name}),)) for name in ("a", "b", "c")]
+        ends = await upstream.ends(*made)
+        assert [each.ended_at - began for each in ends] == [1.0, 2.0, 2.0], "the one that waited the longest"
+        assert upstream.statistics == CoalesceStatistics(0, 0, 1, 2, 2, 0, 0)
+        shared, *own = [request.value(b"x-request-id") for request in upstream.requests]
+        assert (shared not in (b"a", b"b", b"c"), sorted(own)) == (True, [b"b", b"c"]), "with their own requests"
+        assert [[each.coalesced for each in one.attempts] for one in made] == [[False], [True, False], [True, False]]
 
 
 @pytest.mark.parametrize("value", ["public", "max-age=5", 'no-cache="x-private"', "x-private", "privately"])
 async def test_what_only_looks_like_private_is_shared(value: str, autojump_clock) -> None:
-    bottom = Bottom(answering(headers=[("cache-control", value)]))
-    async with Coalesce(bottom) as coalesce:
-        await together(coalesce, asking(), asking())
-    assert len(bottom.requests) == 1
+    async with coalescing(answering(headers=[("cache-control", value)])) as upstream:
+        await upstream.ends(upstream.start(), upstream.start())
+        assert len(upstream.requests) == 1
 
 
-class _Body(httpx.AsyncByteStream):
-    def __init__(self, pieces: int) -> None:
-        self._pieces = pieces
-        self.closed = 0
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for _ in range(self._pieces):
-            await trio.sleep(1)
-            yield b"12345"
-
-    async def aclose(self) -> None:
-        self.closed += 1
+async def test_an_answer_for_one_alone_that_one_alone_waits_for_is_taken(autojump_clock) -> None:
+    async with coalescing(answering(headers=[("Set-Cookie", "id=1")])) as upstream:
+        stays, leaves = upstream.start(), upstream.start()
+        leaves.cancel("client-gone")
+        assert (await stays.end()).status == 200
+        assert upstream.statistics == CoalesceStatistics(0, 0, 1, 1, 0, 0, 0)
+        assert len(upstream.requests) == 1
 
 
-async def test_an_answer_that_nobody_has_read_is_read_once_and_left_coded(autojump_clock) -> None:
-    bodies: list[_Body] = []
+async def test_who_asks_alone_after_all_keeps_its_own_limit(autojump_clock) -> None:
+    answers = iter([answer(headers={"set-cookie": "id=1"})])
 
-    async def act(request: httpx.Request) -> httpx.Response:
-        bodies.append(_Body(2))
-        return httpx.Response(200, headers={"content-encoding": "x"}, stream=bodies[-1], extensions={"a": 1})
+    async def act(asked: Asked) -> bytes:
+        await trio.sleep(1)
+        return next(answers, None) or await hang(asked)
 
-    async with Coalesce(Bottom(act), max_body=10) as coalesce:
-        answers = await together(coalesce, asking(), asking())
-        assert [await each.aread() for each in answers] == [b"1234512345"] * 2
-        assert [each.extensions for each in answers] == [{"a": 1}] * 2
-        assert [body.closed for body in bodies] == [1]
-
-
-async def test_an_answer_too_long_to_be_kept_is_closed_and_each_asks_for_itself(autojump_clock) -> None:
-    bodies: list[_Body] = []
-
-    async def act(request: httpx.Request) -> httpx.Response:
-        bodies.append(_Body(3))
-        return httpx.Response(200, stream=bodies[-1])
-
-    async with Coalesce(Bottom(act), max_body=14) as coalesce:
-        answers = await together(coalesce, asking(), asking())
-        assert [body.closed for body in bodies] == [1, 0, 0]
-        assert [await each.aread() for each in answers] == [b"123451234512345"] * 2
-        assert coalesce.statistics().unshared == 2
+    async with coalescing(act) as upstream:
+        began = trio.current_time()
+        first, second = upstream.start(), upstream.start(limit=3.0)
+        assert (await first.end()).status == 200
+        end = await second.end()
+        assert isinstance(end.error, CallTimedOut)
+        assert end.ended_at - began == 3.0
+        assert [each.kind for each in second.attempts] == [None, Kind.TIMEOUT]
 
 
-async def test_an_answer_whose_bytes_are_gone_goes_to_one(autojump_clock) -> None:
-    async def act(request: httpx.Request) -> httpx.Response:
-        response = httpx.Response(200, stream=_Body(1))
-        await response.aread()
-        return response
-
-    bottom = Bottom(act)
-    async with Coalesce(bottom) as coalesce:
-        answers = await together(coalesce, asking(), asking())
-    assert [each.content for each in answers] == [b"12345"] * 2
-    assert len(bottom.requests) == 2
+async def test_who_asks_alone_after_all_can_leave(autojump_clock) -> None:
+    async with coalescing(answering(headers={"set-cookie": "id=1"})) as upstream:
+        _, second = upstream.start(), upstream.start(limit=60.0, budget=100.0)
+        await trio.sleep(1.5)
+        assert upstream.in_flight == 1
+        second.cancel("client-gone")
+        assert [each.kind for each in second.attempts] == [None, Kind.CLIENT_GONE]
 
 
-async def test_over_the_bound_of_flights_a_call_goes_by_itself(autojump_clock) -> None:
-    bottom = Bottom(answering())
-    async with Coalesce(bottom, max_flights=2) as coalesce:
-        third = asking(target="/3")
-        await together(coalesce, asking(target="/1"), asking(target="/2"), third, asking(target="/1"))
-        statistics = coalesce.statistics()
-    # Which of the targets comes third is up to the scheduler.
-    assert statistics.flown == 2
-    assert statistics.crowded == len(bottom.requests) - 2
-    assert statistics.crowded + statistics.joined == 2
+async def test_over_the_bound_of_shared_calls_a_call_goes_by_itself(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock
+) -> None:
+    monkeypatch.setattr(coalesce, "SHARED_MAX", 2)
+    async with coalescing(answering()) as upstream:
+        made = [upstream.start(target) for target in (b"/1", b"/2", b"/3", b"/3", b"/1")]
+        assert {each.status for each in await upstream.ends(*made)} == {200}
+        assert upstream.statistics == CoalesceStatistics(0, 0, 2, 1, 0, 0, 2)
+        assert sorted(request.target for request in upstream.requests) == [b"/1", b"/2", b"/3", b"/3"]
 
 
 # Failures
 
 
 async def test_a_failure_fails_all_each_with_an_exception_of_its_own(autojump_clock) -> None:
-    original = ConnectionReset("host:80 broke", untouched=True)
-
-    async def act(request: httpx.Request) -> httpx.Response:
+    async def act(asked: Asked) -> bytes:
         await trio.sleep(1)
-        raise original
+        return b""
 
-    async with Coalesce(Bottom(act)) as coalesce:
-        failures = await together(coalesce, asking(), asking(), asking())
-    assert len({id(each) for each in failures} | {id(original)}) == 4
-    for each in failures:
+    async with coalescing(act) as upstream:
+        errors = [each.error for each in await upstream.ends(*[upstream.start() for _ in range(3)])]
+        assert len(upstream.requests) == 1
+    (original,) = {each.__cause__ for each in errors if each is not None}
+    assert isinstance(original, ConnectionReset)
+    assert len({id(each) for each in [*errors, original]}) == 4
+    for each in errors:
         assert isinstance(each, ConnectionReset)
-        assert (each.kind, each.detail, str(each), each.untouched) == (Kind.RESET, "host:80 broke", str(original), True)
-        assert each.__cause__ is original
+        assert (each.kind, each.detail, str(each)) == (Kind.RESET, original.detail, str(original))
+        assert each.untouched is True
 
 
-async def test_a_failure_that_nobody_shares_is_raised_as_it_is(autojump_clock) -> None:
+async def test_an_answer_that_is_too_long_is_a_failure_of_all(autojump_clock) -> None:
+    async with coalescing(answering(content=b"123456"), max_body=5) as upstream:
+        errors = [each.error for each in await upstream.ends(upstream.start(), upstream.start())]
+        assert [type(each) for each in errors] == [TooBig, TooBig]
+        assert len(upstream.requests) == 1
+
+
+def failing(error: Exception) -> Dial:
+    """A dial that fails."""
+
+    async def dial(origin: Origin, timeout: float | None) -> Stream:
+        await trio.sleep(1)
+        raise error
+
+    return dial
+
+
+async def test_a_failure_that_nobody_shares_is_given_as_it_is(autojump_clock) -> None:
     original = ConnectFailed("no")
-
-    async def act(request: httpx.Request) -> httpx.Response:
-        raise original
-
-    async with Coalesce(Bottom(act)) as coalesce:
-        with pytest.raises(ConnectFailed) as caught:
-            await coalesce.handle_async_request(asking())
-    assert caught.value is original
+    async with coalescing(hang, dial=failing(original)) as upstream:
+        assert (await upstream.start().end()).error is original
     assert original.__cause__ is None
 
 
 @pytest.mark.parametrize(
     "original",
     [
-        httpx.ReadTimeout("slow", request=asking()),
+        httpx.ReadTimeout("slow", request=httpx.Request("GET", "http://a")),
         RuntimeError("bug", 1),
         OSError(5, "five"),
         KeyError("k"),
@@ -160,36 +151,43 @@ async def test_a_failure_that_nobody_shares_is_raised_as_it_is(autojump_clock) -
     ids=repr,
 )
 async def test_any_exception_can_be_copied(original: Exception, autojump_clock) -> None:
-    async def act(request: httpx.Request) -> httpx.Response:
-        await trio.sleep(1)
-        raise original
-
-    async with Coalesce(Bottom(act)) as coalesce:
-        failures = await together(coalesce, asking(), asking())
-        assert [type(each) for each in failures] == [type(original)] * 2
-        assert {str(each) for each in failures} == {str(original)}
-        assert all(each.args == original.args and each is not original for each in failures)
-        # A bug below fails the calls, not the layer.
-        assert len(await together(coalesce, asking(), asking())) == 2
+    async with coalescing(hang, dial=failing(original)) as upstream:
+        errors = [each.error for each in await upstream.ends(upstream.start(), upstream.start())]
+        assert [type(each) for each in errors] == [type(original)] * 2
+        assert {str(each) for each in errors} == {str(original)}
+        assert all(each is not None and each.args == original.args and each is not original for each in errors)
+        # A bug below fails the calls, not the upstream.
+        assert (await upstream.start().end()).error is original
 
 
-async def test_what_fails_while_a_flight_is_cancelled_ends_no_other(autojump_clock) -> None:
-    async def fail_in_the_end(request: httpx.Request) -> httpx.Response:
-        async def crash() -> None:
-            try:
-                await trio.sleep_forever()
-            finally:
-                raise ValueError("in the end")
+async def fail_in_the_end(origin: Origin, timeout: float | None) -> Stream:
+    """A dial that fails while it is cancelled."""
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(crash)
+    async def crash() -> None:
+        try:
             await trio.sleep_forever()
-        raise AssertionError
+        finally:
+            raise ValueError("in the end")
 
-    bottom = Bottom(fail_in_the_end)
-    async with Coalesce(bottom) as coalesce:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(crash)
+        await trio.sleep_forever()
+    raise AssertionError
+
+
+@pytest.mark.parametrize("shared", [True, False])
+async def test_what_fails_while_a_call_is_cancelled_ends_no_other(shared: bool, autojump_clock) -> None:
+    async with coalescing(hang, dial=fail_in_the_end, coalesce=shared) as upstream:
         for _ in range(2):
-            with trio.move_on_after(1) as scope:
-                await coalesce.handle_async_request(asking())
-            assert scope.cancelled_caught
-        assert coalesce.statistics() == CoalesceStatistics(0, 0, 2, 0, 0, 2, 0)
+            made = upstream.start()
+            await trio.sleep(1)
+            made.cancel("client-gone")
+            await trio.sleep(1)
+            assert [each.kind for each in made.attempts] == [Kind.CLIENT_GONE]
+
+
+async def test_what_fails_while_the_upstream_is_closed_is_no_failure_of_its_block(autojump_clock) -> None:
+    async with coalescing(hang, dial=fail_in_the_end, cut=True) as upstream:
+        made = upstream.start()
+        await trio.testing.wait_all_tasks_blocked()
+    assert isinstance(made.error, NotRunningError)

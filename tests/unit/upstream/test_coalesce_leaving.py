@@ -1,32 +1,27 @@
-"""Callers that leave a flight: whose it is then, until when, and what they have seen of it."""
+"""Callers that leave a shared call: whose it is then, until when, and what they have seen of it."""
 
 from __future__ import annotations
 
-import httpx
 import pytest
 import trio
 import trio.testing
 
-from tests.support.coalescing import Bottom, answering, ask_until, asking, call_facts, hang
+from tests.support.memory_calls import Asked, Made, answer, answering, coalescing, hang, request_of
 from umbel.kinds import Kind
 from umbel.model import Attempt as AttemptRecord
-from umbel.model import facts_of
-from umbel.upstream.attempt import Attempt
-from umbel.upstream.balance import Balance
-from umbel.upstream.breaker import Breaker
-from umbel.upstream.coalesce import CLOSE_SECONDS, Coalesce, CoalesceStatistics
-from umbel.upstream.retry import Retry
+from umbel.upstream import BreakerRules, CallTimedOut, CoalesceStatistics, Retry
+from umbel.upstream.coalesce import SharedCall
 
 # Who leaves
 
 
-@pytest.mark.parametrize("known", [True, False], ids=["a call's deadline", "a scope's deadline"])
-async def test_callers_without_end_do_not_keep_a_flight_that_hangs(known: bool, autojump_clock) -> None:
+@pytest.mark.parametrize("own", [True, False], ids=["by its own limit", "at its request's deadline"])
+async def test_callers_without_end_do_not_keep_a_shared_call_that_hangs(own: bool, autojump_clock) -> None:
     """Each waits four seconds for it; a new one comes every second."""
     began: list[float] = []
     lasted: list[float] = []
 
-    async def hangs(request: httpx.Request) -> httpx.Response:
+    async def hangs(asked: Asked) -> bytes:
         began.append(trio.current_time())
         try:
             await trio.sleep_forever()
@@ -34,48 +29,38 @@ async def test_callers_without_end_do_not_keep_a_flight_that_hangs(known: bool, 
             lasted.append(trio.current_time() - began[0])
         raise AssertionError
 
-    async with Coalesce(Bottom(hangs)) as coalesce, trio.open_nursery() as nursery:
+    async with coalescing(hangs) as upstream:
         for _ in range(30):
-            scope = trio.CancelScope(deadline=trio.current_time() + 4)
-            request = asking(call_facts("caller", budget=4)) if known else asking()
-            nursery.start_soon(ask_until, coalesce, request, scope)
+            upstream.start(limit=4) if own else upstream.start(budget=4)
             await trio.sleep(1)
+        await trio.sleep(10)
     assert lasted[0] <= 8
     assert began[:3] == [0, 4, 8]
 
 
-async def test_a_caller_that_leaves_leaves_the_others_their_flight(autojump_clock) -> None:
-    bottom = Bottom(answering())
-    leaver = trio.CancelScope()
-    async with Coalesce(bottom) as coalesce, trio.open_nursery() as nursery:
-        nursery.start_soon(ask_until, coalesce, asking(), leaver)
-        await trio.testing.wait_all_tasks_blocked()
-        nursery.start_soon(coalesce.handle_async_request, asking())
+async def test_a_caller_that_leaves_leaves_the_others_their_call(autojump_clock) -> None:
+    async with coalescing(answering()) as upstream:
+        leaves, stays = upstream.start(), upstream.start()
         await trio.sleep(0.5)
-        leaver.cancel(reason="client-gone")
-        await trio.testing.wait_all_tasks_blocked()
-        assert leaver.cancelled_caught
-        assert coalesce.statistics() == CoalesceStatistics(1, 1, 1, 1, 0, 0, 0)
-    assert len(bottom.requests) == 1
+        leaves.cancel("client-gone")
+        assert upstream.statistics == CoalesceStatistics(1, 1, 1, 1, 0, 0, 0)
+        assert (await stays.end()).status == 200
+        assert len(upstream.requests) == 1
 
 
-async def test_the_last_one_that_leaves_ends_the_flight_and_sees_its_end(autojump_clock) -> None:
-    facts = call_facts("first"), call_facts("last")
-    bottom = Bottom(hang)
-    async with Coalesce(Attempt(bottom)) as coalesce, trio.open_nursery() as nursery:
-        scopes = trio.CancelScope(), trio.CancelScope()
-        for each, scope in zip(facts, scopes, strict=True):
-            nursery.start_soon(ask_until, coalesce, asking(each), scope)
+async def test_the_last_one_that_leaves_ends_the_shared_call(autojump_clock) -> None:
+    async with coalescing(hang) as upstream:
+        first, last = upstream.start(), upstream.start()
         await trio.sleep(1)
-        scopes[0].cancel(reason="client-gone")
+        first.cancel("client-gone")
         await trio.testing.wait_all_tasks_blocked()
-        assert bottom.in_flight == 1
-        scopes[1].cancel(reason="client-gone")
+        assert upstream.in_flight == 1
+        last.cancel("client-gone")
+        assert upstream.statistics == CoalesceStatistics(0, 0, 1, 1, 0, 1, 0)
         await trio.testing.wait_all_tasks_blocked()
-        assert bottom.in_flight == 0
-        assert coalesce.statistics() == CoalesceStatistics(0, 0, 1, 1, 0, 1, 0)
-    assert facts[0].attempts == [], "without a balance layer nobody knows of attempts before they end"
-    assert [each.kind for each in facts[1].attempts] == [Kind.CLIENT_GONE]
+        assert upstream.in_flight == 0
+        assert [(each.kind, each.coalesced) for each in first.attempts] == [(Kind.CLIENT_GONE, False)]
+        assert [(each.kind, each.coalesced) for each in last.attempts] == [(Kind.CLIENT_GONE, True)]
 
 
 @pytest.mark.parametrize(
@@ -88,111 +73,111 @@ async def test_a_caller_that_leaves_takes_along_what_was_attempted_until_then(
     began = trio.current_time()
     seconds = iter([1.0, 1000.0])
 
-    async def act(request: httpx.Request) -> httpx.Response:
+    async def act(asked: Asked) -> bytes:
         await trio.sleep(next(seconds))
-        return httpx.Response(503)
+        return answer(503)
 
-    stays, leaves = call_facts("stays", budget=60), call_facts("leaves", budget=4, route_budget=4)
-    scope = trio.CancelScope(deadline=began + 60 if reason else leaves.deadline)
-    stack = Retry(Balance(Attempt(Bottom(act)), ["http://a"]), backoff=0.0)
-    async with Coalesce(stack) as coalesce, trio.open_nursery() as nursery:
-        nursery.start_soon(ask_until, coalesce, asking(stays), trio.CancelScope(deadline=began + 9))
+    async with coalescing(act, retry=Retry(backoff=0.0)) as upstream:
+        stays = upstream.start(budget=9)
         await trio.sleep(0.5)
-        nursery.start_soon(ask_until, coalesce, asking(leaves), scope)
+        leaves = upstream.start(budget=60 if reason else 3.5)
         await trio.sleep(2.5)
         if reason:
-            scope.cancel(reason=reason)
+            leaves.cancel(reason)
         await trio.sleep(2)
         assert len(leaves.attempts) == 2, "it has left"
         assert stays.attempts == []
+        await trio.sleep(5)
     left_at = began + (3.0 if reason else 4.0)
     assert leaves.attempts == [
         AttemptRecord(1, "http://a", began, began + 1.0, 503, None, False, "first", coalesced=True),
         AttemptRecord(2, "http://a", began + 1.0, left_at, None, kind, False, "retry", coalesced=True),
     ]
-    # Whose flight it is sees the attempt's own end.
+    # Whose call it is sees the attempt's own end.
     assert [(each.ended_at, each.coalesced) for each in stays.attempts] == [(began + 1.0, False), (began + 9.0, False)]
 
 
-async def test_a_call_that_comes_when_the_last_has_left_begins_a_new_flight(autojump_clock) -> None:
-    async def leave_slowly(request: httpx.Request) -> httpx.Response:
-        try:
-            await trio.sleep(10)
-        finally:
-            with trio.CancelScope(shield=True):
-                await trio.sleep(0.5)
-        return httpx.Response(200)
-
-    bottom = Bottom(leave_slowly)
-    scope = trio.CancelScope()
-    async with Coalesce(bottom) as coalesce, trio.open_nursery() as nursery:
-        nursery.start_soon(ask_until, coalesce, asking(), scope)
-        await trio.testing.wait_all_tasks_blocked()
-        scope.cancel(reason="client-gone")
-        await trio.testing.wait_all_tasks_blocked()
-        assert bottom.in_flight == 1
-        assert (await coalesce.handle_async_request(asking())).status_code == 200
-    assert len(bottom.requests) == 2
-
-
-async def test_a_flight_that_does_not_end_does_not_hold_the_last_caller(autojump_clock) -> None:
-    async def stuck(request: httpx.Request) -> httpx.Response:
-        with trio.CancelScope(shield=True):
-            await trio.sleep(100)
-        return httpx.Response(200)
-
-    async with Coalesce(Bottom(stuck)) as coalesce:
-        started = trio.current_time()
-        with trio.move_on_after(2):
-            await coalesce.handle_async_request(asking())
-        assert trio.current_time() == started + 2 + CLOSE_SECONDS
+async def test_a_call_that_comes_when_the_last_has_left_begins_a_new_shared_call(autojump_clock) -> None:
+    async with coalescing(answering()) as upstream:
+        upstream.start().cancel("client-gone")
+        await trio.sleep(0.5)
+        last = upstream.start()
+        await trio.sleep(0.5)
+        last.cancel("client-gone")
+        assert (await upstream.start().end()).status == 200
+        assert upstream.statistics == CoalesceStatistics(0, 0, 3, 0, 0, 2, 0)
 
 
 async def test_a_crowd_that_leaves_at_once_costs_no_scan_each(autojump_clock) -> None:
-    async with Coalesce(Bottom(hang)) as coalesce:
-        with trio.CancelScope() as scope:
-            async with trio.open_nursery() as nursery:
-                for _ in range(2000):
-                    nursery.start_soon(coalesce.handle_async_request, asking(call_facts()))
-                await trio.testing.wait_all_tasks_blocked()
-                assert coalesce.statistics().waiting == 2000
-                scope.cancel(reason="shutdown")
-        assert coalesce.statistics() == CoalesceStatistics(0, 0, 1, 1999, 0, 1, 0)
+    async with coalescing(hang) as upstream:
+        crowd = [upstream.start() for _ in range(2000)]
+        await trio.testing.wait_all_tasks_blocked()
+        assert upstream.statistics.waiting == 2000
+        for each in crowd:
+            each.cancel("shutdown")
+        assert upstream.statistics == CoalesceStatistics(0, 0, 1, 1999, 0, 1, 0)
 
 
 # Time
 
 
-async def test_the_flights_deadline_is_the_latest_of_those_who_wait(autojump_clock) -> None:
-    bottom = Bottom(hang)
-    start = trio.current_time()
-    async with Coalesce(bottom) as coalesce, trio.open_nursery() as nursery:
+async def test_the_shared_calls_deadline_is_the_latest_of_those_who_wait(autojump_clock) -> None:
+    async with coalescing(hang) as upstream:
+        start = trio.current_time()
 
-        def begin(budget: float) -> trio.CancelScope:
-            scope = trio.CancelScope(deadline=trio.current_time() + budget)
-            nursery.start_soon(ask_until, coalesce, asking(call_facts(budget=budget)), scope)
-            return scope
+        def waits(budget: float) -> tuple[Made, SharedCall]:
+            made = upstream.start(budget=budget)
+            (shared,) = upstream.client.coalescing.under_way.values()
+            return made, shared
 
-        begin(5)
-        await trio.testing.wait_all_tasks_blocked()
-        own = facts_of(bottom.requests[0])
-        assert own is not None
-        assert own.deadline == start + 5
-        begin(3)
-        await trio.testing.wait_all_tasks_blocked()
-        assert own.deadline == start + 5
-        long = begin(9)
-        await trio.testing.wait_all_tasks_blocked()
-        assert own.deadline == start + 9
-        begin(7)
-        await trio.testing.wait_all_tasks_blocked()
-        long.cancel(reason="client-gone")
-        await trio.testing.wait_all_tasks_blocked()
-        assert own.deadline == start + 7
+        assert waits(5)[1].context.deadline == start + 5
+        assert waits(3)[1].context.deadline == start + 5
+        longest, shared = waits(9)
+        assert shared.context.deadline == start + 9
+        waits(7)
+        longest.cancel("client-gone")
+        assert shared.context.deadline == start + 7
         await trio.sleep_until(start + 6)
-        assert bottom.in_flight == 1
+        assert upstream.in_flight == 1
         await trio.sleep_until(start + 7.001)
-        assert bottom.in_flight == 0
+        assert upstream.in_flight == 0
+
+
+async def test_the_upstream_is_told_of_the_time_of_the_one_that_waits_the_longest(autojump_clock) -> None:
+    async def act(asked: Asked) -> bytes:
+        await trio.sleep(1)
+        return answer(503)
+
+    async with coalescing(act, retry=Retry(backoff=0.0)) as upstream:
+        first, second = upstream.start(budget=5), upstream.start(budget=9)
+        await upstream.ends(first, second)
+        told = [request.value(b"x-envoy-expected-rq-timeout-ms") for request in upstream.requests]
+        assert told == [b"5000", b"8000"]
+
+
+async def test_a_waiter_whose_own_limit_passes_fails_alone(autojump_clock) -> None:
+    async with coalescing(answering(after=3.0)) as upstream:
+        began = trio.current_time()
+        first, second = upstream.start(limit=2.0, budget=10), upstream.start(budget=10)
+        timed_out, answered = await upstream.ends(first, second)
+        assert isinstance(timed_out.error, CallTimedOut)
+        assert (timed_out.status, timed_out.ended_at - began) == (None, 2.0)
+        assert [(each.kind, each.ended_at - began) for each in first.attempts] == [(Kind.TIMEOUT, 2.0)]
+        assert (answered.status, answered.ended_at - began) == (200, 3.0)
+        assert [(each.kind, each.coalesced) for each in second.attempts] == [(None, True)]
+        assert len(upstream.requests) == 1
+
+
+async def test_the_last_waiter_whose_own_limit_passes_ends_the_shared_call_as_a_timeout(autojump_clock) -> None:
+    async with coalescing(hang, breaker=BreakerRules(min_requests=1)) as upstream:
+        first, second = upstream.start(limit=1.0, budget=10), upstream.start(limit=2.0, budget=10)
+        ends = await upstream.ends(first, second)
+        assert [type(each.error) for each in ends] == [CallTimedOut, CallTimedOut]
+        assert upstream.statistics == CoalesceStatistics(0, 0, 1, 1, 0, 1, 0)
+        assert [each.kind for each in second.attempts] == [Kind.TIMEOUT]
+        breaker = upstream.client.statistics().breaker
+        assert breaker is not None
+        assert (breaker.requests, breaker.failures) == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -200,43 +185,39 @@ async def test_the_flights_deadline_is_the_latest_of_those_who_wait(autojump_clo
     [(0.0, Kind.TIMEOUT), (4.0, Kind.TIMEOUT), (6.0, Kind.CANCELLED)],
     ids=["at once", "with more than half of its time left", "late"],
 )
-async def test_a_hanging_upstream_is_a_timeout_of_the_flight_as_it_is_of_a_call(
+async def test_a_hanging_upstream_is_a_timeout_of_the_shared_call_as_it_is_of_a_call(
     joins_after: float, kind: Kind, autojump_clock
 ) -> None:
-    facts = call_facts(budget=10, route_budget=10)
-    async with Coalesce(Attempt(Bottom(hang))) as coalesce:
-        with trio.move_on_at(facts.deadline):
-            await trio.sleep(joins_after)
-            await coalesce.handle_async_request(asking(facts))
-    assert [each.kind for each in facts.attempts] == [kind]
+    async with coalescing(hang) as upstream:
+        request = request_of(budget=10)
+        await trio.sleep(joins_after)
+        made = upstream.start(request=request)
+        await trio.sleep(11)
+        assert [each.kind for each in made.attempts] == [kind]
 
 
-async def test_a_hanging_upstream_opens_the_breaker_below_and_clients_that_leave_do_not(autojump_clock) -> None:
-    async def ask(coalesce: Coalesce, target: str, leaves_after: float | None) -> None:
-        facts = call_facts(budget=2, route_budget=2)
-        scope = trio.CancelScope(deadline=facts.deadline)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(ask_until, coalesce, asking(facts, target), scope)
-            if leaves_after is not None:
-                await trio.sleep(leaves_after)
-                scope.cancel(reason="client-gone")
-
-    for leaves_after, state in ((1.9, "closed"), (None, "open")):
-        breaker = Breaker(Attempt(Bottom(hang)), min_requests=20)
-        async with Coalesce(breaker) as coalesce, trio.open_nursery() as nursery:
-            for number in range(40):
-                nursery.start_soon(ask, coalesce, f"/{number % 20}", leaves_after)
-        (origin,) = breaker.statistics().origins.values()
-        assert origin.state == state, leaves_after
+@pytest.mark.parametrize(("leaves_after", "state"), [(1.9, "closed"), (None, "open")])
+async def test_a_hanging_upstream_opens_the_breaker_and_clients_that_leave_do_not(
+    leaves_after: float | None, state: str, autojump_clock
+) -> None:
+    async with coalescing(hang, breaker=BreakerRules(min_requests=20)) as upstream:
+        made = [upstream.start(f"/{number % 20}".encode(), budget=2) for number in range(40)]
+        if leaves_after is not None:
+            await trio.sleep(leaves_after)
+            for each in made:
+                each.cancel("client-gone")
+        else:
+            await trio.sleep(2.1)
+        breaker = upstream.client.statistics().breaker
+        assert breaker is not None
+        assert breaker.state == state
 
 
 async def test_the_time_of_who_stays_decides_what_the_end_means(autojump_clock) -> None:
-    """The caller with the most time leaves; the flight then ends by the time of the other."""
-    stays, leaves = call_facts("stays", budget=2, route_budget=2), call_facts("leaves", budget=60, route_budget=60)
-    gone = trio.CancelScope()
-    async with Coalesce(Attempt(Bottom(hang))) as coalesce, trio.open_nursery() as nursery:
-        nursery.start_soon(ask_until, coalesce, asking(leaves), gone)
-        nursery.start_soon(ask_until, coalesce, asking(stays), trio.CancelScope(deadline=stays.deadline))
+    """The caller with the most time leaves; the shared call then ends by the time of the other."""
+    async with coalescing(hang) as upstream:
+        leaves, stays = upstream.start(budget=60), upstream.start(budget=2)
         await trio.sleep(1)
-        gone.cancel(reason="client-gone")
-    assert [each.kind for each in stays.attempts] == [Kind.TIMEOUT]
+        leaves.cancel("client-gone")
+        await trio.sleep(2)
+        assert [each.kind for each in stays.attempts] == [Kind.TIMEOUT]

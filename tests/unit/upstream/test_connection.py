@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -9,12 +10,20 @@ import trio
 import trio.testing
 
 from tests.support.memory_dial import MemoryStream, ServerEnd
+from umbel.core.call import StepTimeouts
 from umbel.errors import UpstreamError
 from umbel.kinds import Kind
-from umbel.upstream.connection import INLINE_MAX, TRANSITIONS, Connection, Event, State, Timeouts
-from umbel.upstream.errors import BadRequest, ConnectionReset, Malformed, ReadTimedOut, WriteTimedOut
+from umbel.upstream.connection import INLINE_MAX, TRANSITIONS, Connection, Event, State
+from umbel.upstream.errors import (
+    BadRequest,
+    ConnectionReset,
+    Malformed,
+    ReadTimedOut,
+    TlsFailed,
+    WriteTimedOut,
+)
 from umbel.upstream.head import Head
-from umbel.upstream.http1 import INFORMATIONAL_MAX, Limits
+from umbel.upstream.http1 import INFORMATIONAL_MAX, Limits, ResponseReader
 from umbel.upstream.outgoing import prepare
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -30,9 +39,11 @@ async def connected(*, bounded: bool = False) -> AsyncIterator[tuple[Connection,
         nursery.cancel_scope.cancel(reason="the test is over")
 
 
-async def start(connection: Connection, method: str = "POST", *, timeouts: Timeouts | None = None, **options) -> Head:
+async def start(
+    connection: Connection, method: str = "POST", *, timeouts: StepTimeouts | None = None, **options
+) -> Head:
     request = httpx.Request(method, "http://x/", **options)
-    return await connection.start(prepare(request, b"x"), Limits(), timeouts or Timeouts())
+    return await connection.start(prepare(request), Limits(), timeouts or StepTimeouts())
 
 
 async def read_all(connection: Connection) -> bytes:
@@ -349,7 +360,7 @@ async def test_the_read_timeout_is_for_the_whole_head(size: bytes | int, autojum
         play(nursery, serve)
         began = trio.current_time()
         with pytest.raises(ReadTimedOut) as caught:
-            await start(connection, timeouts=Timeouts(read=1.0), content=size or b"")
+            await start(connection, timeouts=StepTimeouts(read=1.0), content=size or b"")
         assert trio.current_time() - began == pytest.approx(1.0)
         assert (caught.value.kind, connection.state) == (Kind.TIMEOUT, State.CLOSED)
 
@@ -366,7 +377,7 @@ async def test_each_interim_response_has_the_read_timeout_and_their_count_is_bou
         play(nursery, serve)
         began = trio.current_time()
         with pytest.raises(Malformed):
-            await start(connection, "GET", timeouts=Timeouts(read=1.0))
+            await start(connection, "GET", timeouts=StepTimeouts(read=1.0))
         assert trio.current_time() - began == pytest.approx(0.9 * (INFORMATIONAL_MAX + 1))
 
 
@@ -390,7 +401,7 @@ async def test_framing_that_drips_does_not_extend_the_read_timeout(before: bytes
                 await end.send_all(bytes([byte]))
 
         play(nursery, serve)
-        await start(connection, "GET", timeouts=Timeouts(read=1.0))
+        await start(connection, "GET", timeouts=StepTimeouts(read=1.0))
         began = trio.current_time()
         with pytest.raises(ReadTimedOut):
             await read_all(connection)
@@ -408,7 +419,7 @@ async def test_each_piece_of_a_body_has_the_read_timeout(autojump_clock) -> None
                 await end.send_all(b"x")
 
         play(nursery, serve)
-        await start(connection, "GET", timeouts=Timeouts(read=1.0))
+        await start(connection, "GET", timeouts=StepTimeouts(read=1.0))
         assert await read_all(connection) == b"x" * 20
 
 
@@ -424,7 +435,7 @@ async def test_the_read_timeout_begins_when_the_request_is_out(autojump_clock) -
     async with connected() as (connection, end, nursery):
         play(nursery, lambda: listen(end))
         with pytest.raises(ReadTimedOut):
-            await start(connection, stream=Slow(), timeouts=Timeouts(read=2.0))
+            await start(connection, stream=Slow(), timeouts=StepTimeouts(read=2.0))
         assert trio.current_time() == pytest.approx(7.0)
 
 
@@ -432,12 +443,12 @@ async def test_the_read_timeout_begins_when_the_request_is_out(autojump_clock) -
 async def test_the_write_timeout_is_for_each_write(content: bytes, autojump_clock) -> None:
     async with connected(bounded=True) as (connection, _, _):
         with pytest.raises(WriteTimedOut) as caught:
-            await start(connection, content=content, timeouts=Timeouts(write=2.0))
+            await start(connection, content=content, timeouts=StepTimeouts(write=2.0))
         assert trio.current_time() == pytest.approx(2.0)
         assert (caught.value.kind, connection.state) == (Kind.TIMEOUT, State.CLOSED)
 
 
-async def test_cancelled_it_is_closed_at_once_and_the_body_is_closed_before_the_cancel_goes_on(autojump_clock) -> None:
+async def test_cancelled_it_is_closed_at_once_and_its_body_before_the_cancel_goes_on(autojump_clock) -> None:
     async with connected() as (connection, end, nursery):
         play(nursery, lambda: listen(end))
         done: list[str] = []
@@ -515,3 +526,48 @@ async def test_closed_by_its_pool_while_it_sends_is_a_reset_too(content: bytes) 
         connection = Connection(ClosedMeanwhile(ours), nursery, "there")
         with pytest.raises(ConnectionReset):
             await start(connection, content=content)
+
+
+# Exchanges that somebody else carries out on the stream
+
+
+async def test_a_whole_exchange_goes_out_on_the_stream_and_no_other_begins_meanwhile() -> None:
+    async with connected() as (connection, end, _):
+        stream = connection.begin_whole()
+        assert (connection.state, connection.served, connection.unsettled) == (State.AWAITING, 1, False)
+        await stream.send_all(b"request")
+        assert await end.receive_some(100) == b"request"
+        with pytest.raises(KeyError):
+            connection.begin_whole()
+
+
+def broken(cause: Exception | None) -> trio.BrokenResourceError:
+    error = trio.BrokenResourceError("broken")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "came", "kind", "untouched"),
+    [
+        (broken(OSError("reset")), b"", ConnectionReset, True),
+        (broken(OSError("reset")), b"H", ConnectionReset, False),
+        (broken(OSError("reset")), OK[:-1], ConnectionReset, False),
+        (broken(ssl.SSLEOFError()), b"", ConnectionReset, True),
+        (broken(ssl.SSLEOFError()), OK[:-1], Malformed, False),
+        (broken(ssl.SSLError("alert")), b"", TlsFailed, False),
+        (trio.ClosedResourceError(), b"", ConnectionReset, False),
+        (KeyError("bug"), b"", KeyError, False),
+    ],
+    ids=repr,
+)
+async def test_what_a_broken_stream_means_depends_on_its_cause_and_on_what_has_come(
+    error: Exception, came: bytes, kind: type[Exception], untouched: bool
+) -> None:
+    reader = ResponseReader("GET", Limits())
+    reader.feed(came)
+    async with connected() as (connection, _, _):
+        for known in (reader, None) if not came else (reader,):
+            found = connection.broken(error, known)
+            assert type(found) is kind
+            assert getattr(found, "untouched", False) is untouched

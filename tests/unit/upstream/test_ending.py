@@ -1,14 +1,18 @@
+"""What the end of an attempt means: its kind, and whether its upstream is to blame."""
+
 from __future__ import annotations
+
+import math
 
 import httpx
 import pytest
-import trio
 
-from tests.support.layers import call_facts
+from umbel.core.call import CallContext, LoneCall
 from umbel.errors import UpstreamError
 from umbel.kinds import Kind
-from umbel.model import CallFacts
-from umbel.upstream.ending import CLIENT_GONE, failed_by, kind_of_end
+from umbel.model import RequestFacts, Trace
+from umbel.policy.verdict import failed
+from umbel.upstream.ending import CLIENT_GONE, LOST, kind_of_cut, kind_of_error
 from umbel.upstream.errors import BadRequest, BudgetSpent, ConnectFailed, NameFailed, Overflow, TooBig
 
 
@@ -20,66 +24,45 @@ from umbel.upstream.errors import BadRequest, BudgetSpent, ConnectFailed, NameFa
         (TooBig("x"), Kind.TOO_BIG, False),
         (Overflow("x"), Kind.OVERFLOW, None),
         (BadRequest("x"), Kind.BAD_REQUEST, None),
-        (BudgetSpent("x"), Kind.TIMEOUT, None),  # of an attempt that was never made
-        (httpx.ConnectError("x"), Kind.CONNECT, True),
-        (httpx.ConnectTimeout("x"), Kind.CONNECT, True),
-        (httpx.ReadTimeout("x"), Kind.TIMEOUT, True),
-        (httpx.WriteTimeout("x"), Kind.TIMEOUT, True),
-        (httpx.PoolTimeout("x"), Kind.OVERFLOW, None),
-        (httpx.ReadError("x"), Kind.RESET, True),
-        (httpx.RemoteProtocolError("x"), Kind.MALFORMED, True),
-        (httpx.DecodingError("x"), Kind.MALFORMED, True),
-        (httpx.LocalProtocolError("x"), Kind.BAD_REQUEST, None),
-        (httpx.UnsupportedProtocol("x"), Kind.BAD_REQUEST, None),
+        (BudgetSpent("x"), Kind.TIMEOUT, True),  # Nobody asks of it: it is of an attempt that was never made.
         (RuntimeError("x"), Kind.INTERNAL, None),
     ],
-    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
+    ids=repr,
 )
 def test_an_error_has_a_kind_and_says_who_is_to_blame(error: Exception, kind: Kind, verdict: bool | None) -> None:
-    assert kind_of_end(error, None, 0.0) is kind
-    assert failed_by(error, None, 0.0) is verdict
+    assert kind_of_error(error) is kind
+    assert failed(kind_of_error(error), None) is verdict
     if isinstance(error, UpstreamError):
         assert isinstance(error, httpx.TransportError)
 
 
-async def _cut(facts: CallFacts | None, after: float, reason: str | None, *, in_nursery: bool) -> tuple[Kind, object]:
-    """What a cancel after so many seconds means, of something that began now."""
-    started_at = trio.current_time()
-    seen: list[tuple[Kind, object]] = []
-
-    async def hang() -> None:
-        await trio.sleep_forever()
-
-    with trio.CancelScope() as scope:
-        async with trio.open_nursery() as nursery:
-
-            async def watched() -> None:
-                try:
-                    if in_nursery:
-                        async with trio.open_nursery() as children:
-                            children.start_soon(hang)
-                            children.start_soon(hang)
-                    else:
-                        await hang()
-                except BaseException as error:
-                    seen.append((kind_of_end(error, facts, started_at), failed_by(error, facts, started_at)))
-                    raise
-
-            nursery.start_soon(watched)
-            await trio.sleep(after)
-            scope.cancel(reason=reason)
-    return seen[0]
+def context(deadline: float, route_deadline: float | None = None) -> CallContext:
+    """Of a call within so many seconds, of a request that began at 0; None: of no request."""
+    request = None
+    if route_deadline is not None:
+        request = RequestFacts("id", Trace("ab" * 16), "GET", "/", "/", 0.0, route_deadline)
+    return CallContext(LoneCall(), "call", "upstream", request, deadline)
 
 
-@pytest.mark.parametrize("in_nursery", [False, True])
-async def test_a_cancel_is_a_timeout_by_its_own_deadline_alone(in_nursery: bool, autojump_clock) -> None:
-    cancelled, timeout = (Kind.CANCELLED, None), (Kind.TIMEOUT, True)
-    for reason in (None, "a sibling failed", "deadline"):
-        assert await _cut(None, 5.0, reason, in_nursery=in_nursery) == cancelled
-        assert await _cut(call_facts(6.0), 5.0, reason, in_nursery=in_nursery) == cancelled
-        assert await _cut(call_facts(5.0), 5.0, reason, in_nursery=in_nursery) == timeout
-        assert await _cut(call_facts(5.0, route_budget=100.0), 5.0, reason, in_nursery=in_nursery) == timeout
-    assert await _cut(call_facts(5.0), 5.0, CLIENT_GONE, in_nursery=in_nursery) == (Kind.CLIENT_GONE, None)
-    late = call_facts(5.0)
-    await trio.sleep(2.6)
-    assert await _cut(late, 2.4, None, in_nursery=in_nursery) == cancelled
+@pytest.mark.parametrize("reason", ["", "a sibling failed", "deadline"])
+@pytest.mark.parametrize(
+    ("of", "started_at", "kind"),
+    [
+        (context(math.inf), 0.0, Kind.CANCELLED),
+        (context(6.0), 0.0, Kind.CANCELLED),
+        (context(5.0), 0.0, Kind.TIMEOUT),
+        (context(6.0, 6.0), 0.0, Kind.CANCELLED),
+        (context(5.0, 5.0), 0.0, Kind.TIMEOUT),
+        (context(5.0, 5.0), 2.5, Kind.TIMEOUT),
+        # A late starter had no chance, unless the limit is the call's own.
+        (context(5.0, 5.0), 2.6, Kind.CANCELLED),
+        (context(5.0, 100.0), 2.6, Kind.TIMEOUT),
+    ],
+)
+def test_a_cut_is_a_timeout_by_its_own_deadline_alone(
+    of: CallContext, started_at: float, kind: Kind, reason: str
+) -> None:
+    """It is made five seconds after the beginning."""
+    assert kind_of_cut(reason, of, started_at, 5.0) is kind
+    assert kind_of_cut(CLIENT_GONE, of, started_at, 5.0) is Kind.CLIENT_GONE
+    assert kind_of_cut(LOST, of, started_at, 5.0) is Kind.CANCELLED

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import httpx
 import pytest
 import trio
 
 from tests.support.memory_dial import MemoryDial, ServerEnd, echo_server
+from umbel.upstream import Pool, Transport
 from umbel.upstream.errors import ConnectionReset
-from umbel.upstream.pool import Pool
+
+Made = Callable[..., Pool | Transport]
 
 
-async def send(pool: Pool, method: str = "POST", **headers: str) -> None:
+@pytest.fixture(params=["a pool alone", "an upstream"])
+def made(request: pytest.FixtureRequest) -> Made:
+    """What makes the connections' owner, for a ``dial``: their exchanges are the pool's own, or those of calls."""
+    return Pool if request.param == "a pool alone" else lambda **options: Transport(["http://x"], **options)
+
+
+def opened(pool: Pool | Transport) -> int:
+    return (pool if isinstance(pool, Pool) else pool.client.pool).statistics().opened
+
+
+async def send(pool: Pool | Transport, method: str = "POST", **headers: str) -> None:
     request = httpx.Request(method, "http://x/", headers={name.replace("_", "-"): it for name, it in headers.items()})
     await (await pool.handle_async_request(request)).aread()
 
@@ -30,19 +44,19 @@ def hinting(hint: str):
     return handler
 
 
-async def reused_after(pool: Pool, seconds: float, method: str = "POST", **headers: str) -> bool:
+async def reused_after(pool: Pool | Transport, seconds: float, method: str = "POST", **headers: str) -> bool:
     """Whether such a request takes the connection of another one that ended so long ago."""
     await send(pool, "GET")
-    before = pool.statistics().opened
+    before = opened(pool)
     await trio.sleep(seconds)
     await send(pool, method, **headers)
-    return pool.statistics().opened == before
+    return opened(pool) == before
 
 
 async def test_while_nothing_is_known_half_a_second_of_idle_time_is_the_limit(
-    nursery: trio.Nursery, autojump_clock
+    made: Made, nursery: trio.Nursery, autojump_clock
 ) -> None:
-    async with Pool(dial=MemoryDial(nursery, echo_server())) as pool:
+    async with made(dial=MemoryDial(nursery, echo_server())) as pool:
         assert await reused_after(pool, 0.5)
         assert not await reused_after(pool, 0.51)
         assert await reused_after(pool, 3.9, "GET")
@@ -63,11 +77,18 @@ async def test_while_nothing_is_known_half_a_second_of_idle_time_is_the_limit(
     ],
 )
 async def test_the_peers_own_word_less_a_second_is_the_limit(
-    hint: str, limit: float, nursery: trio.Nursery, autojump_clock
+    hint: str, limit: float, made: Made, nursery: trio.Nursery, autojump_clock
 ) -> None:
-    async with Pool(dial=MemoryDial(nursery, hinting(hint)), keepalive_expiry=60) as pool:
+    async with made(dial=MemoryDial(nursery, hinting(hint)), keepalive_expiry=60) as pool:
         assert await reused_after(pool, limit)
         assert not await reused_after(pool, limit + 0.01)
+
+
+async def test_a_peer_that_keeps_no_idle_connection_is_taken_at_its_word(
+    made: Made, nursery: trio.Nursery, autojump_clock
+) -> None:
+    async with made(dial=MemoryDial(nursery, hinting("timeout=0"))) as pool:
+        assert not await reused_after(pool, 0)
 
 
 def closing_after(seconds: float, *, hint: bytes = b""):
@@ -83,10 +104,10 @@ def closing_after(seconds: float, *, hint: bytes = b""):
 
 
 async def test_the_shortest_idle_time_at_which_the_peer_closed_is_learned(
-    nursery: trio.Nursery, autojump_clock
+    made: Made, nursery: trio.Nursery, autojump_clock
 ) -> None:
     dial = MemoryDial(nursery, closing_after(2.0, hint=b"Keep-Alive: timeout=60\r\n"))
-    async with Pool(dial=dial, keepalive_expiry=60) as pool:
+    async with made(dial=dial, keepalive_expiry=60) as pool:
         await send(pool, "GET")
         await trio.sleep(2.1)
         # A memory stream cannot be asked for its end: the request finds out, and as a POST it must not be repeated.
@@ -95,6 +116,31 @@ async def test_the_shortest_idle_time_at_which_the_peer_closed_is_learned(
         assert await reused_after(pool, 1.6)
         assert not await reused_after(pool, 1.7)
         assert await reused_after(pool, 1.9, "GET")
+
+
+async def test_an_early_close_is_forgotten_after_a_minute(made: Made, nursery: trio.Nursery, autojump_clock) -> None:
+    restarted = trio.Event()
+
+    async def handler(end: ServerEnd) -> None:
+        with trio.CancelScope() as scope:
+            if not restarted.is_set():
+                nursery.start_soon(restart, scope)
+            while await end.receive_some():
+                await end.send_all(b"HTTP/1.1 200 OK\r\nKeep-Alive: timeout=60\r\nContent-Length: 0\r\n\r\n")
+
+    async def restart(scope: trio.CancelScope) -> None:
+        await restarted.wait()
+        scope.cancel(reason="the server restarts")
+
+    async with made(dial=MemoryDial(nursery, handler), keepalive_expiry=60) as pool:
+        await send(pool, "GET")
+        restarted.set()
+        await trio.sleep(0.01)
+        with pytest.raises(ConnectionReset):
+            await send(pool)
+        assert not await reused_after(pool, 0.1)
+        await trio.sleep(59)
+        assert await reused_after(pool, 1.0)
 
 
 async def test_other_origins_are_not_judged_by_it(nursery: trio.Nursery, autojump_clock) -> None:

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from msgspec import structs
 
+from umbel.core.call import FieldBlock, Prepared
 from umbel.kinds import Kind
+from umbel.messages import ACCEPT_GZIP, Field
+from umbel.upstream import Client, Pool
+from umbel.upstream.client import Policies
 from umbel.upstream.errors import BadRequest
-from umbel.upstream.origin import origin_of
-from umbel.upstream.outgoing import prebuilt, prepare
+from umbel.upstream.outgoing import is_idempotent, plain_request, prepare, request_of_call
 
 
 def request(method: str = "GET", url: str = "http://host:8080/a?b=c", **options) -> httpx.Request:
@@ -16,7 +20,7 @@ def request(method: str = "GET", url: str = "http://host:8080/a?b=c", **options)
 
 
 def head(value: httpx.Request) -> list[bytes]:
-    return prepare(value, b"fallback").head.split(b"\r\n")[:-2]
+    return prepare(value).head.split(b"\r\n")[:-2]
 
 
 async def pieces() -> AsyncIterator[bytes]:
@@ -32,9 +36,9 @@ def test_the_target_extension_goes_out_as_it_is() -> None:
     assert head(request(extensions={"target": target}))[0] == b"GET " + target + b" HTTP/1.1"
 
 
-def test_the_default_host_serves_a_request_without_one() -> None:
-    bare = httpx.Request("GET", "http://x/", stream=httpx.ByteStream(b""))
-    assert head(bare)[1] == b"Host: fallback"
+def test_the_urls_host_serves_a_request_without_one() -> None:
+    bare = httpx.Request("GET", "http://x:81/", stream=httpx.ByteStream(b""))
+    assert head(bare)[1] == b"Host: x:81"
 
 
 @pytest.mark.parametrize(
@@ -42,7 +46,7 @@ def test_the_default_host_serves_a_request_without_one() -> None:
 )
 def test_a_target_that_is_none_is_refused(target: bytes) -> None:
     with pytest.raises(BadRequest) as caught:
-        prepare(request(extensions={"target": target}), b"x")
+        prepare(request(extensions={"target": target}))
     assert (caught.value.kind, caught.value.proxy_error) == (Kind.BAD_REQUEST, "http_request_error")
 
 
@@ -53,7 +57,7 @@ def test_the_asterisk_is_for_options_alone() -> None:
 @pytest.mark.parametrize("method", ["G T", "GET\r\nX:", "", "CONNECT", "GÉT", "GET/1"])
 def test_a_method_that_is_none_is_refused(method: str) -> None:
     with pytest.raises(BadRequest):
-        prepare(request(method), b"x")
+        prepare(request(method))
 
 
 @pytest.mark.parametrize(
@@ -74,13 +78,13 @@ def test_a_method_that_is_none_is_refused(method: str) -> None:
 )
 def test_a_field_that_would_break_the_head_is_refused_and_its_value_is_not_shown(field: tuple[bytes, bytes]) -> None:
     with pytest.raises(BadRequest) as caught:
-        prepare(request(headers=[(b"Host", b"x"), field]), b"x")
+        prepare(request(headers=[(b"Host", b"x"), field]))
     assert "X-B" not in str(caught.value)
 
 
 def test_two_hosts_are_refused() -> None:
     with pytest.raises(BadRequest):
-        prepare(request(headers=[(b"Host", b"a"), (b"Host", b"b")]), b"x")
+        prepare(request(headers=[(b"Host", b"a"), (b"Host", b"b")]))
 
 
 def test_the_fields_of_the_connection_are_ours() -> None:
@@ -103,8 +107,8 @@ def test_the_fields_of_the_connection_are_ours() -> None:
 def test_close_is_said_and_noted() -> None:
     value = request(headers={"connection": "Close"})
     assert b"Connection: close" in head(value)
-    assert prepare(value, b"x").close
-    assert not prepare(request(headers={"connection": "x-close"}), b"x").close
+    assert prepare(value).close
+    assert not prepare(request(headers={"connection": "x-close"})).close
 
 
 @pytest.mark.parametrize(
@@ -124,14 +128,14 @@ def test_a_body_in_memory_is_framed_by_its_length(method: str, content: bytes | 
     value = request(method, content=content)
     framing = [line for line in head(value) if line.lower().startswith((b"content-length", b"transfer-encoding"))]
     assert framing == ([field] if field else [])
-    assert prepare(value, b"x").body == (content or b"")
+    assert prepare(value).body == (content or b"")
 
 
 def test_a_stream_is_chunked_or_framed_by_the_length_that_it_was_given() -> None:
-    chunked = prepare(request("POST", content=pieces()), b"x")
+    chunked = prepare(request("POST", content=pieces()))
     assert chunked.head.endswith(b"Transfer-Encoding: chunked\r\n\r\n")
     assert (chunked.length, chunked.stream is not None) == (None, True)
-    sized = prepare(request("POST", content=pieces(), headers={"content-length": "7"}), b"x")
+    sized = prepare(request("POST", content=pieces(), headers={"content-length": "7"}))
     assert b"Content-Length: 7\r\n" in sized.head
     assert b"chunked" not in sized.head
     assert sized.length == 7
@@ -140,23 +144,23 @@ def test_a_stream_is_chunked_or_framed_by_the_length_that_it_was_given() -> None
 @pytest.mark.parametrize("said", ["4", "-3", "+3", "3,3", "0x3", "", "³"])
 def test_a_length_that_is_not_the_bodys_is_refused(said: str) -> None:
     with pytest.raises(BadRequest):
-        prepare(request("POST", content=b"abc", headers=[(b"Content-Length", said.encode())]), b"x")
+        prepare(request("POST", content=b"abc", headers=[(b"Content-Length", said.encode())]))
 
 
 def test_a_length_given_twice_is_refused() -> None:
     with pytest.raises(BadRequest):
-        prepare(request("POST", content=b"abc", headers=[("Content-Length", "3"), ("Content-Length", "3")]), b"x")
+        prepare(request("POST", content=b"abc", headers=[("Content-Length", "3"), ("Content-Length", "3")]))
 
 
 def test_length_and_chunked_together_are_refused_for_a_stream() -> None:
     fields = {"content-length": "1", "transfer-encoding": "chunked"}
     with pytest.raises(BadRequest):
-        prepare(request("POST", content=pieces(), headers=fields), b"x")
+        prepare(request("POST", content=pieces(), headers=fields))
 
 
 def test_a_synchronous_stream_is_refused() -> None:
     with pytest.raises(BadRequest):
-        prepare(request("POST", content=iter([b"x"])), b"x")
+        prepare(request("POST", content=iter([b"x"])))
 
 
 @pytest.mark.parametrize(
@@ -173,41 +177,11 @@ def test_a_synchronous_stream_is_refused() -> None:
     ],
 )
 def test_only_what_may_be_repeated_is_replayable(method: str, options: dict, replayable: bool) -> None:
-    assert prepare(request(method, **options), b"x").replayable is replayable
+    assert prepare(request(method, **options)).replayable is replayable
 
 
 def test_a_stream_is_never_replayable() -> None:
-    assert not prepare(request("PUT", content=pieces()), b"x").replayable
-
-
-def test_a_request_that_is_sent_again_is_prepared_once() -> None:
-    value = httpx.Request("GET", "http://a.example/x", headers={"accept": "*/*"})
-    origin, outgoing = prebuilt(value)
-    assert prebuilt(value) == (origin, outgoing)
-    assert prebuilt(value)[1] is outgoing
-    assert outgoing == prepare(value)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda value: value.headers.update({"accept": "text/html"}),
-        lambda value: value.headers.__delitem__("accept"),
-        lambda value: setattr(value, "headers", httpx.Headers({"x": "y"})),
-        lambda value: setattr(value, "url", httpx.URL("http://b.example/x")),
-        lambda value: setattr(value, "method", "DELETE"),
-        lambda value: value.extensions.update({"target": b"/other"}),
-        lambda value: setattr(value, "stream", httpx.Request("PUT", "http://a.example", content=pieces()).stream),
-    ],
-    ids=["field", "field gone", "headers", "url", "method", "target", "body"],
-)
-def test_a_request_that_was_changed_is_prepared_anew(change: Callable[[httpx.Request], None]) -> None:
-    value = httpx.Request("PUT", "http://a.example/x", headers={"accept": "*/*"}, content=b"body")
-    before = prebuilt(value)
-    change(value)
-    after = prebuilt(value)
-    assert after != before
-    assert after == (origin_of(value.url), prepare(value))
+    assert not prepare(request("PUT", content=pieces())).replayable
 
 
 def test_a_target_that_is_not_bytes_is_refused() -> None:
@@ -215,8 +189,91 @@ def test_a_target_that_is_not_bytes_is_refused() -> None:
         prepare(request(extensions={"target": "/x"}))
 
 
-def test_a_request_that_can_be_sent_once_only_remembers_nothing() -> None:
-    value = httpx.Request("POST", "http://a.example/x", content=pieces())
-    known = dict(vars(value))
-    prebuilt(value)
-    assert vars(value) == known
+# Requests of calls
+
+TRACE = (b"traceparent", b"traceparent", b"00-1")
+NEVER = (b"traceparent:",)
+
+
+def field(name: bytes, value: bytes) -> Field:
+    return name, name.lower(), value
+
+
+def prepared(*fields: Field, method: str = "GET", target: bytes = b"/t", content: bytes | None = None) -> Prepared:
+    return Prepared(method, target, (*fields, ACCEPT_GZIP), content, (((b"via", b"via", b"1.1 umbel"),),))
+
+
+def plain(call: Prepared) -> bytes | None:
+    return plain_request(call, b"/base", b"host:81", b"traceparent: 00-1\r\n", NEVER)
+
+
+def test_a_call_goes_to_its_replicas_host_and_base_and_asks_for_gzip() -> None:
+    call = prepared((b"x-a", b"x-a", b"1"), method="POST", content=b"body")
+    sent = (
+        b"POST /base/t HTTP/1.1\r\nHost: host:81\r\nx-a: 1\r\naccept-encoding: gzip\r\nvia: 1.1 umbel\r\n"
+        b"traceparent: 00-1\r\nContent-Length: 4\r\n\r\nbody"
+    )
+    assert plain(call) == sent
+    outgoing = request_of_call(call, b"/base", b"host:81", [TRACE])
+    assert outgoing.head + outgoing.body == sent
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        *(prepared(field(name, b"x")) for name in (b"connection", b"te", b"host", b"proxy-x", b"traceparent")),
+        prepared(field(b"TraceParent", b"x")),
+        prepared(field(b"accept-encoding", b"br")),
+        prepared(field(b"Accept-Encoding", b"br")),
+        Prepared("GET", b"/t", (field(b"x", b"accept-encoding: gzip"),)),
+        prepared(method="PROPFIND"),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_what_a_call_may_not_say_itself_needs_a_closer_look_and_is_replaced(call: Prepared, kind: type) -> None:
+    call = structs.replace(call, headers=kind(call.headers))
+    assert plain(call) is None
+    lines = request_of_call(call, b"/base", b"host:81", [TRACE]).head.lower().split(b"\r\n")
+    for name, value in ((b"host", b"host:81"), (b"accept-encoding", b"gzip"), (b"traceparent", b"00-1")):
+        assert [line for line in lines if line.startswith(name + b":")] == [name + b": " + value]
+    assert not any(line.startswith((b"connection:", b"te:", b"proxy-")) for line in lines)
+
+
+def test_an_idempotency_key_makes_any_method_repeatable() -> None:
+    assert is_idempotent(prepared(method="PUT"))
+    assert not is_idempotent(prepared(method="POST"))
+    assert is_idempotent(prepared(field(b"Idempotency-Key", b"1"), method="POST"))
+
+
+# What is noted on blocks of fields.
+
+LEFT, RIGHT = (b"traceparent:", b"x-left:"), (b"traceparent:", b"x-right:")
+SAYS_LEFT, SAYS_RIGHT = (b"x-left", b"x-left", b"1"), (b"x-right", b"x-right", b"1")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        (ACCEPT_GZIP,),
+        (SAYS_LEFT, ACCEPT_GZIP),
+        (SAYS_RIGHT, ACCEPT_GZIP),
+        (),
+        (ACCEPT_GZIP, ACCEPT_GZIP),
+        ((b"X-A", b"x-a", b"1"), ACCEPT_GZIP),
+    ],
+)
+@pytest.mark.parametrize("block", [(), (SAYS_LEFT,), (SAYS_RIGHT,), (ACCEPT_GZIP,), ((b"host", b"host", b"h"),)])
+def test_what_is_noted_on_a_block_for_one_upstream_is_not_used_for_another(
+    headers: tuple[Field, ...], block: tuple[Field, ...]
+) -> None:
+    noted = Prepared("GET", b"/", FieldBlock(headers), None, (FieldBlock(block),))
+    for never in (LEFT, RIGHT, LEFT, LEFT, RIGHT):
+        anew = Prepared("GET", b"/", headers, None, (block,))
+        expected = plain_request(anew, b"", b"h", b"", never)
+        assert plain_request(noted, b"", b"h", b"", never) == expected
+
+
+def test_upstreams_with_the_same_deadline_header_share_what_is_noted() -> None:
+    one, other = (Client(name, ["http://h"], Policies(), Pool(max_connections=None)) for name in "ab")
+    assert one.never_plain is other.never_plain

@@ -9,11 +9,17 @@ import trio
 import trio.testing
 
 from tests.support.memory_dial import MemoryDial, ServerEnd, echo_server
+from tests.support.upstreams import Caller
+from umbel.core.call import StepTimeouts
 from umbel.errors import NotRunningError
 from umbel.kinds import Kind
+from umbel.upstream import Transport
+from umbel.upstream.connection import Connection
 from umbel.upstream.errors import BadRequest, ConnectionReset, Overflow
+from umbel.upstream.lifecycle import State
 from umbel.upstream.origin import Origin
-from umbel.upstream.pool import Pool
+from umbel.upstream.outgoing import assemble
+from umbel.upstream.pool import Pool, PoolStatistics
 
 
 def get(host: str = "x", method: str = "GET", **options) -> httpx.Request:
@@ -411,3 +417,159 @@ async def test_as_many_idle_connections_are_kept_as_may_be_open(nursery: trio.Nu
                 for _ in range(150):
                     wave.start_soon(fetch, pool)
         assert (pool.statistics().opened, pool.statistics().idle) == (150, 150)
+
+
+# Connections for whoever carries out exchanges
+
+X = Origin("http", "x", 80)
+
+
+async def opened(pool: Pool) -> Connection:
+    """A connection with an exchange under way."""
+    connection = await pool.open(X, None)
+    connection.begin_whole()
+    return connection
+
+
+def end(pool: Pool, connection: Connection, *, usable: bool = True, excess: bool = False) -> None:
+    """Its exchange is over."""
+    pool.give_back(X, connection, trio.current_time(), usable, excess)
+
+
+def taken(pool: Pool, *, once: bool = False) -> Connection | None:
+    return pool.take(X, trio.current_time(), once=once)
+
+
+def counts(statistics: PoolStatistics) -> tuple[int, int, int]:
+    return statistics.connecting, statistics.active, statistics.idle
+
+
+async def test_a_connection_is_active_from_its_opening_until_it_is_given_back(nursery: trio.Nursery) -> None:
+    dial = MemoryDial(nursery, echo_server())
+    async with Pool(dial=dial) as pool:
+        assert taken(pool) is None
+        connection = await opened(pool)
+        assert counts(pool.statistics()) == (0, 1, 0)
+        assert taken(pool) is None, "it is in use"
+        end(pool, connection)
+        assert counts(pool.statistics()) == (0, 0, 1)
+        assert taken(pool) is connection
+        assert (counts(pool.statistics()), pool.statistics().reused) == ((0, 1, 0), 1)
+        connection.begin_whole()
+        connection.close_now()
+        pool.lost(X, connection, replaced=True)
+        assert (counts(pool.statistics()), pool.statistics().replaced) == ((0, 0, 0), 1)
+
+
+async def test_a_connection_that_may_not_serve_again_is_closed_when_it_is_given_back(nursery: trio.Nursery) -> None:
+    dial = MemoryDial(nursery, echo_server())
+    async with Pool(dial=dial) as pool:
+        connection = await opened(pool)
+        end(pool, connection, usable=False, excess=True)
+        assert (connection.state, dial.open, counts(pool.statistics())) == (State.CLOSED, 0, (0, 0, 0))
+        assert pool.statistics().excess == 1
+
+
+async def test_a_kept_connection_that_is_expired_or_not_quiet_is_closed_instead_of_taken(
+    nursery: trio.Nursery, autojump_clock
+) -> None:
+    dial = MemoryDial(nursery, echo_server())
+    async with Pool(dial=dial, keepalive_expiry=10) as pool:
+        connections = [await opened(pool) for _ in range(2)]
+        for connection in connections:
+            end(pool, connection)
+        dial.wires[1].noisy = True
+        assert taken(pool) is connections[0]
+        end(pool, connections[0])
+        assert pool.take(X, trio.current_time() + 10, once=False) is None
+        assert (dial.open, pool.statistics().stale) == (0, 2)
+
+
+async def test_for_a_request_sent_once_no_connection_is_as_old_as_one_its_peer_closed(
+    nursery: trio.Nursery, autojump_clock
+) -> None:
+    async with Pool(dial=MemoryDial(nursery, echo_server()), keepalive_expiry=60) as pool:
+        connections = [await opened(pool) for _ in range(2)]
+        for connection in connections:
+            end(pool, connection)
+        await trio.sleep(0.3)
+        lost = taken(pool, once=True)
+        assert lost is connections[1]
+        lost.close_now()
+        pool.lost(X, lost, crossed=True)
+        assert taken(pool, once=True) is None, "0.3 s is over 0.8 of the 0.3 s after which one was closed"
+        assert taken(pool) is connections[0]
+
+
+async def test_an_exchange_whose_kept_connection_is_dead_is_carried_out_on_a_new_one(nursery: trio.Nursery) -> None:
+    dial = MemoryDial(nursery, dies_on_reuse([]))
+    async with Pool(dial=dial) as pool:
+        await fetch(pool, get())
+        kept, new = taken(pool), []
+        request = assemble("GET", b"/", [], b"x")
+        connection, head = await pool.exchange(X, request, StepTimeouts(), kept, lambda: new.append(len(dial.wires)))
+        assert (head.status, connection.take(), new) == (200, b"ok", [2])
+        assert connection is not kept
+        assert (counts(pool.statistics()), pool.statistics().replaced) == ((0, 1, 0), 1)
+        end(pool, connection)
+        response = await pool.ask(X, assemble("GET", b"/", [], b"x"))
+        assert response.status_code == 200
+        assert (pool.statistics().reused, pool.statistics().replaced) == (2, 2)
+
+
+async def test_cancelled_while_it_connects_it_opens_nothing(nursery: trio.Nursery, autojump_clock) -> None:
+    dial = MemoryDial(nursery, echo_server(), delay=5.0)
+    async with Pool(dial=dial) as pool, trio.open_nursery() as inner:
+        inner.start_soon(pool.open, X, None)
+        await trio.sleep(1)
+        assert counts(pool.statistics()) == (1, 0, 0)
+        inner.cancel_scope.cancel(reason="enough")
+    assert counts(pool.statistics()) == (0, 0, 0)
+    assert dial.wires == []
+
+
+async def test_a_pool_that_was_closed_meanwhile_keeps_no_connection(nursery: trio.Nursery, autojump_clock) -> None:
+    dial = MemoryDial(nursery, echo_server(), delay=5.0)
+    pool = Pool(dial=dial)
+    with pytest.raises(NotRunningError):
+        taken(pool)
+
+    async def open_late() -> None:
+        with pytest.raises(NotRunningError):
+            await pool.open(X, None)
+
+    async with trio.open_nursery() as outside:
+        async with pool:
+            connection = await opened(pool)
+            outside.start_soon(open_late)
+            await trio.sleep(1)
+        end(pool, connection)
+    assert (len(dial.wires), dial.open, counts(pool.statistics())) == (2, 0, (0, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("answer", "asked", "idle", "excess"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", {}, 1, 0),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", {}, 1, 0),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok", {}, 0, 0),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", {}, 0, 0),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 evil", {}, 0, 1),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", {"connection": "close"}, 0, 0),
+    ],
+    ids=["length", "chunked", "close", "HTTP/1.0", "excess", "asked to close"],
+)
+async def test_a_calls_connection_is_kept_if_both_sides_let_it_and_nothing_is_left_on_it(
+    answer: bytes, asked: dict[str, str], idle: int, excess: int, nursery: trio.Nursery
+) -> None:
+    async def handler(end: ServerEnd) -> None:
+        while await end.receive_some():
+            await end.send_all(answer)
+
+    dial = MemoryDial(nursery, handler)
+    async with Transport(["http://x"], dial=dial) as transport:
+        for number in range(2):
+            assert (await Caller(transport.client).call(headers=asked)).content == b"ok"
+            statistics = transport.statistics().pool
+            assert (counts(statistics), statistics.excess) == ((0, 0, idle), excess * (number + 1))
+        assert len(dial.wires) == 2 - idle

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Self
 
@@ -7,6 +8,7 @@ import pytest
 import trio
 import trio.testing
 
+from umbel.errors import NotRunningError
 from umbel.upstream.ownnursery import OwnNursery
 from umbel.upstream.running import Running
 
@@ -90,3 +92,63 @@ async def test_a_beginning_that_is_cancelled_leaves_nothing(autojump_clock) -> N
             raise AssertionError("it cannot be entered")
     assert scope.cancelled_caught
     assert (thing.tasks, thing.below.entered) == (0, 0)
+
+
+async def test_a_nursery_of_ones_own_starts_tasks_in_its_own_context() -> None:
+    name: ContextVar[str] = ContextVar("name", default="nobody's")
+    seen: list[str] = []
+
+    async def look() -> None:
+        seen.append(name.get())
+
+    own = OwnNursery("a test")
+    name.set("its owner's")
+    assert await own.open()
+    name.set("a caller's")
+    own.start_soon(look)
+    await trio.testing.wait_all_tasks_blocked()
+    await own.close()
+    assert seen == ["its owner's"]
+
+
+async def test_a_nursery_of_ones_own_counts_how_often_it_is_entered(autojump_clock) -> None:
+    ended: list[float] = []
+
+    async def task() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.append(trio.current_time())
+
+    own = OwnNursery("a test")
+    assert await own.open()
+    assert not await own.open()
+    own.start_soon(task)
+    await trio.sleep(1)
+    await own.close()
+    assert (own.running, ended) == (True, [])
+    await own.close()
+    assert (own.running, len(ended)) == (False, 1)
+    with pytest.raises(NotRunningError, match="a test is used outside"):
+        own.start_soon(task)
+
+
+async def test_closing_it_waits_for_its_tasks_even_where_the_closer_is_cancelled(autojump_clock) -> None:
+    ended = False
+
+    async def slow_to_end() -> None:
+        nonlocal ended
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(5)
+            ended = True
+
+    own = OwnNursery("a test")
+    with trio.move_on_after(1):
+        await own.open()
+        own.start_soon(slow_to_end)
+        await trio.testing.wait_all_tasks_blocked()
+        await own.close()
+    assert ended

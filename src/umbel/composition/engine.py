@@ -1,0 +1,692 @@
+"""The engine: the calls of one composition, their outcomes, and the one decision that ends it.
+
+Theory
+------
+**What it does.** ``Engine`` starts calls, takes their results, and makes outcomes of them. It is the
+owner of its calls (``core.call.CallOwner``). ``PlanRun`` adds a route's plan: which calls there are, what each waits
+for, and what decides. ``gather.py`` adds calls made in code. Items of an ``each`` are calls like any other, of one
+``FanOut``.
+
+**States of a call here.** *waiting* for other calls (only of a plan) → *ready* → *under way* → *ended*. A call has its
+outcome when it has ended, exactly once: ``_take`` is the one place, and it refuses a second one. A call that is
+skipped, or whose request cannot be made, goes from ready to ended.
+
+**States of a composition.** *open* → *over* → *closed*. It is over when it is decided (a required call has failed, or
+enough calls have succeeded), when its deadline has come, or when somebody cancels it; it is also done when no call is
+left. Nothing starts once it is over: what is under way is cut (``cut``), each with its outcome, and what never began
+gets one too. Closed it tells nobody anything.
+
+**Events.** The functions that a call's upstream calls (``call_ended``, ``call_waits``) run in the tasks of the reader
+and of timers. They may do a little: a result with a body of up to ``INLINE_MAX`` bytes is taken there, which may decide
+the composition, end an ``each`` or make calls ready. They start nothing and cancel nothing but items: they note what is
+to be done and wake the engine's task, and only if there is something to be done. So of ten calls that end in one
+turn only the last one wakes the task. Results that come in one batch are taken in the order of the batch; if one
+decides, those after it are taken as well, since they are there, but decide nothing. Larger bodies are decoded by the
+engine's task, one per turn of the loop, so that many of them do not hold it up; once it is decided they are cut.
+
+**The loop** (``serve``): act on what was noted, give calls that wait a task, park. It needs no nursery until a call
+says that it waits; from then on it runs inside of one, which waits for all of these tasks. Calls of a turn are first
+prepared, then started, and then sent one right after the other, so that a peer on this machine is woken once for all of
+them. If one of them decides the composition as it is started (its upstream's breaker is open, say), none is sent.
+
+**A cancel** from outside, or the deadline, is seen where the loop parks. ``cut`` ends every call that is under way by
+``Call.cancel`` and gives each its outcome; then the cancel goes on. The last call is cancelled first: it may wait in a
+queue for the place of an earlier one, and must not get it now. For the same reason the tasks in ``Call.finish`` are
+shielded from the cancel until then; they end with their calls. A result that came in the same turn, before the task
+ran, has been taken already and stands; one with a large body is cut. A bug of an observer or of a recorder that a
+callback comes upon is noted, and ends the composition where the loop raises it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import trio
+
+from ..core.call import Call, CallContext, Caller, FieldBlock, Parking, Prepared, first_cancelled, only_leaf
+from ..events import CallEnded, Recorder
+from ..kinds import CUT, Kind
+from ..model import Attempt, Failure, Inputs, Json, Outcome, RequestFacts
+from .call import CallFailedError, CallResult, CallRules, crash, failure_of, result_of
+from .combine import conclude, decide
+from .dag import request_context
+from .expression import Expression, ExpressionError, failed_expression, is_false
+from .fan_out import FanOut, ItemEnded, item_list
+from .fault import bad_request, described
+from .request import gateway_fields
+from .result import Result
+from .shape import shape_result
+from .template import BadValueError
+
+if TYPE_CHECKING:
+    from .dag import CallPlan, EachPlan, Plan
+
+Callers = Mapping[str, Caller]
+"""One per upstream name."""
+
+CLIENT_GONE = str(Kind.CLIENT_GONE)
+"""The reason that the gateway gives when it cancels a request whose client has left."""
+INLINE_MAX = 16 * 1024
+"""Bytes of a body that is decoded in a callback; a larger one is decoded in the composition's task."""
+
+
+class RunningCall(CallContext):
+    """A call that is under way, or about to be: what its upstream is told, and what its result will mean."""
+
+    __slots__ = ("call_object", "fan_out", "method", "number", "rules", "started_at")
+
+    rules: CallRules
+    method: str
+    started_at: float
+    call_object: Call
+    """Deleted when the call has ended or will never start. It refers to this object, and a cycle would wait for the
+    garbage collector."""
+    fan_out: FanOut | None
+    """The ``each`` that it is an item of."""
+    number: int
+    """The item's."""
+
+
+class Engine:
+    """See the module. ``scope`` is to be entered around ``serve``; its deadline is the request's."""
+
+    def __init__(
+        self, facts: RequestFacts, callers: Callers, recorder: Recorder, outcomes: dict[str, Outcome] | None = None
+    ) -> None:
+        self.facts = facts
+        self.callers = callers
+        self.recorder = recorder
+        self._takes_attempts: bool = getattr(recorder, "takes_attempts", True)
+        self._slow_call: float = getattr(recorder, "slow_call", 0.0)
+        self.scope = trio.CancelScope(deadline=facts.deadline)
+        self.outcomes: dict[str, Outcome] = {} if outcomes is None else outcomes
+        """In the order in which the calls ended. Whoever passed the mapping sees it filled, also if this is
+        cancelled."""
+        self.failure: Failure | None = None
+        """The failure that decides the answer, once one does."""
+        self.decided = False
+        self.over = False
+        """Nothing new begins."""
+        self.closed = False
+        self.flawed = False
+        """Whether a call, or an item of one, has failed."""
+        self._deadline_came = False
+        self._parking = Parking()
+        self._under_way: dict[RunningCall, None] = {}
+        self._large: deque[Call] = deque()
+        """Results whose bodies are to be decoded in the engine's task."""
+        self._waits: list[Call] = []
+        """Calls that want a task."""
+        self._shields: list[trio.CancelScope] = []
+        """Around the tasks of calls."""
+        self._fan_outs: dict[FanOut, None] = {}
+        """Those that have no result yet."""
+        self._hungry: dict[FanOut, None] = {}
+        """Those of which another item may start."""
+        self._has_work = False
+        """Whether there is something for ``_act`` to do."""
+        self._crash: Exception | None = None
+        """A bug that came up in a callback."""
+        self._taken: deque[Outcome] = deque()
+        self._telling = False
+        self._cut_reason: str | None = None
+        """Of the cancel that cut it."""
+
+    # Hooks.
+
+    def _settled(self, outcome: Outcome) -> None:
+        """A call has its outcome. Called in the order in which they come, never inside itself."""
+
+    def _act(self) -> None:
+        """Do what has become possible, in the engine's task."""
+        self._has_work = False
+        if self._large:
+            # One at a time: each may hold the loop for a while, and others have their turn in between.
+            self._land(self._large.popleft(), math.inf)
+            self._has_work = bool(self._large) or self._has_work
+        while self._hungry and not self.over:
+            self._start_items(self._hungry.popitem()[0])
+
+    @property
+    def _done(self) -> bool:
+        """Whether nothing is under way, nor will be."""
+        return not (self._under_way or self._fan_outs or self._has_work)
+
+    # Starting calls.
+
+    def prepare_call(
+        self,
+        rules: CallRules,
+        prepared: Prepared,
+        now: float,
+        fan_out: FanOut | None = None,
+        number: int = 0,
+    ) -> RunningCall:
+        """A call that is ready to be started."""
+        facts = self.facts
+        deadline, limit = facts.deadline, None
+        if rules.timeout is not None and now + rules.timeout < deadline:
+            deadline, limit = now + rules.timeout, rules.timeout
+        retry, hedge, coalesce = rules.overrides
+        running = RunningCall(
+            self,
+            rules.name,
+            rules.upstream,
+            facts,
+            deadline,
+            self.recorder,
+            limit,
+            rules.max_body,
+            None if fan_out is None else fan_out.items[number].places[0],
+            None if fan_out is None else fan_out.attempts,
+            retry,
+            hedge,
+            coalesce,
+            None,
+            self._takes_attempts,
+        )
+        running.rules, running.method, running.started_at = rules, prepared.method, now
+        running.fan_out, running.number = fan_out, number
+        running.call_object = self.callers[rules.upstream].new_call(prepared, running)
+        return running
+
+    def start(self, calls: Sequence[RunningCall], now: float) -> None:
+        """Start calls, then send them. Those behind one that decides never begin, and those before it send nothing."""
+        under_way = self._under_way
+        for running in calls:
+            fan_out = running.fan_out
+            if self.over or (fan_out is not None and fan_out.over):
+                del running.call_object  # It never begins; see _land.
+                continue
+            under_way[running] = None
+            running.call_object.start(now)
+        for running in calls:
+            # Sending one may have decided: what has not departed yet is cut unsent.
+            if running in under_way and not self.over:
+                running.call_object.depart()
+
+    def begin_fan_out(self, fan_out: FanOut) -> None:
+        """Start the first items of an ``each``."""
+        self._fan_outs[fan_out] = None
+        self._start_items(fan_out)
+
+    def prepare_item(self, fan_out: FanOut, number: int) -> Prepared:
+        """The request of an item. Raises CallFailedError."""
+        raise NotImplementedError
+
+    def _start_items(self, fan_out: FanOut) -> None:
+        now = trio.current_time()
+        ready: list[RunningCall] = []
+        while (number := fan_out.next_item()) is not None:
+            try:
+                prepared = self.prepare_item(fan_out, number)
+                ready.append(self.prepare_call(fan_out.rules, prepared, now, fan_out, number))
+            except CallFailedError as error:
+                fan_out.item_ended(number, error.failure)
+            except Exception as error:  # noqa: BLE001  # a bug: it fails the item, and is told
+                fan_out.item_ended(number, crash(error, fan_out.rules.name, self.facts, self.recorder))
+        self.start(ready, now)  # None of them, if an item that failed just now has ended it.
+        if fan_out.over:
+            self._end_fan_out(fan_out, now)
+
+    # What calls say; see ``core.call.CallOwner``.
+
+    def call_ended(self, call: Call) -> None:
+        """A call has its result."""
+        try:
+            self._land(call)
+        except Exception as error:  # noqa: BLE001  # a bug: the composition's task raises it, not the reader's
+            self._crash = error
+            self.over = True
+            self._parking.wake()
+
+    def call_waits(self, call: Call) -> None:
+        """A call wants a task."""
+        self._waits.append(call)
+        self._parking.wake()
+
+    # Taking results.
+
+    def _land(self, call: Call, inline_max: float = INLINE_MAX) -> None:
+        """Take a call's result, if its body has ``inline_max`` bytes at most; a larger one is left to the task."""
+        running: RunningCall = call.context
+        if running not in self._under_way:
+            return  # Its ``each`` has ended without it, in the step in which it ended itself.
+        if len(call.content) > inline_max:
+            self._large.append(call)
+            self._has_work = True
+            self._parking.wake()
+            return
+        del self._under_way[running]
+        del running.call_object  # It holds ``running`` in its turn: the two would wait for the garbage collector.
+        result: CallResult | Failure
+        try:
+            if call.error is not None:
+                result = failure_of(call.error, running)
+            else:
+                result = result_of(running.rules, running.method, call)
+        except CallFailedError as error:
+            result = error.failure
+        except Exception as error:  # noqa: BLE001  # a bug: it fails the call, and is told
+            result = crash(error, running.call, self.facts, self.recorder)
+        fan_out = running.fan_out
+        if fan_out is None:
+            rules, attempts = running.rules, tuple(running.attempts)
+            if type(result) is CallResult:
+                # As settle does for any call: this is the plain way of nearly every one.
+                began, now, headers = running.started_at, call.ended_at, result.headers
+                outcome = Outcome(rules.name, "value", result.value, None, began, now, attempts, (), headers)
+                self._take(outcome, rules.upstream)
+            else:
+                self.settle(rules, result, running.started_at, call.ended_at, attempts)
+            return
+        fan_out.item_ended(running.number, result)
+        if fan_out.over:
+            self._end_fan_out(fan_out, call.ended_at)
+        elif fan_out.has_next:
+            self._hungry[fan_out] = None
+            self._has_work = True
+            self._parking.wake()
+
+    def _end_fan_out(self, fan_out: FanOut, now: float) -> None:
+        if fan_out not in self._fan_outs:
+            return  # An item that failed at once has ended it.
+        del self._fan_outs[fan_out]
+        self._hungry.pop(fan_out, None)
+        if fan_out.under_way:
+            siblings = [running for running in self._under_way if running.fan_out is fan_out]
+            for running in siblings:
+                del self._under_way[running]
+            # All are out before one is cancelled: its place may go to another, which may end at once.
+            for running in reversed(siblings):
+                running.call_object.cancel("a required item failed")
+                del running.call_object
+        self.settle(fan_out.rules, fan_out.result(), fan_out.started_at, now, fan_out.attempts, len(fan_out.items))
+
+    def settle(
+        self,
+        rules: CallRules,
+        result: CallResult | Failure,
+        started_at: float | None,
+        now: float,
+        attempts: Sequence[Attempt],
+        items: int | None = None,
+    ) -> None:
+        """Give a call its outcome: with what it brought, or with its failure. ``started_at`` None: it never began."""
+        if type(result) is CallResult:
+            self._take(
+                Outcome(
+                    rules.name,
+                    "value",
+                    result.value,
+                    None,
+                    started_at,
+                    now,
+                    tuple(attempts),
+                    result.failed_items,
+                    result.headers,
+                ),
+                rules.upstream,
+                items,
+            )
+        else:
+            assert isinstance(result, Failure)
+            outcome = Outcome(rules.name, "failed", rules.default, result, started_at, now, tuple(attempts))
+            self._take(outcome, rules.upstream, items)
+
+    def skip(self, rules: CallRules) -> None:
+        """Give a call that has nothing to do its outcome."""
+        self._take(Outcome(rules.name, "skipped", rules.default, ended_at=trio.current_time()), rules.upstream)
+
+    def _take(self, outcome: Outcome, upstream: str, items: int | None = None) -> None:
+        """Take a call's outcome: the one place."""
+        if outcome.call in self.outcomes:
+            raise AssertionError(f"call {outcome.call} ended twice")
+        self.outcomes[outcome.call] = outcome
+        if outcome.failure is not None or outcome.failed_items:
+            self.flawed = True
+        attempts, began = outcome.attempts, outcome.started_at
+        plain = (
+            outcome.state == "value"
+            and not outcome.failed_items
+            and began is not None
+            and outcome.ended_at - began < self._slow_call
+            and (not attempts or attempts[-1] is attempts[0])
+        )
+        if not plain and self._says_something(outcome):
+            self.recorder.record(CallEnded(self.facts, upstream, outcome, items))
+        # One outcome may settle others (dependants that fail or are skipped). They are told in turn, by one loop and
+        # not by recursion, so a long chain of calls costs no stack.
+        if self._telling:
+            self._taken.append(outcome)
+            return
+        self._telling = True
+        try:
+            self._settled(outcome)
+            while self._taken:
+                self._settled(self._taken.popleft())
+        finally:
+            self._telling = False
+        if self.over or not self._under_way or self._has_work:
+            self._parking.wake()
+
+    def _says_something(self, outcome: Outcome) -> bool:
+        """Whether the recorder wants to hear of the call by itself."""
+        slow, failure = self._slow_call, outcome.failure
+        if not slow or outcome.failed_items:
+            return True
+        if failure is not None and failure.kind not in CUT and failure.kind is not Kind.DEPENDENCY:
+            return True
+        if outcome.started_at is not None and outcome.ended_at - outcome.started_at >= slow:
+            return True
+        return any(attempt.cause != "first" for attempt in outcome.attempts)
+
+    def decide(self, failure: Failure | None) -> None:
+        """The composition is over: with this failure, or (None) with the outcomes that are there. The first counts."""
+        if not self.decided:
+            self.decided = self.over = True
+            self.failure = failure
+            self._parking.wake()
+
+    # The loop, and the end.
+
+    async def serve(self, nursery: trio.Nursery | None = None) -> None:
+        """Act on what comes until the composition is over or nothing is left; then nothing is under way.
+
+        Cancelled, it cuts every call before it passes the cancel on.
+
+        Raises:
+            Exception: a bug of ours that came up in a callback.
+        """
+        try:
+            while not self.over:
+                # So that nothing is sent for a client that has gone already.
+                await trio.lowlevel.checkpoint_if_cancelled()
+                self._act()
+                if self.over:
+                    break
+                if self._waits:
+                    if nursery is None:
+                        async with trio.open_nursery() as nursery:
+                            await self.serve(nursery)
+                        return
+                    waits, self._waits = self._waits, []
+                    for call in waits:
+                        nursery.start_soon(self._finish, call, name=call.finish)
+                if self._done:
+                    self.over = True
+                    return
+                if self._large:
+                    await trio.lowlevel.checkpoint()
+                elif not (self._has_work or self._waits):
+                    await self._parking.park()
+            crash, self._crash = self._crash, None
+            if crash is not None:
+                raise crash
+        except BaseException as error:
+            # Here, and not around the nursery: that would first wait for its tasks, which may have to clean up.
+            self.cut(first_cancelled(error))
+            raise
+        self.cut(None)
+
+    async def _finish(self, call: Call) -> None:
+        """Carry a call on, in a task of its own."""
+        with trio.CancelScope(shield=not self.over) as scope:
+            self._shields.append(scope)
+            await call.finish()
+
+    def cut(self, cancelled: trio.Cancelled | None) -> None:
+        """Nothing more begins, and what is under way ends now, each call with its outcome."""
+        self.over = True
+        if cancelled is not None:
+            self._cut_reason = cancelled.reason
+        failure = self.cut_failure()
+        reason = "decided" if self.decided else self._cut_reason or ""
+        if self._deadline_came:
+            reason = "the route's deadline"
+        under_way, self._under_way = list(self._under_way), {}
+        fan_outs, self._fan_outs = list(self._fan_outs), {}
+        self._large.clear()
+        self._hungry.clear()
+        self._waits.clear()
+        # The last one first: it may wait in a queue for the place of an earlier one, and must not get it now.
+        for running in reversed(under_way):
+            running.call_object.cancel(reason)
+            del running.call_object
+        for shield in self._shields:
+            shield.shield = False
+        now = trio.current_time()
+        for running in under_way:
+            if running.fan_out is None:
+                self.settle(running.rules, failure, running.started_at, now, running.attempts)
+        for fan_out in fan_outs:
+            result = fan_out.cut(failure)
+            self.settle(fan_out.rules, result, fan_out.started_at, now, fan_out.attempts, len(fan_out.items))
+
+    def close(self) -> None:
+        """Nothing begins any more, and nobody is told of anything."""
+        self.over = self.closed = True
+        if self._waits:  # A call has ended before it got its task.
+            self._waits.clear()
+
+    def cut_failure(self) -> Failure:
+        """The failure of a call that is cut now, or never began: who ended it?"""
+        if not self.decided and trio.current_time() >= self.facts.deadline:
+            self._deadline_came = True
+        if self._deadline_came:
+            # Also where the first call cut by the deadline has decided the answer: the deadline cut them all.
+            return Failure.of(Kind.TIMEOUT, "unfinished at the route's deadline")
+        if self.decided:
+            return Failure.of(Kind.CANCELLED, "the answer was decided without it")
+        if self._cut_reason == CLIENT_GONE:
+            return Failure.of(Kind.CLIENT_GONE, "the client has gone")
+        return Failure.of(Kind.CANCELLED, f"cancelled: {self._cut_reason or 'no reason given'}")
+
+
+class Observer:
+    """Hears of outcomes as they land, before the composition ends. This one does nothing with them."""
+
+    def item_ended(self, call: str, ended: ItemEnded) -> None:
+        """An item of an ``each`` has ended."""
+
+    def call_ended(self, outcome: Outcome, *, decisive: bool) -> None:
+        """A call has its outcome; ``decisive`` if it is the failure that decides the answer."""
+
+
+async def run(
+    plan: Plan,
+    inputs: Inputs,
+    facts: RequestFacts,
+    callers: Callers,
+    recorder: Recorder,
+    observer: Observer | None = None,
+    outcomes: dict[str, Outcome] | None = None,
+) -> Result:
+    """Run the plan for one request.
+
+    Args:
+        callers: one per upstream name.
+        outcomes: is filled in as the calls end, so that it holds them also where this is cancelled.
+        facts: their ``deadline`` is when the answer is due, in ``trio.current_time()`` seconds.
+
+    Returns:
+        The result, at the deadline at the latest (plus the time of cleaning up, which waits for nobody).
+
+    Cancelled from outside, it cuts every call, records each outcome and passes the cancel on.
+    """
+    return await PlanRun(plan, inputs, facts, callers, recorder, observer, outcomes).run()
+
+
+class PlanRun(Engine):
+    """One request through one plan."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        inputs: Inputs,
+        facts: RequestFacts,
+        callers: Callers,
+        recorder: Recorder,
+        observer: Observer | None = None,
+        outcomes: dict[str, Outcome] | None = None,
+    ) -> None:
+        super().__init__(facts, callers, recorder, outcomes)
+        self._plan = plan
+        self._inputs = inputs
+        self._observer = observer
+        self._context = request_context(plan, inputs)
+        self._waiting = dict(plan.waiting)
+        """For each call that waits for others, for how many."""
+        self._ready: list[CallPlan] = []
+        self._gateway: dict[bool, tuple[FieldBlock, ...]] = {}
+        """The fields that the gateway writes into each call, with those of its client and without."""
+
+    async def run(self) -> Result:
+        """See ``run``."""
+        leaf: BaseException | None = None
+        try:
+            with self.scope:
+                self._ready.extend(self._plan.first)
+                self._has_work = True
+                await self.serve()
+        except BaseException as error:
+            leaf = only_leaf(error)
+            if leaf is error or leaf is None:
+                leaf = None
+                raise
+        finally:
+            self.over = True
+            if len(self.outcomes) < len(self._plan.calls):
+                self._settle_owed()
+            self.close()
+        if leaf is not None:
+            # Not while the group is handled: it would be the context of what it holds, which is a cycle.
+            try:
+                raise leaf
+            finally:
+                del leaf  # Its traceback holds this frame.
+        plan, whole = self._plan, not (self.flawed or self._plan.needed)
+        failure = self.failure if self.decided else None if whole else conclude(plan, self.outcomes)
+        return shape_result(plan, self.outcomes, self._context, failure, self.facts, self.recorder, whole=whole)
+
+    def _settle_owed(self) -> None:
+        """Give the calls that never began their outcomes, in config order."""
+        now = trio.current_time()
+        for call in self._plan.calls:
+            if call.name not in self.outcomes:
+                self.settle(call.rules, self.cut_failure(), None, now, ())
+
+    def _act(self) -> None:
+        super()._act()
+        now = trio.current_time()
+        while self._ready and not self.over:
+            ready, self._ready = self._ready, []
+            calls = [running for call in ready if (running := self._begin(call, now)) is not None]
+            self.start(calls, now)
+
+    def _settled(self, outcome: Outcome) -> None:
+        plan = self._plan
+        self._context[outcome.call] = outcome.value
+        # Where all calls make the answer, one that brought its value decides nothing.
+        open_ = not self.decided and (plan.needed or outcome.failure is not None)
+        decision = decide(plan, self.outcomes, outcome) if open_ else None
+        if self._observer is not None and not self.closed:
+            decisive = decision is not None and decision.failure is not None
+            self._observer.call_ended(outcome, decisive=decisive)
+        if decision is not None:
+            self.decide(decision.failure)
+            return
+        for dependant in plan.dependants[outcome.call]:
+            if dependant.name not in self.outcomes:
+                self._release(dependant, outcome)
+
+    def _release(self, dependant: CallPlan, outcome: Outcome) -> None:
+        """One of the values that ``dependant`` names has come, or never will."""
+        if outcome.state == "value" or self._plan.by_name[outcome.call].rules.has_default:
+            self._waiting[dependant.name] -= 1
+            if self._waiting[dependant.name] == 0 and not self.over:
+                self._ready.append(dependant)
+                self._has_work = True
+        elif outcome.failure is None:
+            self.skip(dependant.rules)
+        elif outcome.failure.kind not in CUT:
+            cause = outcome.failure
+            detail = f"it needs {outcome.call}, which failed: {cause.kind}"
+            failure = replace(cause, kind=Kind.DEPENDENCY, detail=detail, proxy_error=None)
+            self.settle(dependant.rules, failure, None, outcome.ended_at, ())
+
+    def _begin(self, call: CallPlan, now: float) -> RunningCall | None:
+        """Everything that the call names is there: skip it, fail it, or make it ready to start."""
+        try:
+            if call.when is not None and is_false(self._evaluate(call.when)):
+                self.skip(call.rules)
+                return None
+            if call.each is not None:
+                self.begin_fan_out(self._fan_out(call, call.each, now))
+                return None
+        except CallFailedError as error:
+            self.settle(call.rules, error.failure, None, now, ())
+            return None
+        try:
+            recipe = call.recipe
+            if recipe.forwarded not in self._gateway:
+                self._gateway[recipe.forwarded] = gateway_fields(self._inputs, forwarded=recipe.forwarded)
+            prepared = recipe.prepare(self._context, self._inputs, self._gateway[recipe.forwarded])
+            return self.prepare_call(call.rules, prepared, now)
+        except Exception as error:  # noqa: BLE001  # a bad value, or a bug: it fails the call, and is told
+            self.settle(call.rules, self._unprepared(error, call, self._context, lambda: ""), now, now, ())
+            return None
+
+    def _fan_out(self, call: CallPlan, each: EachPlan, now: float) -> FanOut:
+        value = self._evaluate(each.source)
+        values = item_list(value, call.config.max_items, lambda: self._owner(each, value))
+        return FanOut(
+            call.rules,
+            values,
+            limit=call.config.limit,
+            item_default=call.config.item_default,
+            as_map=call.config.as_ == "map",
+            started_at=now,
+            observed=lambda ended: None if self._observer is None else self._observer.item_ended(call.name, ended),
+        )
+
+    def _owner(self, each: EachPlan, part: Json) -> str:
+        """The client's parameters that ``part`` of an ``each``'s list is made of, in words."""
+        return each.client or described(each.source.holders(self._context, part))
+
+    def prepare_item(self, fan_out: FanOut, number: int) -> Prepared:
+        """The request of an item. Raises CallFailedError."""
+        call = self._plan.by_name[fan_out.rules.name]
+        each, value = call.each, fan_out.items[number].value
+        assert each is not None
+        context = {**self._context, "item": value}
+        try:
+            return call.recipe.prepare(context, self._inputs)
+        except Exception as error:
+            failure = self._unprepared(error, call, context, lambda: self._owner(each, value))
+            raise CallFailedError(failure) from error
+
+    def _unprepared(
+        self, error: Exception, call: CallPlan, context: Mapping[str, Json], item: Callable[[], str]
+    ) -> Failure:
+        """Why a call's request could not be made; ``item`` describes the client's list that the item is from."""
+        if isinstance(error, BadValueError):
+            client = error.client or call.recipe.owner(error.name, context, item())
+            return bad_request(str(error), client, error.reason)
+        if isinstance(error, ExpressionError):
+            return self._failed_expression(error, item()).failure
+        return crash(error, call.name, self.facts, self.recorder)
+
+    def _evaluate(self, expression: Expression) -> Json:
+        try:
+            return expression.evaluate(self._context)
+        except ExpressionError as error:
+            raise self._failed_expression(error) from error
+
+    def _failed_expression(self, error: ExpressionError, item: str = "") -> CallFailedError:
+        where = self._plan.where(error.where)
+        return CallFailedError(failed_expression(error, where, self.facts, self.recorder, item))

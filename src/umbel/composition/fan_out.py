@@ -1,0 +1,170 @@
+"""``each``: one call per distinct value of a list, the results at the places of the list.
+
+A ``FanOut`` is the state of one ``each`` in a composition: which items are still to be started, which have ended, and
+what they make together. The engine makes the calls; at most ``limit`` are under way at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from ..kinds import Kind
+from ..model import Attempt, FailedItem, Failure, Json
+from .call import CallFailedError, CallResult, CallRules
+from .expression import key_text
+from .fault import bad_request
+from .merge import strictest_cache_control
+
+
+class Item(NamedTuple):
+    """A distinct value, and every place of the list that it stands at."""
+
+    value: Json
+    places: tuple[int, ...]
+
+
+class ItemEnded(NamedTuple):
+    """What became of an item, for whoever streams outcomes as they land."""
+
+    item: Item
+    value: Json
+    failure: Failure | None
+
+
+def distinct(values: Sequence[Json]) -> tuple[Item, ...]:
+    """The distinct values of a list by their JSON encoding, each with its places. Null stands for no item."""
+    places: dict[str, list[int]] = {}
+    first: dict[str, Json] = {}
+    for place, value in enumerate(values):
+        if value is not None:
+            # Quoted, because the text "1" and the number 1 are two values.
+            key = f'"{value}"' if isinstance(value, str) else key_text(value)
+            places.setdefault(key, []).append(place)
+            first.setdefault(key, value)
+    return tuple(Item(first[key], tuple(where)) for key, where in places.items())
+
+
+def item_list(value: Json, max_items: int, client: Callable[[], str]) -> list[Json]:
+    """The list that an ``each`` runs over: null means an empty one.
+
+    ``client`` gives the client's parameters that the value is made of, in words; empty if it is not the client's.
+
+    Raises:
+        CallFailedError: it is no list (kind bad-request), or too long (kind too-many).
+    """
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise CallFailedError(bad_request("each did not give a list", client(), "must be a list"))
+    if len(value) > max_items:
+        detail, reason = f"{len(value)} items are more than max_items = {max_items}", f"has {len(value)} items"
+        reason += f"; at most {max_items} are taken"
+        raise CallFailedError(bad_request(detail, client(), reason, kind=Kind.TOO_MANY))
+    return value
+
+
+class FanOut:
+    """The items of one ``each``. It begins with all of them to be started.
+
+    ``next_item`` hands out the items that may start; ``item_ended`` takes what became of each. Once ``over``,
+    ``result`` is what they amount to. A required ``each`` is over with the first item that fails.
+    """
+
+    __slots__ = ("_as_map", "_failed", "_item_default", "_limit", "_next", "_results", "_values", "attempts", "items",
+                 "observed", "rules", "started_at", "under_way")  # fmt: skip
+
+    def __init__(
+        self,
+        rules: CallRules,
+        values: list[Json],
+        *,
+        limit: int,
+        item_default: Json,
+        as_map: bool,
+        started_at: float,
+        observed: Callable[[ItemEnded], None],
+    ) -> None:
+        self.rules = rules
+        self._values = values
+        self._limit = limit
+        self._item_default = item_default
+        self._as_map = as_map
+        self.started_at = started_at
+        self.observed = observed
+        """Told of each item that ends, but for the failure that ends a required ``each``."""
+        self.items = distinct(values)
+        self.attempts: list[Attempt] = []
+        """Of all items."""
+        self.under_way = 0
+        self._next = 0
+        self._results: dict[int, CallResult] = {}
+        """By the item's number."""
+        self._failed: dict[int, Failure] = {}
+
+    def next_item(self) -> int | None:
+        """The number of the next item to start, which is under way then; None if none may start now."""
+        if self._next >= len(self.items) or self.under_way >= self._limit or self.over:
+            return None
+        self._next += 1
+        self.under_way += 1
+        return self._next - 1
+
+    @property
+    def has_next(self) -> bool:
+        """Whether items are still to be started."""
+        return self._next < len(self.items)
+
+    @property
+    def over(self) -> bool:
+        """Whether it has its result."""
+        if self._failed and not self.rules.optional:
+            return True
+        return len(self._results) + len(self._failed) == len(self.items)
+
+    def item_ended(self, number: int, result: CallResult | Failure) -> None:
+        """Take what became of an item that was under way."""
+        self.under_way -= 1
+        item = self.items[number]
+        if not isinstance(result, Failure):
+            self._results[number] = result
+            self.observed(ItemEnded(item, result.value, None))
+            return
+        self._failed[number] = result
+        if self.rules.optional:
+            self.observed(ItemEnded(item, self._item_default, result))
+
+    def cut(self, failure: Failure) -> CallResult | Failure:
+        """What it amounts to when it is cut: at the deadline an optional one is worth what it has, else nothing."""
+        if failure.kind is not Kind.TIMEOUT or not self.rules.optional:
+            return failure
+        for number in range(len(self.items)):
+            if number not in self._results and number not in self._failed:
+                self._failed[number] = failure
+        return self.result()
+
+    def result(self) -> CallResult | Failure:
+        """What the items amount to, once it is over: the values at their places, or the failure of all."""
+        if self._failed and (len(self._failed) == len(self.items) or not self.rules.optional):
+            return self._failed[min(self._failed)]
+        failed = tuple(
+            FailedItem(item.places, self._failed[number])
+            for number, item in enumerate(self.items)
+            if number in self._failed
+        )
+        values = {
+            number: self._results[number].value if number in self._results else self._item_default
+            for number in range(len(self.items))
+        }
+        caching = strictest_cache_control([result.headers for result in self._results.values()])
+        headers = (("cache-control", caching),) if caching else ()
+        return CallResult(self._merged(values), headers, failed)
+
+    def _merged(self, values: Mapping[int, Json]) -> Json:
+        if self._as_map:
+            return {key_text(item.value): values[number] for number, item in enumerate(self.items)}
+        merged: list[Json] = [None] * len(self._values)
+        for number, item in enumerate(self.items):
+            for place in item.places:
+                merged[place] = values[number]
+        return merged

@@ -1,0 +1,1 @@
+"""What all parts of Umbel speak of: the interface of a call, and what a call is made for."""

@@ -1,0 +1,347 @@
+"""The interface between those who make calls (compositions) and those who carry them out (upstreams).
+
+Theory
+------
+A *caller* (one named upstream) makes *calls*. An *owner* (a composition) has calls made and hears of their ends.
+
+- ``Caller.new_call(prepared, context)`` makes a call and does nothing else.
+- ``Call.start(now)`` begins it, without waiting and without raising: it is admitted, and its request is made.
+- ``Call.depart()`` sends what ``start`` has made ready. It is apart so that the owner of several calls can send them
+  one right after the other: a peer on this machine is then woken once for all of them, and a send that wakes it takes
+  longer.
+- The owner hears of it by two functions, which may be called at any time: inside ``start``, from the task of the socket
+  reader, from a timer. They only note the event and wake the owner's task; they never start a task.
+
+  - ``call_ended(call)``: the call has its result (``status`` or ``error``). Exactly once per call, and never after
+    ``cancel``.
+  - ``call_waits(call)``: the call must wait for something (a connection, say). Each time this is said, the owner runs
+    ``await call.finish()`` once, in a nursery that it waits for.
+
+A call of mode "stream" ends in two steps. ``call_ended`` says that the head of its response is there, or that there
+will be none; then the response is received from it (``upstream/stream_call.py``).
+
+- ``Call.cancel(reason)`` ends the call at once, in every state; the owner hears nothing of it afterwards.
+
+So a call that need not wait costs no task, and ``finish`` ends by ``call_ended`` and not by an exception. Only a cancel
+of the task that runs ``finish`` passes through it; the call is cancelled by it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterable, Collection, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
+
+import msgspec
+import trio
+
+from ..events import NULL
+
+if TYPE_CHECKING:
+    from ..events import Recorder
+    from ..messages import Field
+    from ..model import Attempt, RequestFacts
+
+Mode = Literal["whole", "stream"]
+"""Whether a call's end is a complete response, or its head, after which the body is received piece by piece."""
+
+
+class FieldBlock(tuple["Field", ...]):
+    """Header fields that several requests have in common: those of all calls of a request, or of all requests."""
+
+    lines: bytes | None = None
+    """How they stand in a head, for an upstream that replaces the fields that ``lines_for`` names; None: not known, or
+    they need a closer look. Noted by who writes them (``upstream/outgoing.py``)."""
+    lines_for: object = None
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """A call's request, ready to be sent: everything but the replica."""
+
+    method: str
+    target: bytes
+    """Origin form, relative to the upstream's base URL."""
+    headers: Sequence[Field]
+    """The fields that the configuration, the client's request and other calls gave. None bears a name that one of
+    ``gateway`` bears. A ``FieldBlock`` where they are the same for every request."""
+    content: bytes | None = None
+    gateway: tuple[tuple[Field, ...], ...] = ()
+    """The fields that the gateway writes of itself and of its client, in blocks that other requests have too."""
+    body: AsyncIterable[bytes] | None = None
+    """A body that comes piece by piece, instead of ``content``; for calls of mode "stream". It is framed by the
+    Content-Length among ``headers``, or chunked. Who iterates it closes its iterator."""
+
+    @property
+    def fields(self) -> Sequence[Field]:
+        """All of the request's fields."""
+        return [*self.headers, *chain(*self.gateway)]
+
+    @property
+    def gateway_names(self) -> frozenset[bytes]:
+        """The names of the gateway's fields, in lower case."""
+        return frozenset(field[1] for field in chain(*self.gateway))
+
+
+class CallOwner(Protocol):
+    """Who has a call made. See the module: these functions note and wake, they never raise and never wait."""
+
+    def call_ended(self, call: Call) -> None:
+        """The call has its result."""
+
+    def call_waits(self, call: Call) -> None:
+        """``await call.finish()`` is to be run once, in a nursery."""
+
+
+class StepTimeouts(NamedTuple):
+    """httpx's limits of single steps, in seconds; ``read`` is for a whole head, and for each piece of the body."""
+
+    connect: float | None = None
+    read: float | None = None
+    write: float | None = None
+    pool: float | None = None
+
+
+class CallContext:
+    """What one call is made for: the request that it belongs to, its deadline, who records it, its own policies.
+
+    Callbacks run in the tasks of readers and timers, which know nothing of any request; so whatever a record needs is
+    here.
+    """
+
+    __slots__ = (
+        "attempts",
+        "call",
+        "coalesce",
+        "deadline",
+        "hedge",
+        "item",
+        "limit",
+        "max_body",
+        "owner",
+        "recorder",
+        "request",
+        "retry",
+        "steps",
+        "takes_attempts",
+        "upstream",
+    )
+
+    def __init__(
+        self,
+        owner: CallOwner,
+        call: str,
+        upstream: str,
+        request: RequestFacts | None = None,
+        deadline: float = math.inf,
+        recorder: Recorder = NULL,
+        limit: float | None = None,
+        max_body: int | None = None,
+        item: int | None = None,
+        attempts: list[Attempt] | None = None,
+        retry: Any = None,
+        hedge: Any = None,
+        coalesce: bool | None = None,
+        steps: StepTimeouts | None = None,
+        takes_attempts: bool = False,
+    ) -> None:
+        self.owner = owner
+        self.call = call
+        """Its name."""
+        self.upstream = upstream
+        self.request = request
+        """The inbound request; None where there is none (a call made through httpx)."""
+        self.deadline = deadline
+        """When it ends at the latest, in ``trio.current_time()``: the request's deadline, or earlier by ``limit``."""
+        self.recorder = recorder
+        self.takes_attempts = takes_attempts
+        """Whether the recorder wants to hear of attempts by themselves."""
+        self.limit = limit
+        """Seconds of the call's own limit, where that and not the request's deadline makes ``deadline``. The call ends
+        itself then, with ``CallTimedOut``; at the request's deadline its owner cancels it."""
+        self.max_body = max_body
+        """Bytes of the body after decompression; None: the upstream's own bound."""
+        self.item = item
+        """The first place of the item of an ``each``; None for a plain call."""
+        self.attempts: list[Attempt] = [] if attempts is None else attempts
+        """The attempts that have ended. The calls of one ``each`` share a list."""
+        # The call's own policies, in place of its upstream's; None: the upstream's. What they are is the upstream's
+        # matter: ``policy.retry.RetryRules``, ``policy.hedge.HedgeRules``, and whether to coalesce.
+        self.retry = retry
+        self.hedge = hedge
+        self.coalesce = coalesce
+        self.steps = steps
+        """Limits of single steps, for calls made through httpx; None: there are none but the upstream's own."""
+
+
+class Call(Protocol):
+    """One call. See the module."""
+
+    @property
+    def context(self) -> Any:
+        """What it was made with: a ``CallContext``, or its owner's subclass of that."""
+
+    @property
+    def ended_at(self) -> float:
+        """When it ended, in ``trio.current_time()``."""
+        ...
+
+    @property
+    def status(self) -> int | None:
+        """The response's status; None where there is no response."""
+
+    error: Exception | None
+    """Why there is no response: an ``UpstreamError``, an ``httpx.HTTPError`` of a foreign transport, or a bug. Whoever
+    raises it takes it out: an exception that is held by what its frames hold waits for the garbage collector."""
+
+    @property
+    def fields(self) -> Sequence[Field]:
+        """The response's header fields, true of the decoded body."""
+
+    @property
+    def names(self) -> Collection[bytes] | None:
+        """The names of the fields in lower case, where they are known without looking."""
+
+    @property
+    def content(self) -> bytes:
+        """The response's body, decoded."""
+
+    def start(self, now: float) -> None:
+        """Begin. ``now`` is ``trio.current_time()``."""
+
+    def depart(self) -> None:
+        """Send, if there is something to be sent at once. Called once, after ``start``."""
+
+    async def finish(self) -> None:
+        """Wait for what the call said it waits for, and go on from there."""
+
+    def cancel(self, reason: str) -> None:
+        """End at once, whatever the state. Connections are closed without a goodbye. Does nothing after the end."""
+
+
+@runtime_checkable
+class Caller(Protocol):
+    """What makes calls to one upstream."""
+
+    def new_call(self, prepared: Prepared, context: CallContext, mode: Mode = "whole") -> Call:
+        """A call that has not begun."""
+        ...
+
+
+class Parking:
+    """The place where one task waits for callbacks of others.
+
+    ``wake`` before ``park`` is not lost: the next ``park`` returns at once (without a checkpoint). A task that was
+    woken and is then cancelled returns from ``park``; it sees the cancel at its next checkpoint. So each ``park`` ends
+    by a wake or by a cancel, never by both.
+    """
+
+    __slots__ = ("_task", "_woken")
+
+    def __init__(self) -> None:
+        self._task: trio.lowlevel.Task | None = None
+        self._woken = False
+
+    def wake(self) -> None:
+        """Let the waiting task go on, or the next ``park`` return at once."""
+        task = self._task
+        if task is None:
+            self._woken = True
+        else:
+            # Taken out first: a second wake must not reschedule a task that is scheduled already.
+            self._task = None
+            trio.lowlevel.reschedule(task)
+
+    async def park(self) -> None:
+        """Wait for ``wake``. One task at a time."""
+        if not self._woken:
+            self._task = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._abort)
+        self._woken = False
+
+    def _abort(self, _: object) -> trio.lowlevel.Abort:
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+
+class LoneCall:
+    """An owner of one call, for whoever waits for that call alone."""
+
+    __slots__ = ("_parking", "_waiting", "ended")
+
+    def __init__(self) -> None:
+        self._parking = Parking()
+        self._waiting: list[Call] = []
+        self.ended: Call | None = None
+        """What holds the result, once it is there."""
+
+    def call_ended(self, call: Call) -> None:
+        """See ``CallOwner``."""
+        self.ended = call
+        self._parking.wake()
+
+    def call_waits(self, call: Call) -> None:
+        """See ``CallOwner``."""
+        self._waiting.append(call)
+        self._parking.wake()
+
+    async def perform(self, call: Call) -> Call:
+        """Run ``call``, whose context names this as its owner, to its end; what holds the result is returned.
+
+        Cancelled, it cancels the call.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        call.start(trio.current_time())
+        call.depart()
+        cancelled: trio.Cancelled | None = None
+        try:
+            while self.ended is None and not self._waiting:
+                await self._parking.park()
+            if self.ended is None:
+                async with trio.open_nursery() as nursery:
+                    while self.ended is None:
+                        waiting, self._waiting = self._waiting, []
+                        for each in waiting:
+                            nursery.start_soon(each.finish)
+                        await self._parking.park()
+        except BaseException as error:
+            call.cancel(reason_of(error))
+            self.ended = None  # It may have ended in the turn of the cancel.
+            self._waiting.clear()
+            # ``finish`` raises nothing but a cancel, so nothing else is in a group.
+            cancelled = first_cancelled(error)
+            if cancelled is None or cancelled is error:
+                cancelled = None
+                raise
+        if cancelled is not None:
+            # Not while the group is handled: it would be the context of what it holds, which is a cycle.
+            try:
+                raise cancelled
+            finally:
+                del cancelled  # Its traceback holds this frame.
+        ended, self.ended = self.ended, None  # The call holds this owner: the two must not hold each other.
+        self._waiting.clear()
+        assert ended is not None
+        return ended
+
+
+def first_cancelled(error: BaseException) -> trio.Cancelled | None:
+    """The first cancel inside an exception."""
+    if isinstance(error, BaseExceptionGroup):
+        return next(filter(None, map(first_cancelled, error.exceptions)), None)
+    return error if isinstance(error, trio.Cancelled) else None
+
+
+def reason_of(error: BaseException) -> str:
+    """The reason of the first cancel inside an exception; empty where none was given."""
+    cancelled = first_cancelled(error)
+    return (cancelled.reason if cancelled is not None else None) or ""
+
+
+def only_leaf(error: BaseException) -> BaseException | None:
+    """The one exception inside a group, if there is just one."""
+    while isinstance(error, BaseExceptionGroup):
+        if len(error.exceptions) != 1:
+            return None
+        error = error.exceptions[0]
+    return error

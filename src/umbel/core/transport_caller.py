@@ -1,0 +1,153 @@
+"""Calls through any ``httpx.AsyncBaseTransport``: what tests and embedders pass as ``transports=``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import httpx
+import trio
+
+from ..errors import UpstreamError
+from ..kinds import Kind
+from ..messages import Field, request_of, response_fields
+from .call import CallContext, Caller, Mode, Prepared, reason_of
+
+CLOSE_SECONDS = 1.0
+"""Seconds that closing a response may take when nobody waits for it any more."""
+
+
+class CallTimedOut(UpstreamError, httpx.TimeoutException):  # noqa: N818  # named by what happened, as the others are
+    """The call was not over within its own limit."""
+
+    kind = Kind.TIMEOUT
+
+    @classmethod
+    def after(cls, seconds: float) -> CallTimedOut:
+        """The error of a call whose limit was so many seconds."""
+        return cls(f"no answer within the call's limit of {seconds:g} s")
+
+
+class TransportCaller:
+    """Makes calls through ``transport``. It must be entered already, and belongs to whoever passes it.
+
+    Args:
+        base_url: where the requests go: the upstream's URL. A call's target comes behind its path.
+    """
+
+    def __init__(self, transport: httpx.AsyncBaseTransport, base_url: str = "http://upstream") -> None:
+        self.transport = transport
+        self._base = httpx.URL(base_url)
+        self._path = self._base.raw_path.rstrip(b"/")
+
+    def new_call(self, prepared: Prepared, context: CallContext, mode: Mode = "whole") -> TransportCall:
+        """See ``core.call.Caller``. There are only whole responses."""
+        if mode != "whole":
+            raise ValueError("a foreign transport makes whole calls only")
+        return TransportCall(self, prepared, context)
+
+    def request(self, prepared: Prepared) -> httpx.Request:
+        """The request as the transport sees it."""
+        url = self._base.copy_with(raw_path=self._path + prepared.target)
+        return request_of(prepared.method, prepared.fields, prepared.content, {"target": prepared.target}, url=url)
+
+
+def caller_of(transport: httpx.AsyncBaseTransport | Caller, base_url: str = "http://upstream") -> Caller:
+    """What makes calls through ``transport``: itself, if it can (``umbel.upstream.Transport``)."""
+    return transport if isinstance(transport, Caller) else TransportCaller(transport, base_url)
+
+
+class TransportCall:
+    """One call through a transport: it always needs a task. See ``core.call.Call``."""
+
+    __slots__ = (
+        "_caller",
+        "_done",
+        "_prepared",
+        "_scope",
+        "content",
+        "context",
+        "ended_at",
+        "error",
+        "fields",
+        "status",
+    )
+
+    names = None
+
+    def __init__(self, caller: TransportCaller, prepared: Prepared, context: CallContext) -> None:
+        self._caller = caller
+        self._prepared = prepared
+        self.context = context
+        self.status: int | None = None
+        self.error: Exception | None = None
+        self.fields: Sequence[Field] = ()
+        self.content = b""
+        self.ended_at = 0.0
+        self._scope = trio.CancelScope()
+        self._done = False
+
+    def start(self, now: float) -> None:
+        """See ``core.call.Call``."""
+        self.context.owner.call_waits(self)
+
+    def depart(self) -> None:
+        """See ``core.call.Call``."""
+
+    def cancel(self, reason: str) -> None:
+        """See ``core.call.Call``. The transport's own cleaning up goes on inside of ``finish``."""
+        if not self._done:
+            self._done = True
+            self._scope.cancel(reason=reason or None)
+
+    async def finish(self) -> None:
+        """Ask the transport, and read its response."""
+        context = self.context
+        self._scope.deadline = context.deadline if context.limit is not None else math.inf
+        error: Exception | None = None
+        try:
+            with self._scope:
+                try:
+                    # Cancelled before it began, it must not ask at all.
+                    await trio.lowlevel.checkpoint_if_cancelled()
+                    await self._ask()
+                except Exception as caught:  # noqa: BLE001  # of a foreign transport, or a bug: it is the call's end
+                    error = caught
+        except Exception as caught:  # noqa: BLE001  # what cleaning up raised beside the cancel that the scope took
+            error = caught
+        except BaseException as caught:  # noqa: BLE001  # only what cleaning up raised is left out
+            self.cancel(reason_of(caught))
+            # A failure of cleaning up must not end the composition: the call has ended, or is cancelled.
+            raise _without_failures(caught) from None
+        if self._done:
+            return
+        self._done = True
+        if self._scope.cancelled_caught and context.limit is not None:
+            error = CallTimedOut.after(context.limit)
+        if error is not None:
+            self.error, self.status = error, None
+        self.ended_at = trio.current_time()
+        context.owner.call_ended(self)
+
+    async def _ask(self) -> None:
+        response = await self._caller.transport.handle_async_request(self._caller.request(self._prepared))
+        if not response.is_closed:
+            try:
+                await response.aread()
+            finally:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_SECONDS):
+                    await response.aclose()
+        self.fields, self.content = response_fields(response), response.content
+        self.status = response.status_code
+
+
+def _without_failures(error: BaseException) -> BaseException:
+    """The cancels of a group, without the exceptions that a transport's clean-up raised beside them.
+
+    What is no group, or holds more than these two (KeyboardInterrupt, say), stays as it is.
+    """
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    cancelled, rest = error.split(trio.Cancelled)
+    failures_only = rest is None or isinstance(rest, ExceptionGroup)
+    return cancelled if cancelled is not None and failures_only else error

@@ -1,0 +1,341 @@
+"""One named upstream: its policies in their order, its replicas and its connections, and the calls made to it.
+
+The order of the policies, from the first that a call meets, and why each stands where it stands:
+
+1. **coalescing**: of identical calls only one goes on, so everything below counts what the upstream really gets.
+2. **breaker**: admits once per call, before the call waits for anything, so that calls of an upstream that is out fail
+   at once and fill no queue. It is told of each attempt.
+3. **bulkhead**: counts calls, not attempts, and is the upstream's only queue. A retry therefore never queues again
+   behind new calls, and a call that finds the queue full has cost nothing.
+4. **retry**, then 5. **hedge**: each retry is a race of its own. Both draw on one budget, so that together they cannot
+   add more load than it bears.
+6. **balance**: takes a replica for each attempt, so that another attempt can take another replica.
+7. **attempt**: tells the upstream the time that is left now, after the queue; traces; is recorded and told to the
+   breaker with whatever its end is, a late, broken or too big body included.
+8. **pool**: connections. Without a limit of its own: the bulkhead has counted already, and two queues would hide one
+   another.
+
+What nobody asked for is None, and costs a call one comparison. ``call.py`` asks the policies, in this order.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from functools import lru_cache
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Literal, Self
+
+import trio
+
+from ..core.call import Call, CallContext, Mode, Prepared
+from ..events import NULL, Recorder
+from ..net.timers import TimerQueue
+from ..policy.breaker import BreakerPolicy, BreakerSnapshot
+from ..policy.budget import Budget, BudgetStatistics
+from ..policy.ejection import EjectionRules
+from ..policy.hedge import HedgeRules
+from ..policy.latencies import Latencies
+from ..policy.latency import LatencyStatistics
+from ..policy.limit import GradientLimit, LimitStatistics
+from ..policy.retry import RetryRules
+from .balance import Balance, BalanceStatistics, PolicyName
+from .call import UpstreamCall
+from .changes import Changes
+from .coalesce import CoalesceStatistics, Coalescing
+from .health import Health
+from .ownnursery import OwnNursery
+from .pool import Pool, PoolStatistics
+from .running import Running
+from .slots import Slots
+from .stream_call import StreamCall
+
+if TYPE_CHECKING:
+    from .origin import Replica
+    from .replicas import ReplicaSource
+
+DIGESTS_MAX = 8
+"""Percentiles that are watched at once; the configuration names one or two."""
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerRules:
+    """When a breaker opens (``policy.breaker.BreakerPolicy``)."""
+
+    window: float = 10.0
+    """Seconds that are looked at."""
+    min_requests: int = 20
+    """Attempts in the window under which it never opens."""
+    failure_ratio: float = 0.5
+    """The failed part of them, 0 to 1, at which it opens."""
+    open_for: float = 5.0
+    """Seconds until the first probe."""
+
+
+@dataclass(frozen=True, slots=True)
+class HealthRules:
+    """What the health checks ask for, and how often (``health.Health``)."""
+
+    path: str = "/"
+    every: float = 5.0
+    """Seconds between two checks of a replica."""
+    healthy: int = 2
+    """Good checks in a row that bring a replica back."""
+    unhealthy: int = 3
+    """Bad checks in a row that take it out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """The policies of an upstream; None (or the default) is without."""
+
+    coalesce: bool = False
+    """Whether identical safe calls that overlap are made once, where they do not say so themselves."""
+    breaker: BreakerRules | None = None
+    max_concurrency: int | Literal["auto"] = 100
+    """Calls in flight; ``"auto"``: learned from how long calls take (``policy.limit.GradientLimit``)."""
+    max_queue: int = 100
+    """Calls that wait for a place; one more fails."""
+    retry: RetryRules | None = None
+    hedge: HedgeRules | None = None
+    budget: Budget = field(default_factory=Budget)
+    """Of retries and hedges together."""
+    balance: PolicyName = "p2c"
+    weights: Sequence[int] | None = None
+    ejection: EjectionRules | None = None
+    health: HealthRules | None = None
+    deadline_header: str | None = "x-envoy-expected-rq-timeout-ms"
+    """The field that tells the upstream the milliseconds that are left; None for none."""
+    max_body: int | None = None
+    """Bytes of a response's body after decoding; None: JSON_MAX or OTHER_MAX by its media type."""
+    connect_timeout: float | None = 5.0
+    """Seconds for name, address and TLS handshake together."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryStatistics:
+    """A snapshot of the retries, since the beginning."""
+
+    retries: int
+    """Attempts made beyond the first."""
+    mended: int
+    """Calls that a retry gave an answer that is not retried."""
+    late: int
+    """Retries not made because the wait before them would not have ended before the call's deadline."""
+    blocked: int
+    """Retries not made because the breaker had opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class HedgeStatistics:
+    """A snapshot of the hedges. The second and the third count since the beginning."""
+
+    pending: int
+    """Calls in flight whose time for a hedge is still to come."""
+    hedges: int
+    """Hedges started."""
+    won: int
+    """Those of them that brought the answer."""
+    latencies: Mapping[float, LatencyStatistics]
+    """By quantile; nothing where hedges come after a duration."""
+
+
+@dataclass(frozen=True, slots=True)
+class BulkheadStatistics:
+    """A snapshot of the bulkhead."""
+
+    capacity: int
+    in_flight: int
+    waiting: int
+    overflowed: int
+    """Calls that found the queue full, since the beginning."""
+    limit: LimitStatistics | None
+    """What was learned; None where the limit is a fixed number."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientStatistics:
+    """A snapshot of an upstream."""
+
+    coalesce: CoalesceStatistics
+    breaker: BreakerSnapshot | None
+    bulkhead: BulkheadStatistics
+    retry: RetryStatistics
+    hedge: HedgeStatistics
+    budget: BudgetStatistics
+    balance: BalanceStatistics
+    pool: PoolStatistics
+
+
+class Client(Running):
+    """See the module. A ``core.call.Caller``, and an async context manager; calls are made inside of it.
+
+    It may be entered again by the same task while it is; the outermost exit closes every connection, and ends calls
+    that are still under way as ``ConnectionReset``.
+
+    Args:
+        replicas: base URLs, or replicas made of them, or a source of such.
+        pool: its connections, without a limit of its own. The client enters and leaves it.
+        timers: run by somebody else, as long as the client is entered; None: the client runs its own.
+        rng: where all chance comes from.
+        recorder: hears of breakers that open and close, and of replicas that are put out, fail their checks, come back.
+
+    Raises:
+        ValueError: no replica, weights that do not fit, or numbers out of range.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        replicas: Sequence[Replica | str] | ReplicaSource,
+        policies: Policies,
+        pool: Pool,
+        *,
+        timers: TimerQueue | None = None,
+        rng: random.Random | None = None,
+        recorder: Recorder = NULL,
+    ) -> None:
+        super().__init__(OwnNursery(f"the upstream {name}"))
+        self.name = name
+        self.rng = rng or random.Random()
+        self.pool = pool
+        self._own_timers = timers is None
+        self.timers = TimerQueue() if timers is None else timers
+        self.policies = policies
+        self.retry, self.hedge, self.budget = policies.retry, policies.hedge, policies.budget
+        self.max_body, self.connect_timeout = policies.max_body, policies.connect_timeout
+        self.deadline_header = policies.deadline_header.lower().encode("ascii") if policies.deadline_header else None
+        self.never_plain = _lines_of_attempts(self.deadline_header)
+        """How lines begin that an attempt adds itself: a call that brings its own needs a closer look."""
+        self.breaker = _breaker(policies.breaker, Changes(recorder, name))
+        self.gradient = GradientLimit() if policies.max_concurrency == "auto" else None
+        """What learns the limit of calls in flight; None where it is a fixed number."""
+        capacity = policies.max_concurrency if policies.max_concurrency != "auto" else GradientLimit().limit
+        self.slots = Slots(capacity, policies.max_queue)
+        self.balance = Balance(
+            replicas,
+            policy=policies.balance,
+            weights=policies.weights,
+            ejection=policies.ejection,
+            health=self._health(replicas, recorder),
+            rng=self.rng,
+            name=name,
+            recorder=recorder,
+        )
+        self.coalescing = Coalescing(self)
+        self._digests: dict[float, Latencies] = {}
+        self._entered: list[AsyncExitStack] = []
+        # Counted by the calls.
+        self.retries = self.retries_mended = self.retries_late = self.retries_blocked = 0
+        self.hedges = self.hedges_won = self.hedges_pending = 0
+
+    def _health(self, replicas: Sequence[Replica | str] | ReplicaSource, recorder: Recorder) -> Health | None:
+        rules = self.policies.health
+        if rules is None:
+            return None
+        return Health(
+            self.pool,
+            replicas,
+            path=rules.path,
+            every=rules.every,
+            healthy=rules.healthy,
+            unhealthy=rules.unhealthy,
+            rng=self.rng,
+            name=self.name,
+            recorder=recorder,
+        )
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.pool)
+            await super().__aenter__()
+            stack.push_async_exit(super().__aexit__)
+            await stack.enter_async_context(self.balance)
+            self._entered.append(stack.pop_all())
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        await self._entered.pop().__aexit__(exc_type, exc_value, traceback)
+        if self._own_timers and not self._nursery.running:
+            # Calls that wait for a time (another attempt, their limit) would wait for ever: they end now, because no
+            # attempt can be made any more.
+            self.timers.run_all()
+
+    async def _begin(self) -> None:
+        if self._own_timers:
+            self._nursery.start_soon(self.timers.run)
+
+    @property
+    def nursery(self) -> OwnNursery:
+        """For tasks of shared calls."""
+        return self._nursery
+
+    def new_call(self, prepared: Prepared, context: CallContext, mode: Mode = "whole") -> Call:
+        """See ``core.call.Caller``."""
+        if mode == "stream":
+            return StreamCall(self, prepared, context)
+        coalesce = context.coalesce
+        if self.policies.coalesce if coalesce is None else coalesce:
+            return self.coalescing.new_call(prepared, context)
+        return UpstreamCall(self, prepared, context)
+
+    def digest(self, quantile: float | None) -> Latencies | None:
+        """The latencies that hedges at this quantile are timed by; None where they come after a duration."""
+        if quantile is None:
+            return None
+        found = self._digests.get(quantile)
+        if found is None and len(self._digests) < DIGESTS_MAX:
+            found = self._digests[quantile] = Latencies(quantile)
+        return found
+
+    def statistics(self) -> ClientStatistics:
+        """A snapshot."""
+        now = trio.current_time()
+        slots = self.slots.statistics()
+        return ClientStatistics(
+            self.coalescing.statistics(),
+            None if self.breaker is None else self.breaker.statistics(now),
+            BulkheadStatistics(
+                slots.capacity,
+                slots.in_use,
+                slots.waiting,
+                slots.overflowed,
+                None if self.gradient is None else self.gradient.statistics(),
+            ),
+            RetryStatistics(self.retries, self.retries_mended, self.retries_late, self.retries_blocked),
+            HedgeStatistics(
+                self.hedges_pending,
+                self.hedges,
+                self.hedges_won,
+                MappingProxyType({quantile: each.statistics(now) for quantile, each in self._digests.items()}),
+            ),
+            self.budget.statistics(),
+            self.balance.statistics(),
+            self.pool.statistics(),
+        )
+
+
+@lru_cache(maxsize=64)
+def _lines_of_attempts(deadline_header: bytes | None) -> tuple[bytes, ...]:
+    """The same object for the same name: what is noted for it (``core.call.FieldBlock``) serves several upstreams."""
+    own = (b"traceparent:", b"tracestate:")
+    return own if deadline_header is None else (*own, deadline_header + b":")
+
+
+def _breaker(rules: BreakerRules | None, changes: Changes) -> BreakerPolicy | None:
+    if rules is None:
+        return None
+    return BreakerPolicy(
+        window=rules.window,
+        min_requests=rules.min_requests,
+        failure_ratio=rules.failure_ratio,
+        open_for=rules.open_for,
+        changed=changes.breaker,
+    )

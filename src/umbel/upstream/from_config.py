@@ -1,0 +1,168 @@
+"""The client of an upstream of the configuration."""
+
+from __future__ import annotations
+
+import random
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from ..config.policies import Ejection
+from ..config.schema import Config, KeyPath, Tls, Upstream
+from ..events import NULL, Recorder
+from ..net.epoll import AnyReader
+from ..net.timers import TimerQueue
+from ..policy.budget import Budget
+from ..policy.ejection import EjectionRules
+from ..policy.hedge import HedgeRules
+from ..policy.retry import RetryOn, RetryRules
+from .client import BreakerRules, Client, HealthRules, Policies
+from .http1 import Limits
+from .origin import Replica
+from .pool import Pool
+from .replicas import JoinedReplicas, ReplicaSource
+from .tls import client_context
+
+_MAX_IDLE_AUTO = 1000
+
+
+class UpstreamConfigError(ValueError):
+    """An upstream's client cannot be built: ``reason`` says why, in one sentence, and ``key`` where in its table."""
+
+    def __init__(self, key: KeyPath, reason: str) -> None:
+        super().__init__(f"{'.'.join(map(str, key))}: {reason}")
+        self.key = key
+        self.reason = reason
+
+
+def build(
+    name: str,
+    config: Upstream,
+    *,
+    recorder: Recorder = NULL,
+    base_dir: Path | None = None,
+    rng: random.Random | None = None,
+    reader: AnyReader | None = None,
+    timers: TimerQueue | None = None,
+) -> Client:
+    """The client of one upstream. TLS files are read here; relative ones are relative to ``base_dir``.
+
+    Args:
+        recorder: hears of breakers that open and close, and of replicas that are put out, fail their checks, come back.
+        reader: watches the sockets, and ``timers`` keeps the times, as long as the client is entered; None: its own.
+
+    Raises:
+        UpstreamConfigError: a TLS file cannot be used, or two keys do not go together.
+    """
+    secure = any(each.url.removeprefix("dns+").startswith("https:") for each in config.replicas)
+    context = _context(config.tls, base_dir or Path()) if secure else None
+    return _built(name, config, context, recorder=recorder, rng=rng, reader=reader, timers=timers)
+
+
+def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    """What only building the upstreams' clients shows, with the key it lies at; for ``load(path, checks=(check,))``.
+
+    TLS files are not among it: the loader has looked at them.
+    """
+    for name, upstream in config.upstreams.items():
+        try:
+            _built(name, upstream, None)
+        except UpstreamConfigError as error:
+            yield ("upstreams", name, *error.key), error.reason
+
+
+def _built(
+    name: str,
+    config: Upstream,
+    context: ssl.SSLContext | None,
+    *,
+    recorder: Recorder = NULL,
+    rng: random.Random | None = None,
+    reader: AnyReader | None = None,
+    timers: TimerQueue | None = None,
+) -> Client:
+    concurrency = config.max_concurrency
+    pool = Pool(
+        connect_timeout=config.connect_timeout,
+        keepalive_expiry=config.keepalive_expiry,
+        max_connections=None,
+        max_idle=_MAX_IDLE_AUTO if concurrency == "auto" else concurrency,
+        limits=Limits(config.max_head, config.max_fields),
+        ssl_context=context,
+        public_only=config.public_only,
+        reader=reader,
+    )
+    replicas = _replicas(config)
+    return Client(
+        name,
+        replicas,
+        _policies(config, weighted=isinstance(replicas, list) and config.balance == "weighted"),
+        pool,
+        timers=timers,
+        rng=rng,
+        recorder=recorder,
+    )
+
+
+def _policies(config: Upstream, *, weighted: bool) -> Policies:
+    retry, hedge, breaker, health = config.retry, config.hedge, config.breaker, config.health
+    on = RetryOn() if retry is None or retry.on is None else RetryOn.of(retry.on)
+    return Policies(
+        coalesce=config.coalesce,
+        breaker=None if breaker is None else BreakerRules(**breaker.model_dump()),
+        max_concurrency=config.max_concurrency,
+        max_queue=config.max_queue,
+        retry=None if retry is None else RetryRules(retry.attempts, on, retry.backoff, retry.max_backoff),
+        hedge=None if hedge is None else HedgeRules.of(hedge.after, hedge.max),
+        budget=Budget(config.retry_budget),
+        balance=config.balance,
+        weights=_weights(config) if weighted else None,
+        ejection=_ejection(config.ejection) if config.ejection else None,
+        health=None if health is None else HealthRules(**health.model_dump()),
+        deadline_header=config.deadline_header or None,
+        max_body=config.max_body,
+        connect_timeout=config.connect_timeout,
+    )
+
+
+def _replicas(config: Upstream) -> list[Replica] | ReplicaSource:
+    """The replicas as they are, or, where a ``dns+`` URL stands among them, as the set that its name has."""
+    name, urls = config.tls.server_name, [each.url for each in config.replicas]
+    if not any(url.startswith("dns+") for url in urls):
+        return [Replica.parse(url, server_name=name) for url in urls]
+    # Here and not above: dnspython takes as long to import as all the rest, and few configurations need it.
+    from .dns import DnsReplicas
+
+    parts: list[Replica | ReplicaSource] = []
+    for place, url in enumerate(urls):
+        if url.startswith("dns+"):
+            try:
+                parts.append(DnsReplicas(url, server_name=name, public_only=config.public_only))
+            except ValueError as error:
+                raise UpstreamConfigError(("urls", place), str(error)) from error
+        else:
+            parts.append(Replica.parse(url, server_name=name))
+    return JoinedReplicas(parts, _weights(config))
+
+
+def _weights(config: Upstream) -> list[int]:
+    return [each.weight for each in config.replicas]
+
+
+def _ejection(config: Literal[True] | Ejection) -> EjectionRules:
+    if config is True:
+        return EjectionRules()
+    try:
+        return EjectionRules(config.failures, config.base, config.max, config.share)
+    except ValueError as error:
+        raise UpstreamConfigError(("ejection",), str(error)) from error
+
+
+def _context(tls: Tls, base: Path) -> ssl.SSLContext:
+    files = {key: str(base / file) for key, file in (("ca", tls.ca), ("cert", tls.cert), ("key", tls.key)) if file}
+    try:
+        return client_context(**files)
+    except ValueError as error:
+        key, _, reason = str(error).partition(": ")
+        raise UpstreamConfigError(("tls", key), reason) from error

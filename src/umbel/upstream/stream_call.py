@@ -1,0 +1,284 @@
+"""A call whose response is received piece by piece, and whose request's body may be sent so.
+
+Theory
+------
+``call_ended`` says that the response's head is there (``head``, ``status``, ``fields`` as they came), or an ``error``.
+From then on the response belongs to the task that calls ``receive``, until that has given an empty result or raised, or
+``aclose`` or ``cancel`` was called. Nothing is read from the socket but for ``receive``, so a slow user makes the peer
+wait, and no more than one read (64 KiB) is in memory.
+
+The call holds its place of the bulkhead, its replica and its connection until then, and its attempt is recorded then.
+Only the breaker's probe is judged by its head, because other calls are refused until it is.
+Retries and hedges are as for any call, judged by heads, and end with the head that is passed on. A request whose body
+is a stream is never repeated once it was handed to a connection. An attempt whose head loses, or is retried, is closed
+and recorded at that moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, ClassVar
+
+import httpx
+import trio
+
+from ..core.call import CallContext, Mode, Prepared, StepTimeouts, reason_of
+from ..errors import UpstreamError
+from ..policy.verdict import failed
+from .attempt import DONE, HEAD, SENT, Attempt, attempt_fields
+from .call import UpstreamCall
+from .connection import Connection
+from .ending import kind_of_error
+from .errors import CallTimedOut, ConnectionReset, copy_of_failure
+from .lifecycle import State
+from .outgoing import Outgoing, assemble
+
+if TYPE_CHECKING:
+    from .client import Client
+
+
+class StreamCall(UpstreamCall):
+    """See the module, and ``core.call.Call``."""
+
+    __slots__ = ("_stands",)
+
+    mode: ClassVar[Mode] = "stream"
+
+    def __init__(self, client: Client, prepared: Prepared, context: CallContext) -> None:
+        super().__init__(client, prepared, context)
+        # A stream can be sent once.
+        self.idempotent = self.idempotent and prepared.body is None
+        self._stands: StreamAttempt | None = None
+        """The attempt whose head was passed on, until the call is over."""
+
+    @property
+    def under_way(self) -> list[Attempt]:
+        """Its attempts that have not ended."""
+        found = super().under_way
+        if self._stands is not None:
+            found.append(self._stands)
+        return found
+
+    def _stand(self, attempt: Attempt, now: float) -> None:
+        if attempt.error is not None or not isinstance(attempt, StreamAttempt):
+            super()._stand(attempt, now)
+            return
+        self._adopt(attempt)
+        self._stands = attempt
+        client = self.client
+        # A streamed response tells by its head how long the upstream takes.
+        if client.gradient is not None and self._placed_at is not None and (attempt.status or 500) < 500:
+            client.gradient.ended(now, now - self._placed_at, client.slots.in_use)
+            client.slots.resize(client.gradient.limit)
+        if self.ticket is not None and self.ticket.is_probe:
+            # All other calls wait for what it learns, which is not to take as long as its last byte.
+            self.ticket.attempted(now, None, attempt.status)
+        self.context.owner.call_ended(self)
+
+    def _limit_passed(self) -> None:
+        limit = self.context.limit
+        if self._stands is None:
+            super()._limit_passed()
+        elif limit is not None:
+            self.error = CallTimedOut.after(limit)
+            self._abandon("the call's own limit", trio.current_time())
+
+    def cancel(self, reason: str) -> None:
+        """See ``core.call.Call``. Who receives then gets an error: the response has not come to its end."""
+        if self._stands is not None and self.state is not DONE:
+            self.error = ConnectionReset(f"the call was cancelled: {reason or 'no reason given'}")
+        super().cancel(reason)
+
+    def _close(self, now: float, *, learns: bool = False) -> None:
+        body = self.prepared.body
+        if isinstance(body, RequestBody):
+            body.abandon()
+        super()._close(now, learns=learns and self._stands is None)
+        self._stands = None  # It refers to this call: the two would wait for the garbage collector.
+
+    async def receive(self) -> bytes:
+        """The next bytes of the response's body, as they came (no coding is undone); empty at its end.
+
+        Cancelled, it cancels the call.
+
+        Raises:
+            UpstreamError: the response broke off, or the call's own limit has passed.
+            Exception: what the request's own body raised.
+        """
+        attempt = self._stands
+        if attempt is None or self.state is DONE:
+            if self.error is not None:
+                raise copy_of_failure(self.error)
+            return b""
+        try:
+            data = await attempt.receive()
+        except Exception as error:
+            # What is raised holds this call by its traceback. The call must not hold it: both would wait for the
+            # garbage collector.
+            if self.state is DONE and self.error is not None:
+                raise copy_of_failure(self.error) from error
+            attempt.broke(error, trio.current_time())
+            self._over(copy_of_failure(error))
+            raise
+        except BaseException as error:
+            self.cancel(reason_of(error))
+            raise
+        if attempt.state is DONE:
+            self._over(None)
+        return data
+
+    async def aclose(self) -> None:
+        """Nobody wants the rest: close the connection, unless all of the response has come."""
+        attempt = self._stands
+        if self.state is DONE:
+            return
+        if attempt is None:
+            self.cancel("the call was closed")
+            return
+        connection = attempt.discard(trio.current_time())
+        self._over(None)
+        if connection is not None:
+            await connection.settle()
+
+    def _over(self, error: Exception | None) -> None:
+        if self.state is not DONE:
+            self.error = error
+            self._stands = None
+            self._close(trio.current_time())
+
+
+class StreamAttempt(Attempt):
+    """An attempt that always has a task until its head is there, and is then received from."""
+
+    __slots__ = ("_outgoing",)
+
+    _outgoing: Outgoing
+
+    def _prepare(self, now: float) -> None:
+        call, seat = self.call, self.seat
+        assert seat is not None
+        client, replica, prepared = call.client, seat.replica, call.prepared
+        added = attempt_fields(call.context, client.deadline_header, now, client.rng.getrandbits(64) or 1)
+        replaced = {field[1] for field in added} | {b"host"}
+        fields = [*(field for field in prepared.fields if field[1] not in replaced), *added]
+        self._fits_socket = False
+        stream = None if prepared.body is None else _Body(prepared)
+        self._outgoing = assemble(
+            prepared.method,
+            replica.base + prepared.target,
+            fields,
+            replica.host,
+            content=prepared.content or b"",
+            stream=stream,
+        )
+
+    async def _connect_and_send(self) -> None:
+        call, seat = self.call, self.seat
+        assert seat is not None
+        pool, steps = call.client.pool, call.context.steps or StepTimeouts()
+        if steps.connect is None:
+            steps = steps._replace(connect=call.client.connect_timeout)
+        # The exchange closes the connection itself if it fails or is cancelled.
+        kept, self._connection = self._connection, None
+        self.state = SENT
+        connection, head = await pool.exchange(seat.replica.origin, self._outgoing, steps, kept, self._opened)
+        if self.state is DONE:  # Cut in the turn in which the head came.
+            connection.close_now()
+            pool.lost(seat.replica.origin, connection)
+            return
+        self._connection, self.state = connection, HEAD
+        self.head, self.status, self.fields = head, head.status, head.fields
+        call.attempt_ended(self, trio.current_time())
+
+    def _opened(self) -> None:
+        self._reused = False
+
+    async def receive(self) -> bytes:
+        """See ``StreamCall.receive``."""
+        connection = self._connection
+        if connection is None:
+            return b""
+        data = connection.take() if connection.ended else await connection.read()
+        while not data and not connection.ended:
+            data = await connection.read()
+        if connection.ended and self._connection is connection:
+            self._give_back(trio.current_time())
+            if connection.unsettled:
+                await connection.settle()
+                connection.raise_failure()
+        return data
+
+    def _give_back(self, now: float) -> None:
+        """The response is complete."""
+        connection, self._connection = self._connection, None
+        assert connection is not None and self.seat is not None
+        usable = connection.state is State.IDLE
+        self.call.client.pool.give_back(self.seat.replica.origin, connection, now, usable, connection.excess)
+        self._close(now, None, "", failed(None, self.status))
+
+    def broke(self, error: Exception, now: float) -> None:
+        """The response broke off."""
+        if self.state is not DONE:
+            self._close_connection()
+            kind = kind_of_error(error)
+            detail = error.detail if isinstance(error, UpstreamError) else repr(error)
+            self._close(now, kind, detail, failed(kind, None))
+
+    def discard(self, now: float) -> Connection | None:
+        """Nobody wants its response, whose head has come."""
+        connection = self._connection
+        if connection is not None and connection.ended:
+            self._give_back(now)
+        elif self.state is not DONE:
+            self._close_connection()
+            self._close(now, None, "", failed(None, self.status))
+        return connection
+
+
+class _Body(httpx.AsyncByteStream):
+    """A request's body as the connection wants it."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        assert prepared.body is not None
+        self._body = prepared.body
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return aiter(self._body)
+
+
+class RequestBody:
+    """A request's body that one task sends piece by piece (``Prepared.body``) while the call is under way.
+
+    ``send`` waits until the connection has taken the piece before, so at most one piece is in memory. It may be sent
+    from the beginning on; the first piece waits for the connection.
+    """
+
+    def __init__(self) -> None:
+        self._send, self._receive = trio.open_memory_channel[bytes](0)
+
+    def abandon(self) -> None:
+        """Nobody takes any more of it: whoever sends is told."""
+        self._receive.close()
+
+    async def send(self, data: bytes) -> None:
+        """Hand over the next piece, and wait until the connection takes it.
+
+        Raises:
+            trio.BrokenResourceError: nobody takes it any more: the exchange is over.
+        """
+        await self._send.send(data)
+
+    def send_eof(self) -> None:
+        """That was all."""
+        self._send.close()
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._pieces()
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        async with self._receive:
+            async for piece in self._receive:
+                yield piece
+
+
+StreamCall.attempt_type = StreamAttempt

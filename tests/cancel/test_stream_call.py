@@ -1,0 +1,135 @@
+"""Streamed calls, cancelled at every checkpoint in turn: no place, replica, connection or body stays."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Awaitable, Callable
+
+import httpx
+import pytest
+import trio
+import trio.testing
+
+from tests.support.checkpoints import for_every_checkpoint
+from tests.support.rawserver import Peer, response
+from tests.support.streaming import head, opened, rest_of, streaming
+from umbel.upstream import Hedge, Retry, Transport
+from umbel.upstream.stream_call import RequestBody
+
+
+async def serve(peer: Peer) -> None:
+    """Answer in pieces; targets say how."""
+    while True:
+        request, _ = await peer.read_request()
+        if not request:
+            return
+        if b"/busy" in request and not peer.number % 2:
+            await peer.send(response(b"busy", status=b"503 Busy"))
+            continue
+        if b"/slow" in request and not peer.number % 2:
+            await trio.sleep(10)
+        for piece in (head(None), b"3\r\none\r\n", b"3\r\ntwo\r\n", b"0\r\n\r\n"):
+            await trio.lowlevel.checkpoint()
+            await peer.send(piece)
+
+
+class Sender:
+    """Makes calls as a task does that closes what it has opened."""
+
+    def __init__(self, transport: Transport, limit: float | None) -> None:
+        self.transport = transport
+        self._limit = limit
+
+    async def receive(
+        self, target: bytes = b"/", body: AsyncIterable[bytes] | None = None, *, whole: bool = True
+    ) -> None:
+        client, method = self.transport.client, "GET" if body is None else "POST"
+        call = await opened(client, method, body, target=target, limit=self._limit)
+        try:
+            if whole:
+                assert await rest_of(call) == b"onetwo"
+            else:
+                assert (await call.receive()).startswith(b"one")
+        finally:
+            await call.aclose()
+
+
+async def receive(sender: Sender) -> None:
+    await sender.receive()
+
+
+async def several(sender: Sender) -> None:
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(sender.receive)
+
+
+async def close_in_the_middle(sender: Sender) -> None:
+    await sender.receive(whole=False)
+
+
+async def retried(sender: Sender) -> None:
+    await sender.receive(b"/busy")
+
+
+async def hedged(sender: Sender) -> None:
+    await sender.receive(b"/slow")
+
+
+async def send(sender: Sender) -> None:
+    body = RequestBody()
+
+    async def pieces() -> None:
+        for piece in (b"a", b"b"):
+            await body.send(piece)
+        body.send_eof()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pieces)
+        await sender.receive(body=body)
+
+
+async def with_httpx(sender: Sender) -> None:
+    request = httpx.Request("POST", "http://any/", content=_Pieces(), headers={"content-length": "2"})
+    answer = await sender.transport.handle_async_request(request)
+    try:
+        assert await answer.aread() == b"onetwo"
+    finally:
+        await answer.aclose()
+
+
+class _Pieces:
+    """A body whose iterator is no generator."""
+
+    def __init__(self) -> None:
+        self._left = [b"a", b"b"]
+
+    def __aiter__(self) -> _Pieces:
+        return self
+
+    async def __anext__(self) -> bytes:
+        await trio.lowlevel.checkpoint()
+        if not self._left:
+            raise StopAsyncIteration
+        return self._left.pop()
+
+
+@pytest.mark.parametrize(
+    "operation", [receive, several, close_in_the_middle, retried, hedged, send, with_httpx], ids=lambda it: it.__name__
+)
+@pytest.mark.parametrize("limit", [None, 60.0], ids=["without limit", "with a limit of its own"])
+async def test_a_cancel_at_any_checkpoint_leaves_nothing(
+    operation: Callable[[Sender], Awaitable[None]], limit: float | None, autojump_clock
+) -> None:
+    options = {"max_concurrency": 2, "retry": Retry(backoff=0.01), "hedge": Hedge(after=1.0), "timeout": limit}
+    async with streaming(serve, delay=0.1, **options) as streams:
+        sender = Sender(streams.transport, limit)
+
+        async def check() -> None:
+            # Cancelled connections are closed when their tasks have unwound.
+            await trio.testing.wait_all_tasks_blocked()
+            streams.assert_nothing_left()
+            # What is left serves; kept connections go, so that each round is like the first.
+            await sender.receive()
+            await streams.transport.aclose()
+
+        assert await for_every_checkpoint(lambda: operation(sender), check) > 8

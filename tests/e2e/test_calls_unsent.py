@@ -1,0 +1,75 @@
+"""Calls that end between ``start`` and ``depart``, over kept connections: nothing is sent, and nothing is left."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+
+from tests.support.rawserver import Peer, raw_server, response
+from tests.support.records import Records
+from tests.support.upstreams import Caller, calling, request_facts, url
+from umbel.core.call import Call, CallContext, LoneCall, Prepared
+
+
+async def counting(peer: Peer) -> None:
+    """Say how many requests came on this connection."""
+    count = 0
+    while (await peer.read_request())[0]:
+        count += 1
+        await peer.send(response(b"%d" % count))
+
+
+class Owner(LoneCall):
+    """Hears of the end of its call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard = trio.Event()
+
+    def call_ended(self, call: Call) -> None:
+        super().call_ended(call)
+        self.heard.set()
+
+
+def start(upstream: Caller, owner: LoneCall, method: str = "GET") -> Call:
+    """A call that is started and not sent."""
+    context = CallContext(owner, "call", "upstream", request_facts(), recorder=Records(), takes_attempts=True)
+    call = upstream.client.new_call(Prepared(method, b"/", ()), context)
+    call.start(trio.current_time())
+    return call
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("policies", [{}, {"hedge": {"after": "1s"}, "retry": {"attempts": 2}}, {"coalesce": True}])
+async def test_a_call_that_is_cut_before_it_departs_sends_nothing(method: str, policies: dict[str, Any]) -> None:
+    seen: list[bytes] = []
+
+    async def handler(peer: Peer) -> None:
+        while head := await peer.read_head():
+            seen.append(head)
+            await peer.send(response(b"ok"))
+
+    async with raw_server(handler) as server, calling(url(server), **policies) as upstream:
+        await upstream.call()
+        call = start(upstream, LoneCall(), method)
+        assert upstream.client.statistics().pool.active == 1
+        call.cancel("decided")
+        call.depart()
+        upstream.assert_nothing_left()
+        assert len(call.context.attempts) == 1
+        await server.all_closed()
+        assert len(seen) == 1
+        assert (await upstream.call()).status_code == 200
+
+
+async def test_whoever_joined_a_shared_call_sends_it_where_the_first_leaves_before_it_departs() -> None:
+    async with raw_server(counting) as server, calling(url(server), coalesce=True) as upstream:
+        await upstream.call()
+        owner = Owner()
+        first, second = start(upstream, LoneCall()), start(upstream, owner)
+        first.cancel("decided")
+        second.depart()
+        await owner.heard.wait()
+        assert second.content == b"2"

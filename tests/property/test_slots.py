@@ -1,0 +1,92 @@
+"""Places and their queue: whatever waiters do when they are granted a place, nobody overtakes and none is too many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from umbel.upstream.errors import Overflow
+from umbel.upstream.slots import Slots
+
+MAX_WAITING = 6
+
+RELEASE = st.tuples(st.just("release"), st.none())
+SIMPLE = st.one_of(
+    RELEASE,
+    RELEASE,
+    st.tuples(st.just("leave"), st.integers(0, 2)),
+    st.tuples(st.just("resize"), st.integers(1, 4)),
+)
+
+
+def asks(steps: st.SearchStrategy[tuple[str, object]]) -> st.SearchStrategy[tuple[str, object]]:
+    """Ask for a place, and take steps in the moment that it is granted."""
+    return st.tuples(st.just("ask"), st.lists(steps, max_size=3))
+
+
+STEPS = asks(RELEASE | asks(SIMPLE)) | asks(SIMPLE) | SIMPLE
+
+
+class Model:
+    """Takes steps, and says at each grant whether it was due."""
+
+    def __init__(self, capacity: int) -> None:
+        self.slots = Slots(capacity, MAX_WAITING)
+        self.capacity = capacity
+        self.held = 0
+        self.waiting: list[object] = []
+
+    def take(self, step: tuple[str, object]) -> None:
+        match step:
+            case "release", _:
+                if self.held:
+                    self.held -= 1
+                    self.slots.release()
+            case "leave", int(place):
+                if place < len(self.waiting):
+                    assert self.slots.leave(self.waiting.pop(place))
+            case "resize", int(capacity):
+                self.capacity = capacity
+                self.slots.resize(capacity)
+            case "ask", list(steps):
+                self.ask(steps)
+
+    def ask(self, steps: list[tuple[str, object]]) -> None:
+        if self.slots.take():
+            assert not self.waiting, "it has overtaken one that waits"
+            self.granted(steps)
+            return
+        key = object()
+        self.waiting.append(key)
+        try:
+            self.slots.queue(key, self.in_turn(key, steps))
+        except Overflow:
+            assert self.waiting.pop() is key
+            assert len(self.waiting) == MAX_WAITING
+
+    def in_turn(self, key: object, steps: list[tuple[str, object]]) -> Callable[[], None]:
+        def granted() -> None:
+            assert self.waiting.pop(0) is key
+            self.granted(steps)
+
+        return granted
+
+    def granted(self, steps: list[tuple[str, object]]) -> None:
+        self.held += 1
+        assert self.slots.in_use == self.held <= self.capacity
+        for step in steps:
+            self.take(step)
+
+
+@settings(max_examples=300)
+@given(st.integers(1, 4), st.lists(STEPS, min_size=5, max_size=40))
+def test_whatever_waiters_do_when_granted_places_go_in_turn_and_none_is_too_many(
+    capacity: int, steps: list[tuple[str, object]]
+) -> None:
+    model = Model(capacity)
+    for step in steps:
+        model.take(step)
+        assert (model.slots.in_use, model.slots.statistics().waiting) == (model.held, len(model.waiting))
+        assert not model.waiting or model.held >= model.capacity, "one waits though a place is free"

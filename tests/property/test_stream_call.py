@@ -1,0 +1,144 @@
+"""Streamed calls in any order of events: each ends once, gives back all, and passes on one response as it came."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import trio
+import trio.testing
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.support.rawserver import Peer
+from tests.support.streaming import head, streaming
+from umbel.errors import UpstreamError
+from umbel.upstream import Hedge, Retry
+from umbel.upstream.stream_call import StreamCall
+
+SECONDS = st.sampled_from([0.0, 1.0, 2.0])
+"""Few, so that much happens at one time."""
+
+
+class Answer(NamedTuple):
+    """What one connection gives."""
+
+    before_head: float
+    status: bytes
+    pieces: list[float]
+    """Seconds before each."""
+    ends: Literal["whole", "broken", "never"]
+    refused: bool
+    """There is no connection."""
+
+
+class Step(NamedTuple):
+    """What the caller does once the head is there, or the next step's time has come."""
+
+    what: Literal["receive", "sleep", "close", "cancel"]
+    seconds: float
+
+
+ANSWERS = st.builds(
+    Answer,
+    SECONDS,
+    st.sampled_from([b"200 OK", b"200 OK", b"503 Busy"]),
+    st.lists(SECONDS, max_size=3),
+    st.sampled_from(["whole", "broken", "never"]),
+    st.sampled_from([False, False, False, True]),
+)
+STEPS = st.builds(Step, st.sampled_from(["receive", "receive", "receive", "sleep", "close", "cancel"]), SECONDS)
+
+
+class Upstream:
+    """Connections that answer in order, the last one again and again."""
+
+    def __init__(self, answers: list[Answer]) -> None:
+        self._answers = answers
+        self.began = 0
+
+    async def serve(self, peer: Peer) -> None:
+        while await peer.read_head():
+            self.began += 1
+            answer = self._answers[min(peer.number, len(self._answers) - 1)]
+            await trio.sleep(answer.before_head)
+            if answer.refused:
+                return
+            await peer.send(head(None, b"X-Number: %d" % peer.number, status=answer.status))
+            for seconds in answer.pieces:
+                await trio.sleep(seconds)
+                await peer.send(b"1\r\n%d\r\n" % (peer.number % 10))
+            if answer.ends == "never":
+                await peer.closed()
+            if answer.ends != "whole":
+                return
+            await peer.send(b"0\r\n\r\n")
+
+    def whole(self, number: int) -> bytes | None:
+        """The body that a connection gives, if it comes to its end."""
+        answer = self._answers[min(number, len(self._answers) - 1)]
+        return b"%d" % (number % 10) * len(answer.pieces) if answer.ends == "whole" else None
+
+
+async def use(call: StreamCall, steps: list[Step]) -> tuple[bytes, bool]:
+    """What was received of a call, and whether that was all; it is over then."""
+    received, over = b"", False
+    try:
+        for step in steps:
+            if step.what == "sleep":
+                await trio.sleep(step.seconds)
+            elif step.what == "close":
+                await call.aclose()
+                break
+            elif step.what == "cancel":
+                call.cancel("client-gone")
+                break
+            elif not over:
+                with trio.move_on_after(5) as scope:
+                    data = await call.receive()
+                if scope.cancelled_caught:
+                    break
+                received, over = received + data, not data
+    except UpstreamError:
+        pass
+    await call.aclose()
+    return received, over
+
+
+async def check(answers: list[Answer], steps: list[Step], limit: float | None, leaves: float | None) -> None:
+    upstream = Upstream(answers)
+    policies = {"retry": Retry(attempts=3, backoff=0.0), "hedge": Hedge(after=1.0, max=2)}
+    async with streaming(upstream.serve, **policies) as streams:
+        for _ in range(2):  # The second one may find a kept connection.
+            made = streams.start(mode="stream", limit=limit)
+            if leaves is not None:
+                streams.nursery.start_soon(made.leave_at, trio.current_time() + leaves, "client-gone")
+            with trio.move_on_after(30):
+                await made.over.wait()
+            call = made.call
+            assert isinstance(call, StreamCall)
+            if made.result is None:
+                call.cancel("client-gone")
+            elif call.error is None:
+                number = next(int(value) for _, name, value in call.fields if name == b"x-number")
+                received, over = await use(call, steps)
+                whole = upstream.whole(number)
+                assert received == b"%d" % (number % 10) * len(received)
+                assert not over or received == whole
+            await trio.sleep(60)
+            streams.assert_nothing_left()
+            (replica,) = streams.client.statistics().balance.replicas
+            assert replica.taken == sum(len(each.context.attempts) for each in [*streams.made, made])
+            streams.made.append(made)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine
+@given(
+    st.lists(ANSWERS, min_size=1, max_size=4),
+    st.lists(STEPS, max_size=6),
+    st.none() | st.sampled_from([1.0, 2.0, 3.0]),
+    st.none() | st.sampled_from([0.0, 1.0, 2.0, 3.0]),
+)
+def test_each_order_of_events_ends_once_and_leaves_nothing(
+    answers: list[Answer], steps: list[Step], limit: float | None, leaves: float | None
+) -> None:
+    trio.run(check, answers, steps, limit, leaves, clock=trio.testing.MockClock(autojump_threshold=0))

@@ -1,0 +1,165 @@
+"""An upstream whose calls end by a script or by the test's hand, without tasks of theirs: a ``core.call.Caller``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+import trio
+
+from umbel.core.call import Call, CallContext, Mode, Prepared
+from umbel.messages import Field
+
+NEVER = math.inf
+
+
+class Reply(NamedTuple):
+    """How a call ends."""
+
+    after: float = NEVER
+    """Seconds until it does. 0: inside of ``start``. Infinite: when the test says so, if ever."""
+    status: int = 200
+    value: object = 1
+    content: bytes | None = None
+    """The body, where it is not ``value`` as JSON."""
+    error: Exception | None = None
+    """Instead of a response."""
+    headers: Sequence[tuple[str, str]] = ()
+    fails_to_depart: bool = False
+    """It ends inside of ``depart``."""
+    waits: int = 0
+    """How often it wants a task, each for ``after`` seconds: from the beginning, or once it is ``resumed``."""
+
+
+class ScriptedCall:
+    """One call. It asserts that its owner keeps to the rules of ``core.call``."""
+
+    names = None
+
+    def __init__(self, prepared: Prepared, context: CallContext, reply: Reply) -> None:
+        self.prepared = prepared
+        self.context = context
+        self.reply = reply
+        self.status: int | None = None
+        self.error: Exception | None = None
+        self.fields: Sequence[Field] = ()
+        self.content = b""
+        self.ended_at = math.nan
+        self.started_at: float | None = None
+        self.departed = False
+        self.cancelled: str | None = None
+        """The reason that it was cancelled for."""
+        self._owed = 0
+        """How often ``finish`` is to be run."""
+        self._waits = reply.waits
+        self._over = trio.Event()
+
+    @property
+    def has_ended(self) -> bool:
+        return not math.isnan(self.ended_at)
+
+    @property
+    def under_way(self) -> bool:
+        return self.started_at is not None and not self.has_ended
+
+    def depart(self) -> None:
+        assert self.started_at is not None and not self.departed
+        self.departed = True
+        if self.reply.fails_to_depart:
+            self.end()
+
+    def start(self, now: float) -> None:
+        assert self.started_at is None
+        assert now <= trio.current_time()
+        self.started_at = now
+        if self.reply.waits:
+            self.resume()
+        elif self.reply.after == 0:
+            self.end()
+        elif self.reply.after < NEVER:
+            # A system task neither belongs to who calls nor ends with a test's cancel.
+            trio.lowlevel.spawn_system_task(self._end_later)
+
+    def resume(self) -> None:
+        """Say that it wants a task."""
+        if not self.has_ended:
+            self._owed += 1
+            self.context.owner.call_waits(self)
+
+    async def finish(self) -> None:
+        assert self._owed
+        self._owed -= 1
+        try:
+            with trio.move_on_after(self.reply.after):
+                await self._over.wait()
+                return
+        except trio.Cancelled as error:
+            self.cancel(error.reason or "")
+            raise
+        self._waits -= 1
+        if self._waits > 0:
+            self.resume()
+        else:
+            self.end()
+
+    def end(self) -> None:
+        """It has its result. Nothing happens where it was cancelled, as with a closed connection."""
+        if self.has_ended:
+            return
+        reply = self.reply
+        self.ended_at = trio.current_time()
+        self._over.set()
+        if reply.error is not None:
+            self.error = reply.error
+        else:
+            self.status = reply.status
+            self.content = msgspec.json.encode(reply.value) if reply.content is None else reply.content
+            self.fields = [(name.encode(), name.lower().encode(), value.encode()) for name, value in reply.headers]
+        self.context.owner.call_ended(self)
+
+    def cancel(self, reason: str) -> None:
+        if not self.has_ended:
+            self.ended_at, self.cancelled = trio.current_time(), reason
+            self._over.set()
+
+    async def _end_later(self) -> None:
+        await trio.sleep(self.reply.after)
+        self.end()
+
+
+class ScriptedCaller:
+    """Makes calls. Their reply is that of the longest beginning of the target in ``script``, or a function's."""
+
+    def __init__(self, script: Mapping[str, Reply] | Callable[[str], Reply]) -> None:
+        self._script = script
+        self.calls: list[ScriptedCall] = []
+        """Those that were made, in order; not all of them were started."""
+
+    def new_call(self, prepared: Prepared, context: CallContext, mode: Mode = "whole") -> Call:
+        target = prepared.target.decode()
+        if isinstance(self._script, Mapping):
+            reply = self._script[max((key for key in self._script if target.startswith(key)), key=len)]
+        else:
+            reply = self._script(target)
+        call = ScriptedCall(prepared, context, reply)
+        self.calls.append(call)
+        return call
+
+    @property
+    def started(self) -> list[ScriptedCall]:
+        return [call for call in self.calls if call.started_at is not None]
+
+    @property
+    def under_way(self) -> list[ScriptedCall]:
+        return [call for call in self.calls if call.under_way]
+
+    @property
+    def targets(self) -> list[str]:
+        return [call.prepared.target.decode() for call in self.started]
+
+    def of(self, target: str) -> ScriptedCall:
+        """The one call with this target."""
+        (found,) = (call for call in self.calls if call.prepared.target.decode() == target)
+        return found

@@ -1,0 +1,96 @@
+"""Which calls a recorder hears of by themselves: all, or with ``slow_call`` those that say something."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+import trio
+from trio.testing import MockClock
+
+from tests.support.composing import Scripted, answer, by_path, facts, plan
+from tests.support.records import Records
+from umbel.composition.engine import run
+from umbel.core.call import Call, CallContext, Mode, Prepared
+from umbel.core.transport_caller import TransportCaller
+from umbel.errors import UpstreamError
+from umbel.model import Attempt, Inputs, Outcome
+
+CALLS = """
+[routes.calls.quick]
+upstream = "u"
+path = "/quick"
+[routes.calls.slow]
+upstream = "u"
+path = "/slow"
+[routes.calls.broken]
+upstream = "u"
+path = "/broken"
+optional = true
+[routes.calls.needy]
+upstream = "u"
+path = "/needy{?broken}"
+optional = true
+[routes.calls.skipped]
+upstream = "u"
+path = "/skipped"
+when = "`false`"
+"""
+
+
+class NotableOnly(Records):
+    slow_call = 1.0
+
+
+async def fail(request: httpx.Request) -> httpx.Response:
+    raise UpstreamError("refused")
+
+
+HANDLERS = {"/quick": answer(1), "/slow": answer(1, after=1.5), "/broken": fail}
+
+
+@pytest.mark.parametrize(
+    ("recorder", "told"),
+    [(Records(), {"quick", "slow", "broken", "needy", "skipped"}), (NotableOnly(), {"slow", "broken"})],
+    ids=["all", "notable"],
+)
+async def test_a_call_that_says_nothing_is_not_recorded_by_itself(
+    recorder: Records, told: set[str], autojump_clock: MockClock
+) -> None:
+    outcomes: dict[str, Outcome] = {}
+    callers = {"u": TransportCaller(Scripted(by_path(HANDLERS)))}
+    await run(plan(CALLS), Inputs(path={"id": "1"}), facts(), callers, recorder, None, outcomes)
+
+    assert {event.outcome.call for event in recorder.calls} == told
+    assert outcomes.keys() == {"quick", "slow", "broken", "needy", "skipped"}
+
+
+class Repeated:
+    """A caller whose calls take a second attempt."""
+
+    def new_call(self, prepared: Prepared, context: CallContext, mode: Mode = "whole") -> Call:
+        context.attempts += [Attempt(1, "r", 0.0, 0.1), Attempt(2, "r", 0.1, 0.2, 200, cause="retry")]
+        return TransportCaller(Scripted(answer(1))).new_call(prepared, context)
+
+
+async def test_a_call_that_was_repeated_is_recorded_though_it_brought_its_value(autojump_clock: MockClock) -> None:
+    recorder = NotableOnly()
+    one = plan('[routes.calls.a]\nupstream = "u"\npath = "/a"')
+    await run(one, Inputs(path={"id": "1"}), facts(), {"u": Repeated()}, recorder)
+
+    assert [event.outcome.state for event in recorder.calls] == ["value"]
+
+
+async def test_a_cancelled_composition_leaves_the_outcome_of_each_call(autojump_clock: MockClock) -> None:
+    outcomes: dict[str, Outcome] = {}
+    callers = {"u": TransportCaller(Scripted(by_path(HANDLERS)))}
+    with trio.move_on_after(1.0) as scope:
+        await run(plan(CALLS), Inputs(path={"id": "1"}), facts(), callers, Records(), None, outcomes)
+
+    assert scope.cancelled_caught
+    assert {call: outcome.state for call, outcome in outcomes.items()} == {
+        "quick": "value",
+        "slow": "failed",
+        "broken": "failed",
+        "needy": "failed",
+        "skipped": "skipped",
+    }

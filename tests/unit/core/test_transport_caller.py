@@ -1,0 +1,214 @@
+"""Calls through a foreign transport: what it sees, and what becomes of its responses, errors and cancels."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import httpx
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from tests.support.checkpoints import for_every_checkpoint
+from tests.support.composing import Scripted
+from umbel.core.call import CallContext, LoneCall, Prepared
+from umbel.core.transport_caller import CLOSE_SECONDS, CallTimedOut, TransportCall, TransportCaller, caller_of
+from umbel.kinds import Kind
+from umbel.upstream import Transport
+
+GET = Prepared("GET", b"/a?b=c", [(b"X-A", b"x-a", b"1")])
+
+
+class Body(httpx.AsyncByteStream):
+    """Two pieces, after which it breaks or hangs if it is told to. Closing takes a while."""
+
+    def __init__(self, then: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint, closing: float = 0.0) -> None:
+        self._then = then
+        self._closing = closing
+        self.open = True
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b"pie"
+        await self._then()
+        yield b"ces"
+
+    async def aclose(self) -> None:
+        self.open = False  # Even if it is cancelled, as trio's own.
+        await trio.sleep(self._closing)
+
+
+async def broken() -> None:
+    raise httpx.ReadError("broken")
+
+
+def answers(response: Callable[[], httpx.Response]) -> Scripted:
+    async def handler(request: httpx.Request) -> httpx.Response:
+        return response()
+
+    return Scripted(handler)
+
+
+async def perform(
+    transport: httpx.AsyncBaseTransport, url: str = "http://up", limit: float | None = None
+) -> TransportCall:
+    owner = LoneCall()
+    deadline = trio.current_time() + (60 if limit is None else limit)
+    call = TransportCaller(transport, url).new_call(GET, CallContext(owner, "a", "u", deadline=deadline, limit=limit))
+    ended = await owner.perform(call)
+    assert ended is call
+    return call
+
+
+@pytest.mark.parametrize(
+    ("base", "url"),
+    [
+        ("http://up", "http://up/a?b=c"),
+        ("https://up:8443/", "https://up:8443/a?b=c"),
+        ("http://up/base/", "http://up/base/a?b=c"),
+    ],
+)
+async def test_the_transport_sees_the_url_that_the_upstreams_and_the_targets_make(base: str, url: str) -> None:
+    transport = answers(lambda: httpx.Response(200))
+    await perform(transport, base)
+    (request,) = transport.requests
+    assert (str(request.url), request.method, request.headers["x-a"]) == (url, "GET", "1")
+    assert request.headers["host"] == request.url.netloc.decode()
+    assert request.extensions["target"] == b"/a?b=c"
+
+
+async def test_the_response_is_read_and_closed_and_its_fields_are_true_of_the_decoded_body() -> None:
+    body = Body()
+    call = await perform(answers(lambda: httpx.Response(201, headers={"X-B": "2"}, stream=body)))
+    assert (call.status, call.content, call.error) == (201, b"pieces", None)
+    assert (b"X-B", b"x-b", b"2") in call.fields
+    assert not body.open
+
+
+async def test_a_broken_body_is_the_calls_error_and_is_closed() -> None:
+    body = Body(broken)
+    call = await perform(answers(lambda: httpx.Response(200, stream=body)))
+    assert isinstance(call.error, httpx.ReadError)
+    assert call.status is None
+    assert not body.open
+
+
+async def test_the_calls_own_limit_ends_it_with_a_timeout_and_closes_the_body(autojump_clock: trio.abc.Clock) -> None:
+    body = Body(trio.sleep_forever)
+    call = await perform(answers(lambda: httpx.Response(200, stream=body)), limit=2.0)
+    assert isinstance(call.error, CallTimedOut)
+    assert call.error.kind is Kind.TIMEOUT
+    assert (call.ended_at, trio.current_time()) == (2.0, 2.0)
+    assert not body.open
+
+
+async def test_closing_a_body_that_nobody_waits_for_is_given_up_after_a_second(autojump_clock: trio.abc.Clock) -> None:
+    await perform(answers(lambda: httpx.Response(200, stream=Body(trio.sleep_forever, closing=60))), limit=2.0)
+    assert trio.current_time() == 2.0 + CLOSE_SECONDS
+
+
+async def test_a_call_that_is_cancelled_before_its_task_runs_asks_nothing() -> None:
+    class Owner:
+        told = 0
+
+        def call_ended(self, call: object) -> None:
+            raise AssertionError
+
+        def call_waits(self, call: object) -> None:
+            self.told += 1
+
+    owner, transport = Owner(), answers(lambda: httpx.Response(200))
+    call = TransportCaller(transport).new_call(GET, CallContext(owner, "a", "u"))
+    call.start(trio.current_time())
+    call.depart()
+    call.cancel("decided")
+    await call.finish()
+    assert owner.told == 1
+    assert not transport.requests
+
+
+async def test_a_cancelled_call_tells_its_owner_nothing_and_its_transport_the_reason() -> None:
+    reasons: list[str | None] = []
+
+    async def handler(request: httpx.Request) -> httpx.Response:
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled as error:
+            reasons.append(error.reason)
+            raise
+        raise AssertionError
+
+    owner = LoneCall()
+    call = TransportCaller(Scripted(handler)).new_call(GET, CallContext(owner, "a", "u"))
+    call.start(trio.current_time())
+    call.depart()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(call.finish)
+        await wait_all_tasks_blocked()
+        call.cancel("decided")
+    assert owner.ended is None
+    assert reasons == ["decided"]
+
+
+async def fails_to_clean_up(request: httpx.Request) -> httpx.Response:
+    """Hangs in a nursery; cancelled, it raises a group of a cancel and an exception."""
+
+    async def child() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ValueError("the clean-up failed")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(child)
+        nursery.start_soon(trio.sleep_forever)
+    raise AssertionError
+
+
+async def test_a_failing_clean_up_after_the_own_limit_leaves_a_timeout(autojump_clock: trio.abc.Clock) -> None:
+    call = await perform(Scripted(fails_to_clean_up), limit=2.0)
+    assert isinstance(call.error, CallTimedOut)
+
+
+@pytest.mark.parametrize("call_first", [True, False])
+async def test_a_failing_clean_up_of_a_cancelled_call_raises_nothing(call_first: bool) -> None:
+    owner = LoneCall()
+    call = TransportCaller(Scripted(fails_to_clean_up)).new_call(GET, CallContext(owner, "a", "u"))
+    call.start(trio.current_time())
+    call.depart()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(call.finish)
+        await wait_all_tasks_blocked()
+        if call_first:
+            call.cancel("decided")
+        nursery.cancel_scope.cancel()
+    assert owner.ended is None
+
+
+async def test_cancelled_at_every_checkpoint_it_leaves_no_body_open(autojump_clock: trio.abc.Clock) -> None:
+    bodies: list[Body] = []
+
+    def response() -> httpx.Response:
+        bodies.append(Body())
+        return httpx.Response(200, stream=bodies[-1])
+
+    transport = answers(response)
+
+    async def operation() -> None:
+        bodies.clear()
+        await perform(transport)
+
+    def check() -> None:
+        assert not transport.in_flight
+        assert not any(body.open for body in bodies)
+
+    assert await for_every_checkpoint(operation, check) > 5
+
+
+def test_it_makes_whole_calls_only() -> None:
+    with pytest.raises(ValueError, match="whole"):
+        TransportCaller(httpx.MockTransport(str)).new_call(GET, CallContext(LoneCall(), "a", "u"), "stream")
+
+
+def test_a_transport_that_makes_calls_itself_is_not_wrapped() -> None:
+    transport = Transport(["http://up"])
+    assert caller_of(transport) is transport

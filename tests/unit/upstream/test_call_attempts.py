@@ -1,0 +1,196 @@
+"""Attempts: what each tells its upstream, how it is recorded, and when a dead connection is replaced within one."""
+
+from __future__ import annotations
+
+import math
+import re
+from contextlib import suppress
+from typing import Any
+
+import httpx
+import pytest
+import trio
+
+from tests.support.scripted_upstream import HANGS, KEPT, OK, RESET, Scripted, Step, scripted
+from umbel.events import AttemptEnded
+from umbel.kinds import Kind
+from umbel.model import Attempt, RequestFacts, Trace
+from umbel.upstream import Retry
+from umbel.upstream.ending import CLIENT_GONE
+from umbel.upstream.errors import BudgetSpent, CallTimedOut, ConnectionReset, Malformed
+
+DEADLINE = "x-envoy-expected-rq-timeout-ms"
+
+
+def facts(budget: float = 10.0, state: str = "") -> RequestFacts:
+    """An inbound request that begins now."""
+    now = trio.current_time()
+    return RequestFacts("id", Trace("ab" * 16, state=state, flags="01"), "GET", "/", "/", now, now + budget)
+
+
+def headers(upstream: Scripted) -> list[httpx.Headers]:
+    """The fields of each request that came."""
+    heads = [made.request.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:] for made in upstream.script.made]
+    return [httpx.Headers([tuple(line.split(b": ", 1)) for line in head]) for head in heads]
+
+
+@pytest.mark.parametrize(
+    ("state", "given"),
+    [
+        ("", {"accept-encoding": "gzip"}),
+        ("", {"traceparent": "forged", DEADLINE: "1"}),
+        ("vendor=1", {"traceparent": "forged", "tracestate": "forged", DEADLINE: "1"}),
+    ],
+)
+async def test_the_upstream_hears_the_time_left_and_a_fresh_parent_id(state: str, given: dict, autojump_clock) -> None:
+    async with scripted([Step(0.25, 503)], retry=Retry(backoff=0.25)) as upstream:
+        request = facts(2.0, state)
+        await trio.sleep(0.5)
+        await upstream.call(headers=given, request=request)
+        first, second = headers(upstream)
+    assert [each.get_list(DEADLINE) for each in (first, second)] == [["1500"], ["1000"]]
+    assert first.get_list("tracestate") == [state] * bool(state)
+    parents = [each.get_list("traceparent") for each in (first, second)]
+    for (parent,) in parents:
+        assert re.fullmatch("00-" + "ab" * 16 + "-[0-9a-f]{16}-01", parent)
+    assert parents[0] != parents[1]
+
+
+@pytest.mark.parametrize(("budget", "said"), [(0.0001, ["1"]), (math.inf, [])])
+async def test_the_time_left_is_never_nothing_and_no_deadline_is_not_said(budget, said, autojump_clock) -> None:
+    async with scripted([OK]) as upstream:
+        await upstream.call(request=facts(budget))
+        assert headers(upstream)[0].get_list(DEADLINE) == said
+
+
+@pytest.mark.parametrize("name", [b"x-left", None])
+async def test_the_deadlines_header_has_another_name_or_none(name: bytes | None, autojump_clock) -> None:
+    async with scripted([OK]) as upstream:
+        upstream.client.deadline_header = name
+        await upstream.call(request=facts())
+        sent = headers(upstream)[0]
+        assert (sent.get("x-left"), sent.get(DEADLINE)) == ("10000" if name else None, None)
+
+
+async def test_a_request_of_no_call_passes_as_it_is(autojump_clock) -> None:
+    async with scripted([OK]) as upstream:
+        request = httpx.Request("GET", "http://x/path?a", headers={"traceparent": "of the user"})
+        await upstream.transport.handle_async_request(request)
+        assert upstream.script.made[0].request.startswith(b"GET /path?a HTTP/1.1\r\n")
+        (sent,) = headers(upstream)
+        assert sent["traceparent"] == "of the user"
+        assert DEADLINE not in sent
+
+
+async def test_with_nothing_left_no_attempt_is_made(autojump_clock) -> None:
+    async with scripted([OK]) as upstream:
+        request = facts(1.0)
+        await trio.sleep(1)
+        with pytest.raises(BudgetSpent) as caught:
+            await upstream.call(request=request)
+        assert (caught.value.kind, upstream.script.made, upstream.attempts) == (Kind.TIMEOUT, [], [])
+
+
+# How each is recorded
+
+
+async def test_each_attempt_is_recorded_with_its_number_its_times_and_its_status(autojump_clock) -> None:
+    async with scripted([KEPT._replace(seconds=0.25, outcome=503)], retry=Retry(backoff=0.25)) as upstream:
+        await upstream.call()
+        assert upstream.attempts == [
+            Attempt(1, "http://upstream", 0.0, 0.25, 503, None, reused=False, cause="first"),
+            Attempt(2, "http://upstream", 0.5, 0.75, 503, None, reused=True, cause="retry"),
+        ]
+        recorded = [event for event in upstream.records.events if isinstance(event, AttemptEnded)]
+        assert [event.attempt for event in recorded] == upstream.attempts
+        assert {(event.call, event.upstream) for event in recorded} == {("call", "upstream")}
+        await upstream.call(takes_attempts=False)
+        assert len(upstream.records.events) == 2, "nothing, where the recorder does not want attempts by themselves"
+
+
+@pytest.mark.parametrize(("breaks", "kind"), [(True, Kind.RESET), (False, Kind.MALFORMED)])
+async def test_a_failed_attempt_keeps_its_kind_and_what_is_known_of_it(breaks, kind: Kind, autojump_clock) -> None:
+    cut = Step(0.0, b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab", breaks=breaks)
+    async with scripted([cut]) as upstream:
+        error = await upstream.outcome()
+        assert isinstance(error, ConnectionReset | Malformed)
+        (attempt,) = upstream.attempts
+        assert (attempt.kind, attempt.status) == (kind, 200)
+        (event,) = upstream.records.events
+        assert isinstance(event, AttemptEnded)
+        assert event.detail == error.detail
+
+
+async def test_a_bug_is_recorded_as_internal(autojump_clock) -> None:
+    async with scripted([Step(0.0, bug := RuntimeError("bug"))]) as upstream:
+        await upstream.ends_as(bug)
+        assert upstream.kinds == [Kind.INTERNAL]
+        assert bug.__traceback__ is not None, "it says where"
+
+
+@pytest.mark.parametrize(
+    ("own_limit", "starts_after", "cancelled_after", "reason", "kind"),
+    [
+        (None, 0.0, 1.0, CLIENT_GONE, Kind.CLIENT_GONE),
+        (None, 0.0, 1.0, "a sibling failed", Kind.CANCELLED),
+        (None, 0.0, 1.0, None, Kind.CANCELLED),
+        (1.0, 0.0, 1.0, "timeout", Kind.TIMEOUT),
+        (1.0, 0.875, 1.0, "timeout", Kind.TIMEOUT),
+        (None, 0.0, 10.0, "deadline", Kind.TIMEOUT),
+        (None, 5.0, 10.0, "deadline", Kind.TIMEOUT),
+        (None, 5.5, 10.0, "deadline", Kind.CANCELLED),
+    ],
+)
+async def test_a_cancelled_attempt_is_recorded_as_what_its_end_means(
+    own_limit: float | None, starts_after: float, cancelled_after: float, reason, kind: Kind, autojump_clock
+) -> None:
+    """Of a request of ten seconds."""
+    async with scripted([HANGS]) as upstream, trio.open_nursery() as nursery:
+        request = facts(10.0)
+        scope = trio.CancelScope()
+
+        async def cancel_later() -> None:
+            await trio.sleep(cancelled_after)
+            scope.cancel(reason=reason)
+
+        nursery.start_soon(cancel_later)
+        # At its own limit a call ends by itself; whether the cancel is first is the scheduler's dice.
+        with scope, suppress(CallTimedOut):
+            await trio.sleep(starts_after)
+            await upstream.call(request=request, **({} if own_limit is None else {"limit": own_limit}))
+        assert upstream.kinds == [kind]
+
+
+# Kept connections that are dead
+
+DEAD: Any = [KEPT._replace(then=RESET), OK]
+"""The second request on the first connection meets its end."""
+
+
+@pytest.mark.parametrize("pushing", [True, False])
+async def test_a_kept_connection_that_was_dead_is_replaced_within_the_attempt(pushing: bool, autojump_clock) -> None:
+    async with scripted(DEAD, pushing=pushing) as upstream:
+        await upstream.call()
+        assert (await upstream.call(method="PUT", content=b"whole")).content == b"2"
+        (attempt,) = upstream.attempts
+        assert (attempt.status, attempt.reused) == (200, False)
+        assert [made.request for made in upstream.script.made] == [upstream.script.made[1].request] * 2
+        pool = upstream.client.statistics().pool
+        assert (pool.opened, pool.reused, pool.replaced) == (2, 1, 1)
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 100_000])
+async def test_what_may_not_be_repeated_is_not_sent_anew(content: bytes, autojump_clock) -> None:
+    async with scripted(DEAD, retry=Retry()) as upstream:
+        await upstream.call()
+        error = await upstream.outcome(method="POST", content=content)
+        assert isinstance(error, ConnectionReset)
+        assert error.untouched
+        assert len(upstream.script.made) == 1
+
+
+@pytest.mark.parametrize("pushing", [True, False])
+async def test_a_new_connection_that_ends_at_once_is_not_replaced(pushing: bool, autojump_clock) -> None:
+    async with scripted([RESET], pushing=pushing) as upstream:
+        assert isinstance(await upstream.outcome(content=b"x" * 100_000, method="PUT"), ConnectionReset)
+        assert len(upstream.script.made) == 1

@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from umbel.upstream.errors import BadRequest
+from umbel.upstream.origin import Origin, Replica, origin_of
+
+
+def test_the_servers_name_is_for_https_alone() -> None:
+    assert Replica.parse("https://a", server_name="b").origin.sni == "b"
+    assert Replica.parse("http://a", server_name="b").origin.sni is None
+
+
+def test_names_are_idna_and_schemes_are_two() -> None:
+    assert origin_of(httpx.URL("http://bücher.example")) == Origin("http", "xn--bcher-kva.example", 80)
+    assert origin_of(httpx.URL("https://a")).where == "a:443"
+    for url in ("ftp://a", "/a", "http://", "ws://a"):
+        with pytest.raises(BadRequest):
+            origin_of(httpx.URL(url))

@@ -1,0 +1,433 @@
+"""Request bodies that are sent piece by piece: their framing, who waits for whom, and when they are given up."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+import trio
+import trio.testing
+
+from tests.support.rawserver import Peer, response
+from tests.support.streaming import Streams, head, opened, rest_of, streaming
+from umbel.kinds import Kind
+from umbel.net.stream import Stream
+from umbel.upstream import BadRequest, BreakerOpen, BreakerRules, ConnectFailed, ConnectionReset, Overflow, Retry
+from umbel.upstream.origin import Origin
+from umbel.upstream.stream_call import RequestBody
+
+
+class Pieces:
+    """A body of httpx's kind, that knows whether its iterator is open."""
+
+    def __init__(self, *pieces: bytes | Exception, after: float = 0.0) -> None:
+        self._pieces = pieces
+        self._after = after
+        self.begun = self.open = 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        self.begun += 1
+        self.open += 1
+        try:
+            for piece in self._pieces:
+                await trio.sleep(self._after)
+                if isinstance(piece, Exception):
+                    raise piece
+                yield piece
+        finally:
+            self.open -= 1
+
+
+class Seen:
+    """An upstream that answers when it has the whole request, and keeps requests as they came."""
+
+    def __init__(self, *, status: bytes = b"200 OK") -> None:
+        self._status = status
+        self.requests: list[tuple[bytes, bytes]] = []
+
+    async def serve(self, peer: Peer) -> None:
+        while (request := await peer.read_request())[0]:
+            self.requests.append(request)
+            await peer.send(response(b"ok", status=self._status))
+
+
+LENGTH = {"Content-Length": "6"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "framing", "sent"),
+    [
+        (LENGTH, b"content-length: 6", b"onetwo"),
+        ({}, b"transfer-encoding: chunked", b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n"),
+    ],
+    ids=["by its length", "in chunks"],
+)
+async def test_a_body_is_sent_as_it_comes_framed_by_its_length_or_chunked(
+    headers: dict[str, str], framing: bytes, sent: bytes, autojump_clock
+) -> None:
+    seen = Seen()
+    body = Pieces(b"one", b"", b"two", after=1.0)
+    async with streaming(seen.serve) as streams:
+        call = await streams.open(method="POST", headers=headers, body=body)
+        assert await rest_of(call) == b"ok"
+        assert streams.client.statistics().pool.idle == 1, "and the connection serves again"
+    ((request, content),) = seen.requests
+    assert (request.lower().count(framing), content) == (1, sent)
+    assert (body.begun, body.open) == (1, 0)
+
+
+@pytest.mark.parametrize("headers", [LENGTH, {}], ids=["by its length", "in chunks"])
+async def test_async_iterators_of_httpx_are_sent_and_answered_as_streams(
+    headers: dict[str, str], autojump_clock
+) -> None:
+    seen = Seen()
+    body = Pieces(b"one", b"two", after=1.0)
+    async with streaming(seen.serve) as streams, httpx.AsyncClient(transport=streams.transport) as client:
+        async with client.stream("PUT", "http://any/p?q", headers=headers, content=aiter(body)) as answer:
+            assert streams.held()[:3] == (1, 1, 1)
+            assert await answer.aread() == b"ok"
+        assert streams.held()[:3] == (0, 0, 0)
+    ((request, content),) = seen.requests
+    assert request.startswith(b"PUT /p?q HTTP/1.1\r\nHost: a\r\n")
+    assert content == (b"onetwo" if headers else b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n")
+
+
+async def test_a_synchronous_stream_is_refused(autojump_clock) -> None:
+    async with streaming(Seen().serve) as streams:
+        request = httpx.Request("POST", "http://any/", content=iter([b"x"]))
+        with pytest.raises(BadRequest):
+            await streams.transport.handle_async_request(request)
+
+
+@pytest.mark.parametrize("pieces", [(b"one", b"tw"), (b"one", b"twoo")], ids=["shorter", "longer"])
+async def test_a_body_that_is_not_as_long_as_it_says_is_a_bad_request(
+    pieces: tuple[bytes, ...], autojump_clock
+) -> None:
+    body = Pieces(*pieces)
+    async with streaming(Seen().serve) as streams:
+        with pytest.raises(BadRequest):
+            await streams.open(method="POST", headers=LENGTH, body=body)
+        assert streams.held() == (0, 0, 0, 1)
+        assert (streams.dial.open, body.open) == (0, 0)
+
+
+async def test_the_failure_of_a_body_is_the_calls_and_says_nothing_of_the_upstream(autojump_clock) -> None:
+    failure = RuntimeError("the client has gone")
+    body = Pieces(b"one", failure, after=1.0)
+    async with streaming(Seen().serve, breaker=BreakerRules(min_requests=1), retry=Retry()) as streams:
+        with pytest.raises(RuntimeError) as caught:
+            await streams.open(method="PUT", body=body)
+        assert caught.value is failure
+        assert (streams.dial.open, body.open, body.begun) == (0, 0, 1)
+        assert [each.kind for each in streams.made[0].attempts] == [Kind.INTERNAL]
+        breaker = streams.client.statistics().breaker
+        assert breaker is not None
+        assert breaker.failures == 0
+
+
+# Sent piece by piece
+
+
+async def test_at_most_one_piece_is_ahead_of_what_the_connection_took(autojump_clock) -> None:
+    wants = trio.Event()
+    got = b""
+
+    async def handler(peer: Peer) -> None:
+        nonlocal got
+        await peer.read_head()
+        await wants.wait()
+        got = await peer.read_until(b"0\r\n\r\n")
+        await peer.send(response(b"ok"))
+
+    body = RequestBody()
+    sent: list[int] = []
+    async with streaming(handler, lockstep=True) as streams, trio.open_nursery() as nursery:
+
+        async def send() -> None:
+            for number in range(4):
+                await body.send(b"%d" % number)
+                sent.append(number)
+            body.send_eof()
+
+        nursery.start_soon(send)
+        await trio.testing.wait_all_tasks_blocked()
+        assert sent == [], "there is no connection yet"
+        made = streams.start(method="POST", body=body, mode="stream")
+        await trio.testing.wait_all_tasks_blocked()
+        assert sent == [0], "the first is on its way"
+        wants.set()
+        call = await made.end()
+        assert sent == [0, 1, 2, 3]
+        assert await rest_of(call) == b"ok"  # type: ignore[arg-type]
+    assert got == b"".join(b"1\r\n%d\r\n" % number for number in range(4)) + b"0\r\n\r\n"
+
+
+async def test_both_ways_at_once(autojump_clock) -> None:
+    """An upstream that answers each piece as it comes, as a conversation would."""
+
+    async def handler(peer: Peer) -> None:
+        await peer.read_head()
+        await peer.send(head(None))
+        while size := int((await peer.read_until(b"\r\n"))[:-2], 16):
+            piece = await peer.read_exactly(size + 2)
+            await peer.send(b"%x\r\n%b" % (size, piece.upper()))
+        await peer.read_until(b"\r\n")
+        await peer.send(b"0\r\n\r\n")
+
+    async with streaming(handler) as streams:
+        body = RequestBody()
+        call = await streams.open(method="POST", body=body)
+        for piece in (b"one", b"two", b"three"):
+            await body.send(piece)
+            assert await call.receive() == piece.upper()
+        body.send_eof()
+        assert await call.receive() == b""
+        assert streams.client.statistics().pool.idle == 1
+
+
+async def answer_early(peer: Peer) -> None:
+    """Answer a head, whose body is still to come."""
+    await peer.read_head()
+    await peer.send(response(b"no", status=b"413 Too Large"))
+    await peer.closed()
+
+
+@pytest.mark.parametrize("ends", ["to its end", "closed", "cancelled"])
+async def test_an_early_answer_is_received_and_ends_the_body(ends: str, autojump_clock) -> None:
+    async with streaming(answer_early) as streams, trio.open_nursery() as nursery:
+        body = RequestBody()
+        broken = trio.Event()
+
+        async def send() -> None:
+            with pytest.raises(trio.BrokenResourceError):
+                while True:
+                    await body.send(b"x" * 1000)
+                    await trio.sleep(1)
+            broken.set()
+
+        nursery.start_soon(send)
+        call = await streams.open(method="POST", body=body)
+        assert call.status == 413
+        assert streams.held() == (1, 1, 1, 0)
+        assert not broken.is_set()
+        if ends == "to its end":
+            assert await rest_of(call) == b"no"
+        elif ends == "closed":
+            await call.aclose()
+        else:
+            call.cancel("client-gone")
+        assert streams.held() == (0, 0, 0, 1)
+        assert streams.dial.open == 0, "what is left of the body would be read as the next request"
+        with trio.fail_after(2):
+            await broken.wait()
+
+
+async def test_a_body_that_ends_after_the_head_of_an_early_answer_leaves_the_connection_fit(autojump_clock) -> None:
+    async def handler(peer: Peer) -> None:
+        while await peer.read_head():
+            await peer.send(head(2))
+            await peer.read_until(b"0\r\n\r\n")
+            await peer.send(b"ok")
+
+    async with streaming(handler) as streams:
+        for _ in range(2):
+            body = RequestBody()
+            call = await streams.open(method="POST", body=body)
+            await body.send(b"x")
+            body.send_eof()
+            assert await rest_of(call) == b"ok"
+        assert [each.reused for made in streams.made for each in made.attempts] == [False, True]
+
+
+async def test_a_body_that_fails_after_the_head_of_an_early_answer_fails_what_is_received(autojump_clock) -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.read_head()
+        await peer.send(head(6) + b"one")
+        await peer.closed()
+
+    failure = RuntimeError("the client has gone")
+    async with streaming(handler) as streams:
+        call = await streams.open(method="POST", body=Pieces(b"x", failure, after=1.0))
+        assert await call.receive() == b"one"
+        with pytest.raises(RuntimeError) as caught:
+            await call.receive()
+        assert caught.value is failure
+        assert streams.held() == (0, 0, 0, 1)
+        assert streams.dial.open == 0
+
+
+@pytest.mark.parametrize("failure", [None, RuntimeError("in the end")], ids=["unwinds", "fails"])
+async def test_who_ends_a_call_early_waits_for_its_body_to_unwind(failure: Exception | None, autojump_clock) -> None:
+    unwound = False
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal unwound
+        try:
+            yield b"x"
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(0.5)
+            unwound = True
+            if failure is not None:
+                raise failure
+
+    async with streaming(answer_early) as streams:
+        closed = await streams.open(method="POST", body=body())
+        await closed.aclose()
+        assert unwound
+        unwound = False
+        received = await streams.open(method="POST", body=body())
+        if failure is None:
+            assert await rest_of(received) == b"no"
+        else:
+            with pytest.raises(RuntimeError) as caught:
+                await rest_of(received)
+            assert caught.value is failure
+        assert unwound
+
+
+async def test_a_peer_that_reads_no_further_and_closes_is_a_failure_which_ends_the_body(autojump_clock) -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.read_head()
+
+    body = Pieces(*[b"x"] * 100, after=1.0)
+    async with streaming(handler) as streams:
+        with pytest.raises(ConnectionReset):
+            await streams.open(method="POST", body=body)
+        await trio.testing.wait_all_tasks_blocked()
+        assert (body.begun, body.open) == (1, 0)
+        assert streams.held() == (0, 0, 0, 1)
+
+
+# Repeated, or never
+
+
+class FailingFirst:
+    """A dial whose first connections fail."""
+
+    def __init__(self, failures: int) -> None:
+        self._failures = failures
+        self.streams: Streams
+
+    async def __call__(self, origin: Origin, timeout: float | None) -> Stream:
+        await trio.sleep(1)
+        if self._failures:
+            self._failures -= 1
+            raise ConnectFailed("refused")
+        return await self.streams.dial(origin, timeout)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+async def test_a_body_is_not_begun_before_there_is_a_connection_so_failures_to_connect_are_repeated(
+    method: str, autojump_clock
+) -> None:
+    seen, dial, body = Seen(), FailingFirst(2), Pieces(b"one", b"two")
+    async with streaming(seen.serve, dial=dial, retry=Retry(attempts=3)) as streams:
+        dial.streams = streams
+        call = await streams.open(method=method, headers=LENGTH, body=body)
+        assert await rest_of(call) == b"ok"
+        assert [each.kind for each in streams.made[0].attempts] == [Kind.CONNECT, Kind.CONNECT, None]
+    assert [content for _, content in seen.requests] == [b"onetwo"]
+    assert body.begun == 1
+
+
+async def test_a_body_that_was_handed_to_a_connection_is_not_sent_again(autojump_clock) -> None:
+    async def closes(peer: Peer) -> None:
+        await peer.read_head()
+
+    body = Pieces(b"one", b"two")
+    async with streaming(closes, retry=Retry(attempts=3)) as streams:
+        with pytest.raises(ConnectionReset):
+            await streams.open(method="PUT", body=body)
+        assert len(streams.dial.wires) == body.begun == 1
+
+
+async def test_a_status_that_would_be_retried_is_passed_on(autojump_clock) -> None:
+    seen, body = Seen(status=b"503 Busy"), Pieces(b"onetwo")
+    async with streaming(seen.serve, retry=Retry(attempts=3)) as streams:
+        call = await streams.open(method="PUT", headers=LENGTH, body=body)
+        assert (call.status, await rest_of(call)) == (503, b"ok")
+    assert len(seen.requests) == 1
+
+
+@pytest.mark.parametrize(("streamed", "reused"), [(True, False), (False, True)])
+async def test_a_body_that_can_be_sent_once_takes_no_connection_that_may_be_about_to_close(
+    streamed: bool, reused: bool, autojump_clock
+) -> None:
+    async with streaming(Seen().serve) as streams:
+        for _ in range(2):
+            body = Pieces(b"onetwo")
+            if streamed:
+                await rest_of(await streams.open(method="PUT", headers=LENGTH, body=body))
+            else:
+                await rest_of(await streams.open(method="PUT", content=b"onetwo"))
+            await trio.sleep(3)
+        assert [each.reused for made in streams.made for each in made.attempts] == [False, reused]
+
+
+@pytest.mark.parametrize("body_sent", [False, True], ids=["a GET", "a body"])
+async def test_a_kept_connection_that_was_dead_is_replaced_only_for_what_can_be_sent_again(
+    body_sent: bool, autojump_clock
+) -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.read_head()
+        await peer.send(response(b"ok"))
+        if peer.number:
+            await peer.closed()
+        await peer.read_head()
+
+    async with streaming(handler) as streams:
+        await rest_of(await streams.open())
+        if body_sent:
+            with pytest.raises(ConnectionReset):
+                await streams.open(method="PUT", body=Pieces(b"x"))
+        else:
+            assert await rest_of(await streams.open()) == b"ok"
+        (attempt,) = streams.made[1].attempts
+        assert attempt.reused is body_sent
+        assert streams.client.statistics().pool.replaced == (not body_sent)
+
+
+# Never begun
+
+
+async def sends_in_vain(body: RequestBody) -> None:
+    """Whoever sends the body of a call that has failed must be told."""
+    with trio.fail_after(5), pytest.raises(trio.BrokenResourceError):
+        await body.send(b"x")
+
+
+async def test_who_sends_a_body_is_told_where_no_connection_was_made(autojump_clock) -> None:
+    body = RequestBody()
+    async with streaming(Seen().serve, dial=FailingFirst(1)) as streams, trio.open_nursery() as nursery:
+        nursery.start_soon(sends_in_vain, body)
+        with pytest.raises(ConnectFailed):
+            await streams.open(method="POST", body=body)
+
+
+async def test_who_sends_a_body_is_told_where_the_call_is_not_admitted(autojump_clock) -> None:
+    async def silent(peer: Peer) -> None:
+        await peer.closed()
+
+    async with streaming(silent, max_concurrency=1, max_queue=1) as streams:
+        first, queued, body = streams.start(), streams.start(mode="stream", body=RequestBody()), RequestBody()
+        with pytest.raises(Overflow):
+            await streams.open(method="POST", body=body)
+        await sends_in_vain(body)
+        queued.cancel("client-gone")
+        first.cancel("client-gone")
+    async with streaming(silent, breaker=BreakerRules(min_requests=1)) as streams:
+        await streams.start(limit=1.0, budget=60).end()
+        with pytest.raises(BreakerOpen):
+            await streams.open(method="POST", body=(body := RequestBody()))
+        await sends_in_vain(body)
+
+
+async def test_a_cancel_while_the_body_is_sent_closes_the_connection_and_the_body(autojump_clock) -> None:
+    body = Pieces(*[b"x"] * 100, after=1.0)
+    async with streaming(Seen().serve) as streams:
+        with trio.move_on_after(2.5):
+            await opened(streams.client, "POST", body)
+        assert (body.open, streams.dial.open) == (0, 0)
