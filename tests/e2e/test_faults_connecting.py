@@ -175,7 +175,7 @@ async def test_a_handshake_that_comes_to_nothing_is_a_tls_failure_within_the_con
     script: Handler, trusted: str, tmp_path: Path
 ) -> None:
     async with raw_server(script) as server:
-        keys = f'{trusted}\nconnect_timeout = "{"100ms" if script is silent else "5s"}"'
+        keys = f'{trusted}\nconnect_timeout = "{"500ms" if script is silent else "5s"}"'
         await assert_cannot_connect(tmp_path, url(server, "https"), NO_TLS, keys)
         await server.all_closed()
 
