@@ -18,8 +18,8 @@ from tests.support.wsclient import upgrade
 
 SMALL, LARGE = 8 * 1024, 64 * 1024
 RUNS = 3
-FLOOR_S = 0.02
-"""Steps under this are as promised, and too short for a comparison."""
+FLOOR_S = 0.04
+"""Steps under this are too short for a comparison on a busy machine; what is promised is measured by bench-stalls."""
 
 Burst = Callable[[int, int], Awaitable[None]]
 
