@@ -214,16 +214,12 @@ class Engine:
         self._fan_outs[fan_out] = None
         self._start_items(fan_out)
 
-    def prepare_item(self, fan_out: FanOut, number: int) -> Prepared:
-        """The request of an item. Raises CallFailedError."""
-        raise NotImplementedError
-
     def _start_items(self, fan_out: FanOut) -> None:
         now = trio.current_time()
         ready: list[RunningCall] = []
         while (number := fan_out.next_item()) is not None:
             try:
-                prepared = self.prepare_item(fan_out, number)
+                prepared = fan_out.prepare(fan_out.items[number].value)
                 ready.append(self.prepare_call(fan_out.rules, prepared, now, fan_out, number))
             except CallFailedError as error:
                 fan_out.item_ended(number, error.failure)
@@ -647,6 +643,7 @@ class PlanRun(Engine):
         return FanOut(
             call.rules,
             values,
+            prepare=lambda item: self._prepare_item(call, each, item),
             limit=call.config.limit,
             item_default=call.config.item_default,
             as_map=call.config.as_ == "map",
@@ -658,16 +655,12 @@ class PlanRun(Engine):
         """The client's parameters that ``part`` of an ``each``'s list is made of, in words."""
         return each.client or described(each.source.holders(self._context, part))
 
-    def prepare_item(self, fan_out: FanOut, number: int) -> Prepared:
-        """The request of an item. Raises CallFailedError."""
-        call = self._plan.by_name[fan_out.rules.name]
-        each, value = call.each, fan_out.items[number].value
-        assert each is not None
-        context = {**self._context, "item": value}
+    def _prepare_item(self, call: CallPlan, each: EachPlan, item: Json) -> Prepared:
+        context = {**self._context, "item": item}
         try:
             return call.recipe.prepare(context, self._inputs)
         except Exception as error:
-            failure = self._unprepared(error, call, context, lambda: self._owner(each, value))
+            failure = self._unprepared(error, call, context, lambda: self._owner(each, item))
             raise CallFailedError(failure) from error
 
     def _unprepared(

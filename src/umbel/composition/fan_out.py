@@ -7,7 +7,7 @@ what they make together. The engine makes the calls; at most ``limit`` are under
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..kinds import Kind
 from ..model import Attempt, FailedItem, Failure, Json
@@ -15,6 +15,9 @@ from .call import CallFailedError, CallResult, CallRules
 from .expression import key_text
 from .fault import bad_request
 from .merge import strictest_cache_control
+
+if TYPE_CHECKING:
+    from ..core.call import Prepared
 
 
 class Item(NamedTuple):
@@ -72,13 +75,14 @@ class FanOut:
     """
 
     __slots__ = ("_as_map", "_failed", "_item_default", "_limit", "_next", "_results", "_values", "attempts", "items",
-                 "observed", "rules", "started_at", "under_way")  # fmt: skip
+                 "observed", "prepare", "rules", "started_at", "under_way")  # fmt: skip
 
     def __init__(
         self,
         rules: CallRules,
         values: list[Json],
         *,
+        prepare: Callable[[Json], Prepared],
         limit: int,
         item_default: Json,
         as_map: bool,
@@ -87,6 +91,8 @@ class FanOut:
     ) -> None:
         self.rules = rules
         self._values = values
+        self.prepare = prepare
+        """The request of the item of this value. Raises CallFailedError."""
         self._limit = limit
         self._item_default = item_default
         self._as_map = as_map
