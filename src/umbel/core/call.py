@@ -219,6 +219,22 @@ class Call(Protocol):
         """End at once, whatever the state. Connections are closed without a goodbye. Does nothing after the end."""
 
 
+class CallBase:
+    """What every ``Call`` of this package holds: its request, what it is made for, and its result."""
+
+    __slots__ = ("content", "context", "ended_at", "error", "fields", "names", "prepared", "status")
+
+    def __init__(self, prepared: Prepared, context: CallContext) -> None:
+        self.prepared = prepared
+        self.context = context
+        self.status: int | None = None
+        self.error: Exception | None = None
+        self.ended_at = 0.0
+        self.fields: Sequence[Field] = ()
+        self.names: Collection[bytes] | None = None
+        self.content = b""
+
+
 @runtime_checkable
 class Caller(Protocol):
     """What makes calls to one upstream."""

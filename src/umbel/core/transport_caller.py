@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import httpx
 import trio
 
 from ..errors import UpstreamError
 from ..kinds import Kind
-from ..messages import Field, request_of, response_fields
-from .call import CallContext, Caller, Mode, Prepared, reason_of
+from ..messages import request_of, response_fields
+from .call import CallBase, CallContext, Caller, Mode, Prepared, reason_of
 
 CLOSE_SECONDS = 1.0
 """Seconds that closing a response may take when nobody waits for it any more."""
@@ -57,33 +56,14 @@ def caller_of(transport: httpx.AsyncBaseTransport | Caller, base_url: str = "htt
     return transport if isinstance(transport, Caller) else TransportCaller(transport, base_url)
 
 
-class TransportCall:
+class TransportCall(CallBase):
     """One call through a transport: it always needs a task. See ``core.call.Call``."""
 
-    __slots__ = (
-        "_caller",
-        "_done",
-        "_prepared",
-        "_scope",
-        "content",
-        "context",
-        "ended_at",
-        "error",
-        "fields",
-        "status",
-    )
-
-    names = None
+    __slots__ = ("_caller", "_done", "_scope")
 
     def __init__(self, caller: TransportCaller, prepared: Prepared, context: CallContext) -> None:
+        super().__init__(prepared, context)
         self._caller = caller
-        self._prepared = prepared
-        self.context = context
-        self.status: int | None = None
-        self.error: Exception | None = None
-        self.fields: Sequence[Field] = ()
-        self.content = b""
-        self.ended_at = 0.0
         self._scope = trio.CancelScope()
         self._done = False
 
@@ -130,7 +110,7 @@ class TransportCall:
         context.owner.call_ended(self)
 
     async def _ask(self) -> None:
-        response = await self._caller.transport.handle_async_request(self._caller.request(self._prepared))
+        response = await self._caller.transport.handle_async_request(self._caller.request(self.prepared))
         if not response.is_closed:
             try:
                 await response.aread()

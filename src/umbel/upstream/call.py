@@ -42,16 +42,14 @@ thus ends the call at once, and the handshake's socket is closed before the owne
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import trio
 
-from ..core.call import CallContext, Mode, Prepared
+from ..core.call import CallBase, CallContext, Mode, Prepared
 from ..errors import UpstreamError
 from ..events import Noted
 from ..kinds import Kind
-from ..messages import Field
 from ..policy.hedge import Entry, HedgeRules, Judgement, Race, judge
 from ..policy.retry import RetryRules
 from .again import untold
@@ -70,7 +68,7 @@ NEW, QUEUED, RUNNING = "new", "queued", "running"
 """States of a call; DONE it shares with attempts."""
 
 
-class UpstreamCall:
+class UpstreamCall(CallBase):
     """See the module, and ``core.call.Call``."""
 
     __slots__ = (
@@ -89,17 +87,9 @@ class UpstreamCall:
         "_timer",
         "_waiting",
         "client",
-        "content",
-        "context",
-        "ended_at",
-        "error",
-        "fields",
         "head",
         "idempotent",
-        "names",
-        "prepared",
         "state",
-        "status",
         "ticket",
         "tried",
     )
@@ -108,15 +98,8 @@ class UpstreamCall:
     attempt_type: ClassVar[type[Attempt]] = Attempt
 
     def __init__(self, client: Client, prepared: Prepared, context: CallContext) -> None:
+        super().__init__(prepared, context)
         self.client = client
-        self.prepared = prepared
-        self.context = context
-        self.status: int | None = None
-        self.error: Exception | None = None
-        self.ended_at = 0.0
-        self.fields: Sequence[Field] = ()
-        self.names: Collection[bytes] | None = None
-        self.content = b""
         self.head: Head | None = None
         """The response's head as it came; None where there is no response."""
         self.state = NEW

@@ -26,7 +26,7 @@ failure is everybody's, each with an exception of its own.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple
@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 from msgspec.structs import replace
 
-from ..core.call import Call, CallContext, Prepared
+from ..core.call import Call, CallBase, CallContext, Prepared
 from ..errors import NotRunningError
 from ..messages import Field
 from ..model import Attempt as AttemptRecord
@@ -118,37 +118,22 @@ def _key(prepared: Prepared, context: CallContext) -> Hashable:
     )
 
 
-class Waiter:
+class Waiter(CallBase):
     """One caller's share of a shared call. See the module, and ``core.call.Call``."""
 
     __slots__ = (
         "_all",
         "_own",
-        "_prepared",
         "_shared",
         "_timer",
-        "content",
-        "context",
         "done",
-        "ended_at",
-        "error",
-        "fields",
         "head",
-        "names",
         "number",
-        "status",
     )
 
     def __init__(self, coalescing: Coalescing, prepared: Prepared, context: CallContext) -> None:
+        super().__init__(prepared, context)
         self._all = coalescing
-        self._prepared = prepared
-        self.context = context
-        self.status: int | None = None
-        self.error: Exception | None = None
-        self.ended_at = 0.0
-        self.fields: Sequence[Field] = ()
-        self.names: Collection[bytes] | None = None
-        self.content = b""
         self.head: Head | None = None
         self.done = False
         self.number = 0
@@ -162,7 +147,7 @@ class Waiter:
         """See ``core.call.Call``."""
         coalescing, context = self._all, self.context
         client = coalescing.client
-        key = _key(self._prepared, context)
+        key = _key(self.prepared, context)
         shared = coalescing.under_way.get(key)
         if shared is not None and now < shared.joins_until:
             coalescing.joined += 1
@@ -181,7 +166,7 @@ class Waiter:
             self._shared = shared
             shared.join(self)
             return
-        shared = self._shared = SharedCall(coalescing, key, self._prepared, context)
+        shared = self._shared = SharedCall(coalescing, key, self.prepared, context)
         coalescing.under_way[key] = shared
         coalescing.made += 1
         shared.join(self)
@@ -237,7 +222,7 @@ class Waiter:
         if self._timer is not None:
             self._timer.cancel()  # The call of its own keeps the limit itself.
         # It has the same context, so its owner hears of it directly.
-        self._own = UpstreamCall(self._all.client, self._prepared, self.context)
+        self._own = UpstreamCall(self._all.client, self.prepared, self.context)
         self.done = True
         self._own.start(now)
 
