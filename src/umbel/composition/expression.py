@@ -1,7 +1,7 @@
 """JMESPath expressions: compiled once, with the names that they need known before they run.
 
-Used by the plan for ``shape``, ``each``, ``when``, ``with``, ``params``, ``json`` and ``form``. Evaluation is pure: it
-never waits, and whatever goes wrong inside it is one exception.
+They stand in ``shape``, ``each``, ``when``, ``with``, ``params``, ``json`` and ``form``. Evaluation is pure: it never
+waits, and whatever goes wrong inside it is one exception.
 """
 
 from __future__ import annotations

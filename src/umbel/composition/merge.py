@@ -1,6 +1,6 @@
 """How the parts' caching rules become the answer's: the most restrictive of them.
 
-Used by ``each`` for its items and by the answer for its calls. Pure.
+The parts are the items of an ``each``, or the calls of an answer. It is pure.
 """
 
 from __future__ import annotations

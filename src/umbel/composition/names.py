@@ -1,6 +1,7 @@
 """What the names of a route mean: the one context that templates and expressions share.
 
-Used by the plan while it compiles. A name that means nothing, or two things, is an error here and never at a request.
+Names are looked up while a plan is compiled: one that means nothing, or two things, is an error at load and never at a
+request.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a call made in code sends: an upstream's configured headers and parameters, and the call's own.
 
-Used by ``gather.py``. Plans compile the same things in ``request.py``, where all names are known at load.
+Plans compile the same things in ``request.py``, where all names are known at load.
 """
 
 from __future__ import annotations

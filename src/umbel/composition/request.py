@@ -1,7 +1,7 @@
 """The recipe of a call's request: templates and expressions compiled, ready to become bytes.
 
-Made by the plan, once per call; ``prepare`` runs once per request (per item, with ``each``). Nothing of the client's
-goes in but what the recipe names.
+A recipe is made once per call of a route, at load; ``prepare`` runs once per request (per item, with ``each``).
+Nothing of the client's goes in but what the recipe names.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The one result of a composition: outcomes, and the answer or the failure that they make.
 
-Read by the gateway, which writes it as HTTP. Frozen.
+It is frozen, and knows nothing of HTTP: the gateway writes it as a response.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Templates: the RFC 6570 forms ``{name}``, ``{?a,b}`` and ``{&a,b}``, compiled once at load.
 
-Used by the plan for targets and headers. Whatever a value holds, it stays one encoded segment, one query value or
+Targets and headers are templates. Whatever a value holds, it stays one encoded segment, one query value or
 one header value; a value that cannot be that fails the call.
 """
 

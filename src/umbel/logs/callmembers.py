@@ -1,7 +1,7 @@
 """The lines of calls that went as most do, from a form that is filled in instead of encoded anew.
 
-Used by the recorder before ``record.py``, whose line it is: a request of ten calls has ten that differ in their times
-alone. It is a memory, and never a decision: what it does not know, or is anything but ordinary, it leaves alone.
+A request of ten calls has ten lines that differ in their times alone. This remembers how the rest is written; what
+goes into a line is decided in ``record.py``, and a call that is not of an ordinary kind is left to that.
 """
 
 from __future__ import annotations

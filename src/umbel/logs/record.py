@@ -1,6 +1,6 @@
 """From an event to the line that tells of it: which stream, which level, which fields.
 
-Used by the recorder. Pure: the wall clock and the record's number come later.
+It is pure: the wall clock and the record's number come later.
 """
 
 from __future__ import annotations

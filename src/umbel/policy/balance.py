@@ -1,6 +1,6 @@
 """Which replica is next: pure decisions, no clock and no I/O.
 
-Asked by ``upstream/balance.py`` once per attempt, and told when the set of replicas is another one.
+A policy is asked once per attempt, and told when the set of replicas is another one.
 """
 
 from __future__ import annotations

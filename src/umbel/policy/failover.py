@@ -1,7 +1,7 @@
 """Which repeats are failover: they replace what a dying replica took with it, and add no load to its upstream.
 
-Asked by ``upstream/balance.py`` when an attempt has lost its connection before a byte of a response came. No clock:
-``now`` is handed in, in seconds.
+It is asked when an attempt has lost its connection before a byte of a response came. It has no clock: ``now`` is handed
+in, in seconds.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """When to look again at something that has a lifetime: pure decisions, no clock and no I/O.
 
-Asked by ``upstream/dns.py`` after each lookup. Seconds throughout.
+All times are in seconds.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What calls may share: which fields of a request belong to the coalescing key, and which answers are for one caller.
 
-Asked by ``upstream/coalesce.py``. Knows fields as they stand on the wire, nothing of requests and responses.
+It knows fields as they stand on the wire, and nothing of requests and responses.
 """
 
 from __future__ import annotations

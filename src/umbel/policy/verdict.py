@@ -1,7 +1,7 @@
 """What the end of an attempt says of its upstream: that it failed, that it works, or nothing.
 
-Asked by everything that judges upstreams (breaker, ejection, balance, adaptive limit), so that they all count alike. It
-judges kinds and statuses only; who ended an attempt that was cut is known before it is asked.
+Breaker, ejection, balance and adaptive limit all go by it, so that they count alike. It judges kinds and
+statuses only; who ended an attempt that was cut is known before it is asked.
 """
 
 from __future__ import annotations

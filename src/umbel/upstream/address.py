@@ -1,6 +1,6 @@
 """From a host's name to a connected socket, by way of addresses that were checked first.
 
-Called by ``dial.py``. Hosts of the configuration are trusted wherever they resolve, but for link-local and multicast
+Hosts of the configuration are trusted wherever they resolve, but for link-local and multicast
 addresses; with ``public_only`` also but for everything that is not public. The address connected to is the one checked.
 """
 

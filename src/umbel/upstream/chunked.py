@@ -1,6 +1,6 @@
 """The chunked transfer coding, decoded strictly (RFC 9112 section 7.1), without I/O.
 
-Used by ``http1.py``. llhttp would decode it too, but shows neither the end of the message nor the size of the chunk
+llhttp would decode it too, but shows neither the end of the message nor the size of the chunk
 extensions, and hands trailers out as header fields; here all three are in plain sight.
 """
 

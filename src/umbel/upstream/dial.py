@@ -1,6 +1,6 @@
 """Connecting: name, address and TLS handshake of one origin under one limit.
 
-Called by the pool for each new connection. A limit that runs out is an error of the stage that it ran out in.
+A limit that runs out is an error of the stage that it ran out in.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The head of a response: what its fields say together of the connection and of the body (RFC 9112 section 6).
 
-Used by ``http1.py``. Strict: what two readers could take for two things is refused. No I/O, and no state but a memory.
+It is strict: what two readers could take for two things is refused. It does no I/O, and its only state is a memory of
+heads that were read before.
 """
 
 from __future__ import annotations

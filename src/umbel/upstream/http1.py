@@ -1,6 +1,6 @@
 """HTTP/1.1 responses read from bytes, without I/O (RFC 9112): where the head ends, what it says, where the body ends.
 
-Used by ``connection.py``: one reader per request. Lines are ``head.py``'s, chunks ``chunked.py``'s; this decides what
+There is one reader per request. Lines are ``head.py``'s, chunks ``chunked.py``'s; this decides what
 they mean, and refuses what two readers could take for two things.
 """
 

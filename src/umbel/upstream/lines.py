@@ -1,7 +1,7 @@
 """The lines of a response's head: status line and fields, each looked at strictly, once (RFC 9112 sections 4 and 5).
 
-Used by ``head.py``. Own code instead of llhttp's, which lets through what we refuse, and calls back for each field. It
-knows nothing of what fields mean together.
+It is our own code instead of llhttp's, which accepts what we refuse, and calls back for each field. What fields mean
+together is decided in ``head.py``.
 """
 
 from __future__ import annotations
