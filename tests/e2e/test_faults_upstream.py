@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 import trio
+import trio.testing
 
 from tests.support.failing import MAX_BODY, Fault, assert_fails, assert_recorded, steadily, two_routes
 from tests.support.faults import BAD_ANSWERS, CHUNKED, CODED, ENDLESS, HEAD, drip_body, drip_head, endless_interim
@@ -251,17 +252,18 @@ async def test_a_redirect_is_never_followed_and_never_passed_on(code: bytes, tmp
         assert elsewhere.connections == []
 
 
-async def test_more_calls_than_fit_are_shed_and_told_to_come_again(tmp_path: Path) -> None:
+async def test_more_requests_than_may_wait_are_shed_and_told_to_come_again(tmp_path: Path) -> None:
     async with raw_server(silent) as upstream:
-        more = '[routes.calls.other]\nupstream = "up"\npath = "/x"\n'
-        config = up(upstream, "max_concurrency = 1\nmax_queue = 0") + route() + more
-        async with running(tmp_path, config) as program:
+        config = up(upstream, "max_concurrency = 1\nmax_queue = 0") + route(keys='deadline = "1s"')
+        async with running(tmp_path, config) as program, trio.open_nursery() as nursery:
+            nursery.start_soon(program.ask, "/r")
+            while not program.client("up").statistics().bulkhead.in_flight:
+                await trio.testing.wait_all_tasks_blocked(0.001)
             reply, _ = await program.ask("/r")
             assert (reply.status, reply["retry-after"]) == (503, "1")
             assert [call["kind"] for call in reply.json["calls"]] == [Kind.OVERFLOW]
-            await program.settled()
-            await upstream.all_closed()
-    assert sorted(line["kind"] for line in program.lines("calls")) == [Kind.CANCELLED, Kind.OVERFLOW]
+        await upstream.all_closed()
+    assert sorted(line["kind"] for line in program.lines("calls")) == [Kind.OVERFLOW, Kind.TIMEOUT]
 
 
 @SERVERS

@@ -168,7 +168,10 @@ class _Facts:
 
     def _upstream_limits(self, upstream: Upstream, at: KeyPath) -> Iterator[Limit]:
         yield self.limit(upstream, at, "max_concurrency")
-        yield self.limit(upstream, at, "max_queue")
+        if upstream.max_queue is None:
+            yield self.limit(self._config.server, ("server",), "max_in_flight", key="max_queue")
+        else:
+            yield self.limit(upstream, at, "max_queue")
         yield self.limit(upstream, at, "connect_timeout", format_duration)
         yield self.limit(upstream, at, "keepalive_expiry", format_duration)
         yield self.limit(upstream, at, "max_head", format_size)

@@ -73,8 +73,10 @@ class Upstream(Section):
     """The limit of connecting: name, address and TLS handshake together."""
     max_concurrency: Concurrency = 100
     """Calls in flight at once; further ones wait in the upstream's one queue. "auto" follows the measured latency."""
-    max_queue: Annotated[int, Field(ge=0)] = 100
-    """Calls that may wait; one more fails at once with kind overflow."""
+    max_queue: Annotated[int, Field(ge=0)] | None = None
+    """Requests whose calls may wait; those of one more fail at once with kind overflow. The calls of a request share
+    its room. Default: max_in_flight of [server], so that no call is refused while the upstream works; 40 % of that
+    while it completes no call for 1 s."""
     keepalive_expiry: Duration = 4.0
     """How long an idle connection is kept for reuse."""
     max_body: Size | None = None

@@ -238,6 +238,14 @@ class Umbel(ErrorHandling):
         reason = self.direct_routes.obstacle
         return GatewayStatistics(self.state, self._in_flight, self._total, reason is None, reason or "")
 
+    def make_room(self) -> bool:
+        """Refuse a request that waits for an upstream which completes nothing, so that a full server can take another.
+
+        False where there is none; see ``upstream.bulkhead``.
+        """
+        runtime = self.current_runtime
+        return runtime is not None and runtime.guard.make_room()
+
     def request_began(self) -> None:
         """Count a request in."""
         self._in_flight += 1

@@ -20,6 +20,7 @@ from ..events import Recorder
 from ..logs import LOGGERS, Redactor, bridge, open_recorder, redacted_console
 from ..net.epoll import new_reader
 from ..net.timers import TimerQueue
+from ..upstream.bulkhead import OverloadGuard
 from ..upstream.from_config import UpstreamConfigError, build
 from ..upstream.ownnursery import OwnNursery
 
@@ -31,6 +32,8 @@ class Runtime:
     recorder: Recorder
     callers: Mapping[str, Caller]
     """One per upstream name."""
+    guard: OverloadGuard
+    """What its upstreams share."""
 
 
 @asynccontextmanager
@@ -58,6 +61,7 @@ async def open_runtime(
         await own.open()
         stack.push_async_callback(own.close)
         reader, timers = new_reader(), TimerQueue()
+        guard = OverloadGuard(config.server.max_in_flight)
         own.start_soon(reader.run)
         own.start_soon(timers.run)
         callers: dict[str, Caller] = {}
@@ -66,14 +70,14 @@ async def open_runtime(
                 callers[name] = caller_of(transports[name], _url_of(upstream))
                 continue
             try:
-                client = build(name, upstream, recorder=recorder, reader=reader, timers=timers)
+                client = build(name, upstream, recorder=recorder, reader=reader, timers=timers, guard=guard)
             except UpstreamConfigError as error:
                 at: KeyPath = ("upstreams", name, *error.key)
                 key = ".".join(map(str, at))
                 raise ConfigError([ConfigProblem(config.where(at), None, key, error.reason)]) from error
             callers[name] = await stack.enter_async_context(client)
         callers |= {name: caller_of(transport) for name, transport in transports.items() if name not in callers}
-        yield Runtime(recorder, callers)
+        yield Runtime(recorder, callers, guard)
 
 
 def _url_of(upstream: Upstream) -> str:

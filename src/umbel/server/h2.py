@@ -288,7 +288,7 @@ class Http2:
             return
         kind = HttpStream if head.protocol is None else WebSocketStream
         self._streams[stream_id] = stream = kind(self, stream_id, head)
-        if self.service.in_flight > limits.max_in_flight:
+        if self.service.in_flight > limits.max_in_flight and self.service.is_probe(head.method, head.path, length):
             self.service.reserve.requests[stream] = None
         self._tasks += 1
         self._nursery.start_soon(stream.run)

@@ -264,7 +264,9 @@ class Http1Connection:
             return await self._refuse_request(refusal, head)
         self._requests += 1
         self._exchange = exchange = Exchange(self, head)
-        if service.in_flight > service.limits.max_in_flight:
+        if service.in_flight > service.limits.max_in_flight and service.is_probe(
+            head.method, head.target, head.meaning.length
+        ):
             service.reserve.requests[self] = None
         try:
             await in_own_context(

@@ -41,6 +41,9 @@ _GONE = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSl
 _log = logging.getLogger("umbel.server")
 _redactor = Redactor()
 
+DISPLACED_SHARE = 4
+"""A quarter of ``max_in_flight`` may be beyond it while the refusals of as many others are on their way."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatistics:
@@ -107,6 +110,9 @@ class Service:
         """Whether connections may serve again after their answer."""
         self.idle_timeout = float(config.keep_alive_timeout)
         """Seconds that a connection may wait for its next request."""
+        self._make_room: Callable[[], bool] | None = getattr(app, "make_room", None)
+        self._displaced = 0
+        """Requests that were taken in place of one that was refused for them, since there was one more than may be."""
         self._memory = Memory(self.limits.memory_limit) if self.limits.memory_limit is not None else None
         self._max_requests = _max_requests(config)
         self._allowed = self.limits.connections_allowed
@@ -169,7 +175,7 @@ class Service:
 
     def request_began(self) -> Refusal | None:
         """Count a request in, or say why it is not taken (then it is not counted)."""
-        if self.in_flight >= self.limits.max_in_flight:
+        if self.in_flight >= self.limits.max_in_flight and not self._displaces():
             return OVERLOADED
         if self._memory is not None:
             share = self._memory.share()
@@ -181,6 +187,19 @@ class Service:
         if self._requests_total == self._max_requests:
             self.exhausted.set()
         return None
+
+    def _displaces(self) -> bool:
+        """Whether the application refuses a request that waits in vain, so that another can be served in its place.
+
+        The refused one is in flight until its answer is sent: for that while there are more than ``max_in_flight``.
+        """
+        beyond = self.in_flight - self.limits.max_in_flight
+        if not beyond:
+            self._displaced = 0
+        if self._make_room is None or beyond * DISPLACED_SHARE >= self.limits.max_in_flight or not self._make_room():
+            return False
+        self._displaced += 1
+        return True
 
     def is_probe(self, method: str, target: bytes, body_length: int) -> bool:
         """Whether a request asks no more than how this process is: one of ``probes``, without a body."""
@@ -200,7 +219,8 @@ class Service:
         """
         if not self.is_probe(method, target, body_length):
             return False
-        if self.in_flight >= self.limits.max_in_flight + RESERVED_REQUESTS and not self.reserve.make_room():
+        in_flight = self.in_flight - self._displaced
+        if in_flight >= self.limits.max_in_flight + RESERVED_REQUESTS and not self.reserve.make_room():
             return False
         self.in_flight += 1
         self._requests_total += 1

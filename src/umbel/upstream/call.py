@@ -54,7 +54,7 @@ from ..policy.hedge import Entry, HedgeRules, Judgement, Race, judge
 from ..policy.retry import RetryRules
 from .again import untold
 from .attempt import DONE, WAITING, Attempt, Cause
-from .ending import LOST, kind_of_cut
+from .ending import LOST, kind_of_cut, kind_of_error
 from .errors import BreakerOpen, BudgetSpent, CallTimedOut, Overflow
 from .outgoing import IDEMPOTENT, is_idempotent
 
@@ -89,6 +89,7 @@ class UpstreamCall(CallBase):
         "client",
         "head",
         "idempotent",
+        "request_key",
         "state",
         "ticket",
         "tried",
@@ -105,6 +106,8 @@ class UpstreamCall(CallBase):
         self.state = NEW
         self.idempotent = prepared.method in IDEMPOTENT or is_idempotent(prepared)
         """Whether the request may be sent twice."""
+        self.request_key = id(self) if context.request is None else id(context.request)
+        """The request that it counts for in the bulkhead: that of its composition; without one it counts by itself."""
         self.ticket: Ticket | None = None
         self.tried: tuple[str, ...] = ()
         """The names of the replicas that its attempts took, in order."""
@@ -152,14 +155,17 @@ class UpstreamCall(CallBase):
                 return
         if self.context.limit is not None:
             self._limit_timer = client.timers.add(self.context.deadline, self._limit_passed)
-        if client.slots.take():
-            self._begin(now)
-            return
+        bulkhead, request = client.bulkhead, self.request_key
         try:
-            client.slots.queue(self, self._granted)
+            admitted = bulkhead.admit(request)
+            if not admitted:
+                bulkhead.wait(self, request, self._granted, self._overflow)
         except Overflow as error:
             error.forget_frames()
             self._refuse(error, now)
+            return
+        if admitted:
+            self._begin(now)
             return
         self.state = QUEUED
         steps = self.context.steps
@@ -176,6 +182,9 @@ class UpstreamCall(CallBase):
             self.depart()
         except Exception as error:  # noqa: BLE001  # a bug must not reach whoever gave the place back
             self.crashed(error, now)
+
+    def _overflow(self, error: Overflow) -> None:
+        self._refuse(error, trio.current_time())
 
     def _queued_too_long(self) -> None:
         steps = self.context.steps
@@ -229,6 +238,8 @@ class UpstreamCall(CallBase):
 
     def attempt_ended(self, attempt: Attempt, now: float) -> None:
         """It has a response or an error, and nobody cut it."""
+        if attempt.error is None or kind_of_error(attempt.error) is not Kind.TIMEOUT:
+            self.client.bulkhead.completed_at = now
         if attempt is self._attempt:
             self._attempt = None
         elif self._hedges is not None:
@@ -450,7 +461,7 @@ class UpstreamCall(CallBase):
         """Leave to DONE and give everything back. The one place that does."""
         client = self.client
         if self.state is QUEUED:
-            client.slots.leave(self)
+            client.bulkhead.leave(self)
         self.state, self.ended_at = DONE, now
         self._waiting = self._failure = None
         if self._timer is not None:
@@ -471,9 +482,9 @@ class UpstreamCall(CallBase):
             ticket.ended()
         if self._placed_at is not None:
             if learns and client.gradient is not None:
-                client.gradient.ended(now, now - self._placed_at, client.slots.in_use)
-                client.slots.resize(client.gradient.limit)
-            client.slots.release()
+                client.gradient.ended(now, now - self._placed_at, client.bulkhead.in_use)
+                client.bulkhead.resize(client.gradient.limit)
+            client.bulkhead.give_back(self.request_key)
 
     def cancel(self, reason: str) -> None:
         """See ``core.call.Call``."""

@@ -42,6 +42,7 @@ from ..policy.latency import LatencyStatistics
 from ..policy.limit import GradientLimit, LimitStatistics
 from ..policy.retry import RetryRules
 from .balance import Balance, BalanceStatistics, PolicyName
+from .bulkhead import Bulkhead, OverloadGuard
 from .call import UpstreamCall
 from .changes import Changes
 from .coalesce import CoalesceStatistics, Coalescing
@@ -49,7 +50,6 @@ from .health import Health
 from .ownnursery import OwnNursery
 from .pool import Pool, PoolStatistics
 from .running import Running
-from .slots import Slots
 from .stream_call import StreamCall
 
 if TYPE_CHECKING:
@@ -96,8 +96,9 @@ class Policies:
     breaker: BreakerRules | None = None
     max_concurrency: int | Literal["auto"] = 100
     """Calls in flight; ``"auto"``: learned from how long calls take (``policy.limit.GradientLimit``)."""
-    max_queue: int = 100
-    """Calls that wait for a place; one more fails."""
+    max_queue: int | None = None
+    """Requests whose calls wait for a place; the calls of one more fail. None: as many as the
+    guard says that there may be at a time, or 256."""
     retry: RetryRules | None = None
     hedge: HedgeRules | None = None
     budget: Budget = field(default_factory=Budget)
@@ -149,8 +150,13 @@ class BulkheadStatistics:
     capacity: int
     in_flight: int
     waiting: int
+    """Calls that wait for a place."""
+    requests: int
+    """Requests that the calls in flight and the waiting ones belong to."""
+    stalled: bool
+    """Whether calls wait, or waited, and none has completed since."""
     overflowed: int
-    """Calls that found the queue full, since the beginning."""
+    """Calls that were refused, since the beginning."""
     limit: LimitStatistics | None
     """What was learned; None where the limit is a fixed number."""
 
@@ -179,6 +185,7 @@ class Client(Running):
         replicas: base URLs, or replicas made of them, or a source of such.
         pool: its connections, without a limit of its own. The client enters and leaves it.
         timers: run by somebody else, as long as the client is entered; None: the client runs its own.
+        guard: shared with the other upstreams of a server; None: calls wait in the queue's room, stalled or not.
         rng: where all chance comes from.
         recorder: hears of breakers that open and close, and of replicas that are put out, fail their checks, come back.
 
@@ -194,6 +201,7 @@ class Client(Running):
         pool: Pool,
         *,
         timers: TimerQueue | None = None,
+        guard: OverloadGuard | None = None,
         rng: random.Random | None = None,
         recorder: Recorder = NULL,
     ) -> None:
@@ -213,7 +221,7 @@ class Client(Running):
         self.gradient = GradientLimit() if policies.max_concurrency == "auto" else None
         """What learns the limit of calls in flight; None where it is a fixed number."""
         capacity = policies.max_concurrency if policies.max_concurrency != "auto" else GradientLimit().limit
-        self.slots = Slots(capacity, policies.max_queue)
+        self.bulkhead = Bulkhead(capacity, policies.max_queue, guard, self.timers)
         self.balance = Balance(
             replicas,
             policy=policies.balance,
@@ -298,15 +306,17 @@ class Client(Running):
     def statistics(self) -> ClientStatistics:
         """A snapshot."""
         now = trio.current_time()
-        slots = self.slots.statistics()
+        bulkhead = self.bulkhead
         return ClientStatistics(
             self.coalescing.statistics(),
             None if self.breaker is None else self.breaker.statistics(now),
             BulkheadStatistics(
-                slots.capacity,
-                slots.in_use,
-                slots.waiting,
-                slots.overflowed,
+                bulkhead.capacity,
+                bulkhead.in_use,
+                bulkhead.queued,
+                len(bulkhead.requests),
+                bulkhead.stalled,
+                bulkhead.overflowed,
                 None if self.gradient is None else self.gradient.statistics(),
             ),
             RetryStatistics(self.retries, self.retries_mended, self.retries_late, self.retries_blocked),

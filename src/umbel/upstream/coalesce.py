@@ -304,6 +304,9 @@ class SharedCall:
             takes_attempts=first.takes_attempts,
         )
         self.call = UpstreamCall(coalescing.client, _shared_request(prepared, request_id), self.context)
+        if first.request is not None:
+            # In the bulkhead it counts for the request that began it, as the other calls of that request do.
+            self.call.request_key = id(first.request)
         self.joins_until = first.deadline
         self.several = False
         """Whether more than one waited when it ended."""

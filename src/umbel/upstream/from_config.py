@@ -17,6 +17,7 @@ from ..policy.budget import Budget
 from ..policy.ejection import EjectionRules
 from ..policy.hedge import HedgeRules
 from ..policy.retry import RetryOn, RetryRules
+from .bulkhead import OverloadGuard
 from .client import BreakerRules, Client, HealthRules, Policies
 from .http1 import Limits
 from .origin import Replica
@@ -45,6 +46,7 @@ def build(
     rng: random.Random | None = None,
     reader: AnyReader | None = None,
     timers: TimerQueue | None = None,
+    guard: OverloadGuard | None = None,
 ) -> Client:
     """The client of one upstream. TLS files are read here; relative ones are relative to ``base_dir``.
 
@@ -57,7 +59,7 @@ def build(
     """
     secure = any(each.url.removeprefix("dns+").startswith("https:") for each in config.replicas)
     context = _context(config.tls, base_dir or Path()) if secure else None
-    return _built(name, config, context, recorder=recorder, rng=rng, reader=reader, timers=timers)
+    return _built(name, config, context, recorder=recorder, rng=rng, reader=reader, timers=timers, guard=guard)
 
 
 def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
@@ -81,6 +83,7 @@ def _built(
     rng: random.Random | None = None,
     reader: AnyReader | None = None,
     timers: TimerQueue | None = None,
+    guard: OverloadGuard | None = None,
 ) -> Client:
     concurrency = config.max_concurrency
     pool = Pool(
@@ -100,6 +103,7 @@ def _built(
         _policies(config, weighted=isinstance(replicas, list) and config.balance == "weighted"),
         pool,
         timers=timers,
+        guard=guard,
         rng=rng,
         recorder=recorder,
     )

@@ -67,7 +67,10 @@ class Slots:
 
     def leave(self, key: object) -> bool:
         """Wait no longer; False if it does not wait (any more): then it holds a place."""
-        return self._queue.pop(key, None) is not None
+        if self._queue.pop(key, None) is None:
+            return False
+        self._left(key)
+        return True
 
     async def acquire(self) -> None:
         """Take a place, waiting in this task if need be. No checkpoint if one is free. Cancelled, it holds none.
@@ -98,6 +101,11 @@ class Slots:
         self._capacity = capacity
         self._hand_on()
 
+    @property
+    def capacity(self) -> int:
+        """How many places there are."""
+        return self._capacity
+
     def statistics(self) -> SlotStatistics:
         """A snapshot."""
         return SlotStatistics(self._capacity, self.in_use, len(self._queue), self._overflowed)
@@ -109,8 +117,12 @@ class Slots:
         self._handing_on = True
         try:
             while self._queue and self.in_use < self._capacity:
-                _, granted = self._queue.popitem(last=False)
+                key, granted = self._queue.popitem(last=False)
                 self.in_use += 1
+                self._left(key)
                 granted()
         finally:
             self._handing_on = False
+
+    def _left(self, key: object) -> None:
+        """``key`` waits no longer: it has a place, or has left. For subclasses that count who waits."""

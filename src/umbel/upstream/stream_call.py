@@ -68,8 +68,8 @@ class StreamCall(UpstreamCall):
         client = self.client
         # A streamed response tells by its head how long the upstream takes.
         if client.gradient is not None and self._placed_at is not None and (attempt.status or 500) < 500:
-            client.gradient.ended(now, now - self._placed_at, client.slots.in_use)
-            client.slots.resize(client.gradient.limit)
+            client.gradient.ended(now, now - self._placed_at, client.bulkhead.in_use)
+            client.bulkhead.resize(client.gradient.limit)
         if self.ticket is not None and self.ticket.is_probe:
             # All other calls wait for what it learns, which is not to take as long as its last byte.
             self.ticket.attempted(now, None, attempt.status)

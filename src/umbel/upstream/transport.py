@@ -99,7 +99,7 @@ class Transport(httpx.AsyncBaseTransport):
         budget: of retries and hedges together (``Budget``).
         breaker: ``BreakerRules(…)``.
         max_concurrency: calls in flight, or ``"auto"``: learned from how long they take.
-        max_queue: calls that wait for a place; one more is an ``Overflow``.
+        max_queue: calls that wait for a place (None: 256); one more is an ``Overflow``.
         coalesce: whether identical safe requests that overlap are made once.
         balance, weights, ejection, health: which replica is taken (``balance.Balance``), and how they are checked.
         max_body: bytes of a body after decoding; None: 1 MB of JSON, 10 MB of anything else.
@@ -123,7 +123,7 @@ class Transport(httpx.AsyncBaseTransport):
         budget: Budget | None = None,
         breaker: BreakerRules | None = None,
         max_concurrency: int | Literal["auto"] = 100,
-        max_queue: int = 100,
+        max_queue: int | None = None,
         coalesce: bool = False,
         balance: PolicyName = "p2c",
         weights: Sequence[int] | None = None,

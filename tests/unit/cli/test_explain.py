@@ -96,7 +96,7 @@ at once
 └─ orders: GET orders /orders{?user_id,limit}  [umbel.toml:20]
    │  optional · default []
    │  timeout 9s, cut by the deadline of 800ms [umbel.toml:8] · max_body 2MB [umbel.toml:9]
-   │  orders: max_concurrency 100 · max_queue 100 · connect_timeout 1s · keepalive_expiry 4s · max_head 64KiB ·
+   │  orders: max_concurrency 100 · max_queue 256 · connect_timeout 1s · keepalive_expiry 4s · max_head 64KiB ·
    │     max_fields 100 · deadline_header x-envoy-expected-rq-timeout-ms · forwarded true · public_only false
    │ then
    └─ items: GET users /items/{item}  [umbel.toml:25]

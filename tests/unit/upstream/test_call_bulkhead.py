@@ -32,10 +32,10 @@ async def test_calls_over_the_limit_wait_in_the_order_they_came(autojump_clock) 
         for number in range(6):
             nursery.start_soon(upstream.call, b"/%d" % number)
             await trio.testing.wait_all_tasks_blocked()
-        assert bulkhead(upstream) == BulkheadStatistics(1, 1, 5, 0, None)
+        assert bulkhead(upstream) == BulkheadStatistics(1, 1, 5, 6, False, 0, None)
         await trio.sleep(1)
         assert targets(upstream) == [f"/{number}" for number in range(6)]
-        assert bulkhead(upstream) == BulkheadStatistics(1, 0, 0, 0, None)
+        assert bulkhead(upstream) == BulkheadStatistics(1, 0, 0, 0, False, 0, None)
 
 
 @pytest.mark.parametrize("max_queue", [1, 0])

@@ -1,0 +1,109 @@
+"""Healthy traffic is never refused at default settings, and upstreams that hang leave room for what needs them not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import trio
+
+from tests.support.h2client import h2_client
+from tests.support.program import Program, route, running, up
+from tests.support.rawserver import Handler, Peer, raw_server, response, silent
+from tests.support.serving import connected
+
+PATIENT = 'deadline = "30s"'
+"""A busy machine may take longer than the default deadline; the queue is what is tried."""
+
+
+def healthy(seconds: float = 0.01, body: bytes = b"1") -> Handler:
+    """Answer each request after so long."""
+
+    async def handler(peer: Peer) -> None:
+        while await peer.read_head():
+            await trio.sleep(seconds)
+            await peer.send(response(body))
+
+    return handler
+
+
+def calls(count: int) -> str:
+    """Further calls for the last route."""
+    return "".join(f'[routes.calls.c{n}]\nupstream = "up"\npath = "/{n}"\n' for n in range(count - 1))
+
+
+async def crowd(program: Program, clients: int, target: str = "/r", rounds: int = 1) -> Counter[int]:
+    """The statuses that so many clients get, each on a connection of its own, all at the same time."""
+    statuses: Counter[int] = Counter()
+
+    async def client() -> None:
+        async with connected(program.port) as connection:
+            for _ in range(rounds):
+                statuses[(await connection.request("GET", target)).status] += 1
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(clients):
+            nursery.start_soon(client)
+    return statuses
+
+
+async def test_256_clients_of_a_route_of_ten_calls_get_no_error(tmp_path: Path) -> None:
+    config = route(keys=PATIENT) + calls(10)
+    async with raw_server(healthy()) as upstream, running(tmp_path, up(upstream) + config) as program:
+        assert await crowd(program, 256) == {200: 256}
+        bulkhead = program.client("up").statistics().bulkhead
+        assert (bulkhead.overflowed, bulkhead.stalled) == (0, False)
+
+
+async def test_five_clients_of_a_route_of_fifty_calls_get_no_error(tmp_path: Path) -> None:
+    config = route(keys=PATIENT) + calls(50)
+    async with raw_server(healthy()) as upstream, running(tmp_path, up(upstream) + config) as program:
+        assert await crowd(program, 5, rounds=2) == {200: 10}
+
+
+async def test_an_each_over_fifty_ids_for_sixty_clients_gets_no_error(tmp_path: Path) -> None:
+    ids = b"[" + b",".join(b"%d" % n for n in range(50)) + b"]"
+    config = route(keys=PATIENT) + (
+        '[routes.calls.things]\nupstream = "up"\npath = "/items/{item}"\neach = "part"\nlimit = 50\n'
+    )
+    async with raw_server(healthy(body=ids)) as upstream, running(tmp_path, up(upstream) + config) as program:
+        assert await crowd(program, 60) == {200: 60}
+
+
+async def test_a_hundred_streams_of_a_route_of_three_calls_get_no_error(tmp_path: Path) -> None:
+    config = route(keys=PATIENT) + calls(3)
+    async with (
+        raw_server(healthy()) as upstream,
+        running(tmp_path, up(upstream) + config) as program,
+        h2_client(program.port) as client,
+    ):
+        streams = [await client.request(path="/r") for _ in range(100)]
+        answers = [await client.answer(stream) for stream in streams]
+    assert Counter(answer.status for answer in answers) == {200: 100}
+
+
+async def test_a_request_is_not_refused_for_its_own_calls_where_none_may_wait(tmp_path: Path) -> None:
+    few, config = "max_concurrency = 2\nmax_queue = 0", route(keys=PATIENT) + calls(8)
+    async with raw_server(healthy()) as upstream, running(tmp_path, up(upstream, few) + config) as program:
+        assert await crowd(program, 1) == {200: 1}
+
+
+async def test_two_upstreams_that_hang_leave_a_route_that_does_not_need_them_without_an_error(tmp_path: Path) -> None:
+    async with raw_server(silent) as first, raw_server(silent) as second, raw_server(healthy(0)) as third:
+        config = up(first, name="one") + up(second, name="two") + up(third)
+        brief = 'deadline = "3s"'
+        config += route("/one", upstream="one", keys=brief) + route("/two", upstream="two", keys=brief) + route("/r")
+        async with running(tmp_path, config) as program, trio.open_nursery() as nursery:
+            for target in ("/one", "/two"):
+                nursery.start_soon(crowd, program, 200, target, 100)
+            # From the first moment on, and for as long again once both are known to be stalled.
+            stalled = 0
+            with trio.move_on_after(5):
+                while stalled < 20:
+                    reply, _ = await program.ask("/r")
+                    assert reply.status == 200, reply.body
+                    both = [program.client(name).statistics().bulkhead for name in ("one", "two")]
+                    stalled += all(bulkhead.stalled for bulkhead in both)
+                    await trio.sleep(0.02)
+            assert stalled, "the upstreams are not known to be stalled"
+            nursery.cancel_scope.cancel(reason="the test is over")

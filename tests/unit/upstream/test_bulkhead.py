@@ -1,0 +1,192 @@
+"""The bulkhead's room, which is counted in requests, and what it keeps of it while an upstream completes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+import trio.testing
+
+from umbel.net.timers import TimerQueue
+from umbel.upstream.bulkhead import Bulkhead, OverloadGuard
+from umbel.upstream.errors import Overflow
+
+
+class Users:
+    """Asks for places, and notes who was granted one and who was refused."""
+
+    def __init__(self, bulkhead: Bulkhead) -> None:
+        self.bulkhead = bulkhead
+        self.granted: list[str] = []
+        self.refused: list[str] = []
+
+    def ask(self, request: str, call: str = "") -> None:
+        name = request + call
+        try:
+            if self.bulkhead.admit(request):
+                self.granted.append(name)
+            else:
+                self.bulkhead.wait(
+                    name, request, lambda: self.granted.append(name), lambda _: self.refused.append(name)
+                )
+        except Overflow:
+            self.refused.append(name)
+
+    def ask_all(self, count: int, prefix: str = "") -> None:
+        for number in range(count):
+            self.ask(f"{prefix}{number}")
+
+    def complete(self, request: str) -> None:
+        self.bulkhead.completed_at = trio.current_time()
+        self.bulkhead.give_back(request)
+
+
+@asynccontextmanager
+async def guarded(*capacities: int, max_requests: int = 10, max_queue: int | None = None) -> AsyncIterator[list[Users]]:
+    """One bulkhead per capacity, under one guard."""
+    timers, guard = TimerQueue(), OverloadGuard(max_requests)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(timers.run)
+        yield [Users(Bulkhead(capacity, max_queue, guard, timers)) for capacity in capacities]
+        nursery.cancel_scope.cancel(reason="the test is over")
+
+
+async def test_calls_of_a_request_that_has_one_there_wait_in_a_full_queue(autojump_clock) -> None:
+    async with guarded(1, max_queue=1) as (users,):
+        for call in "abc":
+            users.ask("first", call)
+        users.ask("second", "a")  # The first request's calls have filled the room for requests that wait.
+        assert (users.granted, users.refused) == (["firsta"], ["seconda"])
+        for expected in (["firsta", "firstb"], ["firsta", "firstb", "firstc"]):
+            users.complete("first")
+            assert users.granted == expected
+        users.complete("first")
+        assert (users.bulkhead.requests, users.bulkhead.in_use, users.bulkhead.queued) == ({}, 0, 0)
+
+
+async def test_without_room_to_wait_a_request_still_waits_for_its_own_calls(autojump_clock) -> None:
+    async with guarded(2, max_queue=0) as (users,):
+        for call in "abcd":
+            users.ask("first", call)
+        users.ask("second")
+        assert users.refused == ["second"]
+        assert users.bulkhead.overflowed == 1
+
+
+async def test_as_many_requests_as_are_served_at_a_time_may_wait_by_default(autojump_clock) -> None:
+    async with guarded(1, max_requests=10) as (users,):
+        users.ask_all(11)
+        assert users.refused == []
+        users.ask("more")
+        assert users.refused == ["more"]
+
+
+async def test_while_calls_complete_nobody_is_refused_however_long_the_queue(autojump_clock) -> None:
+    async with guarded(1) as (users,):
+        users.ask_all(10)
+        for number in range(10):
+            await trio.sleep(0.9)
+            users.complete(str(number))
+        await trio.sleep(5)
+        assert (len(users.granted), users.refused, users.bulkhead.stalled) == (10, [], False)
+
+
+async def test_without_a_completed_call_for_a_second_two_fifths_wait_on_and_the_last_to_come_are_refused(
+    autojump_clock,
+) -> None:
+    async with guarded(1) as (users,):
+        users.ask_all(9)
+        await trio.sleep(0.99)
+        assert (users.refused, users.bulkhead.stalled) == ([], False)
+        await trio.sleep(0.02)
+        assert (users.refused, users.bulkhead.stalled) == (["8", "7", "6", "5"], True)
+        users.ask("late")
+        assert users.refused[-1] == "late"
+
+
+async def test_the_first_call_that_completes_opens_the_whole_room_again(autojump_clock) -> None:
+    async with guarded(1) as (users,):
+        users.ask_all(9)
+        await trio.sleep(2)
+        refused = len(users.refused)
+        users.complete("0")
+        users.ask_all(6, "new")
+        assert (len(users.refused), users.bulkhead.stalled) == (refused, False)
+        await trio.sleep(2)
+        assert users.bulkhead.stalled, "it is stalled anew"
+
+
+async def test_stalled_upstreams_together_hold_four_fifths_in_flight_and_waiting(autojump_clock) -> None:
+    async with guarded(3, 3, 3) as (one, two, three):
+        for users, prefix in ((one, "a"), (two, "b")):
+            users.ask_all(5, prefix)
+        await trio.sleep(1.1)
+        held = len(one.bulkhead.requests) + len(two.bulkhead.requests)
+        assert (held, one.bulkhead.stalled, two.bulkhead.stalled) == (8, True, True)
+        one.ask("a9")
+        two.ask("b9")
+        assert (one.refused[-1], two.refused[-1]) == ("a9", "b9")
+        three.ask_all(3, "c")
+        assert three.refused == [], "it is not stalled"
+
+
+async def test_a_request_at_two_stalled_upstreams_counts_once(autojump_clock) -> None:
+    async with guarded(3, 3) as (one, two):
+        for users in (one, two):
+            users.ask_all(7)
+        await trio.sleep(1.1)
+        assert one.refused == two.refused == []
+
+
+async def test_a_stalled_upstream_with_a_free_place_takes_calls_until_it_holds_four_fifths(autojump_clock) -> None:
+    async with guarded(2) as (users,):
+        users.ask_all(6)
+        await trio.sleep(1.1)
+        for name in ("5", "4", "3", "2"):
+            users.bulkhead.leave(name)
+        users.bulkhead.give_back("0")  # Its time was over: nothing completed.
+        users.ask("next")
+        assert (users.granted[-1], users.bulkhead.stalled) == ("next", True)
+
+
+async def test_a_full_server_gets_room_from_the_upstream_that_holds_most_and_completes_nothing(autojump_clock) -> None:
+    async with guarded(1, 1) as (one, two):
+        guard = one.bulkhead._guard
+        assert guard is not None
+        assert not guard.make_room()
+        one.ask_all(6, "a")
+        two.ask_all(5, "b")
+        assert guard.make_room()
+        assert one.refused == ["a5"]
+        one.bulkhead.completed_at = trio.current_time()
+        assert guard.make_room()
+        assert two.refused == ["b4"]
+        assert not guard.make_room(), "the one works, and the other holds two fifths only"
+        assert one.refused == ["a5"]
+
+
+async def test_calls_of_a_refused_request_that_are_cancelled_by_it_have_left_already(autojump_clock) -> None:
+    async with guarded(1, max_requests=5) as (users,):
+        users.ask_all(3)
+        bulkhead, ends = users.bulkhead, []
+
+        def refused(error: Overflow) -> None:
+            ends.append([bulkhead.leave("xa"), bulkhead.leave("xb")])
+
+        for name in ("xa", "xb"):
+            bulkhead.wait(name, "x", lambda: None, refused)
+        await trio.sleep(1.1)
+        assert ends == [[False, False], [False, False]]
+        assert bulkhead.overflowed == 2
+        assert "x" not in bulkhead.requests
+
+
+async def test_without_a_guard_nobody_is_refused_while_nothing_completes(autojump_clock) -> None:
+    timers = TimerQueue()
+    users = Users(Bulkhead(1, None, None, timers))
+    users.ask_all(257)
+    with pytest.raises(Overflow):
+        users.bulkhead.wait("more", "more", lambda: None, lambda _: None)
+    assert (users.refused, len(timers)) == ([], 0)
