@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.support.composing import answer, compose, plan
 from umbel.composition.dag import Plan
-from umbel.composition.expression import _FUNCTIONS
+from umbel.composition.functions import FUNCTIONS
 from umbel.model import Inputs
 
 SCALARS = (
@@ -32,7 +32,7 @@ VALUES = st.recursive(
 def _expressions() -> list[str]:
     """Every function of JMESPath, and of ours, over the client's values alone and beside a call's."""
     found = ["body.a < body.b", "body.a[].n", "body.a[0:2]", "body.*.n", "body.a[?n > `1`]", "body.a || body.b"]
-    for name, known in _FUNCTIONS.FUNCTION_TABLE.items():
+    for name, known in FUNCTIONS.FUNCTION_TABLE.items():
         types = [argument["types"] for argument in known["signature"]]
         if name == "map":
             found.append("map(&n, body.a)")

@@ -79,7 +79,8 @@ deadline = "${DEADLINE:-800ms}"
 ## What templates and expressions see
 
 Templates (in `path` and `headers`) and JMESPath expressions (in `shape`, `each`, `when`, `with`, `params`, `json` and
-`form`) read one context:
+`form`) read one context. In the tables of the last four a constant may stand in the place of an expression:
+`params = { page = { value = 1 } }`.
 
 | name | holds |
 |---|---|
@@ -98,15 +99,23 @@ headers of the answer that read nothing but the request.
 
 An **expression** is [JMESPath](https://jmespath.org/specification.html) with two functions more: `zip(a, b)` pairs two
 lists, and `lookup(map, key)` takes a computed key; `to_number` takes the numbers of JSON alone and gives null for any
-other text. To order a text and a number gives null, no text `contains` what is no text, and a `sum` out of JSON's range
-is an error. An evaluation takes at most 200,000 [steps](server.md#work-that-grows-faster-than-what-arrived): some
-39,000 items of `items[*].{id: id, name: name}`.
+other text. No text `contains` what is no text.
 
-**A value that does not fit** where it is put, or that an expression cannot take, fails the call (in `shape` and in the
-answer's headers: the answer) as `bad-request`. If it is the client's, the answer is 400, its detail names the
-parameter, and the records are at level info. If it is of another call, it is 502. An expression that fails on constants
-alone is a mistake in the configuration: `internal`, 500. Where an expression reads both, its smallest failing part
-decides; where it takes too many steps, the value with the most values in it does.
+**A function that is given null, or a value of the wrong type, gives null**, as access to a field does, and so does the
+ordering of a text and a number: one part that is missing, or one odd value, leaves the rest of the answer as it is.
+(JMESPath itself makes an error of the first.) So `each` then has no items, `when` is false, an entry of `params` or
+`form` is left out, and null stands in `json` and `shape`. Where a part may be missing and has no default, `umbel check`
+warns of the functions that are given it: write a `default`, or `` merge(a, not_null(b, `{}`)) ``.
+
+**Bounds of an expression** are errors: 200,000 [steps](server.md#work-that-grows-faster-than-what-arrived) of an
+evaluation (some 39,000 items of `items[*].{id: id, name: name}`), 1 MiB of a text that `join` makes, and JSON's range
+for `sum` and `avg`.
+
+**A value that does not fit** where it is put, or with which an expression reaches a bound, fails the call (in `shape`
+and in the answer's headers: the answer) as `bad-request`. If it is the client's, the answer is 400, its detail names
+the parameter, and the records are at level info. If it is of another call, it is 502. An expression that fails on
+constants alone is a mistake in the configuration: `internal`, 500. Where an expression reads both, its smallest failing
+part decides; where it takes too many steps, the value with the most values in it does.
 
 **Header fields of a call.** A field that `headers` or `forward_headers` names is sent as it stands, whatever its name,
 and is part of the [coalescing key](upstream.md#coalesce). Two sorts of names are a mistake: what Umbel writes itself
@@ -189,7 +198,8 @@ def _bounds(schema: dict[str, Any]) -> str:
 def _plural(name: str) -> str:
     if name.startswith("whole number"):
         return name.replace("whole number", "whole numbers", 1)
-    return {"text": "texts", "table": "tables", "list of texts": "lists of texts"}.get(name, name)
+    plurals = {"text": "texts", "table": "tables", "list of texts": "lists of texts"}
+    return " or ".join(plurals.get(part, part) for part in name.split(" or "))
 
 
 def _toml(value: Any) -> str:

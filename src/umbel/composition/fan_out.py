@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..kinds import Kind
 from ..model import Attempt, FailedItem, Failure, Json
 from .call import CallFailedError, CallResult, CallRules
-from .expression import key_text
 from .fault import bad_request
+from .functions import key_text
 from .merge import strictest_cache_control
 
 if TYPE_CHECKING:

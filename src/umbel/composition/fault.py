@@ -1,8 +1,9 @@
 """Whose mistake a failed expression or a bad value is: the client's, an upstream's or the configuration's.
 
-An expression that fails is evaluated once more to find its smallest failing part, and what that part reads decides. So
-an expression that reads the request and calls alike blames the one whose value is wrong. This runs only after a
-failure, in as many steps as the evaluation took; where it took too many, the largest of the values is to blame.
+An expression fails only on a bound. It is then evaluated once more to find its smallest failing part, and what that
+part reads decides. So an expression that reads the request and calls alike blames the one whose value is wrong. This
+runs only after a failure, in as many steps as the evaluation took; where it took too many, the largest of the values is
+to blame.
 """
 
 from __future__ import annotations
@@ -13,8 +14,6 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 import jmespath
-import jmespath.exceptions
-import jmespath.functions
 import msgspec
 
 from ..kinds import Kind
@@ -42,17 +41,6 @@ SAME_VALUE = frozenset(
 FIRST_ONLY = frozenset(
     {"subexpression", "index_expression", "projection", "value_projection", "filter_projection", "pipe"}
 )
-
-_WORDS = {
-    "array": "a list",
-    "array-number": "a list of numbers",
-    "array-string": "a list of texts",
-    "boolean": "true or false",
-    "null": "null",
-    "number": "a number",
-    "object": "an object",
-    "string": "a text",
-}
 
 
 class Named(NamedTuple):
@@ -113,14 +101,7 @@ def _blamed(node: Node, context: Mapping[str, Json], options: jmespath.Options, 
     tracer = _Tracer(options, context)
     with suppress(Exception):
         tracer.visit(node, context)
-    part, visitor = tracer.failed or node, Interpreter(options)
-    names = tuple(dict.fromkeys(names_of(part)))
-    if len(names) > 1:
-        if isinstance(error, jmespath.exceptions.JMESPathTypeError):
-            names = tuple(dict.fromkeys(_holders(part, context, visitor, error.current_value))) or names
-        elif part["type"] == "function_expression":
-            names = _misfits(part, context, options, visitor) or names
-    return names
+    return tuple(dict.fromkeys(names_of(tracer.failed or node)))
 
 
 def _largest(node: Node, context: Mapping[str, Json]) -> tuple[Named, ...]:
@@ -134,29 +115,6 @@ def _largest(node: Node, context: Mapping[str, Json]) -> tuple[Named, ...]:
 
     names = tuple(dict.fromkeys(names_of(node)))
     return names if len(names) < 2 else (max(names, key=size),)
-
-
-def _misfits(function: Node, context: Mapping[str, Json], options: jmespath.Options, visitor: Any) -> tuple[Named, ...]:
-    """What those arguments of a function read whose type does not fit.
-
-    Of a function that takes any number of arguments (``merge``) JMESPath itself checks the first one only.
-    """
-    functions = options.custom_functions or jmespath.functions.Functions()
-    signature = functions.FUNCTION_TABLE[function["value"]]["signature"]
-    found: list[Named] = []
-    for place, child in enumerate(function["children"]):
-        wanted = signature[min(place, len(signature) - 1)]["types"]
-        if wanted and _type_of(_visited(child, context, visitor)) not in wanted:
-            found += names_of(child)
-    return tuple(dict.fromkeys(found))
-
-
-def _type_of(value: Json) -> str:
-    """The name of a value's type in JMESPath."""
-    if value is None or isinstance(value, bool):
-        return "null" if value is None else "boolean"
-    kinds = ((str, "string"), (list, "array"), (dict, "object"), ((int, float), "number"))
-    return next((word for kind, word in kinds if isinstance(value, kind)), "")
 
 
 def holders(node: Node, context: Mapping[str, Json], options: jmespath.Options, value: Json) -> tuple[Named, ...]:
@@ -245,11 +203,7 @@ def _reason(error: Exception) -> str:
         return "it is nested too deeply"
     if isinstance(error, TooManyStepsError):
         return "it holds too many values, or too much text, for what is done with it here"
-    if not isinstance(error, jmespath.exceptions.JMESPathTypeError):
-        return "it is of a type or a size that does not fit here"
-    # Of jmespath.net's words for a type only the known ones: the rest would be Python's.
-    needed = " or ".join(_WORDS[word] for word in error.expected_types if word in _WORDS)
-    return f"{needed} is needed" if needed else "it is of a type that does not fit here"
+    return "what is made of it here would be too large"
 
 
 # Words for the client.

@@ -1,6 +1,8 @@
-"""The interpreter of JMESPath expressions, with a bound on what one evaluation costs.
+"""The interpreter of JMESPath expressions: no value is an error, and one evaluation has a bound on what it costs.
 
-Pure. Python takes some 0.3 µs for a step, and the values that a client or an upstream sends decide how many there are.
+Pure. A value that a field access, a comparison or a function cannot take gives null: one odd value of a client or of an
+upstream must not decide a whole answer. What remains an error is a bound: the steps of an evaluation, and the size of
+what it makes. Python takes some 0.3 µs for a step, and the values decide how many there are.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jmespath.visitor
+from jmespath.exceptions import JMESPathTypeError
 from jmespath.functions import Functions
 
 from ..model import Json
@@ -61,14 +64,19 @@ class Interpreter(jmespath.visitor.TreeInterpreter):
         return self.COMPARATOR_FUNC[operator](left, right)
 
     def visit_function_expression(self, node: Mapping[str, Any], value: Json) -> Any:
-        """The value of a function."""
+        """The value of a function: null where it cannot take what it is given, as field access does."""
         arguments = [self.visit(child, value) for child in node["children"]]
         self._left -= _FUNCTION_STEPS + sum(
             len(each) // _VALUES_OF_A_STEP for each in arguments if isinstance(each, (list, dict))
         )
         if self._left < 0:
             raise TooManyStepsError
-        result = self._call_function(node["value"], arguments)
+        try:
+            result = self._call_function(node["value"], arguments)
+        except (JMESPathTypeError, TypeError):
+            # The signature does not fit, or the library compares what has no order (max_by of texts and numbers). A
+            # function within an argument has been here before, and the bounds have exceptions of their own.
+            return None
         if isinstance(result, str):
             self._left -= len(result) // _CHARS_OF_A_STEP
         return result

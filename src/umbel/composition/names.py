@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from ..config.rules import CONTEXT_WORDS
 from .expression import Expression
+from .expression_mistakes import text_instead
 from .fault import described, parameter
 from .template import Variable
 
@@ -51,9 +52,10 @@ class Scope:
         """
         # All of them are noted and judged, so no short cut at the first.
         mistakes: list[str] = []
+        instead = text_instead(expression.tree, expression.where)
         for root, first in expression.names:
             try:
-                self._use(root, first)
+                self._use(root, first, instead)
             except ValueError as error:
                 mistakes.append(str(error))
         if mistakes:
@@ -94,8 +96,8 @@ class Scope:
     def _parameter(self, root: str, *fields: str) -> str:
         return parameter(root, fields, self.item_client or "")
 
-    def _use(self, root: str, first: str | None) -> None:
-        """Note the use of a name.
+    def _use(self, root: str, first: str | None, instead: str = "") -> None:
+        """Note the use of a name. ``instead``: what to write where no name is meant.
 
         Raises:
             ValueError: it means nothing here.
@@ -110,7 +112,7 @@ class Scope:
             if root in self.names.route_params | self.names.query_params:
                 word = "path" if root in self.names.route_params else "query"
                 raise ValueError(f'"{root}" is unknown in an expression; write {word}.{root}')
-            raise ValueError(f'"{root}" is unknown{self._nearest(root, known)}')
+            raise ValueError(f'"{root}" is unknown{self._nearest(root, known) or instead}')
         if root == "item":
             if self.item_client is None:
                 raise ValueError('"item" is known only in a call with each')

@@ -19,7 +19,7 @@ from ..core.call import FieldBlock
 from ..errors import UmbelError
 from ..messages import ACCEPT_GZIP, Field
 from ..model import Json
-from .expression import compile_expression
+from .expression import compile_source
 from .names import Names, Scope
 from .request import FieldTemplate, Param, client_field, encode_form, expand_into
 from .template import MAX_TARGET, BadValueError, Variable, compile_target, compile_text, query_pairs
@@ -59,8 +59,8 @@ class UpstreamDefaults:
                 FieldTemplate.of(header, compile_text(text, scope.resolve)) for header, text in upstream.headers.items()
             )
             expressions = {
-                param: compile_expression(text, ("upstreams", name, "params", param))
-                for param, text in upstream.params.items()
+                param: compile_source(source, ("upstreams", name, "params", param))
+                for param, source in upstream.params.items()
             }
             params = tuple(Param(param, found, scope.read(found)) for param, found in expressions.items())
         except ValueError as error:

@@ -14,11 +14,11 @@ from typing import TypeVar
 
 from werkzeug.routing import Map, Rule
 
-from ..config.schema import Call, Config, KeyPath, Route, Upstream
+from ..config.schema import Call, Config, KeyPath, Route, Source, Upstream
 from ..errors import ConfigError, ConfigProblem
 from .call import ACCEPT, CallRules
 from .dag import PERSONAL, CallPlan, EachPlan, Plan, find_cycle
-from .expression import Expression, compile_expression
+from .expression import Expression, compile_source
 from .names import Names, Scope
 from .request import GATEWAYS_ALWAYS, GATEWAYS_FORWARDED, BodyRecipe, FieldTemplate, Param, Recipe
 from .template import Target, Text, compile_target, compile_text
@@ -220,7 +220,7 @@ class _RouteCompiler:
         target: Target | None = self._told((*at, "path"), lambda: compile_target(call.path, scope.resolve))
         usual = self._texts(("upstreams", call.upstream, "headers"), upstream.headers, scope)
         headers = self._texts((*self._at, *at, "headers"), call.headers, scope)
-        compiled = [self._param(name, text, where, scope) for name, (where, text) in params.items()]
+        compiled = [self._param(name, source, where, scope) for name, (where, source) in params.items()]
         body = self._body(at, call, scope)
         if target is None or len(self.problems) > before:
             return None
@@ -313,9 +313,9 @@ class _RouteCompiler:
             self._problem(at, str(error), absolute=absolute)
             return None
 
-    def _compiled(self, at: KeyPath, text: str, *, absolute: bool = False) -> Expression | None:
+    def _compiled(self, at: KeyPath, source: Source, *, absolute: bool = False) -> Expression | None:
         full = at if absolute else (*self._at, *at)
-        return self._told(full, lambda: compile_expression(text, full), absolute=True)
+        return self._told(full, lambda: compile_source(source, full), absolute=True)
 
     def _expression(self, at: KeyPath, text: str | None, scope: Scope) -> Expression | None:
         if text is None or (expression := self._compiled(at, text)) is None:
@@ -330,20 +330,20 @@ class _RouteCompiler:
         }
         return tuple(FieldTemplate.of(name, text) for name, text in compiled.items() if text is not None)
 
-    def _param(self, name: str, text: str, where: KeyPath, scope: Scope) -> Param | None:
-        expression = self._compiled(where, text, absolute=True)
+    def _param(self, name: str, source: Source, where: KeyPath, scope: Scope) -> Param | None:
+        expression = self._compiled(where, source, absolute=True)
         if expression is None:
             return None
         client = self._told(where, lambda: scope.read(expression), absolute=True)
         return None if client is None else Param(name, expression, client)
 
-    def _params(self, at: KeyPath, table: Mapping[str, str], scope: Scope) -> Iterator[Param]:
-        for name, text in table.items():
-            param = self._param(name, text, (*self._at, *at, name), scope)
+    def _params(self, at: KeyPath, table: Mapping[str, Source], scope: Scope) -> Iterator[Param]:
+        for name, source in table.items():
+            param = self._param(name, source, (*self._at, *at, name), scope)
             if param is not None:
                 yield param
 
     @staticmethod
-    def _placed(at: KeyPath, table: Mapping[str, str]) -> Iterator[tuple[str, tuple[KeyPath, str]]]:
-        for name, text in table.items():
-            yield name, ((*at, name), text)
+    def _placed(at: KeyPath, table: Mapping[str, Source]) -> Iterator[tuple[str, tuple[KeyPath, Source]]]:
+        for name, source in table.items():
+            yield name, ((*at, name), source)

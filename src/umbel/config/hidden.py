@@ -18,6 +18,7 @@ FILLERS: Mapping[str, Any] = {
     "urls": ["http://filler"],
     "url": "http://filler",
     "after": "1s",
+    "value": 1,
     "upstream": "filler",
     "path": "/",
     "calls": {"filler": {"upstream": "filler", "path": "/"}},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import json
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -232,6 +233,24 @@ def _json(value: Any) -> Any:
     return value
 
 
+def _expression(value: object) -> object:
+    """A text, or what the schema judges; a bare number or truth value is somebody's constant."""
+    return _not_bare(value, "")
+
+
+def _source(value: object) -> object:
+    """A text, a constant's table, or what the schema judges."""
+    return _not_bare(value, " or {{ value = {} }}")
+
+
+def _not_bare(value: object, also: str) -> object:
+    if not isinstance(value, bool | int | float) or not math.isfinite(value):
+        return value
+    said = json.dumps(value)
+    what = said if isinstance(value, bool) else "a whole number" if isinstance(value, int) else "a number with a point"
+    raise ValueError(f'needs a text, not {what}; write "`{said}`" (a JMESPath literal){also.format(said)}')
+
+
 def _names(pattern: re.Pattern[str], what: str) -> tuple[AfterValidator, WithJsonSchema]:
     # The JSON Schema's pattern is for editors; they do not know Python's fullmatch.
     return (
@@ -265,6 +284,10 @@ Network = Annotated[str, AfterValidator(_network)]
 ServedHost = Annotated[str, AfterValidator(_served_host)]
 ProbePath = Annotated[str, AfterValidator(_probe_path)]
 FileName = Annotated[str, AfterValidator(_file_name)]
+ExpressionText = Annotated[str, BeforeValidator(_expression)]
+"""A JMESPath expression."""
+AS_SOURCE = BeforeValidator(_source)
+"""Of an entry that is an expression or a constant table."""
 JsonValue = Annotated[Any, AfterValidator(_json)]
 JsonScalar = Annotated[str | int | float | bool | None, AfterValidator(_json)]
 Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]

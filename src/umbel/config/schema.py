@@ -13,10 +13,12 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from .policies import Breaker, Ejection, Health, Hedge, Retry, WeightedUrl
 from .rules import (
+    AS_SOURCE,
     BaseUrl,
     CallName,
     Concurrency,
     CookieName,
+    ExpressionText,
     FailureStatus,
     FileName,
     HeaderName,
@@ -61,6 +63,17 @@ class Tls(Section):
     _checked = model_validator(mode="after")(obeys(tls_rules))
 
 
+class Constant(Section):
+    """A constant in the place of an expression: { value = 1 } gives the number 1."""
+
+    value: JsonValue
+    """The value, as it is; a text in it is no expression."""
+
+
+Source = Annotated[str | Constant, AS_SOURCE]
+"""What gives a value: a JMESPath expression, or a constant."""
+
+
 class Upstream(Section):
     """A named HTTP service: one or more base URLs (replicas) with its limits."""
 
@@ -87,8 +100,8 @@ class Upstream(Section):
     """The most header fields of a response."""
     headers: Headers = {}
     """Headers of every call, as templates."""
-    params: dict[str, str] = {}
-    """Query parameters of every call, as JMESPath expressions."""
+    params: dict[str, Source] = {}
+    """Query parameters of every call, as JMESPath expressions or constants."""
     tls: Tls = Tls()
     """TLS settings for https URLs."""
     public_only: bool = False
@@ -144,14 +157,14 @@ class Call(Section):
     """The target as an RFC 6570 template of the forms {name}, {?a,b} and {&a,b}."""
     method: Method | None = None
     """The method of the request. Default: GET; POST with json, form or forward_body."""
-    json_: Annotated[str | dict[str, str] | None, Field(alias="json")] = None
-    """The JSON body: a JMESPath expression, or a table of them."""
-    form: str | dict[str, str] | None = None
-    """The form body: a JMESPath expression that gives an object, or a table of expressions."""
-    with_: Annotated[dict[Name, str], Field(alias="with")] = {}
-    """Names for the templates of this call, each bound to a JMESPath expression."""
-    params: dict[str, str] = {}
-    """Query parameters, each a JMESPath expression; for names that a template cannot bear."""
+    json_: Annotated[str | dict[str, Source] | None, Field(alias="json")] = None
+    """The JSON body: a JMESPath expression, or a table of expressions and constants."""
+    form: str | dict[str, Source] | None = None
+    """The form body: a JMESPath expression that gives an object, or a table of expressions and constants."""
+    with_: Annotated[dict[Name, Source], Field(alias="with")] = {}
+    """Names for the templates of this call, each bound to a JMESPath expression or a constant."""
+    params: dict[str, Source] = {}
+    """Query parameters, each a JMESPath expression or a constant; for names that a template cannot bear."""
     headers: Headers = {}
     """Headers as templates; they add to the upstream's."""
     forward_headers: Annotated[tuple[HeaderName, ...], AS_TUPLE] = ()
@@ -172,9 +185,9 @@ class Call(Section):
     """The value where an optional call fails or a call is skipped; its dependants then run."""
     default_null: bool = False
     """A default of null (TOML has no null to write as default)."""
-    when: str | None = None
+    when: ExpressionText | None = None
     """A JMESPath expression; where it is false the call is skipped and the answer stays complete."""
-    each: str | None = None
+    each: ExpressionText | None = None
     """A JMESPath expression that gives a list: one call per distinct value, bound to {item}."""
     as_: Annotated[Literal["list", "map"], Field(alias="as")] = "list"
     """The value of an each: a list with the places kept, or an object {item: result}, whose keys are texts: the
@@ -214,7 +227,7 @@ class Call(Section):
 class Answer(Section):
     """How the outcomes become one answer."""
 
-    shape: str | None = None
+    shape: ExpressionText | None = None
     """A JMESPath expression over the context. Default: an object of call and value."""
     status: Annotated[int, Field(ge=200, le=299)] = 200
     """The status of a composed answer; 204 sends no body."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from umbel.composition.expression import ExpressionError, compile_expression
+from umbel.composition.expression import ExpressionError, compile_expression, compile_source
+from umbel.composition.functions import FUNCTIONS
+from umbel.config.schema import Constant
 
 
 @pytest.mark.parametrize(
@@ -55,13 +58,119 @@ def test_lookup_finds_by_the_json_of_a_key() -> None:
     assert lookup.evaluate({"a": None, "k": 1}) is None
 
 
+ROWS = [{"k": 1}, {"k": "a"}]
+WRONG = [None, True, 5, -1.5, "", "text", [], [1, "a"], [None], ["a", None], ROWS, [{}], {}, {"k": None}]
+
+
+def _calls() -> list[str]:
+    """Every function, ours included, with values and expressions in its places."""
+    texts: list[str] = []
+    for name, known in FUNCTIONS.FUNCTION_TABLE.items():
+        kinds = [argument["types"] for argument in known["signature"]]
+        places = ["&k" if "expref" in kind else "ab"[place] for place, kind in enumerate(kinds)]
+        texts.append(f"{name}({', '.join(places)})")
+    return [*texts, "merge(a, b)", "merge(b, a, b)", "not_null(a, b)", "map(&length(@), a)", "sort_by(a, &abs(k))"]
+
+
+@pytest.mark.parametrize("text", _calls())
+def test_a_function_of_any_values_gives_a_value_of_json(text: str) -> None:
+    expression = compile_expression(f"{{x: {text}}}", ())
+    for left in WRONG:
+        for right in WRONG:
+            msgspec.json.encode(expression.evaluate({"a": left, "b": right}))
+
+
 @pytest.mark.parametrize(
-    ("text", "context"),
-    [("sort(a)", {"a": {}}), ("max_by(a, &b)", {"a": [{"b": 1}, {"b": "x"}]}), ("abs(a)", {"a": "x"})],
+    "text",
+    [
+        *(
+            "length(a)",
+            "keys(a)",
+            "values(a)",
+            "merge(o, a)",
+            "merge(a, o)",
+            "merge(o, l)",
+            "merge(o, s)",
+            "map(&x, a)",
+        ),
+        *("contains(a, 'x')", "sort(a)", "sort(m)", "sort_by(a, &k)", "sort_by(rows, &k)", "max_by(rows, &k)"),
+        *("min_by(rows, &k)", "join(',', a)", "join(',', m)", "join(a, l)", "sum(m)", "avg(a)", "max(m)", "min(a)"),
+        *("abs(s)", "ceil(a)", "floor(o)", "reverse(a)", "starts_with(a, 'x')", "ends_with(s, a)", "to_number(o)"),
+        *("lookup(s, 'x')", "zip(s, l)", "length(keys(a))", "length(sort(m))", "abs(`true`)", "length(`5`)"),
+    ],
 )
-def test_whatever_goes_wrong_inside_is_one_exception(text: str, context: dict[str, object]) -> None:
-    with pytest.raises(ExpressionError):
-        compile_expression(text, ("here",)).evaluate(context)
+def test_a_function_that_cannot_take_its_values_is_null(text: str) -> None:
+    rows = [{"k": 1}, {"k": "x"}]
+    context = {"a": None, "o": {"x": 1}, "l": [["x", 1]], "s": "", "m": [1, None], "rows": rows}
+    assert compile_expression(f"[{text}, `1`]", ()).evaluate(context) == [None, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("map(&length(@), a)", [1, None, 2]),
+        ("a[?length(@) > `1`]", ["xx"]),
+        ("a[*].length(@)", [1, 2]),
+        ("length(b) || `0`", 0),
+        ("merge(o, not_null(b, `{}`))", {"k": 1}),
+        ("to_array(length(b))", [None]),
+        ("to_string(length(b))", "null"),
+        ("type(length(b))", "null"),
+        ("{n: length(b), o: o}", {"n": None, "o": {"k": 1}}),
+    ],
+)
+def test_one_null_of_a_function_leaves_the_rest_as_it_is(text: str, value: object) -> None:
+    assert compile_expression(text, ()).evaluate({"a": ["x", 5, "xx"], "b": None, "o": {"k": 1}}) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("sort_by(a, b)", "the second argument of sort_by\\(\\) is an expression: write & before it"),
+        ("map(b, a)", "the first argument of map\\(\\) is an expression: write & before it"),
+        ("length(&a)", "length\\(\\) takes a value there; leave the & out"),
+        ("to_array(&a)", "leave the & out"),
+        ("{a: &b}", "leave the & out"),
+        ("a || &b", "leave the & out"),
+        ("&a", "write the expression without it"),
+        ("a[::0]", "step of a slice cannot be 0"),
+        ("(" * 5000, "nested too deeply"),
+        ("a" + " || a" * 5000, "nested too deeply"),
+        (f"a[{'9' * 5000}]", "a number that is too long"),
+    ],
+)
+def test_what_could_never_give_a_value_is_refused(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        compile_expression(text, ())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("1", 'it is a number; for the number write "`1`" (a JMESPath literal) or page = { value = 1 }'),
+        ("-1.5", 'it is a number; for the number write "`-1.5`" (a JMESPath literal) or page = { value = -1.5 }'),
+        ("", 'it is empty; for the text itself write "\'\'" or page = { value = "" }'),
+        ("a b", 'for the text itself write "\'a b\'" or page = { value = "a b" }'),
+        ("2024-01-01", 'for the text itself write "\'2024-01-01\'" or page = { value = "2024-01-01" }'),
+        ("{a: ", "something is missing at its end, a name, a value or a closing bracket"),
+        ("{a: }", '"}" at character 5 does not fit there'),
+        ("a == 'b", "the ' at character 6 has no partner; write another ' where it ends"),
+        ("a = 'b'", "one = at character 3 means nothing; write == to compare"),
+        ("a[?b > 1]", "a number cannot stand at character 8 as it is; write it between backticks, such as `1`"),
+        ("a.b-c", '"-" at character 4 means nothing there; write a name of unusual characters in double quotes'),
+    ],
+)
+def test_a_text_that_does_not_parse_is_told_in_one_sentence_what_to_write(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match="not a JMESPath expression: ") as caught:
+        compile_expression(text, ("routes", 0, "calls", "c", "params", "page"))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not str(caught.value).endswith((":", "expression", ","))
+
+
+def test_a_constant_is_its_value_and_reads_nothing() -> None:
+    made = compile_source(Constant(value={"a": [1, "b"]}), ())
+    assert (made.names, made.evaluate({})) == ((), {"a": [1, "b"]})
 
 
 def test_a_text_that_is_joined_is_bounded_by_its_parts_multiplied() -> None:

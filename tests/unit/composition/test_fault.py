@@ -12,27 +12,23 @@ from umbel.composition.fault import Named, bad_request, described, parameter, se
 from umbel.kinds import Kind
 from umbel.model import Inputs
 
+BIG = [1e308, 1e308]
+"""Numbers whose sum is out of JSON's range."""
+
 
 @pytest.mark.parametrize(
     ("text", "context", "names"),
     [
-        ("length(body.x)", {"body": {"x": 1}}, {"body"}),
-        ("{a: call, n: length(body.x)}", {"body": {"x": 1}, "call": []}, {"body"}),
-        ("{a: length(call), n: length(body.x)}", {"body": {"x": []}, "call": 1}, {"call"}),
-        ("[call, [body.y, abs(body.x)]]", {"body": {"x": "a"}, "call": []}, {"body"}),
-        ("join(',', [body.x, call])", {"body": {"x": []}, "call": "a"}, {"body"}),
-        ("join(',', [body.x, call])", {"body": {"x": "a"}, "call": []}, {"call"}),
-        ("join(',', [body.x, call])", {"body": {"x": None}, "call": None}, {"body", "call"}),
-        ("merge(call, body)", {"body": 1, "call": {}}, {"body"}),
-        ("merge(body.o, call)", {"body": {"o": {}}, "call": [1]}, {"call"}),
-        ("join(body.sep, body.xs)", {"body": {"sep": ",", "xs": [1]}}, {"body"}),
-        ("starts_with(call, query.q)", {"query": {"q": 1}, "call": "a"}, {"query"}),
-        ("call && sort(body) || `1`", {"body": {}, "call": True}, {"body"}),
-        ("sort(body)[0].name", {"body": {}}, {"body"}),
-        ("sort(body)[?a > call]", {"body": {}, "call": 1}, {"body"}),
-        ("call | sort(@)", {"call": 1, "body": 1}, {"call"}),
-        ("max_by(body.xs, &n)", {"body": {"xs": [{"n": 1}, {"n": "a"}]}}, {"body"}),
-        ("abs(`[]`)", {"body": 1}, set()),
+        ("sum(body.x)", {"body": {"x": BIG}}, {"body"}),
+        ("{a: call, n: sum(body.x)}", {"body": {"x": BIG}, "call": []}, {"body"}),
+        ("{a: sum(call), n: sum(body.x)}", {"body": {"x": []}, "call": BIG}, {"call"}),
+        ("[call, [body.y, avg(body.x)]]", {"body": {"x": BIG}, "call": []}, {"body"}),
+        ("join(body.sep, body.xs)", {"body": {"sep": "x" * 1000, "xs": ["a"] * 2000}}, {"body"}),
+        ("join(call, body.xs)", {"body": {"xs": ["a"] * 2000}, "call": "x" * 1000}, {"call", "body"}),
+        ("call && sum(body) || `1`", {"body": BIG, "call": True}, {"body"}),
+        ("[sum(body)][?a > call]", {"body": BIG, "call": 1}, {"body"}),
+        ("call | sum(@)", {"call": BIG, "body": 1}, {"call"}),
+        ("sum(`[1e308, 1e308]`)", {"body": 1}, set()),
     ],
 )
 def test_the_smallest_failing_part_names_what_is_at_fault(text: str, context: Any, names: set[str]) -> None:
@@ -41,19 +37,10 @@ def test_the_smallest_failing_part_names_what_is_at_fault(text: str, context: An
     assert {name.root for name in caught.value.fault.names} == names
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("length(a)", "a text or a list or an object is needed"),
-        ("abs(a)", "a number is needed"),
-        ("sum(a)", "a list of numbers is needed"),
-        ("merge(`{}`, a)", "it is of a type or a size that does not fit here"),
-    ],
-)
-def test_the_reason_says_what_is_needed_and_holds_no_value(text: str, reason: str) -> None:
+def test_the_reason_is_a_size_and_holds_no_value() -> None:
     with pytest.raises(ExpressionError) as caught:
-        compile_expression(text, ()).evaluate({"a": True})
-    assert caught.value.fault.reason == reason
+        compile_expression("sum(a)", ()).evaluate({"a": BIG})
+    assert caught.value.fault.reason == "what is made of it here would be too large"
 
 
 @pytest.mark.parametrize(
@@ -111,7 +98,7 @@ def test_a_bad_value_is_a_400_with_a_sentence_only_where_it_is_the_clients() -> 
         ('path = "/"\nform = "{v: body.id, w: a.ids}"\n', {"id": {"x": 1}}, 400),
         ('path = "/"\nform = "{v: body.id, w: a.id}"\n', {"id": "b"}, 502),
         ('path = "/"\nform = "body.id || a"\n', {"id": "text"}, 400),
-        ('path = "/{?v}"\nwith = { v = "abs(item)" }\neach = "body.ids || a.ids"\n', {"ids": ["a"]}, 400),
+        ('path = "/{?v}"\nwith = { v = "sum(item)" }\neach = "body.ids || a.ids"\n', {"ids": [BIG]}, 400),
     ],
 )
 async def test_of_an_expression_with_a_fallback_the_value_that_was_taken_decides(
@@ -126,7 +113,7 @@ async def test_of_an_expression_with_a_fallback_the_value_that_was_taken_decides
 
 
 async def test_an_expression_that_reads_only_constants_is_a_mistake_of_ours() -> None:
-    text = TWO + '[routes.answer]\nshape = "abs(`[]`)"\n'
+    text = TWO + '[routes.answer]\nshape = "sum(`[1e308, 1e308]`)"\n'
     ran = await compose(text, {"/a": answer(1), "/b": answer(2)})
     assert ran.result.failure is not None
     assert (ran.result.failure.kind, ran.result.failure.status) == (Kind.INTERNAL, 500)

@@ -99,7 +99,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "an expression that is none": (
         UPSTREAM + ROUTE + CALL + 'answer.shape = "{a: "\n',
         [
-            "umbel.toml:6: routes[0].answer.shape: not a JMESPath expression: Invalid jmespath expression: Incomplete expression"
+            "umbel.toml:6: routes[0].answer.shape: not a JMESPath expression: something is missing at its end, a name, a value or a closing bracket"
         ],
     ),
     "calls that wait for each other": (

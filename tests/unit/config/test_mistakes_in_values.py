@@ -34,7 +34,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             "umbel.toml:4: upstreams.u.max_queue: needs a whole number, not a text",
             'umbel.toml:5: upstreams.u.max_concurrency: needs a whole number of at least 1, or "auto"',
             "umbel.toml:6: upstreams.u.headers: needs a table, not a list",
-            "umbel.toml:7: upstreams.u.params.p: needs a text, not a whole number",
+            'umbel.toml:7: upstreams.u.params.p: needs a text, not a whole number; write "`5`" (a JMESPath literal) or { value = 5 }',
             "umbel.toml:8: upstreams.u.public_only: needs true or false, not a text",
             "umbel.toml:9: upstreams.u.tls: needs a table, not a text",
             "umbel.toml:10: upstreams.u.deadline_header: needs a text or false, not true",
@@ -214,7 +214,7 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "bodies of wrong types": (
         UPSTREAM + ROUTE + 'calls.c = { upstream = "u", path = "/", json = 5, form = { a = 5 } }\n',
         [
-            "umbel.toml:5: routes[0].calls.c.form.a: needs a text, not a whole number",
+            'umbel.toml:5: routes[0].calls.c.form.a: needs a text, not a whole number; write "`5`" (a JMESPath literal) or { value = 5 }',
             "umbel.toml:5: routes[0].calls.c.json: needs a text or a table, not a whole number",
         ],
     ),

@@ -1,0 +1,135 @@
+"""What is wrong with an expression that cannot be compiled, in one sentence that says what to write.
+
+Judges texts and syntax trees of the configuration, at load. The sentences quote the expression: whoever shows them
+hides the values of variables.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jmespath.exceptions
+
+from .functions import FUNCTIONS, argument_types
+
+Node = Mapping[str, Any]
+
+TABLES = frozenset({"with", "params", "json", "form"})
+"""The keys whose tables hold expressions, and beside them constants as ``{ value = … }``."""
+
+_SHOWN_MAX = 60
+# Words, numbers, dates and URLs, which have none of JMESPath's signs: somebody meant the text itself.
+_PLAIN_TEXT = re.compile(r"(?!.*\.\.)[\w+%-][\w %+./:-]*|\w+://\S+")
+_JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
+_JSON_WORDS = frozenset({"true", "false", "null"})
+
+
+def parse_mistake(text: str, error: Exception, where: tuple[str | int, ...]) -> str:
+    """Why ``text``, which stands under the key ``where``, is no expression, and what to write instead."""
+    if _JSON_NUMBER.fullmatch(text):
+        reason = "it is a number"
+    elif not text.strip():
+        reason = "it is empty"
+    elif isinstance(error, jmespath.exceptions.ParseError):
+        reason = _parse_reason(text, error)
+    else:
+        reason = "it is nested too deeply, or holds a number that is too long"
+    meant = _instead(text, where) if _PLAIN_TEXT.fullmatch(text) or not text.strip() else ""
+    return f"not a JMESPath expression: {reason}{meant}"
+
+
+def text_instead(node: Node, where: tuple[str | int, ...]) -> str:
+    """How to write the text or the value itself, where an entry of a table is no more than a name; else nothing.
+
+    It is the half sentence that the message about the name ends with, if it is unknown.
+    """
+    in_table = len(where) > 1 and where[-2] in TABLES
+    return _instead(node["value"], where) if in_table and node["type"] == "field" else ""
+
+
+def check_parts(node: Node) -> None:
+    """Pass a syntax tree whose parts can all give values.
+
+    Raises:
+        ValueError: a function is unknown or has too few or too many arguments, a slice has no step, or an expression
+            reference (``&price``) stands where a value must, or the other way round. One sentence.
+    """
+    if node["type"] == "expref":
+        raise ValueError("& makes an expression for sort_by, max_by, min_by or map; write the expression without it")
+    for function in _nodes(node):
+        if function["type"] == "slice" and function["children"][2] == 0:
+            raise ValueError("the step of a slice cannot be 0; leave it out, or write 1 or -1")
+        name, children = function.get("value"), function["children"]
+        if function["type"] == "function_expression":
+            _check_function(str(name), len(children))
+        for place, child in enumerate(children):
+            if isinstance(child, dict):
+                _check_reference(function, place, child)
+
+
+def _check_reference(parent: Node, place: int, child: Node) -> None:
+    function = parent["value"] if parent["type"] == "function_expression" else ""
+    takes = bool(function) and "expref" in argument_types(function, place)
+    if child["type"] == "expref" and not takes:
+        needs = f"{function}() takes a value there" if function else "it stands where a value must"
+        raise ValueError(f"& makes an expression for sort_by, max_by, min_by or map, and {needs}; leave the & out")
+    if takes and child["type"] != "expref":
+        order = "first" if place == 0 else "second"
+        raise ValueError(f"the {order} argument of {function}() is an expression: write & before it, such as &price")
+
+
+def _check_function(name: str, given: int) -> None:
+    known = FUNCTIONS.FUNCTION_TABLE.get(name)
+    if known is None:
+        near = difflib.get_close_matches(name, FUNCTIONS.FUNCTION_TABLE, n=1)
+        hint = f"; did you mean {near[0]}()?" if near else ""
+        raise ValueError(f"JMESPath has no function {name}(){hint}")
+    signature = known["signature"]
+    variadic = bool(signature) and signature[-1].get("variadic", False)
+    if given < len(signature) or (given > len(signature) and not variadic):
+        least = "at least " if variadic else ""
+        raise ValueError(f"{name}() takes {least}{len(signature)} argument{'s'[: len(signature) != 1]}, not {given}")
+
+
+def _nodes(node: Node) -> Iterator[Node]:
+    yield node
+    for child in node["children"]:
+        if isinstance(child, dict):
+            yield from _nodes(child)
+
+
+def _parse_reason(text: str, error: jmespath.exceptions.ParseError) -> str:
+    place = min(error.lex_position or 0, len(text))
+    token = str(error.token_value)
+    if isinstance(error, jmespath.exceptions.IncompleteExpressionError):
+        return "something is missing at its end, a name, a value or a closing bracket"
+    at = f"at character {place + 1}"
+    if isinstance(error, jmespath.exceptions.LexerError):
+        if str(error.message).startswith("Unclosed"):
+            return f"the {token[:1]} {at} has no partner; write another {token[:1]} where it ends"
+        if token == "=":
+            return f"one = {at} means nothing; write == to compare"
+        return f'"{token[:1]}" {at} means nothing there; write a name of unusual characters in double quotes'
+    if error.token_type == "NUMBER":
+        return f"a number cannot stand {at} as it is; write it between backticks, such as `{token}`"
+    return f'"{_cut(token)}" {at} does not fit there; an operator, a comma or a bracket is missing or too many'
+
+
+def _instead(text: str, where: tuple[str | int, ...]) -> str:
+    """What to write for ``text`` itself, as the half sentence that a message ends with; nothing for a long text."""
+    number = _JSON_NUMBER.fullmatch(text) is not None
+    is_json = number or text in _JSON_WORDS
+    what = "the number" if number else text if is_json else "the text itself"
+    literal = f'"`{text}`" (a JMESPath literal)' if is_json else f"\"'{text}'\""
+    ways = [literal] if is_json or not set(text) & {"'", "\\"} else []
+    if len(where) > 1 and where[-2] in TABLES and text != "null":
+        ways.append(f"{where[-1]} = {{ value = {text if is_json else json.dumps(text, ensure_ascii=False)} }}")
+    return f"; for {what} write {' or '.join(ways)}" if ways and len(text) <= _SHOWN_MAX else ""
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}…"
