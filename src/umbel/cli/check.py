@@ -18,7 +18,7 @@ from ..config.emptiness import require_routes
 from ..config.schema import Config
 from ..errors import ConfigError
 from . import EXIT_CONFIG
-from .options import allow_empty_option, config_option, hypercorn_beside, load_config
+from .options import allow_empty_option, config_option, hypercorn_beside
 
 
 @click.command(short_help="Check the configuration and tell every mistake in it.")
@@ -36,10 +36,19 @@ from .options import allow_empty_option, config_option, hypercorn_beside, load_c
 def check(ctx: click.Context, file: str, as_json: bool, app: str | None, allow_empty: bool) -> None:
     """Check the configuration and tell every mistake in it, one per line: FILE:LINE: KEY: REASON.
 
+    What can be used and is rarely meant has such a line too, which begins with "warning: ".
+
     Exit status 0 if it can be used, 78 if not; 1 if the application does not start.
     """
+    from ..config.load import Loaded, load_with_secrets
+    from ..gateway.checks import CHECKS, WARNINGS
+
     try:
-        config = Config() if app and not Path(file).exists() else load_config(file)
+        if app and not Path(file).exists():
+            loaded = Loaded(Config(), str)
+        else:
+            loaded = load_with_secrets(file, checks=CHECKS, warnings=WARNINGS)
+        config = loaded.config
         if not app and not allow_empty:  # An application in Python has routes of its own.
             require_routes(file, len(config.routes))
     except ConfigError as error:
@@ -59,8 +68,11 @@ def check(ctx: click.Context, file: str, as_json: bool, app: str | None, allow_e
         "call": sum(len(route.calls) for route in config.routes),
     }
     if as_json:
-        _print({"ok": True, "file": file, **{f"{word}s": count for word, count in counts.items()}})
+        warned = {"warnings": [asdict(warning) for warning in loaded.warnings]} if loaded.warnings else {}
+        _print({"ok": True, "file": file, **{f"{word}s": count for word, count in counts.items()}, **warned})
     else:
+        for warning in loaded.warnings:
+            click.echo(f"warning: {warning}", err=True)
         click.echo(f"{file}: ok, {', '.join(_counted(count, word) for word, count in counts.items())}")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..composition.dag import CallPlan, Plan
 from ..config.load import Loaded
-from ..config.schema import Call, Config, KeyPath, Upstream
+from ..config.schema import Call, Config, Constant, KeyPath, Upstream
 from ..config.section import Section
 from ..config.units import format_duration, format_ratio, format_size
 from .policies import shown_breaker, shown_ejection, shown_health, shown_hedge, shown_retry
@@ -201,6 +201,10 @@ def _call_rules(plan: CallPlan) -> Iterator[str]:
         yield f"default {_shown(call.default)}"
     elif call.optional:
         yield "null where it fails"
+    for key, table in (("with", call.with_), ("params", call.params), ("json", call.json_), ("form", call.form)):
+        for name, source in table.items() if isinstance(table, dict) else ():
+            if isinstance(source, Constant):
+                yield f"{key} {name} is always {_shown(source.value)}"
     if "item_default" in call.model_fields_set:
         yield f"item_default {_shown(call.item_default)}"
     if call.decode != "json":

@@ -22,9 +22,11 @@ TABLES = frozenset({"with", "params", "json", "form"})
 """The keys whose tables hold expressions, and beside them constants as ``{ value = … }``."""
 
 _SHOWN_MAX = 60
-# Words, numbers, dates and URLs, which have none of JMESPath's signs: somebody meant the text itself.
-_PLAIN_TEXT = re.compile(r"(?!.*\.\.)[\w+%-][\w %+./:-]*|\w+://\S+")
+# Words, numbers and dates, which have none of JMESPath's signs.
+_PLAIN_TEXT = re.compile(r"[\w+%-][\w %+./:-]*")
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
+_JSON_LIST = re.compile(rf"\[\s*(?:{_JSON_NUMBER.pattern}\s*(?:,\s*{_JSON_NUMBER.pattern}\s*)*)?\]", re.ASCII)
+"""Of numbers alone: in a file, quotes would have to be escaped."""
 _JSON_WORDS = frozenset({"true", "false", "null"})
 
 
@@ -32,13 +34,15 @@ def parse_mistake(text: str, error: Exception, where: tuple[str | int, ...]) -> 
     """Why ``text``, which stands under the key ``where``, is no expression, and what to write instead."""
     if _JSON_NUMBER.fullmatch(text):
         reason = "it is a number"
+    elif _JSON_LIST.fullmatch(text):
+        reason = "it is a list of numbers"
     elif not text.strip():
         reason = "it is empty"
     elif isinstance(error, jmespath.exceptions.ParseError):
         reason = _parse_reason(text, error)
     else:
         reason = "it is nested too deeply, or holds a number that is too long"
-    meant = _instead(text, where) if _PLAIN_TEXT.fullmatch(text) or not text.strip() else ""
+    meant = _instead(text, where) if _may_mean_itself(text) else ""
     return f"not a JMESPath expression: {reason}{meant}"
 
 
@@ -119,11 +123,19 @@ def _parse_reason(text: str, error: jmespath.exceptions.ParseError) -> str:
     return f'"{_cut(token)}" {at} does not fit there; an operator, a comma or a bracket is missing or too many'
 
 
+def _may_mean_itself(text: str) -> bool:
+    """Whether somebody who wrote this as an expression may have meant a constant."""
+    if not text.strip() or text.startswith(("http://", "https://")) or _JSON_LIST.fullmatch(text):
+        return True
+    return ".." not in text and _PLAIN_TEXT.fullmatch(text) is not None
+
+
 def _instead(text: str, where: tuple[str | int, ...]) -> str:
     """What to write for ``text`` itself, as the half sentence that a message ends with; nothing for a long text."""
-    number = _JSON_NUMBER.fullmatch(text) is not None
-    is_json = number or text in _JSON_WORDS
-    what = "the number" if number else text if is_json else "the text itself"
+    what = text if text in _JSON_WORDS else "the text itself"
+    if _JSON_NUMBER.fullmatch(text) or _JSON_LIST.fullmatch(text):
+        what = "the number" if text[0] != "[" else "the list"
+    is_json = what != "the text itself"
     literal = f'"`{text}`" (a JMESPath literal)' if is_json else f"\"'{text}'\""
     ways = [literal] if is_json or not set(text) & {"'", "\\"} else []
     if len(where) > 1 and where[-2] in TABLES and text != "null":

@@ -16,6 +16,7 @@ from werkzeug.routing import Map, Rule
 
 from ..config.schema import Call, Config, KeyPath, Route, Source, Upstream
 from ..errors import ConfigError, ConfigProblem
+from . import missing_parts
 from .call import ACCEPT, CallRules
 from .dag import PERSONAL, CallPlan, EachPlan, Plan, find_cycle
 from .expression import Expression, compile_source
@@ -81,6 +82,14 @@ def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
                 seen[("upstreams", name, "headers", field), reason] = None
         if reason := _why_not_deadline_header(upstream):
             seen[("upstreams", name, "deadline_header"), reason] = None
+    yield from seen
+
+
+def warn(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    """What in a configuration without mistakes is rarely meant, with the key it lies at."""
+    seen: dict[tuple[KeyPath, str], None] = {}
+    for index in range(len(config.routes)):
+        seen.update(dict.fromkeys(missing_parts.warnings(compile_route(config, index))))
     yield from seen
 
 

@@ -33,6 +33,8 @@ class Loaded(NamedTuple):
     config: Config
     hide: Callable[[str], str]
     """A text with the values that came from the environment written as ``${NAME}``."""
+    warnings: tuple[ConfigProblem, ...] = ()
+    """What can be used as it is and is rarely meant, in the order of the files and their lines."""
 
 
 Check = Callable[[Config], Iterable[tuple[KeyPath, str]]]
@@ -59,9 +61,13 @@ def load(
 
 
 def load_with_secrets(
-    path: str | os.PathLike[str], *, checks: Sequence[Check] = (), environ: Mapping[str, str] | None = None
+    path: str | os.PathLike[str],
+    *,
+    checks: Sequence[Check] = (),
+    warnings: Sequence[Check] = (),
+    environ: Mapping[str, str] | None = None,
 ) -> Loaded:
-    """The same, for a caller that prints parts of the configuration.
+    """The same, for a caller that prints parts of the configuration. ``warnings`` run where nothing is wrong.
 
     Raises:
         ConfigError: as ``load``.
@@ -74,14 +80,19 @@ def load_with_secrets(
             break
     else:
         raise ConfigError([ConfigProblem(os.fspath(path), None, "", KEEPS_CHANGING)])
-    config = _build(reading, problems, checks) if reading.files else None
-    if config is None or problems.found:
+    if not reading.files:
         raise ConfigError(problems.sorted())
-    return Loaded(config, problems.variables.hide)
+    config, origin_of = _build(reading, problems, checks)
+    if problems.found:
+        raise ConfigError(problems.sorted())
+    for check in warnings:
+        for key, reason in check(config):
+            problems.at(origin_of(key), reason, quotes=True)
+    return Loaded(config, problems.variables.hide, tuple(problems.sorted()))
 
 
-def _build(reading: Reading, problems: Problems, checks: Sequence[Check]) -> Config | None:
-    """The configuration of what validated; everything else is among the problems."""
+def _build(reading: Reading, problems: Problems, checks: Sequence[Check]) -> tuple[Config, Callable[[KeyPath], Origin]]:
+    """The configuration of what validated, and where its keys stand; everything else is among the problems."""
 
     def report(origin: Origin, reason: str) -> None:
         if len(origin.path) == 1 and nearest(str(origin.path[0]), keys_of(Config)) in (None, "include", "upstreams"):
@@ -114,7 +125,7 @@ def _build(reading: Reading, problems: Problems, checks: Sequence[Check]) -> Con
     for check in checks:
         for path, reason in check(config):
             problems.at(origin_of(path), reason, quotes=True)
-    return config
+    return config, origin_of
 
 
 def _report_defaults(merged: Merged, problems: Problems) -> None:

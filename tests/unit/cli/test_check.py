@@ -70,3 +70,17 @@ def test_rules_of_a_policy_that_do_not_go_together_are_told_with_their_line(here
     result = CliRunner().invoke(main, ["check"])
     assert result.exit_code == 78
     assert result.stderr.startswith("umbel.toml:3: upstreams.u.ejection: ejection needs ")
+
+
+def test_a_part_that_may_be_missing_in_a_function_is_a_warning_with_its_line_and_status_0(here: Path) -> None:
+    write(here, GOOD + 'calls.d = { upstream = "u", path = "/d", optional = true }\nanswer.shape = "merge(c, d)"\n')
+    result = CliRunner().invoke(main, ["check"])
+    assert (result.exit_code, result.stdout) == (0, "umbel.toml: ok, 1 upstream, 1 route, 2 calls\n")
+    reason = (
+        'merge() takes no null and gives null where "d" is null (it is optional and has no default); '
+        'give "d" a default, or write not_null(d, …) with what is to be taken instead'
+    )
+    assert result.stderr == f"warning: umbel.toml:7: routes[0].answer.shape: {reason}\n"
+    result = CliRunner().invoke(main, ["check", "--json"])
+    warning = {"file": "umbel.toml", "line": 7, "key": "routes[0].answer.shape", "reason": reason}
+    assert (result.exit_code, json.loads(result.stdout)["warnings"]) == (0, [warning])

@@ -271,3 +271,8 @@ def test_what_an_upstream_is_told_and_may_be_is_shown_with_its_place(here: Path)
     assert limits["forwarded"] == ("false", "umbel.toml:4")
     assert limits["public_only"] == ("true", "umbel.toml:5")
     assert limits["keepalive_expiry"] == ("3s", "umbel.toml:6")
+
+
+def test_constants_in_the_place_of_expressions_are_shown(here: Path) -> None:
+    write(here, GOOD + 'calls.d = { upstream = "u", path = "/", params = { page = { value = 1 } } }\n')
+    assert "params page is always 1" in CliRunner().invoke(main, ["explain", "GET", "/r"]).stdout

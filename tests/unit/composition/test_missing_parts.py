@@ -1,0 +1,102 @@
+"""Which functions of an expression are given the null of a part that may be missing."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.composing import config
+from umbel.composition.expression import compile_expression
+from umbel.composition.missing_parts import meetings
+from umbel.composition.plan import warn
+
+PARTS = frozenset({"b", "c"})
+
+
+@pytest.mark.parametrize(
+    ("text", "met"),
+    [
+        ("merge(a, b)", {"merge b"}),
+        ("merge(a, b, c)", {"merge b", "merge c"}),
+        ("length(b)", {"length b"}),
+        ("{a: a, n: length(b.rows)}", {"length b"}),
+        ("length(b.rows[*].id)", {"length b"}),
+        ("length(b[?id].x)", {"length b"}),
+        ("length(b[0])", {"length b"}),
+        ("b | length(@)", {"length b"}),
+        ("b.x | keys(@)", {"keys b"}),
+        ("map(&x, b)", {"map b"}),
+        ("contains(b, 'x')", {"contains b"}),
+        ("join(',', [a.name, b.name])", {"join b"}),
+        ("sum([a.n, c.n])", {"sum c"}),
+        ("length(keys(b))", {"keys b"}),
+        ("sort(b || c)", {"sort b", "sort c"}),
+        ("keys(a && b)", {"keys b"}),
+        ("abs(to_number(b))", {"abs b"}),
+        ("keys(lookup(b, 'x'))", {"keys b"}),
+        ("length(not_null(b, c))", {"length b", "length c"}),
+        # A null never comes there.
+        ("merge(a, not_null(b, `{}`))", set()),
+        ("merge(a, b || `{}`)", set()),
+        ("length(not_null(b, a))", set()),
+        ("length(a)", set()),
+        ("length(to_array(b))", set()),
+        ("length(to_string(b))", set()),
+        ("{b: b, c: c.x}", set()),
+        ("[b, c] | length(@)", set()),
+        ("length([a, b])", set()),
+        ("type(b)", set()),
+        ("zip(a, b)", set()),
+        ("lookup(b, 'x')", set()),
+        ("b[*].length(@)", set()),
+        ("map(&length(b), a)", set()),
+        ("a.b | length(@)", set()),
+        ("length(a.b)", set()),
+        ("b[?length(x) > `1`]", set()),
+        ("not_null(length(b), `0`)", {"length b"}),
+    ],
+)
+def test_functions_that_are_given_the_null_of_a_part(text: str, met: set[str]) -> None:
+    found = meetings(compile_expression(text, ()).tree, PARTS)
+    assert {f"{meeting.function} {meeting.part}" for meeting in found} == met
+
+
+CALLS = '[[routes]]\npath = "/r"\n{keys}\n[routes.calls.a]\nupstream = "u"\npath = "/"\n{a}\n'
+SHAPE = '[routes.answer]\nshape = "length(a)"\n'
+
+
+@pytest.mark.parametrize(
+    ("keys", "call", "said"),
+    [
+        (
+            "",
+            "optional = true",
+            '"a" is null (it is optional and has no default); give "a" a default, or write not_null',
+        ),
+        ("", 'when = "query.q"', "(when may skip it, and it has no default); give"),
+        ("", "null_on = [404]", "(null_on 404); write not_null(a, …)"),
+        ("", "null_on = [404]\noptional = true\ndefault = []", "(null_on 404); write not_null(a, …)"),
+        ('combine = "first"', "", '(combine = "first" does not need it); write'),
+        ("", "optional = true\ndefault = []", None),
+        ("", "", None),
+    ],
+)
+def test_a_shape_warns_of_parts_that_may_be_missing(keys: str, call: str, said: str | None) -> None:
+    made = config(CALLS.format(keys=f'query = ["q"]\n{keys}', a=call) + SHAPE)
+    reasons = [reason for path, reason in warn(made)]
+    assert len(reasons) == (said is not None)
+    assert said is None or said in reasons[0]
+
+
+def test_a_call_that_is_skipped_with_another_may_be_missing_too() -> None:
+    later = '[routes.calls.b]\nupstream = "u"\npath = "/{a.id}"\n[routes.answer]\nshape = "keys(b)"\n'
+    made = config(CALLS.format(keys='query = ["q"]', a='when = "query.q"') + later)
+    ((path, reason),) = warn(made)
+    assert path == ("routes", 0, "answer", "shape")
+    assert 'the when of "a" may skip it' in reason
+
+
+def test_a_call_that_waits_for_a_part_warns_only_where_that_part_can_be_null_when_it_starts() -> None:
+    later = '[routes.calls.b]\nupstream = "u"\npath = "/"\nparams = { n = "length(a)" }\n'
+    assert list(warn(config(CALLS.format(keys="", a="optional = true") + later))) == []
+    ((path, _),) = warn(config(CALLS.format(keys="", a="null_on = [404]") + later))
+    assert path == ("routes", 0, "calls", "b", "params", "n")
