@@ -213,7 +213,7 @@ GATEWAY = {
         paths.check_path, ("/", "a", "%", "%41", "%2e", ".", "..", "//", "/.", "%e9", ";"), ("/", "http://")
     ),
     "a query": Case(
-        lambda raw: (paths.check_query(raw), query.parse_query(raw)),
+        lambda raw: (paths.check_query(raw), query.QueryRules({}, ["a", "A"]).read(raw)),
         ("a=b&", "&", "=", "%41", "%", "+", ";", "a"),
         ("", "a="),
     ),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_plus
 
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import Map, RequestRedirect, Rule
@@ -16,8 +16,8 @@ from werkzeug.routing import Map, RequestRedirect, Rule
 from ..composition.dag import Plan
 from ..errors import RequestError
 from ..gateway.converters import CONVERTERS
-from ..gateway.paths import check_path
-from ..gateway.query import QueryRules, parse_query
+from ..gateway.paths import check_path, check_query
+from ..gateway.query import QueryRules
 from ..model import Json
 
 PROBES = ("/livez", "/readyz")
@@ -57,16 +57,16 @@ def read_query(plan: Plan, path: str) -> Query | NoMatch:
     _, mark, query = path.partition("?")
     if not mark:
         return Query({}, ())
+    raw, rules = query.encode(), QueryRules(plan.route.query_params, plan.sent_on)
     try:
-        pairs = parse_query(query.encode())
-        values = QueryRules(plan.route.query_params).values(pairs)
+        check_query(raw)
+        values = rules.values(rules.read(raw))
     except RequestError as error:
         return NoMatch(error.status, error.detail)
-    given = tuple(dict.fromkeys(name for name, _ in pairs))
-    sent_on = {name for call in plan.calls for name in call.config.forward_query}
+    given = tuple(dict.fromkeys(unquote_plus(piece.partition("=")[0]) for piece in query.split("&") if piece))
     return Query(
         {name: values[name] for name in given if name in values},
-        tuple(name for name in given if name not in values and name not in sent_on),
+        tuple(name for name in given if name not in values and name not in plan.sent_on),
     )
 
 

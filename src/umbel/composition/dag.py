@@ -54,6 +54,8 @@ class Plan:
     """The calls that ``combine`` counts: for first and quorum those that no other call names."""
     methods: tuple[str, ...]
     uses_body: bool
+    body_fields: frozenset[str] | None
+    """The members of the request's body that are read; None: all of it. (It may be sent on besides.)"""
     headers: tuple[str, ...]
     """The request headers that expressions and templates read, in snake case."""
     vary: tuple[str, ...]
@@ -70,6 +72,11 @@ class Plan:
     """The calls that name no other, in config order."""
     waiting: Mapping[str, int]
     """For each other call, how many it names."""
+
+    @property
+    def sent_on(self) -> frozenset[str]:
+        """The query parameters of the client that calls send on."""
+        return frozenset(name for call in self.calls for name in call.config.forward_query)
 
     @property
     def deadline(self) -> float:

@@ -27,6 +27,10 @@ class Names:
     headers: dict[str, None] = field(default_factory=dict)
     """Request headers that the plan reads, in snake case, in the order of their first use."""
     uses_body: bool = False
+    whole_body: bool = False
+    """Whether it reads the body as a whole, or more of it than single members."""
+    body_fields: set[str] = field(default_factory=set)
+    """The members of the body that it reads."""
 
 
 @dataclass(slots=True)
@@ -131,6 +135,10 @@ class Scope:
             self.names.headers[first] = None
         if root == "body":
             self.names.uses_body = True
+            if first is None:
+                self.names.whole_body = True
+            else:
+                self.names.body_fields.add(first)
 
     def _bare(self) -> list[str]:
         return [*self.bound, *self.names.route_params, *self.names.query_params, *self.names.calls]

@@ -166,6 +166,7 @@ class _RouteCompiler:
             candidates,
             self.methods,
             self._uses_body(),
+            None if self._names.whole_body else frozenset(self._names.body_fields),
             tuple(self._names.headers),
             tuple(vary),
             not PERSONAL.isdisjoint(vary),

@@ -10,7 +10,6 @@ import re
 from collections.abc import AsyncIterable
 from itertools import islice
 from typing import Literal
-from urllib.parse import parse_qsl
 
 import trio
 from werkzeug.http import parse_options_header
@@ -20,6 +19,7 @@ from ..composition.decode import BadBodyError, decode_json
 from ..errors import RequestError
 from ..model import Json
 from .fields import Fields
+from .urlencoded import BadFieldError, Names, read_fields
 
 BodyForm = Literal["json", "form", "bytes"]
 
@@ -87,10 +87,11 @@ async def read_body(parts: AsyncIterable[bytes], length: int | None, limit: int,
     return bytes(body)
 
 
-def decode_body(raw: bytes, form: BodyForm) -> Json:
+def decode_body(raw: bytes, form: BodyForm, names: Names | None = None) -> Json:
     """The value that plans see: of JSON anything, of a form an object of texts, of bytes null.
 
-    Of a form's repeated fields the last one wins, as with query parameters.
+    Of a form's repeated fields the last one wins, as with query parameters. ``names``: the fields of a form that are
+    read; what others hold is not looked at.
 
     Raises:
         RequestError: 400, the body is not what its type says.
@@ -104,12 +105,12 @@ def decode_body(raw: bytes, form: BodyForm) -> Json:
             return decode_json(raw)
         except BadBodyError as error:
             raise RequestError(400, f"The body cannot be used: {error}.") from error
+    if next(islice(_BAD_ESCAPE.finditer(raw), BAD_ESCAPES_MAX, None), None) is not None:
+        raise RequestError(400, f"The form has more than {BAD_ESCAPES_MAX} percent signs that begin no escape.")
+    if raw.count(b"&") >= FORM_FIELDS_MAX:
+        raise RequestError(400, f"The form has more than {FORM_FIELDS_MAX} fields.")
     try:
-        if next(islice(_BAD_ESCAPE.finditer(raw), BAD_ESCAPES_MAX, None), None) is not None:
-            raise ValueError("too many percent signs that begin no escape")
-        fields = parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=FORM_FIELDS_MAX)
-    except ValueError as error:
-        raise RequestError(
-            400, f"The body is not a form in percent-encoded UTF-8 of at most {FORM_FIELDS_MAX} fields."
-        ) from error
-    return dict(fields)
+        return dict(read_fields(raw, names))
+    except BadFieldError as error:
+        field = f'field "{error}" of the form' if str(error) else "name of a field of the form"
+        raise RequestError(400, f"The {field} is not percent-encoded UTF-8.") from error

@@ -16,7 +16,8 @@ import trio
 from ..model import Inputs, Json
 from .bodies import BodyForm, check_media_type, decode_body, known_length, may_have_body, read_body
 from .exchange import Exchange
-from .query import QueryRules, parse_query
+from .query import QueryRules
+from .urlencoded import Names
 
 _SCALARS = (str, int, float, bool)
 _LARGE_BODY = 64 * 1024
@@ -29,6 +30,8 @@ class InputRules:
     query: QueryRules = field(default_factory=lambda: QueryRules({}))
     body: BodyForm | None = None
     """None: the plan uses no body, and whatever the client sends is not looked at."""
+    form_names: Names | None = None
+    """The fields of a form that the plan reads; None: all of them."""
     max_body: int = 0
 
     async def read(self, exchange: Exchange, path: Mapping[str, Any], deadline: float = math.inf) -> Inputs:
@@ -37,7 +40,7 @@ class InputRules:
         Raises:
             RequestError: 400, 408, 413 or 415.
         """
-        pairs = parse_query(exchange.query)
+        pairs = self.query.read(exchange.query)
         query = self.query.values(pairs)
         origin = exchange.origin
         fields = origin.fields
@@ -48,7 +51,7 @@ class InputRules:
             raw_body = await read_body(exchange.body, known_length(fields), self.max_body, deadline)
             if raw_body:
                 check_media_type(fields, self.body)
-            body = decode_body(raw_body, self.body)
+            body = decode_body(raw_body, self.body, self.form_names)
             if len(raw_body) > _LARGE_BODY:
                 # What is done with it may take as long: others have their turn in between.
                 await trio.lowlevel.checkpoint()

@@ -1,25 +1,27 @@
 """A route's query parameters: text to the types that the configuration declares.
 
-Compiled once per route by ``inputs.py``, run once per request. A value that does not parse is the client's mistake, and
-the answer names the parameter.
+Compiled once per route, run once per request. A value that does not parse is the client's mistake, and the answer names
+the parameter. What the route does not know is ignored, whatever its bytes and however much of it there is: browsers,
+proxies and advertisers add parameters of their own.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
-from urllib.parse import parse_qsl
 
 from ..config.schema import QueryParam
 from ..errors import RequestError
 from ..model import Json
+from .urlencoded import BadFieldError, Names, read_fields
 
-PARAMS_MAX = 1000
-
-# Stricter than int() and float(), which take "1_0", " 1", digits of any script and "nan"; 18 digits fit any int64.
-_INT = re.compile(r"[+-]?[0-9]{1,18}")
+# Stricter than int() and float(), which take "1_0", " 1", digits of any script and "nan".
+_INT = re.compile(r"[+-]?[0-9]+")
+_INT64_DIGITS = 19
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+"""The range of a whole number: what TOML, databases and other languages hold in 64 bits."""
 _FLOAT = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 _BOOLS = {"true": True, "1": True, "false": False, "0": False}
 
@@ -32,29 +34,27 @@ class _Param(NamedTuple):
     required: bool
 
 
-def parse_query(raw: bytes) -> Sequence[tuple[str, str]]:
-    """Every parameter as it came, decoded, in order.
-
-    Raises:
-        RequestError: 400, the query is not percent-encoded UTF-8 or has too many parameters.
-    """
-    if not raw:
-        return ()
-    try:
-        return parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=PARAMS_MAX)
-    except ValueError as error:
-        raise RequestError(
-            400, f"The query is not percent-encoded UTF-8 of at most {PARAMS_MAX} parameters."
-        ) from error
-
-
 class QueryRules:
-    """The declared parameters of one route."""
+    """The parameters that one route knows: those that it declares, and those that its calls send on."""
 
-    def __init__(self, params: Mapping[str, QueryParam]) -> None:
+    def __init__(self, params: Mapping[str, QueryParam], sent_on: Iterable[str] = ()) -> None:
         self._params = tuple(
             _Param(name, *_PARSERS[param.type], param.default, param.required) for name, param in params.items()
         )
+        self._names = Names(frozenset((*params, *sent_on)))
+
+    def read(self, raw: bytes) -> Sequence[tuple[str, str]]:
+        """The known parameters of a query as they came, decoded, in order.
+
+        Raises:
+            RequestError: 400, one of them is not percent-encoded UTF-8.
+        """
+        if not raw or not self._names:
+            return ()
+        try:
+            return tuple(read_fields(raw, self._names))
+        except BadFieldError as error:
+            raise RequestError(400, f'The query parameter "{error}" is not percent-encoded UTF-8.') from error
 
     def values(self, pairs: Sequence[tuple[str, str]]) -> dict[str, Json]:
         """A value for each declared parameter: what came (the last of repeated ones), its default, or null.
@@ -82,7 +82,13 @@ def _value(param: _Param, text: str | None) -> Json:
 def _int(text: str) -> int:
     if _INT.fullmatch(text) is None:
         raise ValueError("not such a number")
-    return int(text)
+    digits = text.lstrip("+-").lstrip("0") or "0"
+    # Python reads no more than 4300 digits, and these cannot fit.
+    value = int(digits) if len(digits) <= _INT64_DIGITS else INT64_MAX + 2
+    value = -value if text[0] == "-" else value
+    if not INT64_MIN <= value <= INT64_MAX:
+        raise ValueError("out of range")
+    return value
 
 
 def _float(text: str) -> float:
@@ -101,7 +107,7 @@ def _bool(text: str) -> bool:
 
 _PARSERS: Mapping[str, tuple[Callable[[str], Json], str]] = {
     "str": (str, "a text"),
-    "int": (_int, "a whole number of at most 18 digits"),
+    "int": (_int, f"a whole number from {INT64_MIN} to {INT64_MAX}"),
     "float": (_float, "a number"),
     "bool": (_bool, "true or false"),
 }

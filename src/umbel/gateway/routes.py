@@ -18,6 +18,7 @@ from .query import QueryRules
 from .reply import Reply, as_response
 from .respond import AnswerRules, answer
 from .streaming import stream
+from .urlencoded import Names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,7 +38,10 @@ class RouteView:
         self._app = app
         self._plan = plan
         self._inputs = InputRules(
-            QueryRules(route.query_params), route.body if plan.uses_body else None, min(route.max_body, max_body)
+            QueryRules(route.query_params, plan.sent_on),
+            route.body if plan.uses_body else None,
+            None if plan.body_fields is None else Names(plan.body_fields),
+            min(route.max_body, max_body),
         )
         self._answer = AnswerRules(
             plan.vary, etag=route.answer.etag, expose=route.expose, krakend_compat=route.krakend_compat

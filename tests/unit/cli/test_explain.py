@@ -233,8 +233,12 @@ def test_json_and_mermaid_together_are_a_mistake_of_usage() -> None:
     ("query", "said"),
     [
         ("limit=5", 'The query parameter "tag" is missing.'),
-        ("tag=a&limit=five", 'The query parameter "limit" must be a whole number of at most 18 digits.'),
-        ("tag=%ff", "The query is not percent-encoded UTF-8 of at most 1000 parameters."),
+        (
+            "tag=a&limit=five",
+            'The query parameter "limit" must be a whole number from -9223372036854775808 to 9223372036854775807.',
+        ),
+        ("tag=%ff", 'The query parameter "tag" is not percent-encoded UTF-8.'),
+        ("tag=é", "The query holds a character that must be percent-encoded."),
         ("", 'The query parameter "tag" is missing.'),
     ],
 )

@@ -170,3 +170,19 @@ def test_an_upstreams_headers_and_params_are_added_and_the_calls_own_win() -> No
 )
 def test_cycles(needs: dict[str, list[str]], cycle: tuple[str, ...]) -> None:
     assert find_cycle(needs) == cycle
+
+
+@pytest.mark.parametrize(
+    ("keys", "read"),
+    [
+        ('path = "/{body.a}"\nparams = { b = "body.b.c[0]" }\n', {"a", "b"}),
+        ('path = "/"\nwhen = "body.a || body.\\"b c\\""\n', {"a", "b c"}),
+        ('path = "/"\nforward_body = true\n', set()),
+        ('path = "/"\njson = "body"\n', None),
+        ('path = "/"\nparams = { n = "length(keys(body))", b = "body.b" }\n', None),
+        ('path = "/"\njson = "body.*"\n', None),
+    ],
+)
+def test_the_members_of_the_body_that_a_plan_reads_are_known(keys: str, read: set[str] | None) -> None:
+    made = plan(f'[[routes]]\npath = "/r"\n[routes.calls.a]\nupstream = "u"\n{keys}')
+    assert made.body_fields == read
