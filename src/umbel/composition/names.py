@@ -29,6 +29,9 @@ class Names:
     uses_body: bool = False
     whole_body: bool = False
     """Whether it reads the body as a whole, or more of it than single members."""
+    lost: frozenset[str] = frozenset()
+    """Which of path, query and calls may have had more names: a part of them was wrong. Only while a configuration is
+    judged; a name that is not known there is not told."""
     body_fields: set[str] = field(default_factory=set)
     """The members of the body that it reads."""
 
@@ -44,6 +47,8 @@ class Scope:
     bound: Mapping[str, str] = field(default_factory=dict)
     """The names of ``with``, and the client's parameters that each is made of, in words; empty if there are others."""
     needs: set[str] = field(default_factory=set)
+    lost_bound: bool = False
+    """Whether ``with`` may have had more names."""
 
     def read(self, expression: Expression) -> str:
         """Note what an expression reads.
@@ -76,6 +81,8 @@ class Scope:
         if fields:
             if root in self.bound:
                 return Variable(name, None, (root, *fields), self.bound[root])
+            if self.lost_bound and root not in CONTEXT_WORDS and root not in self.names.calls:
+                return Variable(name, None, (root, *fields), "")
             self._use(root, fields[0])
             return Variable(name, root, tuple(fields), self._parameter(root, *fields))
         meanings: list[Variable] = []
@@ -88,6 +95,8 @@ class Scope:
         if root == "item" or root in self.names.calls:
             self._use(root, None)
             meanings.append(Variable(name, root, (), self._parameter(root)))
+        if not meanings and (self.names.lost or self.lost_bound):
+            return Variable(name, None, (root,), "")
         if not meanings and root in CONTEXT_WORDS:
             raise ValueError(f'"{name}" is a table; name one field of it, such as {name}.id')
         if not meanings:
@@ -112,6 +121,8 @@ class Scope:
             self.needs.add(root)
             return
         if root not in CONTEXT_WORDS:
+            if "calls" in self.names.lost:
+                return
             known = [*self.names.calls, *sorted(CONTEXT_WORDS - {"item"})]
             if root in self.names.route_params | self.names.query_params:
                 word = "path" if root in self.names.route_params else "query"
@@ -120,6 +131,8 @@ class Scope:
         if root == "item":
             if self.item_client is None:
                 raise ValueError('"item" is known only in a call with each')
+            return
+        if root in self.names.lost:
             return
         if root == "path" and first is not None and first not in self.names.route_params:
             raise ValueError(f'the route has no "{first}" in its path{self._nearest(first, self.names.route_params)}')

@@ -70,7 +70,9 @@ def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
         compiler.compile()
         seen.update(dict.fromkeys(compiler.problems))
         shape = _CONVERTER.sub(lambda match: f"<{match[1] or 'default'}>", route.path)
-        for method in compiler.methods:
+        at: KeyPath = ("routes", index)
+        unsure = config.is_guess((*at, "path")) or config.is_guess((*at, "methods"))
+        for method in () if unsure else compiler.methods:
             first = taken.setdefault((method, shape), index)
             if first != index:
                 place = config.where(("routes", first, "path"))
@@ -141,6 +143,8 @@ class _RouteCompiler:
         self._names = Names(
             frozenset(self._route_params()), frozenset(self._route.query_params), tuple(self._route.calls)
         )
+        tables = (("path", ()), ("query", self._names.query_params), ("calls", self._names.calls))
+        self._names.lost = frozenset(key for key, names in tables if config.has_lost((*self._at, key), names))
 
     def compile(self) -> Plan | None:
         route = self._route
@@ -225,6 +229,7 @@ class _RouteCompiler:
         before = len(self.problems)
         bound = tuple(self._params((*at, "with"), call.with_, scope))
         scope.bound = {param.name: param.client for param in bound}
+        scope.lost_bound = self._config.has_lost((*self._at, *at, "with"), call.with_)
         params = dict(self._placed(("upstreams", call.upstream, "params"), upstream.params))
         params |= dict(self._placed((*self._at, *at, "params"), call.params))
         target: Target | None = self._told((*at, "path"), lambda: compile_target(call.path, scope.resolve))
@@ -251,13 +256,14 @@ class _RouteCompiler:
         )
 
     def _body(self, at: KeyPath, call: Call, scope: Scope) -> BodyRecipe | None:
-        key, source = ("json", call.json_) if call.json_ is not None else ("form", call.form)
-        if source is None:
-            return None
-        if isinstance(source, str):
-            whole = self._param("", source, (*self._at, *at, key), scope)
-            return BodyRecipe(key == "form", whole) if whole is not None else None
-        return BodyRecipe(key == "form", None, tuple(self._params((*at, key), source, scope)))
+        bodies: list[BodyRecipe] = []
+        for key, source in (("json", call.json_), ("form", call.form)):  # Both are looked at, where both stand.
+            if isinstance(source, str):
+                whole = self._param("", source, (*self._at, *at, key), scope)
+                bodies += [BodyRecipe(key == "form", whole)] if whole is not None else []
+            elif source is not None:
+                bodies.append(BodyRecipe(key == "form", None, tuple(self._params((*at, key), source, scope))))
+        return bodies[0] if bodies else None
 
     def _answer(self) -> tuple[Expression | None, tuple[tuple[str, Text], ...]]:
         answer = self._route.answer
@@ -272,6 +278,8 @@ class _RouteCompiler:
                 headers.append((name, template))
         for key, table in (("forward_headers", answer.forward_headers), ("forward_cookies", answer.forward_cookies)):
             for name, fields in table.items():
+                if name not in self._route.calls and "calls" in self._names.lost:
+                    continue
                 if name not in self._route.calls:
                     near = difflib.get_close_matches(name, self._route.calls, n=1)
                     hint = f'; did you mean "{near[0]}"?' if near else ""
@@ -304,7 +312,7 @@ class _RouteCompiler:
             return tuple(needs)
         named = {other for others in needs.values() for other in others}
         candidates = tuple(name for name in needs if name not in named)
-        if (self._route.quorum or 0) > len(candidates):
+        if (self._route.quorum or 0) > len(candidates) and "calls" not in self._names.lost:
             self._problem(
                 ("quorum",),
                 f"the quorum is more than the {len(candidates)} that count: calls that no other call names",

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from .rules import BrokenRulesError
+from .rules import NO_RULES, BrokenRulesError
 from .schema import KeyPath
 from .section import Section
 from .sections import header, keys_of, section_at
@@ -45,14 +45,16 @@ class _Error(NamedTuple):
     details: ErrorDetails
 
 
-def findings(model: type[Section], data: Any, at: KeyPath = ()) -> list[Finding]:
+def findings(model: type[Section], data: Any, at: KeyPath = (), *, rules: bool = True) -> list[Finding]:
     """Every mistake of ``data`` as a ``model``, whose header stands at ``at``; none if pydantic accepts it.
+
+    Without ``rules`` those between the keys of a table are not looked at.
 
     The paths are those within ``data``. Of a mistake and its consequences only the mistake is told: a key that
     misspells a missing one is not missing as well.
     """
     try:
-        model.model_validate(data, by_alias=True, by_name=False)
+        model.model_validate(data, by_alias=True, by_name=False, context=None if rules else NO_RULES)
     except ValidationError as error:
         errors = [_located(details, data) for details in error.errors(include_url=False)]
     else:

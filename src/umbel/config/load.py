@@ -19,6 +19,7 @@ from .mending import mended
 from .merge import Merged, Origin, merge
 from .problems import Problems
 from .reading import Reading
+from .rules import NO_RULES
 from .schema import Config, KeyPath, Logs, Route, Tls, Upstream
 from .section import Section
 from .sections import keys_of
@@ -50,8 +51,8 @@ def load(
 
     A configuration of which a file is being written is read again until it stands still.
 
-    Paths in it come out absolute. ``environ`` is the process's environment unless given. ``checks`` run on whatever
-    validated, also where something else did not.
+    Paths in it come out absolute. ``environ`` is the process's environment unless given. ``checks`` run also where
+    something did not validate, then with stand-ins in its place; what they say of these is not told.
 
     Raises:
         ConfigError: it cannot be used; carries every problem, in the order of the files and their lines. No message
@@ -92,7 +93,10 @@ def load_with_secrets(
 
 
 def _build(reading: Reading, problems: Problems, checks: Sequence[Check]) -> tuple[Config, Callable[[KeyPath], Origin]]:
-    """The configuration of what validated, and where its keys stand; everything else is among the problems."""
+    """The configuration, with stand-ins for what did not validate, and where its keys stand.
+
+    Whatever is wrong is among the problems, what the checks find in the rest of it too.
+    """
 
     def report(origin: Origin, reason: str) -> None:
         if len(origin.path) == 1 and nearest(str(origin.path[0]), keys_of(Config)) in (None, "include", "upstreams"):
@@ -111,10 +115,10 @@ def _build(reading: Reading, problems: Problems, checks: Sequence[Check]) -> tup
         told = origin.path[:1] == ("defaults",) and each.kind not in ("missing", "rule")
         if each.kind != "reported" and not told:
             problems.at(origin, each.reason, quotes=each.quotes)
-    config, kept = _valid_part(merged, found, whole=reading.whole)
+    config, kept = _mended_config(merged, whole=reading.whole)
 
     def origin_of(path: KeyPath) -> Origin:
-        """The path of a route in the valid part is not its path in the whole."""
+        """The path of a route that could be mended is not its path in the whole."""
         if len(path) > 1 and path[0] == "routes" and isinstance(path[1], int):
             path = ("routes", kept[path[1]], *path[2:])
         return merged.origin(path)
@@ -124,7 +128,8 @@ def _build(reading: Reading, problems: Problems, checks: Sequence[Check]) -> tup
         problems.at(merged.origin(path), reason)
     for check in checks:
         for path, reason in check(config):
-            problems.at(origin_of(path), reason, quotes=True)
+            if not config.is_guess(path):
+                problems.at(origin_of(path), reason, quotes=True)
     return config, origin_of
 
 
@@ -149,29 +154,31 @@ def _tls_tables(merged: Merged, found: Iterable[Finding]) -> Iterator[tuple[KeyP
             yield path, Tls.model_validate(tls)
 
 
-# Stands in for an upstream that is wrong, so that the routes that ask it are judged and not blamed.
+# Stands in for an upstream that may stand in a file that could not be read.
 _STAND_IN: Mapping[str, Any] = {"urls": ["http://stand-in"]}
 
 
-def _valid_part(merged: Merged, found: Iterable[Finding], *, whole: bool) -> tuple[Config, list[int]]:
-    """What validates, once mended, as a ``Config``, and the places that its routes have in the whole.
+def _mended_config(merged: Merged, *, whole: bool) -> tuple[Config, list[int]]:
+    """The mended tree as a ``Config``, and the places that its routes have in the whole.
 
     Unless the files were read as a ``whole``, an upstream that is not there may stand in what could not be read.
     """
-    data = mended(merged.data, found)
-    wrong = [each.path for each in findings(Config, data)]
-    broken = {path[:2] for path in wrong}
-    kept = [index for index in range(len(data["routes"])) if ("routes", index) not in broken]
+    data, guessed = mended(merged.data)
+    wrong = {each.path[:2] for each in findings(Config, data, rules=False)}  # What no stand-in could mend.
+    kept = [index for index in range(len(data["routes"])) if ("routes", index) not in wrong]
     routes = [data["routes"][index] for index in kept]
-    upstreams = {
-        name: _STAND_IN if ("upstreams", name) in broken else table
-        for name, table in data["upstreams"].items()
-        if ("upstreams", name) not in wrong  # the name itself is none
-    }
+    upstreams = {name: table for name, table in data["upstreams"].items() if ("upstreams", name) not in wrong}
     if not whole:
         asked = {call["upstream"] for route in routes for call in route["calls"].values()}
         upstreams = dict.fromkeys(asked, _STAND_IN) | upstreams
-    broken_sections = {path[0] for path in broken}
-    rest = {key: value for key, value in data.items() if key not in broken_sections | {"upstreams", "routes"}}
+    broken = {path[0] for path in wrong}
+    rest = {key: value for key, value in data.items() if key not in broken | {"upstreams", "routes"}}
     valid = {**rest, "upstreams": upstreams, "routes": routes}
-    return Config.model_validate(valid, by_alias=True, by_name=False), kept
+    # The rules between keys have been looked at, in the tree as it is in the files.
+    config = Config.model_validate(valid, by_alias=True, by_name=False, context=NO_RULES)
+    places: dict[str | int, int] = {old: new for new, old in enumerate(kept)}
+    config._guessed = frozenset(
+        ("routes", places.get(path[1], -1), *path[2:]) if path[0] == "routes" and len(path) > 1 else path
+        for path in guessed
+    )
+    return config, kept

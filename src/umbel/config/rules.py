@@ -11,11 +11,11 @@ import ipaddress
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema
 
 if TYPE_CHECKING:
     from .schema import Call, QueryParam, Route, Tls, Upstream
@@ -65,12 +65,15 @@ class BrokenRulesError(ValueError):
 
 _Table = TypeVar("_Table")
 
+NO_RULES: Mapping[str, bool] = {"rules": False}
+"""The context of a validation that leaves the rules between keys out."""
 
-def obeys(rules: Callable[[_Table], Iterator[Rule]]) -> Callable[[_Table], _Table]:
+
+def obeys(rules: Callable[[_Table], Iterator[Rule]]) -> Callable[[_Table, ValidationInfo], _Table]:
     """A validator that raises ``BrokenRulesError`` if the table breaks any of ``rules``."""
 
-    def check(table: _Table) -> _Table:
-        if broken := tuple(rules(table)):
+    def check(table: _Table, info: ValidationInfo) -> _Table:
+        if info.context is not NO_RULES and (broken := tuple(rules(table))):
             raise BrokenRulesError(broken)
         return table
 

@@ -6,7 +6,7 @@ that needs a plan (``composition/plan.py`` checks those).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Annotated, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
@@ -360,6 +360,8 @@ class Config(Section):
     """The records."""
 
     _locate: Callable[[KeyPath], str] | None = PrivateAttr(default=None)
+    _guessed: frozenset[KeyPath] = PrivateAttr(default=frozenset())
+    """The keys whose values are stand-ins for wrong ones. Only of a configuration that is judged and never served."""
 
     def where(self, path: KeyPath) -> str:
         """``file:line`` of the key at ``path`` if this came from a file, else the dotted path.
@@ -367,3 +369,15 @@ class Config(Section):
         The first call of a configuration that came from a file reads its rows (milliseconds); later ones look up.
         """
         return self._locate(path) if self._locate is not None else ".".join(map(str, path))
+
+    def is_guess(self, path: KeyPath) -> bool:
+        """Whether what stands at ``path``, or a table around it, is a stand-in for something wrong."""
+        return any(path[:end] in self._guessed for end in range(1, len(path) + 1))
+
+    def has_lost(self, path: KeyPath, names: Collection[str]) -> bool:
+        """Whether the table at ``path``, which has these names, may have had more that were wrong."""
+        if not self._guessed:
+            return False
+        return self.is_guess(path) or any(
+            each[:-1] == path and (isinstance(each[-1], int) or each[-1] not in names) for each in self._guessed
+        )

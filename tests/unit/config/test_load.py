@@ -204,7 +204,7 @@ def test_the_rows_are_not_read_while_nothing_is_wrong(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
 
 
-def test_checks_see_what_validated_and_their_places_are_those_of_the_file(tmp_path: Path) -> None:
+def test_checks_see_stand_ins_for_what_is_wrong_and_their_places_are_those_of_the_file(tmp_path: Path) -> None:
     path = write(
         tmp_path,
         UPSTREAM + "[upstreams.bad]\nurls = []\n"
@@ -216,11 +216,14 @@ def test_checks_see_what_validated_and_their_places_are_those_of_the_file(tmp_pa
     def check(config: Config) -> list[tuple[KeyPath, str]]:
         seen.extend(route.path for route in config.routes)
         assert list(config.upstreams) == ["u", "bad"], "a wrong upstream has a stand-in, so nobody is blamed for it"
-        return [(("routes", 1, "path"), "is not to my taste")]
+        stand_in, real = ("routes", 0, "path"), ("routes", 2, "path")
+        assert (config.is_guess(stand_in), config.is_guess(real)) == (True, False)
+        return [(stand_in, "is a stand-in"), (real, "is not to my taste")]
 
     with pytest.raises(ConfigError) as caught:
         load(path, checks=(check,), environ={})
-    assert seen == ["/of-bad", "/good"]
+    assert seen == ["/", "/of-bad", "/good"]
+    assert len(caught.value.problems) == 3
     problem = caught.value.problems[-1]
     assert (problem.line, problem.key, problem.reason) == (12, "routes[2].path", "is not to my taste")
 
