@@ -7,14 +7,17 @@ request.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from ..config.rules import CONTEXT_WORDS
 from .expression import Expression
 from .expression_mistakes import text_instead
 from .fault import described, parameter
-from .template import Variable
+from .template import Resolve, Variable
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -70,6 +73,26 @@ class Scope:
         if mistakes:
             raise ValueError("; and ".join(mistakes))
         return described(expression.names, self.item_client or "")
+
+    def resolved(self, compile_template: Callable[[Resolve], T]) -> T:
+        """A template with its names resolved.
+
+        Raises:
+            ValueError: it is none, or a name in it means nothing, or two things; every such name at once.
+        """
+        mistakes: dict[str, None] = {}
+
+        def resolve(name: str) -> Variable:
+            try:
+                return self.resolve(name)
+            except ValueError as error:
+                mistakes[str(error)] = None
+                return Variable(name, None, (), "")
+
+        template = compile_template(resolve)
+        if mistakes:
+            raise ValueError("; and ".join(mistakes))
+        return template
 
     def resolve(self, name: str) -> Variable:
         """What a name in a template means.

@@ -144,7 +144,8 @@ class _RouteCompiler:
             frozenset(self._route_params()), frozenset(self._route.query_params), tuple(self._route.calls)
         )
         tables = (("path", ()), ("query", self._names.query_params), ("calls", self._names.calls))
-        self._names.lost = frozenset(key for key, names in tables if config.has_lost((*self._at, key), names))
+        lost = {key for key, names in tables if config.has_lost((*self._at, key), names)}
+        self._names.lost = frozenset(lost | {"path"} if self.problems else lost)  # So far only that of its path.
 
     def compile(self) -> Plan | None:
         route = self._route
@@ -232,7 +233,9 @@ class _RouteCompiler:
         scope.lost_bound = self._config.has_lost((*self._at, *at, "with"), call.with_)
         params = dict(self._placed(("upstreams", call.upstream, "params"), upstream.params))
         params |= dict(self._placed((*self._at, *at, "params"), call.params))
-        target: Target | None = self._told((*at, "path"), lambda: compile_target(call.path, scope.resolve))
+        target: Target | None = self._told(
+            (*at, "path"), lambda: scope.resolved(lambda resolve: compile_target(call.path, resolve))
+        )
         usual = self._texts(("upstreams", call.upstream, "headers"), upstream.headers, scope)
         headers = self._texts((*self._at, *at, "headers"), call.headers, scope)
         compiled = [self._param(name, source, where, scope) for name, (where, source) in params.items()]
@@ -273,7 +276,7 @@ class _RouteCompiler:
         for name, text in answer.headers.items():
             at = ("answer", "headers", name)
             self._refuse_own(at, name)
-            template = self._told(at, partial(compile_text, text, scope.resolve))
+            template = self._told(at, partial(scope.resolved, partial(compile_text, text)))
             if template is not None:
                 headers.append((name, template))
         for key, table in (("forward_headers", answer.forward_headers), ("forward_cookies", answer.forward_cookies)):
@@ -343,7 +346,7 @@ class _RouteCompiler:
 
     def _texts(self, at: KeyPath, table: Mapping[str, str], scope: Scope) -> tuple[FieldTemplate, ...]:
         compiled = {
-            name: self._told((*at, name), partial(compile_text, text, scope.resolve), absolute=True)
+            name: self._told((*at, name), partial(scope.resolved, partial(compile_text, text)), absolute=True)
             for name, text in table.items()
         }
         return tuple(FieldTemplate.of(name, text) for name, text in compiled.items() if text is not None)

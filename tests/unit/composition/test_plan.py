@@ -186,3 +186,15 @@ def test_cycles(needs: dict[str, list[str]], cycle: tuple[str, ...]) -> None:
 def test_the_members_of_the_body_that_a_plan_reads_are_known(keys: str, read: set[str] | None) -> None:
     made = plan(f'[[routes]]\npath = "/r"\n[routes.calls.a]\nupstream = "u"\n{keys}')
     assert made.body_fields == read
+
+
+def test_every_unknown_name_of_a_template_is_told() -> None:
+    made = config('[[routes]]\npath = "/r"\n[routes.calls.a]\nupstream = "u"\npath = "/{x}/{y}{?x,z}"\n')
+    ((path, reason),) = check(made)
+    assert path == ("routes", 0, "calls", "a", "path")
+    assert reason == '"x" names nothing here; and "y" names nothing here; and "z" names nothing here'
+
+
+def test_a_route_that_werkzeug_refuses_blames_no_name_of_its_path() -> None:
+    made = config('[[routes]]\npath = "/<foo:id>"\n[routes.calls.a]\nupstream = "u"\npath = "/{id}{?q}"\n')
+    assert [path for path, _ in check(made)] == [("routes", 0, "path")]
