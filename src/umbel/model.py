@@ -100,8 +100,11 @@ class Failure:
     proxy_error: str | None = None
     """The RFC 9209 error type, None where only ``received-status`` speaks."""
     body: PassedBody | None = None
-    retry_after: str | None = None
-    """The value of ``Retry-After`` in the answer: the upstream's own where its 429 is passed on, or our breaker's."""
+    fields: tuple[tuple[str, str], ...] = ()
+    """The fields that belong to ``status``, for the answer that it decides: the upstream's own where its status is
+    passed on, or our breaker's Retry-After."""
+    forwarded: tuple[tuple[str, str], ...] = ()
+    """The fields of the response that the route's answer forwards, whatever its status."""
     public: str = ""
     """One sentence for the client about its own mistake; empty where it made none. Then the kind's sentence is told."""
 
@@ -115,6 +118,11 @@ class Failure:
         return cls(kind, rule.status if status is None else status, detail, None, proxy_error, public=public)
 
     @property
+    def passed(self) -> bool:
+        """Whether the answer that it decides has the upstream's own status."""
+        return self.received_status == self.status
+
+    @property
     def of_client(self) -> bool:
         """Whether the client's request is to blame: a value of it cannot be used."""
         return self.public != ""
@@ -125,7 +133,7 @@ class Failure:
         failure = cls.of(error.kind, error.detail, proxy_error=error.proxy_error)
         if error.retry_after is None:
             return failure
-        return replace(failure, retry_after=str(max(1, math.ceil(error.retry_after))))
+        return replace(failure, fields=(("retry-after", str(max(1, math.ceil(error.retry_after)))),))
 
 
 @dataclass(frozen=True, slots=True)

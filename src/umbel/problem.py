@@ -21,12 +21,25 @@ CONTENT_TYPE = "application/problem+json"
 
 @dataclass(frozen=True, slots=True)
 class FailedCall:
-    """One member of the document's ``calls``: which call failed, how, and after how long."""
+    """One member of the document's ``calls``: which call failed, how, after how long, and what its upstream said."""
 
     name: str
     kind: Kind
     status: int
     elapsed_ms: float
+    received_status: int | None = None
+    """The upstream's own status, where one was received; ``status`` is what that makes of an answer."""
+
+    def member(self) -> dict[str, Json]:
+        """The JSON object."""
+        received = {} if self.received_status is None else {"received_status": self.received_status}
+        return {
+            "name": self.name,
+            "kind": str(self.kind),
+            "status": self.status,
+            **received,
+            "elapsed_ms": round(self.elapsed_ms, 1),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +66,7 @@ class Problem:
             members["instance"] = f"urn:umbel:request:{self.request_id}"
             members["request_id"] = self.request_id
         if self.calls:
-            members["calls"] = [
-                {
-                    "name": c.name,
-                    "kind": str(c.kind),
-                    "status": c.status,
-                    "elapsed_ms": round(c.elapsed_ms, 1),
-                }
-                for c in self.calls
-            ]
+            members["calls"] = [call.member() for call in self.calls]
         return members
 
     def encode(self) -> bytes:

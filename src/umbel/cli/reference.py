@@ -123,6 +123,19 @@ and is part of the [coalescing key](upstream.md#coalesce). Two sorts of names ar
 `forwarded = false` `x-forwarded-for`, `-proto` and `-host`), and what is about one connection (`expect`, `proxy-*`,
 `connection` and the like).
 
+**Statuses.** A required call that fails decides the answer. A status in its `pass_status` becomes the answer's, with
+the fields that belong to it: `WWW-Authenticate` and `DPoP-Nonce` (401; 400 and 403 too), `Allow` (405), `Location`
+(3xx), `Retry-After` (3xx, 413, 429, 503), `Content-Range` and `Accept-Ranges` (416), `Accept`, `Accept-Encoding`,
+`Accept-Post` and `Accept-Patch` (415), `Link` (451), `RateLimit*`, `X-RateLimit-*` and `X-Rate-Limit-*` (429). They go
+as they came, at most 32 fields of 16 KiB in all. A `Location` is not rewritten: a relative one is relative to the
+client's URL, and an absolute one may name a host that only the upstream's neighbours know; so 3xx are passed on only
+where `pass_status` names them. `answer.forward_headers` holds for such an answer too, and `answer.forward_cookies` for
+every answer: a 401 that ends a session ends it. Any other status is 502 and brings no field.
+
+The body is a problem document (RFC 9457), or with `pass_body` the upstream's own. The document's `calls` has a member
+for each call that failed: `name`, `kind`, `status` (what the failure makes of an answer), `received_status` (what the
+upstream said; absent where it said nothing) and `elapsed_ms`. The lines of a stream say `received_status` too.
+
 ## Sections
 """
 

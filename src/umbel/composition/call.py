@@ -15,6 +15,7 @@ from ..events import Noted
 from ..kinds import Kind
 from ..model import JSON_MAX, OTHER_MAX, FailedItem, Failure, Json, PassedBody
 from .decode import BadBodyError, decode_json, decode_text
+from .fields_of_status import fields_of_status
 from .overrides import NONE, Overrides
 
 if TYPE_CHECKING:
@@ -178,11 +179,13 @@ def _status_failure(rules: CallRules, call: Call) -> Failure:
     body = None
     if passed and rules.pass_body:
         body = PassedBody(call.content, _field(call, b"content-type") or "application/octet-stream")
+    names = rules.answer_headers
     return Failure(
         Kind.STATUS,
         status if passed else 502,
         f"the upstream answered {status}",
         received_status=status,
         body=body,
-        retry_after=_field(call, b"retry-after") if passed else None,
+        fields=fields_of_status(status, call.fields) if passed else (),
+        forwarded=_kept(names, call) if names else (),
     )

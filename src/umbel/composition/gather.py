@@ -31,6 +31,7 @@ from .outgoing import MISSING, UpstreamDefaults, build_content, build_headers, b
 from .overrides import Overrides
 from .request import gateway_fields, without
 from .result import Result, own_time
+from .shape import failed_fields
 from .template import BadValueError
 
 if TYPE_CHECKING:
@@ -363,7 +364,7 @@ class Compose:
 
     def failed(self, failure: Failure) -> Result:
         """The result that a failure decides."""
-        return Result(self._ordered(), failure, completed=False, own_ms=self._own_ms())
+        return Result(self._ordered(), failure, headers=failed_fields(failure), completed=False, own_ms=self._own_ms())
 
     def with_all_calls(self, result: Result) -> Result:
         """A result of this request with every call that has ended by now."""

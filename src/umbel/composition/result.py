@@ -32,7 +32,8 @@ class Result(NamedTuple):
     answer: Json = None
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
-    """Fields that the route adds: its own, forwarded ones, and Set-Cookie lines."""
+    """Fields that the route adds: its own, forwarded ones, and Set-Cookie lines; of a failure those that belong to its
+    status too."""
     completed: bool = True
     cache_control: str | None = None
     """The composed Cache-Control of a complete answer; None: none."""
@@ -65,7 +66,8 @@ class Result(NamedTuple):
             worst = outcome.worst
             if worst is not None:
                 started = outcome.started_at if outcome.started_at is not None else outcome.ended_at
-                calls.append(FailedCall(outcome.call, worst.kind, worst.status, (outcome.ended_at - started) * 1000))
+                elapsed_ms = (outcome.ended_at - started) * 1000
+                calls.append(FailedCall(outcome.call, worst.kind, worst.status, elapsed_ms, worst.received_status))
         return Problem(
             self.failure.status,
             self.failure.public or _DETAILS.get(self.failure.kind, "A part of the answer failed."),

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import trio
 
 from ..events import Recorder
+from ..kinds import Kind
 from ..model import Failure, Json, Outcome, RequestFacts
 from .combine import is_complete, successes
 from .dag import Plan
@@ -37,16 +38,16 @@ def shape_result(
     ordered = tuple([outcomes[call.name] for call in plan.calls])  # a generator costs a call per item
     own_ms = own_time(facts.started_at, trio.current_time(), ordered) * 1000
     if failure is not None:
-        return Result(ordered, failure, completed=False, own_ms=own_ms)
+        return _failed(plan, outcomes, ordered, failure, own_ms)
     try:
         answer = _answer(plan, outcomes, context)
         headers = _headers(plan, outcomes, context)
     except ExpressionError as error:
         failed = failed_expression(error, plan.where(error.where), facts, recorder)
-        return Result(ordered, failed, completed=False, own_ms=own_ms)
+        return _failed(plan, outcomes, ordered, failed, own_ms)
     except BadValueError as error:
         refused = bad_request(f"a header of the answer: {error}", error.client, error.reason)
-        return Result(ordered, refused, completed=False, own_ms=own_ms)
+        return _failed(plan, outcomes, ordered, refused, own_ms)
     return Result(
         ordered,
         None,
@@ -57,6 +58,22 @@ def shape_result(
         _cache_control(plan, ordered, headers),
         own_ms,
     )
+
+
+def _failed(
+    plan: Plan, outcomes: Mapping[str, Outcome], ordered: tuple[Outcome, ...], failure: Failure, own_ms: float
+) -> Result:
+    """The result that a failure decides, with the fields that go along with it."""
+    headers = (*failed_fields(failure), *_cookies(plan, outcomes))
+    return Result(ordered, failure, headers=headers, completed=False, own_ms=own_ms)
+
+
+def failed_fields(failure: Failure) -> tuple[tuple[str, str], ...]:
+    """The fields of an answer with a failure's status: those that belong to it, and those that the route forwards."""
+    if not failure.passed:
+        return failure.fields
+    taken = {name for name, _ in failure.fields} | {"set-cookie"}
+    return (*failure.fields, *(field for field in failure.forwarded if field[0] not in taken))
 
 
 def _answer(plan: Plan, outcomes: Mapping[str, Outcome], context: Mapping[str, Json]) -> Json:
@@ -77,10 +94,27 @@ def _headers(plan: Plan, outcomes: Mapping[str, Outcome], context: Mapping[str, 
     ]
     for call, names in answer.forward_headers.items():
         fields.extend((name, value) for name, value in outcomes[call].headers if name in names)
-    for call, names in answer.forward_cookies.items():
+    return (*fields, *_cookies(plan, outcomes))
+
+
+def _cookies(plan: Plan, outcomes: Mapping[str, Outcome]) -> tuple[tuple[str, str], ...]:
+    """The cookies that the answer forwards, whatever becomes of it.
+
+    An upstream that ends a session says so with a 401, and one that begins it means it also where another call fails.
+    """
+    table = plan.route.answer.forward_cookies
+    if not table:
+        return ()
+    fields: list[tuple[str, str]] = []
+    for call, names in table.items():
+        outcome = outcomes[call]
+        failure, received = outcome.failure, outcome.headers
+        if failure is not None:
+            # A call that failed with its cause has had no response itself.
+            received = failure.forwarded if failure.kind is Kind.STATUS else ()
         fields.extend(
             (name, value)
-            for name, value in outcomes[call].headers
+            for name, value in received
             if name == "set-cookie" and value.partition("=")[0].strip() in names
         )
     return tuple(fields)

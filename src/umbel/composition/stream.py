@@ -125,4 +125,5 @@ class _Lines(Observer):
 
 
 def _told(failure: Failure) -> dict[str, Json]:
-    return {"kind": str(failure.kind), "status": failure.status}
+    received = {} if failure.received_status is None else {"received_status": failure.received_status}
+    return {"kind": str(failure.kind), "status": failure.status, **received}

@@ -160,6 +160,12 @@ def _unix_url(value: str) -> str:
     return value
 
 
+def _passed_status(value: int) -> int:
+    if value == 304:
+        raise ValueError("304 answers a conditional request; forward if-none-match or if-modified-since instead")
+    return value
+
+
 def _concurrency(value: object) -> object:
     if value == "auto" or (type(value) is int and value >= 1):
         return value
@@ -295,7 +301,7 @@ JsonValue = Annotated[Any, AfterValidator(_json)]
 JsonScalar = Annotated[str | int | float | bool | None, AfterValidator(_json)]
 Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 Status = Annotated[int, Field(ge=200, le=599)]
-FailureStatus = Annotated[int, Field(ge=400, le=499)]
+PassedStatus = Annotated[int, Field(ge=300, le=599), AfterValidator(_passed_status)]
 
 
 def tls_rules(tls: Tls) -> Iterator[Rule]:

@@ -19,7 +19,6 @@ from .rules import (
     Concurrency,
     CookieName,
     ExpressionText,
-    FailureStatus,
     FileName,
     HeaderName,
     Headers,
@@ -28,6 +27,7 @@ from .rules import (
     JsonValue,
     Method,
     Name,
+    PassedStatus,
     RoutePath,
     Status,
     UpstreamName,
@@ -204,9 +204,9 @@ class Call(Section):
     """The statuses of success. Default: every 2xx."""
     null_on: Statuses = ()
     """Statuses that mean null instead of a failure."""
-    pass_status: Annotated[tuple[FailureStatus, ...] | None, AS_TUPLE] = None
-    """4xx statuses passed on to the client when a required call fails with them. Default: 400, 403, 404, 409, 410,
-    412, 422, 429, and 401 if authorization was forwarded."""
+    pass_status: Annotated[tuple[PassedStatus, ...] | None, AS_TUPLE] = None
+    """3xx, 4xx and 5xx statuses passed on to the client when a required call fails with them, with the fields that
+    belong to them. Default: 400, 403, 404, 409, 410, 412, 422, 429, and 401 if authorization was forwarded."""
     retry: Retry | None = None
     """Further attempts of this call, instead of the upstream's."""
     hedge: Hedge | None = None

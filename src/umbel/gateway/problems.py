@@ -14,6 +14,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, default_excepti
 from ..errors import RequestError
 from ..problem import CONTENT_TYPE, Problem
 from .caching import NO_STORE
+from .fields import Field
 from .reply import Reply, as_response, encoded
 
 RETRY_AFTER = "1"
@@ -36,9 +37,14 @@ def problem_reply(problem: Problem, headers: Iterable[tuple[str, str]] = ()) -> 
     body = problem.encode()
     fields = [*_PROBLEM_FIELDS, *encoded(headers)]
     fields.insert(1, (b"content-length", b"%d" % len(body)))
-    if problem.status in _ASK_AGAIN and all(name != b"retry-after" for name, _ in fields):
+    return Reply(problem.status, with_retry_after(problem.status, fields), body)
+
+
+def with_retry_after(status: int, fields: list[Field]) -> list[Field]:
+    """``fields``, with a Retry-After where the status needs one and nobody has said it (RFC 9110 section 10.2.3)."""
+    if status in _ASK_AGAIN and all(name != b"retry-after" for name, _ in fields):
         fields.append((b"retry-after", RETRY_AFTER.encode()))
-    return Reply(problem.status, fields, body)
+    return fields
 
 
 _PROBLEM_FIELDS = ((b"content-type", CONTENT_TYPE.encode()), (b"cache-control", NO_STORE.encode()))

@@ -17,7 +17,7 @@ from ..model import Failure
 from .caching import NO_STORE, etag_of, not_modified
 from .exchange import Exchange
 from .fields import Field
-from .problems import RETRY_AFTER, problem_reply
+from .problems import problem_reply, with_retry_after
 from .reply import BODILESS, Reply, encoded, encoded_value
 from .statusfields import proxy_status, server_timing
 
@@ -115,15 +115,11 @@ def _merged(headers: Iterable[tuple[str, str]], ours: Iterable[Field]) -> list[F
 
 def _failed(result: Result, failure: Failure, request_id: str) -> Reply:
     if failure.body is None:
-        reply = problem_reply(result.problem(request_id))
-    else:
-        content, media = failure.body.content, encoded_value(failure.body.content_type)
-        length = b"%d" % len(content)
-        reply = Reply(failure.status, [(b"content-type", media), (b"content-length", length), _NO_STORE], content)
-    if failure.status in (429, 503):
-        again = encoded_value(failure.retry_after or RETRY_AFTER)
-        reply.fields = [*(field for field in reply.fields if field[0] != b"retry-after"), (b"retry-after", again)]
-    return reply
+        return problem_reply(result.problem(request_id), result.headers)
+    content, media = failure.body.content, encoded_value(failure.body.content_type)
+    length = b"%d" % len(content)
+    fields = [(b"content-type", media), (b"content-length", length), _NO_STORE, *encoded(result.headers)]
+    return Reply(failure.status, with_retry_after(failure.status, fields), content)
 
 
 def _diagnostics(result: Result, rules: AnswerRules) -> Sequence[Field]:

@@ -50,7 +50,7 @@ async def test_outcomes_come_in_the_order_in_which_they_land(autojump_clock: tri
 
 async def test_an_optional_failure_is_a_line_and_the_end_is_incomplete(autojump_clock: trio.abc.Clock) -> None:
     got = await lines(TEXT, {"/slow": answer(1, after=1), "/quick": answer(0, status=503)})
-    assert got[0].data == {"call": "quick", "failure": {"kind": "status", "status": 502}}
+    assert got[0].data == {"call": "quick", "failure": {"kind": "status", "status": 502, "received_status": 503}}
     assert got[-1].data == {"end": True, "completed": False, "answer": {"s": 1, "q": None}}
 
 

@@ -96,11 +96,13 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
     "statuses out of bounds": (
         UPSTREAM
         + ROUTE
-        + 'calls.c = { upstream = "u", path = "/", ok = [99], null_on = [600], pass_status = [500] }\n',
+        + 'calls.c = { upstream = "u", path = "/", ok = [99], null_on = [600], pass_status = [200, 304] }\n',
         [
             "umbel.toml:5: routes[0].calls.c.null_on[0]: must be at most 599",
             "umbel.toml:5: routes[0].calls.c.ok[0]: must be at least 200",
-            "umbel.toml:5: routes[0].calls.c.pass_status[0]: must be at most 499",
+            "umbel.toml:5: routes[0].calls.c.pass_status[0]: must be at least 300",
+            "umbel.toml:5: routes[0].calls.c.pass_status[1]: 304 answers a conditional request; forward if-none-match or "
+            "if-modified-since instead",
         ],
     ),
     "a number of more than 64 bits": (

@@ -1,0 +1,71 @@
+"""The response fields that belong to a status: an answer that takes a call's status over takes them along.
+
+A 401 without its challenge, a 405 without its methods, a redirect without its target say only half of what the upstream
+said. The table below is the one place that knows which field belongs to which status. It is pure.
+
+Values stay as they came. A relative ``Location`` is relative to the client's own URL then, and an absolute one may name
+a host that the client cannot reach: the gateway does not know which of its paths an upstream means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from ..messages import Field
+
+REDIRECTS = frozenset(range(300, 400)) - {304}
+"""The statuses of RFC 9110 section 15.4, but that of a conditional request."""
+
+VALUES_MAX = 16 * 1024
+"""Bytes of all values together that an upstream can put into an answer so. Clients take heads of 16 KiB to 64 KiB."""
+FIELDS_MAX = 32
+"""And fields."""
+
+_BELONGS: Mapping[bytes, frozenset[int]] = {
+    # RFC 9110 section 11.6.1, and RFC 6750 section 3.1 for 400 and 403; RFC 9449 section 8 for the nonce.
+    b"www-authenticate": frozenset({400, 401, 403}),
+    b"dpop-nonce": frozenset({400, 401}),
+    # RFC 9110: sections 10.2.1, 10.2.2 (the client's own conflict aside), 10.2.3 with 15.5.14, 14.4.
+    b"allow": frozenset({405}),
+    b"location": REDIRECTS | {201},
+    b"retry-after": REDIRECTS | {413, 429, 503},
+    b"content-range": frozenset({206, 416}),
+    b"accept-ranges": frozenset({416}),
+    # RFC 9110 sections 12.5.1, 12.5.3 and 15.5.16; RFC 5789 section 3.1; https://www.w3.org/TR/ldp/ section 7.1.
+    b"accept-encoding": frozenset({415}),
+    b"accept": frozenset({415}),
+    b"accept-post": frozenset({415}),
+    b"accept-patch": frozenset({415}),
+    # RFC 7725 section 4: who blocks it.
+    b"link": frozenset({451}),
+}
+# RateLimit and RateLimit-Policy of draft-ietf-httpapi-ratelimit-headers, and what was in use before: -Limit,
+# -Remaining, -Reset and -Used.
+_QUOTAS = (b"ratelimit", b"x-ratelimit", b"x-rate-limit")
+_TOO_MANY = 429
+# Of these a response has one (RFC 9110 section 5.3). Where it has more, the first counts, as with browsers.
+_SINGLE = frozenset({b"location", b"retry-after", b"content-range", b"dpop-nonce"})
+
+
+def fields_of_status(status: int, fields: Iterable[Field]) -> tuple[tuple[str, str], ...]:
+    """Those of a response's fields that belong to its status, names in lower case, in the order in which they came.
+
+    A field without room under ``VALUES_MAX`` and ``FIELDS_MAX`` is left out whole: half of a challenge is none.
+    """
+    found: list[tuple[str, str]] = []
+    seen: set[bytes] = set()
+    room = VALUES_MAX
+    for _, name, value in fields:
+        if not _belongs(name, status) or (name in _SINGLE and name in seen):
+            continue
+        seen.add(name)
+        if len(value) <= room and len(found) < FIELDS_MAX:
+            room -= len(value)
+            found.append((name.decode("latin-1"), value.decode("latin-1")))
+    return tuple(found)
+
+
+def _belongs(name: bytes, status: int) -> bool:
+    if status == _TOO_MANY and name.startswith(_QUOTAS):
+        return True
+    return status in _BELONGS.get(name, ())

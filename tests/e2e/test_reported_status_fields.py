@@ -1,0 +1,239 @@
+"""What belongs to a status goes with it: the fields of an upstream's failure, and those of the gateway's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from tests.support.rawserver import Peer, answering, raw_server, response
+from tests.support.serving import Reply, fetch, serving
+from umbel.config.schema import Config
+from umbel.gateway.app import Umbel
+
+Lines = list[tuple[str, str]]
+
+
+def gateway(port: int, *routes: dict[str, Any], upstream: dict[str, Any] | None = None) -> Umbel:
+    urls = [f"http://127.0.0.1:{int(port)}"]
+    config = {"upstreams": {"u": {"urls": urls, **(upstream or {})}}, "routes": list(routes)}
+    return Umbel(__name__, Config.model_validate(config))
+
+
+def route(path: str = "/r", answer: dict[str, Any] | None = None, **call: Any) -> dict[str, Any]:
+    return {"path": path, "calls": {"a": {"upstream": "u", "path": "/a", **call}}, "answer": answer or {}}
+
+
+async def failing(
+    status: str, fields: Iterable[bytes], route: dict[str, Any], *, sent: Iterable[tuple[str, str]] = ()
+) -> Reply:
+    """What a client gets through ``route`` where the upstream answers with this status and these fields."""
+    upstream = answering(response(b'{"no":1}', *fields, status=status.encode()))
+    async with raw_server(upstream) as port, serving(gateway(port, route)) as gate:
+        return await fetch(gate, "GET", "/r", sent)
+
+
+CHALLENGE = b'WWW-Authenticate: Bearer realm="x", error="invalid_token"'
+BELONGING: dict[str, tuple[str, list[bytes], Lines]] = {
+    "401": (
+        "401 Unauthorized",
+        [CHALLENGE, b'WWW-Authenticate: Basic realm="y, z"', b"DPoP-Nonce: n"],
+        [
+            ("www-authenticate", 'Bearer realm="x", error="invalid_token"'),
+            ("www-authenticate", 'Basic realm="y, z"'),
+            ("dpop-nonce", "n"),
+        ],
+    ),
+    "403 with a challenge": (
+        "403 Forbidden",
+        [b'WWW-Authenticate: Bearer error="insufficient_scope"'],
+        [("www-authenticate", 'Bearer error="insufficient_scope"')],
+    ),
+    "405": ("405 Method Not Allowed", [b"Allow: GET, PUT"], [("allow", "GET, PUT")]),
+    "405 that allows nothing": ("405 Method Not Allowed", [b"Allow: "], [("allow", "")]),
+    "413": ("413 Content Too Large", [b"Retry-After: 9"], [("retry-after", "9")]),
+    "415": (
+        "415 Unsupported Media Type",
+        [b"Accept-Encoding: gzip", b"Accept-Post: text/csv", b"Accept: text/csv", b"Accept-Patch: text/csv"],
+        [
+            ("accept-encoding", "gzip"),
+            ("accept-post", "text/csv"),
+            ("accept", "text/csv"),
+            ("accept-patch", "text/csv"),
+        ],
+    ),
+    "416": ("416 Range Not Satisfiable", [b"Content-Range: bytes */47"], [("content-range", "bytes */47")]),
+    "429": (
+        "429 Too Many Requests",
+        [
+            b"Retry-After: 7",
+            b'RateLimit-Policy: "default";q=100;w=60',
+            b'RateLimit: "default";r=0;t=7',
+            b"RateLimit-Reset: 7",
+            b"X-RateLimit-Remaining: 0",
+            b"X-Rate-Limit-Limit: 100",
+        ],
+        [
+            ("retry-after", "7"),
+            ("ratelimit-policy", '"default";q=100;w=60'),
+            ("ratelimit", '"default";r=0;t=7'),
+            ("ratelimit-reset", "7"),
+            ("x-ratelimit-remaining", "0"),
+            ("x-rate-limit-limit", "100"),
+        ],
+    ),
+    "451": ("451 Unavailable", [b'Link: </law>; rel="blocked-by"'], [("link", '</law>; rel="blocked-by"')]),
+    "503": (
+        "503 Service Unavailable",
+        [b"Retry-After: Fri, 31 Dec 1999 23:59:59 GMT"],
+        [("retry-after", "Fri, 31 Dec 1999 23:59:59 GMT")],
+    ),
+    "302": (
+        "302 Found",
+        [b"Location: ../new?x=1#f", b"Retry-After: 2"],
+        [("location", "../new?x=1#f"), ("retry-after", "2")],
+    ),
+    "308 to another host": (
+        "308 Permanent Redirect",
+        [b"Location: https://other.example/"],
+        [("location", "https://other.example/")],
+    ),
+}
+# What belongs to none of these statuses, beside what belongs to another one.
+OTHERS = [b"X-Other: 1", b"Set-Cookie: a=b", b"Server: nginx", b"ETag: x"]
+NAMES = {name for _, _, wanted in BELONGING.values() for name, _ in wanted} | {
+    "x-other",
+    "set-cookie",
+    "server",
+    "etag",
+}
+
+
+def told(reply: Reply) -> Lines:
+    return sorted((name, value) for name, value in reply.headers if name in NAMES)
+
+
+@pytest.mark.parametrize("pass_body", [False, True])
+@pytest.mark.parametrize(("status", "fields", "wanted"), BELONGING.values(), ids=BELONGING)
+async def test_a_status_that_is_passed_on_keeps_its_fields(
+    status: str, fields: list[bytes], wanted: Lines, pass_body: bool
+) -> None:
+    passing = route(pass_status=[int(status[:3])], pass_body=pass_body)
+    reply = await failing(status, [*fields, *OTHERS], passing)
+    assert reply.status == int(status[:3])
+    assert told(reply) == sorted(wanted)
+    assert reply["cache-control"] == "no-store"
+    assert reply["content-type"] == "application/problem+json" or pass_body
+
+
+@pytest.mark.parametrize(("status", "fields", "wanted"), BELONGING.values(), ids=BELONGING)
+async def test_a_status_that_is_not_passed_on_brings_no_fields(status: str, fields: list[bytes], wanted: Lines) -> None:
+    reply = await failing(
+        status, [*fields, *OTHERS], route(pass_status=[], answer={"forward_headers": {"a": ["x-other"]}})
+    )
+    assert (reply.status, told(reply)) == (502, [])
+
+
+async def test_a_503_without_retry_after_gets_the_gateways() -> None:
+    for pass_body in (False, True):
+        reply = await failing("503 Busy", [], route(pass_status=[503], pass_body=pass_body))
+        assert (reply.status, reply["retry-after"]) == (503, "1")
+
+
+async def test_forwarded_fields_go_with_a_passed_status_and_none_is_doubled() -> None:
+    answer = {"forward_headers": {"a": ["www-authenticate", "x-other", "retry-after"]}}
+    fields = [CHALLENGE, b"X-Other: 1", b"Retry-After: 3"]
+    reply = await failing("401 Unauthorized", fields, route(pass_status=[401], answer=answer))
+    assert reply.status == 401
+    assert len(reply.all("www-authenticate")) == 1
+    assert (reply["x-other"], reply["retry-after"]) == ("1", "3")
+
+
+@pytest.mark.parametrize(("status", "expected"), [("401 Unauthorized", 401), ("500 Oops", 502)])
+async def test_a_forwarded_cookie_goes_whatever_the_calls_status(status: str, expected: int) -> None:
+    cookies = [b"Set-Cookie: sid=; Max-Age=0", b"Set-Cookie: other=1"]
+    answer = {"forward_cookies": {"a": ["sid"]}}
+    required = await failing(status, cookies, route(pass_status=[401], answer=answer))
+    optional = await failing(status, cookies, route(optional=True, default=1, answer=answer))
+    assert (required.status, required.all("set-cookie")) == (expected, ["sid=; Max-Age=0"])
+    assert (optional.status, optional.all("set-cookie")) == (200, ["sid=; Max-Age=0"])
+
+
+async def test_a_dependant_of_a_failed_call_does_not_repeat_its_cookie() -> None:
+    both: dict[str, Any] = route(pass_status=[401], answer={"forward_cookies": {"a": ["s"], "b": ["s"]}})
+    both["calls"]["b"] = {"upstream": "u", "path": "/b/{a.id}", "optional": True}
+    both["calls"]["a"]["optional"] = True
+    reply = await failing("401 Unauthorized", [CHALLENGE, b"Set-Cookie: s=1"], both)
+    assert (reply.status, reply.all("set-cookie")) == (401, ["s=1"])
+    assert len(reply.all("www-authenticate")) == 1
+
+
+async def test_a_failed_item_brings_the_fields_of_its_status() -> None:
+    each = route(each="`[1, 2]`")
+    reply = await failing("429 Slow", [b"Retry-After: 7", b"RateLimit-Reset: 7"], each)
+    assert (reply.status, reply["retry-after"], reply["ratelimit-reset"]) == (429, "7", "7")
+
+
+async def test_of_a_field_that_stands_once_the_first_counts() -> None:
+    fields = [b"Location: /one", b"Location: //evil.example", b"Retry-After: 1", b"Retry-After: 2"]
+    reply = await failing("302 Found", fields, route(pass_status=[302]))
+    assert (reply["location"], reply["retry-after"]) == ("/one", "1")
+
+
+async def test_fields_without_end_are_left_out_and_the_answer_is_made() -> None:
+    long, many = b"WWW-Authenticate: Basic " + b"x" * 20_000, [b"WWW-Authenticate: A%d" % n for n in range(80)]
+    reply = await failing("401 Unauthorized", [long, *many], route(pass_status=[401]))
+    assert reply.status == 401
+    assert reply.all("www-authenticate") == [f"A{n}" for n in range(32)]
+
+
+async def test_a_stream_that_fails_before_its_first_line_has_the_fields_too() -> None:
+    streamed = {**route(pass_status=[405]), "stream": True}
+    reply = await failing("405 No", [b"Allow: PUT"], streamed)
+    assert (reply.status, reply["allow"]) == (405, "PUT")
+
+
+async def test_a_composition_in_code_that_fails_has_the_fields_too() -> None:
+    async with raw_server(answering(response(b"{}", b"Retry-After: 7", b"RateLimit: r", status=b"429 Slow"))) as port:
+        app = gateway(port)
+
+        @app.compose("/r")
+        async def handler(compose: Any) -> Any:
+            async with compose.gather() as calls:
+                calls.get("u", "/a")
+
+        async with serving(app) as gate:
+            reply = await fetch(gate, "GET", "/r")
+    assert (reply.status, reply["retry-after"], reply["ratelimit"]) == (429, "7", "r")
+
+
+async def test_a_problem_says_which_status_each_call_received() -> None:
+    async def answer(peer: Peer) -> None:
+        while head := (await peer.read_request())[0]:
+            status = b"401 Unauthorized" if b"GET /a " in head else b"503 Busy"
+            await peer.send(response(b"{}", status=status))
+
+    three = route()
+    three["calls"] |= {
+        "b": {"upstream": "u", "path": "/b", "optional": True},
+        "c": {"upstream": "u", "path": "/{b.id}", "optional": True},
+    }
+    three["calls"]["a"] |= {"path": "/a"}
+    async with raw_server(answer) as port, serving(gateway(port, three)) as gate:
+        reply = await fetch(gate, "GET", "/r")
+    assert reply.status == 502
+    calls = {call["name"]: (call["status"], call.get("received_status")) for call in reply.json["calls"]}
+    assert calls["a"] == (502, 401)
+    assert "upstream" not in reply.body.decode()
+
+
+async def test_a_call_without_a_response_has_no_received_status() -> None:
+    async def close(peer: Peer) -> None:
+        await peer.read_request()
+
+    async with raw_server(close) as port, serving(gateway(port, route())) as gate:
+        reply = await fetch(gate, "GET", "/r")
+    (call,) = reply.json["calls"]
+    assert (reply.status, call["kind"]) == (502, "reset")
+    assert "received_status" not in call

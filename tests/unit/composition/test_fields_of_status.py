@@ -1,0 +1,50 @@
+"""Which fields belong to which status."""
+
+from __future__ import annotations
+
+import pytest
+
+from umbel.composition.fields_of_status import FIELDS_MAX, REDIRECTS, VALUES_MAX, fields_of_status
+from umbel.messages import Field
+
+
+def fields(*pairs: tuple[str, str]) -> list[Field]:
+    return [(name.encode(), name.lower().encode(), value.encode("latin-1")) for name, value in pairs]
+
+
+@pytest.mark.parametrize(
+    ("name", "statuses"),
+    [
+        ("WWW-Authenticate", {400, 401, 403}),
+        ("DPoP-Nonce", {400, 401}),
+        ("Allow", {405}),
+        ("Location", REDIRECTS | {201}),
+        ("Retry-After", REDIRECTS | {413, 429, 503}),
+        ("Content-Range", {206, 416}),
+        ("Accept-Encoding", {415}),
+        ("RateLimit-Policy", {429}),
+        ("X-RateLimit-Reset", {429}),
+        ("Set-Cookie", set()),
+        ("Proxy-Authenticate", set()),
+        ("ETag", set()),
+    ],
+)
+def test_a_field_belongs_to_these_statuses_and_to_no_other(name: str, statuses: set[int]) -> None:
+    found = {status for status in range(200, 600) if fields_of_status(status, fields((name, "x")))}
+    assert found == statuses
+
+
+def test_the_order_and_the_values_stay_and_names_are_in_lower_case() -> None:
+    found = fields_of_status(401, fields(("WWW-Authenticate", "B \xe9"), ("X", "1"), ("www-authenticate", "")))
+    assert found == (("www-authenticate", "B \xe9"), ("www-authenticate", ""))
+
+
+def test_of_a_single_field_the_first_counts_also_where_it_has_no_room() -> None:
+    assert fields_of_status(503, fields(("Retry-After", "1"), ("Retry-After", "2"))) == (("retry-after", "1"),)
+    assert fields_of_status(302, fields(("Location", "/" * (VALUES_MAX + 1)), ("Location", "/2"))) == ()
+
+
+def test_what_has_no_room_is_left_out_whole() -> None:
+    long = ("WWW-Authenticate", "x" * (VALUES_MAX - 1))
+    assert [len(value) for _, value in fields_of_status(401, fields(long, long, long))] == [VALUES_MAX - 1]
+    assert len(fields_of_status(401, fields(*[("WWW-Authenticate", "x")] * 1000))) == FIELDS_MAX
