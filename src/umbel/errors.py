@@ -74,8 +74,12 @@ class UpstreamError(UmbelError):
 class RequestError(UmbelError):
     """The client's fault: the request cannot be answered as it stands. ``str(error)`` is shown to the client."""
 
-    def __init__(self, status: int, detail: str, *, title: str | None = None) -> None:
+    def __init__(
+        self, status: int, detail: str, *, title: str | None = None, fields: Sequence[tuple[str, str]] = ()
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.title = title
+        self.fields = tuple(fields)
+        """The header fields that belong to the status, such as ``Allow`` to 405."""

@@ -237,3 +237,98 @@ async def test_a_call_without_a_response_has_no_received_status() -> None:
     (call,) = reply.json["calls"]
     assert (reply.status, call["kind"]) == (502, "reset")
     assert "received_status" not in call
+
+
+JSON_TYPE = ("content-type", "application/json")
+
+
+async def posted(route: dict[str, Any], *fields: tuple[str, str], body: bytes = b"{}") -> tuple[Reply, list[bytes]]:
+    """What a client gets that posts to a route, and the heads and bodies that its upstream was asked with."""
+    asked: list[bytes] = []
+
+    async def answer(peer: Peer) -> None:
+        while True:
+            head, content = await peer.read_request()
+            if not head:
+                return
+            asked.append(head.lower() + content)
+            await peer.send(response(b"1"))
+
+    async with raw_server(answer) as port, serving(gateway(port, route)) as gate:
+        return await fetch(gate, "POST", "/r", fields, body), asked
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br, gzip", "UTF-8", "identity, gzip"])
+async def test_a_body_in_a_coding_that_is_not_read_is_refused_with_accept_encoding(coding: str) -> None:
+    reply, asked = await posted(route(json="body"), JSON_TYPE, ("content-encoding", coding))
+    assert (reply.status, reply["accept-encoding"], asked) == (415, "identity", [])
+    assert not reply.all("accept")
+
+
+@pytest.mark.parametrize("coding", ["identity", "Identity", "", "identity, identity"])
+async def test_a_body_in_no_coding_is_read(coding: str) -> None:
+    reply, asked = await posted(route(json="body"), JSON_TYPE, ("content-encoding", coding))
+    assert (reply.status, len(asked)) == (200, 1)
+    assert b"content-encoding" not in asked[0]
+
+
+@pytest.mark.parametrize(
+    ("form", "wanted"), [("json", "application/json"), ("form", "application/x-www-form-urlencoded")]
+)
+async def test_a_body_of_another_type_is_refused_with_the_type_that_is_read(form: str, wanted: str) -> None:
+    reply, asked = await posted({**route(json="body"), "body": form}, ("content-type", "text/csv"))
+    assert (reply.status, reply["accept"], asked) == (415, wanted, [])
+    assert not reply.all("accept-encoding")
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br, gzip", "zstd"])
+async def test_bytes_go_on_in_the_coding_that_they_came_in(coding: str) -> None:
+    zipped = b"\x1f\x8b\x08\x00\xff{}"
+    bytes_route = {**route(forward_body=True), "body": "bytes"}
+    sent = [("content-type", "text/csv"), ("content-encoding", coding)]
+    reply, asked = await posted(bytes_route, *sent, body=zipped)
+    assert reply.status == 200
+    head, _, content = asked[0].partition(b"\r\n\r\n")
+    assert content == zipped
+    assert head.count(b"content-encoding: %b\r\n" % coding.encode()) == 1
+    assert b"content-type: text/csv\r\n" in head
+
+
+async def test_a_coding_that_the_route_forwards_itself_goes_on_once() -> None:
+    bytes_route = {**route(forward_body=True, forward_headers=["content-encoding"]), "body": "bytes"}
+    _, asked = await posted(bytes_route, ("content-encoding", "gzip"))
+    assert asked[0].count(b"content-encoding: gzip\r\n") == 1
+
+
+async def test_the_gateways_own_refusals_have_the_fields_of_their_status() -> None:
+    async with raw_server(answering(response(b"1"))) as port, serving(gateway(port, route())) as gate:
+        put = await fetch(gate, "PUT", "/r")
+        probe = await fetch(gate, "POST", "/livez")
+    assert (put.status, put["allow"]) == (405, "GET, HEAD, OPTIONS")
+    assert (probe.status, probe["allow"]) == (405, "GET, HEAD, OPTIONS")
+
+
+async def test_an_error_that_a_view_raises_keeps_the_fields_of_its_status() -> None:
+    from werkzeug.datastructures import WWWAuthenticate
+    from werkzeug.exceptions import MethodNotAllowed, RequestedRangeNotSatisfiable, TooManyRequests, Unauthorized
+
+    async with raw_server(answering(response(b"1"))) as port:
+        app = gateway(port)
+        errors = {
+            "/401": Unauthorized(www_authenticate=WWWAuthenticate("basic", {"realm": "x"})),
+            "/405": MethodNotAllowed(["PUT"]),
+            "/416": RequestedRangeNotSatisfiable(length=47),
+            "/429": TooManyRequests(retry_after=7),
+        }
+
+        @app.get("/<n>")
+        async def view(n: str) -> None:
+            raise errors[f"/{n}"]
+
+        async with serving(app) as gate:
+            got = {path: await fetch(gate, "GET", path) for path in errors}
+    assert [int(path[1:]) for path in got] == [reply.status for reply in got.values()]
+    assert got["/401"]["www-authenticate"] == "Basic realm=x"
+    assert got["/405"]["allow"] == "PUT"
+    assert got["/416"]["content-range"] == "bytes */47"
+    assert got["/429"]["retry-after"] == "7"

@@ -232,8 +232,8 @@ class Recipe:
         }
         if self.body is not None:
             _put(fields, b"content-type", FORM if self.body.form else JSON)
-        elif self.forward_body and inputs.content_type:
-            _put(fields, b"content-type", client_field("content-type", inputs.content_type))
+        elif self.forward_body:
+            _describe(fields, inputs)
         expand_into(fields, self.usual_headers, context, bound)
         for name in self.forward_headers:
             if (given := inputs.headers.get(name)) is not None:
@@ -249,6 +249,20 @@ class Recipe:
         if self.body is not None:
             return self.body.content(context)
         return inputs.raw_body if self.forward_body else None
+
+
+def _describe(fields: dict[bytes, Field], inputs: Inputs) -> None:
+    """Put the fields that say how the client's body is to be read: its bytes go on as they came."""
+    if inputs.content_type:
+        _put(fields, b"content-type", client_field("content-type", inputs.content_type))
+    coding = inputs.headers.get("content-encoding")
+    if coding is not None and not is_identity(coding):
+        _put(fields, b"content-encoding", client_field("content-encoding", coding))
+
+
+def is_identity(content_encoding: str) -> bool:
+    """Whether a Content-Encoding names no coding but the one that changes nothing (RFC 9110 section 8.4.1)."""
+    return all(coding.strip(" \t").lower() in ("", "identity") for coding in content_encoding.split(","))
 
 
 def _put(fields: dict[bytes, Field], name: bytes, value: bytes) -> None:

@@ -174,7 +174,7 @@ class Call(Section):
     forward_cookies: Annotated[tuple[CookieName, ...], AS_TUPLE] = ()
     """Cookies of the client that go along."""
     forward_body: bool = False
-    """Send the client's body on as it came."""
+    """Send the client's body on as it came, with its Content-Type and Content-Encoding."""
     timeout: Duration | None = None
     """The limit of this call (of each item, with each), instead of the upstream's."""
     max_body: Size | None = None
@@ -263,7 +263,7 @@ class Route(Section):
     max_body: Size = 10**6
     """The largest request body."""
     body: Literal["json", "form", "bytes"] = "json"
-    """What the request body must be: JSON, a form, or any bytes to forward."""
+    """What the request body must be: JSON, a form, or any bytes to forward, in whatever content coding they have."""
     expose: Literal["full", "completed", "none"] = "full"
     """Which diagnostic headers clients get: all, only Umbel-Completed, or none."""
     krakend_compat: bool = False

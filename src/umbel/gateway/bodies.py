@@ -16,6 +16,7 @@ from werkzeug.http import parse_options_header
 from werkzeug.sansio.utils import get_content_length
 
 from ..composition.decode import BadBodyError, decode_json
+from ..composition.request import is_identity
 from ..errors import RequestError
 from ..model import Json
 from .fields import Fields
@@ -49,23 +50,26 @@ def may_have_body(fields: Fields) -> bool:
 
 
 def check_media_type(fields: Fields, form: BodyForm) -> None:
-    """Pass a body of the right type and coding, by its head alone.
+    """Pass a body of the right type and coding, by its head alone. Bytes may have any: they are not looked into.
 
     Raises:
-        RequestError: 415 (RFC 9110 section 15.5.16).
+        RequestError: 415, with the field that says what is taken (RFC 9110 section 15.5.16).
     """
-    if fields.get("content-encoding", "identity").lower() != "identity":
-        raise RequestError(415, "A body with a Content-Encoding is not taken here.")
     if form == "bytes":
         return
+    coding = fields.get("content-encoding")
+    if coding is not None and not is_identity(coding):
+        said = [("accept-encoding", "identity")]
+        raise RequestError(415, "A body with a Content-Encoding is not taken here.", fields=said)
+    said = [("accept", _TYPES[form])]
     content_type = fields.get("content-type")
     if content_type is not None and len(content_type) > _MEDIA_TYPE_CHARS_MAX:
-        raise RequestError(415, f"The Content-Type is longer than {_MEDIA_TYPE_CHARS_MAX} characters.")
+        raise RequestError(415, f"The Content-Type is longer than {_MEDIA_TYPE_CHARS_MAX} characters.", fields=said)
     media, params = parse_options_header(content_type)
     media = media.lower()
     fits = media == _TYPES[form] or (form == "json" and media.startswith("application/") and media.endswith("+json"))
     if not fits or params.get("charset", "utf-8").lower() not in _UTF8:
-        raise RequestError(415, f"The body must be {_TYPES[form]}, in UTF-8.")
+        raise RequestError(415, f"The body must be {_TYPES[form]}, in UTF-8.", fields=said)
 
 
 async def read_body(parts: AsyncIterable[bytes], length: int | None, limit: int, deadline: float = math.inf) -> bytes:

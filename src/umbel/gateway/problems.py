@@ -57,7 +57,8 @@ def problem_response(problem: Problem, headers: Iterable[tuple[str, str]] = ()) 
 
 def from_request_error(error: RequestError, request_id: str) -> TrioResponse:
     """The response to a request that cannot be answered as it stands."""
-    return problem_response(Problem(error.status, error.detail, error.title or "", request_id=request_id))
+    problem = Problem(error.status, error.detail, error.title or "", request_id=request_id)
+    return problem_response(problem, error.fields)
 
 
 def from_http_exception(error: HTTPException, request_id: str) -> TrioResponse:

@@ -80,7 +80,9 @@ def read_opening(fields: Fields, *, keyed: bool) -> Opening:
                 raise _refused("A field of the WebSocket handshake is not ASCII.")
             said.setdefault(name, []).append(value)
     if said.get(b"sec-websocket-version") != [b"13"]:
-        raise _refused("The only version of WebSocket that is spoken is 13.")
+        # RFC 6455 section 4.4: the versions that are spoken are named.
+        spoken = ((b"sec-websocket-version", b"13"),)
+        raise HeadRefused(Refusal(400, "The only version of WebSocket that is spoken is 13.", fields=spoken))
     keys = said.get(b"sec-websocket-key", [])
     if keyed and (len(keys) != 1 or not _is_key(keys[0])):
         raise _refused("The handshake needs one Sec-WebSocket-Key of 16 bytes.")

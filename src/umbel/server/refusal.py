@@ -25,6 +25,8 @@ class Refusal:
     status: int
     detail: str
     kind: Kind = Kind.BAD_REQUEST
+    fields: tuple[tuple[bytes, bytes], ...] = ()
+    """Those that belong to the status."""
 
     def answer(self, request_id: str) -> tuple[list[tuple[bytes, bytes]], bytes]:
         """The header fields and the body of the answer."""
@@ -36,6 +38,7 @@ class Refusal:
             (b"content-length", b"%d" % len(body)),
             (b"cache-control", b"no-store"),
             (b"x-request-id", request_id.encode()),
+            *self.fields,
         ]
         if self.status == 503:
             headers.append((b"retry-after", RETRY_AFTER))

@@ -128,6 +128,7 @@ async def test_a_handshake_that_breaks_a_rule_is_refused_with_a_record(autojump_
         answer = await here.client.stream.receive_some()
     assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
     assert b"application/problem+json" in answer
+    assert (b"\r\nsec-websocket-version: 13\r\n" in answer) == (b"Version: 13" not in head)
     (record,) = here.records.requests
     assert (record.status, bool(record.detail)) == (400, True)
 
