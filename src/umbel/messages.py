@@ -21,7 +21,7 @@ Field = tuple[bytes, bytes, bytes]
 """A header field: its name as it stands, in lower case, and its value."""
 
 
-_SECRET = re.compile(rb"auth|cookie|credential|key|password|secret|session|signature|token")
+_SECRET = re.compile(rb"assertion|auth|cookie|credential|jwt|key|passw|secret|session|signature|token")
 
 
 def may_be_secret(name: bytes) -> bool:

@@ -21,8 +21,8 @@ def gateway(port: int, *routes: dict[str, Any], upstream: dict[str, Any] | None 
     return Umbel(__name__, Config.model_validate(config))
 
 
-def route(path: str = "/r", answer: dict[str, Any] | None = None, **call: Any) -> dict[str, Any]:
-    return {"path": path, "calls": {"a": {"upstream": "u", "path": "/a", **call}}, "answer": answer or {}}
+def route(answer: dict[str, Any] | None = None, **call: Any) -> dict[str, Any]:
+    return {"path": "/r", "calls": {"a": {"upstream": "u", "path": "/a", **call}}, "answer": answer or {}}
 
 
 async def failing(
@@ -237,6 +237,89 @@ async def test_a_call_without_a_response_has_no_received_status() -> None:
     (call,) = reply.json["calls"]
     assert (reply.status, call["kind"]) == (502, "reset")
     assert "received_status" not in call
+
+
+def reading(**call: Any) -> dict[str, Any]:
+    """A route with a query parameter of a credential's name, and a call that is made so."""
+    return {**route(**call), "query": {"api_key": {}, "page": {}}, "methods": ["POST"]}
+
+
+OWN = {"headers": {"authorization": "Bearer own"}}
+CARRYING: dict[str, dict[str, Any]] = {
+    "authorization": reading(forward_headers=["authorization"]),
+    "a cookie": reading(forward_cookies=["sid"]),
+    "an API key in a header": reading(forward_headers=["x-api-key"]),
+    "a key of another name": reading(forward_headers=["ocp-apim-subscription-key"]),
+    "a header in a template": reading(headers={"x-user": "{headers.x_access_token}"}),
+    "a query parameter": reading(forward_query=["access_token"]),
+    "a declared query parameter": reading(path="/a{?api_key}"),
+    "an expression": reading(params={"key": "query.api_key"}),
+    "a member of the body": reading(json={"secret": "body.password"}, **OWN),
+    "a bound name": reading(**{"with": {"t": "headers.x_token"}}, path="/a/{t}"),
+    "a body as it came": reading(forward_body=True),
+    "a body as a whole": reading(json="body"),
+}
+NOT_CARRYING: dict[str, dict[str, Any]] = {
+    "nothing": reading(),
+    "a credential of the gateway's": reading(**OWN),
+    "a body beside a credential of the gateway's": reading(forward_body=True, **OWN),
+    "other headers": reading(forward_headers=["accept-language", "idempotency-key"]),
+    "other parameters": reading(path="/a{?page}", forward_query=["keyword", "author"]),
+    "what only decides whether it is made": reading(when="headers.authorization != 'x'"),
+}
+
+
+@pytest.mark.parametrize("made", CARRYING.values(), ids=CARRYING)
+async def test_a_401_to_a_credential_of_the_client_is_the_clients(made: dict[str, Any]) -> None:
+    reply = await refused_with_401(made)
+    assert (reply.status, reply["www-authenticate"]) == (401, 'Bearer realm="x", error="invalid_token"')
+
+
+@pytest.mark.parametrize("made", NOT_CARRYING.values(), ids=NOT_CARRYING)
+async def test_a_401_to_the_gateway_itself_is_a_502(made: dict[str, Any]) -> None:
+    reply = await refused_with_401(made)
+    assert (reply.status, reply.all("www-authenticate")) == (502, [])
+    assert reply.json["calls"][0]["received_status"] == 401
+
+
+async def refused_with_401(made: dict[str, Any]) -> Reply:
+    upstream = answering(response(b"{}", CHALLENGE, status=b"401 Unauthorized"))
+    sent = [JSON_TYPE, ("x-access-token", "t"), ("x-token", "t"), ("cookie", "sid=1")]
+    async with raw_server(upstream) as port, serving(gateway(port, made)) as gate:
+        return await fetch(gate, "POST", "/r?api_key=k&access_token=t", sent, b'{"password":"p"}')
+
+
+async def test_an_upstreams_own_headers_that_read_a_credential_count() -> None:
+    upstream = answering(response(b"{}", CHALLENGE, status=b"401 Unauthorized"))
+    made = {"headers": {"x-user": "{headers.authorization}"}}
+    sent = [("authorization", "Bearer x")]
+    async with raw_server(upstream) as port, serving(gateway(port, route(), upstream=made)) as gate:
+        assert (await fetch(gate, "GET", "/r", sent)).status == 401
+
+
+@pytest.mark.parametrize(
+    ("options", "status"),
+    [
+        ({"headers": {"Cookie": "sid=1"}}, 401),
+        ({"params": {"api_key": "k"}}, 401),
+        ({"json": {"user": "u", "password": "p"}}, 401),
+        ({"headers": {"Accept-Language": "de"}, "json": {"sku": 1}}, 502),
+        ({}, 502),
+        ({"headers": {"Cookie": "sid=1"}, "pass_status": [403]}, 502),
+    ],
+)
+async def test_a_call_in_code_carries_what_its_options_name(options: dict[str, Any], status: int) -> None:
+    upstream = answering(response(b"{}", status=b"401 Unauthorized"))
+    async with raw_server(upstream) as port:
+        app = gateway(port)
+
+        @app.compose("/r")
+        async def handler(compose: Any) -> Any:
+            async with compose.gather() as calls:
+                calls.post("u", "/a", **options)
+
+        async with serving(app) as gate:
+            assert (await fetch(gate, "GET", "/r")).status == status
 
 
 JSON_TYPE = ("content-type", "application/json")

@@ -132,6 +132,11 @@ client's URL, and an absolute one may name a host that only the upstream's neigh
 where `pass_status` names them. `answer.forward_headers` holds for such an answer too, and `answer.forward_cookies` for
 every answer: a 401 that ends a session ends it. Any other status is 502 and brings no field.
 
+A 401 is passed on by default where the call carries a credential of the client's, so that the client can do something
+about it; else it is about the gateway's own, and 502. A call carries one if it forwards cookies, or a header, a query
+parameter or a value whose name says so (`authorization`, `x-api-key`, `access_token`, `body.password`, …), or `"*"`; or
+if it sends the client's body as a whole, as to a login, while no header of the configuration is a credential.
+
 The body is a problem document (RFC 9457), or with `pass_body` the upstream's own. The document's `calls` has a member
 for each call that failed: `name`, `kind`, `status` (what the failure makes of an answer), `received_status` (what the
 upstream said; absent where it said nothing) and `elapsed_ms`. The lines of a stream say `received_status` too.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -30,6 +31,16 @@ ACCEPT = {"json": b"application/json", "text": b"*/*", "none": b"*/*"}
 
 PASSED = frozenset({400, 403, 404, 409, 410, 412, 422, 429})
 """The upstream's statuses that a client gets as they are, unless the call says otherwise."""
+
+
+def passed_statuses(given: Collection[int] | None, *, credential: bool) -> frozenset[int]:
+    """The statuses that are passed on: those that the call names, else the usual ones.
+
+    ``credential``: the call carries one of the client's, so that a 401 is the client's too.
+    """
+    if given is not None:
+        return frozenset(given)
+    return PASSED | {401} if credential else PASSED
 
 
 class CallFailedError(Exception):
@@ -86,11 +97,12 @@ class CallRules:
         timeout: float | None,
         max_body: int | None,
         answer_headers: frozenset[bytes] = frozenset(),
+        credential: bool = False,
     ) -> CallRules:
-        """The rules of a call of the configuration; ``timeout`` and ``max_body`` are its upstream's."""
-        passed = call.pass_status
-        if passed is None:
-            passed = (*PASSED, 401) if "authorization" in call.forward_headers else tuple(PASSED)
+        """The rules of a call of the configuration; ``timeout`` and ``max_body`` are its upstream's.
+
+        ``credential``: it carries one of the client's.
+        """
         return cls(
             name,
             call.upstream,
@@ -102,7 +114,7 @@ class CallRules:
             call.decode,
             frozenset(call.ok),
             frozenset(call.null_on),
-            frozenset(passed),
+            passed_statuses(call.pass_status, credential=credential),
             call.pass_body,
             answer_headers,
             Overrides.of(call),

@@ -19,8 +19,9 @@ from ..errors import UmbelError
 from ..events import Recorder
 from ..kinds import CUT, Kind
 from ..model import JSON_MAX, OTHER_MAX, Failure, Inputs, Json, Outcome, RequestFacts
-from .call import ACCEPT, PASSED, CallRules
+from .call import ACCEPT, CallRules, passed_statuses
 from .combine import worst_of_all
+from .credentials import carries_credential
 from .dag import PERSONAL
 from .engine import Callers, Engine, RunningCall
 from .expression import ExpressionError, failed_expression
@@ -137,10 +138,14 @@ class Gather:
         timeout = options.get("timeout", defaults.timeout)
         if timeout is None and compose.facts.deadline == math.inf:
             timeout = TIMEOUT_WITHOUT_DEADLINE
+        credential = False
+        if defaults.reads or not _NAMES_VALUES.isdisjoint(options):
+            credential = _carries_credential(defaults, options)
         if _CHANGES_RULES.isdisjoint(options):
-            rules = _usual_rules(name, upstream, timeout, defaults.max_body, options.get("optional", False))
+            optional = options.get("optional", False)
+            rules = _usual_rules(name, upstream, timeout, defaults.max_body, optional, credential)
         else:
-            rules = _rules(name, upstream, timeout, defaults.max_body, options)
+            rules = _rules(name, upstream, timeout, defaults.max_body, options, credential)
         prepared = self._prepare(method, path, defaults, options)
         compose.claim(rules, options.get("headers", ()), defaults.reads)
         return engine.launch(rules, prepared)
@@ -178,14 +183,37 @@ _CHANGES_RULES = frozenset(
 """The options that a call's rules depend on, beside name, timeout and optional."""
 
 
+_NAMES_VALUES = frozenset({"headers", "params", "values", "form", "json"})
+"""The options that name what they send."""
+
+
+def _carries_credential(defaults: UpstreamDefaults, options: CallOptions) -> bool:
+    """Whether a call sends something under the name of a credential. Whose it is only the handler knows: a person's,
+    it is taken."""
+    names: list[str] = [*defaults.reads, *options.get("headers", ()), *options.get("params", ())]
+    for given in (options.get("values"), options.get("form"), options.get("json")):
+        if isinstance(given, Mapping):
+            names.extend(map(str, given))
+    return carries_credential(names, body=False, own=False)
+
+
 @lru_cache(maxsize=1024)
-def _usual_rules(name: str, upstream: str, timeout: float | None, max_body: int | None, optional: bool) -> CallRules:
+def _usual_rules(
+    name: str, upstream: str, timeout: float | None, max_body: int | None, optional: bool, credential: bool
+) -> CallRules:
     """The rules of a call that says little: the same call is made in request after request."""
-    return _rules(name, upstream, timeout, max_body, {"optional": optional})
+    return _rules(name, upstream, timeout, max_body, {"optional": optional}, credential)
 
 
-def _rules(name: str, upstream: str, timeout: float | None, max_body: int | None, options: CallOptions) -> CallRules:
-    """The rules of a call; ``max_body`` is its upstream's."""
+def _rules(
+    name: str,
+    upstream: str,
+    timeout: float | None,
+    max_body: int | None,
+    options: CallOptions,
+    credential: bool,
+) -> CallRules:
+    """The rules of a call; ``max_body`` is its upstream's, ``credential`` says whether it carries the client's."""
     decode = options.get("decode", "json")
     has_default = "default" in options
     return CallRules(
@@ -199,7 +227,7 @@ def _rules(name: str, upstream: str, timeout: float | None, max_body: int | None
         decode,
         frozenset(options.get("ok", ())),
         frozenset(options.get("null_on", ())),
-        frozenset(options.get("pass_status", PASSED)),
+        passed_statuses(options.get("pass_status"), credential=credential),
         options.get("pass_body", False),
         overrides=Overrides.in_code(options.get("retry"), options.get("hedge"), options.get("coalesce")),
     )

@@ -52,6 +52,15 @@ class Scope:
     needs: set[str] = field(default_factory=set)
     lost_bound: bool = False
     """Whether ``with`` may have had more names."""
+    reads: dict[str, None] = field(default_factory=dict)
+    """The names of the client's that it reads: of headers, parameters, and members of the body."""
+    reads_body: bool = False
+    """Whether it reads the body as a whole."""
+
+    def forget_reads(self) -> None:
+        """Forget what it has read of the client's so far."""
+        self.reads.clear()
+        self.reads_body = False
 
     def read(self, expression: Expression) -> str:
         """Note what an expression reads.
@@ -112,8 +121,10 @@ class Scope:
         if root in self.bound:
             meanings.append(Variable(name, None, (root,), self.bound[root]))
         if root in self.names.route_params:
+            self.reads[root] = None
             meanings.append(Variable(name, "path", (root,), self._parameter("path", root)))
         if root in self.names.query_params:
+            self.reads[root] = None
             meanings.append(Variable(name, "query", (root,), self._parameter("query", root)))
         if root == "item" or root in self.names.calls:
             self._use(root, None)
@@ -175,6 +186,9 @@ class Scope:
                 self.names.whole_body = True
             else:
                 self.names.body_fields.add(first)
+            self.reads_body |= first is None
+        if first is not None:
+            self.reads[first] = None
 
     def _bare(self) -> list[str]:
         return [*self.bound, *self.names.route_params, *self.names.query_params, *self.names.calls]

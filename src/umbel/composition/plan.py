@@ -18,6 +18,7 @@ from ..config.schema import Call, Config, KeyPath, Route, Source, Upstream
 from ..errors import ConfigError, ConfigProblem
 from . import missing_parts
 from .call import ACCEPT, CallRules
+from .credentials import carries_credential, is_credential
 from .dag import PERSONAL, CallPlan, EachPlan, Plan, find_cycle
 from .expression import Expression, compile_source
 from .names import Names, Scope
@@ -130,6 +131,14 @@ def _why_not_deadline_header(upstream: Upstream) -> str | None:
     return None
 
 
+def _carries_credential(call: Call, recipe: Recipe, scope: Scope) -> bool:
+    """Whether a call carries a credential of the client's; ``scope`` has read what its request is made of."""
+    names = [*scope.reads, *call.forward_headers, *call.forward_query, *(["cookie"] if call.forward_cookies else [])]
+    configured = (*recipe.usual_headers, *recipe.headers)
+    own = any(field.fixed is not None and is_credential(field.name.decode()) for field in configured)
+    return carries_credential(names, body=call.forward_body or scope.reads_body, own=own)
+
+
 class _RouteCompiler:
     """Compiles one route and collects its problems, so that all of them are told at once."""
 
@@ -203,12 +212,18 @@ class _RouteCompiler:
             scope.item_client = client or ""
             each = EachPlan(source, scope.item_client) if source is not None else None
         upstream = self._upstream(at, call)
+        scope.forget_reads()  # What only decides whether the call is made is not sent.
         recipe = self._recipe(at, call, upstream or _UNKNOWN_UPSTREAM, scope)
         needs = tuple(other for other in self._route.calls if other in scope.needs)
         if recipe is None or upstream is None:
             return name, None, needs
         rules = CallRules.of(
-            name, call, timeout=upstream.timeout, max_body=upstream.max_body, answer_headers=self._answered(name)
+            name,
+            call,
+            timeout=upstream.timeout,
+            max_body=upstream.max_body,
+            answer_headers=self._answered(name),
+            credential=_carries_credential(call, recipe, scope),
         )
         return name, CallPlan(name, call, upstream, rules, recipe, needs, when, each), needs
 

@@ -206,7 +206,8 @@ class Call(Section):
     """Statuses that mean null instead of a failure."""
     pass_status: Annotated[tuple[PassedStatus, ...] | None, AS_TUPLE] = None
     """3xx, 4xx and 5xx statuses passed on to the client when a required call fails with them, with the fields that
-    belong to them. Default: 400, 403, 404, 409, 410, 412, 422, 429, and 401 if authorization was forwarded."""
+    belong to them. Default: 400, 403, 404, 409, 410, 412, 422, 429, and 401 if it carries a credential of the
+    client's."""
     retry: Retry | None = None
     """Further attempts of this call, instead of the upstream's."""
     hedge: Hedge | None = None
