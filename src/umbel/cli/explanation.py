@@ -129,8 +129,16 @@ class _Facts:
             yield "streamed"
         if plan.vary:
             yield f"varies with {', '.join(plan.vary)}"
-        if plan.private:
+        yield from self._caching(plan)
+
+    def _caching(self, plan: Plan) -> Iterator[str]:
+        configured = plan.route.answer.cache_control
+        if configured != "parts":
+            yield f"cache_control {self._hide(configured)}, private where it sets a cookie or a part is private"
+        elif plan.private:
             yield "private: no shared cache keeps it"
+        else:
+            yield "private where the request bears a cookie or authorization"
 
     def _call_limits(self, plan: CallPlan, at: KeyPath, deadline: float) -> Iterator[Limit]:
         call, upstream = plan.config, plan.upstream

@@ -567,7 +567,9 @@ class PlanRun(Engine):
                 del leaf  # Its traceback holds this frame.
         plan, whole = self._plan, not (self.flawed or self._plan.needed)
         failure = self.failure if self.decided else None if whole else conclude(plan, self.outcomes)
-        return shape_result(plan, self.outcomes, self._context, failure, self.facts, self.recorder, whole=whole)
+        return shape_result(
+            plan, self.outcomes, self._context, self._inputs, failure, self.facts, self.recorder, whole=whole
+        )
 
     def _settle_owed(self) -> None:
         """Give the calls that never began their outcomes, in config order."""

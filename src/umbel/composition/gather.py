@@ -26,7 +26,7 @@ from .dag import PERSONAL
 from .engine import Callers, Engine, RunningCall
 from .expression import ExpressionError, failed_expression
 from .fault import bad_request
-from .merge import strictest_cache_control
+from .merge import Fields, answer_caching
 from .options import CallOptions, check_options
 from .outgoing import MISSING, UpstreamDefaults, build_content, build_headers, build_query, build_target, usual_fields
 from .overrides import Overrides
@@ -378,14 +378,21 @@ class Compose:
         if failure is not None:
             return self.failed(failure)
         parts = [outcome.headers for outcome in outcomes if outcome.state == "value"]
+        # What the handler says of caching is what a route of the configuration says by ``answer.cache_control``.
+        configured = ", ".join(value for name, value in headers if name == "cache-control") or None
+        fields: Fields = [field for field in headers if field[0] != "cache-control"]
+        asked = self.inputs.headers
+        personal = bool(self._personal) or "cookie" in asked or "authorization" in asked
+        complete = all(outcome.complete for outcome in outcomes)
+        caching, fields = answer_caching(configured, parts, fields, personal=personal, complete=complete)
         return Result(
             outcomes,
             None,
             answer,
             status,
-            tuple(headers),
-            all(outcome.complete for outcome in outcomes),
-            strictest_cache_control(parts, private=bool(self._personal)),
+            fields,
+            complete,
+            caching,
             self._own_ms(),
             tuple(self._personal),
         )

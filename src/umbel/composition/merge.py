@@ -1,13 +1,74 @@
 """How the parts' caching rules become the answer's: the most restrictive of them.
 
 The parts are the items of an ``each``, or the calls of an answer. It is pure.
+
+What the configuration says of an answer stands in the place of what its parts say, but for two things that no
+configuration of a route can know: a part is some client's alone (``private``, ``no-store``), or the answer sets a
+cookie, which is for one client (RFC 9111 section 7.3). Shared caches never keep such an answer.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 Fields = Sequence[tuple[str, str]]
+
+# One directive; a comma may stand within quotes.
+_DIRECTIVE = re.compile(r'(?:[^,"]|"[^"]*+"|")++')
+_FOR_SHARED = frozenset({"public", "s-maxage"})
+# RFC 9213, and what was in use before it: they hold for some shared caches in the place of Cache-Control.
+_TARGETED = ("cdn-cache-control", "surrogate-control", "edge-control", "x-accel-expires")
+
+
+def answer_caching(
+    configured: str | None, parts: Sequence[Fields], fields: Fields, *, personal: bool, complete: bool
+) -> tuple[str | None, Fields]:
+    """The Cache-Control of an answer (None: none), and ``fields`` less those that would let shared caches pass it by.
+
+    Args:
+        configured: what is said of the answer itself; None: what its parts say.
+        parts: the header fields of the parts.
+        fields: those that the answer has otherwise.
+        personal: the answer is for one client, unless ``configured`` says otherwise.
+        complete: nothing is missing from it. One that is incomplete is never kept, and has no other Cache-Control.
+    """
+    sets_cookie = bool(fields) and any(name == "set-cookie" for name, _ in fields)
+    said = {name for part in parts if part for name in _directives(part)} if any(parts) else ()
+    one_clients = sets_cookie or "private" in said or "no-store" in said
+    if fields and (one_clients or not complete):
+        fields = tuple(field for field in fields if not field[0].endswith(_TARGETED))
+    if not complete or "no-store" in said:
+        return "no-store", fields
+    if configured is None:
+        return strictest_cache_control(parts, private=personal or sets_cookie), fields
+    return made_private(configured) if one_clients else configured, fields
+
+
+def made_private(cache_control: str) -> str:
+    """A Cache-Control less what it says to shared caches, and ``private``."""
+    kept = [
+        directive
+        for directive in _split(cache_control)
+        if _name(directive) not in _FOR_SHARED and not (_name(directive) == "private" and "=" in directive)
+    ]
+    if not {"private", "no-store"}.isdisjoint(map(_name, kept)):
+        return ", ".join(kept)
+    return ", ".join(["private", *kept])
+
+
+def lets_share(cache_control: str) -> bool:
+    """Whether it says outright that shared caches may keep an answer."""
+    return not _FOR_SHARED.isdisjoint(map(_name, _split(cache_control)))
+
+
+def _split(cache_control: str) -> list[str]:
+    return [directive.strip(" \t") for directive in _DIRECTIVE.findall(cache_control) if directive.strip(" \t")]
+
+
+def _name(directive: str) -> str:
+    return directive.partition("=")[0].strip(" \t").lower()
+
 
 # From the strictest down; of these the first that any part says is said of the whole (RFC 9111 section 5.2.2).
 _FLAGS = ("no-cache", "private", "must-revalidate", "proxy-revalidate", "no-transform", "must-understand")

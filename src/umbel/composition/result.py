@@ -6,6 +6,7 @@ It is frozen, and knows nothing of HTTP: the gateway writes it as a response.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..kinds import CUT, Kind
@@ -31,12 +32,12 @@ class Result(NamedTuple):
     """The failure that decides the answer; None: there is a composed answer."""
     answer: Json = None
     status: int = 200
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: Sequence[tuple[str, str]] = ()
     """Fields that the route adds: its own, forwarded ones, and Set-Cookie lines; of a failure those that belong to its
     status too."""
     completed: bool = True
     cache_control: str | None = None
-    """The composed Cache-Control of a complete answer; None: none."""
+    """The Cache-Control of a composed answer; None: none."""
     own_ms: float = 0.0
     """Milliseconds of the request that no upstream accounts for (``own_time``): the gateway's own time."""
 

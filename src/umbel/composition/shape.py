@@ -11,12 +11,12 @@ import trio
 
 from ..events import Recorder
 from ..kinds import Kind
-from ..model import Failure, Json, Outcome, RequestFacts
+from ..model import Failure, Inputs, Json, Outcome, RequestFacts
 from .combine import is_complete, successes
 from .dag import Plan
 from .expression import ExpressionError, failed_expression
 from .fault import bad_request
-from .merge import strictest_cache_control
+from .merge import Fields, answer_caching
 from .result import Result, own_time
 from .template import BadValueError
 
@@ -25,6 +25,7 @@ def shape_result(
     plan: Plan,
     outcomes: Mapping[str, Outcome],
     context: Mapping[str, Json],
+    inputs: Inputs,
     failure: Failure | None,
     facts: RequestFacts,
     recorder: Recorder,
@@ -48,16 +49,9 @@ def shape_result(
     except BadValueError as error:
         refused = bad_request(f"a header of the answer: {error}", error.client, error.reason)
         return _failed(plan, outcomes, ordered, refused, own_ms)
-    return Result(
-        ordered,
-        None,
-        answer,
-        plan.route.answer.status,
-        headers,
-        whole or is_complete(plan, outcomes),
-        _cache_control(plan, ordered, headers),
-        own_ms,
-    )
+    complete = whole or is_complete(plan, outcomes)
+    caching, fields = _caching(plan, ordered, headers, inputs, complete=complete)
+    return Result(ordered, None, answer, plan.route.answer.status, fields, complete, caching, own_ms)
 
 
 def _failed(
@@ -120,10 +114,12 @@ def _cookies(plan: Plan, outcomes: Mapping[str, Outcome]) -> tuple[tuple[str, st
     return tuple(fields)
 
 
-def _cache_control(plan: Plan, outcomes: tuple[Outcome, ...], headers: tuple[tuple[str, str], ...]) -> str | None:
+def _caching(
+    plan: Plan, outcomes: tuple[Outcome, ...], headers: Fields, inputs: Inputs, *, complete: bool
+) -> tuple[str | None, Fields]:
     configured = plan.route.answer.cache_control
-    if configured != "parts":
-        return configured
     parts = [outcome.headers for outcome in outcomes if outcome.state == "value"]
-    # A cookie is for one client: a shared cache that kept it would hand it to the others (RFC 9111 section 7.3).
-    return strictest_cache_control(parts, private=plan.private or any(name == "set-cookie" for name, _ in headers))
+    personal = plan.private or "cookie" in inputs.headers or "authorization" in inputs.headers
+    return answer_caching(
+        None if configured == "parts" else configured, parts, headers, personal=personal, complete=complete
+    )

@@ -239,7 +239,9 @@ class Answer(Section):
     forward_cookies: dict[str, Annotated[tuple[CookieName, ...], AS_TUPLE]] = {}
     """Cookies set by an upstream that are passed on, by call."""
     cache_control: HeaderText = "parts"
-    """The Cache-Control of a complete answer; parts: the most restrictive of the calls' own."""
+    """The Cache-Control of a complete answer; parts: the most restrictive of the calls' own, and private where the
+    request bore a cookie or authorization. An answer that sets a cookie, or of which a call's is private, is private
+    whatever stands here; with a no-store it is no-store."""
     etag: bool = True
     """Whether a complete answer bears a strong ETag and If-None-Match is answered with 304."""
 

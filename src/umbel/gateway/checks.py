@@ -5,10 +5,13 @@ Handed to ``config.load.load`` by everything that loads a configuration to serve
 
 from __future__ import annotations
 
-from ..composition import plan
+from ..composition import plan, plan_warnings
 from ..config.load import Check
+from ..config.schema import Config
+from ..config.sections import dotted
+from ..errors import ConfigProblem
 from ..upstream import from_config
 
 CHECKS: tuple[Check, ...] = (plan.check, from_config.check)
-WARNINGS: tuple[Check, ...] = (plan.warn,)
+WARNINGS: tuple[Check, ...] = (plan.warn, plan_warnings.warnings)
 """What ``umbel check`` tells of a configuration that can be served."""

@@ -17,6 +17,7 @@ from quart_trio.wrappers import TrioResponse
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing.exceptions import RoutingException
 
+from ..composition.merge import made_private
 from ..errors import RequestError
 from ..events import NULL, Recorder
 from ..kinds import Kind
@@ -24,6 +25,7 @@ from ..server.crash import check_cancel
 from . import crashes
 from .exchange import find_exchange, find_websocket_exchange
 from .problems import as_http_exception, from_http_exception
+from .reply import ComposedResponse
 
 if TYPE_CHECKING:
     from quart.typing import ResponseReturnValue, ResponseTypes
@@ -148,6 +150,17 @@ class ErrorHandling(QuartTrio):
                 exchange.kind = Kind.BAD_REQUEST
             return from_http_exception(result, facts.request_id if facts is not None else "")
         return await super().make_response(result)
+
+    async def process_response(self, *response_and_context: Any) -> ResponseTypes:
+        """Quart's hooks and its session; a composed answer that they let set a cookie becomes one client's.
+
+        What a view of the application's own says of caching is its own affair.
+        """
+        quarts: Any = super()
+        response: ResponseTypes = await quarts.process_response(*response_and_context)
+        if isinstance(response, ComposedResponse) and "set-cookie" in response.headers:
+            response.headers["cache-control"] = made_private(response.headers.get("cache-control", ""))
+        return response
 
     async def make_default_options_response(self, *context: Any) -> TrioResponse:
         """The answer to OPTIONS: the methods, and no content."""

@@ -36,11 +36,15 @@ class Reply:
         self.named = named
 
 
+class ComposedResponse(TrioResponse):
+    """A response that was made of a reply."""
+
+
 def as_response(reply: Reply) -> TrioResponse:
     """The same for Quart, whose hooks may look at it and change it."""
     headers = Headers([(name.decode("ascii"), value.decode("latin-1")) for name, value in reply.fields])
     typed = "content-type" in headers
-    response = TrioResponse(reply.body, reply.status, headers)
+    response = ComposedResponse(reply.body, reply.status, headers)
     if not typed:
         # No content, so no type of it; Quart would say text/html.
         del response.headers["content-type"]

@@ -78,9 +78,7 @@ def note_result(result: Result, exchange: Exchange) -> None:
 def _composed(result: Result, rules: AnswerRules, exchange: Exchange) -> Reply:
     status, body = result.status, b""
     fields = [rules.vary_field(result.vary)]
-    if not result.completed:
-        fields.append(_NO_STORE)
-    elif result.cache_control is not None:
+    if result.cache_control is not None:
         fields.append((b"cache-control", encoded_value(result.cache_control)))
     if status not in _EMPTY:
         body = _encode(result.answer)

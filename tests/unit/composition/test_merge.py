@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from umbel.composition.merge import strictest_cache_control
+from umbel.composition.merge import lets_share, made_private, strictest_cache_control
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,28 @@ from umbel.composition.merge import strictest_cache_control
 def test_a_lifetime_of_any_number_of_digits_is_a_lifetime(age: str, max_age: str, left: int) -> None:
     part = [("cache-control", f"max-age={max_age}"), ("age", age)]
     assert strictest_cache_control([part]) == f"max-age={left}"
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ("", "private"),
+        ("public", "private"),
+        ("Public , S-MaxAge=5,max-age=60", "private, max-age=60"),
+        ("no-store", "no-store"),
+        ("private, max-age=5", "private, max-age=5"),
+        ('private="set-cookie", max-age=5', "private, max-age=5"),
+        ('x="public, s-maxage=1", public', 'private, x="public, s-maxage=1"'),
+        ('x="open, public', 'private, x="open'),
+        ('"' * 20_000, "private, " + '"' * 20_000),
+    ],
+)
+def test_a_cache_control_made_private(said: str, wanted: str) -> None:
+    assert made_private(said) == wanted
+
+
+@pytest.mark.parametrize(
+    ("said", "shares"), [("public", True), ("s-maxage=5", True), ("max-age=5", False), ('x="public"', False)]
+)
+def test_whether_a_cache_control_lets_shared_caches_keep_an_answer(said: str, shares: bool) -> None:
+    assert lets_share(said) is shares
