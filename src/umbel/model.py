@@ -159,6 +159,8 @@ class Outcome(msgspec.Struct, frozen=True):
     failed_items: tuple[FailedItem, ...] = ()
     headers: tuple[tuple[str, str], ...] = ()
     """The response's header fields (of an ``each``: none), for the answer's forwarding and caching rules."""
+    answer_status: int | None = None
+    """The status that the answer gets from it; None: the route's."""
 
     @property
     def complete(self) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.support.configs import write
-from tests.support.rawserver import answering, raw_server, response
+from tests.support.rawserver import Peer, answering, raw_server, response
 from tests.support.serving import Reply, fetch, serving
 from umbel.cli import main
 from umbel.config.schema import Config
@@ -184,3 +184,197 @@ def test_check_warns_of_cookies_beside_public(
     assert words in result.stderr
     as_json = CliRunner().invoke(main, ["check", "--json"])
     assert '"warnings": [{"file": "umbel.toml", "line": 8, "key": "routes[0].answer.cache_control", ' in as_json.stdout
+
+
+ALL = ["if-none-match", "if-modified-since"]
+DATE = "Fri, 31 Dec 1999 23:59:59 GMT"
+VALIDATED = [
+    b'ETag: W/"v1"',
+    b"Last-Modified: " + DATE.encode(),
+    b"Cache-Control: max-age=30",
+    b"Expires: " + DATE.encode(),
+    b"Content-Location: /a.json",
+]
+
+
+class Origin:
+    """An upstream that knows conditions, and notes the heads that it was asked with."""
+
+    def __init__(self, *fields: bytes, status: bytes = b"304 Not Modified") -> None:
+        self.heads: list[bytes] = []
+        self._fields = fields or VALIDATED
+        self._status = status
+
+    async def __call__(self, peer: Peer) -> None:
+        while head := (await peer.read_request())[0]:
+            self.heads.append(head.lower())
+            if any(b"\r\n%b: " % name in head.lower() for name in CONDITION_NAMES):
+                fields = b"".join(field + b"\r\n" for field in self._fields)
+                body = b"" if self._status[:3] == b"304" else b"Content-Length: 2\r\n"
+                end = b"\r\n" if self._status[:3] == b"304" else b"\r\n{}"
+                await peer.send(b"HTTP/1.1 %b\r\n%b%b%b" % (self._status, fields, body, end))
+            else:
+                await peer.send(response(b"1", *self._fields))
+
+
+CONDITION_NAMES = (b"if-none-match", b"if-modified-since", b"if-match", b"if-unmodified-since", b"if-range", b"range")
+
+
+async def visited(
+    origin: Origin, made: dict[str, Any], *visits: Iterable[tuple[str, str]], method: str = "GET"
+) -> list[Reply]:
+    """The replies to several requests of one route."""
+    async with raw_server(origin) as port, serving(gateway(port, made)) as gate:
+        return [await fetch(gate, method, "/r", sent) for sent in visits]
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize(
+    ("forwarded", "sent"),
+    [
+        (ALL, [("if-none-match", 'W/"v1"')]),
+        (ALL, [("if-modified-since", DATE)]),
+        (["If-Modified-Since"], [("if-modified-since", DATE)]),
+        (ALL, [("if-none-match", 'W/"v1"'), ("if-modified-since", DATE)]),
+    ],
+)
+async def test_an_upstreams_304_to_a_forwarded_condition_is_the_answer(
+    forwarded: list[str], sent: list[tuple[str, str]], method: str
+) -> None:
+    first, again = await visited(Origin(), route(forward_headers=forwarded), [], sent, method=method)
+    assert (first.status, again.status, again.body) == (200, 304, b"")
+    names = ["last-modified", "cache-control", "expires", "content-location", "vary"]
+    if forwarded is ALL:
+        names.append("etag")
+    for name in names:
+        assert first[name] == again[name]
+    assert first["cache-control"] == "max-age=30"
+    assert first["vary"] == "Accept"
+    assert again["umbel-completed"] == "true"
+    assert not again.all("content-type") + again.all("content-length") + again.all("proxy-status")
+
+
+async def test_the_validators_of_an_answer_are_the_upstreams_or_the_gateways_never_both() -> None:
+    etag, date = b'ETag: "v1"', b"Last-Modified: " + DATE.encode()
+
+    async def validators(forwarded: list[str], *fields: bytes) -> tuple[list[str], list[str]]:
+        (reply,) = await visited(Origin(*fields), route(forward_headers=forwarded), [])
+        return reply.all("etag"), reply.all("last-modified")
+
+    assert await validators(ALL, etag, date) == (['"v1"'], [DATE])
+    assert await validators(ALL, date) == ([], [DATE])
+    assert await validators(["if-none-match"], etag, date) == (['"v1"'], [])
+    assert await validators(["if-modified-since"], etag, date) == ([], [DATE])
+    for forwarded, fields in (([], [etag, date]), (["if-none-match"], [date]), (ALL, [b"X: 1"])):
+        (own,), dates = await validators(forwarded, *fields)
+        assert (own.startswith('"'), own == '"v1"', dates) == (True, False, [])
+
+
+async def test_an_upstream_that_knows_no_conditions_is_compared_here() -> None:
+    upstream = answering(response(b"1", b'ETag: W/"v1"'))
+    async with raw_server(upstream) as port, serving(gateway(port, route(forward_headers=ALL))) as gate:
+        same = await fetch(gate, "GET", "/r", [("if-none-match", '"v1"')])
+        other = await fetch(gate, "GET", "/r", [("if-none-match", '"v2"')])
+    assert (same.status, same.all("etag"), other.status) == (304, ['W/"v1"'], 200)
+
+
+async def test_the_gateways_own_etag_is_compared_where_the_upstream_has_none() -> None:
+    made = route(forward_headers=ALL)
+    async with raw_server(answering(response(b"1"))) as port, serving(gateway(port, made)) as gate:
+        whole = await fetch(gate, "GET", "/r")
+        again = await fetch(gate, "GET", "/r", [("if-none-match", whole["etag"])])
+    assert (whole.status, again.status) == (200, 304)
+
+
+async def test_a_client_that_wants_a_stream_gets_one_whatever_its_conditions() -> None:
+    origin = Origin()
+    sent = [("accept", "application/x-ndjson"), ("if-none-match", 'W/"v1"')]
+    (reply,) = await visited(origin, route(forward_headers=ALL), sent)
+    assert (reply.status, reply.body.splitlines()[0]) == (200, b'{"call":"a","value":1}')
+    assert b"if-none-match" not in origin.heads[0]
+
+
+async def test_a_304_that_nobody_asked_for_is_a_502() -> None:
+    bare = b"HTTP/1.1 304 Not Modified\r\n\r\n"
+    async with raw_server(answering(bare)) as port, serving(gateway(port, route(forward_headers=ALL))) as gate:
+        reply = await fetch(gate, "GET", "/r")
+    assert (reply.status, reply.json["calls"][0]["received_status"]) == (502, 304)
+
+
+async def test_a_date_does_not_go_on_beside_a_tag_that_does_not() -> None:
+    origin = Origin()
+    sent = [("if-none-match", '"own"'), ("if-modified-since", DATE)]
+    (reply,) = await visited(origin, route(forward_headers=["if-modified-since"]), sent)
+    assert reply.status == 200
+    assert b"if-modified-since" not in origin.heads[0]
+
+
+@pytest.mark.parametrize("status", ["412 Precondition Failed", "428 Precondition Required"])
+async def test_a_condition_that_fails_is_told(status: str) -> None:
+    made = {**route(forward_headers=["if-match"], method="PUT", forward_body=True), "methods": ["PUT"], "body": "bytes"}
+    (reply,) = await visited(Origin(b"X: 1", status=status.encode()), made, [("if-match", '"v1"')], method="PUT")
+    assert reply.status == int(status[:3])
+
+
+async def test_a_range_of_items_goes_through() -> None:
+    part = [b"Content-Range: items 0-9/47", b'ETag: "v1"']
+    made = route(forward_headers=["range", "if-range"])
+    (reply,) = await visited(Origin(*part, status=b"206 Partial Content"), made, [("range", "items=0-9")])
+    assert (reply.status, reply["content-range"], reply.json) == (206, "items 0-9/47", {"a": {}})
+    origin = Origin(b"Content-Range: items */47", status=b"416 Range Not Satisfiable")
+    (reply,) = await visited(origin, made, [("range", "items=99-")])
+    assert (reply.status, reply["content-range"]) == (416, "items */47")
+
+
+async def test_a_range_of_bytes_is_not_forwarded() -> None:
+    origin = Origin(status=b"206 Partial Content")
+    made = route(forward_headers=["range", "if-range"])
+    (reply,) = await visited(origin, made, [("range", "bytes=0-0"), ("if-range", '"v1"')])
+    assert (reply.status, reply.json) == (200, {"a": 1})
+    assert b"range" not in origin.heads[0]
+
+
+@pytest.mark.parametrize("name", [name.decode() for name in CONDITION_NAMES])
+@pytest.mark.parametrize(
+    ("key", "why"),
+    [
+        ('calls.b = { upstream = "u", path = "/b" }', "the answer is made of 2 calls"),
+        ('answer.shape = "a.x"', "the answer has a shape of its own"),
+        ("stream = true", "the answer is a stream"),
+        ("", "an each makes many calls"),
+    ],
+)
+def test_check_refuses_conditions_where_the_answer_is_not_one_response(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, key: str, why: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    upstream = '[upstreams.u]\nurls = ["http://h"]\n[[routes]]\npath = "/r"\n'
+    each = "each = '`[1]`', " if not key else ""
+    call = f'calls.a = {{ upstream = "u", path = "/a", {each}forward_headers = ["{name}"] }}\n'
+    templated = call.replace(
+        f'forward_headers = ["{name}"]', f'headers = {{ {name} = "{{headers.{name.replace("-", "_")}}}" }}'
+    )
+    for text, place in ((call, "forward_headers[0]"), (templated, f"headers.{name}")):
+        write(tmp_path, f"{upstream}{text}{key}\n")
+        result = CliRunner().invoke(main, ["check"])
+        assert result.exit_code == 78
+        assert result.stderr.startswith(
+            f'umbel.toml:5: routes[0].calls.a.{place}: "{name}" asks for less than one whole response, and {why}; '
+        )
+        assert result.stderr.count("\n") == 1
+
+
+def test_check_takes_conditions_of_one_call_and_constant_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    upstream = '[upstreams.u]\nurls = ["http://h"]\n[[routes]]\npath = "/r"\n'
+    names = ", ".join(f'"{name.decode()}"' for name in CONDITION_NAMES)
+    one = f'calls.a = {{ upstream = "u", path = "/a", forward_headers = [{names}] }}\n'
+    two = (
+        'calls.a = { upstream = "u", path = "/a", method = "PUT", json = "`1`", headers = { if-none-match = "*" } }\n'
+        'calls.b = { upstream = "u", path = "/b" }\n'
+    )
+    for text in (one, two):
+        write(tmp_path, upstream + text)
+        result = CliRunner().invoke(main, ["check"])
+        assert (result.exit_code, result.stderr) == (0, "")

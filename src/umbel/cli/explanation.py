@@ -220,6 +220,8 @@ def _call_rules(plan: CallPlan) -> Iterator[str]:
     for key, statuses in (("ok", call.ok), ("null_on", call.null_on)):
         if statuses:
             yield f"{key} {', '.join(map(str, statuses))}"
+    if plan.conditions:
+        yield f"forwards {', '.join(plan.conditions)}; a 304 is the answer"
     if not call.optional:
         passed = ", ".join(map(str, sorted(plan.rules.passed)))
         yield f"passes on {passed or 'no status'}{' with the body' if call.pass_body else ''}"

@@ -141,6 +141,16 @@ The body is a problem document (RFC 9457), or with `pass_body` the upstream's ow
 for each call that failed: `name`, `kind`, `status` (what the failure makes of an answer), `received_status` (what the
 upstream said; absent where it said nothing) and `elapsed_ms`. The lines of a stream say `received_status` too.
 
+**Conditions.** `if-none-match`, `if-modified-since`, `if-match`, `if-unmodified-since`, `range` and `if-range` can be
+forwarded where the answer is one response: a route with one call, which is no `each`, without `answer.shape` and not a
+stream. Anywhere else they are a mistake, in `forward_headers` as in a template: a 304 of one of several calls would
+leave nothing to compose, and the client's validator is the whole answer's, which Umbel makes (`answer.etag`) and
+compares itself. Where they are forwarded, the answer's `ETag` and `Last-Modified` are the upstream's, as far as their
+conditions are forwarded, with its `Expires` and `Content-Location`; Umbel's own `ETag` stands where it has none. A 304
+to a request with conditions becomes the answer, and so do 412, 428 and, with `range`, 206 and 416. A range of bytes is
+not sent on, since the answer's bytes are not the upstream's; one of another unit (`items=0-9`) is. A date does not go
+on beside a tag that is not forwarded.
+
 ## Sections
 """
 

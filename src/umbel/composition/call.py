@@ -15,6 +15,8 @@ from ..errors import UpstreamError
 from ..events import Noted
 from ..kinds import Kind
 from ..model import JSON_MAX, OTHER_MAX, FailedItem, Failure, Json, PassedBody
+from .conditions import passed_statuses as conditions_passed
+from .conditions import validators
 from .decode import BadBodyError, decode_json, decode_text
 from .fields_of_status import fields_of_status
 from .overrides import NONE, Overrides
@@ -57,6 +59,8 @@ class CallResult(msgspec.Struct, frozen=True):
     value: Json
     headers: tuple[tuple[str, str], ...] = ()
     failed_items: tuple[FailedItem, ...] = ()
+    answer_status: int | None = None
+    """The status that the answer gets from it; None: the route's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +85,16 @@ class CallRules:
     """The response's fields that the route's answer forwards, in lower case."""
     overrides: Overrides = NONE
     """The call's own policies, in place of its upstream's."""
+    validators: frozenset[bytes] = frozenset()
+    """The response's fields that the answer bears because the call forwards conditions, in lower case."""
+    answering: frozenset[int] = frozenset()
+    """Statuses that become the answer's: of a request with conditions that were forwarded."""
     kept: frozenset[bytes] = field(init=False)
     """The response's fields that matter to the answer in any way."""
 
     def __post_init__(self) -> None:
         """Make at load what the call needs at each of its ends."""
-        object.__setattr__(self, "kept", _CACHING | self.answer_headers)
+        object.__setattr__(self, "kept", _CACHING | self.answer_headers | self.validators)
 
     @classmethod
     def of(
@@ -98,11 +106,15 @@ class CallRules:
         max_body: int | None,
         answer_headers: frozenset[bytes] = frozenset(),
         credential: bool = False,
+        conditions: Collection[str] = (),
     ) -> CallRules:
         """The rules of a call of the configuration; ``timeout`` and ``max_body`` are its upstream's.
 
-        ``credential``: it carries one of the client's.
+        ``credential``: it carries one of the client's; ``conditions``: the conditions of the client's that it forwards.
         """
+        passed = passed_statuses(call.pass_status, credential=credential)
+        if call.pass_status is None:
+            passed |= conditions_passed(conditions)
         return cls(
             name,
             call.upstream,
@@ -114,10 +126,11 @@ class CallRules:
             call.decode,
             frozenset(call.ok),
             frozenset(call.null_on),
-            passed_statuses(call.pass_status, credential=credential),
+            passed,
             call.pass_body,
             answer_headers,
             Overrides.of(call),
+            validators(conditions),
         )
 
 
@@ -158,16 +171,23 @@ def result_of(rules: CallRules, method: str, call: Call) -> CallResult:
     status, wanted, names = call.status, rules.kept, call.names
     # Of most responses no field matters; to decode all of them would cost more than to decode the JSON.
     headers = () if names is not None and wanted.isdisjoint(names) else _kept(wanted, call)
+    answer_status: int | None = None
+    if rules.answering and status in rules.answering:
+        answer_status = status
+        headers = (*headers, *fields_of_status(status, call.fields))
+        if status == 304:
+            return CallResult(None, headers, (), status)
     if status in rules.null_on:
         return CallResult(None, headers)
     if status not in rules.ok if rules.ok else status is None or not 200 <= status <= 299:
         raise CallFailedError(_status_failure(rules, call))
     if rules.decode == "none" or status in (204, 205) or method == "HEAD":
-        return CallResult(None, headers)
+        return CallResult(None, headers, (), answer_status)
     try:
         if rules.decode == "json":
-            return CallResult(decode_json(call.content), headers)
-        return CallResult(decode_text(call.content, charset_of(_field(call, b"content-type") or "")), headers)
+            return CallResult(decode_json(call.content), headers, (), answer_status)
+        text = decode_text(call.content, charset_of(_field(call, b"content-type") or ""))
+        return CallResult(text, headers, (), answer_status)
     except BadBodyError as error:
         raise CallFailedError(Failure.of(Kind.BAD_BODY, str(error))) from error
 

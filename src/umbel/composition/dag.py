@@ -6,11 +6,12 @@ Frozen; holds no state of any request.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..config.schema import Call, KeyPath, Route, Upstream
 from ..model import Inputs, Json
 from .call import CallRules
+from .conditions import answering_statuses, sent
 from .expression import Expression
 from .request import Recipe
 from .template import Text
@@ -38,6 +39,12 @@ class CallPlan:
     """The calls whose values it names, in config order; it starts the moment they are there."""
     when: Expression | None
     each: EachPlan | None
+    conditions: tuple[str, ...] = ()
+    """The conditions of the client's that it forwards, named as request fields."""
+
+    def rules_for(self, method: str, headers: Mapping[str, str]) -> CallRules:
+        """The rules for a request: with the statuses that become its answer's, where it bears conditions."""
+        return replace(self.rules, answering=answering_statuses(sent(self.conditions, headers), method))
 
 
 @dataclass(frozen=True, slots=True)

@@ -275,7 +275,8 @@ class Engine:
             if type(result) is CallResult:
                 # As settle does for any call: this is the plain way of nearly every one.
                 began, now, headers = running.started_at, call.ended_at, result.headers
-                outcome = Outcome(rules.name, "value", result.value, None, began, now, attempts, (), headers)
+                value, status = result.value, result.answer_status
+                outcome = Outcome(rules.name, "value", value, None, began, now, attempts, (), headers, status)
                 self._take(outcome, rules.upstream)
             else:
                 self.settle(rules, result, running.started_at, call.ended_at, attempts)
@@ -325,6 +326,7 @@ class Engine:
                     tuple(attempts),
                     result.failed_items,
                     result.headers,
+                    result.answer_status,
                 ),
                 rules.upstream,
                 items,
@@ -634,7 +636,10 @@ class PlanRun(Engine):
             if recipe.forwarded not in self._gateway:
                 self._gateway[recipe.forwarded] = gateway_fields(self._inputs, forwarded=recipe.forwarded)
             prepared = recipe.prepare(self._context, self._inputs, self._gateway[recipe.forwarded])
-            return self.prepare_call(call.rules, prepared, now)
+            rules = call.rules
+            if call.conditions:
+                rules = call.rules_for(self.facts.method, self._inputs.headers)
+            return self.prepare_call(rules, prepared, now)
         except Exception as error:  # noqa: BLE001  # a bad value, or a bug: it fails the call, and is told
             self.settle(call.rules, self._unprepared(error, call, self._context, lambda: ""), now, now, ())
             return None

@@ -18,6 +18,7 @@ from ..config.schema import Call, Config, KeyPath, Route, Source, Upstream
 from ..errors import ConfigError, ConfigProblem
 from . import missing_parts
 from .call import ACCEPT, CallRules
+from .conditions import CONDITIONS, why_not
 from .credentials import carries_credential, is_credential
 from .dag import PERSONAL, CallPlan, EachPlan, Plan, find_cycle
 from .expression import Expression, compile_source
@@ -170,6 +171,8 @@ class _RouteCompiler:
         forwarded = {name: None for plan in plans for name in plan.config.forward_headers}
         cookies = any(plan.config.forward_cookies for plan in plans)
         vary = dict.fromkeys(header.replace("_", "-") for header in self._names.headers) | forwarded
+        for name in CONDITIONS & vary.keys():
+            del vary[name]  # They choose whether there is an answer, not which (RFC 9110 section 12.5.5).
         if cookies:
             vary["cookie"] = None
         return Plan(
@@ -215,6 +218,7 @@ class _RouteCompiler:
         scope.forget_reads()  # What only decides whether the call is made is not sent.
         recipe = self._recipe(at, call, upstream or _UNKNOWN_UPSTREAM, scope)
         needs = tuple(other for other in self._route.calls if other in scope.needs)
+        conditions = self._conditions(at, call, recipe)
         if recipe is None or upstream is None:
             return name, None, needs
         rules = CallRules.of(
@@ -224,8 +228,29 @@ class _RouteCompiler:
             max_body=upstream.max_body,
             answer_headers=self._answered(name),
             credential=_carries_credential(call, recipe, scope),
+            conditions=conditions,
         )
-        return name, CallPlan(name, call, upstream, rules, recipe, needs, when, each), needs
+        return name, CallPlan(name, call, upstream, rules, recipe, needs, when, each, conditions), needs
+
+    def _conditions(self, at: KeyPath, call: Call, recipe: Recipe | None) -> tuple[str, ...]:
+        """The conditions of the client's that a call forwards, by ``forward_headers`` or by a template."""
+        found: dict[str, KeyPath] = {
+            name: (*self._at, *at, "forward_headers", place) for place, name in enumerate(call.forward_headers)
+        }
+        if recipe is not None:
+            tables: list[tuple[KeyPath, tuple[FieldTemplate, ...]]] = [
+                ((*self._at, *at, "headers"), recipe.headers),
+                (("upstreams", call.upstream, "headers"), recipe.usual_headers),
+            ]
+            for where, fields in tables:
+                for field, text, _ in fields:
+                    if any(variable.root == "headers" for variable in text.variables):
+                        found.setdefault(field.decode(), (*where, field.decode()))
+        conditions = {name: path for name, path in found.items() if name in CONDITIONS}
+        for name, path in conditions.items():
+            if reason := why_not(self._route, name):
+                self._problem(path, reason, absolute=True)
+        return tuple(conditions)
 
     def _answered(self, call: str) -> frozenset[bytes]:
         """The fields of the call's response that the answer forwards."""

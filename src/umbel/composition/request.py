@@ -19,6 +19,7 @@ import msgspec
 from ..core.call import FieldBlock, Prepared
 from ..messages import ACCEPT_GZIP, Field
 from ..model import Inputs, Json
+from .conditions import CONDITIONS, withheld
 from .expression import Expression
 from .fault import described, parameter
 from .template import MAX_TARGET, BadValueError, Target, Text, encoded, query_pairs, scalar
@@ -237,6 +238,8 @@ class Recipe:
         expand_into(fields, self.usual_headers, context, bound)
         for name in self.forward_headers:
             if (given := inputs.headers.get(name)) is not None:
+                if name in CONDITIONS and withheld(name, self.forward_headers, inputs.headers):
+                    continue
                 _put(fields, name.encode("ascii"), client_field(name, given))
         expand_into(fields, self.headers, context, bound)
         if self.forward_cookies:

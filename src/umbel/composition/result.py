@@ -43,6 +43,8 @@ class Result(NamedTuple):
 
     vary: tuple[str, ...] = ()
     """Request headers that the answer depends on beside those that its route declares."""
+    validated: bool = False
+    """Whether ``headers`` hold the validators of the answer: those of the one response that it is made of."""
 
     @property
     def kind(self) -> Kind | None:

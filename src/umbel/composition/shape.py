@@ -13,7 +13,7 @@ from ..events import Recorder
 from ..kinds import Kind
 from ..model import Failure, Inputs, Json, Outcome, RequestFacts
 from .combine import is_complete, successes
-from .dag import Plan
+from .dag import CallPlan, Plan
 from .expression import ExpressionError, failed_expression
 from .fault import bad_request
 from .merge import Fields, answer_caching
@@ -50,8 +50,14 @@ def shape_result(
         refused = bad_request(f"a header of the answer: {error}", error.client, error.reason)
         return _failed(plan, outcomes, ordered, refused, own_ms)
     complete = whole or is_complete(plan, outcomes)
-    caching, fields = _caching(plan, ordered, headers, inputs, complete=complete)
-    return Result(ordered, None, answer, plan.route.answer.status, fields, complete, caching, own_ms)
+    status = plan.route.answer.status
+    only = plan.calls[0]
+    received: Fields = ()
+    if only.conditions:
+        status, received = _of_one_response(only, outcomes[only.name], status, headers)
+    validated = bool(received) and any(name in ("etag", "last-modified") for name, _ in received)
+    caching, fields = _caching(plan, ordered, (*headers, *received), inputs, complete=complete)
+    return Result(ordered, None, answer, status, fields, complete, caching, own_ms, validated=validated)
 
 
 def _failed(
@@ -89,6 +95,24 @@ def _headers(plan: Plan, outcomes: Mapping[str, Outcome], context: Mapping[str, 
     for call, names in answer.forward_headers.items():
         fields.extend((name, value) for name, value in outcomes[call].headers if name in names)
     return (*fields, *_cookies(plan, outcomes))
+
+
+def _of_one_response(call: CallPlan, outcome: Outcome, status: int, headers: Fields) -> tuple[int, Fields]:
+    """The status of an answer that is one response, and what it takes of that response beside ``headers``.
+
+    ``status`` is the route's, and stands unless the response was decided by the client's conditions.
+    """
+    if outcome.state != "value":
+        return status, ()
+    status = outcome.answer_status or status
+    wanted = call.rules.validators | ({b"content-range"} if status == 206 else frozenset())
+    fields: dict[str, str] = {}
+    for name, value in outcome.headers:
+        if name.encode("latin-1") in wanted:
+            fields.setdefault(name, value)  # Each of them stands once; where an upstream repeats one the first counts.
+    for name, _ in headers:
+        fields.pop(name, None)
+    return status, tuple(fields.items())
 
 
 def _cookies(plan: Plan, outcomes: Mapping[str, Outcome]) -> tuple[tuple[str, str], ...]:

@@ -15,6 +15,7 @@ import trio
 from ..events import Recorder
 from ..kinds import CUT
 from ..model import Failure, Inputs, Json, Outcome, RequestFacts
+from .conditions import CONDITIONS
 from .dag import Plan, request_context
 from .engine import Callers, Observer, run
 from .fan_out import ItemEnded
@@ -77,6 +78,10 @@ async def run_stream(
     the answer has no line of its own: the last line says it, and if that is the first line, the whole answer is it.
     Cancelled, it cuts the composition and closes the channel; nobody is told more. A reader that has gone is no error.
     """
+    if any(call.conditions for call in plan.calls):
+        # A stream's head goes out before any call has ended: there is no 304 of one.
+        headers = {name: value for name, value in inputs.headers.items() if name not in CONDITIONS}
+        inputs = inputs._replace(headers=headers)
     with send:
         lines = _Lines(plan, send)
         result = await run(plan, inputs, facts, callers, recorder, lines, outcomes)

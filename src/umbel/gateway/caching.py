@@ -22,4 +22,4 @@ def not_modified(if_none_match: str | None, etag: str) -> bool:
     if not if_none_match:
         return False
     tags = parse_etags(if_none_match)
-    return tags.star_tag or tags.contains_weak(etag.strip('"'))
+    return tags.star_tag or tags.contains_weak(etag.removeprefix("W/").strip('"'))

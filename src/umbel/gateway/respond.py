@@ -24,7 +24,7 @@ from .statusfields import proxy_status, server_timing
 Expose = Literal["full", "completed", "none"]
 
 _SAFE = frozenset({"GET", "HEAD"})
-_EMPTY = frozenset({204, 205})
+_BODILESS = BODILESS | {205}
 _JSON: Field = (b"content-type", b"application/json")
 _NO_STORE: Field = (b"cache-control", NO_STORE.encode())
 _COMPLETED = {whole: [(b"umbel-completed", b"true" if whole else b"false")] for whole in (True, False)}
@@ -80,14 +80,12 @@ def _composed(result: Result, rules: AnswerRules, exchange: Exchange) -> Reply:
     fields = [rules.vary_field(result.vary)]
     if result.cache_control is not None:
         fields.append((b"cache-control", encoded_value(result.cache_control)))
-    if status not in _EMPTY:
+    if status not in _BODILESS:
         body = _encode(result.answer)
-        if status not in BODILESS:
-            fields.append(_JSON)
-        if rules.etag and status == 200 and result.completed and exchange.facts.method in _SAFE:
-            etag = etag_of(body)
-            fields.append((b"etag", etag.encode()))
-            if not_modified(exchange.origin.fields.get("if-none-match"), etag):
+        fields.append(_JSON)
+        if status == 200 and result.completed and exchange.facts.method in _SAFE:
+            etag = _etag(result, rules, body, fields)
+            if etag is not None and not_modified(exchange.origin.fields.get("if-none-match"), etag):
                 status, body = 304, b""
                 fields.remove(_JSON)
     if status not in BODILESS:
@@ -95,6 +93,17 @@ def _composed(result: Result, rules: AnswerRules, exchange: Exchange) -> Reply:
     if result.headers:
         return Reply(status, _merged(result.headers, fields), body, named=True)
     return Reply(status, fields, body)
+
+
+def _etag(result: Result, rules: AnswerRules, body: bytes, fields: list[Field]) -> str | None:
+    """The answer's ETag, if it has one: that of the response that it is made of, or else ours, put into ``fields``."""
+    if result.validated:
+        return next((value for name, value in result.headers if name == "etag"), None)
+    if not rules.etag:
+        return None
+    etag = etag_of(body)
+    fields.append((b"etag", etag.encode()))
+    return etag
 
 
 def _merged(headers: Iterable[tuple[str, str]], ours: Iterable[Field]) -> list[Field]:
