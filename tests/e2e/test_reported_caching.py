@@ -164,8 +164,9 @@ cache_control = "%s"
     ("call", "configured", "answer", "words"),
     [
         ("", PUBLIC, 'forward_cookies = { a = ["sid"] }', "forwards cookies (a)"),
-        (', forward_cookies = ["sid"]', "s-maxage=5", "", "go upstream (a)"),
-        (', forward_headers = ["authorization"]', "Public", "", "go upstream (a)"),
+        (', forward_cookies = ["sid"]', "s-maxage=5", "", "is made with the client's cookies"),
+        (', forward_headers = ["authorization"]', "Public", "", "is made with the client's cookies"),
+        (', headers = { x-user = "{headers.authorization}" }', PUBLIC, "", "is made with the client's cookies"),
         (', forward_headers = ["x-tenant"]', PUBLIC, "", ""),
         (', forward_cookies = ["sid"]', "private, max-age=5", 'forward_cookies = { a = ["sid"] }', ""),
     ],

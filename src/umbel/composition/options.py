@@ -68,6 +68,7 @@ def check_options(options: CallOptions) -> None:
 
     Raises:
         TypeError: an option is unknown, or not of its type.
+        ValueError: a status cannot be passed on.
     """
     for key, value in options.items():
         if key not in _CHECKS:
@@ -91,6 +92,14 @@ def _check_decode(key: str, value: object) -> None:
 def _check_statuses(key: str, value: object) -> None:
     if isinstance(value, str) or not isinstance(value, Collection):
         raise TypeError(f"{key} is a list of statuses, and not {value!r}")
+
+
+def _check_passed(key: str, value: object) -> None:
+    _check_statuses(key, value)
+    assert isinstance(value, Collection)
+    for status in value:
+        if type(status) is not int or not 300 <= status <= 599 or status == 304:
+            raise ValueError(f"{key} takes statuses from 300 to 599, but not 304, and {status!r} is none of them")
 
 
 def _check_coalesce(key: str, value: object) -> None:
@@ -124,7 +133,7 @@ _CHECKS: Mapping[str, Callable[[str, object], None] | None] = {
     "decode": _check_decode,
     "ok": _check_statuses,
     "null_on": _check_statuses,
-    "pass_status": _check_statuses,
+    "pass_status": _check_passed,
     "retry": _check_retry,
     "hedge": _check_hedge,
     "coalesce": _check_coalesce,

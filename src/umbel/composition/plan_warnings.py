@@ -8,33 +8,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..config.schema import Config, KeyPath, Route
-from .dag import PERSONAL
+from .dag import Plan
 from .merge import lets_share
+from .plan import compile_route
 
 
 def warnings(config: Config) -> Iterator[tuple[KeyPath, str]]:
-    """Each doubtful key, and why."""
+    """Each doubtful key, and why; the plans of ``config`` have been checked."""
     for index, route in enumerate(config.routes):
-        for reason in _shared_cookies(route):
-            yield ("routes", index, "answer", "cache_control"), reason
+        if lets_share(route.answer.cache_control):
+            for reason in _shared_cookies(route, compile_route(config, index)):
+                yield ("routes", index, "answer", "cache_control"), reason
 
 
-def _shared_cookies(route: Route) -> Iterator[str]:
+def _shared_cookies(route: Route, plan: Plan) -> Iterator[str]:
     """Why an answer that shared caches may keep is one person's."""
-    configured = route.answer.cache_control
-    if not lets_share(configured):
-        return
     if route.answer.forward_cookies:
         calls = ", ".join(route.answer.forward_cookies)
         yield f"the answer forwards cookies ({calls}); one that sets a cookie is sent as private, whatever stands here"
-    personal = [
-        name
-        for name, call in route.calls.items()
-        if call.forward_cookies or not PERSONAL.isdisjoint(call.forward_headers)
-    ]
-    if personal:
-        calls = ", ".join(personal)
+    if plan.private:
         yield (
-            f"the client's cookies or its authorization go upstream ({calls}), so that shared caches may give one "
-            'client\'s answer to another; write "private", or "parts"'
+            "the answer is made with the client's cookies or its authorization, and shared caches may give it to "
+            'others; write "private", or "parts"'
         )

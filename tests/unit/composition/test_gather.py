@@ -273,9 +273,12 @@ async def test_an_option_that_is_none_is_refused_at_once(options: dict[str, obje
         ({"retry": {"on": ["tls"]}}, "cannot be retried on"),
         ({"hedge": {"after": "20ms"}}, "neither seconds nor a percentile"),
         ({"hedge": {"after": 1, "max": 4}}, "3 hedges at most"),
+        ({"pass_status": [404, 304]}, "but not 304"),
+        ({"pass_status": [204]}, "from 300 to 599"),
+        ({"pass_status": ["404"]}, "from 300 to 599"),
     ],
 )
-async def test_a_policy_that_cannot_be_is_refused_at_once(options: dict[str, object], reason: str) -> None:
+async def test_an_option_that_cannot_be_is_refused_at_once(options: dict[str, object], reason: str) -> None:
     compose, upstream = composing({"/a": answer(1)})
     async with compose.gather() as g:
         with pytest.raises(ValueError, match=reason):
