@@ -7,9 +7,6 @@ from __future__ import annotations
 
 from ..composition import plan, plan_warnings
 from ..config.load import Check
-from ..config.schema import Config
-from ..config.sections import dotted
-from ..errors import ConfigProblem
 from ..upstream import from_config
 
 CHECKS: tuple[Check, ...] = (plan.check, from_config.check)
