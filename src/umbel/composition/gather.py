@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import trio
 
-from ..core.call import Caller, Prepared, only_leaf
+from ..core.call import Call, Caller, Prepared, only_leaf
 from ..core.transport_caller import caller_of
 from ..errors import UmbelError
 from ..events import Recorder
 from ..kinds import CUT, Kind
+from ..messages import Field, headers_of
 from ..model import JSON_MAX, OTHER_MAX, Failure, Inputs, Json, Outcome, RequestFacts
 from .call import ACCEPT, CallRules, passed_statuses
 from .combine import worst_of_all
 from .credentials import carries_credential
 from .dag import PERSONAL
-from .engine import Callers, Engine, RunningCall
+from .engine import INLINE_MAX, Callers, Engine, RunningCall
 from .expression import ExpressionError, failed_expression
 from .fault import bad_request
 from .merge import Fields, answer_caching
@@ -51,11 +52,16 @@ class CompositionFailedError(UmbelError):
 
 
 class CallHandle:
-    """A call that has been launched. Its ``value`` is there after the gather block, or once it was awaited."""
+    """A call that has been launched. What became of it is there after the gather block, or once it was awaited.
+
+    ``outcome``, ``value``, ``status`` and ``headers`` raise UmbelError while it is in flight.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self._outcome: Outcome | None = None
+        self._status: int | None = None
+        self._fields: Sequence[Field] = ()
         self._landed: trio.Event | None = None
 
     def __await__(self) -> Generator[Any, Any, Json]:
@@ -78,14 +84,35 @@ class CallHandle:
         Raises:
             UmbelError: it is still in flight.
         """
+        self._check_landed()
+        assert self._outcome is not None
+        return self._outcome
+
+    def _check_landed(self) -> None:
         if self._outcome is None:
             raise UmbelError(f"call {self.name} is in flight; read it after the gather block, or await it")
-        return self._outcome
 
     @property
     def value(self) -> Json:
         """The call's value, or its default (null) where it failed."""
         return self.outcome.value
+
+    @property
+    def status(self) -> int | None:
+        """The status of the upstream's last answer, whether it was a success or not; None where no answer came."""
+        self._check_landed()
+        return self._status
+
+    @property
+    def headers(self) -> httpx.Headers:
+        """The header fields of that answer, without those of the connection; empty where none came."""
+        self._check_landed()
+        return headers_of(self._fields)
+
+    def answered(self, status: int | None, fields: Sequence[Field]) -> None:
+        """Take what the upstream's answer said beside its value; before ``settle``."""
+        self._status = status
+        self._fields = fields
 
     def settle(self, outcome: Outcome) -> None:
         """Take the outcome and wake whoever waits."""
@@ -291,6 +318,11 @@ class GatherEngine(Engine):
         for running in ready:
             del running.call_object
             self.settle(running.rules, self.cut_failure(), None, trio.current_time(), ())
+
+    def _land(self, call: Call, inline_max: float = INLINE_MAX) -> None:
+        """See ``Engine``. The handle has status and fields before anybody is told of the outcome."""
+        self._handles[call.context.call].answered(call.status if call.error is None else None, call.fields)
+        super()._land(call, inline_max)
 
     def _settled(self, outcome: Outcome) -> None:
         self._all_outcomes[outcome.call] = outcome

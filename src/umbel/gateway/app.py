@@ -38,6 +38,7 @@ from .lifespan import Lifespan, State
 from .obstacles import parts_of
 from .respond import AnswerRules, Expose
 from .routes import RouteView
+from .testapp import UmbelTestApp, UmbelTestClient
 from .uploads import UmbelRequest
 from .websocket import WebsocketConnection
 
@@ -84,6 +85,8 @@ class Umbel(ErrorHandling):
     asgi_http_class = Connection  # type: ignore[assignment]  # Quart types it for any app; ours needs an Umbel
     asgi_websocket_class = WebsocketConnection  # type: ignore[assignment]  # as above
     asgi_lifespan_class = Lifespan  # type: ignore[assignment]  # as above
+    test_app_class = UmbelTestApp
+    test_client_class = UmbelTestClient  # type: ignore[assignment]  # as in Quart-Trio
 
     def __init__(
         self,
