@@ -16,8 +16,9 @@ HINT_MARGIN = 1.0
 """Seconds that the way of a request to the server may take, and a clock may be wrong."""
 OBSERVED_SHARE = 0.8
 OBSERVED_SECONDS = 60.0
-"""How long an observation counts. A server that restarts closes connections after whatever time they have been idle;
-that says nothing of its idle timeout, which, if it is short, shows again soon."""
+"""How long an observation counts whatever comes. A server that restarts closes connections after whatever time they
+have been idle, which says nothing of its idle timeout. So an older observation is forgotten once a connection was idle
+for longer and the server had not closed it."""
 
 
 def idle_max(hint: float | None, shortest: float | None) -> float:
@@ -25,8 +26,8 @@ def idle_max(hint: float | None, shortest: float | None) -> float:
 
     Args:
         hint: the ``timeout`` of the server's last Keep-Alive field; None without one.
-        shortest: the shortest idle time at which this server has closed a connection within the last
-            ``OBSERVED_SECONDS``; None if it has closed none.
+        shortest: the shortest idle time at which this server has closed a connection; None if it has closed none, or
+            if that was disproved (``OBSERVED_SECONDS``).
     """
     if hint is None and shortest is None:
         return IDLE_UNKNOWN_MAX

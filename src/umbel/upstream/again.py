@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
@@ -12,7 +12,7 @@ from ..kinds import Kind
 from ..messages import Field
 from ..policy.retry import Ending
 from .ending import kind_of_error
-from .errors import TlsBrokeOff, TlsTimedOut
+from .errors import HandshakeFailed, TlsBrokeOff, TlsTimedOut
 
 _SECONDS = re.compile(r"[0-9]{1,9}")
 
@@ -20,18 +20,24 @@ _SECONDS = re.compile(r"[0-9]{1,9}")
 def untold(ending: Ending) -> bool:
     """Whether no byte of the request was sent, so that its upstream cannot have acted on it: any method is repeated.
 
-    There was no address, or no connection, or it ended during the TLS handshake. Other failures of TLS are not among
-    these: another attempt mends none, and with TLS 1.3 the alert of a server that refuses our certificate may come
-    after the request was sent.
+    There was no address, or no connection, or the TLS handshake failed. Other failures of TLS are not among these: with
+    TLS 1.3 the alert of a server that refuses our certificate may come after the request was sent.
     """
     return ending.kind in (Kind.DNS, Kind.CONNECT)
 
 
-def ending_of(status: int | None, fields: Iterable[Field], error: Exception | None) -> Ending:
-    """How an attempt ended, in the words of the policies: with an error, or with a response."""
+def ending_of(
+    status: int | None, fields: Iterable[Field], error: Exception | None, *, others: Callable[[], bool]
+) -> Ending:
+    """How an attempt ended, in the words of the policies: with an error, or with a response.
+
+    Args:
+        others: whether the upstream has a replica that the call has not tried.
+    """
     if error is not None:
-        if isinstance(error, TlsBrokeOff | TlsTimedOut):
-            # To the policies it is a connection that did not come about; only records tell how far it came.
+        # To the policies it is a connection that did not come about; only records tell how far it came. What a replica
+        # refuses in the handshake, such as a certificate, it refuses again: only another one may mend that.
+        if isinstance(error, TlsBrokeOff | TlsTimedOut) or (isinstance(error, HandshakeFailed) and others()):
             return Ending(Kind.CONNECT)
         return Ending(kind_of_error(error), untouched=getattr(error, "untouched", False))
     # Looking for a field costs more than all the rest here, and nobody waits before repeating a success.

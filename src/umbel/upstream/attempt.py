@@ -114,7 +114,10 @@ class Attempt:
         """How it ended; None for a bug of ours, which no other attempt mends."""
         if self.error is not None and not isinstance(self.error, UpstreamError):
             return None
-        return ending_of(self.status, self.fields, self.error)
+        call = self.call
+        return ending_of(
+            self.status, self.fields, self.error, others=lambda: call.client.balance.has_untried(call.tried)
+        )
 
     # The beginning.
 
@@ -236,6 +239,9 @@ class Attempt:
         call, seat, connection = self.call, self.seat, self._connection
         assert seat is not None
         pool = call.client.pool
+        if connection is not None and not pool.is_still_good(seat.replica.origin, connection, trio.current_time()):
+            self._connection = connection = None
+            self._reused = False
         if connection is None:
             steps = call.context.steps
             limit = call.client.connect_timeout if steps is None or steps.connect is None else steps.connect

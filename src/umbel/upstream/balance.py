@@ -158,6 +158,10 @@ class Balance:
         seat.in_flight += 1
         return seat
 
+    def has_untried(self, tried: Sequence[str]) -> bool:
+        """Whether the set has a replica that is not among ``tried``."""
+        return any(seat.name not in tried for seat in self._seats)
+
     def missing(self) -> UpstreamError:
         """Why there is no replica."""
         return self._source.missing()

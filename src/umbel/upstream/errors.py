@@ -62,8 +62,12 @@ class TlsFailed(UpstreamError, httpx.ConnectError):
     kind = Kind.TLS
 
 
-class TlsBrokeOff(TlsFailed):
-    """The connection ended during the TLS handshake, without an alert: nothing of the request was sent."""
+class HandshakeFailed(TlsFailed):
+    """The TLS handshake failed: nothing of the request was sent."""
+
+
+class TlsBrokeOff(HandshakeFailed):
+    """The connection ended during the TLS handshake, without an alert."""
 
 
 class TlsTimedOut(UpstreamError, httpx.ConnectTimeout):
@@ -176,21 +180,23 @@ def connect_failed(error: OSError, where: str) -> ConnectFailed:
     return ConnectFailed(f"cannot connect to {where}: {reason}", proxy_error=_CONNECT_ERRORS.get(error.errno or 0))
 
 
-def tls_failed(error: BaseException | None, where: str) -> TlsFailed:
+def tls_failed(error: BaseException | None, where: str, kind: type[TlsFailed] = TlsFailed) -> TlsFailed:
     """The error of a TLS connection to ``where`` that ended with ``error`` (None: the peer just left)."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return TlsFailed(f"{where}: {error.verify_message}", proxy_error="tls_certificate_error")
+        return kind(f"{where}: {error.verify_message}", proxy_error="tls_certificate_error")
     reason: str | None = getattr(error, "reason", None)
     if reason is not None and "_ALERT_" in reason:
-        return TlsFailed(f"{where}: TLS alert {reason}", proxy_error="tls_alert_received")
-    return TlsFailed(f"{where}: TLS failed: {reason or 'the peer left'}")
+        return kind(f"{where}: TLS alert {reason}", proxy_error="tls_alert_received")
+    return kind(f"{where}: TLS failed: {reason or 'the peer left'}")
 
 
-def handshake_failed(error: BaseException | None, where: str) -> TlsFailed:
+def handshake_failed(error: BaseException | None, where: str) -> HandshakeFailed:
     """The same for a handshake."""
     if isinstance(error, ssl.SSLEOFError) or not isinstance(error, ssl.SSLError):
         return TlsBrokeOff(f"{where}: the connection ended during the TLS handshake")
-    return tls_failed(error, where)
+    failed = tls_failed(error, where, HandshakeFailed)
+    assert isinstance(failed, HandshakeFailed)
+    return failed
 
 
 def copy_of_failure(failure: Exception) -> Exception:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 
-from ..policy.idle_reuse import OBSERVED_SECONDS, idle_max
+from ..policy.idle_reuse import OBSERVED_SECONDS, OBSERVED_SHARE, idle_max
 from .connection import Connection
 from .origin import Origin
 
@@ -56,7 +56,7 @@ class IdleConnections:
         if stack is None:
             return None
         latest = stack[-1]
-        if now - latest.idle_since > idle_max(latest.keep_alive_hint, self._observed(origin, now)):
+        if now - latest.idle_since > idle_max(latest.keep_alive_hint, self._observed(origin)):
             return None
         return self.take(origin)
 
@@ -64,17 +64,29 @@ class IdleConnections:
         """Remember how long a connection was idle when its peer closed it, at the latest ``now``."""
         ended_at = connection.ended_at
         idle = (now if ended_at is None else ended_at) - connection.idle_since
-        known = self._observed(origin, now)
-        if known is None or idle <= known:
-            self._shortest.pop(origin, None)
-            self._shortest[origin] = idle, now
-            if len(self._shortest) > ORIGINS_MAX:
-                self._shortest.popitem(last=False)
+        shortest = self._observed(origin)
+        if shortest is not None and idle > shortest:
+            if idle * OBSERVED_SHARE > shortest:
+                return  # It says nothing of the shortest.
+            idle = shortest  # The same limit once more, with what clocks and the way add to it.
+        self._shortest.pop(origin, None)
+        self._shortest[origin] = idle, now
+        if len(self._shortest) > ORIGINS_MAX:
+            self._shortest.popitem(last=False)
 
-    def _observed(self, origin: Origin, now: float) -> float | None:
+    def survived(self, origin: Origin, connection: Connection, now: float) -> None:
+        """Note that the peer has not closed a connection that was idle until ``now``.
+
+        What was observed of the origin is forgotten where this contradicts it and it is old: then it was no limit.
+        """
+        known = self._shortest.get(origin)
+        if known is not None and now - connection.idle_since > known[0] and now - known[1] > OBSERVED_SECONDS:
+            del self._shortest[origin]
+
+    def _observed(self, origin: Origin) -> float | None:
         """The shortest idle time that is remembered of ``origin``."""
         known = self._shortest.get(origin)
-        return None if known is None or now - known[1] > OBSERVED_SECONDS else known[0]
+        return None if known is None else known[0]
 
     def origin_of(self, connection: Connection) -> Origin:
         """The origin of a connection that is kept."""

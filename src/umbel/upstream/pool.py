@@ -187,9 +187,16 @@ class Pool(httpx.AsyncBaseTransport):
             elif oldest.expires_at > trio.current_time():
                 await trio.sleep_until(oldest.expires_at)
             else:
-                if oldest.ended_at is not None:
-                    self._idle.closed_by_peer(self._idle.origin_of(oldest), oldest, trio.current_time())
+                self._note_end(oldest, trio.current_time())
                 self._idle.take_oldest().close()
+
+    def _note_end(self, connection: Connection, now: float) -> None:
+        """Remember what an idle connection that expires says of its origin."""
+        idle = self._idle
+        if connection.ended_at is not None:
+            idle.closed_by_peer(idle.origin_of(connection), connection, now)
+        elif connection.is_quiet():
+            idle.survived(idle.origin_of(connection), connection, now)
 
     # Its one job
 
@@ -283,6 +290,8 @@ class Pool(httpx.AsyncBaseTransport):
 
         ``opened`` is called when a new connection is there.
         """
+        if connection is not None and not self.is_still_good(origin, connection, trio.current_time()):
+            connection = None
         while True:
             kept = connection is not None
             if connection is None:
@@ -327,6 +336,20 @@ class Pool(httpx.AsyncBaseTransport):
                 idle.closed_by_peer(origin, connection, now)
             self._stale += 1
             connection.close_now()
+
+    def is_still_good(self, origin: Origin, connection: Connection, now: float) -> bool:
+        """Whether a kept connection that was taken for a task has not ended until the task runs; else it is closed.
+
+        Nothing was sent on it, so whatever the request is, another connection may carry it.
+        """
+        if connection.is_quiet():
+            return True
+        self._idle.closed_by_peer(origin, connection, now)
+        self._stale += 1
+        self._reused -= 1
+        connection.close_now()
+        self._active.pop(connection, None)
+        return False
 
     def lost(self, origin: Origin, connection: Connection, *, crossed: bool = False, replaced: bool = False) -> None:
         """The connection of an exchange is closed.

@@ -118,29 +118,56 @@ async def test_the_shortest_idle_time_at_which_the_peer_closed_is_learned(
         assert await reused_after(pool, 1.9, "GET")
 
 
-async def test_an_early_close_is_forgotten_after_a_minute(made: Made, nursery: trio.Nursery, autojump_clock) -> None:
-    restarted = trio.Event()
+def restarting(nursery: trio.Nursery, restart: trio.Event):
+    """Answer, and close the connection at ``restart``; later ones are kept."""
 
     async def handler(end: ServerEnd) -> None:
         with trio.CancelScope() as scope:
-            if not restarted.is_set():
-                nursery.start_soon(restart, scope)
+            if not restart.is_set():
+                nursery.start_soon(end_at_restart, scope)
             while await end.receive_some():
                 await end.send_all(b"HTTP/1.1 200 OK\r\nKeep-Alive: timeout=60\r\nContent-Length: 0\r\n\r\n")
 
-    async def restart(scope: trio.CancelScope) -> None:
-        await restarted.wait()
+    async def end_at_restart(scope: trio.CancelScope) -> None:
+        await restart.wait()
         scope.cancel(reason="the server restarts")
 
-    async with made(dial=MemoryDial(nursery, handler), keepalive_expiry=60) as pool:
+    return handler
+
+
+@pytest.mark.parametrize(("pause", "remembered"), [(30, True), (61, False)])
+async def test_an_early_close_counts_for_a_minute_or_until_a_connection_was_kept_for_longer(
+    pause: float, remembered: bool, made: Made, nursery: trio.Nursery, autojump_clock
+) -> None:
+    restart = trio.Event()
+    async with made(dial=MemoryDial(nursery, restarting(nursery, restart))) as pool:
         await send(pool, "GET")
-        restarted.set()
+        restart.set()
         await trio.sleep(0.01)
         with pytest.raises(ConnectionReset):
             await send(pool)
         assert not await reused_after(pool, 0.1)
-        await trio.sleep(59)
-        assert await reused_after(pool, 1.0)
+        await trio.sleep(pause)
+        assert not await reused_after(pool, 1.0), "no connection was kept for longer since"
+        await trio.sleep(5)  # Both are closed as they expire, which the server has not done.
+        assert await reused_after(pool, 1.0) is not remembered
+
+
+async def test_an_early_close_is_not_forgotten_while_it_happens_again(
+    made: Made, nursery: trio.Nursery, autojump_clock
+) -> None:
+    async def handler(end: ServerEnd) -> None:
+        """Every other connection is closed after a second."""
+        seconds = 1.0 if len(dial.wires) % 2 else 60.0
+        await closing_after(seconds, hint=b"Keep-Alive: timeout=60\r\n")(end)
+
+    dial = MemoryDial(nursery, handler)
+    async with made(dial=dial) as pool:
+        for _ in range(30):
+            await send(pool, "GET")
+            await trio.sleep(3)  # A GET finds out, and is sent anew.
+        # Memory streams do not tell when they ended, so three seconds were observed.
+        assert not await reused_after(pool, 2.5)
 
 
 async def test_other_origins_are_not_judged_by_it(nursery: trio.Nursery, autojump_clock) -> None:

@@ -1,0 +1,46 @@
+"""A request that must not be repeated does not fail because its upstream closed an idle connection."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from tests.support.rawserver import Peer, raw_server, response
+from tests.support.records import Records
+from tests.support.upstreams import calling, request_facts, url
+from umbel.core.call import CallContext, LoneCall, Prepared
+
+LARGE = b"x" * 100_000
+"""More than is sent without a task."""
+
+
+@pytest.mark.parametrize("mode", ["whole", "stream"])
+async def test_a_post_whose_kept_connection_ends_before_its_task_runs_goes_on_a_new_one(mode: str) -> None:
+    close = trio.Event()
+
+    async def handler(peer: Peer) -> None:
+        while (await peer.read_request())[0]:
+            await peer.send(response(b"%d" % peer.number))
+            if peer.number == 0:
+                await close.wait()
+                return
+
+    async with raw_server(handler) as server, calling(url(server)) as upstream:
+        await upstream.call()
+        owner = LoneCall()
+        context = CallContext(owner, "call", "upstream", request_facts(), recorder=Records(), takes_attempts=True)
+        call = upstream.client.new_call(Prepared("POST", b"/", (), LARGE), context, mode)
+        call.start(trio.current_time())
+        assert upstream.client.statistics().pool.reused == 1
+        close.set()
+        while server.open:
+            await wait_all_tasks_blocked()
+        await call.finish()
+        while owner.ended is None:
+            await wait_all_tasks_blocked()
+        assert (call.error, call.status) == (None, 200)
+        call.cancel("the test is over")
+        assert [attempt.reused for attempt in context.attempts] == [False]
+        pool = upstream.client.statistics().pool
+        assert (pool.opened, pool.reused, pool.stale, pool.replaced) == (2, 0, 1, 0)
