@@ -32,10 +32,10 @@ demo: $(STAMP)  ## real upstreams, the gateway before them, and what to curl; op
 test: $(STAMP)  ## run all tests; options for pytest in ARGS
 	$(BIN)/python -m pytest $(ARGS)
 
-soak: $(STAMP)  ## many rounds of clients that leave at random, some minutes; options for pytest in ARGS
+soak: $(STAMP) .bench/.ready  ## clients that leave at random, and 10,000 paced POSTs to each of seven servers, 40 minutes; options in ARGS
 	UMBEL_SOAK=1 $(BIN)/python -m pytest --timeout 900 tests/e2e/test_churn.py tests/e2e/test_pool_churn.py tests/e2e/test_calls_cancelled.py \
 	  tests/e2e/test_server_soak.py tests/e2e/test_server_memory.py \
-	  tests/process/test_supervisor_soak.py $(ARGS)
+	  tests/process/test_supervisor_soak.py tests/process/test_reported_paced_posts.py $(ARGS)
 
 SECONDS ?= 60
 fuzz: $(STAMP)  ## hostile input for the server, made from tests/corpus; SECONDS=60 SEED=1 ARGS='--protocol http2'

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import time
+
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -44,3 +47,19 @@ async def test_a_post_whose_kept_connection_ends_before_its_task_runs_goes_on_a_
         assert [attempt.reused for attempt in context.attempts] == [False]
         pool = upstream.client.statistics().pool
         assert (pool.opened, pool.reused, pool.stale, pool.replaced) == (2, 0, 1, 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other kernels do not tell when data came")
+async def test_a_connection_is_idle_from_when_its_response_came_however_late_that_was_read() -> None:
+    async def handler(peer: Peer) -> None:
+        while (await peer.read_request())[0]:
+            await peer.send(response(b"ok"))
+            if peer.number == 0:
+                time.sleep(0.6)  # noqa: ASYNC251  # nobody reads the response meanwhile
+
+    async with raw_server(handler) as server, calling(url(server)) as upstream:
+        await upstream.call()
+        await upstream.call(method="POST", content=b"once")
+        assert upstream.client.statistics().pool.opened == 2, "half a second is the limit while nothing is known"
+        await upstream.call(method="POST", content=b"once")
+        assert upstream.client.statistics().pool.opened == 2

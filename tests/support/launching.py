@@ -41,7 +41,7 @@ _COMMANDS: Mapping[str, tuple[str, ...]] = {
 }
 # Linux's number of another process's CPU clock (clock_getcpuclockid(3)).
 _CPUCLOCK_SCHED = 2
-_SAYS_WHERE = re.compile(r"(?:Umbel runs|Running) on https?://[^ ]*:(\d+)")
+_SAYS_WHERE = re.compile(r"(?:[Rr]uns|[Rr]unning) on https?://[^ ]*:(\d+)|Listening at: https?://[^ ]*:(\d+)")
 
 
 class Launched:
@@ -138,6 +138,14 @@ def scripted(script: str, directory: Path) -> Iterator[Launched]:
 
 
 @contextmanager
+def commanded(command: Sequence[str], directory: Path) -> Iterator[Launched]:
+    """Run another server, which says where it runs as uvicorn or gunicorn does, until the block ends."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with _run(command, directory, {}) as server:
+        yield server
+
+
+@contextmanager
 def _run(command: Sequence[str], directory: Path, env: Mapping[str, str]) -> Iterator[Launched]:
     with (directory / "output").open("wb") as output:
         process = subprocess.Popen(
@@ -159,7 +167,7 @@ def _await_port(process: subprocess.Popen[bytes], output: Path) -> int:
     deadline = time.monotonic() + START_S_MAX
     while time.monotonic() < deadline:
         if found := _SAYS_WHERE.search(output.read_text(errors="replace")):
-            return int(found[1])
+            return int(found[1] or found[2])
         if process.poll() is not None:
             break
         time.sleep(0.01)

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import select
 import socket
+import sys
 from contextlib import suppress
 from typing import Protocol
 
@@ -40,6 +41,9 @@ RECEIVE_MAX = 64 * 1024
 """Bytes of one read."""
 TURN_BYTES_MAX = 256 * 1024
 """Bytes that are pushed from one socket in one turn."""
+_TCP_INFO = getattr(socket, "TCP_INFO", -1)
+_LAST_DATA_RECEIVED = slice(52, 56) if sys.platform == "linux" else slice(0)
+"""Where Linux's ``struct tcp_info`` has the milliseconds since the last data came (tcp(7))."""
 
 
 class Stream(Protocol):
@@ -193,6 +197,16 @@ class PlainStream:
     def is_quiet(self) -> bool:
         """Whether the peer has sent nothing that is still to be read, not even its end."""
         return not (self._closed or self._poll.poll(0))
+
+    def received_ago(self) -> float | None:
+        """Seconds since the kernel took in the peer's last data, however late it was read; None if it does not tell."""
+        if self._closed:
+            return None
+        try:
+            told = self._socket.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _LAST_DATA_RECEIVED.stop)
+        except OSError:  # Not TCP, or another system.
+            return None
+        return int.from_bytes(told[_LAST_DATA_RECEIVED], sys.byteorder) / 1000 if told else None
 
     # The reader's calls.
 

@@ -132,6 +132,13 @@ class Connection:
         """When the peer ended its sending; None if it has not, or if that is not known."""
         return None if self.pushing is None else self.pushing.ended_at
 
+    def idle_for(self, now: float) -> float:
+        """Seconds since its last response ended, also where that was read later than it came."""
+        idle = now - self.idle_since
+        # The peer counts from when it sent the response. A busy loop may read that so late that this matters.
+        received_ago = None if self.pushing is None else self.pushing.received_ago()
+        return idle if received_ago is None else max(idle, received_ago)
+
     @property
     def ended(self) -> bool:
         """Whether the response is complete and ``read`` has given all of it (or ``take`` will, without waiting)."""

@@ -56,7 +56,7 @@ class IdleConnections:
         if stack is None:
             return None
         latest = stack[-1]
-        if now - latest.idle_since > idle_max(latest.keep_alive_hint, self._observed(origin)):
+        if latest.idle_for(now) > idle_max(latest.keep_alive_hint, self._observed(origin)):
             return None
         return self.take(origin)
 
