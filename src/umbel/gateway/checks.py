@@ -10,5 +10,5 @@ from ..config.load import Check
 from ..upstream import from_config
 
 CHECKS: tuple[Check, ...] = (plan.check, from_config.check)
-WARNINGS: tuple[Check, ...] = (plan.warn, plan_warnings.warnings)
+WARNINGS: tuple[Check, ...] = (plan.warn, plan_warnings.warnings, from_config.warn)
 """What ``umbel check`` tells of a configuration that can be served."""

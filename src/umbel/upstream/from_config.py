@@ -9,18 +9,21 @@ from pathlib import Path
 from typing import Literal
 
 from ..config.policies import Ejection
-from ..config.schema import Config, KeyPath, Tls, Upstream
+from ..config.schema import Call, Config, KeyPath, Tls, Upstream
+from ..config.units import format_duration
 from ..events import NULL, Recorder
 from ..net.epoll import AnyReader
 from ..net.timers import TimerQueue
 from ..policy.budget import Budget
 from ..policy.ejection import EjectionRules
 from ..policy.hedge import HedgeRules
+from ..policy.idle_reuse import IDLE_MAX
 from ..policy.retry import RetryOn, RetryRules
 from .bulkhead import OverloadGuard
 from .client import BreakerRules, Client, HealthRules, Policies
 from .http1 import Limits
 from .origin import Replica
+from .outgoing import IDEMPOTENT
 from .pool import Pool
 from .replicas import JoinedReplicas, ReplicaSource
 from .tls import client_context
@@ -72,6 +75,36 @@ def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
             _built(name, upstream, None)
         except UpstreamConfigError as error:
             yield ("upstreams", name, *error.key), error.reason
+
+
+def warn(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    """What can be used and does less than it says, with the key it lies at."""
+    # For each upstream a call of it that must not be made twice.
+    once: dict[str, str] = {}
+    for index, route in enumerate(config.routes):
+        for name, call in route.calls.items():
+            if _may_be_repeated(call, config.upstreams[call.upstream]):
+                continue
+            once.setdefault(call.upstream, f"routes[{index}].calls.{name}")
+            if call.hedge is not None and call.hedge.max:
+                at: KeyPath = ("routes", index, "calls", name, "hedge")
+                yield at, "has no effect: without an Idempotency-Key this call must not be made twice at once"
+    for name, upstream in config.upstreams.items():
+        if upstream.keepalive_expiry > IDLE_MAX and name in once:
+            yield (
+                ("upstreams", name, "keepalive_expiry"),
+                f"{once[name]} takes an idle connection for {format_duration(IDLE_MAX)} at most, because it must not "
+                "be sent twice where the upstream closes the connection meanwhile; a longer time is for other calls",
+            )
+
+
+def _may_be_repeated(call: Call, upstream: Upstream) -> bool:
+    """Whether the call's request may be sent twice (``outgoing.is_idempotent``)."""
+    sends_body = call.json_ is not None or call.form is not None or call.forward_body
+    if (call.method or ("POST" if sends_body else "GET")) in IDEMPOTENT:
+        return True
+    names = {name.lower() for name in (*call.headers, *upstream.headers, *call.forward_headers)}
+    return not names.isdisjoint(("idempotency-key", "*"))
 
 
 def _built(

@@ -84,3 +84,40 @@ def test_a_part_that_may_be_missing_in_a_function_is_a_warning_with_its_line_and
     result = CliRunner().invoke(main, ["check", "--json"])
     warning = {"file": "umbel.toml", "line": 7, "key": "routes[0].answer.shape", "reason": reason}
     assert (result.exit_code, json.loads(result.stdout)["warnings"]) == (0, [warning])
+
+
+POST = """
+[upstreams.u]
+urls = ["http://127.0.0.1:1"]
+keepalive_expiry = "15s"
+[[routes]]
+path = "/p"
+calls.p = { upstream = "u", path = "/p", method = "POST", hedge = { after = "1s" } }
+"""
+
+
+def test_what_a_call_that_is_sent_once_does_not_use_is_a_warning_with_its_line(here: Path) -> None:
+    write(here, POST)
+    result = CliRunner().invoke(main, ["check"])
+    assert result.exit_code == 0
+    told = [line.split(": ")[:3] for line in result.stderr.splitlines()]
+    assert told == [
+        ["warning", "umbel.toml:4", "upstreams.u.keepalive_expiry"],
+        ["warning", "umbel.toml:7", "routes[0].calls.p.hedge"],
+    ]
+    assert "routes[0].calls.p takes an idle connection for 4s at most" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('method = "POST", ', ""),
+        ('"POST"', '"PUT"'),
+        ('"POST"', '"POST", headers = { Idempotency-Key = "k" }'),
+        ('"15s"', '"4s"\nheaders.idempotency-key = "k"'),
+    ],
+)
+def test_a_call_that_may_be_sent_twice_gives_no_such_warning(old: str, new: str, here: Path) -> None:
+    write(here, POST.replace(old, new))
+    result = CliRunner().invoke(main, ["check"])
+    assert (result.exit_code, result.stderr) == (0, "")
