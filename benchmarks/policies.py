@@ -50,6 +50,9 @@ class AnsweringStream(PlainStream):
     def is_quiet(self) -> bool:
         return True
 
+    def received_ago(self) -> None:
+        """No kernel knows."""
+
     def start_exchange(self, data: bytes, listener: Listener) -> None:
         self.listen(listener)
 

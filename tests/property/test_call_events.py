@@ -54,6 +54,9 @@ class ScriptedStream(PlainStream):
     def is_quiet(self) -> bool:
         return not self._closed
 
+    def received_ago(self) -> None:
+        """No kernel knows."""
+
     def close_now(self) -> None:
         if not self._closed:
             self._closed = True

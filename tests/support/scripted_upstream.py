@@ -211,6 +211,9 @@ class PushedWire(_Wire, PlainStream):
     def __init__(self) -> None:
         """Without a socket."""
 
+    def received_ago(self) -> None:
+        """No kernel knows."""
+
 
 @dataclass
 class Made:
