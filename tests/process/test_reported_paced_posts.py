@@ -12,7 +12,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -100,7 +100,17 @@ async def uvicorn(folder: Path) -> AsyncIterator[Relay]:
 async def gunicorn(folder: Path) -> AsyncIterator[Relay]:
     """2 s, unsaid."""
     _write(folder, WSGI)
-    command = [_peer("gunicorn"), "served:app", "-k", "gthread", "--threads", "32", "-b", "127.0.0.1:0"]
+    command = [
+        _peer("gunicorn"),
+        "served:app",
+        "-k",
+        "gthread",
+        "--threads",
+        "32",
+        "-b",
+        "127.0.0.1:0",
+        "--no-control-socket",
+    ]
     with commanded(command, folder) as server:
         async with delaying(server.port, ONE_WAY) as relay:
             yield relay
@@ -161,7 +171,6 @@ async def post(stream: trio.SocketStream) -> bytes:
 async def in_rounds(port: int, idle: float, rng: random.Random) -> Counter[bytes]:
     """Send all, a POST of each client in each round; count the answers by status line (of failures, all of them)."""
     counted: Counter[bytes] = Counter()
-    streams = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(CLIENTS)]
 
     async def one(stream: trio.SocketStream, after: float) -> None:
         await trio.sleep(after)
@@ -169,15 +178,17 @@ async def in_rounds(port: int, idle: float, rng: random.Random) -> Counter[bytes
         status = answer.partition(b"\r\n")[0]
         counted[status if status.startswith(b"HTTP/1.1 200") else answer] += 1
 
-    for number in range(ROUNDS):
-        near = rng.random() < 0.5
-        await trio.sleep(idle + rng.uniform(-NEAR, NEAR) if near else idle * rng.uniform(0.5, 1.0))
-        spread = 0.0 if number % 2 else 0.25 * idle
-        async with trio.open_nursery() as nursery:
-            for stream in streams:
-                nursery.start_soon(one, stream, rng.uniform(0, spread))
-    for stream in streams:
-        await stream.aclose()
+    async with AsyncExitStack() as stack:
+        opened = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(CLIENTS)]
+        streams = [await stack.enter_async_context(stream) for stream in opened]
+        for number in range(ROUNDS):
+            near = rng.random() < 0.5
+            if number:  # A connection of a client that says nothing at first is closed.
+                await trio.sleep(idle + rng.uniform(-NEAR, NEAR) if near else idle * rng.uniform(0.5, 1.0))
+            spread = 0.0 if number % 2 else 0.25 * idle
+            async with trio.open_nursery() as nursery:
+                for stream in streams:
+                    nursery.start_soon(one, stream, rng.uniform(0, spread))
     return counted
 
 
