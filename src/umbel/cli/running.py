@@ -15,6 +15,7 @@ from hypercorn.utils import LifespanFailureError
 
 from ..errors import ConfigError, ConfigProblem
 from ..logs import Redactor, safe_traceback
+from ..server.process_signals import no_deadly_signals
 
 ResultT = TypeVar("ResultT")
 
@@ -29,7 +30,8 @@ def run(main: Callable[[], Awaitable[ResultT]], app: object = None) -> ResultT:
         BaseException: anything else as it came, out of the groups that hold it alone; the group tells ``ConfigError``.
     """
     try:
-        return trio.run(main)
+        with no_deadly_signals():
+            return trio.run(main)
     except BaseException as error:
         cause = _only(error)
         if isinstance(cause, OSError):

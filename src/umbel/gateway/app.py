@@ -25,6 +25,7 @@ from ..events import NULL, Noted, Recorder
 from ..server import garbage, guard
 from ..server.limits import Limits
 from ..server.loopwatch import EVENT, watched_loop
+from ..server.process_signals import no_deadly_signals
 from ..server.serve import innermost, serve
 from ..server.settings import hypercorn_config
 from .checks import CHECKS
@@ -271,7 +272,7 @@ class Umbel(ErrorHandling):
         keyfile: str | None = None,
         **kwargs: Any,
     ) -> None:
-        """Serve until SIGINT or SIGTERM: the embedded server, for ``python app.py``.
+        """Serve until SIGINT, SIGTERM or SIGQUIT: the embedded server, for ``python app.py``.
 
         ``port`` 0 takes a free one; the address is printed. There is no reloader. A loop that is blocked for
         ``hang_timeout`` is told on stderr (``server/loopwatch.py``).
@@ -286,7 +287,9 @@ class Umbel(ErrorHandling):
         failure: BaseException | None = None
         try:
             files = ca_certs, certfile, keyfile
-            trio.run(self._watched, partial(self.run_task, host, port, debug, *files, task_status=_Announcement()))
+            serving = partial(self.run_task, host, port, debug, *files, task_status=_Announcement())
+            with no_deadly_signals():
+                trio.run(self._watched, serving)
         except BaseExceptionGroup as group:
             failure = innermost(group)
         if failure is not None:

@@ -6,8 +6,6 @@ moment they are bound, and the order in which things start and stop.
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -22,9 +20,8 @@ from .drain import drain, leave
 from .lifespan import running_lifespan
 from .limits import Limits
 from .listen import Listener, accept_from, listening
+from .process_signals import in_main_thread, obey_signals
 from .service import Service
-
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 async def serve(
@@ -37,10 +34,11 @@ async def serve(
     shutdown_trigger: Callable[[], Awaitable[object]] | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve an ASGI application until ``shutdown_trigger`` returns; without one, until SIGINT or SIGTERM.
+    """Serve an ASGI application until ``shutdown_trigger`` returns; without one, until a signal says stop.
 
     Stopping is graceful (``drain.py``): no new connections, ``config.graceful_timeout`` seconds for what is in flight,
-    then the lifespan's shutdown. A second signal cuts what is left. Cancelled, it cuts at once.
+    then the lifespan's shutdown. A second signal cuts what is left. Cancelled, it cuts at once. Without a trigger the
+    signals of the process have the meanings of ``process_signals.py``.
 
     ``limits`` are the application's own (``app.limits``) unless given, or the defaults. A caller that wants to see or
     steer the serving makes the ``service`` itself, of the same application and settings; then ``limits`` do not count,
@@ -59,7 +57,7 @@ async def serve(
     try:
         with listening(config) as listeners:
             own = service if service is not None else Service(app, config, limits, recorder)
-            async with _stop_trigger(shutdown_trigger) as trigger, running_lifespan(app, config, own.state):
+            async with _stop_trigger(shutdown_trigger, own) as trigger, running_lifespan(app, config, own.state):
                 ends = [trigger] if service is not None else [trigger, own.exhausted.wait]
                 await _serve_listeners(own, listeners, ends, task_status)
     except BaseExceptionGroup as group:
@@ -95,7 +93,7 @@ async def _serve_listeners(
 
 @asynccontextmanager
 async def _stop_trigger(
-    given: Callable[[], Awaitable[object]] | None,
+    given: Callable[[], Awaitable[object]] | None, service: Service
 ) -> AsyncIterator[Callable[[], Awaitable[None]]]:
     """What ends the serving: the caller's trigger, or a first signal. A second one cancels the block."""
     stop = trio.Event()
@@ -104,27 +102,15 @@ async def _stop_trigger(
         if given is not None:
             await given()
 
-    if given is not None or threading.current_thread() is not threading.main_thread():
+    if given is not None or not in_main_thread():
         # Signals belong to the main thread, and to whoever gives no trigger of their own.
         yield wait_for_given if given is not None else stop.wait
         return
 
     async with trio.open_nursery() as nursery:
-        await nursery.start(_listen, stop, nursery.cancel_scope)
+        await nursery.start(obey_signals, service, stop, nursery.cancel_scope)
         yield stop.wait
         nursery.cancel_scope.cancel(reason="the server has stopped")
-
-
-async def _listen(
-    stop: trio.Event, scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-) -> None:
-    with trio.open_signal_receiver(*_STOP_SIGNALS) as signals:
-        task_status.started()
-        async for number in signals:
-            if stop.is_set():
-                scope.cancel(reason=f"a second signal, {signal.Signals(number).name}")
-                return
-            stop.set()
 
 
 def innermost(group: BaseExceptionGroup[BaseException]) -> BaseException:
