@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Mapping
+from functools import update_wrapper
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any
 
@@ -59,8 +60,9 @@ class ComposeView:
         self._deadline = math.inf if deadline is None else deadline
         self._inputs = InputRules()
         self._answer = rules
+        self.view = _standing_for(handler, self._view)
 
-    async def view(self, **path: Any) -> AnyResponse:
+    async def _view(self, **path: Any) -> AnyResponse:
         """Answer one request with what the handler returns.
 
         Raises:
@@ -95,6 +97,21 @@ class ComposeView:
         # The server's write deadline cuts a client that reads nothing; Quart's would cut one that reads slowly too.
         response.timeout = None
         return response
+
+
+def _standing_for(handler: Handler, answer: Callable[..., Awaitable[AnyResponse]]) -> Callable[..., Any]:
+    """A view with the name, the text and the attributes of ``handler``.
+
+    Extensions mark a function with attributes (rate limits, CORS, automatic OPTIONS) and look for them on the view
+    that is registered. Some decorators mark it only after its registration, so the attributes are not a copy.
+    """
+
+    async def view(**path: Any) -> AnyResponse:
+        return await answer(**path)
+
+    update_wrapper(view, handler, updated=())
+    view.__dict__ = handler.__dict__  # without ``__wrapped__``: it would be the handler's own, and lead to itself
+    return view
 
 
 def _unpacked(value: Any) -> tuple[Any, int, list[tuple[str, str]]]:
