@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +16,8 @@ import httpx
 import pytest
 import trio
 
-from tests.support.processes import PYTHON, started
+from tests.support.configs import GOOD, write
+from tests.support.processes import PYTHON, environment, started
 
 APP = """
 import trio
@@ -100,3 +106,62 @@ async def test_the_demo_survives_a_hangup(tmp_path: Path) -> None:
         demo.send(signal.SIGHUP)
         await demo.line("SIGHUP is ignored: ")
         assert await demo.stop(signal.SIGTERM) == 0
+
+
+ON_STDOUT = GOOD + '[logs]\naccess = { file = "-" }\ncalls = { file = "-" }\napp = { file = "-" }\n'
+MODES = pytest.mark.parametrize("more", [(), ("-w", "2")], ids=["alone", "supervised"])
+
+
+@contextmanager
+def listener() -> Iterator[tuple[socket.socket, tuple[str, ...]]]:
+    """A socket that listens already, and the command that serves on it: a client need not know when it is ready."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        yield sock, (PYTHON, "-m", "umbel", "serve", "--bind", f"fd://{sock.fileno()}")
+
+
+async def status_of(sock: socket.socket, path: str) -> int:
+    async with httpx.AsyncClient(timeout=30) as client:
+        return (await client.get(f"http://127.0.0.1:{sock.getsockname()[1]}{path}")).status_code
+
+
+@MODES
+async def test_logs_on_stdout_are_whole_lines_and_a_reader_that_leaves_harms_nothing(
+    more: tuple[str, ...], tmp_path: Path
+) -> None:
+    write(tmp_path, ON_STDOUT)
+    with listener() as (sock, command):
+        run = partial(trio.lowlevel.open_process, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        process = await run([*command, *more], cwd=tmp_path, env=environment(), pass_fds=(sock.fileno(),))
+        try:
+            assert await status_of(sock, "/nothing") == 404
+            assert process.stdout is not None
+            received = b""
+            with trio.fail_after(30):
+                while b'"url.path":"/nothing"' not in received or not received.endswith(b"\n"):
+                    received += await process.stdout.receive_some()
+            lines = [line for line in received.splitlines() if not line.startswith(b"Umbel runs on")]
+            assert [json.loads(line)["url.path"] for line in lines if b"/nothing" in line] == ["/nothing"]
+            await process.stdout.aclose()
+            process.send_signal(signal.SIGUSR1)
+            for number in range(3):
+                assert await status_of(sock, f"/nobody-reads/{number}") == 404
+            process.terminate()
+            with trio.fail_after(30):
+                assert await process.wait() == 0
+        finally:
+            process.kill()
+            await process.wait()
+    assert not (tmp_path / "logs").exists()
+    assert not (tmp_path / "-").exists()
+
+
+@MODES
+async def test_a_process_without_stdout_serves(more: tuple[str, ...], tmp_path: Path) -> None:
+    write(tmp_path, ON_STDOUT)
+    with listener() as (sock, command):
+        shell = ("/bin/sh", "-c", 'exec "$@" >&- <&-', "sh", *command, *more)
+        async with started(*shell, cwd=tmp_path, pass_fds=(sock.fileno(),)) as server:
+            for number in range(3):
+                assert await status_of(sock, f"/{number}") == 404
+            assert await server.stop(signal.SIGTERM) == 0
+    assert "Traceback" not in server.output

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from ..core.console import fill_standard_descriptors
 from ..errors import ConfigError
 
 EXIT_CONFIG = 78
@@ -67,6 +68,7 @@ class Commands(click.Group):
 @click.version_option(package_name="umbel", message="umbel %(version)s")
 def main() -> None:
     """Umbel, a composition gateway for HTTP: one request in, many upstream calls out, one answer back on time."""
+    fill_standard_descriptors()
     # A configuration may name anything; a terminal that cannot show a character shows its code instead.
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")

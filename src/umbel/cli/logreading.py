@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import msgspec
 
 from ..logs.reading import LINE_BYTES_MAX, family, lines_of
 from ..regular import open_regular
+from .logwhere import MISSING, field_of, find, parse
 
 POLL_S = 0.2
 
@@ -39,26 +40,64 @@ def line_of(data: bytes) -> Line:
     return Line(data.decode("utf-8", "backslashreplace").rstrip("\n"), record if isinstance(record, dict) else {})
 
 
-def records(log: Path) -> Iterator[Line]:
+class Search:
+    """What is wanted of a log, and whether any of it was found.
+
+    Args:
+        conditions: as of ``logwhere.parse``; a line that is wanted meets all of them.
+
+    Raises:
+        ValueError: one of them is no condition.
+    """
+
+    def __init__(self, conditions: Iterable[str] = ()) -> None:
+        self._tests = [parse(condition) for condition in conditions]
+        self._unseen = dict.fromkeys(map(field_of, conditions))
+        self._read = self._found = 0
+        self._unreadable = False
+
+    def wanted(self, line: Line) -> bool:
+        """Whether a line meets the conditions."""
+        self._read += 1
+        for name in [name for name in self._unseen if find(line.record, name) is not MISSING]:
+            del self._unseen[name]
+        met = all(test(line.record) for test in self._tests)
+        self._found += met
+        return met
+
+    def complain(self, path: Path, error: OSError | EOFError) -> None:
+        """Tell that a file cannot be read."""
+        self._unreadable = True
+        print(f"{path}: {_why(error)}", file=sys.stderr)
+
+    def failure(self) -> str | None:
+        """Why nothing was found, in a sentence; None if something was, or if nothing is as it should be."""
+        if self._found or not (self._read or self._unreadable):
+            return None
+        if not self._read:
+            return "nothing of this log can be read"
+        if self._unseen:
+            return f"none of {self._read} records has a field {' or '.join(self._unseen)}"
+        return f"none of {self._read} records meets every condition"
+
+
+def records(log: Path, search: Search) -> Iterator[Line]:
     """Every line of every file of a log, the oldest file first. What cannot be read is told on stderr and left out."""
-    files = family(log)
-    if not files:
-        print(f"{log}: there is no such log", file=sys.stderr)
-    for path in files:
+    for path in family(log):
         try:
             for data in lines_of(path):
                 yield line_of(data)
         except FileNotFoundError:
             continue  # compressed or removed in the meantime
         except (OSError, EOFError) as error:
-            print(f"{path}: {_why(error)}", file=sys.stderr)
+            search.complain(path, error)
 
 
 def _why(error: OSError | EOFError) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
-def last(log: Path, count: int, wanted: Callable[[Line], bool], *, upto: int | None = None) -> list[Line]:
+def last(log: Path, count: int, search: Search, *, upto: int | None = None) -> list[Line]:
     """The last lines that are wanted, from as few files as needed; of the log itself only the first ``upto`` bytes."""
     found: deque[Line] = deque(maxlen=count)
     for path in reversed(family(log)) if count else ():
@@ -70,10 +109,10 @@ def last(log: Path, count: int, wanted: Callable[[Line], bool], *, upto: int | N
                 if path == log and upto is not None and read > upto:
                     break
                 line = line_of(data)
-                if wanted(line):
+                if search.wanted(line):
                     mine.append(line)
         except (OSError, EOFError) as error:
-            print(f"{path}: {_why(error)}", file=sys.stderr)
+            search.complain(path, error)
         found.extendleft(reversed(mine))
         if len(found) == count:
             break

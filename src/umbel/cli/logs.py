@@ -8,9 +8,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from .logreading import Search
 
 _WHERE = "Only records of which this holds, such as 'http.response.status_code>=500'; may stand several times."
 
@@ -61,16 +64,18 @@ def tail(
     from .logreading import Follower, last
     from .logshowing import shown
 
-    path = _path(log, config)
-    wanted = _conditions(conditions)
+    path = _path(log, config, may_come=follow)
+    search = _search(conditions)
     coloured = _colours(color)
     follower = Follower(path)
-    for line in last(path, lines, wanted, upto=follower.position if follow else None):
+    for line in last(path, lines, search, upto=follower.position if follow else None):
         click.echo(shown(line, as_json=as_json, coloured=coloured), color=coloured)
-    if follow:
-        for line in follower.lines():
-            if wanted(line):
-                click.echo(shown(line, as_json=as_json, coloured=coloured), color=coloured)
+    if not follow:
+        _end(search)
+        return
+    for line in follower.lines():
+        if search.wanted(line):
+            click.echo(shown(line, as_json=as_json, coloured=coloured), color=coloured)
 
 
 @logs.command(short_help="Search the records of all files of a log.")
@@ -103,11 +108,12 @@ def grep(
         matches = re.compile(pattern, re.IGNORECASE if ignore_case else 0).search
     except re.error as error:
         raise click.BadParameter(f"{pattern!r} is no regular expression: {error}") from error
-    wanted, coloured, found = _conditions(conditions), _colours(color), False
-    for line in records(_path(log, config)):
-        if matches(line.text) and wanted(line):
+    search, coloured, found = _search(conditions), _colours(color), False
+    for line in records(_path(log, config), search):
+        if search.wanted(line) and matches(line.text):
             found = True
             click.echo(shown(line, as_json=as_json, coloured=coloured), color=coloured)
+    _end(search)
     ctx.exit(0 if found else 1)
 
 
@@ -122,36 +128,66 @@ def stat(log: str, by: str | None, conditions: tuple[str, ...], config: str, as_
     from .logreading import records
     from .logsums import Sums, drawn
 
-    wanted = _conditions(conditions)
+    search = _search(conditions)
     sums = Sums(by)
-    for line in records(_path(log, config)):
+    for line in records(_path(log, config), search):
         sums.count(line)
-        if wanted(line):
+        if search.wanted(line):
             sums.add(line)
     click.echo(json.dumps(sums.as_dict(), ensure_ascii=False) if as_json else drawn(sums))
+    _end(search)
 
 
-def _path(log: str, config: str) -> Path:
-    """A file by its path, or a configured log by its name."""
-    path = Path(log)
-    if log not in ("access", "calls", "app") or path.exists():
-        if not path.parent.is_dir():
-            raise click.ClickException(f"{path}: there is no such directory")
+_NAMES = ("access", "calls", "app")
+
+
+def _path(log: str, config: str, *, may_come: bool = False) -> Path:
+    """A log by its path, or a configured one by its name.
+
+    Raises:
+        ClickException: it goes to stdout; or there is no such log, unless it ``may_come`` (then a line tells it).
+        ConfigError: it is a name, and the configuration cannot be used.
+    """
+    from ..logs.reading import family
+
+    path = Path(log) if log not in _NAMES or Path(log).exists() else _configured(log, config)
+    if family(path):
         return path
+    if path == Path(log) and not path.parent.is_dir():
+        raise click.ClickException(f"{path}: there is no such directory")
+    missing = f"{path}: there is no such log"
+    if may_come:
+        click.echo(f"{missing} yet; waiting for it", err=True)
+        return path
+    if path == Path(log):
+        missing += f"; LOG is a file, or one of {', '.join(_NAMES)}"
+    raise click.ClickException(missing)
+
+
+def _configured(name: str, config: str) -> Path:
     from ..logs.recorder import path_of
     from .options import load_config
 
-    return path_of(load_config(config).logs, log)
+    path = path_of(load_config(config).logs, name)
+    if path is None:
+        reason = f'goes to stdout ([logs] {name} of {config} has file = "-"), so there is no file to read'
+        raise click.ClickException(f"{name} {reason}; look where the output of the service goes")
+    return path
 
 
-def _conditions(conditions: tuple[str, ...]) -> Callable[[Any], bool]:
-    from .logwhere import parse
+def _search(conditions: tuple[str, ...]) -> Search:
+    from .logreading import Search
 
     try:
-        tests = [parse(condition) for condition in conditions]
+        return Search(conditions)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--where") from error
-    return lambda line: all(test(line.record) for test in tests)
+
+
+def _end(search: Search) -> None:
+    """End with a sentence and status 1 if nothing was found and something should have been."""
+    if (reason := search.failure()) is not None:
+        raise click.ClickException(reason)
 
 
 def _colours(asked: bool | None) -> bool:

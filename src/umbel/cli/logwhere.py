@@ -22,7 +22,8 @@ _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
 }
 _WORDS: dict[str, Any] = {"true": True, "false": False, "null": None}
-_MISSING = object()
+MISSING = object()
+"""What ``find`` gives for a field that a record does not have."""
 
 
 def parse(text: str) -> Test:
@@ -34,13 +35,11 @@ def parse(text: str) -> Test:
     Raises:
         ValueError: it is no condition.
     """
-    match = _CONDITION.fullmatch(text.strip())
-    if match is None or (match["not"] and match["sign"]):
-        raise ValueError(f"{text!r} is no condition; write a field, a sign and a value, such as level=error")
+    match = _parts(text)
     field, sign, value = match["field"], match["sign"], match["value"]
     if sign is None:
         there = match["not"] is None
-        return lambda record: (find(record, field) is not _MISSING) is there
+        return lambda record: (find(record, field) is not MISSING) is there
     if sign in ("~", "!~"):
         try:
             search = re.compile(value).search
@@ -51,6 +50,15 @@ def parse(text: str) -> Test:
     return _comparison(field, sign, value)
 
 
+def field_of(condition: str) -> str:
+    """The field that a condition is about.
+
+    Raises:
+        ValueError: it is no condition.
+    """
+    return _parts(condition)["field"]
+
+
 def find(record: Mapping[str, Any], field: str) -> Any:
     """The value of a field: under its whole name, or within a table of the record (``fields.line``)."""
     if field in record:
@@ -58,7 +66,14 @@ def find(record: Mapping[str, Any], field: str) -> Any:
     outer, dot, inner = field.partition(".")
     if dot and isinstance(record.get(outer), Mapping):
         return find(record[outer], inner)
-    return _MISSING
+    return MISSING
+
+
+def _parts(text: str) -> re.Match[str]:
+    match = _CONDITION.fullmatch(text.strip())
+    if match is None or (match["not"] and match["sign"]):
+        raise ValueError(f"{text!r} is no condition; write a field, a sign and a value, such as level=error")
+    return match
 
 
 def _comparison(field: str, sign: str, value: str) -> Test:
@@ -67,12 +82,12 @@ def _comparison(field: str, sign: str, value: str) -> Test:
     def test(record: Mapping[str, Any]) -> bool:
         found = find(record, field)
         if sign in _COMPARISONS:
-            if found is _MISSING or isinstance(found, bool):
+            if found is MISSING or isinstance(found, bool):
                 return False
             if number is not None and isinstance(found, int | float):
                 return _COMPARISONS[sign](found, number)
             return isinstance(found, str) and _COMPARISONS[sign](found, value)
-        same = found is not _MISSING and (
+        same = found is not MISSING and (
             found == number if number is not None and isinstance(found, int | float) else _same(found, value)
         )
         return same is (sign != "!=")
@@ -94,4 +109,4 @@ def _number(value: str) -> float | None:
 
 
 def _text(value: Any) -> str:
-    return "" if value is _MISSING or value is None else str(value)
+    return "" if value is MISSING or value is None else str(value)

@@ -91,6 +91,7 @@ def _serve_alone(given: Given) -> None:
     import trio
     from hypercorn.config import Config
 
+    from ..core.console import announce
     from ..events import NULL, Noted
     from ..logs import ensure_writable
     from ..server import Limits, garbage
@@ -132,8 +133,7 @@ def _serve_alone(given: Given) -> None:
             ):
                 server = Config.from_mapping(settings.server)
                 started = partial(serve_app, app, server, limits=limits, recorder=recorder)
-                for address in await nursery.start(started):
-                    click.echo(f"Umbel runs on {address} (Ctrl-C stops it)")
+                announce(await nursery.start(started))
 
     garbage.spare()
     try:

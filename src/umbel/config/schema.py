@@ -290,7 +290,7 @@ class LogStream(Section):
     """One stream of records."""
 
     file: FileName | None = None
-    """The file's name, inside dir. Default: access.jsonl, calls.jsonl or app.jsonl."""
+    """The file's name, inside dir; "-" is stdout. Default: access.jsonl, calls.jsonl or app.jsonl."""
     level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     """Records below it are not made."""
     sample: Ratio = 1.0

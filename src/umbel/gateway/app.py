@@ -7,7 +7,6 @@ rule of its own about HTTP.
 from __future__ import annotations
 
 import os
-import sys
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from ..composition import plan as planning
 from ..composition.outgoing import UpstreamDefaults
 from ..config.load import load
 from ..config.schema import Config
+from ..core.console import announce
 from ..errors import ConfigError, NotRunningError, RequestError
 from ..events import NULL, Noted, Recorder
 from ..server import garbage, guard
@@ -329,6 +329,4 @@ class _Announcement(trio.TaskStatus[list[str]]):
     """Prints the bound addresses when they are known."""
 
     def started(self, value: list[str] | None = None) -> None:
-        for address in value or []:
-            sys.stdout.write(f"Umbel runs on {address} (Ctrl-C stops it)\n")
-        sys.stdout.flush()
+        announce(value or ())

@@ -33,6 +33,7 @@ from .ring import Ring
 from .rotation import Rotation
 from .sampling import Sampler
 from .sink import FileSink, Sink
+from .stdout import StdoutSink
 from .upkeep import Retention
 from .writer import Writer
 
@@ -365,6 +366,12 @@ async def open_file(path: Path, options: LogOptions, encoder: Encoder) -> AsyncG
         sink.close()
         if ring is not None:
             ring.close()
+
+
+@asynccontextmanager
+async def open_stdout(options: LogOptions, encoder: Encoder) -> AsyncGenerator[Log, None]:
+    """A log over stdout, to be run with ``running``. What ``options`` say of files and of a ring is left out."""
+    yield Log(StdoutSink(), options, encoder=encoder)
 
 
 @asynccontextmanager

@@ -21,13 +21,14 @@ from ..errors import ConfigError, ConfigProblem
 from ..events import AttemptEnded, CallEnded, Event
 from .callmembers import CallMembers
 from .file import LogFile
-from .log import Log, LogStatistics, encoder_of, open_file, running
+from .log import Log, LogStatistics, encoder_of, open_file, open_stdout, running
 from .options import LogOptions
 from .plain import printable
 from .record import StreamName, told
 from .recover import recover
 from .rotation import Rotation
 from .sink import FileSink, Sink
+from .stdout import STDOUT
 from .upkeep import Retention
 
 if TYPE_CHECKING:
@@ -189,7 +190,9 @@ async def open_recorder(logs: Logs) -> AsyncGenerator[FileRecorder, None]:
         opened: dict[StreamName, Log] = {}
         for name in STREAMS:
             with _told_as_mistake():
-                opened[name] = await stack.enter_async_context(open_file(path_of(logs, name), options[name], encoder))
+                path = path_of(logs, name)
+                log = open_stdout(options[name], encoder) if path is None else open_file(path, options[name], encoder)
+                opened[name] = await stack.enter_async_context(log)
         recorder = FileRecorder(opened, slow_call_of(logs))
         async with _recording(recorder):
             yield recorder
@@ -201,7 +204,8 @@ def recover_all(logs: Logs) -> int:
     Raises:
         OSError: as ``recover``.
     """
-    return sum(recover(path_of(logs, name)) for name in STREAMS) if logs.ring else 0
+    paths = [path_of(logs, name) for name in STREAMS] if logs.ring else []
+    return sum(recover(path) for path in paths if path is not None)
 
 
 async def ensure_writable(logs: Logs) -> None:
@@ -211,10 +215,13 @@ async def ensure_writable(logs: Logs) -> None:
         ConfigError: as from ``open_recorder``.
     """
     for name in STREAMS:
-        sink = FileSink(LogFile(path_of(logs, name), Rotation()), Retention())
+        with _told_as_mistake():
+            options_of(logs, getattr(logs, name))
+        if (path := path_of(logs, name)) is None:
+            continue
+        sink = FileSink(LogFile(path, Rotation()), Retention())
         try:
             with _told_as_mistake():
-                options_of(logs, getattr(logs, name))
                 await sink.open()
         finally:
             sink.close()
@@ -266,9 +273,11 @@ async def _recording(recorder: FileRecorder) -> AsyncGenerator[None, None]:
         yield
 
 
-def path_of(logs: Logs, name: str) -> Path:
-    """The file of the stream ``access``, ``calls`` or ``app``."""
+def path_of(logs: Logs, name: str) -> Path | None:
+    """The file of the stream ``access``, ``calls`` or ``app``; None where it goes to stdout."""
     stream: LogStream = getattr(logs, name)
+    if stream.file == STDOUT:
+        return None
     return Path(logs.dir).absolute() / (stream.file or f"{name}.jsonl")
 
 

@@ -14,15 +14,16 @@ Signals belong to the main thread. Elsewhere everything here does nothing.
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING
 
 import trio
+
+from ..core.console import say
 
 if TYPE_CHECKING:
     from .service import Service
@@ -97,13 +98,6 @@ def reopen_logs(service: Service) -> None:
     """Open the logs anew, where the recorder can."""
     if (reopen := getattr(service.recorder, "reopen", None)) is not None:
         reopen()
-
-
-def say(sentence: str) -> None:
-    """Write a line to stderr. Whether anybody reads it must not matter to what is served."""
-    with suppress(OSError, ValueError):  # The terminal has gone; ValueError: the stream is closed.
-        sys.stderr.write(f"{sentence}\n")
-        sys.stderr.flush()
 
 
 def _hurry(service: Service, scope: trio.CancelScope) -> None:

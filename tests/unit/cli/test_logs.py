@@ -210,9 +210,52 @@ def test_the_configured_logs_are_found_by_their_names(tmp_path: Path, monkeypatc
     assert umbel("tail", "calls").exit_code == 78
 
 
-def test_a_log_that_is_not_there_is_told(tmp_path: Path) -> None:
-    result = umbel("stat", tmp_path / "none.jsonl")
-    assert "no such log" in result.stderr
+@pytest.mark.parametrize("command", [("tail",), ("grep", "x"), ("stat",)], ids=["tail", "grep", "stat"])
+@pytest.mark.parametrize("name", ["none.jsonl", "nolog", "directory"])
+def test_a_log_that_is_not_there_is_told_in_a_sentence(
+    command: tuple[str, ...], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "directory").mkdir()
+
+    result = umbel(*command, name)
+
+    assert result.exit_code == 1
+    if name == "directory":
+        assert "it is a directory" in result.stderr
+    else:
+        assert result.stderr == f"Error: {name}: there is no such log; LOG is a file, or one of access, calls, app\n"
+
+
+def test_a_configured_log_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "umbel.toml").write_text("")
+    result = umbel("tail")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == f"Error: {tmp_path}/logs/access.jsonl: there is no such log\n"
+
+
+@pytest.mark.parametrize("command", ["tail", "stat"])
+def test_a_configured_log_on_stdout_is_told(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "umbel.toml").write_text('[logs]\naccess = { file = "-" }\n')
+    result = umbel(command, "access")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "access goes to stdout ([logs] access of umbel.toml" in result.stderr
+
+
+def test_conditions_that_no_record_meets_are_told(log: Path) -> None:
+    for command in (("tail",), ("grep", ""), ("stat",)):
+        unknown = umbel(*command, log, "-w", "foo")
+        assert (unknown.exit_code, unknown.stderr) == (1, "Error: none of 30 records has a field foo\n")
+        unmet = umbel(*command, log, "-w", "level=error")
+        assert (unmet.exit_code, unmet.stderr) == (1, "Error: none of 30 records meets every condition\n")
+
+
+def test_an_empty_log_is_no_mistake(tmp_path: Path) -> None:
+    log = write(tmp_path / "access.jsonl")
+    result = umbel("tail", log, "-w", "foo")
+    assert (result.exit_code, result.output) == (0, "")
 
 
 class TestFollowing:

@@ -1,0 +1,136 @@
+"""Stdout as the end of a log: whole lines, and nothing waits without bound."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import trio
+
+from umbel.config.schema import Logs
+from umbel.logs import ensure_writable, open_recorder, recover_all
+from umbel.logs import stdout as stdout_module
+from umbel.logs.stdout import Stdout, StdoutSink
+
+LONG = b"x" * (2 * select.PIPE_BUF) + b"\n"
+EVERY = Logs.model_validate({name: {"file": "-"} for name in ("access", "calls", "app")})
+WORKER = """
+import sys
+from umbel.logs.stdout import Stdout
+out = Stdout()
+line = sys.argv[1].encode() * 9000 + b"\\n"
+for _ in range(40):
+    out.append(line + sys.argv[1].encode() * 10 + b"\\n")
+"""
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    ends = os.pipe()
+    yield ends
+    for end in ends:
+        with suppress(OSError):  # the test has closed it
+            os.close(end)
+
+
+def written(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch, lines: bytes) -> list[bytes]:
+    """The single writes that ``lines`` are put out with."""
+    writes: list[bytes] = []
+    monkeypatch.setattr(stdout_module.os, "write", lambda fd, data: writes.append(data) or len(data))
+    Stdout(pipe[1]).append(lines)
+    return writes
+
+
+def test_each_write_holds_whole_lines_that_a_pipe_does_not_mix(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = b"y" * 999 + b"\n"
+    writes = written(pipe, monkeypatch, line * 10 + LONG + line)
+    assert writes == [line * 4, line * 4, line * 2, LONG, line]
+
+
+def test_a_file_takes_a_batch_in_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (tmp_path / "out").open("wb") as file:
+        assert written((0, file.fileno()), monkeypatch, LONG * 3) == [LONG * 3]
+
+
+def test_long_lines_of_several_processes_stay_whole() -> None:
+    command = [sys.executable, "-c", WORKER]
+    read, write = os.pipe()
+    processes = [subprocess.Popen([*command, mark], stdout=write) for mark in "abc"]
+    os.close(write)
+    with os.fdopen(read, "rb") as file:
+        lines = file.read().splitlines()
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    assert len(lines) == 240
+    assert all(len(set(line)) == 1 and len(line) in (10, 9000) for line in lines)
+
+
+def test_a_reader_that_leaves_the_pipe_full_is_an_error_in_time_and_no_line_is_lost(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stdout_module, "WRITE_S_MAX", 0.01)
+    out, lines = Stdout(pipe[1]), b"".join(b"%05d\n" % number for number in range(30_000))
+    with pytest.raises(BlockingIOError, match="nobody reads stdout"):
+        out.append(lines)
+    received: list[bytes] = []
+
+    def read() -> None:
+        while sum(map(len, received)) < len(lines):
+            received.append(os.read(pipe[0], 65536))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    monkeypatch.setattr(stdout_module, "WRITE_S_MAX", 10)
+    out.append(lines)
+    reader.join(10)
+    assert b"".join(received) == lines
+
+
+def test_a_reader_that_has_gone_is_an_error(pipe: tuple[int, int]) -> None:
+    os.close(pipe[0])
+    with pytest.raises(BrokenPipeError):
+        Stdout(pipe[1]).append(b"line\n")
+
+
+def test_without_stdout_nothing_is_written_to_what_has_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "__stdout__", None)
+    with pytest.raises(OSError, match="stdout is closed"):
+        Stdout().append(b"line\n")
+
+
+async def test_a_log_on_stdout_has_no_file_to_rename_sync_or_keep(pipe: tuple[int, int]) -> None:
+    sink = StdoutSink(Stdout(pipe[1]))
+    await sink.open()
+    assert await sink.append(b"line\n") is False
+    assert await sink.rotate() is False
+    await sink.reopen()
+    await sink.sync()
+    await sink.upkeep()
+    sink.close()
+    assert os.read(pipe[0], 100) == b"line\n"
+
+
+async def test_streams_on_stdout_make_no_directory_no_file_and_no_ring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    logs = EVERY.model_copy(update={"dir": str(tmp_path / "logs"), "ring": True})
+    await ensure_writable(logs)
+    async with open_recorder(logs) as recorder:
+        recorder.app.info("hello")
+        recorder.reopen()
+        recorder.rotate()
+        with trio.fail_after(5):
+            await recorder.flush()
+    assert recover_all(logs) == 0
+    assert os.listdir(tmp_path) == []  # noqa: PTH208 - blocking either way
+    out = capfd.readouterr().out.splitlines()
+    assert '"event":"hello"' in out[0]
+    assert '"event":"log.closed"' in out[-1]
