@@ -17,7 +17,7 @@ import pytest
 import trio
 
 from tests.support.configs import GOOD, write
-from tests.support.processes import PYTHON, environment, started
+from tests.support.processes import PYTHON, ended, environment, started
 
 APP = """
 import trio
@@ -153,6 +153,35 @@ async def test_logs_on_stdout_are_whole_lines_and_a_reader_that_leaves_harms_not
             await process.wait()
     assert not (tmp_path / "logs").exists()
     assert not (tmp_path / "-").exists()
+
+
+@MODES
+@pytest.mark.parametrize(
+    ("settings", "option", "told"),
+    [
+        ("startup_timeout = 0\n", (), "startup_timeout: must be a number of seconds, more than 0"),
+        ("backlog = 2147483648\n", (), "backlog: must be at most 2147483647"),
+        ("", ("--hang-timeout", "99999999d"), "a duration must be at most 36500d"),
+    ],
+)
+async def test_a_number_that_cannot_be_used_is_a_sentence(
+    settings: str, option: tuple[str, ...], told: str, more: tuple[str, ...], tmp_path: Path
+) -> None:
+    write(tmp_path, GOOD, {"hypercorn.toml": settings})
+    status, output = await ended(*SERVE, *more, *option, cwd=tmp_path)
+    assert status == (2 if option else 78)
+    assert told in output.splitlines()[-1]
+    assert "Traceback" not in output
+
+
+@MODES
+async def test_an_application_that_takes_too_long_to_start_is_a_sentence(more: tuple[str, ...], tmp_path: Path) -> None:
+    slow = "import trio\nasync def app(scope, receive, send):\n    await trio.sleep_forever()\n"
+    write(tmp_path, GOOD, {"hypercorn.toml": "startup_timeout = 0.01\n", "slow.py": slow})
+    status, output = await ended(*SERVE, *more, "slow:app", cwd=tmp_path)
+    assert status == (3 if more else 1)
+    assert "the application has not started within startup_timeout, which is 0.01 s" in output
+    assert "Traceback" not in output
 
 
 @MODES

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .values import COUNT_OR_NONE
+
 if TYPE_CHECKING:
     from .logreading import Search
 
@@ -53,7 +55,7 @@ def logs() -> None:
 
 @logs.command(short_help="Show the last records, and those that come.")
 @click.argument("log", default="access")
-@click.option("--lines", "-n", default=10, show_default=True, type=click.IntRange(min=0), help="How many of the last.")
+@click.option("--lines", "-n", default=10, show_default=True, type=COUNT_OR_NONE, help="How many of the last.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with what comes, across rotation, until Ctrl-C.")
 @_shared
 @_coloured

@@ -15,6 +15,7 @@ from hypercorn.utils import LifespanFailureError
 
 from ..errors import ConfigError, ConfigProblem
 from ..logs import Redactor, safe_traceback
+from ..server.lifespan import LifespanTooSlowError
 from ..server.process_signals import no_deadly_signals
 
 ResultT = TypeVar("ResultT")
@@ -26,7 +27,7 @@ def run(main: Callable[[], Awaitable[ResultT]], app: object = None) -> ResultT:
     Raises:
         ConfigError: an address that cannot be listened on, or what kept ``app`` from starting lies in its
             configuration; exit status 78, like every mistake in one.
-        ClickException: an application that cannot start; exit status 1.
+        ClickException: an application that cannot start, or not in time; exit status 1.
         BaseException: anything else as it came, out of the groups that hold it alone; the group tells ``ConfigError``.
     """
     try:
@@ -41,6 +42,8 @@ def run(main: Callable[[], Awaitable[ResultT]], app: object = None) -> ResultT:
             if isinstance(refusal, ConfigError):
                 raise refusal from error
             raise click.ClickException(Redactor().text(str(cause))) from error
+        if isinstance(cause, LifespanTooSlowError):
+            raise click.ClickException(str(cause)) from error
         if cause is error:
             raise
         raise cause from error

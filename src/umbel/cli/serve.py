@@ -13,7 +13,7 @@ import click
 
 from ..errors import ConfigError, ConfigProblem
 from .options import allow_empty_option, config_option, hypercorn_beside
-from .values import DURATION, SIZE
+from .values import COUNT, COUNT_OR_NONE, DELAY, DURATION, SIZE
 
 if TYPE_CHECKING:
     from ..supervisor.settings import Given
@@ -34,9 +34,9 @@ _SETTINGS = ("graceful_timeout", "max_requests", "max_requests_jitter", "pid_pat
 )
 @click.option("--workers", "-w", type=int, metavar="N", help="Serve with a master and so many worker processes.")
 @click.option("--pid", "pid_path", metavar="FILE", help="Write the process's number into this file, and hold it.")
-@click.option("--graceful-timeout", type=DURATION, metavar="TIME", help="What requests in flight get at the end.")
-@click.option("--max-requests", type=click.IntRange(1), metavar="N", help="Replace a worker after so many requests.")
-@click.option("--max-requests-jitter", type=click.IntRange(0), metavar="N", help="And at random up to so many more.")
+@click.option("--graceful-timeout", type=DELAY, metavar="TIME", help="What requests in flight get at the end.")
+@click.option("--max-requests", type=COUNT, metavar="N", help="Replace a worker after so many requests.")
+@click.option("--max-requests-jitter", type=COUNT_OR_NONE, metavar="N", help="And at random up to so many more.")
 @click.option("--max-rss", type=SIZE, metavar="SIZE", help="Replace a worker that holds so much memory.")
 @click.option("--max-lifetime", type=DURATION, metavar="TIME", help="Replace a worker of this age.")
 @click.option("--start-timeout", type=DURATION, metavar="TIME", help="How long a worker may take to get ready.")
@@ -48,7 +48,7 @@ _SETTINGS = ("graceful_timeout", "max_requests", "max_requests_jitter", "pid_pat
 )
 @click.option("--orphan-grace", type=DURATION, metavar="TIME", help="What requests get when the master is gone.")
 @click.option("--restart-max-delay", type=DURATION, metavar="TIME", help="The longest wait between two restarts.")
-@click.option("--intensity-restarts", type=click.IntRange(1), metavar="N", help="Restarts per worker before degraded.")
+@click.option("--intensity-restarts", type=COUNT, metavar="N", help="Restarts per worker before degraded.")
 @click.option("--intensity-window", type=DURATION, metavar="TIME", help="The time in which they are counted.")
 @click.option("--on-intensity", type=click.Choice(["degrade", "exit"]), help="What too many restarts do.")
 @click.option("--control", metavar="PATH", help="The Unix socket for umbel ctl.")

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import click
 
-from ..config.units import parse_duration, parse_size
+from ..config.units import parse_delay, parse_duration, parse_size
 
 ValueT = TypeVar("ValueT")
 
@@ -33,4 +33,8 @@ class Written(click.ParamType, Generic[ValueT]):  # type: ignore[type-arg]  # ol
 
 
 DURATION = Written("duration", parse_duration)
+DELAY = Written("duration", parse_delay)
+"""A duration that may be "0s"."""
 SIZE = Written("size", parse_size)
+COUNT = click.IntRange(1, 2**63 - 1)
+COUNT_OR_NONE = click.IntRange(0, 2**63 - 1)

@@ -21,6 +21,10 @@ _BYTES = {
     "MiB": 2**20,
     "GiB": 2**30,
 }
+DURATION_S_MAX = 36_500 * 86_400.0
+"""A hundred years: more than anybody waits, and less than what clocks and timers of the system cannot count."""
+SIZE_MAX = 2**63 - 1
+"""What the system counts bytes with."""
 _DURATION = re.compile(r"\A([0-9]{1,15}(?:\.[0-9]{1,15})?)(us|ms|s|m|h|d)")
 _SIZE = re.compile(r"\A([0-9]{1,15}(?:\.[0-9]{1,15})?)(B|KB|MB|GB|KiB|MiB|GiB)")
 
@@ -31,7 +35,7 @@ def parse_duration(value: object) -> float:
     """Seconds of a duration such as ``"250ms"``.
 
     Raises:
-        ValueError: it is no text, has no unit, or is not above zero.
+        ValueError: it is no text, has no unit, is not above zero, or is longer than ``DURATION_S_MAX``.
     """
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
@@ -39,6 +43,8 @@ def parse_duration(value: object) -> float:
     seconds = float(match[1]) * _SECONDS[match[2]]
     if seconds <= 0:
         raise ValueError("a duration must be above zero")
+    if seconds > DURATION_S_MAX:
+        raise ValueError(f"a duration must be at most {format_duration(DURATION_S_MAX)}")
     return seconds
 
 
@@ -70,7 +76,7 @@ def parse_size(value: object) -> int:
     """Bytes of a size such as ``"10MB"`` (10,000,000) or ``"64KiB"`` (65,536).
 
     Raises:
-        ValueError: it is no text, has no unit, or is not above zero.
+        ValueError: it is no text, has no unit, is not above zero, or is larger than ``SIZE_MAX``.
     """
     match = _SIZE.fullmatch(value) if isinstance(value, str) else None
     if match is None:
@@ -78,6 +84,8 @@ def parse_size(value: object) -> int:
     size = int(float(match[1]) * _BYTES[match[2]])
     if size <= 0:
         raise ValueError("a size must be above zero")
+    if size > SIZE_MAX:
+        raise ValueError("a size must be below 2**63 bytes")
     return size
 
 

@@ -298,8 +298,8 @@ class Exchange(BoundedCalls):
             framing += b"connection: close\r\n"
         elif self._meaning.version == "1.0":
             framing += b"connection: keep-alive\r\n"
-        date = b"" if fields.dated else connection.service.date.line()
-        head = b"".join((STATUS_LINES[status], date, lines, framing, b"\r\n"))
+        own = connection.service.own_fields.lines(dated=fields.dated)
+        head = b"".join((STATUS_LINES[status], own, lines, framing, b"\r\n"))
         self._at = _BODY
         if more or self._mute or self._chunked or len(body) > _JOINED_MAX:
             await self._put(body, more, head)

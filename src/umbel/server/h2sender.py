@@ -128,7 +128,7 @@ class Sender:
         What the client still sends of a request that is not ``complete`` is refused (RFC 9113 section 8.1).
         """
         fields, body = refusal.answer(request_id)
-        fields += self._service.config.response_headers("h2")
+        fields += self._service.own_fields.fields()
         with contextlib.suppress(ProtocolError):  # the client may have given it up
             if method == "HEAD" or len(body) > self.window(stream_id):
                 body = b""

@@ -123,8 +123,7 @@ class Stream(BoundedCalls, ABC):
             self.connection.sender.headers(self.stream_id, status, fields)
             await self.flush()
             return
-        ours = self.connection.service.config.response_headers("h2")
-        fields += [field for field in ours if not (checked.dated and field[0] == b"date")]
+        fields += self.connection.service.own_fields.fields(dated=checked.dated)
         self.bodiless = bodiless = self.head.method == "HEAD" or status in (204, 304)
         if status == 204:
             fields = [field for field in fields if field[0] != b"content-length"]  # RFC 9110 section 8.6.

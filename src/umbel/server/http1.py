@@ -398,6 +398,6 @@ class Http1Connection:
         close = stays if keep_alive else b"connection: close\r\n"
         self.lingers = not keep_alive
         await self.write(
-            b"".join((STATUS_LINES[refusal.status], self.service.date.line(), lines, close, b"\r\n", body))
+            b"".join((STATUS_LINES[refusal.status], self.service.own_fields.lines(), lines, close, b"\r\n", body))
         )
         return len(body)

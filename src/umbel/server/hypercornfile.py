@@ -6,29 +6,39 @@ that knows better. It holds no value of ours.
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
 from ..config.section import AS_TUPLE, Section
+from ..config.units import DURATION_S_MAX
 
 
 def _not_negative(value: float) -> float:
-    if math.isnan(value) or value < 0:
-        raise ValueError("must be a number of seconds, 0 or more")
+    if not 0 <= value <= DURATION_S_MAX:
+        raise ValueError(f"must be a number of seconds, 0 or more{_AT_MOST if value > 0 else ''}")
     return value
 
 
 def _positive(value: float) -> float:
-    if not value > 0:
-        raise ValueError("must be a number of seconds, more than 0")
+    if not 0 < value <= DURATION_S_MAX:
+        raise ValueError(f"must be a number of seconds, more than 0{_AT_MOST if value > 0 else ''}")
     return value
 
 
+_AT_MOST = f" and at most {DURATION_S_MAX:.0f}"
+_INT_MAX = 2**31 - 1
+"""What the system's calls take as an int."""
+_ID_MAX = 2**32 - 2
+"""The highest number of a user or a group; one more means "none" to the system."""
+_COUNT_MAX = 2**63 - 1
+
 Seconds = Annotated[float, AfterValidator(_not_negative)]
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
+Time = Annotated[float, AfterValidator(_positive)]
+"""Seconds within which something must be over: with none of them nothing would ever be in time."""
+Count = Annotated[int, Field(ge=0, le=_COUNT_MAX)]
+Positive = Annotated[int, Field(ge=1, le=_COUNT_MAX)]
+Id = Annotated[int, Field(ge=0, le=_ID_MAX)]
 Texts = Annotated[tuple[str, ...], AS_TUPLE]
 TextOrTexts = str | Texts
 
@@ -41,7 +51,7 @@ class HypercornFile(Section):
     alpn_protocols: Texts | None = None
     alt_svc_headers: Texts | None = None
     application_path: str | None = None
-    backlog: Positive | None = None
+    backlog: Annotated[int, Field(ge=1, le=_INT_MAX)] | None = None
     bind: TextOrTexts | None = None
     ca_certs: str | None = None
     certfile: str | None = None
@@ -51,9 +61,9 @@ class HypercornFile(Section):
     dogstatsd_tags: str | None = None
     errorlog: str | None = None
     graceful_timeout: Seconds | None = None
-    group: Count | None = None
+    group: Id | None = None
     h11_pass_raw_headers: bool | None = None
-    h2_max_concurrent_streams: Positive | None = None
+    h2_max_concurrent_streams: Annotated[int, Field(ge=1, le=_INT_MAX)] | None = None
     h2_max_inbound_frame_size: Annotated[int, Field(ge=2**14, le=2**24 - 1)] | None = None
     include_date_header: bool | None = None
     include_server_header: bool | None = None
@@ -71,18 +81,18 @@ class HypercornFile(Section):
     pid_path: str | None = None
     quic_bind: TextOrTexts | None = None
     root_path: str | None = None
-    shutdown_timeout: Seconds | None = None
-    ssl_handshake_timeout: Seconds | None = None
-    startup_timeout: Seconds | None = None
+    shutdown_timeout: Time | None = None
+    ssl_handshake_timeout: Time | None = None
+    startup_timeout: Time | None = None
     statsd_host: str | None = None
     statsd_prefix: str | None = None
-    umask: Count | None = None
+    umask: Annotated[int, Field(ge=0, le=0o777)] | None = None
     use_reloader: bool | None = None
-    user: Count | None = None
-    verify_flags: Count | None = None
+    user: Id | None = None
+    verify_flags: Annotated[int, Field(ge=0, le=_INT_MAX)] | None = None
     verify_mode: Annotated[int, Field(ge=0, le=2)] | None = None
     websocket_max_message_size: Positive | None = None
-    websocket_ping_interval: Annotated[float, AfterValidator(_positive)] | None = None
+    websocket_ping_interval: Time | None = None
     worker_class: Literal["trio"] | None = None
     workers: Count | None = None
     wsgi_max_body_size: Positive | None = None
@@ -103,7 +113,12 @@ UNHEEDED = {
     "daemon": "the process stays in the foreground",
     "debug": "it is a switch of Hypercorn's own command",
     "dogstatsd_tags": "nothing is sent to statsd",
+    "errorlog": "the server's own messages are records; say where they go with [logs] app of umbel.toml",
     "h11_pass_raw_headers": "names of fields are always in lower case",
+    "include_server_header": "no answer tells what serves it",
+    "logconfig": "the server's own messages are records; see [logs] in umbel.toml",
+    "logconfig_dict": "the server's own messages are records; see [logs] in umbel.toml",
+    "loglevel": "the server's own messages are records; write the level into [logs.app] of umbel.toml",
     "quic_bind": "HTTP/3 is not served",
     "statsd_host": "nothing is sent to statsd",
     "statsd_prefix": "nothing is sent to statsd",
@@ -112,6 +127,12 @@ UNHEEDED = {
     "wsgi_max_body_size": "no WSGI application is served",
 }
 """Keys that mean something to the ``hypercorn`` command only, which may share the file; why nothing comes of them."""
+
+FOR_TLS = ("ca_certs", "ciphers", "insecure_bind", "keyfile_password", "verify_flags", "verify_mode")
+"""Keys that mean something only where ``certfile`` and ``keyfile`` are."""
+
+FOR_UNIX_SOCKETS = ("group", "umask", "user")
+"""Keys that are about the files of Unix sockets that are bound, and about nothing else of the process."""
 
 PATHS = ("ca_certs", "certfile", "keyfile", "pid_path")
 """Keys whose values are paths and nothing else."""

@@ -21,6 +21,15 @@ from .fairness import CountedCalls
 _log = logging.getLogger("umbel.server")
 
 
+class LifespanTooSlowError(LifespanTimeoutError):
+    """The application took longer to start or to stop than the settings allow."""
+
+    def __init__(self, stage: str, seconds: float) -> None:
+        super().__init__(stage)
+        done = "started" if stage == "startup" else "stopped"
+        self.args = (f"the application has not {done} within {stage}_timeout, which is {seconds:g} s",)
+
+
 class _Lifespan(CountedCalls):
     """One run of the application with a lifespan scope."""
 
@@ -95,7 +104,7 @@ async def running_lifespan(app: Any, config: Config, state: dict[str, Any]) -> A
 
     Raises:
         LifespanFailureError: it failed to start, to live on or to stop.
-        LifespanTimeoutError: it took longer than ``startup_timeout`` or ``shutdown_timeout``.
+        LifespanTooSlowError: it took longer than ``startup_timeout`` or ``shutdown_timeout``.
     """
     lifespan = _Lifespan(app, state)
     async with trio.open_nursery() as nursery:
@@ -112,4 +121,4 @@ async def _within(seconds: float, event: trio.Event, stage: str) -> None:
         with trio.fail_after(seconds):
             await event.wait()
     except trio.TooSlowError as error:
-        raise LifespanTimeoutError(stage) from error
+        raise LifespanTooSlowError(stage, seconds) from error

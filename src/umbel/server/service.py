@@ -22,12 +22,12 @@ from ..model import RequestFacts, Trace
 from ..net.timers import TimerQueue
 from .crash import apart, described, is_nothing_but
 from .crew import Crew
-from .date import DateField
 from .exchange import ClientLeft
 from .head import HeadReader
 from .host import Hosts
 from .limits import Limits, limits_of
 from .memory import SHORT, SPENT, Memory
+from .own_fields import OwnFields
 from .phase import Phase
 from .refusal import NO_CONNECTION_LEFT, NO_MEMORY_LEFT, OVERLOADED, Refusal
 from .reserve import RESERVED_REQUESTS, Reserve, Seat
@@ -100,7 +100,7 @@ class Service:
         """What is kept for probes beyond ``max_connections`` and ``max_in_flight``."""
         self.timers = TimerQueue()
         self.crew = Crew()
-        self.date = DateField()
+        self.own_fields = OwnFields(config)
         self.heads = HeadReader(self.limits, Hosts((*self.limits.hosts, *config.server_names)))
         self.speaks_h2 = "h2" in config.alpn_protocols
         self.exhausted = trio.Event()

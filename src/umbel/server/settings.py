@@ -20,7 +20,7 @@ from ..config.sections import keys_of
 from ..config.source import Source, UnreadableError, read_settled
 from ..config.suggest import hint, homes
 from ..errors import ConfigError, ConfigProblem
-from .hypercornfile import IN_UMBEL_TOML, PATHS, UNHEEDED, HypercornFile
+from .hypercornfile import FOR_TLS, FOR_UNIX_SOCKETS, IN_UMBEL_TOML, PATHS, UNHEEDED, HypercornFile
 
 DEFAULTS: Mapping[str, Any] = {
     # Never tell clients what serves them; the access log is ours; a request in flight has time to end.
@@ -34,6 +34,8 @@ DEFAULTS: Mapping[str, Any] = {
 Warn = Callable[[ConfigProblem], object]
 
 _UNKNOWN = "is not one of Hypercorn's keys"
+_AS_IT_IS = {"workers": 1, "include_server_header": False}
+"""Values of unheeded keys that say what is so."""
 _BINDS = ("bind", "insecure_bind", "quic_bind")
 _ADDRESS = "is not an address; write HOST:PORT (a port is at most 65535), unix:/path or fd://NUMBER"
 # What a certificate is called in hypercorn.toml, and what the check that umbel.toml's share calls it.
@@ -74,12 +76,12 @@ def hypercorn_keys(
         _make_absolute(source)
         problems += _problems(source)
         settings |= source.data
-        if not problems and warn is not None:
-            _tell_unheeded(source, warn)
     if problems:
         raise ConfigError(problems)
     if bind:
         settings["bind"] = list(bind)
+    if file is not None and warn is not None:
+        _tell_unheeded(source, settings, warn)
     settings["workers"] = 1
     return settings
 
@@ -184,8 +186,21 @@ def _texts(value: object) -> Iterable[str]:
     return texts if isinstance(texts, list | tuple) and all(isinstance(text, str) for text in texts) else ()
 
 
-def _tell_unheeded(source: Source, warn: Warn) -> None:
-    for name in sorted(source.data.keys() & UNHEEDED.keys(), key=lambda name: source.line((name,)) or 0):
-        if name == "workers" and source.data[name] == 1:
-            continue
-        warn(ConfigProblem(source.name, source.line((name,)), name, f"is ignored here: {UNHEEDED[name]}"))
+def _tell_unheeded(source: Source, settings: Mapping[str, Any], warn: Warn) -> None:
+    """Tell the keys of the file of which nothing comes; ``settings`` is what they have become part of."""
+    told = dict(_without_effect(source.data, settings))
+    for name in sorted(told, key=lambda name: source.line((name,)) or 0):
+        warn(ConfigProblem(source.name, source.line((name,)), name, f"is ignored here: {told[name]}"))
+
+
+def _without_effect(given: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each key of the file that has no effect beside the other settings, and why."""
+    for name in given.keys() & UNHEEDED.keys():
+        if given[name] != _AS_IT_IS.get(name):
+            yield name, UNHEEDED[name]
+    if "certfile" not in settings or "keyfile" not in settings:
+        for name in given.keys() & set(FOR_TLS):
+            yield name, "nothing is encrypted without certfile and keyfile"
+    if not any(text.startswith("unix:") for text in _texts(settings.get("bind", ()))):
+        for name in given.keys() & set(FOR_UNIX_SOCKETS):
+            yield name, "it is about Unix sockets, and none is bound; the process keeps the user that starts it"

@@ -21,7 +21,7 @@ from hypercorn.utils import LifespanFailureError
 from ..errors import ConfigError
 from ..logs import WORKER_VARIABLE, Redactor, safe_traceback
 from ..server import garbage
-from ..server.lifespan import running_lifespan
+from ..server.lifespan import LifespanTooSlowError, running_lifespan
 from ..server.limits import Limits
 from . import messages
 from .exits import WORKER_BOOT_FAILED, WORKER_CRASHED, WORKER_LOAD_FAILED, WORKER_ORPHANED
@@ -86,7 +86,9 @@ def _load_and_run(start: messages.Start, sock: socket.socket) -> int:
             sys.stderr.write(safe_traceback(cause))
             return WORKER_CRASHED
         # What an application says of its own failure is enough; anything else is told with the place.
-        told = isinstance(cause, LifespanFailureError) and cause.__cause__ is None
+        told = isinstance(cause, LifespanTooSlowError) or (
+            isinstance(cause, LifespanFailureError) and cause.__cause__ is None
+        )
         return _fail(sock, WORKER_BOOT_FAILED, _said(cause), None if told else cause)
     return serving.status
 
@@ -120,7 +122,8 @@ def _fail(sock: socket.socket, status: int, reason: str, error: BaseException | 
 
 
 def _said(error: BaseException) -> str:
-    said = str(error) if isinstance(error, LifespanFailureError) else f"{type(error).__name__}: {error}"
+    told = isinstance(error, LifespanFailureError | LifespanTooSlowError)
+    said = str(error) if told else f"{type(error).__name__}: {error}"
     return Redactor().text(said)
 
 

@@ -76,6 +76,16 @@ def test_a_file_that_cannot_be_used_is_one_clear_line(file: Path, content: bytes
         ('keep_alive_timeout = "5s"', "keep_alive_timeout: needs a number, not a text"),
         ("graceful_timeout = -1", "graceful_timeout: must be a number of seconds, 0 or more"),
         ("graceful_timeout = nan", "graceful_timeout: must be a number of seconds, 0 or more"),
+        ("startup_timeout = 0", "startup_timeout: must be a number of seconds, more than 0"),
+        ("shutdown_timeout = 0.0", "shutdown_timeout: must be a number of seconds, more than 0"),
+        ("ssl_handshake_timeout = -1", "ssl_handshake_timeout: must be a number of seconds, more than 0"),
+        ("startup_timeout = inf", "startup_timeout: must be a number of seconds, more than 0 and at most 3153600000"),
+        ("graceful_timeout = 1e12", "graceful_timeout: must be a number of seconds, 0 or more and at most 3153600000"),
+        ("backlog = 2147483648", "backlog: must be at most 2147483647"),
+        ("umask = 512", "umask: must be at most 511"),
+        ("user = 4294967295", "user: must be at most 4294967294"),
+        ("h2_max_concurrent_streams = 4294967296", "h2_max_concurrent_streams: must be at most 2147483647"),
+        ("max_requests = 9223372036854775808", "max_requests: must be at most 9223372036854775807"),
         ("websocket_ping_interval = 0", "websocket_ping_interval: must be a number of seconds, more than 0"),
         ("backlog = 1.5", "backlog: needs a whole number, not a number with a point"),
         ("include_date_header = 1", "include_date_header: needs true or false, not a whole number"),
@@ -127,8 +137,26 @@ def test_what_only_hypercorns_own_command_heeds_is_a_warning_with_its_line(file:
     assert "is ignored here: say how many to umbel serve, with -w" in str(told[1])
 
 
-def test_one_worker_is_no_reason_for_a_warning(file: Path) -> None:
-    file.write_text("workers = 1\n")
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        ('errorlog = "-"\nloglevel = "INFO"\nlogconfig = "x"\n[logconfig_dict]\n', 4),
+        ("include_server_header = true\n", 1),
+        ('insecure_bind = "127.0.0.1:0"\nciphers = "x"\nverify_mode = 1\n', 3),
+        ("user = 1\ngroup = 1\numask = 7\n", 3),
+        ('bind = "unix:x"\nuser = 1\ngroup = 1\numask = 7\n', 0),
+    ],
+)
+def test_a_key_without_effect_beside_the_others_is_a_warning(file: Path, text: str, keys: int) -> None:
+    file.write_text(text)
+    told: list[ConfigProblem] = []
+    hypercorn_config(file, warn=told.append)
+    assert len(told) == keys
+    assert all(str(problem).startswith(f"{file}:") and "is ignored here: " in problem.reason for problem in told)
+
+
+def test_a_value_that_says_what_is_so_is_no_reason_for_a_warning(file: Path) -> None:
+    file.write_text("workers = 1\ninclude_server_header = false\n")
     told: list[ConfigProblem] = []
     hypercorn_config(file, warn=told.append)
     assert told == []
