@@ -109,7 +109,7 @@ async def test_the_demo_survives_a_hangup(tmp_path: Path) -> None:
 
 
 ON_STDOUT = GOOD + '[logs]\naccess = { file = "-" }\ncalls = { file = "-" }\napp = { file = "-" }\n'
-MODES = pytest.mark.parametrize("more", [(), ("-w", "2")], ids=["alone", "supervised"])
+MODES = pytest.mark.parametrize("more", [(), ("-w", "1")], ids=["alone", "supervised"])
 
 
 @contextmanager
@@ -155,21 +155,22 @@ async def test_logs_on_stdout_are_whole_lines_and_a_reader_that_leaves_harms_not
     assert not (tmp_path / "-").exists()
 
 
-@MODES
 @pytest.mark.parametrize(
     ("settings", "option", "told"),
     [
+        ("startup_timeout = 0\n", ("-w", "1"), "startup_timeout: must be a number of seconds, more than 0"),
         ("startup_timeout = 0\n", (), "startup_timeout: must be a number of seconds, more than 0"),
         ("backlog = 2147483648\n", (), "backlog: must be at most 2147483647"),
         ("", ("--hang-timeout", "99999999d"), "a duration must be at most 36500d"),
+        ("", ("--hang-timeout", "1us"), "must be at least 100ms"),
     ],
 )
 async def test_a_number_that_cannot_be_used_is_a_sentence(
-    settings: str, option: tuple[str, ...], told: str, more: tuple[str, ...], tmp_path: Path
+    settings: str, option: tuple[str, ...], told: str, tmp_path: Path
 ) -> None:
     write(tmp_path, GOOD, {"hypercorn.toml": settings})
-    status, output = await ended(*SERVE, *more, *option, cwd=tmp_path)
-    assert status == (2 if option else 78)
+    status, output = await ended(*SERVE, *option, cwd=tmp_path)
+    assert status == (78 if settings else 2)
     assert told in output.splitlines()[-1]
     assert "Traceback" not in output
 
@@ -194,3 +195,12 @@ async def test_a_process_without_stdout_serves(more: tuple[str, ...], tmp_path: 
                 assert await status_of(sock, f"/{number}") == 404
             assert await server.stop(signal.SIGTERM) == 0
     assert "Traceback" not in server.output
+
+
+async def test_hypercorn_without_trio_says_in_one_line_what_to_write(tmp_path: Path) -> None:
+    write(tmp_path, GOOD)
+    status, output = await ended(PYTHON, "-m", "hypercorn", "-w", "0", "umbel.asgi:app", cwd=tmp_path)
+    assert status == 78
+    assert output == (
+        "Umbel needs trio, and this server runs another event loop; write: hypercorn -k trio -w 0 umbel.asgi:app\n"
+    )

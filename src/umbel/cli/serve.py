@@ -13,7 +13,7 @@ import click
 
 from ..errors import ConfigError, ConfigProblem
 from .options import allow_empty_option, config_option, hypercorn_beside
-from .values import COUNT, COUNT_OR_NONE, DELAY, DURATION, SIZE
+from .values import COUNT, COUNT_OR_NONE, DELAY, DURATION, HANG_TIMEOUT, SIZE
 
 if TYPE_CHECKING:
     from ..supervisor.settings import Given
@@ -42,7 +42,7 @@ _SETTINGS = ("graceful_timeout", "max_requests", "max_requests_jitter", "pid_pat
 @click.option("--start-timeout", type=DURATION, metavar="TIME", help="How long a worker may take to get ready.")
 @click.option(
     "--hang-timeout",
-    type=DURATION,
+    type=HANG_TIMEOUT,
     metavar="TIME",
     help="How long a loop may be blocked.",
 )

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import click
 
+from ..config.supervisor import parse_hang_timeout
 from ..config.units import parse_delay, parse_duration, parse_size
 
 ValueT = TypeVar("ValueT")
@@ -36,5 +37,7 @@ DURATION = Written("duration", parse_duration)
 DELAY = Written("duration", parse_delay)
 """A duration that may be "0s"."""
 SIZE = Written("size", parse_size)
+HANG_TIMEOUT = Written("duration", parse_hang_timeout)
+
 COUNT = click.IntRange(1, 2**63 - 1)
 COUNT_OR_NONE = click.IntRange(0, 2**63 - 1)

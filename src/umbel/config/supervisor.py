@@ -8,10 +8,31 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from .section import Section
-from .units import Duration, Size
+from .units import Duration, Size, parse_duration
+
+HANG_S_MIN = 0.1
+"""Every loop is at work for some milliseconds, and each look at it costs some."""
+
+
+def _long_enough(seconds: float) -> float:
+    if seconds < HANG_S_MIN:
+        raise ValueError("must be at least 100ms: a loop at work is silent for a few milliseconds")
+    return seconds
+
+
+def parse_hang_timeout(value: object) -> float:
+    """Seconds of a ``hang_timeout``.
+
+    Raises:
+        ValueError: it is no duration, or too short a one.
+    """
+    return _long_enough(parse_duration(value))
+
+
+HangTimeout = Annotated[Duration, AfterValidator(_long_enough)]
 
 
 class Intensity(Section):
@@ -28,7 +49,7 @@ class Supervisor(Section):
 
     start_timeout: Duration = 30.0
     """How long a worker may take until it is ready."""
-    hang_timeout: Duration = 10.0
+    hang_timeout: HangTimeout = 10.0
     """How long a worker may give no sign of life before it is replaced. Without -w: how long the loop may be blocked
     until the process writes to stderr where it stands."""
     orphan_grace: Duration = 5.0

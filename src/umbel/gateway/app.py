@@ -42,6 +42,7 @@ from .routes import RouteView
 from .testapp import UmbelTestApp, UmbelTestClient
 from .uploads import UmbelRequest
 from .websocket import WebsocketConnection
+from .wrong_loop import refuse
 
 if TYPE_CHECKING:
     import httpx
@@ -194,7 +195,10 @@ class Umbel(ErrorHandling):
 
     async def asgi_app(self, scope: Any, receive: Any, send: Any) -> None:
         """Quart's; but a request for a route of the configuration that none of Quart's parts would change anything
-        about is answered without them."""
+        about is answered without them. Under a server that does not run trio, each scope gets a sentence."""
+        if self.current_runtime is None and not trio.lowlevel.in_trio_run():
+            await refuse(scope, send)
+            return
         if scope["type"] == "http":
             found = self.direct_routes.find(scope)
             if found is not None:

@@ -50,9 +50,12 @@ async def serve(
     (``"http://127.0.0.1:8000"``) when it is ready to answer.
 
     Raises:
+        RuntimeError: it is not run by trio.
         OSError: an address cannot be bound. A single exception is never wrapped in a group.
         hypercorn.utils.LifespanFailureError: the application failed to start, to live on or to stop.
     """
+    if not trio.lowlevel.in_trio_run():
+        raise RuntimeError("the server needs trio; run it with trio.run, or in a task of a program that trio runs")
     failure: BaseException | None = None
     try:
         with listening(config) as listeners:
