@@ -59,3 +59,27 @@ def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY, mode: i
         os.close(descriptor)
         raise
     return descriptor
+
+
+NOT_WRITABLE_REMEDY = "check it as the user of the service, and give that user the directory"
+"""What to do about ``why_not_writable``."""
+
+
+def why_not_writable(path: str | os.PathLike[str]) -> str:
+    """Why this process could not write the file at ``path``, or make it with its directories; empty if it could.
+
+    Judged by what stands there now and for the user that runs this. Nothing is made or opened.
+    """
+    for each in (place := Path(path).absolute(), *place.parents):
+        try:
+            is_directory = stat.S_ISDIR(each.stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            return f"{each} cannot be looked at: {error.strerror}"
+        if is_directory is (each == place):
+            return f"{each} is {'' if is_directory else 'not '}a directory"
+        if not os.access(each, os.W_OK | (os.X_OK if is_directory else 0), effective_ids=True):
+            return f"{each} is not writable for the user that runs this (number {os.geteuid()})"
+        return ""
+    return ""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -17,7 +21,7 @@ import pytest
 import trio
 
 from tests.support.configs import GOOD, write
-from tests.support.processes import PYTHON, ended, environment, started
+from tests.support.processes import PROJECT, PYTHON, ended, environment, started
 
 APP = """
 import trio
@@ -204,3 +208,48 @@ async def test_hypercorn_without_trio_says_in_one_line_what_to_write(tmp_path: P
     assert output == (
         "Umbel needs trio, and this server runs another event loop; write: hypercorn -k trio -w 0 umbel.asgi:app\n"
     )
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    """A directory that every user may look into, with the configuration where the container has it."""
+    with tempfile.TemporaryDirectory() as made:
+        root = Path(made)
+        root.chmod(0o755)
+        (root / "etc" / "umbel").mkdir(parents=True)
+        write(root / "etc" / "umbel", GOOD)
+        yield root
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="only root can become another user")
+async def test_the_containers_recipe_makes_what_its_user_writes(root: Path) -> None:
+    recipe = (PROJECT / "docs" / "deploy.md").read_text().split("```dockerfile\n")[1].split("```")[0]
+    steps = [line.partition(" ")[::2] for line in recipe.rpartition("FROM ")[2].splitlines()[1:]]
+    words = dict(steps)
+
+    def placed(text: list[str]) -> list[str]:
+        return [f"{root}{word}" if word.startswith("/") else word for word in text]
+
+    for name, text in steps:
+        if name == "RUN" and not text.startswith("useradd"):
+            await trio.run_process(placed(shlex.split(text)))
+    _, serve, *arguments = placed(json.loads(words["ENTRYPOINT"]))
+    arguments[arguments.index("0.0.0.0:8000")] = "127.0.0.1:0"
+    umbel = ("setpriv", f"--reuid={words['USER']}", f"--regid={words['USER']}", "--clear-groups", PYTHON, "-m", "umbel")
+    if (await ended(*umbel, "--version", cwd=root))[0] != 0:
+        pytest.skip("another user may not run this interpreter")
+
+    assert await ended(*umbel, "check", *arguments[:2], cwd=root) == (
+        0,
+        f"{root}/etc/umbel/umbel.toml: ok, 1 upstream, 1 route, 1 call\n",
+    )
+    async with started(*umbel, serve, *arguments, cwd=root) as server:
+        await server.line("Umbel runs on")
+        assert await server.stop(signal.SIGTERM) == 0
+    logs = root / "etc" / "umbel" / "logs"
+    assert (logs / "app.jsonl").stat().st_uid == int(words["USER"])
+
+    shutil.rmtree(logs)  # Without that step the check says so.
+    status, output = await ended(*umbel, "check", *arguments[:2], cwd=root)
+    assert status == 0
+    assert f"logs.dir: the records could not be written: {root}/etc/umbel is not writable for the user" in output

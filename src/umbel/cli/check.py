@@ -1,7 +1,7 @@
 """``umbel check``: is this configuration good? Exit status 0 or 78, for people, CI and deployment scripts.
 
-Reads files and nothing else: no upstream is asked, no port opened, no log written. With ``--app`` the application is
-started once too, in a process of its own.
+Judges umbel.toml, and hypercorn.toml beside it. Reads files and nothing else: no upstream is asked, no port opened, no
+log written. With ``--app`` the application is started once too, in a process of its own.
 """
 
 from __future__ import annotations
@@ -10,15 +10,18 @@ import json
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..config.emptiness import require_routes
 from ..config.schema import Config
-from ..errors import ConfigError
+from ..errors import ConfigError, ConfigProblem
 from . import EXIT_CONFIG
 from .options import allow_empty_option, config_option, hypercorn_beside
+
+if TYPE_CHECKING:
+    from ..config.load import Loaded
 
 
 @click.command(short_help="Check the configuration and tell every mistake in it.")
@@ -40,14 +43,8 @@ def check(ctx: click.Context, file: str, as_json: bool, app: str | None, allow_e
 
     Exit status 0 if it can be used, 78 if not; 1 if the application does not start.
     """
-    from ..config.load import Loaded, load_with_secrets
-    from ..gateway.checks import CHECKS, WARNINGS
-
     try:
-        if app and not Path(file).exists():
-            loaded = Loaded(Config(), str)
-        else:
-            loaded = load_with_secrets(file, checks=CHECKS, warnings=WARNINGS)
+        loaded = _loaded(file, app)
         config = loaded.config
         if not app and not allow_empty:  # An application in Python has routes of its own.
             require_routes(file, len(config.routes))
@@ -74,6 +71,29 @@ def check(ctx: click.Context, file: str, as_json: bool, app: str | None, allow_e
         for warning in loaded.warnings:
             click.echo(f"warning: {warning}", err=True)
         click.echo(f"{file}: ok, {', '.join(_counted(count, word) for word, count in counts.items())}")
+
+
+def _loaded(file: str, app: str | None) -> Loaded:
+    """The configuration, with the warnings of both files.
+
+    Raises:
+        ConfigError: the mistakes of both files.
+    """
+    from ..config.both import both
+    from ..config.load import Loaded, load_with_secrets
+    from ..gateway.checks import CHECKS, WARNINGS
+    from ..server.settings import hypercorn_keys
+
+    told: list[ConfigProblem] = []
+    loaded, _ = both(
+        lambda: (
+            Loaded(Config(), str)
+            if app and not Path(file).exists()
+            else load_with_secrets(file, checks=CHECKS, warnings=WARNINGS)
+        ),
+        partial(hypercorn_keys, hypercorn_beside(file), warn=told.append, permissions=True),
+    )
+    return loaded._replace(warnings=(*loaded.warnings, *told))
 
 
 def _start(file: str, app: str) -> str:

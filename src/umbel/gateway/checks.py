@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from ..composition import plan, plan_warnings
 from ..config.load import Check
+from ..logs import advice
 from ..upstream import from_config
 
 CHECKS: tuple[Check, ...] = (plan.check, from_config.check)
-WARNINGS: tuple[Check, ...] = (plan.warn, plan_warnings.warnings, from_config.warn)
+WARNINGS: tuple[Check, ...] = (plan.warn, plan_warnings.warnings, from_config.warn, advice.warn)
 """What ``umbel check`` tells of a configuration that can be served."""

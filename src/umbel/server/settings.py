@@ -20,6 +20,7 @@ from ..config.sections import keys_of
 from ..config.source import Source, UnreadableError, read_settled
 from ..config.suggest import hint, homes
 from ..errors import ConfigError, ConfigProblem
+from ..regular import NOT_WRITABLE_REMEDY, why_not_writable
 from .hypercornfile import FOR_TLS, FOR_UNIX_SOCKETS, IN_UMBEL_TOML, PATHS, UNHEEDED, HypercornFile
 
 DEFAULTS: Mapping[str, Any] = {
@@ -54,12 +55,16 @@ def hypercorn_config(
 
 
 def hypercorn_keys(
-    file: str | os.PathLike[str] | None = None, *, bind: Sequence[str] = (), warn: Warn | None = None
+    file: str | os.PathLike[str] | None = None,
+    *,
+    bind: Sequence[str] = (),
+    warn: Warn | None = None,
+    permissions: bool = False,
 ) -> dict[str, Any]:
     """The settings of ``file`` (TOML) over our defaults, with ``bind`` over both. Paths are relative to the file.
 
     ``workers`` is 1 whatever the file says: one process serves here. ``warn`` hears of each key in the file that
-    nothing comes of.
+    nothing comes of, and with ``permissions`` of each path that the user of this process may not make.
 
     Raises:
         ConfigError: every mistake at once, each with its line: the file cannot be read or is no TOML, a key is
@@ -81,7 +86,7 @@ def hypercorn_keys(
     if bind:
         settings["bind"] = list(bind)
     if file is not None and warn is not None:
-        _tell_unheeded(source, settings, warn)
+        _tell(source, settings, warn, permissions=permissions)
     settings["workers"] = 1
     return settings
 
@@ -186,11 +191,22 @@ def _texts(value: object) -> Iterable[str]:
     return texts if isinstance(texts, list | tuple) and all(isinstance(text, str) for text in texts) else ()
 
 
-def _tell_unheeded(source: Source, settings: Mapping[str, Any], warn: Warn) -> None:
-    """Tell the keys of the file of which nothing comes; ``settings`` is what they have become part of."""
-    told = dict(_without_effect(source.data, settings))
-    for name in sorted(told, key=lambda name: source.line((name,)) or 0):
-        warn(ConfigProblem(source.name, source.line((name,)), name, f"is ignored here: {told[name]}"))
+def _tell(source: Source, settings: Mapping[str, Any], warn: Warn, *, permissions: bool) -> None:
+    """Tell what of the file does not do what was meant; ``settings`` is what it has become part of."""
+    told = [(name, f"is ignored here: {reason}") for name, reason in _without_effect(source.data, settings)]
+    told += _not_writable(source.data) if permissions else ()
+    for name, reason in sorted(told, key=lambda each: source.line((each[0],)) or 0):
+        warn(ConfigProblem(source.name, source.line((name,)), name, reason))
+
+
+def _not_writable(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each key that names a file that could not be made, and why. A socket is replaced, so its directory counts."""
+    if "pid_path" in given and (reason := why_not_writable(given["pid_path"])):
+        yield "pid_path", f"the file could not be written: {reason}; {NOT_WRITABLE_REMEDY}"
+    for name in ("bind", "insecure_bind"):
+        for text in _texts(given.get(name, ())):
+            if text.startswith("unix:") and (reason := why_not_writable(f"{text.removeprefix('unix:')}.new")):
+                yield name, f"the socket could not be made: {reason}; {NOT_WRITABLE_REMEDY}"
 
 
 def _without_effect(given: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -121,3 +122,53 @@ def test_a_call_that_may_be_sent_twice_gives_no_such_warning(old: str, new: str,
     write(here, POST.replace(old, new))
     result = CliRunner().invoke(main, ["check"])
     assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_mistakes_and_warnings_of_hypercorn_toml_beside_it_are_told(here: Path) -> None:
+    write(here, GOOD, {"hypercorn.toml": 'loglevel = "INFO"\nbakclog = 1\n'})
+    result = CliRunner().invoke(main, ["check"])
+    assert result.exit_code == 78
+    assert "hypercorn.toml:2: bakclog: is not one of Hypercorn's keys" in result.stderr
+    write(here, GOOD, {"hypercorn.toml": '# one\nloglevel = "INFO"\n'})
+    result = CliRunner().invoke(main, ["check"])
+    assert result.exit_code == 0
+    assert result.stderr.startswith("warning: hypercorn.toml:2: loglevel: is ignored here: ")
+
+
+def test_keys_about_files_where_every_stream_goes_to_stdout_are_warnings(here: Path) -> None:
+    streams = 'access = { file = "-" }\ncalls = { file = "-" }\n'
+    keys = 'rotate_size = "1MB"\nkeep = 3\nring = true\n'
+    write(here, f'{GOOD}[logs]\n{keys}{streams}app = {{ file = "-" }}\n')
+    result = CliRunner().invoke(main, ["check", "--json"])
+    told = json.loads(result.stdout)["warnings"]
+    assert [(each["line"], each["key"]) for each in told] == [
+        (7, "logs.rotate_size"),
+        (8, "logs.keep"),
+        (9, "logs.ring"),
+    ]
+    assert {each["reason"] for each in told} == {"has no effect: it is about files, and every stream goes to stdout"}
+    write(here, f"{GOOD}[logs]\n{keys}{streams}")  # app has a file
+    assert CliRunner().invoke(main, ["check"]).stderr == ""
+
+
+def test_what_this_user_cannot_write_is_a_warning(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "theirs").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode, *, effective_ids: "theirs" not in str(path))
+    write(
+        here,
+        GOOD + '[logs]\ndir = "theirs/logs"\n[supervisor]\ncontrol = "theirs/ctl.sock"\n',
+        {"hypercorn.toml": 'bind = "unix:theirs/umbel.sock"\npid_path = "theirs/pid"\n'},
+    )
+    result = CliRunner().invoke(main, ["check"])
+    assert result.exit_code == 0
+    lines = result.stderr.splitlines()
+    assert [line.split(": ")[1:3] for line in lines] == [
+        ["umbel.toml:7", "logs.dir"],
+        ["umbel.toml:9", "supervisor.control"],
+        ["hypercorn.toml:1", "bind"],
+        ["hypercorn.toml:2", "pid_path"],
+    ]
+    assert all(
+        f"{here}/theirs is not writable for the user that runs this (number {os.geteuid()})" in line for line in lines
+    )
+    assert not (here / "theirs" / "logs").exists()
