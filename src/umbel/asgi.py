@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from .config.emptiness import allows_empty, require_routes
+from .config.emptiness import allows_empty, require_file, require_routes
 from .errors import ConfigError
 from .gateway.app import Umbel
 
@@ -18,7 +18,8 @@ _EXIT_CONFIG = 78
 
 def _application() -> Umbel:
     try:
-        file = os.environ.get("UMBEL_CONFIG", "umbel.toml")
+        file = os.environ.get("UMBEL_CONFIG") or "umbel.toml"
+        require_file(file)
         application = Umbel.from_file(file)
         require_routes(file, len(application.gateway_config.routes), need_some=not allows_empty())
         return application

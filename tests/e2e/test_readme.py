@@ -42,10 +42,3 @@ async def test_the_ten_lines_give_the_answer_shown(tmp_path: Path) -> None:
 
 def test_the_code_shown_is_the_examples() -> None:
     assert block("python") in (PROJECT / "examples" / "app.py").read_text()
-
-
-def test_every_file_linked_to_is_there() -> None:
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
-
-    assert links
-    assert [link for link in links if not (PROJECT / link).exists()] == []

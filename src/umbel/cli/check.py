@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..config.emptiness import require_routes
+from ..config.emptiness import require_file, require_routes
 from ..config.schema import Config
 from ..errors import ConfigError, ConfigProblem
 from . import EXIT_CONFIG
@@ -84,6 +84,8 @@ def _loaded(file: str, app: str | None) -> Loaded:
     from ..gateway.checks import CHECKS, WARNINGS
     from ..server.settings import hypercorn_keys
 
+    if not app:
+        require_file(file)
     told: list[ConfigProblem] = []
     loaded, _ = both(
         lambda: (

@@ -41,9 +41,11 @@ def load_config(file: str) -> Config:
     Raises:
         ConfigError: it cannot be used; the group tells it and exits with 78.
     """
+    from ..config.emptiness import require_file
     from ..config.load import load
     from ..gateway.checks import CHECKS
 
+    require_file(file)
     return load(file, checks=CHECKS)
 
 

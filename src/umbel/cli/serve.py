@@ -70,11 +70,14 @@ def serve(
     Exit status 78 if the configuration cannot be used or an address cannot be listened on; 3 if no worker ever got
     ready.
     """
+    from ..config.emptiness import require_file
     from ..supervisor.options import Application
     from ..supervisor.settings import Given
 
     given = {name: value for name, value in options.items() if value is not None}
     settings = {name: given.pop(name) for name in _SETTINGS if name in given}
+    if app is None:
+        require_file(file)
     config = file if app is None or Path(file).exists() else None
     application = Application(app, config, hypercorn_file or hypercorn_beside(file), settings)
     if workers is None:

@@ -1,4 +1,4 @@
-"""Configurations that are valid and surely not meant: without any route, or without most of those of before.
+"""Configurations that are not there, or are surely not meant: without any route, or most of those of before.
 
 A file that was truncated, is half written or was replaced by an empty one is valid TOML. Whoever means it says
 ``--allow-empty`` (``UMBEL_ALLOW_EMPTY=1`` where there is no command line of ours).
@@ -7,13 +7,37 @@ A file that was truncated, is half written or was replaced by an empty one is va
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
+from pathlib import Path
 
 from ..errors import ConfigError, ConfigProblem
 
 ALLOW_EMPTY = "UMBEL_ALLOW_EMPTY"
 _YES = frozenset({"1", "true", "yes", "on"})
 _HOW = f"if that is meant, say --allow-empty (or set {ALLOW_EMPTY}=1)"
+
+
+SAMPLE = Path(__file__).parents[1] / "demo" / "umbel.toml"
+"""The configuration of ``umbel demo``, which comes with the package."""
+
+
+def require_file(file: str) -> None:
+    """Refuse a configuration that is not there, with what a newcomer does first.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    try:
+        Path(file).stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        reason = (
+            'cannot be read: there is no such file; "umbel demo" shows Umbel at work, and its configuration is one to '
+            f"begin with: cp {shlex.quote(str(SAMPLE))} {shlex.quote(file)}"
+        )
+        raise ConfigError([ConfigProblem(file, None, "", reason)]) from error
+    except (OSError, ValueError):
+        return  # reading it tells why it cannot be read
 
 
 def require_routes(file: str, routes: int, before: int = 0, *, need_some: bool = True) -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..composition import plan
+from ..config.emptiness import SAMPLE
 from ..config.load import load
 from ..config.schema import Config
 from .upstreams import Urls
 
-SAMPLE = Path(__file__).with_name("umbel.toml")
-"""The sample configuration's file."""
+__all__ = ["SAMPLE", "load_sample"]
 
 
 def load_sample(urls: Urls, *, logs: Path) -> Config:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from hypercorn.config import Config
 
 from ..server.listen import Listener, listening
 
+_COUNT = re.compile(r"[0-9]{1,4}")
+"""No process has more sockets passed to it."""
 _FIRST_ACTIVATED = 3
 """The first descriptor that systemd passes; see sd_listen_fds(3)."""
 
@@ -72,7 +75,7 @@ def bound(config: Config, activated: int = 0) -> Iterator[Listeners]:
 def activated_sockets(environment: Mapping[str, str] = os.environ) -> int:
     """How many listening sockets systemd has passed to this process, from descriptor 3 on."""
     count = environment.get("LISTEN_FDS", "")
-    if environment.get("LISTEN_PID") != str(os.getpid()) or not count.isdigit():
+    if environment.get("LISTEN_PID") != str(os.getpid()) or _COUNT.fullmatch(count) is None:
         return 0
     return int(count)
 

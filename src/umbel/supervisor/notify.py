@@ -7,12 +7,13 @@ waited for.
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 
 _NS_PER_US = 1000
+_MICROSECONDS = re.compile(r"0*[1-9][0-9]{0,17}")
 
 
 class Notifier:
@@ -61,6 +62,5 @@ class Notifier:
 def _watchdog_every(environment: Mapping[str, str]) -> float | None:
     if environment.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
-    with suppress(ValueError):
-        return int(environment.get("WATCHDOG_USEC", "")) / 1_000_000 / 2
-    return None
+    microseconds = environment.get("WATCHDOG_USEC", "")
+    return int(microseconds) / 1_000_000 / 2 if _MICROSECONDS.fullmatch(microseconds) else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
 from pathlib import Path
 
 import click
@@ -66,3 +68,20 @@ def test_the_configuration_is_named_by_the_option_else_by_the_environment_else_b
     assert runner.invoke(main, ["check"], env={"UMBEL_CONFIG": "other.toml"}).stdout.startswith("other.toml: ok")
     named = runner.invoke(main, ["check", "-c", "third.toml"], env={"UMBEL_CONFIG": "other.toml"})
     assert named.stdout.startswith("third.toml: ok")
+
+
+@pytest.mark.parametrize("command", ["serve", "serve -w 1", "check", "explain GET /", "logs tail"])
+def test_a_configuration_that_is_not_there_is_told_with_what_to_do_first(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, command.split())
+    assert (result.exit_code, result.stdout) == (EXIT_CONFIG, "")
+    [line] = result.stderr.splitlines()
+    told, _, first = line.partition("; ")
+    assert told == "umbel.toml: cannot be read: there is no such file"
+    assert first.startswith('"umbel demo" shows Umbel at work')
+    *_, copy, sample, target = shlex.split(first)
+    assert (copy, target) == ("cp", "umbel.toml")
+    shutil.copy(sample, target)
+    assert CliRunner().invoke(main, ["check"]).exit_code == 0

@@ -122,6 +122,8 @@ def test_a_unix_socket_of_a_master_that_came_after_us_stays(tmp_path: Path) -> N
         ({"LISTEN_PID": "1", "LISTEN_FDS": "2"}, 0),
         ({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "2"}, 2),
         ({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "x"}, 0),
+        ({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "²"}, 0),
+        ({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "9" * 12}, 0),
     ],
 )
 def test_only_what_is_passed_to_this_process_counts_as_activated(environment: dict[str, str], count: int) -> None:

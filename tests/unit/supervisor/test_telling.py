@@ -131,3 +131,8 @@ def test_each_signal_has_its_meaning(signals: str, asked: list[Any]) -> None:
     for name in signals.split():
         act(master, signal.Signals[f"SIG{name}"])
     assert master.asked == asked
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "x", "", "9" * 400, "1.5"])
+def test_a_watchdog_time_that_is_none_is_no_watchdog(value: str) -> None:
+    assert Notifier({"NOTIFY_SOCKET": "/s", "WATCHDOG_USEC": value}).watchdog_every is None
