@@ -72,7 +72,7 @@ async def test_a_request_that_is_shed_leaves_the_connection_as_it_was_asked_for(
 
 
 @pytest.mark.parametrize("frames", [[], [PingFrame(0, b"12345678")] * 600], ids=["malformed", "a flood"])
-async def test_what_ends_a_connection_of_http_2_is_told_at_level_info(frames: list[Frame]) -> None:
+async def test_what_ends_a_connection_of_http_2_is_an_access_record_and_no_note(frames: list[Frame]) -> None:
     app = App(hello)
     async with serving(app) as port, h2_client(port) as client:
         while not client.settled:
@@ -85,4 +85,5 @@ async def test_what_ends_a_connection_of_http_2_is_told_at_level_info(frames: li
             await client.stream.send_all(data)
             while not client.goaway and await client.receive():
                 pass
-    assert [(note.level, note.event) for note in app.recorder.notes] == [("info", "connection.refused")]
+    assert [record.status for record in app.recorder.requests] == [400]
+    assert app.recorder.notes == []

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 from quart.wrappers import Response
-from werkzeug.exceptions import InternalServerError
+from werkzeug.exceptions import GatewayTimeout, InternalServerError
 
 from ..events import RequestEnded
 from ..kinds import Kind
+from ..server.ending import CUT_DETAIL
 from ..server.exchange import CANCELS, Canceller, ClientLeft
 from ..server.refusal import REFUSED
 from . import crashes
@@ -88,7 +89,7 @@ class Life(ABC):
             await self._end(error)
         finally:
             self.app.request_ended()
-            self.exchange.recorder.record(self._record())
+            self._file(self._record())
 
     async def _end(self, error: BaseException) -> None:
         """Every exception of the request stops here, but a cancel and the like, which goes on upwards."""
@@ -164,9 +165,11 @@ class Life(ABC):
         with trio.move_on_after(math.inf if timeout is None else timeout) as scope:
             await self._sender.respond(response)
         if scope.cancelled_caught:
-            # The message stays unfinished, so the server closes the connection and the client can tell.
             self.exchange.kind = Kind.TIMEOUT
             self.exchange.detail = f"the response was not sent within its timeout of {timeout:g} s"
+            if self._sender.status is None:
+                await self._sender.respond(from_http_exception(GatewayTimeout(), self.exchange.facts.request_id))
+            # Else the message stays unfinished, so the server closes the connection and the client can tell.
 
     async def _apology(self) -> AnyResponse:
         return from_http_exception(InternalServerError(), self.exchange.facts.request_id)
@@ -178,9 +181,17 @@ class Life(ABC):
         self.exchange.kind = Kind.INTERNAL
         self.exchange.detail = "an exception nobody handled"
 
+    def _file(self, ended: RequestEnded) -> None:
+        """Our own server writes the record when it knows what the client got; under any other it is written now."""
+        file = getattr(self._server, "file", None)
+        if file is None:
+            self.exchange.recorder.record(ended)
+        else:
+            file(self.exchange.recorder, ended)
+
     def _record(self) -> RequestEnded:
         exchange, sender = self.exchange, self._sender
-        facts, kind = self._facts(), exchange.kind
+        facts, kind, detail = self._facts(), exchange.kind, exchange.detail
         if self._refused is not None:
             return self._refusal_record(facts, *self._refused)
         if not sender.finished:
@@ -188,6 +199,8 @@ class Life(ABC):
                 kind = Kind.CLIENT_GONE
             elif kind not in (Kind.INTERNAL, Kind.TIMEOUT):
                 kind = Kind.CANCELLED
+            if sender.status is not None and kind is not Kind.CLIENT_GONE:
+                detail = f"{detail}; {CUT_DETAIL}" if detail else CUT_DETAIL
         unanswered = 500 if kind is Kind.INTERNAL else 499
         return RequestEnded(
             facts,
@@ -198,7 +211,7 @@ class Life(ABC):
             kind,
             exchange.origin.client,
             exchange.origin.scheme,
-            exchange.detail,
+            detail,
             exchange.own_ms,
             exchange.of_client,
             exchange.outcomes or tuple(exchange.calls.values()),

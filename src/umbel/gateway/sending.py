@@ -26,12 +26,18 @@ AnyResponse = Response | WerkzeugResponse
 
 
 class Sender:
-    """Sends one response. ``status`` is None until its head is handed to the server."""
+    """Sends one response. ``status`` is None until its head is handed to the server.
+
+    The head goes with the first part of the body (as servers send it, too), so what fails before that part can still be
+    answered in another way.
+    """
 
     def __init__(self, send: Callable[[Any], Awaitable[None]], *, head_only: bool, request_id: str) -> None:
         self._send = send
         self._head_only = head_only
         self._request_id = request_id
+        self._waiting_head: dict[str, Any] | None = None
+        """The head that goes with the first part."""
         self.status: int | None = None
         self.bytes_sent = 0
         self.finishing = False
@@ -79,8 +85,13 @@ class Sender:
         await self._start(response.status_code, encoded(response.headers))
 
     async def _start(self, status: int, fields: list[Field]) -> None:
-        self.status = status
-        await self._send({"type": "http.response.start", "status": status, "headers": fields})
+        self._waiting_head = {"type": "http.response.start", "status": status, "headers": fields}
+
+    async def _send_head(self) -> None:
+        head, self._waiting_head = self._waiting_head, None
+        if head is not None:
+            await self._send(head)
+            self.status = head["status"]
 
     async def _sync_body(self, response: WerkzeugResponse, bodiless: bool) -> None:
         try:
@@ -97,6 +108,8 @@ class Sender:
 
     async def _part(self, part: bytes | str) -> None:
         data = part.encode() if isinstance(part, str) else part
+        if self._waiting_head is not None:
+            await self._send_head()
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
         self.bytes_sent += len(data)
 
@@ -108,6 +121,8 @@ class Sender:
             # A send to a client that has gone raises nothing: the server posts its disconnect and returns. Whoever
             # watches for it gets a turn now, while it still means the client.
             await trio.lowlevel.checkpoint()
+        if self._waiting_head is not None:
+            await self._send_head()
         self.finishing = True
         await self._send({"type": "http.response.body", "body": data, "more_body": False})
         self.bytes_sent += len(data)

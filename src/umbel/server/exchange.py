@@ -13,12 +13,14 @@ import trio
 
 from .body import Body, BodyRefused
 from .clocks import BodyClock
+from .ending import Said
 from .fairness import CALLS_PER_TURN, BoundedCalls
 from .refusal import Refusal, new_request_id, told
 from .response import CONTINUE, NO_CONTENT, STATUS_LINES, ApplicationError, Fields, read_fields
 from .wire import has_left
 
 if TYPE_CHECKING:
+    from ..events import Recorder, RequestEnded
     from .head import Head
     from .http1 import Http1Connection
 
@@ -48,6 +50,10 @@ class Canceller(Protocol):
 
     crash_recorded: bool
 
+    def file(self, recorder: Recorder, ended: RequestEnded) -> None:
+        """Take the application's record of the request."""
+        ...
+
     async def receive(self) -> Message:
         """ASGI's ``receive``."""
         ...
@@ -74,6 +80,8 @@ class Exchange(BoundedCalls):
     _listeners = 0
     """Tasks that wait in ``receive``, and so will hear that the client has gone."""
     _over: trio.Event | None = None
+    bytes_sent = 0
+    """Of the content, as far as the application has sent it."""
     _at = _NOTHING
     _status = 0
     _fields: Fields | None = None
@@ -167,6 +175,11 @@ class Exchange(BoundedCalls):
     def answered(self) -> bool:
         """Whether the whole response has been handed to the socket."""
         return self._at is _DONE
+
+    @property
+    def status(self) -> int:
+        """The status that the application has given; 0 before."""
+        return self._status
 
     @property
     def begun(self) -> bool:
@@ -268,11 +281,11 @@ class Exchange(BoundedCalls):
             request_id = new_request_id()
             self.keep_alive = False
             try:
-                await self._connection.refuse(refusal, request_id, self._method)
+                sent = await self._connection.refuse(refusal, request_id, self._method)
             except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
                 self.client_left()
                 return _DISCONNECT
-            self._connection.service.count_refusal(refusal)
+            self.said = Said(refusal, request_id, sent, told=True)
             message = told(refusal, request_id)
         self._connection.lingers = True
         self.gone = True
@@ -333,12 +346,15 @@ class Exchange(BoundedCalls):
 
     def _spend(self, size: int, more: bool) -> None:
         """Hold the application to its Content-Length, before anything goes out that breaks it."""
-        if self._left is not None and not self._mute:
+        if self._mute:
+            return
+        if self._left is not None:
             if size > self._left:
                 raise ApplicationError("the application sent more than its Content-Length")
             self._left -= size
             if not more and self._left:
                 raise ApplicationError(f"the application sent {self._left} bytes less than its Content-Length")
+        self.bytes_sent += size
 
     async def _put(self, body: bytes, more: bool, before: bytes = b"") -> None:
         if self._mute:

@@ -19,6 +19,7 @@ from abc import abstractmethod
 import trio
 
 from ..kinds import Kind
+from .ending import RecordedOnce
 
 CALLS_PER_TURN = 16
 """Calls of one application between two checkpoints."""
@@ -44,13 +45,11 @@ class CountedCalls:
             await trio.lowlevel.checkpoint()
 
 
-class BoundedCalls(CountedCalls):
+class BoundedCalls(CountedCalls, RecordedOnce):
     """The counts of one application on one request; a base of whatever has its ``receive`` and ``send``."""
 
     gone = False
     """Whether the client has left, or is treated so."""
-    crash_recorded = False
-    """Set by an application that has recorded why its answer ends in the middle, so that the server does not."""
     _late_calls = 0
     _unsent = 0
     _unsent_until = 0.0

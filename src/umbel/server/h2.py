@@ -17,14 +17,14 @@ from h2.errors import ErrorCodes
 from h2.exceptions import FrameTooLargeError, ProtocolError
 from h2.settings import SettingCodes, Settings
 
-from ..kinds import Kind
 from . import h2frames
 from .body import too_large
 from .clocks import WriteClock
 from .diagnosis import HeadRefused
+from .ending import CRASHED, LAST_ANSWER_S, Said, cut_answer, refusal_for
 from .h2floods import FloodError, Floods
 from .h2frames import Frame, FrameCutter
-from .h2head import Head, HeadDecoder, claims_of, list_size_max, read_head
+from .h2head import Head, KeepingDecoder, check_trailers, claims_of, list_size_max, malformed, read_head
 from .h2request import HttpStream
 from .h2sender import CLIENT_GONE, LinearEncoder, Sender
 from .h2stream import Stream
@@ -32,7 +32,7 @@ from .h2websocket import WebSocketStream
 from .host import Hosts
 from .peer import Peer
 from .phase import Phase
-from .refusal import REFUSED_MAX, Refusal, new_request_id
+from .refusal import REFUSED, REFUSED_MAX, Refusal, new_request_id
 from .reserve import RESERVED_REQUESTS, Seat
 from .service import Service
 from .wire import AnyStream
@@ -50,7 +50,7 @@ _STALLED_MAX = 100
 _NO_RFC7540_PRIORITIES = 0x9
 """RFC 9218 section 2.1: whoever says so may ignore PRIORITY, as we do."""
 
-_CRASHED = Refusal(500, "The request failed inside the application.", Kind.INTERNAL)
+_WRONG_LENGTH = "The Content-Length is not the length of the body."
 
 
 class Http2:
@@ -64,7 +64,13 @@ class Http2:
             seat.awaits_answer = lambda: any(not stream.answering for stream in self._streams.values())
         self.heard_at = trio.current_time()
         """When something last came."""
-        self._h2 = H2Connection(H2Configuration(client_side=False, header_encoding=None))
+        # Header lists are judged by ``h2head.py``: the library would end the connection for each that is malformed.
+        self._h2 = H2Connection(
+            H2Configuration(
+                client_side=False, header_encoding=None, validate_inbound_headers=False, normalize_inbound_headers=False
+            )
+        )
+        self._decoder = KeepingDecoder()
         self._h2.encoder = LinearEncoder()  # whose table has the size that a client's settings begin with
         self.sender = Sender(self._h2, service, stream, self._failed)
         self.window_clock = WriteClock(service)
@@ -119,8 +125,8 @@ class Http2:
         self._h2.local_settings = Settings(client=False, initial_values=settings)
         # Before the client acknowledges them, too.
         self._h2.max_inbound_frame_size = config.h2_max_inbound_frame_size
-        self._h2.decoder = HeadDecoder()
-        self._h2.decoder.max_header_list_size = list_size_max(limits)
+        self._decoder.max_header_list_size = list_size_max(limits)
+        self._h2.decoder = self._decoder
         self._h2.initiate_connection()
         # The library would end the connection for one stream more: ours refuses that stream, or answers a probe.
         settings[SettingCodes.MAX_CONCURRENT_STREAMS] += RESERVED_REQUESTS
@@ -185,7 +191,6 @@ class Http2:
 
     async def _take_in(self, data: bytes) -> str | None:
         """Act on what came; the reason if the connection ends with it. One read may hold thousands of frames."""
-        frame: Frame | None = None
         begun = bool(self._preface_left) or self._cutter.in_head or self._cutter.begun
         try:
             rest = self._without_preface(data)
@@ -198,10 +203,10 @@ class Http2:
                     if self.sender.over:
                         return None
         except ProtocolError as error:
-            return self._broken(str(error) or type(error).__name__, frame)
+            return self._broken(str(error) or type(error).__name__)
         except FloodError as error:
             self._h2.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
-            return self._broken(str(error), None)
+            return self._broken(str(error))
         if not begun:
             self._begun_at = trio.current_time()
         return None
@@ -227,30 +232,40 @@ class Http2:
         if frame.is_too_long:
             self._h2.close_connection(ErrorCodes.FRAME_SIZE_ERROR)
             raise FrameTooLargeError(f"a frame of {frame.length} bytes")
-        self._floods.saw(frame, awaited=frame.stream_id in self._streams)
+        awaited = frame.stream_id in self._streams
+        self._floods.saw(frame, awaited=awaited)
+        if frame.kind == h2frames.HEADERS and awaited and not frame.flags & h2frames.END_STREAM:
+            # The library would end the connection. Of a stream that is reset it decodes the block, and no more.
+            self._refuse_malformed(self._streams[frame.stream_id], "Its trailer section does not end it.")
         for event in self._h2.receive_data(h2frames.known_settings(frame)):
             self._take_event(event)
 
-    def _broken(self, why: str, frame: Frame | None) -> str:
-        """Record why the connection ends, once: as a request if one is to blame, else as a line."""
-        if frame is not None and frame.kind in (h2frames.HEADERS, h2frames.CONTINUATION):
-            self._record(Refusal(400, f"The request is malformed: {why[:200]}"), None, new_request_id(), self.heard_at)
-        else:
-            peer = self.peer.address or "a Unix socket"
-            self.service.note("connection.refused", f"HTTP/2 from {peer}: {why[:200]}", level="info")
+    def _broken(self, why: str) -> str:
+        """Record why the connection ends, once: as bytes that are no HTTP/1.1 are recorded, a request without a name.
+
+        What anybody can bring about by connecting is no matter for the stream ``app``, whatever its level.
+        """
+        refusal = Refusal(400, f"The connection breaks a rule of HTTP/2: {why[:200]}")
+        self._record(Said(refusal, new_request_id()), None, self.heard_at)
         return "protocol-error"
 
     # What frames mean.
 
     def _take_event(self, event: events.Event) -> None:
         match event:
-            case events.RequestReceived(stream_id=int(stream_id), headers=headers, stream_ended=ended):
-                self._take_request(stream_id, headers, complete=ended is not None)
+            case events.RequestReceived(stream_id=int(stream_id), stream_ended=ended):
+                self._take_request(stream_id, self._decoder.fields, complete=ended is not None)
             case events.DataReceived():
                 self._take_body(event)
+            case events.TrailersReceived(stream_id=int(stream_id)):
+                if stream := self._streams.get(stream_id):
+                    self._take_trailers(stream)
             case events.StreamEnded(stream_id=int(stream_id)):
                 if stream := self._streams.get(stream_id):
-                    stream.inbox.end()
+                    if stream.inbox.received == (stream.head.content_length or stream.inbox.received):
+                        stream.inbox.end()
+                    else:
+                        self._refuse_malformed(stream, _WRONG_LENGTH)
             case events.StreamReset(stream_id=int(stream_id)):
                 # Also where the library reset it: a client can make it do so.
                 if stream := self._streams.get(stream_id):
@@ -277,9 +292,10 @@ class Http2:
             if complete and head.protocol is not None:
                 raise HeadRefused(Refusal(400, "The request ends where its WebSocket begins (RFC 8441 section 4)."))
             if complete and head.content_length:
-                raise HeadRefused(Refusal(400, "The Content-Length is not the length of the body, which is none."))
+                raise malformed(_WRONG_LENGTH)
         except HeadRefused as error:
-            self.turn_away(stream_id, error.refusal, claims_of(headers), started_at, complete=complete)
+            code = ErrorCodes.PROTOCOL_ERROR if error.malformed else ErrorCodes.NO_ERROR
+            self.turn_away(stream_id, error.refusal, claims_of(headers), started_at, complete=complete, code=code)
             return
         length, admit = head.content_length or (0 if complete else -1), self.service.admit
         refusal = too_large(limits) if length > limits.max_body else admit(self._seat, head.method, head.path, length)
@@ -310,7 +326,30 @@ class Http2:
         if stream is None:
             self.sender.acknowledge(stream_id, size)
             return
-        stream.inbox.put(event.data or b"", size)
+        data, length = event.data or b"", stream.head.content_length
+        if length is not None and stream.inbox.received + len(data) > length:
+            self._refuse_malformed(stream, _WRONG_LENGTH)
+        stream.inbox.put(data, size)
+
+    def _take_trailers(self, stream: Stream) -> None:
+        """Check what nobody reads: a client that breaks a rule is told, whatever the rule is for."""
+        try:
+            check_trailers(self._decoder.fields, self.service.limits)
+        except HeadRefused as error:
+            code = ErrorCodes.PROTOCOL_ERROR if error.malformed else ErrorCodes.CANCEL
+            self._count_refused()
+            self.refuse(stream, error.refusal, code)
+
+    def _refuse_malformed(self, stream: Stream, reason: str) -> None:
+        """A request turns out to be malformed when it is at work already."""
+        self._count_refused()
+        self.refuse(stream, malformed(reason).refusal, ErrorCodes.PROTOCOL_ERROR)
+
+    def _count_refused(self) -> None:
+        """A connection that brings too many requests that are refused ends (``REFUSED_MAX``)."""
+        self._refused += 1
+        if self._refused >= REFUSED_MAX:
+            self.drain(trio.current_time())
 
     def _charge(self, stream: Stream) -> None:
         """An answer is given up. A client that resets what it stalls, and asks anew, would hold places for ever."""
@@ -348,18 +387,42 @@ class Http2:
         stream.count_out()
         await self.sender.flush()
 
-    def refuse(self, stream: Stream, refusal: Refusal) -> None:
-        """Answer in an application's place. It records the request, for it has seen it."""
+    def refuse(self, stream: Stream, refusal: Refusal, code: ErrorCodes = ErrorCodes.CANCEL) -> None:
+        """Answer in an application's place; one whose own answer is under way is given up with ``code``."""
         self._forget(stream)
-        request_id, complete = new_request_id(), stream.inbox.complete
         told: dict[str, Any] = {}
         if stream.answering:
-            self.sender.reset(stream.stream_id, ErrorCodes.CANCEL)
+            self.sender.reset(stream.stream_id, code)
         else:
-            self.sender.refusal(stream.stream_id, refusal, request_id, stream.head.method, complete=complete)
-            self.service.count_refusal(refusal)
-            told["umbel.refusal"] = (refusal, request_id)
+            request_id = new_request_id()
+            ends = code if code is ErrorCodes.PROTOCOL_ERROR else ErrorCodes.NO_ERROR
+            self._say(stream, refusal, request_id, ends, told=True)
+            told[REFUSED] = (refusal, request_id)
         stream.leave(refusal.detail, told)
+
+    def _say(
+        self,
+        stream: Stream,
+        refusal: Refusal,
+        request_id: str,
+        code: ErrorCodes = ErrorCodes.NO_ERROR,
+        *,
+        told: bool = False,
+    ) -> None:
+        method, complete = stream.head.method, stream.inbox.complete
+        sent = self.sender.refusal(stream.stream_id, refusal, request_id, method, complete=complete, code=code)
+        stream.said = Said(refusal, request_id, sent, told)
+
+    async def stop(self, stream: Stream, rest: BaseException) -> None:
+        """Answer a request that a server whose grace is over has cut before the first byte of its answer."""
+        refusal = refusal_for(self.service, rest)
+        if refusal is None or stream.finished or stream.answering or self.sender.over:
+            return
+        self._forget(stream)
+        self._say(stream, refusal, stream.request_id)
+        stream.finished = True
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + LAST_ANSWER_S):
+            await self.sender.flush()
 
     async def cut(self, stream: Stream, code: ErrorCodes, reason: str) -> None:
         """Give an answer up in its middle, and cancel its application."""
@@ -381,12 +444,11 @@ class Http2:
         """An application has ended by itself; if it owes an answer, or the rest of one, the client hears of it."""
         if not stream.finished and not self.sender.over:
             if stream.answering:
+                stream.cut_short = True
                 await self.cut(stream, ErrorCodes.INTERNAL_ERROR, "the application ended in the middle of its answer")
             else:
                 self._forget(stream)
-                request_id, head, complete = new_request_id(), stream.head, stream.inbox.complete
-                sent = self.sender.refusal(stream.stream_id, _CRASHED, request_id, head.method, complete=complete)
-                self._record(_CRASHED, head, request_id, stream.started_at, sent)
+                self._say(stream, CRASHED, stream.request_id)
                 stream.leave("crashed")
                 await self.sender.flush()
 
@@ -405,28 +467,45 @@ class Http2:
                 self._begun_at = self._idle_since
             self._receiving.deadline = self._patience()
 
-    def turn_away(self, stream_id: int, refusal: Refusal, head: Head, started_at: float, *, complete: bool) -> None:
-        """Refuse a request that no application will see, and record it."""
-        request_id = new_request_id()
-        sent = self.sender.refusal(stream_id, refusal, request_id, head.method, complete=complete)
-        self._record(refusal, head, request_id, started_at, sent)
-        self._idle_since = trio.current_time()
-        self._refused += 1
-        if self._refused >= REFUSED_MAX:
-            self.drain(self._idle_since)
-
-    def _record(
-        self, refusal: Refusal, head: Head | None, request_id: str, started_at: float, bytes_sent: int = 0
+    def turn_away(
+        self,
+        stream_id: int,
+        refusal: Refusal,
+        head: Head,
+        started_at: float,
+        *,
+        complete: bool,
+        code: ErrorCodes = ErrorCodes.NO_ERROR,
     ) -> None:
+        """Refuse a request that no application will see, and record it; ``code`` as in ``Sender.refusal``."""
+        request_id = new_request_id()
+        sent = self.sender.refusal(stream_id, refusal, request_id, head.method, complete=complete, code=code)
+        self._record(Said(refusal, request_id, sent), head, started_at)
+        self._idle_since = trio.current_time()
+        self._count_refused()
+
+    def record_end(self, stream: Stream, rest: BaseException | None) -> None:
+        """Have the one record of a request written: the application's, or ours of what it did not answer."""
+        filed, said = stream.record_filed(), stream.said
+        if said is not None and (filed or self.service.leaves_record(said)):
+            self.service.count_refusal(said.refusal)
+        elif said is not None:
+            self._record(said, stream.head, stream.started_at)
+        elif not filed and stream.cut_short:
+            cut = cut_answer(stream.status, stream.bytes_sent, rest)
+            self._record(cut, stream.head, stream.started_at, counts=False)
+
+    def _record(self, said: Said, head: Head | None, started_at: float, *, counts: bool = True) -> None:
         self.service.record_refusal(
-            refusal,
-            request_id=request_id,
+            said.refusal,
+            request_id=said.request_id,
             method=head.method if head is not None else "",
             path=head.path.decode("latin-1").partition("?")[0] if head is not None else "",
             client=self.peer.address,
             scheme="https" if self.peer.secure else "http",
             started_at=started_at,
-            bytes_sent=bytes_sent,
+            bytes_sent=said.bytes_sent,
+            counts=counts,
         )
 
     def _failed(self, reason: str) -> None:

@@ -1,6 +1,8 @@
 """The head of an HTTP/2 request: checked as strictly as one of HTTP/1.1, before any application sees it.
 
-Used by ``h2.py`` on what the protocol library has accepted. It sends nothing: it says what it found.
+It is the one judge of header lists, trailers included. The protocol library ends the connection for a list that is
+malformed, where RFC 9113 (section 8.1.1) wants an error of one stream. So the library is shown a list that is always
+sound (``KeepingDecoder``), and minds frames, streams and the compression alone. Nothing is sent here.
 """
 
 from __future__ import annotations
@@ -9,8 +11,10 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from h2.errors import ErrorCodes
+from h2.exceptions import ProtocolError
 from hpack import Decoder, HeaderTuple
-from hpack.exceptions import HPACKDecodingError
+from hpack.exceptions import HPACKDecodingError, HPACKError, OversizedHeaderListError
 
 from .diagnosis import HeadRefused
 from .host import Hosts
@@ -23,7 +27,12 @@ Fields = list[tuple[bytes, bytes]]
 _RESIZED = re.compile(rb"\A(?:[\x20-\x3e]|\x3f[\x80-\xff]*+[\x00-\x7f]){3}")
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+_UPPER = re.compile(rb"[A-Z]")
+# RFC 9113 section 8.2.1: no control character but the tab, and no space at either end.
+_VALUE = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
+_PSEUDO = frozenset({b":method", b":scheme", b":authority", b":path", b":protocol"})
+CONNECTION_SPECIFIC = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
+"""They belong to one hop of HTTP/1.1, and make a message of HTTP/2 malformed (RFC 9113 section 8.2.2)."""
 # RFC 9113 section 8.3.1: a path, or * for OPTIONS. Its characters are visible ASCII, and a fragment is none of it.
 _PATH = re.compile(rb"/[\x21\x22\x24-\x7e]*")
 _OVERHEAD = 32
@@ -43,6 +52,9 @@ class Head:
     expects_continue: bool = False
 
 
+_STAND_IN = (HeaderTuple(b":method", b"GET"),)
+
+
 class HeadDecoder(Decoder):
     """HPACK's decoder; a block that begins with more than two changes of the table's size is no block.
 
@@ -60,14 +72,43 @@ class HeadDecoder(Decoder):
         return super().decode(data, raw)
 
 
+class CompressionError(ProtocolError):
+    """A header block that cannot be decoded: from here on the connection's table is unknown (RFC 9113 section 4.3)."""
+
+    error_code = ErrorCodes.COMPRESSION_ERROR
+
+
+class KeepingDecoder(HeadDecoder):
+    """Keeps what it decodes for us, and shows the protocol library a list of one sound field."""
+
+    fields: Fields
+    """The list of the last block."""
+
+    def decode(self, data: bytes, raw: bool = False) -> Iterable[HeaderTuple]:
+        """Decode a header block.
+
+        Raises:
+            CompressionError: it is none.
+            OversizedHeaderListError: it unpacks to more than ``max_header_list_size``.
+        """
+        try:
+            decoded = super().decode(data, raw=True)
+        except OversizedHeaderListError:
+            raise
+        except HPACKError as error:
+            raise CompressionError(f"a header block cannot be decoded: {error}") from error
+        self.fields = [(bytes(name), bytes(value)) for name, value in decoded]
+        return _STAND_IN
+
+
 def read_head(raw: Fields, limits: Limits, hosts: Hosts) -> Head:
     """Check a header list and take it apart.
 
     Raises:
         HeadRefused: with the status that the table of raw requests in docs/server.md promises.
     """
-    pseudo = {bytes(name): bytes(value) for name, value in raw if name[:1] == b":"}
-    fields = [(bytes(name), bytes(value)) for name, value in raw if name[:1] != b":"]
+    pseudo = {name: value for name, value in raw if name[:1] == b":"}
+    fields = [field for field in raw if field[0][:1] != b":"]
     if len(fields) > limits.max_fields:
         raise HeadRefused(Refusal(431, f"The request has more than {limits.max_fields} header fields."))
     if len(pseudo.get(b":path", b"")) > limits.max_target:
@@ -75,6 +116,7 @@ def read_head(raw: Fields, limits: Limits, hosts: Hosts) -> Head:
     if sum(len(name) + len(value) for name, value in raw) > limits.max_head:
         raise HeadRefused(Refusal(431, f"The head is longer than {limits.max_head} bytes."))
     method, protocol = pseudo.get(b":method", b""), pseudo.get(b":protocol")
+    _check_pseudo(raw, pseudo)
     if not _TOKEN.fullmatch(method):
         raise HeadRefused(Refusal(400, "The method is not one."))
     if method == b"CONNECT" and protocol != b"websocket":
@@ -96,8 +138,26 @@ def read_head(raw: Fields, limits: Limits, hosts: Hosts) -> Head:
 
 def claims_of(raw: Fields) -> Head:
     """What an unchecked header list says of its method and path, for a record or a refusal."""
-    said = {bytes(name): bytes(value) for name, value in raw if name[:1] == b":"}
+    said = {name: value for name, value in raw if name[:1] == b":"}
     return Head(said.get(b":method", b"").decode("latin-1"), said.get(b":path", b""), [])
+
+
+def check_trailers(raw: Fields, limits: Limits) -> None:
+    """Check the trailer section of a request.
+
+    Raises:
+        HeadRefused: with the status that the request is refused with.
+    """
+    if len(raw) > limits.max_fields or sum(len(name) + len(value) for name, value in raw) > limits.max_head:
+        raise HeadRefused(Refusal(431, "The trailer section of the body is too large."))
+    if any(name[:1] == b":" for name, _ in raw):
+        raise malformed("A trailer section has a pseudo-header field.")
+    _check_fields(raw, limits)
+
+
+def malformed(reason: str) -> HeadRefused:
+    """The refusal of a request that is malformed (RFC 9113 section 8.1.1)."""
+    return HeadRefused(Refusal(400, f"The request is malformed: {reason}"), malformed=True)
 
 
 def list_size_max(limits: Limits) -> int:
@@ -105,14 +165,40 @@ def list_size_max(limits: Limits) -> int:
     return 4 * limits.max_head + _OVERHEAD * limits.max_fields
 
 
+def _check_pseudo(raw: Fields, pseudo: dict[bytes, bytes]) -> None:
+    """RFC 9113 sections 8.3 and 8.3.1, RFC 8441 section 4.
+
+    Raises:
+        HeadRefused: they are not those of a request.
+    """
+    count = len(pseudo)
+    if not pseudo.keys() <= _PSEUDO:
+        raise malformed("It has a pseudo-header field that no request has.")
+    if sum(1 for name, _ in raw if name[:1] == b":") != count:
+        raise malformed("It has a pseudo-header field twice.")
+    if any(name[:1] != b":" for name, _ in raw[:count]):
+        raise malformed("A pseudo-header field stands behind a header field.")
+    if not all(_VALUE.fullmatch(value) for value in pseudo.values()):
+        raise malformed("The value of a pseudo-header field has a control character or a space at its end.")
+    if not pseudo.get(b":method"):
+        raise malformed("It has no :method.")
+    connects = pseudo[b":method"] == b"CONNECT"
+    if b":protocol" in pseudo and not connects:
+        raise malformed("It has a :protocol, and its method is not CONNECT.")
+    if (b":protocol" in pseudo or not connects) and not (pseudo.get(b":path") and pseudo.get(b":scheme")):
+        raise malformed("It has no :path or no :scheme.")
+
+
 def _check_fields(fields: Fields, limits: Limits) -> None:
     for name, value in fields:
-        if not _TOKEN.fullmatch(name):
-            raise HeadRefused(Refusal(400, "The name of a header field has a character that none may have."))
+        if not _TOKEN.fullmatch(name) or _UPPER.search(name):
+            raise malformed("The name of a header field has a character that none may have.")
+        if name in CONNECTION_SPECIFIC or (name == b"te" and value.lower() != b"trailers"):
+            raise malformed("It has a header field that belongs to a connection of HTTP/1.1.")
         if b"_" in name and limits.underscore_headers == "reject":
             raise HeadRefused(Refusal(400, "The name of a header field has an underscore."))
         if not _VALUE.fullmatch(value):
-            raise HeadRefused(Refusal(400, "The value of a header field has a control character."))
+            raise malformed("The value of a header field has a control character, or a space at its end.")
 
 
 def _host(authority: bytes | None, fields: Fields, hosts: Hosts) -> bytes:
@@ -138,7 +224,7 @@ def _content_length(fields: Fields) -> int | None:
     if not lengths:
         return None
     if len(lengths) > 1 or not lengths[0].isdigit() or len(lengths[0]) > 18:
-        raise HeadRefused(Refusal(400, "Content-Length is not one number."))
+        raise malformed("Content-Length is not one number.")
     return int(lengths[0])
 
 

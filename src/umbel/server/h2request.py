@@ -152,6 +152,7 @@ class HttpStream(Stream):
 
     async def _leave_unsent(self, size: int) -> None:
         """Take a part of content that is not sent. The client gets the head now, and at the bound the end."""
+        self.put_head()
         await self.connection.sender.flush()
         if not self.leave_unsent(size, self.connection.service.limits.write_timeout):
             await self.send_data(b"", end=True)

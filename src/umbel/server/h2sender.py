@@ -122,21 +122,32 @@ class Sender:
         with contextlib.suppress(ProtocolError):  # the client may have been first
             self._h2.reset_stream(stream_id, code)
 
-    def refusal(self, stream_id: int, refusal: Refusal, request_id: str, method: str, *, complete: bool) -> int:
+    def refusal(
+        self,
+        stream_id: int,
+        refusal: Refusal,
+        request_id: str,
+        method: str,
+        *,
+        complete: bool,
+        code: ErrorCodes = ErrorCodes.NO_ERROR,
+    ) -> int:
         """A refusal, with its body if the client's window has room for it: nobody waits here. The bytes of that.
 
-        What the client still sends of a request that is not ``complete`` is refused (RFC 9113 section 8.1).
+        What the client still sends of a request that is not ``complete`` is refused (RFC 9113 section 8.1). With a
+        ``code`` of an error the stream ends with that, after the answer (section 8.1.1).
         """
+        ends = code is ErrorCodes.NO_ERROR
         fields, body = refusal.answer(request_id)
         fields += self._service.own_fields.fields()
         with contextlib.suppress(ProtocolError):  # the client may have given it up
             if method == "HEAD" or len(body) > self.window(stream_id):
                 body = b""
-            self.headers(stream_id, refusal.status, fields, end=not body)
+            self.headers(stream_id, refusal.status, fields, end=ends and not body)
             if body:
-                self.data(stream_id, body, end=True)
-        if not complete:
-            self.reset(stream_id, ErrorCodes.NO_ERROR)
+                self.data(stream_id, body, end=ends)
+        if not complete or not ends:
+            self.reset(stream_id, code)
         return len(body)
 
     def ask_to_leave(self) -> None:

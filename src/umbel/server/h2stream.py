@@ -17,7 +17,7 @@ from .clocks import WriteClock
 from .crash import apart
 from .exchange import ClientLeft
 from .fairness import BoundedCalls
-from .h2head import Fields, Head
+from .h2head import CONNECTION_SPECIFIC, Fields, Head
 from .h2sender import WRITE_TIMEOUT
 from .inbox import Inbox
 from .response import ApplicationError, read_fields
@@ -30,8 +30,6 @@ _FRAMES_AT_ONCE = 4
 _SHARED_FACTOR = 4.0
 """A stream that waits for what all streams share (the socket, the connection's window) has so many write timeouts per
 64 KiB: a slow link may carry many answers, but one stream that flows must not keep the others alive."""
-# RFC 9113 section 8.2.2: these belong to one hop of HTTP/1.1, and make a message of HTTP/2 malformed.
-_CONNECTION_SPECIFIC = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
 
 Message = dict[str, Any]
 
@@ -48,6 +46,14 @@ class Stream(BoundedCalls, ABC):
         self.started_at = trio.current_time()
         self.answering = False
         """Whether the head of an answer has been sent."""
+        self.status = 0
+        """Of that head."""
+        self.bytes_sent = 0
+        """Of the content."""
+        self.cut_short = False
+        """Whether its answer has ended in the middle, and not because its client left."""
+        self._head_waits: Fields | None = None
+        """A head that goes out with what follows, so that what is wrong with that can still be answered with 500."""
         self.bodiless = False
         """Whether the answer has no content, whatever its application sends."""
         self.finished = False
@@ -62,6 +68,7 @@ class Stream(BoundedCalls, ABC):
 
     async def run(self) -> None:
         """The stream's task, from the application's call to its end. Whatever the application raises ends here."""
+        rest: BaseException | None = None
         try:
             with self.scope:
                 try:
@@ -71,10 +78,13 @@ class Stream(BoundedCalls, ABC):
                     if crash is not None:
                         self.connection.service.application_failed("request", crash, gone=self.gone)
                     if rest is not None:
+                        self.cut_short = self.answering and not self.finished
+                        await self.connection.stop(self, rest)
                         raise rest from None
             await self.connection.application_ended(self)
         finally:
             self.connection.task_ended(self)
+            self.connection.record_end(self, rest)
 
     @abstractmethod
     async def call_application(self) -> None:
@@ -128,8 +138,14 @@ class Stream(BoundedCalls, ABC):
         if status == 204:
             fields = [field for field in fields if field[0] != b"content-length"]  # RFC 9110 section 8.6.
         self._promised = math.inf if checked.length is None or bodiless else checked.length
-        self.connection.sender.headers(self.stream_id, status, fields)
-        self.answering = True
+        self.status, self._head_waits = status, fields
+
+    def put_head(self) -> None:
+        """Put the head that waits to what is to be sent."""
+        if self._head_waits is not None and not self.finished:
+            fields, self._head_waits = self._head_waits, None
+            self.connection.sender.headers(self.stream_id, self.status, fields)
+            self.answering = True
 
     async def send_data(self, data: bytes, *, end: bool) -> None:
         """A part of the answer's body, as the client's windows allow: the application waits, and nothing piles up.
@@ -143,6 +159,8 @@ class Stream(BoundedCalls, ABC):
             raise ApplicationError("the application sent more than its Content-Length")
         if end and self._promised not in (0, math.inf):
             raise ApplicationError(f"the application sent {self._promised} bytes less than its Content-Length")
+        self.put_head()
+        self.bytes_sent += len(data)
         view, frames = memoryview(data), 0
         while view and not self.finished:
             window = self.connection.sender.window(self.stream_id)
@@ -166,6 +184,7 @@ class Stream(BoundedCalls, ABC):
 
     async def send_trailers(self, headers: Fields) -> None:
         """The trailer section, which ends the answer."""
+        self.put_head()
         self.connection.sender.trailers(self.stream_id, sendable(headers))
         await self.answered()
 
@@ -219,4 +238,4 @@ class Stream(BoundedCalls, ABC):
 def sendable(headers: Fields) -> Fields:
     """Fields as HTTP/2 may bear them."""
     lower = [(bytes(name).lower(), bytes(value)) for name, value in headers]
-    return [field for field in lower if field[0] not in _CONNECTION_SPECIFIC]
+    return [field for field in lower if field[0] not in CONNECTION_SPECIFIC]

@@ -7,6 +7,7 @@ and ``response.py``; here are their order, the time they may take, and the end.
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -18,6 +19,7 @@ from .clocks import WriteClock
 from .crash import apart
 from .crew import RESET
 from .diagnosis import HeadRefused, glimpse
+from .ending import LAST_ANSWER_S, Said, cut_answer, refusal_for
 from .exchange import ASGI, CANCELS, Exchange
 from .handoff import Handoff
 from .head import END, PREFACE, Head
@@ -35,11 +37,12 @@ if TYPE_CHECKING:
     from .service import Service
     from .wire import Wire
 
-_NOTHING = (b"", b"\r\n")
-"""No part of a request: an empty line may stand before one (RFC 9112 section 2.2)."""
+_EMPTY_LINES_MAX = 16
+"""Empty lines that may stand before a request (RFC 9112 section 2.2 asks for at least one): some clients end a body
+with one, and some users type them. More than one begins the time of a head."""
+_NOTHING = (b"", b"\r")
+"""No part of a request, or the first half of an empty line."""
 _TRAILERS = "http.response.trailers"
-
-_CRASHED = Refusal(500, "The request failed inside the application.", Kind.INTERNAL)
 
 
 async def serve_http1(service: Service, wire: Wire, peer: Peer) -> Handoff | None:
@@ -79,6 +82,8 @@ class Http1Connection:
         """Bytes that the socket took without a wait, and that the write clock has not been told of."""
         self.head_began = 0.0
         """When the head that is being read began; 0 between requests."""
+        self._empty_lines = 0
+        """Those that came before that head."""
         self._looked_at = 0
         """Bytes of that head that ``check_part`` has seen: a head that comes byte by byte is gone through once."""
         self._peer = peer
@@ -166,23 +171,38 @@ class Http1Connection:
         Raises:
             HeadRefused: it grows too large, or can be none.
         """
+        if self.buffer[:1] == b"\r":
+            self._skip_empty_lines()
         data = self.buffer
         end = data.find(END)
         if end >= 0:
             self._patience.until = math.inf
             self.head_began = 0.0
-            self._looked_at = 0
+            self._looked_at = self._empty_lines = 0
             self.buffer = data[end + 4 :]
-            # One empty line before a request is forgiven (RFC 9112 section 2.2).
-            return data[: end + 4] if data[:2] != b"\r\n" else data[2 : end + 4]
-        if data not in _NOTHING:
-            part = data[2:] if data[:2] == b"\r\n" else data
-            self.service.heads.check_part(part, self._looked_at)
-            self._looked_at = len(part)
+            return data[: end + 4]
+        if data not in _NOTHING or self._empty_lines > 1:
+            self.service.heads.check_part(data, self._looked_at)
+            self._looked_at = len(data)
             if not self.head_began:
                 self.head_began = trio.current_time()
                 self._patience.last(self.head_began + self.service.limits.head_timeout)
         return b""
+
+    def _skip_empty_lines(self) -> None:
+        """Drop the empty lines that the buffer begins with.
+
+        Raises:
+            HeadRefused: there are more than may stand before a request.
+        """
+        data, end = self.buffer, 0
+        while data.startswith(b"\r\n", end):
+            end += 2
+            self._empty_lines += 1
+            if self._empty_lines > _EMPTY_LINES_MAX:
+                raise HeadRefused(Refusal(400, f"More than {_EMPTY_LINES_MAX} empty lines come before the request."))
+        if end:
+            self.buffer = data[end:]
 
     def take_buffer(self) -> bytes:
         """What has been read and not been used; it counts as used now."""
@@ -228,7 +248,7 @@ class Http1Connection:
             self._patience.last(min(self._patience.until, until))
 
     def _be_idle(self) -> None:
-        if self.buffer in _NOTHING:
+        if self.buffer in _NOTHING or self.buffer[:1] == b"\r":
             until = trio.current_time() + self.service.idle_timeout
             if until < self._patience.timer_at:
                 self._patience.last(until)
@@ -268,26 +288,28 @@ class Http1Connection:
             head.method, head.target, head.meaning.length
         ):
             service.reserve.requests[self] = None
+        began, rest = trio.current_time(), None
         try:
-            await in_own_context(
-                service.app(self._scope_of(head, exchange), exchange.receive, exchange.send), self._about_to_wait
-            )
-            if not (exchange.answered or exchange.gone or exchange.crash_recorded):
-                raise ApplicationError("the application returned without a whole response")
-        except BaseException as error:  # noqa: BLE001 - raises on what is not its to end
-            crash, rest = apart(error)
-            if crash is not None:
-                service.application_failed("request", crash, gone=exchange.gone)
+            try:
+                await in_own_context(
+                    service.app(self._scope_of(head, exchange), exchange.receive, exchange.send), self._about_to_wait
+                )
+                if not (exchange.answered or exchange.gone or exchange.crash_recorded):
+                    raise ApplicationError("the application returned without a whole response")
+            except BaseException as error:  # noqa: BLE001 - raises on what is not its to end
+                crash, rest = apart(error)
+                if crash is not None:
+                    service.application_failed("request", crash, gone=exchange.gone)
+            if not (exchange.answered or exchange.gone):
+                await self._answer_for(exchange, head.method, rest)
             if rest is not None:
-                raise rest from None
-            if exchange.unanswered and not exchange.gone:
-                await self.refuse(_CRASHED, new_request_id(), head.method)
-            return False
+                raise rest
         finally:
             self._exchange = None
             service.reserve.requests.pop(self, None)
             if not self._displaced:
                 service.request_ended()
+            self._record_end(exchange, head, began, rest)
         if not exchange.keep_alive or not exchange.answered:
             if not exchange.gone:
                 self.lingers = bool(self.buffer) or not exchange.body_is_read
@@ -297,6 +319,40 @@ class Http1Connection:
             return False
         self._be_idle()
         return True
+
+    async def _answer_for(self, exchange: Exchange, method: str, rest: BaseException | None) -> None:
+        """Answer in the place of an application that ended, or was cut by a server that stops, before its first byte.
+
+        ``rest`` is what goes on upwards; nothing else is raised then.
+        """
+        refusal = refusal_for(self.service, rest) if exchange.unanswered and not self._displaced else None
+        if refusal is None:
+            return
+        request_id = exchange.request_id
+        exchange.said = Said(refusal, request_id)
+        if rest is None:
+            exchange.said = Said(refusal, request_id, await self.refuse(refusal, request_id, method))
+            return
+        with (
+            suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError),
+            trio.CancelScope(shield=True, deadline=trio.current_time() + LAST_ANSWER_S),
+        ):
+            exchange.said = Said(refusal, request_id, await self.refuse(refusal, request_id, method))
+            if self.buffer or not exchange.body_is_read:
+                # The close would take the answer back.
+                await self.part()
+
+    def _record_end(self, exchange: Exchange, head: Head, began: float, rest: BaseException | None) -> None:
+        """Have the request's one record written: the application's, or ours of what it did not answer."""
+        filed, said = exchange.record_filed(), exchange.said
+        if said is None and (filed or exchange.answered or exchange.gone or not exchange.begun or self.cancelled):
+            return
+        if said is not None and (filed or self.service.leaves_record(said)):
+            self.service.count_refusal(said.refusal)
+            return
+        counts, path = said is not None, head.target.partition(b"?")[0].decode("ascii")
+        said = said or cut_answer(exchange.status, exchange.bytes_sent, rest)
+        self._record(said, head.method, path, began, counts=counts)
 
     def _scope_of(self, head: Head, exchange: Exchange) -> dict[str, Any]:
         service, peer, meaning = self.service, self._peer, head.meaning
@@ -375,16 +431,20 @@ class Http1Connection:
         try:
             sent = await self.refuse(refusal, request_id, method, keep_alive=keep, old=old)
         finally:
-            self.service.record_refusal(
-                refusal,
-                request_id=request_id,
-                started_at=began,
-                method=method,
-                path=path,
-                client=self._peer.address,
-                scheme="https" if self._peer.secure else "http",
-                bytes_sent=sent,
-            )
+            self._record(Said(refusal, request_id, sent), method, path, began)
+
+    def _record(self, said: Said, method: str, path: str, began: float, *, counts: bool = True) -> None:
+        self.service.record_refusal(
+            said.refusal,
+            counts=counts,
+            request_id=said.request_id,
+            started_at=began,
+            method=method,
+            path=path,
+            client=self._peer.address,
+            scheme="https" if self._peer.secure else "http",
+            bytes_sent=said.bytes_sent,
+        )
 
     async def refuse(
         self, refusal: Refusal, request_id: str, method: str, *, keep_alive: bool = False, old: bool = False

@@ -35,6 +35,8 @@ from .reserve import RESERVED_REQUESTS, Reserve, Seat
 if TYPE_CHECKING:
     from hypercorn.config import Config
 
+    from .ending import Said
+
 _GONE = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
 """What a connection raises whose client has gone or does not read."""
 
@@ -245,6 +247,10 @@ class Service:
         """Count an answer of the server's own that the application records."""
         self._refused[refusal.status] = self._refused.get(refusal.status, 0) + 1
 
+    def leaves_record(self, said: Said) -> bool:
+        """Whether the application, which keeps records and has been told, makes the record of such an answer."""
+        return said.told and self.recorder is not self.given_recorder
+
     def record_refusal(
         self,
         refusal: Refusal,
@@ -256,9 +262,14 @@ class Service:
         client: str = "",
         scheme: str = "http",
         bytes_sent: int = 0,
+        counts: bool = True,
     ) -> None:
-        """Record and count a request that the application never saw: one access record, with the reason."""
-        self.count_refusal(refusal)
+        """Record a request that no application records: one access record, with the reason.
+
+        ``counts``: it counts as one that the server has answered itself.
+        """
+        if counts:
+            self.count_refusal(refusal)
         facts = RequestFacts(request_id, Trace(request_id), method, path, "", started_at)
         now = trio.current_time()
         ended = RequestEnded(facts, refusal.status, now, bytes_sent, None, refusal.kind, client, scheme, refusal.detail)

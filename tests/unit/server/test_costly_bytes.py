@@ -94,7 +94,7 @@ async def test_a_header_block_of_nothing_but_changes_of_the_table_ends_its_conne
             ContinuationFrame(1, data=HEAD, flags=["END_HEADERS"]),
         )
         await here.client.ended()
-        assert here.client.goaway == [Codes.PROTOCOL_ERROR]
+        assert here.client.goaway == [Codes.COMPRESSION_ERROR]
 
 
 # Answers.

@@ -65,25 +65,13 @@ async def test_a_host_that_is_not_served_is_misdirected(autojump_clock: MockCloc
         assert (await here.client.fetch(**{":authority": "there.test"})).status == 421
 
 
-@pytest.mark.parametrize("field", [("Upper", "case"), ("connection", "close"), ("host", "other.test"), (":late", "")])
-async def test_a_head_that_the_library_refuses_ends_the_connection_and_is_recorded(
-    autojump_clock: MockClock, field: tuple[str, str]
-) -> None:
-    async with h2_connected(hello) as here:
-        await here.client.request(headers=[field])
-        await here.client.ended()
-        assert here.client.goaway == [Codes.PROTOCOL_ERROR]
-    (record,) = here.records.requests
-    assert record.status == 400
-    assert record.detail.startswith("The request is malformed")
-
-
 async def test_what_does_not_begin_with_the_preface_is_ended_with_one_line(autojump_clock: MockClock) -> None:
     async with h2_connected(hello) as here:
         here.client.h2.clear_outbound_data_buffer()
         await here.client.stream.send_all(b"\0\0\0\4\1\0\0\0\0" + b"\0" * 9 + b"\xff" * 99)
         await here.client.ended()
-    assert len(here.records.notes) == 1
+    assert [record.status for record in here.records.requests] == [400]
+    assert here.records.notes == []
 
 
 # Time.
@@ -324,7 +312,7 @@ async def test_a_header_block_in_many_pieces_is_cut_off_long_before_it_is_large(
             await trio.testing.wait_all_tasks_blocked()
         await here.client.ended()
         assert here.client.goaway == [Codes.ENHANCE_YOUR_CALM]
-    assert len(here.records.notes) == 1
+    assert [record.status for record in here.records.requests] == [400]
 
 
 async def test_a_header_list_that_unpacks_to_megabytes_ends_the_connection(autojump_clock: MockClock) -> None:

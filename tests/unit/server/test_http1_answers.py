@@ -123,9 +123,12 @@ async def test_a_mistake_before_the_first_byte_is_a_500_and_one_line(
     received = await raw(app, GET)
     assert received.startswith(b"HTTP/1.1 500 Internal Server Error\r\n")
     assert b"connection: close\r\n" in received
-    (note,) = app.recorder.events
-    assert (note.event, type(note.error).__name__) == ("request.crashed", "ApplicationError")  # type: ignore[union-attr]
-    assert ".py:" in note.message  # type: ignore[union-attr]
+    (note,) = app.recorder.notes
+    assert (note.event, type(note.error).__name__) == ("request.crashed", "ApplicationError")
+    assert ".py:" in note.message
+    (record,) = app.recorder.requests
+    assert record.status == 500
+    assert b"x-request-id: %b\r\n" % record.request.request_id.encode() in received
 
 
 @pytest.mark.parametrize(

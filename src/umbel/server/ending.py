@@ -1,0 +1,95 @@
+"""The one access record of a request, made of what its application says and what the server answered in its place.
+
+An application that keeps records files one when it is done with a request; the server writes it down when the request
+is over, because only then is it known what the client got. Where the server has answered itself (the application
+failed before its first byte, broke a rule, or was cut by a server that stops), the record has the status and the
+request id of that answer. An application that files nothing has a record of such requests alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import trio
+
+from ..events import Recorder, RequestEnded
+from ..kinds import Kind
+from ..net.exception_groups import leaves
+from .phase import Phase
+from .refusal import Refusal, new_request_id
+
+if TYPE_CHECKING:
+    from .service import Service
+
+CRASHED = Refusal(500, "The request failed inside the application.", Kind.INTERNAL)
+STOPPING = Refusal(503, "The server is stopping, and the request was not answered in time.", Kind.CANCELLED)
+LAST_ANSWER_S = 1.0
+"""Seconds that a client gets to take a last answer from a server whose grace is over."""
+CUT_DETAIL = "the answer was cut in its middle"
+
+
+class Said(NamedTuple):
+    """An answer of the server's own, in the place of an application."""
+
+    refusal: Refusal
+    request_id: str
+    bytes_sent: int = 0
+    told: bool = False
+    """Whether the application has heard of it (``refusal.told``)."""
+
+
+class RecordedOnce:
+    """A base of whatever stands for one request before its application."""
+
+    said: Said | None = None
+    """What the server has answered itself."""
+    crash_recorded = False
+    """Set by an application that has recorded why its answer ends in the middle, so that the server does not."""
+    _filed: tuple[Recorder, RequestEnded] | None = None
+
+    def file(self, recorder: Recorder, ended: RequestEnded) -> None:
+        """Take an application's record of this request, for ``recorder`` to have at the request's end."""
+        self.record_filed()  # An application that calls two others has a record of either.
+        self._filed = recorder, ended
+
+    @property
+    def request_id(self) -> str:
+        """The id that the application has given to the request; a new one where it says none."""
+        return new_request_id() if self._filed is None else self._filed[1].request.request_id
+
+    def record_filed(self) -> bool:
+        """Record what was filed, corrected by what the server has ``said``; False if there is nothing."""
+        if self._filed is None:
+            return False
+        (recorder, ended), self._filed = self._filed, None
+        if self.said is not None:
+            refusal, request_id, sent, _ = self.said
+            request = ended.request._replace(request_id=request_id)
+            ended = ended._replace(
+                request=request,
+                status=refusal.status,
+                ended_at=trio.current_time(),
+                bytes_sent=sent,
+                completed=None,
+                kind=refusal.kind,
+                detail=refusal.detail,
+            )
+        recorder.record(ended)
+        return True
+
+
+def cut_answer(status: int, bytes_sent: int, rest: BaseException | None) -> Said:
+    """What is recorded of an answer that ended in its middle, because its application failed or (``rest``) was cut."""
+    kind = Kind.INTERNAL if rest is None else Kind.CANCELLED
+    return Said(Refusal(status, CUT_DETAIL, kind), new_request_id(), bytes_sent)
+
+
+def refusal_for(service: Service, rest: BaseException | None) -> Refusal | None:
+    """What a client is told whose request ended before the first byte of its answer; None if nothing is.
+
+    ``rest`` is what goes on upwards (``crash.apart``); None: the application has failed.
+    """
+    if rest is None:
+        return CRASHED
+    cancelled = all(isinstance(leaf, trio.Cancelled) for leaf in leaves(rest))
+    return STOPPING if cancelled and service.phase.value >= Phase.DRAINING else None
