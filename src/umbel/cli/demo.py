@@ -43,6 +43,7 @@ def demo(ctx: click.Context, slow: tuple[str, ...], fail: tuple[str, ...], port:
     Prints what to curl, and runs until Ctrl-C. The records go to ./logs.
     """
     from ..demo.session import run_demo
+    from ..logs import crashes_on_stderr
     from .running import run
 
     if port is None:
@@ -55,7 +56,8 @@ def demo(ctx: click.Context, slow: tuple[str, ...], fail: tuple[str, ...], port:
         else:
             _introduce(running, slow, fail)
 
-    run(partial(run_demo, visit, once=once, port=port, slow=slow, fail=fail, logs=Path.cwd() / "logs"))
+    with crashes_on_stderr():
+        run(partial(run_demo, visit, once=once, port=port, slow=slow, fail=fail, logs=Path.cwd() / "logs"))
     if once:
         ctx.exit(0 if statuses == [200] else 1)
     click.echo("Stopped.")

@@ -14,7 +14,7 @@ import trio
 from hypercorn.utils import LifespanFailureError
 
 from ..errors import ConfigError, ConfigProblem
-from ..logs import Redactor, safe_traceback
+from ..logs import Redactor, mark_shown, safe_traceback
 from ..server.lifespan import LifespanTooSlowError
 from ..server.process_signals import no_deadly_signals
 
@@ -50,8 +50,9 @@ def run(main: Callable[[], Awaitable[ResultT]], app: object = None) -> ResultT:
 
 
 def give_up(error: Exception) -> NoReturn:
-    """End with status 1, for a reason that is no operator's mistake; its traceback is told without secrets."""
-    sys.stderr.write(safe_traceback(error))
+    """End with status 1, for a reason that is no operator's mistake; its traceback is told without secrets, once."""
+    if not mark_shown(error):
+        sys.stderr.write(safe_traceback(error))
     raise SystemExit(1) from None
 
 

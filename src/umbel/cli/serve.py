@@ -96,7 +96,7 @@ def _serve_alone(given: Given) -> None:
 
     from ..core.console import announce
     from ..events import NULL, Noted
-    from ..logs import ensure_writable
+    from ..logs import crashes_on_stderr, ensure_writable
     from ..server import Limits, garbage
     from ..server import serve as serve_app
     from ..server.loopwatch import EVENT, watched_loop
@@ -140,7 +140,8 @@ def _serve_alone(given: Given) -> None:
 
     garbage.spare()
     try:
-        run(main, app)
+        with crashes_on_stderr():
+            run(main, app)
     except (ConfigError, click.ClickException):
         raise
     except Exception as error:  # noqa: BLE001 - a defect, of ours or of the application

@@ -22,6 +22,7 @@ from ..config.schema import Config
 from ..core.console import announce
 from ..errors import ConfigError, NotRunningError, RequestError
 from ..events import NULL, Noted, Recorder
+from ..logs import crashes_on_stderr
 from ..server import garbage, guard
 from ..server.limits import Limits
 from ..server.loopwatch import EVENT, watched_loop
@@ -292,7 +293,7 @@ class Umbel(ErrorHandling):
         try:
             files = ca_certs, certfile, keyfile
             serving = partial(self.run_task, host, port, debug, *files, task_status=_Announcement())
-            with no_deadly_signals():
+            with no_deadly_signals(), crashes_on_stderr():
                 trio.run(self._watched, serving)
         except BaseExceptionGroup as group:
             failure = innermost(group)

@@ -7,7 +7,8 @@ Quart, no pydantic.
 from .bridge import LOGGERS, BridgeHandler, bridge
 from .console import redacted_console
 from .context import bind, bound
-from .failure import safe_traceback
+from .crashes import crashes_on_stderr, own_stderr, show_crash, shown_crashes
+from .failure import mark_shown, safe_traceback
 from .log import Log, LogStatistics, NotWrittenError, open_log
 from .options import LogOptions
 from .recorder import (
@@ -35,11 +36,16 @@ __all__ = [
     "bind",
     "bound",
     "bridge",
+    "crashes_on_stderr",
     "ensure_writable",
+    "mark_shown",
     "open_log",
     "open_recorder",
+    "own_stderr",
     "recover",
     "recover_all",
     "redacted_console",
     "safe_traceback",
+    "show_crash",
+    "shown_crashes",
 ]

@@ -10,6 +10,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from .console import SHOWS
+from .crashes import show_crash
 from .failure import exception_fields, mark_recorded
 from .level import from_stdlib
 from .log import Log
@@ -20,7 +22,7 @@ LOGGERS = ("", "hypercorn.error")
 
 # What every LogRecord has; anything else came as ``extra``.
 _SEEN = "_umbel_log"
-_USUAL = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", _SEEN}
+_USUAL = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", _SEEN, SHOWS}
 
 
 class BridgeHandler(logging.Handler):
@@ -48,7 +50,12 @@ class BridgeHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Record it."""
         level = from_stdlib(record.levelno)
-        if getattr(record, _SEEN, None) is self._log or not self._log.wants(level):
+        if getattr(record, _SEEN, None) is self._log:
+            return
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None and record.levelno >= logging.ERROR:
+            show_crash(record.name, _message(record), error, self._log.redactor, self._log.path)
+        if not self._log.wants(level):
             return
         setattr(record, _SEEN, self._log)
         fields: dict[str, object] = {
@@ -59,7 +66,6 @@ class BridgeHandler(logging.Handler):
             "code.function.name": record.funcName,
             "thread.name": record.threadName,
         }
-        error = record.exc_info[1] if record.exc_info else None
         if error is not None:
             told = mark_recorded(error)
             if told and not self._repeats:

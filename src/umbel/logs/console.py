@@ -11,7 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from .crashes import shown_crashes
 from .redact import Redactor
+
+SHOWS = "_umbel_shows"
+"""The attribute of a LogRecord that says whether the console shows it."""
 
 
 class _Redacting(logging.Formatter):
@@ -27,16 +31,35 @@ class _Redacting(logging.Formatter):
         return self._redactor.text(self._formatter.format(record))
 
 
+def _shows(record: logging.LogRecord) -> bool:
+    """Whether a handler of the console shows a record: a crash is shown once, whoever does it, and not without end."""
+    console = shown_crashes()
+    error = record.exc_info[1] if record.exc_info else None
+    if console is None or error is None or record.levelno < logging.ERROR:
+        return True
+    # A record goes to several handlers. The first one that asks decides for all.
+    decided = getattr(record, SHOWS, None)
+    if decided is None:
+        decided = console.admits(error)
+        setattr(record, SHOWS, decided)
+    return bool(decided)
+
+
 @contextmanager
 def redacted_console(redactor: Redactor) -> Iterator[None]:
-    """Until the block ends, every handler that is there now and writes to stdout or stderr writes no secrets."""
+    """Until the block ends, every handler that is there now and writes to stdout or stderr writes no secrets.
+
+    Nor does it show a crash that was shown already, where crashes are shown (``crashes.py``).
+    """
     former = {handler: handler.formatter for handler in _console_handlers()}
     for handler, formatter in former.items():
         handler.setFormatter(_Redacting(formatter or logging.Formatter(), redactor))
+        handler.addFilter(_shows)
     try:
         yield
     finally:
         for handler, formatter in former.items():
+            handler.removeFilter(_shows)
             if isinstance(handler.formatter, _Redacting):  # else somebody has put another one there
                 handler.setFormatter(formatter)
 

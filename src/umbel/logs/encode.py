@@ -75,7 +75,7 @@ class Encoder:
         names["process.pid"] = os.getpid()
         if worker is not None:
             names["worker"] = worker
-        self._redactor = redactor
+        self.redactor = redactor
         self._tail = b"," + _one_line(msgspec.json.encode(names))[1:-1] + b',"seq":'
         self._clock = clock
         self._second = (0, b"")
@@ -128,7 +128,7 @@ class Encoder:
             return None
         # Where its texts have colons these are addresses.
         telling = _BLANK in text or _EQUALS in text or _AT in text or _BACKSLASH in text or _J in text
-        if telling and self._redactor.suspects(text):
+        if telling and self.redactor.suspects(text):
             return None
         return _one_line(text)[1:-1]
 
@@ -185,28 +185,28 @@ class Encoder:
 
     def _make_end(self, bound: context.Bound) -> bytes:
         around = b"," + self._careful(bound.fields) if bound.fields else b""
-        path = _one_line(msgspec.json.encode(plain(context.task_path(), self._redactor)))
+        path = _one_line(msgspec.json.encode(plain(context.task_path(), self.redactor)))
         return b"".join((around, b',"task":', path, self._tail))
 
     def _head(self, level: LevelName, event: str) -> bytes:
-        name = _one_line(msgspec.json.encode(plain(event, self._redactor)))
+        name = _one_line(msgspec.json.encode(plain(event, self.redactor)))
         head = b'","level":"%b","severity":%d,"event":%b,' % (level.encode(), SEVERITY[level], name)
         if len(self._heads) < _HEADS_MAX:
             self._heads[level, event] = head
         return head
 
     def _harmless(self, values: Iterable[object]) -> bool:
-        text = self._redactor.text
+        text = self.redactor.text
         return all(text(value) is value for value in values if type(value) is str)
 
     def _careful(self, fields: Mapping[str, object]) -> bytes:
         for name in fields:
-            if type(name) is str and name not in OWN_NAMES and not self._redactor.is_secret(name):
+            if type(name) is str and name not in OWN_NAMES and not self.redactor.is_secret(name):
                 if len(self._plain_names) >= _NAMES_MAX:
                     break
                 self._plain_names.add(name)
         told = {f"field.{name}" if name in OWN_NAMES else name: value for name, value in fields.items()}
-        return _one_line(self._encode(members(told, self._redactor)))[1:-1]
+        return _one_line(self._encode(members(told, self.redactor)))[1:-1]
 
 
 def _prefix(now: int) -> bytes:

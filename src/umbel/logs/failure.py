@@ -21,6 +21,7 @@ LEAVES_MAX = 500
 _LEAF_CHARS_MAX = 160
 _FRAME = '\n  File "'
 _MARK = "_umbel_recorded"
+_SHOWN = "_umbel_shown"
 
 
 def exception_fields(error: BaseException, *, stack: bool = True) -> dict[str, object]:
@@ -77,10 +78,19 @@ def mark_recorded(error: BaseException) -> bool:
     Whoever records what nobody caught leaves out what has been told: a server, a framework and a thread's hook may
     each report the same exception.
     """
-    recorded = True
+    return _mark(error, _MARK)
+
+
+def mark_shown(error: BaseException) -> bool:
+    """The same for what was shown on the console."""
+    return _mark(error, _SHOWN)
+
+
+def _mark(error: BaseException, name: str) -> bool:
+    marked = True
     for leaf in leaves(error):
-        if not getattr(leaf, _MARK, False):
-            recorded = False
+        if not getattr(leaf, name, False):
+            marked = False
             with suppress(Exception):  # an exception may refuse attributes; then it may be told twice
-                setattr(leaf, _MARK, True)
-    return recorded
+                setattr(leaf, name, True)
+    return marked

@@ -88,6 +88,9 @@ class Log:
     ) -> None:
         self._options = options
         self._encoder = encoder or encoder_of(options, clock)
+        self.redactor = self._encoder.redactor
+        self.path = str(getattr(sink, "path", ""))
+        """Of the file, for people; empty where it is none."""
         self._threshold = SEVERITY[options.level]
         self._sampler = (
             None if options.sample >= 1 else Sampler(options.sample, options.slow * 1000, random or Random())

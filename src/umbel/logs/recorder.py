@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..errors import ConfigError, ConfigProblem
-from ..events import AttemptEnded, CallEnded, Event
+from ..events import AttemptEnded, CallEnded, Event, Noted
 from .callmembers import CallMembers
+from .crashes import show_crash
 from .file import LogFile
 from .log import Log, LogStatistics, encoder_of, open_file, open_stdout, running
 from .options import LogOptions
@@ -122,6 +123,8 @@ class FileRecorder:
             self._unrecordable += 1
             return
         self.logs[stream].put(level, name, line, duration_ms, stream != "app")
+        if isinstance(event, Noted) and event.error is not None and event.level == "error":
+            show_crash(event.event, _about(event), event.error, self.app.redactor, self.app.path)
 
     def reopen(self) -> None:
         """Reopen the files, as ``Log.reopen``."""
@@ -142,6 +145,14 @@ class FileRecorder:
     def statistics(self) -> RecorderStatistics:
         """A snapshot of the counters. To be called in the trio thread."""
         return RecorderStatistics({name: log.statistics() for name, log in self.logs.items()}, self._unrecordable)
+
+
+def _about(note: Noted) -> str:
+    """What a crash was about, in a line of the console: which request, or what the note says."""
+    request = note.request
+    if request is None:
+        return note.message.partition("\n")[0]
+    return f"{request.method} {request.path} (request_id {request.request_id})"
 
 
 def options_of(logs: Logs, stream: LogStream) -> LogOptions:

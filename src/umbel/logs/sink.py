@@ -72,6 +72,8 @@ class FileSink:
 
     def __init__(self, file: LogFile, retention: Retention) -> None:
         self._file = file
+        self.path = file.path
+        """For people: where what it takes can be read."""
         self._retention = retention
         self._writing = trio.CapacityLimiter(1)
         self._keeping = trio.CapacityLimiter(1)

@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import faulthandler
 import os
-import stat
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 
 import trio
+
+from ..logs import own_stderr
 
 HANG_TIMEOUT = 10.0
 """Seconds, where no configuration says more."""
 EVENT = "loop.blocked"
 """The name of the record that says how long it was."""
-_STDERR = 2
 
 
 @asynccontextmanager
@@ -40,7 +40,7 @@ async def watch_loop(
 ) -> None:
     """The same as a task, until it is cancelled. One of a process, for the timer is the process's own."""
     every, armed = min(1.0, hang_timeout / 5), False
-    with _stderr() as descriptor:
+    with own_stderr() as descriptor:
         try:
             while True:
                 # Arming again ends the thread of before, and costs some 100 microseconds.
@@ -58,22 +58,3 @@ async def watch_loop(
                     record(sentence)
         finally:
             faulthandler.cancel_dump_traceback_later()
-
-
-@contextmanager
-def _stderr() -> Iterator[int]:
-    """Stderr for a thread that must never wait for its reader: the timer waits for that thread when it is armed anew.
-
-    A pipe or a terminal is opened once more, so that it is non-blocking for this alone; a file never blocks.
-    """
-    descriptor = _STDERR
-    with suppress(OSError):
-        mode = os.fstat(_STDERR).st_mode
-        if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
-            flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-            descriptor = os.open(f"/proc/self/fd/{_STDERR}", flags)
-    try:
-        yield descriptor
-    finally:
-        if descriptor != _STDERR:
-            os.close(descriptor)

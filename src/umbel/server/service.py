@@ -17,7 +17,7 @@ import trio
 from trio_util import AsyncValue
 
 from ..events import NULL, Level, Noted, Recorder, RequestEnded
-from ..logs import Redactor
+from ..logs import Redactor, show_crash
 from ..model import RequestFacts, Trace
 from ..net.timers import TimerQueue
 from .crash import apart, described, is_nothing_but
@@ -311,6 +311,8 @@ class Service:
         recorder = self.recorder
         if recorder is NULL:
             _log.log(logging.getLevelNamesMapping()[level.upper()], "%s: %s", event, _redactor.text(message))
+            if error is not None and level == "error":
+                show_crash(event, "", error, _redactor)
         else:
             recorder.record(Noted(level, event, message, error=error))
 

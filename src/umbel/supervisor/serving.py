@@ -48,6 +48,8 @@ class Serving:
     def __init__(self, start: Start, loaded: Loaded) -> None:
         self.status = WORKER_DONE
         self.is_ready = False
+        self.on_ready: Callable[[], object] = _nothing
+        """Called once when it is."""
         self._start = start
         self._loaded = loaded
         self._leaving = trio.Event()
@@ -85,6 +87,7 @@ class Serving:
 
             def ready() -> None:
                 self.is_ready = True
+                self.on_ready()
                 self._channel.send(messages.Ready())
                 nursery.start_soon(self._beat)
 
@@ -204,6 +207,10 @@ class _OnStarted(trio.TaskStatus[list[str]]):
 
     def started(self, value: list[str] | None = None) -> None:
         self._call()
+
+
+def _nothing() -> None:
+    """Where nobody waits for it."""
 
 
 def _warn(problem: object) -> None:

@@ -19,7 +19,7 @@ from hypercorn.config import Config
 from hypercorn.utils import LifespanFailureError
 
 from ..errors import ConfigError
-from ..logs import WORKER_VARIABLE, Redactor, safe_traceback
+from ..logs import WORKER_VARIABLE, Redactor, crashes_on_stderr, mark_shown, safe_traceback
 from ..server import garbage
 from ..server.lifespan import LifespanTooSlowError, running_lifespan
 from ..server.limits import Limits
@@ -72,24 +72,30 @@ def _load_and_run(start: messages.Start, sock: socket.socket) -> int:
     except (ConfigError, AppImportError) as error:
         return _fail(sock, WORKER_LOAD_FAILED, str(error))
     except BaseException as error:  # noqa: BLE001 - an import may raise anything, SystemExit too, and is told as it is
-        return _fail(sock, WORKER_LOAD_FAILED, _said(error), error)
+        return _fail(sock, WORKER_LOAD_FAILED, _said(error), safe_traceback(error))
     serving = Serving(start, loaded)
-    try:
-        if start.check_only:
-            trio.run(_check, loaded)
-        else:
-            garbage.spare()
-            trio.run(serving.run, sock.dup())
-    except BaseException as error:  # noqa: BLE001 - the last place that can tell what ended the process
-        cause = _innermost(error)
-        if serving.is_ready:
-            sys.stderr.write(safe_traceback(cause))
-            return WORKER_CRASHED
-        # What an application says of its own failure is enough; anything else is told with the place.
-        told = isinstance(cause, LifespanTooSlowError) or (
-            isinstance(cause, LifespanFailureError) and cause.__cause__ is None
-        )
-        return _fail(sock, WORKER_BOOT_FAILED, _said(cause), None if told else cause)
+    with crashes_on_stderr() as console:
+        # What keeps all workers from getting ready the master tells once.
+        console.hold()
+        serving.on_ready = console.release
+        try:
+            if start.check_only:
+                trio.run(_check, loaded)
+            else:
+                garbage.spare()
+                trio.run(serving.run, sock.dup())
+        except BaseException as error:  # noqa: BLE001 - the last place that can tell what ended the process
+            cause = _innermost(error)
+            if serving.is_ready:
+                if not mark_shown(cause):
+                    sys.stderr.write(safe_traceback(cause))
+                return WORKER_CRASHED
+            # What an application says of its own failure is enough; anything else is told with the place.
+            told = isinstance(cause, LifespanTooSlowError) or (
+                isinstance(cause, LifespanFailureError) and cause.__cause__ is None
+            )
+            shown = console.taken()
+            return _fail(sock, WORKER_BOOT_FAILED, _said(cause), shown or ("" if told else safe_traceback(cause)))
     return serving.status
 
 
@@ -111,9 +117,8 @@ async def _check(loaded: Loaded) -> None:
         pass
 
 
-def _fail(sock: socket.socket, status: int, reason: str, error: BaseException | None = None) -> int:
+def _fail(sock: socket.socket, status: int, reason: str, trace: str = "") -> int:
     """Tell the master why there will be no worker, in a way that does not depend on a loop."""
-    trace = "" if error is None else safe_traceback(error)
     text = messages.TEXT_CHARS_MAX
     sock.settimeout(_FAREWELL_S)
     with suppress(OSError):  # It has gone, and so has the reason to tell it.
