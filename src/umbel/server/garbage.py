@@ -16,6 +16,11 @@ cycles among those in flight several times per request and finds next to none: a
 """
 
 
+def owned() -> bool:
+    """Whether this process does nothing but serve, as ``spare`` was told: then the server may decide for all of it."""
+    return gc.get_threshold() == THRESHOLDS
+
+
 def spare() -> None:
     """Leave alone what is there by now (modules, classes, the configuration), and look less often among what is new.
 

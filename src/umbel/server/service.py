@@ -22,6 +22,7 @@ from ..model import RequestFacts, Trace
 from ..net.timers import TimerQueue
 from .crash import apart, described, is_nothing_but
 from .crew import Crew
+from .crowd import Crowd
 from .exchange import ClientLeft
 from .head import HeadReader
 from .host import Hosts
@@ -101,6 +102,7 @@ class Service:
         self.reserve = Reserve()
         """What is kept for probes beyond ``max_connections`` and ``max_in_flight``."""
         self.timers = TimerQueue()
+        self._crowd = Crowd(self.timers, lambda: self.in_flight)
         self.crew = Crew()
         self.own_fields = OwnFields(config)
         self.heads = HeadReader(self.limits, Hosts((*self.limits.hosts, *config.server_names)))
@@ -129,6 +131,7 @@ class Service:
         """Run the timers and let the crew work, until cancelled."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self.crew.run)
+            nursery.start_soon(self._crowd.run)
             task_status.started()
             await self.timers.run()
 
@@ -185,6 +188,8 @@ class Service:
             if share >= SPENT:
                 return NO_MEMORY_LEFT
         self.in_flight += 1
+        if self.in_flight > self._crowd.peak:
+            self._crowd.grew(self.in_flight)
         self._requests_total += 1
         if self._requests_total == self._max_requests:
             self.exhausted.set()
@@ -233,6 +238,8 @@ class Service:
     def request_ended(self) -> None:
         """Count a request out."""
         self.in_flight -= 1
+        if self.in_flight <= self._crowd.gone_at:
+            self._crowd.went(self.in_flight)
         # A call of C's and no clock of trio's: this runs for every request.
         if monotonic() >= self.late_at:
             self.on_late()
