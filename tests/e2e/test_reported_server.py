@@ -355,6 +355,36 @@ async def test_an_answer_that_has_begun_is_cut_and_recorded_when_the_grace_ends(
     assert "cut" in record.detail
 
 
+UPGRADE = [
+    ("connection", "upgrade"),
+    ("upgrade", "websocket"),
+    ("sec-websocket-version", "13"),
+    ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+]
+
+
+@LAUNCHERS
+async def test_a_websocket_that_was_not_accepted_gets_503_when_the_grace_ends(stock: bool) -> None:
+    records, started = Records(), trio.Event()
+    app = Umbel(__name__, recorder=records, static_folder=None)
+
+    @app.websocket("/ws")
+    async def never() -> None:
+        started.set()
+        await trio.sleep_forever()
+
+    async with stopping(app, stock) as (port, stop), connected(port) as client:
+        await client.send("GET", "/ws", UPGRADE)
+        await started.wait()
+        stop.set()
+        received = b"".join([part async for part in client.stream])
+    assert received.startswith(b"HTTP/1.1 503 ")
+    assert b"retry-after: 1\r\n" in received
+    (record,) = records.requests
+    assert (record.status, record.kind) == (503, "cancelled")
+    assert record.request.request_id.encode() in received
+
+
 async def test_an_asgi_application_that_is_cut_has_one_record_of_what_its_client_saw() -> None:
     started = trio.Event()
 

@@ -26,6 +26,7 @@ from .reply import Reply
 from .sending import AnyResponse, Sender
 
 if TYPE_CHECKING:
+    from ..events import Recorder
     from ..model import RequestFacts
     from ..server.refusal import Refusal
     from .app import Umbel
@@ -89,7 +90,7 @@ class Life(ABC):
             await self._end(error)
         finally:
             self.app.request_ended()
-            self._file(self._record())
+            file_record(self._server, self.exchange.recorder, self._record())
 
     async def _end(self, error: BaseException) -> None:
         """Every exception of the request stops here, but a cancel and the like, which goes on upwards."""
@@ -181,14 +182,6 @@ class Life(ABC):
         self.exchange.kind = Kind.INTERNAL
         self.exchange.detail = "an exception nobody handled"
 
-    def _file(self, ended: RequestEnded) -> None:
-        """Our own server writes the record when it knows what the client got; under any other it is written now."""
-        file = getattr(self._server, "file", None)
-        if file is None:
-            self.exchange.recorder.record(ended)
-        else:
-            file(self.exchange.recorder, ended)
-
     def _record(self) -> RequestEnded:
         exchange, sender = self.exchange, self._sender
         facts, kind, detail = self._facts(), exchange.kind, exchange.detail
@@ -223,6 +216,15 @@ class Life(ABC):
         return RequestEnded(
             facts, refusal.status, now, 0, None, refusal.kind, origin.client, origin.scheme, refusal.detail
         )
+
+
+def file_record(server: object, recorder: Recorder, ended: RequestEnded) -> None:
+    """Have a record written: by our own server when it knows what the client got, under any other at once."""
+    file = getattr(server, "file", None)
+    if file is None:
+        recorder.record(ended)
+    else:
+        file(recorder, ended)
 
 
 def _says_gone(error: BaseException) -> bool:

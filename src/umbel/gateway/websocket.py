@@ -15,10 +15,12 @@ from ..events import RequestEnded
 from ..kinds import Kind
 from ..model import RequestFacts
 from ..problem import CONTENT_TYPE, Problem
+from ..server.ending import RECORD
 from ..server.exchange import ClientLeft
 from . import crashes
 from .exchange import SCOPE_KEY, Exchange
 from .forwarded import origin_of
+from .life import file_record
 from .paths import check_path, check_query, raw_path
 
 if TYPE_CHECKING:
@@ -85,7 +87,8 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
                 with scope:
                     await self._serve(receive, noted)
         finally:
-            self.exchange.recorder.record(self._record())
+            server = (self.scope.get("extensions") or {}).get(RECORD)
+            file_record(server, self.exchange.recorder, self._record())
 
     async def _serve(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         try:

@@ -26,6 +26,8 @@ STOPPING = Refusal(503, "The server is stopping, and the request was not answere
 LAST_ANSWER_S = 1.0
 """Seconds that a client gets to take a last answer from a server whose grace is over."""
 CUT_DETAIL = "the answer was cut in its middle"
+RECORD = "umbel.record"
+"""The key in ``scope["extensions"]`` of a WebSocket under which a ``RecordedOnce`` takes the application's record."""
 
 
 class Said(NamedTuple):

@@ -10,12 +10,13 @@ import trio
 from ..kinds import Kind
 from .clocks import WriteClock
 from .diagnosis import HeadRefused
+from .ending import RecordedOnce, Said, refusal_for
 from .exchange import ClientLeft
 from .h2head import Fields, Head
 from .handshake import read_opening
 from .head import END
 from .peer import Peer
-from .refusal import Refusal, new_request_id
+from .refusal import Refusal
 from .response import STATUS_LINES, read_fields
 from .service import Service
 from .websocket import WebSocket
@@ -27,7 +28,7 @@ _CRASHED = Refusal(500, "The WebSocket failed inside the application.", Kind.INT
 _RECEIVE_MAX = 64 * 1024
 
 
-class Http1WebSocket:
+class Http1WebSocket(RecordedOnce):
     """A connection that carries a WebSocket."""
 
     def __init__(self, service: Service, stream: AnyStream, peer: Peer, head: Head, received: bytes) -> None:
@@ -43,19 +44,29 @@ class Http1WebSocket:
 
     async def run(self) -> None:
         """Serve it to its end; closes nothing."""
-        refusal: Refusal | None = None
+        try:
+            await self._serve()
+        finally:
+            self._record_end()
+        if not self._websocket.client_closed:
+            await linger(self._stream)
+
+    async def _serve(self) -> None:
         try:
             opening = read_opening(self._head.fields, keyed=True)
         except HeadRefused as error:
-            refusal = error.refusal
-        else:
+            await self._refuse(error.refusal)
+            return
+        try:
             await self._websocket.run(self._head, opening, "1.1")
-            if not self._websocket.answered and not self._websocket.abandoned:
-                refusal = _CRASHED
-        if refusal is not None:
-            await self._refuse(refusal)
-        if not self._websocket.client_closed:
-            await linger(self._stream)
+        except BaseException as error:
+            # A cancel; what the application raises does not come here.
+            refusal = refusal_for(self._service, error)
+            if refusal is not None and not self._websocket.answered and not self._websocket.abandoned:
+                await self._refuse(refusal)
+            raise
+        if not self._websocket.answered and not self._websocket.abandoned:
+            await self._refuse(_CRASHED)
 
     async def receive(self) -> bytes:
         """What the client sends."""
@@ -99,22 +110,33 @@ class Http1WebSocket:
                     raise ClientLeft("the client has gone, or does not read") from error
 
     async def _refuse(self, refusal: Refusal) -> None:
-        request_id = new_request_id()
+        """Answer in the application's place. Each write is shielded, and has a deadline."""
+        request_id = self.request_id
         headers, body = refusal.answer(request_id)
+        self.said = Said(refusal, request_id, len(body))
         try:
             await self.send_head(refusal.status, headers)
             await self._write(body)
         except ClientLeft:
             pass  # It is recorded all the same.
+
+    def _record_end(self) -> None:
+        """Have the one record written: the application's, or ours of what it did not answer."""
+        filed, said = self.record_filed(), self.said
+        if said is None:
+            return
+        if filed:
+            self._service.count_refusal(said.refusal)
+            return
         self._service.record_refusal(
-            refusal,
-            request_id=request_id,
+            said.refusal,
+            request_id=said.request_id,
             started_at=self._started_at,
             method=self._head.method,
             path=self._head.path.decode("latin-1").partition("?")[0],
             client=self._peer.address,
             scheme="https" if self._peer.secure else "http",
-            bytes_sent=len(body),
+            bytes_sent=said.bytes_sent,
         )
 
 

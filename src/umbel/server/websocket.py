@@ -23,6 +23,7 @@ from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 from ..kinds import Kind
 from .clocks import BodyClock
 from .crash import apart
+from .ending import RECORD
 from .exchange import ASGI, ClientLeft
 from .fairness import BoundedCalls
 from .h2head import Fields, Head
@@ -146,6 +147,7 @@ class WebSocket(BoundedCalls):
         """Keep what the application is to be called with; ``run`` calls it."""
         scope["asgi"] = ASGI  # Hypercorn's says less than ours does: a send after the closing raises.
         scope["headers"], scope["subprotocols"] = self._fields, self._opening.subprotocols
+        scope["extensions"][RECORD] = self._carrier
         self._hypercorn.handshake = self._opening
         self._call = scope, send
         return self._put
