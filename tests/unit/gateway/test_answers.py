@@ -90,7 +90,7 @@ async def test_a_failed_composition_is_a_problem_document_that_names_no_upstream
 
 @pytest.mark.parametrize("expose", ["full", "none"])
 async def test_the_own_time_stands_in_the_record_whatever_clients_see(expose: str, autojump_clock: MockClock) -> None:
-    app, records = gateway(route(expose=expose), route("/failed", expose=expose), up=says(1))
+    app, records = gateway(route(expose=expose, query=["a"]), route("/failed", expose=expose), up=says(1))
 
     @app.get("/plain")
     async def plain() -> str:
