@@ -15,6 +15,7 @@ from typing import TypeVar
 from werkzeug.routing import Map, Rule
 
 from ..config.schema import Call, Config, KeyPath, Route, Source, Upstream
+from ..core.hop_by_hop import is_hop_by_hop
 from ..errors import ConfigError, ConfigProblem
 from . import missing_parts
 from .call import ACCEPT, CallRules
@@ -112,7 +113,7 @@ def _never_sent(config: Config, index: int) -> Iterator[tuple[KeyPath, str]]:
 def _why_never_sent(field: str, upstream: Upstream) -> str | None:
     """Why a header field of a call, named in lower case, would not be sent as the configuration says; None if it is."""
     name = field.encode("ascii")
-    if name == b"expect" or name.startswith(b"proxy-"):
+    if name == b"expect" or is_hop_by_hop(name):
         return f'"{field}" is about one connection only and is never sent on; remove it'
     written = f'"{field}" is written by Umbel itself, so what stands here is never sent; remove it'
     if upstream.forwarded and name in GATEWAYS_FORWARDED:
@@ -125,7 +126,7 @@ def _why_never_sent(field: str, upstream: Upstream) -> str | None:
 def _why_not_deadline_header(upstream: Upstream) -> str | None:
     """Why the upstream's ``deadline_header`` cannot tell the time that is left; None if it can."""
     name = str(upstream.deadline_header or "").encode("ascii")
-    if name == b"expect" or name.startswith(b"proxy-"):
+    if name == b"expect" or is_hop_by_hop(name):
         return f'"{name.decode()}" is about one connection only and is never sent on; take another name'
     if name in _WRITTEN or (upstream.forwarded and name in GATEWAYS_FORWARDED):
         return f'"{name.decode()}" is written by Umbel itself and says something else; take another name'
@@ -338,6 +339,8 @@ class _RouteCompiler:
     def _refuse_own(self, at: KeyPath, name: str) -> None:
         if name in _OWN_ANSWER_FIELDS:
             self._problem(at, f'"{name}" of an answer is written by Umbel itself')
+        elif is_hop_by_hop(name.encode("ascii")):
+            self._problem(at, f'"{name}" is about one connection only and is never passed on; remove it')
 
     def _methods(self) -> tuple[str, ...]:
         methods = self._route.methods

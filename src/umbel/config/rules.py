@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema
 
+from ..core.hop_by_hop import HOP_BY_HOP
+
 if TYPE_CHECKING:
     from .schema import Call, QueryParam, Route, Tls, Upstream
 
@@ -31,9 +33,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _UPSTREAM_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 # RFC 9110 section 5.6.2: a field name is a token.
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_MANAGED = frozenset(
-    {"connection", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
-)
+_MANAGED = frozenset({"content-length", "host", *(name.decode() for name in HOP_BY_HOP)})
 _CONVERTER = re.compile(r"<[^<>]*>")
 # The gateway refuses these in a path (as they are, or decoded), whatever the route.
 _NEVER_SENT = re.compile(r"[?#\\\x00-\x20\x7f]|%2[fF]|%5[cC]|%00|%2[eE]")

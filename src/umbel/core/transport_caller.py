@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import httpx
 import trio
 
 from ..errors import UpstreamError
 from ..kinds import Kind
-from ..messages import request_of, response_fields
+from ..messages import Field, request_of, response_fields
 from .call import CallBase, CallContext, Caller, Mode, Prepared, reason_of
+from .hop_by_hop import is_hop_by_hop, named_by
 
 CLOSE_SECONDS = 1.0
 """Seconds that closing a response may take when nobody waits for it any more."""
@@ -117,8 +119,14 @@ class TransportCall(CallBase):
             finally:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_SECONDS):
                     await response.aclose()
-        self.fields, self.content = response_fields(response), response.content
+        self.fields, self.content = _end_to_end(response_fields(response)), response.content
         self.status = response.status_code
+
+
+def _end_to_end(fields: Sequence[Field]) -> Sequence[Field]:
+    """The fields that are not of the connection. A foreign transport may show all of them."""
+    named = named_by(b",".join(value for _, lower, value in fields if lower == b"connection"))
+    return [field for field in fields if field[1] not in named and not is_hop_by_hop(field[1])]
 
 
 def _without_failures(error: BaseException) -> BaseException:

@@ -12,6 +12,7 @@ from functools import lru_cache
 from itertools import chain
 from types import MappingProxyType
 
+from ..core.hop_by_hop import hop_by_hop_among
 from ..messages import may_be_secret
 
 Field = tuple[bytes, bytes]
@@ -28,7 +29,7 @@ _known: dict[tuple[bool, tuple[Field, ...]], Fields] = {}
 class Fields:
     """One section of fields. Shared by all requests that say the same, so nobody may change it."""
 
-    __slots__ = ("_cookies", "by_name", "get", "has_plain_host", "kept")
+    __slots__ = ("_cookies", "by_name", "end_to_end", "get", "has_plain_host", "kept")
 
     def __init__(self, kept: list[Field]) -> None:
         self.kept = kept
@@ -43,6 +44,10 @@ class Fields:
         """Values by lower-case name; repeated ones joined as RFC 9110 section 5.3 says (Cookie: RFC 9113 8.2.3)."""
         self.get = by_name.get
         """A value, or None."""
+        self.end_to_end: Mapping[str, str] = self.by_name
+        """``by_name`` without what belongs to this connection: all that a call may be told of the request's fields."""
+        if own := frozenset(hop_by_hop_among(by_name, by_name.get("connection"))):
+            self.end_to_end = MappingProxyType({name: by_name[name] for name in by_name if name not in own})
         self.has_plain_host = _PLAIN_HOST.fullmatch(by_name.get("host", "")) is not None
         """Whether it names a host, and one that nobody could refuse."""
         self._cookies: Mapping[str, str] | None = None
@@ -54,14 +59,14 @@ class Fields:
 
     @property
     def cookies(self) -> Mapping[str, str]:
-        """The cookies of the client by name, each value as it stands; of several of one name the first.
+        """The cookies of the client that may go on, by name, each value as it stands; of several of one name the first.
 
         Quart's reading undoes the escapes of a quoted value. There ``\\073`` becomes a semicolon, so that one cookie
         that a plan names would go upstream as two.
         """
         if self._cookies is None:
             cookies: dict[str, str] = {}
-            for pair in self.get("cookie", "").split(";"):
+            for pair in self.end_to_end.get("cookie", "").split(";"):
                 name, mark, value = pair.partition("=")
                 if mark:
                     cookies.setdefault(name.strip(" \t"), value.strip(" \t"))

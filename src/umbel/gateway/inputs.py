@@ -58,12 +58,12 @@ class InputRules:
         return Inputs(
             path={name: _scalar(value) for name, value in path.items()},
             query=query,
-            headers=fields.by_name,
+            headers=fields.end_to_end,
             body=body,
             raw_query=pairs,
             cookies=fields.cookies,
             raw_body=raw_body,
-            content_type=fields.get("content-type", ""),
+            content_type=fields.end_to_end.get("content-type", ""),
             forwarded=origin.always(exchange.facts.request_id),
             forwarded_for=origin.forwarded_for(),
         )

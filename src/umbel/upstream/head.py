@@ -10,13 +10,13 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from ..core.hop_by_hop import named_by
 from ..messages import Field, may_be_secret
 from .errors import Malformed
 from .lines import Telling, field_of, start_of
 
 _FORBIDDEN = re.compile(rb"[^\t\r\n\x20-\x7e\x80-\xff]|(?<!\r)\n|\r(?=[^\n])")
 _LENGTH_DIGITS_MAX = 18
-_PERSISTENCE = frozenset({b"close", b"keep-alive"})
 
 _KNOWN_MAX = 128
 _KNOWN_HEAD_MAX = 512
@@ -107,8 +107,8 @@ def _read(raw: bytes) -> Head:
     persistent = version == b"HTTP/1.1"
     if connection:
         tokens = {token.strip() for token in connection.lower().split(b",")}
-        if not tokens <= _PERSISTENCE:
-            fields = [field for field in fields if field[1] not in tokens]
+        if named := named_by(connection):
+            fields = [field for field in fields if field[1] not in named]
         persistent = b"close" not in tokens and (persistent or b"keep-alive" in tokens)
     if codings and (codings != [b"chunked"] or lengths or version != b"HTTP/1.1"):
         raise Malformed("a Transfer-Encoding that is not one chunked alone in HTTP/1.1")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from ..core.hop_by_hop import HOP_BY_HOP, is_hop_by_hop
 from ..messages import Field, may_be_secret
 from .errors import Malformed
 
@@ -16,8 +17,6 @@ from .errors import Malformed
 _STATUS = re.compile(rb"(HTTP/1\.[01]) ([0-9]{3})(?: ([\t\x20-\x7e\x80-\xff]*+))?")
 _FIELD = re.compile(rb"\A([!#$%&'*+.^_`|~0-9A-Za-z-]++):([\t\x20-\x7e\x80-\xff]*+)")
 
-HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade"})
-"""Fields of the connection, not of the message (RFC 9110 section 7.6.1); those of a proxy are too."""
 _TELLING = HOP_BY_HOP | {b"content-length", b"content-encoding"}
 
 KNOWN_MAX = 1024
@@ -81,8 +80,8 @@ def field_of(line: bytes) -> Field | Telling:
         name, value = match.groups()
         lower = name.lower()
         field = plain = (name, lower, value.strip(b" \t"))
-        if lower in _TELLING or lower.startswith(b"proxy-"):
-            field = Telling(plain, not (lower in HOP_BY_HOP or lower.startswith(b"proxy-")))
+        if lower in _TELLING or is_hop_by_hop(lower):
+            field = Telling(plain, not is_hop_by_hop(lower))
         if len(line) <= KNOWN_LINE_MAX and not may_be_secret(lower):
             if len(_fields) >= KNOWN_MAX:
                 _fields.clear()

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import httpx
 
 from ..core.call import FieldBlock, Prepared
+from ..core.hop_by_hop import HOP_BY_HOP, is_hop_by_hop, named_by
 from ..messages import ACCEPT_GZIP, Field, fields_of, may_be_secret
 from .errors import BadRequest
 
@@ -25,12 +26,9 @@ _TARGET = re.compile(rb"/[!\"$-~]*+")
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*+")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
-# Fields of this connection, written by us or not at all (RFC 9110 section 7.6.1); Expect because we never wait for 100.
-_OWN = frozenset(
-    {b"connection", b"content-length", b"expect", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
-)
+# Fields of this connection, written by us or not at all; Expect because we never wait for 100.
+_OWN = HOP_BY_HOP | {b"content-length", b"expect"}
 _SPECIAL = _OWN | {b"host"}
-_PERSISTENCE = frozenset({b"close", b"keep-alive"})
 _VERBS = {name: name.encode("ascii") for name in (*IDEMPOTENT, "POST", "PATCH")}
 # Values that belong to one attempt: they never come twice.
 _ONCE = frozenset({b"traceparent", b"tracestate"})
@@ -105,8 +103,8 @@ def assemble(
     if own is not None and b"connection" in own:
         tokens = {token.strip() for token in own[b"connection"].lower().split(b",")}
         close = b"close" in tokens
-        if not tokens <= _PERSISTENCE:
-            lines = [line for field in fields if field[1] not in tokens and (line := _line(field))]
+        if named := named_by(own[b"connection"]):
+            lines = [line for field in fields if field[1] not in named and (line := _line(field))]
     length = _length(own or {}, None if stream is not None else len(content))
     if stream is not None and length is None:
         lines.append(b"Transfer-Encoding: chunked\r\n")
@@ -255,7 +253,7 @@ def _line(field: Field) -> bytes:
     name, lower, value = field
     if _NAME.fullmatch(name) is None or _VALUE.fullmatch(value) is None:
         raise _bad_field()
-    ours = lower in _SPECIAL or lower.startswith(b"proxy-")
+    ours = lower in _SPECIAL or is_hop_by_hop(lower)
     line = b"" if ours else b"%b: %b\r\n" % (name, value)
     if len(name) + len(value) <= _KNOWN_LINE_MAX and lower not in _ONCE and not may_be_secret(lower):
         if len(_known) >= _KNOWN_MAX:

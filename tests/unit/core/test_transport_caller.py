@@ -212,3 +212,13 @@ def test_it_makes_whole_calls_only() -> None:
 def test_a_transport_that_makes_calls_itself_is_not_wrapped() -> None:
     transport = Transport(["http://up"])
     assert caller_of(transport) is transport
+
+
+async def test_fields_of_the_connection_are_no_fields_of_the_response() -> None:
+    async def handler(request: httpx.Request) -> httpx.Response:
+        fields = [("connection", "x-once"), ("x-once", "1"), ("keep-alive", "timeout=5"), ("x-else", "2")]
+        return httpx.Response(200, headers=fields)
+
+    owner = LoneCall()
+    call = await owner.perform(TransportCaller(Scripted(handler)).new_call(GET, CallContext(owner, "a", "u")))
+    assert [(name, value) for _, name, value in call.fields] == [(b"x-else", b"2")]

@@ -21,6 +21,27 @@ def test_repeated_fields_are_joined_and_names_are_lower_case() -> None:
     assert dict(read.cookies) == {"s": "1", "t": "2"}
 
 
+def test_what_is_of_the_connection_is_not_end_to_end() -> None:
+    section = [
+        HOST,
+        (b"connection", b"close, X-Once ,\tcookie"),
+        (b"Connection", b"x-twice"),
+        (b"keep-alive", b"timeout=5"),
+        (b"te", b"trailers"),
+        (b"proxy-authorization", b"Basic eA=="),
+        (b"X-Once", b"1"),
+        (b"x-twice", b"2"),
+        (b"x-else", b"3"),
+        (b"cookie", b"a=1"),
+    ]
+    read = read_fields(section, believed=False)
+    assert dict(read.end_to_end) == {"host": "gateway.test", "x-else": "3"}
+    assert dict(read.cookies) == {}
+    assert read.get("x-once") == "1"
+    plain = read_fields([HOST, (b"x-once", b"1")], believed=False)
+    assert plain.end_to_end is plain.by_name
+
+
 def test_what_is_said_again_is_read_once_and_nobody_can_change_it() -> None:
     first, again = (read_fields([HOST, (b"accept", b"*/*")], believed=False) for _ in range(2))
     assert first is again

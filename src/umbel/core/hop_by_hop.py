@@ -1,0 +1,44 @@
+"""Which header fields belong to one connection and go no further, in either direction (RFC 9110 section 7.6.1).
+
+Such are the fields of the connection itself, those of a proxy, and every field that ``Connection`` names. An
+intermediary must not forward them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+
+HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade"})
+"""The fields of a connection, in lower case. Those that begin with ``proxy-`` are hop-by-hop too."""
+
+_TEXTS = frozenset(name.decode() for name in HOP_BY_HOP)
+_PERSISTENCE = frozenset({b"close", b"keep-alive"})
+_KNOWN_VALUE_MAX = 128
+
+
+def is_hop_by_hop(name: bytes) -> bool:
+    """Whether a field of this name (in lower case) is of the connection, whatever ``Connection`` says."""
+    return name in HOP_BY_HOP or name.startswith(b"proxy-")
+
+
+def hop_by_hop_among(names: Iterable[str], connection: str | None) -> list[str]:
+    """Those of ``names`` (in lower case) that are hop-by-hop in a message with this value of ``Connection``."""
+    named = {name.decode("latin-1") for name in named_by(connection.encode("latin-1"))} if connection else _TEXTS
+    return [name for name in names if name in _TEXTS or name in named or name.startswith("proxy-")]
+
+
+def named_by(connection: bytes) -> frozenset[bytes]:
+    """The names of fields, in lower case, that a value of ``Connection`` makes hop-by-hop.
+
+    ``close`` and ``keep-alive`` say how long the connection lasts. No end-to-end field bears their names.
+    """
+    return _known(connection) if len(connection) <= _KNOWN_VALUE_MAX else _named(connection)
+
+
+def _named(connection: bytes) -> frozenset[bytes]:
+    names = {token.strip(b" \t") for token in connection.lower().split(b",")}
+    return frozenset(names - _PERSISTENCE - {b""})
+
+
+_known = lru_cache(maxsize=256)(_named)

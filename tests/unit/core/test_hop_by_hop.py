@@ -1,0 +1,30 @@
+"""Which fields go no further than one connection."""
+
+from __future__ import annotations
+
+import pytest
+
+from umbel.core.hop_by_hop import hop_by_hop_among, is_hop_by_hop, named_by
+
+
+@pytest.mark.parametrize(
+    ("connection", "names"),
+    [
+        (b"", set()),
+        (b"close", set()),
+        (b"Keep-Alive , CLOSE", set()),
+        (b"close, X-Once", {b"x-once"}),
+        (b",, x-a\t,X-B,", {b"x-a", b"x-b"}),
+        (b"x" * 1000, {b"x" * 1000}),
+    ],
+)
+def test_connection_names_fields(connection: bytes, names: set[bytes]) -> None:
+    assert named_by(connection) == names
+
+
+def test_fields_of_the_connection_and_of_a_proxy_are_hop_by_hop_unnamed() -> None:
+    names = ["connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "proxy-authorization"]
+    assert all(is_hop_by_hop(name.encode()) for name in names)
+    assert hop_by_hop_among([*names, "accept", "x-a"], None) == names
+    assert hop_by_hop_among([*names, "accept", "x-a"], "X-A") == [*names, "x-a"]
+    assert hop_by_hop_among(["proxied", "cookie"], "close") == []
