@@ -16,12 +16,10 @@ from werkzeug.routing import Map, RequestRedirect, Rule
 from ..composition.dag import Plan
 from ..errors import RequestError
 from ..gateway.converters import CONVERTERS
-from ..gateway.paths import check_path, check_query
+from ..gateway.paths import check_path, check_query, merged_path
 from ..gateway.query import QueryRules
 from ..model import Json
-
-PROBES = ("/livez", "/readyz")
-"""The paths that the gateway answers itself where no route does."""
+from ..server.limits import PROBES
 
 _SIMILAR = 0.4
 _NEAR_MAX = 3
@@ -77,6 +75,8 @@ def find(plans: Sequence[Plan], method: str, path: str) -> Match | NoMatch:
         check_path(raw.encode())
     except RequestError as error:
         return NoMatch(error.status, error.detail)
+    if (merged := merged_path(raw.encode())) is not None:
+        return NoMatch(308, f"the client is sent to {merged.decode()}")
     rules = [Rule(plan.route.path, endpoint=index, methods=plan.methods) for index, plan in enumerate(plans)]
     adapter = Map(rules, converters=CONVERTERS).bind("localhost")
     try:

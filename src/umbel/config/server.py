@@ -18,10 +18,11 @@ class Server(Section):
     """The inbound side. Every bound holds for each request of a connection, and for each worker by itself."""
 
     hosts: Annotated[tuple[ServedHost, ...], AS_TUPLE] = ()
-    """The host names that are served, with a port or for every port; others get 421. Default: any."""
+    """The host names that are served, with a port or for every port; others get 421. Default: any. GET and HEAD of
+    /livez, /readyz and probes are answered under any host: an orchestrator asks by address."""
     trusted_proxies: Annotated[tuple[Network, ...], AS_TUPLE] = ()
-    """Addresses or networks whose X-Forwarded-* and X-Request-Id are believed; "unix" is whoever connects through a
-    Unix socket."""
+    """Addresses or networks whose X-Forwarded-*, Forwarded and X-Request-Id are believed; "unix" is whoever connects
+    through a Unix socket."""
     head_timeout: Duration = 5.0
     """How long the head of a request may take, from its first byte; then 408. A TLS handshake may take no longer."""
     min_body_rate: Rate = 240

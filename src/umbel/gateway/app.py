@@ -34,7 +34,7 @@ from .compose import ComposeView
 from .connection import Connection
 from .direct import DirectRequest
 from .directroutes import DirectRoutes, UmbelMap
-from .forwarded import TrustedProxies
+from .forwarded import TrustedProxies, origin_of
 from .handling import ErrorHandling
 from .lifespan import Lifespan, State
 from .obstacles import parts_of
@@ -237,6 +237,11 @@ class Umbel(ErrorHandling):
     def begin_drain(self) -> None:
         """The server has been asked to stop: from now on ``/readyz`` says so, while requests are still served."""
         self._draining = True
+
+    def client_of(self, peer: str | None, fields: Iterable[tuple[bytes, bytes]], scheme: str) -> tuple[str, str]:
+        """The address and the scheme of the client whose request came from ``peer`` with ``fields``, for a record."""
+        origin = origin_of(peer, fields, self.trusted_proxies, scheme=scheme)
+        return origin.client, origin.scheme
 
     def set_degraded(self, degraded: bool) -> None:
         """The supervisor says that too many workers die, or that this is over: ``/readyz`` says it, and no more."""

@@ -18,9 +18,10 @@ from ..model import RequestFacts
 from .exchange import SCOPE_KEY, Exchange
 from .forwarded import origin_in
 from .life import Life, Receive, Send
-from .paths import check_path, check_query, raw_path
+from .paths import check_path, check_query, merged_path, raw_path
 from .probes import probe
 from .problems import from_http_exception, from_request_error
+from .reply import Reply, redirect_reply
 from .sending import AnyResponse, Sender
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Connection(Life, TrioASGIHTTPConnection):
         self.exchange.bind()
         self._find_server(scope)
         # A copy: the scope is the server's (ASGI: "copy it before passing it on").
-        self.scope = cast("HTTPScope", {**scope, "headers": origin.headers, SCOPE_KEY: self.exchange})
+        self.scope = cast("HTTPScope", {**origin.rewritten(scope), SCOPE_KEY: self.exchange})
         self._receive: Receive
         self._send: Send
         self._request: UmbelRequest | None = None
@@ -73,14 +74,17 @@ class Connection(Life, TrioASGIHTTPConnection):
             facts = self.exchange.routed(rule.rule, facts.deadline)
         return facts
 
-    async def _answer(self) -> AnyResponse:
+    async def _answer(self) -> AnyResponse | Reply:
         facts = self.exchange.facts
+        raw, query = raw_path(self.scope["path"], self.scope.get("raw_path")), self.scope["query_string"]
         try:
-            check_path(raw_path(self.scope["path"], self.scope.get("raw_path")))
-            check_query(self.scope["query_string"])
+            check_path(raw)
+            check_query(query)
         except RequestError as error:
             self.exchange.kind, self.exchange.detail = Kind.BAD_REQUEST, error.detail
             return from_request_error(error, facts.request_id)
+        if (merged := merged_path(raw)) is not None:
+            return redirect_reply(merged + b"?" + query if query else merged)
         self._request = request = cast("UmbelRequest", self._create_request_from_scope(self._send))
         self._upload = request.body
         if (response := probe(self.app, request, self.exchange)) is not None:

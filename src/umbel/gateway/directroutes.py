@@ -17,7 +17,7 @@ from ..errors import RequestError
 from .converters import CONVERTERS
 from .forwarded import Origin, origin_in
 from .obstacles import Hooks, Settings, find_obstacle, hooks_of, settings_of
-from .paths import check_path, check_query, raw_path
+from .paths import check_path, check_query, merged_path, raw_path
 from .probes import PATHS
 
 if TYPE_CHECKING:
@@ -138,7 +138,10 @@ class DirectRoutes:
         if method == "OPTIONS" or not path.startswith("/") or path in PATHS:
             return None
         try:
-            check_path(raw_path(path, raw))
+            target = raw_path(path, raw)
+            check_path(target)
+            if merged_path(target) is not None:
+                return None
             rule, values = self._adapter.match(path, method, return_rule=True)
         except (RequestError, HTTPException):
             return None

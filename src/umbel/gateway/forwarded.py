@@ -1,11 +1,24 @@
 """Where a request came from, as far as that can be believed, and what upstreams are told of it.
 
-Used by ``connection.py`` for every request. ``X-Forwarded-*`` and the like count only if they come from one of
-``[server] trusted_proxies``; any other peer's are removed before a view, a plan or a hook can see them.
+``X-Forwarded-*``, ``Forwarded`` and the like count only if they come from one of ``[server] trusted_proxies``; any
+other peer's are removed before a view, a plan or a hook can see them.
+
+One rule for all of them
+------------------------
+Each proxy adds a member at the right of ``X-Forwarded-For``: the address that it was asked from. So the members are
+gone through from the right for as long as they are proxies of ours. The first that is none is the client, and its
+place, counted from the right, is the client's place in ``X-Forwarded-Proto`` and ``X-Forwarded-Host`` too: what stands
+further left is what the client itself claims. A list that is shorter was written once and passed on: its first member
+counts.
+
+A list that is longer than X-Forwarded-For has more members than it tells hops. Of hosts the place is kept then: links
+are made of them, and nobody may choose the host of another's link. Of schemes the first member counts: a client that
+claims one for itself misleads nobody else, and the proxy next to us often speaks http.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, NamedTuple
@@ -19,6 +32,15 @@ _VIA_LENGTH_MAX = 1024
 _PEERS_MAX = 1024
 _HOPS_MAX = 64
 """Of X-Forwarded-For, from the right; no request comes through so many proxies."""
+_ADDRESS_LENGTH_MAX = 128
+_HOST_LENGTH_MAX = 255
+_SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
+_PORT = r"(?::[0-9]{1,5})?"
+_HOST = re.compile(rf"(?:[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]){_PORT}", re.ASCII)
+# An address with a port: IPv4, or IPv6 in brackets. The port may be hidden (RFC 7239 section 6.2).
+_NODE = re.compile(r"\A(?:\[([^\]]*+)\]|([^:\[\]]*+))(?::(?:[0-9]{1,5}|_[A-Za-z0-9._-]++))?", re.ASCII)
+_NEVER_SAID = frozenset(' \t"\\=')
+"""What no value of Forwarded needs that says an address, a scheme or a host."""
 
 
 class TrustedProxies:
@@ -63,6 +85,11 @@ class Origin(NamedTuple):
     peer: str | None
     http_version: str
     scheme: str
+    """What the client speaks: ``http`` or ``https``."""
+    host: str | None
+    """The host that the client asked for; None if no field says."""
+    hops: tuple[str, ...] = ()
+    """The members of X-Forwarded-For that go on: addresses without ports, and what is none as it came."""
 
     @property
     def headers(self) -> Sequence[Field]:
@@ -71,37 +98,52 @@ class Origin(NamedTuple):
 
     def claimed(self, name: str) -> str | None:
         """A field that counts only from a trusted peer."""
-        return self.fields.get(name) if self.trusted else None
+        return self.fields.end_to_end.get(name) if self.trusted else None
 
     def identify(self) -> tuple[str, Trace]:
         """The request's id and trace; an id is taken over from a trusted peer alone."""
-        get = self.fields.get
+        get = self.fields.end_to_end.get
         return ids.identify(self.claimed("x-request-id"), get("traceparent"), get("tracestate"))
 
     def always(self, request_id: str) -> tuple[tuple[str, str], ...]:
         """What a gateway always tells an upstream: the request's id, and Via (RFC 9110 section 7.6.3)."""
         version = self.http_version
         own = _OWN_VIA.get(version) or f"{version} umbel"
-        before = self.fields.get("via", "")
+        before = self.fields.end_to_end.get("via", "")
         # A chain longer than any real one is an attempt to grow our requests; it ends here.
         via = f"{before}, {own}" if 0 < len(before) <= _VIA_LENGTH_MAX else own
         return (("x-request-id", request_id), ("via", via))
 
     def forwarded_for(self) -> tuple[tuple[str, str], ...]:
-        """``X-Forwarded-For``, ``-Proto`` and ``-Host``: a trusted peer's chain goes on, any other begins anew."""
-        get, peer = self.fields.get, self.peer
-        chain = get("x-forwarded-for")
-        hops = f"{chain}, {peer}" if chain and peer else chain or peer
-        said = get("x-forwarded-proto")
-        proto = said.lower() if said is not None and said.lower() in ("http", "https") else self.scheme
-        host = get("x-forwarded-host") or get("host")
-        fields: tuple[tuple[str, str], ...] = (("x-forwarded-proto", proto),)
-        if hops:
-            fields = (("x-forwarded-for", hops), *fields)
-        return (*fields, ("x-forwarded-host", host)) if host else fields
+        """``X-Forwarded-For``, ``-Proto`` and ``-Host``: a trusted peer's chain goes on, any other begins anew.
+
+        The client's ``Connection`` has no say in these: they are the gateway's own.
+        """
+        fields: tuple[tuple[str, str], ...] = (("x-forwarded-proto", self.scheme),)
+        if hops := (*self.hops, self.peer) if self.peer else self.hops:
+            fields = (("x-forwarded-for", ", ".join(hops)), *fields)
+        return (*fields, ("x-forwarded-host", self.host)) if self.host else fields
+
+    def rewritten(self, scope: Mapping[str, Any]) -> dict[str, Any]:
+        """A copy of an ASGI scope that says what the client asked: its scheme, host and address, not the proxy's.
+
+        So every absolute URL that a framework makes of it is one that the client can follow.
+        """
+        copy = {**scope, "headers": self.headers}
+        if not self.trusted:
+            return copy
+        if (schemes := _SCHEMES_OF.get(scope["type"])) is not None:
+            copy["scheme"] = schemes[self.scheme]
+        if self.client != (self.peer or ""):
+            copy["client"] = (self.client, 0)
+        if self.host is not None and self.host != self.fields.get("host"):
+            rest = [field for field in self.headers if field[0].lower() != b"host"]
+            copy["headers"] = [(b"host", self.host.encode("latin-1")), *rest]
+        return copy
 
 
 _OWN_VIA = {version: f"{version} umbel" for version in ("1.0", "1.1", "2")}
+_SCHEMES_OF = {"http": {"http": "http", "https": "https"}, "websocket": {"http": "ws", "https": "wss"}}
 
 
 def origin_of(
@@ -115,10 +157,16 @@ def origin_of(
     """Read the origin of a request off its peer and its fields. Never raises: a malformed claim is no claim."""
     trusted = trust.trusts(peer)
     fields = read_fields(headers, believed=trusted)
-    client = peer or ""
-    if trusted and (chain := fields.get("x-forwarded-for")):
-        client = _client(chain, trust) or client
-    return Origin(client, trusted, fields, peer, http_version, scheme)
+    if not trusted:
+        return Origin(peer or "", False, fields, peer, http_version, scheme, fields.get("host"))
+    addresses, schemes, hosts = _claims(fields)
+    client, place, hops = _follow(addresses, trust)
+    said = schemes[0] if len(schemes) > len(addresses) else _at(place, schemes)
+    host = _at(place, hosts)
+    if len(host) > _HOST_LENGTH_MAX or _HOST.fullmatch(host) is None:
+        host = fields.get("host", "")
+    scheme = _SCHEMES.get(said.lower(), scheme)
+    return Origin(client or peer or "", True, fields, peer, http_version, scheme, host or None, hops)
 
 
 def origin_in(scope: Mapping[str, Any], trust: TrustedProxies) -> Origin:
@@ -128,28 +176,74 @@ def origin_in(scope: Mapping[str, Any], trust: TrustedProxies) -> Origin:
         client[0] if client else None,
         scope["headers"],
         trust,
-        http_version=scope["http_version"],
-        scheme=scope["scheme"],
+        http_version=scope.get("http_version", "1.1"),
+        scheme=_SCHEMES.get(scope["scheme"], "http"),
     )
 
 
-def _client(chain: str, trust: TrustedProxies) -> str | None:
-    """The right-most address of the chain that is no proxy of ours; the left-most if all are."""
-    last: str | None = None
-    hops = chain.rsplit(",", _HOPS_MAX)
-    for hop in reversed(hops[-_HOPS_MAX:]):
-        address = _address(hop.strip())
+def _claims(fields: Fields) -> tuple[list[str], list[str], list[str]]:
+    """The addresses, schemes and hosts that a trusted peer tells of its hops, the nearest last."""
+    said = [fields.get(f"x-forwarded-{name}") for name in ("for", "proto", "host")]
+    if not any(said) and (forwarded := fields.get("forwarded")):
+        return _read_forwarded(forwarded)
+    addresses, schemes, hosts = (_members(value) if value else [] for value in said)
+    return addresses, schemes, hosts
+
+
+def _members(value: str) -> list[str]:
+    return [member.strip(" \t") for member in value.rsplit(",", _HOPS_MAX)[-_HOPS_MAX:]]
+
+
+def _read_forwarded(value: str) -> tuple[list[str], list[str], list[str]]:
+    """The same of RFC 7239's field, whose elements are one for each hop; nothing if it is malformed."""
+    elements: list[dict[str, str]] = []
+    for member in _members(value):
+        element: dict[str, str] = {}
+        for pair in member.split(";"):
+            name, mark, said = pair.strip(" \t").partition("=")
+            if said[:1] == '"' and said[-1:] == '"' and len(said) > 1:
+                said = said[1:-1]
+            if not _NEVER_SAID.isdisjoint(said) or (name and not mark):
+                return [], [], []
+            if name:
+                element[name.lower()] = said
+        if element:
+            elements.append(element)
+    addresses, schemes, hosts = ([element.get(name, "") for element in elements] for name in ("for", "proto", "host"))
+    return addresses, schemes, hosts
+
+
+def _follow(chain: Sequence[str], trust: TrustedProxies) -> tuple[str | None, int, tuple[str, ...]]:
+    """The right-most address of the chain that is no proxy of ours (the left-most if all are), and its place from the
+    right; what cannot be read ends the way. And the chain as upstreams are told it."""
+    client: str | None = None
+    place = 0
+    for member in reversed(chain):
+        place += 1
+        address = _address(member)
         if address is None:
             break
-        last = str(address)
-        if not trust.trusts(last):
+        client = str(address)
+        if not trust.trusts(client):
             break
-    return last
+    told = (str(address) if (address := _address(member)) is not None else member for member in chain)
+    return client, place, tuple(member for member in told if member)
+
+
+def _at(place: int, members: Sequence[str]) -> str:
+    """The member at the client's place; the first of a list that is shorter, empty if there is none."""
+    return members[-min(max(place, 1), len(members))] if members else ""
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:
+    """The address that a text names, maybe in quotes, with a port or a zone; None if it names none."""
+    if len(text) > _ADDRESS_LENGTH_MAX:
+        return None
+    text = text.strip('"')
+    if (node := _NODE.fullmatch(text)) is not None:
+        text = node[1] if node[1] is not None else node[2]
     try:
-        address = ip_address(text)
+        address = ip_address(text.partition("%")[0])
     except ValueError:
         return None
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None

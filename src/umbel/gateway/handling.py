@@ -7,7 +7,7 @@ group is answered or recorded.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import quart.wrappers.base
 import trio
@@ -15,7 +15,7 @@ from quart import request
 from quart_trio import QuartTrio
 from quart_trio.wrappers import TrioResponse
 from werkzeug.exceptions import HTTPException
-from werkzeug.routing.exceptions import RoutingException
+from werkzeug.routing.exceptions import RequestRedirect, RoutingException
 
 from ..composition.merge import made_private
 from ..errors import RequestError
@@ -24,6 +24,7 @@ from ..kinds import Kind
 from ..server.crash import check_cancel
 from . import crashes
 from .exchange import find_exchange, find_websocket_exchange
+from .paths import relative_redirect
 from .problems import as_http_exception, from_http_exception
 from .reply import ComposedResponse
 
@@ -136,6 +137,13 @@ class ErrorHandling(QuartTrio):
             if (exchange := exchange or find_websocket_exchange()) is not None:
                 exchange.kind, exchange.detail = Kind.INTERNAL, "an exception that no handler took"
         super().log_exception(*context_and_info)
+
+    def raise_routing_exception(self, request: Any) -> NoReturn:
+        """Raise why no view answers; the place that a redirect leads to is told relative to the request's."""
+        error = request.routing_exception
+        if isinstance(error, RequestRedirect):
+            error.new_url = relative_redirect(error.new_url, request.scheme, request.host)
+        raise error
 
     async def make_response(self, result: ResponseReturnValue | HTTPException) -> AnyResponse:
         """Quart's, but an HTTP error that no handler of the application took becomes a problem document."""

@@ -7,7 +7,7 @@ forms, so the strictest reading is the only safe one. Holds no state and knows n
 from __future__ import annotations
 
 import re
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes, urlsplit, urlunsplit
 
 from ..errors import RequestError
 
@@ -19,20 +19,21 @@ _FORBIDDEN = re.compile(rb"[\x00-\x20\x7f-\xff#\\]")
 _AMBIGUOUS = re.compile(rb"%(?:00|2[Ff]|5[Cc])")
 _FORBIDDEN_IN_QUERY = re.compile(rb"[\x00-\x20\x7f-\xff#]")
 _DOTS = frozenset({b".", b".."})
+_DEFAULT_PORTS = {"http": ":80", "https": ":443", "ws": ":80", "wss": ":443"}
 
 
 def check_path(raw: bytes) -> None:
     """Pass a raw path that every parser reads alike.
 
-    ``raw`` is the target without its query. ``//`` passes: werkzeug merges it by a redirect.
+    ``raw`` is the target without its query. ``//`` passes: it is merged by a redirect, at the beginning of a path
+    (``merged_path``) as inside it (werkzeug).
 
     Raises:
         RequestError: 400; the text names the rule and none of the path.
     """
     if _PLAIN.fullmatch(raw) and b"/." not in raw:
         return
-    if absolute := _ABSOLUTE.match(raw):
-        raw = raw[absolute.end() :] or b"/"
+    raw = _origin_form(raw)
     if not raw.startswith(b"/"):
         raise RequestError(400, "The request target must be a path that begins with a slash.")
     if _FORBIDDEN.search(raw):
@@ -48,6 +49,37 @@ def check_path(raw: bytes) -> None:
         b"/".join(segments).decode("utf-8")
     except UnicodeDecodeError as error:
         raise RequestError(400, "The path is not UTF-8.") from error
+
+
+def merged_path(raw: bytes) -> bytes | None:
+    """The path to redirect to where ``raw``, which has been checked, begins with several slashes; else None.
+
+    werkzeug would match it as if there were one. A proxy in front of us would not, so its rule for the path would be
+    passed by.
+    """
+    raw = _origin_form(raw)
+    return b"/" + raw.lstrip(b"/") if raw.startswith(b"//") else None
+
+
+def _origin_form(raw: bytes) -> bytes:
+    absolute = _ABSOLUTE.match(raw)
+    return raw if absolute is None else raw[absolute.end() :] or b"/"
+
+
+def relative_redirect(url: str, scheme: str, host: str) -> str:
+    """``url`` without its origin, where that is the one of a request with this scheme and Host field.
+
+    A relative Location (RFC 9110 section 10.2.2) is right whatever the proxies between say of the client's origin.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != scheme or _portless(parts.netloc, scheme) != _portless(host, scheme):
+        return url
+    path = "/" + parts.path.lstrip("/")  # Two slashes would begin another host's address.
+    return urlunsplit(("", "", path, parts.query, parts.fragment))
+
+
+def _portless(host: str, scheme: str) -> str:
+    return host.lower().removesuffix(_DEFAULT_PORTS.get(scheme, ":"))
 
 
 def check_query(raw: bytes) -> None:

@@ -14,6 +14,7 @@ from quart_trio.wrappers import TrioResponse
 
 from ..logs import FileRecorder
 from ..problem import Problem
+from ..server.limits import PROBES
 from .caching import NO_STORE
 from .problems import problem_response
 
@@ -23,9 +24,8 @@ if TYPE_CHECKING:
     from .app import Umbel
     from .exchange import Exchange
 
-LIVEZ = "/livez"
-READYZ = "/readyz"
-PATHS = (LIVEZ, READYZ)
+PATHS = PROBES
+LIVEZ, READYZ = PROBES
 _ALLOW = "GET, HEAD, OPTIONS"
 
 

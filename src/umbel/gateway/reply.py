@@ -36,6 +36,11 @@ class Reply:
         self.named = named
 
 
+def redirect_reply(location: bytes) -> Reply:
+    """The answer that sends a client to another path of the same origin, with the same method and body (308)."""
+    return Reply(308, [(b"location", location), (b"content-length", b"0")], b"")
+
+
 class ComposedResponse(TrioResponse):
     """A response that was made of a reply."""
 

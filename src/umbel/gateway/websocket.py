@@ -19,9 +19,9 @@ from ..server.ending import RECORD
 from ..server.exchange import ClientLeft
 from . import crashes
 from .exchange import SCOPE_KEY, Exchange
-from .forwarded import origin_of
+from .forwarded import origin_in
 from .life import file_record
-from .paths import check_path, check_query, raw_path
+from .paths import check_path, check_query, merged_path, raw_path
 
 if TYPE_CHECKING:
     from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, WebsocketScope
@@ -39,15 +39,7 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
     app: Umbel
 
     def __init__(self, app: Umbel, scope: WebsocketScope) -> None:
-        client = scope.get("client")
-        version, scheme = scope.get("http_version", "1.1"), scope["scheme"]
-        origin = origin_of(
-            client[0] if client else None,
-            scope["headers"],
-            app.trusted_proxies,
-            http_version=version,
-            scheme="https" if scheme == "wss" else "http",
-        )
+        origin = origin_in(scope, app.trusted_proxies)
         facts = RequestFacts(
             *origin.identify(),
             "GET",
@@ -57,7 +49,7 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
         )
         self.exchange = Exchange(facts, origin, app.recorder)
         self.exchange.bind()
-        super().__init__(app, cast("WebsocketScope", {**scope, "headers": origin.headers, SCOPE_KEY: self.exchange}))
+        super().__init__(app, cast("WebsocketScope", {**origin.rewritten(scope), SCOPE_KEY: self.exchange}))
         self._status: int | None = None
         self._bytes_sent = 0
 
@@ -78,7 +70,10 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
 
         try:
             try:
-                check_path(raw_path(self.scope["path"], self.scope.get("raw_path")))
+                raw = raw_path(self.scope["path"], self.scope.get("raw_path"))
+                check_path(raw)
+                if merged_path(raw) is not None:  # No client of a WebSocket follows a redirect.
+                    raise RequestError(400, "The path begins with more than one slash.")
                 check_query(self.scope["query_string"])
             except RequestError as error:
                 self.exchange.kind, self.exchange.detail = Kind.BAD_REQUEST, error.detail

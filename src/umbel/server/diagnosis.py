@@ -7,6 +7,7 @@ of a target that are no path.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from .limits import Limits
 from .refusal import Refusal
@@ -25,13 +26,22 @@ _GLIMPSE_MAX = 200
 class HeadRefused(Exception):  # noqa: N818 - a way out of several functions, named by what happened
     """The head must not be acted upon."""
 
-    def __init__(self, refusal: Refusal, *, sound: bool = False, malformed: bool = False) -> None:
+    def __init__(
+        self,
+        refusal: Refusal,
+        *,
+        sound: bool = False,
+        malformed: bool = False,
+        fields: Sequence[tuple[bytes, bytes]] = (),
+    ) -> None:
         super().__init__(refusal.detail)
         self.refusal = refusal
         self.sound = sound
         """Whether it is clear where this request ends, and its client wants to send another one."""
         self.malformed = malformed
         """Whether it breaks a rule of HTTP/2's own, so that its stream ends with PROTOCOL_ERROR (RFC 9113 8.1.1)."""
+        self.fields = fields
+        """The request's fields, where it is not they that are refused."""
 
 
 def diagnose(raw: bytes, limits: Limits) -> tuple[bytes, bytes | None]:

@@ -134,8 +134,8 @@ class Http1WebSocket(RecordedOnce):
             started_at=self._started_at,
             method=self._head.method,
             path=self._head.path.decode("latin-1").partition("?")[0],
-            client=self._peer.address,
-            scheme="https" if self._peer.secure else "http",
+            peer=self._peer,
+            fields=self._head.fields,
             bytes_sent=said.bytes_sent,
         )
 

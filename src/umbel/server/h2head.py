@@ -17,7 +17,7 @@ from hpack import Decoder, HeaderTuple
 from hpack.exceptions import HPACKDecodingError, HPACKError, OversizedHeaderListError
 
 from .diagnosis import HeadRefused
-from .host import Hosts
+from .host import NOT_SERVED, Hosts
 from .limits import Limits
 from .refusal import Refusal
 
@@ -125,7 +125,9 @@ def read_head(raw: Fields, limits: Limits, hosts: Hosts) -> Head:
     if not _PATH.fullmatch(path) and (method, path) != (b"OPTIONS", b"*"):
         raise HeadRefused(Refusal(400, "The target is not a path."))
     _check_fields(fields, limits)
-    host = _host(pseudo.get(b":authority"), fields, hosts)
+    host, served = _host(pseudo.get(b":authority"), fields, hosts)
+    if not served and not limits.is_for_any_host(method.decode("ascii"), path):
+        raise HeadRefused(NOT_SERVED)
     return Head(
         method.decode("ascii"),
         path,
@@ -137,9 +139,10 @@ def read_head(raw: Fields, limits: Limits, hosts: Hosts) -> Head:
 
 
 def claims_of(raw: Fields) -> Head:
-    """What an unchecked header list says of its method and path, for a record or a refusal."""
+    """What an unchecked header list says of its method, its path and its sender, for a record or a refusal."""
     said = {name: value for name, value in raw if name[:1] == b":"}
-    return Head(said.get(b":method", b"").decode("latin-1"), said.get(b":path", b""), [])
+    fields = [(name, value) for name, value in raw if name[:1] != b":"]
+    return Head(said.get(b":method", b"").decode("latin-1"), said.get(b":path", b""), fields)
 
 
 def check_trailers(raw: Fields, limits: Limits) -> None:
@@ -201,15 +204,18 @@ def _check_fields(fields: Fields, limits: Limits) -> None:
             raise malformed("The value of a header field has a control character, or a space at its end.")
 
 
-def _host(authority: bytes | None, fields: Fields, hosts: Hosts) -> bytes:
-    """The one host: ``:authority``, or ``host`` from a client that translates HTTP/1.1 (RFC 9113 section 8.3.1)."""
+def _host(authority: bytes | None, fields: Fields, hosts: Hosts) -> tuple[bytes, bool]:
+    """The one host, and whether it is served.
+
+    It is ``:authority``, or ``host`` from a client that translates HTTP/1.1 (RFC 9113 section 8.3.1).
+    """
     values = [value for name, value in fields if name == b"host"]
-    hosts.check(values if authority is None else [authority], required=True)
+    served = hosts.serve(values if authority is None else [authority], required=True)
     if authority is None:
-        return values[0]
+        return values[0], served
     if len(values) > 1 or (values and not hosts.are_equal(authority, values[0])):
         raise HeadRefused(Refusal(400, "The request names two hosts."))
-    return authority
+    return authority, served
 
 
 def _joined(fields: Fields) -> Fields:

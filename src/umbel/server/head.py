@@ -12,7 +12,7 @@ from typing import NamedTuple
 import httptools
 
 from .diagnosis import HeadRefused, diagnose
-from .host import Hosts
+from .host import NOT_SERVED, Hosts
 from .limits import Limits
 from .refusal import Refusal
 
@@ -56,6 +56,8 @@ class Meaning(NamedTuple):
     takes_trailers: bool = False
     websocket: bool = False
     """Whether a GET with them is a WebSocket upgrade."""
+    served: bool = True
+    """Whether the host that they name is served."""
 
 
 class Head(NamedTuple):
@@ -134,12 +136,19 @@ class HeadReader:
                 method, target = match.groups()
                 name = METHODS.get(method)
                 if name is not None and len(target) <= self._limits.max_target and len(raw) <= self._limits.max_head:
-                    return Head(name, target, known)
+                    head = Head(name, target, known)
+                    return head if known.served else self._spared(head)
         head = self._read(raw)
         if head.meaning.version == "1.1" and len(raw) - end <= _REMEMBERED_SIZE:
             if len(self._known) >= _REMEMBERED_MAX:
                 self._known.clear()
             self._known[raw[end:]] = head.meaning
+        return head if head.meaning.served else self._spared(head)
+
+    def _spared(self, head: Head) -> Head:
+        """A head for a host that is not served, if it is of a request that is answered all the same."""
+        if head.meaning.websocket or not self._limits.is_for_any_host(head.method, head.target):
+            raise HeadRefused(NOT_SERVED, fields=head.meaning.fields)
         return head
 
     def _read(self, raw: bytes) -> Head:
@@ -188,7 +197,7 @@ class HeadReader:
         for name, value in collector.special:
             values.setdefault(name, []).append(value)
         length = _framing(values.get(b"content-length", []), values.get(b"transfer-encoding", []), one)
-        self._hosts.check(values.get(b"host", []), required=one)
+        served = self._hosts.serve(values.get(b"host", []), required=one)
         connection = _tokens(values.get(b"connection", []))
         keep_alive = b"close" not in connection and (one or b"keep-alive" in connection)
         expectations = _tokens(values.get(b"expect", []))
@@ -205,6 +214,7 @@ class HeadReader:
             bool(one and expectations),
             one and b"trailers" in _tokens(values.get(b"te", [])),
             websocket,
+            served,
         )
 
 

@@ -15,6 +15,8 @@ _WELL_FORMED = re.compile(rb"([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5
 _DEFAULT_PORTS = (b"", b"80", b"443")
 _KNOWN_MAX = 256
 
+NOT_SERVED = Refusal(421, "This host is not served here.")
+
 
 class Hosts:
     """The hosts that are served; any if ``names`` is empty. A name without a port is served on every port."""
@@ -23,28 +25,25 @@ class Hosts:
         self._names = frozenset(name.lower().encode() for name in names)
         self._known: set[bytes] = set()
 
-    def knows(self, value: bytes) -> bool:
-        """Whether this value was found good before."""
-        return value in self._known
-
-    def check(self, values: Sequence[bytes], *, required: bool) -> None:
-        """Look at the Host fields of a request.
+    def serve(self, values: Sequence[bytes], *, required: bool) -> bool:
+        """Whether the host that the Host fields of a request name is served.
 
         Raises:
-            HeadRefused: 400 if there is not exactly one that is well formed, 421 for a host that is not served.
+            HeadRefused: 400, there is not exactly one that is well formed.
         """
         if not values and not required:
-            return
+            return True
         if len(values) != 1:
             raise HeadRefused(Refusal(400, "A request has exactly one Host field."))
         value = values[0]
         if value in self._known:
-            return
+            return True
         host, _ = _parts(value)
         if self._names and host not in self._names and value.lower() not in self._names:
-            raise HeadRefused(Refusal(421, "This host is not served here."))
+            return False
         if len(self._known) < _KNOWN_MAX:
             self._known.add(value)
+        return True
 
     @staticmethod
     def are_equal(one: bytes, other: bytes) -> bool:

@@ -7,6 +7,7 @@ and ``response.py``; here are their order, the time they may take, and the end.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -30,7 +31,6 @@ from .stepping import in_own_context
 from .wire import has_left, linger, send_in_pieces
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
     from .peer import Peer
@@ -352,7 +352,7 @@ class Http1Connection:
             return
         counts, path = said is not None, head.target.partition(b"?")[0].decode("ascii")
         said = said or cut_answer(exchange.status, exchange.bytes_sent, rest)
-        self._record(said, head.method, path, began, counts=counts)
+        self._record(said, head.method, path, began, head.meaning.fields, counts=counts)
 
     def _scope_of(self, head: Head, exchange: Exchange) -> dict[str, Any]:
         service, peer, meaning = self.service, self._peer, head.meaning
@@ -411,7 +411,7 @@ class Http1Connection:
         self._requests += 1
         self._refused += 1
         keep = error.sound and self.keeps_alive()
-        await self.refuse_unseen(error.refusal, *glimpse(raw), keep)
+        await self.refuse_unseen(error.refusal, *glimpse(raw), keep, fields=error.fields)
         if keep:
             self._be_idle()
         return keep
@@ -420,20 +420,39 @@ class Http1Connection:
         self._refused += 1
         keep = head.meaning.keep_alive and head.meaning.length == 0 and self.keeps_alive()
         path = head.target.partition(b"?")[0].decode("ascii")
-        await self.refuse_unseen(refusal, head.method, path, keep, old=head.meaning.version == "1.0")
+        meaning = head.meaning
+        await self.refuse_unseen(refusal, head.method, path, keep, old=meaning.version == "1.0", fields=meaning.fields)
         if keep:
             self._be_idle()
         return keep
 
-    async def refuse_unseen(self, refusal: Refusal, method: str, path: str, keep: bool, *, old: bool = False) -> None:
+    async def refuse_unseen(
+        self,
+        refusal: Refusal,
+        method: str,
+        path: str,
+        keep: bool,
+        *,
+        old: bool = False,
+        fields: Sequence[tuple[bytes, bytes]] = (),
+    ) -> None:
         """Answer and record a request that no application gets to see. ``old``: it is one of HTTP/1.0."""
         request_id, began, sent = new_request_id(), trio.current_time(), 0
         try:
             sent = await self.refuse(refusal, request_id, method, keep_alive=keep, old=old)
         finally:
-            self._record(Said(refusal, request_id, sent), method, path, began)
+            self._record(Said(refusal, request_id, sent), method, path, began, fields)
 
-    def _record(self, said: Said, method: str, path: str, began: float, *, counts: bool = True) -> None:
+    def _record(
+        self,
+        said: Said,
+        method: str,
+        path: str,
+        began: float,
+        fields: Sequence[tuple[bytes, bytes]],
+        *,
+        counts: bool = True,
+    ) -> None:
         self.service.record_refusal(
             said.refusal,
             counts=counts,
@@ -441,8 +460,8 @@ class Http1Connection:
             started_at=began,
             method=method,
             path=path,
-            client=self._peer.address,
-            scheme="https" if self._peer.secure else "http",
+            peer=self._peer,
+            fields=fields,
             bytes_sent=said.bytes_sent,
         )
 

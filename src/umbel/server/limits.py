@@ -10,6 +10,9 @@ import resource
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+PROBES = ("/livez", "/readyz")
+"""The paths that an application of ours answers itself: whether the process runs, and whether it wants requests."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -27,7 +30,7 @@ class Limits:
     """Connections of this process; see ``connections_allowed``."""
     max_in_flight: int = 256
     """Requests of this process that an application is at work on."""
-    probes: tuple[str, ...] = ("/livez", "/readyz")
+    probes: tuple[str, ...] = PROBES
     """Paths that are answered beyond ``max_in_flight``, ``max_connections`` and ``memory_limit``."""
     max_head: int = 16 * 1024
     """A request's head, the request line and the empty line included."""
@@ -55,6 +58,14 @@ class Limits:
         """The limits that the section ``[server]`` of a configuration says; its other keys are not the server's."""
         return cls(**{field.name: getattr(section, field.name) for field in fields(cls)})
 
+    def is_probe(self, method: str, target: bytes) -> bool:
+        """Whether a request without a body asks no more than how this process is."""
+        return method in ("GET", "HEAD") and target.partition(b"?")[0].decode("latin-1") in self.probes
+
+    def is_for_any_host(self, method: str, target: bytes) -> bool:
+        """Whether a request is answered whatever ``hosts`` says: whoever probes asks by the process's address."""
+        return self.is_probe(method, target) or (method in ("GET", "HEAD") and target.partition(b"?")[0] in _OWN_PROBES)
+
     @property
     def connections_allowed(self) -> int:
         """``max_connections``, but never over half of the descriptors: a request needs some to be answered."""
@@ -62,6 +73,7 @@ class Limits:
         return self.max_connections if soft == resource.RLIM_INFINITY else min(self.max_connections, soft // 2)
 
 
+_OWN_PROBES = frozenset(path.encode() for path in PROBES)
 DEFAULT_LIMITS = Limits()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
@@ -29,6 +29,7 @@ from .host import Hosts
 from .limits import Limits, limits_of
 from .memory import SHORT, SPENT, Memory
 from .own_fields import OwnFields
+from .peer import Peer
 from .phase import Phase
 from .refusal import NO_CONNECTION_LEFT, NO_MEMORY_LEFT, OVERLOADED, Refusal
 from .reserve import RESERVED_REQUESTS, Reserve, Seat
@@ -121,7 +122,6 @@ class Service:
         self._max_requests = _max_requests(config)
         self._allowed = self.limits.connections_allowed
         self._connections_total = 0
-        self._probes = frozenset(path.encode() for path in self.limits.probes)
         self._requests_total = 0
         self._refused: dict[int, int] = {}
         self._failed = 0
@@ -210,7 +210,7 @@ class Service:
 
     def is_probe(self, method: str, target: bytes, body_length: int) -> bool:
         """Whether a request asks no more than how this process is: one of ``probes``, without a body."""
-        return body_length == 0 and method in ("GET", "HEAD") and target.partition(b"?")[0] in self._probes
+        return body_length == 0 and self.limits.is_probe(method, target)
 
     def admit(self, seat: Seat | None, method: str, target: bytes, body_length: int) -> Refusal | None:
         """``request_began``, and where that refuses ``probe_began``; with a ``seat`` nothing but a probe is taken."""
@@ -264,19 +264,24 @@ class Service:
         *,
         request_id: str,
         started_at: float,
+        peer: Peer,
         method: str = "",
         path: str = "",
-        client: str = "",
-        scheme: str = "http",
+        fields: Sequence[tuple[bytes, bytes]] = (),
         bytes_sent: int = 0,
         counts: bool = True,
     ) -> None:
         """Record a request that no application records: one access record, with the reason.
 
-        ``counts``: it counts as one that the server has answered itself.
+        ``fields`` are the request's, as far as its head could be read. An application that knows who is to be believed
+        (``client_of``) says whom they come from; else it is the peer. ``counts``: the request counts as one that the
+        server has answered itself.
         """
         if counts:
             self.count_refusal(refusal)
+        client, scheme = peer.address, "https" if peer.secure else "http"
+        if fields and (client_of := getattr(self.app, "client_of", None)) is not None:
+            client, scheme = client_of(peer.client[0] if peer.client is not None else None, fields, scheme)
         facts = RequestFacts(request_id, Trace(request_id), method, path, "", started_at)
         now = trio.current_time()
         ended = RequestEnded(facts, refusal.status, now, bytes_sent, None, refusal.kind, client, scheme, refusal.detail)

@@ -113,7 +113,7 @@ async def test_a_plain_application_answers_its_routes_directly_and_says_so(throu
     assert app.statistics().indirect_reason == "the application does not serve"
     async with living(app):
         assert (app.statistics().direct, app.statistics().indirect_reason) == (True, "")
-        for target in ("/r", "/r", "/r?a=b", "//r", "/caf%C3%A9/3", "/a.b/3"):
+        for target in ("/r", "/r", "/r?a=b", "/caf%C3%A9/3", "/a.b/3"):
             assert (await ask(app, target=target)).status == 200
         assert (await ask(app, "HEAD", "/r")).status == 200
         assert through_quart == []
@@ -122,6 +122,7 @@ async def test_a_plain_application_answers_its_routes_directly_and_says_so(throu
             ("DELETE", "/r"),
             ("GET", "/plain"),
             ("GET", "/nowhere"),
+            ("GET", "//r"),
             ("GET", "/a/x"),
             ("GET", "/r?a b"),
             ("GET", "/a/../r"),
@@ -131,7 +132,7 @@ async def test_a_plain_application_answers_its_routes_directly_and_says_so(throu
             await ask(app, method, target)
         await ask(app, target="/r", headers=[("host", "a..b")])
         await app({**http_scope(target="/r"), "root_path": "/root"}, trio.sleep_forever, nothing)
-    assert len(through_quart) == 11
+    assert len(through_quart) == 12
     assert not app.statistics().direct
 
 

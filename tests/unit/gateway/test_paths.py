@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from umbel.errors import RequestError
-from umbel.gateway.paths import check_path, check_query
+from umbel.gateway.paths import check_path, check_query, merged_path, relative_redirect
 
 
 @pytest.mark.parametrize(
@@ -74,3 +74,35 @@ def test_a_query_may_hold_what_a_uri_may() -> None:
     for raw in (b"a=\xff", b"a b", b"a#b", b"a\x00", b"\x7f"):
         with pytest.raises(RequestError):
             check_query(raw)
+
+
+@pytest.mark.parametrize(
+    ("raw", "merged"),
+    [
+        (b"/c", None),
+        (b"/c//d", None),
+        (b"//c", b"/c"),
+        (b"///c//d", b"/c//d"),
+        (b"//", b"/"),
+        (b"http://gateway.test//c", b"/c"),
+        (b"http://gateway.test/c", None),
+        (b"http://gateway.test", None),
+    ],
+)
+def test_slashes_at_the_beginning_of_a_path_are_merged(raw: bytes, merged: bytes | None) -> None:
+    assert merged_path(raw) == merged
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("http://Gateway.test/a/?b=%2F&c", "/a/?b=%2F&c"),
+        ("http://gateway.test:80/a", "/a"),
+        ("http://gateway.test//evil.example/", "/evil.example/"),
+        ("https://gateway.test/a", "https://gateway.test/a"),
+        ("http://gateway.test:81/a", "http://gateway.test:81/a"),
+        ("http://other.test/a", "http://other.test/a"),
+    ],
+)
+def test_a_redirect_within_an_origin_is_relative(url: str, place: str) -> None:
+    assert relative_redirect(url, "http", "gateway.test") == place

@@ -85,6 +85,18 @@ def test_hosts_are_served_or_not(host: bytes, status: int | None, reader: HeadRe
             assert refused(reader, raw) == status
 
 
+def test_a_probe_is_read_under_any_host_and_its_fields_serve_nothing_else() -> None:
+    reader = HeadReader(Limits(probes=("/healthz",)), Hosts(["a.test"]))
+    fields = b" HTTP/1.1\r\nHost: 10.0.0.1:80\r\n\r\n"
+    upgrade = b" HTTP/1.1\r\nHost: 10.0.0.1:80\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+    for _ in range(2):
+        for target in (b"/livez", b"/readyz?x", b"/healthz", b"http://10.0.0.1/livez"):
+            assert reader.read(b"GET " + target + fields).meaning.version == "1.1"
+        for line in (b"GET /", b"GET /livez/", b"POST /livez", b"GET //livez"):
+            assert refused(reader, line + fields) == 421
+        assert refused(reader, b"GET /livez" + upgrade) == 421
+
+
 def test_underscores_may_be_kept() -> None:
     raw = b"GET / HTTP/1.1\r\nHost: a\r\nx_y: 1\r\n\r\n"
     assert refused(HeadReader(Limits(), Hosts([])), raw) == 400
