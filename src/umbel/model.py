@@ -6,7 +6,7 @@ Every package reads them. Frozen.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -192,8 +192,8 @@ class Inputs(NamedTuple):
     query: Mapping[str, Json] = _NONE
     headers: Mapping[str, str] = _NONE
     body: Json = None
-    raw_query: Sequence[tuple[str, str]] = ()
-    """Every query parameter as it came, for ``forward_query``."""
+    raw_query: bytes = b""
+    """The query as it came, for ``forward_query``."""
     cookies: Mapping[str, str] = _NONE
     raw_body: bytes = b""
     content_type: str = ""

@@ -29,7 +29,7 @@ INPUTS = Inputs(
         "x-tenant": "t",
     },
     body={"k": [1, "ü"]},
-    raw_query=[("q", "a b"), ("q", "ü"), ("other", "1")],
+    raw_query=b"q=a+b&q=%C3%BC&other=1&q&%71=a,b:c/d*",
     cookies={"sid": "c00kie", "b": "2"},
     raw_body=b'{"k":1}',
     content_type="application/json",
@@ -61,7 +61,8 @@ CALLS: dict[str, tuple[dict[str, Any], bytes, dict[bytes, bytes], bytes]] = {
         {},
         b"",
     ),
-    "query": ({"forward_query": ["q"]}, b"GET /a?q=a%20b&q=%C3%BC", {}, b""),
+    "query": ({"forward_query": ["q"]}, b"GET /a?q=a+b&q=%C3%BC&q&%71=a,b:c/d*", {}, b""),
+    "whole query": ({"forward_query": ["*"]}, b"GET /a?q=a+b&q=%C3%BC&other=1&q&%71=a,b:c/d*", {}, b""),
     "cookies": ({"forward_cookies": ["sid", "missing"]}, b"", {b"cookie": b"sid=c00kie"}, b""),
     "header": (
         {"forward_headers": ["x-tenant", "accept-language", "missing"]},

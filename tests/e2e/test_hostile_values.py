@@ -132,7 +132,7 @@ async def test_a_line_end_in_a_value_begins_no_field(value: str, tmp_path: Path)
     # Whoever was asked at all was asked without it, or with all of it encoded.
     assert not any(b"x-name" in head.lower() for head in heads)
     assert not any(line.lower().startswith(b"x-admin") for head in heads for line in head.splitlines())
-    assert heads[-1].split(b" ")[1].startswith(b"/x?name=a%0")
+    assert heads[-1].split(b" ")[1] == f"/x?name={quoted}".encode()
 
 
 @SERVERS

@@ -15,6 +15,7 @@ from ..config.load import Loaded
 from ..config.schema import Call, Config, Constant, KeyPath, Upstream
 from ..config.section import Section
 from ..config.units import format_duration, format_ratio, format_size
+from ..core.star import LEFT_OUT_IN_WORDS, STAR
 from .policies import shown_breaker, shown_ejection, shown_health, shown_hedge, shown_retry
 
 
@@ -205,6 +206,12 @@ def _call_rules(plan: CallPlan) -> Iterator[str]:
         yield f"each {call.each}, as a {call.as_}"
     if call.when is not None:
         yield f"when {call.when}"
+    if STAR in call.forward_headers:
+        yield f"forwards all header fields of the client but {LEFT_OUT_IN_WORDS}"
+    if STAR in call.forward_query:
+        yield "forwards the client's query as it came"
+    if STAR in call.forward_cookies:
+        yield "forwards all cookies of the client"
     if call.has_default:
         yield f"default {_shown(call.default)}"
     elif call.optional:

@@ -14,6 +14,7 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import Map, RequestRedirect, Rule
 
 from ..composition.dag import Plan
+from ..core.star import STAR
 from ..errors import RequestError
 from ..gateway.converters import CONVERTERS
 from ..gateway.paths import check_path, check_query, merged_path
@@ -55,16 +56,17 @@ def read_query(plan: Plan, path: str) -> Query | NoMatch:
     _, mark, query = path.partition("?")
     if not mark:
         return Query({}, ())
-    raw, rules = query.encode(), QueryRules(plan.route.query_params, plan.sent_on)
+    raw, rules = query.encode(), QueryRules(plan.route.query_params)
     try:
         check_query(raw)
         values = rules.values(rules.read(raw))
     except RequestError as error:
         return NoMatch(error.status, error.detail)
     given = tuple(dict.fromkeys(unquote_plus(piece.partition("=")[0]) for piece in query.split("&") if piece))
+    sent_on = {*given} if STAR in plan.sent_on else plan.sent_on
     return Query(
         {name: values[name] for name in given if name in values},
-        tuple(name for name in given if name not in values and name not in plan.sent_on),
+        tuple(name for name in given if name not in values and name not in sent_on),
     )
 
 

@@ -152,6 +152,16 @@ to a request with conditions becomes the answer, and so do 412, 428 and, with `r
 not sent on, since the answer's bytes are not the upstream's; one of another unit (`items=0-9`) is. A date does not go
 on beside a tag that is not forwarded.
 
+**What goes along.** `forward_headers`, `forward_query` and `forward_cookies` name what a call sends on of the client's
+request as it came. `"*"` stands for all of it. In `forward_headers` it leaves out what would tell too much or says
+something of the client's own exchange: `authorization`, `cookie`, `host`, `accept-encoding`, `content-*`, `forwarded`,
+`x-forwarded-*`, `x-real-ip`, `remote-addr`, `proxy`, `expect`, conditionals (`if-*`) and `range`, what belongs to the
+connection, and what Umbel writes itself. Those of them that a call may forward at all can stand beside it:
+`["*", "authorization"]`. A field that the configuration sets wins over one that goes along by `"*"`. The answer may
+depend on any field then, so it is `private` unless the route sets `cache_control`; its `Vary` names only what the plan
+names. A star elsewhere, or as a part of a name, is a mistake.
+A field that the client's `Connection` names never goes along, and neither does any other hop-by-hop field.
+
 ## Sections
 """
 

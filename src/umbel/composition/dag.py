@@ -68,7 +68,7 @@ class Plan:
     vary: tuple[str, ...]
     """The request headers that the answer depends on, as they are written in a message."""
     private: bool
-    """Whether authorization or cookies go upstream, so that no shared cache may keep the answer."""
+    """Whether authorization, cookies or all header fields go upstream, so that no shared cache may keep the answer."""
     shape: Expression | None
     answer_headers: tuple[tuple[str, Text], ...]
     where: Callable[[KeyPath], str]

@@ -16,6 +16,7 @@ from werkzeug.routing import Map, Rule
 
 from ..config.schema import Call, Config, KeyPath, Route, Source, Upstream
 from ..core.hop_by_hop import is_hop_by_hop
+from ..core.star import STAR
 from ..errors import ConfigError, ConfigProblem
 from . import missing_parts
 from .call import ACCEPT, CallRules
@@ -170,6 +171,9 @@ class _RouteCompiler:
             return None
         plans = tuple(plan for _, plan, _ in calls if plan is not None)
         forwarded = {name: None for plan in plans for name in plan.config.forward_headers}
+        # Then any field may matter. No Vary can name them all, and "*" would forbid each cache to keep the answer; so
+        # it is for the client alone.
+        any_header = forwarded.pop(STAR, ...) is None
         cookies = any(plan.config.forward_cookies for plan in plans)
         vary = dict.fromkeys(header.replace("_", "-") for header in self._names.headers) | forwarded
         for name in CONDITIONS & vary.keys():
@@ -187,7 +191,7 @@ class _RouteCompiler:
             None if self._names.whole_body else frozenset(self._names.body_fields),
             tuple(self._names.headers),
             tuple(vary),
-            not PERSONAL.isdisjoint(vary),
+            any_header or not PERSONAL.isdisjoint(vary),
             shape,
             answer_headers,
             self._config.where,
@@ -297,6 +301,7 @@ class _RouteCompiler:
             call.forward_cookies,
             call.forward_body,
             upstream.forwarded,
+            upstream.deadline_header or None,
         )
 
     def _body(self, at: KeyPath, call: Call, scope: Scope) -> BodyRecipe | None:

@@ -17,12 +17,14 @@ from urllib.parse import quote_plus
 import msgspec
 
 from ..core.call import FieldBlock, Prepared
+from ..core.star import STAR
 from ..messages import ACCEPT_GZIP, Field
 from ..model import Inputs, Json
 from .conditions import CONDITIONS, withheld
 from .expression import Expression
 from .fault import described, parameter
-from .template import MAX_TARGET, BadValueError, Target, Text, encoded, query_pairs, scalar
+from .forward import forwarded_cookies, forwarded_fields, forwarded_query, query_sizes
+from .template import MAX_TARGET, BadValueError, Target, Text, query_pairs, scalar
 
 MAX_FORM_FIELDS = 10_000
 """The most fields that a form is sent with."""
@@ -128,6 +130,8 @@ class Recipe:
     forward_body: bool
     forwarded: bool
     """Whether X-Forwarded-* go along."""
+    deadline_header: str | None = None
+    """The upstream's field that tells the time that is left: Umbel writes it."""
     fixed_target: bytes | None = field(init=False)
     """The target, where nothing of a request is in it."""
     fixed_headers: FieldBlock | None = field(init=False)
@@ -200,11 +204,7 @@ class Recipe:
         for param in self.params:
             query.extend(query_pairs(param.name, param.expression.evaluate(context), client=param.client))
         if self.forward_query:
-            query.extend(
-                f"{encoded(name, name, client='')}={encoded(value, name, client=parameter('query', (name,)))}"
-                for name, value in inputs.raw_query
-                if name in self.forward_query
-            )
+            query.extend(forwarded_query(inputs.raw_query, self.forward_query))
         target = f"{path}?{'&'.join(query)}" if query else path
         if len(target) > MAX_TARGET:
             client = self._longest(context, bound, inputs)
@@ -220,32 +220,38 @@ class Recipe:
         for param in self.params:
             pairs = query_pairs(param.name, param.expression.evaluate(context), client=param.client)
             sizes.append((param.client, sum(map(len, pairs))))
-        for name in self.forward_query:
-            size = sum(len(encoded(value, name, client="")) for given, value in inputs.raw_query if given == name)
-            sizes.append((parameter("query", (name,)), size))
+        for name, size in query_sizes(inputs.raw_query, self.forward_query):
+            sizes.append((parameter("query", (name,)) if name else "the query", size))
         return max(sizes, key=lambda each: each[1])[0]
 
     def _headers(self, context: Mapping[str, Json], bound: Mapping[str, Json], inputs: Inputs) -> list[Field]:
-        """The plan's fields. The nearer wins: the usual ones, the upstream's, the client's, the call's own."""
+        """The plan's fields. The nearer wins: the usual ones, the upstream's, the client's, the call's own.
+
+        What goes along because of ``"*"`` gives way to all that the configuration names: a client must not be able to
+        replace a field that the upstream is always sent.
+        """
         fields: dict[bytes, Field] = {
             b"accept": (b"accept", b"accept", self.accept),
             b"accept-encoding": ACCEPT_GZIP,
         }
+        if STAR in self.forward_headers:
+            for name, given in forwarded_fields(inputs.headers, self.deadline_header):
+                _put(fields, name.encode("latin-1"), client_field(name, given))
         if self.body is not None:
             _put(fields, b"content-type", FORM if self.body.form else JSON)
         elif self.forward_body:
             _describe(fields, inputs)
         expand_into(fields, self.usual_headers, context, bound)
         for name in self.forward_headers:
-            if (given := inputs.headers.get(name)) is not None:
+            if (named := inputs.headers.get(name)) is not None:
                 if name in CONDITIONS and withheld(name, self.forward_headers, inputs.headers):
                     continue
-                _put(fields, name.encode("ascii"), client_field(name, given))
+                _put(fields, name.encode("ascii"), client_field(name, named))
         expand_into(fields, self.headers, context, bound)
-        if self.forward_cookies:
-            cookies = [f"{name}={inputs.cookies[name]}" for name in self.forward_cookies if name in inputs.cookies]
-            if cookies:
-                _put(fields, b"cookie", client_field("cookie", "; ".join(cookies)))
+        if self.forward_cookies and (
+            cookies := forwarded_cookies(inputs.headers, inputs.cookies, self.forward_cookies)
+        ):
+            _put(fields, b"cookie", client_field("cookie", cookies))
         return [*fields.values()]
 
     def _content(self, context: Mapping[str, Json], inputs: Inputs) -> bytes | None:

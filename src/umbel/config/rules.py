@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema
 
 from ..core.hop_by_hop import HOP_BY_HOP
+from ..core.star import STAR, star_leaves_out
 
 if TYPE_CHECKING:
     from .schema import Call, QueryParam, Route, Tls, Upstream
@@ -98,9 +99,30 @@ def _call_name(value: str) -> str:
 def _field_name(value: str) -> str:
     if _TOKEN.fullmatch(value) is None:
         raise ValueError(f'"{value}" is not a header name')
+    if STAR in value:
+        raise ValueError(f'"{value}" names no header; there are no patterns here, so write each name')
     if value.lower() in _MANAGED:
         raise ValueError(f'"{value}" belongs to the connection and is written by Umbel itself')
     return value.lower()
+
+
+def _cookie_name(value: str) -> str:
+    if _TOKEN.fullmatch(value) is None:
+        raise ValueError(f'"{value}" is not the name of a cookie')
+    if STAR in value:
+        raise ValueError(f'"{value}" names no cookie; there are no patterns here, so write each name')
+    return value
+
+
+def _or_star(check: Callable[[str], str], what: str) -> Callable[[str], str]:
+    """A check of what a call forwards: a name, or a star alone."""
+
+    def checked(value: str) -> str:
+        if value != STAR and STAR in value:
+            raise ValueError(f'"{value}" names no {what}; "*" stands alone, for all of them')
+        return value if value == STAR else check(value)
+
+    return checked
 
 
 def _distinct(value: Any) -> Any:
@@ -275,7 +297,10 @@ HeaderName = Annotated[str, AfterValidator(_field_name)]
 HeaderText = Annotated[str, AfterValidator(_field_value)]
 Headers = Annotated[dict[HeaderName, HeaderText], BeforeValidator(_distinct)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
-CookieName = Annotated[str, AfterValidator(_matching(_TOKEN, "the name of a cookie"))]
+CookieName = Annotated[str, AfterValidator(_cookie_name)]
+ForwardedHeader = Annotated[str, AfterValidator(_or_star(_field_name, "header"))]
+ForwardedParam = Annotated[str, AfterValidator(_or_star(str, "query parameter"))]
+ForwardedCookie = Annotated[str, AfterValidator(_or_star(_cookie_name, "cookie"))]
 RetryOn = Annotated[
     str | int,
     BeforeValidator(_retryable),
@@ -373,6 +398,17 @@ def call_rules(call: Call) -> Iterator[Rule]:
             "item_default serves only a call with optional = true: a required each fails with its item",
             ("item_default", "optional"),
         )
+    for key, names in (("forward_query", call.forward_query), ("forward_cookies", call.forward_cookies)):
+        if STAR in names and len(names) > 1:
+            yield Rule(f'"*" in {key} stands for all of them; no other name belongs beside it', (key,))
+    if STAR in call.forward_headers:
+        sent = [name for name in call.forward_headers if name != STAR and not star_leaves_out(name)]
+        if sent:
+            yield Rule(
+                f'"*" in forward_headers sends "{sent[0]}" already; beside it stand only fields that it leaves out,'
+                " such as authorization",
+                ("forward_headers",),
+            )
     if both := set(call.ok) & set(call.null_on):
         yield Rule(f"{min(both)} stands in ok and in null_on; it can mean one thing", ("null_on", "ok"))
 
@@ -381,5 +417,12 @@ def route_rules(route: Route) -> Iterator[Rule]:
     """The rules between the keys of one route."""
     if route.combine == "quorum" and route.quorum is None:
         yield Rule('combine = "quorum" needs quorum = k, the number of successes', ("combine", "quorum"))
+    for name in route.query_params:
+        if STAR in name:
+            yield Rule(
+                f'"{name}" names no parameter: a route declares each that it reads, and forward_query = ["*"] of a call'
+                " sends on all of them",
+                ("query",),
+            )
     if route.combine != "quorum" and route.quorum is not None:
         yield Rule('quorum serves only combine = "quorum"', ("quorum", "combine"))

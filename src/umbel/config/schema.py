@@ -20,6 +20,9 @@ from .rules import (
     CookieName,
     ExpressionText,
     FileName,
+    ForwardedCookie,
+    ForwardedHeader,
+    ForwardedParam,
     HeaderName,
     Headers,
     HeaderText,
@@ -167,12 +170,13 @@ class Call(Section):
     """Query parameters, each a JMESPath expression or a constant; for names that a template cannot bear."""
     headers: Headers = {}
     """Headers as templates; they add to the upstream's."""
-    forward_headers: Annotated[tuple[HeaderName, ...], AS_TUPLE] = ()
-    """Headers of the client that go along."""
-    forward_query: Names = ()
-    """Query parameters of the client that go along as they came."""
-    forward_cookies: Annotated[tuple[CookieName, ...], AS_TUPLE] = ()
-    """Cookies of the client that go along."""
+    forward_headers: Annotated[tuple[ForwardedHeader, ...], AS_TUPLE] = ()
+    """Headers of the client that go along; "*": all but those that "What goes along" names. Default: none, for an
+    upstream should be told no more of a client than it needs."""
+    forward_query: Annotated[tuple[ForwardedParam, ...], AS_TUPLE] = ()
+    """Query parameters of the client that go along byte for byte, in the order of the query; "*": all of it."""
+    forward_cookies: Annotated[tuple[ForwardedCookie, ...], AS_TUPLE] = ()
+    """Cookies of the client that go along; "*": all."""
     forward_body: bool = False
     """Send the client's body on as it came, with its Content-Type and Content-Encoding."""
     timeout: Duration | None = None
@@ -270,7 +274,8 @@ class Route(Section):
     expose: Literal["full", "completed", "none"] = "full"
     """Which diagnostic headers clients get: all, only Umbel-Completed, or none."""
     krakend_compat: bool = False
-    """Also send X-KrakenD-Completed."""
+    """Also send X-KrakenD-Completed; with every error of the route, 404 and 405 included, it is false, as KrakenD says
+    it. Default: not, for Umbel-Completed says the same."""
     calls: Annotated[dict[CallName, Call], Field(min_length=1)]
     """The calls by name; their order is the order of the answer."""
     answer: Answer = Answer()

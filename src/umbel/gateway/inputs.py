@@ -60,7 +60,7 @@ class InputRules:
             query=query,
             headers=fields.end_to_end,
             body=body,
-            raw_query=pairs,
+            raw_query=exchange.query,
             cookies=fields.cookies,
             raw_body=raw_body,
             content_type=fields.end_to_end.get("content-type", ""),

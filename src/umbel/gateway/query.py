@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from ..config.schema import QueryParam
@@ -35,13 +35,13 @@ class _Param(NamedTuple):
 
 
 class QueryRules:
-    """The parameters that one route knows: those that it declares, and those that its calls send on."""
+    """The parameters that one route declares. What its calls send on is sent byte for byte, and not read."""
 
-    def __init__(self, params: Mapping[str, QueryParam], sent_on: Iterable[str] = ()) -> None:
+    def __init__(self, params: Mapping[str, QueryParam]) -> None:
         self._params = tuple(
             _Param(name, *_PARSERS[param.type], param.default, param.required) for name, param in params.items()
         )
-        self._names = Names(frozenset((*params, *sent_on)))
+        self._names = Names(params)
 
     def read(self, raw: bytes) -> Sequence[tuple[str, str]]:
         """The known parameters of a query as they came, decoded, in order.

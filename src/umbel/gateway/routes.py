@@ -38,7 +38,7 @@ class RouteView:
         self._app = app
         self._plan = plan
         self._inputs = InputRules(
-            QueryRules(route.query_params, plan.sent_on),
+            QueryRules(route.query_params),
             route.body if plan.uses_body else None,
             None if plan.body_fields is None else Names(plan.body_fields),
             min(route.max_body, max_body),

@@ -32,7 +32,7 @@ async def test_what_is_sent_upstream_is_what_the_plan_names_and_what_a_gateway_s
     text = TWO + 'forward_headers = ["x-tenant", "x-request-id"]\nforward_query = ["q"]\nforward_cookies = ["s"]\n'
     inputs = Inputs(
         headers={"x-tenant": "t", "x-secret": "s", "x-request-id": "forged"},
-        raw_query=[("q", "a b"), ("z", "1"), ("q", "c")],
+        raw_query=b"q=a%20b&z=1&q=c",
         cookies={"s": "1", "t": "2"},
         forwarded=(("X-Request-Id", "r-1"), ("Via", "1.1 umbel")),
         forwarded_for=(("X-Forwarded-For", "10.0.0.1"),),
@@ -74,3 +74,12 @@ async def test_a_forwarded_header_with_a_line_break_is_refused() -> None:
     )
     assert ran.result.failure is not None
     assert (ran.result.failure.kind, ran.result.failure.status) == (Kind.BAD_REQUEST, 400)
+
+
+@pytest.mark.parametrize(("keys", "words"), [('["q"]', 'query parameter "q"'), ('["*"]', "query")])
+async def test_a_forwarded_query_that_is_too_long_is_the_clients_mistake(keys: str, words: str) -> None:
+    text = TWO + f"forward_query = {keys}\n"
+    ran = await compose(text, {"/a": answer(1)}, inputs=Inputs(raw_query=b"q=" + b"x" * 17_000))
+    assert ran.result.failure is not None
+    assert (ran.result.failure.kind, ran.result.failure.status) == (Kind.BAD_REQUEST, 400)
+    assert words in ran.result.failure.public

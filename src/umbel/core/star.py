@@ -1,0 +1,38 @@
+"""``"*"`` where a call names what it forwards of the client's request: all of it, but for the fields listed here.
+
+What is left out can still be forwarded by its own name, unless it belongs to the connection or Umbel writes it.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from .hop_by_hop import hop_by_hop_among
+
+STAR = "*"
+
+_CREDENTIALS = frozenset({"authorization", "cookie"})
+_ORIGIN = frozenset({"forwarded", "host", "remote-addr", "x-real-ip"})
+"""Who the client is and what it asked: the gateway says it in fields of its own."""
+_GATEWAYS = frozenset({"accept-encoding", "traceparent", "tracestate", "via", "x-request-id"})
+_CONDITIONAL = frozenset({"if-match", "if-modified-since", "if-none-match", "if-range", "if-unmodified-since", "range"})
+"""They speak of the gateway's answer, which is no representation of any upstream's."""
+_DANGEROUS = frozenset({"expect", "proxy"})
+"""``Proxy`` becomes the variable HTTP_PROXY of a CGI program."""
+_LEFT_OUT = _CREDENTIALS | _ORIGIN | _GATEWAYS | _CONDITIONAL | _DANGEROUS
+_PREFIXES = ("content-", "x-forwarded-")
+
+LEFT_OUT_IN_WORDS = (
+    "authorization, cookie, host, accept-encoding, content-*, forwarded, x-forwarded-*, x-real-ip, conditionals and "
+    "ranges, what belongs to the connection, and what Umbel writes itself"
+)
+
+
+@lru_cache(maxsize=1024)
+def star_leaves_out(name: str) -> bool:
+    """Whether ``"*"`` does not stand for the header field of this name (in lower case).
+
+    Many programs take an underscore for a hyphen, so both are one here.
+    """
+    name = name.replace("_", "-")
+    return name in _LEFT_OUT or name.startswith(_PREFIXES) or bool(hop_by_hop_among((name,), None))
