@@ -328,3 +328,53 @@ async def test_a_websocket_at_a_path_with_two_slashes_is_refused(tmp_path: Path)
         key = "upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
         raw = f"GET //ws HTTP/1.1\r\nhost: gateway.test\r\nconnection: upgrade\r\n{key}\r\n"
         assert (await converse(program.port, raw.encode())).statuses == [400]
+
+
+# KrakenD's field of completeness.
+
+
+@SERVERS
+@pytest.mark.parametrize("through_quart", [False, True], ids=["direct", "through quart"])
+async def test_every_error_of_a_krakend_route_says_that_it_is_incomplete(
+    tmp_path: Path, stock: bool, through_quart: bool
+) -> None:
+    compat = "krakend_compat = true"
+    body = f'{compat}\nmax_body = "8B"\nmethods = ["POST"]'
+    routes = route("/c", keys=f'{compat}\nquery = {{ n = {{ type = "int" }} }}')
+    routes += route("/b", keys=body, call="forward_body = true") + route("/else") + route("/i/<int:n>", keys=compat)
+    routes += route("/hidden", keys=f'{compat}\nexpose = "none"')
+    json = [("content-type", "application/json")]
+    async with asked(tmp_path, "", routes, stock=stock) as (program, _):
+        if through_quart:
+            program.app.teardown_request_funcs[None].append(_nothing)
+
+        @program.app.compose("/code", krakend_compat=True)
+        async def code(compose: Any) -> None:
+            raise LookupError
+
+        expected = [
+            ("GET", "/c", [], b"", 200, ["true"]),
+            ("POST", "/c", [], b"", 405, ["false"]),
+            ("GET", "/c?n=x", [], b"", 400, ["false"]),
+            ("POST", "/b", json, b'"0123456789"', 413, ["false"]),
+            ("POST", "/b", [("content-type", "text/plain")], b"1", 415, ["false"]),
+            ("POST", "/b", json, b"{", 400, ["false"]),
+            ("GET", "/nowhere", [], b"", 404, ["false"]),
+            ("GET", "/i/x", [], b"", 404, ["false"]),
+            ("GET", "/a/../b", [], b"", 400, ["false"]),
+            ("GET", "/code", [], b"", 500, ["false"]),
+            ("POST", "/code", [], b"", 405, ["false"]),
+            ("GET", "/else", [], b"", 200, []),
+            ("POST", "/else", [], b"", 405, []),
+            ("POST", "/hidden", [], b"", 405, []),
+            ("POST", "/livez", [], b"", 405, []),
+        ]
+        for method, target, fields, content, status, said in expected:
+            reply, _ = await program.ask(target, method, fields, content)
+            assert (reply.status, reply.all("x-krakend-completed")) == (status, said), (method, target)
+
+
+async def test_without_krakend_routes_no_error_bears_its_field(tmp_path: Path) -> None:
+    async with running(tmp_path, up(1) + route()) as program:
+        for method, target in (("POST", "/r"), ("GET", "/nowhere"), ("GET", "/r")):
+            assert (await program.ask(target, method))[0].all("x-krakend-completed") == []

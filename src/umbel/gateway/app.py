@@ -122,6 +122,8 @@ class Umbel(ErrorHandling):
         self._in_flight = 0
         self._total = 0
         self.direct_routes = DirectRoutes(self, _PARTS)
+        self.krakend_endpoints: set[str] = set()
+        """The routes with ``krakend_compat``, by their endpoints."""
         self.config["MAX_CONTENT_LENGTH"] = self.gateway_config.server.max_body
         for index in range(len(self.gateway_config.routes)):
             self._add_route(index)
@@ -144,6 +146,8 @@ class Umbel(ErrorHandling):
         endpoint, for_quart = f"umbel-route-{index}", view.view
         self.add_url_rule(plan.route.path, endpoint, for_quart, methods=list(plan.methods))
         self.direct_routes.add(endpoint, view, for_quart)
+        if view.krakend_compat:
+            self.krakend_endpoints.add(endpoint)
 
     def compose(
         self,
@@ -169,14 +173,17 @@ class Umbel(ErrorHandling):
             vary: the request headers that the answer depends on.
             etag: whether a complete answer bears a strong ETag.
             expose: which diagnostic headers clients get.
-            krakend_compat: also send ``X-KrakenD-Completed``.
+            krakend_compat: also send ``X-KrakenD-Completed``, with errors too.
         """
         rules = AnswerRules(vary, etag=etag, expose=expose, krakend_compat=krakend_compat)
         endpoint = options.pop("endpoint", None)
 
         def register(handler: HandlerT) -> HandlerT:
             view = ComposeView(self, rule, handler, deadline, rules, self._upstream_defaults)
-            self.add_url_rule(rule, endpoint or handler.__name__, view.view, methods=list(methods), **options)
+            name = endpoint or handler.__name__
+            self.add_url_rule(rule, name, view.view, methods=list(methods), **options)
+            if rules.krakend_compat:
+                self.krakend_endpoints.add(name)
             return handler
 
         return register

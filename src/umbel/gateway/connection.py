@@ -6,6 +6,8 @@ probes, and leaves the rest to Quart's dispatch; what else happens to a request 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 import trio
@@ -26,9 +28,17 @@ from .sending import AnyResponse, Sender
 
 if TYPE_CHECKING:
     from hypercorn.typing import HTTPScope
+    from werkzeug.routing import MapAdapter
 
     from .app import Umbel
     from .uploads import UmbelRequest
+
+
+def _endpoints_at(adapter: MapAdapter, path: str) -> Iterator[str]:
+    """The endpoints that a path has, by whatever method."""
+    for method in adapter.allowed_methods(path):
+        with suppress(HTTPException):
+            yield adapter.match(path, method)[0]
 
 
 class Connection(Life, TrioASGIHTTPConnection):
@@ -73,6 +83,17 @@ class Connection(Life, TrioASGIHTTPConnection):
         if not facts.route and rule is not None:
             facts = self.exchange.routed(rule.rule, facts.deadline)
         return facts
+
+    def _says_krakend(self) -> bool:
+        endpoints = self.app.krakend_endpoints
+        rule = self._request.url_rule if self._request is not None else None
+        if rule is not None or not endpoints:
+            return rule is not None and rule.endpoint in endpoints
+        if self.exchange.facts.route:
+            return False  # A probe.
+        # Of a path that no route has, whoever expects KrakenD expects its answer.
+        at_path = set(_endpoints_at(self.app.url_map.bind(""), self.scope["path"]))
+        return not at_path or not at_path.isdisjoint(endpoints)
 
     async def _answer(self) -> AnyResponse | Reply:
         facts = self.exchange.facts

@@ -99,6 +99,9 @@ class DirectRequest(Life):
         else:
             await self._deliver(await self._apology())
 
+    def _says_krakend(self) -> bool:
+        return self._route.krakend_compat
+
     def _has_left(self) -> bool:
         return self._canceller is not None and self._canceller.gone
 

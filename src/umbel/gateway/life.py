@@ -22,7 +22,7 @@ from ..server.exchange import CANCELS, Canceller, ClientLeft
 from ..server.refusal import REFUSED
 from . import crashes
 from .problems import from_http_exception
-from .reply import Reply
+from .reply import Reply, say_incomplete
 from .sending import AnyResponse, Sender
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .uploads import Upload
 
 CLIENT_GONE = str(Kind.CLIENT_GONE)
+_ERROR = 400
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
@@ -79,6 +80,10 @@ class Life(ABC):
 
     def _has_left(self) -> bool:
         """Whether the server says that the client has gone."""
+        return False
+
+    def _says_krakend(self) -> bool:
+        """Whether an error of this request bears KrakenD's field of completeness."""
         return False
 
     async def live(self) -> None:
@@ -157,6 +162,9 @@ class Life(ABC):
         return cancelling
 
     async def _deliver(self, response: AnyResponse | Reply) -> None:
+        status = response.status if isinstance(response, Reply) else response.status_code
+        if status >= _ERROR and self._says_krakend():
+            say_incomplete(response)
         if isinstance(response, Reply):
             await self._sender.reply(response)
             return

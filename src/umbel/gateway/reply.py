@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from quart.wrappers.response import ResponseBody
+from quart.wrappers.response import Response, ResponseBody
 from quart_trio.wrappers import TrioResponse
 from werkzeug.datastructures import Headers
+from werkzeug.wrappers import Response as WerkzeugResponse
 
 from .fields import Field
 
+KRAKEND_COMPLETED = b"x-krakend-completed"
+"""KrakenD's field of completeness; an answer that no composition made is "false" (Lura's router/mux, router/gin)."""
 BODILESS = frozenset({204, 304})
 """RFC 9110 section 8.6: no Content-Length with 204; with 304 it would be that of an answer we have not made. Nor is
 there content to have a type."""
@@ -39,6 +42,14 @@ class Reply:
 def redirect_reply(location: bytes) -> Reply:
     """The answer that sends a client to another path of the same origin, with the same method and body (308)."""
     return Reply(308, [(b"location", location), (b"content-length", b"0")], b"")
+
+
+def say_incomplete(response: Reply | Response | WerkzeugResponse) -> None:
+    """Add KrakenD's field of completeness to an error that has none."""
+    if not isinstance(response, Reply):
+        response.headers.setdefault(KRAKEND_COMPLETED.decode(), "false")
+    elif all(name != KRAKEND_COMPLETED for name, _ in response.fields):
+        response.fields.append((KRAKEND_COMPLETED, b"false"))
 
 
 class ComposedResponse(TrioResponse):

@@ -18,7 +18,7 @@ from .caching import NO_STORE, etag_of, not_modified
 from .exchange import Exchange
 from .fields import Field
 from .problems import problem_reply, with_retry_after
-from .reply import BODILESS, Reply, encoded, encoded_value
+from .reply import BODILESS, KRAKEND_COMPLETED, Reply, encoded, encoded_value
 from .statusfields import proxy_status, server_timing
 
 Expose = Literal["full", "completed", "none"]
@@ -41,7 +41,8 @@ class AnswerRules:
         self.vary = ", ".join(dict.fromkeys(name.title() for name in ("accept", *vary)))
         self.etag = etag
         self.expose = expose
-        self.krakend_compat = krakend_compat
+        self.krakend_compat = krakend_compat and expose != "none"
+        """Whether every answer of the route says KrakenD's completeness, also one that no composition made."""
         self._vary: Field = (b"vary", self.vary.encode())
 
     def vary_field(self, more: Sequence[str]) -> Field:
@@ -135,7 +136,7 @@ def _diagnostics(result: Result, rules: AnswerRules) -> Sequence[Field]:
     completed = result.completed and result.failure is None
     fields = list(_COMPLETED[completed])
     if rules.krakend_compat:
-        fields.append((b"x-krakend-completed", fields[0][1]))
+        fields.append((KRAKEND_COMPLETED, fields[0][1]))
     if rules.expose == "full":
         if (failed := proxy_status(result.outcomes)) is not None:
             fields.append((b"proxy-status", failed.encode()))

@@ -49,6 +49,7 @@ class RouteView:
         self.rule = route.path
         self.methods = frozenset(plan.methods)
         self.reads_body = plan.uses_body
+        self.krakend_compat = self._answer.krakend_compat
 
     async def view(self, **path: Any) -> TrioResponse:
         """Answer one request of Quart's.
