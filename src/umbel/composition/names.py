@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ..config.rules import CONTEXT_WORDS
+from ..core.hop_by_hop import is_hop_by_hop
 from .expression import Expression
 from .expression_mistakes import text_instead
 from .fault import described, parameter
@@ -179,6 +180,8 @@ class Scope:
                 raise ValueError("name the header, such as headers.x_tenant: the answer varies by each that is read")
             if first != first.lower():
                 raise ValueError(f"headers are named in lower case here: headers.{first.lower()}")
+            if is_hop_by_hop(first.replace("_", "-").encode()):
+                raise ValueError(f'"{first}" is about one connection only, so headers.{first} would always be null')
             self.names.headers[first] = None
         if root == "body":
             self.names.uses_body = True

@@ -219,6 +219,12 @@ def test_a_configuration_with_mistakes_explains_nothing(here: Path) -> None:
     assert result.stderr == "umbel.toml:6: routes[0].banana: is not a key of [[routes]]\n"
 
 
+def test_two_slashes_are_told_as_the_redirect_that_they_get(here: Path) -> None:
+    write(here, GOOD)
+    result = explain("GET", "//r?x")
+    assert (result.exit_code, result.stderr) == (1, "GET //r?x: 308, the client is sent to /r\n")
+
+
 def test_the_probes_are_those_of_the_gateway() -> None:
     assert PROBES == (probes.LIVEZ, probes.READYZ)
 
