@@ -374,6 +374,18 @@ async def test_every_error_of_a_krakend_route_says_that_it_is_incomplete(
             assert (reply.status, reply.all("x-krakend-completed")) == (status, said), (method, target)
 
 
+@SERVERS
+async def test_what_the_server_refuses_says_so_where_there_are_krakend_routes(tmp_path: Path, stock: bool) -> None:
+    limits = '[server]\nmax_body = "10B"\nmax_target = "64B"\n'
+    async with running(tmp_path, limits + up(1) + route("/c", keys="krakend_compat = true"), stock=stock) as program:
+        for method, target, body, status in (("POST", "/c", b"x" * 11, 413), ("GET", "/" + "c" * 64, b"", 414)):
+            reply, _ = await program.ask(target, method, body=body)
+            assert (reply.status, reply.all("x-krakend-completed")) == (status, ["false"])
+        async with h2_client(program.port) as client:
+            answer = await client.fetch(path="/" + "c" * 64)
+            assert (answer.status, answer["x-krakend-completed"]) == (414, "false")
+
+
 async def test_without_krakend_routes_no_error_bears_its_field(tmp_path: Path) -> None:
     async with running(tmp_path, up(1) + route()) as program:
         for method, target in (("POST", "/r"), ("GET", "/nowhere"), ("GET", "/r")):

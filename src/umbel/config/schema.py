@@ -275,7 +275,7 @@ class Route(Section):
     """Which diagnostic headers clients get: all, only Umbel-Completed, or none."""
     krakend_compat: bool = False
     """Also send X-KrakenD-Completed; with every error of the route, 404 and 405 included, it is false, as KrakenD says
-    it. Default: not, for Umbel-Completed says the same."""
+    it. Default: false, for Umbel-Completed says the same."""
     calls: Annotated[dict[CallName, Call], Field(min_length=1)]
     """The calls by name; their order is the order of the answer."""
     answer: Answer = Answer()

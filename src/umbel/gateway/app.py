@@ -34,10 +34,12 @@ from .compose import ComposeView
 from .connection import Connection
 from .direct import DirectRequest
 from .directroutes import DirectRoutes, UmbelMap
+from .fields import Field
 from .forwarded import TrustedProxies, origin_of
 from .handling import ErrorHandling
 from .lifespan import Lifespan, State
 from .obstacles import parts_of
+from .reply import KRAKEND_COMPLETED
 from .respond import AnswerRules, Expose
 from .routes import RouteView
 from .testapp import UmbelTestApp, UmbelTestClient
@@ -249,6 +251,11 @@ class Umbel(ErrorHandling):
         """The address and the scheme of the client whose request came from ``peer`` with ``fields``, for a record."""
         origin = origin_of(peer, fields, self.trusted_proxies, scheme=scheme)
         return origin.client, origin.scheme
+
+    @property
+    def refusal_fields(self) -> tuple[Field, ...]:
+        """The fields of what the server refuses by itself, before it is known which route a request is for."""
+        return ((KRAKEND_COMPLETED, b"false"),) if self.krakend_endpoints else ()
 
     def set_degraded(self, degraded: bool) -> None:
         """The supervisor says that too many workers die, or that this is over: ``/readyz`` says it, and no more."""

@@ -112,7 +112,7 @@ class Http1WebSocket(RecordedOnce):
     async def _refuse(self, refusal: Refusal) -> None:
         """Answer in the application's place. Each write is shielded, and has a deadline."""
         request_id = self.request_id
-        headers, body = refusal.answer(request_id)
+        headers, body = self._service.answer_to(refusal, request_id)
         self.said = Said(refusal, request_id, len(body))
         try:
             await self.send_head(refusal.status, headers)

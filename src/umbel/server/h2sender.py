@@ -138,7 +138,7 @@ class Sender:
         ``code`` of an error the stream ends with that, after the answer (section 8.1.1).
         """
         ends = code is ErrorCodes.NO_ERROR
-        fields, body = refusal.answer(request_id)
+        fields, body = self._service.answer_to(refusal, request_id)
         fields += self._service.own_fields.fields()
         with contextlib.suppress(ProtocolError):  # the client may have given it up
             if method == "HEAD" or len(body) > self.window(stream_id):

@@ -469,7 +469,7 @@ class Http1Connection:
         self, refusal: Refusal, request_id: str, method: str, *, keep_alive: bool = False, old: bool = False
     ) -> int:
         """Send the answer of ``refusal`` to a request with this method; the bytes of its body."""
-        headers, body = refusal.answer(request_id)
+        headers, body = self.service.answer_to(refusal, request_id)
         if method == "HEAD":
             body = b""
         lines = b"".join(b"%b: %b\r\n" % field for field in headers)

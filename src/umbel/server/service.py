@@ -248,6 +248,11 @@ class Service:
         """When a write that begins now must have got on: its own limit, or what is left of a drain."""
         return min(trio.current_time() + self.limits.write_timeout, self.cut_at + self.limits.cancel_timeout)
 
+    def answer_to(self, refusal: Refusal, request_id: str) -> tuple[list[tuple[bytes, bytes]], bytes]:
+        """The header fields and the body of a refusal, with the fields that the application has for all of them."""
+        fields, body = refusal.answer(request_id)
+        return [*fields, *getattr(self.app, "refusal_fields", ())], body
+
     # Records.
 
     def count_refusal(self, refusal: Refusal) -> None:
