@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-_CHARSET = re.compile(r';[ \t]*+charset[ \t]*+=[ \t]*+"?([^\s;"]++)', re.IGNORECASE)
+_CHARSET = re.compile(r';[ \t]*+charset[ \t]*+=[ \t]*+["\']?([^\s;,"\']++)', re.IGNORECASE)
 
 
 def _named() -> Mapping[str, str]:
@@ -26,10 +26,36 @@ def _named() -> Mapping[str, str]:
 CODECS = _named()
 """Python's codec by a charset's name in lower case: the names of IANA's registry, and four that everybody writes."""
 
+# Other labels of the same that the WHATWG Encoding standard lists and that servers send.
+_ALIASES = {f"iso8859-{part}": f"iso-8859-{part}" for part in range(1, 17)}
+_ALIASES |= {"latin-1": "iso-8859-1", "l1": "iso-8859-1", "x-sjis": "shift_jis", "sjis": "shift_jis"}
+_ALIASES |= {
+    "unicode-1-1-utf-8": "utf-8",
+    "utf8mb4": "utf-8",
+    "x-gbk": "gbk",
+    "x-euc-jp": "euc-jp",
+    "shift-jis": "shift_jis",
+}
+
+ASCII_COMPATIBLE = frozenset(CODECS.values()) - {
+    "utf-16",
+    "utf-16le",
+    "utf-16be",
+    "gb18030",
+    "gbk",
+    "big5",
+    "shift_jis",
+}
+"""The codecs in which a byte below 128 is that ASCII character wherever it stands."""
+
 
 def codec_of(charset: str) -> str | None:
     """The codec of a charset that a peer names; None if it is unknown."""
-    return CODECS.get(charset.lower())
+    name = charset.lower()
+    if name not in CODECS:
+        name = name.replace("_", "-")
+        name = _ALIASES.get(name, name)
+    return CODECS.get(name)
 
 
 def charset_of(content_type: str) -> str | None:

@@ -97,7 +97,6 @@ CASES: dict[str, Case] = {
     "JSON with NaN": body(b"[NaN]"),
     "JSON with a number of 5,000 digits": body(b"1" * 5_000),
     "JSON with truncated UTF-8": body(b'"hidden \xc3"'),
-    "no body": body(b""),
     "text/html": body(b"<html>hidden</html>", b"Content-Type: text/html"),
     "301 to elsewhere": status(b"301 Moved Permanently"),
     "401": status(b"401 Unauthorized"),

@@ -94,7 +94,7 @@ def _dripped_request(raw: bytes) -> None:
 
 def _gunzip(raw: bytes) -> bytes:
     coder = zlib.compressobj(wbits=31)
-    decoder = Decoder(10**6, gzip=True)
+    decoder = Decoder(10**6, "gzip")
     decoder.feed(coder.compress(raw) + coder.flush())
     return decoder.end()
 

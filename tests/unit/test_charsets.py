@@ -21,6 +21,8 @@ from umbel.messages import Complete, UpstreamResponse
         ("text/plain; charset=utf-8", "utf-8"),
         ("text/plain;charset=UTF-8", "UTF-8"),
         ('text/plain; format=flowed; Charset="iso-8859-1"; x=y', "iso-8859-1"),
+        ("text/plain; charset='utf-8'", "utf-8"),
+        ("text/plain; charset=utf-8, text/plain", "utf-8"),
         ("text/plain; charset=", None),
         ("text/plain; charset = koi8-r", "koi8-r"),
         ("text/plain; xcharset=koi8-r", None),

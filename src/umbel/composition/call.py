@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import httpx
@@ -17,7 +18,7 @@ from ..kinds import Kind
 from ..model import JSON_MAX, OTHER_MAX, FailedItem, Failure, Json, PassedBody
 from .conditions import passed_statuses as conditions_passed
 from .conditions import validators
-from .decode import BadBodyError, decode_json, decode_text
+from .decode import BadBodyError, EmptyBodyError, decode_json, decode_text
 from .fields_of_status import fields_of_status
 from .overrides import NONE, Overrides
 
@@ -185,11 +186,20 @@ def result_of(rules: CallRules, method: str, call: Call) -> CallResult:
         return CallResult(None, headers, (), answer_status)
     try:
         if rules.decode == "json":
-            return CallResult(decode_json(call.content), headers, (), answer_status)
-        text = decode_text(call.content, charset_of(_field(call, b"content-type") or ""))
-        return CallResult(text, headers, (), answer_status)
+            value = decode_json(call.content, partial(_charset_of, call))
+            return CallResult(value, headers, (), answer_status)
+        return CallResult(decode_text(call.content, _charset_of(call)), headers, (), answer_status)
+    except EmptyBodyError:
+        # As with 204: a write that succeeded is not failed because its response says no more than that.
+        return CallResult(None, headers, (), answer_status)
     except BadBodyError as error:
         raise CallFailedError(Failure.of(Kind.BAD_BODY, str(error))) from error
+
+
+def _charset_of(call: Call) -> str | None:
+    """The charset that the response names. Of several Content-Type fields the last that names one counts."""
+    named = [charset_of(value.decode("latin-1")) for _, lower, value in call.fields if lower == b"content-type"]
+    return next(filter(None, reversed(named)), None)
 
 
 def _kept(wanted: frozenset[bytes], call: Call) -> tuple[tuple[str, str], ...]:

@@ -1,5 +1,9 @@
 """Bytes to values: JSON and text under bounds that keep the event loop's stall short.
 
+One odd thing in a body does not make all of it unreadable, where browsers read it as well and nothing is at risk: a
+byte order mark, another listed charset than UTF-8, a lone surrogate. Only a body that is no JSON as it stands is looked
+at for these. docs/upstream.md lists what stays refused, with the reasons.
+
 msgspec keeps the GIL while it decodes, so a thread would not help. What bounds the stall is what is counted before: the
 values, at some 0.2 µs each, and the bytes, whose dearest are numbers with an exponent. 1 MB takes less than 100 ms
 whatever it holds, and 64 KiB less than 20 ms. Each step here takes time linear in the body.
@@ -7,7 +11,10 @@ whatever it holds, and 64 KiB less than 20 ms. Each step here takes time linear 
 
 from __future__ import annotations
 
+import codecs
 import math
+import re
+from collections.abc import Callable
 
 import msgspec
 
@@ -24,14 +31,43 @@ _EXPONENT = b"0e"
 _AS_EXPONENT = bytes.maketrans(b"123456789.E", b"0000000000e")
 
 
+# An escape of one half of a surrogate pair without the other half beside it. In the text that is looked at each
+# backslash begins an escape, so the pattern needs no memory of what came before.
+_LONE_SURROGATE = re.compile(
+    rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD])[c-fC-F][0-9a-fA-F]{2})"
+)
+_WHITESPACE = b" \t\r\n"
+_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+NamesCharset = Callable[[], str | None]
+"""Gives the charset that a body's Content-Type names; asked only where the body is no JSON in UTF-8."""
+
+
 class BadBodyError(ValueError):
     """A body that is not what it should be. The text is one sentence without any of the body's content."""
 
 
-def decode_json(body: bytes) -> Json:
+class EmptyBodyError(BadBodyError):
+    """A body without a value: no bytes, or nothing but whitespace and a byte order mark."""
+
+
+def _unnamed() -> None:
+    """No charset is named."""
+
+
+def _settled() -> None:
+    """The body has been looked at; there is nothing more to mend."""
+
+
+def decode_json(body: bytes, charset: NamesCharset = _unnamed) -> Json:
     """The value of a JSON text (RFC 8259) of at most ``MAX_VALUES`` values and ``MAX_DEPTH`` levels.
 
+    It is UTF-8; where it is not, it is of the charset that is named, or of the UTF-16 that its byte order mark says. A
+    lone surrogate (``"\\ud800"``) is read as U+FFFD.
+
     Raises:
+        EmptyBodyError: there is no value in it.
         BadBodyError: it is no JSON (NaN, bad UTF-8 and numbers out of range included), or past a bound.
     """
     size = len(body)
@@ -50,11 +86,59 @@ def decode_json(body: bytes) -> Json:
     except RecursionError as error:
         raise BadBodyError(f"the JSON is nested more than {MAX_DEPTH} deep") from error
     except (msgspec.MsgspecError, ValueError) as error:
-        raise BadBodyError("the body is not valid JSON") from error
+        mended = None if charset is _settled else _mended(body, charset())
+        if mended is None:
+            raise BadBodyError("the body is not valid JSON") from error
+        return decode_json(mended, _settled)
     # No text with fewer brackets than that can be too deep, so most bodies are never walked.
     if size > MAX_DEPTH and body.count(b"[") + body.count(b"{") > MAX_DEPTH and _deeper_than(value, MAX_DEPTH):
         raise BadBodyError(f"the JSON is nested more than {MAX_DEPTH} deep")
     return value
+
+
+def _mended(body: bytes, charset: str | None) -> bytes | None:
+    """The same JSON in UTF-8, without a byte order mark and without lone surrogates; None where it is that already.
+
+    Raises:
+        EmptyBodyError: there is no value in it.
+        BadBodyError: it is not of the charset that is named.
+    """
+    codec = _codec_of_mark(body) or (codec_of(charset) if charset is not None else None) or "utf-8"
+    mended = body
+    # JSON has no charset (RFC 8259 section 8.1), so a name that does not fit a body in UTF-8 says nothing. The zero
+    # bytes of UTF-16 would be UTF-8 as well.
+    if codec.startswith("utf-16") or not (codec == "utf-8" or _is_utf8(body)):
+        mended = _text(body, codec).encode()
+    mended = mended.removeprefix(codecs.BOM_UTF8)
+    if not mended.strip(_WHITESPACE):
+        raise EmptyBodyError("the body is empty")
+    # A zero byte is nowhere in JSON: it can stand for a backslash that is escaped.
+    if b"\\u" in mended and b"\0" not in mended:
+        aligned = mended.replace(rb"\\", b"\0\0")
+        mended = _LONE_SURROGATE.sub(rb"\\ufffd", aligned).replace(b"\0\0", rb"\\")
+    return None if mended == body else mended
+
+
+def _codec_of_mark(body: bytes) -> str | None:
+    """The codec that a byte order mark says, which goes before what is named (WHATWG Encoding, section 6)."""
+    if body.startswith(codecs.BOM_UTF8):
+        return "utf-8"
+    return "utf-16" if body.startswith(_UTF16_MARKS) else None
+
+
+def _is_utf8(body: bytes) -> bool:
+    try:
+        body.decode()
+    except UnicodeError:
+        return False
+    return True
+
+
+def _text(body: bytes, codec: str) -> str:
+    try:
+        return body.decode(codec)
+    except UnicodeError as error:
+        raise BadBodyError("the body is not text in its charset") from error
 
 
 def values_in(body: bytes) -> int:
@@ -63,18 +147,18 @@ def values_in(body: bytes) -> int:
 
 
 def decode_text(body: bytes, charset: str | None) -> str:
-    """The text of a body in its charset (one of ``charsets.CODECS``), UTF-8 where none is named.
+    """The text of a body in its charset, without a byte order mark.
+
+    The charset is the one that a byte order mark says, else the named one (of ``charsets.CODECS``), else UTF-8.
 
     Raises:
-        BadBodyError: the charset is unknown, or the bytes are not of it.
+        BadBodyError: the bytes are not of it; where the named charset is unknown, they are not of UTF-8.
     """
-    codec = "utf-8" if charset is None else codec_of(charset)
-    if codec is None:
+    named = "utf-8" if charset is None else codec_of(charset)
+    codec = _codec_of_mark(body) or named
+    if codec is None and not _is_utf8(body):
         raise BadBodyError("the body is in a charset that is not known here")
-    try:
-        return body.decode(codec)
-    except UnicodeError as error:
-        raise BadBodyError("the body is not text in its charset") from error
+    return _text(body, codec or "utf-8").removeprefix("\ufeff")
 
 
 def _finite(text: str) -> float:

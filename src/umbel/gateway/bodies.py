@@ -1,10 +1,13 @@
 """A request's body: read under its limit and the deadline, and decoded into the value that plans see as ``body``.
 
-Called by ``inputs.py`` for routes that use a body. What is too large or of another type is refused before it is read.
+What is too large or of another type is refused before it is read. A client's body is read as leniently as an upstream's
+but for what could get past a filter in front of the gateway, or past the browser's own check of cross-site requests:
+docs/server.md lists what is refused, with the reasons.
 """
 
 from __future__ import annotations
 
+import codecs
 import math
 import re
 from collections.abc import AsyncIterable
@@ -15,8 +18,10 @@ import trio
 from werkzeug.http import parse_options_header
 from werkzeug.sansio.utils import get_content_length
 
-from ..composition.decode import BadBodyError, decode_json
-from ..composition.request import is_identity
+from ..charsets import ASCII_COMPATIBLE, codec_of
+from ..composition.decode import BadBodyError, EmptyBodyError, decode_json
+from ..core.content_coding import codings_of
+from ..core.media_types import is_json
 from ..errors import RequestError
 from ..model import Json
 from .fields import Fields
@@ -33,7 +38,8 @@ _FORM = "application/x-www-form-urlencoded"
 _TYPES = {"json": "application/json", "form": _FORM}
 _OF_A_BODY = ("content-type", "content-encoding", "transfer-encoding")
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-_UTF8 = frozenset({"utf-8", "utf8", "us-ascii"})
+# A filter that looks for ASCII must find what the gateway will read: these say another charset than it would guess.
+_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def known_length(fields: Fields) -> int | None:
@@ -49,27 +55,42 @@ def may_have_body(fields: Fields) -> bool:
     return bool(known_length(fields)) or any(name in fields.by_name for name in _OF_A_BODY)
 
 
-def check_media_type(fields: Fields, form: BodyForm) -> None:
-    """Pass a body of the right type and coding, by its head alone. Bytes may have any: they are not looked into.
+def check_media_type(fields: Fields, form: BodyForm) -> str:
+    """The charset that a body of the right type and coding is in, by its head alone; empty where it names none.
+
+    Bytes may be of any: they are not looked into.
 
     Raises:
         RequestError: 415, with the field that says what is taken (RFC 9110 section 15.5.16).
     """
     if form == "bytes":
-        return
-    coding = fields.get("content-encoding")
-    if coding is not None and not is_identity(coding):
+        return ""
+    if codings_of([fields.get("content-encoding", "").encode("latin-1")]):
         said = [("accept-encoding", "identity")]
         raise RequestError(415, "A body with a Content-Encoding is not taken here.", fields=said)
     said = [("accept", _TYPES[form])]
     content_type = fields.get("content-type")
     if content_type is not None and len(content_type) > _MEDIA_TYPE_CHARS_MAX:
         raise RequestError(415, f"The Content-Type is longer than {_MEDIA_TYPE_CHARS_MAX} characters.", fields=said)
-    media, params = parse_options_header(content_type)
-    media = media.lower()
-    fits = media == _TYPES[form] or (form == "json" and media.startswith("application/") and media.endswith("+json"))
-    if not fits or params.get("charset", "utf-8").lower() not in _UTF8:
+    media, params = parse_options_header(_only(content_type))
+    charset = params.get("charset", "").strip("'").lower()
+    codec = codec_of(charset) if charset else "utf-8"
+    if form == "form":
+        fits = media.lower() == _FORM and codec in ("utf-8", "ascii")
+    else:
+        fits = is_json(media) and codec in ASCII_COMPATIBLE
+    if not fits:
         raise RequestError(415, f"The body must be {_TYPES[form]}, in UTF-8.", fields=said)
+    return charset
+
+
+def _only(content_type: str | None) -> str | None:
+    """A Content-Type; where the same one came several times, one of them."""
+    if content_type is not None and "," in content_type:
+        given = {value.strip() for value in content_type.split(",")}
+        if len(given) == 1:
+            return given.pop()
+    return content_type
 
 
 async def read_body(parts: AsyncIterable[bytes], length: int | None, limit: int, deadline: float = math.inf) -> bytes:
@@ -91,22 +112,24 @@ async def read_body(parts: AsyncIterable[bytes], length: int | None, limit: int,
     return bytes(body)
 
 
-def decode_body(raw: bytes, form: BodyForm, names: Names | None = None) -> Json:
+def decode_body(raw: bytes, form: BodyForm, charset: str = "", names: Names | None = None) -> Json:
     """The value that plans see: of JSON anything, of a form an object of texts, of bytes null.
 
-    Of a form's repeated fields the last one wins, as with query parameters. ``names``: the fields of a form that are
-    read; what others hold is not looked at.
+    ``charset`` is what ``check_media_type`` gave. Of a form's repeated fields the last one wins, as with query
+    parameters. ``names``: the fields of a form that are read; what others hold is not looked at.
 
     Raises:
         RequestError: 400, the body is not what its type says.
     """
     if form == "bytes":
         return None
-    if form == "json" and not raw:
-        raise RequestError(400, "The body is missing; this path needs one in JSON.")
     if form == "json":
         try:
-            return decode_json(raw)
+            if raw.startswith(_UTF16_MARKS):
+                raise BadBodyError("the JSON is in UTF-16, and not in UTF-8")
+            return decode_json(raw, lambda: charset or "utf-8")
+        except EmptyBodyError as error:
+            raise RequestError(400, "The body is missing; this path needs one in JSON.") from error
         except BadBodyError as error:
             raise RequestError(400, f"The body cannot be used: {error}.") from error
     if next(islice(_BAD_ESCAPE.finditer(raw), BAD_ESCAPES_MAX, None), None) is not None:

@@ -44,14 +44,14 @@ class InputRules:
         query = self.query.values(pairs)
         origin = exchange.origin
         fields = origin.fields
-        raw_body, body = b"", None
+        raw_body, body, charset = b"", None, ""
         if self.body is not None:
             if may_have_body(fields):
                 check_media_type(fields, self.body)
             raw_body = await read_body(exchange.body, known_length(fields), self.max_body, deadline)
             if raw_body:
-                check_media_type(fields, self.body)
-            body = decode_body(raw_body, self.body, self.form_names)
+                charset = check_media_type(fields, self.body)
+            body = decode_body(raw_body, self.body, charset, self.form_names)
             if len(raw_body) > _LARGE_BODY:
                 # What is done with it may take as long: others have their turn in between.
                 await trio.lowlevel.checkpoint()

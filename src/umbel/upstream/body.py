@@ -1,30 +1,34 @@
 """A response's body: its bound, and its content coding undone, as the pieces come.
 
-It decodes gzip and nothing else, and never what the bytes mean.
+It decodes gzip and deflate and nothing else, and never what the bytes mean.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
+from typing import Literal
 
+from ..core.content_coding import GZIP, codings_of
+from ..core.media_types import is_json
 from ..messages import Field
 from ..model import JSON_MAX, OTHER_MAX
 from .errors import Malformed, TooBig, incomplete
 from .head import Head
 
-# RFC 9110 section 8.4.1.3: x-gzip is the same.
-_GZIP = frozenset({b"gzip", b"x-gzip"})
+Coding = Literal["gzip", "deflate"]
+
 _PIECE = 64 * 1024
 _MEMBERS_MAX = 64
 # What gzip may add to a body that does not compress, with room for a long header; beyond it the coding is a trick.
 _OVERHEAD_MAX = 64 * 1024
+_PADDING = b"\0"
 
 
 def limit_of(fields: Iterable[Field]) -> int:
     """The bound of a body where nobody has set one: JSON_MAX or OTHER_MAX bytes, by its media type."""
-    is_json = any(name == b"content-type" and _is_json(value) for _, name, value in fields)
-    return JSON_MAX if is_json else OTHER_MAX
+    json = any(name == b"content-type" and is_json(value.decode("latin-1")) for _, name, value in fields)
+    return JSON_MAX if json else OTHER_MAX
 
 
 def check_size(size: int, limit: int) -> None:
@@ -45,32 +49,39 @@ def fields_and_decoder(method: str, head: Head, limit: int | None) -> tuple[list
 
     Raises:
         TooBig: the body announces more than its bound.
-        Malformed: a coding that is not gzip alone.
+        Malformed: a coding other than gzip or deflate alone.
     """
     if limit is None:
         limit = limit_of(head.fields)
     codings = [value for _, name, value in head.fields if name == b"content-encoding"]
     kept = [field for field in head.kept if field[1] != b"content-encoding"] if codings else list(head.kept)
     if method == "HEAD" or not head.has_body:
-        return kept, Decoder(limit, gzip=False)  # The fields describe a body that is not there.
-    coded = _is_gzip(b",".join(codings)) if codings else False
-    if head.length is not None and head.length > limit + (_OVERHEAD_MAX if coded else 0):
+        return kept, Decoder(limit)  # The fields describe a body that is not there.
+    coding = _coding(codings) if codings else None
+    if head.length is not None and head.length > limit + (_OVERHEAD_MAX if coding else 0):
         raise TooBig(f"a body of {head.length} bytes is over the limit of {limit}")
-    return kept, Decoder(limit, gzip=coded)
+    return kept, Decoder(limit, coding)
 
 
 class Decoder:
-    """Collects the pieces of a body, decoded, up to ``limit`` bytes."""
+    """Collects the pieces of a body, decoded, up to ``limit`` bytes.
 
-    __slots__ = ("_content", "_limit", "_members", "_raw", "_zlib")
+    Zero bytes behind a compressed body are padding and mean nothing; any other byte there is refused, because what it
+    belongs to is not known.
+    """
 
-    def __init__(self, limit: int, *, gzip: bool) -> None:
+    __slots__ = ("_begin", "_coding", "_content", "_limit", "_members", "_raw", "_zlib")
+
+    def __init__(self, limit: int, coding: Coding | None = None) -> None:
         self._limit = limit
         # Not a list: pieces may be a byte each, and then weigh forty times that.
         self._content = bytearray()
         self._raw = 0
         self._members = 0
-        self._zlib = _member() if gzip else None
+        self._coding = coding
+        self._zlib = _gzip() if coding == "gzip" else None
+        self._begin = b""
+        """The first byte of a deflate body, until its second tells which of the two forms it has."""
 
     def feed(self, data: bytes) -> None:
         """Take the next raw bytes.
@@ -82,32 +93,46 @@ class Decoder:
         if self._raw > self._limit + _OVERHEAD_MAX:
             # Also the end of coded bytes without number that mean nothing, such as empty blocks.
             raise _too_big(self._limit)
-        if self._zlib is None:
+        if self._coding is None:
             self._keep(data)
             return
+        member = self._zlib
+        if member is None:
+            data = self._begin + data
+            if len(data) < 2:
+                self._begin = data
+                return
+            member = self._zlib = _deflate(data)
         try:
             while data:
-                if self._zlib.eof:
-                    # A gzip body may be several members in a row (RFC 1952 section 2.2).
-                    self._members += 1
-                    if self._members >= _MEMBERS_MAX:
-                        raise _bad_coding(f"over {_MEMBERS_MAX} gzip members")
-                    self._zlib = _member()
-                self._inflate(self._zlib, data)
-                data = self._zlib.unused_data
+                if member.eof:
+                    if not (data := data.lstrip(_PADDING)):
+                        break
+                    member = self._zlib = self._next_member()
+                self._inflate(member, data)
+                data = member.unused_data
         except zlib.error as error:
-            raise _bad_coding(f"broken gzip: {error}") from error
+            raise _bad_coding(f"broken {self._coding}: {error}") from error
 
     def end(self) -> bytes:
         """The whole body.
 
         Raises:
-            Malformed: the gzip is cut short.
+            Malformed: the compressed body is cut short.
         """
         # No bytes at all are taken for an empty body, though they are no gzip.
-        if self._zlib is not None and self._raw and not self._zlib.eof:
-            raise incomplete("the gzip body ends before its end")
+        if self._coding is not None and self._raw and not (self._zlib is not None and self._zlib.eof):
+            raise incomplete(f"the {self._coding} body ends before its end")
         return bytes(self._content)
+
+    def _next_member(self) -> zlib._Decompress:
+        """A gzip body may be several members in a row (RFC 1952 section 2.2)."""
+        self._members += 1
+        if self._coding != "gzip":
+            raise _bad_coding("bytes behind the deflate body")
+        if self._members >= _MEMBERS_MAX:
+            raise _bad_coding(f"over {_MEMBERS_MAX} gzip members")
+        return _gzip()
 
     def _inflate(self, member: zlib._Decompress, data: bytes) -> None:
         """Decode a piece at a time, so that zlib never makes much more than the limit has room for."""
@@ -127,22 +152,26 @@ def _too_big(limit: int) -> TooBig:
     return TooBig(f"the body is over the limit of {limit} bytes")
 
 
-def _member() -> zlib._Decompress:
+def _gzip() -> zlib._Decompress:
     return zlib.decompressobj(16 + zlib.MAX_WBITS)
 
 
-def _is_json(content_type: bytes) -> bool:
-    media_type = content_type.partition(b";")[0].strip().lower()
-    return media_type == b"application/json" or media_type.endswith(b"+json")
+def _deflate(data: bytes) -> zlib._Decompress:
+    """What decodes a deflate body that begins with ``data``, of two bytes at least.
+
+    RFC 9110 section 8.4.1.2: it is zlib's format, and some send the compressed data alone. zlib's has a checked header.
+    """
+    wrapped = data[0] & 15 == 8 and (data[0] << 8 | data[1]) % 31 == 0
+    return zlib.decompressobj(zlib.MAX_WBITS if wrapped else -zlib.MAX_WBITS)
 
 
-def _is_gzip(coding: bytes) -> bool:
-    name = coding.strip().lower()
-    if name in _GZIP:
-        return True
-    if name not in (b"", b"identity"):
-        raise _bad_coding("a content coding other than gzip alone")
-    return False
+def _coding(values: list[bytes]) -> Coding | None:
+    codings = codings_of(values)
+    if not codings:
+        return None
+    if len(codings) > 1 or not (codings[0] in GZIP or codings[0] == b"deflate"):
+        raise _bad_coding("a content coding other than gzip or deflate alone")
+    return "deflate" if codings[0] == b"deflate" else "gzip"
 
 
 def _bad_coding(detail: str) -> Malformed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import gc
 import json
+import re
 import time
 from contextlib import suppress
 
@@ -14,8 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.adversarial import check_linear, shapes_from
-from umbel.charsets import CODECS
-from umbel.composition.decode import MAX_VALUES, BadBodyError, _without_strings, decode_json, decode_text
+from umbel.charsets import CODECS, codec_of
+from umbel.composition.decode import (
+    MAX_VALUES,
+    BadBodyError,
+    EmptyBodyError,
+    _without_strings,
+    decode_json,
+    decode_text,
+)
 from umbel.model import Json
 
 
@@ -31,8 +39,10 @@ from umbel.model import Json
         b"1" * 5000,
         b'"\xff"',
         b'"\xe2\x82',
-        b'"\\ud800"',
-        b"\xef\xbb\xbf1",
+        b'"\\ud80"',
+        b'"\\ud800',
+        b"1\0",
+        b'"\0\\ud800"',
         b'{"a":' * 10_000 + b"1" + b"}" * 10_000,
         b"[" * 201 + b"]" * 201,
         b"[" * 1_000_000,
@@ -70,7 +80,7 @@ def test_the_largest_allowed_json_holds_the_loop_only_shortly() -> None:
     assert time.perf_counter() - started < 0.5
 
 
-@pytest.mark.parametrize(("body", "charset"), [(b"\xff", None), (b"a", "no-such-charset"), (b"\xe9", "ascii")])
+@pytest.mark.parametrize(("body", "charset"), [(b"\xff", None), (b"\xff", "no-such-charset"), (b"\xe9", "ascii")])
 def test_text_that_is_not_of_its_charset_is_a_bad_body(body: bytes, charset: str | None) -> None:
     with pytest.raises(BadBodyError):
         decode_text(body, charset)
@@ -101,8 +111,66 @@ def test_text_is_decoded_in_its_charset(charset: str, codec: str) -> None:
     ),
 )
 def test_a_codec_that_is_no_listed_charset_is_unknown(charset: str) -> None:
+    assert codec_of(charset) is None
     with pytest.raises(BadBodyError, match="not known"):
-        decode_text(b"abc", charset)
+        decode_text(b"abc\xff", charset)
+    with pytest.raises(BadBodyError):
+        decode_json(b'"abc\xff"', lambda: charset)
+    # It is UTF-8 all the same.
+    assert decode_text("abc\u00e9".encode(), charset) == "abc\u00e9"
+    assert decode_json('"abc\u00e9"'.encode(), lambda: charset) == "abc\u00e9"
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b" \r\n\t", b"\xef\xbb\xbf", b"\xef\xbb\xbf\n", b"\xff\xfe", "\ufeff \n".encode("utf-16le")]
+)
+def test_a_body_without_a_value_is_told_apart(body: bytes) -> None:
+    with pytest.raises(EmptyBodyError):
+        decode_json(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "charset", "value"),
+    [
+        (b'\xef\xbb\xbf{"a":1}', None, {"a": 1}),
+        (b'\xef\xbb\xbf"\xc3\xa9"', "iso-8859-1", "\u00e9"),
+        (b'"\xe9"', "ISO-8859-1", "\u00e9"),
+        (b'"\xe9"', "latin-1", "\u00e9"),
+        (b'"\x80"', "windows-1252", "\u20ac"),
+        ('"\u3042"'.encode("shift_jis"), "Shift_JIS", "\u3042"),
+        # What is UTF-8 is UTF-8, whatever is named.
+        ('"\u00e9"'.encode(), "ISO-8859-1", "\u00e9"),
+        ('"\u00e9"'.encode(), "us-ascii", "\u00e9"),
+        ('"\u00e9"'.encode("utf-16"), None, "\u00e9"),
+        ('"\u00e9"'.encode("utf-16be"), "UTF-16BE", "\u00e9"),
+        (b'"\xe9\\ud800"', "latin1", "\u00e9\ufffd"),
+    ],
+)
+def test_json_is_read_in_its_charset(body: bytes, charset: str | None, value: Json) -> None:
+    assert decode_json(body, lambda: charset) == value
+
+
+@pytest.mark.parametrize(("body", "charset"), [(b'"\xe9"', None), (b'"\xe9"', "utf-8"), (b'"\xe9"', "us-ascii")])
+def test_json_that_is_not_of_its_charset_is_a_bad_body(body: bytes, charset: str | None) -> None:
+    with pytest.raises(BadBodyError):
+        decode_json(body, lambda: charset)
+
+
+SURROGATES = (r"\ud83d", r"\uDE00", r"\udc00", r"\uD800", r"\\", r"\"", r"\n", "a", "ud800", r"\u0041")
+
+
+@given(st.lists(st.sampled_from(SURROGATES), max_size=12))
+def test_lone_surrogates_are_read_as_the_replacement_character(parts: list[str]) -> None:
+    body = f'["{"".join(parts)}"]'
+    # Python keeps lone surrogates, and pairs what belongs together.
+    (expected,) = json.loads(body)
+    assert decode_json(body.encode()) == [re.sub("[\ud800-\udfff]", "\ufffd", expected)]
+
+
+def test_the_text_of_a_marked_body_has_no_mark() -> None:
+    assert decode_text(b"\xef\xbb\xbf\xc3\xa9", "iso-8859-1") == "\u00e9"
+    assert decode_text("\u00e9".encode("utf-16"), None) == "\u00e9"
+    assert decode_text("\ufeff\u00e9".encode("utf-16le"), "utf-16le") == "\u00e9"
 
 
 @pytest.mark.parametrize("charset", sorted(CODECS))
@@ -129,6 +197,10 @@ DEAR: dict[str, bytes] = {
     "escaped strings": b"[" + b'"\\u0000",' * 110_000 + b"1]",
     "many keys": b"{" + b",".join(b'"%x":1' % number for number in range(100_000)) + b"}",
     "one long number": b"1" * MEGABYTE,
+    "lone surrogates": b'"' + b"\\ud800" * 166_000 + b'"',
+    "pairs and a lone surrogate": b'"' + b"\\ud83d\\ude00" * 83_000 + b'\\ud800"',
+    "backslashes and a lone surrogate": b'"' + b"\\\\" * 499_000 + b'\\ud800"',
+    "UTF-16": ('"' + "\\ud800" * 83_000 + '"').encode("utf-16"),
     "one long fraction": b"0." + b"1" * MEGABYTE,
 }
 
@@ -151,7 +223,26 @@ def test_a_megabyte_of_json_does_not_hold_the_loop(name: str) -> None:
 
 
 def test_json_is_decoded_in_linear_time() -> None:
-    atoms = ("[", "]", "{", '{"a":', ",", '"', '\\"', "\\", "1e308,", "[],", '"a",', "0.1,", "9", "\\u0000", " ")
+    atoms = (
+        "[",
+        "]",
+        "{",
+        '{"a":',
+        ",",
+        '"',
+        '\\"',
+        "\\",
+        "1e308,",
+        "[],",
+        '"a",',
+        "0.1,",
+        "9",
+        "\\u0000",
+        " ",
+        "\\ud800",
+        "\\udc00",
+        "\0",
+    )
     check_linear(decode_json, shapes_from(atoms, ("", "[", '["'), ("", "1]")), binary=True)
     check_linear(_without_strings, shapes_from(('"', "\\", ",", "a")), binary=True)
 

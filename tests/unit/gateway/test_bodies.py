@@ -36,10 +36,42 @@ async def test_a_json_body_reaches_the_plan(autojump_clock: MockClock) -> None:
             assert upstream.asked[-1].content == b'{"got":{"a":[1,null]}}'
 
 
+READ: dict[str, tuple[list[tuple[str, str]], bytes]] = {
+    "text/json": ([("content-type", "text/json")], '{"a":"\u00e9"}'.encode()),
+    "problem+json": ([("content-type", "application/problem+json")], '{"a":"\u00e9"}'.encode()),
+    "ISO-8859-1": ([("content-type", "application/json; charset=ISO-8859-1")], b'{"a":"\xe9"}'),
+    "a quoted charset": ([("content-type", 'application/json;charset="Windows-1252"')], b'{"a":"\xe9"}'),
+    "a charset in single quotes": ([("content-type", "application/json; charset='utf-8'")], '{"a":"\u00e9"}'.encode()),
+    "UTF-8 that is said to be another": (
+        [("content-type", "application/json; charset=iso-8859-1")],
+        '{"a":"\u00e9"}'.encode(),
+    ),
+    "a byte order mark": ([("content-type", "application/json")], '\ufeff{"a":"\u00e9"}'.encode()),
+    "the same type twice": ([("content-type", "application/json")] * 2, '{"a":"\u00e9"}'.encode()),
+    "no coding": ([("content-type", "application/json"), ("content-encoding", "UTF-8")], '{"a":"\u00e9"}'.encode()),
+    "an empty coding": ([("content-type", "application/json"), ("content-encoding", "")], '{"a":"\u00e9"}'.encode()),
+}
+
+
+@pytest.mark.parametrize("case", READ.values(), ids=READ)
+async def test_an_odd_label_of_a_json_body_does_not_refuse_it(
+    case: tuple[list[tuple[str, str]], bytes], autojump_clock: MockClock
+) -> None:
+    headers, body = case
+    upstream = Function(says(1))
+    app, _ = posting("json", upstream)
+    async with living(app):
+        assert (await ask(app, "POST", "/r", body=body, headers=headers)).status == 200
+    assert upstream.asked[0].content == '{"got":{"a":"\u00e9"}}'.encode()
+
+
 @pytest.mark.parametrize(
     "body",
     [
         b"",
+        b" ",
+        b"\xef\xbb\xbf",
+        "{}".encode("utf-16"),
         b"{",
         b"nonsense",
         b'{"a": NaN}',
@@ -69,9 +101,13 @@ async def test_a_bad_json_body_is_a_400_and_no_upstream_is_asked(body: bytes, au
     [
         ("json", [("content-length", "2")]),
         ("json", [("transfer-encoding", "chunked")]),
-        ("json", [("content-type", "text/json")]),
+        ("json", [("content-type", "text/plain")]),
+        ("json", [("content-type", "application/json, text/plain")]),
         ("json", [("content-type", "application/x-www-form-urlencoded")]),
-        ("json", [("content-type", "application/json; charset=latin-1")]),
+        ("json", [("content-type", "application/json; charset=utf-16")]),
+        ("json", [("content-type", "application/json; charset=shift_jis")]),
+        ("json", [("content-type", "application/json; charset=punycode")]),
+        ("form", [("content-type", "application/x-www-form-urlencoded; charset=latin-1")]),
         ("json", [("content-type", "application/json"), ("content-encoding", "gzip")]),
         ("form", [("content-type", "multipart/form-data; boundary=x")]),
         ("form", [("content-type", "application/x-www-form-urlencoded"), ("content-encoding", "br")]),
