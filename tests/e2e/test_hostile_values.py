@@ -124,10 +124,11 @@ async def test_a_line_end_in_a_value_begins_no_field(value: str, tmp_path: Path)
             + route("/query", call='forward_query = ["name"]')
         )
         async with running(tmp_path, config) as program:
-            for target, status in (("/upstreams", 502), (f"/clients?name={quoted}", 400), ("/answers", 502)):
+            for target in ("/upstreams", f"/clients?name={quoted}", "/answers"):
                 reply, raw = await program.ask(target)
-                assert (reply.status, reply.json["type"]) == (status, "urn:umbel:problem:bad-request")
-                assert b"x-admin" not in raw.lower()
+                assert reply.status == 200
+                assert b"x-admin" not in raw.partition(b"\r\n\r\n")[0].lower()
+                assert b"x-name" not in raw.lower()
             assert (await program.ask(f"/query?name={quoted}"))[0].status == 200
     # Whoever was asked at all was asked without it, or with all of it encoded.
     assert not any(b"x-name" in head.lower() for head in heads)

@@ -15,10 +15,11 @@ from umbel.composition.decode import decode_json
 from umbel.composition.expression import compile_expression
 from umbel.composition.merge import strictest_cache_control
 from umbel.composition.outgoing import build_target
-from umbel.composition.request import client_field, encode_form
+from umbel.composition.request import encode_form
 from umbel.config import certificates, units, variables
 from umbel.config.suggest import nearest
 from umbel.core.call import Prepared
+from umbel.core.field_value import fits_field, raw_value, text_of
 from umbel.gateway import bodies, ids, paths, query
 from umbel.gateway.accept import stream_form
 from umbel.gateway.budget import client_budget
@@ -295,7 +296,9 @@ COMPOSITION = {
     "a segment of a path": Case(_target("/x/{a}"), ("a", "/", "é", "%", ".", "\u20ac"), binary=False),
     "a value of a query": Case(_target("/x{?a,b}"), ("a", "&", "é", "%", "\ud800"), binary=False),
     "a list of a query": Case(lambda text: template.query_pairs("a", [*text], client=True), ("a", "é"), binary=False),
-    "a header's value": Case(lambda text: client_field("a", text), ("a", "\x00", "é", "€", " "), binary=False),
+    "a header's value": Case(raw_value, ("a", "\x00", "é", "€", " "), binary=False),
+    "the text of a header's value": Case(text_of, ("a", "\xc3\xa9", "\xe9", "\xc3"), binary=False),
+    "a text for a header": Case(fits_field, ("a", "\x00", "é", "€", "\ud800", "\t"), binary=False),
     "a form that is sent": Case(
         lambda text: encode_form({"a": text, "b": [*text]}, lambda name: True), ("a", "é", "&"), binary=False
     ),

@@ -98,6 +98,28 @@ null, empty, `.`, `..`, a list or an object fails the call as `bad-request`; in 
 a value that is null in it is left out as a whole. A stream's head goes out before the calls have ended, so it has the
 headers of the answer that read nothing but the request.
 
+**Values in headers** stay where the template puts them, and are encoded as the field asks:
+
+| template | a value in it |
+|---|---|
+| `x-user = "{user.name}"` | stands as it is, in UTF-8 |
+| `x-a = "name=\\"{x}\\""` | is escaped: a quote or a backslash does not end the quoted string |
+| `x-a = "name={x}; b=1"` | becomes a quoted string where it holds a semicolon, a comma, a quote or a backslash |
+| `content-disposition = "attachment; filename={x}"` | the same; what is not ASCII is sent twice, as below |
+| `link = "</a>; title={x}"` | the same |
+| `content-disposition = "attachment; filename*=UTF-8''{x}"` | is percent-encoded |
+| `location = "/files/{x}"`, `link = "<{x}>"` | is percent-encoded, but for what may stand in a URI |
+| `content-location`, `referer` | the same |
+| `cookie = "a={x}; b=1"` | stands as it is; one with a semicolon leaves the field out |
+
+A file named `résumé.pdf` is sent as `filename="resume.pdf"; filename*=UTF-8''r%C3%A9sum%C3%A9.pdf` (RFC 6266 and 8187):
+the second for browsers, the first for readers that do not know it.
+
+A value that no field can hold leaves its field out, and nothing else: one with a control character other than the tab
+(CR, LF and NUL never get through, and are not replaced: a value without them would be another value), a list or an
+object, more than 8 KiB of one value or 16 KiB in all. So do the fields of `forward_headers` and those that a handler
+gives. A client's own field is read as UTF-8 where it is that, else as ISO-8859-1; `forward_headers` sends its bytes.
+
 An **expression** is [JMESPath](https://jmespath.org/specification.html) with two functions more: `zip(a, b)` pairs two
 lists, and `lookup(map, key)` takes a computed key; `to_number` takes the numbers of JSON alone and gives null for any
 other text. No text `contains` what is no text.
@@ -112,9 +134,9 @@ warns of the functions that are given it: write a `default`, or `` merge(a, not_
 evaluation (some 39,000 items of `items[*].{id: id, name: name}`), 1 MiB of a text that `join` makes, and JSON's range
 for `sum` and `avg`.
 
-**A value that does not fit** where it is put, or with which an expression reaches a bound, fails the call (in `shape`
-and in the answer's headers: the answer) as `bad-request`. If it is the client's, the answer is 400, its detail names
-the parameter, and the records are at level info. If it is of another call, it is 502. An expression that fails on
+**A value that does not fit** a path, a query or a form, or with which an expression reaches a bound, fails the call (in
+`shape`: the answer) as `bad-request`. If it is the client's, the answer is 400, its detail names the parameter, and the
+records are at level info. If it is of another call, it is 502. An expression that fails on
 constants alone is a mistake in the configuration: `internal`, 500. Where an expression reads both, its smallest failing
 part decides; where it takes too many steps, the value with the most values in it does.
 

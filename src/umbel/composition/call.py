@@ -12,6 +12,7 @@ import msgspec
 
 from ..charsets import charset_of
 from ..config.schema import Call as CallConfig
+from ..core.field_value import raw_value
 from ..errors import UpstreamError
 from ..events import Noted
 from ..kinds import Kind
@@ -203,9 +204,9 @@ def _charset_of(call: Call) -> str | None:
 
 
 def _kept(wanted: frozenset[bytes], call: Call) -> tuple[tuple[str, str], ...]:
-    """The fields that may matter to the answer."""
-    kept = [field for field in call.fields if field[1] in wanted]
-    return tuple((lower.decode("latin-1"), value.decode("latin-1")) for _, lower, value in kept) if kept else ()
+    """The fields that may matter to the answer. A foreign transport may give some that no field of ours can hold."""
+    kept = [(lower.decode("latin-1"), value.decode("latin-1")) for _, lower, value in call.fields if lower in wanted]
+    return tuple((name, value) for name, value in kept if raw_value(value) is not None) if kept else ()
 
 
 def _field(call: Call, name: bytes) -> str | None:

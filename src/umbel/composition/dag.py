@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ..config.schema import Call, KeyPath, Route, Upstream
+from ..core.field_value import text_of
 from ..model import Inputs, Json
 from .call import CallRules
 from .conditions import answering_statuses, sent
 from .expression import Expression
+from .field_template import FieldText
 from .request import Recipe
-from .template import Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Plan:
     private: bool
     """Whether authorization, cookies or all header fields go upstream, so that no shared cache may keep the answer."""
     shape: Expression | None
-    answer_headers: tuple[tuple[str, Text], ...]
+    answer_headers: tuple[tuple[str, FieldText], ...]
     where: Callable[[KeyPath], str]
     """``file:line`` of a key, for the record of a failed expression."""
     needed: int
@@ -93,10 +94,11 @@ class Plan:
 
 def request_context(plan: Plan, inputs: Inputs) -> dict[str, Json]:
     """The context before any call has ended: what a plan can name of the request."""
+    headers = ((name, inputs.headers.get(name.replace("_", "-"))) for name in plan.headers)
     return {
         "path": inputs.path,
         "query": inputs.query,
-        "headers": {name: inputs.headers.get(name.replace("_", "-")) for name in plan.headers},
+        "headers": {name: None if value is None else text_of(value) for name, value in headers},
         "body": inputs.body,
     }
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import trio
 
 from ..core.call import Call, Caller, Prepared, only_leaf
+from ..core.field_value import text_of
 from ..core.transport_caller import caller_of
 from ..errors import UmbelError
 from ..events import Recorder
@@ -354,7 +355,7 @@ class Compose:
         self.context: dict[str, Json] = {
             "path": inputs.path,
             "query": inputs.query,
-            "headers": {name.replace("-", "_"): value for name, value in inputs.headers.items()},
+            "headers": {name.replace("-", "_"): text_of(value) for name, value in inputs.headers.items()},
             "body": inputs.body,
         }
         self._callers = {name: caller_of(transport) for name, transport in transports.items()}

@@ -16,13 +16,15 @@ import msgspec
 
 from ..config.schema import Upstream
 from ..core.call import FieldBlock
+from ..core.field_value import raw_value
 from ..errors import UmbelError
 from ..messages import ACCEPT_GZIP, Field
 from ..model import Json
 from .expression import compile_source
+from .field_template import compile_field
 from .names import Names, Scope
-from .request import FieldTemplate, Param, client_field, encode_form, expand_into
-from .template import MAX_TARGET, BadValueError, Variable, compile_target, compile_text, query_pairs
+from .request import FieldTemplate, Param, encode_form, expand_into
+from .template import MAX_TARGET, BadValueError, Variable, compile_target, query_pairs
 
 # A path without a query, a dot or anything to encode.
 _SAFE_PATH = re.compile(r"/(?!/)[A-Za-z0-9/:@!$&'()*+,;=~_-]*+")
@@ -56,7 +58,8 @@ class UpstreamDefaults:
         scope = Scope(names)
         try:
             headers = tuple(
-                FieldTemplate.of(header, compile_text(text, scope.resolve)) for header, text in upstream.headers.items()
+                FieldTemplate.of(header, compile_field(header, text, scope.resolve))
+                for header, text in upstream.headers.items()
             )
             expressions = {
                 param: compile_source(source, ("upstreams", name, "params", param))
@@ -136,17 +139,17 @@ def build_headers(
 ) -> Sequence[Field]:
     """The header fields of the plan: the usual ones, the upstream's and the call's own.
 
-    Raises:
-        BadValueError: a value holds what no header may.
+    A value of the call's own has a character per byte, as the client's fields have in a handler; a text that is not so
+    is sent as UTF-8. A field whose value no field can hold is left out.
     """
     if not own and not defaults.headers:
         return usual
     fields: dict[bytes, Field] = {field[1]: field for field in usual}
     expand_into(fields, defaults.headers, context, {})
     for header, value in own.items():
-        # Whose value it is only the handler knows; see build_query.
         name = header.lower().encode("ascii")
-        fields[name] = (name, name, client_field(header, value, own=False))
+        if (encoded := raw_value(value)) is not None:
+            fields[name] = (name, name, encoded)
     return [*fields.values()]
 
 

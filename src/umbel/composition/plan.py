@@ -24,9 +24,10 @@ from .conditions import CONDITIONS, why_not
 from .credentials import carries_credential, is_credential
 from .dag import PERSONAL, CallPlan, EachPlan, Plan, find_cycle
 from .expression import Expression, compile_source
+from .field_template import FieldText, compile_field
 from .names import Names, Scope
 from .request import GATEWAYS_ALWAYS, GATEWAYS_FORWARDED, BodyRecipe, FieldTemplate, Param, Recipe
-from .template import Target, Text, compile_target, compile_text
+from .template import Target, compile_target
 
 T = TypeVar("T")
 
@@ -314,15 +315,15 @@ class _RouteCompiler:
                 bodies.append(BodyRecipe(key == "form", None, tuple(self._params((*at, key), source, scope))))
         return bodies[0] if bodies else None
 
-    def _answer(self) -> tuple[Expression | None, tuple[tuple[str, Text], ...]]:
+    def _answer(self) -> tuple[Expression | None, tuple[tuple[str, FieldText], ...]]:
         answer = self._route.answer
         scope = Scope(self._names)
         shape = self._expression(("answer", "shape"), answer.shape, scope)
-        headers: list[tuple[str, Text]] = []
+        headers: list[tuple[str, FieldText]] = []
         for name, text in answer.headers.items():
             at = ("answer", "headers", name)
             self._refuse_own(at, name)
-            template = self._told(at, partial(scope.resolved, partial(compile_text, text)))
+            template = self._told(at, partial(scope.resolved, partial(compile_field, name, text)))
             if template is not None:
                 headers.append((name, template))
         for key, table in (("forward_headers", answer.forward_headers), ("forward_cookies", answer.forward_cookies)):
@@ -394,7 +395,7 @@ class _RouteCompiler:
 
     def _texts(self, at: KeyPath, table: Mapping[str, str], scope: Scope) -> tuple[FieldTemplate, ...]:
         compiled = {
-            name: self._told((*at, name), partial(scope.resolved, partial(compile_text, text)), absolute=True)
+            name: self._told((*at, name), partial(scope.resolved, partial(compile_field, name, text)), absolute=True)
             for name, text in table.items()
         }
         return tuple(FieldTemplate.of(name, text) for name, text in compiled.items() if text is not None)

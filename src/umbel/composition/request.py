@@ -6,7 +6,6 @@ Nothing of the client's goes in but what the recipe names.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,14 +16,16 @@ from urllib.parse import quote_plus
 import msgspec
 
 from ..core.call import FieldBlock, Prepared
+from ..core.field_value import raw_value
 from ..core.star import STAR
 from ..messages import ACCEPT_GZIP, Field
 from ..model import Inputs, Json
 from .conditions import CONDITIONS, withheld
 from .expression import Expression
 from .fault import described, parameter
+from .field_template import FieldText
 from .forward import forwarded_cookies, forwarded_fields, forwarded_query, query_sizes
-from .template import MAX_TARGET, BadValueError, Target, Text, query_pairs, scalar
+from .template import MAX_TARGET, BadValueError, Target, query_pairs, scalar
 
 MAX_FORM_FIELDS = 10_000
 """The most fields that a form is sent with."""
@@ -33,23 +34,21 @@ MAX_FORM_FIELDS = 10_000
 FORM = b"application/x-www-form-urlencoded"
 JSON = b"application/json"
 
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-
 
 class FieldTemplate(NamedTuple):
     """A header field: its name in lower case, and its value."""
 
     name: bytes
-    text: Text
+    text: FieldText
     fixed: Field | None
     """The whole field, where its value has no variables."""
 
     @classmethod
-    def of(cls, name: str, text: Text) -> FieldTemplate:
+    def of(cls, name: str, text: FieldText) -> FieldTemplate:
         """Compile a field as far as it goes."""
         lower = name.lower().encode("ascii")
         value = None if text.variables else text.expand({}, {})
-        return cls(lower, text, None if value is None else (lower, lower, value.encode("ascii")))
+        return cls(lower, text, None if value is None else (lower, lower, value))
 
 
 class Param(NamedTuple):
@@ -236,7 +235,7 @@ class Recipe:
         }
         if STAR in self.forward_headers:
             for name, given in forwarded_fields(inputs.headers, self.deadline_header):
-                _put(fields, name.encode("latin-1"), client_field(name, given))
+                _put(fields, name.encode("latin-1"), raw_value(given))
         if self.body is not None:
             _put(fields, b"content-type", FORM if self.body.form else JSON)
         elif self.forward_body:
@@ -246,12 +245,12 @@ class Recipe:
             if (named := inputs.headers.get(name)) is not None:
                 if name in CONDITIONS and withheld(name, self.forward_headers, inputs.headers):
                     continue
-                _put(fields, name.encode("ascii"), client_field(name, named))
+                _put(fields, name.encode("ascii"), raw_value(named))
         expand_into(fields, self.headers, context, bound)
         if self.forward_cookies and (
             cookies := forwarded_cookies(inputs.headers, inputs.cookies, self.forward_cookies)
         ):
-            _put(fields, b"cookie", client_field("cookie", cookies))
+            _put(fields, b"cookie", raw_value(cookies))
         return [*fields.values()]
 
     def _content(self, context: Mapping[str, Json], inputs: Inputs) -> bytes | None:
@@ -263,10 +262,10 @@ class Recipe:
 def _describe(fields: dict[bytes, Field], inputs: Inputs) -> None:
     """Put the fields that say how the client's body is to be read: its bytes go on as they came."""
     if inputs.content_type:
-        _put(fields, b"content-type", client_field("content-type", inputs.content_type))
+        _put(fields, b"content-type", raw_value(inputs.content_type))
     coding = inputs.headers.get("content-encoding")
     if coding is not None and not is_identity(coding):
-        _put(fields, b"content-encoding", client_field("content-encoding", coding))
+        _put(fields, b"content-encoding", raw_value(coding))
 
 
 def is_identity(content_encoding: str) -> bool:
@@ -274,8 +273,10 @@ def is_identity(content_encoding: str) -> bool:
     return all(coding.strip(" \t").lower() in ("", "identity") for coding in content_encoding.split(","))
 
 
-def _put(fields: dict[bytes, Field], name: bytes, value: bytes) -> None:
-    fields[name] = (name, name, value)
+def _put(fields: dict[bytes, Field], name: bytes, value: bytes | None) -> None:
+    """Put a field among ``fields``, unless (None) no field can hold its value."""
+    if value is not None:
+        fields[name] = (name, name, value)
 
 
 def expand_into(
@@ -284,16 +285,12 @@ def expand_into(
     context: Mapping[str, Json],
     bound: Mapping[str, Json],
 ) -> None:
-    """Put the fields that have a value among ``fields``.
-
-    Raises:
-        BadValueError: a value cannot stand in a header.
-    """
+    """Put the fields that have a value among ``fields``."""
     for name, template, fixed in templates:
         if fixed is not None:
             fields[name] = fixed
-        elif (text := template.expand(context, bound)) is not None:
-            fields[name] = (name, name, text.encode("ascii"))
+        else:
+            _put(fields, name, template.expand(context, bound))
 
 
 GATEWAYS_ALWAYS = frozenset({b"x-request-id", b"via"})
@@ -315,35 +312,11 @@ Said = tuple[tuple[str, str], ...]
 
 
 def gateway_fields(inputs: Inputs, *, forwarded: bool) -> tuple[FieldBlock, ...]:
-    """The fields that the gateway writes: ``Inputs.forwarded``, and ``Inputs.forwarded_for`` where these are sent.
-
-    Raises:
-        BadValueError: a value holds what no header may.
-    """
+    """The fields that the gateway writes: ``Inputs.forwarded``, and ``Inputs.forwarded_for`` where these are sent."""
     return (_encoded_fields(inputs.forwarded, inputs.forwarded_for if forwarded else ()),)
 
 
 @lru_cache(maxsize=64)
 def _encoded_fields(always: Said, of_client: Said) -> FieldBlock:
-    return FieldBlock(
-        (lower, lower, client_field(name, value))
-        for name, value in (*always, *of_client)
-        for lower in (name.lower().encode("ascii"),)
-    )
-
-
-def client_field(name: str, value: str, *, own: bool = True) -> bytes:
-    """A field as bytes. A server decodes the client's fields as latin-1, so that is the way back.
-
-    ``own``: the client said it.
-
-    Raises:
-        BadValueError: it holds what no header may.
-    """
-    client = f'the header "{name}"' if own else ""
-    if _CONTROL.search(value) is not None:
-        raise BadValueError(name, "holds a control character", client=client)
-    try:
-        return value.encode("latin-1")
-    except UnicodeEncodeError as error:
-        raise BadValueError(name, "is not a header value", client=client) from error
+    values = ((name.lower().encode("ascii"), raw_value(value)) for name, value in (*always, *of_client))
+    return FieldBlock((lower, lower, value) for lower, value in values if value is not None)

@@ -34,7 +34,7 @@ class Result(NamedTuple):
     status: int = 200
     headers: Sequence[tuple[str, str]] = ()
     """Fields that the route adds: its own, forwarded ones, and Set-Cookie lines; of a failure those that belong to its
-    status too."""
+    status too. Values have a character per byte."""
     completed: bool = True
     cache_control: str | None = None
     """The Cache-Control of a composed answer; None: none."""

@@ -15,10 +15,8 @@ from ..model import Failure, Inputs, Json, Outcome, RequestFacts
 from .combine import is_complete, successes
 from .dag import CallPlan, Plan
 from .expression import ExpressionError, failed_expression
-from .fault import bad_request
 from .merge import Fields, answer_caching
 from .result import Result, own_time
-from .template import BadValueError
 
 
 def shape_result(
@@ -42,13 +40,10 @@ def shape_result(
         return _failed(plan, outcomes, ordered, failure, own_ms)
     try:
         answer = _answer(plan, outcomes, context)
-        headers = _headers(plan, outcomes, context)
     except ExpressionError as error:
         failed = failed_expression(error, plan.where(error.where), facts, recorder)
         return _failed(plan, outcomes, ordered, failed, own_ms)
-    except BadValueError as error:
-        refused = bad_request(f"a header of the answer: {error}", error.client, error.reason)
-        return _failed(plan, outcomes, ordered, refused, own_ms)
+    headers = _headers(plan, outcomes, context)
     complete = whole or is_complete(plan, outcomes)
     status = plan.route.answer.status
     only = plan.calls[0]
@@ -90,7 +85,9 @@ def _answer(plan: Plan, outcomes: Mapping[str, Outcome], context: Mapping[str, J
 def _headers(plan: Plan, outcomes: Mapping[str, Outcome], context: Mapping[str, Json]) -> tuple[tuple[str, str], ...]:
     answer = plan.route.answer
     fields = [
-        (name, text) for name, template in plan.answer_headers if (text := template.expand(context, {})) is not None
+        (name, value.decode("latin-1"))
+        for name, template in plan.answer_headers
+        if (value := template.expand(context, {})) is not None
     ]
     for call, names in answer.forward_headers.items():
         fields.extend((name, value) for name, value in outcomes[call].headers if name in names)

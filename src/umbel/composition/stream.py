@@ -50,16 +50,13 @@ def head_fields(plan: Plan, inputs: Inputs) -> list[tuple[str, str]]:
     """The header fields of the route's answer that a stream can send: those that read nothing but the request.
 
     The head goes out before the calls have ended; what reads a call, or is forwarded from one, comes too late.
-
-    Raises:
-        BadValueError: a value of the client's cannot stand in a header.
     """
     context = request_context(plan, inputs)
     return [
-        (name, text)
+        (name, value.decode("latin-1"))
         for name, template in plan.answer_headers
         if all(variable.client for variable in template.variables)
-        and (text := template.expand(context, {})) is not None
+        and (value := template.expand(context, {})) is not None
     ]
 
 

@@ -1,7 +1,7 @@
 """Templates: the RFC 6570 forms ``{name}``, ``{?a,b}`` and ``{&a,b}``, compiled once at load.
 
-Targets and headers are templates. Whatever a value holds, it stays one encoded segment, one query value or
-one header value; a value that cannot be that fails the call.
+Targets are templates, and so are headers (``field_template.py``). Whatever a value holds, it stays one encoded segment
+or one query value; a value that cannot be that fails the call.
 """
 
 from __future__ import annotations
@@ -92,38 +92,6 @@ class Target:
         return path, pairs
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A compiled header value."""
-
-    parts: tuple[str | Variable, ...]
-
-    @property
-    def variables(self) -> tuple[Variable, ...]:
-        """Every variable, in order."""
-        return tuple(part for part in self.parts if isinstance(part, Variable))
-
-    def expand(self, context: Mapping[str, Json], bound: Bound) -> str | None:
-        """The value; None, so no header at all, where a variable is null or missing.
-
-        Raises:
-            BadValueError: a value is a list or an object, or holds what no header may (RFC 9110 section 5.5).
-        """
-        pieces: list[str] = []
-        for part in self.parts:
-            if isinstance(part, str):
-                pieces.append(part)
-                continue
-            value = part.value(context, bound)
-            if value is None:
-                return None
-            text = scalar(value, part.name, client=part.client)
-            if not (text.isascii() and text.isprintable()):
-                raise BadValueError(part.name, "holds a control or non-ASCII character", client=part.client)
-            pieces.append(text)
-        return "".join(pieces).strip()
-
-
 def scalar(value: Json, name: str, *, client: str) -> str:
     """A scalar as text: a str as it is, anything else as JSON (``true``, ``1.5``).
 
@@ -204,7 +172,7 @@ def compile_target(text: str, resolve: Resolve) -> Target:
 
 def _path_parts(text: str, resolve: Resolve) -> Iterator[str | Variable]:
     literals = ""
-    for piece in _pieces(text):
+    for piece in pieces(text):
         if isinstance(piece, str):
             _check_literal(piece)
             literals += piece
@@ -217,7 +185,7 @@ def _path_parts(text: str, resolve: Resolve) -> Iterator[str | Variable]:
 
 
 def _query_parts(text: str, resolve: Resolve) -> Iterator[str | Variable]:
-    for place, piece in enumerate(_pieces(text)):
+    for place, piece in enumerate(pieces(text)):
         if isinstance(piece, str):
             _check_literal(piece)
             literal = piece.removeprefix("?") if place == 0 else piece
@@ -238,34 +206,16 @@ def _check_literal(text: str) -> None:
         raise ValueError(f'"{odd}" cannot stand in a path as it is; write it percent-encoded')
 
 
-def compile_text(text: str, resolve: Resolve) -> Text:
-    """Compile a header's value.
-
-    Raises:
-        ValueError: the grammar is not ours, a literal holds a control character, or ``resolve`` refused a name.
-    """
-    parts: list[str | Variable] = []
-    for piece in _pieces(text):
-        if isinstance(piece, str):
-            if not (piece.isascii() and piece.isprintable()):
-                raise ValueError("a header holds printable ASCII characters only")
-            parts.append(piece)
-        elif piece.operator:
-            raise ValueError(f"{{{piece.operator}…}} makes a query; a header knows only {{name}}")
-        else:
-            parts.append(resolve(piece.names[0]))
-    return Text(tuple(parts))
-
-
-class _Piece(NamedTuple):
+class Piece(NamedTuple):
     """One ``{…}`` of a template."""
 
     operator: str
+    """``?`` or ``&``, or nothing."""
     names: tuple[str, ...]
 
 
-def _pieces(text: str) -> Iterator[str | _Piece]:
-    """Literals and expressions in turn.
+def pieces(text: str) -> Iterator[str | Piece]:
+    """The literals and the expressions of a template in turn.
 
     The grammar is checked here because uritemplate is silent about ``{a b}``, ``{}`` and ``{id``.
     """
@@ -287,7 +237,7 @@ def _pieces(text: str) -> Iterator[str | _Piece]:
                 raise ValueError(f'{match[0]}: "{name}" is not a name')
         if operator == "" and len(names) > 1:
             raise ValueError(f"{match[0]}: one name each, please: write {{{'}{'.join(names)}}}")
-        yield _Piece(operator, names)
+        yield Piece(operator, names)
     yield from _literal(text[at:])
 
 

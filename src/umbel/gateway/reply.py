@@ -13,6 +13,7 @@ from quart_trio.wrappers import TrioResponse
 from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response as WerkzeugResponse
 
+from ..core.field_value import raw_value
 from .fields import Field
 
 KRAKEND_COMPLETED = b"x-krakend-completed"
@@ -68,13 +69,6 @@ def as_response(reply: Reply) -> TrioResponse:
 
 
 def encoded(headers: Iterable[tuple[str, str]]) -> list[Field]:
-    """Fields as they go out."""
-    return [(name.lower().encode("ascii"), encoded_value(value)) for name, value in headers]
-
-
-def encoded_value(value: str) -> bytes:
-    """A field's value. What came from an upstream was read as latin-1, and goes out as the bytes that it was."""
-    try:
-        return value.encode("latin-1")
-    except UnicodeEncodeError:
-        return value.encode("utf-8")
+    """Fields as they go out; one whose value no field can hold is left out."""
+    values = ((name.lower().encode("ascii"), raw_value(value)) for name, value in headers)
+    return [(name, value) for name, value in values if value is not None]

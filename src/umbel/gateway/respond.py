@@ -13,12 +13,13 @@ import msgspec
 from werkzeug.datastructures import Headers
 
 from ..composition.result import Result
+from ..core.field_value import raw_value
 from ..model import Failure
 from .caching import NO_STORE, etag_of, not_modified
 from .exchange import Exchange
 from .fields import Field
 from .problems import problem_reply, with_retry_after
-from .reply import BODILESS, KRAKEND_COMPLETED, Reply, encoded, encoded_value
+from .reply import BODILESS, KRAKEND_COMPLETED, Reply, encoded
 from .statusfields import proxy_status, server_timing
 
 Expose = Literal["full", "completed", "none"]
@@ -80,7 +81,7 @@ def _composed(result: Result, rules: AnswerRules, exchange: Exchange) -> Reply:
     status, body = result.status, b""
     fields = [rules.vary_field(result.vary)]
     if result.cache_control is not None:
-        fields.append((b"cache-control", encoded_value(result.cache_control)))
+        fields.append((b"cache-control", raw_value(result.cache_control) or NO_STORE.encode()))
     if status not in _BODILESS:
         body = _encode(result.answer)
         fields.append(_JSON)
@@ -112,8 +113,8 @@ def _merged(headers: Iterable[tuple[str, str]], ours: Iterable[Field]) -> list[F
     merged = Headers()
     for name, value in headers:
         merged.add(name, value)
-    for raw_name, raw_value in ours:
-        merged[raw_name.decode()] = raw_value.decode("latin-1")
+    for field, content in ours:
+        merged[field.decode()] = content.decode("latin-1")
     for name in ("content-length", "content-type"):
         # No content, so neither type nor length of it.
         if all(raw_name.decode() != name for raw_name, _ in ours):
@@ -124,7 +125,7 @@ def _merged(headers: Iterable[tuple[str, str]], ours: Iterable[Field]) -> list[F
 def _failed(result: Result, failure: Failure, request_id: str) -> Reply:
     if failure.body is None:
         return problem_reply(result.problem(request_id), result.headers)
-    content, media = failure.body.content, encoded_value(failure.body.content_type)
+    content, media = failure.body.content, raw_value(failure.body.content_type) or b"application/octet-stream"
     length = b"%d" % len(content)
     fields = [(b"content-type", media), (b"content-length", length), _NO_STORE, *encoded(result.headers)]
     return Reply(failure.status, with_retry_after(failure.status, fields), content)

@@ -15,11 +15,8 @@ from werkzeug.datastructures import Headers
 
 from ..composition.dag import Plan
 from ..composition.engine import Callers
-from ..composition.fault import sentence
 from ..composition.result import Result
 from ..composition.stream import Line, capacity, head_fields, run_stream
-from ..composition.template import BadValueError
-from ..errors import RequestError
 from ..model import Inputs, RequestFacts
 from .accept import NDJSON, SSE, StreamForm
 from .caching import NO_STORE
@@ -45,14 +42,8 @@ async def stream(
 
     Returns once the first line is there: the answer that goes on with it; or, where that line already says that the
     composition failed, its result, for an ordinary problem answer.
-
-    Raises:
-        RequestError: 400, a header of the answer cannot be made of the client's values.
     """
-    try:
-        fields = head_fields(plan, inputs)
-    except BadValueError as error:
-        raise RequestError(400, sentence(error.client, error.reason)) from error
+    fields = head_fields(plan, inputs)
     send, receive = trio.open_memory_channel[Line](capacity(plan))
     exchange.nursery.start_soon(run_stream, plan, inputs, facts, callers, exchange.recorder, send, exchange.calls)
     first = await receive.receive()

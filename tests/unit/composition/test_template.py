@@ -9,7 +9,7 @@ import uritemplate
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umbel.composition.template import BadValueError, Variable, compile_target, compile_text, query_pairs
+from umbel.composition.template import BadValueError, Variable, compile_target, query_pairs
 
 
 def variable(name: str) -> Variable:
@@ -98,23 +98,6 @@ def test_what_cannot_be_a_segment_is_refused(value: object) -> None:
 def test_what_cannot_be_a_query_value_is_refused(value: object) -> None:
     with pytest.raises(BadValueError):
         expand("/{?x}", x=value)
-
-
-@pytest.mark.parametrize("value", ["a\r\nb", "a\nb", "\x00", "é", "\x7f", [1], {}])
-def test_what_cannot_be_in_a_header_is_refused(value: object) -> None:
-    with pytest.raises(BadValueError):
-        compile_text("Bearer {x}", variable).expand({}, {"x": value})
-
-
-def test_a_header_whose_variable_is_null_is_left_out() -> None:
-    template = compile_text("Bearer {x}", variable)
-    assert template.expand({}, {"x": None}) is None
-    assert template.expand({}, {"x": 1}) == "Bearer 1"
-
-
-def test_a_header_template_knows_no_query_forms() -> None:
-    with pytest.raises(ValueError, match="makes a query"):
-        compile_text("{?x}", variable)
 
 
 def test_a_list_that_no_target_has_room_for_is_refused_before_all_of_it_is_encoded() -> None:

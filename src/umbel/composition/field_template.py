@@ -1,0 +1,308 @@
+"""Header values as templates with ``{name}``, compiled once at load.
+
+Theory
+------
+A value stays where the template puts it, and is encoded as the field asks. What is around the variable decides how:
+
+- in a quoted string (``name="{x}"``), quotes and backslashes are escaped (RFC 9110 section 5.6.4);
+- as a parameter without quotes (``name={x}``), a value that could end the parameter becomes a quoted string;
+- a parameter of Content-Disposition, and the title of a Link, that is not ASCII is sent twice: as an ASCII fallback,
+  and as ``name*=UTF-8''…`` (RFC 8187, RFC 6266 section 4.3, RFC 8288 section 3.4.1);
+- in ``name*=UTF-8''{x}`` it is percent-encoded (RFC 8187 section 3.2.1);
+- in a field that is a URI (Location), and between the angle brackets of a Link, it is percent-encoded but for what may
+  stand in a URI (RFC 3986 section 2);
+- anywhere else it stands as it is, in UTF-8.
+
+A value that fits none of these leaves the field out, and nothing else: a control character (so no value ends a line), a
+list or an object, a number that is not finite, more than ``MAX_VALUE`` characters; a semicolon in one of several parts
+of Cookie, and a quote in an entity tag, because these fields know no escape.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+from urllib.parse import quote
+
+from ..core.field_value import fits_field
+from ..model import Json
+from .template import BadValueError, Resolve, Variable, pieces, scalar
+
+MAX_FIELD = 16 * 1024
+"""Bytes of the longest value that is sent: common servers refuse longer ones."""
+
+_URI_FIELDS = frozenset({"location", "content-location", "referer"})
+_TAG_FIELDS = frozenset({"if-match", "if-none-match", "if-range"})
+# Fields whose parameters are tokens or quoted strings and nothing else.
+_STRICT = frozenset({"accept", "cache-control", "content-disposition", "content-type", "forwarded", "link", "prefer"})
+_EXTENDED = {"content-disposition": re.compile(r"[^*]+"), "link": re.compile("title")}
+"""The parameters that have an extended form (``name*``), by field."""
+
+_TOKEN = "[!#$%&'*+.^_`|~0-9A-Za-z-]"
+_IS_TOKEN = re.compile(f"{_TOKEN}+")
+# A parameter's value that cannot end it: another parameter begins behind a semicolon or a comma.
+_KEEPS_INSIDE = re.compile(r'[^;,"\\]*')
+# The end of a literal that is the beginning of a parameter: its name, and what of its value stands there.
+_PARAMETER = re.compile(rf'(?:^|[;,\s])({_TOKEN}+)=([^\s;,"]*)$')
+_ENDS_PARAMETER = frozenset(' \t;,"')
+_ESCAPED = re.compile(r'(["\\])')
+# RFC 3986: reserved characters, and "%" because the value may be encoded already.
+_URI_SAFE = "!#$%&'()*+,/:;=?@[]~"
+# RFC 8187 section 3.2.1, attr-char, as far as quote() does not keep it anyhow.
+_ATTR_SAFE = "!#$&+^`|"
+
+Inner = tuple[str | Variable, ...]
+How = Literal["plain", "quoted", "bare", "uri"]
+
+
+class _Part(NamedTuple):
+    """A part of a template that has variables, and how their values are kept inside of it."""
+
+    how: How
+    name: str
+    """The parameter's name in lower case, if it is one."""
+    written: str
+    """The same as the template has it."""
+    inner: Inner
+
+
+class _LeftOutError(Exception):
+    """The field has no value, or one that it cannot hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldText:
+    """A compiled header value."""
+
+    field: str
+    """The field's name in lower case."""
+    parts: tuple[str | _Part, ...]
+    own_extended: frozenset[str]
+    """The parameters whose extended form the template has itself."""
+
+    @property
+    def variables(self) -> tuple[Variable, ...]:
+        """Every variable, in order."""
+        inner = (piece for part in self.parts if isinstance(part, _Part) for piece in part.inner)
+        return tuple(piece for piece in inner if isinstance(piece, Variable))
+
+    def expand(self, context: Mapping[str, Json], bound: Mapping[str, Json]) -> bytes | None:
+        """The value; None, so no field at all, where a variable is null or missing, or cannot stand in the field."""
+        text = ""
+        try:
+            for part in self.parts:
+                text += part if isinstance(part, str) else self._part(part, context, bound)
+        except _LeftOutError:
+            return None
+        value = text.encode().strip(b" \t")
+        return value if len(value) <= MAX_FIELD else None
+
+    def _part(self, part: _Part, context: Mapping[str, Json], bound: Mapping[str, Json]) -> str:
+        values = [piece if isinstance(piece, str) else _text(piece.value(context, bound)) for piece in part.inner]
+        if part.how == "plain":
+            (text,) = values
+            if self.field == "cookie" and len(self.parts) > 1:
+                _refuse(";" in text)
+            return text
+        if part.how == "uri":
+            return _uri(part.inner, values)
+        if part.name.endswith("*"):
+            encoded = (
+                text if isinstance(piece, str) else quote(text, safe=_ATTR_SAFE)
+                for piece, text in zip(part.inner, values, strict=True)
+            )
+            return "".join((part.written, "=", *encoded))
+        return self._parameter(part, "".join(values))
+
+    def _parameter(self, part: _Part, text: str) -> str:
+        """A parameter or a quoted string that holds ``text``."""
+        prefix = f"{part.written}=" if part.written else ""
+        if self.field == "cookie":
+            _refuse(";" in text)
+            return f'{prefix}"{text}"' if part.how == "quoted" else prefix + text
+        if self.field in _TAG_FIELDS:
+            _refuse('"' in text)
+            return f'{prefix}"{text}"'
+        extended = _EXTENDED.get(self.field)
+        if extended is not None and not text.isascii() and extended.fullmatch(part.name):
+            fallback = f"{prefix}{_quoted(_ascii(text))}"
+            if part.name in self.own_extended:
+                return fallback
+            return f"{fallback}; {part.written}*=UTF-8''{quote(text, safe=_ATTR_SAFE)}"
+        if part.how == "bare" and (_IS_TOKEN if self.field in _STRICT else _KEEPS_INSIDE).fullmatch(text):
+            return prefix + text
+        return prefix + _quoted(text)
+
+
+def compile_field(field: str, text: str, resolve: Resolve) -> FieldText:
+    """Compile the value of the field of this name.
+
+    Raises:
+        ValueError: the grammar is not ours, a literal holds a control character, or ``resolve`` refused a name.
+    """
+    compiler = _Compiler(field.lower())
+    for piece in pieces(text):
+        if isinstance(piece, str):
+            if not (piece.isascii() and piece.isprintable()):
+                raise ValueError("a header holds printable ASCII characters only")
+            compiler.literal(piece)
+        elif piece.operator:
+            raise ValueError(f"{{{piece.operator}…}} makes a query; a header knows only {{name}}")
+        else:
+            compiler.variable(resolve(piece.names[0]))
+    return FieldText(compiler.field, tuple(compiler.end()), compiler.extended)
+
+
+class _Compiler:
+    """Reads a template from left to right and notes what each variable stands in."""
+
+    def __init__(self, field: str) -> None:
+        self.field = field
+        self.extended: frozenset[str] = frozenset()
+        self._parts: list[str | _Part] = []
+        self._literal = ""
+        """What has been read since the last part."""
+        self._how: How = "uri" if field in _URI_FIELDS else "plain"
+        self._written = ""
+        self._inner: list[str | Variable] = []
+        """Of the quoted string, the parameter or the URI that is open."""
+        self._escape = False
+
+    def literal(self, text: str) -> None:
+        """Read what stands as it is."""
+        for character in text:
+            if self._how == "plain":
+                self._plain(character)
+            elif self._how == "bare" and character in _ENDS_PARAMETER:
+                self._close()
+                self._plain(character)
+            elif self._how == "quoted" and character == '"' and not self._escape:
+                self._close()
+            elif self._how == "uri" and character == ">" and self.field == "link":
+                self._close()
+                self._plain(character)
+            else:
+                self._escape = self._how == "quoted" and character == "\\" and not self._escape
+                if not self._escape:
+                    self._inner.append(character)
+
+    def variable(self, variable: Variable) -> None:
+        """Read a variable."""
+        if self._how == "plain" and (found := _PARAMETER.search(self._literal)) is not None:
+            self._literal = self._literal[: found.start(1)]
+            self._how, self._written, self._inner = "bare", found[1], [*filter(None, (found[2],))]
+        if self._how == "plain":
+            self._flush()
+            self._parts.append(_Part("plain", "", "", (variable,)))
+        else:
+            self._inner.append(variable)
+
+    def end(self) -> list[str | _Part]:
+        """What has been read, to its end.
+
+        Raises:
+            ValueError: a quoted string with a variable in it does not end.
+        """
+        if self._how == "quoted" and any(isinstance(piece, Variable) for piece in self._inner):
+            raise ValueError('a quoted string has no closing "')
+        if self._how != "plain":
+            self._close()
+        self._flush()
+        names = [part.name for part in self._parts if isinstance(part, _Part)]
+        for part in self._parts:
+            if isinstance(part, str):
+                names += (piece.partition("=")[0].strip().lower() for piece in part.split(";"))
+        self.extended = frozenset(name.removesuffix("*") for name in names if name.endswith("*"))
+        return self._parts
+
+    def _plain(self, character: str) -> None:
+        if character == '"':
+            found = _PARAMETER.search(self._literal)
+            self._written = found[1] if found is not None and not found[2] else ""
+            self._literal = self._literal[: found.start(1)] if self._written and found else self._literal
+            self._how = "quoted"
+        else:
+            self._literal += character
+            if character == "<" and self.field == "link":
+                self._how = "uri"
+
+    def _close(self) -> None:
+        """End what is open."""
+        inner = tuple(_joined(self._inner))
+        how, written = self._how, self._written
+        if any(isinstance(piece, Variable) for piece in inner):
+            self._flush()
+            self._parts.append(_Part(how, written.lower(), written, inner))
+        else:
+            text = "".join(piece for piece in inner if isinstance(piece, str))
+            prefix = f"{written}=" if written else ""
+            self._literal += prefix + _quoted(text) if how == "quoted" else prefix + text
+        self._how, self._written, self._inner, self._escape = "plain", "", [], False
+
+    def _flush(self) -> None:
+        if self._literal:
+            self._parts.append(self._literal)
+            self._literal = ""
+
+
+def _joined(inner: list[str | Variable]) -> Iterator[str | Variable]:
+    """The same with neighbouring literals as one."""
+    literal = ""
+    for piece in inner:
+        if isinstance(piece, str):
+            literal += piece
+            continue
+        if literal:
+            yield literal
+        literal = ""
+        yield piece
+    if literal:
+        yield literal
+
+
+def _refuse(unfit: bool) -> None:
+    if unfit:
+        raise _LeftOutError
+
+
+def _text(value: Json) -> str:
+    """A value as the text that it is in a field."""
+    if value is None:
+        raise _LeftOutError
+    try:
+        text = scalar(value, "", client="")
+    except BadValueError as error:
+        raise _LeftOutError from error
+    _refuse(not fits_field(text))
+    return text
+
+
+def _quoted(text: str) -> str:
+    escaped = _ESCAPED.sub(r"\\\1", text)
+    return f'"{escaped}"'
+
+
+def _uri(inner: Inner, values: list[str]) -> str:
+    text = ""
+    for piece, value in zip(inner, values, strict=True):
+        if isinstance(piece, str):
+            text += piece
+            continue
+        value = quote(value, safe=_URI_SAFE)
+        # "//" at the beginning would make a host of what is a path.
+        text += f"%2F{value[1:]}" if text == "/" and value.startswith("/") else value
+    return text
+
+
+def _ascii(text: str) -> str:
+    """A text that readers without RFC 8187 show instead: letters without their accents, ``_`` for anything else."""
+    return "".join(map(_fallback, (character for character in text if not unicodedata.combining(character))))
+
+
+def _fallback(character: str) -> str:
+    base = unicodedata.normalize("NFD", character)[0]
+    # The decomposition of some symbols begins with a delimiter: that of U+037E is a semicolon.
+    return character if character.isascii() else base if base.isascii() and base.isalnum() else "_"

@@ -1,0 +1,176 @@
+"""Header values as templates: what a value may do in them, and when the field is left out."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from werkzeug.http import parse_options_header
+
+from umbel.composition.field_template import MAX_FIELD, compile_field
+from umbel.composition.template import Variable
+
+
+def variable(name: str) -> Variable:
+    return Variable(name, None, tuple(name.split(".")), "")
+
+
+def expand(field: str, text: str, *values: object) -> str | None:
+    """The value of a template of ``{x}`` and ``{y}``, as UTF-8."""
+    value = compile_field(field, text, variable).expand({}, dict(zip("xy", values, strict=False)))
+    return None if value is None else value.decode()
+
+
+NAME = "r\u00e9sum\u00e9 \u6587.pdf"
+EXTENDED = "UTF-8''r%C3%A9sum%C3%A9%20%E6%96%87.pdf"
+FALLBACK = '"resume _.pdf"'
+
+
+@pytest.mark.parametrize(
+    ("field", "template", "value", "expected"),
+    [
+        ("x-a", "Bearer {x}", 1, "Bearer 1"),
+        ("x-a", "{x}", "Jos\u00e9", "Jos\u00e9"),
+        ("x-a", "a {x} b", "\u20ac \U0001f600", "a \u20ac \U0001f600 b"),
+        ("x-a", "{x}", "a\tb", "a\tb"),
+        ("x-a", " {x} ", " a ", "a"),
+        ("x-a", "{x}", True, "true"),
+        # Parameters and quoted strings of any field.
+        ("x-a", "a={x}", "b c=d", "a=b c=d"),
+        ("x-a", "a={x}; b=1", "c; b=2", 'a="c; b=2"; b=1'),
+        ("x-a", "a={x},b=1", 'c"d\\e', 'a="c\\"d\\\\e",b=1'),
+        ("x-a", 'a="{x}"', 'c"; b="d\\', 'a="c\\"; b=\\"d\\\\"'),
+        ("x-a", '"{x}"', 'c"d', '"c\\"d"'),
+        ("x-a", 'a="1\\"{x}"', "c", 'a="1\\"c"'),
+        ("x-a", 'a="\u0062\\\\", b="{x}"', "c", 'a="b\\\\", b="c"'),
+        ("authorization", "Basic key={x}/y,v=1", "a+b/c==", "Basic key=a+b/c==/y,v=1"),
+        ("content-type", "text/plain; charset={x}", "utf-8", "text/plain; charset=utf-8"),
+        ("content-type", "text/plain; charset={x}", "a b", 'text/plain; charset="a b"'),
+        # Content-Disposition (RFC 6266) and Link (RFC 8288).
+        ("content-disposition", "attachment; filename={x}", "a.pdf", "attachment; filename=a.pdf"),
+        ("content-disposition", "attachment; filename={x}", "a b.pdf", 'attachment; filename="a b.pdf"'),
+        ("content-disposition", "attachment; filename={x}", "", 'attachment; filename=""'),
+        ("content-disposition", 'attachment; filename="{x}"', "a.pdf", 'attachment; filename="a.pdf"'),
+        ("content-disposition", "inline; filename={x}", NAME, f"inline; filename={FALLBACK}; filename*={EXTENDED}"),
+        ("content-disposition", 'inline; filename="{x}"', NAME, f"inline; filename={FALLBACK}; filename*={EXTENDED}"),
+        (
+            "content-disposition",
+            'inline; filename="a-{x}.txt"; size=1',
+            "\u00e9",
+            "inline; filename=\"a-e.txt\"; filename*=UTF-8''a-%C3%A9.txt; size=1",
+        ),
+        ("content-disposition", "inline; filename*=UTF-8''{x}", "\u00e9';x", "inline; filename*=UTF-8''%C3%A9%27%3Bx"),
+        (
+            "content-disposition",
+            "inline; filename=\"{x}\"; filename*=UTF-8''{x}",
+            "\u00e9",
+            "inline; filename=\"e\"; filename*=UTF-8''%C3%A9",
+        ),
+        (
+            "content-disposition",
+            "a; filename={x}",
+            "\u037e\u00e9\u2260",
+            "a; filename=\"_e_\"; filename*=UTF-8''%CD%BE%C3%A9%E2%89%A0",
+        ),
+        ("link", '<{x}>; rel="next"', "/a b>;\u00e9", '</a%20b%3E;%C3%A9>; rel="next"'),
+        ("link", '</a>; title="{x}"', "\u00e9", "</a>; title=\"e\"; title*=UTF-8''%C3%A9"),
+        ("link", '</a>; rel="{x}"', "\u00e9", '</a>; rel="\u00e9"'),
+        # URIs.
+        ("location", "/files/{x}", "a/r\u00e9sum\u00e9 1.pdf?a=%20#b", "/files/a/r%C3%A9sum%C3%A9%201.pdf?a=%20#b"),
+        ("location", "{x}", "https://h/\u00e9", "https://h/%C3%A9"),
+        ("location", "/{x}", "/evil.test", "/%2Fevil.test"),
+        ("location", "/{x}", "\\evil.test", "/%5Cevil.test"),
+        ("Location", "/a/{x}", "/b", "/a//b"),
+        # Cookies and entity tags.
+        ("cookie", "{x}", "a=1; b=2", "a=1; b=2"),
+        ("cookie", "a={x}; b=1", "\u00e9,1", "a=\u00e9,1; b=1"),
+        ("if-match", '"{x}"', "a\\b", '"a\\b"'),
+    ],
+)  # fmt: skip
+def test_a_value_is_encoded_as_its_field_asks(field: str, template: str, value: object, expected: str) -> None:
+    assert expand(field, template, value) == expected
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(None, [1], {}, float("nan"), float("inf"), "x" * 9000, "\ud800"),
+        *("a\r\nx-b: 1", "a\n", "\r", "\x00", "\x7f", "\x1b[0m", "\x85", "\x9f"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("field", "template"),
+    [
+        ("x-a", "{x}"),
+        ("x-a", 'a="{x}"'),
+        ("x-a", "a={x}"),
+        ("location", "/{x}"),
+        ("content-disposition", "a; b={x}"),
+        ("content-disposition", "a; b*=UTF-8''{x}"),
+        ("cookie", "a={x}"),
+    ],
+)
+def test_a_value_that_no_field_can_hold_leaves_the_field_out(field: str, template: str, value: object) -> None:
+    assert expand(field, template, value) is None
+
+
+@pytest.mark.parametrize(
+    ("field", "template", "value"),
+    [
+        ("cookie", "a={x}", "1; b=2"),
+        ("cookie", 'a="{x}"', "1; b=2"),
+        ("cookie", "a=1; {x}", "b=2; c=3"),
+        ("if-none-match", '"{x}"', 'a", "b'),
+        ("x-a", "{x}{x}{x}", "x" * 6000),
+    ],
+)
+def test_a_value_that_could_break_out_without_an_escape_leaves_the_field_out(
+    field: str, template: str, value: str
+) -> None:
+    assert expand(field, template, value) is None
+
+
+def test_a_field_is_as_long_as_common_servers_take() -> None:
+    assert len(expand("x-a", "{x}{y}", "a" * 8192, "b" * 8192) or "") == MAX_FIELD
+    assert expand("x-a", "{x}{y}.", "a" * 8192, "b" * 8192) is None
+
+
+@given(value=st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc"])))
+@pytest.mark.parametrize("template", ['inline; filename="{x}"; size=1', "inline; filename={x}; size=1"])
+def test_a_file_name_stays_inside_of_its_parameter(template: str, value: str) -> None:
+    field = expand("content-disposition", template, value)
+    assert field is not None
+    assert field.isascii()
+    kind, parameters = parse_options_header(field)
+    assert kind == "inline"
+    assert set(parameters) == {"filename", "size"}
+    assert parameters["size"] == "1"
+    if not value.isascii():
+        assert unquote(field.rpartition("''")[2].partition(";")[0]) == value
+        assert parameters["filename"] == value
+
+
+@given(values=st.tuples(st.text(), st.text()))
+@pytest.mark.parametrize("template", ['a="{x}"; b="{y}"; c', "a={x}; b={y}; c", '"{x}" {y}', "{x}, a={y}"])
+def test_no_value_ends_a_line(template: str, values: tuple[str, str]) -> None:
+    field = compile_field("x-a", template, variable).expand({}, dict(zip("xy", values, strict=True)))
+    assert field is None or re.search(rb"[\x00-\x08\x0a-\x1f\x7f]", field) is None
+
+
+def test_a_header_template_knows_no_query_forms() -> None:
+    with pytest.raises(ValueError, match="makes a query"):
+        compile_field("x-a", "{?x}", variable)
+
+
+@pytest.mark.parametrize(("text", "reason"), [('a="{x}', "no closing"), ("\u00e9", "ASCII"), ("a\nb", "ASCII")])
+def test_a_template_that_can_make_no_field_is_refused_at_load(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        compile_field("x-a", text, variable)
+
+
+def test_variables_are_told_in_order() -> None:
+    compiled = compile_field("content-disposition", "{a}; b=c{d}e; f=\"{g}\"; h*=UTF-8''{i}; j={k}{l}", variable)
+    assert [each.name for each in compiled.variables] == ["a", "d", "g", "i", "k", "l"]
