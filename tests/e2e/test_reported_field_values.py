@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import httpx
 import pytest
+import trio
 
 from tests.support.configs import write
 from tests.support.program import SERVERS, route, running, up
 from tests.support.rawserver import Peer, raw_server, response
 from tests.support.serving import connected, serving
+from tests.support.upstreams import url
+from umbel import __version__
+from umbel.composition.gather import Compose
 from umbel.gateway.app import Umbel
+from umbel.upstream import Transport
 
 JSON = ("content-type", "application/json")
 ODD = 'r\u00e9sum\u00e9 "1"; a\\b.pdf'
@@ -138,3 +144,54 @@ async def test_a_forwarded_field_of_an_upstream_keeps_its_bytes(hooked: bool, tm
             await client.request("GET", "/r", [("connection", "close")])
     assert "x-a: Jos\u00e9\r\n".encode() in client.received
     assert b"x-b: Jos\xe9\r\n" in client.received
+
+
+AGENTS: dict[str, tuple[str, str, bytes | None]] = {
+    "the default": ("", "", f"umbel/{__version__}".encode()),
+    "a text": ('user_agent = "shop/1 (+https://shop.test)"', "", b"shop/1 (+https://shop.test)"),
+    "off": ('user_agent = "off"', "", None),
+    "the client's": ('user_agent = "shop/1"', 'forward_headers = ["user-agent"]', b"client/1"),
+    "a header of the upstream": ('user_agent = "shop/1"\nheaders = { User-Agent = "up/1" }', "", b"up/1"),
+    "a header of the call": ("", 'headers = { user-agent = "call/1" }', b"call/1"),
+}
+
+
+@pytest.mark.parametrize(("keys", "call", "expected"), AGENTS.values(), ids=AGENTS)
+async def test_an_upstream_is_told_who_asks(keys: str, call: str, expected: bytes | None, tmp_path: Path) -> None:
+    upstream_ = Upstream()
+    async with raw_server(upstream_) as upstream, running(tmp_path, up(upstream, keys) + route(call=call)) as program:
+        await program.ask("/r", headers=[("user-agent", "client/1")])
+    (head,) = upstream_.heads
+    assert fields_of(head).get(b"user-agent") == expected
+
+
+@pytest.mark.parametrize("keys", ["", 'user_agent = "shop/1"', 'user_agent = "off"'])
+async def test_calls_in_code_and_health_checks_are_told_apart_by_the_same_name(keys: str, tmp_path: Path) -> None:
+    upstream_, expected = Upstream(), {"": f"umbel/{__version__}", 'user_agent = "shop/1"': "shop/1"}.get(keys)
+    checked = f'{keys}\nhealth = {{ path = "/health", every = "1ms" }}'
+    async with raw_server(upstream_) as upstream:
+        app = Umbel.from_file(write(tmp_path, up(upstream, checked) + route()))
+
+        @app.compose("/code")
+        async def code(compose: Compose) -> object:
+            async with compose.gather() as gather:
+                call = gather.get("up", "/code")
+            return call.value
+
+        async with serving(app) as port, connected(port) as client:
+            assert (await client.request("GET", "/code")).status == 200
+            with trio.fail_after(5):
+                while not any(head.startswith(b"GET /health ") for head in upstream_.heads):
+                    await trio.testing.wait_all_tasks_blocked(0.001)
+    for head in upstream_.heads:
+        assert fields_of(head).get(b"user-agent") == (None if expected is None else expected.encode())
+    assert {head.split(b" ")[1] for head in upstream_.heads} == {b"/code", b"/health"}
+
+
+async def test_an_httpx_client_over_a_transport_says_what_it_is_itself() -> None:
+    upstream_ = Upstream()
+    async with raw_server(upstream_) as upstream, httpx.AsyncClient(transport=Transport([url(upstream)])) as client:
+        await client.get(url(upstream))
+        await client.get(url(upstream), headers={"user-agent": "own/1"})
+    agents = [fields_of(head)[b"user-agent"] for head in upstream_.heads]
+    assert agents == [f"python-httpx/{httpx.__version__}".encode(), b"own/1"]

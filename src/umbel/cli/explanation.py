@@ -187,6 +187,8 @@ class _Facts:
         yield self.limit(upstream, at, "max_fields")
         yield self.limit(upstream, at, "deadline_header", lambda name: name or "none")
         yield self.limit(upstream, at, "forwarded", _truth)
+        if upstream.user_agent is not None:
+            yield self.limit(upstream, at, "user_agent")
         yield self.limit(upstream, at, "public_only", _truth)
         if upstream.breaker is not None:
             yield self.limit(upstream, at, "breaker", shown_breaker)

@@ -186,7 +186,7 @@ class Gather:
                 content, content_type = build_content(
                     options.get("json", MISSING), options.get("form"), options.get("content")
                 )
-            usual = usual_fields(ACCEPT[options.get("decode", "json")], content_type)
+            usual = usual_fields(ACCEPT[options.get("decode", "json")], content_type, defaults.user_agent)
             gateway = gateway_fields(inputs, forwarded=defaults.forwarded)
             headers = build_headers(options.get("headers", {}), defaults, context, usual)
             return Prepared(

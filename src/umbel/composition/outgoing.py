@@ -17,6 +17,7 @@ import msgspec
 from ..config.schema import Upstream
 from ..core.call import FieldBlock
 from ..core.field_value import raw_value
+from ..core.product import PRODUCT
 from ..errors import UmbelError
 from ..messages import ACCEPT_GZIP, Field
 from ..model import Json
@@ -46,6 +47,8 @@ class UpstreamDefaults:
     forwarded: bool = True
     reads: tuple[str, ...] = ()
     """The headers of the client's that the upstream's own headers and parameters read."""
+    user_agent: bytes = PRODUCT.encode("ascii")
+    """What is said where neither the configuration nor the call says another; empty for none."""
 
     @classmethod
     def of(cls, name: str, upstream: Upstream) -> UpstreamDefaults:
@@ -69,7 +72,7 @@ class UpstreamDefaults:
         except ValueError as error:
             raise UmbelError(f'the upstream "{name}" cannot be called from code: {error}') from error
         reads = tuple(header.replace("_", "-") for header in names.headers)
-        return cls(headers, params, upstream.timeout, upstream.max_body, upstream.forwarded, reads)
+        return cls(headers, params, upstream.timeout, upstream.max_body, upstream.forwarded, reads, upstream.product)
 
 
 def build_target(path: str, values: Mapping[str, Json] | None, query: Sequence[str]) -> bytes:
@@ -122,13 +125,11 @@ def build_query(params: Mapping[str, Json], defaults: UpstreamDefaults, context:
     return pairs
 
 
-@lru_cache(maxsize=16)
-def usual_fields(accept: bytes, content_type: bytes) -> FieldBlock:
-    """The header fields of a call that has no others."""
-    accepts = (b"accept", b"accept", accept)
-    if not content_type:
-        return FieldBlock((accepts, ACCEPT_GZIP))
-    return FieldBlock((accepts, (b"content-type", b"content-type", content_type), ACCEPT_GZIP))
+@lru_cache(maxsize=64)
+def usual_fields(accept: bytes, content_type: bytes, user_agent: bytes) -> FieldBlock:
+    """The header fields of a call that has no others. An empty value is not sent."""
+    named = ((b"accept", accept), (b"content-type", content_type), (b"user-agent", user_agent))
+    return FieldBlock((*((name, name, value) for name, value in named if value), ACCEPT_GZIP))
 
 
 def build_headers(

@@ -291,6 +291,7 @@ class _RouteCompiler:
         return Recipe(
             call.method or ("POST" if body is not None or call.forward_body else "GET"),
             ACCEPT[call.decode],
+            upstream.product,
             target,
             usual,
             headers,

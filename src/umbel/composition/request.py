@@ -115,6 +115,8 @@ class Recipe:
 
     method: str
     accept: bytes
+    user_agent: bytes
+    """What is said where neither the configuration nor the client says another; empty for none."""
     target: Target
     usual_headers: tuple[FieldTemplate, ...]
     """The upstream's; whatever the call forwards or says itself is nearer."""
@@ -233,6 +235,8 @@ class Recipe:
             b"accept": (b"accept", b"accept", self.accept),
             b"accept-encoding": ACCEPT_GZIP,
         }
+        if self.user_agent:
+            _put(fields, b"user-agent", self.user_agent)
         if STAR in self.forward_headers:
             for name, given in forwarded_fields(inputs.headers, self.deadline_header):
                 _put(fields, name.encode("latin-1"), raw_value(given))

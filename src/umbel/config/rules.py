@@ -140,6 +140,12 @@ def _field_value(value: str) -> str:
     return value
 
 
+def _user_agent(value: str) -> str:
+    if not (value.isascii() and value.isprintable()) or value != value.strip() or not value:
+        raise ValueError('needs printable ASCII, such as "my-gateway/1.0 (+https://example.com)", or "off"')
+    return value
+
+
 def _base_url(value: str) -> str:
     if value.startswith("unix:"):
         return _unix_url(value)
@@ -296,6 +302,7 @@ UpstreamName = Annotated[str, *_names(_UPSTREAM_NAME, "letters, digits, _ and -,
 HeaderName = Annotated[str, AfterValidator(_field_name)]
 HeaderText = Annotated[str, AfterValidator(_field_value)]
 Headers = Annotated[dict[HeaderName, HeaderText], BeforeValidator(_distinct)]
+UserAgent = Annotated[str, AfterValidator(_user_agent)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 CookieName = Annotated[str, AfterValidator(_cookie_name)]
 ForwardedHeader = Annotated[str, AfterValidator(_or_star(_field_name, "header"))]

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
+from ..core.product import PRODUCT
 from .policies import Breaker, Ejection, Health, Hedge, Retry, WeightedUrl
 from .rules import (
     AS_SOURCE,
@@ -34,6 +35,7 @@ from .rules import (
     RoutePath,
     Status,
     UpstreamName,
+    UserAgent,
     call_rules,
     obeys,
     query_rules,
@@ -129,8 +131,16 @@ class Upstream(Section):
     """The header that tells the upstream the remaining budget in milliseconds; false for none."""
     forwarded: bool = True
     """Whether X-Forwarded-For, -Proto and -Host are sent."""
+    user_agent: UserAgent | None = None
+    """The User-Agent of calls and health checks, because many APIs refuse requests without one; "off" for none. One in
+    headers, or the client's in forward_headers, goes before it. Default: umbel/ and the version of Umbel."""
 
     _checked = model_validator(mode="after")(obeys(upstream_rules))
+
+    @property
+    def product(self) -> bytes:
+        """The User-Agent of calls that name none; empty where none is sent."""
+        return b"" if self.user_agent == "off" else (self.user_agent or PRODUCT).encode("ascii")
 
     @property
     def replicas(self) -> tuple[WeightedUrl, ...]:

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Literal, Self
 import trio
 
 from ..core.call import Call, CallContext, Mode, Prepared
+from ..core.product import PRODUCT
 from ..events import NULL, Recorder
 from ..net.timers import TimerQueue
 from ..policy.breaker import BreakerPolicy, BreakerSnapshot
@@ -107,6 +108,8 @@ class Policies:
     weights: Sequence[int] | None = None
     ejection: EjectionRules | None = None
     health: HealthRules | None = None
+    user_agent: bytes = PRODUCT.encode("ascii")
+    """Of health checks; empty for none. Calls bring their own."""
     deadline_header: str | None = "x-envoy-expected-rq-timeout-ms"
     """The field that tells the upstream the milliseconds that are left; None for none."""
     max_body: int | None = None
@@ -250,6 +253,7 @@ class Client(Running):
             every=rules.every,
             healthy=rules.healthy,
             unhealthy=rules.unhealthy,
+            user_agent=self.policies.user_agent,
             rng=self.rng,
             name=self.name,
             recorder=recorder,

@@ -157,6 +157,7 @@ def _policies(config: Upstream, *, weighted: bool) -> Policies:
         weights=_weights(config) if weighted else None,
         ejection=_ejection(config.ejection) if config.ejection else None,
         health=None if health is None else HealthRules(**health.model_dump()),
+        user_agent=config.product,
         deadline_header=config.deadline_header or None,
         max_body=config.max_body,
         connect_timeout=config.connect_timeout,

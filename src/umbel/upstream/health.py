@@ -16,6 +16,7 @@ import httpx
 import trio
 from trio_util import periodic
 
+from ..core.product import PRODUCT
 from ..events import NULL, Noted, Recorder
 from ..policy.health import Standing
 from .changes import Changes
@@ -74,6 +75,7 @@ class Health(Running):
     Args:
         replicas: base URLs, or replicas made of them, or a source of such.
         path: an absolute path with an optional query; it comes behind the replica's base path.
+        user_agent: what a check says it is; empty for nothing.
         rng: where the first pause comes from.
         name: what records call the upstream.
         recorder: gets ``health.down``, ``health.up`` and ``health.crashed``.
@@ -91,6 +93,7 @@ class Health(Running):
         every: float = 5.0,
         healthy: int = 2,
         unhealthy: int = 3,
+        user_agent: bytes = PRODUCT.encode("ascii"),
         rng: random.Random | None = None,
         name: str = "",
         recorder: Recorder = NULL,
@@ -101,6 +104,7 @@ class Health(Running):
         self._source = source_of(replicas)
         super().__init__(OwnNursery("the health checks"), self._source)
         self._path = path
+        self._user_agent = user_agent
         self._healthy = healthy
         self._unhealthy = unhealthy
         self._standing = partial(Standing, healthy=healthy, unhealthy=unhealthy)
@@ -137,7 +141,8 @@ class Health(Running):
     def _become(self, replicas: Sequence[Replica]) -> None:
         """The watches of those that stay, and new ones for the others."""
         self._watches = {
-            each: self._watches.get(each) or _Watch(each, self._path, self._standing()) for each in replicas
+            each: self._watches.get(each) or _Watch(each, self._path, self._user_agent, self._standing())
+            for each in replicas
         }
         self._judge()
 
@@ -189,13 +194,13 @@ class Health(Running):
 class _Watch:
     """One replica's checks."""
 
-    def __init__(self, replica: Replica, path: str, standing: Standing) -> None:
+    def __init__(self, replica: Replica, path: str, user_agent: bytes, standing: Standing) -> None:
         self.replica = replica
         self.standing = standing
         self.checks = self.failures = self.crashes = self.crashed_in_a_row = 0
-        self.request: Outgoing = assemble(
-            "GET", replica.base + path.encode("ascii"), [(b"accept", b"accept", b"*/*")], replica.host
-        )
+        named = ((b"accept", b"*/*"), (b"user-agent", user_agent))
+        fields = [(name, name, value) for name, value in named if value]
+        self.request: Outgoing = assemble("GET", replica.base + path.encode("ascii"), fields, replica.host)
 
     def statistics(self) -> CheckStatistics:
         return CheckStatistics(self.replica.name, self.standing.up, self.checks, self.failures, self.crashes)

@@ -243,6 +243,19 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
             "umbel.toml:11: upstreams.b.urls[1].url: a URL here holds no credentials; send them as a header, such as authorization",
         ],
     ),
+    "user agents that no field can hold": (
+        "".join(
+            f'[upstreams.u{number}]\nurls = ["http://a"]\nuser_agent = {value}\n'
+            for number, value in enumerate(('""', '"a\\nb"', '"\u00e9"', '" a"', "false"))
+        ),
+        [
+            *(
+                f'umbel.toml:{line}: upstreams.u{number}.user_agent: needs printable ASCII, such as "my-gateway/1.0 (+https://example.com)", or "off"'
+                for number, line in enumerate((3, 6, 9, 12))
+            ),
+            "umbel.toml:15: upstreams.u4.user_agent: needs a text, not false",
+        ],
+    ),
     "replicas that stand twice, and weights that nobody reads": (
         '[upstreams.u]\nurls = [{ url = "http://a", weight = 3 }, "http://a"]\n',
         [

@@ -1,0 +1,9 @@
+"""What Umbel calls itself to its peers (RFC 9110 section 10.1.5)."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+# The version stands in the package itself, where build tools look for it. Nothing of umbel is imported by this.
+PRODUCT = f"{__name__.partition('.')[0]}/{import_module(__name__.partition('.')[0]).__version__}"
+"""The default User-Agent of calls and health checks: many public APIs refuse requests without one."""
