@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from tests.support.configs import write
+from tests.support.h2client import h2_client
 from tests.support.program import SERVERS, route, running, up
 from tests.support.rawserver import Peer, raw_server, response
 from tests.support.serving import connected, serving
@@ -195,3 +196,17 @@ async def test_an_httpx_client_over_a_transport_says_what_it_is_itself() -> None
         await client.get(url(upstream), headers={"user-agent": "own/1"})
     agents = [fields_of(head)[b"user-agent"] for head in upstream_.heads]
     assert agents == [f"python-httpx/{httpx.__version__}".encode(), b"own/1"]
+
+
+async def test_over_http2_a_value_goes_both_ways_as_its_bytes(tmp_path: Path) -> None:
+    upstream_ = Upstream(PART)
+    async with raw_server(upstream_) as upstream:
+        call = 'forward_headers = ["x-user"]\nheaders = { x-name = "{headers.x_user}" }'
+        app = Umbel.from_file(write(tmp_path, up(upstream) + route(call=call, answer=ANSWER)))
+        async with serving(app) as port, h2_client(port) as client:
+            answer = await client.fetch(path="/r", headers=[("x-user", "Jos\u00e9".encode())])
+    assert answer.status == 200
+    assert answer["x-user"].encode("latin-1").decode() == "Jos\u00e9 \u20ac"
+    assert answer["content-disposition"].endswith(f"; filename*={EXTENDED}")
+    fields = fields_of(upstream_.heads[0])
+    assert fields[b"x-user"] == fields[b"x-name"] == "Jos\u00e9".encode()

@@ -117,8 +117,9 @@ the second for browsers, the first for readers that do not know it.
 
 A value that no field can hold leaves its field out, and nothing else: one with a control character other than the tab
 (CR, LF and NUL never get through, and are not replaced: a value without them would be another value), a list or an
-object, more than 8 KiB of one value or 16 KiB in all. So do the fields of `forward_headers` and those that a handler
-gives. A client's own field is read as UTF-8 where it is that, else as ISO-8859-1; `forward_headers` sends its bytes.
+object, more than 8 KiB of one value or 16 KiB in all. It is noted as `header.left-out`, at level info. So it is with
+the fields that a handler gives, and with those of `forward_headers`. A client's own field is read as UTF-8 where it
+is that, else as ISO-8859-1; `forward_headers` sends its bytes.
 
 An **expression** is [JMESPath](https://jmespath.org/specification.html) with two functions more: `zip(a, b)` pairs two
 lists, and `lookup(map, key)` takes a computed key; `to_number` takes the numbers of JSON alone and gives null for any

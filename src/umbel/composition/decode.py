@@ -155,6 +155,8 @@ def decode_text(body: bytes, charset: str | None) -> str:
         BadBodyError: the bytes are not of it; where the named charset is unknown, they are not of UTF-8.
     """
     named = "utf-8" if charset is None else codec_of(charset)
+    if named == "ascii":
+        named = "utf-8"  # All of ASCII is UTF-8, and what says the one is often the other.
     codec = _codec_of_mark(body) or named
     if codec is None and not _is_utf8(body):
         raise BadBodyError("the body is in a charset that is not known here")

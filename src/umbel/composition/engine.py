@@ -57,6 +57,7 @@ from .dag import request_context
 from .expression import Expression, ExpressionError, failed_expression, is_false
 from .fan_out import FanOut, ItemEnded, item_list
 from .fault import bad_request, described
+from .field_template import note_left_out
 from .request import gateway_fields
 from .result import Result
 from .shape import shape_result
@@ -635,7 +636,8 @@ class PlanRun(Engine):
             recipe = call.recipe
             if recipe.forwarded not in self._gateway:
                 self._gateway[recipe.forwarded] = gateway_fields(self._inputs, forwarded=recipe.forwarded)
-            prepared = recipe.prepare(self._context, self._inputs, self._gateway[recipe.forwarded])
+            gateway = self._gateway[recipe.forwarded]
+            prepared = recipe.prepare(self._context, self._inputs, gateway, self._left_out)
             rules = call.rules
             if call.conditions:
                 rules = call.rules_for(self.facts.method, self._inputs.headers)
@@ -658,6 +660,9 @@ class PlanRun(Engine):
             observed=lambda ended: None if self._observer is None else self._observer.item_ended(call.name, ended),
         )
 
+    def _left_out(self, header: str, reason: str) -> None:
+        note_left_out(self.facts, self.recorder, header, reason)
+
     def _owner(self, each: EachPlan, part: Json) -> str:
         """The client's parameters that ``part`` of an ``each``'s list is made of, in words."""
         return each.client or described(each.source.holders(self._context, part))
@@ -665,7 +670,7 @@ class PlanRun(Engine):
     def _prepare_item(self, call: CallPlan, each: EachPlan, item: Json) -> Prepared:
         context = {**self._context, "item": item}
         try:
-            return call.recipe.prepare(context, self._inputs)
+            return call.recipe.prepare(context, self._inputs, left_out=self._left_out)
         except Exception as error:
             failure = self._unprepared(error, call, context, lambda: self._owner(each, item))
             raise CallFailedError(failure) from error

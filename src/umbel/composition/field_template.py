@@ -13,22 +13,23 @@ A value stays where the template puts it, and is encoded as the field asks. What
   stand in a URI (RFC 3986 section 2);
 - anywhere else it stands as it is, in UTF-8.
 
-A value that fits none of these leaves the field out, and nothing else: a control character (so no value ends a line), a
-list or an object, a number that is not finite, more than ``MAX_VALUE`` characters; a semicolon in one of several parts
-of Cookie, and a quote in an entity tag, because these fields know no escape.
+A value that fits none of these leaves the field out, and nothing else (``LeftOut`` hears of it): a control character
+(so no value ends a line), a list or an object, a number that is not finite, more than ``MAX_VALUE`` characters; a
+semicolon in one of several parts of Cookie, and a quote in an entity tag, because these fields know no escape.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 from urllib.parse import quote
 
 from ..core.field_value import fits_field
-from ..model import Json
+from ..events import Noted, Recorder
+from ..model import Json, RequestFacts
 from .template import BadValueError, Resolve, Variable, pieces, scalar
 
 MAX_FIELD = 16 * 1024
@@ -69,8 +70,25 @@ class _Part(NamedTuple):
     inner: Inner
 
 
-class _LeftOutError(Exception):
-    """The field has no value, or one that it cannot hold."""
+LeftOut = Callable[[str, str], None]
+"""Hears of a field that is left out because no value of it can be made: its name in lower case, and why."""
+
+
+def unheard(field: str, reason: str) -> None:
+    """A ``LeftOut`` that does nothing."""
+
+
+def note_left_out(facts: RequestFacts, recorder: Recorder, field: str, reason: str) -> None:
+    """Record that a header is left out. At level info: a client can bring it about. No value is shown."""
+    recorder.record(Noted("info", "header.left-out", f"{field}: {reason}", facts, {"header": field}))
+
+
+class _NullError(Exception):
+    """A variable is null or missing, so the field has no value."""
+
+
+class _UnfitError(Exception):
+    """A value cannot stand in the field; the text says why, without the value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,23 +107,29 @@ class FieldText:
         inner = (piece for part in self.parts if isinstance(part, _Part) for piece in part.inner)
         return tuple(piece for piece in inner if isinstance(piece, Variable))
 
-    def expand(self, context: Mapping[str, Json], bound: Mapping[str, Json]) -> bytes | None:
+    def expand(
+        self, context: Mapping[str, Json], bound: Mapping[str, Json], left_out: LeftOut = unheard
+    ) -> bytes | None:
         """The value; None, so no field at all, where a variable is null or missing, or cannot stand in the field."""
         text = ""
         try:
             for part in self.parts:
                 text += part if isinstance(part, str) else self._part(part, context, bound)
-        except _LeftOutError:
+            value = text.encode().strip(b" \t")
+            _refuse(len(value) > MAX_FIELD, f"is longer than {MAX_FIELD} bytes")
+        except _NullError:
             return None
-        value = text.encode().strip(b" \t")
-        return value if len(value) <= MAX_FIELD else None
+        except _UnfitError as error:
+            left_out(self.field, str(error))
+            return None
+        return value
 
     def _part(self, part: _Part, context: Mapping[str, Json], bound: Mapping[str, Json]) -> str:
-        values = [piece if isinstance(piece, str) else _text(piece.value(context, bound)) for piece in part.inner]
+        values = [piece if isinstance(piece, str) else _text(piece, context, bound) for piece in part.inner]
         if part.how == "plain":
             (text,) = values
             if self.field == "cookie" and len(self.parts) > 1:
-                _refuse(";" in text)
+                _refuse(";" in text, "a semicolon would begin another cookie")
             return text
         if part.how == "uri":
             return _uri(part.inner, values)
@@ -121,10 +145,10 @@ class FieldText:
         """A parameter or a quoted string that holds ``text``."""
         prefix = f"{part.written}=" if part.written else ""
         if self.field == "cookie":
-            _refuse(";" in text)
+            _refuse(";" in text, "a semicolon would begin another cookie")
             return f'{prefix}"{text}"' if part.how == "quoted" else prefix + text
         if self.field in _TAG_FIELDS:
-            _refuse('"' in text)
+            _refuse('"' in text, "a quote would end the entity tag")
             return f'{prefix}"{text}"'
         extended = _EXTENDED.get(self.field)
         if extended is not None and not text.isascii() and extended.fullmatch(part.name):
@@ -263,20 +287,22 @@ def _joined(inner: list[str | Variable]) -> Iterator[str | Variable]:
         yield literal
 
 
-def _refuse(unfit: bool) -> None:
+def _refuse(unfit: bool, reason: str) -> None:
     if unfit:
-        raise _LeftOutError
+        raise _UnfitError(reason)
 
 
-def _text(value: Json) -> str:
+def _text(variable: Variable, context: Mapping[str, Json], bound: Mapping[str, Json]) -> str:
     """A value as the text that it is in a field."""
+    value = variable.value(context, bound)
     if value is None:
-        raise _LeftOutError
+        raise _NullError
     try:
-        text = scalar(value, "", client="")
+        text = scalar(value, variable.name, client="")
     except BadValueError as error:
-        raise _LeftOutError from error
-    _refuse(not fits_field(text))
+        raise _UnfitError(str(error)) from error
+    if not fits_field(text):
+        raise _UnfitError(f"{{{variable.name}}} holds a control character, or is no Unicode")
     return text
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Generator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Unpack
 
 import trio
@@ -28,6 +28,7 @@ from .dag import PERSONAL
 from .engine import INLINE_MAX, Callers, Engine, RunningCall
 from .expression import ExpressionError, failed_expression
 from .fault import bad_request
+from .field_template import note_left_out
 from .merge import Fields, answer_caching
 from .options import CallOptions, check_options
 from .outgoing import MISSING, UpstreamDefaults, build_content, build_headers, build_query, build_target, usual_fields
@@ -188,7 +189,8 @@ class Gather:
                 )
             usual = usual_fields(ACCEPT[options.get("decode", "json")], content_type, defaults.user_agent)
             gateway = gateway_fields(inputs, forwarded=defaults.forwarded)
-            headers = build_headers(options.get("headers", {}), defaults, context, usual)
+            left_out = partial(note_left_out, self._compose.facts, self._compose.recorder)
+            headers = build_headers(options.get("headers", {}), defaults, context, usual, left_out)
             return Prepared(
                 method,
                 build_target(path, options.get("values"), build_query(options.get("params", {}), defaults, context)),

@@ -22,7 +22,7 @@ from ..errors import UmbelError
 from ..messages import ACCEPT_GZIP, Field
 from ..model import Json
 from .expression import compile_source
-from .field_template import compile_field
+from .field_template import LeftOut, compile_field
 from .names import Names, Scope
 from .request import FieldTemplate, Param, encode_form, expand_into
 from .template import MAX_TARGET, BadValueError, Variable, compile_target, query_pairs
@@ -137,6 +137,7 @@ def build_headers(
     defaults: UpstreamDefaults,
     context: Mapping[str, Json],
     usual: Sequence[Field],
+    left_out: LeftOut,
 ) -> Sequence[Field]:
     """The header fields of the plan: the usual ones, the upstream's and the call's own.
 
@@ -146,11 +147,13 @@ def build_headers(
     if not own and not defaults.headers:
         return usual
     fields: dict[bytes, Field] = {field[1]: field for field in usual}
-    expand_into(fields, defaults.headers, context, {})
+    expand_into(fields, defaults.headers, context, {}, left_out)
     for header, value in own.items():
         name = header.lower().encode("ascii")
         if (encoded := raw_value(value)) is not None:
             fields[name] = (name, name, encoded)
+        else:
+            left_out(header.lower(), "it holds a control character, or is no Unicode")
     return [*fields.values()]
 
 

@@ -23,7 +23,7 @@ from ..model import Inputs, Json
 from .conditions import CONDITIONS, withheld
 from .expression import Expression
 from .fault import described, parameter
-from .field_template import FieldText
+from .field_template import FieldText, LeftOut, unheard
 from .forward import forwarded_cookies, forwarded_fields, forwarded_query, query_sizes
 from .template import MAX_TARGET, BadValueError, Target, query_pairs, scalar
 
@@ -152,13 +152,17 @@ class Recipe:
         names = {template.name for template in templates} | {name.encode("ascii") for name in self.forward_headers}
         contested = not names.isdisjoint(GATEWAYS_ALWAYS | GATEWAYS_FORWARDED)
         if not contested and not of_client and all(template.fixed is not None for template in templates):
-            headers = FieldBlock(self._headers({}, {}, Inputs()))
+            headers = FieldBlock(self._headers({}, {}, Inputs(), unheard))
         object.__setattr__(self, "fixed_target", target)
         object.__setattr__(self, "fixed_headers", headers)
         object.__setattr__(self, "contested", contested)
 
     def prepare(
-        self, context: Mapping[str, Json], inputs: Inputs, gateway: tuple[FieldBlock, ...] | None = None
+        self,
+        context: Mapping[str, Json],
+        inputs: Inputs,
+        gateway: tuple[FieldBlock, ...] | None = None,
+        left_out: LeftOut = unheard,
     ) -> Prepared:
         """The request for these values. ``gateway``: what ``gateway_fields`` gives, where that is known already.
 
@@ -175,7 +179,7 @@ class Recipe:
         target = self._target(context, bound, inputs) if target is None else target
         content = self._content(context, inputs)
         if headers is None:
-            own = self._headers(context, bound, inputs)
+            own = self._headers(context, bound, inputs, left_out)
             own = without(own, gateway) if self.contested else own
             return Prepared(self.method, target, own, content, gateway)
         return Prepared(self.method, target, headers, content, gateway)
@@ -225,7 +229,9 @@ class Recipe:
             sizes.append((parameter("query", (name,)) if name else "the query", size))
         return max(sizes, key=lambda each: each[1])[0]
 
-    def _headers(self, context: Mapping[str, Json], bound: Mapping[str, Json], inputs: Inputs) -> list[Field]:
+    def _headers(
+        self, context: Mapping[str, Json], bound: Mapping[str, Json], inputs: Inputs, left_out: LeftOut
+    ) -> list[Field]:
         """The plan's fields. The nearer wins: the usual ones, the upstream's, the client's, the call's own.
 
         What goes along because of ``"*"`` gives way to all that the configuration names: a client must not be able to
@@ -244,13 +250,13 @@ class Recipe:
             _put(fields, b"content-type", FORM if self.body.form else JSON)
         elif self.forward_body:
             _describe(fields, inputs)
-        expand_into(fields, self.usual_headers, context, bound)
+        expand_into(fields, self.usual_headers, context, bound, left_out)
         for name in self.forward_headers:
             if (named := inputs.headers.get(name)) is not None:
                 if name in CONDITIONS and withheld(name, self.forward_headers, inputs.headers):
                     continue
                 _put(fields, name.encode("ascii"), raw_value(named))
-        expand_into(fields, self.headers, context, bound)
+        expand_into(fields, self.headers, context, bound, left_out)
         if self.forward_cookies and (
             cookies := forwarded_cookies(inputs.headers, inputs.cookies, self.forward_cookies)
         ):
@@ -288,13 +294,14 @@ def expand_into(
     templates: Sequence[FieldTemplate],
     context: Mapping[str, Json],
     bound: Mapping[str, Json],
+    left_out: LeftOut,
 ) -> None:
     """Put the fields that have a value among ``fields``."""
     for name, template, fixed in templates:
         if fixed is not None:
             fields[name] = fixed
         else:
-            _put(fields, name, template.expand(context, bound))
+            _put(fields, name, template.expand(context, bound, left_out))
 
 
 GATEWAYS_ALWAYS = frozenset({b"x-request-id", b"via"})

@@ -6,6 +6,7 @@ The last step of a composition, once every call has its outcome. Pure but for re
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import trio
 
@@ -15,6 +16,7 @@ from ..model import Failure, Inputs, Json, Outcome, RequestFacts
 from .combine import is_complete, successes
 from .dag import CallPlan, Plan
 from .expression import ExpressionError, failed_expression
+from .field_template import LeftOut, note_left_out
 from .merge import Fields, answer_caching
 from .result import Result, own_time
 
@@ -43,7 +45,7 @@ def shape_result(
     except ExpressionError as error:
         failed = failed_expression(error, plan.where(error.where), facts, recorder)
         return _failed(plan, outcomes, ordered, failed, own_ms)
-    headers = _headers(plan, outcomes, context)
+    headers = _headers(plan, outcomes, context, partial(note_left_out, facts, recorder))
     complete = whole or is_complete(plan, outcomes)
     status = plan.route.answer.status
     only = plan.calls[0]
@@ -82,12 +84,14 @@ def _answer(plan: Plan, outcomes: Mapping[str, Outcome], context: Mapping[str, J
     return values[0] if values else None
 
 
-def _headers(plan: Plan, outcomes: Mapping[str, Outcome], context: Mapping[str, Json]) -> tuple[tuple[str, str], ...]:
+def _headers(
+    plan: Plan, outcomes: Mapping[str, Outcome], context: Mapping[str, Json], left_out: LeftOut
+) -> tuple[tuple[str, str], ...]:
     answer = plan.route.answer
     fields = [
         (name, value.decode("latin-1"))
         for name, template in plan.answer_headers
-        if (value := template.expand(context, {})) is not None
+        if (value := template.expand(context, {}, left_out)) is not None
     ]
     for call, names in answer.forward_headers.items():
         fields.extend((name, value) for name, value in outcomes[call].headers if name in names)

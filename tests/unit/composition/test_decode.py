@@ -169,6 +169,7 @@ def test_lone_surrogates_are_read_as_the_replacement_character(parts: list[str])
 
 def test_the_text_of_a_marked_body_has_no_mark() -> None:
     assert decode_text(b"\xef\xbb\xbf\xc3\xa9", "iso-8859-1") == "\u00e9"
+    assert decode_text(b"\xc3\xa9", "us-ascii") == "\u00e9"
     assert decode_text("\u00e9".encode("utf-16"), None) == "\u00e9"
     assert decode_text("\ufeff\u00e9".encode("utf-16le"), "utf-16le") == "\u00e9"
 

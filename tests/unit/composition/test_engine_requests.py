@@ -88,3 +88,16 @@ async def test_a_forwarded_query_that_is_too_long_is_the_clients_mistake(keys: s
     assert ran.result.failure is not None
     assert (ran.result.failure.kind, ran.result.failure.status) == (Kind.BAD_REQUEST, 400)
     assert words in ran.result.failure.public
+
+
+async def test_a_header_that_is_left_out_is_noted_without_its_value() -> None:
+    text = TWO + 'headers = { x-a = "{a.a}", x-null = "{a.none}", cookie = "c={a.c}" }\n'
+    text += '[routes.answer]\nheaders = { x-list = "{a.list}" }\n'
+    value = {"a": "secret\r\n", "c": "1;2", "list": [1]}
+    ran = await compose(text, {"/a": answer(value), "/b": answer(2)})
+    noted = [(note.level, note.event, note.message) for note in ran.recorder.notes]
+    assert noted == [
+        ("info", "header.left-out", "x-a: {a.a} holds a control character, or is no Unicode"),
+        ("info", "header.left-out", "cookie: a semicolon would begin another cookie"),
+        ("info", "header.left-out", "x-list: {a.list} is a list"),
+    ]
