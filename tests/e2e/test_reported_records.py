@@ -172,6 +172,18 @@ async def test_an_answer_that_fails_in_its_middle_is_cut_and_recorded_so(path: s
     assert [note.event for note in records.notes] == ["request.crashed"]
 
 
+@pytest.mark.parametrize("path", ["later", "composed-later"])
+async def test_an_answer_that_ends_with_its_connection_is_cut_so_that_its_client_can_tell(path: str) -> None:
+    records = Records()
+    async with serving(gateway(records)) as port, await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        await stream.send_all(f"GET /{path} HTTP/1.0\r\n\r\n".encode())
+        with trio.fail_after(10), pytest.raises(trio.BrokenResourceError):
+            async for _ in stream:
+                pass
+        record = await one_record(records)
+    assert (record.status, record.kind, record.bytes_sent) == (200, "internal", 5)
+
+
 @PROTOCOLS
 @pytest.mark.parametrize("path", ["plain", "later", "generator", "raises"])
 async def test_the_record_of_a_head_request_is_what_its_client_saw(path: str, protocol: str) -> None:
@@ -202,6 +214,28 @@ async def test_a_response_that_is_late_before_its_first_byte_is_a_504(protocol: 
         record = await one_record(records)
     assert (seen.status, record.status, record.kind) == (504, 504, "timeout")
     assert seen.request_id == record.request.request_id
+    assert records.notes == []
+
+
+@PROTOCOLS
+async def test_a_response_that_is_late_after_its_first_byte_is_cut_and_no_crash(protocol: str) -> None:
+    records = Records()
+    app = Umbel(__name__, recorder=records, static_folder=None)
+
+    async def stalls() -> AsyncIterator[bytes]:
+        yield b"first"
+        await trio.sleep_forever()
+
+    @app.get("/late")
+    async def late() -> Any:
+        response = Response(stalls())
+        response.timeout = 0.05
+        return response
+
+    async with serving(app) as port:
+        seen = await see(port, protocol, "/late")
+        record = await one_record(records)
+    assert (seen.status, seen.whole, record.status, record.kind) == (200, False, 200, "timeout")
     assert records.notes == []
 
 
@@ -287,7 +321,7 @@ BROKEN: dict[str, bytes] = {
     "a PUSH_PROMISE": b"\0\0\4\5\4\0\0\0\1\0\0\0\2",
     "a flood of PING": PingFrame(0, b"12345678").serialize() * 600,
     "a flood of RST_STREAM": b"".join(
-        b"\0\0\1\1\5" + n.to_bytes(4, "big") + b"\x82" + RstStreamFrame(n, error_code=8).serialize()
+        b"\0\0\6\1\5" + n.to_bytes(4, "big") + b"\x82\x84\x86\x41\1a" + RstStreamFrame(n, error_code=8).serialize()
         for n in range(1, 801, 2)
     ),
     "GOAWAY with an error": GoAwayFrame(0, error_code=1).serialize(),

@@ -178,7 +178,9 @@ class Life(ABC):
             self.exchange.detail = f"the response was not sent within its timeout of {timeout:g} s"
             if self._sender.status is None:
                 await self._sender.respond(from_http_exception(GatewayTimeout(), self.exchange.facts.request_id))
-            # Else the message stays unfinished, so the server closes the connection and the client can tell.
+            elif self._server is not None:
+                self._server.crash_recorded = True  # It is no crash, and the record says it.
+            # The message stays unfinished then, so the server closes the connection and the client can tell.
 
     async def _apology(self) -> AnyResponse:
         return from_http_exception(InternalServerError(), self.exchange.facts.request_id)

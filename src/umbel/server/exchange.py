@@ -192,6 +192,11 @@ class Exchange(BoundedCalls):
         return self._at <= _HEAD
 
     @property
+    def ends_with_connection(self) -> bool:
+        """Whether nothing but the connection's end tells the client where the content ends."""
+        return not self.unanswered and self._left is None and not self._chunked and not self._mute
+
+    @property
     def body_is_read(self) -> bool:
         """Whether nothing of the request is left in the connection."""
         return self._body is None

@@ -323,8 +323,10 @@ class Http1Connection:
     async def _answer_for(self, exchange: Exchange, method: str, rest: BaseException | None) -> None:
         """Answer in the place of an application that ended, or was cut by a server that stops, before its first byte.
 
-        ``rest`` is what goes on upwards; nothing else is raised then.
+        After it the client must be able to tell. ``rest`` is what goes on upwards; nothing else is raised then.
         """
+        if exchange.ends_with_connection:
+            self.wire.cut()
         refusal = refusal_for(self.service, rest) if exchange.unanswered and not self._displaced else None
         if refusal is None:
             return

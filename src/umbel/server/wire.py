@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import select
 import socket
+import struct
 from contextlib import suppress
 from typing import Protocol
 
@@ -26,6 +27,9 @@ LINGER_MAX = 256 * 1024
 GOODBYE_TIMEOUT = 1.0
 """Seconds that a TLS goodbye may take before the socket is closed without."""
 
+
+_AT_ONCE = struct.pack("ii", 1, 0)
+"""For SO_LINGER: nothing is sent any more but a RST."""
 
 AnyStream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
@@ -72,6 +76,9 @@ class Wire(Protocol):
 
     def end(self) -> None:
         """Send the end of the stream, if that can be done without closing. Never raises."""
+
+    def cut(self) -> None:
+        """Have the closing look like a fault to the peer, which would take an end for the end of an answer."""
 
     async def aclose(self) -> None:
         """Close, politely where that is quick, even if cancelled."""
@@ -138,6 +145,11 @@ class PlainWire:
         with suppress(OSError):  # It may have gone already.
             self._socket.shutdown(socket.SHUT_WR)
 
+    def cut(self) -> None:
+        """Close with a RST."""
+        with suppress(OSError):  # It may have gone already.
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+
     def close(self) -> None:
         """Close the socket."""
         if self._socket.fileno() >= 0:  # Else the number may be another connection's by now.
@@ -156,10 +168,11 @@ class PlainWire:
 class TlsWire:
     """A wire over TLS that has shaken hands."""
 
-    __slots__ = ("_stream", "fd")
+    __slots__ = ("_is_cut", "_stream", "fd")
 
     def __init__(self, stream: trio.SSLStream[trio.SocketStream]) -> None:
         self._stream = stream
+        self._is_cut = False
         self.fd = stream.transport_stream.socket.fileno()
 
     async def receive(self) -> bytes:
@@ -188,8 +201,15 @@ class TlsWire:
     def end(self) -> None:
         """Nothing: TLS ends with the closing."""
 
+    def cut(self) -> None:
+        """Close without ``close_notify`` (RFC 9112 section 9.8)."""
+        self._is_cut = True
+
     async def aclose(self) -> None:
         """Send ``close_notify`` and close, within ``GOODBYE_TIMEOUT``."""
+        if self._is_cut:
+            await trio.aclose_forcefully(self._stream)
+            return
         with trio.move_on_after(GOODBYE_TIMEOUT, shield=True):
             with suppress(trio.BrokenResourceError):  # It may have gone already; the socket is closed all the same.
                 await self._stream.aclose()
