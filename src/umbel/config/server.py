@@ -18,8 +18,8 @@ class Server(Section):
     """The inbound side. Every bound holds for each request of a connection, and for each worker by itself."""
 
     hosts: Annotated[tuple[ServedHost, ...], AS_TUPLE] = ()
-    """The host names that are served, with a port or for every port; others get 421. Default: any. GET and HEAD of
-    /livez, /readyz and probes are answered under any host: an orchestrator asks by address."""
+    """The host names that are served, with a port or for every port; others get 421. GET and HEAD of /livez, /readyz
+    and probes are answered under any host: an orchestrator asks by address. Default: any."""
     trusted_proxies: Annotated[tuple[Network, ...], AS_TUPLE] = ()
     """Addresses or networks whose X-Forwarded-*, Forwarded and X-Request-Id are believed; "unix" is whoever connects
     through a Unix socket."""
