@@ -62,6 +62,7 @@ def test_every_attack_has_a_bound_a_key_and_a_test_that_is_there() -> None:
         "pid_path",
         "control",
         "hang_timeout",
+        "trusted_proxies",
         "--allow-empty",
     }
     keys = {field.name for field in fields(Limits)} | elsewhere
