@@ -104,7 +104,8 @@ class Failure:
     """The fields that belong to ``status``, for the answer that it decides: the upstream's own where its status is
     passed on, or our breaker's Retry-After."""
     forwarded: tuple[tuple[str, str], ...] = ()
-    """The fields of the response that the route's answer forwards, whatever its status."""
+    """The fields of the response that the route's answer forwards: its cookies, and where its status is passed on all
+    that the route names."""
     public: str = ""
     """One sentence for the client about its own mistake; empty where it made none. Then the kind's sentence is told."""
 
@@ -116,11 +117,6 @@ class Failure:
         rule = KINDS[kind]
         proxy_error = proxy_error or rule.proxy_error
         return cls(kind, rule.status if status is None else status, detail, None, proxy_error, public=public)
-
-    @property
-    def passed(self) -> bool:
-        """Whether the answer that it decides has the upstream's own status."""
-        return self.received_status == self.status
 
     @property
     def of_client(self) -> bool:

@@ -135,6 +135,22 @@ async def test_a_status_that_is_not_passed_on_brings_no_fields(status: str, fiel
     assert (reply.status, told(reply)) == (502, [])
 
 
+async def test_a_502_of_an_upstream_is_not_passed_on_because_the_answers_is_one_too() -> None:
+    answer = {"forward_headers": {"a": ["x-other"]}}
+    reply = await failing("502 Bad Gateway", [b"X-Other: 1"], route(answer=answer))
+    assert (reply.status, reply.all("x-other")) == (502, [])
+    passed = await failing("502 Bad Gateway", [b"X-Other: 1"], route(answer=answer, pass_status=[502]))
+    assert (passed.status, passed.all("x-other")) == (502, ["1"])
+
+
+async def test_a_cookie_beside_a_body_that_cannot_be_used_goes_on() -> None:
+    answer = {"forward_cookies": {"a": ["sid"]}, "forward_headers": {"a": ["x-other"]}}
+    upstream = answering(response(b"<html>", b"Set-Cookie: sid=1", b"Set-Cookie: t=1", b"X-Other: 1"))
+    async with raw_server(upstream) as port, serving(gateway(port, route(answer=answer))) as gate:
+        reply = await fetch(gate, "GET", "/r")
+    assert (reply.status, reply.all("set-cookie"), reply.all("x-other")) == (502, ["sid=1"], [])
+
+
 async def test_a_503_without_retry_after_gets_the_gateways() -> None:
     for pass_body in (False, True):
         reply = await failing("503 Busy", [], route(pass_status=[503], pass_body=pass_body))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -194,7 +194,8 @@ def result_of(rules: CallRules, method: str, call: Call) -> CallResult:
         # As with 204: a write that succeeded is not failed because its response says no more than that.
         return CallResult(None, headers, (), answer_status)
     except BadBodyError as error:
-        raise CallFailedError(Failure.of(Kind.BAD_BODY, str(error))) from error
+        failure = Failure.of(Kind.BAD_BODY, str(error))
+        raise CallFailedError(replace(failure, forwarded=_cookies(headers)) if headers else failure) from error
 
 
 def _charset_of(call: Call) -> str | None:
@@ -207,6 +208,11 @@ def _kept(wanted: frozenset[bytes], call: Call) -> tuple[tuple[str, str], ...]:
     """The fields that may matter to the answer. A foreign transport may give some that no field of ours can hold."""
     kept = [(lower.decode("latin-1"), value.decode("latin-1")) for _, lower, value in call.fields if lower in wanted]
     return tuple((name, value) for name, value in kept if raw_value(value) is not None) if kept else ()
+
+
+def _cookies(fields: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    """The cookies that a response sets: they count whatever becomes of the call."""
+    return tuple(field for field in fields if field[0] == "set-cookie")
 
 
 def _field(call: Call, name: bytes) -> str | None:
@@ -222,7 +228,7 @@ def _status_failure(rules: CallRules, call: Call) -> Failure:
     body = None
     if passed and rules.pass_body:
         body = PassedBody(call.content, _field(call, b"content-type") or "application/octet-stream")
-    names = rules.answer_headers
+    received = _kept(rules.answer_headers, call) if rules.answer_headers else ()
     return Failure(
         Kind.STATUS,
         status if passed else 502,
@@ -230,5 +236,5 @@ def _status_failure(rules: CallRules, call: Call) -> Failure:
         received_status=status,
         body=body,
         fields=fields_of_status(status, call.fields) if passed else (),
-        forwarded=_kept(names, call) if names else (),
+        forwarded=received if passed else _cookies(received),
     )

@@ -67,8 +67,6 @@ def _failed(
 
 def failed_fields(failure: Failure) -> tuple[tuple[str, str], ...]:
     """The fields of an answer with a failure's status: those that belong to it, and those that the route forwards."""
-    if not failure.passed:
-        return failure.fields
     taken = {name for name, _ in failure.fields} | {"set-cookie"}
     return (*failure.fields, *(field for field in failure.forwarded if field[0] not in taken))
 
@@ -130,7 +128,7 @@ def _cookies(plan: Plan, outcomes: Mapping[str, Outcome]) -> tuple[tuple[str, st
         failure, received = outcome.failure, outcome.headers
         if failure is not None:
             # A call that failed with its cause has had no response itself.
-            received = failure.forwarded if failure.kind is Kind.STATUS else ()
+            received = failure.forwarded if failure.kind is not Kind.DEPENDENCY else ()
         fields.extend(
             (name, value)
             for name, value in received

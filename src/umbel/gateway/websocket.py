@@ -114,7 +114,7 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
             "cache-control": "no-store",
             "x-request-id": request_id,
         }
-        headers = [(name.encode(), value.encode()) for name, value in fields.items()]
+        headers = [(name.encode(), value.encode()) for name, value in (*fields.items(), *error.fields)]
         await send({"type": "websocket.http.response.start", "status": error.status, "headers": headers})
         await send({"type": "websocket.http.response.body", "body": body, "more_body": False})
 
