@@ -216,3 +216,52 @@ def test_check_names_the_part_that_may_be_missing_with_file_and_line(
     ]
     assert 'where "b" is null (it is optional and has no default); give "b" a default, or' in result.stderr
     assert 'where "c" is null (when may skip it, and it has no default); give "c" a default, or' in result.stderr
+
+
+ALL_AT_ONCE = """\
+[upstreams.u]
+urls = ["http://127.0.0.1:9001"]
+timeuot = "1s"
+[[routes]]
+path = "/r/<id>"
+query = ["q"]
+combine = "quorum"
+banana = 1
+[routes.calls.a]
+upstream = "u"
+path = "/{nope}"
+method = "GETT"
+timeout = "${UNSET}"
+params = { n = "query.z" }
+[routes.calls.b]
+upstream = "u"
+[routes.calls.c]
+upstream = "w"
+path = 5
+when = "a["
+[routes.answer]
+shape = "merge(a, zzz)"
+"""
+
+
+def test_check_tells_mistakes_of_a_plan_beside_every_other_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(write(tmp_path, ALL_AT_ONCE).parent)
+    monkeypatch.delenv("UNSET", raising=False)
+    result = CliRunner().invoke(main, ["check"])
+    assert result.exit_code == 78
+    assert [line.split(":")[1] + line.split(":")[2] for line in result.stderr.splitlines()] == [
+        "3 upstreams.u.timeuot",
+        "7 routes[0].combine",
+        "8 routes[0].banana",
+        "11 routes[0].calls.a.path",
+        "12 routes[0].calls.a.method",
+        "13 routes[0].calls.a.timeout",
+        "14 routes[0].calls.a.params.n",
+        "15 routes[0].calls.b.path",
+        "18 routes[0].calls.c.upstream",
+        "19 routes[0].calls.c.path",
+        "20 routes[0].calls.c.when",
+        "22 routes[0].answer.shape",
+    ]

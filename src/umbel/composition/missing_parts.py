@@ -2,7 +2,8 @@
 
 A call without a value is null in the context: an optional one that fails, one that ``when`` skips, one whose status
 ``null_on`` makes null. A function that is given such a null is null itself (``interpreter.py``), and with it whatever
-it was to make of the other parts. That is rarely meant, so ``umbel check`` tells it. Judges syntax trees at load.
+it was to make of the other parts. That is rarely meant, so ``umbel check`` tells it, and so is a constant that its
+function never takes. Judges syntax trees at load.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..model import Json
 from .functions import argument_types
 
 if TYPE_CHECKING:
@@ -31,6 +33,14 @@ _NULL_OF_NULL = frozenset({"to_number", "lookup"})
 _NULL_OF_ALL = frozenset({"not_null"})
 
 
+_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    "null": type(None),
+    "number": (int, float),
+    "object": dict,
+    "string": str,
+}
+
+
 class Meeting(NamedTuple):
     """A function that is given the null of a part."""
 
@@ -44,6 +54,8 @@ def warnings(plan: Plan) -> Iterator[tuple[KeyPath, str]]:
     for expression, of_call in _expressions(plan):
         # A call that names a part without a default is not made where that part fails or is skipped.
         parts = {name: why for name, why in may_miss.items() if of_call is None or why.startswith("null_on")}
+        for function in sorted(set(_misfits(expression.tree))):
+            yield expression.where, f"{function}() never takes the constant that stands in it: its value is always null"
         for part, function in meetings(expression.tree, frozenset(parts)):
             call = plan.route.calls[part]
             default = "" if parts[part].startswith("null_on") else _default(part, call)
@@ -124,6 +136,28 @@ class _Search:
             return _NONE
         quiet = _Search(self._parts)
         return _NONE.union(*(quiet.null_by(child, here) for child in node["children"]))
+
+
+def _misfits(node: Node) -> Iterator[str]:
+    """The functions that are given a constant of a type that they do not take."""
+    for place, child in enumerate(node["children"]):
+        if not isinstance(child, dict):
+            continue
+        yield from _misfits(child)
+        if node["type"] == "function_expression" and child["type"] == "literal":
+            types = argument_types(node["value"], place)
+            if types and not any(_fits(child["value"], kind) for kind in types):
+                yield node["value"]
+
+
+def _fits(value: Json, kind: str) -> bool:
+    """Whether a value is of a type in JMESPath's words, such as ``array-number``."""
+    outer, _, inner = kind.partition("-")
+    if isinstance(value, bool):
+        return outer == "boolean"
+    if isinstance(value, list):
+        return outer == "array" and (not inner or all(_fits(item, inner) for item in value))
+    return isinstance(value, _TYPES.get(outer, ()))
 
 
 def _may_miss(plan: Plan) -> dict[str, str]:

@@ -152,7 +152,7 @@ class QueryParam(Section):
     """A query parameter of the client's that a route knows."""
 
     type: Literal["str", "int", "float", "bool"] = "str"
-    """What its text must parse as; what does not is answered with 400."""
+    """What its text must parse as; what does not is answered with 400. An int has 64 bits, as in most databases."""
     default: JsonScalar = None
     """The value where the client sends none; without one it is null."""
     required: bool = False
@@ -268,7 +268,8 @@ class Route(Section):
     methods: Annotated[tuple[Method, ...] | None, Field(strict=False, min_length=1)] = None
     """The methods that it answers, HEAD beside GET. Default: GET, or POST if the plan uses the body."""
     query: dict[str, QueryParam] | Names = {}
-    """The client's query parameters that this route knows: a table, or a list of names for plain text ones."""
+    """The client's query parameters that this route knows: a table, or a list of names for plain text ones. Others are
+    ignored, whatever they hold."""
     deadline: Duration = 5.0
     """When the answer is due; it goes out with what is there."""
     combine: Literal["all", "first", "quorum"] = "all"

@@ -100,3 +100,25 @@ def test_a_call_that_waits_for_a_part_warns_only_where_that_part_can_be_null_whe
     assert list(warn(config(CALLS.format(keys="", a="optional = true") + later))) == []
     ((path, _),) = warn(config(CALLS.format(keys="", a="null_on = [404]") + later))
     assert path == ("routes", 0, "calls", "b", "params", "n")
+
+
+@pytest.mark.parametrize(
+    ("text", "functions"),
+    [
+        ("abs('x')", {"abs"}),
+        ('{n: length(`null`), m: [sum(`[1, "a"]`)]}', {"length", "sum"}),
+        ("join(', ', `[1]`)", {"join"}),
+        ("map(&keys(`[]`), a)", {"keys"}),
+        ("merge(a, `[]`)", {"merge"}),
+        ("abs(`true`)", {"abs"}),
+        ("join(', ', `[]`)", set()),
+        ("contains(`[1]`, a)", set()),
+        ("not_null(a, `null`)", set()),
+        ("max(`[1, 2]`) || length('x')", set()),
+        ("merge(a, `{}`)", set()),
+    ],
+)
+def test_a_constant_that_a_function_never_takes_is_warned_of(text: str, functions: set[str]) -> None:
+    made = config(CALLS.format(keys="", a="") + f"[routes.answer]\nshape = '''{text}'''\n")
+    said = {reason.partition("(")[0] for _, reason in warn(made)}
+    assert said == functions
