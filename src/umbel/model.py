@@ -54,6 +54,13 @@ class RequestFacts(NamedTuple):
     started_at: float
     deadline: float = math.inf
     """Absolute; infinite where the request has none."""
+    complete_at: float | None = None
+    """When the last byte of its body was there; None if it was waited for no body. The deadline counts from then on."""
+
+    @property
+    def due_from(self) -> float:
+        """When the time until the deadline began."""
+        return self.started_at if self.complete_at is None else self.complete_at
 
 
 class Attempt(msgspec.Struct, frozen=True):

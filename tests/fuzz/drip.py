@@ -21,7 +21,7 @@ from tests.fuzz.run import MAKERS, Finding, Input
 from tests.support.http1 import App, Server, served
 from umbel.server.limits import Limits
 
-LIMITS = Limits(head_timeout=5, body_timeout=30, write_timeout=30, cancel_timeout=5)
+LIMITS = Limits(head_timeout=5, body_timeout=30, write_timeout=30, cancel_timeout=5, max_body=2**20)
 KEEP_ALIVE_S = 15.0
 WEBSOCKET_S = 20.0
 """How long the application of a WebSocket goes on: a client may be silent there for ever."""

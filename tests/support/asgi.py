@@ -83,6 +83,9 @@ class Conversation:
         finally:
             self._listeners -= 1
 
+    def take_at_most(self, size: int) -> None:
+        pass
+
     async def body(self, data: bytes, *, more: bool = False) -> None:
         await self._to_app.send({"type": "http.request", "body": data, "more_body": more})
 

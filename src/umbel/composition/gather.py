@@ -487,4 +487,4 @@ class Compose:
         return tuple(self._outcomes[name] for name in self._rules if name in self._outcomes)
 
     def _own_ms(self) -> float:
-        return own_time(self.facts.started_at, trio.current_time(), self._ordered()) * 1000
+        return own_time(self.facts.due_from, trio.current_time(), self._ordered()) * 1000

@@ -37,7 +37,7 @@ def shape_result(
     ``whole``: it is known that nothing is missing.
     """
     ordered = tuple([outcomes[call.name] for call in plan.calls])  # a generator costs a call per item
-    own_ms = own_time(facts.started_at, trio.current_time(), ordered) * 1000
+    own_ms = own_time(facts.due_from, trio.current_time(), ordered) * 1000
     if failure is not None:
         return _failed(plan, outcomes, ordered, failure, own_ms)
     try:

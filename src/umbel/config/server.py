@@ -25,16 +25,20 @@ class Server(Section):
     through a Unix socket."""
     head_timeout: Duration = 5.0
     """How long the head of a request may take, from its first byte; then 408. A TLS handshake may take no longer."""
-    min_body_rate: Rate = 240
-    """What a body must bring on average once it has been waited for 5s; less is a 408."""
-    body_timeout: Duration = 30.0
-    """The longest silence inside a body; then 408. Also the most that a fast beginning of one is worth."""
+    body_timeout: Duration = 10.0
+    """How long a body may be waited for beside what its length takes at min_body_rate; then 408. Also the longest
+    silence inside a WebSocket message."""
+    min_body_rate: Rate = 16 * 2**10
+    """A body may be waited for its length divided by this, and body_timeout; its route's max_body where no length is
+    known."""
     write_timeout: Duration = 30.0
     """How long a client may be waited for in all until it has accepted 64KiB more of its answers; then it is cut."""
     max_connections: Annotated[int, Field(ge=1)] = 1000
     """Connections, never more than half of the descriptors that the process may have; one more gets 503."""
     max_in_flight: Annotated[int, Field(ge=1)] = 256
-    """Requests at work; one more gets 503."""
+    """Requests at work, uploads not counted; one more gets 503."""
+    max_uploads: Annotated[int, Field(ge=1)] = 64
+    """Requests whose body is still coming; one more waits, its body unread, for head_timeout, then 503."""
     probes: Annotated[tuple[ProbePath, ...], AS_TUPLE] = ("/livez", "/readyz")
     """Paths whose GET and HEAD are answered also where max_connections, max_in_flight or memory_limit is reached, on a
     small reserve. /livez and /readyz are the gateway's own; others are for an application's routes."""

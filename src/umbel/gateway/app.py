@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakSet
 
 import trio
 
@@ -50,6 +51,7 @@ from .wrong_loop import refuse
 if TYPE_CHECKING:
     import httpx
 
+    from ..server.service import Service
     from .compose import Handler
     from .runtime import Runtime
 
@@ -62,11 +64,16 @@ class GatewayStatistics:
 
     state: State
     requests_in_flight: int
+    """Those whose body is still coming are among them."""
     requests_total: int
     direct: bool = False
     """Whether requests for routes of the configuration are answered without Quart's dispatch."""
     indirect_reason: str = ""
     """Why they are not."""
+    uploads: int = 0
+    """Requests whose body our own server waits for."""
+    uploads_waiting: int = 0
+    """Requests that wait for a place among those, their body unread."""
 
 
 class Umbel(ErrorHandling):
@@ -121,12 +128,14 @@ class Umbel(ErrorHandling):
         """Why its configuration kept it from starting, where that showed only then."""
         self._draining = False
         self._degraded = False
+        self._servers: WeakSet[Service] = WeakSet()
         self._in_flight = 0
         self._total = 0
         self.direct_routes = DirectRoutes(self, _PARTS)
         self.krakend_endpoints: set[str] = set()
         """The routes with ``krakend_compat``, by their endpoints."""
         self.config["MAX_CONTENT_LENGTH"] = self.gateway_config.server.max_body
+        self.config["BODY_TIMEOUT"] = None  # Of the time of a body there is one bound, Limits.body_seconds.
         for index in range(len(self.gateway_config.routes)):
             self._add_route(index)
 
@@ -264,7 +273,20 @@ class Umbel(ErrorHandling):
     def statistics(self) -> GatewayStatistics:
         """A snapshot of the counters."""
         reason = self.direct_routes.obstacle
-        return GatewayStatistics(self.state, self._in_flight, self._total, reason is None, reason or "")
+        servers = [service.statistics() for service in self._servers]
+        return GatewayStatistics(
+            self.state,
+            self._in_flight,
+            self._total,
+            reason is None,
+            reason or "",
+            sum(each.uploads for each in servers),
+            sum(each.uploads_waiting for each in servers),
+        )
+
+    def add_server(self, service: Service) -> None:
+        """One of our own servers serves this application: the statistics are to show what it counts."""
+        self._servers.add(service)
 
     def make_room(self) -> bool:
         """Refuse a request that waits for an upstream which completes nothing, so that a full server can take another.

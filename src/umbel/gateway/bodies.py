@@ -1,4 +1,4 @@
-"""A request's body: read under its limit and the deadline, and decoded into the value that plans see as ``body``.
+"""A request's body: read under its limit, and decoded into the value that plans see as ``body``.
 
 What is too large or of another type is refused before it is read. A client's body is read as leniently as an upstream's
 but for what could get past a filter in front of the gateway, or past the browser's own check of cross-site requests:
@@ -8,13 +8,11 @@ docs/server.md lists what is refused, with the reasons.
 from __future__ import annotations
 
 import codecs
-import math
 import re
 from collections.abc import AsyncIterable
 from itertools import islice
 from typing import Literal
 
-import trio
 from werkzeug.http import parse_options_header
 from werkzeug.sansio.utils import get_content_length
 
@@ -93,22 +91,19 @@ def _only(content_type: str | None) -> str | None:
     return content_type
 
 
-async def read_body(parts: AsyncIterable[bytes], length: int | None, limit: int, deadline: float = math.inf) -> bytes:
-    """The whole body, at most ``limit`` bytes, until ``deadline`` (absolute); ``length`` where it is known.
+async def read_body(parts: AsyncIterable[bytes], length: int | None, limit: int) -> bytes:
+    """The whole body, at most ``limit`` bytes; ``length`` where it is known.
 
     Raises:
-        RequestError: 413, before anything is read where the length is known; 408, it did not arrive in time.
+        RequestError: 413, before anything is read where the length is known.
     """
     if length is not None and length > limit:
         raise RequestError(413, f"The body is larger than the {limit} bytes that this path takes.")
     body = bytearray()
-    with trio.CancelScope(deadline=deadline) as scope:
-        async for part in parts:
-            body += part
-            if len(body) > limit:
-                raise RequestError(413, f"The body is larger than the {limit} bytes that this path takes.")
-    if scope.cancelled_caught:
-        raise RequestError(408, "The body did not arrive in time.")
+    async for part in parts:
+        body += part
+        if len(body) > limit:
+            raise RequestError(413, f"The body is larger than the {limit} bytes that this path takes.")
     return bytes(body)
 
 

@@ -21,7 +21,7 @@ from ..composition.outgoing import UpstreamDefaults
 from ..kinds import Kind
 from ..model import Failure
 from . import crashes
-from .exchange import Exchange, current_exchange
+from .exchange import Exchange, current_exchange, current_request
 from .inputs import InputRules
 from .reply import as_response
 from .respond import AnswerRules, answer
@@ -69,13 +69,22 @@ class ComposeView:
             RequestError: nothing can be answered at the moment (503).
         """
         exchange = current_exchange()
-        started_at = exchange.facts.started_at
-        facts = exchange.routed(self._rule, deadline_of(exchange.origin.fields, started_at, self._deadline))
+        fields = exchange.origin.fields
+        facts = exchange.routed(self._rule, deadline_of(fields, exchange.facts.started_at, self._deadline))
         runtime = self._app.runtime
         inputs = await self._inputs.read(exchange, path)
         compose = Compose(runtime.callers, inputs, facts, exchange.recorder, self._upstreams, exchange.calls)
         try:
             with trio.CancelScope(deadline=facts.deadline + GRACE) as late:
+
+                def waits(for_body: bool) -> None:
+                    """The deadline runs from the complete request: waiting for its body takes nothing of it."""
+                    now = trio.current_time()
+                    due = math.inf if for_body else deadline_of(fields, now, self._deadline)
+                    compose.facts = exchange.became_complete(due, now)
+                    late.deadline = due + GRACE
+
+                current_request().body.waits = waits  # type: ignore[attr-defined]  # Umbel.request_class has it
                 value = await self._handler(compose, **path)
         except Exception as error:
             failed = _failed_composition(error)

@@ -25,11 +25,13 @@ from .probes import probe
 from .problems import from_http_exception, from_request_error
 from .reply import Reply, redirect_reply
 from .sending import AnyResponse, Sender
+from .uploads import Upload
 
 if TYPE_CHECKING:
     from hypercorn.typing import HTTPScope
     from werkzeug.routing import MapAdapter
 
+    from ..server.exchange import Canceller
     from .app import Umbel
     from .uploads import UmbelRequest
 
@@ -60,6 +62,8 @@ class Connection(Life, TrioASGIHTTPConnection):
         self._find_server(scope)
         # A copy: the scope is the server's (ASGI: "copy it before passing it on").
         self.scope = cast("HTTPScope", {**origin.rewritten(scope), SCOPE_KEY: self.exchange})
+        self._canceller: Canceller | None = None
+        """Our own server, where it gave us the very ``receive`` that we read."""
         self._receive: Receive
         self._send: Send
         self._request: UmbelRequest | None = None
@@ -67,6 +71,8 @@ class Connection(Life, TrioASGIHTTPConnection):
     async def __call__(self, receive: Any, send: Any) -> None:
         """Run the request to its end. Cancelled from outside (a server that stops), it is cut off there."""
         self._receive, self._send = receive, send
+        if self._server is not None and self._server.receive == receive:
+            self._canceller = self._server
         facts = self.exchange.facts
         self._sender = Sender(self._cancelling(send), head_only=facts.method == "HEAD", request_id=facts.request_id)
         await self.live()
@@ -76,6 +82,9 @@ class Connection(Life, TrioASGIHTTPConnection):
 
     async def _apologise(self) -> None:
         await self._watched(self._receive, self._apology)
+
+    def _has_left(self) -> bool:
+        return self._canceller is not None and self._canceller.gone
 
     def _facts(self) -> RequestFacts:
         facts = self.exchange.facts
@@ -108,6 +117,12 @@ class Connection(Life, TrioASGIHTTPConnection):
             return redirect_reply(merged + b"?" + query if query else merged)
         self._request = request = cast("UmbelRequest", self._create_request_from_scope(self._send))
         self._upload = request.body
+        if not isinstance(request.body, Upload):
+            self._body_wanted.set()
+        elif self._canceller is not None:
+            request.body.ask_for(self._body_wanted, self._canceller)
+        elif self._server is None:
+            request.body.bound_time(self.app.limits)
         if (response := probe(self.app, request, self.exchange)) is not None:
             return response
         try:

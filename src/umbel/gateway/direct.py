@@ -71,9 +71,6 @@ class DirectRequest(Life):
         # Whoever stands between may listen in our place, and the server would only tell him.
         if canceller is None or canceller.receive != self._receive:
             return None
-        # A body that the plan does not use is read all the same, by who watches: the connection is to serve on.
-        if not self._route.reads_body and self.exchange.origin.fields.announces_body:
-            return None
         return canceller
 
     async def _converse(self) -> None:
@@ -81,6 +78,8 @@ class DirectRequest(Life):
             length, limit = known_length(self.exchange.origin.fields), self.app.config["MAX_CONTENT_LENGTH"]
             if self._canceller is None:
                 self.exchange.body = self._upload = Upload(length, limit)
+                if self._server is None:
+                    self._upload.bound_time(self.app.limits)
             else:
                 self.exchange.body = _Incoming(self, self._canceller, length, limit)
         if self._canceller is None:
@@ -155,6 +154,10 @@ class _Incoming:
         self._size = 0 if length is None else length
         self._received = 0
         self._ended = False
+
+    def take_at_most(self, size: int) -> None:
+        """As ``Canceller`` says."""
+        self._canceller.take_at_most(size)
 
     def __aiter__(self) -> _Incoming:
         return self

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..model import Outcome, RequestFacts
     from .forwarded import Origin
 
+
 SCOPE_KEY = "umbel"
 """Where the exchange stands in the ASGI scope: ``request.scope["umbel"]``."""
 
@@ -83,6 +84,11 @@ class Exchange:
         """Fill in what only a matched route knows; ``deadline`` is absolute."""
         self.facts = self.facts._replace(route=route, deadline=deadline)
         bind(**{"http.route": route})
+        return self.facts
+
+    def became_complete(self, deadline: float, now: float) -> RequestFacts:
+        """The request is complete only ``now``, after its body was waited for; its ``deadline`` is absolute."""
+        self.facts = self.facts._replace(deadline=deadline, complete_at=now)
         return self.facts
 
 

@@ -6,7 +6,6 @@ a body only where the plan uses one, cookies only where the client sent some.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,8 +33,8 @@ class InputRules:
     """The fields of a form that the plan reads; None: all of them."""
     max_body: int = 0
 
-    async def read(self, exchange: Exchange, path: Mapping[str, Any], deadline: float = math.inf) -> Inputs:
-        """The request's values. The body must arrive before ``deadline`` (absolute).
+    async def read(self, exchange: Exchange, path: Mapping[str, Any]) -> Inputs:
+        """The request's values. How long its body may take is bounded by whoever brings it.
 
         Raises:
             RequestError: 400, 408, 413 or 415.
@@ -48,7 +47,10 @@ class InputRules:
         if self.body is not None:
             if may_have_body(fields):
                 check_media_type(fields, self.body)
-            raw_body = await read_body(exchange.body, known_length(fields), self.max_body, deadline)
+            # An application may have put a request class of its own, whose body has no bound of time to lower.
+            if (take_at_most := getattr(exchange.body, "take_at_most", None)) is not None:
+                take_at_most(self.max_body)
+            raw_body = await read_body(exchange.body, known_length(fields), self.max_body)
             if raw_body:
                 charset = check_media_type(fields, self.body)
             body = decode_body(raw_body, self.body, charset, self.form_names)

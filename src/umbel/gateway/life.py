@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from .exchange import Exchange
     from .uploads import Upload
 
+DISCARD_MAX = 10**6
+"""Bytes of a body that no view read which are read behind the answer, so that the connection can serve on."""
 CLIENT_GONE = str(Kind.CLIENT_GONE)
 _ERROR = 400
 
@@ -61,10 +63,14 @@ class Life(ABC):
         """What the server answered in our place when the request's body could not be read on, and the answer's id."""
         self._upload: Upload | None = None
         """Where the parts of the body go."""
+        self._body_wanted: trio.Event
+        """Of a request that is watched: set when somebody reads the body."""
 
     def _find_server(self, scope: Mapping[str, Any]) -> None:
         extensions = scope.get("extensions")
         self._server = extensions.get(CANCELS) if extensions else None
+        if self._server is not None:
+            self._server.discard_max = DISCARD_MAX
 
     @abstractmethod
     async def _converse(self) -> None:
@@ -124,6 +130,7 @@ class Life(ABC):
         """Answer in a nursery of the request's own, while watching for the client's leaving."""
         async with trio.open_nursery() as nursery:
             self.exchange.nursery = nursery
+            self._body_wanted = trio.Event()
             nursery.start_soon(self._watch, receive, nursery.cancel_scope)
             await self._deliver(await respond())
             nursery.cancel_scope.cancel(reason="answered")
@@ -131,9 +138,13 @@ class Life(ABC):
     async def _watch(self, receive: Receive, scope: trio.CancelScope) -> None:
         """Hand on the request's body, and cancel the request if its client leaves.
 
-        It reads on after the end of the body and while the answer is sent: Hypercorn's queue is short, and a server
-        that cannot put its last message into it never ends the request.
+        Our own server cancels a request by itself, so there nothing is received before somebody wants the body: what
+        nobody reads stays with the client, and needs no place among the uploads. Elsewhere this reads from the
+        beginning, and reads on after the end of the body and while the answer is sent: Hypercorn's queue is short, and
+        a server that cannot put its last message into it never ends the request.
         """
+        if self._server is not None and self._server.receive == receive:
+            await self._body_wanted.wait()
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":

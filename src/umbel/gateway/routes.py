@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import trio
+
 from ..composition.engine import run
 from ..composition.result import Result
 from .accept import StreamForm, stream_form
@@ -66,9 +68,9 @@ class RouteView:
         response.timeout = None
         return response
 
-    def deadline(self, fields: Fields, started_at: float) -> float:
-        """When the answer to a request with these fields is due (absolute)."""
-        return deadline_of(fields, started_at, self._plan.deadline)
+    def deadline(self, fields: Fields, complete_at: float) -> float:
+        """When the answer to a request with these fields is due (absolute), which was complete at that time."""
+        return deadline_of(fields, complete_at, self._plan.deadline)
 
     def form(self, fields: Fields) -> StreamForm | None:
         """The form of stream that a request with these fields gets; None for one whole answer."""
@@ -80,8 +82,11 @@ class RouteView:
         Raises:
             RequestError: as ``view``.
         """
-        runtime, facts = self._app.runtime, exchange.facts
-        inputs = await self._inputs.read(exchange, path, facts.deadline)
+        runtime = self._app.runtime
+        inputs = await self._inputs.read(exchange, path)
+        facts = exchange.facts
+        if self.reads_body and (now := trio.current_time()) > facts.started_at:
+            facts = exchange.became_complete(self.deadline(exchange.origin.fields, now), now)
         if form is not None:
             begun = await stream(self._plan, inputs, facts, runtime.callers, exchange, form, self._answer.vary)
             if not isinstance(begun, Result):
@@ -92,7 +97,7 @@ class RouteView:
         return answer(result, self._answer, exchange)
 
 
-def deadline_of(fields: Fields, started_at: float, seconds: float) -> float:
-    """When an answer is due (absolute): ``seconds`` after the request came, or when its client asks for it."""
+def deadline_of(fields: Fields, complete_at: float, seconds: float) -> float:
+    """When an answer is due (absolute): ``seconds`` after the request was complete, or when its client asks for it."""
     wish = client_budget(fields.by_name)
-    return started_at + (seconds if wish is None else min(seconds, wish))
+    return complete_at + (seconds if wish is None else min(seconds, wish))

@@ -6,15 +6,21 @@ Put into Quart's requests by ``app.py`` and filled by ``connection.py``. Quart's
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import Any
+import math
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any
 
 import trio
 from quart_trio.wrappers import TrioRequest
 from quart_trio.wrappers.request import TrioBody
-from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, RequestTimeout
 
+from ..server.clocks import BodyClock
 from ..server.fairness import CountedCalls
+
+if TYPE_CHECKING:
+    from ..server.exchange import Canceller
+    from ..server.limits import Limits
 
 
 class Upload(TrioBody, CountedCalls):
@@ -25,14 +31,36 @@ class Upload(TrioBody, CountedCalls):
     """
 
     def __init__(self, expected_content_length: int | None, max_content_length: int | None) -> None:
+        self._length = expected_content_length
+        self._size: float = _size_of(expected_content_length, max_content_length)
+        self._clock: BodyClock | None = None
+        self._wanted: trio.Event | None = None
+        self._server: Canceller | None = None
+        self.waits: Callable[[bool], object] = _nothing
+        """Called with True before the client is waited for, and with False after it."""
         self._held = bytearray()
         self._received = 0
         self._limit = max_content_length
         self._ended = False
         self._news = trio.Event()
-        self._error: RequestEntityTooLarge | None = None
+        self._error: HTTPException | None = None
         if expected_content_length is not None:
             self._bound(expected_content_length)
+
+    def bound_time(self, limits: Limits) -> None:
+        """Readers wait no longer than the limits say, for a server that has no such bound."""
+        self._clock = BodyClock(limits)
+
+    def ask_for(self, wanted: trio.Event, server: Canceller) -> None:
+        """The body comes once ``wanted`` is set, from a server that bounds its time."""
+        self._wanted, self._server = wanted, server
+
+    def take_at_most(self, size: int) -> None:
+        """The reader takes no more than ``size`` bytes: a body of unknown length need not have more time than that."""
+        if self._length is None:
+            self._size = min(self._size, size)
+        if self._server is not None:
+            self._server.take_at_most(size)
 
     def append(self, data: bytes) -> None:
         """Take a part."""
@@ -62,7 +90,7 @@ class Upload(TrioBody, CountedCalls):
     async def __anext__(self) -> bytes:
         await self.count_call()
         while not self._held and not self._ended and self._error is None:
-            await self._news.wait()
+            await self._wait()
         if self._error is not None:
             raise self._error
         if not self._held:
@@ -77,10 +105,27 @@ class Upload(TrioBody, CountedCalls):
     async def _whole(self) -> bytes:
         await self.count_call()
         while not self._ended and self._error is None:
-            await self._news.wait()
+            await self._wait()
         if self._error is not None:
             raise self._error
         return bytes(self._held)
+
+    async def _wait(self) -> None:
+        """Wait for news. Only this time counts against the client."""
+        if self._wanted is not None:
+            self._wanted.set()
+        self.waits(True)
+        began = trio.current_time()
+        left = math.inf if self._clock is None else self._clock.left(self._size)
+        with trio.CancelScope(deadline=began + left) as scope:
+            await self._news.wait()
+        self.waits(False)
+        if self._clock is not None:
+            self._clock.waited(trio.current_time() - began)
+        if scope.cancelled_caught:
+            self._error = RequestTimeout("The body did not arrive in time.")
+            self._held.clear()
+            self._tell()
 
     def _bound(self, size: int) -> None:
         if self._limit is not None and size > self._limit:
@@ -90,6 +135,16 @@ class Upload(TrioBody, CountedCalls):
     def _tell(self) -> None:
         self._news.set()
         self._news = trio.Event()
+
+
+def _size_of(length: int | None, limit: int | None) -> float:
+    if length is not None:
+        return length
+    return math.inf if limit is None else limit
+
+
+def _nothing(_: bool) -> None:
+    """Where nobody counts the time."""
 
 
 class UmbelRequest(TrioRequest):

@@ -1,8 +1,8 @@
 """Limits on the time that a client may take, which it cannot extend by accepting or sending a few bytes.
 
 A deadline that starts anew with every sign of progress is no limit: one byte now and then holds a request for ever.
-These two clocks add up the time that was spent waiting for the client, and nothing but a stated number of bytes gives
-time back. Time in which nobody waits for the client never counts.
+These two clocks add up the time that was spent waiting for the client. Time in which nobody waits for the client never
+counts.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 PIECE = 64 * 1024
 """Bytes that a client must accept within ``write_timeout``: the clock measures progress, not the size of an answer."""
-BODY_GRACE = 5.0
-"""Seconds that a body may be waited for before its rate counts."""
 LOOP_LAG = 0.1
 """Seconds. A write is known to be over only when its task runs again, so a wait this short may be a busy loop's."""
 _TURNS_OF_A_WRITE = 4
@@ -99,27 +97,21 @@ class WriteClock:
 
 
 class BodyClock:
-    """Limit on the waiting for what a client sends: ``min_body_rate`` on average, after a grace of ``BODY_GRACE``.
+    """Limit on the waiting for what a client sends: ``Limits.body_seconds`` of its size, over all the time waited.
 
-    What a client has sent faster than that buys it ``body_timeout`` seconds at most, so that a fast beginning is no
-    licence for a drip of hours. The grace is ``body_timeout`` where that is shorter, or another one where given.
+    No byte that comes gives time back, so the client cannot move it.
     """
 
-    __slots__ = ("_grace", "_limits", "_waited")
+    __slots__ = ("_limits", "_waited")
 
-    def __init__(self, limits: Limits, grace: float = BODY_GRACE) -> None:
+    def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._grace = min(grace, limits.body_timeout)
         self._waited = 0.0
 
-    def left(self, received: int) -> float:
-        """Seconds that may still be waited for more than the ``received`` bytes."""
-        return max(self._grace, self._worth(received)) - self._waited
+    def left(self, size: float) -> float:
+        """Seconds that may still be waited for a body of ``size`` bytes."""
+        return self._limits.body_seconds(size) - self._waited
 
-    def waited(self, seconds: float, received: int) -> None:
-        """The client was waited for; ``received`` bytes have come in all."""
-        self._waited = max(self._waited + seconds, self._worth(received) - self._limits.body_timeout)
-
-    def _worth(self, received: int) -> float:
-        """The seconds that so many bytes may take."""
-        return received / self._limits.min_body_rate
+    def waited(self, seconds: float) -> None:
+        """The client was waited for."""
+        self._waited += seconds

@@ -7,6 +7,7 @@ application asks for, and writes as soon as the application speaks.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
@@ -17,6 +18,7 @@ from .ending import Said
 from .fairness import CALLS_PER_TURN, BoundedCalls
 from .refusal import Refusal, new_request_id, told
 from .response import CONTINUE, NO_CONTENT, STATUS_LINES, ApplicationError, Fields, read_fields
+from .uploads import SMALL_BODY, Upload
 from .wire import has_left
 
 if TYPE_CHECKING:
@@ -34,8 +36,6 @@ CANCELS = "umbel.cancels"
 While nobody waits in its ``receive`` it cancels the application, with the reason ``client-gone`` where the client left
 by itself. So who was given that very ``receive`` need not listen to it, except for the body.
 """
-DISCARD_MAX = 64 * 1024
-"""What is left of a body that nobody read is read to its end, if it is no more; else the connection ends."""
 _JOINED_MAX = 256 * 1024
 """Up to this a head and its body go out in one piece, at the price of a copy."""
 
@@ -49,6 +49,9 @@ class Canceller(Protocol):
         ...
 
     crash_recorded: bool
+    discard_max: int
+    """What is left of a body of known length that nobody read is read behind the answer, if it is no more than that;
+    else a connection of HTTP/1.1 ends. HTTP/2 ends the stream alone."""
 
     def file(self, recorder: Recorder, ended: RequestEnded) -> None:
         """Take the application's record of the request."""
@@ -57,6 +60,9 @@ class Canceller(Protocol):
     async def receive(self) -> Message:
         """ASGI's ``receive``."""
         ...
+
+    def take_at_most(self, size: int) -> None:
+        """The application takes no more than ``size`` bytes of body: one of unknown length need not have more time."""
 
 
 class ClientLeft(OSError):  # noqa: N818 - named by what happened
@@ -77,6 +83,10 @@ class Exchange(BoundedCalls):
     _end_told = False
     _body_clock: BodyClock
     """Of a request with a body."""
+    _body_size = 0
+    """Bytes that the body has, or may have at most where nobody knows."""
+    upload: Upload | None = None
+    """What the request counts as, where its body was waited for; else it is in flight."""
     _listeners = 0
     """Tasks that wait in ``receive``, and so will hear that the client has gone."""
     _over: trio.Event | None = None
@@ -100,8 +110,10 @@ class Exchange(BoundedCalls):
         self._meaning = meaning = head.meaning
         self.keep_alive = meaning.keep_alive
         if meaning.length:
-            self._body = Body(meaning.length, connection.service.limits)
-            self._body_clock = BodyClock(connection.service.limits)
+            limits = connection.service.limits
+            self._body = Body(meaning.length, limits)
+            self._body_clock = BodyClock(limits)
+            self._body_size = meaning.length if meaning.length > 0 else limits.max_body
 
     # What the application calls.
 
@@ -164,6 +176,11 @@ class Exchange(BoundedCalls):
         else:
             raise ApplicationError(f"the application sent {kind!r} out of turn")
 
+    def take_at_most(self, size: int) -> None:
+        """As ``Canceller`` says."""
+        if self._meaning.length < 0:
+            self._body_size = min(self._body_size, size)
+
     def stop_endless(self, reason: str) -> None:
         """Cancel the application."""
         self._connection.service.note_endless(reason)
@@ -224,11 +241,13 @@ class Exchange(BoundedCalls):
         body = self._body
         if body is None:
             return True
-        if body.left is None or body.left > DISCARD_MAX:
+        if body.left is None or body.left > self.discard_max:
             return False
+        # It has a time of its own: the application may have waited for the beginning.
+        self._body_clock, self._body_size = BodyClock(self._connection.service.limits), body.left
         try:
             while not body.ended:
-                data = await self._more_of(body)
+                data = self._connection.take_buffer() or await self._more()
                 if not data:
                     return False
                 _, self._connection.buffer = body.feed(data)
@@ -240,17 +259,19 @@ class Exchange(BoundedCalls):
     # The request's body.
 
     async def _receive_body(self, body: Body) -> Message:
-        if self._meaning.expects_continue and not body.received and self.unanswered and not self._connection.buffer:
-            await self._write(CONTINUE)
         content = b""
         self._listeners += 1
         try:
             while not content and not body.ended:
-                data = await self._more_of(body)
+                data = self._what_is_there(body)
+                if data is None:
+                    data = await self._more_of(body)
                 if not data:
                     self.client_left()
                     return _DISCONNECT
                 content, self._connection.buffer = body.feed(data)
+            if body.ended and self.upload is not None and not self.begun:
+                _pass(self.upload.complete())
         except BodyRefused as error:
             return await self._refuse(error.refusal)
         finally:
@@ -261,22 +282,48 @@ class Exchange(BoundedCalls):
             self._connection.half_closed = has_left(self._connection.wire.fd)
         return {"type": "http.request", "body": content, "more_body": not body.ended}
 
+    def _what_is_there(self, body: Body) -> bytes | None:
+        """The connection's next bytes, where no wait is needed; empty at its end, None if a wait is needed."""
+        connection = self._connection
+        if connection.buffer:
+            return connection.take_buffer()
+        if self.upload is None and body.left is not None and body.left <= SMALL_BODY:
+            return connection.wire.receive_now()
+        return None
+
     async def _more_of(self, body: Body) -> bytes:
-        """The connection's next bytes; empty at its end.
+        """The connection's next bytes, for which the request becomes an upload; empty at the connection's end.
+
+        Raises:
+            BodyRefused: 503, there are too many uploads; 408, the bytes come too slowly.
+        """
+        connection = self._connection
+        if self.upload is None:
+            self.upload = Upload(connection.service)
+        small = body.left is not None and body.left <= SMALL_BODY
+        _pass(await self.upload.begin(partial(self._all_has_come, body.left or 0) if small else None))
+        if self._meaning.expects_continue and not body.received and self.unanswered and not connection.buffer:
+            await self._write(CONTINUE)
+        return connection.take_buffer() or await self._more()
+
+    async def _all_has_come(self, left: int) -> None:
+        """Wait until the connection's buffer holds the ``left`` bytes of the body, or there is no more."""
+        connection = self._connection
+        while len(connection.buffer) < left and (data := await connection.wire.receive()):
+            connection.buffer += data
+
+    async def _more(self) -> bytes:
+        """Wait for the connection's next bytes; empty at its end.
 
         Raises:
             BodyRefused: 408, they come too slowly. Only the time that we wait for them counts.
         """
-        connection = self._connection
-        if connection.buffer:
-            return connection.take_buffer()
-        clock, silence = self._body_clock, connection.service.limits.body_timeout
-        began = trio.current_time()
-        with trio.CancelScope(deadline=began + min(silence, clock.left(body.received))) as scope:
-            data = await connection.wire.receive()
+        clock, began = self._body_clock, trio.current_time()
+        with trio.CancelScope(deadline=began + clock.left(self._body_size)) as scope:
+            data = await self._connection.wire.receive()
         if scope.cancelled_caught:
             raise BodyRefused(Refusal(408, "The body did not arrive in time."))
-        clock.waited(trio.current_time() - began, body.received)
+        clock.waited(trio.current_time() - began)
         return data
 
     async def _refuse(self, refusal: Refusal) -> Message:
@@ -347,7 +394,7 @@ class Exchange(BoundedCalls):
             return True
         # A client that waits for its 100 may send it or may not.
         waits = self._meaning.expects_continue and not body.received
-        return not waits and body.left is not None and body.left <= DISCARD_MAX
+        return not waits and body.left is not None and body.left <= self.discard_max
 
     def _spend(self, size: int, more: bool) -> None:
         """Hold the application to its Content-Length, before anything goes out that breaks it."""
@@ -421,6 +468,16 @@ class Exchange(BoundedCalls):
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as error:
             self.client_left()
             raise ClientLeft("the client has gone, or does not read") from error
+
+
+def _pass(refusal: Refusal | None) -> None:
+    """Go on unless there is a refusal.
+
+    Raises:
+        BodyRefused: there is one.
+    """
+    if refusal is not None:
+        raise BodyRefused(refusal)
 
 
 _DISCONNECT = {"type": "http.disconnect"}

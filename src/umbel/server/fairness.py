@@ -27,6 +27,8 @@ CALLS_AFTER_END_MAX = 1000
 """Calls after the end until the application is cancelled. Sound ones make one or two."""
 UNSENT_MAX = 16 * 2**20
 """Bytes that an application may send of the content of a response that has none (HEAD, 204, 304)."""
+DISCARD_MAX = 64 * 1024
+"""Bytes of a body that nobody read which are read so that the connection can serve on, unless an application says."""
 _PART_COST = 1024
 """What a part of it counts beside its bytes."""
 
@@ -50,6 +52,8 @@ class BoundedCalls(CountedCalls, RecordedOnce):
 
     gone = False
     """Whether the client has left, or is treated so."""
+    discard_max = DISCARD_MAX
+    """Bytes of a body that nobody read which are read behind the answer; an application may set it."""
     _late_calls = 0
     _unsent = 0
     _unsent_until = 0.0

@@ -374,10 +374,6 @@ class Http2:
         self.window_clock.took(len(data))
         self._floods.sent_data()
 
-    def held_of(self, stream_id: int) -> int:
-        """Bytes that came of a frame of this stream that is not complete."""
-        return self._cutter.held_of(stream_id)
-
     async def answered(self, stream: Stream, *, complete: bool) -> None:
         """An answer is out. What a client still sends of its request is refused (RFC 9113 section 8.1)."""
         if not complete:

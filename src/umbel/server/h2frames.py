@@ -76,12 +76,6 @@ class FrameCutter:
         """Whether a header block has begun and not ended, if only with a part of its first frame."""
         return self.in_head or (len(self._buffer) > _KIND_AT and self._buffer[_KIND_AT] == HEADERS)
 
-    def held_of(self, stream_id: int) -> int:
-        """Bytes of a frame of this stream that is not complete yet."""
-        if len(self._buffer) < _HEAD or struct.unpack_from(">I", self._buffer, 5)[0] & _RESERVED != stream_id:
-            return 0
-        return len(self._buffer) - _HEAD
-
 
 def known_settings(frame: Frame) -> bytes:
     """The bytes of ``frame``; of a SETTINGS frame without the settings that nobody here knows.

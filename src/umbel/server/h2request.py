@@ -20,6 +20,7 @@ from .h2head import Head
 from .h2stream import Message, Stream
 from .refusal import Refusal
 from .response import STATUS_LINES, ApplicationError
+from .uploads import Upload
 
 if TYPE_CHECKING:
     from .h2 import Http2
@@ -36,6 +37,8 @@ class HttpStream(Stream):
         self._listeners = 0
         """Tasks that wait in ``receive``, and so will hear that the client has gone."""
         self._body_clock = BodyClock(connection.service.limits)
+        self._body_size = connection.service.limits.max_body if head.content_length is None else head.content_length
+        """Bytes that the body has, or may have at most where nobody knows."""
         self._last = False
         """Whether the message that is being sent ends the body and has no trailers behind it."""
         self._has_trailers = False
@@ -93,6 +96,8 @@ class HttpStream(Stream):
                 await self.inbox.changed()
             if self.inbox.received > self.connection.service.limits.max_body:
                 await self._refuse(too_large(self.connection.service.limits))
+            elif (refusal := self._refused_when_complete()) is not None:
+                await self._refuse(refusal)
         finally:
             self._listeners -= 1
         if self.inbox.gone:
@@ -101,26 +106,34 @@ class HttpStream(Stream):
         await self.flush()
         return {"type": "http.request", "body": data, "more_body": more}
 
+    def _refused_when_complete(self) -> Refusal | None:
+        """Why the request, whose body was waited for and is complete, is not in flight again; None where it is."""
+        if self.upload is None or not self.inbox.complete or self.inbox.gone or self.answering:
+            return None
+        return self.upload.complete()
+
     async def _wait_for_body(self) -> None:
-        """Wait until something comes; only the time that we wait counts against the client."""
+        """Wait until something comes, as an upload; only the time that we wait counts against the client."""
+        inbox, clock = self.inbox, self._body_clock
+        if self.upload is None:
+            self.upload = Upload(self.connection.service)
+        if (refusal := await self.upload.begin(inbox.completed)) is not None:
+            await self._refuse(refusal)
+            return
         if self._must_continue and not self.answering:
             self._must_continue = False
             await self.send_head(100, [])
-        connection, inbox, clock = self.connection, self.inbox, self._body_clock
-        began = heard = trio.current_time()
-        while True:
-            received = inbox.received + connection.held_of(self.stream_id)
-            silence = heard + connection.service.limits.body_timeout
-            with trio.CancelScope(deadline=min(began + clock.left(received), silence)) as scope:
-                await inbox.changed()
-            if not scope.cancelled_caught:
-                clock.waited(trio.current_time() - began, received)
-                return
-            if inbox.received + connection.held_of(self.stream_id) <= received:
-                await self._refuse(Refusal(408, "The body did not arrive in time."))
-                return
-            # Bytes came of a frame that is not whole, and nothing can come between those.
-            heard = connection.heard_at
+        began = trio.current_time()
+        with trio.CancelScope(deadline=began + clock.left(self._body_size)) as scope:
+            await inbox.changed()
+        clock.waited(trio.current_time() - began)
+        if scope.cancelled_caught:
+            await self._refuse(Refusal(408, "The body did not arrive in time."))
+
+    def take_at_most(self, size: int) -> None:
+        """As ``Canceller`` says."""
+        if self.head.content_length is None:
+            self._body_size = min(self._body_size, size)
 
     async def _refuse(self, refusal: Refusal) -> None:
         self.connection.refuse(self, refusal)

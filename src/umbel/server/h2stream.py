@@ -21,6 +21,7 @@ from .h2head import CONNECTION_SPECIFIC, Fields, Head
 from .h2sender import WRITE_TIMEOUT
 from .inbox import Inbox
 from .response import ApplicationError, read_fields
+from .uploads import Upload
 
 if TYPE_CHECKING:
     from .h2 import Http2
@@ -59,6 +60,8 @@ class Stream(BoundedCalls, ABC):
         self.finished = False
         """Whether nothing more is to be sent: all of it was, or nobody waits for it."""
         self.scope = trio.CancelScope()
+        self.upload: Upload | None = None
+        """What the request counts as, where its body was waited for; else it is in flight."""
         self._counted = True
         self._window_clock = WriteClock(connection.service)
         """Of the stream's own flow-control window."""
@@ -112,7 +115,10 @@ class Stream(BoundedCalls, ABC):
         if self._counted:
             self._counted = False
             self.connection.service.reserve.requests.pop(self, None)
-            self.connection.service.request_ended()
+            if self.upload is None:
+                self.connection.service.request_ended()
+            else:
+                self.upload.end()
 
     def displace(self, reason: str) -> None:
         """Give the answer up; it counts as ended from now on."""

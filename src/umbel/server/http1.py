@@ -307,7 +307,9 @@ class Http1Connection:
         finally:
             self._exchange = None
             service.reserve.requests.pop(self, None)
-            if not self._displaced:
+            if exchange.upload is not None:
+                exchange.upload.end()
+            elif not self._displaced:
                 service.request_ended()
             self._record_end(exchange, head, began, rest)
         if not exchange.keep_alive or not exchange.answered:

@@ -60,6 +60,12 @@ class Inbox:
             self._changed = trio.Event()
             await self._changed.wait()
 
+    async def completed(self) -> None:
+        """Wait until the last byte has come, or nobody is there any more; what came stays."""
+        while not (self.complete or self.gone):
+            self._changed = trio.Event()
+            await self._changed.wait()
+
     def take(self) -> tuple[bytes, bool]:
         """All that is there, and whether more will come; the client may send as much again."""
         data = bytes(self._data)

@@ -20,16 +20,18 @@ class Limits:
 
     head_timeout: float = 5.0
     """From a request's first byte to the end of its head."""
-    min_body_rate: float = 240.0
-    """Bytes per second that a request's body must bring on average, once it has been waited for five seconds."""
-    body_timeout: float = 30.0
-    """The longest silence inside a request's body."""
+    body_timeout: float = 10.0
+    """How long a request's body may be waited for, beside the time that its length takes at ``min_body_rate``."""
+    min_body_rate: float = 16 * 1024.0
+    """Bytes per second; see ``body_seconds``."""
     write_timeout: float = 30.0
     """How long a client may take to accept the next 64 KiB of an answer."""
     max_connections: int = 1000
     """Connections of this process; see ``connections_allowed``."""
     max_in_flight: int = 256
-    """Requests of this process that an application is at work on."""
+    """Requests of this process that an application is at work on, those aside whose body is still to come."""
+    max_uploads: int = 64
+    """Requests of this process whose body is being waited for."""
     probes: tuple[str, ...] = PROBES
     """Paths that are answered beyond ``max_in_flight``, ``max_connections`` and ``memory_limit``."""
     max_head: int = 16 * 1024
@@ -65,6 +67,10 @@ class Limits:
     def is_for_any_host(self, method: str, target: bytes) -> bool:
         """Whether a request is answered whatever ``hosts`` says: whoever probes asks by the process's address."""
         return self.is_probe(method, target) or (method in ("GET", "HEAD") and target.partition(b"?")[0] in _OWN_PROBES)
+
+    def body_seconds(self, size: float) -> float:
+        """How long a body of ``size`` bytes may be waited for in all: the one bound on the time of an upload."""
+        return self.body_timeout + size / self.min_body_rate
 
     @property
     def connections_allowed(self) -> int:

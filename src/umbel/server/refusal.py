@@ -46,6 +46,7 @@ class Refusal:
 
 
 OVERLOADED = Refusal(503, "The server is at work on as many requests as it takes.", Kind.OVERLOADED)
+NO_UPLOAD_LEFT = Refusal(503, "The server is taking as many uploads as it takes at a time.", Kind.OVERLOADED)
 NO_CONNECTION_LEFT = Refusal(503, "The server has as many connections as it takes.", Kind.OVERLOADED)
 NO_MEMORY_LEFT = Refusal(503, "The server is short of memory.", Kind.OVERLOADED)
 

@@ -33,6 +33,7 @@ from .peer import Peer
 from .phase import Phase
 from .refusal import NO_CONNECTION_LEFT, NO_MEMORY_LEFT, OVERLOADED, Refusal
 from .reserve import RESERVED_REQUESTS, Reserve, Seat
+from .uploads import UploadPlaces
 
 if TYPE_CHECKING:
     from hypercorn.config import Config
@@ -64,6 +65,10 @@ class ServiceStatistics:
     """Connections and requests that an exception ended."""
     endless: int = 0
     """Applications that were cancelled because they went on calling ``receive`` or ``send`` after their end."""
+    uploads: int = 0
+    """Requests whose body is being waited for; they are not among those in flight."""
+    uploads_waiting: int = 0
+    """Requests that wait for a place among the uploads, their body unread."""
 
 
 class Drainable(Protocol):
@@ -96,6 +101,8 @@ class Service:
         Whoever shares its sockets with other processes makes it smaller, or one of them gets the whole flood.
         """
         self.in_flight = 0
+        self.uploads = UploadPlaces(self.limits)
+        """Of requests whose body is still to come, which are not in flight."""
         self.late_at = math.inf
         """When, on ``time.monotonic``, the loop's other tasks have waited for too long: then ``on_late`` is called."""
         self.on_late: Callable[[], None] = _nothing
@@ -126,6 +133,8 @@ class Service:
         self._refused: dict[int, int] = {}
         self._failed = 0
         self._endless = 0
+        if (tell := getattr(app, "add_server", None)) is not None:
+            tell(self)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the timers and let the crew work, until cancelled."""
@@ -152,6 +161,8 @@ class Service:
             dict(self._refused),
             self._failed,
             self._endless,
+            self.uploads.taken,
+            self.uploads.waiting,
         )
 
     def begin_draining(self, cut_at: float) -> None:
@@ -180,6 +191,18 @@ class Service:
 
     def request_began(self) -> Refusal | None:
         """Count a request in, or say why it is not taken (then it is not counted)."""
+        if (refusal := self.no_place()) is not None:
+            return refusal
+        self.in_flight += 1
+        if self.in_flight > self._crowd.peak:
+            self._crowd.grew(self.in_flight)
+        self._requests_total += 1
+        if self._requests_total == self._max_requests:
+            self.exhausted.set()
+        return None
+
+    def no_place(self) -> Refusal | None:
+        """Why no further request may be in flight now; None if one may."""
         if self.in_flight >= self.limits.max_in_flight and not self._displaces():
             return OVERLOADED
         if self._memory is not None:
@@ -187,12 +210,6 @@ class Service:
             self.keeps_alive = share < SHORT and self.phase.value < Phase.DRAINING
             if share >= SPENT:
                 return NO_MEMORY_LEFT
-        self.in_flight += 1
-        if self.in_flight > self._crowd.peak:
-            self._crowd.grew(self.in_flight)
-        self._requests_total += 1
-        if self._requests_total == self._max_requests:
-            self.exhausted.set()
         return None
 
     def _displaces(self) -> bool:
@@ -236,10 +253,14 @@ class Service:
         return True
 
     def request_ended(self) -> None:
-        """Count a request out."""
+        """Count a request in flight out."""
         self.in_flight -= 1
         if self.in_flight <= self._crowd.gone_at:
             self._crowd.went(self.in_flight)
+        self.request_left()
+
+    def request_left(self) -> None:
+        """A request is over, whatever it was counted as."""
         # A call of C's and no clock of trio's: this runs for every request.
         if monotonic() >= self.late_at:
             self.on_late()

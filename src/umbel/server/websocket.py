@@ -84,7 +84,7 @@ class WebSocket(BoundedCalls):
         """The client has closed, or has gone."""
         self._closed_by_application = False
         self._frames = FrameWatch()
-        self._message_clock = BodyClock(service.limits, service.limits.body_timeout)
+        self._message_clock = BodyClock(service.limits)
         """Of the frame or message that is incomplete."""
         self._fragments = trio.Lock()
         """Held while a message goes out in fragments: no other message may begin between them."""
@@ -295,7 +295,7 @@ class WebSocket(BoundedCalls):
                     self._leave(_TOO_SLOW)
                     return
                 if self._frames.awaited:
-                    self._message_clock.waited(trio.current_time() - began, self._frames.received)
+                    self._message_clock.waited(trio.current_time() - began)
                 if not data:
                     self._leave(_ABNORMAL)
                 else:
@@ -324,7 +324,7 @@ class WebSocket(BoundedCalls):
         completed = self._frames.completed
         self._frames.feed(data)
         if self._frames.completed != completed:
-            self._message_clock = BodyClock(self._service.limits, self._service.limits.body_timeout)
+            self._message_clock = BodyClock(self._service.limits)
 
     async def _unpack(self, data: bytes) -> None:
         size = _PIECE if self._opening.deflate is None else _COMPRESSED_PIECE

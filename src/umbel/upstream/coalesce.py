@@ -426,7 +426,7 @@ class SharedCall:
 
 def _own_request(whose: RequestFacts, request_id: str, trace: Trace) -> RequestFacts:
     """``whose`` time under the shared call's own ids: what an attempt's end means hangs on when its request began."""
-    return RequestFacts(request_id, trace, whose.method, whose.path, whose.route, whose.started_at, whose.deadline)
+    return whose._replace(request_id=request_id, trace=trace)
 
 
 def _shared_request(prepared: Prepared, request_id: str) -> Prepared:

@@ -31,4 +31,4 @@ def kind_of_cut(reason: str, context: CallContext, started_at: float, now: float
     if request is None or context.deadline < request.deadline:
         return Kind.TIMEOUT
     # The request's deadline may have left an innocent late starter no chance: only who had half of it is to blame.
-    return Kind.TIMEOUT if now - started_at >= (request.deadline - request.started_at) / 2 else Kind.CANCELLED
+    return Kind.TIMEOUT if now - started_at >= (request.deadline - request.due_from) / 2 else Kind.CANCELLED

@@ -193,14 +193,20 @@ async def test_the_servers_limit_holds_for_every_route(autojump_clock: MockClock
         assert (await ask(app, "POST", "/plain", body=b"x" * 100)).body == b"100"
 
 
-async def test_a_body_that_does_not_arrive_before_the_deadline_is_a_408(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize(
+    ("way", "length", "seconds"), [("direct", "32768", 12), ("quart", None, 12.5)], indirect=["way"]
+)
+async def test_without_our_server_a_body_has_the_time_of_its_length_whatever_the_deadline(
+    length: str | None, seconds: float, autojump_clock: MockClock
+) -> None:
     upstream = Function(says(1))
-    app, _ = posting("json", upstream, deadline="2s")
-    async with living(app), conversation(app, "POST", "/r", headers=[("content-type", "application/json")]) as talk:
+    app, _ = posting("json", upstream, deadline="2s", max_body="40960B")
+    fields = [("content-type", "application/json"), *([("content-length", length)] if length else [])]
+    async with living(app), conversation(app, "POST", "/r", headers=fields) as talk:
         await talk.body(b"{", more=True)
         began = trio.current_time()
         await talk.head.wait()
-        assert trio.current_time() - began == pytest.approx(2)
+        assert trio.current_time() - began == pytest.approx(seconds)
     assert talk.answer.status == 408
     assert not upstream.asked
 

@@ -290,8 +290,9 @@ def test_every_way_gives_the_same(case: Case, monkeypatch: pytest.MonkeyPatch) -
 
     through_quart, expected = outcome(case, lambda app: app.before_request(nothing))
     ways = [outcome(case)]
-    monkeypatch.setattr(asgi, "cancelling", True)
-    ways.append(outcome(case))
+    if case.ends or case.leaves_after is not None:  # Else it is our own server that ends the wait for the body.
+        monkeypatch.setattr(asgi, "cancelling", True)
+        ways.append(outcome(case))
     for answer, told in ways:
         assert (answer.status, answer.headers) == (through_quart.status, through_quart.headers)
         assert (answer.body, answer.complete) == (through_quart.body, through_quart.complete)

@@ -384,8 +384,11 @@ def padding() -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("pieces", [single_bytes, nothing, one_frame, padding])
-async def test_a_body_that_drips_is_refused_when_its_grace_is_over(pieces: Any, autojump_clock: MockClock) -> None:
-    async with h2_connected(reads) as here, trio.open_nursery() as nursery:
+async def test_a_body_that_drips_is_refused_when_the_time_of_its_length_is_over(
+    pieces: Any, autojump_clock: MockClock
+) -> None:
+    limits = Limits(body_timeout=3, min_body_rate=10_000, max_body=20_000)
+    async with h2_connected(reads, limits) as here, trio.open_nursery() as nursery:
         stream = await here.client.request("POST", end=False)
         here.client.mute = True
         nursery.start_soon(send_until_closed, here, pieces(), 0.8)
@@ -395,8 +398,9 @@ async def test_a_body_that_drips_is_refused_when_its_grace_is_over(pieces: Any, 
         nursery.cancel_scope.cancel()
 
 
-async def test_pings_do_not_stretch_the_silence_inside_a_body(autojump_clock: MockClock) -> None:
-    async with h2_connected(reads, Limits(body_timeout=10)) as here, trio.open_nursery() as nursery:
+async def test_pings_do_not_stretch_the_time_of_a_body(autojump_clock: MockClock) -> None:
+    limits = Limits(body_timeout=8, min_body_rate=10_000, max_body=20_000)
+    async with h2_connected(reads, limits) as here, trio.open_nursery() as nursery:
         stream = await here.client.request("POST", end=False)
         await here.client.data(stream, bytes(16_000))
         here.client.mute = True
@@ -406,8 +410,9 @@ async def test_pings_do_not_stretch_the_silence_inside_a_body(autojump_clock: Mo
         nursery.cancel_scope.cancel()
 
 
-async def test_a_fast_beginning_of_a_body_buys_no_more_than_one_silence(autojump_clock: MockClock) -> None:
-    async with h2_connected(reads) as here, trio.open_nursery() as nursery:
+async def test_a_fast_beginning_of_a_body_buys_no_time(autojump_clock: MockClock) -> None:
+    limits = Limits(body_timeout=10, min_body_rate=5000, max_body=100_000)
+    async with h2_connected(reads, limits) as here, trio.open_nursery() as nursery:
         stream = await here.client.request("POST", end=False)
         await here.client.data(stream, bytes(16_000))
         await trio.testing.wait_all_tasks_blocked()

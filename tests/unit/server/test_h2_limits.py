@@ -132,9 +132,9 @@ async def test_a_preface_must_come_within_the_head_timeout(autojump_clock: MockC
         assert trio.current_time() == pytest.approx(5)
 
 
-@pytest.mark.parametrize(("rate", "status", "at"), [(10, 408, 5), (0, 408, 5), (1000, 200, 10)])
-async def test_a_body_that_drips_is_refused_and_one_that_flows_is_not(
-    autojump_clock: MockClock, rate: int, status: int, at: float
+@pytest.mark.parametrize(("seconds", "rate", "status", "at"), [(4, 10, 408, 5), (4, 0, 408, 5), (10, 10, 200, 10)])
+async def test_a_body_must_be_complete_within_the_time_of_its_length(
+    autojump_clock: MockClock, seconds: float, rate: int, status: int, at: float
 ) -> None:
     async def serve(scope: Any, receive: Any, send: Any) -> None:
         await read_all(receive)
@@ -146,7 +146,8 @@ async def test_a_body_that_drips_is_refused_and_one_that_flows_is_not(
             if rate and not (answered := here.client.answers[stream]).ended and answered.reset is None:
                 await here.client.data(stream, b"x" * rate, end=second == 9)
 
-    async with h2_connected(serve) as here, trio.open_nursery() as nursery:
+    limits = Limits(body_timeout=seconds, min_body_rate=10_000, max_body=10_000)
+    async with h2_connected(serve, limits) as here, trio.open_nursery() as nursery:
         stream = await here.client.request("POST", end=False)
         nursery.start_soon(drip)
         reply = await here.client.answer(stream)

@@ -52,12 +52,6 @@ def test_a_header_block_lasts_until_its_last_piece() -> None:
     assert not cutter.in_head
 
 
-def test_what_is_held_of_an_incomplete_frame_counts_for_its_stream_alone() -> None:
-    cutter = FrameCutter(16384)
-    list(cutter.cut(DataFrame(7, data=b"x" * 100).serialize()[:50]))
-    assert (cutter.held_of(7), cutter.held_of(9)) == (41, 0)
-
-
 @pytest.mark.parametrize(("last", "code"), [(0, 0), (h2frames.NO_LAST_STREAM, 11)])
 def test_our_goaway_is_the_librarys(last: int, code: int) -> None:
     assert goaway(last, code) == GoAwayFrame(0, last_stream_id=last, error_code=code).serialize()

@@ -325,7 +325,7 @@ async def test_a_client_that_reads_nothing_is_cut_at_the_write_timeout(autojump_
 
 
 async def test_pings_keep_it_alive_where_they_are_configured(autojump_clock: MockClock) -> None:
-    async with websocket(echo, websocket_ping_interval=10) as here:
+    async with websocket(echo, Limits(body_timeout=30), websocket_ping_interval=10) as here:
         await here.client.open()
         received = b""
         with trio.move_on_after(35):

@@ -95,7 +95,7 @@ async def test_messages_at_any_distance_and_pongs_between_them_are_no_drip(autoj
 
 
 async def test_a_large_message_at_the_rate_may_take_its_time(autojump_clock: MockClock) -> None:
-    async with websocket(echo, Limits(body_timeout=30)) as here:
+    async with websocket(echo, Limits(body_timeout=30, min_body_rate=240)) as here:
         await here.client.open()
         message = frame(b"x" * 60_000, 0x81, long=2)
         for at in range(0, len(message), 300):
