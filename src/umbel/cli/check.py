@@ -18,7 +18,7 @@ from ..config.emptiness import require_file, require_routes
 from ..config.schema import Config
 from ..errors import ConfigError, ConfigProblem
 from . import EXIT_CONFIG
-from .options import allow_empty_option, config_option, hypercorn_beside
+from .options import allow_empty_option, config_option, hypercorn_beside, load_with_warnings
 
 if TYPE_CHECKING:
     from ..config.load import Loaded
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 def check(ctx: click.Context, file: str, as_json: bool, app: str | None, allow_empty: bool) -> None:
     """Check the configuration and tell every mistake in it, one per line: FILE:LINE: KEY: REASON.
 
-    What can be used and is rarely meant has such a line too, which begins with "warning: ".
+    What can be used and does probably not do what was meant, such as two bounds that contradict each other, has such a
+    line too, which begins with "warning: ".
 
     Exit status 0 if it can be used, 78 if not; 1 if the application does not start.
     """
@@ -80,19 +81,14 @@ def _loaded(file: str, app: str | None) -> Loaded:
         ConfigError: the mistakes of both files.
     """
     from ..config.both import both
-    from ..config.load import Loaded, load_with_secrets
-    from ..gateway.checks import CHECKS, WARNINGS
+    from ..config.load import Loaded
     from ..server.settings import hypercorn_keys
 
     if not app:
         require_file(file)
     told: list[ConfigProblem] = []
     loaded, _ = both(
-        lambda: (
-            Loaded(Config(), str)
-            if app and not Path(file).exists()
-            else load_with_secrets(file, checks=CHECKS, warnings=WARNINGS)
-        ),
+        lambda: Loaded(Config(), str) if app and not Path(file).exists() else load_with_warnings(file),
         partial(hypercorn_keys, hypercorn_beside(file), warn=told.append, permissions=True),
     )
     return loaded._replace(warnings=(*loaded.warnings, *told))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from ..config.load import Loaded
     from ..config.schema import Config
 
 config_option = click.option(
@@ -47,6 +48,33 @@ def load_config(file: str) -> Config:
 
     require_file(file)
     return load(file, checks=CHECKS)
+
+
+def load_with_warnings(file: str) -> Loaded:
+    """The same, with the warnings about it and the hypercorn.toml beside it.
+
+    Raises:
+        ConfigError: as ``load_config``.
+    """
+    from functools import partial
+
+    from ..config import contradictions
+    from ..config.load import load_with_secrets
+    from ..config.source import UnreadableError, read_settled
+    from ..gateway.checks import CHECKS, WARNINGS
+
+    name = hypercorn_beside(file)
+    try:
+        beside = {} if name is None else {contradictions.HYPERCORN: read_settled(Path(name), name)}
+    except UnreadableError:
+        beside = {}  # Whoever serves tells it.
+    served = {key: value for source in beside.values() for key, value in source.data.items() if _is_number(value)}
+    judges = [partial(judge, served=served) if judge is contradictions.check else judge for judge in WARNINGS]
+    return load_with_secrets(file, checks=CHECKS, warnings=judges, beside=beside)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def hypercorn_beside(file: str) -> str | None:

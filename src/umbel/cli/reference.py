@@ -20,8 +20,9 @@ _INTRODUCTION = """\
 <!-- Made by `umbel schema --markdown`; edit the schema or cli/reference.py, then make it again. -->
 
 Umbel reads one TOML file, `umbel.toml` unless `-c FILE` or `UMBEL_CONFIG` says otherwise. `umbel check` tells every
-mistake at once, each as `file:line: key: reason`, and exits with 0 or 78; what can be served and yet does probably not
-do what was meant stands behind `warning:`, and changes no status. `umbel explain GET /some/path` shows which
+mistake at once, each as `file:line: key: reason`, and exits with 0 or 78. What can be served and yet does probably not
+do what was meant, such as two bounds that contradict each other (those of the `hypercorn.toml` beside the file too),
+stands behind `warning:` and changes no status. `umbel explain GET /some/path` shows which
 route answers and which limits are in force. `umbel schema` prints a JSON Schema for editors: save it as
 `umbel.schema.json` and begin the file with `#:schema ./umbel.schema.json`.
 

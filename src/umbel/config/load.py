@@ -23,13 +23,13 @@ from .rules import NO_RULES
 from .schema import Config, KeyPath, Logs, Route, Tls, Upstream
 from .section import Section
 from .sections import keys_of
-from .source import KEEPS_CHANGING, READS_MAX, settled
+from .source import KEEPS_CHANGING, READS_MAX, Source, settled
 from .suggest import nearest
 from .variables import Variables
 
 
 class Loaded(NamedTuple):
-    """A configuration, and what keeps the values of its variables out of whatever is printed of it."""
+    """A configuration, what is odd about it, and what keeps the values of its variables out of whatever is printed."""
 
     config: Config
     hide: Callable[[str], str]
@@ -66,9 +66,12 @@ def load_with_secrets(
     *,
     checks: Sequence[Check] = (),
     warnings: Sequence[Check] = (),
+    beside: Mapping[str, Source] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Loaded:
     """The same, for a caller that prints parts of the configuration. ``warnings`` run where nothing is wrong.
+
+    A warning may be about a key of a file ``beside``: its path begins with the name of that.
 
     Raises:
         ConfigError: as ``load``.
@@ -86,10 +89,14 @@ def load_with_secrets(
     config, origin_of = _build(reading, problems, checks)
     if problems.found:
         raise ConfigError(problems.sorted())
+    told, others = Problems(problems.variables), beside or {}
+    for source in (*(source for source, _ in reading.files), *others.values()):
+        told.new_file(source.name)
     for check in warnings:
         for key, reason in check(config):
-            problems.at(origin_of(key), reason, quotes=True)
-    return Loaded(config, problems.variables.hide, tuple(problems.sorted()))
+            other = others.get(str(key[0]))
+            told.at(origin_of(key) if other is None else Origin(other, key[1:]), reason, quotes=True)
+    return Loaded(config, problems.variables.hide, tuple(told.sorted()))
 
 
 def _build(reading: Reading, problems: Problems, checks: Sequence[Check]) -> tuple[Config, Callable[[KeyPath], Origin]]:

@@ -6,10 +6,17 @@ Handed to ``config.load.load`` by everything that loads a configuration to serve
 from __future__ import annotations
 
 from ..composition import plan, plan_warnings
+from ..config import contradictions
 from ..config.load import Check
 from ..logs import advice
 from ..upstream import from_config
 
 CHECKS: tuple[Check, ...] = (plan.check, from_config.check)
-WARNINGS: tuple[Check, ...] = (plan.warn, plan_warnings.warnings, from_config.warn, advice.warn)
+WARNINGS: tuple[Check, ...] = (
+    contradictions.check,
+    plan.warn,
+    plan_warnings.warnings,
+    from_config.warn,
+    advice.warn,
+)
 """What ``umbel check`` tells of a configuration that can be served."""

@@ -1,0 +1,340 @@
+"""Bounds that contradict each other: every pair of keys of which one makes the other useless or surprising.
+
+One table for all of them, ``TABLE``: a row says which value is not to be above which other one, and what comes of it.
+Values that are no keys themselves (the time limit of a call, the pauses of its retries, what a route asks of an
+upstream at once) are made into facts below, so that a further rule is a further row. The result is advice and no
+mistake: such a configuration is served.
+
+Pairs that are not here cannot contradict: their bounds are of different things, or the lower one is what both mean
+(``max_connections`` and the descriptors, ``write_timeout`` and what is left of a drain).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, get_args
+
+from pydantic import WithJsonSchema
+
+from .policies import Hedge, Retry
+from .schema import Call, Config, KeyPath, Route, Upstream
+from .section import Section
+from .sections import keys_of
+from .units import format_duration, format_rate, format_ratio, format_size
+
+HYPERCORN = "hypercorn.toml"
+"""The first part of the path of a key that stands in that file."""
+GRACEFUL_TIMEOUT = 20.0
+"""Seconds, where hypercorn.toml says nothing."""
+COMMON_KEEP_ALIVE = 5.0
+"""Seconds that Node, uvicorn and Apache keep an idle connection, if nobody says otherwise; gunicorn keeps it for 2."""
+_SPENT = 0.95
+"""Of ``memory_limit``: from there on requests are refused."""
+_DAY = 86400.0
+
+
+class Fact(NamedTuple):
+    """A number that a configuration says or means."""
+
+    value: float
+    shown: str
+    path: KeyPath
+    given: bool
+    """Whether somebody wrote it; a default contradicts nobody."""
+
+
+class Row(NamedTuple):
+    """The value of ``key`` is not to be above that of ``bound``."""
+
+    key: str
+    bound: str
+    says: str
+    """What is so then; ``{value}``, ``{bound}`` and ``{route}`` stand for the two values and the route's path."""
+    or_equal: bool = False
+    """Whether it is not to be equal either."""
+    either: bool = False
+    """Whether it is told as well where only the bound was written."""
+
+
+TABLE: tuple[Row, ...] = (
+    # What clients may send.
+    Row("route.max_body", "server.max_body", "is {value}, but [server] max_body is {bound}, and over that it is 413"),
+    Row("server.max_target", "server.max_head", "is {value}, but the head that holds it may have max_head, {bound}"),
+    Row(
+        "uploads",
+        "server.memory_limit",
+        "is {bound}, but max_uploads bodies of max_body alone can take {value}, and it refuses requests long before",
+        either=True,
+    ),
+    Row(
+        "http2.streams", "server.max_in_flight", "is {value}, but [server] max_in_flight is {bound}: one client is shed"
+    ),
+    # Times of a call.
+    Row(
+        "call.timeout", "route.deadline", "is {value}, but the deadline of {route} is {bound}, and ends the call first"
+    ),
+    Row(
+        "upstream.timeout",
+        "route.deadline",
+        "is {value}, but the deadline of {route} is {bound}, and ends the call first; give the route a longer one",
+    ),
+    Row("upstream.connect_timeout", "limit", "is {value}, but a call of {route} has {bound} in all"),
+    Row("retry.backoff", "retry.max_backoff", "is {value}, but no wait is longer than max_backoff, {bound}"),
+    Row(
+        "retry.pauses",
+        "limit",
+        "has waits of up to {value} between its attempts, but a call of {route} has {bound} in all",
+        or_equal=True,
+    ),
+    Row(
+        "hedge.last",
+        "limit",
+        "comes after {value}, but a call of {route} has {bound} in all: it is never made",
+        or_equal=True,
+    ),
+    Row(
+        "upstream.keepalive_expiry",
+        "common.keep_alive",
+        "is {value}, but many servers close an idle connection after {bound} or less; is this one told to wait longer?",
+    ),
+    # Places.
+    Row("call.limit", "call.max_items", "is {value}, but no list of this call has more than max_items, {bound}"),
+    Row("call.limit", "upstream.max_concurrency", "is {value}, but the upstream's max_concurrency is {bound}"),
+    Row(
+        "fan_out",
+        "upstream.max_concurrency",
+        "is {bound}, but one request for {route} makes up to {value} calls at once: some of them wait for the others",
+        either=True,
+    ),
+    Row(
+        "one_replica",
+        "ejection.share",
+        "is {bound}, but one replica is {value} of them: none is ever left out",
+        either=True,
+    ),
+    # Stopping and replacing.
+    Row(
+        "route.deadline",
+        "server.graceful_timeout",
+        "is {value}, but graceful_timeout of hypercorn.toml is {bound}: a stop cuts requests that take longer",
+    ),
+    Row(
+        "server.drain_idle",
+        "server.graceful_timeout",
+        "is {value}, but graceful_timeout of hypercorn.toml is {bound}, and ends idle connections, too",
+    ),
+    Row(
+        "http.ssl_handshake_timeout",
+        "server.head_timeout",
+        "is {value}, but [server] head_timeout is {bound}, and a handshake may take no longer",
+    ),
+    Row(
+        "http.startup_timeout",
+        "supervisor.start_timeout",
+        "is {value}, but [supervisor] start_timeout is {bound}, and ends a worker that is not ready then",
+    ),
+    Row(
+        "supervisor.max_rss",
+        "memory.spent",
+        "is {value}, but from {bound} on (95 % of [server] memory_limit) a worker refuses requests and does not grow",
+    ),
+    Row(
+        "supervisor.start_timeout",
+        "supervisor.max_lifetime",
+        "is {value}, but a worker is replaced at the age of max_lifetime, {bound}",
+        or_equal=True,
+        either=True,
+    ),
+    # Records.
+    Row(
+        "logs.keep_days",
+        "logs.span",
+        "is {value}, but keep files of one rotate_every each reach back for {bound}, and older ones are removed",
+    ),
+    Row(
+        "logs.rotate_size",
+        "logs.keep_bytes",
+        "allows {bound}, but a renamed file has up to rotate_size, {value}, and is not compressed: none would stay",
+        either=True,
+    ),
+    Row("slow.access", "longest", "is {value}, but the longest deadline of a route is {bound}: nothing is that slow"),
+    Row("slow.calls", "longest", "is {value}, but the longest deadline of a route is {bound}: nothing is that slow"),
+)
+
+Facts = dict[str, Fact]
+
+
+def check(config: Config, served: Mapping[str, Any] | None = None) -> Iterator[tuple[KeyPath, str]]:
+    """Every contradiction in ``config`` and in ``served``, the keys of hypercorn.toml: the key's path and why."""
+    found: dict[tuple[KeyPath, str], list[tuple[Fact, Fact, str]]] = {}
+    for route, facts in _scopes(config, served or {}):
+        for row in TABLE:
+            key, bound = facts.get(row.key), facts.get(row.bound)
+            if key is None or bound is None or key.value < bound.value:
+                continue
+            if key.value == bound.value and not row.or_equal:
+                continue
+            if key.given or (row.either and bound.given):
+                # What is said of the bound stands at the bound.
+                path = bound.path if row.either and bound.given else key.path
+                found.setdefault((path, row.says), []).append((key, bound, route))
+    for (path, says), cases in found.items():
+        key, bound, route = min(cases, key=lambda case: case[1].value)
+        others = len({case[2] for case in cases} - {route})
+        more = f" (and {others} more route{'s' if others > 1 else ''})" if others and "{route}" in says else ""
+        yield path, says.format(value=key.shown, bound=bound.shown, route=route + more)
+    yield from _cache_ages(config)
+
+
+def _scopes(config: Config, served: Mapping[str, Any]) -> Iterator[tuple[str, Facts]]:
+    """What is compared with each other: the facts of the process, and with them those of each route and call."""
+    process = _process(config, served)
+    yield "", process
+    for name, upstream in config.upstreams.items():
+        yield "", {"common.keep_alive": _time(COMMON_KEEP_ALIVE), **_upstream(name, upstream)}
+    for index, route in enumerate(config.routes):
+        at: KeyPath = ("routes", index)
+        shared = {name: process[name] for name in ("server.max_body", "server.graceful_timeout")}
+        of_route = _facts(route, "route", at)
+        yield route.path, shared | of_route
+        for name, fan_out in _fan_outs(route, at).items():
+            if upstream_at := config.upstreams.get(name):
+                keys = _upstream(name, upstream_at)
+                yield (
+                    route.path,
+                    {"fan_out": fan_out, "upstream.max_concurrency": keys["upstream.max_concurrency"]}
+                    if ("upstream.max_concurrency" in keys)
+                    else {},
+                )
+        for name, call in route.calls.items():
+            if (upstream_of := config.upstreams.get(call.upstream)) is not None:
+                yield route.path, _call(of_route["route.deadline"], call, (*at, "calls", name), upstream_of)
+
+
+def _process(config: Config, served: Mapping[str, Any]) -> Facts:
+    server, supervisor, logs = config.server, config.supervisor, config.logs
+    facts = _facts(server, "server", ("server",)) | _facts(supervisor, "supervisor", ("supervisor",))
+    facts |= _facts(logs, "logs", ("logs",))
+    grace = served.get("graceful_timeout", GRACEFUL_TIMEOUT)
+    facts["server.graceful_timeout"] = _time(grace, (HYPERCORN, "graceful_timeout"), "graceful_timeout" in served)
+    for key in ("ssl_handshake_timeout", "startup_timeout"):
+        if key in served:
+            facts[f"http.{key}"] = _time(served[key], (HYPERCORN, key), True)
+    if (streams := served.get("h2_max_concurrent_streams")) is not None:
+        facts["http2.streams"] = Fact(streams, f"{streams}", (HYPERCORN, "h2_max_concurrent_streams"), True)
+    if (limit := server.memory_limit) is not None:
+        largest = max((route.max_body for route in config.routes), default=server.max_body)
+        facts["uploads"] = _size(server.max_uploads * min(largest, server.max_body))
+        facts["memory.spent"] = _size(int(limit * _SPENT))
+    if logs.keep_days is not None:
+        facts["logs.keep_days"] = facts["logs.keep_days"]._replace(value=logs.keep_days * _DAY)
+        facts["logs.keep_days"] = facts["logs.keep_days"]._replace(shown=f"{logs.keep_days:g} days")
+        if logs.rotate_every is not None:
+            facts["logs.span"] = _time(logs.keep * logs.rotate_every)
+    if logs.compress != "none":
+        facts.pop("logs.keep_bytes", None)  # nobody knows how small a file becomes
+    if config.routes:
+        facts["longest"] = _time(max(route.deadline for route in config.routes))
+        for name, stream in (("access", logs.access), ("calls", logs.calls)):
+            facts[f"slow.{name}"] = _facts(stream, "stream", ("logs", name))["stream.slow"]
+    return facts
+
+
+def _upstream(name: str, upstream: Upstream) -> Facts:
+    at: KeyPath = ("upstreams", name)
+    facts = _facts(upstream, "upstream", at)
+    count = len(upstream.urls)
+    if (
+        not isinstance(upstream.ejection, bool)
+        and count > 1
+        and not any(r.url.startswith("dns+") for r in upstream.replicas)
+    ):
+        facts["one_replica"] = Fact(1 / count, f"1 of {count}", at, False)
+        facts |= _facts(upstream.ejection, "ejection", (*at, "ejection"))
+    return facts
+
+
+def _call(deadline: Fact, call: Call, at: KeyPath, upstream: Upstream) -> Facts:
+    facts = _facts(call, "call", at) | _upstream(call.upstream, upstream)
+    facts["route.deadline"] = deadline
+    if call.each is None:
+        facts.pop("call.limit")
+    own = facts.get("call.timeout") or facts.get("upstream.timeout")
+    facts["limit"] = deadline if own is None or deadline.value <= own.value else own
+    if "call.timeout" in facts:
+        facts.pop("upstream.timeout", None)
+    retry, place = (call.retry, at) if call.retry is not None else (upstream.retry, ("upstreams", call.upstream))
+    if retry is not None:
+        facts |= _facts(retry, "retry", (*place, "retry"))
+        facts["retry.pauses"] = _time(_pauses(retry), (*place, "retry"), True)
+    hedge, place = (call.hedge, at) if call.hedge is not None else (upstream.hedge, ("upstreams", call.upstream))
+    if hedge is not None and not isinstance(hedge.after, str):
+        facts["hedge.last"] = _time(_last(hedge), (*place, "hedge", "after"), True)
+    return facts
+
+
+def _pauses(retry: Retry) -> float:
+    """The longest time that all the waits between attempts can take."""
+    return sum(min(retry.max_backoff, retry.backoff * 2.0**made) for made in range(retry.attempts - 1))
+
+
+def _last(hedge: Hedge) -> float:
+    """When the last hedge is made."""
+    return float(hedge.after) * hedge.max
+
+
+def _fan_outs(route: Route, at: KeyPath) -> dict[str, Fact]:
+    """The calls that one request may make at once, by upstream."""
+    counts: dict[str, int] = {}
+    for call in route.calls.values():
+        counts[call.upstream] = counts.get(call.upstream, 0) + (call.limit if call.each is not None else 1)
+    return {name: Fact(count, f"{count}", (*at, "calls"), False) for name, count in counts.items()}
+
+
+_AGE = re.compile(r"\b(?:max-age|s-maxage|stale-while-revalidate|stale-if-error)\b")
+_WORDS = re.compile(r"[a-z-]+")
+
+
+def _cache_ages(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    """Ages of a Cache-Control that another of its words takes away (RFC 9111 section 5.2.2)."""
+    for index, route in enumerate(config.routes):
+        text = route.answer.cache_control.lower()
+        words = set(_WORDS.findall(text))
+        path: KeyPath = ("routes", index, "answer", "cache_control")
+        if "no-store" in words and (age := _AGE.search(text)):
+            yield path, f"has no-store and {age[0]}: what is not stored has no age"
+        if "private" in words and words & {"s-maxage", "public"}:
+            other = "s-maxage" if "s-maxage" in words else "public"
+            yield path, f"has private and {other}: no shared cache may keep it, whatever that says"
+
+
+# Facts.
+
+_SHOWN = {"duration": format_duration, "size": format_size, "rate": format_rate, "ratio": format_ratio}
+
+
+def _facts(section: Section, name: str, at: KeyPath) -> Facts:
+    """The numbers of a section, by ``name.key``."""
+    facts: Facts = {}
+    for key, attribute in keys_of(type(section)).items():
+        value = getattr(section, attribute)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            show: Any = _SHOWN.get(_unit(section, attribute), "{:g}".format)
+            facts[f"{name}.{key}"] = Fact(value, show(value), (*at, key), attribute in section.model_fields_set)
+    return facts
+
+
+def _unit(section: Section, attribute: str) -> str:
+    info = type(section).model_fields[attribute]
+    inner = [each for argument in get_args(info.annotation) for each in getattr(argument, "__metadata__", ())]
+    schemas = [each.json_schema for each in (*info.metadata, *inner) if isinstance(each, WithJsonSchema)]
+    return next((str(schema["title"]) for schema in schemas if schema and "title" in schema), "")
+
+
+def _time(seconds: float, path: KeyPath = (), given: bool = False) -> Fact:
+    return Fact(seconds, format_duration(seconds), path, given)
+
+
+def _size(count: int) -> Fact:
+    return Fact(count, format_size(count), (), False)

@@ -1,0 +1,208 @@
+"""Bounds that contradict each other: one line per kind, and exactly what ``umbel check`` says of it."""
+
+# ruff: noqa: E501 - golden lines are as long as what people see
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from tests.support.configs import CALL, GOOD, ROUTE, UPSTREAM, write
+from umbel.cli import main
+from umbel.config import contradictions
+from umbel.config.schema import Config
+from umbel.config.sections import all_sections, keys_of
+
+EACH = 'query = ["a"]\ncalls.c = { upstream = "u", path = "/{item}", each = "query.a", %s }\n'
+LINES: dict[str, tuple[str, list[str]]] = {
+    "a route's body above the server's": (
+        GOOD + 'max_body = "50MB"\n',
+        ["6: routes[0].max_body: is 50MB, but [server] max_body is 16MiB, and over that it is 413"],
+    ),
+    "the same by a default of all routes": (
+        GOOD + '[defaults.route]\nmax_body = "50MB"\n',
+        ["7: defaults.route.max_body: is 50MB, but [server] max_body is 16MiB, and over that it is 413"],
+    ),
+    "a target above the head": (
+        GOOD + '[server]\nmax_target = "32KiB"\n',
+        ["7: server.max_target: is 32KiB, but the head that holds it may have max_head, 16KiB"],
+    ),
+    "memory that uploads alone fill": (
+        GOOD + 'max_body = "1MiB"\n[server]\nmemory_limit = "60MiB"\n',
+        [
+            "8: server.memory_limit: is 60MiB, but max_uploads bodies of max_body alone can take 64MiB, and it refuses requests long before"
+        ],
+    ),
+    "a call's time above the default deadline": (
+        UPSTREAM + ROUTE + 'calls.c = { upstream = "u", path = "/", timeout = "6s" }\n',
+        ["5: routes[0].calls.c.timeout: is 6s, but the deadline of /r is 5s, and ends the call first"],
+    ),
+    "an upstream's time above the deadlines of two routes": (
+        UPSTREAM + 'timeout = "30s"\n' + ROUTE + CALL + '[[routes]]\npath = "/s"\ndeadline = "2s"\n' + CALL,
+        [
+            "3: upstreams.u.timeout: is 30s, but the deadline of /s (and 1 more route) is 2s, and ends the call first; give the route a longer one"
+        ],
+    ),
+    "connecting above the call": (
+        UPSTREAM + 'timeout = "1s"\nconnect_timeout = "2s"\n' + ROUTE + CALL,
+        ["4: upstreams.u.connect_timeout: is 2s, but a call of /r has 1s in all"],
+    ),
+    "waits of retries above the call, and a wait above the longest one": (
+        UPSTREAM + 'retry = { attempts = 4, backoff = "3s", max_backoff = "2s" }\n' + ROUTE + CALL,
+        [
+            "3: upstreams.u.retry: has waits of up to 6s between its attempts, but a call of /r has 5s in all",
+            "3: upstreams.u.retry.backoff: is 3s, but no wait is longer than max_backoff, 2s",
+        ],
+    ),
+    "a second hedge after the call": (
+        UPSTREAM + ROUTE + 'deadline = "1s"\n'
+        'calls.c = { upstream = "u", path = "/", hedge = { after = "500ms", max = 2 } }\n',
+        ["6: routes[0].calls.c.hedge.after: comes after 1s, but a call of /r has 1s in all: it is never made"],
+    ),
+    "idle connections that a server closes": (
+        UPSTREAM + 'keepalive_expiry = "1m"\n' + ROUTE + CALL,
+        [
+            "3: upstreams.u.keepalive_expiry: is 1m, but many servers close an idle connection after 5s or less; is this one told to wait longer?"
+        ],
+    ),
+    "more items at once than places, and than items": (
+        UPSTREAM + "max_concurrency = 4\n" + ROUTE + EACH % "limit = 8, max_items = 6",
+        [
+            "3: upstreams.u.max_concurrency: is 4, but one request for /r makes up to 8 calls at once: some of them wait for the others",
+            "7: routes[0].calls.c.limit: is 8, but no list of this call has more than max_items, 6",
+            "7: routes[0].calls.c.limit: is 8, but the upstream's max_concurrency is 4",
+        ],
+    ),
+    "a share of the replicas that is none": (
+        '[upstreams.u]\nurls = ["http://a", "http://b", "http://c"]\nejection = { share = "30%" }\n' + ROUTE + CALL,
+        ["3: upstreams.u.ejection.share: is 30%, but one replica is 1 of 3 of them: none is ever left out"],
+    ),
+    "a deadline above the time of a stop": (
+        GOOD + 'deadline = "30s"\n',
+        [
+            "6: routes[0].deadline: is 30s, but graceful_timeout of hypercorn.toml is 20s: a stop cuts requests that take longer"
+        ],
+    ),
+    "memory at which nobody is replaced": (
+        GOOD + '[server]\nmemory_limit = "2GB"\n[supervisor]\nmax_rss = "2GB"\n',
+        [
+            "9: supervisor.max_rss: is 2GB, but from 1900MB on (95 % of [server] memory_limit) a worker refuses requests and does not grow"
+        ],
+    ),
+    "an age before the start": (
+        GOOD + '[supervisor]\nmax_lifetime = "30s"\n',
+        ["7: supervisor.max_lifetime: is 30s, but a worker is replaced at the age of max_lifetime, 30s"],
+    ),
+    "logs that go before their days are over, and of which none stays": (
+        GOOD + '[logs]\nkeep_days = 30\nrotate_every = "1d"\nkeep_bytes = "1MB"\ncompress = "none"\n',
+        [
+            "7: logs.keep_days: is 30 days, but keep files of one rotate_every each reach back for 10d, and older ones are removed",
+            "9: logs.keep_bytes: allows 1MB, but a renamed file has up to rotate_size, 100MB, and is not compressed: none would stay",
+        ],
+    ),
+    "what is never slow": (
+        GOOD + '[logs]\ncalls.slow = "1m"\n',
+        ["7: logs.calls.slow: is 1m, but the longest deadline of a route is 5s: nothing is that slow"],
+    ),
+    "an age of what is not stored": (
+        GOOD + 'answer.cache_control = "no-store, max-age=60"\n',
+        ["6: routes[0].answer.cache_control: has no-store and max-age: what is not stored has no age"],
+    ),
+    "a shared age of what is private": (
+        GOOD + 'answer.cache_control = "private, s-maxage=60"\n',
+        [
+            "6: routes[0].answer.cache_control: has private and s-maxage: no shared cache may keep it, whatever that says"
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", LINES)
+def test_a_contradiction_is_a_warning_with_its_line(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text, lines = LINES[what]
+    write(tmp_path, text)
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, ["check"])
+    assert result.stderr.splitlines() == [f"warning: umbel.toml:{line}" for line in lines]
+    assert result.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        GOOD,
+        GOOD + '[server]\nmax_body = "100KB"\nmax_in_flight = 8\n',
+        UPSTREAM + 'timeout = "500ms"\nretry = {}\n' + ROUTE + CALL,
+        UPSTREAM + 'timeout = "30s"\n' + ROUTE + 'calls.c = { upstream = "u", path = "/", timeout = "1s" }\n',
+        UPSTREAM + 'hedge = { after = "p95" }\n' + ROUTE + CALL,
+        UPSTREAM + 'max_concurrency = "auto"\n' + ROUTE + EACH % "limit = 50",
+        GOOD + 'answer.cache_control = "public, max-age=60, s-maxage=600"\n',
+        GOOD + '[logs]\nkeep_bytes = "1MB"\n',
+    ],
+)
+def test_what_agrees_is_not_warned_of(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, text)
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(main, ["check"]).stderr == ""
+
+
+def test_both_files_are_compared_and_each_line_names_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = "graceful_timeout = 1\nssl_handshake_timeout = 9\nh2_max_concurrent_streams = 300\nstartup_timeout = 60\n"
+    write(tmp_path, GOOD, {"hypercorn.toml": served})
+    monkeypatch.chdir(tmp_path)
+    told = CliRunner().invoke(main, ["check"]).stderr.splitlines()
+    assert [line.partition(": is ")[0] for line in told] == [
+        "warning: hypercorn.toml:2: ssl_handshake_timeout",
+        "warning: hypercorn.toml:3: h2_max_concurrent_streams",
+        "warning: hypercorn.toml:4: startup_timeout",
+    ]
+
+
+def test_warnings_stand_in_the_json_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, GOOD + 'max_body = "50MB"\n')
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, ["check", "--json"])
+    assert '"warnings": [{"file": "umbel.toml", "line": 6, "key": "routes[0].max_body"' in result.stdout
+    assert result.stderr == ""
+
+
+ALONE = {
+    # Times and sizes of one thing each, which nothing else bounds, or where the lower of two is what both mean.
+    *("server." + key for key in ("body_timeout", "min_body_rate", "write_timeout", "max_connections", "max_fields")),
+    *("server." + key for key in ("drain_delay", "cancel_timeout")),
+    *("supervisor." + key for key in ("hang_timeout", "orphan_grace", "restart_max_delay")),
+    *("intensity.restarts", "intensity.window"),
+    *("upstream." + key for key in ("max_queue", "max_body", "max_head", "max_fields", "retry_budget")),
+    *("breaker." + key for key in ("window", "min_requests", "failure_ratio", "open_for")),
+    *("ejection." + key for key in ("failures", "base", "max")),  # base above max is a mistake
+    *("health." + key for key in ("every", "healthy", "unhealthy")),
+    *("weightedurl.weight", "call.max_body", "route.quorum", "answer.status"),  # a quorum of too many is a mistake
+    *("logs.max_queue_bytes", "logs.max_queue_records", "logs.flush_every"),
+    *("logstream.sample", "callslogstream.sample"),
+}
+PARTS = {
+    # What facts are made of.
+    *("server.max_uploads", "retry.attempts", "hedge.max", "logs.rotate_every", "logs.keep"),
+    *("logstream.slow", "callslogstream.slow"),
+}
+
+
+def test_every_number_of_the_schema_was_thought_of() -> None:
+    numbers = set()
+    for place in all_sections():
+        for key, field in keys_of(place.model).items():
+            shown = str(place.model.model_fields[field].annotation)
+            if ("int" in shown or "float" in shown) and "bool" not in shown and "JsonScalar" not in shown:
+                numbers.add(f"{place.model.__name__.lower()}.{key}")
+    compared = {name for row in contradictions.TABLE for name in (row.key, row.bound)}
+    lists = {"call.ok", "call.null_on", "call.pass_status", "retry.on", "queryparam.default", "hedge.after"}
+    assert numbers - compared - ALONE - PARTS - lists == set()
+
+
+def test_a_configuration_of_code_is_judged_without_lines() -> None:
+    config = Config.model_validate({"server": {"max_target": "32KiB"}})
+    ((path, reason),) = contradictions.check(config)
+    assert path == ("server", "max_target")
+    assert reason.startswith("is 32KiB")
