@@ -6,7 +6,7 @@ Made for ``umbel explain``, drawn by ``drawing.py``. Values of environment varia
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from ..composition.dag import CallPlan, Plan
 from ..config.load import Loaded
 from ..config.schema import Call, Config, Constant, KeyPath, Upstream
 from ..config.section import Section
-from ..config.units import format_duration, format_ratio, format_size
+from ..config.units import format_duration, format_rate, format_ratio, format_size
 from ..core.star import LEFT_OUT_IN_WORDS, STAR
 from .policies import shown_breaker, shown_ejection, shown_health, shown_hedge, shown_retry
 
@@ -79,10 +79,19 @@ def explain_plan(loaded: Loaded, index: int, plan: Plan) -> RouteExplained:
             facts.limit(server, ("server",), "max_body", format_size, key="server.max_body"),
             facts.limit(server, ("server",), "write_timeout", format_duration, key="server.write_timeout"),
             facts.limit(loaded.config.logs.calls, ("logs", "calls"), "which", key="logs.calls.which"),
+            *facts.written(route, at, {"max_steps": str}),
+            *facts.written(server, ("server",), _UPLOADS, "server."),
         ),
         tuple(facts.call(call, (*at, "calls", call.name), route.deadline) for call in plan.calls),
         plan.candidates,
     )
+
+
+_UPLOADS: Mapping[str, Callable[[Any], str]] = {
+    "body_timeout": format_duration,
+    "min_body_rate": format_rate,
+    "max_uploads": str,
+}
 
 
 class _Facts:
@@ -99,6 +108,14 @@ class _Facts:
         return Limit(
             key or field, written(getattr(section, field)), self._config.where((*at, field)) if given else None
         )
+
+    def written(
+        self, section: Section, at: KeyPath, fields: Mapping[str, Callable[[Any], str]], prefix: str = ""
+    ) -> Iterator[Limit]:
+        """Limits that few people change: those that somebody wrote."""
+        for field, written in fields.items():
+            if field in section.model_fields_set:
+                yield self.limit(section, at, field, written, key=prefix + field)
 
     def call(self, plan: CallPlan, at: KeyPath, deadline: float) -> CallExplained:
         call = plan.config

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..config.jsonschema import json_schema
+from ..config.reasons import REASONS
 from ..config.section import Section
 from ..config.sections import all_sections
 
@@ -208,18 +209,23 @@ def _sections() -> Iterator[str]:
         for value in table["properties"].values():
             if name := value.get("$ref", "").rpartition("/")[2]:  # what the section says of itself serves its key too
                 value.setdefault("description", schema["$defs"][name]["description"])
-        rows = "".join(_row(key, value, key in table.get("required", ())) for key, value in table["properties"].items())
+        required = table.get("required", ())
+        rows = "".join(
+            _row(key, value, key in required, REASONS.get(f"{model.__name__}.{key}", ""))
+            for key, value in table["properties"].items()
+        )
         yield f"\n### {title}\n\n{about}| key | type | default | meaning |\n|---|---|---|---|\n{rows}"
 
 
-def _row(key: str, schema: dict[str, Any], required: bool) -> str:
+def _row(key: str, schema: dict[str, Any], required: bool, why: str) -> str:
     meaning, _, words = _text(schema.get("description", "")).partition(" Default: ")
     default = words.removesuffix(".")
     if required:
         default = "**required**"
     elif "default" in schema and not default:
         default = f"`{_toml(schema['default'])}`"
-    return f"| `{key}` | {_type(schema)} | {default} | {meaning} |\n"
+    reason = f" *Why this default: {why}.*" if why else ""
+    return f"| `{key}` | {_type(schema)} | {default} | {meaning}{reason} |\n"
 
 
 def _type(schema: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ from ..model import JSON_MAX, OTHER_MAX, FailedItem, Failure, Json, PassedBody
 from .conditions import passed_statuses as conditions_passed
 from .conditions import validators
 from .decode import BadBodyError, EmptyBodyError, decode_json, decode_text
+from .decode_large import decode_many, is_many
 from .fields_of_status import fields_of_status
 from .overrides import NONE, Overrides
 
@@ -164,7 +165,22 @@ def _kind_of(error: httpx.HTTPError) -> Kind:
     return Kind.INTERNAL
 
 
-def result_of(rules: CallRules, method: str, call: Call) -> CallResult:
+Decoded = tuple[Json] | BadBodyError | None
+"""A body that was decoded elsewhere: its value, or why it has none; None where it was not."""
+
+
+async def decoded_beforehand(rules: CallRules, call: Call) -> Decoded:
+    """The body of a call's response, where it holds so many values that to decode it would hold up the loop."""
+    max_body = rules.max_body or JSON_MAX
+    if call.error is not None or rules.decode != "json" or not is_many(call.content, max_body):
+        return None
+    try:
+        return (await decode_many(call.content, max_body, _charset_of(call)),)
+    except BadBodyError as error:
+        return error
+
+
+def result_of(rules: CallRules, method: str, call: Call, decoded: Decoded = None) -> CallResult:
     """What a call's whole response means.
 
     Raises:
@@ -186,6 +202,10 @@ def result_of(rules: CallRules, method: str, call: Call) -> CallResult:
     if rules.decode == "none" or status in (204, 205) or method == "HEAD":
         return CallResult(None, headers, (), answer_status)
     try:
+        if isinstance(decoded, BadBodyError):
+            raise decoded
+        if decoded is not None:
+            return CallResult(decoded[0], headers, (), answer_status)
         if rules.decode == "json":
             value = decode_json(call.content, partial(_charset_of, call))
             return CallResult(value, headers, (), answer_status)

@@ -56,8 +56,8 @@ def _unnamed() -> None:
     """No charset is named."""
 
 
-def _settled() -> None:
-    """The body has been looked at; there is nothing more to mend."""
+def settled() -> None:
+    """For ``decode_json``: the body has been looked at, and is read as it stands."""
 
 
 def decode_json(body: bytes, charset: NamesCharset = _unnamed) -> Json:
@@ -72,11 +72,7 @@ def decode_json(body: bytes, charset: NamesCharset = _unnamed) -> Json:
     """
     size = len(body)
     # A value has a byte at least, and most bodies are smaller than they may hold values.
-    if (
-        size > MAX_VALUES
-        and _values_at_most(body) > MAX_VALUES
-        and _values_at_most(_without_strings(body)) > MAX_VALUES
-    ):
+    if size > MAX_VALUES and signs_in(body) > MAX_VALUES and signs_in(_without_strings(body)) > MAX_VALUES:
         raise BadBodyError(f"the JSON holds more than {MAX_VALUES} values")
     decode = _decode
     if size > _LOOKED_THROUGH_MIN and _EXPONENT in body.translate(_AS_EXPONENT):
@@ -86,17 +82,17 @@ def decode_json(body: bytes, charset: NamesCharset = _unnamed) -> Json:
     except RecursionError as error:
         raise BadBodyError(f"the JSON is nested more than {MAX_DEPTH} deep") from error
     except (msgspec.MsgspecError, ValueError) as error:
-        mended = None if charset is _settled else _mended(body, charset())
+        mended = None if charset is settled else mended_json(body, charset())
         if mended is None:
             raise BadBodyError("the body is not valid JSON") from error
-        return decode_json(mended, _settled)
+        return decode_json(mended, settled)
     # No text with fewer brackets than that can be too deep, so most bodies are never walked.
-    if size > MAX_DEPTH and body.count(b"[") + body.count(b"{") > MAX_DEPTH and _deeper_than(value, MAX_DEPTH):
+    if size > MAX_DEPTH and body.count(b"[") + body.count(b"{") > MAX_DEPTH and deeper_than(value, MAX_DEPTH):
         raise BadBodyError(f"the JSON is nested more than {MAX_DEPTH} deep")
     return value
 
 
-def _mended(body: bytes, charset: str | None) -> bytes | None:
+def mended_json(body: bytes, charset: str | None) -> bytes | None:
     """The same JSON in UTF-8, without a byte order mark and without lone surrogates; None where it is that already.
 
     Raises:
@@ -143,7 +139,7 @@ def _text(body: bytes, codec: str) -> str:
 
 def values_in(body: bytes) -> int:
     """How many values a JSON text holds, within a factor of two."""
-    return _values_at_most(_without_strings(body))
+    return signs_in(_without_strings(body))
 
 
 def decode_text(body: bytes, charset: str | None) -> str:
@@ -175,7 +171,7 @@ _decode = msgspec.json.Decoder().decode
 _decode_with_exponents = msgspec.json.Decoder(float_hook=_finite).decode
 
 
-def _values_at_most(body: bytes) -> int:
+def signs_in(body: bytes) -> int:
     """An upper bound of the values in a JSON text, counted without decoding (commas in strings count too)."""
     return body.count(b",") + body.count(b"[") + body.count(b"{") + 1
 
@@ -185,7 +181,8 @@ def _without_strings(body: bytes) -> bytes:
     return b"".join(body.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"')[::2])
 
 
-def _deeper_than(value: Json, limit: int) -> bool:
+def deeper_than(value: Json, limit: int) -> bool:
+    """Whether lists and objects are nested more than ``limit`` deep in a value."""
     level = [value]
     for _ in range(limit):
         level = [

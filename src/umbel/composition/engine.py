@@ -47,11 +47,11 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..core.call import Call, CallContext, Caller, FieldBlock, Parking, Prepared, first_cancelled, only_leaf
+from ..core.call import Call, Caller, FieldBlock, Parking, Prepared, first_cancelled, only_leaf
 from ..events import CallEnded, Recorder
 from ..kinds import CUT, Kind
 from ..model import Attempt, Failure, Inputs, Json, Outcome, RequestFacts
-from .call import CallFailedError, CallResult, CallRules, crash, failure_of, result_of
+from .call import CallFailedError, CallResult, CallRules, crash, decoded_beforehand, failure_of, result_of
 from .combine import conclude, decide
 from .dag import request_context
 from .expression import Expression, ExpressionError, failed_expression, is_false
@@ -60,6 +60,7 @@ from .fault import bad_request, described
 from .field_template import note_left_out
 from .request import gateway_fields
 from .result import Result
+from .running_call import RunningCall
 from .shape import shape_result
 from .template import BadValueError
 
@@ -73,23 +74,6 @@ CLIENT_GONE = str(Kind.CLIENT_GONE)
 """The reason that the gateway gives when it cancels a request whose client has left."""
 INLINE_MAX = 16 * 1024
 """Bytes of a body that is decoded in a callback; a larger one is decoded in the composition's task."""
-
-
-class RunningCall(CallContext):
-    """A call that is under way, or about to be: what its upstream is told, and what its result will mean."""
-
-    __slots__ = ("call_object", "fan_out", "method", "number", "rules", "started_at")
-
-    rules: CallRules
-    method: str
-    started_at: float
-    call_object: Call
-    """Deleted when the call has ended or will never start. It refers to this object, and a cycle would wait for the
-    garbage collector."""
-    fan_out: FanOut | None
-    """The ``each`` that it is an item of."""
-    number: int
-    """The item's."""
 
 
 class Engine:
@@ -191,6 +175,7 @@ class Engine:
             self._takes_attempts,
         )
         running.rules, running.method, running.started_at = rules, prepared.method, now
+        running.decoded = None
         running.fan_out, running.number = fan_out, number
         running.call_object = self.callers[rules.upstream].new_call(prepared, running)
         return running
@@ -265,7 +250,7 @@ class Engine:
             if call.error is not None:
                 result = failure_of(call.error, running)
             else:
-                result = result_of(running.rules, running.method, call)
+                result = result_of(running.rules, running.method, call, running.decoded)
         except CallFailedError as error:
             result = error.failure
         except Exception as error:  # noqa: BLE001  # a bug: it fails the call, and is told
@@ -405,6 +390,8 @@ class Engine:
             while not self.over:
                 # So that nothing is sent for a client that has gone already.
                 await trio.lowlevel.checkpoint_if_cancelled()
+                if self._large:
+                    await self._decode_many()
                 self._act()
                 if self.over:
                     break
@@ -431,6 +418,12 @@ class Engine:
             self.cut(first_cancelled(error))
             raise
         self.cut(None)
+
+    async def _decode_many(self) -> None:
+        """Decode the next large body where it holds so many values that the loop would be held up."""
+        running: RunningCall = self._large[0].context
+        if running in self._under_way:
+            running.decoded = await decoded_beforehand(running.rules, self._large[0])
 
     async def _finish(self, call: Call) -> None:
         """Carry a call on, in a task of its own."""

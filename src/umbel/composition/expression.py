@@ -62,18 +62,20 @@ class Expression:
     where: tuple[str | int, ...]
     """The key that it stands under, for the record of a failure."""
     _parsed: Any
+    steps: int = MAX_STEPS
+    """Those that an evaluation may take."""
 
     def evaluate(self, context: Mapping[str, Json]) -> Json:
         """The expression's value.
 
         Raises:
-            ExpressionError: it takes more than ``MAX_STEPS`` steps, or makes a text or a number that is too large.
+            ExpressionError: it takes more than ``steps``, or makes a text or a number that is too large.
         """
         try:
-            return Interpreter(OPTIONS).visit(self._parsed.parsed, context)
+            return Interpreter(OPTIONS, self.steps).visit(self._parsed.parsed, context)
         except Exception as error:
             fault = fault_of(self._parsed.parsed, context, OPTIONS, error)
-            raise ExpressionError(f"{self.text!r}: {_reason(error)}", self.where, fault) from error
+            raise ExpressionError(f"{self.text!r}: {_reason(error, self.steps)}", self.where, fault) from error
 
     @property
     def tree(self) -> Mapping[str, Any]:
@@ -86,8 +88,8 @@ class Expression:
         return holders(self._parsed.parsed, context, OPTIONS, value)
 
 
-def compile_expression(text: str, where: tuple[str | int, ...]) -> Expression:
-    """Compile one expression.
+def compile_expression(text: str, where: tuple[str | int, ...], steps: int = MAX_STEPS) -> Expression:
+    """Compile one expression, each evaluation of which may take so many steps.
 
     Raises:
         ValueError: it is no JMESPath, reads the whole context (``@`` or ``*`` at the root), or has a part that could
@@ -102,22 +104,22 @@ def compile_expression(text: str, where: tuple[str | int, ...]) -> Expression:
         check_parts(parsed.parsed)
     except RecursionError as error:
         raise ValueError(parse_mistake(text, error, where)) from error
-    return Expression(text, names, where, parsed)
+    return Expression(text, names, where, parsed, steps)
 
 
-def compile_source(source: str | Constant, where: tuple[str | int, ...]) -> Expression:
+def compile_source(source: str | Constant, where: tuple[str | int, ...], steps: int = MAX_STEPS) -> Expression:
     """Compile what gives a value: an expression, or a constant, which reads nothing.
 
     Raises:
         ValueError: as ``compile_expression``.
     """
     if isinstance(source, str):
-        return compile_expression(source, where)
+        return compile_expression(source, where, steps)
     literal = {"type": "literal", "value": source.value, "children": []}
     return Expression("", (), where, jmespath.parser.ParsedResult("", cast(Any, literal)))
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, steps: int) -> str:
     """What went wrong, without the values that it went wrong with: they may be somebody's data."""
     if isinstance(error, TooLongError):
         return f"it makes a text of more than {MAX_TEXT} characters"
@@ -126,7 +128,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OutOfRangeError):
         return "it makes a number that is out of range"
     if isinstance(error, TooManyStepsError):
-        return f"it takes more than {MAX_STEPS} steps on these values"
+        return f"it takes more than {steps} steps on these values"
     return type(error).__name__
 
 

@@ -25,7 +25,7 @@ from .call import ACCEPT, CallRules, passed_statuses
 from .combine import worst_of_all
 from .credentials import carries_credential
 from .dag import PERSONAL
-from .engine import INLINE_MAX, Callers, Engine, RunningCall
+from .engine import INLINE_MAX, Callers, Engine
 from .expression import ExpressionError, failed_expression
 from .fault import bad_request
 from .field_template import note_left_out
@@ -35,6 +35,7 @@ from .outgoing import MISSING, UpstreamDefaults, build_content, build_headers, b
 from .overrides import Overrides
 from .request import gateway_fields, without
 from .result import Result, own_time
+from .running_call import RunningCall
 from .shape import failed_fields
 from .template import BadValueError
 

@@ -27,20 +27,20 @@ _CHARS_OF_A_STEP = 16
 
 
 class TooManyStepsError(Exception):
-    """An evaluation would take more than ``MAX_STEPS`` steps."""
+    """An evaluation would take more steps than it may."""
 
 
 class Interpreter(jmespath.visitor.TreeInterpreter):
-    """Evaluates the nodes of expressions, ``MAX_STEPS`` steps in all.
+    """Evaluates the nodes of expressions, so many steps in all.
 
     A step is a node that is evaluated on a value. A function takes more: for the values of its arguments, and for the
     text that it makes.
     """
 
-    def __init__(self, options: jmespath.visitor.Options) -> None:
+    def __init__(self, options: jmespath.visitor.Options, steps: int = MAX_STEPS) -> None:
         super().__init__(options)
         self._call_function = (options.custom_functions or Functions()).call_function
-        self._left = MAX_STEPS
+        self._left = steps
 
     def visit(self, node: Mapping[str, Any], value: Json) -> Any:
         """The value of a node on ``value``.

@@ -386,7 +386,7 @@ class _RouteCompiler:
 
     def _compiled(self, at: KeyPath, source: Source, *, absolute: bool = False) -> Expression | None:
         full = at if absolute else (*self._at, *at)
-        return self._told(full, lambda: compile_source(source, full), absolute=True)
+        return self._told(full, lambda: compile_source(source, full, self._route.max_steps), absolute=True)
 
     def _expression(self, at: KeyPath, text: str | None, scope: Scope) -> Expression | None:
         if text is None or (expression := self._compiled(at, text)) is None:

@@ -98,7 +98,8 @@ class Upstream(Section):
     keepalive_expiry: Duration = 4.0
     """How long an idle connection is kept for reuse."""
     max_body: Size | None = None
-    """The largest response body, after decompression. Default: 1MB for json, 10MB for text."""
+    """The largest response body, after decompression. As JSON it may hold a value for each 5 bytes of this, at least
+    200000. Default: 1MB for json, 10MB for text."""
     max_head: Size = 64 * 1024
     """The largest response head."""
     max_fields: Annotated[int, Field(ge=1)] = 100
@@ -279,7 +280,10 @@ class Route(Section):
     stream: bool = False
     """Stream an outcome per line as it lands, NDJSON unless the client asks for SSE."""
     max_body: Size = 10**6
-    """The largest request body."""
+    """The largest request body. Its fields as a form, and its values as JSON, may be as many as fit: one field for each
+    1000 bytes of this, at least 1000; one value for each 5 bytes, at least 200000."""
+    max_steps: Annotated[int, Field(ge=1)] = 200_000
+    """Steps that one evaluation of an expression may take; 2,000 of them hold the worker for about a millisecond."""
     body: Literal["json", "form", "bytes"] = "json"
     """What the request body must be: JSON, a form, or any bytes to forward, in whatever content coding they have."""
     expose: Literal["full", "completed", "none"] = "full"

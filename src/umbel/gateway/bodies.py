@@ -18,6 +18,7 @@ from werkzeug.sansio.utils import get_content_length
 
 from ..charsets import ASCII_COMPATIBLE, codec_of
 from ..composition.decode import BadBodyError, EmptyBodyError, decode_json
+from ..composition.decode_large import decode_many, is_many
 from ..core.content_coding import codings_of
 from ..core.media_types import is_json
 from ..errors import RequestError
@@ -28,6 +29,9 @@ from .urlencoded import BadFieldError, Names, read_fields
 BodyForm = Literal["json", "form", "bytes"]
 
 FORM_FIELDS_MAX = 1000
+"""The most fields of a form where a body may not be large."""
+_FIELD_BYTES = 1000
+"""Bytes of ``max_body`` that make room for one field more."""
 BAD_ESCAPES_MAX = 1000
 """The most percent signs of a form that begin no escape. They stay as they are, and cost more to read than escapes."""
 
@@ -107,11 +111,26 @@ async def read_body(parts: AsyncIterable[bytes], length: int | None, limit: int)
     return bytes(body)
 
 
-def decode_body(raw: bytes, form: BodyForm, charset: str = "", names: Names | None = None) -> Json:
+async def decode_whole(raw: bytes, form: BodyForm, charset: str, names: Names | None, max_body: int) -> Json:
+    """``decode_body``; JSON of many values is decoded while others have their turn.
+
+    Raises:
+        RequestError: 400, the body is not what its type says.
+    """
+    if form != "json" or raw.startswith(_UTF16_MARKS) or not is_many(raw, max_body):
+        return decode_body(raw, form, charset, names, max_body)
+    try:
+        return await decode_many(raw, max_body, charset or "utf-8")
+    except BadBodyError as error:
+        raise RequestError(400, f"The body cannot be used: {error}.") from error
+
+
+def decode_body(raw: bytes, form: BodyForm, charset: str = "", names: Names | None = None, max_body: int = 0) -> Json:
     """The value that plans see: of JSON anything, of a form an object of texts, of bytes null.
 
     ``charset`` is what ``check_media_type`` gave. Of a form's repeated fields the last one wins, as with query
-    parameters. ``names``: the fields of a form that are read; what others hold is not looked at.
+    parameters. ``names``: the fields of a form that are read; what others hold is not looked at. How many fields there
+    may be grows with ``max_body``.
 
     Raises:
         RequestError: 400, the body is not what its type says.
@@ -127,10 +146,12 @@ def decode_body(raw: bytes, form: BodyForm, charset: str = "", names: Names | No
             raise RequestError(400, "The body is missing; this path needs one in JSON.") from error
         except BadBodyError as error:
             raise RequestError(400, f"The body cannot be used: {error}.") from error
-    if next(islice(_BAD_ESCAPE.finditer(raw), BAD_ESCAPES_MAX, None), None) is not None:
-        raise RequestError(400, f"The form has more than {BAD_ESCAPES_MAX} percent signs that begin no escape.")
-    if raw.count(b"&") >= FORM_FIELDS_MAX:
-        raise RequestError(400, f"The form has more than {FORM_FIELDS_MAX} fields.")
+    fields_max = max(FORM_FIELDS_MAX, max_body // _FIELD_BYTES)
+    escapes_max = max(BAD_ESCAPES_MAX, fields_max)
+    if next(islice(_BAD_ESCAPE.finditer(raw), escapes_max, None), None) is not None:
+        raise RequestError(400, f"The form has more than {escapes_max} percent signs that begin no escape.")
+    if raw.count(b"&") >= fields_max:
+        raise RequestError(400, f"The form has more than {fields_max} fields.")
     try:
         return dict(read_fields(raw, names))
     except BadFieldError as error:

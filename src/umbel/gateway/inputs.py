@@ -13,7 +13,7 @@ from typing import Any
 import trio
 
 from ..model import Inputs, Json
-from .bodies import BodyForm, check_media_type, decode_body, known_length, may_have_body, read_body
+from .bodies import BodyForm, check_media_type, decode_whole, known_length, may_have_body, read_body
 from .exchange import Exchange
 from .query import QueryRules
 from .urlencoded import Names
@@ -53,7 +53,7 @@ class InputRules:
             raw_body = await read_body(exchange.body, known_length(fields), self.max_body)
             if raw_body:
                 charset = check_media_type(fields, self.body)
-            body = decode_body(raw_body, self.body, charset, self.form_names)
+            body = await decode_whole(raw_body, self.body, charset, self.form_names, self.max_body)
             if len(raw_body) > _LARGE_BODY:
                 # What is done with it may take as long: others have their turn in between.
                 await trio.lowlevel.checkpoint()

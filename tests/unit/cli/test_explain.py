@@ -286,3 +286,13 @@ def test_what_an_upstream_is_told_and_may_be_is_shown_with_its_place(here: Path)
 def test_constants_in_the_place_of_expressions_are_shown(here: Path) -> None:
     write(here, GOOD + 'calls.d = { upstream = "u", path = "/", params = { page = { value = 1 } } }\n')
     assert "params page is always 1" in CliRunner().invoke(main, ["explain", "GET", "/r"]).stdout
+
+
+def test_bounds_that_few_people_change_are_shown_where_somebody_wrote_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, GOOD + 'max_steps = 5000\n[server]\nmax_uploads = 8\nmin_body_rate = "1KiB/s"\n')
+    monkeypatch.chdir(tmp_path)
+    told = CliRunner().invoke(main, ["explain", "GET", "/r"]).stdout
+    for limit in ("max_steps 5000", "server.max_uploads 8", "server.min_body_rate 1KiB/s"):
+        assert limit in told

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from tests.support.configs import CALL, GOOD, ROUTE, UPSTREAM, write
 from umbel.cli import main
 from umbel.config import contradictions
+from umbel.config.reasons import REASONS
 from umbel.config.schema import Config
 from umbel.config.sections import all_sections, keys_of
 
@@ -178,10 +179,21 @@ ALONE = {
     *("breaker." + key for key in ("window", "min_requests", "failure_ratio", "open_for")),
     *("ejection." + key for key in ("failures", "base", "max")),  # base above max is a mistake
     *("health." + key for key in ("every", "healthy", "unhealthy")),
-    *("weightedurl.weight", "call.max_body", "route.quorum", "answer.status"),  # a quorum of too many is a mistake
+    *(
+        "weightedurl.weight",
+        "call.max_body",
+        "route.quorum",
+        "route.max_steps",
+        "answer.status",
+    ),  # a quorum of too many is a mistake
     *("logs.max_queue_bytes", "logs.max_queue_records", "logs.flush_every"),
     *("logstream.sample", "callslogstream.sample"),
 }
+LISTS = {
+    *(("Call", key) for key in ("ok", "null_on", "pass_status")),
+    *(("Retry", "on"), ("QueryParam", "default"), ("Hedge", "after")),
+}
+"""What has a number in its type and is none."""
 PARTS = {
     # What facts are made of.
     *("server.max_uploads", "retry.attempts", "hedge.max", "logs.rotate_every", "logs.keep"),
@@ -189,16 +201,25 @@ PARTS = {
 }
 
 
-def test_every_number_of_the_schema_was_thought_of() -> None:
+def numbers_of_the_schema() -> set[str]:
     numbers = set()
     for place in all_sections():
         for key, field in keys_of(place.model).items():
             shown = str(place.model.model_fields[field].annotation)
             if ("int" in shown or "float" in shown) and "bool" not in shown and "JsonScalar" not in shown:
-                numbers.add(f"{place.model.__name__.lower()}.{key}")
+                numbers.add(f"{place.model.__name__}.{key}")
+    return numbers - {f"{section}.{key}" for section, key in LISTS}
+
+
+def test_every_number_of_the_schema_was_thought_of() -> None:
+    numbers = {name.partition(".")[0].lower() + "." + name.partition(".")[2] for name in numbers_of_the_schema()}
     compared = {name for row in contradictions.TABLE for name in (row.key, row.bound)}
-    lists = {"call.ok", "call.null_on", "call.pass_status", "retry.on", "queryparam.default", "hedge.after"}
-    assert numbers - compared - ALONE - PARTS - lists == set()
+    assert numbers - compared - ALONE - PARTS == set()
+
+
+def test_every_number_of_the_schema_that_has_a_default_has_its_reason() -> None:
+    without_default = {"Route.quorum", "Call.timeout", "Call.max_body"}
+    assert numbers_of_the_schema() - without_default == set(REASONS)
 
 
 def test_a_configuration_of_code_is_judged_without_lines() -> None:

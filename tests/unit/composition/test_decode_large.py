@@ -1,0 +1,117 @@
+"""JSON of many values, decoded in pieces: the same values and the same mistakes as in one go."""
+
+from __future__ import annotations
+
+import gc
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from umbel.composition import decode_large
+from umbel.composition.decode import MAX_VALUES, BadBodyError, decode_json
+from umbel.composition.decode_large import decode_many, decode_pieces, is_many, values_allowed
+
+LARGE = 10**8
+ODD = st.sampled_from(['"', "\\", "],{", ""])
+VALUES = st.recursive(
+    st.none() | st.integers(-(2**40), 2**40) | st.text(max_size=6) | ODD,
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=3), inner, max_size=5),
+    max_leaves=40,
+)
+
+
+@contextmanager
+def pieces_of(size: int) -> Iterator[None]:
+    before = decode_large._PIECE
+    decode_large._PIECE = size
+    try:
+        yield
+    finally:
+        decode_large._PIECE = before
+
+
+def judged(decode: Any, body: bytes) -> Any:
+    try:
+        return decode(body)
+    except BadBodyError:
+        return BadBodyError
+
+
+@settings(max_examples=60, deadline=None)
+@given(VALUES, st.sampled_from([None, 1]))
+def test_pieces_make_the_same_value(value: Any, indent: int | None) -> None:
+    body = json.dumps(value, indent=indent).encode()
+    for size in (1, 3, 20):
+        with pieces_of(size):
+            assert decode_pieces(body, LARGE) == value
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from([*'[]{},:"\\ 1', "null", '"a":', '"a"', "[1,2]", '{"b":3}']), max_size=14))
+def test_what_is_wrong_in_one_go_is_wrong_in_pieces(parts: list[str]) -> None:
+    body = "".join(parts).encode()
+    expected = judged(decode_json, body)
+    for size in (1, 4, 100):
+        with pieces_of(size):
+            assert judged(lambda text: decode_pieces(text, LARGE), body) == expected
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a":1,"b":[1,2],"a":[3,4],"b":5,"":{"":6}}',
+        b'[{"k":[1,2]},[],{},[[1,2],[]],"a\\\\",3]',
+        b" [ 1 , [ 2 , 3 ] ] ",
+        b"[" * 40 + b"1" + b",[]]" * 40,
+    ],
+)
+def test_the_last_of_a_key_stands_and_space_means_nothing(body: bytes) -> None:
+    for size in range(1, len(body) + 1):
+        with pieces_of(size):
+            assert decode_pieces(body, LARGE) == json.loads(body)
+
+
+def test_the_bounds_of_small_bodies_hold_for_large_ones() -> None:
+    assert values_allowed(10**6) == MAX_VALUES
+    assert values_allowed(20 * 10**6) == 4_000_000
+    with pytest.raises(BadBodyError, match="200 deep"):
+        decode_pieces(b"[1," * 201 + b"1" + b"]" * 201, LARGE)
+    with pytest.raises(BadBodyError, match="a larger max_body"):
+        decode_pieces(b"[" + b"1," * 300_000 + b"1]", 10**6)
+    assert not is_many(b"[" + b"1," * 300_000 + b"1]", 10**6)
+    text = b'["' + b"," * 300_000 + b'"]'
+    assert decode_pieces(text, 10**6) == json.loads(text)
+
+
+async def test_the_loop_goes_on_while_many_values_are_decoded() -> None:
+    body = b'{"items":[' + b'{"id":1,"n":[2,3]},' * 200_000 + b"4]}"
+    assert is_many(body, LARGE)
+    longest, beats = 0.0, 0
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+
+            async def beat() -> None:
+                nonlocal longest, beats
+                while True:
+                    began = time.perf_counter()
+                    await trio.sleep(0.001)
+                    longest, beats = max(longest, time.perf_counter() - began), beats + 1
+
+            nursery.start_soon(beat)
+            gc.disable()  # Its passes hold the loop as well, and are of another making.
+            try:
+                value = await decode_many(body, LARGE)
+            finally:
+                gc.enable()
+            scope.cancel()
+    assert len(value["items"]) == 200_001  # type: ignore[index,call-overload,arg-type]
+    assert beats > 5
+    # 20 ms are the aim; this guards against a decoder that holds the loop for the whole body.
+    assert longest < 0.3
