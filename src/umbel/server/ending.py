@@ -15,7 +15,6 @@ import trio
 from ..events import Recorder, RequestEnded
 from ..kinds import Kind
 from ..net.exception_groups import leaves
-from .phase import Phase
 from .refusal import Refusal, new_request_id
 
 if TYPE_CHECKING:
@@ -25,6 +24,8 @@ CRASHED = Refusal(500, "The request failed inside the application.", Kind.INTERN
 STOPPING = Refusal(503, "The server is stopping, and the request was not answered in time.", Kind.CANCELLED)
 LAST_ANSWER_S = 1.0
 """Seconds that a client gets to take a last answer from a server whose grace is over."""
+_ABOUT_S = 0.5
+"""Stock Hypercorn cancels what is in flight by a clock of its own, which begins a moment before ours."""
 CUT_DETAIL = "the answer was cut in its middle"
 RECORD = "umbel.record"
 """The key in ``scope["extensions"]`` of a WebSocket under which a ``RecordedOnce`` takes the application's record."""
@@ -93,5 +94,6 @@ def refusal_for(service: Service, rest: BaseException | None) -> Refusal | None:
     """
     if rest is None:
         return CRASHED
-    cancelled = all(isinstance(leaf, trio.Cancelled) for leaf in leaves(rest))
-    return STOPPING if cancelled and service.phase.value >= Phase.DRAINING else None
+    # Who gives a second signal wants the end at once; and cut_at is infinite before a drain.
+    grace_is_over = trio.current_time() >= service.cut_at - _ABOUT_S
+    return STOPPING if grace_is_over and all(isinstance(leaf, trio.Cancelled) for leaf in leaves(rest)) else None
