@@ -1,0 +1,47 @@
+"""A real worker that is told to stop answers what it could not finish."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.support.processes import started
+from tests.support.serving import connected
+
+APP = """
+import trio
+from umbel import Umbel
+
+app = Umbel("stops", static_folder=None)
+
+@app.get("/hang")
+async def hang():
+    print("hanging", flush=True)
+    await trio.sleep_forever()
+"""
+
+
+@pytest.mark.parametrize("workers", [(), ("-w", "1")], ids=["alone", "under a master"])
+async def test_a_request_that_outlasts_the_grace_gets_503_and_its_record(
+    tmp_path: Path, workers: tuple[str, ...]
+) -> None:
+    (tmp_path / "stops.py").write_text(APP)
+    command = (sys.executable, "-m", "umbel", "serve", "stops:app", "-b", "127.0.0.1:0", "--graceful-timeout", "300ms")
+    with trio.fail_after(60):
+        async with started(*command, *workers, cwd=tmp_path) as child:
+            address = await child.address()
+            async with connected(int(address.rpartition(":")[2])) as client:
+                await client.send("GET", "/hang")
+                await child.line("hanging")
+                child.send(signal.SIGTERM)
+                reply = await client.reply()
+            assert (reply.status, reply["retry-after"], reply["connection"]) == (503, "1", "close")
+            await child.end()
+    records = [json.loads(line) for line in (tmp_path / "logs" / "access.jsonl").read_text().splitlines()]
+    (record,) = [record for record in records if record["event"] == "request.end"]
+    assert (record["http.response.status_code"], record["request_id"]) == (503, reply["x-request-id"])
