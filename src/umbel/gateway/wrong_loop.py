@@ -7,7 +7,6 @@ neither trio nor the option.
 from __future__ import annotations
 
 import asyncio
-import re
 import shlex
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,8 +19,6 @@ from ..core.console import say
 
 _EXIT_CONFIG = 78
 _HYPERCORN = frozenset({"hypercorn", "hypercorn/__main__.py"})
-_WORKER_CLASS = re.compile(r"-k(?!$).+|--worker-class=.+")
-_APPLICATION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*(?:\(\))?")
 _USUAL = "umbel.asgi:app"
 
 Send = Callable[[Any], Awaitable[None]]
@@ -70,15 +67,21 @@ def _command(argv: Sequence[str]) -> str:
     program = "/".join(Path(argv[0]).parts[-2:]) if argv else ""
     if program in _HYPERCORN or program.rpartition("/")[2] in _HYPERCORN:
         return f"hypercorn -k trio {shlex.join(_without_worker_class(argv[1:]))}"
-    named = (word for word in argv[1:] if _APPLICATION.fullmatch(word))
+    named = (word for word in argv[1:] if _names_application(word))
     return f"hypercorn -k trio {next(named, _USUAL)}"
+
+
+def _names_application(word: str) -> bool:
+    """Whether it is ``module:app`` or ``module:make()``, and no address."""
+    module, _, name = word.partition(":")
+    return all(part.isidentifier() for part in (*module.split("."), *name.removesuffix("()").split(".")))
 
 
 def _without_worker_class(words: Sequence[str]) -> list[str]:
     kept: list[str] = []
     skip = False
     for word in words:
-        if not (skip or word in ("-k", "--worker-class") or _WORKER_CLASS.fullmatch(word)):
+        if not (skip or word in ("-k", "--worker-class") or word.startswith(("-k", "--worker-class="))):
             kept.append(word)
         skip = word in ("-k", "--worker-class")
     return kept

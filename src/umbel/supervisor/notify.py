@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 
 _NS_PER_US = 1000
-_MICROSECONDS = re.compile(r"0*[1-9][0-9]{0,17}")
+_MICROSECONDS = re.compile(r"[0-9]{1,18}")
 
 
 class Notifier:
@@ -63,4 +63,4 @@ def _watchdog_every(environment: Mapping[str, str]) -> float | None:
     if environment.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     microseconds = environment.get("WATCHDOG_USEC", "")
-    return int(microseconds) / 1_000_000 / 2 if _MICROSECONDS.fullmatch(microseconds) else None
+    return int(microseconds) / 1_000_000 / 2 or None if _MICROSECONDS.fullmatch(microseconds) else None
