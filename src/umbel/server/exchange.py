@@ -18,7 +18,7 @@ from .ending import Said
 from .fairness import CALLS_PER_TURN, BoundedCalls
 from .refusal import Refusal, new_request_id, told
 from .response import CONTINUE, NO_CONTENT, STATUS_LINES, ApplicationError, Fields, read_fields
-from .uploads import SMALL_BODY, Upload
+from .upload_places import SMALL_BODY, UploadPlace
 from .wire import has_left
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Exchange(BoundedCalls):
     """Of a request with a body."""
     _body_size = 0
     """Bytes that the body has, or may have at most where nobody knows."""
-    upload: Upload | None = None
+    upload: UploadPlace | None = None
     """What the request counts as, where its body was waited for; else it is in flight."""
     _listeners = 0
     """Tasks that wait in ``receive``, and so will hear that the client has gone."""
@@ -299,7 +299,7 @@ class Exchange(BoundedCalls):
         """
         connection = self._connection
         if self.upload is None:
-            self.upload = Upload(connection.service)
+            self.upload = UploadPlace(connection.service)
         small = body.left is not None and body.left <= SMALL_BODY
         _pass(await self.upload.begin(partial(self._all_has_come, body.left or 0) if small else None))
         if self._meaning.expects_continue and not body.received and self.unanswered and not connection.buffer:

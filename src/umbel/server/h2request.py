@@ -20,7 +20,7 @@ from .h2head import Head
 from .h2stream import Message, Stream
 from .refusal import Refusal
 from .response import STATUS_LINES, ApplicationError
-from .uploads import Upload
+from .upload_places import UploadPlace
 
 if TYPE_CHECKING:
     from .h2 import Http2
@@ -116,7 +116,7 @@ class HttpStream(Stream):
         """Wait until something comes, as an upload; only the time that we wait counts against the client."""
         inbox, clock = self.inbox, self._body_clock
         if self.upload is None:
-            self.upload = Upload(self.connection.service)
+            self.upload = UploadPlace(self.connection.service)
         if (refusal := await self.upload.begin(inbox.completed)) is not None:
             await self._refuse(refusal)
             return

@@ -21,7 +21,7 @@ from .h2head import CONNECTION_SPECIFIC, Fields, Head
 from .h2sender import WRITE_TIMEOUT
 from .inbox import Inbox
 from .response import ApplicationError, read_fields
-from .uploads import Upload
+from .upload_places import UploadPlace
 
 if TYPE_CHECKING:
     from .h2 import Http2
@@ -60,7 +60,7 @@ class Stream(BoundedCalls, ABC):
         self.finished = False
         """Whether nothing more is to be sent: all of it was, or nobody waits for it."""
         self.scope = trio.CancelScope()
-        self.upload: Upload | None = None
+        self.upload: UploadPlace | None = None
         """What the request counts as, where its body was waited for; else it is in flight."""
         self._counted = True
         self._window_clock = WriteClock(connection.service)

@@ -33,7 +33,7 @@ from .peer import Peer
 from .phase import Phase
 from .refusal import NO_CONNECTION_LEFT, NO_MEMORY_LEFT, OVERLOADED, Refusal
 from .reserve import RESERVED_REQUESTS, Reserve, Seat
-from .uploads import UploadPlaces
+from .upload_places import UploadPlaces
 
 if TYPE_CHECKING:
     from hypercorn.config import Config

@@ -72,7 +72,7 @@ class UploadPlaces:
 _IN_FLIGHT, _WAITING, _UPLOADING, _NEEDS_NONE = range(4)
 
 
-class Upload:
+class UploadPlace:
     """What one request with a body counts as: made where its body is waited for first, while it is in flight."""
 
     __slots__ = ("_at", "_service", "_until")
