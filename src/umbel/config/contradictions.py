@@ -27,8 +27,6 @@ HYPERCORN = "hypercorn.toml"
 """The first part of the path of a key that stands in that file."""
 GRACEFUL_TIMEOUT = 20.0
 """Seconds, where hypercorn.toml says nothing."""
-COMMON_KEEP_ALIVE = 5.0
-"""Seconds that Node, uvicorn and Apache keep an idle connection, if nobody says otherwise; gunicorn keeps it for 2."""
 _SPENT = 0.95
 """Of ``memory_limit``: from there on requests are refused."""
 _DAY = 86400.0
@@ -93,12 +91,12 @@ TABLE: tuple[Row, ...] = (
         "comes after {value}, but a call of {route} has {bound} in all: it is never made",
         or_equal=True,
     ),
-    Row(
-        "upstream.keepalive_expiry",
-        "common.keep_alive",
-        "is {value}, but many servers close an idle connection after {bound} or less; is this one told to wait longer?",
-    ),
     # Places.
+    Row(
+        "upstream.max_queue",
+        "server.max_in_flight",
+        "is {value}, but no more than max_in_flight, {bound}, requests are served at once",
+    ),
     Row("call.limit", "call.max_items", "is {value}, but no list of this call has more than max_items, {bound}"),
     Row("call.limit", "upstream.max_concurrency", "is {value}, but the upstream's max_concurrency is {bound}"),
     Row(
@@ -192,7 +190,7 @@ def _scopes(config: Config, served: Mapping[str, Any]) -> Iterator[tuple[str, Fa
     process = _process(config, served)
     yield "", process
     for name, upstream in config.upstreams.items():
-        yield "", {"common.keep_alive": _time(COMMON_KEEP_ALIVE), **_upstream(name, upstream)}
+        yield "", {"server.max_in_flight": process["server.max_in_flight"], **_upstream(name, upstream)}
     for index, route in enumerate(config.routes):
         at: KeyPath = ("routes", index)
         shared = {name: process[name] for name in ("server.max_body", "server.graceful_timeout")}

@@ -36,7 +36,7 @@ REASONS: Mapping[str, str] = {
     "Upstream.timeout": "the deadline of the route bounds it already",
     "Upstream.connect_timeout": "two lost SYNs are not waited for; another replica is",
     "Upstream.max_concurrency": "what a usual service works on at once; beyond it queues, here or there",
-    "Upstream.max_queue": "as many again, so that a burst waits instead of failing",
+    "Upstream.max_queue": "the server takes no more requests, and none of them fails while the upstream works",
     "Upstream.keepalive_expiry": "less than the 5 s after which Node, uvicorn and Apache close",
     "Upstream.max_body": "1 MB of JSON is decoded within 100 ms; text costs less",
     "Upstream.max_head": "four times what clients may send: upstreams set cookies",

@@ -62,11 +62,9 @@ LINES: dict[str, tuple[str, list[str]]] = {
         'calls.c = { upstream = "u", path = "/", hedge = { after = "500ms", max = 2 } }\n',
         ["6: routes[0].calls.c.hedge.after: comes after 1s, but a call of /r has 1s in all: it is never made"],
     ),
-    "idle connections that a server closes": (
-        UPSTREAM + 'keepalive_expiry = "1m"\n' + ROUTE + CALL,
-        [
-            "3: upstreams.u.keepalive_expiry: is 1m, but many servers close an idle connection after 5s or less; is this one told to wait longer?"
-        ],
+    "more waiting requests than are served at once": (
+        UPSTREAM + "max_queue = 300\n" + ROUTE + CALL,
+        ["3: upstreams.u.max_queue: is 300, but no more than max_in_flight, 256, requests are served at once"],
     ),
     "more items at once than places, and than items": (
         UPSTREAM + "max_concurrency = 4\n" + ROUTE + EACH % "limit = 8, max_items = 6",
@@ -175,7 +173,7 @@ ALONE = {
     *("server." + key for key in ("drain_delay", "cancel_timeout")),
     *("supervisor." + key for key in ("hang_timeout", "orphan_grace", "restart_max_delay")),
     *("intensity.restarts", "intensity.window"),
-    *("upstream." + key for key in ("max_queue", "max_body", "max_head", "max_fields", "retry_budget")),
+    *("upstream." + key for key in ("keepalive_expiry", "max_body", "max_head", "max_fields", "retry_budget")),
     *("breaker." + key for key in ("window", "min_requests", "failure_ratio", "open_for")),
     *("ejection." + key for key in ("failures", "base", "max")),  # base above max is a mistake
     *("health." + key for key in ("every", "healthy", "unhealthy")),
