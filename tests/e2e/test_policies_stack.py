@@ -145,7 +145,7 @@ async def test_an_open_breaker_says_when_to_come_back() -> None:
             assert result.failure is not None
             kinds.append(result.failure.kind)
     assert kinds == [Kind.CONNECT, Kind.CONNECT, Kind.BREAKER_OPEN]
-    assert (result.failure.status, result.failure.retry_after) == (503, "5")
+    assert (result.failure.status, result.failure.fields) == (503, (("retry-after", "5"),))
 
 
 async def test_an_upstream_tells_its_recorder_of_breaker_ejections_and_checks() -> None:

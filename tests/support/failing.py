@@ -94,7 +94,8 @@ def _assert_problem(reply: Reply, fault: Fault) -> None:
     assert problem["request_id"] == reply["x-request-id"]
     (call,) = problem["calls"]
     assert call.pop("elapsed_ms") >= 0
-    assert call == {"name": "part", "kind": fault.kind, "status": fault.status}
+    received = {} if fault.received is None else {"received_status": fault.received}
+    assert call == {"name": "part", "kind": fault.kind, "status": fault.status, **received}
 
 
 def assert_recorded(program: Program, fault: Fault, replies: list[tuple[Reply, bytes]], *secrets: str) -> None:

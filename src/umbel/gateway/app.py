@@ -28,7 +28,7 @@ from ..server import garbage, guard
 from ..server.limits import Limits
 from ..server.loopwatch import EVENT, watched_loop
 from ..server.process_signals import no_deadly_signals
-from ..server.serve import innermost, serve
+from ..server.serving import innermost, serve
 from ..server.settings import hypercorn_config
 from .checks import CHECKS
 from .compose import ComposeView
@@ -359,7 +359,7 @@ class Umbel(ErrorHandling):
         shutdown_trigger: Callable[..., Awaitable[None]] | None = None,
         task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
     ) -> Coroutine[None, None, None]:
-        """Serve inside a running trio program; ``task_status`` gets the bound addresses. See ``server.serve``."""
+        """Serve inside a running trio program; ``task_status`` gets the bound addresses. See ``server.serving``."""
         if debug is not None:
             self.debug = debug
         bind = host if host.startswith(("unix:", "fd:")) else f"{host}:{port}"

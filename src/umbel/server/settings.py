@@ -9,9 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from hypercorn.config import Config
+from typing import TYPE_CHECKING, Any
 
 from ..config.files import unusable
 from ..config.findings import findings
@@ -22,6 +20,9 @@ from ..config.suggest import hint, homes
 from ..errors import ConfigError, ConfigProblem
 from ..regular import NOT_WRITABLE_REMEDY, why_not_writable
 from .hypercornfile import FOR_TLS, FOR_UNIX_SOCKETS, IN_UMBEL_TOML, PATHS, UNHEEDED, HypercornFile
+
+if TYPE_CHECKING:
+    from hypercorn.config import Config
 
 DEFAULTS: Mapping[str, Any] = {
     # Never tell clients what serves them; the access log is ours; a request in flight has time to end.
@@ -51,6 +52,9 @@ def hypercorn_config(
     Raises:
         ConfigError: as from ``hypercorn_keys``.
     """
+    # Here: whoever only looks at the keys needs no Hypercorn.
+    from hypercorn.config import Config
+
     return Config.from_mapping(hypercorn_keys(file, bind=bind, warn=warn))
 
 

@@ -18,8 +18,8 @@ from hypercorn.config import Config
 
 from ..server.limits import Limits
 from ..server.memory import resident
-from ..server.serve import serve
 from ..server.service import Service
+from ..server.serving import serve
 from . import messages
 from .channel import Channel
 from .exits import WORKER_DONE, WORKER_ORPHANED
