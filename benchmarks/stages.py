@@ -35,7 +35,7 @@ ORDER = (
 
 _FILES: dict[str, dict[str, str]] = {
     "server": {
-        _HEAD: "head host diagnosis date response limits allowance",
+        _HEAD: "head host diagnosis own_fields response limits allowance",
         _EXCHANGE: "http1 exchange body service stepping refusal crash guard memory",
         "": _CONNECTION,
     },

@@ -357,7 +357,7 @@ async def posted(route: dict[str, Any], *fields: tuple[str, str], body: bytes = 
         return await fetch(gate, "POST", "/r", fields, body), asked
 
 
-@pytest.mark.parametrize("coding", ["gzip", "br, gzip", "UTF-8", "identity, gzip"])
+@pytest.mark.parametrize("coding", ["gzip", "br, gzip", "identity, gzip"])
 async def test_a_body_in_a_coding_that_is_not_read_is_refused_with_accept_encoding(coding: str) -> None:
     reply, asked = await posted(route(json="body"), JSON_TYPE, ("content-encoding", coding))
     assert (reply.status, reply["accept-encoding"], asked) == (415, "identity", [])
