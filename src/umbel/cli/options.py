@@ -79,5 +79,5 @@ def _is_number(value: object) -> bool:
 
 def hypercorn_beside(file: str) -> str | None:
     """The server's settings that stand beside the configuration, if there are any."""
-    settings = Path(file).with_name("hypercorn.toml")
+    settings = Path(file).parent / "hypercorn.toml"  # with_name knows no name of "." or "/"
     return str(settings) if settings.exists() else None

@@ -32,3 +32,10 @@ def test_a_file_that_tls_cannot_use_any_more_is_a_mistake_in_the_configuration(
     assert (result.exit_code, result.stdout) == (78, "")
     (line,) = result.stderr.splitlines()
     assert line == f"umbel.toml:4: upstreams.u.tls.ca: {ca} cannot be read: no such file or directory"
+
+
+@pytest.mark.parametrize("command", ["serve", "check"])
+@pytest.mark.parametrize("file", [".", "..", "/"])
+def test_a_directory_in_the_place_of_the_configuration_is_a_sentence(command: str, file: str) -> None:
+    result = CliRunner().invoke(main, [command, "-c", file])
+    assert (result.exit_code, result.output) == (78, f"{file}: cannot be read: it is a directory\n")
