@@ -26,19 +26,28 @@ async def hang():
 """
 
 
-@pytest.mark.parametrize("workers", [(), ("-w", "1")], ids=["alone", "under a master"])
+@pytest.mark.parametrize(
+    ("options", "number"),
+    [
+        (("--graceful-timeout", "300ms"), signal.SIGTERM),
+        (("--graceful-timeout", "300ms", "-w", "1"), signal.SIGTERM),
+        (("--graceful-timeout", "0s", "-w", "1"), signal.SIGTERM),
+        (("-w", "1"), signal.SIGQUIT),
+    ],
+    ids=["alone", "under a master", "under a master without grace", "quickly under a master"],
+)
 async def test_a_request_that_outlasts_the_grace_gets_503_and_its_record(
-    tmp_path: Path, workers: tuple[str, ...]
+    tmp_path: Path, options: tuple[str, ...], number: signal.Signals
 ) -> None:
     (tmp_path / "stops.py").write_text(APP)
-    command = (sys.executable, "-m", "umbel", "serve", "stops:app", "-b", "127.0.0.1:0", "--graceful-timeout", "300ms")
+    command = (sys.executable, "-m", "umbel", "serve", "stops:app", "-b", "127.0.0.1:0")
     with trio.fail_after(60):
-        async with started(*command, *workers, cwd=tmp_path) as child:
+        async with started(*command, *options, cwd=tmp_path) as child:
             address = await child.address()
             async with connected(int(address.rpartition(":")[2])) as client:
                 await client.send("GET", "/hang")
                 await child.line("hanging")
-                child.send(signal.SIGTERM)
+                child.send(number)
                 reply = await client.reply()
             assert (reply.status, reply["retry-after"], reply["connection"]) == (503, "1", "close")
             await child.end()

@@ -86,10 +86,11 @@ async def test_hup_usr1_and_usr2_leave_a_request_in_flight_alone(command: tuple[
 
 
 @WAYS
-async def test_quit_cuts_what_is_in_flight_and_records_it(command: tuple[str, ...], directory: Path) -> None:
+async def test_quit_answers_what_is_in_flight_at_once_with_503(command: tuple[str, ...], directory: Path) -> None:
+    replies: list[httpx.Response] = []
+
     async def ask(client: httpx.AsyncClient, url: str) -> None:
-        with pytest.raises(httpx.RemoteProtocolError):
-            await client.get(f"{url}/wait")
+        replies.append(await client.get(f"{url}/wait"))
 
     async with started(*command, cwd=directory) as server, httpx.AsyncClient() as client:
         url = await server.address("Umbel runs on")
@@ -99,8 +100,9 @@ async def test_quit_cuts_what_is_in_flight_and_records_it(command: tuple[str, ..
             before = trio.current_time()
             assert await server.stop(signal.SIGQUIT) == 0
             assert trio.current_time() - before < 5
-    [record] = read(directory / "logs" / "access.jsonl")
-    assert record["url.path"] == "/wait"
+    [record], [reply] = read(directory / "logs" / "access.jsonl"), replies
+    assert (record["url.path"], record["http.response.status_code"], reply.status_code) == ("/wait", 503, 503)
+    assert record["request_id"] == reply.headers["x-request-id"]
     assert "Traceback" not in server.output
 
 

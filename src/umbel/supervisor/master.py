@@ -130,7 +130,7 @@ class Master:
             self.status = status
             self._beside.start_soon(self._close_listeners, delay)
         for slot in self._all_slots:
-            slot.stop(grace, delay)
+            slot.stop(grace, delay, quick=quick)
 
     def reload(self, *, allow_empty: bool = False) -> int:
         """Replace every worker by a fresh one; gives the number to wait for with ``reloader.wait_for``.

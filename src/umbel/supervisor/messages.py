@@ -62,11 +62,12 @@ class State(Message, frozen=True, kw_only=True, tag="state"):
 class Drain(Message, frozen=True, kw_only=True, tag="drain"):
     """Down: end. After ``delay`` seconds accept nothing more, ``grace`` seconds later cut what is left.
 
-    No grace cuts at once.
+    ``quick``: be gone within ``QUICK_S``; a worker that drains already cuts at once.
     """
 
     grace: float
     delay: float = 0.0
+    quick: bool = False
 
 
 class ReopenLogs(Message, frozen=True, kw_only=True, tag="reopen_logs"):

@@ -124,18 +124,23 @@ class Worker:
 
     # What the master wants of it.
 
-    def drain(self, grace: float, delay: float = 0.0, *, why: ExitClass = ExitClass.DRAINED) -> None:
-        """Ask it to end, and kill it when its time is over; a second call can only shorten that."""
+    def drain(
+        self, grace: float, delay: float = 0.0, *, quick: bool = False, why: ExitClass = ExitClass.DRAINED
+    ) -> None:
+        """Ask it to end, and kill it when its time is over; a second call can only shorten that.
+
+        ``quick``: its time is ``QUICK_S``.
+        """
         now = trio.current_time()
         self._asked = self._asked or why
         self.draining = True
-        self.send(messages.Drain(grace=grace, delay=delay))
+        self.send(messages.Drain(grace=grace, delay=delay, quick=quick))
         if self.ready_at is None:
             # It has no loop yet, or one that only starts up; nothing is in flight in it.
             self.signal(signal.SIGTERM)
             limit = QUICK_S
         else:
-            limit = delay + grace + self._options.cancel_timeout if grace else QUICK_S
+            limit = QUICK_S if quick else delay + grace + self._options.cancel_timeout
         self._kill_at = min(self._kill_at, now + limit)
         self._changed.set()
 

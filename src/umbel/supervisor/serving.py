@@ -24,10 +24,13 @@ from . import messages
 from .channel import Channel
 from .exits import WORKER_DONE, WORKER_ORPHANED
 from .messages import Start
+from .options import QUICK_S
 from .recording import recording
 from .tasktree import task_tree
 
 _FAREWELL_S = 1.0
+_QUICK_CLEANUP_S = QUICK_S / 2
+"""Of a quick end: what last answers and cleanup get. The rest is for the lifespan's end and the last records."""
 _ASK_AGAIN_S = 15.0
 """A worker that was not replaced although it asked, because the new one failed, asks again."""
 
@@ -105,8 +108,8 @@ class Serving:
     async def _obey(self) -> None:
         async for line in self._channel.lines():
             match messages.decode_down(line):
-                case messages.Drain(grace=grace, delay=delay):
-                    self._drain(grace, delay, "asked to")
+                case messages.Drain(grace=grace, delay=delay, quick=quick):
+                    self._drain(grace, delay, "asked to", quick=quick)
                 case messages.State(degraded=degraded):
                     if (tell := getattr(self._loaded.app, "set_degraded", None)) is not None:
                         tell(degraded)
@@ -126,14 +129,17 @@ class Serving:
             async for _ in signals:
                 self._drain(self._loaded.settings.graceful_timeout, 0.0, "SIGTERM")
 
-    def _drain(self, grace: float, delay: float, reason: str) -> None:
-        """End the serving; once asked, only a shorter time changes anything."""
-        if not self._leaving.is_set():
+    def _drain(self, grace: float, delay: float, reason: str, *, quick: bool = False) -> None:
+        """End the serving; once asked, only a shorter time changes anything, and ``quick`` cuts at once."""
+        again = self._leaving.is_set()
+        if not again:
             self._reason = reason
-            self._service.limits = replace(self._service.limits, drain_delay=delay)
+            limits = self._service.limits
+            cleanup = min(limits.cancel_timeout, _QUICK_CLEANUP_S) if quick else limits.cancel_timeout
+            self._service.limits = replace(limits, drain_delay=delay, cancel_timeout=cleanup)
             self._loaded.settings.graceful_timeout = grace
             self._leaving.set()
-        if not grace or not self.is_ready:
+        if not self.is_ready or (again and quick):
             self._cut.cancel(reason=f"the worker ends: {reason}")
         latest = trio.current_time() + delay + grace + self._service.limits.cancel_timeout
         self._cut.deadline = min(self._cut.deadline, latest)

@@ -75,20 +75,20 @@ class Slot:
         """How long the last worker that died had been ready."""
         self._renewal: Renewal | None = None
         self._waiting = trio.CancelScope()
-        self._grace: tuple[float, float] = (0.0, 0.0)
+        self._ending = messages.Drain(grace=0.0)
 
     async def run(self) -> None:
         """Keep a worker in the slot until it is stopped and its last worker has ended."""
         async with trio.open_nursery() as self._nursery:
             self._on(Event.STARTED)
 
-    def stop(self, grace: float, delay: float = 0.0) -> None:
-        """Give the slot up; what is in flight has ``delay`` and ``grace`` seconds. A second call only shortens it."""
-        self._grace = (grace, delay)
+    def stop(self, grace: float, delay: float = 0.0, *, quick: bool = False) -> None:
+        """Give the slot up, with the times of ``Worker.drain``. A second call only shortens them."""
+        self._ending = messages.Drain(grace=grace, delay=delay, quick=quick)
         told = None if self.state.value is State.LEAVING else self.worker
         self._on(Event.STOP)
         for worker in self._everybody - {told}:
-            worker.drain(grace, delay)
+            worker.drain(grace, delay, quick=quick)
 
     async def renew(self, why: ExitClass) -> bool:
         """Replace the worker by a fresh one, which is ready before the old one drains; whether that came about.
@@ -140,10 +140,10 @@ class Slot:
                 self._wait()
             case Action.DRAIN:
                 if self.worker is not None:
-                    self.worker.drain(*self._grace)
+                    self.worker.drain(self._ending.grace, self._ending.delay, quick=self._ending.quick)
             case Action.DISCARD:
                 if self.successor is not None:
-                    self.successor.drain(0.0)
+                    self.successor.drain(0.0, quick=True)
                     self.successor = None
 
     def _employ(self) -> Worker:
