@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import trio
-from hypercorn.config import Config
+from hypercorn.config import Config, SocketTypeError
 from hypercorn.utils import repr_socket_addr
 
 from .connection import take
@@ -84,11 +84,18 @@ def listening(config: Config) -> Iterator[list[Listener]]:
 
 def _bound(config: Config, context: ssl.SSLContext | None, binds: Sequence[str]) -> list[Listener]:
     """The listening sockets of ``config``, whose addresses are ``binds`` in the order of the sockets."""
+    for bind in binds:
+        if bind.startswith("fd://") and binds.count(bind) > 1:
+            # Two sockets of one descriptor: the first that is closed would close the other one's.
+            raise OSError(errno.EADDRINUSE, f"{bind} stands there twice")
     try:
         made = config.create_sockets()
     except OSError as error:
         _close_leftovers(error)
         raise
+    except SocketTypeError as error:
+        _close_leftovers(error)
+        raise OSError(errno.EPROTOTYPE, "a descriptor is another kind of socket than a stream") from error
     for unused in made.quic_sockets:
         unused.close()
     sockets = (*made.secure_sockets, *made.insecure_sockets)
@@ -107,12 +114,13 @@ def _bound(config: Config, context: ssl.SSLContext | None, binds: Sequence[str])
     ]
 
 
-def _close_leftovers(error: OSError) -> None:
+def _close_leftovers(error: Exception) -> None:
     """Close what Hypercorn had opened before it failed: it leaves that to the garbage collector, in its own frames."""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         for value in frame.f_locals.values():
             for sock in value if isinstance(value, list) else (value,):
-                if isinstance(sock, socket.socket):
+                # One whose making failed has no descriptor, and none of the attributes that close() reads.
+                if isinstance(sock, socket.socket) and sock.fileno() != -1:
                     sock.close()
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -82,3 +84,25 @@ def test_addresses_are_told_as_urls() -> None:
     assert addresses[0].startswith("http://127.0.0.1:")
     assert addresses[1].startswith("http://[::1]:")
     assert all(listener.socket.fileno() == -1 for listener in listeners)
+
+
+def listen_in_vain(*binds: str) -> str:
+    config = Config()
+    config.bind = [*binds]
+    with pytest.raises(OSError, match="cannot listen on fd://") as caught, listening(config):
+        pass
+    return caught.value.strerror or ""
+
+
+def test_a_descriptor_that_is_no_listening_socket_is_a_sentence(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("w") as file, socket.socket(type=socket.SOCK_DGRAM) as datagram:
+        duplicate = os.dup(datagram.fileno())  # What is refused is closed.
+        assert listen_in_vain(f"fd://{file.fileno()}").endswith("Socket operation on non-socket")
+        assert listen_in_vain(f"fd://{duplicate}").endswith("another kind of socket than a stream")
+    assert listen_in_vain("fd://9999").endswith("Bad file descriptor")
+
+
+def test_a_descriptor_that_stands_there_twice_is_a_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        bind = f"fd://{sock.fileno()}"
+        assert listen_in_vain(bind, bind).endswith(f"{bind} stands there twice")
