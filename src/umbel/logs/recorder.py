@@ -267,7 +267,13 @@ async def _recording(recorder: FileRecorder) -> AsyncGenerator[None, None]:
         """The other streams hold requests and calls alone."""
 
     async def farewell() -> None:
-        with trio.move_on_after(FAREWELL_S_MAX):
+        with trio.move_on_after(FAREWELL_S_MAX) as scope:
+            for log in others.values():
+                await log.writer.wait_ended()
+        if scope.cancelled_caught:
+            # What is not written by now never would be counted.
+            for log in others.values():
+                log.writer.give_up()
             for log in others.values():
                 await log.writer.wait_ended()
         streams = {

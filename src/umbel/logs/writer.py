@@ -125,6 +125,10 @@ class Writer:
         self.want(sync_upto=self._queue.last if self._sync_every_second else 0)
         self.hurry()
 
+    def give_up(self) -> None:
+        """End now: what is not written yet is counted as dropped. ``wait_ended`` waits for it."""
+        self._scope.cancel(reason="the log gives up what its sink does not take")
+
     async def _write(self) -> None:
         """Step by step, until there is nothing left to do and ``close`` was called."""
         while True:

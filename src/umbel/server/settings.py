@@ -148,6 +148,8 @@ def _is_address(text: str) -> bool:
     if text.startswith("fd://"):
         return _is_number(text.removeprefix("fd://"))
     host, _, port = text.rpartition(":")
+    if host.startswith("[") or host.endswith("]"):
+        host = host[1:-1] if host.startswith("[") and host.endswith("]") else ""
     return bool(host) and _is_number(port) and int(port) <= 65535
 
 

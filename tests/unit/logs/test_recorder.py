@@ -13,6 +13,7 @@ from tests.support.happenings import attempt, call_ended, note, request_ended
 from tests.support.sinks import MemoryLog
 from umbel.events import AttemptEnded, Noted
 from umbel.logs.queue import BATCH_BYTES
+from umbel.logs.recorder import FAREWELL_S_MAX
 from umbel.logs.writer import DRAIN_S_MAX
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -186,12 +187,43 @@ async def test_a_hanging_disk_holds_the_end_for_two_seconds_and_no_longer(
         await trio.sleep(1)
         closing_at = trio.current_time()
 
-    assert trio.current_time() - closing_at == pytest.approx(DRAIN_S_MAX)
+    assert trio.current_time() - closing_at == pytest.approx(FAREWELL_S_MAX)
     assert log.access.closed
     # Each stream has a writer of its own: nothing else is lost, and the last line can still tell what was.
     assert log.calls.events == ["call.end"]
     assert recorder.statistics().dropped == 1
-    assert log.app.records[-1]["event"] == "log.closed"
+    last = log.app.records[-1]
+    assert (last["event"], last["dropped"], last["streams"]["access"]) == (
+        "log.closed",
+        1,
+        {"written": 0, "dropped": 1},
+    )
+
+
+async def test_what_a_full_disk_did_not_take_is_in_the_last_line(log: MemoryLog, autojump_clock: MockClock) -> None:
+    async with log.open(flush_every=0.01) as recorder:
+        log.access.error = log.calls.error = FULL
+        for _ in range(3):
+            recorder.record(request_ended())
+        recorder.record(call_ended())
+        await trio.sleep(1)
+        closing_at = trio.current_time()
+
+    assert trio.current_time() - closing_at <= DRAIN_S_MAX
+    last = log.app.records[-1]
+    assert (last["event"], last["written"], last["dropped"]) == ("log.closed", 1, 4)
+    assert {name: stream["dropped"] for name, stream in last["streams"].items()} == {"access": 3, "calls": 1}
+
+
+async def test_an_app_stream_that_hangs_holds_the_end_for_two_seconds(
+    log: MemoryLog, autojump_clock: MockClock
+) -> None:
+    log.app.hang = True
+    async with log.open() as recorder:
+        recorder.record(note())
+        closing_at = trio.current_time()
+
+    assert trio.current_time() - closing_at == pytest.approx(DRAIN_S_MAX)
 
 
 async def test_a_disk_that_recovers_within_the_drain_gets_everything(log: MemoryLog, autojump_clock: MockClock) -> None:

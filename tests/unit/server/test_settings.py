@@ -94,6 +94,8 @@ def test_a_file_that_cannot_be_used_is_one_clear_line(file: Path, content: bytes
         ('bind = ["unix:"]', None),
         ('insecure_bind = ""', None),
         ('bind = "fd://x"', None),
+        ('bind = "[::1:80"', None),
+        ('bind = "[]:80"', None),
         ("bind = [1]", "bind: needs a text, not a whole number"),
     ],
 )
