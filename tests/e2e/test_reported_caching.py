@@ -256,6 +256,12 @@ async def test_an_upstreams_304_to_a_forwarded_condition_is_the_answer(
     assert not again.all("content-type") + again.all("content-length") + again.all("proxy-status")
 
 
+async def test_a_condition_that_a_template_takes_through_with_is_a_forwarded_one() -> None:
+    made = route(**{"with": {"tag": "headers.if_none_match"}, "headers": {"if-none-match": "{tag}"}})
+    first, again = await visited(Origin(), made, [], [("if-none-match", 'W/"v1"')])
+    assert (first.status, again.status, again["etag"]) == (200, 304, first["etag"])
+
+
 async def test_the_validators_of_an_answer_are_the_upstreams_or_the_gateways_never_both() -> None:
     etag, date = b'ETag: "v1"', b"Last-Modified: " + DATE.encode()
 
@@ -356,7 +362,15 @@ def test_check_refuses_conditions_where_the_answer_is_not_one_response(
     templated = call.replace(
         f'forward_headers = ["{name}"]', f'headers = {{ {name} = "{{headers.{name.replace("-", "_")}}}" }}'
     )
-    for text, place in ((call, "forward_headers[0]"), (templated, f"headers.{name}")):
+    bound = call.replace(
+        f'forward_headers = ["{name}"]',
+        f'with = {{ x = "headers.{name.replace("-", "_")}" }}, headers = {{ {name} = "{{x}}" }}',
+    )
+    for text, place in (
+        (call, "forward_headers[0]"),
+        (templated, f"headers.{name}"),
+        (bound, f"headers.{name}"),
+    ):
         write(tmp_path, f"{upstream}{text}{key}\n")
         result = CliRunner().invoke(main, ["check"])
         assert result.exit_code == 78

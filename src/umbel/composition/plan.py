@@ -239,7 +239,8 @@ class _RouteCompiler:
         return name, CallPlan(name, call, upstream, rules, recipe, needs, when, each, conditions), needs
 
     def _conditions(self, at: KeyPath, call: Call, recipe: Recipe | None) -> tuple[str, ...]:
-        """The conditions of the client's that a call forwards, by ``forward_headers`` or by a template."""
+        """The conditions of the client's that a call forwards: by ``forward_headers``, or by a template that reads a
+        header itself or through a name of ``with``."""
         found: dict[str, KeyPath] = {
             name: (*self._at, *at, "forward_headers", place) for place, name in enumerate(call.forward_headers)
         }
@@ -250,7 +251,7 @@ class _RouteCompiler:
             ]
             for where, fields in tables:
                 for field, text, _ in fields:
-                    if any(variable.root == "headers" for variable in text.variables):
+                    if recipe.reads_headers(text):
                         found.setdefault(field.decode(), (*where, field.decode()))
         conditions = {name: path for name, path in found.items() if name in CONDITIONS}
         for name, path in conditions.items():

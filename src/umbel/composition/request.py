@@ -184,6 +184,14 @@ class Recipe:
             return Prepared(self.method, target, own, content, gateway)
         return Prepared(self.method, target, headers, content, gateway)
 
+    def reads_headers(self, text: FieldText) -> bool:
+        """Whether a template of this call reads a header of the client's, itself or through a name of ``with``."""
+        bound = {param.name for param in self.bound if any(root == "headers" for root, _ in param.expression.names)}
+        return any(
+            variable.root == "headers" or (variable.root is None and variable.fields[0] in bound)
+            for variable in text.variables
+        )
+
     def owner(self, name: str, context: Mapping[str, Json], item: str) -> str:
         """The client's parameter, in words, that the bad value of ``name`` came from; empty if it is not the client's.
 
