@@ -239,6 +239,25 @@ async def test_a_star_forwards_the_cookies_as_they_came(tmp_path: Path) -> None:
         assert upstream.told("cookie") is None
 
 
+OWN_COOKIES = [
+    ('forward_cookies = ["*"]', "", "a=1; sid=2; b", "own=1; sid=ours; a=1; b"),
+    ('forward_cookies = ["*"]', "", None, "own=1; sid=ours"),
+    ('forward_cookies = ["a", "sid"]', "", "a=1; sid=2; b=3", "own=1; sid=ours; a=1"),
+    ('forward_cookies = ["a"]', 'headers = { cookie = "call={headers.x_a}" }', "a=1; call=2; sid=3", "call=me; a=1"),
+]
+
+
+@pytest.mark.parametrize(("call", "more", "sent", "wanted"), OWN_COOKIES)
+async def test_cookies_of_the_configuration_stand_beside_forwarded_ones(
+    tmp_path: Path, call: str, more: str, sent: str | None, wanted: str
+) -> None:
+    keys = 'headers = { cookie = "own=1; sid=ours" }'
+    async with asked(tmp_path, route(call=f"{call}\n{more}"), keys=keys) as (program, upstream):
+        said = [("x-a", "me"), *([("cookie", sent)] if sent is not None else [])]
+        assert (await program.ask("/r", headers=said))[0].status == 200
+        assert upstream.told("cookie") == wanted
+
+
 async def test_the_answer_of_a_star_is_private_unless_the_route_says_otherwise(tmp_path: Path) -> None:
     said = b"cache-control: public, max-age=60\r\n"
     star = 'forward_headers = ["*"]'

@@ -184,7 +184,8 @@ something of the client's own exchange: `authorization`, `cookie`, `host`, `acce
 connection, and what Umbel writes itself. Those of them that a call may forward at all can stand beside it:
 `["*", "authorization"]`. A field that the configuration sets wins over one that goes along by `"*"`. The answer may
 depend on any field then, so it is `private` unless the route sets `cache_control`; its `Vary` names only what the plan
-names. A star elsewhere, or as a part of a name, is a mistake.
+names. A star elsewhere, or as a part of a name, is a mistake. Cookies that `headers` sets go before those of
+`forward_cookies`, and stand in the place of the client's of the same name.
 A field that the client's `Connection` names never goes along, and neither does any other hop-by-hop field.
 
 ## Sections

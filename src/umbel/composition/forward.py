@@ -54,8 +54,25 @@ def forwarded_fields(headers: Mapping[str, str], but: str | None) -> Iterator[tu
             yield name, value
 
 
-def forwarded_cookies(headers: Mapping[str, str], cookies: Mapping[str, str], names: Collection[str]) -> str:
-    """The value of Cookie with the chosen cookies, each as it stands; as it came for ``"*"``. Empty without cookies."""
-    if STAR in names:
+def forwarded_cookies(
+    headers: Mapping[str, str], cookies: Mapping[str, str], names: Collection[str], own: str = ""
+) -> str:
+    """The value of Cookie with the chosen cookies, each as it stands; as it came for ``"*"``. Empty without cookies.
+
+    ``own`` are the cookies that the configuration sets itself. They go first, and none of the client's has the name of
+    one of them.
+    """
+    if STAR not in names:
+        chosen = [f"{name}={cookies[name]}" for name in names if name in cookies]
+    elif own:
+        chosen = [pair.strip(" \t") for pair in headers.get("cookie", "").split(";")]
+    else:
         return headers.get("cookie", "")
-    return "; ".join(f"{name}={cookies[name]}" for name in names if name in cookies)
+    if own:
+        taken = {_cookie_name(pair) for pair in own.split(";")}
+        chosen = [own, *(pair for pair in chosen if _cookie_name(pair) not in taken | {""})]
+    return "; ".join(chosen)
+
+
+def _cookie_name(pair: str) -> str:
+    return pair.partition("=")[0].strip(" \t")

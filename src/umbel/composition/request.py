@@ -265,10 +265,11 @@ class Recipe:
                     continue
                 _put(fields, name.encode("ascii"), raw_value(named))
         expand_into(fields, self.headers, context, bound, left_out)
-        if self.forward_cookies and (
-            cookies := forwarded_cookies(inputs.headers, inputs.cookies, self.forward_cookies)
-        ):
-            _put(fields, b"cookie", raw_value(cookies))
+        if self.forward_cookies:
+            own = fields.get(b"cookie") if "cookie" not in self.forward_headers else None
+            said = own[2].decode("latin-1") if own is not None else ""
+            if cookies := forwarded_cookies(inputs.headers, inputs.cookies, self.forward_cookies, said):
+                _put(fields, b"cookie", raw_value(cookies))
         return [*fields.values()]
 
     def _content(self, context: Mapping[str, Json], inputs: Inputs) -> bytes | None:
