@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from click.testing import CliRunner
 from quart import Response, current_app, make_response, request
 
+from tests.support.configs import write
 from tests.support.records import Records
 from tests.support.serving import connected, serving
+from umbel.cli import main
 from umbel.gateway.app import Umbel
 
 HandlerT = TypeVar("HandlerT", bound=Callable[..., Awaitable[Any]])
@@ -93,3 +97,59 @@ async def test_a_wrapper_that_answers_options_itself_does_so_for_a_composing_han
     assert preflight["access-control-allow-origin"] == "https://shop.example"
     assert (answer.status, answer.json) == (200, {"ok": True})
     assert answer["access-control-allow-origin"] == "https://shop.example"
+
+
+# Keys that another key leaves without effect.
+
+EARLY = "the head of a stream goes out before the calls have ended, so this"
+PLACED = [
+    ("stream = true", "", 'forward_headers = { a = ["x-a"] }', "answer.forward_headers.a", EARLY),
+    ("stream = true", "", 'forward_cookies = { a = ["sid"] }', "answer.forward_cookies.a", EARLY),
+    ("stream = true", "", 'headers = { x-a = "{a.b}" }', "answer.headers.x-a", f"{EARLY} one, which reads a call,"),
+    ("stream = true", "", 'cache_control = "public"', "answer.cache_control", "a stream is always sent with no-store"),
+    (
+        'krakend_compat = true\nexpose = "none"',
+        "",
+        "",
+        "krakend_compat",
+        'expose = "none" leaves X-KrakenD-Completed out',
+    ),
+    ("", "ok = [200, 401]\npass_status = [401, 404]", "", "calls.a.pass_status", "401 stands in ok too, so it is no"),
+    ("", "null_on = [404]\npass_status = [404]", "", "calls.a.pass_status", "404 stands in null_on too, so it is no"),
+    ("", "pass_status = [407]", "", "calls.a.pass_status", "a 407 needs Proxy-Authenticate, which is about one"),
+    ("", "pass_status = [426]", "", "calls.a.pass_status", "a 426 needs Upgrade, which is about one connection"),
+    ("", "pass_body = true\npass_status = []", "", "calls.a.pass_body", "no status is passed on"),
+    (
+        "",
+        'forward_headers = ["cookie"]\nforward_cookies = ["sid"]',
+        "",
+        "calls.a.forward_headers",
+        '"cookie" has no effect beside forward_cookies, which chooses the cookies: sid',
+    ),
+]
+FINE = [
+    ("stream = true", 'forward_headers = ["x-a"]', 'headers = { x-a = "{headers.x_a}" }\ncache_control = "no-store"'),
+    ("krakend_compat = true", "pass_status = [401]\nok = [200, 404]\nnull_on = [410]\npass_body = true", ""),
+]
+
+
+def warned(directory: Path, keys: str, call: str, answer: str) -> list[str]:
+    """What check warns of in a route with these keys."""
+    text = f'[upstreams.u]\nurls = ["http://h"]\n[[routes]]\npath = "/r"\n{keys}\n'
+    text += f'[routes.calls.a]\nupstream = "u"\npath = "/a"\n{call}\n[routes.answer]\n{answer}\n'
+    result = CliRunner().invoke(main, ["check", "-c", str(write(directory, text))])
+    assert result.exit_code == 0, result.output
+    return result.stderr.splitlines()
+
+
+@pytest.mark.parametrize(("keys", "call", "answer", "place", "words"), PLACED)
+def test_check_warns_of_a_key_that_another_one_leaves_without_effect(
+    tmp_path: Path, keys: str, call: str, answer: str, place: str, words: str
+) -> None:
+    (line,) = warned(tmp_path, keys, call, answer)
+    assert f" routes[0].{place}: {words}" in line
+
+
+@pytest.mark.parametrize(("keys", "call", "answer"), FINE)
+def test_check_does_not_warn_of_keys_that_have_their_effect(tmp_path: Path, keys: str, call: str, answer: str) -> None:
+    assert warned(tmp_path, keys, call, answer) == []

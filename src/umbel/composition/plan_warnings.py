@@ -7,27 +7,79 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..config.schema import Config, KeyPath, Route
+from ..config.schema import Call, Config, KeyPath, Route
+from ..core.star import STAR
 from .dag import Plan
 from .merge import lets_share
 from .plan import compile_route
+from .stream import stands_in_head
+
+_OF_A_CONNECTION = {407: "Proxy-Authenticate", 426: "Upgrade"}
+"""The statuses that say nothing without a field, and that field: it is about one connection, and never passed on."""
 
 
 def warnings(config: Config) -> Iterator[tuple[KeyPath, str]]:
     """Each doubtful key, and why; the plans of ``config`` have been checked."""
     for index, route in enumerate(config.routes):
-        if lets_share(route.answer.cache_control):
-            for reason in _shared_cookies(route, compile_route(config, index)):
-                yield ("routes", index, "answer", "cache_control"), reason
+        shares = lets_share(route.answer.cache_control) and not route.stream
+        plan = compile_route(config, index) if shares or route.stream else None
+        for at, reason in (
+            *(_shared_cookies(route, plan) if plan is not None and shares else ()),
+            *(_lost_in_stream(route, plan) if plan is not None and route.stream else ()),
+            *_without_effect(route),
+        ):
+            yield ("routes", index, *at), reason
 
 
-def _shared_cookies(route: Route, plan: Plan) -> Iterator[str]:
+def _shared_cookies(route: Route, plan: Plan) -> Iterator[tuple[KeyPath, str]]:
     """Why an answer that shared caches may keep is one person's."""
+    at = ("answer", "cache_control")
     if route.answer.forward_cookies:
         calls = ", ".join(route.answer.forward_cookies)
-        yield f"the answer forwards cookies ({calls}); one that sets a cookie is sent as private, whatever stands here"
+        yield (
+            at,
+            f"the answer forwards cookies ({calls}); one that sets a cookie is sent as private, whatever stands here",
+        )
     if plan.private:
         yield (
+            at,
             "the answer is made with the client's cookies or its authorization, and shared caches may give it to "
-            'others; write "private", or "parts"'
+            'others; write "private", or "parts"',
         )
+
+
+def _lost_in_stream(route: Route, plan: Plan) -> Iterator[tuple[KeyPath, str]]:
+    """The keys of an answer that a stream has no place for."""
+    answer = route.answer
+    early = "the head of a stream goes out before the calls have ended"
+    for key in ("forward_headers", "forward_cookies"):
+        for call in getattr(answer, key):
+            yield ("answer", key, call), f"{early}, so this holds only where the route fails before its first line"
+    for name, text in plan.answer_headers:
+        if not stands_in_head(text):
+            yield ("answer", "headers", name), f"{early}, so this one, which reads a call, is left out"
+    if answer.cache_control not in ("parts", "no-store"):
+        yield ("answer", "cache_control"), "a stream is always sent with no-store"
+
+
+def _without_effect(route: Route) -> Iterator[tuple[KeyPath, str]]:
+    """The keys that another one leaves without effect."""
+    if route.krakend_compat and route.expose == "none":
+        yield ("krakend_compat",), 'expose = "none" leaves X-KrakenD-Completed out'
+    for name, call in route.calls.items():
+        for key, reason in _of_call(call):
+            yield ("calls", name, key), reason
+
+
+def _of_call(call: Call) -> Iterator[tuple[str, str]]:
+    for key, taken in (("ok", call.ok), ("null_on", call.null_on)):
+        if both := set(taken).intersection(call.pass_status or ()):
+            yield "pass_status", f"{min(both)} stands in {key} too, so it is no failure and is never passed on"
+    for status, field in _OF_A_CONNECTION.items():
+        if status in (call.pass_status or ()):
+            yield "pass_status", f"a {status} needs {field}, which is about one connection only and is not passed on"
+    if call.pass_body and call.pass_status is not None and not call.pass_status:
+        yield "pass_body", "no status is passed on (pass_status is empty), so neither is a body"
+    if call.forward_cookies and "cookie" in call.forward_headers:
+        chosen = "all" if STAR in call.forward_cookies else ", ".join(call.forward_cookies)
+        yield "forward_headers", f'"cookie" has no effect beside forward_cookies, which chooses the cookies: {chosen}'

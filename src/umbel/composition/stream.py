@@ -19,6 +19,7 @@ from .conditions import CONDITIONS
 from .dag import Plan, request_context
 from .engine import Callers, Observer, run
 from .fan_out import ItemEnded
+from .field_template import FieldText
 from .result import Result
 
 
@@ -55,9 +56,13 @@ def head_fields(plan: Plan, inputs: Inputs) -> list[tuple[str, str]]:
     return [
         (name, value.decode("latin-1"))
         for name, template in plan.answer_headers
-        if all(variable.client for variable in template.variables)
-        and (value := template.expand(context, {})) is not None
+        if stands_in_head(template) and (value := template.expand(context, {})) is not None
     ]
+
+
+def stands_in_head(template: FieldText) -> bool:
+    """Whether a field of an answer can be in the head of a stream: its template reads nothing but the request."""
+    return all(variable.client for variable in template.variables)
 
 
 async def run_stream(
