@@ -128,8 +128,9 @@ async def test_views_see_the_origin_of_the_client(tmp_path: Path, stock: bool) -
         assert reply.json == {"url": f"{url}?x", "external": url, "address": "203.0.113.9", "secure": True}
         assert locations((await program.ask("/go", headers=claims))[0]) == [url]
         # A host that is none is no claim.
-        reply, _ = await program.ask("/seen", headers=[("x-forwarded-host", "a/../b@evil"), ("x-forwarded-proto", "x")])
-        assert reply.json["url"] == "http://gateway.test/seen"
+        for host in ("a/../b@evil", "api.example.com:99999", "[1.2]"):
+            reply, _ = await program.ask("/seen", headers=[("x-forwarded-host", host), ("x-forwarded-proto", "x")])
+            assert reply.json["url"] == "http://gateway.test/seen"
 
 
 async def test_the_claims_of_a_peer_that_is_not_trusted_change_nothing(tmp_path: Path) -> None:
@@ -179,6 +180,8 @@ ORIGINS = {
     "one scheme for many hops": Claims("203.0.113.9, 10.0.0.5", "HTTPS", CLIENT, "https"),
     "a scheme of a WebSocket": Claims("", "wss", scheme="https"),
     "no scheme": Claims("", "gopher"),
+    "a scheme behind nothing": Claims("", ", https", scheme="https"),
+    "a scheme behind nothing, of one hop": Claims("203.0.113.9", " , https", CLIENT, "https"),
 }
 
 
@@ -208,6 +211,13 @@ HOSTS = [
     ([("x-forwarded-host", "evil.example, shop.example")], "shop.example"),
     ([("x-forwarded-host", "not a host")], "gateway.test"),
     ([("x-forwarded-host", "")], "gateway.test"),
+    ([("x-forwarded-host", "shop.example:65535")], "shop.example:65535"),
+    ([("x-forwarded-host", "shop.example:65536")], "gateway.test"),
+    ([("x-forwarded-host", "shop.example:0")], "gateway.test"),
+    ([("x-forwarded-host", "[1.2]")], "gateway.test"),
+    ([("x-forwarded-host", "[::ffff:192.0.2.1]:80")], "[::ffff:192.0.2.1]:80"),
+    ([("x-forwarded-host", "[:::]:80")], "gateway.test"),
+    ([("forwarded", 'host="shop.example:99999"')], "gateway.test"),
     ([("connection", "x-forwarded-host"), ("x-forwarded-host", "shop.example")], "shop.example"),
 ]
 

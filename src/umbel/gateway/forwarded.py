@@ -35,8 +35,8 @@ _HOPS_MAX = 64
 _ADDRESS_LENGTH_MAX = 128
 _HOST_LENGTH_MAX = 255
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
-_PORT = r"(?::[0-9]{1,5})?"
-_HOST = re.compile(rf"(?:[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]){_PORT}", re.ASCII)
+_HOST = re.compile(r"(?:[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|\[([0-9A-Fa-f:.]+)\])(?::([1-9][0-9]{0,4}))?", re.ASCII)
+_PORT_MAX = 65535
 # An address with a port: IPv4, or IPv6 in brackets. The port may be hidden (RFC 7239 section 6.2).
 _NODE = re.compile(r"\A(?:\[([^\]]*+)\]|([^:\[\]]*+))(?::(?:[0-9]{1,5}|_[A-Za-z0-9._-]++))?", re.ASCII)
 _NEVER_SAID = frozenset(' \t"\\=')
@@ -161,9 +161,9 @@ def origin_of(
         return Origin(peer or "", False, fields, peer, http_version, scheme, fields.get("host"))
     addresses, schemes, hosts = _claims(fields)
     client, place, hops = _follow(addresses, trust)
-    said = schemes[0] if len(schemes) > len(addresses) else _at(place, schemes)
+    said = next(filter(None, schemes), "") if len(schemes) > len(addresses) else _at(place, schemes)
     host = _at(place, hosts)
-    if len(host) > _HOST_LENGTH_MAX or _HOST.fullmatch(host) is None:
+    if not _is_host(host):
         host = fields.get("host", "")
     scheme = _SCHEMES.get(said.lower(), scheme)
     return Origin(client or peer or "", True, fields, peer, http_version, scheme, host or None, hops)
@@ -233,6 +233,14 @@ def _follow(chain: Sequence[str], trust: TrustedProxies) -> tuple[str | None, in
 def _at(place: int, members: Sequence[str]) -> str:
     """The member at the client's place; the first of a list that is shorter, empty if there is none."""
     return members[-min(max(place, 1), len(members))] if members else ""
+
+
+def _is_host(text: str) -> bool:
+    """Whether a text names a host that could stand in a Host field, maybe with a port."""
+    if len(text) > _HOST_LENGTH_MAX or (match := _HOST.fullmatch(text)) is None:
+        return False
+    address, port = match[1], match[2]
+    return int(port or 1) <= _PORT_MAX and (address is None or (":" in address and _address(address) is not None))
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:
