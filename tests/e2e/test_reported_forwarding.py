@@ -190,6 +190,7 @@ LEFT_OUT = {
     "range": "bytes=0-1",
     "proxy": "http://evil.example",
     "te": "trailers",
+    "http2-settings": "AAMAAABkAAQAAP__",
     "tracestate": "a=1",
     "x-envoy-expected-rq-timeout-ms": "1",
 }

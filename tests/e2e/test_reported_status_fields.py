@@ -127,6 +127,30 @@ async def test_a_status_that_is_passed_on_keeps_its_fields(
     assert reply["content-type"] == "application/problem+json" or pass_body
 
 
+CREATED: list[tuple[dict[str, Any], list[str]]] = [
+    ({"status": 201}, ["/things/1"]),
+    ({"status": 201, "forward_headers": {"a": ["location"]}}, ["/things/1"]),
+    ({"status": 201, "headers": {"location": "/mine/{a.no}"}}, ["/mine/1"]),
+    ({}, []),
+    ({"status": 202}, []),
+]
+
+
+@pytest.mark.parametrize(("answer", "wanted"), CREATED)
+async def test_an_answer_that_says_201_tells_where_what_was_created_is(
+    answer: dict[str, Any], wanted: list[str]
+) -> None:
+    fields = [b"Location: /things/1", b"Retry-After: 9"]
+    reply = await failing("201 Created", fields, route(answer))
+    assert (reply.status, reply.all("location")) == (answer.get("status", 200), wanted)
+    assert not reply.all("retry-after")
+
+
+async def test_a_200_has_no_place_in_an_answer_that_says_201() -> None:
+    reply = await failing("200 OK", [b"Location: /things/1"], route({"status": 201}))
+    assert (reply.status, reply.all("location")) == (201, [])
+
+
 @pytest.mark.parametrize(("status", "fields", "wanted"), BELONGING.values(), ids=BELONGING)
 async def test_a_status_that_is_not_passed_on_brings_no_fields(status: str, fields: list[bytes], wanted: Lines) -> None:
     reply = await failing(
@@ -364,7 +388,7 @@ async def test_a_body_in_a_coding_that_is_not_read_is_refused_with_accept_encodi
     assert not reply.all("accept")
 
 
-@pytest.mark.parametrize("coding", ["identity", "Identity", "", "identity, identity"])
+@pytest.mark.parametrize("coding", ["identity", "Identity", "", "identity, identity", "UTF-8"])
 async def test_a_body_in_no_coding_is_read(coding: str) -> None:
     reply, asked = await posted(route(json="body"), JSON_TYPE, ("content-encoding", coding))
     assert (reply.status, len(asked)) == (200, 1)

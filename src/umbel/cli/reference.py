@@ -155,8 +155,9 @@ the fields that belong to it: `WWW-Authenticate` and `DPoP-Nonce` (401; 400 and 
 `Accept-Post` and `Accept-Patch` (415), `Link` (451), `RateLimit*`, `X-RateLimit-*` and `X-Rate-Limit-*` (429). They go
 as they came, at most 32 fields of 16 KiB in all. A `Location` is not rewritten: a relative one is relative to the
 client's URL, and an absolute one may name a host that only the upstream's neighbours know; so 3xx are passed on only
-where `pass_status` names them. `answer.forward_headers` holds for such an answer too, and `answer.forward_cookies` for
-every answer: a 401 that ends a session ends it. Any other status is 502 and brings no field.
+where `pass_status` names them. `answer.forward_headers` holds for such an answer too, and `answer.forward_cookies`
+for every answer: a 401 that ends a session ends it. Any other status is 502 and brings no field. An answer whose own
+`status` is 201 has the `Location` of the first call whose upstream said 201.
 
 A 401 is passed on by default where the call carries a credential of the client's, so that the client can do something
 about it; else it is about the gateway's own, and 502. A call carries one if it forwards cookies, or a header, a query

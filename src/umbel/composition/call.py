@@ -21,7 +21,7 @@ from .conditions import passed_statuses as conditions_passed
 from .conditions import validators
 from .decode import BadBodyError, EmptyBodyError, decode_json, decode_text
 from .decode_large import decode_many, is_many
-from .fields_of_status import fields_of_status
+from .fields_of_status import CREATED, fields_of_status
 from .overrides import NONE, Overrides
 
 if TYPE_CHECKING:
@@ -91,7 +91,8 @@ class CallRules:
     validators: frozenset[bytes] = frozenset()
     """The response's fields that the answer bears because the call forwards conditions, in lower case."""
     answering: frozenset[int] = frozenset()
-    """Statuses that become the answer's: of a request with conditions that were forwarded."""
+    """Statuses that become the answer's, with the fields that belong to them: that of the route where it has such
+    fields, and those of a request with conditions that were forwarded."""
     kept: frozenset[bytes] = field(init=False)
     """The response's fields that matter to the answer in any way."""
 
@@ -110,10 +111,12 @@ class CallRules:
         answer_headers: frozenset[bytes] = frozenset(),
         credential: bool = False,
         conditions: Collection[str] = (),
+        answer_status: int = 200,
     ) -> CallRules:
         """The rules of a call of the configuration; ``timeout`` and ``max_body`` are its upstream's.
 
-        ``credential``: it carries one of the client's; ``conditions``: the conditions of the client's that it forwards.
+        ``credential``: it carries one of the client's; ``conditions``: the conditions of the client's that it forwards;
+        ``answer_status``: the status that the route gives to its answers.
         """
         passed = passed_statuses(call.pass_status, credential=credential)
         if call.pass_status is None:
@@ -134,6 +137,7 @@ class CallRules:
             answer_headers,
             Overrides.of(call),
             validators(conditions),
+            frozenset({answer_status} if answer_status == CREATED and call.each is None else ()),
         )
 
 
@@ -192,7 +196,8 @@ def result_of(rules: CallRules, method: str, call: Call, decoded: Decoded = None
     answer_status: int | None = None
     if rules.answering and status in rules.answering:
         answer_status = status
-        headers = (*headers, *fields_of_status(status, call.fields))
+        named = {name for name, _ in headers}
+        headers = (*headers, *(field for field in fields_of_status(status, call.fields) if field[0] not in named))
         if status == 304:
             return CallResult(None, headers, (), status)
     if status in rules.null_on:

@@ -45,7 +45,8 @@ class CallPlan:
 
     def rules_for(self, method: str, headers: Mapping[str, str]) -> CallRules:
         """The rules for a request: with the statuses that become its answer's, where it bears conditions."""
-        return replace(self.rules, answering=answering_statuses(sent(self.conditions, headers), method))
+        answering = answering_statuses(sent(self.conditions, headers), method)
+        return replace(self.rules, answering=self.rules.answering | answering)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from ..messages import Field
 
 REDIRECTS = frozenset(range(300, 400)) - {304}
 """The statuses of RFC 9110 section 15.4, but that of a conditional request."""
+CREATED = 201
 
 VALUES_MAX = 16 * 1024
 """Bytes of all values together that an upstream can put into an answer so. Clients take heads of 16 KiB to 64 KiB."""
@@ -27,7 +28,7 @@ _BELONGS: Mapping[bytes, frozenset[int]] = {
     b"dpop-nonce": frozenset({400, 401}),
     # RFC 9110: sections 10.2.1, 10.2.2 (the client's own conflict aside), 10.2.3 with 15.5.14, 14.4.
     b"allow": frozenset({405}),
-    b"location": REDIRECTS | {201},
+    b"location": REDIRECTS | {CREATED},
     b"retry-after": REDIRECTS | {413, 429, 503},
     b"content-range": frozenset({206, 416}),
     b"accept-ranges": frozenset({416}),

@@ -235,6 +235,7 @@ class _RouteCompiler:
             answer_headers=self._answered(name),
             credential=_carries_credential(call, recipe, scope),
             conditions=conditions,
+            answer_status=self._route.answer.status,
         )
         return name, CallPlan(name, call, upstream, rules, recipe, needs, when, each, conditions), needs
 

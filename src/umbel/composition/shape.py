@@ -17,6 +17,7 @@ from .combine import is_complete, successes
 from .dag import CallPlan, Plan
 from .expression import ExpressionError, failed_expression
 from .field_template import LeftOut, note_left_out
+from .fields_of_status import CREATED
 from .merge import Fields, answer_caching
 from .result import Result, own_time
 
@@ -52,6 +53,8 @@ def shape_result(
     received: Fields = ()
     if only.conditions:
         status, received = _of_one_response(only, outcomes[only.name], status, headers)
+    if status == CREATED:
+        received = (*received, *_created(ordered, headers))
     validated = bool(received) and any(name in ("etag", "last-modified") for name, _ in received)
     caching, fields = _caching(plan, ordered, (*headers, *received), inputs, complete=complete)
     return Result(ordered, None, answer, status, fields, complete, caching, own_ms, validated=validated)
@@ -112,6 +115,16 @@ def _of_one_response(call: CallPlan, outcome: Outcome, status: int, headers: Fie
     for name, _ in headers:
         fields.pop(name, None)
     return status, tuple(fields.items())
+
+
+def _created(outcomes: tuple[Outcome, ...], headers: Fields) -> Fields:
+    """The Location of an answer that says 201: that of the first call whose upstream said so, beside ``headers``."""
+    if any(name == "location" for name, _ in headers):
+        return ()
+    for outcome in outcomes:
+        if outcome.state == "value" and outcome.answer_status == CREATED:
+            return tuple(field for field in outcome.headers if field[0] == "location")
+    return ()
 
 
 def _cookies(plan: Plan, outcomes: Mapping[str, Outcome]) -> tuple[tuple[str, str], ...]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 
-HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade"})
+HOP_BY_HOP = frozenset(
+    {b"connection", b"http2-settings", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
+)
 """The fields of a connection, in lower case. Those that begin with ``proxy-`` are hop-by-hop too."""
 
 _TEXTS = frozenset(name.decode() for name in HOP_BY_HOP)
