@@ -54,6 +54,7 @@ async def answered(answer: dict[str, Any], *fields: bytes, sent: Iterable[tuple[
         ("private", [b"Cache-Control: max-age=5"], "private"),
         ("parts", [COOKIE, b"Cache-Control: public, max-age=5"], "private, max-age=5"),
         ("parts", [COOKIE], "private"),
+        ("parts", [b"Vary: *", b"Cache-Control: public, max-age=5"], "no-cache, max-age=5"),
     ],
 )
 async def test_what_is_one_clients_is_never_shared_whatever_is_configured(

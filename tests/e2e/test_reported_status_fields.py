@@ -187,6 +187,9 @@ async def test_forwarded_fields_go_with_a_passed_status_and_none_is_doubled() ->
     reply = await failing("401 Unauthorized", fields, route(pass_status=[401], answer=answer))
     assert reply.status == 401
     assert len(reply.all("www-authenticate")) == 1
+    received = {call["name"]: (call["status"], call.get("received_status")) for call in reply.json["calls"]}
+    assert received == {"a": (401, 401), "b": (401, None)}
+    assert reply["proxy-status"] == 'umbel;received-status=401;next-hop="a", umbel;next-hop="b"'
     assert (reply["x-other"], reply["retry-after"]) == ("1", "3")
 
 

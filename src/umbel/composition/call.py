@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ..events import Recorder
     from ..model import RequestFacts
 
-_CACHING = frozenset({b"cache-control", b"age"})
+_CACHING = frozenset({b"cache-control", b"age", b"vary"})
 
 ACCEPT = {"json": b"application/json", "text": b"*/*", "none": b"*/*"}
 """What a call asks for, by how it will decode, unless its headers say otherwise."""

@@ -18,13 +18,17 @@ STAR = "*"
 # What looks like the name of a secret and is none: keys of requests and caches, keywords, authors.
 _KEYS = frozenset({"idempotency-key", "sec-websocket-key", "cache-key", "sort-key", "routing-key"})
 _WORDS = re.compile(r"keyword|author(?!i)")
+# Short names of secrets, each a word by itself: within another word they say nothing.
+_SHORT = frozenset({"bearer", "dpop", "hmac", "otp", "passcode", "passphrase", "pin", "pwd", "sid", "sig", "totp"})
 
 
 @lru_cache(maxsize=1024)
 def is_credential(name: str) -> bool:
     """Whether a value of the client's under this name may be a credential: of a field, a parameter or a member."""
     folded = name.lower().replace("_", "-")
-    return folded not in _KEYS and may_be_secret(_WORDS.sub("", folded).encode("ascii", "replace"))
+    if folded in _KEYS:
+        return False
+    return may_be_secret(_WORDS.sub("", folded).encode("ascii", "replace")) or not _SHORT.isdisjoint(folded.split("-"))
 
 
 def carries_credential(names: Iterable[str], *, body: bool, own: bool) -> bool:

@@ -610,7 +610,7 @@ class PlanRun(Engine):
         elif outcome.failure.kind not in CUT:
             cause = outcome.failure
             detail = f"it needs {outcome.call}, which failed: {cause.kind}"
-            failure = replace(cause, kind=Kind.DEPENDENCY, detail=detail, proxy_error=None)
+            failure = replace(cause, kind=Kind.DEPENDENCY, detail=detail, proxy_error=None, received_status=None)
             self.settle(dependant.rules, failure, None, outcome.ended_at, ())
 
     def _begin(self, call: CallPlan, now: float) -> RunningCall | None:

@@ -113,6 +113,10 @@ def _directives(fields: Fields) -> dict[str, int | None]:
     for name, value in fields:
         if name == "age":
             age = _seconds(value)
+        elif name == "vary":
+            if "*" in value:
+                # RFC 9110 section 12.5.5: nobody can tell for which other request the response would be the same.
+                found["no-cache"] = None
         elif name == "cache-control":
             for directive in value.split(","):
                 key, mark, argument = directive.strip().partition("=")

@@ -23,6 +23,11 @@ from umbel.composition.credentials import carries_credential, is_credential
         "passwd",
         "x-amz-signature",
         "x-auth",
+        "pwd",
+        "user_pwd",
+        "X-OTP",
+        "sid",
+        "DPoP",
     ],
 )
 def test_a_name_of_a_credential(name: str) -> None:
@@ -30,7 +35,18 @@ def test_a_name_of_a_credential(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["accept-language", "page", "idempotency-key", "Idempotency_Key", "keyword", "author", "author_id", "n\xe9"]
+    "name",
+    [
+        "accept-language",
+        "page",
+        "idempotency-key",
+        "Idempotency_Key",
+        "keyword",
+        "author",
+        "author_id",
+        "n\xe9",
+        "spin",
+    ],
 )
 def test_a_name_of_something_else(name: str) -> None:
     assert not is_credential(name)

@@ -48,3 +48,11 @@ def test_a_cache_control_made_private(said: str, wanted: str) -> None:
 )
 def test_whether_a_cache_control_lets_shared_caches_keep_an_answer(said: str, shares: bool) -> None:
     assert lets_share(said) is shares
+
+
+@pytest.mark.parametrize(
+    ("vary", "wanted"),
+    [("*", "no-cache, max-age=60"), ("origin, *", "no-cache, max-age=60"), ("origin", "public, max-age=60")],
+)
+def test_a_part_that_varies_by_what_nobody_can_tell_is_not_kept_without_asking(vary: str, wanted: str) -> None:
+    assert strictest_cache_control([[("cache-control", "public, max-age=60"), ("vary", vary)]]) == wanted
