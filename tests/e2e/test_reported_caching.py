@@ -149,6 +149,20 @@ async def test_the_same_holds_for_a_composition_in_code(
     assert reply.all("cache-control") == ([] if wanted is None else [wanted])
 
 
+async def test_what_a_handler_says_of_vary_stands_beside_what_the_gateway_says() -> None:
+    app = gateway(1)
+
+    @app.compose("/r", vary=["x-tenant"])
+    async def handler(_: Any) -> Any:
+        return {}, 200, [("Vary", "Origin, accept"), ("vary", "X-Tenant,,"), ("x-bad", "a\nb"), ("x-good", "a")]
+
+    async with serving(app) as gate:
+        reply = await fetch(gate, "GET", "/r")
+    assert (reply.status, reply.all("vary")) == (200, ["Accept, X-Tenant, Origin"])
+    # A value that no field can hold leaves its field out, and nothing else.
+    assert (reply.all("x-bad"), reply.all("x-good")) == ([], ["a"])
+
+
 CHECKED = """
 [upstreams.u]
 urls = ["http://h"]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import trio
 
 from ..core.call import Call, Caller, Prepared, only_leaf
-from ..core.field_value import text_of
+from ..core.field_value import raw_value, text_of
 from ..core.transport_caller import caller_of
 from ..errors import UmbelError
 from ..events import Recorder
@@ -31,7 +31,16 @@ from .fault import bad_request
 from .field_template import note_left_out
 from .merge import Fields, answer_caching
 from .options import CallOptions, check_options
-from .outgoing import MISSING, UpstreamDefaults, build_content, build_headers, build_query, build_target, usual_fields
+from .outgoing import (
+    MISSING,
+    UNFIT,
+    UpstreamDefaults,
+    build_content,
+    build_headers,
+    build_query,
+    build_target,
+    usual_fields,
+)
 from .overrides import Overrides
 from .request import gateway_fields, without
 from .result import Result, own_time
@@ -415,6 +424,7 @@ class Compose:
             return self.failed(failure)
         parts = [outcome.headers for outcome in outcomes if outcome.state == "value"]
         # What the handler says of caching is what a route of the configuration says by ``answer.cache_control``.
+        headers = [field for field in headers if self._fits(*field)]
         configured = ", ".join(value for name, value in headers if name == "cache-control") or None
         fields: Fields = [field for field in headers if field[0] != "cache-control"]
         asked = self.inputs.headers
@@ -432,6 +442,13 @@ class Compose:
             self._own_ms(),
             tuple(self._personal),
         )
+
+    def _fits(self, name: str, value: str) -> bool:
+        """Whether a field of the answer's can hold its value; if not, that is noted, and it is left out."""
+        if raw_value(value) is not None:
+            return True
+        note_left_out(self.facts, self.recorder, name, UNFIT)
+        return False
 
     def failed(self, failure: Failure) -> Result:
         """The result that a failure decides."""

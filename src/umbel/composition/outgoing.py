@@ -33,6 +33,9 @@ _SAFE_PATH = re.compile(r"/(?!/)[A-Za-z0-9/:@!$&'()*+,;=~_-]*+")
 MISSING: Any = object()
 """No value given, where None is one."""
 
+UNFIT = "it holds a control character, or is no Unicode"
+"""Why a field of a call or of an answer in code is left out."""
+
 _DOT_SEGMENT = re.compile(r"(?:^|/)(?:\.|%2e){1,2}(?=/|$)", re.IGNORECASE)
 
 
@@ -153,7 +156,7 @@ def build_headers(
         if (encoded := raw_value(value)) is not None:
             fields[name] = (name, name, encoded)
         else:
-            left_out(header.lower(), "it holds a control character, or is no Unicode")
+            left_out(header.lower(), UNFIT)
     return [*fields.values()]
 
 

@@ -6,7 +6,7 @@ semantics; nothing here waits.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 import msgspec
@@ -50,7 +50,8 @@ class AnswerRules:
         """The field Vary, with ``more`` headers that this one answer depends on."""
         if not more:
             return self._vary
-        return (b"vary", ", ".join((self.vary, *(name.title() for name in more))).encode())
+        names = dict.fromkeys((*self.vary.split(", "), *(name.title() for name in more)))
+        return (b"vary", ", ".join(names).encode())
 
 
 def answer(result: Result, rules: AnswerRules, exchange: Exchange) -> Reply:
@@ -79,7 +80,7 @@ def note_result(result: Result, exchange: Exchange) -> None:
 
 def _composed(result: Result, rules: AnswerRules, exchange: Exchange) -> Reply:
     status, body = result.status, b""
-    fields = [rules.vary_field(result.vary)]
+    fields = [rules.vary_field((*result.vary, *_said_to_vary(result.headers)) if result.headers else result.vary)]
     if result.cache_control is not None:
         fields.append((b"cache-control", raw_value(result.cache_control) or NO_STORE.encode()))
     if status not in _BODILESS:
@@ -95,6 +96,13 @@ def _composed(result: Result, rules: AnswerRules, exchange: Exchange) -> Reply:
     if result.headers:
         return Reply(status, _merged(result.headers, fields), body, named=True)
     return Reply(status, fields, body)
+
+
+def _said_to_vary(headers: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """The request headers that an answer's own fields say it depends on."""
+    for name, value in headers:
+        if name == "vary" and value.isascii():
+            yield from filter(None, (member.strip(" \t") for member in value.split(",")))
 
 
 def _etag(result: Result, rules: AnswerRules, body: bytes, fields: list[Field]) -> str | None:
