@@ -88,7 +88,7 @@ def find(plans: Sequence[Plan], method: str, path: str) -> Match | NoMatch:
     except MethodNotAllowed as error:
         allowed = ", ".join(sorted({*(error.valid_methods or ()), "OPTIONS"}))
         if method == "OPTIONS":
-            return NoMatch(200, f"answered without any call, with Allow: {allowed}")
+            return NoMatch(204, f"answered without any call, with Allow: {allowed}")
         return NoMatch(405, f"the path is known, the method is not; allowed: {allowed}")
     except NotFound:
         if raw in PROBES:

@@ -188,7 +188,7 @@ def test_what_no_route_answers_is_said_clearly_with_status_1(method: str, path: 
 @pytest.mark.parametrize(
     ("method", "path", "said"),
     [
-        ("OPTIONS", "/dashboard/4", "200, answered without any call, with Allow: GET, HEAD, OPTIONS"),
+        ("OPTIONS", "/dashboard/4", "204, answered without any call, with Allow: GET, HEAD, OPTIONS"),
         ("GET", "/livez", "200, a probe, answered by the gateway itself"),
     ],
 )
