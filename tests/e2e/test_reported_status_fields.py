@@ -187,9 +187,6 @@ async def test_forwarded_fields_go_with_a_passed_status_and_none_is_doubled() ->
     reply = await failing("401 Unauthorized", fields, route(pass_status=[401], answer=answer))
     assert reply.status == 401
     assert len(reply.all("www-authenticate")) == 1
-    received = {call["name"]: (call["status"], call.get("received_status")) for call in reply.json["calls"]}
-    assert received == {"a": (401, 401), "b": (401, None)}
-    assert reply["proxy-status"] == 'umbel;received-status=401;next-hop="a", umbel;next-hop="b"'
     assert (reply["x-other"], reply["retry-after"]) == ("1", "3")
 
 
@@ -210,6 +207,9 @@ async def test_a_dependant_of_a_failed_call_does_not_repeat_its_cookie() -> None
     reply = await failing("401 Unauthorized", [CHALLENGE, b"Set-Cookie: s=1"], both)
     assert (reply.status, reply.all("set-cookie")) == (401, ["s=1"])
     assert len(reply.all("www-authenticate")) == 1
+    received = {call["name"]: (call["status"], call.get("received_status")) for call in reply.json["calls"]}
+    assert received == {"a": (401, 401), "b": (401, None)}
+    assert reply["proxy-status"] == 'umbel;received-status=401;next-hop="a", umbel;next-hop="b"'
 
 
 async def test_a_failed_item_brings_the_fields_of_its_status() -> None:
@@ -222,6 +222,20 @@ async def test_of_a_field_that_stands_once_the_first_counts() -> None:
     fields = [b"Location: /one", b"Location: //evil.example", b"Retry-After: 1", b"Retry-After: 2"]
     reply = await failing("302 Found", fields, route(pass_status=[302]))
     assert (reply["location"], reply["retry-after"]) == ("/one", "1")
+
+
+@pytest.mark.parametrize(
+    ("types", "wanted"),
+    [
+        ([b"Content-Type: text/html", b"content-type: text/plain"], ["text/plain"]),
+        ([b"Content-Type: text/html", b"Content-Type: "], ["text/html"]),
+        ([b"Content-Type: "], ["application/octet-stream"]),
+        ([], ["application/octet-stream"]),
+    ],
+)
+async def test_a_body_that_is_passed_on_has_one_type(types: list[bytes], wanted: list[str]) -> None:
+    reply = await failing("404 Not Found", types, route(pass_body=True))
+    assert (reply.status, reply.all("content-type")) == (404, wanted)
 
 
 async def test_fields_without_end_are_left_out_and_the_answer_is_made() -> None:

@@ -240,10 +240,10 @@ def _cookies(fields: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]
     return tuple(field for field in fields if field[0] == "set-cookie")
 
 
-def _field(call: Call, name: bytes) -> str | None:
-    """The values of a field, joined as httpx does."""
-    values = [value.decode("latin-1") for _, lower, value in call.fields if lower == name]
-    return ", ".join(values) if values else None
+def _content_type(call: Call) -> str:
+    """The type of the response's body. A response has one; of several fields the last counts, as with the charset."""
+    values = [value.decode("latin-1") for _, lower, value in call.fields if lower == b"content-type" and value]
+    return values[-1] if values else "application/octet-stream"
 
 
 def _status_failure(rules: CallRules, call: Call) -> Failure:
@@ -252,7 +252,7 @@ def _status_failure(rules: CallRules, call: Call) -> Failure:
     passed = status in rules.passed
     body = None
     if passed and rules.pass_body:
-        body = PassedBody(call.content, _field(call, b"content-type") or "application/octet-stream")
+        body = PassedBody(call.content, _content_type(call))
     received = _kept(rules.answer_headers, call) if rules.answer_headers else ()
     return Failure(
         Kind.STATUS,
