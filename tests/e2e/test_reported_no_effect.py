@@ -116,6 +116,7 @@ PLACED = [
     ),
     ("", "ok = [200, 401]\npass_status = [401, 404]", "", "calls.a.pass_status", "401 stands in ok too, so it is no"),
     ("", "null_on = [404]\npass_status = [404]", "", "calls.a.pass_status", "404 stands in null_on too, so it is no"),
+    ("", "", "status = 206", "answer.status", "a 206 is a part of something and needs Content-Range"),
     ("", "pass_status = [407]", "", "calls.a.pass_status", "a 407 needs Proxy-Authenticate, which is about one"),
     ("", "pass_status = [426]", "", "calls.a.pass_status", "a 426 needs Upgrade, which is about one connection"),
     ("", "pass_body = true\npass_status = []", "", "calls.a.pass_body", "no status is passed on"),

@@ -63,9 +63,11 @@ def _lost_in_stream(route: Route, plan: Plan) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _without_effect(route: Route) -> Iterator[tuple[KeyPath, str]]:
-    """The keys that another one leaves without effect."""
+    """The keys that another one leaves without effect, or that say half of something."""
     if route.krakend_compat and route.expose == "none":
         yield ("krakend_compat",), 'expose = "none" leaves X-KrakenD-Completed out'
+    if route.answer.status == 206:
+        yield ("answer", "status"), "a 206 is a part of something and needs Content-Range, which this answer has not"
     for name, call in route.calls.items():
         for key, reason in _of_call(call):
             yield ("calls", name, key), reason
