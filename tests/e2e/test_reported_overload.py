@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import pytest
 import trio
 
 from tests.support.h2client import h2_client
@@ -88,9 +89,12 @@ async def test_a_request_is_not_refused_for_its_own_calls_where_none_may_wait(tm
         assert await crowd(program, 1) == {200: 1}
 
 
-async def test_two_upstreams_that_hang_leave_a_route_that_does_not_need_them_without_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("keys", ["", "coalesce = true"], ids=["", "coalescing"])
+async def test_two_upstreams_that_hang_leave_a_route_that_does_not_need_them_without_an_error(
+    keys: str, tmp_path: Path
+) -> None:
     async with raw_server(silent) as first, raw_server(silent) as second, raw_server(healthy(0)) as third:
-        config = up(first, name="one") + up(second, name="two") + up(third)
+        config = up(first, name="one", keys=keys) + up(second, name="two", keys=keys) + up(third)
         brief = 'deadline = "3s"'
         config += route("/one", upstream="one", keys=brief) + route("/two", upstream="two", keys=brief) + route("/r")
         async with running(tmp_path, config) as program, trio.open_nursery() as nursery:

@@ -236,6 +236,7 @@ class MemoryCalls:
         statistics = self.client.statistics()
         assert (statistics.coalesce.in_flight, statistics.coalesce.waiting) == (0, 0)
         assert (statistics.bulkhead.in_flight, statistics.bulkhead.waiting) == (0, 0)
+        assert (self.client.bulkhead.requests, self.client.bulkhead.joined) == ({}, {})
         assert (statistics.budget.active, statistics.budget.extra, statistics.hedge.pending) == (0, 0, 0)
         assert {replica.in_flight for replica in statistics.balance.replicas} <= {0}
         assert (statistics.pool.active, statistics.pool.connecting) == (0, 0)

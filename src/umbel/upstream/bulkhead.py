@@ -10,12 +10,16 @@ single call, and is never refused half-way because of its own calls.
 The server serves ``max_requests`` requests at a time (``[server] max_in_flight``). The room is as large as that unless
 it was configured: while an upstream works, no call of a served request is refused, however many wait.
 
-**Stalled.** An upstream at which a call waits while none has completed for ``STALL_SECONDS`` is *stalled*. Its queue
-keeps EACH_SHARE of ``max_requests``, the requests that came first; the others are refused (``Overflow``), and so is
-who comes later. All stalled upstreams together hold at most ALL_SHARE of ``max_requests``, in flight and waiting, so
-that requests which do not need them find room in the server. Calls in flight are never ended for this. The first call
-that completes ends the state. "Completed" is an attempt with a response, or with an error that came sooner than a
-timeout: both give their place to the next call.
+A call may also wait for the answer of another's call and take no place (coalescing): it has *joined*. Its request is
+held by the upstream as one in flight is, and takes no room in the queue.
+
+**Stalled.** An upstream at which a call waits, has joined, or is one of WATCHED_SHARE of ``max_requests`` in flight,
+while none has completed for ``STALL_SECONDS``, is *stalled*. Its queue keeps EACH_SHARE of ``max_requests``, the
+requests that came first; the others are refused (``Overflow``), and so is who comes later. All stalled upstreams
+together hold at most ALL_SHARE of ``max_requests``, in flight, joined and waiting, so that requests which do not need
+them find room in the server. Calls in flight are never ended for this. The first call that completes ends the state,
+and so does the end of the last request there. "Completed" is an attempt with a response, or with an error that came
+sooner than a timeout: both give their place to the next call.
 
 **A full server** asks for room (``OverloadGuard.make_room``) before it refuses a request: it would refuse requests that
 need no slow upstream, in the second before a stall is known. Then the request that came last to the upstream with the
@@ -23,8 +27,8 @@ most requests is refused in the newcomer's place, if that upstream holds over EA
 QUIET_SECONDS. Either way one request is refused. Such an upstream is *pressed*: until a call completes it takes no
 further request beyond EACH_SHARE, or those would be refused in turn for the next.
 
-The state is looked at by a timer that runs while calls wait, and by those who come while the upstream is stalled. Calls
-that find a place pay for the count of their request only.
+The state is looked at by a timer that runs while calls wait, have joined or are many, and by those who come while the
+upstream is stalled. Calls that find a place pay for the count of their request only.
 """
 
 from __future__ import annotations
@@ -48,9 +52,13 @@ QUIET_SECONDS = 0.25
 EACH_SHARE = 0.4
 """Of ``max_requests``: what may wait for one stalled upstream."""
 ALL_SHARE = 0.8
-"""Of ``max_requests``: what all stalled upstreams together may hold, in flight and waiting."""
+"""Of ``max_requests``: what all stalled upstreams together may hold, in flight, joined and waiting."""
+WATCHED_SHARE = 0.1
+"""Of ``max_requests``: so many calls in flight that several upstreams like that could take the server's places."""
 MAX_REQUESTS = 256
 """Requests at a time where nobody says how many: the default of ``[server] max_in_flight``."""
+
+_FULL = "the server is full, and no call completes"
 
 Refused = Callable[[Overflow], object]
 """Called once, for a call that waits no longer because it is refused. Must not raise and must not wait."""
@@ -62,6 +70,7 @@ class OverloadGuard:
     def __init__(self, max_requests: int = MAX_REQUESTS) -> None:
         self.max_requests = max_requests
         self.room_each = int(max_requests * EACH_SHARE)
+        self.watched_from = max(1, int(max_requests * WATCHED_SHARE))
         self._room_all = int(max_requests * ALL_SHARE)
         self._bulkheads: list[Bulkhead] = []
         self.stalled: dict[Bulkhead, None] = {}
@@ -81,11 +90,14 @@ class OverloadGuard:
         return held - self._room_all
 
     def make_room(self) -> bool:
-        """Refuse the calls of one waiting request, so that a full server can take another; False where none may be."""
+        """Refuse the calls of one request that waits or has joined, so that a full server can take another.
+
+        False where none may be.
+        """
         now = trio.current_time()
         largest: Bulkhead | None = None
         for bulkhead in self._bulkheads:
-            if bulkhead.waiting and now - bulkhead.completed_at >= QUIET_SECONDS:
+            if (bulkhead.waiting or bulkhead.joined) and now - bulkhead.completed_at >= QUIET_SECONDS:
                 held = len(bulkhead.requests)
                 if held > self.room_each and (largest is None or held > len(largest.requests)):
                     largest = bulkhead
@@ -95,7 +107,7 @@ class OverloadGuard:
 class Bulkhead(Slots):
     """The places of one upstream. See the module.
 
-    A request is named by a key of its own for as long as a call of it is in flight or waits.
+    A request is named by a key of its own for as long as a call of it is in flight, waits or has joined.
     """
 
     __slots__ = (
@@ -105,8 +117,10 @@ class Bulkhead(Slots):
         "_stalled_at",
         "_timer",
         "_timers",
-        "_waiting_since",
+        "_watched_from",
+        "_watched_since",
         "completed_at",
+        "joined",
         "requests",
         "waiting",
     )  # fmt: skip
@@ -116,14 +130,18 @@ class Bulkhead(Slots):
         super().__init__(capacity, most if max_queue is None else max_queue)
         self._guard, self._timers = guard, timers
         self.requests: dict[Hashable, int] = {}
-        """How many calls each request has, in flight and waiting."""
+        """How many calls each request has, in flight, joined and waiting."""
         self.waiting: dict[Hashable, dict[object, Refused]] = {}
         """The waiting calls of each request, in the order in which the requests came."""
         self._request_of: dict[object, Hashable] = {}
         """Of waiting calls."""
+        self.joined: dict[object, tuple[Hashable, Refused]] = {}
+        """Calls that wait for the answer of another's, in the order in which they came, each with its request."""
         self.completed_at = -math.inf
         """When the last call completed. Set by calls."""
-        self._waiting_since = 0.0
+        self._watched_from: float = math.inf if guard is None else guard.watched_from
+        """So many calls in flight are watched though none waits."""
+        self._watched_since = 0.0
         self._stalled_at: float | None = None
         self._pressed_at = -math.inf
         self._timer: Timer | None = None
@@ -142,6 +160,8 @@ class Bulkhead(Slots):
         if self.in_use < self._capacity and not self._queue:
             self.in_use += 1
             self.requests[request] = self.requests.get(request, 0) + 1
+            if self.in_use == self._watched_from and not self.joined:
+                self._watch()
             return True
         return False
 
@@ -158,10 +178,8 @@ class Bulkhead(Slots):
             if len(self.waiting) >= room:
                 self._overflowed += 1
                 raise Overflow(f"{self.in_use} calls in flight and {len(self.waiting)} requests waiting")
-        if not self._queue:
-            self._waiting_since = trio.current_time()
-            if self._guard is not None and self._timer is None:
-                self._timer = self._timers.add(self._waiting_since + STALL_SECONDS, self._look)
+        if not self._is_watched:
+            self._watch()
         self._queue[call] = granted
         self.waiting.setdefault(request, {})[call] = refused
         self._request_of[call] = request
@@ -175,6 +193,30 @@ class Bulkhead(Slots):
         self._forget(request)
         return True
 
+    def join(self, call: object, request: Hashable, refused: Refused) -> None:
+        """Hold ``request`` while its ``call`` waits for the answer of another's. ``refused``: it may do so no longer.
+
+        Raises:
+            Overflow: the upstream may hold no further request.
+        """
+        if self._stalled_at is not None:
+            self._check_room(request)
+        guard = self._guard
+        pressed = guard is not None and self._pressed_at > self.completed_at and request not in self.requests
+        if guard is not None and pressed and len(self.requests) >= guard.room_each:
+            self._overflowed += 1
+            raise Overflow(_FULL)
+        if not self._is_watched:
+            self._watch()
+        self.joined[call] = request, refused
+        self.requests[request] = self.requests.get(request, 0) + 1
+
+    def part(self, call: object) -> None:
+        """``call`` waits for no other's answer any more, if it did."""
+        found = self.joined.pop(call, None)
+        if found is not None:
+            self._forget(found[0])
+
     def give_back(self, request: Hashable) -> None:
         """Give the place of a call of ``request`` back: to the first that waits, if there is one."""
         # As _forget does: this runs for every call.
@@ -186,9 +228,19 @@ class Bulkhead(Slots):
         self.release()
 
     def press(self) -> bool:
-        """Refuse the request that came last, for a full server; False if none waits."""
+        """Refuse the request that came last, for a full server; False if none waits or has joined."""
         self._pressed_at = trio.current_time()
-        return self.refuse_last("the server is full, and no call completes")
+        return self.refuse_last(_FULL) or self._refuse_joined(_FULL)
+
+    def _refuse_joined(self, why: str) -> bool:
+        """Refuse the call that joined last; False if there is none."""
+        if not self.joined:
+            return False
+        _, (request, refused) = self.joined.popitem()
+        self._forget(request)
+        self._overflowed += 1
+        refused(Overflow(why))
+        return True
 
     def refuse_last(self, why: str) -> bool:
         """Refuse the waiting calls of the request that came last; False if none waits."""
@@ -217,7 +269,7 @@ class Bulkhead(Slots):
 
     @property
     def stalled(self) -> bool:
-        """Whether calls wait, or waited, and none has completed since."""
+        """Whether calls wait, have joined or are many, or were, and none has completed since."""
         self._recover_if_due()
         return self._stalled_at is not None
 
@@ -238,14 +290,25 @@ class Bulkhead(Slots):
 
     # Stalls.
 
+    def _watch(self) -> None:
+        """See from now on whether the upstream completes calls."""
+        if self._guard is not None:
+            self._watched_since = trio.current_time()
+            if self._timer is None:
+                self._timer = self._timers.add(self._watched_since + STALL_SECONDS, self._look)
+
+    @property
+    def _is_watched(self) -> bool:
+        return bool(self._queue or self.joined) or self.in_use >= self._watched_from
+
     def _look(self) -> None:
-        """Timer: see whether the upstream completes calls while some wait."""
+        """Timer: see whether the upstream completes calls while some wait, have joined, or are many."""
         self._timer = None
         self._recover_if_due()
         guard = self._guard
-        if guard is None or not self._queue or self._stalled_at is not None:
+        if guard is None or not self._is_watched or self._stalled_at is not None:
             return
-        now, due = trio.current_time(), max(self.completed_at, self._waiting_since) + STALL_SECONDS
+        now, due = trio.current_time(), max(self.completed_at, self._watched_since) + STALL_SECONDS
         if now < due:
             self._timer = self._timers.add(due, self._look)
             return
@@ -254,16 +317,18 @@ class Bulkhead(Slots):
         why = f"no call has completed for {STALL_SECONDS:g} s"
         while len(self.waiting) > guard.room_each:
             self.refuse_last(why)
-        while guard.excess > 0 and self.refuse_last(why):
+        while guard.excess > 0 and (self.refuse_last(why) or self._refuse_joined(why)):
             pass
 
     def _recover_if_due(self) -> None:
-        """End the state if a call has completed since it began."""
+        """End the state if a call has completed since it began, or the upstream holds no request any more."""
         guard = self._guard
-        if guard is not None and self._stalled_at is not None and self.completed_at > self._stalled_at:
+        if guard is None or self._stalled_at is None:
+            return
+        if self.completed_at > self._stalled_at or not self.requests:
             self._stalled_at = None
             guard.stalled.pop(self, None)
-            if self._queue and self._timer is None:
+            if self._is_watched and self._timer is None:
                 self._timer = self._timers.add(self.completed_at + STALL_SECONDS, self._look)
 
     def _check_room(self, request: Hashable) -> None:

@@ -22,6 +22,9 @@ without end, by one caller after the other.
 An answer with ``Set-Cookie``, with ``Cache-Control: private``, or whose ``Vary`` names a field of the gateway's or
 ``*`` goes to one of the waiters, the one that has waited the longest; each other makes a call of its own then. A
 failure is everybody's, each with an exception of its own.
+
+A waiter that finds a shared call takes no place of the bulkhead, but its request counts as one that the upstream holds
+(``Bulkhead.join``). So where the upstream hangs, its waiters leave places of the server to requests without need of it.
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ from ..model import RequestFacts, Trace
 from ..policy.sharing import REQUEST_ID, SAFE, VIA, for_one_alone, last_hop
 from .call import UpstreamCall
 from .ending import kind_of_cut
-from .errors import CallTimedOut, copy_of_failure
+from .errors import CallTimedOut, Overflow, copy_of_failure
 
 if TYPE_CHECKING:
     from ..net.timers import Timer
@@ -163,6 +166,12 @@ class Waiter(CallBase):
         if context.limit is not None:
             self._timer = client.timers.add(context.deadline, self._limit_passed)
         if shared is not None:
+            try:
+                client.bulkhead.join(self, self._request_key, self._refused)
+            except Overflow as error:
+                error.forget_frames()
+                self._end(error)
+                return
             self._shared = shared
             shared.join(self)
             return
@@ -218,7 +227,18 @@ class Waiter(CallBase):
             self._ask_alone(now)
             self.depart()
 
+    @property
+    def _request_key(self) -> int:
+        """As ``UpstreamCall.request_key``."""
+        return id(self) if self.context.request is None else id(self.context.request)
+
+    def _refused(self, error: Overflow) -> None:
+        """The upstream hangs and holds too many requests."""
+        self._leave("the bulkhead")
+        self._end(error)
+
     def _ask_alone(self, now: float) -> None:
+        self._all.client.bulkhead.part(self)
         if self._timer is not None:
             self._timer.cancel()  # The call of its own keeps the limit itself.
         # It has the same context, so its owner hears of it directly.
@@ -235,6 +255,7 @@ class Waiter(CallBase):
 
     def _leave(self, reason: str) -> None:
         shared, self._shared = self._shared, None
+        self._all.client.bulkhead.part(self)
         if self._timer is not None:
             self._timer.cancel()
         if shared is not None:
@@ -248,6 +269,7 @@ class Waiter(CallBase):
     def _end(self, error: Exception | None) -> None:
         self.done = True
         self._shared = None
+        self._all.client.bulkhead.part(self)
         if self._timer is not None:
             self._timer.cancel()
         self.error, self.ended_at = error, trio.current_time()

@@ -34,6 +34,13 @@ class Users:
         except Overflow:
             self.refused.append(name)
 
+    def join(self, request: str, call: str = "") -> None:
+        name = request + call
+        try:
+            self.bulkhead.join(name, request, lambda _: self.refused.append(name))
+        except Overflow:
+            self.refused.append(name)
+
     def ask_all(self, count: int, prefix: str = "") -> None:
         for number in range(count):
             self.ask(f"{prefix}{number}")
@@ -190,3 +197,85 @@ async def test_without_a_guard_nobody_is_refused_while_nothing_completes(autojum
     with pytest.raises(Overflow):
         users.bulkhead.wait("more", "more", lambda: None, lambda _: None)
     assert (users.refused, len(timers)) == ([], 0)
+
+
+async def test_calls_that_joined_are_held_and_the_last_of_them_are_refused_while_nothing_completes(
+    autojump_clock,
+) -> None:
+    async with guarded(3, 3) as (one, two):
+        for users, prefix in ((one, "a"), (two, "b")):
+            users.ask(f"{prefix}0")
+            for number in range(1, 5):
+                users.join(f"{prefix}{number}")
+        await trio.sleep(0.9)
+        assert one.refused == two.refused == []
+        await trio.sleep(0.2)
+        assert [one.refused, two.refused].count([]) == 1, "the first that is seen to be stalled is alone yet"
+        assert len(one.bulkhead.requests) + len(two.bulkhead.requests) == 8
+        one.join("late")
+        assert one.refused[-1] == "late"
+        one.join("a1", "again")
+        assert one.refused[-1] == "late", "its request is held already"
+
+
+async def test_a_full_server_gets_room_from_calls_that_joined(autojump_clock) -> None:
+    async with guarded(1) as (users,):
+        guard = users.bulkhead._guard
+        assert guard is not None
+        users.ask("0")
+        for number in range(1, 6):
+            users.join(f"{number}")
+        assert guard.make_room()
+        assert users.refused == ["5"]
+        users.join("6")
+        assert users.refused == ["5", "6"], "it takes nobody beyond two fifths until a call completes"
+        users.complete("0")
+        users.join("7")
+        assert users.refused == ["5", "6"]
+        assert not guard.make_room()
+
+
+async def test_calls_that_part_are_held_no_longer(autojump_clock) -> None:
+    async with guarded(1) as (users,):
+        users.join("0")
+        users.bulkhead.part("0")
+        users.bulkhead.part("0")
+        assert (users.bulkhead.requests, users.bulkhead.joined) == ({}, {})
+
+
+async def test_upstreams_with_free_places_that_hang_together_hold_four_fifths(autojump_clock) -> None:
+    async with guarded(100, 100, 100) as upstreams:
+        for number in range(3):
+            for users in upstreams:
+                users.ask(f"{id(users)}-{number}")
+            await trio.sleep(0.6)
+        assert sum(len(users.granted) for users in upstreams) == 8
+        assert all(users.bulkhead.stalled for users in upstreams)
+
+
+async def test_a_stalled_upstream_that_holds_no_request_any_more_is_taken_for_well(autojump_clock) -> None:
+    async with guarded(2) as (users,):
+        users.ask_all(4)
+        await trio.sleep(1.1)
+        assert users.bulkhead.stalled
+        for name in ("3", "2"):
+            users.bulkhead.leave(name)
+        for name in ("1", "0"):
+            users.bulkhead.give_back(name)
+        assert not users.bulkhead.stalled
+        users.ask_all(10, "again")
+        assert users.refused == []
+
+
+async def test_a_crowd_after_a_pause_is_given_its_own_second(autojump_clock) -> None:
+    async with guarded(3) as (users,):
+        users.ask_all(2)
+        await trio.sleep(0.01)
+        users.complete("0")
+        users.complete("1")
+        await trio.sleep(0.9)
+        users.ask_all(10, "again")
+        await trio.sleep(0.9)
+        assert not users.bulkhead.stalled
+        await trio.sleep(0.2)
+        assert users.bulkhead.stalled
