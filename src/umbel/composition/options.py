@@ -43,7 +43,9 @@ class CallOptions(TypedDict, total=False):
     values: Mapping[str, Json]
     """Fills the path as a template (``/users/{id}``): each value stays one encoded segment."""
     params: Mapping[str, Json]
-    headers: Mapping[str, str]
+    """A list is a parameter each. Here as elsewhere, a date, a UUID and the like are the text that they are in JSON."""
+    headers: Mapping[str, Json]
+    """Those whose value is None are not sent."""
     json: Json
     form: Mapping[str, Json]
     content: bytes
@@ -79,8 +81,40 @@ def check_options(options: CallOptions) -> None:
             check(key, value)
 
 
+def _check_name(key: str, value: object) -> None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{key} is a text, and not {value!r}")
+
+
+def _check_named(key: str, value: object) -> None:
+    if value is None and key in _MAY_BE_NONE:
+        return
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise TypeError(f"{key} is a table of values by name, and not {_shown(value)}")
+
+
+def _check_content(key: str, value: object) -> None:
+    if value is not None and not isinstance(value, bytes):
+        raise TypeError(f"{key} is bytes, and not {_shown(value)}")
+
+
+def _check_size(key: str, value: object) -> None:
+    if type(value) is not int or value <= 0:
+        raise TypeError(f"{key} is a number of bytes above zero, and not {value!r}")
+
+
+def _check_truth(key: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{key} is True or False, and not {value!r}")
+
+
+def _shown(value: object) -> str:
+    """A value in a message: its type, for it may be long, or somebody's data."""
+    return "None" if value is None else f"of the type {type(value).__name__}"
+
+
 def _check_timeout(key: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         raise TypeError(f"timeout is seconds, a number above zero, and not {value!r}")
 
 
@@ -94,17 +128,20 @@ def _check_statuses(key: str, value: object) -> None:
         raise TypeError(f"{key} is a list of statuses, and not {value!r}")
 
 
+def _check_counted(key: str, value: object) -> None:
+    _check_statuses(key, value)
+    assert isinstance(value, Collection)
+    if not all(isinstance(status, int) and not isinstance(status, bool) for status in value):
+        raise TypeError(f"{key} is a list of whole numbers, and not {value!r}")
+
+
 def _check_passed(key: str, value: object) -> None:
     _check_statuses(key, value)
     assert isinstance(value, Collection)
     for status in value:
-        if type(status) is not int or not 300 <= status <= 599 or status == 304:
+        # An HTTPStatus is an int as well.
+        if not isinstance(status, int) or isinstance(status, bool) or not 300 <= status <= 599 or status == 304:
             raise ValueError(f"{key} takes statuses from 300 to 599, but not 304, and {status!r} is none of them")
-
-
-def _check_coalesce(key: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise TypeError(f"coalesce is True or False, and not {value!r}")
 
 
 def _check_retry(key: str, value: object) -> None:
@@ -127,15 +164,25 @@ def _check_table(name: str, given: object, keys: Collection[str]) -> None:
             raise TypeError(f"{key} of {name} is not {value!r}")
 
 
+_MAY_BE_NONE = frozenset({"values", "form"})
 _CHECKS: Mapping[str, Callable[[str, object], None] | None] = {
     **dict.fromkeys(CallOptions.__annotations__),
+    "name": _check_name,
+    "values": _check_named,
+    "params": _check_named,
+    "headers": _check_named,
+    "form": _check_named,
+    "content": _check_content,
+    "optional": _check_truth,
+    "max_body": _check_size,
+    "pass_body": _check_truth,
     "timeout": _check_timeout,
     "decode": _check_decode,
-    "ok": _check_statuses,
-    "null_on": _check_statuses,
+    "ok": _check_counted,
+    "null_on": _check_counted,
     "pass_status": _check_passed,
     "retry": _check_retry,
     "hedge": _check_hedge,
-    "coalesce": _check_coalesce,
+    "coalesce": _check_truth,
 }
 """What looks at an option; None where whoever uses it does."""

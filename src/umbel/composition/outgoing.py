@@ -25,7 +25,7 @@ from .expression import compile_source
 from .field_template import LeftOut, compile_field
 from .names import Names, Scope
 from .request import FieldTemplate, Param, encode_form, expand_into
-from .template import MAX_TARGET, BadValueError, Variable, compile_target, query_pairs
+from .template import MAX_TARGET, BadValueError, Variable, compile_target, query_pairs, scalar
 
 # A path without a query, a dot or anything to encode.
 _SAFE_PATH = re.compile(r"/(?!/)[A-Za-z0-9/:@!$&'()*+,;=~_-]*+")
@@ -136,7 +136,7 @@ def usual_fields(accept: bytes, content_type: bytes, user_agent: bytes) -> Field
 
 
 def build_headers(
-    own: Mapping[str, str],
+    own: Mapping[str, Json],
     defaults: UpstreamDefaults,
     context: Mapping[str, Json],
     usual: Sequence[Field],
@@ -144,8 +144,12 @@ def build_headers(
 ) -> Sequence[Field]:
     """The header fields of the plan: the usual ones, the upstream's and the call's own.
 
-    A value of the call's own has a character per byte, as the client's fields have in a handler; a text that is not so
-    is sent as UTF-8. A field whose value no field can hold is left out.
+    A text of the call's own has a character per byte, as the client's fields have in a handler; one that is not so is
+    sent as UTF-8. Other values are what they are in a template: numbers are written, and with null there is no field.
+    A field whose value no field can hold is left out.
+
+    Raises:
+        TypeError: a value is of a type that JSON has no form for.
     """
     if not own and not defaults.headers:
         return usual
@@ -153,6 +157,14 @@ def build_headers(
     expand_into(fields, defaults.headers, context, {}, left_out)
     for header, value in own.items():
         name = header.lower().encode("ascii")
+        if not isinstance(value, str):
+            if value is None:
+                continue
+            try:
+                value = scalar(value, header, client="")
+            except BadValueError as error:
+                left_out(header.lower(), str(error))
+                continue
         if (encoded := raw_value(value)) is not None:
             fields[name] = (name, name, encoded)
         else:
@@ -165,12 +177,35 @@ def build_content(json: Json, form: Mapping[str, Json] | None, content: bytes | 
 
     Raises:
         ValueError: more than one is given.
-        BadValueError: a form field is no scalar.
+        TypeError: a value is of a type that JSON has no form for.
+        BadValueError: a form field is no scalar, or a value of the JSON cannot be written.
     """
     if sum((json is not MISSING, form is not None, content is not None)) > 1:
         raise ValueError("json, form and content exclude each other: a call has one body")
     if json is not MISSING:
-        return msgspec.json.encode(json), b"application/json"
+        return _json(json), b"application/json"
     if form is not None:
         return encode_form(form, lambda name: ""), b"application/x-www-form-urlencoded"
     return content, b""
+
+
+def _json(value: Json) -> bytes:
+    try:
+        return msgspec.json.encode(value, enc_hook=_plain_text)
+    except UnicodeEncodeError as error:
+        raise BadValueError("json", "is not valid Unicode", client="") from error
+    except RecursionError as error:
+        raise BadValueError("json", "is nested too deeply", client="") from error
+    except (ValueError, OverflowError) as error:
+        raise BadValueError("json", "holds a number that is too long", client="") from error
+
+
+def _plain_text(value: object) -> str:
+    """What msgspec does not write itself: a text of a class of its own, such as one that is marked as safe HTML.
+
+    Raises:
+        TypeError: it is anything else.
+    """
+    if isinstance(value, str):
+        return str.__str__(value)
+    raise TypeError(f"json holds a value of the type {type(value).__name__}, which has no form in JSON")

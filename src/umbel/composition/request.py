@@ -25,7 +25,7 @@ from .expression import Expression
 from .fault import described, parameter
 from .field_template import FieldText, LeftOut, unheard
 from .forward import forwarded_cookies, forwarded_fields, forwarded_query, query_sizes
-from .template import MAX_TARGET, BadValueError, Target, query_pairs, scalar
+from .template import LISTS, MAX_TARGET, BadValueError, Target, query_pairs, scalar
 
 MAX_FORM_FIELDS = 10_000
 """The most fields that a form is sent with."""
@@ -95,17 +95,21 @@ def encode_form(fields: Mapping[str, Json], client: Callable[[str], str]) -> byt
     ``client`` gives for a field the client's parameters that its value is made of, in words.
 
     Raises:
-        BadValueError: a value is an object, or a list that holds more than scalars; or there are too many fields.
+        BadValueError: a value is an object, a list that holds more than scalars, or no Unicode; or there are too many
+            fields.
     """
     pairs: list[str] = []
-    if sum(len(entry) if isinstance(entry, list) else 1 for entry in fields.values()) > MAX_FORM_FIELDS:
+    if sum(len(entry) if isinstance(entry, LISTS) else 1 for entry in fields.values()) > MAX_FORM_FIELDS:
         raise BadValueError("form", f"has more than {MAX_FORM_FIELDS} fields", client=client(next(iter(fields))))
     for name, entry in fields.items():
-        pairs.extend(
-            f"{quote_plus(name)}={quote_plus(scalar(one, name, client=client(name)))}"
-            for one in (entry if isinstance(entry, list) else [entry])
-            if one is not None
-        )
+        try:
+            pairs.extend(
+                f"{quote_plus(name)}={quote_plus(scalar(one, name, client=client(name)))}"
+                for one in (entry if isinstance(entry, LISTS) else [entry])
+                if one is not None
+            )
+        except UnicodeEncodeError as error:
+            raise BadValueError(name, "is not valid Unicode", client=client(name)) from error
     return "&".join(pairs).encode("ascii")
 
 

@@ -25,6 +25,11 @@ MAX_TARGET = 16 * 1024
 """The longest target that is sent: common servers refuse longer ones."""
 
 
+_SCALARS = (str, int, float, type(None))
+LISTS = (list, tuple, set, frozenset)
+"""What is a list: JSON's, and what code gives in its place."""
+
+
 class BadValueError(Exception):
     """A value that cannot stand where a template puts it.
 
@@ -95,17 +100,44 @@ class Target:
 def scalar(value: Json, name: str, *, client: str) -> str:
     """A scalar as text: a str as it is, anything else as JSON (``true``, ``1.5``).
 
+    Code may give what JSON writes as a text (a date, a UUID, a Decimal, an enum): that text, without quotes.
+
     Raises:
         BadValueError: it is a list or an object, not a finite number, or longer than ``MAX_VALUE``.
+        TypeError: code gave a value that JSON has no form for.
     """
-    if isinstance(value, (list, dict)):
-        raise BadValueError(name, f"is {'a list' if isinstance(value, list) else 'an object'}", client=client)
+    if not isinstance(value, _SCALARS):
+        value = _of_code(value, name)
+        if isinstance(value, (list, dict)):
+            raise BadValueError(name, f"is {'a list' if isinstance(value, list) else 'an object'}", client=client)
     if isinstance(value, float) and not math.isfinite(value):
         raise BadValueError(name, "is not a finite number", client=client)
-    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    try:
+        text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    except ValueError:  # An integer of more digits than Python writes.
+        text = " " * (MAX_VALUE + 1)
     if len(text) > MAX_VALUE:
         raise BadValueError(name, f"is longer than {MAX_VALUE} characters", client=client)
     return text
+
+
+def _of_code(value: object, name: str) -> Json:
+    """What is no scalar of JSON as a value of JSON, one level deep where it is a list or an object.
+
+    Raises:
+        TypeError: JSON has no form for it.
+    """
+    if isinstance(value, LISTS):
+        return []
+    if isinstance(value, dict):
+        return {}
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        raise TypeError(f'"{name}" is bytes; give a text')
+    try:
+        built: Json = msgspec.to_builtins(value)
+    except TypeError as error:
+        raise TypeError(f'"{name}" is of the type {type(value).__name__}, which has no form in JSON') from error
+    return built
 
 
 def encoded(value: Json, name: str, *, client: str) -> str:
@@ -125,7 +157,7 @@ def query_pairs(name: str, value: Json, *, client: str, join: bool = False) -> l
     if value is None:
         return []
     key = quote(name, safe="")
-    if not isinstance(value, list):
+    if not isinstance(value, LISTS):
         return [f"{key}={encoded(value, name, client=client)}"]
     texts: list[str] = []
     room = MAX_TARGET

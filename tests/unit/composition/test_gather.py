@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
+import http
 import math
+import uuid
+from typing import Any
 
 import httpx
 import pytest
@@ -16,6 +21,7 @@ from umbel.composition.engine import INLINE_MAX
 from umbel.composition.gather import CallHandle, Compose, CompositionFailedError
 from umbel.composition.outgoing import UpstreamDefaults
 from umbel.errors import UmbelError
+from umbel.events import Noted
 from umbel.kinds import Kind
 from umbel.model import Inputs
 from umbel.policy.hedge import HedgeRules
@@ -234,6 +240,71 @@ async def test_an_answer_made_with_a_persons_credentials_is_that_persons_alone()
     assert result.vary == ("authorization",)
 
 
+class Marked(str):
+    """A text of a class of its own, as of markupsafe."""
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (uuid.UUID(int=5), "00000000-0000-0000-0000-000000000005"),
+        (datetime.date(2026, 1, 2), "2026-01-02"),
+        (decimal.Decimal("1.50"), "1.50"),
+        (http.HTTPStatus.OK, "200"),
+        (Marked("x"), "x"),
+        (7, "7"),
+        (True, "true"),
+    ],
+)
+async def test_a_value_of_another_class_is_its_text_of_json_without_quotes(value: Any, text: str) -> None:
+    compose, upstream = composing({f"/a/{text}": answer(1)})
+    async with compose.gather() as g:
+        g.post("u", "/a/{v}{?v}", values={"v": value}, params={"p": value, "l": (value,)}, form={"f": {value}})
+        g.post("u", "/a/{v}", values={"v": value}, headers={"x-v": value, "x-none": None}, json=[value])
+    other, form = sorted(upstream.requests, key=lambda request: len(request.url.query))
+    assert sorted(upstream.targets) == [f"/a/{text}", f"/a/{text}?v={text}&p={text}&l={text}"]
+    assert form.content.decode() == f"f={text}"
+    assert (other.headers["x-v"], "x-none" in other.headers) == (text, False)
+
+
+DEEP: list[Any] = []
+for _ in range(3000):
+    DEEP = [DEEP]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"json": {"a": "\ud800"}},
+        {"json": DEEP},
+        {"json": 10**5000},
+        {"form": {"a": "\ud800"}},
+        {"form": {"a": 10**5000}},
+        {"params": {"a": "\ud800"}},
+        {"params": {"a": 10**5000}},
+        {"values": {"a": 10**5000}},
+    ],
+)
+async def test_a_value_that_cannot_be_written_fails_its_call_alone(options: Any) -> None:
+    compose, upstream = composing({"/a": answer(1)})
+    async with compose.gather() as g:
+        odd = g.post("u", "/a{?a}" if "values" in options else "/a", optional=True, **options)
+        other = g.get("u", "/a")
+    assert (odd.outcome.failure and odd.outcome.failure.kind, other.value) == (Kind.BAD_REQUEST, 1)
+    assert upstream.targets == ["/a"]
+
+
+async def test_a_header_without_a_form_is_left_out_and_noted() -> None:
+    compose, upstream = composing({"/a": answer(1)})
+    async with compose.gather() as g:
+        g.get("u", "/a", headers={"x-list": [1], "x-table": {}, "x-nan": math.nan, "x-is": 1.5})
+    (request,) = upstream.requests
+    assert [name for name in request.headers if name.startswith("x-")] == ["x-is"]
+    assert isinstance(compose.recorder, Records)
+    noted = [event.fields["header"] for event in compose.recorder.events if isinstance(event, Noted)]
+    assert noted == ["x-list", "x-table", "x-nan"]
+
+
 async def test_a_value_that_the_handler_gives_is_not_blamed_on_the_client() -> None:
     compose, _ = composing({})
     with pytest.raises(CompositionFailedError) as caught:
@@ -257,14 +328,29 @@ async def test_a_value_that_the_handler_gives_is_not_blamed_on_the_client() -> N
         ({"coalesce": 1}, "coalesce is True or False"),
         ({"timeout": "50ms"}, "timeout is seconds"),
         ({"decode": "xml"}, "decode is one of"),
+        ({"timeout": float("nan")}, "timeout is seconds"),
         ({"ok": 404}, "ok is a list"),
+        ({"ok": ["200"]}, "ok is a list of whole numbers"),
+        ({"name": 5}, "name is a text"),
+        ({"optional": "no"}, "optional is True or False"),
+        ({"pass_body": None}, "pass_body is True or False"),
+        ({"max_body": "1MB"}, "max_body is a number of bytes above zero"),
+        ({"params": "a=1"}, "params is a table of values by name, and not of the type str"),
+        ({"headers": [("x-a", "b")]}, "headers is a table of values by name, and not of the type list"),
+        ({"form": {1: "a"}}, "form is a table of values by name"),
+        ({"values": 5}, "values is a table of values by name, and not of the type int"),
+        ({"content": "text"}, "content is bytes, and not of the type str"),
+        ({"params": {"p": object()}}, '"p" is of the type object, which has no form in JSON'),
+        ({"params": {"p": b"x"}}, '"p" is bytes; give a text'),
+        ({"headers": {"x-a": object()}}, '"x-a" is of the type object, which has no form in JSON'),
+        ({"json": {"a": [object()]}}, "json holds a value of the type object, which has no form in JSON"),
     ],
 )
 async def test_an_option_that_is_none_is_refused_at_once(options: dict[str, object], reason: str) -> None:
     compose, upstream = composing({"/a": answer(1)})
     async with compose.gather() as g:
         with pytest.raises(TypeError, match=reason):
-            g.get("u", "/a", name="a", **options)
+            g.get("u", "/a", **({"name": "a"} | options))
         # A call that was refused has not taken its name.
         g.get("u", "/a", name="a")
     assert upstream.targets == ["/a"]
