@@ -89,6 +89,28 @@ async def test_fields_of_a_form_that_no_plan_reads_are_ignored(tmp_path: Path) -
         assert (reply.status, '"b" of the form' in reply.json["detail"]) == (400, True)
 
 
+async def test_utf_8_that_is_not_percent_encoded_is_read_as_what_it_is(tmp_path: Path) -> None:
+    config = (
+        route("/form", "/x{?a}", keys='body = "form"', call='with = { a = "body.a" }\nmethod = "POST"')
+        + route("/query", "/x{?q}", keys='query = ["q"]')
+        + route("/sent", "/x", call='forward_query = ["q"]')
+        + route("/none", "/x")
+    )
+    e = "\xe9".encode().decode("latin-1")
+    async with raw_server(echo) as upstream, running(tmp_path, up(upstream) + config) as program:
+        for body in ("a=Jos\xe9+x", "b=1&a=Jos\xe9%20x"):
+            reply, _ = await program.ask("/form", "POST", FORM, body.encode())
+            assert (reply.status, reply.json["part"]["target"]) == (200, "/x?a=Jos%C3%A9%20x")
+        for route_, target in (("/query", "/x?q=Jos%C3%A9"), ("/sent", "/x?q=Jos%C3%A9"), ("/none", "/x")):
+            reply, _ = await program.ask(f"{route_}?utm=\xe9&q=Jos{e}")
+            assert (reply.status, reply.json["part"]["target"]) == (200, target)
+        reply, _ = await program.ask("/query?q=Jos\xe9")
+        assert (reply.status, '"q" is not' in reply.json["detail"]) == (400, True)
+        reply, _ = await program.ask("/form", "POST", FORM, b"a=\xe9")
+        assert (reply.status, '"a" of the form' in reply.json["detail"]) == (400, True)
+        assert (await program.ask(f"/{e}"))[0].status == 400
+
+
 async def test_cookies_and_fields_that_no_plan_reads_are_ignored(tmp_path: Path) -> None:
     config = route(
         call='forward_cookies = ["sid"]\nforward_headers = ["x-a"]', answer='shape = "[part.head, headers.x_b]"'

@@ -10,7 +10,7 @@ from urllib.parse import unquote_to_bytes
 
 
 class BadFieldError(ValueError):
-    """A field that is read is not percent-encoded UTF-8. The text is its name, or empty where that is what is wrong."""
+    """A field that is read is not UTF-8, percent-encoded or not. The text is its name, or empty where that is wrong."""
 
 
 class Names:
@@ -37,7 +37,7 @@ def read_fields(raw: bytes, names: Names | None) -> Iterator[tuple[str, str]]:
     """The fields of these names in their order (None: all), decoded; a percent sign that begins no escape stays.
 
     Raises:
-        BadFieldError: one of them is not percent-encoded UTF-8.
+        BadFieldError: one of them is not UTF-8, percent-encoded or as it is.
     """
     for piece in raw.split(b"&"):
         if not piece:
@@ -54,7 +54,7 @@ def _bytes_of(raw: bytes) -> bytes:
 
 def _text(raw: bytes, name: str) -> str:
     try:
-        text = raw.decode("ascii")
-        return _bytes_of(raw).decode("utf-8") if "%" in text or "+" in text else text
+        # UTF-8 that is not percent-encoded is what curl sends of what was typed, and what browsers read (section 5.1).
+        return (_bytes_of(raw) if b"%" in raw or b"+" in raw else raw).decode()
     except UnicodeDecodeError as error:
         raise BadFieldError(name) from error

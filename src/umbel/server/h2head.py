@@ -16,7 +16,7 @@ from h2.exceptions import ProtocolError
 from hpack import Decoder, HeaderTuple
 from hpack.exceptions import HPACKDecodingError, HPACKError, OversizedHeaderListError
 
-from .diagnosis import HeadRefused
+from .diagnosis import NO_PATH, HeadRefused, with_query_in_ascii
 from .host import NOT_SERVED, Hosts
 from .limits import Limits
 from .refusal import Refusal
@@ -122,8 +122,9 @@ def read_head(raw: Fields, limits: Limits, hosts: Hosts) -> Head:
     if method == b"CONNECT" and protocol != b"websocket":
         raise HeadRefused(Refusal(501, "CONNECT is served for WebSocket only."))
     path = pseudo.get(b":path", b"")
+    path = path if path.isascii() else with_query_in_ascii(path)
     if not _PATH.fullmatch(path) and (method, path) != (b"OPTIONS", b"*"):
-        raise HeadRefused(Refusal(400, "The target is not a path."))
+        raise HeadRefused(Refusal(400, NO_PATH))
     _check_fields(fields, limits)
     host, served = _host(pseudo.get(b":authority"), fields, hosts)
     if not served and not limits.is_for_any_host(method.decode("ascii"), path):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+from umbel.server import h2head
 from umbel.server.diagnosis import HeadRefused, glimpse
 from umbel.server.head import METHODS, HeadReader
 from umbel.server.host import Hosts
@@ -36,6 +37,25 @@ def test_a_head_means_the_same_every_time(times: int, reader: HeadReader) -> Non
         assert (head.meaning.length, head.meaning.keep_alive, head.meaning.version) == (5, True, "1.1")
 
 
+@pytest.mark.parametrize("form", [b"%b", b"http://a.test%b"], ids=["origin form", "absolute form"])
+def test_bytes_of_a_query_that_are_not_ascii_are_percent_encoded(form: bytes, reader: HeadReader) -> None:
+    target = form % b"/p?q=\xc3\xa9&\xe9=%e9?"
+    assert reader.read(b"GET %b HTTP/1.1\r\n" % target + FIELDS).target == b"/p?q=%C3%A9&%E9=%e9?"
+
+
+@pytest.mark.parametrize(
+    ("path", "read"), [(b"/p?q=\xc3\xa9", b"/p?q=%C3%A9"), (b"/\xff?q", None), (b"/?\xff\n", None)]
+)
+def test_the_same_holds_over_http2(path: bytes, read: bytes | None) -> None:
+    fields = [(b":method", b"GET"), (b":scheme", b"http"), (b":path", path), (b":authority", b"a.test")]
+    if read is not None:
+        assert h2head.read_head(fields, Limits(), Hosts([])).path == read
+        return
+    with pytest.raises(HeadRefused) as caught:
+        h2head.read_head(fields, Limits(), Hosts([]))
+    assert caught.value.refusal.status == 400
+
+
 @pytest.mark.parametrize(
     ("line", "status"),
     [
@@ -48,6 +68,9 @@ def test_a_head_means_the_same_every_time(times: int, reader: HeadReader) -> Non
         (b"GET /  HTTP/1.1", 400),
         (b"GET /# HTTP/1.1", 400),
         (b"GET /\xff HTTP/1.1", 400),
+        (b"GET /\xff?q=1 HTTP/1.1", 400),
+        (b"GET /?\xff# HTTP/1.1", 400),
+        (b"GET /?\xff\x7f HTTP/1.1", 400),
         (b"GET http://b.test:81/ HTTP/1.1", 400),
         (b"PRI * HTTP/1.1", 400),
     ],
