@@ -130,8 +130,9 @@ other text. No text `contains` what is no text.
 **A function that is given null, or a value of the wrong type, gives null**, as access to a field does, and so does the
 ordering of a text and a number: one part that is missing, or one odd value, leaves the rest of the answer as it is.
 (JMESPath itself makes an error of the first.) So `each` then has no items, `when` is false, an entry of `params` or
-`form` is left out, and null stands in `json` and `shape`. Where a part may be missing and has no default, `umbel check`
-warns of the functions that are given it: write a `default`, or `` merge(a, not_null(b, `{}`)) ``.
+`form` is left out, and null stands in `json` and `shape`. Where a part may be null, or an item of an `each`,
+`umbel check` warns of the functions that are given it: write a `default` (of an item: `item_default`), or provide for
+it in the expression, as by `` merge(a, not_null(b, `{}`)) ``, `` length(b) || `0` `` or `sum(items[*])`.
 
 **Bounds of an expression** are errors: 200,000 [steps](server.md#work-that-grows-faster-than-what-arrived) of an
 evaluation (some 39,000 items of `items[*].{id: id, name: name}`), 1 MiB of a text that `join` makes, and JSON's range

@@ -1,17 +1,22 @@
 """Where an expression gives a part that may be missing to a function that takes no null.
 
 A call without a value is null in the context: an optional one that fails, one that ``when`` skips, one whose status
-``null_on`` makes null. A function that is given such a null is null itself (``interpreter.py``), and with it whatever
-it was to make of the other parts. That is rarely meant, so ``umbel check`` tells it, and so is a constant that its
-function never takes. Judges syntax trees at load.
+``null_on`` makes null, one whose body is not read or whose default is null. A function that is given such a null is
+null itself (``interpreter.py``), and with it whatever it was to make of the other parts. That is rarely meant, so
+``umbel check`` tells it, and so it tells a constant that its function never takes. Nothing is said where the expression
+provides for the null: by ``||`` or ``not_null`` around the function, by ``b && …`` or ``b == `null` && … || …`` before
+it. Judges syntax trees at load.
+
+The items of an ``each`` are parts too, written ``b[*]``: one that fails is null in a list that is none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..model import Json
+from .expression import is_false
 from .functions import argument_types
 
 if TYPE_CHECKING:
@@ -31,6 +36,10 @@ _NULL_AS_FIRST = frozenset(
 # Functions that take null: those whose value is null then, and those whose value is null if all of theirs are.
 _NULL_OF_NULL = frozenset({"to_number", "lookup"})
 _NULL_OF_ALL = frozenset({"not_null"})
+# Functions that look at the items of their list: one that is null has no order.
+_ORDERING = frozenset({"sort_by", "max_by", "min_by"})
+# Functions whose value holds the items of their argument.
+_SAME_ITEMS = frozenset({"reverse", "values"})
 
 
 _TYPES: Mapping[str, type | tuple[type, ...]] = {
@@ -48,94 +57,185 @@ class Meeting(NamedTuple):
     function: str
 
 
+class _Missing(NamedTuple):
+    """Why a part may be null although the answer goes out."""
+
+    why: str
+    hint: str
+    """What to write, besides what the expression can say."""
+    is_named: bool = False
+    """Whether a call that names the part is made all the same."""
+
+
+class _Value(NamedTuple):
+    """What is known of a value: the parts whose null makes it null."""
+
+    nulls: Parts = _NONE
+    items: Parts = _NONE
+    """The parts whose null makes an item of it null, where it is a list or an object."""
+    fields: Mapping[str, _Value] | None = None
+    """Its members, where they are known."""
+
+
+_ANY = _Value()
+
+
 def warnings(plan: Plan) -> Iterator[tuple[KeyPath, str]]:
     """What to warn of in a route: the key of an expression, and a sentence that names the part and what to write."""
     may_miss = _may_miss(plan)
     for expression, of_call in _expressions(plan):
         # A call that names a part without a default is not made where that part fails or is skipped.
-        parts = {name: why for name, why in may_miss.items() if of_call is None or why.startswith("null_on")}
+        parts = {name: missing for name, missing in may_miss.items() if of_call is None or missing.is_named}
         for function in sorted(set(_misfits(expression.tree))):
             yield expression.where, f"{function}() never takes the constant that stands in it: its value is always null"
         for part, function in meetings(expression.tree, frozenset(parts)):
-            call = plan.route.calls[part]
-            default = "" if parts[part].startswith("null_on") else _default(part, call)
+            why, hint, _ = parts[part]
+            name = part.removesuffix(_ITEMS)
+            which, instead = f'"{name}"', f"write not_null({part}, …) with what is to be taken instead"
+            if name != part:
+                which, instead = f"an item of {which}", "leave nulls out by [*] behind the list"
             yield (
                 expression.where,
-                f'{function}() takes no null and gives null where "{part}" is null ({parts[part]}); '
-                f"{default}write not_null({part}, …) with what is to be taken instead",
+                f"{function}() takes no null and gives null where {which} is null ({why}); {hint}{instead}",
             )
+
+
+_ITEMS = "[*]"
+"""Stands behind the name of a part whose items are meant."""
 
 
 def meetings(node: Node, parts: Parts) -> list[Meeting]:
     """Every function of an expression that is given the null of one of ``parts``: the innermost, each part once."""
-    search = _Search(parts)
-    search.null_by(node, None)
+    search = _Search()
+    names = {part.removesuffix(_ITEMS) for part in parts}
+    fields = {name: _Value(parts & {name}, parts & {name + _ITEMS}) for name in names}
+    search.value_of(node, _Value(fields=fields))
     return list({meeting.part: meeting for meeting in reversed(search.found)}.values())[::-1]
 
 
 class _Search:
-    """Walks a syntax tree as the interpreter does, with the parts whose null a value would be in place of values."""
+    """Walks a syntax tree as the interpreter does, with what is known of values in place of them."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self) -> None:
         self.found: list[Meeting] = []
+        self._there: Parts = _NONE
+        """The parts that are no null where the walk is: what is there would not be evaluated then."""
 
-    def null_by(self, node: Node, here: Parts | None) -> Parts:
-        """The parts whose null makes the node null. ``here``: those of the value at hand; None: it is the context."""
+    def value_of(self, node: Node, here: _Value) -> _Value:
+        """What is known of the value of a node on ``here``."""
         kind, children = node["type"], node["children"]
         if kind == "field":
-            return self._parts & {node["value"]} if here is None else here
+            return here.fields.get(node["value"], _ANY) if here.fields is not None else _Value(here.nulls)
         if kind == "function_expression":
             return self._function(node, here)
         if kind in ("subexpression", "pipe"):
             for child in children:
-                here = self.null_by(child, here)
-            return here or _NONE
-        if kind == "or_expression":
-            # Null only where both are.
-            first, second = (self.null_by(child, here) for child in children)
-            return first | second if first and second else _NONE
+                here = self.value_of(child, here)
+            return here
+        if kind in ("or_expression", "and_expression"):
+            return self._logical(node, here)
         if kind in _NULL_AS_FIRST:
             first, *rest = children
-            nulls = self.null_by(first, here)
+            nulls = self.value_of(first, here).nulls
             for child in rest:
                 self._inner(child)
-            return nulls
+            return _Value(nulls)
         if kind in ("literal", "expref"):
             for child in children:
                 self._inner(child)
-            return _NONE
-        parts = [self.null_by(child, here) for child in children if isinstance(child, dict)]
-        if kind in ("comparator", "not_expression"):
-            return _NONE
-        if kind == "and_expression":
-            return _NONE.union(*parts)
-        return here or _NONE  # The value at hand, an item of it, or a list or an object that is made of it.
+            return _ANY
+        if kind in ("multi_select_list", "multi_select_dict"):
+            return self._multi_select(node, here)
+        for child in children:
+            if isinstance(child, dict):
+                self.value_of(child, here)
+        return _ANY if kind in ("comparator", "not_expression") else here
 
     def _inner(self, node: object) -> None:
         """Look at what is evaluated on items: the null of a part is not among them."""
         if isinstance(node, dict):
-            self.null_by(node, _NONE)
+            self.value_of(node, _ANY)
 
-    def _function(self, node: Node, here: Parts | None) -> Parts:
+    def _where(self, there: Parts, node: Node, here: _Value) -> _Value:
+        """What is known of the value of a node that is evaluated only where ``there`` are no nulls."""
+        before, self._there = self._there, self._there | there
+        value = self.value_of(node, here)
+        self._there = before
+        return value
+
+    def _provided(self, node: Node, here: _Value) -> _Value:
+        """What is known of the value of a node whose null is provided for: whatever makes it null is no finding."""
+        count = len(self.found)
+        value = self.value_of(node, here)
+        self.found[count:] = [meeting for meeting in self.found[count:] if meeting.part not in value.nulls]
+        return value
+
+    def _logical(self, node: Node, here: _Value) -> _Value:
+        left, right = node["children"]
+        if node["type"] == "and_expression":
+            first = self.value_of(left, here)
+            second = self._where(first.nulls, right, here)
+            return _Value(first.nulls | second.nulls)
+        first = self._provided(left, here)
+        second = self._where(_true_by(left, here), right, here)
+        # Null only where both are.
+        nulls = first.nulls | second.nulls if first.nulls and second.nulls else _NONE
+        return _Value(nulls, first.items | second.items)
+
+    def _multi_select(self, node: Node, here: _Value) -> _Value:
+        """A list or an object that is made of the value at hand, and null where that is."""
+        there = _Value(fields=here.fields)
+        made = [self._where(here.nulls, child, there) for child in node["children"]]
+        items = _NONE.union(*(value.nulls for value in made))
+        if node["type"] == "multi_select_list":
+            return _Value(here.nulls, items)
+        names = (child["value"] for child in node["children"])
+        return _Value(here.nulls, items, dict(zip(names, made, strict=True)))
+
+    def _function(self, node: Node, here: _Value) -> _Value:
         name, children = node["value"], node["children"]
-        given = [self.null_by(child, here) for child in children]
+        last = len(children) - 1
+        given = [
+            (self._provided if name in _NULL_OF_ALL and place < last else self.value_of)(child, here)
+            for place, child in enumerate(children)
+        ]
         refused: Parts = _NONE
-        for place, (child, nulls) in enumerate(zip(children, given, strict=True)):
+        for place, value in enumerate(given):
             types = argument_types(name, place)
             if types and "null" not in types:
-                refused |= nulls | self._listed(child, types, here)
+                refused |= value.nulls
+                if (name in _ORDERING and place == 0) or all(kind.startswith("array-") for kind in types):
+                    refused |= value.items
+        refused -= self._there
         self.found.extend(Meeting(part, name) for part in sorted(refused))
         if name in _NULL_OF_ALL:
-            return _NONE.union(*given) if all(given) else _NONE
-        return given[0] if name in _NULL_OF_NULL else refused
+            nulls = [value.nulls for value in given]
+            return _Value(_NONE.union(*nulls) if all(nulls) else _NONE)
+        if name == "to_array":
+            return _Value(items=given[0].items | given[0].nulls)
+        items = given[0].items if name in _SAME_ITEMS else _NONE
+        return _Value(given[0].nulls if name in _NULL_OF_NULL else refused, items)
 
-    def _listed(self, node: Node, types: Sequence[str], here: Parts | None) -> Parts:
-        """The parts that are null in a list which may hold numbers or texts only, such as ``join(', ', [a, b])``."""
-        if node["type"] != "multi_select_list" or not all(kind.startswith("array-") for kind in types):
-            return _NONE
-        quiet = _Search(self._parts)
-        return _NONE.union(*(quiet.null_by(child, here) for child in node["children"]))
+
+def _true_by(node: Node, here: _Value) -> Parts:
+    """The parts whose null makes a condition true: ``!b``, ``b == `null```, and what is joined of such."""
+    kind, children = node["type"], node["children"]
+    if kind == "not_expression":
+        return _Search().value_of(children[0], here).nulls
+    if kind == "comparator" and node["value"] == "eq":
+        left, right = children
+        for one, other in ((left, right), (right, left)):
+            if other["type"] == "literal" and other["value"] is None:
+                return _Search().value_of(one, here).nulls
+    if kind == "and_expression":
+        left, right = children
+        # A constant on the right is what the condition gives; one that is false would let the null through.
+        if right["type"] == "literal" and not is_false(right["value"]):
+            return _true_by(left, here)
+        return _true_by(left, here) & _true_by(right, here)
+    if kind == "or_expression":
+        return _true_by(children[0], here) | _true_by(children[1], here)
+    return _NONE
 
 
 def _misfits(node: Node) -> Iterator[str]:
@@ -160,9 +260,9 @@ def _fits(value: Json, kind: str) -> bool:
     return isinstance(value, _TYPES.get(outer, ()))
 
 
-def _may_miss(plan: Plan) -> dict[str, str]:
-    """The calls that may be null although the answer goes out, and why."""
-    found: dict[str, str] = {}
+def _may_miss(plan: Plan) -> dict[str, _Missing]:
+    """The calls that may be null although the answer goes out, and those of an ``each`` whose items may be."""
+    found: dict[str, _Missing] = {}
     skipped: set[str] = set()
     waiting = list(plan.calls)
     while waiting:
@@ -173,18 +273,36 @@ def _may_miss(plan: Plan) -> dict[str, str]:
         config, above = call.config, skipped.intersection(call.needs)
         if not config.has_default and (config.when is not None or above):
             skipped.add(call.name)
-        if config.null_on:
-            found[call.name] = f"null_on {', '.join(map(str, config.null_on))}"
+        if call.each is not None and (items := _items_may_miss(config)) is not None:
+            found[call.name + _ITEMS] = items
+        if call.each is None and (always := _null_of_success(config)):
+            found[call.name] = _Missing(always, "", is_named=True)
         elif config.has_default:
-            continue
+            if config.default is None:
+                found[call.name] = _Missing("its default is null", "", is_named=True)
         elif config.optional:
-            found[call.name] = "it is optional and has no default"
+            found[call.name] = _Missing("it is optional and has no default", _default(call.name, config))
         elif call.name in skipped:
             by = "when" if config.when is not None else f'the when of "{min(above)}"'
-            found[call.name] = f"{by} may skip it, and it has no default"
+            found[call.name] = _Missing(f"{by} may skip it, and it has no default", _default(call.name, config))
         elif plan.route.combine != "all":
-            found[call.name] = f'combine = "{plan.route.combine}" does not need it'
+            found[call.name] = _Missing(f'combine = "{plan.route.combine}" does not need it', "")
     return found
+
+
+def _null_of_success(config: Call) -> str:
+    """Why a call that has not failed may be null; empty where it is not."""
+    if config.decode == "none":
+        return 'decode = "none"'
+    return f"null_on {', '.join(map(str, config.null_on))}" if config.null_on else ""
+
+
+def _items_may_miss(config: Call) -> _Missing | None:
+    if always := _null_of_success(config):
+        return _Missing(always, "", is_named=True)
+    if config.optional and config.item_default is None:
+        return _Missing("it is optional and has no item_default", "give it an item_default, or ", is_named=True)
+    return None
 
 
 def _default(part: str, call: Call) -> str:

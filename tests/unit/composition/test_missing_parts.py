@@ -9,7 +9,7 @@ from umbel.composition.expression import compile_expression
 from umbel.composition.missing_parts import meetings
 from umbel.composition.plan import warn
 
-PARTS = frozenset({"b", "c"})
+PARTS = frozenset({"b", "c", "e[*]"})
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,49 @@ PARTS = frozenset({"b", "c"})
         ("a.b | length(@)", set()),
         ("length(a.b)", set()),
         ("b[?length(x) > `1`]", set()),
-        ("not_null(length(b), `0`)", {"length b"}),
+        # The null goes through a list or an object that the expression makes.
+        ("[a.x, b.x] | sum(@)", {"sum b"}),
+        ("sum(values({x: a.x, y: b.x}))", {"sum b"}),
+        ("sum(reverse([a.x, b.x]))", {"sum b"}),
+        ("sum(to_array(b))", {"sum b"}),
+        ("sort_by([a, b], &x)", {"sort_by b"}),
+        ("{x: b.y, z: a} | length(x)", {"length b"}),
+        ("{x: b.y, z: a} | length(z)", set()),
+        ("max([a.x, b.x][*])", set()),
+        ("sum([a.x, b.x][])", set()),
+        # The expression provides for it.
+        ("not_null(length(b), `0`)", set()),
+        ("length(b) || `0`", set()),
+        ("{n: length(b) || `0`, m: sum(c.x) || 'none'}", set()),
+        ("merge(a, b) || a", set()),
+        ("b && length(b)", set()),
+        ("b && length(b) || `0`", set()),
+        ("b.rows && c && join(b.x, c)", set()),
+        ("!b && `0` || length(b)", set()),
+        ("b == `null` && 'none' || length(b)", set()),
+        ("(!b || !c) && 'none' || merge(b, c)", set()),
+        ("b.{n: length(@)}", set()),
+        ("b | [length(x)]", set()),
+        # It only looks so.
+        ("c && length(b)", {"length b"}),
+        ("b || length(b)", {"length b"}),
+        ("!b && length(b)", {"length b"}),
+        ("!b && `false` || length(b)", {"length b"}),
+        ("b != `null` && 'some' || length(b)", {"length b"}),
+        ("(!b && !c) && 'none' || merge(b, c)", {"merge b", "merge c"}),
+        ("{n: length(b)} || `0`", {"length b"}),
+        ("not_null(a, length(b))", {"length b"}),
+        ("b.length(@)", {"length b"}),
+        # An item of an each may be null.
+        ("sum(e)", {"sum e[*]"}),
+        ("sort_by(e, &x)", {"sort_by e[*]"}),
+        ("max_by(reverse(e), &x)", {"max_by e[*]"}),
+        ("join(',', values(e))", {"join e[*]"}),
+        ("length(e)", set()),
+        ("map(&length(@), e)", set()),
+        ("sum(e[*])", set()),
+        ("sort_by(e[?@], &x)", set()),
+        ("sum(e[*].x)", set()),
     ],
 )
 def test_functions_that_are_given_the_null_of_a_part(text: str, met: set[str]) -> None:
@@ -76,13 +118,37 @@ SHAPE = '[routes.answer]\nshape = "length(a)"\n'
         ("", "null_on = [404]", "(null_on 404); write not_null(a, …)"),
         ("", "null_on = [404]\noptional = true\ndefault = []", "(null_on 404); write not_null(a, …)"),
         ('combine = "first"', "", '(combine = "first" does not need it); write'),
+        ("", "optional = true\ndefault_null = true", '"a" is null (its default is null); write not_null(a, …)'),
+        ("", 'decode = "none"', '"a" is null (decode = "none"); write not_null(a, …)'),
         ("", "optional = true\ndefault = []", None),
         ("", "", None),
+        ("", 'each = "body"\nnull_on = [404]', None),
+        ("", 'each = "body"\noptional = true\ndefault = []', None),
     ],
 )
 def test_a_shape_warns_of_parts_that_may_be_missing(keys: str, call: str, said: str | None) -> None:
     made = config(CALLS.format(keys=f'query = ["q"]\n{keys}', a=call) + SHAPE)
     reasons = [reason for path, reason in warn(made)]
+    assert len(reasons) == (said is not None)
+    assert said is None or said in reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (
+            "optional = true\ndefault = []",
+            'an item of "a" is null (it is optional and has no item_default); give it an item_default, or leave',
+        ),
+        ("null_on = [404]", 'an item of "a" is null (null_on 404); leave nulls out by [*] behind the list'),
+        ('decode = "none"', 'an item of "a" is null (decode = "none"); leave nulls out by [*]'),
+        ("optional = true\ndefault = []\nitem_default = 0", None),
+        ("", None),
+    ],
+)
+def test_a_shape_warns_of_items_that_may_be_missing(call: str, said: str | None) -> None:
+    made = config(CALLS.format(keys="", a=f'each = "body"\n{call}') + '[routes.answer]\nshape = "sum(a)"\n')
+    reasons = [reason for _, reason in warn(made)]
     assert len(reasons) == (said is not None)
     assert said is None or said in reasons[0]
 
