@@ -184,6 +184,10 @@ LITERALS: dict[str, tuple[str, str]] = {
         "each",
         'it is a list of numbers; for the list write "`[1, 2]`" (a JMESPath literal)',
     ),
+    'when = "false"': ("when", '"false" is unknown; for false write "`false`" (a JMESPath literal)'),
+    "when = 'query.q == \"x\"'": ("when", '"x" is unknown; for the text itself write "\'x\'"'),
+    "when = 'contains(query.q, \"x\")'": ("when", '"x" is unknown; for the text itself write "\'x\'"'),
+    "params = { n = 'query.q == null' }": ("params.n", 'for null write "`null`" (a JMESPath literal)'),
     'each = "part["': ("each", "something is missing at its end, a name, a value or a closing bracket"),
     'json = "{a: query.q"': ("json", "something is missing at its end, a name, a value or a closing bracket"),
 }
@@ -194,7 +198,7 @@ def test_a_mistake_in_an_expression_is_one_sentence_that_says_what_to_write(
     call: str, said: tuple[str, str], tmp_path: Path
 ) -> None:
     key, words = said
-    (line,) = mistakes(tmp_path, UP + route("/r", call=call))
+    (line,) = mistakes(tmp_path, UP + route("/r", keys='query = ["q"]', call=call))
     assert line.startswith(f"umbel.toml:12: routes[0].calls.part.{key}: ")
     assert line.endswith(words)
 

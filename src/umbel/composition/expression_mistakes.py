@@ -46,13 +46,24 @@ def parse_mistake(text: str, error: Exception, where: tuple[str | int, ...]) -> 
     return f"not a JMESPath expression: {reason}{meant}"
 
 
-def text_instead(node: Node, where: tuple[str | int, ...]) -> str:
-    """How to write the text or the value itself, where an entry of a table is no more than a name; else nothing.
+def texts_instead(tree: Node, where: tuple[str | int, ...]) -> Mapping[str, str]:
+    """How to write the text or the value itself, by the names of an expression that may have been meant so.
 
-    It is the half sentence that the message about the name ends with, if it is unknown.
+    These are a name that is the whole of an entry of a table, one that is compared or given to a function (JMESPath
+    takes what is in double quotes for a name), and ``true``, ``false`` and ``null`` anywhere. It is the half sentence
+    that the message about the name ends with, if it is unknown.
     """
-    in_table = len(where) > 1 and where[-2] in TABLES
-    return _instead(node["value"], where) if in_table and node["type"] == "field" else ""
+    if tree["type"] == "field":
+        in_table = len(where) > 1 and where[-2] in TABLES
+        text = tree["value"]
+        return {text: _instead(text, where)} if in_table or text in _JSON_WORDS else {}
+    return {
+        child["value"]: _instead(child["value"], ())
+        for node in _nodes(tree)
+        for child in node["children"]
+        if isinstance(child, dict) and child["type"] == "field"
+        if child["value"] in _JSON_WORDS or node["type"] in ("comparator", "function_expression")
+    }
 
 
 def check_parts(node: Node) -> None:

@@ -83,6 +83,8 @@ _ANY = _Value()
 def warnings(plan: Plan) -> Iterator[tuple[KeyPath, str]]:
     """What to warn of in a route: the key of an expression, and a sentence that names the part and what to write."""
     may_miss = _may_miss(plan)
+    for call in plan.calls:
+        yield from _never_made(call)
     for expression, of_call in _expressions(plan):
         # A call that names a part without a default is not made where that part fails or is skipped.
         parts = {name: missing for name, missing in may_miss.items() if of_call is None or missing.is_named}
@@ -236,6 +238,25 @@ def _true_by(node: Node, here: _Value) -> Parts:
     if kind == "or_expression":
         return _true_by(children[0], here) | _true_by(children[1], here)
     return _NONE
+
+
+def _never_made(call: CallPlan) -> Iterator[tuple[KeyPath, str]]:
+    """The constants of a call with which it always fails: no list for ``each``, no scalar for a query or a form."""
+    if call.each is not None and call.each.source.tree["type"] == "literal":
+        value = call.each.source.tree["value"]
+        if not isinstance(value, (list, type(None))):
+            yield call.each.source.where, "each takes a list, which this is not: the call always fails"
+    body = call.recipe.body
+    for param in (*call.recipe.params, *(body.fields if body is not None and body.form else ())):
+        tree = param.expression.tree
+        if tree["type"] != "literal":
+            continue
+        value = tree["value"]
+        if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(one, (list, dict)) for one in value)):
+            yield (
+                param.expression.where,
+                "a query or a form holds texts, numbers and lists of them, which this is not: the call always fails",
+            )
 
 
 def _misfits(node: Node) -> Iterator[str]:

@@ -14,7 +14,7 @@ from typing import TypeVar
 from ..config.rules import CONTEXT_WORDS
 from ..core.hop_by_hop import is_hop_by_hop
 from .expression import Expression
-from .expression_mistakes import text_instead
+from .expression_mistakes import texts_instead
 from .fault import described, parameter
 from .template import Resolve, Variable
 
@@ -74,10 +74,10 @@ class Scope:
         """
         # All of them are noted and judged, so no short cut at the first.
         mistakes: list[str] = []
-        instead = text_instead(expression.tree, expression.where)
+        instead = texts_instead(expression.tree, expression.where)
         for root, first in expression.names:
             try:
-                self._use(root, first, instead)
+                self._use(root, first, instead.get(root, ""))
             except ValueError as error:
                 mistakes.append(str(error))
         if mistakes:

@@ -188,3 +188,23 @@ def test_a_constant_that_a_function_never_takes_is_warned_of(text: str, function
     made = config(CALLS.format(keys="", a="") + f"[routes.answer]\nshape = '''{text}'''\n")
     said = {reason.partition("(")[0] for _, reason in warn(made)}
     assert said == functions
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ("each = '`1`'", "each takes a list"),
+        ("each = '`{}`'", "each takes a list"),
+        ("each = '`[1]`'", None),
+        ("each = '`null`'", None),
+        ("params = { p = { value = { a = 1 } } }", "a query or a form holds"),
+        ("params = { p = '`[[1]]`' }", "a query or a form holds"),
+        ("params = { p = { value = [1, 2] } }", None),
+        ("form = { p = { value = [{}] } }\nmethod = 'POST'", "a query or a form holds"),
+        ("json = { p = { value = [{}] } }\nmethod = 'POST'", None),
+    ],
+)
+def test_a_constant_with_which_a_call_always_fails_is_warned_of(call: str, said: str | None) -> None:
+    reasons = [reason for _, reason in warn(config(CALLS.format(keys="", a=call)))]
+    assert len(reasons) == (said is not None)
+    assert said is None or reasons[0].startswith(said)
