@@ -66,11 +66,14 @@ class _Functions(jmespath.functions.Functions):
             raise TooLongError
         return glue.join(texts)
 
-    # jmespath's own raises a bare TypeError where a text is searched for what is no text.
+    # jmespath's own raises a bare TypeError where a text is searched for what is no text, and finds 1 where true is.
     @jmespath.functions.signature({"types": ["array", "string"]}, {"types": []})
     def _func_contains(self, subject: list[Json] | str, search: Json) -> bool:
         if isinstance(subject, str):
             return isinstance(search, str) and search in subject
+        if isinstance(search, (bool, int, float)):
+            is_bool = isinstance(search, bool)
+            return any(one == search for one in subject if isinstance(one, bool) is is_bool)
         return search in subject
 
     # jmespath's own, but for the bound: what is beyond it has no form in JSON, or one that nobody reads.

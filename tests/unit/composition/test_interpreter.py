@@ -96,6 +96,14 @@ def test_no_text_contains_what_is_no_text() -> None:
     assert compile_expression("contains(a, b)", ()).evaluate({"a": [1, None], "b": None}) is True
 
 
+@pytest.mark.parametrize(
+    ("subject", "search", "found"),
+    [([1], True, False), ([True], 1, False), ([0], False, False), ([1.0], 1, True), ([True], True, True)],
+)
+def test_a_list_of_numbers_contains_no_truth_value(subject: list[object], search: object, found: bool) -> None:
+    assert compile_expression("contains(a, b)", ()).evaluate({"a": subject, "b": search}) is found
+
+
 @pytest.mark.parametrize("numbers", [[int("9" * 4300)] * 2, [1e308, 1e308], [int("9" * 400), 1.5]])
 @pytest.mark.parametrize("function", ["sum", "avg"])
 def test_a_sum_that_json_cannot_hold_is_a_failure_of_its_numbers(function: str, numbers: list[float]) -> None:
