@@ -7,8 +7,8 @@ writing the answer are the files that ``routes.py`` uses.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping
-from functools import update_wrapper
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial, update_wrapper
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,10 @@ import trio
 from quart.wrappers import Response
 from werkzeug.wrappers import Response as WerkzeugResponse
 
+from ..composition.field_template import LeftOut, note_left_out
 from ..composition.gather import Compose, CompositionFailedError
 from ..composition.outgoing import UpstreamDefaults
+from ..core.field_value import raw_value
 from ..kinds import Kind
 from ..model import Failure
 from . import crashes
@@ -99,7 +101,8 @@ class ComposeView:
             # The handler wrote its own response; its fields are its own affair.
             return value
         value, status, headers = _unpacked(value)
-        return self._respond(compose.result(value, status=status, headers=headers), exchange)
+        said = _fields(headers, partial(note_left_out, facts, exchange.recorder))
+        return self._respond(compose.result(value, status=status, headers=said), exchange)
 
     def _respond(self, result: Result, exchange: Exchange) -> AnyResponse:
         response = as_response(answer(result, self._answer, exchange))
@@ -123,7 +126,7 @@ def _standing_for(handler: Handler, answer: Callable[..., Awaitable[AnyResponse]
     return view
 
 
-def _unpacked(value: Any) -> tuple[Any, int, list[tuple[str, str]]]:
+def _unpacked(value: Any) -> tuple[Any, int, Iterable[tuple[str, Any]]]:
     """What a handler returned, as Quart's views may: a value, ``(value, status)`` or ``(value, status, headers)``.
 
     Raises:
@@ -135,9 +138,21 @@ def _unpacked(value: Any) -> tuple[Any, int, list[tuple[str, str]]]:
         case (inner, int() as status):
             return inner, status, []
         case (inner, int() as status, headers):
-            fields = headers.items() if isinstance(headers, Mapping) else headers
-            return inner, status, [(str(name).lower(), str(field)) for name, field in fields]
+            return inner, status, headers.items() if isinstance(headers, Mapping) else headers
     raise TypeError("a composing handler returns a value, (value, status) or (value, status, headers)")
+
+
+def _fields(headers: Iterable[tuple[str, Any]], left_out: LeftOut) -> list[tuple[str, str]]:
+    """The fields that a handler gives: as in a template, None is no field, and what no field can hold is left out."""
+    fields = []
+    for name, value in headers:
+        if value is None:
+            continue
+        if raw_value(str(value)) is not None:
+            fields.append((str(name).lower(), str(value)))
+        else:
+            left_out(str(name).lower(), "it holds a control character, or is no Unicode")
+    return fields
 
 
 def _failed_composition(error: Exception) -> CompositionFailedError | None:

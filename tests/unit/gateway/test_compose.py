@@ -10,6 +10,7 @@ import trio
 from quart import Response
 
 from tests.support.asgi import ask, living
+from umbel.events import Noted
 from umbel.kinds import Kind
 
 from .gateways import Function, gateway, says
@@ -203,6 +204,22 @@ async def test_a_handler_may_return_a_status_and_headers_as_quarts_views_do(auto
         assert (answer.status, answer.json, answer["location"]) == (201, {"x": 1}, "/x/1")
         assert (await ask(app, target="/odd")).status == 500
     assert isinstance(records.notes[0].error, TypeError)
+
+
+async def test_a_header_of_a_handler_that_cannot_be_is_left_out_and_noted(autojump_clock: MockClock) -> None:
+    app, records = gateway(users=says(1))
+
+    @app.compose("/r")
+    async def odd(compose: Any) -> Any:
+        return 1, 200, [("X-Is", 5), ("X-None", None), ("X-Lines", "a\r\nb: c"), ("X-Nul", "\0"), ("X-Half", "\ud800")]
+
+    async with living(app):
+        answer = await ask(app, target="/r")
+    assert (answer.status, answer["x-is"]) == (200, "5")
+    assert not {"x-none", "x-lines", "x-nul", "x-half", "b"} & {name for name, _ in answer.headers}
+    noted = [event for event in records.events if isinstance(event, Noted)]
+    assert [event.fields["header"] for event in noted] == ["x-lines", "x-nul", "x-half"]
+    assert {(event.level, event.event) for event in noted} == {("info", "header.left-out")}
 
 
 async def test_credentials_sent_on_keep_the_answer_out_of_shared_caches(autojump_clock: MockClock) -> None:
