@@ -58,6 +58,8 @@ class UpstreamError(UmbelError):
         self.proxy_error = proxy_error or KINDS[self.kind].proxy_error
         self.retry_after: float | None = None
         """Seconds after which a call may fare better, where somebody knows."""
+        self.answered: tuple[int, Sequence[tuple[bytes, bytes, bytes]]] | None = None
+        """The status and the fields of a response of which only the content cannot be used."""
 
     def forget_frames(self) -> None:
         """Forget where it was raised, and what caused it.

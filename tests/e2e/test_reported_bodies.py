@@ -162,6 +162,56 @@ async def test_what_stays_refused_fails_its_call_only(tmp_path: Path) -> None:
     assert {line["kind"] for line in program.lines("calls") if line["call"] == "part"} == {"bad-body", "malformed"}
 
 
+def unusable(status: bytes) -> dict[str, bytes]:
+    """Answers of which only the content cannot be used."""
+    fields = (b"WWW-Authenticate: Bearer", b"Set-Cookie: sid=")
+    gzip_, large = b"Content-Encoding: gzip", b"x" * 2000
+    chunked = b"\r\n".join((b"HTTP/1.1 " + status, *fields, b"Transfer-Encoding: chunked", b"", b"7d0", large))
+    return {
+        "no gzip": response(BODY, *fields, gzip_, status=status),
+        "gzip cut short": response(gzip.compress(BODY)[:-3], *fields, gzip_, status=status),
+        "br": response(BODY, *fields, b"Content-Encoding: br", status=status),
+        "two codings": response(BODY, *fields, gzip_, gzip_, status=status),
+        "large": response(large, *fields, status=status),
+        "large in chunks": chunked + b"\r\n0\r\n\r\n",
+    }
+
+
+@pytest.mark.parametrize("odd", unusable(b"200 OK"))
+async def test_content_that_nobody_uses_decides_nothing(odd: str, tmp_path: Path) -> None:
+    said = {"/gone": b"404 Not Found", "/denied": b"401 Unauthorized", "/done": b"201 Created", "/down": b"500 Oops"}
+
+    async def says(peer: Peer) -> None:
+        while head := (await peer.read_request())[0]:
+            target = head.split(b" ")[1].decode()
+            await peer.send(unusable(said[target])[odd] if target in said else response(BODY))
+
+    part = '[routes.calls.{name}]\nupstream = "up"\npath = "{path}"\n{keys}\n'
+    config = (
+        route("/missing", "/gone")
+        + route("/login", "/denied", call="pass_status = [401]", answer='forward_cookies = { part = ["sid"] }')
+        + route("/null", "/gone", call="null_on = [404]")
+        + route("/write", "/done", call='method = "POST"\ndecode = "none"')
+        + route("/failed", "/down")
+        + route("/read", "/done")
+        + route("/passed", "/gone", call="pass_body = true")
+        + route("/optional", "/good")
+        + part.format(name="b", path="/gone", keys="optional = true")
+    )
+    async with raw_server(says) as upstream, running(tmp_path, up(upstream, 'max_body = "1KB"') + config) as program:
+        assert (await program.ask("/missing"))[0].status == 404
+        reply, _ = await program.ask("/login")
+        assert (reply.status, reply["www-authenticate"], reply["set-cookie"]) == (401, "Bearer", "sid=")
+        for path, status in (("/null", 200), ("/write", 200), ("/optional", 200)):
+            reply, _ = await program.ask(path)
+            assert (reply.status, list(reply.json.values())[-1]) == (status, None)
+        reply, _ = await program.ask("/failed")
+        assert (reply.status, reply.json["calls"][0]["received_status"]) == (502, 500)
+        # Where it is used, it is missing.
+        assert (await program.ask("/read"))[0].status == 502
+        assert (await program.ask("/passed"))[0].status == 502
+
+
 async def test_a_text_is_read_without_its_mark_and_an_empty_one_is_the_empty_text(tmp_path: Path) -> None:
     config = route("/<name>", "/{name}", call='decode = "text"')
     async with raw_server(answers) as upstream, running(tmp_path, up(upstream) + config) as program:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import httpx
 import msgspec
@@ -27,6 +27,7 @@ from .overrides import NONE, Overrides
 if TYPE_CHECKING:
     from ..core.call import Call, CallContext
     from ..events import Recorder
+    from ..messages import Field
     from ..model import RequestFacts
 
 _CACHING = frozenset({b"cache-control", b"age", b"vary"})
@@ -184,7 +185,33 @@ async def decoded_beforehand(rules: CallRules, call: Call) -> Decoded:
         return error
 
 
-def result_of(rules: CallRules, method: str, call: Call, decoded: Decoded = None) -> CallResult:
+class Bare(NamedTuple):
+    """A response without its content."""
+
+    status: int | None
+    fields: Sequence[Field]
+    names: Collection[bytes] | None = None
+    content: bytes = b""
+
+
+def unread(rules: CallRules, error: Exception) -> Bare | None:
+    """The response that stands though its content cannot be used, because nobody uses it; None: the error stands.
+
+    Too large, or of a coding that it is not: that must not decide where the status says all that matters. A write that
+    succeeded is not failed by it, and a 404 stays one.
+    """
+    answered = error.answered if isinstance(error, UpstreamError) else None
+    if answered is None:
+        return None
+    status, fields = answered
+    if status not in rules.null_on:
+        success = status in rules.ok if rules.ok else 200 <= status <= 299
+        if (success and rules.decode != "none") or (rules.pass_body and status in rules.passed):
+            return None
+    return Bare(status, fields)
+
+
+def result_of(rules: CallRules, method: str, call: Call | Bare, decoded: Decoded = None) -> CallResult:
     """What a call's whole response means.
 
     Raises:
@@ -223,13 +250,13 @@ def result_of(rules: CallRules, method: str, call: Call, decoded: Decoded = None
         raise CallFailedError(replace(failure, forwarded=_cookies(headers)) if headers else failure) from error
 
 
-def _charset_of(call: Call) -> str | None:
+def _charset_of(call: Call | Bare) -> str | None:
     """The charset that the response names. Of several Content-Type fields the last that names one counts."""
     named = [charset_of(value.decode("latin-1")) for _, lower, value in call.fields if lower == b"content-type"]
     return next(filter(None, reversed(named)), None)
 
 
-def _kept(wanted: frozenset[bytes], call: Call) -> tuple[tuple[str, str], ...]:
+def _kept(wanted: frozenset[bytes], call: Call | Bare) -> tuple[tuple[str, str], ...]:
     """The fields that may matter to the answer. A foreign transport may give some that no field of ours can hold."""
     kept = [(lower.decode("latin-1"), value.decode("latin-1")) for _, lower, value in call.fields if lower in wanted]
     return tuple((name, value) for name, value in kept if raw_value(value) is not None) if kept else ()
@@ -240,13 +267,13 @@ def _cookies(fields: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]
     return tuple(field for field in fields if field[0] == "set-cookie")
 
 
-def _content_type(call: Call) -> str:
+def _content_type(call: Call | Bare) -> str:
     """The type of the response's body. A response has one; of several fields the last counts, as with the charset."""
     values = [value.decode("latin-1") for _, lower, value in call.fields if lower == b"content-type" and value]
     return values[-1] if values else "application/octet-stream"
 
 
-def _status_failure(rules: CallRules, call: Call) -> Failure:
+def _status_failure(rules: CallRules, call: Call | Bare) -> Failure:
     status = call.status
     assert status is not None
     passed = status in rules.passed

@@ -16,7 +16,7 @@ import trio
 from ..core.call import Call, Caller, Prepared, only_leaf
 from ..core.field_value import raw_value, text_of
 from ..core.transport_caller import caller_of
-from ..errors import UmbelError
+from ..errors import UmbelError, UpstreamError
 from ..events import Recorder
 from ..kinds import CUT, Kind
 from ..messages import Field, headers_of
@@ -334,7 +334,10 @@ class GatherEngine(Engine):
 
     def _land(self, call: Call, inline_max: float = INLINE_MAX) -> None:
         """See ``Engine``. The handle has status and fields before anybody is told of the outcome."""
-        self._handles[call.context.call].answered(call.status if call.error is None else None, call.fields)
+        status, fields = (call.status if call.error is None else None), call.fields
+        if isinstance(call.error, UpstreamError) and call.error.answered is not None:
+            status, fields = call.error.answered
+        self._handles[call.context.call].answered(status, fields)
         super()._land(call, inline_max)
 
     def _settled(self, outcome: Outcome) -> None:

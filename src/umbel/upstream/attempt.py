@@ -358,19 +358,24 @@ class Attempt:
             now = trio.current_time()
             self._release(head, now, excess=reader.excess)
         decoder, progress = self._decoder, False
-        if decoder is None:
-            self.state, self.status = HEAD, head.status
-            limit = self.call.context.max_body or self.call.client.max_body
-            self._kept, decoder = fields_and_decoder(self.call.prepared.method, head, limit)
-            self._decoder = decoder
-            progress = True
-        piece = reader.take()
-        decoder.feed(piece)
+        try:
+            if decoder is None:
+                self.state, self.status = HEAD, head.status
+                limit = self.call.context.max_body or self.call.client.max_body
+                self._kept, decoder = fields_and_decoder(self.call.prepared.method, head, limit)
+                self._decoder = decoder
+                progress = True
+            piece = reader.take()
+            decoder.feed(piece)
+            content = decoder.end() if ended else b""
+        except UpstreamError as error:
+            error.answered = head.status, head.kept
+            raise
         if self._silence is not None and (piece or progress):
             self._limit_silence(trio.current_time())
         if not ended:
             return True
-        self._answered(head, self._kept, frozenset(field[1] for field in self._kept), decoder.end(), now)
+        self._answered(head, self._kept, frozenset(field[1] for field in self._kept), content, now)
         return False
 
     def _complete(self, head: Head, content: bytes, now: float) -> None:
@@ -378,15 +383,19 @@ class Attempt:
         self.status = head.status
         self._release(head, now, excess=False)
         limit = self.call.context.max_body or self.call.client.max_body
-        if content and head.coded:
-            kept, decoder = fields_and_decoder(self.call.prepared.method, head, limit)
-            decoder.feed(content)
-            self._answered(head, kept, frozenset(field[1] for field in kept), decoder.end(), now)
-            return
-        if limit is None:
-            limit = limit_of(head.fields)
-        if head.length is not None and head.length > limit:
-            check_size(head.length, limit)
+        try:
+            if content and head.coded:
+                kept, decoder = fields_and_decoder(self.call.prepared.method, head, limit)
+                decoder.feed(content)
+                self._answered(head, kept, frozenset(field[1] for field in kept), decoder.end(), now)
+                return
+            if limit is None:
+                limit = limit_of(head.fields)
+            if head.length is not None and head.length > limit:
+                check_size(head.length, limit)
+        except UpstreamError as error:
+            error.answered = head.status, head.kept
+            raise
         # The same as _answered: this is the plain way of nearly every call.
         self.head, self.fields, self.names, self.content = head, head.kept, head.names, content
         self._close(now, None, "", head.status >= 500)
