@@ -211,6 +211,18 @@ def unread(rules: CallRules, error: Exception) -> Bare | None:
     return Bare(status, fields)
 
 
+def result_without_content(
+    rules: CallRules, method: str, error: Exception, context: CallContext
+) -> CallResult | Failure:
+    """What a call means whose response has no content that can be used, or that has no response.
+
+    Raises:
+        CallFailedError: as ``result_of``.
+    """
+    bare = unread(rules, error)
+    return failure_of(error, context) if bare is None else result_of(rules, method, bare)
+
+
 def result_of(rules: CallRules, method: str, call: Call | Bare, decoded: Decoded = None) -> CallResult:
     """What a call's whole response means.
 

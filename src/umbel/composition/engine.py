@@ -51,16 +51,7 @@ from ..core.call import Call, Caller, FieldBlock, Parking, Prepared, first_cance
 from ..events import CallEnded, Recorder
 from ..kinds import CUT, Kind
 from ..model import Attempt, Failure, Inputs, Json, Outcome, RequestFacts
-from .call import (
-    CallFailedError,
-    CallResult,
-    CallRules,
-    crash,
-    decoded_beforehand,
-    failure_of,
-    result_of,
-    unread,
-)
+from .call import CallFailedError, CallResult, CallRules, crash, decoded_beforehand, result_of, result_without_content
 from .combine import conclude, decide
 from .dag import request_context
 from .expression import Expression, ExpressionError, failed_expression, is_false
@@ -257,10 +248,7 @@ class Engine:
         result: CallResult | Failure
         try:
             if call.error is not None:
-                bare = unread(running.rules, call.error)
-                result = (
-                    failure_of(call.error, running) if bare is None else result_of(running.rules, running.method, bare)
-                )
+                result = result_without_content(running.rules, running.method, call.error, running)
             else:
                 result = result_of(running.rules, running.method, call, running.decoded)
         except CallFailedError as error:
