@@ -29,8 +29,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## real upstreams, the gateway before them, and what to curl; options in ARGS='--slow offers'
 	@$(BIN)/umbel demo $(ARGS)
 
-test: $(STAMP)  ## run all tests; options for pytest in ARGS
-	$(BIN)/python -m pytest $(ARGS)
+JOBS ?= 2
+test: $(STAMP)  ## run all tests on two cores; JOBS=4 for more, options for pytest in ARGS
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal $(ARGS)
 
 soak: $(STAMP) .bench/.ready  ## clients that leave at random, and 10,000 paced POSTs to each of seven servers, 40 minutes; options in ARGS
 	UMBEL_SOAK=1 $(BIN)/python -m pytest --timeout 900 tests/e2e/test_churn.py tests/e2e/test_pool_churn.py tests/e2e/test_calls_cancelled.py \
