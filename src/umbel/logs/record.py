@@ -40,6 +40,10 @@ Told = tuple[StreamName, LevelName, str, Line, float | None]
 """An event as a record: where it goes, how grave it is, what it is called, its line, and how long it took."""
 
 
+_REFUSALS = frozenset({501, 505})
+"""Statuses for what a client may not ask of the server; whoever can connect could fill an alert with them."""
+
+
 def told(event: RequestEnded | CallEnded | Noted) -> Told:
     """The record of an event."""
     if isinstance(event, RequestEnded):
@@ -52,7 +56,8 @@ def _request(event: RequestEnded) -> Told:
     request = event.request
     # A client's mistake is no matter of the operator's; an answer that lacks a part is.
     lacking = event.completed is False and not event.of_client
-    level: LevelName = "error" if event.status >= 500 else "warning" if lacking else "info"
+    refused = event.kind is Kind.BAD_REQUEST and event.status in _REFUSALS
+    level: LevelName = "error" if event.status >= 500 and not refused else "warning" if lacking else "info"
     line = RequestLine(
         msg=event.detail,
         request_id=request.request_id,

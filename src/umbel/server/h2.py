@@ -203,7 +203,9 @@ class Http2:
                     if self.sender.over:
                         return None
         except ProtocolError as error:
-            return self._broken(str(error) or type(error).__name__)
+            # h2 gives some of them a number of a stream and no text.
+            text = str(error)
+            return self._broken(f"{type(error).__name__} {text}".rstrip() if not text or text.isdigit() else text)
         except FloodError as error:
             self._h2.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
             return self._broken(str(error))

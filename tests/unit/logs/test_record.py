@@ -102,6 +102,9 @@ def test_of_very_many_calls_a_requests_line_shows_some_and_counts_all() -> None:
         (request_ended(200, completed=False, of_client=True), "info", 9),
         (request_ended(502, kind=Kind.BAD_REQUEST, completed=False), "error", 17),
         (request_ended(404, kind=Kind.STATUS, completed=False), "warning", 13),
+        (request_ended(501, kind=Kind.BAD_REQUEST), "info", 9),
+        (request_ended(505, kind=Kind.BAD_REQUEST), "info", 9),
+        (request_ended(501), "error", 17),
     ],
 )
 def test_a_partial_answer_warns_and_a_server_error_is_an_error(event: Any, level: str, severity: int) -> None:
