@@ -152,6 +152,15 @@ async def test_an_answer_that_fails_before_its_first_byte_is_a_500_with_one_reco
 
 
 @PROTOCOLS
+async def test_a_value_that_no_field_can_hold_costs_the_field_and_not_the_answer(protocol: str) -> None:
+    records = Records()
+    async with serving(gateway(records)) as port:
+        seen = await see(port, protocol, "/bad-field")
+        record = await one_record(records)
+    assert (seen.status, seen.whole, record.status, record.kind) == (200, True, 200, None)
+
+
+@PROTOCOLS
 @pytest.mark.parametrize("path", ["later", "composed-later"])
 async def test_an_answer_that_fails_in_its_middle_is_cut_and_recorded_so(path: str, protocol: str) -> None:
     records = Records()
