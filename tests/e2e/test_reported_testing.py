@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import trio
+from quart import websocket as quart_websocket
 from quart.testing.app import LifespanError
 from trio.testing import MockClock
 
@@ -165,6 +167,43 @@ async def test_a_hook_may_sleep_while_the_application_starts(tmp_path: Path, aut
 
     async with app.test_app() as running:
         assert (await get(running.app, "/user/7"))[0] == 200
+
+
+async def test_a_request_or_websocket_of_a_test_client_may_be_cancelled_at_any_moment(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    app = application(tmp_path, found_late)
+
+    @app.websocket("/silent")
+    async def silent() -> None:
+        await trio.sleep_forever()
+
+    async def listen() -> None:
+        async with app.test_client().websocket("/silent") as websocket:
+            await websocket.receive()
+
+    async with app.test_app():
+        for work in (partial(get, app, "/user/7"), listen):
+            for turns in range(10):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(work)
+                    for _ in range(turns):
+                        await trio.lowlevel.checkpoint()
+                    nursery.cancel_scope.cancel(reason="the test has seen enough")
+        assert (await get(app, "/user/7"))[0] == 200
+
+
+async def test_a_test_may_close_its_websocket(tmp_path: Path, autojump_clock: MockClock) -> None:
+    app = application(tmp_path, found)
+
+    @app.websocket("/echo")
+    async def echo() -> None:
+        await quart_websocket.send(await quart_websocket.receive())
+
+    async with app.test_app(), app.test_client().websocket("/echo") as websocket:
+        await websocket.send("hello")
+        assert await websocket.receive() == "hello"
+        await websocket.disconnect()
 
 
 async def test_a_test_client_takes_an_answer_of_many_parts(tmp_path: Path, autojump_clock: MockClock) -> None:

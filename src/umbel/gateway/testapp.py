@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
 
 import trio
 from quart.testing.app import LifespanError
 from quart_trio.testing import TrioClient, TrioTestApp
-from quart_trio.testing.connections import TestHTTPConnection
+from quart_trio.testing.connections import TestHTTPConnection, TestWebsocketConnection
 
 from ..core.call import only_leaf
 
@@ -127,9 +127,33 @@ class _Connection(TestHTTPConnection):
     def __init__(self, app: Any, scope: Any, _preserve_context: bool = False) -> None:
         super().__init__(app, scope, _preserve_context)
         self._client_send, self._client_receive = trio.open_memory_channel[bytes | Exception](math.inf)
+        self._server_send, self._server_receive = trio.open_memory_channel[dict[str, Any]](math.inf)
+
+    async def disconnect(self) -> None:
+        """Leave. It never waits: a cancel here would leave Quart-Trio's nursery open, and the stack corrupted."""
+        _leave(self._server_send, "http.disconnect")
+
+
+class _WebSocket(TestWebsocketConnection):
+    """A WebSocket of a test client, which may be cancelled at any moment."""
+
+    def __init__(self, app: Any, scope: Any) -> None:
+        super().__init__(app, scope)
+        self._server_send, self._server_receive = trio.open_memory_channel[dict[str, Any]](math.inf)
+
+    async def disconnect(self) -> None:
+        """Leave. It never waits, as above."""
+        _leave(self._server_send, "websocket.disconnect")
+
+
+def _leave(channel: trio.MemorySendChannel[dict[str, Any]], message: str) -> None:
+    with suppress(trio.ClosedResourceError):  # The test has left already.
+        channel.send_nowait({"type": message})
+        channel.close()
 
 
 class UmbelTestClient(TrioClient):
-    """Quart-Trio's, for answers of any number of parts."""
+    """Quart-Trio's, for answers of any number of parts, and for requests that are cancelled at any moment."""
 
     http_connection_class = _Connection
+    websocket_connection_class = _WebSocket  # type: ignore[assignment]  # as Quart-Trio's own is
