@@ -136,7 +136,8 @@ def _serve_alone(given: Given) -> None:
             ):
                 server = Config.from_mapping(settings.server)
                 started = partial(serve_app, app, server, limits=limits, recorder=recorder)
-                announce(await nursery.start(started))
+                addresses = await nursery.start(started)
+                announce(addresses, getattr(app, "recorder", recorder))
 
     garbage.spare()
     try:

@@ -11,11 +11,16 @@ from pathlib import Path
 _STANDARD = (0, 1, 2)
 
 
-def announce(addresses: Iterable[str]) -> None:
-    """Write to stdout where it is served."""
+def announce(addresses: Iterable[str], recorder: object) -> None:
+    """Write to stdout where it is served; to stderr if records of ``recorder`` go to stdout, which programs read."""
+    lines = [f"Umbel runs on {address} (Ctrl-C stops it)" for address in addresses]
+    if getattr(recorder, "on_stdout", False):
+        for line in lines:
+            say(line)
+        return
     try:
-        for address in addresses:
-            _write(sys.stdout, f"Umbel runs on {address} (Ctrl-C stops it)\n")
+        for line in lines:
+            _write(sys.stdout, f"{line}\n")
     except (OSError, ValueError):  # Its reader has gone; ValueError: it is closed.
         # What is left in the buffer would be written again at the end of the process, and make its status 120.
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - for the rest of the process

@@ -333,7 +333,7 @@ class Umbel(ErrorHandling):
         failure: BaseException | None = None
         try:
             files = ca_certs, certfile, keyfile
-            serving = partial(self.run_task, host, port, debug, *files, task_status=_Announcement())
+            serving = partial(self.run_task, host, port, debug, *files, task_status=_Announcement(self))
             with no_deadly_signals(), crashes_on_stderr():
                 trio.run(self._watched, serving)
         except BaseExceptionGroup as group:
@@ -374,5 +374,8 @@ _PARTS = parts_of(Umbel)
 class _Announcement(trio.TaskStatus[list[str]]):
     """Prints the bound addresses when they are known."""
 
+    def __init__(self, app: Umbel) -> None:
+        self._app = app
+
     def started(self, value: list[str] | None = None) -> None:
-        announce(value or ())
+        announce(value or (), self._app.recorder)

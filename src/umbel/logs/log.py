@@ -90,6 +90,7 @@ class Log:
         self._encoder = encoder or encoder_of(options, clock)
         self.redactor = self._encoder.redactor
         self.path = str(getattr(sink, "path", ""))
+        self.on_stdout = isinstance(sink, StdoutSink)
         """Of the file, for people; empty where it is none."""
         self._threshold = SEVERITY[options.level]
         self._sampler = (

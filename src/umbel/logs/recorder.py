@@ -92,6 +92,8 @@ class FileRecorder:
     def __init__(self, logs: Mapping[StreamName, Log], slow_call: float | None = 0.0) -> None:
         self.logs = logs
         self.slow_call = math.inf if slow_call is None else slow_call
+        self.on_stdout = any(log.on_stdout for log in logs.values())
+        """Whether stdout holds records, so that nothing else belongs there."""
         self._takes_calls = slow_call is not None
         self._calls = logs["calls"]
         members = self._calls.members
