@@ -247,7 +247,8 @@ def result_of(rules: CallRules, method: str, call: Call | Bare, decoded: Decoded
         return CallResult(None, headers, (), answer_status)
     try:
         if isinstance(decoded, BadBodyError):
-            raise decoded
+            # One of its own: an error that a variable of its frame names keeps the body until a garbage collection.
+            raise BadBodyError(str(decoded))
         if decoded is not None:
             return CallResult(decoded[0], headers, (), answer_status)
         if rules.decode == "json":

@@ -55,9 +55,24 @@ async def decode_many(body: bytes, max_body: int, charset: str | None = None) ->
     if limiter is None:
         limiter = trio.CapacityLimiter(1)
         _threads.set(limiter)
-    return await trio.to_thread.run_sync(
-        decode_pieces, body, max_body, charset, abandon_on_cancel=True, limiter=limiter
+    value, why_not = await trio.to_thread.run_sync(
+        _decoded_or_why_not, body, max_body, charset, abandon_on_cancel=True, limiter=limiter
     )
+    if why_not is not None:
+        raise BadBodyError(why_not)
+    return value
+
+
+def _decoded_or_why_not(body: bytes, max_body: int, charset: str | None) -> tuple[Json, str | None]:
+    """``decode_pieces`` for a thread: the value, or why there is none.
+
+    An error that passes from one thread to another becomes part of a cycle, and its frames would keep the body until a
+    garbage collection.
+    """
+    try:
+        return decode_pieces(body, max_body, charset), None
+    except BadBodyError as error:
+        return None, str(error)
 
 
 def decode_pieces(body: bytes, max_body: int, charset: str | None = None) -> Json:

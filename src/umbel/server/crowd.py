@@ -1,10 +1,11 @@
-"""Memory that a crowd of requests leaves behind is given back to the system (docs/decisions/0006).
+"""Memory that a crowd of requests, or uploads, leave behind is given back to the system (docs/decisions/0006).
 
 What was allocated for requests that are held at one time lies in pieces all over the heap. When they have gone, the C
 library keeps the pages for the next crowd. ``malloc_trim`` of glibc gives them back. It runs in a thread without the
 interpreter's lock, but holds the allocator's, so the loop waits at its next allocation of more than 512 bytes: some
 0.3 ms for each MiB that is given back. So it is called seldom, after a crowd has gone, and with much to give back only
-while nothing is in flight.
+while nothing is in flight. A few large bodies leave as much behind as a crowd does, and nobody can tell from their
+number: after uploads it is called where the process has grown by ``GROWN_MIN``.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ AGAIN_S = 5.0
 BESIDE_REQUESTS_MAX = 64 * 2**20
 """Bytes that may be given back while requests are in flight: they wait some 20 ms for it at most."""
 
+GROWN_MIN = 32 * 2**20
+"""Bytes that uploads must have left behind for the loop to wait for their return."""
+
 
 class Crowd:
     """Notices that a crowd of requests has gone. ``gone_at`` is compared by whoever counts requests out."""
@@ -45,6 +49,8 @@ class Crowd:
         """Resident bytes when memory was last given back, or at the start."""
         self._earliest = -math.inf
         self._due = False
+        self._was_crowd = False
+        """Whether it is due for more than uploads."""
         self._wanted = trio.Event()
 
     def grew(self, in_flight: int) -> None:
@@ -56,13 +62,23 @@ class Crowd:
     def went(self, in_flight: int) -> None:
         """``gone_at`` has been reached."""
         self.peak, self.gone_at = in_flight, -1
+        self._was_crowd = True
+        self._fall_due()
+
+    def uploaded(self) -> None:
+        """The last of the uploads under way has ended."""
+        self._fall_due()
+
+    def _fall_due(self) -> None:
         if garbage.owned() and not self._due:
             self._due = True
             self._timers.add(max(trio.current_time() + QUIET_S, self._earliest), self._look)
 
     def _look(self) -> None:
         in_flight = self._in_flight()
-        if in_flight >= CROWD_MIN:
+        if not self._was_crowd and resident() - self._floor < GROWN_MIN:
+            self._due = False
+        elif in_flight >= CROWD_MIN:
             self._due = False  # The next crowd is here already, and takes what this one has left.
         elif in_flight and resident() - self._floor > BESIDE_REQUESTS_MAX:
             self._timers.add(trio.current_time() + AGAIN_S, self._look)
@@ -76,7 +92,7 @@ class Crowd:
             await self._wanted.wait()
             self._wanted = trio.Event()
             await trio.to_thread.run_sync(give_back, abandon_on_cancel=True, limiter=limiter)
-            self._due = False
+            self._due = self._was_crowd = False
             self._floor = resident()
             self._earliest = trio.current_time() + EVERY_S
 

@@ -259,6 +259,10 @@ class Service:
             self._crowd.went(self.in_flight)
         self.request_left()
 
+    def uploads_ended(self) -> None:
+        """No body is being waited for any more."""
+        self._crowd.uploaded()
+
     def request_left(self) -> None:
         """A request is over, whatever it was counted as."""
         # A call of C's and no clock of trio's: this runs for every request.

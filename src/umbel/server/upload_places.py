@@ -134,3 +134,5 @@ class UploadPlace:
     def _leave(self) -> None:
         if self._at is _UPLOADING:
             self._service.uploads.give_back()
+            if not self._service.uploads.taken:
+                self._service.uploads_ended()

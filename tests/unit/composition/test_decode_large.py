@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -115,3 +116,18 @@ async def test_the_loop_goes_on_while_many_values_are_decoded() -> None:
     assert beats > 5
     # 20 ms are the aim; this guards against a decoder that holds the loop for the whole body.
     assert longest < 0.3
+
+
+async def test_a_body_that_is_refused_is_kept_by_nothing() -> None:
+    body = b"[" + b"1," * 250_000 + b"1]"
+    gc.collect()
+    gc.disable()
+    try:
+        before = sys.getrefcount(body)
+        with pytest.raises(BadBodyError) as caught:
+            await decode_many(body, MAX_VALUES * 5)
+        del caught
+        await trio.lowlevel.checkpoint()
+        assert sys.getrefcount(body) == before
+    finally:
+        gc.enable()

@@ -11,7 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from umbel.net.timers import TimerQueue
 from umbel.server import crowd, garbage
-from umbel.server.crowd import BESIDE_REQUESTS_MAX, CROWD_MIN, EVERY_S, QUIET_S, Crowd
+from umbel.server.crowd import BESIDE_REQUESTS_MAX, CROWD_MIN, EVERY_S, GROWN_MIN, QUIET_S, Crowd
 
 
 class Requests:
@@ -122,6 +122,30 @@ async def test_the_next_crowd_takes_what_the_last_one_has_left(
         assert requests.given == []
         requests.go(100)
         await trio.sleep(100)
+        assert len(requests.given) == 1
+
+
+async def test_memory_is_given_back_after_uploads_that_left_much_behind(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with counting(monkeypatch) as requests:
+        requests.crowd.uploaded()
+        await trio.sleep(10)
+        assert requests.given == []
+        requests.resident = GROWN_MIN
+        requests.crowd.uploaded()
+        await trio.sleep(10)
+        assert requests.given == [pytest.approx(10 + QUIET_S)]
+
+
+async def test_a_crowd_that_goes_while_uploads_are_judged_is_not_forgotten(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with counting(monkeypatch) as requests:
+        requests.crowd.uploaded()
+        requests.come(100)
+        requests.go(100)
+        await trio.sleep(10)
         assert len(requests.given) == 1
 
 
