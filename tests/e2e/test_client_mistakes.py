@@ -180,7 +180,7 @@ MISTAKES: dict[str, Mistake] = {
     "an int above 64 bits": Mistake("/typed?i=9223372036854775808", 400, ('"i"', "to 9223372036854775807")),
     "a query that is no UTF-8": Mistake("/required?q=%ff", 400, ("query",)),
     "an encoded surrogate in a query": Mistake("/required?q=%ED%A0%80", 400, ("query",)),
-    "a raw byte in a query": Mistake("/required?q=\xff", 400, ("target",)),
+    "a raw byte in a query": Mistake("/required?q=\xff", 400, ("query",)),
     "a path that is no UTF-8": Mistake("/text/%ff", 400, ("UTF-8",)),
     "an encoded surrogate in a path": Mistake("/text/%ED%A0%80", 400, ("UTF-8",)),
     "an encoded NUL in a path": Mistake("/text/a%00", 400, ("NUL",)),

@@ -20,6 +20,7 @@ from ..gateway.converters import CONVERTERS
 from ..gateway.paths import check_path, check_query, merged_path
 from ..gateway.query import QueryRules
 from ..model import Json
+from ..server.diagnosis import with_query_in_ascii
 from ..server.limits import PROBES
 
 _SIMILAR = 0.4
@@ -56,7 +57,8 @@ def read_query(plan: Plan, path: str) -> Query | NoMatch:
     _, mark, query = path.partition("?")
     if not mark:
         return Query({}, ())
-    raw, rules = query.encode(), QueryRules(plan.route.query_params)
+    raw = with_query_in_ascii(path.encode()).partition(b"?")[2]  # As the server reads it.
+    rules = QueryRules(plan.route.query_params)
     try:
         check_query(raw)
         values = rules.values(rules.read(raw))

@@ -244,7 +244,7 @@ def test_json_and_mermaid_together_are_a_mistake_of_usage() -> None:
             'The query parameter "limit" must be a whole number from -9223372036854775808 to 9223372036854775807.',
         ),
         ("tag=%ff", 'The query parameter "tag" is not percent-encoded UTF-8.'),
-        ("tag=é", "The query holds a character that must be percent-encoded."),
+        ("tag=é#", "The query holds a character that must be percent-encoded."),
         ("", 'The query parameter "tag" is missing.'),
     ],
 )
@@ -258,6 +258,7 @@ def test_a_query_that_the_route_would_refuse_is_refused(query: str, said: str) -
 def test_json_has_the_querys_values_and_what_is_ignored_of_it() -> None:
     document = json.loads(explain("GET", "/dashboard/4?tag=a&limit=7&Tag=b&Tag=c", "--json").stdout)
     assert (document["query"], document["ignored"]) == ({"tag": "a", "limit": 7}, ["Tag"])
+    assert json.loads(explain("GET", "/dashboard/4?tag=é", "--json").stdout)["query"]["tag"] == "é"
 
 
 def test_beside_a_chart_what_is_ignored_is_said_on_stderr() -> None:
