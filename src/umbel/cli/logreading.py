@@ -45,14 +45,16 @@ class Search:
 
     Args:
         conditions: as of ``logwhere.parse``; a line that is wanted meets all of them.
+        counted: a field whose values are counted; that no line has it is told too.
 
     Raises:
         ValueError: one of them is no condition.
     """
 
-    def __init__(self, conditions: Iterable[str] = ()) -> None:
+    def __init__(self, conditions: Iterable[str] = (), counted: str | None = None) -> None:
         self._tests = [parse(condition) for condition in conditions]
         self._unseen = dict.fromkeys(map(field_of, conditions))
+        self._uncounted = counted
         self._read = self._found = 0
         self._unreadable = False
 
@@ -61,6 +63,8 @@ class Search:
         self._read += 1
         for name in [name for name in self._unseen if find(line.record, name) is not MISSING]:
             del self._unseen[name]
+        if self._uncounted is not None and find(line.record, self._uncounted) is not MISSING:
+            self._uncounted = None
         met = all(test(line.record) for test in self._tests)
         self._found += met
         return met
@@ -72,6 +76,8 @@ class Search:
 
     def failure(self) -> str | None:
         """Why nothing was found, in a sentence; None if something was, or if nothing is as it should be."""
+        if self._read and self._uncounted is not None:
+            return f"none of {self._read} records has a field {self._uncounted}"
         if self._found or not (self._read or self._unreadable):
             return None
         if not self._read:

@@ -130,7 +130,7 @@ def stat(log: str, by: str | None, conditions: tuple[str, ...], config: str, as_
     from .logreading import records
     from .logsums import Sums, drawn
 
-    search = _search(conditions)
+    search = _search(conditions, by)
     sums = Sums(by)
     for line in records(_path(log, config), search):
         sums.count(line)
@@ -177,11 +177,11 @@ def _configured(name: str, config: str) -> Path:
     return path
 
 
-def _search(conditions: tuple[str, ...]) -> Search:
+def _search(conditions: tuple[str, ...], counted: str | None = None) -> Search:
     from .logreading import Search
 
     try:
-        return Search(conditions)
+        return Search(conditions, counted)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--where") from error
 

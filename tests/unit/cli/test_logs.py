@@ -252,6 +252,12 @@ def test_conditions_that_no_record_meets_are_told(log: Path) -> None:
         assert (unmet.exit_code, unmet.stderr) == (1, "Error: none of 30 records meets every condition\n")
 
 
+def test_a_field_to_count_by_that_no_record_has_is_told(log: Path) -> None:
+    counted = umbel("stat", log, "--by", "nofield")
+    assert (counted.exit_code, counted.stderr) == (1, "Error: none of 30 records has a field nofield\n")
+    assert umbel("stat", log, "--by", "level").exit_code == 0
+
+
 def test_an_empty_log_is_no_mistake(tmp_path: Path) -> None:
     log = write(tmp_path / "access.jsonl")
     result = umbel("tail", log, "-w", "foo")
