@@ -103,6 +103,12 @@ def gateway(records: Records) -> Umbel:
     async def generator() -> Any:
         return failing_synchronously(), 201
 
+    @app.get("/bad-field")
+    async def bad_field() -> Any:
+        response = Response("x")
+        response.headers._list.append(("x-a", "b\x01c\nd"))
+        return response
+
     @app.get("/raises")
     async def raises() -> str:
         raise ValueError("the view failed")
