@@ -219,13 +219,15 @@ class Bulkhead(Slots):
 
     def give_back(self, request: Hashable) -> None:
         """Give the place of a call of ``request`` back: to the first that waits, if there is one."""
-        # As _forget does: this runs for every call.
+        # As _forget and release do: this runs for every call.
         count = self.requests[request]
         if count == 1:
             del self.requests[request]
         else:
             self.requests[request] = count - 1
-        self.release()
+        self.in_use -= 1
+        if self._queue:
+            self._hand_on()
 
     def press(self) -> bool:
         """Refuse the request that came last, for a full server; False if none waits or has joined."""
