@@ -5,7 +5,7 @@ STAMP := .venv/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test soak fuzz conformance bench bench-path bench-where bench-upstream bench-policies bench-server \
-  bench-logs bench-supervisor bench-stalls check format clean
+  bench-logs bench-supervisor bench-stalls bench-crowd check format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -65,6 +65,9 @@ bench-supervisor: .bench/.ready  ## the master beside its peers, a quarter of an
 
 bench-stalls: $(STAMP)  ## the longest stall of the loop by hostile input, a minute; ARGS='--only sockets --json FILE'
 	@$(BIN)/python -m benchmarks.stalls $(ARGS)
+
+bench-crowd: $(STAMP)  ## what is given back of the memory of a crowd of requests, some seconds
+	@$(BIN)/python -m benchmarks.crowd
 
 bench-where: .bench/.ready  ## where a request's microseconds go, two minutes; ARGS='--quick --functions 20'
 	@.bench/bin/python benchmarks/where.py $(ARGS)

@@ -1,6 +1,6 @@
 """An explained route as a tree for the terminal, and as a Mermaid flowchart.
 
-Used by ``umbel explain``. Draws what ``explanation.py`` found and decides nothing.
+Draws what ``explanation.py`` found and decides nothing.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The records of a log, from all of its files, and those that come.
 
-Used by ``umbel logs``. It reads only; a line that is no record is passed on as text.
+It reads only; a line that is no record is passed on as text.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A record as one line for a person: time, level, what happened, and the rest as ``name=value``.
 
-Used by ``umbel logs tail`` and ``grep``. Pure. Nothing in a record can reach the terminal as a control sequence.
+Pure. Nothing in a record can reach the terminal as a control sequence.
 """
 
 from __future__ import annotations

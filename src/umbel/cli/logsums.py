@@ -1,6 +1,6 @@
 """What many records say together: statuses, latencies, levels, what was dropped and what is missing.
 
-Used by ``umbel logs stat``. Memory is bounded: latencies are counted in buckets, values of ``--by`` up to a limit.
+Memory is bounded: latencies are counted in buckets, values of ``--by`` up to a limit.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Which route answers a request line, decided as the gateway does: by its rules of paths and queries, and werkzeug's.
 
-Used by ``umbel explain``. Asks no upstream and starts nothing.
+Asks no upstream and starts nothing.
 """
 
 from __future__ import annotations

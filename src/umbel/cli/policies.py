@@ -1,6 +1,6 @@
 """An upstream's policies in a few words each.
 
-Used by ``explanation.py``. Says what is in force, with every number, and no more.
+Says what is in force, with every number, and no more.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How a command that serves runs, and how it tells what kept it from running.
 
-Used by ``serve`` and ``demo``. Imports trio and Hypercorn, so those commands import it, and the group does not.
+Imports trio and Hypercorn, so those commands import it, and the group does not.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Rows as a table for the terminal: columns as wide as their widest cell, numbers to the right.
 
-Used by ``umbel ctl``. Knows text only.
+Knows text only.
 """
 
 from __future__ import annotations

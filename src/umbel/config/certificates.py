@@ -1,6 +1,6 @@
 """When a certificate ends: the one thing about it that the standard library does not tell.
 
-Used by ``files.py`` on files that OpenSSL has accepted. Reads as much DER (X.690) as leads to the date, and no more.
+Used on files that OpenSSL has accepted. Reads as much DER (X.690) as leads to the date, and no more.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The files that a configuration names: made absolute where they stand, and looked at before anything is served.
 
-Used by ``load.py``. Opens certificates and keys to see that TLS can use them; keeps nothing.
+Opens certificates and keys to see that TLS can use them; keeps nothing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What is wrong with a tree of values, in plain words: pydantic finds it, this says it.
 
-Used by ``load.py``. A finding is a path of keys and a sentence; files and lines are the caller's. No message shows a
-value, but those that name one of a few words (``"GETT"``) or quote the rule's own sentence (``quotes`` is then true).
+A finding is a path of keys and a sentence; files and lines are the caller's. No message shows a value, but those that
+name one of a few words (``"GETT"``) or quote the rule's own sentence (``quotes`` is then true).
 """
 
 from __future__ import annotations

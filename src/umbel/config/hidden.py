@@ -1,6 +1,6 @@
 """The broken rules that other mistakes hide: pydantic looks at a table's rules only when each of its keys is right.
 
-Used by ``load.py``, so that one run tells everything. Reads no file and changes no value that it is given.
+With these one run tells every mistake. It reads no file and changes no value that it is given.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Several files and their defaults become one tree, and every value remembers where it was written.
 
-Used by ``load.py`` between reading and validating. Judges only what it must to put trees together.
+Used between reading and validating. Judges only what it must to put trees together.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The files of a configuration: the main one and all that it includes, variables replaced and paths absolute.
 
-Used by ``load.py``. Looks at ``include`` and nothing else of what the files say.
+Looks at ``include`` and nothing else of what the files say.
 """
 
 from __future__ import annotations

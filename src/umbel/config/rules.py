@@ -1,7 +1,6 @@
 """The schema's small types and the rules that hold between keys of one table.
 
-Used by ``schema.py`` alone, and by ``findings.py`` to tell which keys a broken rule is about. Each rule says what to
-write instead. No message shows a URL or a header's value: they may be secret.
+Each rule says what to write instead. No message shows a URL or a header's value: they may be secret.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One file of a configuration: read, decoded and parsed, or a plain sentence why not.
 
-Used by ``load.py``. Looks at no key and no value; what stands in a file is judged later.
+Looks at no key and no value; what stands in a file is judged later.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """``${NAME}`` and ``${NAME:-default}`` in the texts of a configuration; ``$${`` stands for ``${``.
 
-Used by ``load.py`` on what ``tomllib`` gave. Keys are left alone. Whatever came from the environment may be secret, so
-this also takes those values out of messages again.
+Used on what ``tomllib`` gave. Keys are left alone. Whatever came from the environment may be secret, so this also
+takes those values out of messages again.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The sample configuration, with its upstreams where the sample services really listen.
 
-Used by ``umbel demo`` and by tests. The file is package data and is never written to.
+The file is package data and is never written to.
 """
 
 from __future__ import annotations

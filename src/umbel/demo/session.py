@@ -1,6 +1,6 @@
 """One run of the demo: the sample upstreams, the gateway before them, and what is done with both, in one nursery.
 
-Called by ``umbel demo``. It prints nothing; the command does.
+It prints nothing; the command does.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The sample services as real HTTP servers on loopback, each with its latency, slow or failing if asked.
 
-Opened by ``umbel demo`` and by tests. They know nothing of the gateway.
+They know nothing of the gateway.
 """
 
 from __future__ import annotations

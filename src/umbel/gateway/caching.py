@@ -1,6 +1,6 @@
 """Validators and freshness of composed answers (RFC 9110 section 8.8, RFC 9111).
 
-Called by ``respond.py``. Pure functions over bytes and header values.
+Pure functions over bytes and header values.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """``@app.compose``: a composition written in Python as a Quart view, on the same engine as the configured routes.
 
-Made by ``app.py`` when the decorator is used. The handler's calls are ``composition.gather``'s; reading the request and
-writing the answer are the files that ``routes.py`` uses.
+Made when the decorator is used. The handler's calls are ``composition.gather``'s; reading the request and writing the
+answer are the files that ``routes.py`` uses.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One HTTP request for a route of the configuration, answered without Quart's dispatch.
 
-Made by ``Umbel.asgi_app`` for requests that ``directroutes.py`` finds. What else happens to a request is ``life.py``'s,
-and the answer is ``routes.py``'s; what Quart's dispatch makes of errors is done here in the same way.
+Made for requests that ``directroutes.py`` finds. What else happens to a request is ``life.py``'s, and the answer is
+``routes.py``'s; what Quart's dispatch makes of errors is done here in the same way.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which requests are answered without Quart's dispatch: those for routes of the configuration, while nothing needs it.
 
-Asked by ``Umbel.asgi_app`` for every request, so it must be quick. werkzeug's own map is the judge of paths; what is
-not a plain match of such a route (another route, a redirect, an error, OPTIONS, a probe) is left to Quart.
+Asked for every request, so it must be quick. werkzeug's own map is the judge of paths; what is not a plain match of
+such a route (another route, a redirect, an error, OPTIONS, a probe) is left to Quart.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """One inbound request on its way through the gateway: its facts, its nursery, and what became of it.
 
-Made by ``connection.py``, carried in the ASGI scope, read by views. Whoever composes an answer writes here what the
-request's one record says of it.
+Carried in the ASGI scope. Whoever composes an answer writes here what the request's one record says of it.
 """
 
 from __future__ import annotations

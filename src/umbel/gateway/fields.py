@@ -1,7 +1,7 @@
 """The fields of a request, read once: by name, and less the claims of a peer that is not believed.
 
-Used by ``forwarded.py`` for every request. Clients say the same again and again, so whole sections are remembered; what
-a section means depends on nothing but itself. Knows no peer and no policy: whoever calls says what may be believed.
+Used for every request. Clients say the same again and again, so whole sections are remembered; what a section means
+depends on nothing but itself. Knows no peer and no policy: whoever calls says what may be believed.
 """
 
 from __future__ import annotations

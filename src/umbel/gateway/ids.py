@@ -1,6 +1,6 @@
 """Request ids and trace contexts: taken over where they are well formed (an id: from a trusted peer), else made new.
 
-Called by ``connection.py`` once per request. Knows no peer and no policy: whoever calls says what may be believed.
+Called once per request. Knows no peer and no policy: whoever calls says what may be believed.
 """
 
 from __future__ import annotations

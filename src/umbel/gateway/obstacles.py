@@ -1,7 +1,7 @@
 """What of an application would see, or change, a request that is answered without Quart's dispatch.
 
-Asked by ``directroutes.py`` when serving begins and whenever something has changed. Each obstacle is told as a phrase
-for the operator. When in doubt it is one: Quart's way is slower and always right.
+Asked when serving begins and whenever something has changed. Each obstacle is told as a phrase for the operator. When
+in doubt it is one: Quart's way is slower and always right.
 """
 
 from __future__ import annotations

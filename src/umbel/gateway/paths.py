@@ -1,7 +1,7 @@
 """The rules for a request's raw path: what no two parsers read alike is refused, before anything is matched.
 
-Called by ``connection.py`` and ``websocket.py`` for every request. Proxies and frameworks disagree about each of these
-forms, so the strictest reading is the only safe one. Holds no state and knows no route.
+Called for every request. Proxies and frameworks disagree about each of these forms, so the strictest reading is the
+only safe one. Holds no state and knows no route.
 """
 
 from __future__ import annotations

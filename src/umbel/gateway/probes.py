@@ -1,7 +1,7 @@
 """``/livez`` and ``/readyz``: whether this process runs, and whether it should be given requests.
 
-Called by ``connection.py`` before Quart, so that no hook of the application (a login, a rate limit) stands before a
-probe. A route of the application's own at one of the paths wins.
+Called before Quart, so that no hook of the application (a login, a rate limit) stands before a probe. A route of the
+application's own at one of the paths wins.
 """
 
 from __future__ import annotations

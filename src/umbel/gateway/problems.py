@@ -1,7 +1,6 @@
 """Errors as responses: problem documents from Quart's and werkzeug's exceptions and from our own.
 
-Called by ``app.py``, ``connection.py`` and ``respond.py``. A document never holds the text of an exception that nobody
-wrote for clients.
+A document never holds the text of an exception that nobody wrote for clients.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """An answer as it goes out: status, fields as bytes, and a body. What a view of ours gives before anybody sends it.
 
-Made by ``respond.py``, ``problems.py`` and ``streaming.py``; sent by ``sending.py``, or handed to Quart as a response
-of its own. It decides nothing.
+Sent as it is, or handed to Quart as a response of its own. It decides nothing.
 """
 
 from __future__ import annotations

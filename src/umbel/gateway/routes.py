@@ -1,7 +1,7 @@
 """A route of the configuration: reads the request, runs the plan and writes the result.
 
-Made by ``app.py``, one per route; ``view`` is Quart's way to it, and ``direct.py`` has another. Reading, running and
-writing are a file each.
+One per route; ``view`` is Quart's way to it, and ``direct.py`` has another. Reading, running and writing are a file
+each.
 """
 
 from __future__ import annotations

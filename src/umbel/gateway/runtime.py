@@ -1,7 +1,7 @@
 """What serving needs that has a life of its own: the recorder and the upstreams' clients, opened and closed in order.
 
-Opened by ``lifespan.py`` around all of an application's requests. Frozen while it lives; it is not there before
-startup nor after shutdown.
+Opened around all of an application's requests. Frozen while it lives; it is not there before startup nor after
+shutdown.
 """
 
 from __future__ import annotations

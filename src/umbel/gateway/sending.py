@@ -1,7 +1,7 @@
 """A response on its way out: ASGI's send, and the count of what went through it.
 
-Used by ``connection.py``, one per request. It knows when the last part is being sent, which is all that tells a client
-that left from a server that has finished. It decides no status and holds no scope.
+One per request. It knows when the last part is being sent, which is all that tells a client that left from a server
+that has finished. It decides no status and holds no scope.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The diagnostic fields of a composed answer: Proxy-Status (RFC 9209) and Server-Timing (W3C).
 
-Called by ``respond.py``. They name calls, never upstreams or addresses, and stay under 1 KB each, because header room
-is shared with everything else on the way to the client.
+They name calls, never upstreams or addresses, and stay under 1 KB each, because header room is shared with everything
+else on the way to the client.
 """
 
 from __future__ import annotations

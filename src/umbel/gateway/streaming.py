@@ -1,7 +1,7 @@
 """A composition as a streaming response: a line per outcome, as NDJSON or as server-sent events.
 
-Called by ``routes.py``. The composition runs as a task of the request's nursery and never in the iterator, so a client
-that leaves, or is cut because it reads nothing, takes it along.
+The composition runs as a task of the request's nursery and never in the iterator, so a client that leaves, or is cut
+because it reads nothing, takes it along.
 """
 
 from __future__ import annotations

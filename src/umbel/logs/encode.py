@@ -1,7 +1,6 @@
 """A record's way to bytes: one JSON object on one line, whatever it holds, without secrets.
 
-Used by ``log.py`` and ``recorder.py`` in the thread that logs, so that nothing can change a value afterwards. It never
-raises for what a record holds.
+Used in the thread that logs, so that nothing can change a value afterwards. It never raises for what a record holds.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """An exception as fields of a record: its type, its text, its traceback, and of a group every leaf.
 
-Used by ``log.py``, ``record.py`` and ``bridge.py``. Bounded, and it never raises for what an exception does.
+Bounded, and it never raises for what an exception does.
 """
 
 from __future__ import annotations

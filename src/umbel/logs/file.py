@@ -1,6 +1,6 @@
 """The file behind a log: whole batches at its end, whatever other processes, an operator or the disk do to it.
 
-Used by ``sink.py`` in a thread, one call at a time: everything here may block. It knows bytes and lines, not records.
+Used in a thread, one call at a time: everything here may block. It knows bytes and lines, not records.
 """
 
 from __future__ import annotations

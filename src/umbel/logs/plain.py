@@ -1,6 +1,6 @@
 """Whatever somebody hands to a log, as values that JSON knows, bounded and without secrets.
 
-Used by ``encode.py`` for records that the fast path cannot take. It never raises for what a value is or does.
+Used for records that the fast path cannot take. It never raises for what a value is or does.
 """
 
 from __future__ import annotations

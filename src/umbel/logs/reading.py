@@ -1,6 +1,6 @@
 """The files of a log as they lie there: which belong to it, in which order, and their lines, compressed or not.
 
-Used by ``recover.py`` and by ``umbel logs``. It reads only, and what is no line of ours is its caller's to judge.
+It reads only, and what is no line of ours is its caller's to judge.
 """
 
 from __future__ import annotations

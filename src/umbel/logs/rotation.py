@@ -1,6 +1,6 @@
 """When a file is to be renamed, and how the renamed ones are called.
 
-Used by ``file.py`` and ``upkeep.py``. Pure: sizes and times are given to it.
+Pure: sizes and times are given to it.
 """
 
 from __future__ import annotations

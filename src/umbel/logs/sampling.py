@@ -1,6 +1,6 @@
 """Which of the many records that say nothing new are kept.
 
-Used by ``log.py`` and ``recorder.py``. Pure. All records of one trace share one fate, in every process.
+Pure. All records of one trace share one fate, in every process.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The one task that writes a log: it takes lines from the queue in batches and hands them to the sink.
 
-Run by ``log.py``, one for each file. It knows nothing of records, and nothing that a sink does ends it.
+One for each file. It knows nothing of records, and nothing that a sink does ends it.
 """
 
 from __future__ import annotations

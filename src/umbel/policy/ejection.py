@@ -1,7 +1,7 @@
 """Which replicas are left out for a while because they fail again and again: outlier ejection.
 
-Told by ``upstream/balance.py`` what came of each attempt, and asked by it who is out. No clock: ``now`` is handed in,
-in seconds. The rules are Envoy's (its outlier detection, "consecutive 5xx" and the ejection algorithm).
+Told what came of each attempt, and asked by it who is out. No clock: ``now`` is handed in, in seconds. The rules are
+Envoy's (its outlier detection, "consecutive 5xx" and the ejection algorithm).
 """
 
 from __future__ import annotations

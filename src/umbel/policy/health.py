@@ -1,6 +1,6 @@
 """Whether a replica is up, by the checks that it passed and failed in a row.
 
-Told by ``upstream/health.py`` of each check's end. No clock, and no idea of what a check is.
+Told of each check's end. No clock, and no idea of what a check is.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How busy each replica is: its attempts in flight, and for a while its failures and what was too slow for a hedge.
 
-Told by ``upstream/balance.py``, asked by the power of two choices. No clock: ``now`` is handed in, in seconds.
+For the power of two choices. No clock: ``now`` is handed in, in seconds.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """One replica of a set, as the policies know it.
 
-Made by ``upstream/balance.py`` when the replica comes, and changed only by the policy that a field belongs to. It
-decides nothing.
+Made when the replica comes, and changed only by the policy that a field belongs to. It decides nothing.
 """
 
 from __future__ import annotations

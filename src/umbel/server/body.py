@@ -1,6 +1,6 @@
 """The body of a request: where it ends, and how much of it may come (RFC 9112 section 6), without I/O.
 
-Used by ``exchange.py``. It takes the connection's bytes and gives the content; what stands behind the body stays.
+It takes the connection's bytes and gives the content; what stands behind the body stays.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One accepted connection from its first byte to its end, whatever it speaks.
 
-Called by ``listen.py`` for each socket, and by the guard in the place of Hypercorn's ``TCPServer.run``. Every exception
-of a connection ends here.
+Called for each socket, and by the guard in the place of Hypercorn's ``TCPServer.run``. Every exception of a
+connection ends here.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 One of them leads: it waits for all connections at once and serves what has come, one after the other. As soon as
 something that it serves has to wait, another one takes the lead, and it goes on with that alone, to its end (the
 pattern is leader/followers, Schmidt et al., POSA 2). So an idle connection has no task, and a request that is answered
-without waiting costs no switch of tasks. Run by ``service.py``; it knows no protocol.
+without waiting costs no switch of tasks. It knows no protocol.
 """
 
 from __future__ import annotations

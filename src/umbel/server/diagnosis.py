@@ -1,7 +1,7 @@
 """Why a head is refused: the slow look at one that is not plainly sound.
 
-Used by ``head.py`` when its one pattern does not match. It never lets pass what the pattern would not, except the forms
-of a target that are no path.
+Used when its one pattern does not match. It never lets pass what the pattern would not, except the forms of a target
+that are no path.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A WebSocket over HTTP/1.1 (RFC 6455): a connection that has been upgraded, and carries one.
 
-Called by ``guard.py`` with the head of the upgrade, which ``http1.py`` has checked. It holds no rule of WebSocket's.
+Called with the head of the upgrade, which ``http1.py`` has checked. It holds no rule of WebSocket's.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """An HTTP/2 connection: the guard in the place of Hypercorn's ``H2Protocol``, over the same protocol library.
 
-Called by ``guard.py``. It reads, counts what costs a client nothing, starts a task for each request and writes what
-they send; a request is ``h2stream.py``'s affair.
+It reads, counts what costs a client nothing, starts a task for each request and writes what they send; a request is
+``h2stream.py``'s affair.
 """
 
 from __future__ import annotations

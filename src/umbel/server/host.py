@@ -1,6 +1,6 @@
 """The Host field: whether it is well formed (RFC 9110 section 7.2), and whether we serve that host.
 
-Used by ``head.py``, one per server. It keeps the values that it has found good, because they come again.
+One per server. It keeps the values that it has found good, because they come again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Our HTTP/1.1 on one connection: read a head, run the application in this task, and again until it ends.
 
-Called by ``connection.py``. What a request and its response are is decided in ``head.py``, ``body.py``, ``exchange.py``
-and ``response.py``; here are their order, the time they may take, and the end.
+What a request and its response are is decided in ``head.py``, ``body.py``, ``exchange.py`` and ``response.py``; here
+are their order, the time they may take, and the end.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What may stand in hypercorn.toml: Hypercorn's keys with their types, and whose business the others are.
 
-Used by ``settings.py`` alone. Hypercorn itself takes any key and any value in silence; this file is the only place
-that knows better. It holds no value of ours.
+Hypercorn itself takes any key and any value in silence; this file is the only place that knows better. It holds no
+value of ours.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The ASGI lifespan: the application's startup before the first request, its shutdown after the last.
 
-Used by ``serving.py`` around the serving. An application that has no lifespan is served without one; one whose lifespan
-ends by an exception while it is served takes the server down, because what it had opened is gone.
+Used around the serving. An application that has no lifespan is served without one; one whose lifespan ends by an
+exception while it is served takes the server down, because what it had opened is gone.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The listening sockets, and the tasks that accept from them.
 
-Used by ``serving.py``. It hands each connection to ``connection.py``, and knows no protocol.
+It hands each connection to ``connection.py``, and knows no protocol.
 """
 
 from __future__ import annotations

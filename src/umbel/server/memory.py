@@ -1,6 +1,6 @@
 """How much memory this process holds, against ``memory_limit``.
 
-Asked by ``service.py`` on every request, if there is a limit; it looks at most four times a second.
+Asked on every request, if there is a limit; it looks at most four times a second.
 """
 
 from __future__ import annotations

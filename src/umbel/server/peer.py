@@ -1,6 +1,6 @@
 """Who is at the two ends of a connection.
 
-Made by ``connection.py`` once per connection, for the ASGI scope and for records. Holds no behaviour.
+Made once per connection, for the ASGI scope and for records. Holds no behaviour.
 """
 
 from __future__ import annotations

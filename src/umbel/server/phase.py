@@ -1,6 +1,6 @@
 """The phases of a server's life, from serving to cut off.
 
-Held by ``service.py``, set by ``drain.py``, waited for by whatever must wind down.
+Whatever must wind down waits for it.
 """
 
 from __future__ import annotations

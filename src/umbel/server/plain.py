@@ -1,7 +1,7 @@
 """A plain connection without a task of its own: the crew gives it a turn when something has come.
 
-Made by ``connection.py`` for each plain socket that our own loop accepts. What a turn does is ``http1.py``'s affair;
-here are the socket's readiness, and the end of every exception.
+Made for each plain socket that our own loop accepts. What a turn does is ``http1.py``'s affair; here are the socket's
+readiness, and the end of every exception.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The head of a response: from what the application said to bytes (RFC 9112 sections 4 and 6), without I/O.
 
-Used by ``exchange.py`` once per response. An application's mistake must not become a client's confusion: what would
-split a response or misstate its length is an error of the application.
+Used once per response. An application's mistake must not become a client's confusion: what would split a response or
+misstate its length is an error of the application.
 """
 
 from __future__ import annotations

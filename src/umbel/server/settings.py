@@ -1,7 +1,6 @@
 """Hypercorn's settings for the ways to start that are ours: a file, options that win over it, and our defaults.
 
-Used by ``umbel serve``, ``umbel demo`` and ``app.run()``. What Hypercorn has a key for is set there alone; this reads
-its file strictly and adds nothing of its own to it.
+What Hypercorn has a key for is set there alone; this reads its file strictly and adds nothing of its own to it.
 """
 
 from __future__ import annotations

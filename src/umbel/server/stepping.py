@@ -1,7 +1,7 @@
 """Awaiting in two parts: the first step of some work, and what is left of it if it waits.
 
-Used by ``crew.py`` and ``http1.py``. Most work here never waits; whoever looks at its first step finds out, and what it
-does about the rest costs nothing then.
+Most work here never waits; whoever looks at its first step finds out, and what it does about the rest costs nothing
+then.
 """
 
 from __future__ import annotations

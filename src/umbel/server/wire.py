@@ -1,7 +1,7 @@
 """One byte stream to a client, plain or TLS, as HTTP/1.1 uses it.
 
-Made by ``connection.py``, used by ``http1.py`` and its parts. A plain one is a bare socket: an answer is one system
-call, and trio's wrapping of it would cost as much as the parsing of the request.
+A plain one is a bare socket: an answer is one system call, and trio's wrapping of it would cost as much as the
+parsing of the request.
 """
 
 from __future__ import annotations

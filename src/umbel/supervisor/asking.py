@@ -1,6 +1,6 @@
 """Questions to all workers at once, and their answers, as far as they come in time.
 
-Used by ``master.py`` for the counters, the task trees and the reopening of logs. It changes nothing.
+Used for the counters, the task trees and the reopening of logs. It changes nothing.
 """
 
 from __future__ import annotations

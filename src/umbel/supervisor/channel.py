@@ -1,7 +1,6 @@
 """One end of the socketpair between master and worker: lines in order, and an end that both can see.
 
-Used by ``process.py`` (the master's end) and ``worker.py``. It knows bytes and lines; ``messages.py`` knows what they
-mean.
+It knows bytes and lines; ``messages.py`` knows what they mean.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The Unix socket of ``umbel ctl``: one JSON object asks, one JSON object answers, and the connection is closed.
 
-Run by ``run.py`` beside the master where ``[supervisor] control`` names a path. Who may connect may command: the socket
-is its owner's alone (0600).
+Run beside the master where ``[supervisor] control`` names a path. Who may connect may command: the socket is its
+owner's alone (0600).
 """
 
 from __future__ import annotations

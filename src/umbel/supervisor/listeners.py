@@ -1,6 +1,6 @@
 """The listening sockets, bound once by the master and kept as long as it serves, whatever becomes of its workers.
 
-Opened by ``master.py``. The master never accepts; a connection that comes while no worker is up waits in the backlog.
+The master never accepts; a connection that comes while no worker is up waits in the backlog.
 """
 
 from __future__ import annotations

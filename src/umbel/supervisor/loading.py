@@ -1,7 +1,7 @@
 """From ``module:app`` or a configuration file to an application.
 
-Called by ``worker.py``, and by ``umbel serve`` where there is no master. The master never does: what an application's
-import brings along stays out of it. It imports the gateway only where the gateway is the application.
+The master never does: what an application's import brings along stays out of it. It imports the gateway only where
+the gateway is the application.
 """
 
 from __future__ import annotations

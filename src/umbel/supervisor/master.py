@@ -1,7 +1,6 @@
 """The master: one nursery, a task per slot, and what concerns them all.
 
-Made by ``run.py``. It binds nothing, reads no file and loads no application; when its last slot has ended it returns
-the exit status.
+It binds nothing, reads no file and loads no application; when its last slot has ended it returns the exit status.
 """
 
 from __future__ import annotations

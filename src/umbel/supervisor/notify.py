@@ -1,7 +1,6 @@
 """systemd's notify protocol: ready, reloading, stopping, a status line, and signs of life. See sd_notify(3).
 
-Used by ``master.py``. Without ``NOTIFY_SOCKET`` every call does nothing; a message that cannot be sent is lost, never
-waited for.
+Without ``NOTIFY_SOCKET`` every call does nothing; a message that cannot be sent is lost, never waited for.
 """
 
 from __future__ import annotations

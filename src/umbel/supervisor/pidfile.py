@@ -1,6 +1,6 @@
 """The file that names the master, held by a lock: whoever has the lock is the master, whatever the file says.
 
-Used by ``run.py`` around everything else. A file without a lock is stale and no obstacle.
+Used around everything else. A file without a lock is stale and no obstacle.
 """
 
 from __future__ import annotations

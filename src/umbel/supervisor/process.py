@@ -1,7 +1,7 @@
 """One worker as the master sees it: from its spawn to its end, with every limit of time that holds for it.
 
-Run by ``slottask.py``, a task per worker. It decides nothing about the slot; it tells what happened, and sees to it
-that a worker that is late, hung or overdue ends.
+A task per worker. It decides nothing about the slot; it tells what happened, and sees to it that a worker that is
+late, hung or overdue ends.
 """
 
 from __future__ import annotations

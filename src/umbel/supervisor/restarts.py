@@ -1,6 +1,6 @@
 """How soon a worker that died is replaced, and when the whole is degraded because too many die.
 
-Asked by ``slottask.py`` and ``master.py``. Pure: the time and the chance are given to it.
+Pure: the time and the chance are given to it.
 """
 
 from __future__ import annotations

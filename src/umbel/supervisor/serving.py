@@ -1,6 +1,6 @@
 """The worker's trio side: the server, and the tasks that talk with the master beside it.
 
-Run by ``worker.py`` once the application is loaded. It never decides to end by itself, except when the master is gone.
+Run once the application is loaded. It never decides to end by itself, except when the master is gone.
 """
 
 from __future__ import annotations

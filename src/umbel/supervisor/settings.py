@@ -1,6 +1,6 @@
 """From the files and the command line to what the master needs; at the start, and again on every reload.
 
-Used by ``run.py``. Options of the command line win over both files, on a reload too.
+Options of the command line win over both files, on a reload too.
 """
 
 from __future__ import annotations

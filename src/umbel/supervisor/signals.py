@@ -1,6 +1,6 @@
 """What each signal means to the master. The handlers only enqueue; this task acts.
 
-Started by ``master.py`` before the first worker. It knows the meanings and nothing about how they come about.
+Started before the first worker. It knows the meanings and nothing about how they come about.
 """
 
 from __future__ import annotations

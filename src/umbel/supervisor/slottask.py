@@ -1,8 +1,7 @@
 """The task of one slot: carries out what the restart machine says, with real processes and real time.
 
-Started by ``master.py`` in its nursery, once per slot. Every worker of the slot (the one that it has, a successor,
-those that still drain) is a task in the slot's own nursery; when the slot is stopped and the last of them has ended,
-so has the slot.
+Started in its nursery, once per slot. Every worker of the slot (the one that it has, a successor, those that still
+drain) is a task in the slot's own nursery; when the slot is stopped and the last of them has ended, so has the slot.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A fresh interpreter for a worker: exec, never fork, with the listening sockets and one end of a socketpair.
 
-Called by ``process.py``. The child gets these descriptors and no others, so nothing of the master's is kept open by it.
+The child gets these descriptors and no others, so nothing of the master's is kept open by it.
 """
 
 from __future__ import annotations

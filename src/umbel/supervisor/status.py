@@ -1,6 +1,6 @@
 """The answer to ``umbel ctl status``: the master, its slots and their workers as plain data.
 
-Used by ``control.py``. It asks the workers for their counters and changes nothing.
+It asks the workers for their counters and changes nothing.
 """
 
 from __future__ import annotations

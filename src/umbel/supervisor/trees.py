@@ -1,6 +1,6 @@
 """The answer to ``umbel ctl tree``: the task trees of the master and of its workers, as one.
 
-Used by ``control.py``. A worker whose loop is blocked does not answer, and that is said.
+A worker whose loop is blocked does not answer, and that is said.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A thread of the worker that sees the master die, whatever the worker's loop is doing.
 
-Started by ``worker.py`` before anything of the application runs. The kernel closes the master's end of the channel when
-the master is gone, however it went; no signal of the parent's death can be missed or come from the wrong thread.
+Started before anything of the application runs. The kernel closes the master's end of the channel when the master is
+gone, however it went; no signal of the parent's death can be missed or come from the wrong thread.
 """
 
 from __future__ import annotations

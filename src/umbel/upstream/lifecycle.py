@@ -1,6 +1,6 @@
 """The states of an exchange on a connection, and the one table of what changes them.
 
-Kept by ``connection.py``, read by the pool. It does nothing.
+It does nothing.
 """
 
 from __future__ import annotations
