@@ -147,6 +147,7 @@ def test_what_only_hypercorns_own_command_heeds_is_a_warning_with_its_line(file:
         ('insecure_bind = "127.0.0.1:0"\nciphers = "x"\nverify_mode = 1\n', 3),
         ("user = 1\ngroup = 1\numask = 7\n", 3),
         ('bind = "unix:x"\nuser = 1\ngroup = 1\numask = 7\n', 0),
+        ("workers = 1\n", 0),
     ],
 )
 def test_a_key_without_effect_beside_the_others_is_a_warning(file: Path, text: str, keys: int) -> None:
