@@ -25,6 +25,7 @@ async def test_workers_come_and_go_by_signals_and_by_commands(tmp_path: Path) ->
         await ended_all([both[2]])
         assert await master.pids() == {1: both[1]}
         master.signal(signal.SIGTTOU)  # One is the least.
+        assert await master.pids() == {1: both[1]}  # Answered behind the signal, which must not meet the command.
         assert (await master.ask(command="scale", count=2))["size"] == 2
         await master.line("worker.ready: worker 2")
 
