@@ -155,6 +155,11 @@ class InboundRequest(Protocol):
         """Bytes of the request's body: 0 if it has none, None if it is not known."""
         ...
 
+    @property
+    def websocket(self) -> bool:
+        """Whether it is the handshake of a WebSocket: an Upgrade (RFC 6455), or an extended CONNECT (RFC 8441)."""
+        ...
+
     # The body.
 
     async def receive(self) -> bytes:
@@ -213,7 +218,7 @@ class InboundRequest(Protocol):
 
         Raises:
             ClientGoneError: nobody is there to take it.
-            ValueError: a field is malformed, or the content is not as long as its Content-Length says.
+            RuntimeError: a field is malformed, or the content is not as long as its Content-Length says.
         """
         ...
 
@@ -228,28 +233,28 @@ class InboundRequest(Protocol):
         """Begin an answer whose content comes in parts. Sends nothing yet.
 
         Raises:
-            ClientGoneError, ValueError: as ``respond``.
+            ClientGoneError, RuntimeError: as ``respond``.
         """
 
     async def send(self, data: bytes) -> None:
         """Send a part of the content; returns when less than 64 KiB wait for the client. Has a checkpoint.
 
         Raises:
-            ClientGoneError, ValueError: as ``respond``.
+            ClientGoneError, RuntimeError: as ``respond``.
         """
 
     async def finish(self, trailers: Sequence[Field] = ()) -> None:
         """End the answer that ``start`` has begun. ``trailers`` are sent only where the framing has a place for them.
 
         Raises:
-            ClientGoneError, ValueError: as ``respond``.
+            ClientGoneError, RuntimeError: as ``respond``.
         """
 
     async def inform(self, status: int, fields: Sequence[Field]) -> None:
         """Send an interim response (1xx but 101), where the client's version knows them.
 
         Raises:
-            ClientGoneError, ValueError: as ``respond``.
+            ClientGoneError, RuntimeError: as ``respond``.
         """
 
     async def take(self, status: int, fields: Sequence[Field]) -> ByteStream:
@@ -259,7 +264,7 @@ class InboundRequest(Protocol):
         CONNECT (RFC 8441) is 200. The connection, or the stream, ends with ``handle``.
 
         Raises:
-            ClientGoneError, ValueError: as ``respond``.
+            ClientGoneError, RuntimeError: as ``respond``.
         """
         ...
 
@@ -268,10 +273,13 @@ class InboundRequest(Protocol):
 
     # Tasks, and the record.
 
-    async def run_in_task(self, function: Callable[[], Awaitable[object]]) -> None:
+    async def run_in_task(
+        self, function: Callable[[], Awaitable[object]], begins_to_wait: Callable[[], object]
+    ) -> None:
         """Run code that is not Umbel's own in a task of its own, with a copy of the context, to its end.
 
-        ``function`` raises nothing but a cancel.
+        ``function`` raises nothing but a cancel. ``begins_to_wait`` is called once if it has not ended after its first
+        turn; it is the place to call ``on_gone``.
         """
 
     def file_record(self, recorder: Recorder, ended: RequestEnded) -> None:

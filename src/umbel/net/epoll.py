@@ -48,8 +48,10 @@ HANDLERS_PER_LOOK = 4
 # The values of Linux, so that streams can use them with either reader.
 READABLE = 0x001
 WRITABLE = 0x004
-ENDED = 0x008 | 0x010 | 0x2000
-"""EPOLLERR, EPOLLHUP or EPOLLRDHUP: the peer has ended its sending, or the connection is broken."""
+BROKEN = 0x008 | 0x010
+"""EPOLLERR or EPOLLHUP: the connection is broken, or both sides have ended their sending."""
+ENDED = BROKEN | 0x2000
+"""The same, or EPOLLRDHUP: the peer has ended its sending."""
 
 _EDGE_TRIGGERED = 1 << 31
 _EVENTS = READABLE | WRITABLE | 0x2000 | _EDGE_TRIGGERED
