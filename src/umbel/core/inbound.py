@@ -9,8 +9,8 @@ The request is also the way to answer: there is no second object and there are n
 
 - whole: ``respond(status, fields, body)``. It does not wait. It returns False if the socket has not taken all of it;
   then ``await drained()`` waits for the rest. (A server that can only wait keeps all of it until ``drained``.)
-- in parts: ``await start(status, fields)``, ``await send(data)`` any number of times, ``await finish(trailers)``. The
-  head goes out with the first part, so that whatever fails before that can still be answered in another way.
+- in parts: ``await start(status, fields)``, ``await send(data)`` any number of times, ``await finish(data)``. The head
+  goes out with the first part, so that whatever fails before that can still be answered in another way.
 - as another protocol: ``await take(status, fields)`` gives the bytes of both directions.
 
 The server adds Date, the framing and Connection. It leaves out the content of an answer that has none (to HEAD, with
@@ -171,6 +171,11 @@ class InboundRequest(Protocol):
         """
         ...
 
+    @property
+    def body_complete(self) -> bool:
+        """Whether ``receive`` has given all of the body, so that it would give nothing more than its end."""
+        ...
+
     def take_at_most(self, size: int) -> None:
         """The application takes no more than ``size`` bytes of body: one of unknown length need not have more time."""
 
@@ -229,8 +234,13 @@ class InboundRequest(Protocol):
             ClientGoneError: the client has gone, or does not read.
         """
 
-    async def start(self, status: int, fields: Sequence[Field]) -> None:
-        """Begin an answer whose content comes in parts. Sends nothing yet.
+    @property
+    def takes_trailers(self) -> bool:
+        """Whether the client says that it reads trailer fields."""
+        ...
+
+    async def start(self, status: int, fields: Sequence[Field], *, trailers: bool = False) -> None:
+        """Begin an answer whose content comes in parts. Sends nothing yet. ``trailers``: some will follow it.
 
         Raises:
             ClientGoneError, RuntimeError: as ``respond``.
@@ -243,8 +253,8 @@ class InboundRequest(Protocol):
             ClientGoneError, RuntimeError: as ``respond``.
         """
 
-    async def finish(self, trailers: Sequence[Field] = ()) -> None:
-        """End the answer that ``start`` has begun. ``trailers`` are sent only where the framing has a place for them.
+    async def finish(self, data: bytes = b"", trailers: Sequence[Field] = ()) -> None:
+        """End the answer that ``start`` has begun, with a last part and, where ``start`` said so, with trailers.
 
         Raises:
             ClientGoneError, RuntimeError: as ``respond``.

@@ -1,0 +1,298 @@
+"""An ASGI application in front of an ``InboundRequest``: the scope, ``receive`` and ``send`` of one HTTP request.
+
+For applications that are not ``InboundApplication``s, and for the share of Quart in those that are.
+
+Theory
+------
+The application runs in a task of its own (``InboundRequest.run_in_task``), inside one cancel scope. What it raises ends
+there, and is raised again in the task of the request, which answers for it.
+
+When the client leaves, ASGI has two ways to tell: ``receive`` gives a disconnect, and whoever does not listen is
+cancelled with the reason ``client-gone``. So an application that waits in ``receive`` is told and may end in its own
+time; any other one is cancelled. ``send`` raises ``ClientGoneError``, an OSError (ASGI 2.4), from then on.
+
+The scope's extension ``CANCELS`` holds this object. So an application whose ``receive`` is this very one knows that it
+need not listen only to hear of the client's leaving, and has a place for its access record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import unquote
+
+import trio
+
+from ..core.inbound import AnsweredByServerError, ClientGoneError
+from ..kinds import Kind
+from .crash import apart
+from .fairness import BoundedCalls
+from .refusal import Refusal, told
+from .response import STATUS_LINES, ApplicationError
+
+if TYPE_CHECKING:
+    from ..core.inbound import Field, InboundRequest
+    from ..events import Recorder, RequestEnded
+    from .service import Service
+
+Message = Mapping[str, Any]
+
+ASGI = {"version": "3.0", "spec_version": "2.5"}
+"""What a scope says of the specification that it follows."""
+CANCELS = "umbel.cancels"
+"""The key in ``scope["extensions"]`` of whoever cancels an application whose client leaves, a ``Canceller``."""
+_TRAILERS = "http.response.trailers"
+
+
+class Canceller(Protocol):
+    """What stands under ``CANCELS``."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether the client has left, or is treated so."""
+        ...
+
+    crash_recorded: bool
+    discard_max: int
+    """As of ``InboundRequest``."""
+
+    def file(self, recorder: Recorder, ended: RequestEnded) -> None:
+        """Take the application's record of the request."""
+        ...
+
+    async def receive(self) -> Message:
+        """ASGI's ``receive``."""
+        ...
+
+    def take_at_most(self, size: int) -> None:
+        """As of ``InboundRequest``."""
+
+
+# How far an answer is. Plain numbers, because they are compared several times per request.
+_NOTHING, _HEAD, _BODY, _TRAILING, _DONE = range(5)
+"""In ``_HEAD`` the application has given its head, which goes out with the first of the body."""
+
+
+class AsgiCycle(BoundedCalls):
+    """One request on its way through an ASGI application."""
+
+    def __init__(self, app: Any, service: Service, request: InboundRequest) -> None:
+        self._app = app
+        self._service = service
+        self._request = request
+        self._scope = trio.CancelScope()
+        self._crash: BaseException | None = None
+        self._over: trio.Event | None = None
+        """Set when the client has gone or has its answer; made for the first who listens."""
+        self._listeners = 0
+        """Tasks that wait in ``receive``, and so will hear that the client has gone."""
+        self._end_told = False
+        """Whether the application has been given the end of the body."""
+        self._at = _NOTHING
+        self._wants_trailers = False
+        self._trailers: list[Field] = []
+        self._refused: AnsweredByServerError | None = None
+        request.discard_max = self.discard_max
+
+    # Running the application.
+
+    async def serve(self) -> None:
+        """Run the application on the request to its end.
+
+        Raises:
+            BaseException: what the application raised.
+            ApplicationError: it returned without a whole answer.
+        """
+        request = self._request
+        await request.run_in_task(self._run, partial(request.on_gone, self._client_gone))
+        if self._crash is not None:
+            try:
+                raise self._crash
+            finally:
+                self._crash = None  # Its traceback holds this frame.
+        if not (request.answered or request.gone or self.crash_recorded):
+            raise ApplicationError("the application returned without a whole response")
+
+    async def _run(self) -> None:
+        try:
+            with self._scope:
+                try:
+                    await self._app(self._make_scope(), self.receive, self.send)
+                except BaseException as error:  # noqa: BLE001 - raises on what is not its to end
+                    self._crash, rest = apart(error)
+                    if rest is not None:
+                        raise rest from None
+        finally:
+            self._request.crash_recorded = self.crash_recorded
+            self._request.on_gone(None)
+
+    def _make_scope(self) -> dict[str, Any]:
+        service, request = self._service, self._request
+        raw_path, _, query = request.target.partition(b"?")
+        path = raw_path.decode("ascii")
+        extensions: dict[str, Any] = {CANCELS: self}
+        if request.takes_trailers:
+            extensions[_TRAILERS] = {}
+        return {
+            "type": "http",
+            "asgi": ASGI,
+            "http_version": request.version,
+            "method": request.method,
+            "scheme": request.scheme,
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "root_path": service.root_path,
+            "headers": list(request.fields),
+            "client": request.peer,
+            "server": request.local,
+            "state": service.state.copy(),
+            "extensions": extensions,
+        }
+
+    def _client_gone(self) -> None:
+        """The client has gone: whoever listens is told, and if nobody does the application is cancelled."""
+        if self.gone or self._at is _DONE:
+            return
+        self.gone = True
+        self._tell()
+        if not self._listeners:
+            self._scope.cancel(reason=str(Kind.CLIENT_GONE))
+
+    def _tell(self) -> None:
+        if self._over is not None:
+            self._over.set()
+
+    def stop_endless(self, reason: str) -> None:
+        """Cancel the application."""
+        self._service.note_endless(reason)
+        self._scope.cancel(reason=reason)
+
+    # What the application may ask, beside ASGI.
+
+    def file(self, recorder: Recorder, ended: RequestEnded) -> None:
+        """Take the application's record of the request."""
+        self._request.file_record(recorder, ended)
+
+    def take_at_most(self, size: int) -> None:
+        """As of ``InboundRequest``."""
+        self._request.take_at_most(size)
+
+    # What the application calls.
+
+    async def receive(self) -> Message:
+        """ASGI's ``receive``: parts of the body, then a disconnect once there is one or the response is sent."""
+        await self.count_call()
+        if self.gone or self._at is _DONE:
+            await self.count_late_call()
+            return self._disconnect()
+        self._listeners += 1
+        try:
+            if not self._end_told:
+                return await self._receive_body()
+            if self._over is None:
+                self._over = trio.Event()
+            await self._over.wait()
+        finally:
+            self._listeners -= 1
+        return self._disconnect()
+
+    async def _receive_body(self) -> Message:
+        request = self._request
+        try:
+            data = await request.receive()
+        except AnsweredByServerError as error:
+            self._refused = error
+        except ClientGoneError:
+            pass
+        else:
+            if not self.gone:
+                self._end_told = not data or request.body_complete
+                return {"type": "http.request", "body": data, "more_body": not self._end_told}
+        self.gone = True
+        self._tell()
+        return self._disconnect()
+
+    def _disconnect(self) -> Message:
+        if self._refused is not None:
+            error = self._refused
+            return told(Refusal(error.status, error.detail, error.kind), error.request_id)
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        """ASGI's ``send``.
+
+        Raises:
+            ClientGoneError: nobody is there to read it.
+            ApplicationError: the message does not fit those before it, or breaks a rule of HTTP.
+        """
+        await self.count_call()
+        if self.gone or self._at is _DONE:
+            await self.count_late_call()
+        if self.gone:
+            raise ClientGoneError("the client has gone")
+        kind = message["type"]
+        try:
+            if kind == "http.response.body" and _HEAD <= self._at <= _BODY:
+                await self._send_body(message.get("body", b""), message.get("more_body", False))
+            elif kind == "http.response.start" and self._at is _NOTHING:
+                await self._take_head(message)
+            elif kind == "http.response.trailers" and self._at is _TRAILING:
+                await self._send_trailers(message)
+            else:
+                raise ApplicationError(f"the application sent {kind!r} out of turn")
+        except ClientGoneError:
+            self._client_gone_while_sending()
+            raise
+
+    async def _take_head(self, message: Message) -> None:
+        status = message["status"]
+        if status not in STATUS_LINES:
+            raise ApplicationError(f"the application answered with the status {status!r}")
+        self._wants_trailers = bool(message.get("trailers", False))
+        await self._request.start(status, message.get("headers", ()), trailers=self._wants_trailers)
+        self._at = _HEAD
+
+    async def _send_body(self, body: bytes, more: bool) -> None:
+        request = self._request
+        request.discard_max = self.discard_max
+        if more or self._wants_trailers:
+            self._at = _BODY if more else _TRAILING
+            await request.send(body)
+        else:
+            self._at = _DONE
+            await request.finish(body)
+            self._tell()
+
+    async def _send_trailers(self, message: Message) -> None:
+        self._trailers += message.get("headers", ())
+        if message.get("more_trailers", False):
+            await trio.lowlevel.checkpoint()
+            return
+        self._at = _DONE
+        await self._request.finish(b"", self._trailers)
+        self._tell()
+
+    def _client_gone_while_sending(self) -> None:
+        """The client does not take the answer: it has gone, and no task of the application need go on."""
+        if not self.gone:
+            self.gone = True
+            self._tell()
+            if not self._listeners:
+                self._scope.cancel(reason=str(Kind.CLIENT_GONE))
+
+
+async def serve_asgi(app: Any, request: Any) -> None:
+    """Answer a request of one of our servers by an ASGI application.
+
+    Raises:
+        BaseException: what the application raised.
+        ApplicationError: it returned without a whole answer.
+    """
+    if request.websocket:
+        from .websocket import serve_websocket  # type: ignore[attr-defined]
+
+        await serve_websocket(request.service, app, request)
+        return
+    await AsgiCycle(app, request.service, request).serve()
