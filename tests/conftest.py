@@ -6,6 +6,9 @@ import pytest
 
 from tests.support import asgi
 from umbel.gateway.directroutes import DirectRoutes
+from umbel.server import install_in_hypercorn
+
+install_in_hypercorn()
 
 
 @pytest.fixture(params=["quart", "direct", "direct and cancelled by the server"])

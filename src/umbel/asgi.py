@@ -11,6 +11,7 @@ import sys
 from .config.emptiness import allows_empty, require_file, require_routes
 from .errors import ConfigError
 from .gateway.app import Umbel
+from .server import install_in_hypercorn
 
 # What sysexits.h calls EX_CONFIG.
 _EXIT_CONFIG = 78
@@ -31,4 +32,5 @@ def _application() -> Umbel:
         raise SystemExit(_EXIT_CONFIG) from error
 
 
+install_in_hypercorn()  # In any other server's process it changes nothing that is used.
 app = _application()

@@ -16,11 +16,11 @@ from tests.support.serving import connected, fetch, serving
 from umbel.config.schema import Config
 from umbel.gateway.app import Umbel
 from umbel.kinds import Kind
-from umbel.server import guard
+from umbel.server import hypercorn as under_hypercorn
 
 pytestmark = pytest.mark.usefixtures("way")
 
-SERVERS = pytest.mark.parametrize("server", ["ours", "hypercorn", "hypercorn unguarded"])
+SERVERS = pytest.mark.parametrize("server", ["ours", "hypercorn", "stock hypercorn"])
 JSON = ("content-type", "application/json")
 
 
@@ -37,8 +37,8 @@ def gateway(upstream: int) -> tuple[Umbel, Records]:
 
 @asynccontextmanager
 async def served(app: Umbel, server: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
-    if server == "hypercorn unguarded":
-        monkeypatch.setattr(TCPServer, "run", guard._unguarded)
+    if server == "stock hypercorn":
+        monkeypatch.setattr(TCPServer, "run", under_hypercorn._stock_run)
     async with serving(app, stock=server != "ours") as port:
         yield port
 
@@ -64,7 +64,7 @@ async def over(app: Umbel, upstream: RawServer, records: Records) -> None:
     """Wait until the call's connection is closed and the request recorded as one whose client has gone."""
     await upstream.all_closed()
     with trio.fail_after(10):
-        while app.statistics().requests_in_flight:
+        while app.statistics().requests_in_flight or not records.requests:
             await trio.testing.wait_all_tasks_blocked(0.01)
     assert [(record.status, record.kind) for record in records.requests] == [(499, Kind.CLIENT_GONE)]
     assert [call.outcome.failure.kind for call in records.calls if call.outcome.failure] == [Kind.CLIENT_GONE]

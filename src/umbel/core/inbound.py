@@ -40,7 +40,7 @@ the server writes a record only where it answered by itself.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -284,12 +284,12 @@ class InboundRequest(Protocol):
     # Tasks, and the record.
 
     async def run_in_task(
-        self, function: Callable[[], Awaitable[object]], begins_to_wait: Callable[[], object]
+        self, function: Callable[[], Coroutine[Any, Any, object]], begins_to_wait: Callable[[], object]
     ) -> None:
         """Run code that is not Umbel's own in a task of its own, with a copy of the context, to its end.
 
-        ``function`` raises nothing but a cancel. ``begins_to_wait`` is called once if it has not ended after its first
-        turn; it is the place to call ``on_gone``.
+        ``function`` raises nothing but a cancel. ``begins_to_wait`` is called in that task before it waits for the
+        first time, if it does; it is the place to call ``on_gone``.
         """
 
     def file_record(self, recorder: Recorder, ended: RequestEnded) -> None:

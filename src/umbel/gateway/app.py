@@ -24,7 +24,7 @@ from ..core.console import announce
 from ..errors import ConfigError, NotRunningError, RequestError
 from ..events import NULL, Noted, Recorder
 from ..logs import crashes_on_stderr
-from ..server import garbage, guard
+from ..server import garbage
 from ..server.limits import Limits
 from ..server.loopwatch import EVENT, watched_loop
 from ..server.process_signals import no_deadly_signals
@@ -115,7 +115,6 @@ class Umbel(ErrorHandling):
             ConfigError: a route of ``config`` cannot be planned.
         """
         super().__init__(import_name, **quart_options)
-        guard.install()
         self.gateway_config = config if config is not None else Config()
         self.given_transports: Mapping[str, httpx.AsyncBaseTransport] = transports or {}
         self.given_recorder = recorder

@@ -376,6 +376,11 @@ class PlainStream:
             # A copy: the frames of the one that is raised hold this stream, and what was to be sent.
             raise type(error)(*error.args) from error.__cause__
 
+    def send_more(self) -> None:
+        """Try to send what ``send_now`` kept, though the reader has not reported that the socket takes more."""
+        if self.unsent:
+            self._send_rest()
+
     async def send_all(self, data: bytes) -> None:
         """Send all of it. No checkpoint if the socket takes it at once, but nothing is sent in a cancelled scope.
 

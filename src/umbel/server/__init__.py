@@ -1,4 +1,4 @@
-"""The serving side: the embedded server, its settings, and the guard around Hypercorn.
+"""The serving side: the embedded server, its settings, and the same server under the ``hypercorn`` command.
 
 ``serve`` runs any ASGI application on trio. It must not know the gateway, which stands below it.
 """
@@ -7,13 +7,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .hypercorn import install as install_in_hypercorn
     from .limits import Limits
     from .serving import serve
     from .settings import hypercorn_config
 
-__all__ = ["Limits", "hypercorn_config", "serve"]
+__all__ = ["Limits", "hypercorn_config", "install_in_hypercorn", "serve"]
 
-_HOMES = {"Limits": ".limits", "hypercorn_config": ".settings", "serve": ".serving"}
+_HOMES = {
+    "Limits": (".limits", "Limits"),
+    "hypercorn_config": (".settings", "hypercorn_config"),
+    "install_in_hypercorn": (".hypercorn", "install"),
+    "serve": (".serving", "serve"),
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -21,6 +27,7 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(home, __name__), name)
+    module, attribute = home
+    value = getattr(import_module(module, __name__), attribute)
     globals()[name] = value
     return value

@@ -24,10 +24,10 @@ from urllib.parse import unquote
 
 import trio
 
-from ..core.inbound import AnsweredByServerError, ClientGoneError
+from ..core.inbound import DISCARD_MAX, AnsweredByServerError, ClientGoneError
 from ..kinds import Kind
 from .crash import apart
-from .fairness import BoundedCalls
+from .fairness import LateCalls
 from .refusal import Refusal, told
 from .response import STATUS_LINES, ApplicationError
 
@@ -74,8 +74,11 @@ _NOTHING, _HEAD, _BODY, _TRAILING, _DONE = range(5)
 """In ``_HEAD`` the application has given its head, which goes out with the first of the body."""
 
 
-class AsgiCycle(BoundedCalls):
+class AsgiCycle(LateCalls):
     """One request on its way through an ASGI application."""
+
+    crash_recorded = False
+    discard_max = DISCARD_MAX
 
     def __init__(self, app: Any, service: Service, request: InboundRequest) -> None:
         self._app = app
@@ -93,7 +96,6 @@ class AsgiCycle(BoundedCalls):
         self._wants_trailers = False
         self._trailers: list[Field] = []
         self._refused: AnsweredByServerError | None = None
-        request.discard_max = self.discard_max
 
     # Running the application.
 

@@ -1,39 +1,29 @@
 """One accepted connection from its first byte to its end, whatever it speaks.
 
-Called for each socket, and by the guard in the place of Hypercorn's ``TCPServer.run``. Every exception of a
-connection ends here.
+Every exception of a connection ends here.
 """
 
 from __future__ import annotations
 
 import socket
 import ssl
+from dataclasses import replace
 
 import trio
 
-from .handoff import Handoff, hand_over
-from .http1 import serve_http1
+from ..net.stream import PlainStream
+from ..net.tls_stream import TlsStream
+from .h2 import Http2
+from .http1.connection import serve_http1
+from .http1.probe import serve_probe
 from .peer import Peer
-from .plain import PlainConnection
-from .probeconnection import serve_probe
 from .reserve import Seat
 from .service import Service
-from .wire import AnyStream, PlainWire, TlsWire
 
-__all__ = ["AnyStream", "serve_connection", "serve_socket", "take"]
+__all__ = ["serve_socket"]
 
-
-def take(service: Service, sock: socket.socket, context: ssl.SSLContext | None, nursery: trio.Nursery) -> None:
-    """Serve an accepted, non-blocking socket: by the crew if it is plain and not one too many, else in a task."""
-    if context is not None or not service.crew.works or not service.connection_began():
-        nursery.start_soon(serve_socket, service, sock, context)
-        return
-    try:
-        PlainConnection(service, sock, _peer_of(sock, secure=False))
-    except OSError:
-        # The client has gone already.
-        service.connection_ended()
-        sock.close()
+_GOODBYE_S = 1.0
+"""Seconds that a client may take to take in the rest of an answer and a TLS goodbye, once the connection is over."""
 
 
 async def serve_socket(service: Service, sock: socket.socket, context: ssl.SSLContext | None) -> None:
@@ -41,87 +31,61 @@ async def serve_socket(service: Service, sock: socket.socket, context: ssl.SSLCo
 
     Never raises an ``Exception``: one that came up is logged once, with its class and its location. A cancel passes.
     """
-    if context is None:
-        await _isolate(service, sock, None)
-    else:
-        transport = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
-        await _isolate(service, sock, trio.SSLStream(transport, context, server_side=True, https_compatible=True))
-
-
-async def serve_connection(service: Service, stream: AnyStream) -> None:
-    """Serve a stream of trio's in the same way. A TLS one has not shaken hands yet."""
-    if isinstance(stream, trio.SSLStream):
-        await _isolate(service, stream.transport_stream.socket, stream)
-    else:
-        sock = socket.socket(fileno=stream.socket.detach())
-        sock.setblocking(False)
-        await _isolate(service, sock, None)
-
-
-AnySocket = socket.socket | trio.socket.SocketType
-
-
-async def _isolate(service: Service, sock: AnySocket, tls: trio.SSLStream[trio.SocketStream] | None) -> None:
-    """Count the connection, and be the end of whatever it raises."""
     counted = service.connection_began()
+    stream: PlainStream | None = None
     try:
-        peer = _peer_of(sock, secure=tls is not None)
+        peer = _peer_of(sock, secure=context is not None)
+        reader = service.reader
+        stream = PlainStream(sock, reader) if context is None else TlsStream.serving(sock, reader, context)
         if counted:
-            await _serve(service, sock, tls, peer)
+            await _serve(service, stream, peer)
         else:
             with service.reserve.seat() as seat:
                 if seat is not None:
                     with seat.scope:
-                        await _serve(service, sock, tls, peer, seat)
+                        await _serve(service, stream, peer, seat)
+        stream.close()
     except BaseException as error:  # noqa: BLE001 - raises on what is not its to end
         if (rest := service.connection_failed(error)) is not None:
             raise rest from None
     finally:
         if counted:
             service.connection_ended()
-        if tls is not None:
-            await trio.aclose_forcefully(tls)
-        sock.close()
+        if stream is None:
+            sock.close()
+        else:
+            stream.close_now()
 
 
-async def _serve(
-    service: Service,
-    sock: AnySocket,
-    tls: trio.SSLStream[trio.SocketStream] | None,
-    peer: Peer,
-    seat: Seat | None = None,
-) -> None:
+async def _serve(service: Service, stream: PlainStream, peer: Peer, seat: Seat | None = None) -> None:
     """Serve a connection to its end; with a ``seat`` it is beyond the cap, and only a probe is answered."""
-    wire: PlainWire | TlsWire
-    if tls is None:
-        assert isinstance(sock, socket.socket)
-        wire = PlainWire(sock)
-    else:
-        try:
-            # The first head must come within ``head_timeout`` of the accept, so a handshake may not take longer.
-            with trio.fail_after(min(service.config.ssl_handshake_timeout, service.limits.head_timeout)):
-                await tls.do_handshake()
-        except (trio.BrokenResourceError, trio.TooSlowError):
-            return  # A port scan, a plain request, a client that trusts us not: none of them a fault of ours.
-        if tls.selected_alpn_protocol() == "h2":
-            await hand_over(service, tls, peer, Handoff("h2", b""), seat)
+    if isinstance(stream, TlsStream):
+        # The first head must come within ``head_timeout`` of the accept, so a handshake may not take longer.
+        seconds = min(service.config.ssl_handshake_timeout, service.limits.head_timeout)
+        with trio.move_on_after(seconds) as scope:
+            try:
+                await stream.handshake()
+            except trio.BrokenResourceError:
+                return  # A port scan, a plain request, a client that trusts us not: none of them a fault of ours.
+        if scope.cancelled_caught:
             return
-        wire = TlsWire(tls)
-    try:
-        served = serve_http1(service, wire, peer) if seat is None else serve_probe(service, wire, peer, seat)
-        if (handoff := await served) is not None:
-            await hand_over(service, wire.stream(), peer, handoff, seat)
-    finally:
-        await wire.aclose()
+        peer = replace(peer, certificate=stream.client_certificate)
+        if stream.alpn == "h2":
+            await Http2(service, stream, peer, seat).run(b"")
+            return
+    served = serve_http1(service, stream, peer) if seat is None else serve_probe(service, stream, peer, seat)
+    if (handoff := await served) is not None:
+        await Http2(service, stream, peer, seat).run(handoff.received)
 
 
-def _peer_of(sock: AnySocket, *, secure: bool) -> Peer:
+def _peer_of(sock: socket.socket, *, secure: bool) -> Peer:
     """Both ends of the connection.
 
     Raises:
         OSError: the client has gone already.
     """
     own, theirs = sock.getsockname(), sock.getpeername()
+    now = trio.current_time()
     if sock.family in (socket.AF_INET, socket.AF_INET6):
-        return Peer((theirs[0], theirs[1]), (own[0], own[1]), secure, trio.current_time())
-    return Peer(None, (own, None) if isinstance(own, str) else None, secure, trio.current_time())
+        return Peer((theirs[0], theirs[1]), (own[0], own[1]), secure, accepted_at=now)
+    return Peer(None, (own, None) if isinstance(own, str) else None, secure, accepted_at=now)

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from .service import Service
 
-LATE = "graceful_timeout is over"
-
 __all__ = ["Phase", "drain", "leave"]
 
 
@@ -41,7 +39,6 @@ async def drain(service: Service, cut: Callable[[], None]) -> None:
     if not scope.cancelled_caught:
         return
     service.phase.value = Phase.CUT
-    service.crew.cut(LATE)
     cut()
     # What was cut may be what this runs in.
     with trio.move_on_after(service.limits.cancel_timeout, shield=True) as scope:

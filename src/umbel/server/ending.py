@@ -48,12 +48,16 @@ class RecordedOnce:
     """What the server has answered itself."""
     crash_recorded = False
     """Set by an application that has recorded why its answer ends in the middle, so that the server does not."""
+    ended_at = 0.0
+    """When the application says that it was done, in ``trio.current_time()``; 0 where it says nothing."""
     _filed: tuple[Recorder, RequestEnded] | None = None
 
-    def file(self, recorder: Recorder, ended: RequestEnded) -> None:
+    def file_record(self, recorder: Recorder, ended: RequestEnded) -> None:
         """Take an application's record of this request, for ``recorder`` to have at the request's end."""
         self.record_filed()  # An application that calls two others has a record of either.
         self._filed = recorder, ended
+
+    file = file_record
 
     @property
     def request_id(self) -> str:
@@ -65,6 +69,7 @@ class RecordedOnce:
         if self._filed is None:
             return False
         (recorder, ended), self._filed = self._filed, None
+        self.ended_at = ended.ended_at
         if self.said is not None:
             refusal, request_id, sent, _ = self.said
             request = ended.request._replace(request_id=request_id)

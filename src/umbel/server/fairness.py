@@ -18,6 +18,7 @@ from abc import abstractmethod
 
 import trio
 
+from ..core.inbound import DISCARD_MAX
 from ..kinds import Kind
 from .ending import RecordedOnce
 
@@ -27,8 +28,6 @@ CALLS_AFTER_END_MAX = 1000
 """Calls after the end until the application is cancelled. Sound ones make one or two."""
 UNSENT_MAX = 16 * 2**20
 """Bytes that an application may send of the content of a response that has none (HEAD, 204, 304)."""
-DISCARD_MAX = 64 * 1024
-"""Bytes of a body that nobody read which are read so that the connection can serve on, unless an application says."""
 _PART_COST = 1024
 """What a part of it counts beside its bytes."""
 
@@ -47,27 +46,11 @@ class CountedCalls:
             await trio.lowlevel.checkpoint()
 
 
-class BoundedCalls(CountedCalls, RecordedOnce):
-    """The counts of one application on one request; a base of whatever has its ``receive`` and ``send``."""
+class UnsentContent:
+    """The bound on content that is not sent; a base of whatever answers one request."""
 
-    gone = False
-    """Whether the client has left, or is treated so."""
-    discard_max = DISCARD_MAX
-    """Bytes of a body that nobody read which are read behind the answer; an application may set it."""
-    _late_calls = 0
     _unsent = 0
     _unsent_until = 0.0
-
-    @abstractmethod
-    def stop_endless(self, reason: str) -> None:
-        """Cancel the application, which calls on after its end."""
-
-    async def count_late_call(self) -> None:
-        """Count a call after the end, with a checkpoint."""
-        self._late_calls += 1
-        if self._late_calls == CALLS_AFTER_END_MAX:
-            self.stop_endless(str(Kind.CLIENT_GONE) if self.gone else _ENDLESS)
-        await trio.lowlevel.checkpoint()
 
     def leave_unsent(self, size: int, seconds: float) -> bool:
         """Take a part of the content of a response that has none on the wire (RFC 9110 section 6.4.1).
@@ -82,3 +65,29 @@ class BoundedCalls(CountedCalls, RecordedOnce):
         within = self._unsent <= UNSENT_MAX and now < self._unsent_until
         self._unsent += size + _PART_COST
         return within
+
+
+class LateCalls(CountedCalls):
+    """The counts of one application on one request; a base of whatever has its ``receive`` and ``send``."""
+
+    gone = False
+    """Whether the client has left, or is treated so."""
+    _late_calls = 0
+
+    @abstractmethod
+    def stop_endless(self, reason: str) -> None:
+        """Cancel the application, which calls on after its end."""
+
+    async def count_late_call(self) -> None:
+        """Count a call after the end, with a checkpoint."""
+        self._late_calls += 1
+        if self._late_calls == CALLS_AFTER_END_MAX:
+            self.stop_endless(str(Kind.CLIENT_GONE) if self.gone else _ENDLESS)
+        await trio.lowlevel.checkpoint()
+
+
+class BoundedCalls(LateCalls, UnsentContent, RecordedOnce):
+    """Both, and the one record of the request."""
+
+    discard_max = DISCARD_MAX
+    """Bytes of a body that nobody read which are read behind the answer; an application may set it."""

@@ -18,7 +18,6 @@ from h2.exceptions import FrameTooLargeError, ProtocolError
 from h2.settings import SettingCodes, Settings
 
 from . import h2frames
-from .body import too_large
 from .clocks import WriteClock
 from .diagnosis import HeadRefused
 from .ending import CRASHED, LAST_ANSWER_S, Said, cut_answer, refusal_for
@@ -30,12 +29,12 @@ from .h2sender import CLIENT_GONE, LinearEncoder, Sender
 from .h2stream import Stream
 from .h2websocket import WebSocketStream
 from .host import Hosts
+from .http1.body import too_large
 from .peer import Peer
 from .phase import Phase
 from .refusal import REFUSED, REFUSED_MAX, Refusal, new_request_id
 from .reserve import RESERVED_REQUESTS, Seat
 from .service import Service
-from .wire import AnyStream
 from .writing import linger
 
 _RECEIVE_MAX = 64 * 1024
@@ -56,7 +55,7 @@ _WRONG_LENGTH = "The Content-Length is not the length of the body."
 class Http2:
     """One connection. ``run`` is its life; the rest is called by its streams."""
 
-    def __init__(self, service: Service, stream: AnyStream, peer: Peer, seat: Seat | None = None) -> None:
+    def __init__(self, service: Service, stream: Any, peer: Peer, seat: Seat | None = None) -> None:
         self.service = service
         self.peer = peer
         self._seat = seat  # None unless it is beyond max_connections
@@ -172,7 +171,7 @@ class Http2:
         while not self.sender.over:
             with trio.CancelScope(deadline=self._patience()) as self._receiving:
                 try:
-                    return bytes(await self._stream.receive_some(_RECEIVE_MAX))
+                    return bytes(await self._stream.receive_some())
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
                     return b""
             if self._patience() <= trio.current_time():

@@ -13,11 +13,11 @@ import trio
 from hypercorn.protocol import events
 from hypercorn.protocol.http_stream import HTTPStream
 
-from .body import too_large
 from .clocks import BodyClock
 from .exchange import ASGI, CANCELS, ClientLeft
 from .h2head import Head
 from .h2stream import Message, Stream
+from .http1.body import too_large
 from .refusal import Refusal
 from .response import STATUS_LINES, ApplicationError
 from .upload_places import UploadPlace

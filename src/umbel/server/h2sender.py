@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from typing import Any
 
 import trio
 from h2.connection import H2Connection
@@ -39,9 +40,7 @@ class LinearEncoder(Encoder):
 class Sender:
     """The sending half of a connection. ``failed`` hears once why nothing can be sent any more."""
 
-    def __init__(
-        self, h2: H2Connection, service: Service, stream: trio.abc.SendStream, failed: Callable[[str], None]
-    ) -> None:
+    def __init__(self, h2: H2Connection, service: Service, stream: Any, failed: Callable[[str], None]) -> None:
         self.over = False
         """Whether nothing more can be sent."""
         self.broken = False

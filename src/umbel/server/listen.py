@@ -18,7 +18,7 @@ import trio
 from hypercorn.config import Config, SocketTypeError
 from hypercorn.utils import repr_socket_addr
 
-from .connection import take
+from .connection import serve_socket
 from .service import Service
 from .unixsocket import OwnPath, claimed
 
@@ -128,7 +128,7 @@ async def accept_from(listener: Listener, service: Service, nursery: trio.Nurser
     """Accept connections and serve each in a task of ``nursery``, until cancelled; then close the socket."""
     try:
         async for sock in _accepted(listener.socket, service):
-            take(service, sock, listener.context, nursery)
+            nursery.start_soon(serve_socket, service, sock, listener.context)
     finally:
         trio.lowlevel.notify_closing(listener.socket)
         listener.socket.close()

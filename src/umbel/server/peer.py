@@ -16,6 +16,8 @@ class Peer:
     server: tuple[str, int | None] | None
     secure: bool = False
     """Whether it is TLS."""
+    certificate: bytes | None = None
+    """The client's own (DER), where one was asked for and verified."""
     accepted_at: float | None = None
     """When the connection was accepted (trio's clock): the first head is waited for from then on. None: unknown."""
 

@@ -22,6 +22,7 @@ _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 # Of the connection and its framing the server says what is true.
 _OURS = frozenset({b"connection", b"keep-alive", b"transfer-encoding"})
 _BREAK = re.compile(rb"[\r\n\0]")
+_BROKEN = "the application gave a field with a line end or a NUL in its value"
 # Values that belong to one response: they never come twice.
 _ONCE = {name: b"%b: " % name for name in (b"age", b"etag", b"last-modified", b"server-timing", b"x-request-id")}
 _MEANT = frozenset({b"content-length", b"date"})
@@ -62,23 +63,33 @@ def read_fields(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
         lines = list(map(_known.get, fields))
     length: int | None = None
     close = dated = False
+    unchecked = 0
     for place, known in enumerate(lines):
         if known is not None:
             continue
         raw_name, value = fields[place]
         if (once := _ONCE.get(raw_name)) is not None:
-            lines[place] = b"%b%b\r\n" % (once, _sound(value))
+            lines[place] = b"%b%b\r\n" % (once, value)
+            unchecked += 1
             continue
         name = _names.get(raw_name) or _name(raw_name)
         if name == b"content-length":
             if length is not None or not value.isdigit():
                 raise ApplicationError(f"the application gave a Content-Length that is none: {value!r}")
             length = int(value)
-        elif name == b"connection":
+            lines[place] = b"content-length: %b\r\n" % value
+            continue
+        if name == b"connection":
             close = close or b"close" in value.lower()
         dated = dated or name == b"date"
         lines[place] = _line(name, value)
-    return Fields(b"".join(cast("list[bytes]", lines)), length, close, dated)
+    whole = b"".join(cast("list[bytes]", lines))
+    if unchecked:
+        # Each line has one line end, so one more is inside of a value.
+        ends = whole.count(b"\r\n")
+        if whole.count(b"\n") != ends or whole.count(b"\r") != ends or b"\0" in whole or ends > len(lines):
+            raise ApplicationError(_BROKEN)
+    return Fields(whole, length, close, dated)
 
 
 def _name(raw_name: bytes) -> bytes:
@@ -106,8 +117,32 @@ def _line(name: bytes, value: bytes) -> bytes:
 
 def _sound(value: bytes) -> bytes:
     if _BREAK.search(value) is not None:
-        raise ApplicationError("the application gave a field with a line end or a NUL in its value")
+        raise ApplicationError(_BROKEN)
     return value
+
+
+def interim_head(status: int, fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The head of an interim response (RFC 9110 section 15.2).
+
+    Raises:
+        ApplicationError: the status is none of them, or is 101, which ends with another protocol.
+    """
+    if not 100 <= status < 200 or status == 101:
+        raise ApplicationError(f"the application gave an interim response the status {status!r}")
+    return b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, phrase(status).encode(), read_fields(fields).lines)
+
+
+def switching_head(status: int, fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The head with which a connection goes over to another protocol (RFC 9110 section 15.2.2).
+
+    Raises:
+        ApplicationError: the status is not 101, or a field is malformed.
+    """
+    if status != 101:
+        raise ApplicationError(f"a connection of HTTP/1.1 is taken with the status 101, and not {status!r}")
+    lines = read_fields(fields).lines
+    upgrade = b"" if b"\r\nupgrade: " in b"\r\n" + lines else b"upgrade: websocket\r\n"
+    return b"HTTP/1.1 101 Switching Protocols\r\n%b%bconnection: upgrade\r\n\r\n" % (lines, upgrade)
 
 
 def has_no_content(status: int) -> bool:

@@ -8,22 +8,24 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 from trio_util import AsyncValue
 
+from ..core.inbound import ClientGoneError, InboundApplication
 from ..events import NULL, Level, Noted, Recorder, RequestEnded
 from ..logs import Redactor, show_crash
 from ..model import RequestFacts, Trace
+from ..net.epoll import AnyReader, new_reader
 from ..net.timers import TimerQueue
+from .asgi import serve_asgi
 from .crash import apart, described, is_nothing_but
-from .crew import Crew
 from .crowd import Crowd
-from .exchange import ClientLeft
 from .head import HeadReader
 from .host import Hosts
 from .limits import Limits, limits_of
@@ -111,7 +113,12 @@ class Service:
         """What is kept for probes beyond ``max_connections`` and ``max_in_flight``."""
         self.timers = TimerQueue()
         self._crowd = Crowd(self.timers, lambda: self.in_flight)
-        self.crew = Crew()
+        self.reader: AnyReader
+        """Watches the sockets of the connections: the application's own reader where it has one, for its upstreams."""
+        self.handle: Callable[[Any], Awaitable[None]] = (
+            app.handle if isinstance(app, InboundApplication) else partial(serve_asgi, app)
+        )
+        """Answers a request (``core.inbound``)."""
         self.own_fields = OwnFields(config)
         self.heads = HeadReader(self.limits, Hosts((*self.limits.hosts, *config.server_names)))
         self.speaks_h2 = "h2" in config.alpn_protocols
@@ -137,9 +144,12 @@ class Service:
             tell(self)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Run the timers and let the crew work, until cancelled."""
+        """Run the timers and the reader, until cancelled. The application has started before that."""
+        shared: AnyReader | None = getattr(self.app, "socket_reader", None)
+        self.reader = new_reader() if shared is None else shared
         async with trio.open_nursery() as nursery:
-            await nursery.start(self.crew.run)
+            if shared is None:
+                nursery.start_soon(self.reader.run)
             nursery.start_soon(self._crowd.run)
             task_status.started()
             await self.timers.run()
@@ -326,11 +336,11 @@ class Service:
         """Log what an application raised, once. ``what`` is a "request" or a "websocket".
 
         ``gone``: its client had left before. Then it is nothing but the way in which the application, or its framework,
-        ends for that reason, and no fault of ours: ``ClientLeft`` is not told, anything else at level info.
+        ends for that reason, and no fault of ours: ``ClientGoneError`` is not told, anything else at level info.
         """
         if not gone:
             self.note_failure(f"{what}.crashed", crash)
-        elif not is_nothing_but(ClientLeft, crash):
+        elif not is_nothing_but(ClientGoneError, crash):
             self.note(f"{what}.abandoned", described(crash), crash, "info")
 
     def note_endless(self, reason: str) -> None:

@@ -5,6 +5,8 @@ Used by the guarded protocols (``h2.py``, ``h1websocket.py``) for all they send.
 
 from __future__ import annotations
 
+from typing import Any
+
 import trio
 
 from .clocks import WriteClock
@@ -18,7 +20,7 @@ class ClientStuckError(Exception):
     """The client took nothing for as long as a write may take."""
 
 
-async def write(clock: WriteClock, stream: trio.abc.SendStream, data: bytes) -> None:
+async def write(clock: WriteClock, stream: Any, data: bytes) -> None:
     """Send all of ``data``, even if cancelled: half a frame would break the connection for all that share it.
 
     Raises:
@@ -40,7 +42,7 @@ async def write(clock: WriteClock, stream: trio.abc.SendStream, data: bytes) -> 
         sent += len(piece)
 
 
-async def linger(stream: trio.abc.Stream) -> None:
+async def linger(stream: Any) -> None:
     """Read on for a moment, so that a client hears the last word: closing with bytes unread would take it back.
 
     (TCP answers them with a reset, and a reset throws away what the client has not read yet.)
@@ -49,8 +51,10 @@ async def linger(stream: trio.abc.Stream) -> None:
         try:
             if isinstance(stream, trio.abc.HalfCloseableStream):
                 await stream.send_eof()
+            elif not isinstance(stream, trio.abc.Stream):
+                stream.send_eof()
             left = _LINGER_MAX
-            while left > 0 and (data := await stream.receive_some(_RECEIVE_MAX)):
+            while left > 0 and (data := await stream.receive_some()):
                 left -= len(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # It has gone, with or without it.

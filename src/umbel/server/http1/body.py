@@ -5,10 +5,10 @@ It takes the connection's bytes and gives the content; what stands behind the bo
 
 from __future__ import annotations
 
-from ..upstream.chunked import ChunkedDecoder
-from ..upstream.errors import Malformed, TooBig
-from .limits import Limits
-from .refusal import Refusal
+from ...upstream.chunked import ChunkedDecoder
+from ...upstream.errors import Malformed, TooBig
+from ..limits import Limits
+from ..refusal import Refusal
 
 
 class BodyRefused(Exception):  # noqa: N818 - named by what happened

@@ -1,4 +1,4 @@
-"""The guard under Hypercorn's own serving: what is ours there, what stays Hypercorn's, and TLS with ALPN."""
+"""Our server under Hypercorn's own serving: what is ours there, what stays Hypercorn's, and TLS with ALPN."""
 
 from __future__ import annotations
 

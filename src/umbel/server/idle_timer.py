@@ -13,7 +13,7 @@ import trio
 from ..net.timers import Timer, TimerQueue
 
 
-class Patience:
+class IdleTimer:
     """Calls ``ended()`` at the time ``until``, which may be moved at will. Forward it is set, backward by ``last``.
 
     Once that has been called, ``until`` is before all time, until it is moved again.

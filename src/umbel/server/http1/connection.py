@@ -1,0 +1,572 @@
+"""Our HTTP/1.1 on one connection: read a head, have the request answered in this task, and again until it ends.
+
+Theory
+------
+One task serves a connection. Between requests it is parked in the stream's ``receive_some`` and costs nothing else. It
+reads a head (``head.py``), makes a ``RequestResponseCycle`` of it, and awaits the application (``service.handle``),
+which answers through that object. What a request and its answer are is decided in ``cycle.py``, ``body.py``,
+``head.py`` and ``response.py``; here are their order, the time that they may take, and the end.
+
+**Who tells of the client's end.** The reader calls ``stream.on_end`` whenever the kernel reports it, also behind bytes
+that nobody has read. Between requests it means that no further request will come (``half_closed``), and the next read
+finds it out. During a request ``RequestResponseCycle.departed`` decides. Nothing of that cancels this task: the
+application is told by its own callback.
+
+**Tasks of foreign code** are children of the connection's nursery (``run_in_task``), so that they end with it. The
+connection's task waits for each of them, also where it is cancelled itself.
+
+**Time.** One idle timer per connection says when the client must have sent what it owes: the first head, the rest of a
+head, the next request. Its deadline is moved with each request, which costs nothing. It interrupts only a read between
+requests. Reads of a body and writes have clocks of their own (``clocks.py``).
+
+**Fairness.** A client may send many requests in one segment. After ``REQUESTS_PER_TURN`` of them that did not wait, or
+``TURN_S``, the other tasks of the program have their turn. A drain ends such a client with its next answer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from ..clocks import PIECE, WriteClock
+from ..crash import apart
+from ..diagnosis import HeadRefused, glimpse
+from ..ending import LAST_ANSWER_S, Said, cut_answer, refusal_for
+from ..first_wait import noticing_first_wait
+from ..handoff import Handoff
+from ..head import END, PREFACE, Head
+from ..idle_timer import IdleTimer
+from ..refusal import REFUSED_MAX, Refusal, new_request_id
+from ..response import STATUS_LINES, ApplicationError
+from .body import too_large
+from .cycle import RequestResponseCycle
+
+if TYPE_CHECKING:
+    from ...net.stream import PlainStream
+    from ..peer import Peer
+    from ..service import Service
+
+REQUESTS_PER_TURN = 16
+"""Pipelined requests that are answered without a wait until other tasks have their turn."""
+TURN_S = 0.001
+"""Seconds of such requests until then."""
+_HEAD_MAX_READ, _BODY_MAX_READ = 16 * 1024, 64 * 1024
+"""Bytes of one read. Room that a head does not use costs more to make than the head to read."""
+_EMPTY_LINES_MAX = 16
+"""Empty lines that may stand before a request (RFC 9112 section 2.2 asks for at least one): some clients end a body
+with one, and some users type them. More than one begins the time of a head."""
+_NOTHING = (b"", b"\r")
+"""No part of a request, or the first half of an empty line."""
+_LINGER_S = 2.0
+"""Seconds that a client gets to read a last answer, where it may still be sending."""
+_LINGER_MAX = 256 * 1024
+"""Bytes that are read meanwhile. A socket that is closed with bytes unread takes its last answer back."""
+
+
+async def serve_http1(service: Service, stream: PlainStream, peer: Peer) -> Handoff | None:
+    """Serve requests in this task until the connection ends or turns out to speak something else.
+
+    The stream is left open in both cases. A client that goes, or does not read, ends it quietly. Cancelled, it cuts the
+    request in flight and passes the cancel on.
+    """
+    return await Http1Connection(service, stream, peer).serve()
+
+
+class Http1Connection:
+    """One connection; ``RequestResponseCycle`` is each request of it."""
+
+    def __init__(self, service: Service, stream: PlainStream, peer: Peer) -> None:
+        self.service = service
+        self.stream = stream
+        self.peer = peer
+        self.buffer = b""
+        """What has been read and not been used."""
+        self.half_closed = False
+        """Whether the client has ended its sending, and waits for its answers all the same."""
+        self.lingers = False
+        """Whether the client may be sending while we close."""
+        self.head_began = 0.0
+        """When the head that is being read began; 0 between requests."""
+        self._empty_lines = 0
+        """Those that came before that head."""
+        self._looked_at = 0
+        """Bytes of that head that ``check_part`` has seen: a head that comes byte by byte is gone through once."""
+        self._clock: WriteClock | None = None
+        """Made with the first write that has to wait."""
+        self._sent_now = 0
+        """Bytes that the socket took without a wait, and that the write clock has not been told of."""
+        self._unsent: list[memoryview] = []
+        """What is still to be handed to the stream."""
+        self._cycle: RequestResponseCycle | None = None
+        self._nursery: trio.Nursery | None = None
+        self._requests = 0
+        self._refused = 0
+        self._displaced = False
+        self._unbroken = 0
+        """Requests that were answered since other tasks had their turn."""
+        self._turn_began = 0.0
+        self._read_at = 0.0
+        """When what is looked at came; 0 where some time may have passed since."""
+        self._idle = IdleTimer(service.timers, stream.stop_receiving)
+        began = trio.current_time() if peer.accepted_at is None else peer.accepted_at
+        self._idle.last(began + service.limits.head_timeout)
+
+    async def serve(self) -> Handoff | None:
+        """Read and serve until the end, or until another protocol has the connection."""
+        self.stream.on_end = self._client_ended
+        self.stream.receive_max = _HEAD_MAX_READ
+        self.service.open.add(self)
+        more: Handoff | bool = False
+        try:
+            async with trio.open_nursery() as self._nursery:
+                with suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+                    more = await self._run()
+        finally:
+            self.service.open.discard(self)
+            self._idle.forget()
+            self.stream.on_end = None
+            self.stream.receive_max = _BODY_MAX_READ
+            self._nursery = None
+        return more if isinstance(more, Handoff) else None
+
+    async def _run(self) -> Handoff | bool:
+        more: Handoff | bool = True
+        while more is True:
+            try:
+                data = await self.stream.receive_some()
+            except trio.TooSlowError:
+                # Its time is up; but perhaps it is we who have not looked.
+                data = self.receive_now() or b""
+                if not data:
+                    await self.give_up()
+                    return False
+            if not data:
+                return False
+            self.buffer = self.buffer + data if self.buffer else data
+            self._read_at = self.service.reader.now
+            more = await self._advance()
+            if more is True and self._idle.until == -math.inf:
+                await self.give_up()
+                return False
+        if more is False:
+            await self.part()
+        return more
+
+    async def _advance(self) -> Handoff | bool:
+        """Serve the requests that have been read. True if more must be read, False at the connection's end."""
+        while True:
+            raw = b""
+            try:
+                raw = self._cut_head()
+                if not raw:
+                    return True
+                if raw == PREFACE and not self._requests and self.service.speaks_h2:
+                    return Handoff(raw + self.take_buffer())
+                head = self.service.heads.read(raw)
+            except HeadRefused as error:
+                if not await self._refuse_head(error, raw or self.buffer):
+                    return False
+            else:
+                if not await self._serve(head):
+                    return False
+            if not self.buffer:
+                self._unbroken = 0  # The next read has a checkpoint.
+                return True
+            await self._let_others()
+
+    async def _let_others(self) -> None:
+        """Between pipelined requests: a client that sends without end must let others have their turn."""
+        now = perf_counter()
+        if not self._unbroken:
+            self._turn_began = now
+        self._unbroken += 1
+        if self._unbroken >= REQUESTS_PER_TURN or now - self._turn_began > TURN_S:
+            self._unbroken = 0
+            await trio.lowlevel.checkpoint()
+
+    def _cut_head(self) -> bytes:
+        """Take the next head with its empty line off the buffer; empty if it is not there yet.
+
+        Raises:
+            HeadRefused: it grows too large, or can be none.
+        """
+        if self.buffer[:1] == b"\r":
+            self._skip_empty_lines()
+        data = self.buffer
+        end = data.find(END)
+        if end >= 0:
+            self._idle.until = math.inf
+            self.head_began = 0.0
+            self._looked_at = self._empty_lines = 0
+            self.buffer = data[end + 4 :]
+            return data[: end + 4]
+        if data not in _NOTHING or self._empty_lines > 1:
+            self.service.heads.check_part(data, self._looked_at)
+            self._looked_at = len(data)
+            if not self.head_began:
+                self.head_began = trio.current_time()
+                self._idle.last(self.head_began + self.service.limits.head_timeout)
+        return b""
+
+    def _skip_empty_lines(self) -> None:
+        """Drop the empty lines that the buffer begins with.
+
+        Raises:
+            HeadRefused: there are more than may stand before a request.
+        """
+        data, end = self.buffer, 0
+        while data.startswith(b"\r\n", end):
+            end += 2
+            self._empty_lines += 1
+            if self._empty_lines > _EMPTY_LINES_MAX:
+                raise HeadRefused(Refusal(400, f"More than {_EMPTY_LINES_MAX} empty lines come before the request."))
+        if end:
+            self.buffer = data[end:]
+
+    # Reading, for the request in flight.
+
+    def take_buffer(self) -> bytes:
+        """What has been read and not been used; it counts as used now."""
+        data, self.buffer = self.buffer, b""
+        return data
+
+    def receive_now(self) -> bytes | None:
+        """What is there without waiting; empty at the end of the stream, however it ended; None if nothing is."""
+        try:
+            return self.stream.receive_now()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return b""
+
+    async def receive(self) -> bytes:
+        """What comes next; empty at the end of the stream, however it ended."""
+        self.stream.receive_max = _BODY_MAX_READ
+        try:
+            return await self.stream.receive_some()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return b""
+        finally:
+            self.stream.receive_max = _HEAD_MAX_READ
+
+    # The client's end, and the time it may take.
+
+    def _client_ended(self, broken: bool) -> None:
+        """The kernel has seen the end of what the client sends."""
+        if self._cycle is not None:
+            self._cycle.departed(broken=broken)
+        else:
+            self.half_closed = True
+
+    @property
+    def answering(self) -> bool:
+        """Whether the application has begun to answer the request in flight."""
+        return self._cycle is not None and self._cycle.begun
+
+    def displace(self, reason: str) -> None:
+        """End the connection; the request in flight counts as ended from now on."""
+        self._displaced = True
+        self.service.request_ended()
+        if self._cycle is not None:
+            self._cycle.client_left()
+        self.stream.close_now()
+
+    def drain(self, until: float) -> None:
+        """The server is stopping: if no request comes until then, the connection ends."""
+        if self._cycle is None and not self.head_began:
+            self._idle.last(min(self._idle.until, until))
+
+    def _be_idle(self, since: float = 0.0) -> None:
+        """A request is over, ``since`` then (0: now); the next one must begin within the idle timeout."""
+        if self.buffer in _NOTHING or self.buffer[:1] == b"\r":
+            until = (since or trio.current_time()) + self.service.idle_timeout
+            if until < self._idle.timer_at:
+                self._idle.last(until)
+            else:
+                self._idle.until = until
+
+    async def give_up(self) -> None:
+        """The client has not sent what it must in time: say so, if it had begun to."""
+        if self.buffer not in _NOTHING:
+            self.lingers = True
+            late = HeadRefused(Refusal(408, "The head did not arrive in time."))
+            await self._refuse_head(late, self.buffer)
+            await self.part()
+
+    async def part(self) -> None:
+        """End the connection so that the client gets to read our last answer."""
+        if not self.lingers:
+            return
+        self.stream.send_eof()
+        left = _LINGER_MAX
+        with trio.move_on_after(_LINGER_S):
+            while left > 0 and (data := await self.receive()):
+                left -= len(data)
+
+    # A request.
+
+    async def _serve(self, head: Head) -> bool:
+        """Have one request answered; whether another one may follow."""
+        service, meaning = self.service, head.meaning
+        websocket = meaning.websocket and head.method == "GET"
+        oversized = meaning.length > service.limits.max_body
+        refusal = too_large(service.limits) if oversized else None if websocket else service.request_began()
+        if refusal is not None and not service.probe_began(head.method, head.target, meaning.length):
+            return await self._refuse_request(refusal, head)
+        self._requests += 1
+        # The reader has just read the time, unless this request has waited for another one.
+        began, self._read_at, rest = self._read_at or trio.current_time(), 0.0, None
+        self._cycle = cycle = RequestResponseCycle(self, head, began)
+        if service.in_flight > service.limits.max_in_flight and service.is_probe(
+            head.method, head.target, meaning.length
+        ):
+            service.reserve.requests[self] = None
+        try:
+            try:
+                await service.handle(cycle)
+                if not (cycle.answered or cycle.gone or cycle.crash_recorded or cycle.taken):
+                    raise ApplicationError("the application returned without a whole response")
+            except BaseException as error:  # noqa: BLE001 - raises on what is not its to end
+                crash, rest = apart(error)
+                if crash is not None:
+                    service.application_failed("request", crash, gone=cycle.gone)
+            if not (cycle.answered or cycle.gone):
+                await self._answer_for(cycle, rest)
+            if rest is not None:
+                raise rest
+        finally:
+            self._cycle = None
+            if service.reserve.requests:
+                service.reserve.requests.pop(self, None)
+            if cycle.upload is not None:
+                cycle.upload.end()
+            elif not (self._displaced or websocket):
+                service.request_ended()
+            self._record_end(cycle, head, rest)
+        if cycle.keep_alive and cycle.answered and cycle.body_complete:
+            self._be_idle(cycle.ended_at)
+            return True
+        return await self._may_go_on(cycle)
+
+    async def _may_go_on(self, cycle: RequestResponseCycle) -> bool:
+        """Whether the connection can serve another request behind this one."""
+        if not cycle.keep_alive or not cycle.answered:
+            if not cycle.gone:
+                self.lingers = bool(self.buffer) or not cycle.body_complete or cycle.taken
+            return False
+        if not cycle.body_complete and not await cycle.discard_body():
+            self.lingers = True
+            return False
+        self._be_idle(cycle.ended_at)
+        return True
+
+    async def run_in_task(
+        self, function: Callable[[], Coroutine[Any, Any, object]], begins_to_wait: Callable[[], object]
+    ) -> None:
+        """As ``InboundRequest`` says."""
+        ended = trio.Event()
+
+        async def run() -> None:
+            try:
+                await noticing_first_wait(function(), begins_to_wait)
+            finally:
+                ended.set()
+
+        assert self._nursery is not None
+        self._nursery.start_soon(run, name=function)
+        try:
+            await ended.wait()
+        finally:
+            if not ended.is_set():
+                # Cancelled, with the nursery and so with that task. It has the server's ``cancel_timeout`` to clean up.
+                with trio.CancelScope(shield=True):
+                    await ended.wait()
+
+    async def _answer_for(self, cycle: RequestResponseCycle, rest: BaseException | None) -> None:
+        """Answer in the place of an application that ended, or was cut by a server that stops, before its first byte.
+
+        After it the client must be able to tell. ``rest`` is what goes on upwards; nothing else is raised then.
+        """
+        if cycle.ends_with_connection and not cycle.taken:
+            self.stream.reset_on_close()
+        refusal = refusal_for(self.service, rest) if cycle.unanswered and not self._displaced else None
+        if refusal is None:
+            return
+        request_id, method = cycle.request_id, cycle.method
+        cycle.said = Said(refusal, request_id)
+        if rest is None:
+            cycle.said = Said(refusal, request_id, await self.refuse(refusal, request_id, method))
+            return
+        with (
+            suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError),
+            trio.CancelScope(shield=True, deadline=trio.current_time() + LAST_ANSWER_S),
+        ):
+            cycle.said = Said(refusal, request_id, await self.refuse(refusal, request_id, method))
+            if self.buffer or not cycle.body_complete:
+                # The close would take the answer back.
+                await self.part()
+
+    def _record_end(self, cycle: RequestResponseCycle, head: Head, rest: BaseException | None) -> None:
+        """Have the request's one record written: the application's, or ours of what it did not answer."""
+        filed, said = cycle.record_filed(), cycle.said
+        if said is None and (filed or cycle.answered or cycle.gone or not cycle.begun or cycle.taken):
+            return
+        if said is not None and (filed or self.service.leaves_record(said)):
+            self.service.count_refusal(said.refusal)
+            return
+        counts, path = said is not None, head.target.partition(b"?")[0].decode("ascii")
+        said = said or cut_answer(cycle.status, cycle.bytes_sent, rest)
+        self._record(said, head.method, path, cycle.started, head.meaning.fields, counts=counts)
+
+    def keeps_alive(self) -> bool:
+        """Whether another request may follow on this connection, as far as the server is concerned."""
+        service = self.service
+        return (
+            service.keeps_alive
+            and self._requests < service.config.keep_alive_max_requests
+            and self._refused < REFUSED_MAX
+            and not (self.half_closed and not self.buffer)
+        )
+
+    # Writing.
+
+    def send_now(self, data: bytes) -> bool:
+        """Send what the socket takes, and keep the rest for ``send_rest``; whether it took all.
+
+        Raises:
+            trio.BrokenResourceError: the client has gone.
+        """
+        stream, size = self.stream, len(data)
+        if size <= PIECE and not self._unsent:
+            if not stream.unsent and stream.send_now(data):
+                self._sent_now += size
+                return True
+            if stream.unsent:
+                return False
+        if self._unsent or stream.unsent:
+            self._unsent.append(memoryview(data))
+            return False
+        view = memoryview(data)
+        for start in range(0, size, PIECE):
+            if not stream.send_now(view[start : start + PIECE]):
+                self._unsent.append(view[start + PIECE :])
+                return False
+            self._sent_now += PIECE
+        return True
+
+    async def send_rest(self) -> None:
+        """Wait until the socket has taken all, 64 KiB of this and other answers per write timeout.
+
+        Raises:
+            trio.TooSlowError: the client does not read.
+            trio.BrokenResourceError: it has gone.
+        """
+        stream, unsent = self.stream, self._unsent
+        if self._clock is None:
+            self._clock = WriteClock(self.service)
+        clock = self._clock
+        clock.took(self._sent_now)
+        self._sent_now = 0
+        try:
+            while stream.unsent or unsent:
+                size = len(stream.unsent)
+                if size:
+                    with trio.CancelScope(deadline=clock.begin()) as scope:
+                        try:
+                            await stream.drained()
+                        finally:
+                            await clock.end_write()
+                    if scope.cancelled_caught:
+                        # The kernel tells of room only when there is much of it.
+                        stream.send_more()
+                        if len(stream.unsent) == size:
+                            raise trio.TooSlowError
+                    clock.took(size - len(stream.unsent))
+                    continue
+                piece, rest = unsent[0][: clock.room], unsent[0][clock.room :]
+                unsent[:1] = [rest] if rest else []
+                if stream.send_now(piece):
+                    clock.took(len(piece))
+        except trio.TooSlowError:
+            self.lingers = False
+            raise
+
+    # Refusing.
+
+    async def _refuse_head(self, error: HeadRefused, raw: bytes) -> bool:
+        """Answer a request that no application gets to see; whether another one may follow."""
+        self._requests += 1
+        self._refused += 1
+        keep = error.sound and self.keeps_alive()
+        await self.refuse_unseen(error.refusal, *glimpse(raw), keep, fields=error.fields)
+        if keep:
+            self._be_idle()
+        return keep
+
+    async def _refuse_request(self, refusal: Refusal, head: Head) -> bool:
+        self._refused += 1
+        keep = head.meaning.keep_alive and head.meaning.length == 0 and self.keeps_alive()
+        path = head.target.partition(b"?")[0].decode("ascii")
+        meaning = head.meaning
+        await self.refuse_unseen(refusal, head.method, path, keep, old=meaning.version == "1.0", fields=meaning.fields)
+        if keep:
+            self._be_idle()
+        return keep
+
+    async def refuse_unseen(
+        self,
+        refusal: Refusal,
+        method: str,
+        path: str,
+        keep: bool,
+        *,
+        old: bool = False,
+        fields: Sequence[tuple[bytes, bytes]] = (),
+    ) -> None:
+        """Answer and record a request that no application gets to see. ``old``: it is one of HTTP/1.0."""
+        request_id, began, sent = new_request_id(), trio.current_time(), 0
+        try:
+            sent = await self.refuse(refusal, request_id, method, keep_alive=keep, old=old)
+        finally:
+            self._record(Said(refusal, request_id, sent), method, path, began, fields)
+
+    def _record(
+        self,
+        said: Said,
+        method: str,
+        path: str,
+        began: float,
+        fields: Sequence[tuple[bytes, bytes]],
+        *,
+        counts: bool = True,
+    ) -> None:
+        self.service.record_refusal(
+            said.refusal,
+            counts=counts,
+            request_id=said.request_id,
+            started_at=began,
+            method=method,
+            path=path,
+            peer=self.peer,
+            fields=fields,
+            bytes_sent=said.bytes_sent,
+        )
+
+    async def refuse(
+        self, refusal: Refusal, request_id: str, method: str, *, keep_alive: bool = False, old: bool = False
+    ) -> int:
+        """Send the answer of ``refusal`` to a request with this method; the bytes of its body."""
+        headers, body = self.service.answer_to(refusal, request_id)
+        if method == "HEAD":
+            body = b""
+        lines = b"".join(b"%b: %b\r\n" % field for field in headers)
+        stays = b"connection: keep-alive\r\n" if old else b""
+        close = stays if keep_alive else b"connection: close\r\n"
+        self.lingers = not keep_alive
+        answer = b"".join((STATUS_LINES[refusal.status], self.service.own_fields.lines(), lines, close, b"\r\n", body))
+        if not self.send_now(answer):
+            await self.send_rest()
+        return len(body)

@@ -1,0 +1,564 @@
+"""One request of HTTP/1.1 and its answer: ``InboundRequest`` over a connection's stream.
+
+Theory
+------
+An answer goes through the states *nothing* → *head* (``start`` has noted it) → *body* → *done*. ``respond`` goes from
+nothing to done. The head goes out with the first part of the content, in one write. Whatever raises before that leaves
+the answer in a state in which the connection can still give another one (``unanswered``).
+
+The content ends by its length where that is known, else in chunks, else (HTTP/1.0) with the connection. ``_left`` holds
+the application to the length that it has given, before anything goes out that breaks it.
+
+The body of the request is read from the connection's stream and only on demand; ``_body`` is None once its last byte
+has been handed on. What is behind it stays in the connection's buffer. A client that ends its sending is judged by
+``departed``: before the application waits (``on_gone``) it has closed its half; while the body is being read, the
+reading finds out whether the body was whole; after that the client has left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from ...core.inbound import DISCARD_MAX, AnsweredByServerError, ByteStream, ClientGoneError, Field
+from ...net.epoll import BROKEN
+from ..clocks import BodyClock
+from ..ending import RecordedOnce, Said
+from ..fairness import UnsentContent
+from ..refusal import Refusal, new_request_id
+from ..response import (
+    CONTINUE,
+    NO_CONTENT,
+    STATUS_LINES,
+    ApplicationError,
+    Fields,
+    interim_head,
+    read_fields,
+    switching_head,
+)
+from ..upload_places import SMALL_BODY, UploadPlace
+from .body import Body, BodyRefused
+
+if TYPE_CHECKING:
+    from ..head import Head
+    from ..service import Service
+    from .connection import Http1Connection
+
+_JOINED_MAX = 256 * 1024
+"""Up to this a head and its content go out in one piece, at the price of a copy."""
+
+# How far an answer is. Plain numbers, because they are compared several times per request.
+_NOTHING, _HEAD, _BODY, _DONE = range(4)
+
+
+class RequestResponseCycle(RecordedOnce, UnsentContent):
+    """One request on its way through an application."""
+
+    # Not __slots__: most of these stay as they are here for nearly every request.
+    discard_max = DISCARD_MAX
+    gone = False
+    answered = False
+    """Whether the whole answer has been handed to the socket."""
+    upload: UploadPlace | None = None
+    """What the request counts as, where its body was waited for; else it is in flight."""
+    taken = False
+    """Whether the application has the bytes of the connection (``take``)."""
+    cut_off = False
+    """Whether the answer was ended in its middle on purpose."""
+    _body: Body | None = None
+    """Until its last byte has been handed on."""
+    _body_clock: BodyClock
+    """Of a request with a body."""
+    _body_size = 0
+    """Bytes that the body has, or may have at most where nobody knows."""
+    _reading = False
+    """Whether the application waits for the body."""
+    _waiting = False
+    """Whether the application has begun to wait for something."""
+    _on_gone: Callable[[], object] | None = None
+    bytes_sent = 0
+    status = 0
+    _at = _NOTHING
+    _fields: Fields | None = None
+    _wants_trailers = False
+    _chunked = False
+    _left: int | None = None
+    """Bytes that Content-Length still promises."""
+    _mute = False
+    """Whether the content is not sent: HEAD, 204, 304."""
+
+    def __init__(self, connection: Http1Connection, head: Head, started: float) -> None:
+        self._connection = connection
+        self.method = head.method
+        self.target = head.target
+        self._meaning = meaning = head.meaning
+        self.fields = meaning.fields
+        self.started = started
+        self.keep_alive = meaning.keep_alive
+        if meaning.length:
+            limits = connection.service.limits
+            self._body = Body(meaning.length, limits)
+            self._body_clock = BodyClock(limits)
+            self._body_size = meaning.length if meaning.length > 0 else limits.max_body
+
+    # What is known of the request.
+
+    @property
+    def service(self) -> Service:
+        """The server's shared state."""
+        return self._connection.service
+
+    @property
+    def version(self) -> str:
+        """``1.0`` or ``1.1``."""
+        return self._meaning.version
+
+    @property
+    def scheme(self) -> str:
+        """``http`` or ``https``."""
+        return "https" if self._connection.peer.secure else "http"
+
+    @property
+    def peer(self) -> tuple[str, int] | None:
+        """The client's address and port."""
+        return self._connection.peer.client
+
+    @property
+    def local(self) -> tuple[str, int | None] | None:
+        """The server's own address and port."""
+        return self._connection.peer.server
+
+    @property
+    def client_certificate(self) -> bytes | None:
+        """The client's certificate (DER), verified."""
+        return self._connection.peer.certificate
+
+    @property
+    def content_length(self) -> int | None:
+        """Bytes of the body; None if they are not known."""
+        return None if self._meaning.length < 0 else self._meaning.length
+
+    @property
+    def websocket(self) -> bool:
+        """Whether it is the handshake of a WebSocket."""
+        return self._meaning.websocket and self.method == "GET"
+
+    @property
+    def takes_trailers(self) -> bool:
+        """Whether the client says that it reads trailer fields."""
+        return self._meaning.takes_trailers
+
+    @property
+    def body_complete(self) -> bool:
+        """Whether nothing of the request is left in the connection."""
+        return self._body is None
+
+    @property
+    def begun(self) -> bool:
+        """Whether the application has given the head of its answer."""
+        return self._at is not _NOTHING
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether no byte of an answer has gone out."""
+        return self._at <= _HEAD
+
+    @property
+    def ends_with_connection(self) -> bool:
+        """Whether nothing but the connection's end tells the client where the content ends."""
+        return not self.unanswered and self._left is None and not self._chunked and not self._mute
+
+    # The client's leaving.
+
+    def on_gone(self, callback: Callable[[], object] | None) -> None:
+        """As ``InboundRequest`` says."""
+        self._on_gone = callback
+        if callback is None:
+            return
+        if not self._waiting:
+            self._waiting = True
+            if self._body is None and (end := self._connection.stream.peer_end()):
+                self.departed(broken=bool(end & BROKEN), late=False)
+        if self.gone:
+            self._tell_gone()
+
+    def departed(self, *, broken: bool, late: bool = True) -> None:
+        """The client's end of the stream has come, perhaps behind bytes that nobody has read."""
+        if broken:
+            self.client_left()
+        elif self._body is not None and self._reading:
+            pass  # The reading finds out whether the body was whole.
+        elif late and self._waiting and not self._connection.half_closed:
+            self.client_left()
+        else:
+            self._connection.half_closed = True
+
+    def client_left(self) -> None:
+        """The client has gone, or is treated so: the application is told, once."""
+        if self.gone or self.answered:
+            return
+        self.gone = True
+        self._tell_gone()
+
+    def _tell_gone(self) -> None:
+        callback, self._on_gone = self._on_gone, None
+        if callback is not None:
+            callback()
+
+    # The request's body.
+
+    def take_at_most(self, size: int) -> None:
+        """As ``InboundRequest`` says."""
+        if self._meaning.length < 0:
+            self._body_size = min(self._body_size, size)
+
+    async def receive(self) -> bytes:
+        """As ``InboundRequest`` says."""
+        body, content = self._body, b""
+        if self.gone:
+            raise ClientGoneError("the client has gone")
+        if body is None:
+            return b""
+        self._reading = True
+        try:
+            while not content and not body.ended:
+                data = self._what_is_there(body)
+                if data is None:
+                    data = await self._more_of(body)
+                if not data:
+                    self.client_left()
+                    raise ClientGoneError("the client left before its body was complete")
+                content, self._connection.buffer = body.feed(data)
+            if body.ended and self.upload is not None and not self.begun:
+                _pass(self.upload.complete())
+        except BodyRefused as error:
+            await self._refuse(error.refusal)
+        finally:
+            self._reading = False
+        if body.ended:
+            self._body = None
+            # A client that ended its sending right behind its body has closed its half.
+            self._connection.half_closed = self._connection.half_closed or bool(self._connection.stream.peer_end())
+        return content
+
+    def _what_is_there(self, body: Body) -> bytes | None:
+        """The connection's next bytes, where no wait is needed; empty at its end, None if a wait is needed."""
+        connection = self._connection
+        if connection.buffer:
+            return connection.take_buffer()
+        if self.upload is None and body.left is not None and body.left <= SMALL_BODY:
+            return connection.receive_now()
+        return None
+
+    async def _more_of(self, body: Body) -> bytes:
+        """The connection's next bytes, for which the request becomes an upload; empty at the connection's end.
+
+        Raises:
+            BodyRefused: 503, there are too many uploads; 408, the bytes come too slowly.
+        """
+        connection = self._connection
+        if self.upload is None:
+            self.upload = UploadPlace(connection.service)
+        small = body.left is not None and body.left <= SMALL_BODY
+        _pass(await self.upload.begin(partial(self._all_has_come, body.left or 0) if small else None))
+        if self._meaning.expects_continue and not body.received and self.unanswered and not connection.buffer:
+            await self._write(CONTINUE)
+        return connection.take_buffer() or await self._more()
+
+    async def _all_has_come(self, left: int) -> None:
+        """Wait until the connection's buffer holds the ``left`` bytes of the body, or there is no more."""
+        connection = self._connection
+        while len(connection.buffer) < left and (data := await connection.receive()):
+            connection.buffer += data
+
+    async def _more(self) -> bytes:
+        """Wait for the connection's next bytes; empty at its end.
+
+        Raises:
+            BodyRefused: 408, they come too slowly. Only the time that we wait for them counts.
+        """
+        clock, began = self._body_clock, trio.current_time()
+        with trio.CancelScope(deadline=began + clock.left(self._body_size)) as scope:
+            data = await self._connection.receive()
+        if scope.cancelled_caught:
+            raise BodyRefused(Refusal(408, "The body did not arrive in time."))
+        clock.waited(trio.current_time() - began)
+        return data
+
+    async def _refuse(self, refusal: Refusal) -> None:
+        """Answer in the application's place, if nothing has been answered.
+
+        Raises:
+            AnsweredByServerError, ClientGoneError: one of them in any case.
+        """
+        gone = ClientGoneError("the body cannot be read on")
+        if self.unanswered:
+            request_id = new_request_id()
+            self.keep_alive = False
+            try:
+                sent = await self._connection.refuse(refusal, request_id, self.method)
+            except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+                self.client_left()
+                raise gone from None
+            self.said = Said(refusal, request_id, sent, told=True)
+            gone = AnsweredByServerError(refusal.status, refusal.kind, refusal.detail, request_id)
+        self._connection.lingers = True
+        self.client_left()
+        raise gone from None
+
+    async def discard_body(self) -> bool:
+        """Read what nobody read of the body; whether the connection can serve on."""
+        body = self._body
+        if body is None:
+            return True
+        if body.left is None or body.left > self.discard_max:
+            return False
+        # It has a time of its own: the application may have waited for the beginning.
+        self._body_clock, self._body_size = BodyClock(self._connection.service.limits), body.left
+        try:
+            while not body.ended:
+                data = self._connection.take_buffer() or await self._more()
+                if not data:
+                    return False
+                _, self._connection.buffer = body.feed(data)
+        except BodyRefused:
+            return False
+        self._body = None
+        return True
+
+    # The answer.
+
+    def respond(self, status: int, fields: Sequence[Field], body: bytes) -> bool:
+        """As ``InboundRequest`` says."""
+        self._begin(status, fields)
+        data = self._head_for(len(body), more=False)
+        if not self._mute:
+            data += body
+        self._at = _DONE
+        try:
+            sent = self._connection.send_now(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise self._lost() from error
+        self.answered = True
+        return sent
+
+    async def drained(self) -> None:
+        """As ``InboundRequest`` says."""
+        try:
+            await self._connection.send_rest()
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as error:
+            raise self._lost() from error
+
+    async def start(self, status: int, fields: Sequence[Field], *, trailers: bool = False) -> None:
+        """As ``InboundRequest`` says."""
+        self._begin(status, fields)
+        self._wants_trailers = trailers
+
+    async def send(self, data: bytes) -> None:
+        """As ``InboundRequest`` says."""
+        await self._put(data, more=True)
+        # An application that only ever sends must let others have their turn.
+        await trio.lowlevel.checkpoint()
+
+    async def finish(self, data: bytes = b"", trailers: Sequence[Field] = ()) -> None:
+        """As ``InboundRequest`` says."""
+        await self._put(data, more=False, trailers=trailers)
+
+    def _begin(self, status: int, fields: Sequence[Field]) -> None:
+        if self.gone:
+            raise ClientGoneError("the client has gone")
+        if self._at is not _NOTHING:
+            raise ApplicationError("the request has been answered already")
+        if status not in STATUS_LINES:
+            raise ApplicationError(f"the application answered with the status {status!r}")
+        self._fields = read_fields(fields)
+        self.status = status
+        self._at = _HEAD
+
+    async def _put(self, body: bytes, *, more: bool, trailers: Sequence[Field] = ()) -> None:
+        if self.gone:
+            raise ClientGoneError("the client has gone")
+        if self._at is _DONE or self._at is _NOTHING:
+            raise ApplicationError("the application sent content before its head, or after its end")
+        before = b""
+        if self._at is _HEAD:
+            before = self._head_for(len(body), more=more)
+            self._at = _BODY
+        else:
+            self._spend(len(body), more)
+        if self._mute:
+            data = before
+            if more and not self.leave_unsent(len(body), self._connection.service.limits.write_timeout):
+                self._connection.lingers = True
+                self.client_left()
+                raise ClientGoneError("the response has no content, and the client takes none")
+        elif self._chunked:
+            data = b"%b%x\r\n%b\r\n" % (before, len(body), body) if body else before
+            if not more:
+                data += b"0\r\n%b\r\n" % read_fields(trailers).lines
+        elif before and len(body) > _JOINED_MAX:
+            await self._write(before)
+            data = body
+        else:
+            data = before + body if before else body
+        if data:
+            await self._write(data)
+        if not more:
+            self._at = _DONE
+            self.answered = True
+
+    def _head_for(self, size: int, *, more: bool) -> bytes:
+        """The head of the answer, whose first part of content has ``size`` bytes."""
+        fields, connection, status = self._fields, self._connection, self.status
+        assert fields is not None
+        self._mute = mute = self.method == "HEAD" or status in NO_CONTENT
+        lines, framing, self._left = fields.lines, b"", fields.length
+        if self._left is None:
+            framing = self._framing(size, more)
+        elif status == 204:
+            lines = lines.replace(b"content-length: %d\r\n" % self._left, b"")
+        if not mute:
+            self._spend(size, more)
+        if self.keep_alive and (fields.close or not connection.keeps_alive() or not self._rest_is_small()):
+            self.keep_alive = False
+        if not self.keep_alive:
+            framing += b"connection: close\r\n"
+        elif self._meaning.version == "1.0":
+            framing += b"connection: keep-alive\r\n"
+        own = connection.service.own_fields.lines(dated=fields.dated)
+        return b"%b%b%b%b\r\n" % (STATUS_LINES[status], own, lines, framing)
+
+    def _framing(self, size: int, more: bool) -> bytes:
+        """How the end of a body is told whose length the application has not."""
+        if not more and not self._wants_trailers:
+            if self.status in NO_CONTENT or (self._mute and not size):
+                return b""
+            self._left = size
+            return b"content-length: %d\r\n" % size
+        if self._mute:
+            return b""
+        if self._meaning.version == "1.1":
+            self._chunked = True
+            return b"transfer-encoding: chunked\r\n"
+        self.keep_alive = False
+        return b""
+
+    def _rest_is_small(self) -> bool:
+        """Whether what nobody has read of the body can be read later."""
+        body = self._body
+        if body is None:
+            return True
+        # A client that waits for its 100 may send it or may not.
+        waits = self._meaning.expects_continue and not body.received
+        return not waits and body.left is not None and body.left <= self.discard_max
+
+    def _spend(self, size: int, more: bool) -> None:
+        """Hold the application to its Content-Length, before anything goes out that breaks it."""
+        if self._mute:
+            return
+        if self._left is not None:
+            if size > self._left:
+                raise ApplicationError("the application sent more than its Content-Length")
+            self._left -= size
+            if not more and self._left:
+                raise ApplicationError(f"the application sent {self._left} bytes less than its Content-Length")
+        self.bytes_sent += size
+
+    async def _write(self, data: bytes) -> None:
+        """Hand bytes to the socket.
+
+        Raises:
+            ClientGoneError: it takes no more, or not within its deadline.
+        """
+        try:
+            if not self._connection.send_now(data):
+                await self._connection.send_rest()
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as error:
+            raise self._lost() from error
+
+    def _lost(self) -> ClientGoneError:
+        """The client takes nothing more."""
+        self.answered = False  # Not all of it was taken.
+        self.client_left()
+        return ClientGoneError("the client has gone, or does not read")
+
+    async def inform(self, status: int, fields: Sequence[Field]) -> None:
+        """As ``InboundRequest`` says."""
+        if self.gone:
+            raise ClientGoneError("the client has gone")
+        if self._at is not _NOTHING:
+            raise ApplicationError("an interim response comes before the answer")
+        head = interim_head(status, fields)
+        if self._meaning.version == "1.1":
+            await self._write(head)
+
+    async def take(self, status: int, fields: Sequence[Field]) -> ByteStream:
+        """As ``InboundRequest`` says."""
+        if self.gone:
+            raise ClientGoneError("the client has gone")
+        if self._at is not _NOTHING or self._body is not None:
+            raise ApplicationError("a connection is taken before the request is answered, and behind its body")
+        head = switching_head(status, fields)
+        self.status, self._at, self.keep_alive, self.taken = status, _BODY, False, True
+        await self._write(head)
+        return TakenConnection(self, self._connection)
+
+    def cut(self, reason: str) -> None:
+        """As ``InboundRequest`` says."""
+        self.cut_off = True
+        self._connection.stream.reset_on_close()
+        self.client_left()
+
+    # Tasks, and the record.
+
+    async def run_in_task(
+        self, function: Callable[[], Coroutine[Any, Any, object]], begins_to_wait: Callable[[], object]
+    ) -> None:
+        """As ``InboundRequest`` says."""
+        await self._connection.run_in_task(function, begins_to_wait)
+
+
+class TakenConnection:
+    """The bytes of a connection that an application has taken; ``ByteStream``."""
+
+    __slots__ = ("_connection", "_cycle", "_lock")
+
+    def __init__(self, cycle: RequestResponseCycle, connection: Http1Connection) -> None:
+        self._cycle = cycle
+        self._connection = connection
+        self._lock = trio.Lock()
+        """Held while bytes go out: they may come from several tasks."""
+
+    async def receive_some(self) -> bytes:
+        """As ``ByteStream`` says."""
+        if self._connection.buffer:
+            await trio.lowlevel.checkpoint()
+            return self._connection.take_buffer()
+        return await self._connection.receive()
+
+    async def send_all(self, data: bytes) -> None:
+        """As ``ByteStream`` says."""
+        # Shielded: half a message would spoil those behind it. Each write has its deadline.
+        with trio.CancelScope(shield=True):
+            async with self._lock:
+                if self._cycle.gone:
+                    raise ClientGoneError("the client has gone")
+                await self._cycle._write(data)
+
+    async def send_eof(self) -> None:
+        """As ``ByteStream`` says."""
+        await trio.lowlevel.checkpoint()
+        self._connection.stream.send_eof()
+
+
+def _pass(refusal: Refusal | None) -> None:
+    """Go on unless there is a refusal.
+
+    Raises:
+        BodyRefused: there is one.
+    """
+    if refusal is not None:
+        raise BodyRefused(refusal)

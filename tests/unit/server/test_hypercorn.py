@@ -1,0 +1,50 @@
+"""The one name of Hypercorn that is replaced: by whom, how to do without, and what stays Hypercorn's."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from hypercorn.app_wrappers import WSGIWrapper
+from hypercorn.trio import run
+from hypercorn.trio.tcp_server import TCPServer
+
+from umbel.server import hypercorn as under_hypercorn
+
+
+def printed(code: str, **environment: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    return done.stdout.strip()
+
+
+def test_making_an_umbel_changes_nothing_of_hypercorn() -> None:
+    code = "import umbel; umbel.Umbel('x'); from umbel.server import hypercorn; print(hypercorn.installed())"
+    assert printed(code) == "False"
+
+
+@pytest.mark.parametrize(("value", "installed"), [("off", "False"), ("on", "True")])
+def test_an_explicit_call_replaces_it_unless_the_environment_forbids_it(value: str, installed: str) -> None:
+    code = "from umbel.server import hypercorn, install_in_hypercorn as i; i(); i(); print(hypercorn.installed())"
+    assert printed(code, UMBEL_GUARD=value) == installed
+
+
+async def test_a_wsgi_application_stays_hypercorns(monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[Any] = []
+
+    async def stock(server: TCPServer) -> None:
+        served.append(server)
+
+    monkeypatch.setattr(under_hypercorn, "_stock_run", stock)
+    under_hypercorn.install()
+    wsgi = WSGIWrapper(lambda environ, start_response: [], 1000)
+    server = TCPServer(wsgi, *[None] * 4)  # type: ignore[arg-type]  # nothing of them is used
+    await server.run()
+    assert served == [server]
+
+
+def test_hypercorn_still_makes_a_server_of_each_connection_and_runs_it() -> None:
+    assert "TCPServer" in inspect.getsource(run.worker_serve)
+    assert {"app", "config", "context", "stream"} <= set(inspect.signature(TCPServer.__init__).parameters)
