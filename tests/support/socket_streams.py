@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
+import trio.testing
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
@@ -78,20 +79,27 @@ async def plain_pair(make: type[AnyReader]) -> AsyncIterator[tuple[PlainStream, 
 
 
 class TlsPeer:
-    """A TLS server over a socket that decides about each record and each byte by itself."""
+    """A TLS server, or with ``server_name`` a client, that decides about each record and each byte by itself."""
 
-    def __init__(self, sock: socket.socket | trio.abc.Stream, context: ssl.SSLContext) -> None:
+    def __init__(
+        self,
+        sock: socket.socket | trio.abc.Stream,
+        context: ssl.SSLContext,
+        server_name: str | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> None:
         if isinstance(sock, socket.socket):
             sock = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
         self.stream = sock
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.ssl = context.wrap_bio(self.incoming, self.outgoing, server_side=True)
+        self.ssl = context.wrap_bio(self.incoming, self.outgoing, server_name is None, server_name, session)
 
     async def feed(self) -> None:
         data = await self.stream.receive_some()
         self.incoming.write(data) if data else self.incoming.write_eof()
 
-    async def handshake(self) -> None:
+    async def handshake(self, *, flush: bool = True) -> None:
+        """Without ``flush`` the last flight of a client stays here, to be sent with what follows."""
         while True:
             try:
                 self.ssl.do_handshake()
@@ -99,7 +107,8 @@ class TlsPeer:
                 await self.flush()
                 await self.feed()
             else:
-                await self.flush()
+                if flush:
+                    await self.flush()
                 return
 
     def records(self, *data: bytes) -> bytes:
@@ -115,6 +124,11 @@ class TlsPeer:
     async def send(self, *data: bytes) -> None:
         await self.stream.send_all(self.records(*data))
 
+    async def say_goodbye(self) -> None:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self.ssl.unwrap()
+        await self.flush()
+
     async def receive(self) -> bytes:
         while True:
             try:
@@ -126,23 +140,38 @@ class TlsPeer:
                 return b""
 
 
-def key_update(keys: Path, number: int) -> bytes:
-    """A KeyUpdate that asks for one in return, as record ``number`` under the last traffic secret in ``keys``.
+class TrafficKeys:
+    """Makes records with the last secret that a peer wrote to its key log (RFC 8446), one of AES-256-GCM.
 
-    The secret is one of AES-256-GCM, as a server wrote it to its key log (RFC 8446). Python's ssl module has no call
-    for it.
+    For what Python's ssl module has no call for. The record with ``number`` is the next one under that secret.
     """
-    lines = [line for line in keys.read_text().splitlines() if line.startswith("SERVER_TRAFFIC_SECRET_0")]
-    secret = bytes.fromhex(lines[-1].split()[2])
 
-    def expand(label: bytes, length: int) -> bytes:
+    def __init__(self, keys: Path, label: str, number: int = 0) -> None:
+        lines = [line for line in keys.read_text().splitlines() if line.startswith(label)]
+        self._secret = bytes.fromhex(lines[-1].split()[2])
+        self._number = number
+
+    def _expand(self, label: bytes, length: int) -> bytes:
         info = length.to_bytes(2, "big") + bytes([6 + len(label)]) + b"tls13 " + label + b"\0"
-        return HKDFExpand(hashes.SHA384(), length, info).derive(secret)
+        return HKDFExpand(hashes.SHA384(), length, info).derive(self._secret)
 
-    nonce = int.from_bytes(expand(b"iv", 12), "big") ^ number
-    message = b"\x18\x00\x00\x01\x01" + b"\x16"
-    head = b"\x17\x03\x03" + (len(message) + 16).to_bytes(2, "big")
-    return head + AESGCM(expand(b"key", 32)).encrypt(nonce.to_bytes(12, "big"), message, head)
+    def record(self, kind: int, content: bytes) -> bytes:
+        nonce = int.from_bytes(self._expand(b"iv", 12), "big") ^ self._number
+        self._number += 1
+        head = b"\x17\x03\x03" + (len(content) + 1 + 16).to_bytes(2, "big")
+        coder = AESGCM(self._expand(b"key", 32))
+        return head + coder.encrypt(nonce.to_bytes(12, "big"), content + bytes([kind]), head)
+
+    def key_update(self, *, asks: bool = True) -> bytes:
+        """Change the key; ``asks`` for a KeyUpdate in return."""
+        record = self.record(0x16, b"\x18\x00\x00\x01" + bytes([asks]))
+        self._secret, self._number = self._expand(b"traffic upd", 48), 0
+        return record
+
+
+def key_update(keys: Path, number: int) -> bytes:
+    """A server's KeyUpdate that asks for one in return."""
+    return TrafficKeys(keys, "SERVER_TRAFFIC_SECRET_0", number).key_update()
 
 
 @asynccontextmanager
@@ -164,3 +193,34 @@ async def tls_pair(
                 with contextlib.suppress(trio.ClosedResourceError):
                     stream.close_now()
         assert len(reader) == 0
+
+
+@asynccontextmanager
+async def tls_served(
+    make: type[AnyReader], client: ssl.SSLContext, server: ssl.SSLContext, *, session: ssl.SSLSession | None = None
+) -> AsyncIterator[tuple[TlsStream, TlsPeer]]:
+    """Our server's stream, which has shaken hands, and the client."""
+    async with served_unshaken(make, client, server, session=session) as (stream, peer):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(peer.handshake)
+            await stream.handshake()
+        yield stream, peer
+
+
+@asynccontextmanager
+async def served_unshaken(
+    make: type[AnyReader], client: ssl.SSLContext, server: ssl.SSLContext, *, session: ssl.SSLSession | None = None
+) -> AsyncIterator[tuple[TlsStream, TlsPeer]]:
+    """Our server's stream and a client, before the handshake. At the end nothing of the stream is left."""
+    async with running_reader(make) as reader:
+        ours, theirs = socket.socketpair()
+        stream = TlsStream.serving(ours, reader, server)
+        peer = TlsPeer(theirs, client, "server.example", session)
+        async with peer.stream:
+            try:
+                yield stream, peer
+            finally:
+                stream.close_now()
+        assert len(reader) == 0
+        await trio.testing.wait_all_tasks_blocked()
+        assert ours.fileno() == -1, "its descriptor is closed"

@@ -21,9 +21,6 @@ fast peer does not keep others waiting.
 must know waits in ``drained``. The unsent rest is bounded by what one caller gives, because a caller waits for
 ``drained`` before it gives more.
 
-``on_end`` is told of the peer's end as the reader reports it, also behind bytes that nobody has read. The end may be
-reported more than once. ``peer_end`` asks the kernel.
-
 ``close_now`` is legal at any time, even inside a callback. It wakes the task that receives and the task that sends with
 ClosedResourceError, and tells a listener with the same; a listener that wants to hear nothing is dropped first.
 """
@@ -50,7 +47,7 @@ TURN_BYTES_MAX = 256 * 1024
 _POLLED_END = getattr(select, "POLLRDHUP", 0)
 """What tells of the peer's end behind unread bytes, where the system can tell."""
 _RESET = struct.pack("ii", 1, 0)
-"""For SO_LINGER: a close sends nothing but a RST."""
+"""For SO_LINGER: closing sends a RST, and nothing that waits to be sent."""
 _TCP_INFO = getattr(socket, "TCP_INFO", -1)
 _LAST_DATA_RECEIVED = slice(52, 56) if sys.platform == "linux" else slice(0)
 """Where Linux's ``struct tcp_info`` has the milliseconds since the last data came (tcp(7))."""
@@ -111,7 +108,6 @@ class PlainStream:
         "_socket",
         "ended_at",
         "on_end",
-        "receive_max",
         "send_error",
         "unsent",
     )
@@ -132,10 +128,8 @@ class PlainStream:
         self.ended_at: float | None = None
         """When the peer's end was reported, in ``trio.current_time()``; None: not yet, or the reader cannot tell."""
         self.on_end: Callable[[bool], object] | None = None
-        """Called from the reader when it reports the peer's end; True if the connection is broken in both directions.
-        Must not raise."""
-        self.receive_max = RECEIVE_MAX
-        """Bytes of one read. Room that is not used costs time."""
+        """Called by the reader at each report of the peer's end, even where nobody reads; True: the connection is
+        broken. It must not raise, and must do little."""
         self._closed = False
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN | _POLLED_END)
@@ -153,14 +147,14 @@ class PlainStream:
         """Push nothing more. What comes stays in the socket."""
         self._listener = None
 
-    async def receive_some(self) -> bytes:
-        """Receive what is there, at least one byte; empty at the end of the stream. Cancelled, it loses nothing.
+    async def receive_some(self, limit: int = RECEIVE_MAX) -> bytes:
+        """Receive what is there, of 1 to ``limit`` bytes; empty at the end of the stream. Cancelled, it loses nothing.
 
         Raises:
+            trio.TooSlowError: ``stop_receiving`` was called.
             trio.BrokenResourceError: the connection is broken.
             trio.ClosedResourceError: the stream is closed.
             trio.BusyResourceError: another task is receiving.
-            trio.TooSlowError: ``stop_receiving`` was called while nothing was there.
         """
         if self._receiver is not None or self._listener is not None:
             raise trio.BusyResourceError("another task is receiving already")
@@ -171,24 +165,15 @@ class PlainStream:
             await trio.lowlevel.checkpoint()
         else:
             await self._wait_readable()
-        while (data := self._receive_now()) is None:
+        while (data := self.receive_now(limit)) is None:
             await self._wait_readable()
         return data
 
     def stop_receiving(self) -> None:
-        """Wake the task that waits in ``receive_some``, if there is one: it gets TooSlowError. Nothing is lost."""
+        """Wake the task that waits in ``receive_some``, which raises TooSlowError. Nothing is lost."""
         task, self._receiver = self._receiver, None
         if task is not None:
-            trio.lowlevel.reschedule(task, outcome.Error(trio.TooSlowError("nothing came in time")))
-
-    def receive_now(self) -> bytes | None:
-        """What is there without waiting; empty at the end of the stream, None if nothing is there.
-
-        Raises:
-            trio.BrokenResourceError, trio.ClosedResourceError: as ``receive_some``.
-        """
-        self._readable = self._readable or bool(self._poll.poll(0))  # The reader may not have had its turn.
-        return self._receive_now()
+            trio.lowlevel.reschedule(task, outcome.Error(trio.TooSlowError()))
 
     async def _wait_readable(self) -> None:
         """Wait until there may be something to read, or the stream is closed."""
@@ -199,8 +184,8 @@ class PlainStream:
         self._receiver = None
         return trio.lowlevel.Abort.SUCCEEDED
 
-    def _receive_now(self) -> bytes | None:
-        """What is there; empty at the end of the stream, None if nothing is there.
+    def receive_now(self, limit: int = RECEIVE_MAX) -> bytes | None:
+        """What is there, up to ``limit`` bytes; empty at the end of the stream, None if nothing is there.
 
         Raises:
             trio.BrokenResourceError: the connection is broken.
@@ -211,16 +196,14 @@ class PlainStream:
                 raise trio.ClosedResourceError
             return None
         try:
-            data = self._socket.recv(self.receive_max)
+            data = self._socket.recv(limit)
         except BlockingIOError:
             self._has_read_all()
             return None
         except OSError as error:
             raise self._broken(error) from error
-        if len(data) < self.receive_max and not self._ended:
-            self._readable = False  # As in _has_read_all.
-            if not self._reader.reports_each_change:
-                self._reader.watch_again(self._socket, READABLE)
+        if len(data) < limit and not self._ended:
+            self._has_read_all()
         return data
 
     def _has_read_all(self) -> None:
@@ -233,10 +216,24 @@ class PlainStream:
         """Whether the peer has sent nothing that is still to be read, not even its end."""
         return not (self._closed or self._poll.poll(0))
 
+    def received_ago(self) -> float | None:
+        """Seconds since the kernel took in the peer's last data, however late it was read; None if it does not tell."""
+        if self._closed:
+            return None
+        try:
+            told = self._socket.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _LAST_DATA_RECEIVED.stop)
+        except OSError:  # Not TCP, or another system.
+            return None
+        return int.from_bytes(told[_LAST_DATA_RECEIVED], sys.byteorder) / 1000 if told else None
+
+    def look(self) -> None:
+        """Ask the kernel whether there is something to read, for a ``receive_now`` before the reader has had its turn."""
+        self._readable = self._readable or (not self._closed and bool(self._poll.poll(0)))
+
     def peer_end(self) -> int:
         """Ask the kernel whether the peer has ended its sending: bits of ENDED, with BROKEN if the connection is."""
         if self._closed:
-            return ENDED
+            return 0
         if _POLLED_END:
             for _, events in self._poll.poll(0):
                 return events & ENDED
@@ -248,27 +245,15 @@ class PlainStream:
         except OSError:
             return ENDED
 
-    def received_ago(self) -> float | None:
-        """Seconds since the kernel took in the peer's last data, however late it was read; None if it does not tell."""
-        if self._closed:
-            return None
-        try:
-            told = self._socket.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _LAST_DATA_RECEIVED.stop)
-        except OSError:  # Not TCP, or another system.
-            return None
-        return int.from_bytes(told[_LAST_DATA_RECEIVED], sys.byteorder) / 1000 if told else None
-
     # The reader's calls.
 
     def _on_ready(self, events: int) -> None:
         """Act on a change of the socket."""
-        if events & ENDED:
-            self._note_end(events)
+        if events & ENDED and not self._ended:
+            self._ended = True
+            self.ended_at = trio.current_time()
         if events & (READABLE | ENDED):
             self._readable = True
-            if self.on_end is not None and not self._reader.reports_each_change and self._receiver is None:
-                # This reader tells of no end. What nobody reads may be one.
-                self._note_end(self.peer_end())
         if events & WRITABLE and self.unsent:
             self._send_rest()
         if self._listener is not None:
@@ -277,16 +262,11 @@ class PlainStream:
         elif self._receiver is not None and self._readable:
             task, self._receiver = self._receiver, None
             trio.lowlevel.reschedule(task)
-
-    def _note_end(self, events: int) -> None:
-        """The peer has ended its sending, if ``events`` has a bit of ENDED."""
-        if not events & ENDED:
-            return
-        if not self._ended:
-            self._ended = True
-            self.ended_at = trio.current_time()
-        if self.on_end is not None:
-            self.on_end(bool(events & BROKEN))
+        if self.on_end is not None:  # Last: it may close the stream.
+            if not self._reader.reports_each_change and self._receiver is None and self._readable:
+                events |= self.peer_end()  # This reader tells of no end. What nobody reads may be one.
+            if events & ENDED:
+                self.on_end(events & BROKEN != 0)
 
     def _push(self) -> None:
         """Read what is there, and give it to the listener."""
@@ -433,13 +413,14 @@ class PlainStream:
     # The end.
 
     def send_eof(self) -> None:
-        """Say that nothing more is sent: a FIN. Never raises."""
-        with suppress(OSError):  # The peer may have gone already.
-            self._socket.shutdown(socket.SHUT_WR)
+        """Tell the peer that nothing more is sent; receiving goes on. Never raises."""
+        if not self._closed:
+            with suppress(OSError):  # The peer has gone.
+                self._socket.shutdown(socket.SHUT_WR)
 
     def reset_on_close(self) -> None:
-        """Let the close be a RST, which the peer takes for a fault and not for the end of what was sent."""
-        with suppress(OSError):  # As above.
+        """Have the close look like a fault to the peer, who would take an end for the end of what was sent."""
+        if not self._closed:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
     def close(self) -> None:

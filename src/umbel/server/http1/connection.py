@@ -119,7 +119,6 @@ class Http1Connection:
     async def serve(self) -> Handoff | None:
         """Read and serve until the end, or until another protocol has the connection."""
         self.stream.on_end = self._client_ended
-        self.stream.receive_max = _HEAD_MAX_READ
         self.service.open.add(self)
         more: Handoff | bool = False
         try:
@@ -130,7 +129,6 @@ class Http1Connection:
             self.service.open.discard(self)
             self._idle.forget()
             self.stream.on_end = None
-            self.stream.receive_max = _BODY_MAX_READ
             self._nursery = None
         return more if isinstance(more, Handoff) else None
 
@@ -138,7 +136,7 @@ class Http1Connection:
         more: Handoff | bool = True
         while more is True:
             try:
-                data = await self.stream.receive_some()
+                data = await self.stream.receive_some(_HEAD_MAX_READ)
             except trio.TooSlowError:
                 # Its time is up; but perhaps it is we who have not looked.
                 data = self.receive_now() or b""
@@ -238,19 +236,17 @@ class Http1Connection:
     def receive_now(self) -> bytes | None:
         """What is there without waiting; empty at the end of the stream, however it ended; None if nothing is."""
         try:
-            return self.stream.receive_now()
+            self.stream.look()
+            return self.stream.receive_now(_BODY_MAX_READ)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return b""
 
     async def receive(self) -> bytes:
         """What comes next; empty at the end of the stream, however it ended."""
-        self.stream.receive_max = _BODY_MAX_READ
         try:
-            return await self.stream.receive_some()
+            return await self.stream.receive_some(_BODY_MAX_READ)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return b""
-        finally:
-            self.stream.receive_max = _HEAD_MAX_READ
 
     # The client's end, and the time it may take.
 
