@@ -51,6 +51,8 @@ RECORD_BYTES = 16 * 1024
 """Data that one record carries at most."""
 FEED_BYTES = RECORD_BYTES + 512
 """Bytes of one read from the socket: a record with its frame."""
+RECORD_COST = 512
+"""Bytes that take about as long to push as what each record costs beside its data: records may have one byte each."""
 UNSENT_MAX = 256 * 1024
 """Bytes that wait for the socket at most. Only a peer that makes TLS itself answer, and reads nothing, gets there."""
 DATALESS_MAX = 24 * 1024
@@ -211,7 +213,7 @@ class TlsStream(PlainStream):
                 self._listener = None
                 listener.on_eof()
                 return
-            left -= len(data)
+            left -= len(data) + RECORD_COST
             if not listener.on_data(data) and self._listener is listener:
                 self._listener = None
 

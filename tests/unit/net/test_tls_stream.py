@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ import trustme
 
 from tests.support.memory_dial import running_reader
 from tests.support.socket_streams import READERS, Heard, TlsPeer, key_update, tls_pair
+from tests.support.turns import counting_turns
 from umbel.net.epoll import AnyReader
-from umbel.net.tls_stream import TlsStream
+from umbel.net.stream import TURN_BYTES_MAX
+from umbel.net.tls_stream import RECORD_COST, TlsStream
 
 pytestmark = pytest.mark.parametrize("make", READERS)
 
@@ -68,6 +71,25 @@ async def test_records_of_one_byte_that_come_together_are_all_read(make: type[An
         await peer.send(*(bytes([byte]) for byte in data))
         await heard.until_has(len(data))
         assert heard.data == data
+
+
+async def test_one_turn_pushes_a_bounded_number_of_records(make: type[AnyReader], contexts: Contexts) -> None:
+    count = 3 * TURN_BYTES_MAX // RECORD_COST
+    async with tls_pair(make, *contexts) as (stream, peer):
+        by_turn: Counter[int] = Counter()
+        with counting_turns() as turns:
+
+            class Turned(Heard):
+                def on_data(self, data: bytes) -> bool:
+                    by_turn[turns.count] += 1
+                    return super().on_data(data)
+
+            heard = Turned()
+            await peer.send(*(b"x" for _ in range(count)))
+            await trio.testing.wait_all_tasks_blocked()
+            stream.listen(heard)
+            await heard.until_has(count)
+        assert max(by_turn.values()) <= TURN_BYTES_MAX // RECORD_COST
 
 
 async def test_records_that_come_one_byte_at_a_time_are_read(make: type[AnyReader], contexts: Contexts) -> None:
