@@ -23,7 +23,7 @@ SERVER = Path(umbel.server.__file__).parent
 COVERED = {
     ("http1.py", "exchange.receive", "exchange.send"): HTTP,
     ("h2request.py", "self.receive", "self.send"): HTTP,
-    ("websocket.py", "self.receive", "self.send"): WEBSOCKET,
+    ("session.py", "self.receive", "self.send"): WEBSOCKET,
     ("lifespan.py", "self.receive", "self.send"): LIFESPAN,
 }
 """The places where the server calls an application, with what it hands over, and the cases for it."""

@@ -5,8 +5,6 @@ Called with the head of the upgrade, which ``http1.py`` has checked. It holds no
 
 from __future__ import annotations
 
-from typing import Any
-
 import trio
 
 from ..kinds import Kind
@@ -15,13 +13,14 @@ from .diagnosis import HeadRefused
 from .ending import RecordedOnce, Said, refusal_for
 from .exchange import ClientLeft
 from .h2head import Fields, Head
-from .handshake import read_opening
 from .head import END
 from .peer import Peer
 from .refusal import Refusal
 from .response import STATUS_LINES, read_fields
 from .service import Service
-from .websocket import WebSocket
+from .websocket.handshake import read_opening
+from .websocket.session import WebSocket
+from .wire import AnyStream
 from .writing import ClientStuckError, linger, write
 
 _SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\n"
@@ -32,7 +31,7 @@ _RECEIVE_MAX = 64 * 1024
 class Http1WebSocket(RecordedOnce):
     """A connection that carries a WebSocket."""
 
-    def __init__(self, service: Service, stream: Any, peer: Peer, head: Head, received: bytes) -> None:
+    def __init__(self, service: Service, stream: AnyStream, peer: Peer, head: Head, received: bytes) -> None:
         self._service = service
         self._stream = stream
         self._peer = peer
@@ -76,7 +75,7 @@ class Http1WebSocket(RecordedOnce):
             data, self._received = self._received, b""
             return data
         try:
-            return bytes(await self._stream.receive_some())
+            return bytes(await self._stream.receive_some(_RECEIVE_MAX))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return b""
 
@@ -141,7 +140,7 @@ class Http1WebSocket(RecordedOnce):
         )
 
 
-async def serve_websocket(service: Service, stream: Any, peer: Peer, received: bytes) -> None:
+async def serve_websocket(service: Service, stream: AnyStream, peer: Peer, received: bytes) -> None:
     """Serve the WebSocket whose upgrade ``received`` begins with; returns at its end, and closes nothing."""
     end = received.index(END) + len(END)
     # It has passed every check already, so its lines are fields.

@@ -13,8 +13,8 @@ from .diagnosis import HeadRefused
 from .exchange import ClientLeft
 from .h2head import Head
 from .h2stream import Message, Stream
-from .handshake import read_opening
-from .websocket import WebSocket
+from .websocket.handshake import read_opening
+from .websocket.session import WebSocket
 
 if TYPE_CHECKING:
     from .h2 import Http2

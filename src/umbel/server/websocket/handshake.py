@@ -15,11 +15,11 @@ from wsproto.connection import Connection, ConnectionType
 from wsproto.extensions import Extension
 from wsproto.utilities import generate_accept_token
 
+from ..diagnosis import HeadRefused
+from ..h2head import Fields
+from ..refusal import Refusal
+from ..response import ApplicationError
 from .deflate import Agreement, Parameters, agree
-from .diagnosis import HeadRefused
-from .h2head import Fields
-from .refusal import Refusal
-from .response import ApplicationError
 
 _PREFIX = b"sec-websocket-"
 _PLAIN = re.compile(rb"[\t\x20-\x7e]*")

@@ -20,19 +20,19 @@ from wsproto.connection import ConnectionState
 from wsproto.events import BytesMessage, CloseConnection, TextMessage
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
-from ..kinds import Kind
-from .clocks import BodyClock
-from .crash import apart
-from .ending import RECORD
-from .exchange import ASGI, ClientLeft
-from .fairness import BoundedCalls
-from .h2head import Fields, Head
+from ...kinds import Kind
+from ..clocks import BodyClock
+from ..crash import apart
+from ..ending import RECORD
+from ..exchange import ASGI, ClientLeft
+from ..fairness import BoundedCalls
+from ..h2head import Fields, Head
+from ..peer import Peer
+from ..phase import Phase
+from ..response import ApplicationError
+from ..service import Service
+from .frame_watch import FrameWatch
 from .handshake import Opening, as_hypercorn_reads
-from .peer import Peer
-from .phase import Phase
-from .response import ApplicationError
-from .service import Service
-from .wsframes import FrameWatch
 
 Message = dict[str, Any]
 
