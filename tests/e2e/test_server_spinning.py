@@ -16,6 +16,7 @@ from tests.support.serving import fetch, serving
 from tests.support.spinning import HTTP, LIFESPAN, WEBSOCKET, Case, Spinner, asking
 from umbel.server import hypercorn_config, serve
 from umbel.server.service import Service
+from umbel.server.websocket.session import WebSocketSession
 
 OVER = pytest.mark.parametrize("protocol", PROTOCOLS)
 SERVER = Path(umbel.server.__file__).parent
@@ -81,7 +82,7 @@ async def held(protocol: str, case: Case, *, websocket: bool = False) -> Spinner
                 await act()
                 if case.client == "drains":
                     for connection in tuple(service.open):
-                        if hasattr(connection, "left"):  # the WebSocket alone: the second client is to be served
+                        if isinstance(connection, WebSocketSession):  # alone: the second client is to be served
                             connection.drain(trio.current_time())
                 for _ in range(3):
                     assert (await fetch(port, "GET", "/other")).body == b"hello"

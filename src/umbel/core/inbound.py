@@ -273,6 +273,9 @@ class InboundRequest(Protocol):
         HTTP/1.1: ``status`` is 101, and ``fields`` name the protocol in Upgrade. HTTP/2: the answer to an extended
         CONNECT (RFC 8441) is 200. The connection, or the stream, ends with ``handle``.
 
+        What the client sends before that is kept for the stream, within bounds. From here on the end of what the
+        client sends is told by ``receive_some``, behind all that came before it, and ``on_gone`` tells of a reset.
+
         Raises:
             ClientGoneError, RuntimeError: as ``respond``.
         """

@@ -71,19 +71,23 @@ class RecordedOnce:
         (recorder, ended), self._filed = self._filed, None
         self.ended_at = ended.ended_at
         if self.said is not None:
-            refusal, request_id, sent, _ = self.said
-            request = ended.request._replace(request_id=request_id)
-            ended = ended._replace(
-                request=request,
-                status=refusal.status,
-                ended_at=trio.current_time(),
-                bytes_sent=sent,
-                completed=None,
-                kind=refusal.kind,
-                detail=refusal.detail,
-            )
+            ended = corrected(ended, self.said)
         recorder.record(ended)
         return True
+
+
+def corrected(ended: RequestEnded, said: Said) -> RequestEnded:
+    """An application's record of a request that the server has answered in the application's place."""
+    refusal, request_id, sent, _ = said
+    return ended._replace(
+        request=ended.request._replace(request_id=request_id),
+        status=refusal.status,
+        ended_at=trio.current_time(),
+        bytes_sent=sent,
+        completed=None,
+        kind=refusal.kind,
+        detail=refusal.detail,
+    )
 
 
 def cut_answer(status: int, bytes_sent: int, rest: BaseException | None) -> Said:

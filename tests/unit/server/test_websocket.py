@@ -153,7 +153,8 @@ async def test_an_application_may_refuse_in_two_ways(autojump_clock: MockClock) 
         else:
             headers = [(b"content-type", b"text/plain")]
             await send({"type": "websocket.http.response.start", "status": 402, "headers": headers})
-            await send({"type": "websocket.http.response.body", "body": b"pay", "more_body": True})
+            if scope["path"] == "/pay":
+                await send({"type": "websocket.http.response.body", "body": b"pay", "more_body": True})
             await send({"type": "websocket.http.response.body", "body": b" first"})
 
     async with websocket(serve) as here:
@@ -164,6 +165,10 @@ async def test_an_application_may_refuse_in_two_ways(autojump_clock: MockClock) 
         answer = await here.client.stream.receive_some()
         assert answer.startswith(b"HTTP/1.1 402 ")
         assert answer.endswith(b"connection: close\r\n\r\npay first")
+    async with websocket(serve, head=upgrade(b"/whole")) as here:
+        await here.over.wait()
+        answer = await here.client.stream.receive_some()
+        assert answer.endswith(b"\r\ncontent-length: 6\r\nconnection: close\r\n\r\n first")
 
 
 async def test_an_application_that_fails_is_a_500_before_it_accepts_and_1011_after(autojump_clock: MockClock) -> None:

@@ -1,1 +1,37 @@
-"""WebSocket (RFC 6455): between the bytes of a connection or a stream and an ASGI application."""
+"""WebSocket (RFC 6455) between an ASGI application and the bytes of a connection, or of a stream (RFC 8441).
+
+It knows the carrier as an ``InboundRequest`` alone: the handshake is a request, ``take`` accepts it and gives the bytes
+of both directions. ``session.py`` opens with the theory; ``handshake.py`` reads the fields, ``deflate.py`` agrees on
+compression, ``frame_watch.py`` follows the boundaries of frames.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..diagnosis import HeadRefused
+from .handshake import read_opening
+from .refusals import refuse_handshake
+from .session import WebSocketSession
+
+if TYPE_CHECKING:
+    from ...core.inbound import InboundRequest
+    from ..service import Service
+
+__all__ = ["serve_websocket"]
+
+
+async def serve_websocket(service: Service, app: Any, request: InboundRequest) -> None:
+    """Answer the handshake of a WebSocket, and serve it to its end with the ASGI application ``app``.
+
+    ``request`` has the head of a handshake: in HTTP/1.1 a GET without a body whose fields ask for an upgrade to
+    ``websocket``, in HTTP/2 an extended CONNECT with that ``:protocol``. Its ``Sec-WebSocket-`` fields are checked
+    here; one that opens no WebSocket is answered with 400 and recorded. Whatever the application raises ends here, and
+    is logged once; a cancel passes, and leaves it to the server to answer a handshake that has no answer yet.
+    """
+    try:
+        opening = read_opening(request.fields, keyed=request.version != "2")
+    except HeadRefused as error:
+        await refuse_handshake(service, request, error.refusal)
+        return
+    await WebSocketSession(service, app, request, opening).run()

@@ -1,6 +1,6 @@
-"""The fields of a WebSocket's handshake (RFC 6455 sections 4.2 and 9.1), read in the place of Hypercorn.
+"""The fields of a WebSocket's handshake (RFC 6455 sections 4.2 and 9.1), of HTTP/1.1 and of HTTP/2.
 
-For both protocols that carry WebSockets. It answers nothing: it says what to answer.
+It answers nothing: it says what to answer.
 """
 
 from __future__ import annotations
@@ -8,15 +8,15 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from wsproto.connection import Connection, ConnectionType
 from wsproto.extensions import Extension
 from wsproto.utilities import generate_accept_token
 
+from ...core.inbound import Field
 from ..diagnosis import HeadRefused
-from ..h2head import Fields
 from ..refusal import Refusal
 from ..response import ApplicationError
 from .deflate import Agreement, Parameters, agree
@@ -33,23 +33,22 @@ _BEFORE = {",": ",xpv", ";": "xpv", "=": "p"}
 
 @dataclass
 class Opening:
-    """What a client's handshake says; in the place of Hypercorn's ``Handshake``, for its ``accept``."""
+    """What a client's handshake says."""
 
     subprotocols: list[str]
     deflate: Agreement | None
     key: bytes | None
     """None over HTTP/2, which needs none (RFC 8441 section 5)."""
-    accepted: bool = False
 
     def accept(
-        self, subprotocol: str | None, additional: Iterable[tuple[bytes, bytes]]
-    ) -> tuple[int, Fields, Connection]:
-        """The status, the fields and the protocol of an accepted handshake.
+        self, subprotocol: str | None, additional: Iterable[Iterable[bytes]]
+    ) -> tuple[int, list[Field], Connection]:
+        """The status, the fields and the protocol of an accepted handshake, with fields of the application's.
 
         Raises:
             ApplicationError: a subprotocol that was not offered, or a field that is not the application's to set.
         """
-        headers: Fields = []
+        headers: list[Field] = []
         if subprotocol is not None:
             if subprotocol not in self.subprotocols:
                 raise ApplicationError(f"the application chose the subprotocol {subprotocol!r}, which was not offered")
@@ -57,17 +56,18 @@ class Opening:
         if self.deflate is not None:
             headers.append((b"sec-websocket-extensions", self.deflate.parameters.encode()))
         if self.key is not None:
+            headers.append((b"upgrade", b"websocket"))
             headers.append((b"sec-websocket-accept", generate_accept_token(self.key)))
-        for name, value in additional:
-            if name.startswith(b":") or name.lower().startswith(_PREFIX):
+        for name, value in in_lower_case(additional):
+            if name.startswith((b":", _PREFIX)):
                 raise ApplicationError(f"the application set the field {name!r} of a WebSocket's handshake")
-            headers.append((name, value))
-        self.accepted = True
+            if name != b"upgrade":
+                headers.append((name, value))
         extensions: list[Extension] = [] if self.deflate is None else [self.deflate.extension()]
         return (200 if self.key is None else 101), headers, Connection(ConnectionType.SERVER, extensions)
 
 
-def read_opening(fields: Fields, *, keyed: bool) -> Opening:
+def read_opening(fields: Sequence[Field], *, keyed: bool) -> Opening:
     """Read the handshake's fields. With HTTP/1.1 a key is needed (``keyed``).
 
     Raises:
@@ -147,8 +147,6 @@ def _is_key(value: bytes) -> bool:
         return False
 
 
-def as_hypercorn_reads(fields: Fields) -> Fields:
-    """The fields for Hypercorn, whose own check knows one field of a name and one token in it."""
-    host = [field for field in fields if field[0] == b"host"]
-    said = {b"connection": b"upgrade", b"upgrade": b"websocket", b"sec-websocket-version": b"13"}
-    return [*host, *said.items(), (b"sec-websocket-key", b"-")]
+def in_lower_case(fields: Iterable[Iterable[bytes]]) -> list[Field]:
+    """An application's fields with the names as ``InboundRequest`` wants them."""
+    return [(bytes(name).lower(), bytes(value)) for name, value in fields]

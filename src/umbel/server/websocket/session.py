@@ -1,165 +1,198 @@
-"""One WebSocket: Hypercorn's ``WSStream`` between whatever carries its bytes and an application.
+"""One WebSocket: the protocol between an ASGI application and the bytes of a connection or of a stream.
 
-Used by ``h1websocket.py`` and ``h2websocket.py``, which carry it. Every byte from the client passes here before
-Hypercorn sees it; what the handshake may say has been checked before that.
+Theory
+------
+Three parties act on a WebSocket:
+
+- the *application* calls ``receive`` and ``send``, in the task of ``InboundRequest.run_in_task``;
+- the *reader* (``_read``) runs from the accept on. It alone reads bytes, feeds them to wsproto, answers pings and the
+  client's close, and puts messages into the queue of the application;
+- the *server* sends pings, drains, limits the wait for the answer to a close, and hears that the client has gone.
+
+**States.** ``_state`` says how far the handshake is, and whether the WebSocket has ended::
+
+    CONNECTING --websocket.accept--> ACCEPTING --> OPEN ----> CLOSED
+        |                                                       ^
+        '--websocket.close, websocket.http.response--> REFUSING-'
+
+The application alone moves it to ACCEPTING, REFUSING and OPEN, because the answer to the handshake is the
+application's; an accept that fails moves it back to CONNECTING. Within OPEN the closing handshake is wsproto's state,
+and stands nowhere else: messages can be sent while that is OPEN, and no more once either side has sent a close frame.
+Each party may send ours. wsproto raises ``LocalProtocolError`` for a second one, which is then left out.
+
+**The end.** Each party may bring about CLOSED, but by ``_end`` alone. It does not wait, and does nothing the second
+time, so the end is reached once, with the code of whoever came first. What belongs to the end is done there: the
+disconnect gets its code, the queue is closed behind the messages in it, and the application is cancelled, or is told
+where it listens. The end is always reached, because ``run`` calls ``_end`` behind everything else.
+
+**Whole messages.** wsproto makes the bytes and the stream takes them under ``_writing``, with no wait between: both
+have the same order, on which compression depends. ``ByteStream.send_all`` sends all of it also where its caller is
+cancelled, because half a frame would spoil the rest. ``_messages`` is held for a whole message: between the fragments
+of one there may be pings and pongs, but no other message. Whoever needs both locks takes ``_messages`` first.
+
+**The client's leaving.** Until the accept ``on_gone`` tells of it. Afterwards the reader finds the end of what the
+client has sent behind everything that came before it, and ``on_gone`` tells of a reset.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from enum import Enum, auto
+from io import BytesIO, StringIO
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import trio
-from hypercorn.protocol import events
-from hypercorn.protocol.ws_stream import WSStream
-from hypercorn.trio.worker_context import WorkerContext
-from trio_util import move_on_when
-from wsproto.connection import ConnectionState
-from wsproto.events import BytesMessage, CloseConnection, TextMessage
-from wsproto.utilities import LocalProtocolError, RemoteProtocolError
+from wsproto.connection import Connection, ConnectionState
+from wsproto.events import BytesMessage, CloseConnection, Event, Ping, TextMessage
+from wsproto.utilities import LocalProtocolError
 
+from ...core.inbound import ClientGoneError
 from ...kinds import Kind
 from ..clocks import BodyClock
 from ..crash import apart
-from ..ending import RECORD
-from ..exchange import ASGI, ClientLeft
+from ..ending import RECORD, Said, corrected
+from ..exchange import ASGI
 from ..fairness import BoundedCalls
-from ..h2head import Fields, Head
-from ..peer import Peer
 from ..phase import Phase
-from ..response import ApplicationError
-from ..service import Service
+from ..refusal import Refusal
+from ..response import STATUS_LINES, ApplicationError
 from .frame_watch import FrameWatch
-from .handshake import Opening, as_hypercorn_reads
+from .handshake import in_lower_case
+from .refusals import answer_refusal, record_refusal
+
+if TYPE_CHECKING:
+    from ...core.inbound import ByteStream, Field, InboundRequest
+    from ...events import Recorder, RequestEnded
+    from ..service import Service
+    from .handshake import Opening
 
 Message = dict[str, Any]
+Content = str | bytes | bytearray
 
 # RFC 6455 section 7.4.1.
-_NORMAL, _GOING_AWAY, _PROTOCOL_ERROR, _ABNORMAL, _TOO_SLOW, _INTERNAL_ERROR = 1000, 1001, 1002, 1006, 1008, 1011
-_EARLY_MAX = 64 * 1024
-"""Bytes that a client may send before the application has accepted: it should send none (RFC 6455 section 4.1)."""
+_NORMAL, _GOING_AWAY, _ABNORMAL, _TOO_SLOW, _TOO_BIG, _INTERNAL_ERROR = 1000, 1001, 1006, 1008, 1009, 1011
 _PIECE, _COMPRESSED_PIECE = 4096, 1024
 """Bytes that are unpacked at once; compressed ones may become a thousand times as many."""
 _FRAGMENT = 32 * 1024
 """Bytes or characters that are compressed at once: of text zlib takes 13 MB a second."""
+_LINGER_S, _LINGER_MAX = 1.0, 2**20
+"""Seconds and bytes that are read behind a close frame of ours that the client has not answered."""
+
+_CRASHED = Refusal(500, "The WebSocket failed inside the application.", Kind.INTERNAL)
+_GONE = "the client has gone, or the WebSocket is closed"
 
 
-class Carrier(Protocol):
-    """What brings a WebSocket's bytes."""
+class State(Enum):
+    """How far a WebSocket is; see the module."""
 
-    async def receive(self) -> bytes:
-        """What comes next; nothing once the client has gone."""
-        ...
-
-    async def send_head(self, status: int, headers: Fields) -> None:
-        """The answer to the handshake."""
-        ...
-
-    async def send_data(self, data: bytes, *, end: bool) -> None:
-        """Bytes for the client: all of them or none, also where the caller is cancelled.
-
-        Raises:
-            ClientLeft: nobody is there to take them.
-        """
-        ...
+    CONNECTING = auto()
+    ACCEPTING = auto()
+    REFUSING = auto()
+    OPEN = auto()
+    CLOSED = auto()
 
 
-class WebSocket(BoundedCalls):
-    """A WebSocket from its handshake to its end."""
+class WebSocketSession(BoundedCalls):
+    """A WebSocket from its handshake, which has been read, to its end."""
 
-    def __init__(self, service: Service, peer: Peer, carrier: Carrier, stream_id: int = 1) -> None:
-        self.answered = False
-        """Whether the handshake has its answer."""
-        self._rejecting = False
-        """Whether that is no: it goes out as a whole, also to a client that has closed its half."""
-        self.client_closed = False
-        """Whether the client has sent its close frame, after which it sends nothing (RFC 6455 section 5.5.1)."""
+    def __init__(self, service: Service, app: Any, request: InboundRequest, opening: Opening) -> None:
         self._service = service
-        self._carrier = carrier
-        self._stream_id = stream_id
-        self._accepted = trio.Event()
+        self._app = app
+        self._request = request
+        self._opening = opening
+        self._state = State.CONNECTING
         self._over = trio.Event()
-        """The client has closed, or has gone."""
+        """Set with CLOSED."""
         self._closed_by_application = False
+        """Whether the application has closed or refused it, so that what it sends then is its mistake."""
+        self._client_closed = False
+        """Whether the client has sent its close frame, behind which it sends nothing (RFC 6455 section 5.5.1)."""
+        self._crashed = False
+        self._draining = False
+        self._scope = trio.CancelScope()
+        """Around the application."""
+        self._listeners = 0
+        """Tasks that wait in ``receive``, and so will hear of the end."""
+        self._disconnect: Message = {"type": "websocket.disconnect", "code": _ABNORMAL, "reason": ""}
+        self._queue_in, self._queue_out = trio.open_memory_channel[Message](service.config.max_app_queue_size)
+        self._queue_in.send_nowait({"type": "websocket.connect"})
+        self._refusal: tuple[int, list[Field]] | None = None
+        """The head of the application's refusal, until its body begins."""
+        self._stream: ByteStream | None = None
+        """Of an accepted WebSocket; so is ``_ws``."""
+        self._ws: Connection
+        self._writing = trio.Lock()
+        self._messages = trio.Lock()
         self._frames = FrameWatch()
         self._message_clock = BodyClock(service.limits)
         """Of the frame or message that is incomplete."""
-        self._fragments = trio.Lock()
-        """Held while a message goes out in fragments: no other message may begin between them."""
-        self._listeners = 0
-        self._scope = trio.CancelScope()
-        self._disconnect: Message = {"type": "websocket.disconnect", "code": _ABNORMAL, "reason": ""}
-        self._inbox_in, self._inbox_out = trio.open_memory_channel[Message](service.config.max_app_queue_size)
-        self._fields: Fields
-        self._opening: Opening
-        self._to_hypercorn: Callable[[Any], Awaitable[None]]
-        self._call: tuple[Any, Callable[[Any], Awaitable[None]]] | None = None
+        self._incoming = _IncomingMessage(service.config.websocket_max_message_size)
         self._nursery: trio.Nursery
-        make: Any = WSStream  # its types want Hypercorn's own objects; ours have what it uses of them
-        ends = (peer.secure, peer.client, peer.server)
-        context = WorkerContext(None)
-        self._hypercorn: Any = make(service.app, service.config, context, self, *ends, self._on_event, stream_id)
 
-    async def run(self, head: Head, opening: Opening, version: str) -> None:
-        """Serve it until both sides are done. Whatever the application raises ends here, and is logged once."""
-        self._fields, self._opening = head.fields, opening
-        state: Any = self._service.state
-        fields = as_hypercorn_reads(head.fields)
-        request = events.Request(self._stream_id, fields, version, head.method, head.path, state)
+    async def run(self) -> None:
+        """Serve it until both sides are done. What the application raises ends here, and is logged once."""
+        try:
+            await self._serve()
+            if self._stream is not None:
+                await self._part(self._stream)
+            elif self._state is not State.CLOSED:
+                await self._answer_for_application()
+        finally:
+            self._end(_ABNORMAL)
+            self._hand_record_over()
+
+    async def _serve(self) -> None:
+        """Run the application, and what runs beside it."""
         async with trio.open_nursery() as self._nursery:
-            await self._hypercorn.handle(request)  # calls ``spawn_app``, or refuses
-            if self._call is not None:
-                self._nursery.start_soon(self._read)
-                self._service.open.add(self)
-                try:
-                    if self._service.phase.value >= Phase.DRAINING:
-                        self.drain(trio.current_time())
-                    await self._call_application(*self._call)
-                finally:
-                    self._service.open.discard(self)
+            self._service.open.add(self)
+            self._request.on_gone(self._left)
+            try:
+                if self._service.phase.value >= Phase.DRAINING:
+                    self.drain(trio.current_time())
+                await self._request.run_in_task(self._call_application)
+                if self._state is State.OPEN:
+                    await self._say(_INTERNAL_ERROR if self._crashed else _NORMAL)
+                    with trio.move_on_after(self._service.limits.cancel_timeout):
+                        await self._over.wait()
+            finally:
+                self._service.open.discard(self)
+                self._request.on_gone(None)
             self._nursery.cancel_scope.cancel(reason="the application has ended")
 
-    async def _call_application(self, scope: Any, send: Callable[[Any], Awaitable[None]]) -> None:
-        code = _NORMAL
-        self._to_hypercorn = send
+    async def _call_application(self) -> None:
         try:
             with self._scope:
-                await self._service.app(scope, self.receive, self.send)
+                await self._app(self._asgi_scope(), self.receive, self.send)
         except BaseException as error:  # noqa: BLE001 - raises on what is not its to end
             crash, rest = apart(error)
             if crash is not None:
-                code = _INTERNAL_ERROR
+                self._crashed = True
                 self._service.application_failed("websocket", crash, gone=self.gone)
             if rest is not None:
                 raise rest from None
-        if self._accepted.is_set() and not self._over.is_set():
-            await self._say(CloseConnection(code=code))
-            with trio.move_on_after(self._service.limits.cancel_timeout):
-                await self._over.wait()
 
-    # What Hypercorn's stream asks of a task group.
-
-    async def spawn_app(
-        self, app: Any, config: Any, scope: Any, send: Callable[[Any], Awaitable[None]]
-    ) -> Callable[[Message], Awaitable[None]]:
-        """Keep what the application is to be called with; ``run`` calls it."""
-        scope["asgi"] = ASGI  # Hypercorn's says less than ours does: a send after the closing raises.
-        scope["headers"], scope["subprotocols"] = self._fields, self._opening.subprotocols
-        scope["extensions"][RECORD] = self._carrier
-        self._hypercorn.handshake = self._opening
-        self._call = scope, send
-        return self._put
-
-    def spawn(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
-        """Run what Hypercorn wants beside: its pings."""
-        self._nursery.start_soon(function, *arguments)
-
-    async def _put(self, message: Message) -> None:
-        """A message to the application, in its turn: one that does not read holds up its client, and only that."""
-        if message["type"] != "websocket.disconnect":
-            await self._inbox_in.send(message)
+    def _asgi_scope(self) -> Message:
+        service, request = self._service, self._request
+        raw_path, _, query = request.target.partition(b"?")
+        return {
+            "type": "websocket",
+            "asgi": ASGI,
+            "http_version": request.version,
+            "scheme": "wss" if request.scheme == "https" else "ws",
+            "path": unquote(raw_path.decode("ascii")),
+            "raw_path": raw_path,
+            "query_string": query,
+            "root_path": service.root_path,
+            "headers": list(request.fields),
+            "client": request.peer,
+            "server": request.local,
+            "subprotocols": self._opening.subprotocols,
+            "state": service.state.copy(),
+            "extensions": {"websocket.http.response": {}, RECORD: self},
+        }
 
     # What the application calls.
 
@@ -168,7 +201,7 @@ class WebSocket(BoundedCalls):
         await self.count_call()
         self._listeners += 1
         try:
-            return await self._inbox_out.receive()
+            return await self._queue_out.receive()
         except trio.EndOfChannel:
             await self.count_late_call()
             return self._disconnect
@@ -179,134 +212,230 @@ class WebSocket(BoundedCalls):
         """ASGI's ``send``.
 
         Raises:
-            ClientLeft: the WebSocket is closed, by the client or by a server that drains.
-            ApplicationError: the application itself has closed or refused it.
+            ClientGoneError: the WebSocket is closed, by the client or by a server that drains.
+            ApplicationError: the application itself has closed or refused it, or the message breaks a rule.
+            ValueError: a field of the answer to the handshake is malformed.
         """
         await self.count_call()
-        if self._over.is_set() or self._is_closed:
+        if self._is_closed:
             await self.count_late_call()
-            if not self._closed_by_application:
-                self.gone = True
-                raise ClientLeft("the client has gone, or the WebSocket is closed")
-            raise ApplicationError(f"the application sent {message['type']!r} after it had closed the WebSocket")
-        self._closed_by_application |= message["type"] == "websocket.close"
-        if message["type"] == "websocket.send" and self._accepted.is_set():
-            await self._send_message(message)
-        else:
-            await self._to_hypercorn(message)
-        if self._rejecting and self._hypercorn.idle:
-            self._closed_by_application = True
-            self._inbox_in.close()  # Nothing more comes: whoever listens is told.
-        elif self._closed_by_application and not self._over.is_set():
-            self._nursery.start_soon(self._end_closing)
-
-    async def _send_message(self, message: Message) -> None:
-        """Send a message; one that is compressed and large in fragments, with a checkpoint after each."""
-        content = message["bytes"] if message.get("bytes") is not None else message.get("text")
-        if (
-            self._opening.deflate is not None
-            and isinstance(content, bytes | bytearray | str)
-            and len(content) > _FRAGMENT
-        ):
-            async with self._fragments:
-                await self._send_fragments(content)
-        elif self._fragments.locked():
-            async with self._fragments:
-                await self._to_hypercorn(message)
-        else:
-            await self._to_hypercorn(message)
-
-    async def _send_fragments(self, content: bytes | bytearray | str) -> None:
-        """Send a message in fragments, also where the application is cancelled: half of it would spoil the next.
-
-        Raises:
-            ClientLeft: the WebSocket was closed meanwhile.
-        """
-        size = len(content)
-        with trio.CancelScope(shield=True):
-            for start in range(0, size, _FRAGMENT):
-                if self._over.is_set() or self._is_closed:
-                    raise ClientLeft("the client has gone, or the WebSocket is closed")
-                piece, last = content[start : start + _FRAGMENT], start + _FRAGMENT >= size
-                event: TextMessage | BytesMessage
-                if isinstance(piece, str):
-                    event = TextMessage(piece, message_finished=last)
-                else:
-                    event = BytesMessage(bytes(piece), message_finished=last)
-                await self._carrier.send_data(self._hypercorn.connection.send(event), end=False)
-                await trio.lowlevel.checkpoint()
-
-    async def _end_closing(self) -> None:
-        """The application has closed: its client has ``cancel_timeout`` to answer, whoever waits for that."""
-        await trio.sleep(self._service.limits.cancel_timeout)
-        self._leave(_ABNORMAL)
+            if self._closed_by_application:
+                raise ApplicationError(f"the application sent {message['type']!r} after it had closed the WebSocket")
+            self.gone = True
+            raise ClientGoneError(_GONE)
+        match self._state, message["type"]:
+            case State.CONNECTING, "websocket.accept":
+                await self._accept(message)
+            case State.CONNECTING, "websocket.close":
+                await self._refuse_whole(403, [(b"content-length", b"0")], b"")
+            case State.CONNECTING, "websocket.http.response.start":
+                self._begin_refusal(message)
+            case State.REFUSING, "websocket.http.response.body":
+                await self._send_refusal(message)
+            case State.OPEN, "websocket.send":
+                await self._send_message(message)
+            case State.OPEN, "websocket.close":
+                await self._close(message)
+            case _, kind:
+                raise ApplicationError(f"the application sent {kind!r} out of turn")
 
     @property
     def _is_closed(self) -> bool:
         """Whether nothing can be sent. One side has closed, though the other may not have heard of it yet."""
-        if self._accepted.is_set():
-            return self._hypercorn.connection.state is not ConnectionState.OPEN
-        return self._closed_by_application
+        return self._state is State.CLOSED or (self._state is State.OPEN and self._ws.state is not ConnectionState.OPEN)
 
     def stop_endless(self, reason: str) -> None:
         """Cancel the application."""
         self._service.note_endless(reason)
         self._scope.cancel(reason=reason)
 
-    # What Hypercorn makes of it.
+    def file(self, recorder: Recorder, ended: RequestEnded) -> None:
+        """Take the application's record; it is handed over at the end, because the server may still refuse."""
+        earlier, self._filed = self._filed, (recorder, ended)
+        if earlier is not None:
+            self._request.file_record(*earlier)
 
-    async def _on_event(self, event: events.Event) -> None:
-        if isinstance(event, events.Response):
-            self.answered = True
-            self._rejecting = event.status_code not in (101, 200)
-            await self._carrier.send_head(event.status_code, event.headers)
-            if not self._rejecting:
-                # From here on we see how the client closes, which Hypercorn does not tell the application.
-                self._hypercorn.connection = _Overheard(self._hypercorn.connection, self._closed)
-                await self._carrier.send_data(b"", end=False)
-                self._accepted.set()
-        elif isinstance(event, events.Data | events.Body):
-            await self._carrier.send_data(event.data, end=False)
-        elif isinstance(event, events.EndBody):
-            await self._carrier.send_data(b"", end=True)
+    # The answer to the handshake.
 
-    # The client's side.
-
-    async def _read(self) -> None:
-        early = b""
-        async with move_on_when(self._accepted.wait):
-            while len(early) < _EARLY_MAX:
-                data = await self._carrier.receive()
-                if not data:
-                    if not self._rejecting:
-                        self._leave(_ABNORMAL)
-                    return
-                early += data
-            await trio.sleep_forever()
+    async def _accept(self, message: Message) -> None:
+        status, fields, connection = self._opening.accept(message.get("subprotocol"), message.get("headers", ()))
+        self._state = State.ACCEPTING
         try:
-            await self._unpack(early)
-            while not self._over.is_set():
+            with self._noticing_gone():
+                self._stream = await self._request.take(status, fields)
+        finally:
+            if self._state is State.ACCEPTING:
+                self._state = State.CONNECTING
+        if self._state is State.CLOSED:  # The client left meanwhile.
+            raise ClientGoneError(_GONE)
+        self._ws, self._state = connection, State.OPEN
+        self._nursery.start_soon(self._read, self._stream)
+        if self._service.config.websocket_ping_interval is not None:
+            self._nursery.start_soon(self._ping, self._service.config.websocket_ping_interval)
+        if self._draining:
+            self._nursery.start_soon(self._go_away)
+
+    def _begin_refusal(self, message: Message) -> None:
+        status = message["status"]
+        # A 2xx would accept the handshake of HTTP/2 (RFC 8441 section 5).
+        if status not in STATUS_LINES or (self._opening.key is None and status < 300):
+            raise ApplicationError(f"the application refused the WebSocket with the status {status!r}")
+        self._refusal = status, in_lower_case(message.get("headers", ()))
+        self._state = State.REFUSING
+
+    async def _send_refusal(self, message: Message) -> None:
+        body, more = bytes(message.get("body", b"")), message.get("more_body", False)
+        refusal, self._refusal = self._refusal, None
+        if refusal is not None and not more:
+            await self._refuse_whole(*refusal, body)
+            return
+        with self._noticing_gone():
+            if refusal is not None:
+                await self._request.start(*refusal)
+            await self._request.send(body)
+            if not more:
+                await self._request.finish()
+                self._end_refused()
+
+    async def _refuse_whole(self, status: int, fields: list[Field], body: bytes) -> None:
+        self._state = State.REFUSING
+        with self._noticing_gone():
+            if not self._request.respond(status, fields, body):
+                await self._request.drained()
+        self._end_refused()
+
+    async def _answer_for_application(self) -> None:
+        """The application has ended, and has not answered the handshake, or not to the end."""
+        if self._request.unanswered:
+            self.said = Said(_CRASHED, self.request_id)
+            self.said = await answer_refusal(self._service, self._request, self.said)
+        elif not self._request.answered:
+            self._request.cut("the application ended in the middle of its answer")
+
+    def _hand_record_over(self) -> None:
+        """Have the one record written: the application's, or ours of what the application did not answer."""
+        filed, self._filed = self._filed, None
+        if self.said is None:
+            if filed is not None:
+                self._request.file_record(*filed)
+        elif filed is not None:
+            recorder, ended = filed
+            self._request.file_record(recorder, corrected(ended, self.said))
+            self._service.count_refusal(self.said.refusal)
+        else:
+            record_refusal(self._service, self._request, self.said)
+
+    # Sending.
+
+    async def _send_message(self, message: Message) -> None:
+        """Send a message; one that is compressed and large in fragments, with a checkpoint after each.
+
+        Raises:
+            ClientGoneError: the WebSocket was closed meanwhile.
+        """
+        content = message.get("bytes")
+        if content is None:
+            content = message.get("text")
+        if not isinstance(content, Content):
+            raise ApplicationError("the application sent a message that is neither text nor bytes")
+        try:
+            async with self._messages:
+                if self._opening.deflate is not None and len(content) > _FRAGMENT:
+                    await self._send_fragments(content)
+                else:
+                    await self._send_event(_message_event(content))
+        except LocalProtocolError as error:  # It was closed while this message waited.
+            raise ClientGoneError(_GONE) from error
+
+    async def _send_fragments(self, content: Content) -> None:
+        """Send a message in fragments, also where the application is cancelled: half of it would spoil the next."""
+        size = len(content)
+        with trio.CancelScope(shield=True):
+            for start in range(0, size, _FRAGMENT):
+                if self._is_closed:
+                    raise ClientGoneError(_GONE)
+                end = start + _FRAGMENT
+                await self._send_event(_message_event(content[start:end], finished=end >= size))
+                await trio.lowlevel.checkpoint()
+
+    async def _close(self, message: Message) -> None:
+        """Close for the application; its client has ``cancel_timeout`` to answer, whoever waits for that."""
+        close = CloseConnection(code=int(message.get("code", _NORMAL)), reason=message.get("reason"))
+        async with self._messages, self._writing:
+            try:
+                data = self._ws.send(close)
+            except LocalProtocolError as error:  # It was closed while this close waited.
+                raise ClientGoneError(_GONE) from error
+            self._closed_by_application = True
+            await self._write(data)
+        self._nursery.start_soon(self._end_unanswered)
+
+    async def _end_unanswered(self) -> None:
+        await trio.sleep(self._service.limits.cancel_timeout)
+        self._end(_ABNORMAL)
+
+    async def _say(self, code: int, reason: str | None = None) -> None:
+        """Close from our side, unless that has been done or nobody is there; waits for as long as a write may take."""
+        with (
+            suppress(LocalProtocolError, ClientGoneError),
+            trio.CancelScope(shield=True, deadline=self._service.write_deadline()),
+        ):
+            async with self._messages:
+                await self._send_event(CloseConnection(code=code, reason=reason))
+
+    async def _send_event(self, event: Event) -> None:
+        """Send what wsproto makes of ``event``.
+
+        Raises:
+            LocalProtocolError: it cannot be sent any more.
+            ClientGoneError: the client has gone, or does not read.
+        """
+        async with self._writing:
+            await self._write(self._ws.send(event))
+
+    async def _write(self, data: bytes) -> None:
+        """Send bytes. ``_writing`` must be held since they were made."""
+        assert self._stream is not None
+        with self._noticing_gone():
+            await self._stream.send_all(data)
+
+    @contextmanager
+    def _noticing_gone(self) -> Iterator[None]:
+        try:
+            yield
+        except ClientGoneError:
+            self._end(_ABNORMAL)
+            raise
+
+    async def _ping(self, interval: float) -> None:
+        with suppress(LocalProtocolError, ClientGoneError):  # One side has closed, or the client has gone.
+            while self._state is State.OPEN:
+                await self._send_event(Ping())
+                await trio.sleep(interval)
+
+    # Reading.
+
+    async def _read(self, stream: ByteStream) -> None:
+        """Read until the end."""
+        try:
+            while self._state is State.OPEN:
                 began = trio.current_time()
                 with trio.CancelScope(deadline=began + self._patience()) as scope:
-                    data = await self._carrier.receive()
+                    data = await stream.receive_some()
                 if scope.cancelled_caught:
                     reason = "a message was too slow" if self._frames.awaited else "no answer to a ping"
-                    await self._say(CloseConnection(code=_TOO_SLOW, reason=reason))
-                    self._leave(_TOO_SLOW)
+                    await self._say(_TOO_SLOW, reason)
+                    self._end(_TOO_SLOW)
                     return
                 if self._frames.awaited:
                     self._message_clock.waited(trio.current_time() - began)
                 if not data:
-                    self._leave(_ABNORMAL)
+                    self._end(_ABNORMAL)
                 else:
                     await self._unpack(data)
-        except (RemoteProtocolError, LocalProtocolError):
-            await self._say(CloseConnection(code=_PROTOCOL_ERROR))
-            self._leave(_PROTOCOL_ERROR)
-        except ClientLeft:
-            self._leave(_ABNORMAL)
-        except trio.ClosedResourceError:
-            pass  # The server left while the application was not reading.
+        except (ClientGoneError, trio.ClosedResourceError):
+            # The client does not read, or the queue was closed while the application did not.
+            self._end(_ABNORMAL)
 
     def _patience(self) -> float:
         """Seconds for the next bytes. A WebSocket may be silent for ever, but not in the middle of a message.
@@ -319,14 +448,13 @@ class WebSocket(BoundedCalls):
         pings = self._service.config.websocket_ping_interval
         return math.inf if pings is None else pings + silence
 
-    def _follow(self, data: bytes) -> None:
-        """``data`` came. What is incomplete behind a message that is complete has a time of its own."""
-        completed = self._frames.completed
-        self._frames.feed(data)
-        if self._frames.completed != completed:
-            self._message_clock = BodyClock(self._service.limits)
-
     async def _unpack(self, data: bytes) -> None:
+        """Act on what came, a piece at a time.
+
+        Raises:
+            ClientGoneError: an answer could not be sent.
+            trio.ClosedResourceError: the WebSocket ended while a message waited for its place in the queue.
+        """
         size = _PIECE if self._opening.deflate is None else _COMPRESSED_PIECE
         for start in range(0, len(data), size):
             if start:
@@ -334,82 +462,119 @@ class WebSocket(BoundedCalls):
             if self._over.is_set():
                 return
             piece = data[start : start + size]
-            self._follow(piece)
-            await self._hypercorn.handle(events.Data(self._stream_id, piece))
-            if self._over.is_set() and self._hypercorn.connection.state is ConnectionState.OPEN:
-                # It was no closing of the client's, but bytes that are no frame.
-                await self._say(CloseConnection(code=self._disconnect["code"]))
-            code = self._hypercorn.connection.closed_with
-            if code is not None and not self._closed_by_application:
-                self._leave(code)  # by Hypercorn, because a message was too large
+            completed = self._frames.completed
+            self._frames.feed(piece)
+            if self._frames.completed != completed:
+                # What is incomplete behind a message that is complete has a time of its own.
+                self._message_clock = BodyClock(self._service.limits)
+            self._ws.receive_data(piece)
+            for event in self._ws.events():
+                await self._take_event(event)
+                if self._over.is_set():
+                    return
 
-    def _closed(self, event: CloseConnection) -> None:
-        self.client_closed = self._hypercorn.connection.state is not ConnectionState.OPEN
-        self._disconnect.update(code=int(event.code), reason=event.reason or "")
-        self._leave(int(event.code))
+    async def _take_event(self, event: Event) -> None:
+        if isinstance(event, TextMessage | BytesMessage):
+            if not self._incoming.take(event):
+                self._end(_TOO_BIG)
+                await self._say(_TOO_BIG)
+            elif event.message_finished:
+                # In its turn: an application that does not read holds up its client, and only that.
+                await self._queue_in.send(self._incoming.complete())
+        elif isinstance(event, Ping):
+            await self._answer(event.response())
+        elif isinstance(event, CloseConnection):
+            if self._ws.state in (ConnectionState.OPEN, ConnectionState.LOCAL_CLOSING):
+                # It was no close frame of the client's, but bytes that are no frame.
+                self._end(int(event.code), event.reason or "")
+                await self._say(int(event.code))
+                return
+            self._client_closed = True
+            if self._ws.state is ConnectionState.REMOTE_CLOSING:
+                await self._answer(event.response())
+            self._end(int(event.code), event.reason or "")
 
-    def _leave(self, code: int) -> None:
+    async def _answer(self, event: Event) -> None:
+        with suppress(LocalProtocolError):  # Our close frame was sent already.
+            await self._send_event(event)
+
+    # The end.
+
+    def _end(self, code: int, reason: str = "", *, cancels: bool = True) -> None:
         """Nobody is there any more: an application that listens is told, any other is cancelled."""
-        if self._over.is_set():
+        if self._state is State.CLOSED:
             return
-        self._disconnect["code"] = code
+        self._state = State.CLOSED
+        self._disconnect.update(code=code, reason=reason)
         self.gone = not self._closed_by_application
         self._over.set()
-        self._hypercorn.closed = True
-        self._inbox_in.close()
+        self._queue_in.close()
+        if not cancels:
+            return
         if self._listeners:
             self._scope.deadline = trio.current_time() + self._service.limits.cancel_timeout
         else:
             self._scope.cancel(reason=str(Kind.CLIENT_GONE))
 
-    @property
-    def abandoned(self) -> bool:
-        """Whether the client has gone."""
-        return self._over.is_set()
+    def _end_refused(self) -> None:
+        """The application has given its whole refusal; like one that has answered a request, it may work on."""
+        self._closed_by_application = True
+        self._end(_ABNORMAL, cancels=False)
 
-    def left(self) -> None:
-        """The carrier says that the client has gone."""
-        self._leave(_ABNORMAL)
+    def _left(self) -> None:
+        """The client has gone."""
+        self._end(_ABNORMAL)
 
     def drain(self, until: float) -> None:
-        """Called when the server drains: clients that are told to go away come back elsewhere."""
-        self._nursery.start_soon(self._leave_with_the_server)
+        """Close with 1001 as soon as it is accepted: clients that are told to go away come back elsewhere."""
+        self._draining = True
+        if self._state is State.OPEN:
+            self._nursery.start_soon(self._go_away)
 
-    async def _leave_with_the_server(self) -> None:
-        await self._accepted.wait()
-        await self._say(CloseConnection(code=_GOING_AWAY, reason="the server is going away"))
-        self._leave(_GOING_AWAY)
+    async def _go_away(self) -> None:
+        await self._say(_GOING_AWAY, "the server is going away")
+        self._end(_GOING_AWAY)
 
-    async def _say(self, event: CloseConnection) -> None:
-        """Close from our side, unless that has been done."""
-        with (
-            contextlib.suppress(LocalProtocolError, ClientLeft),  # it is closed, or nobody is there to hear it
-            trio.CancelScope(shield=True, deadline=self._service.write_deadline()),
-        ):
-            async with self._fragments:
-                await self._carrier.send_data(self._hypercorn.connection.send(event), end=False)
+    async def _part(self, stream: ByteStream) -> None:
+        """Send no more, and read on for a moment where the client may be sending: it is to read our last frame.
+
+        (TCP answers bytes that nobody reads with a reset, which throws away what the client has not read yet.)
+        """
+        await stream.send_eof()
+        left = 0 if self._client_closed else _LINGER_MAX
+        with trio.move_on_after(_LINGER_S):
+            while left > 0 and (data := await stream.receive_some()):
+                left -= len(data)
 
 
-class _Overheard:
-    """A ``wsproto`` connection whose closing is overheard."""
+class _IncomingMessage:
+    """A message of the client's, put together from its frames. At most ``size_max`` bytes or characters."""
 
-    def __init__(self, connection: Any, closed: Callable[[CloseConnection], None]) -> None:
-        self._connection = connection
-        self._closed = closed
-        self.closed_with: int | None = None
-        """The code that our side has closed with."""
+    def __init__(self, size_max: int) -> None:
+        self._size_max = size_max
+        self._size = 0
+        self._parts: StringIO | BytesIO | None = None
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._connection, name)
+    def take(self, event: TextMessage | BytesMessage) -> bool:
+        """Take a part; False if the message is too long with it."""
+        self._size += len(event.data)
+        if self._size > self._size_max:
+            return False
+        if self._parts is None:
+            self._parts = StringIO() if isinstance(event, TextMessage) else BytesIO()
+        self._parts.write(event.data)  # type: ignore[arg-type]  # a message is of one kind
+        return True
 
-    def send(self, event: Any) -> bytes:
-        data: bytes = self._connection.send(event)
-        if isinstance(event, CloseConnection):
-            self.closed_with = int(event.code)
-        return data
+    def complete(self) -> Message:
+        """The message, as ASGI has it; the next part begins another one."""
+        parts, self._parts, self._size = self._parts, None, 0
+        assert parts is not None, "a part has been taken"
+        text = parts.getvalue() if isinstance(parts, StringIO) else None
+        content = parts.getvalue() if isinstance(parts, BytesIO) else None
+        return {"type": "websocket.receive", "bytes": content, "text": text}
 
-    def events(self) -> Any:
-        for event in self._connection.events():
-            yield event  # Hypercorn answers it, and only then is the closing complete
-            if isinstance(event, CloseConnection):
-                self._closed(event)
+
+def _message_event(content: Content, *, finished: bool = True) -> TextMessage | BytesMessage:
+    if isinstance(content, str):
+        return TextMessage(content, message_finished=finished)
+    return BytesMessage(bytes(content), message_finished=finished)

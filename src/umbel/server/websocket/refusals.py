@@ -1,0 +1,47 @@
+"""A handshake that the server answers in the application's place: the answer, and its record."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from ...core.inbound import ClientGoneError
+from ..ending import Said
+from ..peer import Peer
+from ..refusal import Refusal, new_request_id
+
+if TYPE_CHECKING:
+    from ...core.inbound import InboundRequest
+    from ..service import Service
+
+
+async def refuse_handshake(service: Service, request: InboundRequest, refusal: Refusal) -> None:
+    """Answer and record a handshake that no application gets to see."""
+    said = Said(refusal, new_request_id())
+    try:
+        said = await answer_refusal(service, request, said)
+    finally:
+        record_refusal(service, request, said)
+
+
+async def answer_refusal(service: Service, request: InboundRequest, said: Said) -> Said:
+    """Give the answer; ``said`` with the bytes of its body. A client that has gone misses it."""
+    fields, body = service.answer_to(said.refusal, said.request_id)
+    with suppress(ClientGoneError):
+        if not request.respond(said.refusal.status, fields, body):
+            await request.drained()
+    return said._replace(bytes_sent=len(body))
+
+
+def record_refusal(service: Service, request: InboundRequest, said: Said) -> None:
+    """Have the access record of a request written that no application has recorded."""
+    service.record_refusal(
+        said.refusal,
+        request_id=said.request_id,
+        started_at=request.started,
+        method=request.method,
+        path=request.target.partition(b"?")[0].decode("latin-1"),
+        peer=Peer(request.peer, request.local, request.scheme == "https"),
+        fields=request.fields,
+        bytes_sent=said.bytes_sent,
+    )

@@ -1,0 +1,239 @@
+"""A WebSocket over a request in memory: what it asks of whatever carries it, and how it comes to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+import trio
+from hypercorn.config import Config
+from trio.testing import memory_stream_pair
+from wsproto.connection import Connection, ConnectionType
+from wsproto.events import CloseConnection, Ping
+
+from tests.support.h2serving import App
+from umbel.core.inbound import ClientGoneError, Field
+from umbel.events import RequestEnded
+from umbel.model import RequestFacts, Trace
+from umbel.server.ending import RECORD
+from umbel.server.service import Service
+from umbel.server.websocket import serve_websocket
+
+MockClock = trio.testing.MockClock
+KEY = (b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ==")
+
+
+class Handshake:
+    """As much of an ``InboundRequest`` as a WebSocket needs; it notes what is asked of it."""
+
+    method, target, scheme = "GET", b"/ws?a=b", "https"
+    peer: tuple[str, int] | None = ("192.0.2.1", 5000)
+    local: tuple[str, int | None] | None = ("192.0.2.2", 443)
+    started = 0.0
+
+    def __init__(self, version: str = "1.1") -> None:
+        self.version = version
+        self.fields: tuple[Field, ...] = ((b"host", b"a"), (b"sec-websocket-version", b"13"), KEY)
+        self.asked: list[Any] = []
+        self.filed: list[RequestEnded] = []
+        self.unanswered, self.answered = True, False
+        self.left: Callable[[], object] | None = None
+        self.client, self._stream = memory_stream_pair()
+        self.client_frames = Connection(ConnectionType.CLIENT)
+
+    def on_gone(self, callback: Callable[[], object] | None) -> None:
+        self.left = callback
+
+    def respond(self, status: int, fields: Sequence[Field], body: bytes) -> bool:
+        self.asked.append(("respond", status, list(fields), body))
+        self.unanswered, self.answered = False, True
+        return True
+
+    async def start(self, status: int, fields: Sequence[Field]) -> None:
+        self.asked.append(("start", status, list(fields)))
+
+    async def send(self, data: bytes) -> None:
+        self.asked.append(("send", data))
+        self.unanswered = False
+
+    async def finish(self, trailers: Sequence[Field] = ()) -> None:
+        self.asked.append(("finish",))
+        self.answered = True
+
+    def cut(self, reason: str) -> None:
+        self.asked.append(("cut",))
+
+    async def take(self, status: int, fields: Sequence[Field]) -> Any:
+        if any(b"\n" in value for _, value in fields):
+            raise ValueError("a field is malformed")
+        self.asked.append(("take", status, list(fields)))
+        self.unanswered = False
+        return self
+
+    async def receive_some(self) -> bytes:
+        return bytes(await self._stream.receive_some())
+
+    async def send_all(self, data: bytes) -> None:
+        try:
+            await self._stream.send_all(data)
+        except trio.BrokenResourceError as error:
+            raise ClientGoneError("gone") from error
+
+    async def send_eof(self) -> None:
+        await self._stream.send_eof()
+
+    async def run_in_task(self, function: Callable[[], Awaitable[object]]) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(function)
+
+    def file_record(self, recorder: Any, ended: RequestEnded) -> None:
+        self.filed.append(ended)
+
+
+async def served(serve: Any, request: Handshake) -> App:
+    app = App(serve)
+    with trio.fail_after(60):
+        await serve_websocket(Service(app, Config()), app, request)  # type: ignore[arg-type]  # in part
+    return app
+
+
+def ended(status: int = 101) -> RequestEnded:
+    return RequestEnded(RequestFacts("the id", Trace("t"), "GET", "/ws", "", 0.0), status, 0.0)
+
+
+DENIED = {"type": "websocket.http.response.start", "status": 402, "headers": [(b"X-Own", b"1")]}
+
+
+async def test_a_refusal_of_one_part_is_given_whole_and_one_of_several_in_parts(autojump_clock: MockClock) -> None:
+    async def whole(scope: Any, receive: Any, send: Any) -> None:
+        await send(DENIED)
+        await send({"type": "websocket.http.response.body", "body": b"pay"})
+
+    async def parts(scope: Any, receive: Any, send: Any) -> None:
+        await send(DENIED)
+        await send({"type": "websocket.http.response.body", "body": b"pay", "more_body": True})
+        await send({"type": "websocket.http.response.body", "body": b" first"})
+        assert await receive() == {"type": "websocket.connect"}
+        assert (await receive())["type"] == "websocket.disconnect"
+
+    await served(whole, request := Handshake())
+    assert request.asked == [("respond", 402, [(b"x-own", b"1")], b"pay")]
+    await served(parts, request := Handshake())
+    assert request.asked == [("start", 402, [(b"x-own", b"1")]), ("send", b"pay"), ("send", b" first"), ("finish",)]
+
+
+async def test_an_application_that_ends_in_its_refusal_is_cut_and_before_it_answered_for(
+    autojump_clock: MockClock,
+) -> None:
+    async def unbegun(scope: Any, receive: Any, send: Any) -> None:
+        await send(DENIED)
+
+    async def half(scope: Any, receive: Any, send: Any) -> None:
+        await send(DENIED)
+        await send({"type": "websocket.http.response.body", "body": b"pay", "more_body": True})
+
+    app = await served(unbegun, request := Handshake())
+    assert [each[:2] for each in request.asked] == [("respond", 500)]
+    assert [record.status for record in app.recorder.requests] == [500]
+    app = await served(half, request := Handshake())
+    assert request.asked[-1] == ("cut",)
+    assert app.recorder.events == []
+
+
+async def test_a_success_is_no_refusal_over_http_2_where_it_would_accept(autojump_clock: MockClock) -> None:
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        await send({**DENIED, "status": 200})
+        await send({"type": "websocket.http.response.body", "body": b"no"})
+
+    await served(serve, request := Handshake("2"))
+    assert [each[:2] for each in request.asked] == [("respond", 500)]
+    await served(serve, request := Handshake())
+    assert [each[:2] for each in request.asked] == [("respond", 200)]
+
+
+async def test_a_record_that_was_filed_has_the_servers_answer_where_the_application_gave_none(
+    autojump_clock: MockClock,
+) -> None:
+    async def crashes(scope: Any, receive: Any, send: Any) -> None:
+        scope["extensions"][RECORD].file(None, ended())
+        raise ValueError
+
+    app = await served(crashes, request := Handshake())
+    ((_, status, fields, _),) = request.asked
+    assert (status, dict(fields)[b"x-request-id"]) == (500, b"the id")
+    assert [(record.status, record.request.request_id) for record in request.filed] == [(500, "the id")]
+    assert app.recorder.requests == []
+
+
+async def test_a_cancelled_handshake_is_left_to_the_server_with_the_record(autojump_clock: MockClock) -> None:
+    async def sleeps(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            scope["extensions"][RECORD].file(None, ended())
+
+    request = Handshake()
+    with trio.move_on_after(1):
+        await served(sleeps, request)
+    assert (request.asked, request.left) == ([], None)
+    assert request.filed == [ended()]
+
+
+async def test_an_accept_whose_fields_are_malformed_can_be_given_again(autojump_clock: MockClock) -> None:
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        with pytest.raises(ValueError, match="malformed"):
+            await send({"type": "websocket.accept", "headers": [(b"x-own", b"a\nb")]})
+        await send({"type": "websocket.accept", "headers": [(b"Upgrade", b"h2c"), (b"X-Own", b"1")]})
+
+    request = Handshake()
+    await request.client.send_all(request.client_frames.send(CloseConnection(1000)))
+    await served(serve, request)
+    ((kind, status, fields),) = request.asked
+    assert (kind, status) == ("take", 101)
+    assert [field for field in fields if field[0] in (b"upgrade", b"x-own")] == [
+        (b"upgrade", b"websocket"),
+        (b"x-own", b"1"),
+    ]
+
+
+@pytest.mark.parametrize("first", ["close frame", "reset"])
+async def test_the_end_has_the_code_of_whoever_came_first(first: str, autojump_clock: MockClock) -> None:
+    heard: list[Any] = []
+    request = Handshake()
+
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        heard.append(await receive())
+        assert request.left is not None
+        request.left()
+        await trio.testing.wait_all_tasks_blocked()
+        heard.append(await receive())
+
+    async def client() -> None:
+        await trio.sleep(1)
+        if first == "reset":
+            assert request.left is not None
+            request.left()
+        await request.client.send_all(request.client_frames.send(CloseConnection(4000, "enough")))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client)
+        app = await served(serve, request)
+    code, reason = (4000, "enough") if first == "close frame" else (1006, "")
+    assert heard == [{"type": "websocket.disconnect", "code": code, "reason": reason}] * 2
+    assert app.recorder.notes == []
+
+
+async def test_a_client_that_leaves_unread_pings_ends_nothing_but_its_websocket(autojump_clock: MockClock) -> None:
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await receive()
+
+    request = Handshake()
+    await request.client.send_all(request.client_frames.send(Ping(b"x")))
+    await request.client.aclose()
+    app = await served(serve, request)
+    assert app.recorder.events == []
