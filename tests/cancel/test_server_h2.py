@@ -84,3 +84,42 @@ async def test_a_websocket(autojump_clock: MockClock) -> None:
         assert not any(service.open for service in services)
 
     assert await for_every_checkpoint(operation, check) > 10
+
+
+async def test_a_websocket_over_http_2(autojump_clock: MockClock) -> None:
+    running: set[object] = set()
+    services: list[Service] = []
+
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        running.add(key := object())
+        try:
+            await receive()
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.send", "text": (await receive())["text"]})
+            await send({"type": "websocket.close"})
+            await receive()
+        finally:
+            running.discard(key)
+
+    async def operation() -> None:
+        services.append(Service(App(serve), Config()))
+        ours, theirs = memory_stream_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve_hypercorn, services[-1], ours, PEER, "h2", b"")
+            client = H2Client(theirs)
+            await client.begin()
+            fields = {":method": "CONNECT", ":protocol": "websocket"}
+            opened = await client.request(headers=[("sec-websocket-version", "13")], end=False, **fields)
+            await client.data(opened, b"\x81\x82\x00\x00\x00\x00hi")
+            while not client.answers[opened].body.endswith(b"\x03\xe8"):
+                assert await client.receive()
+            await client.data(opened, b"\x88\x82\x00\x00\x00\x00\x03\xe8")
+            assert (await client.answer(opened)).ended
+            await theirs.aclose()
+
+    def check() -> None:
+        assert not running
+        assert all(service.in_flight == 0 for service in services)
+        assert not any(service.open for service in services)
+
+    assert await for_every_checkpoint(operation, check) > 10
