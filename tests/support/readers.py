@@ -27,13 +27,14 @@ from umbel.gateway.fields import Fields
 from umbel.gateway.forwarded import TrustedProxies, origin_of
 from umbel.messages import ACCEPT_GZIP, may_be_secret
 from umbel.policy import sharing
-from umbel.server import diagnosis, h2head, handshake
+from umbel.server import diagnosis, h2head
+from umbel.server.body import Body, BodyRefused
 from umbel.server.h2sender import LinearEncoder
 from umbel.server.head import HeadReader
 from umbel.server.host import Hosts
-from umbel.server.http1.body import Body, BodyRefused
 from umbel.server.limits import Limits
 from umbel.server.response import read_fields
+from umbel.server.websocket.handshake import read_opening
 from umbel.upstream import again, chunked, head
 from umbel.upstream.body import Decoder
 from umbel.upstream.outgoing import plain_request, request_of_call
@@ -107,6 +108,11 @@ def _answer_fields(raw: bytes) -> None:
 
 def _hpack(raw: bytes) -> bytes:
     return LinearEncoder().encode([(b"location", raw)])
+
+
+def _opening(name: bytes, value: bytes, *, keyed: bool = False) -> None:
+    with suppress(diagnosis.HeadRefused):
+        read_opening([(b"sec-websocket-version", b"13"), (b"sec-websocket-" + name, value)], keyed=keyed)
 
 
 def _chunks(raw: bytes) -> None:
@@ -196,13 +202,9 @@ SERVER = {
         ),
         WORDS,
     ),
-    "a handshake's field": Case(
-        lambda value: handshake.refusal_of(
-            [(b"sec-websocket-version", b"13"), (b"sec-websocket-key", value), (b"sec-websocket-protocol", value)],
-            keyed=True,
-        ),
-        WORDS,
-    ),
+    "a key of a WebSocket": Case(lambda value: _opening(b"key", value, keyed=True), WORDS),
+    "subprotocols of a WebSocket": Case(lambda value: _opening(b"protocol", value), WORDS),
+    "extensions of a WebSocket": Case(lambda value: _opening(b"extensions", value), WORDS),
     "a chunked body": Case(
         _chunks,
         ("0", "1\r\na\r\n", ";", " ", "\r\n", "a: b\r\n", "0\r\n", "ff", "\r", ";a=b"),
