@@ -11,8 +11,9 @@ from trio.testing import memory_stream_pair
 from tests.support.checkpoints import for_every_checkpoint
 from tests.support.h2client import H2Client
 from tests.support.h2serving import PEER, App, answer, read_all
+from tests.support.http1 import served
 from tests.support.wsclient import upgrade
-from umbel.server.guard import serve_hypercorn
+from umbel.server.h2 import Http2
 from umbel.server.service import Service
 
 MockClock = trio.testing.MockClock
@@ -33,7 +34,7 @@ async def test_http_2(autojump_clock: MockClock) -> None:
         services.append(Service(App(serve), Config()))
         ours, theirs = memory_stream_pair()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve_hypercorn, services[-1], ours, PEER, "h2", b"")
+            nursery.start_soon(Http2(services[-1], ours, PEER).run, b"")
             client = H2Client(theirs)
             await client.begin()
             upload = await client.request("POST", "/upload", end=False)
@@ -67,17 +68,14 @@ async def test_a_websocket(autojump_clock: MockClock) -> None:
             running.discard(key)
 
     async def operation() -> None:
-        services.append(Service(App(serve), Config()))
-        ours, theirs = memory_stream_pair()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve_hypercorn, services[-1], ours, PEER, "http/1.1", upgrade())
-            await theirs.send_all(b"\x81\x82\x00\x00\x00\x00hi")
+        async with served(App(serve)) as server, server.connected() as client:
+            services.append(server.service)
+            await client.stream.send_all(upgrade() + b"\x81\x82\x00\x00\x00\x00hi")
             received = b""
             while not received.endswith(b"\x81\x02hi"):
-                received += await theirs.receive_some()
-            await theirs.send_all(b"\x88\x82\x00\x00\x00\x00\x03\xe8")
-            await theirs.receive_some()
-            await theirs.aclose()
+                received += await client.stream.receive_some()
+            await client.stream.send_all(b"\x88\x82\x00\x00\x00\x00\x03\xe8")
+            await client.stream.receive_some()
 
     def check() -> None:
         assert not running
@@ -105,7 +103,7 @@ async def test_a_websocket_over_http_2(autojump_clock: MockClock) -> None:
         services.append(Service(App(serve), Config()))
         ours, theirs = memory_stream_pair()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(serve_hypercorn, services[-1], ours, PEER, "h2", b"")
+            nursery.start_soon(Http2(services[-1], ours, PEER).run, b"")
             client = H2Client(theirs)
             await client.begin()
             fields = {":method": "CONNECT", ":protocol": "websocket"}

@@ -55,6 +55,8 @@ class Server:
         self.service = service
         self.nursery = nursery
         self._driver = driver
+        self.socket: socket.socket
+        """The server's end of the last connection."""
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[RawClient]:
@@ -62,6 +64,7 @@ class Server:
         ours, theirs = socket.socketpair()
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         theirs.setblocking(False)
+        self.socket = theirs
         self.nursery.start_soon(serve_socket, self.service, theirs, None)
         async with stream:
             yield RawClient(stream)

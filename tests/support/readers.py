@@ -28,10 +28,10 @@ from umbel.gateway.forwarded import TrustedProxies, origin_of
 from umbel.messages import ACCEPT_GZIP, may_be_secret
 from umbel.policy import sharing
 from umbel.server import diagnosis, h2head
-from umbel.server.body import Body, BodyRefused
 from umbel.server.h2sender import LinearEncoder
 from umbel.server.head import HeadReader
 from umbel.server.host import Hosts
+from umbel.server.http1.body import Body, BodyRefused
 from umbel.server.limits import Limits
 from umbel.server.response import read_fields
 from umbel.server.websocket.handshake import read_opening

@@ -227,7 +227,7 @@ class PlainStream:
         return int.from_bytes(told[_LAST_DATA_RECEIVED], sys.byteorder) / 1000 if told else None
 
     def look(self) -> None:
-        """Ask the kernel whether there is something to read, for a ``receive_now`` before the reader has had its turn."""
+        """Ask the kernel whether there is something to read: ``receive_now`` knows only what the reader has told."""
         self._readable = self._readable or (not self._closed and bool(self._poll.poll(0)))
 
     def peer_end(self) -> int:

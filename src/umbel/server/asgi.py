@@ -293,7 +293,7 @@ async def serve_asgi(app: Any, request: Any) -> None:
         ApplicationError: it returned without a whole answer.
     """
     if request.websocket:
-        from .websocket import serve_websocket  # type: ignore[attr-defined]
+        from .websocket import serve_websocket
 
         await serve_websocket(request.service, app, request)
         return

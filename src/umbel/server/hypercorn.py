@@ -1,13 +1,14 @@
-"""The guard: Hypercorn's HTTP/2 and WebSocket behind checks and bounds of ours, and our server in Hypercorn's own.
+"""Our server in the place of Hypercorn's own connections, under the ``hypercorn`` command.
 
-``connection.py`` hands connections over that are not HTTP/1.1. ``Umbel`` installs the guard when it is made, so that
-the ``hypercorn`` command serves connections as ``umbel serve`` does; ``UMBEL_GUARD=off`` leaves Hypercorn as it is.
-It replaces private names of Hypercorn 0.18, and a test per name fails when its code changes upstream.
+One name of Hypercorn is replaced, ``TCPServer.run``: what Hypercorn accepts is served by ``connection.py``, as under
+``umbel serve``. Everything else (its command, its workers, their sockets and signals, the lifespan) stays Hypercorn's.
+``UMBEL_GUARD=off`` leaves it all as it is.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 from functools import partial
 from weakref import WeakKeyDictionary
 
@@ -16,43 +17,24 @@ from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 
-from .connection import serve_connection
+from .connection import serve_socket
 from .drain import drain, leave
-from .h1websocket import serve_upgrade
-from .h2 import Http2
 from .loopwatch import EVENT, HANG_TIMEOUT, watch_loop
-from .peer import Peer
-from .reserve import Seat
 from .service import Service
 from .settings import mistakes
-from .wire import AnyStream
 
-_unguarded = TCPServer.run
-
-
-async def serve_hypercorn(
-    service: Service, stream: AnyStream, peer: Peer, alpn: str, received: bytes, seat: Seat | None = None
-) -> None:
-    """Serve a connection that speaks HTTP/2 (``alpn`` "h2") or was upgraded to WebSocket; returns when it is over.
-
-    ``received`` has been read of it already. It closes nothing, and what is wrong with the connection's own code comes
-    out of it as an exception; what an application raises does not.
-    """
-    if alpn == "h2":
-        await Http2(service, stream, peer, seat).run(received)
-    else:
-        await serve_upgrade(service, stream, peer, received)
+_stock_run = TCPServer.run
 
 
 def install() -> None:
-    """Put the guard on, once per process, unless ``UMBEL_GUARD=off``."""
+    """Serve what Hypercorn accepts in this process, unless ``UMBEL_GUARD=off``. May be called more than once."""
     if os.environ.get("UMBEL_GUARD", "").lower() != "off":
-        TCPServer.run = _guarded_run  # type: ignore[method-assign]  # that is what a guard is
+        TCPServer.run = _run  # type: ignore[method-assign]  # the one name that is replaced
 
 
 def installed() -> bool:
-    """Whether the guard is on."""
-    return TCPServer.run is _guarded_run
+    """Whether ``install`` was called, and not in vain."""
+    return TCPServer.run is _run
 
 
 class _Worker:
@@ -61,6 +43,8 @@ class _Worker:
     def __init__(self, server: TCPServer, app: ASGIWrapper) -> None:
         self.service = Service(app.app, server.config)
         self.service.state = server.state
+        self.tls = server.config.create_ssl_context()
+        """For connections that Hypercorn has accepted to speak TLS with."""
         self.ready = trio.Event()
         self._context = server.context
 
@@ -91,10 +75,10 @@ class _Worker:
 _workers: WeakKeyDictionary[WorkerContext, _Worker] = WeakKeyDictionary()
 
 
-async def _guarded_run(self: TCPServer) -> None:
+async def _run(self: TCPServer) -> None:
     """Serve a connection that Hypercorn has accepted: ours in the place of ``TCPServer.run``."""
     if not isinstance(self.app, ASGIWrapper):
-        await _unguarded(self)  # a WSGI application, which runs in threads
+        await _stock_run(self)  # a WSGI application, which runs in threads
         return
     worker = _workers.get(self.context)
     if worker is None:
@@ -104,4 +88,17 @@ async def _guarded_run(self: TCPServer) -> None:
         assert connections is not None, "a connection is served in a task of its own"
         connections.start_soon(worker.accompany, connections)
     await worker.ready.wait()
-    await serve_connection(worker.service, self.stream)
+    sock, tls = _taken_over(self.stream)
+    await serve_socket(worker.service, sock, worker.tls if tls else None)
+
+
+def _taken_over(stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]) -> tuple[socket.socket, bool]:
+    """The socket of a stream that has not been read yet, and whether it is to speak TLS. The stream is of no use then.
+
+    Hypercorn has not begun its TLS handshake at this point, so TLS is ours from its first byte, as everywhere else.
+    """
+    tls = isinstance(stream, trio.SSLStream)
+    transport = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+    sock = socket.socket(fileno=transport.socket.detach())
+    sock.setblocking(False)
+    return sock, tls

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,15 +11,13 @@ from typing import Any
 
 import pytest
 import trio
-from hypercorn.config import Config
-from trio.testing import memory_stream_pair
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, RejectConnection, TextMessage
 from wsproto.extensions import PerMessageDeflate
 
-from tests.support.h2serving import PEER, App, h2_connected
+from tests.support.h2serving import App, h2_connected
+from tests.support.http1 import served
 from tests.support.records import Records
 from tests.support.wsclient import WsClient, upgrade
-from umbel.server.guard import serve_hypercorn
 from umbel.server.limits import Limits
 from umbel.server.phase import Phase
 from umbel.server.service import Service
@@ -41,28 +40,22 @@ async def websocket(
 ) -> AsyncIterator[Connected]:
     """A client that has sent ``head``, before an application."""
     app = App(serve)
-    service = Service(app, Config.from_mapping(include_server_header=False, **settings), limits)
-    ours, theirs = memory_stream_pair()
     over = trio.Event()
-    client = WsClient(theirs)
+    async with served(app, limits=limits, include_server_header=False, **settings) as server:
 
-    async def run() -> None:
-        received = head
-        while b"\r\n\r\n" not in received:
-            received += await ours.receive_some()
-        try:
-            await serve_hypercorn(service, ours, PEER, "http/1.1", received)  # type: ignore[arg-type]  # any stream
-        finally:
+        async def watch() -> None:
+            await server.service.connections.wait_value(1)
+            await server.service.connections.wait_value(0)
             over.set()
-            await trio.aclose_forcefully(ours)
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(run)
-        yield Connected(client, ours, service, app.recorder, over)
-        await trio.aclose_forcefully(theirs)
+        server.nursery.start_soon(watch)
+        async with server.connected() as raw:
+            if head:
+                await raw.stream.send_all(head)
+            yield Connected(WsClient(raw.stream), server.socket, server.service, app.recorder, over)
         with trio.fail_after(60):
             await over.wait()
-        assert not service.open
+        assert not server.service.open
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:
@@ -164,7 +157,7 @@ async def test_an_application_may_refuse_in_two_ways(autojump_clock: MockClock) 
         await here.over.wait()
         answer = await here.client.stream.receive_some()
         assert answer.startswith(b"HTTP/1.1 402 ")
-        assert answer.endswith(b"connection: close\r\n\r\npay first")
+        assert answer.endswith(b"connection: close\r\n\r\n3\r\npay\r\n6\r\n first\r\n0\r\n\r\n")
     async with websocket(serve, head=upgrade(b"/whole")) as here:
         await here.over.wait()
         answer = await here.client.stream.receive_some()
@@ -317,9 +310,9 @@ async def test_a_client_that_reads_nothing_is_cut_at_the_write_timeout(autojump_
         await receive()
         await send({"type": "websocket.accept"})
         await send({"type": "websocket.send", "text": "read me"})
-        here.stream.send_stream.send_all_hook = trio.sleep_forever
+        here.stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         try:
-            await send({"type": "websocket.send", "text": "unread"})
+            await send({"type": "websocket.send", "text": "unread" * 100_000})
         except OSError as error:
             ended.append((trio.current_time(), str(error)))
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.support.wsclient import upgrade
 from tests.unit.server.test_websocket import Connected, echo, websocket
+from umbel.net.stream import PlainStream
 from umbel.server.limits import Limits
 from umbel.server.websocket.frame_watch import FrameWatch
 
@@ -152,16 +153,25 @@ async def test_a_refused_handshake_ends_an_application_that_receives_on(autojump
 
 
 @pytest.mark.parametrize("taken_every", [1.0, 29.0])
-async def test_small_messages_do_not_each_begin_a_write_timeout(taken_every: float, autojump_clock: MockClock) -> None:
+async def test_small_messages_do_not_each_begin_a_write_timeout(
+    taken_every: float, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def keep(stream: PlainStream, data: bytes) -> bool:
+        stream.unsent = memoryview(data)
+        return False
+
+    async def slowly(stream: PlainStream) -> None:
+        await trio.sleep(taken_every)
+        stream.unsent = b""
+
     async def chatters(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "websocket.accept"})
-        here.stream.send_stream.send_all_hook = slowly
+        monkeypatch.setattr(PlainStream, "send_now", keep)
+        monkeypatch.setattr(PlainStream, "drained", slowly)
+        monkeypatch.setattr(PlainStream, "send_more", lambda stream: None)
         while True:
             await send({"type": "websocket.send", "text": "x"})
-
-    async def slowly() -> None:
-        await trio.sleep(taken_every)
 
     async with websocket(chatters, Limits(write_timeout=30)) as here:
         await here.client.open()

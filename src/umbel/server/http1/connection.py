@@ -351,7 +351,7 @@ class Http1Connection:
         """Whether the connection can serve another request behind this one."""
         if not cycle.keep_alive or not cycle.answered:
             if not cycle.gone:
-                self.lingers = bool(self.buffer) or not cycle.body_complete or cycle.taken
+                self.lingers = not cycle.taken and (bool(self.buffer) or not cycle.body_complete)
             return False
         if not cycle.body_complete and not await cycle.discard_body():
             self.lingers = True

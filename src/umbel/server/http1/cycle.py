@@ -97,7 +97,7 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
         self._meaning = meaning = head.meaning
         self.fields = meaning.fields
         self.started = started
-        self.keep_alive = meaning.keep_alive
+        self.keep_alive = meaning.keep_alive and not meaning.websocket
         if meaning.length:
             limits = connection.service.limits
             self._body = Body(meaning.length, limits)
@@ -189,6 +189,8 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
         """The client's end of the stream has come, perhaps behind bytes that nobody has read."""
         if broken:
             self.client_left()
+        elif self.taken:
+            pass  # Whoever has the bytes finds their end behind them.
         elif self._body is not None and self._reading:
             pass  # The reading finds out whether the body was whole.
         elif late and self._waiting and not self._connection.half_closed:

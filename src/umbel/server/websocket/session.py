@@ -51,10 +51,10 @@ from wsproto.utilities import LocalProtocolError
 
 from ...core.inbound import ClientGoneError
 from ...kinds import Kind
+from ..asgi import ASGI
 from ..clocks import BodyClock
 from ..crash import apart
 from ..ending import RECORD, Said, corrected
-from ..exchange import ASGI
 from ..fairness import BoundedCalls
 from ..phase import Phase
 from ..refusal import Refusal
@@ -152,7 +152,7 @@ class WebSocketSession(BoundedCalls):
             try:
                 if self._service.phase.value >= Phase.DRAINING:
                     self.drain(trio.current_time())
-                await self._request.run_in_task(self._call_application)
+                await self._request.run_in_task(self._call_application, _nothing)
                 if self._state is State.OPEN:
                     await self._say(_INTERNAL_ERROR if self._crashed else _NORMAL)
                     with trio.move_on_after(self._service.limits.cancel_timeout):
@@ -578,3 +578,7 @@ def _message_event(content: Content, *, finished: bool = True) -> TextMessage | 
     if isinstance(content, str):
         return TextMessage(content, message_finished=finished)
     return BytesMessage(bytes(content), message_finished=finished)
+
+
+def _nothing() -> None:
+    """The session hears of its client's leaving from the beginning."""
