@@ -80,14 +80,16 @@ def explain_plan(loaded: Loaded, index: int, plan: Plan) -> RouteExplained:
             facts.limit(server, ("server",), "write_timeout", format_duration, key="server.write_timeout"),
             facts.limit(loaded.config.logs.calls, ("logs", "calls"), "which", key="logs.calls.which"),
             *facts.written(route, at, {"max_steps": str}),
-            *facts.written(server, ("server",), _UPLOADS, "server."),
+            *facts.written(route, at, {"auth": str}),
+            *facts.written(server, ("server",), _SERVER, "server."),
         ),
         tuple(facts.call(call, (*at, "calls", call.name), route.deadline) for call in plan.calls),
         plan.candidates,
     )
 
 
-_UPLOADS: Mapping[str, Callable[[Any], str]] = {
+_SERVER: Mapping[str, Callable[[Any], str]] = {
+    "hooks": str,
     "body_timeout": format_duration,
     "min_body_rate": format_rate,
     "max_uploads": str,

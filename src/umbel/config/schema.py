@@ -271,6 +271,8 @@ class Route(Section):
     query: dict[str, QueryParam] | Names = {}
     """The client's query parameters that this route knows: a table, or a list of names for plain text ones. Others are
     ignored, whatever they hold."""
+    auth: Literal["none"] | None = None
+    """Who may call it; none: anybody, on purpose. Default: nothing is said, see hooks of the server."""
     deadline: Duration = 5.0
     """When the answer is due; it goes out with what is there."""
     combine: Literal["all", "first", "quorum"] = "all"

@@ -23,6 +23,10 @@ class Server(Section):
     trusted_proxies: Annotated[tuple[Network, ...], AS_TUPLE] = ()
     """Addresses or networks whose X-Forwarded-*, Forwarded and X-Request-Id are believed; "unix" is whoever connects
     through a Unix socket."""
+    hooks: Literal["auto", "all", "python"] = "auto"
+    """Which requests for configured routes go through Quart, where hooks of an application in Python see them. auto:
+    all of them if it has such hooks, else none; all: all; python: none, hooks see only the routes in Python. A hook
+    that may be a login (before_request) beside a route without auth is then an error."""
     head_timeout: Duration = 5.0
     """How long the head of a request may take, from its first byte; then 408. A TLS handshake may take no longer."""
     body_timeout: Duration = 10.0

@@ -292,8 +292,17 @@ def test_constants_in_the_place_of_expressions_are_shown(here: Path) -> None:
 def test_bounds_that_few_people_change_are_shown_where_somebody_wrote_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(tmp_path, GOOD + 'max_steps = 5000\n[server]\nmax_uploads = 8\nmin_body_rate = "1KiB/s"\n')
+    write(
+        tmp_path,
+        GOOD + 'max_steps = 5000\nauth = "none"\n[server]\nhooks = "all"\nmax_uploads = 8\nmin_body_rate = "1KiB/s"\n',
+    )
     monkeypatch.chdir(tmp_path)
     told = CliRunner().invoke(main, ["explain", "GET", "/r"]).stdout
-    for limit in ("max_steps 5000", "server.max_uploads 8", "server.min_body_rate 1KiB/s"):
+    for limit in (
+        "auth none",
+        "max_steps 5000",
+        "server.hooks all",
+        "server.max_uploads 8",
+        "server.min_body_rate 1KiB/s",
+    ):
         assert limit in told

@@ -14,6 +14,13 @@ import pytest
 from tests.support.configs import CALL, ROUTE, UPSTREAM, mistakes
 
 MISTAKES: dict[str, tuple[str, list[str]]] = {
+    "words of hooks and auth": (
+        '[server]\nhooks = "Auto"\n[defaults.route]\nauth = "non"\n',
+        [
+            'umbel.toml:2: server.hooks: needs "auto", "all" or "python", not "Auto"; did you mean "auto"?',
+            'umbel.toml:4: defaults.route.auth: needs "none", not "non"; did you mean "none"?',
+        ],
+    ),
     "wrong types": (
         "[upstreams.u]\n"
         'urls = "http://h"\n'
