@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.support.program import SERVERS, Program, route, running, up
+from tests.support.program import SERVERS, WAYS, Program, route, running, up
 from tests.support.rawserver import Peer, raw_server, response
 from tests.support.serving import connected
 
@@ -279,6 +279,7 @@ async def ask(program: Program, mistake: Mistake) -> list[str]:
 
 
 @SERVERS
+@WAYS
 async def test_no_mistake_of_a_client_is_told_as_ours(stock: bool, way: str, tmp_path: Path) -> None:
     wrong: dict[str, list[str]] = {}
     async with raw_server(texts) as upstream, raw_server(texts) as source:
@@ -325,6 +326,7 @@ async def test_an_answer_that_lacks_what_the_client_broke_is_no_warning(tmp_path
 
 
 @SERVERS
+@WAYS
 async def test_no_odd_header_of_a_client_is_told_as_ours(stock: bool, way: str, tmp_path: Path) -> None:
     wrong: list[object] = []
     trusting = '[server]\ntrusted_proxies = ["127.0.0.1"]\n'

@@ -84,7 +84,7 @@ async def test_a_request_leaves_nothing_for_the_garbage_collector(tmp_path: Path
                 assert answer.startswith(b"HTTP/1.1 200")
 
             await assert_leaves_nothing(ask, ROUNDS)
-            assert app.statistics().direct
+            assert app.statistics().routes_before_quart
 
 
 EACH = {"a": {"each": "[`1`, `2`, `3`]", "path": "/a/{item}", "limit": 2, "optional": True}}

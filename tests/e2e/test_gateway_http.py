@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 import trio
 
+from tests.support.program import WAYS
 from tests.support.rawserver import Peer, RawServer, answering, raw_server, response, silent
 from tests.support.records import Records
 from tests.support.serving import connected, fetch, serving
 from umbel.config.schema import Config
 from umbel.gateway.app import Umbel
 from umbel.kinds import Kind
-
-pytestmark = pytest.mark.usefixtures("way")
 
 JSON = [("content-type", "application/json")]
 
@@ -100,6 +99,8 @@ async def test_a_refusal_is_a_problem_document_and_asks_no_upstream(method: str,
     assert [record.status for record in records.requests] == [status, 200]
 
 
+@pytest.mark.usefixtures("way")
+@WAYS
 async def test_bad_and_too_large_bodies_are_refused_and_the_next_request_is_served() -> None:
     posting = {"path": "/p", "calls": {"part": {"upstream": "up", "path": "/", "json": "body"}}, "max_body": "1KB"}
     async with raw_server(answering(response(b"1"))) as port:
@@ -126,6 +127,8 @@ async def test_bad_and_too_large_bodies_are_refused_and_the_next_request_is_serv
     assert len(records.requests) == 9
 
 
+@pytest.mark.usefixtures("way")
+@WAYS
 async def test_the_partial_answer_is_on_time_and_the_slow_call_is_over() -> None:
     calls = {
         "fast": {"upstream": "fast", "path": "/"},
@@ -150,6 +153,8 @@ async def closed(upstream: RawServer) -> None:
             await trio.testing.wait_all_tasks_blocked(0.01)
 
 
+@pytest.mark.usefixtures("way")
+@WAYS
 async def test_a_stream_over_the_wire_is_chunked_line_by_line() -> None:
     go = trio.Event()
 
@@ -176,6 +181,8 @@ async def test_a_stream_over_the_wire_is_chunked_line_by_line() -> None:
     assert [line.get("call", "end") for line in lines] == ["fast", "slow", "end"]
 
 
+@pytest.mark.usefixtures("way")
+@WAYS
 async def test_a_client_that_stops_reading_a_stream_is_cut_and_its_calls_with_it() -> None:
     big = json.dumps("x" * 900_000).encode()
     asked: list[bytes] = []

@@ -10,6 +10,7 @@ import trio
 from hypercorn.trio.tcp_server import TCPServer
 
 from tests.support.h2client import h2_client
+from tests.support.program import WAYS
 from tests.support.rawserver import Peer, RawServer, answering, raw_server, response
 from tests.support.records import Records
 from tests.support.serving import connected, fetch, serving
@@ -18,7 +19,7 @@ from umbel.gateway.app import Umbel
 from umbel.kinds import Kind
 from umbel.server import hypercorn as under_hypercorn
 
-pytestmark = pytest.mark.usefixtures("way")
+pytestmark = [pytest.mark.usefixtures("way"), WAYS]
 
 SERVERS = pytest.mark.parametrize("server", ["ours", "hypercorn", "stock hypercorn"])
 JSON = ("content-type", "application/json")

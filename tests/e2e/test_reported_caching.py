@@ -244,7 +244,6 @@ async def visited(
         return [await fetch(gate, method, "/r", sent) for sent in visits]
 
 
-@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize(
     ("forwarded", "sent"),

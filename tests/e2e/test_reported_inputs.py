@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.program import SERVERS, route, running, up
+from tests.support.program import SERVERS, WAYS, route, running, up
 from tests.support.rawserver import Peer, raw_server, response
 
 FORM = [("content-type", "application/x-www-form-urlencoded")]
@@ -35,6 +35,7 @@ ODD = {
 
 
 @SERVERS
+@WAYS
 async def test_parameters_that_a_route_does_not_declare_are_ignored(stock: bool, way: str, tmp_path: Path) -> None:
     config = (
         route("/none", "/x")
@@ -61,6 +62,7 @@ async def test_parameters_that_a_route_does_not_declare_are_ignored(stock: bool,
 
 
 @SERVERS
+@WAYS
 async def test_a_declared_parameter_of_bad_bytes_is_400_and_named(stock: bool, way: str, tmp_path: Path) -> None:
     config = route(keys='query = { q = {}, n = { type = "int" } }')
     async with raw_server(echo) as upstream, running(tmp_path, up(upstream) + config, stock=stock) as program:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,9 @@ from tests.support.program import SERVERS, Program, route, running, up
 from tests.support.rawclient import converse
 from tests.support.rawserver import Peer, raw_server, response
 from tests.support.serving import Reply
+from umbel.gateway.app import Umbel
 
+HOOKS = ("", '[server]\nhooks = "all"\n')
 TRUSTED = '[server]\ntrusted_proxies = ["127.0.0.1", "10.0.0.0/8"]\n'
 HTTPS = (("x-forwarded-proto", "https"), ("x-forwarded-host", "api.example.com"))
 
@@ -42,13 +44,18 @@ class Upstream:
 
 @asynccontextmanager
 async def asked(
-    directory: Path, before: str, routes: str, *, stock: bool = False
+    directory: Path,
+    before: str,
+    routes: str,
+    *,
+    stock: bool = False,
+    prepare: Callable[[Umbel], object] | None = None,
 ) -> AsyncIterator[tuple[Program, Upstream]]:
     """The program with an upstream, whose table stands between the two texts."""
     upstream = Upstream()
     async with (
         raw_server(upstream.serve) as server,
-        running(directory, before + up(server) + routes, stock=stock) as program,
+        running(directory, before + up(server) + routes, stock=stock, prepare=prepare) as program,
     ):
         yield program, upstream
 
@@ -95,9 +102,12 @@ async def test_redirects_never_name_the_gateways_own_address(
 ) -> None:
     text = TRUSTED + up(1) + route("/dir/") + route("/a/b") + route("/i/<int:n>")
     moved = {"/dir": "/dir/", "/dir?x=1&y": "/dir/?x=1&y", "/a//b": "/a/b", "/i//5": "/i/5", "//a/b?q": "/a/b?q"}
-    async with running(tmp_path, text, stock=stock) as program:
-        program.app.add_url_rule("/pages/", "pages", defaults={"page": 1})
-        program.app.add_url_rule("/pages/<int:page>", "pages")
+
+    def prepare(app: Umbel) -> None:
+        app.add_url_rule("/pages/", "pages", defaults={"page": 1})
+        app.add_url_rule("/pages/<int:page>", "pages")
+
+    async with running(tmp_path, text, stock=stock, prepare=prepare) as program:
         for target, place in moved.items():
             reply, _ = await program.ask(target, headers=claims)
             assert (reply.status, locations(reply)) == (308, [place])
@@ -107,9 +117,8 @@ async def test_redirects_never_name_the_gateways_own_address(
 
 @SERVERS
 async def test_views_see_the_origin_of_the_client(tmp_path: Path, stock: bool) -> None:
-    async with running(tmp_path, TRUSTED + up(1) + route(), stock=stock) as program:
-
-        @program.app.get("/seen")
+    def prepare(app: Umbel) -> None:
+        @app.get("/seen")
         async def seen() -> dict[str, Any]:
             return {
                 "url": request.url,
@@ -118,10 +127,11 @@ async def test_views_see_the_origin_of_the_client(tmp_path: Path, stock: bool) -
                 "secure": request.is_secure,
             }
 
-        @program.app.get("/go")
+        @app.get("/go")
         async def go() -> ResponseReturnValue:
             return redirect(url_for("seen", _external=True))
 
+    async with running(tmp_path, TRUSTED + up(1) + route(), stock=stock, prepare=prepare) as program:
         claims = [*HTTPS, ("x-forwarded-for", "203.0.113.9:51234")]
         reply, _ = await program.ask("/seen?x", headers=claims)
         url = "https://api.example.com/seen"
@@ -134,12 +144,12 @@ async def test_views_see_the_origin_of_the_client(tmp_path: Path, stock: bool) -
 
 
 async def test_the_claims_of_a_peer_that_is_not_trusted_change_nothing(tmp_path: Path) -> None:
-    async with running(tmp_path, up(1) + route("/dir/")) as program:
-
-        @program.app.get("/seen")
+    def prepare(app: Umbel) -> None:
+        @app.get("/seen")
         async def seen() -> dict[str, Any]:
             return {"url": request.url, "address": request.remote_addr}
 
+    async with running(tmp_path, up(1) + route("/dir/"), prepare=prepare) as program:
         reply, _ = await program.ask(
             "/seen", headers=[*HTTPS, ("x-forwarded-for", "6.6.6.6"), ("forwarded", "for=6.6.6.6")]
         )
@@ -305,9 +315,7 @@ async def test_a_path_that_begins_with_two_slashes_is_never_answered_as_another(
     tmp_path: Path, stock: bool, through_quart: bool
 ) -> None:
     routes = route("/c") + route("/f/<path:rest>")
-    async with asked(tmp_path, "", routes, stock=stock) as (program, upstream):
-        if through_quart:
-            program.app.teardown_request_funcs[None].append(_nothing)
+    async with asked(tmp_path, HOOKS[through_quart], routes, stock=stock) as (program, upstream):
         for target in TWO_SLASHES:
             reply, _ = await program.ask(target)
             (place,) = locations(reply)
@@ -321,20 +329,16 @@ async def test_a_path_that_begins_with_two_slashes_is_never_answered_as_another(
             assert (await program.ask(target))[0].status == status, target
         assert upstream.heads == []
         assert (await program.ask("/c"))[0].status == 200
-        assert program.app.statistics().direct is not through_quart
-
-
-async def _nothing(error: BaseException | None) -> None:
-    """A hook that keeps the application on Quart's way."""
+        assert program.app.statistics().routes_before_quart is not through_quart
 
 
 async def test_a_websocket_at_a_path_with_two_slashes_is_refused(tmp_path: Path) -> None:
-    async with running(tmp_path, up(1) + route()) as program:
-
-        @program.app.websocket("/ws")
+    def prepare(app: Umbel) -> None:
+        @app.websocket("/ws")
         async def ws() -> None:
             raise AssertionError
 
+    async with running(tmp_path, up(1) + route(), prepare=prepare) as program:
         key = "upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
         raw = f"GET //ws HTTP/1.1\r\nhost: gateway.test\r\nconnection: upgrade\r\n{key}\r\n"
         assert (await converse(program.port, raw.encode())).statuses == [400]
@@ -354,14 +358,13 @@ async def test_every_error_of_a_krakend_route_says_that_it_is_incomplete(
     routes += route("/b", keys=body, call="forward_body = true") + route("/else") + route("/i/<int:n>", keys=compat)
     routes += route("/hidden", keys=f'{compat}\nexpose = "none"')
     json = [("content-type", "application/json")]
-    async with asked(tmp_path, "", routes, stock=stock) as (program, _):
-        if through_quart:
-            program.app.teardown_request_funcs[None].append(_nothing)
 
-        @program.app.compose("/code", krakend_compat=True)
+    def prepare(app: Umbel) -> None:
+        @app.compose("/code", krakend_compat=True)
         async def code(compose: Any) -> None:
             raise LookupError
 
+    async with asked(tmp_path, HOOKS[through_quart], routes, stock=stock, prepare=prepare) as (program, _):
         expected = [
             ("GET", "/c", [], b"", 200, ["true"]),
             ("POST", "/c", [], b"", 405, ["false"]),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from tests.support.serving import Reply, connected, serving
 from umbel.gateway.app import Umbel
 from umbel.upstream import Client
 
+WAYS = pytest.mark.parametrize("way", ["quart", "direct"], indirect=True)
+"""The ways of the fixture ``way`` that differ over sockets."""
 SERVERS = pytest.mark.parametrize("stock", [False, True], ids=["our serve", "stock hypercorn"])
 
 EVERY_CALL = '\n[logs.calls]\nwhich = "all"\n'
@@ -96,12 +98,22 @@ class Program:
 
 
 @asynccontextmanager
-async def running(directory: Path, text: str, *, stock: bool = False, **settings: Any) -> AsyncIterator[Program]:
+async def running(
+    directory: Path,
+    text: str,
+    *,
+    stock: bool = False,
+    prepare: Callable[[Umbel], object] | None = None,
+    **settings: Any,
+) -> AsyncIterator[Program]:
     """The program of the configuration ``text``, behind our server or Hypercorn's own; ``settings`` are Hypercorn's.
 
-    Every call has a line in the records, unless the text says which.
+    ``prepare`` registers what the application is to have beside its configuration. Every call has a line in
+    the records, unless the text says which.
     """
     app = Umbel.from_file(write(directory, text if "[logs.calls]" in text else text + EVERY_CALL))
+    if prepare is not None:
+        prepare(app)
     # Hypercorn keeps a connection that its client has closed for as long as an idle one. That is not ours to wait for.
     settings = {"include_server_header": False, "keep_alive_timeout": 0.5, **settings}
     async with serving(app, stock=stock, **settings) as port:

@@ -34,14 +34,15 @@ from .checks import CHECKS
 from .compose import ComposeView
 from .connection import Connection
 from .direct import DirectRequest
-from .directroutes import DirectRoutes, UmbelMap
 from .fields import Field
-from .forwarded import TrustedProxies, origin_of
+from .forwarded import TrustedProxies, origin_in, origin_of
 from .handling import ErrorHandling
+from .hooks import parts_of
 from .lifespan import Lifespan, State
-from .obstacles import parts_of
+from .paths import raw_path
 from .reply import KRAKEND_COMPLETED
 from .respond import AnswerRules, Expose
+from .route_table import RouteTable, UmbelMap, refuse_registration
 from .routes import RouteView
 from .testapp import UmbelTestApp, UmbelTestClient
 from .uploads import UmbelRequest
@@ -53,9 +54,14 @@ if TYPE_CHECKING:
 
     from ..server.service import Service
     from .compose import Handler
+    from .forwarded import Origin
+    from .route_table import Match
     from .runtime import Runtime
 
 HandlerT = TypeVar("HandlerT", bound="Handler")
+
+_KEPT = "_quart._preserve_context"
+"""Set by Quart's test client, for tests that look at the request's context afterwards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +72,10 @@ class GatewayStatistics:
     requests_in_flight: int
     """Those whose body is still coming are among them."""
     requests_total: int
-    direct: bool = False
-    """Whether requests for routes of the configuration are answered without Quart's dispatch."""
-    indirect_reason: str = ""
-    """Why they are not."""
+    routes_before_quart: bool = False
+    """Whether configured routes are answered before Quart. Decided when the application starts; see [server] hooks."""
+    hooks_found: tuple[str, ...] = ()
+    """What would see or change a request for one in Quart's dispatch."""
     uploads: int = 0
     """Requests whose body our own server waits for."""
     uploads_waiting: int = 0
@@ -114,6 +120,8 @@ class Umbel(ErrorHandling):
         Raises:
             ConfigError: a route of ``config`` cannot be planned.
         """
+        # Quart's constructor registers things already, which asks the table whether the application serves.
+        self.route_table = RouteTable(self, _PARTS)
         super().__init__(import_name, **quart_options)
         self.gateway_config = config if config is not None else Config()
         self.given_transports: Mapping[str, httpx.AsyncBaseTransport] = transports or {}
@@ -130,7 +138,6 @@ class Umbel(ErrorHandling):
         self._servers: WeakSet[Service] = WeakSet()
         self._in_flight = 0
         self._total = 0
-        self.direct_routes = DirectRoutes(self, _PARTS)
         self.krakend_endpoints: set[str] = set()
         """The routes with ``krakend_compat``, by their endpoints."""
         self.config["MAX_CONTENT_LENGTH"] = self.gateway_config.server.max_body
@@ -155,7 +162,7 @@ class Umbel(ErrorHandling):
         view = RouteView(self, plan, self.gateway_config.server.max_body)
         endpoint, for_quart = f"umbel-route-{index}", view.view
         self.add_url_rule(plan.route.path, endpoint, for_quart, methods=list(plan.methods))
-        self.direct_routes.add(endpoint, view, for_quart)
+        self.route_table.add(endpoint, view, for_quart)
         if view.krakend_compat:
             self.krakend_endpoints.add(endpoint)
 
@@ -203,26 +210,43 @@ class Umbel(ErrorHandling):
         upstreams = self.gateway_config.upstreams
         return {name: UpstreamDefaults.of(name, upstream) for name, upstream in upstreams.items()}
 
-    setup_changes = 0
-    """How often something of the application was registered."""
-
     def _check_setup_finished(self, f_name: str) -> None:
-        """Quart's; called whenever something is registered with the application."""
+        """Quart's; called whenever something is registered with the application.
+
+        Raises:
+            AssertionError: the application serves.
+        """
+        if self.route_table.is_open:
+            refuse_registration(f_name)
         super()._check_setup_finished(f_name)
-        self.setup_changes += 1
 
     async def asgi_app(self, scope: Any, receive: Any, send: Any) -> None:
-        """Quart's; but a request for a route of the configuration that none of Quart's parts would change anything
-        about is answered without them. Under a server that does not run trio, each scope gets a sentence."""
+        """Quart's; but a request that the table of routes finds is answered before it.
+
+        Under a server that does not run trio, each scope gets a sentence.
+        """
         if self.current_runtime is None and not trio.lowlevel.in_trio_run():
             await refuse(scope, send)
             return
         if scope["type"] == "http":
-            found = self.direct_routes.find(scope)
+            found = self._find_route(scope)
             if found is not None:
-                await DirectRequest(self, found, scope, receive, send).live()
+                await DirectRequest(self, *found, scope, receive, send).live()
                 return
         await super().asgi_app(scope, receive, send)
+
+    def _find_route(self, scope: Any) -> tuple[Match, Origin] | None:
+        """The configured route that answers a request before Quart, and whom the request came from."""
+        target = raw_path(scope["path"], scope.get("raw_path"))
+        if query := scope["query_string"]:
+            target += b"?" + query
+        match = self.route_table.find(scope["method"], target)
+        # Middleware may have changed the path alone; Quart's test client may want to see the request's context.
+        if match is None or match.decoded != scope["path"] or scope.get("root_path") or scope.get(_KEPT):
+            return None
+        origin = origin_in(scope, self.trusted_proxies)
+        # Quart refuses a host that is none.
+        return (match, origin) if origin.fields.has_plain_host else None
 
     # What the rest of the package asks of it.
 
@@ -271,14 +295,13 @@ class Umbel(ErrorHandling):
 
     def statistics(self) -> GatewayStatistics:
         """A snapshot of the counters."""
-        reason = self.direct_routes.obstacle
         servers = [service.statistics() for service in self._servers]
         return GatewayStatistics(
             self.state,
             self._in_flight,
             self._total,
-            reason is None,
-            reason or "",
+            self.route_table.before_quart,
+            self.route_table.hooks,
             sum(each.uploads for each in servers),
             sum(each.uploads_waiting for each in servers),
         )

@@ -1,6 +1,6 @@
 """One HTTP request for a route of the configuration, answered without Quart's dispatch.
 
-Made for requests that ``directroutes.py`` finds. What else happens to a request is ``life.py``'s, and the answer is
+Made for requests that ``route_table.py`` finds. What else happens to a request is ``life.py``'s, and the answer is
 ``routes.py``'s; what Quart's dispatch makes of errors is done here in the same way.
 """
 
@@ -30,7 +30,8 @@ from .uploads import Upload
 if TYPE_CHECKING:
     from .accept import StreamForm
     from .app import Umbel
-    from .directroutes import Found
+    from .forwarded import Origin
+    from .route_table import Match
 
 
 class DirectRequest(Life):
@@ -40,8 +41,10 @@ class DirectRequest(Life):
     server cancels it then. Under any other it has both.
     """
 
-    def __init__(self, app: Umbel, found: Found, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
-        (_, _, route, path), origin = found
+    def __init__(
+        self, app: Umbel, match: Match, origin: Origin, scope: Mapping[str, Any], receive: Receive, send: Send
+    ) -> None:
+        route, path, _ = match
         fields = origin.fields
         started_at = trio.current_time()
         facts = RequestFacts(

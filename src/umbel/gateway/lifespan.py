@@ -61,7 +61,7 @@ class Lifespan(TrioASGILifespan):
                 try:
                     await self._live(receive, send)
                 finally:
-                    app.direct_routes.close()
+                    app.route_table.close()
                     app.current_runtime = None
         except BaseException as error:
             crash, rest = crashes.split(error)
@@ -87,8 +87,8 @@ class Lifespan(TrioASGILifespan):
                 await nursery.start(self._background, stopping)
                 try:
                     await app.startup()
+                    await self._open_routes()
                     app.state = State.SERVING
-                    app.direct_routes.open()
                     await send({"type": "lifespan.startup.complete"})
                     await receive()  # lifespan.shutdown
                     app.state = State.STOPPING
@@ -100,6 +100,14 @@ class Lifespan(TrioASGILifespan):
             # What a hook raised, Quart has handed to log_exception; what came beside a cancel it never saw.
             if crash is not None and (app.state is State.SERVING or rest is not None):
                 crashes.note(app.recorder, "lifespan.crashed", crash)
+            raise
+
+    async def _open_routes(self) -> None:
+        """Decide which requests go through Quart, now that the startup hooks have registered what they have to."""
+        try:
+            self.app.route_table.open()
+        except ConfigError:
+            await self.app.shutdown()
             raise
 
     async def _background(self, stopping: trio.Event, *, task_status: trio.TaskStatus[None]) -> None:

@@ -7,6 +7,7 @@ only safe one. Holds no state and knows no route.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from urllib.parse import quote, unquote_to_bytes, urlsplit, urlunsplit
 
 from ..errors import RequestError
@@ -17,7 +18,8 @@ _ABSOLUTE = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
 _NOT_ENCODED = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _FORBIDDEN = re.compile(rb"[\x00-\x20\x7f-\xff#\\]")
 _AMBIGUOUS = re.compile(rb"%(?:00|2[Ff]|5[Cc])")
-_FORBIDDEN_IN_QUERY = re.compile(rb"[\x00-\x20\x7f-\xff#]")
+forbidden_in_query: Callable[[bytes], object] = re.compile(rb"[\x00-\x20\x7f-\xff#]").search
+"""Finds a character that no raw query may hold; None if there is none."""
 _DOTS = frozenset({b".", b".."})
 _DEFAULT_PORTS = {"http": ":80", "https": ":443", "ws": ":80", "wss": ":443"}
 
@@ -88,7 +90,7 @@ def check_query(raw: bytes) -> None:
     Raises:
         RequestError: 400.
     """
-    if _FORBIDDEN_IN_QUERY.search(raw):
+    if forbidden_in_query(raw):
         raise RequestError(400, "The query holds a character that must be percent-encoded.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,31 @@ def test_a_file_that_tls_cannot_use_any_more_is_a_mistake_in_the_configuration(
 def test_a_directory_in_the_place_of_the_configuration_is_a_sentence(command: str, file: str) -> None:
     result = CliRunner().invoke(main, [command, "-c", file])
     assert (result.exit_code, result.output) == (78, f"{file}: cannot be read: it is a directory\n")
+
+
+GUARDED = """
+from umbel import Umbel
+
+app = Umbel.from_file("umbel.toml", __name__)
+
+
+@app.before_request
+async def login():
+    return "who are you?", 401
+"""
+
+
+def test_a_login_that_a_route_without_auth_would_pass_by_is_a_mistake_in_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    up, public = '[upstreams.u]\nurls = ["http://h"]\n', ROUTE.replace('"/r"', '"/public"') + 'auth = "none"\n' + CALL
+    write(tmp_path, '[server]\nhooks = "python"\n' + up + public + ROUTE + CALL)
+    (tmp_path / "guarded_by_a_login.py").write_text(GUARDED)
+    result = CliRunner().invoke(main, ["serve", "guarded_by_a_login:app", "--bind", "127.0.0.1:0"])
+    monkeypatch.delitem(sys.modules, "guarded_by_a_login")
+    assert (result.exit_code, result.stdout) == (78, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith('umbel.toml:9: routes[1]: says nothing of auth, and hooks = "python" passes by the')
+    assert "before_request function login" in line

@@ -13,8 +13,6 @@ from umbel.kinds import Kind
 
 from .gateways import Function, gateway, route, says
 
-pytestmark = pytest.mark.usefixtures("way")
-
 MockClock = trio.testing.MockClock
 
 

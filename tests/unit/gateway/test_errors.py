@@ -16,8 +16,6 @@ from umbel.kinds import Kind
 
 from .gateways import gateway, route, says
 
-pytestmark = pytest.mark.usefixtures("way")
-
 MockClock = trio.testing.MockClock
 SECRET = "postgres://10.0.0.7/secret"
 
@@ -238,6 +236,7 @@ async def test_a_http_error_raised_in_a_nursery_is_that_error() -> None:
         assert (await ask(app, target="/nested")).status == 404
 
 
+@pytest.mark.usefixtures("way")
 async def test_a_crash_beside_the_cancel_of_a_gone_client_is_not_lost(autojump_clock: MockClock) -> None:
     app, records = gateway()
     working = trio.Event()
@@ -263,6 +262,7 @@ async def test_a_crash_beside_the_cancel_of_a_gone_client_is_not_lost(autojump_c
     assert (record.status, talk.answer.status) == (499, None)
 
 
+@pytest.mark.usefixtures("way")
 async def test_a_task_of_the_requests_nursery_that_crashes_is_a_500(autojump_clock: MockClock) -> None:
     from umbel.gateway.exchange import current_exchange
 
@@ -284,6 +284,7 @@ async def test_a_task_of_the_requests_nursery_that_crashes_is_a_500(autojump_clo
     assert [record.status for record in records.requests] == [500]
 
 
+@pytest.mark.usefixtures("way")
 async def test_a_body_that_breaks_off_is_left_unfinished_and_recorded(autojump_clock: MockClock) -> None:
     app, records = gateway()
 
@@ -303,6 +304,7 @@ async def test_a_body_that_breaks_off_is_left_unfinished_and_recorded(autojump_c
     assert [str(note.error) for note in records.notes] == ["no more"]
 
 
+@pytest.mark.usefixtures("way")
 async def test_a_response_past_its_timeout_is_left_unfinished_and_recorded(autojump_clock: MockClock) -> None:
     app, records = gateway()
 

@@ -9,8 +9,6 @@ from tests.support.asgi import ask, living
 
 from .gateways import Function, gateway, route, says
 
-pytestmark = pytest.mark.usefixtures("way")
-
 
 @pytest.mark.parametrize(
     ("field", "sent"),

@@ -7,14 +7,11 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import pytest
 import trio
 
 from tests.support.asgi import ask, living
 from umbel.config.schema import Config
 from umbel.gateway.app import Umbel
-
-pytestmark = pytest.mark.usefixtures("way")
 
 ROUTE = {"path": "/r", "calls": {"part": {"upstream": "users", "path": "/", "optional": True}}}
 

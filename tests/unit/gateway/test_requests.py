@@ -17,8 +17,6 @@ from umbel.kinds import Kind
 
 from .gateways import Function, gateway, route, says
 
-pytestmark = pytest.mark.usefixtures("way")
-
 MockClock = trio.testing.MockClock
 
 
@@ -27,6 +25,7 @@ async def never(request: httpx.Request) -> httpx.Response:
     raise AssertionError
 
 
+@pytest.mark.usefixtures("way")
 async def test_a_gone_client_cancels_its_calls_within_a_turn_and_hears_nothing(autojump_clock: MockClock) -> None:
     upstream = Function(never)
     app, records = gateway(route(), up=upstream)
@@ -48,6 +47,7 @@ async def test_a_gone_client_cancels_its_calls_within_a_turn_and_hears_nothing(a
     assert records.events[-1] is record
 
 
+@pytest.mark.usefixtures("way")
 async def test_a_client_that_leaves_before_its_body_is_complete(autojump_clock: MockClock) -> None:
     calls = {"part": {"upstream": "up", "path": "/", "json": "body"}}
     app, records = gateway(route(calls=calls), up=says(1))
@@ -59,6 +59,7 @@ async def test_a_client_that_leaves_before_its_body_is_complete(autojump_clock: 
     assert [(record.status, record.kind) for record in records.requests] == [(499, Kind.CLIENT_GONE)]
 
 
+@pytest.mark.usefixtures("way")
 async def test_a_server_that_cuts_the_request_is_recorded_as_cancelled(autojump_clock: MockClock) -> None:
     app, records = gateway(route(), up=never)
     async with living(app):
@@ -70,6 +71,7 @@ async def test_a_server_that_cuts_the_request_is_recorded_as_cancelled(autojump_
     assert [(record.status, record.kind) for record in records.requests] == [(499, Kind.CANCELLED)]
 
 
+@pytest.mark.usefixtures("way")
 async def test_a_client_that_leaves_while_a_large_answer_is_being_sent_is_gone(autojump_clock: MockClock) -> None:
     app, records = gateway()
 
@@ -88,6 +90,7 @@ async def test_a_client_that_leaves_while_a_large_answer_is_being_sent_is_gone(a
     ]
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_a_part_that_finds_the_client_gone_is_never_followed_by_the_end(
     streamed: bool, autojump_clock: MockClock
@@ -119,6 +122,7 @@ async def test_a_part_that_finds_the_client_gone_is_never_followed_by_the_end(
     assert [(record.status, record.kind) for record in records.requests] == [(200, Kind.CLIENT_GONE)] * 20
 
 
+@pytest.mark.usefixtures("way")
 async def test_the_servers_own_disconnect_does_not_cut_the_last_send(autojump_clock: MockClock) -> None:
     app, records = gateway()
     after = []
@@ -142,6 +146,7 @@ async def test_the_servers_own_disconnect_does_not_cut_the_last_send(autojump_cl
     assert records.requests[0].kind is None
 
 
+@pytest.mark.usefixtures("way")
 async def test_a_full_queue_towards_the_application_never_blocks_the_end(autojump_clock: MockClock) -> None:
     app, records = gateway()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import httpx
@@ -238,7 +237,7 @@ class Recorder:
         self.told.append(Told(shown, context.task_path(), dict(context.current().fields)))
 
 
-async def _outcome(case: Case, hook_in: Callable[[Umbel], object] | None) -> tuple[Answer, list[Told]]:
+async def _outcome(case: Case, hooks: str) -> tuple[Answer, list[Told]]:
     # The others play no part, and plans cost time.
     segment = http_scope(target=case.target)["path"].strip("/").partition("/")[0]
     routes = [route for route in ROUTES if route["path"].split("/")[1] == segment] or ROUTES[:3]
@@ -246,13 +245,11 @@ async def _outcome(case: Case, hook_in: Callable[[Umbel], object] | None) -> tup
         {
             "upstreams": {"up": {"urls": ["http://127.0.0.1:1"]}},
             "routes": routes,
-            "server": {"trusted_proxies": ["127.0.0.1"], "max_body": "1MB"},
+            "server": {"trusted_proxies": ["127.0.0.1"], "max_body": "1MB", "hooks": hooks},
         }
     )
     recorder = Recorder()
     app = Umbel(__name__, config, transports={"up": Function(upstream)}, recorder=recorder)
-    if hook_in is not None:
-        hook_in(app)
     headers = [*case.headers, ("x-request-id", "the-request"), ("traceparent", TRACE)]
     talk = Conversation(app, http_scope(case.method, case.target, headers=headers, client=case.client))
 
@@ -269,26 +266,23 @@ async def _outcome(case: Case, hook_in: Callable[[Umbel], object] | None) -> tup
         await converse()
     else:
         async with living(app):
-            assert app.statistics().direct is (hook_in is None)
+            assert app.statistics().routes_before_quart is (hooks == "auto")
             await converse()
             assert app.statistics().requests_in_flight == 0
     # Calls that end at the same moment may be recorded in any order; the request comes last.
     return talk.answer, [*sorted(recorder.told[:-1], key=repr), *recorder.told[-1:]]
 
 
-def outcome(case: Case, hook_in: Callable[[Umbel], object] | None = None) -> tuple[Answer, list[Told]]:
+def outcome(case: Case, hooks: str = "auto") -> tuple[Answer, list[Told]]:
     """The answer and the records, at the same moments each time."""
-    return trio.run(_outcome, case, hook_in, clock=trio.testing.MockClock(autojump_threshold=0))
+    return trio.run(_outcome, case, hooks, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 @pytest.mark.parametrize("case", CASES, ids=[f"{c.method} {c.target!r} {n}" for n, c in enumerate(CASES)])
 def test_every_way_gives_the_same(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ids, "_drawn", lambda: "5" * 32)
 
-    async def nothing() -> None:
-        """A hook that changes nothing."""
-
-    through_quart, expected = outcome(case, lambda app: app.before_request(nothing))
+    through_quart, expected = outcome(case, "all")
     ways = [outcome(case)]
     if case.ends or case.leaves_after is not None:  # Else it is our own server that ends the wait for the body.
         monkeypatch.setattr(asgi, "cancelling", True)

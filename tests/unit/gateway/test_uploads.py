@@ -12,8 +12,6 @@ from umbel.gateway.uploads import Upload
 
 from .gateways import gateway
 
-pytestmark = pytest.mark.usefixtures("way")
-
 MockClock = trio.testing.MockClock
 
 

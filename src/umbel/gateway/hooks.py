@@ -1,0 +1,154 @@
+"""What of an application would see, or change, a request for a configured route that Quart's dispatch handles.
+
+Pure: looks at the application's registrations, and decides nothing. When in doubt something is a hook: the way through
+Quart is slower and always right. Middleware (a wrapped or overridden ``asgi_app``) is none, because it is called in
+any case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from quart import signals
+from quart.sessions import SecureCookieSessionInterface
+
+if TYPE_CHECKING:
+    from .app import Umbel
+
+
+class Hook(NamedTuple):
+    """One thing that would see or change such a request."""
+
+    phrase: str
+    """What it is, for the operator."""
+    may_refuse: bool = False
+    """Whether it runs before the view and can answer in its place, as a login does."""
+
+
+class View(NamedTuple):
+    """The function that Quart was given for a configured route."""
+
+    rule: str
+    function: object
+
+
+_SIGNALS = (
+    signals.request_started,
+    signals.request_finished,
+    signals.request_tearing_down,
+    signals.got_request_exception,
+    signals.appcontext_pushed,
+    signals.appcontext_popped,
+    signals.appcontext_tearing_down,
+)
+# The functions of the application as a whole: configured routes belong to no blueprint.
+_REGISTERED = {
+    "before_request_funcs": ("before_request", True),
+    "url_value_preprocessors": ("url_value_preprocessor", True),
+    "after_request_funcs": ("after_request", False),
+    "teardown_request_funcs": ("teardown_request", False),
+}
+# The statuses that a request for a configured route can raise; None stands for any exception.
+_RAISED = (None, 400, 408, 413, 415, 500, 503)
+_SETTINGS = (
+    "DEBUG",
+    "PROPAGATE_EXCEPTIONS",
+    "SECRET_KEY",
+    "SERVER_NAME",
+    "TESTING",
+    "TRAP_BAD_REQUEST_ERRORS",
+    "TRAP_HTTP_EXCEPTIONS",
+)
+# Every part that Quart's dispatch of a request is made of.
+_PARTS = (
+    "_find_error_handler",
+    "app_context",
+    "app_ctx_globals_class",
+    "asgi_http_class",
+    "create_url_adapter",
+    "dispatch_request",
+    "do_teardown_appcontext",
+    "do_teardown_request",
+    "ensure_async",
+    "finalize_request",
+    "full_dispatch_request",
+    "handle_exception",
+    "handle_http_exception",
+    "handle_request",
+    "handle_user_exception",
+    "log_exception",
+    "make_response",
+    "preprocess_request",
+    "process_response",
+    "raise_routing_exception",
+    "request_class",
+    "request_context",
+    "response_class",
+    "session_interface",
+    "sync_to_async",
+    "trap_http_exception",
+    "url_map_class",
+    "url_rule_class",
+)
+_BEFORE_THE_VIEW = (
+    "asgi_http_class",
+    "dispatch_request",
+    "full_dispatch_request",
+    "handle_request",
+    "preprocess_request",
+)
+
+
+def parts_of(cls: type[Umbel]) -> Mapping[str, object]:
+    """The parts of Quart's dispatch as ``cls`` has them; to be asked while nobody can have changed them."""
+    return {name: getattr(cls, name, None) for name in _PARTS}
+
+
+def find_hooks(app: Umbel, parts: Mapping[str, object], views: Mapping[str, View]) -> tuple[Hook, ...]:
+    """All that would see or change a request for a configured route.
+
+    ``parts`` are those of ``Umbel`` itself; ``views`` are the configured routes' own, by endpoint.
+    """
+    return (
+        *_replaced(app, parts, views),
+        *_registered(app),
+        *(Hook(f"the setting {name}") for name in _SETTINGS if app.config[name]),
+        *_of_the_map(app),
+    )
+
+
+def _replaced(app: Umbel, parts: Mapping[str, object], views: Mapping[str, View]) -> Iterator[Hook]:
+    for name, part in parts.items():
+        if name in vars(app) or getattr(type(app), name, None) is not part:
+            yield Hook(f"the application's own {name}", name in _BEFORE_THE_VIEW)
+    # Somebody may have replaced it in Quart's own class before Umbel's was made.
+    if "session_interface" not in vars(app) and type(app.session_interface) is not SecureCookieSessionInterface:
+        yield Hook("the application's own session_interface")
+    for endpoint, view in views.items():
+        if app.view_functions.get(endpoint) is not view.function:
+            yield Hook(f"the application's own view function for {view.rule}", may_refuse=True)
+
+
+def _registered(app: Umbel) -> Iterator[Hook]:
+    for attribute, (kind, may_refuse) in _REGISTERED.items():
+        for function in getattr(app, attribute)[None]:
+            yield Hook(f"the {kind} function {_name(function)}", may_refuse)
+    for function in app.teardown_appcontext_funcs:
+        yield Hook(f"the teardown_appcontext function {_name(function)}")
+    handlers = app.error_handler_spec[None]
+    for status in _RAISED:
+        for raised, function in handlers[status].items() if status in handlers else ():
+            yield Hook(f"the error handler {_name(function)} for {status or raised.__name__}")
+    for signal in _SIGNALS:
+        if signal.has_receivers_for(app):
+            yield Hook(f"a receiver of the signal {signal.name}", signal is signals.request_started)
+
+
+def _of_the_map(app: Umbel) -> Iterator[Hook]:
+    if app.url_map.host_matching or app.subdomain_matching or app.url_map.default_subdomain:
+        yield Hook("routes by host name")
+
+
+def _name(function: object) -> str:
+    return getattr(function, "__name__", None) or type(function).__name__

@@ -1,0 +1,197 @@
+"""The table of the configured routes, and the decision whether they are answered before Quart.
+
+Theory
+------
+``[server] hooks`` says who decides. "auto": configured routes are answered before Quart unless the application has
+something that would see or change such a request (``hooks.py``). "all": Quart dispatches all of them. "python": Quart
+dispatches none, and what it would have called is named.
+
+The decision is made once, by ``open``, after the application's own startup. From then on the application refuses to
+register anything until ``close``, so that no request need ask again. What Python cannot refuse (a receiver of a signal,
+``app.config``, ``app.view_functions``, an attribute) has no effect on configured routes when it comes later.
+
+werkzeug's own map is the judge of paths. Its matches are remembered by method and raw path, because paths come again.
+What is not a plain match of a configured route (another route, a redirect, an error, OPTIONS, a probe, a target that is
+not a plain path) is left to Quart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from quart.routing import QuartMap
+from werkzeug.datastructures import ImmutableDict
+from werkzeug.exceptions import HTTPException
+
+from ..config.sections import dotted
+from ..core.console import say
+from ..errors import ConfigError, ConfigProblem, RequestError
+from ..events import Noted
+from .converters import CONVERTERS
+from .hooks import Hook, View, find_hooks
+from .paths import check_path, forbidden_in_query
+from .probes import PATHS
+
+if TYPE_CHECKING:
+    from werkzeug.routing import MapAdapter, RuleFactory
+
+    from ..config.schema import KeyPath
+    from .app import Umbel
+    from .routes import RouteView
+
+EVENT = "hooks.found"
+_KNOWN_MAX, _KNOWN_SIZE = 1024, 256
+"""Matches that are remembered, and the bytes of the longest path."""
+
+
+def refuse_registration(what: str) -> None:
+    """Refuse to register something while the application serves.
+
+    Raises:
+        AssertionError: always; it is what Quart and Flask raise.
+    """
+    raise AssertionError(
+        f"'{what}' was called while the application serves. How requests go through it was decided when it started, so"
+        " this would not apply to all of them. Register everything before the application starts, or in a function"
+        " that runs at its startup (before_serving)."
+    )
+
+
+class UmbelMap(QuartMap):
+    """Quart's map, whose numbers are such that JSON can hold, and to which nothing is added while it is served."""
+
+    default_converters = ImmutableDict({**QuartMap.default_converters, **CONVERTERS})
+    serves = False
+
+    def add(self, rulefactory: RuleFactory) -> None:
+        """Add rules.
+
+        Raises:
+            AssertionError: the application serves.
+        """
+        if self.serves:
+            refuse_registration("url_map.add")
+        super().add(rulefactory)
+
+
+class Match(NamedTuple):
+    """A path that a configured route answers by the method asked for. Shared by requests: not to be changed."""
+
+    route: RouteView
+    path: Mapping[str, Any]
+    """The values of the rule's variables."""
+    decoded: str
+    """The request's path without percent-encoding."""
+
+
+class RouteTable:
+    """The configured routes of one application that are answered before Quart; none while it is closed."""
+
+    def __init__(self, app: Umbel, parts: Mapping[str, object]) -> None:
+        """``parts`` are those of ``Umbel`` itself (``hooks.parts_of``)."""
+        self.is_open = False
+        """Whether the application serves, so that nothing can be registered."""
+        self.before_quart = False
+        """Whether configured routes are answered before Quart."""
+        self.hooks: tuple[str, ...] = ()
+        """What would see or change a request for one in Quart's dispatch. Empty while closed."""
+        self._app = app
+        self._parts = parts
+        self._routes: dict[str, RouteView] = {}
+        self._views: dict[str, View] = {}
+        self._adapter: MapAdapter | None = None
+        """None: Quart decides about every request."""
+        self._known: dict[tuple[str, bytes], Match] = {}
+
+    def add(self, endpoint: str, route: RouteView, function: object) -> None:
+        """Take a configured route, which Quart knows as ``endpoint`` and calls by ``function``."""
+        self._routes[endpoint] = route
+        self._views[endpoint] = View(route.rule, function)
+
+    def open(self) -> None:
+        """Decide, tell of hooks on stderr and in the application's log, and let nothing more be registered.
+
+        Raises:
+            ConfigError: hooks = "python" would pass by a hook that may be a login, and a route says nothing of auth.
+        """
+        app, mode = self._app, self._app.gateway_config.server.hooks
+        found = find_hooks(app, self._parts, self._views)
+        if mode == "python":
+            self._check_auth([hook for hook in found if hook.may_refuse])
+        self.is_open = app.url_map.serves = True
+        self.hooks = tuple(hook.phrase for hook in found)
+        self.before_quart = mode == "python" or (mode == "auto" and not found)
+        if self.before_quart and self._routes:
+            self._adapter = app.url_map.bind("")
+        if found and self._routes and mode != "all":
+            self._tell()
+
+    def close(self) -> None:
+        """The application no longer serves: Quart decides about every request, and what comes may be registered."""
+        self.is_open = self.before_quart = self._app.url_map.serves = False
+        self.hooks = ()
+        self._adapter = None
+        self._known.clear()
+
+    def find(self, method: str, target: bytes) -> Match | None:
+        """The configured route that answers this request; None: Quart decides.
+
+        ``target`` is as it came, ``/path?query``. The Host field and what the server says of a root path are not looked
+        at.
+        """
+        path, mark, query = target.partition(b"?")
+        try:
+            match = self._known[method, path]
+        except KeyError:
+            found = self._match(method, path)
+            if found is None:
+                return None
+            match = found
+        if mark and forbidden_in_query(query):
+            return None
+        return match
+
+    def _match(self, method: str, raw: bytes) -> Match | None:
+        # The path of a request that begins with two slashes is redirected: werkzeug would match it as if with one.
+        if self._adapter is None or not raw.startswith(b"/") or raw.startswith(b"//") or method == "OPTIONS":
+            return None
+        try:
+            check_path(raw)
+            path = unquote_to_bytes(raw).decode()
+            rule, values = self._adapter.match(path, method, return_rule=True)
+        except (RequestError, HTTPException):
+            return None
+        # werkzeug compares methods in upper case, but they are case-sensitive.
+        if rule.endpoint not in self._routes or path in PATHS or method not in (rule.methods or ()):
+            return None
+        match = Match(self._routes[rule.endpoint], values, path)
+        if len(raw) <= _KNOWN_SIZE:
+            if len(self._known) >= _KNOWN_MAX:
+                self._known.clear()
+            self._known[method, raw] = match
+        return match
+
+    def _check_auth(self, guards: list[Hook]) -> None:
+        """Open nobody's login in silence."""
+        if not guards:
+            return
+        config = self._app.gateway_config
+        hooks = ", ".join(hook.phrase for hook in guards)
+        reason = (
+            f'says nothing of auth, and hooks = "python" passes by {hooks}; write auth = "none" if the route is to be'
+            ' public, or hooks = "auto"'
+        )
+        silent: list[KeyPath] = [("routes", index) for index, each in enumerate(config.routes) if each.auth is None]
+        if silent:
+            raise ConfigError([ConfigProblem(config.where(at), None, dotted(at), reason) for at in silent])
+
+    def _tell(self) -> None:
+        what = ", ".join(self.hooks)
+        if self.before_quart:
+            sentence = f'configured routes are answered before Quart (hooks = "python"), and pass by {what}'
+        else:
+            sentence = f"configured routes go through Quart, which costs speed, because of {what}"
+        say(f"warning: {sentence}")
+        self._app.recorder.record(Noted("warning", EVENT, sentence))
