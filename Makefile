@@ -5,7 +5,7 @@ STAMP := .venv/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test soak fuzz conformance bench bench-path bench-where bench-upstream bench-policies bench-server \
-  bench-logs bench-supervisor bench-stalls bench-crowd check format clean
+  bench-logs bench-supervisor bench-stalls bench-crowd bench-hooks check format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -68,6 +68,9 @@ bench-stalls: $(STAMP)  ## the longest stall of the loop by hostile input, a min
 
 bench-crowd: $(STAMP)  ## what is given back of the memory of a crowd of requests, some seconds
 	@$(BIN)/python -m benchmarks.crowd
+
+bench-hooks: $(STAMP)  ## what hooks of an application cost a request of a configured route, some seconds
+	@$(BIN)/python benchmarks/hooks.py
 
 bench-where: .bench/.ready  ## where a request's microseconds go, two minutes; ARGS='--quick --functions 20'
 	@.bench/bin/python benchmarks/where.py $(ARGS)
