@@ -142,14 +142,12 @@ class RouteTable:
         at.
         """
         path, mark, query = target.partition(b"?")
+        match: Match | None
         try:
             match = self._known[method, path]
         except KeyError:
-            found = self._match(method, path)
-            if found is None:
-                return None
-            match = found
-        if mark and forbidden_in_query(query):
+            match = self._match(method, path)
+        if mark and match is not None and forbidden_in_query(query):
             return None
         return match
 
