@@ -48,6 +48,24 @@ async def hello(scope: Any, receive: Any, send: Any) -> None:
     await answer(send)
 
 
+class _Addressed(socket.socket):
+    """An end of a pair that says of itself that it is a TCP connection from ``client``."""
+
+    def __init__(self, end: socket.socket, client: tuple[str, int]) -> None:
+        super().__init__(end.family, end.type, end.proto, fileno=end.detach())
+        self._client = client
+
+    @property
+    def family(self) -> socket.AddressFamily:
+        return socket.AF_INET
+
+    def getpeername(self) -> tuple[str, int]:
+        return self._client
+
+    def getsockname(self) -> tuple[str, int]:
+        return "127.0.0.1", 8000
+
+
 class Server:
     """A service, and connections to it."""
 
@@ -59,9 +77,11 @@ class Server:
         """The server's end of the last connection."""
 
     @asynccontextmanager
-    async def connected(self) -> AsyncIterator[RawClient]:
-        """A client's end; the other one is served."""
+    async def connected(self, client: tuple[str, int] | None = None) -> AsyncIterator[RawClient]:
+        """A client's end; the other one is served. ``client``: the address that the server sees, over TCP."""
         ours, theirs = socket.socketpair()
+        if client is not None:
+            theirs = _Addressed(theirs, client)
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         theirs.setblocking(False)
         self.socket = theirs

@@ -1,0 +1,189 @@
+"""The requests whose answers are recorded, and the routes that they are for."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class Case(NamedTuple):
+    """One request."""
+
+    method: str
+    target: str | bytes
+    headers: tuple[tuple[str, str], ...] = ()
+    parts: tuple[bytes, ...] = (b"",)
+    """Of the body."""
+    ends: bool = True
+    """Whether the body ends with the last of ``parts``; else the client says nothing more."""
+    leaves_after: float | None = None
+    """Seconds after which the client leaves."""
+    client: tuple[str, int] | None = ("127.0.0.1", 4000)
+    outside: bool = False
+    """Whether the application is not started."""
+    quart_refuses: bool = False
+    """Whether it is Quart that refuses the host; see ``recorded.observed``."""
+
+    @property
+    def title(self) -> str:
+        """The request line's beginning, for people."""
+        target = self.target.decode("latin-1") if isinstance(self.target, bytes) else self.target
+        return f"{self.method} {target}"
+
+
+def get(target: str | bytes, *headers: tuple[str, str], **more: Any) -> Case:
+    return Case("GET", target, headers, **more)
+
+
+def post(target: str, *parts: bytes, media: str = "application/json", **more: Any) -> Case:
+    headers = (("content-type", media), *more.pop("headers", ()))
+    return Case("POST", target, headers, parts or (b"",), **more)
+
+
+def calls(path: str = "/fast", **more: Any) -> dict[str, Any]:
+    return {"part": {"upstream": "up", "path": path, **more}}
+
+
+TWO = {**calls(), "late": {"upstream": "up", "path": "/slow", "optional": True}}
+ROUTES: list[dict[str, Any]] = [
+    {"path": "/r", "calls": calls()},
+    {"path": "/slash/", "calls": calls()},
+    {"path": "/int/<int:n>", "calls": calls(), "answer": {"shape": "path.n"}},
+    {"path": "/float/<float:n>", "calls": calls(), "answer": {"shape": "path"}},
+    {"path": "/uuid/<uuid:n>", "calls": calls(), "answer": {"shape": "path"}},
+    {"path": "/any/<any(one,two):n>", "calls": calls(), "answer": {"shape": "path"}},
+    {"path": "/text/<n>", "calls": calls(), "answer": {"shape": "path"}},
+    {"path": "/path/<path:n>", "calls": calls(), "answer": {"shape": "path"}},
+    {"path": "/two", "calls": TWO, "deadline": "1s"},
+    {"path": "/slow", "calls": calls("/slow"), "deadline": "1s"},
+    {"path": "/wrong", "calls": calls("/wrong")},
+    {"path": "/busy", "calls": calls("/busy", pass_body=True, ok=[200])},
+    {"path": "/crash", "calls": calls("/crash")},
+    {"path": "/optional", "calls": {**calls(), "w": {"upstream": "up", "path": "/wrong", "optional": True}}},
+    {"path": "/query", "calls": calls(), "query": {"n": {"type": "int", "required": True}}},
+    {"path": "/json", "calls": calls(json="{got: body}"), "max_body": "1KB", "deadline": "2s"},
+    {"path": "/form", "calls": calls(json="{got: body}"), "body": "form"},
+    {"path": "/bytes", "calls": calls(forward_body=True, method="PUT"), "body": "bytes"},
+    {"path": "/unread", "calls": calls(), "methods": ["POST", "GET"]},
+    {"path": "/unread-slow", "calls": calls("/slow"), "methods": ["POST"]},
+    {"path": "/forward", "calls": calls(forward_cookies=["s"], forward_headers=["x-tenant"]), "answer": {
+        "forward_headers": {"part": ["x-part"]},
+        "forward_cookies": {"part": ["c"]},
+        "headers": {"x-own": "{n}"},
+    }, "query": {"n": {"type": "str", "default": "d"}}},
+    {"path": "/empty", "calls": calls(), "answer": {"status": 204, "headers": {"x-own": "e"}}},
+    {"path": "/reset", "calls": calls(), "answer": {"status": 205}},
+    {"path": "/created", "calls": calls(), "answer": {"status": 201, "cache_control": "max-age=5"}},
+    {"path": "/parts", "calls": calls("/cached"), "answer": {"cache_control": "parts"}},
+    {"path": "/none", "calls": calls(), "expose": "none"},
+    {"path": "/krakend", "calls": calls(), "krakend_compat": True, "expose": "completed"},
+    {"path": "/stream", "calls": TWO, "stream": True, "deadline": "30s"},
+    {"path": "/stream-crash", "calls": calls("/crash"), "stream": True},
+    {"path": "/badshape", "calls": calls(), "answer": {"shape": "sum(`[1e308, 1e308]`)"}},
+]  # fmt: skip
+
+JSON_LENGTH = (("content-length", "9"),)
+CASES: list[Case] = [
+    get("/r"),
+    Case("HEAD", "/r"),
+    Case("OPTIONS", "/r"),
+    Case("DELETE", "/r"),
+    Case("BREW", "/r"),
+    get("/r?a=1&b"),
+    get("/r?a=%ff"),
+    get(b"/r?a=\xff"),
+    get("/r?a b"),
+    get("//r"),
+    get("/r/"),
+    get("/slash"),
+    get("/slash/"),
+    get("/slash//"),
+    get("//slash//"),
+    get("/nowhere"),
+    get("/int/7"),
+    get("/int/07"),
+    get("/int/-7"),
+    get("/int/x"),
+    get("/float/1.5"),
+    get("/float/1"),
+    get("/uuid/12345678-1234-5678-1234-567812345678"),
+    get("/uuid/x"),
+    get("/any/one"),
+    get("/any/three"),
+    get("/text/caf%C3%A9%20%25"),
+    get(b"/text/\xc3\xa9"),
+    get("/text/a%2Fb"),
+    get("/text/a%00b"),
+    get("/text/."),
+    get("/text/%2e%2e"),
+    get("/text/a;b=c,d:e@f"),
+    get("/path/a/b/c"),
+    get("/path/a//b"),
+    get("/path/"),
+    get("http://gateway.test/r"),
+    get("/livez"),
+    get("/readyz"),
+    get("/two"),
+    get("/slow"),
+    get("/slow", ("prefer", "wait=0"), ("x-envoy-upstream-rq-timeout-ms", "500")),
+    get("/stream", ("prefer", "wait=2")),
+    get("/wrong"),
+    get("/busy"),
+    get("/crash"),
+    get("/optional"),
+    get("/query?n=5&n=6"),
+    get("/query?n=five"),
+    get("/query"),
+    post("/json", b'{"a": 1}'),
+    post("/json", b'{"a', b'": 1}'),
+    post("/json", b'{"a": 1}', media="application/merge-patch+json; charset=UTF-8"),
+    post("/json", b'{"a": 1}', media="text/plain"),
+    post("/json", b'{"a": 1}', headers=(("content-encoding", "gzip"),)),
+    post("/json", b""),
+    post("/json", b"{"),
+    post("/json", b" " * 600, b" " * 600),
+    post("/json", b" " * 3_000_000),
+    post("/json", headers=(("content-length", "5000"),), ends=False),
+    post("/json", b"{", ends=False),
+    post("/json", b"{", ends=False, leaves_after=0.5),
+    post("/json", ends=False, leaves_after=0.0),
+    post("/form", b"a=1&a=2&c=%C3%A9", media="application/x-www-form-urlencoded"),
+    post("/form", b"a=%ff", media="application/x-www-form-urlencoded"),
+    post("/bytes", b"\0\xff", media="image/odd"),
+    post("/unread", b"whatever", headers=(("content-length", "8"),)),
+    post("/unread", b"what", ends=False, headers=(("content-length", "8"),)),
+    post("/unread"),
+    get("/forward", ("cookie", "s=1; t=2"), ("cookie", "u=3"), ("x-tenant", "a"), ("x-tenant", "b")),
+    get("/forward?n=x", ("if-none-match", '"part"')),
+    get("/empty"),
+    get("/reset"),
+    get("/created"),
+    get("/parts"),
+    get("/none"),
+    get("/krakend"),
+    get("/r", ("if-none-match", "*")),
+    Case("HEAD", "/r", (("if-none-match", "*"),)),
+    get("/r", ("if-none-match", '"other"'), ("if-none-match", 'W/"more"')),
+    get("/stream"),
+    Case("HEAD", "/stream"),
+    get("/r", ("accept", "text/event-stream")),
+    get("/r", ("accept", "application/json;q=1"), ("accept", "application/x-ndjson;q=0.5")),
+    get("/two", ("accept", "text/event-stream")),
+    get("/wrong", ("accept", "text/event-stream")),
+    get("/stream-crash"),
+    get("/badshape"),
+    get("/r", ("host", "a..b"), quart_refuses=True),
+    get("/r", ("host", "x" * 64), quart_refuses=True),
+    get("/r", ("host", "[::1]:8000")),
+    get("/r", ("host", "")),
+    get("/r", ("host", "\xff")),
+    get("/r", client=None),
+    get("/r", ("x-forwarded-for", "1.2.3.4"), ("x-forwarded-proto", "https"), ("x-forwarded-host", "h")),
+    get("/r", ("x-forwarded-for", "1.2.3.4"), client=("192.0.2.1", 1)),
+    get("/r", ("via", "1.0 fred"), ("tracestate", "a=1")),
+    get("/slow", leaves_after=0.0),
+    get("/slow", leaves_after=0.5),
+    get("/stream", leaves_after=0.5),
+    post("/unread-slow", b"", leaves_after=0.5),
+    post("/unread-slow", b"what", headers=(("content-length", "8"),), ends=False, leaves_after=0.5),
+    get("/r", outside=True),
+]
