@@ -1,8 +1,8 @@
-"""HTTP/1.1 connections of our server over socket pairs, for the virtual clock, by both ways to drive them.
+"""HTTP/1.1 connections of our server over socket pairs, for the virtual clock, on both readers.
 
     async with served(app) as server, server.connected() as client: ...
 
-``crew`` is how our own loop serves a plain socket, ``task`` how TLS and stock Hypercorn's connections are served.
+``epoll`` is the reader of Linux, ``wait`` that of systems without epoll.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import trio
@@ -18,11 +19,13 @@ from hypercorn.config import Config
 
 from tests.support.records import Records
 from tests.support.serving import RawClient
+from umbel.net.epoll import EpollReader, WaitReader
+from umbel.server import service as service_module
 from umbel.server.connection import serve_socket
 from umbel.server.limits import Limits
 from umbel.server.service import Service
 
-DRIVERS = pytest.mark.parametrize("driver", ["epoll"])
+DRIVERS = pytest.mark.parametrize("driver", ["epoll", "wait"])
 GET = b"GET /x HTTP/1.1\r\nhost: a\r\n\r\n"
 POST = b"POST /x HTTP/1.1\r\nhost: a\r\n"
 
@@ -101,7 +104,8 @@ async def served(
         setattr(config, name, value)
     service = Service(app, config, limits)
     async with trio.open_nursery() as nursery:
-        await nursery.start(service.run)
+        with patch.object(service_module, "new_reader", EpollReader if driver == "epoll" else WaitReader):
+            await nursery.start(service.run)
         yield Server(service, nursery, driver)
         with trio.fail_after(60):
             await service.connections.wait_value(0)

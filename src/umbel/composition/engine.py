@@ -34,7 +34,8 @@ them. If one of them decides the composition as it is started (its upstream's br
 queue for the place of an earlier one, and must not get it now. For the same reason the tasks in ``Call.finish`` are
 shielded from the cancel until then; they end with their calls. A result that came in the same turn, before the task
 ran, has been taken already and stands; one with a large body is cut. A bug of an observer or of a recorder that a
-callback comes upon is noted, and ends the composition where the loop raises it.
+callback comes upon is noted, and ends the composition where the loop raises it. ``client_gone`` is noted in the same
+way; it cuts as a cancel does, and ``run`` raises ClientGoneError.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..core.call import Call, Caller, FieldBlock, Parking, Prepared, first_cancelled, only_leaf
+from ..core.inbound import ClientGoneError
 from ..events import CallEnded, Recorder
 from ..kinds import CUT, Kind
 from ..model import Attempt, Failure, Inputs, Json, Outcome, RequestFacts
@@ -72,6 +74,8 @@ Callers = Mapping[str, Caller]
 
 CLIENT_GONE = str(Kind.CLIENT_GONE)
 """The reason that the gateway gives when it cancels a request whose client has left."""
+OnWait = Callable[[Callable[[], object]], object]
+"""Called before a composition first waits, with what cuts it (``Engine.client_gone``): ``InboundRequest.on_gone``."""
 INLINE_MAX = 16 * 1024
 """Bytes of a body that is decoded in a callback; a larger one is decoded in the composition's task."""
 
@@ -119,7 +123,9 @@ class Engine:
         self._taken: deque[Outcome] = deque()
         self._telling = False
         self._cut_reason: str | None = None
-        """Of the cancel that cut it."""
+        """Of the cancel that cut it, or of the client's leaving."""
+        self.on_wait: OnWait | None = None
+        """Until the composition waits."""
 
     # Hooks.
 
@@ -301,26 +307,12 @@ class Engine:
     ) -> None:
         """Give a call its outcome: with what it brought, or with its failure. ``started_at`` None: it never began."""
         if type(result) is CallResult:
-            self._take(
-                Outcome(
-                    rules.name,
-                    "value",
-                    result.value,
-                    None,
-                    started_at,
-                    now,
-                    tuple(attempts),
-                    result.failed_items,
-                    result.headers,
-                    result.answer_status,
-                ),
-                rules.upstream,
-                items,
-            )
+            value, more = result.value, (result.failed_items, result.headers, result.answer_status)
+            outcome = Outcome(rules.name, "value", value, None, started_at, now, tuple(attempts), *more)
         else:
             assert isinstance(result, Failure)
             outcome = Outcome(rules.name, "failed", rules.default, result, started_at, now, tuple(attempts))
-            self._take(outcome, rules.upstream, items)
+        self._take(outcome, rules.upstream, items)
 
     def skip(self, rules: CallRules) -> None:
         """Give a call that has nothing to do its outcome."""
@@ -409,6 +401,9 @@ class Engine:
                 if self._large:
                     await trio.lowlevel.checkpoint()
                 elif not (self._has_work or self._waits):
+                    if self.on_wait is not None:
+                        on_wait, self.on_wait = self.on_wait, None
+                        on_wait(self.client_gone)
                     await self._parking.park()
             crash, self._crash = self._crash, None
             if crash is not None:
@@ -430,6 +425,13 @@ class Engine:
         with trio.CancelScope(shield=not self.over) as scope:
             self._shields.append(scope)
             await call.finish()
+
+    def client_gone(self) -> None:
+        """Cut the composition, whose client has left. May be called in any task, at any time."""
+        if not self.over:
+            self.over = True
+            self._cut_reason = CLIENT_GONE
+            self._parking.wake()
 
     def cut(self, cancelled: trio.Cancelled | None) -> None:
         """Nothing more begins, and what is under way ends now, each call with its outcome."""
@@ -525,8 +527,10 @@ class PlanRun(Engine):
         recorder: Recorder,
         observer: Observer | None = None,
         outcomes: dict[str, Outcome] | None = None,
+        on_wait: OnWait | None = None,
     ) -> None:
         super().__init__(facts, callers, recorder, outcomes)
+        self.on_wait = on_wait
         self._plan = plan
         self._inputs = inputs
         self._observer = observer
@@ -538,7 +542,7 @@ class PlanRun(Engine):
         """The fields that the gateway writes into each call, with those of its client and without."""
 
     async def run(self) -> Result:
-        """See ``run``."""
+        """See ``run``. ClientGoneError: ``client_gone`` was called before anything was decided."""
         leaf: BaseException | None = None
         try:
             with self.scope:
@@ -561,6 +565,8 @@ class PlanRun(Engine):
                 raise leaf
             finally:
                 del leaf  # Its traceback holds this frame.
+        if self._cut_reason == CLIENT_GONE and not self.decided:
+            raise ClientGoneError("the client has gone")
         plan, whole = self._plan, not (self.flawed or self._plan.needed)
         failure = self.failure if self.decided else None if whole else conclude(plan, self.outcomes)
         return shape_result(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import httpx
 import trio
@@ -11,8 +12,11 @@ import trio
 from ..errors import UpstreamError
 from ..kinds import Kind
 from ..messages import Field, request_of, response_fields
+from ..model import RequestFacts
 from .call import CallBase, CallContext, Caller, Mode, Prepared, reason_of
 from .hop_by_hop import is_hop_by_hop, named_by
+
+Around = Callable[[RequestFacts], AbstractContextManager[None]]
 
 CLOSE_SECONDS = 1.0
 """Seconds that closing a response may take when nobody waits for it any more."""
@@ -34,10 +38,14 @@ class TransportCaller:
 
     Args:
         base_url: where the requests go: the upstream's URL. A call's target comes behind its path.
+        around: what a call is made inside of, for the inbound request that it belongs to.
     """
 
-    def __init__(self, transport: httpx.AsyncBaseTransport, base_url: str = "http://upstream") -> None:
+    def __init__(
+        self, transport: httpx.AsyncBaseTransport, base_url: str = "http://upstream", around: Around | None = None
+    ) -> None:
         self.transport = transport
+        self.around = around
         self._base = httpx.URL(base_url)
         self._path = self._base.raw_path.rstrip(b"/")
 
@@ -53,9 +61,11 @@ class TransportCaller:
         return request_of(prepared.method, prepared.fields, prepared.content, {"target": prepared.target}, url=url)
 
 
-def caller_of(transport: httpx.AsyncBaseTransport | Caller, base_url: str = "http://upstream") -> Caller:
+def caller_of(
+    transport: httpx.AsyncBaseTransport | Caller, base_url: str = "http://upstream", around: Around | None = None
+) -> Caller:
     """What makes calls through ``transport``: itself, if it can (``umbel.upstream.Transport``)."""
-    return transport if isinstance(transport, Caller) else TransportCaller(transport, base_url)
+    return transport if isinstance(transport, Caller) else TransportCaller(transport, base_url, around)
 
 
 class TransportCall(CallBase):
@@ -92,7 +102,9 @@ class TransportCall(CallBase):
                 try:
                     # Cancelled before it began, it must not ask at all.
                     await trio.lowlevel.checkpoint_if_cancelled()
-                    await self._ask()
+                    around, request = self._caller.around, context.request
+                    with nullcontext() if around is None or request is None else around(request):
+                        await self._ask()
                 except Exception as caught:  # noqa: BLE001  # of a foreign transport, or a bug: it is the call's end
                     error = caught
         except Exception as caught:  # noqa: BLE001  # what cleaning up raised beside the cancel that the scope took

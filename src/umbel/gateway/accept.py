@@ -27,12 +27,9 @@ def stream_form(accept: str | None, *, always: bool = False) -> StreamForm | Non
     it names with a higher quality than either keeps the answer whole, unless the route always streams.
     """
     default: StreamForm | None = "ndjson" if always else None
-    if not accept or len(accept) > ACCEPT_CHARS_MAX:
+    if accept is None or not may_ask_for_stream(accept):
         return default
     accept = accept.lower()
-    if "ndjson" not in accept and "event-stream" not in accept:
-        # Nearly every request: nothing to weigh, nothing to parse.
-        return default
     named = [(media, quality) for media, quality in parse_accept_header(accept, MIMEAccept) if quality > 0]
     wanted = [(quality, _FORMS[media]) for media, quality in named if media in _FORMS]
     if not wanted:
@@ -41,3 +38,11 @@ def stream_form(accept: str | None, *, always: bool = False) -> StreamForm | Non
     best, form = max(wanted, key=lambda wish: wish[0])
     json = max((quality for media, quality in named if media == "application/json"), default=0)
     return form if always or best >= json else None
+
+
+def may_ask_for_stream(accept: str | None) -> bool:
+    """Whether an Accept names a stream; where not, there is nothing to weigh and nothing to parse."""
+    if not accept or len(accept) > ACCEPT_CHARS_MAX:
+        return False
+    accept = accept.lower()
+    return "ndjson" in accept or "event-stream" in accept

@@ -21,26 +21,28 @@ from ..composition.outgoing import UpstreamDefaults
 from ..config.load import load
 from ..config.schema import Config
 from ..core.console import announce
+from ..core.inbound import InboundApplication, InboundRequest, RequestHead
 from ..errors import ConfigError, NotRunningError, RequestError
 from ..events import NULL, Noted, Recorder
 from ..logs import crashes_on_stderr
 from ..server import garbage
+from ..server.asgi import serve_asgi
 from ..server.limits import Limits
 from ..server.loopwatch import EVENT, watched_loop
 from ..server.process_signals import no_deadly_signals
 from ..server.serving import innermost, serve
 from ..server.settings import hypercorn_config
+from .asgi_request import AsgiRequest, target_of
 from .checks import CHECKS
 from .compose import ComposeView
-from .connection import Connection
-from .direct import DirectRequest
 from .fields import Field
-from .forwarded import TrustedProxies, origin_in, origin_of
+from .forwarded import TrustedProxies, origin_of
 from .handling import ErrorHandling
 from .hooks import parts_of
 from .lifespan import Lifespan, State
-from .paths import raw_path
+from .quart_request import QuartRequest
 from .reply import KRAKEND_COMPLETED
+from .request_cycle import RequestCycle
 from .respond import AnswerRules, Expose
 from .route_table import RouteTable, UmbelMap, refuse_registration
 from .routes import RouteView
@@ -52,11 +54,13 @@ from .wrong_loop import refuse
 if TYPE_CHECKING:
     import httpx
 
+    from ..net.epoll import AnyReader
     from ..server.service import Service
     from .compose import Handler
-    from .forwarded import Origin
-    from .route_table import Match
     from .runtime import Runtime
+
+_KEPT = "_quart._preserve_context"
+"""Set in a scope by Quart's test client, for tests that look at the request's context afterwards."""
 
 HandlerT = TypeVar("HandlerT", bound="Handler")
 
@@ -82,7 +86,17 @@ class GatewayStatistics:
     """Requests that wait for a place among those, their body unread."""
 
 
-class Umbel(ErrorHandling):
+class RequestCounts:
+    """Counters that each request adds itself to, and takes itself off."""
+
+    __slots__ = ("in_flight", "total")
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self.total = 0
+
+
+class Umbel(ErrorHandling, InboundApplication):
     """A Quart-Trio application that composes upstream calls into answers.
 
     Blueprints, hooks, error handlers, plain routes and websockets are Quart's. On top of them:
@@ -100,7 +114,7 @@ class Umbel(ErrorHandling):
     request_class = UmbelRequest
     url_map_class = UmbelMap
     url_map: UmbelMap
-    asgi_http_class = Connection  # type: ignore[assignment]  # Quart types it for any app; ours needs an Umbel
+    asgi_http_class = QuartRequest  # type: ignore[assignment]  # Quart types it for any app; ours needs an Umbel
     asgi_websocket_class = WebsocketConnection  # type: ignore[assignment]  # as above
     asgi_lifespan_class = Lifespan  # type: ignore[assignment]  # as above
     test_app_class = UmbelTestApp
@@ -133,11 +147,13 @@ class Umbel(ErrorHandling):
         self.current_runtime: Runtime | None = None
         self.refusal: ConfigError | None = None
         """Why its configuration kept it from starting, where that showed only then."""
+        self._replaces_asgi_app = type(self).asgi_app is not Umbel.asgi_app
         self._draining = False
+        self._has_root_path = False
+        """Whether a server says that the application is mounted below a path, of which routes know nothing."""
         self._degraded = False
         self._servers: WeakSet[Service] = WeakSet()
-        self._in_flight = 0
-        self._total = 0
+        self.request_counts = RequestCounts()
         self.krakend_endpoints: set[str] = set()
         """The routes with ``krakend_compat``, by their endpoints."""
         self.config["MAX_CONTENT_LENGTH"] = self.gateway_config.server.max_body
@@ -220,6 +236,19 @@ class Umbel(ErrorHandling):
             refuse_registration(f_name)
         super()._check_setup_finished(f_name)
 
+    def handle(self, request: InboundRequest) -> Coroutine[Any, Any, None]:
+        """Answer a request: one for a route of the configuration before Quart, any other through ``asgi_app``.
+
+        Whoever wraps or replaces ``asgi_app`` sees all of them.
+        """
+        if not (request.websocket or self._has_root_path or "asgi_app" in self.__dict__ or self._replaces_asgi_app):
+            match = self.route_table.find(request.method, request.target)
+            if match is not None:
+                cycle = RequestCycle(self, match, request)
+                if cycle.origin.fields.has_plain_host:  # Quart refuses a host that is none.
+                    return cycle.run()
+        return serve_asgi(self, request)
+
     async def asgi_app(self, scope: Any, receive: Any, send: Any) -> None:
         """Quart's; but a request that the table of routes finds is answered before it.
 
@@ -228,25 +257,16 @@ class Umbel(ErrorHandling):
         if self.current_runtime is None and not trio.lowlevel.in_trio_run():
             await refuse(scope, send)
             return
-        if scope["type"] == "http":
-            found = self._find_route(scope)
-            if found is not None:
-                await DirectRequest(self, *found, scope, receive, send).live()
-                return
+        if scope["type"] == "http" and not scope.get("root_path") and not scope.get(_KEPT):
+            match = self.route_table.find(scope["method"], target_of(scope))
+            if match is not None and match.decoded == scope["path"]:  # Middleware may have changed the path alone.
+                limits, max_body = self.limits, self.config["MAX_CONTENT_LENGTH"]
+                request = AsgiRequest(scope, receive, send, limits=limits, max_body=max_body)
+                cycle = RequestCycle(self, match, request)
+                if cycle.origin.fields.has_plain_host:  # As above.
+                    await request.serve(cycle.run)
+                    return
         await super().asgi_app(scope, receive, send)
-
-    def _find_route(self, scope: Any) -> tuple[Match, Origin] | None:
-        """The configured route that answers a request before Quart, and whom the request came from."""
-        target = raw_path(scope["path"], scope.get("raw_path"))
-        if query := scope["query_string"]:
-            target += b"?" + query
-        match = self.route_table.find(scope["method"], target)
-        # Middleware may have changed the path alone; Quart's test client may want to see the request's context.
-        if match is None or match.decoded != scope["path"] or scope.get("root_path") or scope.get(_KEPT):
-            return None
-        origin = origin_in(scope, self.trusted_proxies)
-        # Quart refuses a host that is none.
-        return (match, origin) if origin.fields.has_plain_host else None
 
     # What the rest of the package asks of it.
 
@@ -262,6 +282,11 @@ class Umbel(ErrorHandling):
             self.logger.error(str(error))
             raise RequestError(503, "The gateway is not ready.") from error
         return self.current_runtime
+
+    @property
+    def socket_reader(self) -> AnyReader | None:
+        """What watches the upstreams' sockets, for a server to share; None before startup and after shutdown."""
+        return None if self.current_runtime is None else self.current_runtime.reader
 
     @property
     def recorder(self) -> Recorder:
@@ -284,8 +309,7 @@ class Umbel(ErrorHandling):
         origin = origin_of(peer, fields, self.trusted_proxies, scheme=scheme)
         return origin.client, origin.scheme
 
-    @property
-    def refusal_fields(self) -> tuple[Field, ...]:
+    def refusal_fields(self, head: RequestHead | None) -> tuple[Field, ...]:
         """The fields of what the server refuses by itself, before it is known which route a request is for."""
         return ((KRAKEND_COMPLETED, b"false"),) if self.krakend_endpoints else ()
 
@@ -298,8 +322,8 @@ class Umbel(ErrorHandling):
         servers = [service.statistics() for service in self._servers]
         return GatewayStatistics(
             self.state,
-            self._in_flight,
-            self._total,
+            self.request_counts.in_flight,
+            self.request_counts.total,
             self.route_table.before_quart,
             self.route_table.hooks,
             sum(each.uploads for each in servers),
@@ -309,6 +333,7 @@ class Umbel(ErrorHandling):
     def add_server(self, service: Service) -> None:
         """One of our own servers serves this application: the statistics are to show what it counts."""
         self._servers.add(service)
+        self._has_root_path = bool(service.root_path)
 
     def make_room(self) -> bool:
         """Refuse a request that waits for an upstream which completes nothing, so that a full server can take another.
@@ -317,15 +342,6 @@ class Umbel(ErrorHandling):
         """
         runtime = self.current_runtime
         return runtime is not None and runtime.guard.make_room()
-
-    def request_began(self) -> None:
-        """Count a request in."""
-        self._in_flight += 1
-        self._total += 1
-
-    def request_ended(self) -> None:
-        """Count a request out."""
-        self._in_flight -= 1
 
     # Starting it as a script.
 

@@ -74,7 +74,7 @@ class ComposeView:
         fields = exchange.origin.fields
         facts = exchange.routed(self._rule, deadline_of(fields, exchange.facts.started_at, self._deadline))
         runtime = self._app.runtime
-        inputs = await self._inputs.read(exchange, path)
+        inputs = self._inputs.read(exchange, path)
         compose = Compose(runtime.callers, inputs, facts, exchange.recorder, self._upstreams, exchange.calls)
         try:
             with trio.CancelScope(deadline=facts.deadline + GRACE) as late:

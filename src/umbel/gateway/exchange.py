@@ -1,6 +1,7 @@
 """One inbound request on its way through the gateway: its facts, its nursery, and what became of it.
 
-Carried in the ASGI scope. Whoever composes an answer writes here what the request's one record says of it.
+Carried in the ASGI scope of Quart's requests. Whoever composes an answer writes here what the request's one record says
+of it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import trio
     from quart.wrappers import Request
 
+    from ..core.inbound import AnsweredByServerError, InboundRequest
     from ..events import Recorder
     from ..kinds import Kind
     from ..model import Outcome, RequestFacts
@@ -36,6 +38,7 @@ class Exchange:
         "completed",
         "detail",
         "facts",
+        "inbound",
         "kind",
         "nursery",
         "of_client",
@@ -44,6 +47,7 @@ class Exchange:
         "own_ms",
         "query",
         "recorder",
+        "refused",
     )
 
     def __init__(self, facts: RequestFacts, origin: Origin, recorder: Recorder, query: bytes = b"") -> None:
@@ -54,10 +58,12 @@ class Exchange:
         """The raw query."""
         self.body: AsyncIterable[bytes]
         """The parts of the request's body; set by whoever brings it, and read once."""
+        self.inbound: InboundRequest
+        """The server's side of it. A WebSocket has none."""
         self.nursery: trio.Nursery
         """The request's own: cancelled when the client has gone, and with the request's end.
 
-        Not there where a composition of the configuration is answered without Quart, unless it streams.
+        Not there where a composition of the configuration is answered before Quart, unless it streams.
         """
         self.calls: dict[str, Outcome] = {}
         """What became of the calls that were made for it, in the order in which they ended."""
@@ -70,14 +76,12 @@ class Exchange:
         """Milliseconds that a composed answer took beside its longest call."""
         self.kind: Kind | None = None
         self.detail = ""
+        self.refused: AnsweredByServerError | None = None
+        """What the server has answered in our place."""
 
     def bind(self) -> None:
         """From now on whatever is logged for this request, by anybody in any task of it, says so."""
-        facts = self.facts
-        if facts.route:
-            bind(**{"request_id": facts.request_id, "trace_id": facts.trace.trace_id, "http.route": facts.route})
-        else:
-            bind(request_id=facts.request_id, trace_id=facts.trace.trace_id)
+        bind(**names_of(self.facts))
 
     def routed(self, route: str, deadline: float) -> RequestFacts:
         """Fill in what only a matched route knows; ``deadline`` is absolute."""
@@ -89,6 +93,14 @@ class Exchange:
         """The request is complete only ``now``, after its body was waited for; its ``deadline`` is absolute."""
         self.facts = self.facts._replace(deadline=deadline, complete_at=now)
         return self.facts
+
+
+def names_of(facts: RequestFacts) -> dict[str, object]:
+    """The fields of log records that name a request."""
+    names: dict[str, object] = {"request_id": facts.request_id, "trace_id": facts.trace.trace_id}
+    if facts.route:
+        names["http.route"] = facts.route
+    return names
 
 
 def current_request() -> Request:

@@ -14,6 +14,8 @@ from types import MappingProxyType
 
 from ..core.hop_by_hop import hop_by_hop_among
 from ..messages import may_be_secret
+from .accept import may_ask_for_stream
+from .budget import client_budget
 
 Field = tuple[bytes, bytes]
 
@@ -29,7 +31,19 @@ _known: dict[tuple[bool, tuple[Field, ...]], Fields] = {}
 class Fields:
     """One section of fields. Shared by all requests that say the same, so nobody may change it."""
 
-    __slots__ = ("_cookies", "by_name", "end_to_end", "get", "has_plain_host", "kept")
+    __slots__ = (
+        "_cookies",
+        "by_name",
+        "content_type",
+        "end_to_end",
+        "get",
+        "has_plain_host",
+        "kept",
+        "names_stream",
+        "names_trace",
+        "via",
+        "wish",
+    )
 
     def __init__(self, kept: list[Field]) -> None:
         self.kept = kept
@@ -50,6 +64,14 @@ class Fields:
             self.end_to_end = MappingProxyType({name: by_name[name] for name in by_name if name not in own})
         self.has_plain_host = _PLAIN_HOST.fullmatch(by_name.get("host", "")) is not None
         """Whether it names a host, and one that nobody could refuse."""
+        self.content_type = self.end_to_end.get("content-type", "")
+        self.via = self.end_to_end.get("via", "")
+        self.wish = client_budget(by_name)
+        """The seconds that the client is ready to wait; None if it does not say."""
+        self.names_stream = may_ask_for_stream(by_name.get("accept"))
+        """Whether the answer may have to be a stream (``accept.stream_form``)."""
+        self.names_trace = "traceparent" in self.end_to_end or "tracestate" in self.end_to_end
+        """Whether they bring a trace, or a part of one."""
         self._cookies: Mapping[str, str] | None = None
 
     @property

@@ -21,7 +21,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from ..config.rules import UNIX_PEER
 from ..model import Trace
@@ -55,6 +57,8 @@ class TrustedProxies:
         names = tuple(names)
         self._unix = UNIX_PEER in names
         self._networks = tuple(ip_network(name, strict=False) for name in names if name != UNIX_PEER)
+        self.nobody = not names
+        """Whether no peer's word is taken."""
         self._known: dict[str, bool] = {}
         """What is known of some peers: they come again, and a text is long in becoming an address."""
 
@@ -74,7 +78,7 @@ class TrustedProxies:
         return known
 
 
-class Origin(NamedTuple):
+class Origin(msgspec.Struct, frozen=True):
     """Where a request came from. ``client`` is the nearest address that no trusted proxy vouches away."""
 
     client: str
@@ -102,16 +106,17 @@ class Origin(NamedTuple):
 
     def identify(self) -> tuple[str, Trace]:
         """The request's id and trace; an id is taken over from a trusted peer alone."""
+        if not self.trusted and not self.fields.names_trace:
+            return ids.new_identity()  # Nearly every request that comes from outside.
         get = self.fields.end_to_end.get
         return ids.identify(self.claimed("x-request-id"), get("traceparent"), get("tracestate"))
 
     def always(self, request_id: str) -> tuple[tuple[str, str], ...]:
         """What a gateway always tells an upstream: the request's id, and Via (RFC 9110 section 7.6.3)."""
-        version = self.http_version
+        version, before = self.http_version, self.fields.via
         own = _OWN_VIA.get(version) or f"{version} umbel"
-        before = self.fields.end_to_end.get("via", "")
         # A chain longer than any real one is an attempt to grow our requests; it ends here.
-        via = f"{before}, {own}" if 0 < len(before) <= _VIA_LENGTH_MAX else own
+        via = f"{before}, {own}" if before and len(before) <= _VIA_LENGTH_MAX else own
         return (("x-request-id", request_id), ("via", via))
 
     def forwarded_for(self) -> tuple[tuple[str, str], ...]:
@@ -120,8 +125,11 @@ class Origin(NamedTuple):
         The client's ``Connection`` has no say in these: they are the gateway's own.
         """
         fields: tuple[tuple[str, str], ...] = (("x-forwarded-proto", self.scheme),)
-        if hops := (*self.hops, self.peer) if self.peer else self.hops:
+        if self.hops:
+            hops = (*self.hops, self.peer) if self.peer else self.hops
             fields = (("x-forwarded-for", ", ".join(hops)), *fields)
+        elif self.peer:
+            fields = (("x-forwarded-for", self.peer), *fields)
         return (*fields, ("x-forwarded-host", self.host)) if self.host else fields
 
     def rewritten(self, scope: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,12 +158,11 @@ def origin_of(
     peer: str | None,
     headers: Iterable[tuple[bytes, bytes]],
     trust: TrustedProxies,
-    *,
     http_version: str = "1.1",
     scheme: str = "http",
 ) -> Origin:
     """Read the origin of a request off its peer and its fields. Never raises: a malformed claim is no claim."""
-    trusted = trust.trusts(peer)
+    trusted = not trust.nobody and trust.trusts(peer)
     fields = read_fields(headers, believed=trusted)
     if not trusted:
         return Origin(peer or "", False, fields, peer, http_version, scheme, fields.get("host"))

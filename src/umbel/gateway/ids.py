@@ -25,17 +25,20 @@ _SAMPLED = "01"
 
 def identify(claimed: str | None, parent: str | None, state: str | None) -> tuple[str, Trace]:
     """The id and the trace of a request: ``request_id`` and ``trace`` in one."""
-    if claimed is None and parent is None:
-        # Nearly every request that comes from outside.
-        return _drawn(), Trace(_drawn(), flags=_SAMPLED)
     return request_id(claimed), trace(parent, state)
+
+
+def new_identity() -> tuple[str, Trace]:
+    """The same of a request that brings neither."""
+    both = _drawn()
+    return both[:32], Trace(both[32:], "", _SAMPLED)
 
 
 def request_id(claimed: str | None) -> str:
     """``claimed`` if it is well formed, else a new id of 32 hex digits."""
     if claimed is not None and _REQUEST_ID.fullmatch(claimed):
         return claimed
-    return _drawn()
+    return _drawn()[:32]
 
 
 def trace(parent: str | None, state: str | None) -> Trace:
@@ -46,7 +49,7 @@ def trace(parent: str | None, state: str | None) -> Trace:
     """
     match = _TRACEPARENT.fullmatch(parent) if parent is not None else None
     if match is None or (match[1] == "00" and match[5] is not None):
-        return Trace(_drawn(), flags=_SAMPLED)
+        return Trace(_drawn()[:32], flags=_SAMPLED)
     flags = f"{int(match[4], 16) & _KNOWN_FLAGS:02x}"
     return Trace(match[2], match[3], flags, state if state is not None and _state_is_valid(state) else "")
 
@@ -57,13 +60,13 @@ os.register_at_fork(after_in_child=_unused.clear)
 
 
 def _drawn() -> str:
-    """32 hex digits at random. Drawn many at once: each draw lets other threads have the interpreter."""
+    """64 hex digits at random, for two ids. Drawn many at once: each draw lets other threads have the interpreter."""
     while True:
         try:
             return _unused.pop()
         except IndexError:
-            digits = os.urandom(4096).hex()
-            _unused.extend(digits[start : start + 32] for start in range(0, len(digits), 32))
+            digits = os.urandom(8192).hex()
+            _unused.extend([digits[start : start + 64] for start in range(0, len(digits), 64)])
 
 
 def _state_is_valid(state: str) -> bool:

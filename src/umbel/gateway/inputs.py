@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import trio
@@ -19,6 +20,8 @@ from .query import QueryRules
 from .urlencoded import Names
 
 _SCALARS = (str, int, float, bool)
+"""What JSON has; werkzeug's converters may make other objects (uuid)."""
+_NOTHING: Mapping[str, Json] = MappingProxyType({})
 _LARGE_BODY = 64 * 1024
 
 
@@ -33,44 +36,60 @@ class InputRules:
     """The fields of a form that the plan reads; None: all of them."""
     max_body: int = 0
 
-    async def read(self, exchange: Exchange, path: Mapping[str, Any]) -> Inputs:
+    def read(self, exchange: Exchange, path: Mapping[str, Any]) -> Inputs:
+        """The request's values but for its body.
+
+        Raises:
+            RequestError: 400.
+        """
+        query = self.query.values(self.query.read(exchange.query)) if self.query.declared else {}
+        return self._inputs(exchange, path, query)
+
+    async def read_with_body(self, exchange: Exchange, path: Mapping[str, Any]) -> Inputs:
         """The request's values. How long its body may take is bounded by whoever brings it.
 
         Raises:
             RequestError: 400, 408, 413 or 415.
+            ClientGoneError: the client left in the middle of its body.
         """
-        pairs = self.query.read(exchange.query)
-        query = self.query.values(pairs)
+        assert self.body is not None
+        query = self.query.values(self.query.read(exchange.query))  # What is wrong there is told before a body is read.
+        fields, charset = exchange.origin.fields, ""
+        if may_have_body(fields):
+            check_media_type(fields, self.body)
+        # An application may have put a request class of its own, whose body has no bound of time to lower.
+        if (take_at_most := getattr(exchange.body, "take_at_most", None)) is not None:
+            take_at_most(self.max_body)
+        raw_body = await read_body(exchange.body, known_length(fields), self.max_body)
+        if raw_body:
+            charset = check_media_type(fields, self.body)
+        body = await decode_whole(raw_body, self.body, charset, self.form_names, self.max_body)
+        if len(raw_body) > _LARGE_BODY:
+            # What is done with it may take as long: others have their turn in between.
+            await trio.lowlevel.checkpoint()
+        return self._inputs(exchange, path, query, body, raw_body)
+
+    def _inputs(
+        self,
+        exchange: Exchange,
+        path: Mapping[str, Any],
+        query: Mapping[str, Json],
+        body: Json = None,
+        raw_body: bytes = b"",
+    ) -> Inputs:
         origin = exchange.origin
         fields = origin.fields
-        raw_body, body, charset = b"", None, ""
-        if self.body is not None:
-            if may_have_body(fields):
-                check_media_type(fields, self.body)
-            # An application may have put a request class of its own, whose body has no bound of time to lower.
-            if (take_at_most := getattr(exchange.body, "take_at_most", None)) is not None:
-                take_at_most(self.max_body)
-            raw_body = await read_body(exchange.body, known_length(fields), self.max_body)
-            if raw_body:
-                charset = check_media_type(fields, self.body)
-            body = await decode_whole(raw_body, self.body, charset, self.form_names, self.max_body)
-            if len(raw_body) > _LARGE_BODY:
-                # What is done with it may take as long: others have their turn in between.
-                await trio.lowlevel.checkpoint()
+        headers = fields.end_to_end
+        values = path and {name: value if isinstance(value, _SCALARS) else str(value) for name, value in path.items()}
         return Inputs(
-            path={name: _scalar(value) for name, value in path.items()},
-            query=query,
-            headers=fields.end_to_end,
-            body=body,
-            raw_query=exchange.query,
-            cookies=fields.cookies,
-            raw_body=raw_body,
-            content_type=fields.end_to_end.get("content-type", ""),
-            forwarded=origin.always(exchange.facts.request_id),
-            forwarded_for=origin.forwarded_for(),
+            values,
+            query,
+            headers,
+            body,
+            exchange.query,
+            fields.cookies if "cookie" in headers else _NOTHING,
+            raw_body,
+            fields.content_type,
+            origin.always(exchange.facts.request_id),
+            origin.forwarded_for(),
         )
-
-
-def _scalar(value: Any) -> Json:
-    """A path value as JSON: werkzeug's converters may make other objects (uuid)."""
-    return value if isinstance(value, _SCALARS) else str(value)

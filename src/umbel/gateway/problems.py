@@ -54,28 +54,38 @@ def problem_response(problem: Problem, headers: Iterable[tuple[str, str]] = ()) 
     return as_response(problem_reply(problem, headers))
 
 
-def from_request_error(error: RequestError, request_id: str) -> TrioResponse:
-    """The response to a request that cannot be answered as it stands."""
+def request_error_reply(error: RequestError, request_id: str) -> Reply:
+    """The answer to a request that cannot be answered as it stands."""
     problem = Problem(error.status, error.detail, error.title or "", request_id=request_id)
-    return problem_response(problem, error.fields)
+    return problem_reply(problem, error.fields)
 
 
-def from_http_exception(error: HTTPException, request_id: str) -> TrioResponse:
-    """The response of an HTTP exception that no handler took, with its own fields (Allow, WWW-Authenticate, …).
+def http_exception_reply(error: HTTPException, request_id: str) -> Reply:
+    """The answer of an HTTP exception that no handler took, with its own fields (Allow, WWW-Authenticate, …).
 
     A description that somebody wrote (``abort(409, "…")``) is the detail; werkzeug's stock ones are not.
     """
     status = error.code or 500
     cause = error.__cause__
     if isinstance(cause, RequestError):
-        return from_request_error(cause, request_id)
+        return request_error_reply(cause, request_id)
     stock = getattr(type(error), "description", None)
     own = error.description if isinstance(stock, str) and error.description != stock else None
     if isinstance(error, MethodNotAllowed):
         # werkzeug gives a set, whose order changes with every start.
         error.valid_methods = sorted(error.valid_methods or ())
     headers = [(name, value) for name, value in error.get_headers() if name.lower() != "content-type"]
-    return problem_response(Problem(status, own or _DETAILS.get(status, ""), request_id=request_id), headers)
+    return problem_reply(Problem(status, own or _DETAILS.get(status, ""), request_id=request_id), headers)
+
+
+def from_request_error(error: RequestError, request_id: str) -> TrioResponse:
+    """``request_error_reply`` as a response of Quart's."""
+    return as_response(request_error_reply(error, request_id))
+
+
+def from_http_exception(error: HTTPException, request_id: str) -> TrioResponse:
+    """``http_exception_reply`` as a response of Quart's."""
+    return as_response(http_exception_reply(error, request_id))
 
 
 def as_http_exception(error: RequestError) -> HTTPException:

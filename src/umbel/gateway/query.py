@@ -42,6 +42,8 @@ class QueryRules:
             _Param(name, *_PARSERS[param.type], param.default, param.required) for name, param in params.items()
         )
         self._names = Names(params)
+        self.declared = bool(params)
+        """Whether there is one."""
 
     def read(self, raw: bytes) -> Sequence[tuple[str, str]]:
         """The known parameters of a query as they came, decoded, in order.

@@ -21,6 +21,8 @@ BODILESS = frozenset({204, 304})
 """RFC 9110 section 8.6: no Content-Length with 204; with 304 it would be that of an answer we have not made. Nor is
 there content to have a type."""
 REQUEST_ID = b"x-request-id"
+ERROR = 400
+"""The least status of an error."""
 
 
 class Reply:
@@ -37,6 +39,14 @@ class Reply:
         """Lower-case names, in the order in which they go out."""
         self.body = body
         self.named = named
+
+
+def complete(reply: Reply, request_id: str, *, krakend: bool) -> None:
+    """Add the fields that every answer has: the request's id, and ``krakend``: an error's KrakenD field."""
+    if krakend and reply.status >= ERROR:
+        say_incomplete(reply)
+    if not reply.named or all(name != REQUEST_ID for name, _ in reply.fields):
+        reply.fields.append((REQUEST_ID, request_id.encode()))
 
 
 def redirect_reply(location: bytes) -> Reply:

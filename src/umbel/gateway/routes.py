@@ -1,6 +1,6 @@
 """A route of the configuration: reads the request, runs the plan and writes the result.
 
-One per route; ``view`` is Quart's way to it, and ``direct.py`` has another. Reading, running and writing are a file
+One per route; ``view`` is Quart's way to it, and ``RequestCycle`` the other. Reading, running and writing are a file
 each.
 """
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from ..composition.engine import run
+from ..composition.engine import OnWait, PlanRun
 from ..composition.result import Result
+from ..core.inbound import ClientGoneError
 from .accept import StreamForm, stream_form
-from .budget import client_budget
 from .exchange import Exchange, current_exchange, current_request
 from .inputs import InputRules
 from .query import QueryRules
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from quart_trio.wrappers import TrioResponse
 
     from ..composition.dag import Plan
+    from ..model import Inputs
     from .app import Umbel
     from .fields import Fields
 
@@ -45,13 +46,17 @@ class RouteView:
             None if plan.body_fields is None else Names(plan.body_fields),
             min(route.max_body, max_body),
         )
-        self._answer = AnswerRules(
+        self.answer_rules = AnswerRules(
             plan.vary, etag=route.answer.etag, expose=route.expose, krakend_compat=route.krakend_compat
         )
+        self.read = self._inputs.read
+        """Reads the values of a request whose body the plan does not use (``InputRules.read``)."""
         self.rule = route.path
+        self._streams = route.stream
+        self._seconds = plan.deadline
         self.methods = frozenset(plan.methods)
         self.reads_body = plan.uses_body
-        self.krakend_compat = self._answer.krakend_compat
+        self.krakend_compat = self.answer_rules.krakend_compat
 
     async def view(self, **path: Any) -> TrioResponse:
         """Answer one request of Quart's.
@@ -63,41 +68,66 @@ class RouteView:
         fields = exchange.origin.fields
         exchange.routed(self.rule, self.deadline(fields, exchange.facts.started_at))
         exchange.body = current_request().body
-        response = as_response(await self.reply(exchange, path, self.form(fields)))
+        _ = self._app.runtime  # Before the body is read: 503, if there is none.
+        inputs = await self.read_with_body(exchange, path) if self.reads_body else self.read(exchange, path)
+        form = self.form(fields)
+        if form is not None:
+            reply = await self.stream(exchange, inputs, form)
+        else:
+            reply = answer(await self.run(exchange, inputs).run(), self.answer_rules, exchange)
+        response = as_response(reply)
         # The server's write deadline cuts a client that reads nothing; Quart's would cut one that reads slowly too.
         response.timeout = None
         return response
 
     def deadline(self, fields: Fields, complete_at: float) -> float:
         """When the answer to a request with these fields is due (absolute), which was complete at that time."""
-        return deadline_of(fields, complete_at, self._plan.deadline)
+        if fields.wish is None:
+            return complete_at + self._seconds
+        return deadline_of(fields, complete_at, self._seconds)
 
     def form(self, fields: Fields) -> StreamForm | None:
         """The form of stream that a request with these fields gets; None for one whole answer."""
-        return stream_form(fields.get("accept"), always=self._plan.route.stream)
+        if not fields.names_stream and not self._streams:
+            return None
+        return stream_form(fields.get("accept"), always=self._streams)
 
-    async def reply(self, exchange: Exchange, path: Mapping[str, Any], form: StreamForm | None) -> Reply:
-        """The answer to one request that has been routed. A stream needs the request's nursery.
+    async def read_with_body(self, exchange: Exchange, path: Mapping[str, Any]) -> Inputs:
+        """The same of one whose body it uses, which is read. The deadline runs from the complete request.
 
         Raises:
-            RequestError: as ``view``.
+            RequestError, ClientGoneError: as ``InputRules.read_with_body``.
         """
-        runtime = self._app.runtime
-        inputs = await self._inputs.read(exchange, path)
-        facts = exchange.facts
-        if self.reads_body and (now := trio.current_time()) > facts.started_at:
-            facts = exchange.became_complete(self.deadline(exchange.origin.fields, now), now)
-        if form is not None:
-            begun = await stream(self._plan, inputs, facts, runtime.callers, exchange, form, self._answer.vary)
-            if not isinstance(begun, Result):
-                return begun
-            result = begun
-        else:
-            result = await run(self._plan, inputs, facts, runtime.callers, exchange.recorder, None, exchange.calls)
-        return answer(result, self._answer, exchange)
+        inputs = await self._inputs.read_with_body(exchange, path)
+        if (now := trio.current_time()) > exchange.facts.started_at:
+            exchange.became_complete(self.deadline(exchange.origin.fields, now), now)
+        return inputs
+
+    def run(self, exchange: Exchange, inputs: Inputs, on_wait: OnWait | None = None) -> PlanRun:
+        """The composition for a request that has been routed, not yet begun. ``on_wait``: see ``engine.OnWait``.
+
+        Raises:
+            RequestError: nothing can be answered at the moment (503).
+            ClientGoneError: the client has gone, and nothing is to be started.
+        """
+        runtime = self._app.current_runtime or self._app.runtime
+        if exchange.inbound.gone:
+            raise ClientGoneError("the client left before the calls began")
+        recorder, calls = exchange.recorder, exchange.calls
+        return PlanRun(self._plan, inputs, exchange.facts, runtime.callers, recorder, None, calls, on_wait)
+
+    async def stream(self, exchange: Exchange, inputs: Inputs, form: StreamForm) -> Reply:
+        """Begin a stream, in the request's nursery, whose cancel cuts it; or the whole answer, if it failed at once.
+
+        Raises:
+            RequestError: nothing can be answered at the moment (503).
+        """
+        callers = self._app.runtime.callers
+        begun = await stream(self._plan, inputs, exchange.facts, callers, exchange, form, self.answer_rules.vary)
+        return answer(begun, self.answer_rules, exchange) if isinstance(begun, Result) else begun
 
 
 def deadline_of(fields: Fields, complete_at: float, seconds: float) -> float:
     """When an answer is due (absolute): ``seconds`` after the request was complete, or when its client asks for it."""
-    wish = client_budget(fields.by_name)
+    wish = fields.wish
     return complete_at + (seconds if wish is None else min(seconds, wish))

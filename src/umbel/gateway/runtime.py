@@ -7,7 +7,7 @@ shutdown.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import httpx
@@ -17,12 +17,14 @@ from ..core.call import Caller
 from ..core.transport_caller import caller_of
 from ..errors import ConfigError, ConfigProblem
 from ..events import Recorder
-from ..logs import LOGGERS, Redactor, bridge, open_recorder, redacted_console
-from ..net.epoll import new_reader
+from ..logs import LOGGERS, Redactor, bound, bridge, open_recorder, redacted_console
+from ..model import RequestFacts
+from ..net.epoll import AnyReader, new_reader
 from ..net.timers import TimerQueue
 from ..upstream.bulkhead import OverloadGuard
 from ..upstream.from_config import UpstreamConfigError, build
 from ..upstream.ownnursery import OwnNursery
+from .exchange import names_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,8 @@ class Runtime:
     """One per upstream name."""
     guard: OverloadGuard
     """What its upstreams share."""
+    reader: AnyReader
+    """Watches their sockets."""
 
 
 @asynccontextmanager
@@ -67,7 +71,7 @@ async def open_runtime(
         callers: dict[str, Caller] = {}
         for name, upstream in config.upstreams.items():
             if name in transports:
-                callers[name] = caller_of(transports[name], _url_of(upstream))
+                callers[name] = caller_of(transports[name], _url_of(upstream), _bound)
                 continue
             try:
                 client = build(name, upstream, recorder=recorder, reader=reader, timers=timers, guard=guard)
@@ -76,8 +80,13 @@ async def open_runtime(
                 key = ".".join(map(str, at))
                 raise ConfigError([ConfigProblem(config.where(at), None, key, error.reason)]) from error
             callers[name] = await stack.enter_async_context(client)
-        callers |= {name: caller_of(transport) for name, transport in transports.items() if name not in callers}
-        yield Runtime(recorder, callers, guard)
+        callers |= {n: caller_of(each, around=_bound) for n, each in transports.items() if n not in callers}
+        yield Runtime(recorder, callers, guard, reader)
+
+
+def _bound(facts: RequestFacts) -> AbstractContextManager[None]:
+    """What a foreign transport logs says which request it belongs to."""
+    return bound(**names_of(facts))
 
 
 def _url_of(upstream: Upstream) -> str:

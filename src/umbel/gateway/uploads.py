@@ -1,26 +1,23 @@
 """The container of a request's body, between the server that brings it and whoever reads it.
 
-Put into Quart's requests by ``app.py`` and filled by ``connection.py``. Quart's own does not bound a body as a whole:
-0.22 bounds what waits to be read, 0.23 nothing until the body is complete.
+Part of Quart's requests, and filled by ``QuartRequest``. Quart's own does not bound a body as a whole: 0.22 bounds what
+waits to be read, 0.23 nothing until the body is complete.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 import trio
 from quart_trio.wrappers import TrioRequest
 from quart_trio.wrappers.request import TrioBody
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, RequestTimeout
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from ..server.clocks import BodyClock
 from ..server.fairness import CountedCalls
 
 if TYPE_CHECKING:
-    from ..server.exchange import Canceller
-    from ..server.limits import Limits
+    from ..core.inbound import InboundRequest
 
 
 class Upload(TrioBody, CountedCalls):
@@ -31,11 +28,8 @@ class Upload(TrioBody, CountedCalls):
     """
 
     def __init__(self, expected_content_length: int | None, max_content_length: int | None) -> None:
-        self._length = expected_content_length
-        self._size: float = _size_of(expected_content_length, max_content_length)
-        self._clock: BodyClock | None = None
         self._wanted: trio.Event | None = None
-        self._server: Canceller | None = None
+        self._inbound: InboundRequest | None = None
         self.waits: Callable[[bool], object] = _nothing
         """Called with True before the client is waited for, and with False after it."""
         self._held = bytearray()
@@ -47,20 +41,20 @@ class Upload(TrioBody, CountedCalls):
         if expected_content_length is not None:
             self._bound(expected_content_length)
 
-    def bound_time(self, limits: Limits) -> None:
-        """Readers wait no longer than the limits say, for a server that has no such bound."""
-        self._clock = BodyClock(limits)
-
-    def ask_for(self, wanted: trio.Event, server: Canceller) -> None:
-        """The body comes once ``wanted`` is set, from a server that bounds its time."""
-        self._wanted, self._server = wanted, server
+    def ask_for(self, wanted: trio.Event, inbound: InboundRequest) -> None:
+        """The body comes from ``inbound`` once ``wanted`` is set."""
+        self._wanted, self._inbound = wanted, inbound
 
     def take_at_most(self, size: int) -> None:
         """The reader takes no more than ``size`` bytes: a body of unknown length need not have more time than that."""
-        if self._length is None:
-            self._size = min(self._size, size)
-        if self._server is not None:
-            self._server.take_at_most(size)
+        if self._inbound is not None:
+            self._inbound.take_at_most(size)
+
+    def fail(self, error: HTTPException) -> None:
+        """Nothing more comes, for this reason: readers get ``error``."""
+        self._error = error
+        self._held.clear()
+        self._tell()
 
     def append(self, data: bytes) -> None:
         """Take a part."""
@@ -111,21 +105,12 @@ class Upload(TrioBody, CountedCalls):
         return bytes(self._held)
 
     async def _wait(self) -> None:
-        """Wait for news. Only this time counts against the client."""
+        """Wait for news."""
         if self._wanted is not None:
             self._wanted.set()
         self.waits(True)
-        began = trio.current_time()
-        left = math.inf if self._clock is None else self._clock.left(self._size)
-        with trio.CancelScope(deadline=began + left) as scope:
-            await self._news.wait()
+        await self._news.wait()
         self.waits(False)
-        if self._clock is not None:
-            self._clock.waited(trio.current_time() - began)
-        if scope.cancelled_caught:
-            self._error = RequestTimeout("The body did not arrive in time.")
-            self._held.clear()
-            self._tell()
 
     def _bound(self, size: int) -> None:
         if self._limit is not None and size > self._limit:
@@ -135,12 +120,6 @@ class Upload(TrioBody, CountedCalls):
     def _tell(self) -> None:
         self._news.set()
         self._news = trio.Event()
-
-
-def _size_of(length: int | None, limit: int | None) -> float:
-    if length is not None:
-        return length
-    return math.inf if limit is None else limit
 
 
 def _nothing(_: bool) -> None:

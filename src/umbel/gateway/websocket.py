@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, cast
 import trio
 from quart_trio.asgi import TrioASGIWebsocketConnection
 
+from ..core.inbound import ClientGoneError
 from ..errors import RequestError
 from ..events import RequestEnded
 from ..kinds import Kind
 from ..model import RequestFacts
 from ..problem import CONTENT_TYPE, Problem
 from ..server.ending import RECORD
-from ..server.exchange import ClientLeft
 from . import crashes
+from .asgi_request import file_record
 from .exchange import SCOPE_KEY, Exchange
 from .forwarded import origin_in
-from .life import file_record
 from .paths import check_path, check_query, merged_path, raw_path
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
             self._note(message)
             try:
                 await send(message)
-            except ClientLeft:
+            except ClientGoneError:
                 # What serves it ends for that reason, and Quart hears of no exception.
                 scope.cancel(reason=str(Kind.CLIENT_GONE))
                 await trio.lowlevel.checkpoint()

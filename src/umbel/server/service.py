@@ -286,7 +286,8 @@ class Service:
     def answer_to(self, refusal: Refusal, request_id: str) -> tuple[list[tuple[bytes, bytes]], bytes]:
         """The header fields and the body of a refusal, with the fields that the application has for all of them."""
         fields, body = refusal.answer(request_id)
-        return [*fields, *getattr(self.app, "refusal_fields", ())], body
+        more: Callable[[None], Sequence[tuple[bytes, bytes]]] | None = getattr(self.app, "refusal_fields", None)
+        return [*fields, *(more(None) if more is not None else ())], body
 
     # Records.
 

@@ -7,8 +7,7 @@ a client that leaves can read nothing more, and where the framing tells more of 
 Left out are:
 
 - of an answer over a server the fields that the server adds: ``SERVERS_FIELDS``;
-- of a record over a server the task that made it, which is one of the server's. (The server hands ``RequestEnded`` over
-  when the request has ended, and nothing of the request is bound then.)
+- of a record the task that made it, and what was bound in that: events name their request themselves.
 - of an event the members that have their defaults; of ``calls`` the outcomes that a ``CallEnded`` shows, but for the
   call's name; and of others than ``RequestEnded`` the facts of the request where they are the same, but for its id.
 
@@ -66,7 +65,6 @@ def expected(way: Way, case: Entry) -> Entry:
     result = {"answer": case["answer"], "records": case["records"]}
     if not way.over_server:
         return result
-    result["records"] = [_by_server(record) for record in case["records"]]
     return {**result, **case.get(OVER_SERVER, {})}
 
 
@@ -132,11 +130,8 @@ def _body(data: bytes) -> Any:
 
 
 def _told(told: Told, beside: Sequence[Told], way: Way) -> Entry:
-    shown = {type(told.event).__name__: _event(told.event, [one.event for one in beside]), "bound": plain(told.bound)}
-    if not way.over_server:
-        # What is above is the test's.
-        shown["task"] = told.task[told.task.index("request") :]
-    return shown
+    # What is bound when a record is made says nothing: events name their request themselves.
+    return {type(told.event).__name__: _event(told.event, [one.event for one in beside])}
 
 
 def _event(event: Event, beside: Sequence[Event]) -> Entry:
@@ -149,9 +144,3 @@ def _event(event: Event, beside: Sequence[Event]) -> Entry:
     if facts is not None and any(isinstance(one, RequestEnded) and one.request == facts for one in beside):
         shown["request"] = facts.request_id
     return shown
-
-
-def _by_server(record: Entry) -> Entry:
-    """What a record of a conversation in memory is where a server takes part."""
-    shown = {name: one for name, one in record.items() if name != "task"}
-    return {**shown, "bound": {}} if "RequestEnded" in record else shown

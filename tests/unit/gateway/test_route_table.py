@@ -9,7 +9,7 @@ import trio
 
 from tests.support.asgi import ask, http_scope, living
 from umbel.gateway.app import Umbel
-from umbel.gateway.connection import Connection
+from umbel.gateway.quart_request import QuartRequest
 from umbel.gateway.route_table import RouteTable
 
 from .gateways import gateway, route, says
@@ -104,13 +104,13 @@ def test_the_memory_of_matches_is_bounded(monkeypatch: pytest.MonkeyPatch) -> No
 def through_quart(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The paths of the requests that go through Quart."""
     paths: list[str] = []
-    make = Connection.__init__
+    make = QuartRequest.__init__
 
-    def noting(self: Connection, app: Umbel, scope: Any) -> None:
+    def noting(self: QuartRequest, app: Umbel, scope: Any) -> None:
         paths.append(scope["path"])
         make(self, app, scope)
 
-    monkeypatch.setattr(Connection, "__init__", noting)
+    monkeypatch.setattr(QuartRequest, "__init__", noting)
     return paths
 
 

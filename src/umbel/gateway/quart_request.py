@@ -1,0 +1,197 @@
+"""One HTTP request through Quart, in a nursery of its own.
+
+Quart makes one per request (``Umbel.asgi_http_class``). It refuses paths that two parsers read differently, answers
+probes, and leaves the rest to Quart's dispatch.
+
+* A client that leaves cancels the request, with reason ``client-gone``; nothing more is sent.
+* Whatever ends it, one ``RequestEnded`` is filed, after everything else of the request has ended.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, cast
+
+import trio
+from quart.wrappers import Response
+from quart_trio.asgi import TrioASGIHTTPConnection
+from werkzeug.exceptions import GatewayTimeout, HTTPException, InternalServerError
+
+from ..composition.engine import CLIENT_GONE
+from ..core.inbound import AnsweredByServerError, ClientGoneError
+from ..errors import RequestError
+from ..kinds import Kind
+from ..model import RequestFacts
+from .asgi_request import AsgiRequest, Send
+from .exchange import SCOPE_KEY, Exchange
+from .forwarded import origin_in
+from .paths import check_path, check_query, merged_path, raw_path
+from .probes import probe
+from .problems import from_http_exception, from_request_error
+from .reply import ERROR, Reply, complete, redirect_reply, say_incomplete
+from .request_end import DISCARD_MAX, end_by, record_of
+from .sending import AnyResponse, send_reply, send_response
+from .uploads import Upload
+
+if TYPE_CHECKING:
+    from hypercorn.typing import HTTPScope
+    from quart_trio.wrappers.request import TrioBody
+    from werkzeug.routing import MapAdapter
+
+    from .app import Umbel
+    from .uploads import UmbelRequest
+
+
+def _endpoints_at(adapter: MapAdapter, path: str) -> Iterator[str]:
+    """The endpoints that a path has, by whatever method."""
+    for method in adapter.allowed_methods(path):
+        with suppress(HTTPException):
+            yield adapter.match(path, method)[0]
+
+
+class QuartRequest(TrioASGIHTTPConnection):
+    """A request that Quart dispatches."""
+
+    app: Umbel
+
+    def __init__(self, app: Umbel, scope: HTTPScope) -> None:
+        origin = origin_in(scope, app.trusted_proxies)
+        facts = RequestFacts(
+            *origin.identify(),
+            scope["method"],
+            scope["path"],
+            "",
+            trio.current_time(),
+        )
+        self.exchange = Exchange(facts, origin, app.recorder, scope["query_string"])
+        self.exchange.bind()
+        self._given_scope = scope
+        # A copy, as the scope belongs to the server (the specification says: "copy it before passing it on").
+        super().__init__(app, cast("HTTPScope", {**origin.rewritten(scope), SCOPE_KEY: self.exchange}))
+        self._body_wanted = trio.Event()
+        """Set when somebody reads the body."""
+        self._send: Send
+        self._request: UmbelRequest | None = None
+
+    async def __call__(self, receive: Any, send: Any) -> None:
+        """Run the request to its end. Cancelled from outside (a server that stops), it is cut off there."""
+        app, scope = self.app, self._given_scope
+        self._send = send
+        limits, max_body = app.limits, app.config["MAX_CONTENT_LENGTH"]
+        self._inbound = AsgiRequest(scope, receive, send, limits=limits, max_body=max_body)
+        self._inbound.discard_max = DISCARD_MAX
+        self.exchange.inbound = self._inbound
+        await self._inbound.serve(self._run)
+
+    async def _run(self) -> None:
+        app, exchange = self.app, self.exchange
+        counts = app.request_counts
+        counts.in_flight += 1
+        counts.total += 1
+        try:
+            async with trio.open_nursery() as nursery:
+                exchange.nursery = nursery
+                self._inbound.on_gone(self._cancel)
+                await self._deliver(await self._answer())
+                nursery.cancel_scope.cancel(reason="answered")
+        except BaseException as error:  # noqa: BLE001 - raises on what is not its to end
+            await end_by(error, exchange, self._answer_500, testing=app.testing)
+        finally:
+            counts.in_flight -= 1
+            self._note_route()
+            self._inbound.file_record(exchange.recorder, record_of(exchange))
+
+    def _cancel(self) -> None:
+        self.exchange.nursery.cancel_scope.cancel(reason=CLIENT_GONE)
+
+    async def _bring_body(self, body: TrioBody) -> None:
+        """Hand the request's body to ``body``, once somebody wants it."""
+        await self._body_wanted.wait()
+        try:
+            while data := await self._inbound.receive():
+                body.append(data)
+        except HTTPException as error:
+            if not isinstance(body, Upload):
+                raise
+            body.fail(error)
+        except ClientGoneError as error:
+            if isinstance(error, AnsweredByServerError):
+                self.exchange.refused = error.with_traceback(None)  # Its frames hold the exchange.
+            self._cancel()
+        else:
+            body.set_complete()
+
+    async def _answer_500(self) -> None:
+        await self._deliver(from_http_exception(InternalServerError(), self.exchange.facts.request_id))
+
+    async def _deliver(self, response: AnyResponse | Reply) -> None:
+        exchange, inbound = self.exchange, self._inbound
+        request_id = exchange.facts.request_id
+        if isinstance(response, Reply):
+            complete(response, request_id, krakend=self._says_krakend())
+            await send_reply(inbound, response)
+            return
+        if response.status_code >= ERROR and self._says_krakend():
+            say_incomplete(response)
+        timeout = self.app.config["RESPONSE_TIMEOUT"]
+        if isinstance(response, Response) and response.timeout is not Ellipsis:
+            timeout = response.timeout
+        try:
+            with trio.move_on_after(math.inf if timeout is None else timeout) as scope:
+                await send_response(inbound, response, request_id)
+        except ClientGoneError:
+            self._cancel()  # What serves it ends for that reason, and not because a sibling failed.
+            raise
+        if scope.cancelled_caught:
+            exchange.kind = Kind.TIMEOUT
+            exchange.detail = f"the response was not sent within its timeout of {timeout:g} s"
+            if inbound.unanswered:
+                await send_response(inbound, from_http_exception(GatewayTimeout(), request_id), request_id)
+            else:
+                inbound.crash_recorded = True  # It is no crash, and the record says it.
+            # The message stays unfinished then, so the server closes the connection and the client can tell.
+
+    def _note_route(self) -> None:
+        """Say in the facts which of Quart's routes it was, where no view has."""
+        facts = self.exchange.facts
+        rule = self._request.url_rule if self._request is not None else None
+        if not facts.route and rule is not None:
+            self.exchange.routed(rule.rule, facts.deadline)
+
+    def _says_krakend(self) -> bool:
+        endpoints = self.app.krakend_endpoints
+        rule = self._request.url_rule if self._request is not None else None
+        if rule is not None or not endpoints:
+            return rule is not None and rule.endpoint in endpoints
+        if self.exchange.facts.route:
+            return False  # A probe.
+        # Of a path that no route has, whoever expects KrakenD expects its answer.
+        at_path = set(_endpoints_at(self.app.url_map.bind(""), self.scope["path"]))
+        return not at_path or not at_path.isdisjoint(endpoints)
+
+    async def _answer(self) -> AnyResponse | Reply:
+        facts = self.exchange.facts
+        raw, query = raw_path(self.scope["path"], self.scope.get("raw_path")), self.scope["query_string"]
+        try:
+            check_path(raw)
+            check_query(query)
+        except RequestError as error:
+            self.exchange.kind, self.exchange.detail = Kind.BAD_REQUEST, error.detail
+            return from_request_error(error, facts.request_id)
+        if (merged := merged_path(raw)) is not None:
+            return redirect_reply(merged + b"?" + query if query else merged)
+        self._request = request = cast("UmbelRequest", self._create_request_from_scope(self._send))
+        if isinstance(request.body, Upload):
+            request.body.ask_for(self._body_wanted, self._inbound)
+        else:
+            self._body_wanted.set()
+        self.exchange.nursery.start_soon(self._bring_body, request.body)
+        if (response := probe(self.app, request, self.exchange)) is not None:
+            return response
+        try:
+            return await self.app.handle_request(request)
+        except HTTPException as error:
+            # Quart raises these before its own handling begins: a Host header that is no host name, for one.
+            return from_http_exception(error, facts.request_id)

@@ -1,0 +1,203 @@
+"""One HTTP request for a route of the configuration, answered on the connection's own task.
+
+A request goes through these steps in this order: its facts, its inputs (the body among them), the composition, the
+answer, the record. Nothing of it is left in the task afterwards: no scope, no context variable. Only a stream has a
+nursery, which ends with it. What is an error under Quart's dispatch is answered here in the same way.
+
+**The client's leaving.** A client that has left before the calls start has none started. When the composition is about
+to wait, it has ``InboundRequest.on_gone`` call it if the client leaves; the calls are cut then. Once the answer is
+given, the server says by ``ClientGoneError`` that nobody takes it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+from werkzeug.exceptions import HTTPException, InternalServerError, RequestEntityTooLarge
+
+from ..composition.engine import CLIENT_GONE
+from ..core.inbound import ClientGoneError, InboundRequest
+from ..errors import RequestError
+from ..kinds import Kind
+from ..logs import bound
+from ..model import RequestFacts
+from . import crashes
+from .bodies import known_length
+from .exchange import Exchange, names_of
+from .forwarded import origin_of
+from .problems import http_exception_reply, request_error_reply
+from .reply import Reply, complete
+from .request_end import DISCARD_MAX, end_by, record_of
+from .respond import answer
+from .sending import send_reply
+
+if TYPE_CHECKING:
+    from ..model import Inputs
+    from .accept import StreamForm
+    from .app import Umbel
+    from .fields import Fields
+    from .route_table import Match
+
+
+class RequestCycle(Exchange):
+    """A request that a route of the configuration answers."""
+
+    __slots__ = ("_app", "_form", "_path", "_route")
+
+    def __init__(self, app: Umbel, match: Match, inbound: InboundRequest) -> None:
+        route = match.route
+        peer, started_at = inbound.peer, inbound.started
+        origin = origin_of(
+            None if peer is None else peer[0], inbound.fields, app.trusted_proxies, inbound.version, inbound.scheme
+        )
+        fields = origin.fields
+        request_id, trace = origin.identify()
+        facts = RequestFacts(
+            request_id,
+            trace,
+            inbound.method,
+            match.decoded,
+            route.rule,
+            started_at,
+            route.deadline(fields, started_at),
+        )
+        runtime = app.current_runtime
+        recorder = app.recorder if runtime is None else runtime.recorder
+        super().__init__(facts, origin, recorder, inbound.target.partition(b"?")[2])
+        self.inbound = inbound
+        self._app = app
+        self._route = route
+        self._path = match.path
+        self._form: StreamForm | None = route.form(fields)
+
+    async def run(self) -> None:
+        """Answer, and file the one record. Cancelled (a server that stops), it is cut off."""
+        app, inbound, route = self._app, self.inbound, self._route
+        counts = app.request_counts
+        counts.in_flight += 1
+        counts.total += 1
+        try:
+            inbound.discard_max = DISCARD_MAX
+            if self._form is not None:
+                await self._run_stream(self._form)
+                return
+            try:
+                inputs = await self._read_with_body() if route.reads_body else route.read(self, self._path)
+                result = await route.run(self, inputs, inbound.on_gone).run()
+                reply = answer(result, route.answer_rules, self)
+            except (Exception, BaseExceptionGroup) as error:
+                if (reply_to_error := self._reply_to(error)) is None:
+                    raise
+                reply = reply_to_error
+            complete(reply, self.facts.request_id, krakend=route.krakend_compat)
+            assert type(reply.body) is bytes
+            if not inbound.respond(reply.status, reply.fields, reply.body):
+                await inbound.drained()
+        except BaseException as error:  # noqa: BLE001 - raises on what is not its to end
+            await end_by(error, self, self._answer_500)
+        finally:
+            counts.in_flight -= 1
+            inbound.file_record(self.recorder, record_of(self))
+
+    async def _run_stream(self, form: StreamForm) -> None:
+        inbound, route = self.inbound, self._route
+        async with trio.open_nursery() as nursery:
+            self.nursery = nursery
+            cancel = partial(nursery.cancel_scope.cancel, reason=CLIENT_GONE)
+            try:
+                inputs = await self._read_with_body() if route.reads_body else route.read(self, self._path)
+                inbound.on_gone(cancel)
+                reply = await route.stream(self, inputs, form)
+            except (Exception, BaseExceptionGroup) as error:
+                if (reply_to_error := self._reply_to(error)) is None:
+                    raise
+                reply = reply_to_error
+            complete(reply, self.facts.request_id, krakend=route.krakend_compat)
+            try:
+                await send_reply(inbound, reply)
+            except ClientGoneError:
+                cancel()  # The calls end for that reason, and not because a sibling failed.
+                raise
+            nursery.cancel_scope.cancel(reason="answered")
+
+    def _read_with_body(self) -> Awaitable[Inputs]:
+        self.body = _Parts(self.inbound, self.origin.fields, self._app.config["MAX_CONTENT_LENGTH"])
+        return self._route.read_with_body(self, self._path)
+
+    async def _answer_500(self) -> None:
+        reply = http_exception_reply(InternalServerError(), self.facts.request_id)
+        complete(reply, self.facts.request_id, krakend=self._route.krakend_compat)
+        await send_reply(self.inbound, reply)
+
+    def _reply_to(self, error: BaseException) -> Reply | None:
+        """The answer to an error, as Quart's dispatch gives it (``Umbel.handle_user_exception``).
+
+        None where ``error`` is to be raised on: the client has gone, or it is a group of cancels.
+
+        Raises:
+            BaseException: the cancel in a group, whose crash is recorded.
+        """
+        request_id = self.facts.request_id
+        if isinstance(error, RequestError):
+            self.detail = error.detail
+            if error.status == 400:
+                self.kind = Kind.BAD_REQUEST
+            return request_error_reply(error, request_id)
+        if isinstance(error, HTTPException):
+            return http_exception_reply(error, request_id)
+        if isinstance(error, ClientGoneError):
+            # Not raised here: the traceback would hold this frame, and this frame the error.
+            return None
+        if isinstance(error, Exception):
+            self._note(error)
+            return http_exception_reply(InternalServerError(), request_id)
+        crash, rest = crashes.split(error)
+        if crash is None or rest is None:
+            return None
+        crashes.note(self.recorder, "request.crashed", crash, self.facts)
+        raise rest from crash
+
+    def _note(self, error: Exception) -> None:
+        """As ``Umbel.log_exception``."""
+        facts = self.facts
+        crashes.note(self.recorder, "request.crashed", error, facts)
+        self.kind, self.detail = Kind.INTERNAL, "an exception that no handler took"
+        with bound(**names_of(facts)):
+            self._app.logger.error("Exception on request %s %s", facts.method, facts.path, exc_info=error)
+
+
+class _Parts:
+    """The parts of a request's body, held to the application's own limit."""
+
+    __slots__ = ("_length", "_limit", "_receive", "_size", "take_at_most")
+
+    def __init__(self, inbound: InboundRequest, fields: Fields, limit: int | None) -> None:
+        self.take_at_most = inbound.take_at_most
+        self._receive = inbound.receive
+        self._limit = math.inf if limit is None else limit
+        self._length = known_length(fields) or 0
+        self._size = 0
+
+    def __aiter__(self) -> _Parts:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The next part.
+
+        Raises:
+            ClientGoneError: the client has gone, or was refused.
+            RequestEntityTooLarge: there is, or will be, more than the application takes.
+        """
+        if self._length > self._limit:
+            raise RequestEntityTooLarge
+        data = await self._receive()
+        if not data:
+            raise StopAsyncIteration
+        self._size += len(data)
+        if self._size > self._limit:
+            raise RequestEntityTooLarge
+        return data

@@ -1,0 +1,105 @@
+"""A client that leaves while a composition waits: who is told, when, and what becomes of the calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from tests.support.composing import calls, facts, plan
+from tests.support.records import Records
+from tests.support.scripted_calls import Reply, ScriptedCaller
+from umbel.composition.engine import INLINE_MAX, PlanRun
+from umbel.composition.result import Result
+from umbel.core.inbound import ClientGoneError
+from umbel.kinds import Kind
+from umbel.model import Inputs
+
+MockClock = trio.testing.MockClock
+FIRST = '[[routes]]\npath = "/r"\ncombine = "first"\n'
+
+
+class Running:
+    """A composition that tells ``on_wait`` of its first wait."""
+
+    def __init__(self, text: str, replies: dict[str, Reply]) -> None:
+        self.upstream = ScriptedCaller({"/": Reply(), **replies})
+        self.records = Records()
+        self.leave: list[Callable[[], object]] = []
+        callers, on_wait = {"u": self.upstream}, self.leave.append
+        self.run = PlanRun(plan(text), Inputs(), facts(), callers, self.records, None, None, on_wait)
+        self.result: Result | None = None
+        self.gone = False
+
+    async def to_its_end(self) -> None:
+        try:
+            self.result = await self.run.run()
+        except ClientGoneError:
+            self.gone = True
+
+    @property
+    def kinds(self) -> dict[str, Kind | None]:
+        outcomes = [event.outcome for event in self.records.calls]
+        return {each.call: each.failure.kind if each.failure else None for each in outcomes}
+
+
+async def test_a_composition_says_once_that_it_waits_and_never_if_it_need_not(autojump_clock: MockClock) -> None:
+    composition = Running(calls("ab"), {"/": Reply(0)})
+    await composition.to_its_end()
+    assert composition.result is not None
+    assert composition.leave == []
+    composition = Running(calls("abc"), {"/a": Reply(1), "/b": Reply(2), "/c": Reply(3, waits=2)})
+    await composition.to_its_end()
+    assert composition.result is not None
+    (leave,) = composition.leave
+    leave()  # It is over.
+    assert not composition.gone
+
+
+@pytest.mark.parametrize("b", [Reply(), Reply(waits=1)], ids=["no task", "a task"])
+async def test_a_client_that_leaves_has_every_call_cut_in_the_same_moment(b: Reply, autojump_clock: MockClock) -> None:
+    composition = Running(calls("abc", c='path = "/c/{a}"').replace('path = "/c"\n', ""), {"/a": Reply(), "/b": b})
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(composition.to_its_end)
+        await wait_all_tasks_blocked()
+        began = trio.current_time()
+        composition.leave[0]()
+        composition.leave[0]()
+    assert trio.current_time() == began
+    assert composition.gone
+    assert composition.kinds == dict.fromkeys("abc", Kind.CLIENT_GONE)
+    assert [call.cancelled for call in composition.upstream.started] == ["client-gone"] * 2
+    assert len(composition.upstream.calls) == 2
+
+
+async def test_a_client_that_has_left_before_the_first_wait_is_not_waited_for(
+    autojump_clock: MockClock,
+) -> None:
+    composition = Running(calls("a"), {})
+    composition.run.on_wait = lambda leave: leave()
+    await composition.to_its_end()
+    assert composition.gone
+    assert composition.kinds == {"a": Kind.CLIENT_GONE}
+
+
+async def test_what_came_before_the_client_left_stands_and_a_decision_too(autojump_clock: MockClock) -> None:
+    large = b'"' + b"x" * INLINE_MAX + b'"'
+    composition = Running(calls("abc"), {"/b": Reply(content=large)})
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(composition.to_its_end)
+        await wait_all_tasks_blocked()
+        composition.upstream.of("/a").end()
+        composition.upstream.of("/b").end()  # Its body is not decoded any more.
+        composition.leave[0]()
+    assert composition.gone
+    assert composition.kinds == {"a": None, "b": Kind.CLIENT_GONE, "c": Kind.CLIENT_GONE}
+    composition = Running(FIRST + calls("ab"), {})
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(composition.to_its_end)
+        await wait_all_tasks_blocked()
+        composition.upstream.of("/a").end()
+        composition.leave[0]()
+    assert composition.result is not None
+    assert composition.kinds == {"a": None, "b": Kind.CANCELLED}
