@@ -188,7 +188,7 @@ class Outcome(msgspec.Struct, frozen=True):
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
 
-class Inputs(NamedTuple):
+class Inputs(msgspec.Struct, frozen=True):
     """What a route's plan can name: the validated inbound request. Header names are lower-case with hyphens."""
 
     path: Mapping[str, Json] = _NONE
@@ -200,7 +200,9 @@ class Inputs(NamedTuple):
     cookies: Mapping[str, str] = _NONE
     raw_body: bytes = b""
     content_type: str = ""
-    forwarded: tuple[tuple[str, str], ...] = ()
-    """The fields that a gateway always says: X-Request-Id and Via."""
-    forwarded_for: tuple[tuple[str, str], ...] = ()
-    """X-Forwarded-*, apart because an upstream may be set to get none."""
+    request_id: str = ""
+    """What a gateway says as X-Request-Id; empty for nothing."""
+    forwarded: tuple[tuple[bytes, bytes, bytes], ...] = ()
+    """The fields that a gateway says beside that: Via. Best a ``core.call.FieldBlock``, which many requests have."""
+    forwarded_for: tuple[tuple[bytes, bytes, bytes], ...] = ()
+    """X-Forwarded-*, apart because an upstream may be set to get none; as before."""

@@ -10,11 +10,14 @@ from tests.support.checkpoints import for_every_checkpoint
 from tests.support.composing import Handler, Scripted, facts, plan
 from tests.support.records import Records
 from tests.support.scripted_calls import Reply, ScriptedCaller
-from umbel.composition.engine import run
 from umbel.composition.gather import Compose, CompositionFailedError
+from umbel.composition.plan_run import PlanRun, run
 from umbel.composition.stream import Line, capacity, run_stream
+from umbel.core.inbound import ClientGoneError
 from umbel.core.transport_caller import TransportCaller
+from umbel.kinds import Kind
 from umbel.model import Inputs
+from umbel.net.timers import TimerQueue
 
 PLAN = """
 [[routes]]
@@ -79,10 +82,11 @@ async def test_a_plan_cut_anywhere_ends_every_call_once(
 @pytest.mark.parametrize("combine", ["", 'combine = "first"'])
 @pytest.mark.parametrize("waits", [0, 2])
 async def test_a_plan_cut_at_any_step_of_any_task_ends_every_call_once_whatever_calls_back(
-    autojump_clock: trio.abc.Clock, combine: str, waits: int
+    autojump_clock: trio.abc.Clock, nursery: trio.Nursery, combine: str, waits: int
 ) -> None:
     compiled = plan(PLAN.format(combine=combine))
-    recorder = Records()
+    recorder, timers = Records(), TimerQueue()
+    nursery.start_soon(timers.run)
     ended: list[bool] = []
 
     async def operation() -> None:
@@ -90,16 +94,63 @@ async def test_a_plan_cut_at_any_step_of_any_task_ends_every_call_once_whatever_
         script = {"/": Reply(0.01, waits=waits), "/i/y": Reply(0.01, status=500), "/last": Reply(0.01, waits=1)}
         upstream = ScriptedCaller({**script, "/list": Reply(0.01, value=["x", "y", "x", "z"])})
         try:
-            await run(compiled, Inputs(), facts(), {"u": upstream}, recorder)
+            await run(compiled, Inputs(), facts(), {"u": upstream}, recorder, timers=timers)
         finally:
             ended.append(not upstream.under_way)
 
     def check() -> None:
         assert all(ended)
+        assert not len(timers), "no timer is left behind"
         assert recorder.ended_calls == ["a", "items", "last", "list"] or not (recorder.events or ended)
         ended.clear()
 
     assert await for_every_checkpoint(operation, check, any_task=True) > 8
+
+
+class _EndsAtStep(trio.abc.Instrument):
+    """Ends a composition before the n-th step of any task."""
+
+    def __init__(self, composition: PlanRun, step: int) -> None:
+        self.composition = composition
+        self.left = step
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.composition.client_gone()
+
+
+@pytest.mark.parametrize("combine", ["", 'combine = "first"'])
+@pytest.mark.parametrize("waits", [0, 2])
+async def test_a_plan_ended_before_any_step_of_any_task_ends_every_call_once(
+    autojump_clock: trio.abc.Clock, nursery: trio.Nursery, combine: str, waits: int
+) -> None:
+    compiled = plan(PLAN.format(combine=combine))
+    timers, step, ended = TimerQueue(), 0, False
+    nursery.start_soon(timers.run)
+    while not ended:
+        recorder = Records()
+        script = {"/": Reply(0.01, waits=waits), "/i/y": Reply(0.01, status=500), "/last": Reply(0.01, waits=1)}
+        upstream = ScriptedCaller({**script, "/list": Reply(0.01, value=["x", "y", "x", "z"])})
+        composition = PlanRun(compiled, Inputs(), facts(), {"u": upstream}, recorder, timers=timers)
+        instrument = _EndsAtStep(composition, step)
+        trio.lowlevel.add_instrument(instrument)
+        if step == 0:
+            composition.client_gone()
+        gone = False
+        try:
+            await composition.run()
+        except ClientGoneError:
+            gone = True
+        finally:
+            trio.lowlevel.remove_instrument(instrument)
+        composition.client_gone()  # After the end it does nothing.
+        ended, step = instrument.left > 0, step + 1
+        failures = {each.failure.kind for each in composition.outcomes.values() if each.failure}
+        assert gone or Kind.CLIENT_GONE not in failures
+        assert not upstream.under_way and not len(timers)
+        assert recorder.ended_calls == ["a", "items", "last", "list"]
+    assert step > 6
 
 
 async def test_a_stream_cut_anywhere_closes_its_channel(autojump_clock: trio.abc.Clock) -> None:

@@ -18,8 +18,8 @@ from tests.support.composing import facts
 from tests.support.memory_client import assert_client_is_idle
 from tests.support.rawserver import Peer, open_sockets, raw_server, response
 from tests.support.records import Records
-from umbel.composition.engine import run
 from umbel.composition.plan import compile_route
+from umbel.composition.plan_run import run
 from umbel.config.schema import Config
 from umbel.events import AttemptEnded
 from umbel.model import Inputs

@@ -22,9 +22,9 @@ from tests.support.laboratory import assert_nothing_left, assert_recorded_once, 
 from tests.support.rawserver import Peer, RawServer, open_sockets, raw_server, response
 from tests.support.records import Records
 from tests.support.soak import SOAK
-from umbel.composition.engine import run
 from umbel.composition.gather import Compose, CompositionFailedError
 from umbel.composition.plan import compile_route
+from umbel.composition.plan_run import run
 from umbel.model import Inputs
 from umbel.upstream import Client, build
 

@@ -6,12 +6,14 @@ import ssl
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trustme
 
 from tests.support.laboratory import ONE, Case, observe
 from tests.support.rawserver import Peer
 from umbel import __version__
+from umbel.core.call import block_of
 from umbel.kinds import Kind
 from umbel.model import Inputs
 from umbel.upstream import outgoing
@@ -35,8 +37,9 @@ INPUTS = Inputs(
     cookies={"sid": "c00kie", "b": "2"},
     raw_body=b'{"k":1}',
     content_type="application/json",
-    forwarded=(("X-Request-Id", "r-1"), ("Via", "1.1 umbel")),
-    forwarded_for=(("X-Forwarded-For", "192.0.2.1"), ("X-Forwarded-Proto", "https")),
+    request_id="r-1",
+    forwarded=block_of([("Via", "1.1 umbel")]),
+    forwarded_for=block_of([("X-Forwarded-For", "192.0.2.1"), ("X-Forwarded-Proto", "https")]),
 )
 ROUTE = {"query": {"limit": {"type": "int"}, "none": {}}, "body": "json"}
 GATEWAY = {
@@ -153,7 +156,7 @@ async def test_a_request_has_the_calls_and_the_gateways_fields_and_needs_no_task
 
 @pytest.mark.parametrize(("size", "tasks"), [(14_000, 0), (16_500, 1), (100_000, 1)])
 async def test_a_large_request_is_sent_by_a_task(size: int, tasks: int) -> None:
-    inputs = INPUTS._replace(body="x" * size)
+    inputs = msgspec.structs.replace(INPUTS, body="x" * size)
     seen = await observe(Case(calls={"a": {"method": "PUT", "json": "body"}}, route=ROUTE, inputs=inputs))
     assert seen.tasks == 1 + tasks
     assert parsed(seen.requests[0])[2] == b'"%b"' % (b"x" * size)

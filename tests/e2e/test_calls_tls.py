@@ -20,9 +20,9 @@ from tests.support.rawserver import Handler, Peer, RawServer, answering, open_so
 from tests.support.records import Records
 from tests.support.socket_streams import TlsPeer, key_update
 from tests.support.upstreams import url
-from umbel.composition.engine import run
 from umbel.composition.gather import Compose, CompositionFailedError
 from umbel.composition.plan import compile_route
+from umbel.composition.plan_run import run
 from umbel.kinds import Kind
 from umbel.model import Inputs, Outcome
 from umbel.upstream import Client, Retry, Transport, build

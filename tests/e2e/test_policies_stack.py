@@ -14,8 +14,8 @@ from tests.support.composing import facts
 from tests.support.nameserver import Zone, nameserver
 from tests.support.rawserver import Peer, answering, raw_server, response
 from tests.support.records import Records
-from umbel.composition.engine import run
 from umbel.composition.plan import compile_route
+from umbel.composition.plan_run import run
 from umbel.config.schema import Config
 from umbel.gateway.app import Umbel
 from umbel.kinds import Kind

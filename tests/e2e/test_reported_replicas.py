@@ -19,9 +19,9 @@ from tests.support.faults import full, nobody
 from tests.support.laboratory import ONE, configured
 from tests.support.rawserver import Peer, RawServer, answering, raw_server, silent
 from tests.support.records import Records
-from umbel.composition.engine import run
 from umbel.composition.gather import Compose, CompositionFailedError
 from umbel.composition.plan import compile_route
+from umbel.composition.plan_run import run
 from umbel.config.schema import Upstream
 from umbel.kinds import Kind
 from umbel.model import Attempt, Inputs

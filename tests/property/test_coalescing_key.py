@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from tests.support.composing import Scripted, facts
 from tests.support.memory_calls import Asked, answer, coalescing
 from tests.support.records import Records
-from umbel.composition.engine import run
 from umbel.composition.plan import _why_never_sent, compile_route
+from umbel.composition.plan_run import run
 from umbel.config.rules import _MANAGED
 from umbel.config.schema import Config, Upstream
+from umbel.core.call import block_of
 from umbel.core.transport_caller import TransportCaller
 from umbel.model import Inputs
 
@@ -95,11 +96,14 @@ def inputs_of(value: str, field: str, number: int) -> Inputs:
         body={"user": value},
         raw_query=f"q={quote(value)}".encode(),
         cookies={"user": value},
-        forwarded=(("X-Request-Id", f"r-{number}"), ("Via", f"1.{number} fred, 1.1 umbel")),
-        forwarded_for=(
-            ("X-Forwarded-For", f"192.0.2.{number}"),
-            ("X-Forwarded-Proto", "http" if number else "https"),
-            ("X-Forwarded-Host", f"h{number}"),
+        request_id=f"r-{number}",
+        forwarded=block_of([("Via", f"1.{number} fred, 1.1 umbel")]),
+        forwarded_for=block_of(
+            [
+                ("X-Forwarded-For", f"192.0.2.{number}"),
+                ("X-Forwarded-Proto", "http" if number else "https"),
+                ("X-Forwarded-Host", f"h{number}"),
+            ]
         ),
     )
 

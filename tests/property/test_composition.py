@@ -27,8 +27,8 @@ from tests.support.rawserver import Peer, response
 from tests.support.records import Records
 from tests.support.scripted_calls import NEVER, Reply, ScriptedCaller
 from umbel.composition.dag import Plan
-from umbel.composition.engine import run
 from umbel.composition.plan import compile_route
+from umbel.composition.plan_run import run
 from umbel.composition.result import Result
 from umbel.config.schema import Config
 from umbel.core.call import Caller

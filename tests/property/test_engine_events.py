@@ -16,7 +16,8 @@ from tests.support.composing import facts
 from tests.support.records import Records
 from tests.support.scripted_calls import Reply, ScriptedCaller
 from umbel.composition.dag import Plan
-from umbel.composition.engine import INLINE_MAX, run
+from umbel.composition.engine import INLINE_MAX
+from umbel.composition.plan_run import run
 from umbel.model import Inputs
 from umbel.upstream.errors import ConnectionReset
 

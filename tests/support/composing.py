@@ -14,13 +14,14 @@ import trio
 from tests.support.records import Records
 from tests.support.scripted_calls import ScriptedCaller
 from umbel.composition.dag import Plan
-from umbel.composition.engine import Observer, run
 from umbel.composition.plan import compile_route
+from umbel.composition.plan_run import Observer, run
 from umbel.composition.result import Result
 from umbel.config.schema import Config
 from umbel.core.call import Caller
 from umbel.core.transport_caller import TransportCaller
 from umbel.model import Inputs, RequestFacts, Trace
+from umbel.net.timers import TimerQueue
 
 Handler = Callable[[httpx.Request], Awaitable[httpx.Response]]
 
@@ -121,7 +122,7 @@ async def compose(
     deadline: float = 5.0,
     observer: Observer | None = None,
 ) -> Ran:
-    """Run a plan against an upstream and give everything that came of it.
+    """Run a plan against an upstream, with a timer queue, and give everything that came of it.
 
     Nothing is left under way then, and each call is recorded once.
     """
@@ -132,7 +133,13 @@ async def compose(
     caller = upstream if isinstance(upstream, Caller) else TransportCaller(functions)
     callers = {call.rules.upstream: caller for call in compiled.calls}
     started = trio.current_time()
-    result = await run(compiled, inputs or Inputs(path={"id": "1"}), facts(deadline), callers, recorder, observer)
+    timers = TimerQueue()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(timers.run)
+        given = inputs or Inputs(path={"id": "1"})
+        result = await run(compiled, given, facts(deadline), callers, recorder, observer, timers=timers)
+        nursery.cancel_scope.cancel(reason="it has run")
+    assert not len(timers), "no timer is left behind"
     assert functions.in_flight == 0
     assert not (isinstance(upstream, ScriptedCaller) and upstream.under_way)
     assert recorder.ended_calls == sorted(outcome.call for outcome in result.outcomes), "every call is recorded once"

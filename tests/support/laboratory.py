@@ -17,8 +17,8 @@ from tests.support.composing import facts
 from tests.support.rawserver import Peer, RawServer, raw_server, response
 from tests.support.records import Records
 from umbel.composition.dag import Plan
-from umbel.composition.engine import run
 from umbel.composition.plan import compile_route
+from umbel.composition.plan_run import run
 from umbel.composition.result import Result
 from umbel.config.schema import Config
 from umbel.events import AttemptEnded

@@ -174,13 +174,15 @@ Decoded = tuple[Json] | BadBodyError | None
 """A body that was decoded elsewhere: its value, or why it has none; None where it was not."""
 
 
+def is_decoded_beforehand(rules: CallRules, call: Call) -> bool:
+    """Whether the body of a call's response holds so many values that to decode it would hold up the loop."""
+    return call.error is None and rules.decode == "json" and is_many(call.content, rules.max_body or JSON_MAX)
+
+
 async def decoded_beforehand(rules: CallRules, call: Call) -> Decoded:
-    """The body of a call's response, where it holds so many values that to decode it would hold up the loop."""
-    max_body = rules.max_body or JSON_MAX
-    if call.error is not None or rules.decode != "json" or not is_many(call.content, max_body):
-        return None
+    """The body of such a response, decoded in a thread."""
     try:
-        return (await decode_many(call.content, max_body, _charset_of(call)),)
+        return (await decode_many(call.content, rules.max_body or JSON_MAX, _charset_of(call)),)
     except BadBodyError as error:
         return error
 
@@ -246,10 +248,10 @@ def result_of(rules: CallRules, method: str, call: Call | Bare, decoded: Decoded
     if rules.decode == "none" or status in (204, 205) or method == "HEAD":
         return CallResult(None, headers, (), answer_status)
     try:
-        if isinstance(decoded, BadBodyError):
-            # One of its own: an error that a variable of its frame names keeps the body until a garbage collection.
-            raise BadBodyError(str(decoded))
         if decoded is not None:
+            if isinstance(decoded, BadBodyError):
+                # One of its own: an error that a variable of its frame names keeps the body until a garbage collection.
+                raise BadBodyError(str(decoded))
             return CallResult(decoded[0], headers, (), answer_status)
         if rules.decode == "json":
             value = decode_json(call.content, partial(_charset_of, call))

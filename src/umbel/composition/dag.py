@@ -6,7 +6,7 @@ Frozen; holds no state of any request.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ..config.schema import Call, KeyPath, Route, Upstream
 from ..core.field_value import text_of
@@ -15,6 +15,7 @@ from .call import CallRules
 from .conditions import answering_statuses, sent
 from .expression import Expression
 from .field_template import FieldText
+from .fields_of_status import CREATED
 from .request import Recipe
 
 
@@ -81,6 +82,18 @@ class Plan:
     """The calls that name no other, in config order."""
     waiting: Mapping[str, int]
     """For each other call, how many it names."""
+    plain: bool = field(init=False)
+    """Whether a complete answer is the object of the calls' values, with the route's status and no field of its own."""
+    cache_control: str | None = field(init=False)
+    """The Cache-Control that is configured for complete answers; None: what the calls say."""
+
+    def __post_init__(self) -> None:
+        """Decide at load what every answer needs."""
+        answer = self.route.answer
+        fields = self.answer_headers or answer.forward_headers or answer.forward_cookies
+        usual = self.shape is None and self.route.combine == "all" and answer.status != CREATED
+        object.__setattr__(self, "plain", usual and not fields and not any(call.conditions for call in self.calls))
+        object.__setattr__(self, "cache_control", None if answer.cache_control == "parts" else answer.cache_control)
 
     @property
     def sent_on(self) -> frozenset[str]:
@@ -95,13 +108,11 @@ class Plan:
 
 def request_context(plan: Plan, inputs: Inputs) -> dict[str, Json]:
     """The context before any call has ended: what a plan can name of the request."""
-    headers = ((name, inputs.headers.get(name.replace("_", "-"))) for name in plan.headers)
-    return {
-        "path": inputs.path,
-        "query": inputs.query,
-        "headers": {name: None if value is None else text_of(value) for name, value in headers},
-        "body": inputs.body,
-    }
+    headers: dict[str, Json] = {}
+    for name in plan.headers:
+        value = inputs.headers.get(name.replace("_", "-"))
+        headers[name] = None if value is None else text_of(value)
+    return {"path": inputs.path, "query": inputs.query, "headers": headers, "body": inputs.body}
 
 
 PERSONAL = frozenset({"authorization", "cookie"})

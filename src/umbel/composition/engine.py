@@ -2,8 +2,8 @@
 
 Theory
 ------
-**What it does.** ``Engine`` starts calls, takes their results, and makes outcomes of them. It is the
-owner of its calls (``core.call.CallOwner``). ``PlanRun`` adds a route's plan: which calls there are, what each waits
+**What it does.** ``Engine`` starts calls, takes their results, and makes outcomes of them. It is the owner of its calls
+(``core.call.CallOwner``). ``PlanRun`` (``plan_run.py``) adds a route's plan: which calls there are, what each waits
 for, and what decides. ``gather.py`` adds calls made in code. Items of an ``each`` are calls like any other, of one
 ``FanOut``.
 
@@ -29,13 +29,25 @@ says that it waits; from then on it runs inside of one, which waits for all of t
 prepared, then started, and then sent one right after the other, so that a peer on this machine is woken once for all of
 them. If one of them decides the composition as it is started (its upstream's breaker is open, say), none is sent.
 
-**A cancel** from outside, or the deadline, is seen where the loop parks. ``cut`` ends every call that is under way by
-``Call.cancel`` and gives each its outcome; then the cancel goes on. The last call is cancelled first: it may wait in a
-queue for the place of an earlier one, and must not get it now. For the same reason the tasks in ``Call.finish`` are
-shielded from the cancel until then; they end with their calls. A result that came in the same turn, before the task
-ran, has been taken already and stands; one with a large body is cut. A bug of an observer or of a recorder that a
-callback comes upon is noted, and ends the composition where the loop raises it. ``client_gone`` is noted in the same
-way; it cuts as a cancel does, and ``run`` raises ClientGoneError.
+**Its end from outside** has three causes and one mechanism. ``cut`` ends every call that is under way by
+``Call.cancel`` and gives each its outcome, synchronously. The last call is cancelled first: it may wait in a queue for
+the place of an earlier one, and must not get it now. A result that came in the same turn, before the task ran, has been
+taken already and stands; one with a large body is cut.
+
+- ``end_now(reason)`` cuts and wakes the task. ``client_gone`` is that, and may be called at any time. Whoever can
+  call it is given it by ``on_wait``, right before the loop parks for the first time.
+- The deadline is a timer whose callback does the same. It is set when the loop parks for the first time; each turn that
+  has work looks at the clock as well.
+- A cancel of the task is seen where the loop parks, or before it starts anything. It is passed on after the cut.
+
+As soon as anything else than the loop is waited for (tasks of calls, a body that is decoded in a thread), the deadline
+is that of ``scope`` instead, which is entered together with the nursery: these can only be cancelled. Without a timer
+queue, and for a block of code, the scope is there from the beginning. The tasks in ``Call.finish`` are shielded from a
+cancel until their calls are cut, since a place that one of them gave back could go to another call; they end with their
+calls. (docs/decisions/0007.)
+
+A bug of an observer or of a recorder that a callback comes upon is noted, and ends the composition where the loop
+raises it.
 """
 
 from __future__ import annotations
@@ -43,31 +55,30 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import trio
 
-from ..core.call import Call, Caller, FieldBlock, Parking, Prepared, first_cancelled, only_leaf
-from ..core.inbound import ClientGoneError
+from ..core.call import Call, Caller, Parking, Prepared, first_cancelled
 from ..events import CallEnded, Recorder
 from ..kinds import CUT, Kind
-from ..model import Attempt, Failure, Inputs, Json, Outcome, RequestFacts
-from .call import CallFailedError, CallResult, CallRules, crash, decoded_beforehand, result_of, result_without_content
-from .combine import conclude, decide
-from .dag import request_context
-from .expression import Expression, ExpressionError, failed_expression, is_false
-from .fan_out import FanOut, ItemEnded, item_list
-from .fault import bad_request, described
-from .field_template import note_left_out
-from .request import gateway_fields
-from .result import Result
+from ..model import Attempt, Failure, Outcome, RequestFacts
+from .call import (
+    CallFailedError,
+    CallResult,
+    CallRules,
+    crash,
+    decoded_beforehand,
+    is_decoded_beforehand,
+    result_of,
+    result_without_content,
+)
+from .fan_out import FanOut
 from .running_call import RunningCall
-from .shape import shape_result
-from .template import BadValueError
 
 if TYPE_CHECKING:
-    from .dag import CallPlan, EachPlan, Plan
+    from ..net.timers import Timer, TimerQueue
 
 Callers = Mapping[str, Caller]
 """One per upstream name."""
@@ -81,17 +92,30 @@ INLINE_MAX = 16 * 1024
 
 
 class Engine:
-    """See the module. ``scope`` is to be entered around ``serve``; its deadline is the request's."""
+    """See the module.
+
+    Args:
+        timers: runs the timer of the deadline; None: ``scope`` has been entered around ``serve``.
+    """
 
     def __init__(
-        self, facts: RequestFacts, callers: Callers, recorder: Recorder, outcomes: dict[str, Outcome] | None = None
+        self,
+        facts: RequestFacts,
+        callers: Callers,
+        recorder: Recorder,
+        outcomes: dict[str, Outcome] | None = None,
+        timers: TimerQueue | None = None,
     ) -> None:
         self.facts = facts
         self.callers = callers
         self.recorder = recorder
         self._takes_attempts: bool = getattr(recorder, "takes_attempts", True)
         self._slow_call: float = getattr(recorder, "slow_call", 0.0)
-        self.scope = trio.CancelScope(deadline=facts.deadline)
+        self._timers = timers
+        """None: the scope has been entered."""
+        self._timer: Timer | None = None
+        """Of the deadline."""
+        self._now: Callable[[], float] = trio.current_time if timers is None else timers.now
         self.outcomes: dict[str, Outcome] = {} if outcomes is None else outcomes
         """In the order in which the calls ended. Whoever passed the mapping sees it filled, also if this is
         cancelled."""
@@ -123,29 +147,24 @@ class Engine:
         self._taken: deque[Outcome] = deque()
         self._telling = False
         self._cut_reason: str | None = None
-        """Of the cancel that cut it, or of the client's leaving."""
+        """Of the cancel that cut it."""
         self.on_wait: OnWait | None = None
         """Until the composition waits."""
+        self._more_may_come = False
+        """Whether further calls may be launched, so that it is not done though nothing is under way."""
+
+    @cached_property
+    def scope(self) -> trio.CancelScope:
+        """What cancels whatever is waited for; its deadline is the request's."""
+        return trio.CancelScope(deadline=self.facts.deadline)
 
     # Hooks.
 
     def _settled(self, outcome: Outcome) -> None:
         """A call has its outcome. Called in the order in which they come, never inside itself."""
 
-    def _act(self) -> None:
-        """Do what has become possible, in the engine's task."""
-        self._has_work = False
-        if self._large:
-            # One at a time: each may hold the loop for a while, and others have their turn in between.
-            self._land(self._large.popleft(), math.inf)
-            self._has_work = bool(self._large) or self._has_work
-        while self._hungry and not self.over:
-            self._start_items(self._hungry.popitem()[0])
-
-    @property
-    def _done(self) -> bool:
-        """Whether nothing is under way, nor will be."""
-        return not (self._under_way or self._fan_outs or self._has_work)
+    def _start_ready(self, now: float) -> None:
+        """Start the calls that have become ready, in the engine's task."""
 
     # Starting calls.
 
@@ -201,13 +220,12 @@ class Engine:
             if running in under_way and not self.over:
                 running.call_object.depart()
 
-    def begin_fan_out(self, fan_out: FanOut) -> None:
+    def begin_fan_out(self, fan_out: FanOut, now: float) -> None:
         """Start the first items of an ``each``."""
         self._fan_outs[fan_out] = None
-        self._start_items(fan_out)
+        self._start_items(fan_out, now)
 
-    def _start_items(self, fan_out: FanOut) -> None:
-        now = trio.current_time()
+    def _start_items(self, fan_out: FanOut, now: float) -> None:
         ready: list[RunningCall] = []
         while (number := fan_out.next_item()) is not None:
             try:
@@ -223,14 +241,49 @@ class Engine:
 
     # What calls say; see ``core.call.CallOwner``.
 
-    def call_ended(self, call: Call) -> None:
-        """A call has its result."""
+    def call_ended(self, call: Call, inline_max: float = INLINE_MAX) -> None:
+        """Take a call's result, if its body has ``inline_max`` bytes at most; a larger one is left to the task."""
+        running: RunningCall = call.context
         try:
-            self._land(call)
+            if running not in self._under_way:
+                return  # Its ``each`` has ended without it, in the step in which it ended itself.
+            if len(call.content) > inline_max:
+                self._large.append(call)
+                self._has_work = True
+                self._parking.wake()
+                return
+            del self._under_way[running]
+            del running.call_object  # It holds ``running`` in its turn: the two would wait for the garbage collector.
+            result: CallResult | Failure
+            try:
+                if call.error is None:
+                    result = result_of(running.rules, running.method, call, running.decoded)
+                else:
+                    result = result_without_content(running.rules, running.method, call.error, running)
+            except CallFailedError as error:
+                result = error.failure
+            except Exception as error:  # noqa: BLE001  # a bug: it fails the call, and is told
+                result = crash(error, running.call, self.facts, self.recorder)
+            fan_out = running.fan_out
+            if fan_out is not None:
+                self._item_ended(fan_out, running, result, call.ended_at)
+            elif type(result) is CallResult:
+                # As settle does for any call: this is the plain way of nearly every one.
+                rules, attempts = running.rules, tuple(running.attempts)
+                began, now, headers = running.started_at, call.ended_at, result.headers
+                value, status = result.value, result.answer_status
+                outcome = Outcome(rules.name, "value", value, None, began, now, attempts, (), headers, status)
+                self._take(outcome, rules.upstream)
+            else:
+                self.settle(running.rules, result, running.started_at, call.ended_at, tuple(running.attempts))
         except Exception as error:  # noqa: BLE001  # a bug: the composition's task raises it, not the reader's
-            self._crash = error
-            self.over = True
-            self._parking.wake()
+            self._crashed(error)
+
+    def _crashed(self, error: Exception) -> None:
+        """A bug came up in a callback: the task raises it."""
+        self._crash = error
+        self.over = True
+        self._parking.wake()
 
     def call_waits(self, call: Call) -> None:
         """A call wants a task."""
@@ -239,43 +292,11 @@ class Engine:
 
     # Taking results.
 
-    def _land(self, call: Call, inline_max: float = INLINE_MAX) -> None:
-        """Take a call's result, if its body has ``inline_max`` bytes at most; a larger one is left to the task."""
-        running: RunningCall = call.context
-        if running not in self._under_way:
-            return  # Its ``each`` has ended without it, in the step in which it ended itself.
-        if len(call.content) > inline_max:
-            self._large.append(call)
-            self._has_work = True
-            self._parking.wake()
-            return
-        del self._under_way[running]
-        del running.call_object  # It holds ``running`` in its turn: the two would wait for the garbage collector.
-        result: CallResult | Failure
-        try:
-            if call.error is not None:
-                result = result_without_content(running.rules, running.method, call.error, running)
-            else:
-                result = result_of(running.rules, running.method, call, running.decoded)
-        except CallFailedError as error:
-            result = error.failure
-        except Exception as error:  # noqa: BLE001  # a bug: it fails the call, and is told
-            result = crash(error, running.call, self.facts, self.recorder)
-        fan_out = running.fan_out
-        if fan_out is None:
-            rules, attempts = running.rules, tuple(running.attempts)
-            if type(result) is CallResult:
-                # As settle does for any call: this is the plain way of nearly every one.
-                began, now, headers = running.started_at, call.ended_at, result.headers
-                value, status = result.value, result.answer_status
-                outcome = Outcome(rules.name, "value", value, None, began, now, attempts, (), headers, status)
-                self._take(outcome, rules.upstream)
-            else:
-                self.settle(rules, result, running.started_at, call.ended_at, attempts)
-            return
+    def _item_ended(self, fan_out: FanOut, running: RunningCall, result: CallResult | Failure, now: float) -> None:
+        """An item of an ``each`` has its result."""
         fan_out.item_ended(running.number, result)
         if fan_out.over:
-            self._end_fan_out(fan_out, call.ended_at)
+            self._end_fan_out(fan_out, now)
         elif fan_out.has_next:
             self._hungry[fan_out] = None
             self._has_work = True
@@ -307,12 +328,26 @@ class Engine:
     ) -> None:
         """Give a call its outcome: with what it brought, or with its failure. ``started_at`` None: it never began."""
         if type(result) is CallResult:
-            value, more = result.value, (result.failed_items, result.headers, result.answer_status)
-            outcome = Outcome(rules.name, "value", value, None, started_at, now, tuple(attempts), *more)
+            self._take(
+                Outcome(
+                    rules.name,
+                    "value",
+                    result.value,
+                    None,
+                    started_at,
+                    now,
+                    tuple(attempts),
+                    result.failed_items,
+                    result.headers,
+                    result.answer_status,
+                ),
+                rules.upstream,
+                items,
+            )
         else:
             assert isinstance(result, Failure)
             outcome = Outcome(rules.name, "failed", rules.default, result, started_at, now, tuple(attempts))
-        self._take(outcome, rules.upstream, items)
+            self._take(outcome, rules.upstream, items)
 
     def skip(self, rules: CallRules) -> None:
         """Give a call that has nothing to do its outcome."""
@@ -378,33 +413,41 @@ class Engine:
         Raises:
             Exception: a bug of ours that came up in a callback.
         """
+        parking = self._parking
         try:
             while not self.over:
-                # So that nothing is sent for a client that has gone already.
-                await trio.lowlevel.checkpoint_if_cancelled()
-                if self._large:
-                    await self._decode_many()
-                self._act()
-                if self.over:
-                    break
+                if self._has_work:
+                    # So that nothing is sent for a client that has gone already.
+                    await trio.lowlevel.checkpoint_if_cancelled()
+                    if self._large and self._decodes_elsewhere:
+                        if nursery is None:
+                            await self._serve_with_tasks()
+                            return
+                        await self._decode_many()
+                    self._act()
+                    if self.over:
+                        break
                 if self._waits:
                     if nursery is None:
-                        async with trio.open_nursery() as nursery:
-                            await self.serve(nursery)
+                        await self._serve_with_tasks()
                         return
                     waits, self._waits = self._waits, []
                     for call in waits:
                         nursery.start_soon(self._finish, call, name=call.finish)
-                if self._done:
+                if not (self._under_way or self._fan_outs or self._has_work or self._more_may_come):
                     self.over = True
                     return
                 if self._large:
                     await trio.lowlevel.checkpoint()
-                elif not (self._has_work or self._waits):
+                elif not (self._has_work or self._waits or parking.woken):
                     if self.on_wait is not None:
                         on_wait, self.on_wait = self.on_wait, None
-                        on_wait(self.client_gone)
-                    await self._parking.park()
+                        on_wait(self.client_gone)  # It may call that at once.
+                        continue
+                    if self._timer is None and self._timers is not None and self.facts.deadline < math.inf:
+                        self._timer = self._timers.add(self.facts.deadline, self._deadline_passed)
+                    await parking.park()
+                parking.woken = False
             crash, self._crash = self._crash, None
             if crash is not None:
                 raise crash
@@ -414,11 +457,44 @@ class Engine:
             raise
         self.cut(None)
 
-    async def _decode_many(self) -> None:
-        """Decode the next large body where it holds so many values that the loop would be held up."""
+    def _act(self) -> None:
+        """Do what has become possible, in the engine's task."""
+        self._has_work = False
+        if self._large:
+            # One at a time: each may hold the loop for a while, and others have their turn in between.
+            self.call_ended(self._large.popleft(), math.inf)
+            self._has_work = bool(self._large) or self._has_work
+        now = self._now()
+        if self._timers is not None and now >= self.facts.deadline:
+            self._deadline_passed()
+            return
+        while self._hungry and not self.over:
+            self._start_items(self._hungry.popitem()[0], now)
+        self._start_ready(now)
+
+    async def _serve_with_tasks(self) -> None:
+        """The same with a nursery, under the scope: something besides the loop itself is to be waited for."""
+        if self._timers is None:
+            async with trio.open_nursery() as nursery:
+                await self.serve(nursery)
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._timers = None
+        with self.scope:
+            await self._serve_with_tasks()
+
+    @property
+    def _decodes_elsewhere(self) -> bool:
+        """Whether the next large body holds so many values that the loop would be held up."""
         running: RunningCall = self._large[0].context
-        if running in self._under_way:
-            running.decoded = await decoded_beforehand(running.rules, self._large[0])
+        return running in self._under_way and is_decoded_beforehand(running.rules, self._large[0])
+
+    async def _decode_many(self) -> None:
+        """Decode the next large body in a thread."""
+        running: RunningCall = self._large[0].context
+        running.decoded = await decoded_beforehand(running.rules, self._large[0])
 
     async def _finish(self, call: Call) -> None:
         """Carry a call on, in a task of its own."""
@@ -426,12 +502,30 @@ class Engine:
             self._shields.append(scope)
             await call.finish()
 
+    def end_now(self, reason: str) -> None:
+        """Cut it, and wake its task: no call is under way afterwards. A cancel with this reason, but synchronous.
+
+        May be called at any time and from any task, also before the beginning and after the end; never raises. Where
+        it is decided already, that stands, and its task cuts what is under way.
+        """
+        if self.over:
+            return
+        self._cut_reason = reason
+        try:
+            self.cut(None)
+        except Exception as error:  # noqa: BLE001  # a bug: the composition's task raises it, not who calls this
+            self._crashed(error)
+        if self._timers is None:
+            self.scope.cancel(reason=reason)  # It waits for more than its loop.
+        self._parking.wake()
+
     def client_gone(self) -> None:
-        """Cut the composition, whose client has left. May be called in any task, at any time."""
-        if not self.over:
-            self.over = True
-            self._cut_reason = CLIENT_GONE
-            self._parking.wake()
+        """End it, whose client has left, as ``end_now`` does."""
+        self.end_now(CLIENT_GONE)
+
+    def _deadline_passed(self) -> None:
+        self._deadline_came = True
+        self.end_now("the route's deadline")
 
     def cut(self, cancelled: trio.Cancelled | None) -> None:
         """Nothing more begins, and what is under way ends now, each call with its outcome."""
@@ -453,7 +547,7 @@ class Engine:
             del running.call_object
         for shield in self._shields:
             shield.shield = False
-        now = trio.current_time()
+        now = self._now()
         for running in under_way:
             if running.fan_out is None:
                 self.settle(running.rules, failure, running.started_at, now, running.attempts)
@@ -464,12 +558,15 @@ class Engine:
     def close(self) -> None:
         """Nothing begins any more, and nobody is told of anything."""
         self.over = self.closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._waits:  # A call has ended before it got its task.
             self._waits.clear()
 
     def cut_failure(self) -> Failure:
         """The failure of a call that is cut now, or never began: who ended it?"""
-        if not self.decided and trio.current_time() >= self.facts.deadline:
+        if not self.decided and self._now() >= self.facts.deadline:
             self._deadline_came = True
         if self._deadline_came:
             # Also where the first call cut by the deadline has decided the answer: the deadline cut them all.
@@ -479,218 +576,3 @@ class Engine:
         if self._cut_reason == CLIENT_GONE:
             return Failure.of(Kind.CLIENT_GONE, "the client has gone")
         return Failure.of(Kind.CANCELLED, f"cancelled: {self._cut_reason or 'no reason given'}")
-
-
-class Observer:
-    """Hears of outcomes as they land, before the composition ends. This one does nothing with them."""
-
-    def item_ended(self, call: str, ended: ItemEnded) -> None:
-        """An item of an ``each`` has ended."""
-
-    def call_ended(self, outcome: Outcome, *, decisive: bool) -> None:
-        """A call has its outcome; ``decisive`` if it is the failure that decides the answer."""
-
-
-async def run(
-    plan: Plan,
-    inputs: Inputs,
-    facts: RequestFacts,
-    callers: Callers,
-    recorder: Recorder,
-    observer: Observer | None = None,
-    outcomes: dict[str, Outcome] | None = None,
-) -> Result:
-    """Run the plan for one request.
-
-    Args:
-        callers: one per upstream name.
-        outcomes: is filled in as the calls end, so that it holds them also where this is cancelled.
-        facts: their ``deadline`` is when the answer is due, in ``trio.current_time()`` seconds.
-
-    Returns:
-        The result, at the deadline at the latest (plus the time of cleaning up, which waits for nobody).
-
-    Cancelled from outside, it cuts every call, records each outcome and passes the cancel on.
-    """
-    return await PlanRun(plan, inputs, facts, callers, recorder, observer, outcomes).run()
-
-
-class PlanRun(Engine):
-    """One request through one plan."""
-
-    def __init__(
-        self,
-        plan: Plan,
-        inputs: Inputs,
-        facts: RequestFacts,
-        callers: Callers,
-        recorder: Recorder,
-        observer: Observer | None = None,
-        outcomes: dict[str, Outcome] | None = None,
-        on_wait: OnWait | None = None,
-    ) -> None:
-        super().__init__(facts, callers, recorder, outcomes)
-        self.on_wait = on_wait
-        self._plan = plan
-        self._inputs = inputs
-        self._observer = observer
-        self._context = request_context(plan, inputs)
-        self._waiting = dict(plan.waiting)
-        """For each call that waits for others, for how many."""
-        self._ready: list[CallPlan] = []
-        self._gateway: dict[bool, tuple[FieldBlock, ...]] = {}
-        """The fields that the gateway writes into each call, with those of its client and without."""
-
-    async def run(self) -> Result:
-        """See ``run``. ClientGoneError: ``client_gone`` was called before anything was decided."""
-        leaf: BaseException | None = None
-        try:
-            with self.scope:
-                self._ready.extend(self._plan.first)
-                self._has_work = True
-                await self.serve()
-        except BaseException as error:
-            leaf = only_leaf(error)
-            if leaf is error or leaf is None:
-                leaf = None
-                raise
-        finally:
-            self.over = True
-            if len(self.outcomes) < len(self._plan.calls):
-                self._settle_owed()
-            self.close()
-        if leaf is not None:
-            # Not while the group is handled: it would be the context of what it holds, which is a cycle.
-            try:
-                raise leaf
-            finally:
-                del leaf  # Its traceback holds this frame.
-        if self._cut_reason == CLIENT_GONE and not self.decided:
-            raise ClientGoneError("the client has gone")
-        plan, whole = self._plan, not (self.flawed or self._plan.needed)
-        failure = self.failure if self.decided else None if whole else conclude(plan, self.outcomes)
-        return shape_result(
-            plan, self.outcomes, self._context, self._inputs, failure, self.facts, self.recorder, whole=whole
-        )
-
-    def _settle_owed(self) -> None:
-        """Give the calls that never began their outcomes, in config order."""
-        now = trio.current_time()
-        for call in self._plan.calls:
-            if call.name not in self.outcomes:
-                self.settle(call.rules, self.cut_failure(), None, now, ())
-
-    def _act(self) -> None:
-        super()._act()
-        now = trio.current_time()
-        while self._ready and not self.over:
-            ready, self._ready = self._ready, []
-            calls = [running for call in ready if (running := self._begin(call, now)) is not None]
-            self.start(calls, now)
-
-    def _settled(self, outcome: Outcome) -> None:
-        plan = self._plan
-        self._context[outcome.call] = outcome.value
-        # Where all calls make the answer, one that brought its value decides nothing.
-        open_ = not self.decided and (plan.needed or outcome.failure is not None)
-        decision = decide(plan, self.outcomes, outcome) if open_ else None
-        if self._observer is not None and not self.closed:
-            decisive = decision is not None and decision.failure is not None
-            self._observer.call_ended(outcome, decisive=decisive)
-        if decision is not None:
-            self.decide(decision.failure)
-            return
-        for dependant in plan.dependants[outcome.call]:
-            if dependant.name not in self.outcomes:
-                self._release(dependant, outcome)
-
-    def _release(self, dependant: CallPlan, outcome: Outcome) -> None:
-        """One of the values that ``dependant`` names has come, or never will."""
-        if outcome.state == "value" or self._plan.by_name[outcome.call].rules.has_default:
-            self._waiting[dependant.name] -= 1
-            if self._waiting[dependant.name] == 0 and not self.over:
-                self._ready.append(dependant)
-                self._has_work = True
-        elif outcome.failure is None:
-            self.skip(dependant.rules)
-        elif outcome.failure.kind not in CUT:
-            cause = outcome.failure
-            detail = f"it needs {outcome.call}, which failed: {cause.kind}"
-            failure = replace(cause, kind=Kind.DEPENDENCY, detail=detail, proxy_error=None, received_status=None)
-            self.settle(dependant.rules, failure, None, outcome.ended_at, ())
-
-    def _begin(self, call: CallPlan, now: float) -> RunningCall | None:
-        """Everything that the call names is there: skip it, fail it, or make it ready to start."""
-        try:
-            if call.when is not None and is_false(self._evaluate(call.when)):
-                self.skip(call.rules)
-                return None
-            if call.each is not None:
-                self.begin_fan_out(self._fan_out(call, call.each, now))
-                return None
-        except CallFailedError as error:
-            self.settle(call.rules, error.failure, None, now, ())
-            return None
-        try:
-            recipe = call.recipe
-            if recipe.forwarded not in self._gateway:
-                self._gateway[recipe.forwarded] = gateway_fields(self._inputs, forwarded=recipe.forwarded)
-            gateway = self._gateway[recipe.forwarded]
-            prepared = recipe.prepare(self._context, self._inputs, gateway, self._left_out)
-            rules = call.rules
-            if call.conditions:
-                rules = call.rules_for(self.facts.method, self._inputs.headers)
-            return self.prepare_call(rules, prepared, now)
-        except Exception as error:  # noqa: BLE001  # a bad value, or a bug: it fails the call, and is told
-            self.settle(call.rules, self._unprepared(error, call, self._context, lambda: ""), now, now, ())
-            return None
-
-    def _fan_out(self, call: CallPlan, each: EachPlan, now: float) -> FanOut:
-        value = self._evaluate(each.source)
-        values = item_list(value, call.config.max_items, lambda: self._owner(each, value))
-        return FanOut(
-            call.rules,
-            values,
-            prepare=lambda item: self._prepare_item(call, each, item),
-            limit=call.config.limit,
-            item_default=call.config.item_default,
-            as_map=call.config.as_ == "map",
-            started_at=now,
-            observed=lambda ended: None if self._observer is None else self._observer.item_ended(call.name, ended),
-        )
-
-    def _left_out(self, header: str, reason: str) -> None:
-        note_left_out(self.facts, self.recorder, header, reason)
-
-    def _owner(self, each: EachPlan, part: Json) -> str:
-        """The client's parameters that ``part`` of an ``each``'s list is made of, in words."""
-        return each.client or described(each.source.holders(self._context, part))
-
-    def _prepare_item(self, call: CallPlan, each: EachPlan, item: Json) -> Prepared:
-        context = {**self._context, "item": item}
-        try:
-            return call.recipe.prepare(context, self._inputs, left_out=self._left_out)
-        except Exception as error:
-            failure = self._unprepared(error, call, context, lambda: self._owner(each, item))
-            raise CallFailedError(failure) from error
-
-    def _unprepared(
-        self, error: Exception, call: CallPlan, context: Mapping[str, Json], item: Callable[[], str]
-    ) -> Failure:
-        """Why a call's request could not be made; ``item`` describes the client's list that the item is from."""
-        if isinstance(error, BadValueError):
-            client = error.client or call.recipe.owner(error.name, context, item())
-            return bad_request(str(error), client, error.reason)
-        if isinstance(error, ExpressionError):
-            return self._failed_expression(error, item()).failure
-        return crash(error, call.name, self.facts, self.recorder)
-
-    def _evaluate(self, expression: Expression) -> Json:
-        try:
-            return expression.evaluate(self._context)
-        except ExpressionError as error:
-            raise self._failed_expression(error) from error
-
-    def _failed_expression(self, error: ExpressionError, item: str = "") -> CallFailedError:
-        where = self._plan.where(error.where)
-        return CallFailedError(failed_expression(error, where, self.facts, self.recorder, item))

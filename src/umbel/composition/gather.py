@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Unpack
 
+import msgspec
 import trio
 
 from ..core.call import Call, Caller, Prepared, only_leaf
@@ -282,17 +283,13 @@ class GatherEngine(Engine):
         self._optional: dict[str, bool] = {}
         self._all_outcomes = outcomes
         """Of all blocks of the handler."""
-        self._block_ended = False
+        self._more_may_come = True
         self._ready: list[RunningCall] = []
         """Calls that are launched and not started yet: all of a turn are started together."""
 
-    @property
-    def _done(self) -> bool:
-        return self._block_ended and super()._done
-
     def end_block(self) -> None:
         """No further calls are launched."""
-        self._block_ended = True
+        self._more_may_come = False
         self._parking.wake()
 
     def check_open(self, name: str) -> None:
@@ -315,10 +312,9 @@ class GatherEngine(Engine):
             self._parking.wake()
         return handle
 
-    def _act(self) -> None:
-        super()._act()
+    def _start_ready(self, now: float) -> None:
         ready, self._ready = self._ready, []
-        self.start(ready, trio.current_time())
+        self.start(ready, now)
         # One of them may have decided: the others never begin.
         for running in ready:
             if running.rules.name not in self.outcomes and running not in self._under_way:
@@ -332,13 +328,17 @@ class GatherEngine(Engine):
             del running.call_object
             self.settle(running.rules, self.cut_failure(), None, trio.current_time(), ())
 
-    def _land(self, call: Call, inline_max: float = INLINE_MAX) -> None:
+    def call_ended(self, call: Call, inline_max: float = INLINE_MAX) -> None:
         """See ``Engine``. The handle has status and fields before anybody is told of the outcome."""
         status, fields = (call.status if call.error is None else None), call.fields
         if isinstance(call.error, UpstreamError) and call.error.answered is not None:
             status, fields = call.error.answered
-        self._handles[call.context.call].answered(status, fields)
-        super()._land(call, inline_max)
+        try:
+            self._handles[call.context.call].answered(status, fields)
+        except Exception as error:  # noqa: BLE001  # a bug, as in Engine
+            self._crashed(error)
+            return
+        super().call_ended(call, inline_max)
 
     def _settled(self, outcome: Outcome) -> None:
         self._all_outcomes[outcome.call] = outcome
@@ -459,7 +459,7 @@ class Compose:
 
     def with_all_calls(self, result: Result) -> Result:
         """A result of this request with every call that has ended by now."""
-        return result._replace(outcomes=self._ordered(), own_ms=self._own_ms())
+        return msgspec.structs.replace(result, outcomes=self._ordered(), own_ms=self._own_ms())
 
     # What Gather needs; not for handlers.
 

@@ -33,6 +33,8 @@ def answer_caching(
         personal: the answer is for one client, unless ``configured`` says otherwise.
         complete: nothing is missing from it. One that is incomplete is never kept, and has no other Cache-Control.
     """
+    if complete and not fields and not any(parts):
+        return unsaid(configured, personal=personal), fields
     sets_cookie = bool(fields) and any(name == "set-cookie" for name, _ in fields)
     said = {name for part in parts if part for name in _directives(part)} if any(parts) else ()
     one_clients = sets_cookie or "private" in said or "no-store" in said
@@ -43,6 +45,11 @@ def answer_caching(
     if configured is None:
         return strictest_cache_control(parts, private=personal or sets_cookie), fields
     return made_private(configured) if one_clients else configured, fields
+
+
+def unsaid(configured: str | None, *, personal: bool) -> str | None:
+    """The same of a complete answer without fields, whose parts say nothing."""
+    return configured if configured is not None or not personal else "private"
 
 
 def made_private(cache_control: str) -> str:

@@ -5,9 +5,11 @@ It is frozen, and knows nothing of HTTP: the gateway writes it as a response.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from ..kinds import CUT, Kind
 from ..model import Failure, Json, Outcome
@@ -23,7 +25,7 @@ _DETAILS = {
 }
 
 
-class Result(NamedTuple):
+class Result(msgspec.Struct, frozen=True):
     """What a composition came to."""
 
     outcomes: tuple[Outcome, ...]
@@ -43,6 +45,8 @@ class Result(NamedTuple):
 
     vary: tuple[str, ...] = ()
     """Request headers that the answer depends on beside those that its route declares."""
+    failed: bool = True
+    """Whether a call has failed, or an item of one, or that is not known."""
     validated: bool = False
     """Whether ``headers`` hold the validators of the answer: those of the one response that it is made of."""
 
@@ -86,23 +90,25 @@ def own_time(started_at: float, now: float, outcomes: tuple[Outcome, ...]) -> fl
     A chain is made of calls of which each began when the one before it had ended; of calls that were in flight together
     the longest counts. So what the gateway itself took shows, also while calls were in flight.
     """
-    spans = [(outcome.ended_at, outcome.started_at) for outcome in outcomes if outcome.started_at is not None]
-    return max(0.0, now - started_at - _longest_chain(spans))
+    first_end, last_start, longest = math.inf, -math.inf, 0.0
+    for outcome in outcomes:
+        start, end = outcome.started_at, outcome.ended_at
+        if start is not None:
+            # Not min() and max(): this is once per call.
+            longest = end - start if end - start > longest else longest
+            first_end = end if end < first_end else first_end
+            last_start = start if start > last_start else last_start
+    if last_start >= first_end:  # Not all at once, as most are.
+        longest = _longest_chain(
+            [(outcome.ended_at, outcome.started_at) for outcome in outcomes if outcome.started_at is not None]
+        )
+    own = now - started_at - longest
+    return own if own > 0.0 else 0.0
 
 
 def _longest_chain(spans: list[tuple[float, float]]) -> float:
     """The greatest sum of the lengths of spans (end, start) that do not overlap ("weighted interval scheduling")."""
-    if not spans:
-        return 0.0
     spans.sort()
-    first_end, longest = spans[0][0], 0.0
-    for end, start in spans:
-        if start >= first_end:
-            break
-        if end - start > longest:  # Not max(): this is once per call.
-            longest = end - start
-    else:
-        return longest  # All at once, as most are.
     ends: list[float] = []
     best = [0.0]
     """Of the first spans, by their number."""

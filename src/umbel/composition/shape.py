@@ -1,14 +1,12 @@
 """From outcomes to the answer: its shape, status, headers and caching rules.
 
-The last step of a composition, once every call has its outcome. Pure but for reading the clock for the own time.
+The last step of a composition, once every call has its outcome. Pure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-
-import trio
 
 from ..events import Recorder
 from ..kinds import Kind
@@ -18,7 +16,7 @@ from .dag import CallPlan, Plan
 from .expression import ExpressionError, failed_expression
 from .field_template import LeftOut, note_left_out
 from .fields_of_status import CREATED
-from .merge import Fields, answer_caching
+from .merge import Fields, answer_caching, unsaid
 from .result import Result, own_time
 
 
@@ -30,15 +28,25 @@ def shape_result(
     failure: Failure | None,
     facts: RequestFacts,
     recorder: Recorder,
+    now: float,
     *,
     whole: bool = False,
 ) -> Result:
     """The result of a composition whose calls have all ended, decided by ``failure`` or (None) by what is there.
 
-    ``whole``: it is known that nothing is missing.
+    ``whole``: it is known that nothing is missing; ``now``: ``trio.current_time()``.
     """
     ordered = tuple([outcomes[call.name] for call in plan.calls])  # a generator costs a call per item
-    own_ms = own_time(facts.due_from, trio.current_time(), ordered) * 1000
+    own_ms = own_time(facts.due_from, now, ordered) * 1000
+    if whole and plan.plain and failure is None:
+        values: dict[str, Json] = {}
+        for outcome in ordered:
+            if outcome.headers:
+                break  # It may say something of caching.
+            values[outcome.call] = outcome.value
+        else:
+            caching = unsaid(plan.cache_control, personal=_is_personal(plan, inputs))
+            return Result(ordered, None, values, plan.route.answer.status, (), True, caching, own_ms, failed=False)
     if failure is not None:
         return _failed(plan, outcomes, ordered, failure, own_ms)
     try:
@@ -153,9 +161,11 @@ def _cookies(plan: Plan, outcomes: Mapping[str, Outcome]) -> tuple[tuple[str, st
 def _caching(
     plan: Plan, outcomes: tuple[Outcome, ...], headers: Fields, inputs: Inputs, *, complete: bool
 ) -> tuple[str | None, Fields]:
-    configured = plan.route.answer.cache_control
     parts = [outcome.headers for outcome in outcomes if outcome.state == "value"]
-    personal = plan.private or "cookie" in inputs.headers or "authorization" in inputs.headers
-    return answer_caching(
-        None if configured == "parts" else configured, parts, headers, personal=personal, complete=complete
-    )
+    personal = _is_personal(plan, inputs)
+    return answer_caching(plan.cache_control, parts, headers, personal=personal, complete=complete)
+
+
+def _is_personal(plan: Plan, inputs: Inputs) -> bool:
+    """Whether the answer is for one client, unless the configuration says otherwise."""
+    return plan.private or "cookie" in inputs.headers or "authorization" in inputs.headers

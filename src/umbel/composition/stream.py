@@ -17,9 +17,10 @@ from ..kinds import CUT
 from ..model import Failure, Inputs, Json, Outcome, RequestFacts
 from .conditions import CONDITIONS
 from .dag import Plan, request_context
-from .engine import Callers, Observer, run
+from .engine import Callers
 from .fan_out import ItemEnded
 from .field_template import FieldText
+from .plan_run import Observer, run
 from .result import Result
 
 
@@ -83,7 +84,7 @@ async def run_stream(
     if any(call.conditions for call in plan.calls):
         # A stream's head goes out before any call has ended: there is no 304 of one.
         headers = {name: value for name, value in inputs.headers.items() if name not in CONDITIONS}
-        inputs = inputs._replace(headers=headers)
+        inputs = msgspec.structs.replace(inputs, headers=headers)
     with send:
         lines = _Lines(plan, send)
         result = await run(plan, inputs, facts, callers, recorder, lines, outcomes)

@@ -29,7 +29,7 @@ of the task that runs ``finish`` passes through it; the call is cancelled by it.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterable, Collection, Sequence
+from collections.abc import AsyncIterable, Awaitable, Collection, Iterable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -37,6 +37,7 @@ import msgspec
 import trio
 
 from ..events import NULL
+from .field_value import raw_value
 
 if TYPE_CHECKING:
     from ..events import Recorder
@@ -54,6 +55,16 @@ class FieldBlock(tuple["Field", ...]):
     """How they stand in a head, for an upstream that replaces the fields that ``lines_for`` names; None: not known, or
     they need a closer look. Noted by who writes them (``upstream/outgoing.py``)."""
     lines_for: object = None
+    """``EVERY``: upstreams replace none of them."""
+
+
+EVERY = "every upstream"
+
+
+def block_of(fields: Iterable[tuple[str, str]]) -> FieldBlock:
+    """Fields as a block, named in lower case; less those whose value no field can hold."""
+    values = [(name.lower().encode("ascii"), raw_value(value)) for name, value in fields]
+    return FieldBlock([(lower, lower, value) for lower, value in values if value is not None])
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -247,33 +258,34 @@ class Caller(Protocol):
 class Parking:
     """The place where one task waits for callbacks of others.
 
-    ``wake`` before ``park`` is not lost: the next ``park`` returns at once (without a checkpoint). A task that was
-    woken and is then cancelled returns from ``park``; it sees the cancel at its next checkpoint. So each ``park`` ends
-    by a wake or by a cancel, never by both.
+    ``wake`` before ``park`` is not lost: it sets ``woken``, and the task does not park where that is set::
+
+        if not parking.woken:
+            await parking.park()
+        parking.woken = False
+
+    A task that was woken and is then cancelled returns from ``park``; it sees the cancel at its next checkpoint. So
+    each ``park`` ends by a wake or by a cancel, never by both.
     """
 
-    __slots__ = ("_task", "_woken")
-
-    def __init__(self) -> None:
-        self._task: trio.lowlevel.Task | None = None
-        self._woken = False
+    woken = False
+    """Whether there was a wake that no ``park`` has ended by."""
+    _task: trio.lowlevel.Task | None = None
 
     def wake(self) -> None:
-        """Let the waiting task go on, or the next ``park`` return at once."""
+        """Let the waiting task go on, or keep it from waiting."""
         task = self._task
         if task is None:
-            self._woken = True
+            self.woken = True
         else:
             # Taken out first: a second wake must not reschedule a task that is scheduled already.
             self._task = None
             trio.lowlevel.reschedule(task)
 
-    async def park(self) -> None:
-        """Wait for ``wake``. One task at a time."""
-        if not self._woken:
-            self._task = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(self._abort)
-        self._woken = False
+    def park(self) -> Awaitable[object]:
+        """Wait for ``wake``. One task at a time; to be awaited at once."""
+        self._task = trio.lowlevel.current_task()
+        return trio.lowlevel.wait_task_rescheduled(self._abort)  # noqa: ASYNC105  # awaited by the caller
 
     def _abort(self, _: object) -> trio.lowlevel.Abort:
         self._task = None
@@ -310,16 +322,19 @@ class LoneCall:
         call.start(trio.current_time())
         call.depart()
         cancelled: trio.Cancelled | None = None
+        parking = self._parking
         try:
             while self.ended is None and not self._waiting:
-                await self._parking.park()
+                await parking.park()
             if self.ended is None:
                 async with trio.open_nursery() as nursery:
                     while self.ended is None:
                         waiting, self._waiting = self._waiting, []
                         for each in waiting:
                             nursery.start_soon(each.finish)
-                        await self._parking.park()
+                        if not parking.woken:
+                            await parking.park()
+                        parking.woken = False
         except BaseException as error:
             call.cancel(reason_of(error))
             self.ended = None  # It may have ended in the turn of the cancel.

@@ -20,18 +20,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
 import msgspec
 
 from ..config.rules import UNIX_PEER
+from ..core.call import FieldBlock, block_of
 from ..model import Trace
 from . import ids
 from .fields import Field, Fields, read_fields
 
 _VIA_LENGTH_MAX = 1024
 _PEERS_MAX = 1024
+_SHORT = 256
+"""Characters of a value of which something is remembered."""
 _HOPS_MAX = 64
 """Of X-Forwarded-For, from the right; no request comes through so many proxies."""
 _ADDRESS_LENGTH_MAX = 128
@@ -111,26 +115,21 @@ class Origin(msgspec.Struct, frozen=True):
         get = self.fields.end_to_end.get
         return ids.identify(self.claimed("x-request-id"), get("traceparent"), get("tracestate"))
 
-    def always(self, request_id: str) -> tuple[tuple[str, str], ...]:
-        """What a gateway always tells an upstream: the request's id, and Via (RFC 9110 section 7.6.3)."""
-        version, before = self.http_version, self.fields.via
-        own = _OWN_VIA.get(version) or f"{version} umbel"
-        # A chain longer than any real one is an attempt to grow our requests; it ends here.
-        via = f"{before}, {own}" if before and len(before) <= _VIA_LENGTH_MAX else own
-        return (("x-request-id", request_id), ("via", via))
+    def via(self) -> FieldBlock:
+        """What a gateway tells an upstream beside the request's id: Via (RFC 9110 section 7.6.3)."""
+        before = self.fields.via
+        return (_via.__wrapped__ if before[_SHORT:] else _via)(before, self.http_version)
 
-    def forwarded_for(self) -> tuple[tuple[str, str], ...]:
+    def forwarded_for(self) -> FieldBlock:
         """``X-Forwarded-For``, ``-Proto`` and ``-Host``: a trusted peer's chain goes on, any other begins anew.
 
         The client's ``Connection`` has no say in these: they are the gateway's own.
         """
-        fields: tuple[tuple[str, str], ...] = (("x-forwarded-proto", self.scheme),)
+        hops, host = self.peer or "", self.host or ""
         if self.hops:
-            hops = (*self.hops, self.peer) if self.peer else self.hops
-            fields = (("x-forwarded-for", ", ".join(hops)), *fields)
-        elif self.peer:
-            fields = (("x-forwarded-for", self.peer), *fields)
-        return (*fields, ("x-forwarded-host", self.host)) if self.host else fields
+            hops = ", ".join((*self.hops, hops) if hops else self.hops)
+        known = not (hops[_SHORT:] or host[_SHORT:])
+        return (_forwarded_for if known else _forwarded_for.__wrapped__)(hops, self.scheme, host)
 
     def rewritten(self, scope: Mapping[str, Any]) -> dict[str, Any]:
         """A copy of an ASGI scope that says what the client asked: its scheme, host and address, not the proxy's.
@@ -150,7 +149,22 @@ class Origin(msgspec.Struct, frozen=True):
         return copy
 
 
-_OWN_VIA = {version: f"{version} umbel" for version in ("1.0", "1.1", "2")}
+# Clients come again and say the same, so what is told of them is made once, unless it is long.
+
+
+@lru_cache(maxsize=256)
+def _via(before: str, version: str) -> FieldBlock:
+    own = f"{version} umbel"
+    # A chain longer than any real one is an attempt to grow our requests; it ends here.
+    return block_of([("via", f"{before}, {own}" if 0 < len(before) <= _VIA_LENGTH_MAX else own)])
+
+
+@lru_cache(maxsize=1024)
+def _forwarded_for(hops: str, scheme: str, host: str) -> FieldBlock:
+    said = (("x-forwarded-for", hops), ("x-forwarded-proto", scheme), ("x-forwarded-host", host))
+    return block_of([field for field in said if field[1]])
+
+
 _SCHEMES_OF = {"http": {"http": "http", "https": "https"}, "websocket": {"http": "ws", "https": "wss"}}
 
 

@@ -23,6 +23,7 @@ _SCALARS = (str, int, float, bool)
 """What JSON has; werkzeug's converters may make other objects (uuid)."""
 _NOTHING: Mapping[str, Json] = MappingProxyType({})
 _LARGE_BODY = 64 * 1024
+NO_COOKIES: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +80,17 @@ class InputRules:
     ) -> Inputs:
         origin = exchange.origin
         fields = origin.fields
-        headers = fields.end_to_end
         values = path and {name: value if isinstance(value, _SCALARS) else str(value) for name, value in path.items()}
         return Inputs(
             values,
             query,
-            headers,
+            fields.end_to_end,
             body,
             exchange.query,
-            fields.cookies if "cookie" in headers else _NOTHING,
+            fields.cookies if "cookie" in fields.end_to_end else _NOTHING,
             raw_body,
             fields.content_type,
-            origin.always(exchange.facts.request_id),
+            exchange.facts.request_id,
+            origin.via(),
             origin.forwarded_for(),
         )

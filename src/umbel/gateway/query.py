@@ -51,7 +51,7 @@ class QueryRules:
         Raises:
             RequestError: 400, one of them is not percent-encoded UTF-8.
         """
-        if not raw or not self._names:
+        if not raw or not self.declared:
             return ()
         try:
             return tuple(read_fields(raw, self._names))
@@ -64,8 +64,6 @@ class QueryRules:
         Raises:
             RequestError: 400, one does not parse or a required one is missing.
         """
-        if not self._params:
-            return {}
         given = dict(pairs)
         return {param.name: _value(param, given.get(param.name)) for param in self._params}
 

@@ -28,7 +28,7 @@ _SAFE = frozenset({"GET", "HEAD"})
 _BODILESS = BODILESS | {205}
 _JSON: Field = (b"content-type", b"application/json")
 _NO_STORE: Field = (b"cache-control", NO_STORE.encode())
-_COMPLETED = {whole: [(b"umbel-completed", b"true" if whole else b"false")] for whole in (True, False)}
+_COMPLETED = {whole: (b"umbel-completed", b"true" if whole else b"false") for whole in (True, False)}
 _encode = msgspec.json.Encoder().encode
 
 
@@ -44,12 +44,13 @@ class AnswerRules:
         self.expose = expose
         self.krakend_compat = krakend_compat and expose != "none"
         """Whether every answer of the route says KrakenD's completeness, also one that no composition made."""
-        self._vary: Field = (b"vary", self.vary.encode())
+        self.usual_vary: Field = (b"vary", self.vary.encode())
+        """The field Vary of an answer that depends on no other header."""
 
     def vary_field(self, more: Sequence[str]) -> Field:
         """The field Vary, with ``more`` headers that this one answer depends on."""
         if not more:
-            return self._vary
+            return self.usual_vary
         names = dict.fromkeys((*self.vary.split(", "), *(name.title() for name in more)))
         return (b"vary", ", ".join(names).encode())
 
@@ -61,7 +62,8 @@ def answer(result: Result, rules: AnswerRules, exchange: Exchange) -> Reply:
         reply = _failed(result, result.failure, exchange.facts.request_id)
     else:
         reply = _composed(result, rules, exchange)
-    reply.fields += _diagnostics(result, rules)
+    if rules.expose != "none":
+        _add_diagnostics(reply.fields, result, rules)
     return reply
 
 
@@ -80,19 +82,28 @@ def note_result(result: Result, exchange: Exchange) -> None:
 
 def _composed(result: Result, rules: AnswerRules, exchange: Exchange) -> Reply:
     status, body = result.status, b""
-    fields = [rules.vary_field((*result.vary, *_said_to_vary(result.headers)) if result.headers else result.vary)]
+    fields = [rules.usual_vary]
+    if result.headers or result.vary:
+        fields = [rules.vary_field((*result.vary, *_said_to_vary(result.headers)))]
     if result.cache_control is not None:
-        fields.append((b"cache-control", raw_value(result.cache_control) or NO_STORE.encode()))
+        fields += [(b"cache-control", raw_value(result.cache_control) or NO_STORE.encode())]
     if status not in _BODILESS:
         body = _encode(result.answer)
-        fields.append(_JSON)
+        fields += [_JSON]
         if status == 200 and result.completed and exchange.facts.method in _SAFE:
-            etag = _etag(result, rules, body, fields)
-            if etag is not None and not_modified(exchange.origin.fields.get("if-none-match"), etag):
+            etag: str | None = None
+            if result.validated:
+                # That of the response that it is made of.
+                etag = next((value for name, value in result.headers if name == "etag"), None)
+            elif rules.etag:
+                etag = etag_of(body)
+                fields += [(b"etag", etag.encode())]
+            asked = exchange.origin.fields.by_name
+            if etag is not None and "if-none-match" in asked and not_modified(asked["if-none-match"], etag):
                 status, body = 304, b""
                 fields.remove(_JSON)
     if status not in BODILESS:
-        fields.append((b"content-length", b"%d" % len(body)))
+        fields += [(b"content-length", b"%d" % len(body))]
     if result.headers:
         return Reply(status, _merged(result.headers, fields), body, named=True)
     return Reply(status, fields, body)
@@ -103,17 +114,6 @@ def _said_to_vary(headers: Iterable[tuple[str, str]]) -> Iterator[str]:
     for name, value in headers:
         if name == "vary" and value.isascii():
             yield from filter(None, (member.strip(" \t") for member in value.split(",")))
-
-
-def _etag(result: Result, rules: AnswerRules, body: bytes, fields: list[Field]) -> str | None:
-    """The answer's ETag, if it has one: that of the response that it is made of, or else ours, put into ``fields``."""
-    if result.validated:
-        return next((value for name, value in result.headers if name == "etag"), None)
-    if not rules.etag:
-        return None
-    etag = etag_of(body)
-    fields.append((b"etag", etag.encode()))
-    return etag
 
 
 def _merged(headers: Iterable[tuple[str, str]], ours: Iterable[Field]) -> list[Field]:
@@ -139,15 +139,12 @@ def _failed(result: Result, failure: Failure, request_id: str) -> Reply:
     return Reply(failure.status, with_retry_after(failure.status, fields), content)
 
 
-def _diagnostics(result: Result, rules: AnswerRules) -> Sequence[Field]:
-    if rules.expose == "none":
-        return ()
-    completed = result.completed and result.failure is None
-    fields = list(_COMPLETED[completed])
+def _add_diagnostics(fields: list[Field], result: Result, rules: AnswerRules) -> None:
+    completed = _COMPLETED[result.completed and result.failure is None]
+    fields += [completed]
     if rules.krakend_compat:
-        fields.append((KRAKEND_COMPLETED, fields[0][1]))
+        fields += [(KRAKEND_COMPLETED, completed[1])]
     if rules.expose == "full":
-        if (failed := proxy_status(result.outcomes)) is not None:
-            fields.append((b"proxy-status", failed.encode()))
-        fields.append((b"server-timing", server_timing(result.own_ms, result.outcomes).encode()))
-    return fields
+        if result.failed and (failed := proxy_status(result.outcomes)) is not None:
+            fields += [(b"proxy-status", failed.encode())]
+        fields += [(b"server-timing", server_timing(result.own_ms, result.outcomes).encode())]

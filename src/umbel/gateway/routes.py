@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from ..composition.engine import OnWait, PlanRun
+from ..composition.engine import OnWait
+from ..composition.plan_run import PlanRun
 from ..composition.result import Result
 from ..core.inbound import ClientGoneError
 from .accept import StreamForm, stream_form
@@ -113,8 +114,8 @@ class RouteView:
         runtime = self._app.current_runtime or self._app.runtime
         if exchange.inbound.gone:
             raise ClientGoneError("the client left before the calls began")
-        recorder, calls = exchange.recorder, exchange.calls
-        return PlanRun(self._plan, inputs, exchange.facts, runtime.callers, recorder, None, calls, on_wait)
+        facts, recorder, calls = exchange.facts, exchange.recorder, exchange.calls
+        return PlanRun(self._plan, inputs, facts, runtime.callers, recorder, None, calls, on_wait, runtime.timers)
 
     async def stream(self, exchange: Exchange, inputs: Inputs, form: StreamForm) -> Reply:
         """Begin a stream, in the request's nursery, whose cancel cuts it; or the whole answer, if it failed at once.

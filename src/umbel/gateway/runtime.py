@@ -38,6 +38,8 @@ class Runtime:
     """What its upstreams share."""
     reader: AnyReader
     """Watches their sockets."""
+    timers: TimerQueue
+    """Runs for as long as this is open."""
 
 
 @asynccontextmanager
@@ -81,7 +83,7 @@ async def open_runtime(
                 raise ConfigError([ConfigProblem(config.where(at), None, key, error.reason)]) from error
             callers[name] = await stack.enter_async_context(client)
         callers |= {n: caller_of(each, around=_bound) for n, each in transports.items() if n not in callers}
-        yield Runtime(recorder, callers, guard, reader)
+        yield Runtime(recorder, callers, guard, reader, timers)
 
 
 def _bound(facts: RequestFacts) -> AbstractContextManager[None]:

@@ -58,15 +58,16 @@ def _member(params: dict[str, BareItemType]) -> str:
 
 def server_timing(own_ms: float, outcomes: Iterable[Outcome]) -> str:
     """Umbel's own time, then each call that began and its duration, in milliseconds."""
-    members = [
-        f"{_metric(outcome.call)};dur={(outcome.ended_at - outcome.started_at) * 1000:.1f}"
+    members = [f"umbel;dur={own_ms:.1f}"]
+    for outcome in outcomes:
+        if outcome.started_at is None:
+            continue
+        member = f"{_metric(outcome.call)};dur={(outcome.ended_at - outcome.started_at) * 1000:.1f}"
+        attempts = outcome.attempts
         # Nearly every call has one attempt of its own: then its first is its last, and nothing is to be said of it.
-        if not (attempts := outcome.attempts) or (attempts[-1] is attempts[0] and not attempts[0].coalesced)
-        else f"{_metric(outcome.call)};dur={(outcome.ended_at - outcome.started_at) * 1000:.1f}{_described(attempts)}"
-        for outcome in outcomes
-        if outcome.started_at is not None
-    ]
-    members.insert(0, f"umbel;dur={own_ms:.1f}")
+        if attempts and (attempts[-1] is not attempts[0] or attempts[0].coalesced):
+            member += _described(attempts)
+        members += [member]
     return _joined(members, lambda cut: f'more;desc="{cut}"')
 
 

@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import msgspec
 from trio import Nursery
@@ -81,6 +81,8 @@ class Encoder:
         self._ends: WeakKeyDictionary[Task, tuple[context.Bound, bytes]] = WeakKeyDictionary()
         self._plain_ends: WeakKeyDictionary[Nursery, dict[str, bytes]] = WeakKeyDictionary()
         """Ends of lines without bound fields, by task name: the children of a nursery have their path in common."""
+        self._latest: tuple[Callable[[], Nursery | None], str, bytes] = (lambda: None, "", b"")
+        """The latest of these, since tasks of one name often record one after the other. One value, for threads."""
         self._heads: dict[tuple[LevelName, str], bytes] = {}
         self._plain_names: set[str] = set()
         self._encode = msgspec.json.Encoder(enc_hook=_refuse).encode
@@ -129,7 +131,7 @@ class Encoder:
         telling = _BLANK in text or _EQUALS in text or _AT in text or _BACKSLASH in text or _J in text
         if telling and self.redactor.suspects(text):
             return None
-        return _one_line(text)[1:-1]
+        return text[1:-1] if _DEL not in text and text.isascii() else _one_line(text)[1:-1]
 
     def filled(self, level: LevelName, event: str, members: Sequence[bytes]) -> list[bytes]:
         """The lines of records with these members, which hold no secret and no more than one line each."""
@@ -142,7 +144,8 @@ class Encoder:
         return [b"%b%b%b" % (before, each, after) for each in members]
 
     def _line(self, level: LevelName, event: str, members: bytes, bound: context.Bound) -> bytes:
-        head = self._heads.get((level, event)) or self._head(level, event)
+        key = (level, event)
+        head = self._heads[key] if key in self._heads else self._head(level, event)
         try:
             task = current_task()
         except RuntimeError:
@@ -153,8 +156,8 @@ class Encoder:
         second, prefix = self._second
         if not 0 <= now - second < _SECOND_NS:
             second, prefix = self._second = (now - now % _SECOND_NS, _prefix(now))
-        micros = b"%06dZ" % ((now - second) // 1000)
-        line = b"".join((prefix, micros, head if members else head[:-1], members, end))
+        micros = (now - second) // 1000
+        line = b"%b%06dZ%b%b%b" % (prefix, micros, head if members else head[:-1], members, end)
         if len(line) > RECORD_BYTES_MAX - _SEQ_BYTES_MAX:
             return self._cut(level, event, members, bound)
         return line
@@ -163,15 +166,19 @@ class Encoder:
         """The end of a line that ``task`` records; the same one, as long as nothing of it has changed."""
         nursery = task.parent_nursery
         if bound is context.NOTHING and nursery is not None:
+            latest, name, end = self._latest
+            if latest() is nursery and task.name == name:
+                return end
             ends = self._plain_ends.get(nursery)
             if ends is None:
                 ends = self._plain_ends[nursery] = {}
-            end = ends.get(task.name)
-            if end is None:
-                end = self._make_end(bound)
+            known_end = ends.get(task.name)
+            if known_end is None:
+                known_end = self._make_end(bound)
                 if len(ends) < _HEADS_MAX:
-                    ends[task.name] = end
-            return end
+                    ends[task.name] = known_end
+            self._latest = ref(nursery), task.name, known_end
+            return known_end
         known = self._ends.get(task)
         if known is None or known[0] is not bound:
             known = self._ends[task] = (bound, self._make_end(bound))

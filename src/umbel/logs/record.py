@@ -47,43 +47,42 @@ _REFUSALS = frozenset({501, 505})
 def told(event: RequestEnded | CallEnded | Noted) -> Told:
     """The record of an event."""
     if isinstance(event, RequestEnded):
-        return _request(event)
+        level, line = request_line(event)
+        return "access", level, "request.end", line, line.duration_ms
     return _call(event) if isinstance(event, CallEnded) else _note(event)
 
 
-def _request(event: RequestEnded) -> Told:
-    """The access line of a request. Its path stands there without the query, which may hold secrets."""
+def request_line(event: RequestEnded) -> tuple[LevelName, RequestLine]:
+    """The access line of a request, and its level. Its path stands there without the query, which may hold secrets."""
     request = event.request
     # A client's mistake is no matter of the operator's; an answer that lacks a part is.
     lacking = event.completed is False and not event.of_client
     refused = event.kind is Kind.BAD_REQUEST and event.status in _REFUSALS
     level: LevelName = "error" if event.status >= 500 and not refused else "warning" if lacking else "info"
+    method, path, calls = request.method, request.path, event.calls
+    total = len(calls)
     line = RequestLine(
         msg=event.detail,
         request_id=request.request_id,
         trace_id=request.trace.trace_id,
-        method=request.method if len(request.method) <= METHOD_CHARS_MAX else request.method[:METHOD_CHARS_MAX] + "…",
-        path=request.path if len(request.path) <= PATH_CHARS_MAX else cut(request.path, PATH_CHARS_MAX) + "…",
+        method=method[:METHOD_CHARS_MAX] + "…" if method[METHOD_CHARS_MAX:] else method,
+        path=cut(path, PATH_CHARS_MAX) + "…" if path[PATH_CHARS_MAX:] else path,
         route=request.route,
         status=event.status,
-        duration_ms=_ms(event.ended_at - request.started_at),
+        duration_ms=round((event.ended_at - request.started_at) * 1000, 3),
         own_ms=None if event.own_ms is None else round(event.own_ms, 3),
         body_size=event.bytes_sent,
         completed=event.completed,
         kind=event.kind,
         client=event.client,
         scheme=event.scheme,
-        calls=_call_parts(event.calls),
-        calls_total=len(event.calls) if len(event.calls) > CALLS_MAX else 0,
+        calls=_call_parts(calls if total <= CALLS_MAX else calls[:CALLS_MAX]) if total else (),
+        calls_total=total if total > CALLS_MAX else 0,
     )
-    return "access", level, "request.end", line, line.duration_ms
+    return level, line
 
 
-def _call_parts(outcomes: Sequence[Outcome]) -> list[CallPart] | tuple[CallPart, ...]:
-    if not outcomes:
-        return ()
-    if len(outcomes) > CALLS_MAX:
-        outcomes = outcomes[:CALLS_MAX]
+def _call_parts(outcomes: Sequence[Outcome]) -> list[CallPart]:
     # Not round(), nor a function per call: there may be a hundred of these in a line.
     return [
         CallPart(

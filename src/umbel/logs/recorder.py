@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..errors import ConfigError, ConfigProblem
-from ..events import AttemptEnded, CallEnded, Event, Noted
+from ..events import AttemptEnded, CallEnded, Event, Noted, RequestEnded
 from .callmembers import CallMembers
 from .crashes import show_crash
 from .file import LogFile
 from .log import Log, LogStatistics, encoder_of, open_file, open_stdout, running
 from .options import LogOptions
 from .plain import printable
-from .record import StreamName, told
+from .record import StreamName, request_line, told
 from .recover import recover
 from .rotation import Rotation
 from .sink import FileSink, Sink
@@ -95,6 +95,7 @@ class FileRecorder:
         self.on_stdout = any(log.on_stdout for log in logs.values())
         """Whether stdout holds records, so that nothing else belongs there."""
         self._takes_calls = slow_call is not None
+        self._access = logs["access"]
         self._calls = logs["calls"]
         members = self._calls.members
         self._filled = None if members is None else CallMembers(members)
@@ -111,6 +112,10 @@ class FileRecorder:
         May be called from any thread.
         """
         try:
+            if type(event) is RequestEnded:
+                severity, access_line = request_line(event)
+                self._access.put(severity, "request.end", access_line, access_line.duration_ms, True)
+                return
             if isinstance(event, AttemptEnded):
                 return
             if isinstance(event, CallEnded):

@@ -9,10 +9,10 @@ The heap holds ``(when, number, timer)``. ``number`` grows by one per timer, so 
 earlier one runs first, and timers themselves are never compared.
 
 ``Timer.cancel`` sets the callback to None and leaves the entry in the heap. The entry keeps only the small ``Timer``
-alive, nothing that the callback referred to. The queue counts cancelled entries. When there are more than
-``CANCELLED_MAX`` of them, and they are more than half of the heap, the heap is rebuilt without them. Each rebuild
-halves the heap at least, so its cost is spread over as many cancels: a constant per cancel. The heap therefore never
-holds more than twice the live timers and ``CANCELLED_MAX`` entries.
+alive, nothing that the callback referred to. The queue counts live and cancelled entries. When there are more than
+``CANCELLED_MAX`` cancelled ones, and they are more than half of the heap, the heap is rebuilt without them. Each
+rebuild halves the heap at least, so its cost is spread over as many cancels: a constant per cancel. The heap therefore
+never holds more than twice the live timers and ``CANCELLED_MAX`` entries.
 
 One task sleeps until the first entry's time. A new timer that comes before that time moves the deadline of the scope
 under which the task sleeps; trio allows this at any time and from any task. A cancelled first entry is not removed: the
@@ -27,7 +27,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
-from itertools import count
 
 import trio
 
@@ -55,7 +54,11 @@ class Timer:
         """Never run the callback. Does nothing if it has run, or was cancelled before."""
         if self._callback is not None:
             self._callback = None
-            self._queue._count_cancelled()
+            queue = self._queue
+            queue._live -= 1
+            queue._cancelled += 1
+            if queue._cancelled > CANCELLED_MAX and queue._cancelled > queue._live:
+                queue._rebuild()
 
 
 class TimerQueue:
@@ -67,31 +70,43 @@ class TimerQueue:
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Timer]] = []
-        self._numbers = count()
-        self._cancelled = 0
+        self._number = 0
+        """Of the latest timer."""
+        self._live = self._cancelled = 0
         self._sleep = trio.CancelScope()
+        self._wakes_at = math.inf
+        """When ``run`` wakes: the deadline of ``_sleep``."""
+        self.now: Callable[[], float] = trio.current_time
+        """``trio.current_time()``; while ``run`` runs without its looking for the run and its clock each time."""
 
     def __len__(self) -> int:
         """How many timers are still to run."""
-        return len(self._heap) - self._cancelled
+        return self._live
 
     def add(self, when: float, callback: Callable[[], object]) -> Timer:
         """Run ``callback()`` at the time ``when``, or as soon as ``run`` gets to it."""
         timer = Timer(self, callback)
-        heappush(self._heap, (when, next(self._numbers), timer))
-        if when < self._sleep.deadline:
-            self._sleep.deadline = when
+        self._live += 1
+        self._number += 1
+        heappush(self._heap, (when, self._number, timer))
+        if when < self._wakes_at:
+            self._wakes_at = self._sleep.deadline = when
         return timer
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Sleep and run callbacks, until cancelled. A callback is never interrupted by KeyboardInterrupt."""
-        while True:
-            if self._run_due(trio.current_time()):
-                await trio.lowlevel.checkpoint()
-                continue
-            with trio.CancelScope(deadline=self._heap[0][0] if self._heap else math.inf) as self._sleep:
-                await trio.sleep_forever()
+        self.now = trio.lowlevel.current_clock().current_time
+        try:
+            while True:
+                if self._run_due(self.now()):
+                    await trio.lowlevel.checkpoint()
+                    continue
+                self._wakes_at = self._heap[0][0] if self._heap else math.inf
+                with trio.CancelScope(deadline=self._wakes_at) as self._sleep:
+                    await trio.sleep_forever()
+        finally:
+            self.now = trio.current_time
 
     def run_all(self) -> None:
         """Run every callback now, whatever its time: for when ``run`` has ended for good."""
@@ -114,13 +129,12 @@ class TimerQueue:
             else:
                 heappop(self._heap)
                 timer._callback = None
+                self._live -= 1
                 callback()
                 left -= 1
         return False
 
-    def _count_cancelled(self) -> None:
-        self._cancelled += 1
-        if self._cancelled > CANCELLED_MAX and self._cancelled * 2 > len(self._heap):
-            self._heap = [entry for entry in self._heap if entry[2]._callback is not None]
-            heapify(self._heap)
-            self._cancelled = 0
+    def _rebuild(self) -> None:
+        self._heap = [entry for entry in self._heap if entry[2]._callback is not None]
+        heapify(self._heap)
+        self._cancelled = 0

@@ -18,7 +18,6 @@ from ..events import AttemptEnded
 from ..kinds import CUT, Kind
 from ..messages import Field
 from ..model import Attempt as AttemptRecord
-from ..model import Trace
 from ..policy.hedge import Entry
 from ..policy.retry import Ending
 from ..policy.verdict import failed
@@ -179,8 +178,13 @@ class Attempt:
         lines: bytes | None = b""
         if request is not None:
             header, left = client.deadline_header, context.deadline - now
-            before, after = _around_parent(request.trace)
-            if request.trace.state:
+            trace = request.trace
+            # All calls of a request have the same line but for the span, and most start one after the other.
+            latest, before, after = client.latest_parent
+            if latest is not trace:
+                before, after = f"traceparent: 00-{trace.trace_id}-".encode("ascii"), _end_of_parent(trace.flags)
+                client.latest_parent = trace, before, after
+            if trace.state:
                 lines = None
             elif header is None or left == math.inf:
                 lines = b"%b%016x%b" % (before, span, after)
@@ -506,11 +510,9 @@ class Attempt:
             call.ticket.attempted(now, kind, self.status)
 
 
-@lru_cache(maxsize=64)
-def _around_parent(trace: Trace) -> tuple[bytes, bytes]:
-    """The line of ``traceparent`` before and after the parent id: all attempts of a request have the same."""
-    before, _, after = f"traceparent: {trace.header('*')}\r\n".encode("ascii").partition(b"*")
-    return before, after
+@lru_cache(maxsize=256)
+def _end_of_parent(flags: str) -> bytes:
+    return f"-{flags}\r\n".encode("ascii")
 
 
 def attempt_fields(context: CallContext, deadline_header: bytes | None, now: float, span: int) -> list[Field]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import httpx
 
-from ..core.call import FieldBlock, Prepared
+from ..core.call import EVERY, FieldBlock, Prepared
 from ..core.hop_by_hop import HOP_BY_HOP, is_hop_by_hop, named_by
 from ..messages import ACCEPT_GZIP, Field, fields_of, may_be_secret
 from .errors import BadRequest
@@ -157,14 +157,17 @@ def plain_request(prepared: Prepared, base: bytes, host: bytes, added: bytes, ne
         BadRequest: as ``prepare``.
     """
     target, headers, content, gateway = prepared.target, prepared.headers, prepared.content, prepared.gateway
-    if type(headers) is FieldBlock and headers.lines_for is never:
+    if type(headers) is FieldBlock and (headers.lines_for is never or headers.lines_for is EVERY):
         lines = headers.lines
     else:
         lines = _noted_lines(headers, [ACCEPT_GZIP], never)
     if lines is None:
         return None
     for block in gateway:
-        more = block.lines if type(block) is FieldBlock and block.lines_for is never else _noted_lines(block, [], never)
+        if type(block) is FieldBlock and (block.lines_for is never or block.lines_for is EVERY):
+            more = block.lines
+        else:
+            more = _noted_lines(block, [], never)
         if more is None:
             return None
         lines += more

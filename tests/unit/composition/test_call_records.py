@@ -9,7 +9,7 @@ from trio.testing import MockClock
 
 from tests.support.composing import Scripted, answer, by_path, facts, plan
 from tests.support.records import Records
-from umbel.composition.engine import run
+from umbel.composition.plan_run import run
 from umbel.core.call import Call, CallContext, Mode, Prepared
 from umbel.core.transport_caller import TransportCaller
 from umbel.errors import UpstreamError

@@ -12,7 +12,7 @@ from tests.support.composing import Ran, calls, compose, facts, plan
 from tests.support.memory_client import memory_client
 from tests.support.rawserver import Peer, response
 from tests.support.records import Records
-from umbel.composition.engine import run
+from umbel.composition.plan_run import run
 from umbel.events import AttemptEnded
 from umbel.kinds import Kind
 from umbel.model import Inputs

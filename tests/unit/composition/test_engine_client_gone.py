@@ -11,7 +11,8 @@ from trio.testing import wait_all_tasks_blocked
 from tests.support.composing import calls, facts, plan
 from tests.support.records import Records
 from tests.support.scripted_calls import Reply, ScriptedCaller
-from umbel.composition.engine import INLINE_MAX, PlanRun
+from umbel.composition.engine import INLINE_MAX
+from umbel.composition.plan_run import PlanRun
 from umbel.composition.result import Result
 from umbel.core.inbound import ClientGoneError
 from umbel.kinds import Kind
@@ -29,7 +30,7 @@ class Running:
         self.records = Records()
         self.leave: list[Callable[[], object]] = []
         callers, on_wait = {"u": self.upstream}, self.leave.append
-        self.run = PlanRun(plan(text), Inputs(), facts(), callers, self.records, None, None, on_wait)
+        self.run = PlanRun(plan(text), Inputs(), facts(), callers, self.records, on_wait=on_wait)
         self.result: Result | None = None
         self.gone = False
 

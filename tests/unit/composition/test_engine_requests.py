@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.composing import TWO, answer, compose
 from umbel import __version__
+from umbel.core.call import block_of
 from umbel.kinds import Kind
 from umbel.model import Inputs
 
@@ -35,8 +36,9 @@ async def test_what_is_sent_upstream_is_what_the_plan_names_and_what_a_gateway_s
         headers={"x-tenant": "t", "x-secret": "s", "x-request-id": "forged"},
         raw_query=b"q=a%20b&z=1&q=c",
         cookies={"s": "1", "t": "2"},
-        forwarded=(("X-Request-Id", "r-1"), ("Via", "1.1 umbel")),
-        forwarded_for=(("X-Forwarded-For", "10.0.0.1"),),
+        request_id="r-1",
+        forwarded=block_of([("Via", "1.1 umbel")]),
+        forwarded_for=block_of([("X-Forwarded-For", "10.0.0.1")]),
     )
     ran = await compose(text, {"/a": answer(1), "/b": answer(2)}, inputs=inputs)
     sent = next(r for r in ran.upstream.requests if r.extensions["target"].startswith(b"/b"))

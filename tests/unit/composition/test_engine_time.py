@@ -8,11 +8,13 @@ import trio
 from tests.support.composing import TWO, Scripted, answer, calls, compose, facts, plan
 from tests.support.records import Records
 from tests.support.scripted_calls import Reply, ScriptedCaller
-from umbel.composition.engine import run
+from umbel.composition.plan_run import PlanRun, run
 from umbel.composition.result import own_time
+from umbel.core.inbound import ClientGoneError
 from umbel.core.transport_caller import TransportCaller
 from umbel.kinds import Kind
 from umbel.model import Inputs, Outcome
+from umbel.net.timers import TimerQueue
 
 
 async def test_at_the_deadline_the_partial_answer_goes_out(autojump_clock: trio.abc.Clock) -> None:
@@ -89,6 +91,46 @@ async def test_a_client_that_leaves_cuts_every_call_within_the_same_instant(auto
     assert upstream.in_flight == 0
     kinds = {event.outcome.call: event.outcome.failure.kind for event in recorder.calls if event.outcome.failure}
     assert kinds == {"a": Kind.CLIENT_GONE, "b": Kind.CLIENT_GONE}
+
+
+@pytest.mark.parametrize("waits", [0, 1], ids=["the loop parks", "a call has a task"])
+async def test_a_composition_whose_client_leaves_cuts_its_calls_at_once_and_raises(
+    autojump_clock: trio.abc.Clock, nursery: trio.Nursery, waits: int
+) -> None:
+    timers = TimerQueue()
+    nursery.start_soon(timers.run)
+    upstream, recorder, ways = ScriptedCaller({"/": Reply(9.0, waits=waits)}), Records(), []
+    given = plan(calls("ab")), Inputs(), facts(), {"u": upstream}, recorder
+    composition = PlanRun(*given, on_wait=ways.append, timers=timers)
+
+    async def run_it() -> None:
+        with pytest.raises(ClientGoneError):
+            await composition.run()
+
+    nursery.start_soon(run_it)
+    await trio.testing.wait_all_tasks_blocked()
+    assert len(timers) == (0 if waits else 1), "a scope has the deadline, or a timer"
+    (leave,) = ways
+    leave()
+    assert [call.cancelled for call in upstream.calls] == ["client-gone", "client-gone"]
+    assert [event.outcome.failure.kind for event in recorder.calls] == [Kind.CLIENT_GONE, Kind.CLIENT_GONE]
+    await trio.testing.wait_all_tasks_blocked()
+    assert not len(timers)
+
+
+async def test_a_client_that_has_left_before_the_composition_waits_ends_it(autojump_clock: trio.abc.Clock) -> None:
+    upstream = ScriptedCaller({"/": Reply()})
+    given = plan(calls("ab")), Inputs(), facts(), {"u": upstream}, Records()
+    with pytest.raises(ClientGoneError):
+        await PlanRun(*given, on_wait=lambda leave: leave()).run()
+    assert [call.cancelled for call in upstream.calls] == ["client-gone", "client-gone"]
+
+
+async def test_a_deadline_that_has_passed_starts_no_call(autojump_clock: trio.abc.Clock) -> None:
+    upstream = ScriptedCaller({"/": Reply()})
+    ran = await compose(calls("ab"), upstream, deadline=0.0)
+    assert ran.kinds == {"a": Kind.TIMEOUT, "b": Kind.TIMEOUT}
+    assert not upstream.calls
 
 
 async def test_own_time_is_what_no_call_accounts_for(autojump_clock: trio.abc.Clock) -> None:

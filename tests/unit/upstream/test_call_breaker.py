@@ -13,7 +13,7 @@ from tests.support.composing import facts as request_facts
 from tests.support.composing import plan
 from tests.support.scripted_upstream import HANGS, OK, RESET, Scripted, Step, response, scripted
 from tests.support.sources import Given
-from umbel.composition.engine import run
+from umbel.composition.plan_run import run
 from umbel.composition.result import Result
 from umbel.kinds import Kind
 from umbel.model import Inputs

@@ -1,0 +1,259 @@
+"""One request through one plan: which calls there are, what each waits for, and what decides. See ``engine.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..core.call import Prepared, only_leaf
+from ..core.inbound import ClientGoneError
+from ..events import Recorder
+from ..kinds import CUT, Kind
+from ..model import Failure, Inputs, Json, Outcome, RequestFacts
+from .call import CallFailedError, crash
+from .combine import conclude, decide
+from .dag import request_context
+from .engine import CLIENT_GONE, Callers, Engine, OnWait
+from .expression import Expression, ExpressionError, failed_expression, is_false
+from .fan_out import FanOut, ItemEnded, item_list
+from .fault import bad_request, described
+from .field_template import note_left_out
+from .request import Blocks, gateway_fields
+from .result import Result
+from .running_call import RunningCall
+from .shape import shape_result
+from .template import BadValueError
+
+if TYPE_CHECKING:
+    from ..net.timers import TimerQueue
+    from .dag import CallPlan, EachPlan, Plan
+
+
+class Observer:
+    """Hears of outcomes as they land, before the composition ends. This one does nothing with them."""
+
+    def item_ended(self, call: str, ended: ItemEnded) -> None:
+        """An item of an ``each`` has ended."""
+
+    def call_ended(self, outcome: Outcome, *, decisive: bool) -> None:
+        """A call has its outcome; ``decisive`` if it is the failure that decides the answer."""
+
+
+async def run(
+    plan: Plan,
+    inputs: Inputs,
+    facts: RequestFacts,
+    callers: Callers,
+    recorder: Recorder,
+    observer: Observer | None = None,
+    outcomes: dict[str, Outcome] | None = None,
+    timers: TimerQueue | None = None,
+) -> Result:
+    """Run the plan for one request.
+
+    Args:
+        callers: one per upstream name.
+        outcomes: is filled in as the calls end, so that it holds them also where this is cancelled.
+        facts: their ``deadline`` is when the answer is due, in ``trio.current_time()`` seconds.
+        timers: run by somebody for as long as this runs; None: the deadline is that of a cancel scope.
+
+    Returns:
+        The result, at the deadline at the latest (plus the time of cleaning up, which waits for nobody).
+
+    Cancelled from outside, it cuts every call, records each outcome and passes the cancel on.
+    """
+    return await PlanRun(plan, inputs, facts, callers, recorder, observer, outcomes, None, timers).run()
+
+
+class PlanRun(Engine):
+    """One request through one plan."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        inputs: Inputs,
+        facts: RequestFacts,
+        callers: Callers,
+        recorder: Recorder,
+        observer: Observer | None = None,
+        outcomes: dict[str, Outcome] | None = None,
+        on_wait: OnWait | None = None,
+        timers: TimerQueue | None = None,
+    ) -> None:
+        super().__init__(facts, callers, recorder, outcomes, timers)
+        self.on_wait = on_wait
+        self._plan = plan
+        self._inputs = inputs
+        self._observer = observer
+        self._context = request_context(plan, inputs)
+        self._waiting = dict(plan.waiting)
+        """For each call that waits for others, for how many."""
+        self._ready: Sequence[CallPlan] = plan.first
+        self._has_work = True
+        self._owed = len(plan.calls)
+        """Calls that have no outcome yet."""
+        self._gateway: dict[bool, Blocks] = {}
+        """The fields that the gateway writes into each call, with those of its client and without."""
+
+    async def run(self) -> Result:
+        """See ``run``. ClientGoneError: ``client_gone`` was called before anything was decided."""
+        leaf: BaseException | None = None
+        try:
+            if self._timers is not None:
+                await self.serve()
+            else:
+                with self.scope:
+                    await self.serve()
+        except BaseException as error:
+            leaf = only_leaf(error)
+            if leaf is error or leaf is None:
+                leaf = None
+                raise
+        finally:
+            self.over = True
+            if self._owed:
+                self._settle_owed()
+            self.close()
+        if leaf is not None:
+            # Not while the group is handled: it would be the context of what it holds, which is a cycle.
+            try:
+                raise leaf
+            finally:
+                del leaf  # Its traceback holds this frame.
+        if self._cut_reason == CLIENT_GONE:
+            raise ClientGoneError("the client has gone")
+        plan, whole = self._plan, not (self.flawed or self._plan.needed)
+        failure = self.failure if self.decided else None if whole else conclude(plan, self.outcomes)
+        return shape_result(
+            plan,
+            self.outcomes,
+            self._context,
+            self._inputs,
+            failure,
+            self.facts,
+            self.recorder,
+            self._now(),
+            whole=whole,
+        )
+
+    def _settle_owed(self) -> None:
+        """Give the calls that never began their outcomes, in config order."""
+        now = self._now()
+        for call in self._plan.calls:
+            if call.name not in self.outcomes:
+                self.settle(call.rules, self.cut_failure(), None, now, ())
+
+    def _start_ready(self, now: float) -> None:
+        while self._ready and not self.over:
+            ready, self._ready = self._ready, ()
+            calls = [running for call in ready if (running := self._begin(call, now)) is not None]
+            self.start(calls, now)
+
+    def _settled(self, outcome: Outcome) -> None:
+        plan = self._plan
+        self._owed -= 1
+        self._context[outcome.call] = outcome.value
+        # Where all calls make the answer, one that brought its value decides nothing.
+        open_ = not self.decided and (plan.needed or outcome.failure is not None)
+        decision = decide(plan, self.outcomes, outcome) if open_ else None
+        if self._observer is not None and not self.closed:
+            decisive = decision is not None and decision.failure is not None
+            self._observer.call_ended(outcome, decisive=decisive)
+        if decision is not None:
+            self.decide(decision.failure)
+            return
+        for dependant in plan.dependants[outcome.call]:
+            if dependant.name not in self.outcomes:
+                self._release(dependant, outcome)
+
+    def _release(self, dependant: CallPlan, outcome: Outcome) -> None:
+        """One of the values that ``dependant`` names has come, or never will."""
+        if outcome.state == "value" or self._plan.by_name[outcome.call].rules.has_default:
+            self._waiting[dependant.name] -= 1
+            if self._waiting[dependant.name] == 0 and not self.over:
+                self._ready = (*self._ready, dependant)
+                self._has_work = True
+        elif outcome.failure is None:
+            self.skip(dependant.rules)
+        elif outcome.failure.kind not in CUT:
+            cause = outcome.failure
+            detail = f"it needs {outcome.call}, which failed: {cause.kind}"
+            failure = replace(cause, kind=Kind.DEPENDENCY, detail=detail, proxy_error=None, received_status=None)
+            self.settle(dependant.rules, failure, None, outcome.ended_at, ())
+
+    def _begin(self, call: CallPlan, now: float) -> RunningCall | None:
+        """Everything that the call names is there: skip it, fail it, or make it ready to start."""
+        try:
+            if call.when is not None and is_false(self._evaluate(call.when)):
+                self.skip(call.rules)
+                return None
+            if call.each is not None:
+                self.begin_fan_out(self._fan_out(call, call.each, now), now)
+                return None
+        except CallFailedError as error:
+            self.settle(call.rules, error.failure, None, now, ())
+            return None
+        try:
+            recipe = call.recipe
+            if recipe.forwarded not in self._gateway:
+                self._gateway[recipe.forwarded] = gateway_fields(self._inputs, forwarded=recipe.forwarded)
+            gateway = self._gateway[recipe.forwarded]
+            prepared = recipe.prepare(self._context, self._inputs, gateway, self._left_out)
+            rules = call.rules
+            if call.conditions:
+                rules = call.rules_for(self.facts.method, self._inputs.headers)
+            return self.prepare_call(rules, prepared, now)
+        except Exception as error:  # noqa: BLE001  # a bad value, or a bug: it fails the call, and is told
+            self.settle(call.rules, self._unprepared(error, call, self._context, lambda: ""), now, now, ())
+            return None
+
+    def _fan_out(self, call: CallPlan, each: EachPlan, now: float) -> FanOut:
+        value = self._evaluate(each.source)
+        values = item_list(value, call.config.max_items, lambda: self._owner(each, value))
+        return FanOut(
+            call.rules,
+            values,
+            prepare=lambda item: self._prepare_item(call, each, item),
+            limit=call.config.limit,
+            item_default=call.config.item_default,
+            as_map=call.config.as_ == "map",
+            started_at=now,
+            observed=lambda ended: None if self._observer is None else self._observer.item_ended(call.name, ended),
+        )
+
+    def _left_out(self, header: str, reason: str) -> None:
+        note_left_out(self.facts, self.recorder, header, reason)
+
+    def _owner(self, each: EachPlan, part: Json) -> str:
+        """The client's parameters that ``part`` of an ``each``'s list is made of, in words."""
+        return each.client or described(each.source.holders(self._context, part))
+
+    def _prepare_item(self, call: CallPlan, each: EachPlan, item: Json) -> Prepared:
+        context = {**self._context, "item": item}
+        try:
+            return call.recipe.prepare(context, self._inputs, left_out=self._left_out)
+        except Exception as error:
+            failure = self._unprepared(error, call, context, lambda: self._owner(each, item))
+            raise CallFailedError(failure) from error
+
+    def _unprepared(
+        self, error: Exception, call: CallPlan, context: Mapping[str, Json], item: Callable[[], str]
+    ) -> Failure:
+        """Why a call's request could not be made; ``item`` describes the client's list that the item is from."""
+        if isinstance(error, BadValueError):
+            client = error.client or call.recipe.owner(error.name, context, item())
+            return bad_request(str(error), client, error.reason)
+        if isinstance(error, ExpressionError):
+            return self._failed_expression(error, item()).failure
+        return crash(error, call.name, self.facts, self.recorder)
+
+    def _evaluate(self, expression: Expression) -> Json:
+        try:
+            return expression.evaluate(self._context)
+        except ExpressionError as error:
+            raise self._failed_expression(error) from error
+
+    def _failed_expression(self, error: ExpressionError, item: str = "") -> CallFailedError:
+        where = self._plan.where(error.where)
+        return CallFailedError(failed_expression(error, where, self.facts, self.recorder, item))
