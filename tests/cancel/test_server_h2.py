@@ -13,7 +13,7 @@ from tests.support.h2client import H2Client
 from tests.support.h2serving import PEER, App, answer, read_all
 from tests.support.http1 import served
 from tests.support.wsclient import upgrade
-from umbel.server.h2 import Http2
+from umbel.server.http2.connection import Http2
 from umbel.server.service import Service
 
 MockClock = trio.testing.MockClock

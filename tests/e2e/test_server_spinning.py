@@ -22,8 +22,7 @@ OVER = pytest.mark.parametrize("protocol", PROTOCOLS)
 SERVER = Path(umbel.server.__file__).parent
 
 COVERED = {
-    ("http1.py", "exchange.receive", "exchange.send"): HTTP,
-    ("h2request.py", "self.receive", "self.send"): HTTP,
+    ("asgi.py", "self.receive", "self.send"): HTTP,
     ("session.py", "self.receive", "self.send"): WEBSOCKET,
     ("lifespan.py", "self.receive", "self.send"): LIFESPAN,
 }

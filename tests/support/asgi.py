@@ -16,7 +16,8 @@ from urllib.parse import unquote
 
 import trio
 
-from umbel.server.exchange import CANCELS, ClientLeft
+from umbel.core.inbound import ClientGoneError
+from umbel.server.asgi import CANCELS
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -104,7 +105,7 @@ class Conversation:
     async def _send(self, message: dict[str, Any]) -> None:
         await trio.lowlevel.checkpoint()
         if self.gone:
-            raise ClientLeft("the client has gone")
+            raise ClientGoneError("the client has gone")
         answer = self.answer
         answer.sends += 1
         if message["type"] == "http.response.start":

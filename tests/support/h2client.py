@@ -13,7 +13,7 @@ import h2.events
 import trio
 from hyperframe.frame import Frame
 
-from umbel.server.h2frames import GOAWAY, FrameCutter
+from umbel.server.http2.frames import GOAWAY, FrameCutter
 
 Headers = Iterable[tuple[str | bytes, str | bytes]]
 

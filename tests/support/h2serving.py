@@ -13,7 +13,7 @@ from trio.testing import memory_stream_pair
 
 from tests.support.h2client import H2Client
 from tests.support.records import Records
-from umbel.server.h2 import Http2
+from umbel.server.http2.connection import Http2
 from umbel.server.limits import Limits
 from umbel.server.peer import Peer
 from umbel.server.service import Service
@@ -45,12 +45,15 @@ class Connected:
 
 @asynccontextmanager
 async def h2_connected(
-    serve: Any, limits: Limits | None = None, *, silent: bool = False, **settings: Any
+    serve: Any, limits: Limits | None = None, *, silent: bool = False, app: Any = None, **settings: Any
 ) -> AsyncIterator[Connected]:
-    """A client before an application; both have said their prefaces, unless it is ``silent``."""
-    app = App(serve)
+    """A client before ``app``, or the ASGI function ``serve``.
+
+    Both have said their prefaces, unless it is ``silent``.
+    """
+    records = Records()
     config = Config.from_mapping(include_server_header=False, **settings)
-    service = Service(app, config, limits)
+    service = Service(App(serve, records), config, limits) if app is None else Service(app, config, limits, records)
     ours, theirs = memory_stream_pair()
     over = trio.Event()
 
@@ -69,7 +72,7 @@ async def h2_connected(
             while not client.settled:
                 await client.receive()
             await trio.testing.wait_all_tasks_blocked()
-        yield Connected(client, ours, service, app.recorder, over)
+        yield Connected(client, ours, service, records, over)
         await trio.aclose_forcefully(theirs)
         with trio.fail_after(60):
             await over.wait()

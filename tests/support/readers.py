@@ -27,11 +27,12 @@ from umbel.gateway.fields import Fields
 from umbel.gateway.forwarded import TrustedProxies, origin_of
 from umbel.messages import ACCEPT_GZIP, may_be_secret
 from umbel.policy import sharing
-from umbel.server import diagnosis, h2head
-from umbel.server.h2sender import LinearEncoder
+from umbel.server import diagnosis
 from umbel.server.head import HeadReader
 from umbel.server.host import Hosts
 from umbel.server.http1.body import Body, BodyRefused
+from umbel.server.http2 import request_head as h2head
+from umbel.server.http2.encoder import LinearEncoder
 from umbel.server.limits import Limits
 from umbel.server.response import read_fields
 from umbel.server.websocket.handshake import read_opening
@@ -107,7 +108,7 @@ def _answer_fields(raw: bytes) -> None:
 
 
 def _hpack(raw: bytes) -> bytes:
-    return LinearEncoder().encode([(b"location", raw)])
+    return LinearEncoder().encode([(b"link", raw)])
 
 
 def _opening(name: bytes, value: bytes, *, keyed: bool = False) -> None:

@@ -74,7 +74,7 @@ def test_no_codec_is_chosen_by_a_variable_but_in_one_place() -> None:
         "_up.decode(" in each
         or "_down.decode(" in each
         or "json.decode(" in each
-        or each.startswith("h2head.py: super().decode(data, raw")
+        or each.startswith("request_head.py: super().decode(data, raw")
         for each in found
         if "codec" not in each
     )

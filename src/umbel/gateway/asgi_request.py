@@ -26,8 +26,8 @@ from werkzeug.sansio.utils import get_content_length
 
 from ..composition.engine import CLIENT_GONE
 from ..core.inbound import AnsweredByServerError, ByteStream, ClientGoneError, Field
+from ..server.asgi import CANCELS, Canceller
 from ..server.clocks import BodyClock
-from ..server.exchange import CANCELS, Canceller
 from ..server.refusal import REFUSED
 from .paths import raw_path
 from .reply import BODILESS

@@ -24,10 +24,10 @@ from urllib.parse import unquote
 
 import trio
 
-from ..core.inbound import DISCARD_MAX, AnsweredByServerError, ClientGoneError
+from ..core.inbound import AnsweredByServerError, ClientGoneError
 from ..kinds import Kind
 from .crash import apart
-from .fairness import LateCalls
+from .fairness import BoundedCalls
 from .refusal import Refusal, told
 from .response import STATUS_LINES, ApplicationError
 
@@ -42,7 +42,7 @@ ASGI = {"version": "3.0", "spec_version": "2.5"}
 """What a scope says of the specification that it follows."""
 CANCELS = "umbel.cancels"
 """The key in ``scope["extensions"]`` of whoever cancels an application whose client leaves, a ``Canceller``."""
-_TRAILERS = "http.response.trailers"
+_TRAILERS, _EARLY_HINT = "http.response.trailers", "http.response.early_hint"
 
 
 class Canceller(Protocol):
@@ -74,11 +74,10 @@ _NOTHING, _HEAD, _BODY, _TRAILING, _DONE = range(5)
 """In ``_HEAD`` the application has given its head, which goes out with the first of the body."""
 
 
-class AsgiCycle(LateCalls):
+class AsgiCycle(BoundedCalls):
     """One request on its way through an ASGI application."""
 
     crash_recorded = False
-    discard_max = DISCARD_MAX
 
     def __init__(self, app: Any, service: Service, request: InboundRequest) -> None:
         self._app = app
@@ -136,6 +135,8 @@ class AsgiCycle(LateCalls):
         extensions: dict[str, Any] = {CANCELS: self}
         if request.takes_trailers:
             extensions[_TRAILERS] = {}
+        if request.version == "2":
+            extensions[_EARLY_HINT] = {}
         return {
             "type": "http",
             "asgi": ASGI,
@@ -240,8 +241,10 @@ class AsgiCycle(LateCalls):
                 await self._send_body(message.get("body", b""), message.get("more_body", False))
             elif kind == "http.response.start" and self._at is _NOTHING:
                 await self._take_head(message)
-            elif kind == "http.response.trailers" and self._at is _TRAILING:
+            elif kind == _TRAILERS and self._at is _TRAILING:
                 await self._send_trailers(message)
+            elif kind == _EARLY_HINT and self._at is _NOTHING and self._request.version == "2":
+                await self._request.inform(103, [(b"link", bytes(link).strip()) for link in message["links"]])
             else:
                 raise ApplicationError(f"the application sent {kind!r} out of turn")
         except ClientGoneError:

@@ -13,9 +13,9 @@ import trio
 
 from ..net.stream import PlainStream
 from ..net.tls_stream import TlsStream
-from .h2 import Http2
 from .http1.connection import serve_http1
 from .http1.probe import serve_probe
+from .http2.connection import Http2
 from .peer import Peer
 from .reserve import Seat
 from .service import Service
@@ -69,7 +69,7 @@ async def _serve(service: Service, stream: PlainStream, peer: Peer, seat: Seat |
                 return  # A port scan, a plain request, a client that trusts us not: none of them a fault of ours.
         if scope.cancelled_caught:
             return
-        peer = replace(peer, certificate=stream.client_certificate)
+        peer = replace(peer, client_certificate=stream.client_certificate)
         if stream.alpn == "h2":
             await Http2(service, stream, peer, seat).run(b"")
             return

@@ -57,8 +57,6 @@ class RecordedOnce:
         self.record_filed()  # An application that calls two others has a record of either.
         self._filed = recorder, ended
 
-    file = file_record
-
     @property
     def request_id(self) -> str:
         """The id that the application has given to the request; a new one where it says none."""

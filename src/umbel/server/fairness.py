@@ -20,7 +20,6 @@ import trio
 
 from ..core.inbound import DISCARD_MAX
 from ..kinds import Kind
-from .ending import RecordedOnce
 
 CALLS_PER_TURN = 16
 """Calls of one application between two checkpoints."""
@@ -46,8 +45,29 @@ class CountedCalls:
             await trio.lowlevel.checkpoint()
 
 
+class BoundedCalls(CountedCalls):
+    """The counts of one application on one request; a base of whatever has its ``receive`` and ``send``."""
+
+    gone = False
+    """Whether the client has left, or is treated so."""
+    discard_max = DISCARD_MAX
+    """Bytes of a body that nobody read which are read behind the answer; an application may set it."""
+    _late_calls = 0
+
+    @abstractmethod
+    def stop_endless(self, reason: str) -> None:
+        """Cancel the application, which calls on after its end."""
+
+    async def count_late_call(self) -> None:
+        """Count a call after the end, with a checkpoint."""
+        self._late_calls += 1
+        if self._late_calls == CALLS_AFTER_END_MAX:
+            self.stop_endless(str(Kind.CLIENT_GONE) if self.gone else _ENDLESS)
+        await trio.lowlevel.checkpoint()
+
+
 class UnsentContent:
-    """The bound on content that is not sent; a base of whatever answers one request."""
+    """The content of a response that has none on the wire: a base of whatever stands for one request."""
 
     _unsent = 0
     _unsent_until = 0.0
@@ -65,29 +85,3 @@ class UnsentContent:
         within = self._unsent <= UNSENT_MAX and now < self._unsent_until
         self._unsent += size + _PART_COST
         return within
-
-
-class LateCalls(CountedCalls):
-    """The counts of one application on one request; a base of whatever has its ``receive`` and ``send``."""
-
-    gone = False
-    """Whether the client has left, or is treated so."""
-    _late_calls = 0
-
-    @abstractmethod
-    def stop_endless(self, reason: str) -> None:
-        """Cancel the application, which calls on after its end."""
-
-    async def count_late_call(self) -> None:
-        """Count a call after the end, with a checkpoint."""
-        self._late_calls += 1
-        if self._late_calls == CALLS_AFTER_END_MAX:
-            self.stop_endless(str(Kind.CLIENT_GONE) if self.gone else _ENDLESS)
-        await trio.lowlevel.checkpoint()
-
-
-class BoundedCalls(LateCalls, UnsentContent, RecordedOnce):
-    """Both, and the one record of the request."""
-
-    discard_max = DISCARD_MAX
-    """Bytes of a body that nobody read which are read behind the answer; an application may set it."""

@@ -16,10 +16,10 @@ class Peer:
     server: tuple[str, int | None] | None
     secure: bool = False
     """Whether it is TLS."""
-    certificate: bytes | None = None
-    """The client's own (DER), where one was asked for and verified."""
     accepted_at: float | None = None
     """When the connection was accepted (trio's clock): the first head is waited for from then on. None: unknown."""
+    client_certificate: bytes | None = None
+    """The certificate (DER) that the client has shown and the server has verified."""
 
     @property
     def address(self) -> str:

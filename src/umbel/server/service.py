@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import trio
 from trio_util import AsyncValue
 
-from ..core.inbound import ClientGoneError, InboundApplication
+from ..core.inbound import ClientGoneError, InboundApplication, RequestHead
 from ..events import NULL, Level, Noted, Recorder, RequestEnded
 from ..logs import Redactor, show_crash
 from ..model import RequestFacts, Trace
@@ -283,11 +283,14 @@ class Service:
         """When a write that begins now must have got on: its own limit, or what is left of a drain."""
         return min(trio.current_time() + self.limits.write_timeout, self.cut_at + self.limits.cancel_timeout)
 
-    def answer_to(self, refusal: Refusal, request_id: str) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    def answer_to(
+        self, refusal: Refusal, request_id: str, head: RequestHead | None = None
+    ) -> tuple[list[tuple[bytes, bytes]], bytes]:
         """The header fields and the body of a refusal, with the fields that the application has for all of them."""
         fields, body = refusal.answer(request_id)
-        more: Callable[[None], Sequence[tuple[bytes, bytes]]] | None = getattr(self.app, "refusal_fields", None)
-        return [*fields, *(more(None) if more is not None else ())], body
+        if isinstance(self.app, InboundApplication):
+            return [*fields, *self.app.refusal_fields(head)], body
+        return [*fields, *getattr(self.app, "refusal_fields", ())], body
 
     # Records.
 
@@ -296,8 +299,12 @@ class Service:
         self._refused[refusal.status] = self._refused.get(refusal.status, 0) + 1
 
     def leaves_record(self, said: Said) -> bool:
-        """Whether the application, which keeps records and has been told, makes the record of such an answer."""
-        return said.told and self.recorder is not self.given_recorder
+        """Whether the application, which keeps records and has been told, makes the record of such an answer.
+
+        An ``InboundApplication`` that wants a record has filed one.
+        """
+        keeps_records = self.recorder is not self.given_recorder and not isinstance(self.app, InboundApplication)
+        return said.told and keeps_records
 
     def record_refusal(
         self,

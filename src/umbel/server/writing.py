@@ -1,17 +1,17 @@
 """Writes to a client that are never cut in the middle and never wait for ever, and a last word that arrives.
 
-Used by the guarded protocols (``h2.py``, ``h1websocket.py``) for all they send. It closes nothing.
+Used by the guarded protocols (``http2/connection.py``, ``h1websocket.py``) for all they send. It closes nothing.
 """
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import trio
 
 from .clocks import WriteClock
 
-_RECEIVE_MAX = 64 * 1024
 _LINGER_MAX = 2**20
 _LINGER_S = 1.0
 
@@ -49,12 +49,16 @@ async def linger(stream: Any) -> None:
     """
     with trio.move_on_after(_LINGER_S):
         try:
-            if isinstance(stream, trio.abc.HalfCloseableStream):
-                await stream.send_eof()
-            elif not isinstance(stream, trio.abc.Stream):
-                stream.send_eof()
+            await _send_eof(stream)
             left = _LINGER_MAX
             while left > 0 and (data := await stream.receive_some()):
                 left -= len(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # It has gone, with or without it.
+
+
+async def _send_eof(stream: Any) -> None:
+    """End the sending of a stream that knows a half-close: trio's have an async method for it, ours a plain one."""
+    send_eof = getattr(stream, "send_eof", None)
+    if send_eof is not None and inspect.isawaitable(ending := send_eof()):
+        await ending

@@ -17,7 +17,7 @@ from umbel.core.inbound import AnsweredByServerError, ClientGoneError, InboundAp
 from umbel.gateway.app import Umbel
 from umbel.gateway.asgi_request import AsgiRequest, target_of
 from umbel.kinds import Kind
-from umbel.server.exchange import CANCELS
+from umbel.server.asgi import CANCELS
 from umbel.server.limits import Limits
 from umbel.server.refusal import NO_UPLOAD_LEFT, told
 

@@ -8,7 +8,7 @@ import pytest
 import trio
 from quart import abort, websocket
 
-from umbel.server.exchange import ClientLeft
+from umbel.core.inbound import ClientGoneError
 
 from .gateways import gateway
 
@@ -32,7 +32,7 @@ async def converse(
 
     async def send(message: Message) -> None:
         if leaves:
-            raise ClientLeft("the client has gone")
+            raise ClientGoneError("the client has gone")
         sent.append(message)
         if message["type"] == "websocket.close":
             closed.set()

@@ -15,8 +15,8 @@ from hpack.exceptions import HPACKDecodingError
 from hyperframe.frame import ContinuationFrame, HeadersFrame, SettingsFrame
 
 from tests.support.h2serving import answer, h2_connected, hello
-from umbel.server.h2frames import FrameCutter, known_settings
-from umbel.server.h2head import HeadDecoder
+from umbel.server.http2.frames import FrameCutter, known_settings
+from umbel.server.http2.request_head import HeadDecoder
 from umbel.server.limits import Limits
 
 MockClock = trio.testing.MockClock

@@ -23,7 +23,7 @@ from hyperframe.frame import (
 )
 
 from tests.support.h2serving import Connected, answer, h2_connected, hello, read_all
-from umbel.server.h2frames import PREFACE
+from umbel.server.http2.frames import PREFACE
 from umbel.server.limits import Limits
 from umbel.server.refusal import REFUSED_MAX
 

@@ -1,17 +1,23 @@
-"""The small parts below an HTTP/2 connection: frames, allowances, the inbox of a body."""
+"""The small parts below an HTTP/2 connection: frames, allowances, the buffer of a body."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
+from hpack import Decoder, Encoder
+from hpack.exceptions import OversizedHeaderListError
 from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, PingFrame
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umbel.server import h2frames
 from umbel.server.allowance import Allowance
-from umbel.server.h2frames import FrameCutter, goaway
-from umbel.server.inbox import Inbox
+from umbel.server.http2 import frames as h2frames
+from umbel.server.http2.encoder import LinearEncoder
+from umbel.server.http2.frames import FrameCutter, goaway
+from umbel.server.http2.receive_buffer import ReceiveBuffer
+from umbel.server.http2.request_head import CompressionError, KeepingDecoder
 
 MockClock = trio.testing.MockClock
 
@@ -66,30 +72,101 @@ def test_an_allowance_is_spent_at_once_or_over_time_and_never_saved_beyond_its_s
     assert [allowance.spend(1000) for _ in range(3)] == [True, True, False]
 
 
-async def test_an_inbox_gives_what_came_once_and_tells_the_client_what_was_taken(autojump_clock: MockClock) -> None:
-    taken: list[int] = []
-    inbox = Inbox(taken.append)
-    inbox.put(b"one", 10)
-    inbox.put(b"two", 3)
-    assert not inbox.awaited
-    assert inbox.take() == (b"onetwo", True)
-    assert (taken, inbox.awaited) == ([13], True)
-    inbox.end()
-    assert inbox.take() == (b"", False)
-    with trio.move_on_after(1) as scope:
-        await inbox.changed()
-    assert scope.cancelled_caught, "the end was told, and is no news"
+FIELDS = st.lists(
+    st.tuples(
+        st.sampled_from([b":status", b"vary", b"x-a", b"x-request-id", b"set-cookie", b"content-length"]),
+        st.sampled_from([b"", b"200", b"1", b"x" * 100, b"y" * 300]),
+    ),
+    min_size=1,
+    max_size=6,
+)
+BLOCKS = st.lists(st.tuples(st.sampled_from([None, None, None, 0, 64, 300, 4096]), FIELDS), min_size=1, max_size=30)
+"""Header lists in turn, and the size of the table that is set before some of them."""
 
 
-async def test_an_inbox_that_is_left_gives_the_window_back_and_swallows_the_rest(autojump_clock: MockClock) -> None:
+@given(BLOCKS)
+def test_what_the_encoder_makes_is_what_the_library_decodes(blocks: list[tuple[int | None, Any]]) -> None:
+    encoder, decoder = LinearEncoder(), Decoder()
+    for size, fields in blocks:
+        if size is not None:
+            encoder.header_table_size = size
+        assert decoder.decode(encoder.encode(fields), raw=True) == fields
+
+
+@given(BLOCKS)
+def test_what_the_library_encodes_is_what_the_decoder_reads(blocks: list[tuple[int | None, Any]]) -> None:
+    encoder, decoder = Encoder(), KeepingDecoder()
+    for size, fields in blocks:
+        if size is not None:
+            encoder.header_table_size = size
+        decoder.decode(encoder.encode(fields))
+        assert decoder.fields == fields
+
+
+def test_secrets_and_values_of_one_answer_stay_out_of_the_table() -> None:
+    encoder = LinearEncoder()
+    encoder.header_table_size = 2000
+    encoder.encode([(b":status", b"200"), (b"set-cookie", b"id=1"), (b"x-request-id", b"a"), (b"x-kept", b"1")])
+    assert list(encoder.header_table.dynamic_entries) == [(b"x-kept", b"1")]
+
+
+@pytest.mark.parametrize("block", [b"\x82\x20", b"\x82\x84\x3f\x01", b"\x80", b"\xbe", b"\x82\xbf"])
+def test_a_change_of_the_table_behind_a_field_and_a_wrong_index_are_no_block(block: bytes) -> None:
+    with pytest.raises(CompressionError):
+        KeepingDecoder().decode(block)
+
+
+def test_a_list_of_indices_that_unpacks_to_too_much_is_too_large() -> None:
+    decoder = KeepingDecoder()
+    decoder.max_header_list_size = 100
+    decoder.decode(b"\x82\x84")  # 42 and 38
+    for block in (b"\x82\x84\x86", b"\x82\x84\x0f\x00\x00"):
+        with pytest.raises(OversizedHeaderListError):
+            decoder.decode(block)
+
+
+async def test_a_receive_buffer_gives_what_came_once_and_reports_what_was_taken(
+    autojump_clock: MockClock,
+) -> None:
     taken: list[int] = []
-    inbox = Inbox(taken.append)
-    inbox.put(b"unread", 6)
+    buffer = ReceiveBuffer(taken.append)
+    buffer.put(b"one", 10)
+    buffer.put(b"two", 3)
+    assert not buffer.awaited
+    assert buffer.take() == b"onetwo"
+    assert (taken, buffer.awaited) == ([13], True)
+    buffer.put(b"end", 3)
+    buffer.end()
+    assert not buffer.exhausted
+    assert buffer.take() == b"end"
+    assert buffer.exhausted
+
+
+async def test_a_receive_buffer_that_is_left_gives_the_window_back(
+    autojump_clock: MockClock,
+) -> None:
+    taken: list[int] = []
+    buffer = ReceiveBuffer(taken.append)
+    buffer.put(b"unread", 6)
     async with trio.open_nursery() as nursery:
-        inbox.take()
-        nursery.start_soon(inbox.changed)
+        buffer.take()
+        nursery.start_soon(buffer.changed)
         await trio.testing.wait_all_tasks_blocked()
-        inbox.leave()
-    inbox.put(b"late", 4)
+        buffer.leave()
+    buffer.put(b"late", 4)
     assert taken == [6, 4]
-    assert inbox.take() == (b"", True)
+    assert buffer.take() == b""
+
+
+async def test_all_who_wait_for_a_receive_buffer_are_woken(autojump_clock: MockClock) -> None:
+    buffer = ReceiveBuffer(lambda _: None)
+    with trio.fail_after(1):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(buffer.completed)
+            nursery.start_soon(buffer.changed)
+            nursery.start_soon(buffer.changed)
+            await trio.testing.wait_all_tasks_blocked()
+            buffer.put(b"x", 1)
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(nursery.child_tasks) == 1
+            buffer.end()

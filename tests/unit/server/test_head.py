@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import pytest
 
-from umbel.server import h2head
 from umbel.server.diagnosis import HeadRefused, glimpse
 from umbel.server.head import METHODS, HeadReader
 from umbel.server.host import Hosts
+from umbel.server.http2 import request_head as h2head
 from umbel.server.limits import Limits
 
 

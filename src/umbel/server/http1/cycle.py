@@ -134,7 +134,7 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
     @property
     def client_certificate(self) -> bytes | None:
         """The client's certificate (DER), verified."""
-        return self._connection.peer.certificate
+        return self._connection.peer.client_certificate
 
     @property
     def content_length(self) -> int | None:

@@ -54,7 +54,7 @@ from ...kinds import Kind
 from ..asgi import ASGI
 from ..clocks import BodyClock
 from ..crash import apart
-from ..ending import RECORD, Said, corrected
+from ..ending import RECORD, RecordedOnce, Said, corrected
 from ..fairness import BoundedCalls
 from ..phase import Phase
 from ..refusal import Refusal
@@ -95,7 +95,7 @@ class State(Enum):
     CLOSED = auto()
 
 
-class WebSocketSession(BoundedCalls):
+class WebSocketSession(BoundedCalls, RecordedOnce):
     """A WebSocket from its handshake, which has been read, to its end."""
 
     def __init__(self, service: Service, app: Any, request: InboundRequest, opening: Opening) -> None:

@@ -1,6 +1,6 @@
 """HTTP/2's frames as they stand in a stream of bytes (RFC 9113 section 4.1), cut apart and not interpreted.
 
-Used by ``h2.py``, which counts and judges frames before the protocol library sees them. It decides nothing.
+Used by ``connection.py``, which counts and judges frames before the protocol library sees them. It decides nothing.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ NO_LAST_STREAM = 2**31 - 1
 _HEAD = 9
 _KIND_AT = 3
 _RESERVED = 2**31 - 1
+_FRAME_HEAD = struct.Struct(">BHBBI")
 _SETTING = struct.Struct(">HI")
 _SETTING_MAX = 0x10
 """The registry ends at 0x9 (RFC 9218)."""
@@ -55,7 +56,7 @@ class FrameCutter:
         """The frames that are complete now. One that says it is too long comes as its head alone."""
         self._buffer += data
         while len(self._buffer) >= _HEAD:
-            high, low, kind, flags, stream_id = struct.unpack_from(">BHBBI", self._buffer)
+            high, low, kind, flags, stream_id = _FRAME_HEAD.unpack_from(self._buffer)
             length = high << 16 | low
             end = _HEAD + length if length <= self._length_max else _HEAD
             if len(self._buffer) < end:
@@ -88,6 +89,11 @@ def known_settings(frame: Frame) -> bytes:
     said = {key: value for key, value in _SETTING.iter_unpack(frame.data[_HEAD:]) if key <= _SETTING_MAX}
     payload = b"".join(_SETTING.pack(key, value) for key, value in said.items())
     return len(payload).to_bytes(3, "big") + frame.data[_KIND_AT:_HEAD] + payload
+
+
+def frame_head(kind: int, flags: int, stream_id: int, length: int) -> bytes:
+    """The nine bytes before a frame's payload."""
+    return _FRAME_HEAD.pack(length >> 16, length & 0xFFFF, kind, flags, stream_id)
 
 
 def goaway(last_stream_id: int, error_code: int = 0) -> bytes:

@@ -1,7 +1,6 @@
 """A request's body on its way from an HTTP/2 connection to whoever reads it, bounded by flow control.
 
-Filled by ``h2.py``, emptied by ``h2stream.py``. What is taken is told, so that the client may send as much again; it
-sends nothing itself.
+What is taken is told, so that the client may send as much again; it sends nothing itself.
 """
 
 from __future__ import annotations
@@ -11,15 +10,14 @@ from collections.abc import Callable
 import trio
 
 
-class Inbox:
+class ReceiveBuffer:
     """The bytes that came and nobody has taken; a client can send no more than its window beyond them."""
 
     def __init__(self, taken: Callable[[int], None]) -> None:
         self._taken = taken
         self._data = bytearray()
         self._unacknowledged = 0
-        self._changed = trio.Event()
-        self._told = False
+        self._changed: trio.Event | None = None
         self.received = 0
         """Bytes that came, in all."""
         self.complete = False
@@ -35,19 +33,24 @@ class Inbox:
         self.received += len(data)
         self._data += data
         self._unacknowledged += flow_controlled
-        self._changed.set()
+        self._note_change()
 
     def end(self) -> None:
         """All has come."""
         self.complete = True
-        self._changed.set()
+        self._note_change()
 
     def leave(self) -> None:
         """What was not read will never be: the client has gone, or has its answer."""
         self.gone = True
         self._data.clear()
         self._acknowledge()
-        self._changed.set()
+        self._note_change()
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether all has come and was taken."""
+        return self.complete and not self._data
 
     @property
     def awaited(self) -> bool:
@@ -55,24 +58,31 @@ class Inbox:
         return not (self._data or self.complete or self.gone)
 
     async def changed(self) -> None:
-        """Wait until ``take`` has something new to say: bytes, the end, or that nobody is there any more."""
-        while not (self._data or self.gone or (self.complete and not self._told)):
-            self._changed = trio.Event()
-            await self._changed.wait()
+        """Wait until there are bytes, or the last has come, or nobody is there any more."""
+        while not (self._data or self.gone or self.complete):
+            await self._next_change().wait()
 
     async def completed(self) -> None:
         """Wait until the last byte has come, or nobody is there any more; what came stays."""
         while not (self.complete or self.gone):
-            self._changed = trio.Event()
-            await self._changed.wait()
+            await self._next_change().wait()
 
-    def take(self) -> tuple[bytes, bool]:
-        """All that is there, and whether more will come; the client may send as much again."""
+    def take(self) -> bytes:
+        """All that is there; the client may send as much again."""
         data = bytes(self._data)
         self._data.clear()
         self._acknowledge()
-        self._told = self.complete
-        return data, not self.complete
+        return data
+
+    def _next_change(self) -> trio.Event:
+        """Several may wait: for the body, for its end, and tasks of one application side by side."""
+        if self._changed is None or self._changed.is_set():
+            self._changed = trio.Event()
+        return self._changed
+
+    def _note_change(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
 
     def _acknowledge(self) -> None:
         amount, self._unacknowledged = self._unacknowledged, 0

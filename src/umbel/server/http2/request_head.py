@@ -8,7 +8,7 @@ sound (``KeepingDecoder``), and minds frames, streams and the compression alone.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from h2.errors import ErrorCodes
@@ -16,10 +16,10 @@ from h2.exceptions import ProtocolError
 from hpack import Decoder, HeaderTuple
 from hpack.exceptions import HPACKDecodingError, HPACKError, OversizedHeaderListError
 
-from .diagnosis import NO_PATH, HeadRefused, with_query_in_ascii
-from .host import NOT_SERVED, Hosts
-from .limits import Limits
-from .refusal import Refusal
+from ..diagnosis import NO_PATH, HeadRefused, with_query_in_ascii
+from ..host import NOT_SERVED, Hosts
+from ..limits import Limits
+from ..refusal import Refusal
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -35,6 +35,8 @@ CONNECTION_SPECIFIC = frozenset({b"connection", b"keep-alive", b"proxy-connectio
 """They belong to one hop of HTTP/1.1, and make a message of HTTP/2 malformed (RFC 9113 section 8.2.2)."""
 # RFC 9113 section 8.3.1: a path, or * for OPTIONS. Its characters are visible ASCII, and a fragment is none of it.
 _PATH = re.compile(rb"/[\x21\x22\x24-\x7e]*")
+# RFC 7541 sections 6.1 and 6.3: an index that fits into one byte, and a change of the table's size.
+_FIRST_INDEX, _LAST_INDEX, _SIZE_UPDATE = 0x81, 0xFE, 0x20
 _OVERHEAD = 32
 """What a field costs beside its bytes (RFC 7541 section 4.1)."""
 
@@ -45,11 +47,13 @@ class Head:
 
     method: str
     path: bytes
-    fields: Fields
+    fields: Sequence[tuple[bytes, bytes]]
     protocol: bytes | None = None
     """``:protocol``, of an extended CONNECT (RFC 8441)."""
     content_length: int | None = None
     expects_continue: bool = False
+    takes_trailers: bool = False
+    """Whether ``te`` says so; it may say nothing else (RFC 9113 section 8.2.2)."""
 
 
 _STAND_IN = (HeaderTuple(b":method", b"GET"),)
@@ -92,13 +96,45 @@ class KeepingDecoder(HeadDecoder):
             OversizedHeaderListError: it unpacks to more than ``max_header_list_size``.
         """
         try:
-            decoded = super().decode(data, raw=True)
+            fields, at, size = self._indexed(data)
+            if at < len(data):
+                fields += self._decode_rest(data, at, size)
         except OversizedHeaderListError:
             raise
         except HPACKError as error:
             raise CompressionError(f"a header block cannot be decoded: {error}") from error
-        self.fields = [(bytes(name), bytes(value)) for name, value in decoded]
+        self.fields = fields
         return _STAND_IN
+
+    def _indexed(self, data: bytes) -> tuple[Fields, int, int]:
+        """The fields that ``data`` begins with, as far as they are indices of one byte; where it goes on; their size.
+
+        Most heads are nothing else from a connection's second request on, and the library takes long for each.
+        """
+        fields: Fields = []
+        size, size_max = 0, self.max_header_list_size
+        entry_of = self.header_table.get_by_index
+        for at, byte in enumerate(data):
+            if not _FIRST_INDEX <= byte <= _LAST_INDEX:
+                return fields, at, size
+            field = entry_of(byte & 0x7F)
+            size += len(field[0]) + len(field[1]) + _OVERHEAD
+            if size > size_max:
+                raise OversizedHeaderListError(f"a header list larger than {size_max}")
+            fields.append(field)
+        return fields, len(data), size
+
+    def _decode_rest(self, data: bytes, at: int, size: int) -> Fields:
+        """The fields behind the first ``at`` bytes, which were fields of ``size`` bytes in all."""
+        if at and data[at] & 0xE0 == _SIZE_UPDATE:
+            raise HPACKDecodingError("a change of the table's size behind a field")
+        size_max = self.max_header_list_size
+        self.max_header_list_size = size_max - size
+        try:
+            decoded = super().decode(data[at:], raw=True)
+        finally:
+            self.max_header_list_size = size_max
+        return [(bytes(name), bytes(value)) for name, value in decoded]
 
 
 def read_head(raw: Fields, limits: Limits, hosts: Hosts) -> Head:
@@ -132,10 +168,11 @@ def read_head(raw: Fields, limits: Limits, hosts: Hosts) -> Head:
     return Head(
         method.decode("ascii"),
         path,
-        [(b"host", host), *_joined(fields)],
+        ((b"host", host), *_joined(fields)),
         protocol,
         _content_length(fields),
         _expects_continue(fields),
+        any(name == b"te" for name, _ in fields),
     )
 
 

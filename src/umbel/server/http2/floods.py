@@ -1,15 +1,15 @@
 """What a client can send over HTTP/2 at no cost of its own, and how much of it is too much.
 
-Used by ``h2.py`` before and after the protocol library has seen a frame. It sends nothing: it raises.
+Used by ``connection.py`` before and after the protocol library has seen a frame. It sends nothing: it raises.
 """
 
 from __future__ import annotations
 
 import trio
 
-from . import h2frames
-from .allowance import Allowance
-from .h2frames import Frame
+from ..allowance import Allowance
+from . import frames
+from .frames import Frame
 
 # At once, and per second: far above what clients do (a page of a hundred streams is left), far below a flood.
 _RESETS = (150, 20)
@@ -37,16 +37,16 @@ class Floods:
         Raises:
             FloodError: it is one too many, or one piece too many of a header block that never ends.
         """
-        if frame.kind in (h2frames.HEADERS, h2frames.CONTINUATION):
-            self._head_bytes = frame.length + (self._head_bytes if frame.kind == h2frames.CONTINUATION else 0)
+        if frame.kind in (frames.HEADERS, frames.CONTINUATION):
+            self._head_bytes = frame.length + (self._head_bytes if frame.kind == frames.CONTINUATION else 0)
             if self._head_bytes > self._head_max:
                 raise FloodError("a header block is far over the limit")
-            if frame.kind == h2frames.CONTINUATION:
+            if frame.kind == frames.CONTINUATION:
                 self._spend(self._controls, "pieces of header blocks")
-        elif frame.kind == h2frames.DATA:
-            if not awaited or (not frame.length and not frame.flags & h2frames.END_STREAM):
+        elif frame.kind == frames.DATA:
+            if not awaited or (not frame.length and not frame.flags & frames.END_STREAM):
                 self._spend(self._controls, "DATA for nothing")
-        elif frame.kind != h2frames.RST_STREAM:
+        elif frame.kind != frames.RST_STREAM:
             self._spend(self._controls, "control frames")
 
     def saw_reset(self) -> None:

@@ -1,7 +1,7 @@
 """An HTTP/2 connection: the guard in the place of Hypercorn's ``H2Protocol``, over the same protocol library.
 
 It reads, counts what costs a client nothing, starts a task for each request and writes what they send; a request is
-``h2stream.py``'s affair.
+``stream.py``'s affair.
 """
 
 from __future__ import annotations
@@ -17,27 +17,25 @@ from h2.errors import ErrorCodes
 from h2.exceptions import FrameTooLargeError, ProtocolError
 from h2.settings import SettingCodes, Settings
 
-from . import h2frames
-from .clocks import WriteClock
-from .diagnosis import HeadRefused
-from .ending import CRASHED, LAST_ANSWER_S, Said, cut_answer, refusal_for
-from .h2floods import FloodError, Floods
-from .h2frames import Frame, FrameCutter
-from .h2head import Head, KeepingDecoder, check_trailers, claims_of, list_size_max, malformed, read_head
-from .h2request import HttpStream
-from .h2sender import CLIENT_GONE, LinearEncoder, Sender
-from .h2stream import Stream
-from .h2websocket import WebSocketStream
-from .host import Hosts
-from .http1.body import too_large
-from .peer import Peer
-from .phase import Phase
-from .refusal import REFUSED, REFUSED_MAX, Refusal, new_request_id
-from .reserve import RESERVED_REQUESTS, Seat
-from .service import Service
-from .writing import linger
+from ..clocks import WriteClock
+from ..diagnosis import HeadRefused
+from ..ending import CRASHED, LAST_ANSWER_S, Said, cut_answer, refusal_for
+from ..host import Hosts
+from ..http1.body import too_large
+from ..peer import Peer
+from ..phase import Phase
+from ..refusal import REFUSED_MAX, Refusal, new_request_id
+from ..reserve import RESERVED_REQUESTS, Seat
+from ..service import Service
+from ..writing import linger
+from . import frames
+from .encoder import LinearEncoder
+from .floods import FloodError, Floods
+from .frames import Frame, FrameCutter
+from .request_head import Head, KeepingDecoder, check_trailers, claims_of, list_size_max, malformed, read_head
+from .sender import CLIENT_GONE, Sender
+from .stream import Stream
 
-_RECEIVE_MAX = 64 * 1024
 _BODIES_MAX = 2**20
 """Bytes that all requests of a connection together may have sent without their being read."""
 _FRAMES_PER_TURN = 16
@@ -63,7 +61,7 @@ class Http2:
             seat.awaits_answer = lambda: any(not stream.answering for stream in self._streams.values())
         self.heard_at = trio.current_time()
         """When something last came."""
-        # Header lists are judged by ``h2head.py``: the library would end the connection for each that is malformed.
+        # ``request_head.py`` judges header lists: the library would end the connection for each that is malformed.
         self._h2 = H2Connection(
             H2Configuration(
                 client_side=False, header_encoding=None, validate_inbound_headers=False, normalize_inbound_headers=False
@@ -86,7 +84,7 @@ class Http2:
         self._refused = 0
         self._stalled = 0.0
         """Seconds that answers have waited for the client which were then given up, by it or by us."""
-        self._preface_left = h2frames.PREFACE
+        self._preface_left = frames.PREFACE
         self._cutter = FrameCutter(service.config.h2_max_inbound_frame_size)
         self._floods = Floods(list_size_max(service.limits))
         self._receiving = trio.CancelScope()
@@ -101,6 +99,7 @@ class Http2:
         """Serve the connection; ``received`` has been read of it already. Returns when it is over; closes nothing."""
         self._introduce()
         async with trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(self.sender.run)
             self.service.open.add(self)
             try:
                 if self.service.phase.value >= Phase.DRAINING:
@@ -108,8 +107,9 @@ class Http2:
                 reason = await self._read(received)
             finally:
                 self.service.open.discard(self)
-            self.sender.over = True
             self._leave_all(reason)
+            await self.sender.flush()  # what has been answered by then
+            self.sender.close()
             # Applications that have answered end in their own time, as with HTTP/1.1.
 
     def _introduce(self) -> None:
@@ -162,9 +162,11 @@ class Http2:
         A client that has its answers asks for as much again at once, and would be refused for those that are about to
         end. For a moment only: one that works on after its answer must not make us deaf.
         """
-        with trio.move_on_after(_FINISHING_MAX):
-            while self._tasks > self.service.config.h2_max_concurrent_streams:
-                await self._finished.park()
+        limit = self.service.config.h2_max_concurrent_streams
+        if self._tasks > limit:
+            with trio.move_on_after(_FINISHING_MAX):
+                while self._tasks > limit:
+                    await self._finished.park()
 
     async def _receive(self) -> bytes | None:
         """What comes next; nothing if the client has gone, None if it has been silent for too long."""
@@ -221,12 +223,12 @@ class Http2:
                 raise ProtocolError("the connection does not begin with the preface")
             if self._preface_left:
                 return b""
-            self._h2.receive_data(h2frames.PREFACE)
+            self._h2.receive_data(frames.PREFACE)
             return data[len(expected) :]
         return data
 
     def _take_frame(self, frame: Frame) -> None:
-        if frame.kind == h2frames.GOAWAY and not frame.stream_id and frame.length >= 8:
+        if frame.kind == frames.GOAWAY and not frame.stream_id and frame.length >= 8:
             # The library would end the connection here; but what was asked before is still to be answered.
             self._leaving_at = trio.current_time()
             return
@@ -235,10 +237,10 @@ class Http2:
             raise FrameTooLargeError(f"a frame of {frame.length} bytes")
         awaited = frame.stream_id in self._streams
         self._floods.saw(frame, awaited=awaited)
-        if frame.kind == h2frames.HEADERS and awaited and not frame.flags & h2frames.END_STREAM:
+        if frame.kind == frames.HEADERS and awaited and not frame.flags & frames.END_STREAM:
             # The library would end the connection. Of a stream that is reset it decodes the block, and no more.
             self._refuse_malformed(self._streams[frame.stream_id], "Its trailer section does not end it.")
-        for event in self._h2.receive_data(h2frames.known_settings(frame)):
+        for event in self._h2.receive_data(frames.known_settings(frame)):
             self._take_event(event)
 
     def _broken(self, why: str) -> str:
@@ -275,10 +277,10 @@ class Http2:
                 self._floods.saw_reset()
             case events.WindowUpdated(stream_id=int(stream_id)) if stream_id:
                 if stream := self._streams.get(stream_id):
-                    stream.window_opened.set()
+                    stream.window_changed()
             case events.WindowUpdated() | events.RemoteSettingsChanged():
                 for stream in self._streams.values():
-                    stream.window_opened.set()
+                    stream.window_changed()
 
     def _take_request(self, stream_id: int, headers: Any, *, complete: bool) -> None:
         started_at = trio.current_time()
@@ -303,8 +305,7 @@ class Http2:
         if refusal is not None:
             self.turn_away(stream_id, refusal, head, started_at, complete=complete)
             return
-        kind = HttpStream if head.protocol is None else WebSocketStream
-        self._streams[stream_id] = stream = kind(self, stream_id, head)
+        self._streams[stream_id] = stream = Stream(self, stream_id, head, complete=complete)
         if self.service.in_flight > limits.max_in_flight and self.service.is_probe(head.method, head.path, length):
             self.service.reserve.requests[stream] = None
         self._tasks += 1
@@ -375,27 +376,28 @@ class Http2:
         self.window_clock.took(len(data))
         self._floods.sent_data()
 
-    async def answered(self, stream: Stream, *, complete: bool) -> None:
-        """An answer is out. What a client still sends of its request is refused (RFC 9113 section 8.1)."""
+    def answered(self, stream: Stream, *, complete: bool) -> None:
+        """An answer is whole, and goes with the next write.
+
+        What a client still sends of its request is refused (RFC 9113 section 8.1).
+        """
         if not complete:
             self.sender.reset(stream.stream_id, ErrorCodes.NO_ERROR)
         self._forget(stream)
         # From here on it is not in flight: the client may ask for something else, and must not be shed for this one.
         stream.count_out()
-        await self.sender.flush()
 
     def refuse(self, stream: Stream, refusal: Refusal, code: ErrorCodes = ErrorCodes.CANCEL) -> None:
         """Answer in an application's place; one whose own answer is under way is given up with ``code``."""
         self._forget(stream)
-        told: dict[str, Any] = {}
         if stream.answering:
             self.sender.reset(stream.stream_id, code)
         else:
             request_id = new_request_id()
             ends = code if code is ErrorCodes.PROTOCOL_ERROR else ErrorCodes.NO_ERROR
             self._say(stream, refusal, request_id, ends, told=True)
-            told[REFUSED] = (refusal, request_id)
-        stream.leave(refusal.detail, told)
+        stream.leave(refusal.detail)
+        self.sender.flush_soon()
 
     def _say(
         self,
@@ -406,8 +408,8 @@ class Http2:
         *,
         told: bool = False,
     ) -> None:
-        method, complete = stream.head.method, stream.inbox.complete
-        sent = self.sender.refusal(stream.stream_id, refusal, request_id, method, complete=complete, code=code)
+        complete = stream.inbox.complete
+        sent = self.sender.refusal(stream.stream_id, refusal, request_id, stream.head, complete=complete, code=code)
         stream.said = Said(refusal, request_id, sent, told)
 
     async def stop(self, stream: Stream, rest: BaseException) -> None:
@@ -421,33 +423,32 @@ class Http2:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + LAST_ANSWER_S):
             await self.sender.flush()
 
-    async def cut(self, stream: Stream, code: ErrorCodes, reason: str) -> None:
-        """Give an answer up in its middle, and cancel its application."""
+    def give_up(self, stream: Stream, code: ErrorCodes, reason: str) -> None:
+        """Give an answer up in its middle."""
         self._charge(stream)
-        self._forget(stream)
-        self.sender.reset(stream.stream_id, code)
-        stream.leave(reason)
-        if not self.sender.writing:  # Else the reset goes with the next write, which nobody need wait for.
-            await self.sender.flush()
+        self._end(stream, code, reason)
 
     def displace(self, stream: Stream, reason: str) -> None:
         """Give an answer up that its client does not take."""
-        self._forget(stream)
-        self.sender.reset(stream.stream_id, ErrorCodes.CANCEL)
-        stream.leave(reason)
-        self._nursery.start_soon(self.sender.flush)
+        self._end(stream, ErrorCodes.CANCEL, reason)
 
-    async def application_ended(self, stream: Stream) -> None:
+    def _end(self, stream: Stream, code: ErrorCodes, reason: str) -> None:
+        self._forget(stream)
+        self.sender.reset(stream.stream_id, code)
+        stream.leave(reason)
+        self.sender.flush_soon()
+
+    def application_ended(self, stream: Stream) -> None:
         """An application has ended by itself; if it owes an answer, or the rest of one, the client hears of it."""
         if not stream.finished and not self.sender.over:
             if stream.answering:
                 stream.cut_short = True
-                await self.cut(stream, ErrorCodes.INTERNAL_ERROR, "the application ended in the middle of its answer")
+                self.give_up(stream, ErrorCodes.INTERNAL_ERROR, "the application ended in the middle of its answer")
             else:
                 self._forget(stream)
                 self._say(stream, CRASHED, stream.request_id)
                 stream.leave("crashed")
-                await self.sender.flush()
+                self.sender.flush_soon()
 
     def task_ended(self, stream: Stream) -> None:
         """A stream's task is over."""
@@ -476,10 +477,15 @@ class Http2:
     ) -> None:
         """Refuse a request that no application will see, and record it; ``code`` as in ``Sender.refusal``."""
         request_id = new_request_id()
-        sent = self.sender.refusal(stream_id, refusal, request_id, head.method, complete=complete, code=code)
+        sent = self.sender.refusal(stream_id, refusal, request_id, head, complete=complete, code=code)
         self._record(Said(refusal, request_id, sent), head, started_at)
         self._idle_since = trio.current_time()
         self._count_refused()
+
+    def refuse_unseen(self, stream: Stream, refusal: Refusal) -> None:
+        """Refuse a request before its application has seen it."""
+        self.turn_away(stream.stream_id, refusal, stream.head, stream.started, complete=False)
+        stream.leave(refusal.detail)
 
     def record_end(self, stream: Stream, rest: BaseException | None) -> None:
         """Have the one record of a request written: the application's, or ours of what it did not answer."""
@@ -487,10 +493,10 @@ class Http2:
         if said is not None and (filed or self.service.leaves_record(said)):
             self.service.count_refusal(said.refusal)
         elif said is not None:
-            self._record(said, stream.head, stream.started_at)
+            self._record(said, stream.head, stream.started)
         elif not filed and stream.cut_short:
             cut = cut_answer(stream.status, stream.bytes_sent, rest)
-            self._record(cut, stream.head, stream.started_at, counts=False)
+            self._record(cut, stream.head, stream.started, counts=False)
 
     def _record(self, said: Said, head: Head | None, started_at: float, *, counts: bool = True) -> None:
         self.service.record_refusal(
@@ -522,4 +528,4 @@ class Http2:
             self.sender.ask_to_leave()
             self._leaving_at = idle_until
             self._receiving.deadline = self._patience()
-            self._nursery.start_soon(self.sender.flush)
+            self.sender.flush_soon()
