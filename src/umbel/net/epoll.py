@@ -241,9 +241,10 @@ class WaitReader:
 
     def register(self, sock: socket.socket, handler: Handler) -> None:
         """See ``Reader``."""
-        watch = self._watches[sock.fileno()] = _Watch(sock.fileno(), handler)
+        watch = _Watch(sock.fileno(), handler)
         if self._nursery is not None:
-            self._nursery.start_soon(self._run_watch, watch)
+            self._nursery.start_soon(self._run_watch, watch)  # Raises if ``run`` is ending.
+        self._watches[watch.fd] = watch
 
     def call_again(self, sock: socket.socket) -> None:
         """See ``Reader``."""

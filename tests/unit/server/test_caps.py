@@ -82,23 +82,20 @@ async def test_a_probe_is_answered_while_silent_connections_hold_every_reserved_
 
 
 async def test_a_head_that_drips_beyond_the_cap_ends_at_the_reserve_deadline(autojump_clock: MockClock) -> None:
-    async with (
-        served(App(hello), limits=Limits(max_connections=1)) as server,
-        server.connected(),
-        server.connected() as client,
-        trio.open_nursery() as nursery,
-    ):
+    async with served(App(hello), limits=Limits(max_connections=1)) as server, server.connected():
+        await server.service.connections.wait_value(1)
+        async with server.connected() as client, trio.open_nursery() as nursery:
 
-        async def drip() -> None:
-            while True:
-                with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-                    await client.stream.send_all(b"G")
-                await trio.sleep(0.3)
+            async def drip() -> None:
+                while True:
+                    with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                        await client.stream.send_all(b"G")
+                    await trio.sleep(0.3)
 
-        nursery.start_soon(drip)
-        assert (await client.stream.receive_some()).startswith(b"HTTP/1.1 503")
-        assert trio.current_time() < RESERVED_HEAD_S + 0.5
-        nursery.cancel_scope.cancel()
+            nursery.start_soon(drip)
+            assert (await client.stream.receive_some()).startswith(b"HTTP/1.1 503")
+            assert trio.current_time() < RESERVED_HEAD_S + 0.5
+            nursery.cancel_scope.cancel(reason="refused")
 
 
 @DRIVERS

@@ -50,14 +50,14 @@ class Handshake:
         self.unanswered, self.answered = False, True
         return True
 
-    async def start(self, status: int, fields: Sequence[Field]) -> None:
+    async def start(self, status: int, fields: Sequence[Field], *, trailers: bool = False) -> None:
         self.asked.append(("start", status, list(fields)))
 
     async def send(self, data: bytes) -> None:
         self.asked.append(("send", data))
         self.unanswered = False
 
-    async def finish(self, trailers: Sequence[Field] = ()) -> None:
+    async def finish(self, data: bytes = b"", trailers: Sequence[Field] = ()) -> None:
         self.asked.append(("finish",))
         self.answered = True
 
@@ -83,7 +83,10 @@ class Handshake:
     async def send_eof(self) -> None:
         await self._stream.send_eof()
 
-    async def run_in_task(self, function: Callable[[], Awaitable[object]]) -> None:
+    async def run_in_task(
+        self, function: Callable[[], Awaitable[object]], begins_to_wait: Callable[[], object]
+    ) -> None:
+        begins_to_wait()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(function)
 
