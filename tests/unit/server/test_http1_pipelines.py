@@ -1,0 +1,80 @@
+"""Requests that come behind each other in one segment: others have their turn in between, and a drain ends them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import pytest
+import trio
+
+from tests.support.http1 import DRIVERS, GET, served
+from tests.support.records import Records
+from umbel.core.inbound import Field, InboundApplication, InboundRequest, RequestHead
+from umbel.server.http1.connection import REQUESTS_PER_TURN
+from umbel.server.refusal import REFUSED_MAX
+
+MockClock = trio.testing.MockClock
+pytestmark = DRIVERS
+
+
+class Turns(InboundApplication):
+    """Answers at once, and notes for each request how many turns another task has had before it."""
+
+    def __init__(self) -> None:
+        self.recorder = Records()
+        self.turns = 0
+        self.seen: list[int] = []
+
+    async def handle(self, request: InboundRequest) -> None:
+        self.seen.append(self.turns)
+        request.respond(404, [(b"content-length", b"1")], b"-")
+
+    def refusal_fields(self, head: RequestHead | None) -> Sequence[Field]:
+        self.seen.append(self.turns)
+        return ()
+
+    async def count(self) -> None:
+        while True:
+            await trio.lowlevel.checkpoint()
+            self.turns += 1
+
+
+@pytest.mark.parametrize("request_bytes", [GET, b"GET /x HTTP/1.1\r\n\r\n"], ids=["answered", "refused"])
+async def test_other_tasks_run_after_every_sixteen_requests_of_a_pipeline(
+    request_bytes: bytes, driver: str, autojump_clock: MockClock
+) -> None:
+    app = Turns()
+    number = REFUSED_MAX - 1 if request_bytes is not GET else 500
+    async with served(app, driver) as server, server.connected() as client, trio.open_nursery() as nursery:
+        nursery.start_soon(app.count)
+        await client.stream.send_all(request_bytes * number)
+        received = b""
+        while received.count(b"HTTP/1.1 4") < number and (data := await client.stream.receive_some()):
+            received += data
+        nursery.cancel_scope.cancel(reason="all are answered")
+    if request_bytes is GET:
+        assert len(app.seen) == number
+    assert (
+        max(len(list(group)) for _, group in groupby(app.seen)) <= 2 * REQUESTS_PER_TURN
+    )  # Tasks of one turn run in any order.
+
+
+async def test_a_drain_ends_a_pipeline_with_its_next_answer(driver: str, autojump_clock: MockClock) -> None:
+    class Draining(Turns):
+        async def handle(self, request: InboundRequest) -> None:
+            await super().handle(request)
+            if len(self.seen) == 20:
+                service.begin_draining(trio.current_time() + 100)
+
+    app = Draining()
+    async with served(app, driver) as server, server.connected() as client:
+        service = server.service
+        await client.stream.send_all(GET * 400)
+        received = b""
+        while data := await client.stream.receive_some():
+            received += data
+        assert len(app.seen) == 21
+        assert received.count(b"HTTP/1.1 404") == 21
+        assert received.count(b"connection: close") == 1
+        assert trio.current_time() < 5
