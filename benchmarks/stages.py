@@ -12,10 +12,10 @@ from pathlib import PurePath
 
 GC, THREADS, OTHER = "garbage collection", "logs: writer's threads", "other"
 _JSON_IN, _JSON_OUT = "JSON: decode", "JSON: encode"
-_RECEIVE_IN, _SEND_IN = "server: recv (system call)", "server: send (system call)"
-_RECEIVE_UP, _SEND_UP = "upstream: recv (system call)", "upstream: send (system call)"
+_RECEIVE, _SEND = "sockets: recv (system call)", "sockets: send (system call)"
+_STREAMS = "sockets: streams, reader, timers"
 _EPOLL = "epoll: own and trio's (system call)"
-_CONNECTION, _EXCHANGE, _HEAD = "server: connections and crew", "server: request loop and exchange", "server: head"
+_CONNECTION, _EXCHANGE, _HEAD = "server: connections", "server: request loop and answer", "server: head"
 _ENTRY, _FRAMEWORK = "gateway: entry and record", "gateway: Quart and werkzeug"
 _INPUTS, _ANSWER = "gateway: inputs", "gateway: answer"
 _ENGINE, _RESULT, _REQUEST = "composition: engine", "composition: result of a call", "composition: templates, request"
@@ -27,8 +27,8 @@ _SCHEDULER, _NURSERIES, _TRIO = "trio: scheduler", "trio: nurseries, tasks, scop
 _ARMING = "trio: epoll, Python side"
 
 ORDER = (
-    _RECEIVE_IN, _SEND_IN, _CONNECTION, _HEAD, _EXCHANGE, _ENTRY, _FRAMEWORK, _INPUTS, _ANSWER, _ENGINE, _RESULT,
-    _REQUEST, _SHAPE, _CALL, _POLICIES, _HTTPX, _POOL, _WRITE, _SEND_UP, _RECEIVE_UP, _PARSE, _JSON_IN, _JSON_OUT,
+    _RECEIVE, _SEND, _STREAMS, _CONNECTION, _HEAD, _EXCHANGE, _ENTRY, _FRAMEWORK, _INPUTS, _ANSWER, _ENGINE, _RESULT,
+    _REQUEST, _SHAPE, _CALL, _POLICIES, _HTTPX, _POOL, _WRITE, _PARSE, _JSON_IN, _JSON_OUT,
     _RECORD, _ENCODE, _QUEUE, THREADS, _SCHEDULER, _NURSERIES, _ARMING, _EPOLL, _TRIO, GC, OTHER,
 )  # fmt: skip
 """The rows of the table, in about the order in which a request meets them."""
@@ -36,7 +36,7 @@ ORDER = (
 _FILES: dict[str, dict[str, str]] = {
     "server": {
         _HEAD: "head host diagnosis own_fields response limits allowance",
-        _EXCHANGE: "http1 exchange body service stepping refusal crash guard memory",
+        _EXCHANGE: "http1/connection http1/cycle http1/body asgi service refusal crash memory",
         "": _CONNECTION,
     },
     "gateway": {
@@ -59,7 +59,7 @@ _FILES: dict[str, dict[str, str]] = {
         "": _CALL,
     },
     "core": {"": _CALL},
-    "net": {"": _POOL},
+    "net": {"": _STREAMS},
     "logs": {
         _RECORD: "recorder record callmembers sampling level context lines",
         _ENCODE: "encode plain redact",
@@ -88,9 +88,9 @@ _LIBRARIES = {
     "trio_util": _TRIO,
 }
 _LINES = (
-    (re.compile(r"socket\.send\("), {"server": _SEND_IN, "net": _SEND_UP}),
-    (re.compile(r"socket\.recv(_into)?\("), {"server": _RECEIVE_IN, "net": _RECEIVE_UP}),
-    (re.compile(r"\bpoll\(0|poll\.poll\("), {"server": _EPOLL, "net": _EPOLL, "trio": _EPOLL}),
+    (re.compile(r"socket\.send\("), {"net": _SEND}),
+    (re.compile(r"socket\.recv(_into)?\("), {"net": _RECEIVE}),
+    (re.compile(r"\bpoll\(0|poll\.poll\("), {"net": _EPOLL, "trio": _EPOLL}),
     (re.compile(r"\bjson\.decode\(|_decoder\.decode\("), dict.fromkeys(("gateway", "composition"), _JSON_IN)),
     (re.compile(r"\bjson\.encode\(|= _encode\("), dict.fromkeys(("gateway", "composition"), _JSON_OUT)),
 )

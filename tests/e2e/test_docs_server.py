@@ -8,15 +8,17 @@ from dataclasses import fields
 from typing import Any
 
 import httpx
+import pytest
 import trio
 
 from tests.support.processes import PROJECT, PYTHON, started
 from tests.support.waits import check_waits
+from umbel import Umbel
 from umbel.config.schema import Call, Route
 from umbel.server.limits import Limits
 
 DOC = (PROJECT / "docs" / "server.md").read_text()
-FIVE_LINES, WITH_LIMITS = re.findall(r"```python\n(.*?)```", DOC, re.DOTALL)
+FIVE_LINES, WITH_LIMITS, UNDER_HYPERCORN = re.findall(r"```python\n(.*?)```", DOC, re.DOTALL)
 TABLES = DOC.partition("## Attack → bound → key")[2].partition("## Every wait")[0]
 ROWS = [
     [cell.strip() for cell in line.strip("|").split("|")]
@@ -51,6 +53,16 @@ async def test_the_limits_are_given_as_shown() -> None:
     assert inspect.iscoroutine(names["serving"])
     names["serving"].close()
     assert names["limits"].max_in_flight == 64
+
+
+def test_an_application_of_ones_own_under_hypercorn_is_made_as_shown(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "umbel.toml").write_text("")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(compile(UNDER_HYPERCORN, "docs/server.md", "exec"), names)
+    assert isinstance(names["app"], Umbel)
 
 
 def test_every_attack_has_a_bound_a_key_and_a_test_that_is_there() -> None:

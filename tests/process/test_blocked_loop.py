@@ -15,9 +15,9 @@ BLOCKS = """
 import re
 import time
 from umbel import Umbel
-
+from umbel.server import install_in_hypercorn
+install_in_hypercorn()
 app = Umbel.from_file()
-
 def sleeps(secret):
     time.sleep(1.5)  # this line blocks
 

@@ -172,9 +172,9 @@ async def test_a_terminal_that_nobody_reads_holds_no_request_up(tmp_path: Path) 
 async def test_the_demo_shows_a_crash_of_its_gateway(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import umbel.gateway.routes as r\n"
-        "async def reply(self, *arguments):\n"
+        "def run(self, *arguments):\n"
         "    raise ValueError('password=hunter2hunter2')\n"
-        "r.RouteView.reply = reply\n"
+        "r.RouteView.run = run\n"
     )
     command = ("-m", "umbel", "demo", "--once")
     with running(tmp_path, command, PYTHONPATH=str(tmp_path)) as (process, output), trio.fail_after(40):

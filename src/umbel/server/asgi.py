@@ -127,6 +127,8 @@ class AsgiCycle(BoundedCalls):
         finally:
             self._request.crash_recorded = self.crash_recorded
             self._request.on_gone(None)
+            # Many applications may be at work in one turn, before the tasks of their requests have one.
+            self._service.note_progress()
 
     def _make_scope(self) -> dict[str, Any]:
         service, request = self._service, self._request

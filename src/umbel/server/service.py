@@ -267,14 +267,14 @@ class Service:
         self.in_flight -= 1
         if self.in_flight <= self._crowd.gone_at:
             self._crowd.went(self.in_flight)
-        self.request_left()
+        self.note_progress()
 
     def uploads_ended(self) -> None:
         """No body is being waited for any more."""
         self._crowd.uploaded()
 
-    def request_left(self) -> None:
-        """A request is over, whatever it was counted as."""
+    def note_progress(self) -> None:
+        """Something of a request has been done: the loop is busy, and not hung. Called where foreign code has ended."""
         # A call of C's and no clock of trio's: this runs for every request.
         if monotonic() >= self.late_at:
             self.on_late()

@@ -128,7 +128,7 @@ class UploadPlace:
             self._service.request_ended()
         else:
             self._leave()
-            self._service.request_left()
+            self._service.note_progress()
         self._at = _NEEDS_NONE
 
     def _leave(self) -> None:
