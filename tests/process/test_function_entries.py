@@ -19,8 +19,8 @@ from tests.support.processes import started
 from tests.support.serving import connected
 
 FURTHER_CALL_MAX = 65
-REQUEST_MAX = 800
-"""Of a request of one call: where the code stands; the goal is 480."""
+REQUEST_MAX = 480
+"""Of a request of one call."""
 WARM_UP, COUNTED = 30, 200
 
 SERVE = """

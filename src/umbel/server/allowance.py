@@ -1,6 +1,6 @@
 """How often something may happen: so many times at once, and so many times a second in the long run.
 
-Used by ``http2/connection.py`` for what a client can send for nothing. Pure: it is told the time.
+For what a client can send for nothing. Pure: it is told the time.
 """
 
 from __future__ import annotations

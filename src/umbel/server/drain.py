@@ -1,6 +1,6 @@
 """How a server stops: not ready, then no new connections, then no idle ones, then none.
 
-Called when it is asked to stop. It holds no socket.
+It holds no socket.
 """
 
 from __future__ import annotations

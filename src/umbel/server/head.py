@@ -1,6 +1,6 @@
 """The head of an HTTP/1.1 request, read strictly (RFC 9112 sections 2 to 6), without I/O.
 
-Used by ``http1.py`` for each request. llhttp reads the fields; what it lets pass that we refuse is checked here, and a
+llhttp reads the fields; what it lets pass that we refuse is checked here, and a
 head that is refused goes to ``diagnosis.py`` for the reason.
 """
 

@@ -1,6 +1,6 @@
 """How long a client that sends nothing is waited for: a deadline that is put off with every request, at no cost.
 
-Used by ``http1.py``, one per connection. The time is only noted; the reminder looks at it when its own time has come.
+The time is only noted; a timer of the queue looks at it when its own time has come.
 """
 
 from __future__ import annotations

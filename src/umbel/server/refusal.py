@@ -1,6 +1,6 @@
 """What the server answers in the application's place: a problem document, and one access record with the reason.
 
-Used by ``http1.py`` and its parts, and by the guard. It decides nothing: whoever refuses says why.
+It decides nothing: whoever refuses says why.
 """
 
 from __future__ import annotations

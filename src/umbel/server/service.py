@@ -1,6 +1,6 @@
 """What all connections of a server share: application, settings, limits, counters, and how far it is in stopping.
 
-One per server, made by ``serving.py`` or, under stock Hypercorn, by the guard. It reads and writes no connection.
+One per server. It reads and writes no connection.
 """
 
 from __future__ import annotations

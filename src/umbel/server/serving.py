@@ -1,6 +1,6 @@
 """The embedded server: one application, one process, until a signal or a trigger says stop.
 
-Used by ``app.run()``, ``umbel serve``, ``umbel demo`` and any trio program. It owns the listening sockets from the
+It owns the listening sockets from the
 moment they are bound, and the order in which things start and stop.
 """
 

@@ -86,7 +86,7 @@ async def test_what_lasts_longer_is_cancelled_with_a_reason(driver: str, autojum
         assert await stop(server) == pytest.approx(21)
         assert server.service.phase.value is Phase.CUT
         assert await client.closed_by_server()
-    assert reasons == ["graceful_timeout is over" if driver == "crew" else "late"]
+    assert reasons == ["late"]
     assert app.recorder.notes == []
 
 

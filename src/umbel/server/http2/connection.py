@@ -1,4 +1,4 @@
-"""An HTTP/2 connection: the guard in the place of Hypercorn's ``H2Protocol``, over the same protocol library.
+"""An HTTP/2 connection, on the ``h2`` library.
 
 It reads, counts what costs a client nothing, starts a task for each request and writes what they send; a request is
 ``stream.py``'s affair.
@@ -27,7 +27,6 @@ from ..phase import Phase
 from ..refusal import REFUSED_MAX, Refusal, new_request_id
 from ..reserve import RESERVED_REQUESTS, Seat
 from ..service import Service
-from ..writing import linger
 from . import frames
 from .encoder import LinearEncoder
 from .floods import FloodError, Floods
@@ -35,6 +34,7 @@ from .frames import Frame, FrameCutter
 from .request_head import Head, KeepingDecoder, check_trailers, claims_of, list_size_max, malformed, read_head
 from .sender import CLIENT_GONE, Sender
 from .stream import Stream
+from .writing import linger
 
 _BODIES_MAX = 2**20
 """Bytes that all requests of a connection together may have sent without their being read."""

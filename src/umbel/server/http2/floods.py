@@ -1,6 +1,6 @@
 """What a client can send over HTTP/2 at no cost of its own, and how much of it is too much.
 
-Used by ``connection.py`` before and after the protocol library has seen a frame. It sends nothing: it raises.
+It looks at frames before and after the protocol library has seen them. It sends nothing: it raises.
 """
 
 from __future__ import annotations

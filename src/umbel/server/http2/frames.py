@@ -1,6 +1,6 @@
 """HTTP/2's frames as they stand in a stream of bytes (RFC 9113 section 4.1), cut apart and not interpreted.
 
-Used by ``connection.py``, which counts and judges frames before the protocol library sees them. It decides nothing.
+Frames are counted and judged before the protocol library sees them. Nothing is decided here.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """All that an HTTP/2 connection sends: frames, refusals and goodbyes, written by one task at a time.
 
-Made by ``connection.py``; its streams send through it. It reads nothing and starts nothing.
+Its streams send through it. It reads nothing and starts nothing.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from ...kinds import Kind
 from ..clocks import PIECE, WriteClock
 from ..refusal import Refusal
 from ..service import Service
-from ..writing import ClientStuckError, write
 from . import frames
 from .request_head import Fields, Head
+from .writing import ClientStuckError, write
 
 CLIENT_GONE = str(Kind.CLIENT_GONE)
 WRITE_TIMEOUT = "write-timeout"

@@ -1,6 +1,6 @@
 """Writes to a client that are never cut in the middle and never wait for ever, and a last word that arrives.
 
-Used by the guarded protocols (``http2/connection.py``, ``h1websocket.py``) for all they send. It closes nothing.
+It closes nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 import trio
 
-from .clocks import WriteClock
+from ..clocks import WriteClock
 
 _LINGER_MAX = 2**20
 _LINGER_S = 1.0
