@@ -13,7 +13,8 @@ import sys
 import time
 
 REQUEST = b"GET /hello?name=world HTTP/1.1\r\nhost: 127.0.0.1:8000\r\nuser-agent: load\r\naccept: */*\r\n\r\n"
-ENDING = b"Hello, world!"
+ENDINGS = (b"Hello, world!", b'Hello, world!"')
+"""As text, and as JSON."""
 
 
 def load(port: int, connections: int, seconds: float) -> list[float]:
@@ -39,7 +40,7 @@ def load(port: int, connections: int, seconds: float) -> list[float]:
                 answer = peers[number].recv(65536)
                 if not answer:
                     raise SystemExit("the server closed a connection")
-                if not answer.endswith(ENDING):
+                if not answer.endswith(ENDINGS):
                     continue  # Some send the head and the body apart.
                 now = time.perf_counter()
                 latencies.append(now - sent_at[number])

@@ -11,6 +11,8 @@ import argparse
 import json
 import os
 import platform
+import re
+import shutil
 import socket
 import statistics
 import subprocess
@@ -24,11 +26,13 @@ from typing import NamedTuple
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from servers import SERVERS  # noqa: E402  # a sibling, found only now
+from servers import FRAMEWORKS, SERVERS  # noqa: E402  # a sibling, found only now
 
 LEVELS = (1, 32, 256)
 OURS, PEER, STOCK = "umbel.server", "uvicorn, httptools, uvloop", "hypercorn, trio"
+COMPOSED, FASTAPI = FRAMEWORKS
 IDLE = 500
+HTTP2_REQUESTS = 3000
 
 
 class Sample(NamedTuple):
@@ -102,9 +106,9 @@ def idle_cost(server: Process, port: str) -> float:
                 before = server.resident()
             connection = socket.create_connection(("127.0.0.1", int(port)))
             connections.append(connection)
-            connection.send(b"GET / HTTP/1.1\r\nhost: localhost\r\nuser-agent: idle\r\n\r\n")
+            connection.send(b"GET /hello HTTP/1.1\r\nhost: localhost\r\nuser-agent: idle\r\n\r\n")
             answer = b""
-            while not answer.endswith(b"world!"):
+            while not answer.endswith((b"world!", b'world!"')):
                 answer += connection.recv(65536)
         time.sleep(0.5)
         return (server.resident() - before) / IDLE
@@ -113,28 +117,52 @@ def idle_cost(server: Process, port: str) -> float:
             connection.close()
 
 
+def ask_http2(core: int, server: Process, port: str) -> Sample | None:
+    """The same over HTTP/2, eight connections with ten streams each; None without h2load."""
+    if shutil.which("h2load") is None:
+        return None
+    cores = sorted(os.sched_getaffinity(0))
+    pinned = ["taskset", "-c", str(cores[core % len(cores)])] if len(cores) > 1 else []
+    before = server.cpu()
+    command = [*pinned, "h2load", "-n", str(HTTP2_REQUESTS), "-c", "8", "-m", "10", f"http://127.0.0.1:{port}/hello"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    rate = re.search(r"([\d.]+) req/s", printed)
+    if rate is None or f"{HTTP2_REQUESTS} succeeded" not in printed:
+        raise SystemExit(f"h2load had answers that failed:\n{printed}")
+    return Sample(float(rate[1]), 0.0, 0.0, (server.cpu() - before) / HTTP2_REQUESTS)
+
+
 Samples = dict[tuple[str, int], list[Sample]]
+HTTP2 = -1
+"""In the place of a number of connections: HTTP/2."""
 
 
 def measure(levels: tuple[int, ...], rounds: int, seconds: float) -> tuple[Samples, dict[str, float], float]:
     """Every server at every level, the cost of an idle connection, and the greatest share that the load's core had."""
     samples: Samples = {(name, level): [] for level in levels for name in SERVERS}
+    samples |= {(name, 32): [] for name in FRAMEWORKS} | {(name, HTTP2): [] for name in (OURS, STOCK)}
     idle: dict[str, float] = {}
     busiest = 0.0
     with ExitStack() as stack:
-        servers = {name: stack.enter_context(running(0, "servers.py", name)) for name in SERVERS}
+        servers = {name: stack.enter_context(running(0, "servers.py", name)) for name in (*SERVERS, *FRAMEWORKS)}
         ports = {name: server.line() for name, server in servers.items()}
         load = stack.enter_context(running(1, "load.py"))
         time.sleep(2)  # they print their ports a moment before they serve
         for name, server in servers.items():
-            idle[name] = idle_cost(server, ports[name])
+            if name in SERVERS:
+                idle[name] = idle_cost(server, ports[name])
             ask(load, server, ports[name], 32, seconds / 2)
         for turn in range(rounds):
             for level in levels:
                 for name, server in servers.items():
+                    if (name, level) not in samples:
+                        continue
                     began, used = time.perf_counter(), load.cpu()
                     samples[name, level].append(ask(load, server, ports[name], level, seconds))
                     busiest = max(busiest, (load.cpu() - used) / (time.perf_counter() - began))
+            for name in (OURS, STOCK):
+                if (sample := ask_http2(1, servers[name], ports[name])) is not None:
+                    samples[name, HTTP2].append(sample)
             print(f"round {turn + 1} of {rounds} done", file=sys.stderr, flush=True)
     return samples, idle, busiest
 
@@ -191,7 +219,15 @@ def table(samples: Samples, levels: tuple[int, ...]) -> str:
 def bars(samples: Samples, idle: dict[str, float]) -> str:
     """What the server is to reach, and what it reached here."""
     ours, peer = samples[OURS, 32], samples[PEER, 32]
-    rows = [("x uvicorn/httptools/uvloop, CPU, 32 connections", "≥ 2", times(ours, peer, "cpu"))]
+    composed, fastapi = samples[COMPOSED, 32], samples[FASTAPI, 32]
+    rows = []
+    for what, mine, theirs, bar in (
+        ("x uvicorn/httptools/uvloop, 32 connections", ours, peer, "≥ 1.2"),
+        ("x FastAPI/uvicorn, a function that calls nobody, 32 connections", composed, fastapi, "≥ 1.2"),
+        ("x stock hypercorn, HTTP/2, 8 connections", samples[OURS, HTTP2], samples[STOCK, HTTP2], "≥ 2"),
+    ):
+        for field, unit in (("rate", "requests/s"), ("cpu", "CPU")):
+            rows.append((f"{what}, {unit}", bar, times(mine, theirs, field) if mine else "no h2load"))
     rows += [
         (f"KiB of an idle connection, {name}", "≤ 12" if name == OURS else "", f"{cost / 1024:.1f}")
         for name, cost in idle.items()

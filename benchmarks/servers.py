@@ -1,6 +1,7 @@
 """One server of those that are compared, as a process: ``servers.py NAME``; prints its port and serves until killed.
 
-All serve the same bare ASGI application, without access log, from one process.
+All serve the same bare ASGI application, without access log, from one process; the two frameworks answer with the same
+text as JSON, from a function that calls nobody.
 """
 
 from __future__ import annotations
@@ -71,6 +72,42 @@ def hypercorn() -> None:
     trio.run(serve, hello, config)
 
 
+def compose() -> None:
+    import trio
+
+    from umbel import Umbel
+    from umbel.config.schema import Config
+    from umbel.server import hypercorn_config, serve
+
+    app = Umbel(__name__, Config.model_validate({"logs": {"access": {"file": "off"}}}), static_folder=None)
+
+    @app.compose("/hello")
+    async def answer(_: Any) -> str:
+        return BODY.decode()
+
+    config = hypercorn_config(bind=[f"fd://{listening().detach()}"])
+    config.keep_alive_max_requests = sys.maxsize
+    trio.run(serve, app, config)
+
+
+def fastapi() -> None:
+    import fastapi as module
+    import uvicorn as server
+
+    app = module.FastAPI()
+
+    @app.get("/hello")
+    async def answer() -> str:
+        return BODY.decode()
+
+    config = server.Config(
+        app, access_log=False, log_level="error", http="httptools", loop="uvloop", timeout_keep_alive=60
+    )
+    server.Server(config).run(sockets=[listening()])
+
+
+FRAMEWORKS: dict[str, Callable[[], None]] = {"umbel, @app.compose": compose, "FastAPI, uvicorn": fastapi}
+"""Functions of a framework that answer with a value and call nobody."""
 SERVERS: dict[str, Callable[[], None]] = {
     "umbel.server": umbel,
     "uvicorn, httptools, uvloop": lambda: uvicorn(http="httptools", loop="uvloop"),
@@ -79,4 +116,4 @@ SERVERS: dict[str, Callable[[], None]] = {
 }
 
 if __name__ == "__main__":
-    SERVERS[sys.argv[1]]()
+    (SERVERS | FRAMEWORKS)[sys.argv[1]]()

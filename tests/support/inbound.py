@@ -220,12 +220,12 @@ class MemoryRequest:
 
     # Tasks, and the record.
 
-    async def run_in_task(
-        self, function: Callable[[], Awaitable[object]], begins_to_wait: Callable[[], object]
-    ) -> None:
+    async def run_apart(self, work: Awaitable[object], begins_to_wait: Callable[[], object]) -> None:
         begins_to_wait()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(function)
+        await work
+
+    def cancel_apart(self, reason: str) -> None:
+        raise NotImplementedError
 
     def file_record(self, recorder: Recorder, ended: RequestEnded) -> None:
         assert self._record is None, "a second record"

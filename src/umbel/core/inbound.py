@@ -26,10 +26,10 @@ From then on ``callback()`` is called, once and synchronously, when the client l
 little. Whoever sends to a client that has left, or that does not read, gets ``ClientGoneError``. ``gone`` says whether
 the client has left. An application should start nothing for such a client, but it may end as it likes.
 
-**Tasks.** ``handle`` runs in a task that serves further requests of the same connection afterwards. So it must leave
-nothing behind in that task: no context variable and no cancel scope. Code that is not under the control of Umbel runs
-by ``await run_in_task(function)``: in a task of its own with a copy of the context, which ends before this returns.
-The server cancels ``handle`` only together with the connection (when the grace of a drain is over).
+**Foreign code.** ``handle`` runs in a task that serves further requests of the same connection afterwards. So it must
+leave nothing behind in that task: no context variable and no cancel scope. Code that is not under the control of Umbel
+runs by ``await run_apart(work)``: with a copy of the context variables, and in a scope that ``cancel_apart(reason)``
+cancels. The server cancels ``handle`` only together with the connection (when the grace of a drain is over).
 
 **The record.** There is exactly one access record per request. An application that keeps records hands it over by
 ``file_record``. The server writes it at the request's end, because only then it is known what the client got: where the
@@ -40,7 +40,7 @@ the server writes a record only where it answered by itself.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -284,16 +284,17 @@ class InboundRequest(Protocol):
     def cut(self, reason: str) -> None:
         """End an answer in its middle so that the client can tell: by a reset of the stream or of the connection."""
 
-    # Tasks, and the record.
+    # Foreign code, and the record.
 
-    async def run_in_task(
-        self, function: Callable[[], Coroutine[Any, Any, object]], begins_to_wait: Callable[[], object]
-    ) -> None:
-        """Run code that is not Umbel's own in a task of its own, with a copy of the context, to its end.
+    async def run_apart(self, work: Awaitable[object], begins_to_wait: Callable[[], object]) -> None:
+        """Await what is not Umbel's own with a copy of the context variables; what it raises passes.
 
-        ``function`` raises nothing but a cancel. ``begins_to_wait`` is called in that task before it waits for the
-        first time, if it does; it is the place to call ``on_gone``.
+        ``begins_to_wait()`` is called before it waits for the first time, if it waits; it is the place to call
+        ``on_gone``, and must not raise.
         """
+
+    def cancel_apart(self, reason: str) -> None:
+        """Cancel what ``run_apart`` runs. A connection of HTTP/1.1 ends then, with or without an answer."""
 
     def file_record(self, recorder: Recorder, ended: RequestEnded) -> None:
         """Have ``recorder`` take this record at the request's end; see the module."""

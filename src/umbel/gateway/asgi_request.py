@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import ssl
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import trio
@@ -56,6 +56,7 @@ class AsgiRequest:
     """See the module, and ``InboundRequest``. ASGI has no way to ``take`` a connection and none for trailers here."""
 
     __slots__ = (
+        "_apart",
         "_asgi_receive",
         "_asgi_send",
         "_body_size",
@@ -132,6 +133,7 @@ class AsgiRequest:
         """The last part is with the server, so a disconnect says nothing about the client any more."""
         self._sending: trio.CancelScope | None = None
         self._crash_recorded = False
+        self._apart = trio.CancelScope()
 
     # The head.
 
@@ -436,12 +438,15 @@ class AsgiRequest:
 
     # Tasks, and the record.
 
-    async def run_in_task(
-        self, function: Callable[[], Coroutine[Any, Any, object]], begins_to_wait: Callable[[], object]
-    ) -> None:
+    async def run_apart(self, work: Awaitable[object], begins_to_wait: Callable[[], object]) -> None:
         """See ``InboundRequest``. Who serves by ASGI has given this request a task already."""
-        begins_to_wait()
-        await function()
+        with self._apart:
+            begins_to_wait()
+            await work
+
+    def cancel_apart(self, reason: str) -> None:
+        """See ``InboundRequest``."""
+        self._apart.cancel(reason=reason)
 
     def file_record(self, recorder: Recorder, ended: RequestEnded) -> None:
         """See ``InboundRequest``. Recorded at once where the server takes no records."""

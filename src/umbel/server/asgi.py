@@ -4,8 +4,8 @@ For applications that are not ``InboundApplication``s, and for the share of Quar
 
 Theory
 ------
-The application runs in a task of its own (``InboundRequest.run_in_task``), inside one cancel scope. What it raises ends
-there, and is raised again in the task of the request, which answers for it.
+The application runs with context variables and inside a cancel scope of its own (``InboundRequest.run_apart``). What it
+raises passes to whoever serves the request, and answers for it.
 
 When the client leaves, ASGI has two ways to tell: ``receive`` gives a disconnect, and whoever does not listen is
 cancelled with the reason ``client-gone``. So an application that waits in ``receive`` is told and may end in its own
@@ -26,7 +26,6 @@ import trio
 
 from ..core.inbound import AnsweredByServerError, ClientGoneError
 from ..kinds import Kind
-from .crash import apart
 from .fairness import BoundedCalls
 from .refusal import Refusal, told
 from .response import STATUS_LINES, ApplicationError
@@ -83,8 +82,6 @@ class AsgiCycle(BoundedCalls):
         self._app = app
         self._service = service
         self._request = request
-        self._scope = trio.CancelScope()
-        self._crash: BaseException | None = None
         self._over: trio.Event | None = None
         """Set when the client has gone or has its answer; made for the first who listens."""
         self._listeners = 0
@@ -106,29 +103,14 @@ class AsgiCycle(BoundedCalls):
             ApplicationError: it returned without a whole answer.
         """
         request = self._request
-        await request.run_in_task(self._run, partial(request.on_gone, self._client_gone))
-        if self._crash is not None:
-            try:
-                raise self._crash
-            finally:
-                self._crash = None  # Its traceback holds this frame.
+        try:
+            work = self._app(self._make_scope(), self.receive, self.send)
+            await request.run_apart(work, partial(request.on_gone, self._client_gone))
+        finally:
+            request.crash_recorded = self.crash_recorded
+            request.on_gone(None)
         if not (request.answered or request.gone or self.crash_recorded):
             raise ApplicationError("the application returned without a whole response")
-
-    async def _run(self) -> None:
-        try:
-            with self._scope:
-                try:
-                    await self._app(self._make_scope(), self.receive, self.send)
-                except BaseException as error:  # noqa: BLE001 - raises on what is not its to end
-                    self._crash, rest = apart(error)
-                    if rest is not None:
-                        raise rest from None
-        finally:
-            self._request.crash_recorded = self.crash_recorded
-            self._request.on_gone(None)
-            # Many applications may be at work in one turn, before the tasks of their requests have one.
-            self._service.note_progress()
 
     def _make_scope(self) -> dict[str, Any]:
         service, request = self._service, self._request
@@ -163,7 +145,7 @@ class AsgiCycle(BoundedCalls):
         self.gone = True
         self._tell()
         if not self._listeners:
-            self._scope.cancel(reason=str(Kind.CLIENT_GONE))
+            self._request.cancel_apart(str(Kind.CLIENT_GONE))
 
     def _tell(self) -> None:
         if self._over is not None:
@@ -172,7 +154,7 @@ class AsgiCycle(BoundedCalls):
     def stop_endless(self, reason: str) -> None:
         """Cancel the application."""
         self._service.note_endless(reason)
-        self._scope.cancel(reason=reason)
+        self._request.cancel_apart(reason)
 
     # What the application may ask, beside ASGI.
 
@@ -287,7 +269,7 @@ class AsgiCycle(BoundedCalls):
             self.gone = True
             self._tell()
             if not self._listeners:
-                self._scope.cancel(reason=str(Kind.CLIENT_GONE))
+                self._request.cancel_apart(str(Kind.CLIENT_GONE))
 
 
 async def serve_asgi(app: Any, request: Any) -> None:

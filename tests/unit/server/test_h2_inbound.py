@@ -188,7 +188,7 @@ async def test_code_of_others_runs_after_the_call_that_it_begins_to_wait(autojum
             steps.append("runs")
             await respond(request, b"")
 
-        await request.run_in_task(function, lambda: steps.append("begins to wait"))
+        await request.run_apart(function(), lambda: steps.append("begins to wait"))
 
     async with native(handle) as here:
         assert (await here.client.fetch()).status == 200

@@ -83,12 +83,12 @@ class Handshake:
     async def send_eof(self) -> None:
         await self._stream.send_eof()
 
-    async def run_in_task(
-        self, function: Callable[[], Awaitable[object]], begins_to_wait: Callable[[], object]
-    ) -> None:
+    async def run_apart(self, work: Awaitable[object], begins_to_wait: Callable[[], object]) -> None:
         begins_to_wait()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(function)
+        await work
+
+    def cancel_apart(self, reason: str) -> None:
+        raise NotImplementedError
 
     def file_record(self, recorder: Any, ended: RequestEnded) -> None:
         self.filed.append(ended)

@@ -12,8 +12,9 @@ that nobody has read. Between requests it means that no further request will com
 finds it out. During a request ``RequestResponseCycle.departed`` decides. Nothing of that cancels this task: the
 application is told by its own callback.
 
-**Tasks of foreign code** are children of the connection's nursery (``run_in_task``), so that they end with it. The
-connection's task waits for each of them, also where it is cancelled itself.
+**Foreign code** runs on this task too, with context variables of its own (``own_context.py``), inside a scope that is
+entered once per connection. To cancel it is to end the connection: its client has gone, or it does not come to an end.
+The loop itself is not cancelled, and goes on outside of the scope.
 
 **Time.** One idle timer per connection says when the client must have sent what it owes: the first head, the rest of a
 head, the next request. Its deadline is moved with each request, which costs nothing. It interrupts only a read between
@@ -26,10 +27,10 @@ requests. Reads of a body and writes have clocks of their own (``clocks.py``).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -37,7 +38,6 @@ from ..clocks import PIECE, WriteClock
 from ..crash import apart
 from ..diagnosis import HeadRefused, glimpse
 from ..ending import LAST_ANSWER_S, Said, cut_answer, refusal_for
-from ..first_wait import noticing_first_wait
 from ..handoff import Handoff
 from ..head import END, PREFACE, Head
 from ..idle_timer import IdleTimer
@@ -103,7 +103,8 @@ class Http1Connection:
         self._unsent: list[memoryview] = []
         """What is still to be handed to the stream."""
         self._cycle: RequestResponseCycle | None = None
-        self._nursery: trio.Nursery | None = None
+        self._apart = trio.CancelScope()
+        """Around the requests; cancelled where foreign code is to be ended, and with it the connection."""
         self._requests = 0
         self._refused = 0
         self._displaced = False
@@ -122,14 +123,12 @@ class Http1Connection:
         self.service.open.add(self)
         more: Handoff | bool = False
         try:
-            async with trio.open_nursery() as self._nursery:
-                with suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
-                    more = await self._run()
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError), self._apart:
+                more = await self._run()
         finally:
             self.service.open.discard(self)
             self._idle.forget()
             self.stream.on_end = None
-            self._nursery = None
         return more if isinstance(more, Handoff) else None
 
     async def _run(self) -> Handoff | bool:
@@ -359,27 +358,9 @@ class Http1Connection:
         self._be_idle(cycle.ended_at)
         return True
 
-    async def run_in_task(
-        self, function: Callable[[], Coroutine[Any, Any, object]], begins_to_wait: Callable[[], object]
-    ) -> None:
-        """As ``InboundRequest`` says."""
-        ended = trio.Event()
-
-        async def run() -> None:
-            try:
-                await noticing_first_wait(function(), begins_to_wait)
-            finally:
-                ended.set()
-
-        assert self._nursery is not None
-        self._nursery.start_soon(run, name=function)
-        try:
-            await ended.wait()
-        finally:
-            if not ended.is_set():
-                # Cancelled, with the nursery and so with that task. It has the server's ``cancel_timeout`` to clean up.
-                with trio.CancelScope(shield=True):
-                    await ended.wait()
+    def cancel_apart(self, reason: str) -> None:
+        """Cancel the foreign code that serves the request in flight. The connection ends with it."""
+        self._apart.cancel(reason=reason)
 
     async def _answer_for(self, cycle: RequestResponseCycle, rest: BaseException | None) -> None:
         """Answer in the place of an application that ended, or was cut by a server that stops, before its first byte.

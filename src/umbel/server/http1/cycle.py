@@ -17,9 +17,9 @@ reading finds out whether the body was whole; after that the client has left.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -28,6 +28,7 @@ from ...net.epoll import BROKEN
 from ..clocks import BodyClock
 from ..ending import RecordedOnce, Said
 from ..fairness import UnsentContent
+from ..own_context import run_in_own_context
 from ..refusal import Refusal, new_request_id
 from ..response import (
     CONTINUE,
@@ -514,13 +515,15 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
         self._connection.stream.reset_on_close()
         self.client_left()
 
-    # Tasks, and the record.
+    # Foreign code.
 
-    async def run_in_task(
-        self, function: Callable[[], Coroutine[Any, Any, object]], begins_to_wait: Callable[[], object]
-    ) -> None:
+    async def run_apart(self, work: Awaitable[object], begins_to_wait: Callable[[], object]) -> None:
         """As ``InboundRequest`` says."""
-        await self._connection.run_in_task(function, begins_to_wait)
+        await run_in_own_context(work, begins_to_wait)
+
+    def cancel_apart(self, reason: str) -> None:
+        """As ``InboundRequest`` says."""
+        self._connection.cancel_apart(reason)
 
 
 class TakenConnection:

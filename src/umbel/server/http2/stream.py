@@ -135,6 +135,8 @@ class Stream(RecordedOnce, UnsentContent):
         self._window_clock = WriteClock(connection.service)
         """Of the stream's own flow-control window."""
         self._shared_clock = WriteClock(connection.service, factor=_SHARED_FACTOR)
+        self._apart = trio.CancelScope()
+        """Around foreign code."""
 
     # The task, and the end of it.
 
@@ -216,12 +218,15 @@ class Stream(RecordedOnce, UnsentContent):
         else:
             self._on_gone = callback
 
-    async def run_in_task(
-        self, function: Callable[[], Awaitable[object]], begins_to_wait: Callable[[], object]
-    ) -> None:
+    async def run_apart(self, work: Awaitable[object], begins_to_wait: Callable[[], object]) -> None:
         """As of ``InboundRequest``: the stream has a task of its own, which serves nothing else."""
-        begins_to_wait()
-        await function()
+        with self._apart:
+            begins_to_wait()
+            await work
+
+    def cancel_apart(self, reason: str) -> None:
+        """As of ``InboundRequest``."""
+        self._apart.cancel(reason=reason)
 
     def cut(self, reason: str) -> None:
         """As of ``InboundRequest``: by a reset."""

@@ -4,7 +4,7 @@ Theory
 ------
 Three parties act on a WebSocket:
 
-- the *application* calls ``receive`` and ``send``, in the task of ``InboundRequest.run_in_task``;
+- the *application* calls ``receive`` and ``send``, by ``InboundRequest.run_apart``;
 - the *reader* (``_read``) runs from the accept on. It alone reads bytes, feeds them to wsproto, answers pings and the
   client's close, and puts messages into the queue of the application;
 - the *server* sends pings, drains, limits the wait for the answer to a close, and hears that the client has gone.
@@ -152,7 +152,7 @@ class WebSocketSession(BoundedCalls, RecordedOnce):
             try:
                 if self._service.phase.value >= Phase.DRAINING:
                     self.drain(trio.current_time())
-                await self._request.run_in_task(self._call_application, _nothing)
+                await self._request.run_apart(self._call_application(), _nothing)
                 if self._state is State.OPEN:
                     await self._say(_INTERNAL_ERROR if self._crashed else _NORMAL)
                     with trio.move_on_after(self._service.limits.cancel_timeout):
