@@ -17,7 +17,7 @@ need not listen only to hear of the client's leaving, and has a place for its ac
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote
@@ -26,7 +26,7 @@ import trio
 
 from ..core.inbound import AnsweredByServerError, ClientGoneError
 from ..kinds import Kind
-from .fairness import BoundedCalls
+from .fairness import CALLS_PER_TURN, BoundedCalls
 from .refusal import Refusal, told
 from .response import STATUS_LINES, ApplicationError
 
@@ -76,8 +76,6 @@ _NOTHING, _HEAD, _BODY, _TRAILING, _DONE = range(5)
 class AsgiCycle(BoundedCalls):
     """One request on its way through an ASGI application."""
 
-    crash_recorded = False
-
     def __init__(self, app: Any, service: Service, request: InboundRequest) -> None:
         self._app = app
         self._service = service
@@ -107,9 +105,8 @@ class AsgiCycle(BoundedCalls):
             work = self._app(self._make_scope(), self.receive, self.send)
             await request.run_apart(work, partial(request.on_gone, self._client_gone))
         finally:
-            request.crash_recorded = self.crash_recorded
             request.on_gone(None)
-        if not (request.answered or request.gone or self.crash_recorded):
+        if not (request.answered or request.gone or request.crash_recorded):
             raise ApplicationError("the application returned without a whole response")
 
     def _make_scope(self) -> dict[str, Any]:
@@ -166,11 +163,31 @@ class AsgiCycle(BoundedCalls):
         """As of ``InboundRequest``."""
         self._request.take_at_most(size)
 
+    @property
+    def discard_max(self) -> int:
+        """As of ``InboundRequest``."""
+        return self._request.discard_max
+
+    @discard_max.setter
+    def discard_max(self, size: int) -> None:
+        self._request.discard_max = size
+
+    @property
+    def crash_recorded(self) -> bool:
+        """As of ``InboundRequest``."""
+        return self._request.crash_recorded
+
+    @crash_recorded.setter
+    def crash_recorded(self, recorded: bool) -> None:
+        self._request.crash_recorded = recorded
+
     # What the application calls.
 
     async def receive(self) -> Message:
         """ASGI's ``receive``: parts of the body, then a disconnect once there is one or the response is sent."""
-        await self.count_call()
+        self._calls += 1
+        if self._calls % CALLS_PER_TURN == 0:
+            await trio.lowlevel.checkpoint()
         if self.gone or self._at is _DONE:
             await self.count_late_call()
             return self._disconnect()
@@ -214,45 +231,44 @@ class AsgiCycle(BoundedCalls):
             ClientGoneError: nobody is there to read it.
             ApplicationError: the message does not fit those before it, or breaks a rule of HTTP.
         """
-        await self.count_call()
+        self._calls += 1
+        if self._calls % CALLS_PER_TURN == 0:
+            await trio.lowlevel.checkpoint()
         if self.gone or self._at is _DONE:
             await self.count_late_call()
         if self.gone:
             raise ClientGoneError("the client has gone")
-        kind = message["type"]
+        kind, at = message["type"], self._at
         try:
-            if kind == "http.response.body" and _HEAD <= self._at <= _BODY:
-                await self._send_body(message.get("body", b""), message.get("more_body", False))
-            elif kind == "http.response.start" and self._at is _NOTHING:
-                await self._take_head(message)
-            elif kind == _TRAILERS and self._at is _TRAILING:
+            if kind == "http.response.body" and _HEAD <= at <= _BODY:
+                body = message.get("body", b"")
+                if message.get("more_body", False):
+                    self._at = _BODY
+                    await self._request.send(body)
+                elif self._wants_trailers:
+                    self._at = _TRAILING
+                    await self._request.send(body)
+                else:
+                    self._at = _DONE
+                    await self._request.finish(body)
+                    if self._over is not None:
+                        self._over.set()
+            elif kind == "http.response.start" and at is _NOTHING:
+                status = message["status"]
+                if status not in STATUS_LINES:
+                    raise ApplicationError(f"the application answered with the status {status!r}")
+                self._wants_trailers = bool(message.get("trailers", False))
+                await self._request.start(status, message.get("headers", ()), trailers=self._wants_trailers)
+                self._at = _HEAD
+            elif kind == _EARLY_HINT and at is _NOTHING:
+                await self._request.inform(103, [(b"link", bytes(link)) for link in message["links"]])
+            elif kind == _TRAILERS and at is _TRAILING:
                 await self._send_trailers(message)
-            elif kind == _EARLY_HINT and self._at is _NOTHING and self._request.version == "2":
-                await self._request.inform(103, [(b"link", bytes(link).strip()) for link in message["links"]])
             else:
                 raise ApplicationError(f"the application sent {kind!r} out of turn")
         except ClientGoneError:
             self._client_gone_while_sending()
             raise
-
-    async def _take_head(self, message: Message) -> None:
-        status = message["status"]
-        if status not in STATUS_LINES:
-            raise ApplicationError(f"the application answered with the status {status!r}")
-        self._wants_trailers = bool(message.get("trailers", False))
-        await self._request.start(status, message.get("headers", ()), trailers=self._wants_trailers)
-        self._at = _HEAD
-
-    async def _send_body(self, body: bytes, more: bool) -> None:
-        request = self._request
-        request.discard_max = self.discard_max
-        if more or self._wants_trailers:
-            self._at = _BODY if more else _TRAILING
-            await request.send(body)
-        else:
-            self._at = _DONE
-            await request.finish(body)
-            self._tell()
 
     async def _send_trailers(self, message: Message) -> None:
         self._trailers += message.get("headers", ())
@@ -272,7 +288,7 @@ class AsgiCycle(BoundedCalls):
                 self._request.cancel_apart(str(Kind.CLIENT_GONE))
 
 
-async def serve_asgi(app: Any, request: Any) -> None:
+def serve_asgi(app: Any, request: Any) -> Coroutine[Any, Any, None]:
     """Answer a request of one of our servers by an ASGI application.
 
     Raises:
@@ -282,6 +298,5 @@ async def serve_asgi(app: Any, request: Any) -> None:
     if request.websocket:
         from .websocket import serve_websocket
 
-        await serve_websocket(request.service, app, request)
-        return
-    await AsgiCycle(app, request.service, request).serve()
+        return serve_websocket(request.service, app, request)
+    return AsgiCycle(app, request.service, request).serve()

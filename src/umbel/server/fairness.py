@@ -18,7 +18,6 @@ from abc import abstractmethod
 
 import trio
 
-from ..core.inbound import DISCARD_MAX
 from ..kinds import Kind
 
 CALLS_PER_TURN = 16
@@ -50,8 +49,6 @@ class BoundedCalls(CountedCalls):
 
     gone = False
     """Whether the client has left, or is treated so."""
-    discard_max = DISCARD_MAX
-    """Bytes of a body that nobody read which are read behind the answer; an application may set it."""
     _late_calls = 0
 
     @abstractmethod

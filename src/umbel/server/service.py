@@ -201,7 +201,8 @@ class Service:
 
     def request_began(self) -> Refusal | None:
         """Count a request in, or say why it is not taken (then it is not counted)."""
-        if (refusal := self.no_place()) is not None:
+        may_be_full = self.in_flight >= self.limits.max_in_flight or self._memory is not None
+        if may_be_full and (refusal := self.no_place()) is not None:
             return refusal
         self.in_flight += 1
         if self.in_flight > self._crowd.peak:
@@ -267,7 +268,8 @@ class Service:
         self.in_flight -= 1
         if self.in_flight <= self._crowd.gone_at:
             self._crowd.went(self.in_flight)
-        self.note_progress()
+        if monotonic() >= self.late_at:  # As in note_progress.
+            self.on_late()
 
     def uploads_ended(self) -> None:
         """No body is being waited for any more."""

@@ -84,6 +84,7 @@ class Http1Connection:
         self.service = service
         self.stream = stream
         self.peer = peer
+        self.scheme = "https" if peer.secure else "http"
         self.buffer = b""
         """What has been read and not been used."""
         self.half_closed = False

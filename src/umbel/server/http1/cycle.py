@@ -17,9 +17,9 @@ reading finds out whether the body was whole; after that the client has left.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -97,6 +97,9 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
         self.target = head.target
         self._meaning = meaning = head.meaning
         self.fields = meaning.fields
+        self.version = meaning.version
+        self.scheme = connection.scheme
+        self.peer = connection.peer.client
         self.started = started
         self.keep_alive = meaning.keep_alive and not meaning.websocket
         if meaning.length:
@@ -111,21 +114,6 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
     def service(self) -> Service:
         """The server's shared state."""
         return self._connection.service
-
-    @property
-    def version(self) -> str:
-        """``1.0`` or ``1.1``."""
-        return self._meaning.version
-
-    @property
-    def scheme(self) -> str:
-        """``http`` or ``https``."""
-        return "https" if self._connection.peer.secure else "http"
-
-    @property
-    def peer(self) -> tuple[str, int] | None:
-        """The client's address and port."""
-        return self._connection.peer.client
 
     @property
     def local(self) -> tuple[str, int | None] | None:
@@ -337,6 +325,10 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
     def respond(self, status: int, fields: Sequence[Field], body: bytes) -> bool:
         """As ``InboundRequest`` says."""
         self._begin(status, fields)
+        return self._give_whole(body)
+
+    def _give_whole(self, body: bytes) -> bool:
+        """Give the head that has been noted and all of the content; whether the socket has taken it."""
         data = self._head_for(len(body), more=False)
         if not self._mute:
             data += body
@@ -368,6 +360,12 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
 
     async def finish(self, data: bytes = b"", trailers: Sequence[Field] = ()) -> None:
         """As ``InboundRequest`` says."""
+        if self._at is _HEAD and not self._wants_trailers:
+            if self.gone:
+                raise ClientGoneError("the client has gone")
+            if not self._give_whole(data):
+                await self.drained()
+            return
         await self._put(data, more=False, trailers=trailers)
 
     def _begin(self, status: int, fields: Sequence[Field]) -> None:
@@ -517,9 +515,9 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
 
     # Foreign code.
 
-    async def run_apart(self, work: Awaitable[object], begins_to_wait: Callable[[], object]) -> None:
+    def run_apart(self, work: Awaitable[object], begins_to_wait: Callable[[], object]) -> Coroutine[Any, Any, None]:
         """As ``InboundRequest`` says."""
-        await run_in_own_context(work, begins_to_wait)
+        return run_in_own_context(work, begins_to_wait)
 
     def cancel_apart(self, reason: str) -> None:
         """As ``InboundRequest`` says."""
