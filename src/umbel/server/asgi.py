@@ -260,8 +260,8 @@ class AsgiCycle(BoundedCalls):
                 self._wants_trailers = bool(message.get("trailers", False))
                 await self._request.start(status, message.get("headers", ()), trailers=self._wants_trailers)
                 self._at = _HEAD
-            elif kind == _EARLY_HINT and at is _NOTHING:
-                await self._request.inform(103, [(b"link", bytes(link)) for link in message["links"]])
+            elif kind == _EARLY_HINT and at is _NOTHING and self._request.version == "2":
+                await self._request.inform(103, [(b"link", bytes(link).strip()) for link in message["links"]])
             elif kind == _TRAILERS and at is _TRAILING:
                 await self._send_trailers(message)
             else:
