@@ -329,12 +329,17 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
 
     def _give_whole(self, body: bytes) -> bool:
         """Give the head that has been noted and all of the content; whether the socket has taken it."""
-        data = self._head_for(len(body), more=False)
+        data, rest = self._head_for(len(body), more=False), b""
         if not self._mute:
-            data += body
+            if len(body) <= _JOINED_MAX:
+                data += body
+            else:
+                rest = body
         self._at = _DONE
         try:
             sent = self._connection.send_now(data)
+            if rest:
+                sent = self._connection.send_now(rest)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise self._lost() from error
         self.answered = True
