@@ -64,9 +64,6 @@ _KEPT = "_quart._preserve_context"
 
 HandlerT = TypeVar("HandlerT", bound="Handler")
 
-_KEPT = "_quart._preserve_context"
-"""Set by Quart's test client, for tests that look at the request's context afterwards."""
-
 
 @dataclass(frozen=True, slots=True)
 class GatewayStatistics:
@@ -147,7 +144,6 @@ class Umbel(ErrorHandling, InboundApplication):
         self.current_runtime: Runtime | None = None
         self.refusal: ConfigError | None = None
         """Why its configuration kept it from starting, where that showed only then."""
-        self._replaces_asgi_app = type(self).asgi_app is not Umbel.asgi_app
         self._draining = False
         self._has_root_path = False
         """Whether a server says that the application is mounted below a path, of which routes know nothing."""
@@ -239,10 +235,11 @@ class Umbel(ErrorHandling, InboundApplication):
     def handle(self, request: InboundRequest) -> Coroutine[Any, Any, None]:
         """Answer a request: one for a route of the configuration before Quart, any other through ``asgi_app``.
 
-        Whoever wraps or replaces ``asgi_app`` sees all of them.
+        Whoever wraps or replaces ``asgi_app`` or ``__call__`` sees all of them.
         """
-        if not (request.websocket or self._has_root_path or "asgi_app" in self.__dict__ or self._replaces_asgi_app):
-            match = self.route_table.find(request.method, request.target)
+        table = self.route_table
+        if not (request.websocket or self._has_root_path or table.behind_asgi or "asgi_app" in self.__dict__):
+            match = table.find(request.method, request.target)
             if match is not None:
                 cycle = RequestCycle(self, match, request)
                 if cycle.origin.fields.has_plain_host:  # Quart refuses a host that is none.

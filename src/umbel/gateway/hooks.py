@@ -1,8 +1,8 @@
 """What of an application would see, or change, a request for a configured route that Quart's dispatch handles.
 
 Pure: looks at the application's registrations, and decides nothing. When in doubt something is a hook: the way through
-Quart is slower and always right. Middleware (a wrapped or overridden ``asgi_app``) is none, because it is called in
-any case.
+Quart is slower and always right. Middleware (a wrapped or overridden ``asgi_app`` or ``__call__``) is none, because it
+is called in any case.
 """
 
 from __future__ import annotations
@@ -91,6 +91,8 @@ _PARTS = (
     "url_map_class",
     "url_rule_class",
 )
+_ENTRANCES = ("__call__", "asgi_app")
+"""Where a server enters an application by ASGI."""
 _BEFORE_THE_VIEW = (
     "asgi_http_class",
     "dispatch_request",
@@ -102,7 +104,12 @@ _BEFORE_THE_VIEW = (
 
 def parts_of(cls: type[Umbel]) -> Mapping[str, object]:
     """The parts of Quart's dispatch as ``cls`` has them; to be asked while nobody can have changed them."""
-    return {name: getattr(cls, name, None) for name in _PARTS}
+    return {name: getattr(cls, name, None) for name in (*_PARTS, *_ENTRANCES)}
+
+
+def replaces_entrance(cls: type[Umbel], parts: Mapping[str, object]) -> bool:
+    """Whether the class of an application wants to see every request as ASGI has it."""
+    return any(getattr(cls, name) is not parts[name] for name in _ENTRANCES)
 
 
 def find_hooks(app: Umbel, parts: Mapping[str, object], views: Mapping[str, View]) -> tuple[Hook, ...]:
@@ -119,8 +126,8 @@ def find_hooks(app: Umbel, parts: Mapping[str, object], views: Mapping[str, View
 
 
 def _replaced(app: Umbel, parts: Mapping[str, object], views: Mapping[str, View]) -> Iterator[Hook]:
-    for name, part in parts.items():
-        if name in vars(app) or getattr(type(app), name, None) is not part:
+    for name in _PARTS:
+        if name in vars(app) or getattr(type(app), name, None) is not parts[name]:
             yield Hook(f"the application's own {name}", name in _BEFORE_THE_VIEW)
     # Somebody may have replaced it in Quart's own class before Umbel's was made.
     if "session_interface" not in vars(app) and type(app.session_interface) is not SecureCookieSessionInterface:

@@ -30,7 +30,7 @@ from ..core.console import say
 from ..errors import ConfigError, ConfigProblem, RequestError
 from ..events import Noted
 from .converters import CONVERTERS
-from .hooks import Hook, View, find_hooks
+from .hooks import Hook, View, find_hooks, replaces_entrance
 from .paths import check_path, forbidden_in_query
 from .probes import PATHS
 
@@ -95,6 +95,8 @@ class RouteTable:
         """Whether the application serves, so that nothing can be registered."""
         self.before_quart = False
         """Whether configured routes are answered before Quart."""
+        self.behind_asgi = False
+        """Whether the application's class has an ``asgi_app`` or ``__call__`` of its own, which sees every request."""
         self.hooks: tuple[str, ...] = ()
         """What would see or change a request for one in Quart's dispatch. Empty while closed."""
         self._app = app
@@ -121,6 +123,7 @@ class RouteTable:
         if mode == "python":
             self._check_auth([hook for hook in found if hook.may_refuse])
         self.is_open = app.url_map.serves = True
+        self.behind_asgi = replaces_entrance(type(app), self._parts)
         self.hooks = tuple(hook.phrase for hook in found)
         self.before_quart = mode == "python" or (mode == "auto" and not found)
         if self.before_quart and self._routes:

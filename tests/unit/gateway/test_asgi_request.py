@@ -310,3 +310,22 @@ async def test_whoever_wraps_or_replaces_asgi_app_sees_every_request(through_asg
             await MemoryRequest(target="/r").served_by(app)
             assert (await ask(app, target="/r")).status == 200
     assert through_asgi == [b"/r", b"/r"]
+
+
+@pytest.mark.parametrize("entrance", ["__call__", "asgi_app"])
+@pytest.mark.parametrize("hooks", ["auto", "python"])
+async def test_a_class_whose_entrance_was_replaced_before_the_start_sees_every_request(
+    entrance: str, hooks: str, through_asgi: list[bytes]
+) -> None:
+    class Guarded(Umbel):
+        pass
+
+    async def guard(self: Umbel, scope: Any, receive: Any, send: Any) -> None:
+        await getattr(Umbel, entrance)(self, scope, receive, send)
+
+    plain, _ = gateway(route(), up=says(1), server={"hooks": hooks})
+    app = Guarded(__name__, plain.gateway_config, transports=plain.given_transports)
+    setattr(Guarded, entrance, guard)
+    async with living(app):
+        await MemoryRequest(target="/r").served_by(app)
+    assert through_asgi == [b"/r"]
