@@ -23,6 +23,26 @@ async def test_an_application_that_cannot_be_imported_ends_the_start_with_3_and_
     assert "load failure" in output
 
 
+async def test_a_configuration_that_shows_to_be_unusable_only_at_the_start_ends_it_with_78(tmp_path: Path) -> None:
+    (tmp_path / "umbel.toml").write_text(
+        '[server]\nhooks = "python"\n\n[upstreams.up]\nurls = ["http://127.0.0.1:9"]\n\n'
+        '[[routes]]\npath = "/r"\ncalls.part = { upstream = "up", path = "/" }\n'
+    )
+    write_app(
+        tmp_path,
+        "from umbel import Umbel\n\napp = Umbel.from_file()\n\n\n@app.before_request\nasync def login(): ...\n",
+    )
+    sentence = 'umbel.toml:7: routes[0]: says nothing of auth, and hooks = "python" passes by'
+
+    status, output = await ended(*SERVE, "served:app", cwd=tmp_path)
+    assert (status, "boot failure" in output) == (78, False)
+    assert sentence in output
+
+    status, output = await ended(PYTHON, "-m", "umbel", "check", "--app", "served:app", cwd=tmp_path)
+    assert status == 78
+    assert output.startswith(sentence)
+
+
 async def test_a_lifespan_that_fails_ends_the_start_with_3_and_its_own_words(tmp_path: Path) -> None:
     failing = 'await send({"type": "lifespan.startup.failed", "message": "the database is away"})'
     write_app(tmp_path, APP.replace('await send({"type": "lifespan.startup.complete"})', failing))

@@ -22,6 +22,7 @@ from .options import allow_empty_option, config_option, hypercorn_beside, load_w
 
 if TYPE_CHECKING:
     from ..config.load import Loaded
+    from ..supervisor.check import Trouble
 
 
 @click.command(short_help="Check the configuration and tell every mistake in it.")
@@ -54,12 +55,14 @@ def check(ctx: click.Context, file: str, as_json: bool, app: str | None, allow_e
             raise
         _print({"ok": False, "file": file, "problems": [asdict(problem) for problem in error.problems]})
         ctx.exit(EXIT_CONFIG)
-    if app is not None and (reason := _start(file, app)):
+    if app is not None and (trouble := _start(file, app)) is not None:
         if as_json:
-            _print({"ok": False, "file": file, "app": reason})
+            _print({"ok": False, "file": file, "app": trouble.reason})
+        elif trouble.misconfigured:
+            click.echo(trouble.reason, err=True)
         else:
-            click.echo(f"{app or file}: the application does not start: {reason}", err=True)
-        ctx.exit(1)
+            click.echo(f"{app or file}: the application does not start: {trouble.reason}", err=True)
+        ctx.exit(EXIT_CONFIG if trouble.misconfigured else 1)
     counts = {
         "upstream": len(config.upstreams),
         "route": len(config.routes),
@@ -94,8 +97,8 @@ def _loaded(file: str, app: str | None) -> Loaded:
     return loaded._replace(warnings=(*loaded.warnings, *told))
 
 
-def _start(file: str, app: str) -> str:
-    """Why the application does not start; empty if it does."""
+def _start(file: str, app: str) -> Trouble | None:
+    """Why the application does not start; None if it does."""
     from ..supervisor.check import check_app
     from ..supervisor.options import Application
     from ..supervisor.settings import Given, read_settings

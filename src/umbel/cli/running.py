@@ -17,6 +17,7 @@ from ..errors import ConfigError, ConfigProblem
 from ..logs import Redactor, mark_shown, safe_traceback
 from ..server.lifespan import LifespanTooSlowError
 from ..server.process_signals import no_deadly_signals
+from ..supervisor.loading import refusal_of
 
 ResultT = TypeVar("ResultT")
 
@@ -38,8 +39,7 @@ def run(main: Callable[[], Awaitable[ResultT]], app: object = None) -> ResultT:
         if isinstance(cause, OSError):
             raise ConfigError([ConfigProblem("", None, "bind", cause.strerror or str(cause))]) from error
         if isinstance(cause, LifespanFailureError):
-            refusal = getattr(app, "refusal", None)
-            if isinstance(refusal, ConfigError):
+            if (refusal := refusal_of(app)) is not None:
                 raise refusal from error
             raise click.ClickException(Redactor().text(str(cause))) from error
         if isinstance(cause, LifespanTooSlowError):

@@ -5,17 +5,27 @@ Called by the command line. The process is a worker's, with no socket; what an i
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import trio
 
 from . import messages
-from .exits import WORKER_DONE
+from .exits import WORKER_DONE, ExitClass
 from .journal import Journal
 from .process import Job, Worker
 from .settings import Settings
 
 
-async def check_app(settings: Settings) -> str:
-    """Why the application does not start and stop as it should; empty if it does.
+class Trouble(NamedTuple):
+    """Why an application does not start and stop as it should."""
+
+    reason: str
+    misconfigured: bool = False
+    """Whether that lies in its configuration."""
+
+
+async def check_app(settings: Settings) -> Trouble | None:
+    """Why the application does not start and stop as it should; None if it does.
 
     Cancelled, it kills the process.
 
@@ -37,10 +47,11 @@ async def check_app(settings: Settings) -> str:
     worker = Worker(Job(start, f"check of {application.name}"), options, Journal())
     end = await worker.run(_nothing)
     if worker.failure is not None:
-        return f"{worker.failure.reason}\n{worker.failure.traceback}".rstrip()
+        told = f"{worker.failure.reason}\n{worker.failure.traceback}".rstrip()
+        return Trouble(told, end.kind is ExitClass.CONFIG)
     if end.status != WORKER_DONE:
-        return f"it ended after {trio.current_time() - worker.spawned_at:.1f} s: {end}"
-    return ""
+        return Trouble(f"it ended after {trio.current_time() - worker.spawned_at:.1f} s: {end}")
+    return None
 
 
 def _nothing(message: messages.Up) -> None:

@@ -14,7 +14,9 @@ WORKER_CRASHED = 1
 WORKER_BOOT_FAILED = 3
 """The application's lifespan did not start."""
 WORKER_LOAD_FAILED = 4
-"""The application cannot be imported, or its configuration cannot be used."""
+"""The application cannot be imported."""
+WORKER_MISCONFIGURED = 78
+"""Its configuration cannot be used, which may show only when it starts."""
 WORKER_ORPHANED = 70
 """The master is gone."""
 
@@ -22,6 +24,8 @@ MASTER_STOPPED = 0
 MASTER_FAILED = 1
 """A crash of the master, or too many restarts where ``on_intensity = "exit"``."""
 MASTER_NEVER_READY = 3
+MASTER_MISCONFIGURED = 78
+"""No worker ever got ready, because of the configuration."""
 
 
 class ExitClass(enum.StrEnum):
@@ -33,6 +37,8 @@ class ExitClass(enum.StrEnum):
     """It was replaced because it had asked for it."""
     BOOT = "boot failure"
     LOAD = "load failure"
+    CONFIG = "configuration"
+    """What it is to serve is configured in a way that cannot be used."""
     ORPHAN = "orphan"
     HANG = "hang"
     """It gave no sign of life and was ended."""
@@ -80,6 +86,7 @@ def classify(
         WORKER_DONE: ExitClass.DRAINED,
         WORKER_BOOT_FAILED: ExitClass.BOOT,
         WORKER_LOAD_FAILED: ExitClass.LOAD,
+        WORKER_MISCONFIGURED: ExitClass.CONFIG,
         WORKER_ORPHANED: ExitClass.ORPHAN,
     }
     if status < 0:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config.emptiness import require_routes
-from ..errors import UmbelError
+from ..errors import ConfigError, UmbelError
 
 
 class AppImportError(UmbelError):
@@ -36,6 +36,12 @@ def load_app(spec: str | None, config: str | None, routes: int = 0) -> Any:
     app = Umbel.from_file(config or "umbel.toml")
     require_routes(config or "umbel.toml", len(app.gateway_config.routes), routes, need_some=routes > 0)
     return app
+
+
+def refusal_of(app: Any) -> ConfigError | None:
+    """What kept an application from starting, if that lies in its configuration."""
+    refusal = getattr(app, "refusal", None)
+    return refusal if isinstance(refusal, ConfigError) else None
 
 
 def import_app(spec: str) -> Any:

@@ -16,7 +16,7 @@ from ..events import Level
 from ..logs import recover_all
 from . import messages
 from .asking import Asking
-from .exits import MASTER_FAILED, MASTER_NEVER_READY, MASTER_STOPPED, Exit, ExitClass
+from .exits import MASTER_FAILED, MASTER_MISCONFIGURED, MASTER_NEVER_READY, MASTER_STOPPED, Exit, ExitClass
 from .journal import Journal
 from .listeners import Listeners
 from .notify import Notifier
@@ -33,6 +33,8 @@ _LOOK_EVERY = 1.0
 _REOPEN_S = 5.0
 _RECOVER_S = 5.0
 _PLANNED = frozenset({ExitClass.DRAINED, ExitClass.RECYCLE})
+_SAME_FOR_ALL = frozenset({ExitClass.LOAD, ExitClass.CONFIG})
+"""What befalls the first worker befalls the others too."""
 
 
 class Master:
@@ -262,8 +264,9 @@ class Master:
         self._first.discard(slot.number)
         if self._ever_ready:
             self._beside.start_soon(self._tell_state)
-        elif not self.stopping and (end.kind is ExitClass.LOAD or not self._first):
-            self.stop("no worker got ready", quick=True, status=MASTER_NEVER_READY)
+        elif not self.stopping and (end.kind in _SAME_FOR_ALL or not self._first):
+            status = MASTER_MISCONFIGURED if end.kind is ExitClass.CONFIG else MASTER_NEVER_READY
+            self.stop("no worker got ready", quick=True, status=status)
 
     def restarting(self, slot: Slot, delay: float) -> None:
         """Count it; too many of them degrade the whole."""

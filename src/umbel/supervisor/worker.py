@@ -24,8 +24,14 @@ from ..server import garbage
 from ..server.lifespan import LifespanTooSlowError, running_lifespan
 from ..server.limits import Limits
 from . import messages
-from .exits import WORKER_BOOT_FAILED, WORKER_CRASHED, WORKER_LOAD_FAILED, WORKER_ORPHANED
-from .loading import AppImportError, load_app
+from .exits import (
+    WORKER_BOOT_FAILED,
+    WORKER_CRASHED,
+    WORKER_LOAD_FAILED,
+    WORKER_MISCONFIGURED,
+    WORKER_ORPHANED,
+)
+from .loading import AppImportError, load_app, refusal_of
 from .serving import Loaded, Serving
 from .title import set_title
 from .watchdog import OrphanWatch
@@ -69,7 +75,9 @@ def _ignore(number: int, frame: FrameType | None) -> None:
 def _load_and_run(start: messages.Start, sock: socket.socket) -> int:
     try:
         loaded = _load(start)
-    except (ConfigError, AppImportError) as error:
+    except ConfigError as error:
+        return _fail(sock, WORKER_MISCONFIGURED, str(error))
+    except AppImportError as error:
         return _fail(sock, WORKER_LOAD_FAILED, str(error))
     except BaseException as error:  # noqa: BLE001 - an import may raise anything, SystemExit too, and is told as it is
         return _fail(sock, WORKER_LOAD_FAILED, _said(error), safe_traceback(error))
@@ -90,6 +98,8 @@ def _load_and_run(start: messages.Start, sock: socket.socket) -> int:
                 if not mark_shown(cause):
                     sys.stderr.write(safe_traceback(cause))
                 return WORKER_CRASHED
+            if isinstance(cause, LifespanFailureError) and (refusal := refusal_of(loaded.app)) is not None:
+                return _fail(sock, WORKER_MISCONFIGURED, str(refusal))
             # What an application says of its own failure is enough; anything else is told with the place.
             told = isinstance(cause, LifespanTooSlowError) or (
                 isinstance(cause, LifespanFailureError) and cause.__cause__ is None

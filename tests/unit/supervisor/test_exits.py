@@ -17,6 +17,7 @@ from umbel.supervisor.exits import ExitClass, classify
         (3, "boot failure (exit status 3)"),
         (4, "load failure (exit status 4)"),
         (70, "orphan (exit status 70)"),
+        (78, "configuration (exit status 78)"),
         (-signal.SIGSEGV, "signal (SIGSEGV)"),
         (-signal.SIGKILL, "signal (SIGKILL)"),
         (-(signal.SIGRTMIN + 3), f"signal (signal {signal.SIGRTMIN + 3})"),
