@@ -46,6 +46,8 @@ class RecordedOnce:
 
     said: Said | None = None
     """What the server has answered itself."""
+    turned_away = False
+    """Whether the server has refused it before its application has seen it, though its task had begun."""
     crash_recorded = False
     """Set by an application that has recorded why its answer ends in the middle, so that the server does not."""
     ended_at = 0.0

@@ -340,6 +340,18 @@ async def test_refused_requests_on_one_connection_come_to_an_end(every: float, a
     assert here.client.goaway
 
 
+async def test_refused_handshakes_of_websockets_on_one_connection_come_to_an_end() -> None:
+    async with h2_connected(hello) as here:
+        with suppress(trio.BrokenResourceError):
+            while not here.client.closed:
+                old = [("sec-websocket-version", "12")]
+                stream = await here.client.request("CONNECT", "/ws", old, end=False, **{":protocol": "websocket"})
+                await here.client.answer(stream)
+                assert len(here.client.answers) <= 2 * REFUSED_MAX
+    assert [record.status for record in here.records.requests] == [400] * REFUSED_MAX
+    assert here.client.goaway
+
+
 async def test_requests_after_our_goaway_are_not_refused_without_end(autojump_clock: MockClock) -> None:
     async def works(scope: Any, receive: Any, send: Any) -> None:
         await trio.sleep(math.inf)

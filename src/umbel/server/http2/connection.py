@@ -482,13 +482,10 @@ class Http2:
         self._idle_since = trio.current_time()
         self._count_refused()
 
-    def refuse_unseen(self, stream: Stream, refusal: Refusal) -> None:
-        """Refuse a request before its application has seen it."""
-        self.turn_away(stream.stream_id, refusal, stream.head, stream.started, complete=False)
-        stream.leave(refusal.detail)
-
     def record_end(self, stream: Stream, rest: BaseException | None) -> None:
         """Have the one record of a request written: the application's, or ours of what it did not answer."""
+        if stream.turned_away:
+            self._count_refused()
         filed, said = stream.record_filed(), stream.said
         if said is not None and (filed or self.service.leaves_record(said)):
             self.service.count_refusal(said.refusal)

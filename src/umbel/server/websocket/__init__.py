@@ -15,13 +15,13 @@ from .refusals import refuse_handshake
 from .session import WebSocketSession
 
 if TYPE_CHECKING:
-    from ...core.inbound import InboundRequest
     from ..service import Service
+    from .refusals import Handshake
 
 __all__ = ["serve_websocket"]
 
 
-async def serve_websocket(service: Service, app: Any, request: InboundRequest) -> None:
+async def serve_websocket(service: Service, app: Any, request: Handshake) -> None:
     """Answer the handshake of a WebSocket, and serve it to its end with the ASGI application ``app``.
 
     ``request`` has the head of a handshake: in HTTP/1.1 a GET without a body whose fields ask for an upgrade to

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from ...core.inbound import ClientGoneError
+from ...core.inbound import ClientGoneError, InboundRequest
 from ..ending import Said
 from ..peer import Peer
 from ..refusal import Refusal, new_request_id
 
 if TYPE_CHECKING:
-    from ...core.inbound import InboundRequest
     from ..service import Service
 
 
-async def refuse_handshake(service: Service, request: InboundRequest, refusal: Refusal) -> None:
+class Handshake(InboundRequest, Protocol):
+    """A request of one of our servers that asks for a WebSocket."""
+
+    turned_away: bool
+    """Set where no application gets to see it: a connection that serves on counts these (``REFUSED_MAX``)."""
+
+
+async def refuse_handshake(service: Service, request: Handshake, refusal: Refusal) -> None:
     """Answer and record a handshake that no application gets to see."""
+    request.turned_away = True
     said = Said(refusal, new_request_id())
     try:
         said = await answer_refusal(service, request, said)
