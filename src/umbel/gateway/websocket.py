@@ -85,6 +85,21 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
             server = (self.scope.get("extensions") or {}).get(RECORD)
             file_record(server, self.exchange.recorder, self._record())
 
+    async def handle_messages(  # type: ignore[override]  # as in Quart-Trio
+        self, nursery: trio.Nursery, receive: Any
+    ) -> None:
+        """Quart-Trio's: bring messages to the view, and cancel it at the end; it is told why."""
+        server = (self.scope.get("extensions") or {}).get(RECORD)
+
+        async def heard() -> Any:
+            message = await receive()
+            if message["type"] == "websocket.disconnect":
+                # Now, because Quart-Trio gives no reason.
+                nursery.cancel_scope.cancel(reason=getattr(server, "end_reason", str(Kind.CLIENT_GONE)))
+            return message
+
+        await super().handle_messages(nursery, heard)
+
     async def _serve(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         try:
             await super().__call__(receive, send)

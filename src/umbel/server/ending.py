@@ -28,7 +28,10 @@ _ABOUT_S = 0.5
 """Stock Hypercorn cancels what is in flight by a clock of its own, which begins a moment before ours."""
 CUT_DETAIL = "the answer was cut in its middle"
 RECORD = "umbel.record"
-"""The key in ``scope["extensions"]`` of a WebSocket under which a ``RecordedOnce`` takes the application's record."""
+"""The key in ``scope["extensions"]`` of a WebSocket under which a ``RecordedOnce`` takes the application's record.
+
+Its ``end_reason`` is what to cancel the application with that is told of the end.
+"""
 
 
 class Said(NamedTuple):

@@ -7,7 +7,11 @@ from typing import Any
 import pytest
 import trio
 from quart import abort, websocket
+from wsproto.events import AcceptConnection, CloseConnection
 
+from tests.support.asgi import living
+from tests.support.http1 import served
+from tests.support.wsclient import WsClient
 from umbel.core.inbound import ClientGoneError
 
 from .gateways import gateway
@@ -132,6 +136,34 @@ async def test_a_client_that_goes_is_no_failure() -> None:
     assert await converse(app, leaves=True) == []
     assert records.notes == []
     assert [record.kind for record in records.requests] == [None]
+
+
+@pytest.mark.parametrize(("drains", "reason"), [(False, "client-gone"), (True, "the server is going away")])
+async def test_a_view_whose_client_goes_or_whose_server_drains_is_cancelled_with_that_reason(
+    drains: bool, reason: str
+) -> None:
+    app, _ = gateway()
+    told: list[str] = []
+
+    @app.websocket("/ws")
+    async def wait() -> None:
+        await websocket.accept()
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled as error:
+            told.append(str(error))
+            raise
+
+    async with living(app), served(app) as server, server.connected() as raw:
+        client = WsClient(raw.stream)
+        assert isinstance(await client.open(), AcceptConnection)
+        if drains:
+            server.service.begin_draining(trio.current_time() + 1)
+        else:
+            await client.send(CloseConnection(code=1000))
+        await client.ended()
+    assert len(told) == 1
+    assert f"'{reason}'" in told[0]
 
 
 async def test_a_websocket_that_fails_leaves_one_line_and_one_record() -> None:

@@ -83,6 +83,7 @@ _LINGER_S, _LINGER_MAX = 1.0, 2**20
 
 _CRASHED = Refusal(500, "The WebSocket failed inside the application.", Kind.INTERNAL)
 _GONE = "the client has gone, or the WebSocket is closed"
+_DRAINS = "the server is going away"
 
 
 class State(Enum):
@@ -112,6 +113,8 @@ class WebSocketSession(BoundedCalls, RecordedOnce):
         """Whether the client has sent its close frame, behind which it sends nothing (RFC 6455 section 5.5.1)."""
         self._crashed = False
         self._draining = False
+        self.end_reason = str(Kind.CLIENT_GONE)
+        """Why the application is cancelled at the end, by us or by a framework that we tell of it."""
         self._scope = trio.CancelScope()
         """Around the application."""
         self._listeners = 0
@@ -514,7 +517,7 @@ class WebSocketSession(BoundedCalls, RecordedOnce):
         if self._listeners:
             self._scope.deadline = trio.current_time() + self._service.limits.cancel_timeout
         else:
-            self._scope.cancel(reason=str(Kind.CLIENT_GONE))
+            self._scope.cancel(reason=self.end_reason)
 
     def _end_refused(self) -> None:
         """The application has given its whole refusal; like one that has answered a request, it may work on."""
@@ -532,7 +535,9 @@ class WebSocketSession(BoundedCalls, RecordedOnce):
             self._nursery.start_soon(self._go_away)
 
     async def _go_away(self) -> None:
-        await self._say(_GOING_AWAY, "the server is going away")
+        await self._say(_GOING_AWAY, _DRAINS)
+        if self._state is State.OPEN:
+            self.end_reason = _DRAINS
         self._end(_GOING_AWAY)
 
     async def _part(self, stream: ByteStream) -> None:
