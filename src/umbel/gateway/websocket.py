@@ -88,7 +88,10 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
     async def handle_messages(  # type: ignore[override]  # as in Quart-Trio
         self, nursery: trio.Nursery, receive: Any
     ) -> None:
-        """Quart-Trio's: bring messages to the view, and cancel it at the end; it is told why."""
+        """Quart-Trio's: bring messages to the view, and cancel it at the end; it is told why.
+
+        An empty message of bytes comes as such, and not as None.
+        """
         server = (self.scope.get("extensions") or {}).get(RECORD)
 
         async def heard() -> Any:
@@ -96,6 +99,8 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
             if message["type"] == "websocket.disconnect":
                 # Now, because Quart-Trio gives no reason.
                 nursery.cancel_scope.cancel(reason=getattr(server, "end_reason", str(Kind.CLIENT_GONE)))
+            elif message.get("bytes") == b"":
+                return {**message, "text": b""}  # Quart-Trio takes the text where there are no bytes.
             return message
 
         await super().handle_messages(nursery, heard)

@@ -166,6 +166,19 @@ async def test_a_view_whose_client_goes_or_whose_server_drains_is_cancelled_with
     assert f"'{reason}'" in told[0]
 
 
+async def test_empty_messages_come_to_a_view_as_what_they_are() -> None:
+    app, _ = gateway()
+    came: list[str | bytes] = []
+
+    @app.websocket("/ws")
+    async def listen() -> None:
+        came.extend([await websocket.receive(), await websocket.receive()])
+
+    empty = {"type": "websocket.receive", "bytes": None, "text": None}
+    await converse(app, {**empty, "bytes": b""}, {**empty, "text": ""})
+    assert came == [b"", ""]
+
+
 async def test_a_websocket_that_fails_leaves_one_line_and_one_record() -> None:
     app, records = gateway()
 
