@@ -22,9 +22,6 @@ from .service import Service
 
 __all__ = ["serve_socket"]
 
-_GOODBYE_S = 1.0
-"""Seconds that a client may take to take in the rest of an answer and a TLS goodbye, once the connection is over."""
-
 
 async def serve_socket(service: Service, sock: socket.socket, context: ssl.SSLContext | None) -> None:
     """Serve an accepted, non-blocking socket to its end and close it; with ``context`` it speaks TLS.

@@ -231,3 +231,29 @@ async def test_probes_whose_answers_are_not_read_are_displaced_by_newer_ones(
         assert (await busy[0].reply()).status == 200
     assert server.service.in_flight == 0
     assert not server.service.reserve.requests
+
+
+@DRIVERS
+async def test_nothing_is_served_behind_a_probe_that_was_displaced(
+    driver: str, autojump_clock: MockClock, gate: trio.Event
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["query_string"]:
+            await answer(send)
+        await gate.wait()  # After its answer, the probe's.
+        if not scope["query_string"]:
+            await answer(send)
+
+    async with served(App(app), driver, Limits(max_in_flight=1)) as server, AsyncExitStack() as stack:
+        busy = [await stack.enter_async_context(server.connected()) for _ in range(1 + RESERVED_REQUESTS + 1)]
+        await busy[0].send("GET", "/")
+        await trio.testing.wait_all_tasks_blocked()
+        for client in busy[1:]:
+            await client.stream.send_all(b"GET /livez?x HTTP/1.1\r\nhost: a\r\n\r\n" * 2)
+            await trio.testing.wait_all_tasks_blocked()
+        assert server.service.in_flight == 1 + RESERVED_REQUESTS
+        total = server.service.statistics().requests_total
+        gate.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert server.service.statistics().requests_total == total + RESERVED_REQUESTS
+    assert server.service.in_flight == 0

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import trio
 
-from tests.support.http1 import DRIVERS, GET, App, Server, answer, hello, served
+from tests.support.http1 import DRIVERS, GET, POST, App, Server, answer, hello, served
+from tests.support.records import Records
+from umbel.core.inbound import InboundApplication, InboundRequest
 from umbel.server.drain import drain, leave
 from umbel.server.limits import Limits
 from umbel.server.phase import Phase
@@ -126,3 +128,44 @@ async def test_the_application_hears_of_it_before_the_delay(driver: str, autojum
         async with server.connected() as client:
             assert "connection" not in dict((await client.request("GET", "/")).headers)
     assert heard == [0]
+
+
+async def test_a_whole_answer_that_is_cut_counts_as_not_given(driver: str, autojump_clock: MockClock) -> None:
+    class Large(InboundApplication):
+        recorder = Records()
+
+        async def handle(self, request: InboundRequest) -> None:
+            assert not request.respond(200, [], bytes(2**24))
+            try:
+                await request.drained()
+            finally:
+                answered.append(request.answered)
+
+        def refusal_fields(self, head: object) -> tuple[()]:
+            return ()
+
+    answered: list[bool] = []
+    async with served(Large(), driver, graceful_timeout=4) as server, server.connected() as client:
+        await client.stream.send_all(GET)
+        await client.stream.receive_some(1)
+        assert await stop(server) == pytest.approx(4)
+    assert answered == [False]
+    (record,) = Large.recorder.requests
+    assert (record.status, record.detail) == (200, "the answer was cut in its middle")
+
+
+@pytest.mark.parametrize("status", [200, 413])
+async def test_a_last_answer_is_given_its_time_to_be_read(status: int, driver: str, autojump_clock: MockClock) -> None:
+    """Behind it the server reads what the client goes on to send, also in a drain that waits for no other request."""
+    length = 10**6 if status == 413 else 1000
+    limits = Limits(max_body=1000, drain_idle=0)
+    async with served(App(hello), driver, limits, graceful_timeout=20) as server, server.connected() as client:
+        await client.stream.send_all(POST + b"content-length: %d\r\n\r\n" % length)
+        await trio.testing.wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stop, server)
+            await trio.testing.wait_all_tasks_blocked()
+            await trio.sleep(0.5)
+            await client.stream.send_all(bytes(1000))
+            assert (await client.reply("POST")).status == status
+            await client.stream.send_eof()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
+from socket import SHUT_WR
 
 import pytest
 import trio
@@ -78,3 +79,57 @@ async def test_a_drain_ends_a_pipeline_with_its_next_answer(driver: str, autojum
         assert received.count(b"HTTP/1.1 404") == 21
         assert received.count(b"connection: close") == 1
         assert trio.current_time() < 5
+
+
+async def test_a_half_closed_client_is_answered_beyond_what_one_read_takes(
+    driver: str, autojump_clock: MockClock
+) -> None:
+    app = Turns()
+    request = GET[:-2] + b"y: " + bytes(64 - len(GET) - 5).replace(b"\0", b"z") + b"\r\n\r\n"
+    assert len(request) == 64, "so that a read ends with a request"
+    async with served(app, driver) as server, server.connected() as client:
+        await client.stream.send_all(request * 600)
+        client.stream.socket.shutdown(SHUT_WR)
+        received = b""
+        while data := await client.stream.receive_some():
+            received += data
+    assert received.count(b"HTTP/1.1 404") == 600
+    assert received.count(b"connection: close") == 1
+
+
+async def test_a_request_that_came_while_another_was_served_begins_when_that_one_is_over(
+    driver: str, autojump_clock: MockClock
+) -> None:
+    class Slow(Turns):
+        async def handle(self, request: InboundRequest) -> None:
+            began.append(request.started)
+            await trio.sleep(3)
+            await super().handle(request)
+
+    began: list[float] = []
+    async with served(Slow(), driver) as server, server.connected() as client:
+        await client.stream.send_all(GET)
+        await trio.sleep(1)
+        await client.stream.send_all(GET)
+        assert [(await client.reply()).status for _ in range(2)] == [404, 404]
+    assert began == [0, 3]
+
+
+async def test_an_answer_waits_behind_an_interim_one_that_the_socket_has_not_taken(
+    driver: str, autojump_clock: MockClock
+) -> None:
+    class Informing(Turns):
+        async def handle(self, request: InboundRequest) -> None:
+            with trio.move_on_after(1):
+                while True:
+                    await request.inform(103, [(b"link", bytes(30_000).replace(b"\0", b"x"))])
+            if not request.respond(200, [], b"the end"):
+                await request.drained()
+
+    async with served(Informing(), driver) as server, server.connected() as client:
+        await client.stream.send_all(GET)
+        await trio.sleep(2)
+        received = b""
+        with trio.fail_after(10):
+            while not received.endswith(b"\r\nthe end"):
+                received += await client.stream.receive_some()

@@ -134,7 +134,9 @@ class Http1Connection:
 
     async def _run(self) -> Handoff | bool:
         more: Handoff | bool = True
+        reader = self.service.reader
         while more is True:
+            looked_at = reader.now
             try:
                 data = await self.stream.receive_some(_HEAD_MAX_READ)
             except trio.TooSlowError:
@@ -146,7 +148,8 @@ class Http1Connection:
             if not data:
                 return False
             self.buffer = self.buffer + data if self.buffer else data
-            self._read_at = self.service.reader.now
+            # What has come while another request was served may have waited here since the reader's last look.
+            self._read_at = 0.0 if reader.now == looked_at else reader.now
             more = await self._advance()
             if more is True and self._idle.until == -math.inf:
                 await self.give_up()
@@ -267,12 +270,13 @@ class Http1Connection:
         self._displaced = True
         self.service.request_ended()
         if self._cycle is not None:
+            self._cycle.keep_alive = False
             self._cycle.client_left()
         self.stream.close_now()
 
     def drain(self, until: float) -> None:
         """The server is stopping: if no request comes until then, the connection ends."""
-        if self._cycle is None and not self.head_began:
+        if math.isfinite(self._idle.until) and not self.head_began:
             self._idle.last(min(self._idle.until, until))
 
     def _be_idle(self, since: float = 0.0) -> None:
@@ -296,6 +300,7 @@ class Http1Connection:
         """End the connection so that the client gets to read our last answer."""
         if not self.lingers:
             return
+        self._idle.forget()
         self.stream.send_eof()
         left = _LINGER_MAX
         with trio.move_on_after(_LINGER_S):
@@ -406,8 +411,14 @@ class Http1Connection:
             service.keeps_alive
             and self._requests < service.config.keep_alive_max_requests
             and self._refused < REFUSED_MAX
-            and not (self.half_closed and not self.buffer)
+            and not (self.half_closed and self._all_was_read())
         )
+
+    def _all_was_read(self) -> bool:
+        """Whether a client that has ended its sending has sent nothing behind the requests that were read."""
+        if not self.buffer and (self._cycle is None or self._cycle.body_complete):
+            self.buffer = self.receive_now() or b""
+        return not self.buffer
 
     # Writing.
 
@@ -418,15 +429,14 @@ class Http1Connection:
             trio.BrokenResourceError: the client has gone.
         """
         stream, size = self.stream, len(data)
-        if size <= PIECE and not self._unsent:
-            if not stream.unsent and stream.send_now(data):
-                self._sent_now += size
-                return True
-            if stream.unsent:
-                return False
         if self._unsent or stream.unsent:
             self._unsent.append(memoryview(data))
             return False
+        if size <= PIECE:
+            if not stream.send_now(data):
+                return False
+            self._sent_now += size
+            return True
         view = memoryview(data)
         for start in range(0, size, PIECE):
             if not stream.send_now(view[start : start + PIECE]):

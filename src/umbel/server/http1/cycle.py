@@ -351,6 +351,9 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
             await self._connection.send_rest()
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as error:
             raise self._lost() from error
+        except BaseException:
+            self.answered = False  # Cut: not all of it was taken.
+            raise
 
     async def start(self, status: int, fields: Sequence[Field], *, trailers: bool = False) -> None:
         """As ``InboundRequest`` says."""
