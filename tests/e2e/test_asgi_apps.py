@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import trio
@@ -97,6 +98,39 @@ async def test_a_body_with_a_known_length_arrives_whole(app: object, protocol: s
     async with serving(app) as port:
         status, _, body = await ask(protocol, port, "POST", "/count", body=b"x" * size)
     assert (status, body) == (200, b"%d" % size)
+
+
+@OVER
+async def test_tasks_that_receive_at_the_same_time_share_the_body_and_each_hear_of_the_end(protocol: str) -> None:
+    parts: list[bytes] = []
+    ends: list[bool] = []
+    disconnects = 0
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            raise RuntimeError("there is none")
+        whole = trio.Event()
+
+        async def listen() -> None:
+            nonlocal disconnects
+            while (message := await receive())["type"] == "http.request":
+                parts.append(message["body"])
+                if not message["more_body"]:
+                    ends.append(True)
+                    whole.set()
+            disconnects += 1
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(listen)
+            await whole.wait()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"".join(parts)})
+
+    async with serving(app) as port:
+        status, _, body = await ask(protocol, port, "POST", "/", body=b"x" * 300_000)
+        assert (status, len(body)) == (200, 300_000)
+    assert (ends, disconnects) == ([True], 3)
 
 
 @OVER

@@ -81,11 +81,15 @@ class AsgiCycle(BoundedCalls):
         self._service = service
         self._request = request
         self._over: trio.Event | None = None
-        """Set when the client has gone or has its answer; made for the first who listens."""
+        """Set when the client has gone or has its answer; made for the first who listens behind the body."""
         self._listeners = 0
         """Tasks that wait in ``receive``, and so will hear that the client has gone."""
         self._end_told = False
         """Whether the application has been given the end of the body."""
+        self._reading = False
+        """Whether a task waits for the next part of the body: one at a time does."""
+        self._turns: trio.lowlevel.ParkingLot | None = None
+        """Where the others wait; made for the first of them."""
         self._at = _NOTHING
         self._wants_trailers = False
         self._trailers: list[Field] = []
@@ -147,6 +151,12 @@ class AsgiCycle(BoundedCalls):
     def _tell(self) -> None:
         if self._over is not None:
             self._over.set()
+        self._take_turns()
+
+    def _take_turns(self) -> None:
+        """Whoever waits for the body behind another task is to look again."""
+        if self._turns is not None:
+            self._turns.unpark_all()
 
     def stop_endless(self, reason: str) -> None:
         """Cancel the application."""
@@ -193,17 +203,24 @@ class AsgiCycle(BoundedCalls):
             return self._disconnect()
         self._listeners += 1
         try:
-            if not self._end_told:
-                return await self._receive_body()
-            if self._over is None:
-                self._over = trio.Event()
-            await self._over.wait()
+            while not (self.gone or self._at is _DONE):
+                if self._end_told:
+                    if self._over is None:
+                        self._over = trio.Event()
+                    await self._over.wait()
+                elif not self._reading:
+                    return await self._receive_body()
+                else:
+                    if self._turns is None:
+                        self._turns = trio.lowlevel.ParkingLot()
+                    await self._turns.park()
         finally:
             self._listeners -= 1
         return self._disconnect()
 
     async def _receive_body(self) -> Message:
         request = self._request
+        self._reading = True
         try:
             data = await request.receive()
         except AnsweredByServerError as error:
@@ -214,6 +231,9 @@ class AsgiCycle(BoundedCalls):
             if not self.gone:
                 self._end_told = not data or request.body_complete
                 return {"type": "http.request", "body": data, "more_body": not self._end_told}
+        finally:
+            self._reading = False
+            self._take_turns()
         self.gone = True
         self._tell()
         return self._disconnect()
