@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from tests.support.http1 import DRIVERS, GET, POST, App, answer, hello, served
+from umbel.net.stream import PlainStream
 from umbel.server.limits import Limits
 
 MockClock = trio.testing.MockClock
@@ -156,6 +157,29 @@ async def test_a_client_that_reads_nothing_is_cut_and_its_application_cancelled(
         await server.service.connections.wait_value(1)
         await server.service.connections.wait_value(0)
         assert ended == [pytest.approx(30)]
+
+
+@pytest.mark.parametrize("leaves", [False, True], ids=["stuck", "left"])
+@pytest.mark.parametrize(("version", "reset"), [(b"1.0", 1), (b"1.1", 0)])
+async def test_an_answer_that_ends_with_its_connection_is_cut_by_a_reset(
+    version: bytes, reset: int, leaves: bool, driver: str, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else what has come of it would look like all of it."""
+    resets: list[PlainStream] = []
+    monkeypatch.setattr(PlainStream, "reset_on_close", lambda stream: resets.append(stream))
+
+    async def floods(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while True:
+            await send({"type": "http.response.body", "body": bytes(65536), "more_body": True})
+
+    async with served(App(floods), driver) as server, server.connected() as client:
+        await client.stream.send_all(GET.replace(b"1.1", version))
+        await trio.sleep(1)
+        if leaves:
+            await client.stream.send_eof()
+        await server.service.connections.wait_value(0)
+        assert len(resets) == reset
 
 
 async def test_the_write_deadline_is_for_progress(driver: str, autojump_clock: MockClock) -> None:

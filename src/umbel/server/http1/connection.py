@@ -334,8 +334,11 @@ class Http1Connection:
                 crash, rest = apart(error)
                 if crash is not None:
                     service.application_failed("request", crash, gone=cycle.gone)
-            if not (cycle.answered or cycle.gone):
-                await self._answer_for(cycle, rest)
+            if not cycle.answered:
+                if cycle.ends_with_connection and not cycle.taken:
+                    self.stream.reset_on_close()  # The client must be able to tell that it has not got all.
+                if not cycle.gone:
+                    await self._answer_for(cycle, rest)
             if rest is not None:
                 raise rest
         finally:
@@ -371,10 +374,8 @@ class Http1Connection:
     async def _answer_for(self, cycle: RequestResponseCycle, rest: BaseException | None) -> None:
         """Answer in the place of an application that ended, or was cut by a server that stops, before its first byte.
 
-        After it the client must be able to tell. ``rest`` is what goes on upwards; nothing else is raised then.
+        ``rest`` is what goes on upwards; nothing else is raised then.
         """
-        if cycle.ends_with_connection and not cycle.taken:
-            self.stream.reset_on_close()
         refusal = refusal_for(self.service, rest) if cycle.unanswered and not self._displaced else None
         if refusal is None:
             return
