@@ -320,3 +320,25 @@ async def test_a_refusal_of_head_has_no_content_either(request_: bytes, autojump
         if b"x y" not in request_:
             assert (await client.request("GET", "/")).body == b"hello"
     assert client.received.count(b"{") == 0
+
+
+@DRIVERS
+async def test_tasks_that_send_at_the_same_time_all_go_on_when_the_client_reads(
+    driver: str, autojump_clock: MockClock
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async def part() -> None:
+            for _ in range(20):
+                await send(body(bytes(100_000), True))
+
+        await send(start())
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(part)
+        await send(body())
+
+    async with served(App(app), driver) as server, server.connected() as client:
+        await client.stream.send_all(GET)
+        await trio.sleep(3)
+        assert len((await client.reply()).body) == 6_000_000
+        assert trio.current_time() == 3

@@ -133,3 +133,25 @@ async def test_an_answer_waits_behind_an_interim_one_that_the_socket_has_not_tak
         with trio.fail_after(10):
             while not received.endswith(b"\r\nthe end"):
                 received += await client.stream.receive_some()
+
+
+async def test_an_application_may_cancel_a_send_and_send_on(driver: str, autojump_clock: MockClock) -> None:
+    class Impatient(Turns):
+        async def handle(self, request: InboundRequest) -> None:
+            with trio.move_on_after(1):  # Fills the socket.
+                while True:
+                    await request.inform(103, [(b"link", bytes(30_000).replace(b"\0", b"x"))])
+            await request.start(200, [(b"content-length", b"300003")])
+            with trio.move_on_after(1) as scope:
+                await request.send(bytes(300_000))
+            assert scope.cancelled_caught
+            await request.finish(b"end")
+
+    async with served(Impatient(), driver) as server, server.connected() as client:
+        await client.stream.send_all(GET)
+        await trio.sleep(3)
+        received = b""
+        with trio.fail_after(10):
+            while not received.endswith(b"end"):
+                received += await client.stream.receive_some()
+    assert received.endswith(b"\r\n" + bytes(300_000) + b"end")

@@ -98,7 +98,9 @@ class Http1Connection:
         self._looked_at = 0
         """Bytes of that head that ``check_part`` has seen: a head that comes byte by byte is gone through once."""
         self._clock: WriteClock | None = None
-        """Made with the first write that has to wait."""
+        """Made with the first write that has to wait, as ``_sending`` is."""
+        self._sending: trio.Lock | None = None
+        """Held by the task that waits for the socket: an application may send from several."""
         self._sent_now = 0
         """Bytes that the socket took without a wait, and that the write clock has not been told of."""
         self._unsent: list[memoryview] = []
@@ -453,35 +455,40 @@ class Http1Connection:
             trio.TooSlowError: the client does not read.
             trio.BrokenResourceError: it has gone.
         """
-        stream, unsent = self.stream, self._unsent
-        if self._clock is None:
+        if self._sending is None:
+            self._sending = trio.Lock()
             self._clock = WriteClock(self.service)
-        clock = self._clock
+        assert self._clock is not None
+        async with self._sending:
+            try:
+                await self._send_rest(self._clock)
+            except trio.TooSlowError:
+                self.lingers = False
+                raise
+
+    async def _send_rest(self, clock: WriteClock) -> None:
+        stream, unsent = self.stream, self._unsent
         clock.took(self._sent_now)
         self._sent_now = 0
-        try:
-            while stream.unsent or unsent:
-                size = len(stream.unsent)
-                if size:
-                    with trio.CancelScope(deadline=clock.begin()) as scope:
-                        try:
-                            await stream.drained()
-                        finally:
-                            await clock.end_write()
-                    if scope.cancelled_caught:
-                        # The kernel tells of room only when there is much of it.
-                        stream.send_more()
-                        if len(stream.unsent) == size:
-                            raise trio.TooSlowError
-                    clock.took(size - len(stream.unsent))
-                    continue
-                piece, rest = unsent[0][: clock.room], unsent[0][clock.room :]
-                unsent[:1] = [rest] if rest else []
-                if stream.send_now(piece):
-                    clock.took(len(piece))
-        except trio.TooSlowError:
-            self.lingers = False
-            raise
+        while stream.unsent or unsent:
+            size = len(stream.unsent)
+            if size:
+                with trio.CancelScope(deadline=clock.begin()) as scope:
+                    try:
+                        await stream.drained()
+                    finally:
+                        await clock.end_write()
+                if scope.cancelled_caught:
+                    # The kernel tells of room only when there is much of it.
+                    stream.send_more()
+                    if len(stream.unsent) == size:
+                        raise trio.TooSlowError
+                clock.took(size - len(stream.unsent))
+                continue
+            piece, rest = unsent[0][: clock.room], unsent[0][clock.room :]
+            unsent[:1] = [rest] if rest else []
+            if stream.send_now(piece):
+                clock.took(len(piece))
 
     # Refusing.
 

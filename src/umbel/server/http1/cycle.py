@@ -392,7 +392,7 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
             raise ClientGoneError("the client has gone")
         if self._at is _DONE or self._at is _NOTHING:
             raise ApplicationError("the application sent content before its head, or after its end")
-        before = b""
+        before = behind = b""
         if self._at is _HEAD:
             before = self._head_for(len(body), more=more)
             self._at = _BODY
@@ -409,12 +409,11 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
             if not more:
                 data += b"0\r\n%b\r\n" % read_fields(trailers).lines
         elif before and len(body) > _JOINED_MAX:
-            await self._write(before)
-            data = body
+            data, behind = before, body
         else:
             data = before + body if before else body
         if data:
-            await self._write(data)
+            await self._write(data, behind)
         if not more:
             self._at = _DONE
             self.answered = True
@@ -476,14 +475,17 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
                 raise ApplicationError(f"the application sent {self._left} bytes less than its Content-Length")
         self.bytes_sent += size
 
-    async def _write(self, data: bytes) -> None:
-        """Hand bytes to the socket.
+    async def _write(self, data: bytes, behind: bytes = b"") -> None:
+        """Hand bytes to the socket, and those ``behind`` them. Cancelled, they are still sent before any others.
 
         Raises:
             ClientGoneError: it takes no more, or not within its deadline.
         """
         try:
-            if not self._connection.send_now(data):
+            sent = self._connection.send_now(data)
+            if behind:
+                sent = self._connection.send_now(behind)
+            if not sent:
                 await self._connection.send_rest()
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError) as error:
             raise self._lost() from error
