@@ -87,6 +87,30 @@ async def test_a_request_leaves_nothing_for_the_garbage_collector(tmp_path: Path
             assert app.statistics().routes_before_quart
 
 
+@pytest.mark.parametrize(("target", "status"), [("/livez", 200), ("/nobody", 404), ("/own", 200), ("/own/", 404)])
+@pytest.mark.usefixtures("uncollected")
+async def test_a_request_through_quart_leaves_nothing_of_ours_to_collect(
+    target: str, status: int, tmp_path: Path
+) -> None:
+    """A client can send thousands of them a second, and a collection holds up all others."""
+    app = Umbel(__name__, Config.model_validate({"logs": {"dir": str(tmp_path)}}), static_folder=None)
+
+    @app.get("/own")
+    async def own() -> str:
+        return "{}"
+
+    async with serving(app) as gate, await trio.open_tcp_stream("127.0.0.1", gate) as client:
+
+        async def ask() -> None:
+            await client.send_all(f"GET {target} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
+            answer = b""
+            while not answer.endswith((b"}", b"}\n")):
+                answer += await client.receive_some()
+            assert int(answer.split()[1]) == status
+
+        await assert_leaves_nothing(ask, ROUNDS)
+
+
 EACH = {"a": {"each": "[`1`, `2`, `3`]", "path": "/a/{item}", "limit": 2, "optional": True}}
 LATE: dict[str, Any] = {"a": {"timeout": "2ms"}, "b": {"optional": True}}
 QUICK = {"attempts": 2, "backoff": "1ms"}

@@ -101,6 +101,7 @@ class QuartRequest(TrioASGIHTTPConnection):
         finally:
             counts.in_flight -= 1
             self._note_route()
+            self._let_go()
             self._inbound.file_record(exchange.recorder, record_of(exchange))
 
     def _cancel(self) -> None:
@@ -159,6 +160,13 @@ class QuartRequest(TrioASGIHTTPConnection):
         rule = self._request.url_rule if self._request is not None else None
         if not facts.route and rule is not None:
             self.exchange.routed(rule.rule, facts.deadline)
+
+    def _let_go(self) -> None:
+        """Leave nothing that only the garbage collector could free: it holds up all requests in flight."""
+        request, self._request = self._request, None  # It holds this object.
+        if request is not None and (error := request.routing_exception) is not None:
+            # Their frames hold the request, which holds the exception.
+            error.__traceback__ = error.__context__ = None
 
     def _says_krakend(self) -> bool:
         endpoints = self.app.krakend_endpoints
