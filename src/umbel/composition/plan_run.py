@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..core.call import Prepared, only_leaf
+from ..core.call import FieldBlocks, Prepared, only_leaf
 from ..core.inbound import ClientGoneError
 from ..events import Recorder
 from ..kinds import CUT, Kind
@@ -19,7 +19,7 @@ from .expression import Expression, ExpressionError, failed_expression, is_false
 from .fan_out import FanOut, ItemEnded, item_list
 from .fault import bad_request, described
 from .field_template import note_left_out
-from .request import Blocks, gateway_fields
+from .request import gateway_fields
 from .result import Result
 from .running_call import RunningCall
 from .shape import shape_result
@@ -81,7 +81,7 @@ class PlanRun(Engine):
         on_wait: OnWait | None = None,
         timers: TimerQueue | None = None,
     ) -> None:
-        super().__init__(facts, callers, recorder, outcomes, timers)
+        Engine.__init__(self, facts, callers, recorder, outcomes, timers)  # Not super(): once per request.
         self.on_wait = on_wait
         self._plan = plan
         self._inputs = inputs
@@ -93,7 +93,7 @@ class PlanRun(Engine):
         self._has_work = True
         self._owed = len(plan.calls)
         """Calls that have no outcome yet."""
-        self._gateway: dict[bool, Blocks] = {}
+        self._gateway: dict[bool, FieldBlocks] = {}
         """The fields that the gateway writes into each call, with those of its client and without."""
 
     async def run(self) -> Result:

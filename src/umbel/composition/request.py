@@ -15,7 +15,7 @@ from urllib.parse import quote_plus
 
 import msgspec
 
-from ..core.call import EVERY, FieldBlock, Prepared, block_of
+from ..core.call import EVERY, FieldBlock, FieldBlocks, Prepared, block_of
 from ..core.field_value import raw_value
 from ..core.star import STAR
 from ..messages import ACCEPT_GZIP, Field
@@ -165,7 +165,7 @@ class Recipe:
         self,
         context: Mapping[str, Json],
         inputs: Inputs,
-        gateway: Blocks | None = None,
+        gateway: FieldBlocks | None = None,
         left_out: LeftOut = unheard,
     ) -> Prepared:
         """The request for these values. ``gateway``: what ``gateway_fields`` gives, where that is known already.
@@ -332,24 +332,20 @@ def without(fields: Sequence[Field], gateway: Sequence[Sequence[Field]]) -> list
     return [field for field in fields if field[1] not in names]
 
 
-Blocks = tuple[tuple[Field, ...], ...]
-"""``Prepared.gateway``."""
-
-
-def gateway_fields(inputs: Inputs, *, forwarded: bool) -> Blocks:
+def gateway_fields(inputs: Inputs, *, forwarded: bool) -> FieldBlocks:
     """The fields that the gateway writes: ``Inputs.request_id`` and ``Inputs.forwarded``, and ``Inputs.forwarded_for``
     where these are sent. The id has a block of its own: the others are the same for many requests."""
     others = (inputs.forwarded, inputs.forwarded_for) if forwarded else (inputs.forwarded,)
     request_id = inputs.request_id
     if not request_id:
-        return others
+        return FieldBlocks(others)
     if _PLAIN_ID.fullmatch(request_id) is None:
-        return (block_of((("x-request-id", request_id),)), *others)
+        return FieldBlocks((block_of((("x-request-id", request_id),)), *others))
     value = request_id.encode("ascii")
     block = FieldBlock(((b"x-request-id", b"x-request-id", value),))
     # No upstream replaces it: a plan whose upstream tells its time that way is refused (``plan.py``).
     block.lines, block.lines_for = b"x-request-id: %b\r\n" % value, EVERY
-    return (block, *others)
+    return FieldBlocks((block, *others))
 
 
 _PLAIN_ID = re.compile(r"[!-~]+")

@@ -61,6 +61,13 @@ class FieldBlock(tuple["Field", ...]):
 EVERY = "every upstream"
 
 
+class FieldBlocks(tuple[tuple["Field", ...], ...]):
+    """Blocks that the calls of one request have in common, with a memory of them as lines, as that of a block."""
+
+    lines: bytes | None = None
+    lines_for: object = None
+
+
 def block_of(fields: Iterable[tuple[str, str]]) -> FieldBlock:
     """Fields as a block, named in lower case; less those whose value no field can hold."""
     values = [(name.lower().encode("ascii"), raw_value(value)) for name, value in fields]

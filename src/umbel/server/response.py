@@ -62,15 +62,14 @@ def read_fields(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
         fields = [(bytes(name), bytes(value)) for name, value in fields]
         lines = list(map(_known.get, fields))
     length: int | None = None
-    close = dated = False
-    unchecked = 0
+    close = dated = unchecked = False
     for place, known in enumerate(lines):
         if known is not None:
             continue
         raw_name, value = fields[place]
-        if (once := _ONCE.get(raw_name)) is not None:
-            lines[place] = b"%b%b\r\n" % (once, value)
-            unchecked += 1
+        if raw_name in _ONCE:
+            lines[place] = b"%b%b\r\n" % (_ONCE[raw_name], value)
+            unchecked = True
             continue
         name = _names.get(raw_name) or _name(raw_name)
         if name == b"content-length":
@@ -85,9 +84,9 @@ def read_fields(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
         lines[place] = _line(name, value)
     whole = b"".join(cast("list[bytes]", lines))
     if unchecked:
-        # Each line has one line end, so one more is inside of a value.
-        ends = whole.count(b"\r\n")
-        if whole.count(b"\n") != ends or whole.count(b"\r") != ends or b"\0" in whole or ends > len(lines):
+        # Each line that is not empty has one line end, so one more is inside of a value.
+        ends = len(lines) - lines.count(b"")
+        if whole.count(b"\n") != ends or whole.count(b"\r") != ends or b"\0" in whole:
             raise ApplicationError(_BROKEN)
     return Fields(whole, length, close, dated)
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import httpx
 
-from ..core.call import EVERY, FieldBlock, Prepared
+from ..core.call import EVERY, FieldBlock, FieldBlocks, Prepared
 from ..core.hop_by_hop import HOP_BY_HOP, is_hop_by_hop, named_by
 from ..messages import ACCEPT_GZIP, Field, fields_of, may_be_secret
 from .errors import BadRequest
@@ -161,16 +161,12 @@ def plain_request(prepared: Prepared, base: bytes, host: bytes, added: bytes, ne
         lines = headers.lines
     else:
         lines = _noted_lines(headers, [ACCEPT_GZIP], never)
-    if lines is None:
+    if type(gateway) is FieldBlocks and gateway.lines_for is never:
+        more = gateway.lines
+    else:
+        more = _lines_of_blocks(gateway, never)
+    if lines is None or more is None:
         return None
-    for block in gateway:
-        if type(block) is FieldBlock and (block.lines_for is never or block.lines_for is EVERY):
-            more = block.lines
-        else:
-            more = _noted_lines(block, [], never)
-        if more is None:
-            return None
-        lines += more
     method = prepared.method
     if method not in _VERBS:
         return None
@@ -183,11 +179,32 @@ def plain_request(prepared: Prepared, base: bytes, host: bytes, added: bytes, ne
                 _good_targets.clear()
             _good_targets.add(target)
     if content:
-        return b"%b %b%b HTTP/1.1\r\nHost: %b\r\n%b%bContent-Length: %d\r\n\r\n%b" % (
-            verb, base, target, host, lines, added, len(content), content,
+        return b"%b %b%b HTTP/1.1\r\nHost: %b\r\n%b%b%bContent-Length: %d\r\n\r\n%b" % (
+            verb, base, target, host, lines, more, added, len(content), content,
         )  # fmt: skip
     length = b"Content-Length: 0\r\n" if method in _EXPECT_CONTENT else b""
-    return b"%b %b%b HTTP/1.1\r\nHost: %b\r\n%b%b%b\r\n" % (verb, base, target, host, lines, added, length)
+    return b"%b %b%b HTTP/1.1\r\nHost: %b\r\n%b%b%b%b\r\n" % (
+        verb, base, target, host, lines, more, added, length,
+    )  # fmt: skip
+
+
+def _lines_of_blocks(blocks: Sequence[Sequence[Field]], never: tuple[bytes, ...]) -> bytes | None:
+    """The lines of the gateway's blocks one behind the other, noted for the other calls of the request; None as above.
+
+    Raises:
+        BadRequest: a field that no line can hold.
+    """
+    parts: list[bytes | None] = []
+    for block in blocks:
+        if type(block) is FieldBlock and (block.lines_for is never or block.lines_for is EVERY):
+            parts.append(block.lines)
+        else:
+            parts.append(_noted_lines(block, [], never))
+    known = [part for part in parts if part is not None]
+    lines = b"".join(known) if len(known) == len(parts) else None
+    if type(blocks) is FieldBlocks:
+        blocks.lines, blocks.lines_for = lines, never
+    return lines
 
 
 def _noted_lines(fields: Sequence[Field], codings: list[Field], never: tuple[bytes, ...]) -> bytes | None:
