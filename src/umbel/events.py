@@ -10,13 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
+import msgspec
+
 from .kinds import Kind
 from .model import Attempt, Outcome, RequestFacts
 
 Level = Literal["debug", "info", "warning", "error"]
 
 
-class RequestEnded(NamedTuple):
+class RequestEnded(msgspec.Struct, frozen=True):
     """An inbound request is over. Exactly one per request, whoever ended it."""
 
     request: RequestFacts

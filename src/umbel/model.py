@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import msgspec
 
@@ -26,7 +26,7 @@ OTHER_MAX = 10**7
 """And of any other body."""
 
 
-class Trace(NamedTuple):
+class Trace(msgspec.Struct, frozen=True):
     """The W3C trace context that a request runs under (https://www.w3.org/TR/trace-context/)."""
 
     trace_id: str
@@ -42,7 +42,7 @@ class Trace(NamedTuple):
         return f"00-{self.trace_id}-{span_id}-{self.flags}"
 
 
-class RequestFacts(NamedTuple):
+class RequestFacts(msgspec.Struct, frozen=True):
     """What is known of an inbound request for as long as it lives. Times are ``trio.current_time()`` seconds."""
 
     request_id: str

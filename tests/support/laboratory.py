@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import trio
+from msgspec import structs
 from trio.testing import wait_all_tasks_blocked
 
 from tests.support.composing import facts
@@ -112,7 +113,7 @@ class Lab:
 
     def facts(self) -> RequestFacts:
         made = facts(self.case.deadline)
-        return made._replace(trace=made.trace._replace(state=self.case.trace_state))
+        return structs.replace(made, trace=structs.replace(made.trace, state=self.case.trace_state))
 
     async def run(self) -> Result:
         return await run(self.plan, self.case.inputs, self.facts(), {"u": self.client}, self.records)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any, cast
 
+from msgspec.structs import replace
 from quart import has_request_context, has_websocket_context, request, websocket
 
 from ..errors import NotRunningError
@@ -85,13 +86,13 @@ class Exchange:
 
     def routed(self, route: str, deadline: float) -> RequestFacts:
         """Fill in what only a matched route knows; ``deadline`` is absolute."""
-        self.facts = self.facts._replace(route=route, deadline=deadline)
+        self.facts = replace(self.facts, route=route, deadline=deadline)
         bind(**{"http.route": route})
         return self.facts
 
     def became_complete(self, deadline: float, now: float) -> RequestFacts:
         """The request is complete only ``now``, after its body was waited for; its ``deadline`` is absolute."""
-        self.facts = self.facts._replace(deadline=deadline, complete_at=now)
+        self.facts = replace(self.facts, deadline=deadline, complete_at=now)
         return self.facts
 
 

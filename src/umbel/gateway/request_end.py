@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import trio
+from msgspec.structs import replace
 
 from ..core.inbound import AnsweredByServerError, ClientGoneError
 from ..events import RequestEnded
@@ -90,7 +91,7 @@ def record_of(exchange: Exchange) -> RequestEnded:
 
 def _refusal_record(exchange: Exchange, refused: AnsweredByServerError) -> RequestEnded:
     """The record of a request that the server has answered in our place, because its body could not be read on."""
-    facts, origin = exchange.facts._replace(request_id=refused.request_id), exchange.origin
+    facts, origin = replace(exchange.facts, request_id=refused.request_id), exchange.origin
     return RequestEnded(
         facts, refused.status, trio.current_time(), 0, None, refused.kind, origin.client, origin.scheme, refused.detail
     )

@@ -75,8 +75,8 @@ class CallMembers:
         """The form of such a line, found by making one with marks where the holes will be."""
         attempt: Attempt = replace(event.outcome.attempts[0], started_at=0.0, ended_at=_ATTEMPT_SECONDS)
         outcome: Outcome = replace(event.outcome, started_at=0.0, ended_at=_SECONDS, attempts=(attempt,))
-        trace = event.request.trace._replace(trace_id=_TRACE_ID)
-        request = event.request._replace(request_id=_REQUEST_ID, trace=trace)
+        trace = replace(event.request.trace, trace_id=_TRACE_ID)
+        request = replace(event.request, request_id=_REQUEST_ID, trace=trace)
         _, _, _, line, _ = told(event._replace(request=request, outcome=outcome))
         form = _cut(self._encode(line))
         if len(self._forms) >= FORMS_MAX:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
+from msgspec.structs import replace
 
 from ..events import Recorder, RequestEnded
 from ..kinds import Kind
@@ -82,8 +83,9 @@ class RecordedOnce:
 def corrected(ended: RequestEnded, said: Said) -> RequestEnded:
     """An application's record of a request that the server has answered in the application's place."""
     refusal, request_id, sent, _ = said
-    return ended._replace(
-        request=ended.request._replace(request_id=request_id),
+    return replace(
+        ended,
+        request=replace(ended.request, request_id=request_id),
         status=refusal.status,
         ended_at=trio.current_time(),
         bytes_sent=sent,

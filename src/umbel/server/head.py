@@ -7,9 +7,9 @@ head that is refused goes to ``diagnosis.py`` for the reason.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 import httptools
+import msgspec
 
 from .diagnosis import HeadRefused, diagnose
 from .host import NOT_SERVED, Hosts
@@ -42,7 +42,7 @@ _SPECIAL = frozenset({b"host", b"content-length", b"transfer-encoding", b"connec
 _HOPELESS = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?=[^\n])")
 
 
-class Meaning(NamedTuple):
+class Meaning(msgspec.Struct, frozen=True):
     """What the fields of a head say, and the version that they say it in."""
 
     version: str
@@ -60,7 +60,7 @@ class Meaning(NamedTuple):
     """Whether the host that they name is served."""
 
 
-class Head(NamedTuple):
+class Head(msgspec.Struct, frozen=True):
     """A request's head that may be acted upon."""
 
     method: str

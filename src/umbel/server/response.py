@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import NamedTuple, cast
+from typing import Any
+
+import msgspec
 
 from ..messages import may_be_secret
 from ..problem import phrase
@@ -38,7 +40,7 @@ class ApplicationError(RuntimeError):
     """The application broke a rule of ASGI or of HTTP."""
 
 
-class Fields(NamedTuple):
+class Fields(msgspec.Struct, frozen=True):
     """The application's fields as lines of a head, and what they say to the server."""
 
     lines: bytes
@@ -57,7 +59,7 @@ def read_fields(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
     """
     fields = headers if isinstance(headers, list) else list(headers)
     try:
-        lines = list(map(_known.get, fields))
+        lines: list[Any] = list(map(_known.get, fields))
     except TypeError:  # Some make their pairs as lists.
         fields = [(bytes(name), bytes(value)) for name, value in fields]
         lines = list(map(_known.get, fields))
@@ -82,7 +84,7 @@ def read_fields(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
             close = close or b"close" in value.lower()
         dated = dated or name == b"date"
         lines[place] = _line(name, value)
-    whole = b"".join(cast("list[bytes]", lines))
+    whole = b"".join(lines)
     if unchecked:
         # Each line that is not empty has one line end, so one more is inside of a value.
         ends = len(lines) - lines.count(b"")

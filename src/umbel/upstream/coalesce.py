@@ -448,7 +448,7 @@ class SharedCall:
 
 def _own_request(whose: RequestFacts, request_id: str, trace: Trace) -> RequestFacts:
     """``whose`` time under the shared call's own ids: what an attempt's end means hangs on when its request began."""
-    return whose._replace(request_id=request_id, trace=trace)
+    return replace(whose, request_id=request_id, trace=trace)
 
 
 def _shared_request(prepared: Prepared, request_id: str) -> Prepared:

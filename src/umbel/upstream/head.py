@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+
+import msgspec
 
 from ..core.hop_by_hop import named_by
 from ..messages import Field, may_be_secret
@@ -22,7 +23,7 @@ _KNOWN_MAX = 128
 _KNOWN_HEAD_MAX = 512
 
 
-class Head(NamedTuple):
+class Head(msgspec.Struct, frozen=True):
     """A response's head. ``fields`` are the end-to-end fields in order."""
 
     status: int

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from .chunked import ChunkedDecoder
 from .errors import ConnectionReset, Malformed, TooBig, incomplete
 from .head import Head, check_part, head_of, known_heads
@@ -184,7 +186,7 @@ class ResponseReader:
             self.ended = length == 0
         else:
             # The body ends with the connection.
-            head = head._replace(keep_alive=False)
+            head = replace(head, keep_alive=False)
         self.head = head
 
     def _end_interim(self, status: int) -> None:

@@ -9,6 +9,7 @@ import threading
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from tests.support.happenings import TRACE_ID, attempt, call_ended, note, request_ended, request_facts
 from umbel.kinds import Kind
@@ -286,7 +287,7 @@ def test_a_record_that_is_too_long_is_cut_down_and_says_so() -> None:
 
 
 def test_a_long_path_or_method_is_cut_in_the_access_line() -> None:
-    long = request_facts()._replace(method="GET" * 1000, path="/=" + "secret.a." * 900)
+    long = structs.replace(request_facts(), method="GET" * 1000, path="/=" + "secret.a." * 900)
     record = written(request_ended(404, request=long))
     assert len(record["url.path"]) == PATH_CHARS_MAX + 1
     assert record["url.path"].endswith("…")
@@ -295,7 +296,7 @@ def test_a_long_path_or_method_is_cut_in_the_access_line() -> None:
 
 def test_a_path_is_cut_without_half_of_the_userinfo_in_it() -> None:
     path = "/" + "a" * (PATH_CHARS_MAX - 20) + "/http://user:hunter2-and-more@host/"
-    assert "hunter" not in written(request_ended(request=request_facts()._replace(path=path)))["url.path"]
+    assert "hunter" not in written(request_ended(request=structs.replace(request_facts(), path=path)))["url.path"]
 
 
 def test_an_object_without_a_json_form_is_told_by_its_repr() -> None:
