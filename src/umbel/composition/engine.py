@@ -98,6 +98,24 @@ class Engine:
         timers: runs the timer of the deadline; None: ``scope`` has been entered around ``serve``.
     """
 
+    # Not set for each request: these stay as they are here for nearly all of them, and are read once or twice.
+    failure: Failure | None = None
+    """The failure that decides the answer, once one does."""
+    closed = False
+    flawed = False
+    """Whether a call, or an item of one, has failed."""
+    _timer: Timer | None = None
+    """Of the deadline."""
+    _deadline_came = False
+    _shields: list[trio.CancelScope] | None = None
+    """Around the tasks of calls."""
+    _crash: Exception | None = None
+    """A bug that came up in a callback."""
+    _cut_reason: str | None = None
+    """Of the cancel that cut it."""
+    _more_may_come = False
+    """Whether further calls may be launched, so that it is not done though nothing is under way."""
+
     def __init__(
         self,
         facts: RequestFacts,
@@ -113,45 +131,30 @@ class Engine:
         self._slow_call: float = getattr(recorder, "slow_call", 0.0)
         self._timers = timers
         """None: the scope has been entered."""
-        self._timer: Timer | None = None
-        """Of the deadline."""
         self._now: Callable[[], float] = trio.current_time if timers is None else timers.now
         self.outcomes: dict[str, Outcome] = {} if outcomes is None else outcomes
         """In the order in which the calls ended. Whoever passed the mapping sees it filled, also if this is
         cancelled."""
-        self.failure: Failure | None = None
-        """The failure that decides the answer, once one does."""
         self.decided = False
         self.over = False
         """Nothing new begins."""
-        self.closed = False
-        self.flawed = False
-        """Whether a call, or an item of one, has failed."""
-        self._deadline_came = False
         self._parking = Parking()
         self._under_way: dict[RunningCall, None] = {}
-        self._large: deque[Call] = deque()
+        self._large: deque[Call] | None = None
         """Results whose bodies are to be decoded in the engine's task."""
         self._waits: list[Call] = []
         """Calls that want a task."""
-        self._shields: list[trio.CancelScope] = []
-        """Around the tasks of calls."""
         self._fan_outs: dict[FanOut, None] = {}
         """Those that have no result yet."""
         self._hungry: dict[FanOut, None] = {}
         """Those of which another item may start."""
         self._has_work = False
         """Whether there is something for ``_act`` to do."""
-        self._crash: Exception | None = None
-        """A bug that came up in a callback."""
-        self._taken: deque[Outcome] = deque()
+        self._taken: deque[Outcome] | None = None
+        """Outcomes that came while another one was told of."""
         self._telling = False
-        self._cut_reason: str | None = None
-        """Of the cancel that cut it."""
         self.on_wait: OnWait | None = None
         """Until the composition waits."""
-        self._more_may_come = False
-        """Whether further calls may be launched, so that it is not done though nothing is under way."""
 
     @cached_property
     def scope(self) -> trio.CancelScope:
@@ -248,6 +251,8 @@ class Engine:
             if running not in self._under_way:
                 return  # Its ``each`` has ended without it, in the step in which it ended itself.
             if len(call.content) > inline_max:
+                if self._large is None:
+                    self._large = deque()
                 self._large.append(call)
                 self._has_work = True
                 self._parking.wake()
@@ -373,6 +378,8 @@ class Engine:
         # One outcome may settle others (dependants that fail or are skipped). They are told in turn, by one loop and
         # not by recursion, so a long chain of calls costs no stack.
         if self._telling:
+            if self._taken is None:
+                self._taken = deque()
             self._taken.append(outcome)
             return
         self._telling = True
@@ -419,11 +426,11 @@ class Engine:
                 if self._has_work:
                     # So that nothing is sent for a client that has gone already.
                     await trio.lowlevel.checkpoint_if_cancelled()
-                    if self._large and self._decodes_elsewhere:
+                    if self._large and self._decodes_elsewhere(self._large[0]):
                         if nursery is None:
                             await self._serve_with_tasks()
                             return
-                        await self._decode_many()
+                        await self._decode_many(self._large[0])
                     self._act()
                     if self.over:
                         break
@@ -485,20 +492,21 @@ class Engine:
         with self.scope:
             await self._serve_with_tasks()
 
-    @property
-    def _decodes_elsewhere(self) -> bool:
-        """Whether the next large body holds so many values that the loop would be held up."""
-        running: RunningCall = self._large[0].context
-        return running in self._under_way and is_decoded_beforehand(running.rules, self._large[0])
+    def _decodes_elsewhere(self, call: Call) -> bool:
+        """Whether the next large body, ``call``'s, holds so many values that the loop would be held up."""
+        running: RunningCall = call.context
+        return running in self._under_way and is_decoded_beforehand(running.rules, call)
 
-    async def _decode_many(self) -> None:
-        """Decode the next large body in a thread."""
-        running: RunningCall = self._large[0].context
-        running.decoded = await decoded_beforehand(running.rules, self._large[0])
+    async def _decode_many(self, call: Call) -> None:
+        """Decode the next large body, ``call``'s, in a thread."""
+        running: RunningCall = call.context
+        running.decoded = await decoded_beforehand(running.rules, call)
 
     async def _finish(self, call: Call) -> None:
         """Carry a call on, in a task of its own."""
         with trio.CancelScope(shield=not self.over) as scope:
+            if self._shields is None:
+                self._shields = []
             self._shields.append(scope)
             await call.finish()
 
@@ -538,14 +546,14 @@ class Engine:
             reason = "the route's deadline"
         under_way, self._under_way = list(self._under_way), {}
         fan_outs, self._fan_outs = list(self._fan_outs), {}
-        self._large.clear()
+        self._large = None
         self._hungry.clear()
         self._waits.clear()
         # The last one first: it may wait in a queue for the place of an earlier one, and must not get it now.
         for running in reversed(under_way):
             running.call_object.cancel(reason)
             del running.call_object
-        for shield in self._shields:
+        for shield in self._shields or ():
             shield.shield = False
         now = self._now()
         for running in under_way:

@@ -18,9 +18,10 @@ not a plain path) is left to Quart.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
+import msgspec
 from quart.routing import QuartMap
 from werkzeug.datastructures import ImmutableDict
 from werkzeug.exceptions import HTTPException
@@ -76,7 +77,7 @@ class UmbelMap(QuartMap):
         super().add(rulefactory)
 
 
-class Match(NamedTuple):
+class Match(msgspec.Struct, frozen=True):
     """A path that a configured route answers by the method asked for. Shared by requests: not to be changed."""
 
     route: RouteView

@@ -33,16 +33,17 @@ class IdleConnections:
         """Keep a connection."""
         self._all[connection] = origin
         self.count += 1
-        if origin in self._by_origin:
+        try:
             self._by_origin[origin].append(connection)
-        else:
+        except KeyError:
             self._by_origin[origin] = deque((connection,))
 
     def take(self, origin: Origin) -> Connection | None:
         """The connection to ``origin`` that was used last, or None. It is the likeliest to be alive still."""
-        if origin not in self._by_origin:
+        try:
+            stack = self._by_origin[origin]
+        except KeyError:
             return None
-        stack = self._by_origin[origin]
         connection = stack.pop()
         if not stack:
             del self._by_origin[origin]

@@ -194,14 +194,13 @@ def _lines_of_blocks(blocks: Sequence[Sequence[Field]], never: tuple[bytes, ...]
     Raises:
         BadRequest: a field that no line can hold.
     """
-    parts: list[bytes | None] = []
+    lines: bytes | None = b""
     for block in blocks:
         if type(block) is FieldBlock and (block.lines_for is never or block.lines_for is EVERY):
-            parts.append(block.lines)
+            more = block.lines
         else:
-            parts.append(_noted_lines(block, [], never))
-    known = [part for part in parts if part is not None]
-    lines = b"".join(known) if len(known) == len(parts) else None
+            more = _noted_lines(block, [], never)
+        lines = None if lines is None or more is None else lines + more
     if type(blocks) is FieldBlocks:
         blocks.lines, blocks.lines_for = lines, never
     return lines
