@@ -39,6 +39,7 @@ def test_lines_keep_their_order_and_what_the_server_says_is_left_out() -> None:
     "headers",
     [
         [(b"etag", b'"1"\r\nset-cookie: a=b')],
+        [(b"connection", b"x"), (b"etag", b'"1"\r\nset-cookie: a=b')],
         [(b"x-other", b"a\nb")],
         [(b"x-other", b"a\0b")],
         [(b"x other", b"a")],
