@@ -31,7 +31,7 @@ import select
 import socket
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Protocol
 
@@ -175,10 +175,13 @@ class PlainStream:
         if task is not None:
             trio.lowlevel.reschedule(task, outcome.Error(trio.TooSlowError()))
 
-    async def _wait_readable(self) -> None:
-        """Wait until there may be something to read, or the stream is closed."""
+    def _wait_readable(self) -> Awaitable[object]:
+        """Wait until there may be something to read, or the stream is closed. To be awaited at once.
+
+        No coroutine of its own: each wake-up would pass through its frame.
+        """
         self._receiver = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(self._abort_receiving)
+        return trio.lowlevel.wait_task_rescheduled(self._abort_receiving)  # noqa: ASYNC105 - the caller awaits it
 
     def _abort_receiving(self, _: object) -> trio.lowlevel.Abort:
         self._receiver = None
