@@ -51,11 +51,22 @@ class Channel:
         """Send what is queued until the peer is gone, or ``finish`` was called and the queue is empty."""
         try:
             async for line in self._queued:
-                self._sending = True
-                await self._stream.send_all(line)
-                self._sending = False
+                # At once, where the socket takes it: the next turn of a busy loop may be seconds away, and until then
+                # ``send_now`` would have to drop what it is given.
+                sent = self._send_some(line)
+                if sent < len(line):
+                    self._sending = True
+                    await self._stream.send_all(line[sent:])
+                    self._sending = False
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._queued.close()
+
+    def _send_some(self, line: bytes) -> int:
+        """Send what the socket takes now; the count of bytes. Where it is broken, the next wait says so."""
+        try:
+            return self._socket.send(line)
+        except OSError:
+            return 0
 
     def finish(self) -> None:
         """Take no more messages; ``run`` returns when the last one has been sent."""
