@@ -1,6 +1,6 @@
 """Content negotiation between one answer and a stream of lines (RFC 9110 section 12.5.1).
 
-Called by the views of the configuration's routes. A stream is sent only to a client that names its media type, or on
+A stream is sent only to a client that names its media type, or on
 a route that always streams: a wildcard asks for nothing in particular.
 """
 

@@ -1,6 +1,6 @@
 """How much less time than the route's deadline the client asks for.
 
-Called by the views that compose, once per request. A malformed wish is no wish, and none can lengthen a deadline.
+A malformed wish is no wish, and none can lengthen a deadline.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """From a request to ``model.Inputs``, the validated values that a plan can name.
 
-Called by the views of ``routes.py`` and ``compose.py`` once per request. It reads what the route needs and no more:
+It reads what the route needs and no more:
 a body only where the plan uses one, cookies only where the client sent some.
 """
 

@@ -1,6 +1,6 @@
 """A composition's result as an HTTP answer: status, fields and bytes.
 
-Called by the views of ``routes.py``, ``compose.py`` and ``streaming.py``. The rules are the "Answers" table of the
+The rules are the "Answers" table of the
 semantics; nothing here waits.
 """
 
