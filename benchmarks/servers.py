@@ -79,7 +79,7 @@ def compose() -> None:
     from umbel.config.schema import Config
     from umbel.server import hypercorn_config, serve
 
-    app = Umbel(__name__, Config.model_validate({"logs": {"access": {"file": "off"}}}), static_folder=None)
+    app = Umbel(__name__, Config.model_validate({"logs": {"access": {"level": "error"}}}), static_folder=None)
 
     @app.compose("/hello")
     async def answer(_: Any) -> str:

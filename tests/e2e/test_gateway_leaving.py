@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -14,6 +15,7 @@ from tests.support.program import WAYS
 from tests.support.rawserver import Peer, RawServer, answering, raw_server, response
 from tests.support.records import Records
 from tests.support.serving import connected, fetch, serving
+from umbel.composition.gather import Compose
 from umbel.config.schema import Config
 from umbel.gateway.app import Umbel
 from umbel.kinds import Kind
@@ -33,7 +35,15 @@ def gateway(upstream: int) -> tuple[Umbel, Records]:
         {"path": "/body", "calls": {"part": {**call, "json": "body"}}, "deadline": "1h"},
     ]
     config = Config.model_validate({"upstreams": {"up": {"urls": [f"http://127.0.0.1:{upstream}"]}}, "routes": routes})
-    return Umbel(__name__, config, recorder=records), records
+    app = Umbel(__name__, config, recorder=records)
+
+    @app.compose("/code", deadline=3600)
+    async def code(compose: Compose) -> Any:
+        async with compose.gather() as calls:
+            part = calls.get("up", "/x", name="part")
+        return part.value
+
+    return app, records
 
 
 @asynccontextmanager
@@ -72,8 +82,9 @@ async def over(app: Umbel, upstream: RawServer, records: Records) -> None:
 
 
 @SERVERS
-@pytest.mark.parametrize("path", ["/r", "/body"])
-@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("path", "stream"), [("/r", False), ("/r", True), ("/body", False), ("/body", True), ("/code", False)]
+)
 async def test_over_http1(server: str, path: str, stream: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     hanging = Hanging()
     async with raw_server(hanging) as upstream:
@@ -91,7 +102,7 @@ async def test_over_http1(server: str, path: str, stream: bool, monkeypatch: pyt
 
 @SERVERS
 @pytest.mark.parametrize("leaving", ["reset", "close"])
-@pytest.mark.parametrize("path", ["/r", "/body"])
+@pytest.mark.parametrize("path", ["/r", "/body", "/code"])
 async def test_over_http2(server: str, leaving: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     hanging = Hanging()
     async with raw_server(hanging) as upstream:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Generator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any, Unpack
 
 import msgspec
@@ -30,7 +30,7 @@ from .engine import INLINE_MAX, Callers, Engine
 from .expression import ExpressionError, failed_expression
 from .fault import bad_request
 from .field_template import note_left_out
-from .merge import Fields, answer_caching
+from .merge import answer_caching
 from .options import CallOptions, check_options
 from .outgoing import (
     MISSING,
@@ -367,18 +367,23 @@ class Compose:
     ) -> None:
         self.inputs = inputs
         self.facts = facts
-        self.context: dict[str, Json] = {
-            "path": inputs.path,
-            "query": inputs.query,
-            "headers": {name.replace("-", "_"): text_of(value) for name, value in inputs.headers.items()},
-            "body": inputs.body,
-        }
-        self._callers = {name: caller_of(transport) for name, transport in transports.items()}
+        self._transports = transports
         self.recorder = recorder
         self._upstreams = upstreams or {}
         self._rules: dict[str, CallRules] = {}
         self._outcomes: dict[str, Outcome] = {} if outcomes is None else outcomes
         self._personal: dict[str, None] = {}
+
+    @cached_property
+    def context(self) -> dict[str, Json]:
+        """The values of the request that expressions of upstreams' fields name."""
+        inputs = self.inputs
+        headers = {name.replace("-", "_"): text_of(value) for name, value in inputs.headers.items()}
+        return {"path": inputs.path, "query": inputs.query, "headers": headers, "body": inputs.body}
+
+    @cached_property
+    def _callers(self) -> dict[str, Caller]:
+        return {name: caller_of(transport) for name, transport in self._transports.items()}
 
     @asynccontextmanager
     async def gather(self) -> AsyncIterator[Gather]:
@@ -421,18 +426,22 @@ class Compose:
 
     def result(self, answer: Json, *, status: int = 200, headers: Sequence[tuple[str, str]] = ()) -> Result:
         """The result with this answer; if every call failed and none has a default, the worst one's problem."""
-        outcomes = self._ordered()
-        failure = worst_of_all(outcomes, any(rules.has_default for rules in self._rules.values()))
-        if failure is not None:
-            return self.failed(failure)
-        parts = [outcome.headers for outcome in outcomes if outcome.state == "value"]
+        outcomes, parts, complete = self._ordered(), [], True
+        if outcomes:
+            failure = worst_of_all(outcomes, any(rules.has_default for rules in self._rules.values()))
+            if failure is not None:
+                return self.failed(failure)
+            parts = [outcome.headers for outcome in outcomes if outcome.state == "value"]
+            complete = all(outcome.complete for outcome in outcomes)
         # What the handler says of caching is what a route of the configuration says by ``answer.cache_control``.
-        headers = [field for field in headers if self._fits(*field)]
-        configured = ", ".join(value for name, value in headers if name == "cache-control") or None
-        fields: Fields = [field for field in headers if field[0] != "cache-control"]
+        configured: str | None = None
+        fields: Sequence[tuple[str, str]] = ()
+        if headers:
+            headers = [field for field in headers if self._fits(*field)]
+            configured = ", ".join(value for name, value in headers if name == "cache-control") or None
+            fields = [field for field in headers if field[0] != "cache-control"]
         asked = self.inputs.headers
         personal = bool(self._personal) or "cookie" in asked or "authorization" in asked
-        complete = all(outcome.complete for outcome in outcomes)
         caching, fields = answer_caching(configured, parts, fields, personal=personal, complete=complete)
         return Result(
             outcomes,
@@ -444,6 +453,7 @@ class Compose:
             caching,
             self._own_ms(),
             tuple(self._personal),
+            failed=any(outcome.worst is not None for outcome in outcomes),
         )
 
     def _fits(self, name: str, value: str) -> bool:

@@ -26,23 +26,24 @@ from ..errors import ConfigError, NotRunningError, RequestError
 from ..events import NULL, Noted, Recorder
 from ..logs import crashes_on_stderr
 from ..server import garbage
-from ..server.asgi import serve_asgi
+from ..server.asgi import make_scope, serve_asgi
 from ..server.limits import Limits
 from ..server.loopwatch import EVENT, watched_loop
 from ..server.process_signals import no_deadly_signals
 from ..server.serving import innermost, serve
 from ..server.settings import hypercorn_config
-from .asgi_request import AsgiRequest, target_of
+from .asgi_request import AsgiRequest, Send, target_of
 from .checks import CHECKS
 from .compose import ComposeView
 from .fields import Field
 from .forwarded import TrustedProxies, origin_of
+from .handler_cycle import HandlerCycle
 from .handling import ErrorHandling
 from .hooks import parts_of
 from .lifespan import Lifespan, State
 from .quart_request import QuartRequest
 from .reply import KRAKEND_COMPLETED
-from .request_cycle import RequestCycle
+from .request_cycle import PlanCycle
 from .respond import AnswerRules, Expose
 from .route_table import RouteTable, UmbelMap, refuse_registration
 from .routes import RouteView
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
     from ..net.epoll import AnyReader
     from ..server.service import Service
     from .compose import Handler
+    from .request_cycle import RequestCycle
+    from .route_table import Match
     from .runtime import Runtime
 
 _KEPT = "_quart._preserve_context"
@@ -211,6 +214,7 @@ class Umbel(ErrorHandling, InboundApplication):
             view = ComposeView(self, rule, handler, deadline, rules, self._upstream_defaults)
             name = endpoint or handler.__name__
             self.add_url_rule(rule, name, view.view, methods=list(methods), **options)
+            self.route_table.add_handler(name, view)
             if rules.krakend_compat:
                 self.krakend_endpoints.add(name)
             return handler
@@ -232,8 +236,8 @@ class Umbel(ErrorHandling, InboundApplication):
             refuse_registration(f_name)
         super()._check_setup_finished(f_name)
 
-    def handle(self, request: InboundRequest) -> Coroutine[Any, Any, None]:
-        """Answer a request: one for a route of the configuration before Quart, any other through ``asgi_app``.
+    def handle(self, request: Any) -> Coroutine[Any, Any, None]:
+        """Answer a request: one that the table of routes finds before Quart, any other through ``asgi_app``.
 
         Whoever wraps or replaces ``asgi_app`` or ``__call__`` sees all of them.
         """
@@ -241,10 +245,18 @@ class Umbel(ErrorHandling, InboundApplication):
         if not (request.websocket or self._has_root_path or table.behind_asgi or "asgi_app" in self.__dict__):
             match = table.find(request.method, request.target)
             if match is not None:
-                cycle = RequestCycle(self, match, request)
+                cycle = self._new_cycle(match, request, lambda: make_scope(request, request.service), _push_nothing)
                 if cycle.origin.fields.has_plain_host:  # Quart refuses a host that is none.
                     return cycle.run()
         return serve_asgi(self, request)
+
+    def _new_cycle(
+        self, match: Match, inbound: InboundRequest, scope: Callable[[], Mapping[str, Any]], send: Send
+    ) -> RequestCycle:
+        route = match.route
+        if isinstance(route, ComposeView):
+            return HandlerCycle(self, match, route, inbound, scope, send)
+        return PlanCycle(self, match, route, inbound)
 
     async def asgi_app(self, scope: Any, receive: Any, send: Any) -> None:
         """Quart's; but a request that the table of routes finds is answered before it.
@@ -259,7 +271,7 @@ class Umbel(ErrorHandling, InboundApplication):
             if match is not None and match.decoded == scope["path"]:  # Middleware may have changed the path alone.
                 limits, max_body = self.limits, self.config["MAX_CONTENT_LENGTH"]
                 request = AsgiRequest(scope, receive, send, limits=limits, max_body=max_body)
-                cycle = RequestCycle(self, match, request)
+                cycle = self._new_cycle(match, request, lambda: scope, send)
                 if cycle.origin.fields.has_plain_host:  # As above.
                     await request.serve(cycle.run)
                     return
@@ -404,6 +416,10 @@ class Umbel(ErrorHandling, InboundApplication):
 
 
 _PARTS = parts_of(Umbel)
+
+
+async def _push_nothing(_: object) -> None:
+    """ASGI's ``send`` of a request that came without ASGI. Quart would push by it (HTTP/2), and our server cannot."""
 
 
 class _Announcement(trio.TaskStatus[list[str]]):

@@ -1,7 +1,8 @@
-"""``@app.compose``: a composition written in Python as a Quart view, on the same engine as the configured routes.
+"""``@app.compose``: a composition written in Python, on the same engine as the configured routes.
 
-Made when the decorator is used. The handler's calls are ``composition.gather``'s; reading the request and writing the
-answer are the files that ``routes.py`` uses.
+``ComposeView`` is made when the decorator is used. ``view`` is Quart's way to it, and ``HandlerCycle`` the other. The
+handler's calls are ``composition.gather``'s; reading the request and writing the answer are the files that
+``routes.py`` uses.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ from ..core.field_value import raw_value
 from ..kinds import Kind
 from ..model import Failure
 from . import crashes
-from .exchange import Exchange, current_exchange, current_request
+from .exchange import Exchange, current_exchange
 from .inputs import InputRules
-from .reply import as_response
+from .reply import Reply, as_response
 from .respond import AnswerRules, answer
 from .routes import deadline_of
 
 if TYPE_CHECKING:
-    from ..composition.result import Result
     from .app import Umbel
+    from .fields import Fields
     from .sending import AnyResponse
 
 Handler = Callable[..., Awaitable[Any]]
@@ -42,7 +43,7 @@ making an answer of what there is."""
 
 
 class ComposeView:
-    """The view of one ``@app.compose`` handler."""
+    """One ``@app.compose`` handler."""
 
     def __init__(
         self,
@@ -57,7 +58,8 @@ class ComposeView:
             raise TypeError(f"a composing handler must be an async function, and {handler!r} is none")
         self._app = app
         self._upstreams = upstreams
-        self._rule = rule
+        self.rule = rule
+        self.krakend_compat = rules.krakend_compat
         self._handler = handler
         self._deadline = math.inf if deadline is None else deadline
         self._inputs = InputRules()
@@ -65,50 +67,61 @@ class ComposeView:
         self.view = _standing_for(handler, self._view)
 
     async def _view(self, **path: Any) -> AnyResponse:
-        """Answer one request with what the handler returns.
+        """Answer one request of Quart's; see ``answer``."""
+        exchange = current_exchange()
+        facts = exchange.routed(self.rule, self.deadline(exchange.origin.fields, exchange.facts.started_at))
+        answered = await self.answer(exchange, path, trio.CancelScope(deadline=facts.deadline + GRACE))
+        if not isinstance(answered, Reply):
+            return answered
+        response = as_response(answered)
+        # The server's write deadline cuts a client that reads nothing; Quart's would cut one that reads slowly too.
+        response.timeout = None
+        return response
+
+    def deadline(self, fields: Fields, complete_at: float) -> float:
+        """When the answer to a request with these fields is due (absolute), which was complete at that time."""
+        return deadline_of(fields, complete_at, self._deadline)
+
+    async def answer(self, exchange: Exchange, path: Mapping[str, Any], late: trio.CancelScope) -> AnyResponse | Reply:
+        """Answer one request that has been routed with what the handler returns.
+
+        ``late`` is a new scope whose deadline is ``GRACE`` after the request's, from the handler's first wait on.
 
         Raises:
             RequestError: nothing can be answered at the moment (503).
+            BaseException: whatever the handler raises, but failed compositions.
         """
-        exchange = current_exchange()
-        fields = exchange.origin.fields
-        facts = exchange.routed(self._rule, deadline_of(fields, exchange.facts.started_at, self._deadline))
+        fields, facts = exchange.origin.fields, exchange.facts
         runtime = self._app.runtime
         inputs = self._inputs.read(exchange, path)
         compose = Compose(runtime.callers, inputs, facts, exchange.recorder, self._upstreams, exchange.calls)
         try:
-            with trio.CancelScope(deadline=facts.deadline + GRACE) as late:
+            with late:
 
                 def waits(for_body: bool) -> None:
                     """The deadline runs from the complete request: waiting for its body takes nothing of it."""
                     now = trio.current_time()
-                    due = math.inf if for_body else deadline_of(fields, now, self._deadline)
+                    due = math.inf if for_body else self.deadline(fields, now)
                     compose.facts = exchange.became_complete(due, now)
                     late.deadline = due + GRACE
 
-                current_request().body.waits = waits  # type: ignore[attr-defined]  # Umbel.request_class has it
+                exchange.body_waits = waits
                 value = await self._handler(compose, **path)
         except Exception as error:
             failed = _failed_composition(error)
             if failed is None:
                 raise
             # The block that failed may stand in another one, whose calls have been cut only since.
-            return self._respond(compose.with_all_calls(failed.result), exchange)
+            return answer(compose.with_all_calls(failed.result), self._answer, exchange)
         if late.cancelled_caught:
             failure = Failure.of(Kind.TIMEOUT, "the handler itself was at work past the deadline")
-            return self._respond(compose.failed(failure), exchange)
+            return answer(compose.failed(failure), self._answer, exchange)
         if isinstance(value, (Response, WerkzeugResponse)):
             # The handler wrote its own response; its fields are its own affair.
             return value
         value, status, headers = _unpacked(value)
-        said = _fields(headers, partial(note_left_out, facts, exchange.recorder))
-        return self._respond(compose.result(value, status=status, headers=said), exchange)
-
-    def _respond(self, result: Result, exchange: Exchange) -> AnyResponse:
-        response = as_response(answer(result, self._answer, exchange))
-        # The server's write deadline cuts a client that reads nothing; Quart's would cut one that reads slowly too.
-        response.timeout = None
-        return response
+        said = _fields(headers, partial(note_left_out, facts, exchange.recorder)) if headers else ()
+        return answer(compose.result(value, status=status, headers=said), self._answer, exchange)
 
 
 def _standing_for(handler: Handler, answer: Callable[..., Awaitable[AnyResponse]]) -> Callable[..., Any]:

@@ -6,20 +6,22 @@ of it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import AsyncIterable, Callable
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
+import trio
 from msgspec.structs import replace
 from quart import has_request_context, has_websocket_context, request, websocket
 
+from ..composition.engine import CLIENT_GONE
+from ..core.inbound import AnsweredByServerError, ClientGoneError
 from ..errors import NotRunningError
 from ..logs import bind
 
 if TYPE_CHECKING:
-    import trio
     from quart.wrappers import Request
 
-    from ..core.inbound import AnsweredByServerError, InboundRequest
+    from ..core.inbound import InboundRequest
     from ..events import Recorder
     from ..kinds import Kind
     from ..model import Outcome, RequestFacts
@@ -30,11 +32,19 @@ SCOPE_KEY = "umbel"
 """Where the exchange stands in the ASGI scope: ``request.scope["umbel"]``."""
 
 
+class RequestBody(AsyncIterable[bytes], Protocol):
+    """The parts of a request's body."""
+
+    def take_at_most(self, size: int) -> None:
+        """No more than ``size`` bytes are taken: a body of unknown length need not have more time than that."""
+
+
 class Exchange:
     """What belongs to one request and lives exactly as long."""
 
     __slots__ = (
         "body",
+        "body_waits",
         "calls",
         "completed",
         "detail",
@@ -57,8 +67,10 @@ class Exchange:
         self.recorder = recorder
         self.query = query
         """The raw query."""
-        self.body: AsyncIterable[bytes]
+        self.body: RequestBody
         """The parts of the request's body; set by whoever brings it, and read once."""
+        self.body_waits: Callable[[bool], object] = _nothing
+        """Called with True before the client is waited for with its body, and with False after it."""
         self.inbound: InboundRequest
         """The server's side of it. A WebSocket has none."""
         self.nursery: trio.Nursery
@@ -90,10 +102,33 @@ class Exchange:
         bind(**{"http.route": route})
         return self.facts
 
+    def cancel(self) -> None:
+        """Cancel what is at work for it: the client has gone."""
+        self.nursery.cancel_scope.cancel(reason=CLIENT_GONE)
+
+    async def next_part(self) -> bytes:
+        """The next part of the body; empty at its end. If the client has gone this never returns: it is cancelled.
+
+        Raises:
+            HTTPException: the body is too large or too slow, where it is not the server that says so.
+        """
+        try:
+            return await self.inbound.receive()
+        except ClientGoneError as error:
+            if isinstance(error, AnsweredByServerError):
+                self.refused = error.with_traceback(None)  # Its frames hold this object.
+        self.cancel()
+        await trio.sleep_forever()
+        raise AssertionError("unreachable")
+
     def became_complete(self, deadline: float, now: float) -> RequestFacts:
         """The request is complete only ``now``, after its body was waited for; its ``deadline`` is absolute."""
         self.facts = replace(self.facts, deadline=deadline, complete_at=now)
         return self.facts
+
+
+def _nothing(_: bool) -> None:
+    """Where nobody counts the time."""
 
 
 def names_of(facts: RequestFacts) -> dict[str, object]:

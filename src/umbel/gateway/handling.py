@@ -26,6 +26,7 @@ from . import crashes
 from .exchange import find_exchange, find_websocket_exchange
 from .paths import relative_redirect
 from .problems import as_http_exception, from_http_exception
+from .quart_context import CONTEXT_IS_ARGUMENT
 from .reply import ComposedResponse
 
 if TYPE_CHECKING:
@@ -61,11 +62,43 @@ class ErrorHandling(QuartTrio):
             check_cancel(error)
             raise
         except BaseExceptionGroup as error:
-            crash, rest = crashes.split(error)
-            if crash is None or rest is None:
+            self._holds_cancel(error)
+            raise
+
+    async def answer_exception(self, context: Any, error: BaseException) -> AnyResponse:
+        """The response to what a view raised, as Quart's dispatch makes it; ``context`` is Quart's of the request.
+
+        Raises:
+            BaseException: the cancel that a group holds, whose crash is recorded.
+        """
+        contexts = (context,) if CONTEXT_IS_ARGUMENT else ()
+        try:
+            return await self.finalize_view(context, await self.handle_user_exception(*contexts, error))
+        except (Exception, BaseExceptionGroup) as unhandled:
+            if isinstance(unhandled, BaseExceptionGroup) and self._holds_cancel(unhandled):
                 raise
-            crashes.note(self.recorder, "request.crashed", crash, self._facts())
-            raise rest from crash
+            quarts: Any = self.handle_exception
+            response: AnyResponse = await quarts(*contexts, unhandled)
+            return response
+
+    async def finalize_view(self, context: Any, result: Any) -> AnyResponse:
+        """The response for what a view returned, as Quart's dispatch makes it."""
+        quarts: Any = self.finalize_request
+        arguments = (context, result) if CONTEXT_IS_ARGUMENT else (result, context)
+        response: AnyResponse = await quarts(*arguments)
+        return response
+
+    def _holds_cancel(self, group: BaseExceptionGroup[BaseException]) -> bool:
+        """Whether a group holds nothing but cancels.
+
+        Raises:
+            BaseException: the cancels of one that holds crashes too, which are recorded.
+        """
+        crash, rest = crashes.split(group)
+        if crash is None or rest is None:
+            return crash is None
+        crashes.note(self.recorder, "request.crashed", crash, self._facts())
+        raise rest from crash
 
     async def full_dispatch_websocket(self, *context: Any) -> Any:
         """Quart's dispatch; a cancel that nobody ordered is a failure of the view."""

@@ -58,9 +58,7 @@ class InputRules:
         fields, charset = exchange.origin.fields, ""
         if may_have_body(fields):
             check_media_type(fields, self.body)
-        # An application may have put a request class of its own, whose body has no bound of time to lower.
-        if (take_at_most := getattr(exchange.body, "take_at_most", None)) is not None:
-            take_at_most(self.max_body)
+        exchange.body.take_at_most(self.max_body)
         raw_body = await read_body(exchange.body, known_length(fields), self.max_body)
         if raw_body:
             charset = check_media_type(fields, self.body)

@@ -9,18 +9,14 @@ probes, and leaves the rest to Quart's dispatch.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 import trio
-from quart.wrappers import Response
 from quart_trio.asgi import TrioASGIHTTPConnection
-from werkzeug.exceptions import GatewayTimeout, HTTPException, InternalServerError
+from werkzeug.exceptions import HTTPException, InternalServerError
 
-from ..composition.engine import CLIENT_GONE
-from ..core.inbound import AnsweredByServerError, ClientGoneError
 from ..errors import RequestError
 from ..kinds import Kind
 from ..model import RequestFacts
@@ -30,14 +26,13 @@ from .forwarded import origin_in
 from .paths import check_path, check_query, merged_path, raw_path
 from .probes import probe
 from .problems import from_http_exception, from_request_error
-from .reply import ERROR, Reply, complete, redirect_reply, say_incomplete
+from .quart_context import request_of
+from .reply import Reply, redirect_reply
 from .request_end import DISCARD_MAX, end_by, record_of
-from .sending import AnyResponse, send_reply, send_response
-from .uploads import Upload
+from .sending import AnyResponse, deliver
 
 if TYPE_CHECKING:
     from hypercorn.typing import HTTPScope
-    from quart_trio.wrappers.request import TrioBody
     from werkzeug.routing import MapAdapter
 
     from .app import Umbel
@@ -70,8 +65,6 @@ class QuartRequest(TrioASGIHTTPConnection):
         self._given_scope = scope
         # A copy, as the scope belongs to the server (the specification says: "copy it before passing it on").
         super().__init__(app, cast("HTTPScope", {**origin.rewritten(scope), SCOPE_KEY: self.exchange}))
-        self._body_wanted = trio.Event()
-        """Set when somebody reads the body."""
         self._send: Send
         self._request: UmbelRequest | None = None
 
@@ -93,7 +86,7 @@ class QuartRequest(TrioASGIHTTPConnection):
         try:
             async with trio.open_nursery() as nursery:
                 exchange.nursery = nursery
-                self._inbound.on_gone(self._cancel)
+                self._inbound.on_gone(exchange.cancel)
                 await self._deliver(await self._answer())
                 nursery.cancel_scope.cancel(reason="answered")
         except BaseException as error:  # noqa: BLE001 - raises on what is not its to end
@@ -104,55 +97,11 @@ class QuartRequest(TrioASGIHTTPConnection):
             self._let_go()
             self._inbound.file_record(exchange.recorder, record_of(exchange))
 
-    def _cancel(self) -> None:
-        self.exchange.nursery.cancel_scope.cancel(reason=CLIENT_GONE)
-
-    async def _bring_body(self, body: TrioBody) -> None:
-        """Hand the request's body to ``body``, once somebody wants it."""
-        await self._body_wanted.wait()
-        try:
-            while data := await self._inbound.receive():
-                body.append(data)
-        except HTTPException as error:
-            if not isinstance(body, Upload):
-                raise
-            body.fail(error)
-        except ClientGoneError as error:
-            if isinstance(error, AnsweredByServerError):
-                self.exchange.refused = error.with_traceback(None)  # Its frames hold the exchange.
-            self._cancel()
-        else:
-            body.set_complete()
-
     async def _answer_500(self) -> None:
         await self._deliver(from_http_exception(InternalServerError(), self.exchange.facts.request_id))
 
     async def _deliver(self, response: AnyResponse | Reply) -> None:
-        exchange, inbound = self.exchange, self._inbound
-        request_id = exchange.facts.request_id
-        if isinstance(response, Reply):
-            complete(response, request_id, krakend=self._says_krakend())
-            await send_reply(inbound, response)
-            return
-        if response.status_code >= ERROR and self._says_krakend():
-            say_incomplete(response)
-        timeout = self.app.config["RESPONSE_TIMEOUT"]
-        if isinstance(response, Response) and response.timeout is not Ellipsis:
-            timeout = response.timeout
-        try:
-            with trio.move_on_after(math.inf if timeout is None else timeout) as scope:
-                await send_response(inbound, response, request_id)
-        except ClientGoneError:
-            self._cancel()  # What serves it ends for that reason, and not because a sibling failed.
-            raise
-        if scope.cancelled_caught:
-            exchange.kind = Kind.TIMEOUT
-            exchange.detail = f"the response was not sent within its timeout of {timeout:g} s"
-            if inbound.unanswered:
-                await send_response(inbound, from_http_exception(GatewayTimeout(), request_id), request_id)
-            else:
-                inbound.crash_recorded = True  # It is no crash, and the record says it.
-            # The message stays unfinished then, so the server closes the connection and the client can tell.
+        await deliver(self.exchange, response, self.app.config["RESPONSE_TIMEOUT"], self._says_krakend)
 
     def _note_route(self) -> None:
         """Say in the facts which of Quart's routes it was, where no view has."""
@@ -164,7 +113,10 @@ class QuartRequest(TrioASGIHTTPConnection):
     def _let_go(self) -> None:
         """Leave nothing that only the garbage collector could free: it holds up all requests in flight."""
         request, self._request = self._request, None  # It holds this object.
-        if request is not None and (error := request.routing_exception) is not None:
+        if request is None:
+            return
+        request.body.read_from(None)  # The exchange may hold the body.
+        if (error := request.routing_exception) is not None:
             # Their frames hold the request, which holds the exception.
             error.__traceback__ = error.__context__ = None
 
@@ -190,12 +142,7 @@ class QuartRequest(TrioASGIHTTPConnection):
             return from_request_error(error, facts.request_id)
         if (merged := merged_path(raw)) is not None:
             return redirect_reply(merged + b"?" + query if query else merged)
-        self._request = request = cast("UmbelRequest", self._create_request_from_scope(self._send))
-        if isinstance(request.body, Upload):
-            request.body.ask_for(self._body_wanted, self._inbound)
-        else:
-            self._body_wanted.set()
-        self.exchange.nursery.start_soon(self._bring_body, request.body)
+        self._request = request = request_of(self, self.exchange, self._send)
         if (response := probe(self.app, request, self.exchange)) is not None:
             return response
         try:

@@ -1,8 +1,9 @@
-"""One HTTP request for a route of the configuration, answered on the connection's own task.
+"""One HTTP request that is answered before Quart, on the connection's own task.
 
-A request goes through these steps in this order: its facts, its inputs (the body among them), the composition, the
-answer, the record. Nothing of it is left in the task afterwards: no scope, no context variable. Only a stream has a
-nursery, which ends with it. What is an error under Quart's dispatch is answered here in the same way.
+``PlanCycle`` is one for a route of the configuration; ``HandlerCycle`` (``handler_cycle.py``) is one for a handler of
+``@app.compose``. A request goes through these steps in this order: its facts, its inputs (the body among them), the
+composition, the answer, the record. Nothing of it is left in the task afterwards: no scope, no context variable. Only a
+stream has a nursery, which ends with it. What is an error under Quart's dispatch is answered here in the same way.
 
 **The client's leaving.** A client that has left before the calls start has none started. When the composition is about
 to wait, it has ``InboundRequest.on_gone`` call it if the client leaves; the calls are cut then. Once the answer is
@@ -13,13 +14,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable
-from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 from werkzeug.exceptions import HTTPException, InternalServerError, RequestEntityTooLarge
 
-from ..composition.engine import CLIENT_GONE
 from ..core.inbound import ClientGoneError, InboundRequest
 from ..errors import RequestError
 from ..kinds import Kind
@@ -39,17 +38,19 @@ if TYPE_CHECKING:
     from ..model import Inputs
     from .accept import StreamForm
     from .app import Umbel
+    from .compose import ComposeView
     from .fields import Fields
     from .route_table import Match
+    from .routes import RouteView
 
 
 class RequestCycle(Exchange):
-    """A request that a route of the configuration answers."""
+    """A request that a route of the table answers."""
 
-    __slots__ = ("_app", "_form", "_path", "_route")
+    __slots__ = ("_app", "_path", "_says_krakend")
 
-    def __init__(self, app: Umbel, match: Match, inbound: InboundRequest) -> None:
-        route = match.route
+    def __init__(self, app: Umbel, match: Match, route: RouteView | ComposeView, inbound: InboundRequest) -> None:
+        """``route`` is that of ``match``."""
         peer, started_at = inbound.peer, inbound.started
         origin = origin_of(
             None if peer is None else peer[0], inbound.fields, app.trusted_proxies, inbound.version, inbound.scheme
@@ -70,47 +71,68 @@ class RequestCycle(Exchange):
         Exchange.__init__(self, facts, origin, recorder, inbound.target.partition(b"?")[2])  # Not super(): it is slow.
         self.inbound = inbound
         self._app = app
-        self._route = route
         self._path = match.path
-        self._form: StreamForm | None = route.form(fields)
+        self._says_krakend = route.krakend_compat
 
     async def run(self) -> None:
         """Answer, and file the one record. Cancelled (a server that stops), it is cut off."""
-        app, inbound, route = self._app, self.inbound, self._route
-        counts = app.request_counts
+        inbound, counts = self.inbound, self._app.request_counts
         counts.in_flight += 1
         counts.total += 1
         try:
             inbound.discard_max = DISCARD_MAX
-            if self._form is not None:
-                await self._run_stream(self._form)
-                return
-            try:
-                inputs = await self._read_with_body() if route.reads_body else route.read(self, self._path)
-                result = await route.run(self, inputs, inbound.on_gone).run()
-                reply = answer(result, route.answer_rules, self)
-            except (Exception, BaseExceptionGroup) as error:
-                if (reply_to_error := self._reply_to(error)) is None:
-                    raise
-                reply = reply_to_error
-            complete(reply, self.facts.request_id, krakend=route.krakend_compat)
-            assert type(reply.body) is bytes
-            if not inbound.respond(reply.status, reply.fields, reply.body):
-                await inbound.drained()
+            await self._answer()
         except BaseException as error:  # noqa: BLE001 - raises on what is not its to end
             await end_by(error, self, self._answer_500)
         finally:
             counts.in_flight -= 1
             inbound.file_record(self.recorder, record_of(self))
 
-    async def _run_stream(self, form: StreamForm) -> None:
+    async def _answer(self) -> None:
+        """Answer. What it raises is answered by ``end_by``."""
+        raise NotImplementedError
+
+    async def _answer_500(self) -> None:
+        reply = http_exception_reply(InternalServerError(), self.facts.request_id)
+        complete(reply, self.facts.request_id, krakend=self._says_krakend)
+        await send_reply(self.inbound, reply)
+
+
+class PlanCycle(RequestCycle):
+    """A request that a route of the configuration answers."""
+
+    __slots__ = ("_form", "_route")
+
+    def __init__(self, app: Umbel, match: Match, route: RouteView, inbound: InboundRequest) -> None:
+        RequestCycle.__init__(self, app, match, route, inbound)
+        self._route = route
+        self._form: StreamForm | None = route.form(self.origin.fields)
+
+    async def _answer(self) -> None:
+        if self._form is not None:
+            await self._answer_by_stream(self._form)
+            return
+        inbound, route = self.inbound, self._route
+        try:
+            inputs = await self._read_with_body() if route.reads_body else route.read(self, self._path)
+            result = await route.run(self, inputs, inbound.on_gone).run()
+            reply = answer(result, route.answer_rules, self)
+        except (Exception, BaseExceptionGroup) as error:
+            if (reply_to_error := self._reply_to(error)) is None:
+                raise
+            reply = reply_to_error
+        complete(reply, self.facts.request_id, krakend=route.krakend_compat)
+        assert type(reply.body) is bytes
+        if not inbound.respond(reply.status, reply.fields, reply.body):
+            await inbound.drained()
+
+    async def _answer_by_stream(self, form: StreamForm) -> None:
         inbound, route = self.inbound, self._route
         async with trio.open_nursery() as nursery:
             self.nursery = nursery
-            cancel = partial(nursery.cancel_scope.cancel, reason=CLIENT_GONE)
             try:
                 inputs = await self._read_with_body() if route.reads_body else route.read(self, self._path)
-                inbound.on_gone(cancel)
+                inbound.on_gone(self.cancel)
                 reply = await route.stream(self, inputs, form)
             except (Exception, BaseExceptionGroup) as error:
                 if (reply_to_error := self._reply_to(error)) is None:
@@ -120,18 +142,13 @@ class RequestCycle(Exchange):
             try:
                 await send_reply(inbound, reply)
             except ClientGoneError:
-                cancel()  # The calls end for that reason, and not because a sibling failed.
+                self.cancel()  # The calls end for that reason, and not because a sibling failed.
                 raise
             nursery.cancel_scope.cancel(reason="answered")
 
     def _read_with_body(self) -> Awaitable[Inputs]:
         self.body = _Parts(self.inbound, self.origin.fields, self._app.config["MAX_CONTENT_LENGTH"])
         return self._route.read_with_body(self, self._path)
-
-    async def _answer_500(self) -> None:
-        reply = http_exception_reply(InternalServerError(), self.facts.request_id)
-        complete(reply, self.facts.request_id, krakend=self._route.krakend_compat)
-        await send_reply(self.inbound, reply)
 
     def _reply_to(self, error: BaseException) -> Reply | None:
         """The answer to an error, as Quart's dispatch gives it (``Umbel.handle_user_exception``).

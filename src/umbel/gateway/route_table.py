@@ -1,4 +1,4 @@
-"""The table of the configured routes, and the decision whether they are answered before Quart.
+"""The table of the routes that compose, and the decision whether they are answered before Quart.
 
 Theory
 ------
@@ -6,20 +6,24 @@ Theory
 something that would see or change such a request (``hooks.py``). "all": Quart dispatches all of them. "python": Quart
 dispatches none, and what it would have called is named.
 
+Handlers of ``@app.compose`` are the application's own code, so a hook is meant for them too: they are answered before
+Quart only if there is no hook at all. What they raise is handled by Quart in any case (``handler_cycle.py``).
+
 The decision is made once, by ``open``, after the application's own startup. From then on the application refuses to
 register anything until ``close``, so that no request need ask again. What Python cannot refuse (a receiver of a signal,
 ``app.config``, ``app.view_functions``, an attribute) has no effect on configured routes when it comes later.
 
 werkzeug's own map is the judge of paths. Its matches are remembered by method and raw path, because paths come again.
-What is not a plain match of a configured route (another route, a redirect, an error, OPTIONS, a probe, a target that is
+What is not a plain match of such a route (another route, a redirect, an error, OPTIONS, a probe, a target that is
 not a plain path) is left to Quart.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote_to_bytes
+from uuid import UUID
 
 import msgspec
 from quart.routing import QuartMap
@@ -36,15 +40,19 @@ from .paths import check_path, forbidden_in_query
 from .probes import PATHS
 
 if TYPE_CHECKING:
+    from quart.routing import QuartRule
     from werkzeug.routing import MapAdapter, RuleFactory
 
     from ..config.schema import KeyPath
     from .app import Umbel
+    from .compose import ComposeView
     from .routes import RouteView
 
 EVENT = "hooks.found"
 _KNOWN_MAX, _KNOWN_SIZE = 1024, 256
 """Matches that are remembered, and the bytes of the longest path."""
+_IMMUTABLE = frozenset({str, int, float, bool, UUID})
+"""The types of values that requests may share. What a converter of the application's own makes may be anything."""
 
 
 def refuse_registration(what: str) -> None:
@@ -78,9 +86,10 @@ class UmbelMap(QuartMap):
 
 
 class Match(msgspec.Struct, frozen=True):
-    """A path that a configured route answers by the method asked for. Shared by requests: not to be changed."""
+    """A path that a route of the table answers by the method asked for. Shared by requests: not to be changed."""
 
-    route: RouteView
+    route: RouteView | ComposeView
+    rule: QuartRule
     path: Mapping[str, Any]
     """The values of the rule's variables."""
     decoded: str
@@ -88,7 +97,7 @@ class Match(msgspec.Struct, frozen=True):
 
 
 class RouteTable:
-    """The configured routes of one application that are answered before Quart; none while it is closed."""
+    """The routes of one application that are answered before Quart; none while it is closed."""
 
     def __init__(self, app: Umbel, parts: Mapping[str, object]) -> None:
         """``parts`` are those of ``Umbel`` itself (``hooks.parts_of``)."""
@@ -104,6 +113,9 @@ class RouteTable:
         self._parts = parts
         self._routes: dict[str, RouteView] = {}
         self._views: dict[str, View] = {}
+        self._handlers: dict[str, ComposeView] = {}
+        self._served: dict[str, RouteView | ComposeView] = {}
+        """Those that are answered before Quart, by endpoint."""
         self._adapter: MapAdapter | None = None
         """None: Quart decides about every request."""
         self._known: dict[tuple[str, bytes], Match] = {}
@@ -112,6 +124,10 @@ class RouteTable:
         """Take a configured route, which Quart knows as ``endpoint`` and calls by ``function``."""
         self._routes[endpoint] = route
         self._views[endpoint] = View(route.rule, function)
+
+    def add_handler(self, endpoint: str, handler: ComposeView) -> None:
+        """Take a handler of ``@app.compose``, which Quart knows as ``endpoint``."""
+        self._handlers[endpoint] = handler
 
     def open(self) -> None:
         """Decide, tell of hooks on stderr and in the application's log, and let nothing more be registered.
@@ -127,20 +143,28 @@ class RouteTable:
         self.behind_asgi = replaces_entrance(type(app), self._parts)
         self.hooks = tuple(hook.phrase for hook in found)
         self.before_quart = mode == "python" or (mode == "auto" and not found)
-        if self.before_quart and self._routes:
+        self._served = {**self._routes} if self.before_quart else {}
+        if mode != "all" and not found:
+            self._served |= {name: each for name, each in self._handlers.items() if self._is_own(name, each)}
+        if self._served:
             self._adapter = app.url_map.bind("")
-        if found and self._routes and mode != "all":
+        if found and (self._routes or self._handlers) and mode != "all":
             self._tell()
+
+    def _is_own(self, endpoint: str, handler: ComposeView) -> bool:
+        """Whether Quart would call the handler's own view, and no hooks of a blueprint beside."""
+        return self._app.view_functions.get(endpoint) is handler.view and "." not in endpoint
 
     def close(self) -> None:
         """The application no longer serves: Quart decides about every request, and what comes may be registered."""
         self.is_open = self.before_quart = self._app.url_map.serves = False
         self.hooks = ()
+        self._served = {}
         self._adapter = None
         self._known.clear()
 
     def find(self, method: str, target: bytes) -> Match | None:
-        """The configured route that answers this request; None: Quart decides.
+        """The route of the table that answers this request; None: Quart decides.
 
         ``target`` is as it came, ``/path?query``. The Host field and what the server says of a root path are not looked
         at.
@@ -166,10 +190,10 @@ class RouteTable:
         except (RequestError, HTTPException):
             return None
         # werkzeug compares methods in upper case, but they are case-sensitive.
-        if rule.endpoint not in self._routes or path in PATHS or method not in (rule.methods or ()):
+        if rule.endpoint not in self._served or path in PATHS or method not in (rule.methods or ()):
             return None
-        match = Match(self._routes[rule.endpoint], values, path)
-        if len(raw) <= _KNOWN_SIZE:
+        match = Match(self._served[rule.endpoint], cast("QuartRule", rule), values, path)
+        if len(raw) <= _KNOWN_SIZE and all(type(value) in _IMMUTABLE for value in values.values()):
             if len(self._known) >= _KNOWN_MAX:
                 self._known.clear()
             self._known[method, raw] = match
@@ -191,9 +215,10 @@ class RouteTable:
 
     def _tell(self) -> None:
         what = ", ".join(self.hooks)
-        if self.before_quart:
+        if self.before_quart and self._routes:
             sentence = f'configured routes are answered before Quart (hooks = "python"), and pass by {what}'
         else:
-            sentence = f"configured routes go through Quart, which costs speed, because of {what}"
+            routes = "configured routes go" if self._routes else "composing handlers go"
+            sentence = f"{routes} through Quart, which costs speed, because of {what}"
         say(f"warning: {sentence}")
         self._app.recorder.record(Noted("warning", EVENT, sentence))

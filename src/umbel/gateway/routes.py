@@ -1,12 +1,12 @@
 """A route of the configuration: reads the request, runs the plan and writes the result.
 
-One per route; ``view`` is Quart's way to it, and ``RequestCycle`` the other. Reading, running and writing are a file
+One per route; ``view`` is Quart's way to it, and ``PlanCycle`` the other. Reading, running and writing are a file
 each.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
@@ -21,6 +21,7 @@ from .query import QueryRules
 from .reply import Reply, as_response
 from .respond import AnswerRules, answer
 from .streaming import stream
+from .uploads import Upload
 from .urlencoded import Names
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class RouteView:
         exchange = current_exchange()
         fields = exchange.origin.fields
         exchange.routed(self.rule, self.deadline(fields, exchange.facts.started_at))
-        exchange.body = current_request().body
+        exchange.body = cast(Upload, current_request().body)
         _ = self._app.runtime  # Before the body is read: 503, if there is none.
         inputs = await self.read_with_body(exchange, path) if self.reads_body else self.read(exchange, path)
         form = self.form(fields)

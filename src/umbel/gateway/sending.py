@@ -1,24 +1,70 @@
 """Answers on their way out: what a view of ours or of Quart's gave, handed to the ``InboundRequest``.
 
-It decides no status, and holds no scope. The head of an answer in parts is given with its first part, so that what
+The head of an answer in parts is given with its first part, so that what
 fails before that part can still be answered in another way. Cancelled midway, an answer stays unfinished, so that the
 server cuts it and the client can tell.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
+import trio
 from quart.wrappers.response import DataBody, Response, ResponseBody
+from werkzeug.exceptions import GatewayTimeout
 from werkzeug.wrappers import Response as WerkzeugResponse
 
-from ..core.inbound import InboundRequest
+from ..core.inbound import ClientGoneError, InboundRequest
+from ..kinds import Kind
 from .fields import Field
-from .reply import BODILESS, REQUEST_ID, Reply, encoded
+from .problems import from_http_exception
+from .reply import BODILESS, ERROR, REQUEST_ID, Reply, complete, encoded, say_incomplete
+
+if TYPE_CHECKING:
+    from .exchange import Exchange
 
 _REQUEST_ID_HEADER = REQUEST_ID.decode()
 
 AnyResponse = Response | WerkzeugResponse
+
+
+async def deliver(
+    exchange: Exchange, answer: AnyResponse | Reply, timeout: float | None, says_krakend: Callable[[], bool]
+) -> None:
+    """Send what a view has answered, with the fields that every answer has.
+
+    ``timeout`` bounds the sending of a response that has no timeout of its own, in seconds; None is no bound.
+    ``says_krakend`` tells whether an error of this request has KrakenD's field.
+
+    Raises:
+        ClientGoneError: nobody is there to take it. What serves the request has been cancelled then.
+    """
+    inbound, request_id = exchange.inbound, exchange.facts.request_id
+    krakend = (answer.status if isinstance(answer, Reply) else answer.status_code) >= ERROR and says_krakend()
+    if isinstance(answer, Reply):
+        complete(answer, request_id, krakend=krakend)
+        await send_reply(inbound, answer)
+        return
+    if krakend:
+        say_incomplete(answer)
+    if isinstance(answer, Response) and answer.timeout is not Ellipsis:
+        timeout = answer.timeout
+    try:
+        with trio.move_on_after(math.inf if timeout is None else timeout) as scope:
+            await send_response(inbound, answer, request_id)
+    except ClientGoneError:
+        exchange.cancel()  # What serves it ends for that reason, and not because a sibling failed.
+        raise
+    if scope.cancelled_caught:
+        exchange.kind = Kind.TIMEOUT
+        exchange.detail = f"the response was not sent within its timeout of {timeout:g} s"
+        if inbound.unanswered:
+            await send_response(inbound, from_http_exception(GatewayTimeout(), request_id), request_id)
+        else:
+            inbound.crash_recorded = True  # It is no crash, and the record says it.
+        # The message stays unfinished then, so the server closes the connection and the client can tell.
 
 
 async def send_reply(inbound: InboundRequest, reply: Reply) -> None:

@@ -1,12 +1,12 @@
-"""The container of a request's body, between the server that brings it and whoever reads it.
+"""A request's body as Quart's requests have it: read from the server when somebody wants it, and bounded as a whole.
 
-Part of Quart's requests, and filled by ``QuartRequest``. Quart's own does not bound a body as a whole: 0.22 bounds what
-waits to be read, 0.23 nothing until the body is complete.
+Quart's own is filled by a task of its own, and not bounded as a whole: 0.22 bounds what waits to be read, 0.23 nothing
+until the body is complete.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -17,7 +17,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from ..server.fairness import CountedCalls
 
 if TYPE_CHECKING:
-    from ..core.inbound import InboundRequest
+    from .exchange import Exchange
 
 
 class Upload(TrioBody, CountedCalls):
@@ -25,13 +25,15 @@ class Upload(TrioBody, CountedCalls):
 
     It holds at most ``max_content_length`` bytes, and nothing any more once the client has sent more than that in all:
     readers then get ``RequestEntityTooLarge``, at once where the length was known.
+
+    Several tasks may read. One of them waits for the client, and the others wait for it; if it is cancelled, another
+    one takes its place.
     """
 
     def __init__(self, expected_content_length: int | None, max_content_length: int | None) -> None:
-        self._wanted: trio.Event | None = None
-        self._inbound: InboundRequest | None = None
-        self.waits: Callable[[bool], object] = _nothing
-        """Called with True before the client is waited for, and with False after it."""
+        self._exchange: Exchange | None = None
+        self._reading = False
+        """Whether a task waits for the client."""
         self._held = bytearray()
         self._received = 0
         self._limit = max_content_length
@@ -41,20 +43,14 @@ class Upload(TrioBody, CountedCalls):
         if expected_content_length is not None:
             self._bound(expected_content_length)
 
-    def ask_for(self, wanted: trio.Event, inbound: InboundRequest) -> None:
-        """The body comes from ``inbound`` once ``wanted`` is set."""
-        self._wanted, self._inbound = wanted, inbound
+    def read_from(self, exchange: Exchange | None) -> None:
+        """The body is that of ``exchange`` (``Exchange.next_part``); None: nothing more of it is read."""
+        self._exchange = exchange
 
     def take_at_most(self, size: int) -> None:
         """The reader takes no more than ``size`` bytes: a body of unknown length need not have more time than that."""
-        if self._inbound is not None:
-            self._inbound.take_at_most(size)
-
-    def fail(self, error: HTTPException) -> None:
-        """Nothing more comes, for this reason: readers get ``error``."""
-        self._error = error
-        self._held.clear()
-        self._tell()
+        if self._exchange is not None:
+            self._exchange.inbound.take_at_most(size)
 
     def append(self, data: bytes) -> None:
         """Take a part."""
@@ -105,12 +101,27 @@ class Upload(TrioBody, CountedCalls):
         return bytes(self._held)
 
     async def _wait(self) -> None:
-        """Wait for news."""
-        if self._wanted is not None:
-            self._wanted.set()
-        self.waits(True)
-        await self._news.wait()
-        self.waits(False)
+        """Wait for the next part, for the end, or for an error."""
+        exchange = self._exchange
+        if exchange is None or self._reading:
+            await self._news.wait()
+            return
+        self._reading = True
+        exchange.body_waits(True)
+        try:
+            data = await exchange.next_part()
+        except HTTPException as error:
+            self._error = error
+            self._held.clear()
+        else:
+            if data:
+                self.append(data)
+            else:
+                self._ended = True
+        finally:
+            self._reading = False
+            exchange.body_waits(False)
+            self._tell()  # Cancelled, too: whoever waits beside is to read on.
 
     def _bound(self, size: int) -> None:
         if self._limit is not None and size > self._limit:
@@ -120,10 +131,6 @@ class Upload(TrioBody, CountedCalls):
     def _tell(self) -> None:
         self._news.set()
         self._news = trio.Event()
-
-
-def _nothing(_: bool) -> None:
-    """Where nobody counts the time."""
 
 
 class UmbelRequest(TrioRequest):

@@ -24,7 +24,7 @@ class Bound:
 
     def __init__(self, fields: Mapping[str, object]) -> None:
         self.fields = fields
-        self.names = frozenset(fields)
+        self.names = fields.keys()
 
 
 NOTHING = Bound({})
@@ -40,7 +40,8 @@ def bind(**fields: object) -> None:
 
     For the task whose life they share, such as a request's; ``bound`` takes them back at the end of a block.
     """
-    _bound.set(Bound({**_bound.get().fields, **fields}))
+    before = _bound.get().fields
+    _bound.set(Bound({**before, **fields} if before else fields))
 
 
 @contextmanager

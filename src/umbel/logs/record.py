@@ -47,21 +47,25 @@ _REFUSALS = frozenset({501, 505})
 def told(event: RequestEnded | CallEnded | Noted) -> Told:
     """The record of an event."""
     if isinstance(event, RequestEnded):
-        level, line = request_line(event)
-        return "access", level, "request.end", line, line.duration_ms
+        line = request_line(event)
+        return "access", request_level(event), "request.end", line, line.duration_ms
     return _call(event) if isinstance(event, CallEnded) else _note(event)
 
 
-def request_line(event: RequestEnded) -> tuple[LevelName, RequestLine]:
-    """The access line of a request, and its level. Its path stands there without the query, which may hold secrets."""
-    request = event.request
+def request_level(event: RequestEnded) -> LevelName:
+    """How grave the end of a request is."""
+    if event.status >= 500 and not (event.kind is Kind.BAD_REQUEST and event.status in _REFUSALS):
+        return "error"
     # A client's mistake is no matter of the operator's; an answer that lacks a part is.
-    lacking = event.completed is False and not event.of_client
-    refused = event.kind is Kind.BAD_REQUEST and event.status in _REFUSALS
-    level: LevelName = "error" if event.status >= 500 and not refused else "warning" if lacking else "info"
+    return "warning" if event.completed is False and not event.of_client else "info"
+
+
+def request_line(event: RequestEnded) -> RequestLine:
+    """The access line of a request. Its path stands there without the query, which may hold secrets."""
+    request = event.request
     method, path, calls = request.method, request.path, event.calls
     total = len(calls)
-    line = RequestLine(
+    return RequestLine(
         msg=event.detail,
         request_id=request.request_id,
         trace_id=request.trace.trace_id,
@@ -79,7 +83,6 @@ def request_line(event: RequestEnded) -> tuple[LevelName, RequestLine]:
         calls=_call_parts(calls if total <= CALLS_MAX else calls[:CALLS_MAX]) if total else (),
         calls_total=total if total > CALLS_MAX else 0,
     )
-    return level, line
 
 
 def _call_parts(outcomes: Sequence[Outcome]) -> list[CallPart]:

@@ -25,7 +25,7 @@ from .file import LogFile
 from .log import Log, LogStatistics, encoder_of, open_file, open_stdout, running
 from .options import LogOptions
 from .plain import printable
-from .record import StreamName, request_line, told
+from .record import StreamName, request_level, request_line, told
 from .recover import recover
 from .rotation import Rotation
 from .sink import FileSink, Sink
@@ -113,8 +113,10 @@ class FileRecorder:
         """
         try:
             if type(event) is RequestEnded:
-                severity, access_line = request_line(event)
-                self._access.put(severity, "request.end", access_line, access_line.duration_ms, True)
+                level = request_level(event)
+                if self._access.wants(level):
+                    access_line = request_line(event)
+                    self._access.put(level, "request.end", access_line, access_line.duration_ms, True)
                 return
             if isinstance(event, AttemptEnded):
                 return

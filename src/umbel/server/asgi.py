@@ -73,6 +73,33 @@ _NOTHING, _HEAD, _BODY, _TRAILING, _DONE = range(5)
 """In ``_HEAD`` the application has given its head, which goes out with the first of the body."""
 
 
+def make_scope(request: InboundRequest, service: Service) -> dict[str, Any]:
+    """ASGI's scope of a request (HTTP)."""
+    raw_path, _, query = request.target.partition(b"?")
+    path = raw_path.decode("ascii")
+    extensions: dict[str, Any] = {}
+    if request.takes_trailers:
+        extensions[_TRAILERS] = {}
+    if request.version == "2":
+        extensions[_EARLY_HINT] = {}
+    return {
+        "type": "http",
+        "asgi": ASGI,
+        "http_version": request.version,
+        "method": request.method,
+        "scheme": request.scheme,
+        "path": unquote(path) if "%" in path else path,
+        "raw_path": raw_path,
+        "query_string": query,
+        "root_path": service.root_path,
+        "headers": list(request.fields),
+        "client": request.peer,
+        "server": request.local,
+        "state": service.state.copy(),
+        "extensions": extensions,
+    }
+
+
 class AsgiCycle(BoundedCalls):
     """One request on its way through an ASGI application."""
 
@@ -106,38 +133,14 @@ class AsgiCycle(BoundedCalls):
         """
         request = self._request
         try:
-            work = self._app(self._make_scope(), self.receive, self.send)
+            scope = make_scope(request, self._service)
+            scope["extensions"][CANCELS] = self
+            work = self._app(scope, self.receive, self.send)
             await request.run_apart(work, partial(request.on_gone, self._client_gone))
         finally:
             request.on_gone(None)
         if not (request.answered or request.gone or request.crash_recorded):
             raise ApplicationError("the application returned without a whole response")
-
-    def _make_scope(self) -> dict[str, Any]:
-        service, request = self._service, self._request
-        raw_path, _, query = request.target.partition(b"?")
-        path = raw_path.decode("ascii")
-        extensions: dict[str, Any] = {CANCELS: self}
-        if request.takes_trailers:
-            extensions[_TRAILERS] = {}
-        if request.version == "2":
-            extensions[_EARLY_HINT] = {}
-        return {
-            "type": "http",
-            "asgi": ASGI,
-            "http_version": request.version,
-            "method": request.method,
-            "scheme": request.scheme,
-            "path": unquote(path) if "%" in path else path,
-            "raw_path": raw_path,
-            "query_string": query,
-            "root_path": service.root_path,
-            "headers": list(request.fields),
-            "client": request.peer,
-            "server": request.local,
-            "state": service.state.copy(),
-            "extensions": extensions,
-        }
 
     def _client_gone(self) -> None:
         """The client has gone: whoever listens is told, and if nobody does the application is cancelled."""

@@ -15,6 +15,7 @@ from umbel.kinds import Kind
 
 from .gateways import Function, gateway, says
 
+pytestmark = pytest.mark.usefixtures("way")
 MockClock = trio.testing.MockClock
 
 

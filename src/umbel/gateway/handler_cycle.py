@@ -1,0 +1,108 @@
+"""One HTTP request for a handler of ``@app.compose``, answered without Quart's dispatch.
+
+The steps are those of ``RequestCycle``. The handler is foreign code, so it runs apart: with a copy of the context
+variables, in which Quart's are set (``quart_context.py``), and in a scope that is cancelled when the client leaves.
+
+What the handler raises is answered by Quart's error handling, in the same context, so that the application's error
+handlers see it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from ..composition.engine import CLIENT_GONE
+from ..core.inbound import ClientGoneError, InboundRequest
+from ..server.crash import check_cancel
+from .compose import GRACE
+from .quart_context import LazyContext, context_of, enter_contexts, made, make_request_context
+from .reply import Reply, as_response
+from .request_cycle import RequestCycle
+from .sending import AnyResponse, deliver
+
+if TYPE_CHECKING:
+    from .app import Umbel
+    from .compose import ComposeView
+    from .route_table import Match
+
+
+class HandlerCycle(RequestCycle):
+    """A request that a handler of ``@app.compose`` answers."""
+
+    __slots__ = ("_late", "_match", "_scope", "_send", "_view")
+
+    def __init__(
+        self,
+        app: Umbel,
+        match: Match,
+        view: ComposeView,
+        inbound: InboundRequest,
+        scope: Callable[[], Mapping[str, Any]],
+        send: Callable[[Any], Awaitable[None]],
+    ) -> None:
+        """``scope`` and ``send`` are ASGI's, of this request."""
+        RequestCycle.__init__(self, app, match, view, inbound)
+        self._match = match
+        self._view = view
+        self._scope = scope
+        self._send = send
+        # It gets its deadline when the handler first waits: most handlers that wait for nothing never need one.
+        self._late = trio.CancelScope()
+
+    def cancel(self) -> None:
+        """See ``Exchange``."""
+        self.inbound.cancel_apart(CLIENT_GONE)
+
+    async def _answer(self) -> None:
+        inbound = self.inbound
+        if inbound.gone:
+            raise ClientGoneError("the client left before the handler began")
+        try:
+            await inbound.run_apart(self._handle(), self._begins_to_wait)
+        finally:
+            inbound.on_gone(None)
+
+    def _begins_to_wait(self) -> None:
+        self.inbound.on_gone(self.cancel)
+        self._late.deadline = self.facts.deadline + GRACE
+
+    async def _handle(self) -> None:
+        context = LazyContext(self._make_context)
+        enter_contexts(self._app, context)
+        self.bind()
+        try:
+            answered = await self._call(context)
+            await deliver(self, answered, self._app.config["RESPONSE_TIMEOUT"], self._has_krakend)
+        finally:
+            if (quarts := made(context)) is not None:
+                quarts.request.body.read_from(None)  # This object may hold the body.
+                await quarts.request.close()
+
+    async def _call(self, context: LazyContext) -> Reply | AnyResponse:
+        """What the handler answers, or what becomes of its error."""
+        try:
+            answered = await self._view.answer(self, self._path, self._late)
+            quarts = made(context)
+            if quarts is None or not quarts._after_request_functions:
+                return answered
+            # Somebody wants to see the response (``after_this_request``).
+            response = as_response(answered) if isinstance(answered, Reply) else answered
+            return await self._app.finalize_view(quarts, response)
+        except trio.Cancelled as error:
+            check_cancel(error)
+            raise
+        except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - answered below
+            raised = error
+        try:
+            return await self._app.answer_exception(context_of(context), raised)
+        finally:
+            del raised  # Its traceback holds this frame.
+
+    def _make_context(self) -> Any:
+        return make_request_context(self._app, self, self._scope(), self._send, self._match)
+
+    def _has_krakend(self) -> bool:
+        return self._says_krakend
