@@ -123,6 +123,3 @@ MADE_AT_RUN_TIME: dict[str, Callable[[], list[re.Pattern[Any]]]] = {
     "server/head.py:HeadReader.__init__": _heads,
 }
 """The functions that make patterns while the program runs, and what they have made, for configurations of all kinds."""
-
-OF_A_PERSON = frozenset({"cli/logwhere.py:parse", "cli/logs.py:grep"})
-"""The functions that compile what a person gives to a command that reads log files: no server runs those."""

@@ -26,7 +26,7 @@ COMMANDS = {
     "check": "Check the configuration and tell every mistake in it.",
     "explain": "Explain which route answers a request, and how.",
     "schema": "Print the JSON Schema of the configuration.",
-    "logs": "Show, search and sum up the records.",
+    "logs": "Show the records and sum them up.",
     "demo": "Start sample upstreams and the gateway before them.",
 }
 """The commands with one line each, so that ``umbel --help`` imports none of them."""

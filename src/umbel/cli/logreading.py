@@ -1,128 +1,136 @@
 """The records of a log, from all of its files, and those that come.
 
-It reads only; a line that is no record is passed on as text.
+It reads only. The log itself is opened before its renamed files are listed: a file that is renamed or compressed while
+they are read is neither left out nor read twice.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 
-from ..logs.reading import LINE_BYTES_MAX, family, lines_of
+from ..logs.reading import LINE_BYTES_MAX, family, lines_in, lines_of
+from ..logs.upkeep import SUFFIXES
 from ..regular import open_regular
-from .logwhere import MISSING, field_of, find, parse
-
-POLL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line: its text, and its record, which is empty if it is none."""
+    """One line: its bytes without the end, and its record, which is empty if it is none."""
 
-    text: str
+    data: bytes
     record: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """The line as text; bytes that are no UTF-8 are escaped."""
+        return self.data.decode("utf-8", "backslashreplace")
 
 
 def line_of(data: bytes) -> Line:
     """A line of a file."""
+    data = data.rstrip(b"\n")
     try:
         record = msgspec.json.decode(data)
     except msgspec.DecodeError:
         record = None
-    return Line(data.decode("utf-8", "backslashreplace").rstrip("\n"), record if isinstance(record, dict) else {})
+    return Line(data, record if isinstance(record, dict) else {})
 
 
-class Search:
-    """What is wanted of a log, and whether any of it was found.
+class Files:
+    """The files of a log as they are now, to be closed. What cannot be read is told on stderr and left out.
 
     Args:
-        conditions: as of ``logwhere.parse``; a line that is wanted meets all of them.
-        counted: a field whose values are counted; that no line has it is told too.
-
-    Raises:
-        ValueError: one of them is no condition.
+        log: the log's path.
+        follower: reads on where these end, which is behind the last whole line that it found; None: at the log's end.
     """
 
-    def __init__(self, conditions: Iterable[str] = (), counted: str | None = None) -> None:
-        self._tests = [parse(condition) for condition in conditions]
-        self._unseen = dict.fromkeys(map(field_of, conditions))
-        self._uncounted = counted
-        self._read = self._found = 0
-        self._unreadable = False
+    def __init__(self, log: Path, follower: Follower | None = None) -> None:
+        self._log = log
+        self._upto = None if follower is None else follower.position
+        self.unreadable = False
+        """Whether one of them could not be read."""
+        self._live = self._open() if follower is None else follower.duplicate()
+        identity = None if self._live is None else os.fstat(self._live.fileno())
+        self._older: list[Path] = []
+        for path in family(log):
+            with suppress(FileNotFoundError):
+                # The log may have been renamed since it was opened.
+                if path != log and (identity is None or not os.path.samestat(path.stat(), identity)):
+                    self._older.append(path)
 
-    def wanted(self, line: Line) -> bool:
-        """Whether a line meets the conditions."""
-        self._read += 1
-        for name in [name for name in self._unseen if find(line.record, name) is not MISSING]:
-            del self._unseen[name]
-        if self._uncounted is not None and find(line.record, self._uncounted) is not MISSING:
-            self._uncounted = None
-        met = all(test(line.record) for test in self._tests)
-        self._found += met
-        return met
+    def __enter__(self) -> Files:
+        return self
 
-    def complain(self, path: Path, error: OSError | EOFError) -> None:
-        """Tell that a file cannot be read."""
-        self._unreadable = True
-        print(f"{path}: {_why(error)}", file=sys.stderr)
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.close()
 
-    def failure(self) -> str | None:
-        """Why nothing was found, in a sentence; None if something was, or if nothing is as it should be."""
-        if self._read and self._uncounted is not None:
-            return f"none of {self._read} records has a field {self._uncounted}"
-        if self._found or not (self._read or self._unreadable):
-            return None
-        if not self._read:
-            return "nothing of this log can be read"
-        if self._unseen:
-            return f"none of {self._read} records has a field {' or '.join(self._unseen)}"
-        return f"none of {self._read} records meets every condition"
+    def lines(self) -> Iterator[Line]:
+        """Every line, the oldest first."""
+        for path in self._older:
+            yield from map(line_of, self._lines_of(path))
+        yield from map(line_of, self._lines_of_live())
 
+    def last(self, count: int) -> list[Line]:
+        """The last ``count`` lines, from as few files as needed."""
+        if not count:
+            return []
+        found: deque[bytes] = deque(self._lines_of_live(), maxlen=count)
+        for path in reversed(self._older):
+            if len(found) == count:
+                break
+            found.extendleft(reversed(deque(self._lines_of(path), maxlen=count - len(found))))
+        return [line_of(data) for data in found]
 
-def records(log: Path, search: Search) -> Iterator[Line]:
-    """Every line of every file of a log, the oldest file first. What cannot be read is told on stderr and left out."""
-    for path in family(log):
+    def _open(self) -> IO[bytes] | None:
         try:
-            for data in lines_of(path):
-                yield line_of(data)
+            return os.fdopen(open_regular(self._log), "rb")
         except FileNotFoundError:
-            continue  # compressed or removed in the meantime
+            return None
+        except OSError as error:
+            self._complain(self._log, error)
+            return None
+
+    def _lines_of_live(self) -> Iterator[bytes]:
+        if self._live is None:
+            return
+        read = 0
+        try:
+            for data in lines_in(self._live):
+                read += len(data)
+                if self._upto is not None and read > self._upto:
+                    return
+                yield data
         except (OSError, EOFError) as error:
-            search.complain(path, error)
+            self._complain(self._log, error)
+
+    def _lines_of(self, path: Path) -> Iterator[bytes]:
+        # It may have been compressed since it was listed, or removed, which is then no mistake.
+        for name in (path, *(path.with_name(path.name + suffix) for suffix in SUFFIXES.values())):
+            try:
+                yield from lines_of(name)
+            except FileNotFoundError:
+                continue
+            except (OSError, EOFError) as error:
+                self._complain(name, error)
+            return
+
+    def _complain(self, path: Path, error: OSError | EOFError) -> None:
+        self.unreadable = True
+        print(f"{path}: {_why(error)}", file=sys.stderr)
 
 
 def _why(error: OSError | EOFError) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
-
-
-def last(log: Path, count: int, search: Search, *, upto: int | None = None) -> list[Line]:
-    """The last lines that are wanted, from as few files as needed; of the log itself only the first ``upto`` bytes."""
-    found: deque[Line] = deque(maxlen=count)
-    for path in reversed(family(log)) if count else ():
-        mine: deque[Line] = deque(maxlen=count - len(found))
-        read = 0
-        try:
-            for data in lines_of(path):
-                read += len(data)
-                if path == log and upto is not None and read > upto:
-                    break
-                line = line_of(data)
-                if search.wanted(line):
-                    mine.append(line)
-        except (OSError, EOFError) as error:
-            search.complain(path, error)
-        found.extendleft(reversed(mine))
-        if len(found) == count:
-            break
-    return list(found)
 
 
 class Follower:
@@ -140,11 +148,9 @@ class Follower:
         if self._fd is not None:
             self.position = _whole(self._fd)
 
-    def lines(self, sleep: Callable[[float], None] = time.sleep) -> Iterator[Line]:
-        """The lines as they come, without end."""
-        while True:
-            yield from self.read()
-            sleep(POLL_S)
+    def duplicate(self) -> IO[bytes] | None:
+        """The file that is followed, opened once more for its earlier lines; None if there is none."""
+        return None if self._fd is None else os.fdopen(os.dup(self._fd), "rb")
 
     def read(self) -> Iterator[Line]:
         """What has come since the last time; of a file that was renamed first all that is left in it."""
@@ -169,6 +175,9 @@ class Follower:
         while data := os.pread(self._fd, LINE_BYTES_MAX, self.position):
             self.position += len(data)
             *whole, self._rest = (self._rest + data).split(b"\n")
+            if len(self._rest) >= LINE_BYTES_MAX:  # no record; as ``lines_of``, it is read in pieces
+                whole.append(self._rest)
+                self._rest = b""
             yield from map(line_of, whole)
 
     def _open(self) -> None:

@@ -1,4 +1,4 @@
-"""``umbel logs tail|grep|stat``: the records as people want to see them.
+"""``umbel logs tail|stat``: the records as people want to see them, and as ``jq`` takes them.
 
 Reads files and nothing else; follows a log across rotation, and reads what is compressed.
 """
@@ -12,19 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .values import COUNT_OR_NONE
+from .values import COUNT_OR_ALL
 
 if TYPE_CHECKING:
-    from .logreading import Search
+    from .logreading import Files
 
-_WHERE = "Only records of which this holds, such as 'http.response.status_code>=500'; may stand several times."
+_POLL_S = 0.2
 
 
 def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What all three commands take."""
+    """What both commands take."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs."),
-        click.option("--where", "-w", "conditions", multiple=True, metavar="CONDITION", help=_WHERE),
         click.option(
             "-c",
             "--config",
@@ -41,13 +40,13 @@ def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def _coloured(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option("--color/--no-color", default=None, help="Colours.  [default: on a terminal]")(command)
-
-
-@click.group(short_help="Show, search and sum up the records.")
+@click.group(short_help="Show the records and sum them up.")
 def logs() -> None:
-    """Show, search and sum up the records.
+    """Show the records and sum them up. jq searches them:
+
+    \b
+    umbel logs tail -n all --json access |
+      jq -c 'select(."http.response.status_code" >= 500)'
 
     LOG is a file, or one of access, calls and app for the configured ones.
     """
@@ -55,89 +54,69 @@ def logs() -> None:
 
 @logs.command(short_help="Show the last records, and those that come.")
 @click.argument("log", default="access")
-@click.option("--lines", "-n", default=10, show_default=True, type=COUNT_OR_NONE, help="How many of the last.")
+@click.option(
+    "--lines", "-n", default=10, show_default=True, type=COUNT_OR_ALL, metavar="N|all", help="How many of the last."
+)
 @click.option("--follow", "-f", is_flag=True, help="Go on with what comes, across rotation, until Ctrl-C.")
 @_shared
-@_coloured
-def tail(
-    log: str, lines: int, follow: bool, conditions: tuple[str, ...], config: str, as_json: bool, color: bool | None
-) -> None:
-    """Show the last records of LOG (default: access), and with --follow those that come."""
-    from .logreading import Follower, last
-    from .logshowing import shown
+@click.option("--color/--no-color", default=None, help="Colours.  [default: on a terminal]")
+def tail(log: str, lines: int | None, follow: bool, config: str, as_json: bool, color: bool | None) -> None:
+    """Show the last records of LOG (default: access), and with --follow those that come.
+
+    Renamed and compressed files are read too. With --json each record is a line as it stands in the log.
+    """
+    from .logreading import Files, Follower
+    from .logshowing import Printer, wait_while_read
 
     path = _path(log, config, may_come=follow)
-    search = _search(conditions)
-    coloured = _colours(color)
-    follower = Follower(path)
-    for line in last(path, lines, search, upto=follower.position if follow else None):
-        click.echo(shown(line, as_json=as_json, coloured=coloured), color=coloured)
-    if not follow:
-        _end(search)
+    printer = Printer(as_json=as_json, coloured=sys.stdout.isatty() if color is None else color)
+    follower = Follower(path) if follow else None
+    with Files(path, follower) as files:
+        printed = printer.print(files.lines() if lines is None else files.last(lines))
+    if follower is None:
+        _end(files, printed)
         return
-    for line in follower.lines():
-        if search.wanted(line):
-            click.echo(shown(line, as_json=as_json, coloured=coloured), color=coloured)
-
-
-@logs.command(short_help="Search the records of all files of a log.")
-@click.argument("pattern")
-@click.argument("log", default="access")
-@click.option("--ignore-case", "-i", is_flag=True, help="Take upper and lower case for the same.")
-@_shared
-@_coloured
-@click.pass_context
-def grep(
-    ctx: click.Context,
-    pattern: str,
-    log: str,
-    ignore_case: bool,
-    conditions: tuple[str, ...],
-    config: str,
-    as_json: bool,
-    color: bool | None,
-) -> None:
-    """Show the records of LOG (default: access) whose line the regular expression PATTERN matches, the oldest first.
-
-    Renamed and compressed files are searched too. Exit status 0 if there is one, 1 if not.
-    """
-    import re
-
-    from .logreading import records
-    from .logshowing import shown
-
-    try:
-        matches = re.compile(pattern, re.IGNORECASE if ignore_case else 0).search
-    except re.error as error:
-        raise click.BadParameter(f"{pattern!r} is no regular expression: {error}") from error
-    search, coloured, found = _search(conditions), _colours(color), False
-    for line in records(_path(log, config), search):
-        if search.wanted(line) and matches(line.text):
-            found = True
-            click.echo(shown(line, as_json=as_json, coloured=coloured), color=coloured)
-    _end(search)
-    ctx.exit(0 if found else 1)
+    while True:
+        printer.print(follower.read())
+        wait_while_read(_POLL_S)
 
 
 @logs.command(short_help="Sum up the records: statuses, latencies, what was dropped.")
 @click.argument("log", default="access")
 @click.option("--by", metavar="FIELD", help="Also a row for each value of a field, such as http.route.")
 @_shared
-def stat(log: str, by: str | None, conditions: tuple[str, ...], config: str, as_json: bool) -> None:
+def stat(log: str, by: str | None, config: str, as_json: bool) -> None:
     """Sum up all files of LOG (default: access): statuses, a histogram of latencies, what was dropped or is missing."""
     import json
 
-    from .logreading import records
+    from .logreading import Files
     from .logsums import Sums, drawn
 
-    search = _search(conditions, by)
     sums = Sums(by)
-    for line in records(_path(log, config), search):
-        sums.count(line)
-        if search.wanted(line):
+    with Files(_path(log, config)) as files:
+        for line in files.lines():
             sums.add(line)
     click.echo(json.dumps(sums.as_dict(), ensure_ascii=False) if as_json else drawn(sums))
-    _end(search)
+    count = sums.records + sums.not_records
+    _end(files, count)
+    if count and by is not None and not sums.has_by:
+        raise click.ClickException(f"none of {count} records has a field {by}")
+
+
+class _Gone(click.ClickException):
+    """A command that is there no more: a usage error, told without the usage."""
+
+    exit_code = 2
+
+
+@logs.command(hidden=True, add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def grep(arguments: tuple[str, ...]) -> None:
+    """Refuse what this command did once, and say what does it now."""
+    raise _Gone(
+        "umbel logs grep is no more; write: umbel logs tail -n all --json access |"
+        " jq -c 'select(.\"http.response.status_code\" >= 500)'"
+    )
 
 
 _NAMES = ("access", "calls", "app")
@@ -177,20 +156,7 @@ def _configured(name: str, config: str) -> Path:
     return path
 
 
-def _search(conditions: tuple[str, ...], counted: str | None = None) -> Search:
-    from .logreading import Search
-
-    try:
-        return Search(conditions, counted)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--where") from error
-
-
-def _end(search: Search) -> None:
-    """End with a sentence and status 1 if nothing was found and something should have been."""
-    if (reason := search.failure()) is not None:
-        raise click.ClickException(reason)
-
-
-def _colours(asked: bool | None) -> bool:
-    return sys.stdout.isatty() if asked is None else asked
+def _end(files: Files, count: int) -> None:
+    """End with a sentence and status 1 if nothing was read and something should have been."""
+    if files.unreadable and not count:
+        raise click.ClickException("nothing of this log can be read")

@@ -1,11 +1,16 @@
-"""A record as one line for a person: time, level, what happened, and the rest as ``name=value``.
+"""How records are printed: as they are, or for a person as time, level, what happened, and the rest as ``name=value``.
 
-Pure. Nothing in a record can reach the terminal as a control sequence.
+Nothing in a record that is printed for a person can reach the terminal as a control sequence.
 """
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import select
+import sys
+from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -23,11 +28,64 @@ _LEFT_OUT = frozenset(
 )
 
 
-def shown(line: Line, *, as_json: bool, coloured: bool) -> str:
-    """The line as it is, or as a person wants it; coloured by level and status."""
-    if as_json or not line.record:
-        return line.text if as_json else printable(line.text)
+_PIECE_BYTES = 64 * 1024
+_NO_RECORD_CHARS = 200
+
+
+class Printer:
+    """Prints lines on stdout: as JSON, byte for byte as they stand in the file, or for a person.
+
+    With ``as_json`` a line that is no record goes to stderr, so that all that a program gets on stdout is JSON.
+    """
+
+    def __init__(self, *, as_json: bool, coloured: bool) -> None:
+        self._as_json = as_json
+        self._coloured = coloured
+
+    def print(self, lines: Iterable[Line]) -> int:
+        """Print the lines, and return how many there were; all of them have been handed on by then.
+
+        Raises:
+            BrokenPipeError: nobody reads stdout any more.
+        """
+        piece: list[bytes] = []
+        count = size = 0
+        for line in lines:
+            count += 1
+            if self._as_json and not line.record:
+                click.echo(f"no record: {printable(line.text[:_NO_RECORD_CHARS])}", err=True)
+                continue
+            data = line.data if self._as_json else self._for_person(line)
+            piece.append(data + b"\n")
+            size += len(data)
+            if size >= _PIECE_BYTES:
+                click.echo(b"".join(piece), nl=False)
+                piece, size = [], 0
+        if piece:
+            click.echo(b"".join(piece), nl=False)
+        return count
+
+    def _for_person(self, line: Line) -> bytes:
+        return shown(line, coloured=self._coloured).encode(sys.stdout.encoding, "backslashreplace")
+
+
+def wait_while_read(seconds: float) -> None:
+    """Wait that long, unless whoever reads stdout goes away.
+
+    Raises:
+        BrokenPipeError: nobody reads stdout any more.
+    """
+    watch = select.poll()
+    watch.register(sys.stdout.fileno(), 0)  # errors and hang-ups are always told
+    if watch.poll(seconds * 1000):
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
+def shown(line: Line, *, coloured: bool) -> str:
+    """A line for a person; coloured by level and status."""
     record = line.record
+    if not record:
+        return printable(line.text)
     level = str(record.get("level", ""))
     parts = [
         _styled(printable(str(record.get("ts", "")))[11:23], coloured, dim=True),
@@ -48,6 +106,8 @@ def shown(line: Line, *, as_json: bool, coloured: bool) -> str:
 
 def printable(text: str) -> str:
     """The text without what a terminal would obey."""
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
 
 

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .logreading import Line
 from .logshowing import printable
-from .logwhere import find
 
 BUCKETS_PER_DECADE = 10
 """So a percentile is exact to a quarter of itself."""
@@ -21,6 +20,8 @@ VALUES_MAX = 1000
 
 _BAR = 40
 _OTHER = "(other)"
+_MISSING = object()
+"""What ``_find`` gives for a field that a record does not have."""
 
 
 class Latencies:
@@ -66,6 +67,8 @@ class Sums:
         self.statuses: Counter[int] = Counter()
         self.latencies = Latencies()
         self.rows: dict[str, tuple[Counter[str], Latencies]] = {}
+        self.has_by = False
+        """Whether any record has the field ``by``."""
         self._seqs: dict[tuple[Any, ...], int] = {}
 
     @property
@@ -73,8 +76,8 @@ class Sums:
         """Numbers that no record has, beside those of which a record says that they were dropped."""
         return max(0, self._holes - self.dropped)
 
-    def count(self, line: Line) -> None:
-        """Look at a line for what is lost, whether it is wanted or not."""
+    def add(self, line: Line) -> None:
+        """Count a line."""
         record = line.record
         if not record:
             self.not_records += 1
@@ -82,12 +85,6 @@ class Sums:
         if record.get("event") == "log.dropped" and isinstance(record.get("count"), int):
             self.dropped += record["count"]
         self._follow(record)
-
-    def add(self, line: Line) -> None:
-        """Count a record that is wanted."""
-        record = line.record
-        if not record:
-            return
         self.records += 1
         at = str(record.get("ts", ""))
         self.first, self.last = min(self.first or at, at), max(self.last, at)
@@ -98,7 +95,7 @@ class Sums:
         if isinstance(millis, int | float):
             self.latencies.add(millis)
         if self.by is not None:
-            self._add_to_row(find(record, self.by), status, millis)
+            self._add_to_row(_find(record, self.by), status, millis)
 
     def as_dict(self) -> dict[str, Any]:
         """For programs."""
@@ -137,6 +134,7 @@ class Sums:
         self._seqs[writer] = seq if seq == 1 else max(seq, expected - 1)
 
     def _add_to_row(self, value: Any, status: Any, millis: Any) -> None:
+        self.has_by |= value is not _MISSING
         name = str(value) if isinstance(value, str | int | float) else "-"
         if name not in self.rows and len(self.rows) >= VALUES_MAX:
             name = _OTHER
@@ -145,6 +143,16 @@ class Sums:
         counts["errors"] += isinstance(status, int) and status >= 500
         if isinstance(millis, int | float):
             latencies.add(millis)
+
+
+def _find(record: Mapping[str, Any], field: str) -> Any:
+    """The value of a field: under its whole name, or within a table of the record (``fields.line``)."""
+    if field in record:
+        return record[field]
+    outer, dot, inner = field.partition(".")
+    if dot and isinstance(record.get(outer), Mapping):
+        return _find(record[outer], inner)
+    return _MISSING
 
 
 def drawn(sums: Sums) -> str:

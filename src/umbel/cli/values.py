@@ -41,3 +41,16 @@ HANG_TIMEOUT = Written("duration", parse_hang_timeout)
 
 COUNT = click.IntRange(1, 2**63 - 1)
 COUNT_OR_NONE = click.IntRange(0, 2**63 - 1)
+
+
+class _CountOrAll(click.IntRange):
+    """A number of at least 0, or "all", which is None."""
+
+    name = 'integer or "all"'
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number; None for "all"."""
+        return None if value == "all" else super().convert(value, param, ctx)
+
+
+COUNT_OR_ALL = _CountOrAll(0, 2**63 - 1)

@@ -44,7 +44,13 @@ def lines_of(path: Path) -> Iterator[bytes]:
         OSError: it cannot be read, or is no regular file.
         EOFError: a compressed file ends in the middle.
     """
-    with os.fdopen(open_regular(path), "rb") as raw, _unpacked(raw) as file:
+    with os.fdopen(open_regular(path), "rb") as raw:
+        yield from lines_in(raw)
+
+
+def lines_in(raw: IO[bytes]) -> Iterator[bytes]:
+    """As ``lines_of``, of an open file from its beginning on, which may be closed at the end."""
+    with _unpacked(raw) as file:
         while line := file.readline(LINE_BYTES_MAX):
             yield line
 
