@@ -61,8 +61,8 @@ _FILES: dict[str, dict[str, str]] = {
     "core": {"": _CALL},
     "net": {"": _STREAMS},
     "logs": {
-        _RECORD: "recorder record callmembers sampling level context lines",
-        _ENCODE: "encode plain redact",
+        _RECORD: "recorder record call_line_template sampling level context schema",
+        _ENCODE: "encode sanitize redact",
         "": _QUEUE,
     },
 }

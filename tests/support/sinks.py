@@ -19,9 +19,9 @@ from umbel.logs.file import LogFile
 from umbel.logs.log import Log, running
 from umbel.logs.options import LogOptions
 from umbel.logs.recorder import FileRecorder, record_to
+from umbel.logs.retention import Retention
 from umbel.logs.rotation import Rotation
 from umbel.logs.sink import FileSink
-from umbel.logs.upkeep import Retention
 
 
 class MemorySink:

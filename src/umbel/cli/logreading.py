@@ -18,7 +18,7 @@ from typing import IO, Any
 import msgspec
 
 from ..logs.reading import LINE_BYTES_MAX, family, lines_in, lines_of
-from ..logs.upkeep import SUFFIXES
+from ..logs.retention import SUFFIXES
 from ..regular import open_regular
 
 

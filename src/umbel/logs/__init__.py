@@ -8,7 +8,7 @@ from .bridge import LOGGERS, BridgeHandler, bridge
 from .console import redacted_console
 from .context import bind, bound
 from .crashes import crashes_on_stderr, own_stderr, show_crash, shown_crashes
-from .failure import mark_shown, safe_traceback
+from .exception_fields import mark_shown, safe_traceback
 from .log import Log, LogStatistics, NotWrittenError, open_log
 from .options import LogOptions
 from .recorder import (

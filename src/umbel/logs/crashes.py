@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from .failure import mark_shown, safe_traceback
+from .exception_fields import mark_shown, safe_traceback
 from .redact import Redactor
 
 AT_ONCE = 10

@@ -19,8 +19,8 @@ from trio.lowlevel import Task, current_task
 
 from . import context
 from .level import SEVERITY, LevelName
-from .plain import members, plain
 from .redact import TEXT_CHARS_MAX, Redactor, cut
+from .sanitize import members, plain
 
 RECORD_BYTES_MAX = 256 * 1024
 """A longer line is replaced by its beginning with ``"truncated": true``, so that one record cannot fill a queue."""

@@ -21,20 +21,20 @@ import trio
 from ..errors import UmbelError
 from . import context
 from .encode import Encoder
-from .failure import exception_fields, mark_recorded
+from .exception_fields import exception_fields, mark_recorded
 from .file import LogFile
 from .level import SEVERITY, WARNING, LevelName
-from .lines import Line
 from .options import LogOptions
 from .queue import Keeper, Queue
 from .recover import recover
 from .redact import Redactor
+from .retention import Retention
 from .ring import Ring
 from .rotation import Rotation
 from .sampling import Sampler
+from .schema import Line
 from .sink import FileSink, Sink
 from .stdout import StdoutSink
-from .upkeep import Retention
 from .writer import Writer
 
 _DEBUG, _INFO, _ERROR, _CRITICAL = SEVERITY["debug"], SEVERITY["info"], SEVERITY["error"], SEVERITY["critical"]

@@ -14,10 +14,10 @@ import msgspec
 from ..events import CallEnded, Noted, RequestEnded
 from ..kinds import Kind
 from ..model import Attempt, FailedItem, Outcome
-from .failure import exception_fields, mark_recorded
+from .exception_fields import exception_fields, mark_recorded
 from .level import LevelName
-from .lines import AttemptPart, CallLine, CallPart, FailedItemPart, Line, NoteLine, RequestLine
 from .redact import cut
+from .schema import AttemptPart, CallLine, CallPart, FailedItemPart, Line, NoteLine, RequestLine
 
 StreamName = Literal["access", "calls", "app"]
 

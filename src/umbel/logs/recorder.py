@@ -19,18 +19,18 @@ import trio
 
 from ..errors import ConfigError, ConfigProblem
 from ..events import AttemptEnded, CallEnded, Event, Noted, RequestEnded
-from .callmembers import CallMembers
+from .call_line_template import CallMembers
 from .crashes import show_crash
 from .file import LogFile
 from .log import Log, LogStatistics, encoder_of, open_file, open_stdout, running
 from .options import LogOptions
-from .plain import printable
 from .record import StreamName, request_level, request_line, told
 from .recover import recover
+from .retention import Retention
 from .rotation import Rotation
+from .sanitize import printable
 from .sink import FileSink, Sink
 from .stdout import STDOUT
-from .upkeep import Retention
 
 if TYPE_CHECKING:
     from ..config.schema import Logs, LogStream

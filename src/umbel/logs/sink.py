@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 import trio
 
 from .file import LogFile
-from .upkeep import Retention, upkeep
+from .retention import Retention, upkeep
 
 _T = TypeVar("_T")
 

@@ -14,8 +14,8 @@ import pytest
 from umbel.logs import file as file_module
 from umbel.logs.encode import RECORD_BYTES_MAX
 from umbel.logs.file import LogFile
+from umbel.logs.retention import renamed
 from umbel.logs.rotation import Rotation, began_at, rotated, rotated_at
-from umbel.logs.upkeep import renamed
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.happenings import call_ended, note, request_ended
 from umbel.logs.encode import Encoder, finish
-from umbel.logs.failure import exception_fields
+from umbel.logs.exception_fields import exception_fields
 from umbel.logs.level import SEVERITY
 from umbel.logs.record import told
 from umbel.logs.redact import Redactor

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from tests.support.adversarial import check_linear, shapes_from
 from umbel.logs.encode import Encoder, finish
-from umbel.logs.failure import STACK_CHARS_MAX, exception_fields
-from umbel.logs.plain import NAME_CHARS_MAX, VALUES_MAX, plain
+from umbel.logs.exception_fields import STACK_CHARS_MAX, exception_fields
 from umbel.logs.redact import REDACTED, TEXT_CHARS_MAX, Redactor
+from umbel.logs.sanitize import NAME_CHARS_MAX, VALUES_MAX, plain
 
 SECRET = "hunter2-s3cr3t"
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJl"

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from umbel.logs import LogOptions, open_log, recover
 from umbel.logs.options import QUEUE_BYTES_MIN
+from umbel.logs.retention import compress
 from umbel.logs.ring import SUFFIX, Ring, directory_of, lines_in, prefix_of
-from umbel.logs.upkeep import compress
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from msgspec.structs import replace
 
 from ..events import CallEnded
 from ..model import Attempt, Outcome, RequestFacts
-from .lines import Line
 from .record import told
+from .schema import Line
 
 FORMS_MAX = 1024
 """Forms that are remembered; when it is full the memory starts anew."""

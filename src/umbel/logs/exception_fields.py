@@ -9,8 +9,8 @@ import traceback
 from contextlib import suppress
 
 from ..net.exception_groups import leaves
-from .plain import printable
 from .redact import Redactor, cut
+from .sanitize import printable
 
 STACK_FRAMES_MAX = 50
 STACK_CHARS_MAX = 16 * 1024

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from umbel.events import CallEnded
 from umbel.kinds import Kind
-from umbel.logs.callmembers import FORMS_MAX, CallMembers
+from umbel.logs.call_line_template import FORMS_MAX, CallMembers
 from umbel.logs.encode import RECORD_BYTES_MAX, Encoder
 from umbel.logs.record import told
 from umbel.logs.redact import Redactor

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from umbel.logs import upkeep as upkeep_module
+from umbel.logs import retention as retention_module
 from umbel.logs.options import Compression
 from umbel.logs.reading import family, lines_of
+from umbel.logs.retention import Retention, compress, renamed, upkeep
 from umbel.logs.rotation import rotated
-from umbel.logs.upkeep import Retention, compress, renamed, upkeep
 
 NOW = 1_772_600_767.0
 DAY = 86_400.0
@@ -66,7 +66,7 @@ def test_a_file_that_grows_while_it_is_compressed_stays(log: Path, monkeypatch: 
             file.write(b"late\n")
         real(fd)
 
-    monkeypatch.setattr(upkeep_module.os, "fsync", growing)
+    monkeypatch.setattr(retention_module.os, "fsync", growing)
     with pytest.raises(OSError, match=os.strerror(errno.EBUSY)):
         compress(path, "gzip")
 
