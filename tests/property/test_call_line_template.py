@@ -1,4 +1,4 @@
-"""A call's line is the same whether its form is filled in or it is made anew, whatever stands in it."""
+"""A call's line is the same whether it is rendered from a template or encoded anew, whatever its values."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from umbel.events import CallEnded
 from umbel.kinds import Kind
-from umbel.logs.call_line_template import FORMS_MAX, CallMembers
+from umbel.logs.call_line_template import TEMPLATES_MAX, CallLineTemplates
 from umbel.logs.encode import RECORD_BYTES_MAX, Encoder
-from umbel.logs.record import told
+from umbel.logs.record import to_record
 from umbel.logs.redact import Redactor
 from umbel.model import Attempt, Outcome, RequestFacts, Trace
 
@@ -69,36 +69,36 @@ ORDINARY = CallEnded(
 
 @given(st.lists(events(), min_size=1, max_size=6))
 @example([ORDINARY, ORDINARY])
-def test_a_filled_line_is_the_line_made_anew(made: list[CallEnded]) -> None:
+def test_a_line_from_a_template_equals_the_line_encoded_anew(made: list[CallEnded]) -> None:
     encoder = Encoder(Redactor(()), service="umbel", clock=lambda: 0)
-    lines = CallMembers(encoder.members)
+    templates = CallLineTemplates(encoder.members)
     for event in [*made, *made]:
-        filled = lines.of(event)
-        if filled is not None:
-            _, level, name, line, _ = told(event)
-            assert encoder.filled(level, name, [filled]) == [encoder.struct(level, name, line)]
+        rendered = templates.render(event)
+        if rendered is not None:
+            _, level, name, line, _ = to_record(event)
+            assert encoder.complete(level, name, [rendered]) == [encoder.struct(level, name, line)]
 
 
-def test_lines_that_are_filled_together_are_those_that_are_filled_alone() -> None:
+def test_lines_completed_together_equal_those_completed_alone() -> None:
     encoder = Encoder(Redactor(()), service="umbel", clock=lambda: 0)
-    lines = CallMembers(encoder.members)
-    members = [lines.of(ORDINARY._replace(upstream=name)) for name in ("a", "b", "c" * RECORD_BYTES_MAX)]
+    templates = CallLineTemplates(encoder.members)
+    members = [templates.render(ORDINARY._replace(upstream=name)) for name in ("a", "b", "c" * RECORD_BYTES_MAX)]
     for several in (members[:1], members[:2], members, members[::-1]):
         assert None not in several
-        filled = encoder.filled("info", "call.end", [each or b"" for each in several])
-        assert filled == [encoder.filled("info", "call.end", [each or b""])[0] for each in several]
+        rendered = encoder.complete("info", "call.end", [each or b"" for each in several])
+        assert rendered == [encoder.complete("info", "call.end", [each or b""])[0] for each in several]
 
 
-def test_an_ordinary_line_is_filled() -> None:
+def test_a_call_with_one_successful_attempt_is_rendered() -> None:
     encoder = Encoder(Redactor(()), service="umbel", clock=lambda: 0)
-    filled = CallMembers(encoder.members).of(ORDINARY)
-    assert filled is not None
-    assert msgspec.json.decode(b"{" + filled + b"}")["duration_ms"] == 250.0
+    rendered = CallLineTemplates(encoder.members).render(ORDINARY)
+    assert rendered is not None
+    assert msgspec.json.decode(b"{" + rendered + b"}")["duration_ms"] == 250.0
 
 
-def test_the_forms_are_bounded() -> None:
+def test_templates_are_bounded() -> None:
     encoder = Encoder(Redactor(()), service="umbel", clock=lambda: 0)
-    lines = CallMembers(encoder.members)
-    for number in range(FORMS_MAX * 2 + 5):
-        lines.of(ORDINARY._replace(upstream=f"u{number}"))
-        assert len(lines._forms) <= FORMS_MAX
+    templates = CallLineTemplates(encoder.members)
+    for number in range(TEMPLATES_MAX * 2 + 5):
+        templates.render(ORDINARY._replace(upstream=f"u{number}"))
+        assert len(templates._templates) <= TEMPLATES_MAX

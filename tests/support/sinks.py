@@ -67,9 +67,9 @@ class MemorySink:
             raise self.sync_error
         self.did.append("sync")
 
-    async def upkeep(self) -> None:
+    async def apply_retention(self) -> None:
         await trio.lowlevel.checkpoint()
-        self.did.append("upkeep")
+        self.did.append("apply_retention")
 
     def close(self) -> None:
         self.closed = True

@@ -1,7 +1,7 @@
-"""The lines of calls that went as most do, from a form that is filled in instead of encoded anew.
+"""Templates for the lines of ordinary calls, which differ in ids and times alone, so that most are not encoded anew.
 
-A request of ten calls has ten lines that differ in their times alone. This remembers how the rest is written; what
-goes into a line is decided in ``record.py``, and a call that is not of an ordinary kind is left to that.
+An ordinary call has one attempt, which succeeded at once. A template is made of the line that ``record.py`` and the
+encoder give for a call with placeholders, so that the fields of a line are decided there alone.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from msgspec.structs import replace
 
 from ..events import CallEnded
 from ..model import Attempt, Outcome, RequestFacts
-from .record import told
-from .schema import Line
+from .record import to_record
+from .schema import Record
 
-FORMS_MAX = 1024
-"""Forms that are remembered; when it is full the memory starts anew."""
+TEMPLATES_MAX = 1024
+"""Templates that are kept; when there are as many, all are dropped."""
 
-# What stands for the parts that differ. No name of a configuration can be one: they hold a character that JSON escapes.
+# The placeholders. No name of a configuration can be one: they hold a character that JSON escapes.
 _REQUEST_ID, _TRACE_ID = "\x01request\x01", "\x01trace\x01"
 _SECONDS, _ATTEMPT_SECONDS = 1.0, 2.0
 _IDS = r'"request_id":"\u0001request\u0001","trace_id":"\u0001trace\u0001"'
@@ -28,26 +28,30 @@ _DURATION = '"duration_ms":'
 Key = tuple[str, str, str, str, int | None, bool]
 
 
-class Form(NamedTuple):
-    """The members of a line: what stands after the ids, between the call's milliseconds and its attempt's, and last."""
+class Template(NamedTuple):
+    """The members of a line: after the ids, between the call's milliseconds and the attempt's, and behind those."""
 
     before: str
     between: str
     after: str
 
 
-class CallMembers:
-    """Fills forms in. ``encode`` gives the members of a line, or None where they must be looked at each time."""
+class CallLineTemplates:
+    """Renders the lines of ordinary calls.
 
-    def __init__(self, encode: Callable[[Line], bytes | None]) -> None:
+    Args:
+        encode: gives the encoded members of a record, without braces, or None if they need sanitizing.
+    """
+
+    def __init__(self, encode: Callable[[Record], bytes | None]) -> None:
         self._encode = encode
-        self._forms: dict[Key, Form | None] = {}
+        self._templates: dict[Key, Template | None] = {}
         # Calls of one request end at nearly the same time.
         self._request: RequestFacts | None = None
         self._ids: str | None = None
 
-    def of(self, event: CallEnded) -> bytes | None:
-        """The members of the call's line, as they stand in it; None: ``told`` must make them."""
+    def render(self, event: CallEnded) -> bytes | None:
+        """The encoded members of the call's record; None if the call has no template, and must be encoded anew."""
         request, upstream, outcome, items = event
         call, state, attempts = outcome.call, outcome.state, outcome.attempts
         call_began, call_ended = outcome.started_at, outcome.ended_at
@@ -59,50 +63,50 @@ class CallMembers:
         if request is not self._request:
             self._request, self._ids = request, _ids_of(request)
         key = (request.route, call, upstream, attempt.replica, attempt.status, attempt.reused)
-        form = self._forms.get(key, _UNKNOWN)
-        if form is _UNKNOWN:
-            form = self._made(event, key)
-        if form is None or self._ids is None:
+        template = self._templates.get(key, _UNKNOWN)
+        if template is _UNKNOWN:
+            template = self._compile(event, key)
+        if template is None or self._ids is None:
             return None
-        before, between, after = form
+        before, between, after = template
         took, attempt_took = (
             round((call_ended - call_began) * 1000, 3),
             round((attempt.ended_at - attempt.started_at) * 1000, 3),
         )
         return f"{self._ids}{before}{took!r}{between}{attempt_took!r}{after}".encode("ascii")
 
-    def _made(self, event: CallEnded, key: Key) -> Form | None:
-        """The form of such a line, found by making one with marks where the holes will be."""
+    def _compile(self, event: CallEnded, key: Key) -> Template | None:
+        """The template of such calls, cut from a line with the placeholders; None if its values need sanitizing."""
         attempt: Attempt = replace(event.outcome.attempts[0], started_at=0.0, ended_at=_ATTEMPT_SECONDS)
         outcome: Outcome = replace(event.outcome, started_at=0.0, ended_at=_SECONDS, attempts=(attempt,))
         trace = replace(event.request.trace, trace_id=_TRACE_ID)
         request = replace(event.request, request_id=_REQUEST_ID, trace=trace)
-        _, _, _, line, _ = told(event._replace(request=request, outcome=outcome))
-        form = _cut(self._encode(line))
-        if len(self._forms) >= FORMS_MAX:
-            self._forms.clear()
-        self._forms[key] = form
-        return form
+        _, _, _, record, _ = to_record(event._replace(request=request, outcome=outcome))
+        template = _cut(self._encode(record))
+        if len(self._templates) >= TEMPLATES_MAX:
+            self._templates.clear()
+        self._templates[key] = template
+        return template
 
 
-_UNKNOWN = Form("", "", "")
+_UNKNOWN = Template("", "", "")
 
 
 def _ids_of(request: RequestFacts) -> str | None:
-    """The members that name the request; None where they need a closer look."""
+    """The members that name the request; None if they may need escaping or redaction."""
     request_id = request.request_id
-    # An id that somebody else gave may hold what JSON escapes, or look like a secret (JWTs begin with eyJ).
+    # An id of a client's may hold what JSON escapes, or look like a secret (JSON Web Tokens begin with eyJ).
     if not (request_id.isascii() and request_id.isalnum()) or "J" in request_id:
         return None
     return f'"request_id":"{request_id}","trace_id":"{request.trace.trace_id}"'
 
 
-def _cut(members: bytes | None) -> Form | None:
+def _cut(members: bytes | None) -> Template | None:
     if members is None or not members.isascii():
         return None
     text = members.decode("ascii")
     before, call, rest = text.partition(f"{_DURATION}{_SECONDS * 1000}")
     between, attempt, after = rest.partition(f"{_DURATION}{_ATTEMPT_SECONDS * 1000}")
     if not (call and attempt and before.startswith(_IDS)):
-        return None  # A name that needs a closer look, or another order of the members.
-    return Form(before.removeprefix(_IDS) + _DURATION, between + _DURATION, after)
+        return None  # A name was redacted or holds a placeholder, or the members have another order.
+    return Template(before.removeprefix(_IDS) + _DURATION, between + _DURATION, after)

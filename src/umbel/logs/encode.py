@@ -1,6 +1,8 @@
-"""A record's way to bytes: one JSON object on one line, whatever it holds, without secrets.
+"""Encoding of records: one JSON object on one line each, whatever values it is made of, without secrets.
 
-Used in the thread that logs, so that nothing can change a value afterwards. It never raises for what a record holds.
+Most records take a fast path: they are encoded at once, and the bytes are checked for what could be unsafe. The others
+are converted by ``sanitize.py`` first. A record is encoded in the thread that logs it, so that nothing can change a
+value afterwards. No function here raises for what a record holds.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from trio.lowlevel import Task, current_task
 from . import context
 from .level import SEVERITY, LevelName
 from .redact import TEXT_CHARS_MAX, Redactor, cut
-from .sanitize import members, plain
+from .sanitize import sanitize, sanitize_fields
 
 RECORD_BYTES_MAX = 256 * 1024
 """A longer line is replaced by its beginning with ``"truncated": true``, so that one record cannot fill a queue."""
@@ -52,12 +54,12 @@ _TELLING = b" =@\\:{[\x7f"
 _BYTES = frozenset({bytes, bytearray, memoryview})
 
 
-class _NotPlainError(Exception):
-    """A value that the fast path leaves to the careful one."""
+class _UnsafeValueError(Exception):
+    """A value that must be sanitized: the fast path cannot encode it."""
 
 
 def _refuse(value: object) -> Any:
-    raise _NotPlainError(type(value))
+    raise _UnsafeValueError(type(value))
 
 
 class Encoder:
@@ -79,12 +81,12 @@ class Encoder:
         self._clock = clock
         self._second = (0, b"")
         self._ends: WeakKeyDictionary[Task, tuple[context.Bound, bytes]] = WeakKeyDictionary()
-        self._plain_ends: WeakKeyDictionary[Nursery, dict[str, bytes]] = WeakKeyDictionary()
+        self._unbound_ends: WeakKeyDictionary[Nursery, dict[str, bytes]] = WeakKeyDictionary()
         """Ends of lines without bound fields, by task name: the children of a nursery have their path in common."""
         self._latest: tuple[Callable[[], Nursery | None], str, bytes] = (lambda: None, "", b"")
         """The latest of these, since tasks of one name often record one after the other. One value, for threads."""
         self._heads: dict[tuple[LevelName, str], bytes] = {}
-        self._plain_names: set[str] = set()
+        self._safe_names: set[str] = set()
         self._encode = msgspec.json.Encoder(enc_hook=_refuse).encode
 
     def fields(self, level: LevelName, event: str, fields: Mapping[str, object]) -> bytes:
@@ -93,12 +95,12 @@ class Encoder:
         if bound.names and not bound.names.isdisjoint(fields):  # the record's own word counts
             fields = {**bound.fields, **fields}
             bound = context.NOTHING
-        # The fast path, for names and values that are known to be harmless.
-        if self._plain_names.issuperset(fields) and _BYTES.isdisjoint(map(type, fields.values())):
+        # The fast path, for names that are known to be no secret ones.
+        if self._safe_names.issuperset(fields) and _BYTES.isdisjoint(map(type, fields.values())):
             try:
                 text = self._encode(fields)
-            except Exception:  # noqa: BLE001 - what JSON has no form for, or a surrogate: the careful path has one
-                return self._line(level, event, self._careful(fields), bound)
+            except Exception:  # noqa: BLE001 - a value without a JSON form, or a surrogate; sanitizing gives it one
+                return self._line(level, event, self._sanitized(fields), bound)
             if (
                 len(text.translate(None, _TELLING)) == len(text) - 1 - len(fields)
                 and text.isascii()
@@ -106,23 +108,23 @@ class Encoder:
             ):
                 return self._line(level, event, text[1:-1], bound)
             # Another { or a [ is a list or a mapping, whose members have names of their own.
-            plain_members = text.find(_BRACE, 1) < 0 and _LIST not in text
-            if plain_members and len(text) <= TEXT_CHARS_MAX and self._harmless(fields.values()):
+            flat = text.find(_BRACE, 1) < 0 and _LIST not in text
+            if flat and len(text) <= TEXT_CHARS_MAX and self._without_secrets(fields.values()):
                 return self._line(level, event, _one_line(text)[1:-1], bound)
-        return self._line(level, event, self._careful(fields), bound)
+        return self._line(level, event, self._sanitized(fields), bound)
 
     def struct(self, level: LevelName, event: str, line: msgspec.Struct, trusted: bool = True) -> bytes:
-        """The line of one of our own records, which names its request itself.
+        """The line of a record of the schema; what is bound around the caller is left out.
 
-        ``trusted``: its names are its own, and no secret stands under them.
+        ``trusted``: no value stands under a secret's name, since all names are the schema's.
         """
         members = self.members(line) if trusted else None
         if members is None:
-            members = self._careful(_asdict(line))
+            members = self._sanitized(_asdict(line))
         return self._line(level, event, members, context.NOTHING)
 
     def members(self, line: msgspec.Struct) -> bytes | None:
-        """The members of one of our own records; None where it may hold a secret, or what JSON cannot."""
+        """The encoded members of a record of the schema; None if a value may hold a secret or has no form in JSON."""
         try:
             text = self._encode(line)
         except Exception:  # noqa: BLE001 - a lone surrogate, or a value without a JSON form in a note's fields
@@ -133,8 +135,8 @@ class Encoder:
             return None
         return text[1:-1] if _DEL not in text and text.isascii() else _one_line(text)[1:-1]
 
-    def filled(self, level: LevelName, event: str, members: Sequence[bytes]) -> list[bytes]:
-        """The lines of records with these members, which hold no secret and no more than one line each."""
+    def complete(self, level: LevelName, event: str, members: Sequence[bytes]) -> list[bytes]:
+        """The lines of records with these encoded members, which hold no secret and no line end."""
         line = self._line(level, event, members[0], context.NOTHING)
         before, found, after = line.partition(members[0])
         room = RECORD_BYTES_MAX - _SEQ_BYTES_MAX - len(before) - len(after)
@@ -169,9 +171,9 @@ class Encoder:
             latest, name, end = self._latest
             if latest() is nursery and task.name == name:
                 return end
-            ends = self._plain_ends.get(nursery)
+            ends = self._unbound_ends.get(nursery)
             if ends is None:
-                ends = self._plain_ends[nursery] = {}
+                ends = self._unbound_ends[nursery] = {}
             known_end = ends.get(task.name)
             if known_end is None:
                 known_end = self._make_end(bound)
@@ -186,33 +188,33 @@ class Encoder:
 
     def _cut(self, level: LevelName, event: str, members: bytes, bound: context.Bound) -> bytes:
         given = msgspec.json.decode(b"{" + members + b"}", type=dict[str, object])
-        short = self._careful(_shortened({**given, **bound.fields}))
+        short = self._sanitized(_shortened({**given, **bound.fields}))
         return self._line(level, cut(event, _NAME_CHARS_SHORTENED), b'"truncated":true,' + short, context.NOTHING)
 
     def _make_end(self, bound: context.Bound) -> bytes:
-        around = b"," + self._careful(bound.fields) if bound.fields else b""
-        path = _one_line(msgspec.json.encode(plain(context.task_path(), self.redactor)))
+        around = b"," + self._sanitized(bound.fields) if bound.fields else b""
+        path = _one_line(msgspec.json.encode(sanitize(context.task_path(), self.redactor)))
         return b"".join((around, b',"task":', path, self._tail))
 
     def _head(self, level: LevelName, event: str) -> bytes:
-        name = _one_line(msgspec.json.encode(plain(event, self.redactor)))
+        name = _one_line(msgspec.json.encode(sanitize(event, self.redactor)))
         head = b'","level":"%b","severity":%d,"event":%b,' % (level.encode(), SEVERITY[level], name)
         if len(self._heads) < _HEADS_MAX:
             self._heads[level, event] = head
         return head
 
-    def _harmless(self, values: Iterable[object]) -> bool:
+    def _without_secrets(self, values: Iterable[object]) -> bool:
         text = self.redactor.text
         return all(text(value) is value for value in values if type(value) is str)
 
-    def _careful(self, fields: Mapping[str, object]) -> bytes:
+    def _sanitized(self, fields: Mapping[str, object]) -> bytes:
         for name in fields:
             if type(name) is str and name not in OWN_NAMES and not self.redactor.is_secret(name):
-                if len(self._plain_names) >= _NAMES_MAX:
+                if len(self._safe_names) >= _NAMES_MAX:
                     break
-                self._plain_names.add(name)
+                self._safe_names.add(name)
         told = {f"field.{name}" if name in OWN_NAMES else name: value for name, value in fields.items()}
-        return _one_line(self._encode(members(told, self.redactor)))[1:-1]
+        return _one_line(self._encode(sanitize_fields(told, self.redactor)))[1:-1]
 
 
 def _prefix(now: int) -> bytes:

@@ -1,6 +1,6 @@
-"""An exception as fields of a record: its type, its text, its traceback, and of a group every leaf.
+"""The fields of a record that describe an exception: type, message, traceback, and the leaves of a group.
 
-Bounded, and it never raises for what an exception does.
+All are bounded. No function here raises for what an exception does.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from .sanitize import printable
 
 STACK_FRAMES_MAX = 50
 STACK_CHARS_MAX = 16 * 1024
-"""Of a longer traceback the end is told, since the cause stands there."""
+"""A longer traceback loses its beginning: the place of the failure is at its end."""
 LEAVES_MAX = 500
-"""The leaves of an exception group that a record tells one by one; further ones are counted."""
+"""How many leaves of an exception group are listed; further ones are counted."""
 
 _LEAF_CHARS_MAX = 160
 _FRAME = '\n  File "'
@@ -44,15 +44,15 @@ def exception_fields(error: BaseException, *, stack: bool = True) -> dict[str, o
 
 
 def type_name(error: BaseException) -> str:
-    """The exception's type with its module, as ``exception.type`` wants it."""
+    """The exception's type with its module: the value of ``exception.type``."""
     return f"{type(error).__module__}.{type(error).__qualname__}"
 
 
 def stacktrace(error: BaseException) -> str:
     """The traceback with its causes, at most ``STACK_CHARS_MAX`` long.
 
-    Of a longer one the beginning is left out up to a line that begins a frame: a cut within a line could leave a
-    secret there without the name that tells of it. Where only a message is that long, its beginning stays.
+    A longer one loses its beginning, up to a line that begins a frame: a cut within a line could part a secret from
+    the name by which it is recognised. Where the message alone is that long, its beginning stays.
     """
     try:
         text = "".join(traceback.format_exception(error, limit=STACK_FRAMES_MAX))
@@ -73,16 +73,16 @@ def safe_traceback(error: BaseException, redactor: Redactor | None = None) -> st
 
 
 def mark_recorded(error: BaseException) -> bool:
-    """Remember that this exception, or each leaf of this group, stands in a log; says whether all did already.
+    """Mark this exception, or each leaf of this group, as recorded; says whether all were marked already.
 
-    Whoever records what nobody caught leaves out what has been told: a server, a framework and a thread's hook may
-    each report the same exception.
+    A server, a framework and a thread's hook may each report the same exception; the mark keeps it from being recorded
+    twice.
     """
     return _mark(error, _MARK)
 
 
 def mark_shown(error: BaseException) -> bool:
-    """The same for what was shown on the console."""
+    """As ``mark_recorded``, for what was shown on the console."""
     return _mark(error, _SHOWN)
 
 
@@ -91,6 +91,6 @@ def _mark(error: BaseException, name: str) -> bool:
     for leaf in leaves(error):
         if not getattr(leaf, name, False):
             marked = False
-            with suppress(Exception):  # an exception may refuse attributes; then it may be told twice
+            with suppress(Exception):  # an exception may refuse attributes; then it may be reported twice
                 setattr(leaf, name, True)
     return marked

@@ -32,7 +32,7 @@ from .retention import Retention
 from .ring import Ring
 from .rotation import Rotation
 from .sampling import Sampler
-from .schema import Line
+from .schema import Record
 from .sink import FileSink, Sink
 from .stdout import StdoutSink
 from .writer import Writer
@@ -64,7 +64,7 @@ class LogStatistics:
     """What the last try failed with; None while writing works."""
     busy_for: float
     """Seconds for which the present write has been going on; 0.0 between writes."""
-    upkeep_error: str | None
+    retention_error: str | None
     """What compressing or removing old files failed with the last time."""
 
 
@@ -158,36 +158,36 @@ class Log:
         """Whether records of this level are made, for whom making one is costly."""
         return SEVERITY[level] >= self._threshold
 
-    def put(self, level: LevelName, event: str, line: Line, duration_ms: float | None, trusted: bool) -> None:
-        """Queue a record of one of our own forms; ``trusted`` as in ``Encoder.struct``. Never waits, never raises."""
+    def put(self, level: LevelName, event: str, record: Record, duration_ms: float | None, trusted: bool) -> None:
+        """Queue a record of the schema; ``trusted`` as in ``Encoder.struct``. Never waits, never raises."""
         severity = SEVERITY.get(level, WARNING)
         if severity < self._threshold:
             return
         try:
             if self._sampler is not None and severity < WARNING:
-                if not self._sampler.keeps(line.trace_id, duration_ms):
+                if not self._sampler.keeps(record.trace_id, duration_ms):
                     return
-                line = msgspec.structs.replace(line, sample=self._sampler.share)
-            data = self._encoder.struct(level, event, line, trusted)
+                record = msgspec.structs.replace(record, sample=self._sampler.share)
+            data = self._encoder.struct(level, event, record, trusted)
         except Exception:  # noqa: BLE001 - whatever is wrong with a record, the program goes on
             self._unrecordable += 1
             return
         self._put(data, severity)
 
-    def put_filled(self, event: str, members: Sequence[bytes]) -> None:
-        """Queue records of level info whose members are encoded already, one or more. Never waits, never raises."""
+    def put_encoded(self, event: str, members: Sequence[bytes]) -> None:
+        """Queue one or more records of level info whose members are encoded already. Never waits, never raises."""
         if self._threshold > _INFO:
             return
         try:
-            lines = self._encoder.filled("info", event, members)
+            lines = self._encoder.complete("info", event, members)
         except Exception:  # noqa: BLE001 - as in put
             self._unrecordable += len(members)
             return
         self._queue.put_all(lines)
 
     @property
-    def members(self) -> Callable[[Line], bytes | None] | None:
-        """What encodes the members for ``put_filled``; None where records are sampled, which needs their values."""
+    def encode_members(self) -> Callable[[Record], bytes | None] | None:
+        """The encoder of members for ``put_encoded``; None where records are sampled, which needs their values."""
         return self._encoder.members if self._sampler is None else None
 
     async def audit(self, event: str, msg: str = "", /, **fields: object) -> None:
@@ -263,7 +263,7 @@ class Log:
             errors=writer.errors,
             last_error=writer.last_error,
             busy_for=0.0 if writer.busy_since is None else trio.current_time() - writer.busy_since,
-            upkeep_error=writer.upkeep_error,
+            retention_error=writer.retention_error,
         )
 
     async def farewell(self, *, written: int = 0, dropped: int = 0, more: Mapping[str, object] | None = None) -> None:

@@ -1,6 +1,6 @@
-"""From an event to the line that tells of it: which stream, which level, which fields.
+"""Conversion of events to log records: the stream, the level and the fields of each.
 
-It is pure: the wall clock and the record's number come later.
+Pure. Time and sequence number of a record are added by ``encode.py`` and the queue.
 """
 
 from __future__ import annotations
@@ -17,38 +17,36 @@ from ..model import Attempt, FailedItem, Outcome
 from .exception_fields import exception_fields, mark_recorded
 from .level import LevelName
 from .redact import cut
-from .schema import AttemptPart, CallLine, CallPart, FailedItemPart, Line, NoteLine, RequestLine
+from .schema import AttemptPart, CallPart, CallRecord, FailedItemPart, NoteRecord, Record, RequestRecord
 
 StreamName = Literal["access", "calls", "app"]
 
 PARTS_MAX = 20
-"""The attempts and the failed items that one line shows; further ones are counted."""
+"""How many attempts, and how many failed items, a record lists; further ones are counted."""
 
 CALLS_MAX = 200
-"""The calls that a request's line shows; further ones are counted."""
+"""How many calls the record of a request lists; further ones are counted."""
 
 PATH_CHARS_MAX = 1024
-"""Of a longer path the beginning stands in the access line, and ``…``."""
+"""A longer path is cut, and ends with ``…``."""
 METHOD_CHARS_MAX = 32
-"""As for paths; the longest registered method has 17 characters."""
+"""A longer method is cut, and ends with ``…``; the longest registered method has 17 characters."""
 
-# Nobody's fault: these ended because somebody else did.
+# No failures of the upstream: these calls ended because something else did.
 _QUIET = frozenset({Kind.CANCELLED, Kind.CLIENT_GONE, Kind.DEPENDENCY})
 
-
-Told = tuple[StreamName, LevelName, str, Line, float | None]
-"""An event as a record: where it goes, how grave it is, what it is called, its line, and how long it took."""
-
+Entry = tuple[StreamName, LevelName, str, Record, float | None]
+"""A record with what decides on it: its stream, its level, its event name, the record, its duration in milliseconds."""
 
 _REFUSALS = frozenset({501, 505})
-"""Statuses for what a client may not ask of the server; whoever can connect could fill an alert with them."""
+"""Statuses of requests that no client may make. They are no errors of ours: any client could raise an alert."""
 
 
-def told(event: RequestEnded | CallEnded | Noted) -> Told:
+def to_record(event: RequestEnded | CallEnded | Noted) -> Entry:
     """The record of an event."""
     if isinstance(event, RequestEnded):
-        line = request_line(event)
-        return "access", request_level(event), "request.end", line, line.duration_ms
+        record = request_record(event)
+        return "access", request_level(event), "request.end", record, record.duration_ms
     return _call(event) if isinstance(event, CallEnded) else _note(event)
 
 
@@ -60,12 +58,12 @@ def request_level(event: RequestEnded) -> LevelName:
     return "warning" if event.completed is False and not event.of_client else "info"
 
 
-def request_line(event: RequestEnded) -> RequestLine:
-    """The access line of a request. Its path stands there without the query, which may hold secrets."""
+def request_record(event: RequestEnded) -> RequestRecord:
+    """The access record of a request. The path has no query, which may hold secrets."""
     request = event.request
     method, path, calls = request.method, request.path, event.calls
     total = len(calls)
-    return RequestLine(
+    return RequestRecord(
         msg=event.detail,
         request_id=request.request_id,
         trace_id=request.trace.trace_id,
@@ -86,7 +84,7 @@ def request_line(event: RequestEnded) -> RequestLine:
 
 
 def _call_parts(outcomes: Sequence[Outcome]) -> list[CallPart]:
-    # Not round(), nor a function per call: there may be a hundred of these in a line.
+    # Neither round() nor a function per call: a record may list two hundred of these.
     return [
         CallPart(
             outcome.call,
@@ -103,11 +101,11 @@ def _call_parts(outcomes: Sequence[Outcome]) -> list[CallPart]:
     ]
 
 
-def _call(event: CallEnded) -> Told:
-    """The line of a call, its attempts and failed items inside."""
+def _call(event: CallEnded) -> Entry:
+    """The record of a call, with its attempts and failed items."""
     request, outcome, failure = event.request, event.outcome, event.outcome.worst
     attempts, failed = outcome.attempts, outcome.failed_items
-    line = CallLine(
+    record = CallRecord(
         msg="" if failure is None else failure.detail,
         request_id=request.request_id,
         trace_id=request.trace.trace_id,
@@ -124,13 +122,13 @@ def _call(event: CallEnded) -> Told:
         failed_items=tuple(_failed_item(item) for item in islice(failed, PARTS_MAX)),
         failed_items_total=_total(failed),
     )
-    return "calls", _call_level(outcome), "call.end", line, line.duration_ms
+    return "calls", _call_level(outcome), "call.end", record, record.duration_ms
 
 
-def _note(event: Noted) -> Told:
-    """The line of a note, with the whole exception if it has one."""
+def _note(event: Noted) -> Entry:
+    """The record of a note, with the fields of its exception if it has one."""
     request, error = event.request, event.error
-    line = NoteLine(
+    record = NoteRecord(
         msg=event.message,
         request_id="" if request is None else request.request_id,
         trace_id="" if request is None else request.trace.trace_id,
@@ -140,8 +138,8 @@ def _note(event: Noted) -> Told:
     if error is not None:
         mark_recorded(error)
         members = {name.replace(".", "_"): value for name, value in exception_fields(error).items()}
-        line = msgspec.structs.replace(line, **members)
-    return "app", event.level, event.event, line, None
+        record = msgspec.structs.replace(record, **members)
+    return "app", event.level, event.event, record, None
 
 
 def _call_level(outcome: Outcome) -> LevelName:

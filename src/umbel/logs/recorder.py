@@ -19,12 +19,12 @@ import trio
 
 from ..errors import ConfigError, ConfigProblem
 from ..events import AttemptEnded, CallEnded, Event, Noted, RequestEnded
-from .call_line_template import CallMembers
+from .call_line_template import CallLineTemplates
 from .crashes import show_crash
 from .file import LogFile
 from .log import Log, LogStatistics, encoder_of, open_file, open_stdout, running
 from .options import LogOptions
-from .record import StreamName, request_level, request_line, told
+from .record import StreamName, request_level, request_record, to_record
 from .recover import recover
 from .retention import Retention
 from .rotation import Rotation
@@ -97,8 +97,8 @@ class FileRecorder:
         self._takes_calls = slow_call is not None
         self._access = logs["access"]
         self._calls = logs["calls"]
-        members = self._calls.members
-        self._filled = None if members is None else CallMembers(members)
+        encode = self._calls.encode_members
+        self._call_lines = None if encode is None else CallLineTemplates(encode)
         self._unrecordable = 0
 
     @property
@@ -115,23 +115,23 @@ class FileRecorder:
             if type(event) is RequestEnded:
                 level = request_level(event)
                 if self._access.wants(level):
-                    access_line = request_line(event)
-                    self._access.put(level, "request.end", access_line, access_line.duration_ms, True)
+                    access = request_record(event)
+                    self._access.put(level, "request.end", access, access.duration_ms, True)
                 return
             if isinstance(event, AttemptEnded):
                 return
             if isinstance(event, CallEnded):
                 if not self._takes_calls:
                     return
-                members = None if self._filled is None else self._filled.of(event)
+                members = None if self._call_lines is None else self._call_lines.render(event)
                 if members is not None:
-                    self._calls.put_filled("call.end", [members])
+                    self._calls.put_encoded("call.end", [members])
                     return
-            stream, level, name, line, duration_ms = told(event)
+            stream, level, name, record, duration_ms = to_record(event)
         except Exception:  # noqa: BLE001 - whatever is wrong with an event, the request goes on
             self._unrecordable += 1
             return
-        self.logs[stream].put(level, name, line, duration_ms, stream != "app")
+        self.logs[stream].put(level, name, record, duration_ms, stream != "app")
         if isinstance(event, Noted) and event.error is not None and event.level == "error":
             show_crash(event.event, _about(event), event.error, self.app.redactor, self.app.path)
 

@@ -1,7 +1,7 @@
-"""What becomes of renamed files: they are compressed, and the oldest go.
+"""Retention of renamed files: compression, and removal of the oldest.
 
-Run by the log in a thread of its own, after each renaming and every hour. It touches only files that we renamed, and
-never one that somebody has locked, which is how everybody of ours writes.
+Only files that were renamed by ``rotation.rotated`` are touched, and none that is locked: every process holds the
+file's lock while it writes, so a file that takes no lock may still grow. These functions block.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _DAY_S = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """What stays of the renamed files. None: no bound."""
+    """The bounds on the renamed files: their number, their bytes, their age in days. None: no bound."""
 
     keep: int | None = None
     keep_bytes: int | None = None
@@ -38,11 +38,11 @@ class Retention:
     compress: Compression = "none"
 
 
-def upkeep(log: Path, retention: Retention, now: float) -> None:
-    """Compress what is to be compressed and remove what is not to stay. ``now`` is seconds since 1970.
+def apply_retention(log: Path, retention: Retention, now: float) -> None:
+    """Compress the renamed files of ``log`` and remove those beyond the bounds. ``now`` is seconds since 1970.
 
     Raises:
-        OSError: something of it failed; the rest is done.
+        OSError: the last failure; one file's failure does not keep the others from being compressed or removed.
     """
     failure: OSError | None = None
     if retention.compress != "none":

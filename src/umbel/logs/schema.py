@@ -1,7 +1,8 @@
-"""The lines of the log as types: which fields a record has, under which names.
+"""The schema of log records: which fields each kind of record has, and their names in JSON.
 
-Filled by ``record.py``, encoded by ``encode.py``. The names follow OpenTelemetry's log data model and semantic
-conventions where those have one. No header value, no body and no query string has a field here.
+``encode.py`` adds the fields that every record has (time, level, event, service, process). The names follow
+OpenTelemetry's log data model and semantic conventions where those have one. No field holds a header value, a body or
+a query string.
 """
 
 from __future__ import annotations
@@ -22,28 +23,28 @@ _NAMES = {
 }
 
 
-class Line(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=_NAMES):
-    """What they share, beside what ``encode.py`` gives to every line. A field that says nothing is left out."""
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=_NAMES):
+    """The fields that all kinds have in common. A field with its default value is not encoded."""
 
     msg: str = ""
     request_id: str = ""
     trace_id: str = ""
     sample: float | None = None
-    """The share of such records that is kept, where it is not all."""
+    """The sampling rate, if it is below 1."""
 
 
 class CallPart(msgspec.Struct, frozen=True):
-    """One call, inside its request's line."""
+    """One call, within the record of its request."""
 
     name: str
     ms: float | None
-    """None if it never began."""
+    """Milliseconds; None for a call that was never started."""
     outcome: str
     """``ok``, ``partial`` (an ``each`` of which items failed), ``skipped``, or the kind of its failure."""
     attempts: int
 
 
-class RequestLine(Line, frozen=True, kw_only=True, omit_defaults=True, rename=_NAMES):
+class RequestRecord(Record, frozen=True, kw_only=True, omit_defaults=True, rename=_NAMES):
     """One inbound request (stream ``access``)."""
 
     method: str
@@ -52,7 +53,7 @@ class RequestLine(Line, frozen=True, kw_only=True, omit_defaults=True, rename=_N
     status: int
     duration_ms: float
     own_ms: float | None = None
-    """Of a composed answer: what it took beside its longest call."""
+    """Of a composed answer: its duration in milliseconds less that of its longest call."""
     body_size: int
     completed: bool | None = None
     kind: str | None = None
@@ -60,11 +61,11 @@ class RequestLine(Line, frozen=True, kw_only=True, omit_defaults=True, rename=_N
     scheme: str = ""
     calls: list[CallPart] | tuple[CallPart, ...] = ()
     calls_total: int = 0
-    """Only where there were more than the line shows."""
+    """0 unless there were more than are listed."""
 
 
 class AttemptPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=_NAMES):
-    """One attempt, inside its call's line."""
+    """One attempt, within the record of its call."""
 
     number: int
     replica: str
@@ -77,14 +78,14 @@ class AttemptPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
 
 
 class FailedItemPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=_NAMES):
-    """One failed item of an ``each``, inside its call's line."""
+    """One failed item of an ``each``, within the record of its call."""
 
     places: tuple[int, ...]
     kind: str
     msg: str = ""
 
 
-class CallLine(Line, frozen=True, kw_only=True, omit_defaults=True, rename=_NAMES):
+class CallRecord(Record, frozen=True, kw_only=True, omit_defaults=True, rename=_NAMES):
     """One call of a composition (stream ``calls``)."""
 
     route: str = ""
@@ -93,20 +94,20 @@ class CallLine(Line, frozen=True, kw_only=True, omit_defaults=True, rename=_NAME
     state: str
     kind: str | None = None
     status: int | None = None
-    """The upstream's last status, if one came."""
+    """The last status that the upstream sent; None if it sent none."""
     duration_ms: float | None = None
-    """None if the call never began."""
+    """None for a call that was never started."""
     attempts: tuple[AttemptPart, ...] = ()
     attempts_total: int = 0
-    """Only where there were more than the line shows."""
+    """0 unless there were more than are listed."""
     items: int | None = None
     failed_items: tuple[FailedItemPart, ...] = ()
     failed_items_total: int = 0
-    """Only where there were more than the line shows."""
+    """0 unless there were more than are listed."""
 
 
-class NoteLine(Line, frozen=True, kw_only=True, omit_defaults=True, rename=_NAMES):
-    """Anything else (stream ``app``)."""
+class NoteRecord(Record, frozen=True, kw_only=True, omit_defaults=True, rename=_NAMES):
+    """Any other event (stream ``app``)."""
 
     route: str = ""
     fields: dict[str, object] = {}
@@ -114,5 +115,5 @@ class NoteLine(Line, frozen=True, kw_only=True, omit_defaults=True, rename=_NAME
     exception_message: str = ""
     exception_stacktrace: str = ""
     leaves: tuple[str, ...] | list[str] = ()
-    """Of an exception group: every exception within."""
+    """Of an exception group: one text for each exception in it."""
     leaves_total: int = 0

@@ -13,13 +13,13 @@ from typing import Protocol, TypeVar
 import trio
 
 from .file import LogFile
-from .retention import Retention, upkeep
+from .retention import Retention, apply_retention
 
 _T = TypeVar("_T")
 
 
 class Sink(Protocol):
-    """Takes batches of lines in order; one call at a time, but for ``upkeep``."""
+    """Takes batches of lines in order; one call at a time, but for ``apply_retention``."""
 
     async def open(self) -> None:
         """Open it, or see whether it is still the right one.
@@ -29,7 +29,7 @@ class Sink(Protocol):
         """
 
     async def append(self, lines: bytes) -> bool:
-        """Take all of the lines; says whether it has begun anew, so that ``upkeep`` has something to do.
+        """Take all of the lines; says whether it has begun anew, which calls for ``apply_retention``.
 
         Raises:
             OSError: it did not take them all. The next call has the same lines, and takes what is missing.
@@ -56,11 +56,11 @@ class Sink(Protocol):
             OSError: it would not.
         """
 
-    async def upkeep(self) -> None:
-        """Look after what was left behind.
+    async def apply_retention(self) -> None:
+        """Compress and remove renamed files.
 
         Raises:
-            OSError: something of it failed.
+            OSError: one of them could not be compressed or removed.
         """
 
     def close(self) -> None:
@@ -76,7 +76,7 @@ class FileSink:
         """For people: where what it takes can be read."""
         self._retention = retention
         self._writing = trio.CapacityLimiter(1)
-        self._keeping = trio.CapacityLimiter(1)
+        self._retaining = trio.CapacityLimiter(1)
 
     async def open(self) -> None:
         """Open the file unless it is open and still stands at its path."""
@@ -100,10 +100,15 @@ class FileSink:
         """``fdatasync`` the file."""
         await self._in_thread(self._file.sync)
 
-    async def upkeep(self) -> None:
+    async def apply_retention(self) -> None:
         """Compress the renamed files and remove the surplus."""
         await trio.to_thread.run_sync(
-            upkeep, self._file.path, self._retention, time.time(), abandon_on_cancel=True, limiter=self._keeping
+            apply_retention,
+            self._file.path,
+            self._retention,
+            time.time(),
+            abandon_on_cancel=True,
+            limiter=self._retaining,
         )
 
     def close(self) -> None:

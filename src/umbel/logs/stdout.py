@@ -132,7 +132,7 @@ class StdoutSink:
     async def sync(self) -> None:
         """Nothing: what reads stdout confirms nothing."""
 
-    async def upkeep(self) -> None:
+    async def apply_retention(self) -> None:
         """Nothing: there are no renamed files."""
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ CHECK_EVERY_S = 1.0
 SYNC_EVERY_S = 1.0
 """How long what is written may wait for the disk to confirm it, with ``fsync = "1s"``."""
 
-UPKEEP_EVERY_S = 3600.0
+RETENTION_EVERY_S = 3600.0
 
 _BACKOFF_S_MIN = 0.1
 _BACKOFF_S_MAX = 5.0
@@ -46,7 +46,7 @@ class Writer:
         self._backoff = 0.0
         self._wake = trio.Event()
         self._progress = trio.Event()
-        self._upkeep_due = trio.Event()
+        self._retention_due = trio.Event()
         self._closing = False
         self._ended = False
         self._reopen_wanted = False
@@ -60,7 +60,7 @@ class Writer:
         """Of the records up to this number that are not ``synced`` the disk has refused to confirm."""
         self.errors = 0
         self.last_error: str | None = None
-        self.upkeep_error: str | None = None
+        self.retention_error: str | None = None
         self.busy_since: float | None = None
         # Shielded: what was logged is written even while everything around is being cancelled. Its end is close(),
         # which gives it a deadline.
@@ -110,7 +110,7 @@ class Writer:
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._keep_up)
+                    nursery.start_soon(self._apply_retention)
                     await self._write()
                     await farewell()
                     await self._write()
@@ -177,7 +177,7 @@ class Writer:
             if batch is None:
                 return
             if await self._sink.append(batch.data):
-                self._upkeep_due.set()
+                self._retention_due.set()
             if self._unsynced_since is None:
                 self._unsynced_since = trio.current_time()
             self._batch = None
@@ -200,7 +200,7 @@ class Writer:
         self._obeying, self._rotate_wanted = self._rotate_wanted, False
         try:
             if self._obeying and await self._sink.rotate():
-                self._upkeep_due.set()
+                self._retention_due.set()
         finally:
             self._obeying = False
 
@@ -250,18 +250,18 @@ class Writer:
         self._progress.set()
         self._progress = trio.Event()
 
-    async def _keep_up(self) -> None:
-        """Upkeep at the start, after each rotation, and every hour."""
+    async def _apply_retention(self) -> None:
+        """Apply retention at the start, after each rotation, and every hour."""
         while True:
             try:
-                await self._sink.upkeep()
+                await self._sink.apply_retention()
             except OSError as error:
-                self.upkeep_error = error.strerror or type(error).__name__
+                self.retention_error = error.strerror or type(error).__name__
             else:
-                self.upkeep_error = None
-            with trio.move_on_after(UPKEEP_EVERY_S):
-                await self._upkeep_due.wait()
-            self._upkeep_due = trio.Event()
+                self.retention_error = None
+            with trio.move_on_after(RETENTION_EVERY_S):
+                await self._retention_due.wait()
+            self._retention_due = trio.Event()
 
     def _end(self) -> None:
         """Take nothing more, count what was not written as dropped, and let the sink go."""

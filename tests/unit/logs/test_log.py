@@ -251,12 +251,12 @@ async def test_flush_waits_for_reopening_and_for_rotation(sink: MemorySink, auto
         await trio.sleep(0.1)
         log.reopen()
         await log.flush()
-        assert sink.did == ["upkeep", "reopen"]
+        assert sink.did == ["apply_retention", "reopen"]
         log.rotate()
         log.info("after")
         await log.flush()
         await wait_all_tasks_blocked()
-        assert sink.did == ["upkeep", "reopen", "rotate", "upkeep"]
+        assert sink.did == ["apply_retention", "reopen", "rotate", "apply_retention"]
 
 
 async def test_reopen_may_be_called_by_a_signal_handler(sink: MemorySink) -> None:
@@ -377,7 +377,7 @@ async def test_after_the_block_records_are_counted_and_dropped(sink: MemorySink,
 async def test_every_hour_the_old_files_are_looked_after(sink: MemorySink, autojump_clock: MockClock) -> None:
     async with memory_log(sink):
         await trio.sleep(2 * 3600 + 1)
-        assert sink.did == ["upkeep"] * 3
+        assert sink.did == ["apply_retention"] * 3
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from tests.support.happenings import call_ended, note, request_ended
 from umbel.logs.encode import Encoder, finish
 from umbel.logs.exception_fields import exception_fields
 from umbel.logs.level import SEVERITY
-from umbel.logs.record import told
+from umbel.logs.record import to_record
 from umbel.logs.redact import Redactor
 
 # The published log data model has these as fields of their own, for which JSON lines need some name; the rest is what
@@ -77,7 +77,7 @@ def keys(value: Any) -> Iterator[str]:
     ids=["access", "calls", "app"],
 )
 def test_every_dotted_name_is_published_and_every_other_is_known_to_have_no_convention(event: Any) -> None:
-    _, level, name, line_, _ = told(event)
+    _, level, name, line_, _ = to_record(event)
     line = finish(Encoder(Redactor(), service="t", worker="1").struct(level, name, line_), 1)
     names = set(keys(json.loads(line)))
 

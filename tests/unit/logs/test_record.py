@@ -14,7 +14,7 @@ from msgspec import structs
 from tests.support.happenings import TRACE_ID, attempt, call_ended, note, request_ended, request_facts
 from umbel.kinds import Kind
 from umbel.logs.encode import RECORD_BYTES_MAX, Encoder, finish
-from umbel.logs.record import CALLS_MAX, METHOD_CHARS_MAX, PARTS_MAX, PATH_CHARS_MAX, told
+from umbel.logs.record import CALLS_MAX, METHOD_CHARS_MAX, PARTS_MAX, PATH_CHARS_MAX, to_record
 from umbel.logs.redact import Redactor
 from umbel.model import FailedItem, Failure, Outcome
 
@@ -24,7 +24,7 @@ THREAD = {"task": f"thread {threading.current_thread().name}"}
 
 
 def encoded(event: Any) -> bytes:
-    stream, level, name, line, _ = told(event)
+    stream, level, name, line, _ = to_record(event)
     encoder = Encoder(Redactor(), service="umbel", clock=lambda: AT_NS)
     return finish(encoder.struct(level, name, line, stream != "app"), 7)
 

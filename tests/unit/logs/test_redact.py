@@ -17,7 +17,7 @@ from tests.support.adversarial import check_linear, shapes_from
 from umbel.logs.encode import Encoder, finish
 from umbel.logs.exception_fields import STACK_CHARS_MAX, exception_fields
 from umbel.logs.redact import REDACTED, TEXT_CHARS_MAX, Redactor
-from umbel.logs.sanitize import NAME_CHARS_MAX, VALUES_MAX, plain
+from umbel.logs.sanitize import NAME_CHARS_MAX, VALUES_MAX, sanitize
 
 SECRET = "hunter2-s3cr3t"
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJl"
@@ -244,8 +244,8 @@ PADDING = "x" * (TEXT_CHARS_MAX - 40)
 )
 def test_a_cut_lets_no_half_of_a_secret_through(text: str) -> None:
     assert SECRET not in Redactor().text(text)
-    assert SECRET not in plain(text, Redactor())
-    assert SECRET not in plain(text.encode(), Redactor())
+    assert SECRET not in sanitize(text, Redactor())
+    assert SECRET not in sanitize(text.encode(), Redactor())
     assert SECRET not in line(text=text)
 
 
@@ -263,14 +263,14 @@ def test_a_leaf_of_a_group_is_cut_without_half_of_its_secret() -> None:
 
 
 def test_a_text_beyond_the_room_of_a_record_is_cut_and_says_so() -> None:
-    assert plain("x" * (TEXT_CHARS_MAX + 7), Redactor()) == "x" * TEXT_CHARS_MAX + "… 7 more"
-    first, second = plain(["x" * (TEXT_CHARS_MAX - 1), "abc"], Redactor())
+    assert sanitize("x" * (TEXT_CHARS_MAX + 7), Redactor()) == "x" * TEXT_CHARS_MAX + "… 7 more"
+    first, second = sanitize(["x" * (TEXT_CHARS_MAX - 1), "abc"], Redactor())
     assert (len(first), second) == (TEXT_CHARS_MAX - 1, "a… 2 more")
 
 
 def test_a_record_of_very_many_values_shows_a_bounded_number() -> None:
     wide = [[number] * 500 for number in range(900)]
-    told = plain(wide, Redactor())
+    told = sanitize(wide, Redactor())
     assert json.dumps(told).count(",") < 2 * VALUES_MAX
     assert told[0] == [0] * 500
     assert told[-1] == "…"
@@ -278,13 +278,13 @@ def test_a_record_of_very_many_values_shows_a_bounded_number() -> None:
 
 def test_a_record_of_very_many_secrets_shows_a_bounded_number() -> None:
     wide = {f"k{outer}": {f"token{inner}": "a" for inner in range(900)} for outer in range(900)}
-    told = plain(wide, Redactor())
+    told = sanitize(wide, Redactor())
     assert json.dumps(told).count(REDACTED) <= VALUES_MAX
     assert told["…"] == f"{900 - len(told) + 1} more"
 
 
 def test_a_long_key_is_cut() -> None:
-    (name,) = plain({"k" * 5000: 1}, Redactor())
+    (name,) = sanitize({"k" * 5000: 1}, Redactor())
     assert len(name) == NAME_CHARS_MAX
 
 
@@ -293,7 +293,7 @@ def test_a_long_key_is_cut() -> None:
     [["token=S3CR3T", "other"], ["no password given for bob", "disk /dev/sda is full"], ("password: S3CR3T", 3)],
 )
 def test_a_sentence_that_names_a_secret_is_not_taken_for_a_headers_name(items: Any) -> None:
-    told = plain(items, Redactor(()))
+    told = sanitize(items, Redactor(()))
     assert len(told) == 2
     assert told[1] == items[1]
     assert "S3CR3T" not in json.dumps(told)

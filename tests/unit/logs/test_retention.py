@@ -12,7 +12,7 @@ import pytest
 from umbel.logs import retention as retention_module
 from umbel.logs.options import Compression
 from umbel.logs.reading import family, lines_of
-from umbel.logs.retention import Retention, compress, renamed, upkeep
+from umbel.logs.retention import Retention, apply_retention, compress, renamed
 from umbel.logs.rotation import rotated
 
 NOW = 1_772_600_767.0
@@ -37,7 +37,7 @@ def test_a_renamed_file_is_replaced_by_its_compressed_form(log: Path, compressio
     path = old(log, 10, b"line\n" * 1000)
     modified = path.stat().st_mtime_ns
 
-    upkeep(log, Retention(compress=compression), NOW)
+    apply_retention(log, Retention(compress=compression), NOW)
 
     [packed] = renamed(log)
     assert packed.name == path.name + suffix
@@ -51,9 +51,9 @@ def test_a_file_that_somebody_has_locked_is_left_alone(log: Path) -> None:
     path = old(log, 10)
     with path.open("rb") as writer:
         fcntl.flock(writer, fcntl.LOCK_EX)
-        upkeep(log, Retention(compress="gzip", keep=0), NOW)
+        apply_retention(log, Retention(compress="gzip", keep=0), NOW)
         assert renamed(log) == [path]
-    upkeep(log, Retention(compress="gzip"), NOW)
+    apply_retention(log, Retention(compress="gzip"), NOW)
     assert renamed(log) != [path]
 
 
@@ -79,7 +79,7 @@ def test_what_an_earlier_process_left_unfinished_is_done_again(log: Path) -> Non
     unfinished = path.with_name(path.name + ".gz.tmp")
     unfinished.write_bytes(b"half")
 
-    upkeep(log, Retention(compress="gzip"), NOW)
+    apply_retention(log, Retention(compress="gzip"), NOW)
 
     assert not unfinished.exists()
     assert not path.exists()
@@ -88,19 +88,19 @@ def test_what_an_earlier_process_left_unfinished_is_done_again(log: Path) -> Non
 
 def test_what_is_above_the_count_goes_the_oldest_first(log: Path) -> None:
     files = [old(log, age) for age in (10, 20, 30)]
-    upkeep(log, Retention(keep=2), NOW)
+    apply_retention(log, Retention(keep=2), NOW)
     assert renamed(log) == files[:2]
 
 
 def test_what_is_above_the_bytes_goes_the_oldest_first(log: Path) -> None:
     files = [old(log, age, b"x" * 99 + b"\n") for age in (10, 20, 30)]
-    upkeep(log, Retention(keep_bytes=250), NOW)
+    apply_retention(log, Retention(keep_bytes=250), NOW)
     assert renamed(log) == files[:2]
 
 
 def test_what_is_too_old_goes(log: Path) -> None:
     files = [old(log, age) for age in (DAY, 3 * DAY)]
-    upkeep(log, Retention(keep_days=2), NOW)
+    apply_retention(log, Retention(keep_days=2), NOW)
     assert renamed(log) == files[:1]
 
 
@@ -109,7 +109,7 @@ def test_what_others_renamed_and_the_log_itself_are_never_touched(log: Path) -> 
         log.with_name(name).write_bytes(b"theirs\n")
     before = sorted(log.parent.iterdir())
 
-    upkeep(log, Retention(keep=0, keep_bytes=1, keep_days=0.001, compress="gzip"), NOW)
+    apply_retention(log, Retention(keep=0, keep_bytes=1, keep_days=0.001, compress="gzip"), NOW)
 
     assert sorted(log.parent.iterdir()) == before
 
@@ -120,13 +120,13 @@ def test_one_that_fails_does_not_keep_the_others_from_their_turn(log: Path) -> N
     bad.mkdir()
 
     with pytest.raises(OSError, match=r"."):
-        upkeep(log, Retention(compress="gzip"), NOW)
+        apply_retention(log, Retention(compress="gzip"), NOW)
 
     assert not good.exists()
 
 
 def test_a_log_that_is_not_there_has_nothing_to_look_after(tmp_path: Path) -> None:
-    upkeep(tmp_path / "none" / "app.jsonl", Retention(keep=0, compress="gzip"), NOW)
+    apply_retention(tmp_path / "none" / "app.jsonl", Retention(keep=0, compress="gzip"), NOW)
     assert family(tmp_path / "none" / "app.jsonl") == []
 
 
@@ -145,6 +145,6 @@ def test_a_pipe_among_the_renamed_files_is_refused_and_stays(log: Path) -> None:
     os.mkfifo(planted)
     for retention in (Retention(compress="gzip"), Retention(keep=0)):
         with pytest.raises(OSError, match="it is a named pipe"):
-            upkeep(log, retention, NOW)
+            apply_retention(log, retention, NOW)
     assert planted.exists()
     assert planted not in family(log)

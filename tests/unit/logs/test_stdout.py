@@ -113,7 +113,7 @@ async def test_a_log_on_stdout_has_no_file_to_rename_sync_or_keep(pipe: tuple[in
     assert await sink.rotate() is False
     await sink.reopen()
     await sink.sync()
-    await sink.upkeep()
+    await sink.apply_retention()
     sink.close()
     assert os.read(pipe[0], 100) == b"line\n"
 
