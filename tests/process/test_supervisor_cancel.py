@@ -15,12 +15,12 @@ import trio
 
 from tests.support.checkpoints import for_every_checkpoint
 from umbel.supervisor import messages, process
-from umbel.supervisor.asking import Asking
-from umbel.supervisor.exits import Exit, ExitClass
-from umbel.supervisor.journal import Journal
+from umbel.supervisor.console_output import Journal
+from umbel.supervisor.exit_status import Exit, ExitClass
 from umbel.supervisor.options import Options
 from umbel.supervisor.process import Job, Worker
 from umbel.supervisor.spawn import Spawned
+from umbel.supervisor.worker_queries import Asking
 
 JOB = Job(messages.Start(slot=1, generation=1, app=None, config=None, heartbeat_every=1, orphan_grace=1), "")
 # Says that it is ready, waits until it is told something after its start, and ends.

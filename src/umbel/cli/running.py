@@ -17,7 +17,7 @@ from ..errors import ConfigError, ConfigProblem
 from ..logs import Redactor, mark_shown, safe_traceback
 from ..server.lifespan import LifespanTooSlowError
 from ..server.process_signals import no_deadly_signals
-from ..supervisor.loading import refusal_of
+from ..supervisor.app_loader import refusal_of
 
 ResultT = TypeVar("ResultT")
 

@@ -100,8 +100,8 @@ def _serve_alone(given: Given) -> None:
     from ..server import Limits, garbage
     from ..server import serve as serve_app
     from ..server.loopwatch import EVENT, watched_loop
+    from ..supervisor.app_loader import AppImportError, load_app
     from ..supervisor.listeners import activated_sockets
-    from ..supervisor.loading import AppImportError, load_app
     from ..supervisor.pidfile import pidfile
     from ..supervisor.recording import recording
     from ..supervisor.settings import in_time, read_settings

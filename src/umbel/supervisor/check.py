@@ -10,8 +10,8 @@ from typing import NamedTuple
 import trio
 
 from . import messages
-from .exits import WORKER_DONE, ExitClass
-from .journal import Journal
+from .console_output import Journal
+from .exit_status import WORKER_DONE, ExitClass
 from .process import Job, Worker
 from .settings import Settings
 

@@ -19,9 +19,9 @@ from ..errors import ConfigError, ConfigProblem
 from ..server.unixsocket import OwnPath, claimed
 from .master import Master
 from .options import WORKERS_MAX
-from .slottask import Slot
+from .slot import Slot
 from .status import status
-from .trees import trees
+from .task_tree import all_task_trees
 
 REQUEST_BYTES_MAX = 4096
 REQUEST_S = 5.0
@@ -166,7 +166,7 @@ async def _status(master: Master, request: Request) -> Answer:
 
 
 async def _tree(master: Master, request: Request) -> Answer:
-    return {"trees": await trees(master)}
+    return {"trees": await all_task_trees(master)}
 
 
 async def _scale(master: Master, request: Request) -> Answer:

@@ -15,19 +15,19 @@ from trio_util import periodic
 from ..events import Level
 from ..logs import recover_all
 from . import messages
-from .asking import Asking
-from .exits import MASTER_FAILED, MASTER_MISCONFIGURED, MASTER_NEVER_READY, MASTER_STOPPED, Exit, ExitClass
-from .journal import Journal
+from .backoff import STABLE_S, Intensity
+from .console_output import Journal
+from .exit_status import MASTER_FAILED, MASTER_MISCONFIGURED, MASTER_NEVER_READY, MASTER_STOPPED, Exit, ExitClass
 from .listeners import Listeners
-from .notify import Notifier
 from .options import QUICK_S, WORKERS_MAX
 from .process import Job, Worker
 from .reaper import reap_strangers
 from .reload import Reloader
-from .restarts import STABLE_S, Intensity
+from .sd_notify import Notifier
 from .settings import Settings
 from .signals import obey_signals
-from .slottask import Slot
+from .slot import Slot
+from .worker_queries import Asking
 
 _LOOK_EVERY = 1.0
 _REOPEN_S = 5.0
@@ -76,7 +76,7 @@ class Master:
         """With those that have been given up and still drain."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> int:
-        """Keep the workers until told to stop; gives the exit status (``exits.py``).
+        """Keep the workers until told to stop; gives the exit status (``exit_status.py``).
 
         Cancelled, it kills them.
         """

@@ -18,8 +18,8 @@ import trio
 
 from . import messages
 from .channel import Channel
-from .exits import Exit, ExitClass, classify
-from .journal import Journal
+from .console_output import Journal
+from .exit_status import Exit, ExitClass, classify
 from .options import ABORT_S, QUICK_S, Options
 from .spawn import Spawned, spawn
 

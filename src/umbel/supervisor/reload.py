@@ -12,9 +12,9 @@ from typing import Protocol
 import trio
 
 from ..errors import ConfigError
-from .exits import ExitClass
-from .journal import Journal
-from .slottask import Slot
+from .console_output import Journal
+from .exit_status import ExitClass
+from .slot import Slot
 
 
 class Reloadable(Protocol):

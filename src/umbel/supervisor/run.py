@@ -18,18 +18,18 @@ from hypercorn.config import Config as HypercornConfig
 from ..errors import ConfigError, ConfigProblem
 from ..logs import open_recorder
 from ..server.settings import Warn
+from .console_output import Journal
 from .control import control_socket, serve_control
-from .journal import Journal
 from .listeners import Listeners, activated_sockets, bound
 from .master import Master
-from .notify import Notifier
 from .pidfile import pidfile
+from .sd_notify import Notifier
 from .settings import Given, Settings, in_time, read_settings
 from .title import set_title
 
 
 async def run_master(given: Given, warn: Warn | None = None) -> int:
-    """Run a master until it is told to stop; gives the exit status of ``exits.py``.
+    """Run a master until it is told to stop; gives the exit status of ``exit_status.py``.
 
     Raises:
         ConfigError: what was asked for cannot be started; nothing has been.

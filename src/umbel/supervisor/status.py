@@ -14,7 +14,7 @@ import trio
 from . import messages
 from .master import Master
 from .process import Worker
-from .slottask import Slot
+from .slot import Slot
 
 _ANSWER_S = 1.0
 

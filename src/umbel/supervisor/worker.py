@@ -24,17 +24,17 @@ from ..server import garbage
 from ..server.lifespan import LifespanTooSlowError, running_lifespan
 from ..server.limits import Limits
 from . import messages
-from .exits import (
+from .app_loader import AppImportError, load_app, refusal_of
+from .exit_status import (
     WORKER_BOOT_FAILED,
     WORKER_CRASHED,
     WORKER_LOAD_FAILED,
     WORKER_MISCONFIGURED,
     WORKER_ORPHANED,
 )
-from .loading import AppImportError, load_app, refusal_of
-from .serving import Loaded, Serving
+from .orphan_watch import OrphanWatch
 from .title import set_title
-from .watchdog import OrphanWatch
+from .worker_server import Loaded, Serving
 
 _FAREWELL_S = 1.0
 _NOT_OURS = (
@@ -50,7 +50,7 @@ _NOT_OURS = (
 
 
 def main() -> None:
-    """Serve, and end with the status that says how it went (``exits.py``)."""
+    """Serve, and end with the status that says how it went (``exit_status.py``)."""
     faulthandler.enable()
     for number in _NOT_OURS:
         # A handler and not SIG_IGN, which processes that the application starts would inherit.

@@ -12,8 +12,8 @@ import pytest
 import trio
 
 from umbel.supervisor import process
-from umbel.supervisor.exits import Exit, ExitClass
-from umbel.supervisor.journal import Journal
+from umbel.supervisor.console_output import Journal
+from umbel.supervisor.exit_status import Exit, ExitClass
 from umbel.supervisor.listeners import Listeners
 from umbel.supervisor.master import Master
 from umbel.supervisor.messages import Failed, Ready

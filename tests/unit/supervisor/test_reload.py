@@ -10,10 +10,10 @@ from typing import Any, cast
 import trio
 
 from umbel.errors import ConfigError, ConfigProblem
-from umbel.supervisor.exits import ExitClass
-from umbel.supervisor.journal import Journal
+from umbel.supervisor.console_output import Journal
+from umbel.supervisor.exit_status import ExitClass
 from umbel.supervisor.reload import Reloader
-from umbel.supervisor.slottask import Slot
+from umbel.supervisor.slot import Slot
 
 DEVNULL = os.open(os.devnull, os.O_WRONLY)
 

@@ -22,11 +22,11 @@ from ..server.service import Service
 from ..server.serving import serve
 from . import messages
 from .channel import Channel
-from .exits import WORKER_DONE, WORKER_ORPHANED
+from .exit_status import WORKER_DONE, WORKER_ORPHANED
 from .messages import Start
 from .options import QUICK_S
 from .recording import recording
-from .tasktree import task_tree
+from .task_tree import task_tree
 
 _FAREWELL_S = 1.0
 _QUICK_CLEANUP_S = QUICK_S / 2

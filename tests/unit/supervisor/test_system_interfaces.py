@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from umbel.events import Event, Noted
-from umbel.supervisor.journal import Journal
-from umbel.supervisor.notify import Notifier
+from umbel.supervisor.console_output import Journal
+from umbel.supervisor.sd_notify import Notifier
 from umbel.supervisor.signals import act
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from umbel.supervisor.loading import AppImportError, import_app, load_app
+from umbel.supervisor.app_loader import AppImportError, import_app, load_app
 
 MODULE = """
 async def app(scope, receive, send): ...

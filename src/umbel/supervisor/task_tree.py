@@ -1,0 +1,63 @@
+"""Task trees as lines of text: which task is whose child, and where each waits. Of this process, or of all of them.
+
+Taking one only reads trio's state. There is no cost until one is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from . import messages
+
+if TYPE_CHECKING:
+    from .master import Master
+
+LINES_MAX = 500
+"""The tasks that are listed; further ones are counted."""
+_ANSWER_S = 2.0
+
+
+async def all_task_trees(master: Master) -> list[dict[str, Any]]:
+    """One tree per process, the master's first: its name, its pid, its lines.
+
+    A worker that does not answer within two seconds, because its loop is blocked, has a line that says so.
+    """
+    workers = master.workers
+    answers = await master.asking.ask(workers, messages.AskTree(), messages.Tree, _ANSWER_S)
+    trees = [{"process": "master", "pid": os.getpid(), "lines": list(task_tree())}]
+    for worker in workers:
+        answer = answers.get(worker)
+        lines = ["no answer: its loop is blocked"] if answer is None else list(answer.lines)
+        trees.append({"process": f"worker {worker.slot}", "pid": worker.pid, "lines": lines})
+    return trees
+
+
+def task_tree() -> tuple[str, ...]:
+    """The tree of this process from trio's root task on; children are indented, nurseries keep their order."""
+    root = trio.lowlevel.current_root_task()
+    assert root is not None
+    lines = tuple(islice(_lines(root, 0), LINES_MAX))
+    alive = trio.lowlevel.current_statistics().tasks_living
+    return lines if alive <= len(lines) else (*lines, f"... and {alive - len(lines)} more")
+
+
+def _lines(task: trio.lowlevel.Task, depth: int) -> Iterator[str]:
+    yield f"{'  ' * depth}{task.name}{_place(task)}"
+    for nursery in task.child_nurseries:
+        for child in sorted(nursery.child_tasks, key=lambda each: each.name):
+            yield from _lines(child, depth + 1)
+
+
+def _place(task: trio.lowlevel.Task) -> str:
+    """The innermost frame that is not trio's own."""
+    place = ""
+    for frame, line in task.iter_await_frames():
+        if not frame.f_globals.get("__name__", "").startswith("trio."):
+            place = f"  [{Path(frame.f_code.co_filename).name}:{line}]"
+    return place
