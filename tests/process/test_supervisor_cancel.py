@@ -15,12 +15,12 @@ import trio
 
 from tests.support.checkpoints import for_every_checkpoint
 from umbel.supervisor import messages, process
-from umbel.supervisor.console_output import Journal
+from umbel.supervisor.console_output import ConsoleOutput
 from umbel.supervisor.exit_status import Exit, ExitClass
 from umbel.supervisor.options import Options
 from umbel.supervisor.process import Job, Worker
 from umbel.supervisor.spawn import Spawned
-from umbel.supervisor.worker_queries import Asking
+from umbel.supervisor.worker_queries import WorkerQueries
 
 JOB = Job(messages.Start(slot=1, generation=1, app=None, config=None, heartbeat_every=1, orphan_grace=1), "")
 # Says that it is ready, waits until it is told something after its start, and ends.
@@ -50,7 +50,7 @@ def descriptors() -> int:
 
 
 async def test_a_worker_is_ended_and_reaped_wherever_its_task_is_cancelled(pids: list[int]) -> None:
-    quiet = Journal(os.open(os.devnull, os.O_WRONLY))
+    quiet = ConsoleOutput(os.open(os.devnull, os.O_WRONLY))
 
     async def live() -> None:
         worker = Worker(JOB, Options(), quiet)
@@ -73,8 +73,8 @@ async def test_a_worker_is_ended_and_reaped_wherever_its_task_is_cancelled(pids:
 
 
 async def test_a_question_is_forgotten_wherever_whoever_asks_is_cancelled(autojump_clock: object) -> None:
-    asking = Asking()
-    quiet = Journal(os.open(os.devnull, os.O_WRONLY))
+    queries = WorkerQueries()
+    quiet = ConsoleOutput(os.open(os.devnull, os.O_WRONLY))
     workers = [Worker(JOB, Options(), quiet) for _ in range(3)]
 
     async def ask() -> None:
@@ -82,17 +82,17 @@ async def test_a_question_is_forgotten_wherever_whoever_asks_is_cancelled(autoju
 
             async def answer() -> None:
                 await trio.sleep(0.1)
-                asking.heard(workers[0], messages.LogsReopened())
-                asking.heard(workers[0], messages.Ready())
+                queries.on_message(workers[0], messages.LogsReopened())
+                queries.on_message(workers[0], messages.Ready())
                 await trio.sleep(0.1)
-                asking.ended(workers[1])
+                queries.on_worker_exit(workers[1])
 
             nursery.start_soon(answer)
-            answers = await asking.ask(workers, messages.ReopenLogs(), messages.LogsReopened, 1.0)
+            answers = await queries.ask(workers, messages.ReopenLogs(), messages.LogsReopened, 1.0)
             assert answers == {workers[0]: messages.LogsReopened()}
 
     def check() -> None:
-        asking.heard(workers[2], messages.LogsReopened())
-        assert asking.waiting == 0
+        queries.on_message(workers[2], messages.LogsReopened())
+        assert queries.pending == 0
 
     assert await for_every_checkpoint(ask, check) > 4

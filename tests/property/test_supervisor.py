@@ -7,7 +7,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umbel.supervisor.backoff import FIRST_DELAY_S, STABLE_S, Backoff, Intensity
+from umbel.supervisor.backoff import FIRST_DELAY_S, STABLE_S, Backoff, RestartIntensity
 from umbel.supervisor.slot_state import Action, Event, SlotMachine, State
 
 HAS_A_WORKER = {State.STARTING, State.SERVING, State.RENEWING, State.LEAVING}
@@ -125,7 +125,7 @@ def test_a_wait_is_within_its_power_of_two_and_the_cap(deaths: list[float | None
 def test_the_intensity_is_what_a_count_over_the_window_says(
     gaps: list[float], restarts: int, window: float, slots: int
 ) -> None:
-    intensity = Intensity(restarts, window)
+    intensity = RestartIntensity(restarts, window)
     times: list[float] = []
     now = 0.0
     for gap in gaps:

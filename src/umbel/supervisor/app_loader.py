@@ -1,7 +1,7 @@
-"""From ``module:app`` or a configuration file to an application.
+"""Loading of the application that ``module:app`` names or a configuration file describes.
 
-The master never does: what an application's import brings along stays out of it. It imports the gateway only where
-the gateway is the application.
+A master of workers never loads one, so that it holds nothing that an application imports. The gateway is imported only
+where it is the application.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from ..errors import ConfigError, UmbelError
 
 
 class AppImportError(UmbelError):
-    """The operator's mistake: there is no such application. ``str(error)`` says what was looked for."""
+    """There is no such application. ``str(error)`` says what was looked for, and where."""
 
 
 def load_app(spec: str | None, config: str | None, routes: int = 0) -> Any:
-    """The application that ``module:app`` names; without one, what the configuration file describes.
+    """The application that ``spec`` names; without one, the gateway of the configuration file.
 
-    ``routes`` is how many the file had when it was accepted; it may have been truncated since.
+    Args:
+        spec: ``module:app``, as for ``import_app``.
+        config: the path of the configuration file; None means umbel.toml.
+        routes: the number of routes that the file had when it was accepted. It may have been truncated since.
 
     Raises:
         ConfigError: the configuration cannot be used, or has lost most of its routes.
@@ -39,7 +42,7 @@ def load_app(spec: str | None, config: str | None, routes: int = 0) -> Any:
 
 
 def refusal_of(app: Any) -> ConfigError | None:
-    """What kept an application from starting, if that lies in its configuration."""
+    """The error of its configuration that kept an application from starting; None if something else did."""
     refusal = getattr(app, "refusal", None)
     return refusal if isinstance(refusal, ConfigError) else None
 
@@ -48,7 +51,7 @@ def import_app(spec: str) -> Any:
     """The application that ``module:app`` names.
 
     ``module`` alone stands for ``module:app``, and in ``module:make()`` the function is called. The working directory
-    is looked at first, as by ``python -m``.
+    is searched first, as by ``python -m``.
 
     Raises:
         AppImportError: there is no such module, it has no such name, or that is no application.
@@ -79,7 +82,7 @@ def import_app(spec: str) -> Any:
 
 
 def _is_missing(module_name: str, error: Exception) -> bool:
-    """Whether the module itself is not there, or cannot be; and not one that it imports."""
+    """Whether the module itself does not exist, or its name is invalid; False for a module that it imports."""
     if isinstance(error, ModuleNotFoundError):
         return error.name is not None and f"{module_name}.".startswith(f"{error.name}.")
     return not all(part.isidentifier() for part in module_name.split("."))

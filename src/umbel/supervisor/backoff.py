@@ -1,6 +1,6 @@
-"""How soon a worker that died is replaced, and when the whole is degraded because too many die.
+"""Back-off between a worker's death and the next start, and the restart intensity, above which the master is degraded.
 
-Pure: the time and the chance are given to it.
+Pure: time and random source are arguments.
 """
 
 from __future__ import annotations
@@ -9,14 +9,17 @@ from collections import deque
 from random import Random
 
 STABLE_S = 10.0
-"""A worker that was ready for so long before it died had started well: the next one starts at once."""
+"""A worker that dies after it was ready for so many seconds is replaced at once."""
 FIRST_DELAY_S = 0.1
 _DOUBLINGS_MAX = 30
-"""Far beyond any cap; it keeps the power from growing without a bound."""
+"""Far above any cap; it bounds the power."""
 
 
 class Backoff:
-    """The waits of one slot between a death and the next start: at most 0.1 * 2^k seconds, at random (full jitter)."""
+    """The delays of one slot between a death and the next start: exponential, with full jitter.
+
+    A delay is random, at most ``FIRST_DELAY_S`` * 2^k seconds after k failures, and at most ``max_delay``.
+    """
 
     def __init__(self, max_delay: float) -> None:
         self.max_delay = max_delay
@@ -24,9 +27,12 @@ class Backoff:
         """Deaths in a row of workers that were not ready for ``STABLE_S``."""
 
     def after_death(self, ready_for: float | None, random: Random, *, degraded: bool = False) -> float:
-        """Seconds to wait; ``ready_for`` is how long the dead worker was ready, None if it never was.
+        """Count a death; gives the seconds to wait.
 
-        Degraded, it is always the longest wait.
+        Args:
+            ready_for: the seconds for which the worker was ready; None if it never was.
+            random: the source of the jitter.
+            degraded: whether the delay is ``max_delay``, without jitter.
         """
         if ready_for is not None and ready_for >= STABLE_S:
             self.failures = 0
@@ -38,12 +44,12 @@ class Backoff:
         return random.uniform(0.0, min(self.max_delay, FIRST_DELAY_S * 2**exponent))
 
     def reset(self) -> None:
-        """Somebody asks for a start now: what was before does not count."""
+        """Forget the failures: a start was asked for."""
         self.failures = 0
 
 
-class Intensity:
-    """Counts the restarts of all slots within a window of seconds, as long as they matter."""
+class RestartIntensity:
+    """Counts the restarts of all slots within a sliding window of seconds."""
 
     def __init__(self, restarts: int, window: float) -> None:
         self._restarts = restarts
@@ -51,7 +57,7 @@ class Intensity:
         self._times: deque[float] = deque()
 
     def add(self, now: float, slots: int) -> bool:
-        """Count a restart; whether there were more than ``restarts`` for each of the slots within the window."""
+        """Count a restart; says whether there were more than ``restarts`` * ``slots`` within the window."""
         self._times.append(now)
         allowed = self._restarts * slots
         while self._times[0] <= now - self._window or len(self._times) > allowed + 1:
@@ -59,5 +65,5 @@ class Intensity:
         return len(self._times) > allowed
 
     def clear(self) -> None:
-        """All is well again: count from nothing."""
+        """Forget all restarts."""
         self._times.clear()

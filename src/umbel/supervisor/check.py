@@ -10,7 +10,7 @@ from typing import NamedTuple
 import trio
 
 from . import messages
-from .console_output import Journal
+from .console_output import ConsoleOutput
 from .exit_status import WORKER_DONE, ExitClass
 from .process import Job, Worker
 from .settings import Settings
@@ -44,7 +44,7 @@ async def check_app(settings: Settings) -> Trouble | None:
         orphan_grace=options.orphan_grace,
         check_only=True,
     )
-    worker = Worker(Job(start, f"check of {application.name}"), options, Journal())
+    worker = Worker(Job(start, f"check of {application.name}"), options, ConsoleOutput())
     end = await worker.run(_nothing)
     if worker.failure is not None:
         told = f"{worker.failure.reason}\n{worker.failure.traceback}".rstrip()

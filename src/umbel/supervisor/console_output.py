@@ -1,6 +1,6 @@
-"""What the master tells: a line on stderr for people, a record in the logs for programs.
+"""Output of the master: each event as a line on stderr and as a log record, and the stderr of the workers.
 
-Also passes on what the workers write to stderr. The one place where the master writes; it never waits for a reader.
+Writing never waits for a reader: what stderr does not take at once is dropped and counted.
 """
 
 from __future__ import annotations
@@ -15,21 +15,24 @@ from typing import Any
 from ..events import NULL, Level, Noted, Recorder
 
 _PIECE = select.PIPE_BUF
-"""A pipe that polls as writable takes so many bytes without blocking."""
+"""A pipe that polls as writable takes this many bytes without blocking."""
 _MARKS: Mapping[Level, str] = {"debug": "debug", "info": "info ", "warning": "WARN ", "error": "ERROR"}
 
 
 @dataclass(frozen=True, slots=True)
-class JournalStatistics:
+class ConsoleStatistics:
     """A snapshot of the counters."""
 
     lines: int
     dropped: int
-    """Bytes that stderr did not take."""
+    """Bytes."""
 
 
-class Journal:
-    """Tells what happens. ``recorder`` may be set once the logs are open."""
+class ConsoleOutput:
+    """Reports events on stderr and to ``recorder``, which may be replaced at any time.
+
+    ``descriptor`` is where stderr goes.
+    """
 
     def __init__(self, descriptor: int = 2, recorder: Recorder = NULL) -> None:
         self.recorder = recorder
@@ -39,8 +42,8 @@ class Journal:
         self._lines = 0
         self._dropped = 0
 
-    def tell(self, level: Level, event: str, message: str, **fields: Any) -> None:
-        """One line, and one record with ``fields``. Never waits, never raises."""
+    def report(self, level: Level, event: str, message: str, **fields: Any) -> None:
+        """Write one line, and file one record with ``fields``. Never waits, never raises."""
         self._lines += 1
         at = datetime.now(UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
         printable = message.replace("\n", "\n    ")
@@ -48,7 +51,7 @@ class Journal:
         self.recorder.record(Noted(level, event, message, fields=fields))
 
     def write(self, data: bytes) -> None:
-        """Pass bytes on to stderr, as far as it takes them now; the rest is dropped and counted."""
+        """Write to stderr what it takes at once; the rest is dropped and counted."""
         while data:
             piece, data = data[:_PIECE], data[_PIECE:]
             try:
@@ -57,9 +60,9 @@ class Journal:
                     continue
                 os.write(self._descriptor, piece)
             except OSError:
-                # Nobody listens any more. The records go on.
+                # Nobody reads stderr any more. The records are still written.
                 self._dropped += len(piece)
 
-    def statistics(self) -> JournalStatistics:
+    def statistics(self) -> ConsoleStatistics:
         """A snapshot of the counters."""
-        return JournalStatistics(self._lines, self._dropped)
+        return ConsoleStatistics(self._lines, self._dropped)

@@ -1,7 +1,4 @@
-"""Why a worker ended, from its exit status and what the master knew: a closed list of classes.
-
-Used for the log and for what the master does about it. Pure.
-"""
+"""Exit statuses of master and worker, and the classification of a worker's end. Pure."""
 
 from __future__ import annotations
 
@@ -16,49 +13,49 @@ WORKER_BOOT_FAILED = 3
 WORKER_LOAD_FAILED = 4
 """The application cannot be imported."""
 WORKER_MISCONFIGURED = 78
-"""Its configuration cannot be used, which may show only when it starts."""
+"""The configuration cannot be used, which may show only when the application starts."""
 WORKER_ORPHANED = 70
-"""The master is gone."""
+"""The master has ended."""
 
 MASTER_STOPPED = 0
 MASTER_FAILED = 1
-"""A crash of the master, or too many restarts where ``on_intensity = "exit"``."""
+"""The master crashed, or there were too many restarts with ``on_intensity = "exit"``."""
 MASTER_NEVER_READY = 3
 MASTER_MISCONFIGURED = 78
-"""No worker ever got ready, because of the configuration."""
+"""No worker ever got ready; with ``MASTER_MISCONFIGURED`` because of the configuration."""
 
 
 class ExitClass(enum.StrEnum):
-    """The classes."""
+    """Why a worker ended."""
 
     DRAINED = "drained"
-    """It was asked to end, or ended by itself with status 0."""
+    """The worker was asked to end, or ended by itself with status 0."""
     RECYCLE = "recycle"
-    """It was replaced because it had asked for it."""
+    """The worker was replaced at its own request."""
     BOOT = "boot failure"
     LOAD = "load failure"
     CONFIG = "configuration"
-    """What it is to serve is configured in a way that cannot be used."""
+    """The configuration cannot be used."""
     ORPHAN = "orphan"
     HANG = "hang"
-    """It gave no sign of life and was ended."""
+    """The worker sent no heartbeat within ``hang_timeout`` and was killed."""
     LATE = "late"
-    """It was not ready within ``start_timeout`` and was ended."""
+    """The worker was not ready within ``start_timeout`` and was killed."""
     OVERDUE = "overdue"
-    """It did not end within the time of its drain and was killed."""
+    """The worker did not end within the time of its drain and was killed."""
     OOM = "oom"
-    """The kernel killed it for want of memory."""
+    """The kernel's OOM killer ended the worker."""
     SIGNAL = "signal"
     CRASH = "crash"
 
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """One worker's end."""
+    """The end of a worker."""
 
     kind: ExitClass
     status: int
-    """As Python tells it: the exit status, or a signal's number below zero."""
+    """The exit status, or the negative number of the signal that ended the process."""
 
     def __str__(self) -> str:
         """Such as ``signal (SIGSEGV)`` or ``crash (exit status 1)``."""
@@ -70,13 +67,13 @@ class Exit:
 def classify(
     status: int, forced: ExitClass | None = None, *, asked: ExitClass | None = None, oom: bool = False
 ) -> Exit:
-    """The class of an end.
+    """Classify the end of a worker.
 
     Args:
-        status: what the process ended with.
-        forced: why the master ended it by a signal, if it did.
-        asked: why the master asked it to end, if it did: ``DRAINED`` or ``RECYCLE``.
-        oom: whether the kernel killed some process for want of memory while this one lived.
+        status: as ``Exit.status``.
+        forced: why the master sent a signal that ends the process; None if it sent none.
+        asked: why the master asked the worker to end (``DRAINED`` or ``RECYCLE``); None if it did not.
+        oom: whether the OOM killer ended any process while this one lived.
     """
     if forced is not None and status < 0:
         return Exit(forced, status)

@@ -15,19 +15,19 @@ from trio_util import periodic
 from ..events import Level
 from ..logs import recover_all
 from . import messages
-from .backoff import STABLE_S, Intensity
-from .console_output import Journal
+from .backoff import STABLE_S, RestartIntensity
+from .console_output import ConsoleOutput
 from .exit_status import MASTER_FAILED, MASTER_MISCONFIGURED, MASTER_NEVER_READY, MASTER_STOPPED, Exit, ExitClass
 from .listeners import Listeners
 from .options import QUICK_S, WORKERS_MAX
 from .process import Job, Worker
 from .reaper import reap_strangers
 from .reload import Reloader
-from .sd_notify import Notifier
+from .sd_notify import SystemdNotifier
 from .settings import Settings
 from .signals import obey_signals
 from .slot import Slot
-from .worker_queries import Asking
+from .worker_queries import WorkerQueries
 
 _LOOK_EVERY = 1.0
 _REOPEN_S = 5.0
@@ -45,14 +45,14 @@ class Master:
         size: int,
         settings: Settings,
         listeners: Listeners,
-        journal: Journal,
+        console: ConsoleOutput,
         *,
         reread: Callable[[Settings, bool], Awaitable[Settings]] | None = None,
-        notifier: Notifier | None = None,
+        notifier: SystemdNotifier | None = None,
     ) -> None:
         self.settings = settings
         self.options = settings.options
-        self.journal = journal
+        self.console = console
         self.random = Random()
         self.generation = 1
         self.degraded = False
@@ -60,18 +60,18 @@ class Master:
         self.status = MASTER_STOPPED
         self.slots: dict[int, Slot] = {}
         self.size = size
-        self.asking = Asking()
+        self.queries = WorkerQueries()
         self.reloader = Reloader(self, self._reread)
         self.started_at = trio.current_time()
         self._read = reread
         self._listeners = listeners
-        self._notifier = notifier if notifier is not None else Notifier({})
-        self._intensity = Intensity(self.options.intensity_restarts, self.options.intensity_window)
-        self._failures_told: set[tuple[int, str]] = set()
+        self._notifier = notifier if notifier is not None else SystemdNotifier({})
+        self._intensity = RestartIntensity(self.options.intensity_restarts, self.options.intensity_window)
+        self._reported_failures: set[tuple[int, str]] = set()
         self._first = set(range(1, size + 1))
         """Slots whose first worker has neither been ready nor ended."""
         self._ever_ready = False
-        self._told_ready = False
+        self._announced = False
         self._all_slots: set[Slot] = set()
         """With those that have been given up and still drain."""
 
@@ -85,7 +85,7 @@ class Master:
             await beside.start(obey_signals, self)
             beside.start_soon(self.reloader.run)
             beside.start_soon(self._look)
-            beside.start_soon(self._sign_of_life)
+            beside.start_soon(self._ping_watchdog)
             async with trio.open_nursery() as self._nursery:
                 for _ in range(self.size):
                     self._add_slot()
@@ -93,7 +93,7 @@ class Master:
             with trio.move_on_after(_RECOVER_S):
                 await self._recover()
             beside.cancel_scope.cancel(reason="the last worker has ended")
-        self.journal.tell("info", "master.stopped", f"exit status {self.status}", status=self.status)
+        self.console.report("info", "master.stopped", f"exit status {self.status}", status=self.status)
         return self.status
 
     async def _recover(self) -> None:
@@ -104,12 +104,12 @@ class Master:
         try:
             count = await trio.to_thread.run_sync(recover_all, logs, abandon_on_cancel=True)
         except OSError as error:
-            self.journal.tell(
+            self.console.report(
                 "error", "logs.not_recovered", f"what killed workers had recorded is still in memory: {error}"
             )
         else:
             if count:
-                self.journal.tell("info", "logs.recovered", f"{count} records of killed workers", count=count)
+                self.console.report("info", "logs.recovered", f"{count} records of killed workers", count=count)
 
     # What signals and the control socket ask for.
 
@@ -124,7 +124,7 @@ class Master:
         grace, delay = (0.0, 0.0) if quick else (options.graceful_timeout, options.drain_delay)
         longest = QUICK_S if quick else delay + grace + options.cancel_timeout
         how = "at once" if quick else f"within {longest:g} s"
-        self.journal.tell("info", "master.stopping", f"{reason}: {len(self.slots)} workers end {how}", reason=reason)
+        self.console.report("info", "master.stopping", f"{reason}: {len(self.slots)} workers end {how}", reason=reason)
         self._notifier.stopping(longest + QUICK_S, f"stopping ({reason})")
         if not self.stopping:
             self.stopping = True
@@ -146,7 +146,7 @@ class Master:
             return
         count = max(1, min(count, WORKERS_MAX))
         if count != self.size:
-            self.journal.tell("info", "master.scaled", f"{self.size} to {count} workers", size=count)
+            self.console.report("info", "master.scaled", f"{self.size} to {count} workers", size=count)
         self.size = count
         while len(self.slots) < count:
             self._add_slot()
@@ -155,24 +155,24 @@ class Master:
             slot.stop(self.options.graceful_timeout)
 
     def reopen_logs(self) -> None:
-        """Have everybody write into the files that stand at the logs' paths now; told when all have said so."""
+        """Have all processes reopen their log files; reported when all have answered."""
         self._beside.start_soon(self.reopened)
 
     async def reopened(self) -> tuple[int, int]:
-        """The same, waited for: how many workers have said so, of how many."""
+        """Reopen the log files and wait for the answers; gives how many workers have answered, of how many."""
         for name in ("reopen", "flush"):
-            if (act := getattr(self.journal.recorder, name, None)) is not None and (waiting := act()) is not None:
+            if (act := getattr(self.console.recorder, name, None)) is not None and (waiting := act()) is not None:
                 await waiting
         workers = self.workers
-        answers = await self.asking.ask(workers, messages.ReopenLogs(), messages.LogsReopened, _REOPEN_S)
+        answers = await self.queries.ask(workers, messages.ReopenLogs(), messages.LogsReopened, _REOPEN_S)
         level: Level = "info" if len(answers) == len(workers) else "warning"
         text = f"{len(answers)} of {len(workers)} workers have opened their logs anew"
-        self.journal.tell(level, "logs.reopened", text, workers=len(workers), answered=len(answers))
+        self.console.report(level, "logs.reopened", text, workers=len(workers), answered=len(answers))
         return len(answers), len(workers)
 
     def reap(self) -> None:
         """Reap ended processes that are not ours."""
-        workers = [worker for slot in self._all_slots for worker in slot.everybody]
+        workers = [worker for slot in self._all_slots for worker in slot.all_workers]
         if all(worker.pid for worker in workers):  # else one of ours is not known by its number yet
             reap_strangers({worker.pid for worker in workers})
 
@@ -225,29 +225,29 @@ class Master:
         )
         return Job(start, f"worker {slot} of {application.name}")
 
-    def worker_said(self, slot: Slot, worker: Worker, message: messages.Up) -> None:
-        """Act on what concerns all."""
-        self.asking.heard(worker, message)
+    def on_worker_message(self, slot: Slot, worker: Worker, message: messages.Up) -> None:
+        """Handle a message of a worker that concerns the master."""
+        self.queries.on_message(worker, message)
         if isinstance(message, messages.Ready):
             took = (worker.ready_at or 0.0) - worker.spawned_at
             text = f"worker {slot.number} ({worker.pid}) is ready after {took:.2f} s"
-            self.journal.tell("info", "worker.ready", text, slot=slot.number, pid=worker.pid, seconds=round(took, 3))
+            self.console.report("info", "worker.ready", text, slot=slot.number, pid=worker.pid, seconds=round(took, 3))
             self._ever_ready = True
             self._first.discard(slot.number)
-            self._beside.start_soon(self._tell_state)
+            self._beside.start_soon(self._publish_state)
         elif isinstance(message, messages.Recycle):
             self.reloader.recycle(slot, message.reason)
 
-    def worker_ended(self, slot: Slot, worker: Worker, end: Exit) -> None:
-        """Tell it, and see whether there is any sense in going on."""
-        self.asking.ended(worker)
+    def on_worker_exit(self, slot: Slot, worker: Worker, end: Exit) -> None:
+        """Report a worker's end; stop the master if no worker can get ready."""
+        self.queries.on_worker_exit(worker)
         uptime = trio.current_time() - worker.spawned_at
         text = f"worker {slot.number} ({worker.pid}) ended: {end}, after {uptime:.1f} s and {worker.requests} requests"
         if end.kind is ExitClass.HANG and (place := worker.blocked_at()):
             text += f"; its loop was blocked at {place}"
         if worker.failure is not None:
             text += self._failure(worker.failure)
-        self.journal.tell(
+        self.console.report(
             "info" if end.kind in _PLANNED else "error",
             "worker.ended",
             text,
@@ -263,16 +263,16 @@ class Master:
             self._beside.start_soon(self._recover)
         self._first.discard(slot.number)
         if self._ever_ready:
-            self._beside.start_soon(self._tell_state)
+            self._beside.start_soon(self._publish_state)
         elif not self.stopping and (end.kind in _SAME_FOR_ALL or not self._first):
             status = MASTER_MISCONFIGURED if end.kind is ExitClass.CONFIG else MASTER_NEVER_READY
             self.stop("no worker got ready", quick=True, status=status)
 
-    def restarting(self, slot: Slot, delay: float) -> None:
-        """Count it; too many of them degrade the whole."""
+    def on_restart(self, slot: Slot, delay: float) -> None:
+        """Count a restart; too many of them degrade the master, or stop it."""
         if delay:
             text = f"worker {slot.number} starts again in {delay:.1f} s"
-            self.journal.tell("info", "worker.waiting", text, slot=slot.number, seconds=round(delay, 3))
+            self.console.report("info", "worker.waiting", text, slot=slot.number, seconds=round(delay, 3))
         if not self._intensity.add(trio.current_time(), self.size) or self.degraded or self.stopping:
             return
         options = self.options
@@ -282,8 +282,8 @@ class Master:
             return
         self.degraded = True
         cap = options.restart_max_delay
-        self.journal.tell("error", "master.degraded", f"{limit}: from now on one try in {cap:g} s for each worker")
-        self._beside.start_soon(self._tell_state)
+        self.console.report("error", "master.degraded", f"{limit}: from now on one try in {cap:g} s for each worker")
+        self._beside.start_soon(self._publish_state)
 
     def reload_began(self) -> None:
         """Tell systemd."""
@@ -323,23 +323,23 @@ class Master:
     def _failure(self, failure: messages.Failed) -> str:
         """Why it did not get ready; the traceback only once in a generation."""
         known = (self.generation, failure.reason)
-        if known in self._failures_told:
+        if known in self._reported_failures:
             return f"; {failure.reason.splitlines()[0]} (as told above)"
-        self._failures_told = {each for each in self._failures_told if each[0] == self.generation} | {known}
+        self._reported_failures = {each for each in self._reported_failures if each[0] == self.generation} | {known}
         return f"; {failure.reason}\n{failure.traceback}".rstrip()
 
-    async def _tell_state(self) -> None:
-        """Tell workers and systemd how the whole is, and the operator when it has begun to serve."""
+    async def _publish_state(self) -> None:
+        """Send the state to workers and systemd, and report once that the master has begun to serve."""
         state = messages.State(ready=len(self.workers), degraded=self.degraded)
         for worker in self.workers:
             worker.send(state)
-        if self._told_ready or self._first or self.stopping:
+        if self._announced or self._first or self.stopping:
             self._notifier.status(self.summary())
             return
-        self._told_ready = True
+        self._announced = True
         where = " and ".join(self.addresses)
         text = f"Umbel runs on {where} with {len(self.workers)} workers (Ctrl-C stops it)"
-        self.journal.tell("info", "master.ready", text, pid=os.getpid(), addresses=list(self.addresses))
+        self.console.report("info", "master.ready", text, pid=os.getpid(), addresses=list(self.addresses))
         self._notifier.ready(self.summary())
 
     async def _look(self) -> None:
@@ -351,13 +351,13 @@ class Master:
             ):
                 self.degraded = False
                 self._intensity.clear()
-                self.journal.tell("info", "master.recovered", f"every worker has been ready for {STABLE_S:g} s")
-                await self._tell_state()
+                self.console.report("info", "master.recovered", f"every worker has been ready for {STABLE_S:g} s")
+                await self._publish_state()
 
-    async def _sign_of_life(self) -> None:
-        """Tell systemd that we live, as long as a worker does."""
-        if self._notifier.watchdog_every is None:
+    async def _ping_watchdog(self) -> None:
+        """Ping systemd's watchdog as long as any worker sends heartbeats, or the master stops."""
+        if self._notifier.watchdog_interval is None:
             return
-        async for _ in periodic(self._notifier.watchdog_every):
+        async for _ in periodic(self._notifier.watchdog_interval):
             if self.stopping or any(worker.is_fresh for worker in self.workers):
-                self._notifier.alive()
+                self._notifier.ping_watchdog()

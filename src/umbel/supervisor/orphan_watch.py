@@ -1,7 +1,7 @@
-"""A thread of the worker that sees the master die, whatever the worker's loop is doing.
+"""A thread of the worker that ends an orphaned process, even while the worker's loop is blocked.
 
-Started before anything of the application runs. The kernel closes the master's end of the channel when the master is
-gone, however it went; no signal of the parent's death can be missed or come from the wrong thread.
+The kernel closes the master's end of the channel when the master ends, whatever ends it. So no notification can be
+missed, as the parent-death signal (prctl) can, which is also tied to the thread that started the process.
 """
 
 from __future__ import annotations
@@ -18,9 +18,13 @@ SLACK_S = 1.0
 
 
 class OrphanWatch(threading.Thread):
-    """Ends the process ``grace`` seconds and a little after the master has gone, unless it has ended by then.
+    """Ends the process ``grace`` + ``SLACK_S`` seconds after the master has ended, with ``WORKER_ORPHANED``.
 
-    The worker's loop sees the same and drains meanwhile; if it is blocked, this is what ends it.
+    The worker's loop sees the end of the channel too, and drains meanwhile; only a blocked one is still there then.
+
+    Args:
+        channel: the descriptor of the worker's end of the channel.
+        grace: seconds.
     """
 
     def __init__(self, channel: int, grace: float) -> None:
@@ -30,7 +34,7 @@ class OrphanWatch(threading.Thread):
         self._grace = grace
 
     def run(self) -> None:
-        """Wait for the end of the channel, then for the end of the grace."""
+        """Wait for the end of the channel, then for the time of the drain, and end the process."""
         self._poll.poll()
         time.sleep(self._grace + SLACK_S)
         os._exit(WORKER_ORPHANED)

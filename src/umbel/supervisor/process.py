@@ -18,7 +18,7 @@ import trio
 
 from . import messages
 from .channel import Channel
-from .console_output import Journal
+from .console_output import ConsoleOutput
 from .exit_status import Exit, ExitClass, classify
 from .options import ABORT_S, QUICK_S, Options
 from .spawn import Spawned, spawn
@@ -61,7 +61,7 @@ class Job:
 class Worker:
     """One process. ``run`` is its whole life."""
 
-    def __init__(self, job: Job, options: Options, journal: Journal) -> None:
+    def __init__(self, job: Job, options: Options, console: ConsoleOutput) -> None:
         self.slot = job.start.slot
         self.generation = job.start.generation
         self.pid = 0
@@ -77,7 +77,7 @@ class Worker:
         self._process: trio.Process | None = None
         self._channel: Channel | None = None
         self._options = options
-        self._journal = journal
+        self._console = console
         self._asked: ExitClass | None = None
         self._forced: ExitClass | None = None
         self._kill_at = math.inf
@@ -203,7 +203,8 @@ class Worker:
             try:
                 message = messages.decode_up(line)
             except msgspec.DecodeError as error:
-                self._journal.tell("error", "worker.garbled", f"worker {self.slot} ({self.pid}) said nonsense: {error}")
+                text = f"worker {self.slot} ({self.pid}) sent what is no message: {error}"
+                self._console.report("error", "worker.garbled", text)
                 self.kill()
                 break
             self._beat_at = trio.current_time()
@@ -227,7 +228,7 @@ class Worker:
                 while piece := await stderr.receive_some(64 * 1024):
                     self.tail += piece
                     del self.tail[:-TAIL_BYTES]
-                    self._journal.write(bytes(piece))
+                    self._console.write(bytes(piece))
         except trio.BrokenResourceError:
             pass
         heard.set()

@@ -12,7 +12,7 @@ from typing import Protocol
 import trio
 
 from ..errors import ConfigError
-from .console_output import Journal
+from .console_output import ConsoleOutput
 from .exit_status import ExitClass
 from .slot import Slot
 
@@ -20,7 +20,7 @@ from .slot import Slot
 class Reloadable(Protocol):
     """What a reload needs of the master."""
 
-    journal: Journal
+    console: ConsoleOutput
     generation: int
 
     def slots_in_order(self) -> Sequence[Slot]:
@@ -102,15 +102,15 @@ class Reloader:
 
     async def _renew_all(self) -> str:
         """Why it was given up; empty if every slot has a fresh worker."""
-        master, journal = self._master, self._master.journal
+        master, console = self._master, self._master.console
         began = trio.current_time()
-        journal.tell("info", "reload.started", "a reload: each worker is replaced by a fresh one, slot by slot")
+        console.report("info", "reload.started", "a reload: each worker is replaced by a fresh one, slot by slot")
         allow_empty, self._allow_empty = self._allow_empty, False
         try:
             await self._reread(allow_empty)
         except ConfigError as error:
             reason = f"the configuration cannot be used: {error}"
-            journal.tell(
+            console.report(
                 "error", "reload.aborted", f"{reason}\nthe workers that were there serve on", reason=str(error)
             )
             return reason
@@ -119,7 +119,7 @@ class Reloader:
         for done, slot in enumerate(slots):
             if not await slot.renew(ExitClass.DRAINED):
                 reason = f"the new worker {slot.number} did not get ready"
-                journal.tell(
+                console.report(
                     "error",
                     "reload.aborted",
                     f"{reason}; the old one and {len(slots) - done - 1} further ones serve on, {done} are new",
@@ -128,13 +128,13 @@ class Reloader:
                 )
                 return reason
         took = trio.current_time() - began
-        journal.tell("info", "reload.done", f"{len(slots)} workers replaced in {took:.2f} s", seconds=round(took, 3))
+        console.report("info", "reload.done", f"{len(slots)} workers replaced in {took:.2f} s", seconds=round(took, 3))
         return ""
 
     async def _renew_one(self, slot: Slot, reason: str) -> None:
-        journal = self._master.journal
-        journal.tell("info", "worker.recycle", f"worker {slot.number} is to be replaced: {reason}", reason=reason)
+        console = self._master.console
+        console.report("info", "worker.recycle", f"worker {slot.number} is to be replaced: {reason}", reason=reason)
         if not await slot.renew(ExitClass.RECYCLE):
-            journal.tell(
+            console.report(
                 "error", "worker.recycle_failed", f"the old worker {slot.number} serves on, the new one failed"
             )

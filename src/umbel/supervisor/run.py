@@ -18,12 +18,12 @@ from hypercorn.config import Config as HypercornConfig
 from ..errors import ConfigError, ConfigProblem
 from ..logs import open_recorder
 from ..server.settings import Warn
-from .console_output import Journal
+from .console_output import ConsoleOutput
 from .control import control_socket, serve_control
 from .listeners import Listeners, activated_sockets, bound
 from .master import Master
 from .pidfile import pidfile
-from .sd_notify import Notifier
+from .sd_notify import SystemdNotifier
 from .settings import Given, Settings, in_time, read_settings
 from .title import set_title
 
@@ -36,13 +36,13 @@ async def run_master(given: Given, warn: Warn | None = None) -> int:
         OSError: an address cannot be listened on.
     """
     settings = await in_time(partial(read_settings, given, warn))
-    notifier, journal = Notifier(), Journal()
+    notifier, console = SystemdNotifier(), ConsoleOutput()
     async with AsyncExitStack() as stack:
         stack.enter_context(pidfile(settings.options.pidfile))
         listeners = stack.enter_context(bound(HypercornConfig.from_mapping(settings.server), activated_sockets()))
         control = stack.enter_context(control_socket(settings.options.control))
         if settings.logs is not None:
-            journal.recorder = await stack.enter_async_context(open_recorder(settings.logs))
+            console.recorder = await stack.enter_async_context(open_recorder(settings.logs))
         # Not of this process any more once its children have their own.
         for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
             os.environ.pop(name, None)
@@ -52,7 +52,7 @@ async def run_master(given: Given, warn: Warn | None = None) -> int:
             again = replace(given, allow_empty=given.allow_empty or allow_empty)
             return await in_time(partial(_reread, again, listeners, before))
 
-        return await _run(Master(given.size, settings, listeners, journal, reread=reread, notifier=notifier), control)
+        return await _run(Master(given.size, settings, listeners, console, reread=reread, notifier=notifier), control)
 
 
 async def _run(master: Master, control: socket.socket | None) -> int:

@@ -1,6 +1,7 @@
-"""systemd's notify protocol: ready, reloading, stopping, a status line, and signs of life. See sd_notify(3).
+"""systemd's notify protocol: ready, reloading, stopping, a status line, and watchdog pings. See sd_notify(3).
 
-Without ``NOTIFY_SOCKET`` every call does nothing; a message that cannot be sent is lost, never waited for.
+Without ``NOTIFY_SOCKET`` in the environment every call does nothing. A message that cannot be sent at once is lost and
+counted.
 """
 
 from __future__ import annotations
@@ -15,36 +16,36 @@ _NS_PER_US = 1000
 _MICROSECONDS = re.compile(r"[0-9]{1,18}")
 
 
-class Notifier:
-    """Sends to the socket that systemd named."""
+class SystemdNotifier:
+    """Sends to the socket that ``NOTIFY_SOCKET`` names."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         address = environment.get("NOTIFY_SOCKET", "")
         # "@" stands for the zero byte of the abstract namespace.
         self._address = "\0" + address[1:] if address.startswith("@") else address
-        self.watchdog_every = _watchdog_every(environment) if address else None
-        """Seconds between two signs of life: half of what systemd waits; None if it waits for none."""
+        self.watchdog_interval = _watchdog_interval(environment) if address else None
+        """Seconds between two watchdog pings: half of systemd's timeout; None without a watchdog."""
         self.lost = 0
         """Messages that could not be sent."""
 
     def ready(self, status: str) -> None:
-        """It serves, for the first time or again after a reload."""
+        """The service is ready, for the first time or after a reload."""
         self._send("READY=1", f"MAINPID={os.getpid()}", f"STATUS={status}")
 
     def status(self, status: str) -> None:
-        """One line for ``systemctl status``."""
+        """Set the line of ``systemctl status``."""
         self._send(f"STATUS={status}")
 
     def reloading(self) -> None:
-        """A reload began; ``ready`` ends it. systemd wants to know since when (Type=notify-reload)."""
+        """A reload has begun; ``ready`` ends it. ``Type=notify-reload`` wants the time of its beginning."""
         self._send("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // _NS_PER_US}")
 
     def stopping(self, seconds: float, status: str) -> None:
-        """It stops, which may take so long."""
+        """The service stops, which may take so many seconds."""
         self._send("STOPPING=1", f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}", f"STATUS={status}")
 
-    def alive(self) -> None:
-        """A sign of life."""
+    def ping_watchdog(self) -> None:
+        """Tell systemd's watchdog that the service is alive."""
         self._send("WATCHDOG=1")
 
     def _send(self, *lines: str) -> None:
@@ -58,7 +59,7 @@ class Notifier:
             self.lost += 1
 
 
-def _watchdog_every(environment: Mapping[str, str]) -> float | None:
+def _watchdog_interval(environment: Mapping[str, str]) -> float | None:
     if environment.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     microseconds = environment.get("WATCHDOG_USEC", "")

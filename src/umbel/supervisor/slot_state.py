@@ -1,6 +1,6 @@
-"""The restart machine of a slot: which worker it has, which one it waits for, and what it does next. A table.
+"""The state machine of a slot, as a table: state and event give the next state and the actions.
 
-Driven by ``slot.py``. Pure: no clock, no trio, no I/O; it says what is to be done and does nothing.
+Pure: no clock, no trio, no I/O. It names actions and carries out none.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from types import MappingProxyType
 
 
 class State(enum.StrEnum):
-    """What a slot has at the moment."""
+    """The states."""
 
     EMPTY = "empty"
-    """Nothing yet."""
+    """No worker yet."""
     STARTING = "starting"
     """A worker that is not ready yet, and none that serves."""
     SERVING = "serving"
     RENEWING = "renewing"
     """A worker that serves, and a successor that is not ready yet."""
     WAITING = "waiting"
-    """No worker: it died, and the next one's time has not come."""
+    """No worker: the last one died, and the delay before the next one is not over."""
     LEAVING = "leaving"
     """A worker that drains and will have no successor."""
     GONE = "gone"
@@ -29,40 +29,40 @@ class State(enum.StrEnum):
 
 
 class Event(enum.StrEnum):
-    """What happens to a slot. *The worker* is the one that the slot has, not a successor and not one that drains."""
+    """What happens to a slot. *The worker* is its current one, neither a successor nor one that drains."""
 
     STARTED = "started"
-    """The slot's life begins."""
+    """The slot has been made."""
     READY = "ready"
-    """The worker serves."""
+    """The worker is ready."""
     DIED = "died"
-    """The worker has gone, whoever ended it."""
+    """The worker has ended, for any reason."""
     WAITED = "waited"
-    """The time to wait is over."""
+    """The delay is over."""
     RENEW = "renew"
-    """A fresh worker is wanted: a reload, or the worker asked to be recycled."""
+    """The worker is to be replaced: by a reload, or at its own request."""
     SUCCESSOR_READY = "successor ready"
     SUCCESSOR_DIED = "successor died"
     STOP = "stop"
-    """The slot is to be given up: the master stops, or is to have fewer workers."""
+    """The slot is to end: the master stops, or reduces the number of workers."""
 
 
 class Action(enum.StrEnum):
-    """What whoever drives the machine must do now."""
+    """What the driver of the machine must do."""
 
     SPAWN = "spawn"
     """Start a worker."""
     SPAWN_SUCCESSOR = "spawn successor"
     PROMOTE = "promote"
-    """The successor is the worker from now on; the old one drains by itself."""
+    """The successor becomes the worker, and the old one drains."""
     ADOPT = "adopt"
-    """The successor is the worker from now on, though it is not ready."""
+    """The successor becomes the worker, though it is not ready; the old one has ended."""
     WAIT = "wait"
-    """Wait as long as ``backoff.py`` says, then report ``WAITED``."""
+    """Wait for the delay of ``Backoff``, then report ``WAITED``."""
     DRAIN = "drain"
-    """Let the worker end; it has no successor."""
+    """Drain the worker; it has no successor."""
     DISCARD = "discard"
-    """End the successor that was not ready; nobody waits for it."""
+    """End the successor, which was not ready."""
 
 
 Move = tuple[State, tuple[Action, ...]]
@@ -79,31 +79,31 @@ TABLE: Mapping[tuple[State, Event], Move] = MappingProxyType(
         (State.SERVING, Event.STOP): (State.LEAVING, (Action.DRAIN,)),
         (State.RENEWING, Event.SUCCESSOR_READY): (State.SERVING, (Action.PROMOTE,)),
         (State.RENEWING, Event.SUCCESSOR_DIED): (State.SERVING, ()),
-        # The successor is on its way already: nothing is nearer to serving than that.
+        # The successor is starting already: no new worker could be ready sooner.
         (State.RENEWING, Event.DIED): (State.STARTING, (Action.ADOPT,)),
         (State.RENEWING, Event.STOP): (State.LEAVING, (Action.DISCARD, Action.DRAIN)),
         (State.WAITING, Event.WAITED): (State.STARTING, (Action.SPAWN,)),
-        # New code may be what it was waiting for.
+        # A renewal may bring what makes the next start succeed.
         (State.WAITING, Event.RENEW): (State.STARTING, (Action.SPAWN,)),
         (State.WAITING, Event.STOP): (State.GONE, ()),
         (State.LEAVING, Event.DIED): (State.GONE, ()),
     }
 )
-"""Every move there is. Any other event leaves the state as it is: it came too late to matter."""
+"""All transitions. Any other event changes nothing: it came too late to matter."""
 
 
 class SlotMachine:
-    """One slot's state."""
+    """The state of one slot."""
 
     def __init__(self) -> None:
         self.state = State.EMPTY
 
     def on(self, event: Event) -> tuple[Action, ...]:
-        """Take an event; gives what is to be done, in this order."""
+        """Take an event; gives the actions, in the order in which they must be carried out."""
         self.state, actions = TABLE.get((self.state, event), (self.state, ()))
         return actions
 
     @property
     def is_settled(self) -> bool:
-        """Whether a renewal could begin, or none ever will."""
+        """Whether a renewal can begin, or never will."""
         return self.state in (State.SERVING, State.WAITING, State.LEAVING, State.GONE)

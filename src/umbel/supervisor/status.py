@@ -21,7 +21,7 @@ _ANSWER_S = 1.0
 
 async def status(master: Master) -> dict[str, Any]:
     """A snapshot. A worker that does not answer in time is there without its ``stats``."""
-    stats = await master.asking.ask(master.workers, messages.AskStats(), messages.Stats, _ANSWER_S)
+    stats = await master.queries.ask(master.workers, messages.AskStats(), messages.Stats, _ANSWER_S)
     slots = master.slots_in_order()
     return {
         "master": {
@@ -47,7 +47,7 @@ def _state(master: Master) -> str:
 
 
 def _slot(slot: Slot, stats: dict[Worker, messages.Stats]) -> dict[str, Any]:
-    workers = sorted(slot.everybody, key=lambda worker: worker.spawned_at)
+    workers = sorted(slot.all_workers, key=lambda worker: worker.spawned_at)
     return {
         "slot": slot.number,
         "state": str(slot.state.value),

@@ -29,7 +29,7 @@ async def all_task_trees(master: Master) -> list[dict[str, Any]]:
     A worker that does not answer within two seconds, because its loop is blocked, has a line that says so.
     """
     workers = master.workers
-    answers = await master.asking.ask(workers, messages.AskTree(), messages.Tree, _ANSWER_S)
+    answers = await master.queries.ask(workers, messages.AskTree(), messages.Tree, _ANSWER_S)
     trees = [{"process": "master", "pid": os.getpid(), "lines": list(task_tree())}]
     for worker in workers:
         answer = answers.get(worker)

@@ -34,7 +34,7 @@ from .exit_status import (
 )
 from .orphan_watch import OrphanWatch
 from .title import set_title
-from .worker_server import Loaded, Serving
+from .worker_server import LoadedApp, WorkerServer
 
 _FAREWELL_S = 1.0
 _NOT_OURS = (
@@ -81,20 +81,20 @@ def _load_and_run(start: messages.Start, sock: socket.socket) -> int:
         return _fail(sock, WORKER_LOAD_FAILED, str(error))
     except BaseException as error:  # noqa: BLE001 - an import may raise anything, SystemExit too, and is told as it is
         return _fail(sock, WORKER_LOAD_FAILED, _said(error), safe_traceback(error))
-    serving = Serving(start, loaded)
+    server = WorkerServer(start, loaded)
     with crashes_on_stderr() as console:
         # What keeps all workers from getting ready the master tells once.
         console.hold()
-        serving.on_ready = console.release
+        server.on_ready = console.release
         try:
             if start.check_only:
                 trio.run(_check, loaded)
             else:
                 garbage.spare()
-                trio.run(serving.run, sock.dup())
+                trio.run(server.run, sock.dup())
         except BaseException as error:  # noqa: BLE001 - the last place that can tell what ended the process
             cause = _innermost(error)
-            if serving.is_ready:
+            if server.is_ready:
                 if not mark_shown(cause):
                     sys.stderr.write(safe_traceback(cause))
                 return WORKER_CRASHED
@@ -106,10 +106,10 @@ def _load_and_run(start: messages.Start, sock: socket.socket) -> int:
             )
             shown = console.taken()
             return _fail(sock, WORKER_BOOT_FAILED, _said(cause), shown or ("" if told else safe_traceback(cause)))
-    return serving.status
+    return server.status
 
 
-def _load(start: messages.Start) -> Loaded:
+def _load(start: messages.Start) -> LoadedApp:
     """The application, with the descriptors that were inherited in the place of its addresses."""
     secure, insecure = ([f"fd://{number}" for number in numbers] for numbers in (start.secure, start.insecure))
     settings = Config.from_mapping(start.server)
@@ -118,10 +118,10 @@ def _load(start: messages.Start) -> Loaded:
         settings.insecure_bind = insecure
     app = load_app(start.app, start.config, start.routes)
     carries_limits = isinstance(getattr(app, "limits", None), Limits)
-    return Loaded(app, settings, None if carries_limits else start.limits)
+    return LoadedApp(app, settings, None if carries_limits else start.limits)
 
 
-async def _check(loaded: Loaded) -> None:
+async def _check(loaded: LoadedApp) -> None:
     """Start the application and stop it."""
     async with running_lifespan(loaded.app, loaded.settings, {}):
         pass

@@ -1,7 +1,4 @@
-"""Questions to all workers at once, and their answers, as far as they come in time.
-
-Used for the counters, the task trees and the reopening of logs. It changes nothing.
-"""
+"""Queries to several workers at once, and their answers, as far as these come in time."""
 
 from __future__ import annotations
 
@@ -16,51 +13,54 @@ from .process import Worker
 AnswerT = TypeVar("AnswerT", bound=messages.Message)
 
 
-class Asking:
-    """The questions that wait for answers."""
+class WorkerQueries:
+    """The queries without all of their answers."""
 
     def __init__(self) -> None:
-        self._open: list[_Question] = []
+        self._open: list[_Query] = []
 
     @property
-    def waiting(self) -> int:
-        """How many questions wait."""
+    def pending(self) -> int:
+        """The number of queries that wait for answers."""
         return len(self._open)
 
     async def ask(
-        self, workers: Iterable[Worker], question: messages.Down, answer: type[AnswerT], within: float
+        self, workers: Iterable[Worker], query: messages.Down, answer: type[AnswerT], within: float
     ) -> dict[Worker, AnswerT]:
-        """What each worker answers within so many seconds; those that do not answer are missing."""
-        asked = _Question(answer, set(workers))
-        self._open.append(asked)
-        try:
-            for worker in asked.waiting:
-                worker.send(question)
-            with trio.move_on_after(within):
-                while asked.waiting:
-                    await asked.changed.wait()
-                    asked.changed = trio.Event()
-        finally:
-            self._open.remove(asked)
-        return {worker: message for worker, message in asked.answers.items() if isinstance(message, answer)}
+        """Send a message to each worker; gives the answers that come within so many seconds, by worker.
 
-    def heard(self, worker: Worker, message: messages.Up) -> None:
-        """Take a message that may be an answer; the first question that waits for it gets it."""
-        for asked in self._open:
-            if isinstance(message, asked.answer) and worker in asked.waiting:
-                asked.waiting.discard(worker)
-                asked.answers[worker] = message
-                asked.changed.set()
+        A cancel forgets the query; answers that come later are ignored.
+        """
+        sent = _Query(answer, set(workers))
+        self._open.append(sent)
+        try:
+            for worker in sent.waiting:
+                worker.send(query)
+            with trio.move_on_after(within):
+                while sent.waiting:
+                    await sent.changed.wait()
+                    sent.changed = trio.Event()
+        finally:
+            self._open.remove(sent)
+        return {worker: message for worker, message in sent.answers.items() if isinstance(message, answer)}
+
+    def on_message(self, worker: Worker, message: messages.Up) -> None:
+        """Take a message that may be an answer: to the oldest query that waits for such a one of the worker."""
+        for sent in self._open:
+            if isinstance(message, sent.answer) and worker in sent.waiting:
+                sent.waiting.discard(worker)
+                sent.answers[worker] = message
+                sent.changed.set()
                 return
 
-    def ended(self, worker: Worker) -> None:
-        """It will answer nothing any more."""
-        for asked in self._open:
-            asked.waiting.discard(worker)
-            asked.changed.set()
+    def on_worker_exit(self, worker: Worker) -> None:
+        """Wait no longer for answers of this worker."""
+        for sent in self._open:
+            sent.waiting.discard(worker)
+            sent.changed.set()
 
 
-class _Question:
+class _Query:
     def __init__(self, answer: type[messages.Message], waiting: set[Worker]) -> None:
         self.answer = answer
         self.waiting = waiting

@@ -1,6 +1,6 @@
-"""The worker's trio side: the server, and the tasks that talk with the master beside it.
+"""The server of a worker process, and the tasks that exchange messages with the master.
 
-Run once the application is loaded. It never decides to end by itself, except when the master is gone.
+A worker ends when the master asks for it, at SIGTERM, or when the channel ends, which means that the master has ended.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from .task_tree import task_tree
 
 _FAREWELL_S = 1.0
 _QUICK_CLEANUP_S = QUICK_S / 2
-"""Of a quick end: what last answers and cleanup get. The rest is for the lifespan's end and the last records."""
+"""The part of a quick stop for answers and cleanup. The rest is for the end of the lifespan and the last records."""
 _ASK_AGAIN_S = 15.0
-"""A worker that was not replaced although it asked, because the new one failed, asks again."""
+"""Seconds after which a worker that was not replaced, because the new one failed, asks again."""
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """What is served, and how."""
+class LoadedApp:
+    """An application and the settings of its server."""
 
     app: Any
     settings: Config
@@ -45,14 +45,20 @@ class Loaded:
     """For an application that carries none of its own."""
 
 
-class Serving:
-    """One worker's serving."""
+class WorkerServer:
+    """Serves an application until the worker is to end.
 
-    def __init__(self, start: Start, loaded: Loaded) -> None:
+    Args:
+        start: the first message of the master.
+        loaded: the application.
+    """
+
+    def __init__(self, start: Start, loaded: LoadedApp) -> None:
         self.status = WORKER_DONE
+        """The exit status, once ``run`` has returned."""
         self.is_ready = False
         self.on_ready: Callable[[], object] = _nothing
-        """Called once when it is."""
+        """Called once, when the server is ready."""
         self._start = start
         self._loaded = loaded
         self._leaving = trio.Event()
@@ -60,7 +66,7 @@ class Serving:
         self._reason = "asked to"
 
     async def run(self, sock: socket.socket) -> None:
-        """Serve until the master says drain, or is gone. ``sock`` is the channel.
+        """Serve until the worker is to end. ``sock`` is its end of the channel, which this closes.
 
         Raises:
             LifespanFailureError: the application failed to start, to live on or to stop.
@@ -69,7 +75,7 @@ class Serving:
         self._channel = Channel(sock)
         self._service = Service(self._loaded.app, self._loaded.settings, self._loaded.limits)
         self._service.accept_batch = 1
-        self._service.on_late = self._beat_while_busy
+        self._service.on_late = self._send_heartbeat_while_busy
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._channel.run)
             app, start = self._loaded.app, self._start
@@ -85,14 +91,14 @@ class Serving:
 
     async def _serve(self) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._obey)
-            await nursery.start(self._hear_sigterm)
+            nursery.start_soon(self._handle_messages)
+            await nursery.start(self._drain_on_sigterm)
 
             def ready() -> None:
                 self.is_ready = True
                 self.on_ready()
                 self._channel.send(messages.Ready())
-                nursery.start_soon(self._beat)
+                nursery.start_soon(self._send_heartbeats)
 
             await serve(
                 self._loaded.app,
@@ -105,7 +111,7 @@ class Serving:
 
     # Down.
 
-    async def _obey(self) -> None:
+    async def _handle_messages(self) -> None:
         async for line in self._channel.lines():
             match messages.decode_down(line):
                 case messages.Drain(grace=grace, delay=delay, quick=quick):
@@ -122,15 +128,15 @@ class Serving:
         self.status = WORKER_ORPHANED
         self._drain(self._start.orphan_grace, 0.0, "the master is gone")
 
-    async def _hear_sigterm(self, *, task_status: trio.TaskStatus[None]) -> None:
-        """Somebody who knows this process only wants it to end."""
+    async def _drain_on_sigterm(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """SIGTERM to this process alone ends it, as the master's drain does."""
         with trio.open_signal_receiver(signal.SIGTERM) as signals:
             task_status.started()
             async for _ in signals:
                 self._drain(self._loaded.settings.graceful_timeout, 0.0, "SIGTERM")
 
     def _drain(self, grace: float, delay: float, reason: str, *, quick: bool = False) -> None:
-        """End the serving; once asked, only a shorter time changes anything, and ``quick`` cuts at once."""
+        """Stop serving. A second call can only shorten the time; with ``quick`` it cancels what is left at once."""
         again = self._leaving.is_set()
         if not again:
             self._reason = reason
@@ -145,7 +151,7 @@ class Serving:
         self._cut.deadline = min(self._cut.deadline, latest)
 
     async def _reopen_logs(self) -> None:
-        """A recorder that finds out by itself that its files have been renamed needs no word of ours."""
+        """Reopen the log files, if the recorder can, and answer the master once that is done."""
         recorder = self._service.recorder
         if (reopen := getattr(recorder, "reopen", None)) is not None:
             reopen()
@@ -155,8 +161,8 @@ class Serving:
 
     # Up.
 
-    async def _beat(self) -> None:
-        """A heartbeat at regular times; each says how late it is, which is how long the loop was held up."""
+    async def _send_heartbeats(self) -> None:
+        """Send a heartbeat at regular times; each says how late it is, which is how long the loop was blocked."""
         due = trio.current_time()
         began, ask_at = due, due
         while True:
@@ -164,16 +170,16 @@ class Serving:
             beat = self._heartbeat(now - due)
             self._channel.send(beat)
             self._service.late_at = monotonic() + 2 * self._start.heartbeat_every
-            if now >= ask_at and (reason := self._outlived(beat, now - began)) and not self._leaving.is_set():
+            if now >= ask_at and (reason := self._recycle_reason(beat, now - began)) and not self._leaving.is_set():
                 ask_at = now + _ASK_AGAIN_S
                 self._channel.send(messages.Recycle(reason=reason))
             due = max(due, now) + self._start.heartbeat_every
             await trio.sleep_until(due)
 
-    def _beat_while_busy(self) -> None:
-        """A heartbeat of a loop that works off so many requests in one go that ``_beat`` does not get its turn.
+    def _send_heartbeat_while_busy(self) -> None:
+        """Send a heartbeat from a loop that handles so many requests in one turn that ``_send_heartbeats`` cannot run.
 
-        It ends requests, so it is not hung, and must not be replaced for being busy.
+        Such a loop completes requests: it is busy and not hung, and must not be killed.
         """
         self._service.late_at = monotonic() + self._start.heartbeat_every
         self._channel.send_now(self._heartbeat(2 * self._start.heartbeat_every))
@@ -189,8 +195,8 @@ class Serving:
             requests=statistics.requests_total,
         )
 
-    def _outlived(self, beat: messages.Heartbeat, age: float) -> str:
-        """Why this worker should be replaced; empty if it need not be."""
+    def _recycle_reason(self, beat: messages.Heartbeat, age: float) -> str:
+        """The limit that this worker has exceeded, so that it is to be replaced; empty if there is none."""
         start = self._start
         if self._service.exhausted.is_set():
             return f"{beat.requests} requests (max_requests)"
@@ -202,11 +208,13 @@ class Serving:
 
     def _stats(self) -> messages.Stats:
         app = getattr(self._loaded.app, "statistics", None)
-        return messages.Stats(server=_plain(self._service.statistics()), app=_plain(app()) if app is not None else {})
+        return messages.Stats(
+            server=_as_dict(self._service.statistics()), app=_as_dict(app()) if app is not None else {}
+        )
 
 
 class _OnStarted(trio.TaskStatus[list[str]]):
-    """Calls a function when the server is ready to answer."""
+    """Calls a function when the server has started."""
 
     def __init__(self, call: Callable[[], None]) -> None:
         self._call = call
@@ -216,13 +224,13 @@ class _OnStarted(trio.TaskStatus[list[str]]):
 
 
 def _nothing() -> None:
-    """Where nobody waits for it."""
+    """The default of ``on_ready``."""
 
 
 def _warn(problem: object) -> None:
     sys.stderr.write(f"warning: {problem}\n")
 
 
-def _plain(snapshot: Any) -> dict[str, Any]:
-    """A snapshot as JSON takes it; nothing of one that is no dataclass."""
+def _as_dict(snapshot: Any) -> dict[str, Any]:
+    """A dataclass as a dictionary; an empty one of anything else."""
     return asdict(snapshot) if is_dataclass(snapshot) and not isinstance(snapshot, type) else {}

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from umbel.supervisor import process
-from umbel.supervisor.console_output import Journal
+from umbel.supervisor.console_output import ConsoleOutput
 from umbel.supervisor.exit_status import Exit, ExitClass
 from umbel.supervisor.listeners import Listeners
 from umbel.supervisor.master import Master
@@ -58,7 +58,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
     yield made
 
 
-class Told(Journal):
+class Told(ConsoleOutput):
     """Keeps the events."""
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class Told(Journal):
         self.events: list[str] = []
         self.messages: list[str] = []
 
-    def tell(self, level: Any, event: str, message: str, **fields: Any) -> None:
+    def report(self, level: Any, event: str, message: str, **fields: Any) -> None:
         self.events.append(event)
         self.messages.append(message)
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 import trio
 
 from umbel.errors import ConfigError, ConfigProblem
-from umbel.supervisor.console_output import Journal
+from umbel.supervisor.console_output import ConsoleOutput
 from umbel.supervisor.exit_status import ExitClass
 from umbel.supervisor.reload import Reloader
 from umbel.supervisor.slot import Slot
@@ -41,7 +41,7 @@ class FakeMaster:
         self.slots = [FakeSlot(number, self.happened) for number in (1, 2, 3)]
         self.began = self.ended = 0
         self.allowed_empty: list[bool] = []
-        self.journal = Journal(DEVNULL)
+        self.console = ConsoleOutput(DEVNULL)
         self.mistake: ConfigError | None = None
 
     def slots_in_order(self) -> list[Slot]:

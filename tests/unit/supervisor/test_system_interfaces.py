@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from umbel.events import Event, Noted
-from umbel.supervisor.console_output import Journal
-from umbel.supervisor.sd_notify import Notifier
+from umbel.supervisor.console_output import ConsoleOutput
+from umbel.supervisor.sd_notify import SystemdNotifier
 from umbel.supervisor.signals import act
 
 
@@ -30,7 +30,7 @@ class Kept:
 def test_a_line_for_people_and_a_record_for_programs() -> None:
     reader, writer = os.pipe()
     kept = Kept()
-    Journal(writer, kept).tell("warning", "worker.ended", "it is\nover", slot=2)
+    ConsoleOutput(writer, kept).report("warning", "worker.ended", "it is\nover", slot=2)
     os.close(writer)
     with os.fdopen(reader) as told:
         assert told.read().endswith(f" [{os.getpid()}] WARN  worker.ended: it is\n    over\n")
@@ -40,12 +40,12 @@ def test_a_line_for_people_and_a_record_for_programs() -> None:
 def test_a_reader_who_has_stopped_costs_bytes_and_never_time() -> None:
     reader, writer = os.pipe()
     size = fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ)
-    journal = Journal(writer)
-    journal.write(b"x" * (size + 100_000))
-    assert journal.statistics().dropped == 100_000
+    console = ConsoleOutput(writer)
+    console.write(b"x" * (size + 100_000))
+    assert console.statistics().dropped == 100_000
     os.close(reader)
-    journal.write(b"nobody")
-    assert journal.statistics().dropped == 100_006
+    console.write(b"nobody")
+    assert console.statistics().dropped == 100_006
     os.close(writer)
 
 
@@ -54,8 +54,8 @@ def test_systemd_is_told_in_its_own_words(tmp_path: Path, form: str) -> None:
     name = str(tmp_path / "s") if form == "path" else f"\0umbel-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(name)
-        notifier = Notifier({"NOTIFY_SOCKET": name.replace("\0", "@"), "WATCHDOG_USEC": "5000000"})
-        assert notifier.watchdog_every == 2.5
+        notifier = SystemdNotifier({"NOTIFY_SOCKET": name.replace("\0", "@"), "WATCHDOG_USEC": "5000000"})
+        assert notifier.watchdog_interval == 2.5
         notifier.ready("fine")
         assert sock.recv(999).decode() == f"READY=1\nMAINPID={os.getpid()}\nSTATUS=fine"
         notifier.stopping(2.5, "bye")
@@ -64,17 +64,17 @@ def test_systemd_is_told_in_its_own_words(tmp_path: Path, form: str) -> None:
         kind, stamp = sock.recv(999).decode().split("\n")
         assert kind == "RELOADING=1"
         assert int(stamp.removeprefix("MONOTONIC_USEC=")) > 0
-        notifier.alive()
+        notifier.ping_watchdog()
         assert sock.recv(999) == b"WATCHDOG=1"
-    notifier.alive()
+    notifier.ping_watchdog()
     assert notifier.lost == 1
 
 
 def test_without_systemd_nothing_is_told_and_nothing_is_lost() -> None:
-    notifier = Notifier({"WATCHDOG_USEC": "5000000"})
+    notifier = SystemdNotifier({"WATCHDOG_USEC": "5000000"})
     notifier.ready("fine")
-    assert (notifier.watchdog_every, notifier.lost) == (None, 0)
-    assert Notifier({"NOTIFY_SOCKET": "/s", "WATCHDOG_USEC": "5", "WATCHDOG_PID": "1"}).watchdog_every is None
+    assert (notifier.watchdog_interval, notifier.lost) == (None, 0)
+    assert SystemdNotifier({"NOTIFY_SOCKET": "/s", "WATCHDOG_USEC": "5", "WATCHDOG_PID": "1"}).watchdog_interval is None
 
 
 def test_a_title_is_what_ps_shows_and_is_no_longer_than_the_command_line_was() -> None:
@@ -135,4 +135,4 @@ def test_each_signal_has_its_meaning(signals: str, asked: list[Any]) -> None:
 
 @pytest.mark.parametrize("value", ["0", "-1", "x", "", "9" * 400, "1.5"])
 def test_a_watchdog_time_that_is_none_is_no_watchdog(value: str) -> None:
-    assert Notifier({"NOTIFY_SOCKET": "/s", "WATCHDOG_USEC": value}).watchdog_every is None
+    assert SystemdNotifier({"NOTIFY_SOCKET": "/s", "WATCHDOG_USEC": value}).watchdog_interval is None
