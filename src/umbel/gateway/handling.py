@@ -21,7 +21,7 @@ from ..composition.merge import made_private
 from ..errors import RequestError
 from ..events import NULL, Recorder
 from ..kinds import Kind
-from ..server.crash import check_cancel
+from ..net.exception_groups import check_cancel, leaves, split
 from . import crashes
 from .exchange import find_exchange, find_websocket_exchange
 from .paths import relative_redirect
@@ -61,7 +61,7 @@ class ErrorHandling(QuartTrio):
             check_cancel(error)
             raise
         except BaseExceptionGroup as error:
-            crash, rest = crashes.split(error)
+            crash, rest = split(error)
             if crash is None or rest is None:
                 raise
             crashes.note(self.recorder, "request.crashed", crash, self._facts())
@@ -96,12 +96,12 @@ class ErrorHandling(QuartTrio):
         self, context: list[Any], group: BaseExceptionGroup[BaseException]
     ) -> HTTPException | ResponseReturnValue:
         """The first leaf that has a handler answers, as with Quart-Trio; the others are recorded."""
-        crash, rest = crashes.split(group)
+        crash, rest = split(group)
         if rest is not None or not isinstance(crash, ExceptionGroup):
             raise group
-        leaves = [leaf for leaf in crashes.leaves(crash) if isinstance(leaf, Exception)]
-        for leaf in leaves:
-            others = [other for other in leaves if other is not leaf]
+        failures = [leaf for leaf in leaves(crash) if isinstance(leaf, Exception)]
+        for leaf in failures:
+            others = [other for other in failures if other is not leaf]
             try:
                 answer = await self.handle_user_exception(*context, leaf)
             except Exception as raised:

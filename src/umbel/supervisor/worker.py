@@ -20,6 +20,7 @@ from hypercorn.utils import LifespanFailureError
 
 from ..errors import ConfigError
 from ..logs import WORKER_VARIABLE, Redactor, crashes_on_stderr, mark_shown, safe_traceback
+from ..net.exception_groups import unwrapped
 from ..server import garbage
 from ..server.lifespan import LifespanTooSlowError, running_lifespan
 from ..server.limits import Limits
@@ -93,7 +94,7 @@ def _load_and_run(start: messages.Start, sock: socket.socket) -> int:
                 garbage.spare()
                 trio.run(serving.run, sock.dup())
         except BaseException as error:  # noqa: BLE001 - the last place that can tell what ended the process
-            cause = _innermost(error)
+            cause = unwrapped(error)
             if serving.is_ready:
                 if not mark_shown(cause):
                     sys.stderr.write(safe_traceback(cause))
@@ -140,12 +141,6 @@ def _said(error: BaseException) -> str:
     told = isinstance(error, LifespanFailureError | LifespanTooSlowError)
     said = str(error) if told else f"{type(error).__name__}: {error}"
     return Redactor().text(said)
-
-
-def _innermost(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
 
 
 if __name__ == "__main__":

@@ -34,8 +34,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ...net.exception_groups import apart
 from ..clocks import PIECE, WriteClock
-from ..crash import apart
 from ..diagnosis import HeadRefused, glimpse
 from ..ending import LAST_ANSWER_S, Said, cut_answer, refusal_for
 from ..handoff import Handoff
