@@ -101,4 +101,4 @@ def test_the_forms_are_bounded() -> None:
     lines = CallMembers(encoder.members)
     for number in range(FORMS_MAX * 2 + 5):
         lines.of(ORDINARY._replace(upstream=f"u{number}"))
-        assert len(lines._forms) <= FORMS_MAX
+        assert len(lines._forms.entries) <= FORMS_MAX

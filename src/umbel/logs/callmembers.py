@@ -13,11 +13,12 @@ from msgspec.structs import replace
 
 from ..events import CallEnded
 from ..model import Attempt, Outcome, RequestFacts
+from ..net.bounded_cache import BoundedCache
 from .lines import Line
 from .record import told
 
 FORMS_MAX = 1024
-"""Forms that are remembered; when it is full the memory starts anew."""
+"""Forms that are remembered."""
 
 # What stands for the parts that differ. No name of a configuration can be one: they hold a character that JSON escapes.
 _REQUEST_ID, _TRACE_ID = "\x01request\x01", "\x01trace\x01"
@@ -41,7 +42,7 @@ class CallMembers:
 
     def __init__(self, encode: Callable[[Line], bytes | None]) -> None:
         self._encode = encode
-        self._forms: dict[Key, Form | None] = {}
+        self._forms: BoundedCache[Key, Form | None] = BoundedCache(FORMS_MAX)
         # Calls of one request end at nearly the same time.
         self._request: RequestFacts | None = None
         self._ids: str | None = None
@@ -59,7 +60,7 @@ class CallMembers:
         if request is not self._request:
             self._request, self._ids = request, _ids_of(request)
         key = (request.route, call, upstream, attempt.replica, attempt.status, attempt.reused)
-        form = self._forms.get(key, _UNKNOWN)
+        form = self._forms.entries.get(key, _UNKNOWN)
         if form is _UNKNOWN:
             form = self._made(event, key)
         if form is None or self._ids is None:
@@ -79,9 +80,7 @@ class CallMembers:
         request = replace(event.request, request_id=_REQUEST_ID, trace=trace)
         _, _, _, line, _ = told(event._replace(request=request, outcome=outcome))
         form = _cut(self._encode(line))
-        if len(self._forms) >= FORMS_MAX:
-            self._forms.clear()
-        self._forms[key] = form
+        self._forms.add(key, form)
         return form
 
 

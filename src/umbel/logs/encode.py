@@ -17,6 +17,7 @@ import msgspec
 from trio import Nursery
 from trio.lowlevel import Task, current_task
 
+from ..net.bounded_cache import BoundedCache
 from . import context
 from .level import SEVERITY, LevelName
 from .plain import members, plain
@@ -40,6 +41,7 @@ _SHORTENED_BYTES_MAX = 64 * 1024
 # These caches are for names that stand in a program's text, not for names that come from outside: so they are bounded.
 _HEADS_MAX = 1024
 _NAMES_MAX = 4096
+_NAME_CHARS_MAX = 256
 # JSON escapes the C0 controls. DEL, the C1 controls and the two separators may stand raw in JSON, but terminals obey
 # some of them and many readers (Python's splitlines among them) end a line at others.
 _UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029]")
@@ -79,12 +81,16 @@ class Encoder:
         self._clock = clock
         self._second = (0, b"")
         self._ends: WeakKeyDictionary[Task, tuple[context.Bound, bytes]] = WeakKeyDictionary()
-        self._plain_ends: WeakKeyDictionary[Nursery, dict[str, bytes]] = WeakKeyDictionary()
+        self._plain_ends: WeakKeyDictionary[Nursery, BoundedCache[str, bytes]] = WeakKeyDictionary()
         """Ends of lines without bound fields, by task name: the children of a nursery have their path in common."""
         self._latest: tuple[Callable[[], Nursery | None], str, bytes] = (lambda: None, "", b"")
         """The latest of these, since tasks of one name often record one after the other. One value, for threads."""
-        self._heads: dict[tuple[LevelName, str], bytes] = {}
-        self._plain_names: set[str] = set()
+        self._known_heads: BoundedCache[tuple[LevelName, str], bytes] = BoundedCache(
+            _HEADS_MAX, _NAME_CHARS_MAX, size_of=lambda key: len(key[1])
+        )
+        self._heads = self._known_heads.entries
+        self._known_names: BoundedCache[str, bool] = BoundedCache(_NAMES_MAX, _NAME_CHARS_MAX)
+        self._plain_names = self._known_names.entries.keys()
         self._encode = msgspec.json.Encoder(enc_hook=_refuse).encode
 
     def fields(self, level: LevelName, event: str, fields: Mapping[str, object]) -> bytes:
@@ -94,7 +100,7 @@ class Encoder:
             fields = {**bound.fields, **fields}
             bound = context.NOTHING
         # The fast path, for names and values that are known to be harmless.
-        if self._plain_names.issuperset(fields) and _BYTES.isdisjoint(map(type, fields.values())):
+        if self._plain_names >= fields.keys() and _BYTES.isdisjoint(map(type, fields.values())):
             try:
                 text = self._encode(fields)
             except Exception:  # noqa: BLE001 - what JSON has no form for, or a surrogate: the careful path has one
@@ -171,12 +177,11 @@ class Encoder:
                 return end
             ends = self._plain_ends.get(nursery)
             if ends is None:
-                ends = self._plain_ends[nursery] = {}
-            known_end = ends.get(task.name)
+                ends = self._plain_ends[nursery] = BoundedCache(_HEADS_MAX, _NAME_CHARS_MAX)
+            known_end = ends.entries.get(task.name)
             if known_end is None:
                 known_end = self._make_end(bound)
-                if len(ends) < _HEADS_MAX:
-                    ends[task.name] = known_end
+                ends.add(task.name, known_end)
             self._latest = ref(nursery), task.name, known_end
             return known_end
         known = self._ends.get(task)
@@ -197,8 +202,7 @@ class Encoder:
     def _head(self, level: LevelName, event: str) -> bytes:
         name = _one_line(msgspec.json.encode(plain(event, self.redactor)))
         head = b'","level":"%b","severity":%d,"event":%b,' % (level.encode(), SEVERITY[level], name)
-        if len(self._heads) < _HEADS_MAX:
-            self._heads[level, event] = head
+        self._known_heads.add((level, event), head)
         return head
 
     def _harmless(self, values: Iterable[object]) -> bool:
@@ -207,10 +211,9 @@ class Encoder:
 
     def _careful(self, fields: Mapping[str, object]) -> bytes:
         for name in fields:
-            if type(name) is str and name not in OWN_NAMES and not self.redactor.is_secret(name):
-                if len(self._plain_names) >= _NAMES_MAX:
-                    break
-                self._plain_names.add(name)
+            known = name in self._plain_names
+            if not known and type(name) is str and name not in OWN_NAMES and not self.redactor.is_secret(name):
+                self._known_names.add(name, True)
         told = {f"field.{name}" if name in OWN_NAMES else name: value for name, value in fields.items()}
         return _one_line(self._encode(members(told, self.redactor)))[1:-1]
 
