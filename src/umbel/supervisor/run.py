@@ -14,6 +14,7 @@ from functools import partial
 
 import trio
 from hypercorn.config import Config as HypercornConfig
+from setproctitle import setproctitle
 
 from ..errors import ConfigError, ConfigProblem
 from ..logs import open_recorder
@@ -25,7 +26,6 @@ from .master import Master
 from .notify import Notifier
 from .pidfile import pidfile
 from .settings import Given, Settings, in_time, read_settings
-from .title import set_title
 
 
 async def run_master(given: Given, warn: Warn | None = None) -> int:
@@ -46,7 +46,7 @@ async def run_master(given: Given, warn: Warn | None = None) -> int:
         # Not of this process any more once its children have their own.
         for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
             os.environ.pop(name, None)
-        set_title(f"umbel: master [{settings.application.name}]")
+        setproctitle(f"umbel: master [{settings.application.name}]")
 
         async def reread(before: Settings, allow_empty: bool) -> Settings:
             again = replace(given, allow_empty=given.allow_empty or allow_empty)

@@ -17,6 +17,7 @@ from types import FrameType
 import trio
 from hypercorn.config import Config
 from hypercorn.utils import LifespanFailureError
+from setproctitle import setproctitle
 
 from ..errors import ConfigError
 from ..logs import WORKER_VARIABLE, Redactor, crashes_on_stderr, mark_shown, safe_traceback
@@ -34,7 +35,6 @@ from .exits import (
 )
 from .loading import AppImportError, load_app, refusal_of
 from .serving import Loaded, Serving
-from .title import set_title
 from .watchdog import OrphanWatch
 
 _FAREWELL_S = 1.0
@@ -65,7 +65,7 @@ def main() -> None:
         assert isinstance(start, messages.Start)
         os.environ[WORKER_VARIABLE] = str(start.slot)
         OrphanWatch(sock.fileno(), start.orphan_grace).start()
-        set_title(f"umbel: worker {start.slot} [{start.app or start.config}]")
+        setproctitle(f"umbel: worker {start.slot} [{start.app or start.config}]")
         sys.exit(_load_and_run(start, sock))
 
 
