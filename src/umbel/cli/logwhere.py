@@ -1,6 +1,6 @@
 """Conditions on a record: ``http.response.status_code>=500``, ``url.path~^/users``, ``kind``, ``!kind``.
 
-Used by ``umbel logs --where``. Pure.
+Pure.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Questions to all workers at once, and their answers, as far as they come in time.
 
-Used for the counters, the task trees and the reopening of logs. It changes nothing.
+It changes nothing.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Why a worker ended, from its exit status and what the master knew: a closed list of classes.
 
-Used for the log and for what the master does about it. Pure.
+Pure.
 """
 
 from __future__ import annotations

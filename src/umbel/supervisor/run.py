@@ -1,6 +1,6 @@
 """A master from its first line to its last: files, sockets, logs and title around ``Master.run``.
 
-Called by ``umbel serve -w N``. What is opened here is closed here, in reverse order, whatever ends the master.
+What is opened here is closed here, in reverse order, whatever ends the master.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The live tasks of this process as lines of text: who is whose child, and where each waits.
 
-Asked for by ``umbel ctl tree``; used by master and worker. It only looks, and costs nothing until it is asked.
+It only looks, and costs nothing until it is asked.
 """
 
 from __future__ import annotations
