@@ -36,7 +36,7 @@ def named_by(connection: bytes) -> frozenset[bytes]:
 
     ``close`` and ``keep-alive`` say how long the connection lasts. No end-to-end field bears their names.
     """
-    named = _known.entries.get(connection)
+    named = _known.get(connection)
     if named is None:
         names = {token.strip(b" \t") for token in connection.lower().split(b",")}
         named = frozenset(names - _PERSISTENCE - {b""})

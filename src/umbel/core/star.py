@@ -34,7 +34,7 @@ def star_leaves_out(name: str) -> bool:
 
     Many programs take an underscore for a hyphen, so both are one here.
     """
-    left_out = _known.entries.get(name)
+    left_out = _known.get(name)
     if left_out is None:
         hyphened = name.replace("_", "-")
         left_out = hyphened in _LEFT_OUT or hyphened.startswith(_PREFIXES) or bool(hop_by_hop_among((hyphened,), None))

@@ -26,10 +26,9 @@ _PLAIN_HOST = re.compile(r"[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*(?::[1-9][
 
 _KNOWN_MAX, _KNOWN_SIZE = 256, 1024
 """Sections that are remembered, and the bytes of the largest."""
-_sections: BoundedCache[tuple[bool, tuple[Field, ...]], Fields] = BoundedCache(
+_known: BoundedCache[tuple[bool, tuple[Field, ...]], Fields] = BoundedCache(
     _KNOWN_MAX, _KNOWN_SIZE, size_of=lambda key: sum(map(len, chain(*key[1])))
 )
-_known = _sections.entries
 
 
 class Fields:
@@ -104,17 +103,18 @@ def read_fields(headers: Iterable[Field], *, believed: bool) -> Fields:
     """The fields of a request; what its peer claims of others (``X-Forwarded-*`` and the like) only if ``believed``."""
     key = (believed, tuple(headers))
     try:
-        known = _known.get(key)
+        return _known.entries[key]
+    except KeyError:
+        pass
     except TypeError:  # Some servers make their pairs as lists.
         key = (believed, tuple((name, value) for name, value in key[1]))
-        known = _known.get(key)
-    if known is not None:
-        return known
+        if (known := _known.get(key)) is not None:
+            return known
     section = key[1]
     fields = Fields([field for field in section if believed or not _is_claim(field[0])])
     # First whether it is small: then its names are.
-    if _sections.takes(key) and not any(_is_secret(name) for name, _ in section):
-        _sections.add(key, fields)
+    if _known.takes(key) and not any(_is_secret(name) for name, _ in section):
+        _known.add(key, fields)
     return fields
 
 

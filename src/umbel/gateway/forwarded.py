@@ -72,7 +72,7 @@ class TrustedProxies:
             return self._unix
         if not self._networks:
             return False
-        known = self._known.entries.get(peer)
+        known = self._known.get(peer)
         if known is None:
             address = _address(peer)
             known = address is not None and any(address in network for network in self._networks)

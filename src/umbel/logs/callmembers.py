@@ -60,8 +60,9 @@ class CallMembers:
         if request is not self._request:
             self._request, self._ids = request, _ids_of(request)
         key = (request.route, call, upstream, attempt.replica, attempt.status, attempt.reused)
-        form = self._forms.entries.get(key, _UNKNOWN)
-        if form is _UNKNOWN:
+        try:
+            form = self._forms.entries[key]
+        except KeyError:
             form = self._made(event, key)
         if form is None or self._ids is None:
             return None
@@ -82,9 +83,6 @@ class CallMembers:
         form = _cut(self._encode(line))
         self._forms.add(key, form)
         return form
-
-
-_UNKNOWN = Form("", "", "")
 
 
 def _ids_of(request: RequestFacts) -> str | None:

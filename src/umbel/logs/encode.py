@@ -178,7 +178,7 @@ class Encoder:
             ends = self._plain_ends.get(nursery)
             if ends is None:
                 ends = self._plain_ends[nursery] = BoundedCache(_HEADS_MAX, _NAME_CHARS_MAX)
-            known_end = ends.entries.get(task.name)
+            known_end = ends.get(task.name)
             if known_end is None:
                 known_end = self._make_end(bound)
                 ends.add(task.name, known_end)

@@ -91,7 +91,7 @@ class Redactor:
 
     def is_secret(self, name: str) -> bool:
         """Whether the value under this name is to be hidden; of a dotted name what follows any dot counts as well."""
-        known = self._known.entries.get(name)
+        known = self._known.get(name)
         if known is None:
             dotted = f".{_folded(name)}"
             known = dotted.endswith(self._ends) or any(glob.matches(dotted) for glob in self._globs)

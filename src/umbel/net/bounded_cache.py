@@ -21,8 +21,8 @@ class BoundedCache(Generic[_Key, _Value]):
     of those is forgotten than must be. Not the least recently used one: a hit would have to write, and a peer that
     sends new keys pushes out what others use in either case. What is lost by that is one computation per entry.
 
-    Reading is done on ``entries``, at the speed of a dict: ``entries[key]``, ``entries.get(key)``, ``key in entries``.
-    Only ``add`` may add to it. It is the same object for as long as the cache lives. Safe to use from several threads.
+    Reading is as fast as a dict's: by ``get``, or on ``entries``, which stays the same object for as long as the cache
+    lives. Only ``add`` may add to it. Safe to use from several threads.
 
     Args:
         entries_max: how many entries there may be.
@@ -30,7 +30,7 @@ class BoundedCache(Generic[_Key, _Value]):
         size_of: the size of a key.
     """
 
-    __slots__ = ("_entries_max", "_key_size_max", "_size_of", "dropped", "entries")
+    __slots__ = ("_entries_max", "_key_size_max", "_size_of", "dropped", "entries", "get")
 
     def __init__(self, entries_max: int, key_size_max: int | None = None, size_of: Callable[[Any], int] = len) -> None:
         self._entries_max = entries_max
@@ -38,6 +38,9 @@ class BoundedCache(Generic[_Key, _Value]):
         self._size_of = size_of
         self.entries: OrderedDict[_Key, _Value] = OrderedDict()
         """What is kept, the oldest first."""
+        # The dict's own method, bound once: no function of ours stands between.
+        self.get: Callable[[_Key], _Value | None] = self.entries.get
+        """The value of a key, or None."""
         self.dropped = 0
         """Entries that had to make room. If it grows all the time, the same keys hardly come twice."""
 

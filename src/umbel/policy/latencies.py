@@ -38,7 +38,7 @@ class Latencies:
         self._all.add(now, seconds)
         if name is None:
             return
-        digest = self._by_name.entries.get(name)
+        digest = self._by_name.get(name)
         if digest is not None:
             self._by_name.entries.move_to_end(name)
         else:

@@ -104,9 +104,8 @@ class HeadReader:
         self._hosts = hosts
         underscore = b"_" if limits.underscore_headers == "keep" else b""
         self._pattern = re.compile(_HEAD % underscore)
-        self._meanings: BoundedCache[bytes, Meaning] = BoundedCache(_REMEMBERED_MAX, _REMEMBERED_SIZE)
-        """By field sections of HTTP/1.1 requests that have been read and found good."""
-        self._known = self._meanings.entries
+        self._known: BoundedCache[bytes, Meaning] = BoundedCache(_REMEMBERED_MAX, _REMEMBERED_SIZE)
+        """What field sections of HTTP/1.1 requests mean that have been read and found good."""
 
     def check_part(self, part: bytes, since: int = 0) -> None:
         """Look at a head that has not come to its end; its first ``since`` bytes were looked at before.
@@ -142,7 +141,7 @@ class HeadReader:
                     return head if known.served else self._spared(head)
         head = self._read(raw)
         if head.meaning.version == "1.1":
-            self._meanings.add(raw[end:], head.meaning)
+            self._known.add(raw[end:], head.meaning)
         return head if head.meaning.served else self._spared(head)
 
     def _spared(self, head: Head) -> Head:

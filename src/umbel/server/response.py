@@ -32,14 +32,12 @@ _MEANT = frozenset({b"content-length", b"date"})
 _KNOWN_MAX, _KNOWN_SIZE = 1024, 128
 """Names, and fields, that are kept, and the bytes of the longest."""
 # Names that have been looked at, in lower case.
-_known_names: BoundedCache[bytes, bytes] = BoundedCache(_KNOWN_MAX, _KNOWN_SIZE)
-_names = _known_names.entries
+_names: BoundedCache[bytes, bytes] = BoundedCache(_KNOWN_MAX, _KNOWN_SIZE)
 # Lines of fields that have been looked at and mean nothing to the server: the same ones go out again and again. What a
 # line is depends on nothing but its field, so this is a memory, and never a decision.
-_known_lines: BoundedCache[tuple[bytes, bytes], bytes] = BoundedCache(
+_known: BoundedCache[tuple[bytes, bytes], bytes] = BoundedCache(
     _KNOWN_MAX, _KNOWN_SIZE, size_of=lambda field: len(field[0]) + len(field[1])
 )
-_known = _known_lines.entries
 
 
 class ApplicationError(RuntimeError):
@@ -103,7 +101,7 @@ def _name(raw_name: bytes) -> bytes:
     name = raw_name.lower()
     if _TOKEN.fullmatch(name) is None:
         raise ApplicationError(f"the application gave a field whose name is none: {raw_name!r}")
-    _known_names.add(raw_name, name)
+    _names.add(raw_name, name)
     return name
 
 
@@ -113,8 +111,8 @@ def _line(name: bytes, value: bytes) -> bytes:
         return b""
     line = b"%b: %b\r\n" % (name, _sound(value))
     field = (name, value)
-    if name not in _MEANT and name not in _ONCE and _known_lines.takes(field) and not may_be_secret(name):
-        _known_lines.add(field, line)
+    if name not in _MEANT and name not in _ONCE and _known.takes(field) and not may_be_secret(name):
+        _known.add(field, line)
     return line
 
 

@@ -62,7 +62,7 @@ def head_of(raw: bytes) -> Head:
     Raises:
         Malformed: a line that is none, or framing that is not one and clear.
     """
-    known = known_heads.get(raw)
+    known = _heads.get(raw)
     if known is None:
         known = _read(raw)
         names = (line.partition(b":")[0].lower() for line in raw.split(b"\r\n"))

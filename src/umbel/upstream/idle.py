@@ -78,13 +78,13 @@ class IdleConnections:
 
         What was observed of the origin is forgotten where this contradicts it and it is old: then it was no limit.
         """
-        known = self._shortest.entries.get(origin)
+        known = self._shortest.get(origin)
         if known is not None and now - connection.idle_since > known[0] and now - known[1] > OBSERVED_SECONDS:
             del self._shortest.entries[origin]
 
     def _observed(self, origin: Origin) -> float | None:
         """The shortest idle time that is remembered of ``origin``."""
-        known = self._shortest.entries.get(origin)
+        known = self._shortest.get(origin)
         return None if known is None else known[0]
 
     def origin_of(self, connection: Connection) -> Origin:

@@ -52,7 +52,7 @@ def start_of(line: bytes) -> Start:
     Raises:
         Malformed: it is none of HTTP/1.0 or 1.1.
     """
-    start = _starts.entries.get(line)
+    start = _starts.get(line)
     if start is None:
         match = _STATUS.fullmatch(line)
         if match is None:
@@ -69,7 +69,7 @@ def field_of(line: bytes) -> Field | Telling:
     Raises:
         Malformed: no valid name, a control character, a bare CR or LF, a folded value.
     """
-    field = _fields.entries.get(line)
+    field = _fields.get(line)
     if field is None:
         match = _FIELD.fullmatch(line)
         if match is None:

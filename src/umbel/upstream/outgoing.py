@@ -172,11 +172,11 @@ def plain_request(prepared: Prepared, base: bytes, host: bytes, added: bytes, ne
     if method not in _VERBS:
         return None
     verb = _VERBS[method]
-    if target not in _good_targets:
+    if target not in _good_targets.entries:
         _check_target(method, target)
         # A query may hold a secret; and "*" is a target of OPTIONS alone.
         if b"?" not in target and target != b"*":
-            _targets.add(target, True)
+            _good_targets.add(target, True)
     if content:
         return b"%b %b%b HTTP/1.1\r\nHost: %b\r\n%b%b%bContent-Length: %d\r\n\r\n%b" % (
             verb, base, target, host, lines, more, added, len(content), content,
@@ -239,15 +239,13 @@ def _check_target(method: str, target: bytes) -> None:
         raise BadRequest("the target is not a path with an optional query in visible ASCII")
 
 
-# Targets that have been looked at: a memory like ``_lines``.
-_targets: BoundedCache[bytes, bool] = BoundedCache(_KNOWN_MAX, _KNOWN_SIZE)
-_good_targets = _targets.entries
+# Targets that have been looked at: a memory like ``_known``.
+_good_targets: BoundedCache[bytes, bool] = BoundedCache(_KNOWN_MAX, _KNOWN_SIZE)
 # Lines of fields that have been looked at: the same ones go out again and again. What a line is depends on nothing but
 # its field, so this is a memory, and never a decision.
-_lines: BoundedCache[Field, bytes] = BoundedCache(
+_known: BoundedCache[Field, bytes] = BoundedCache(
     _KNOWN_MAX, _KNOWN_SIZE, size_of=lambda field: len(field[0]) + len(field[2])
 )
-_known = _lines.entries
 
 
 def _special(fields: Sequence[Field], lines: list[bytes]) -> tuple[bytes, dict[bytes, bytes]]:
@@ -277,8 +275,8 @@ def _line(field: Field) -> bytes:
         raise _bad_field()
     ours = lower in _SPECIAL or is_hop_by_hop(lower)
     line = b"" if ours else b"%b: %b\r\n" % (name, value)
-    if lower not in _ONCE and _lines.takes(field) and not may_be_secret(lower):
-        _lines.add(field, line)
+    if lower not in _ONCE and _known.takes(field) and not may_be_secret(lower):
+        _known.add(field, line)
     return line
 
 

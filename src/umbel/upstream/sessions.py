@@ -33,7 +33,7 @@ class Sessions:
 
     def get(self, origin: Origin, now: float) -> ssl.SSLSession | None:
         """The session to offer to ``origin``."""
-        kept = self._latest.entries.get(origin)
+        kept = self._latest.get(origin)
         if kept is None or kept.until <= now:
             return None
         self._latest.entries.move_to_end(origin)
@@ -46,7 +46,7 @@ class Sessions:
         """
         if session is None or not (session.has_ticket or session.id):
             return
-        before = self._latest.entries.get(origin)
+        before = self._latest.get(origin)
         until = before.until if before is not None and before.until > now else now + AGE_MAX
         self._latest.add(origin, _Kept(session, until))
 

@@ -10,6 +10,7 @@ def test_an_entry_too_many_takes_the_place_of_the_oldest_and_is_counted() -> Non
         cache.add(key, number)
     assert dict(entries) == {"b": 1, "c": 2, "d": 3}
     assert (entries is cache.entries, cache.dropped) == (True, 1)
+    assert [cache.get(key) for key in "abcd"] == [None, 1, 2, 3]
 
 
 def test_a_key_that_is_added_again_is_the_newest_and_drops_nothing() -> None:
