@@ -36,7 +36,7 @@ ORDER = (
 _FILES: dict[str, dict[str, str]] = {
     "server": {
         _HEAD: "head host diagnosis own_fields response limits allowance",
-        _EXCHANGE: "http1/connection http1/cycle http1/body asgi service refusal crash memory",
+        _EXCHANGE: "http1/connection http1/cycle http1/body asgi service refusal memory",
         "": _CONNECTION,
     },
     "gateway": {

@@ -1,6 +1,6 @@
 """Problem documents: the one form of every error body (RFC 9457).
 
-Used by whoever answers with an error. A document never holds exception text, an upstream's address or a version.
+A document never holds exception text, an upstream's address or a version.
 """
 
 from __future__ import annotations

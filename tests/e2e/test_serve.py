@@ -16,21 +16,8 @@ import pytest
 import trio
 from hypercorn.utils import LifespanFailureError
 
-from tests.support.records import Records
-from tests.support.serving import RawClient, connected, fetch, serving
-from umbel.gateway.app import Umbel
+from tests.support.serving import RawClient, app_with_records, connected, fetch, serving
 from umbel.server import hypercorn_config, serve
-
-
-def app_with_records() -> tuple[Umbel, Records]:
-    records = Records()
-    app = Umbel(__name__, recorder=records)
-
-    @app.get("/hello")
-    async def hello() -> str:
-        return "hello"
-
-    return app, records
 
 
 async def test_the_bound_addresses_are_told_and_answer() -> None:

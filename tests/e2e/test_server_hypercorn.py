@@ -15,20 +15,7 @@ import trustme
 from hypercorn.config import Config
 
 from tests.support.h2client import H2Client, h2_client
-from tests.support.records import Records
-from tests.support.serving import fetch, serving
-from umbel.gateway.app import Umbel
-
-
-def app_with_records() -> tuple[Umbel, Records]:
-    records = Records()
-    app = Umbel(__name__, recorder=records, static_folder=None)
-
-    @app.get("/hello")
-    async def hello() -> str:
-        return "hello"
-
-    return app, records
+from tests.support.serving import app_with_records, fetch, serving
 
 
 async def test_settings_that_hypercorn_takes_in_silence_are_told_with_the_first_connection() -> None:

@@ -14,20 +14,24 @@ from tests.support.processes import PYTHON, ended, started
 from tests.support.supervised import Supervised, ended_all, is_alive, supervised, write_app
 
 
-def titles(pid: int) -> list[str]:
-    """The command lines of a process and its children, as ``ps`` shows them."""
-    shown = subprocess.run(["ps", "-o", "args=", "-p", str(pid), "--ppid", str(pid)], capture_output=True, text=True)
+def titles(pid: int, column: str = "args") -> list[str]:
+    """The command lines (or the short names, "comm") of a process and its children, as ``ps`` shows them."""
+    shown = subprocess.run(
+        ["ps", "-o", f"{column}=", "-p", str(pid), "--ppid", str(pid)], capture_output=True, text=True
+    )
     return sorted(line.strip() for line in shown.stdout.splitlines())
 
 
 async def test_a_master_and_four_workers_bear_telling_titles_and_all_end_at_sigterm(tmp_path: Path) -> None:
     async with supervised(tmp_path, "--pid", "master.pid", workers=4) as master:
         shown = titles(master.pid)
+        short = titles(master.pid, "comm")
         named = int((tmp_path / "master.pid").read_text())
         workers = list((await master.pids()).values())
         status = await master.child.stop(signal.SIGTERM)
 
     assert shown == ["umbel: master [served:app]", *(f"umbel: worker {n} [served:app]" for n in (1, 2, 3, 4))]
+    assert short == ["umbel: master [", *(f"umbel: worker {n}" for n in (1, 2, 3, 4))]
     assert named == master.pid
     assert not (tmp_path / "master.pid").exists()
     assert not (tmp_path / "ctl.sock").exists()

@@ -101,4 +101,4 @@ def test_templates_are_bounded() -> None:
     templates = CallLineTemplates(encoder.members)
     for number in range(TEMPLATES_MAX * 2 + 5):
         templates.render(ORDINARY._replace(upstream=f"u{number}"))
-        assert len(templates._templates) <= TEMPLATES_MAX
+        assert len(templates._templates.entries) <= TEMPLATES_MAX

@@ -80,6 +80,40 @@ async def h2_connected(
         assert not service.open
 
 
+class CancelledServices:
+    """Services of one application, whose connections are cancelled at some step: nothing may be left of them."""
+
+    def __init__(self, serve: Any) -> None:
+        self.app = App(self._serve)
+        self.made: list[Service] = []
+        self._inner = serve
+        self._running: set[object] = set()
+
+    async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
+        self._running.add(key := object())
+        try:
+            await self._inner(scope, receive, send)
+        finally:
+            self._running.discard(key)
+
+    @asynccontextmanager
+    async def h2_client(self) -> AsyncIterator[H2Client]:
+        """A client of a new service; both have said their prefaces."""
+        self.made.append(Service(self.app, Config()))
+        ours, theirs = memory_stream_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Http2(self.made[-1], ours, PEER).run, b"")
+            client = H2Client(theirs)
+            await client.begin()
+            yield client
+            await theirs.aclose()
+
+    def check(self) -> None:
+        assert not self._running
+        assert all(service.in_flight == 0 for service in self.made)
+        assert not any(service.open for service in self.made)
+
+
 async def hello(scope: Any, receive: Any, send: Any) -> None:
     await answer(send, b"hello")
 

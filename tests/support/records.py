@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from umbel.events import CallEnded, Event, Noted, RequestEnded
+from umbel.kinds import Kind
+
+if TYPE_CHECKING:
+    from umbel.gateway.app import Umbel
 
 
 class Records:
@@ -30,3 +36,15 @@ class Records:
     @property
     def notes(self) -> list[Noted]:
         return [event for event in self.events if isinstance(event, Noted)]
+
+
+def check_cancelled(app: Umbel, records: Records) -> None:
+    """A request that a server cancelled at some step has left nothing, and has one record, the last."""
+    assert app.statistics().requests_in_flight == 0
+    # A cut before the first step of all may come before the application was called.
+    assert len(records.requests) == 1 or not records.events
+    if records.events:
+        # The request's record comes last, when all else has ended and been recorded.
+        assert records.events[-1] is records.requests[0]
+        assert records.requests[0].kind in (None, Kind.CANCELLED, Kind.STATUS)
+    assert len({call.outcome.call for call in records.calls}) == len(records.calls)

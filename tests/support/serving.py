@@ -14,7 +14,21 @@ import hypercorn.trio
 import trio
 from hypercorn.config import Config
 
+from tests.support.records import Records
+from umbel.gateway.app import Umbel
 from umbel.server import hypercorn_config, serve
+
+
+def app_with_records() -> tuple[Umbel, Records]:
+    """An application that says "hello" at ``/hello``, and what it records."""
+    records = Records()
+    app = Umbel(__name__, recorder=records, static_folder=None)
+
+    @app.get("/hello")
+    async def hello() -> str:
+        return "hello"
+
+    return app, records
 
 
 @asynccontextmanager

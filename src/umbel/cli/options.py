@@ -1,6 +1,6 @@
 """Options that several commands share, and how a command loads its configuration.
 
-Used by the command files. Imports nothing but click until a command runs.
+Imports nothing but click until a command runs.
 """
 
 from __future__ import annotations

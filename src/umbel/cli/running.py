@@ -15,6 +15,7 @@ from hypercorn.utils import LifespanFailureError
 
 from ..errors import ConfigError, ConfigProblem
 from ..logs import Redactor, mark_shown, safe_traceback
+from ..net.exception_groups import unwrapped
 from ..server.lifespan import LifespanTooSlowError
 from ..server.process_signals import no_deadly_signals
 from ..supervisor.app_loader import refusal_of
@@ -35,7 +36,7 @@ def run(main: Callable[[], Awaitable[ResultT]], app: object = None) -> ResultT:
         with no_deadly_signals():
             return trio.run(main)
     except BaseException as error:
-        cause = _only(error)
+        cause = unwrapped(error)
         if isinstance(cause, OSError):
             raise ConfigError([ConfigProblem("", None, "bind", cause.strerror or str(cause))]) from error
         if isinstance(cause, LifespanFailureError):
@@ -54,9 +55,3 @@ def give_up(error: Exception) -> NoReturn:
     if not mark_shown(error):
         sys.stderr.write(safe_traceback(error))
     raise SystemExit(1) from None
-
-
-def _only(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error

@@ -1,6 +1,6 @@
 """Types of options that are written as in umbel.toml: ``10s``, ``500MB``.
 
-Used by the commands that serve. What they refuse is a usage error that click tells.
+What they refuse is a usage error that click tells.
 """
 
 from __future__ import annotations

@@ -60,10 +60,11 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..core.call import Call, Caller, Parking, Prepared, first_cancelled
+from ..core.call import Call, Caller, Parking, Prepared
 from ..events import CallEnded, Recorder
 from ..kinds import CUT, Kind
 from ..model import Attempt, Failure, Outcome, RequestFacts
+from ..net.exception_groups import first_leaf
 from .call import (
     CallFailedError,
     CallResult,
@@ -460,7 +461,7 @@ class Engine:
                 raise crash
         except BaseException as error:
             # Here, and not around the nursery: that would first wait for its tasks, which may have to clean up.
-            self.cut(first_cancelled(error))
+            self.cut(first_leaf(error, trio.Cancelled))
             raise
         self.cut(None)
 

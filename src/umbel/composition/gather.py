@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import msgspec
 import trio
 
-from ..core.call import Call, Caller, Prepared, only_leaf
+from ..core.call import Call, Caller, Prepared
 from ..core.field_value import raw_value, text_of
 from ..core.transport_caller import caller_of
 from ..errors import UmbelError, UpstreamError
@@ -22,6 +22,7 @@ from ..events import Recorder
 from ..kinds import CUT, Kind
 from ..messages import Field, headers_of
 from ..model import JSON_MAX, OTHER_MAX, Failure, Inputs, Json, Outcome, RequestFacts
+from ..net.exception_groups import raise_unwrapped
 from .call import ACCEPT, CallRules, passed_statuses
 from .combine import worst_of_all
 from .credentials import carries_credential
@@ -396,7 +397,6 @@ class Compose:
         """
         engine = GatherEngine(self.facts, self._callers, self.recorder, self._outcomes)
         ended = False
-        leaf: BaseException | None = None
         try:
             with engine.scope:
                 async with trio.open_nursery() as nursery:
@@ -406,20 +406,12 @@ class Compose:
                     engine.end_block()
         except BaseException as error:
             # An exception of the block's body comes out as itself: no other task of the nursery can raise one.
-            leaf = only_leaf(error)
-            if leaf is error or leaf is None:
-                leaf = None
-                raise
+            raise_unwrapped(error)
+            raise
         finally:
             # Where the block was cancelled before its serving task ran for the first time.
             engine.cut(None)
             engine.close()
-        if leaf is not None:
-            # Not while the group is handled: it would be the context of what it holds, which is a cycle.
-            try:
-                raise leaf
-            finally:
-                del leaf  # Its traceback holds this frame.
         if engine.decided or not ended:
             failure = engine.failure or Failure.of(Kind.TIMEOUT, "the gather block was open at the deadline")
             raise CompositionFailedError(self.failed(failure))

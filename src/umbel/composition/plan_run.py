@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..core.call import FieldBlocks, Prepared, only_leaf
+from ..core.call import FieldBlocks, Prepared
 from ..core.inbound import ClientGoneError
 from ..events import Recorder
 from ..kinds import CUT, Kind
 from ..model import Failure, Inputs, Json, Outcome, RequestFacts
+from ..net.exception_groups import raise_unwrapped
 from .call import CallFailedError, crash
 from .combine import conclude, decide
 from .dag import request_context
@@ -98,7 +99,6 @@ class PlanRun(Engine):
 
     async def run(self) -> Result:
         """See ``run``. ClientGoneError: ``client_gone`` was called before anything was decided."""
-        leaf: BaseException | None = None
         try:
             if self._timers is not None:
                 await self.serve()
@@ -106,21 +106,13 @@ class PlanRun(Engine):
                 with self.scope:
                     await self.serve()
         except BaseException as error:
-            leaf = only_leaf(error)
-            if leaf is error or leaf is None:
-                leaf = None
-                raise
+            raise_unwrapped(error)
+            raise
         finally:
             self.over = True
             if self._owed:
                 self._settle_owed()
             self.close()
-        if leaf is not None:
-            # Not while the group is handled: it would be the context of what it holds, which is a cycle.
-            try:
-                raise leaf
-            finally:
-                del leaf  # Its traceback holds this frame.
         if self._cut_reason == CLIENT_GONE:
             raise ClientGoneError("the client has gone")
         plan, whole = self._plan, not (self.flawed or self._plan.needed)

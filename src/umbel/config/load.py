@@ -1,7 +1,6 @@
 """From a file name to a ``Config``, or to every mistake in it at once.
 
-Called by the command line and by ``Umbel.from_file``. Starts nothing and keeps no file open. What needs a plan is
-judged by the ``checks`` that the caller hands in.
+Blocks, starts nothing and keeps no file open. What needs a plan is judged by the ``checks`` that are handed in.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The line on which each key of a TOML text stands; ``tomllib`` does not tell.
 
-Used by the loader when there is an error to report, and by ``Config.where``; tree-sitter is imported only then. The
-text must have passed ``tomllib``: nothing is checked here.
+The first ``Rows`` imports tree-sitter. The text must have passed ``tomllib``: nothing is checked here.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What somebody who wrote an unknown key probably meant.
 
-Used for the messages of the loader. Knows the schema's keys; reads no value.
+Knows the schema's keys; reads no value.
 """
 
 from __future__ import annotations

@@ -37,6 +37,7 @@ import msgspec
 import trio
 
 from ..events import NULL
+from ..net.exception_groups import cancel_reason, raise_first_cancelled
 from .field_value import raw_value
 
 if TYPE_CHECKING:
@@ -328,7 +329,6 @@ class LoneCall:
         await trio.lowlevel.checkpoint_if_cancelled()
         call.start(trio.current_time())
         call.depart()
-        cancelled: trio.Cancelled | None = None
         parking = self._parking
         try:
             while self.ended is None and not self._waiting:
@@ -343,43 +343,13 @@ class LoneCall:
                             await parking.park()
                         parking.woken = False
         except BaseException as error:
-            call.cancel(reason_of(error))
+            call.cancel(cancel_reason(error))
             self.ended = None  # It may have ended in the turn of the cancel.
             self._waiting.clear()
             # ``finish`` raises nothing but a cancel, so nothing else is in a group.
-            cancelled = first_cancelled(error)
-            if cancelled is None or cancelled is error:
-                cancelled = None
-                raise
-        if cancelled is not None:
-            # Not while the group is handled: it would be the context of what it holds, which is a cycle.
-            try:
-                raise cancelled
-            finally:
-                del cancelled  # Its traceback holds this frame.
+            raise_first_cancelled(error)
+            raise
         ended, self.ended = self.ended, None  # The call holds this owner: the two must not hold each other.
         self._waiting.clear()
         assert ended is not None
         return ended
-
-
-def first_cancelled(error: BaseException) -> trio.Cancelled | None:
-    """The first cancel inside an exception."""
-    if isinstance(error, BaseExceptionGroup):
-        return next(filter(None, map(first_cancelled, error.exceptions)), None)
-    return error if isinstance(error, trio.Cancelled) else None
-
-
-def reason_of(error: BaseException) -> str:
-    """The reason of the first cancel inside an exception; empty where none was given."""
-    cancelled = first_cancelled(error)
-    return (cancelled.reason if cancelled is not None else None) or ""
-
-
-def only_leaf(error: BaseException) -> BaseException | None:
-    """The one exception inside a group, if there is just one."""
-    while isinstance(error, BaseExceptionGroup):
-        if len(error.exceptions) != 1:
-            return None
-        error = error.exceptions[0]
-    return error

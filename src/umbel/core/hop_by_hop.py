@@ -7,7 +7,8 @@ intermediary must not forward them.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
+
+from ..net.bounded_cache import BoundedCache
 
 HOP_BY_HOP = frozenset(
     {b"connection", b"http2-settings", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
@@ -16,7 +17,7 @@ HOP_BY_HOP = frozenset(
 
 _TEXTS = frozenset(name.decode() for name in HOP_BY_HOP)
 _PERSISTENCE = frozenset({b"close", b"keep-alive"})
-_KNOWN_VALUE_MAX = 128
+_known: BoundedCache[bytes, frozenset[bytes]] = BoundedCache(256, 128)
 
 
 def is_hop_by_hop(name: bytes) -> bool:
@@ -35,12 +36,9 @@ def named_by(connection: bytes) -> frozenset[bytes]:
 
     ``close`` and ``keep-alive`` say how long the connection lasts. No end-to-end field bears their names.
     """
-    return _known(connection) if len(connection) <= _KNOWN_VALUE_MAX else _named(connection)
-
-
-def _named(connection: bytes) -> frozenset[bytes]:
-    names = {token.strip(b" \t") for token in connection.lower().split(b",")}
-    return frozenset(names - _PERSISTENCE - {b""})
-
-
-_known = lru_cache(maxsize=256)(_named)
+    named = _known.get(connection)
+    if named is None:
+        names = {token.strip(b" \t") for token in connection.lower().split(b",")}
+        named = frozenset(names - _PERSISTENCE - {b""})
+        _known.add(connection, named)
+    return named

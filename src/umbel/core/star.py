@@ -5,8 +5,7 @@ What is left out can still be forwarded by its own name, unless it belongs to th
 
 from __future__ import annotations
 
-from functools import lru_cache
-
+from ..net.bounded_cache import BoundedCache
 from .hop_by_hop import hop_by_hop_among
 
 STAR = "*"
@@ -27,12 +26,17 @@ LEFT_OUT_IN_WORDS = (
     "ranges, what belongs to the connection, and what Umbel writes itself"
 )
 
+_known: BoundedCache[str, bool] = BoundedCache(1024, 128)
 
-@lru_cache(maxsize=1024)
+
 def star_leaves_out(name: str) -> bool:
     """Whether ``"*"`` does not stand for the header field of this name (in lower case).
 
     Many programs take an underscore for a hyphen, so both are one here.
     """
-    name = name.replace("_", "-")
-    return name in _LEFT_OUT or name.startswith(_PREFIXES) or bool(hop_by_hop_among((name,), None))
+    left_out = _known.get(name)
+    if left_out is None:
+        hyphened = name.replace("_", "-")
+        left_out = hyphened in _LEFT_OUT or hyphened.startswith(_PREFIXES) or bool(hop_by_hop_among((hyphened,), None))
+        _known.add(name, left_out)
+    return left_out

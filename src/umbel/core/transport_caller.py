@@ -13,7 +13,8 @@ from ..errors import UpstreamError
 from ..kinds import Kind
 from ..messages import Field, request_of, response_fields
 from ..model import RequestFacts
-from .call import CallBase, CallContext, Caller, Mode, Prepared, reason_of
+from ..net.exception_groups import cancel_reason, raise_cancels
+from .call import CallBase, CallContext, Caller, Mode, Prepared
 from .hop_by_hop import is_hop_by_hop, named_by
 
 Around = Callable[[RequestFacts], AbstractContextManager[None]]
@@ -109,10 +110,11 @@ class TransportCall(CallBase):
                     error = caught
         except Exception as caught:  # noqa: BLE001  # what cleaning up raised beside the cancel that the scope took
             error = caught
-        except BaseException as caught:  # noqa: BLE001  # only what cleaning up raised is left out
-            self.cancel(reason_of(caught))
+        except BaseException as caught:  # only what cleaning up raised is left out
+            self.cancel(cancel_reason(caught))
             # A failure of cleaning up must not end the composition: the call has ended, or is cancelled.
-            raise _without_failures(caught) from None
+            raise_cancels(caught)
+            raise
         if self._done:
             return
         self._done = True
@@ -139,15 +141,3 @@ def _end_to_end(fields: Sequence[Field]) -> Sequence[Field]:
     """The fields that are not of the connection. A foreign transport may show all of them."""
     named = named_by(b",".join(value for _, lower, value in fields if lower == b"connection"))
     return [field for field in fields if field[1] not in named and not is_hop_by_hop(field[1])]
-
-
-def _without_failures(error: BaseException) -> BaseException:
-    """The cancels of a group, without the exceptions that a transport's clean-up raised beside them.
-
-    What is no group, or holds more than these two (KeyboardInterrupt, say), stays as it is.
-    """
-    if not isinstance(error, BaseExceptionGroup):
-        return error
-    cancelled, rest = error.split(trio.Cancelled)
-    failures_only = rest is None or isinstance(rest, ExceptionGroup)
-    return cancelled if cancelled is not None and failures_only else error

@@ -25,12 +25,13 @@ from ..core.inbound import InboundApplication, InboundRequest, RequestHead
 from ..errors import ConfigError, NotRunningError, RequestError
 from ..events import NULL, Noted, Recorder
 from ..logs import crashes_on_stderr
+from ..net.exception_groups import raise_unwrapped
 from ..server import garbage
 from ..server.asgi import make_scope, serve_asgi
 from ..server.limits import Limits
 from ..server.loopwatch import EVENT, watched_loop
 from ..server.process_signals import no_deadly_signals
-from ..server.serving import innermost, serve
+from ..server.serving import serve
 from ..server.settings import hypercorn_config
 from .asgi_request import AsgiRequest, Send, target_of
 from .checks import CHECKS
@@ -377,16 +378,14 @@ class Umbel(ErrorHandling, InboundApplication):
             ignored = ", ".join([*(["use_reloader"] if use_reloader else []), *kwargs])
             warnings.warn(f"Umbel.run() has no use for: {ignored}", stacklevel=2)
         garbage.spare()
-        failure: BaseException | None = None
         try:
             files = ca_certs, certfile, keyfile
             serving = partial(self.run_task, host, port, debug, *files, task_status=_Announcement(self))
             with no_deadly_signals(), crashes_on_stderr():
                 trio.run(self._watched, serving)
         except BaseExceptionGroup as group:
-            failure = innermost(group)
-        if failure is not None:
-            raise failure
+            raise_unwrapped(group)
+            raise
 
     async def _watched(self, serving: Callable[[], Awaitable[None]]) -> None:
         def record(sentence: str) -> None:

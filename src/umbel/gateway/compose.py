@@ -23,7 +23,7 @@ from ..composition.outgoing import UpstreamDefaults
 from ..core.field_value import raw_value
 from ..kinds import Kind
 from ..model import Failure
-from . import crashes
+from ..net.exception_groups import first_leaf, holds_only
 from .exchange import Exchange, current_exchange
 from .inputs import InputRules
 from .reply import Reply, as_response
@@ -170,8 +170,4 @@ def _fields(headers: Iterable[tuple[str, Any]], left_out: LeftOut) -> list[tuple
 
 def _failed_composition(error: Exception) -> CompositionFailedError | None:
     """The failure that a handler raised, also through nurseries of its own; None if anything else is in there."""
-    failures = list(crashes.leaves(error))
-    first = failures[0]
-    if isinstance(first, CompositionFailedError) and all(isinstance(leaf, CompositionFailedError) for leaf in failures):
-        return first
-    return None
+    return first_leaf(error, CompositionFailedError) if holds_only(error, CompositionFailedError) else None

@@ -1,17 +1,10 @@
-"""What to do with exceptions that nobody expected: note every leaf, and let pass what is not ours to end.
-
-Used at the edges of a request and of the lifespan, where an exception group stops. An exception group's leaves are
-looked at one by one, because a group that holds a cancel and a crash must lose neither.
-"""
+"""Records of exceptions that nobody expected: one for each leaf of an exception group, so that none is lost."""
 
 from __future__ import annotations
 
 from ..events import Noted, Recorder
 from ..model import RequestFacts
-from ..net.exception_groups import leaves
-from ..server.crash import split, text_of
-
-__all__ = ["leaves", "note", "split"]
+from ..net.exception_groups import leaves, text_of
 
 
 def note(recorder: Recorder, event: str, error: BaseException, facts: RequestFacts | None = None) -> None:

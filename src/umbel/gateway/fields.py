@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 from ..core.hop_by_hop import hop_by_hop_among
 from ..messages import may_be_secret
+from ..net.bounded_cache import BoundedCache
 from .accept import may_ask_for_stream
 from .budget import client_budget
 
@@ -25,7 +26,9 @@ _PLAIN_HOST = re.compile(r"[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*(?::[1-9][
 
 _KNOWN_MAX, _KNOWN_SIZE = 256, 1024
 """Sections that are remembered, and the bytes of the largest."""
-_known: dict[tuple[bool, tuple[Field, ...]], Fields] = {}
+_known: BoundedCache[tuple[bool, tuple[Field, ...]], Fields] = BoundedCache(
+    _KNOWN_MAX, _KNOWN_SIZE, size_of=lambda key: sum(map(len, chain(*key[1])))
+)
 
 
 class Fields:
@@ -100,18 +103,18 @@ def read_fields(headers: Iterable[Field], *, believed: bool) -> Fields:
     """The fields of a request; what its peer claims of others (``X-Forwarded-*`` and the like) only if ``believed``."""
     key = (believed, tuple(headers))
     try:
-        known = _known.get(key)
+        return _known.entries[key]
+    except KeyError:
+        pass
     except TypeError:  # Some servers make their pairs as lists.
         key = (believed, tuple((name, value) for name, value in key[1]))
-        known = _known.get(key)
-    if known is not None:
-        return known
+        if (known := _known.get(key)) is not None:
+            return known
     section = key[1]
     fields = Fields([field for field in section if believed or not _is_claim(field[0])])
-    if not any(_is_secret(name) for name, _ in section) and sum(map(len, chain(*section))) <= _KNOWN_SIZE:
-        if len(_known) >= _KNOWN_MAX:
-            _known.clear()
-        _known[key] = fields
+    # First whether it is small: then its names are.
+    if _known.takes(key) and not any(_is_secret(name) for name, _ in section):
+        _known.add(key, fields)
     return fields
 
 

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
@@ -29,6 +28,7 @@ import msgspec
 from ..config.rules import UNIX_PEER
 from ..core.call import FieldBlock, block_of
 from ..model import Trace
+from ..net.bounded_cache import BoundedCache
 from . import ids
 from .fields import Field, Fields, read_fields
 
@@ -63,7 +63,7 @@ class TrustedProxies:
         self._networks = tuple(ip_network(name, strict=False) for name in names if name != UNIX_PEER)
         self.nobody = not names
         """Whether no peer's word is taken."""
-        self._known: dict[str, bool] = {}
+        self._known: BoundedCache[str, bool] = BoundedCache(_PEERS_MAX, _ADDRESS_LENGTH_MAX)
         """What is known of some peers: they come again, and a text is long in becoming an address."""
 
     def trusts(self, peer: str | None) -> bool:
@@ -76,9 +76,7 @@ class TrustedProxies:
         if known is None:
             address = _address(peer)
             known = address is not None and any(address in network for network in self._networks)
-            if len(self._known) >= _PEERS_MAX:
-                self._known.clear()
-            self._known[peer] = known
+            self._known.add(peer, known)
         return known
 
 
@@ -117,8 +115,11 @@ class Origin(msgspec.Struct, frozen=True):
 
     def via(self) -> FieldBlock:
         """What a gateway tells an upstream beside the request's id: Via (RFC 9110 section 7.6.3)."""
-        before = self.fields.via
-        return (_via.__wrapped__ if before[_SHORT:] else _via)(before, self.http_version)
+        key = (self.fields.via, self.http_version)
+        try:
+            return _vias.entries[key]
+        except KeyError:
+            return _via(*key)
 
     def forwarded_for(self) -> FieldBlock:
         """``X-Forwarded-For``, ``-Proto`` and ``-Host``: a trusted peer's chain goes on, any other begins anew.
@@ -128,8 +129,11 @@ class Origin(msgspec.Struct, frozen=True):
         hops, host = self.peer or "", self.host or ""
         if self.hops:
             hops = ", ".join((*self.hops, hops) if hops else self.hops)
-        known = not (hops[_SHORT:] or host[_SHORT:])
-        return (_forwarded_for if known else _forwarded_for.__wrapped__)(hops, self.scheme, host)
+        key = (hops, self.scheme, host)
+        try:
+            return _origins.entries[key]
+        except KeyError:
+            return _forwarded_for(*key)
 
     def rewritten(self, scope: Mapping[str, Any]) -> dict[str, Any]:
         """A copy of an ASGI scope that says what the client asked: its scheme, host and address, not the proxy's.
@@ -150,19 +154,25 @@ class Origin(msgspec.Struct, frozen=True):
 
 
 # Clients come again and say the same, so what is told of them is made once, unless it is long.
+_vias: BoundedCache[tuple[str, str], FieldBlock] = BoundedCache(256, _SHORT, size_of=lambda key: len(key[0]))
+_origins: BoundedCache[tuple[str, str, str], FieldBlock] = BoundedCache(
+    1024, _SHORT, size_of=lambda key: max(len(key[0]), len(key[2]))
+)
 
 
-@lru_cache(maxsize=256)
 def _via(before: str, version: str) -> FieldBlock:
     own = f"{version} umbel"
     # A chain longer than any real one is an attempt to grow our requests; it ends here.
-    return block_of([("via", f"{before}, {own}" if 0 < len(before) <= _VIA_LENGTH_MAX else own)])
+    block = block_of([("via", f"{before}, {own}" if 0 < len(before) <= _VIA_LENGTH_MAX else own)])
+    _vias.add((before, version), block)
+    return block
 
 
-@lru_cache(maxsize=1024)
 def _forwarded_for(hops: str, scheme: str, host: str) -> FieldBlock:
     said = (("x-forwarded-for", hops), ("x-forwarded-proto", scheme), ("x-forwarded-host", host))
-    return block_of([field for field in said if field[1]])
+    block = block_of([field for field in said if field[1]])
+    _origins.add((hops, scheme, host), block)
+    return block
 
 
 _SCHEMES_OF = {"http": {"http": "http", "https": "https"}, "websocket": {"http": "ws", "https": "wss"}}

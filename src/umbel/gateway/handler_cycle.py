@@ -16,7 +16,7 @@ import trio
 
 from ..composition.engine import CLIENT_GONE
 from ..core.inbound import ClientGoneError, InboundRequest
-from ..server.crash import check_cancel
+from ..net.exception_groups import check_cancel
 from .compose import GRACE
 from .quart_context import LazyContext, context_of, enter_contexts, made, make_request_context
 from .reply import Reply, as_response

@@ -21,7 +21,7 @@ from ..composition.merge import made_private
 from ..errors import RequestError
 from ..events import NULL, Recorder
 from ..kinds import Kind
-from ..server.crash import check_cancel
+from ..net.exception_groups import check_cancel, leaves, split
 from . import crashes
 from .exchange import find_exchange, find_websocket_exchange
 from .paths import relative_redirect
@@ -94,7 +94,7 @@ class ErrorHandling(QuartTrio):
         Raises:
             BaseException: the cancels of one that holds crashes too, which are recorded.
         """
-        crash, rest = crashes.split(group)
+        crash, rest = split(group)
         if crash is None or rest is None:
             return crash is None
         crashes.note(self.recorder, "request.crashed", crash, self._facts())
@@ -129,12 +129,12 @@ class ErrorHandling(QuartTrio):
         self, context: list[Any], group: BaseExceptionGroup[BaseException]
     ) -> HTTPException | ResponseReturnValue:
         """The first leaf that has a handler answers, as with Quart-Trio; the others are recorded."""
-        crash, rest = crashes.split(group)
+        crash, rest = split(group)
         if rest is not None or not isinstance(crash, ExceptionGroup):
             raise group
-        leaves = [leaf for leaf in crashes.leaves(crash) if isinstance(leaf, Exception)]
-        for leaf in leaves:
-            others = [other for other in leaves if other is not leaf]
+        failures = [leaf for leaf in leaves(crash) if isinstance(leaf, Exception)]
+        for leaf in failures:
+            others = [other for other in failures if other is not leaf]
             try:
                 answer = await self.handle_user_exception(*context, leaf)
             except Exception as raised:

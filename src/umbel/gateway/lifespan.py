@@ -16,6 +16,7 @@ from quart_trio.asgi import TrioASGILifespan
 
 from ..errors import ConfigError
 from ..logs import Redactor
+from ..net.exception_groups import first_leaf, leaves, split
 from . import crashes
 from .runtime import open_runtime
 
@@ -64,13 +65,13 @@ class Lifespan(TrioASGILifespan):
                     app.route_table.close()
                     app.current_runtime = None
         except BaseException as error:
-            crash, rest = crashes.split(error)
+            crash, rest = split(error)
             phase, app.state = app.state, State.STOPPED if crash is None else State.FAILED
-            if crash is None or rest is not None or any(isinstance(leaf, SystemExit) for leaf in crashes.leaves(crash)):
+            if crash is None or rest is not None or first_leaf(crash, SystemExit) is not None:
                 # A cancel, or worse. The crash beside it, if there is one, has been recorded where it happened.
                 raise
             if phase is State.STARTING:
-                app.refusal = next((leaf for leaf in crashes.leaves(crash) if isinstance(leaf, ConfigError)), None)
+                app.refusal = first_leaf(crash, ConfigError)
             failed = crash
         if failed is None:
             app.state = State.STOPPED
@@ -96,7 +97,7 @@ class Lifespan(TrioASGILifespan):
                 finally:
                     stopping.set()
         except BaseException as error:
-            crash, rest = crashes.split(error)
+            crash, rest = split(error)
             # What a hook raised, Quart has handed to log_exception; what came beside a cancel it never saw.
             if crash is not None and (app.state is State.SERVING or rest is not None):
                 crashes.note(app.recorder, "lifespan.crashed", crash)
@@ -123,7 +124,7 @@ class Lifespan(TrioASGILifespan):
 
 
 def _said(crash: BaseException, redactor: Redactor) -> str:
-    return redactor.text("; ".join(str(leaf) or type(leaf).__name__ for leaf in crashes.leaves(crash)))
+    return redactor.text("; ".join(str(leaf) or type(leaf).__name__ for leaf in leaves(crash)))
 
 
 async def _report(phase: State, message: str, send: Callable[[Any], Awaitable[None]]) -> None:

@@ -24,6 +24,7 @@ from ..errors import RequestError
 from ..kinds import Kind
 from ..logs import bound
 from ..model import RequestFacts
+from ..net.exception_groups import split
 from . import crashes
 from .bodies import known_length
 from .exchange import Exchange, names_of
@@ -172,7 +173,7 @@ class PlanCycle(RequestCycle):
         if isinstance(error, Exception):
             self._note(error)
             return http_exception_reply(InternalServerError(), request_id)
-        crash, rest = crashes.split(error)
+        crash, rest = split(error)
         if crash is None or rest is None:
             return None
         crashes.note(self.recorder, "request.crashed", crash, self.facts)

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from ..core.inbound import AnsweredByServerError, ClientGoneError
 from ..events import RequestEnded
 from ..kinds import Kind
+from ..net.exception_groups import holds_only, leaves, split
 from ..server.ending import CUT_DETAIL
 from . import crashes
 
@@ -30,19 +31,19 @@ async def end_by(
 ) -> None:
     """End a request that raised ``error``: note a crash, and answer with 500 where nothing has been answered.
 
-    Every exception stops here but a cancel and the like (``crashes.split``), which is raised on. A client that has gone
-    is no crash.
+    Every exception stops here but a cancel and the like (``exception_groups.split``), which is raised on. A client that
+    has gone is no crash.
 
     ``testing``: a crash is raised on, because Quart's test client shows its user the exception instead of a 500.
     """
-    crash, rest = crashes.split(error)
+    crash, rest = split(error)
     if crash is None:
         raise error
     inbound = exchange.inbound
-    for leaf in crashes.leaves(crash):
+    for leaf in leaves(crash):
         if isinstance(leaf, AnsweredByServerError):
             exchange.refused = leaf.with_traceback(None)  # Its frames hold the exchange.
-    if all(isinstance(leaf, ClientGoneError) for leaf in crashes.leaves(crash)):
+    if holds_only(crash, ClientGoneError):
         if rest is not None:
             raise rest from crash
         return

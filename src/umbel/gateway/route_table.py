@@ -34,6 +34,7 @@ from ..config.sections import dotted
 from ..core.console import say
 from ..errors import ConfigError, ConfigProblem, RequestError
 from ..events import Noted
+from ..net.bounded_cache import BoundedCache
 from .converters import CONVERTERS
 from .hooks import Hook, View, find_hooks, replaces_entrance
 from .paths import check_path, forbidden_in_query
@@ -118,7 +119,10 @@ class RouteTable:
         """Those that are answered before Quart, by endpoint."""
         self._adapter: MapAdapter | None = None
         """None: Quart decides about every request."""
-        self._known: dict[tuple[str, bytes], Match] = {}
+        self._matches: BoundedCache[tuple[str, bytes], Match] = BoundedCache(
+            _KNOWN_MAX, _KNOWN_SIZE, size_of=lambda asked: len(asked[1])
+        )
+        self._known = self._matches.entries
 
     def add(self, endpoint: str, route: RouteView, function: object) -> None:
         """Take a configured route, which Quart knows as ``endpoint`` and calls by ``function``."""
@@ -193,10 +197,8 @@ class RouteTable:
         if rule.endpoint not in self._served or path in PATHS or method not in (rule.methods or ()):
             return None
         match = Match(self._served[rule.endpoint], cast("QuartRule", rule), values, path)
-        if len(raw) <= _KNOWN_SIZE and all(type(value) in _IMMUTABLE for value in values.values()):
-            if len(self._known) >= _KNOWN_MAX:
-                self._known.clear()
-            self._known[method, raw] = match
+        if all(type(value) in _IMMUTABLE for value in values.values()):
+            self._matches.add((method, raw), match)
         return match
 
     def _check_auth(self, guards: list[Hook]) -> None:

@@ -19,7 +19,7 @@ from quart.testing.app import LifespanError
 from quart_trio.testing import TrioClient, TrioTestApp
 from quart_trio.testing.connections import TestHTTPConnection, TestWebsocketConnection
 
-from ..core.call import only_leaf
+from ..net.exception_groups import raise_unwrapped
 
 _THREAD_PAUSE = 0.0005
 """Seconds of real time that threads are left to themselves."""
@@ -53,7 +53,6 @@ class UmbelTestApp(TrioTestApp):
 
     @asynccontextmanager
     async def _run(self) -> AsyncIterator[None]:
-        leaf: BaseException | None = None
         try:
             async with trio.open_nursery() as self._nursery:
                 try:
@@ -64,14 +63,8 @@ class UmbelTestApp(TrioTestApp):
                     await self._stop()
         except BaseException as error:
             # One exception, whether the block, the start or the application raised it, is not a group's.
-            leaf = only_leaf(error)
-            if leaf is error or leaf is None:
-                raise
-        if leaf is not None:
-            try:
-                raise leaf
-            finally:
-                del leaf  # Its traceback holds this frame.
+            raise_unwrapped(error)
+            raise
 
     async def _stop(self) -> None:
         if not self._startup.is_set() or self._refusal is not None:

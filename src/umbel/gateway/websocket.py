@@ -15,6 +15,7 @@ from ..errors import RequestError
 from ..events import RequestEnded
 from ..kinds import Kind
 from ..model import RequestFacts
+from ..net.exception_groups import split
 from ..problem import CONTENT_TYPE, Problem
 from ..server.ending import RECORD
 from . import crashes
@@ -109,7 +110,7 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
         try:
             await super().__call__(receive, send)
         except BaseException as error:
-            crash, rest = crashes.split(error)
+            crash, rest = split(error)
             if crash is not None:
                 self.exchange.kind, self.exchange.detail = Kind.INTERNAL, "an exception nobody handled"
                 crashes.note(self.exchange.recorder, "websocket.crashed", crash, self.exchange.facts)

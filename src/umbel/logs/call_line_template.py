@@ -13,11 +13,12 @@ from msgspec.structs import replace
 
 from ..events import CallEnded
 from ..model import Attempt, Outcome, RequestFacts
+from ..net.bounded_cache import BoundedCache
 from .record import to_record
 from .schema import Record
 
 TEMPLATES_MAX = 1024
-"""Templates that are kept; when there are as many, all are dropped."""
+"""Templates that are remembered."""
 
 # The placeholders. No name of a configuration can be one: they hold a character that JSON escapes.
 _REQUEST_ID, _TRACE_ID = "\x01request\x01", "\x01trace\x01"
@@ -45,7 +46,7 @@ class CallLineTemplates:
 
     def __init__(self, encode: Callable[[Record], bytes | None]) -> None:
         self._encode = encode
-        self._templates: dict[Key, Template | None] = {}
+        self._templates: BoundedCache[Key, Template | None] = BoundedCache(TEMPLATES_MAX)
         # Calls of one request end at nearly the same time.
         self._request: RequestFacts | None = None
         self._ids: str | None = None
@@ -63,8 +64,9 @@ class CallLineTemplates:
         if request is not self._request:
             self._request, self._ids = request, _ids_of(request)
         key = (request.route, call, upstream, attempt.replica, attempt.status, attempt.reused)
-        template = self._templates.get(key, _UNKNOWN)
-        if template is _UNKNOWN:
+        try:
+            template = self._templates.entries[key]
+        except KeyError:
             template = self._compile(event, key)
         if template is None or self._ids is None:
             return None
@@ -83,13 +85,8 @@ class CallLineTemplates:
         request = replace(event.request, request_id=_REQUEST_ID, trace=trace)
         _, _, _, record, _ = to_record(event._replace(request=request, outcome=outcome))
         template = _cut(self._encode(record))
-        if len(self._templates) >= TEMPLATES_MAX:
-            self._templates.clear()
-        self._templates[key] = template
+        self._templates.add(key, template)
         return template
-
-
-_UNKNOWN = Template("", "", "")
 
 
 def _ids_of(request: RequestFacts) -> str | None:

@@ -19,6 +19,7 @@ import msgspec
 from trio import Nursery
 from trio.lowlevel import Task, current_task
 
+from ..net.bounded_cache import BoundedCache
 from . import context
 from .level import SEVERITY, LevelName
 from .redact import TEXT_CHARS_MAX, Redactor, cut
@@ -42,6 +43,7 @@ _SHORTENED_BYTES_MAX = 64 * 1024
 # These caches are for names that stand in a program's text, not for names that come from outside: so they are bounded.
 _HEADS_MAX = 1024
 _NAMES_MAX = 4096
+_NAME_CHARS_MAX = 256
 # JSON escapes the C0 controls. DEL, the C1 controls and the two separators may stand raw in JSON, but terminals obey
 # some of them and many readers (Python's splitlines among them) end a line at others.
 _UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029]")
@@ -81,12 +83,16 @@ class Encoder:
         self._clock = clock
         self._second = (0, b"")
         self._ends: WeakKeyDictionary[Task, tuple[context.Bound, bytes]] = WeakKeyDictionary()
-        self._unbound_ends: WeakKeyDictionary[Nursery, dict[str, bytes]] = WeakKeyDictionary()
+        self._unbound_ends: WeakKeyDictionary[Nursery, BoundedCache[str, bytes]] = WeakKeyDictionary()
         """Ends of lines without bound fields, by task name: the children of a nursery have their path in common."""
         self._latest: tuple[Callable[[], Nursery | None], str, bytes] = (lambda: None, "", b"")
         """The latest of these, since tasks of one name often record one after the other. One value, for threads."""
-        self._heads: dict[tuple[LevelName, str], bytes] = {}
-        self._safe_names: set[str] = set()
+        self._known_heads: BoundedCache[tuple[LevelName, str], bytes] = BoundedCache(
+            _HEADS_MAX, _NAME_CHARS_MAX, size_of=lambda key: len(key[1])
+        )
+        self._heads = self._known_heads.entries
+        self._known_names: BoundedCache[str, bool] = BoundedCache(_NAMES_MAX, _NAME_CHARS_MAX)
+        self._safe_names = self._known_names.entries.keys()
         self._encode = msgspec.json.Encoder(enc_hook=_refuse).encode
 
     def fields(self, level: LevelName, event: str, fields: Mapping[str, object]) -> bytes:
@@ -96,7 +102,7 @@ class Encoder:
             fields = {**bound.fields, **fields}
             bound = context.NOTHING
         # The fast path, for names that are known to be no secret ones.
-        if self._safe_names.issuperset(fields) and _BYTES.isdisjoint(map(type, fields.values())):
+        if self._safe_names >= fields.keys() and _BYTES.isdisjoint(map(type, fields.values())):
             try:
                 text = self._encode(fields)
             except Exception:  # noqa: BLE001 - a value without a JSON form, or a surrogate; sanitizing gives it one
@@ -173,12 +179,11 @@ class Encoder:
                 return end
             ends = self._unbound_ends.get(nursery)
             if ends is None:
-                ends = self._unbound_ends[nursery] = {}
+                ends = self._unbound_ends[nursery] = BoundedCache(_HEADS_MAX, _NAME_CHARS_MAX)
             known_end = ends.get(task.name)
             if known_end is None:
                 known_end = self._make_end(bound)
-                if len(ends) < _HEADS_MAX:
-                    ends[task.name] = known_end
+                ends.add(task.name, known_end)
             self._latest = ref(nursery), task.name, known_end
             return known_end
         known = self._ends.get(task)
@@ -199,8 +204,7 @@ class Encoder:
     def _head(self, level: LevelName, event: str) -> bytes:
         name = _one_line(msgspec.json.encode(sanitize(event, self.redactor)))
         head = b'","level":"%b","severity":%d,"event":%b,' % (level.encode(), SEVERITY[level], name)
-        if len(self._heads) < _HEADS_MAX:
-            self._heads[level, event] = head
+        self._known_heads.add((level, event), head)
         return head
 
     def _without_secrets(self, values: Iterable[object]) -> bool:
@@ -209,10 +213,9 @@ class Encoder:
 
     def _sanitized(self, fields: Mapping[str, object]) -> bytes:
         for name in fields:
-            if type(name) is str and name not in OWN_NAMES and not self.redactor.is_secret(name):
-                if len(self._safe_names) >= _NAMES_MAX:
-                    break
-                self._safe_names.add(name)
+            known = name in self._safe_names
+            if not known and type(name) is str and name not in OWN_NAMES and not self.redactor.is_secret(name):
+                self._known_names.add(name, True)
         told = {f"field.{name}" if name in OWN_NAMES else name: value for name, value in fields.items()}
         return _one_line(self._encode(sanitize_fields(told, self.redactor)))[1:-1]
 

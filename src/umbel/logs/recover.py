@@ -1,6 +1,6 @@
 """What a killed process had recorded and not written: from its ring into the log.
 
-Called by whoever reaps a worker, and at the next start of a log with a ring. It blocks: call it in a thread.
+It blocks: call it in a thread.
 """
 
 from __future__ import annotations

@@ -16,6 +16,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from ..net.bounded_cache import BoundedCache
+
 REDACTED = "[redacted]"
 
 NAMES = (
@@ -85,7 +87,7 @@ class Redactor:
         self._candidate = re.compile(
             _candidate(self._pieces, [name for name in patterns if _NOT_OF_A_NAME.search(name)])
         )
-        self._known: dict[str, bool] = {}
+        self._known: BoundedCache[str, bool] = BoundedCache(_KNOWN_NAMES_MAX, _KNOWN_NAME_CHARS_MAX)
 
     def is_secret(self, name: str) -> bool:
         """Whether the value under this name is to be hidden; of a dotted name what follows any dot counts as well."""
@@ -93,8 +95,7 @@ class Redactor:
         if known is None:
             dotted = f".{_folded(name)}"
             known = dotted.endswith(self._ends) or any(glob.matches(dotted) for glob in self._globs)
-            if len(self._known) < _KNOWN_NAMES_MAX and len(name) <= _KNOWN_NAME_CHARS_MAX:
-                self._known[name] = known
+            self._known.add(name, known)
         return known
 
     def text(self, text: str) -> str:

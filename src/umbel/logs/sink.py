@@ -1,7 +1,7 @@
 """Where a log's bytes end up: the Sink protocol, and the file behind it, whose work is done in threads.
 
-Used by the writer alone. A sink knows bytes, not records. Each has threads of its own, so that a disk that hangs holds
-up neither the loop nor another log.
+For one task at a time. A sink knows bytes, not records. Each has threads of its own, so that a disk that hangs holds up
+neither the loop nor another log.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Bytes and time on trio: the socket reader, the streams on it, and the timer queue. Knows no HTTP."""
+"""Bytes, time and exceptions on trio: the socket reader, the streams on it, the timer queue. Knows no HTTP."""

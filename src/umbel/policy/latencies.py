@@ -5,8 +5,7 @@ Asked once per call, and told of each attempt. Knows no clock: whoever adds says
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
+from ..net.bounded_cache import BoundedCache
 from .latency import LatencyDigest, LatencyStatistics
 
 REPLICAS_MAX = 64
@@ -30,7 +29,7 @@ class Latencies:
     def __init__(self, quantile: float) -> None:
         self._quantile = quantile
         self._all = LatencyDigest(quantile)
-        self._by_name: OrderedDict[str, LatencyDigest] = OrderedDict()
+        self._by_name: BoundedCache[str, LatencyDigest] = BoundedCache(REPLICAS_MAX)
         self._said: float | None = None
         self._stands_until = 0.0
 
@@ -41,11 +40,10 @@ class Latencies:
             return
         digest = self._by_name.get(name)
         if digest is not None:
-            self._by_name.move_to_end(name)
+            self._by_name.entries.move_to_end(name)
         else:
-            if len(self._by_name) >= REPLICAS_MAX:
-                self._by_name.popitem(last=False)
-            digest = self._by_name[name] = LatencyDigest(self._quantile)
+            digest = LatencyDigest(self._quantile)
+            self._by_name.add(name, digest)
         digest.add(now, seconds)
 
     def percentile(self, now: float) -> float | None:
@@ -63,6 +61,6 @@ class Latencies:
         of_all = self._all.percentile(now)
         if of_all is None:
             return None  # Where all together have too few samples, each has.
-        each = [digest.percentile(now) for digest in self._by_name.values()]
+        each = [digest.percentile(now) for digest in self._by_name.entries.values()]
         known = sorted(seconds for seconds in each if seconds is not None)
         return known[(len(known) - 1) // 2] if known else of_all

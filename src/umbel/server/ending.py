@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from ..events import Recorder, RequestEnded
 from ..kinds import Kind
-from ..net.exception_groups import leaves
+from ..net.exception_groups import holds_only
 from .refusal import Refusal, new_request_id
 
 if TYPE_CHECKING:
@@ -104,10 +104,10 @@ def cut_answer(status: int, bytes_sent: int, rest: BaseException | None) -> Said
 def refusal_for(service: Service, rest: BaseException | None) -> Refusal | None:
     """What a client is told whose request ended before the first byte of its answer; None if nothing is.
 
-    ``rest`` is what goes on upwards (``crash.apart``); None: the application has failed.
+    ``rest`` is what goes on upwards (``exception_groups.apart``); None: the application has failed.
     """
     if rest is None:
         return CRASHED
     # Who gives a second signal wants the end at once; and cut_at is infinite before a drain.
     grace_is_over = trio.current_time() >= service.cut_at - _ABOUT_S
-    return STOPPING if grace_is_over and all(isinstance(leaf, trio.Cancelled) for leaf in leaves(rest)) else None
+    return STOPPING if grace_is_over and holds_only(rest, trio.Cancelled) else None

@@ -1,7 +1,7 @@
 """The garbage collector of a process that does nothing but serve.
 
-Called by who owns such a process (``umbel serve``, its workers, ``app.run``) when the application is loaded; never by
-the server itself, which may run in anybody's program.
+For whoever owns the process, once the application is loaded: a server may run in anybody's program, whose collector
+is not to be changed.
 """
 
 from __future__ import annotations

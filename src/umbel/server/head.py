@@ -11,6 +11,7 @@ import re
 import httptools
 import msgspec
 
+from ..net.bounded_cache import BoundedCache
 from .diagnosis import HeadRefused, diagnose
 from .host import NOT_SERVED, Hosts
 from .limits import Limits
@@ -103,8 +104,8 @@ class HeadReader:
         self._hosts = hosts
         underscore = b"_" if limits.underscore_headers == "keep" else b""
         self._pattern = re.compile(_HEAD % underscore)
-        self._known: dict[bytes, Meaning] = {}
-        """Field sections of HTTP/1.1 requests that have been read and found good."""
+        self._known: BoundedCache[bytes, Meaning] = BoundedCache(_REMEMBERED_MAX, _REMEMBERED_SIZE)
+        """What field sections of HTTP/1.1 requests mean that have been read and found good."""
 
     def check_part(self, part: bytes, since: int = 0) -> None:
         """Look at a head that has not come to its end; its first ``since`` bytes were looked at before.
@@ -139,10 +140,8 @@ class HeadReader:
                     head = Head(name, target, known)
                     return head if known.served else self._spared(head)
         head = self._read(raw)
-        if head.meaning.version == "1.1" and len(raw) - end <= _REMEMBERED_SIZE:
-            if len(self._known) >= _REMEMBERED_MAX:
-                self._known.clear()
-            self._known[raw[end:]] = head.meaning
+        if head.meaning.version == "1.1":
+            self._known.add(raw[end:], head.meaning)
         return head if head.meaning.served else self._spared(head)
 
     def _spared(self, head: Head) -> Head:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from ..net.bounded_cache import BoundedCache
 from .diagnosis import HeadRefused
 from .refusal import Refusal
 
 _WELL_FORMED = re.compile(rb"([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
 _DEFAULT_PORTS = (b"", b"80", b"443")
-_KNOWN_MAX = 256
+_KNOWN_MAX, _KNOWN_SIZE = 256, 261
+"""Values that are kept, and the bytes of the longest: a name of 255 and a port."""
 
 NOT_SERVED = Refusal(421, "This host is not served here.")
 
@@ -23,7 +25,7 @@ class Hosts:
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = frozenset(name.lower().encode() for name in names)
-        self._known: set[bytes] = set()
+        self._good: BoundedCache[bytes, bool] = BoundedCache(_KNOWN_MAX, _KNOWN_SIZE)
 
     def serve(self, values: Sequence[bytes], *, required: bool) -> bool:
         """Whether the host that the Host fields of a request name is served.
@@ -36,13 +38,12 @@ class Hosts:
         if len(values) != 1:
             raise HeadRefused(Refusal(400, "A request has exactly one Host field."))
         value = values[0]
-        if value in self._known:
+        if value in self._good.entries:
             return True
         host, _ = _parts(value)
         if self._names and host not in self._names and value.lower() not in self._names:
             return False
-        if len(self._known) < _KNOWN_MAX:
-            self._known.add(value)
+        self._good.add(value, True)
         return True
 
     @staticmethod

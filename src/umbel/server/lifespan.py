@@ -15,7 +15,7 @@ import trio
 from hypercorn.config import Config
 from hypercorn.utils import LifespanFailureError, LifespanTimeoutError
 
-from .crash import apart
+from ..net.exception_groups import apart, first_leaf
 from .fairness import CountedCalls
 
 _log = logging.getLogger("umbel.server")
@@ -55,7 +55,7 @@ class _Lifespan(CountedCalls):
             crash, rest = apart(error)
             if crash is None or rest is not None or isinstance(crash, LifespanFailureError | SystemExit):
                 raise
-            if isinstance(crash, BaseExceptionGroup) and (failure := crash.subgroup(LifespanFailureError)) is not None:
+            if (failure := first_leaf(crash, LifespanFailureError)) is not None:
                 raise failure from error
             if self.started.is_set() or not isinstance(crash, Exception):
                 stage = "serving" if self.started.is_set() else "startup"

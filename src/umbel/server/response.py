@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from ..messages import may_be_secret
+from ..net.bounded_cache import BoundedCache
 from ..problem import phrase
 
 STATUS_LINES = {status: b"HTTP/1.1 %d %b\r\n" % (status, phrase(status).encode()) for status in range(200, 600)}
@@ -28,12 +29,15 @@ _BROKEN = "the application gave a field with a line end or a NUL in its value"
 # Values that belong to one response: they never come twice.
 _ONCE = {name: b"%b: " % name for name in (b"age", b"etag", b"last-modified", b"server-timing", b"x-request-id")}
 _MEANT = frozenset({b"content-length", b"date"})
-_names: dict[bytes, bytes] = {}
-"""Names that have been looked at, in lower case."""
-_known: dict[tuple[bytes, bytes], bytes] = {}
-"""Lines of fields that have been looked at and mean nothing to the server: the same ones go out again and again. What a
-line is depends on nothing but its field, so this is a memory, and never a decision. When it is full it starts anew."""
 _KNOWN_MAX, _KNOWN_SIZE = 1024, 128
+"""Names, and fields, that are kept, and the bytes of the longest."""
+# Names that have been looked at, in lower case.
+_names: BoundedCache[bytes, bytes] = BoundedCache(_KNOWN_MAX, _KNOWN_SIZE)
+# Lines of fields that have been looked at and mean nothing to the server: the same ones go out again and again. What a
+# line is depends on nothing but its field, so this is a memory, and never a decision.
+_known: BoundedCache[tuple[bytes, bytes], bytes] = BoundedCache(
+    _KNOWN_MAX, _KNOWN_SIZE, size_of=lambda field: len(field[0]) + len(field[1])
+)
 
 
 class ApplicationError(RuntimeError):
@@ -97,10 +101,7 @@ def _name(raw_name: bytes) -> bytes:
     name = raw_name.lower()
     if _TOKEN.fullmatch(name) is None:
         raise ApplicationError(f"the application gave a field whose name is none: {raw_name!r}")
-    if len(raw_name) <= _KNOWN_SIZE:
-        if len(_names) >= _KNOWN_MAX:
-            _names.clear()
-        _names[raw_name] = name
+    _names.add(raw_name, name)
     return name
 
 
@@ -109,10 +110,9 @@ def _line(name: bytes, value: bytes) -> bytes:
     if name in _OURS:
         return b""
     line = b"%b: %b\r\n" % (name, _sound(value))
-    if name not in _MEANT and name not in _ONCE and len(line) <= _KNOWN_SIZE and not may_be_secret(name):
-        if len(_known) >= _KNOWN_MAX:
-            _known.clear()
-        _known[name, value] = line
+    field = (name, value)
+    if name not in _MEANT and name not in _ONCE and _known.takes(field) and not may_be_secret(name):
+        _known.add(field, line)
     return line
 
 

@@ -22,9 +22,9 @@ from ..events import NULL, Level, Noted, Recorder, RequestEnded
 from ..logs import Redactor, show_crash
 from ..model import RequestFacts, Trace
 from ..net.epoll import AnyReader, new_reader
+from ..net.exception_groups import apart, described, holds_only
 from ..net.timers import TimerQueue
 from .asgi import serve_asgi
-from .crash import apart, described, is_nothing_but
 from .crowd import Crowd
 from .head import HeadReader
 from .host import Hosts
@@ -350,7 +350,7 @@ class Service:
         """
         if not gone:
             self.note_failure(f"{what}.crashed", crash)
-        elif not is_nothing_but(ClientGoneError, crash):
+        elif not holds_only(crash, ClientGoneError):
             self.note(f"{what}.abandoned", described(crash), crash, "info")
 
     def note_endless(self, reason: str) -> None:

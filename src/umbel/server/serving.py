@@ -16,6 +16,7 @@ from hypercorn.config import Config
 from trio_util import wait_any
 
 from ..events import NULL, Recorder
+from ..net.exception_groups import raise_unwrapped
 from .drain import drain, leave
 from .lifespan import running_lifespan
 from .limits import Limits
@@ -56,7 +57,6 @@ async def serve(
     """
     if not trio.lowlevel.in_trio_run():
         raise RuntimeError("the server needs trio; run it with trio.run, or in a task of a program that trio runs")
-    failure: BaseException | None = None
     try:
         with listening(config) as listeners:
             own = service if service is not None else Service(app, config, limits, recorder)
@@ -64,10 +64,8 @@ async def serve(
                 ends = [trigger] if service is not None else [trigger, own.exhausted.wait]
                 await _serve_listeners(own, listeners, ends, task_status)
     except BaseExceptionGroup as group:
-        failure = innermost(group)
-    if failure is not None:
-        # Raised out here, so that it keeps the cause that it has.
-        raise failure
+        raise_unwrapped(group)
+        raise
 
 
 async def _serve_listeners(
@@ -114,11 +112,3 @@ async def _stop_trigger(
         await nursery.start(obey_signals, service, stop, nursery.cancel_scope)
         yield stop.wait
         nursery.cancel_scope.cancel(reason="the server has stopped")
-
-
-def innermost(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one exception of nested groups of one, so that callers can catch it by its type; else the group."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error

@@ -1,6 +1,6 @@
 """``umbel check --app``: the application is loaded and started once, in a process that is thrown away.
 
-Called by the command line. The process is a worker's, with no socket; what an import leaves behind is gone with it.
+The process is a worker's, with no socket; what an import leaves behind is gone with it.
 """
 
 from __future__ import annotations

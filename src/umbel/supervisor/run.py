@@ -1,6 +1,6 @@
 """A master from its first line to its last: files, sockets, logs and title around ``Master.run``.
 
-Called by ``umbel serve -w N``. What is opened here is closed here, in reverse order, whatever ends the master.
+What is opened here is closed here, in reverse order, whatever ends the master.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from functools import partial
 
 import trio
 from hypercorn.config import Config as HypercornConfig
+from setproctitle import setproctitle
 
 from ..errors import ConfigError, ConfigProblem
 from ..logs import open_recorder
@@ -25,7 +26,6 @@ from .master import Master
 from .pidfile import pidfile
 from .sd_notify import SystemdNotifier
 from .settings import Given, Settings, in_time, read_settings
-from .title import set_title
 
 
 async def run_master(given: Given, warn: Warn | None = None) -> int:
@@ -46,7 +46,7 @@ async def run_master(given: Given, warn: Warn | None = None) -> int:
         # Not of this process any more once its children have their own.
         for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
             os.environ.pop(name, None)
-        set_title(f"umbel: master [{settings.application.name}]")
+        setproctitle(f"umbel: master [{settings.application.name}]")
 
         async def reread(before: Settings, allow_empty: bool) -> Settings:
             again = replace(given, allow_empty=given.allow_empty or allow_empty)

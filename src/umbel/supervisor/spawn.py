@@ -33,7 +33,7 @@ class Spawned:
 async def spawn(descriptors: Iterable[int], title: str) -> Spawned:
     """Start a worker; it waits for ``start`` on its channel.
 
-    ``title`` stands on its command line until it has set its own, which gets no longer than that line.
+    ``title`` stands on its command line until it has set its own.
 
     Raises:
         OSError: the process cannot be started.

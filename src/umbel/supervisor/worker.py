@@ -17,9 +17,11 @@ from types import FrameType
 import trio
 from hypercorn.config import Config
 from hypercorn.utils import LifespanFailureError
+from setproctitle import setproctitle
 
 from ..errors import ConfigError
 from ..logs import WORKER_VARIABLE, Redactor, crashes_on_stderr, mark_shown, safe_traceback
+from ..net.exception_groups import unwrapped
 from ..server import garbage
 from ..server.lifespan import LifespanTooSlowError, running_lifespan
 from ..server.limits import Limits
@@ -33,7 +35,6 @@ from .exit_status import (
     WORKER_ORPHANED,
 )
 from .orphan_watch import OrphanWatch
-from .title import set_title
 from .worker_server import LoadedApp, WorkerServer
 
 _FAREWELL_S = 1.0
@@ -64,7 +65,7 @@ def main() -> None:
         assert isinstance(start, messages.Start)
         os.environ[WORKER_VARIABLE] = str(start.slot)
         OrphanWatch(sock.fileno(), start.orphan_grace).start()
-        set_title(f"umbel: worker {start.slot} [{start.app or start.config}]")
+        setproctitle(f"umbel: worker {start.slot} [{start.app or start.config}]")
         sys.exit(_load_and_run(start, sock))
 
 
@@ -93,7 +94,7 @@ def _load_and_run(start: messages.Start, sock: socket.socket) -> int:
                 garbage.spare()
                 trio.run(server.run, sock.dup())
         except BaseException as error:  # noqa: BLE001 - the last place that can tell what ended the process
-            cause = _innermost(error)
+            cause = unwrapped(error)
             if server.is_ready:
                 if not mark_shown(cause):
                     sys.stderr.write(safe_traceback(cause))
@@ -140,12 +141,6 @@ def _said(error: BaseException) -> str:
     told = isinstance(error, LifespanFailureError | LifespanTooSlowError)
     said = str(error) if told else f"{type(error).__name__}: {error}"
     return Redactor().text(said)
-
-
-def _innermost(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
 
 
 if __name__ == "__main__":

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Literal
 
 import trio
 
-from ..core.call import CallContext, reason_of
+from ..core.call import CallContext
 from ..errors import UpstreamError
 from ..events import AttemptEnded
 from ..kinds import CUT, Kind
 from ..messages import Field
 from ..model import Attempt as AttemptRecord
+from ..net.exception_groups import cancel_reason, raise_cancels
 from ..policy.hedge import Entry
 from ..policy.retry import Ending
 from ..policy.verdict import failed
@@ -229,11 +230,9 @@ class Attempt:
         except Exception as error:  # noqa: BLE001  # it failed while it was cut, so it is DONE, and nobody's matter
             failure = error
         except BaseException as error:
-            self.call.cancel(reason_of(error))
-            cancelled, others = error.split(trio.Cancelled) if isinstance(error, BaseExceptionGroup) else (None, None)
-            if cancelled is not None and isinstance(others, Exception):
-                # What failed while it was cancelled would end the calls of others that have the same nursery.
-                raise cancelled from others
+            self.call.cancel(cancel_reason(error))
+            # What failed while it was cancelled would end the calls of others that have the same nursery.
+            raise_cancels(error)
             raise
         if failure is not None and self.state is not DONE:
             self.fail(failure, trio.current_time())

@@ -13,14 +13,14 @@ import msgspec
 
 from ..core.hop_by_hop import named_by
 from ..messages import Field, may_be_secret
+from ..net.bounded_cache import BoundedCache
 from .errors import Malformed
 from .lines import Telling, field_of, start_of
 
 _FORBIDDEN = re.compile(rb"[^\t\r\n\x20-\x7e\x80-\xff]|(?<!\r)\n|\r(?=[^\n])")
 _LENGTH_DIGITS_MAX = 18
-
-_KNOWN_MAX = 128
-_KNOWN_HEAD_MAX = 512
+_KNOWN_MAX, _KNOWN_SIZE = 128, 512
+"""Heads that are kept, and the bytes of the longest."""
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -51,10 +51,8 @@ class Head(msgspec.Struct, frozen=True):
 
 # Whole heads that have been looked at: between two ticks of its Date, much of what an upstream says begins alike. A
 # memory like those of ``lines.py``, and without secrets as they are.
-_heads: dict[bytes, Head] = {}
-
-
-known_heads: Mapping[bytes, Head] = _heads
+_heads: BoundedCache[bytes, Head] = BoundedCache(_KNOWN_MAX, _KNOWN_SIZE)
+known_heads: Mapping[bytes, Head] = _heads.entries
 """The heads that were looked at not long ago, by their bytes; to be read only."""
 
 
@@ -68,10 +66,8 @@ def head_of(raw: bytes) -> Head:
     if known is None:
         known = _read(raw)
         names = (line.partition(b":")[0].lower() for line in raw.split(b"\r\n"))
-        if len(raw) <= _KNOWN_HEAD_MAX and not any(may_be_secret(name) for name in names):
-            if len(_heads) >= _KNOWN_MAX:
-                _heads.clear()
-            _heads[raw] = known
+        if _heads.takes(raw) and not any(may_be_secret(name) for name in names):
+            _heads.add(raw, known)
     return known
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 
+from ..net.bounded_cache import BoundedCache
 from ..policy.idle_reuse import OBSERVED_SECONDS, OBSERVED_SHARE, idle_max
 from .connection import Connection
 from .origin import Origin
@@ -26,7 +27,7 @@ class IdleConnections:
         self.count = 0
         """How many there are."""
         self._by_origin: dict[Origin, deque[Connection]] = {}
-        self._shortest: OrderedDict[Origin, tuple[float, float]] = OrderedDict()
+        self._shortest: BoundedCache[Origin, tuple[float, float]] = BoundedCache(ORIGINS_MAX)
         """The shortest idle time in seconds at which an origin has closed a connection, and when it last did so."""
 
     def add(self, origin: Origin, connection: Connection) -> None:
@@ -70,10 +71,7 @@ class IdleConnections:
             if idle * OBSERVED_SHARE > shortest:
                 return  # It says nothing of the shortest.
             idle = shortest  # The same limit once more, with what clocks and the way add to it.
-        self._shortest.pop(origin, None)
-        self._shortest[origin] = idle, now
-        if len(self._shortest) > ORIGINS_MAX:
-            self._shortest.popitem(last=False)
+        self._shortest.add(origin, (idle, now))
 
     def survived(self, origin: Origin, connection: Connection, now: float) -> None:
         """Note that the peer has not closed a connection that was idle until ``now``.
@@ -82,7 +80,7 @@ class IdleConnections:
         """
         known = self._shortest.get(origin)
         if known is not None and now - connection.idle_since > known[0] and now - known[1] > OBSERVED_SECONDS:
-            del self._shortest[origin]
+            del self._shortest.entries[origin]
 
     def _observed(self, origin: Origin) -> float | None:
         """The shortest idle time that is remembered of ``origin``."""

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from ..core.hop_by_hop import HOP_BY_HOP, is_hop_by_hop
 from ..messages import Field, may_be_secret
+from ..net.bounded_cache import BoundedCache
 from .errors import Malformed
 
 # The quantifiers are possessive: nothing is tried twice, however long the line.
@@ -19,9 +20,8 @@ _FIELD = re.compile(rb"\A([!#$%&'*+.^_`|~0-9A-Za-z-]++):([\t\x20-\x7e\x80-\xff]*
 
 _TELLING = HOP_BY_HOP | {b"content-length", b"content-encoding"}
 
-KNOWN_MAX = 1024
-KNOWN_LINE_MAX = 128
-"""Bytes. Longer lines are not worth keeping: they hardly come twice."""
+KNOWN_MAX, KNOWN_LINE_MAX = 1024, 128
+"""Lines that are kept, and the bytes of the longest. Longer ones are not worth it: they hardly come twice."""
 
 
 class Start(NamedTuple):
@@ -41,9 +41,9 @@ class Telling(NamedTuple):
 
 
 # Lines that have been looked at. Upstreams say nearly the same again and again, and a line means the same wherever it
-# stands, so these are a memory and never a decision. When they are full they start anew.
-_starts: dict[bytes, Start] = {}
-_fields: dict[bytes, Field | Telling] = {}
+# stands, so these are a memory and never a decision.
+_starts: BoundedCache[bytes, Start] = BoundedCache(KNOWN_MAX, KNOWN_LINE_MAX)
+_fields: BoundedCache[bytes, Field | Telling] = BoundedCache(KNOWN_MAX, KNOWN_LINE_MAX)
 
 
 def start_of(line: bytes) -> Start:
@@ -59,10 +59,7 @@ def start_of(line: bytes) -> Start:
             raise Malformed("the response's status line is not of HTTP/1.0 or 1.1, or holds a forbidden character")
         version, status, reason = match.groups(b"")
         start = Start(version, int(status), reason)
-        if len(line) <= KNOWN_LINE_MAX:
-            if len(_starts) >= KNOWN_MAX:
-                _starts.clear()
-            _starts[line] = start
+        _starts.add(line, start)
     return start
 
 
@@ -82,8 +79,6 @@ def field_of(line: bytes) -> Field | Telling:
         field = plain = (name, lower, value.strip(b" \t"))
         if lower in _TELLING or is_hop_by_hop(lower):
             field = Telling(plain, not is_hop_by_hop(lower))
-        if len(line) <= KNOWN_LINE_MAX and not may_be_secret(lower):
-            if len(_fields) >= KNOWN_MAX:
-                _fields.clear()
-            _fields[line] = field
+        if _fields.takes(line) and not may_be_secret(lower):
+            _fields.add(line, field)
     return field

@@ -15,6 +15,7 @@ import httpx
 from ..core.call import EVERY, FieldBlock, FieldBlocks, Prepared
 from ..core.hop_by_hop import HOP_BY_HOP, is_hop_by_hop, named_by
 from ..messages import ACCEPT_GZIP, Field, fields_of, may_be_secret
+from ..net.bounded_cache import BoundedCache
 from .errors import BadRequest
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
@@ -32,8 +33,8 @@ _SPECIAL = _OWN | {b"host"}
 _VERBS = {name: name.encode("ascii") for name in (*IDEMPOTENT, "POST", "PATCH")}
 # Values that belong to one attempt: they never come twice.
 _ONCE = frozenset({b"traceparent", b"tracestate"})
-_KNOWN_MAX = 1024
-_KNOWN_LINE_MAX = 128
+_KNOWN_MAX, _KNOWN_SIZE = 1024, 128
+"""Fields, and targets, that are kept, and the bytes of the longest."""
 
 
 class Outgoing(NamedTuple):
@@ -171,13 +172,11 @@ def plain_request(prepared: Prepared, base: bytes, host: bytes, added: bytes, ne
     if method not in _VERBS:
         return None
     verb = _VERBS[method]
-    if target not in _good_targets:
+    if target not in _good_targets.entries:
         _check_target(method, target)
         # A query may hold a secret; and "*" is a target of OPTIONS alone.
-        if len(target) <= _KNOWN_LINE_MAX and b"?" not in target and target != b"*":
-            if len(_good_targets) >= _KNOWN_MAX:
-                _good_targets.clear()
-            _good_targets.add(target)
+        if b"?" not in target and target != b"*":
+            _good_targets.add(target, True)
     if content:
         return b"%b %b%b HTTP/1.1\r\nHost: %b\r\n%b%b%bContent-Length: %d\r\n\r\n%b" % (
             verb, base, target, host, lines, more, added, len(content), content,
@@ -241,10 +240,12 @@ def _check_target(method: str, target: bytes) -> None:
 
 
 # Targets that have been looked at: a memory like ``_known``.
-_good_targets: set[bytes] = set()
-_known: dict[Field, bytes] = {}
-"""Lines of fields that have been looked at: the same ones go out again and again. What a line is depends on nothing but
-its field, so this is a memory, and never a decision. When it is full it starts anew."""
+_good_targets: BoundedCache[bytes, bool] = BoundedCache(_KNOWN_MAX, _KNOWN_SIZE)
+# Lines of fields that have been looked at: the same ones go out again and again. What a line is depends on nothing but
+# its field, so this is a memory, and never a decision.
+_known: BoundedCache[Field, bytes] = BoundedCache(
+    _KNOWN_MAX, _KNOWN_SIZE, size_of=lambda field: len(field[0]) + len(field[2])
+)
 
 
 def _special(fields: Sequence[Field], lines: list[bytes]) -> tuple[bytes, dict[bytes, bytes]]:
@@ -274,10 +275,8 @@ def _line(field: Field) -> bytes:
         raise _bad_field()
     ours = lower in _SPECIAL or is_hop_by_hop(lower)
     line = b"" if ours else b"%b: %b\r\n" % (name, value)
-    if len(name) + len(value) <= _KNOWN_LINE_MAX and lower not in _ONCE and not may_be_secret(lower):
-        if len(_known) >= _KNOWN_MAX:
-            _known.clear()
-        _known[field] = line
+    if lower not in _ONCE and _known.takes(field) and not may_be_secret(lower):
+        _known.add(field, line)
     return line
 
 

@@ -7,9 +7,9 @@ certificate and name were verified then, and are not again, so none is used for 
 from __future__ import annotations
 
 import ssl
-from collections import OrderedDict
 from typing import NamedTuple
 
+from ..net.bounded_cache import BoundedCache
 from .origin import Origin
 
 SESSIONS_MAX = 100
@@ -29,14 +29,14 @@ class Sessions:
     __slots__ = ("_latest",)
 
     def __init__(self) -> None:
-        self._latest: OrderedDict[Origin, _Kept] = OrderedDict()
+        self._latest: BoundedCache[Origin, _Kept] = BoundedCache(SESSIONS_MAX)
 
     def get(self, origin: Origin, now: float) -> ssl.SSLSession | None:
         """The session to offer to ``origin``."""
         kept = self._latest.get(origin)
         if kept is None or kept.until <= now:
             return None
-        self._latest.move_to_end(origin)
+        self._latest.entries.move_to_end(origin)
         return kept.session
 
     def keep(self, origin: Origin, session: ssl.SSLSession | None, now: float) -> None:
@@ -48,11 +48,8 @@ class Sessions:
             return
         before = self._latest.get(origin)
         until = before.until if before is not None and before.until > now else now + AGE_MAX
-        self._latest[origin] = _Kept(session, until)
-        self._latest.move_to_end(origin)
-        if len(self._latest) > SESSIONS_MAX:
-            self._latest.popitem(last=False)
+        self._latest.add(origin, _Kept(session, until))
 
     def forget(self, origin: Origin) -> bool:
         """Drop the session of an origin that would not take it; whether there was one."""
-        return self._latest.pop(origin, None) is not None
+        return self._latest.entries.pop(origin, None) is not None

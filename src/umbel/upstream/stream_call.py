@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, ClassVar
 import httpx
 import trio
 
-from ..core.call import CallContext, Mode, Prepared, StepTimeouts, reason_of
+from ..core.call import CallContext, Mode, Prepared, StepTimeouts
 from ..errors import UpstreamError
+from ..net.exception_groups import cancel_reason
 from ..policy.verdict import failed
 from .attempt import DONE, HEAD, SENT, Attempt, attempt_fields
 from .call import UpstreamCall
@@ -121,7 +122,7 @@ class StreamCall(UpstreamCall):
             self._over(copy_of_failure(error))
             raise
         except BaseException as error:
-            self.cancel(reason_of(error))
+            self.cancel(cancel_reason(error))
             raise
         if attempt.state is DONE:
             self._over(None)

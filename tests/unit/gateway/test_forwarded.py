@@ -4,6 +4,7 @@ import pytest
 
 from umbel.composition.request import GATEWAYS_ALWAYS, GATEWAYS_FORWARDED
 from umbel.core.call import block_of
+from umbel.gateway import forwarded
 from umbel.gateway.forwarded import TrustedProxies, origin_of
 
 PROXIES = TrustedProxies(["10.0.0.0/8", "::1"])
@@ -109,3 +110,16 @@ def test_the_plan_knows_the_names_of_all_fields_that_the_gateway_writes() -> Non
     origin = origin_of("10.1.2.3", [HOST, (b"x-forwarded-for", b"198.51.100.7")], PROXIES)
     assert {b"x-request-id", *(name for name, _, _ in origin.via())} == GATEWAYS_ALWAYS
     assert {name for name, _, _ in origin.forwarded_for()} == GATEWAYS_FORWARDED
+
+
+def test_what_clients_say_is_remembered_only_while_it_is_short() -> None:
+    trust = TrustedProxies(["10.0.0.0/8"])
+    for length in (1, 30_000):
+        told = [(b"via", b"v" * length), (b"host", b"h" * 200), (b"x-forwarded-for", b"x" * length)]
+        origin = origin_of("10.1.2.3", told, trust)
+        assert origin.via() == origin.via()
+        assert origin.forwarded_for() == origin.forwarded_for()
+        assert not trust.trusts("1" * length)
+    assert max(len(before) for before, _ in forwarded._vias.entries) <= 256
+    assert max(len(part) for key in forwarded._origins.entries for part in key) <= 256
+    assert max(map(len, trust._known.entries)) <= 128

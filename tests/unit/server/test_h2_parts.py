@@ -110,6 +110,21 @@ def test_secrets_and_values_of_one_answer_stay_out_of_the_table() -> None:
     assert list(encoder.header_table.dynamic_entries) == [(b"x-kept", b"1")]
 
 
+def test_a_client_that_allows_a_large_table_makes_no_large_one() -> None:
+    encoder, decoder = LinearEncoder(), Decoder()
+    decoder.max_allowed_table_size = 2**30
+    for size in (2**30, 0, 2**30, 2**29):
+        encoder.header_table_size = size
+    for number in range(300):
+        fields = [(b"x-n", b"%d" % number)]
+        assert decoder.decode(encoder.encode(fields), raw=True) == fields
+        assert encoder.encode(fields) == b"\xbe"  # The newest of the table, twice.
+        assert encoder.encode(fields) == b"\xbe"
+    assert decoder.header_table_size == encoder.header_table_size == 4096
+    assert len(encoder.header_table.dynamic_entries) <= 4096 // 32
+    assert len(encoder._known) == 1
+
+
 @pytest.mark.parametrize("block", [b"\x82\x20", b"\x82\x84\x3f\x01", b"\x80", b"\xbe", b"\x82\xbf"])
 def test_a_change_of_the_table_behind_a_field_and_a_wrong_index_are_no_block(block: bytes) -> None:
     with pytest.raises(CompressionError):

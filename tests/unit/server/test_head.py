@@ -178,3 +178,10 @@ def test_a_head_in_pieces_is_looked_at_once_and_a_bad_end_of_line_is_seen_across
     sound = b"GET / HTTP/1.1\r\na: b\r\nc: d\r\n"
     for end in range(1, len(sound) + 1):
         reader.check_part(sound[:end], end - 1)
+
+
+def test_a_host_is_remembered_only_while_it_is_short_and_the_oldest_is_forgotten() -> None:
+    hosts = Hosts(())
+    for value in (b"h" * 60_000, *(b"h%d" % number for number in range(300))):
+        assert hosts.serve([value], required=True) and hosts.serve([value], required=True)
+    assert list(hosts._good.entries) == [b"h%d" % number for number in range(44, 300)]

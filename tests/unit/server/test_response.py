@@ -12,8 +12,8 @@ from umbel.server.response import ApplicationError, Fields, read_fields
 
 @pytest.fixture(autouse=True)
 def _forget() -> None:
-    response._known.clear()
-    response._names.clear()
+    response._known.entries.clear()
+    response._names.entries.clear()
 
 
 def test_lines_keep_their_order_and_what_the_server_says_is_left_out() -> None:
@@ -57,14 +57,14 @@ def test_what_would_split_or_misstate_a_response_is_refused_each_time(headers: A
 
 def test_what_comes_once_and_what_is_secret_is_not_remembered() -> None:
     read_fields([(b"vary", b"a"), (b"etag", b'"1"'), (b"set-cookie", b"s=1"), (b"ETag", b'"2"'), (b"x-token", b"t")])
-    assert set(response._known) == {(b"vary", b"a")}
+    assert set(response._known.entries) == {(b"vary", b"a")}
 
 
 def test_the_memory_is_bounded() -> None:
     for number in range(3000):
         read_fields([(b"x-%d" % number, b"v")])
-        assert len(response._known) <= 1024
-        assert len(response._names) <= 1024
+        assert len(response._known.entries) <= 1024
+        assert len(response._names.entries) <= 1024
     read_fields([(b"x-long", b"v" * 200), (b"x" * 200, b"v")])
-    assert (b"x-long", b"v" * 200) not in response._known
-    assert b"x" * 200 not in response._names
+    assert (b"x-long", b"v" * 200) not in response._known.entries
+    assert b"x" * 200 not in response._names.entries

@@ -1,4 +1,4 @@
-"""What the master tells: people on stderr, programs in the records, systemd through its socket, ``ps`` by a title."""
+"""What the master tells: people on stderr, programs in the records, and systemd through its socket."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import fcntl
 import os
 import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -75,18 +73,6 @@ def test_without_systemd_nothing_is_told_and_nothing_is_lost() -> None:
     notifier.ready("fine")
     assert (notifier.watchdog_interval, notifier.lost) == (None, 0)
     assert SystemdNotifier({"NOTIFY_SOCKET": "/s", "WATCHDOG_USEC": "5", "WATCHDOG_PID": "1"}).watchdog_interval is None
-
-
-def test_a_title_is_what_ps_shows_and_is_no_longer_than_the_command_line_was() -> None:
-    script = (
-        "import sys; from umbel.supervisor.title import set_title; set_title('umbel: ' + 'x' * 500); "
-        "print(open('/proc/self/comm').read().strip()); print(repr(open('/proc/self/cmdline').read())); print(sys.argv)"
-    )
-    shown = subprocess.run([sys.executable, "-c", script, "an argument"], capture_output=True, text=True, check=True)
-    comm, command_line, arguments = shown.stdout.splitlines()
-    assert comm == "umbel: xxxxxxxx"
-    assert command_line.startswith("'umbel: xxx")
-    assert arguments == "['-c', 'an argument']"
 
 
 class Asked:

@@ -58,7 +58,7 @@ def test_what_we_take_as_a_head_llhttp_takes_too_and_reads_the_same(start: str, 
 def test_a_head_that_comes_again_is_read_as_it_was_the_first_time(start: str, fields: list[tuple[str, str]]) -> None:
     raw = "\r\n".join([start, *(f"{name}: {value}" for name, value in fields)]).encode("utf-8", "surrogatepass")
     for memory in (head._heads, lines._starts, lines._fields):
-        memory.clear()
+        memory.entries.clear()
     assert outcome_of(raw) == outcome_of(raw)
 
 
@@ -72,9 +72,9 @@ def outcome_of(raw: bytes) -> Head | str:
 def test_no_memory_grows_without_end() -> None:
     for number in range(5000):
         head_of(b"HTTP/1.1 200 %d\r\nX-Number: %d" % (number, number))
-    assert len(head._heads) <= 128
-    assert len(lines._starts) <= lines.KNOWN_MAX
-    assert len(lines._fields) <= lines.KNOWN_MAX
+    assert len(head._heads.entries) <= 128
+    assert len(lines._starts.entries) <= lines.KNOWN_MAX
+    assert len(lines._fields.entries) <= lines.KNOWN_MAX
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_no_memory_grows_without_end() -> None:
 )
 def test_what_is_one_users_secret_or_too_long_is_not_kept(field: bytes) -> None:
     for memory in (head._heads, lines._starts, lines._fields):
-        memory.clear()
+        memory.entries.clear()
     head_of(b"HTTP/1.1 200 OK\r\n" + field)
-    kept = b"".join([*head._heads, *lines._fields])
+    kept = b"".join([*head._heads.entries, *lines._fields.entries])
     assert b"hidden" not in kept

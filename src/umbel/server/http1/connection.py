@@ -29,16 +29,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 import trio
 
+from ...net.exception_groups import apart
 from ..clocks import PIECE, WriteClock
-from ..crash import apart
 from ..diagnosis import HeadRefused, glimpse
 from ..ending import LAST_ANSWER_S, Said, cut_answer, refusal_for
-from ..handoff import Handoff
 from ..head import END, PREFACE, Head
 from ..idle_timer import IdleTimer
 from ..refusal import REFUSED_MAX, Refusal, new_request_id
@@ -66,6 +66,14 @@ _LINGER_S = 2.0
 """Seconds that a client gets to read a last answer, where it may still be sending."""
 _LINGER_MAX = 256 * 1024
 """Bytes that are read meanwhile. A socket that is closed with bytes unread takes its last answer back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handoff:
+    """HTTP/2 has the connection from here on: its client began with the preface."""
+
+    received: bytes
+    """All that has been read: the preface, and what came behind it."""
 
 
 async def serve_http1(service: Service, stream: PlainStream, peer: Peer) -> Handoff | None:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..handoff import Handoff
 from ..refusal import NO_CONNECTION_LEFT
-from .connection import Http1Connection
+from .connection import Handoff, Http1Connection
 
 if TYPE_CHECKING:
     from ...net.stream import PlainStream

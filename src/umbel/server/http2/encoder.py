@@ -12,8 +12,9 @@ from hpack.table import HeaderTable
 _HUFFMAN_MAX = 4096
 """Bytes of the longest field that is Huffman-coded."""
 _INDEXED, _NEVER_INDEXED = 0x80, 0x10
-_KNOWN_MAX = 256
-"""Fields whose bytes are kept."""
+_TABLE_SIZE_MAX = 4096
+"""Of the dynamic table, as RFC 7541 section 4.1 counts. A client may allow more, and need not be given it: it would
+choose how much memory its connection takes, and how long the library looks for each field."""
 
 
 def _without_index(name: bytes) -> bytes:
@@ -47,13 +48,27 @@ _UNINDEXED = {
 class LinearEncoder(Encoder):
     """HPACK that takes time linear in a field: the library's Huffman coding is quadratic in its length.
 
-    ``_known`` has the bytes of fields that stand in the table as a whole. It holds as long as the table is the same: a
-    field that is added to the table moves the others, and a change of the table's size may drop some.
+    ``_known`` has the bytes of fields that stand in the table as a whole, so it is bounded by it. It holds as long as
+    the table is the same: a field that is added to the table moves the others, and a change of the table's size may
+    drop some.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._known: dict[Any, bytes] = {}
+
+    @property
+    def header_table_size(self) -> int:
+        """The size of the dynamic table: what the client allows, up to ``_TABLE_SIZE_MAX``."""
+        return self.header_table.maxsize
+
+    @header_table_size.setter
+    def header_table_size(self, value: int) -> None:
+        size = min(value, _TABLE_SIZE_MAX)
+        # The library takes the same size once more for the news that there is nothing to tell the client.
+        if size != self.header_table.maxsize:
+            self.header_table.maxsize = size
+            self.table_size_changes.append(size)
 
     def encode(self, headers: Iterable[Any], huffman: bool = True) -> bytes:
         """Encode a header list of pairs of bytes."""
@@ -72,7 +87,7 @@ class LinearEncoder(Encoder):
         encoded = self.add(field, False, huffman)
         if len(entries) != size or (size and entries[0] is not newest):
             self._known.clear()
-        elif encoded[0] & _INDEXED and len(self._known) < _KNOWN_MAX:
+        elif encoded[0] & _INDEXED:
             self._known[field] = encoded
         return encoded
 

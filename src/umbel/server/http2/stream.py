@@ -52,8 +52,8 @@ import trio
 from h2.errors import ErrorCodes
 
 from ...core.inbound import DISCARD_MAX, AnsweredByServerError, ClientGoneError
+from ...net.exception_groups import apart
 from ..clocks import BodyClock, WriteClock
-from ..crash import apart
 from ..ending import RecordedOnce
 from ..fairness import UnsentContent
 from ..http1.body import too_large

@@ -51,9 +51,9 @@ from wsproto.utilities import LocalProtocolError
 
 from ...core.inbound import ClientGoneError
 from ...kinds import Kind
+from ...net.exception_groups import apart
 from ..asgi import ASGI
 from ..clocks import BodyClock
-from ..crash import apart
 from ..ending import RECORD, RecordedOnce, Said, corrected
 from ..fairness import BoundedCalls
 from ..phase import Phase

@@ -1,0 +1,13 @@
+from __future__ import annotations
+
+from umbel.core import hop_by_hop, star
+from umbel.core.hop_by_hop import named_by
+from umbel.core.star import star_leaves_out
+
+
+def test_names_that_a_client_chooses_are_remembered_only_while_they_are_short() -> None:
+    assert star_leaves_out("x_forwarded_for") and not star_leaves_out("x-short")
+    assert not star_leaves_out("x" * 60_000)
+    assert named_by(b"x-once, " + b"x" * 60_000) == {b"x-once", b"x" * 60_000}
+    assert "x-short" in star._known.entries
+    assert max(map(len, [*star._known.entries, *hop_by_hop._known.entries])) <= 128
