@@ -80,7 +80,7 @@ class QuartRequest(TrioASGIHTTPConnection):
 
     async def _run(self) -> None:
         app, exchange = self.app, self.exchange
-        counts = app.request_counts
+        counts = app.gateway_context.counts
         counts.in_flight += 1
         counts.total += 1
         try:

@@ -66,8 +66,7 @@ class RequestCycle(Exchange):
             started_at,
             route.deadline(fields, started_at),
         )
-        runtime = app.current_runtime
-        recorder = app.recorder if runtime is None else runtime.recorder
+        recorder = app.gateway_context.serving.recorder
         Exchange.__init__(self, facts, origin, recorder, inbound.target.partition(b"?")[2])  # Not super(): it is slow.
         self.inbound = inbound
         self._app = app
@@ -76,7 +75,7 @@ class RequestCycle(Exchange):
 
     async def run(self) -> None:
         """Answer, and file the one record. Cancelled (a server that stops), it is cut off."""
-        inbound, counts = self.inbound, self._app.request_counts
+        inbound, counts = self.inbound, self._app.gateway_context.counts
         counts.in_flight += 1
         counts.total += 1
         try:
