@@ -118,7 +118,7 @@ class Umbel(ErrorHandling, InboundApplication):
 
     def _add_route(self, index: int) -> None:
         plan = planning.compile_route(self.gateway_config, index)
-        view = RouteView(self, plan, self.gateway_config.server.max_body)
+        view = RouteView(self.gateway_context, plan)
         endpoint, for_quart = f"umbel-route-{index}", view.view
         self.add_url_rule(plan.route.path, endpoint, for_quart, methods=list(plan.methods))
         self.route_table.add(endpoint, view, for_quart)
@@ -155,7 +155,7 @@ class Umbel(ErrorHandling, InboundApplication):
         endpoint = options.pop("endpoint", None)
 
         def register(handler: HandlerT) -> HandlerT:
-            view = ComposeView(self, rule, handler, deadline, rules, self._upstream_defaults)
+            view = ComposeView(self.gateway_context, rule, handler, deadline, rules, self._upstream_defaults)
             name = endpoint or handler.__name__
             self.add_url_rule(rule, name, view.view, methods=list(methods), **options)
             self.route_table.add_handler(name, view)
@@ -200,7 +200,7 @@ class Umbel(ErrorHandling, InboundApplication):
         route = match.route
         if isinstance(route, ComposeView):
             return HandlerCycle(self, match, route, inbound, scope, send)
-        return PlanCycle(self, match, route, inbound)
+        return PlanCycle(self.gateway_context, match, route, inbound)
 
     async def asgi_app(self, scope: Any, receive: Any, send: Any) -> None:
         """Quart's; but a request that the table of routes finds is answered before it.
