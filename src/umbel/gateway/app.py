@@ -78,7 +78,7 @@ class Umbel(ErrorHandling, InboundApplication):
     request_class = UmbelRequest
     url_map_class = UmbelMap
     url_map: UmbelMap
-    asgi_http_class = QuartRequest  # type: ignore[assignment]  # Quart types it for any app; ours needs an Umbel
+    asgi_http_class = QuartRequest  # type: ignore[assignment]  # Quart types it for any app; ours needs a context
     asgi_websocket_class = WebsocketConnection  # type: ignore[assignment]  # as above
     asgi_lifespan_class = Lifespan  # type: ignore[assignment]  # as above
     test_app_class = UmbelTestApp
@@ -101,7 +101,7 @@ class Umbel(ErrorHandling, InboundApplication):
         self.route_table = RouteTable(self, _PARTS)
         config = config if config is not None else Config()
         super().__init__(import_name, config, transports or {}, recorder, **quart_options)
-        for index in range(len(self.gateway_config.routes)):
+        for index in range(len(config.routes)):
             self._add_route(index)
 
     @classmethod

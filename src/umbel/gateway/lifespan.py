@@ -93,8 +93,9 @@ class Lifespan(TrioASGILifespan):
 
     async def _open_routes(self) -> None:
         """Decide which requests go through Quart, now that the startup hooks have registered what they have to."""
+        context = self.app.gateway_context
         try:
-            self.app.route_table.open()
+            self.app.route_table.open(context.config, context.serving.recorder)
         except ConfigError:
             await self.app.shutdown()
             raise
