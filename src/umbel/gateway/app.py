@@ -77,7 +77,6 @@ class Umbel(ErrorHandling, InboundApplication):
 
     request_class = UmbelRequest
     url_map_class = UmbelMap
-    url_map: UmbelMap
     asgi_http_class = QuartRequest  # type: ignore[assignment]  # Quart types it for any app; ours needs a context
     asgi_websocket_class = WebsocketConnection  # type: ignore[assignment]  # as above
     asgi_lifespan_class = Lifespan  # type: ignore[assignment]  # as above
