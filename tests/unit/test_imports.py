@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -128,6 +129,47 @@ def broken_arrows(unit: str, package: str, text: str) -> list[str]:
 )
 def test_the_walk_sees_every_way_to_import(statement: str, said: list[str]) -> None:
     assert broken_arrows("composition", "umbel.composition", statement) == said
+
+
+def neighbours(text: str, package: str, siblings: set[str]) -> set[str]:
+    """Whom of ``siblings`` a file of ``package`` imports, be it for types alone."""
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = package.split(".")[: len(package.split(".")) - node.level + 1]
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            found |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+    return found & siblings
+
+
+def circle_in(texts: dict[str, str]) -> list[str]:
+    """Files, by their dotted names, that import each other in a circle; empty if none do."""
+    graph = {name: neighbours(text, name.rpartition(".")[0], set(texts)) for name, text in texts.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        circle: list[str] = error.args[1]
+        return circle
+    return []
+
+
+def test_no_files_of_the_gateway_import_each_other_in_a_circle() -> None:
+    paths = [path for path in (SRC / "gateway").rglob("*.py") if path.name != "__init__.py"]
+    assert circle_in({f"umbel.{name_of(path)}": path.read_text(encoding="utf-8") for path in paths}) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "is_circle"),
+    [
+        ("from .b import name", True),
+        ("from . import b", True),
+        ("if TYPE_CHECKING:\n    from ..gateway.b import name", True),
+        ("from .c import name", False),
+    ],
+)
+def test_the_look_for_circles_sees_every_way_to_import(text: str, is_circle: bool) -> None:
+    texts = {"umbel.gateway.a": text, "umbel.gateway.b": "from .a import other", "umbel.gateway.c": ""}
+    assert bool(circle_in(texts)) is is_circle
 
 
 IMPURE = frozenset({"trio", "time", "datetime", "socket", "os", "asyncio", "anyio", "httpx"})

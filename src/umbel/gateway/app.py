@@ -9,10 +9,8 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
-from weakref import WeakSet
 
 import trio
 
@@ -22,13 +20,11 @@ from ..config.load import load
 from ..config.schema import Config
 from ..core.console import announce
 from ..core.inbound import InboundApplication, InboundRequest, RequestHead
-from ..errors import ConfigError, NotRunningError, RequestError
-from ..events import NULL, Noted, Recorder
+from ..events import Noted, Recorder
 from ..logs import crashes_on_stderr
 from ..net.exception_groups import raise_unwrapped
 from ..server import garbage
 from ..server.asgi import make_scope, serve_asgi
-from ..server.limits import Limits
 from ..server.loopwatch import EVENT, watched_loop
 from ..server.process_signals import no_deadly_signals
 from ..server.serving import serve
@@ -37,11 +33,10 @@ from .asgi_request import AsgiRequest, Send, target_of
 from .checks import CHECKS
 from .compose import ComposeView
 from .fields import Field
-from .forwarded import TrustedProxies, origin_of
 from .handler_cycle import HandlerCycle
 from .handling import ErrorHandling
 from .hooks import parts_of
-from .lifespan import Lifespan, State
+from .lifespan import Lifespan
 from .quart_request import QuartRequest
 from .reply import KRAKEND_COMPLETED
 from .request_cycle import PlanCycle
@@ -56,45 +51,14 @@ from .wrong_loop import refuse
 if TYPE_CHECKING:
     import httpx
 
-    from ..net.epoll import AnyReader
-    from ..server.service import Service
     from .compose import Handler
     from .request_cycle import RequestCycle
     from .route_table import Match
-    from .runtime import Runtime
 
 _KEPT = "_quart._preserve_context"
 """Set in a scope by Quart's test client, for tests that look at the request's context afterwards."""
 
 HandlerT = TypeVar("HandlerT", bound="Handler")
-
-
-@dataclass(frozen=True, slots=True)
-class GatewayStatistics:
-    """A snapshot of an application's counters."""
-
-    state: State
-    requests_in_flight: int
-    """Those whose body is still coming are among them."""
-    requests_total: int
-    routes_before_quart: bool = False
-    """Whether configured routes are answered before Quart. Decided when the application starts; see [server] hooks."""
-    hooks_found: tuple[str, ...] = ()
-    """What would see or change a request for one in Quart's dispatch."""
-    uploads: int = 0
-    """Requests whose body our own server waits for."""
-    uploads_waiting: int = 0
-    """Requests that wait for a place among those, their body unread."""
-
-
-class RequestCounts:
-    """Counters that each request adds itself to, and takes itself off."""
-
-    __slots__ = ("in_flight", "total")
-
-    def __init__(self) -> None:
-        self.in_flight = 0
-        self.total = 0
 
 
 class Umbel(ErrorHandling, InboundApplication):
@@ -114,8 +78,7 @@ class Umbel(ErrorHandling, InboundApplication):
 
     request_class = UmbelRequest
     url_map_class = UmbelMap
-    url_map: UmbelMap
-    asgi_http_class = QuartRequest  # type: ignore[assignment]  # Quart types it for any app; ours needs an Umbel
+    asgi_http_class = QuartRequest  # type: ignore[assignment]  # Quart types it for any app; ours needs a context
     asgi_websocket_class = WebsocketConnection  # type: ignore[assignment]  # as above
     asgi_lifespan_class = Lifespan  # type: ignore[assignment]  # as above
     test_app_class = UmbelTestApp
@@ -135,30 +98,10 @@ class Umbel(ErrorHandling, InboundApplication):
         Raises:
             ConfigError: a route of ``config`` cannot be planned.
         """
-        # Quart's constructor registers things already, which asks the table whether the application serves.
         self.route_table = RouteTable(self, _PARTS)
-        super().__init__(import_name, **quart_options)
-        self.gateway_config = config if config is not None else Config()
-        self.given_transports: Mapping[str, httpx.AsyncBaseTransport] = transports or {}
-        self.given_recorder = recorder
-        self.trusted_proxies = TrustedProxies(self.gateway_config.server.trusted_proxies)
-        self.limits = Limits.of(self.gateway_config.server)
-        self.hang_timeout = self.gateway_config.supervisor.hang_timeout
-        self.state = State.NEW
-        self.current_runtime: Runtime | None = None
-        self.refusal: ConfigError | None = None
-        """Why its configuration kept it from starting, where that showed only then."""
-        self._draining = False
-        self._has_root_path = False
-        """Whether a server says that the application is mounted below a path, of which routes know nothing."""
-        self._degraded = False
-        self._servers: WeakSet[Service] = WeakSet()
-        self.request_counts = RequestCounts()
-        self.krakend_endpoints: set[str] = set()
-        """The routes with ``krakend_compat``, by their endpoints."""
-        self.config["MAX_CONTENT_LENGTH"] = self.gateway_config.server.max_body
-        self.config["BODY_TIMEOUT"] = None  # Of the time of a body there is one bound, Limits.body_seconds.
-        for index in range(len(self.gateway_config.routes)):
+        config = config if config is not None else Config()
+        super().__init__(import_name, config, transports or {}, recorder, **quart_options)
+        for index in range(len(config.routes)):
             self._add_route(index)
 
     @classmethod
@@ -175,7 +118,7 @@ class Umbel(ErrorHandling, InboundApplication):
 
     def _add_route(self, index: int) -> None:
         plan = planning.compile_route(self.gateway_config, index)
-        view = RouteView(self, plan, self.gateway_config.server.max_body)
+        view = RouteView(self.gateway_context, plan)
         endpoint, for_quart = f"umbel-route-{index}", view.view
         self.add_url_rule(plan.route.path, endpoint, for_quart, methods=list(plan.methods))
         self.route_table.add(endpoint, view, for_quart)
@@ -212,7 +155,7 @@ class Umbel(ErrorHandling, InboundApplication):
         endpoint = options.pop("endpoint", None)
 
         def register(handler: HandlerT) -> HandlerT:
-            view = ComposeView(self, rule, handler, deadline, rules, self._upstream_defaults)
+            view = ComposeView(self.gateway_context, rule, handler, deadline, rules, self._upstream_defaults)
             name = endpoint or handler.__name__
             self.add_url_rule(rule, name, view.view, methods=list(methods), **options)
             self.route_table.add_handler(name, view)
@@ -257,14 +200,14 @@ class Umbel(ErrorHandling, InboundApplication):
         route = match.route
         if isinstance(route, ComposeView):
             return HandlerCycle(self, match, route, inbound, scope, send)
-        return PlanCycle(self, match, route, inbound)
+        return PlanCycle(self.gateway_context, match, route, inbound)
 
     async def asgi_app(self, scope: Any, receive: Any, send: Any) -> None:
         """Quart's; but a request that the table of routes finds is answered before it.
 
         Under a server that does not run trio, each scope gets a sentence.
         """
-        if self.current_runtime is None and not trio.lowlevel.in_trio_run():
+        if self.gateway_context.serving.runtime is None and not trio.lowlevel.in_trio_run():
             await refuse(scope, send)
             return
         if scope["type"] == "http" and not scope.get("root_path") and not scope.get(_KEPT):
@@ -278,80 +221,9 @@ class Umbel(ErrorHandling, InboundApplication):
                     return
         await super().asgi_app(scope, receive, send)
 
-    # What the rest of the package asks of it.
-
-    @property
-    def runtime(self) -> Runtime:
-        """The open recorder and transports.
-
-        Raises:
-            RequestError: 503, the application is not between startup and shutdown.
-        """
-        if self.current_runtime is None:
-            error = NotRunningError(f"a request came while the application is {self.state}; did its lifespan run?")
-            self.logger.error(str(error))
-            raise RequestError(503, "The gateway is not ready.") from error
-        return self.current_runtime
-
-    @property
-    def socket_reader(self) -> AnyReader | None:
-        """What watches the upstreams' sockets, for a server to share; None before startup and after shutdown."""
-        return None if self.current_runtime is None else self.current_runtime.reader
-
-    @property
-    def recorder(self) -> Recorder:
-        """Where records go at the moment; nowhere before startup and after shutdown."""
-        if self.current_runtime is not None:
-            return self.current_runtime.recorder
-        return self.given_recorder or NULL
-
-    @property
-    def ready(self) -> bool:
-        """Whether requests should come here: the recorder and the pools are open, and nobody has said otherwise."""
-        return self.state is State.SERVING and not self._draining and not self._degraded
-
-    def begin_drain(self) -> None:
-        """The server has been asked to stop: from now on ``/readyz`` says so, while requests are still served."""
-        self._draining = True
-
-    def client_of(self, peer: str | None, fields: Iterable[tuple[bytes, bytes]], scheme: str) -> tuple[str, str]:
-        """The address and the scheme of the client whose request came from ``peer`` with ``fields``, for a record."""
-        origin = origin_of(peer, fields, self.trusted_proxies, scheme=scheme)
-        return origin.client, origin.scheme
-
     def refusal_fields(self, head: RequestHead | None) -> tuple[Field, ...]:
         """The fields of what the server refuses by itself, before it is known which route a request is for."""
         return ((KRAKEND_COMPLETED, b"false"),) if self.krakend_endpoints else ()
-
-    def set_degraded(self, degraded: bool) -> None:
-        """The supervisor says that too many workers die, or that this is over: ``/readyz`` says it, and no more."""
-        self._degraded = degraded
-
-    def statistics(self) -> GatewayStatistics:
-        """A snapshot of the counters."""
-        servers = [service.statistics() for service in self._servers]
-        return GatewayStatistics(
-            self.state,
-            self.request_counts.in_flight,
-            self.request_counts.total,
-            self.route_table.before_quart,
-            self.route_table.hooks,
-            sum(each.uploads for each in servers),
-            sum(each.uploads_waiting for each in servers),
-        )
-
-    def add_server(self, service: Service) -> None:
-        """One of our own servers serves this application: the statistics are to show what it counts."""
-        self._servers.add(service)
-        self._has_root_path = bool(service.root_path)
-
-    def make_room(self) -> bool:
-        """Refuse a request that waits for an upstream which completes nothing, so that a full server can take another.
-
-        False where there is none; see ``upstream.bulkhead``.
-        """
-        runtime = self.current_runtime
-        return runtime is not None and runtime.guard.make_room()
 
     # Starting it as a script.
 
@@ -391,7 +263,7 @@ class Umbel(ErrorHandling, InboundApplication):
         def record(sentence: str) -> None:
             self.recorder.record(Noted("error", EVENT, sentence))
 
-        async with watched_loop(self.hang_timeout, record):
+        async with watched_loop(self.gateway_config.supervisor.hang_timeout, record):
             await serving()
 
     def run_task(  # type: ignore[override]  # as above

@@ -31,7 +31,7 @@ from .respond import AnswerRules, answer
 from .routes import deadline_of
 
 if TYPE_CHECKING:
-    from .app import Umbel
+    from .context import GatewayContext
     from .fields import Fields
     from .sending import AnyResponse
 
@@ -47,7 +47,7 @@ class ComposeView:
 
     def __init__(
         self,
-        app: Umbel,
+        context: GatewayContext,
         rule: str,
         handler: Handler,
         deadline: float | None,
@@ -56,7 +56,7 @@ class ComposeView:
     ) -> None:
         if not iscoroutinefunction(handler):
             raise TypeError(f"a composing handler must be an async function, and {handler!r} is none")
-        self._app = app
+        self._context = context
         self._upstreams = upstreams
         self.rule = rule
         self.krakend_compat = rules.krakend_compat
@@ -92,7 +92,7 @@ class ComposeView:
             BaseException: whatever the handler raises, but failed compositions.
         """
         fields, facts = exchange.origin.fields, exchange.facts
-        runtime = self._app.runtime
+        runtime = self._context.require_runtime()
         inputs = self._inputs.read(exchange, path)
         compose = Compose(runtime.callers, inputs, facts, exchange.recorder, self._upstreams, exchange.calls)
         try:

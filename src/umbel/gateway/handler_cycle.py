@@ -24,19 +24,19 @@ from .request_cycle import RequestCycle
 from .sending import AnyResponse, deliver
 
 if TYPE_CHECKING:
-    from .app import Umbel
     from .compose import ComposeView
+    from .handling import ErrorHandling
     from .route_table import Match
 
 
 class HandlerCycle(RequestCycle):
     """A request that a handler of ``@app.compose`` answers."""
 
-    __slots__ = ("_late", "_match", "_scope", "_send", "_view")
+    __slots__ = ("_app", "_late", "_match", "_scope", "_send", "_view")
 
     def __init__(
         self,
-        app: Umbel,
+        app: ErrorHandling,
         match: Match,
         view: ComposeView,
         inbound: InboundRequest,
@@ -44,7 +44,8 @@ class HandlerCycle(RequestCycle):
         send: Callable[[Any], Awaitable[None]],
     ) -> None:
         """``scope`` and ``send`` are ASGI's, of this request."""
-        RequestCycle.__init__(self, app, match, view, inbound)
+        RequestCycle.__init__(self, app.gateway_context, match, view, inbound)
+        self._app = app
         self._match = match
         self._view = view
         self._scope = scope

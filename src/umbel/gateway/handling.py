@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import quart.wrappers.base
 import trio
 from quart import request
-from quart_trio import QuartTrio
 from quart_trio.wrappers import TrioResponse
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing.exceptions import RequestRedirect, RoutingException
 
 from ..composition.merge import made_private
 from ..errors import RequestError
-from ..events import NULL, Recorder
 from ..kinds import Kind
 from ..net.exception_groups import check_cancel, leaves, split
 from . import crashes
+from .application import GatewayApplication
 from .exchange import find_exchange, find_websocket_exchange
 from .paths import relative_redirect
 from .problems import as_http_exception, from_http_exception
@@ -41,13 +40,8 @@ _DISCONNECTED: tuple[type[Exception], ...] = tuple(
 )
 
 
-class ErrorHandling(QuartTrio):
+class ErrorHandling(GatewayApplication):
     """A Quart-Trio application whose errors become problem documents where no handler of its own takes them."""
-
-    @property
-    def recorder(self) -> Recorder:
-        """Where records go at the moment."""
-        return NULL
 
     # Quart 0.23 hands its context to these methods as an argument, 0.22 keeps it in a variable: ``context`` is either.
 

@@ -14,7 +14,7 @@ from quart import signals
 from quart.sessions import SecureCookieSessionInterface
 
 if TYPE_CHECKING:
-    from .app import Umbel
+    from quart_trio import QuartTrio
 
 
 class Hook(NamedTuple):
@@ -102,17 +102,17 @@ _BEFORE_THE_VIEW = (
 )
 
 
-def parts_of(cls: type[Umbel]) -> Mapping[str, object]:
+def parts_of(cls: type[QuartTrio]) -> Mapping[str, object]:
     """The parts of Quart's dispatch as ``cls`` has them; to be asked while nobody can have changed them."""
     return {name: getattr(cls, name, None) for name in (*_PARTS, *_ENTRANCES)}
 
 
-def replaces_entrance(cls: type[Umbel], parts: Mapping[str, object]) -> bool:
+def replaces_entrance(cls: type[QuartTrio], parts: Mapping[str, object]) -> bool:
     """Whether the class of an application wants to see every request as ASGI has it."""
     return any(getattr(cls, name) is not parts[name] for name in _ENTRANCES)
 
 
-def find_hooks(app: Umbel, parts: Mapping[str, object], views: Mapping[str, View]) -> tuple[Hook, ...]:
+def find_hooks(app: QuartTrio, parts: Mapping[str, object], views: Mapping[str, View]) -> tuple[Hook, ...]:
     """All that would see or change a request for a configured route.
 
     ``parts`` are those of ``Umbel`` itself; ``views`` are the configured routes' own, by endpoint.
@@ -125,7 +125,7 @@ def find_hooks(app: Umbel, parts: Mapping[str, object], views: Mapping[str, View
     )
 
 
-def _replaced(app: Umbel, parts: Mapping[str, object], views: Mapping[str, View]) -> Iterator[Hook]:
+def _replaced(app: QuartTrio, parts: Mapping[str, object], views: Mapping[str, View]) -> Iterator[Hook]:
     for name in _PARTS:
         if name in vars(app) or getattr(type(app), name, None) is not parts[name]:
             yield Hook(f"the application's own {name}", name in _BEFORE_THE_VIEW)
@@ -137,7 +137,7 @@ def _replaced(app: Umbel, parts: Mapping[str, object], views: Mapping[str, View]
             yield Hook(f"the application's own view function for {view.rule}", may_refuse=True)
 
 
-def _registered(app: Umbel) -> Iterator[Hook]:
+def _registered(app: QuartTrio) -> Iterator[Hook]:
     for attribute, (kind, may_refuse) in _REGISTERED.items():
         for function in getattr(app, attribute)[None]:
             yield Hook(f"the {kind} function {_name(function)}", may_refuse)
@@ -152,7 +152,7 @@ def _registered(app: Umbel) -> Iterator[Hook]:
             yield Hook(f"a receiver of the signal {signal.name}", signal is signals.request_started)
 
 
-def _of_the_map(app: Umbel) -> Iterator[Hook]:
+def _of_the_map(app: QuartTrio) -> Iterator[Hook]:
     if app.url_map.host_matching or app.subdomain_matching or app.url_map.default_subdomain:
         yield Hook("routes by host name")
 

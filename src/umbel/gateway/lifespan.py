@@ -6,7 +6,6 @@ request; it must never end quietly while requests are still taken.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -18,23 +17,13 @@ from ..errors import ConfigError
 from ..logs import Redactor
 from ..net.exception_groups import first_leaf, leaves, split
 from . import crashes
+from .context import State
 from .runtime import open_runtime
 
 if TYPE_CHECKING:
     from hypercorn.typing import LifespanScope
 
-    from .app import Umbel
-
-
-class State(enum.StrEnum):
-    """Where an application stands. Requests belong between ``SERVING`` and ``STOPPING``."""
-
-    NEW = "not started"
-    STARTING = "starting"
-    SERVING = "serving"
-    STOPPING = "stopping"
-    STOPPED = "stopped"
-    FAILED = "failed"
+    from .application import GatewayApplication
 
 
 class Lifespan(TrioASGILifespan):
@@ -47,41 +36,41 @@ class Lifespan(TrioASGILifespan):
       ``LifespanFailureError`` is raised: the one exception after which Hypercorn does not go on serving without it.
     """
 
-    def __init__(self, app: Umbel, scope: LifespanScope) -> None:
-        self.app: Umbel = app
+    def __init__(self, app: GatewayApplication, scope: LifespanScope) -> None:
+        self.app: GatewayApplication = app
 
     async def __call__(self, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
         """Live until the server says shutdown. Cancelled, it closes everything and passes the cancel on."""
-        app = self.app
+        app, serving = self.app, self.app.gateway_context.serving
         await receive()  # lifespan.startup: nothing else can come first
-        app.state = State.STARTING
+        serving.state = State.STARTING
         failed: BaseException | None = None
         try:
             async with open_runtime(app.gateway_config, app.given_transports, app.given_recorder) as runtime:
-                app.current_runtime = runtime
+                serving.open(runtime)
                 try:
                     await self._live(receive, send)
                 finally:
                     app.route_table.close()
-                    app.current_runtime = None
+                    serving.close()
         except BaseException as error:
             crash, rest = split(error)
-            phase, app.state = app.state, State.STOPPED if crash is None else State.FAILED
+            phase, serving.state = serving.state, State.STOPPED if crash is None else State.FAILED
             if crash is None or rest is not None or first_leaf(crash, SystemExit) is not None:
                 # A cancel, or worse. The crash beside it, if there is one, has been recorded where it happened.
                 raise
             if phase is State.STARTING:
-                app.refusal = first_leaf(crash, ConfigError)
+                serving.refusal = first_leaf(crash, ConfigError)
             failed = crash
         if failed is None:
-            app.state = State.STOPPED
+            serving.state = State.STOPPED
             await send({"type": "lifespan.shutdown.complete"})
             return
         # Out here, so that what the server raises has no cause whose text would reach its traceback with all secrets.
         await _report(phase, _said(failed, Redactor(app.gateway_config.logs.redact)), send)
 
     async def _live(self, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
-        app = self.app
+        app, serving = self.app, self.app.gateway_context.serving
         stopping = trio.Event()
         try:
             async with trio.open_nursery() as nursery:
@@ -89,24 +78,25 @@ class Lifespan(TrioASGILifespan):
                 try:
                     await app.startup()
                     await self._open_routes()
-                    app.state = State.SERVING
+                    serving.state = State.SERVING
                     await send({"type": "lifespan.startup.complete"})
                     await receive()  # lifespan.shutdown
-                    app.state = State.STOPPING
+                    serving.state = State.STOPPING
                     await app.shutdown()
                 finally:
                     stopping.set()
         except BaseException as error:
             crash, rest = split(error)
             # What a hook raised, Quart has handed to log_exception; what came beside a cancel it never saw.
-            if crash is not None and (app.state is State.SERVING or rest is not None):
-                crashes.note(app.recorder, "lifespan.crashed", crash)
+            if crash is not None and (serving.state is State.SERVING or rest is not None):
+                crashes.note(serving.recorder, "lifespan.crashed", crash)
             raise
 
     async def _open_routes(self) -> None:
         """Decide which requests go through Quart, now that the startup hooks have registered what they have to."""
+        context = self.app.gateway_context
         try:
-            self.app.route_table.open()
+            self.app.route_table.open(context.config, context.serving.recorder)
         except ConfigError:
             await self.app.shutdown()
             raise

@@ -20,8 +20,9 @@ from .problems import problem_response
 
 if TYPE_CHECKING:
     from quart.wrappers import Request
+    from werkzeug.routing import Map
 
-    from .app import Umbel
+    from .context import ServingState
     from .exchange import Exchange
 
 PATHS = PROBES
@@ -29,10 +30,10 @@ LIVEZ, READYZ = PROBES
 _ALLOW = "GET, HEAD, OPTIONS"
 
 
-def probe(app: Umbel, request: Request, exchange: Exchange) -> TrioResponse | None:
-    """The answer to a probe; None if this is no probe, or the application answers the path itself."""
+def probe(serving: ServingState, routes: Map, request: Request, exchange: Exchange) -> TrioResponse | None:
+    """The answer to a probe; None if this is no probe, or one of ``routes`` is at its path."""
     path = request.path
-    if path not in PATHS or any(rule.rule == path for rule in app.url_map.iter_rules()):
+    if path not in PATHS or any(rule.rule == path for rule in routes.iter_rules()):
         return None
     facts = exchange.routed(path, exchange.facts.deadline)
     if request.method == "OPTIONS":
@@ -43,13 +44,14 @@ def probe(app: Umbel, request: Request, exchange: Exchange) -> TrioResponse | No
         )
     if path == LIVEZ:
         return _fine(b'{"status":"live"}')
-    if app.ready:
-        failing = app.recorder.statistics().failing if isinstance(app.recorder, FileRecorder) else ()
+    if serving.ready:
+        recorder = serving.recorder
+        failing = recorder.statistics().failing if isinstance(recorder, FileRecorder) else ()
         # A full disk is no reason to take the service out: it answers on, and every worker has the same disk.
         return _fine(
             msgspec.json.encode({"status": "ready", "failing_logs": failing} if failing else {"status": "ready"})
         )
-    return problem_response(Problem(503, f"Not ready: {app.state}.", kind="not-ready", request_id=facts.request_id))
+    return problem_response(Problem(503, f"Not ready: {serving.state}.", kind="not-ready", request_id=facts.request_id))
 
 
 def _fine(body: bytes) -> TrioResponse:

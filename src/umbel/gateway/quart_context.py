@@ -28,7 +28,8 @@ from .uploads import Upload
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .app import Umbel
+    from quart_trio import QuartTrio
+
     from .route_table import Match
     from .uploads import UmbelRequest
 
@@ -85,7 +86,7 @@ def context_of(lazy: LazyContext) -> Any:
     return context
 
 
-def enter_contexts(app: Umbel, of_request: LazyContext) -> None:
+def enter_contexts(app: QuartTrio, of_request: LazyContext) -> None:
     """Set Quart's variables in the current context, which ends with the request."""
     if _OF_REQUEST is not _OF_APPLICATION:
         _OF_APPLICATION.set(LazyContext(app.app_context))
@@ -93,7 +94,7 @@ def enter_contexts(app: Umbel, of_request: LazyContext) -> None:
 
 
 def make_request_context(
-    app: Umbel, exchange: Exchange, scope: Mapping[str, Any], send: Callable[[Any], Awaitable[None]], match: Match
+    app: QuartTrio, exchange: Exchange, scope: Mapping[str, Any], send: Callable[[Any], Awaitable[None]], match: Match
 ) -> Any:
     """Quart's context of a request that has been matched; ``scope`` and ``send`` are ASGI's."""
     rewritten: Any = {**exchange.origin.rewritten(scope), SCOPE_KEY: exchange}

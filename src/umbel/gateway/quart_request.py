@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from hypercorn.typing import HTTPScope
     from werkzeug.routing import MapAdapter
 
-    from .app import Umbel
+    from .application import GatewayApplication
     from .uploads import UmbelRequest
 
 
@@ -49,10 +49,11 @@ def _endpoints_at(adapter: MapAdapter, path: str) -> Iterator[str]:
 class QuartRequest(TrioASGIHTTPConnection):
     """A request that Quart dispatches."""
 
-    app: Umbel
+    app: GatewayApplication
 
-    def __init__(self, app: Umbel, scope: HTTPScope) -> None:
-        origin = origin_in(scope, app.trusted_proxies)
+    def __init__(self, app: GatewayApplication, scope: HTTPScope) -> None:
+        context = app.gateway_context
+        origin = origin_in(scope, context.proxies)
         facts = RequestFacts(
             *origin.identify(),
             scope["method"],
@@ -60,7 +61,7 @@ class QuartRequest(TrioASGIHTTPConnection):
             "",
             trio.current_time(),
         )
-        self.exchange = Exchange(facts, origin, app.recorder, scope["query_string"])
+        self.exchange = Exchange(facts, origin, context.serving.recorder, scope["query_string"])
         self.exchange.bind()
         self._given_scope = scope
         # A copy, as the scope belongs to the server (the specification says: "copy it before passing it on").
@@ -72,7 +73,7 @@ class QuartRequest(TrioASGIHTTPConnection):
         """Run the request to its end. Cancelled from outside (a server that stops), it is cut off there."""
         app, scope = self.app, self._given_scope
         self._send = send
-        limits, max_body = app.limits, app.config["MAX_CONTENT_LENGTH"]
+        limits, max_body = app.gateway_context.serving.limits, app.config["MAX_CONTENT_LENGTH"]
         self._inbound = AsgiRequest(scope, receive, send, limits=limits, max_body=max_body)
         self._inbound.discard_max = DISCARD_MAX
         self.exchange.inbound = self._inbound
@@ -80,7 +81,7 @@ class QuartRequest(TrioASGIHTTPConnection):
 
     async def _run(self) -> None:
         app, exchange = self.app, self.exchange
-        counts = app.request_counts
+        counts = app.gateway_context.counts
         counts.in_flight += 1
         counts.total += 1
         try:
@@ -143,7 +144,8 @@ class QuartRequest(TrioASGIHTTPConnection):
         if (merged := merged_path(raw)) is not None:
             return redirect_reply(merged + b"?" + query if query else merged)
         self._request = request = request_of(self, self.exchange, self._send)
-        if (response := probe(self.app, request, self.exchange)) is not None:
+        serving = self.app.gateway_context.serving
+        if (response := probe(serving, self.app.url_map, request, self.exchange)) is not None:
             return response
         try:
             return await self.app.handle_request(request)

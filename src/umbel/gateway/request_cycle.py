@@ -38,8 +38,8 @@ from .sending import send_reply
 if TYPE_CHECKING:
     from ..model import Inputs
     from .accept import StreamForm
-    from .app import Umbel
     from .compose import ComposeView
+    from .context import GatewayContext
     from .fields import Fields
     from .route_table import Match
     from .routes import RouteView
@@ -48,13 +48,15 @@ if TYPE_CHECKING:
 class RequestCycle(Exchange):
     """A request that a route of the table answers."""
 
-    __slots__ = ("_app", "_path", "_says_krakend")
+    __slots__ = ("_context", "_path", "_says_krakend")
 
-    def __init__(self, app: Umbel, match: Match, route: RouteView | ComposeView, inbound: InboundRequest) -> None:
+    def __init__(
+        self, context: GatewayContext, match: Match, route: RouteView | ComposeView, inbound: InboundRequest
+    ) -> None:
         """``route`` is that of ``match``."""
         peer, started_at = inbound.peer, inbound.started
         origin = origin_of(
-            None if peer is None else peer[0], inbound.fields, app.trusted_proxies, inbound.version, inbound.scheme
+            None if peer is None else peer[0], inbound.fields, context.proxies, inbound.version, inbound.scheme
         )
         fields = origin.fields
         request_id, trace = origin.identify()
@@ -67,17 +69,16 @@ class RequestCycle(Exchange):
             started_at,
             route.deadline(fields, started_at),
         )
-        runtime = app.current_runtime
-        recorder = app.recorder if runtime is None else runtime.recorder
+        recorder = context.serving.recorder
         Exchange.__init__(self, facts, origin, recorder, inbound.target.partition(b"?")[2])  # Not super(): it is slow.
         self.inbound = inbound
-        self._app = app
+        self._context = context
         self._path = match.path
         self._says_krakend = route.krakend_compat
 
     async def run(self) -> None:
         """Answer, and file the one record. Cancelled (a server that stops), it is cut off."""
-        inbound, counts = self.inbound, self._app.request_counts
+        inbound, counts = self.inbound, self._context.counts
         counts.in_flight += 1
         counts.total += 1
         try:
@@ -104,8 +105,8 @@ class PlanCycle(RequestCycle):
 
     __slots__ = ("_form", "_route")
 
-    def __init__(self, app: Umbel, match: Match, route: RouteView, inbound: InboundRequest) -> None:
-        RequestCycle.__init__(self, app, match, route, inbound)
+    def __init__(self, context: GatewayContext, match: Match, route: RouteView, inbound: InboundRequest) -> None:
+        RequestCycle.__init__(self, context, match, route, inbound)
         self._route = route
         self._form: StreamForm | None = route.form(self.origin.fields)
 
@@ -148,7 +149,7 @@ class PlanCycle(RequestCycle):
             nursery.cancel_scope.cancel(reason="answered")
 
     def _read_with_body(self) -> Awaitable[Inputs]:
-        self.body = _Parts(self.inbound, self.origin.fields, self._app.config["MAX_CONTENT_LENGTH"])
+        self.body = _Parts(self.inbound, self.origin.fields, self._context.settings["MAX_CONTENT_LENGTH"])
         return self._route.read_with_body(self, self._path)
 
     def _reply_to(self, error: BaseException) -> Reply | None:
@@ -185,7 +186,7 @@ class PlanCycle(RequestCycle):
         crashes.note(self.recorder, "request.crashed", error, facts)
         self.kind, self.detail = Kind.INTERNAL, "an exception that no handler took"
         with bound(**names_of(facts)):
-            self._app.logger.error("Exception on request %s %s", facts.method, facts.path, exc_info=error)
+            self._context.logger().error("Exception on request %s %s", facts.method, facts.path, exc_info=error)
 
 
 class _Parts:

@@ -42,10 +42,11 @@ from .probes import PATHS
 
 if TYPE_CHECKING:
     from quart.routing import QuartRule
+    from quart_trio import QuartTrio
     from werkzeug.routing import MapAdapter, RuleFactory
 
-    from ..config.schema import KeyPath
-    from .app import Umbel
+    from ..config.schema import Config, KeyPath
+    from ..events import Recorder
     from .compose import ComposeView
     from .routes import RouteView
 
@@ -100,7 +101,7 @@ class Match(msgspec.Struct, frozen=True):
 class RouteTable:
     """The routes of one application that are answered before Quart; none while it is closed."""
 
-    def __init__(self, app: Umbel, parts: Mapping[str, object]) -> None:
+    def __init__(self, app: QuartTrio, parts: Mapping[str, object]) -> None:
         """``parts`` are those of ``Umbel`` itself (``hooks.parts_of``)."""
         self.is_open = False
         """Whether the application serves, so that nothing can be registered."""
@@ -133,17 +134,17 @@ class RouteTable:
         """Take a handler of ``@app.compose``, which Quart knows as ``endpoint``."""
         self._handlers[endpoint] = handler
 
-    def open(self) -> None:
-        """Decide, tell of hooks on stderr and in the application's log, and let nothing more be registered.
+    def open(self, config: Config, recorder: Recorder) -> None:
+        """Decide as ``config`` says, tell of hooks on stderr and by ``recorder``, and let nothing more be registered.
 
         Raises:
             ConfigError: hooks = "python" would pass by a hook that may be a login, and a route says nothing of auth.
         """
-        app, mode = self._app, self._app.gateway_config.server.hooks
+        app, mode = self._app, config.server.hooks
         found = find_hooks(app, self._parts, self._views)
         if mode == "python":
-            self._check_auth([hook for hook in found if hook.may_refuse])
-        self.is_open = app.url_map.serves = True
+            _check_auth(config, [hook for hook in found if hook.may_refuse])
+        self._set_open(True)
         self.behind_asgi = replaces_entrance(type(app), self._parts)
         self.hooks = tuple(hook.phrase for hook in found)
         self.before_quart = mode == "python" or (mode == "auto" and not found)
@@ -153,7 +154,7 @@ class RouteTable:
         if self._served:
             self._adapter = app.url_map.bind("")
         if found and (self._routes or self._handlers) and mode != "all":
-            self._tell()
+            self._tell(recorder)
 
     def _is_own(self, endpoint: str, handler: ComposeView) -> bool:
         """Whether Quart would call the handler's own view, and no hooks of a blueprint beside."""
@@ -161,11 +162,15 @@ class RouteTable:
 
     def close(self) -> None:
         """The application no longer serves: Quart decides about every request, and what comes may be registered."""
-        self.is_open = self.before_quart = self._app.url_map.serves = False
+        self._set_open(False)
+        self.before_quart = False
         self.hooks = ()
         self._served = {}
         self._adapter = None
         self._known.clear()
+
+    def _set_open(self, is_open: bool) -> None:
+        self.is_open = cast("UmbelMap", self._app.url_map).serves = is_open
 
     def find(self, method: str, target: bytes) -> Match | None:
         """The route of the table that answers this request; None: Quart decides.
@@ -201,21 +206,7 @@ class RouteTable:
             self._matches.add((method, raw), match)
         return match
 
-    def _check_auth(self, guards: list[Hook]) -> None:
-        """Open nobody's login in silence."""
-        if not guards:
-            return
-        config = self._app.gateway_config
-        hooks = ", ".join(hook.phrase for hook in guards)
-        reason = (
-            f'says nothing of auth, and hooks = "python" passes by {hooks}; write auth = "none" if the route is to be'
-            ' public, or hooks = "auto"'
-        )
-        silent: list[KeyPath] = [("routes", index) for index, each in enumerate(config.routes) if each.auth is None]
-        if silent:
-            raise ConfigError([ConfigProblem(config.where(at), None, dotted(at), reason) for at in silent])
-
-    def _tell(self) -> None:
+    def _tell(self, recorder: Recorder) -> None:
         what = ", ".join(self.hooks)
         if self.before_quart and self._routes:
             sentence = f'configured routes are answered before Quart (hooks = "python"), and pass by {what}'
@@ -223,4 +214,22 @@ class RouteTable:
             routes = "configured routes go" if self._routes else "composing handlers go"
             sentence = f"{routes} through Quart, which costs speed, because of {what}"
         say(f"warning: {sentence}")
-        self._app.recorder.record(Noted("warning", EVENT, sentence))
+        recorder.record(Noted("warning", EVENT, sentence))
+
+
+def _check_auth(config: Config, guards: list[Hook]) -> None:
+    """Check that each route of ``config`` says something of auth if there are ``guards``, which may be a login.
+
+    Raises:
+        ConfigError: some say nothing. Nobody's login is opened in silence.
+    """
+    if not guards:
+        return
+    hooks = ", ".join(hook.phrase for hook in guards)
+    reason = (
+        f'says nothing of auth, and hooks = "python" passes by {hooks}; write auth = "none" if the route is to be'
+        ' public, or hooks = "auto"'
+    )
+    silent: list[KeyPath] = [("routes", index) for index, each in enumerate(config.routes) if each.auth is None]
+    if silent:
+        raise ConfigError([ConfigProblem(config.where(at), None, dotted(at), reason) for at in silent])

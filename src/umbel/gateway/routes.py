@@ -31,22 +31,22 @@ if TYPE_CHECKING:
 
     from ..composition.dag import Plan
     from ..model import Inputs
-    from .app import Umbel
+    from .context import GatewayContext
     from .fields import Fields
 
 
 class RouteView:
     """One configured route; everything that does not depend on the request is made here, once."""
 
-    def __init__(self, app: Umbel, plan: Plan, max_body: int) -> None:
+    def __init__(self, context: GatewayContext, plan: Plan) -> None:
         route = plan.route
-        self._app = app
+        self._context = context
         self._plan = plan
         self._inputs = InputRules(
             QueryRules(route.query_params),
             route.body if plan.uses_body else None,
             None if plan.body_fields is None else Names(plan.body_fields),
-            min(route.max_body, max_body),
+            min(route.max_body, context.config.server.max_body),
         )
         self.answer_rules = AnswerRules(
             plan.vary, etag=route.answer.etag, expose=route.expose, krakend_compat=route.krakend_compat
@@ -70,7 +70,7 @@ class RouteView:
         fields = exchange.origin.fields
         exchange.routed(self.rule, self.deadline(fields, exchange.facts.started_at))
         exchange.body = cast(Upload, current_request().body)
-        _ = self._app.runtime  # Before the body is read: 503, if there is none.
+        self._context.require_runtime()  # Before the body is read: 503, if there is none.
         inputs = await self.read_with_body(exchange, path) if self.reads_body else self.read(exchange, path)
         form = self.form(fields)
         if form is not None:
@@ -112,7 +112,7 @@ class RouteView:
             RequestError: nothing can be answered at the moment (503).
             ClientGoneError: the client has gone, and nothing is to be started.
         """
-        runtime = self._app.current_runtime or self._app.runtime
+        runtime = self._context.serving.runtime or self._context.require_runtime()
         if exchange.inbound.gone:
             raise ClientGoneError("the client left before the calls began")
         facts, recorder, calls = exchange.facts, exchange.recorder, exchange.calls
@@ -124,7 +124,7 @@ class RouteView:
         Raises:
             RequestError: nothing can be answered at the moment (503).
         """
-        callers = self._app.runtime.callers
+        callers = self._context.require_runtime().callers
         begun = await stream(self._plan, inputs, exchange.facts, callers, exchange, form, self.answer_rules.vary)
         return answer(begun, self.answer_rules, exchange) if isinstance(begun, Result) else begun
 

@@ -27,7 +27,7 @@ from .paths import check_path, check_query, merged_path, raw_path
 if TYPE_CHECKING:
     from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, WebsocketScope
 
-    from .app import Umbel
+    from .application import GatewayApplication
 
 _SWITCHED = 101
 _REFUSED = 403
@@ -37,10 +37,11 @@ _INTERNAL_ERROR = 1011
 class WebsocketConnection(TrioASGIWebsocketConnection):
     """The life of one WebSocket, from its handshake to its closing. Its record bears the handshake's status."""
 
-    app: Umbel
+    app: GatewayApplication
 
-    def __init__(self, app: Umbel, scope: WebsocketScope) -> None:
-        origin = origin_in(scope, app.trusted_proxies)
+    def __init__(self, app: GatewayApplication, scope: WebsocketScope) -> None:
+        context = app.gateway_context
+        origin = origin_in(scope, context.proxies)
         facts = RequestFacts(
             *origin.identify(),
             "GET",
@@ -48,7 +49,7 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
             "",
             trio.current_time(),
         )
-        self.exchange = Exchange(facts, origin, app.recorder)
+        self.exchange = Exchange(facts, origin, context.serving.recorder)
         self.exchange.bind()
         super().__init__(app, cast("WebsocketScope", {**origin.rewritten(scope), SCOPE_KEY: self.exchange}))
         self._status: int | None = None

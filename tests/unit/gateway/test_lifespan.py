@@ -10,7 +10,7 @@ from tests.support.asgi import LifespanFailedError, ask, living
 from tests.support.records import Records
 from umbel.config.schema import Config
 from umbel.gateway.app import Umbel
-from umbel.gateway.lifespan import State
+from umbel.gateway.context import State
 from umbel.upstream import Client
 
 from .gateways import gateway, route, says

@@ -8,7 +8,9 @@ import pytest
 import trio
 
 from tests.support.asgi import ask, http_scope, living
-from umbel.gateway.app import Umbel
+from umbel.config.schema import Config
+from umbel.events import NULL
+from umbel.gateway.application import GatewayApplication
 from umbel.gateway.quart_request import QuartRequest
 from umbel.gateway.route_table import RouteTable
 
@@ -59,7 +61,7 @@ def table_of(*, rule: str = "/<name>/<int:n>") -> RouteTable:
 def test_a_closed_table_finds_nothing() -> None:
     table = table_of()
     assert table.find("GET", b"/r") is None
-    table.open()
+    table.open(Config(), NULL)
     assert table.find("GET", b"/r") is not None
     table.close()
     assert table.find("GET", b"/r") is None
@@ -67,7 +69,7 @@ def test_a_closed_table_finds_nothing() -> None:
 
 def test_a_plain_match_of_a_configured_route_is_found_each_time() -> None:
     table = table_of()
-    table.open()
+    table.open(Config(), NULL)
     for _ in range(2):
         for target, values in FOUND.items():
             match = table.find("GET", target)
@@ -81,7 +83,7 @@ def test_a_plain_match_of_a_configured_route_is_found_each_time() -> None:
 
 def test_everything_else_is_left_to_quart() -> None:
     table = table_of()
-    table.open()
+    table.open(Config(), NULL)
     for _ in range(2):
         assert [target for target in LEFT if table.find("GET", target)] == []
         assert [method for method in ("OPTIONS", "DELETE", "get", "", "M-SEARCH") if table.find(method, b"/r")] == []
@@ -90,7 +92,7 @@ def test_everything_else_is_left_to_quart() -> None:
 def test_the_memory_of_matches_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("umbel.gateway.route_table._KNOWN_MAX", 3)
     table = table_of()
-    table.open()
+    table.open(Config(), NULL)
     for number in [*range(10), 9, 8, 7, 6, 5]:
         match = table.find("GET", b"/x/%d" % number)
         assert match is not None
@@ -106,7 +108,7 @@ def through_quart(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     paths: list[str] = []
     make = QuartRequest.__init__
 
-    def noting(self: QuartRequest, app: Umbel, scope: Any) -> None:
+    def noting(self: QuartRequest, app: GatewayApplication, scope: Any) -> None:
         paths.append(scope["path"])
         make(self, app, scope)
 
