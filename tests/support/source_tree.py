@@ -34,6 +34,7 @@ class Function(NamedTuple):
     """A function as it stands in a file, without its decorators; its name holds the classes and functions around it."""
 
     module: str
+    line: int
     name: str
     lines: int
 
@@ -63,6 +64,21 @@ def _asks_for_types(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}
 
 
+def functions_of(tree: ast.Module, module: str) -> Iterator[Function]:
+    """Yield every function and method of a file, also those within others."""
+    waiting: list[tuple[ast.AST, str]] = [(tree, "")]
+    while waiting:
+        node, around = waiting.pop()
+        for child in ast.iter_child_nodes(node):
+            name = around
+            if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                name = f"{around}.{child.name}" if around else child.name
+                if not isinstance(child, ast.ClassDef):
+                    yield Function(module, child.lineno, name, (child.end_lineno or 0) - child.lineno + 1)
+            if isinstance(child, ast.stmt | ast.ExceptHandler | ast.match_case):
+                waiting.append((child, name))
+
+
 def targets_of(found: Import, modules: Collection[str]) -> set[str]:
     """Return the modules that an import names.
 
@@ -75,15 +91,20 @@ def targets_of(found: Import, modules: Collection[str]) -> set[str]:
 
 
 class SourceTree:
-    """The Python files of one package on disk, and their imports."""
+    """The Python files of one package on disk: their paths and texts, functions and imports by module."""
 
     def __init__(self, root: Path) -> None:
         """Read and parse every file below ``root``, the folder of the package. Raises SyntaxError and OSError."""
         self.root = root
         self.paths = {self._module_of(path): path for path in sorted(root.rglob("*.py"))}
         self.texts = {module: path.read_text(encoding="utf-8") for module, path in self.paths.items()}
-        self.trees = {module: ast.parse(text) for module, text in self.texts.items()}
-        self.imports = {module: list(imports_of(tree, self.package_of(module))) for module, tree in self.trees.items()}
+        self.imports: dict[str, list[Import]] = {}
+        self.functions: list[Function] = []
+        for module, text in self.texts.items():
+            # The tree is let go at once: the garbage collector would visit all of its nodes again and again.
+            parsed = ast.parse(text)
+            self.imports[module] = list(imports_of(parsed, self._package_of(module)))
+            self.functions += functions_of(parsed, module)
         self.edges = [
             Edge(importer, imported, found.line, found.typing_only)
             for importer, imports in self.imports.items()
@@ -96,24 +117,8 @@ class SourceTree:
         parts = (self.root.name, *path.relative_to(self.root).with_suffix("").parts)
         return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
-    def package_of(self, module: str) -> str:
-        """Return the package from which the relative imports of a module's file count."""
+    def _package_of(self, module: str) -> str:
         return module if self.paths[module].name == "__init__.py" else module.rpartition(".")[0]
-
-    def functions(self) -> Iterator[Function]:
-        """Yield every function and method, also those within others."""
-        for module, tree in self.trees.items():
-            waiting: list[tuple[ast.AST, str]] = [(tree, "")]
-            while waiting:
-                node, name = waiting.pop()
-                for child in ast.iter_child_nodes(node):
-                    inner = name
-                    if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-                        inner = f"{name}.{child.name}" if name else child.name
-                        if not isinstance(child, ast.ClassDef):
-                            yield Function(module, inner, (child.end_lineno or 0) - child.lineno + 1)
-                    if isinstance(child, ast.stmt | ast.ExceptHandler | ast.match_case):
-                        waiting.append((child, inner))
 
     def file_of(self, module: str) -> str:
         """Return the path of a module's file below the root."""

@@ -230,5 +230,5 @@ def test_the_look_for_impurities_finds_them() -> None:
 def test_a_file_and_its_functions_are_short_and_nothing_in_it_is_left_for_later(tree: SourceTree) -> None:
     lengths = {module: text.count("\n") for module, text in tree.texts.items()}
     assert {module: length for module, length in lengths.items() if length > FILE_LINES_MAX} == {}
-    assert [function for function in tree.functions() if function.lines > FUNCTION_LINES_MAX] == []
+    assert [function for function in tree.functions if function.lines > FUNCTION_LINES_MAX] == []
     assert [(module, mark) for module, text in tree.texts.items() for mark in MARKS if mark in text] == []
