@@ -1,6 +1,6 @@
 """The functions that requests enter in a served process, Python's and C's, counted by cProfile.
 
-One client, one request after the other over one kept connection, defaults on, the records included. The counts do not
+One client, one request after the other over a kept connection, defaults on, the records included. The counts do not
 depend on how busy the machine is, but for how many answers come in one turn.
 """
 
@@ -16,7 +16,7 @@ from tests.support.configs import write
 from tests.support.processes import Child, started
 from tests.support.serving import RawClient, connected
 
-WARM_UP, COUNTED, RUNS = 30, 200, 3
+WARM_UP, COUNTED, RUNS = 30, 200, 6
 
 SERVE = """
 import cProfile, runpy, signal
@@ -99,11 +99,10 @@ async def count_entries(directory: Path) -> Entries:
         write(directory, f'[upstreams.u]\nurls = ["{await upstream.address()}"]\n{routes}')
         async with started(sys.executable, "-c", SERVE, "serve", "--bind", "127.0.0.1:0", cwd=directory) as server:
             port = int((await server.address()).rpartition(":")[2])
-            async with connected(port) as client:
-                for path in runs:
+            for path in runs:
+                # A connection of its own for each run: the server closes one after a thousand requests.
+                async with connected(port) as client:
                     await _count(server, client, path)
-                # An answer to one more request says that the last profile is written.
-                await _request(client, "/1", 1)
     one, *elevens = [pstats.Stats(str(directory / f"profile.{number}")) for number, _ in enumerate(runs, 1)]
     # Answers that come in more turns count more: of several runs the least says what the code needs.
     return Entries(one, min(elevens, key=Entries._total))
@@ -115,6 +114,8 @@ async def _count(server: Child, client: RawClient, path: str) -> None:
     server.send(signal.SIGRTMIN)
     await _request(client, path, COUNTED)
     server.send(signal.SIGRTMIN + 1)
+    # An answer to one more request says that the profile is written.
+    await _request(client, path, 1)
 
 
 async def _request(client: RawClient, path: str, times: int) -> None:
