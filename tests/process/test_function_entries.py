@@ -5,7 +5,6 @@ The difference between a route of eleven calls and one of one call, divided by t
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import trio
 
 import umbel
 from tests.support.function_entries import count_entries
+from tests.support.measuring import not_under_coverage
 
 FURTHER_CALL_MAX = 65
 REQUEST_MAX = 480
@@ -21,7 +21,7 @@ REQUEST_MAX = 480
 
 
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the bounds are counts of Python 3.11")
-@pytest.mark.skipif("COVERAGE_RUN" in os.environ, reason="coverage adds entries of its own")
+@not_under_coverage
 async def test_a_request_enters_no_more_functions_than_it_may(tmp_path: Path) -> None:
     with trio.fail_after(50):
         entries = await count_entries(tmp_path)
