@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak fuzz conformance bench bench-path bench-where bench-upstream bench-policies bench-server \
+.PHONY: help setup demo test cover figures soak fuzz conformance bench bench-path bench-where bench-upstream bench-policies bench-server \
   bench-logs bench-supervisor bench-stalls bench-crowd bench-hooks check format clean
 
 help:  ## list the targets
@@ -32,6 +32,12 @@ demo: $(STAMP)  ## real upstreams, the gateway before them, and what to curl; op
 JOBS ?= 2
 test: $(STAMP)  ## run all tests on two cores; JOBS=4 for more, options for pytest in ARGS
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal $(ARGS)
+
+cover: $(STAMP)  ## run all tests under coverage and print what of the branches they reach; options for pytest in ARGS
+	@$(BIN)/python -m tools.cover $(ARGS)
+
+figures: $(STAMP)  ## the figures of the structure of src/umbel, some seconds; ARGS=--json, ARGS=--coverage
+	@$(BIN)/python -m tools.figures $(ARGS)
 
 soak: $(STAMP) .bench/.ready  ## clients that leave at random, and 10,000 paced POSTs to each of seven servers, 40 minutes; options in ARGS
 	UMBEL_SOAK=1 $(BIN)/python -m pytest --timeout 900 tests/e2e/test_churn.py tests/e2e/test_pool_churn.py tests/e2e/test_calls_cancelled.py \
@@ -97,4 +103,4 @@ format: $(STAMP)  ## put the code into the one form
 	$(BIN)/ruff format
 
 clean:  ## remove what make built
-	rm -rf .venv .bench benchmarks/peers/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .bench .cover benchmarks/peers/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

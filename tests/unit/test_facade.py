@@ -54,6 +54,26 @@ def test_an_error_is_caught_without_loading_the_gateway() -> None:
     assert loaded_after("from umbel import ConfigError", "quart", "httpx", "hypercorn", "pydantic") == []
 
 
+@pytest.mark.parametrize(
+    ("code", "also"),
+    [
+        ("import umbel.server", ["hypercorn"]),
+        pytest.param(
+            "from umbel.server import *",
+            [],
+            marks=pytest.mark.xfail(
+                strict=True,
+                raises=AssertionError,
+                reason="the server uses upstream's reader of chunks, the module of httpx's messages, and the schema",
+            ),
+        ),
+        ("from umbel.logs import *", ["hypercorn"]),
+    ],
+)
+def test_the_server_and_the_logs_load_no_http_client_and_no_web_framework(code: str, also: list[str]) -> None:
+    assert loaded_after(code, "quart", "httpx", "pydantic", "werkzeug", "jmespath", *also) == []
+
+
 def test_the_version_has_one_home() -> None:
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())
 

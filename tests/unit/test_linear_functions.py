@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from tests.support.adversarial import check_linear
+from tests.support.measuring import not_under_coverage
 from tests.support.readers import CASES
 
 
+@not_under_coverage
 @pytest.mark.parametrize("name", CASES)
 def test_what_comes_from_outside_is_read_in_linear_time(name: str) -> None:
     case = CASES[name]

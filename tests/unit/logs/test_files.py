@@ -6,11 +6,8 @@ import errno
 import json
 import os
 import shutil
-import subprocess
-import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
@@ -144,14 +141,3 @@ async def test_a_write_that_hangs_in_its_thread_does_not_hold_the_end(
         assert recorder.statistics().dropped == 1
     finally:
         released.set()
-
-
-def test_the_logs_alone_import_no_web_framework() -> None:
-    heavy = ("quart", "httpx", "hypercorn", "pydantic", "werkzeug", "jmespath")
-    code = f"import sys, umbel.logs; print(*[name for name in {heavy!r} if name in sys.modules])"
-
-    done: subprocess.CompletedProcess[Any] = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-
-    assert done.stdout.split() == []
