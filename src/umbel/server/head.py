@@ -32,7 +32,8 @@ _HEAD = (
     rb"\A([!#$%%&'*+.^_`|~0-9A-Za-z-]++) (/[!\x22$-~]*+) HTTP/1\.([01])\r\n"
     rb"(?:[!#$%%&'*+.^`|~0-9A-Za-z%s-]++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+\r\n"
 )
-_LINE = re.compile(rb"\A([!#$%&'*+.^_`|~0-9A-Za-z-]++) (/[!\x22$-~]*+) HTTP/1\.1")
+# A request line of the same kind, and what stands behind it, whatever that is.
+_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]++) (/[!\x22$-~]*+) HTTP/1\.1(\r\n(?s:.*+))")
 METHODS = {name.encode(): name for name in _METHOD_NAMES.split()}
 """The methods that llhttp knows, less CONNECT: nothing here is a tunnel."""
 _REMEMBERED_MAX, _REMEMBERED_SIZE = 256, 1024
@@ -100,6 +101,7 @@ class HeadReader:
 
     def __init__(self, limits: Limits, hosts: Hosts) -> None:
         self._limits = limits
+        self._max_head, self._max_target = limits.max_head, limits.max_target
         self._hosts = hosts
         underscore = b"_" if limits.underscore_headers == "keep" else b""
         self._pattern = re.compile(_HEAD % underscore)
@@ -128,21 +130,21 @@ class HeadReader:
             HeadRefused: it must not be acted upon.
         """
         # A client says the same fields again and again, so what they mean is remembered.
-        end = raw.find(b"\r\n")
-        known = self._known.get(raw[end:])
-        if known is not None:
-            match = _LINE.fullmatch(raw, 0, end)
-            if match is not None:
-                method, target = match.groups()
+        match = _LINE.fullmatch(raw)
+        if match is not None:
+            method, target, section = match.groups()
+            known = self._known.get(section)
+            if known is not None:
                 name = METHODS.get(method)
-                if name is not None and len(target) <= self._limits.max_target and len(raw) <= self._limits.max_head:
+                if name is not None and len(target) <= self._max_target and len(raw) <= self._max_head:
                     head = Head(name, target, known)
                     return head if known.served else self._spared(head)
         head = self._read(raw)
-        if head.meaning.version == "1.1" and len(raw) - end <= _REMEMBERED_SIZE:
+        section = raw[raw.find(b"\r\n") :]
+        if head.meaning.version == "1.1" and len(section) <= _REMEMBERED_SIZE:
             if len(self._known) >= _REMEMBERED_MAX:
                 self._known.clear()
-            self._known[raw[end:]] = head.meaning
+            self._known[section] = head.meaning
         return head if head.meaning.served else self._spared(head)
 
     def _spared(self, head: Head) -> Head:

@@ -23,6 +23,7 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
 import trio
+from trio.lowlevel import current_task
 
 
 async def run_in_own_context(work: Awaitable[object], begins_to_wait: Callable[[], object]) -> None:
@@ -30,10 +31,10 @@ async def run_in_own_context(work: Awaitable[object], begins_to_wait: Callable[[
 
     ``begins_to_wait()``, which must not raise, is called before it waits for the first time, if it waits.
     """
-    task = trio.lowlevel.current_task()
+    task = current_task()
     outer = task.context
     context = outer.copy()
-    steps: Any = work if isinstance(work, types.CoroutineType) else work.__await__()
+    steps: Any = work if type(work) is types.CoroutineType else work.__await__()
     try:
         trap = context.run(steps.send, None)
     except StopIteration:
