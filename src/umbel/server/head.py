@@ -32,8 +32,9 @@ _HEAD = (
     rb"\A([!#$%%&'*+.^_`|~0-9A-Za-z-]++) (/[!\x22$-~]*+) HTTP/1\.([01])\r\n"
     rb"(?:[!#$%%&'*+.^`|~0-9A-Za-z%s-]++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+\r\n"
 )
-# A request line of the same kind, and what stands behind it, whatever that is.
-_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]++) (/[!\x22$-~]*+) HTTP/1\.1(\r\n(?s:.*+))")
+_SLASH = ord("/")
+_IN_TARGETS = bytes(byte if 0x20 < byte < 0x7F and byte != ord("#") else _SLASH for byte in range(256))
+"""For ``bytes.translate``: it leaves alone what may stand in the target of such a head, and nothing else."""
 METHODS = {name.encode(): name for name in _METHOD_NAMES.split()}
 """The methods that llhttp knows, less CONNECT: nothing here is a tunnel."""
 _REMEMBERED_MAX, _REMEMBERED_SIZE = 256, 1024
@@ -106,7 +107,7 @@ class HeadReader:
         underscore = b"_" if limits.underscore_headers == "keep" else b""
         self._pattern = re.compile(_HEAD % underscore)
         self._known: dict[bytes, Meaning] = {}
-        """Field sections of HTTP/1.1 requests that have been read and found good."""
+        """What stood behind the target in requests of HTTP/1.1 that were found good: the version and the fields."""
 
     def check_part(self, part: bytes, since: int = 0) -> None:
         """Look at a head that has not come to its end; its first ``since`` bytes were looked at before.
@@ -130,18 +131,22 @@ class HeadReader:
             HeadRefused: it must not be acted upon.
         """
         # A client says the same fields again and again, so what they mean is remembered.
-        match = _LINE.fullmatch(raw)
-        if match is not None:
-            method, target, section = match.groups()
-            known = self._known.get(section)
-            if known is not None:
-                name = METHODS.get(method)
-                if name is not None and len(target) <= self._max_target and len(raw) <= self._max_head:
-                    head = Head(name, target, known)
-                    return head if known.served else self._spared(head)
+        words = raw.split(b" ", 2)
+        section = words[-1]
+        known = self._known.get(section)
+        if known is not None and len(words) == 3:
+            name, target = METHODS.get(words[0]), words[1]
+            if (
+                name is not None
+                and len(raw) <= self._max_head
+                and 0 < len(target) <= self._max_target
+                and target[0] == _SLASH
+                and target.translate(_IN_TARGETS) == target
+            ):
+                head = Head(name, target, known)
+                return head if known.served else self._spared(head)
         head = self._read(raw)
-        section = raw[raw.find(b"\r\n") :]
-        if head.meaning.version == "1.1" and len(section) <= _REMEMBERED_SIZE:
+        if section.startswith(b"HTTP/1.1\r\n") and len(section) <= _REMEMBERED_SIZE:
             if len(self._known) >= _REMEMBERED_MAX:
                 self._known.clear()
             self._known[section] = head.meaning

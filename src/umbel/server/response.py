@@ -34,6 +34,9 @@ _known: dict[tuple[bytes, bytes], bytes] = {}
 """Lines of fields that have been looked at and mean nothing to the server: the same ones go out again and again. What a
 line is depends on nothing but its field, so this is a memory, and never a decision. When it is full it starts anew."""
 _KNOWN_MAX, _KNOWN_SIZE = 1024, 128
+_sections: dict[tuple[tuple[bytes, bytes], ...], Fields] = {}
+"""Whole sections of such fields, with no other beside them than Content-Length; a memory of the same kind."""
+_SECTIONS_MAX, _SECTION_SIZE, _SECTION_FIELDS = 256, 512, 4
 
 
 class ApplicationError(RuntimeError):
@@ -57,14 +60,18 @@ def read_fields(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
     Raises:
         ApplicationError: a field that is none, or more than one Content-Length.
     """
-    fields = headers if isinstance(headers, list) else list(headers)
+    fields = tuple(headers)
     try:
+        section = _sections.get(fields) if len(fields) <= _SECTION_FIELDS else None
+        if section is not None:
+            return section
         lines: list[Any] = list(map(_known.get, fields))
     except TypeError:  # Some make their pairs as lists.
-        fields = [(bytes(name), bytes(value)) for name, value in fields]
+        fields = tuple([(bytes(name), bytes(value)) for name, value in fields])
         lines = list(map(_known.get, fields))
     length: int | None = None
     close = dated = unchecked = False
+    unknown = lines.count(None)
     for place, known in enumerate(lines):
         if known is not None:
             continue
@@ -90,7 +97,13 @@ def read_fields(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
         ends = len(lines) - lines.count(b"")
         if whole.count(b"\n") != ends or whole.count(b"\r") != ends or b"\0" in whole:
             raise ApplicationError(_BROKEN)
-    return Fields(whole, length, close, dated)
+    read = Fields(whole, length, close, dated)
+    # Nothing but a Content-Length was unknown, which is never among the lines that are known.
+    if unknown == (length is not None) and len(fields) <= _SECTION_FIELDS and len(whole) <= _SECTION_SIZE:
+        if len(_sections) >= _SECTIONS_MAX:
+            _sections.clear()
+        _sections[fields] = read
+    return read
 
 
 def _name(raw_name: bytes) -> bytes:
