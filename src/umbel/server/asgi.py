@@ -75,48 +75,57 @@ _NOTHING, _HEAD, _BODY, _TRAILING, _DONE = range(5)
 class AsgiCycle(BoundedCalls):
     """One request on its way through an ASGI application."""
 
-    # What is seldom read; an instance's own attribute, as ``__init__`` sets them, is found in a tenth of the time.
-    _listeners = 0
-    """Tasks that wait in ``receive``, and so will hear that the client has gone."""
-    _end_told = False
-    """Whether the application has been given the end of the body."""
-    _reading = False
-    """Whether a task waits for the next part of the body: one at a time does."""
-    _turns: trio.lowlevel.ParkingLot | None = None
-    """Where the others wait; made for the first of them."""
-    _trailers: tuple[Field, ...] = ()
-    _refused: AnsweredByServerError | None = None
+    __slots__ = (
+        "_app",
+        "_at",
+        "_calls",
+        "_end_told",
+        "_late_calls",
+        "_listeners",
+        "_over",
+        "_reading",
+        "_refused",
+        "_request",
+        "_service",
+        "_trailers",
+        "_turns",
+        "_wants_trailers",
+        "gone",
+    )
 
     def __init__(self, app: Any, service: Service, request: InboundRequest) -> None:
         self._app = app
         self._service = service
         self._request = request
-        self._calls = 0
+        self._calls = self._late_calls = 0
         self.gone = False
-        self._at = _NOTHING
-        self._wants_trailers = False
         self._over: trio.Event | None = None
         """Set when the client has gone or has its answer; made for the first who listens behind the body."""
-        self._waits = False
-        """Whether the application has begun to wait, and the request tells of the client's leaving."""
+        self._listeners = 0
+        """Tasks that wait in ``receive``, and so will hear that the client has gone."""
+        self._end_told = False
+        """Whether the application has been given the end of the body."""
+        self._reading = False
+        """Whether a task waits for the next part of the body: one at a time does."""
+        self._turns: trio.lowlevel.ParkingLot | None = None
+        """Where the others wait; made for the first of them."""
+        self._at = _NOTHING
+        self._wants_trailers = False
+        self._trailers: tuple[Field, ...] = ()
+        self._refused: AnsweredByServerError | None = None
 
     # Running the application.
 
-    async def serve(self) -> None:
-        """Run the application on the request to its end.
+    def serve(self) -> Coroutine[Any, Any, None]:
+        """Run the application on the request to its end: its first step at once, and to be awaited at once.
 
         Raises:
             BaseException: what the application raised.
         """
-        try:
-            work = self._app(self._make_scope(), self.receive, self.send)
-            await self._request.run_apart(work, self._begins_to_wait)
-        finally:
-            if self._waits:
-                self._request.on_gone(None)
+        work = self._app(self._make_scope(), self.receive, self.send)
+        return self._request.run_apart(work, self._begins_to_wait)
 
     def _begins_to_wait(self) -> None:
-        self._waits = True
         self._request.on_gone(self._client_gone)
 
     def _make_scope(self) -> dict[str, Any]:
@@ -263,8 +272,8 @@ class AsgiCycle(BoundedCalls):
         kind, at = message["type"], self._at
         if self.gone or at is _DONE:
             await self.count_late_call()
-        if self.gone:
-            raise ClientGoneError("the client has gone")
+            if self.gone:
+                raise ClientGoneError("the client has gone")
         try:
             if kind == "http.response.body" and (at is _HEAD or at is _BODY):
                 body = message.get("body", b"")

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from ..events import Recorder, RequestEnded
 from ..kinds import Kind
 from ..net.exception_groups import leaves
+from .fairness import NO_SLOTS
 from .refusal import Refusal, new_request_id
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Said(NamedTuple):
 class RecordedOnce:
     """A base of whatever stands for one request before its application."""
 
+    __slots__ = NO_SLOTS
     said: Said | None = None
     """What the server has answered itself."""
     turned_away = False

@@ -28,7 +28,7 @@ from ...net.epoll import BROKEN
 from ..clocks import BodyClock
 from ..ending import RecordedOnce, Said
 from ..fairness import UnsentContent
-from ..own_context import run_in_own_context
+from ..own_context import DONE, run_in_own_context
 from ..refusal import Refusal, new_request_id
 from ..response import (
     CONTINUE,
@@ -57,34 +57,61 @@ _NOTHING, _HEAD, _BODY, _DONE = range(4)
 class RequestResponseCycle(RecordedOnce, UnsentContent):
     """One request on its way through an application."""
 
-    # What stands here is seldom read in a request without a body that is answered as a whole. What is read is set by
-    # ``__init__``: an instance's own attribute is found in a tenth of the time.
-    discard_max = DISCARD_MAX
-    cut_off = False
-    """Whether the answer was ended in its middle on purpose."""
-    _body_clock: BodyClock
-    """Of a request with a body."""
-    _body_size = 0
-    """Bytes that the body has, or may have at most where nobody knows."""
-    _reading = False
-    """Whether the application waits for the body."""
-    _waiting = False
-    """Whether the application has begun to wait for something."""
-    _on_gone: Callable[[], object] | None = None
-    bytes_sent = 0
-    status = 0
+    __slots__ = (
+        "_at",
+        "_body_clock",
+        "_body_size",
+        "_chunked",
+        "_connection",
+        "_fields",
+        "_left",
+        "_meaning",
+        "_mute",
+        "_on_gone",
+        "_reading",
+        "_unsent",
+        "_unsent_until",
+        "_waiting",
+        "_wants_trailers",
+        "answered",
+        "body",
+        "bytes_sent",
+        "crash_recorded",
+        "cut_off",
+        "discard_max",
+        "ended_at",
+        "fields",
+        "filed",
+        "gone",
+        "keep_alive",
+        "local",
+        "method",
+        "peer",
+        "said",
+        "scheme",
+        "service",
+        "started",
+        "status",
+        "taken",
+        "takes_trailers",
+        "target",
+        "turned_away",
+        "upload",
+        "version",
+        "websocket",
+    )
     _fields: Fields
     """Of an answer that has begun."""
-    _wants_trailers = False
-    _left: int | None = None
-    """Bytes that Content-Length still promises."""
-    _chunked = False
-    _mute = False
-    """Whether the content is not sent: HEAD, 204, 304."""
+    _body_clock: BodyClock
+    """Of a request with a body."""
 
     def __init__(self, connection: Http1Connection, head: Head, started: float) -> None:
         self._connection = connection
         self.service = connection.service
+        self.scheme = connection.scheme
+        self.peer = connection.peer.client
+        self.local = connection.peer.server
+        self.started = started
         self.method = head.method
         self.target = head.target
         self._meaning = meaning = head.meaning
@@ -94,29 +121,39 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
         """Whether the client says that it reads trailer fields."""
         self.websocket = meaning.websocket and head.method == "GET"
         """Whether it is the handshake of a WebSocket."""
-        self.scheme = connection.scheme
-        self.peer = connection.peer.client
-        self.local = connection.peer.server
-        self.started = started
         self.keep_alive = meaning.keep_alive and not meaning.websocket
-        self.body: Body | None = None
-        """Until its last byte has been handed on."""
+        self.said = self.filed = None
+        self.ended_at = 0.0
         self.upload: UploadPlace | None = None
         """What the request counts as, where its body was waited for; else it is in flight."""
-        self.gone = False
+        self.gone = self.crash_recorded = self.turned_away = False
         self.answered = False
         """Whether the whole answer has been handed to the socket."""
         self.taken = False
         """Whether the application has the bytes of the connection (``take``)."""
+        self.cut_off = False
+        """Whether the answer was ended in its middle on purpose."""
+        self._waiting = False
+        """Whether the application has begun to wait for something."""
+        self._reading = False
+        """Whether the application waits for the body."""
+        self._on_gone: Callable[[], object] | None = None
         self._at = _NOTHING
-        self.said = None
-        self.filed = None
-        self.ended_at = 0.0
+        self.status = self.bytes_sent = self._unsent = 0
+        self._wants_trailers = self._chunked = False
+        self._mute = False
+        """Whether the content is not sent: HEAD, 204, 304."""
+        self._left: int | None = None
+        """Bytes that Content-Length still promises."""
+        self.discard_max = DISCARD_MAX
+        self.body: Body | None = None
+        """Until its last byte has been handed on."""
         if meaning.length:
             limits = connection.service.limits
             self.body = Body(meaning.length, limits)
             self._body_clock = BodyClock(limits)
             self._body_size = meaning.length if meaning.length > 0 else limits.max_body
+            """Bytes that the body has, or may have at most where nobody knows."""
 
     # What is known of the request.
 
@@ -346,10 +383,11 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
             self.answered = False  # Cut: not all of it was taken.
             raise
 
-    async def start(self, status: int, fields: Sequence[Field], *, trailers: bool = False) -> None:
+    def start(self, status: int, fields: Sequence[Field], *, trailers: bool = False) -> Coroutine[Any, Any, None]:
         """As ``InboundRequest`` says."""
         self._begin(status, fields)
         self._wants_trailers = trailers
+        return DONE
 
     async def send(self, data: bytes) -> None:
         """As ``InboundRequest`` says."""
@@ -357,15 +395,13 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
         # An application that only ever sends must let others have their turn.
         await trio.lowlevel.checkpoint()
 
-    async def finish(self, data: bytes = b"", trailers: Sequence[Field] = ()) -> None:
+    def finish(self, data: bytes = b"", trailers: Sequence[Field] = ()) -> Coroutine[Any, Any, None]:
         """As ``InboundRequest`` says."""
         if self.gone:
             raise ClientGoneError("the client has gone")
         if self._at is _HEAD and not self._wants_trailers:
-            if not self._give_whole(data):
-                await self.drained()
-            return
-        await self._put(data, more=False, trailers=trailers)
+            return DONE if self._give_whole(data) else self.drained()
+        return self._put(data, more=False, trailers=trailers)
 
     def _begin(self, status: int, fields: Sequence[Field]) -> None:
         if self.gone:
