@@ -32,11 +32,11 @@ _HEAD = (
     rb"\A([!#$%%&'*+.^_`|~0-9A-Za-z-]++) (/[!\x22$-~]*+) HTTP/1\.([01])\r\n"
     rb"(?:[!#$%%&'*+.^`|~0-9A-Za-z%s-]++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+\r\n"
 )
-_SLASH = ord("/")
-_IN_TARGETS = bytes(byte if 0x20 < byte < 0x7F and byte != ord("#") else _SLASH for byte in range(256))
+_IN_TARGETS = bytes(byte if 0x20 < byte < 0x7F and byte != ord("#") else ord("/") for byte in range(256))
 """For ``bytes.translate``: it leaves alone what may stand in the target of such a head, and nothing else."""
 METHODS = {name.encode(): name for name in _METHOD_NAMES.split()}
 """The methods that llhttp knows, less CONNECT: nothing here is a tunnel."""
+_METHOD_SIZE = max(map(len, METHODS)) + len("  ")
 _REMEMBERED_MAX, _REMEMBERED_SIZE = 256, 1024
 """Field sections that are remembered, and the bytes of the largest."""
 _SPECIAL = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade", b"te"})
@@ -102,7 +102,8 @@ class HeadReader:
 
     def __init__(self, limits: Limits, hosts: Hosts) -> None:
         self._limits = limits
-        self._max_head, self._max_target = limits.max_head, limits.max_target
+        self._max_known_target = min(limits.max_target, limits.max_head - _REMEMBERED_SIZE - _METHOD_SIZE)
+        """Up to this a head with fields that are remembered is within ``max_head``."""
         self._hosts = hosts
         underscore = b"_" if limits.underscore_headers == "keep" else b""
         self._pattern = re.compile(_HEAD % underscore)
@@ -131,16 +132,17 @@ class HeadReader:
             HeadRefused: it must not be acted upon.
         """
         # A client says the same fields again and again, so what they mean is remembered.
-        words = raw.split(b" ", 2)
-        section = words[-1]
+        try:
+            method, target, section = raw.split(b" ", 2)
+        except ValueError:
+            method = target = section = b""
         known = self._known.get(section)
-        if known is not None and len(words) == 3:
-            name, target = METHODS.get(words[0]), words[1]
+        if known is not None:
+            name = METHODS.get(method)
             if (
                 name is not None
-                and len(raw) <= self._max_head
-                and 0 < len(target) <= self._max_target
-                and target[0] == _SLASH
+                and len(target) <= self._max_known_target
+                and target.startswith(b"/")
                 and target.translate(_IN_TARGETS) == target
             ):
                 head = Head(name, target, known)

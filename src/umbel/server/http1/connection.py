@@ -126,18 +126,18 @@ class Http1Connection:
         """Read and serve until the end, or until another protocol has the connection."""
         self.stream.on_end = self._client_ended
         self.service.open.add(self)
-        more: Handoff | bool = False
+        handoff: Handoff | None = None
         try:
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError), self._apart:
-                more = await self._run()
+                handoff = await self._run()
         finally:
             self.service.open.discard(self)
             self._idle.forget()
             self.stream.on_end = None
-        return more if isinstance(more, Handoff) else None
+        return handoff
 
-    async def _run(self) -> Handoff | bool:
-        """Read and serve until the end. What another protocol is to have, or False."""
+    async def _run(self) -> Handoff | None:
+        """Read and serve until the end, or until something else than HTTP/1.1 comes."""
         stream, reader = self.stream, self.service.reader
         while self._idle.until != -math.inf:
             looked_at = reader.now
@@ -152,39 +152,33 @@ class Http1Connection:
             if data is None:
                 continue
             if not data:
-                return False
+                return None
             self.buffer = self.buffer + data if self.buffer else data
             # What has come while another request was served may have waited here since the reader's last look.
             self._read_at = 0.0 if reader.now == looked_at else reader.now
-            more = await self._advance()
-            if more is not True:
-                if more is False:
+            self._unbroken = 0  # The read had a checkpoint.
+            while self.buffer:
+                raw = b""
+                try:
+                    raw = self._cut_head()
+                    if not raw:
+                        break
+                    if not self._requests and raw == PREFACE and self.service.speaks_h2:
+                        return Handoff(raw + self.take_buffer())
+                    head = self.service.heads.read(raw)
+                except HeadRefused as error:
+                    goes_on = await self._refuse_head(error, raw or self.buffer)
+                else:
+                    goes_on = await self._serve(head)
+                    del head
+                if not goes_on:
                     await self.part()
-                return more
+                    return None
+                if self.buffer:
+                    await self._let_others()
+            del data, raw  # An idle connection keeps nothing of what it has read.
         await self.give_up()
-        return False
-
-    async def _advance(self) -> Handoff | bool:
-        """Serve the requests that have been read. True if more must be read, False at the connection's end."""
-        while True:
-            raw = b""
-            try:
-                raw = self._cut_head()
-                if not raw:
-                    return True
-                if not self._requests and raw == PREFACE and self.service.speaks_h2:
-                    return Handoff(raw + self.take_buffer())
-                head = self.service.heads.read(raw)
-            except HeadRefused as error:
-                if not await self._refuse_head(error, raw or self.buffer):
-                    return False
-            else:
-                if not await self._serve(head):
-                    return False
-            if not self.buffer:
-                self._unbroken = 0  # The next read has a checkpoint.
-                return True
-            await self._let_others()
+        return None
 
     async def _let_others(self) -> None:
         """Between pipelined requests: a client that sends without end must let others have their turn."""
