@@ -339,7 +339,8 @@ class Http1Connection:
                 crash, rest = apart(error)
                 if crash is not None:
                     service.application_failed("request", crash, gone=cycle.gone)
-            cycle.on_gone(None)
+            if cycle.waits:
+                cycle.on_gone(None)
             if not cycle.answered:
                 if cycle.ends_with_connection and not cycle.taken:
                     self.stream.reset_on_close()  # The client must be able to tell that it has not got all.

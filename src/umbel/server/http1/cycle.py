@@ -71,7 +71,6 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
         "_reading",
         "_unsent",
         "_unsent_until",
-        "_waiting",
         "_wants_trailers",
         "answered",
         "body",
@@ -98,6 +97,7 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
         "turned_away",
         "upload",
         "version",
+        "waits",
         "websocket",
     )
     _fields: Fields
@@ -133,7 +133,7 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
         """Whether the application has the bytes of the connection (``take``)."""
         self.cut_off = False
         """Whether the answer was ended in its middle on purpose."""
-        self._waiting = False
+        self.waits = False
         """Whether the application has begun to wait for something."""
         self._reading = False
         """Whether the application waits for the body."""
@@ -194,8 +194,8 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
         self._on_gone = callback
         if callback is None:
             return
-        if not self._waiting:
-            self._waiting = True
+        if not self.waits:
+            self.waits = True
             if self.body is None and (end := self._connection.stream.peer_end()):
                 self.departed(broken=bool(end & BROKEN), late=False)
         if self.gone:
@@ -209,7 +209,7 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
             pass  # Whoever has the bytes finds their end behind them.
         elif self.body is not None and self._reading:
             pass  # The reading finds out whether the body was whole.
-        elif late and self._waiting and not self._connection.half_closed:
+        elif late and self.waits and not self._connection.half_closed:
             self.client_left()
         else:
             self._connection.half_closed = True
@@ -356,8 +356,8 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
 
     def _give_whole(self, body: bytes) -> bool:
         """Give the head that has been noted and all of the content; whether the socket has taken it."""
-        size = len(body)
-        data, rest = self._head_for(size, more=False), b""
+        size, rest = len(body), b""
+        data = self._head_for(size, False)
         if not self._mute:
             if size <= _JOINED_MAX:
                 data += body
@@ -421,7 +421,7 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
             raise ApplicationError("the application sent content before its head, or after its end")
         before = behind = b""
         if self._at is _HEAD:
-            before = self._head_for(len(body), more=more)
+            before = self._head_for(len(body), more)
             self._at = _BODY
         else:
             self._spend(len(body), more)
@@ -445,17 +445,24 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
             self._at = _DONE
             self.answered = True
 
-    def _head_for(self, size: int, *, more: bool) -> bytes:
+    def _head_for(self, size: int, more: bool) -> bytes:
         """The head of the answer, whose first part of content has ``size`` bytes."""
         fields, status = self._fields, self.status
-        lines, framing, self._left = fields.lines, b"", fields.length
-        self._mute = self.method == "HEAD" or status in NO_CONTENT
-        if self._left is None:
+        lines, framing, length = fields.lines, b"", fields.length
+        self._mute = mute = self.method == "HEAD" or status in NO_CONTENT
+        self._left = length
+        if length is None:
             framing = self._framing(size, more)
         elif status == 204:
-            lines = lines.replace(b"content-length: %d\r\n" % self._left, b"")
-        self._spend(size, more)
-        if self.keep_alive and (fields.close or not self._connection.keeps_alive() or self._much_is_left()):
+            lines = lines.replace(b"content-length: %d\r\n" % length, b"")
+        if size == length and not (more or mute):  # What _spend does where all comes at once.
+            self._left, self.bytes_sent = 0, size
+        else:
+            self._spend(size, more)
+        body = self.body
+        if self.keep_alive and (
+            fields.close or not self._connection.keeps_alive() or (body is not None and self._much_is_left(body))
+        ):
             self.keep_alive = False
         if not self.keep_alive:
             framing += b"connection: close\r\n"
@@ -479,11 +486,8 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
         self.keep_alive = False
         return b""
 
-    def _much_is_left(self) -> bool:
+    def _much_is_left(self, body: Body) -> bool:
         """Whether what nobody has read of the body cannot be read behind the answer."""
-        body = self.body
-        if body is None:
-            return False
         # A client that waits for its 100 may send it or may not.
         waits = self._meaning.expects_continue and not body.received
         return waits or body.left is None or body.left > self.discard_max
