@@ -31,7 +31,8 @@ import select
 import socket
 import struct
 import sys
-from collections.abc import Awaitable, Callable
+import types
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -107,6 +108,24 @@ class _Woken:
 _WOKEN: Any = _Woken()
 
 
+def _parking_request(abort: Callable[[Any], trio.lowlevel.Abort]) -> object:
+    """What ``wait_task_rescheduled(abort)`` asks trio for: to park the task, with ``abort`` for a cancel.
+
+    trio makes this object for each wait, which costs as much as the rest of it. It holds nothing but ``abort`` and
+    never changes, so whoever waits again and again may ask with the same one.
+    """
+    waiting = wait_task_rescheduled(abort)  # noqa: ASYNC105 - it is not to wait
+    request: object = waiting.send(None)
+    waiting.close()
+    return request
+
+
+@types.coroutine
+def _park(request: object) -> Generator[Any, Any, None]:
+    """``wait_task_rescheduled`` with a request that was made before. A cancel is raised from here."""
+    (yield request).unwrap()
+
+
 class PlainStream:
     """See the module. Takes over ``sock``, which must be connected."""
 
@@ -115,6 +134,7 @@ class PlainStream:
         "_ended",
         "_finds_changes",
         "_listener",
+        "_parking",
         "_poll",
         "_readable",
         "_reader",
@@ -145,6 +165,8 @@ class PlainStream:
         self.on_end: Callable[[bool], object] | None = None
         """Called by the reader at each report of the peer's end, even where nobody reads; True: the connection is
         broken. It must not raise, and must do little."""
+        self._parking: object | None = None
+        """With what a task that waits to read asks trio to park it; made for the first wait."""
         self._closed = False
         self._finds_changes = reader.reports_each_change
         self._poll = select.poll()
@@ -199,7 +221,9 @@ class PlainStream:
         if self._readable:
             return checkpoint()  # noqa: ASYNC105 - the caller awaits it
         self._receiver = current_task()
-        return wait_task_rescheduled(self._abort_receiving)  # noqa: ASYNC105 - the caller awaits it
+        if self._parking is None:
+            self._parking = _parking_request(self._abort_receiving)
+        return _park(self._parking)
 
     def _abort_receiving(self, _: object) -> trio.lowlevel.Abort:
         self._receiver = None
@@ -461,6 +485,7 @@ class PlainStream:
             return
         self._closed = True
         self._readable = False
+        self._parking = None  # It holds this stream.
         if self.unsent:
             self.unsent = b""
             self.send_error = trio.ClosedResourceError("closed while sending")
