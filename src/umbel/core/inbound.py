@@ -22,9 +22,10 @@ malformed is refused by the server itself: ``receive`` raises ``AnsweredByServer
 
 **The client's leaving.** A client that ends its sending before the application waits for the first time has closed its
 half, and gets its answer. After that it has left. The application says by ``on_gone(callback)`` that it begins to wait.
-From then on ``callback()`` is called, once and synchronously, when the client leaves. It must not raise and must do
-little. Whoever sends to a client that has left, or that does not read, gets ``ClientGoneError``. ``gone`` says whether
-the client has left. An application should start nothing for such a client, but it may end as it likes.
+From then on ``callback()`` is called, once and synchronously, when the client leaves, as long as ``handle`` runs. It
+must not raise and must do little. Whoever sends to a client that has left, or that does not read, gets
+``ClientGoneError``. ``gone`` says whether the client has left. An application should start nothing for such a client,
+but it may end as it likes.
 
 **Foreign code.** ``handle`` runs in a task that serves further requests of the same connection afterwards. So it must
 leave nothing behind in that task: no context variable and no cancel scope. Code that is not under the control of Umbel

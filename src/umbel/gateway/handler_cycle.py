@@ -61,10 +61,7 @@ class HandlerCycle(RequestCycle):
         inbound = self.inbound
         if inbound.gone:
             raise ClientGoneError("the client left before the handler began")
-        try:
-            await inbound.run_apart(self._handle(), self._begins_to_wait)
-        finally:
-            inbound.on_gone(None)
+        await inbound.run_apart(self._handle(), self._begins_to_wait)
 
     def _begins_to_wait(self) -> None:
         self.inbound.on_gone(self.cancel)

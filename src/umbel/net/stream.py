@@ -31,17 +31,20 @@ import select
 import socket
 import struct
 import sys
-from collections.abc import Awaitable, Callable
+import types
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 import outcome
 import trio
+from trio.lowlevel import checkpoint, current_task, reschedule, wait_task_rescheduled
 
 from .epoll import BROKEN, ENDED, READABLE, WRITABLE, Reader
 
 RECEIVE_MAX = 64 * 1024
 """Bytes of one read."""
+_HAS_SOMETHING = READABLE | ENDED
 TURN_BYTES_MAX = 256 * 1024
 """Bytes that are pushed from one socket in one turn."""
 _POLLED_END = getattr(select, "POLLRDHUP", 0)
@@ -93,13 +96,45 @@ class Listener(Protocol):
         """The stream is broken (trio.BrokenResourceError), or was closed (trio.ClosedResourceError). Called once."""
 
 
+class _Woken:
+    """What a task is woken with that is told nothing. trio makes an object of that kind for each wake-up otherwise."""
+
+    __slots__ = ()
+
+    def unwrap(self) -> None:
+        """As of ``outcome.Value(None)``, any number of times."""
+
+
+_WOKEN: Any = _Woken()
+
+
+def _parking_request(abort: Callable[[Any], trio.lowlevel.Abort]) -> object:
+    """What ``wait_task_rescheduled(abort)`` asks trio for: to park the task, with ``abort`` for a cancel.
+
+    trio makes this object for each wait, which costs as much as the rest of it. It holds nothing but ``abort`` and
+    never changes, so whoever waits again and again may ask with the same one.
+    """
+    waiting = wait_task_rescheduled(abort)  # noqa: ASYNC105 - it is not to wait
+    request: object = waiting.send(None)
+    waiting.close()
+    return request
+
+
+@types.coroutine
+def _park(request: object) -> Generator[Any, Any, None]:
+    """``wait_task_rescheduled`` with a request that was made before. A cancel is raised from here."""
+    (yield request).unwrap()
+
+
 class PlainStream:
     """See the module. Takes over ``sock``, which must be connected."""
 
     __slots__ = (
         "_closed",
         "_ended",
+        "_finds_changes",
         "_listener",
+        "_parking",
         "_poll",
         "_readable",
         "_reader",
@@ -130,7 +165,10 @@ class PlainStream:
         self.on_end: Callable[[bool], object] | None = None
         """Called by the reader at each report of the peer's end, even where nobody reads; True: the connection is
         broken. It must not raise, and must do little."""
+        self._parking: object | None = None
+        """With what a task that waits to read asks trio to park it; made for the first wait."""
         self._closed = False
+        self._finds_changes = reader.reports_each_change
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN | _POLLED_END)
         reader.register(sock, self._on_ready)
@@ -156,32 +194,36 @@ class PlainStream:
             trio.ClosedResourceError: the stream is closed.
             trio.BusyResourceError: another task is receiving.
         """
-        if self._receiver is not None or self._listener is not None:
-            raise trio.BusyResourceError("another task is receiving already")
-        if self._closed:
-            raise trio.ClosedResourceError
-        # A checkpoint before anything is taken out of the socket: a cancel that came later would lose it.
-        if self._readable:
-            await trio.lowlevel.checkpoint()
-        else:
-            await self._wait_readable()
-        while (data := self.receive_now(limit)) is None:
-            await self._wait_readable()
-        return data
+        while True:
+            # A checkpoint before anything is taken out of the socket: a cancel that came later would lose it.
+            await self.wait_readable()
+            if (data := self.receive_now(limit)) is not None:
+                return data
 
     def stop_receiving(self) -> None:
         """Wake the task that waits in ``receive_some``, which raises TooSlowError. Nothing is lost."""
         task, self._receiver = self._receiver, None
         if task is not None:
-            trio.lowlevel.reschedule(task, outcome.Error(trio.TooSlowError()))
+            reschedule(task, outcome.Error(trio.TooSlowError()))
 
-    def _wait_readable(self) -> Awaitable[object]:
-        """Wait until there may be something to read, or the stream is closed. To be awaited at once.
+    def wait_readable(self) -> Awaitable[object]:
+        """Wait until ``receive_now`` may have something, or the stream is closed. To be awaited at once; a checkpoint.
 
         No coroutine of its own: each wake-up would pass through its frame.
+
+        Raises:
+            as ``receive_some``.
         """
-        self._receiver = trio.lowlevel.current_task()
-        return trio.lowlevel.wait_task_rescheduled(self._abort_receiving)  # noqa: ASYNC105 - the caller awaits it
+        if self._receiver is not None or self._listener is not None:
+            raise trio.BusyResourceError("another task is receiving already")
+        if self._closed:
+            raise trio.ClosedResourceError
+        if self._readable:
+            return checkpoint()  # noqa: ASYNC105 - the caller awaits it
+        self._receiver = current_task()
+        if self._parking is None:
+            self._parking = _parking_request(self._abort_receiving)
+        return _park(self._parking)
 
     def _abort_receiving(self, _: object) -> trio.lowlevel.Abort:
         self._receiver = None
@@ -206,13 +248,15 @@ class PlainStream:
         except OSError as error:
             raise self._broken(error) from error
         if len(data) < limit and not self._ended:
-            self._has_read_all()
+            self._readable = False  # As in _has_read_all.
+            if not self._finds_changes:
+                self._reader.watch_again(self._socket, READABLE)
         return data
 
     def _has_read_all(self) -> None:
         """Nothing more is in the socket; its next change is reported."""
         self._readable = False
-        if not self._reader.reports_each_change:
+        if not self._finds_changes:
             self._reader.watch_again(self._socket, READABLE)
 
     def is_quiet(self) -> bool:
@@ -255,18 +299,23 @@ class PlainStream:
         if events & ENDED and not self._ended:
             self._ended = True
             self.ended_at = trio.current_time()
-        if events & (READABLE | ENDED):
+        if events & _HAS_SOMETHING:
             self._readable = True
-        if events & WRITABLE and self.unsent:
+        if self.unsent and events & WRITABLE:
             self._send_rest()
-        if self._listener is not None:
-            if self._readable:
+        if self._readable:
+            if self._listener is not None:
                 self._push()
-        elif self._receiver is not None and self._readable:
-            task, self._receiver = self._receiver, None
-            trio.lowlevel.reschedule(task)
-        if self.on_end is not None:  # Last: it may close the stream.
-            if not self._reader.reports_each_change and self._receiver is None and self._readable:
+            elif (task := self._receiver) is not None:
+                self._receiver = None
+                reschedule(task, _WOKEN)
+        if events & ENDED or not self._finds_changes:
+            self._tell_end(events)
+
+    def _tell_end(self, events: int) -> None:
+        """Call ``on_end`` if the peer has ended its sending. The last act of a change: it may close the stream."""
+        if self.on_end is not None:
+            if not self._finds_changes and self._receiver is None and self._readable:
                 events |= self.peer_end()  # This reader tells of no end. What nobody reads may be one.
             if events & ENDED:
                 self.on_end(events & BROKEN != 0)
@@ -297,7 +346,7 @@ class PlainStream:
                 return
             if size < RECEIVE_MAX and not self._ended:
                 self._readable = False  # As in _has_read_all.
-                if not self._reader.reports_each_change:
+                if not self._finds_changes:
                     self._reader.watch_again(self._socket, READABLE)
             left -= size
             if not listener.on_data(data) and self._listener is listener:
@@ -351,8 +400,8 @@ class PlainStream:
             as ``send_now``.
         """
         while self.unsent:
-            self._sender = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(self._abort_sending)
+            self._sender = current_task()
+            await wait_task_rescheduled(self._abort_sending)
         # Closed after all was sent, there is nothing to tell whoever waited for that.
         error = self.send_error
         if error is not None:
@@ -395,7 +444,7 @@ class PlainStream:
             self.unsent = b""
             return True
         self.unsent = memoryview(data)[sent:]
-        if not self._reader.reports_each_change:
+        if not self._finds_changes:
             self._reader.watch_again(self._socket, WRITABLE)
         return False
 
@@ -408,7 +457,7 @@ class PlainStream:
             pass  # Kept in send_error for whoever sends. Whoever reads may still get an answer.
         task, self._sender = self._sender, None
         if task is not None:
-            trio.lowlevel.reschedule(task)
+            reschedule(task, _WOKEN)
 
     def _broken(self, error: OSError) -> trio.BrokenResourceError:
         return trio.BrokenResourceError(f"the socket is broken: {error}")
@@ -436,6 +485,7 @@ class PlainStream:
             return
         self._closed = True
         self._readable = False
+        self._parking = None  # It holds this stream.
         if self.unsent:
             self.unsent = b""
             self.send_error = trio.ClosedResourceError("closed while sending")
@@ -444,7 +494,7 @@ class PlainStream:
         self._reader.close(self._socket)
         for task in (self._receiver, self._sender):
             if task is not None:
-                trio.lowlevel.reschedule(task)
+                reschedule(task, _WOKEN)
         self._receiver = self._sender = None
         listener, self._listener = self._listener, None
         if listener is not None:

@@ -140,7 +140,7 @@ class TlsStream(PlainStream):
             except ssl.SSLWantReadError:
                 self._reply()
                 if not self._feed():
-                    await self._wait_readable()
+                    await self.wait_readable()
                 continue
             except ssl.SSLError as error:
                 self._reply()

@@ -18,7 +18,6 @@ need not listen only to hear of the client's leaving, and has a place for its ac
 from __future__ import annotations
 
 from collections.abc import Coroutine, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote
 
@@ -28,7 +27,7 @@ from ..core.inbound import AnsweredByServerError, ClientGoneError
 from ..kinds import Kind
 from .fairness import CALLS_PER_TURN, BoundedCalls
 from .refusal import Refusal, told
-from .response import STATUS_LINES, ApplicationError
+from .response import ApplicationError
 
 if TYPE_CHECKING:
     from ..core.inbound import Field, InboundRequest
@@ -103,10 +102,30 @@ def make_scope(request: InboundRequest, service: Service) -> dict[str, Any]:
 class AsgiCycle(BoundedCalls):
     """One request on its way through an ASGI application."""
 
+    __slots__ = (
+        "_app",
+        "_at",
+        "_calls",
+        "_end_told",
+        "_late_calls",
+        "_listeners",
+        "_over",
+        "_reading",
+        "_refused",
+        "_request",
+        "_service",
+        "_trailers",
+        "_turns",
+        "_wants_trailers",
+        "gone",
+    )
+
     def __init__(self, app: Any, service: Service, request: InboundRequest) -> None:
         self._app = app
         self._service = service
         self._request = request
+        self._calls = self._late_calls = 0
+        self.gone = False
         self._over: trio.Event | None = None
         """Set when the client has gone or has its answer; made for the first who listens behind the body."""
         self._listeners = 0
@@ -119,28 +138,24 @@ class AsgiCycle(BoundedCalls):
         """Where the others wait; made for the first of them."""
         self._at = _NOTHING
         self._wants_trailers = False
-        self._trailers: list[Field] = []
+        self._trailers: tuple[Field, ...] = ()
         self._refused: AnsweredByServerError | None = None
 
     # Running the application.
 
-    async def serve(self) -> None:
-        """Run the application on the request to its end.
+    def serve(self) -> Coroutine[Any, Any, None]:
+        """Run the application on the request to its end: its first step at once, and to be awaited at once.
 
         Raises:
             BaseException: what the application raised.
-            ApplicationError: it returned without a whole answer.
         """
-        request = self._request
-        try:
-            scope = make_scope(request, self._service)
-            scope["extensions"][CANCELS] = self
-            work = self._app(scope, self.receive, self.send)
-            await request.run_apart(work, partial(request.on_gone, self._client_gone))
-        finally:
-            request.on_gone(None)
-        if not (request.answered or request.gone or request.crash_recorded):
-            raise ApplicationError("the application returned without a whole response")
+        scope = make_scope(self._request, self._service)
+        scope["extensions"][CANCELS] = self
+        work = self._app(scope, self.receive, self.send)
+        return self._request.run_apart(work, self._begins_to_wait)
+
+    def _begins_to_wait(self) -> None:
+        self._request.on_gone(self._client_gone)
 
     def _client_gone(self) -> None:
         """The client has gone: whoever listens is told, and if nobody does the application is cancelled."""
@@ -257,13 +272,13 @@ class AsgiCycle(BoundedCalls):
         self._calls += 1
         if self._calls % CALLS_PER_TURN == 0:
             await trio.lowlevel.checkpoint()
-        if self.gone or self._at is _DONE:
-            await self.count_late_call()
-        if self.gone:
-            raise ClientGoneError("the client has gone")
         kind, at = message["type"], self._at
+        if self.gone or at is _DONE:
+            await self.count_late_call()
+            if self.gone:
+                raise ClientGoneError("the client has gone")
         try:
-            if kind == "http.response.body" and _HEAD <= at <= _BODY:
+            if kind == "http.response.body" and (at is _HEAD or at is _BODY):
                 body = message.get("body", b"")
                 if message.get("more_body", False):
                     self._at = _BODY
@@ -277,11 +292,8 @@ class AsgiCycle(BoundedCalls):
                     if self._over is not None:
                         self._over.set()
             elif kind == "http.response.start" and at is _NOTHING:
-                status = message["status"]
-                if status not in STATUS_LINES:
-                    raise ApplicationError(f"the application answered with the status {status!r}")
-                self._wants_trailers = bool(message.get("trailers", False))
-                await self._request.start(status, message.get("headers", ()), trailers=self._wants_trailers)
+                self._wants_trailers = trailers = bool(message.get("trailers", False))
+                await self._request.start(message["status"], message.get("headers", ()), trailers=trailers)
                 self._at = _HEAD
             elif kind == _EARLY_HINT and at is _NOTHING and self._request.version == "2":
                 await self._request.inform(103, [(b"link", bytes(link).strip()) for link in message["links"]])
@@ -294,7 +306,7 @@ class AsgiCycle(BoundedCalls):
             raise
 
     async def _send_trailers(self, message: Message) -> None:
-        self._trailers += message.get("headers", ())
+        self._trailers += tuple(message.get("headers", ()))
         if message.get("more_trailers", False):
             await trio.lowlevel.checkpoint()
             return
@@ -316,7 +328,6 @@ def serve_asgi(app: Any, request: Any) -> Coroutine[Any, Any, None]:
 
     Raises:
         BaseException: what the application raised.
-        ApplicationError: it returned without a whole answer.
     """
     if request.websocket:
         from .websocket import serve_websocket

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from ..events import Recorder, RequestEnded
 from ..kinds import Kind
 from ..net.exception_groups import holds_only
+from .fairness import NO_SLOTS
 from .refusal import Refusal, new_request_id
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Said(NamedTuple):
 class RecordedOnce:
     """A base of whatever stands for one request before its application."""
 
+    __slots__ = NO_SLOTS
     said: Said | None = None
     """What the server has answered itself."""
     turned_away = False
@@ -56,23 +58,24 @@ class RecordedOnce:
     """Set by an application that has recorded why its answer ends in the middle, so that the server does not."""
     ended_at = 0.0
     """When the application says that it was done, in ``trio.current_time()``; 0 where it says nothing."""
-    _filed: tuple[Recorder, RequestEnded] | None = None
+    filed: tuple[Recorder, RequestEnded] | None = None
+    """The application's record, until it is recorded."""
 
     def file_record(self, recorder: Recorder, ended: RequestEnded) -> None:
         """Take an application's record of this request, for ``recorder`` to have at the request's end."""
         self.record_filed()  # An application that calls two others has a record of either.
-        self._filed = recorder, ended
+        self.filed = recorder, ended
 
     @property
     def request_id(self) -> str:
         """The id that the application has given to the request; a new one where it says none."""
-        return new_request_id() if self._filed is None else self._filed[1].request.request_id
+        return new_request_id() if self.filed is None else self.filed[1].request.request_id
 
     def record_filed(self) -> bool:
         """Record what was filed, corrected by what the server has ``said``; False if there is nothing."""
-        if self._filed is None:
+        if self.filed is None:
             return False
-        (recorder, ended), self._filed = self._filed, None
+        (recorder, ended), self.filed = self.filed, None
         self.ended_at = ended.ended_at
         if self.said is not None:
             ended = corrected(ended, self.said)

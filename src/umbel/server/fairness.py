@@ -20,6 +20,8 @@ import trio
 
 from ..kinds import Kind
 
+NO_SLOTS: tuple[str, ...] = ()
+"""Of a base whose attributes are defaults: a class with it has slots of the same names, or a dictionary."""
 CALLS_PER_TURN = 16
 """Calls of one application between two checkpoints."""
 CALLS_AFTER_END_MAX = 1000
@@ -35,6 +37,7 @@ _ENDLESS = "the application goes on calling after its end"
 class CountedCalls:
     """A base of whatever an application may call in a loop. Each such method awaits ``count_call`` first."""
 
+    __slots__ = NO_SLOTS
     _calls = 0
 
     async def count_call(self) -> None:
@@ -47,6 +50,7 @@ class CountedCalls:
 class BoundedCalls(CountedCalls):
     """The counts of one application on one request; a base of whatever has its ``receive`` and ``send``."""
 
+    __slots__ = NO_SLOTS
     gone = False
     """Whether the client has left, or is treated so."""
     _late_calls = 0
@@ -66,6 +70,7 @@ class BoundedCalls(CountedCalls):
 class UnsentContent:
     """The content of a response that has none on the wire: a base of whatever stands for one request."""
 
+    __slots__ = NO_SLOTS
     _unsent = 0
     _unsent_until = 0.0
 

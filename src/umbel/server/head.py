@@ -11,6 +11,7 @@ import re
 import httptools
 import msgspec
 
+from ..messages import may_be_secret
 from ..net.bounded_cache import BoundedCache
 from .diagnosis import HeadRefused, diagnose
 from .host import NOT_SERVED, Hosts
@@ -33,9 +34,11 @@ _HEAD = (
     rb"\A([!#$%%&'*+.^_`|~0-9A-Za-z-]++) (/[!\x22$-~]*+) HTTP/1\.([01])\r\n"
     rb"(?:[!#$%%&'*+.^`|~0-9A-Za-z%s-]++:[\t\x20-\x7e\x80-\xff]*+\r\n)*+\r\n"
 )
-_LINE = re.compile(rb"\A([!#$%&'*+.^_`|~0-9A-Za-z-]++) (/[!\x22$-~]*+) HTTP/1\.1")
+_IN_TARGETS = bytes(byte if 0x20 < byte < 0x7F and byte != ord("#") else ord("/") for byte in range(256))
+"""For ``bytes.translate``: it leaves alone what may stand in the target of such a head, and nothing else."""
 METHODS = {name.encode(): name for name in _METHOD_NAMES.split()}
 """The methods that llhttp knows, less CONNECT: nothing here is a tunnel."""
+_METHOD_SIZE = max(map(len, METHODS)) + len("  ")
 _REMEMBERED_MAX, _REMEMBERED_SIZE = 256, 1024
 """Field sections that are remembered, and the bytes of the largest."""
 _SPECIAL = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade", b"te"})
@@ -101,11 +104,13 @@ class HeadReader:
 
     def __init__(self, limits: Limits, hosts: Hosts) -> None:
         self._limits = limits
+        self._max_known_target = min(limits.max_target, limits.max_head - _REMEMBERED_SIZE - _METHOD_SIZE)
+        """Up to this a head with fields that are remembered is within ``max_head``."""
         self._hosts = hosts
         underscore = b"_" if limits.underscore_headers == "keep" else b""
         self._pattern = re.compile(_HEAD % underscore)
         self._known: BoundedCache[bytes, Meaning] = BoundedCache(_REMEMBERED_MAX, _REMEMBERED_SIZE)
-        """What field sections of HTTP/1.1 requests mean that have been read and found good."""
+        """What stood behind the target in requests of HTTP/1.1 that were found good: the version and the fields."""
 
     def check_part(self, part: bytes, since: int = 0) -> None:
         """Look at a head that has not come to its end; its first ``since`` bytes were looked at before.
@@ -129,19 +134,26 @@ class HeadReader:
             HeadRefused: it must not be acted upon.
         """
         # A client says the same fields again and again, so what they mean is remembered.
-        end = raw.find(b"\r\n")
-        known = self._known.get(raw[end:])
+        try:
+            method, target, section = raw.split(b" ", 2)
+        except ValueError:
+            method = target = section = b""
+        known = self._known.get(section)
         if known is not None:
-            match = _LINE.fullmatch(raw, 0, end)
-            if match is not None:
-                method, target = match.groups()
-                name = METHODS.get(method)
-                if name is not None and len(target) <= self._limits.max_target and len(raw) <= self._limits.max_head:
-                    head = Head(name, target, known)
-                    return head if known.served else self._spared(head)
+            name = METHODS.get(method)
+            if (
+                name is not None
+                and len(target) <= self._max_known_target
+                and target.startswith(b"/")
+                and target.translate(_IN_TARGETS) == target
+            ):
+                head = Head(name, target, known)
+                return head if known.served else self._spared(head)
         head = self._read(raw)
-        if head.meaning.version == "1.1":
-            self._known.add(raw[end:], head.meaning)
+        if section.startswith(b"HTTP/1.1\r\n") and self._known.takes(section):
+            # Somebody's credentials are not kept.
+            if not any(may_be_secret(name) for name, _ in head.meaning.fields):
+                self._known.add(section, head.meaning)
         return head if head.meaning.served else self._spared(head)
 
     def _spared(self, head: Head) -> Head:

@@ -19,27 +19,35 @@ first wait.
 from __future__ import annotations
 
 import types
-from collections.abc import Awaitable, Callable, Generator
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextlib import suppress
+from contextvars import Context
+from typing import Any, cast
 
 import trio
+from trio.lowlevel import current_task
 
 
-async def run_in_own_context(work: Awaitable[object], begins_to_wait: Callable[[], object]) -> None:
-    """``await work``; what it sets of context variables, nobody sees who comes after it.
+def run_in_own_context(work: Awaitable[object], begins_to_wait: Callable[[], object]) -> Coroutine[Any, Any, None]:
+    """``await work``; what it sets of context variables, nobody sees who comes after it. To be awaited at once.
 
-    ``begins_to_wait()``, which must not raise, is called before it waits for the first time, if it waits.
+    The first step is made by the call itself, which raises what that raises. ``begins_to_wait()``, which must not
+    raise, is called before ``work`` waits for the first time, if it waits.
     """
-    task = trio.lowlevel.current_task()
-    outer = task.context
-    context = outer.copy()
-    steps: Any = work if isinstance(work, types.CoroutineType) else work.__await__()
+    task = current_task()
+    context = task.context.copy()
+    steps: Any = work if type(work) is types.CoroutineType else work.__await__()
     try:
         trap = context.run(steps.send, None)
     except StopIteration:
-        return
+        return DONE
     begins_to_wait()
-    task.context = context
+    return _run_on(task, context, steps, trap)
+
+
+async def _run_on(task: trio.lowlevel.Task, context: Context, steps: Any, trap: Any) -> None:
+    """Make the steps behind the first one, which has waited with ``trap``, in ``context``."""
+    outer, task.context = task.context, context
     try:
         await _rest_of(steps, trap)
     finally:
@@ -61,3 +69,18 @@ def _rest_of(steps: Any, trap: Any) -> Generator[Any, Any, None]:
             trap = step(value)
         except StopIteration:
             return
+
+
+@types.coroutine
+def _nothing() -> Generator[Any, Any, None]:
+    return
+    yield
+
+
+DONE: Coroutine[Any, Any, None] = cast("Any", _nothing())
+"""What a function returns that is to be awaited, and has nothing left to wait for. To be awaited any number of times.
+
+It is a generator that has ended. Whoever awaits it gets None at once; a coroutine would have to be made each time.
+"""
+with suppress(StopIteration):
+    DONE.send(None)

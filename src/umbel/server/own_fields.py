@@ -5,7 +5,7 @@ Made once a second. Wall clock, because that is what Date tells. No field tells 
 
 from __future__ import annotations
 
-import time
+from time import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,27 +19,26 @@ class OwnFields:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._second = -1
+        self._from = self._until = 0.0
+        """The second that they were made in."""
         self._fields: Fields = []
         self._lines = b""
         self._undated = b""
 
     def fields(self, *, dated: bool = False) -> Fields:
         """The fields for now; without Date for an answer that is ``dated`` already."""
-        self._renew()
+        self.lines()
         return [field for field in self._fields if not (dated and field[0] == b"date")]
 
-    def lines(self, *, dated: bool = False) -> bytes:
+    def lines(self, dated: bool = False) -> bytes:
         """The same as lines of a head, with their line ends."""
-        if int(time.time()) != self._second:
+        if not self._from <= time() < self._until:
             self._renew()
         return self._undated if dated else self._lines
 
     def _renew(self) -> None:
-        second = int(time.time())
-        if second == self._second:
-            return
-        self._second = second
+        self._from = float(int(time()))
+        self._until = self._from + 1.0
         self._fields = [field for field in self._config.response_headers("") if field[0] != b"server"]
         self._lines = b"".join(b"%b: %b\r\n" % field for field in self._fields)
         self._undated = b"".join(b"%b: %b\r\n" % field for field in self._fields if field[0] != b"date")

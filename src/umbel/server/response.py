@@ -38,6 +38,9 @@ _names: BoundedCache[bytes, bytes] = BoundedCache(_KNOWN_MAX, _KNOWN_SIZE)
 _known: BoundedCache[tuple[bytes, bytes], bytes] = BoundedCache(
     _KNOWN_MAX, _KNOWN_SIZE, size_of=lambda field: len(field[0]) + len(field[1])
 )
+_SECTIONS_MAX, _SECTION_SIZE, _SECTION_FIELDS = 256, 512, 4
+# Whole sections of such fields, with no other beside them than Content-Length; a memory of the same kind.
+_sections: BoundedCache[tuple[tuple[bytes, bytes], ...], Fields] = BoundedCache(_SECTIONS_MAX)
 
 
 class ApplicationError(RuntimeError):
@@ -61,14 +64,18 @@ def read_fields(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
     Raises:
         ApplicationError: a field that is none, or more than one Content-Length.
     """
-    fields = headers if isinstance(headers, list) else list(headers)
+    fields = tuple(headers)
     try:
+        section = _sections.get(fields) if len(fields) <= _SECTION_FIELDS else None
+        if section is not None:
+            return section
         lines: list[Any] = list(map(_known.get, fields))
     except TypeError:  # Some make their pairs as lists.
-        fields = [(bytes(name), bytes(value)) for name, value in fields]
+        fields = tuple([(bytes(name), bytes(value)) for name, value in fields])
         lines = list(map(_known.get, fields))
     length: int | None = None
     close = dated = unchecked = False
+    unknown = lines.count(None)
     for place, known in enumerate(lines):
         if known is not None:
             continue
@@ -94,7 +101,11 @@ def read_fields(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
         ends = len(lines) - lines.count(b"")
         if whole.count(b"\n") != ends or whole.count(b"\r") != ends or b"\0" in whole:
             raise ApplicationError(_BROKEN)
-    return Fields(whole, length, close, dated)
+    read = Fields(whole, length, close, dated)
+    # Nothing but a Content-Length was unknown, which is never among the lines that are known.
+    if unknown == (length is not None) and len(fields) <= _SECTION_FIELDS and len(whole) <= _SECTION_SIZE:
+        _sections.add(fields, read)
+    return read
 
 
 def _name(raw_name: bytes) -> bytes:

@@ -133,13 +133,13 @@ class Service:
         self._displaced = 0
         """Requests that were taken in place of one that was refused for them, since there was one more than may be."""
         self._memory = Memory(self.limits.memory_limit) if self.limits.memory_limit is not None else None
+        self._places = self.limits.max_in_flight if self._memory is None else 0
+        """Requests in flight from which on ``no_place`` is asked for another one."""
         self._max_requests = _max_requests(config)
         self._allowed = self.limits.connections_allowed
-        self._connections_total = 0
-        self._requests_total = 0
+        self._connections_total = self._requests_total = 0
         self._refused: dict[int, int] = {}
-        self._failed = 0
-        self._endless = 0
+        self._failed = self._endless = 0
         if (tell := getattr(app, "add_server", None)) is not None:
             tell(self)
 
@@ -201,12 +201,14 @@ class Service:
 
     def request_began(self) -> Refusal | None:
         """Count a request in, or say why it is not taken (then it is not counted)."""
-        may_be_full = self.in_flight >= self.limits.max_in_flight or self._memory is not None
-        if may_be_full and (refusal := self.no_place()) is not None:
-            return refusal
-        self.in_flight += 1
-        if self.in_flight > self._crowd.peak:
-            self._crowd.grew(self.in_flight)
+        in_flight = self.in_flight
+        if in_flight >= self._places:
+            if (refusal := self.no_place()) is not None:
+                return refusal
+            in_flight = self.in_flight  # One may have been displaced.
+        self.in_flight = in_flight = in_flight + 1
+        if in_flight > self._crowd.peak:
+            self._crowd.grew(in_flight)
         self._requests_total += 1
         if self._requests_total == self._max_requests:
             self.exhausted.set()
@@ -265,9 +267,9 @@ class Service:
 
     def request_ended(self) -> None:
         """Count a request in flight out."""
-        self.in_flight -= 1
-        if self.in_flight <= self._crowd.gone_at:
-            self._crowd.went(self.in_flight)
+        self.in_flight = in_flight = self.in_flight - 1
+        if in_flight <= self._crowd.gone_at:
+            self._crowd.went(in_flight)
         if monotonic() >= self.late_at:  # As in note_progress.
             self.on_late()
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 from collections import Counter
 
 import pytest
 import trio
+import trio.testing
 
 from tests.support.socket_streams import READERS, Heard, plain_pair
 from tests.support.turns import counting_turns
 from umbel.net.epoll import AnyReader
-from umbel.net.stream import RECEIVE_MAX, TURN_BYTES_MAX
+from umbel.net.stream import RECEIVE_MAX, TURN_BYTES_MAX, PlainStream
 
 pytestmark = pytest.mark.parametrize("make", READERS)
 
@@ -277,6 +279,37 @@ async def test_a_cancelled_receive_loses_nothing(make: type[AnyReader]) -> None:
         assert scope.cancelled_caught
         await peer.send_all(b"kept")
         assert await stream.receive_some() == b"kept"
+
+
+async def test_a_task_may_wait_and_be_cancelled_and_woken_again_and_again(
+    make: type[AnyReader], nursery: trio.Nursery
+) -> None:
+    async with plain_pair(make) as (stream, peer):
+        for number in range(5):
+            with trio.CancelScope() as scope:
+                nursery.start_soon(cancel_when_blocked, scope)
+                await stream.receive_some()
+            assert scope.cancelled_caught
+            nursery.start_soon(peer.send_all, b"%d" % number)
+            assert await stream.receive_some() == b"%d" % number
+
+
+async def cancel_when_blocked(scope: trio.CancelScope) -> None:
+    await trio.testing.wait_all_tasks_blocked()
+    scope.cancel(reason="test")
+
+
+async def test_a_closed_stream_that_was_waited_for_needs_no_garbage_collector(make: type[AnyReader]) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        async with plain_pair(make) as (stream, peer):
+            with trio.move_on_after(0.01):
+                await stream.receive_some()
+        del stream, peer
+        assert not [each for each in gc.get_objects() if type(each) is PlainStream]
+    finally:
+        gc.enable()
 
 
 async def test_a_stream_of_millions_of_bytes_arrives_in_order(make: type[AnyReader], nursery: trio.Nursery) -> None:

@@ -81,6 +81,22 @@ def test_a_bad_request_line_is_refused_before_known_fields_too(line: bytes, stat
     assert refused(reader, line + b"\r\n" + FIELDS) == status
 
 
+@pytest.mark.parametrize("byte", range(256))
+def test_each_byte_of_a_target_is_judged_alike_with_known_fields(byte: int, reader: HeadReader) -> None:
+    """It may be the first, the last or the only byte; with fields that are new, each head is read in full."""
+
+    def judged(form: bytes, field: bytes) -> tuple[str, bytes] | int:
+        try:
+            head = reader.read(form % bytes([byte]) + b"\r\n" + field + FIELDS)
+        except HeadRefused as error:
+            return error.refusal.status
+        return head.method, head.target
+
+    reader.read(b"GET / HTTP/1.1\r\n" + FIELDS)
+    for number, form in enumerate((b"GET %b HTTP/1.1", b"GET %b/ HTTP/1.1", b"GET /%b HTTP/1.1", b"GET /%b/ HTTP/1.1")):
+        assert judged(form, b"") == judged(form, b"X: %d\r\n" % number)
+
+
 def test_the_version_counts_for_known_fields(reader: HeadReader) -> None:
     assert reader.read(b"GET / HTTP/1.1\r\n" + FIELDS).meaning.keep_alive
     assert not reader.read(b"GET / HTTP/1.0\r\n" + FIELDS).meaning.keep_alive
@@ -178,6 +194,13 @@ def test_a_head_in_pieces_is_looked_at_once_and_a_bad_end_of_line_is_seen_across
     sound = b"GET / HTTP/1.1\r\na: b\r\nc: d\r\n"
     for end in range(1, len(sound) + 1):
         reader.check_part(sound[:end], end - 1)
+
+
+@pytest.mark.parametrize("field", [b"Authorization: Basic eA==", b"cookie: s=1", b"X-Api-Token: t"])
+def test_a_section_with_somebodys_secret_is_not_remembered(field: bytes, reader: HeadReader) -> None:
+    for _ in range(2):
+        assert reader.read(b"GET / HTTP/1.1\r\n" + field + b"\r\n" + FIELDS).target == b"/"
+    assert not reader._known.entries
 
 
 def test_a_host_is_remembered_only_while_it_is_short_and_the_oldest_is_forgotten() -> None:

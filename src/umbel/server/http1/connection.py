@@ -27,11 +27,11 @@ requests. Reads of a body and writes have clocks of their own (``clocks.py``).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -60,6 +60,7 @@ _HEAD_MAX_READ, _BODY_MAX_READ = 16 * 1024, 64 * 1024
 _EMPTY_LINES_MAX = 16
 """Empty lines that may stand before a request (RFC 9112 section 2.2 asks for at least one): some clients end a body
 with one, and some users type them. More than one begins the time of a head."""
+_CR = 13
 _NOTHING = (b"", b"\r")
 """No part of a request, or the first half of an empty line."""
 _LINGER_S = 2.0
@@ -76,13 +77,13 @@ class Handoff:
     """All that has been read: the preface, and what came behind it."""
 
 
-async def serve_http1(service: Service, stream: PlainStream, peer: Peer) -> Handoff | None:
+def serve_http1(service: Service, stream: PlainStream, peer: Peer) -> Coroutine[Any, Any, Handoff | None]:
     """Serve requests in this task until the connection ends or turns out to speak something else.
 
     The stream is left open in both cases. A client that goes, or does not read, ends it quietly. Cancelled, it cuts the
     request in flight and passes the cancel on.
     """
-    return await Http1Connection(service, stream, peer).serve()
+    return Http1Connection(service, stream, peer).serve()
 
 
 class Http1Connection:
@@ -117,6 +118,7 @@ class Http1Connection:
         self._apart = trio.CancelScope()
         """Around the requests; cancelled where foreign code is to be ended, and with it the connection."""
         self._requests = 0
+        self._requests_max = service.config.keep_alive_max_requests
         self._refused = 0
         self._displaced = False
         self._unbroken = 0
@@ -132,63 +134,59 @@ class Http1Connection:
         """Read and serve until the end, or until another protocol has the connection."""
         self.stream.on_end = self._client_ended
         self.service.open.add(self)
-        more: Handoff | bool = False
+        handoff: Handoff | None = None
         try:
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError), self._apart:
-                more = await self._run()
+                handoff = await self._run()
         finally:
             self.service.open.discard(self)
             self._idle.forget()
             self.stream.on_end = None
-        return more if isinstance(more, Handoff) else None
+        return handoff
 
-    async def _run(self) -> Handoff | bool:
-        more: Handoff | bool = True
-        reader = self.service.reader
-        while more is True:
+    async def _run(self) -> Handoff | None:
+        """Read and serve until the end, or until something else than HTTP/1.1 comes."""
+        stream, reader = self.stream, self.service.reader
+        while self._idle.until != -math.inf:
             looked_at = reader.now
             try:
-                data = await self.stream.receive_some(_HEAD_MAX_READ)
+                await stream.wait_readable()
+                data = stream.receive_now(_HEAD_MAX_READ)
             except trio.TooSlowError:
                 # Its time is up; but perhaps it is we who have not looked.
-                data = self.receive_now() or b""
+                data = self.receive_now()
                 if not data:
-                    await self.give_up()
-                    return False
+                    break
+            if data is None:
+                continue
             if not data:
-                return False
+                return None
             self.buffer = self.buffer + data if self.buffer else data
             # What has come while another request was served may have waited here since the reader's last look.
             self._read_at = 0.0 if reader.now == looked_at else reader.now
-            more = await self._advance()
-            if more is True and self._idle.until == -math.inf:
-                await self.give_up()
-                return False
-        if more is False:
-            await self.part()
-        return more
-
-    async def _advance(self) -> Handoff | bool:
-        """Serve the requests that have been read. True if more must be read, False at the connection's end."""
-        while True:
-            raw = b""
-            try:
-                raw = self._cut_head()
-                if not raw:
-                    return True
-                if raw == PREFACE and not self._requests and self.service.speaks_h2:
-                    return Handoff(raw + self.take_buffer())
-                head = self.service.heads.read(raw)
-            except HeadRefused as error:
-                if not await self._refuse_head(error, raw or self.buffer):
-                    return False
-            else:
-                if not await self._serve(head):
-                    return False
-            if not self.buffer:
-                self._unbroken = 0  # The next read has a checkpoint.
-                return True
-            await self._let_others()
+            self._unbroken = 0  # The read had a checkpoint.
+            while self.buffer:
+                raw = b""
+                try:
+                    raw = self._cut_head()
+                    if not raw:
+                        break
+                    if not self._requests and raw == PREFACE and self.service.speaks_h2:
+                        return Handoff(raw + self.take_buffer())
+                    head = self.service.heads.read(raw)
+                except HeadRefused as error:
+                    goes_on = await self._refuse_head(error, raw or self.buffer)
+                else:
+                    goes_on = await self._serve(head)
+                    del head
+                if not goes_on:
+                    await self.part()
+                    return None
+                if self.buffer:
+                    await self._let_others()
+            del data, raw  # An idle connection keeps nothing of what it has read.
+        await self.give_up()
+        return None
 
     async def _let_others(self) -> None:
         """Between pipelined requests: a client that sends without end must let others have their turn."""
@@ -206,16 +204,20 @@ class Http1Connection:
         Raises:
             HeadRefused: it grows too large, or can be none.
         """
-        if self.buffer[:1] == b"\r":
+        if self.buffer[0] == _CR:
             self._skip_empty_lines()
         data = self.buffer
-        end = data.find(END)
-        if end >= 0:
+        end = data.find(END) + 4
+        if end > 3:
             self._idle.until = math.inf
-            self.head_began = 0.0
-            self._looked_at = self._empty_lines = 0
-            self.buffer = data[end + 4 :]
-            return data[: end + 4]
+            if self.head_began or self._empty_lines:
+                self.head_began = 0.0
+                self._looked_at = self._empty_lines = 0
+            if end == len(data):
+                self.buffer = b""
+                return data
+            self.buffer = data[end:]
+            return data[:end]
         if data not in _NOTHING or self._empty_lines > 1:
             self.service.heads.check_part(data, self._looked_at)
             self._looked_at = len(data)
@@ -291,12 +293,13 @@ class Http1Connection:
 
     def _be_idle(self, since: float = 0.0) -> None:
         """A request is over, ``since`` then (0: now); the next one must begin within the idle timeout."""
-        if self.buffer in _NOTHING or self.buffer[:1] == b"\r":
-            until = (since or trio.current_time()) + self.service.idle_timeout
-            if until < self._idle.timer_at:
-                self._idle.last(until)
+        if not self.buffer or self.buffer[0] == _CR:
+            service, idle = self.service, self._idle
+            until = (since or service.timers.now()) + service.idle_timeout
+            if until < idle.timer_at:
+                idle.last(until)
             else:
-                self._idle.until = until
+                idle.until = until
 
     async def give_up(self) -> None:
         """The client has not sent what it must in time: say so, if it had begun to."""
@@ -323,7 +326,7 @@ class Http1Connection:
         """Have one request answered; whether another one may follow."""
         service, meaning = self.service, head.meaning
         websocket = meaning.websocket and head.method == "GET"
-        oversized = meaning.length > service.limits.max_body
+        oversized = meaning.length and meaning.length > service.limits.max_body
         refusal = too_large(service.limits) if oversized else None if websocket else service.request_began()
         if refusal is not None and not service.probe_began(head.method, head.target, meaning.length):
             return await self._refuse_request(refusal, head)
@@ -338,12 +341,14 @@ class Http1Connection:
         try:
             try:
                 await service.handle(cycle)
-                if not (cycle.answered or cycle.gone or cycle.crash_recorded or cycle.taken):
+                if not (cycle.answered or cycle.gone or cycle.taken or cycle.crash_recorded):
                     raise ApplicationError("the application returned without a whole response")
             except BaseException as error:  # noqa: BLE001 - raises on what is not its to end
                 crash, rest = apart(error)
                 if crash is not None:
                     service.application_failed("request", crash, gone=cycle.gone)
+            if cycle.waits:
+                cycle.on_gone(None)
             if not cycle.answered:
                 if cycle.ends_with_connection and not cycle.taken:
                     self.stream.reset_on_close()  # The client must be able to tell that it has not got all.
@@ -359,8 +364,9 @@ class Http1Connection:
                 cycle.upload.end()
             elif not (self._displaced or websocket):
                 service.request_ended()
-            self._record_end(cycle, head, rest)
-        if cycle.keep_alive and cycle.answered and cycle.body_complete:
+            if cycle.filed is not None or not cycle.answered or cycle.said is not None:
+                self._record_end(cycle, head, rest)
+        if cycle.keep_alive and cycle.answered and cycle.body is None:
             self._be_idle(cycle.ended_at)
             return True
         return await self._may_go_on(cycle)
@@ -420,7 +426,7 @@ class Http1Connection:
         service = self.service
         return (
             service.keeps_alive
-            and self._requests < service.config.keep_alive_max_requests
+            and self._requests < self._requests_max
             and self._refused < REFUSED_MAX
             and not (self.half_closed and self._all_was_read())
         )
@@ -444,10 +450,10 @@ class Http1Connection:
             self._unsent.append(memoryview(data))
             return False
         if size <= PIECE:
-            if not stream.send_now(data):
-                return False
-            self._sent_now += size
-            return True
+            if stream.send_now(data):
+                self._sent_now += size
+                return True
+            return False
         view = memoryview(data)
         for start in range(0, size, PIECE):
             if not stream.send_now(view[start : start + PIECE]):

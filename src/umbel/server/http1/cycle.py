@@ -9,7 +9,7 @@ the answer in a state in which the connection can still give another one (``unan
 The content ends by its length where that is known, else in chunks, else (HTTP/1.0) with the connection. ``_left`` holds
 the application to the length that it has given, before anything goes out that breaks it.
 
-The body of the request is read from the connection's stream and only on demand; ``_body`` is None once its last byte
+The body of the request is read from the connection's stream and only on demand; ``body`` is None once its last byte
 has been handed on. What is behind it stays in the connection's buffer. A client that ends its sending is judged by
 ``departed``: before the application waits (``on_gone``) it has closed its half; while the body is being read, the
 reading finds out whether the body was whole; after that the client has left.
@@ -28,7 +28,7 @@ from ...net.epoll import BROKEN
 from ..clocks import BodyClock
 from ..ending import RecordedOnce, Said
 from ..fairness import UnsentContent
-from ..own_context import run_in_own_context
+from ..own_context import DONE, run_in_own_context
 from ..refusal import Refusal, new_request_id
 from ..response import (
     CONTINUE,
@@ -45,7 +45,6 @@ from .body import Body, BodyRefused
 
 if TYPE_CHECKING:
     from ..head import Head
-    from ..service import Service
     from .connection import Http1Connection
 
 _JOINED_MAX = 256 * 1024
@@ -58,67 +57,105 @@ _NOTHING, _HEAD, _BODY, _DONE = range(4)
 class RequestResponseCycle(RecordedOnce, UnsentContent):
     """One request on its way through an application."""
 
-    # Not __slots__: most of these stay as they are here for nearly every request.
-    discard_max = DISCARD_MAX
-    gone = False
-    answered = False
-    """Whether the whole answer has been handed to the socket."""
-    upload: UploadPlace | None = None
-    """What the request counts as, where its body was waited for; else it is in flight."""
-    taken = False
-    """Whether the application has the bytes of the connection (``take``)."""
-    cut_off = False
-    """Whether the answer was ended in its middle on purpose."""
-    _body: Body | None = None
-    """Until its last byte has been handed on."""
+    __slots__ = (
+        "_at",
+        "_body_clock",
+        "_body_size",
+        "_chunked",
+        "_connection",
+        "_fields",
+        "_left",
+        "_meaning",
+        "_mute",
+        "_on_gone",
+        "_reading",
+        "_unsent",
+        "_unsent_until",
+        "_wants_trailers",
+        "answered",
+        "body",
+        "bytes_sent",
+        "crash_recorded",
+        "cut_off",
+        "discard_max",
+        "ended_at",
+        "fields",
+        "filed",
+        "gone",
+        "keep_alive",
+        "local",
+        "method",
+        "peer",
+        "said",
+        "scheme",
+        "service",
+        "started",
+        "status",
+        "taken",
+        "takes_trailers",
+        "target",
+        "turned_away",
+        "upload",
+        "version",
+        "waits",
+        "websocket",
+    )
+    _fields: Fields
+    """Of an answer that has begun."""
     _body_clock: BodyClock
     """Of a request with a body."""
-    _body_size = 0
-    """Bytes that the body has, or may have at most where nobody knows."""
-    _reading = False
-    """Whether the application waits for the body."""
-    _waiting = False
-    """Whether the application has begun to wait for something."""
-    _on_gone: Callable[[], object] | None = None
-    bytes_sent = 0
-    status = 0
-    _at = _NOTHING
-    _fields: Fields | None = None
-    _wants_trailers = False
-    _chunked = False
-    _left: int | None = None
-    """Bytes that Content-Length still promises."""
-    _mute = False
-    """Whether the content is not sent: HEAD, 204, 304."""
 
     def __init__(self, connection: Http1Connection, head: Head, started: float) -> None:
         self._connection = connection
+        self.service = connection.service
+        self.scheme = connection.scheme
+        self.peer = connection.peer.client
+        self.local = connection.peer.server
+        self.started = started
         self.method = head.method
         self.target = head.target
         self._meaning = meaning = head.meaning
         self.fields = meaning.fields
         self.version = meaning.version
-        self.scheme = connection.scheme
-        self.peer = connection.peer.client
-        self.started = started
+        self.takes_trailers = meaning.takes_trailers
+        """Whether the client says that it reads trailer fields."""
+        self.websocket = meaning.websocket and head.method == "GET"
+        """Whether it is the handshake of a WebSocket."""
         self.keep_alive = meaning.keep_alive and not meaning.websocket
+        self.said = self.filed = None
+        self.ended_at = 0.0
+        self.upload: UploadPlace | None = None
+        """What the request counts as, where its body was waited for; else it is in flight."""
+        self.gone = self.crash_recorded = self.turned_away = False
+        self.answered = False
+        """Whether the whole answer has been handed to the socket."""
+        self.taken = False
+        """Whether the application has the bytes of the connection (``take``)."""
+        self.cut_off = False
+        """Whether the answer was ended in its middle on purpose."""
+        self.waits = False
+        """Whether the application has begun to wait for something."""
+        self._reading = False
+        """Whether the application waits for the body."""
+        self._on_gone: Callable[[], object] | None = None
+        self._at = _NOTHING
+        self.status = self.bytes_sent = self._unsent = 0
+        self._wants_trailers = self._chunked = False
+        self._mute = False
+        """Whether the content is not sent: HEAD, 204, 304."""
+        self._left: int | None = None
+        """Bytes that Content-Length still promises."""
+        self.discard_max = DISCARD_MAX
+        self.body: Body | None = None
+        """Until its last byte has been handed on."""
         if meaning.length:
             limits = connection.service.limits
-            self._body = Body(meaning.length, limits)
+            self.body = Body(meaning.length, limits)
             self._body_clock = BodyClock(limits)
             self._body_size = meaning.length if meaning.length > 0 else limits.max_body
+            """Bytes that the body has, or may have at most where nobody knows."""
 
     # What is known of the request.
-
-    @property
-    def service(self) -> Service:
-        """The server's shared state."""
-        return self._connection.service
-
-    @property
-    def local(self) -> tuple[str, int | None] | None:
-        """The server's own address and port."""
-        return self._connection.peer.server
 
     @property
     def client_certificate(self) -> bytes | None:
@@ -131,19 +168,9 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
         return None if self._meaning.length < 0 else self._meaning.length
 
     @property
-    def websocket(self) -> bool:
-        """Whether it is the handshake of a WebSocket."""
-        return self._meaning.websocket and self.method == "GET"
-
-    @property
-    def takes_trailers(self) -> bool:
-        """Whether the client says that it reads trailer fields."""
-        return self._meaning.takes_trailers
-
-    @property
     def body_complete(self) -> bool:
         """Whether nothing of the request is left in the connection."""
-        return self._body is None
+        return self.body is None
 
     @property
     def begun(self) -> bool:
@@ -167,9 +194,9 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
         self._on_gone = callback
         if callback is None:
             return
-        if not self._waiting:
-            self._waiting = True
-            if self._body is None and (end := self._connection.stream.peer_end()):
+        if not self.waits:
+            self.waits = True
+            if self.body is None and (end := self._connection.stream.peer_end()):
                 self.departed(broken=bool(end & BROKEN), late=False)
         if self.gone:
             self._tell_gone()
@@ -180,9 +207,9 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
             self.client_left()
         elif self.taken:
             pass  # Whoever has the bytes finds their end behind them.
-        elif self._body is not None and self._reading:
+        elif self.body is not None and self._reading:
             pass  # The reading finds out whether the body was whole.
-        elif late and self._waiting and not self._connection.half_closed:
+        elif late and self.waits and not self._connection.half_closed:
             self.client_left()
         else:
             self._connection.half_closed = True
@@ -208,7 +235,7 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
 
     async def receive(self) -> bytes:
         """As ``InboundRequest`` says."""
-        body, content = self._body, b""
+        body, content = self.body, b""
         if self.gone:
             raise ClientGoneError("the client has gone")
         if body is None:
@@ -230,7 +257,7 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
         finally:
             self._reading = False
         if body.ended:
-            self._body = None
+            self.body = None
             # A client that ended its sending right behind its body has closed its half.
             self._connection.half_closed = self._connection.half_closed or bool(self._connection.stream.peer_end())
         return content
@@ -302,7 +329,7 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
 
     async def discard_body(self) -> bool:
         """Read what nobody read of the body; whether the connection can serve on."""
-        body = self._body
+        body = self.body
         if body is None:
             return True
         if body.left is None or body.left > self.discard_max:
@@ -317,7 +344,7 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
                 _, self._connection.buffer = body.feed(data)
         except BodyRefused:
             return False
-        self._body = None
+        self.body = None
         return True
 
     # The answer.
@@ -329,9 +356,10 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
 
     def _give_whole(self, body: bytes) -> bool:
         """Give the head that has been noted and all of the content; whether the socket has taken it."""
-        data, rest = self._head_for(len(body), more=False), b""
+        size, rest = len(body), b""
+        data = self._head_for(size, False)
         if not self._mute:
-            if len(body) <= _JOINED_MAX:
+            if size <= _JOINED_MAX:
                 data += body
             else:
                 rest = body
@@ -355,10 +383,11 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
             self.answered = False  # Cut: not all of it was taken.
             raise
 
-    async def start(self, status: int, fields: Sequence[Field], *, trailers: bool = False) -> None:
+    def start(self, status: int, fields: Sequence[Field], *, trailers: bool = False) -> Coroutine[Any, Any, None]:
         """As ``InboundRequest`` says."""
         self._begin(status, fields)
         self._wants_trailers = trailers
+        return DONE
 
     async def send(self, data: bytes) -> None:
         """As ``InboundRequest`` says."""
@@ -366,15 +395,13 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
         # An application that only ever sends must let others have their turn.
         await trio.lowlevel.checkpoint()
 
-    async def finish(self, data: bytes = b"", trailers: Sequence[Field] = ()) -> None:
+    def finish(self, data: bytes = b"", trailers: Sequence[Field] = ()) -> Coroutine[Any, Any, None]:
         """As ``InboundRequest`` says."""
+        if self.gone:
+            raise ClientGoneError("the client has gone")
         if self._at is _HEAD and not self._wants_trailers:
-            if self.gone:
-                raise ClientGoneError("the client has gone")
-            if not self._give_whole(data):
-                await self.drained()
-            return
-        await self._put(data, more=False, trailers=trailers)
+            return DONE if self._give_whole(data) else self.drained()
+        return self._put(data, more=False, trailers=trailers)
 
     def _begin(self, status: int, fields: Sequence[Field]) -> None:
         if self.gone:
@@ -394,7 +421,7 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
             raise ApplicationError("the application sent content before its head, or after its end")
         before = behind = b""
         if self._at is _HEAD:
-            before = self._head_for(len(body), more=more)
+            before = self._head_for(len(body), more)
             self._at = _BODY
         else:
             self._spend(len(body), more)
@@ -418,26 +445,31 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
             self._at = _DONE
             self.answered = True
 
-    def _head_for(self, size: int, *, more: bool) -> bytes:
+    def _head_for(self, size: int, more: bool) -> bytes:
         """The head of the answer, whose first part of content has ``size`` bytes."""
-        fields, connection, status = self._fields, self._connection, self.status
-        assert fields is not None
+        fields, status = self._fields, self.status
+        lines, framing, length = fields.lines, b"", fields.length
         self._mute = mute = self.method == "HEAD" or status in NO_CONTENT
-        lines, framing, self._left = fields.lines, b"", fields.length
-        if self._left is None:
+        self._left = length
+        if length is None:
             framing = self._framing(size, more)
         elif status == 204:
-            lines = lines.replace(b"content-length: %d\r\n" % self._left, b"")
-        if not mute:
+            lines = lines.replace(b"content-length: %d\r\n" % length, b"")
+        if size == length and not (more or mute):  # What _spend does where all comes at once.
+            self._left, self.bytes_sent = 0, size
+        else:
             self._spend(size, more)
-        if self.keep_alive and (fields.close or not connection.keeps_alive() or not self._rest_is_small()):
+        body = self.body
+        if self.keep_alive and (
+            fields.close or not self._connection.keeps_alive() or (body is not None and self._much_is_left(body))
+        ):
             self.keep_alive = False
         if not self.keep_alive:
             framing += b"connection: close\r\n"
-        elif self._meaning.version == "1.0":
+        elif self.version == "1.0":
             framing += b"connection: keep-alive\r\n"
-        own = connection.service.own_fields.lines(dated=fields.dated)
-        return b"%b%b%b%b\r\n" % (STATUS_LINES[status], own, lines, framing)
+        own_lines = self.service.own_fields.lines(fields.dated)
+        return b"".join((STATUS_LINES[status], own_lines, lines, framing, b"\r\n"))
 
     def _framing(self, size: int, more: bool) -> bytes:
         """How the end of a body is told whose length the application has not."""
@@ -448,31 +480,28 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
             return b"content-length: %d\r\n" % size
         if self._mute:
             return b""
-        if self._meaning.version == "1.1":
+        if self.version == "1.1":
             self._chunked = True
             return b"transfer-encoding: chunked\r\n"
         self.keep_alive = False
         return b""
 
-    def _rest_is_small(self) -> bool:
-        """Whether what nobody has read of the body can be read later."""
-        body = self._body
-        if body is None:
-            return True
+    def _much_is_left(self, body: Body) -> bool:
+        """Whether what nobody has read of the body cannot be read behind the answer."""
         # A client that waits for its 100 may send it or may not.
         waits = self._meaning.expects_continue and not body.received
-        return not waits and body.left is not None and body.left <= self.discard_max
+        return waits or body.left is None or body.left > self.discard_max
 
     def _spend(self, size: int, more: bool) -> None:
         """Hold the application to its Content-Length, before anything goes out that breaks it."""
         if self._mute:
             return
-        if self._left is not None:
-            if size > self._left:
+        if (left := self._left) is not None:
+            if size > left:
                 raise ApplicationError("the application sent more than its Content-Length")
-            self._left -= size
-            if not more and self._left:
-                raise ApplicationError(f"the application sent {self._left} bytes less than its Content-Length")
+            self._left = left = left - size
+            if left and not more:
+                raise ApplicationError(f"the application sent {left} bytes less than its Content-Length")
         self.bytes_sent += size
 
     async def _write(self, data: bytes, behind: bytes = b"") -> None:
@@ -503,14 +532,14 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
         if self._at is not _NOTHING:
             raise ApplicationError("an interim response comes before the answer")
         head = interim_head(status, fields)
-        if self._meaning.version == "1.1":
+        if self.version == "1.1":
             await self._write(head)
 
     async def take(self, status: int, fields: Sequence[Field]) -> ByteStream:
         """As ``InboundRequest`` says."""
         if self.gone:
             raise ClientGoneError("the client has gone")
-        if self._at is not _NOTHING or self._body is not None:
+        if self._at is not _NOTHING or self.body is not None:
             raise ApplicationError("a connection is taken before the request is answered, and behind its body")
         head = switching_head(status, fields)
         self.status, self._at, self.keep_alive, self.taken = status, _BODY, False, True

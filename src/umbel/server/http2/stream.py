@@ -145,7 +145,10 @@ class Stream(RecordedOnce, UnsentContent):
         rest: BaseException | None = None
         try:
             try:
-                await self.service.handle(self)
+                try:
+                    await self.service.handle(self)
+                finally:
+                    self._on_gone = None
                 await self._check_end()
             except BaseException as error:  # noqa: BLE001 - raises on what is not its to end
                 crash, rest = apart(error)
@@ -158,7 +161,6 @@ class Stream(RecordedOnce, UnsentContent):
             if not self.finished:
                 self.connection.application_ended(self)
         finally:
-            self._on_gone = None
             self.connection.task_ended(self)
             self.connection.record_end(self, rest)
 

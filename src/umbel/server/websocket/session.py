@@ -254,7 +254,7 @@ class WebSocketSession(BoundedCalls, RecordedOnce):
 
     def file(self, recorder: Recorder, ended: RequestEnded) -> None:
         """Take the application's record; it is handed over at the end, because the server may still refuse."""
-        earlier, self._filed = self._filed, (recorder, ended)
+        earlier, self.filed = self.filed, (recorder, ended)
         if earlier is not None:
             self._request.file_record(*earlier)
 
@@ -317,7 +317,7 @@ class WebSocketSession(BoundedCalls, RecordedOnce):
 
     def _hand_record_over(self) -> None:
         """Have the one record written: the application's, or ours of what the application did not answer."""
-        filed, self._filed = self._filed, None
+        filed, self.filed = self.filed, None
         if self.said is None:
             if filed is not None:
                 self._request.file_record(*filed)
