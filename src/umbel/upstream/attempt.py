@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import trio
 
@@ -27,13 +27,14 @@ from .connection import INLINE_MAX
 from .ending import LOST, kind_of_cut, kind_of_error
 from .errors import BudgetSpent, ConnectionReset, ReadTimedOut, WriteTimedOut
 from .http1 import ResponseReader, whole_of
-from .outgoing import plain_request, request_of_call
+from .outgoing import lines_of_blocks, note_beginning, plain_request, request_of_call
 
 if TYPE_CHECKING:
     from ..net.stream import Stream
     from ..net.timers import Timer
     from .balance import Seat
     from .call import UpstreamCall
+    from .client import Client
     from .connection import Connection
     from .head import Head
 
@@ -173,31 +174,28 @@ class Attempt:
         """
         call, seat = self.call, self.seat
         assert seat is not None
-        client, context, replica = call.client, call.context, seat.replica
-        request, span = context.request, client.rng.getrandbits(64) or 1
-        lines: bytes | None = b""
-        if request is not None:
-            header, left = client.deadline_header, context.deadline - now
-            trace = request.trace
-            # All calls of a request have the same line but for the span, and most start one after the other.
-            latest, before, after = client.latest_parent
-            if latest is not trace:
-                before, after = f"traceparent: 00-{trace.trace_id}-".encode("ascii"), _end_of_parent(trace.flags)
-                client.latest_parent = trace, before, after
-            if trace.state:
-                lines = None
-            elif header is None or left == math.inf:
-                lines = b"%b%016x%b" % (before, span, after)
-            else:
-                lines = b"%b%016x%b%b: %d\r\n" % (before, span, after, header, int(left * 1000) or 1)
-        if lines is not None:
-            plain = plain_request(call.prepared, replica.base, replica.host, lines, client.never_plain)
+        client, context, prepared = call.client, call.context, call.prepared
+        span = client.rng.getrandbits(64) or 1
+        # Most calls of a request start in one turn, one after the other. They differ in their spans alone.
+        request, gateway, at, deadline, common, before, after = client.latest_lines
+        same = gateway is prepared.gateway and request is context.request
+        if not same or at != now or deadline != context.deadline:
+            common, before, after = lines_of_request(client, prepared.gateway, context, now)
+        beginnings, replica = prepared.beginnings, seat.replica
+        if beginnings is not None and common is not None and seat in beginnings:
+            self._request = b"%b%b%016x%b\r\n" % (beginnings[seat], common, span, after)
+            return
+        if before is not None:
+            lines = b"%b%016x%b" % (before, span, after) if before else b""
+            plain = plain_request(prepared, replica.base, replica.host, lines, client.never_plain)
             if plain is not None:
                 self._request = plain
                 self._fits_socket = len(plain) <= INLINE_MAX
+                if beginnings is not None:
+                    note_beginning(beginnings, seat, prepared, replica.base, replica.host, client.never_plain)
                 return
         outgoing = request_of_call(
-            call.prepared, replica.base, replica.host, attempt_fields(context, client.deadline_header, now, span)
+            prepared, replica.base, replica.host, attempt_fields(context, client.deadline_header, now, span)
         )
         self._request, self._close_after = outgoing.head + outgoing.body, outgoing.close
         self._fits_socket = len(self._request) <= INLINE_MAX
@@ -508,6 +506,37 @@ class Attempt:
         call.client.balance.ended(now, seat, self.started_at, has_failed)
         if call.ticket is not None and kind not in CUT:
             call.ticket.attempted(now, kind, self.status)
+
+
+LatestLines = tuple[Any, Any, float, float, bytes | None, bytes | None, bytes]
+"""A request, the gateway's fields of its calls, when attempts of it were made, and until when their calls may take;
+then what ``lines_of_request`` gives for these."""
+
+
+def lines_of_request(
+    client: Client, gateway: tuple[tuple[Field, ...], ...], context: CallContext, now: float
+) -> tuple[bytes | None, bytes | None, bytes]:
+    """The lines that all attempts of a request say which are made now, noted in ``client.latest_lines``.
+
+    Returns:
+        The gateway's fields and the beginning of ``traceparent``; that beginning alone (empty where there is no
+        request); and its end, behind the span, with the deadline's line. The first two are None where it needs a closer
+        look (``attempt_fields``).
+    """
+    request, header, left = context.request, client.deadline_header, context.deadline - now
+    if request is None:
+        return None, b"", b""
+    common: bytes | None = None
+    before: bytes | None = None
+    after = _end_of_parent(request.trace.flags)
+    if header is not None and left != math.inf:
+        after = b"%b%b: %d\r\n" % (after, header, int(left * 1000) or 1)
+    if not request.trace.state:
+        before = f"traceparent: 00-{request.trace.trace_id}-".encode("ascii")
+        lines = lines_of_blocks(gateway, client.never_plain)
+        common = None if lines is None else lines + before
+    client.latest_lines = request, gateway, now, context.deadline, common, before, after
+    return common, before, after
 
 
 @lru_cache(maxsize=256)

@@ -54,7 +54,7 @@ from .running import Running
 from .stream_call import StreamCall
 
 if TYPE_CHECKING:
-    from ..model import Trace
+    from .attempt import LatestLines
     from .origin import Replica
     from .replicas import ReplicaSource
 
@@ -221,8 +221,8 @@ class Client(Running):
         self.deadline_header = policies.deadline_header.lower().encode("ascii") if policies.deadline_header else None
         self.never_plain = _lines_of_attempts(self.deadline_header)
         """How lines begin that an attempt adds itself: a call that brings its own needs a closer look."""
-        self.latest_parent: tuple[Trace | None, bytes, bytes] = (None, b"", b"")
-        """The trace of the latest attempt, and the line of its ``traceparent`` before and after the parent id."""
+        self.latest_lines: LatestLines = (None, None, 0.0, 0.0, None, b"", b"")
+        """What the latest attempt's head said of its request; see ``attempt.lines_of_request``."""
         self.breaker = _breaker(policies.breaker, Changes(recorder, name))
         self.gradient = GradientLimit() if policies.max_concurrency == "auto" else None
         """What learns the limit of calls in flight; None where it is a fixed number."""
