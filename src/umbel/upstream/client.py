@@ -50,6 +50,7 @@ from .coalesce import CoalesceStatistics, Coalescing
 from .health import Health
 from .ownnursery import OwnNursery
 from .pool import Pool, PoolStatistics
+from .repeatable_call import RepeatableCall
 from .running import Running
 from .stream_call import StreamCall
 
@@ -217,6 +218,7 @@ class Client(Running):
         self.timers = TimerQueue() if timers is None else timers
         self.policies = policies
         self.retry, self.hedge, self.budget = policies.retry, policies.hedge, policies.budget
+        self._repeats = policies.retry is not None or policies.hedge is not None
         self.max_body, self.connect_timeout = policies.max_body, policies.connect_timeout
         self.deadline_header = policies.deadline_header.lower().encode("ascii") if policies.deadline_header else None
         self.never_plain = _lines_of_attempts(self.deadline_header)
@@ -299,6 +301,12 @@ class Client(Running):
         coalesce = context.coalesce
         if self.policies.coalesce if coalesce is None else coalesce:
             return self.coalescing.new_call(prepared, context)
+        return self.unshared_call(prepared, context)
+
+    def unshared_call(self, prepared: Prepared, context: CallContext) -> UpstreamCall:
+        """A call that is made for nobody else."""
+        if self._repeats or context.retry is not None or context.hedge is not None:
+            return RepeatableCall(self, prepared, context)
         return UpstreamCall(self, prepared, context)
 
     def digest(self, quantile: float | None) -> Latencies | None:
