@@ -7,7 +7,6 @@ attributes of a ``Response``); ``test_messages.py`` holds it against what httpx 
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from datetime import timedelta
 from functools import cached_property
@@ -19,14 +18,6 @@ from .charsets import charset_of, codec_of
 
 Field = tuple[bytes, bytes, bytes]
 """A header field: its name as it stands, in lower case, and its value."""
-
-
-_SECRET = re.compile(rb"assertion|auth|cookie|credential|jwt|key|passw|secret|session|signature|token")
-
-
-def may_be_secret(name: bytes) -> bool:
-    """Whether the value of a field of this name (in lower case) may be one user's secret: no memory keeps it."""
-    return _SECRET.search(name) is not None
 
 
 def fields_of(headers: httpx.Headers) -> list[Field]:

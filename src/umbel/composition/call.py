@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import httpx
@@ -19,7 +18,7 @@ from ..kinds import Kind
 from ..model import JSON_MAX, OTHER_MAX, FailedItem, Failure, Json, PassedBody
 from .conditions import passed_statuses as conditions_passed
 from .conditions import validators
-from .decode import BadBodyError, EmptyBodyError, decode_json, decode_text
+from .decode import BadBodyError, EmptyBodyError, OddBodyError, decode_as_it_stands, decode_mended, decode_text
 from .decode_large import decode_many, is_many
 from .fields_of_status import CREATED, fields_of_status
 from .overrides import NONE, Overrides
@@ -30,6 +29,8 @@ if TYPE_CHECKING:
     from ..messages import Field
     from ..model import RequestFacts
 
+_SUCCESS = frozenset(range(200, 300))
+_WITHOUT_CONTENT = frozenset({204, 205})
 _CACHING = frozenset({b"cache-control", b"age", b"vary"})
 
 ACCEPT = {"json": b"application/json", "text": b"*/*", "none": b"*/*"}
@@ -96,10 +97,16 @@ class CallRules:
     fields, and those of a request with conditions that were forwarded."""
     kept: frozenset[bytes] = field(init=False)
     """The response's fields that matter to the answer in any way."""
+    valued: frozenset[int] = field(init=False)
+    """Statuses of which nothing needs to be asked: the response's JSON is the call's value."""
 
     def __post_init__(self) -> None:
         """Make at load what the call needs at each of its ends."""
         object.__setattr__(self, "kept", _CACHING | self.answer_headers | self.validators)
+        valued: frozenset[int] = frozenset()
+        if self.decode == "json":
+            valued = (self.ok or _SUCCESS) - self.null_on - self.answering - _WITHOUT_CONTENT
+        object.__setattr__(self, "valued", valued)
 
     @classmethod
     def of(
@@ -235,34 +242,54 @@ def result_of(rules: CallRules, method: str, call: Call | Bare, decoded: Decoded
     # Of most responses no field matters; to decode all of them would cost more than to decode the JSON.
     headers = () if names is not None and wanted.isdisjoint(names) else _kept(wanted, call)
     answer_status: int | None = None
-    if rules.answering and status in rules.answering:
-        answer_status = status
-        named = {name for name, _ in headers}
-        headers = (*headers, *(field for field in fields_of_status(status, call.fields) if field[0] not in named))
-        if status == 304:
-            return CallResult(None, headers, (), status)
-    if status in rules.null_on:
-        return CallResult(None, headers)
-    if status not in rules.ok if rules.ok else status is None or not 200 <= status <= 299:
-        raise CallFailedError(_status_failure(rules, call))
-    if rules.decode == "none" or status in (204, 205) or method == "HEAD":
+    if status not in rules.valued:
+        if rules.answering and status in rules.answering:
+            answer_status = status
+            named = {name for name, _ in headers}
+            headers = (*headers, *(field for field in fields_of_status(status, call.fields) if field[0] not in named))
+            if status == 304:
+                return CallResult(None, headers, (), status)
+        if status in rules.null_on:
+            return CallResult(None, headers)
+        if status not in rules.ok if rules.ok else status is None or not 200 <= status <= 299:
+            raise CallFailedError(_status_failure(rules, call))
+        if rules.decode == "none" or status in _WITHOUT_CONTENT:
+            return CallResult(None, headers, (), answer_status)
+    if method == "HEAD":
         return CallResult(None, headers, (), answer_status)
     try:
         if decoded is not None:
             if isinstance(decoded, BadBodyError):
                 # One of its own: an error that a variable of its frame names keeps the body until a garbage collection.
                 raise BadBodyError(str(decoded))
-            return CallResult(decoded[0], headers, (), answer_status)
-        if rules.decode == "json":
-            value = decode_json(call.content, partial(_charset_of, call))
-            return CallResult(value, headers, (), answer_status)
-        return CallResult(decode_text(call.content, _charset_of(call)), headers, (), answer_status)
-    except EmptyBodyError:
-        # As with 204: a write that succeeded is not failed because its response says no more than that.
-        return CallResult(None, headers, (), answer_status)
+            value = decoded[0]
+        elif rules.decode == "json":
+            value = decode_as_it_stands(call.content)
+        else:
+            value = decode_text(call.content, _charset_of(call))
+    except OddBodyError:
+        value = _mended(call, headers)
     except BadBodyError as error:
-        failure = Failure.of(Kind.BAD_BODY, str(error))
-        raise CallFailedError(replace(failure, forwarded=_cookies(headers)) if headers else failure) from error
+        raise _bad_body(error, headers) from error
+    return CallResult(value, headers, (), answer_status)
+
+
+def _mended(call: Call | Bare, headers: tuple[tuple[str, str], ...]) -> Json:
+    """The value of JSON that cannot be read as it stands; null where there is none.
+
+    As with 204: a write that succeeded is not failed because its response says no more than that.
+    """
+    try:
+        return decode_mended(call.content, _charset_of(call))
+    except EmptyBodyError:
+        return None
+    except BadBodyError as error:
+        raise _bad_body(error, headers) from error
+
+
+def _bad_body(error: BadBodyError, headers: tuple[tuple[str, str], ...]) -> CallFailedError:
+    failure = Failure.of(Kind.BAD_BODY, str(error))
+    return CallFailedError(replace(failure, forwarded=_cookies(headers)) if headers else failure)
 
 
 def _charset_of(call: Call | Bare) -> str | None:

@@ -56,8 +56,8 @@ def _unnamed() -> None:
     """No charset is named."""
 
 
-def settled() -> None:
-    """For ``decode_json``: the body has been looked at, and is read as it stands."""
+class OddBodyError(BadBodyError):
+    """A body that is no JSON as it stands. It may be once it is mended (``decode_mended``)."""
 
 
 def decode_json(body: bytes, charset: NamesCharset = _unnamed) -> Json:
@@ -69,6 +69,31 @@ def decode_json(body: bytes, charset: NamesCharset = _unnamed) -> Json:
     Raises:
         EmptyBodyError: there is no value in it.
         BadBodyError: it is no JSON (NaN, bad UTF-8 and numbers out of range included), or past a bound.
+    """
+    try:
+        return decode_as_it_stands(body)
+    except OddBodyError:
+        return decode_mended(body, charset())
+
+
+def decode_mended(body: bytes, charset: str | None) -> Json:
+    """The same of a body that is no JSON as it stands; ``charset`` is the one that is named.
+
+    Raises:
+        EmptyBodyError, BadBodyError: as ``decode_json``.
+    """
+    mended = mended_json(body, charset)
+    if mended is None:
+        raise BadBodyError("the body is not valid JSON")
+    return decode_as_it_stands(mended)
+
+
+def decode_as_it_stands(body: bytes) -> Json:
+    """The same of a body in UTF-8 with nothing odd in it.
+
+    Raises:
+        OddBodyError: it is no JSON.
+        BadBodyError: it is past a bound.
     """
     size = len(body)
     # A value has a byte at least, and most bodies are smaller than they may hold values.
@@ -82,10 +107,7 @@ def decode_json(body: bytes, charset: NamesCharset = _unnamed) -> Json:
     except RecursionError as error:
         raise BadBodyError(f"the JSON is nested more than {MAX_DEPTH} deep") from error
     except (msgspec.MsgspecError, ValueError) as error:
-        mended = None if charset is settled else mended_json(body, charset())
-        if mended is None:
-            raise BadBodyError("the body is not valid JSON") from error
-        return decode_json(mended, settled)
+        raise OddBodyError("the body is not valid JSON") from error
     # No text with fewer brackets than that can be too deep, so most bodies are never walked.
     if size > MAX_DEPTH and body.count(b"[") + body.count(b"{") > MAX_DEPTH and deeper_than(value, MAX_DEPTH):
         raise BadBodyError(f"the JSON is nested more than {MAX_DEPTH} deep")

@@ -17,7 +17,7 @@ from typing import Any
 import trio
 
 from ..model import Json
-from .decode import MAX_DEPTH, MAX_VALUES, BadBodyError, decode_json, deeper_than, mended_json, settled, signs_in
+from .decode import MAX_DEPTH, MAX_VALUES, BadBodyError, decode_as_it_stands, deeper_than, mended_json, signs_in
 
 _PIECE = 64 * 1024
 """Bytes from which on a piece is decoded: 20 ms at most."""
@@ -137,9 +137,9 @@ class _Open:
                 raise BadBodyError(_BAD)
             return
         if self.is_list:
-            self.made += decode_json(b"[" + text + b"]", settled)
+            self.made += decode_as_it_stands(b"[" + text + b"]")
         else:
-            self.made.update(decode_json(b"{" + text + b"}", settled))
+            self.made.update(decode_as_it_stands(b"{" + text + b"}"))
 
     def rest(self, body: bytes, until: int) -> bytes:
         """What stands before ``until``, without the comma behind a member that was made by hand."""
@@ -195,7 +195,7 @@ class _Pieces:
         if self._open:
             raise BadBodyError(_BAD)
         if self._result is None:
-            return decode_json(self._body, settled)  # a lone text or number
+            return decode_as_it_stands(self._body)  # a lone text or number
         if self._deep and deeper_than(self._result, MAX_DEPTH):
             raise BadBodyError(_DEEP)
         return self._result
@@ -266,7 +266,7 @@ class _Pieces:
             if parent.is_list:
                 parent.made.append(ended.made)
             else:
-                (key,) = decode_json(b"{" + self._body[ended.key_at : ended.begins] + b"null}", settled)
+                (key,) = decode_as_it_stands(b"{" + self._body[ended.key_at : ended.begins] + b"null}")
                 parent.made[key] = ended.made
             parent.since, parent.after = at + 1, _MEMBER
         return ended.made

@@ -8,7 +8,7 @@ for, and what decides. ``gather.py`` adds calls made in code. Items of an ``each
 ``FanOut``.
 
 **States of a call here.** *waiting* for other calls (only of a plan) → *ready* → *under way* → *ended*. A call has its
-outcome when it has ended, exactly once: ``_take`` is the one place, and it refuses a second one. A call that is
+outcome when it has ended, exactly once: ``settle`` is the one place, and it refuses a second one. A call that is
 skipped, or whose request cannot be made, goes from ready to ended.
 
 **States of a composition.** *open* → *over* → *closed*. It is over when it is decided (a required call has failed, or
@@ -140,7 +140,9 @@ class Engine:
         self.over = False
         """Nothing new begins."""
         self._parking = Parking()
-        self._under_way: dict[RunningCall, None] = {}
+        self._under_way: dict[RunningCall, Call] = {}
+        """Calls that have begun and have not ended, by their contexts. Only here a context leads to its call: the two
+        must not refer to each other, or they would wait for the garbage collector."""
         self._large: deque[Call] | None = None
         """Results whose bodies are to be decoded in the engine's task."""
         self._waits: list[Call] = []
@@ -179,8 +181,8 @@ class Engine:
         now: float,
         fan_out: FanOut | None = None,
         number: int = 0,
-    ) -> RunningCall:
-        """A call that is ready to be started."""
+    ) -> Call:
+        """A call that is ready to be started. Its context is a ``RunningCall``."""
         facts = self.facts
         deadline, limit = facts.deadline, None
         if rules.timeout is not None and now + rules.timeout < deadline:
@@ -195,34 +197,32 @@ class Engine:
             self.recorder,
             limit,
             rules.max_body,
-            None if fan_out is None else fan_out.items[number].places[0],
-            None if fan_out is None else fan_out.attempts,
+            [] if fan_out is None else fan_out.attempts,
             retry,
             hedge,
             coalesce,
-            None,
             self._takes_attempts,
+            rules=rules,
+            method=prepared.method,
+            started_at=now,
+            fan_out=fan_out,
+            number=number,
         )
-        running.rules, running.method, running.started_at = rules, prepared.method, now
-        running.decoded = None
-        running.fan_out, running.number = fan_out, number
-        running.call_object = self.callers[rules.upstream].new_call(prepared, running)
-        return running
+        return self.callers[rules.upstream].new_call(prepared, running)
 
-    def start(self, calls: Sequence[RunningCall], now: float) -> None:
+    def start(self, calls: Sequence[Call], now: float) -> None:
         """Start calls, then send them. Those behind one that decides never begin, and those before it send nothing."""
         under_way = self._under_way
-        for running in calls:
+        for call in calls:
+            running: RunningCall = call.context
             fan_out = running.fan_out
-            if self.over or (fan_out is not None and fan_out.over):
-                del running.call_object  # It never begins; see _land.
-                continue
-            under_way[running] = None
-            running.call_object.start(now)
-        for running in calls:
+            if not (self.over or (fan_out is not None and fan_out.over)):
+                under_way[running] = call
+                call.start(now)
+        for call in calls:
             # Sending one may have decided: what has not departed yet is cut unsent.
-            if running in under_way and not self.over:
-                running.call_object.depart()
+            if call.context in under_way and not self.over:
+                call.depart()
 
     def begin_fan_out(self, fan_out: FanOut, now: float) -> None:
         """Start the first items of an ``each``."""
@@ -230,7 +230,7 @@ class Engine:
         self._start_items(fan_out, now)
 
     def _start_items(self, fan_out: FanOut, now: float) -> None:
-        ready: list[RunningCall] = []
+        ready: list[Call] = []
         while (number := fan_out.next_item()) is not None:
             try:
                 prepared = fan_out.prepare(fan_out.items[number].value)
@@ -259,7 +259,6 @@ class Engine:
                 self._parking.wake()
                 return
             del self._under_way[running]
-            del running.call_object  # It holds ``running`` in its turn: the two would wait for the garbage collector.
             result: CallResult | Failure
             try:
                 if call.error is None:
@@ -273,15 +272,8 @@ class Engine:
             fan_out = running.fan_out
             if fan_out is not None:
                 self._item_ended(fan_out, running, result, call.ended_at)
-            elif type(result) is CallResult:
-                # As settle does for any call: this is the plain way of nearly every one.
-                rules, attempts = running.rules, tuple(running.attempts)
-                began, now, headers = running.started_at, call.ended_at, result.headers
-                value, status = result.value, result.answer_status
-                outcome = Outcome(rules.name, "value", value, None, began, now, attempts, (), headers, status)
-                self._take(outcome, rules.upstream)
             else:
-                self.settle(running.rules, result, running.started_at, call.ended_at, tuple(running.attempts))
+                self.settle(running.rules, result, running.started_at, call.ended_at, running.attempts)
         except Exception as error:  # noqa: BLE001  # a bug: the composition's task raises it, not the reader's
             self._crashed(error)
 
@@ -315,67 +307,44 @@ class Engine:
         self._hungry.pop(fan_out, None)
         if fan_out.under_way:
             siblings = [running for running in self._under_way if running.fan_out is fan_out]
-            for running in siblings:
-                del self._under_way[running]
             # All are out before one is cancelled: its place may go to another, which may end at once.
-            for running in reversed(siblings):
-                running.call_object.cancel("a required item failed")
-                del running.call_object
+            calls = [self._under_way.pop(running) for running in siblings]
+            for call in reversed(calls):
+                call.cancel("a required item failed")
         self.settle(fan_out.rules, fan_out.result(), fan_out.started_at, now, fan_out.attempts, len(fan_out.items))
 
     def settle(
         self,
         rules: CallRules,
-        result: CallResult | Failure,
+        result: CallResult | Failure | None,
         started_at: float | None,
         now: float,
         attempts: Sequence[Attempt],
         items: int | None = None,
     ) -> None:
-        """Give a call its outcome: with what it brought, or with its failure. ``started_at`` None: it never began."""
+        """Give a call its outcome: what it brought, or its failure; None: it is skipped. The one place.
+
+        ``started_at`` None: it never began.
+        """
+        name, outcomes = rules.name, self.outcomes
+        if name in outcomes:
+            raise AssertionError(f"call {name} ended twice")
+        attempts = tuple(attempts)
         if type(result) is CallResult:
-            self._take(
-                Outcome(
-                    rules.name,
-                    "value",
-                    result.value,
-                    None,
-                    started_at,
-                    now,
-                    tuple(attempts),
-                    result.failed_items,
-                    result.headers,
-                    result.answer_status,
-                ),
-                rules.upstream,
-                items,
-            )
+            value, failed_items, headers = result.value, result.failed_items, result.headers
+            status = result.answer_status
+            outcome = Outcome(name, "value", value, None, started_at, now, attempts, failed_items, headers, status)
+            # Of these a recorder wants to hear of few, and most are told from them by this alone.
+            may_say = failed_items or started_at is None or len(attempts) > 1 or now - started_at >= self._slow_call
+        elif isinstance(result, Failure):
+            outcome, may_say = Outcome(name, "failed", rules.default, result, started_at, now, attempts), True
         else:
-            assert isinstance(result, Failure)
-            outcome = Outcome(rules.name, "failed", rules.default, result, started_at, now, tuple(attempts))
-            self._take(outcome, rules.upstream, items)
-
-    def skip(self, rules: CallRules) -> None:
-        """Give a call that has nothing to do its outcome."""
-        self._take(Outcome(rules.name, "skipped", rules.default, ended_at=trio.current_time()), rules.upstream)
-
-    def _take(self, outcome: Outcome, upstream: str, items: int | None = None) -> None:
-        """Take a call's outcome: the one place."""
-        if outcome.call in self.outcomes:
-            raise AssertionError(f"call {outcome.call} ended twice")
-        self.outcomes[outcome.call] = outcome
-        if outcome.failure is not None or outcome.failed_items:
-            self.flawed = True
-        attempts, began = outcome.attempts, outcome.started_at
-        plain = (
-            outcome.state == "value"
-            and not outcome.failed_items
-            and began is not None
-            and outcome.ended_at - began < self._slow_call
-            and (not attempts or attempts[-1] is attempts[0])
-        )
-        if not plain and self._says_something(outcome):
-            self.recorder.record(CallEnded(self.facts, upstream, outcome, items))
+            outcome, may_say = Outcome(name, "skipped", rules.default, ended_at=now), True
+        outcomes[name] = outcome
+        if may_say:
+            self.flawed = self.flawed or outcome.failure is not None or bool(outcome.failed_items)
+            if self._says_something(outcome):
+                self.recorder.record(CallEnded(self.facts, rules.upstream, outcome, items))
         # One outcome may settle others (dependants that fail or are skipped). They are told in turn, by one loop and
         # not by recursion, so a long chain of calls costs no stack.
         if self._telling:
@@ -545,15 +514,14 @@ class Engine:
         reason = "decided" if self.decided else self._cut_reason or ""
         if self._deadline_came:
             reason = "the route's deadline"
-        under_way, self._under_way = list(self._under_way), {}
+        under_way, self._under_way = self._under_way, {}
         fan_outs, self._fan_outs = list(self._fan_outs), {}
         self._large = None
         self._hungry.clear()
         self._waits.clear()
         # The last one first: it may wait in a queue for the place of an earlier one, and must not get it now.
-        for running in reversed(under_way):
-            running.call_object.cancel(reason)
-            del running.call_object
+        for call in reversed(under_way.values()):
+            call.cancel(reason)
         for shield in self._shields or ():
             shield.shield = False
         now = self._now()

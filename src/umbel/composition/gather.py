@@ -285,7 +285,7 @@ class GatherEngine(Engine):
         self._all_outcomes = outcomes
         """Of all blocks of the handler."""
         self._more_may_come = True
-        self._ready: list[RunningCall] = []
+        self._ready: list[Call] = []
         """Calls that are launched and not started yet: all of a turn are started together."""
 
     def end_block(self) -> None:
@@ -317,7 +317,8 @@ class GatherEngine(Engine):
         ready, self._ready = self._ready, []
         self.start(ready, now)
         # One of them may have decided: the others never begin.
-        for running in ready:
+        for call in ready:
+            running: RunningCall = call.context
             if running.rules.name not in self.outcomes and running not in self._under_way:
                 self.settle(running.rules, self.cut_failure(), None, trio.current_time(), ())
 
@@ -325,9 +326,8 @@ class GatherEngine(Engine):
         """See ``Engine``. What was launched and has not begun ends too."""
         super().cut(cancelled)
         ready, self._ready = self._ready, []
-        for running in ready:
-            del running.call_object
-            self.settle(running.rules, self.cut_failure(), None, trio.current_time(), ())
+        for call in ready:
+            self.settle(call.context.rules, self.cut_failure(), None, trio.current_time(), ())
 
     def call_ended(self, call: Call, inline_max: float = INLINE_MAX) -> None:
         """See ``Engine``. The handle has status and fields before anybody is told of the outcome."""

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import trio
+
 from ..core.call import FieldBlocks, Prepared
 from ..core.inbound import ClientGoneError
 from ..events import Recorder
@@ -22,11 +24,11 @@ from .fault import bad_request, described
 from .field_template import note_left_out
 from .request import gateway_fields
 from .result import Result
-from .running_call import RunningCall
 from .shape import shape_result
 from .template import BadValueError
 
 if TYPE_CHECKING:
+    from ..core.call import Call
     from ..net.timers import TimerQueue
     from .dag import CallPlan, EachPlan, Plan
 
@@ -139,7 +141,7 @@ class PlanRun(Engine):
     def _start_ready(self, now: float) -> None:
         while self._ready and not self.over:
             ready, self._ready = self._ready, ()
-            calls = [running for call in ready if (running := self._begin(call, now)) is not None]
+            calls = [made for call in ready if (made := self._begin(call, now)) is not None]
             self.start(calls, now)
 
     def _settled(self, outcome: Outcome) -> None:
@@ -167,18 +169,18 @@ class PlanRun(Engine):
                 self._ready = (*self._ready, dependant)
                 self._has_work = True
         elif outcome.failure is None:
-            self.skip(dependant.rules)
+            self.settle(dependant.rules, None, None, trio.current_time(), ())
         elif outcome.failure.kind not in CUT:
             cause = outcome.failure
             detail = f"it needs {outcome.call}, which failed: {cause.kind}"
             failure = replace(cause, kind=Kind.DEPENDENCY, detail=detail, proxy_error=None, received_status=None)
             self.settle(dependant.rules, failure, None, outcome.ended_at, ())
 
-    def _begin(self, call: CallPlan, now: float) -> RunningCall | None:
+    def _begin(self, call: CallPlan, now: float) -> Call | None:
         """Everything that the call names is there: skip it, fail it, or make it ready to start."""
         try:
             if call.when is not None and is_false(self._evaluate(call.when)):
-                self.skip(call.rules)
+                self.settle(call.rules, None, None, trio.current_time(), ())
                 return None
             if call.each is not None:
                 self.begin_fan_out(self._fan_out(call, call.each, now), now)

@@ -141,6 +141,8 @@ class Recipe:
     """The target, where nothing of a request is in it."""
     fixed_headers: FieldBlock | None = field(init=False)
     """The plan's fields, where nothing of a request is in them."""
+    beginnings: dict[object, bytes] | None = field(init=False, compare=False)
+    """``Prepared.beginnings`` of its requests."""
     contested: bool = field(init=False)
     """Whether the plan names a field that the gateway may write itself; which one is sent depends on the request."""
 
@@ -159,6 +161,8 @@ class Recipe:
             headers = FieldBlock(self._headers({}, {}, Inputs(), unheard))
         object.__setattr__(self, "fixed_target", target)
         object.__setattr__(self, "fixed_headers", headers)
+        fixed = target is not None and headers is not None and self.body is None and not self.bound
+        object.__setattr__(self, "beginnings", {} if fixed else None)
         object.__setattr__(self, "contested", contested)
 
     def prepare(
@@ -177,8 +181,8 @@ class Recipe:
         target, headers = self.fixed_target, self.fixed_headers
         if gateway is None:
             gateway = gateway_fields(inputs, forwarded=self.forwarded)
-        if headers is not None and target is not None and self.body is None and not self.bound:
-            return Prepared(self.method, target, headers, None, gateway)
+        if self.beginnings is not None and target is not None and headers is not None:
+            return Prepared(self.method, target, headers, None, gateway, None, self.beginnings)
         bound = {param.name: param.expression.evaluate(context) for param in self.bound}
         target = self._target(context, bound, inputs) if target is None else target
         content = self._content(context, inputs)

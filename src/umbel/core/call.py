@@ -75,6 +75,10 @@ def block_of(fields: Iterable[tuple[str, str]]) -> FieldBlock:
     return FieldBlock([(lower, lower, value) for lower, value in values if value is not None])
 
 
+BEGINNINGS_MAX = 64
+"""Beginnings that are noted for a request: its upstream's replicas are hardly ever more."""
+
+
 class Prepared(msgspec.Struct, frozen=True):
     """A call's request, ready to be sent: everything but the replica."""
 
@@ -90,6 +94,9 @@ class Prepared(msgspec.Struct, frozen=True):
     body: AsyncIterable[bytes] | None = None
     """A body that comes piece by piece, instead of ``content``; for calls of mode "stream". It is framed by the
     Content-Length among ``headers``, or chunked. Who iterates it closes its iterator."""
+    beginnings: dict[object, bytes] | None = None
+    """How the heads of such requests begin, for a request that is the same but for ``gateway`` each time it is made:
+    noted by upstreams, by what a head goes to, at most ``BEGINNINGS_MAX``. None: the next one is another."""
 
     @property
     def fields(self) -> Sequence[Field]:
@@ -121,76 +128,38 @@ class StepTimeouts(NamedTuple):
     pool: float | None = None
 
 
-class CallContext:
+class CallContext(msgspec.Struct, eq=False):
     """What one call is made for: the request that it belongs to, its deadline, who records it, its own policies.
 
     Callbacks run in the tasks of readers and timers, which know nothing of any request; so whatever a record needs is
-    here.
+    here. It is equal to itself alone. A struct, because it is made for each call and hardly ever changed.
     """
 
-    __slots__ = (
-        "attempts",
-        "call",
-        "coalesce",
-        "deadline",
-        "hedge",
-        "item",
-        "limit",
-        "max_body",
-        "owner",
-        "recorder",
-        "request",
-        "retry",
-        "steps",
-        "takes_attempts",
-        "upstream",
-    )
-
-    def __init__(
-        self,
-        owner: CallOwner,
-        call: str,
-        upstream: str,
-        request: RequestFacts | None = None,
-        deadline: float = math.inf,
-        recorder: Recorder = NULL,
-        limit: float | None = None,
-        max_body: int | None = None,
-        item: int | None = None,
-        attempts: list[Attempt] | None = None,
-        retry: Any = None,
-        hedge: Any = None,
-        coalesce: bool | None = None,
-        steps: StepTimeouts | None = None,
-        takes_attempts: bool = False,
-    ) -> None:
-        self.owner = owner
-        self.call = call
-        """Its name."""
-        self.upstream = upstream
-        self.request = request
-        """The inbound request; None where there is none (a call made through httpx)."""
-        self.deadline = deadline
-        """When it ends at the latest, in ``trio.current_time()``: the request's deadline, or earlier by ``limit``."""
-        self.recorder = recorder
-        self.takes_attempts = takes_attempts
-        """Whether the recorder wants to hear of attempts by themselves."""
-        self.limit = limit
-        """Seconds of the call's own limit, where that and not the request's deadline makes ``deadline``. The call ends
-        itself then, with ``CallTimedOut``; at the request's deadline its owner cancels it."""
-        self.max_body = max_body
-        """Bytes of the body after decompression; None: the upstream's own bound."""
-        self.item = item
-        """The first place of the item of an ``each``; None for a plain call."""
-        self.attempts: list[Attempt] = [] if attempts is None else attempts
-        """The attempts that have ended. The calls of one ``each`` share a list."""
-        # The call's own policies, in place of its upstream's; None: the upstream's. What they are is the upstream's
-        # matter: ``policy.retry.RetryRules``, ``policy.hedge.HedgeRules``, and whether to coalesce.
-        self.retry = retry
-        self.hedge = hedge
-        self.coalesce = coalesce
-        self.steps = steps
-        """Limits of single steps, for calls made through httpx; None: there are none but the upstream's own."""
+    owner: CallOwner
+    call: str
+    """Its name."""
+    upstream: str
+    request: RequestFacts | None = None
+    """The inbound request; None where there is none (a call made through httpx)."""
+    deadline: float = math.inf
+    """When it ends at the latest, in ``trio.current_time()``: the request's deadline, or earlier by ``limit``."""
+    recorder: Recorder = NULL
+    limit: float | None = None
+    """Seconds of the call's own limit, where that and not the request's deadline makes ``deadline``. The call ends
+    itself then, with ``CallTimedOut``; at the request's deadline its owner cancels it."""
+    max_body: int | None = None
+    """Bytes of the body after decompression; None: the upstream's own bound."""
+    attempts: list[Attempt] = []
+    """The attempts that have ended. The calls of one ``each`` share a list."""
+    # The call's own policies, in place of its upstream's; None: the upstream's. What they are is the upstream's
+    # matter: ``policy.retry.RetryRules``, ``policy.hedge.HedgeRules``, and whether to coalesce.
+    retry: Any = None
+    hedge: Any = None
+    coalesce: bool | None = None
+    takes_attempts: bool = False
+    """Whether the recorder wants to hear of attempts by themselves."""
+    steps: StepTimeouts | None = None
+    """Limits of single steps, for calls made through httpx; None: there are none but the upstream's own."""
 
 
 class Call(Protocol):

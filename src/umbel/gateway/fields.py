@@ -13,7 +13,7 @@ from itertools import chain
 from types import MappingProxyType
 
 from ..core.hop_by_hop import hop_by_hop_among
-from ..messages import may_be_secret
+from ..core.secret_fields import may_be_secret
 from ..net.bounded_cache import BoundedCache
 from .accept import may_ask_for_stream
 from .budget import client_budget

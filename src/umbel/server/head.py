@@ -11,7 +11,7 @@ import re
 import httptools
 import msgspec
 
-from ..messages import may_be_secret
+from ..core.secret_fields import may_be_secret
 from ..net.bounded_cache import BoundedCache
 from .diagnosis import HeadRefused, diagnose
 from .host import NOT_SERVED, Hosts
@@ -150,10 +150,8 @@ class HeadReader:
                 head = Head(name, target, known)
                 return head if known.served else self._spared(head)
         head = self._read(raw)
-        if section.startswith(b"HTTP/1.1\r\n") and self._known.takes(section):
-            # Somebody's credentials are not kept.
-            if not any(may_be_secret(name) for name, _ in head.meaning.fields):
-                self._known.add(section, head.meaning)
+        if section.startswith(b"HTTP/1.1\r\n") and self._known.takes(section) and not _names_secret(head.meaning):
+            self._known.add(section, head.meaning)
         return head if head.meaning.served else self._spared(head)
 
     def _spared(self, head: Head) -> Head:
@@ -227,6 +225,11 @@ class HeadReader:
             websocket,
             served,
         )
+
+
+def _names_secret(meaning: Meaning) -> bool:
+    """Whether a field may hold somebody's credentials, which no memory keeps."""
+    return any(may_be_secret(name) for name, _ in meaning.fields)
 
 
 def _tokens(values: list[bytes]) -> set[bytes]:

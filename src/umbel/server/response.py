@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from ..messages import may_be_secret
+from ..core.secret_fields import may_be_secret
 from ..net.bounded_cache import BoundedCache
 from ..problem import phrase
 

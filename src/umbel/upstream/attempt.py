@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import trio
 
@@ -28,13 +28,14 @@ from .connection import INLINE_MAX
 from .ending import LOST, kind_of_cut, kind_of_error
 from .errors import BudgetSpent, ConnectionReset, ReadTimedOut, WriteTimedOut
 from .http1 import ResponseReader, whole_of
-from .outgoing import plain_request, request_of_call
+from .outgoing import lines_of_blocks, note_beginning, plain_request, request_of_call
 
 if TYPE_CHECKING:
     from ..net.stream import Stream
     from ..net.timers import Timer
     from .balance import Seat
     from .call import UpstreamCall
+    from .client import Client
     from .connection import Connection
     from .head import Head
 
@@ -45,40 +46,41 @@ WAITING, READY, SENT, HEAD, DONE = "waiting", "ready", "sent", "head", "done"
 """States of an attempt."""
 
 
+Answer = tuple["Head", Sequence[Field], Collection[bytes] | None, bytes]
+"""A response: its head, the fields that are true of its content, their names in lower case, and its content."""
+
+
 class Attempt:
     """One request to one replica, and the listener of its connection's stream. See the module."""
 
     __slots__ = (
         "_close_after",
         "_connection",
-        "_decoder",
-        "_fits_socket",
-        "_kept",
-        "_reader",
+        "_part",
         "_request",
         "_reused",
         "_scope",
         "_sending",
         "_silence",
+        "answer",
         "call",
         "cause",
-        "content",
         "entry",
         "error",
-        "fields",
-        "head",
-        "names",
         "seat",
         "started_at",
         "state",
         "status",
     )
 
-    def __init__(self, call: UpstreamCall, cause: Cause, entry: Entry) -> None:
+    entry: Entry
+    """Why it is in the race; set by whoever begins one."""
+    _sending: bool
+    """Whether a task is sending the request; set together with ``_scope``."""
+
+    def __init__(self, call: UpstreamCall, cause: Cause) -> None:
         self.call = call
         self.cause = cause
-        self.entry = entry
-        """Why it is in the race, if there is one."""
         self.state = WAITING
         self.seat: Seat | None = None
         """Its replica; None where it was never made."""
@@ -86,26 +88,19 @@ class Attempt:
         self.status: int | None = None
         """Of the response's head, as soon as that is there."""
         self.error: Exception | None = None
-        self.head: Head | None = None
-        self.fields: Sequence[Field] = ()
-        self.names: Collection[bytes] | None = None
-        self.content = b""
-        self._request = b""
-        self._fits_socket = True
-        """Whether the request can be handed to an idle connection's socket without waiting."""
+        self.answer: Answer | None = None
+        """What came, if all of it has come (of a stream: the head)."""
+        self._request: bytes | None = b""
+        """None: it is sent piece by piece, by a task."""
         self._close_after = False
         """Whether the request says that the connection serves no more."""
         self._connection: Connection | None = None
         self._reused = False
         """Whether its connection had served before."""
-        self._sending = False
-        """Whether a task is sending the request."""
         self._scope: trio.CancelScope | None = None
         """Around what ``carry_on`` awaits."""
-        self._reader: ResponseReader | None = None
-        """What reads a response that does not come as a whole."""
-        self._kept: Sequence[Field] = ()
-        self._decoder: Decoder | None = None
+        self._part: PartialResponse | None = None
+        """What has come of a response that does not come as a whole."""
         self._silence: Timer | None = None
         """When the peer has been silent for too long, where that is limited."""
 
@@ -115,9 +110,8 @@ class Attempt:
         if self.error is not None and not isinstance(self.error, UpstreamError):
             return None
         call = self.call
-        return ending_of(
-            self.status, self.fields, self.error, others=lambda: call.client.balance.has_untried(call.tried)
-        )
+        fields: Sequence[Field] = () if self.answer is None else self.answer[1]
+        return ending_of(self.status, fields, self.error, others=lambda: call.client.balance.has_untried(call.tried))
 
     # The beginning.
 
@@ -148,18 +142,19 @@ class Attempt:
             call.attempt_waits(self)
             return
         self._reused = True
-        if connection.pushing is None or not self._fits_socket:
+        request = self._request
+        if connection.pushing is None or request is None or len(request) > INLINE_MAX:
             call.attempt_waits(self)
             return
         self.state = READY
 
     def depart(self) -> None:
         """Send the request, if it is ready. That the connection is broken is noticed by whoever reads it."""
-        connection = self._connection
-        if self.state is READY and connection is not None:
+        connection, request = self._connection, self._request
+        if self.state is READY and connection is not None and request is not None:
             self.state = SENT
             try:
-                connection.send_whole(self._request, self)
+                connection.send_whole(request, self)
             except trio.ClosedResourceError as error:
                 self.on_error(error)
                 return
@@ -174,41 +169,36 @@ class Attempt:
         """
         call, seat = self.call, self.seat
         assert seat is not None
-        client, context, replica = call.client, call.context, seat.replica
-        request, span = context.request, client.rng.getrandbits(64) or 1
-        lines: bytes | None = b""
-        if request is not None:
-            header, left = client.deadline_header, context.deadline - now
-            trace = request.trace
-            # All calls of a request have the same line but for the span, and most start one after the other.
-            latest, before, after = client.latest_parent
-            if latest is not trace:
-                before, after = f"traceparent: 00-{trace.trace_id}-".encode("ascii"), _end_of_parent(trace.flags)
-                client.latest_parent = trace, before, after
-            if trace.state:
-                lines = None
-            elif header is None or left == math.inf:
-                lines = b"%b%016x%b" % (before, span, after)
-            else:
-                lines = b"%b%016x%b%b: %d\r\n" % (before, span, after, header, int(left * 1000) or 1)
-        if lines is not None:
-            plain = plain_request(call.prepared, replica.base, replica.host, lines, client.never_plain)
+        client, context, prepared = call.client, call.context, call.prepared
+        span = client.rng.getrandbits(64) or 1
+        # Most calls of a request start in one turn, one after the other. They differ in their spans alone.
+        request, gateway, at, deadline, common, before, after = client.latest_lines
+        same = gateway is prepared.gateway and request is context.request
+        if not same or at != now or deadline != context.deadline:
+            common, before, after = lines_of_request(client, prepared.gateway, context, now)
+        beginnings, replica = prepared.beginnings, seat.replica
+        if beginnings is not None and common is not None and seat in beginnings:
+            self._request = b"%b%b%016x%b\r\n" % (beginnings[seat], common, span, after)
+            return
+        if before is not None:
+            lines = b"%b%016x%b" % (before, span, after) if before else b""
+            plain = plain_request(prepared, replica.base, replica.host, lines, client.never_plain)
             if plain is not None:
                 self._request = plain
-                self._fits_socket = len(plain) <= INLINE_MAX
+                if beginnings is not None:
+                    note_beginning(beginnings, seat, prepared, replica.base, replica.host, client.never_plain)
                 return
         outgoing = request_of_call(
-            call.prepared, replica.base, replica.host, attempt_fields(context, client.deadline_header, now, span)
+            prepared, replica.base, replica.host, attempt_fields(context, client.deadline_header, now, span)
         )
         self._request, self._close_after = outgoing.head + outgoing.body, outgoing.close
-        self._fits_socket = len(self._request) <= INLINE_MAX
 
     def _limit_silence(self, now: float) -> None:
         """Give the next head, or the next piece of the body, httpx's ``read`` limit as a whole, from now on."""
         steps = self.call.context.steps
         if self._silence is not None:
             self._silence.cancel()
-        if steps is not None and steps.read is not None and not self._sending and self.state is not DONE:
+        if steps is not None and steps.read is not None and not self._is_sending and self.state is not DONE:
             self._silence = self.call.client.timers.add(now + steps.read, self._silent_too_long)
 
     def _silent_too_long(self) -> None:
@@ -220,6 +210,7 @@ class Attempt:
     async def carry_on(self) -> None:
         """Do what must be waited for. Raises nothing but a cancel from outside, which cancels the call."""
         scope = self._scope = trio.CancelScope()
+        self._sending = False
         failure: Exception | None = None
         try:
             with scope:
@@ -254,7 +245,8 @@ class Attempt:
                 pool.lost(seat.replica.origin, connection)
                 return
             self._connection = connection
-        if connection.pushing is not None and self._fits_socket:
+        request = self._request
+        if connection.pushing is not None and request is not None and len(request) <= INLINE_MAX:
             self.state = READY
             self.depart()
             return
@@ -273,9 +265,11 @@ class Attempt:
         steps = self.call.context.steps
         limit = None if steps is None else steps.write
         self._sending = True
+        request = self._request
+        assert request is not None
         try:
             with trio.move_on_after(math.inf if limit is None else limit) as scope:
-                await stream.send_all(self._request)
+                await stream.send_all(request)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             if self.state is WAITING:
                 return  # The kept connection was dead: the request goes out anew, on another one, by another task.
@@ -317,18 +311,19 @@ class Attempt:
         call = self.call
         client = call.client
         try:
-            reader = self._reader
-            if reader is None:
-                whole = whole_of(data, call.prepared.method, client.pool.limits)
-                if whole is not None:
-                    self._complete(whole[0], whole[1], client.pool.clock.now)
+            part, pool = self._part, client.pool
+            if part is None:
+                head = whole_of(data, call.prepared.method, pool.limits)
+                if head is not None:
+                    self._complete(head, data[head.size :], pool.clock.now)
                     return False
-                reader = self._reader = ResponseReader(call.prepared.method, client.pool.limits)
+                part = self._part = PartialResponse(ResponseReader(call.prepared.method, pool.limits))
+            reader = part.reader
             interim = reader.interim
             reader.feed(data)
             if self._silence is not None and reader.interim > interim:
                 self._limit_silence(trio.current_time())
-            return self._read(reader)
+            return self._read(part)
         except Exception as error:  # noqa: BLE001  # of the upstream, or a bug: it is the attempt's end
             self.fail(error, trio.current_time())
             return False
@@ -336,11 +331,11 @@ class Attempt:
     def on_eof(self) -> None:
         """The end of the stream, which may be the end of the body."""
         try:
-            reader = self._reader
-            if reader is None:
+            part = self._part
+            if part is None:
                 raise ConnectionReset("the connection was closed before a byte of the response", untouched=True)
-            reader.feed_eof()
-            self._read(reader)
+            part.reader.feed_eof()
+            self._read(part)
         except Exception as error:  # noqa: BLE001  # as in on_data
             self.fail(error, trio.current_time())
 
@@ -348,10 +343,16 @@ class Attempt:
         """The stream is broken, or the pool closed it."""
         connection = self._connection
         if connection is not None:
-            self.fail(connection.broken(error, self._reader), trio.current_time())
+            reader = None if self._part is None else self._part.reader
+            self.fail(connection.broken(error, reader), trio.current_time())
 
-    def _read(self, reader: ResponseReader) -> bool:
+    @property
+    def _is_sending(self) -> bool:
+        return self._scope is not None and self._sending
+
+    def _read(self, part: PartialResponse) -> bool:
         """Take in what came of a response; whether more is wanted."""
+        reader = part.reader
         head = reader.head
         if head is None:
             return True
@@ -359,14 +360,14 @@ class Attempt:
         if ended:
             # Before the body is looked at: what is wrong with a body says nothing of its connection.
             now = trio.current_time()
-            self._release(head, now, excess=reader.excess)
-        decoder, progress = self._decoder, False
+            self._release(head, now, reader.excess)
+        decoder, progress = part.decoder, False
         try:
             if decoder is None:
                 self.state, self.status = HEAD, head.status
                 limit = self.call.context.max_body or self.call.client.max_body
-                self._kept, decoder = fields_and_decoder(self.call.prepared.method, head, limit)
-                self._decoder = decoder
+                part.kept, decoder = fields_and_decoder(self.call.prepared.method, head, limit)
+                part.decoder = decoder
                 progress = True
             piece = reader.take()
             decoder.feed(piece)
@@ -378,19 +379,20 @@ class Attempt:
             self._limit_silence(trio.current_time())
         if not ended:
             return True
-        self._answered(head, self._kept, frozenset(field[1] for field in self._kept), content, now)
+        self._answered(head, part.kept, content, now)
         return False
 
     def _complete(self, head: Head, content: bytes, now: float) -> None:
         """The response came as a whole."""
-        self.status = head.status
-        self._release(head, now, excess=False)
-        limit = self.call.context.max_body or self.call.client.max_body
+        call = self.call
+        status = self.status = head.status
+        self._release(head, now, False)
+        limit = call.context.max_body or call.client.max_body
         try:
-            if content and head.coded:
-                kept, decoder = fields_and_decoder(self.call.prepared.method, head, limit)
+            if head.coded and content:
+                kept, decoder = fields_and_decoder(call.prepared.method, head, limit)
                 decoder.feed(content)
-                self._answered(head, kept, frozenset(field[1] for field in kept), decoder.end(), now)
+                self._answered(head, kept, decoder.end(), now)
                 return
             if limit is None:
                 limit = limit_of(head.fields)
@@ -400,30 +402,29 @@ class Attempt:
             error.answered = head.status, head.kept
             raise
         # The same as _answered: this is the plain way of nearly every call.
-        self.head, self.fields, self.names, self.content = head, head.kept, head.names, content
-        self._close(now, None, "", head.status >= 500)
-        self.call.attempt_ended(self, now)
+        self.answer = head, head.kept, head.names, content
+        self._close(now, None, "", status >= 500)
+        call.attempt_ended(self, now)
 
-    def _release(self, head: Head, now: float, *, excess: bool) -> None:
+    def _release(self, head: Head, now: float, excess: bool) -> None:
         """Give the connection back: the response is complete."""
         connection, self._connection = self._connection, None
         assert connection is not None and self.seat is not None
         pushing = connection.pushing
         # What is left of a request whose answer is complete would be read as the beginning of the next one.
-        usable = not (excess or self._sending or self._close_after)
+        usable = head.keep_alive and not (excess or self._close_after)
         if pushing is not None and (pushing.unsent or pushing.ended_at is not None):
             usable = False
+        scope = self._scope if self._scope is not None and self._sending else None
         connection.keep_alive_hint = head.idle_hint
-        self.call.client.pool.give_back(self.seat.replica.origin, connection, now, usable and head.keep_alive, excess)
-        if self._sending and self._scope is not None:
-            self._scope.cancel(reason="the response is complete")
+        self.call.client.pool.give_back(self.seat.replica.origin, connection, now, usable and scope is None, excess)
+        if scope is not None:
+            scope.cancel(reason="the response is complete")
 
     # The end.
 
-    def _answered(
-        self, head: Head, fields: Sequence[Field], names: Collection[bytes], content: bytes, now: float
-    ) -> None:
-        self.head, self.fields, self.names, self.content = head, fields, names, content
+    def _answered(self, head: Head, fields: Sequence[Field], content: bytes, now: float) -> None:
+        self.answer = head, fields, frozenset(field[1] for field in fields), content
         status = self.status = head.status
         self._close(now, None, "", status >= 500)
         self.call.attempt_ended(self, now)
@@ -474,14 +475,14 @@ class Attempt:
         if replaced:
             if self._silence is not None:
                 self._silence.cancel()
-            self.state, self._reused, self._reader, self._sending = WAITING, False, None, False
+            self.state, self._reused, self._part, self._sending = WAITING, False, None, False
             self.call.attempt_waits(self)
         return replaced
 
     def _close(self, now: float, kind: Kind | None, detail: str, has_failed: bool | None) -> None:
         """Leave to DONE: give the replica back, record the attempt, and tell the breaker. The one place that does."""
         self.state = DONE
-        self._request, self._reader, self._decoder, self._kept = b"", None, None, ()
+        self._request, self._part = b"", None
         if self._silence is not None:
             self._silence.cancel()
         seat = self.seat
@@ -507,6 +508,50 @@ class Attempt:
         call.client.balance.ended(now, seat, self.started_at, has_failed)
         if call.ticket is not None and kind not in CUT:
             call.ticket.attempted(now, kind, self.status)
+
+
+class PartialResponse:
+    """What has come of a response that does not come as a whole."""
+
+    __slots__ = ("decoder", "kept", "reader")
+
+    def __init__(self, reader: ResponseReader) -> None:
+        self.reader = reader
+        self.decoder: Decoder | None = None
+        """From the head on."""
+        self.kept: Sequence[Field] = ()
+        """The fields that are true of the decoded body."""
+
+
+LatestLines = tuple[Any, Any, float, float, bytes | None, bytes | None, bytes]
+"""A request, the gateway's fields of its calls, when attempts of it were made, and until when their calls may take;
+then what ``lines_of_request`` gives for these."""
+
+
+def lines_of_request(
+    client: Client, gateway: tuple[tuple[Field, ...], ...], context: CallContext, now: float
+) -> tuple[bytes | None, bytes | None, bytes]:
+    """The lines that all attempts of a request say which are made now, noted in ``client.latest_lines``.
+
+    Returns:
+        The gateway's fields and the beginning of ``traceparent``; that beginning alone (empty where there is no
+        request); and its end, behind the span, with the deadline's line. The first two are None where it needs a closer
+        look (``attempt_fields``).
+    """
+    request, header, left = context.request, client.deadline_header, context.deadline - now
+    if request is None:
+        return None, b"", b""
+    common: bytes | None = None
+    before: bytes | None = None
+    after = _end_of_parent(request.trace.flags)
+    if header is not None and left != math.inf:
+        after = b"%b%b: %d\r\n" % (after, header, int(left * 1000) or 1)
+    if not request.trace.state:
+        before = f"traceparent: 00-{request.trace.trace_id}-".encode("ascii")
+        lines = lines_of_blocks(gateway, client.never_plain)
+        common = None if lines is None else lines + before
+    client.latest_lines = request, gateway, now, context.deadline, common, before, after
+    return common, before, after
 
 
 @lru_cache(maxsize=256)

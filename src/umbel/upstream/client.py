@@ -50,11 +50,12 @@ from .coalesce import CoalesceStatistics, Coalescing
 from .health import Health
 from .ownnursery import OwnNursery
 from .pool import Pool, PoolStatistics
+from .repeatable_call import RepeatableCall
 from .running import Running
 from .stream_call import StreamCall
 
 if TYPE_CHECKING:
-    from ..model import Trace
+    from .attempt import LatestLines
     from .origin import Replica
     from .replicas import ReplicaSource
 
@@ -217,12 +218,13 @@ class Client(Running):
         self.timers = TimerQueue() if timers is None else timers
         self.policies = policies
         self.retry, self.hedge, self.budget = policies.retry, policies.hedge, policies.budget
+        self._repeats = policies.retry is not None or policies.hedge is not None
         self.max_body, self.connect_timeout = policies.max_body, policies.connect_timeout
         self.deadline_header = policies.deadline_header.lower().encode("ascii") if policies.deadline_header else None
         self.never_plain = _lines_of_attempts(self.deadline_header)
         """How lines begin that an attempt adds itself: a call that brings its own needs a closer look."""
-        self.latest_parent: tuple[Trace | None, bytes, bytes] = (None, b"", b"")
-        """The trace of the latest attempt, and the line of its ``traceparent`` before and after the parent id."""
+        self.latest_lines: LatestLines = (None, None, 0.0, 0.0, None, b"", b"")
+        """What the latest attempt's head said of its request; see ``attempt.lines_of_request``."""
         self.breaker = _breaker(policies.breaker, Changes(recorder, name))
         self.gradient = GradientLimit() if policies.max_concurrency == "auto" else None
         """What learns the limit of calls in flight; None where it is a fixed number."""
@@ -299,6 +301,12 @@ class Client(Running):
         coalesce = context.coalesce
         if self.policies.coalesce if coalesce is None else coalesce:
             return self.coalescing.new_call(prepared, context)
+        return self.unshared_call(prepared, context)
+
+    def unshared_call(self, prepared: Prepared, context: CallContext) -> UpstreamCall:
+        """A call that is made for nobody else."""
+        if self._repeats or context.retry is not None or context.hedge is not None:
+            return RepeatableCall(self, prepared, context)
         return UpstreamCall(self, prepared, context)
 
     def digest(self, quantile: float | None) -> Latencies | None:

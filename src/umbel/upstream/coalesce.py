@@ -43,12 +43,12 @@ from ..messages import Field
 from ..model import Attempt as AttemptRecord
 from ..model import RequestFacts, Trace
 from ..policy.sharing import REQUEST_ID, SAFE, VIA, for_one_alone, last_hop
-from .call import UpstreamCall
 from .ending import kind_of_cut
 from .errors import CallTimedOut, Overflow, copy_of_failure
 
 if TYPE_CHECKING:
     from ..net.timers import Timer
+    from .call import UpstreamCall
     from .client import Client
     from .head import Head
 
@@ -90,7 +90,7 @@ class Coalescing:
     def new_call(self, prepared: Prepared, context: CallContext) -> Call:
         """A call that shares, if it may."""
         if prepared.method not in SAFE:
-            return UpstreamCall(self.client, prepared, context)
+            return self.client.unshared_call(prepared, context)
         return Waiter(self, prepared, context)
 
     def statistics(self) -> CoalesceStatistics:
@@ -242,7 +242,7 @@ class Waiter(CallBase):
         if self._timer is not None:
             self._timer.cancel()  # The call of its own keeps the limit itself.
         # It has the same context, so its owner hears of it directly.
-        self._own = UpstreamCall(self._all.client, self.prepared, self.context)
+        self._own = self._all.client.unshared_call(self.prepared, self.context)
         self.done = True
         self._own.start(now)
 
@@ -325,7 +325,7 @@ class SharedCall:
             steps=first.steps,
             takes_attempts=first.takes_attempts,
         )
-        self.call = UpstreamCall(coalescing.client, _shared_request(prepared, request_id), self.context)
+        self.call = coalescing.client.unshared_call(_shared_request(prepared, request_id), self.context)
         if first.request is not None:
             # In the bulkhead it counts for the request that began it, as the other calls of that request do.
             self.call.request_key = id(first.request)

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 import msgspec
 
 from ..core.hop_by_hop import named_by
-from ..messages import Field, may_be_secret
+from ..core.secret_fields import may_be_secret
+from ..messages import Field
 from ..net.bounded_cache import BoundedCache
 from .errors import Malformed
 from .lines import Telling, field_of, start_of
@@ -43,6 +44,10 @@ class Head(msgspec.Struct, frozen=True):
     """``fields`` without Content-Length: what is true of a body that was read."""
     names: frozenset[bytes]
     """Of ``kept``, in lower case."""
+    size: int
+    """Bytes of the head, with its empty line."""
+    whole_size: int | None
+    """Bytes of head and body, if the length of a body is known and there is one (it may be empty)."""
     has_body: bool
     """Whether its status is a final one of a response with content, as far as its request lets it have any."""
     idle_hint: float | None = None
@@ -114,22 +119,12 @@ def _read(raw: bytes) -> Head:
     length = int(lengths[0]) if lengths else None
     kept = tuple(field for field in fields if field[1] != b"content-length")
     names = frozenset(field[1] for field in kept)
+    size = len(raw) + 4
     has_body = 200 <= status <= 599 and status not in (204, 304)
     return Head(
-        status,
-        reason,
-        version,
-        tuple(fields),
-        coded,
-        persistent,
-        length,
-        bool(codings),
-        count,
-        kept,
-        names,
-        has_body,
-        idle_hint,
-    )
+        status, reason, version, tuple(fields), coded, persistent, length, bool(codings), count, kept, names, size,
+        None if length is None or not has_body else size + length, has_body, idle_hint,
+    )  # fmt: skip
 
 
 def _timeout_of(value: bytes) -> float | None:

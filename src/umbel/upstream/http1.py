@@ -30,10 +30,11 @@ class Limits:
     max_fields: int = 100
 
 
-def whole_of(data: bytes, method: str, limits: Limits) -> tuple[Head, bytes] | None:
-    """The head and the body of a response of known length that ``data`` holds from its first byte to its last.
+def whole_of(data: bytes, method: str, limits: Limits) -> Head | None:
+    """The head of a response of known length that ``data`` holds from its first byte to its last.
 
-    None where it is not so, or where only a ``ResponseReader`` can tell what is wrong.
+    Its content is ``data[head.size:]``. None where it is not so, or where only a ``ResponseReader`` can tell what is
+    wrong.
 
     Raises:
         Malformed: as ``ResponseReader.feed``.
@@ -42,18 +43,15 @@ def whole_of(data: bytes, method: str, limits: Limits) -> tuple[Head, bytes] | N
     if found < 0 or found > limits.max_head - 4:
         return None
     raw = data[:found]
-    if raw not in known_heads:
+    head = known_heads.get(raw)
+    if head is None:
         # Before anything costs by the number of lines.
         if data.count(b"\n", 0, found) > limits.max_fields:
             return None
         head = head_of(raw)
-    else:
-        head = known_heads[raw]
-        if head.lines - 1 > limits.max_fields:
-            return None
-    if head.length is None or len(data) != found + 4 + head.length or method == "HEAD" or not head.has_body:
+    if head.whole_size != len(data) or head.lines - 1 > limits.max_fields or method == "HEAD":
         return None
-    return head, data[found + 4 :]
+    return head
 
 
 class ResponseReader:
@@ -130,12 +128,11 @@ class ResponseReader:
 
         The same as the way through ``_feed_head`` and ``_feed_body``, in a fraction of the steps.
         """
-        whole = whole_of(data, self._method, self._limits)
-        if whole is None:
+        head = self.head = whole_of(data, self._method, self._limits)
+        if head is None:
             return False
-        self.head, body = whole
-        if body:
-            self._out.append(body)
+        if head.length:
+            self._out.append(data[head.size :])
         self.ended = True
         return True
 

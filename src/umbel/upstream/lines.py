@@ -10,7 +10,8 @@ import re
 from typing import NamedTuple
 
 from ..core.hop_by_hop import HOP_BY_HOP, is_hop_by_hop
-from ..messages import Field, may_be_secret
+from ..core.secret_fields import may_be_secret
+from ..messages import Field
 from ..net.bounded_cache import BoundedCache
 from .errors import Malformed
 

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import httpx
 
-from ..core.call import EVERY, FieldBlock, FieldBlocks, Prepared
+from ..core.call import BEGINNINGS_MAX, EVERY, FieldBlock, FieldBlocks, Prepared
 from ..core.hop_by_hop import HOP_BY_HOP, is_hop_by_hop, named_by
-from ..messages import ACCEPT_GZIP, Field, fields_of, may_be_secret
+from ..core.secret_fields import may_be_secret
+from ..messages import ACCEPT_GZIP, Field, fields_of
 from ..net.bounded_cache import BoundedCache
 from .errors import BadRequest
 
@@ -35,6 +36,7 @@ _VERBS = {name: name.encode("ascii") for name in (*IDEMPOTENT, "POST", "PATCH")}
 _ONCE = frozenset({b"traceparent", b"tracestate"})
 _KNOWN_MAX, _KNOWN_SIZE = 1024, 128
 """Fields, and targets, that are kept, and the bytes of the longest."""
+_BEGINNING_MAX = 8 * 1024
 
 
 class Outgoing(NamedTuple):
@@ -157,42 +159,57 @@ def plain_request(prepared: Prepared, base: bytes, host: bytes, added: bytes, ne
     Raises:
         BadRequest: as ``prepare``.
     """
-    target, headers, content, gateway = prepared.target, prepared.headers, prepared.content, prepared.gateway
+    beginning = _beginning(prepared, base, host, never)
+    more = lines_of_blocks(prepared.gateway, never)
+    if beginning is None or more is None:
+        return None
+    content = prepared.content
+    if content:
+        return b"%b%b%bContent-Length: %d\r\n\r\n%b" % (beginning, more, added, len(content), content)
+    length = b"Content-Length: 0\r\n" if prepared.method in _EXPECT_CONTENT else b""
+    return b"%b%b%b%b\r\n" % (beginning, more, added, length)
+
+
+def note_beginning(
+    beginnings: dict[object, bytes], key: object, prepared: Prepared, base: bytes, host: bytes, never: tuple[bytes, ...]
+) -> None:
+    """Note under ``key`` how the plain requests begin that ``beginnings`` are of. The gateway's lines are next in them.
+
+    Then come those of an attempt, and an empty line: nothing is noted of a request that has a length.
+    """
+    if prepared.content is None and prepared.method not in _EXPECT_CONTENT:
+        beginning = _beginning(prepared, base, host, never)
+        if beginning is not None and len(beginning) <= _BEGINNING_MAX:
+            if len(beginnings) >= BEGINNINGS_MAX:
+                beginnings.clear()
+            beginnings[key] = beginning
+
+
+def _beginning(prepared: Prepared, base: bytes, host: bytes, never: tuple[bytes, ...]) -> bytes | None:
+    """The request line, the Host, and the request's own fields; None and errors as ``plain_request``."""
+    method, target, headers = prepared.method, prepared.target, prepared.headers
     if type(headers) is FieldBlock and (headers.lines_for is never or headers.lines_for is EVERY):
         lines = headers.lines
     else:
         lines = _noted_lines(headers, [ACCEPT_GZIP], never)
-    if type(gateway) is FieldBlocks and gateway.lines_for is never:
-        more = gateway.lines
-    else:
-        more = _lines_of_blocks(gateway, never)
-    if lines is None or more is None:
+    if lines is None or method not in _VERBS:
         return None
-    method = prepared.method
-    if method not in _VERBS:
-        return None
-    verb = _VERBS[method]
     if target not in _good_targets.entries:
         _check_target(method, target)
         # A query may hold a secret; and "*" is a target of OPTIONS alone.
         if b"?" not in target and target != b"*":
             _good_targets.add(target, True)
-    if content:
-        return b"%b %b%b HTTP/1.1\r\nHost: %b\r\n%b%b%bContent-Length: %d\r\n\r\n%b" % (
-            verb, base, target, host, lines, more, added, len(content), content,
-        )  # fmt: skip
-    length = b"Content-Length: 0\r\n" if method in _EXPECT_CONTENT else b""
-    return b"%b %b%b HTTP/1.1\r\nHost: %b\r\n%b%b%b%b\r\n" % (
-        verb, base, target, host, lines, more, added, length,
-    )  # fmt: skip
+    return b"%b %b%b HTTP/1.1\r\nHost: %b\r\n%b" % (_VERBS[method], base, target, host, lines)
 
 
-def _lines_of_blocks(blocks: Sequence[Sequence[Field]], never: tuple[bytes, ...]) -> bytes | None:
+def lines_of_blocks(blocks: Sequence[Sequence[Field]], never: tuple[bytes, ...]) -> bytes | None:
     """The lines of the gateway's blocks one behind the other, noted for the other calls of the request; None as above.
 
     Raises:
         BadRequest: a field that no line can hold.
     """
+    if type(blocks) is FieldBlocks and blocks.lines_for is never:
+        return blocks.lines
     lines: bytes | None = b""
     for block in blocks:
         if type(block) is FieldBlock and (block.lines_for is never or block.lines_for is EVERY):

@@ -33,6 +33,8 @@ from .ownnursery import OwnNursery
 from .slots import Slots, SlotStatistics
 from .streamed import Lent, StreamedBody
 
+_IDLE = State.IDLE  # To read a member of an enumeration costs as much as ten variables.
+
 
 @dataclass(frozen=True, slots=True)
 class PoolStatistics:
@@ -399,7 +401,7 @@ class Pool(httpx.AsyncBaseTransport):
         if not self._own.running:
             connection.close_now()
         elif usable:
-            connection.state = State.IDLE
+            connection.state = _IDLE
             connection.idle_since = now
             connection.expires_at = now + self._keepalive_expiry
             idle = self._idle

@@ -27,18 +27,18 @@ from ..errors import UpstreamError
 from ..net.exception_groups import cancel_reason
 from ..policy.verdict import failed
 from .attempt import DONE, HEAD, SENT, Attempt, attempt_fields
-from .call import UpstreamCall
 from .connection import Connection
 from .ending import kind_of_error
 from .errors import CallTimedOut, ConnectionReset, copy_of_failure
 from .lifecycle import State
 from .outgoing import Outgoing, assemble
+from .repeatable_call import RepeatableCall
 
 if TYPE_CHECKING:
     from .client import Client
 
 
-class StreamCall(UpstreamCall):
+class StreamCall(RepeatableCall):
     """See the module, and ``core.call.Call``."""
 
     __slots__ = ("_stands",)
@@ -64,7 +64,10 @@ class StreamCall(UpstreamCall):
         if attempt.error is not None or not isinstance(attempt, StreamAttempt):
             super()._stand(attempt, now)
             return
-        self._adopt(attempt)
+        self._count_mended(attempt)
+        self.status = attempt.status
+        if attempt.answer is not None:
+            self.head, self.fields, self.names, self.content = attempt.answer
         self._stands = attempt
         client = self.client
         # A streamed response tells by its head how long the upstream takes.
@@ -162,7 +165,7 @@ class StreamAttempt(Attempt):
         added = attempt_fields(call.context, client.deadline_header, now, client.rng.getrandbits(64) or 1)
         replaced = {field[1] for field in added} | {b"host"}
         fields = [*(field for field in prepared.fields if field[1] not in replaced), *added]
-        self._fits_socket = False
+        self._request = None
         stream = None if prepared.body is None else _Body(prepared)
         self._outgoing = assemble(
             prepared.method,
@@ -188,7 +191,7 @@ class StreamAttempt(Attempt):
             pool.lost(seat.replica.origin, connection)
             return
         self._connection, self.state = connection, HEAD
-        self.head, self.status, self.fields = head, head.status, head.fields
+        self.status, self.answer = head.status, (head, head.fields, None, b"")
         call.attempt_ended(self, trio.current_time())
 
     def _opened(self) -> None:

@@ -239,7 +239,8 @@ async def test_items_know_their_place_and_share_the_attempts_of_their_call() -> 
     upstream = ScriptedCaller({"/i": Reply(0), "/list": Reply(0, value=["a", "b", "a", "c"])})
     await compose(text, upstream)
     listed, *items_ = (call.context for call in upstream.calls)
-    assert [each.item for each in (listed, *items_)] == [None, 0, 1, 3]
+    assert listed.fan_out is None
+    assert [each.fan_out.items[each.number].places[0] for each in items_] == [0, 1, 3]
     assert all(each.attempts is items_[0].attempts for each in items_)
     assert listed.attempts is not items_[0].attempts
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import re
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 import trio
 
@@ -61,6 +63,22 @@ async def test_the_time_left_is_never_nothing_and_no_deadline_is_not_said(budget
     async with scripted([OK]) as upstream:
         await upstream.call(request=facts(budget))
         assert headers(upstream)[0].get_list(DEADLINE) == said
+
+
+async def test_calls_that_start_in_one_turn_tell_their_own_deadlines_and_traces(autojump_clock) -> None:
+    async with scripted([OK]) as upstream:
+        request, other = facts(), msgspec.structs.replace(facts(), trace=Trace("cd" * 16))
+        async with trio.open_nursery() as nursery:
+            for limit, of_request in ((None, request), (1.0, request), (None, request), (None, other)):
+                nursery.start_soon(partial(upstream.call, request=of_request, limit=limit))
+        sent = headers(upstream)
+    assert sorted((each[DEADLINE], each["traceparent"][3:5]) for each in sent) == [
+        ("1000", "ab"),
+        ("10000", "ab"),
+        ("10000", "ab"),
+        ("10000", "cd"),
+    ]
+    assert len({each["traceparent"] for each in sent}) == 4
 
 
 @pytest.mark.parametrize("name", [b"x-left", None])

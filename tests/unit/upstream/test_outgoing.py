@@ -6,13 +6,13 @@ import httpx
 import pytest
 from msgspec import structs
 
-from umbel.core.call import FieldBlock, Prepared
+from umbel.core.call import BEGINNINGS_MAX, FieldBlock, Prepared
 from umbel.kinds import Kind
 from umbel.messages import ACCEPT_GZIP, Field
 from umbel.upstream import Client, Pool
 from umbel.upstream.client import Policies
 from umbel.upstream.errors import BadRequest
-from umbel.upstream.outgoing import is_idempotent, plain_request, prepare, request_of_call
+from umbel.upstream.outgoing import is_idempotent, note_beginning, plain_request, prepare, request_of_call
 
 
 def request(method: str = "GET", url: str = "http://host:8080/a?b=c", **options) -> httpx.Request:
@@ -277,3 +277,38 @@ def test_what_is_noted_on_a_block_for_one_upstream_is_not_used_for_another(
 def test_upstreams_with_the_same_deadline_header_share_what_is_noted() -> None:
     one, other = (Client(name, ["http://h"], Policies(), Pool(max_connections=None)) for name in "ab")
     assert one.never_plain is other.never_plain
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_a_noted_beginning_and_the_other_lines_are_the_plain_request(method: str) -> None:
+    beginnings: dict[object, bytes] = {}
+    call = prepared(field(b"x-a", b"1"), method=method)
+    note_beginning(beginnings, "one", call, b"/base", b"host:81", NEVER)
+    note_beginning(beginnings, "other", call, b"", b"h", NEVER)
+    rest = b"via: 1.1 umbel\r\ntraceparent: 00-1\r\n\r\n"
+    assert beginnings["one"] + rest == plain(call)
+    assert beginnings["other"] + rest == plain_request(call, b"", b"h", b"traceparent: 00-1\r\n", NEVER)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        prepared(method="POST"),
+        prepared(method="GET", content=b"body"),
+        prepared(field(b"connection", b"close")),
+        prepared(field(b"traceparent", b"x")),
+        prepared(field(b"x-large", b"x" * 9000)),
+    ],
+)
+def test_no_beginning_is_noted_of_a_request_that_is_long_has_a_length_or_needs_a_closer_look(call: Prepared) -> None:
+    beginnings: dict[object, bytes] = {}
+    note_beginning(beginnings, "one", call, b"", b"h", NEVER)
+    assert not beginnings
+
+
+def test_the_beginnings_of_so_many_replicas_are_noted_and_no_more() -> None:
+    beginnings: dict[object, bytes] = {}
+    for number in range(3 * BEGINNINGS_MAX):
+        note_beginning(beginnings, number, prepared(), b"", b"h%d" % number, NEVER)
+        assert len(beginnings) <= BEGINNINGS_MAX
+        assert b"h%d\r\n" % number in beginnings[number]
