@@ -73,9 +73,9 @@ def umbel(**options: Any) -> Callable[[Path], Opened]:
 @asynccontextmanager
 async def recorder(path: Path) -> AsyncGenerator[Any, None]:
     from umbel.config.schema import Logs
-    from umbel.events import RequestEnded
+    from umbel.core.events import RequestEnded
+    from umbel.core.model import RequestFacts, Trace
     from umbel.logs import open_recorder
-    from umbel.model import RequestFacts, Trace
 
     facts = RequestFacts("0123456789abcdef", Trace("0" * 32), "GET", "/dashboard/42", "/dashboard/<user_id>", 1.0)
     event = RequestEnded(facts, 200, 1.012345, 512, True, client="127.0.0.1")

@@ -22,9 +22,9 @@ import trio
 import trio.testing
 
 from umbel.core.call import CallContext, LoneCall, Prepared
-from umbel.errors import UmbelError
-from umbel.events import NULL
-from umbel.model import RequestFacts, Trace
+from umbel.core.errors import UmbelError
+from umbel.core.events import NULL
+from umbel.core.model import RequestFacts, Trace
 from umbel.net.epoll import new_reader
 from umbel.net.stream import Listener, PlainStream, Stream
 from umbel.upstream import BreakerRules, EjectionRules, Hedge, Retry, Transport

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .config.load import load
     from .config.schema import Config
-    from .errors import ConfigError, NotRunningError, RequestError, UmbelError, UpstreamError
+    from .core.errors import ConfigError, NotRunningError, RequestError, UmbelError, UpstreamError
     from .gateway.app import Umbel
 
 __version__ = "0.1.0"
@@ -31,12 +31,12 @@ __all__ = [
 
 _HOMES = {
     "Config": "config.schema",
-    "ConfigError": "errors",
-    "NotRunningError": "errors",
-    "RequestError": "errors",
+    "ConfigError": "core.errors",
+    "NotRunningError": "core.errors",
+    "RequestError": "core.errors",
     "Umbel": "gateway.app",
-    "UmbelError": "errors",
-    "UpstreamError": "errors",
+    "UmbelError": "core.errors",
+    "UpstreamError": "core.errors",
     "load": "config.load",
 }
 

@@ -9,7 +9,7 @@ import os
 import sys
 
 from .config.emptiness import allows_empty, require_file, require_routes
-from .errors import ConfigError
+from .core.errors import ConfigError
 from .gateway.app import Umbel
 from .server import install_in_hypercorn
 

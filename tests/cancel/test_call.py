@@ -22,7 +22,7 @@ from tests.support.sources import Given
 from tests.support.upstreams import perform, request_facts, url
 from umbel.config.schema import Upstream
 from umbel.core.call import Call, CallContext, Prepared, StepTimeouts
-from umbel.kinds import Kind
+from umbel.core.failure_kinds import Kind
 from umbel.policy.breaker import State
 from umbel.upstream import BreakerRules, HealthRules, Hedge, Retry, build
 from umbel.upstream.errors import ConnectFailed, ConnectionReset, NameFailed

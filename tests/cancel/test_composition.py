@@ -13,10 +13,10 @@ from tests.support.scripted_calls import Reply, ScriptedCaller
 from umbel.composition.gather import Compose, CompositionFailedError
 from umbel.composition.plan_run import PlanRun, run
 from umbel.composition.stream import Line, capacity, run_stream
+from umbel.core.failure_kinds import Kind
 from umbel.core.inbound import ClientGoneError
+from umbel.core.model import Inputs
 from umbel.core.transport_caller import TransportCaller
-from umbel.kinds import Kind
-from umbel.model import Inputs
 from umbel.net.timers import TimerQueue
 
 PLAN = """

@@ -21,8 +21,8 @@ from tests.support.records import Records
 from umbel.composition.plan import compile_route
 from umbel.composition.plan_run import run
 from umbel.config.schema import Config
-from umbel.events import AttemptEnded
-from umbel.model import Inputs
+from umbel.core.events import AttemptEnded
+from umbel.core.model import Inputs
 from umbel.upstream import Client, build
 
 ONE, BUSY = response(b'{"one":1}'), response(b"no", status=b"503 Busy")

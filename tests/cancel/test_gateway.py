@@ -13,7 +13,7 @@ from tests.support.asgi import ask, conversation, http_scope, living
 from tests.support.checkpoints import for_every_checkpoint
 from tests.support.records import check_cancelled
 from tests.unit.gateway.gateways import Function, gateway, route
-from umbel.kinds import Kind
+from umbel.core.failure_kinds import Kind
 
 pytestmark = pytest.mark.usefixtures("way")
 

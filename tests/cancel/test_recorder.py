@@ -8,7 +8,7 @@ from trio.testing import MockClock
 from tests.support.checkpoints import for_every_checkpoint
 from tests.support.happenings import call_ended, note, request_ended
 from tests.support.sinks import MemoryLog
-from umbel.events import Event
+from umbel.core.events import Event
 
 EVENTS: tuple[Event, ...] = (request_ended(), call_ended(), note(level="error"), request_ended(500), note())
 

@@ -12,8 +12,8 @@ import trio
 from tests.support.nameserver import NameServer, Zone, nameserver
 from tests.support.rawserver import Handler, Peer, RawServer, raw_server, response
 from tests.support.upstreams import Caller
-from umbel.errors import UpstreamError
-from umbel.kinds import Kind
+from umbel.core.errors import UpstreamError
+from umbel.core.failure_kinds import Kind
 from umbel.upstream import BalanceStatistics, DnsReplicas, HealthRules, JoinedReplicas, Transport
 from umbel.upstream.origin import Replica
 

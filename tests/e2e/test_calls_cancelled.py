@@ -25,7 +25,7 @@ from tests.support.soak import SOAK
 from umbel.composition.gather import Compose, CompositionFailedError
 from umbel.composition.plan import compile_route
 from umbel.composition.plan_run import run
-from umbel.model import Inputs
+from umbel.core.model import Inputs
 from umbel.upstream import Client, build
 
 CANCELS = 20_000 if SOAK else 400

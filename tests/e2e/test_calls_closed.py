@@ -11,9 +11,9 @@ from trio.testing import wait_all_tasks_blocked
 from tests.support.laboratory import assert_nothing_left
 from tests.support.rawserver import Peer, open_sockets, raw_server, response
 from tests.support.upstreams import calling, url
-from umbel.errors import UpstreamError
-from umbel.events import AttemptEnded
-from umbel.kinds import Kind
+from umbel.core.errors import UpstreamError
+from umbel.core.events import AttemptEnded
+from umbel.core.failure_kinds import Kind
 
 BODY = b'{"n":1234}'
 HEAD = b"HTTP/1.1 200 OK\r\n"

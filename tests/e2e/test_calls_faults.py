@@ -32,7 +32,7 @@ from tests.support.laboratory import (
 from tests.support.rawserver import Peer, response
 from tests.support.sources import Given
 from umbel.composition.result import Result
-from umbel.kinds import Kind
+from umbel.core.failure_kinds import Kind
 from umbel.policy.breaker import State
 
 TWO: dict[str, Any] = {"a": {}, "b": {}}

@@ -14,8 +14,8 @@ from tests.support.laboratory import ONE, Case, observe
 from tests.support.rawserver import Peer
 from umbel import __version__
 from umbel.core.call import block_of
-from umbel.kinds import Kind
-from umbel.model import Inputs
+from umbel.core.failure_kinds import Kind
+from umbel.core.model import Inputs
 from umbel.upstream import outgoing
 
 SECRET = "Bearer s3cr3t-of-one-user"

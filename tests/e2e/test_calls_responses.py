@@ -13,7 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 from tests.support.faults import BAD_ANSWERS, CHUNKED, CODED, HEAD
 from tests.support.laboratory import ONE, Case, Step, observe
 from tests.support.rawserver import Peer, response
-from umbel.kinds import Kind
+from umbel.core.failure_kinds import Kind
 
 JSON = b"Content-Type: application/json"
 BODY = b'{"of":[1,2,3]}'

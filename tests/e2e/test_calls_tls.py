@@ -23,8 +23,8 @@ from tests.support.upstreams import url
 from umbel.composition.gather import Compose, CompositionFailedError
 from umbel.composition.plan import compile_route
 from umbel.composition.plan_run import run
-from umbel.kinds import Kind
-from umbel.model import Inputs, Outcome
+from umbel.core.failure_kinds import Kind
+from umbel.core.model import Inputs, Outcome
 from umbel.upstream import Client, Retry, Transport, build
 
 CHUNKED = b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"one\r\n4\r\n":1}\r\n0\r\n\r\n'

@@ -8,7 +8,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from tests.support.rawserver import Peer, open_sockets, raw_server, response
 from umbel.core.call import Call, CallContext, LoneCall, Prepared
-from umbel.errors import NotRunningError
+from umbel.core.errors import NotRunningError
 from umbel.upstream import ConnectionReset, Retry, Transport
 
 

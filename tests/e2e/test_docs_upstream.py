@@ -13,7 +13,7 @@ from tests.support.processes import PROJECT
 from tests.support.rawserver import answering, raw_server, response
 from tests.support.upstreams import url
 from tests.support.waits import check_waits
-from umbel.kinds import KINDS
+from umbel.core.failure_kinds import KINDS
 
 DOC = (PROJECT / "docs" / "upstream.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", DOC, re.DOTALL)

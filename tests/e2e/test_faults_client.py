@@ -17,7 +17,7 @@ from tests.support.faults import HEAD, full
 from tests.support.program import SERVERS, route, running, up
 from tests.support.rawserver import Handler, Peer, answering, raw_server, response, silent
 from tests.support.serving import RawClient, connected
-from umbel.kinds import Kind
+from umbel.core.failure_kinds import Kind
 
 JSON = "content-type: application/json\r\n"
 LARGE = 4 * 2**20

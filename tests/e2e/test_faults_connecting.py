@@ -18,7 +18,7 @@ from tests.support.faults import full, nobody
 from tests.support.program import SERVERS, route, running, up
 from tests.support.rawserver import Handler, Peer, RawServer, answering, open_sockets, raw_server, response, silent
 from tests.support.upstreams import url
-from umbel.kinds import Kind
+from umbel.core.failure_kinds import Kind
 
 PROHIBITED = Fault(Kind.CONNECT, "destination_ip_prohibited")
 UNTRUSTED = Fault(Kind.TLS, "tls_certificate_error")

@@ -16,7 +16,7 @@ from tests.support.faults import BAD_ANSWERS, CHUNKED, CODED, ENDLESS, HEAD, dri
 from tests.support.program import SERVERS, route, running, up
 from tests.support.rawserver import Handler, Peer, answering, open_sockets, raw_server, response, silent
 from tests.support.upstreams import url
-from umbel.kinds import Kind
+from umbel.core.failure_kinds import Kind
 
 TERMINATED = "connection_terminated"
 TIMED_OUT = "http_response_timeout"

@@ -13,8 +13,8 @@ from quart import Response
 from tests.support.records import Records
 from tests.support.serving import connected, fetch, serving
 from umbel.config.schema import Config
+from umbel.core.failure_kinds import Kind
 from umbel.gateway.app import Umbel
-from umbel.kinds import Kind
 
 STOCK = pytest.mark.parametrize("stock", [True, False], ids=["stock hypercorn", "our serve"])
 

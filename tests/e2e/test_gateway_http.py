@@ -14,8 +14,8 @@ from tests.support.rawserver import Peer, RawServer, answering, raw_server, resp
 from tests.support.records import Records
 from tests.support.serving import connected, fetch, serving
 from umbel.config.schema import Config
+from umbel.core.failure_kinds import Kind
 from umbel.gateway.app import Umbel
-from umbel.kinds import Kind
 
 JSON = [("content-type", "application/json")]
 

@@ -17,8 +17,8 @@ from tests.support.records import Records
 from tests.support.serving import connected, fetch, serving
 from umbel.composition.gather import Compose
 from umbel.config.schema import Config
+from umbel.core.failure_kinds import Kind
 from umbel.gateway.app import Umbel
-from umbel.kinds import Kind
 from umbel.server import hypercorn as under_hypercorn
 
 pytestmark = [pytest.mark.usefixtures("way"), WAYS]

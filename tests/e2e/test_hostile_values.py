@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.program import SERVERS, route, running, up
 from tests.support.rawserver import Peer, answering, raw_server, response
-from umbel.kinds import Kind
+from umbel.core.failure_kinds import Kind
 
 # Values that would lead astray, and the one segment that each becomes; None: no segment can hold it.
 VALUES: list[tuple[object, str | None]] = [

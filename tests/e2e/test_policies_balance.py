@@ -13,8 +13,8 @@ import trio
 
 from tests.support.rawserver import Handler, Peer, answering, raw_server, response, silent
 from tests.support.upstreams import Caller, url
-from umbel.errors import UpstreamError
-from umbel.kinds import Kind
+from umbel.core.errors import UpstreamError
+from umbel.core.failure_kinds import Kind
 from umbel.policy.breaker import State
 from umbel.policy.ejection import EjectionRules
 from umbel.upstream import BreakerOpen, BreakerRules, HealthRules, Overflow, Retry, Transport

@@ -17,9 +17,9 @@ from tests.support.records import Records
 from umbel.composition.plan import compile_route
 from umbel.composition.plan_run import run
 from umbel.config.schema import Config
+from umbel.core.failure_kinds import Kind
+from umbel.core.model import Inputs
 from umbel.gateway.app import Umbel
-from umbel.kinds import Kind
-from umbel.model import Inputs
 from umbel.policy.budget import BudgetStatistics
 from umbel.policy.ejection import EjectionRules
 from umbel.policy.hedge import HedgeRules

@@ -16,8 +16,8 @@ from tests.support.program import Program, route, running, up
 from tests.support.rawserver import Peer, raw_server, response
 from tests.support.upstreams import url
 from umbel.composition.gather import Compose
-from umbel.events import NULL
-from umbel.model import Inputs
+from umbel.core.events import NULL
+from umbel.core.model import Inputs
 from umbel.upstream import Transport
 
 BODY = b'{"a":"\xc3\xa9"}'

@@ -15,7 +15,7 @@ from tests.support.program import route, running, up
 from tests.support.rawserver import Peer, raw_server, response
 from umbel.cli import main
 from umbel.config.load import load
-from umbel.errors import ConfigError
+from umbel.core.errors import ConfigError
 from umbel.gateway.checks import CHECKS
 
 ITEMS = [{"sku": "a", "price": 5}, {"sku": "b", "price": "12.50"}, {"sku": "c", "price": None}, {"sku": "d"}]

@@ -23,8 +23,8 @@ from umbel.composition.gather import Compose, CompositionFailedError
 from umbel.composition.plan import compile_route
 from umbel.composition.plan_run import run
 from umbel.config.schema import Upstream
-from umbel.kinds import Kind
-from umbel.model import Attempt, Inputs
+from umbel.core.failure_kinds import Kind
+from umbel.core.model import Attempt, Inputs
 from umbel.upstream import Client, Retry, Transport, build
 
 RETRY = {"attempts": 3, "backoff": "1ms"}

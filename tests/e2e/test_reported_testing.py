@@ -18,7 +18,7 @@ from trio.testing import MockClock
 from tests.support.rawserver import answering, raw_server, response
 from umbel import Umbel
 from umbel.composition.gather import CallHandle, CompositionFailedError
-from umbel.errors import UmbelError
+from umbel.core.errors import UmbelError
 from umbel.upstream import Transport
 
 TOML = """

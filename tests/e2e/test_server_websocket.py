@@ -14,7 +14,7 @@ from wsproto.events import AcceptConnection, CloseConnection, RejectConnection
 from tests.support.records import Records
 from tests.support.serving import fetch, serving
 from tests.support.wsclient import upgrade, ws_client
-from umbel.events import RequestEnded
+from umbel.core.events import RequestEnded
 from umbel.gateway.app import Umbel
 
 

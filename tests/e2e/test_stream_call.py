@@ -15,7 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 from tests.support.faults import nobody
 from tests.support.rawserver import Handler, Peer, RawServer, open_sockets, raw_server, response
 from tests.support.streaming import head, opened
-from umbel.errors import UpstreamError
+from umbel.core.errors import UpstreamError
 from umbel.upstream import ConnectionReset, Malformed, Retry, Transport
 from umbel.upstream.stream_call import RequestBody
 

@@ -17,7 +17,7 @@ import trustme
 from tests.support.faults import CHUNKED, HEAD
 from tests.support.rawserver import Handler, Peer, raw_server, response, silent
 from tests.support.upstreams import calling, url
-from umbel.kinds import Kind
+from umbel.core.failure_kinds import Kind
 from umbel.upstream import CallTimedOut, HealthRules, Transport
 
 MockClock = trio.testing.MockClock

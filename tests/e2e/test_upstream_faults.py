@@ -25,8 +25,8 @@ from tests.support.faults import (
 )
 from tests.support.rawserver import Handler, Peer, answering, open_sockets, raw_server, response, silent
 from tests.support.upstreams import Caller, calling, url
-from umbel.errors import UpstreamError
-from umbel.kinds import Kind
+from umbel.core.errors import UpstreamError
+from umbel.core.failure_kinds import Kind
 from umbel.upstream.ending import CLIENT_GONE
 
 

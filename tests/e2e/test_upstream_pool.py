@@ -12,7 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from tests.support.rawserver import Peer, answering, open_sockets, raw_server, response
 from tests.support.upstreams import Caller, url
-from umbel.errors import NotRunningError, UpstreamError
+from umbel.core.errors import NotRunningError, UpstreamError
 from umbel.upstream import Pool, Transport
 
 

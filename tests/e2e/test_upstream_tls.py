@@ -18,7 +18,7 @@ from tests.support.memory_dial import running_reader
 from tests.support.rawserver import Peer, answering, raw_server, response, silent
 from tests.support.upstreams import calling, url
 from umbel.config.schema import Upstream
-from umbel.kinds import Kind
+from umbel.core.failure_kinds import Kind
 from umbel.upstream import Pool, build, client_context
 from umbel.upstream.dial import Dialer
 from umbel.upstream.origin import Origin

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from umbel.kinds import CUT, Kind
+from umbel.core.failure_kinds import CUT, Kind
 from umbel.policy.breaker import BreakerPolicy, State, Ticket
 from umbel.policy.verdict import failed
 

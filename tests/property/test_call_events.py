@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from umbel.core.call import Call, CallContext, Prepared
-from umbel.kinds import Kind
-from umbel.model import RequestFacts, Trace
+from umbel.core.failure_kinds import Kind
+from umbel.core.model import RequestFacts, Trace
 from umbel.net.stream import Listener, PlainStream
 from umbel.policy.budget import Budget
 from umbel.policy.ejection import EjectionRules

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.support.composing import answer, compose, plan
 from umbel.composition.dag import Plan
 from umbel.composition.functions import FUNCTIONS
-from umbel.model import Inputs
+from umbel.core.model import Inputs
 
 SCALARS = (
     st.none()

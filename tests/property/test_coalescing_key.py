@@ -19,8 +19,8 @@ from umbel.composition.plan_run import run
 from umbel.config.rules import _MANAGED
 from umbel.config.schema import Config, Upstream
 from umbel.core.call import block_of
+from umbel.core.model import Inputs
 from umbel.core.transport_caller import TransportCaller
-from umbel.model import Inputs
 
 UPSTREAM = Upstream(urls=("http://h",))
 _SUFFIXES = ["user", "for", "email", "id", "proto-x", "", "port", "host2", "server", "prefix"]

@@ -32,10 +32,10 @@ from umbel.composition.plan_run import run
 from umbel.composition.result import Result
 from umbel.config.schema import Config
 from umbel.core.call import Caller
+from umbel.core.errors import UpstreamError
+from umbel.core.failure_kinds import CUT, Kind
+from umbel.core.model import Inputs, Outcome
 from umbel.core.transport_caller import TransportCaller
-from umbel.errors import UpstreamError
-from umbel.kinds import CUT, Kind
-from umbel.model import Inputs, Outcome
 from umbel.policy.retry import RetryRules
 from umbel.upstream import BreakerRules
 

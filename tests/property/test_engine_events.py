@@ -18,7 +18,7 @@ from tests.support.scripted_calls import Reply, ScriptedCaller
 from umbel.composition.dag import Plan
 from umbel.composition.engine import INLINE_MAX
 from umbel.composition.plan_run import run
-from umbel.model import Inputs
+from umbel.core.model import Inputs
 from umbel.upstream.errors import ConnectionReset
 
 Event = tuple[str, int]

@@ -13,8 +13,8 @@ from tests.support.composing import facts
 from tests.support.records import Records
 from tests.support.scripted_calls import Reply, ScriptedCaller
 from umbel.composition.gather import CallHandle, Compose, CompositionFailedError, Gather
-from umbel.kinds import CUT
-from umbel.model import Inputs
+from umbel.core.failure_kinds import CUT
+from umbel.core.model import Inputs
 
 WHATS = ["launch", "launch", "optional", "end", "end", "wait", "turn", "turn", "await", "time", "deadline", "cancel"]
 events = st.lists(st.tuples(st.sampled_from(WHATS), st.integers(0, 7)), max_size=25)

@@ -9,7 +9,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from umbel.core.call import Prepared
-from umbel.messages import ACCEPT_GZIP, Field
+from umbel.core.httpx_messages import ACCEPT_GZIP, Field
 from umbel.upstream.errors import BadRequest
 from umbel.upstream.outgoing import Outgoing, plain_request, request_of_call
 

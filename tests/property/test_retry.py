@@ -8,7 +8,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umbel.kinds import KINDS, Kind
+from umbel.core.failure_kinds import KINDS, Kind
 from umbel.policy.retry import Ending, RetryRules
 
 ENDING = st.builds(

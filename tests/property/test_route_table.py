@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from werkzeug.exceptions import HTTPException, NotFound
 
 from umbel.config.schema import Config
-from umbel.errors import RequestError
+from umbel.core.errors import RequestError
 from umbel.gateway.app import Umbel
 from umbel.gateway.paths import check_path, merged_path
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.memory_calls import Made, coalescing, hang
-from umbel.model import RequestFacts, Trace
+from umbel.core.model import RequestFacts, Trace
 
 DEADLINES = st.floats(min_value=1000, max_value=2000)
 JOIN = st.tuples(st.just("join"), DEADLINES)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.support.rawserver import Peer
 from tests.support.streaming import head, streaming
-from umbel.errors import UpstreamError
+from umbel.core.errors import UpstreamError
 from umbel.upstream import Hedge, Retry
 from umbel.upstream.stream_call import StreamCall
 

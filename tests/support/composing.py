@@ -19,8 +19,8 @@ from umbel.composition.plan_run import Observer, run
 from umbel.composition.result import Result
 from umbel.config.schema import Config
 from umbel.core.call import Caller
+from umbel.core.model import Inputs, RequestFacts, Trace
 from umbel.core.transport_caller import TransportCaller
-from umbel.model import Inputs, RequestFacts, Trace
 from umbel.net.timers import TimerQueue
 
 Handler = Callable[[httpx.Request], Awaitable[httpx.Response]]

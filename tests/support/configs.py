@@ -8,7 +8,7 @@ from pathlib import Path
 
 from umbel.config.load import load
 from umbel.config.schema import Config
-from umbel.errors import ConfigError
+from umbel.core.errors import ConfigError
 from umbel.gateway.checks import CHECKS
 
 UPSTREAM = '[upstreams.u]\nurls = ["http://h"]\n'

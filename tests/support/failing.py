@@ -10,7 +10,7 @@ from typing import NamedTuple
 from tests.support.program import Program
 from tests.support.rawserver import Peer, RawServer, answering, response
 from tests.support.serving import Reply
-from umbel.kinds import KINDS, Kind
+from umbel.core.failure_kinds import KINDS, Kind
 
 MAX_BODY = 100_000
 """Of the upstream that fails."""

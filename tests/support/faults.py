@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import trio
 
 from tests.support.rawserver import Handler, Peer
-from umbel.kinds import Kind
+from umbel.core.failure_kinds import Kind
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"

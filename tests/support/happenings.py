@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from umbel.events import CallEnded, Noted, RequestEnded
-from umbel.model import Attempt, Outcome, RequestFacts, Trace
+from umbel.core.events import CallEnded, Noted, RequestEnded
+from umbel.core.model import Attempt, Outcome, RequestFacts, Trace
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 import trio
 
 from tests.support.asgi import Answer
+from umbel.core.failure_kinds import Kind
 from umbel.core.inbound import AnsweredByServerError, ByteStream, ClientGoneError, Field, InboundApplication
-from umbel.kinds import Kind
 
 if TYPE_CHECKING:
-    from umbel.events import Recorder, RequestEnded
+    from umbel.core.events import Recorder, RequestEnded
 
 DEFAULT_FIELDS = ((b"host", b"gateway.test"),)
 _BODILESS = (204, 304)

@@ -22,8 +22,8 @@ from umbel.composition.plan import compile_route
 from umbel.composition.plan_run import run
 from umbel.composition.result import Result
 from umbel.config.schema import Config
-from umbel.events import AttemptEnded
-from umbel.model import Attempt, Inputs, RequestFacts
+from umbel.core.events import AttemptEnded
+from umbel.core.model import Attempt, Inputs, RequestFacts
 from umbel.upstream import Client, ClientStatistics, build
 from umbel.upstream.call import UpstreamCall
 

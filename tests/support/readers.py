@@ -19,14 +19,14 @@ from umbel.composition.request import encode_form
 from umbel.config import certificates, units, variables
 from umbel.config.suggest import nearest
 from umbel.core.call import Prepared
-from umbel.core.field_value import fits_field, raw_value, text_of
-from umbel.core.secret_fields import may_be_secret
+from umbel.core.http.field_value import fits_field, raw_value, text_of
+from umbel.core.http.secret_fields import may_be_secret
+from umbel.core.httpx_messages import ACCEPT_GZIP
 from umbel.gateway import bodies, ids, paths, query
 from umbel.gateway.accept import stream_form
 from umbel.gateway.budget import client_budget
 from umbel.gateway.fields import Fields
 from umbel.gateway.forwarded import TrustedProxies, origin_of
-from umbel.messages import ACCEPT_GZIP
 from umbel.policy import sharing
 from umbel.server import diagnosis
 from umbel.server.head import HeadReader

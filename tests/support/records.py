@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from umbel.events import CallEnded, Event, Noted, RequestEnded
-from umbel.kinds import Kind
+from umbel.core.events import CallEnded, Event, Noted, RequestEnded
+from umbel.core.failure_kinds import Kind
 
 if TYPE_CHECKING:
     from umbel.gateway.app import Umbel

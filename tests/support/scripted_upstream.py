@@ -20,8 +20,8 @@ import pytest
 import trio
 
 from tests.support.upstreams import Caller
-from umbel.kinds import Kind
-from umbel.model import Attempt
+from umbel.core.failure_kinds import Kind
+from umbel.core.model import Attempt
 from umbel.net.stream import Listener, PlainStream, Stream
 from umbel.net.timers import Timer, TimerQueue
 from umbel.policy.breaker import State

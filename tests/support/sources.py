@@ -8,7 +8,7 @@ from typing import Self
 import trio
 from trio_util import AsyncValue
 
-from umbel.errors import UpstreamError
+from umbel.core.errors import UpstreamError
 from umbel.upstream.errors import NameFailed
 from umbel.upstream.origin import Replica
 

@@ -15,10 +15,10 @@ from tests.support.rawserver import RawServer
 from tests.support.records import Records
 from umbel.config.schema import Upstream
 from umbel.core.call import CallContext, LoneCall, Prepared
-from umbel.errors import UpstreamError
-from umbel.kinds import Kind
-from umbel.messages import Complete, Field
-from umbel.model import RequestFacts, Trace
+from umbel.core.errors import UpstreamError
+from umbel.core.failure_kinds import Kind
+from umbel.core.httpx_messages import Complete, Field
+from umbel.core.model import RequestFacts, Trace
 from umbel.upstream import Client, build
 
 

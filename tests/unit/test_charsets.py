@@ -10,8 +10,8 @@ import pytest
 
 import umbel
 from tests.support.adversarial import check_linear, shapes_from
-from umbel.charsets import charset_of
-from umbel.messages import Complete, UpstreamResponse
+from umbel.core.http.charsets import charset_of
+from umbel.core.httpx_messages import Complete, UpstreamResponse
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from ..core.console import fill_standard_descriptors
-from ..errors import ConfigError
+from ..core.errors import ConfigError
 
 EXIT_CONFIG = 78
 """The configuration cannot be used (EX_CONFIG of sysexits.h)."""

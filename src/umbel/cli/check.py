@@ -16,7 +16,7 @@ import click
 
 from ..config.emptiness import require_file, require_routes
 from ..config.schema import Config
-from ..errors import ConfigError, ConfigProblem
+from ..core.errors import ConfigError, ConfigProblem
 from . import EXIT_CONFIG
 from .options import allow_empty_option, config_option, hypercorn_beside, load_with_warnings
 

@@ -17,9 +17,9 @@ from typing import IO, Any
 
 import msgspec
 
+from ..core.regular_file import open_regular
 from ..logs.reading import LINE_BYTES_MAX, family, lines_in, lines_of
 from ..logs.retention import SUFFIXES
-from ..regular import open_regular
 
 
 @dataclass(frozen=True, slots=True)

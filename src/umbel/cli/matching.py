@@ -14,12 +14,12 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import Map, RequestRedirect, Rule
 
 from ..composition.dag import Plan
-from ..core.star import STAR
-from ..errors import RequestError
+from ..core.errors import RequestError
+from ..core.http.forward_all import STAR
+from ..core.model import Json
 from ..gateway.converters import CONVERTERS
 from ..gateway.paths import check_path, check_query, merged_path
 from ..gateway.query import QueryRules
-from ..model import Json
 from ..server.diagnosis import with_query_in_ascii
 from ..server.limits import PROBES
 

@@ -13,7 +13,7 @@ import click
 import trio
 from hypercorn.utils import LifespanFailureError
 
-from ..errors import ConfigError, ConfigProblem
+from ..core.errors import ConfigError, ConfigProblem
 from ..logs import Redactor, mark_shown, safe_traceback
 from ..net.exception_groups import unwrapped
 from ..server.lifespan import LifespanTooSlowError

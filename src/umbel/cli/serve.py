@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import ConfigError, ConfigProblem
+from ..core.errors import ConfigError, ConfigProblem
 from .options import allow_empty_option, config_option, hypercorn_beside
 from .values import COUNT, COUNT_OR_NONE, DELAY, DURATION, HANG_TIMEOUT, SIZE
 
@@ -95,7 +95,7 @@ def _serve_alone(given: Given) -> None:
     from hypercorn.config import Config
 
     from ..core.console import announce
-    from ..events import NULL, Noted
+    from ..core.events import NULL, Noted
     from ..logs import crashes_on_stderr, ensure_writable
     from ..server import Limits, garbage
     from ..server import serve as serve_app

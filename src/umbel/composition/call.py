@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import httpx
 import msgspec
 
-from ..charsets import charset_of
 from ..config.schema import Call as CallConfig
-from ..core.field_value import raw_value
-from ..errors import UpstreamError
-from ..events import Noted
-from ..kinds import Kind
-from ..model import JSON_MAX, OTHER_MAX, FailedItem, Failure, Json, PassedBody
+from ..core.errors import UpstreamError
+from ..core.events import Noted
+from ..core.failure_kinds import Kind
+from ..core.http.charsets import charset_of
+from ..core.http.field_value import raw_value
+from ..core.model import JSON_MAX, OTHER_MAX, FailedItem, Failure, Json, PassedBody
 from .conditions import passed_statuses as conditions_passed
 from .conditions import validators
 from .decode import BadBodyError, EmptyBodyError, OddBodyError, decode_as_it_stands, decode_mended, decode_text
@@ -25,9 +25,9 @@ from .overrides import NONE, Overrides
 
 if TYPE_CHECKING:
     from ..core.call import Call, CallContext
-    from ..events import Recorder
-    from ..messages import Field
-    from ..model import RequestFacts
+    from ..core.events import Recorder
+    from ..core.httpx_messages import Field
+    from ..core.model import RequestFacts
 
 _SUCCESS = frozenset(range(200, 300))
 _WITHOUT_CONTENT = frozenset({204, 205})

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ..kinds import CUT
-from ..model import Failure, Outcome
+from ..core.failure_kinds import CUT
+from ..core.model import Failure, Outcome
 from .dag import Plan
 
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ..config.schema import Call, KeyPath, Route, Upstream
-from ..core.field_value import text_of
-from ..model import Inputs, Json
+from ..core.http.field_value import text_of
+from ..core.model import Inputs, Json
 from .call import CallRules
 from .conditions import answering_statuses, sent
 from .expression import Expression

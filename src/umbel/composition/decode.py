@@ -18,8 +18,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from ..charsets import codec_of
-from ..model import Json
+from ..core.http.charsets import codec_of
+from ..core.model import Json
 
 MAX_DEPTH = 200
 MAX_VALUES = 200_000

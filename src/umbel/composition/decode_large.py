@@ -16,7 +16,7 @@ from typing import Any
 
 import trio
 
-from ..model import Json
+from ..core.model import Json
 from .decode import MAX_DEPTH, MAX_VALUES, BadBodyError, decode_as_it_stands, deeper_than, mended_json, signs_in
 
 _PIECE = 64 * 1024

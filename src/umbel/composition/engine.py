@@ -61,9 +61,9 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..core.call import Call, Caller, Parking, Prepared
-from ..events import CallEnded, Recorder
-from ..kinds import CUT, Kind
-from ..model import Attempt, Failure, Outcome, RequestFacts
+from ..core.events import CallEnded, Recorder
+from ..core.failure_kinds import CUT, Kind
+from ..core.model import Attempt, Failure, Outcome, RequestFacts
 from ..net.exception_groups import first_leaf
 from .call import (
     CallFailedError,

@@ -14,10 +14,10 @@ import jmespath
 import jmespath.parser
 
 from ..config.schema import Constant
-from ..errors import UmbelError
-from ..events import Noted, Recorder
-from ..kinds import Kind
-from ..model import Failure, Json, RequestFacts
+from ..core.errors import UmbelError
+from ..core.events import Noted, Recorder
+from ..core.failure_kinds import Kind
+from ..core.model import Failure, Json, RequestFacts
 from .expression_mistakes import check_parts, parse_mistake
 from .fault import Fault, Named, bad_request, described, fault_of, holders, names_of
 from .functions import MAX_TEXT, OPTIONS, OutOfRangeError, TooLongError

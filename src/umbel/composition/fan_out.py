@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..kinds import Kind
-from ..model import Attempt, FailedItem, Failure, Json
+from ..core.failure_kinds import Kind
+from ..core.model import Attempt, FailedItem, Failure, Json
 from .call import CallFailedError, CallResult, CallRules
 from .fault import bad_request
 from .functions import key_text

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import jmespath
 import msgspec
 
-from ..kinds import Kind
-from ..model import Failure, Json
+from ..core.failure_kinds import Kind
+from ..core.model import Failure, Json
 from .decode import values_in
 from .interpreter import Interpreter, TooManyStepsError
 

@@ -15,13 +15,13 @@ import msgspec
 import trio
 
 from ..core.call import Call, Caller, Prepared
-from ..core.field_value import raw_value, text_of
+from ..core.errors import UmbelError, UpstreamError
+from ..core.events import Recorder
+from ..core.failure_kinds import CUT, Kind
+from ..core.http.field_value import raw_value, text_of
+from ..core.httpx_messages import Field, headers_of
+from ..core.model import JSON_MAX, OTHER_MAX, Failure, Inputs, Json, Outcome, RequestFacts
 from ..core.transport_caller import caller_of
-from ..errors import UmbelError, UpstreamError
-from ..events import Recorder
-from ..kinds import CUT, Kind
-from ..messages import Field, headers_of
-from ..model import JSON_MAX, OTHER_MAX, Failure, Inputs, Json, Outcome, RequestFacts
 from ..net.exception_groups import raise_unwrapped
 from .call import ACCEPT, CallRules, passed_statuses
 from .combine import worst_of_all

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..model import Json
+from ..core.model import Json
 from .expression import is_false
 from .functions import argument_types
 

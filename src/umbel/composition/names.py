@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ..config.rules import CONTEXT_WORDS
-from ..core.hop_by_hop import is_hop_by_hop
+from ..core.http.hop_by_hop import is_hop_by_hop
 from .expression import Expression
 from .expression_mistakes import texts_instead
 from .fault import described, parameter

@@ -9,8 +9,8 @@ import difflib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Literal, Required, TypedDict
 
-from ..kinds import Kind
-from ..model import Json
+from ..core.failure_kinds import Kind
+from ..core.model import Json
 from .call import ACCEPT
 
 

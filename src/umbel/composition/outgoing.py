@@ -16,11 +16,11 @@ import msgspec
 
 from ..config.schema import Upstream
 from ..core.call import FieldBlock
-from ..core.field_value import raw_value
+from ..core.errors import UmbelError
+from ..core.http.field_value import raw_value
+from ..core.httpx_messages import ACCEPT_GZIP, Field
+from ..core.model import Json
 from ..core.product import PRODUCT
-from ..errors import UmbelError
-from ..messages import ACCEPT_GZIP, Field
-from ..model import Json
 from .expression import compile_source
 from .field_template import LeftOut, compile_field
 from .names import Names, Scope

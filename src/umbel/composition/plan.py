@@ -15,9 +15,9 @@ from typing import TypeVar
 from werkzeug.routing import Map, Rule
 
 from ..config.schema import Call, Config, KeyPath, Route, Source, Upstream
-from ..core.hop_by_hop import is_hop_by_hop
-from ..core.star import STAR
-from ..errors import ConfigError, ConfigProblem
+from ..core.errors import ConfigError, ConfigProblem
+from ..core.http.forward_all import STAR
+from ..core.http.hop_by_hop import is_hop_by_hop
 from . import missing_parts
 from .call import ACCEPT, CallRules
 from .conditions import CONDITIONS, why_not

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..core.call import FieldBlocks, Prepared
+from ..core.events import Recorder
+from ..core.failure_kinds import CUT, Kind
 from ..core.inbound import ClientGoneError
-from ..events import Recorder
-from ..kinds import CUT, Kind
-from ..model import Failure, Inputs, Json, Outcome, RequestFacts
+from ..core.model import Failure, Inputs, Json, Outcome, RequestFacts
 from ..net.exception_groups import raise_unwrapped
 from .call import CallFailedError, crash
 from .combine import conclude, decide

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..config.schema import Call, Config, KeyPath, Route
-from ..core.star import STAR
+from ..core.http.forward_all import STAR
 from .dag import Plan
 from .merge import lets_share
 from .plan import compile_route

@@ -16,10 +16,10 @@ from urllib.parse import quote_plus
 import msgspec
 
 from ..core.call import EVERY, FieldBlock, FieldBlocks, Prepared, block_of
-from ..core.field_value import raw_value
-from ..core.star import STAR
-from ..messages import ACCEPT_GZIP, Field
-from ..model import Inputs, Json
+from ..core.http.field_value import raw_value
+from ..core.http.forward_all import STAR
+from ..core.httpx_messages import ACCEPT_GZIP, Field
+from ..core.model import Inputs, Json
 from .conditions import CONDITIONS, withheld
 from .expression import Expression
 from .fault import described, parameter

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from ..events import Recorder
-from ..kinds import Kind
-from ..model import Failure, Inputs, Json, Outcome, RequestFacts
+from ..core.events import Recorder
+from ..core.failure_kinds import Kind
+from ..core.model import Failure, Inputs, Json, Outcome, RequestFacts
 from .combine import is_complete, successes
 from .dag import CallPlan, Plan
 from .expression import ExpressionError, failed_expression

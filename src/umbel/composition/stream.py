@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import msgspec
 import trio
 
-from ..events import Recorder
-from ..kinds import CUT
-from ..model import Failure, Inputs, Json, Outcome, RequestFacts
+from ..core.events import Recorder
+from ..core.failure_kinds import CUT
+from ..core.model import Failure, Inputs, Json, Outcome, RequestFacts
 from .conditions import CONDITIONS
 from .dag import Plan, request_context
 from .engine import Callers

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..regular import open_regular
+from ..core.regular_file import open_regular
 from .certificates import expiries
 from .schema import KeyPath, Tls
 from .source import SIZE_MAX, Source, why

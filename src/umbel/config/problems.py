@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from ..errors import ConfigProblem
+from ..core.errors import ConfigProblem
 from .merge import Origin
 from .sections import dotted
 from .source import UnreadableError

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema
 
-from ..core.hop_by_hop import HOP_BY_HOP
-from ..core.star import STAR, star_leaves_out
+from ..core.http.forward_all import STAR, star_leaves_out
+from ..core.http.hop_by_hop import HOP_BY_HOP
 
 if TYPE_CHECKING:
     from .schema import Call, QueryParam, Route, Tls, Upstream

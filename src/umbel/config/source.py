@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..regular import open_regular
+from ..core.regular_file import open_regular
 from .rows import Rows
 from .schema import KeyPath
 

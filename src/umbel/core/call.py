@@ -36,14 +36,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_ch
 import msgspec
 import trio
 
-from ..events import NULL
 from ..net.exception_groups import cancel_reason, raise_first_cancelled
-from .field_value import raw_value
+from .events import NULL
+from .http.field_value import raw_value
 
 if TYPE_CHECKING:
-    from ..events import Recorder
-    from ..messages import Field
-    from ..model import Attempt, RequestFacts
+    from .events import Recorder
+    from .httpx_messages import Field
+    from .model import Attempt, RequestFacts
 
 Mode = Literal["whole", "stream"]
 """Whether a call's end is a complete response, or its head, after which the body is received piece by piece."""

@@ -45,8 +45,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from ..events import Recorder, RequestEnded
-    from ..kinds import Kind
+    from .events import Recorder, RequestEnded
+    from .failure_kinds import Kind
 
 Field = tuple[bytes, bytes]
 """A header field. Names are in lower case."""

@@ -9,13 +9,13 @@ from contextlib import AbstractContextManager, nullcontext
 import httpx
 import trio
 
-from ..errors import UpstreamError
-from ..kinds import Kind
-from ..messages import Field, request_of, response_fields
-from ..model import RequestFacts
 from ..net.exception_groups import cancel_reason, raise_cancels
 from .call import CallBase, CallContext, Caller, Mode, Prepared
-from .hop_by_hop import is_hop_by_hop, named_by
+from .errors import UpstreamError
+from .failure_kinds import Kind
+from .http.hop_by_hop import is_hop_by_hop, named_by
+from .httpx_messages import Field, request_of, response_fields
+from .model import RequestFacts
 
 Around = Callable[[RequestFacts], AbstractContextManager[None]]
 

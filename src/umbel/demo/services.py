@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from ..model import Json
+from ..core.model import Json
 
 Answer = tuple[int, Json]
 

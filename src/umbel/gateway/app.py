@@ -19,8 +19,8 @@ from ..composition.outgoing import UpstreamDefaults
 from ..config.load import load
 from ..config.schema import Config
 from ..core.console import announce
+from ..core.events import Noted, Recorder
 from ..core.inbound import InboundApplication, InboundRequest, RequestHead
-from ..events import Noted, Recorder
 from ..logs import crashes_on_stderr
 from ..net.exception_groups import raise_unwrapped
 from ..server import garbage

@@ -12,7 +12,7 @@ from weakref import WeakSet
 
 from quart_trio import QuartTrio
 
-from ..events import NULL
+from ..core.events import NULL
 from ..server.limits import Limits
 from .context import GatewayContext, RequestCounts, ServingState, State
 from .forwarded import TrustedProxies, origin_of
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import httpx
 
     from ..config.schema import Config
-    from ..errors import ConfigError
-    from ..events import Recorder
+    from ..core.errors import ConfigError
+    from ..core.events import Recorder
     from ..net.epoll import AnyReader
     from ..server.service import Service
     from .route_table import RouteTable

@@ -33,7 +33,7 @@ from .paths import raw_path
 from .reply import BODILESS
 
 if TYPE_CHECKING:
-    from ..events import Recorder, RequestEnded
+    from ..core.events import Recorder, RequestEnded
     from ..server.limits import Limits
 
 Scope = Mapping[str, Any]

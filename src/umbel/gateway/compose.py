@@ -20,9 +20,9 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 from ..composition.field_template import LeftOut, note_left_out
 from ..composition.gather import Compose, CompositionFailedError
 from ..composition.outgoing import UpstreamDefaults
-from ..core.field_value import raw_value
-from ..kinds import Kind
-from ..model import Failure
+from ..core.failure_kinds import Kind
+from ..core.http.field_value import raw_value
+from ..core.model import Failure
 from ..net.exception_groups import first_leaf, holds_only
 from .exchange import Exchange, current_exchange
 from .inputs import InputRules

@@ -11,14 +11,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import NotRunningError, RequestError
+from ..core.errors import NotRunningError, RequestError
 
 if TYPE_CHECKING:
     from logging import Logger
 
     from ..config.schema import Config
-    from ..errors import ConfigError
-    from ..events import Recorder
+    from ..core.errors import ConfigError
+    from ..core.events import Recorder
     from ..server.limits import Limits
     from .forwarded import TrustedProxies
     from .runtime import Runtime

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..events import Noted, Recorder
-from ..model import RequestFacts
+from ..core.events import Noted, Recorder
+from ..core.model import RequestFacts
 from ..net.exception_groups import leaves, text_of
 
 

@@ -14,17 +14,17 @@ from msgspec.structs import replace
 from quart import has_request_context, has_websocket_context, request, websocket
 
 from ..composition.engine import CLIENT_GONE
+from ..core.errors import NotRunningError
 from ..core.inbound import AnsweredByServerError, ClientGoneError
-from ..errors import NotRunningError
 from ..logs import bind
 
 if TYPE_CHECKING:
     from quart.wrappers import Request
 
+    from ..core.events import Recorder
+    from ..core.failure_kinds import Kind
     from ..core.inbound import InboundRequest
-    from ..events import Recorder
-    from ..kinds import Kind
-    from ..model import Outcome, RequestFacts
+    from ..core.model import Outcome, RequestFacts
     from .forwarded import Origin
 
 

@@ -12,8 +12,8 @@ from functools import lru_cache
 from itertools import chain
 from types import MappingProxyType
 
-from ..core.hop_by_hop import hop_by_hop_among
-from ..core.secret_fields import may_be_secret
+from ..core.http.hop_by_hop import hop_by_hop_among
+from ..core.http.secret_fields import may_be_secret
 from ..net.bounded_cache import BoundedCache
 from .accept import may_ask_for_stream
 from .budget import client_budget

@@ -27,7 +27,7 @@ import msgspec
 
 from ..config.rules import UNIX_PEER
 from ..core.call import FieldBlock, block_of
-from ..model import Trace
+from ..core.model import Trace
 from ..net.bounded_cache import BoundedCache
 from . import ids
 from .fields import Field, Fields, read_fields

@@ -17,8 +17,8 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.routing.exceptions import RequestRedirect, RoutingException
 
 from ..composition.merge import made_private
-from ..errors import RequestError
-from ..kinds import Kind
+from ..core.errors import RequestError
+from ..core.failure_kinds import Kind
 from ..net.exception_groups import check_cancel, leaves, split
 from . import crashes
 from .application import GatewayApplication
@@ -31,7 +31,7 @@ from .reply import ComposedResponse
 if TYPE_CHECKING:
     from quart.typing import ResponseReturnValue, ResponseTypes
 
-    from ..model import RequestFacts
+    from ..core.model import RequestFacts
     from .sending import AnyResponse
 
 # What Quart's websocket raises once its client has gone; 0.22 has no such exception.

@@ -13,7 +13,7 @@ from typing import Any
 
 import trio
 
-from ..model import Inputs, Json
+from ..core.model import Inputs, Json
 from .bodies import BodyForm, check_media_type, decode_whole, known_length, may_have_body, read_body
 from .exchange import Exchange
 from .query import QueryRules

@@ -13,7 +13,7 @@ import trio
 from hypercorn.utils import LifespanFailureError
 from quart_trio.asgi import TrioASGILifespan
 
-from ..errors import ConfigError
+from ..core.errors import ConfigError
 from ..logs import Redactor
 from ..net.exception_groups import first_leaf, leaves, split
 from . import crashes

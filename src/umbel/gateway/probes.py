@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import msgspec
 from quart_trio.wrappers import TrioResponse
 
+from ..core.problem import Problem
 from ..logs import FileRecorder
-from ..problem import Problem
 from ..server.limits import PROBES
 from .caching import NO_STORE
 from .problems import problem_response

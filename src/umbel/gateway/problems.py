@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from quart_trio.wrappers import TrioResponse
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, default_exceptions
 
-from ..errors import RequestError
-from ..problem import CONTENT_TYPE, Problem
+from ..core.errors import RequestError
+from ..core.problem import CONTENT_TYPE, Problem
 from .caching import NO_STORE
 from .fields import Field
 from .reply import Reply, as_response, encoded

@@ -17,9 +17,9 @@ import trio
 from quart_trio.asgi import TrioASGIHTTPConnection
 from werkzeug.exceptions import HTTPException, InternalServerError
 
-from ..errors import RequestError
-from ..kinds import Kind
-from ..model import RequestFacts
+from ..core.errors import RequestError
+from ..core.failure_kinds import Kind
+from ..core.model import RequestFacts
 from .asgi_request import AsgiRequest, Send
 from .exchange import SCOPE_KEY, Exchange
 from .forwarded import origin_in

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from ..config.schema import QueryParam
-from ..errors import RequestError
-from ..model import Json
+from ..core.errors import RequestError
+from ..core.model import Json
 from .urlencoded import BadFieldError, Names, read_fields
 
 # Stricter than int() and float(), which take "1_0", " 1", digits of any script and "nan".

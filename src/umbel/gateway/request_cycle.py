@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 import trio
 from werkzeug.exceptions import HTTPException, InternalServerError, RequestEntityTooLarge
 
+from ..core.errors import RequestError
+from ..core.failure_kinds import Kind
 from ..core.inbound import ClientGoneError, InboundRequest
-from ..errors import RequestError
-from ..kinds import Kind
+from ..core.model import RequestFacts
 from ..logs import bound
-from ..model import RequestFacts
 from ..net.exception_groups import split
 from . import crashes
 from .bodies import known_length
@@ -36,7 +36,7 @@ from .respond import answer
 from .sending import send_reply
 
 if TYPE_CHECKING:
-    from ..model import Inputs
+    from ..core.model import Inputs
     from .accept import StreamForm
     from .compose import ComposeView
     from .context import GatewayContext

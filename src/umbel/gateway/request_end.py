@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import trio
 from msgspec.structs import replace
 
+from ..core.events import RequestEnded
+from ..core.failure_kinds import Kind
 from ..core.inbound import AnsweredByServerError, ClientGoneError
-from ..events import RequestEnded
-from ..kinds import Kind
 from ..net.exception_groups import holds_only, leaves, split
 from ..server.ending import CUT_DETAIL
 from . import crashes

@@ -13,8 +13,8 @@ import msgspec
 from werkzeug.datastructures import Headers
 
 from ..composition.result import Result
-from ..core.field_value import raw_value
-from ..model import Failure
+from ..core.http.field_value import raw_value
+from ..core.model import Failure
 from .caching import NO_STORE, etag_of, not_modified
 from .exchange import Exchange
 from .fields import Field

@@ -32,8 +32,8 @@ from werkzeug.exceptions import HTTPException
 
 from ..config.sections import dotted
 from ..core.console import say
-from ..errors import ConfigError, ConfigProblem, RequestError
-from ..events import Noted
+from ..core.errors import ConfigError, ConfigProblem, RequestError
+from ..core.events import Noted
 from ..net.bounded_cache import BoundedCache
 from .converters import CONVERTERS
 from .hooks import Hook, View, find_hooks, replaces_entrance
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from werkzeug.routing import MapAdapter, RuleFactory
 
     from ..config.schema import Config, KeyPath
-    from ..events import Recorder
+    from ..core.events import Recorder
     from .compose import ComposeView
     from .routes import RouteView
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from quart_trio.wrappers import TrioResponse
 
     from ..composition.dag import Plan
-    from ..model import Inputs
+    from ..core.model import Inputs
     from .context import GatewayContext
     from .fields import Fields
 

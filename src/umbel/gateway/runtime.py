@@ -14,11 +14,11 @@ import httpx
 
 from ..config.schema import Config, KeyPath, Upstream
 from ..core.call import Caller
+from ..core.errors import ConfigError, ConfigProblem
+from ..core.events import Recorder
+from ..core.model import RequestFacts
 from ..core.transport_caller import caller_of
-from ..errors import ConfigError, ConfigProblem
-from ..events import Recorder
 from ..logs import LOGGERS, Redactor, bound, bridge, open_recorder, redacted_console
-from ..model import RequestFacts
 from ..net.epoll import AnyReader, new_reader
 from ..net.timers import TimerQueue
 from ..upstream.bulkhead import OverloadGuard

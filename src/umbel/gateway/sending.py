@@ -16,8 +16,8 @@ from quart.wrappers.response import DataBody, Response, ResponseBody
 from werkzeug.exceptions import GatewayTimeout
 from werkzeug.wrappers import Response as WerkzeugResponse
 
+from ..core.failure_kinds import Kind
 from ..core.inbound import ClientGoneError, InboundRequest
-from ..kinds import Kind
 from .fields import Field
 from .problems import from_http_exception
 from .reply import BODILESS, ERROR, REQUEST_ID, Reply, complete, encoded, say_incomplete

@@ -17,7 +17,7 @@ from ..composition.dag import Plan
 from ..composition.engine import Callers
 from ..composition.result import Result
 from ..composition.stream import Line, capacity, head_fields, run_stream
-from ..model import Inputs, RequestFacts
+from ..core.model import Inputs, RequestFacts
 from .accept import NDJSON, SSE, StreamForm
 from .caching import NO_STORE
 from .exchange import Exchange

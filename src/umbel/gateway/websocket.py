@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, cast
 import trio
 from quart_trio.asgi import TrioASGIWebsocketConnection
 
+from ..core.errors import RequestError
+from ..core.events import RequestEnded
+from ..core.failure_kinds import Kind
 from ..core.inbound import ClientGoneError
-from ..errors import RequestError
-from ..events import RequestEnded
-from ..kinds import Kind
-from ..model import RequestFacts
+from ..core.model import RequestFacts
+from ..core.problem import CONTENT_TYPE, Problem
 from ..net.exception_groups import split
-from ..problem import CONTENT_TYPE, Problem
 from ..server.ending import RECORD
 from . import crashes
 from .asgi_request import file_record

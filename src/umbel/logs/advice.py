@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..regular import NOT_WRITABLE_REMEDY, why_not_writable
+from ..core.regular_file import NOT_WRITABLE_REMEDY, why_not_writable
 from .recorder import STREAMS, path_of
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from ..events import CallEnded
-from ..model import Attempt, Outcome, RequestFacts
+from ..core.events import CallEnded
+from ..core.model import Attempt, Outcome, RequestFacts
 from ..net.bounded_cache import BoundedCache
 from .record import to_record
 from .schema import Record

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..regular import NEVER_WAIT, not_regular
+from ..core.regular_file import NEVER_WAIT, not_regular
 from .encode import RECORD_BYTES_MAX
 from .rotation import FIRST_BYTES, Rotation, began_at, rotated
 

@@ -18,7 +18,7 @@ from random import Random
 import msgspec
 import trio
 
-from ..errors import UmbelError
+from ..core.errors import UmbelError
 from . import context
 from .encode import Encoder
 from .exception_fields import exception_fields, mark_recorded

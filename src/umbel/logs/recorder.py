@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..errors import ConfigError, ConfigProblem
-from ..events import AttemptEnded, CallEnded, Event, Noted, RequestEnded
+from ..core.errors import ConfigError, ConfigProblem
+from ..core.events import AttemptEnded, CallEnded, Event, Noted, RequestEnded
 from .call_line_template import CallLineTemplates
 from .crashes import show_crash
 from .file import LogFile

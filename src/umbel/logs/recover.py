@@ -13,7 +13,7 @@ from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 
-from ..regular import kind_of, open_regular
+from ..core.regular_file import kind_of, open_regular
 from .file import LogFile
 from .queue import BATCH_BYTES
 from .reading import family, lines_of

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
-from ..regular import open_regular
+from ..core.regular_file import open_regular
 from .options import Compression
 from .rotation import rotated_at
 

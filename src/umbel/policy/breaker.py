@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from ..kinds import Kind
+from ..core.failure_kinds import Kind
 from .verdict import failed
 
 BUCKETS = 10

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
 
-from ..kinds import KINDS, Kind
+from ..core.failure_kinds import KINDS, Kind
 
 STATUSES = frozenset({502, 503, 504})
 """The statuses that a gateway's upstream means to pass: it was not there, or not able, for the moment."""

@@ -6,7 +6,7 @@ statuses only; who ended an attempt that was cut is known before it is asked.
 
 from __future__ import annotations
 
-from ..kinds import KINDS, Kind
+from ..core.failure_kinds import KINDS, Kind
 
 # The upstream spoke, though its answer is of no use: it is there, and it is not what fails.
 _ANSWERED = frozenset({Kind.TOO_BIG, Kind.BAD_BODY})

@@ -23,15 +23,15 @@ from urllib.parse import unquote
 
 import trio
 
+from ..core.failure_kinds import Kind
 from ..core.inbound import AnsweredByServerError, ClientGoneError
-from ..kinds import Kind
 from .fairness import CALLS_PER_TURN, BoundedCalls
 from .refusal import Refusal, told
 from .response import ApplicationError
 
 if TYPE_CHECKING:
+    from ..core.events import Recorder, RequestEnded
     from ..core.inbound import Field, InboundRequest
-    from ..events import Recorder, RequestEnded
     from .service import Service
 
 Message = Mapping[str, Any]

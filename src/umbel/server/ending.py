@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 from msgspec.structs import replace
 
-from ..events import Recorder, RequestEnded
-from ..kinds import Kind
+from ..core.events import Recorder, RequestEnded
+from ..core.failure_kinds import Kind
 from ..net.exception_groups import holds_only
 from .fairness import NO_SLOTS
 from .refusal import Refusal, new_request_id

@@ -11,7 +11,7 @@ import re
 import httptools
 import msgspec
 
-from ..core.secret_fields import may_be_secret
+from ..core.http.secret_fields import may_be_secret
 from ..net.bounded_cache import BoundedCache
 from .diagnosis import HeadRefused, diagnose
 from .host import NOT_SERVED, Hosts

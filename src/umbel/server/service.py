@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import trio
 from trio_util import AsyncValue
 
+from ..core.events import NULL, Level, Noted, Recorder, RequestEnded
 from ..core.inbound import ClientGoneError, InboundApplication, RequestHead
-from ..events import NULL, Level, Noted, Recorder, RequestEnded
+from ..core.model import RequestFacts, Trace
 from ..logs import Redactor, show_crash
-from ..model import RequestFacts, Trace
 from ..net.epoll import AnyReader, new_reader
 from ..net.exception_groups import apart, described, holds_only
 from ..net.timers import TimerQueue

@@ -15,7 +15,7 @@ import trio
 from hypercorn.config import Config
 from trio_util import wait_any
 
-from ..events import NULL, Recorder
+from ..core.events import NULL, Recorder
 from ..net.exception_groups import raise_unwrapped
 from .drain import drain, leave
 from .lifespan import running_lifespan

@@ -16,8 +16,8 @@ from ..config.schema import Server, Tls
 from ..config.sections import keys_of
 from ..config.source import Source, UnreadableError, read_settled
 from ..config.suggest import hint, homes
-from ..errors import ConfigError, ConfigProblem
-from ..regular import NOT_WRITABLE_REMEDY, why_not_writable
+from ..core.errors import ConfigError, ConfigProblem
+from ..core.regular_file import NOT_WRITABLE_REMEDY, why_not_writable
 from .hypercornfile import FOR_TLS, FOR_UNIX_SOCKETS, IN_UMBEL_TOML, PATHS, UNHEEDED, HypercornFile
 
 if TYPE_CHECKING:

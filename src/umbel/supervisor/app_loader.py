@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config.emptiness import require_routes
-from ..errors import ConfigError, UmbelError
+from ..core.errors import ConfigError, UmbelError
 
 
 class AppImportError(UmbelError):

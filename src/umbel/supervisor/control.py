@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import trio
 
-from ..errors import ConfigError, ConfigProblem
+from ..core.errors import ConfigError, ConfigProblem
 from ..server.unixsocket import OwnPath, claimed
 from .master import Master
 from .options import WORKERS_MAX

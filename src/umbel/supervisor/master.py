@@ -12,7 +12,7 @@ from random import Random
 import trio
 from trio_util import periodic
 
-from ..events import Level
+from ..core.events import Level
 from ..logs import recover_all
 from . import messages
 from .backoff import STABLE_S, RestartIntensity

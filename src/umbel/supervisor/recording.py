@@ -11,8 +11,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
-from ..errors import ConfigError
-from ..events import NULL, Recorder
+from ..core.errors import ConfigError
+from ..core.events import NULL, Recorder
 from ..logs import LOGGERS, Redactor, bridge, open_recorder, redacted_console
 
 

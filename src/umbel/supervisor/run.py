@@ -16,7 +16,7 @@ import trio
 from hypercorn.config import Config as HypercornConfig
 from setproctitle import setproctitle
 
-from ..errors import ConfigError, ConfigProblem
+from ..core.errors import ConfigError, ConfigProblem
 from ..logs import open_recorder
 from ..server.settings import Warn
 from .console_output import ConsoleOutput

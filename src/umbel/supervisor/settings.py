@@ -17,7 +17,7 @@ from ..config.both import both
 from ..config.emptiness import require_routes
 from ..config.load import load
 from ..config.schema import Config, Logs
-from ..errors import ConfigError, ConfigProblem
+from ..core.errors import ConfigError, ConfigProblem
 from ..gateway.checks import CHECKS
 from ..server.limits import Limits
 from ..server.settings import Warn, hypercorn_keys

@@ -19,7 +19,7 @@ from hypercorn.config import Config
 from hypercorn.utils import LifespanFailureError
 from setproctitle import setproctitle
 
-from ..errors import ConfigError
+from ..core.errors import ConfigError
 from ..logs import WORKER_VARIABLE, Redactor, crashes_on_stderr, mark_shown, safe_traceback
 from ..net.exception_groups import unwrapped
 from ..server import garbage

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
-from ..kinds import Kind
-from ..messages import Field
+from ..core.failure_kinds import Kind
+from ..core.httpx_messages import Field
 from ..policy.retry import Ending
 from .ending import kind_of_error
 from .errors import HandshakeFailed, TlsBrokeOff, TlsTimedOut

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import trio
 
 from ..core.call import CallContext
-from ..errors import UpstreamError
-from ..events import AttemptEnded
-from ..kinds import CUT, Kind
-from ..messages import Field
-from ..model import Attempt as AttemptRecord
+from ..core.errors import UpstreamError
+from ..core.events import AttemptEnded
+from ..core.failure_kinds import CUT, Kind
+from ..core.httpx_messages import Field
+from ..core.model import Attempt as AttemptRecord
 from ..net.exception_groups import cancel_reason, raise_cancels
 from ..policy.hedge import Entry
 from ..policy.retry import Ending

@@ -15,8 +15,8 @@ from typing import Literal, Self
 
 import trio
 
-from ..errors import UpstreamError
-from ..events import NULL, Recorder
+from ..core.errors import UpstreamError
+from ..core.events import NULL, Recorder
 from ..policy.balance import Picker, PowerOfTwo, RoundRobin, Weighted, usable
 from ..policy.ejection import Ejection, EjectionRules
 from ..policy.failover import Failovers

@@ -9,10 +9,10 @@ import zlib
 from collections.abc import Iterable
 from typing import Literal
 
-from ..core.content_coding import GZIP, codings_of
-from ..core.media_types import is_json
-from ..messages import Field
-from ..model import JSON_MAX, OTHER_MAX
+from ..core.http.content_coding import GZIP, codings_of
+from ..core.http.media_types import is_json
+from ..core.httpx_messages import Field
+from ..core.model import JSON_MAX, OTHER_MAX
 from .errors import Malformed, TooBig, incomplete
 from .head import Head
 

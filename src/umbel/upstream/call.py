@@ -40,9 +40,9 @@ from typing import TYPE_CHECKING, ClassVar
 import trio
 
 from ..core.call import CallBase, CallContext, Mode, Prepared
-from ..errors import UpstreamError
-from ..events import Noted
-from ..kinds import Kind
+from ..core.errors import UpstreamError
+from ..core.events import Noted
+from ..core.failure_kinds import Kind
 from .attempt import DONE, WAITING, Attempt
 from .ending import kind_of_cut, kind_of_error
 from .errors import BreakerOpen, BudgetSpent, CallTimedOut, Overflow

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..events import Level, Noted, Recorder
+from ..core.events import Level, Noted, Recorder
 from ..policy.breaker import Change, Signal, State
 
 _REASONS = {

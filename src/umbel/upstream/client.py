@@ -31,8 +31,8 @@ from typing import TYPE_CHECKING, Literal, Self
 import trio
 
 from ..core.call import Call, CallContext, Mode, Prepared
+from ..core.events import NULL, Recorder
 from ..core.product import PRODUCT
-from ..events import NULL, Recorder
 from ..net.timers import TimerQueue
 from ..policy.breaker import BreakerPolicy, BreakerSnapshot
 from ..policy.budget import Budget, BudgetStatistics

@@ -38,10 +38,10 @@ import trio
 from msgspec.structs import replace
 
 from ..core.call import Call, CallBase, CallContext, Prepared
-from ..errors import NotRunningError
-from ..messages import Field
-from ..model import Attempt as AttemptRecord
-from ..model import RequestFacts, Trace
+from ..core.errors import NotRunningError
+from ..core.httpx_messages import Field
+from ..core.model import Attempt as AttemptRecord
+from ..core.model import RequestFacts, Trace
 from ..policy.sharing import REQUEST_ID, SAFE, VIA, for_one_alone, last_hop
 from .ending import kind_of_cut
 from .errors import CallTimedOut, Overflow, copy_of_failure

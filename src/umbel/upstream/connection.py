@@ -13,7 +13,7 @@ import httpx
 import trio
 
 from ..core.call import StepTimeouts
-from ..errors import UpstreamError
+from ..core.errors import UpstreamError
 from ..net.stream import Listener, PlainStream, Stream
 from .errors import BadRequest, ConnectionReset, ReadTimedOut, WriteTimedOut, incomplete, tls_failed
 from .head import Head

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from ..errors import UpstreamError
+from ..core.errors import UpstreamError
 from ..net.epoll import AnyReader
 from ..net.stream import PlainStream, Stream
 from ..net.tls_stream import TlsStream

@@ -21,7 +21,7 @@ import trio
 from msgspec.structs import replace as replaced
 from trio_util import AsyncValue
 
-from ..errors import UpstreamError
+from ..core.errors import UpstreamError
 from ..policy.refresh import Refresh
 from .address import is_prohibited
 from .errors import AddressRefused, NameFailed, NameTimedOut

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..core.call import CallContext
-from ..errors import UpstreamError
-from ..kinds import Kind
+from ..core.errors import UpstreamError
+from ..core.failure_kinds import Kind
 
 CLIENT_GONE = str(Kind.CLIENT_GONE)
 """The reason that a cancel bears when the client has left."""

@@ -14,9 +14,9 @@ import ssl
 
 import httpx
 
+from ..core.errors import UpstreamError
+from ..core.failure_kinds import Kind
 from ..core.transport_caller import CallTimedOut as CallTimedOut
-from ..errors import UpstreamError
-from ..kinds import Kind
 
 
 class ConnectFailed(UpstreamError, httpx.ConnectError):

@@ -11,7 +11,7 @@ from typing import Literal
 from ..config.policies import Ejection
 from ..config.schema import Call, Config, KeyPath, Tls, Upstream
 from ..config.units import format_duration
-from ..events import NULL, Recorder
+from ..core.events import NULL, Recorder
 from ..net.epoll import AnyReader
 from ..net.timers import TimerQueue
 from ..policy.budget import Budget

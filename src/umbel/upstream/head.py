@@ -11,9 +11,9 @@ from collections.abc import Mapping
 
 import msgspec
 
-from ..core.hop_by_hop import named_by
-from ..core.secret_fields import may_be_secret
-from ..messages import Field
+from ..core.http.hop_by_hop import named_by
+from ..core.http.secret_fields import may_be_secret
+from ..core.httpx_messages import Field
 from ..net.bounded_cache import BoundedCache
 from .errors import Malformed
 from .lines import Telling, field_of, start_of

@@ -16,8 +16,8 @@ import httpx
 import trio
 from trio_util import periodic
 
+from ..core.events import NULL, Noted, Recorder
 from ..core.product import PRODUCT
-from ..events import NULL, Noted, Recorder
 from ..policy.health import Standing
 from .changes import Changes
 from .errors import TooBig

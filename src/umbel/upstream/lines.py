@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from ..core.hop_by_hop import HOP_BY_HOP, is_hop_by_hop
-from ..core.secret_fields import may_be_secret
-from ..messages import Field
+from ..core.http.hop_by_hop import HOP_BY_HOP, is_hop_by_hop
+from ..core.http.secret_fields import may_be_secret
+from ..core.httpx_messages import Field
 from ..net.bounded_cache import BoundedCache
 from .errors import Malformed
 

@@ -13,7 +13,7 @@ from typing import TypeVarTuple
 
 import trio
 
-from ..errors import NotRunningError
+from ..core.errors import NotRunningError
 
 Ts = TypeVarTuple("Ts")
 

@@ -18,7 +18,7 @@ import trio
 from msgspec.structs import replace
 
 from ..core.call import StepTimeouts
-from ..messages import Complete, UpstreamResponse, headers_of
+from ..core.httpx_messages import Complete, UpstreamResponse, headers_of
 from ..net.epoll import AnyReader, new_reader
 from .connection import Connection
 from .dial import Dial, Dialer

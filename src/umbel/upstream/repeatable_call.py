@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, ClassVar
 import trio
 
 from ..core.call import CallContext, Prepared
-from ..kinds import Kind
+from ..core.failure_kinds import Kind
 from ..policy.hedge import Entry, HedgeRules, Judgement, Race, judge
 from ..policy.retry import RetryRules
 from .again import untold

@@ -13,7 +13,7 @@ from typing import Protocol, Self
 import trio
 from trio_util import AsyncValue
 
-from ..errors import UpstreamError
+from ..core.errors import UpstreamError
 from .origin import Replica
 from .ownnursery import OwnNursery
 from .running import Running

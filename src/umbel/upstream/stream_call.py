@@ -23,7 +23,7 @@ import httpx
 import trio
 
 from ..core.call import CallContext, Mode, Prepared, StepTimeouts
-from ..errors import UpstreamError
+from ..core.errors import UpstreamError
 from ..net.exception_groups import cancel_reason
 from ..policy.verdict import failed
 from .attempt import DONE, HEAD, SENT, Attempt, attempt_fields

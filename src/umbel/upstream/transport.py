@@ -13,9 +13,9 @@ import httpx
 import trio
 
 from ..core.call import Call, CallContext, LoneCall, Mode, Prepared, StepTimeouts
-from ..events import NULL, Recorder
-from ..kinds import Kind
-from ..messages import Complete, UpstreamResponse, fields_of, headers_of
+from ..core.events import NULL, Recorder
+from ..core.failure_kinds import Kind
+from ..core.httpx_messages import Complete, UpstreamResponse, fields_of, headers_of
 from ..net.epoll import AnyReader
 from ..policy.budget import Budget
 from ..policy.ejection import EjectionRules

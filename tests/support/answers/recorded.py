@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.asgi import Answer
-from umbel.events import CallEnded, Event, RequestEnded
-from umbel.model import RequestFacts
+from umbel.core.events import CallEnded, Event, RequestEnded
+from umbel.core.model import RequestFacts
 
 from .cases import CASES, Case
 from .plain import plain, text, written

@@ -22,8 +22,8 @@ from tests.support import asgi
 from tests.support.asgi import Answer, Conversation, http_scope, living
 from tests.support.http1 import served
 from umbel.config.schema import Config
+from umbel.core.events import Event, Noted
 from umbel.core.product import PRODUCT
-from umbel.events import Event, Noted
 from umbel.gateway import ids
 from umbel.gateway.app import Umbel
 from umbel.logs import context

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from tests.support.configs import GOOD, write
 from umbel.cli import COMMANDS, EXIT_CONFIG, EXIT_INTERRUPTED, Commands, main
-from umbel.errors import ConfigError, ConfigProblem
+from umbel.core.errors import ConfigError, ConfigProblem
 
 
 def test_help_lists_every_command_in_the_words_of_the_command_itself() -> None:

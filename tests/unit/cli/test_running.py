@@ -10,7 +10,7 @@ import trio
 from hypercorn.utils import LifespanFailureError
 
 from umbel.cli.running import run
-from umbel.errors import ConfigError, ConfigProblem
+from umbel.core.errors import ConfigError, ConfigProblem
 
 
 def fails_with(*errors: BaseException, depth: int = 1) -> None:

@@ -11,9 +11,9 @@ from tests.support.composing import Scripted, answer, by_path, facts, plan
 from tests.support.records import Records
 from umbel.composition.plan_run import run
 from umbel.core.call import Call, CallContext, Mode, Prepared
+from umbel.core.errors import UpstreamError
+from umbel.core.model import Attempt, Inputs, Outcome
 from umbel.core.transport_caller import TransportCaller
-from umbel.errors import UpstreamError
-from umbel.model import Attempt, Inputs, Outcome
 
 CALLS = """
 [routes.calls.quick]

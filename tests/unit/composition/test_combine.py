@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from tests.support.composing import answer, compose
-from umbel.kinds import Kind
+from umbel.core.failure_kinds import Kind
 
 
 def route(combine: str, calls: str = "abc") -> str:

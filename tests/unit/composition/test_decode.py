@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.adversarial import check_linear, shapes_from
-from umbel.charsets import CODECS, codec_of
 from umbel.composition.decode import (
     MAX_VALUES,
     BadBodyError,
@@ -24,7 +23,8 @@ from umbel.composition.decode import (
     decode_json,
     decode_text,
 )
-from umbel.model import Json
+from umbel.core.http.charsets import CODECS, codec_of
+from umbel.core.model import Json
 
 
 @pytest.mark.parametrize(

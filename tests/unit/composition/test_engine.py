@@ -7,8 +7,8 @@ import pytest
 import trio
 
 from tests.support.composing import TWO, answer, compose
-from umbel.kinds import Kind
-from umbel.model import Inputs
+from umbel.core.failure_kinds import Kind
+from umbel.core.model import Inputs
 
 
 async def test_independent_calls_run_side_by_side(autojump_clock: trio.abc.Clock) -> None:

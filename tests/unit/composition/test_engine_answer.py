@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from tests.support.composing import TWO, answer, compose
-from umbel.kinds import Kind
+from umbel.core.failure_kinds import Kind
 
 
 async def test_merge_order_is_the_order_of_the_config_never_of_completion(autojump_clock: trio.abc.Clock) -> None:

@@ -13,9 +13,9 @@ from tests.support.memory_client import memory_client
 from tests.support.rawserver import Peer, response
 from tests.support.records import Records
 from umbel.composition.plan_run import run
-from umbel.events import AttemptEnded
-from umbel.kinds import Kind
-from umbel.model import Inputs
+from umbel.core.events import AttemptEnded
+from umbel.core.failure_kinds import Kind
+from umbel.core.model import Inputs
 from umbel.policy.retry import RetryRules
 
 ONE = response(b"1")

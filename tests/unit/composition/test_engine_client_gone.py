@@ -14,9 +14,9 @@ from tests.support.scripted_calls import Reply, ScriptedCaller
 from umbel.composition.engine import INLINE_MAX
 from umbel.composition.plan_run import PlanRun
 from umbel.composition.result import Result
+from umbel.core.failure_kinds import Kind
 from umbel.core.inbound import ClientGoneError
-from umbel.kinds import Kind
-from umbel.model import Inputs
+from umbel.core.model import Inputs
 
 MockClock = trio.testing.MockClock
 FIRST = '[[routes]]\npath = "/r"\ncombine = "first"\n'

@@ -18,9 +18,9 @@ from umbel.composition.engine import INLINE_MAX
 from umbel.composition.plan_run import Observer, run
 from umbel.composition.request import Recipe
 from umbel.composition.result import Result
+from umbel.core.failure_kinds import Kind
+from umbel.core.model import Inputs, Outcome
 from umbel.core.transport_caller import TransportCaller
-from umbel.kinds import Kind
-from umbel.model import Inputs, Outcome
 
 FIRST = '[[routes]]\npath = "/r"\ncombine = "first"\n'
 BAD_JSON = b"{"

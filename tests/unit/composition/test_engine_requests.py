@@ -7,8 +7,8 @@ import pytest
 from tests.support.composing import TWO, answer, compose
 from umbel import __version__
 from umbel.core.call import block_of
-from umbel.kinds import Kind
-from umbel.model import Inputs
+from umbel.core.failure_kinds import Kind
+from umbel.core.model import Inputs
 
 
 @pytest.mark.parametrize("value", [None, "", ".", "..", [1], {"a": 1}])

@@ -10,10 +10,10 @@ from tests.support.records import Records
 from tests.support.scripted_calls import Reply, ScriptedCaller
 from umbel.composition.plan_run import PlanRun, run
 from umbel.composition.result import own_time
+from umbel.core.failure_kinds import Kind
 from umbel.core.inbound import ClientGoneError
+from umbel.core.model import Inputs, Outcome
 from umbel.core.transport_caller import TransportCaller
-from umbel.kinds import Kind
-from umbel.model import Inputs, Outcome
 from umbel.net.timers import TimerQueue
 
 

@@ -12,7 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 from tests.support.composing import Ran, answer, calls, compose
 from tests.support.scripted_calls import Reply, ScriptedCall, ScriptedCaller
 from umbel.composition.engine import INLINE_MAX
-from umbel.kinds import Kind
+from umbel.core.failure_kinds import Kind
 
 EACH = """
 [routes.calls.list]

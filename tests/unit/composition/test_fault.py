@@ -9,8 +9,8 @@ import pytest
 from tests.support.composing import TWO, answer, compose
 from umbel.composition.expression import ExpressionError, compile_expression
 from umbel.composition.fault import Named, bad_request, described, parameter, sentence
-from umbel.kinds import Kind
-from umbel.model import Inputs
+from umbel.core.failure_kinds import Kind
+from umbel.core.model import Inputs
 
 BIG = [1e308, 1e308]
 """Numbers whose sum is out of JSON's range."""

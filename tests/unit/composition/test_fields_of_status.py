@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from umbel.composition.fields_of_status import FIELDS_MAX, REDIRECTS, VALUES_MAX, fields_of_status
-from umbel.messages import Field
+from umbel.core.httpx_messages import Field
 
 
 def fields(*pairs: tuple[str, str]) -> list[Field]:

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from tests.support.composing import compose
-from umbel.kinds import Kind
+from umbel.core.failure_kinds import Kind
 
 CALL = 'calls.c = { upstream = "u", path = "/c" }\n'
 

@@ -20,10 +20,10 @@ from tests.support.scripted_calls import Reply, ScriptedCaller
 from umbel.composition.engine import INLINE_MAX
 from umbel.composition.gather import CallHandle, Compose, CompositionFailedError
 from umbel.composition.outgoing import UpstreamDefaults
-from umbel.errors import UmbelError
-from umbel.events import Noted
-from umbel.kinds import Kind
-from umbel.model import Inputs
+from umbel.core.errors import UmbelError
+from umbel.core.events import Noted
+from umbel.core.failure_kinds import Kind
+from umbel.core.model import Inputs
 from umbel.policy.hedge import HedgeRules
 from umbel.policy.retry import RetryOn, RetryRules
 

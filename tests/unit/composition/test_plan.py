@@ -8,7 +8,7 @@ from tests.support.composing import config, plan
 from umbel.composition.dag import find_cycle
 from umbel.composition.plan import check
 from umbel.composition.request import Recipe
-from umbel.model import Inputs
+from umbel.core.model import Inputs
 
 CALL = '[routes.calls.a]\nupstream = "u"\npath = "/a"\n'
 

@@ -11,8 +11,8 @@ from tests.support.composing import Handler, Scripted, answer, by_path, facts, p
 from tests.support.records import Records
 from tests.support.scripted_calls import Reply, ScriptedCaller
 from umbel.composition.stream import Line, capacity, head_fields, run_stream
+from umbel.core.model import Inputs
 from umbel.core.transport_caller import TransportCaller
-from umbel.model import Inputs
 
 
 async def lines(text: str, handlers: dict[str, Handler], deadline: float = 5.0) -> list[Line]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from umbel.config.both import both
-from umbel.errors import ConfigError, ConfigProblem
+from umbel.core.errors import ConfigError, ConfigProblem
 
 
 def refusing(name: str) -> Callable[[], str]:

@@ -11,7 +11,7 @@ import pytest
 from tests.support.configs import CALL, GOOD, ROUTE, UPSTREAM, loaded, mistakes, write
 from umbel.config.load import load, load_with_secrets
 from umbel.config.schema import Config, KeyPath
-from umbel.errors import ConfigError
+from umbel.core.errors import ConfigError
 
 
 def test_an_empty_file_is_a_configuration_of_defaults(tmp_path: Path) -> None:

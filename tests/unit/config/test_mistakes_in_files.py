@@ -16,7 +16,7 @@ from umbel.config import source
 from umbel.config.load import load
 from umbel.config.reading import INCLUDES_MAX
 from umbel.config.source import SIZE_MAX
-from umbel.errors import ConfigError
+from umbel.core.errors import ConfigError
 
 
 def said_of(path: Path | str) -> str:

@@ -11,8 +11,8 @@ from umbel.config import source
 from umbel.config.emptiness import allows_empty, require_routes
 from umbel.config.load import load
 from umbel.config.source import PAUSE_S, READS_MAX
-from umbel.errors import ConfigError
-from umbel.regular import open_regular
+from umbel.core.errors import ConfigError
+from umbel.core.regular_file import open_regular
 from umbel.server.settings import hypercorn_keys
 
 HALF = len(GOOD) - 20

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from umbel.core.hop_by_hop import hop_by_hop_among, is_hop_by_hop, named_by
+from umbel.core.http.hop_by_hop import hop_by_hop_among, is_hop_by_hop, named_by
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
-from umbel.core import hop_by_hop, star
-from umbel.core.hop_by_hop import named_by
-from umbel.core.star import star_leaves_out
+from umbel.core.http import forward_all as star
+from umbel.core.http import hop_by_hop
+from umbel.core.http.forward_all import star_leaves_out
+from umbel.core.http.hop_by_hop import named_by
 
 
 def test_names_that_a_client_chooses_are_remembered_only_while_they_are_short() -> None:

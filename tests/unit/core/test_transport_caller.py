@@ -12,8 +12,8 @@ from trio.testing import wait_all_tasks_blocked
 from tests.support.checkpoints import for_every_checkpoint
 from tests.support.composing import Scripted
 from umbel.core.call import CallContext, LoneCall, Prepared
+from umbel.core.failure_kinds import Kind
 from umbel.core.transport_caller import CLOSE_SECONDS, CallTimedOut, TransportCall, TransportCaller, caller_of
-from umbel.kinds import Kind
 from umbel.upstream import Transport
 
 GET = Prepared("GET", b"/a?b=c", [(b"X-A", b"x-a", b"1")])

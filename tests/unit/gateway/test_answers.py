@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from tests.support.asgi import ask, living
-from umbel.kinds import Kind
+from umbel.core.failure_kinds import Kind
 
 from .gateways import Function, gateway, route, says
 
@@ -191,7 +191,7 @@ async def test_a_passed_status_comes_with_the_upstreams_body_and_retry_after(aut
 
 
 async def test_a_shed_request_may_come_again(autojump_clock: MockClock) -> None:
-    from umbel.errors import UpstreamError
+    from umbel.core.errors import UpstreamError
 
     class FullError(UpstreamError):
         kind = Kind.OVERFLOW

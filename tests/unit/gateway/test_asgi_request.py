@@ -13,10 +13,10 @@ from tests.support.asgi import ask, http_scope, living
 from tests.support.happenings import request_ended
 from tests.support.inbound import MemoryRequest
 from tests.support.records import Records
+from umbel.core.failure_kinds import Kind
 from umbel.core.inbound import AnsweredByServerError, ClientGoneError, InboundApplication, InboundRequest
 from umbel.gateway.app import Umbel
 from umbel.gateway.asgi_request import AsgiRequest, target_of
-from umbel.kinds import Kind
 from umbel.server.asgi import CANCELS
 from umbel.server.limits import Limits
 from umbel.server.refusal import NO_UPLOAD_LEFT, told

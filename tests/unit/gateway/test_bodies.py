@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from tests.support.asgi import ask, conversation, living
-from umbel.errors import RequestError
+from umbel.core.errors import RequestError
 from umbel.gateway.bodies import check_media_type
 from umbel.gateway.fields import Fields
 

@@ -10,8 +10,8 @@ import trio
 from quart import Response
 
 from tests.support.asgi import ask, living
-from umbel.events import Noted
-from umbel.kinds import Kind
+from umbel.core.events import Noted
+from umbel.core.failure_kinds import Kind
 
 from .gateways import Function, gateway, says
 

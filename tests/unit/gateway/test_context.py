@@ -11,8 +11,8 @@ import trio
 
 from tests.support.asgi import conversation, living
 from umbel.config.schema import Config
-from umbel.errors import RequestError
-from umbel.events import NULL
+from umbel.core.errors import RequestError
+from umbel.core.events import NULL
 from umbel.gateway.app import Umbel
 from umbel.gateway.context import State
 from umbel.server.limits import Limits

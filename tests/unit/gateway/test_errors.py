@@ -10,9 +10,9 @@ from quart import Response, abort
 from werkzeug.exceptions import NotFound
 
 from tests.support.asgi import ask, conversation, living
-from umbel.errors import RequestError
+from umbel.core.errors import RequestError
+from umbel.core.failure_kinds import Kind
 from umbel.gateway.app import Umbel
-from umbel.kinds import Kind
 
 from .gateways import gateway, route, says
 

@@ -28,9 +28,9 @@ from quart_trio.wrappers.request import TrioBody
 from werkzeug.routing import BaseConverter
 
 from tests.support.asgi import ask, conversation, living
+from umbel.core.failure_kinds import Kind
 from umbel.gateway import quart_context
 from umbel.gateway.app import Umbel
-from umbel.kinds import Kind
 
 from .gateways import gateway, says
 

@@ -12,8 +12,8 @@ from werkzeug.routing import Rule
 
 from tests.support.asgi import LifespanFailedError, ask, living
 from tests.support.records import Records
-from umbel.errors import ConfigError, RequestError
-from umbel.events import Noted
+from umbel.core.errors import ConfigError, RequestError
+from umbel.core.events import Noted
 from umbel.gateway.app import Umbel
 
 from .gateways import gateway, route, says

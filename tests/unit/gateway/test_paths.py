@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from umbel.errors import RequestError
+from umbel.core.errors import RequestError
 from umbel.gateway.paths import check_path, check_query, merged_path, relative_redirect
 
 

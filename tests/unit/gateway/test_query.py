@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from umbel.config.schema import QueryParam
-from umbel.errors import RequestError
+from umbel.core.errors import RequestError
 from umbel.gateway.query import QueryRules
 
 

@@ -15,7 +15,7 @@ from tests.support.asgi import living
 from tests.support.checkpoints import for_every_checkpoint
 from tests.support.inbound import MemoryRequest, too_slow
 from tests.support.records import check_cancelled
-from umbel.kinds import Kind
+from umbel.core.failure_kinds import Kind
 from umbel.logs import context
 
 from .gateways import Function, gateway, route, says

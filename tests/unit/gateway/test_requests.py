@@ -12,8 +12,8 @@ from quart import Blueprint, Response, g, request, websocket
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from tests.support.asgi import ask, conversation, http_scope, living
+from umbel.core.failure_kinds import Kind
 from umbel.gateway.exchange import current_exchange
-from umbel.kinds import Kind
 
 from .gateways import Function, gateway, route, says
 
@@ -282,7 +282,7 @@ async def test_a_response_header_of_an_upstream_goes_out_as_the_bytes_it_was() -
 
 
 async def test_a_request_error_in_a_websocket_is_no_second_error() -> None:
-    from umbel.errors import RequestError
+    from umbel.core.errors import RequestError
 
     app, records = gateway()
 

@@ -9,7 +9,7 @@ import trio
 
 from tests.support.asgi import ask, http_scope, living
 from umbel.config.schema import Config
-from umbel.events import NULL
+from umbel.core.events import NULL
 from umbel.gateway.application import GatewayApplication
 from umbel.gateway.quart_request import QuartRequest
 from umbel.gateway.route_table import RouteTable

@@ -3,9 +3,9 @@ from __future__ import annotations
 import http_sf
 import pytest
 
+from umbel.core.failure_kinds import Kind
+from umbel.core.model import Attempt, FailedItem, Failure, Outcome
 from umbel.gateway.statusfields import LENGTH_MAX, proxy_status, server_timing
-from umbel.kinds import Kind
-from umbel.model import Attempt, FailedItem, Failure, Outcome
 
 
 def failed(call: str, failure: Failure) -> Outcome:

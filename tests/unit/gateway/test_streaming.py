@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from tests.support.asgi import ask, conversation, living
-from umbel.kinds import Kind
+from umbel.core.failure_kinds import Kind
 
 from .gateways import Function, gateway, route, says
 

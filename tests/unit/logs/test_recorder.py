@@ -11,7 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support.happenings import attempt, call_ended, note, request_ended
 from tests.support.sinks import MemoryLog
-from umbel.events import AttemptEnded, Noted
+from umbel.core.events import AttemptEnded, Noted
 from umbel.logs.queue import BATCH_BYTES
 from umbel.logs.recorder import FAREWELL_S_MAX
 from umbel.logs.writer import DRAIN_S_MAX

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from umbel.kinds import Kind
+from umbel.core.failure_kinds import Kind
 from umbel.policy.breaker import TABLE, BreakerPolicy, Signal, State, Ticket
 
 

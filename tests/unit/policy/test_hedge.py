@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from umbel.kinds import Kind
+from umbel.core.failure_kinds import Kind
 from umbel.policy.budget import Budget
 from umbel.policy.hedge import Entry, HedgeRules, Judgement, Race, judge
 from umbel.policy.retry import Ending

@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from umbel.kinds import KINDS, Kind
+from umbel.core.failure_kinds import KINDS, Kind
 from umbel.policy.retry import RETRY_AFTER_MAX, STATUSES, Ending, RetryOn, RetryRules
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from umbel.kinds import CUT, KINDS, Kind
+from umbel.core.failure_kinds import CUT, KINDS, Kind
 from umbel.policy.verdict import failed
 
 

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from tests.support.http1 import DRIVERS, GET, POST, App, answer, hello, served
-from umbel.kinds import Kind
+from umbel.core.failure_kinds import Kind
 from umbel.server import memory
 from umbel.server.limits import Limits
 from umbel.server.phase import Phase

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from tests.support.http1 import DRIVERS, GET, POST, App, answer, hello, served
-from umbel.kinds import Kind
+from umbel.core.failure_kinds import Kind
 from umbel.server.limits import Limits
 
 MockClock = trio.testing.MockClock

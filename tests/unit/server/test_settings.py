@@ -9,7 +9,7 @@ import pytest
 import trustme
 from hypercorn.config import Config
 
-from umbel.errors import ConfigError, ConfigProblem
+from umbel.core.errors import ConfigError, ConfigProblem
 from umbel.server import hypercorn_config
 from umbel.server.hypercornfile import IN_UMBEL_TOML, UNHEEDED, HypercornFile
 from umbel.server.settings import mistakes

@@ -13,9 +13,9 @@ from wsproto.connection import Connection, ConnectionType
 from wsproto.events import CloseConnection, Ping
 
 from tests.support.h2serving import App
+from umbel.core.events import RequestEnded
 from umbel.core.inbound import ClientGoneError, Field
-from umbel.events import RequestEnded
-from umbel.model import RequestFacts, Trace
+from umbel.core.model import RequestFacts, Trace
 from umbel.server.ending import RECORD
 from umbel.server.service import Service
 from umbel.server.websocket import serve_websocket

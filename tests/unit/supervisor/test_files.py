@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypercorn.config import Config
 
-from umbel.errors import ConfigError
+from umbel.core.errors import ConfigError
 from umbel.supervisor.control import control_socket
 from umbel.supervisor.listeners import activated_sockets, bound
 from umbel.supervisor.pidfile import pidfile

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import trio
 
-from umbel.errors import ConfigError, ConfigProblem
+from umbel.core.errors import ConfigError, ConfigProblem
 from umbel.supervisor.console_output import ConsoleOutput
 from umbel.supervisor.exit_status import ExitClass
 from umbel.supervisor.reload import Reloader

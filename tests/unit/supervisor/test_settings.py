@@ -12,7 +12,7 @@ import trio
 import trustme
 
 from tests.support.configs import write
-from umbel.errors import ConfigError
+from umbel.core.errors import ConfigError
 from umbel.supervisor.options import Application, Options
 from umbel.supervisor.settings import READING_S, Given, in_time, read_settings
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from umbel.events import Event, Noted
+from umbel.core.events import Event, Noted
 from umbel.supervisor.console_output import ConsoleOutput
 from umbel.supervisor.sd_notify import SystemdNotifier
 from umbel.supervisor.signals import act

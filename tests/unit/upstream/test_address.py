@@ -6,7 +6,7 @@ import socket
 import pytest
 import trio
 
-from umbel.kinds import Kind
+from umbel.core.failure_kinds import Kind
 from umbel.upstream.address import STAGGER, Address, connect, is_prohibited, resolve
 from umbel.upstream.errors import AddressRefused, ConnectFailed, NameFailed
 

@@ -12,7 +12,7 @@ import trio
 from tests.support.hosts import Act, Hosts, Unreachable, answering, failing, hang, in_pieces
 from tests.support.memory_dial import ServerEnd
 from tests.support.upstreams import Caller
-from umbel.errors import UpstreamError
+from umbel.core.errors import UpstreamError
 from umbel.policy.ejection import EjectionRules
 from umbel.upstream import Hedge, Retry, Transport
 from umbel.upstream.balance import Balance, ReplicaStatistics

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from tests.support.hosts import Act, Hosts, answering, failing, in_pieces
 from tests.support.sources import Given
 from tests.support.upstreams import Caller
-from umbel.errors import NotRunningError, UpstreamError
-from umbel.kinds import Kind
+from umbel.core.errors import NotRunningError, UpstreamError
+from umbel.core.failure_kinds import Kind
 from umbel.policy.breaker import State
 from umbel.policy.ejection import EjectionRules
 from umbel.upstream import BreakerRules, JoinedReplicas, Retry, Transport

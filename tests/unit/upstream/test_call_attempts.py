@@ -14,9 +14,9 @@ import pytest
 import trio
 
 from tests.support.scripted_upstream import HANGS, KEPT, OK, RESET, Scripted, Step, scripted
-from umbel.events import AttemptEnded
-from umbel.kinds import Kind
-from umbel.model import Attempt, RequestFacts, Trace
+from umbel.core.events import AttemptEnded
+from umbel.core.failure_kinds import Kind
+from umbel.core.model import Attempt, RequestFacts, Trace
 from umbel.upstream import Retry
 from umbel.upstream.ending import CLIENT_GONE
 from umbel.upstream.errors import BudgetSpent, CallTimedOut, ConnectionReset, Malformed

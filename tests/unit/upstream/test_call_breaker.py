@@ -15,8 +15,8 @@ from tests.support.scripted_upstream import HANGS, OK, RESET, Scripted, Step, re
 from tests.support.sources import Given
 from umbel.composition.plan_run import run
 from umbel.composition.result import Result
-from umbel.kinds import Kind
-from umbel.model import Inputs
+from umbel.core.failure_kinds import Kind
+from umbel.core.model import Inputs
 from umbel.policy.breaker import State
 from umbel.upstream import BreakerRules, Hedge, Retry, Transport
 from umbel.upstream.ending import CLIENT_GONE

@@ -13,7 +13,7 @@ import trio.testing
 from tests.support.scripted_upstream import HANGS, OK, Scripted, Step, response, scripted
 from tests.support.upstreams import request_facts
 from umbel.core.call import Call, CallContext, Prepared
-from umbel.kinds import Kind
+from umbel.core.failure_kinds import Kind
 from umbel.upstream import BulkheadStatistics, Transport
 from umbel.upstream.errors import BudgetSpent, ConnectFailed, ConnectionReset, Overflow
 from umbel.upstream.origin import Origin

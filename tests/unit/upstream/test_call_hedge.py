@@ -14,7 +14,7 @@ import trio.testing
 from tests.support.memory_dial import running_reader
 from tests.support.scripted_upstream import HANGS, KEPT, OK, RESET, Script, Step, response, scripted
 from umbel.core.call import Call, CallContext, LoneCall, Prepared
-from umbel.kinds import Kind
+from umbel.core.failure_kinds import Kind
 from umbel.net.stream import PlainStream
 from umbel.policy.budget import Budget, BudgetStatistics
 from umbel.policy.hedge import HedgeRules

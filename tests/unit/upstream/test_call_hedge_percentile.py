@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from tests.support.scripted_upstream import HANGS, Scripted, Step, scripted
-from umbel.kinds import Kind
+from umbel.core.failure_kinds import Kind
 from umbel.policy.latency import SAMPLES_MIN
 from umbel.upstream import Hedge
 from umbel.upstream.errors import BudgetSpent, ConnectFailed, Malformed, ReadTimedOut

@@ -13,7 +13,7 @@ import trio.testing
 
 from tests.support.scripted_upstream import HANGS, KEPT, OK, Scripted, Step, response, scripted
 from umbel.core.call import CallContext, LoneCall, Prepared, StepTimeouts
-from umbel.kinds import Kind
+from umbel.core.failure_kinds import Kind
 from umbel.upstream import Hedge, Retry, Transport
 from umbel.upstream.errors import CallTimedOut, ConnectTimedOut, Overflow, ReadTimedOut, WriteTimedOut
 

@@ -15,8 +15,8 @@ import trio
 from tests.support.memory_calls import Asked, answer, answering, coalescing, request_of
 from tests.support.upstreams import fields
 from umbel.core.call import StepTimeouts
-from umbel.events import AttemptEnded
-from umbel.messages import Field
+from umbel.core.events import AttemptEnded
+from umbel.core.httpx_messages import Field
 from umbel.net.stream import Stream
 from umbel.policy.hedge import HedgeRules
 from umbel.policy.retry import RetryRules

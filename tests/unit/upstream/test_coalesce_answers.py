@@ -9,8 +9,8 @@ import trio.testing
 
 from tests.support.memory_calls import Asked, answer, answering, coalescing, hang
 from tests.support.upstreams import fields
-from umbel.errors import NotRunningError
-from umbel.kinds import Kind
+from umbel.core.errors import NotRunningError
+from umbel.core.failure_kinds import Kind
 from umbel.net.stream import Stream
 from umbel.upstream import CallTimedOut, CoalesceStatistics, ConnectFailed, ConnectionReset, TooBig, coalesce
 from umbel.upstream.dial import Dial

@@ -7,8 +7,8 @@ import trio
 import trio.testing
 
 from tests.support.memory_calls import Asked, Made, answer, answering, coalescing, hang, request_of
-from umbel.kinds import Kind
-from umbel.model import Attempt as AttemptRecord
+from umbel.core.failure_kinds import Kind
+from umbel.core.model import Attempt as AttemptRecord
 from umbel.upstream import BreakerRules, CallTimedOut, CoalesceStatistics, Retry
 from umbel.upstream.coalesce import SharedCall
 

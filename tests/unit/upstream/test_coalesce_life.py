@@ -8,7 +8,7 @@ import trio
 import trio.testing
 
 from tests.support.memory_calls import Act, Asked, answer, answering, coalescing, hang
-from umbel.errors import NotRunningError
+from umbel.core.errors import NotRunningError
 from umbel.upstream import Retry, Transport
 
 

@@ -11,8 +11,8 @@ import trio.testing
 
 from tests.support.memory_dial import MemoryStream, ServerEnd
 from umbel.core.call import StepTimeouts
-from umbel.errors import UpstreamError
-from umbel.kinds import Kind
+from umbel.core.errors import UpstreamError
+from umbel.core.failure_kinds import Kind
 from umbel.upstream.connection import INLINE_MAX, TRANSITIONS, Connection, Event, State
 from umbel.upstream.errors import (
     BadRequest,

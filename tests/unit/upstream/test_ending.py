@@ -8,9 +8,9 @@ import httpx
 import pytest
 
 from umbel.core.call import CallContext, LoneCall
-from umbel.errors import UpstreamError
-from umbel.kinds import Kind
-from umbel.model import RequestFacts, Trace
+from umbel.core.errors import UpstreamError
+from umbel.core.failure_kinds import Kind
+from umbel.core.model import RequestFacts, Trace
 from umbel.policy.verdict import failed
 from umbel.upstream.ending import CLIENT_GONE, LOST, kind_of_cut, kind_of_error
 from umbel.upstream.errors import BadRequest, BudgetSpent, ConnectFailed, NameFailed, Overflow, TooBig

@@ -6,9 +6,9 @@ import ssl
 import httpx
 import pytest
 
-from umbel.errors import UpstreamError
-from umbel.kinds import KINDS, Kind
-from umbel.model import Failure
+from umbel.core.errors import UpstreamError
+from umbel.core.failure_kinds import KINDS, Kind
+from umbel.core.model import Failure
 from umbel.upstream import errors
 
 CLASSES = [

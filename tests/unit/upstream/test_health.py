@@ -13,7 +13,7 @@ import trio.testing
 from tests.support.hosts import Act, Hosts, Unreachable, answering, failing, hang, in_pieces
 from tests.support.records import Records
 from tests.support.sources import Given
-from umbel.errors import NotRunningError
+from umbel.core.errors import NotRunningError
 from umbel.upstream import HealthRules, Transport
 from umbel.upstream.errors import ConnectFailed, ReadTimedOut
 from umbel.upstream.health import BODY_MAX, Health

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umbel.errors import UpstreamError
-from umbel.kinds import Kind
+from umbel.core.errors import UpstreamError
+from umbel.core.failure_kinds import Kind
 from umbel.upstream.errors import ConnectionReset
 from umbel.upstream.http1 import INFORMATIONAL_MAX, Limits, ResponseReader
 

@@ -11,8 +11,8 @@ import trio.testing
 from tests.support.memory_dial import MemoryDial, ServerEnd, echo_server
 from tests.support.upstreams import Caller
 from umbel.core.call import StepTimeouts
-from umbel.errors import NotRunningError
-from umbel.kinds import Kind
+from umbel.core.errors import NotRunningError
+from umbel.core.failure_kinds import Kind
 from umbel.upstream import Transport
 from umbel.upstream.connection import Connection
 from umbel.upstream.errors import BadRequest, ConnectionReset, Overflow

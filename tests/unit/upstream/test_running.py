@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from umbel.errors import NotRunningError
+from umbel.core.errors import NotRunningError
 from umbel.upstream.ownnursery import OwnNursery
 from umbel.upstream.running import Running
 

@@ -10,7 +10,7 @@ from tests.support.memory_dial import MemoryStream
 from tests.support.rawserver import Handler, Peer, response
 from tests.support.streaming import CHUNKED, head, rest_of, streaming
 from umbel.core.call import Mode, StepTimeouts
-from umbel.kinds import Kind
+from umbel.core.failure_kinds import Kind
 from umbel.net.stream import Stream
 from umbel.policy.breaker import State
 from umbel.policy.limit import GradientLimit

@@ -11,7 +11,7 @@ import trio.testing
 
 from tests.support.rawserver import Peer, response
 from tests.support.streaming import Streams, head, opened, rest_of, streaming
-from umbel.kinds import Kind
+from umbel.core.failure_kinds import Kind
 from umbel.net.stream import Stream
 from umbel.upstream import BadRequest, BreakerOpen, BreakerRules, ConnectFailed, ConnectionReset, Overflow, Retry
 from umbel.upstream.origin import Origin

@@ -14,8 +14,8 @@ from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 from h2.stream import H2Stream, StreamInputs
 
+from ...core.failure_kinds import Kind
 from ...core.inbound import RequestHead
-from ...kinds import Kind
 from ..clocks import PIECE, WriteClock
 from ..refusal import Refusal
 from ..service import Service

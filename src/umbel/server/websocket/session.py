@@ -49,8 +49,8 @@ from wsproto.connection import Connection, ConnectionState
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, TextMessage
 from wsproto.utilities import LocalProtocolError
 
+from ...core.failure_kinds import Kind
 from ...core.inbound import ClientGoneError
-from ...kinds import Kind
 from ...net.exception_groups import apart
 from ..asgi import ASGI
 from ..clocks import BodyClock
@@ -64,8 +64,8 @@ from .handshake import in_lower_case
 from .refusals import answer_refusal, record_refusal
 
 if TYPE_CHECKING:
+    from ...core.events import Recorder, RequestEnded
     from ...core.inbound import ByteStream, Field, InboundRequest
-    from ...events import Recorder, RequestEnded
     from ..service import Service
     from .handshake import Opening
 

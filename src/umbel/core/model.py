@@ -14,7 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from .errors import UpstreamError
-from .kinds import KINDS, Kind
+from .failure_kinds import KINDS, Kind
 
 Json = Any
 """A decoded JSON value: None, bool, int, float, str, list or dict with str keys."""

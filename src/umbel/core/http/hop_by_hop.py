@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..net.bounded_cache import BoundedCache
+from ...net.bounded_cache import BoundedCache
 
 HOP_BY_HOP = frozenset(
     {b"connection", b"http2-settings", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade"}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .kinds import KINDS, Kind
+from .failure_kinds import KINDS, Kind
 
 
 class UmbelError(Exception):

@@ -11,7 +11,7 @@ from http import HTTPStatus
 
 import msgspec
 
-from .kinds import Kind
+from .failure_kinds import Kind
 from .model import Json
 
 _PHRASES = {413: "Content Too Large", 414: "URI Too Long", 416: "Range Not Satisfiable", 422: "Unprocessable Content"}

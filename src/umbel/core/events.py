@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
-from .kinds import Kind
+from .failure_kinds import Kind
 from .model import Attempt, Outcome, RequestFacts
 
 Level = Literal["debug", "info", "warning", "error"]

@@ -5,7 +5,7 @@ What is left out can still be forwarded by its own name, unless it belongs to th
 
 from __future__ import annotations
 
-from ..net.bounded_cache import BoundedCache
+from ...net.bounded_cache import BoundedCache
 from .hop_by_hop import hop_by_hop_among
 
 STAR = "*"

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from .charsets import charset_of, codec_of
+from .http.charsets import charset_of, codec_of
 
 Field = tuple[bytes, bytes, bytes]
 """A header field: its name as it stands, in lower case, and its value."""
