@@ -27,6 +27,8 @@ from umbel.gateway.accept import stream_form
 from umbel.gateway.budget import client_budget
 from umbel.gateway.fields import Fields
 from umbel.gateway.forwarded import TrustedProxies, origin_of
+from umbel.http1 import chunked
+from umbel.http1 import response_head as head
 from umbel.policy import sharing
 from umbel.server import diagnosis
 from umbel.server.head import HeadReader
@@ -37,7 +39,7 @@ from umbel.server.http2.encoder import LinearEncoder
 from umbel.server.limits import Limits
 from umbel.server.response import read_fields
 from umbel.server.websocket.handshake import read_opening
-from umbel.upstream import again, chunked, head
+from umbel.upstream import again
 from umbel.upstream.body import Decoder
 from umbel.upstream.outgoing import plain_request, request_of_call
 

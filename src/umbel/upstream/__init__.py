@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ..http1.response_reader import Limits
     from ..policy.budget import Budget
     from ..policy.ejection import EjectionRules
     from .balance import BalanceStatistics
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     )
     from .from_config import build
     from .health import HealthStatistics
-    from .http1 import Limits
     from .pool import Pool, PoolStatistics
     from .replicas import JoinedReplicas, ReplicaSource
     from .slots import SlotStatistics
@@ -122,7 +122,7 @@ _HOMES = {
     "Hedge": ".transport",
     "HedgeStatistics": ".client",
     "JoinedReplicas": ".replicas",
-    "Limits": ".http1",
+    "Limits": "..http1.response_reader",
     "Malformed": ".errors",
     "NameFailed": ".errors",
     "NameTimedOut": ".errors",

@@ -18,6 +18,7 @@ from ..core.events import AttemptEnded
 from ..core.failure_kinds import CUT, Kind
 from ..core.httpx_messages import Field
 from ..core.model import Attempt as AttemptRecord
+from ..http1.response_reader import ResponseReader, whole_of
 from ..net.exception_groups import cancel_reason, raise_cancels
 from ..policy.hedge import Entry
 from ..policy.retry import Ending
@@ -27,17 +28,16 @@ from .body import Decoder, check_size, fields_and_decoder, limit_of
 from .connection import INLINE_MAX
 from .ending import LOST, kind_of_cut, kind_of_error
 from .errors import BudgetSpent, ConnectionReset, ReadTimedOut, WriteTimedOut
-from .http1 import ResponseReader, whole_of
 from .outgoing import lines_of_blocks, note_beginning, plain_request, request_of_call
 
 if TYPE_CHECKING:
+    from ..http1.response_head import Head
     from ..net.stream import Stream
     from ..net.timers import Timer
     from .balance import Seat
     from .call import UpstreamCall
     from .client import Client
     from .connection import Connection
-    from .head import Head
 
 Cause = Literal["first", "retry", "hedge"]
 """Why an attempt is made."""

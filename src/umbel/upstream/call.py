@@ -49,10 +49,10 @@ from .errors import BreakerOpen, BudgetSpent, CallTimedOut, Overflow
 from .outgoing import IDEMPOTENT, is_idempotent
 
 if TYPE_CHECKING:
+    from ..http1.response_head import Head
     from ..net.timers import Timer
     from ..policy.breaker import Ticket
     from .client import Client
-    from .head import Head
 
 NEW, QUEUED, RUNNING = "new", "queued", "running"
 """States of a call; DONE it shares with attempts."""

@@ -47,10 +47,10 @@ from .ending import kind_of_cut
 from .errors import CallTimedOut, Overflow, copy_of_failure
 
 if TYPE_CHECKING:
+    from ..http1.response_head import Head
     from ..net.timers import Timer
     from .call import UpstreamCall
     from .client import Client
-    from .head import Head
 
 SHARED_MAX = 1000
 """Shared calls of an upstream under way at once; further calls are made each by itself."""

@@ -14,10 +14,10 @@ import trio
 
 from ..core.call import StepTimeouts
 from ..core.errors import UpstreamError
+from ..http1.response_head import Head
+from ..http1.response_reader import Limits, ResponseReader
 from ..net.stream import Listener, PlainStream, Stream
 from .errors import BadRequest, ConnectionReset, ReadTimedOut, WriteTimedOut, incomplete, tls_failed
-from .head import Head
-from .http1 import Limits, ResponseReader
 from .lifecycle import TRANSITIONS, Event, State
 from .outgoing import Outgoing
 from .pieces import pieces_of

@@ -12,6 +12,7 @@ from ..config.policies import Ejection
 from ..config.schema import Call, Config, KeyPath, Tls, Upstream
 from ..config.units import format_duration
 from ..core.events import NULL, Recorder
+from ..http1.response_reader import Limits
 from ..net.epoll import AnyReader
 from ..net.timers import TimerQueue
 from ..policy.budget import Budget
@@ -21,7 +22,6 @@ from ..policy.idle_reuse import IDLE_MAX
 from ..policy.retry import RetryOn, RetryRules
 from .bulkhead import OverloadGuard
 from .client import BreakerRules, Client, HealthRules, Policies
-from .http1 import Limits
 from .origin import Replica
 from .outgoing import IDEMPOTENT
 from .pool import Pool

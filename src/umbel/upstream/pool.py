@@ -19,12 +19,12 @@ from msgspec.structs import replace
 
 from ..core.call import StepTimeouts
 from ..core.httpx_messages import Complete, UpstreamResponse, headers_of
+from ..http1.response_head import Head
+from ..http1.response_reader import Limits
 from ..net.epoll import AnyReader, new_reader
 from .connection import Connection
 from .dial import Dial, Dialer
 from .errors import ConnectionReset, Overflow
-from .head import Head
-from .http1 import Limits
 from .idle import IdleConnections
 from .lifecycle import State
 from .origin import Origin, origin_of

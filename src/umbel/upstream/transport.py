@@ -16,6 +16,7 @@ from ..core.call import Call, CallContext, LoneCall, Mode, Prepared, StepTimeout
 from ..core.events import NULL, Recorder
 from ..core.failure_kinds import Kind
 from ..core.httpx_messages import Complete, UpstreamResponse, fields_of, headers_of
+from ..http1.response_reader import Limits
 from ..net.epoll import AnyReader
 from ..policy.budget import Budget
 from ..policy.ejection import EjectionRules
@@ -25,7 +26,6 @@ from .balance import PolicyName
 from .client import BreakerRules, Client, ClientStatistics, HealthRules, Policies
 from .dial import Dial
 from .errors import BadRequest
-from .http1 import Limits
 from .origin import Replica
 from .outgoing import prepared_fields
 from .pool import Pool

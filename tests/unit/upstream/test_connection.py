@@ -13,6 +13,8 @@ from tests.support.memory_dial import MemoryStream, ServerEnd
 from umbel.core.call import StepTimeouts
 from umbel.core.errors import UpstreamError
 from umbel.core.failure_kinds import Kind
+from umbel.http1.response_head import Head
+from umbel.http1.response_reader import INFORMATIONAL_MAX, Limits, ResponseReader
 from umbel.upstream.connection import INLINE_MAX, TRANSITIONS, Connection, Event, State
 from umbel.upstream.errors import (
     BadRequest,
@@ -22,8 +24,6 @@ from umbel.upstream.errors import (
     TlsFailed,
     WriteTimedOut,
 )
-from umbel.upstream.head import Head
-from umbel.upstream.http1 import INFORMATIONAL_MAX, Limits, ResponseReader
 from umbel.upstream.outgoing import prepare
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umbel.upstream import head, lines
+from umbel.http1 import response_head as head
+from umbel.http1 import response_lines as lines
+from umbel.http1.response_head import Head, head_of
 from umbel.upstream.errors import Malformed
-from umbel.upstream.head import Head, head_of
 
 
 class Llhttp:

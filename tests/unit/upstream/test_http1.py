@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from umbel.core.errors import UpstreamError
 from umbel.core.failure_kinds import Kind
+from umbel.http1.response_reader import INFORMATIONAL_MAX, Limits, ResponseReader
 from umbel.upstream.errors import ConnectionReset
-from umbel.upstream.http1 import INFORMATIONAL_MAX, Limits, ResponseReader
 
 OK = b"HTTP/1.1 200 OK\r\n"
 

@@ -5,7 +5,7 @@ It takes the connection's bytes and gives the content; what stands behind the bo
 
 from __future__ import annotations
 
-from ...upstream.chunked import ChunkedDecoder
+from ...http1.chunked import ChunkedDecoder
 from ...upstream.errors import Malformed, TooBig
 from ..limits import Limits
 from ..refusal import Refusal

@@ -15,8 +15,8 @@ from ..core.http.hop_by_hop import named_by
 from ..core.http.secret_fields import may_be_secret
 from ..core.httpx_messages import Field
 from ..net.bounded_cache import BoundedCache
-from .errors import Malformed
-from .lines import Telling, field_of, start_of
+from ..upstream.errors import Malformed
+from .response_lines import Telling, field_of, start_of
 
 _FORBIDDEN = re.compile(rb"[^\t\r\n\x20-\x7e\x80-\xff]|(?<!\r)\n|\r(?=[^\n])")
 _LENGTH_DIGITS_MAX = 18

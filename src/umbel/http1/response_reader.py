@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from ..upstream.errors import ConnectionReset, Malformed, TooBig, incomplete
 from .chunked import ChunkedDecoder
-from .errors import ConnectionReset, Malformed, TooBig, incomplete
-from .head import Head, check_part, head_of, known_heads
+from .response_head import Head, check_part, head_of, known_heads
 
 INFORMATIONAL_MAX = 100
 """Interim (1xx) responses before the response. 102 may be sent as a heartbeat; more than this is an attack."""

@@ -13,7 +13,7 @@ from ..core.http.hop_by_hop import HOP_BY_HOP, is_hop_by_hop
 from ..core.http.secret_fields import may_be_secret
 from ..core.httpx_messages import Field
 from ..net.bounded_cache import BoundedCache
-from .errors import Malformed
+from ..upstream.errors import Malformed
 
 # The quantifiers are possessive: nothing is tried twice, however long the line.
 _STATUS = re.compile(rb"(HTTP/1\.[01]) ([0-9]{3})(?: ([\t\x20-\x7e\x80-\xff]*+))?")

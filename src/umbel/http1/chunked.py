@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import re
 
-from .errors import Malformed, TooBig
+from ..upstream.errors import Malformed, TooBig
 
 EXTENSION_MAX = 1024
 """Bytes of the extensions of one chunk. Nobody sends any; what is longer is an attack."""
