@@ -33,7 +33,7 @@ BEGIN, END = signal.SIGRTMIN, signal.SIGRTMIN + 1
 def serve(directory: str, upstream: str, mode: str, hooks: int) -> None:
     """The gateway's process: prints its address, and at the end how many functions it entered between two signals."""
     from umbel import Umbel
-    from umbel.config.schema import Config
+    from umbel.config.schema.sections import Config
 
     call = {"upstream": "u", "path": "/x"}
     config: dict[str, Any] = {

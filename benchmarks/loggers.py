@@ -72,7 +72,7 @@ def umbel(**options: Any) -> Callable[[Path], Opened]:
 
 @asynccontextmanager
 async def recorder(path: Path) -> AsyncGenerator[Any, None]:
-    from umbel.config.schema import Logs
+    from umbel.config.schema.sections import Logs
     from umbel.core.events import RequestEnded
     from umbel.core.model import RequestFacts, Trace
     from umbel.logs import open_recorder

@@ -76,7 +76,7 @@ def compose() -> None:
     import trio
 
     from umbel import Umbel
-    from umbel.config.schema import Config
+    from umbel.config.schema.sections import Config
     from umbel.server import hypercorn_config, serve
 
     app = Umbel(__name__, Config.model_validate({"logs": {"access": {"level": "error"}}}), static_folder=None)

@@ -27,7 +27,7 @@ from tests.support.adversarial import SIZES, Shape, seconds_of, shapes_of, slowe
 from tests.support.patterns import MADE_AT_RUN_TIME, METHODS, find_patterns, method_of
 from tests.support.readers import CASES, CONFIG
 
-from umbel.config.load import load
+from umbel.config.loading.load import load
 from umbel.gateway.app import Umbel
 from umbel.server import hypercorn_config, serve
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support import asgi
-from umbel.config.server import Server
+from umbel.config.schema.server import Server
 from umbel.server import install_in_hypercorn
 
 install_in_hypercorn()

@@ -10,8 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .config.load import load
-    from .config.schema import Config
+    from .config.loading.load import load
+    from .config.schema.sections import Config
     from .core.errors import ConfigError, NotRunningError, RequestError, UmbelError, UpstreamError
     from .gateway.app import Umbel
 
@@ -30,14 +30,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Config": "config.schema",
+    "Config": "config.schema.sections",
     "ConfigError": "core.errors",
     "NotRunningError": "core.errors",
     "RequestError": "core.errors",
     "Umbel": "gateway.app",
     "UmbelError": "core.errors",
     "UpstreamError": "core.errors",
-    "load": "config.load",
+    "load": "config.loading.load",
 }
 
 

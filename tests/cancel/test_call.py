@@ -20,7 +20,7 @@ from tests.support.rawserver import RawServer, answering, open_sockets, raw_serv
 from tests.support.scripted_upstream import HANGS, KEPT, OK, RESET, Scripted, Step, scripted
 from tests.support.sources import Given
 from tests.support.upstreams import perform, request_facts, url
-from umbel.config.schema import Upstream
+from umbel.config.schema.sections import Upstream
 from umbel.core.call import Call, CallContext, Prepared, StepTimeouts
 from umbel.core.failure_kinds import Kind
 from umbel.policy.breaker import State

@@ -14,7 +14,7 @@ import trio
 from tests.support.processes import PROJECT, PYTHON, started
 from tests.support.waits import check_waits
 from umbel import Umbel
-from umbel.config.schema import Call, Route
+from umbel.config.schema.sections import Call, Route
 from umbel.server.limits import Limits
 
 DOC = (PROJECT / "docs" / "server.md").read_text()

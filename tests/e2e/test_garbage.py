@@ -22,7 +22,7 @@ from tests.support.records import Records
 from tests.support.serving import serving
 from tests.support.upstreams import url
 from umbel.composition.gather import Compose, CompositionFailedError
-from umbel.config.schema import Config
+from umbel.config.schema.sections import Config
 from umbel.gateway.app import Umbel
 from umbel.upstream import Hedge, Retry, Transport
 

@@ -12,7 +12,7 @@ from quart import Response
 
 from tests.support.records import Records
 from tests.support.serving import connected, fetch, serving
-from umbel.config.schema import Config
+from umbel.config.schema.sections import Config
 from umbel.core.failure_kinds import Kind
 from umbel.gateway.app import Umbel
 

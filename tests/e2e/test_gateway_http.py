@@ -13,7 +13,7 @@ from tests.support.program import WAYS
 from tests.support.rawserver import Peer, RawServer, answering, raw_server, response, silent
 from tests.support.records import Records
 from tests.support.serving import connected, fetch, serving
-from umbel.config.schema import Config
+from umbel.config.schema.sections import Config
 from umbel.core.failure_kinds import Kind
 from umbel.gateway.app import Umbel
 

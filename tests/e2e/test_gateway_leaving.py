@@ -16,7 +16,7 @@ from tests.support.rawserver import Peer, RawServer, answering, raw_server, resp
 from tests.support.records import Records
 from tests.support.serving import connected, fetch, serving
 from umbel.composition.gather import Compose
-from umbel.config.schema import Config
+from umbel.config.schema.sections import Config
 from umbel.core.failure_kinds import Kind
 from umbel.gateway.app import Umbel
 from umbel.server import hypercorn as under_hypercorn

@@ -15,7 +15,7 @@ from quart import request
 
 from tests.support.asgi import ask, living
 from tests.support.processes import PROJECT, PYTHON, ended
-from umbel.config.schema import Config
+from umbel.config.schema.sections import Config
 from umbel.gateway.app import Umbel
 from umbel.logs import LogOptions, open_log, open_recorder
 from umbel.logs.file import LogFile
@@ -128,7 +128,7 @@ async def test_no_secret_planted_anywhere_is_in_any_file(tmp_path: Path) -> None
 
 
 async def test_the_recorder_alone_serves_any_trio_program(tmp_path: Path) -> None:
-    from umbel.config.schema import Logs
+    from umbel.config.schema.sections import Logs
 
     async with open_recorder(Logs.model_validate({"dir": str(tmp_path)})) as recorder:
         recorder.app.info("mine")

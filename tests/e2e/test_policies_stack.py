@@ -16,7 +16,7 @@ from tests.support.rawserver import Peer, answering, raw_server, response
 from tests.support.records import Records
 from umbel.composition.plan import compile_route
 from umbel.composition.plan_run import run
-from umbel.config.schema import Config
+from umbel.config.schema.sections import Config
 from umbel.core.failure_kinds import Kind
 from umbel.core.model import Inputs
 from umbel.gateway.app import Umbel

@@ -13,7 +13,7 @@ from tests.support.configs import write
 from tests.support.rawserver import Peer, answering, raw_server, response
 from tests.support.serving import Reply, fetch, serving
 from umbel.cli import main
-from umbel.config.schema import Config
+from umbel.config.schema.sections import Config
 from umbel.gateway.app import Umbel
 
 PUBLIC = "public, max-age=3600, s-maxage=60"

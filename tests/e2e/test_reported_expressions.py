@@ -14,7 +14,7 @@ from tests.support.configs import write
 from tests.support.program import route, running, up
 from tests.support.rawserver import Peer, raw_server, response
 from umbel.cli import main
-from umbel.config.load import load
+from umbel.config.loading.load import load
 from umbel.core.errors import ConfigError
 from umbel.gateway.checks import CHECKS
 

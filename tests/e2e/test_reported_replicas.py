@@ -22,7 +22,7 @@ from tests.support.records import Records
 from umbel.composition.gather import Compose, CompositionFailedError
 from umbel.composition.plan import compile_route
 from umbel.composition.plan_run import run
-from umbel.config.schema import Upstream
+from umbel.config.schema.sections import Upstream
 from umbel.core.failure_kinds import Kind
 from umbel.core.model import Attempt, Inputs
 from umbel.upstream import Client, Retry, Transport, build

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.rawserver import Peer, answering, raw_server, response
 from tests.support.serving import Reply, fetch, serving
-from umbel.config.schema import Config
+from umbel.config.schema.sections import Config
 from umbel.gateway.app import Umbel
 
 Lines = list[tuple[str, str]]

@@ -17,7 +17,7 @@ import trustme
 from tests.support.memory_dial import running_reader
 from tests.support.rawserver import Peer, answering, raw_server, response, silent
 from tests.support.upstreams import calling, url
-from umbel.config.schema import Upstream
+from umbel.config.schema.sections import Upstream
 from umbel.core.failure_kinds import Kind
 from umbel.upstream import Pool, build, client_context
 from umbel.upstream.dial import Dialer

@@ -30,7 +30,7 @@ from umbel.composition.dag import Plan
 from umbel.composition.plan import compile_route
 from umbel.composition.plan_run import run
 from umbel.composition.result import Result
-from umbel.config.schema import Config
+from umbel.config.schema.sections import Config
 from umbel.core.call import Caller
 from umbel.core.errors import UpstreamError
 from umbel.core.failure_kinds import CUT, Kind

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.configs import mistakes
-from umbel.config.rows import Rows
-from umbel.config.sections import all_sections, keys_of
+from umbel.config.loading.line_numbers import Rows
+from umbel.config.schema.section_tree import all_sections, keys_of
 
 SAMPLE = """
 [defaults.upstream]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from werkzeug.exceptions import HTTPException, NotFound
 
-from umbel.config.schema import Config
+from umbel.config.schema.sections import Config
 from umbel.core.errors import RequestError
 from umbel.gateway.app import Umbel
 from umbel.gateway.paths import check_path, merged_path

@@ -17,7 +17,7 @@ from umbel.composition.dag import Plan
 from umbel.composition.plan import compile_route
 from umbel.composition.plan_run import Observer, run
 from umbel.composition.result import Result
-from umbel.config.schema import Config
+from umbel.config.schema.sections import Config
 from umbel.core.call import Caller
 from umbel.core.model import Inputs, RequestFacts, Trace
 from umbel.core.transport_caller import TransportCaller

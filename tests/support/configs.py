@@ -6,8 +6,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from umbel.config.load import load
-from umbel.config.schema import Config
+from umbel.config.loading.load import load
+from umbel.config.schema.sections import Config
 from umbel.core.errors import ConfigError
 from umbel.gateway.checks import CHECKS
 

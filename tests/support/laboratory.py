@@ -21,7 +21,7 @@ from umbel.composition.dag import Plan
 from umbel.composition.plan import compile_route
 from umbel.composition.plan_run import run
 from umbel.composition.result import Result
-from umbel.config.schema import Config
+from umbel.config.schema.sections import Config
 from umbel.core.events import AttemptEnded
 from umbel.core.model import Attempt, Inputs, RequestFacts
 from umbel.upstream import Client, ClientStatistics, build

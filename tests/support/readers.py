@@ -16,8 +16,9 @@ from umbel.composition.expression import compile_expression
 from umbel.composition.merge import strictest_cache_control
 from umbel.composition.outgoing import build_target
 from umbel.composition.request import encode_form
-from umbel.config import certificates, units, variables
-from umbel.config.suggest import nearest
+from umbel.config.loading import certificates, variables
+from umbel.config.loading.did_you_mean import nearest
+from umbel.config.schema import units
 from umbel.core.call import Prepared
 from umbel.core.http.field_value import fits_field, raw_value, text_of
 from umbel.core.http.secret_fields import may_be_secret

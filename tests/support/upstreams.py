@@ -13,7 +13,7 @@ import trio
 
 from tests.support.rawserver import RawServer
 from tests.support.records import Records
-from umbel.config.schema import Upstream
+from umbel.config.schema.sections import Upstream
 from umbel.core.call import CallContext, LoneCall, Prepared
 from umbel.core.errors import UpstreamError
 from umbel.core.failure_kinds import Kind

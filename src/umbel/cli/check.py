@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..config.emptiness import require_file, require_routes
-from ..config.schema import Config
+from ..config.loading.emptiness import require_file, require_routes
+from ..config.schema.sections import Config
 from ..core.errors import ConfigError, ConfigProblem
 from . import EXIT_CONFIG
 from .options import allow_empty_option, config_option, hypercorn_beside, load_with_warnings
 
 if TYPE_CHECKING:
-    from ..config.load import Loaded
+    from ..config.loading.load import Loaded
     from ..supervisor.check import Trouble
 
 
@@ -83,8 +83,8 @@ def _loaded(file: str, app: str | None) -> Loaded:
     Raises:
         ConfigError: the mistakes of both files.
     """
-    from ..config.both import both
-    from ..config.load import Loaded
+    from ..config.loading.collect_errors import both
+    from ..config.loading.load import Loaded
     from ..server.settings import hypercorn_keys
 
     if not app:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..composition.dag import CallPlan, Plan
-from ..config.load import Loaded
-from ..config.schema import Call, Config, Constant, KeyPath, Upstream
-from ..config.section import Section
-from ..config.units import format_duration, format_rate, format_ratio, format_size
+from ..config.loading.load import Loaded
+from ..config.schema.section import Section
+from ..config.schema.sections import Call, Config, Constant, KeyPath, Upstream
+from ..config.schema.units import format_duration, format_rate, format_ratio, format_size
 from ..core.http.forward_all import LEFT_OUT_IN_WORDS, STAR
 from .policies import shown_breaker, shown_ejection, shown_health, shown_hedge, shown_retry
 

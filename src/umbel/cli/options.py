@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from ..config.load import Loaded
-    from ..config.schema import Config
+    from ..config.loading.load import Loaded
+    from ..config.schema.sections import Config
 
 config_option = click.option(
     "-c",
@@ -42,8 +42,8 @@ def load_config(file: str) -> Config:
     Raises:
         ConfigError: it cannot be used; the group tells it and exits with 78.
     """
-    from ..config.emptiness import require_file
-    from ..config.load import load
+    from ..config.loading.emptiness import require_file
+    from ..config.loading.load import load
     from ..gateway.checks import CHECKS
 
     require_file(file)
@@ -58,9 +58,9 @@ def load_with_warnings(file: str) -> Loaded:
     """
     from functools import partial
 
-    from ..config import contradictions
-    from ..config.load import load_with_secrets
-    from ..config.source import UnreadableError, read_settled
+    from ..config.loading import contradictions
+    from ..config.loading.file_reader import UnreadableError, read_settled
+    from ..config.loading.load import load_with_secrets
     from ..gateway.checks import CHECKS, WARNINGS
 
     name = hypercorn_beside(file)

@@ -10,10 +10,10 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from ..config.jsonschema import json_schema
-from ..config.reasons import REASONS
-from ..config.section import Section
-from ..config.sections import all_sections
+from ..config.schema.default_reasons import REASONS
+from ..config.schema.jsonschema import json_schema
+from ..config.schema.section import Section
+from ..config.schema.section_tree import all_sections
 
 _INTRODUCTION = """\
 # Configuration: every section and key

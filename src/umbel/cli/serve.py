@@ -70,7 +70,7 @@ def serve(
     Exit status 78 if the configuration cannot be used or an address cannot be listened on; 3 if no worker ever got
     ready.
     """
-    from ..config.emptiness import require_file
+    from ..config.loading.emptiness import require_file
     from ..supervisor.options import Application
     from ..supervisor.settings import Given
 

@@ -10,14 +10,14 @@ from typing import Any, Generic, TypeVar
 
 import click
 
-from ..config.supervisor import parse_hang_timeout
-from ..config.units import parse_delay, parse_duration, parse_size
+from ..config.schema.supervisor import parse_hang_timeout
+from ..config.schema.units import parse_delay, parse_duration, parse_size
 
 ValueT = TypeVar("ValueT")
 
 
 class Written(click.ParamType, Generic[ValueT]):  # type: ignore[type-arg]  # older releases of click have none
-    """A value that a function of ``config/units.py`` reads."""
+    """A value that a function of ``config/schema/units.py`` reads."""
 
     def __init__(self, name: str, parse: Callable[[object], ValueT]) -> None:
         self.name = name

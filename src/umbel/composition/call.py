@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import httpx
 import msgspec
 
-from ..config.schema import Call as CallConfig
+from ..config.schema.sections import Call as CallConfig
 from ..core.errors import UpstreamError
 from ..core.events import Noted
 from ..core.failure_kinds import Kind

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from ..config.schema import Call, KeyPath, Route, Upstream
+from ..config.schema.sections import Call, KeyPath, Route, Upstream
 from ..core.http.field_value import text_of
 from ..core.model import Inputs, Json
 from .call import CallRules

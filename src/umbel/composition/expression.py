@@ -13,7 +13,7 @@ from typing import Any, cast
 import jmespath
 import jmespath.parser
 
-from ..config.schema import Constant
+from ..config.schema.sections import Constant
 from ..core.errors import UmbelError
 from ..core.events import Noted, Recorder
 from ..core.failure_kinds import Kind

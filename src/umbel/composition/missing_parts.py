@@ -20,7 +20,7 @@ from .expression import is_false
 from .functions import argument_types
 
 if TYPE_CHECKING:
-    from ..config.schema import Call, KeyPath
+    from ..config.schema.sections import Call, KeyPath
     from .dag import CallPlan, Plan
     from .expression import Expression
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from ..config.rules import CONTEXT_WORDS
+from ..config.schema.constraints import CONTEXT_WORDS
 from ..core.http.hop_by_hop import is_hop_by_hop
 from .expression import Expression
 from .expression_mistakes import texts_instead

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from ..config.schema import Upstream
+from ..config.schema.sections import Upstream
 from ..core.call import FieldBlock
 from ..core.errors import UmbelError
 from ..core.http.field_value import raw_value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..config.schema import Call
+from ..config.schema.sections import Call
 from ..policy.hedge import HedgeRules
 from ..policy.retry import RetryOn, RetryRules
 

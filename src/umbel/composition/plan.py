@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from werkzeug.routing import Map, Rule
 
-from ..config.schema import Call, Config, KeyPath, Route, Source, Upstream
+from ..config.schema.sections import Call, Config, KeyPath, Route, Source, Upstream
 from ..core.errors import ConfigError, ConfigProblem
 from ..core.http.forward_all import STAR
 from ..core.http.hop_by_hop import is_hop_by_hop

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..config.schema import Call, Config, KeyPath, Route
+from ..config.schema.sections import Call, Config, KeyPath, Route
 from ..core.http.forward_all import STAR
 from .dag import Plan
 from .merge import lets_share

@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..composition import plan
-from ..config.emptiness import SAMPLE
-from ..config.load import load
-from ..config.schema import Config
+from ..config.loading.emptiness import SAMPLE
+from ..config.loading.load import load
+from ..config.schema.sections import Config
 from .upstreams import Urls
 
 __all__ = ["SAMPLE", "load_sample"]

@@ -16,8 +16,8 @@ import trio
 
 from ..composition import plan as planning
 from ..composition.outgoing import UpstreamDefaults
-from ..config.load import load
-from ..config.schema import Config
+from ..config.loading.load import load
+from ..config.schema.sections import Config
 from ..core.console import announce
 from ..core.events import Noted, Recorder
 from ..core.inbound import InboundApplication, InboundRequest, RequestHead

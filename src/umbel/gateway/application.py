@@ -20,7 +20,7 @@ from .forwarded import TrustedProxies, origin_of
 if TYPE_CHECKING:
     import httpx
 
-    from ..config.schema import Config
+    from ..config.schema.sections import Config
     from ..core.errors import ConfigError
     from ..core.events import Recorder
     from ..net.epoll import AnyReader

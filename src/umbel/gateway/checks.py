@@ -6,8 +6,8 @@ Handed to ``config.load.load`` by everything that loads a configuration to serve
 from __future__ import annotations
 
 from ..composition import plan, plan_warnings
-from ..config import contradictions
-from ..config.load import Check
+from ..config.loading import contradictions
+from ..config.loading.load import Check
 from ..logs import advice
 from ..upstream import from_config
 

@@ -16,7 +16,7 @@ from ..core.errors import NotRunningError, RequestError
 if TYPE_CHECKING:
     from logging import Logger
 
-    from ..config.schema import Config
+    from ..config.schema.sections import Config
     from ..core.errors import ConfigError
     from ..core.events import Recorder
     from ..server.limits import Limits

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from ..config.schema import QueryParam
+from ..config.schema.sections import QueryParam
 from ..core.errors import RequestError
 from ..core.model import Json
 from .urlencoded import BadFieldError, Names, read_fields

@@ -30,7 +30,7 @@ from quart.routing import QuartMap
 from werkzeug.datastructures import ImmutableDict
 from werkzeug.exceptions import HTTPException
 
-from ..config.sections import dotted
+from ..config.schema.section_tree import dotted
 from ..core.console import say
 from ..core.errors import ConfigError, ConfigProblem, RequestError
 from ..core.events import Noted
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from quart_trio import QuartTrio
     from werkzeug.routing import MapAdapter, RuleFactory
 
-    from ..config.schema import Config, KeyPath
+    from ..config.schema.sections import Config, KeyPath
     from ..core.events import Recorder
     from .compose import ComposeView
     from .routes import RouteView

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from ..config.schema import Config, KeyPath, Upstream
+from ..config.schema.sections import Config, KeyPath, Upstream
 from ..core.call import Caller
 from ..core.errors import ConfigError, ConfigProblem
 from ..core.events import Recorder

@@ -9,7 +9,7 @@ from ..core.regular_file import NOT_WRITABLE_REMEDY, why_not_writable
 from .recorder import STREAMS, path_of
 
 if TYPE_CHECKING:
-    from ..config.schema import Config, KeyPath
+    from ..config.schema.sections import Config, KeyPath
 
 FOR_FILES = ("rotate_size", "rotate_every", "keep", "keep_bytes", "keep_days", "compress", "fsync", "ring")
 """Keys of ``[logs]`` that are about files alone."""

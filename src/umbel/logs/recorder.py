@@ -33,7 +33,7 @@ from .sink import FileSink, Sink
 from .stdout import STDOUT
 
 if TYPE_CHECKING:
-    from ..config.schema import Logs, LogStream
+    from ..config.schema.sections import Logs, LogStream
 
 STREAMS: tuple[StreamName, ...] = ("access", "calls", "app")
 WORKER_VARIABLE = "UMBEL_WORKER"

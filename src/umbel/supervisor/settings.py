@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 import trio
 from hypercorn.config import Config as HypercornConfig
 
-from ..config.both import both
-from ..config.emptiness import require_routes
-from ..config.load import load
-from ..config.schema import Config, Logs
+from ..config.loading.collect_errors import both
+from ..config.loading.emptiness import require_routes
+from ..config.loading.load import load
+from ..config.schema.sections import Config, Logs
 from ..core.errors import ConfigError, ConfigProblem
 from ..gateway.checks import CHECKS
 from ..server.limits import Limits
@@ -82,7 +82,7 @@ def read_settings(given: Given, warn: Warn | None = None, *, before: int = 0) ->
     """Read both files. ``before`` is how many routes there were the last time.
 
     Raises:
-        ConfigError: every mistake in either of them, at once; or there are too few routes (``config/emptiness.py``).
+        ConfigError: every mistake in either of them, at once; or there are too few routes (``config/loading/emptiness.py``).
     """
     application = given.application
     config, server = both(

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from ..config.policies import Ejection
-from ..config.schema import Call, Config, KeyPath, Tls, Upstream
-from ..config.units import format_duration
+from ..config.schema.policies import Ejection
+from ..config.schema.sections import Call, Config, KeyPath, Tls, Upstream
+from ..config.schema.units import format_duration
 from ..core.events import NULL, Recorder
 from ..http1.response_reader import Limits
 from ..net.epoll import AnyReader

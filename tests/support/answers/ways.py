@@ -21,7 +21,7 @@ import trio.testing
 from tests.support import asgi
 from tests.support.asgi import Answer, Conversation, http_scope, living
 from tests.support.http1 import served
-from umbel.config.schema import Config
+from umbel.config.schema.sections import Config
 from umbel.core.events import Event, Noted
 from umbel.core.product import PRODUCT
 from umbel.gateway import ids

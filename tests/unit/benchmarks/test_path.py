@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 import trustme
 
-from umbel.config.load import load
+from umbel.config.loading.load import load
 from umbel.gateway.checks import CHECKS
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"

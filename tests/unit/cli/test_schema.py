@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from tests.support.configs import loaded
 from tests.support.jsonschema import conforms
 from umbel.cli import main
-from umbel.config.jsonschema import json_schema
-from umbel.config.sections import all_sections, keys_of
+from umbel.config.schema.jsonschema import json_schema
+from umbel.config.schema.section_tree import all_sections, keys_of
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "config.md"
 

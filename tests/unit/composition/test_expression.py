@@ -7,7 +7,7 @@ import pytest
 
 from umbel.composition.expression import ExpressionError, compile_expression, compile_source
 from umbel.composition.functions import FUNCTIONS
-from umbel.config.schema import Constant
+from umbel.config.schema.sections import Constant
 
 
 @pytest.mark.parametrize(

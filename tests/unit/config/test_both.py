@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from umbel.config.both import both
+from umbel.config.loading.collect_errors import both
 from umbel.core.errors import ConfigError, ConfigProblem
 
 

@@ -11,10 +11,10 @@ from click.testing import CliRunner
 
 from tests.support.configs import CALL, GOOD, ROUTE, UPSTREAM, write
 from umbel.cli import main
-from umbel.config import contradictions
-from umbel.config.reasons import REASONS
-from umbel.config.schema import Config
-from umbel.config.sections import all_sections, keys_of
+from umbel.config.loading import contradictions
+from umbel.config.schema.default_reasons import REASONS
+from umbel.config.schema.section_tree import all_sections, keys_of
+from umbel.config.schema.sections import Config
 
 EACH = 'query = ["a"]\ncalls.c = { upstream = "u", path = "/{item}", each = "query.a", %s }\n'
 LINES: dict[str, tuple[str, list[str]]] = {

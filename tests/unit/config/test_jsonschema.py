@@ -12,9 +12,9 @@ import pytest
 import umbel
 from tests.support.configs import GOOD, UPSTREAM
 from tests.support.jsonschema import conforms
-from umbel.config.hidden import FILLERS
-from umbel.config.jsonschema import json_schema
-from umbel.config.sections import all_sections, keys_of
+from umbel.config.loading.hidden_errors import FILLERS
+from umbel.config.schema.jsonschema import json_schema
+from umbel.config.schema.section_tree import all_sections, keys_of
 
 SCHEMA = json_schema()
 SAMPLE = Path(umbel.__file__).parent / "demo" / "umbel.toml"

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.configs import CALL, GOOD, ROUTE, UPSTREAM, loaded, mistakes, write
-from umbel.config.load import load, load_with_secrets
-from umbel.config.schema import Config, KeyPath
+from umbel.config.loading.load import load, load_with_secrets
+from umbel.config.schema.sections import Config, KeyPath
 from umbel.core.errors import ConfigError
 
 
@@ -197,7 +197,7 @@ def test_where_of_a_configuration_made_in_code_is_the_path_of_the_key() -> None:
 def test_the_rows_are_not_read_while_nothing_is_wrong(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD)
     code = (
-        "import sys; from umbel.config.load import load; "
+        "import sys; from umbel.config.loading.load import load; "
         f"config = load({str(path)!r}); assert 'tree_sitter' not in sys.modules; "
         "config.where(('routes', 0)); assert 'tree_sitter' in sys.modules"
     )

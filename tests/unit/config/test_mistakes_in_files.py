@@ -12,10 +12,10 @@ import pytest
 import trustme
 
 from tests.support.configs import CALL, GOOD, ROUTE, UPSTREAM, mistakes
-from umbel.config import source
-from umbel.config.load import load
-from umbel.config.reading import INCLUDES_MAX
-from umbel.config.source import SIZE_MAX
+from umbel.config.loading import file_reader as source
+from umbel.config.loading.file_loader import INCLUDES_MAX
+from umbel.config.loading.file_reader import SIZE_MAX
+from umbel.config.loading.load import load
 from umbel.core.errors import ConfigError
 
 

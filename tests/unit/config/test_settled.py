@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.configs import GOOD, write
-from umbel.config import source
-from umbel.config.emptiness import allows_empty, require_routes
-from umbel.config.load import load
-from umbel.config.source import PAUSE_S, READS_MAX
+from umbel.config.loading import file_reader as source
+from umbel.config.loading.emptiness import allows_empty, require_routes
+from umbel.config.loading.file_reader import PAUSE_S, READS_MAX
+from umbel.config.loading.load import load
 from umbel.core.errors import ConfigError
 from umbel.core.regular_file import open_regular
 from umbel.server.settings import hypercorn_keys

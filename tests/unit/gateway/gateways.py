@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 
 from tests.support.records import Records
-from umbel.config.schema import Config
+from umbel.config.schema.sections import Config
 from umbel.gateway.app import Umbel
 
 Upstream = Callable[[httpx.Request], httpx.Response | Awaitable[httpx.Response]]

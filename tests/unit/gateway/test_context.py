@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from tests.support.asgi import conversation, living
-from umbel.config.schema import Config
+from umbel.config.schema.sections import Config
 from umbel.core.errors import RequestError
 from umbel.core.events import NULL
 from umbel.gateway.app import Umbel

@@ -8,7 +8,7 @@ from hypercorn.utils import LifespanFailureError
 
 from tests.support.asgi import LifespanFailedError, ask, living
 from tests.support.records import Records
-from umbel.config.schema import Config
+from umbel.config.schema.sections import Config
 from umbel.gateway.app import Umbel
 from umbel.gateway.context import State
 from umbel.upstream import Client

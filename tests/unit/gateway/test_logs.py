@@ -10,7 +10,7 @@ from typing import Any
 import trio
 
 from tests.support.asgi import ask, living
-from umbel.config.schema import Config
+from umbel.config.schema.sections import Config
 from umbel.gateway.app import Umbel
 
 ROUTE = {"path": "/r", "calls": {"part": {"upstream": "users", "path": "/", "optional": True}}}

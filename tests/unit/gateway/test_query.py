@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umbel.config.schema import QueryParam
+from umbel.config.schema.sections import QueryParam
 from umbel.core.errors import RequestError
 from umbel.gateway.query import QueryRules
 

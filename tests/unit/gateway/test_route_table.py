@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from tests.support.asgi import ask, http_scope, living
-from umbel.config.schema import Config
+from umbel.config.schema.sections import Config
 from umbel.core.events import NULL
 from umbel.gateway.application import GatewayApplication
 from umbel.gateway.quart_request import QuartRequest

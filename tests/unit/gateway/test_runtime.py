@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.asgi import ask, living
 from tests.support.records import Records
-from umbel.config.schema import Config
+from umbel.config.schema.sections import Config
 from umbel.gateway.app import Umbel
 from umbel.upstream import Transport
 

@@ -14,7 +14,7 @@ import trio
 
 from tests.support.happenings import call_ended, note, request_ended
 from tests.support.sinks import FileLog
-from umbel.config.schema import Logs
+from umbel.config.schema.sections import Logs
 from umbel.core.errors import ConfigError
 from umbel.logs import ensure_writable, open_recorder
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from umbel.config.schema import Logs
+from umbel.config.schema.sections import Logs
 from umbel.logs import ensure_writable, open_recorder, recover_all
 from umbel.logs import stdout as stdout_module
 from umbel.logs.stdout import Stdout, StdoutSink

@@ -12,7 +12,7 @@ import pytest
 from umbel.cli import main
 from umbel.cli.ctl import ctl
 from umbel.cli.serve import serve
-from umbel.config.schema import Config
+from umbel.config.schema.sections import Config
 
 DOCS = Path(__file__).parents[3] / "docs"
 TEXTS = {name: (DOCS / name).read_text() for name in ("supervisor.md", "deploy.md")}

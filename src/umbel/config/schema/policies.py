@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from .rules import BaseUrl, RetryOn, Target
+from .constraints import BaseUrl, RetryOn, Target
 from .section import Section
 from .units import Duration, Ratio, parse_duration
 

@@ -14,11 +14,11 @@ from typing import Any, Literal, NamedTuple
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from .rules import NO_RULES, BrokenRulesError
-from .schema import KeyPath
-from .section import Section
-from .sections import header, keys_of, section_at
-from .suggest import hint, homes, nearest
+from ..schema.constraints import NO_RULES, BrokenRulesError
+from ..schema.section import Section
+from ..schema.section_tree import header, keys_of, section_at
+from ..schema.sections import KeyPath
+from .did_you_mean import hint, homes, nearest
 from .variables import REPORTED, holds_reported
 
 Kind = Literal["missing", "unknown", "value", "rule", "reported"]

@@ -11,8 +11,8 @@ from functools import cache
 from types import UnionType
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
-from .schema import Config, KeyPath
 from .section import Section
+from .sections import Config, KeyPath
 
 # TOML 1.0: what needs no quotes.
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")

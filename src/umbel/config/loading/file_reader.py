@@ -16,9 +16,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..core.regular_file import open_regular
-from .rows import Rows
-from .schema import KeyPath
+from ...core.regular_file import open_regular
+from ..schema.sections import KeyPath
+from .line_numbers import Rows
 
 SIZE_MAX = 16 * 2**20
 """Bytes of one file: far above any configuration, and below what would exhaust a machine (/dev/zero)."""

@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema
 
-from ..core.http.forward_all import STAR, star_leaves_out
-from ..core.http.hop_by_hop import HOP_BY_HOP
+from ...core.http.forward_all import STAR, star_leaves_out
+from ...core.http.hop_by_hop import HOP_BY_HOP
 
 if TYPE_CHECKING:
-    from .schema import Call, QueryParam, Route, Tls, Upstream
+    from .sections import Call, QueryParam, Route, Tls, Upstream
 
 CONTEXT_WORDS = frozenset({"path", "query", "headers", "body", "item"})
 """The words of the context that no call can bear."""

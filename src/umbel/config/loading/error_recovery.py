@@ -12,11 +12,11 @@ import copy
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from .findings import Finding, findings
-from .hidden import FILLERS
-from .schema import Config, KeyPath
-from .sections import keys_of, section_at
-from .suggest import nearest
+from ..schema.section_tree import keys_of, section_at
+from ..schema.sections import Config, KeyPath
+from .did_you_mean import nearest
+from .hidden_errors import FILLERS
+from .validation_errors import Finding, findings
 
 # Optional keys that names or other keys depend on: item is known where each stands, and what an upstream says of the
 # fields that it writes decides which fields a call may name.

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .findings import Finding, findings
-from .schema import KeyPath
-from .section import Section
-from .sections import keys_of, section_at
-from .suggest import nearest
+from ..schema.section import Section
+from ..schema.section_tree import keys_of, section_at
+from ..schema.sections import KeyPath
+from .did_you_mean import nearest
+from .validation_errors import Finding, findings
 
 FILLERS: Mapping[str, Any] = {
     "urls": ["http://filler"],

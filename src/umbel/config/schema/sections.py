@@ -11,9 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from ..core.product import PRODUCT
-from .policies import Breaker, Ejection, Health, Hedge, Retry, WeightedUrl
-from .rules import (
+from ...core.product import PRODUCT
+from .constraints import (
     AS_SOURCE,
     BaseUrl,
     CallName,
@@ -43,6 +42,7 @@ from .rules import (
     tls_rules,
     upstream_rules,
 )
+from .policies import Breaker, Ejection, Health, Hedge, Retry, WeightedUrl
 from .section import AS_TUPLE, Section
 from .server import Server as Server
 from .supervisor import Supervisor as Supervisor

@@ -17,11 +17,11 @@ from typing import Any, NamedTuple, get_args
 
 from pydantic import WithJsonSchema
 
-from .policies import Hedge, Retry
-from .schema import Call, Config, KeyPath, Route, Upstream
-from .section import Section
-from .sections import keys_of
-from .units import format_duration, format_rate, format_ratio, format_size
+from ..schema.policies import Hedge, Retry
+from ..schema.section import Section
+from ..schema.section_tree import keys_of
+from ..schema.sections import Call, Config, KeyPath, Route, Upstream
+from ..schema.units import format_duration, format_rate, format_ratio, format_size
 
 HYPERCORN = "hypercorn.toml"
 """The first part of the path of a key that stands in that file."""

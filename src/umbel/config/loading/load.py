@@ -10,20 +10,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..core.errors import ConfigError, ConfigProblem
-from .files import unusable
-from .findings import Finding, findings
-from .hidden import broken_rules
-from .mending import mended
+from ...core.errors import ConfigError, ConfigProblem
+from ..schema.constraints import NO_RULES
+from ..schema.section import Section
+from ..schema.section_tree import keys_of
+from ..schema.sections import Config, KeyPath, Logs, Route, Tls, Upstream
+from .did_you_mean import nearest
+from .error_recovery import mended
+from .error_report import Problems
+from .file_loader import Reading
+from .file_reader import KEEPS_CHANGING, READS_MAX, Source, settled
+from .hidden_errors import broken_rules
 from .merge import Merged, Origin, merge
-from .problems import Problems
-from .reading import Reading
-from .rules import NO_RULES
-from .schema import Config, KeyPath, Logs, Route, Tls, Upstream
-from .section import Section
-from .sections import keys_of
-from .source import KEEPS_CHANGING, READS_MAX, Source, settled
-from .suggest import nearest
+from .named_files import unusable
+from .validation_errors import Finding, findings
 from .variables import Variables
 
 

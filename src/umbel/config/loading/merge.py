@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .schema import Config, KeyPath
-from .sections import keys_of
-from .source import Source
-from .suggest import hint, homes
+from ..schema.section_tree import keys_of
+from ..schema.sections import Config, KeyPath
+from .did_you_mean import hint, homes
+from .file_reader import Source
 
 DEFAULTS = ("upstream", "route")
 """The tables of ``[defaults]``."""

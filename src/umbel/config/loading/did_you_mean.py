@@ -8,8 +8,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from .section import Section
-from .sections import all_sections, keys_of
+from ..schema.section import Section
+from ..schema.section_tree import all_sections, keys_of
 
 _SIMILAR = 0.7
 _PLACES_MAX = 3

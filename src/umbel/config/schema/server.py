@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .rules import Network, ProbePath, ServedHost
+from .constraints import Network, ProbePath, ServedHost
 from .section import AS_TUPLE, Section
 from .units import Delay, Duration, Rate, Size
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .schema import KeyPath
+from ..schema.sections import KeyPath
 
 # In this order: the escape, a variable, and anything else that begins like one. Without its end a variable is consumed
 # too: its default reaches to the end of the text, and is gone through once.

@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..core.errors import ConfigError, ConfigProblem
+from ...core.errors import ConfigError, ConfigProblem
 
 ALLOW_EMPTY = "UMBEL_ALLOW_EMPTY"
 _YES = frozenset({"1", "true", "yes", "on"})

@@ -10,10 +10,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .files import make_absolute
+from .error_report import Problems
+from .file_reader import Source, Stamp, UnreadableError, read
 from .merge import Origin
-from .problems import Problems
-from .source import Source, Stamp, UnreadableError, read
+from .named_files import make_absolute
 
 INCLUDES_MAX = 16
 """Files that may stand between the main one and an included one."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .merge import DEFAULTS
-from .schema import Config
+from ..loading.merge import DEFAULTS
+from .sections import Config
 from .units import format_duration, format_rate, format_ratio, format_size
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"

@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..core.regular_file import open_regular
+from ...core.regular_file import open_regular
+from ..schema.sections import KeyPath, Tls
 from .certificates import expiries
-from .schema import KeyPath, Tls
-from .source import SIZE_MAX, Source, why
+from .file_reader import SIZE_MAX, Source, why
 
 _TLS_PATHS = ("ca", "cert", "key")
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 
-from ..core.errors import ConfigProblem
+from ...core.errors import ConfigProblem
+from ..schema.section_tree import dotted
+from .file_reader import UnreadableError
 from .merge import Origin
-from .sections import dotted
-from .source import UnreadableError
 from .variables import Variables
 
 _TEXT_MAX = 400

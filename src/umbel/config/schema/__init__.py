@@ -1,0 +1,1 @@
+"""What may stand in umbel.toml: types, constraints, and the sections made of them."""
