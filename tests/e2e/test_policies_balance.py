@@ -16,7 +16,7 @@ from tests.support.upstreams import Caller, url
 from umbel.core.errors import UpstreamError
 from umbel.core.failure_kinds import Kind
 from umbel.policy.breaker import State
-from umbel.policy.ejection import EjectionRules
+from umbel.policy.replicas.ejection import EjectionRules
 from umbel.upstream import BreakerOpen, BreakerRules, HealthRules, Overflow, Retry, Transport
 
 

@@ -20,11 +20,11 @@ from umbel.config.schema.sections import Config
 from umbel.core.failure_kinds import Kind
 from umbel.core.model import Inputs
 from umbel.gateway.app import Umbel
-from umbel.policy.budget import BudgetStatistics
-from umbel.policy.ejection import EjectionRules
+from umbel.policy.gradient_limit import GradientLimit
 from umbel.policy.hedge import HedgeRules
-from umbel.policy.limit import GradientLimit
+from umbel.policy.replicas.ejection import EjectionRules
 from umbel.policy.retry import RetryOn, RetryRules
+from umbel.policy.retry_budget import BudgetStatistics
 from umbel.upstream import BreakerRules, Client, HealthRules, build, dns
 
 

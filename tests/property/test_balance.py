@@ -10,10 +10,10 @@ from itertools import count
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from umbel.policy.balance import PowerOfTwo, RoundRobin, Weighted, usable
-from umbel.policy.ejection import Ejection, EjectionRules
-from umbel.policy.load import Loads
-from umbel.policy.member import Member
+from umbel.policy.replicas.balance import PowerOfTwo, RoundRobin, Weighted, usable
+from umbel.policy.replicas.ejection import Ejection, EjectionRules
+from umbel.policy.replicas.replica_load import Loads
+from umbel.policy.replicas.replica_state import Member
 
 NAMES = "abcdefgh"
 SOME = st.sets(st.sampled_from(NAMES), min_size=1).map(sorted)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from umbel.core.failure_kinds import CUT, Kind
 from umbel.policy.breaker import BreakerPolicy, State, Ticket
-from umbel.policy.verdict import failed
+from umbel.policy.failure_verdict import failed
 
 WINDOW, MIN_REQUESTS, RATIO, OPEN_FOR = 10.0, 5, 0.5, 5.0
 ENDS: list[tuple[Kind | None, int | None]] = [

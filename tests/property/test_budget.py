@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umbel.policy.budget import Budget
+from umbel.policy.retry_budget import Budget
 
 STEPS = st.lists(st.sampled_from(["enter", "again", "leave", "take", "take", "give back"]), max_size=200)
 

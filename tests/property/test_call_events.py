@@ -15,8 +15,8 @@ from umbel.core.call import Call, CallContext, Prepared
 from umbel.core.failure_kinds import Kind
 from umbel.core.model import RequestFacts, Trace
 from umbel.net.stream import Listener, PlainStream
-from umbel.policy.budget import Budget
-from umbel.policy.ejection import EjectionRules
+from umbel.policy.replicas.ejection import EjectionRules
+from umbel.policy.retry_budget import Budget
 from umbel.upstream import BreakerRules, Client, Hedge, Policies, Pool, Retry
 from umbel.upstream.errors import ConnectFailed
 from umbel.upstream.origin import Origin

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from umbel.policy.failover import FAILOVERS_MIN, WINDOW_SECONDS, Failovers
-from umbel.policy.load import Loads
-from umbel.policy.member import Member
+from umbel.policy.replicas.replica_load import Loads
+from umbel.policy.replicas.replica_state import Member
 
 STEPS = st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["begin", "begin", "answer", "lose", "lose", "wait"])))
 

@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umbel.policy.latency import CEILING, ERROR, FLOOR, SAMPLES_MIN, LatencyDigest
+from umbel.policy.quantile import CEILING, ERROR, FLOOR, SAMPLES_MIN, LatencyDigest
 
 SLICES = 4
 HAIR = 1e-9

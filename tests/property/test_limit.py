@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umbel.policy.limit import GRADIENT_MIN, SMOOTHING, GradientLimit
+from umbel.policy.gradient_limit import GRADIENT_MIN, SMOOTHING, GradientLimit
 
 CALLS = st.tuples(
     st.sampled_from([0.0, 0.001, 0.05, 0.3, 1.0, 7.0]), st.floats(0.0, 100.0), st.integers(1, 2000), st.integers(1, 30)

@@ -30,7 +30,7 @@ from umbel.gateway.fields import Fields
 from umbel.gateway.forwarded import TrustedProxies, origin_of
 from umbel.http1 import chunked
 from umbel.http1 import response_head as head
-from umbel.policy import sharing
+from umbel.policy import coalescing_key as sharing
 from umbel.server import diagnosis
 from umbel.server.head import HeadReader
 from umbel.server.host import Hosts

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from ..core.failure_kinds import Kind
-from .verdict import failed
+from .failure_verdict import failed
 
 BUCKETS = 10
 """The window's parts: it moves on by a tenth of its length at a time."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .load import Loads
-from .member import Member
+from .replicas.replica_load import Loads
+from .replicas.replica_state import Member
 
 WINDOW_SECONDS = 10.0
 """A replica dies at most once in so long: one that comes and goes is trouble, and its repeats are retries."""

@@ -10,8 +10,8 @@ import math
 import re
 from dataclasses import dataclass
 
-from .budget import Budget
 from .retry import Ending, RetryOn
+from .retry_budget import Budget
 
 _PERCENTILE = re.compile(r"p([0-9]{1,2}(?:\.[0-9]{1,3})?)")
 _RETRYABLE = RetryOn()

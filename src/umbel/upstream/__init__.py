@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..http1.response_reader import Limits
-    from ..policy.budget import Budget
-    from ..policy.ejection import EjectionRules
+    from ..policy.replicas.ejection import EjectionRules
+    from ..policy.retry_budget import Budget
     from .balance import BalanceStatistics
     from .client import (
         BreakerRules,
@@ -104,7 +104,7 @@ _HOMES = {
     "BalanceStatistics": ".balance",
     "BreakerOpen": ".errors",
     "BreakerRules": ".client",
-    "Budget": "..policy.budget",
+    "Budget": "..policy.retry_budget",
     "BudgetSpent": ".errors",
     "BulkheadStatistics": ".client",
     "CallTimedOut": ".errors",
@@ -116,7 +116,7 @@ _HOMES = {
     "ConnectionReset": ".errors",
     "DnsReplicas": ".dns",
     "DnsStatistics": ".dns",
-    "EjectionRules": "..policy.ejection",
+    "EjectionRules": "..policy.replicas.ejection",
     "HealthRules": ".client",
     "HealthStatistics": ".health",
     "Hedge": ".transport",

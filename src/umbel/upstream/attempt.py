@@ -20,9 +20,9 @@ from ..core.httpx_messages import Field
 from ..core.model import Attempt as AttemptRecord
 from ..http1.response_reader import ResponseReader, whole_of
 from ..net.exception_groups import cancel_reason, raise_cancels
+from ..policy.failure_verdict import failed
 from ..policy.hedge import Entry
 from ..policy.retry import Ending
-from ..policy.verdict import failed
 from .again import ending_of
 from .body import Decoder, check_size, fields_and_decoder, limit_of
 from .connection import INLINE_MAX

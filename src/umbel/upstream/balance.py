@@ -1,6 +1,6 @@
 """The replicas of an upstream: which one an attempt goes to, and what its end says of it.
 
-The decisions are the policies' (``policy/balance.py``, ``load.py``, ``ejection.py``, ``failover.py``); all that an
+The decisions are the policies' (``policy/replicas/balance.py``, ``load.py``, ``ejection.py``, ``failover.py``); all that an
 attempt takes from its replica was prepared before.
 """
 
@@ -17,11 +17,11 @@ import trio
 
 from ..core.errors import UpstreamError
 from ..core.events import NULL, Recorder
-from ..policy.balance import Picker, PowerOfTwo, RoundRobin, Weighted, usable
-from ..policy.ejection import Ejection, EjectionRules
 from ..policy.failover import Failovers
-from ..policy.load import Loads
-from ..policy.member import Member
+from ..policy.replicas.balance import Picker, PowerOfTwo, RoundRobin, Weighted, usable
+from ..policy.replicas.ejection import Ejection, EjectionRules
+from ..policy.replicas.replica_load import Loads
+from ..policy.replicas.replica_state import Member
 from .changes import Changes
 from .health import Health
 from .origin import Replica

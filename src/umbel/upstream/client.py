@@ -35,13 +35,13 @@ from ..core.events import NULL, Recorder
 from ..core.product import PRODUCT
 from ..net.timers import TimerQueue
 from ..policy.breaker import BreakerPolicy, BreakerSnapshot
-from ..policy.budget import Budget, BudgetStatistics
-from ..policy.ejection import EjectionRules
+from ..policy.gradient_limit import GradientLimit, LimitStatistics
 from ..policy.hedge import HedgeRules
-from ..policy.latencies import Latencies
-from ..policy.latency import LatencyStatistics
-from ..policy.limit import GradientLimit, LimitStatistics
+from ..policy.hedge_delay import Latencies
+from ..policy.quantile import LatencyStatistics
+from ..policy.replicas.ejection import EjectionRules
 from ..policy.retry import RetryRules
+from ..policy.retry_budget import Budget, BudgetStatistics
 from .balance import Balance, BalanceStatistics, PolicyName
 from .bulkhead import Bulkhead, OverloadGuard
 from .call import UpstreamCall

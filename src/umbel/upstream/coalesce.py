@@ -42,7 +42,7 @@ from ..core.errors import NotRunningError
 from ..core.httpx_messages import Field
 from ..core.model import Attempt as AttemptRecord
 from ..core.model import RequestFacts, Trace
-from ..policy.sharing import REQUEST_ID, SAFE, VIA, for_one_alone, last_hop
+from ..policy.coalescing_key import REQUEST_ID, SAFE, VIA, for_one_alone, last_hop
 from .ending import kind_of_cut
 from .errors import CallTimedOut, Overflow, copy_of_failure
 

@@ -22,7 +22,7 @@ from msgspec.structs import replace as replaced
 from trio_util import AsyncValue
 
 from ..core.errors import UpstreamError
-from ..policy.refresh import Refresh
+from ..policy.replicas.dns_ttl import Refresh
 from .address import is_prohibited
 from .errors import AddressRefused, NameFailed, NameTimedOut
 from .origin import Replica

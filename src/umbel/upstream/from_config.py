@@ -15,11 +15,11 @@ from ..core.events import NULL, Recorder
 from ..http1.response_reader import Limits
 from ..net.epoll import AnyReader
 from ..net.timers import TimerQueue
-from ..policy.budget import Budget
-from ..policy.ejection import EjectionRules
 from ..policy.hedge import HedgeRules
 from ..policy.idle_reuse import IDLE_MAX
+from ..policy.replicas.ejection import EjectionRules
 from ..policy.retry import RetryOn, RetryRules
+from ..policy.retry_budget import Budget
 from .bulkhead import OverloadGuard
 from .client import BreakerRules, Client, HealthRules, Policies
 from .origin import Replica

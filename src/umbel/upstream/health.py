@@ -18,7 +18,7 @@ from trio_util import periodic
 
 from ..core.events import NULL, Noted, Recorder
 from ..core.product import PRODUCT
-from ..policy.health import Standing
+from ..policy.replicas.health import Standing
 from .changes import Changes
 from .errors import TooBig
 from .origin import Replica

@@ -25,7 +25,7 @@ import trio
 from ..core.call import CallContext, Mode, Prepared, StepTimeouts
 from ..core.errors import UpstreamError
 from ..net.exception_groups import cancel_reason
-from ..policy.verdict import failed
+from ..policy.failure_verdict import failed
 from .attempt import DONE, HEAD, SENT, Attempt, attempt_fields
 from .connection import Connection
 from .ending import kind_of_error

@@ -18,10 +18,10 @@ from ..core.failure_kinds import Kind
 from ..core.httpx_messages import Complete, UpstreamResponse, fields_of, headers_of
 from ..http1.response_reader import Limits
 from ..net.epoll import AnyReader
-from ..policy.budget import Budget
-from ..policy.ejection import EjectionRules
 from ..policy.hedge import HedgeRules
+from ..policy.replicas.ejection import EjectionRules
 from ..policy.retry import RetryOn, RetryRules
+from ..policy.retry_budget import Budget
 from .balance import PolicyName
 from .client import BreakerRules, Client, ClientStatistics, HealthRules, Policies
 from .dial import Dial

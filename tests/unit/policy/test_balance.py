@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from umbel.policy.balance import Picker, PowerOfTwo, RoundRobin, Weighted, usable
-from umbel.policy.load import Loads
-from umbel.policy.member import Member
+from umbel.policy.replicas.balance import Picker, PowerOfTwo, RoundRobin, Weighted, usable
+from umbel.policy.replicas.replica_load import Loads
+from umbel.policy.replicas.replica_state import Member
 
 
 def members(*weights: int) -> list[Member]:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from umbel.policy.budget import Budget, BudgetStatistics
+from umbel.policy.retry_budget import Budget, BudgetStatistics
 
 
 def active(budget: Budget, count: int) -> list[object]:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from umbel.policy.ejection import Ejection, EjectionRules
-from umbel.policy.member import Member
+from umbel.policy.replicas.ejection import Ejection, EjectionRules
+from umbel.policy.replicas.replica_state import Member
 
 
 def of(*members: Member, rules: EjectionRules | None = None) -> Ejection:

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 from umbel.policy.failover import FAILOVERS_MIN, WINDOW_SECONDS, Failovers
-from umbel.policy.load import Loads
-from umbel.policy.member import Member
+from umbel.policy.replicas.replica_load import Loads
+from umbel.policy.replicas.replica_state import Member
 
 
 class Two:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from umbel.policy.health import Standing
+from umbel.policy.replicas.health import Standing
 
 
 def test_three_failed_checks_in_a_row_are_down_and_two_passed_are_up_again() -> None:

@@ -5,9 +5,9 @@ import math
 import pytest
 
 from umbel.core.failure_kinds import Kind
-from umbel.policy.budget import Budget
 from umbel.policy.hedge import Entry, HedgeRules, Judgement, Race, judge
 from umbel.policy.retry import Ending
+from umbel.policy.retry_budget import Budget
 
 
 @pytest.mark.parametrize(

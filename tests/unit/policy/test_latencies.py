@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from umbel.policy.latencies import FOUND_EVERY, REPLICAS_MAX, Latencies
-from umbel.policy.latency import SAMPLES_MIN
+from umbel.policy.hedge_delay import FOUND_EVERY, REPLICAS_MAX, Latencies
+from umbel.policy.quantile import SAMPLES_MIN
 
 QUICK, LATE = 0.01, 0.5
 

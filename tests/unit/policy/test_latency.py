@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from umbel.policy.latency import CEILING, ERROR, FLOOR, SAMPLES_MIN, LatencyDigest, LatencyStatistics
+from umbel.policy.quantile import CEILING, ERROR, FLOOR, SAMPLES_MIN, LatencyDigest, LatencyStatistics
 
 
 def fill(digest: LatencyDigest, seconds: float, count: int = SAMPLES_MIN, now: float = 0.0) -> None:

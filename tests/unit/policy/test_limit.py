@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from umbel.policy.limit import GradientLimit
+from umbel.policy.gradient_limit import GradientLimit
 
 
 def window(limit: GradientLimit, number: int, seconds: float, *, in_flight: int | None = None, calls: int = 10) -> int:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from umbel.policy.load import GHOSTS_MAX, OVERTAKEN_SECONDS_MAX, USUAL_SECONDS, Loads
-from umbel.policy.member import Member
+from umbel.policy.replicas.replica_load import GHOSTS_MAX, OVERTAKEN_SECONDS_MAX, USUAL_SECONDS, Loads
+from umbel.policy.replicas.replica_state import Member
 
 
 def test_what_is_in_flight_is_the_load() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umbel.policy.refresh import Refresh
+from umbel.policy.replicas.dns_ttl import Refresh
 
 SECONDS = st.floats(min_value=0, max_value=1e9)
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from umbel.policy.sharing import Field, for_one_alone, last_hop, split
+from umbel.policy.coalescing_key import Field, for_one_alone, last_hop, split
 
 
 def field(name: bytes, value: bytes) -> Field:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from umbel.core.failure_kinds import CUT, KINDS, Kind
-from umbel.policy.verdict import failed
+from umbel.policy.failure_verdict import failed
 
 
 @pytest.mark.parametrize(("status", "verdict"), [(200, False), (404, False), (429, False), (500, True), (503, True)])

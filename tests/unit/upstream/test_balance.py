@@ -13,7 +13,7 @@ from tests.support.hosts import Act, Hosts, Unreachable, answering, failing, han
 from tests.support.memory_dial import ServerEnd
 from tests.support.upstreams import Caller
 from umbel.core.errors import UpstreamError
-from umbel.policy.ejection import EjectionRules
+from umbel.policy.replicas.ejection import EjectionRules
 from umbel.upstream import Hedge, Retry, Transport
 from umbel.upstream.balance import Balance, ReplicaStatistics
 from umbel.upstream.ending import CLIENT_GONE

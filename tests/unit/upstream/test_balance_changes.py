@@ -19,7 +19,7 @@ from tests.support.upstreams import Caller
 from umbel.core.errors import NotRunningError, UpstreamError
 from umbel.core.failure_kinds import Kind
 from umbel.policy.breaker import State
-from umbel.policy.ejection import EjectionRules
+from umbel.policy.replicas.ejection import EjectionRules
 from umbel.upstream import BreakerRules, JoinedReplicas, Retry, Transport
 from umbel.upstream.balance import Balance, ReplicaStatistics, Seat
 from umbel.upstream.errors import AddressRefused, BreakerOpen, ConnectFailed, NameFailed

@@ -8,8 +8,8 @@ import pytest
 import trio
 
 from tests.support.scripted_upstream import Scripted, Step, scripted
-from umbel.policy.budget import Budget
-from umbel.policy.ejection import EjectionRules
+from umbel.policy.replicas.ejection import EjectionRules
+from umbel.policy.retry_budget import Budget
 from umbel.upstream import BalanceStatistics, Hedge, Retry
 from umbel.upstream.errors import ConnectFailed
 from umbel.upstream.origin import Origin

@@ -16,8 +16,8 @@ from tests.support.scripted_upstream import HANGS, KEPT, OK, RESET, Script, Step
 from umbel.core.call import Call, CallContext, LoneCall, Prepared
 from umbel.core.failure_kinds import Kind
 from umbel.net.stream import PlainStream
-from umbel.policy.budget import Budget, BudgetStatistics
 from umbel.policy.hedge import HedgeRules
+from umbel.policy.retry_budget import Budget, BudgetStatistics
 from umbel.upstream import BreakerRules, Hedge, Retry, Transport
 from umbel.upstream.errors import ConnectFailed, Malformed, ReadTimedOut
 from umbel.upstream.origin import Origin

@@ -9,7 +9,7 @@ import trio
 
 from tests.support.scripted_upstream import HANGS, Scripted, Step, scripted
 from umbel.core.failure_kinds import Kind
-from umbel.policy.latency import SAMPLES_MIN
+from umbel.policy.quantile import SAMPLES_MIN
 from umbel.upstream import Hedge
 from umbel.upstream.errors import BudgetSpent, ConnectFailed, Malformed, ReadTimedOut
 from umbel.upstream.origin import Origin

@@ -17,8 +17,8 @@ import trio
 
 from tests.support.scripted_upstream import OK, RESET, Script, Scripted, Step, scripted
 from umbel.policy.breaker import State
-from umbel.policy.budget import Budget, BudgetStatistics
 from umbel.policy.retry import RetryRules
+from umbel.policy.retry_budget import Budget, BudgetStatistics
 from umbel.upstream import BreakerRules, Retry, RetryStatistics
 from umbel.upstream.errors import BudgetSpent, ConnectFailed, ConnectionReset, Malformed, NameFailed, TlsFailed
 

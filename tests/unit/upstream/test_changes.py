@@ -10,7 +10,7 @@ import trio
 
 from tests.support.hosts import Hosts, answering, hang
 from tests.support.records import Records
-from umbel.policy.ejection import EjectionRules
+from umbel.policy.replicas.ejection import EjectionRules
 from umbel.upstream import BreakerRules, HealthRules, Transport
 
 A, B = "http://a", "http://b"

@@ -13,7 +13,7 @@ from umbel.core.call import Mode, StepTimeouts
 from umbel.core.failure_kinds import Kind
 from umbel.net.stream import Stream
 from umbel.policy.breaker import State
-from umbel.policy.limit import GradientLimit
+from umbel.policy.gradient_limit import GradientLimit
 from umbel.upstream import (
     BreakerRules,
     CallTimedOut,

@@ -9,7 +9,7 @@ import math
 from collections.abc import Collection
 from heapq import heappop, heappush
 
-from .member import Member
+from .replica_state import Member
 
 USUAL_SECONDS = 0.1
 """What is taken for the usual time of an answer before any replica has given one."""

@@ -11,8 +11,8 @@ from collections.abc import Collection, Sequence
 from operator import attrgetter
 from typing import Protocol
 
-from .load import Loads
-from .member import M, Member
+from .replica_load import Loads
+from .replica_state import M, Member
 
 _credit = attrgetter("credit")
 _place = attrgetter("place")

@@ -6,7 +6,7 @@ Asked once per call, and told of each attempt. Knows no clock: whoever adds says
 from __future__ import annotations
 
 from ..net.bounded_cache import BoundedCache
-from .latency import LatencyDigest, LatencyStatistics
+from .quantile import LatencyDigest, LatencyStatistics
 
 REPLICAS_MAX = 64
 """Replicas that are told apart, 18 kB each; with one more, the one that was not heard of for the longest is forgotten.

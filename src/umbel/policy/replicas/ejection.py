@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from .member import Member
+from .replica_state import Member
 
 FORGET_SECONDS = 10.0
 """In service for so long, a replica has one of its ejections forgotten (Envoy's ``interval``)."""
