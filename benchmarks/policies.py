@@ -28,7 +28,7 @@ from umbel.core.model import RequestFacts, Trace
 from umbel.net.epoll import new_reader
 from umbel.net.stream import Listener, PlainStream, Stream
 from umbel.upstream import BreakerRules, EjectionRules, Hedge, Retry, Transport
-from umbel.upstream.origin import Origin
+from umbel.upstream.replicas.origin import Origin
 
 REPLICAS = ("http://127.0.0.1:1", "http://127.0.0.1:2")
 ANSWER = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 10\r\n\r\n{"id": 42}'

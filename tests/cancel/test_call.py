@@ -26,7 +26,7 @@ from umbel.core.failure_kinds import Kind
 from umbel.policy.breaker import State
 from umbel.upstream import BreakerRules, HealthRules, Hedge, Retry, build
 from umbel.upstream.errors import ConnectFailed, ConnectionReset, NameFailed
-from umbel.upstream.origin import Origin, Replica
+from umbel.upstream.replicas.origin import Origin, Replica
 
 GET = Prepared("GET", b"/", ())
 LARGE = Prepared("PUT", b"/", (), b"x" * 100_000)

@@ -13,7 +13,7 @@ from tests.support.checkpoints import for_every_checkpoint
 from tests.support.rawserver import Peer, response
 from tests.support.streaming import head, opened, rest_of, streaming
 from umbel.upstream import Hedge, Retry, Transport
-from umbel.upstream.stream_call import RequestBody
+from umbel.upstream.calls.stream_call import RequestBody
 
 
 async def serve(peer: Peer) -> None:

@@ -15,7 +15,7 @@ from tests.support.upstreams import Caller
 from umbel.core.errors import UpstreamError
 from umbel.core.failure_kinds import Kind
 from umbel.upstream import BalanceStatistics, DnsReplicas, HealthRules, JoinedReplicas, Transport
-from umbel.upstream.origin import Replica
+from umbel.upstream.replicas.origin import Replica
 
 ONE, TWO, THREE = "127.0.0.1", "127.0.0.2", "127.0.0.3"
 

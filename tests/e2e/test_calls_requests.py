@@ -16,7 +16,7 @@ from umbel import __version__
 from umbel.core.call import block_of
 from umbel.core.failure_kinds import Kind
 from umbel.core.model import Inputs
-from umbel.upstream import outgoing
+from umbel.upstream.pool import request_head as outgoing
 
 SECRET = "Bearer s3cr3t-of-one-user"
 INPUTS = Inputs(

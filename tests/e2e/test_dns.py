@@ -16,8 +16,8 @@ import trio.testing
 from tests.support.checkpoints import for_every_checkpoint
 from tests.support.nameserver import NameServer, Zone, nameserver
 from umbel.core.failure_kinds import Kind
-from umbel.upstream.dns import REPLICAS_MAX, DnsReplicas
 from umbel.upstream.errors import AddressRefused, NameFailed, NameTimedOut
+from umbel.upstream.replicas.dns import REPLICAS_MAX, DnsReplicas
 
 URL = "dns+http://users.test:8080/base"
 

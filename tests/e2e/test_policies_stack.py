@@ -25,7 +25,8 @@ from umbel.policy.hedge import HedgeRules
 from umbel.policy.replicas.ejection import EjectionRules
 from umbel.policy.retry import RetryOn, RetryRules
 from umbel.policy.retry_budget import BudgetStatistics
-from umbel.upstream import BreakerRules, Client, HealthRules, build, dns
+from umbel.upstream import BreakerRules, Client, HealthRules, build
+from umbel.upstream.replicas import dns
 
 
 def config(urls: list[Any], call: dict[str, Any] | None = None, **upstream: Any) -> Config:

@@ -17,7 +17,7 @@ from tests.support.rawserver import Handler, Peer, RawServer, open_sockets, raw_
 from tests.support.streaming import head, opened
 from umbel.core.errors import UpstreamError
 from umbel.upstream import ConnectionReset, Malformed, Retry, Transport
-from umbel.upstream.stream_call import RequestBody
+from umbel.upstream.calls.stream_call import RequestBody
 
 PIECE = b"x" * 65536
 MUCH = 1000

@@ -27,7 +27,7 @@ from tests.support.rawserver import Handler, Peer, answering, open_sockets, raw_
 from tests.support.upstreams import Caller, calling, url
 from umbel.core.errors import UpstreamError
 from umbel.core.failure_kinds import Kind
-from umbel.upstream.ending import CLIENT_GONE
+from umbel.upstream.calls.failure_kind import CLIENT_GONE
 
 
 @pytest.mark.parametrize(("answer", "close", "kind", "proxy_error"), BAD_ANSWERS.values(), ids=BAD_ANSWERS)

@@ -20,8 +20,8 @@ from tests.support.upstreams import calling, url
 from umbel.config.schema.sections import Upstream
 from umbel.core.failure_kinds import Kind
 from umbel.upstream import Pool, build, client_context
-from umbel.upstream.dial import Dialer
-from umbel.upstream.origin import Origin
+from umbel.upstream.pool.dial import Dialer
+from umbel.upstream.replicas.origin import Origin
 
 OK = response(b"ok")
 

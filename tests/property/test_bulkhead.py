@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from umbel.net.timers import TimerQueue
-from umbel.upstream.bulkhead import Bulkhead, OverloadGuard
+from umbel.upstream.calls.bulkhead import Bulkhead, OverloadGuard
 from umbel.upstream.errors import Overflow
 
 MAX_REQUESTS = 6

@@ -19,7 +19,7 @@ from umbel.policy.replicas.ejection import EjectionRules
 from umbel.policy.retry_budget import Budget
 from umbel.upstream import BreakerRules, Client, Hedge, Policies, Pool, Retry
 from umbel.upstream.errors import ConnectFailed
-from umbel.upstream.origin import Origin
+from umbel.upstream.replicas.origin import Origin
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
 PIECES = {

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from umbel.core.call import Prepared
 from umbel.core.httpx_messages import ACCEPT_GZIP, Field
 from umbel.upstream.errors import BadRequest
-from umbel.upstream.outgoing import Outgoing, plain_request, request_of_call
+from umbel.upstream.pool.request_head import Outgoing, plain_request, request_of_call
 
 BASE, HOST = b"/base", b"host:81"
 OURS = (b"traceparent", b"x-deadline")

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from umbel.upstream.calls.queue_limiter import Slots
 from umbel.upstream.errors import Overflow
-from umbel.upstream.slots import Slots
 
 MAX_WAITING = 6
 

@@ -13,7 +13,7 @@ from tests.support.rawserver import Peer
 from tests.support.streaming import head, streaming
 from umbel.core.errors import UpstreamError
 from umbel.upstream import Hedge, Retry
-from umbel.upstream.stream_call import StreamCall
+from umbel.upstream.calls.stream_call import StreamCall
 
 SECONDS = st.sampled_from([0.0, 1.0, 2.0])
 """Few, so that much happens at one time."""

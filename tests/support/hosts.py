@@ -14,7 +14,7 @@ import trio
 import trio.testing
 
 from tests.support.memory_dial import MemoryStream, ServerEnd
-from umbel.upstream.origin import Origin
+from umbel.upstream.replicas.origin import Origin
 
 Act = Callable[[ServerEnd], Awaitable[object]]
 """Answers one request; the connection serves on when it returns, and is closed when it raises."""

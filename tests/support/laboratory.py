@@ -25,7 +25,7 @@ from umbel.config.schema.sections import Config
 from umbel.core.events import AttemptEnded
 from umbel.core.model import Attempt, Inputs, RequestFacts
 from umbel.upstream import Client, ClientStatistics, build
-from umbel.upstream.call import UpstreamCall
+from umbel.upstream.calls.call import UpstreamCall
 
 Step = bytes | Sequence[bytes] | Callable[[Peer], Awaitable[object]]
 """What an upstream does with one request: sends this, or these pieces one by one, or whatever the function does. A

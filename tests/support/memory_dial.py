@@ -13,7 +13,7 @@ import trio.testing
 
 from umbel.net.epoll import AnyReader, new_reader
 from umbel.net.stream import Stream
-from umbel.upstream.origin import Origin
+from umbel.upstream.replicas.origin import Origin
 
 ServerEnd = trio.StapledStream[trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream]
 

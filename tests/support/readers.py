@@ -40,9 +40,9 @@ from umbel.server.http2.encoder import LinearEncoder
 from umbel.server.limits import Limits
 from umbel.server.response import read_fields
 from umbel.server.websocket.handshake import read_opening
-from umbel.upstream import again
-from umbel.upstream.body import Decoder
-from umbel.upstream.outgoing import plain_request, request_of_call
+from umbel.upstream.calls import retry_safety as again
+from umbel.upstream.calls.response_body import Decoder
+from umbel.upstream.pool.request_head import plain_request, request_of_call
 
 
 class Case(NamedTuple):

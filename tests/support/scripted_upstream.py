@@ -26,8 +26,8 @@ from umbel.net.stream import Listener, PlainStream, Stream
 from umbel.net.timers import Timer, TimerQueue
 from umbel.policy.breaker import State
 from umbel.upstream import Transport
-from umbel.upstream.origin import Origin
-from umbel.upstream.replicas import ReplicaSource
+from umbel.upstream.replicas.origin import Origin
+from umbel.upstream.replicas.sources import ReplicaSource
 
 
 class Step(NamedTuple):

@@ -10,7 +10,7 @@ from trio_util import AsyncValue
 
 from umbel.core.errors import UpstreamError
 from umbel.upstream.errors import NameFailed
-from umbel.upstream.origin import Replica
+from umbel.upstream.replicas.origin import Replica
 
 
 class Given:

@@ -14,7 +14,7 @@ from tests.support.memory_dial import ServerEnd
 from tests.support.rawserver import Handler, Peer
 from umbel.core.call import CallContext, LoneCall, Prepared
 from umbel.upstream import Client
-from umbel.upstream.stream_call import StreamCall
+from umbel.upstream.calls.stream_call import StreamCall
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 

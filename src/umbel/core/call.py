@@ -18,7 +18,7 @@ A *caller* (one named upstream) makes *calls*. An *owner* (a composition) has ca
     ``await call.finish()`` once, in a nursery that it waits for.
 
 A call of mode "stream" ends in two steps. ``call_ended`` says that the head of its response is there, or that there
-will be none; then the response is received from it (``upstream/stream_call.py``).
+will be none; then the response is received from it (``upstream/calls/stream_call.py``).
 
 - ``Call.cancel(reason)`` ends the call at once, in every state; the owner hears nothing of it afterwards.
 
@@ -54,7 +54,7 @@ class FieldBlock(tuple["Field", ...]):
 
     lines: bytes | None = None
     """How they stand in a head, for an upstream that replaces the fields that ``lines_for`` names; None: not known, or
-    they need a closer look. Noted by who writes them (``upstream/outgoing.py``)."""
+    they need a closer look. Noted by who writes them (``upstream/pool/request_head.py``)."""
     lines_for: object = None
     """``EVERY``: upstreams replace none of them."""
 

@@ -21,9 +21,9 @@ from ..core.transport_caller import caller_of
 from ..logs import LOGGERS, Redactor, bound, bridge, open_recorder, redacted_console
 from ..net.epoll import AnyReader, new_reader
 from ..net.timers import TimerQueue
-from ..upstream.bulkhead import OverloadGuard
+from ..upstream.background_tasks import OwnNursery
+from ..upstream.calls.bulkhead import OverloadGuard
 from ..upstream.from_config import UpstreamConfigError, build
-from ..upstream.ownnursery import OwnNursery
 from .exchange import names_of
 
 

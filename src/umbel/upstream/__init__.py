@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from ..http1.response_reader import Limits
     from ..policy.replicas.ejection import EjectionRules
     from ..policy.retry_budget import Budget
-    from .balance import BalanceStatistics
+    from .calls.coalesce import CoalesceStatistics
+    from .calls.queue_limiter import SlotStatistics
     from .client import (
         BreakerRules,
         BulkheadStatistics,
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
         Policies,
         RetryStatistics,
     )
-    from .coalesce import CoalesceStatistics
-    from .dns import DnsReplicas, DnsStatistics
     from .errors import (
         AddressRefused,
         BadRequest,
@@ -45,11 +44,12 @@ if TYPE_CHECKING:
         WriteTimedOut,
     )
     from .from_config import build
-    from .health import HealthStatistics
-    from .pool import Pool, PoolStatistics
-    from .replicas import JoinedReplicas, ReplicaSource
-    from .slots import SlotStatistics
-    from .tls import client_context
+    from .pool.pool import Pool, PoolStatistics
+    from .pool.tls import client_context
+    from .replicas.balance import BalanceStatistics
+    from .replicas.dns import DnsReplicas, DnsStatistics
+    from .replicas.health import HealthStatistics
+    from .replicas.sources import JoinedReplicas, ReplicaSource
     from .transport import Hedge, Retry, Transport
 
 __all__ = [
@@ -101,7 +101,7 @@ __all__ = [
 _HOMES = {
     "AddressRefused": ".errors",
     "BadRequest": ".errors",
-    "BalanceStatistics": ".balance",
+    "BalanceStatistics": ".replicas.balance",
     "BreakerOpen": ".errors",
     "BreakerRules": ".client",
     "Budget": "..policy.retry_budget",
@@ -110,38 +110,38 @@ _HOMES = {
     "CallTimedOut": ".errors",
     "Client": ".client",
     "ClientStatistics": ".client",
-    "CoalesceStatistics": ".coalesce",
+    "CoalesceStatistics": ".calls.coalesce",
     "ConnectFailed": ".errors",
     "ConnectTimedOut": ".errors",
     "ConnectionReset": ".errors",
-    "DnsReplicas": ".dns",
-    "DnsStatistics": ".dns",
+    "DnsReplicas": ".replicas.dns",
+    "DnsStatistics": ".replicas.dns",
     "EjectionRules": "..policy.replicas.ejection",
     "HealthRules": ".client",
-    "HealthStatistics": ".health",
+    "HealthStatistics": ".replicas.health",
     "Hedge": ".transport",
     "HedgeStatistics": ".client",
-    "JoinedReplicas": ".replicas",
+    "JoinedReplicas": ".replicas.sources",
     "Limits": "..http1.response_reader",
     "Malformed": ".errors",
     "NameFailed": ".errors",
     "NameTimedOut": ".errors",
     "Overflow": ".errors",
     "Policies": ".client",
-    "Pool": ".pool",
-    "PoolStatistics": ".pool",
+    "Pool": ".pool.pool",
+    "PoolStatistics": ".pool.pool",
     "ReadTimedOut": ".errors",
-    "ReplicaSource": ".replicas",
+    "ReplicaSource": ".replicas.sources",
     "Retry": ".transport",
     "RetryStatistics": ".client",
-    "SlotStatistics": ".slots",
+    "SlotStatistics": ".calls.queue_limiter",
     "TlsFailed": ".errors",
     "TlsTimedOut": ".errors",
     "TooBig": ".errors",
     "Transport": ".transport",
     "WriteTimedOut": ".errors",
     "build": ".from_config",
-    "client_context": ".tls",
+    "client_context": ".pool.tls",
 }
 
 

@@ -42,22 +42,22 @@ from ..policy.quantile import LatencyStatistics
 from ..policy.replicas.ejection import EjectionRules
 from ..policy.retry import RetryRules
 from ..policy.retry_budget import Budget, BudgetStatistics
-from .balance import Balance, BalanceStatistics, PolicyName
-from .bulkhead import Bulkhead, OverloadGuard
-from .call import UpstreamCall
-from .changes import Changes
-from .coalesce import CoalesceStatistics, Coalescing
-from .health import Health
-from .ownnursery import OwnNursery
-from .pool import Pool, PoolStatistics
-from .repeatable_call import RepeatableCall
+from .background_tasks import OwnNursery
+from .calls.bulkhead import Bulkhead, OverloadGuard
+from .calls.call import UpstreamCall
+from .calls.coalesce import CoalesceStatistics, Coalescing
+from .calls.repeatable_call import RepeatableCall
+from .calls.stream_call import StreamCall
+from .pool.pool import Pool, PoolStatistics
+from .replicas.balance import Balance, BalanceStatistics, PolicyName
+from .replicas.health import Health
 from .running import Running
-from .stream_call import StreamCall
+from .state_events import Changes
 
 if TYPE_CHECKING:
-    from .attempt import LatestLines
-    from .origin import Replica
-    from .replicas import ReplicaSource
+    from .calls.attempt import LatestLines
+    from .replicas.origin import Replica
+    from .replicas.sources import ReplicaSource
 
 DIGESTS_MAX = 8
 """Percentiles that are watched at once; the configuration names one or two."""

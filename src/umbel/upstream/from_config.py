@@ -20,13 +20,13 @@ from ..policy.idle_reuse import IDLE_MAX
 from ..policy.replicas.ejection import EjectionRules
 from ..policy.retry import RetryOn, RetryRules
 from ..policy.retry_budget import Budget
-from .bulkhead import OverloadGuard
+from .calls.bulkhead import OverloadGuard
 from .client import BreakerRules, Client, HealthRules, Policies
-from .origin import Replica
-from .outgoing import IDEMPOTENT
-from .pool import Pool
-from .replicas import JoinedReplicas, ReplicaSource
-from .tls import client_context
+from .pool.pool import Pool
+from .pool.request_head import IDEMPOTENT
+from .pool.tls import client_context
+from .replicas.origin import Replica
+from .replicas.sources import JoinedReplicas, ReplicaSource
 
 _MAX_IDLE_AUTO = 1000
 
@@ -170,7 +170,7 @@ def _replicas(config: Upstream) -> list[Replica] | ReplicaSource:
     if not any(url.startswith("dns+") for url in urls):
         return [Replica.parse(url, server_name=name) for url in urls]
     # Here and not above: dnspython takes as long to import as all the rest, and few configurations need it.
-    from .dns import DnsReplicas
+    from .replicas.dns import DnsReplicas
 
     parts: list[Replica | ReplicaSource] = []
     for place, url in enumerate(urls):

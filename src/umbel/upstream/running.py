@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Self
 
-from .ownnursery import OwnNursery
+from .background_tasks import OwnNursery
 
 
 class Running:

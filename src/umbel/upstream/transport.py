@@ -22,15 +22,15 @@ from ..policy.hedge import HedgeRules
 from ..policy.replicas.ejection import EjectionRules
 from ..policy.retry import RetryOn, RetryRules
 from ..policy.retry_budget import Budget
-from .balance import PolicyName
+from .calls.stream_call import StreamCall
 from .client import BreakerRules, Client, ClientStatistics, HealthRules, Policies
-from .dial import Dial
 from .errors import BadRequest
-from .origin import Replica
-from .outgoing import prepared_fields
-from .pool import Pool
-from .replicas import ReplicaSource
-from .stream_call import StreamCall
+from .pool.dial import Dial
+from .pool.pool import Pool
+from .pool.request_head import prepared_fields
+from .replicas.balance import PolicyName
+from .replicas.origin import Replica
+from .replicas.sources import ReplicaSource
 
 
 def Retry(  # noqa: N802  # reads as the option that it is: retry=Retry(attempts=3)

@@ -7,8 +7,8 @@ import pytest
 import trio
 
 from umbel.core.failure_kinds import Kind
-from umbel.upstream.address import STAGGER, Address, connect, is_prohibited, resolve
 from umbel.upstream.errors import AddressRefused, ConnectFailed, NameFailed
+from umbel.upstream.replicas.address import STAGGER, Address, connect, is_prohibited, resolve
 
 ALWAYS = [
     "169.254.169.254",

@@ -15,10 +15,10 @@ from tests.support.upstreams import Caller
 from umbel.core.errors import UpstreamError
 from umbel.policy.replicas.ejection import EjectionRules
 from umbel.upstream import Hedge, Retry, Transport
-from umbel.upstream.balance import Balance, ReplicaStatistics
-from umbel.upstream.ending import CLIENT_GONE
+from umbel.upstream.calls.failure_kind import CLIENT_GONE
 from umbel.upstream.errors import BadRequest, BudgetSpent, ConnectFailed, TooBig
-from umbel.upstream.origin import Origin
+from umbel.upstream.replicas.balance import Balance, ReplicaStatistics
+from umbel.upstream.replicas.origin import Origin
 
 A, B, C = "http://a", "http://b", "http://c"
 REFUSED = failing(ConnectFailed("refused"))

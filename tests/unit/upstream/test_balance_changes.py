@@ -21,9 +21,9 @@ from umbel.core.failure_kinds import Kind
 from umbel.policy.breaker import State
 from umbel.policy.replicas.ejection import EjectionRules
 from umbel.upstream import BreakerRules, JoinedReplicas, Retry, Transport
-from umbel.upstream.balance import Balance, ReplicaStatistics, Seat
 from umbel.upstream.errors import AddressRefused, BreakerOpen, ConnectFailed, NameFailed
-from umbel.upstream.origin import Replica
+from umbel.upstream.replicas.balance import Balance, ReplicaStatistics, Seat
+from umbel.upstream.replicas.origin import Replica
 
 A, B, C = (Replica.parse(f"http://{host}") for host in "abc")
 REFUSED = failing(ConnectFailed("refused"))

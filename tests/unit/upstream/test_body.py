@@ -16,7 +16,7 @@ from tests.support.memory_calls import Asked, answer, coalescing
 from umbel.core.failure_kinds import Kind
 from umbel.core.model import JSON_MAX, OTHER_MAX
 from umbel.http1.response_head import head_of
-from umbel.upstream.body import Decoder, check_size, fields_and_decoder, limit_of
+from umbel.upstream.calls.response_body import Decoder, check_size, fields_and_decoder, limit_of
 from umbel.upstream.errors import Malformed, TooBig
 
 

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from umbel.net.timers import TimerQueue
-from umbel.upstream.bulkhead import Bulkhead, OverloadGuard
+from umbel.upstream.calls.bulkhead import Bulkhead, OverloadGuard
 from umbel.upstream.errors import Overflow
 
 

@@ -18,7 +18,7 @@ from umbel.core.events import AttemptEnded
 from umbel.core.failure_kinds import Kind
 from umbel.core.model import Attempt, RequestFacts, Trace
 from umbel.upstream import Retry
-from umbel.upstream.ending import CLIENT_GONE
+from umbel.upstream.calls.failure_kind import CLIENT_GONE
 from umbel.upstream.errors import BudgetSpent, CallTimedOut, ConnectionReset, Malformed
 
 DEADLINE = "x-envoy-expected-rq-timeout-ms"

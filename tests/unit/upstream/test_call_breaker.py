@@ -19,7 +19,7 @@ from umbel.core.failure_kinds import Kind
 from umbel.core.model import Inputs
 from umbel.policy.breaker import State
 from umbel.upstream import BreakerRules, Hedge, Retry, Transport
-from umbel.upstream.ending import CLIENT_GONE
+from umbel.upstream.calls.failure_kind import CLIENT_GONE
 from umbel.upstream.errors import (
     BreakerOpen,
     BudgetSpent,

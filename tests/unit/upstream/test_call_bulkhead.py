@@ -16,7 +16,7 @@ from umbel.core.call import Call, CallContext, Prepared
 from umbel.core.failure_kinds import Kind
 from umbel.upstream import BulkheadStatistics, Transport
 from umbel.upstream.errors import BudgetSpent, ConnectFailed, ConnectionReset, Overflow
-from umbel.upstream.origin import Origin
+from umbel.upstream.replicas.origin import Origin
 
 
 def bulkhead(upstream: Scripted) -> BulkheadStatistics:

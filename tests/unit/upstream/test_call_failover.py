@@ -12,7 +12,7 @@ from umbel.policy.replicas.ejection import EjectionRules
 from umbel.policy.retry_budget import Budget
 from umbel.upstream import BalanceStatistics, Hedge, Retry
 from umbel.upstream.errors import ConnectFailed
-from umbel.upstream.origin import Origin
+from umbel.upstream.replicas.origin import Origin
 
 RATE = 200
 """Calls a second."""

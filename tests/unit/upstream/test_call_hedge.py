@@ -20,7 +20,7 @@ from umbel.policy.hedge import HedgeRules
 from umbel.policy.retry_budget import Budget, BudgetStatistics
 from umbel.upstream import BreakerRules, Hedge, Retry, Transport
 from umbel.upstream.errors import ConnectFailed, Malformed, ReadTimedOut
-from umbel.upstream.origin import Origin
+from umbel.upstream.replicas.origin import Origin
 
 LOST = Kind.CANCELLED
 EARLY = Hedge(0.05)

@@ -12,7 +12,7 @@ from umbel.core.failure_kinds import Kind
 from umbel.policy.quantile import SAMPLES_MIN
 from umbel.upstream import Hedge
 from umbel.upstream.errors import BudgetSpent, ConnectFailed, Malformed, ReadTimedOut
-from umbel.upstream.origin import Origin
+from umbel.upstream.replicas.origin import Origin
 
 P95 = Hedge("p95")
 

@@ -21,7 +21,7 @@ from umbel.net.stream import Stream
 from umbel.policy.hedge import HedgeRules
 from umbel.policy.retry import RetryRules
 from umbel.upstream import CoalesceStatistics, TooBig
-from umbel.upstream.origin import Origin
+from umbel.upstream.replicas.origin import Origin
 
 # What is shared
 

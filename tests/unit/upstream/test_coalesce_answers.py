@@ -12,9 +12,10 @@ from tests.support.upstreams import fields
 from umbel.core.errors import NotRunningError
 from umbel.core.failure_kinds import Kind
 from umbel.net.stream import Stream
-from umbel.upstream import CallTimedOut, CoalesceStatistics, ConnectFailed, ConnectionReset, TooBig, coalesce
-from umbel.upstream.dial import Dial
-from umbel.upstream.origin import Origin
+from umbel.upstream import CallTimedOut, CoalesceStatistics, ConnectFailed, ConnectionReset, TooBig
+from umbel.upstream.calls import coalesce
+from umbel.upstream.pool.dial import Dial
+from umbel.upstream.replicas.origin import Origin
 
 # What is not shared
 

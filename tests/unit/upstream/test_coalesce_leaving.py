@@ -10,7 +10,7 @@ from tests.support.memory_calls import Asked, Made, answer, answering, coalescin
 from umbel.core.failure_kinds import Kind
 from umbel.core.model import Attempt as AttemptRecord
 from umbel.upstream import BreakerRules, CallTimedOut, CoalesceStatistics, Retry
-from umbel.upstream.coalesce import SharedCall
+from umbel.upstream.calls.coalesce import SharedCall
 
 # Who leaves
 

@@ -15,7 +15,6 @@ from umbel.core.errors import UpstreamError
 from umbel.core.failure_kinds import Kind
 from umbel.http1.response_head import Head
 from umbel.http1.response_reader import INFORMATIONAL_MAX, Limits, ResponseReader
-from umbel.upstream.connection import INLINE_MAX, TRANSITIONS, Connection, Event, State
 from umbel.upstream.errors import (
     BadRequest,
     ConnectionReset,
@@ -24,7 +23,8 @@ from umbel.upstream.errors import (
     TlsFailed,
     WriteTimedOut,
 )
-from umbel.upstream.outgoing import prepare
+from umbel.upstream.pool.connection import INLINE_MAX, TRANSITIONS, Connection, Event, State
+from umbel.upstream.pool.request_head import prepare
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 LARGE = b"x" * (INLINE_MAX * 4)

@@ -12,7 +12,7 @@ from umbel.core.errors import UpstreamError
 from umbel.core.failure_kinds import Kind
 from umbel.core.model import RequestFacts, Trace
 from umbel.policy.failure_verdict import failed
-from umbel.upstream.ending import CLIENT_GONE, LOST, kind_of_cut, kind_of_error
+from umbel.upstream.calls.failure_kind import CLIENT_GONE, LOST, kind_of_cut, kind_of_error
 from umbel.upstream.errors import BadRequest, BudgetSpent, ConnectFailed, NameFailed, Overflow, TooBig
 
 

@@ -16,9 +16,9 @@ from tests.support.sources import Given
 from umbel.core.errors import NotRunningError
 from umbel.upstream import HealthRules, Transport
 from umbel.upstream.errors import ConnectFailed, ReadTimedOut
-from umbel.upstream.health import BODY_MAX, Health
-from umbel.upstream.origin import Replica
-from umbel.upstream.pool import Pool
+from umbel.upstream.pool.pool import Pool
+from umbel.upstream.replicas.health import BODY_MAX, Health
+from umbel.upstream.replicas.origin import Replica
 
 A, B = "http://a/base", "http://b"
 

@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from umbel.upstream.errors import BadRequest
-from umbel.upstream.origin import Origin, Replica, origin_of
+from umbel.upstream.replicas.origin import Origin, Replica, origin_of
 
 
 def test_the_servers_name_is_for_https_alone() -> None:

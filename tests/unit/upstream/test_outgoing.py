@@ -12,7 +12,7 @@ from umbel.core.httpx_messages import ACCEPT_GZIP, Field
 from umbel.upstream import Client, Pool
 from umbel.upstream.client import Policies
 from umbel.upstream.errors import BadRequest
-from umbel.upstream.outgoing import is_idempotent, note_beginning, plain_request, prepare, request_of_call
+from umbel.upstream.pool.request_head import is_idempotent, note_beginning, plain_request, prepare, request_of_call
 
 
 def request(method: str = "GET", url: str = "http://host:8080/a?b=c", **options) -> httpx.Request:

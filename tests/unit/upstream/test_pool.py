@@ -14,12 +14,12 @@ from umbel.core.call import StepTimeouts
 from umbel.core.errors import NotRunningError
 from umbel.core.failure_kinds import Kind
 from umbel.upstream import Transport
-from umbel.upstream.connection import Connection
 from umbel.upstream.errors import BadRequest, ConnectionReset, Overflow
-from umbel.upstream.lifecycle import State
-from umbel.upstream.origin import Origin
-from umbel.upstream.outgoing import assemble
-from umbel.upstream.pool import Pool, PoolStatistics
+from umbel.upstream.pool.connection import Connection
+from umbel.upstream.pool.connection_state import State
+from umbel.upstream.pool.pool import Pool, PoolStatistics
+from umbel.upstream.pool.request_head import assemble
+from umbel.upstream.replicas.origin import Origin
 
 
 def get(host: str = "x", method: str = "GET", **options) -> httpx.Request:
@@ -390,7 +390,7 @@ async def test_without_a_descriptor_for_its_reader_it_is_not_entered_and_may_be_
 
     pool = Pool()
     with monkeypatch.context() as patch:
-        patch.setattr("umbel.upstream.pool.new_reader", none_left)
+        patch.setattr("umbel.upstream.pool.pool.new_reader", none_left)
         with pytest.raises(OSError, match="too many open files"):
             await pool.__aenter__()
     with pytest.raises(NotRunningError):

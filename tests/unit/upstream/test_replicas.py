@@ -7,9 +7,9 @@ import trio
 import trio.testing
 
 from tests.support.sources import Given
-from umbel.upstream.dns import DnsReplicas
-from umbel.upstream.origin import Replica
-from umbel.upstream.replicas import JoinedReplicas, ReplicaSource, source_of
+from umbel.upstream.replicas.dns import DnsReplicas
+from umbel.upstream.replicas.origin import Replica
+from umbel.upstream.replicas.sources import JoinedReplicas, ReplicaSource, source_of
 
 ONE, TWO, THREE, FOUR = (Replica.parse(f"http://replica-{number}") for number in range(1, 5))
 

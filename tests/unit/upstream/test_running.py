@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from umbel.core.errors import NotRunningError
-from umbel.upstream.ownnursery import OwnNursery
+from umbel.upstream.background_tasks import OwnNursery
 from umbel.upstream.running import Running
 
 

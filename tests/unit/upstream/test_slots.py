@@ -4,8 +4,8 @@ import pytest
 import trio
 import trio.testing
 
+from umbel.upstream.calls.queue_limiter import Slots
 from umbel.upstream.errors import Overflow
-from umbel.upstream.slots import Slots
 
 
 def full(waiting: int = 100) -> Slots:

@@ -23,7 +23,7 @@ from umbel.upstream import (
     ReadTimedOut,
     Retry,
 )
-from umbel.upstream.origin import Origin
+from umbel.upstream.replicas.origin import Origin
 
 FREE = (0, 0, 0)
 HELD = (1, 1, 1)

@@ -14,8 +14,8 @@ from tests.support.streaming import Streams, head, opened, rest_of, streaming
 from umbel.core.failure_kinds import Kind
 from umbel.net.stream import Stream
 from umbel.upstream import BadRequest, BreakerOpen, BreakerRules, ConnectFailed, ConnectionReset, Overflow, Retry
-from umbel.upstream.origin import Origin
-from umbel.upstream.stream_call import RequestBody
+from umbel.upstream.calls.stream_call import RequestBody
+from umbel.upstream.replicas.origin import Origin
 
 
 class Pieces:

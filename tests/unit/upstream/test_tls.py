@@ -9,7 +9,7 @@ import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
 
-from umbel.upstream.tls import client_context
+from umbel.upstream.pool.tls import client_context
 
 
 @pytest.fixture(scope="module")

@@ -39,20 +39,20 @@ from typing import TYPE_CHECKING, ClassVar
 
 import trio
 
-from ..core.call import CallBase, CallContext, Mode, Prepared
-from ..core.errors import UpstreamError
-from ..core.events import Noted
-from ..core.failure_kinds import Kind
+from ...core.call import CallBase, CallContext, Mode, Prepared
+from ...core.errors import UpstreamError
+from ...core.events import Noted
+from ...core.failure_kinds import Kind
+from ..errors import BreakerOpen, BudgetSpent, CallTimedOut, Overflow
+from ..pool.request_head import IDEMPOTENT, is_idempotent
 from .attempt import DONE, WAITING, Attempt
-from .ending import kind_of_cut, kind_of_error
-from .errors import BreakerOpen, BudgetSpent, CallTimedOut, Overflow
-from .outgoing import IDEMPOTENT, is_idempotent
+from .failure_kind import kind_of_cut, kind_of_error
 
 if TYPE_CHECKING:
-    from ..http1.response_head import Head
-    from ..net.timers import Timer
-    from ..policy.breaker import Ticket
-    from .client import Client
+    from ...http1.response_head import Head
+    from ...net.timers import Timer
+    from ...policy.breaker import Ticket
+    from ..client import Client
 
 NEW, QUEUED, RUNNING = "new", "queued", "running"
 """States of a call; DONE it shares with attempts."""

@@ -12,32 +12,32 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import trio
 
-from ..core.call import CallContext
-from ..core.errors import UpstreamError
-from ..core.events import AttemptEnded
-from ..core.failure_kinds import CUT, Kind
-from ..core.httpx_messages import Field
-from ..core.model import Attempt as AttemptRecord
-from ..http1.response_reader import ResponseReader, whole_of
-from ..net.exception_groups import cancel_reason, raise_cancels
-from ..policy.failure_verdict import failed
-from ..policy.hedge import Entry
-from ..policy.retry import Ending
-from .again import ending_of
-from .body import Decoder, check_size, fields_and_decoder, limit_of
-from .connection import INLINE_MAX
-from .ending import LOST, kind_of_cut, kind_of_error
-from .errors import BudgetSpent, ConnectionReset, ReadTimedOut, WriteTimedOut
-from .outgoing import lines_of_blocks, note_beginning, plain_request, request_of_call
+from ...core.call import CallContext
+from ...core.errors import UpstreamError
+from ...core.events import AttemptEnded
+from ...core.failure_kinds import CUT, Kind
+from ...core.httpx_messages import Field
+from ...core.model import Attempt as AttemptRecord
+from ...http1.response_reader import ResponseReader, whole_of
+from ...net.exception_groups import cancel_reason, raise_cancels
+from ...policy.failure_verdict import failed
+from ...policy.hedge import Entry
+from ...policy.retry import Ending
+from ..errors import BudgetSpent, ConnectionReset, ReadTimedOut, WriteTimedOut
+from ..pool.connection import INLINE_MAX
+from ..pool.request_head import lines_of_blocks, note_beginning, plain_request, request_of_call
+from .failure_kind import LOST, kind_of_cut, kind_of_error
+from .response_body import Decoder, check_size, fields_and_decoder, limit_of
+from .retry_safety import ending_of
 
 if TYPE_CHECKING:
-    from ..http1.response_head import Head
-    from ..net.stream import Stream
-    from ..net.timers import Timer
-    from .balance import Seat
+    from ...http1.response_head import Head
+    from ...net.stream import Stream
+    from ...net.timers import Timer
+    from ..client import Client
+    from ..pool.connection import Connection
+    from ..replicas.balance import Seat
     from .call import UpstreamCall
-    from .client import Client
-    from .connection import Connection
 
 Cause = Literal["first", "retry", "hedge"]
 """Why an attempt is made."""

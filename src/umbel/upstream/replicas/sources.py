@@ -13,10 +13,10 @@ from typing import Protocol, Self
 import trio
 from trio_util import AsyncValue
 
-from ..core.errors import UpstreamError
+from ...core.errors import UpstreamError
+from ..background_tasks import OwnNursery
+from ..running import Running
 from .origin import Replica
-from .ownnursery import OwnNursery
-from .running import Running
 
 
 class ReplicaSource(Protocol):

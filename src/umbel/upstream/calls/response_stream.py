@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 
 import httpx
 
-from .connection import Connection
+from ..pool.connection import Connection
 
 
 class Lent:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import trio
 
-from .errors import AddressRefused, ConnectFailed, NameFailed, connect_failed
+from ..errors import AddressRefused, ConnectFailed, NameFailed, connect_failed
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 
-from ..net.bounded_cache import BoundedCache
-from ..policy.idle_reuse import OBSERVED_SECONDS, OBSERVED_SHARE, idle_max
+from ...net.bounded_cache import BoundedCache
+from ...policy.idle_reuse import OBSERVED_SECONDS, OBSERVED_SHARE, idle_max
+from ..replicas.origin import Origin
 from .connection import Connection
-from .origin import Origin
 
 ORIGINS_MAX = 1024
 """Origins whose idle times are remembered; one more takes the place of the one that was learned first."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import ssl
 from typing import NamedTuple
 
-from ..net.bounded_cache import BoundedCache
-from .origin import Origin
+from ...net.bounded_cache import BoundedCache
+from ..replicas.origin import Origin
 
 SESSIONS_MAX = 100
 """Origins whose session is kept; the one not used for longest is forgotten first."""

@@ -16,18 +16,18 @@ import httpx
 import trio
 from trio_util import periodic
 
-from ..core.events import NULL, Noted, Recorder
-from ..core.product import PRODUCT
-from ..policy.replicas.health import Standing
-from .changes import Changes
-from .errors import TooBig
+from ...core.events import NULL, Noted, Recorder
+from ...core.product import PRODUCT
+from ...policy.replicas.health import Standing
+from ..aclosing_iter import pieces_of
+from ..background_tasks import OwnNursery
+from ..errors import TooBig
+from ..pool.pool import Pool
+from ..pool.request_head import Outgoing, assemble
+from ..running import Running
+from ..state_events import Changes
 from .origin import Replica
-from .outgoing import Outgoing, assemble
-from .ownnursery import OwnNursery
-from .pieces import pieces_of
-from .pool import Pool
-from .replicas import ReplicaSource, source_of
-from .running import Running
+from .sources import ReplicaSource, source_of
 
 BACKOFF_SECONDS = 1.0
 """The pause after a check that crashed; each crash in a row doubles it."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import certifi
 
-from ..core.regular_file import open_regular
+from ...core.regular_file import open_regular
 
 
 def client_context(*, ca: str | None = None, cert: str | None = None, key: str | None = None) -> ssl.SSLContext:

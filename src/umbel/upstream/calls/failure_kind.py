@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..core.call import CallContext
-from ..core.errors import UpstreamError
-from ..core.failure_kinds import Kind
+from ...core.call import CallContext
+from ...core.errors import UpstreamError
+from ...core.failure_kinds import Kind
 
 CLIENT_GONE = str(Kind.CLIENT_GONE)
 """The reason that a cancel bears when the client has left."""

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
-from ..core.failure_kinds import Kind
-from ..core.httpx_messages import Field
-from ..policy.retry import Ending
-from .ending import kind_of_error
-from .errors import HandshakeFailed, TlsBrokeOff, TlsTimedOut
+from ...core.failure_kinds import Kind
+from ...core.httpx_messages import Field
+from ...policy.retry import Ending
+from ..errors import HandshakeFailed, TlsBrokeOff, TlsTimedOut
+from .failure_kind import kind_of_error
 
 _SECONDS = re.compile(r"[0-9]{1,9}")
 

@@ -19,17 +19,17 @@ from typing import TYPE_CHECKING, ClassVar
 
 import trio
 
-from ..core.call import CallContext, Prepared
-from ..core.failure_kinds import Kind
-from ..policy.hedge import Entry, HedgeRules, Judgement, Race, judge
-from ..policy.retry import RetryRules
-from .again import untold
+from ...core.call import CallContext, Prepared
+from ...core.failure_kinds import Kind
+from ...policy.hedge import Entry, HedgeRules, Judgement, Race, judge
+from ...policy.retry import RetryRules
 from .attempt import DONE, Attempt, Cause
 from .call import RUNNING, UpstreamCall
-from .ending import LOST, kind_of_error
+from .failure_kind import LOST, kind_of_error
+from .retry_safety import untold
 
 if TYPE_CHECKING:
-    from .client import Client
+    from ..client import Client
 
 
 class RepeatableCall(UpstreamCall):

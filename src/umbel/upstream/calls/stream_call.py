@@ -22,20 +22,20 @@ from typing import TYPE_CHECKING, ClassVar
 import httpx
 import trio
 
-from ..core.call import CallContext, Mode, Prepared, StepTimeouts
-from ..core.errors import UpstreamError
-from ..net.exception_groups import cancel_reason
-from ..policy.failure_verdict import failed
+from ...core.call import CallContext, Mode, Prepared, StepTimeouts
+from ...core.errors import UpstreamError
+from ...net.exception_groups import cancel_reason
+from ...policy.failure_verdict import failed
+from ..errors import CallTimedOut, ConnectionReset, copy_of_failure
+from ..pool.connection import Connection
+from ..pool.connection_state import State
+from ..pool.request_head import Outgoing, assemble
 from .attempt import DONE, HEAD, SENT, Attempt, attempt_fields
-from .connection import Connection
-from .ending import kind_of_error
-from .errors import CallTimedOut, ConnectionReset, copy_of_failure
-from .lifecycle import State
-from .outgoing import Outgoing, assemble
+from .failure_kind import kind_of_error
 from .repeatable_call import RepeatableCall
 
 if TYPE_CHECKING:
-    from .client import Client
+    from ..client import Client
 
 
 class StreamCall(RepeatableCall):

@@ -11,7 +11,7 @@ import httpx
 import msgspec
 from msgspec.structs import replace
 
-from .errors import BadRequest
+from ..errors import BadRequest
 
 _PORTS = {"http": 80, "https": 443}
 

@@ -37,20 +37,20 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 from msgspec.structs import replace
 
-from ..core.call import Call, CallBase, CallContext, Prepared
-from ..core.errors import NotRunningError
-from ..core.httpx_messages import Field
-from ..core.model import Attempt as AttemptRecord
-from ..core.model import RequestFacts, Trace
-from ..policy.coalescing_key import REQUEST_ID, SAFE, VIA, for_one_alone, last_hop
-from .ending import kind_of_cut
-from .errors import CallTimedOut, Overflow, copy_of_failure
+from ...core.call import Call, CallBase, CallContext, Prepared
+from ...core.errors import NotRunningError
+from ...core.httpx_messages import Field
+from ...core.model import Attempt as AttemptRecord
+from ...core.model import RequestFacts, Trace
+from ...policy.coalescing_key import REQUEST_ID, SAFE, VIA, for_one_alone, last_hop
+from ..errors import CallTimedOut, Overflow, copy_of_failure
+from .failure_kind import kind_of_cut
 
 if TYPE_CHECKING:
-    from ..http1.response_head import Head
-    from ..net.timers import Timer
+    from ...http1.response_head import Head
+    from ...net.timers import Timer
+    from ..client import Client
     from .call import UpstreamCall
-    from .client import Client
 
 SHARED_MAX = 1000
 """Shared calls of an upstream under way at once; further calls are made each by itself."""

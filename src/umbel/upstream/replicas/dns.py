@@ -21,13 +21,13 @@ import trio
 from msgspec.structs import replace as replaced
 from trio_util import AsyncValue
 
-from ..core.errors import UpstreamError
-from ..policy.replicas.dns_ttl import Refresh
+from ...core.errors import UpstreamError
+from ...policy.replicas.dns_ttl import Refresh
+from ..background_tasks import OwnNursery
+from ..errors import AddressRefused, NameFailed, NameTimedOut
+from ..running import Running
 from .address import is_prohibited
-from .errors import AddressRefused, NameFailed, NameTimedOut
 from .origin import Replica
-from .ownnursery import OwnNursery
-from .running import Running
 
 PREFIX = "dns+"
 FIRST_WAIT = 1.0

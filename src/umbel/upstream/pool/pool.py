@@ -17,21 +17,21 @@ import httpx
 import trio
 from msgspec.structs import replace
 
-from ..core.call import StepTimeouts
-from ..core.httpx_messages import Complete, UpstreamResponse, headers_of
-from ..http1.response_head import Head
-from ..http1.response_reader import Limits
-from ..net.epoll import AnyReader, new_reader
+from ...core.call import StepTimeouts
+from ...core.httpx_messages import Complete, UpstreamResponse, headers_of
+from ...http1.response_head import Head
+from ...http1.response_reader import Limits
+from ...net.epoll import AnyReader, new_reader
+from ..background_tasks import OwnNursery
+from ..calls.queue_limiter import Slots, SlotStatistics
+from ..calls.response_stream import Lent, StreamedBody
+from ..errors import ConnectionReset, Overflow
+from ..replicas.origin import Origin, origin_of
 from .connection import Connection
+from .connection_state import State
 from .dial import Dial, Dialer
-from .errors import ConnectionReset, Overflow
-from .idle import IdleConnections
-from .lifecycle import State
-from .origin import Origin, origin_of
-from .outgoing import Outgoing, prepare
-from .ownnursery import OwnNursery
-from .slots import Slots, SlotStatistics
-from .streamed import Lent, StreamedBody
+from .idle_connections import IdleConnections
+from .request_head import Outgoing, prepare
 
 _IDLE = State.IDLE  # To read a member of an enumeration costs as much as ten variables.
 

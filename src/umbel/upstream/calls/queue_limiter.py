@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import trio
 
-from .errors import Overflow
+from ..errors import Overflow
 
 Granted = Callable[[], object]
 """Called once, when the waiter has a place. Must not raise and must not wait."""

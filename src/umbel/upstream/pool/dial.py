@@ -12,15 +12,15 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from ..core.errors import UpstreamError
-from ..net.epoll import AnyReader
-from ..net.stream import PlainStream, Stream
-from ..net.tls_stream import TlsStream
-from .address import connect, resolve
-from .errors import ConnectTimedOut, NameTimedOut, TlsFailed, TlsTimedOut, connect_failed, handshake_failed, tls_failed
-from .origin import Origin
-from .sessions import Sessions
+from ...core.errors import UpstreamError
+from ...net.epoll import AnyReader
+from ...net.stream import PlainStream, Stream
+from ...net.tls_stream import TlsStream
+from ..errors import ConnectTimedOut, NameTimedOut, TlsFailed, TlsTimedOut, connect_failed, handshake_failed, tls_failed
+from ..replicas.address import connect, resolve
+from ..replicas.origin import Origin
 from .tls import client_context
+from .tls_session_cache import Sessions
 
 Dial = Callable[[Origin, float | None], Awaitable[Stream]]
 """Connects to an origin within a limit in seconds (None: without one)."""

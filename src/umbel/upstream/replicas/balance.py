@@ -15,17 +15,17 @@ from typing import Literal, Self
 
 import trio
 
-from ..core.errors import UpstreamError
-from ..core.events import NULL, Recorder
-from ..policy.failover import Failovers
-from ..policy.replicas.balance import Picker, PowerOfTwo, RoundRobin, Weighted, usable
-from ..policy.replicas.ejection import Ejection, EjectionRules
-from ..policy.replicas.replica_load import Loads
-from ..policy.replicas.replica_state import Member
-from .changes import Changes
+from ...core.errors import UpstreamError
+from ...core.events import NULL, Recorder
+from ...policy.failover import Failovers
+from ...policy.replicas.balance import Picker, PowerOfTwo, RoundRobin, Weighted, usable
+from ...policy.replicas.ejection import Ejection, EjectionRules
+from ...policy.replicas.replica_load import Loads
+from ...policy.replicas.replica_state import Member
+from ..state_events import Changes
 from .health import Health
 from .origin import Replica
-from .replicas import ReplicaSource, source_of
+from .sources import ReplicaSource, source_of
 
 PolicyName = Literal["p2c", "round_robin", "weighted"]
 

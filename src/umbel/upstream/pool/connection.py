@@ -12,15 +12,15 @@ import ssl
 import httpx
 import trio
 
-from ..core.call import StepTimeouts
-from ..core.errors import UpstreamError
-from ..http1.response_head import Head
-from ..http1.response_reader import Limits, ResponseReader
-from ..net.stream import Listener, PlainStream, Stream
-from .errors import BadRequest, ConnectionReset, ReadTimedOut, WriteTimedOut, incomplete, tls_failed
-from .lifecycle import TRANSITIONS, Event, State
-from .outgoing import Outgoing
-from .pieces import pieces_of
+from ...core.call import StepTimeouts
+from ...core.errors import UpstreamError
+from ...http1.response_head import Head
+from ...http1.response_reader import Limits, ResponseReader
+from ...net.stream import Listener, PlainStream, Stream
+from ..aclosing_iter import pieces_of
+from ..errors import BadRequest, ConnectionReset, ReadTimedOut, WriteTimedOut, incomplete, tls_failed
+from .connection_state import TRANSITIONS, Event, State
+from .request_head import Outgoing
 
 INLINE_MAX = 16 * 1024
 """Bytes of a request that are sent before the response is read. The send buffer of an idle connection is empty and

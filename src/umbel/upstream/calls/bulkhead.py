@@ -39,11 +39,11 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .errors import Overflow
-from .slots import Granted, Slots
+from ..errors import Overflow
+from .queue_limiter import Granted, Slots
 
 if TYPE_CHECKING:
-    from ..net.timers import Timer, TimerQueue
+    from ...net.timers import Timer, TimerQueue
 
 STALL_SECONDS = 1.0
 """Without a completed call for so long, while some wait, an upstream is stalled."""

@@ -1,0 +1,1 @@
+"""Calls to an upstream and their attempts."""
