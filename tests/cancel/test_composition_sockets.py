@@ -18,7 +18,7 @@ from tests.support.composing import facts
 from tests.support.memory_client import assert_client_is_idle
 from tests.support.rawserver import Peer, open_sockets, raw_server, response
 from tests.support.records import Records
-from umbel.composition.plan import compile_route
+from umbel.composition.plan.compiler import compile_route
 from umbel.composition.plan_run import run
 from umbel.config.schema.sections import Config
 from umbel.core.events import AttemptEnded

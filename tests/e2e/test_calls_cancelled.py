@@ -23,7 +23,7 @@ from tests.support.rawserver import Peer, RawServer, open_sockets, raw_server, r
 from tests.support.records import Records
 from tests.support.soak import SOAK
 from umbel.composition.gather import Compose, CompositionFailedError
-from umbel.composition.plan import compile_route
+from umbel.composition.plan.compiler import compile_route
 from umbel.composition.plan_run import run
 from umbel.core.model import Inputs
 from umbel.upstream import Client, build

@@ -31,7 +31,7 @@ from tests.support.laboratory import (
 )
 from tests.support.rawserver import Peer, response
 from tests.support.sources import Given
-from umbel.composition.result import Result
+from umbel.composition.answer.result import Result
 from umbel.core.failure_kinds import Kind
 from umbel.policy.breaker import State
 

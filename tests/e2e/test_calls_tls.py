@@ -21,7 +21,7 @@ from tests.support.records import Records
 from tests.support.socket_streams import TlsPeer, key_update
 from tests.support.upstreams import url
 from umbel.composition.gather import Compose, CompositionFailedError
-from umbel.composition.plan import compile_route
+from umbel.composition.plan.compiler import compile_route
 from umbel.composition.plan_run import run
 from umbel.core.failure_kinds import Kind
 from umbel.core.model import Inputs, Outcome

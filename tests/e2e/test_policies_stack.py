@@ -14,7 +14,7 @@ from tests.support.composing import facts
 from tests.support.nameserver import Zone, nameserver
 from tests.support.rawserver import Peer, answering, raw_server, response
 from tests.support.records import Records
-from umbel.composition.plan import compile_route
+from umbel.composition.plan.compiler import compile_route
 from umbel.composition.plan_run import run
 from umbel.config.schema.sections import Config
 from umbel.core.failure_kinds import Kind

@@ -20,7 +20,7 @@ from tests.support.laboratory import ONE, configured
 from tests.support.rawserver import Peer, RawServer, answering, raw_server, silent
 from tests.support.records import Records
 from umbel.composition.gather import Compose, CompositionFailedError
-from umbel.composition.plan import compile_route
+from umbel.composition.plan.compiler import compile_route
 from umbel.composition.plan_run import run
 from umbel.config.schema.sections import Upstream
 from umbel.core.failure_kinds import Kind

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.composing import answer, compose, plan
-from umbel.composition.dag import Plan
-from umbel.composition.functions import FUNCTIONS
+from umbel.composition.plan.plan import Plan
+from umbel.composition.text.functions import FUNCTIONS
 from umbel.core.model import Inputs
 
 SCALARS = (

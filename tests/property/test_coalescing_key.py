@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.support.composing import Scripted, facts
 from tests.support.memory_calls import Asked, answer, coalescing
 from tests.support.records import Records
-from umbel.composition.plan import _why_never_sent, compile_route
+from umbel.composition.plan.compiler import _why_never_sent, compile_route
 from umbel.composition.plan_run import run
 from umbel.config.schema.constraints import _MANAGED
 from umbel.config.schema.sections import Config, Upstream

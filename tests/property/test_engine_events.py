@@ -15,8 +15,8 @@ from tests.property.test_composition import DEADLINE, check_result, plans, value
 from tests.support.composing import facts
 from tests.support.records import Records
 from tests.support.scripted_calls import Reply, ScriptedCaller
-from umbel.composition.dag import Plan
 from umbel.composition.engine import INLINE_MAX
+from umbel.composition.plan.plan import Plan
 from umbel.composition.plan_run import run
 from umbel.core.model import Inputs
 from umbel.upstream.errors import ConnectionReset

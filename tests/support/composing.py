@@ -13,10 +13,10 @@ import trio
 
 from tests.support.records import Records
 from tests.support.scripted_calls import ScriptedCaller
-from umbel.composition.dag import Plan
-from umbel.composition.plan import compile_route
+from umbel.composition.answer.result import Result
+from umbel.composition.plan.compiler import compile_route
+from umbel.composition.plan.plan import Plan
 from umbel.composition.plan_run import Observer, run
-from umbel.composition.result import Result
 from umbel.config.schema.sections import Config
 from umbel.core.call import Caller
 from umbel.core.model import Inputs, RequestFacts, Trace

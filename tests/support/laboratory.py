@@ -17,10 +17,10 @@ from trio.testing import wait_all_tasks_blocked
 from tests.support.composing import facts
 from tests.support.rawserver import Peer, RawServer, raw_server, response
 from tests.support.records import Records
-from umbel.composition.dag import Plan
-from umbel.composition.plan import compile_route
+from umbel.composition.answer.result import Result
+from umbel.composition.plan.compiler import compile_route
+from umbel.composition.plan.plan import Plan
 from umbel.composition.plan_run import run
-from umbel.composition.result import Result
 from umbel.config.schema.sections import Config
 from umbel.core.events import AttemptEnded
 from umbel.core.model import Attempt, Inputs, RequestFacts

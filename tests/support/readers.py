@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tests.support.adversarial import Shape, shapes_from
-from umbel.composition import template
+from umbel.composition.answer.cache_control import strictest_cache_control
 from umbel.composition.decode import decode_json
-from umbel.composition.expression import compile_expression
-from umbel.composition.merge import strictest_cache_control
-from umbel.composition.outgoing import build_target
-from umbel.composition.request import encode_form
+from umbel.composition.request.code_request import build_target
+from umbel.composition.request.recipe import encode_form
+from umbel.composition.text import template
+from umbel.composition.text.expression import compile_expression
 from umbel.config.loading import certificates, variables
 from umbel.config.loading.did_you_mean import nearest
 from umbel.config.schema import units

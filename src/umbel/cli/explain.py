@@ -33,7 +33,7 @@ def explain(ctx: click.Context, method: str, path: str, file: str, as_json: bool
     """
     if as_json and as_mermaid:
         raise click.UsageError("--json and --mermaid are two forms of the same; give one of them.")
-    from ..composition.plan import compile_route
+    from ..composition.plan.compiler import compile_route
     from ..config.loading.emptiness import require_file
     from ..config.loading.load import load_with_secrets
     from ..gateway.checks import CHECKS

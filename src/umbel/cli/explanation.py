@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..composition.dag import CallPlan, Plan
+from ..composition.plan.plan import CallPlan, Plan
 from ..config.loading.load import Loaded
 from ..config.schema.section import Section
 from ..config.schema.sections import Call, Config, Constant, KeyPath, Upstream

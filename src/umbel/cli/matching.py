@@ -13,7 +13,7 @@ from urllib.parse import unquote, unquote_plus
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import Map, RequestRedirect, Rule
 
-from ..composition.dag import Plan
+from ..composition.plan.plan import Plan
 from ..core.errors import RequestError
 from ..core.http.forward_all import STAR
 from ..core.model import Json

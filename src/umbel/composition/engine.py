@@ -65,7 +65,7 @@ from ..core.events import CallEnded, Recorder
 from ..core.failure_kinds import CUT, Kind
 from ..core.model import Attempt, Failure, Outcome, RequestFacts
 from ..net.exception_groups import first_leaf
-from .call import (
+from .call_result import (
     CallFailedError,
     CallResult,
     CallRules,

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..core.failure_kinds import Kind
 from ..core.model import Attempt, FailedItem, Failure, Json
-from .call import CallFailedError, CallResult, CallRules
-from .fault import bad_request
-from .functions import key_text
-from .merge import strictest_cache_control
+from .answer.cache_control import strictest_cache_control
+from .call_result import CallFailedError, CallResult, CallRules
+from .text.fault import bad_request
+from .text.functions import key_text
 
 if TYPE_CHECKING:
     from ..core.call import Prepared

@@ -23,17 +23,16 @@ from ..core.httpx_messages import Field, headers_of
 from ..core.model import JSON_MAX, OTHER_MAX, Failure, Inputs, Json, Outcome, RequestFacts
 from ..core.transport_caller import caller_of
 from ..net.exception_groups import raise_unwrapped
-from .call import ACCEPT, CallRules, passed_statuses
-from .combine import worst_of_all
-from .credentials import carries_credential
-from .dag import PERSONAL
+from .answer.cache_control import answer_caching
+from .answer.decision import worst_of_all
+from .answer.result import Result, own_time
+from .answer.result_builder import failed_fields
+from .call_result import ACCEPT, CallRules, passed_statuses
 from .engine import INLINE_MAX, Callers, Engine
-from .expression import ExpressionError, failed_expression
-from .fault import bad_request
-from .field_template import note_left_out
-from .merge import answer_caching
-from .options import CallOptions, check_options
-from .outgoing import (
+from .plan.plan import PERSONAL
+from .request.call_options import CallOptions, check_options
+from .request.call_policies import Overrides
+from .request.code_request import (
     MISSING,
     UNFIT,
     UpstreamDefaults,
@@ -43,12 +42,13 @@ from .outgoing import (
     build_target,
     usual_fields,
 )
-from .overrides import Overrides
-from .request import gateway_fields, without
-from .result import Result, own_time
+from .request.credentials import carries_credential
+from .request.recipe import gateway_fields, without
 from .running_call import RunningCall
-from .shape import failed_fields
-from .template import BadValueError
+from .text.expression import ExpressionError, failed_expression
+from .text.fault import bad_request
+from .text.field_template import note_left_out
+from .text.template import BadValueError
 
 if TYPE_CHECKING:
     import httpx

@@ -14,23 +14,23 @@ from ..core.failure_kinds import CUT, Kind
 from ..core.inbound import ClientGoneError
 from ..core.model import Failure, Inputs, Json, Outcome, RequestFacts
 from ..net.exception_groups import raise_unwrapped
-from .call import CallFailedError, crash
-from .combine import conclude, decide
-from .dag import request_context
+from .answer.decision import conclude, decide
+from .answer.result import Result
+from .answer.result_builder import shape_result
+from .call_result import CallFailedError, crash
 from .engine import CLIENT_GONE, Callers, Engine, OnWait
-from .expression import Expression, ExpressionError, failed_expression, is_false
 from .fan_out import FanOut, ItemEnded, item_list
-from .fault import bad_request, described
-from .field_template import note_left_out
-from .request import gateway_fields
-from .result import Result
-from .shape import shape_result
-from .template import BadValueError
+from .plan.plan import request_context
+from .request.recipe import gateway_fields
+from .text.expression import Expression, ExpressionError, failed_expression, is_false
+from .text.fault import bad_request, described
+from .text.field_template import note_left_out
+from .text.template import BadValueError
 
 if TYPE_CHECKING:
     from ..core.call import Call
     from ..net.timers import TimerQueue
-    from .dag import CallPlan, EachPlan, Plan
+    from .plan.plan import CallPlan, EachPlan, Plan
 
 
 class Observer:

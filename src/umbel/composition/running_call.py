@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ..core.call import CallContext
 
 if TYPE_CHECKING:
-    from .call import CallRules, Decoded
+    from .call_result import CallRules, Decoded
     from .fan_out import FanOut
 
 

@@ -15,13 +15,13 @@ import trio
 from ..core.events import Recorder
 from ..core.failure_kinds import CUT
 from ..core.model import Failure, Inputs, Json, Outcome, RequestFacts
-from .conditions import CONDITIONS
-from .dag import Plan, request_context
+from .answer.result import Result
 from .engine import Callers
 from .fan_out import ItemEnded
-from .field_template import FieldText
+from .plan.plan import Plan, request_context
 from .plan_run import Observer, run
-from .result import Result
+from .request.conditions import CONDITIONS
+from .text.field_template import FieldText
 
 
 @dataclass(frozen=True, slots=True)

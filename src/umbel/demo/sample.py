@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..composition import plan
+from ..composition.plan import compiler as plan
 from ..config.loading.emptiness import SAMPLE
 from ..config.loading.load import load
 from ..config.schema.sections import Config

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
-from ..composition import plan as planning
-from ..composition.outgoing import UpstreamDefaults
+from ..composition.plan import compiler as planning
+from ..composition.request.code_request import UpstreamDefaults
 from ..config.loading.load import load
 from ..config.schema.sections import Config
 from ..core.console import announce

@@ -5,7 +5,8 @@ Handed to ``config.load.load`` by everything that loads a configuration to serve
 
 from __future__ import annotations
 
-from ..composition import plan, plan_warnings
+from ..composition.plan import compiler as plan
+from ..composition.plan import warnings as plan_warnings
 from ..config.loading import contradictions
 from ..config.loading.load import Check
 from ..logs import advice

@@ -17,9 +17,9 @@ import trio
 from quart.wrappers import Response
 from werkzeug.wrappers import Response as WerkzeugResponse
 
-from ..composition.field_template import LeftOut, note_left_out
 from ..composition.gather import Compose, CompositionFailedError
-from ..composition.outgoing import UpstreamDefaults
+from ..composition.request.code_request import UpstreamDefaults
+from ..composition.text.field_template import LeftOut, note_left_out
 from ..core.failure_kinds import Kind
 from ..core.http.field_value import raw_value
 from ..core.model import Failure

@@ -16,7 +16,7 @@ from quart_trio.wrappers import TrioResponse
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing.exceptions import RequestRedirect, RoutingException
 
-from ..composition.merge import made_private
+from ..composition.answer.cache_control import made_private
 from ..core.errors import RequestError
 from ..core.failure_kinds import Kind
 from ..net.exception_groups import check_cancel, leaves, split

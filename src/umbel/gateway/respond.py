@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 from werkzeug.datastructures import Headers
 
-from ..composition.result import Result
+from ..composition.answer.result import Result
 from ..core.http.field_value import raw_value
 from ..core.model import Failure
 from .caching import NO_STORE, etag_of, not_modified

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
+from ..composition.answer.result import Result
 from ..composition.engine import OnWait
 from ..composition.plan_run import PlanRun
-from ..composition.result import Result
 from ..core.inbound import ClientGoneError
 from .accept import StreamForm, stream_form
 from .exchange import Exchange, current_exchange, current_request
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from quart_trio.wrappers import TrioResponse
 
-    from ..composition.dag import Plan
+    from ..composition.plan.plan import Plan
     from ..core.model import Inputs
     from .context import GatewayContext
     from .fields import Fields

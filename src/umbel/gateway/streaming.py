@@ -13,9 +13,9 @@ import trio
 from quart.wrappers.response import ResponseBody
 from werkzeug.datastructures import Headers
 
-from ..composition.dag import Plan
+from ..composition.answer.result import Result
 from ..composition.engine import Callers
-from ..composition.result import Result
+from ..composition.plan.plan import Plan
 from ..composition.stream import Line, capacity, head_fields, run_stream
 from ..core.model import Inputs, RequestFacts
 from .accept import NDJSON, SSE, StreamForm

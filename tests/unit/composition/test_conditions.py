@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from umbel.composition.conditions import answering_statuses, passed_statuses, sent, validators
+from umbel.composition.request.conditions import answering_statuses, passed_statuses, sent, validators
 
 TAG, DATE = "if-none-match", "if-modified-since"
 

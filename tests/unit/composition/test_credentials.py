@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from umbel.composition.credentials import carries_credential, is_credential
+from umbel.composition.request.credentials import carries_credential, is_credential
 
 
 @pytest.mark.parametrize(

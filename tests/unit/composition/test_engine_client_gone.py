@@ -11,9 +11,9 @@ from trio.testing import wait_all_tasks_blocked
 from tests.support.composing import calls, facts, plan
 from tests.support.records import Records
 from tests.support.scripted_calls import Reply, ScriptedCaller
+from umbel.composition.answer.result import Result
 from umbel.composition.engine import INLINE_MAX
 from umbel.composition.plan_run import PlanRun
-from umbel.composition.result import Result
 from umbel.core.failure_kinds import Kind
 from umbel.core.inbound import ClientGoneError
 from umbel.core.model import Inputs

@@ -14,10 +14,10 @@ from trio.testing import wait_all_tasks_blocked
 from tests.support.composing import calls, compose, facts, plan
 from tests.support.records import Records
 from tests.support.scripted_calls import Reply, ScriptedCaller
+from umbel.composition.answer.result import Result
 from umbel.composition.engine import INLINE_MAX
 from umbel.composition.plan_run import Observer, run
-from umbel.composition.request import Recipe
-from umbel.composition.result import Result
+from umbel.composition.request.recipe import Recipe
 from umbel.core.failure_kinds import Kind
 from umbel.core.model import Inputs, Outcome
 from umbel.core.transport_caller import TransportCaller

@@ -8,8 +8,8 @@ import trio
 from tests.support.composing import TWO, Scripted, answer, calls, compose, facts, plan
 from tests.support.records import Records
 from tests.support.scripted_calls import Reply, ScriptedCaller
+from umbel.composition.answer.result import own_time
 from umbel.composition.plan_run import PlanRun, run
-from umbel.composition.result import own_time
 from umbel.core.failure_kinds import Kind
 from umbel.core.inbound import ClientGoneError
 from umbel.core.model import Inputs, Outcome

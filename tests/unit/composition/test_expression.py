@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from umbel.composition.expression import ExpressionError, compile_expression, compile_source
-from umbel.composition.functions import FUNCTIONS
+from umbel.composition.text.expression import ExpressionError, compile_expression, compile_source
+from umbel.composition.text.functions import FUNCTIONS
 from umbel.config.schema.sections import Constant
 
 

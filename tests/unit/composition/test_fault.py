@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tests.support.composing import TWO, answer, compose
-from umbel.composition.expression import ExpressionError, compile_expression
-from umbel.composition.fault import Named, bad_request, described, parameter, sentence
+from umbel.composition.text.expression import ExpressionError, compile_expression
+from umbel.composition.text.fault import Named, bad_request, described, parameter, sentence
 from umbel.core.failure_kinds import Kind
 from umbel.core.model import Inputs
 

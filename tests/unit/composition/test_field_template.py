@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.http import parse_options_header
 
-from umbel.composition.field_template import MAX_FIELD, compile_field
-from umbel.composition.template import Variable
+from umbel.composition.text.field_template import MAX_FIELD, compile_field
+from umbel.composition.text.template import Variable
 
 
 def variable(name: str) -> Variable:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from umbel.composition.fields_of_status import FIELDS_MAX, REDIRECTS, VALUES_MAX, fields_of_status
+from umbel.composition.answer.status_fields import FIELDS_MAX, REDIRECTS, VALUES_MAX, fields_of_status
 from umbel.core.httpx_messages import Field
 
 

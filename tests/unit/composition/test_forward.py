@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from umbel.composition.forward import forwarded_fields, forwarded_query, query_sizes
+from umbel.composition.request.forward import forwarded_fields, forwarded_query, query_sizes
 from umbel.core.http.forward_all import star_leaves_out
 
 

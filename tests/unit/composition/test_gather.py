@@ -19,7 +19,7 @@ from tests.support.records import Records
 from tests.support.scripted_calls import Reply, ScriptedCaller
 from umbel.composition.engine import INLINE_MAX
 from umbel.composition.gather import CallHandle, Compose, CompositionFailedError
-from umbel.composition.outgoing import UpstreamDefaults
+from umbel.composition.request.code_request import UpstreamDefaults
 from umbel.core.errors import UmbelError
 from umbel.core.events import Noted
 from umbel.core.failure_kinds import Kind

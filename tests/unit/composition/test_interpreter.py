@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from umbel.composition.expression import ExpressionError, compile_expression
-from umbel.composition.interpreter import MAX_STEPS
+from umbel.composition.text.expression import ExpressionError, compile_expression
+from umbel.composition.text.interpreter import MAX_STEPS
 
 MANY = 190_000
 VALUES: dict[str, Any] = {

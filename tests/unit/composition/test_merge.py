@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from umbel.composition.merge import lets_share, made_private, strictest_cache_control
+from umbel.composition.answer.cache_control import lets_share, made_private, strictest_cache_control
 
 
 @pytest.mark.parametrize(

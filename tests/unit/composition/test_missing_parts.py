@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.support.composing import config
-from umbel.composition.expression import compile_expression
-from umbel.composition.missing_parts import meetings
-from umbel.composition.plan import warn
+from umbel.composition.plan.compiler import warn
+from umbel.composition.plan.missing_parts import meetings
+from umbel.composition.text.expression import compile_expression
 
 PARTS = frozenset({"b", "c", "e[*]"})
 

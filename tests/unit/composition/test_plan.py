@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.support.composing import config, plan
-from umbel.composition.dag import find_cycle
-from umbel.composition.plan import check
-from umbel.composition.request import Recipe
+from umbel.composition.plan.compiler import check
+from umbel.composition.plan.plan import find_cycle
+from umbel.composition.request.recipe import Recipe
 from umbel.core.model import Inputs
 
 CALL = '[routes.calls.a]\nupstream = "u"\npath = "/a"\n'

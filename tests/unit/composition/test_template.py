@@ -9,7 +9,7 @@ import uritemplate
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umbel.composition.template import BadValueError, Variable, compile_target, query_pairs
+from umbel.composition.text.template import BadValueError, Variable, compile_target, query_pairs
 
 
 def variable(name: str) -> Variable:

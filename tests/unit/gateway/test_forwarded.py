@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from umbel.composition.request import GATEWAYS_ALWAYS, GATEWAYS_FORWARDED
+from umbel.composition.request.recipe import GATEWAYS_ALWAYS, GATEWAYS_FORWARDED
 from umbel.core.call import block_of
 from umbel.gateway import forwarded
 from umbel.gateway.forwarded import TrustedProxies, origin_of

@@ -13,8 +13,8 @@ from tests.support.composing import facts as request_facts
 from tests.support.composing import plan
 from tests.support.scripted_upstream import HANGS, OK, RESET, Scripted, Step, response, scripted
 from tests.support.sources import Given
+from umbel.composition.answer.result import Result
 from umbel.composition.plan_run import run
-from umbel.composition.result import Result
 from umbel.core.failure_kinds import Kind
 from umbel.core.model import Inputs
 from umbel.policy.breaker import State

@@ -1,7 +1,7 @@
 """Every section and key of umbel.toml, as frozen pydantic objects.
 
 ``load.py`` fills them, ``umbel schema`` prints them, plans and pools are built from them. No I/O here, and no rule
-that needs a plan (``composition/plan.py`` checks those).
+that needs a plan (``composition/plan/compiler.py`` checks those).
 """
 
 from __future__ import annotations

@@ -15,14 +15,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..core.model import Json
-from .expression import is_false
-from .functions import argument_types
+from ...core.model import Json
+from ..text.expression import is_false
+from ..text.functions import argument_types
 
 if TYPE_CHECKING:
-    from ..config.schema.sections import Call, KeyPath
-    from .dag import CallPlan, Plan
-    from .expression import Expression
+    from ...config.schema.sections import Call, KeyPath
+    from ..text.expression import Expression
+    from .plan import CallPlan, Plan
 
 Node = Mapping[str, Any]
 Parts = frozenset[str]

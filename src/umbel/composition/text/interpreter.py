@@ -14,7 +14,7 @@ import jmespath.visitor
 from jmespath.exceptions import JMESPathTypeError
 from jmespath.functions import Functions
 
-from ..core.model import Json
+from ...core.model import Json
 
 MAX_STEPS = 200_000
 """The most steps of one evaluation: it holds the loop for some 80 ms at most."""

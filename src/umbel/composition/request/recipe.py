@@ -15,17 +15,17 @@ from urllib.parse import quote_plus
 
 import msgspec
 
-from ..core.call import EVERY, FieldBlock, FieldBlocks, Prepared, block_of
-from ..core.http.field_value import raw_value
-from ..core.http.forward_all import STAR
-from ..core.httpx_messages import ACCEPT_GZIP, Field
-from ..core.model import Inputs, Json
+from ...core.call import EVERY, FieldBlock, FieldBlocks, Prepared, block_of
+from ...core.http.field_value import raw_value
+from ...core.http.forward_all import STAR
+from ...core.httpx_messages import ACCEPT_GZIP, Field
+from ...core.model import Inputs, Json
+from ..text.expression import Expression
+from ..text.fault import described, parameter
+from ..text.field_template import FieldText, LeftOut, unheard
+from ..text.template import LISTS, MAX_TARGET, BadValueError, Target, query_pairs, scalar
 from .conditions import CONDITIONS, withheld
-from .expression import Expression
-from .fault import described, parameter
-from .field_template import FieldText, LeftOut, unheard
 from .forward import forwarded_cookies, forwarded_fields, forwarded_query, query_sizes
-from .template import LISTS, MAX_TARGET, BadValueError, Target, query_pairs, scalar
 
 MAX_FORM_FIELDS = 10_000
 """The most fields that a form is sent with."""

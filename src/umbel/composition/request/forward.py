@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from urllib.parse import unquote_to_bytes
 
-from ..core.http.forward_all import STAR, star_leaves_out
+from ...core.http.forward_all import STAR, star_leaves_out
 
 # What cannot stand in a request target (RFC 9112 section 3.2): anything but visible ASCII, and a fragment's sign.
 _NEVER_IN_TARGET = re.compile(rb"[^!\"$-~]")

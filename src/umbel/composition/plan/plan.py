@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from ..config.schema.sections import Call, KeyPath, Route, Upstream
-from ..core.http.field_value import text_of
-from ..core.model import Inputs, Json
-from .call import CallRules
-from .conditions import answering_statuses, sent
-from .expression import Expression
-from .field_template import FieldText
-from .fields_of_status import CREATED
-from .request import Recipe
+from ...config.schema.sections import Call, KeyPath, Route, Upstream
+from ...core.http.field_value import text_of
+from ...core.model import Inputs, Json
+from ..answer.status_fields import CREATED
+from ..call_result import CallRules
+from ..request.conditions import answering_statuses, sent
+from ..request.recipe import Recipe
+from ..text.expression import Expression
+from ..text.field_template import FieldText
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,20 +14,20 @@ from typing import TypeVar
 
 from werkzeug.routing import Map, Rule
 
-from ..config.schema.sections import Call, Config, KeyPath, Route, Source, Upstream
-from ..core.errors import ConfigError, ConfigProblem
-from ..core.http.forward_all import STAR
-from ..core.http.hop_by_hop import is_hop_by_hop
+from ...config.schema.sections import Call, Config, KeyPath, Route, Source, Upstream
+from ...core.errors import ConfigError, ConfigProblem
+from ...core.http.forward_all import STAR
+from ...core.http.hop_by_hop import is_hop_by_hop
+from ..call_result import ACCEPT, CallRules
+from ..request.conditions import CONDITIONS, why_not
+from ..request.credentials import carries_credential, is_credential
+from ..request.recipe import GATEWAYS_ALWAYS, GATEWAYS_FORWARDED, BodyRecipe, FieldTemplate, Param, Recipe
+from ..text.expression import Expression, compile_source
+from ..text.field_template import FieldText, compile_field
+from ..text.template import Target, compile_target
 from . import missing_parts
-from .call import ACCEPT, CallRules
-from .conditions import CONDITIONS, why_not
-from .credentials import carries_credential, is_credential
-from .dag import PERSONAL, CallPlan, EachPlan, Plan, find_cycle
-from .expression import Expression, compile_source
-from .field_template import FieldText, compile_field
-from .names import Names, Scope
-from .request import GATEWAYS_ALWAYS, GATEWAYS_FORWARDED, BodyRecipe, FieldTemplate, Param, Recipe
-from .template import Target, compile_target
+from .plan import PERSONAL, CallPlan, EachPlan, Plan, find_cycle
+from .scope import Names, Scope
 
 T = TypeVar("T")
 

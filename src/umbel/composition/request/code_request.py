@@ -14,18 +14,18 @@ from urllib.parse import quote
 
 import msgspec
 
-from ..config.schema.sections import Upstream
-from ..core.call import FieldBlock
-from ..core.errors import UmbelError
-from ..core.http.field_value import raw_value
-from ..core.httpx_messages import ACCEPT_GZIP, Field
-from ..core.model import Json
-from ..core.product import PRODUCT
-from .expression import compile_source
-from .field_template import LeftOut, compile_field
-from .names import Names, Scope
-from .request import FieldTemplate, Param, encode_form, expand_into
-from .template import MAX_TARGET, BadValueError, Variable, compile_target, query_pairs, scalar
+from ...config.schema.sections import Upstream
+from ...core.call import FieldBlock
+from ...core.errors import UmbelError
+from ...core.http.field_value import raw_value
+from ...core.httpx_messages import ACCEPT_GZIP, Field
+from ...core.model import Json
+from ...core.product import PRODUCT
+from ..plan.scope import Names, Scope
+from ..text.expression import compile_source
+from ..text.field_template import LeftOut, compile_field
+from ..text.template import MAX_TARGET, BadValueError, Variable, compile_target, query_pairs, scalar
+from .recipe import FieldTemplate, Param, encode_form, expand_into
 
 # A path without a query, a dot or anything to encode.
 _SAFE_PATH = re.compile(r"/(?!/)[A-Za-z0-9/:@!$&'()*+,;=~_-]*+")

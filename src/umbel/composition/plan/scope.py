@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from ..config.schema.constraints import CONTEXT_WORDS
-from ..core.http.hop_by_hop import is_hop_by_hop
-from .expression import Expression
+from ...config.schema.constraints import CONTEXT_WORDS
+from ...core.http.hop_by_hop import is_hop_by_hop
+from ..text.expression import Expression
+from ..text.fault import described, parameter
+from ..text.template import Resolve, Variable
 from .expression_mistakes import texts_instead
-from .fault import described, parameter
-from .template import Resolve, Variable
 
 T = TypeVar("T")
 

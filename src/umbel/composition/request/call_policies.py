@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..config.schema.sections import Call
-from ..policy.hedge import HedgeRules
-from ..policy.retry import RetryOn, RetryRules
+from ...config.schema.sections import Call
+from ...policy.hedge import HedgeRules
+from ...policy.retry import RetryOn, RetryRules
 
 if TYPE_CHECKING:
-    from .options import HedgeOptions, RetryOptions
+    from .call_options import HedgeOptions, RetryOptions
 
 ATTEMPTS_MAX = 10
 HEDGES_MAX = 3

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
-from ..core.http.secret_fields import may_be_secret
+from ...core.http.secret_fields import may_be_secret
 
 STAR = "*"
 """Names everything that may be forwarded."""

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import jmespath
 import msgspec
 
-from ..core.failure_kinds import Kind
-from ..core.model import Failure, Json
-from .decode import values_in
+from ...core.failure_kinds import Kind
+from ...core.model import Failure, Json
+from ..decode import values_in
 from .interpreter import Interpreter, TooManyStepsError
 
 Node = Mapping[str, Any]

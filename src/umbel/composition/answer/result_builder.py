@@ -8,16 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from ..core.events import Recorder
-from ..core.failure_kinds import Kind
-from ..core.model import Failure, Inputs, Json, Outcome, RequestFacts
-from .combine import is_complete, successes
-from .dag import CallPlan, Plan
-from .expression import ExpressionError, failed_expression
-from .field_template import LeftOut, note_left_out
-from .fields_of_status import CREATED
-from .merge import Fields, answer_caching, unsaid
+from ...core.events import Recorder
+from ...core.failure_kinds import Kind
+from ...core.model import Failure, Inputs, Json, Outcome, RequestFacts
+from ..plan.plan import CallPlan, Plan
+from ..text.expression import ExpressionError, failed_expression
+from ..text.field_template import LeftOut, note_left_out
+from .cache_control import Fields, answer_caching, unsaid
+from .decision import is_complete, successes
 from .result import Result, own_time
+from .status_fields import CREATED
 
 
 def shape_result(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from ..config.schema.sections import Route
+from ...config.schema.sections import Route
 
 CONDITIONS = frozenset({"if-match", "if-modified-since", "if-none-match", "if-range", "if-unmodified-since", "range"})
 """The request fields whose upstream may answer with less than a representation, or with a refusal."""

@@ -16,12 +16,12 @@ from ..core.failure_kinds import Kind
 from ..core.http.charsets import charset_of
 from ..core.http.field_value import raw_value
 from ..core.model import JSON_MAX, OTHER_MAX, FailedItem, Failure, Json, PassedBody
-from .conditions import passed_statuses as conditions_passed
-from .conditions import validators
+from .answer.status_fields import CREATED, fields_of_status
 from .decode import BadBodyError, EmptyBodyError, OddBodyError, decode_as_it_stands, decode_mended, decode_text
 from .decode_large import decode_many, is_many
-from .fields_of_status import CREATED, fields_of_status
-from .overrides import NONE, Overrides
+from .request.call_policies import NONE, Overrides
+from .request.conditions import passed_statuses as conditions_passed
+from .request.conditions import validators
 
 if TYPE_CHECKING:
     from ..core.call import Call, CallContext

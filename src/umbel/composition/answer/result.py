@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ..core.failure_kinds import CUT, Kind
-from ..core.model import Failure, Json, Outcome
-from ..core.problem import FailedCall, Problem
+from ...core.failure_kinds import CUT, Kind
+from ...core.model import Failure, Json, Outcome
+from ...core.problem import FailedCall, Problem
 
 _DETAILS = {
     Kind.TIMEOUT: "A part of the answer did not come in time.",

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ..core.failure_kinds import CUT
-from ..core.model import Failure, Outcome
-from .dag import Plan
+from ...core.failure_kinds import CUT
+from ...core.model import Failure, Outcome
+from ..plan.plan import Plan
 
 
 class Decision(NamedTuple):

@@ -27,9 +27,9 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 from urllib.parse import quote
 
-from ..core.events import Noted, Recorder
-from ..core.http.field_value import fits_field
-from ..core.model import Json, RequestFacts
+from ...core.events import Noted, Recorder
+from ...core.http.field_value import fits_field
+from ...core.model import Json, RequestFacts
 from .template import BadValueError, Resolve, Variable, pieces, scalar
 
 MAX_FIELD = 16 * 1024

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..config.schema.sections import Call, Config, KeyPath, Route
-from ..core.http.forward_all import STAR
-from .dag import Plan
-from .merge import lets_share
-from .plan import compile_route
-from .stream import stands_in_head
+from ...config.schema.sections import Call, Config, KeyPath, Route
+from ...core.http.forward_all import STAR
+from ..answer.cache_control import lets_share
+from ..stream import stands_in_head
+from .compiler import compile_route
+from .plan import Plan
 
 _OF_A_CONNECTION = {407: "Proxy-Authenticate", 426: "Upgrade"}
 """The statuses that say nothing without a field, and that field: it is about one connection, and never passed on."""

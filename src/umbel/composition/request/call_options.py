@@ -9,9 +9,9 @@ import difflib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Literal, Required, TypedDict
 
-from ..core.failure_kinds import Kind
-from ..core.model import Json
-from .call import ACCEPT
+from ...core.failure_kinds import Kind
+from ...core.model import Json
+from ..call_result import ACCEPT
 
 
 class RetryOptions(TypedDict, total=False):

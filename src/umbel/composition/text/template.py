@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
-from ..core.model import Json
+from ...core.model import Json
 
 MAX_VALUE = 8 * 1024
 """The longest text that one value may become; a longer one in a target or a header is refused by any server."""

@@ -13,7 +13,7 @@ import jmespath
 import jmespath.functions
 import msgspec
 
-from ..core.model import Json
+from ...core.model import Json
 
 MAX_TEXT = 2**20
 """The most characters of a text that an expression joins."""

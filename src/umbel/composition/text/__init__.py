@@ -1,0 +1,1 @@
+"""Templates and expressions: compiled once at load."""
