@@ -12,7 +12,7 @@ from werkzeug.exceptions import HTTPException, NotFound
 from umbel.config.schema.sections import Config
 from umbel.core.errors import RequestError
 from umbel.gateway.app import Umbel
-from umbel.gateway.paths import check_path, merged_path
+from umbel.gateway.request.paths import check_path, merged_path
 
 METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS", "PUT")
 WORDS = st.sampled_from(

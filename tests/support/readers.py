@@ -23,11 +23,13 @@ from umbel.core.call import Prepared
 from umbel.core.http.field_value import fits_field, raw_value, text_of
 from umbel.core.http.secret_fields import may_be_secret
 from umbel.core.httpx_messages import ACCEPT_GZIP
-from umbel.gateway import bodies, ids, paths, query
-from umbel.gateway.accept import stream_form
-from umbel.gateway.budget import client_budget
-from umbel.gateway.fields import Fields
-from umbel.gateway.forwarded import TrustedProxies, origin_of
+from umbel.gateway.request import paths, query
+from umbel.gateway.request import request_body as bodies
+from umbel.gateway.request import trace_ids as ids
+from umbel.gateway.request.client_deadline import client_budget
+from umbel.gateway.request.client_origin import TrustedProxies, origin_of
+from umbel.gateway.request.content_negotiation import stream_form
+from umbel.gateway.request.request_fields import Fields
 from umbel.http1 import chunked
 from umbel.http1 import response_head as head
 from umbel.policy import coalescing_key as sharing

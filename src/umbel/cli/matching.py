@@ -17,9 +17,9 @@ from ..composition.plan.plan import Plan
 from ..core.errors import RequestError
 from ..core.http.forward_all import STAR
 from ..core.model import Json
-from ..gateway.converters import CONVERTERS
-from ..gateway.paths import check_path, check_query, merged_path
-from ..gateway.query import QueryRules
+from ..gateway.request.converters import CONVERTERS
+from ..gateway.request.paths import check_path, check_query, merged_path
+from ..gateway.request.query import QueryRules
 from ..server.diagnosis import with_query_in_ascii
 from ..server.limits import PROBES
 

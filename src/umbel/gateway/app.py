@@ -29,24 +29,24 @@ from ..server.loopwatch import EVENT, watched_loop
 from ..server.process_signals import no_deadly_signals
 from ..server.serving import serve
 from ..server.settings import hypercorn_config
-from .asgi_request import AsgiRequest, Send, target_of
 from .checks import CHECKS
 from .compose import ComposeView
-from .fields import Field
 from .handler_cycle import HandlerCycle
-from .handling import ErrorHandling
-from .hooks import parts_of
-from .lifespan import Lifespan
-from .quart_request import QuartRequest
-from .reply import KRAKEND_COMPLETED
+from .quart.asgi_request import AsgiRequest, Send, target_of
+from .quart.hooks import parts_of
+from .quart.lifespan import Lifespan
+from .quart.quart_body import UmbelRequest
+from .quart.quart_errors import ErrorHandling
+from .quart.quart_request import QuartRequest
+from .quart.testapp import UmbelTestApp, UmbelTestClient
+from .quart.websocket import WebsocketConnection
+from .quart.wrong_loop import refuse
+from .request.request_fields import Field
 from .request_cycle import PlanCycle
-from .respond import AnswerRules, Expose
+from .response.answer import AnswerRules, Expose
+from .response.reply import KRAKEND_COMPLETED
 from .route_table import RouteTable, UmbelMap, refuse_registration
 from .routes import RouteView
-from .testapp import UmbelTestApp, UmbelTestClient
-from .uploads import UmbelRequest
-from .websocket import WebsocketConnection
-from .wrong_loop import refuse
 
 if TYPE_CHECKING:
     import httpx

@@ -15,7 +15,7 @@ from quart_trio import QuartTrio
 from ..core.events import NULL
 from ..server.limits import Limits
 from .context import GatewayContext, RequestCounts, ServingState, State
-from .forwarded import TrustedProxies, origin_of
+from .request.client_origin import TrustedProxies, origin_of
 
 if TYPE_CHECKING:
     import httpx

@@ -24,16 +24,16 @@ from ..core.failure_kinds import Kind
 from ..core.http.field_value import raw_value
 from ..core.model import Failure
 from ..net.exception_groups import first_leaf, holds_only
-from .exchange import Exchange, current_exchange
-from .inputs import InputRules
-from .reply import Reply, as_response
-from .respond import AnswerRules, answer
+from .request.inputs import InputRules
+from .request_context import Exchange, current_exchange
+from .response.answer import AnswerRules, answer
+from .response.reply import Reply, as_response
 from .routes import deadline_of
 
 if TYPE_CHECKING:
     from .context import GatewayContext
-    from .fields import Fields
-    from .sending import AnyResponse
+    from .request.request_fields import Fields
+    from .response.sending import AnyResponse
 
 Handler = Callable[..., Awaitable[Any]]
 

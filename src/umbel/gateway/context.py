@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..core.errors import ConfigError
     from ..core.events import Recorder
     from ..server.limits import Limits
-    from .forwarded import TrustedProxies
+    from .request.client_origin import TrustedProxies
     from .runtime import Runtime
 
 

@@ -18,14 +18,14 @@ from ..composition.engine import CLIENT_GONE
 from ..core.inbound import ClientGoneError, InboundRequest
 from ..net.exception_groups import check_cancel
 from .compose import GRACE
-from .quart_context import LazyContext, context_of, enter_contexts, made, make_request_context
-from .reply import Reply, as_response
+from .quart.quart_context import LazyContext, context_of, enter_contexts, made, make_request_context
 from .request_cycle import RequestCycle
-from .sending import AnyResponse, deliver
+from .response.reply import Reply, as_response
+from .response.sending import AnyResponse, deliver
 
 if TYPE_CHECKING:
     from .compose import ComposeView
-    from .handling import ErrorHandling
+    from .quart.quart_errors import ErrorHandling
     from .route_table import Match
 
 

@@ -15,15 +15,15 @@ from quart_trio.wrappers import TrioResponse
 from ..core.problem import Problem
 from ..logs import FileRecorder
 from ..server.limits import PROBES
-from .caching import NO_STORE
-from .problems import problem_response
+from .response.problems import problem_response
+from .response.validators import NO_STORE
 
 if TYPE_CHECKING:
     from quart.wrappers import Request
     from werkzeug.routing import Map
 
     from .context import ServingState
-    from .exchange import Exchange
+    from .request_context import Exchange
 
 PATHS = PROBES
 LIVEZ, READYZ = PROBES

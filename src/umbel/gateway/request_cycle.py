@@ -26,21 +26,21 @@ from ..core.model import RequestFacts
 from ..logs import bound
 from ..net.exception_groups import split
 from . import crashes
-from .bodies import known_length
-from .exchange import Exchange, names_of
-from .forwarded import origin_of
-from .problems import http_exception_reply, request_error_reply
-from .reply import Reply, complete
+from .request.client_origin import origin_of
+from .request.request_body import known_length
+from .request_context import Exchange, names_of
 from .request_end import DISCARD_MAX, end_by, record_of
-from .respond import answer
-from .sending import send_reply
+from .response.answer import answer
+from .response.problems import http_exception_reply, request_error_reply
+from .response.reply import Reply, complete
+from .response.sending import send_reply
 
 if TYPE_CHECKING:
     from ..core.model import Inputs
-    from .accept import StreamForm
     from .compose import ComposeView
     from .context import GatewayContext
-    from .fields import Fields
+    from .request.content_negotiation import StreamForm
+    from .request.request_fields import Fields
     from .route_table import Match
     from .routes import RouteView
 

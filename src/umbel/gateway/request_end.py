@@ -20,7 +20,7 @@ from ..server.ending import CUT_DETAIL
 from . import crashes
 
 if TYPE_CHECKING:
-    from .exchange import Exchange
+    from .request_context import Exchange
 
 DISCARD_MAX = 10**6
 """Bytes of a body that nobody read which are read behind the answer, so that the connection can serve on."""

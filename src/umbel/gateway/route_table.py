@@ -35,10 +35,10 @@ from ..core.console import say
 from ..core.errors import ConfigError, ConfigProblem, RequestError
 from ..core.events import Noted
 from ..net.bounded_cache import BoundedCache
-from .converters import CONVERTERS
-from .hooks import Hook, View, find_hooks, replaces_entrance
-from .paths import check_path, forbidden_in_query
 from .probes import PATHS
+from .quart.hooks import Hook, View, find_hooks, replaces_entrance
+from .request.converters import CONVERTERS
+from .request.paths import check_path, forbidden_in_query
 
 if TYPE_CHECKING:
     from quart.routing import QuartRule

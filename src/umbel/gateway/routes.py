@@ -14,15 +14,15 @@ from ..composition.answer.result import Result
 from ..composition.engine import OnWait
 from ..composition.plan_run import PlanRun
 from ..core.inbound import ClientGoneError
-from .accept import StreamForm, stream_form
-from .exchange import Exchange, current_exchange, current_request
-from .inputs import InputRules
-from .query import QueryRules
-from .reply import Reply, as_response
-from .respond import AnswerRules, answer
-from .streaming import stream
-from .uploads import Upload
-from .urlencoded import Names
+from .quart.quart_body import Upload
+from .request.content_negotiation import StreamForm, stream_form
+from .request.inputs import InputRules
+from .request.query import QueryRules
+from .request.urlencoded import Names
+from .request_context import Exchange, current_exchange, current_request
+from .response.answer import AnswerRules, answer
+from .response.reply import Reply, as_response
+from .response.streaming import stream
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ..composition.plan.plan import Plan
     from ..core.model import Inputs
     from .context import GatewayContext
-    from .fields import Fields
+    from .request.request_fields import Fields
 
 
 class RouteView:

@@ -24,7 +24,7 @@ from ..net.timers import TimerQueue
 from ..upstream.background_tasks import OwnNursery
 from ..upstream.calls.bulkhead import OverloadGuard
 from ..upstream.from_config import UpstreamConfigError, build
-from .exchange import names_of
+from .request_context import names_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,8 @@ from tests.support.http1 import served
 from umbel.config.schema.sections import Config
 from umbel.core.events import Event, Noted
 from umbel.core.product import PRODUCT
-from umbel.gateway import ids
 from umbel.gateway.app import Umbel
+from umbel.gateway.request import trace_ids as ids
 from umbel.logs import context
 from umbel.server import refusal
 

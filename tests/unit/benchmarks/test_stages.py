@@ -13,7 +13,7 @@ from benchmarks.stages import ORDER, named_files, of_file, stage_of
 
 import umbel
 from umbel.composition import decode
-from umbel.gateway import respond
+from umbel.gateway.response import answer as respond
 
 SRC = Path(umbel.__file__).parent
 PACKAGES = ("server", "gateway", "composition", "core", "upstream", "net", "policy", "logs")

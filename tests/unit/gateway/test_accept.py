@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from umbel.gateway.accept import stream_form
+from umbel.gateway.request.content_negotiation import stream_form
 
 
 @pytest.mark.parametrize(

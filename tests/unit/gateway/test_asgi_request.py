@@ -16,7 +16,7 @@ from tests.support.records import Records
 from umbel.core.failure_kinds import Kind
 from umbel.core.inbound import AnsweredByServerError, ClientGoneError, InboundApplication, InboundRequest
 from umbel.gateway.app import Umbel
-from umbel.gateway.asgi_request import AsgiRequest, target_of
+from umbel.gateway.quart.asgi_request import AsgiRequest, target_of
 from umbel.server.asgi import CANCELS
 from umbel.server.limits import Limits
 from umbel.server.refusal import NO_UPLOAD_LEFT, told

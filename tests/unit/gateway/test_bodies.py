@@ -9,8 +9,8 @@ import trio
 
 from tests.support.asgi import ask, conversation, living
 from umbel.core.errors import RequestError
-from umbel.gateway.bodies import check_media_type
-from umbel.gateway.fields import Fields
+from umbel.gateway.request.request_body import check_media_type
+from umbel.gateway.request.request_fields import Fields
 
 from .gateways import Function, gateway, says
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from werkzeug.datastructures import Headers
 
-from umbel.gateway.budget import client_budget
+from umbel.gateway.request.client_deadline import client_budget
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from umbel.gateway.caching import etag_of, not_modified
+from umbel.gateway.response.validators import etag_of, not_modified
 
 TAG = etag_of(b"body")
 

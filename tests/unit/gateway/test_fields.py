@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from umbel.gateway import fields
-from umbel.gateway.fields import read_fields
+from umbel.gateway.request import request_fields as fields
+from umbel.gateway.request.request_fields import read_fields
 
 HOST = (b"host", b"gateway.test")
 

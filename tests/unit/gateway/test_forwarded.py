@@ -4,8 +4,8 @@ import pytest
 
 from umbel.composition.request.recipe import GATEWAYS_ALWAYS, GATEWAYS_FORWARDED
 from umbel.core.call import block_of
-from umbel.gateway import forwarded
-from umbel.gateway.forwarded import TrustedProxies, origin_of
+from umbel.gateway.request import client_origin as forwarded
+from umbel.gateway.request.client_origin import TrustedProxies, origin_of
 
 PROXIES = TrustedProxies(["10.0.0.0/8", "::1"])
 HOST = (b"host", b"shop.example")

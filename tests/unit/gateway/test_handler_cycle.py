@@ -29,8 +29,8 @@ from werkzeug.routing import BaseConverter
 
 from tests.support.asgi import ask, conversation, living
 from umbel.core.failure_kinds import Kind
-from umbel.gateway import quart_context
 from umbel.gateway.app import Umbel
+from umbel.gateway.quart import quart_context
 
 from .gateways import gateway, says
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from umbel.gateway import ids
+from umbel.gateway.request import trace_ids as ids
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from umbel.core.errors import RequestError
-from umbel.gateway.paths import check_path, check_query, merged_path, relative_redirect
+from umbel.gateway.request.paths import check_path, check_query, merged_path, relative_redirect
 
 
 @pytest.mark.parametrize(

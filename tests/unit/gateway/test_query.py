@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from umbel.config.schema.sections import QueryParam
 from umbel.core.errors import RequestError
-from umbel.gateway.query import QueryRules
+from umbel.gateway.request.query import QueryRules
 
 
 def value(type_: str, raw: bytes, **options: Any) -> Any:

@@ -13,7 +13,7 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 
 from tests.support.asgi import ask, conversation, http_scope, living
 from umbel.core.failure_kinds import Kind
-from umbel.gateway.exchange import current_exchange
+from umbel.gateway.request_context import current_exchange
 
 from .gateways import Function, gateway, route, says
 

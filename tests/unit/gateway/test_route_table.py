@@ -11,7 +11,7 @@ from tests.support.asgi import ask, http_scope, living
 from umbel.config.schema.sections import Config
 from umbel.core.events import NULL
 from umbel.gateway.application import GatewayApplication
-from umbel.gateway.quart_request import QuartRequest
+from umbel.gateway.quart.quart_request import QuartRequest
 from umbel.gateway.route_table import RouteTable
 
 from .gateways import gateway, route, says

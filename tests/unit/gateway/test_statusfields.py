@@ -5,7 +5,7 @@ import pytest
 
 from umbel.core.failure_kinds import Kind
 from umbel.core.model import Attempt, FailedItem, Failure, Outcome
-from umbel.gateway.statusfields import LENGTH_MAX, proxy_status, server_timing
+from umbel.gateway.response.diagnostic_headers import LENGTH_MAX, proxy_status, server_timing
 
 
 def failed(call: str, failure: Failure) -> Outcome:

@@ -163,7 +163,7 @@ async def test_an_unfinished_stream_at_the_deadline_ends_with_what_there_is(auto
 async def test_a_composition_that_crashes_in_mid_stream_leaves_the_message_unfinished(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from umbel.gateway import streaming
+    from umbel.gateway.response import streaming
 
     original = streaming.run_stream
 

@@ -8,7 +8,7 @@ from quart import request
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from tests.support.asgi import ask, conversation, living
-from umbel.gateway.uploads import Upload
+from umbel.gateway.quart.quart_body import Upload
 
 from .gateways import gateway
 

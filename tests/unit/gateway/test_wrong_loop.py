@@ -10,7 +10,7 @@ import pytest
 from hypercorn.utils import LifespanFailureError
 
 from umbel.gateway.app import Umbel
-from umbel.gateway.wrong_loop import wrong_loop
+from umbel.gateway.quart.wrong_loop import wrong_loop
 from umbel.server import hypercorn_config, serve
 
 SENTENCE = "Umbel needs trio, and this server runs another event loop; write: hypercorn -k trio "

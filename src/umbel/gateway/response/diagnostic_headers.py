@@ -13,8 +13,8 @@ from functools import lru_cache
 import http_sf
 from http_sf.types import BareItemType
 
-from ..core.failure_kinds import Kind
-from ..core.model import Attempt, Outcome
+from ...core.failure_kinds import Kind
+from ...core.model import Attempt, Outcome
 
 LENGTH_MAX = 1024
 """Of a field's value, in bytes, the member that says how many were cut included."""

@@ -12,9 +12,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from ..config.schema.sections import QueryParam
-from ..core.errors import RequestError
-from ..core.model import Json
+from ...config.schema.sections import QueryParam
+from ...core.errors import RequestError
+from ...core.model import Json
 from .urlencoded import BadFieldError, Names, read_fields
 
 # Stricter than int() and float(), which take "1_0", " 1", digits of any script and "nan".

@@ -12,15 +12,15 @@ from typing import Literal
 import msgspec
 from werkzeug.datastructures import Headers
 
-from ..composition.answer.result import Result
-from ..core.http.field_value import raw_value
-from ..core.model import Failure
-from .caching import NO_STORE, etag_of, not_modified
-from .exchange import Exchange
-from .fields import Field
+from ...composition.answer.result import Result
+from ...core.http.field_value import raw_value
+from ...core.model import Failure
+from ..request.request_fields import Field
+from ..request_context import Exchange
+from .diagnostic_headers import proxy_status, server_timing
 from .problems import problem_reply, with_retry_after
 from .reply import BODILESS, KRAKEND_COMPLETED, Reply, encoded
-from .statusfields import proxy_status, server_timing
+from .validators import NO_STORE, etag_of, not_modified
 
 Expose = Literal["full", "completed", "none"]
 

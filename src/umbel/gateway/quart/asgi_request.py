@@ -24,17 +24,17 @@ import trio
 from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 from werkzeug.sansio.utils import get_content_length
 
-from ..composition.engine import CLIENT_GONE
-from ..core.inbound import AnsweredByServerError, ByteStream, ClientGoneError, Field
-from ..server.asgi import CANCELS, Canceller
-from ..server.clocks import BodyClock
-from ..server.refusal import REFUSED
-from .paths import raw_path
-from .reply import BODILESS
+from ...composition.engine import CLIENT_GONE
+from ...core.inbound import AnsweredByServerError, ByteStream, ClientGoneError, Field
+from ...server.asgi import CANCELS, Canceller
+from ...server.clocks import BodyClock
+from ...server.refusal import REFUSED
+from ..request.paths import raw_path
+from ..response.reply import BODILESS
 
 if TYPE_CHECKING:
-    from ..core.events import Recorder, RequestEnded
-    from ..server.limits import Limits
+    from ...core.events import Recorder, RequestEnded
+    from ...server.limits import Limits
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]

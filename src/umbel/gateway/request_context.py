@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..core.failure_kinds import Kind
     from ..core.inbound import InboundRequest
     from ..core.model import Outcome, RequestFacts
-    from .forwarded import Origin
+    from .request.client_origin import Origin
 
 
 SCOPE_KEY = "umbel"

@@ -14,10 +14,10 @@ from quart_trio.wrappers import TrioRequest
 from quart_trio.wrappers.request import TrioBody
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from ..server.fairness import CountedCalls
+from ...server.fairness import CountedCalls
 
 if TYPE_CHECKING:
-    from .exchange import Exchange
+    from ..request_context import Exchange
 
 
 class Upload(TrioBody, CountedCalls):

@@ -16,14 +16,14 @@ from typing import Literal
 from werkzeug.http import parse_options_header
 from werkzeug.sansio.utils import get_content_length
 
-from ..composition.decode import BadBodyError, EmptyBodyError, decode_json
-from ..composition.decode_large import decode_many, is_many
-from ..core.errors import RequestError
-from ..core.http.charsets import ASCII_COMPATIBLE, codec_of
-from ..core.http.content_coding import codings_of
-from ..core.http.media_types import is_json
-from ..core.model import Json
-from .fields import Fields
+from ...composition.decode import BadBodyError, EmptyBodyError, decode_json
+from ...composition.decode_large import decode_many, is_many
+from ...core.errors import RequestError
+from ...core.http.charsets import ASCII_COMPATIBLE, codec_of
+from ...core.http.content_coding import codings_of
+from ...core.http.media_types import is_json
+from ...core.model import Json
+from .request_fields import Fields
 from .urlencoded import BadFieldError, Names, read_fields
 
 BodyForm = Literal["json", "form", "bytes"]

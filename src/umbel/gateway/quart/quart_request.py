@@ -17,26 +17,26 @@ import trio
 from quart_trio.asgi import TrioASGIHTTPConnection
 from werkzeug.exceptions import HTTPException, InternalServerError
 
-from ..core.errors import RequestError
-from ..core.failure_kinds import Kind
-from ..core.model import RequestFacts
+from ...core.errors import RequestError
+from ...core.failure_kinds import Kind
+from ...core.model import RequestFacts
+from ..probes import probe
+from ..request.client_origin import origin_in
+from ..request.paths import check_path, check_query, merged_path, raw_path
+from ..request_context import SCOPE_KEY, Exchange
+from ..request_end import DISCARD_MAX, end_by, record_of
+from ..response.problems import from_http_exception, from_request_error
+from ..response.reply import Reply, redirect_reply
+from ..response.sending import AnyResponse, deliver
 from .asgi_request import AsgiRequest, Send
-from .exchange import SCOPE_KEY, Exchange
-from .forwarded import origin_in
-from .paths import check_path, check_query, merged_path, raw_path
-from .probes import probe
-from .problems import from_http_exception, from_request_error
 from .quart_context import request_of
-from .reply import Reply, redirect_reply
-from .request_end import DISCARD_MAX, end_by, record_of
-from .sending import AnyResponse, deliver
 
 if TYPE_CHECKING:
     from hypercorn.typing import HTTPScope
     from werkzeug.routing import MapAdapter
 
-    from .application import GatewayApplication
-    from .uploads import UmbelRequest
+    from ..application import GatewayApplication
+    from .quart_body import UmbelRequest
 
 
 def _endpoints_at(adapter: MapAdapter, path: str) -> Iterator[str]:

@@ -10,24 +10,24 @@ from typing import TYPE_CHECKING, Any, cast
 import trio
 from quart_trio.asgi import TrioASGIWebsocketConnection
 
-from ..core.errors import RequestError
-from ..core.events import RequestEnded
-from ..core.failure_kinds import Kind
-from ..core.inbound import ClientGoneError
-from ..core.model import RequestFacts
-from ..core.problem import CONTENT_TYPE, Problem
-from ..net.exception_groups import split
-from ..server.ending import RECORD
-from . import crashes
+from ...core.errors import RequestError
+from ...core.events import RequestEnded
+from ...core.failure_kinds import Kind
+from ...core.inbound import ClientGoneError
+from ...core.model import RequestFacts
+from ...core.problem import CONTENT_TYPE, Problem
+from ...net.exception_groups import split
+from ...server.ending import RECORD
+from .. import crashes
+from ..request.client_origin import origin_in
+from ..request.paths import check_path, check_query, merged_path, raw_path
+from ..request_context import SCOPE_KEY, Exchange
 from .asgi_request import file_record
-from .exchange import SCOPE_KEY, Exchange
-from .forwarded import origin_in
-from .paths import check_path, check_query, merged_path, raw_path
 
 if TYPE_CHECKING:
     from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, WebsocketScope
 
-    from .application import GatewayApplication
+    from ..application import GatewayApplication
 
 _SWITCHED = 101
 _REFUSED = 403

@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from quart_trio.wrappers import TrioResponse
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, default_exceptions
 
-from ..core.errors import RequestError
-from ..core.problem import CONTENT_TYPE, Problem
-from .caching import NO_STORE
-from .fields import Field
+from ...core.errors import RequestError
+from ...core.problem import CONTENT_TYPE, Problem
+from ..request.request_fields import Field
 from .reply import Reply, as_response, encoded
+from .validators import NO_STORE
 
 RETRY_AFTER = "1"
 """Seconds after which a shed request may come again, where nobody nearer to the cause says so."""

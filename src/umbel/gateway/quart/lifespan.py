@@ -13,17 +13,17 @@ import trio
 from hypercorn.utils import LifespanFailureError
 from quart_trio.asgi import TrioASGILifespan
 
-from ..core.errors import ConfigError
-from ..logs import Redactor
-from ..net.exception_groups import first_leaf, leaves, split
-from . import crashes
-from .context import State
-from .runtime import open_runtime
+from ...core.errors import ConfigError
+from ...logs import Redactor
+from ...net.exception_groups import first_leaf, leaves, split
+from .. import crashes
+from ..context import State
+from ..runtime import open_runtime
 
 if TYPE_CHECKING:
     from hypercorn.typing import LifespanScope
 
-    from .application import GatewayApplication
+    from ..application import GatewayApplication
 
 
 class Lifespan(TrioASGILifespan):

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from urllib.parse import quote, unquote_to_bytes, urlsplit, urlunsplit
 
-from ..core.errors import RequestError
+from ...core.errors import RequestError
 
 # RFC 3986 section 3.3 (pchar) without percent signs. Together with "no segment begins with a dot" it is always safe.
 _PLAIN = re.compile(rb"/[A-Za-z0-9\-._~!$&'()*+,;=:@/]*")

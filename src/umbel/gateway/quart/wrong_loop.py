@@ -15,7 +15,7 @@ from typing import Any
 
 from hypercorn.utils import LifespanFailureError
 
-from ..core.console import say
+from ...core.console import say
 
 _EXIT_CONFIG = 78
 _HYPERCORN = frozenset({"hypercorn", "hypercorn/__main__.py"})

@@ -13,10 +13,10 @@ from typing import Any
 
 import trio
 
-from ..core.model import Inputs, Json
-from .bodies import BodyForm, check_media_type, decode_whole, known_length, may_have_body, read_body
-from .exchange import Exchange
+from ...core.model import Inputs, Json
+from ..request_context import Exchange
 from .query import QueryRules
+from .request_body import BodyForm, check_media_type, decode_whole, known_length, may_have_body, read_body
 from .urlencoded import Names
 
 _SCALARS = (str, int, float, bool)

@@ -13,16 +13,16 @@ import trio
 from quart.wrappers.response import ResponseBody
 from werkzeug.datastructures import Headers
 
-from ..composition.answer.result import Result
-from ..composition.engine import Callers
-from ..composition.plan.plan import Plan
-from ..composition.stream import Line, capacity, head_fields, run_stream
-from ..core.model import Inputs, RequestFacts
-from .accept import NDJSON, SSE, StreamForm
-from .caching import NO_STORE
-from .exchange import Exchange
+from ...composition.answer.result import Result
+from ...composition.engine import Callers
+from ...composition.plan.plan import Plan
+from ...composition.stream import Line, capacity, head_fields, run_stream
+from ...core.model import Inputs, RequestFacts
+from ..request.content_negotiation import NDJSON, SSE, StreamForm
+from ..request_context import Exchange
+from .answer import note_result
 from .reply import Reply, encoded
-from .respond import note_result
+from .validators import NO_STORE
 
 COMMENT_EVERY = 15.0
 """Seconds of silence after which an SSE stream says that it is alive, for proxies that cut silent connections."""

@@ -25,12 +25,12 @@ from typing import Any
 
 import msgspec
 
-from ..config.schema.constraints import UNIX_PEER
-from ..core.call import FieldBlock, block_of
-from ..core.model import Trace
-from ..net.bounded_cache import BoundedCache
-from . import ids
-from .fields import Field, Fields, read_fields
+from ...config.schema.constraints import UNIX_PEER
+from ...core.call import FieldBlock, block_of
+from ...core.model import Trace
+from ...net.bounded_cache import BoundedCache
+from . import trace_ids as ids
+from .request_fields import Field, Fields, read_fields
 
 _VIA_LENGTH_MAX = 1024
 _PEERS_MAX = 1024

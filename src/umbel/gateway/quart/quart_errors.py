@@ -16,23 +16,23 @@ from quart_trio.wrappers import TrioResponse
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing.exceptions import RequestRedirect, RoutingException
 
-from ..composition.answer.cache_control import made_private
-from ..core.errors import RequestError
-from ..core.failure_kinds import Kind
-from ..net.exception_groups import check_cancel, leaves, split
-from . import crashes
-from .application import GatewayApplication
-from .exchange import find_exchange, find_websocket_exchange
-from .paths import relative_redirect
-from .problems import as_http_exception, from_http_exception
+from ...composition.answer.cache_control import made_private
+from ...core.errors import RequestError
+from ...core.failure_kinds import Kind
+from ...net.exception_groups import check_cancel, leaves, split
+from .. import crashes
+from ..application import GatewayApplication
+from ..request.paths import relative_redirect
+from ..request_context import find_exchange, find_websocket_exchange
+from ..response.problems import as_http_exception, from_http_exception
+from ..response.reply import ComposedResponse
 from .quart_context import CONTEXT_IS_ARGUMENT
-from .reply import ComposedResponse
 
 if TYPE_CHECKING:
     from quart.typing import ResponseReturnValue, ResponseTypes
 
-    from ..core.model import RequestFacts
-    from .sending import AnyResponse
+    from ...core.model import RequestFacts
+    from ..response.sending import AnyResponse
 
 # What Quart's websocket raises once its client has gone; 0.22 has no such exception.
 _DISCONNECTED: tuple[type[Exception], ...] = tuple(

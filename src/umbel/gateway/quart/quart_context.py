@@ -22,16 +22,16 @@ import quart.ctx
 from quart import globals as quart_globals
 from quart_trio.asgi import TrioASGIHTTPConnection
 
-from .exchange import SCOPE_KEY, Exchange
-from .uploads import Upload
+from ..request_context import SCOPE_KEY, Exchange
+from .quart_body import Upload
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from quart_trio import QuartTrio
 
-    from .route_table import Match
-    from .uploads import UmbelRequest
+    from ..route_table import Match
+    from .quart_body import UmbelRequest
 
 CONTEXT_IS_ARGUMENT = not hasattr(quart_globals, "_cv_request")
 """Whether the methods of Quart's dispatch take the context as their first argument (since 0.23)."""

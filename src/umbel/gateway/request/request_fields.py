@@ -12,11 +12,11 @@ from functools import lru_cache
 from itertools import chain
 from types import MappingProxyType
 
-from ..core.http.hop_by_hop import hop_by_hop_among
-from ..core.http.secret_fields import may_be_secret
-from ..net.bounded_cache import BoundedCache
-from .accept import may_ask_for_stream
-from .budget import client_budget
+from ...core.http.hop_by_hop import hop_by_hop_among
+from ...core.http.secret_fields import may_be_secret
+from ...net.bounded_cache import BoundedCache
+from .client_deadline import client_budget
+from .content_negotiation import may_ask_for_stream
 
 Field = tuple[bytes, bytes]
 

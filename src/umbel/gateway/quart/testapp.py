@@ -19,7 +19,7 @@ from quart.testing.app import LifespanError
 from quart_trio.testing import TrioClient, TrioTestApp
 from quart_trio.testing.connections import TestHTTPConnection, TestWebsocketConnection
 
-from ..net.exception_groups import raise_unwrapped
+from ...net.exception_groups import raise_unwrapped
 
 _THREAD_PAUSE = 0.0005
 """Seconds of real time that threads are left to themselves."""

@@ -16,14 +16,14 @@ from quart.wrappers.response import DataBody, Response, ResponseBody
 from werkzeug.exceptions import GatewayTimeout
 from werkzeug.wrappers import Response as WerkzeugResponse
 
-from ..core.failure_kinds import Kind
-from ..core.inbound import ClientGoneError, InboundRequest
-from .fields import Field
+from ...core.failure_kinds import Kind
+from ...core.inbound import ClientGoneError, InboundRequest
+from ..request.request_fields import Field
 from .problems import from_http_exception
 from .reply import BODILESS, ERROR, REQUEST_ID, Reply, complete, encoded, say_incomplete
 
 if TYPE_CHECKING:
-    from .exchange import Exchange
+    from ..request_context import Exchange
 
 _REQUEST_ID_HEADER = REQUEST_ID.decode()
 

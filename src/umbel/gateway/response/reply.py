@@ -12,8 +12,8 @@ from quart_trio.wrappers import TrioResponse
 from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response as WerkzeugResponse
 
-from ..core.http.field_value import raw_value
-from .fields import Field
+from ...core.http.field_value import raw_value
+from ..request.request_fields import Field
 
 KRAKEND_COMPLETED = b"x-krakend-completed"
 """KrakenD's field of completeness; an answer that no composition made is "false" (Lura's router/mux, router/gin)."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 
-from ..core.model import Trace
+from ...core.model import Trace
 
 # What fits a log line, a header and the URN of a problem document alike.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")

@@ -1,0 +1,1 @@
+"""Quart's share: its requests, contexts, errors and test client."""
