@@ -8,7 +8,7 @@ import trio
 
 from tests.support.checkpoints import for_every_checkpoint
 from tests.support.http1 import DRIVERS, POST, App, answer, served
-from umbel.server.service import Service
+from umbel.server.state import Service
 
 
 async def echoes(scope: Any, receive: Any, send: Any) -> None:

@@ -22,8 +22,8 @@ from tests.support.serving import fetch, serving
 from tests.support.wsclient import AcceptConnection, ws_client
 from umbel.gateway.app import Umbel
 from umbel.server import hypercorn_config, serve
-from umbel.server.fairness import CALLS_AFTER_END_MAX
-from umbel.server.service import Service
+from umbel.server.limits.fairness import CALLS_AFTER_END_MAX
+from umbel.server.state import Service
 
 
 class OwnError(BaseException):

@@ -12,7 +12,7 @@ from tests.e2e.test_server_probes import GUARD_S, busy
 from tests.support.h2client import h2_client
 from tests.support.program import SERVERS
 from tests.support.serving import connected, fetch
-from umbel.server.reserve import RESERVED_CONNECTIONS, RESERVED_REQUESTS
+from umbel.server.limits.reserve import RESERVED_CONNECTIONS, RESERVED_REQUESTS
 
 
 @SERVERS

@@ -11,7 +11,7 @@ from tests.support.h2serving import App, hello
 from tests.support.rawclient import converse
 from tests.support.serving import serving
 from umbel.server import Limits, hypercorn_config, serve
-from umbel.server.service import Service
+from umbel.server.state import Service
 
 NEXT = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 

@@ -15,7 +15,7 @@ from tests.support.channels import PROTOCOLS
 from tests.support.serving import fetch, serving
 from tests.support.spinning import HTTP, LIFESPAN, WEBSOCKET, Case, Spinner, asking
 from umbel.server import hypercorn_config, serve
-from umbel.server.service import Service
+from umbel.server.state import Service
 from umbel.server.websocket.session import WebSocketSession
 
 OVER = pytest.mark.parametrize("protocol", PROTOCOLS)

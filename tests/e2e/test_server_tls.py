@@ -16,7 +16,7 @@ from hypercorn.trio.tcp_server import TCPServer
 from tests.support.http1 import App, answer
 from tests.support.serving import RawClient, connected, serving
 from umbel.server import hypercorn as under_hypercorn
-from umbel.server.limits import Limits
+from umbel.server.limits.limits import Limits
 
 AUTHORITY = trustme.CA()
 

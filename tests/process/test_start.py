@@ -16,7 +16,7 @@ from tests.support.processes import PROJECT, PYTHON, ended, started
 from umbel.demo.sample import SAMPLE
 from umbel.demo.services import SERVICES
 from umbel.demo.upstreams import Urls, sample_upstreams
-from umbel.server.garbage import THRESHOLDS
+from umbel.server.process.gc_tuning import THRESHOLDS
 
 SERVE = (PYTHON, "-m", "umbel", "serve")
 

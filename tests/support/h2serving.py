@@ -14,9 +14,9 @@ from trio.testing import memory_stream_pair
 from tests.support.h2client import H2Client
 from tests.support.records import Records
 from umbel.server.http2.connection import Http2
-from umbel.server.limits import Limits
+from umbel.server.limits.limits import Limits
 from umbel.server.peer import Peer
-from umbel.server.service import Service
+from umbel.server.state import Service
 
 PEER = Peer(("192.0.2.1", 5000), ("192.0.2.2", 80))
 

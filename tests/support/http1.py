@@ -20,10 +20,10 @@ from hypercorn.config import Config
 from tests.support.records import Records
 from tests.support.serving import RawClient
 from umbel.net.epoll import EpollReader, WaitReader
-from umbel.server import service as service_module
+from umbel.server import state as service_module
 from umbel.server.connection import serve_socket
-from umbel.server.limits import Limits
-from umbel.server.service import Service
+from umbel.server.limits.limits import Limits
+from umbel.server.state import Service
 
 DRIVERS = pytest.mark.parametrize("driver", ["epoll", "wait"])
 GET = b"GET /x HTTP/1.1\r\nhost: a\r\n\r\n"

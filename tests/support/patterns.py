@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import umbel
 from umbel.logs.redact import Redactor
-from umbel.server.head import HeadReader
-from umbel.server.host import Hosts
-from umbel.server.limits import Limits
+from umbel.server.http1.host import Hosts
+from umbel.server.http1.request_head import HeadReader
+from umbel.server.limits.limits import Limits
 
 ROOT = Path(umbel.__file__).parent
 
@@ -120,6 +120,6 @@ def _heads() -> list[re.Pattern[Any]]:
 
 MADE_AT_RUN_TIME: dict[str, Callable[[], list[re.Pattern[Any]]]] = {
     "logs/redact.py:Redactor.__init__": _redactors,
-    "server/head.py:HeadReader.__init__": _heads,
+    "server/http1/request_head.py:HeadReader.__init__": _heads,
 }
 """The functions that make patterns while the program runs, and what they have made, for configurations of all kinds."""

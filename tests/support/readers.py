@@ -33,14 +33,14 @@ from umbel.gateway.request.request_fields import Fields
 from umbel.http1 import chunked
 from umbel.http1 import response_head as head
 from umbel.policy import coalescing_key as sharing
-from umbel.server import diagnosis
-from umbel.server.head import HeadReader
-from umbel.server.host import Hosts
-from umbel.server.http1.body import Body, BodyRefused
+from umbel.server.answer.response_head import read_fields
+from umbel.server.http1 import head_errors as diagnosis
+from umbel.server.http1.host import Hosts
+from umbel.server.http1.request_body import Body, BodyRefused
+from umbel.server.http1.request_head import HeadReader
 from umbel.server.http2 import request_head as h2head
 from umbel.server.http2.encoder import LinearEncoder
-from umbel.server.limits import Limits
-from umbel.server.response import read_fields
+from umbel.server.limits.limits import Limits
 from umbel.server.websocket.handshake import read_opening
 from umbel.upstream.calls import retry_safety as again
 from umbel.upstream.calls.response_body import Decoder

@@ -85,7 +85,7 @@ def _loaded(file: str, app: str | None) -> Loaded:
     """
     from ..config.loading.collect_errors import both
     from ..config.loading.load import Loaded
-    from ..server.settings import hypercorn_keys
+    from ..server.process.settings import hypercorn_keys
 
     if not app:
         require_file(file)

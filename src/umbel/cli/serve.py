@@ -97,9 +97,10 @@ def _serve_alone(given: Given) -> None:
     from ..core.console import announce
     from ..core.events import NULL, Noted
     from ..logs import crashes_on_stderr, ensure_writable
-    from ..server import Limits, garbage
+    from ..server import Limits
     from ..server import serve as serve_app
-    from ..server.loopwatch import EVENT, watched_loop
+    from ..server.process import gc_tuning as garbage
+    from ..server.process.loopwatch import EVENT, watched_loop
     from ..supervisor.app_loader import AppImportError, load_app
     from ..supervisor.listeners import activated_sockets
     from ..supervisor.pidfile import pidfile

@@ -23,12 +23,12 @@ from ..core.events import Noted, Recorder
 from ..core.inbound import InboundApplication, InboundRequest, RequestHead
 from ..logs import crashes_on_stderr
 from ..net.exception_groups import raise_unwrapped
-from ..server import garbage
 from ..server.asgi import make_scope, serve_asgi
-from ..server.loopwatch import EVENT, watched_loop
-from ..server.process_signals import no_deadly_signals
+from ..server.process import gc_tuning as garbage
+from ..server.process.loopwatch import EVENT, watched_loop
+from ..server.process.process_signals import no_deadly_signals
+from ..server.process.settings import hypercorn_config
 from ..server.serving import serve
-from ..server.settings import hypercorn_config
 from .checks import CHECKS
 from .compose import ComposeView
 from .handler_cycle import HandlerCycle
@@ -241,7 +241,7 @@ class Umbel(ErrorHandling, InboundApplication):
         """Serve until SIGINT, SIGTERM or SIGQUIT: the embedded server, for ``python app.py``.
 
         ``port`` 0 takes a free one; the address is printed. There is no reloader. A loop that is blocked for
-        ``hang_timeout`` is told on stderr (``server/loopwatch.py``).
+        ``hang_timeout`` is told on stderr (``server/process/loopwatch.py``).
 
         Raises:
             OSError: the address cannot be listened on.

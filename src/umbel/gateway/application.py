@@ -13,7 +13,7 @@ from weakref import WeakSet
 from quart_trio import QuartTrio
 
 from ..core.events import NULL
-from ..server.limits import Limits
+from ..server.limits.limits import Limits
 from .context import GatewayContext, RequestCounts, ServingState, State
 from .request.client_origin import TrustedProxies, origin_of
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..core.errors import ConfigError
     from ..core.events import Recorder
     from ..net.epoll import AnyReader
-    from ..server.service import Service
+    from ..server.state import Service
     from .route_table import RouteTable
     from .runtime import Runtime
 

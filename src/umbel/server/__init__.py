@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .hypercorn import install as install_in_hypercorn
-    from .limits import Limits
+    from .limits.limits import Limits
+    from .process.settings import hypercorn_config
     from .serving import serve
-    from .settings import hypercorn_config
 
 __all__ = ["Limits", "hypercorn_config", "install_in_hypercorn", "serve"]
 
 _HOMES = {
-    "Limits": (".limits", "Limits"),
-    "hypercorn_config": (".settings", "hypercorn_config"),
+    "Limits": (".limits.limits", "Limits"),
+    "hypercorn_config": (".process.settings", "hypercorn_config"),
     "install_in_hypercorn": (".hypercorn", "install"),
     "serve": (".serving", "serve"),
 }

@@ -25,14 +25,14 @@ import trio
 
 from ..core.failure_kinds import Kind
 from ..core.inbound import AnsweredByServerError, ClientGoneError
-from .fairness import CALLS_PER_TURN, BoundedCalls
-from .refusal import Refusal, told
-from .response import ApplicationError
+from .answer.error_response import Refusal, told
+from .answer.response_head import ApplicationError
+from .limits.fairness import CALLS_PER_TURN, BoundedCalls
 
 if TYPE_CHECKING:
     from ..core.events import Recorder, RequestEnded
     from ..core.inbound import Field, InboundRequest
-    from .service import Service
+    from .state import Service
 
 Message = Mapping[str, Any]
 

@@ -16,9 +16,9 @@ from ..net.tls_stream import TlsStream
 from .http1.connection import serve_http1
 from .http1.probe import serve_probe
 from .http2.connection import Http2
+from .limits.reserve import Seat
 from .peer import Peer
-from .reserve import Seat
-from .service import Service
+from .state import Service
 
 __all__ = ["serve_socket"]
 

@@ -18,10 +18,10 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 
 from .connection import serve_socket
-from .drain import drain, leave
-from .loopwatch import EVENT, HANG_TIMEOUT, watch_loop
-from .service import Service
-from .settings import mistakes
+from .process.loopwatch import EVENT, HANG_TIMEOUT, watch_loop
+from .process.settings import mistakes
+from .shutdown import drain, leave
+from .state import Service
 
 _stock_run = TCPServer.run
 

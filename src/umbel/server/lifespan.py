@@ -16,7 +16,7 @@ from hypercorn.config import Config
 from hypercorn.utils import LifespanFailureError, LifespanTimeoutError
 
 from ..net.exception_groups import apart, first_leaf
-from .fairness import CountedCalls
+from .limits.fairness import CountedCalls
 
 _log = logging.getLogger("umbel.server")
 

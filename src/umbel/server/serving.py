@@ -17,12 +17,12 @@ from trio_util import wait_any
 
 from ..core.events import NULL, Recorder
 from ..net.exception_groups import raise_unwrapped
-from .drain import drain, leave
 from .lifespan import running_lifespan
-from .limits import Limits
-from .listen import Listener, accept_from, listening
-from .process_signals import in_main_thread, obey_signals
-from .service import Service
+from .limits.limits import Limits
+from .process.listen import Listener, accept_from, listening
+from .process.process_signals import in_main_thread, obey_signals
+from .shutdown import drain, leave
+from .state import Service
 
 
 async def serve(

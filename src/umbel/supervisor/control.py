@@ -16,7 +16,7 @@ import msgspec
 import trio
 
 from ..core.errors import ConfigError, ConfigProblem
-from ..server.unixsocket import OwnPath, claimed
+from ..server.process.unixsocket import OwnPath, claimed
 from .master import Master
 from .options import WORKERS_MAX
 from .slot import Slot

@@ -18,7 +18,7 @@ from setproctitle import setproctitle
 
 from ..core.errors import ConfigError, ConfigProblem
 from ..logs import open_recorder
-from ..server.settings import Warn
+from ..server.process.settings import Warn
 from .console_output import ConsoleOutput
 from .control import control_socket, serve_control
 from .listeners import Listeners, activated_sockets, bound

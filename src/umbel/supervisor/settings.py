@@ -19,8 +19,8 @@ from ..config.loading.load import load
 from ..config.schema.sections import Config, Logs
 from ..core.errors import ConfigError, ConfigProblem
 from ..gateway.checks import CHECKS
-from ..server.limits import Limits
-from ..server.settings import Warn, hypercorn_keys
+from ..server.limits.limits import Limits
+from ..server.process.settings import Warn, hypercorn_keys
 from .options import Application, Options
 
 READING_S = 10.0

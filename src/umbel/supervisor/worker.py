@@ -22,9 +22,9 @@ from setproctitle import setproctitle
 from ..core.errors import ConfigError
 from ..logs import WORKER_VARIABLE, Redactor, crashes_on_stderr, mark_shown, safe_traceback
 from ..net.exception_groups import unwrapped
-from ..server import garbage
 from ..server.lifespan import LifespanTooSlowError, running_lifespan
-from ..server.limits import Limits
+from ..server.limits.limits import Limits
+from ..server.process import gc_tuning as garbage
 from . import messages
 from .app_loader import AppImportError, load_app, refusal_of
 from .exit_status import (

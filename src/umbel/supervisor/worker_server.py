@@ -16,10 +16,10 @@ from typing import Any
 import trio
 from hypercorn.config import Config
 
-from ..server.limits import Limits
-from ..server.memory import resident
-from ..server.service import Service
+from ..server.limits.limits import Limits
+from ..server.limits.memory import resident
 from ..server.serving import serve
+from ..server.state import Service
 from . import messages
 from .channel import Channel
 from .exit_status import WORKER_DONE, WORKER_ORPHANED

@@ -27,7 +27,7 @@ from umbel.core.product import PRODUCT
 from umbel.gateway.app import Umbel
 from umbel.gateway.request import trace_ids as ids
 from umbel.logs import context
-from umbel.server import refusal
+from umbel.server.answer import error_response as refusal
 
 from .cases import ROUTES, Case
 

@@ -17,9 +17,9 @@ from umbel.core.failure_kinds import Kind
 from umbel.core.inbound import AnsweredByServerError, ClientGoneError, InboundApplication, InboundRequest
 from umbel.gateway.app import Umbel
 from umbel.gateway.quart.asgi_request import AsgiRequest, target_of
+from umbel.server.answer.error_response import NO_UPLOAD_LEFT, told
 from umbel.server.asgi import CANCELS
-from umbel.server.limits import Limits
-from umbel.server.refusal import NO_UPLOAD_LEFT, told
+from umbel.server.limits.limits import Limits
 
 from .gateways import gateway, route, says
 

@@ -12,10 +12,10 @@ import trio
 
 from tests.support.http1 import DRIVERS, GET, POST, App, answer, hello, served
 from umbel.core.failure_kinds import Kind
-from umbel.server import memory
-from umbel.server.limits import Limits
+from umbel.server.limits import memory
+from umbel.server.limits.limits import Limits
+from umbel.server.limits.reserve import RESERVED_CONNECTIONS, RESERVED_HEAD_S, RESERVED_REQUESTS, RESERVED_S
 from umbel.server.phase import Phase
-from umbel.server.reserve import RESERVED_CONNECTIONS, RESERVED_HEAD_S, RESERVED_REQUESTS, RESERVED_S
 
 MockClock = trio.testing.MockClock
 

@@ -17,7 +17,7 @@ from hyperframe.frame import ContinuationFrame, HeadersFrame, SettingsFrame
 from tests.support.h2serving import answer, h2_connected, hello
 from umbel.server.http2.frames import FrameCutter, known_settings
 from umbel.server.http2.request_head import HeadDecoder
-from umbel.server.limits import Limits
+from umbel.server.limits.limits import Limits
 
 MockClock = trio.testing.MockClock
 Codes = h2.errors.ErrorCodes

@@ -10,8 +10,9 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from umbel.net.timers import TimerQueue
-from umbel.server import crowd, garbage
-from umbel.server.crowd import BESIDE_REQUESTS_MAX, CROWD_MIN, EVERY_S, GROWN_MIN, QUIET_S, Crowd
+from umbel.server.process import crowd
+from umbel.server.process import gc_tuning as garbage
+from umbel.server.process.crowd import BESIDE_REQUESTS_MAX, CROWD_MIN, EVERY_S, GROWN_MIN, QUIET_S, Crowd
 
 
 class Requests:

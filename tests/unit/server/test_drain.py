@@ -10,9 +10,9 @@ import trio
 from tests.support.http1 import DRIVERS, GET, POST, App, Server, answer, hello, served
 from tests.support.records import Records
 from umbel.core.inbound import InboundApplication, InboundRequest
-from umbel.server.drain import drain, leave
-from umbel.server.limits import Limits
+from umbel.server.limits.limits import Limits
 from umbel.server.phase import Phase
+from umbel.server.shutdown import drain, leave
 
 MockClock = trio.testing.MockClock
 pytestmark = DRIVERS

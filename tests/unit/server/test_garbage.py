@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from umbel.server.garbage import THRESHOLDS, spare
+from umbel.server.process.gc_tuning import THRESHOLDS, spare
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import trio
 
 from tests.support.h2serving import answer, h2_connected, hello, read_all
 from umbel.server.asgi import CANCELS
-from umbel.server.limits import Limits
+from umbel.server.limits.limits import Limits
 from umbel.server.phase import Phase
 
 MockClock = trio.testing.MockClock

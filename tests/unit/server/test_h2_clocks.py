@@ -23,9 +23,9 @@ from hyperframe.frame import (
 )
 
 from tests.support.h2serving import Connected, answer, h2_connected, hello, read_all
+from umbel.server.answer.error_response import REFUSED_MAX
 from umbel.server.http2.frames import PREFACE
-from umbel.server.limits import Limits
-from umbel.server.refusal import REFUSED_MAX
+from umbel.server.limits.limits import Limits
 
 MockClock = trio.testing.MockClock
 Codes = h2.errors.ErrorCodes

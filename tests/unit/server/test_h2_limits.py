@@ -11,7 +11,7 @@ import trio
 from hyperframe.frame import ContinuationFrame, Frame, HeadersFrame, PingFrame
 
 from tests.support.h2serving import answer, h2_connected, hello, read_all
-from umbel.server.limits import Limits
+from umbel.server.limits.limits import Limits
 
 MockClock = trio.testing.MockClock
 Codes = h2.errors.ErrorCodes

@@ -12,12 +12,12 @@ from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, PingFr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umbel.server.allowance import Allowance
 from umbel.server.http2 import frames as h2frames
 from umbel.server.http2.encoder import LinearEncoder
 from umbel.server.http2.frames import FrameCutter, goaway
 from umbel.server.http2.receive_buffer import ReceiveBuffer
 from umbel.server.http2.request_head import CompressionError, KeepingDecoder
+from umbel.server.limits.token_bucket import Allowance
 
 MockClock = trio.testing.MockClock
 

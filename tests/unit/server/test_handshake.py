@@ -16,7 +16,7 @@ from wsproto.extensions import PerMessageDeflate
 from tests.support.h2serving import h2_connected
 from tests.support.wsclient import upgrade
 from tests.unit.server.test_websocket import echo, websocket
-from umbel.server.diagnosis import HeadRefused
+from umbel.server.http1.head_errors import HeadRefused
 from umbel.server.websocket.handshake import read_opening
 
 MockClock = trio.testing.MockClock

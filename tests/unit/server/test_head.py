@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import pytest
 
-from umbel.server.diagnosis import HeadRefused, glimpse
-from umbel.server.head import METHODS, HeadReader
-from umbel.server.host import Hosts
+from umbel.server.http1.head_errors import HeadRefused, glimpse
+from umbel.server.http1.host import Hosts
+from umbel.server.http1.request_head import METHODS, HeadReader
 from umbel.server.http2 import request_head as h2head
-from umbel.server.limits import Limits
+from umbel.server.limits.limits import Limits
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ from tests.support.h2client import H2Client
 from tests.support.http1 import DRIVERS, GET, POST, App, answer, hello, served
 from tests.support.serving import RawClient
 from umbel.net.stream import PlainStream
+from umbel.server.answer.error_response import REFUSED_MAX
 from umbel.server.connection import serve_socket
-from umbel.server.limits import Limits
-from umbel.server.refusal import REFUSED_MAX
+from umbel.server.limits.limits import Limits
 
 MockClock = trio.testing.MockClock
 

@@ -10,7 +10,7 @@ import trio
 
 from tests.support.http1 import DRIVERS, GET, POST, App, answer, hello, served
 from umbel.net.stream import PlainStream
-from umbel.server.limits import Limits
+from umbel.server.limits.limits import Limits
 
 MockClock = trio.testing.MockClock
 pytestmark = DRIVERS

@@ -14,8 +14,8 @@ from hypercorn.config import Config
 
 from tests.support.http1 import App, hello
 from tests.support.serving import RawClient
-from umbel.server.listen import Listener, accept_from, listening
-from umbel.server.service import Service
+from umbel.server.process.listen import Listener, accept_from, listening
+from umbel.server.state import Service
 
 MockClock = trio.testing.MockClock
 

@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.lowlevel
 
-from umbel.server.loopwatch import watched_loop
+from umbel.server.process.loopwatch import watched_loop
 
 
 @contextmanager

@@ -11,8 +11,8 @@ from hypercorn.config import Config
 
 from umbel.core.errors import ConfigError, ConfigProblem
 from umbel.server import hypercorn_config
-from umbel.server.hypercornfile import IN_UMBEL_TOML, UNHEEDED, HypercornFile
-from umbel.server.settings import mistakes
+from umbel.server.process.hypercornfile import IN_UMBEL_TOML, UNHEEDED, HypercornFile
+from umbel.server.process.settings import mistakes
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from hypercorn.config import Config
 
-from umbel.server import unixsocket
-from umbel.server.listen import listening
+from umbel.server.process import unixsocket
+from umbel.server.process.listen import listening
 
 
 def config(*bind: str) -> Config:

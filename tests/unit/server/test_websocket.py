@@ -18,9 +18,9 @@ from tests.support.h2serving import App, h2_connected
 from tests.support.http1 import served
 from tests.support.records import Records
 from tests.support.wsclient import WsClient, upgrade
-from umbel.server.limits import Limits
+from umbel.server.limits.limits import Limits
 from umbel.server.phase import Phase
-from umbel.server.service import Service
+from umbel.server.state import Service
 
 MockClock = trio.testing.MockClock
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.support.wsclient import upgrade
 from tests.unit.server.test_websocket import Connected, echo, websocket
 from umbel.net.stream import PlainStream
-from umbel.server.limits import Limits
+from umbel.server.limits.limits import Limits
 from umbel.server.websocket.frame_watch import FrameWatch
 
 MockClock = trio.testing.MockClock

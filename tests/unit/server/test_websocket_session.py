@@ -16,8 +16,8 @@ from tests.support.h2serving import App
 from umbel.core.events import RequestEnded
 from umbel.core.inbound import ClientGoneError, Field
 from umbel.core.model import RequestFacts, Trace
-from umbel.server.ending import RECORD
-from umbel.server.service import Service
+from umbel.server.answer.access_record import RECORD
+from umbel.server.state import Service
 from umbel.server.websocket import serve_websocket
 
 MockClock = trio.testing.MockClock

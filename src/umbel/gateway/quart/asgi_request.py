@@ -26,15 +26,15 @@ from werkzeug.sansio.utils import get_content_length
 
 from ...composition.engine import CLIENT_GONE
 from ...core.inbound import AnsweredByServerError, ByteStream, ClientGoneError, Field
+from ...server.answer.error_response import REFUSED
 from ...server.asgi import CANCELS, Canceller
-from ...server.clocks import BodyClock
-from ...server.refusal import REFUSED
+from ...server.limits.client_clocks import BodyClock
 from ..request.paths import raw_path
 from ..response.reply import BODILESS
 
 if TYPE_CHECKING:
     from ...core.events import Recorder, RequestEnded
-    from ...server.limits import Limits
+    from ...server.limits.limits import Limits
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]

@@ -14,7 +14,7 @@ from quart_trio.wrappers import TrioRequest
 from quart_trio.wrappers.request import TrioBody
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from ...server.fairness import CountedCalls
+from ...server.limits.fairness import CountedCalls
 
 if TYPE_CHECKING:
     from ..request_context import Exchange

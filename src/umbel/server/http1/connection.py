@@ -36,20 +36,20 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from ...net.exception_groups import apart
-from ..clocks import PIECE, WriteClock
-from ..diagnosis import HeadRefused, glimpse
-from ..ending import LAST_ANSWER_S, Said, cut_answer, refusal_for
-from ..head import END, PREFACE, Head
+from ..answer.access_record import LAST_ANSWER_S, Said, cut_answer, refusal_for
+from ..answer.error_response import REFUSED_MAX, Refusal, new_request_id
+from ..answer.response_head import STATUS_LINES, ApplicationError
 from ..idle_timer import IdleTimer
-from ..refusal import REFUSED_MAX, Refusal, new_request_id
-from ..response import STATUS_LINES, ApplicationError
-from .body import too_large
+from ..limits.client_clocks import PIECE, WriteClock
 from .cycle import RequestResponseCycle
+from .head_errors import HeadRefused, glimpse
+from .request_body import too_large
+from .request_head import END, PREFACE, Head
 
 if TYPE_CHECKING:
     from ...net.stream import PlainStream
     from ..peer import Peer
-    from ..service import Service
+    from ..state import Service
 
 REQUESTS_PER_TURN = 16
 """Pipelined requests that are answered without a wait until other tasks have their turn."""

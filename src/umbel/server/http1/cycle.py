@@ -25,12 +25,9 @@ import trio
 
 from ...core.inbound import DISCARD_MAX, AnsweredByServerError, ByteStream, ClientGoneError, Field
 from ...net.epoll import BROKEN
-from ..clocks import BodyClock
-from ..ending import RecordedOnce, Said
-from ..fairness import UnsentContent
-from ..own_context import DONE, run_in_own_context
-from ..refusal import Refusal, new_request_id
-from ..response import (
+from ..answer.access_record import RecordedOnce, Said
+from ..answer.error_response import Refusal, new_request_id
+from ..answer.response_head import (
     CONTINUE,
     NO_CONTENT,
     STATUS_LINES,
@@ -40,12 +37,15 @@ from ..response import (
     read_fields,
     switching_head,
 )
-from ..upload_places import SMALL_BODY, UploadPlace
-from .body import Body, BodyRefused
+from ..limits.client_clocks import BodyClock
+from ..limits.fairness import UnsentContent
+from ..limits.upload_places import SMALL_BODY, UploadPlace
+from ..own_context import DONE, run_in_own_context
+from .request_body import Body, BodyRefused
 
 if TYPE_CHECKING:
-    from ..head import Head
     from .connection import Http1Connection
+    from .request_head import Head
 
 _JOINED_MAX = 256 * 1024
 """Up to this a head and its content go out in one piece, at the price of a copy."""

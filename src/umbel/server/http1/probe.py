@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..refusal import NO_CONNECTION_LEFT
+from ..answer.error_response import NO_CONNECTION_LEFT
 from .connection import Handoff, Http1Connection
 
 if TYPE_CHECKING:
     from ...net.stream import PlainStream
-    from ..head import Head
+    from ..limits.reserve import Seat
     from ..peer import Peer
-    from ..reserve import Seat
-    from ..service import Service
+    from ..state import Service
+    from .request_head import Head
 
 
 async def serve_probe(service: Service, stream: PlainStream, peer: Peer, seat: Seat) -> Handoff | None:

@@ -17,16 +17,16 @@ from h2.errors import ErrorCodes
 from h2.exceptions import FrameTooLargeError, ProtocolError
 from h2.settings import SettingCodes, Settings
 
-from ..clocks import WriteClock
-from ..diagnosis import HeadRefused
-from ..ending import CRASHED, LAST_ANSWER_S, Said, cut_answer, refusal_for
-from ..host import Hosts
-from ..http1.body import too_large
+from ..answer.access_record import CRASHED, LAST_ANSWER_S, Said, cut_answer, refusal_for
+from ..answer.error_response import REFUSED_MAX, Refusal, new_request_id
+from ..http1.head_errors import HeadRefused
+from ..http1.host import Hosts
+from ..http1.request_body import too_large
+from ..limits.client_clocks import WriteClock
+from ..limits.reserve import RESERVED_REQUESTS, Seat
 from ..peer import Peer
 from ..phase import Phase
-from ..refusal import REFUSED_MAX, Refusal, new_request_id
-from ..reserve import RESERVED_REQUESTS, Seat
-from ..service import Service
+from ..state import Service
 from . import frames
 from .encoder import LinearEncoder
 from .floods import FloodError, Floods

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import trio
 
-from ..allowance import Allowance
+from ..limits.token_bucket import Allowance
 from . import frames
 from .frames import Frame
 

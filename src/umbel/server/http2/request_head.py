@@ -16,10 +16,10 @@ from h2.exceptions import ProtocolError
 from hpack import Decoder, HeaderTuple
 from hpack.exceptions import HPACKDecodingError, HPACKError, OversizedHeaderListError
 
-from ..diagnosis import NO_PATH, HeadRefused, with_query_in_ascii
-from ..host import NOT_SERVED, Hosts
-from ..limits import Limits
-from ..refusal import Refusal
+from ..answer.error_response import Refusal
+from ..http1.head_errors import NO_PATH, HeadRefused, with_query_in_ascii
+from ..http1.host import NOT_SERVED, Hosts
+from ..limits.limits import Limits
 
 Fields = list[tuple[bytes, bytes]]
 

@@ -16,9 +16,9 @@ from h2.stream import H2Stream, StreamInputs
 
 from ...core.failure_kinds import Kind
 from ...core.inbound import RequestHead
-from ..clocks import PIECE, WriteClock
-from ..refusal import Refusal
-from ..service import Service
+from ..answer.error_response import Refusal
+from ..limits.client_clocks import PIECE, WriteClock
+from ..state import Service
 from . import frames
 from .request_head import Fields, Head
 from .writing import ClientStuckError, write

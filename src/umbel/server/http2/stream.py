@@ -53,13 +53,13 @@ from h2.errors import ErrorCodes
 
 from ...core.inbound import DISCARD_MAX, AnsweredByServerError, ClientGoneError
 from ...net.exception_groups import apart
-from ..clocks import BodyClock, WriteClock
-from ..ending import RecordedOnce
-from ..fairness import UnsentContent
-from ..http1.body import too_large
-from ..refusal import Refusal
-from ..response import NO_CONTENT, STATUS_LINES, ApplicationError, read_fields
-from ..upload_places import UploadPlace
+from ..answer.access_record import RecordedOnce
+from ..answer.error_response import Refusal
+from ..answer.response_head import NO_CONTENT, STATUS_LINES, ApplicationError, read_fields
+from ..http1.request_body import too_large
+from ..limits.client_clocks import BodyClock, WriteClock
+from ..limits.fairness import UnsentContent
+from ..limits.upload_places import UploadPlace
 from .receive_buffer import ReceiveBuffer
 from .request_head import CONNECTION_SPECIFIC, Fields, Head
 from .sender import WRITE_TIMEOUT

@@ -10,7 +10,7 @@ from typing import Any
 
 import trio
 
-from ..clocks import WriteClock
+from ..limits.client_clocks import WriteClock
 
 _LINGER_MAX = 2**20
 _LINGER_S = 1.0

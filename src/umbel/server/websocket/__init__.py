@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..diagnosis import HeadRefused
+from ..http1.head_errors import HeadRefused
 from .handshake import read_opening
 from .refusals import refuse_handshake
 from .session import WebSocketSession
 
 if TYPE_CHECKING:
-    from ..service import Service
+    from ..state import Service
     from .refusals import Handshake
 
 __all__ = ["serve_websocket"]

@@ -16,9 +16,9 @@ from wsproto.extensions import Extension
 from wsproto.utilities import generate_accept_token
 
 from ...core.inbound import Field
-from ..diagnosis import HeadRefused
-from ..refusal import Refusal
-from ..response import ApplicationError
+from ..answer.error_response import Refusal
+from ..answer.response_head import ApplicationError
+from ..http1.head_errors import HeadRefused
 from .deflate import Agreement, Parameters, agree
 
 _PREFIX = b"sec-websocket-"

@@ -6,12 +6,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from ...core.inbound import ClientGoneError, InboundRequest
-from ..ending import Said
+from ..answer.access_record import Said
+from ..answer.error_response import Refusal, new_request_id
 from ..peer import Peer
-from ..refusal import Refusal, new_request_id
 
 if TYPE_CHECKING:
-    from ..service import Service
+    from ..state import Service
 
 
 class Handshake(InboundRequest, Protocol):

@@ -52,13 +52,13 @@ from wsproto.utilities import LocalProtocolError
 from ...core.failure_kinds import Kind
 from ...core.inbound import ClientGoneError
 from ...net.exception_groups import apart
+from ..answer.access_record import RECORD, RecordedOnce, Said, corrected
+from ..answer.error_response import Refusal
+from ..answer.response_head import STATUS_LINES, ApplicationError
 from ..asgi import ASGI
-from ..clocks import BodyClock
-from ..ending import RECORD, RecordedOnce, Said, corrected
-from ..fairness import BoundedCalls
+from ..limits.client_clocks import BodyClock
+from ..limits.fairness import BoundedCalls
 from ..phase import Phase
-from ..refusal import Refusal
-from ..response import STATUS_LINES, ApplicationError
 from .frame_watch import FrameWatch
 from .handshake import in_lower_case
 from .refusals import answer_refusal, record_refusal
@@ -66,7 +66,7 @@ from .refusals import answer_refusal, record_refusal
 if TYPE_CHECKING:
     from ...core.events import Recorder, RequestEnded
     from ...core.inbound import ByteStream, Field, InboundRequest
-    from ..service import Service
+    from ..state import Service
     from .handshake import Opening
 
 Message = dict[str, Any]

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
+    from ..state import Service
     from .limits import Limits
-    from .service import Service
 
 PIECE = 64 * 1024
 """Bytes that a client must accept within ``write_timeout``: the clock measures progress, not the size of an answer."""

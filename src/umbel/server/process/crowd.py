@@ -17,9 +17,9 @@ from functools import cache
 
 import trio
 
-from ..net.timers import TimerQueue
-from . import garbage
-from .memory import resident
+from ...net.timers import TimerQueue
+from ..limits.memory import resident
+from . import gc_tuning as garbage
 
 CROWD_MIN = 64
 """Requests in flight that are a crowd; it has gone when a quarter of its peak is left."""

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config.loading.did_you_mean import hint, homes
-from ..config.loading.file_reader import Source, UnreadableError, read_settled
-from ..config.loading.named_files import unusable
-from ..config.loading.validation_errors import findings
-from ..config.schema.section_tree import keys_of
-from ..config.schema.sections import Server, Tls
-from ..core.errors import ConfigError, ConfigProblem
-from ..core.regular_file import NOT_WRITABLE_REMEDY, why_not_writable
+from ...config.loading.did_you_mean import hint, homes
+from ...config.loading.file_reader import Source, UnreadableError, read_settled
+from ...config.loading.named_files import unusable
+from ...config.loading.validation_errors import findings
+from ...config.schema.section_tree import keys_of
+from ...config.schema.sections import Server, Tls
+from ...core.errors import ConfigError, ConfigProblem
+from ...core.regular_file import NOT_WRITABLE_REMEDY, why_not_writable
 from .hypercornfile import FOR_TLS, FOR_UNIX_SOCKETS, IN_UMBEL_TOML, PATHS, UNHEEDED, HypercornFile
 
 if TYPE_CHECKING:

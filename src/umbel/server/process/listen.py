@@ -18,8 +18,8 @@ import trio
 from hypercorn.config import Config, SocketTypeError
 from hypercorn.utils import repr_socket_addr
 
-from .connection import serve_socket
-from .service import Service
+from ..connection import serve_socket
+from ..state import Service
 from .unixsocket import OwnPath, claimed
 
 PAUSE = 0.1

@@ -18,7 +18,7 @@ from abc import abstractmethod
 
 import trio
 
-from ..core.failure_kinds import Kind
+from ...core.failure_kinds import Kind
 
 NO_SLOTS: tuple[str, ...] = ()
 """Of a base whose attributes are defaults: a class with it has slots of the same names, or a dictionary."""

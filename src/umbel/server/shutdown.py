@@ -14,7 +14,7 @@ from .phase import Phase
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .service import Service
+    from .state import Service
 
 __all__ = ["Phase", "drain", "leave"]
 

@@ -11,12 +11,12 @@ import re
 import httptools
 import msgspec
 
-from ..core.http.secret_fields import may_be_secret
-from ..net.bounded_cache import BoundedCache
-from .diagnosis import HeadRefused, diagnose
+from ...core.http.secret_fields import may_be_secret
+from ...net.bounded_cache import BoundedCache
+from ..answer.error_response import Refusal
+from ..limits.limits import Limits
+from .head_errors import HeadRefused, diagnose
 from .host import NOT_SERVED, Hosts
-from .limits import Limits
-from .refusal import Refusal
 
 Field = tuple[bytes, bytes]
 

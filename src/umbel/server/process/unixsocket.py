@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from ..core.regular_file import kind_of
+from ...core.regular_file import kind_of
 
 LOCK_S_MAX = 5.0
 """How long another instance may hold the lock of a directory; it needs milliseconds."""

@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
-from ..core.http.secret_fields import may_be_secret
-from ..core.problem import phrase
-from ..net.bounded_cache import BoundedCache
+from ...core.http.secret_fields import may_be_secret
+from ...core.problem import phrase
+from ...net.bounded_cache import BoundedCache
 
 STATUS_LINES = {status: b"HTTP/1.1 %d %b\r\n" % (status, phrase(status).encode()) for status in range(200, 600)}
 NO_CONTENT = frozenset({204, 304})

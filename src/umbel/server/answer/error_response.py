@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from secrets import token_hex
 from typing import Any
 
-from ..core.failure_kinds import Kind
-from ..core.problem import CONTENT_TYPE, Problem
+from ...core.failure_kinds import Kind
+from ...core.problem import CONTENT_TYPE, Problem
 
 REFUSED_MAX = 100
 """Requests of one connection that the server refuses before it ends the connection: none may live on refusals."""

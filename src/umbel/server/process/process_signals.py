@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..core.console import say
+from ...core.console import say
 
 if TYPE_CHECKING:
-    from .service import Service
+    from ..state import Service
 
 QUICK_S = 2.0
 """What a quick stop takes at most, in seconds."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from ...http1.chunked import ChunkedDecoder
 from ...upstream.errors import Malformed, TooBig
-from ..limits import Limits
-from ..refusal import Refusal
+from ..answer.error_response import Refusal
+from ..limits.limits import Limits
 
 
 class BodyRefused(Exception):  # noqa: N818 - named by what happened

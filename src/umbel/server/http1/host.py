@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from ..net.bounded_cache import BoundedCache
-from .diagnosis import HeadRefused
-from .refusal import Refusal
+from ...net.bounded_cache import BoundedCache
+from ..answer.error_response import Refusal
+from .head_errors import HeadRefused
 
 _WELL_FORMED = re.compile(rb"([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
 _DEFAULT_PORTS = (b"", b"80", b"443")

@@ -24,23 +24,23 @@ from ..logs import Redactor, show_crash
 from ..net.epoll import AnyReader, new_reader
 from ..net.exception_groups import apart, described, holds_only
 from ..net.timers import TimerQueue
+from .answer.error_response import NO_CONNECTION_LEFT, NO_MEMORY_LEFT, OVERLOADED, Refusal
+from .answer.own_fields import OwnFields
 from .asgi import serve_asgi
-from .crowd import Crowd
-from .head import HeadReader
-from .host import Hosts
-from .limits import Limits, limits_of
-from .memory import SHORT, SPENT, Memory
-from .own_fields import OwnFields
+from .http1.host import Hosts
+from .http1.request_head import HeadReader
+from .limits.limits import Limits, limits_of
+from .limits.memory import SHORT, SPENT, Memory
+from .limits.reserve import RESERVED_REQUESTS, Reserve, Seat
+from .limits.upload_places import UploadPlaces
 from .peer import Peer
 from .phase import Phase
-from .refusal import NO_CONNECTION_LEFT, NO_MEMORY_LEFT, OVERLOADED, Refusal
-from .reserve import RESERVED_REQUESTS, Reserve, Seat
-from .upload_places import UploadPlaces
+from .process.crowd import Crowd
 
 if TYPE_CHECKING:
     from hypercorn.config import Config
 
-    from .ending import Said
+    from .answer.access_record import Said
 
 _GONE = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
 """What a connection raises whose client has gone or does not read."""

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 import trio
 from trio_util import move_on_when
 
-from .refusal import NO_UPLOAD_LEFT, Refusal
+from ..answer.error_response import NO_UPLOAD_LEFT, Refusal
 
 if TYPE_CHECKING:
+    from ..state import Service
     from .limits import Limits
-    from .service import Service
 
 SMALL_BODY = 16 * 1024
 """Bytes of a body that may be read while its request waits for a place."""

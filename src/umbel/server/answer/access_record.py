@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 from msgspec.structs import replace
 
-from ..core.events import Recorder, RequestEnded
-from ..core.failure_kinds import Kind
-from ..net.exception_groups import holds_only
-from .fairness import NO_SLOTS
-from .refusal import Refusal, new_request_id
+from ...core.events import Recorder, RequestEnded
+from ...core.failure_kinds import Kind
+from ...net.exception_groups import holds_only
+from ..limits.fairness import NO_SLOTS
+from .error_response import Refusal, new_request_id
 
 if TYPE_CHECKING:
-    from .service import Service
+    from ..state import Service
 
 CRASHED = Refusal(500, "The request failed inside the application.", Kind.INTERNAL)
 STOPPING = Refusal(503, "The server is stopping, and the request was not answered in time.", Kind.CANCELLED)
