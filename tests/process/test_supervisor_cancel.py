@@ -14,13 +14,14 @@ import pytest
 import trio
 
 from tests.support.checkpoints import for_every_checkpoint
-from umbel.supervisor import messages, process
-from umbel.supervisor.console_output import ConsoleOutput
-from umbel.supervisor.exit_status import Exit, ExitClass
-from umbel.supervisor.options import Options
-from umbel.supervisor.process import Job, Worker
-from umbel.supervisor.spawn import Spawned
-from umbel.supervisor.worker_queries import WorkerQueries
+from umbel.supervisor.control import messages
+from umbel.supervisor.control.worker_queries import WorkerQueries
+from umbel.supervisor.master import process
+from umbel.supervisor.master.console_output import ConsoleOutput
+from umbel.supervisor.master.exit_status import Exit, ExitClass
+from umbel.supervisor.master.options import Options
+from umbel.supervisor.master.process import Job, Worker
+from umbel.supervisor.master.spawn import Spawned
 
 JOB = Job(messages.Start(slot=1, generation=1, app=None, config=None, heartbeat_every=1, orphan_grace=1), "")
 # Says that it is ready, waits until it is told something after its start, and ends.

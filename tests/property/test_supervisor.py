@@ -7,8 +7,8 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umbel.supervisor.backoff import FIRST_DELAY_S, STABLE_S, Backoff, RestartIntensity
-from umbel.supervisor.slot_state import Action, Event, SlotMachine, State
+from umbel.supervisor.master.backoff import FIRST_DELAY_S, STABLE_S, Backoff, RestartIntensity
+from umbel.supervisor.master.slot_state import Action, Event, SlotMachine, State
 
 HAS_A_WORKER = {State.STARTING, State.SERVING, State.RENEWING, State.LEAVING}
 

@@ -100,8 +100,8 @@ def _loaded(file: str, app: str | None) -> Loaded:
 def _start(file: str, app: str) -> Trouble | None:
     """Why the application does not start; None if it does."""
     from ..supervisor.check import check_app
-    from ..supervisor.options import Application
-    from ..supervisor.settings import Given, read_settings
+    from ..supervisor.master.options import Application
+    from ..supervisor.master.settings import Given, read_settings
     from .running import run
 
     config = file if Path(file).exists() else None

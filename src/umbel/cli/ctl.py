@@ -1,6 +1,6 @@
 """``umbel ctl``: look at a running master and command it, over its control socket.
 
-A client of ``supervisor/control.py``. Tables for people, the answer as it came with ``--json``.
+A client of ``supervisor/control/control.py``. Tables for people, the answer as it came with ``--json``.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from ..logs import Redactor, mark_shown, safe_traceback
 from ..net.exception_groups import unwrapped
 from ..server.lifespan import LifespanTooSlowError
 from ..server.process.process_signals import no_deadly_signals
-from ..supervisor.app_loader import refusal_of
+from ..supervisor.worker.app_loader import refusal_of
 
 ResultT = TypeVar("ResultT")
 

@@ -16,7 +16,7 @@ from .options import allow_empty_option, config_option, hypercorn_beside
 from .values import COUNT, COUNT_OR_NONE, DELAY, DURATION, HANG_TIMEOUT, SIZE
 
 if TYPE_CHECKING:
-    from ..supervisor.settings import Given
+    from ..supervisor.master.settings import Given
 
 _SETTINGS = ("graceful_timeout", "max_requests", "max_requests_jitter", "pid_path")
 """Options that are keys of Hypercorn's; the others are the supervisor's."""
@@ -71,8 +71,8 @@ def serve(
     ready.
     """
     from ..config.loading.emptiness import require_file
-    from ..supervisor.options import Application
-    from ..supervisor.settings import Given
+    from ..supervisor.master.options import Application
+    from ..supervisor.master.settings import Given
 
     given = {name: value for name, value in options.items() if value is not None}
     settings = {name: given.pop(name) for name in _SETTINGS if name in given}
@@ -101,11 +101,11 @@ def _serve_alone(given: Given) -> None:
     from ..server import serve as serve_app
     from ..server.process import gc_tuning as garbage
     from ..server.process.loopwatch import EVENT, watched_loop
-    from ..supervisor.app_loader import AppImportError, load_app
-    from ..supervisor.listeners import activated_sockets
-    from ..supervisor.pidfile import pidfile
-    from ..supervisor.recording import recording
-    from ..supervisor.settings import in_time, read_settings
+    from ..supervisor.master.listeners import activated_sockets
+    from ..supervisor.master.pidfile import pidfile
+    from ..supervisor.master.settings import in_time, read_settings
+    from ..supervisor.worker.app_loader import AppImportError, load_app
+    from ..supervisor.worker.recording import recording
     from .running import give_up, run
 
     application = given.application
@@ -151,7 +151,7 @@ def _serve_alone(given: Given) -> None:
 
 
 def _serve_supervised(given: Given) -> None:
-    from ..supervisor.options import WORKERS_MAX
+    from ..supervisor.master.options import WORKERS_MAX
     from ..supervisor.run import run_master
     from .running import run
 

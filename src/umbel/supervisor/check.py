@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import trio
 
-from . import messages
-from .console_output import ConsoleOutput
-from .exit_status import WORKER_DONE, ExitClass
-from .process import Job, Worker
-from .settings import Settings
+from .control import messages
+from .master.console_output import ConsoleOutput
+from .master.exit_status import WORKER_DONE, ExitClass
+from .master.process import Job, Worker
+from .master.settings import Settings
 
 
 class Trouble(NamedTuple):

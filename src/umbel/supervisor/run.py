@@ -19,13 +19,13 @@ from setproctitle import setproctitle
 from ..core.errors import ConfigError, ConfigProblem
 from ..logs import open_recorder
 from ..server.process.settings import Warn
-from .console_output import ConsoleOutput
-from .control import control_socket, serve_control
-from .listeners import Listeners, activated_sockets, bound
-from .master import Master
-from .pidfile import pidfile
-from .sd_notify import SystemdNotifier
-from .settings import Given, Settings, in_time, read_settings
+from .control.control import control_socket, serve_control
+from .master.console_output import ConsoleOutput
+from .master.listeners import Listeners, activated_sockets, bound
+from .master.master import Master
+from .master.pidfile import pidfile
+from .master.sd_notify import SystemdNotifier
+from .master.settings import Given, Settings, in_time, read_settings
 
 
 async def run_master(given: Given, warn: Warn | None = None) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from umbel.supervisor.app_loader import AppImportError, import_app, load_app
+from umbel.supervisor.worker.app_loader import AppImportError, import_app, load_app
 
 MODULE = """
 async def app(scope, receive, send): ...
@@ -50,7 +50,7 @@ def test_without_a_name_it_is_what_the_configuration_describes(tmp_path: Path) -
 
 
 def test_a_worker_of_another_application_loads_no_gateway_no_upstreams_and_no_schema() -> None:
-    code = "import sys, umbel.supervisor.worker; print(*sys.modules, sep='\\n')"
+    code = "import sys, umbel.supervisor.worker.worker; print(*sys.modules, sep='\\n')"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"quart", "pydantic", "umbel.config.schema.sections", "umbel.upstream.pool.pool"} & set(loaded)
 

@@ -8,9 +8,9 @@ from contextlib import suppress
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from umbel.supervisor import messages
-from umbel.supervisor.channel import Channel
-from umbel.supervisor.messages import LINE_BYTES_MAX, decode_down, decode_up, encode
+from umbel.supervisor.control import messages
+from umbel.supervisor.control.channel import Channel
+from umbel.supervisor.control.messages import LINE_BYTES_MAX, decode_down, decode_up, encode
 
 
 async def test_messages_arrive_whole_and_in_order_however_they_are_cut() -> None:

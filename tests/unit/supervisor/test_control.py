@@ -11,8 +11,8 @@ import msgspec
 import pytest
 import trio
 
-from umbel.supervisor import control
-from umbel.supervisor.control import ANSWER_S, CONNECTIONS_MAX, REQUEST_S, control_socket, serve_control
+from umbel.supervisor.control import control
+from umbel.supervisor.control.control import ANSWER_S, CONNECTIONS_MAX, REQUEST_S, control_socket, serve_control
 
 MockClock = trio.testing.MockClock
 NO_MASTER: Any = None

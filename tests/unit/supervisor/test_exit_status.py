@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from umbel.supervisor.exit_status import ExitClass, classify
+from umbel.supervisor.master.exit_status import ExitClass, classify
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import pytest
 from hypercorn.config import Config
 
 from umbel.core.errors import ConfigError
-from umbel.supervisor.control import control_socket
-from umbel.supervisor.listeners import activated_sockets, bound
-from umbel.supervisor.pidfile import pidfile
+from umbel.supervisor.control.control import control_socket
+from umbel.supervisor.master.listeners import activated_sockets, bound
+from umbel.supervisor.master.pidfile import pidfile
 
 
 def test_a_pidfile_is_there_while_it_is_held_and_a_stale_one_is_no_obstacle(tmp_path: Path) -> None:

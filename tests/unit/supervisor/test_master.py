@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 import trio
 
-from umbel.supervisor import process
-from umbel.supervisor.console_output import ConsoleOutput
-from umbel.supervisor.exit_status import Exit, ExitClass
-from umbel.supervisor.listeners import Listeners
-from umbel.supervisor.master import Master
-from umbel.supervisor.messages import Failed, Ready
-from umbel.supervisor.options import Application, Options
-from umbel.supervisor.settings import Settings
-from umbel.supervisor.status import status
+from umbel.supervisor.control.messages import Failed, Ready
+from umbel.supervisor.control.status import status
+from umbel.supervisor.master import process
+from umbel.supervisor.master.console_output import ConsoleOutput
+from umbel.supervisor.master.exit_status import Exit, ExitClass
+from umbel.supervisor.master.listeners import Listeners
+from umbel.supervisor.master.master import Master
+from umbel.supervisor.master.options import Application, Options
+from umbel.supervisor.master.settings import Settings
 
 DEVNULL = os.open(os.devnull, os.O_WRONLY)
 

@@ -10,10 +10,10 @@ from typing import Any, cast
 import trio
 
 from umbel.core.errors import ConfigError, ConfigProblem
-from umbel.supervisor.console_output import ConsoleOutput
-from umbel.supervisor.exit_status import ExitClass
-from umbel.supervisor.reload import Reloader
-from umbel.supervisor.slot import Slot
+from umbel.supervisor.master.console_output import ConsoleOutput
+from umbel.supervisor.master.exit_status import ExitClass
+from umbel.supervisor.master.reload import Reloader
+from umbel.supervisor.master.slot import Slot
 
 DEVNULL = os.open(os.devnull, os.O_WRONLY)
 

@@ -13,8 +13,8 @@ import trustme
 
 from tests.support.configs import write
 from umbel.core.errors import ConfigError
-from umbel.supervisor.options import Application, Options
-from umbel.supervisor.settings import READING_S, Given, in_time, read_settings
+from umbel.supervisor.master.options import Application, Options
+from umbel.supervisor.master.settings import READING_S, Given, in_time, read_settings
 
 FILES = {"hypercorn.toml": 'graceful_timeout = 7\npid_path = "master.pid"\nmax_requests = 5\n'}
 

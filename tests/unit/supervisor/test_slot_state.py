@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from umbel.supervisor.slot_state import TABLE, Action, Event, SlotMachine, State
+from umbel.supervisor.master.slot_state import TABLE, Action, Event, SlotMachine, State
 
 A, E, S = Action, Event, State
 

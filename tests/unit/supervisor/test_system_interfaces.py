@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from umbel.core.events import Event, Noted
-from umbel.supervisor.console_output import ConsoleOutput
-from umbel.supervisor.sd_notify import SystemdNotifier
-from umbel.supervisor.signals import act
+from umbel.supervisor.master.console_output import ConsoleOutput
+from umbel.supervisor.master.sd_notify import SystemdNotifier
+from umbel.supervisor.master.signals import act
 
 
 class Kept:

@@ -1,6 +1,6 @@
 """A worker: loads the application and serves it on sockets that the master has bound, until the master says drain.
 
-Run as ``python -m umbel.supervisor.worker CHANNEL TITLE`` by ``spawn.py`` alone. The only place of the package where an
+Run as ``python -m umbel.supervisor.worker.worker CHANNEL TITLE`` by ``spawn.py`` alone. The only place of the package where an
 application is loaded. It starts no process and binds nothing.
 """
 
@@ -19,21 +19,21 @@ from hypercorn.config import Config
 from hypercorn.utils import LifespanFailureError
 from setproctitle import setproctitle
 
-from ..core.errors import ConfigError
-from ..logs import WORKER_VARIABLE, Redactor, crashes_on_stderr, mark_shown, safe_traceback
-from ..net.exception_groups import unwrapped
-from ..server.lifespan import LifespanTooSlowError, running_lifespan
-from ..server.limits.limits import Limits
-from ..server.process import gc_tuning as garbage
-from . import messages
-from .app_loader import AppImportError, load_app, refusal_of
-from .exit_status import (
+from ...core.errors import ConfigError
+from ...logs import WORKER_VARIABLE, Redactor, crashes_on_stderr, mark_shown, safe_traceback
+from ...net.exception_groups import unwrapped
+from ...server.lifespan import LifespanTooSlowError, running_lifespan
+from ...server.limits.limits import Limits
+from ...server.process import gc_tuning as garbage
+from ..control import messages
+from ..master.exit_status import (
     WORKER_BOOT_FAILED,
     WORKER_CRASHED,
     WORKER_LOAD_FAILED,
     WORKER_MISCONFIGURED,
     WORKER_ORPHANED,
 )
+from .app_loader import AppImportError, load_app, refusal_of
 from .orphan_watch import OrphanWatch
 from .worker_server import LoadedApp, WorkerServer
 

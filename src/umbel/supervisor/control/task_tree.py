@@ -16,7 +16,7 @@ import trio
 from . import messages
 
 if TYPE_CHECKING:
-    from .master import Master
+    from ..master.master import Master
 
 LINES_MAX = 500
 """The tasks that are listed; further ones are counted."""

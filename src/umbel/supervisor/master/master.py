@@ -12,9 +12,10 @@ from random import Random
 import trio
 from trio_util import periodic
 
-from ..core.events import Level
-from ..logs import recover_all
-from . import messages
+from ...core.events import Level
+from ...logs import recover_all
+from ..control import messages
+from ..control.worker_queries import WorkerQueries
 from .backoff import STABLE_S, RestartIntensity
 from .console_output import ConsoleOutput
 from .exit_status import MASTER_FAILED, MASTER_MISCONFIGURED, MASTER_NEVER_READY, MASTER_STOPPED, Exit, ExitClass
@@ -27,7 +28,6 @@ from .sd_notify import SystemdNotifier
 from .settings import Settings
 from .signals import obey_signals
 from .slot import Slot
-from .worker_queries import WorkerQueries
 
 _LOOK_EVERY = 1.0
 _REOPEN_S = 5.0

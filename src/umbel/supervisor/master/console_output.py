@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from ..core.events import NULL, Level, Noted, Recorder
+from ...core.events import NULL, Level, Noted, Recorder
 
 _PIECE = select.PIPE_BUF
 """A pipe that polls as writable takes this many bytes without blocking."""

@@ -11,7 +11,7 @@ import select
 import threading
 import time
 
-from .exit_status import WORKER_ORPHANED
+from ..master.exit_status import WORKER_ORPHANED
 
 SLACK_S = 1.0
 """Between the end of an orphan's drain and the end of the process."""

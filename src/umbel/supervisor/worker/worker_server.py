@@ -16,17 +16,17 @@ from typing import Any
 import trio
 from hypercorn.config import Config
 
-from ..server.limits.limits import Limits
-from ..server.limits.memory import resident
-from ..server.serving import serve
-from ..server.state import Service
-from . import messages
-from .channel import Channel
-from .exit_status import WORKER_DONE, WORKER_ORPHANED
-from .messages import Start
-from .options import QUICK_S
+from ...server.limits.limits import Limits
+from ...server.limits.memory import resident
+from ...server.serving import serve
+from ...server.state import Service
+from ..control import messages
+from ..control.channel import Channel
+from ..control.messages import Start
+from ..control.task_tree import task_tree
+from ..master.exit_status import WORKER_DONE, WORKER_ORPHANED
+from ..master.options import QUICK_S
 from .recording import recording
-from .task_tree import task_tree
 
 _FAREWELL_S = 1.0
 _QUICK_CLEANUP_S = QUICK_S / 2

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..config.loading.emptiness import require_routes
-from ..core.errors import ConfigError, UmbelError
+from ...config.loading.emptiness import require_routes
+from ...core.errors import ConfigError, UmbelError
 
 
 class AppImportError(UmbelError):
@@ -34,7 +34,7 @@ def load_app(spec: str | None, config: str | None, routes: int = 0) -> Any:
     """
     if spec is not None:
         return import_app(spec)
-    from ..gateway.app import Umbel
+    from ...gateway.app import Umbel
 
     app = Umbel.from_file(config or "umbel.toml")
     require_routes(config or "umbel.toml", len(app.gateway_config.routes), routes, need_some=routes > 0)

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from ..core.errors import ConfigError, ConfigProblem
-from ..core.regular_file import open_regular
+from ...core.errors import ConfigError, ConfigProblem
+from ...core.regular_file import open_regular
 
 _PID_BYTES_MAX = 32
 

@@ -12,7 +12,7 @@ from typing import Protocol
 import trio
 from trio_util import AsyncValue
 
-from . import messages
+from ..control import messages
 from .backoff import Backoff
 from .console_output import ConsoleOutput
 from .exit_status import Exit, ExitClass

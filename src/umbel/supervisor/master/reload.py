@@ -11,7 +11,7 @@ from typing import Protocol
 
 import trio
 
-from ..core.errors import ConfigError
+from ...core.errors import ConfigError
 from .console_output import ConsoleOutput
 from .exit_status import ExitClass
 from .slot import Slot

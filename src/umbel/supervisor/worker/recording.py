@@ -11,9 +11,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
-from ..core.errors import ConfigError
-from ..core.events import NULL, Recorder
-from ..logs import LOGGERS, Redactor, bridge, open_recorder, redacted_console
+from ...core.errors import ConfigError
+from ...core.events import NULL, Recorder
+from ...logs import LOGGERS, Redactor, bridge, open_recorder, redacted_console
 
 
 @asynccontextmanager

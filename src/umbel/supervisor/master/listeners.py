@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from hypercorn.config import Config
 
-from ..server.process.listen import Listener, listening
+from ...server.process.listen import Listener, listening
 
 _COUNT = re.compile(r"[0-9]{1,4}")
 """No process has more sockets passed to it."""

@@ -7,8 +7,8 @@ from typing import TypeVar
 
 import trio
 
+from ..master.process import Worker
 from . import messages
-from .process import Worker
 
 AnswerT = TypeVar("AnswerT", bound=messages.Message)
 

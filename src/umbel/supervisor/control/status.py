@@ -11,10 +11,10 @@ from typing import Any
 import msgspec
 import trio
 
+from ..master.master import Master
+from ..master.process import Worker
+from ..master.slot import Slot
 from . import messages
-from .master import Master
-from .process import Worker
-from .slot import Slot
 
 _ANSWER_S = 1.0
 

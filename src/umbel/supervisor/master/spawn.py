@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import trio
 
-MODULE = "umbel.supervisor.worker"
+MODULE = "umbel.supervisor.worker.worker"
 _NOT_FOR_WORKERS = frozenset(
     {"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"}
 )

@@ -16,8 +16,8 @@ from pathlib import Path
 import msgspec
 import trio
 
-from . import messages
-from .channel import Channel
+from ..control import messages
+from ..control.channel import Channel
 from .console_output import ConsoleOutput
 from .exit_status import Exit, ExitClass, classify
 from .options import ABORT_S, QUICK_S, Options

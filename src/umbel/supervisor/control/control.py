@@ -15,11 +15,11 @@ from typing import Any
 import msgspec
 import trio
 
-from ..core.errors import ConfigError, ConfigProblem
-from ..server.process.unixsocket import OwnPath, claimed
-from .master import Master
-from .options import WORKERS_MAX
-from .slot import Slot
+from ...core.errors import ConfigError, ConfigProblem
+from ...server.process.unixsocket import OwnPath, claimed
+from ..master.master import Master
+from ..master.options import WORKERS_MAX
+from ..master.slot import Slot
 from .status import status
 from .task_tree import all_task_trees
 

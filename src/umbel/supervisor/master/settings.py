@@ -13,14 +13,14 @@ from typing import Any, TypeVar
 import trio
 from hypercorn.config import Config as HypercornConfig
 
-from ..config.loading.collect_errors import both
-from ..config.loading.emptiness import require_routes
-from ..config.loading.load import load
-from ..config.schema.sections import Config, Logs
-from ..core.errors import ConfigError, ConfigProblem
-from ..gateway.checks import CHECKS
-from ..server.limits.limits import Limits
-from ..server.process.settings import Warn, hypercorn_keys
+from ...config.loading.collect_errors import both
+from ...config.loading.emptiness import require_routes
+from ...config.loading.load import load
+from ...config.schema.sections import Config, Logs
+from ...core.errors import ConfigError, ConfigProblem
+from ...gateway.checks import CHECKS
+from ...server.limits.limits import Limits
+from ...server.process.settings import Warn, hypercorn_keys
 from .options import Application, Options
 
 READING_S = 10.0

@@ -1,0 +1,1 @@
+"""What master, workers and operators say to each other."""

@@ -1,0 +1,1 @@
+"""The master: slots, signals, settings and the processes of workers."""

@@ -1,0 +1,1 @@
+"""The worker: an application loaded and served on the master's sockets."""
