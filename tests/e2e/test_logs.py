@@ -18,7 +18,7 @@ from tests.support.processes import PROJECT, PYTHON, ended
 from umbel.config.schema.sections import Config
 from umbel.gateway.app import Umbel
 from umbel.logs import LogOptions, open_log, open_recorder
-from umbel.logs.file import LogFile
+from umbel.logs.files.file import LogFile
 
 OPTIONS = LogOptions(flush_every=0.001, service="test")
 

@@ -8,7 +8,7 @@ from random import Random
 
 from tests.support.adversarial import Shape, shapes_of
 from tests.support.patterns import find_patterns
-from umbel.logs.redact import Redactor
+from umbel.logs.records.redact import Redactor
 
 MAX_BODY = 1_000_000
 

@@ -15,13 +15,13 @@ from typing import Any
 import trio
 from trio_util import AsyncValue
 
-from umbel.logs.file import LogFile
+from umbel.logs.files.file import LogFile
+from umbel.logs.files.retention import Retention
+from umbel.logs.files.rotation import Rotation
+from umbel.logs.files.sink import FileSink
 from umbel.logs.log import Log, running
 from umbel.logs.options import LogOptions
 from umbel.logs.recorder import FileRecorder, record_to
-from umbel.logs.retention import Retention
-from umbel.logs.rotation import Rotation
-from umbel.logs.sink import FileSink
 
 
 class MemorySink:

@@ -8,7 +8,7 @@ from .bridge import LOGGERS, BridgeHandler, bridge
 from .console import redacted_console
 from .context import bind, bound
 from .crashes import crashes_on_stderr, own_stderr, show_crash, shown_crashes
-from .exception_fields import mark_shown, safe_traceback
+from .files.recover import recover
 from .log import Log, LogStatistics, NotWrittenError, open_log
 from .options import LogOptions
 from .recorder import (
@@ -19,8 +19,8 @@ from .recorder import (
     open_recorder,
     recover_all,
 )
-from .recover import recover
-from .redact import Redactor
+from .records.exception_fields import mark_shown, safe_traceback
+from .records.redact import Redactor
 
 __all__ = [
     "LOGGERS",

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 
 from .console import SHOWS
 from .crashes import show_crash
-from .exception_fields import exception_fields, mark_recorded
-from .level import from_stdlib
 from .log import Log
-from .sanitize import printable
+from .records.exception_fields import exception_fields, mark_recorded
+from .records.level import from_stdlib
+from .records.sanitize import printable
 
 LOGGERS = ("", "hypercorn.error")
 """The loggers whose records go into a server's stream ``app``: the root, and the one that does not pass on to it."""

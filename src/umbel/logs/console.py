@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from .crashes import shown_crashes
-from .redact import Redactor
+from .records.redact import Redactor
 
 SHOWS = "_umbel_shows"
 """The attribute of a LogRecord that says whether the console shows it."""

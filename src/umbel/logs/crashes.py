@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from .exception_fields import mark_shown, safe_traceback
-from .redact import Redactor
+from .records.exception_fields import mark_shown, safe_traceback
+from .records.redact import Redactor
 
 AT_ONCE = 10
 PER_MINUTE = 10

@@ -20,21 +20,21 @@ import trio
 
 from ..core.errors import UmbelError
 from . import context
-from .encode import Encoder
-from .exception_fields import exception_fields, mark_recorded
-from .file import LogFile
-from .level import SEVERITY, WARNING, LevelName
+from .files.file import LogFile
+from .files.recover import recover
+from .files.retention import Retention
+from .files.ring import Ring
+from .files.rotation import Rotation
+from .files.sink import FileSink, Sink
+from .files.stdout import StdoutSink
 from .options import LogOptions
 from .queue import Keeper, Queue
-from .recover import recover
-from .redact import Redactor
-from .retention import Retention
-from .ring import Ring
-from .rotation import Rotation
-from .sampling import Sampler
-from .schema import Record
-from .sink import FileSink, Sink
-from .stdout import StdoutSink
+from .records.encode import Encoder
+from .records.exception_fields import exception_fields, mark_recorded
+from .records.level import SEVERITY, WARNING, LevelName
+from .records.redact import Redactor
+from .records.sampling import Sampler
+from .records.schema import Record
 from .writer import Writer
 
 _DEBUG, _INFO, _ERROR, _CRITICAL = SEVERITY["debug"], SEVERITY["info"], SEVERITY["error"], SEVERITY["critical"]

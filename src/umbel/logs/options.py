@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Literal
 
-from .level import SEVERITY, LevelName
 from .queue import Overflow
+from .records.level import SEVERITY, LevelName
 
 Compression = Literal["gzip", "zstd", "none"]
 Sync = Literal["off", "1s", "audit"]

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
-from .encode import finish
-from .level import WARNING
+from .records.encode import finish
+from .records.level import WARNING
 
 Overflow = Literal["drop_new", "drop_oldest"]
 

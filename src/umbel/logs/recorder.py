@@ -19,18 +19,18 @@ import trio
 
 from ..core.errors import ConfigError, ConfigProblem
 from ..core.events import AttemptEnded, CallEnded, Event, Noted, RequestEnded
-from .call_line_template import CallLineTemplates
 from .crashes import show_crash
-from .file import LogFile
+from .files.file import LogFile
+from .files.recover import recover
+from .files.retention import Retention
+from .files.rotation import Rotation
+from .files.sink import FileSink, Sink
+from .files.stdout import STDOUT
 from .log import Log, LogStatistics, encoder_of, open_file, open_stdout, running
 from .options import LogOptions
-from .record import StreamName, request_level, request_record, to_record
-from .recover import recover
-from .retention import Retention
-from .rotation import Rotation
-from .sanitize import printable
-from .sink import FileSink, Sink
-from .stdout import STDOUT
+from .records.call_line_template import CallLineTemplates
+from .records.record import StreamName, request_level, request_record, to_record
+from .records.sanitize import printable
 
 if TYPE_CHECKING:
     from ..config.schema.sections import Logs, LogStream

@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+from .files.sink import Sink
 from .queue import BATCH_BYTES, Batch, Queue
-from .sink import Sink
 
 DRAIN_S_MAX = 2.0
 """How long the end may take: what is not written by then is counted as dropped."""

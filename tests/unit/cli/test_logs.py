@@ -13,8 +13,8 @@ from click.testing import CliRunner, Result
 
 from umbel.cli import main
 from umbel.cli.logreading import Files, Follower
-from umbel.logs.reading import LINE_BYTES_MAX
-from umbel.logs.retention import compress
+from umbel.logs.files.reading import LINE_BYTES_MAX
+from umbel.logs.files.retention import compress
 
 
 def record(number: int, **fields: Any) -> dict[str, Any]:

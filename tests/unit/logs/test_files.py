@@ -133,7 +133,7 @@ async def test_a_write_that_hangs_in_its_thread_does_not_hold_the_end(
         return real_write(fd, data)
 
     monkeypatch.setattr("umbel.logs.writer.DRAIN_S_MAX", 0.01)
-    monkeypatch.setattr("umbel.logs.file.os.write", hanging_write)
+    monkeypatch.setattr("umbel.logs.files.file.os.write", hanging_write)
     try:
         with trio.fail_after(10):
             async with open_recorder(logs(tmp_path)) as recorder:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from umbel.logs import file as file_module
-from umbel.logs.encode import RECORD_BYTES_MAX
-from umbel.logs.file import LogFile
-from umbel.logs.retention import renamed
-from umbel.logs.rotation import Rotation, began_at, rotated, rotated_at
+from umbel.logs.files import file as file_module
+from umbel.logs.files.file import LogFile
+from umbel.logs.files.retention import renamed
+from umbel.logs.files.rotation import Rotation, began_at, rotated, rotated_at
+from umbel.logs.records.encode import RECORD_BYTES_MAX
 
 
 @pytest.fixture

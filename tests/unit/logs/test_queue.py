@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from umbel.logs.level import SEVERITY
 from umbel.logs.queue import BATCH_BYTES, Batch, Queue
+from umbel.logs.records.level import SEVERITY
 
 INFO, WARNING = SEVERITY["info"], SEVERITY["warning"]
 

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.adversarial import check_linear, shapes_from
-from umbel.logs.encode import Encoder, finish
-from umbel.logs.exception_fields import STACK_CHARS_MAX, exception_fields
-from umbel.logs.redact import REDACTED, TEXT_CHARS_MAX, Redactor
-from umbel.logs.sanitize import NAME_CHARS_MAX, VALUES_MAX, sanitize
+from umbel.logs.records.encode import Encoder, finish
+from umbel.logs.records.exception_fields import STACK_CHARS_MAX, exception_fields
+from umbel.logs.records.redact import REDACTED, TEXT_CHARS_MAX, Redactor
+from umbel.logs.records.sanitize import NAME_CHARS_MAX, VALUES_MAX, sanitize
 
 SECRET = "hunter2-s3cr3t"
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2lnbmF0dXJl"

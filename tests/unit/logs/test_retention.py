@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from umbel.logs import retention as retention_module
+from umbel.logs.files import retention as retention_module
+from umbel.logs.files.reading import family, lines_of
+from umbel.logs.files.retention import Retention, apply_retention, compress, renamed
+from umbel.logs.files.rotation import rotated
 from umbel.logs.options import Compression
-from umbel.logs.reading import family, lines_of
-from umbel.logs.retention import Retention, apply_retention, compress, renamed
-from umbel.logs.rotation import rotated
 
 NOW = 1_772_600_767.0
 DAY = 86_400.0

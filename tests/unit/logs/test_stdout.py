@@ -16,8 +16,8 @@ import trio
 
 from umbel.config.schema.sections import Logs
 from umbel.logs import ensure_writable, open_recorder, recover_all
-from umbel.logs import stdout as stdout_module
-from umbel.logs.stdout import Stdout, StdoutSink
+from umbel.logs.files import stdout as stdout_module
+from umbel.logs.files.stdout import Stdout, StdoutSink
 
 LONG = b"x" * (2 * select.PIPE_BUF) + b"\n"
 EVERY = Logs.model_validate({name: {"file": "-"} for name in ("access", "calls", "app")})

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..core.regular_file import NEVER_WAIT, not_regular
-from .encode import RECORD_BYTES_MAX
+from ...core.regular_file import NEVER_WAIT, not_regular
+from ..records.encode import RECORD_BYTES_MAX
 from .rotation import FIRST_BYTES, Rotation, began_at, rotated
 
 LOCK_S_MAX = 1.0

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
-from ..core.regular_file import open_regular
-from .options import Compression
+from ...core.regular_file import open_regular
+from ..options import Compression
 from .rotation import rotated_at
 
 SUFFIXES: dict[Compression, str] = {"gzip": ".gz", "zstd": ".zst"}

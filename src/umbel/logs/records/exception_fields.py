@@ -8,7 +8,7 @@ from __future__ import annotations
 import traceback
 from contextlib import suppress
 
-from ..net.exception_groups import leaves
+from ...net.exception_groups import leaves
 from .redact import Redactor, cut
 from .sanitize import printable
 

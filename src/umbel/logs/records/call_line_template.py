@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from ..core.events import CallEnded
-from ..core.model import Attempt, Outcome, RequestFacts
-from ..net.bounded_cache import BoundedCache
+from ...core.events import CallEnded
+from ...core.model import Attempt, Outcome, RequestFacts
+from ...net.bounded_cache import BoundedCache
 from .record import to_record
 from .schema import Record
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, cast
 
-from ..core.regular_file import open_regular
+from ...core.regular_file import open_regular
 from .rotation import rotated_at
 
 LINE_BYTES_MAX = 1024 * 1024

@@ -11,9 +11,9 @@ from typing import Literal
 
 import msgspec
 
-from ..core.events import CallEnded, Noted, RequestEnded
-from ..core.failure_kinds import Kind
-from ..core.model import Attempt, FailedItem, Outcome
+from ...core.events import CallEnded, Noted, RequestEnded
+from ...core.failure_kinds import Kind
+from ...core.model import Attempt, FailedItem, Outcome
 from .exception_fields import exception_fields, mark_recorded
 from .level import LevelName
 from .redact import cut

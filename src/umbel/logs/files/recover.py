@@ -13,9 +13,9 @@ from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 
-from ..core.regular_file import kind_of, open_regular
+from ...core.regular_file import kind_of, open_regular
+from ..queue import BATCH_BYTES
 from .file import LogFile
-from .queue import BATCH_BYTES
 from .reading import family, lines_of
 from .ring import SUFFIX, directory_of, lines_in, prefix_of
 from .rotation import Rotation, began_at

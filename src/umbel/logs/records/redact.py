@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ..net.bounded_cache import BoundedCache
+from ...net.bounded_cache import BoundedCache
 
 REDACTED = "[redacted]"
 

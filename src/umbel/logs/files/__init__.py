@@ -1,0 +1,1 @@
+"""Where lines end up: files, their rotation, stdout, and the ring that outlives a process."""
