@@ -14,7 +14,7 @@ import click
 from .options import config_option
 
 if TYPE_CHECKING:
-    from .matching import NoMatch
+    from .routes.matching import NoMatch
 
 
 @click.command(short_help="Explain which route answers a request, and how.")
@@ -37,9 +37,9 @@ def explain(ctx: click.Context, method: str, path: str, file: str, as_json: bool
     from ..config.loading.emptiness import require_file
     from ..config.loading.load import load_with_secrets
     from ..gateway.checks import CHECKS
-    from .drawing import mermaid, tree
-    from .explanation import explain_plan
-    from .matching import NoMatch, find, read_query
+    from .routes.drawing import mermaid, tree
+    from .routes.explanation import explain_plan
+    from .routes.matching import NoMatch, find, read_query
 
     require_file(file)
     loaded = load_with_secrets(file, checks=CHECKS)

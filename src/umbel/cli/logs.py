@@ -15,7 +15,7 @@ import click
 from .values import COUNT_OR_ALL
 
 if TYPE_CHECKING:
-    from .logreading import Files
+    from .records.reading import Files
 
 _POLL_S = 0.2
 
@@ -65,8 +65,8 @@ def tail(log: str, lines: int | None, follow: bool, config: str, as_json: bool, 
 
     Renamed and compressed files are read too. With --json each record is a line as it stands in the log.
     """
-    from .logreading import Files, Follower
-    from .logshowing import Printer, wait_while_read
+    from .records.reading import Files, Follower
+    from .records.showing import Printer, wait_while_read
 
     path = _path(log, config, may_come=follow)
     printer = Printer(as_json=as_json, coloured=sys.stdout.isatty() if color is None else color)
@@ -89,8 +89,8 @@ def stat(log: str, by: str | None, config: str, as_json: bool) -> None:
     """Sum up all files of LOG (default: access): statuses, a histogram of latencies, what was dropped or is missing."""
     import json
 
-    from .logreading import Files
-    from .logsums import Sums, drawn
+    from .records.reading import Files
+    from .records.sums import Sums, drawn
 
     sums = Sums(by)
     with Files(_path(log, config)) as files:

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from tests.support.configs import CALL, GOOD, ROUTE, write
 from umbel.cli import main
-from umbel.cli.matching import PROBES
+from umbel.cli.routes.matching import PROBES
 from umbel.gateway import probes
 
 CONFIG = """\

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from umbel.cli import main
-from umbel.cli.logreading import Files, Follower
+from umbel.cli.records.reading import Files, Follower
 from umbel.logs.files.reading import LINE_BYTES_MAX
 from umbel.logs.files.retention import compress
 

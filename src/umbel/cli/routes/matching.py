@@ -13,15 +13,15 @@ from urllib.parse import unquote, unquote_plus
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import Map, RequestRedirect, Rule
 
-from ..composition.plan.plan import Plan
-from ..core.errors import RequestError
-from ..core.http.forward_all import STAR
-from ..core.model import Json
-from ..gateway.request.converters import CONVERTERS
-from ..gateway.request.paths import check_path, check_query, merged_path
-from ..gateway.request.query import QueryRules
-from ..server.http1.head_errors import with_query_in_ascii
-from ..server.limits.limits import PROBES
+from ...composition.plan.plan import Plan
+from ...core.errors import RequestError
+from ...core.http.forward_all import STAR
+from ...core.model import Json
+from ...gateway.request.converters import CONVERTERS
+from ...gateway.request.paths import check_path, check_query, merged_path
+from ...gateway.request.query import QueryRules
+from ...server.http1.head_errors import with_query_in_ascii
+from ...server.limits.limits import PROBES
 
 _SIMILAR = 0.4
 _NEAR_MAX = 3

@@ -17,9 +17,9 @@ from typing import IO, Any
 
 import msgspec
 
-from ..core.regular_file import open_regular
-from ..logs.files.reading import LINE_BYTES_MAX, family, lines_in, lines_of
-from ..logs.files.retention import SUFFIXES
+from ...core.regular_file import open_regular
+from ...logs.files.reading import LINE_BYTES_MAX, family, lines_in, lines_of
+from ...logs.files.retention import SUFFIXES
 
 
 @dataclass(frozen=True, slots=True)

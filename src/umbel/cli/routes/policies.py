@@ -5,8 +5,8 @@ Says what is in force, with every number, and no more.
 
 from __future__ import annotations
 
-from ..config.schema.policies import Breaker, Ejection, Health, Hedge, Retry
-from ..config.schema.units import format_duration, format_ratio
+from ...config.schema.policies import Breaker, Ejection, Health, Hedge, Retry
+from ...config.schema.units import format_duration, format_ratio
 
 
 def shown_retry(retry: Retry) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from .logreading import Line
+from .reading import Line
 
 _COLOURS = {"debug": "bright_black", "info": "green", "warning": "yellow", "error": "red", "critical": "bright_red"}
 # What stands at the front, or says nothing to a person who looks at one log.

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..composition.plan.plan import CallPlan, Plan
-from ..config.loading.load import Loaded
-from ..config.schema.section import Section
-from ..config.schema.sections import Call, Config, Constant, KeyPath, Upstream
-from ..config.schema.units import format_duration, format_rate, format_ratio, format_size
-from ..core.http.forward_all import LEFT_OUT_IN_WORDS, STAR
+from ...composition.plan.plan import CallPlan, Plan
+from ...config.loading.load import Loaded
+from ...config.schema.section import Section
+from ...config.schema.sections import Call, Config, Constant, KeyPath, Upstream
+from ...config.schema.units import format_duration, format_rate, format_ratio, format_size
+from ...core.http.forward_all import LEFT_OUT_IN_WORDS, STAR
 from .policies import shown_breaker, shown_ejection, shown_health, shown_hedge, shown_retry
 
 

@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .logreading import Line
-from .logshowing import printable
+from .reading import Line
+from .showing import printable
 
 BUCKETS_PER_DECADE = 10
 """So a percentile is exact to a quarter of itself."""
