@@ -1,0 +1,49 @@
+"""Clients that take what is kept for probes and do not give it back: a further probe is answered all the same."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.e2e.server.test_probes import GUARD_S, busy
+from tests.support.h2client import h2_client
+from tests.support.program import SERVERS
+from tests.support.serving import connected, fetch
+from umbel.server.limits.reserve import RESERVED_CONNECTIONS, RESERVED_REQUESTS
+
+
+@SERVERS
+async def test_answered_probes_that_stay_connected_hold_no_reserved_connection(stock: bool, tmp_path: Path) -> None:
+    async with busy(tmp_path, stock=stock, keys="max_connections = 2") as program, AsyncExitStack() as stack:
+        for _ in range(RESERVED_CONNECTIONS):
+            client = await stack.enter_async_context(connected(program.port))
+            # What is sent behind the probe makes the server wait for its client to read.
+            await client.stream.send_all(b"GET /livez HTTP/1.1\r\nhost: gateway.test\r\n\r\nG")
+            assert (await client.stream.receive_some()).startswith(b"HTTP/1.1 200")
+        with trio.fail_after(GUARD_S):
+            assert (await fetch(program.port, "GET", "/livez")).status == 200
+
+
+@pytest.mark.parametrize("window", [None, 0], ids=["read", "unread"])
+async def test_answered_probes_over_http2_hold_no_reserved_connection(window: int | None, tmp_path: Path) -> None:
+    async with busy(tmp_path, stock=False, keys="max_connections = 2") as program, AsyncExitStack() as stack:
+        for _ in range(RESERVED_CONNECTIONS):
+            client = await stack.enter_async_context(h2_client(program.port, window=window))
+            stream = await client.request("GET", "/livez")
+            while not client.answers[stream].status:
+                assert await client.receive()
+        with trio.fail_after(GUARD_S):
+            assert (await fetch(program.port, "GET", "/livez")).status == 200
+
+
+async def test_probes_whose_answers_are_not_read_hold_no_reserved_request(tmp_path: Path) -> None:
+    async with busy(tmp_path, stock=False) as program, h2_client(program.port, window=0) as client:
+        for _ in range(RESERVED_REQUESTS):
+            stream = await client.request("GET", "/livez")
+            while not client.answers[stream].status:
+                assert await client.receive()
+        with trio.fail_after(GUARD_S):
+            assert (await fetch(program.port, "GET", "/livez")).status == 200

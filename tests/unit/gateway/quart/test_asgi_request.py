@@ -1,0 +1,330 @@
+"""A request as ASGI brings it, behind the server's interface: its head, its body, its client's leaving, its answer."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import trio
+from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
+
+from tests.support.asgi import ask, http_scope, living
+from tests.support.happenings import request_ended
+from tests.support.inbound import MemoryRequest
+from tests.support.records import Records
+from tests.unit.gateway.gateways import gateway, route, says
+from umbel.core.failure_kinds import Kind
+from umbel.core.inbound import AnsweredByServerError, ClientGoneError, InboundApplication, InboundRequest
+from umbel.gateway.app import Umbel
+from umbel.gateway.quart.asgi_request import AsgiRequest, target_of
+from umbel.server.answer.error_response import NO_UPLOAD_LEFT, told
+from umbel.server.asgi import CANCELS
+from umbel.server.limits.limits import Limits
+
+MockClock = trio.testing.MockClock
+Message = dict[str, Any]
+LEFT: Message = {"type": "http.disconnect"}
+
+
+def part(data: bytes, more: bool = True) -> Message:
+    return {"type": "http.request", "body": data, "more_body": more}
+
+
+class Server:
+    """Another server than ours: what it sends to the application stands in ``to_app``, what it is told in ``sent``."""
+
+    def __init__(self, scope: Message | None = None, max_body: int | None = 100) -> None:
+        self.to_app, self._receive = trio.open_memory_channel[Message](math.inf)
+        self.sent: list[Message] = []
+        self.fails: Exception | None = None
+        self.reads = trio.Event()
+        self.reads.set()
+        scope = scope or http_scope()
+        self.request = AsgiRequest(scope, self.receive, self.send, limits=Limits(), max_body=max_body)
+        self._typed: InboundRequest = self.request
+
+    async def receive(self) -> Message:
+        return await self._receive.receive()
+
+    async def send(self, message: Message) -> None:
+        if self.fails is not None:
+            raise self.fails
+        self.sent.append(message)
+        await self.reads.wait()
+
+    def brings(self, *messages: Message) -> None:
+        for message in messages:
+            self.to_app.send_nowait(message)
+
+
+class OurServer(Server):
+    """Our own server, as it stands in a scope."""
+
+    gone = False
+    crash_recorded = False
+    discard_max = 0
+
+    def __init__(self) -> None:
+        self.filed: list[Any] = []
+        self.at_most: int | None = None
+        scope = http_scope()
+        scope["extensions"][CANCELS] = self
+        super().__init__(scope)
+
+    def file(self, *record: Any) -> None:
+        self.filed.append(record)
+
+    def take_at_most(self, size: int) -> None:
+        self.at_most = size
+
+
+def test_the_target_is_what_came_and_else_the_encoded_path() -> None:
+    assert target_of(http_scope(target="/a%2Fb?c=d")) == b"/a%2Fb?c=d"
+    assert target_of({**http_scope(target="/caf%C3%A9"), "raw_path": None}) == b"/caf%C3%A9"
+
+
+async def test_where_middleware_has_changed_the_path_alone_quart_decides(autojump_clock: MockClock) -> None:
+    app, records = gateway(route("/r"), route("/api/r"), up=says(1))
+    async with living(app):
+        server = Server({**http_scope(target="/api/r"), "path": "/r"})
+        server.brings(part(b"", more=False))
+        await app({**http_scope(target="/api/r"), "path": "/r"}, server.receive, server.send)
+    assert server.sent[0]["status"] == 200
+    assert [record.request.route for record in records.requests] == ["/r"]
+
+
+async def test_the_head_is_the_scopes() -> None:
+    scope = http_scope("POST", "/r?a", headers=[("content-length", "7")], http_version="2")
+    scope["headers"] = [[b"X-Name", b"v"], *scope["headers"]]
+    scope["scheme"] = "https"
+    scope["extensions"]["tls"] = {"client_cert_chain": []}
+    request = Server(scope).request
+    assert (request.method, request.target, request.version, request.scheme) == ("POST", b"/r?a", "2", "https")
+    assert request.fields[0] == (b"x-name", b"v")
+    assert (request.peer, request.local) == (("127.0.0.1", 40000), ("127.0.0.1", 8000))
+    assert (request.content_length, request.client_certificate) == (7, None)
+    assert Server().request.content_length == 0
+    assert Server(http_scope(http_version="2")).request.content_length is None
+    assert Server(http_scope(headers=[("transfer-encoding", "chunked")])).request.content_length is None
+
+
+async def test_parts_of_a_body_are_received_in_order_also_when_they_came_before() -> None:
+    server, got = Server(), []
+
+    async def handle() -> None:
+        await trio.testing.wait_all_tasks_blocked()
+        while data := await server.request.receive():
+            got.append(data)
+            if len(got) == 1:
+                server.brings(part(b"c"), part(b"", more=False))
+
+    server.brings(part(b"a"), part(b"b"))
+    await server.request.serve(handle)
+    assert b"".join(got) == b"abc"
+
+
+async def test_a_body_that_nobody_reads_is_held_up_to_its_bound_and_refused_past_it() -> None:
+    server = Server()
+
+    async def handle() -> None:
+        server.brings(*[part(b"x" * 60)] * 1000)
+        await trio.testing.wait_all_tasks_blocked()
+        assert server.to_app.statistics().current_buffer_used == 0
+        assert len(server.request._held) <= 100
+        with pytest.raises(RequestEntityTooLarge):
+            await server.request.receive()
+
+    await server.request.serve(handle)
+
+
+async def test_a_body_that_stops_is_ended_by_its_time_where_the_server_has_no_bound(autojump_clock: MockClock) -> None:
+    server = Server()
+
+    async def handle() -> None:
+        await trio.sleep(100)  # Nobody waits for the client meanwhile.
+        began = trio.current_time()
+        with pytest.raises(RequestTimeout):
+            await server.request.receive()
+        assert 0 < trio.current_time() - began < 60
+
+    await server.request.serve(handle)
+
+
+async def test_a_client_that_leaves_is_told_to_each_that_waits() -> None:
+    for waits in ("in nothing", "in receive", "in send", "late"):
+        server, called, left = Server(), [], trio.Event()
+        request = server.request
+
+        async def handle(
+            waits: str = waits, server: Server = server, called: list[str] = called, left: trio.Event = left
+        ) -> None:
+            request = server.request
+            request.on_gone(lambda: called.append("gone") or left.set())  # type: ignore[func-returns-value]
+            if waits == "in receive":
+                with pytest.raises(ClientGoneError):
+                    await request.receive()
+            elif waits == "in send":
+                await request.start(200, [])
+                server.reads = trio.Event()
+                with pytest.raises(ClientGoneError):
+                    await request.send(b"x")
+            else:
+                await left.wait()
+            assert request.gone
+            if waits == "late":
+                request.on_gone(lambda: called.append("at once"))
+            with pytest.raises(ClientGoneError):
+                request.respond(200, [], b"")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(request.serve, handle)
+            await trio.testing.wait_all_tasks_blocked()
+            server.brings(LEFT)
+        assert called == (["gone", "at once"] if waits == "late" else ["gone"])
+        assert not request.answered
+
+
+@pytest.mark.parametrize("error", [OSError("broken pipe"), ClientGoneError("gone")])
+async def test_a_send_that_raises_an_oserror_says_that_the_client_has_gone(error: OSError) -> None:
+    server = Server()
+    server.fails = error
+    assert server.request.respond(200, [], b"x") is False
+    with pytest.raises(ClientGoneError):
+        await server.request.drained()
+    assert server.request.gone
+    assert server.request.unanswered
+
+
+async def test_an_answer_is_sent_as_it_was_given_and_its_content_left_out_where_it_has_none() -> None:
+    for method, status, sent in (("GET", 200, b"abc"), ("HEAD", 200, b""), ("GET", 304, b"")):
+        server = Server(http_scope(method))
+        request = server.request
+        assert request.respond(500, [(b"x-never", b"sent")], b"") is False
+        assert (request.status, request.unanswered) == (500, True)
+        request.respond(status, [(b"x-a", b"b")], b"abc")
+        await request.drained()
+        head, body = server.sent
+        assert (head["status"], head["headers"], body["body"]) == (status, [(b"x-a", b"b")], sent)
+        assert (request.status, request.bytes_sent, request.answered) == (status, len(sent), True)
+        server = Server(http_scope(method))
+        request = server.request
+        await request.start(status, [])
+        assert server.sent == []
+        await request.send(b"abc")
+        await request.finish(b"", [(b"x-trailer", b"t")])
+        assert b"".join(message.get("body", b"") for message in server.sent) == sent
+        with pytest.raises(RuntimeError, match="begun already"):
+            await request.start(200, [])
+
+
+async def test_what_asgi_cannot_say_is_an_error_with_a_sentence() -> None:
+    server = Server()
+    with pytest.raises(RuntimeError, match="nobody can take"):
+        await server.request.take(101, [])
+    with pytest.raises(RuntimeError, match="but 103 with Link fields, and not 102"):
+        await server.request.inform(102, [])
+    await server.request.inform(103, [(b"link", b"</a>")])
+    assert server.sent == []
+    server.request._scope["extensions"]["http.response.early_hint"] = {}  # type: ignore[index]  # a test's own dict
+    await server.request.inform(103, [(b"link", b"</a>")])
+    assert server.sent == [{"type": "http.response.early_hint", "links": [b"</a>"]}]
+
+
+async def test_our_own_server_is_asked_for_the_body_alone_and_takes_the_record() -> None:
+    server = OurServer()
+    request = server.request
+    assert not request.watches
+    request.discard_max, request.crash_recorded = 5, True
+    request.take_at_most(7)
+    assert (server.discard_max, server.crash_recorded, server.at_most) == (5, True, 7)
+
+    async def handle() -> None:
+        server.brings(part(b""), part(b"a"), part(b"b", more=False), LEFT)
+        assert [await request.receive() for _ in range(3)] == [b"a", b"b", b""]
+        assert not request.gone
+        server.gone = True
+        assert request.gone
+        request.file_record(Records(), request_ended())
+
+    await request.serve(handle)
+    assert len(server.filed) == 1
+    refused = OurServer()
+    refused.brings(told(NO_UPLOAD_LEFT, "the-id"))
+    with pytest.raises(AnsweredByServerError) as caught:
+        await refused.request.receive()
+    assert (caught.value.status, caught.value.kind, caught.value.request_id) == (503, Kind.OVERLOADED, "the-id")
+
+
+async def test_another_server_has_the_record_written_at_once() -> None:
+    records = Records()
+    Server().request.file_record(records, request_ended())
+    assert len(records.requests) == 1
+
+
+# Who answers what the server hands over.
+
+
+@pytest.fixture
+def through_asgi(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The targets of the requests that are handed to the application through ASGI."""
+    targets: list[bytes] = []
+
+    async def serve_asgi(app: Umbel, request: InboundRequest) -> None:
+        targets.append(request.target)
+
+    monkeypatch.setattr("umbel.gateway.app.serve_asgi", serve_asgi)
+    return targets
+
+
+async def test_what_is_no_configured_route_is_handed_on_through_asgi(through_asgi: list[bytes]) -> None:
+    app, _ = gateway(route(), up=says(1))
+    assert isinstance(app, InboundApplication)
+    async with living(app):
+        request = MemoryRequest(target="/r")
+        await request.served_by(app)
+        assert (request.answer.status, through_asgi) == (200, [])
+        for method, target in [("GET", "/nowhere"), ("OPTIONS", "/r"), ("GET", "//r"), ("GET", "/r?a b")]:
+            await MemoryRequest(method, target).served_by(app)
+        await MemoryRequest(target="/r", fields=[("host", "a..b")]).served_by(app)
+    assert through_asgi == [b"/nowhere", b"/r", b"//r", b"/r?a b", b"/r"]
+
+
+async def test_whoever_wraps_or_replaces_asgi_app_sees_every_request(through_asgi: list[bytes]) -> None:
+    class Own(Umbel):
+        async def asgi_app(self, scope: Any, receive: Any, send: Any) -> None:
+            await super().asgi_app(scope, receive, send)
+
+    plain, _ = gateway(route(), up=says(1))
+    own = Own(__name__, plain.gateway_config, transports=plain.given_transports)
+    wrapped, _ = gateway(route(), up=says(1))
+    inner = wrapped.asgi_app
+
+    async def middleware(scope: Any, receive: Any, send: Any) -> None:
+        await inner(scope, receive, send)
+
+    wrapped.asgi_app = middleware  # type: ignore[method-assign]  # Quart's own way to wrap an application
+    for app in (own, wrapped):
+        async with living(app):
+            await MemoryRequest(target="/r").served_by(app)
+            assert (await ask(app, target="/r")).status == 200
+    assert through_asgi == [b"/r", b"/r"]
+
+
+@pytest.mark.parametrize("entrance", ["__call__", "asgi_app"])
+@pytest.mark.parametrize("hooks", ["auto", "python"])
+async def test_a_class_whose_entrance_was_replaced_before_the_start_sees_every_request(
+    entrance: str, hooks: str, through_asgi: list[bytes]
+) -> None:
+    class Guarded(Umbel):
+        pass
+
+    async def guard(self: Umbel, scope: Any, receive: Any, send: Any) -> None:
+        await getattr(Umbel, entrance)(self, scope, receive, send)
+
+    plain, _ = gateway(route(), up=says(1), server={"hooks": hooks})
+    app = Guarded(__name__, plain.gateway_config, transports=plain.given_transports)
+    setattr(Guarded, entrance, guard)
+    async with living(app):
+        await MemoryRequest(target="/r").served_by(app)
+    assert through_asgi == [b"/r"]

@@ -1,0 +1,192 @@
+"""WebSockets through the gateway: the rules for their path, their origin, and one record each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+from quart import abort, websocket
+from wsproto.events import AcceptConnection, CloseConnection
+
+from tests.support.asgi import living
+from tests.support.http1 import served
+from tests.support.wsclient import WsClient
+from tests.unit.gateway.gateways import gateway
+from umbel.core.inbound import ClientGoneError
+
+Message = dict[str, Any]
+
+
+async def converse(
+    app: Any, *came: Message, path: str = "/ws", raw: bytes | None = None, leaves: bool = False, **scope: Any
+) -> list[Message]:
+    """Hand messages to the application as a server would; what it sent."""
+    sent: list[Message] = []
+    waiting = [{"type": "websocket.connect"}, *came]
+
+    closed = trio.Event()
+
+    async def receive() -> Message:
+        if waiting:
+            return waiting.pop(0)
+        await closed.wait()
+        return {"type": "websocket.disconnect", "code": 1000}
+
+    async def send(message: Message) -> None:
+        if leaves:
+            raise ClientGoneError("the client has gone")
+        sent.append(message)
+        if message["type"] == "websocket.close":
+            closed.set()
+
+    await app(
+        {
+            "type": "websocket",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "scheme": "ws",
+            "path": path,
+            "raw_path": raw if raw is not None else path.encode(),
+            "query_string": b"",
+            "root_path": "",
+            "headers": [(b"host", b"gateway.test"), (b"x-forwarded-for", b"203.0.113.9")],
+            "client": ("192.0.2.1", 1),
+            "server": ("192.0.2.2", 80),
+            "subprotocols": [],
+            "extensions": {"websocket.http.response": {}},
+            **scope,
+        },
+        receive,
+        send,
+    )
+    return sent
+
+
+async def test_a_websocket_leaves_one_record_with_what_went_over_it() -> None:
+    app, records = gateway()
+
+    @app.websocket("/ws")
+    async def talk() -> None:
+        await websocket.send("four")
+        await websocket.send(b"five5")
+
+    sent = await converse(app)
+    assert [message["type"] for message in sent] == [
+        "websocket.accept",
+        "websocket.send",
+        "websocket.send",
+        "websocket.close",
+    ]
+    (record,) = records.requests
+    assert (record.status, record.kind, record.bytes_sent) == (101, None, 9)
+    assert (record.request.method, record.request.path, record.client) == ("GET", "/ws", "192.0.2.1")
+
+
+@pytest.mark.parametrize("raw", [b"/../ws", b"/%2e%2e/ws", b"/a%2fws", b"/ws%00", b"/ws%zz"])
+async def test_the_rules_for_paths_hold_for_websockets(raw: bytes) -> None:
+    app, records = gateway()
+
+    @app.websocket("/<path:anything>")
+    async def never(anything: str) -> None:
+        raise AssertionError
+
+    start, body = await converse(app, raw=raw)
+    assert (start["status"], dict(start["headers"])[b"content-type"]) == (400, b"application/problem+json")
+    assert b'"status":400' in body["body"]
+    (record,) = records.requests
+    assert (record.status, record.kind, bool(record.detail)) == (400, "bad-request", True)
+
+
+async def test_an_untrusted_peers_claims_reach_no_websocket() -> None:
+    app, _ = gateway()
+    seen: list[Any] = []
+
+    @app.websocket("/ws")
+    async def look() -> None:
+        seen.append(dict(websocket.headers))
+        await websocket.accept()
+
+    await converse(app)
+    assert "203.0.113.9" not in str(seen)
+
+
+async def test_a_path_without_a_websocket_and_one_that_refuses_are_recorded_with_their_status() -> None:
+    app, records = gateway()
+
+    @app.websocket("/refuses")
+    async def refuses() -> None:
+        abort(403)
+
+    _, body, _ = await converse(app, path="/nowhere")
+    assert records.requests[0].request.request_id.encode() in body["body"]
+    await converse(app, path="/refuses")
+    assert [record.status for record in records.requests] == [404, 403]
+
+
+async def test_a_client_that_goes_is_no_failure() -> None:
+    app, records = gateway()
+
+    @app.websocket("/ws")
+    async def talk() -> None:
+        await websocket.send("anybody?")
+        raise AssertionError
+
+    assert await converse(app, leaves=True) == []
+    assert records.notes == []
+    assert [record.kind for record in records.requests] == [None]
+
+
+@pytest.mark.parametrize(("drains", "reason"), [(False, "client-gone"), (True, "the server is going away")])
+async def test_a_view_whose_client_goes_or_whose_server_drains_is_cancelled_with_that_reason(
+    drains: bool, reason: str
+) -> None:
+    app, _ = gateway()
+    told: list[str] = []
+
+    @app.websocket("/ws")
+    async def wait() -> None:
+        await websocket.accept()
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled as error:
+            told.append(str(error))
+            raise
+
+    async with living(app), served(app) as server, server.connected() as raw:
+        client = WsClient(raw.stream)
+        assert isinstance(await client.open(), AcceptConnection)
+        if drains:
+            server.service.begin_draining(trio.current_time() + 1)
+        else:
+            await client.send(CloseConnection(code=1000))
+        await client.ended()
+    assert len(told) == 1
+    assert f"'{reason}'" in told[0]
+
+
+async def test_empty_messages_come_to_a_view_as_what_they_are() -> None:
+    app, _ = gateway()
+    came: list[str | bytes] = []
+
+    @app.websocket("/ws")
+    async def listen() -> None:
+        came.extend([await websocket.receive(), await websocket.receive()])
+
+    empty = {"type": "websocket.receive", "bytes": None, "text": None}
+    await converse(app, {**empty, "bytes": b""}, {**empty, "text": ""})
+    assert came == [b"", ""]
+
+
+async def test_a_websocket_that_fails_leaves_one_line_and_one_record() -> None:
+    app, records = gateway()
+
+    @app.websocket("/ws")
+    async def fails() -> None:
+        raise ValueError("secret")
+
+    sent = await converse(app)
+    assert sent[0]["status"] == 500
+    assert "secret" not in str(sent)
+    assert [(note.event, str(note.error)) for note in records.notes] == [("app.crashed", "secret")]
+    assert [(record.status, record.kind) for record in records.requests] == [(500, "internal")]
