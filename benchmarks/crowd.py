@@ -1,8 +1,8 @@
 """What ``malloc_trim`` gives back after a crowd of requests, and how long it holds up the loop: ``make bench-crowd``.
 
 So many tasks hold a list of values each until all are released; then the heap is trimmed in a thread, as
-``umbel.server.process.crowd`` does it, while the loop sleeps for a moment again and again, or allocates without pause. Each row
-is measured in a process of its own. Linux with glibc only.
+``umbel.server.process.crowd`` does it, while the loop sleeps for a moment again and again, or allocates without pause.
+Each row is measured in a process of its own. Linux with glibc only.
 """
 
 from __future__ import annotations

@@ -35,34 +35,56 @@ ORDER = (
 
 _FILES: dict[str, dict[str, str]] = {
     "server": {
-        _HEAD: "head host diagnosis own_fields response limits allowance",
-        _EXCHANGE: "http1/connection http1/cycle http1/body asgi service refusal memory",
+        _HEAD: (
+            "http1/request_head http1/host http1/head_errors answer/own_fields answer/response_head "
+            "limits/limits limits/token_bucket"
+        ),
+        _EXCHANGE: "http1/connection http1/cycle http1/request_body asgi state answer/error_response limits/memory",
         "": _CONNECTION,
     },
     "gateway": {
-        _INPUTS: "inputs query bodies uploads accept paths ids forwarded fields budget",
-        _ANSWER: "respond reply statusfields caching problems sending streaming",
+        _INPUTS: (
+            "request/inputs request/query request/request_body quart/quart_body request/content_negotiation "
+            "request/paths request/trace_ids request/client_origin request/request_fields "
+            "request/client_deadline"
+        ),
+        _ANSWER: (
+            "response/answer response/reply response/diagnostic_headers response/validators "
+            "response/problems response/sending response/streaming"
+        ),
         "": _ENTRY,
     },
     "composition": {
-        _RESULT: "call fan_out",
-        _REQUEST: "template request outgoing expression names options overrides plan dag",
-        _SHAPE: "shape merge result combine",
+        _RESULT: "call_result fan_out",
+        _REQUEST: (
+            "text/template request/recipe request/code_request text/expression plan/scope "
+            "request/call_options request/call_policies plan/compiler plan/plan"
+        ),
+        _SHAPE: "answer/result_builder answer/cache_control answer/result answer/decision",
         _JSON_IN: "decode",
         "": _ENGINE,
     },
     "upstream": {
-        _WRITE: "outgoing",
-        _PARSE: "http1 head lines chunked body pieces",
-        _POLICIES: "coalesce slots balance health replicas changes again ending",
-        _POOL: "pool connection lifecycle streamed idle dial address sessions tls dns origin",
+        _WRITE: "pool/request_head",
+        _PARSE: "calls/response_body aclosing_iter",
+        _POLICIES: (
+            "calls/coalesce calls/queue_limiter replicas/balance replicas/health replicas/sources "
+            "state_events calls/retry_safety calls/failure_kind"
+        ),
+        _POOL: (
+            "pool/pool pool/connection pool/connection_state calls/response_stream pool/idle_connections "
+            "pool/dial replicas/address pool/tls_session_cache pool/tls replicas/dns replicas/origin"
+        ),
         "": _CALL,
     },
+    "http1": {"": _PARSE},
     "core": {"": _CALL},
     "net": {"": _STREAMS},
     "logs": {
-        _RECORD: "recorder record call_line_template sampling level context schema",
-        _ENCODE: "encode sanitize redact",
+        _RECORD: (
+            "recorder records/record records/call_line_template records/sampling records/level context records/schema"
+        ),
+        _ENCODE: "records/encode records/sanitize records/redact",
         "": _QUEUE,
     },
 }

@@ -82,7 +82,7 @@ def read_settings(given: Given, warn: Warn | None = None, *, before: int = 0) ->
     """Read both files. ``before`` is how many routes there were the last time.
 
     Raises:
-        ConfigError: every mistake in either of them, at once; or there are too few routes (``config/loading/emptiness.py``).
+        ConfigError: every mistake in either of them, at once; or there are too few routes (``emptiness.py``).
     """
     application = given.application
     config, server = both(

@@ -1,7 +1,7 @@
 """A worker: loads the application and serves it on sockets that the master has bound, until the master says drain.
 
-Run as ``python -m umbel.supervisor.worker.worker CHANNEL TITLE`` by ``spawn.py`` alone. The only place of the package where an
-application is loaded. It starts no process and binds nothing.
+Run as ``python -m umbel.supervisor.worker.worker CHANNEL TITLE`` by ``spawn.py`` alone. The only place of the package
+where an application is loaded. It starts no process and binds nothing.
 """
 
 from __future__ import annotations

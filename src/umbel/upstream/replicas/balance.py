@@ -1,7 +1,7 @@
 """The replicas of an upstream: which one an attempt goes to, and what its end says of it.
 
-The decisions are the policies' (``policy/replicas/balance.py``, ``load.py``, ``ejection.py``, ``failover.py``); all that an
-attempt takes from its replica was prepared before.
+The decisions are the policies' (``policy/replicas/``, ``policy/failover.py``); all that an attempt
+takes from its replica was prepared before.
 """
 
 from __future__ import annotations
