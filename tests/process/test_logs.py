@@ -20,8 +20,7 @@ import trio.lowlevel
 
 from tests.support.configs import GOOD, write
 from tests.support.processes import PYTHON, Child, ended, started
-from umbel.logs import LogOptions, open_log
-from umbel.logs.files import recover
+from umbel.logs import LogOptions, open_log, recover
 from umbel.logs.files.reading import family, lines_of
 from umbel.logs.files.ring import directory_of, prefix_of
 from umbel.logs.options import QUEUE_BYTES_MIN

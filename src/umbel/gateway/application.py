@@ -92,6 +92,11 @@ class GatewayApplication(QuartTrio):
         return self.gateway_context.proxies
 
     @property
+    def hang_timeout(self) -> float:
+        """Seconds after which a loop that is blocked is told (``[supervisor] hang_timeout``); servers ask."""
+        return self.gateway_context.config.supervisor.hang_timeout
+
+    @property
     def limits(self) -> Limits:
         """The bounds of the server. They may be replaced before it serves."""
         return self.gateway_context.serving.limits

@@ -18,7 +18,7 @@ _YES = frozenset({"1", "true", "yes", "on"})
 _HOW = f"if that is meant, say --allow-empty (or set {ALLOW_EMPTY}=1)"
 
 
-SAMPLE = Path(__file__).parents[1] / "demo" / "umbel.toml"
+SAMPLE = Path(__file__).parents[2] / "demo" / "umbel.toml"
 """The configuration of ``umbel demo``, which comes with the package."""
 
 

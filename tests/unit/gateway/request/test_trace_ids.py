@@ -69,7 +69,7 @@ def test_a_malformed_state_is_dropped_alone(state: str) -> None:
 def test_a_child_process_draws_ids_of_its_own() -> None:
     forking = """
 import os
-from umbel.gateway import ids
+from umbel.gateway.request import trace_ids as ids
 ids.request_id(None)
 reading, writing = os.pipe()
 if not os.fork():

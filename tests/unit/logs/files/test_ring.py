@@ -12,8 +12,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from umbel.logs import LogOptions, open_log
-from umbel.logs.files import recover
+from umbel.logs import LogOptions, open_log, recover
 from umbel.logs.files.retention import compress
 from umbel.logs.files.ring import SUFFIX, Ring, directory_of, lines_in, prefix_of
 from umbel.logs.options import QUEUE_BYTES_MIN

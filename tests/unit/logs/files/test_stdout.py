@@ -23,7 +23,7 @@ LONG = b"x" * (2 * select.PIPE_BUF) + b"\n"
 EVERY = Logs.model_validate({name: {"file": "-"} for name in ("access", "calls", "app")})
 WORKER = """
 import sys
-from umbel.logs.stdout import Stdout
+from umbel.logs.files.stdout import Stdout
 out = Stdout()
 line = sys.argv[1].encode() * 9000 + b"\\n"
 for _ in range(40):
