@@ -1,4 +1,4 @@
-"""The load of ``gateways.py``: wrk where it is installed, else ``volley.py``, which tells the same things.
+"""The load of ``gateways.py``: wrk where it is installed, else ``burst_load.py``, which tells the same things.
 
 Both keep a number of connections busy, each of which sends its next request when its answer has come. Nothing here
 knows the gateways.
@@ -66,7 +66,7 @@ def parsed(text: str) -> Load:
 def load_name() -> str:
     """What makes the load here, with its version."""
     if shutil.which("wrk") is None:
-        return "an epoll loop in Python (volley.py; there is no wrk here)"
+        return "an epoll loop in Python (burst_load.py; there is no wrk here)"
     said = subprocess.run(["wrk", "-v"], capture_output=True, text=True, check=False).stdout
     return " ".join(said.split()[:2])
 
@@ -77,7 +77,7 @@ def load(prefix: list[str], port: int, path: str, connections: int, seconds: int
         command = ["wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s"]
         command += ["--latency", "--timeout", f"{LATE_S}s", f"http://127.0.0.1:{port}{path}"]
     else:
-        command = [sys.executable, str(HERE / "volley.py"), str(port), path, str(connections), str(seconds)]
+        command = [sys.executable, str(HERE / "burst_load.py"), str(port), path, str(connections), str(seconds)]
     try:
         done = subprocess.run(
             [*prefix, *command], capture_output=True, text=True, check=False, timeout=seconds + PATIENCE_S

@@ -6,7 +6,7 @@ import trio
 from trio.testing import MockClock
 
 from tests.support.checkpoints import for_every_checkpoint
-from tests.support.happenings import call_ended, note, request_ended
+from tests.support.event_factories import call_ended, note, request_ended
 from tests.support.sinks import MemoryLog
 from umbel.core.events import Event
 

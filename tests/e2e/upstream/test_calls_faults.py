@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.support.endings import (
+from tests.support.failure_cases import (
     after,
     fin,
     hang,

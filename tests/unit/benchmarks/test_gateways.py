@@ -90,7 +90,7 @@ def test_what_is_no_output_of_wrk_is_refused(bench: Any) -> None:
     ],
 )
 def test_the_load_without_wrk_knows_when_an_answer_is_whole(bench: Any, answer: bytes, whole: bool) -> None:
-    assert bench("volley").whole(answer) is whole
+    assert bench("burst_load").whole(answer) is whole
 
 
 def test_the_configuration_that_umbel_is_measured_with_passes_its_check(bench: Any, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.support.happenings import call_ended, note, request_ended
+from tests.support.event_factories import call_ended, note, request_ended
 from tests.support.sinks import FileLog
 from umbel.config.schema.sections import Logs
 from umbel.core.errors import ConfigError

@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.support.happenings import attempt, call_ended, note, request_ended
+from tests.support.event_factories import attempt, call_ended, note, request_ended
 from tests.support.sinks import MemoryLog
 from umbel.core.events import AttemptEnded, Noted
 from umbel.logs.queue import BATCH_BYTES

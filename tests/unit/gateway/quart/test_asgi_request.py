@@ -10,7 +10,7 @@ import trio
 from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 
 from tests.support.asgi import ask, http_scope, living
-from tests.support.happenings import request_ended
+from tests.support.event_factories import request_ended
 from tests.support.inbound import MemoryRequest
 from tests.support.records import Records
 from tests.unit.gateway.gateways import gateway, route, says

@@ -1,4 +1,4 @@
-"""What an upstream does with a request instead of a plain answer: ends the connection, hangs, or takes its time.
+"""Failure cases of an upstream: it closes or resets the connection, hangs, or answers late.
 
 Each is a ``laboratory.Step``: a function of the peer that returns False where it has ended the connection.
 """

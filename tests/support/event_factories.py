@@ -1,4 +1,4 @@
-"""Ready-made events, for tests of what records them."""
+"""Event factories for tests of what records events."""
 
 from __future__ import annotations
 

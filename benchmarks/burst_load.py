@@ -1,4 +1,4 @@
-"""A load for where there is no wrk: ``volley.py PORT PATH CONNECTIONS SECONDS``; prints a ``wrk.Load`` as JSON.
+"""Closed-loop load generator in Python: ``burst_load.py PORT PATH CONNECTIONS SECONDS``; prints a ``wrk.Load`` as JSON.
 
 One epoll loop; each connection sends its next request when its answer is whole, by its length or its last chunk.
 Broken connections are opened again and counted.
@@ -27,7 +27,7 @@ def whole(answer: bytes) -> bool:
     return len(body) >= int(length[1]) if length else body.endswith(b"0\r\n\r\n")
 
 
-class Volley:
+class BurstLoad:
     """The connections and what they have seen."""
 
     def __init__(self, port: int, path: str) -> None:
@@ -104,4 +104,4 @@ class Volley:
 
 if __name__ == "__main__":
     port, path, connections, seconds = sys.argv[1:]
-    print(json.dumps(Volley(int(port), path).run(int(connections), float(seconds))))
+    print(json.dumps(BurstLoad(int(port), path).run(int(connections), float(seconds))))
