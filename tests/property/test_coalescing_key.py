@@ -16,8 +16,8 @@ from tests.support.memory_calls import Asked, answer, coalescing
 from tests.support.records import Records
 from umbel.composition.plan.compiler import _why_never_sent, compile_route
 from umbel.composition.plan_run import run
-from umbel.config.schema.constraints import _MANAGED
 from umbel.config.schema.sections import Config, Upstream
+from umbel.config.schema.types import _MANAGED
 from umbel.core.call import block_of
 from umbel.core.model import Inputs
 from umbel.core.transport_caller import TransportCaller

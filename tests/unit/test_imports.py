@@ -44,7 +44,6 @@ ARROWS_MAX = {
 
 CIRCLES_MAX = {
     "composition": 3,
-    "config": 4,
     "server": 10,
     "upstream": 6,
 }

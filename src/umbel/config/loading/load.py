@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...core.errors import ConfigError, ConfigProblem
-from ..schema.constraints import NO_RULES
+from ..schema.constraints import NO_CONSTRAINTS
 from ..schema.section import Section
 from ..schema.section_tree import keys_of
 from ..schema.sections import Config, KeyPath, Logs, Route, Tls, Upstream
@@ -181,7 +181,7 @@ def _mended_config(merged: Merged, *, whole: bool) -> tuple[Config, list[int]]:
     rest = {key: value for key, value in data.items() if key not in broken | {"upstreams", "routes"}}
     valid = {**rest, "upstreams": upstreams, "routes": routes}
     # The rules between keys have been looked at, in the tree as it is in the files.
-    config = Config.model_validate(valid, by_alias=True, by_name=False, context=NO_RULES)
+    config = Config.model_validate(valid, by_alias=True, by_name=False, context=NO_CONSTRAINTS)
     places: dict[str | int, int] = {old: new for new, old in enumerate(kept)}
     config._guessed = frozenset(
         ("routes", places.get(path[1], -1), *path[2:]) if path[0] == "routes" and len(path) > 1 else path

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from ..schema.constraints import NO_RULES, BrokenRulesError
+from ..schema.constraints import NO_CONSTRAINTS, BrokenConstraintsError
 from ..schema.section import Section
 from ..schema.section_tree import header, keys_of, section_at
 from ..schema.sections import KeyPath
@@ -54,7 +54,7 @@ def findings(model: type[Section], data: Any, at: KeyPath = (), *, rules: bool =
     misspells a missing one is not missing as well.
     """
     try:
-        model.model_validate(data, by_alias=True, by_name=False, context=None if rules else NO_RULES)
+        model.model_validate(data, by_alias=True, by_name=False, context=None if rules else NO_CONSTRAINTS)
     except ValidationError as error:
         errors = [_located(details, data) for details in error.errors(include_url=False)]
     else:
@@ -133,8 +133,10 @@ def _one(model: type[Section], error: _Error, at: KeyPath) -> Iterator[Finding]:
         yield Finding(path, "reported")
     elif kind == "value_error":
         broken = context["error"]
-        if isinstance(broken, BrokenRulesError):
-            yield from (Finding((*path, rule.keys[0]), "rule", rule.reason, True, rule.keys) for rule in broken.rules)
+        if isinstance(broken, BrokenConstraintsError):
+            yield from (
+                Finding((*path, rule.keys[0]), "rule", rule.reason, True, rule.keys) for rule in broken.violations
+            )
         else:
             yield Finding(path, "value", str(broken), quotes=True)
     elif kind == "literal_error":

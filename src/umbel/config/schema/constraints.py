@@ -1,434 +1,48 @@
-"""The schema's small types and the rules that hold between keys of one table.
+"""Constraints between the keys of one table: how a section states them, and the error that lists the broken ones.
 
-Each rule says what to write instead. No message shows a URL or a header's value: they may be secret.
+A section states its constraints as a generator function that yields a ``ConstraintViolation`` for each broken one, and
+applies the function with ``model_validator(mode="after")(enforce(function))``. pydantic runs such a validator only
+where each key of the table is valid by itself. Each violation says what to write instead.
 """
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
-import json
-import math
-import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeVar
-from urllib.parse import urlsplit
+from typing import NamedTuple, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema
-
-from ...core.http.forward_all import STAR, star_leaves_out
-from ...core.http.hop_by_hop import HOP_BY_HOP
-
-if TYPE_CHECKING:
-    from .sections import Call, QueryParam, Route, Tls, Upstream
-
-CONTEXT_WORDS = frozenset({"path", "query", "headers", "body", "item"})
-"""The words of the context that no call can bear."""
-
-UNIX_PEER = "unix"
-"""The word in ``trusted_proxies`` for whoever connects through a Unix socket: it has no address."""
-
-_RETRYABLE = ("connect", "dns", "reset", "status")
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_UPSTREAM_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
-# RFC 9110 section 5.6.2: a field name is a token.
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_MANAGED = frozenset({"content-length", "host", *(name.decode() for name in HOP_BY_HOP)})
-_CONVERTER = re.compile(r"<[^<>]*>")
-# The gateway refuses these in a path (as they are, or decoded), whatever the route.
-_NEVER_SENT = re.compile(r"[?#\\\x00-\x20\x7f]|%2[fF]|%5[cC]|%00|%2[eE]")
-_TARGET = re.compile(r"/[!\"$-~]*")
-# RFC 9110 section 5.5: what a field value never holds.
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-# RFC 3986 section 2: the characters of a URL.
-_URL = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]+")
-_HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
-_SERVED_HOST = re.compile(rf"(?:{_HOST.pattern})(?::[0-9]{{1,5}})?")
-_UNIX_PATH_MAX = 107
+from pydantic import ValidationInfo
 
 
-class Rule(NamedTuple):
-    """A rule between keys that a table breaks."""
+class ConstraintViolation(NamedTuple):
+    """A constraint between keys that a table breaks."""
 
     reason: str
     keys: tuple[str, ...]
-    """The keys it is about, as files spell them; the first is the one to look at."""
+    """The keys that the constraint is about, as files spell them; the problem is reported at the first."""
 
 
-class BrokenRulesError(ValueError):
-    """What a table's check raises: every rule that it breaks."""
+class BrokenConstraintsError(ValueError):
+    """The constraints that a table breaks, all of them."""
 
-    def __init__(self, rules: tuple[Rule, ...]) -> None:
-        super().__init__("; ".join(rule.reason for rule in rules))
-        self.rules = rules
+    def __init__(self, violations: tuple[ConstraintViolation, ...]) -> None:
+        super().__init__("; ".join(violation.reason for violation in violations))
+        self.violations = violations
 
 
 _Table = TypeVar("_Table")
 
-NO_RULES: Mapping[str, bool] = {"rules": False}
-"""The context of a validation that leaves the rules between keys out."""
+NO_CONSTRAINTS: Mapping[str, bool] = {"constraints": False}
+"""The context of a validation that leaves out the constraints between keys."""
 
 
-def obeys(rules: Callable[[_Table], Iterator[Rule]]) -> Callable[[_Table, ValidationInfo], _Table]:
-    """A validator that raises ``BrokenRulesError`` if the table breaks any of ``rules``."""
+def enforce(
+    constraints: Callable[[_Table], Iterator[ConstraintViolation]],
+) -> Callable[[_Table, ValidationInfo], _Table]:
+    """Make a pydantic validator that raises ``BrokenConstraintsError`` if the table breaks any of ``constraints``."""
 
     def check(table: _Table, info: ValidationInfo) -> _Table:
-        if info.context is not NO_RULES and (broken := tuple(rules(table))):
-            raise BrokenRulesError(broken)
+        if info.context is not NO_CONSTRAINTS and (broken := tuple(constraints(table))):
+            raise BrokenConstraintsError(broken)
         return table
 
     return check
-
-
-def _matching(pattern: re.Pattern[str], what: str) -> Callable[[str], str]:
-    def check(value: str) -> str:
-        if pattern.fullmatch(value) is None:
-            raise ValueError(f'"{value}" is not {what}')
-        return value
-
-    return check
-
-
-def _call_name(value: str) -> str:
-    if value in CONTEXT_WORDS:
-        raise ValueError(f'a call cannot be named "{value}": the context uses that word')
-    return value
-
-
-def _field_name(value: str) -> str:
-    if _TOKEN.fullmatch(value) is None:
-        raise ValueError(f'"{value}" is not a header name')
-    if STAR in value:
-        raise ValueError(f'"{value}" names no header; there are no patterns here, so write each name')
-    if value.lower() in _MANAGED:
-        raise ValueError(f'"{value}" belongs to the connection and is written by Umbel itself')
-    return value.lower()
-
-
-def _cookie_name(value: str) -> str:
-    if _TOKEN.fullmatch(value) is None:
-        raise ValueError(f'"{value}" is not the name of a cookie')
-    if STAR in value:
-        raise ValueError(f'"{value}" names no cookie; there are no patterns here, so write each name')
-    return value
-
-
-def _or_star(check: Callable[[str], str], what: str) -> Callable[[str], str]:
-    """A check of what a call forwards: a name, or a star alone."""
-
-    def checked(value: str) -> str:
-        if value != STAR and STAR in value:
-            raise ValueError(f'"{value}" names no {what}; "*" stands alone, for all of them')
-        return value if value == STAR else check(value)
-
-    return checked
-
-
-def _distinct(value: Any) -> Any:
-    if isinstance(value, dict):
-        seen: dict[str, str] = {}
-        for name in value:
-            if (other := seen.setdefault(str(name).lower(), name)) != name:
-                raise ValueError(f'"{name}" and "{other}" are one header; it can stand here once')
-    return value
-
-
-def _field_value(value: str) -> str:
-    if _CONTROL.search(value):
-        raise ValueError("a header holds no line break and no other control character")
-    return value
-
-
-def _user_agent(value: str) -> str:
-    if not (value.isascii() and value.isprintable()) or value != value.strip() or not value:
-        raise ValueError('needs printable ASCII, such as "my-gateway/1.0 (+https://example.com)", or "off"')
-    return value
-
-
-def _base_url(value: str) -> str:
-    if value.startswith("unix:"):
-        return _unix_url(value)
-    prefix = "dns+" if value.startswith("dns+") else ""
-    value = value.removeprefix(prefix)
-    try:
-        parts = urlsplit(value)
-        port = parts.port
-    except ValueError as error:
-        raise ValueError("this is not a URL; its host or its port is malformed") from error
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("a URL here holds no credentials; send them as a header, such as authorization")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("this is not an http://, https:// or unix: URL")
-    if prefix and _is_address(parts.hostname):
-        raise ValueError("dns+ goes before a URL with a name; an address is written without it")
-    if _URL.fullmatch(value) is None:
-        raise ValueError("this is not a URL; only letters, digits and -._~:/[]!$&'()*+,;=% may stand in one")
-    if _HOST.fullmatch(parts.netloc.removesuffix(f":{port}")) is None:
-        raise ValueError("this is not a URL; its host or its port is malformed")
-    if parts.query or parts.fragment or "?" in value or "#" in value or port == 0:
-        raise ValueError("this must be a base URL: a host, maybe a port and a path, and no more")
-    return f"{prefix}{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _unix_url(value: str) -> str:
-    path = value.removeprefix("unix:")
-    if not path.startswith("/") or _CONTROL.search(path):
-        raise ValueError('a unix: URL needs an absolute path, such as "unix:/run/users.sock"')
-    if len(path.encode()) > _UNIX_PATH_MAX:
-        raise ValueError(f"the path of a Unix socket has {_UNIX_PATH_MAX} bytes at most")
-    return value
-
-
-def _passed_status(value: int) -> int:
-    if value == 304:
-        raise ValueError("304 answers a conditional request; forward if-none-match or if-modified-since instead")
-    return value
-
-
-def _concurrency(value: object) -> object:
-    if value == "auto" or (type(value) is int and value >= 1):
-        return value
-    raise ValueError('needs a whole number of at least 1, or "auto"')
-
-
-def _retryable(value: object) -> object:
-    if value in _RETRYABLE or (type(value) is int and 400 <= value <= 599):
-        return value
-    raise ValueError(f"needs {', '.join(_RETRYABLE)}, or a status from 400 to 599")
-
-
-def _target(value: str) -> str:
-    if _TARGET.fullmatch(value) is None:
-        raise ValueError('this is not a path to ask for, such as "/healthz"')
-    return value
-
-
-def _route_path(value: str) -> str:
-    if not value.startswith("/"):
-        raise ValueError(f'a path begins with "/", not as "{value}" does')
-    literal = _CONVERTER.sub("x", value)
-    if odd := _NEVER_SENT.search(literal):
-        raise ValueError(f'no request ever has "{odd[0]}" in its path, so this route would never answer')
-    if "//" in literal or any(segment in (".", "..") for segment in literal.split("/")):
-        raise ValueError("no request ever has //, /./ or /../ in its path, so this route would never answer")
-    return value
-
-
-def _network(value: str) -> str:
-    if value == UNIX_PEER:
-        return value
-    try:
-        ipaddress.ip_network(value)
-    except ValueError as error:
-        raise ValueError(f'"{value}" is not an address, a network such as "10.0.0.0/8", or "unix"') from error
-    return value
-
-
-def _probe_path(path: str) -> str:
-    if not path.startswith("/") or not path.isascii() or not path.isprintable() or set(path) & set(" ?#"):
-        raise ValueError("must be a path such as /healthz, without a query")
-    return path
-
-
-def _served_host(value: str) -> str:
-    if _SERVED_HOST.fullmatch(value) is None:
-        raise ValueError(
-            f'"{value}" is not a host; write a name or an address, such as "www.example.com" or "[::1]:80"'
-        )
-    return value
-
-
-def _file_name(value: str) -> str:
-    if value in ("", ".", "..") or "/" in value or _CONTROL.search(value):
-        raise ValueError(f'"{value}" is not the name of a file inside dir')
-    return value
-
-
-def _json(value: Any) -> Any:
-    """A value that JSON can say; a loader's file is nested less deep than Python recurses."""
-    if isinstance(value, dict):
-        for inner in value.values():
-            _json(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            _json(inner)
-    elif isinstance(value, datetime.date | datetime.time):
-        raise ValueError("JSON has no dates and times; write it in quotes")
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("JSON has neither inf nor nan")
-    elif value is not None and not isinstance(value, str | int | float):
-        raise ValueError("this is no value of JSON")
-    return value
-
-
-def _expression(value: object) -> object:
-    """A text, or what the schema judges; a bare number or truth value is somebody's constant."""
-    return _not_bare(value, "")
-
-
-def _source(value: object) -> object:
-    """A text, a constant's table, or what the schema judges."""
-    return _not_bare(value, " or {{ value = {} }}")
-
-
-def _not_bare(value: object, also: str) -> object:
-    if not isinstance(value, bool | int | float) or not math.isfinite(value):
-        return value
-    said = json.dumps(value)
-    what = said if isinstance(value, bool) else "a whole number" if isinstance(value, int) else "a number with a point"
-    raise ValueError(f'needs a text, not {what}; write "`{said}`" (a JMESPath literal){also.format(said)}')
-
-
-def _names(pattern: re.Pattern[str], what: str) -> tuple[AfterValidator, WithJsonSchema]:
-    # The JSON Schema's pattern is for editors; they do not know Python's fullmatch.
-    return (
-        AfterValidator(_matching(pattern, f"a name; names are {what}")),
-        WithJsonSchema({"type": "string", "pattern": f"^{pattern.pattern}$"}),
-    )
-
-
-Name = Annotated[str, *_names(_NAME, "letters, digits and _, not first a digit")]
-CallName = Annotated[Name, AfterValidator(_call_name)]
-UpstreamName = Annotated[str, *_names(_UPSTREAM_NAME, "letters, digits, _ and -, first a letter or _")]
-HeaderName = Annotated[str, AfterValidator(_field_name)]
-HeaderText = Annotated[str, AfterValidator(_field_value)]
-Headers = Annotated[dict[HeaderName, HeaderText], BeforeValidator(_distinct)]
-UserAgent = Annotated[str, AfterValidator(_user_agent)]
-BaseUrl = Annotated[str, AfterValidator(_base_url)]
-CookieName = Annotated[str, AfterValidator(_cookie_name)]
-ForwardedHeader = Annotated[str, AfterValidator(_or_star(_field_name, "header"))]
-ForwardedParam = Annotated[str, AfterValidator(_or_star(str, "query parameter"))]
-ForwardedCookie = Annotated[str, AfterValidator(_or_star(_cookie_name, "cookie"))]
-RetryOn = Annotated[
-    str | int,
-    BeforeValidator(_retryable),
-    WithJsonSchema({"anyOf": [{"enum": list(_RETRYABLE)}, {"type": "integer", "minimum": 400, "maximum": 599}]}),
-]
-"""What is worth another attempt; the policy that reads it says what each means (``policy/retry.py``)."""
-Concurrency = Annotated[
-    int | Literal["auto"],
-    BeforeValidator(_concurrency),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "auto"}]}),
-]
-Target = Annotated[str, AfterValidator(_target)]
-RoutePath = Annotated[str, AfterValidator(_route_path)]
-Network = Annotated[str, AfterValidator(_network)]
-ServedHost = Annotated[str, AfterValidator(_served_host)]
-ProbePath = Annotated[str, AfterValidator(_probe_path)]
-FileName = Annotated[str, AfterValidator(_file_name)]
-ExpressionText = Annotated[str, BeforeValidator(_expression)]
-"""A JMESPath expression."""
-AS_SOURCE = BeforeValidator(_source)
-"""Of an entry that is an expression or a constant table."""
-JsonValue = Annotated[Any, AfterValidator(_json)]
-JsonScalar = Annotated[str | int | float | bool | None, AfterValidator(_json)]
-Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-Status = Annotated[int, Field(ge=200, le=599)]
-PassedStatus = Annotated[int, Field(ge=300, le=599), AfterValidator(_passed_status)]
-
-
-def tls_rules(tls: Tls) -> Iterator[Rule]:
-    """A client certificate and its key come together."""
-    if (tls.cert is None) != (tls.key is None):
-        given, other = ("key", "cert") if tls.cert is None else ("cert", "key")
-        yield Rule(f"{given} needs {other} beside it: give both or neither", (given, other))
-
-
-def upstream_rules(upstream: Upstream) -> Iterator[Rule]:
-    """Weights serve the balance that goes by them; a replica stands once."""
-    weighted = any("weight" in replica.model_fields_set for replica in upstream.replicas)
-    if weighted and upstream.balance != "weighted":
-        yield Rule('weights serve balance = "weighted" only', ("urls", "balance"))
-    names = [replica.url for replica in upstream.replicas]
-    if len(set(names)) < len(names):
-        yield Rule("one replica stands twice; give it a weight instead", ("urls",))
-
-
-def query_rules(param: QueryParam) -> Iterator[Rule]:
-    """A default is of its parameter's type, and serves only a parameter that may be missing."""
-    default = param.default
-    if default is None:
-        return
-    if param.required:
-        yield Rule("a required parameter has no default", ("default", "required"))
-    fits = {
-        "str": isinstance(default, str),
-        "bool": isinstance(default, bool),
-        "int": isinstance(default, int) and not isinstance(default, bool),
-        "float": isinstance(default, int | float) and not isinstance(default, bool),
-    }
-    if not fits[param.type]:
-        yield Rule(f'the default of a parameter of type "{param.type}" is of that type too', ("default", "type"))
-
-
-def call_rules(call: Call) -> Iterator[Rule]:
-    """The rules between the keys of one call."""
-    given = call.model_fields_set
-    bodies = [
-        name
-        for name, stands in (
-            ("json", call.json_ is not None),
-            ("form", call.form is not None),
-            ("forward_body", call.forward_body),
-        )
-        if stands
-    ]
-    if len(bodies) > 1:
-        yield Rule("json, form and forward_body exclude each other: a call has one body", (bodies[1], *bodies))
-    if bodies and call.method in ("GET", "HEAD"):
-        yield Rule(f"a {call.method} call has no body; give it another method", ("method", bodies[0]))
-    if call.each is None:
-        for field, key in (
-            ("as_", "as"),
-            ("limit", "limit"),
-            ("max_items", "max_items"),
-            ("item_default", "item_default"),
-        ):
-            if field in given:
-                yield Rule(f"{key} is about the items of an each, and this call has no each", (key, "each"))
-    default = "default" if "default" in given else "default_null"
-    if call.default_null and default == "default":
-        yield Rule("default and default_null exclude each other", ("default_null", "default"))
-    if call.has_default and not call.optional and call.when is None:
-        yield Rule("a default serves only a call with optional = true or with when", (default, "optional", "when"))
-    if "item_default" in given and call.each is not None and not call.optional:
-        yield Rule(
-            "item_default serves only a call with optional = true: a required each fails with its item",
-            ("item_default", "optional"),
-        )
-    for key, names in (("forward_query", call.forward_query), ("forward_cookies", call.forward_cookies)):
-        if STAR in names and len(names) > 1:
-            yield Rule(f'"*" in {key} stands for all of them; no other name belongs beside it', (key,))
-    if STAR in call.forward_headers:
-        sent = [name for name in call.forward_headers if name != STAR and not star_leaves_out(name)]
-        if sent:
-            yield Rule(
-                f'"*" in forward_headers sends "{sent[0]}" already; beside it stand only fields that it leaves out,'
-                " such as authorization",
-                ("forward_headers",),
-            )
-    if both := set(call.ok) & set(call.null_on):
-        yield Rule(f"{min(both)} stands in ok and in null_on; it can mean one thing", ("null_on", "ok"))
-
-
-def route_rules(route: Route) -> Iterator[Rule]:
-    """The rules between the keys of one route."""
-    if route.combine == "quorum" and route.quorum is None:
-        yield Rule('combine = "quorum" needs quorum = k, the number of successes', ("combine", "quorum"))
-    for name in route.query_params:
-        if STAR in name:
-            yield Rule(
-                f'"{name}" names no parameter: a route declares each that it reads, and forward_query = ["*"] of a call'
-                " sends on all of them",
-                ("query",),
-            )
-    if route.combine != "quorum" and route.quorum is not None:
-        yield Rule('quorum serves only combine = "quorum"', ("quorum", "combine"))

@@ -6,13 +6,19 @@ that needs a plan (``composition/plan/compiler.py`` checks those).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
+from ...core.http.forward_all import STAR, star_leaves_out
 from ...core.product import PRODUCT
-from .constraints import (
+from .constraints import ConstraintViolation, enforce
+from .policies import Breaker, Ejection, Health, Hedge, Retry, WeightedUrl
+from .section import AS_TUPLE, Section
+from .server import Server as Server
+from .supervisor import Supervisor as Supervisor
+from .types import (
     AS_SOURCE,
     BaseUrl,
     CallName,
@@ -35,22 +41,19 @@ from .constraints import (
     Status,
     UpstreamName,
     UserAgent,
-    call_rules,
-    obeys,
-    query_rules,
-    route_rules,
-    tls_rules,
-    upstream_rules,
 )
-from .policies import Breaker, Ejection, Health, Hedge, Retry, WeightedUrl
-from .section import AS_TUPLE, Section
-from .server import Server as Server
-from .supervisor import Supervisor as Supervisor
 from .units import Duration, Ratio, Size
 
 Names = Annotated[tuple[str, ...], AS_TUPLE]
 Statuses = Annotated[tuple[Status, ...], AS_TUPLE]
 KeyPath = tuple[str | int, ...]
+
+
+def _tls_constraints(tls: Tls) -> Iterator[ConstraintViolation]:
+    """A client certificate and its key come together."""
+    if (tls.cert is None) != (tls.key is None):
+        given, other = ("key", "cert") if tls.cert is None else ("cert", "key")
+        yield ConstraintViolation(f"{given} needs {other} beside it: give both or neither", (given, other))
 
 
 class Tls(Section):
@@ -65,7 +68,7 @@ class Tls(Section):
     server_name: str | None = None
     """The name to ask for and to verify, if it is not the URL's host."""
 
-    _checked = model_validator(mode="after")(obeys(tls_rules))
+    _checked = model_validator(mode="after")(enforce(_tls_constraints))
 
 
 class Constant(Section):
@@ -77,6 +80,16 @@ class Constant(Section):
 
 Source = Annotated[str | Constant, AS_SOURCE]
 """What gives a value: a JMESPath expression, or a constant."""
+
+
+def _upstream_constraints(upstream: Upstream) -> Iterator[ConstraintViolation]:
+    """Weights serve the balance that goes by them; a replica stands once."""
+    weighted = any("weight" in replica.model_fields_set for replica in upstream.replicas)
+    if weighted and upstream.balance != "weighted":
+        yield ConstraintViolation('weights serve balance = "weighted" only', ("urls", "balance"))
+    names = [replica.url for replica in upstream.replicas]
+    if len(set(names)) < len(names):
+        yield ConstraintViolation("one replica stands twice; give it a weight instead", ("urls",))
 
 
 class Upstream(Section):
@@ -136,7 +149,7 @@ class Upstream(Section):
     """The User-Agent of calls and health checks, because many APIs refuse requests without one; "off" for none. One in
     headers, or the client's in forward_headers, goes before it. Default: umbel/ and the version of Umbel."""
 
-    _checked = model_validator(mode="after")(obeys(upstream_rules))
+    _checked = model_validator(mode="after")(enforce(_upstream_constraints))
 
     @property
     def product(self) -> bytes:
@@ -149,6 +162,25 @@ class Upstream(Section):
         return tuple(each if isinstance(each, WeightedUrl) else WeightedUrl(url=each) for each in self.urls)
 
 
+def _query_constraints(param: QueryParam) -> Iterator[ConstraintViolation]:
+    """A default is of its parameter's type, and serves only a parameter that may be missing."""
+    default = param.default
+    if default is None:
+        return
+    if param.required:
+        yield ConstraintViolation("a required parameter has no default", ("default", "required"))
+    fits = {
+        "str": isinstance(default, str),
+        "bool": isinstance(default, bool),
+        "int": isinstance(default, int) and not isinstance(default, bool),
+        "float": isinstance(default, int | float) and not isinstance(default, bool),
+    }
+    if not fits[param.type]:
+        yield ConstraintViolation(
+            f'the default of a parameter of type "{param.type}" is of that type too', ("default", "type")
+        )
+
+
 class QueryParam(Section):
     """A query parameter of the client's that a route knows."""
 
@@ -159,7 +191,63 @@ class QueryParam(Section):
     required: bool = False
     """Answer 400 where the client sends none."""
 
-    _checked = model_validator(mode="after")(obeys(query_rules))
+    _checked = model_validator(mode="after")(enforce(_query_constraints))
+
+
+def _call_constraints(call: Call) -> Iterator[ConstraintViolation]:
+    """The rules between the keys of one call."""
+    given = call.model_fields_set
+    bodies = [
+        name
+        for name, stands in (
+            ("json", call.json_ is not None),
+            ("form", call.form is not None),
+            ("forward_body", call.forward_body),
+        )
+        if stands
+    ]
+    if len(bodies) > 1:
+        yield ConstraintViolation(
+            "json, form and forward_body exclude each other: a call has one body", (bodies[1], *bodies)
+        )
+    if bodies and call.method in ("GET", "HEAD"):
+        yield ConstraintViolation(f"a {call.method} call has no body; give it another method", ("method", bodies[0]))
+    if call.each is None:
+        for field, key in (
+            ("as_", "as"),
+            ("limit", "limit"),
+            ("max_items", "max_items"),
+            ("item_default", "item_default"),
+        ):
+            if field in given:
+                yield ConstraintViolation(
+                    f"{key} is about the items of an each, and this call has no each", (key, "each")
+                )
+    default = "default" if "default" in given else "default_null"
+    if call.default_null and default == "default":
+        yield ConstraintViolation("default and default_null exclude each other", ("default_null", "default"))
+    if call.has_default and not call.optional and call.when is None:
+        yield ConstraintViolation(
+            "a default serves only a call with optional = true or with when", (default, "optional", "when")
+        )
+    if "item_default" in given and call.each is not None and not call.optional:
+        yield ConstraintViolation(
+            "item_default serves only a call with optional = true: a required each fails with its item",
+            ("item_default", "optional"),
+        )
+    for key, names in (("forward_query", call.forward_query), ("forward_cookies", call.forward_cookies)):
+        if STAR in names and len(names) > 1:
+            yield ConstraintViolation(f'"*" in {key} stands for all of them; no other name belongs beside it', (key,))
+    if STAR in call.forward_headers:
+        sent = [name for name in call.forward_headers if name != STAR and not star_leaves_out(name)]
+        if sent:
+            yield ConstraintViolation(
+                f'"*" in forward_headers sends "{sent[0]}" already; beside it stand only fields that it leaves out,'
+                " such as authorization",
+                ("forward_headers",),
+            )
+    if both := set(call.ok) & set(call.null_on):
+        yield ConstraintViolation(f"{min(both)} stands in ok and in null_on; it can mean one thing", ("null_on", "ok"))
 
 
 class Call(Section):
@@ -232,7 +320,7 @@ class Call(Section):
     pass_body: bool = False
     """Pass the upstream's own error body on with such a status, instead of a problem document."""
 
-    _checked = model_validator(mode="after")(obeys(call_rules))
+    _checked = model_validator(mode="after")(enforce(_call_constraints))
 
     @property
     def has_default(self) -> bool:
@@ -259,6 +347,21 @@ class Answer(Section):
     whatever stands here; with a no-store it is no-store."""
     etag: bool = True
     """Whether a complete answer bears a strong ETag and If-None-Match is answered with 304."""
+
+
+def _route_constraints(route: Route) -> Iterator[ConstraintViolation]:
+    """The rules between the keys of one route."""
+    if route.combine == "quorum" and route.quorum is None:
+        yield ConstraintViolation('combine = "quorum" needs quorum = k, the number of successes', ("combine", "quorum"))
+    for name in route.query_params:
+        if STAR in name:
+            yield ConstraintViolation(
+                f'"{name}" names no parameter: a route declares each that it reads, and forward_query = ["*"] of a call'
+                " sends on all of them",
+                ("query",),
+            )
+    if route.combine != "quorum" and route.quorum is not None:
+        yield ConstraintViolation('quorum serves only combine = "quorum"', ("quorum", "combine"))
 
 
 class Route(Section):
@@ -298,7 +401,7 @@ class Route(Section):
     answer: Answer = Answer()
     """How the outcomes become one answer."""
 
-    _checked = model_validator(mode="after")(obeys(route_rules))
+    _checked = model_validator(mode="after")(enforce(_route_constraints))
 
     @property
     def query_params(self) -> dict[str, QueryParam]:

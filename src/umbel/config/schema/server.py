@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .constraints import Network, ProbePath, ServedHost
 from .section import AS_TUPLE, Section
+from .types import Network, ProbePath, ServedHost
 from .units import Delay, Duration, Rate, Size
 
 

@@ -25,7 +25,7 @@ from typing import Any
 
 import msgspec
 
-from ...config.schema.constraints import UNIX_PEER
+from ...config.schema.types import UNIX_PEER
 from ...core.call import FieldBlock, block_of
 from ...core.model import Trace
 from ...net.bounded_cache import BoundedCache
