@@ -21,7 +21,7 @@ import trio.lowlevel
 from tests.support.configs import GOOD, write
 from tests.support.processes import PYTHON, Child, ended, started
 from umbel.logs import LogOptions, open_log, recover
-from umbel.logs.files.reading import family, lines_of
+from umbel.logs.files.reading import lines_of, log_files
 from umbel.logs.files.ring import directory_of, prefix_of
 from umbel.logs.options import QUEUE_BYTES_MIN
 
@@ -34,7 +34,7 @@ def writer(path: Path, *options: str) -> list[str]:
 
 def records(path: Path) -> Iterator[dict[str, Any]]:
     """Every record in every file of a log; fails on a line that is torn."""
-    for file in family(path):
+    for file in log_files(path):
         for line in lines_of(file):
             assert line.endswith(b"\n")
             yield json.loads(line)
@@ -92,7 +92,7 @@ async def test_four_processes_share_a_file_that_is_rotated_and_one_is_killed(tmp
     if ring:
         assert len(numbers) >= promised
         assert list(directory_of(path).glob(f"{prefix_of(path)}*")) == []
-    assert len(family(path)) >= 5
+    assert len(log_files(path)) >= 5
 
 
 @pytest.mark.parametrize("how", ["TERM", "INT", "exception", "to the end"])
@@ -134,7 +134,7 @@ async def test_a_file_renamed_from_outside_loses_nothing(tmp_path: Path, with_si
     [mine] = by_process(path).values()
     seen = {record["seq"]: record for record in mine}
     assert_whole([seen[number] for number in sorted(seen)])
-    assert len(family(path)) == 11
+    assert len(log_files(path)) == 11
 
 
 def logrotate() -> list[str] | None:
@@ -164,7 +164,7 @@ async def test_the_real_logrotate_loses_nothing(tmp_path: Path, with_signal: boo
     [mine] = by_process(path).values()
     seen = {record["seq"]: record for record in mine}
     assert_whole([seen[number] for number in sorted(seen)])
-    assert sum(file.suffix == ".gz" for file in family(path)) == 5
+    assert sum(file.suffix == ".gz" for file in log_files(path)) == 5
 
 
 @pytest.fixture

@@ -129,10 +129,10 @@ def _path(log: str, config: str, *, may_come: bool = False) -> Path:
         ClickException: it goes to stdout; or there is no such log, unless it ``may_come`` (then a line tells it).
         ConfigError: it is a name, and the configuration cannot be used.
     """
-    from ..logs.files.reading import family
+    from ..logs.files.reading import log_files
 
     path = Path(log) if log not in _NAMES or Path(log).exists() else _configured(log, config)
-    if family(path):
+    if log_files(path):
         return path
     if path == Path(log) and not path.parent.is_dir():
         raise click.ClickException(f"{path}: there is no such directory")

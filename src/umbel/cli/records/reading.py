@@ -18,7 +18,7 @@ from typing import IO, Any
 import msgspec
 
 from ...core.regular_file import open_regular
-from ...logs.files.reading import LINE_BYTES_MAX, family, lines_in, lines_of
+from ...logs.files.reading import LINE_BYTES_MAX, lines_in_file, lines_of, log_files
 from ...logs.files.retention import SUFFIXES
 
 
@@ -61,7 +61,7 @@ class Files:
         self._live = self._open() if follower is None else follower.duplicate()
         identity = None if self._live is None else os.fstat(self._live.fileno())
         self._older: list[Path] = []
-        for path in family(log):
+        for path in log_files(log):
             with suppress(FileNotFoundError):
                 # The log may have been renamed since it was opened.
                 if path != log and (identity is None or not os.path.samestat(path.stat(), identity)):
@@ -105,7 +105,7 @@ class Files:
             return
         read = 0
         try:
-            for data in lines_in(self._live):
+            for data in lines_in_file(self._live):
                 read += len(data)
                 if self._upto is not None and read > self._upto:
                     return

@@ -20,7 +20,7 @@ LINE_BYTES_MAX = 1024 * 1024
 """A longer line is no record; it is read in pieces of this size."""
 
 
-def family(log: Path) -> list[Path]:
+def log_files(log: Path) -> list[Path]:
     """The log's files, the oldest first: ours, those that another program renamed, and the log itself as the last."""
     found: list[tuple[float, str, Path]] = []
     with suppress(FileNotFoundError):
@@ -45,10 +45,10 @@ def lines_of(path: Path) -> Iterator[bytes]:
         EOFError: a compressed file ends in the middle.
     """
     with os.fdopen(open_regular(path), "rb") as raw:
-        yield from lines_in(raw)
+        yield from lines_in_file(raw)
 
 
-def lines_in(raw: IO[bytes]) -> Iterator[bytes]:
+def lines_in_file(raw: IO[bytes]) -> Iterator[bytes]:
     """As ``lines_of``, of an open file from its beginning on, which may be closed at the end."""
     with _unpacked(raw) as file:
         while line := file.readline(LINE_BYTES_MAX):

@@ -16,12 +16,17 @@ from pathlib import Path
 from ...core.regular_file import kind_of, open_regular
 from ..queue import BATCH_BYTES
 from .file import LogFile
-from .reading import family, lines_of
-from .ring import SUFFIX, directory_of, lines_in, prefix_of
+from .reading import lines_in_file, log_files
+from .ring import SUFFIX, directory_of, lines_in_ring, prefix_of
 from .rotation import Rotation, began_at
 
 _UNUSED_S_MAX = 60.0
 """A ring without a single line yet may be in the making; an older one is not."""
+_LISTINGS_MAX = 20
+"""How often the log's files are listed at most, while other processes rename and compress them."""
+
+_FileId = tuple[Path, int]
+"""A file: its path and its inode. A renamed file keeps its inode, and a new file may get that of a removed one."""
 
 
 def recover(log: str | PathLike[str]) -> int:
@@ -67,19 +72,47 @@ def _lines(fd: int, size: int) -> list[bytes]:
     if size == 0:
         return []
     with mmap.mmap(fd, size, access=mmap.ACCESS_READ) as data:
-        return list(lines_in(data))
+        return list(lines_in_ring(data))
 
 
 def _missing(lines: list[bytes], log: Path) -> list[bytes]:
-    """The lines that no file has. Only files that were written to since the first of the lines can have them."""
+    """The lines that no file has. Only files that were written to since the first of the lines can have them.
+
+    Other processes may rename or compress a file at any time, also between the listing of the files and the reading of
+    it. Then its lines are in a file that is not listed yet. So the files are listed until a listing shows the same
+    files as the one before, all of which have been read. Should they change without end, lines are rather written
+    twice than lost.
+    """
+    if not lines:
+        return []
     wanted = set(lines)
-    if lines:
-        since = began_at(lines[0]) - 1
-        for path in family(log):
-            with suppress(FileNotFoundError):
-                if path.stat().st_mtime >= since:
-                    wanted.difference_update(lines_of(path))
+    since = began_at(lines[0]) - 1
+    read: set[_FileId] = set()
+    before: list[_FileId] | None = None
+    for _ in range(_LISTINGS_MAX):
+        listing = _listing(log, since)
+        if listing == before:
+            break
+        before = listing
+        for file in listing:
+            if file not in read:
+                # Not at this path any more: the next listing shows where it is now.
+                with suppress(FileNotFoundError), os.fdopen(open_regular(file[0]), "rb") as raw:
+                    # As it was opened, which may be another file than the one that was listed.
+                    read.add((file[0], os.fstat(raw.fileno()).st_ino))
+                    wanted.difference_update(lines_in_file(raw))
     return [line for line in lines if line in wanted]
+
+
+def _listing(log: Path, since: float) -> list[_FileId]:
+    """The log's files that were written to since then."""
+    found: list[_FileId] = []
+    for path in log_files(log):
+        with suppress(FileNotFoundError):
+            status = path.stat()
+            if status.st_mtime >= since:
+                found.append((path, status.st_ino))
+    return found
 
 
 def _append(lines: list[bytes], log: Path) -> None:

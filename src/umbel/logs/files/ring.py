@@ -102,7 +102,7 @@ class Ring:
         os.close(self._fd)
 
 
-def lines_in(data: bytes | mmap.mmap) -> Iterator[bytes]:
+def lines_in_ring(data: bytes | mmap.mmap) -> Iterator[bytes]:
     """The whole lines of a dead process's ring, from the first that it had not seen written."""
     if len(data) < _RECORDS_AT:
         return
@@ -127,9 +127,3 @@ def lines_in(data: bytes | mmap.mmap) -> Iterator[bytes]:
             return
         yield line
         at += _RECORD.size + length
-
-
-def log_of(data: bytes | mmap.mmap) -> Path:
-    """The log that a ring belongs to."""
-    length = _HEAD.unpack_from(data, 0)[3]
-    return Path(os.fsdecode(bytes(data[_HEAD.size : _HEAD.size + length])))

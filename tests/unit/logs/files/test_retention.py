@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from umbel.logs.files import retention as retention_module
-from umbel.logs.files.reading import family, lines_of
+from umbel.logs.files.reading import lines_of, log_files
 from umbel.logs.files.retention import Retention, apply_retention, compress, renamed
 from umbel.logs.files.rotation import rotated
 from umbel.logs.options import Compression
@@ -44,7 +44,7 @@ def test_a_renamed_file_is_replaced_by_its_compressed_form(log: Path, compressio
     assert packed.stat().st_size < 1000
     assert packed.stat().st_mtime_ns == modified
     assert list(lines_of(packed)) == [b"line\n"] * 1000
-    assert family(log) == [packed, log]
+    assert log_files(log) == [packed, log]
 
 
 def test_a_file_that_somebody_has_locked_is_left_alone(log: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_file_that_grows_while_it_is_compressed_stays(log: Path, monkeypatch: 
         compress(path, "gzip")
 
     assert path.read_bytes() == b"old\nlate\n"
-    assert family(log) == [path, log]
+    assert log_files(log) == [path, log]
 
 
 def test_what_an_earlier_process_left_unfinished_is_done_again(log: Path) -> None:
@@ -127,7 +127,7 @@ def test_one_that_fails_does_not_keep_the_others_from_their_turn(log: Path) -> N
 
 def test_a_log_that_is_not_there_has_nothing_to_look_after(tmp_path: Path) -> None:
     apply_retention(tmp_path / "none" / "app.jsonl", Retention(keep=0, compress="gzip"), NOW)
-    assert family(tmp_path / "none" / "app.jsonl") == []
+    assert log_files(tmp_path / "none" / "app.jsonl") == []
 
 
 def test_a_file_that_is_there_in_both_forms_is_read_once(log: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_file_that_is_there_in_both_forms_is_read_once(log: Path) -> None:
     [packed] = renamed(log)
     # As a process leaves it that ends between the two steps of a compression.
     path.write_bytes(b"".join(lines_of(packed)))
-    assert family(log) == [path, log]
+    assert log_files(log) == [path, log]
 
 
 def test_a_pipe_among_the_renamed_files_is_refused_and_stays(log: Path) -> None:
@@ -147,4 +147,4 @@ def test_a_pipe_among_the_renamed_files_is_refused_and_stays(log: Path) -> None:
         with pytest.raises(OSError, match="it is a named pipe"):
             apply_retention(log, retention, NOW)
     assert planted.exists()
-    assert planted not in family(log)
+    assert planted not in log_files(log)

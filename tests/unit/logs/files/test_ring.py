@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from umbel.logs import LogOptions, open_log, recover
+from umbel.logs.files.reading import log_files
 from umbel.logs.files.retention import compress
-from umbel.logs.files.ring import SUFFIX, Ring, directory_of, lines_in, prefix_of
+from umbel.logs.files.ring import SUFFIX, Ring, directory_of, lines_in_ring, prefix_of
 from umbel.logs.options import QUEUE_BYTES_MIN
 
 
@@ -61,7 +63,7 @@ def test_what_is_kept_and_not_let_go_is_found(log: Path) -> None:
     assert marks[1] is not None
     ring.let_go(marks[1])
 
-    assert list(lines_in(ring.path.read_bytes())) == [line(2), line(3), line(4)]
+    assert list(lines_in_ring(ring.path.read_bytes())) == [line(2), line(3), line(4)]
     assert ring.path.stat().st_mode & 0o077 == 0
     dispose(ring)
 
@@ -93,7 +95,7 @@ def test_around_any_number_of_rounds_the_found_lines_are_those_not_let_go(data: 
                 count = data.draw(st.integers(1, len(kept)))
                 ring.let_go(kept[count - 1][0])
                 del kept[:count]
-        assert list(lines_in(ring.path.read_bytes())) == [each for _, each in kept]
+        assert list(lines_in_ring(ring.path.read_bytes())) == [each for _, each in kept]
     finally:
         dispose(ring)
 
@@ -113,16 +115,16 @@ def test_a_line_that_was_not_committed_is_not_found(log: Path, torn_at: int) -> 
         torn = bytearray(before)
         for at in half:
             torn[at] = after[at]
-        found = list(lines_in(bytes(torn)))
+        found = list(lines_in_ring(bytes(torn)))
         assert found[:1] == [line(1)]
         assert found in ([line(1)], [line(1), line(2)])
         assert bytes(torn) == after or found == [line(1)]
 
 
 def test_what_is_no_ring_holds_no_lines() -> None:
-    assert list(lines_in(b"")) == []
-    assert list(lines_in(b"\0" * 100_000)) == []
-    assert list(lines_in(os.urandom(100_000))) == []
+    assert list(lines_in_ring(b"")) == []
+    assert list(lines_in_ring(b"\0" * 100_000)) == []
+    assert list(lines_in_ring(os.urandom(100_000))) == []
 
 
 def test_the_lines_of_a_dead_process_are_appended_once(log: Path) -> None:
@@ -151,6 +153,64 @@ def test_they_are_looked_for_in_renamed_and_compressed_files_too(log: Path) -> N
 
     assert recover(log) == 1
     assert log.read_bytes() == line(3) + line(4)
+
+
+def compressed(log: Path) -> None:
+    compress(log.with_name(log.name + ".20260304T050608.000000Z"), "gzip")
+
+
+def renamed(log: Path) -> None:
+    log.rename(log.with_name(log.name + ".20260304T050609.000000Z"))
+    log.write_bytes(line(5))
+
+
+def renamed_and_compressed(log: Path) -> None:
+    renamed(log)
+    compress(log.with_name(log.name + ".20260304T050609.000000Z"), "gzip")
+
+
+@pytest.mark.parametrize("during_listing", [False, True])
+@pytest.mark.parametrize("change", [compressed, renamed, renamed_and_compressed])
+def test_lines_of_a_file_that_moves_between_listing_and_reading_are_not_written_again(
+    change: Callable[[Path], None], during_listing: bool, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.with_name(log.name + ".20260304T050608.000000Z").write_bytes(line(1))
+    log.write_bytes(line(2))
+    killed(log, [line(1), line(2), line(3)])
+    listings = []
+
+    def listing(path: Path) -> list[Path]:
+        before = log_files(path)
+        if not listings:
+            change(path)
+        # A listing during which files move may show neither their old names nor their new ones.
+        listings.append([each for each in before if each in log_files(path)] if during_listing else before)
+        return listings[-1]
+
+    monkeypatch.setattr("umbel.logs.files.recover.log_files", listing)
+
+    assert recover(log) == 1
+    assert log.read_bytes().endswith(line(3))
+    assert len(listings) == 3
+
+
+def test_files_that_move_without_end_do_not_keep_a_recovery_from_its_end(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.write_bytes(line(1))
+    killed(log, [line(1), line(2)])
+    numbers = count()
+
+    def listing(path: Path) -> list[Path]:
+        moving = path.with_name(f"{path.name}.{next(numbers)}")
+        moving.write_bytes(b"")
+        return [*log_files(path), moving]
+
+    monkeypatch.setattr("umbel.logs.files.recover.log_files", listing)
+
+    assert recover(log) == 1
+    assert log.read_bytes() == line(1) + line(2)
+    assert next(numbers) == 20
 
 
 def test_the_ring_of_a_living_process_is_left_alone(log: Path) -> None:
