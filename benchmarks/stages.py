@@ -57,7 +57,7 @@ _FILES: dict[str, dict[str, str]] = {
     "composition": {
         _RESULT: "call_result fan_out",
         _REQUEST: (
-            "text/template request/recipe request/code_request text/expression plan/scope "
+            "text/template request/request_template request/code_request text/expression plan/scope "
             "request/call_options request/call_policies plan/compiler plan/plan"
         ),
         _SHAPE: "answer/result_builder answer/cache_control answer/result answer/decision",

@@ -13,7 +13,7 @@ from tests.support.adversarial import Shape, shapes_from
 from umbel.composition.answer.cache_control import strictest_cache_control
 from umbel.composition.decode import decode_json
 from umbel.composition.request.code_request import build_target
-from umbel.composition.request.recipe import encode_form
+from umbel.composition.request.request_template import encode_form
 from umbel.composition.text import template
 from umbel.composition.text.expression import compile_expression
 from umbel.config.loading import certificates, variables

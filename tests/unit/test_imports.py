@@ -43,7 +43,6 @@ ARROWS_MAX = {
 """Imports against the rows; 0 where a unit reaches the other only by way of a third."""
 
 CIRCLES_MAX = {
-    "composition": 3,
     "server": 10,
     "upstream": 6,
 }

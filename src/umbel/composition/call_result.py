@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import httpx
 import msgspec
 
-from ..config.schema.sections import Call as CallConfig
+from ..config.schema import sections
 from ..core.errors import UpstreamError
 from ..core.events import Noted
 from ..core.failure_kinds import Kind
@@ -20,8 +20,7 @@ from .answer.status_fields import CREATED, fields_of_status
 from .decode import BadBodyError, EmptyBodyError, OddBodyError, decode_as_it_stands, decode_mended, decode_text
 from .decode_large import decode_many, is_many
 from .request.call_policies import NONE, Overrides
-from .request.conditions import passed_statuses as conditions_passed
-from .request.conditions import validators
+from .request.conditions import passed_with, validators
 
 if TYPE_CHECKING:
     from ..core.call import Call, CallContext
@@ -32,9 +31,6 @@ if TYPE_CHECKING:
 _SUCCESS = frozenset(range(200, 300))
 _WITHOUT_CONTENT = frozenset({204, 205})
 _CACHING = frozenset({b"cache-control", b"age", b"vary"})
-
-ACCEPT = {"json": b"application/json", "text": b"*/*", "none": b"*/*"}
-"""What a call asks for, by how it will decode, unless its headers say otherwise."""
 
 PASSED = frozenset({400, 403, 404, 409, 410, 412, 422, 429})
 """The upstream's statuses that a client gets as they are, unless the call says otherwise."""
@@ -112,7 +108,7 @@ class CallRules:
     def of(
         cls,
         name: str,
-        call: CallConfig,
+        call: sections.Call,
         *,
         timeout: float | None,
         max_body: int | None,
@@ -128,7 +124,7 @@ class CallRules:
         """
         passed = passed_statuses(call.pass_status, credential=credential)
         if call.pass_status is None:
-            passed |= conditions_passed(conditions)
+            passed |= passed_with(conditions)
         return cls(
             name,
             call.upstream,

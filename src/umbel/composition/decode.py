@@ -21,6 +21,9 @@ import msgspec
 from ..core.http.charsets import codec_of
 from ..core.model import Json
 
+ACCEPT = {"json": b"application/json", "text": b"*/*", "none": b"*/*"}
+"""The Accept field of a call by its ``decode``, unless its headers say otherwise."""
+
 MAX_DEPTH = 200
 MAX_VALUES = 200_000
 

@@ -27,7 +27,8 @@ from .answer.cache_control import answer_caching
 from .answer.decision import worst_of_all
 from .answer.result import Result, own_time
 from .answer.result_builder import failed_fields
-from .call_result import ACCEPT, CallRules, passed_statuses
+from .call_result import CallRules, passed_statuses
+from .decode import ACCEPT
 from .engine import INLINE_MAX, Callers, Engine
 from .plan.plan import PERSONAL
 from .request.call_options import CallOptions, check_options
@@ -43,7 +44,7 @@ from .request.code_request import (
     usual_fields,
 )
 from .request.credentials import carries_credential
-from .request.recipe import gateway_fields, without
+from .request.request_template import gateway_fields, without
 from .running_call import RunningCall
 from .text.expression import ExpressionError, failed_expression
 from .text.fault import bad_request

@@ -21,7 +21,7 @@ from .call_result import CallFailedError, crash
 from .engine import CLIENT_GONE, Callers, Engine, OnWait
 from .fan_out import FanOut, ItemEnded, item_list
 from .plan.plan import request_context
-from .request.recipe import gateway_fields
+from .request.request_template import gateway_fields
 from .text.expression import Expression, ExpressionError, failed_expression, is_false
 from .text.fault import bad_request, described
 from .text.field_template import note_left_out

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..composition.plan import compiler as plan
+from ..composition.plan import compiler
 from ..config.loading.emptiness import SAMPLE
 from ..config.loading.load import load
 from ..config.schema.sections import Config
@@ -22,6 +22,6 @@ def load_sample(urls: Urls, *, logs: Path) -> Config:
     Raises:
         ConfigError: a variable of the environment that the file names makes it invalid.
     """
-    config = load(SAMPLE, checks=(plan.check,))
+    config = load(SAMPLE, checks=(compiler.check,))
     upstreams = {name: upstream.model_copy(update={"urls": urls[name]}) for name, upstream in config.upstreams.items()}
     return config.model_copy(update={"upstreams": upstreams, "logs": config.logs.model_copy(update={"dir": str(logs)})})

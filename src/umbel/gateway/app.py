@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
-from ..composition.plan import compiler as planning
+from ..composition.plan import compiler
 from ..composition.request.code_request import UpstreamDefaults
 from ..config.loading.load import load
 from ..config.schema.sections import Config
@@ -117,7 +117,7 @@ class Umbel(ErrorHandling, InboundApplication):
         return cls(import_name, load(path, checks=CHECKS), **options)
 
     def _add_route(self, index: int) -> None:
-        plan = planning.compile_route(self.gateway_config, index)
+        plan = compiler.compile_route(self.gateway_config, index)
         view = RouteView(self.gateway_context, plan)
         endpoint, for_quart = f"umbel-route-{index}", view.view
         self.add_url_rule(plan.route.path, endpoint, for_quart, methods=list(plan.methods))

@@ -5,18 +5,16 @@ Handed to ``config.load.load`` by everything that loads a configuration to serve
 
 from __future__ import annotations
 
-from ..composition.plan import compiler as plan
-from ..composition.plan import warnings as plan_warnings
+from ..composition.plan import compiler, warnings
 from ..config.loading import contradictions
 from ..config.loading.load import Check
 from ..logs import advice
 from ..upstream import from_config
 
-CHECKS: tuple[Check, ...] = (plan.check, from_config.check)
+CHECKS: tuple[Check, ...] = (compiler.check, from_config.check)
 WARNINGS: tuple[Check, ...] = (
     contradictions.check,
-    plan.warn,
-    plan_warnings.warnings,
+    warnings.warn,
     from_config.warn,
     advice.warn,
 )

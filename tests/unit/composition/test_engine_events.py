@@ -17,7 +17,7 @@ from tests.support.scripted_calls import Reply, ScriptedCaller
 from umbel.composition.answer.result import Result
 from umbel.composition.engine import INLINE_MAX
 from umbel.composition.plan_run import Observer, run
-from umbel.composition.request.recipe import Recipe
+from umbel.composition.request.request_template import Recipe
 from umbel.core.failure_kinds import Kind
 from umbel.core.model import Inputs, Outcome
 from umbel.core.transport_caller import TransportCaller

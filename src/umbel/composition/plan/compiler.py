@@ -18,14 +18,14 @@ from ...config.schema.sections import Call, Config, KeyPath, Route, Source, Upst
 from ...core.errors import ConfigError, ConfigProblem
 from ...core.http.forward_all import STAR
 from ...core.http.hop_by_hop import is_hop_by_hop
-from ..call_result import ACCEPT, CallRules
+from ..call_result import CallRules
+from ..decode import ACCEPT
 from ..request.conditions import CONDITIONS, why_not
 from ..request.credentials import carries_credential, is_credential
-from ..request.recipe import GATEWAYS_ALWAYS, GATEWAYS_FORWARDED, BodyRecipe, FieldTemplate, Param, Recipe
+from ..request.request_template import GATEWAYS_ALWAYS, GATEWAYS_FORWARDED, BodyRecipe, FieldTemplate, Param, Recipe
 from ..text.expression import Expression, compile_source
 from ..text.field_template import FieldText, compile_field
 from ..text.template import Target, compile_target
-from . import missing_parts
 from .plan import PERSONAL, CallPlan, EachPlan, Plan, find_cycle
 from .scope import Names, Scope
 
@@ -89,14 +89,6 @@ def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
                 seen[("upstreams", name, "headers", field), reason] = None
         if reason := _why_not_deadline_header(upstream):
             seen[("upstreams", name, "deadline_header"), reason] = None
-    yield from seen
-
-
-def warn(config: Config) -> Iterator[tuple[KeyPath, str]]:
-    """What in a configuration without mistakes is rarely meant, with the key it lies at."""
-    seen: dict[tuple[KeyPath, str], None] = {}
-    for index in range(len(config.routes)):
-        seen.update(dict.fromkeys(missing_parts.warnings(compile_route(config, index))))
     yield from seen
 
 

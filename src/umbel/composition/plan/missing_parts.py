@@ -80,7 +80,7 @@ class _Value(NamedTuple):
 _ANY = _Value()
 
 
-def warnings(plan: Plan) -> Iterator[tuple[KeyPath, str]]:
+def missing_part_warnings(plan: Plan) -> Iterator[tuple[KeyPath, str]]:
     """What to warn of in a route: the key of an expression, and a sentence that names the part and what to write."""
     may_miss = _may_miss(plan)
     for call in plan.calls:

@@ -14,7 +14,7 @@ from ...core.model import Inputs, Json
 from ..answer.status_fields import CREATED
 from ..call_result import CallRules
 from ..request.conditions import answering_statuses, sent
-from ..request.recipe import Recipe
+from ..request.request_template import Recipe
 from ..text.expression import Expression
 from ..text.field_template import FieldText
 

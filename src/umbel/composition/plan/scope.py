@@ -14,9 +14,9 @@ from typing import TypeVar
 from ...config.schema.types import CONTEXT_WORDS
 from ...core.http.hop_by_hop import is_hop_by_hop
 from ..text.expression import Expression
+from ..text.expression_mistakes import texts_instead
 from ..text.fault import described, parameter
 from ..text.template import Resolve, Variable
-from .expression_mistakes import texts_instead
 
 T = TypeVar("T")
 

@@ -1,6 +1,6 @@
-"""What of a configuration's plans can be run, and yet does probably not do what was meant.
+"""Warnings about a configuration's plans: what can be run and probably does not do what was meant.
 
-``umbel check`` tells it; nothing is refused for it.
+``umbel check`` prints them. No configuration is refused for one.
 """
 
 from __future__ import annotations
@@ -12,14 +12,19 @@ from ...core.http.forward_all import STAR
 from ..answer.cache_control import lets_share
 from ..stream import stands_in_head
 from .compiler import compile_route
+from .missing_parts import missing_part_warnings
 from .plan import Plan
 
 _OF_A_CONNECTION = {407: "Proxy-Authenticate", 426: "Upgrade"}
 """The statuses that say nothing without a field, and that field: it is about one connection, and never passed on."""
 
 
-def warnings(config: Config) -> Iterator[tuple[KeyPath, str]]:
-    """Each doubtful key, and why; the plans of ``config`` have been checked."""
+def warn(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    """Each key that has a warning, and the warning. ``config`` must have passed ``compiler.check``."""
+    found: dict[tuple[KeyPath, str], None] = {}
+    for index in range(len(config.routes)):
+        found.update(dict.fromkeys(missing_part_warnings(compile_route(config, index))))
+    yield from found
     for index, route in enumerate(config.routes):
         shares = lets_share(route.answer.cache_control) and not route.stream
         plan = compile_route(config, index) if shares or route.stream else None

@@ -11,7 +11,7 @@ from typing import Literal, Required, TypedDict
 
 from ...core.failure_kinds import Kind
 from ...core.model import Json
-from ..call_result import ACCEPT
+from ..decode import ACCEPT
 
 
 class RetryOptions(TypedDict, total=False):

@@ -25,7 +25,7 @@ from ..plan.scope import Names, Scope
 from ..text.expression import compile_source
 from ..text.field_template import LeftOut, compile_field
 from ..text.template import MAX_TARGET, BadValueError, Variable, compile_target, query_pairs, scalar
-from .recipe import FieldTemplate, Param, encode_form, expand_into
+from .request_template import FieldTemplate, Param, encode_form, expand_into
 
 # A path without a query, a dot or anything to encode.
 _SAFE_PATH = re.compile(r"/(?!/)[A-Za-z0-9/:@!$&'()*+,;=~_-]*+")

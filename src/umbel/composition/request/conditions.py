@@ -68,7 +68,7 @@ def answering_statuses(sent: Iterable[str], method: str) -> frozenset[int]:
     return frozenset(statuses)
 
 
-def passed_statuses(conditions: Collection[str]) -> frozenset[int]:
+def passed_with(conditions: Collection[str]) -> frozenset[int]:
     """The failures that a client with conditions must hear of, beside those that are always passed on."""
     if not conditions:
         return frozenset()

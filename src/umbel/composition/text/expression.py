@@ -18,7 +18,7 @@ from ...core.errors import UmbelError
 from ...core.events import Noted, Recorder
 from ...core.failure_kinds import Kind
 from ...core.model import Failure, Json, RequestFacts
-from ..plan.expression_mistakes import check_parts, parse_mistake
+from .expression_mistakes import check_parts, parse_mistake
 from .fault import Fault, Named, bad_request, described, fault_of, holders, names_of
 from .functions import MAX_TEXT, OPTIONS, OutOfRangeError, TooLongError
 from .interpreter import MAX_STEPS, Interpreter, TooManyStepsError

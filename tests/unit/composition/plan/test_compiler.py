@@ -7,7 +7,7 @@ import pytest
 from tests.support.composing import config, plan
 from umbel.composition.plan.compiler import check
 from umbel.composition.plan.plan import find_cycle
-from umbel.composition.request.recipe import Recipe
+from umbel.composition.request.request_template import Recipe
 from umbel.core.model import Inputs
 
 CALL = '[routes.calls.a]\nupstream = "u"\npath = "/a"\n'

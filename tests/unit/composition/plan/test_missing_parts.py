@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.support.composing import config
-from umbel.composition.plan.compiler import warn
 from umbel.composition.plan.missing_parts import meetings
+from umbel.composition.plan.warnings import warn
 from umbel.composition.text.expression import compile_expression
 
 PARTS = frozenset({"b", "c", "e[*]"})

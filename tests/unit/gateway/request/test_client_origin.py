@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from umbel.composition.request.recipe import GATEWAYS_ALWAYS, GATEWAYS_FORWARDED
+from umbel.composition.request.request_template import GATEWAYS_ALWAYS, GATEWAYS_FORWARDED
 from umbel.core.call import block_of
 from umbel.gateway.request import client_origin as forwarded
 from umbel.gateway.request.client_origin import TrustedProxies, origin_of

@@ -14,7 +14,7 @@ from typing import Any
 
 import jmespath.exceptions
 
-from ..text.functions import FUNCTIONS, argument_types
+from .functions import FUNCTIONS, argument_types
 
 Node = Mapping[str, Any]
 
