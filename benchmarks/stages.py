@@ -68,11 +68,11 @@ _FILES: dict[str, dict[str, str]] = {
         _WRITE: "pool/request_head",
         _PARSE: "calls/response_body aclosing_iter",
         _POLICIES: (
-            "calls/coalesce calls/queue_limiter replicas/balance replicas/health replicas/sources "
+            "calls/coalesce queue_limiter replicas/balance replicas/health replicas/sources "
             "state_events calls/retry_safety calls/failure_kind"
         ),
         _POOL: (
-            "pool/pool pool/connection pool/connection_state calls/response_stream pool/idle_connections "
+            "pool/pool pool/connection pool/connection_state pool/response_stream pool/idle_connections "
             "pool/dial replicas/address pool/tls_session_cache pool/tls replicas/dns replicas/origin"
         ),
         "": _CALL,

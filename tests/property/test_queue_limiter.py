@@ -7,8 +7,8 @@ from collections.abc import Callable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from umbel.upstream.calls.queue_limiter import Slots
 from umbel.upstream.errors import Overflow
+from umbel.upstream.queue_limiter import QueueLimiter
 
 MAX_WAITING = 6
 
@@ -33,7 +33,7 @@ class Model:
     """Takes steps, and says at each grant whether it was due."""
 
     def __init__(self, capacity: int) -> None:
-        self.slots = Slots(capacity, MAX_WAITING)
+        self.limiter = QueueLimiter(capacity, MAX_WAITING)
         self.capacity = capacity
         self.held = 0
         self.waiting: list[object] = []
@@ -43,25 +43,25 @@ class Model:
             case "release", _:
                 if self.held:
                     self.held -= 1
-                    self.slots.release()
+                    self.limiter.release()
             case "leave", int(place):
                 if place < len(self.waiting):
-                    assert self.slots.leave(self.waiting.pop(place))
+                    assert self.limiter.leave(self.waiting.pop(place))
             case "resize", int(capacity):
                 self.capacity = capacity
-                self.slots.resize(capacity)
+                self.limiter.resize(capacity)
             case "ask", list(steps):
                 self.ask(steps)
 
     def ask(self, steps: list[tuple[str, object]]) -> None:
-        if self.slots.take():
+        if self.limiter.take():
             assert not self.waiting, "it has overtaken one that waits"
             self.granted(steps)
             return
         key = object()
         self.waiting.append(key)
         try:
-            self.slots.queue(key, self.in_turn(key, steps))
+            self.limiter.queue(key, self.in_turn(key, steps))
         except Overflow:
             assert self.waiting.pop() is key
             assert len(self.waiting) == MAX_WAITING
@@ -75,7 +75,7 @@ class Model:
 
     def granted(self, steps: list[tuple[str, object]]) -> None:
         self.held += 1
-        assert self.slots.in_use == self.held <= self.capacity
+        assert self.limiter.in_use == self.held <= self.capacity
         for step in steps:
             self.take(step)
 
@@ -88,5 +88,5 @@ def test_whatever_waiters_do_when_granted_places_go_in_turn_and_none_is_too_many
     model = Model(capacity)
     for step in steps:
         model.take(step)
-        assert (model.slots.in_use, model.slots.statistics().waiting) == (model.held, len(model.waiting))
+        assert (model.limiter.in_use, model.limiter.statistics().waiting) == (model.held, len(model.waiting))
         assert not model.waiting or model.held >= model.capacity, "one waits though a place is free"

@@ -21,7 +21,7 @@ from ..core.transport_caller import caller_of
 from ..logs import LOGGERS, Redactor, bound, bridge, open_recorder, redacted_console
 from ..net.epoll import AnyReader, new_reader
 from ..net.timers import TimerQueue
-from ..upstream.background_tasks import OwnNursery
+from ..upstream.background_tasks import BackgroundNursery
 from ..upstream.calls.bulkhead import OverloadGuard
 from ..upstream.from_config import UpstreamConfigError, build
 from .request_context import names_of
@@ -63,7 +63,7 @@ async def open_runtime(
             recorder = opened_recorder = await stack.enter_async_context(open_recorder(config.logs))
             stack.enter_context(bridge(opened_recorder.app, *LOGGERS, repeats=False))
         stack.enter_context(redacted_console(Redactor(config.logs.redact)))
-        own = OwnNursery("the upstreams' tasks")
+        own = BackgroundNursery("the upstreams' tasks")
         await own.open()
         stack.push_async_callback(own.close)
         reader, timers = new_reader(), TimerQueue()

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from ..policy.replicas.ejection import EjectionRules
     from ..policy.retry_budget import Budget
     from .calls.coalesce import CoalesceStatistics
-    from .calls.queue_limiter import SlotStatistics
     from .client import (
         BreakerRules,
         BulkheadStatistics,
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from .from_config import build
     from .pool.pool import Pool, PoolStatistics
     from .pool.tls import client_context
+    from .queue_limiter import SlotStatistics
     from .replicas.balance import BalanceStatistics
     from .replicas.dns import DnsReplicas, DnsStatistics
     from .replicas.health import HealthStatistics
@@ -134,7 +134,7 @@ _HOMES = {
     "ReplicaSource": ".replicas.sources",
     "Retry": ".transport",
     "RetryStatistics": ".client",
-    "SlotStatistics": ".calls.queue_limiter",
+    "SlotStatistics": ".queue_limiter",
     "TlsFailed": ".errors",
     "TlsTimedOut": ".errors",
     "TooBig": ".errors",

@@ -1,6 +1,7 @@
-"""A nursery that lives exactly as long as the ``async with`` of the object that it belongs to.
+"""Background tasks of an object: a nursery that is open exactly as long as the object's ``async with`` block.
 
-For tasks that belong to no caller (shared calls, refreshes of names). It adds no policy: no restarts, no limits.
+For tasks that serve many callers and belong to none of them: shared calls, timers, health checks, DNS look-ups. Adds no
+policy: no restarts, no limits.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context, copy_context
 from functools import partial
-from typing import TypeVarTuple
+from types import TracebackType
+from typing import Any, Self, TypeVarTuple
 
 import trio
 
@@ -18,11 +20,14 @@ from ..core.errors import NotRunningError
 Ts = TypeVarTuple("Ts")
 
 
-class OwnNursery:
-    """A nursery for ``owner`` (its name, for messages).
+class BackgroundNursery:
+    """A nursery that may be opened again by the task that has opened it (httpx's client enters an entered transport).
 
-    Entered again by the same task while it is entered (httpx's client enters a transport that runs already), it counts;
-    the outermost exit cancels the tasks and waits for them. The exception of the block goes on bare, not in a group.
+    The outermost ``close`` cancels the tasks and waits for their end. The exception of the block is raised as it is,
+    not in a group.
+
+    Args:
+        owner: the name of the object that the tasks belong to, for messages.
     """
 
     def __init__(self, owner: str) -> None:
@@ -99,3 +104,50 @@ class OwnNursery:
             NotRunningError: outside of the ``async with``.
         """
         self._context.run(partial(self.nursery.start_soon, task, *args))
+
+
+class TaskOwner:
+    """Base class of an async context manager that has background tasks. The same task may enter it more than once.
+
+    Each time ``below`` is entered first and exited last. Only the outermost entry calls ``_begin``; if that raises or
+    is cancelled, the nursery is closed and ``below`` is exited.
+
+    Args:
+        nursery: of the background tasks.
+        below: a context manager that the background tasks need; None if they need none.
+    """
+
+    def __init__(self, nursery: BackgroundNursery, below: AbstractAsyncContextManager[Any] | None = None) -> None:
+        self._nursery = nursery
+        self._below = below
+
+    async def _begin(self) -> None:
+        """Start the background tasks in ``self._nursery``. Called by the outermost entry."""
+
+    async def __aenter__(self) -> Self:
+        if self._below is not None:
+            await self._below.__aenter__()
+        try:
+            if await self._nursery.open():
+                try:
+                    await self._begin()
+                except BaseException:
+                    await self._nursery.close()
+                    raise
+        except BaseException:
+            if self._below is not None:
+                await self._below.__aexit__(None, None, None)
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        try:
+            await self._nursery.close()
+        finally:
+            if self._below is not None:
+                await self._below.__aexit__(exc_type, exc_value, traceback)

@@ -42,7 +42,7 @@ from ..policy.quantile import LatencyStatistics
 from ..policy.replicas.ejection import EjectionRules
 from ..policy.retry import RetryRules
 from ..policy.retry_budget import Budget, BudgetStatistics
-from .background_tasks import OwnNursery
+from .background_tasks import BackgroundNursery, TaskOwner
 from .calls.bulkhead import Bulkhead, OverloadGuard
 from .calls.call import UpstreamCall
 from .calls.coalesce import CoalesceStatistics, Coalescing
@@ -51,8 +51,7 @@ from .calls.stream_call import StreamCall
 from .pool.pool import Pool, PoolStatistics
 from .replicas.balance import Balance, BalanceStatistics, PolicyName
 from .replicas.health import Health
-from .running import Running
-from .state_events import Changes
+from .state_events import StateEvents
 
 if TYPE_CHECKING:
     from .calls.attempt import LatestLines
@@ -180,7 +179,7 @@ class ClientStatistics:
     pool: PoolStatistics
 
 
-class Client(Running):
+class Client(TaskOwner):
     """See the module. A ``core.call.Caller``, and an async context manager; calls are made inside of it.
 
     It may be entered again by the same task while it is; the outermost exit closes every connection, and ends calls
@@ -210,7 +209,7 @@ class Client(Running):
         rng: random.Random | None = None,
         recorder: Recorder = NULL,
     ) -> None:
-        super().__init__(OwnNursery(f"the upstream {name}"))
+        super().__init__(BackgroundNursery(f"the upstream {name}"))
         self.name = name
         self.rng = rng or random.Random()
         self.pool = pool
@@ -225,7 +224,7 @@ class Client(Running):
         """How lines begin that an attempt adds itself: a call that brings its own needs a closer look."""
         self.latest_lines: LatestLines = (None, None, 0.0, 0.0, None, b"", b"")
         """What the latest attempt's head said of its request; see ``attempt.lines_of_request``."""
-        self.breaker = _breaker(policies.breaker, Changes(recorder, name))
+        self.breaker = _breaker(policies.breaker, StateEvents(recorder, name))
         self.gradient = GradientLimit() if policies.max_concurrency == "auto" else None
         """What learns the limit of calls in flight; None where it is a fixed number."""
         capacity = policies.max_concurrency if policies.max_concurrency != "auto" else GradientLimit().limit
@@ -290,7 +289,7 @@ class Client(Running):
             self._nursery.start_soon(self.timers.run)
 
     @property
-    def nursery(self) -> OwnNursery:
+    def nursery(self) -> BackgroundNursery:
         """For tasks of shared calls."""
         return self._nursery
 
@@ -354,7 +353,7 @@ def _lines_of_attempts(deadline_header: bytes | None) -> tuple[bytes, ...]:
     return own if deadline_header is None else (*own, deadline_header + b":")
 
 
-def _breaker(rules: BreakerRules | None, changes: Changes) -> BreakerPolicy | None:
+def _breaker(rules: BreakerRules | None, changes: StateEvents) -> BreakerPolicy | None:
     if rules is None:
         return None
     return BreakerPolicy(

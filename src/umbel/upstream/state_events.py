@@ -19,7 +19,7 @@ _REASONS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Changes:
+class StateEvents:
     """The changes of one upstream; ``upstream`` is its name in records."""
 
     recorder: Recorder

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ...net.timers import Timer
     from ..client import Client
     from ..pool.connection import Connection
-    from ..replicas.balance import Seat
+    from ..replicas.balance import ReplicaSlot
     from .call import UpstreamCall
 
 Cause = Literal["first", "retry", "hedge"]
@@ -67,7 +67,7 @@ class Attempt:
         "cause",
         "entry",
         "error",
-        "seat",
+        "slot",
         "started_at",
         "state",
         "status",
@@ -82,7 +82,7 @@ class Attempt:
         self.call = call
         self.cause = cause
         self.state = WAITING
-        self.seat: Seat | None = None
+        self.slot: ReplicaSlot | None = None
         """Its replica; None where it was never made."""
         self.started_at = 0.0
         self.status: int | None = None
@@ -122,18 +122,18 @@ class Attempt:
         try:
             if now >= call.context.deadline:
                 raise BudgetSpent("nothing of the call's time was left")
-            seat = client.balance.take(now, call.tried)
-            if seat is None:
+            slot = client.balance.take(now, call.tried)
+            if slot is None:
                 missing = client.balance.missing()
                 # Told to the breaker as the attempt that it would have been, so that it counts as the table of kinds
                 # says. Nothing is sent either way; but an open breaker ends the call before its retries wait.
                 if call.ticket is not None:
                     call.ticket.attempted(now, missing.kind, None)
                 raise missing
-            self.seat, self.started_at = seat, now
-            call.tried = (*call.tried, seat.name)
+            self.slot, self.started_at = slot, now
+            call.tried = (*call.tried, slot.name)
             self._prepare(now)
-            connection = client.pool.take(seat.replica.origin, now, once=not call.idempotent)
+            connection = client.pool.take(slot.replica.origin, now, once=not call.idempotent)
         except Exception as error:  # noqa: BLE001  # of an upstream, or a bug: it is the attempt's end
             self.fail(error, now)
             return
@@ -167,8 +167,8 @@ class Attempt:
         Raises:
             BadRequest: it cannot be written as HTTP/1.1. Nothing is sent.
         """
-        call, seat = self.call, self.seat
-        assert seat is not None
+        call, slot = self.call, self.slot
+        assert slot is not None
         client, context, prepared = call.client, call.context, call.prepared
         span = client.rng.getrandbits(64) or 1
         # Most calls of a request start in one turn, one after the other. They differ in their spans alone.
@@ -176,9 +176,9 @@ class Attempt:
         same = gateway is prepared.gateway and request is context.request
         if not same or at != now or deadline != context.deadline:
             common, before, after = lines_of_request(client, prepared.gateway, context, now)
-        beginnings, replica = prepared.beginnings, seat.replica
-        if beginnings is not None and common is not None and seat in beginnings:
-            self._request = b"%b%b%016x%b\r\n" % (beginnings[seat], common, span, after)
+        beginnings, replica = prepared.beginnings, slot.replica
+        if beginnings is not None and common is not None and slot in beginnings:
+            self._request = b"%b%b%016x%b\r\n" % (beginnings[slot], common, span, after)
             return
         if before is not None:
             lines = b"%b%016x%b" % (before, span, after) if before else b""
@@ -186,7 +186,7 @@ class Attempt:
             if plain is not None:
                 self._request = plain
                 if beginnings is not None:
-                    note_beginning(beginnings, seat, prepared, replica.base, replica.host, client.never_plain)
+                    note_beginning(beginnings, slot, prepared, replica.base, replica.host, client.never_plain)
                 return
         outgoing = request_of_call(
             prepared, replica.base, replica.host, attempt_fields(context, client.deadline_header, now, span)
@@ -230,19 +230,19 @@ class Attempt:
         del failure  # Its traceback holds this frame.
 
     async def _connect_and_send(self) -> None:
-        call, seat, connection = self.call, self.seat, self._connection
-        assert seat is not None
+        call, slot, connection = self.call, self.slot, self._connection
+        assert slot is not None
         pool = call.client.pool
-        if connection is not None and not pool.is_still_good(seat.replica.origin, connection, trio.current_time()):
+        if connection is not None and not pool.is_still_good(slot.replica.origin, connection, trio.current_time()):
             self._connection = connection = None
             self._reused = False
         if connection is None:
             steps = call.context.steps
             limit = call.client.connect_timeout if steps is None or steps.connect is None else steps.connect
-            connection = await pool.open(seat.replica.origin, limit)
+            connection = await pool.open(slot.replica.origin, limit)
             if self.state is DONE:  # Cut in the turn in which the connection was made.
                 connection.close_now()
-                pool.lost(seat.replica.origin, connection)
+                pool.lost(slot.replica.origin, connection)
                 return
             self._connection = connection
         request = self._request
@@ -409,7 +409,7 @@ class Attempt:
     def _release(self, head: Head, now: float, excess: bool) -> None:
         """Give the connection back: the response is complete."""
         connection, self._connection = self._connection, None
-        assert connection is not None and self.seat is not None
+        assert connection is not None and self.slot is not None
         pushing = connection.pushing
         # What is left of a request whose answer is complete would be read as the beginning of the next one.
         usable = head.keep_alive and not (excess or self._close_after)
@@ -417,7 +417,7 @@ class Attempt:
             usable = False
         scope = self._scope if self._scope is not None and self._sending else None
         connection.keep_alive_hint = head.idle_hint
-        self.call.client.pool.give_back(self.seat.replica.origin, connection, now, usable and scope is None, excess)
+        self.call.client.pool.give_back(self.slot.replica.origin, connection, now, usable and scope is None, excess)
         if scope is not None:
             scope.cancel(reason="the response is complete")
 
@@ -443,7 +443,7 @@ class Attempt:
         self.error = error
         kind = kind_of_error(error)
         self._close(now, kind, error.detail if isinstance(error, UpstreamError) else repr(error), failed(kind, None))
-        if self.seat is not None and (kind is Kind.CONNECT or getattr(error, "untouched", False)):
+        if self.slot is not None and (kind is Kind.CONNECT or getattr(error, "untouched", False)):
             self.call.attempt_lost(self, now)
         self.call.attempt_ended(self, now)
 
@@ -455,8 +455,8 @@ class Attempt:
             self._scope.cancel(reason=reason or None)
         if self.state is not DONE:
             self._close(now, kind, f"cancelled: {reason or 'no reason given'}", failed(kind, None))
-            if reason == LOST and self.cause != "hedge" and self.seat is not None:
-                self.call.client.balance.overtaken(now, self.seat, self.started_at)
+            if reason == LOST and self.cause != "hedge" and self.slot is not None:
+                self.call.client.balance.overtaken(now, self.slot, self.started_at)
         return kind
 
     def discard(self, now: float) -> Connection | None:
@@ -466,12 +466,12 @@ class Attempt:
     def _close_connection(self, *, crossed: bool = False, replaced: bool = False) -> bool:
         """Close the connection, if there is one; whether its request is to be sent anew on another."""
         connection, self._connection = self._connection, None
-        if connection is None or self.seat is None:
+        if connection is None or self.slot is None:
             return False
         if connection.pushing is not None:
             connection.pushing.unlisten()
         connection.close_now()
-        self.call.client.pool.lost(self.seat.replica.origin, connection, crossed=crossed, replaced=replaced)
+        self.call.client.pool.lost(self.slot.replica.origin, connection, crossed=crossed, replaced=replaced)
         if replaced:
             if self._silence is not None:
                 self._silence.cancel()
@@ -485,15 +485,15 @@ class Attempt:
         self._request, self._part = b"", None
         if self._silence is not None:
             self._silence.cancel()
-        seat = self.seat
-        if seat is None:
+        slot = self.slot
+        if slot is None:
             return  # It was never made.
         call = self.call
         context = call.context
         attempts = context.attempts
         record = AttemptRecord(
             len(attempts) + 1 if attempts else 1,
-            seat.name,
+            slot.name,
             self.started_at,
             now,
             self.status,
@@ -505,7 +505,7 @@ class Attempt:
         if context.takes_attempts:
             context.recorder.record(AttemptEnded(context.request, context.call, context.upstream, record, detail))
         # After the record: what comes of an attempt (a replica that is put out) is told after it.
-        call.client.balance.ended(now, seat, self.started_at, has_failed)
+        call.client.balance.ended(now, slot, self.started_at, has_failed)
         if call.ticket is not None and kind not in CUT:
             call.ticket.attempted(now, kind, self.status)
 

@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..errors import Overflow
-from .queue_limiter import Granted, Slots
+from ..queue_limiter import Granted, QueueLimiter
 
 if TYPE_CHECKING:
     from ...net.timers import Timer, TimerQueue
@@ -104,7 +104,7 @@ class OverloadGuard:
         return largest is not None and largest.press()
 
 
-class Bulkhead(Slots):
+class Bulkhead(QueueLimiter):
     """The places of one upstream. See the module.
 
     A request is named by a key of its own for as long as a call of it is in flight, waits or has joined.

@@ -424,11 +424,11 @@ class SharedCall:
         """Record for a waiter that leaves what goes on without it: it ends here for that waiter."""
         attempts = list(self.context.attempts)
         for attempt in self.call.under_way:
-            if attempt.seat is not None:
+            if attempt.slot is not None:
                 kind = kind_of_cut(reason, waiter.context, attempt.started_at, now)
                 attempts.append(
                     AttemptRecord(
-                        len(attempts) + 1, attempt.seat.name, attempt.started_at, now, None, kind, False, attempt.cause
+                        len(attempts) + 1, attempt.slot.name, attempt.started_at, now, None, kind, False, attempt.cause
                     )
                 )
         waiter.context.attempts += [replace(each, coalesced=True) for each in attempts] if waiter.number else attempts

@@ -113,8 +113,8 @@ class RepeatableCall(UpstreamCall):
 
     def attempt_lost(self, attempt: Attempt, now: float) -> None:
         """See ``UpstreamCall``."""
-        if attempt.seat is not None and (self._retry is not None or self._hedge is not None):
-            self._failovers += self.client.balance.lost(now, attempt.seat, self.tried)
+        if attempt.slot is not None and (self._retry is not None or self._hedge is not None):
+            self._failovers += self.client.balance.lost(now, attempt.slot, self.tried)
 
     # Rounds.
 
@@ -266,8 +266,8 @@ class RepeatableCall(UpstreamCall):
         assert self._hedge is not None
         digest = self.client.digest(self._hedge.quantile)
         # What came too late to be made at all took no time.
-        if digest is not None and attempt.seat is not None and now > attempt.started_at:
-            digest.add(now, attempt.seat.name, now - attempt.started_at)
+        if digest is not None and attempt.slot is not None and now > attempt.started_at:
+            digest.add(now, attempt.slot.name, now - attempt.started_at)
 
     def _cut(self, reason: str, now: float) -> None:
         """Cut the attempts that are under way."""

@@ -159,9 +159,9 @@ class StreamAttempt(Attempt):
     _outgoing: Outgoing
 
     def _prepare(self, now: float) -> None:
-        call, seat = self.call, self.seat
-        assert seat is not None
-        client, replica, prepared = call.client, seat.replica, call.prepared
+        call, slot = self.call, self.slot
+        assert slot is not None
+        client, replica, prepared = call.client, slot.replica, call.prepared
         added = attempt_fields(call.context, client.deadline_header, now, client.rng.getrandbits(64) or 1)
         replaced = {field[1] for field in added} | {b"host"}
         fields = [*(field for field in prepared.fields if field[1] not in replaced), *added]
@@ -177,18 +177,18 @@ class StreamAttempt(Attempt):
         )
 
     async def _connect_and_send(self) -> None:
-        call, seat = self.call, self.seat
-        assert seat is not None
+        call, slot = self.call, self.slot
+        assert slot is not None
         pool, steps = call.client.pool, call.context.steps or StepTimeouts()
         if steps.connect is None:
             steps = steps._replace(connect=call.client.connect_timeout)
         # The exchange closes the connection itself if it fails or is cancelled.
         kept, self._connection = self._connection, None
         self.state = SENT
-        connection, head = await pool.exchange(seat.replica.origin, self._outgoing, steps, kept, self._opened)
+        connection, head = await pool.exchange(slot.replica.origin, self._outgoing, steps, kept, self._opened)
         if self.state is DONE:  # Cut in the turn in which the head came.
             connection.close_now()
-            pool.lost(seat.replica.origin, connection)
+            pool.lost(slot.replica.origin, connection)
             return
         self._connection, self.state = connection, HEAD
         self.status, self.answer = head.status, (head, head.fields, None, b"")
@@ -215,9 +215,9 @@ class StreamAttempt(Attempt):
     def _give_back(self, now: float) -> None:
         """The response is complete."""
         connection, self._connection = self._connection, None
-        assert connection is not None and self.seat is not None
+        assert connection is not None and self.slot is not None
         usable = connection.state is State.IDLE
-        self.call.client.pool.give_back(self.seat.replica.origin, connection, now, usable, connection.excess)
+        self.call.client.pool.give_back(self.slot.replica.origin, connection, now, usable, connection.excess)
         self._close(now, None, "", failed(None, self.status))
 
     def broke(self, error: Exception, now: float) -> None:

@@ -20,7 +20,7 @@ from ..errors import ConnectTimedOut, NameTimedOut, TlsFailed, TlsTimedOut, conn
 from ..replicas.address import connect, resolve
 from ..replicas.origin import Origin
 from .tls import client_context
-from .tls_session_cache import Sessions
+from .tls_session_cache import TlsSessionCache
 
 Dial = Callable[[Origin, float | None], Awaitable[Stream]]
 """Connects to an origin within a limit in seconds (None: without one)."""
@@ -34,7 +34,7 @@ class Dialer:
         """Watches the sockets; there is one while the pool runs."""
         self._ssl_context = ssl_context
         self._public_only = public_only
-        self._sessions = Sessions()
+        self._sessions = TlsSessionCache()
 
     async def __call__(self, origin: Origin, timeout: float | None) -> Stream:
         """A stream to ``origin``. Failed or cancelled, it leaves no socket open.

@@ -22,16 +22,16 @@ from ...core.httpx_messages import Complete, UpstreamResponse, headers_of
 from ...http1.response_head import Head
 from ...http1.response_reader import Limits
 from ...net.epoll import AnyReader, new_reader
-from ..background_tasks import OwnNursery
-from ..calls.queue_limiter import Slots, SlotStatistics
-from ..calls.response_stream import Lent, StreamedBody
+from ..background_tasks import BackgroundNursery
 from ..errors import ConnectionReset, Overflow
+from ..queue_limiter import QueueLimiter, SlotStatistics
 from ..replicas.origin import Origin, origin_of
 from .connection import Connection
 from .connection_state import State
 from .dial import Dial, Dialer
 from .idle_connections import IdleConnections
 from .request_head import Outgoing, prepare
+from .response_stream import ConnectionLease, StreamedBody
 
 _IDLE = State.IDLE  # To read a member of an enumeration costs as much as ten variables.
 
@@ -118,7 +118,7 @@ class Pool(httpx.AsyncBaseTransport):
     ) -> None:
         self._timeouts = StepTimeouts(connect=connect_timeout)
         self._keepalive_expiry = keepalive_expiry
-        self._slots = None if max_connections is None else Slots(max_connections, max_waiting)
+        self._limiter = None if max_connections is None else QueueLimiter(max_connections, max_waiting)
         self._max_connections = max_connections
         self._max_idle = (max_connections or 100) if max_idle is None else max_idle
         self.limits = limits or Limits()
@@ -132,7 +132,7 @@ class Pool(httpx.AsyncBaseTransport):
         self._opened = self._reused = self._replaced = self._stale = self._excess = 0
         self._idle_again = trio.Event()
         self._reaper_waits = False
-        self._own = OwnNursery("the pool")
+        self._own = BackgroundNursery("the pool")
         self.clock: Clock = TrioClock()
         """Its ``now`` is the time in callbacks of the streams."""
 
@@ -221,8 +221,8 @@ class Pool(httpx.AsyncBaseTransport):
         """``handle_async_request`` for a request that is prepared."""
         timeouts = timeouts or self._timeouts
         began = trio.current_time()
-        if self._slots is not None and not self._slots.take():
-            await self._admit(self._slots, timeouts.pool)
+        if self._limiter is not None and not self._limiter.take():
+            await self._admit(self._limiter, timeouts.pool)
         try:
             now = trio.current_time()
             kept = self.take(origin, now, once=not outgoing.replayable)
@@ -232,7 +232,7 @@ class Pool(httpx.AsyncBaseTransport):
             raise
         about = {"http_version": head.version, "reason_phrase": head.reason}
         if not connection.ended:
-            stream = StreamedBody(Lent(connection, lambda: self._end_exchange(origin, connection)))
+            stream = StreamedBody(ConnectionLease(connection, lambda: self._end_exchange(origin, connection)))
             return UpstreamResponse(head.status, headers=headers_of(head.fields), stream=stream, extensions=about)
         content = connection.take()
         self._end_exchange(origin, connection)
@@ -255,7 +255,7 @@ class Pool(httpx.AsyncBaseTransport):
             self._connecting,
             len(self._active),
             self._idle.count,
-            None if self._slots is None else self._slots.statistics(),
+            None if self._limiter is None else self._limiter.statistics(),
             self._opened,
             self._reused,
             self._replaced,
@@ -267,18 +267,18 @@ class Pool(httpx.AsyncBaseTransport):
         connect = given.get("connect", self._timeouts.connect)
         return StepTimeouts(connect, given.get("read"), given.get("write"), given.get("pool"))
 
-    async def _admit(self, slots: Slots, timeout: float | None) -> None:
+    async def _admit(self, limiter: QueueLimiter, timeout: float | None) -> None:
         if timeout is None:
-            await slots.acquire()
+            await limiter.acquire()
             return
         with trio.move_on_after(timeout) as scope:
-            await slots.acquire()
+            await limiter.acquire()
         if scope.cancelled_caught:
             raise Overflow(f"no connection became free for {timeout:g} s")
 
     def _leave(self) -> None:
-        if self._slots is not None:
-            self._slots.release()
+        if self._limiter is not None:
+            self._limiter.release()
 
     async def exchange(
         self,
@@ -373,8 +373,8 @@ class Pool(httpx.AsyncBaseTransport):
             NotRunningError: outside of the pool's ``async with``.
         """
         self._own.check()
-        if self._slots is not None and self._max_connections is not None:
-            room = self._max_connections - self._slots.statistics().in_use
+        if self._limiter is not None and self._max_connections is not None:
+            room = self._max_connections - self._limiter.statistics().in_use
             while self._idle.count > room:
                 self._idle.take_oldest().close()
         self._connecting += 1

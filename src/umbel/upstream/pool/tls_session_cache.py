@@ -23,7 +23,7 @@ class _Kept(NamedTuple):
     until: float
 
 
-class Sessions:
+class TlsSessionCache:
     """The latest session of each origin. ``now`` is in seconds, of whatever clock."""
 
     __slots__ = ("_latest",)

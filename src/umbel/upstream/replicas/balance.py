@@ -22,7 +22,7 @@ from ...policy.replicas.balance import Picker, PowerOfTwo, RoundRobin, Weighted,
 from ...policy.replicas.ejection import Ejection, EjectionRules
 from ...policy.replicas.replica_load import Loads
 from ...policy.replicas.replica_state import Member
-from ..state_events import Changes
+from ..state_events import StateEvents
 from .health import Health
 from .origin import Replica
 from .sources import ReplicaSource, source_of
@@ -107,14 +107,14 @@ class Balance:
         self._loads = Loads()
         self._failovers = Failovers(self._loads)
         self._picker = self._chosen(policy, rng or random.Random())
-        self._changes = Changes(recorder, name)
+        self._events = StateEvents(recorder, name)
         self._ejection = None if ejection is None else Ejection(ejection, self._tell)
         self._health = health
         self._replicas: tuple[Replica, ...] = ()
-        """The source's set that the seats are made for."""
-        self._seats: tuple[Seat, ...] = ()
-        self._only: Seat | None = None
-        """The seat of a set of one, which is always the next, whatever its state."""
+        """The source's set that the slots are made for."""
+        self._slots: tuple[ReplicaSlot, ...] = ()
+        self._only: ReplicaSlot | None = None
+        """The slot of a set of one, which is always the next, whatever its state."""
         self._follow(0.0)  # Nobody is out yet, so any time will do.
 
     def _chosen(self, policy: PolicyName, rng: random.Random) -> Picker:
@@ -138,7 +138,7 @@ class Balance:
     ) -> None:
         await self._entered.pop().__aexit__(exc_type, exc_value, traceback)
 
-    def take(self, now: float, tried: Sequence[str]) -> Seat | None:
+    def take(self, now: float, tried: Sequence[str]) -> ReplicaSlot | None:
         """The replica that is next, taken; None while there is none (``missing`` says why). To be given to ``ended``.
 
         Args:
@@ -146,44 +146,44 @@ class Balance:
         """
         if not self._fixed and self._source.replicas is not self._replicas:
             self._follow(now)
-        seat, seats = self._only, self._seats
-        if seat is not None:
+        slot, slots = self._only, self._slots
+        if slot is not None:
             pass
-        elif seats:
+        elif slots:
             out = self._ejection.out(now) if self._ejection is not None else ()
-            seat = self._picker.pick(now, usable(seats, self._down, out, tried))
+            slot = self._picker.pick(now, usable(slots, self._down, out, tried))
         else:
             return None
-        seat.taken += 1
-        seat.in_flight += 1
-        return seat
+        slot.taken += 1
+        slot.in_flight += 1
+        return slot
 
     def has_untried(self, tried: Sequence[str]) -> bool:
         """Whether the set has a replica that is not among ``tried``."""
-        return any(seat.name not in tried for seat in self._seats)
+        return any(slot.name not in tried for slot in self._slots)
 
     def missing(self) -> UpstreamError:
         """Why there is no replica."""
         return self._source.missing()
 
-    def ended(self, now: float, seat: Seat, started_at: float, has_failed: bool | None) -> None:
-        """The attempt on ``seat`` is over; ``has_failed`` as ``policy.verdict.failed`` says."""
-        self._loads.ended(now, seat, now - started_at, has_failed)
-        if has_failed or (seat.streak and has_failed is not None):
-            seat.failed += has_failed
+    def ended(self, now: float, slot: ReplicaSlot, started_at: float, has_failed: bool | None) -> None:
+        """The attempt on ``slot`` is over; ``has_failed`` as ``policy.verdict.failed`` says."""
+        self._loads.ended(now, slot, now - started_at, has_failed)
+        if has_failed or (slot.streak and has_failed is not None):
+            slot.failed += has_failed
             if self._ejection is not None:
-                self._ejection.ended(now, seat, has_failed)
+                self._ejection.ended(now, slot, has_failed)
 
-    def overtaken(self, now: float, seat: Seat, started_at: float) -> None:
-        """The attempt on ``seat``, which has ended, was cut because a later one elsewhere had the answer."""
-        self._loads.overtaken(now, seat, now - started_at)
+    def overtaken(self, now: float, slot: ReplicaSlot, started_at: float) -> None:
+        """The attempt on ``slot``, which has ended, was cut because a later one elsewhere had the answer."""
+        self._loads.overtaken(now, slot, now - started_at)
 
-    def lost(self, now: float, seat: Seat, tried: Sequence[str]) -> bool:
+    def lost(self, now: float, slot: ReplicaSlot, tried: Sequence[str]) -> bool:
         """An attempt's connection was lost before the upstream had answered. Whether its repeat is failover."""
         out = self._ejection.out(now) if self._ejection is not None else ()
         left_out = (self._down, out, tried)
-        others = [each for each in self._seats if not any(each.name in names for names in left_out)]
-        return self._failovers.lost(now, seat, others)
+        others = [each for each in self._slots if not any(each.name in names for names in left_out)]
+        return self._failovers.lost(now, slot, others)
 
     def statistics(self) -> BalanceStatistics:
         """A snapshot."""
@@ -193,15 +193,15 @@ class Balance:
         ejection, down = self._ejection, self._down
         replicas = tuple(
             ReplicaStatistics(
-                name=seat.name,
-                in_flight=seat.in_flight,
-                taken=seat.taken,
-                failed=seat.failed,
-                usual=self._loads.usual(seat),
-                ejected_for=0.0 if ejection is None else ejection.left(now, seat),
-                up=seat.name not in down,
+                name=slot.name,
+                in_flight=slot.in_flight,
+                taken=slot.taken,
+                failed=slot.failed,
+                usual=self._loads.usual(slot),
+                ejected_for=0.0 if ejection is None else ejection.left(now, slot),
+                up=slot.name not in down,
             )
-            for seat in self._seats
+            for slot in self._slots
         )
         return BalanceStatistics(replicas, 0 if ejection is None else ejection.ejected, self._failovers.granted)
 
@@ -210,27 +210,27 @@ class Balance:
         return self._health.down if self._health is not None else frozenset()
 
     def _follow(self, now: float) -> None:
-        """Take the source's set as it is now: the seats of those that stay, and new ones for the others."""
-        staying = {seat.replica: seat for seat in self._seats}
+        """Take the source's set as it is now: the slots of those that stay, and new ones for the others."""
+        staying = {slot.replica: slot for slot in self._slots}
         self._replicas = self._source.replicas
-        self._seats = tuple(staying.get(replica) or Seat(replica) for replica in self._replicas)
-        for seat, weight in zip(self._seats, self._source.weights, strict=True):
-            seat.weight = weight
-        self._only = self._seats[0] if len(self._seats) == 1 else None
-        self._loads.follow(self._seats)
-        self._picker.follow(self._seats)
+        self._slots = tuple(staying.get(replica) or ReplicaSlot(replica) for replica in self._replicas)
+        for slot, weight in zip(self._slots, self._source.weights, strict=True):
+            slot.weight = weight
+        self._only = self._slots[0] if len(self._slots) == 1 else None
+        self._loads.follow(self._slots)
+        self._picker.follow(self._slots)
         if self._ejection is not None:
-            self._ejection.follow(now, self._seats)
+            self._ejection.follow(now, self._slots)
 
     def _tell(self, member: Member, is_out: bool) -> None:
         """A replica was put out, or is back."""
         if is_out:
-            self._changes.ejected(member.name, member.back_at - trio.current_time())
+            self._events.ejected(member.name, member.back_at - trio.current_time())
         else:
-            self._changes.returned(member.name)
+            self._events.returned(member.name)
 
 
-class Seat(Member):
+class ReplicaSlot(Member):
     """A replica in the set: what the policies know of it, and what is counted here. Attempts in flight hold theirs."""
 
     __slots__ = ("failed", "replica", "taken")

@@ -23,9 +23,8 @@ from trio_util import AsyncValue
 
 from ...core.errors import UpstreamError
 from ...policy.replicas.dns_ttl import Refresh
-from ..background_tasks import OwnNursery
+from ..background_tasks import BackgroundNursery, TaskOwner
 from ..errors import AddressRefused, NameFailed, NameTimedOut
-from ..running import Running
 from .address import is_prohibited
 from .origin import Replica
 
@@ -55,7 +54,7 @@ class DnsStatistics:
     """Why the last of them failed, in one sentence; empty if the last lookup did not."""
 
 
-class DnsReplicas(Running):
+class DnsReplicas(TaskOwner):
     """The addresses (A and AAAA) of a ``dns+http://`` or ``dns+https://`` URL's name as replicas. A ``ReplicaSource``.
 
     Host and TLS name stay the URL's name; a dot at its end makes it absolute for the lookup and goes no further. The
@@ -93,7 +92,7 @@ class DnsReplicas(Running):
         ttl_max: float = 60.0,
     ) -> None:
         self._name, self._base = _parsed(url, server_name)
-        super().__init__(OwnNursery(f"the lookup of {self._name}"))
+        super().__init__(BackgroundNursery(f"the lookup of {self._name}"))
         self._public_only = public_only
         self._nameservers = nameservers
         self._timeout = timeout

@@ -20,12 +20,11 @@ from ...core.events import NULL, Noted, Recorder
 from ...core.product import PRODUCT
 from ...policy.replicas.health import Standing
 from ..aclosing_iter import pieces_of
-from ..background_tasks import OwnNursery
+from ..background_tasks import BackgroundNursery, TaskOwner
 from ..errors import TooBig
 from ..pool.pool import Pool
 from ..pool.request_head import Outgoing, assemble
-from ..running import Running
-from ..state_events import Changes
+from ..state_events import StateEvents
 from .origin import Replica
 from .sources import ReplicaSource, source_of
 
@@ -57,7 +56,7 @@ class HealthStatistics:
     """Those of the set as it is now."""
 
 
-class Health(Running):
+class Health(TaskOwner):
     """Checks each of ``replicas`` ``every`` so many seconds with a GET for ``path``, through ``pool``.
 
     A check passes with a 2xx of at most BODY_MAX bytes that is complete within ``every`` seconds. A replica is up until
@@ -102,7 +101,7 @@ class Health(Running):
             raise ValueError("checks come every so many seconds, not all at once")
         self._pool = pool
         self._source = source_of(replicas)
-        super().__init__(OwnNursery("the health checks"), self._source)
+        super().__init__(BackgroundNursery("the health checks"), self._source)
         self._path = path
         self._user_agent = user_agent
         self._healthy = healthy
@@ -112,7 +111,7 @@ class Health(Running):
         self._every = every
         self._rng = rng or random.Random()
         self._recorder = recorder
-        self._changes = Changes(recorder, name)
+        self._events = StateEvents(recorder, name)
         self._watches: dict[Replica, _Watch] = {}
         self.down: frozenset[str] = frozenset()
         """The names of the replicas that are down."""
@@ -159,7 +158,7 @@ class Health(Running):
                     watch.crashes += 1
                     watch.crashed_in_a_row += 1
                     message = f"a health check of {watch.replica.name} crashed"
-                    fields = {"upstream": self._changes.upstream, "replica": watch.replica.name}
+                    fields = {"upstream": self._events.upstream, "replica": watch.replica.name}
                     self._recorder.record(Noted("error", "health.crashed", message, fields=fields, error=error))
                 await trio.sleep(min(BACKOFF_SECONDS * 2 ** min(watch.crashed_in_a_row - 1, 16), BACKOFF_MAX))
 
@@ -186,9 +185,9 @@ class Health(Running):
     def _changed(self, watch: _Watch) -> None:
         self._judge()
         if watch.standing.up:
-            self._changes.up(watch.replica.name, self._healthy)
+            self._events.up(watch.replica.name, self._healthy)
         else:
-            self._changes.down(watch.replica.name, self._unhealthy)
+            self._events.down(watch.replica.name, self._unhealthy)
 
 
 class _Watch:

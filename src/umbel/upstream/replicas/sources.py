@@ -14,8 +14,7 @@ import trio
 from trio_util import AsyncValue
 
 from ...core.errors import UpstreamError
-from ..background_tasks import OwnNursery
-from ..running import Running
+from ..background_tasks import BackgroundNursery, TaskOwner
 from .origin import Replica
 
 
@@ -53,7 +52,7 @@ class ReplicaSource(Protocol):
         """Stop to follow. The set stays as it is."""
 
 
-class JoinedReplicas(Running):
+class JoinedReplicas(TaskOwner):
     """The replicas of several URLs as one set: fixed ones, and sources, each in its place. A ``ReplicaSource``.
 
     Args:
@@ -66,7 +65,7 @@ class JoinedReplicas(Running):
             raise ValueError("each part needs one weight")
         if weights is not None and min(weights, default=1) < 1:
             raise ValueError("each weight is 1 at least")
-        super().__init__(OwnNursery("a set of replicas"))
+        super().__init__(BackgroundNursery("a set of replicas"))
         self._parts = tuple(parts)
         self._of_parts = tuple(weights) if weights is not None else (1,) * len(self._parts)
         self._sources = tuple(dict.fromkeys(each for each in parts if not isinstance(each, Replica)))

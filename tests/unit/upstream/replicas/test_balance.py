@@ -26,10 +26,10 @@ REFUSED = failing(ConnectFailed("refused"))
 
 def take(balance: Balance, number: int, now: float = 0.0, tried: Sequence[str] = ()) -> Counter[str]:
     """Attempts that end at once, and where they went."""
-    seats = [balance.take(now, tried) for _ in range(number)]
-    for seat in seats:
-        balance.ended(now, seat, now, False)
-    return Counter(seat.name for seat in seats)
+    slots = [balance.take(now, tried) for _ in range(number)]
+    for slot in slots:
+        balance.ended(now, slot, now, False)
+    return Counter(slot.name for slot in slots)
 
 
 def to(hosts: Hosts, *urls: str, **options) -> Transport:
@@ -63,13 +63,13 @@ def of(transport: Transport, place: int) -> ReplicaStatistics:
 
 async def test_by_default_the_less_busy_of_two_is_taken(autojump_clock) -> None:
     balance = Balance([A, B], rng=random.Random(1))
-    seats = []
+    slots = []
     for number in range(10):
-        seats.append(balance.take(0.0, ()))
+        slots.append(balance.take(0.0, ()))
         in_flight = [each.in_flight for each in balance.statistics().replicas]
         assert abs(in_flight[0] - in_flight[1]) == (number + 1) % 2
-    for seat in seats:
-        balance.ended(1.0, seat, 0.0, False)
+    for slot in slots:
+        balance.ended(1.0, slot, 0.0, False)
     assert [(each.taken, each.in_flight, each.usual) for each in balance.statistics().replicas] == [(5, 0, 1.0)] * 2
 
 

@@ -22,7 +22,7 @@ from umbel.policy.breaker import State
 from umbel.policy.replicas.ejection import EjectionRules
 from umbel.upstream import BreakerRules, JoinedReplicas, Retry, Transport
 from umbel.upstream.errors import AddressRefused, BreakerOpen, ConnectFailed, NameFailed
-from umbel.upstream.replicas.balance import Balance, ReplicaStatistics, Seat
+from umbel.upstream.replicas.balance import Balance, ReplicaSlot, ReplicaStatistics
 from umbel.upstream.replicas.origin import Replica
 
 A, B, C = (Replica.parse(f"http://{host}") for host in "abc")
@@ -34,16 +34,16 @@ def of(balance: Balance) -> dict[str, ReplicaStatistics]:
     return {each.name.removeprefix("http://"): each for each in balance.statistics().replicas}
 
 
-def seats(balance: Balance, number: int, *, failed: bool | None = False) -> list[Seat]:
+def slots(balance: Balance, number: int, *, failed: bool | None = False) -> list[ReplicaSlot]:
     """Attempts, ended at once; ``failed`` None: they are still under way."""
-    taken = [seat for _ in range(number) if (seat := balance.take(0.0, ())) is not None]
-    for seat in taken if failed is not None else ():
-        balance.ended(0.0, seat, 0.0, failed)
+    taken = [slot for _ in range(number) if (slot := balance.take(0.0, ())) is not None]
+    for slot in taken if failed is not None else ():
+        balance.ended(0.0, slot, 0.0, failed)
     return taken
 
 
-def hosts_of(taken: list[Seat]) -> str:
-    return "".join(seat.replica.origin.host for seat in taken)
+def hosts_of(taken: list[ReplicaSlot]) -> str:
+    return "".join(slot.replica.origin.host for slot in taken)
 
 
 async def answered(caller: Caller, answers: list[int]) -> None:
@@ -60,28 +60,28 @@ def test_the_next_attempt_knows_who_has_come_and_who_has_left(policy) -> None:
     balance = Balance(source, policy=policy)
     for replicas, names in (((A, B), "ab"), ((B, C), "bc"), ((A,), "a")):
         source.become(*replicas)
-        assert "".join(sorted(set(hosts_of(seats(balance, 20))))) == names
+        assert "".join(sorted(set(hosts_of(slots(balance, 20))))) == names
 
 
 async def test_a_set_that_has_not_changed_is_not_looked_through() -> None:
     source = Given(A, B)
     balance = Balance(source)
     before = source.looked_through
-    seats(balance, 10)
+    slots(balance, 10)
     balance.statistics()
     assert source.looked_through == before
     source.become(A)
-    seats(balance, 10)
+    slots(balance, 10)
     assert source.looked_through == before + 1
 
 
 async def test_who_stays_keeps_all_that_is_known_of_it(autojump_clock) -> None:
     source = Given(A, B)
     balance = Balance(source, policy="round_robin", ejection=EjectionRules(failures=1))
-    (a,) = seats(balance, 1, failed=None)
+    (a,) = slots(balance, 1, failed=None)
     balance.ended(0.5, a, 0.0, False)
-    seats(balance, 1, failed=True)
-    seats(balance, 1, failed=None)
+    slots(balance, 1, failed=True)
+    slots(balance, 1, failed=None)
     before = of(balance)
     assert (before["a"].taken, before["a"].in_flight, before["a"].usual) == (2, 1, 0.5)
     assert (before["b"].failed, before["b"].ejected_for) == (1, 30.0)
@@ -90,7 +90,7 @@ async def test_who_stays_keeps_all_that_is_known_of_it(autojump_clock) -> None:
     assert list(after) == ["c", "a", "b"], "statistics know before the next attempt does"
     assert (after["a"], after["b"]) == (before["a"], before["b"])
     assert (after["c"].taken, after["c"].in_flight, after["c"].failed) == (0, 0, 0)
-    assert sorted(hosts_of(seats(balance, 4))) == ["a", "a", "c", "c"]
+    assert sorted(hosts_of(slots(balance, 4))) == ["a", "a", "c", "c"]
     assert balance.statistics().ejections == 1
 
 
@@ -98,12 +98,12 @@ async def test_who_stays_keeps_all_that_is_known_of_it(autojump_clock) -> None:
 async def test_what_is_in_flight_on_one_that_leaves_harms_no_namesake_that_comes(failed: bool) -> None:
     source = Given(A, B)
     balance = Balance(source, policy="round_robin", ejection=EjectionRules())
-    taken = seats(balance, 20, failed=None)
+    taken = slots(balance, 20, failed=None)
     for replicas in ((B,), (A, B)):
         source.become(*replicas)
         assert of(balance)["b"].in_flight == 10
-    for seat in taken:
-        balance.ended(1.0, seat, 0.0, failed)
+    for slot in taken:
+        balance.ended(1.0, slot, 0.0, failed)
     a, b = of(balance).values()
     assert (a.taken, a.in_flight, a.failed, a.ejected_for) == (0, 0, 0, 0)
     assert (b.taken, b.in_flight, b.failed) == (10, 0, 10 * failed)
@@ -131,9 +131,9 @@ def test_a_call_takes_none_that_it_has_tried_though_the_set_changes_between(poli
         balance = Balance(source, policy=policy)
         for replicas in ((A, B), (C, A, B), (A, B, C)):
             source.become(*replicas)
-            seat = balance.take(0.0, tried)
-            assert seat is not None
-            tried.append(seat.name)
+            slot = balance.take(0.0, tried)
+            assert slot is not None
+            tried.append(slot.name)
         assert sorted(tried) == ["http://a", "http://b", "http://c"]
 
 
@@ -141,10 +141,10 @@ def test_the_sources_weights_are_followed() -> None:
     source = Given(A, B)
     source.weighed = {A.name: 3}
     balance = Balance(source, policy="weighted")
-    assert sorted(hosts_of(seats(balance, 8))) == list("aaaaaabb")
+    assert sorted(hosts_of(slots(balance, 8))) == list("aaaaaabb")
     source.weighed = {B.name: 2}
     source.become(B, C)
-    assert sorted(hosts_of(seats(balance, 9))) == list("bbbbbbccc")
+    assert sorted(hosts_of(slots(balance, 9))) == list("bbbbbbccc")
     with pytest.raises(ValueError, match="weights of its own"):
         Balance(source, policy="weighted", weights=[1, 1])
 
@@ -152,10 +152,10 @@ def test_the_sources_weights_are_followed() -> None:
 async def test_fixed_replicas_and_sources_stand_side_by_side() -> None:
     source = Given()
     async with Balance(JoinedReplicas([A, source]), policy="round_robin") as balance:
-        taken = seats(balance, 2)
+        taken = slots(balance, 2)
         source.become(B, C)
         await trio.testing.wait_all_tasks_blocked()
-        assert hosts_of(taken + seats(balance, 3)) == "aaabc"
+        assert hosts_of(taken + slots(balance, 3)) == "aaabc"
 
 
 # Nobody there

@@ -9,8 +9,7 @@ import trio
 import trio.testing
 
 from umbel.core.errors import NotRunningError
-from umbel.upstream.background_tasks import OwnNursery
-from umbel.upstream.running import Running
+from umbel.upstream.background_tasks import BackgroundNursery, TaskOwner
 
 
 class Below:
@@ -31,11 +30,11 @@ class Below:
         self.told.append(exc_value)
 
 
-class Thing(Running):
+class Thing(TaskOwner):
     """Its task says when it runs; its beginning may take time, or fail."""
 
     def __init__(self, below: Below, *, takes: float = 0.0, error: Exception | None = None) -> None:
-        super().__init__(OwnNursery("the thing"), below)
+        super().__init__(BackgroundNursery("the thing"), below)
         self.below = below
         self.tasks = self.begun = 0
         self._takes = takes
@@ -101,7 +100,7 @@ async def test_a_nursery_of_ones_own_starts_tasks_in_its_own_context() -> None:
     async def look() -> None:
         seen.append(name.get())
 
-    own = OwnNursery("a test")
+    own = BackgroundNursery("a test")
     name.set("its owner's")
     assert await own.open()
     name.set("a caller's")
@@ -120,7 +119,7 @@ async def test_a_nursery_of_ones_own_counts_how_often_it_is_entered(autojump_clo
         finally:
             ended.append(trio.current_time())
 
-    own = OwnNursery("a test")
+    own = BackgroundNursery("a test")
     assert await own.open()
     assert not await own.open()
     own.start_soon(task)
@@ -145,7 +144,7 @@ async def test_closing_it_waits_for_its_tasks_even_where_the_closer_is_cancelled
                 await trio.sleep(5)
             ended = True
 
-    own = OwnNursery("a test")
+    own = BackgroundNursery("a test")
     with trio.move_on_after(1):
         await own.open()
         own.start_soon(slow_to_end)

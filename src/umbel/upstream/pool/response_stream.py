@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Callable
 
 import httpx
 
-from ..pool.connection import Connection
+from .connection import Connection
 
 
-class Lent:
+class ConnectionLease:
     """The one way back to the pool for a connection that was lent: used exactly once, by whoever comes first."""
 
     __slots__ = ("_back", "_connection", "over")
@@ -56,20 +56,20 @@ class Lent:
 class StreamedBody(httpx.AsyncByteStream):
     """A response's body as it comes from its connection. Its own iterator, so there is no generator to be forgotten."""
 
-    __slots__ = ("_lent",)
+    __slots__ = ("_lease",)
 
-    def __init__(self, lent: Lent) -> None:
-        self._lent = lent
+    def __init__(self, lease: ConnectionLease) -> None:
+        self._lease = lease
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
-        while not self._lent.over:
-            if data := await self._lent.read():
+        while not self._lease.over:
+            if data := await self._lease.read():
                 return data
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
         """Close the connection, unless the response was read to its end."""
-        await self._lent.abort()
+        await self._lease.abort()

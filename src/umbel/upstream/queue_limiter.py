@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import trio
 
-from ..errors import Overflow
+from .errors import Overflow
 
 Granted = Callable[[], object]
 """Called once, when the waiter has a place. Must not raise and must not wait."""
@@ -20,7 +20,7 @@ Granted = Callable[[], object]
 
 @dataclass(frozen=True, slots=True)
 class SlotStatistics:
-    """A snapshot of ``Slots``."""
+    """A snapshot of ``QueueLimiter``."""
 
     capacity: int
     in_use: int
@@ -29,7 +29,7 @@ class SlotStatistics:
     """How many found the queue full, since the beginning."""
 
 
-class Slots:
+class QueueLimiter:
     """``capacity`` places; at most ``max_waiting`` wait for one, first come, first served."""
 
     __slots__ = ("_capacity", "_handing_on", "_max_waiting", "_overflowed", "_queue", "in_use")
