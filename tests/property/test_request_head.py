@@ -9,7 +9,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from umbel.core.call import Prepared
-from umbel.core.httpx_messages import ACCEPT_GZIP, Field
+from umbel.core.http.header_field import ACCEPT_GZIP, Field
 from umbel.upstream.errors import BadRequest
 from umbel.upstream.pool.request_head import Outgoing, plain_request, request_of_call
 

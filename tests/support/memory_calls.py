@@ -21,7 +21,7 @@ from tests.support.memory_dial import MemoryDial, ServerEnd
 from tests.support.records import Records
 from tests.support.upstreams import fields
 from umbel.core.call import Call, CallContext, Mode, Prepared
-from umbel.core.httpx_messages import Field
+from umbel.core.http.header_field import Field
 from umbel.core.model import Attempt, RequestFacts, Trace
 from umbel.upstream import Client, CoalesceStatistics, Transport
 

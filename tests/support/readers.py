@@ -20,9 +20,8 @@ from umbel.config.loading import certificates, variables
 from umbel.config.loading.did_you_mean import nearest
 from umbel.config.schema import units
 from umbel.core.call import Prepared
-from umbel.core.http.field_value import fits_field, raw_value, text_of
+from umbel.core.http.header_field import ACCEPT_GZIP, fits_field, raw_value, text_of
 from umbel.core.http.secret_fields import may_be_secret
-from umbel.core.httpx_messages import ACCEPT_GZIP
 from umbel.gateway.request import paths, query
 from umbel.gateway.request import request_body as bodies
 from umbel.gateway.request import trace_ids as ids

@@ -10,7 +10,7 @@ import msgspec
 import trio
 
 from umbel.core.call import Call, CallContext, Mode, Prepared
-from umbel.core.httpx_messages import Field
+from umbel.core.http.header_field import Field
 
 NEVER = math.inf
 

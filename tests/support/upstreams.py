@@ -17,7 +17,8 @@ from umbel.config.schema.sections import Upstream
 from umbel.core.call import CallContext, LoneCall, Prepared
 from umbel.core.errors import UpstreamError
 from umbel.core.failure_kinds import Kind
-from umbel.core.httpx_messages import Complete, Field
+from umbel.core.http.header_field import Field
+from umbel.core.httpx_messages import Complete
 from umbel.core.model import RequestFacts, Trace
 from umbel.upstream import Client, build
 

@@ -36,9 +36,7 @@ ROWS: tuple[frozenset[str], ...] = (
 ROW_OF = {unit: row for row, units in enumerate(ROWS) for unit in units}
 
 ARROWS_MAX = {
-    "http1 -> upstream": 4,
     "server -> logs": 2,
-    "server -> upstream": 2,
 }
 """Imports against the rows; 0 where a unit reaches the other only by way of a third."""
 
@@ -52,8 +50,6 @@ CIRCLE_ALLOWED_IN = "umbel.server.http2"
 """A connection and its streams."""
 
 LIBRARIES_MAX = {
-    "http1 -> httpx": 4,
-    "server -> httpx": 17,
     "server -> pydantic": 3,
 }
 """Modules of a unit that import, or reach by imports that run, a library that must be kept out of the unit."""

@@ -14,7 +14,7 @@ from ..core.errors import UpstreamError
 from ..core.events import Noted
 from ..core.failure_kinds import Kind
 from ..core.http.charsets import charset_of
-from ..core.http.field_value import raw_value
+from ..core.http.header_field import Field, raw_value
 from ..core.model import JSON_MAX, OTHER_MAX, FailedItem, Failure, Json, PassedBody
 from .answer.status_fields import CREATED, fields_of_status
 from .decode import BadBodyError, EmptyBodyError, OddBodyError, decode_as_it_stands, decode_mended, decode_text
@@ -25,7 +25,6 @@ from .request.conditions import passed_with, validators
 if TYPE_CHECKING:
     from ..core.call import Call, CallContext
     from ..core.events import Recorder
-    from ..core.httpx_messages import Field
     from ..core.model import RequestFacts
 
 _SUCCESS = frozenset(range(200, 300))

@@ -18,8 +18,8 @@ from ..core.call import Call, Caller, Prepared
 from ..core.errors import UmbelError, UpstreamError
 from ..core.events import Recorder
 from ..core.failure_kinds import CUT, Kind
-from ..core.http.field_value import raw_value, text_of
-from ..core.httpx_messages import Field, headers_of
+from ..core.http.header_field import Field, raw_value, text_of
+from ..core.httpx_messages import headers_of
 from ..core.model import JSON_MAX, OTHER_MAX, Failure, Inputs, Json, Outcome, RequestFacts
 from ..core.transport_caller import caller_of
 from ..net.exception_groups import raise_unwrapped

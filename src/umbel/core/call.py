@@ -38,11 +38,10 @@ import trio
 
 from ..net.exception_groups import cancel_reason, raise_first_cancelled
 from .events import NULL
-from .http.field_value import raw_value
+from .http.header_field import Field, raw_value
 
 if TYPE_CHECKING:
     from .events import Recorder
-    from .httpx_messages import Field
     from .model import Attempt, RequestFacts
 
 Mode = Literal["whole", "stream"]

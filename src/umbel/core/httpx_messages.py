@@ -15,9 +15,7 @@ from typing import Any
 import httpx
 
 from .http.charsets import charset_of, codec_of
-
-Field = tuple[bytes, bytes, bytes]
-"""A header field: its name as it stands, in lower case, and its value."""
+from .http.header_field import Field
 
 
 def fields_of(headers: httpx.Headers) -> list[Field]:
@@ -40,9 +38,6 @@ def headers_of(fields: Iterable[Field]) -> httpx.Headers:
     headers._encoding = None
     return headers
 
-
-ACCEPT_GZIP: Field = (b"accept-encoding", b"accept-encoding", b"gzip")
-"""The one content coding that Umbel decodes."""
 
 _EMPTY = httpx.ByteStream(b"")
 

@@ -13,8 +13,9 @@ from ..net.exception_groups import cancel_reason, raise_cancels
 from .call import CallBase, CallContext, Caller, Mode, Prepared
 from .errors import UpstreamError
 from .failure_kinds import Kind
+from .http.header_field import Field
 from .http.hop_by_hop import is_hop_by_hop, named_by
-from .httpx_messages import Field, request_of, response_fields
+from .httpx_messages import request_of, response_fields
 from .model import RequestFacts
 
 Around = Callable[[RequestFacts], AbstractContextManager[None]]

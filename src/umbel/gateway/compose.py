@@ -21,7 +21,7 @@ from ..composition.gather import Compose, CompositionFailedError
 from ..composition.request.code_request import UpstreamDefaults
 from ..composition.text.field_template import LeftOut, note_left_out
 from ..core.failure_kinds import Kind
-from ..core.http.field_value import raw_value
+from ..core.http.header_field import raw_value
 from ..core.model import Failure
 from ..net.exception_groups import first_leaf, holds_only
 from .request.inputs import InputRules

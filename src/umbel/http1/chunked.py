@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import re
 
-from ..upstream.errors import Malformed, TooBig
+from .errors import MalformedMessageError, MessageTooLargeError
 
 EXTENSION_MAX = 1024
 """Bytes of the extensions of one chunk. Nobody sends any; what is longer is an attack."""
@@ -54,8 +54,8 @@ class ChunkedDecoder:
         """Decode ``data``, append the content to ``out``, and return what stands behind the message's end.
 
         Raises:
-            Malformed: bad framing (``http_response_transfer_coding``).
-            TooBig: a trailer section over its bounds.
+            MalformedMessageError: bad framing (``http_response_transfer_coding``).
+            MessageTooLargeError: a trailer section over its bounds.
         """
         position, size = 0, len(data)
         while position < size and self._at is not _At.END:
@@ -143,9 +143,9 @@ class ChunkedDecoder:
             raise _bad("a line of the trailer section is no field")
 
 
-def _bad(detail: str) -> Malformed:
-    return Malformed(detail, proxy_error="http_response_transfer_coding")
+def _bad(detail: str) -> MalformedMessageError:
+    return MalformedMessageError(detail, "http_response_transfer_coding")
 
 
-def _too_big(detail: str) -> TooBig:
-    return TooBig(detail, proxy_error="http_response_trailer_section_size")
+def _too_big(detail: str) -> MessageTooLargeError:
+    return MessageTooLargeError(detail, "http_response_trailer_section_size")

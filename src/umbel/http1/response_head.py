@@ -1,27 +1,53 @@
-"""The head of a response: what its fields say together of the connection and of the body (RFC 9112 section 6).
+"""The head of a response: its status line and its fields (RFC 9112 sections 4 and 5), and what they say together of the
+connection and of the body (section 6).
 
-It is strict: what two readers could take for two things is refused. It does no I/O, and its only state is a memory of
-heads that were read before.
+It is strict: what two readers could take for two things is refused. llhttp accepts some of that, and calls back for
+each field. It does no I/O, and its only state are caches of heads and lines that were read before.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
 
-from ..core.http.hop_by_hop import named_by
+from ..core.http.header_field import Field
+from ..core.http.hop_by_hop import HOP_BY_HOP, is_hop_by_hop, named_by
 from ..core.http.secret_fields import may_be_secret
-from ..core.httpx_messages import Field
 from ..net.bounded_cache import BoundedCache
-from ..upstream.errors import Malformed
-from .response_lines import Telling, field_of, start_of
+from .errors import MalformedMessageError
+
+# The quantifiers are possessive: nothing is tried twice, however long the line.
+_STATUS = re.compile(rb"(HTTP/1\.[01]) ([0-9]{3})(?: ([\t\x20-\x7e\x80-\xff]*+))?")
+_FIELD = re.compile(rb"\A([!#$%&'*+.^_`|~0-9A-Za-z-]++):([\t\x20-\x7e\x80-\xff]*+)")
+
+_TELLING = HOP_BY_HOP | {b"content-length", b"content-encoding"}
+
+KNOWN_MAX, KNOWN_LINE_MAX = 1024, 128
+"""Lines that are kept, and the bytes of the longest. Longer ones are not worth it: they hardly come twice."""
 
 _FORBIDDEN = re.compile(rb"[^\t\r\n\x20-\x7e\x80-\xff]|(?<!\r)\n|\r(?=[^\n])")
 _LENGTH_DIGITS_MAX = 18
 _KNOWN_MAX, _KNOWN_SIZE = 128, 512
 """Heads that are kept, and the bytes of the longest."""
+
+
+class Start(NamedTuple):
+    """A status line."""
+
+    version: bytes
+    status: int
+    reason: bytes
+
+
+class Telling(NamedTuple):
+    """A field whose name says something to us."""
+
+    field: Field
+    end_to_end: bool
+    """Whether it is passed on."""
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -54,8 +80,13 @@ class Head(msgspec.Struct, frozen=True):
     """Seconds that the peer keeps an idle connection, as its Keep-Alive field says (RFC 2068 section 19.7.1.1)."""
 
 
+# Lines that have been looked at. Upstreams say nearly the same again and again, and a line means the same wherever it
+# stands, so these are a memory and never a decision.
+_starts: BoundedCache[bytes, Start] = BoundedCache(KNOWN_MAX, KNOWN_LINE_MAX)
+_fields: BoundedCache[bytes, Field | Telling] = BoundedCache(KNOWN_MAX, KNOWN_LINE_MAX)
+
 # Whole heads that have been looked at: between two ticks of its Date, much of what an upstream says begins alike. A
-# memory like those of ``lines.py``, and without secrets as they are.
+# memory like those of lines, and without secrets as they are.
 _heads: BoundedCache[bytes, Head] = BoundedCache(_KNOWN_MAX, _KNOWN_SIZE)
 known_heads: Mapping[bytes, Head] = _heads.entries
 """The heads that were looked at not long ago, by their bytes; to be read only."""
@@ -65,7 +96,7 @@ def head_of(raw: bytes) -> Head:
     """The head ``raw``, without its empty line.
 
     Raises:
-        Malformed: a line that is none, or framing that is not one and clear.
+        MalformedMessageError: a line that is none, or framing that is not one and clear.
     """
     known = _heads.get(raw)
     if known is None:
@@ -113,9 +144,9 @@ def _read(raw: bytes) -> Head:
             fields = [field for field in fields if field[1] not in named]
         persistent = b"close" not in tokens and (persistent or b"keep-alive" in tokens)
     if codings and (codings != [b"chunked"] or lengths or version != b"HTTP/1.1"):
-        raise Malformed("a Transfer-Encoding that is not one chunked alone in HTTP/1.1")
+        raise MalformedMessageError("a Transfer-Encoding that is not one chunked alone in HTTP/1.1")
     if lengths and (len(lengths) > 1 or not lengths[0].isdigit() or len(lengths[0]) > _LENGTH_DIGITS_MAX):
-        raise Malformed("Content-Length is not one number")
+        raise MalformedMessageError("Content-Length is not one number")
     length = int(lengths[0]) if lengths else None
     kept = tuple(field for field in fields if field[1] != b"content-length")
     names = frozenset(field[1] for field in kept)
@@ -143,12 +174,14 @@ def check_part(raw: bytearray, since: int, begin: int) -> int:
     returned.
 
     Raises:
-        Malformed: a character that no head can hold, or a complete line that is no field or status line.
+        MalformedMessageError: a character that no head can hold, or a complete line that is no field or status line.
     """
     # A CR that ended the last piece is looked at again, with what follows it.
     again = max(0, since - 1)
     if _FORBIDDEN.search(raw, again) is not None:
-        raise Malformed("the response's head holds a forbidden character, or a line that CR LF does not end")
+        raise MalformedMessageError(
+            "the response's head holds a forbidden character, or a line that CR LF does not end"
+        )
     while (end := raw.find(b"\r\n", max(begin, again))) >= 0:
         line = bytes(raw[begin:end])
         if begin:
@@ -157,3 +190,45 @@ def check_part(raw: bytearray, since: int, begin: int) -> int:
             start_of(line)
         begin = end + 2
     return begin
+
+
+def start_of(line: bytes) -> Start:
+    """The status line ``line``, without its CR LF.
+
+    Raises:
+        MalformedMessageError: it is none of HTTP/1.0 or 1.1.
+    """
+    start = _starts.get(line)
+    if start is None:
+        match = _STATUS.fullmatch(line)
+        if match is None:
+            raise MalformedMessageError(
+                "the response's status line is not of HTTP/1.0 or 1.1, or holds a forbidden character"
+            )
+        version, status, reason = match.groups(b"")
+        start = Start(version, int(status), reason)
+        _starts.add(line, start)
+    return start
+
+
+def field_of(line: bytes) -> Field | Telling:
+    """The field line ``line``, without its CR LF.
+
+    Raises:
+        MalformedMessageError: no valid name, a control character, a bare CR or LF, a folded value.
+    """
+    field = _fields.get(line)
+    if field is None:
+        match = _FIELD.fullmatch(line)
+        if match is None:
+            raise MalformedMessageError(
+                "a header field of the response has no valid name, or holds a forbidden character"
+            )
+        name, value = match.groups()
+        lower = name.lower()
+        field = plain = (name, lower, value.strip(b" \t"))
+        if lower in _TELLING or is_hop_by_hop(lower):
+            field = Telling(plain, not is_hop_by_hop(lower))
+        if _fields.takes(line) and not may_be_secret(lower):
+            _fields.add(line, field)
+    return field

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from ..upstream.errors import ConnectionReset, Malformed, TooBig, incomplete
 from .chunked import ChunkedDecoder
+from .errors import IncompleteMessageError, MalformedMessageError, MessageTooLargeError, NoMessageError
 from .response_head import Head, check_part, head_of, known_heads
 
 INFORMATIONAL_MAX = 100
@@ -37,7 +37,7 @@ def whole_of(data: bytes, method: str, limits: Limits) -> Head | None:
     wrong.
 
     Raises:
-        Malformed: as ``ResponseReader.feed``.
+        MalformedMessageError: as ``ResponseReader.feed``.
     """
     found = data.find(_END)
     if found < 0 or found > limits.max_head - 4:
@@ -86,8 +86,8 @@ class ResponseReader:
         """Take the next bytes of the connection.
 
         Raises:
-            Malformed: not HTTP/1.0 or 1.1, or something that we refuse.
-            TooBig: a head over its bounds.
+            MalformedMessageError: not HTTP/1.0 or 1.1, or something that we refuse.
+            MessageTooLargeError: a head over its bounds.
         """
         if data and not self.started:
             self.started = True
@@ -102,17 +102,17 @@ class ResponseReader:
         """Take the end of the stream.
 
         Raises:
-            ConnectionReset: before a byte came.
-            Malformed: before the end of the message (``http_response_incomplete``).
+            NoMessageError: before a byte came.
+            IncompleteMessageError: before the end of the message.
         """
         if self.ended:
             return
         if not self.started:
-            raise ConnectionReset("the connection was closed before a byte of the response", untouched=True)
+            raise NoMessageError
         if self.head is None:
-            raise incomplete("the connection was closed inside the response's head")
+            raise IncompleteMessageError("the connection was closed inside the response's head")
         if self._chunked is not None or self._left is not None:
-            raise incomplete("the connection was closed inside the response's body")
+            raise IncompleteMessageError("the connection was closed inside the response's body")
         self.ended = True
 
     def take(self) -> bytes:
@@ -162,7 +162,7 @@ class ResponseReader:
         if size > self._limits.max_head:
             raise _head_too_big(f"the response's head is over {self._limits.max_head} bytes")
         if not raw.startswith(_PREFIX if size >= 7 else _PREFIX[:size]):
-            raise Malformed("the response does not begin as HTTP/1")
+            raise MalformedMessageError("the response does not begin as HTTP/1")
 
     def _end_head(self, raw: bytes) -> None:
         """Decide what the head decides (RFC 9112 section 6.3). ``raw`` ends before the empty line."""
@@ -189,10 +189,10 @@ class ResponseReader:
     def _end_interim(self, status: int) -> None:
         """A 1xx has come, and the head that counts is still to come; 101 nobody has asked for."""
         if not 100 <= status <= 199 or status == 101:
-            raise Malformed(f"status {status} in the response")
+            raise MalformedMessageError(f"status {status} in the response")
         self.interim += 1
         if self.interim > INFORMATIONAL_MAX:
-            raise Malformed(f"over {INFORMATIONAL_MAX} interim responses")
+            raise MalformedMessageError(f"over {INFORMATIONAL_MAX} interim responses")
 
     def _feed_body(self, data: bytes) -> None:
         if self.ended:
@@ -215,5 +215,5 @@ class ResponseReader:
             self._out.append(data)
 
 
-def _head_too_big(detail: str) -> TooBig:
-    return TooBig(detail, proxy_error="http_response_header_section_size")
+def _head_too_big(detail: str) -> MessageTooLargeError:
+    return MessageTooLargeError(detail, "http_response_header_section_size")

@@ -17,6 +17,7 @@ import httpx
 from ..core.errors import UpstreamError
 from ..core.failure_kinds import Kind
 from ..core.transport_caller import CallTimedOut as CallTimedOut
+from ..http1.errors import MessageError, MessageTooLargeError, NoMessageError
 
 
 class ConnectFailed(UpstreamError, httpx.ConnectError):
@@ -153,6 +154,14 @@ class BadRequest(UpstreamError, httpx.LocalProtocolError):
 def incomplete(detail: str) -> Malformed:
     """The error of a message that ends before its end."""
     return Malformed(detail, proxy_error="http_response_incomplete")
+
+
+def response_failed(error: MessageError) -> UpstreamError:
+    """The error of an attempt whose response cannot be read, for ``error``."""
+    if isinstance(error, NoMessageError):
+        return ConnectionReset(error.detail, untouched=True)
+    kind = TooBig if isinstance(error, MessageTooLargeError) else Malformed
+    return kind(error.detail, proxy_error=error.proxy_error)
 
 
 # RFC 9209 section 2.3 has a name for most of what connect(2) says; what is not here is the kind's own.

@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umbel.http1 import response_head as head
-from umbel.http1 import response_lines as lines
+from umbel.http1 import response_head
+from umbel.http1.errors import MalformedMessageError
 from umbel.http1.response_head import Head, head_of
-from umbel.upstream.errors import Malformed
 
 
 class Llhttp:
@@ -46,7 +45,7 @@ def test_what_we_take_as_a_head_llhttp_takes_too_and_reads_the_same(start: str, 
         return
     try:
         ours = head_of(raw)
-    except Malformed:
+    except MalformedMessageError:
         return
     judge = Llhttp(raw + b"\r\n\r\n")
     assert (ours.status, ours.reason) == (judge.status, judge.reason)
@@ -58,7 +57,7 @@ def test_what_we_take_as_a_head_llhttp_takes_too_and_reads_the_same(start: str, 
 @given(_START, st.lists(_FIELDS, max_size=6))
 def test_a_head_that_comes_again_is_read_as_it_was_the_first_time(start: str, fields: list[tuple[str, str]]) -> None:
     raw = "\r\n".join([start, *(f"{name}: {value}" for name, value in fields)]).encode("utf-8", "surrogatepass")
-    for memory in (head._heads, lines._starts, lines._fields):
+    for memory in (response_head._heads, response_head._starts, response_head._fields):
         memory.entries.clear()
     assert outcome_of(raw) == outcome_of(raw)
 
@@ -66,16 +65,16 @@ def test_a_head_that_comes_again_is_read_as_it_was_the_first_time(start: str, fi
 def outcome_of(raw: bytes) -> Head | str:
     try:
         return head_of(raw)
-    except Malformed as error:
+    except MalformedMessageError as error:
         return error.detail
 
 
 def test_no_memory_grows_without_end() -> None:
     for number in range(5000):
         head_of(b"HTTP/1.1 200 %d\r\nX-Number: %d" % (number, number))
-    assert len(head._heads.entries) <= 128
-    assert len(lines._starts.entries) <= lines.KNOWN_MAX
-    assert len(lines._fields.entries) <= lines.KNOWN_MAX
+    assert len(response_head._heads.entries) <= 128
+    assert len(response_head._starts.entries) <= response_head.KNOWN_MAX
+    assert len(response_head._fields.entries) <= response_head.KNOWN_MAX
 
 
 @pytest.mark.parametrize(
@@ -88,8 +87,8 @@ def test_no_memory_grows_without_end() -> None:
     ],
 )
 def test_what_is_one_users_secret_or_too_long_is_not_kept(field: bytes) -> None:
-    for memory in (head._heads, lines._starts, lines._fields):
+    for memory in (response_head._heads, response_head._starts, response_head._fields):
         memory.entries.clear()
     head_of(b"HTTP/1.1 200 OK\r\n" + field)
-    kept = b"".join([*head._heads.entries, *lines._fields.entries])
+    kept = b"".join([*response_head._heads.entries, *response_head._fields.entries])
     assert b"hidden" not in kept

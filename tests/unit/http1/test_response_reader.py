@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umbel.core.errors import UpstreamError
 from umbel.core.failure_kinds import Kind
+from umbel.http1.errors import MessageError, MessageTooLargeError, NoMessageError
 from umbel.http1.response_reader import INFORMATIONAL_MAX, Limits, ResponseReader
-from umbel.upstream.errors import ConnectionReset
+from umbel.upstream.errors import ConnectionReset, response_failed
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
@@ -39,8 +39,9 @@ def read(raw: bytes, *, method: str = "GET", eof: bool = True, piece: int | None
             body += reader.take()
         if eof:
             reader.feed_eof()
-    except UpstreamError as error:
-        result.error = (error.kind, error.proxy_error)
+    except MessageError as error:
+        failure = response_failed(error)
+        result.error = (failure.kind, failure.proxy_error)
         return result
     if reader.head is not None:
         result.status, result.keep_alive = reader.head.status, reader.head.keep_alive
@@ -197,9 +198,11 @@ def test_an_end_before_the_end_is_malformed_and_says_incomplete(raw: bytes) -> N
 
 
 def test_an_end_before_a_byte_is_a_reset_that_allows_another_try() -> None:
-    with pytest.raises(ConnectionReset) as caught:
+    with pytest.raises(NoMessageError) as caught:
         ResponseReader("GET", Limits()).feed_eof()
-    assert (caught.value.kind, caught.value.untouched) == (Kind.RESET, True)
+    failure = response_failed(caught.value)
+    assert isinstance(failure, ConnectionReset)
+    assert (failure.kind, failure.untouched, failure.proxy_error) == (Kind.RESET, True, caught.value.proxy_error)
 
 
 BEHIND = [b"x", b"\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret"]
@@ -265,11 +268,10 @@ def test_an_endless_head_is_stopped_at_the_limit() -> None:
     reader = ResponseReader("GET", Limits(max_head=1000))
     reader.feed(OK + b"X: ")
     fed = 0
-    with pytest.raises(UpstreamError) as caught:
+    with pytest.raises(MessageTooLargeError):
         for _ in range(1000):
             reader.feed(b"x" * 10)
             fed += 10
-    assert caught.value.kind is Kind.TOO_BIG
     assert fed < 1000
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from ...core.httpx_messages import Field
+from ...core.http.header_field import Field
 
 REDIRECTS = frozenset(range(300, 400)) - {304}
 """The statuses of RFC 9110 section 15.4, but that of a conditional request."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ...config.schema.sections import Call, KeyPath, Route, Upstream
-from ...core.http.field_value import text_of
+from ...core.http.header_field import text_of
 from ...core.model import Inputs, Json
 from ..answer.status_fields import CREATED
 from ..call_result import CallRules

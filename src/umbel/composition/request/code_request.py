@@ -17,8 +17,7 @@ import msgspec
 from ...config.schema.sections import Upstream
 from ...core.call import FieldBlock
 from ...core.errors import UmbelError
-from ...core.http.field_value import raw_value
-from ...core.httpx_messages import ACCEPT_GZIP, Field
+from ...core.http.header_field import ACCEPT_GZIP, Field, raw_value
 from ...core.model import Json
 from ...core.product import PRODUCT
 from ..plan.scope import Names, Scope

@@ -16,9 +16,8 @@ from urllib.parse import quote_plus
 import msgspec
 
 from ...core.call import EVERY, FieldBlock, FieldBlocks, Prepared, block_of
-from ...core.http.field_value import raw_value
 from ...core.http.forward_all import STAR
-from ...core.httpx_messages import ACCEPT_GZIP, Field
+from ...core.http.header_field import ACCEPT_GZIP, Field, raw_value
 from ...core.model import Inputs, Json
 from ..text.expression import Expression
 from ..text.fault import described, parameter

@@ -28,7 +28,7 @@ from typing import Literal, NamedTuple
 from urllib.parse import quote
 
 from ...core.events import Noted, Recorder
-from ...core.http.field_value import fits_field
+from ...core.http.header_field import fits_field
 from ...core.model import Json, RequestFacts
 from .template import BadValueError, Resolve, Variable, pieces, scalar
 

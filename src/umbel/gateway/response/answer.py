@@ -13,7 +13,7 @@ import msgspec
 from werkzeug.datastructures import Headers
 
 from ...composition.answer.result import Result
-from ...core.http.field_value import raw_value
+from ...core.http.header_field import raw_value
 from ...core.model import Failure
 from ..request.request_fields import Field
 from ..request_context import Exchange

@@ -12,7 +12,7 @@ from quart_trio.wrappers import TrioResponse
 from werkzeug.datastructures import Headers
 from werkzeug.wrappers import Response as WerkzeugResponse
 
-from ...core.http.field_value import raw_value
+from ...core.http.header_field import raw_value
 from ..request.request_fields import Field
 
 KRAKEND_COMPLETED = b"x-krakend-completed"

@@ -6,7 +6,7 @@ It takes the connection's bytes and gives the content; what stands behind the bo
 from __future__ import annotations
 
 from ...http1.chunked import ChunkedDecoder
-from ...upstream.errors import Malformed, TooBig
+from ...http1.errors import MalformedMessageError, MessageTooLargeError
 from ..answer.error_response import Refusal
 from ..limits.limits import Limits
 
@@ -55,9 +55,9 @@ class Body:
         pieces: list[bytes] = []
         try:
             rest = self._chunks.feed(data, pieces)
-        except Malformed as error:
+        except MalformedMessageError as error:
             raise BodyRefused(Refusal(400, _CHUNKS_REFUSED)) from error
-        except TooBig as error:
+        except MessageTooLargeError as error:
             raise BodyRefused(Refusal(431, _TRAILERS_REFUSED)) from error
         content = b"".join(pieces)
         self.received += len(content)

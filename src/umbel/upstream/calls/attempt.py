@@ -16,14 +16,15 @@ from ...core.call import CallContext
 from ...core.errors import UpstreamError
 from ...core.events import AttemptEnded
 from ...core.failure_kinds import CUT, Kind
-from ...core.httpx_messages import Field
+from ...core.http.header_field import Field
 from ...core.model import Attempt as AttemptRecord
+from ...http1.errors import MessageError, NoMessageError
 from ...http1.response_reader import ResponseReader, whole_of
 from ...net.exception_groups import cancel_reason, raise_cancels
 from ...policy.failure_verdict import failed
 from ...policy.hedge import Entry
 from ...policy.retry import Ending
-from ..errors import BudgetSpent, ConnectionReset, ReadTimedOut, WriteTimedOut
+from ..errors import BudgetSpent, ConnectionReset, ReadTimedOut, WriteTimedOut, response_failed
 from ..pool.connection import INLINE_MAX
 from ..pool.request_head import lines_of_blocks, note_beginning, plain_request, request_of_call
 from .failure_kind import LOST, kind_of_cut, kind_of_error
@@ -333,7 +334,7 @@ class Attempt:
         try:
             part = self._part
             if part is None:
-                raise ConnectionReset("the connection was closed before a byte of the response", untouched=True)
+                raise NoMessageError
             part.reader.feed_eof()
             self._read(part)
         except Exception as error:  # noqa: BLE001  # as in on_data
@@ -431,6 +432,8 @@ class Attempt:
 
     def fail(self, error: Exception, now: float) -> None:
         """It ends with ``error``, unless only its kept connection was dead."""
+        if isinstance(error, MessageError):
+            error = response_failed(error)
         if self.state is DONE:
             if not isinstance(error, UpstreamError):
                 self.call.crashed(error, now)  # A bug of whoever heard of its end.

@@ -39,7 +39,7 @@ from msgspec.structs import replace
 
 from ...core.call import Call, CallBase, CallContext, Prepared
 from ...core.errors import NotRunningError
-from ...core.httpx_messages import Field
+from ...core.http.header_field import Field
 from ...core.model import Attempt as AttemptRecord
 from ...core.model import RequestFacts, Trace
 from ...policy.coalescing_key import REQUEST_ID, SAFE, VIA, for_one_alone, last_hop

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from typing import Literal
 
 from ...core.http.content_coding import GZIP, codings_of
+from ...core.http.header_field import Field
 from ...core.http.media_types import is_json
-from ...core.httpx_messages import Field
 from ...core.model import JSON_MAX, OTHER_MAX
 from ...http1.response_head import Head
 from ..errors import Malformed, TooBig, incomplete

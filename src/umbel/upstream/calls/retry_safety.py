@@ -9,7 +9,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 from ...core.failure_kinds import Kind
-from ...core.httpx_messages import Field
+from ...core.http.header_field import Field
 from ...policy.retry import Ending
 from ..errors import HandshakeFailed, TlsBrokeOff, TlsTimedOut
 from .failure_kind import kind_of_error

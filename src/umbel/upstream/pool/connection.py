@@ -14,11 +14,12 @@ import trio
 
 from ...core.call import StepTimeouts
 from ...core.errors import UpstreamError
+from ...http1.errors import MessageError
 from ...http1.response_head import Head
 from ...http1.response_reader import Limits, ResponseReader
 from ...net.stream import Listener, PlainStream, Stream
 from ..aclosing_iter import pieces_of
-from ..errors import BadRequest, ConnectionReset, ReadTimedOut, WriteTimedOut, incomplete, tls_failed
+from ..errors import BadRequest, ConnectionReset, ReadTimedOut, WriteTimedOut, incomplete, response_failed, tls_failed
 from .connection_state import TRANSITIONS, Event, State
 from .request_head import Outgoing
 
@@ -265,10 +266,13 @@ class Connection:
         # Asked after every await: the pool may have been closed meanwhile.
         if data is None or self.state is State.CLOSED:
             raise ConnectionReset(f"{self._where}: the connection was closed by its pool")
-        if data:
-            self._reader.feed(data)
-        else:
-            self._reader.feed_eof()
+        try:
+            if data:
+                self._reader.feed(data)
+            else:
+                self._reader.feed_eof()
+        except MessageError as error:
+            raise response_failed(error) from error
 
     def _broken(self, error: trio.BrokenResourceError) -> UpstreamError:
         return _what_broke(error, self._where, self._reader, self._send_failure)

@@ -13,9 +13,10 @@ from typing import NamedTuple
 import httpx
 
 from ...core.call import BEGINNINGS_MAX, EVERY, FieldBlock, FieldBlocks, Prepared
+from ...core.http.header_field import ACCEPT_GZIP, Field
 from ...core.http.hop_by_hop import HOP_BY_HOP, is_hop_by_hop, named_by
 from ...core.http.secret_fields import may_be_secret
-from ...core.httpx_messages import ACCEPT_GZIP, Field, fields_of
+from ...core.httpx_messages import fields_of
 from ...net.bounded_cache import BoundedCache
 from ..errors import BadRequest
 

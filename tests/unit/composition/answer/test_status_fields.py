@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from umbel.composition.answer.status_fields import FIELDS_MAX, REDIRECTS, VALUES_MAX, fields_of_status
-from umbel.core.httpx_messages import Field
+from umbel.core.http.header_field import Field
 
 
 def fields(*pairs: tuple[str, str]) -> list[Field]:

@@ -16,7 +16,7 @@ from tests.support.memory_calls import Asked, answer, answering, coalescing, req
 from tests.support.upstreams import fields
 from umbel.core.call import StepTimeouts
 from umbel.core.events import AttemptEnded
-from umbel.core.httpx_messages import Field
+from umbel.core.http.header_field import Field
 from umbel.net.stream import Stream
 from umbel.policy.hedge import HedgeRules
 from umbel.policy.retry import RetryRules

@@ -8,7 +8,7 @@ from msgspec import structs
 
 from umbel.core.call import BEGINNINGS_MAX, FieldBlock, Prepared
 from umbel.core.failure_kinds import Kind
-from umbel.core.httpx_messages import ACCEPT_GZIP, Field
+from umbel.core.http.header_field import ACCEPT_GZIP, Field
 from umbel.upstream import Client, Pool
 from umbel.upstream.client import Policies
 from umbel.upstream.errors import BadRequest

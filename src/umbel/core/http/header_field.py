@@ -1,4 +1,4 @@
-"""Field values between text and bytes (RFC 9110 section 5.5): which text a value is, and which text can be a value.
+"""Header fields, and their values between text and bytes (RFC 9110 section 5.5).
 
 A server gives the bytes of a client's field as text of one character per byte (ISO-8859-1), as ASGI and WSGI
 applications expect. ``text_of`` gives the text that the client meant, ``raw_value`` the bytes again.
@@ -7,6 +7,12 @@ applications expect. ``text_of`` gives the text that the client meant, ``raw_val
 from __future__ import annotations
 
 import re
+
+Field = tuple[bytes, bytes, bytes]
+"""A header field: its name as it stands, its name in lower case, and its value."""
+
+ACCEPT_GZIP: Field = (b"accept-encoding", b"accept-encoding", b"gzip")
+"""The one content coding that Umbel decodes."""
 
 # RFC 9110 section 5.5 allows the tab; C1 (0x80 to 0x9f) ends lines for some readers of text.
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
