@@ -25,7 +25,7 @@ from ..core.http.header_field import raw_value
 from ..core.model import Failure
 from ..net.exception_groups import first_leaf, holds_only
 from .request.inputs import InputRules
-from .request_context import Exchange, current_exchange
+from .request_context import Exchange, count_nothing, current_exchange
 from .response.answer import AnswerRules, answer
 from .response.reply import Reply, as_response
 from .routes import deadline_of
@@ -73,10 +73,7 @@ class ComposeView:
         answered = await self.answer(exchange, path, trio.CancelScope(deadline=facts.deadline + GRACE))
         if not isinstance(answered, Reply):
             return answered
-        response = as_response(answered)
-        # The server's write deadline cuts a client that reads nothing; Quart's would cut one that reads slowly too.
-        response.timeout = None
-        return response
+        return as_response(answered)
 
     def deadline(self, fields: Fields, complete_at: float) -> float:
         """When the answer to a request with these fields is due (absolute), which was complete at that time."""
@@ -85,7 +82,7 @@ class ComposeView:
     async def answer(self, exchange: Exchange, path: Mapping[str, Any], late: trio.CancelScope) -> AnyResponse | Reply:
         """Answer one request that has been routed with what the handler returns.
 
-        ``late`` is a new scope whose deadline is ``GRACE`` after the request's, from the handler's first wait on.
+        ``late`` is a new scope, whose deadline is ``GRACE`` after the request's.
 
         Raises:
             RequestError: nothing can be answered at the moment (503).
@@ -101,12 +98,16 @@ class ComposeView:
                 def waits(for_body: bool) -> None:
                     """The deadline runs from the complete request: waiting for its body takes nothing of it."""
                     now = trio.current_time()
-                    due = math.inf if for_body else self.deadline(fields, now)
+                    due = self.deadline(fields, now)
+                    # A block that begins meanwhile has the deadline that it would have if the body were there.
                     compose.facts = exchange.became_complete(due, now)
-                    late.deadline = due + GRACE
+                    late.deadline = math.inf if for_body else due + GRACE
 
                 exchange.body_waits = waits
-                value = await self._handler(compose, **path)
+                try:
+                    value = await self._handler(compose, **path)
+                finally:
+                    exchange.body_waits = count_nothing  # It holds the exchange.
         except Exception as error:
             failed = _failed_composition(error)
             if failed is None:

@@ -16,7 +16,7 @@ import trio
 
 from ..composition.engine import CLIENT_GONE
 from ..core.inbound import ClientGoneError, InboundRequest
-from ..net.exception_groups import check_cancel
+from ..net.exception_groups import stray_cancel, without_stray_cancels
 from .compose import GRACE
 from .quart.quart_context import LazyContext, context_of, enter_contexts, made, make_request_context
 from .request_cycle import RequestCycle
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class HandlerCycle(RequestCycle):
     """A request that a handler of ``@app.compose`` answers."""
 
-    __slots__ = ("_app", "_late", "_match", "_scope", "_send", "_view")
+    __slots__ = ("_app", "_late", "_match", "_over", "_scope", "_send", "_view")
 
     def __init__(
         self,
@@ -50,8 +50,8 @@ class HandlerCycle(RequestCycle):
         self._view = view
         self._scope = scope
         self._send = send
-        # It gets its deadline when the handler first waits: most handlers that wait for nothing never need one.
-        self._late = trio.CancelScope()
+        self._late = trio.CancelScope(deadline=self.facts.deadline + GRACE)
+        self._over = False
 
     def cancel(self) -> None:
         """See ``Exchange``."""
@@ -65,7 +65,6 @@ class HandlerCycle(RequestCycle):
 
     def _begins_to_wait(self) -> None:
         self.inbound.on_gone(self.cancel)
-        self._late.deadline = self.facts.deadline + GRACE
 
     async def _handle(self) -> None:
         context = LazyContext(self._make_context)
@@ -75,8 +74,9 @@ class HandlerCycle(RequestCycle):
             answered = await self._call(context)
             await deliver(self, answered, self._app.config["RESPONSE_TIMEOUT"], self._has_krakend)
         finally:
+            self._over = True  # A task that outlives the request may be the first to look at its context.
             if (quarts := made(context)) is not None:
-                quarts.request.body.read_from(None)  # This object may hold the body.
+                await quarts.request.body.detach()  # This object may hold the body, too.
                 await quarts.request.close()
 
     async def _call(self, context: LazyContext) -> Reply | AnyResponse:
@@ -90,9 +90,12 @@ class HandlerCycle(RequestCycle):
             response = as_response(answered) if isinstance(answered, Reply) else answered
             return await self._app.finalize_view(quarts, response)
         except trio.Cancelled as error:
-            check_cancel(error)
-            raise
-        except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - answered below
+            if (stray := stray_cancel(error)) is None:
+                raise
+            raised: BaseException = stray
+        except BaseExceptionGroup as group:
+            raised = without_stray_cancels(group)
+        except Exception as error:  # noqa: BLE001 - answered below
             raised = error
         try:
             return await self._app.answer_exception(context_of(context), raised)
@@ -100,7 +103,7 @@ class HandlerCycle(RequestCycle):
             del raised  # Its traceback holds this frame.
 
     def _make_context(self) -> Any:
-        return make_request_context(self._app, self, self._scope(), self._send, self._match)
+        return make_request_context(self._app, self, self._scope(), self._send, self._match, over=self._over)
 
     def _has_krakend(self) -> bool:
         return self._says_krakend

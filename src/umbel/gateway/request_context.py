@@ -69,7 +69,7 @@ class Exchange:
         """The raw query."""
         self.body: RequestBody
         """The parts of the request's body; set by whoever brings it, and read once."""
-        self.body_waits: Callable[[bool], object] = _nothing
+        self.body_waits: Callable[[bool], object] = count_nothing
         """Called with True before the client is waited for with its body, and with False after it."""
         self.inbound: InboundRequest
         """The server's side of it. A WebSocket has none."""
@@ -127,7 +127,7 @@ class Exchange:
         return self.facts
 
 
-def _nothing(_: bool) -> None:
+def count_nothing(_: bool) -> None:
     """Where nobody counts the time."""
 
 

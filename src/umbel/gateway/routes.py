@@ -77,10 +77,7 @@ class RouteView:
             reply = await self.stream(exchange, inputs, form)
         else:
             reply = answer(await self.run(exchange, inputs).run(), self.answer_rules, exchange)
-        response = as_response(reply)
-        # The server's write deadline cuts a client that reads nothing; Quart's would cut one that reads slowly too.
-        response.timeout = None
-        return response
+        return as_response(reply)
 
     def deadline(self, fields: Fields, complete_at: float) -> float:
         """When the answer to a request with these fields is due (absolute), which was complete at that time."""

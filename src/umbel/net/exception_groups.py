@@ -186,8 +186,25 @@ def check_cancel(error: trio.Cancelled) -> None:
     Raises:
         StrayCancelError: nothing around this task has been cancelled.
     """
-    if not _ends_more(error):
-        raise StrayCancelError("a cancel was raised where nothing had been cancelled") from error
+    if (stray := stray_cancel(error)) is not None:
+        raise stray
+
+
+def stray_cancel(error: trio.Cancelled) -> StrayCancelError | None:
+    """What a cancel is an error of, if nothing around this task has been cancelled; None: it is a cancel of ours."""
+    if _ends_more(error):
+        return None
+    stray = StrayCancelError("a cancel was raised where nothing had been cancelled")
+    stray.__cause__ = error
+    return stray
+
+
+def without_stray_cancels(group: BaseExceptionGroup[BaseException]) -> BaseExceptionGroup[BaseException]:
+    """A group of the same leaves, whose cancels that nobody ordered are errors; ``group`` itself if it has none."""
+    told = [(isinstance(leaf, trio.Cancelled) and stray_cancel(leaf)) or leaf for leaf in leaves(group)]
+    if not any(isinstance(leaf, StrayCancelError) for leaf in told):
+        return group
+    return BaseExceptionGroup(group.message, told)
 
 
 def _ends_more(error: BaseException) -> bool:

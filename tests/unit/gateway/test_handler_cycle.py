@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import gc
+import threading
 import uuid
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 from unittest import mock
 
+import httpx
 import pytest
+import quart
 import trio
 from quart import (
     Response,
@@ -28,8 +32,10 @@ from quart_trio.wrappers.request import TrioBody
 from werkzeug.routing import BaseConverter
 
 from tests.support.asgi import ask, conversation, living
+from umbel.composition.gather import Compose
 from umbel.core.failure_kinds import Kind
 from umbel.gateway.app import Umbel
+from umbel.gateway.handler_cycle import HandlerCycle
 from umbel.gateway.quart import quart_context
 
 from .gateways import gateway, says
@@ -406,6 +412,223 @@ async def test_a_request_leaves_nothing_to_the_garbage_collector(way: str) -> No
         finally:
             gc.enable()
             gc.collect()
+
+
+async def test_a_caller_that_makes_several_requests_in_one_task_shares_nothing_between_them(way: str) -> None:
+    app, _ = gateway()
+
+    @app.compose("/login")
+    async def login(compose: Any) -> str:
+        g.user = "alice"
+        return "ok"
+
+    @app.get("/whoami")
+    async def whoami() -> dict[str, Any]:
+        return {"user": g.get("user")}
+
+    async with living(app), httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://a.test") as client:
+        assert (await client.get("/login")).json() == "ok"
+        assert not has_request_context()
+        assert (await client.get("/whoami")).json() == {"user": None}
+
+
+async def test_a_handler_of_another_application_leaves_the_callers_context_alone(way: str) -> None:
+    outer, _ = gateway()
+    inner, _ = gateway()
+    inner.compose("/inner")(answers_none)
+
+    @outer.compose("/outer")
+    async def handler(compose: Any) -> list[Any]:
+        g.user = "alice"
+        await ask(inner, target="/inner")
+        return [request.path, g.get("user"), current_app == outer]
+
+    async with living(outer), living(inner):
+        assert (await ask(outer, target="/outer")).json == ["/outer", "alice", True]
+
+
+async def test_a_task_that_reads_the_body_beyond_the_answer_waits_and_leaves_the_client_alone(
+    way: str, autojump_clock: MockClock
+) -> None:
+    app, records = gateway()
+    background = trio.CancelScope()
+    ended: list[str] = []
+
+    @app.compose("/h", methods=["POST"], deadline=None)
+    async def handler(compose: Any) -> str:
+        async def read() -> None:
+            with background:
+                await request.get_data()
+            ended.append("cancelled" if background.cancelled_caught else "read")
+
+        app.nursery.start_soon(read)
+        await trio.sleep(1)
+        return "ok"
+
+    async with living(app):
+        async with conversation(app, "POST", "/h") as talk:
+            await talk.body(b"a", more=True)
+        assert talk.answer.json == "ok"
+        await trio.sleep(5)
+        assert ended == []
+        background.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+    assert ended == ["cancelled"]
+    assert [(record.status, record.kind) for record in records.requests] == [(200, None)]
+
+
+async def test_a_task_that_first_looks_at_the_request_after_the_answer_waits_for_its_body(
+    way: str, autojump_clock: MockClock
+) -> None:
+    app, _ = gateway()
+    began: list[str] = []
+
+    @app.compose("/h", methods=["POST"])
+    async def handler(compose: Any) -> str:
+        async def read() -> None:
+            await trio.sleep(1)
+            began.append(request.path)
+            with trio.move_on_after(10):
+                await request.get_data()
+                began.append("read")
+
+        app.nursery.start_soon(read)
+        return "ok"
+
+    async with living(app):
+        async with conversation(app, "POST", "/h") as talk:
+            await talk.body(b"a", more=True)
+        assert talk.answer.json == "ok"
+        await trio.sleep(20)
+    assert began == ["/h"]
+
+
+async def test_no_part_of_a_request_is_in_a_reference_cycle() -> None:
+    app, _ = gateway()
+
+    @app.compose("/h", methods=["POST"])
+    async def handler(compose: Any) -> Any:
+        return len(await request.body)
+
+    async with living(app):
+        await ask(app, "POST", "/h", body=b"1")
+        gc.collect()
+        gc.disable()
+        try:
+            await ask(app, "POST", "/h", body=b"1")
+            left = [each for each in gc.get_objects() if isinstance(each, HandlerCycle | Compose | TrioRequest)]
+            assert [type(each).__name__ for each in left] == []
+        finally:
+            gc.enable()
+
+
+async def test_the_deadline_shows_before_the_handler_waits(way: str, autojump_clock: MockClock) -> None:
+    app, _ = gateway()
+
+    @app.compose("/h", deadline=3)
+    async def handler(compose: Any) -> float:
+        return trio.current_effective_deadline() - trio.current_time()
+
+    async with living(app):
+        assert (await ask(app, target="/h")).json == pytest.approx(3.02)
+
+
+async def test_a_composed_answer_has_no_response_timeout_though_a_function_sees_it(way: str) -> None:
+    app, _ = gateway()
+    timeouts: list[object] = []
+
+    @app.compose("/h")
+    async def handler(compose: Any) -> int:
+        @after_this_request
+        async def look(response: Response) -> Response:
+            timeouts.append(response.timeout)
+            return response
+
+        return 1
+
+    async with living(app):
+        assert (await ask(app, target="/h")).json == 1
+    assert timeouts == [None]
+
+
+async def test_the_context_behaves_as_quarts_own(way: str) -> None:
+    app, _ = gateway()
+
+    @app.compose("/h")
+    async def handler(compose: Any) -> list[object]:
+        context = quart_context._OF_REQUEST.get()
+        quarts = quart.ctx.AppContext if quart_context.CONTEXT_IS_ARGUMENT else quart.ctx.RequestContext
+        context.mine = 1
+        del context.mine
+        async with context:
+            path = request.path
+        return [isinstance(context, quarts), hasattr(context, "mine"), path]
+
+    async with living(app):
+        assert (await ask(app, target="/h")).json == [True, False, "/h"]
+
+
+def test_threads_that_ask_at_once_get_one_context() -> None:
+    inside = threading.Barrier(2, timeout=5)
+    made: list[object] = []
+
+    def make() -> object:
+        with suppress(threading.BrokenBarrierError):
+            inside.wait(0.05)
+        made.append(object())
+        return made[-1]
+
+    lazy = quart_context.LazyContext(make)
+    found: list[object] = []
+    threads = [threading.Thread(target=lambda: found.append(quart_context.context_of(lazy))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 1
+    assert found == [made[0]] * 2
+
+
+async def test_a_block_that_begins_while_the_body_comes_has_a_deadline(way: str, autojump_clock: MockClock) -> None:
+    async def never(_: httpx.Request) -> httpx.Response:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    app, _ = gateway(up=never)
+
+    @app.compose("/h", methods=["POST"], deadline=0.5)
+    async def handler(compose: Any) -> Any:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(request.get_data)
+            await trio.sleep(0.1)
+            async with compose.gather() as calls:
+                part = calls.get("up", "/", default="none")
+        return part.value
+
+    async with living(app), conversation(app, "POST", "/h") as talk:
+        await talk.body(b"a", more=True)
+        await trio.sleep(2)
+        await talk.body(b"b")
+    assert talk.answer.json == "none"
+
+
+async def test_a_group_of_a_kept_cancel_and_a_crash_loses_neither(way: str, autojump_clock: MockClock) -> None:
+    app, records = gateway()
+
+    @app.compose("/h")
+    async def handler(compose: Any) -> None:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            try:
+                await trio.lowlevel.checkpoint()
+            except trio.Cancelled as error:
+                kept = error
+        raise BaseExceptionGroup("both", [kept, ValueError("mine")])
+
+    async with living(app):
+        assert (await ask(app, target="/h")).status == 500
+    assert {type(note.error).__name__ for note in records.notes} >= {"ValueError"}
+    assert [(record.status, record.kind) for record in records.requests] == [(500, Kind.INTERNAL)]
 
 
 # The client's leaving.

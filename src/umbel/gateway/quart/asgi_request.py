@@ -29,6 +29,7 @@ from ...core.inbound import AnsweredByServerError, ByteStream, ClientGoneError, 
 from ...server.answer.error_response import REFUSED
 from ...server.asgi import CANCELS, Canceller
 from ...server.limits.client_clocks import BodyClock
+from ...server.own_context import run_in_own_context
 from ..request.paths import raw_path
 from ..response.reply import BODILESS
 
@@ -211,7 +212,11 @@ class AsgiRequest:
                     self._raise_gone()
                 await self._wait_for_news()
             else:
-                self._note(await self._asgi_receive())
+                message = await self._asgi_receive()
+                if message["type"] == "http.disconnect" and self._finishing:
+                    # The answer is whole, and somebody still reads the body: nothing more comes.
+                    await trio.sleep_forever()
+                self._note(message)
                 if self._refused is not None or self._gone:
                     self._raise_gone()
         data = bytes(self._held)
@@ -439,10 +444,9 @@ class AsgiRequest:
     # Tasks, and the record.
 
     async def run_apart(self, work: Awaitable[object], begins_to_wait: Callable[[], object]) -> None:
-        """See ``InboundRequest``. Who serves by ASGI has given this request a task already."""
+        """See ``InboundRequest``. The task may be that of a caller which makes several requests in it."""
         with self._apart:
-            begins_to_wait()
-            await work
+            await run_in_own_context(work, begins_to_wait)
 
     def cancel_apart(self, reason: str) -> None:
         """See ``InboundRequest``."""

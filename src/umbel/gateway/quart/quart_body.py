@@ -32,8 +32,8 @@ class Upload(TrioBody, CountedCalls):
 
     def __init__(self, expected_content_length: int | None, max_content_length: int | None) -> None:
         self._exchange: Exchange | None = None
-        self._reading = False
-        """Whether a task waits for the client."""
+        self._reading: trio.CancelScope | None = None
+        """Around the task that waits for the client."""
         self._held = bytearray()
         self._received = 0
         self._limit = max_content_length
@@ -43,9 +43,21 @@ class Upload(TrioBody, CountedCalls):
         if expected_content_length is not None:
             self._bound(expected_content_length)
 
-    def read_from(self, exchange: Exchange | None) -> None:
-        """The body is that of ``exchange`` (``Exchange.next_part``); None: nothing more of it is read."""
+    def read_from(self, exchange: Exchange) -> None:
+        """The body is that of ``exchange`` (``Exchange.next_part``)."""
         self._exchange = exchange
+
+    async def detach(self) -> None:
+        """Read nothing more from the client. A task that waits for it goes on waiting, and nothing comes any more.
+
+        Returns when that task has let go of the connection, also where the caller is cancelled.
+        """
+        self._exchange = None
+        if self._reading is not None:
+            self._reading.cancel(reason="the request is over")
+            with trio.CancelScope(shield=True):
+                while self._reading is not None:
+                    await self._news.wait()
 
     def take_at_most(self, size: int) -> None:
         """The reader takes no more than ``size`` bytes: a body of unknown length need not have more time than that."""
@@ -103,23 +115,22 @@ class Upload(TrioBody, CountedCalls):
     async def _wait(self) -> None:
         """Wait for the next part, for the end, or for an error."""
         exchange = self._exchange
-        if exchange is None or self._reading:
+        if exchange is None or self._reading is not None:
             await self._news.wait()
             return
-        self._reading = True
         exchange.body_waits(True)
         try:
-            data = await exchange.next_part()
+            with trio.CancelScope() as self._reading:
+                data = await exchange.next_part()
+                if data:
+                    self.append(data)
+                else:
+                    self._ended = True
         except HTTPException as error:
             self._error = error
             self._held.clear()
-        else:
-            if data:
-                self.append(data)
-            else:
-                self._ended = True
         finally:
-            self._reading = False
+            self._reading = None
             exchange.body_waits(False)
             self._tell()  # Cancelled, too: whoever waits beside is to read on.
 

@@ -15,6 +15,7 @@ Quart 0.22 has a context of the application and one of the request, in a variabl
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -40,14 +41,22 @@ _OF_REQUEST: Any = getattr(quart_globals, "_cv_request", _OF_APPLICATION)
 
 
 def request_of(
-    connection: TrioASGIHTTPConnection, exchange: Exchange, send: Callable[[Any], Awaitable[None]]
+    connection: TrioASGIHTTPConnection,
+    exchange: Exchange,
+    send: Callable[[Any], Awaitable[None]],
+    *,
+    over: bool = False,
 ) -> UmbelRequest:
-    """The request that ``connection`` has in its scope, as Quart's views see it; its body is that of ``exchange``."""
+    """The request that ``connection`` has in its scope, as Quart's views see it; its body is that of ``exchange``.
+
+    ``over``: the request has been answered, so that nothing of its body can be read any more.
+    """
     request = cast("UmbelRequest", connection._create_request_from_scope(send))
     if not isinstance(request.body, Upload):
         # A request class of the application's own. Its body would not be bounded as a whole, and nobody would fill it.
         request.body = Upload(request.content_length, connection.app.config["MAX_CONTENT_LENGTH"])
-    request.body.read_from(exchange)
+    if not over:
+        request.body.read_from(exchange)
     return request
 
 
@@ -66,6 +75,21 @@ class LazyContext:
     def __setattr__(self, name: str, value: object) -> None:
         setattr(context_of(self), name, value)
 
+    def __delattr__(self, name: str) -> None:
+        delattr(context_of(self), name)
+
+    # What Python looks for in the class, and isinstance asks for.
+
+    @property  # type: ignore[misc]  # typeshed has a setter, too
+    def __class__(self) -> type:
+        return type(context_of(self))
+
+    async def __aenter__(self) -> Any:
+        return await context_of(self).__aenter__()
+
+    async def __aexit__(self, *raised: Any) -> None:
+        await context_of(self).__aexit__(*raised)
+
 
 # Past LazyContext.__setattr__.
 _set_make = LazyContext.__dict__["_lazy_make"].__set__
@@ -81,9 +105,16 @@ def context_of(lazy: LazyContext) -> Any:
     """Quart's own context that ``lazy`` stands for; made now, if nobody has asked for it yet."""
     context = lazy._lazy_made
     if context is None:
-        context = lazy._lazy_make()
-        _set_made(lazy, context)
+        # Threads of one handler share its context, and may be the first to ask for it.
+        with _MAKING:
+            context = lazy._lazy_made
+            if context is None:
+                context = lazy._lazy_make()
+                _set_made(lazy, context)
     return context
+
+
+_MAKING = threading.RLock()
 
 
 def enter_contexts(app: QuartTrio, of_request: LazyContext) -> None:
@@ -94,11 +125,17 @@ def enter_contexts(app: QuartTrio, of_request: LazyContext) -> None:
 
 
 def make_request_context(
-    app: QuartTrio, exchange: Exchange, scope: Mapping[str, Any], send: Callable[[Any], Awaitable[None]], match: Match
+    app: QuartTrio,
+    exchange: Exchange,
+    scope: Mapping[str, Any],
+    send: Callable[[Any], Awaitable[None]],
+    match: Match,
+    *,
+    over: bool,
 ) -> Any:
-    """Quart's context of a request that has been matched; ``scope`` and ``send`` are ASGI's."""
+    """Quart's context of a request that has been matched; ``scope`` and ``send`` are ASGI's; ``over`` as above."""
     rewritten: Any = {**exchange.origin.rewritten(scope), SCOPE_KEY: exchange}
-    request = request_of(TrioASGIHTTPConnection(app, rewritten), exchange, send)
+    request = request_of(TrioASGIHTTPConnection(app, rewritten), exchange, send, over=over)
     session = app.session_interface.null_session_class()
     quarts: Any = quart.ctx
     if CONTEXT_IS_ARGUMENT:

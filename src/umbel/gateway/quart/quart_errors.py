@@ -19,7 +19,7 @@ from werkzeug.routing.exceptions import RequestRedirect, RoutingException
 from ...composition.answer.cache_control import made_private
 from ...core.errors import RequestError
 from ...core.failure_kinds import Kind
-from ...net.exception_groups import check_cancel, leaves, split
+from ...net.exception_groups import check_cancel, leaves, split, without_stray_cancels
 from .. import crashes
 from ..application import GatewayApplication
 from ..request.paths import relative_redirect
@@ -57,7 +57,10 @@ class ErrorHandling(GatewayApplication):
             raise
         except BaseExceptionGroup as error:
             self._holds_cancel(error)
-            raise
+            told = without_stray_cancels(error)
+            if told is error:
+                raise
+            raise told from None
 
     async def answer_exception(self, context: Any, error: BaseException) -> AnyResponse:
         """The response to what a view raised, as Quart's dispatch makes it; ``context`` is Quart's of the request.

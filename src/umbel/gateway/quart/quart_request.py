@@ -95,7 +95,7 @@ class QuartRequest(TrioASGIHTTPConnection):
         finally:
             counts.in_flight -= 1
             self._note_route()
-            self._let_go()
+            await self._let_go()
             self._inbound.file_record(exchange.recorder, record_of(exchange))
 
     async def _answer_500(self) -> None:
@@ -111,12 +111,12 @@ class QuartRequest(TrioASGIHTTPConnection):
         if not facts.route and rule is not None:
             self.exchange.routed(rule.rule, facts.deadline)
 
-    def _let_go(self) -> None:
+    async def _let_go(self) -> None:
         """Leave nothing that only the garbage collector could free: it holds up all requests in flight."""
         request, self._request = self._request, None  # It holds this object.
         if request is None:
             return
-        request.body.read_from(None)  # The exchange may hold the body.
+        await request.body.detach()  # The exchange may hold the body, too.
         if (error := request.routing_exception) is not None:
             # Their frames hold the request, which holds the exception.
             error.__traceback__ = error.__context__ = None

@@ -71,6 +71,8 @@ def as_response(reply: Reply) -> TrioResponse:
     headers = Headers([(name.decode("ascii"), value.decode("latin-1")) for name, value in reply.fields])
     typed = "content-type" in headers
     response = ComposedResponse(reply.body, reply.status, headers)
+    # The server's write deadline cuts a client that reads nothing; Quart's would cut one that reads slowly too.
+    response.timeout = None
     if not typed:
         # No content, so no type of it; Quart would say text/html.
         del response.headers["content-type"]
