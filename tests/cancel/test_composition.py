@@ -12,7 +12,7 @@ from tests.support.records import Records
 from tests.support.scripted_calls import Reply, ScriptedCaller
 from umbel.composition.gather import Compose, CompositionFailedError
 from umbel.composition.plan_run import PlanRun, run
-from umbel.composition.stream import Line, capacity, run_stream
+from umbel.composition.stream import StreamLine, capacity, run_stream
 from umbel.core.failure_kinds import Kind
 from umbel.core.inbound import ClientGoneError
 from umbel.core.model import Inputs
@@ -156,10 +156,10 @@ async def test_a_plan_ended_before_any_step_of_any_task_ends_every_call_once(
 async def test_a_stream_cut_anywhere_closes_its_channel(autojump_clock: trio.abc.Clock) -> None:
     compiled = plan(PLAN.format(combine=""))
     upstream = Scripted(upstream_of(200))
-    receivers: list[trio.MemoryReceiveChannel[Line]] = []
+    receivers: list[trio.MemoryReceiveChannel[StreamLine]] = []
 
     async def operation() -> None:
-        send, receive = trio.open_memory_channel[Line](capacity(compiled))
+        send, receive = trio.open_memory_channel[StreamLine](capacity(compiled))
         receivers.append(receive)
         await run_stream(compiled, Inputs(), facts(), {"u": TransportCaller(upstream)}, Records(), send)
 

@@ -17,10 +17,10 @@ from ..core.http.charsets import charset_of
 from ..core.http.header_field import Field, raw_value
 from ..core.model import JSON_MAX, OTHER_MAX, FailedItem, Failure, Json, PassedBody
 from .answer.status_fields import CREATED, fields_of_status
-from .decode import BadBodyError, EmptyBodyError, OddBodyError, decode_as_it_stands, decode_mended, decode_text
-from .decode_large import decode_many, is_many
-from .request.call_policies import NONE, Overrides
-from .request.conditions import passed_with, validators
+from .decode import BadBodyError, EmptyBodyError, NotStrictJsonError, decode_repaired, decode_strict, decode_text
+from .decode_large import decode_in_thread, holds_many_values
+from .request.call_policies import NO_POLICIES, CallPolicies
+from .request.conditions import passed_for_conditions, validators
 
 if TYPE_CHECKING:
     from ..core.call import Call, CallContext
@@ -31,7 +31,7 @@ _SUCCESS = frozenset(range(200, 300))
 _WITHOUT_CONTENT = frozenset({204, 205})
 _CACHING = frozenset({b"cache-control", b"age", b"vary"})
 
-PASSED = frozenset({400, 403, 404, 409, 410, 412, 422, 429})
+PASSED_BY_DEFAULT = frozenset({400, 403, 404, 409, 410, 412, 422, 429})
 """The upstream's statuses that a client gets as they are, unless the call says otherwise."""
 
 
@@ -42,7 +42,7 @@ def passed_statuses(given: Collection[int] | None, *, credential: bool) -> froze
     """
     if given is not None:
         return frozenset(given)
-    return PASSED | {401} if credential else PASSED
+    return PASSED_BY_DEFAULT | {401} if credential else PASSED_BY_DEFAULT
 
 
 class CallFailedError(Exception):
@@ -79,29 +79,29 @@ class CallRules:
     ok: frozenset[int] = frozenset()
     """Empty: every 2xx."""
     null_on: frozenset[int] = frozenset()
-    passed: frozenset[int] = PASSED
+    pass_status: frozenset[int] = PASSED_BY_DEFAULT
     pass_body: bool = False
     answer_headers: frozenset[bytes] = frozenset()
     """The response's fields that the route's answer forwards, in lower case."""
-    overrides: Overrides = NONE
+    policies: CallPolicies = NO_POLICIES
     """The call's own policies, in place of its upstream's."""
     validators: frozenset[bytes] = frozenset()
     """The response's fields that the answer bears because the call forwards conditions, in lower case."""
-    answering: frozenset[int] = frozenset()
+    answering_statuses: frozenset[int] = frozenset()
     """Statuses that become the answer's, with the fields that belong to them: that of the route where it has such
     fields, and those of a request with conditions that were forwarded."""
-    kept: frozenset[bytes] = field(init=False)
+    kept_fields: frozenset[bytes] = field(init=False)
     """The response's fields that matter to the answer in any way."""
-    valued: frozenset[int] = field(init=False)
+    json_value_statuses: frozenset[int] = field(init=False)
     """Statuses of which nothing needs to be asked: the response's JSON is the call's value."""
 
     def __post_init__(self) -> None:
         """Make at load what the call needs at each of its ends."""
-        object.__setattr__(self, "kept", _CACHING | self.answer_headers | self.validators)
-        valued: frozenset[int] = frozenset()
+        object.__setattr__(self, "kept_fields", _CACHING | self.answer_headers | self.validators)
+        statuses: frozenset[int] = frozenset()
         if self.decode == "json":
-            valued = (self.ok or _SUCCESS) - self.null_on - self.answering - _WITHOUT_CONTENT
-        object.__setattr__(self, "valued", valued)
+            statuses = (self.ok or _SUCCESS) - self.null_on - self.answering_statuses - _WITHOUT_CONTENT
+        object.__setattr__(self, "json_value_statuses", statuses)
 
     @classmethod
     def of(
@@ -123,7 +123,7 @@ class CallRules:
         """
         passed = passed_statuses(call.pass_status, credential=credential)
         if call.pass_status is None:
-            passed |= passed_with(conditions)
+            passed |= passed_for_conditions(conditions)
         return cls(
             name,
             call.upstream,
@@ -138,7 +138,7 @@ class CallRules:
             passed,
             call.pass_body,
             answer_headers,
-            Overrides.of(call),
+            CallPolicies.of(call),
             validators(conditions),
             frozenset({answer_status} if answer_status == CREATED and call.each is None else ()),
         )
@@ -151,10 +151,10 @@ def failure_of(error: Exception, context: CallContext) -> Failure:
     if isinstance(error, httpx.HTTPError):
         # Of a transport that is not ours: a user's own, or httpx's mock in a test.
         return Failure.of(_kind_of(error), f"{type(error).__name__}: {error}")
-    return crash(error, context.call, context.request, context.recorder)
+    return record_crash(error, context.call, context.request, context.recorder)
 
 
-def crash(error: Exception, call: str, request: RequestFacts | None, recorder: Recorder) -> Failure:
+def record_crash(error: Exception, call: str, request: RequestFacts | None, recorder: Recorder) -> Failure:
     """Record a bug: it fails its call and is told, and never ends a worker."""
     recorder.record(Noted("error", "call.crashed", f"call {call} crashed", request, {"call": call}, error))
     return Failure.of(Kind.INTERNAL, f"{type(error).__name__} in the call")
@@ -172,24 +172,24 @@ def _kind_of(error: httpx.HTTPError) -> Kind:
     return Kind.INTERNAL
 
 
-Decoded = tuple[Json] | BadBodyError | None
+DecodedBody = tuple[Json] | BadBodyError | None
 """A body that was decoded elsewhere: its value, or why it has none; None where it was not."""
 
 
-def is_decoded_beforehand(rules: CallRules, call: Call) -> bool:
+def needs_decode_thread(rules: CallRules, call: Call) -> bool:
     """Whether the body of a call's response holds so many values that to decode it would hold up the loop."""
-    return call.error is None and rules.decode == "json" and is_many(call.content, rules.max_body or JSON_MAX)
+    return call.error is None and rules.decode == "json" and holds_many_values(call.content, rules.max_body or JSON_MAX)
 
 
-async def decoded_beforehand(rules: CallRules, call: Call) -> Decoded:
+async def decoded_in_thread(rules: CallRules, call: Call) -> DecodedBody:
     """The body of such a response, decoded in a thread."""
     try:
-        return (await decode_many(call.content, rules.max_body or JSON_MAX, _charset_of(call)),)
+        return (await decode_in_thread(call.content, rules.max_body or JSON_MAX, _charset_of(call)),)
     except BadBodyError as error:
         return error
 
 
-class Bare(NamedTuple):
+class BodylessResponse(NamedTuple):
     """A response without its content."""
 
     status: int | None
@@ -198,7 +198,7 @@ class Bare(NamedTuple):
     content: bytes = b""
 
 
-def unread(rules: CallRules, error: Exception) -> Bare | None:
+def response_without_body(rules: CallRules, error: Exception) -> BodylessResponse | None:
     """The response that stands though its content cannot be used, because nobody uses it; None: the error stands.
 
     Too large, or of a coding that it is not: that must not decide where the status says all that matters. A write that
@@ -210,9 +210,9 @@ def unread(rules: CallRules, error: Exception) -> Bare | None:
     status, fields = answered
     if status not in rules.null_on:
         success = status in rules.ok if rules.ok else 200 <= status <= 299
-        if (success and rules.decode != "none") or (rules.pass_body and status in rules.passed):
+        if (success and rules.decode != "none") or (rules.pass_body and status in rules.pass_status):
             return None
-    return Bare(status, fields)
+    return BodylessResponse(status, fields)
 
 
 def result_without_content(
@@ -223,22 +223,22 @@ def result_without_content(
     Raises:
         CallFailedError: as ``result_of``.
     """
-    bare = unread(rules, error)
+    bare = response_without_body(rules, error)
     return failure_of(error, context) if bare is None else result_of(rules, method, bare)
 
 
-def result_of(rules: CallRules, method: str, call: Call | Bare, decoded: Decoded = None) -> CallResult:
+def result_of(rules: CallRules, method: str, call: Call | BodylessResponse, decoded: DecodedBody = None) -> CallResult:
     """What a call's whole response means.
 
     Raises:
         CallFailedError: its status is no success, or its body is not what it should be.
     """
-    status, wanted, names = call.status, rules.kept, call.names
+    status, wanted, names = call.status, rules.kept_fields, call.names
     # Of most responses no field matters; to decode all of them would cost more than to decode the JSON.
     headers = () if names is not None and wanted.isdisjoint(names) else _kept(wanted, call)
     answer_status: int | None = None
-    if status not in rules.valued:
-        if rules.answering and status in rules.answering:
+    if status not in rules.json_value_statuses:
+        if rules.answering_statuses and status in rules.answering_statuses:
             answer_status = status
             named = {name for name, _ in headers}
             headers = (*headers, *(field for field in fields_of_status(status, call.fields) if field[0] not in named))
@@ -259,23 +259,23 @@ def result_of(rules: CallRules, method: str, call: Call | Bare, decoded: Decoded
                 raise BadBodyError(str(decoded))
             value = decoded[0]
         elif rules.decode == "json":
-            value = decode_as_it_stands(call.content)
+            value = decode_strict(call.content)
         else:
             value = decode_text(call.content, _charset_of(call))
-    except OddBodyError:
-        value = _mended(call, headers)
+    except NotStrictJsonError:
+        value = _decode_repaired(call, headers)
     except BadBodyError as error:
         raise _bad_body(error, headers) from error
     return CallResult(value, headers, (), answer_status)
 
 
-def _mended(call: Call | Bare, headers: tuple[tuple[str, str], ...]) -> Json:
+def _decode_repaired(call: Call | BodylessResponse, headers: tuple[tuple[str, str], ...]) -> Json:
     """The value of JSON that cannot be read as it stands; null where there is none.
 
     As with 204: a write that succeeded is not failed because its response says no more than that.
     """
     try:
-        return decode_mended(call.content, _charset_of(call))
+        return decode_repaired(call.content, _charset_of(call))
     except EmptyBodyError:
         return None
     except BadBodyError as error:
@@ -287,13 +287,13 @@ def _bad_body(error: BadBodyError, headers: tuple[tuple[str, str], ...]) -> Call
     return CallFailedError(replace(failure, forwarded=_cookies(headers)) if headers else failure)
 
 
-def _charset_of(call: Call | Bare) -> str | None:
+def _charset_of(call: Call | BodylessResponse) -> str | None:
     """The charset that the response names. Of several Content-Type fields the last that names one counts."""
     named = [charset_of(value.decode("latin-1")) for _, lower, value in call.fields if lower == b"content-type"]
     return next(filter(None, reversed(named)), None)
 
 
-def _kept(wanted: frozenset[bytes], call: Call | Bare) -> tuple[tuple[str, str], ...]:
+def _kept(wanted: frozenset[bytes], call: Call | BodylessResponse) -> tuple[tuple[str, str], ...]:
     """The fields that may matter to the answer. A foreign transport may give some that no field of ours can hold."""
     kept = [(lower.decode("latin-1"), value.decode("latin-1")) for _, lower, value in call.fields if lower in wanted]
     return tuple((name, value) for name, value in kept if raw_value(value) is not None) if kept else ()
@@ -304,16 +304,16 @@ def _cookies(fields: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]
     return tuple(field for field in fields if field[0] == "set-cookie")
 
 
-def _content_type(call: Call | Bare) -> str:
+def _content_type(call: Call | BodylessResponse) -> str:
     """The type of the response's body. A response has one; of several fields the last counts, as with the charset."""
     values = [value.decode("latin-1") for _, lower, value in call.fields if lower == b"content-type" and value]
     return values[-1] if values else "application/octet-stream"
 
 
-def _status_failure(rules: CallRules, call: Call | Bare) -> Failure:
+def _status_failure(rules: CallRules, call: Call | BodylessResponse) -> Failure:
     status = call.status
     assert status is not None
-    passed = status in rules.passed
+    passed = status in rules.pass_status
     body = None
     if passed and rules.pass_body:
         body = PassedBody(call.content, _content_type(call))

@@ -29,7 +29,7 @@ MAX_VALUES = 200_000
 
 # msgspec takes up to 12 µs for a number whose exponent is near the end of a double's range, 50 times as long as
 # float(). In a body of up to this size that does not matter; a larger one is looked through for exponents.
-_LOOKED_THROUGH_MIN = 4096
+_EXPONENT_SEARCH_MIN = 4096
 _EXPONENT = b"0e"
 _AS_EXPONENT = bytes.maketrans(b"123456789.E", b"0000000000e")
 
@@ -43,7 +43,7 @@ _LONE_SURROGATE = re.compile(
 _WHITESPACE = b" \t\r\n"
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
-NamesCharset = Callable[[], str | None]
+CharsetSource = Callable[[], str | None]
 """Gives the charset that a body's Content-Type names; asked only where the body is no JSON in UTF-8."""
 
 
@@ -55,15 +55,15 @@ class EmptyBodyError(BadBodyError):
     """A body without a value: no bytes, or nothing but whitespace and a byte order mark."""
 
 
-def _unnamed() -> None:
+def _no_charset() -> None:
     """No charset is named."""
 
 
-class OddBodyError(BadBodyError):
-    """A body that is no JSON as it stands. It may be once it is mended (``decode_mended``)."""
+class NotStrictJsonError(BadBodyError):
+    """A body that is no JSON as it stands. It may be once it is mended (``decode_repaired``)."""
 
 
-def decode_json(body: bytes, charset: NamesCharset = _unnamed) -> Json:
+def decode_json(body: bytes, charset: CharsetSource = _no_charset) -> Json:
     """The value of a JSON text (RFC 8259) of at most ``MAX_VALUES`` values and ``MAX_DEPTH`` levels.
 
     It is UTF-8; where it is not, it is of the charset that is named, or of the UTF-16 that its byte order mark says. A
@@ -74,24 +74,24 @@ def decode_json(body: bytes, charset: NamesCharset = _unnamed) -> Json:
         BadBodyError: it is no JSON (NaN, bad UTF-8 and numbers out of range included), or past a bound.
     """
     try:
-        return decode_as_it_stands(body)
-    except OddBodyError:
-        return decode_mended(body, charset())
+        return decode_strict(body)
+    except NotStrictJsonError:
+        return decode_repaired(body, charset())
 
 
-def decode_mended(body: bytes, charset: str | None) -> Json:
+def decode_repaired(body: bytes, charset: str | None) -> Json:
     """The same of a body that is no JSON as it stands; ``charset`` is the one that is named.
 
     Raises:
         EmptyBodyError, BadBodyError: as ``decode_json``.
     """
-    mended = mended_json(body, charset)
+    mended = repair_json(body, charset)
     if mended is None:
         raise BadBodyError("the body is not valid JSON")
-    return decode_as_it_stands(mended)
+    return decode_strict(mended)
 
 
-def decode_as_it_stands(body: bytes) -> Json:
+def decode_strict(body: bytes) -> Json:
     """The same of a body in UTF-8 with nothing odd in it.
 
     Raises:
@@ -100,31 +100,35 @@ def decode_as_it_stands(body: bytes) -> Json:
     """
     size = len(body)
     # A value has a byte at least, and most bodies are smaller than they may hold values.
-    if size > MAX_VALUES and signs_in(body) > MAX_VALUES and signs_in(_without_strings(body)) > MAX_VALUES:
+    if (
+        size > MAX_VALUES
+        and count_separators(body) > MAX_VALUES
+        and count_separators(_without_strings(body)) > MAX_VALUES
+    ):
         raise BadBodyError(f"the JSON holds more than {MAX_VALUES} values")
     decode = _decode
-    if size > _LOOKED_THROUGH_MIN and _EXPONENT in body.translate(_AS_EXPONENT):
+    if size > _EXPONENT_SEARCH_MIN and _EXPONENT in body.translate(_AS_EXPONENT):
         decode = _decode_with_exponents
     try:
         value = decode(body)
     except RecursionError as error:
         raise BadBodyError(f"the JSON is nested more than {MAX_DEPTH} deep") from error
     except (msgspec.MsgspecError, ValueError) as error:
-        raise OddBodyError("the body is not valid JSON") from error
+        raise NotStrictJsonError("the body is not valid JSON") from error
     # No text with fewer brackets than that can be too deep, so most bodies are never walked.
     if size > MAX_DEPTH and body.count(b"[") + body.count(b"{") > MAX_DEPTH and deeper_than(value, MAX_DEPTH):
         raise BadBodyError(f"the JSON is nested more than {MAX_DEPTH} deep")
     return value
 
 
-def mended_json(body: bytes, charset: str | None) -> bytes | None:
+def repair_json(body: bytes, charset: str | None) -> bytes | None:
     """The same JSON in UTF-8, without a byte order mark and without lone surrogates; None where it is that already.
 
     Raises:
         EmptyBodyError: there is no value in it.
         BadBodyError: it is not of the charset that is named.
     """
-    codec = _codec_of_mark(body) or (codec_of(charset) if charset is not None else None) or "utf-8"
+    codec = _codec_of_bom(body) or (codec_of(charset) if charset is not None else None) or "utf-8"
     mended = body
     # JSON has no charset (RFC 8259 section 8.1), so a name that does not fit a body in UTF-8 says nothing. The zero
     # bytes of UTF-16 would be UTF-8 as well.
@@ -140,7 +144,7 @@ def mended_json(body: bytes, charset: str | None) -> bytes | None:
     return None if mended == body else mended
 
 
-def _codec_of_mark(body: bytes) -> str | None:
+def _codec_of_bom(body: bytes) -> str | None:
     """The codec that a byte order mark says, which goes before what is named (WHATWG Encoding, section 6)."""
     if body.startswith(codecs.BOM_UTF8):
         return "utf-8"
@@ -162,9 +166,9 @@ def _text(body: bytes, codec: str) -> str:
         raise BadBodyError("the body is not text in its charset") from error
 
 
-def values_in(body: bytes) -> int:
+def estimate_values(body: bytes) -> int:
     """How many values a JSON text holds, within a factor of two."""
-    return signs_in(_without_strings(body))
+    return count_separators(_without_strings(body))
 
 
 def decode_text(body: bytes, charset: str | None) -> str:
@@ -178,7 +182,7 @@ def decode_text(body: bytes, charset: str | None) -> str:
     named = "utf-8" if charset is None else codec_of(charset)
     if named == "ascii":
         named = "utf-8"  # All of ASCII is UTF-8, and what says the one is often the other.
-    codec = _codec_of_mark(body) or named
+    codec = _codec_of_bom(body) or named
     if codec is None and not _is_utf8(body):
         raise BadBodyError("the body is in a charset that is not known here")
     return _text(body, codec or "utf-8").removeprefix("\ufeff")
@@ -196,7 +200,7 @@ _decode = msgspec.json.Decoder().decode
 _decode_with_exponents = msgspec.json.Decoder(float_hook=_finite).decode
 
 
-def signs_in(body: bytes) -> int:
+def count_separators(body: bytes) -> int:
     """An upper bound of the values in a JSON text, counted without decoding (commas in strings count too)."""
     return body.count(b",") + body.count(b"[") + body.count(b"{") + 1
 

@@ -5,8 +5,8 @@ members of its lists and objects into pieces of some 64 KiB, and each is decoded
 bodies. Between two pieces, and between two commas, other threads have their turn (Python's switch interval is 5 ms).
 
 The last comma of a piece that stands outside of texts, and outside of what begins and ends within the piece, is a
-cut. The containers that are open there are made by hand (``_Open``), outermost first. Each byte is decoded once,
-whatever the nesting, and looked at ``_PASSES`` times at most.
+cut. The containers that are open there are made by hand (``_OpenContainer``), outermost first. Each byte is decoded
+once, whatever the nesting, and looked at ``_PASSES`` times at most.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import trio
 
 from ..core.model import Json
-from .decode import MAX_DEPTH, MAX_VALUES, BadBodyError, decode_as_it_stands, deeper_than, mended_json, signs_in
+from .decode import MAX_DEPTH, MAX_VALUES, BadBodyError, count_separators, decode_strict, deeper_than, repair_json
 
 _PIECE = 64 * 1024
 """Bytes from which on a piece is decoded: 20 ms at most."""
@@ -38,12 +38,12 @@ def values_allowed(max_body: int) -> int:
     return max(MAX_VALUES, max_body // _VALUE_BYTES)
 
 
-def is_many(body: bytes, max_body: int) -> bool:
-    """Whether a JSON text is to be decoded by ``decode_many``: it may hold, and perhaps holds, so many values."""
-    return max_body > MAX_VALUES * _VALUE_BYTES and len(body) > MAX_VALUES and signs_in(body) > MAX_VALUES
+def holds_many_values(body: bytes, max_body: int) -> bool:
+    """Whether a JSON text is to be decoded by ``decode_in_thread``: it may hold, and perhaps holds, so many values."""
+    return max_body > MAX_VALUES * _VALUE_BYTES and len(body) > MAX_VALUES and count_separators(body) > MAX_VALUES
 
 
-async def decode_many(body: bytes, max_body: int, charset: str | None = None) -> Json:
+async def decode_in_thread(body: bytes, max_body: int, charset: str | None = None) -> Json:
     """The value of a JSON text of up to ``values_allowed`` values; others have their turn meanwhile.
 
     One body at a time. Cancelled, it leaves its thread behind, which ends with the body.
@@ -55,15 +55,15 @@ async def decode_many(body: bytes, max_body: int, charset: str | None = None) ->
     if limiter is None:
         limiter = trio.CapacityLimiter(1)
         _threads.set(limiter)
-    value, why_not = await trio.to_thread.run_sync(
-        _decoded_or_why_not, body, max_body, charset, abandon_on_cancel=True, limiter=limiter
+    value, reason = await trio.to_thread.run_sync(
+        _decoded_or_reason, body, max_body, charset, abandon_on_cancel=True, limiter=limiter
     )
-    if why_not is not None:
-        raise BadBodyError(why_not)
+    if reason is not None:
+        raise BadBodyError(reason)
     return value
 
 
-def _decoded_or_why_not(body: bytes, max_body: int, charset: str | None) -> tuple[Json, str | None]:
+def _decoded_or_reason(body: bytes, max_body: int, charset: str | None) -> tuple[Json, str | None]:
     """``decode_pieces`` for a thread: the value, or why there is none.
 
     An error that passes from one thread to another becomes part of a cycle, and its frames would keep the body until a
@@ -83,23 +83,23 @@ def decode_pieces(body: bytes, max_body: int, charset: str | None = None) -> Jso
     """
     allowed = values_allowed(max_body)
     try:
-        return _Pieces(body, allowed).value()
+        return _PieceDecoder(body, allowed).value()
     except BadBodyError:
         # As decode_json: only a body that is no JSON as it stands is looked at for what can be mended.
-        mended = mended_json(body, charset)
+        mended = repair_json(body, charset)
         if mended is None:
             raise
-    return _Pieces(mended, allowed).value()
+    return _PieceDecoder(mended, allowed).value()
 
 
-def _without_texts(piece: bytes) -> bytes:
+def _blank_strings(piece: bytes) -> bytes:
     """A piece that begins and ends outside of texts, with every text blanked."""
     parts = piece.split(b'"')
     parts[1::2] = [b"_" * len(part) for part in parts[1::2]]
     return b"_".join(parts)
 
 
-def _without_groups(signs: bytes) -> bytes:
+def _blank_groups(signs: bytes) -> bytes:
     """The signs of a piece, with what begins and ends within it blanked; deep nesting may stay."""
     for _ in range(_PASSES):
         signs, count = _GROUP.subn(_blank, signs)
@@ -112,7 +112,7 @@ def _blank(group: re.Match[bytes]) -> bytes:
     return b"_" * (group.end() - group.start())
 
 
-class _Open:
+class _OpenContainer:
     """A container that is open. Once it is ``made`` by hand, ``since`` is where its next piece begins."""
 
     __slots__ = ("after", "begins", "is_list", "key_at", "made", "since")
@@ -137,9 +137,9 @@ class _Open:
                 raise BadBodyError(_BAD)
             return
         if self.is_list:
-            self.made += decode_as_it_stands(b"[" + text + b"]")
+            self.made += decode_strict(b"[" + text + b"]")
         else:
-            self.made.update(decode_as_it_stands(b"{" + text + b"}"))
+            self.made.update(decode_strict(b"{" + text + b"}"))
 
     def rest(self, body: bytes, until: int) -> bytes:
         """What stands before ``until``, without the comma behind a member that was made by hand."""
@@ -156,7 +156,7 @@ _NOTHING, _COMMA, _MEMBER = range(3)
 _SPACE = b" \t\r\n"
 
 
-class _Pieces:
+class _PieceDecoder:
     """One text on its way through."""
 
     def __init__(self, body: bytes, allowed: int) -> None:
@@ -165,7 +165,7 @@ class _Pieces:
         self._values = 1
         self._blanked = body.replace(rb"\\", b"__").replace(rb"\"", b"__")
         """The same without escapes: each quote begins or ends a text."""
-        self._open: list[_Open] = []
+        self._open: list[_OpenContainer] = []
         self._result: Json = None
         self._deep = False
         """Whether its depth may be over the bound."""
@@ -177,11 +177,11 @@ class _Pieces:
             end = self._blanked.find(b'"', start + _PIECE) if self._ends_in_text(start) else start + _PIECE - 1
             if end < 0:
                 raise BadBodyError(_BAD)
-            signs = _without_texts(self._blanked[start : end + 1])
-            self._values += signs_in(signs) - 1
+            signs = _blank_strings(self._blanked[start : end + 1])
+            self._values += count_separators(signs) - 1
             if self._values > self._allowed:
                 raise BadBodyError(f"the JSON holds more than {self._allowed} values; a larger max_body allows more")
-            signs = _without_groups(signs)
+            signs = _blank_groups(signs)
             cut = signs.rfind(b",")
             for token in _BRACKET.finditer(signs):
                 at = token.start()
@@ -195,7 +195,7 @@ class _Pieces:
         if self._open:
             raise BadBodyError(_BAD)
         if self._result is None:
-            return decode_as_it_stands(self._body)  # a lone text or number
+            return decode_strict(self._body)  # a lone text or number
         if self._deep and deeper_than(self._result, MAX_DEPTH):
             raise BadBodyError(_DEEP)
         return self._result
@@ -209,7 +209,7 @@ class _Pieces:
         if sign in b"[{":
             if not stack and (self._result is not None or self._body[:at].strip(_SPACE)):
                 raise BadBodyError(_BAD)
-            stack.append(_Open(at, sign == b"["))
+            stack.append(_OpenContainer(at, sign == b"["))
             self._deep = self._deep or len(stack) + _PASSES >= MAX_DEPTH
             if len(stack) > MAX_DEPTH:
                 raise BadBodyError(_DEEP)
@@ -238,7 +238,7 @@ class _Pieces:
         container.add(text, needed=container.after is not _MEMBER)
         container.since, container.after = at + 1, _COMMA
 
-    def _enter(self, outer: _Open, inner: _Open) -> None:
+    def _enter(self, outer: _OpenContainer, inner: _OpenContainer) -> None:
         """Decode what stands in ``outer`` before ``inner``, which is its next member."""
         if not outer.is_list:
             # The text that ends nearest before it; whether it is the key, and all that stands there, the decoder says.
@@ -266,7 +266,7 @@ class _Pieces:
             if parent.is_list:
                 parent.made.append(ended.made)
             else:
-                (key,) = decode_as_it_stands(b"{" + self._body[ended.key_at : ended.begins] + b"null}")
+                (key,) = decode_strict(b"{" + self._body[ended.key_at : ended.begins] + b"null}")
                 parent.made[key] = ended.made
             parent.since, parent.after = at + 1, _MEMBER
         return ended.made

@@ -24,7 +24,7 @@ turn only the last one wakes the task. Results that come in one batch are taken 
 decides, those after it are taken as well, since they are there, but decide nothing. Larger bodies are decoded by the
 engine's task, one per turn of the loop, so that many of them do not hold it up; once it is decided they are cut.
 
-**The loop** (``serve``): act on what was noted, give calls that wait a task, park. It needs no nursery until a call
+**The loop** (``run_loop``): act on what was noted, give calls that wait a task, park. It needs no nursery until a call
 says that it waits; from then on it runs inside of one, which waits for all of these tasks. Calls of a turn are first
 prepared, then started, and then sent one right after the other, so that a peer on this machine is woken once for all of
 them. If one of them decides the composition as it is started (its upstream's breaker is open, say), none is sent.
@@ -69,9 +69,9 @@ from .call_result import (
     CallFailedError,
     CallResult,
     CallRules,
-    crash,
-    decoded_beforehand,
-    is_decoded_beforehand,
+    decoded_in_thread,
+    needs_decode_thread,
+    record_crash,
     result_of,
     result_without_content,
 )
@@ -96,21 +96,21 @@ class Engine:
     """See the module.
 
     Args:
-        timers: runs the timer of the deadline; None: ``scope`` has been entered around ``serve``.
+        timers: runs the timer of the deadline; None: ``scope`` has been entered around ``run_loop``.
     """
 
     # Not set for each request: these stay as they are here for nearly all of them, and are read once or twice.
     failure: Failure | None = None
     """The failure that decides the answer, once one does."""
     closed = False
-    flawed = False
+    any_failed = False
     """Whether a call, or an item of one, has failed."""
     _timer: Timer | None = None
     """Of the deadline."""
-    _deadline_came = False
+    _deadline_reached = False
     _shields: list[trio.CancelScope] | None = None
     """Around the tasks of calls."""
-    _crash: Exception | None = None
+    _callback_error: Exception | None = None
     """A bug that came up in a callback."""
     _cut_reason: str | None = None
     """Of the cancel that cut it."""
@@ -143,19 +143,19 @@ class Engine:
         self._under_way: dict[RunningCall, Call] = {}
         """Calls that have begun and have not ended, by their contexts. Only here a context leads to its call: the two
         must not refer to each other, or they would wait for the garbage collector."""
-        self._large: deque[Call] | None = None
+        self._large_results: deque[Call] | None = None
         """Results whose bodies are to be decoded in the engine's task."""
-        self._waits: list[Call] = []
+        self._waiting_calls: list[Call] = []
         """Calls that want a task."""
         self._fan_outs: dict[FanOut, None] = {}
         """Those that have no result yet."""
-        self._hungry: dict[FanOut, None] = {}
+        self._startable: dict[FanOut, None] = {}
         """Those of which another item may start."""
         self._has_work = False
-        """Whether there is something for ``_act`` to do."""
-        self._taken: deque[Outcome] | None = None
+        """Whether there is something for ``_do_work`` to do."""
+        self._unnotified: deque[Outcome] | None = None
         """Outcomes that came while another one was told of."""
-        self._telling = False
+        self._notifying = False
         self.on_wait: OnWait | None = None
         """Until the composition waits."""
 
@@ -166,7 +166,7 @@ class Engine:
 
     # Hooks.
 
-    def _settled(self, outcome: Outcome) -> None:
+    def _on_settled(self, outcome: Outcome) -> None:
         """A call has its outcome. Called in the order in which they come, never inside itself."""
 
     def _start_ready(self, now: float) -> None:
@@ -187,7 +187,7 @@ class Engine:
         deadline, limit = facts.deadline, None
         if rules.timeout is not None and now + rules.timeout < deadline:
             deadline, limit = now + rules.timeout, rules.timeout
-        retry, hedge, coalesce = rules.overrides
+        retry, hedge, coalesce = rules.policies
         running = RunningCall(
             self,
             rules.name,
@@ -238,7 +238,7 @@ class Engine:
             except CallFailedError as error:
                 fan_out.item_ended(number, error.failure)
             except Exception as error:  # noqa: BLE001  # a bug: it fails the item, and is told
-                fan_out.item_ended(number, crash(error, fan_out.rules.name, self.facts, self.recorder))
+                fan_out.item_ended(number, record_crash(error, fan_out.rules.name, self.facts, self.recorder))
         self.start(ready, now)  # None of them, if an item that failed just now has ended it.
         if fan_out.over:
             self._end_fan_out(fan_out, now)
@@ -252,9 +252,9 @@ class Engine:
             if running not in self._under_way:
                 return  # Its ``each`` has ended without it, in the step in which it ended itself.
             if len(call.content) > inline_max:
-                if self._large is None:
-                    self._large = deque()
-                self._large.append(call)
+                if self._large_results is None:
+                    self._large_results = deque()
+                self._large_results.append(call)
                 self._has_work = True
                 self._parking.wake()
                 return
@@ -268,24 +268,24 @@ class Engine:
             except CallFailedError as error:
                 result = error.failure
             except Exception as error:  # noqa: BLE001  # a bug: it fails the call, and is told
-                result = crash(error, running.call, self.facts, self.recorder)
+                result = record_crash(error, running.call, self.facts, self.recorder)
             fan_out = running.fan_out
             if fan_out is not None:
                 self._item_ended(fan_out, running, result, call.ended_at)
             else:
                 self.settle(running.rules, result, running.started_at, call.ended_at, running.attempts)
         except Exception as error:  # noqa: BLE001  # a bug: the composition's task raises it, not the reader's
-            self._crashed(error)
+            self._note_callback_error(error)
 
-    def _crashed(self, error: Exception) -> None:
+    def _note_callback_error(self, error: Exception) -> None:
         """A bug came up in a callback: the task raises it."""
-        self._crash = error
+        self._callback_error = error
         self.over = True
         self._parking.wake()
 
     def call_waits(self, call: Call) -> None:
         """A call wants a task."""
-        self._waits.append(call)
+        self._waiting_calls.append(call)
         self._parking.wake()
 
     # Taking results.
@@ -296,7 +296,7 @@ class Engine:
         if fan_out.over:
             self._end_fan_out(fan_out, now)
         elif fan_out.has_next:
-            self._hungry[fan_out] = None
+            self._startable[fan_out] = None
             self._has_work = True
             self._parking.wake()
 
@@ -304,7 +304,7 @@ class Engine:
         if fan_out not in self._fan_outs:
             return  # An item that failed at once has ended it.
         del self._fan_outs[fan_out]
-        self._hungry.pop(fan_out, None)
+        self._startable.pop(fan_out, None)
         if fan_out.under_way:
             siblings = [running for running in self._under_way if running.fan_out is fan_out]
             # All are out before one is cancelled: its place may go to another, which may end at once.
@@ -335,34 +335,34 @@ class Engine:
             status = result.answer_status
             outcome = Outcome(name, "value", value, None, started_at, now, attempts, failed_items, headers, status)
             # Of these a recorder wants to hear of few, and most are told from them by this alone.
-            may_say = failed_items or started_at is None or len(attempts) > 1 or now - started_at >= self._slow_call
+            is_notable = failed_items or started_at is None or len(attempts) > 1 or now - started_at >= self._slow_call
         elif isinstance(result, Failure):
-            outcome, may_say = Outcome(name, "failed", rules.default, result, started_at, now, attempts), True
+            outcome, is_notable = Outcome(name, "failed", rules.default, result, started_at, now, attempts), True
         else:
-            outcome, may_say = Outcome(name, "skipped", rules.default, ended_at=now), True
+            outcome, is_notable = Outcome(name, "skipped", rules.default, ended_at=now), True
         outcomes[name] = outcome
-        if may_say:
-            self.flawed = self.flawed or outcome.failure is not None or bool(outcome.failed_items)
-            if self._says_something(outcome):
+        if is_notable:
+            self.any_failed = self.any_failed or outcome.failure is not None or bool(outcome.failed_items)
+            if self._is_recorded(outcome):
                 self.recorder.record(CallEnded(self.facts, rules.upstream, outcome, items))
         # One outcome may settle others (dependants that fail or are skipped). They are told in turn, by one loop and
         # not by recursion, so a long chain of calls costs no stack.
-        if self._telling:
-            if self._taken is None:
-                self._taken = deque()
-            self._taken.append(outcome)
+        if self._notifying:
+            if self._unnotified is None:
+                self._unnotified = deque()
+            self._unnotified.append(outcome)
             return
-        self._telling = True
+        self._notifying = True
         try:
-            self._settled(outcome)
-            while self._taken:
-                self._settled(self._taken.popleft())
+            self._on_settled(outcome)
+            while self._unnotified:
+                self._on_settled(self._unnotified.popleft())
         finally:
-            self._telling = False
+            self._notifying = False
         if self.over or not self._under_way or self._has_work:
             self._parking.wake()
 
-    def _says_something(self, outcome: Outcome) -> bool:
+    def _is_recorded(self, outcome: Outcome) -> bool:
         """Whether the recorder wants to hear of the call by itself."""
         slow, failure = self._slow_call, outcome.failure
         if not slow or outcome.failed_items:
@@ -382,7 +382,7 @@ class Engine:
 
     # The loop, and the end.
 
-    async def serve(self, nursery: trio.Nursery | None = None) -> None:
+    async def run_loop(self, nursery: trio.Nursery | None = None) -> None:
         """Act on what comes until the composition is over or nothing is left; then nothing is under way.
 
         Cancelled, it cuts every call before it passes the cancel on.
@@ -396,83 +396,83 @@ class Engine:
                 if self._has_work:
                     # So that nothing is sent for a client that has gone already.
                     await trio.lowlevel.checkpoint_if_cancelled()
-                    if self._large and self._decodes_elsewhere(self._large[0]):
+                    if self._large_results and self._needs_thread(self._large_results[0]):
                         if nursery is None:
-                            await self._serve_with_tasks()
+                            await self._run_loop_in_nursery()
                             return
-                        await self._decode_many(self._large[0])
-                    self._act()
+                        await self._decode_in_thread(self._large_results[0])
+                    self._do_work()
                     if self.over:
                         break
-                if self._waits:
+                if self._waiting_calls:
                     if nursery is None:
-                        await self._serve_with_tasks()
+                        await self._run_loop_in_nursery()
                         return
-                    waits, self._waits = self._waits, []
+                    waits, self._waiting_calls = self._waiting_calls, []
                     for call in waits:
-                        nursery.start_soon(self._finish, call, name=call.finish)
+                        nursery.start_soon(self._finish_call, call, name=call.finish)
                 if not (self._under_way or self._fan_outs or self._has_work or self._more_may_come):
                     self.over = True
                     return
-                if self._large:
+                if self._large_results:
                     await trio.lowlevel.checkpoint()
-                elif not (self._has_work or self._waits or parking.woken):
+                elif not (self._has_work or self._waiting_calls or parking.woken):
                     if self.on_wait is not None:
                         on_wait, self.on_wait = self.on_wait, None
                         on_wait(self.client_gone)  # It may call that at once.
                         continue
                     if self._timer is None and self._timers is not None and self.facts.deadline < math.inf:
-                        self._timer = self._timers.add(self.facts.deadline, self._deadline_passed)
+                        self._timer = self._timers.add(self.facts.deadline, self._on_deadline)
                     await parking.park()
                 parking.woken = False
-            crash, self._crash = self._crash, None
-            if crash is not None:
-                raise crash
+            callback_error, self._callback_error = self._callback_error, None
+            if callback_error is not None:
+                raise callback_error
         except BaseException as error:
             # Here, and not around the nursery: that would first wait for its tasks, which may have to clean up.
             self.cut(first_leaf(error, trio.Cancelled))
             raise
         self.cut(None)
 
-    def _act(self) -> None:
+    def _do_work(self) -> None:
         """Do what has become possible, in the engine's task."""
         self._has_work = False
-        if self._large:
+        if self._large_results:
             # One at a time: each may hold the loop for a while, and others have their turn in between.
-            self.call_ended(self._large.popleft(), math.inf)
-            self._has_work = bool(self._large) or self._has_work
+            self.call_ended(self._large_results.popleft(), math.inf)
+            self._has_work = bool(self._large_results) or self._has_work
         now = self._now()
         if self._timers is not None and now >= self.facts.deadline:
-            self._deadline_passed()
+            self._on_deadline()
             return
-        while self._hungry and not self.over:
-            self._start_items(self._hungry.popitem()[0], now)
+        while self._startable and not self.over:
+            self._start_items(self._startable.popitem()[0], now)
         self._start_ready(now)
 
-    async def _serve_with_tasks(self) -> None:
+    async def _run_loop_in_nursery(self) -> None:
         """The same with a nursery, under the scope: something besides the loop itself is to be waited for."""
         if self._timers is None:
             async with trio.open_nursery() as nursery:
-                await self.serve(nursery)
+                await self.run_loop(nursery)
             return
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self._timers = None
         with self.scope:
-            await self._serve_with_tasks()
+            await self._run_loop_in_nursery()
 
-    def _decodes_elsewhere(self, call: Call) -> bool:
+    def _needs_thread(self, call: Call) -> bool:
         """Whether the next large body, ``call``'s, holds so many values that the loop would be held up."""
         running: RunningCall = call.context
-        return running in self._under_way and is_decoded_beforehand(running.rules, call)
+        return running in self._under_way and needs_decode_thread(running.rules, call)
 
-    async def _decode_many(self, call: Call) -> None:
+    async def _decode_in_thread(self, call: Call) -> None:
         """Decode the next large body, ``call``'s, in a thread."""
         running: RunningCall = call.context
-        running.decoded = await decoded_beforehand(running.rules, call)
+        running.decoded = await decoded_in_thread(running.rules, call)
 
-    async def _finish(self, call: Call) -> None:
+    async def _finish_call(self, call: Call) -> None:
         """Carry a call on, in a task of its own."""
         with trio.CancelScope(shield=not self.over) as scope:
             if self._shields is None:
@@ -492,7 +492,7 @@ class Engine:
         try:
             self.cut(None)
         except Exception as error:  # noqa: BLE001  # a bug: the composition's task raises it, not who calls this
-            self._crashed(error)
+            self._note_callback_error(error)
         if self._timers is None:
             self.scope.cancel(reason=reason)  # It waits for more than its loop.
         self._parking.wake()
@@ -501,8 +501,8 @@ class Engine:
         """End it, whose client has left, as ``end_now`` does."""
         self.end_now(CLIENT_GONE)
 
-    def _deadline_passed(self) -> None:
-        self._deadline_came = True
+    def _on_deadline(self) -> None:
+        self._deadline_reached = True
         self.end_now("the route's deadline")
 
     def cut(self, cancelled: trio.Cancelled | None) -> None:
@@ -512,13 +512,13 @@ class Engine:
             self._cut_reason = cancelled.reason
         failure = self.cut_failure()
         reason = "decided" if self.decided else self._cut_reason or ""
-        if self._deadline_came:
+        if self._deadline_reached:
             reason = "the route's deadline"
         under_way, self._under_way = self._under_way, {}
         fan_outs, self._fan_outs = list(self._fan_outs), {}
-        self._large = None
-        self._hungry.clear()
-        self._waits.clear()
+        self._large_results = None
+        self._startable.clear()
+        self._waiting_calls.clear()
         # The last one first: it may wait in a queue for the place of an earlier one, and must not get it now.
         for call in reversed(under_way.values()):
             call.cancel(reason)
@@ -538,14 +538,14 @@ class Engine:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._waits:  # A call has ended before it got its task.
-            self._waits.clear()
+        if self._waiting_calls:  # A call has ended before it got its task.
+            self._waiting_calls.clear()
 
     def cut_failure(self) -> Failure:
         """The failure of a call that is cut now, or never began: who ended it?"""
         if not self.decided and self._now() >= self.facts.deadline:
-            self._deadline_came = True
-        if self._deadline_came:
+            self._deadline_reached = True
+        if self._deadline_reached:
             # Also where the first call cut by the deadline has decided the answer: the deadline cut them all.
             return Failure.of(Kind.TIMEOUT, "unfinished at the route's deadline")
         if self.decided:

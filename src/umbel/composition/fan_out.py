@@ -27,7 +27,7 @@ class Item(NamedTuple):
     places: tuple[int, ...]
 
 
-class ItemEnded(NamedTuple):
+class ItemOutcome(NamedTuple):
     """What became of an item, for whoever streams outcomes as they land."""
 
     item: Item
@@ -75,7 +75,7 @@ class FanOut:
     """
 
     __slots__ = ("_as_map", "_failed", "_item_default", "_limit", "_next", "_results", "_values", "attempts", "items",
-                 "observed", "prepare", "rules", "started_at", "under_way")  # fmt: skip
+                 "on_item_ended", "prepare", "rules", "started_at", "under_way")  # fmt: skip
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class FanOut:
         item_default: Json,
         as_map: bool,
         started_at: float,
-        observed: Callable[[ItemEnded], None],
+        on_item_ended: Callable[[ItemOutcome], None],
     ) -> None:
         self.rules = rules
         self._values = values
@@ -97,7 +97,7 @@ class FanOut:
         self._item_default = item_default
         self._as_map = as_map
         self.started_at = started_at
-        self.observed = observed
+        self.on_item_ended = on_item_ended
         """Told of each item that ends, but for the failure that ends a required ``each``."""
         self.items = distinct(values)
         self.attempts: list[Attempt] = []
@@ -134,11 +134,11 @@ class FanOut:
         item = self.items[number]
         if not isinstance(result, Failure):
             self._results[number] = result
-            self.observed(ItemEnded(item, result.value, None))
+            self.on_item_ended(ItemOutcome(item, result.value, None))
             return
         self._failed[number] = result
         if self.rules.optional:
-            self.observed(ItemEnded(item, self._item_default, result))
+            self.on_item_ended(ItemOutcome(item, self._item_default, result))
 
     def cut(self, failure: Failure) -> CallResult | Failure:
         """What it amounts to when it is cut: at the deadline an optional one is worth what it has, else nothing."""

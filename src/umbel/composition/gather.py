@@ -23,16 +23,16 @@ from ..core.httpx_messages import headers_of
 from ..core.model import JSON_MAX, OTHER_MAX, Failure, Inputs, Json, Outcome, RequestFacts
 from ..core.transport_caller import caller_of
 from ..net.exception_groups import raise_unwrapped
-from .answer.cache_control import answer_caching
-from .answer.decision import worst_of_all
+from .answer.cache_control import answer_cache_control
+from .answer.decision import worst_failure
 from .answer.result import Result, own_time
-from .answer.result_builder import failed_fields
+from .answer.result_builder import failure_fields
 from .call_result import CallRules, passed_statuses
 from .decode import ACCEPT
 from .engine import INLINE_MAX, Callers, Engine
-from .plan.plan import PERSONAL
+from .plan.plan import CREDENTIAL_HEADERS
 from .request.call_options import CallOptions, check_options
-from .request.call_policies import Overrides
+from .request.call_policies import CallPolicies
 from .request.code_request import (
     MISSING,
     UNFIT,
@@ -41,10 +41,10 @@ from .request.code_request import (
     build_headers,
     build_query,
     build_target,
-    usual_fields,
+    default_fields,
 )
 from .request.credentials import carries_credential
-from .request.request_template import gateway_fields, without
+from .request.request_template import drop_gateway_fields, gateway_fields
 from .running_call import RunningCall
 from .text.expression import ExpressionError, failed_expression
 from .text.fault import bad_request
@@ -77,7 +77,7 @@ class CallHandle:
         self._outcome: Outcome | None = None
         self._status: int | None = None
         self._fields: Sequence[Field] = ()
-        self._landed: trio.Event | None = None
+        self._settled_event: trio.Event | None = None
 
     def __await__(self) -> Generator[Any, Any, Json]:
         """Wait for the call alone; its value, or the default of an optional call that failed."""
@@ -87,9 +87,9 @@ class CallHandle:
         if self._outcome is not None:
             await trio.lowlevel.checkpoint()
         else:
-            if self._landed is None:
-                self._landed = trio.Event()
-            await self._landed.wait()
+            if self._settled_event is None:
+                self._settled_event = trio.Event()
+            await self._settled_event.wait()
         return self.value
 
     @property
@@ -99,11 +99,11 @@ class CallHandle:
         Raises:
             UmbelError: it is still in flight.
         """
-        self._check_landed()
+        self._check_settled()
         assert self._outcome is not None
         return self._outcome
 
-    def _check_landed(self) -> None:
+    def _check_settled(self) -> None:
         if self._outcome is None:
             raise UmbelError(f"call {self.name} is in flight; read it after the gather block, or await it")
 
@@ -115,13 +115,13 @@ class CallHandle:
     @property
     def status(self) -> int | None:
         """The status of the upstream's last answer, whether it was a success or not; None where no answer came."""
-        self._check_landed()
+        self._check_settled()
         return self._status
 
     @property
     def headers(self) -> httpx.Headers:
         """The header fields of that answer, without those of the connection; empty where none came."""
-        self._check_landed()
+        self._check_settled()
         return headers_of(self._fields)
 
     def answered(self, status: int | None, fields: Sequence[Field]) -> None:
@@ -132,8 +132,8 @@ class CallHandle:
     def settle(self, outcome: Outcome) -> None:
         """Take the outcome and wake whoever waits."""
         self._outcome = outcome
-        if self._landed is not None:
-            self._landed.set()
+        if self._settled_event is not None:
+            self._settled_event.set()
 
 
 class Gather:
@@ -181,26 +181,26 @@ class Gather:
         if timeout is None and compose.facts.deadline == math.inf:
             timeout = TIMEOUT_WITHOUT_DEADLINE
         credential = False
-        if defaults.reads or not _NAMES_VALUES.isdisjoint(options):
+        if defaults.reads or not _OPTIONS_OF_VALUES.isdisjoint(options):
             credential = _carries_credential(defaults, options)
-        if _CHANGES_RULES.isdisjoint(options):
+        if _OPTIONS_OF_RULES.isdisjoint(options):
             optional = options.get("optional", False)
-            rules = _usual_rules(name, upstream, timeout, defaults.max_body, optional, credential)
+            rules = _cached_rules(name, upstream, timeout, defaults.max_body, optional, credential)
         else:
             rules = _rules(name, upstream, timeout, defaults.max_body, options, credential)
         prepared = self._prepare(method, path, defaults, options)
-        compose.claim(rules, options.get("headers", ()), defaults.reads)
+        compose.register_call(rules, options.get("headers", ()), defaults.reads)
         return engine.launch(rules, prepared)
 
     def _prepare(self, method: str, path: str, defaults: UpstreamDefaults, options: CallOptions) -> Prepared | Failure:
         inputs, context = self._compose.inputs, self._compose.context
         try:
             content, content_type = None, b""
-            if not _BODIES.isdisjoint(options):
+            if not _OPTIONS_OF_BODY.isdisjoint(options):
                 content, content_type = build_content(
                     options.get("json", MISSING), options.get("form"), options.get("content")
                 )
-            usual = usual_fields(ACCEPT[options.get("decode", "json")], content_type, defaults.user_agent)
+            usual = default_fields(ACCEPT[options.get("decode", "json")], content_type, defaults.user_agent)
             gateway = gateway_fields(inputs, forwarded=defaults.forwarded)
             left_out = partial(note_left_out, self._compose.facts, self._compose.recorder)
             headers = build_headers(options.get("headers", {}), defaults, context, usual, left_out)
@@ -208,7 +208,7 @@ class Gather:
                 method,
                 build_target(path, options.get("values"), build_query(options.get("params", {}), defaults, context)),
                 # None of the usual fields is the gateway's.
-                headers if headers is usual else without(headers, gateway),
+                headers if headers is usual else drop_gateway_fields(headers, gateway),
                 content,
                 gateway,
             )
@@ -219,14 +219,14 @@ class Gather:
             return failed_expression(error, where, self._compose.facts, self._compose.recorder)
 
 
-_BODIES = frozenset({"json", "form", "content"})
-_CHANGES_RULES = frozenset(
+_OPTIONS_OF_BODY = frozenset({"json", "form", "content"})
+_OPTIONS_OF_RULES = frozenset(
     {"default", "max_body", "decode", "ok", "null_on", "pass_status", "pass_body", "retry", "hedge", "coalesce"}
 )
 """The options that a call's rules depend on, beside name, timeout and optional."""
 
 
-_NAMES_VALUES = frozenset({"headers", "params", "values", "form", "json"})
+_OPTIONS_OF_VALUES = frozenset({"headers", "params", "values", "form", "json"})
 """The options that name what they send."""
 
 
@@ -241,7 +241,7 @@ def _carries_credential(defaults: UpstreamDefaults, options: CallOptions) -> boo
 
 
 @lru_cache(maxsize=1024)
-def _usual_rules(
+def _cached_rules(
     name: str, upstream: str, timeout: float | None, max_body: int | None, optional: bool, credential: bool
 ) -> CallRules:
     """The rules of a call that says little: the same call is made in request after request."""
@@ -272,7 +272,7 @@ def _rules(
         frozenset(options.get("null_on", ())),
         passed_statuses(options.get("pass_status"), credential=credential),
         options.get("pass_body", False),
-        overrides=Overrides.in_code(options.get("retry"), options.get("hedge"), options.get("coalesce")),
+        policies=CallPolicies.of_options(options.get("retry"), options.get("hedge"), options.get("coalesce")),
     )
 
 
@@ -338,11 +338,11 @@ class GatherEngine(Engine):
         try:
             self._handles[call.context.call].answered(status, fields)
         except Exception as error:  # noqa: BLE001  # a bug, as in Engine
-            self._crashed(error)
+            self._note_callback_error(error)
             return
         super().call_ended(call, inline_max)
 
-    def _settled(self, outcome: Outcome) -> None:
+    def _on_settled(self, outcome: Outcome) -> None:
         self._all_outcomes[outcome.call] = outcome
         self._handles[outcome.call].settle(outcome)
         failure = outcome.failure
@@ -401,7 +401,7 @@ class Compose:
         try:
             with engine.scope:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(engine.serve, nursery)
+                    nursery.start_soon(engine.run_loop, nursery)
                     yield Gather(self, engine)
                     ended = True
                     engine.end_block()
@@ -421,7 +421,7 @@ class Compose:
         """The result with this answer; if every call failed and none has a default, the worst one's problem."""
         outcomes, parts, complete = self._ordered(), [], True
         if outcomes:
-            failure = worst_of_all(outcomes, any(rules.has_default for rules in self._rules.values()))
+            failure = worst_failure(outcomes, any(rules.has_default for rules in self._rules.values()))
             if failure is not None:
                 return self.failed(failure)
             parts = [outcome.headers for outcome in outcomes if outcome.state == "value"]
@@ -435,7 +435,7 @@ class Compose:
             fields = [field for field in headers if field[0] != "cache-control"]
         asked = self.inputs.headers
         personal = bool(self._personal) or "cookie" in asked or "authorization" in asked
-        caching, fields = answer_caching(configured, parts, fields, personal=personal, complete=complete)
+        caching, fields = answer_cache_control(configured, parts, fields, personal=personal, complete=complete)
         return Result(
             outcomes,
             None,
@@ -458,7 +458,7 @@ class Compose:
 
     def failed(self, failure: Failure) -> Result:
         """The result that a failure decides."""
-        return Result(self._ordered(), failure, headers=failed_fields(failure), completed=False, own_ms=self._own_ms())
+        return Result(self._ordered(), failure, headers=failure_fields(failure), completed=False, own_ms=self._own_ms())
 
     def with_all_calls(self, result: Result) -> Result:
         """A result of this request with every call that has ended by now."""
@@ -492,7 +492,7 @@ class Compose:
             raise UmbelError(f'there is no upstream "{upstream}"; there are {", ".join(self._callers) or "none"}')
         return self._upstreams.get(upstream, UpstreamDefaults())
 
-    def claim(self, rules: CallRules, headers: Iterable[str], reads: Iterable[str]) -> None:
+    def register_call(self, rules: CallRules, headers: Iterable[str], reads: Iterable[str]) -> None:
         """Note a call that is about to be launched, and whether it speaks for a person.
 
         A handler that sends a person's credentials on makes an answer for that person: no shared cache may keep it.
@@ -504,7 +504,7 @@ class Compose:
         self._rules[rules.name] = rules
         if headers or reads:
             named = (*headers, *reads)
-            self._personal |= dict.fromkeys(name.lower() for name in named if name.lower() in PERSONAL)
+            self._personal |= dict.fromkeys(name.lower() for name in named if name.lower() in CREDENTIAL_HEADERS)
 
     def _ordered(self) -> tuple[Outcome, ...]:
         """The outcomes in the order in which the calls were launched, never of completion."""

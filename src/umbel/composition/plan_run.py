@@ -14,16 +14,16 @@ from ..core.failure_kinds import CUT, Kind
 from ..core.inbound import ClientGoneError
 from ..core.model import Failure, Inputs, Json, Outcome, RequestFacts
 from ..net.exception_groups import raise_unwrapped
-from .answer.decision import conclude, decide
+from .answer.decision import decide, final_failure
 from .answer.result import Result
-from .answer.result_builder import shape_result
-from .call_result import CallFailedError, crash
+from .answer.result_builder import build_result
+from .call_result import CallFailedError, record_crash
 from .engine import CLIENT_GONE, Callers, Engine, OnWait
-from .fan_out import FanOut, ItemEnded, item_list
+from .fan_out import FanOut, ItemOutcome, item_list
 from .plan.plan import request_context
 from .request.request_template import gateway_fields
 from .text.expression import Expression, ExpressionError, failed_expression, is_false
-from .text.fault import bad_request, described
+from .text.fault import bad_request, describe_parameters
 from .text.field_template import note_left_out
 from .text.template import BadValueError
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 class Observer:
     """Hears of outcomes as they land, before the composition ends. This one does nothing with them."""
 
-    def item_ended(self, call: str, ended: ItemEnded) -> None:
+    def item_ended(self, call: str, ended: ItemOutcome) -> None:
         """An item of an ``each`` has ended."""
 
     def call_ended(self, outcome: Outcome, *, decisive: bool) -> None:
@@ -90,36 +90,36 @@ class PlanRun(Engine):
         self._inputs = inputs
         self._observer = observer
         self._context = request_context(plan, inputs)
-        self._waiting = dict(plan.waiting)
+        self._missing_dependencies = dict(plan.dependency_counts)
         """For each call that waits for others, for how many."""
-        self._ready: Sequence[CallPlan] = plan.first
+        self._ready: Sequence[CallPlan] = plan.initial_calls
         self._has_work = True
-        self._owed = len(plan.calls)
+        self._unsettled = len(plan.calls)
         """Calls that have no outcome yet."""
-        self._gateway: dict[bool, FieldBlocks] = {}
+        self._gateway_fields: dict[bool, FieldBlocks] = {}
         """The fields that the gateway writes into each call, with those of its client and without."""
 
     async def run(self) -> Result:
         """See ``run``. ClientGoneError: ``client_gone`` was called before anything was decided."""
         try:
             if self._timers is not None:
-                await self.serve()
+                await self.run_loop()
             else:
                 with self.scope:
-                    await self.serve()
+                    await self.run_loop()
         except BaseException as error:
             raise_unwrapped(error)
             raise
         finally:
             self.over = True
-            if self._owed:
-                self._settle_owed()
+            if self._unsettled:
+                self._settle_never_started()
             self.close()
         if self._cut_reason == CLIENT_GONE:
             raise ClientGoneError("the client has gone")
-        plan, whole = self._plan, not (self.flawed or self._plan.needed)
-        failure = self.failure if self.decided else None if whole else conclude(plan, self.outcomes)
-        return shape_result(
+        plan, whole = self._plan, not (self.any_failed or self._plan.needed)
+        failure = self.failure if self.decided else None if whole else final_failure(plan, self.outcomes)
+        return build_result(
             plan,
             self.outcomes,
             self._context,
@@ -131,7 +131,7 @@ class PlanRun(Engine):
             whole=whole,
         )
 
-    def _settle_owed(self) -> None:
+    def _settle_never_started(self) -> None:
         """Give the calls that never began their outcomes, in config order."""
         now = self._now()
         for call in self._plan.calls:
@@ -141,12 +141,12 @@ class PlanRun(Engine):
     def _start_ready(self, now: float) -> None:
         while self._ready and not self.over:
             ready, self._ready = self._ready, ()
-            calls = [made for call in ready if (made := self._begin(call, now)) is not None]
+            calls = [made for call in ready if (made := self._make_ready(call, now)) is not None]
             self.start(calls, now)
 
-    def _settled(self, outcome: Outcome) -> None:
+    def _on_settled(self, outcome: Outcome) -> None:
         plan = self._plan
-        self._owed -= 1
+        self._unsettled -= 1
         self._context[outcome.call] = outcome.value
         # Where all calls make the answer, one that brought its value decides nothing.
         open_ = not self.decided and (plan.needed or outcome.failure is not None)
@@ -159,13 +159,13 @@ class PlanRun(Engine):
             return
         for dependant in plan.dependants[outcome.call]:
             if dependant.name not in self.outcomes:
-                self._release(dependant, outcome)
+                self._dependency_settled(dependant, outcome)
 
-    def _release(self, dependant: CallPlan, outcome: Outcome) -> None:
+    def _dependency_settled(self, dependant: CallPlan, outcome: Outcome) -> None:
         """One of the values that ``dependant`` names has come, or never will."""
         if outcome.state == "value" or self._plan.by_name[outcome.call].rules.has_default:
-            self._waiting[dependant.name] -= 1
-            if self._waiting[dependant.name] == 0 and not self.over:
+            self._missing_dependencies[dependant.name] -= 1
+            if self._missing_dependencies[dependant.name] == 0 and not self.over:
                 self._ready = (*self._ready, dependant)
                 self._has_work = True
         elif outcome.failure is None:
@@ -176,7 +176,7 @@ class PlanRun(Engine):
             failure = replace(cause, kind=Kind.DEPENDENCY, detail=detail, proxy_error=None, received_status=None)
             self.settle(dependant.rules, failure, None, outcome.ended_at, ())
 
-    def _begin(self, call: CallPlan, now: float) -> Call | None:
+    def _make_ready(self, call: CallPlan, now: float) -> Call | None:
         """Everything that the call names is there: skip it, fail it, or make it ready to start."""
         try:
             if call.when is not None and is_false(self._evaluate(call.when)):
@@ -189,22 +189,24 @@ class PlanRun(Engine):
             self.settle(call.rules, error.failure, None, now, ())
             return None
         try:
-            recipe = call.recipe
-            if recipe.forwarded not in self._gateway:
-                self._gateway[recipe.forwarded] = gateway_fields(self._inputs, forwarded=recipe.forwarded)
-            gateway = self._gateway[recipe.forwarded]
-            prepared = recipe.prepare(self._context, self._inputs, gateway, self._left_out)
+            request_template = call.request_template
+            if request_template.forwarded not in self._gateway_fields:
+                self._gateway_fields[request_template.forwarded] = gateway_fields(
+                    self._inputs, forwarded=request_template.forwarded
+                )
+            gateway = self._gateway_fields[request_template.forwarded]
+            prepared = request_template.prepare(self._context, self._inputs, gateway, self._left_out)
             rules = call.rules
             if call.conditions:
                 rules = call.rules_for(self.facts.method, self._inputs.headers)
             return self.prepare_call(rules, prepared, now)
         except Exception as error:  # noqa: BLE001  # a bad value, or a bug: it fails the call, and is told
-            self.settle(call.rules, self._unprepared(error, call, self._context, lambda: ""), now, now, ())
+            self.settle(call.rules, self._preparation_failure(error, call, self._context, lambda: ""), now, now, ())
             return None
 
     def _fan_out(self, call: CallPlan, each: EachPlan, now: float) -> FanOut:
         value = self._evaluate(each.source)
-        values = item_list(value, call.config.max_items, lambda: self._owner(each, value))
+        values = item_list(value, call.config.max_items, lambda: self._client_parameters(each, value))
         return FanOut(
             call.rules,
             values,
@@ -213,34 +215,34 @@ class PlanRun(Engine):
             item_default=call.config.item_default,
             as_map=call.config.as_ == "map",
             started_at=now,
-            observed=lambda ended: None if self._observer is None else self._observer.item_ended(call.name, ended),
+            on_item_ended=lambda ended: None if self._observer is None else self._observer.item_ended(call.name, ended),
         )
 
     def _left_out(self, header: str, reason: str) -> None:
         note_left_out(self.facts, self.recorder, header, reason)
 
-    def _owner(self, each: EachPlan, part: Json) -> str:
+    def _client_parameters(self, each: EachPlan, part: Json) -> str:
         """The client's parameters that ``part`` of an ``each``'s list is made of, in words."""
-        return each.client or described(each.source.holders(self._context, part))
+        return each.client or describe_parameters(each.source.origins(self._context, part))
 
     def _prepare_item(self, call: CallPlan, each: EachPlan, item: Json) -> Prepared:
         context = {**self._context, "item": item}
         try:
-            return call.recipe.prepare(context, self._inputs, left_out=self._left_out)
+            return call.request_template.prepare(context, self._inputs, left_out=self._left_out)
         except Exception as error:
-            failure = self._unprepared(error, call, context, lambda: self._owner(each, item))
+            failure = self._preparation_failure(error, call, context, lambda: self._client_parameters(each, item))
             raise CallFailedError(failure) from error
 
-    def _unprepared(
+    def _preparation_failure(
         self, error: Exception, call: CallPlan, context: Mapping[str, Json], item: Callable[[], str]
     ) -> Failure:
         """Why a call's request could not be made; ``item`` describes the client's list that the item is from."""
         if isinstance(error, BadValueError):
-            client = error.client or call.recipe.owner(error.name, context, item())
+            client = error.client or call.request_template.client_parameter_of(error.name, context, item())
             return bad_request(str(error), client, error.reason)
         if isinstance(error, ExpressionError):
             return self._failed_expression(error, item()).failure
-        return crash(error, call.name, self.facts, self.recorder)
+        return record_crash(error, call.name, self.facts, self.recorder)
 
     def _evaluate(self, expression: Expression) -> Json:
         try:

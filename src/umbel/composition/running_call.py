@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ..core.call import CallContext
 
 if TYPE_CHECKING:
-    from .call_result import CallRules, Decoded
+    from .call_result import CallRules, DecodedBody
     from .fan_out import FanOut
 
 
@@ -17,7 +17,7 @@ class RunningCall(CallContext, eq=False, kw_only=True):
     rules: CallRules
     method: str
     started_at: float
-    decoded: Decoded = None
+    decoded: DecodedBody = None
     """Its body, where that was decoded beforehand."""
     fan_out: FanOut | None = None
     """The ``each`` that it is an item of."""

@@ -17,15 +17,15 @@ from ..core.failure_kinds import CUT
 from ..core.model import Failure, Inputs, Json, Outcome, RequestFacts
 from .answer.result import Result
 from .engine import Callers
-from .fan_out import ItemEnded
+from .fan_out import ItemOutcome
 from .plan.plan import Plan, request_context
 from .plan_run import Observer, run
 from .request.conditions import CONDITIONS
-from .text.field_template import FieldText
+from .text.field_template import FieldTemplate
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class StreamLine:
     """One line of a stream."""
 
     event: str
@@ -57,11 +57,11 @@ def head_fields(plan: Plan, inputs: Inputs) -> list[tuple[str, str]]:
     return [
         (name, value.decode("latin-1"))
         for name, template in plan.answer_headers
-        if stands_in_head(template) and (value := template.expand(context, {})) is not None
+        if fits_stream_head(template) and (value := template.expand(context, {})) is not None
     ]
 
 
-def stands_in_head(template: FieldText) -> bool:
+def fits_stream_head(template: FieldTemplate) -> bool:
     """Whether a field of an answer can be in the head of a stream: its template reads nothing but the request."""
     return all(variable.client for variable in template.variables)
 
@@ -72,7 +72,7 @@ async def run_stream(
     facts: RequestFacts,
     callers: Callers,
     recorder: Recorder,
-    send: trio.MemorySendChannel[Line],
+    send: trio.MemorySendChannel[StreamLine],
     outcomes: dict[str, Outcome] | None = None,
 ) -> None:
     """Run the plan, sending a line per outcome and a last one, then close the channel.
@@ -86,24 +86,24 @@ async def run_stream(
         headers = {name: value for name, value in inputs.headers.items() if name not in CONDITIONS}
         inputs = msgspec.structs.replace(inputs, headers=headers)
     with send:
-        lines = _Lines(plan, send)
+        lines = _LineSender(plan, send)
         result = await run(plan, inputs, facts, callers, recorder, lines, outcomes)
         if result.failure is not None:
             data: dict[str, Json] = {"end": True, "problem": result.problem(facts.request_id).document()}
         else:
             data = {"end": True, "completed": result.completed, "answer": result.answer}
-        lines.put(Line("end", data, result))
+        lines.put(StreamLine("end", data, result))
 
 
-class _Lines(Observer):
+class _LineSender(Observer):
     """Turns outcomes into lines."""
 
-    def __init__(self, plan: Plan, send: trio.MemorySendChannel[Line]) -> None:
+    def __init__(self, plan: Plan, send: trio.MemorySendChannel[StreamLine]) -> None:
         self._each = frozenset(call.name for call in plan.calls if call.each is not None)
         self._send = send
         self._told: dict[str, set[int]] = {name: set() for name in self._each}
 
-    def item_ended(self, call: str, ended: ItemEnded) -> None:
+    def item_ended(self, call: str, ended: ItemOutcome) -> None:
         for place in ended.item.places:
             self._item(call, place, ended.value, ended.failure)
 
@@ -111,15 +111,15 @@ class _Lines(Observer):
         if decisive or (outcome.failure is not None and outcome.failure.kind in CUT):
             return
         if outcome.failure is not None:
-            self.put(Line(outcome.call, {"call": outcome.call, "failure": _told(outcome.failure)}))
+            self.put(StreamLine(outcome.call, {"call": outcome.call, "failure": _told(outcome.failure)}))
         elif outcome.call not in self._each:
-            self.put(Line(outcome.call, {"call": outcome.call, "value": outcome.value}))
+            self.put(StreamLine(outcome.call, {"call": outcome.call, "value": outcome.value}))
         for failed in outcome.failed_items:
             for place in failed.places:
                 if place not in self._told[outcome.call]:
                     self._item(outcome.call, place, None, failed.failure)
 
-    def put(self, line: Line) -> None:
+    def put(self, line: StreamLine) -> None:
         try:
             self._send.send_nowait(line)
         except trio.BrokenResourceError:
@@ -129,7 +129,7 @@ class _Lines(Observer):
     def _item(self, call: str, place: int, value: Json, failure: Failure | None) -> None:
         self._told[call].add(place)
         said = {"value": value} if failure is None else {"failure": _told(failure)}
-        self.put(Line(call, {"call": call, "index": place, **said}))
+        self.put(StreamLine(call, {"call": call, "index": place, **said}))
 
 
 def _told(failure: Failure) -> dict[str, Json]:

@@ -19,7 +19,7 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 
 from ..composition.gather import Compose, CompositionFailedError
 from ..composition.request.code_request import UpstreamDefaults
-from ..composition.text.field_template import LeftOut, note_left_out
+from ..composition.text.field_template import OnLeftOut, note_left_out
 from ..core.failure_kinds import Kind
 from ..core.http.header_field import raw_value
 from ..core.model import Failure
@@ -156,7 +156,7 @@ def _unpacked(value: Any) -> tuple[Any, int, Iterable[tuple[str, Any]]]:
     raise TypeError("a composing handler returns a value, (value, status) or (value, status, headers)")
 
 
-def _fields(headers: Iterable[tuple[str, Any]], left_out: LeftOut) -> list[tuple[str, str]]:
+def _fields(headers: Iterable[tuple[str, Any]], left_out: OnLeftOut) -> list[tuple[str, str]]:
     """The fields that a handler gives: as in a template, None is no field, and what no field can hold is left out."""
     fields = []
     for name, value in headers:

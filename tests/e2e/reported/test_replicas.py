@@ -139,7 +139,7 @@ async def by_each(client: Client) -> tuple[Kind | int, list[Attempt]]:
     return await by_route(client, each="[`1`]", path="/a/{item}")
 
 
-async def in_code(client: Client) -> tuple[Kind | int, list[Attempt]]:
+async def of_options(client: Client) -> tuple[Kind | int, list[Attempt]]:
     compose = Compose({"u": client}, Inputs(), facts(2.0), Records())
     try:
         async with compose.gather() as g:
@@ -150,7 +150,7 @@ async def in_code(client: Client) -> tuple[Kind | int, list[Attempt]]:
     return (failure.kind if failure else 200), list(call.outcome.attempts)
 
 
-WAYS = pytest.mark.parametrize("way", [by_route, by_each, in_code])
+WAYS = pytest.mark.parametrize("way", [by_route, by_each, of_options])
 DEAD = pytest.mark.parametrize("dead", [refusing, not_accepting, unknown])
 DEAD_TLS = pytest.mark.parametrize("dead", [refusing, breaking_off, hanging, without_tls, untrusted])
 

@@ -126,7 +126,7 @@ class Clients:
             if not stays and rng.random() < 0.6:
                 scope.deadline = trio.current_time() + rng.expovariate(1 / 0.006)
             if rng.random() < 0.2:
-                whole = await self.in_code(records)
+                whole = await self.of_options(records)
             else:
                 await run(self.plan, Inputs(), facts(1.0), {"u": self.client}, records)
                 whole = True
@@ -141,7 +141,7 @@ class Clients:
         else:
             assert_recorded_once(records, len(names))
 
-    async def in_code(self, records: Records) -> bool:
+    async def of_options(self, records: Records) -> bool:
         compose = Compose({"u": self.client}, Inputs(), facts(1.0), records)
         try:
             async with compose.gather() as block:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from umbel.composition import decode_large
 from umbel.composition.decode import MAX_VALUES, BadBodyError, decode_json
-from umbel.composition.decode_large import decode_many, decode_pieces, is_many, values_allowed
+from umbel.composition.decode_large import decode_in_thread, decode_pieces, holds_many_values, values_allowed
 
 LARGE = 10**8
 ODD = st.sampled_from(['"', "\\", "],{", ""])
@@ -86,14 +86,14 @@ def test_the_bounds_of_small_bodies_hold_for_large_ones() -> None:
         decode_pieces(b"[1," * 201 + b"1" + b"]" * 201, LARGE)
     with pytest.raises(BadBodyError, match="a larger max_body"):
         decode_pieces(b"[" + b"1," * 300_000 + b"1]", 10**6)
-    assert not is_many(b"[" + b"1," * 300_000 + b"1]", 10**6)
+    assert not holds_many_values(b"[" + b"1," * 300_000 + b"1]", 10**6)
     text = b'["' + b"," * 300_000 + b'"]'
     assert decode_pieces(text, 10**6) == json.loads(text)
 
 
 async def test_the_loop_goes_on_while_many_values_are_decoded() -> None:
     body = b'{"items":[' + b'{"id":1,"n":[2,3]},' * 200_000 + b"4]}"
-    assert is_many(body, LARGE)
+    assert holds_many_values(body, LARGE)
     longest, beats = 0.0, 0
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as nursery:
@@ -108,7 +108,7 @@ async def test_the_loop_goes_on_while_many_values_are_decoded() -> None:
             nursery.start_soon(beat)
             gc.disable()  # Its passes hold the loop as well, and are of another making.
             try:
-                value = await decode_many(body, LARGE)
+                value = await decode_in_thread(body, LARGE)
             finally:
                 gc.enable()
             scope.cancel()
@@ -125,7 +125,7 @@ async def test_a_body_that_is_refused_is_kept_by_nothing() -> None:
     try:
         before = sys.getrefcount(body)
         with pytest.raises(BadBodyError) as caught:
-            await decode_many(body, MAX_VALUES * 5)
+            await decode_in_thread(body, MAX_VALUES * 5)
         del caught
         await trio.lowlevel.checkpoint()
         assert sys.getrefcount(body) == before

@@ -17,7 +17,7 @@ from tests.support.scripted_calls import Reply, ScriptedCaller
 from umbel.composition.answer.result import Result
 from umbel.composition.engine import INLINE_MAX
 from umbel.composition.plan_run import Observer, run
-from umbel.composition.request.request_template import Recipe
+from umbel.composition.request.request_template import RequestTemplate
 from umbel.core.failure_kinds import Kind
 from umbel.core.model import Inputs, Outcome
 from umbel.core.transport_caller import TransportCaller
@@ -273,7 +273,9 @@ async def test_a_bug_in_a_call_fails_it_as_internal_and_the_others_live(
     assert [(note.event, type(note.error)) for note in ran.recorder.notes] == [("call.crashed", ZeroDivisionError)]
 
 
-@pytest.mark.parametrize("where", [(Recipe, "prepare"), (ScriptedCaller, "new_call")], ids=lambda each: each[1])
+@pytest.mark.parametrize(
+    "where", [(RequestTemplate, "prepare"), (ScriptedCaller, "new_call")], ids=lambda each: each[1]
+)
 async def test_a_bug_before_a_call_starts_fails_it_alone(
     where: tuple[type, str], monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.abc.Clock
 ) -> None:

@@ -10,14 +10,14 @@ from trio.testing import wait_all_tasks_blocked
 from tests.support.composing import Handler, Scripted, answer, by_path, facts, plan
 from tests.support.records import Records
 from tests.support.scripted_calls import Reply, ScriptedCaller
-from umbel.composition.stream import Line, capacity, head_fields, run_stream
+from umbel.composition.stream import StreamLine, capacity, head_fields, run_stream
 from umbel.core.model import Inputs
 from umbel.core.transport_caller import TransportCaller
 
 
-async def lines(text: str, handlers: dict[str, Handler], deadline: float = 5.0) -> list[Line]:
+async def lines(text: str, handlers: dict[str, Handler], deadline: float = 5.0) -> list[StreamLine]:
     compiled = plan(text)
-    send, receive = trio.open_memory_channel[Line](capacity(compiled))
+    send, receive = trio.open_memory_channel[StreamLine](capacity(compiled))
     upstream = Scripted(by_path(handlers))
     callers = {"u": TransportCaller(upstream)}
     await run_stream(compiled, Inputs(path={"id": "1"}), facts(deadline), callers, Records(), send)
@@ -90,7 +90,7 @@ async def test_items_unfinished_at_the_deadline_have_a_failure_line(autojump_clo
 async def test_each_outcome_is_a_line_in_the_turn_in_which_it_comes() -> None:
     upstream = ScriptedCaller({"/": Reply()})
     compiled = plan(TEXT)
-    send, receive = trio.open_memory_channel[Line](capacity(compiled))
+    send, receive = trio.open_memory_channel[StreamLine](capacity(compiled))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run_stream, compiled, Inputs(), facts(), {"u": upstream}, Records(), send)
         await wait_all_tasks_blocked()
@@ -100,7 +100,7 @@ async def test_each_outcome_is_a_line_in_the_turn_in_which_it_comes() -> None:
 
 
 async def test_both_ways_to_write_a_line() -> None:
-    line = Line("a", {"call": "a", "value": "x\n\r\u2028"})
+    line = StreamLine("a", {"call": "a", "value": "x\n\r\u2028"})
     assert json.loads(line.ndjson()) == line.data
     assert line.ndjson().count(b"\n") == 1
     event, data, *rest = line.sse().split(b"\n")
@@ -110,7 +110,7 @@ async def test_both_ways_to_write_a_line() -> None:
 
 async def test_a_reader_that_has_gone_is_no_error() -> None:
     compiled = plan(TEXT)
-    send, receive = trio.open_memory_channel[Line](capacity(compiled))
+    send, receive = trio.open_memory_channel[StreamLine](capacity(compiled))
     receive.close()
 
     await run_stream(compiled, Inputs(), facts(), {"u": ScriptedCaller({"/": Reply(0)})}, Records(), send)

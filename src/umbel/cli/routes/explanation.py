@@ -125,7 +125,7 @@ class _Facts:
             plan.name,
             self._config.where(at),
             call.upstream,
-            plan.recipe.method,
+            plan.request_template.method,
             self._hide(call.path),
             plan.needs,
             not call.optional,
@@ -251,7 +251,7 @@ def _call_rules(plan: CallPlan) -> Iterator[str]:
     if plan.conditions:
         yield f"forwards {', '.join(plan.conditions)}; a 304 is the answer"
     if not call.optional:
-        passed = ", ".join(map(str, sorted(plan.rules.passed)))
+        passed = ", ".join(map(str, sorted(plan.rules.pass_status)))
         yield f"passes on {passed or 'no status'}{' with the body' if call.pass_body else ''}"
 
 

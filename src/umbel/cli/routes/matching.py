@@ -65,7 +65,7 @@ def read_query(plan: Plan, path: str) -> Query | NoMatch:
     except RequestError as error:
         return NoMatch(error.status, error.detail)
     given = tuple(dict.fromkeys(unquote_plus(piece.partition("=")[0]) for piece in query.split("&") if piece))
-    sent_on = {*given} if STAR in plan.sent_on else plan.sent_on
+    sent_on = {*given} if STAR in plan.forwarded_query else plan.forwarded_query
     return Query(
         {name: values[name] for name in given if name in values},
         tuple(name for name in given if name not in values and name not in sent_on),

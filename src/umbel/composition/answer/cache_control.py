@@ -21,7 +21,7 @@ _FOR_SHARED = frozenset({"public", "s-maxage"})
 _TARGETED = ("cdn-cache-control", "surrogate-control", "edge-control", "x-accel-expires")
 
 
-def answer_caching(
+def answer_cache_control(
     configured: str | None, parts: Sequence[Fields], fields: Fields, *, personal: bool, complete: bool
 ) -> tuple[str | None, Fields]:
     """The Cache-Control of an answer (None: none), and ``fields`` less those that would let shared caches pass it by.
@@ -34,7 +34,7 @@ def answer_caching(
         complete: nothing is missing from it. One that is incomplete is never kept, and has no other Cache-Control.
     """
     if complete and not fields and not any(parts):
-        return unsaid(configured, personal=personal), fields
+        return cache_control_without_parts(configured, personal=personal), fields
     sets_cookie = bool(fields) and any(name == "set-cookie" for name, _ in fields)
     said = {name for part in parts if part for name in _directives(part)} if any(parts) else ()
     one_clients = sets_cookie or "private" in said or "no-store" in said
@@ -44,15 +44,15 @@ def answer_caching(
         return "no-store", fields
     if configured is None:
         return strictest_cache_control(parts, private=personal or sets_cookie), fields
-    return made_private(configured) if one_clients else configured, fields
+    return to_private(configured) if one_clients else configured, fields
 
 
-def unsaid(configured: str | None, *, personal: bool) -> str | None:
+def cache_control_without_parts(configured: str | None, *, personal: bool) -> str | None:
     """The same of a complete answer without fields, whose parts say nothing."""
     return configured if configured is not None or not personal else "private"
 
 
-def made_private(cache_control: str) -> str:
+def to_private(cache_control: str) -> str:
     """A Cache-Control less what it says to shared caches, and ``private``."""
     kept = [
         directive
@@ -64,7 +64,7 @@ def made_private(cache_control: str) -> str:
     return ", ".join(["private", *kept])
 
 
-def lets_share(cache_control: str) -> bool:
+def allows_shared(cache_control: str) -> bool:
     """Whether it says outright that shared caches may keep an answer."""
     return not _FOR_SHARED.isdisjoint(map(_name, _split(cache_control)))
 

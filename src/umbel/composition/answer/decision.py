@@ -35,7 +35,7 @@ def decide(plan: Plan, outcomes: Mapping[str, Outcome], latest: Outcome) -> Deci
     return None
 
 
-def conclude(plan: Plan, outcomes: Mapping[str, Outcome]) -> Failure | None:
+def final_failure(plan: Plan, outcomes: Mapping[str, Outcome]) -> Failure | None:
     """The failure that decides the answer once every call has ended and nothing was decided before."""
     if plan.needed:
         short = len(successes(plan, outcomes)) < plan.needed
@@ -45,10 +45,10 @@ def conclude(plan: Plan, outcomes: Mapping[str, Outcome]) -> Failure | None:
         if outcome.failure is not None and not call.rules.optional:
             return outcome.failure
     ordered = [outcomes[call.name] for call in plan.calls]
-    return worst_of_all(ordered, any(call.rules.has_default for call in plan.calls))
+    return worst_failure(ordered, any(call.rules.has_default for call in plan.calls))
 
 
-def worst_of_all(outcomes: Sequence[Outcome], any_default: bool) -> Failure | None:
+def worst_failure(outcomes: Sequence[Outcome], any_default: bool) -> Failure | None:
     """The worst failure (highest status, then config order) where every call failed and none has a default.
 
     An empty answer would be a lie then. Failures that a default covers, and compositions of no calls, have none.

@@ -13,14 +13,14 @@ from ...core.failure_kinds import Kind
 from ...core.model import Failure, Inputs, Json, Outcome, RequestFacts
 from ..plan.plan import CallPlan, Plan
 from ..text.expression import ExpressionError, failed_expression
-from ..text.field_template import LeftOut, note_left_out
-from .cache_control import Fields, answer_caching, unsaid
+from ..text.field_template import OnLeftOut, note_left_out
+from .cache_control import Fields, answer_cache_control, cache_control_without_parts
 from .decision import is_complete, successes
 from .result import Result, own_time
 from .status_fields import CREATED
 
 
-def shape_result(
+def build_result(
     plan: Plan,
     outcomes: Mapping[str, Outcome],
     context: Mapping[str, Json],
@@ -38,14 +38,14 @@ def shape_result(
     """
     ordered = tuple([outcomes[call.name] for call in plan.calls])  # a generator costs a call per item
     own_ms = own_time(facts.due_from, now, ordered) * 1000
-    if whole and plan.plain and failure is None:
+    if whole and plan.is_plain_object and failure is None:
         values: dict[str, Json] = {}
         for outcome in ordered:
             if outcome.headers:
                 break  # It may say something of caching.
             values[outcome.call] = outcome.value
         else:
-            caching = unsaid(plan.cache_control, personal=_is_personal(plan, inputs))
+            caching = cache_control_without_parts(plan.cache_control, personal=_is_personal(plan, inputs))
             return Result(ordered, None, values, plan.route.answer.status, (), True, caching, own_ms, failed=False)
     if failure is not None:
         return _failed(plan, outcomes, ordered, failure, own_ms)
@@ -60,11 +60,11 @@ def shape_result(
     only = plan.calls[0]
     received: Fields = ()
     if only.conditions:
-        status, received = _of_one_response(only, outcomes[only.name], status, headers)
+        status, received = _single_response_fields(only, outcomes[only.name], status, headers)
     if status == CREATED:
         received = (*received, *_created(ordered, headers))
     validated = bool(received) and any(name in ("etag", "last-modified") for name, _ in received)
-    caching, fields = _caching(plan, ordered, (*headers, *received), inputs, complete=complete)
+    caching, fields = _answer_cache_control(plan, ordered, (*headers, *received), inputs, complete=complete)
     return Result(ordered, None, answer, status, fields, complete, caching, own_ms, validated=validated)
 
 
@@ -72,11 +72,11 @@ def _failed(
     plan: Plan, outcomes: Mapping[str, Outcome], ordered: tuple[Outcome, ...], failure: Failure, own_ms: float
 ) -> Result:
     """The result that a failure decides, with the fields that go along with it."""
-    headers = (*failed_fields(failure), *_cookies(plan, outcomes))
+    headers = (*failure_fields(failure), *_cookies(plan, outcomes))
     return Result(ordered, failure, headers=headers, completed=False, own_ms=own_ms)
 
 
-def failed_fields(failure: Failure) -> tuple[tuple[str, str], ...]:
+def failure_fields(failure: Failure) -> tuple[tuple[str, str], ...]:
     """The fields of an answer with a failure's status: those that belong to it, and those that the route forwards."""
     taken = {name for name, _ in failure.fields} | {"set-cookie"}
     return (*failure.fields, *(field for field in failure.forwarded if field[0] not in taken))
@@ -94,7 +94,7 @@ def _answer(plan: Plan, outcomes: Mapping[str, Outcome], context: Mapping[str, J
 
 
 def _headers(
-    plan: Plan, outcomes: Mapping[str, Outcome], context: Mapping[str, Json], left_out: LeftOut
+    plan: Plan, outcomes: Mapping[str, Outcome], context: Mapping[str, Json], left_out: OnLeftOut
 ) -> tuple[tuple[str, str], ...]:
     answer = plan.route.answer
     fields = [
@@ -107,7 +107,7 @@ def _headers(
     return (*fields, *_cookies(plan, outcomes))
 
 
-def _of_one_response(call: CallPlan, outcome: Outcome, status: int, headers: Fields) -> tuple[int, Fields]:
+def _single_response_fields(call: CallPlan, outcome: Outcome, status: int, headers: Fields) -> tuple[int, Fields]:
     """The status of an answer that is one response, and what it takes of that response beside ``headers``.
 
     ``status`` is the route's, and stands unless the response was decided by the client's conditions.
@@ -158,12 +158,12 @@ def _cookies(plan: Plan, outcomes: Mapping[str, Outcome]) -> tuple[tuple[str, st
     return tuple(fields)
 
 
-def _caching(
+def _answer_cache_control(
     plan: Plan, outcomes: tuple[Outcome, ...], headers: Fields, inputs: Inputs, *, complete: bool
 ) -> tuple[str | None, Fields]:
     parts = [outcome.headers for outcome in outcomes if outcome.state == "value"]
     personal = _is_personal(plan, inputs)
-    return answer_caching(plan.cache_control, parts, headers, personal=personal, complete=complete)
+    return answer_cache_control(plan.cache_control, parts, headers, personal=personal, complete=complete)
 
 
 def _is_personal(plan: Plan, inputs: Inputs) -> bool:

@@ -20,14 +20,21 @@ from ...core.http.forward_all import STAR
 from ...core.http.hop_by_hop import is_hop_by_hop
 from ..call_result import CallRules
 from ..decode import ACCEPT
-from ..request.conditions import CONDITIONS, why_not
+from ..request.conditions import CONDITIONS, refusal_reason
 from ..request.credentials import carries_credential, is_credential
-from ..request.request_template import GATEWAYS_ALWAYS, GATEWAYS_FORWARDED, BodyRecipe, FieldTemplate, Param, Recipe
+from ..request.request_template import (
+    GATEWAY_FIELDS_ALWAYS,
+    GATEWAY_FIELDS_FORWARDED,
+    BodyTemplate,
+    Param,
+    RequestField,
+    RequestTemplate,
+)
 from ..text.expression import Expression, compile_source
-from ..text.field_template import FieldText, compile_field
-from ..text.template import Target, compile_target
-from .plan import PERSONAL, CallPlan, EachPlan, Plan, find_cycle
-from .scope import Names, Scope
+from ..text.field_template import FieldTemplate, compile_field
+from ..text.template import TargetTemplate, compile_target
+from .plan import CREDENTIAL_HEADERS, CallPlan, EachPlan, Plan, find_cycle
+from .scope import RouteNames, Scope
 
 T = TypeVar("T")
 
@@ -47,7 +54,7 @@ _OWN_ANSWER_FIELDS = frozenset(
     }
 )
 # The fields of every call that Umbel writes itself: of the request and of each attempt.
-_WRITTEN = GATEWAYS_ALWAYS | {b"traceparent", b"tracestate", b"accept-encoding"}
+_WRITTEN_BY_UMBEL = GATEWAY_FIELDS_ALWAYS | {b"traceparent", b"tracestate", b"accept-encoding"}
 # Stands in for an upstream that is not there, so that the rest of the call is still looked at.
 _UNKNOWN_UPSTREAM = Upstream(urls=("http://unknown",))
 _CONVERTER = re.compile(r"<(?:([^:<>]+):)?[^<>]+>")
@@ -110,11 +117,11 @@ def _why_never_sent(field: str, upstream: Upstream) -> str | None:
     if name == b"expect" or is_hop_by_hop(name):
         return f'"{field}" is about one connection only and is never sent on; remove it'
     written = f'"{field}" is written by Umbel itself, so what stands here is never sent; remove it'
-    if upstream.forwarded and name in GATEWAYS_FORWARDED:
+    if upstream.forwarded and name in GATEWAY_FIELDS_FORWARDED:
         return f"{written}, or set forwarded = false at the upstream"
     if field == upstream.deadline_header:
         return f"{written}, or give the upstream another deadline_header"
-    return written if name in _WRITTEN else None
+    return written if name in _WRITTEN_BY_UMBEL else None
 
 
 def _why_not_deadline_header(upstream: Upstream) -> str | None:
@@ -122,15 +129,15 @@ def _why_not_deadline_header(upstream: Upstream) -> str | None:
     name = str(upstream.deadline_header or "").encode("ascii")
     if name == b"expect" or is_hop_by_hop(name):
         return f'"{name.decode()}" is about one connection only and is never sent on; take another name'
-    if name in _WRITTEN or (upstream.forwarded and name in GATEWAYS_FORWARDED):
+    if name in _WRITTEN_BY_UMBEL or (upstream.forwarded and name in GATEWAY_FIELDS_FORWARDED):
         return f'"{name.decode()}" is written by Umbel itself and says something else; take another name'
     return None
 
 
-def _carries_credential(call: Call, recipe: Recipe, scope: Scope) -> bool:
+def _carries_credential(call: Call, request_template: RequestTemplate, scope: Scope) -> bool:
     """Whether a call carries a credential of the client's; ``scope`` has read what its request is made of."""
     names = [*scope.reads, *call.forward_headers, *call.forward_query, *(["cookie"] if call.forward_cookies else [])]
-    configured = (*recipe.usual_headers, *recipe.headers)
+    configured = (*request_template.upstream_headers, *request_template.headers)
     own = any(field.fixed is not None and is_credential(field.name.decode()) for field in configured)
     return carries_credential(names, body=call.forward_body or scope.reads_body, own=own)
 
@@ -145,12 +152,14 @@ class _RouteCompiler:
         self.problems: list[tuple[KeyPath, str]] = []
         self.methods: tuple[str, ...] = ()
         """The methods that the route answers; known once compiled, with or without problems."""
-        self._names = Names(
+        self._names = RouteNames(
             frozenset(self._route_params()), frozenset(self._route.query_params), tuple(self._route.calls)
         )
         tables = (("path", ()), ("query", self._names.query_params), ("calls", self._names.calls))
-        lost = {key for key, names in tables if config.has_lost((*self._at, key), names)}
-        self._names.lost = frozenset(lost | {"path"} if self.problems else lost)  # So far only that of its path.
+        incomplete_tables = {key for key, names in tables if config.has_lost((*self._at, key), names)}
+        self._names.incomplete_tables = frozenset(
+            incomplete_tables | {"path"} if self.problems else incomplete_tables
+        )  # So far only that of its path.
 
     def compile(self) -> Plan | None:
         route = self._route
@@ -184,7 +193,7 @@ class _RouteCompiler:
             None if self._names.whole_body else frozenset(self._names.body_fields),
             tuple(self._names.headers),
             tuple(vary),
-            any_header or not PERSONAL.isdisjoint(vary),
+            any_header or not CREDENTIAL_HEADERS.isdisjoint(vary),
             shape,
             answer_headers,
             self._config.where,
@@ -209,50 +218,50 @@ class _RouteCompiler:
         each: EachPlan | None = None
         if call.each is not None:
             source = self._compiled((*at, "each"), call.each)
-            client = self._told((*at, "each"), lambda: scope.read(source)) if source is not None else None
+            client = self._collect((*at, "each"), lambda: scope.read(source)) if source is not None else None
             scope.item_client = client or ""
             each = EachPlan(source, scope.item_client) if source is not None else None
         upstream = self._upstream(at, call)
         scope.forget_reads()  # What only decides whether the call is made is not sent.
-        recipe = self._recipe(at, call, upstream or _UNKNOWN_UPSTREAM, scope)
+        request_template = self._request_template(at, call, upstream or _UNKNOWN_UPSTREAM, scope)
         needs = tuple(other for other in self._route.calls if other in scope.needs)
-        conditions = self._conditions(at, call, recipe)
-        if recipe is None or upstream is None:
+        conditions = self._conditions(at, call, request_template)
+        if request_template is None or upstream is None:
             return name, None, needs
         rules = CallRules.of(
             name,
             call,
             timeout=upstream.timeout,
             max_body=upstream.max_body,
-            answer_headers=self._answered(name),
-            credential=_carries_credential(call, recipe, scope),
+            answer_headers=self._forwarded_fields(name),
+            credential=_carries_credential(call, request_template, scope),
             conditions=conditions,
             answer_status=self._route.answer.status,
         )
-        return name, CallPlan(name, call, upstream, rules, recipe, needs, when, each, conditions), needs
+        return name, CallPlan(name, call, upstream, rules, request_template, needs, when, each, conditions), needs
 
-    def _conditions(self, at: KeyPath, call: Call, recipe: Recipe | None) -> tuple[str, ...]:
+    def _conditions(self, at: KeyPath, call: Call, request_template: RequestTemplate | None) -> tuple[str, ...]:
         """The conditions of the client's that a call forwards: by ``forward_headers``, or by a template that reads a
         header itself or through a name of ``with``."""
         found: dict[str, KeyPath] = {
             name: (*self._at, *at, "forward_headers", place) for place, name in enumerate(call.forward_headers)
         }
-        if recipe is not None:
-            tables: list[tuple[KeyPath, tuple[FieldTemplate, ...]]] = [
-                ((*self._at, *at, "headers"), recipe.headers),
-                (("upstreams", call.upstream, "headers"), recipe.usual_headers),
+        if request_template is not None:
+            tables: list[tuple[KeyPath, tuple[RequestField, ...]]] = [
+                ((*self._at, *at, "headers"), request_template.headers),
+                (("upstreams", call.upstream, "headers"), request_template.upstream_headers),
             ]
             for where, fields in tables:
                 for field, text, _ in fields:
-                    if recipe.reads_headers(text):
+                    if request_template.reads_headers(text):
                         found.setdefault(field.decode(), (*where, field.decode()))
         conditions = {name: path for name, path in found.items() if name in CONDITIONS}
         for name, path in conditions.items():
-            if reason := why_not(self._route, name):
+            if reason := refusal_reason(self._route, name):
                 self._problem(path, reason, absolute=True)
         return tuple(conditions)
 
-    def _answered(self, call: str) -> frozenset[bytes]:
+    def _forwarded_fields(self, call: str) -> frozenset[bytes]:
         """The fields of the call's response that the answer forwards."""
         answer = self._route.answer
         names = {name.lower().encode("ascii") for name in answer.forward_headers.get(call, ())}
@@ -266,23 +275,23 @@ class _RouteCompiler:
             self._problem((*at, "upstream"), f'there is no upstream "{call.upstream}"{hint}')
         return upstream
 
-    def _recipe(self, at: KeyPath, call: Call, upstream: Upstream, scope: Scope) -> Recipe | None:
+    def _request_template(self, at: KeyPath, call: Call, upstream: Upstream, scope: Scope) -> RequestTemplate | None:
         before = len(self.problems)
         bound = tuple(self._params((*at, "with"), call.with_, scope))
         scope.bound = {param.name: param.client for param in bound}
-        scope.lost_bound = self._config.has_lost((*self._at, *at, "with"), call.with_)
-        params = dict(self._placed(("upstreams", call.upstream, "params"), upstream.params))
-        params |= dict(self._placed((*self._at, *at, "params"), call.params))
-        target: Target | None = self._told(
+        scope.bound_incomplete = self._config.has_lost((*self._at, *at, "with"), call.with_)
+        params = dict(self._with_key_paths(("upstreams", call.upstream, "params"), upstream.params))
+        params |= dict(self._with_key_paths((*self._at, *at, "params"), call.params))
+        target: TargetTemplate | None = self._collect(
             (*at, "path"), lambda: scope.resolved(lambda resolve: compile_target(call.path, resolve))
         )
-        usual = self._texts(("upstreams", call.upstream, "headers"), upstream.headers, scope)
-        headers = self._texts((*self._at, *at, "headers"), call.headers, scope)
+        usual = self._request_fields(("upstreams", call.upstream, "headers"), upstream.headers, scope)
+        headers = self._request_fields((*self._at, *at, "headers"), call.headers, scope)
         compiled = [self._param(name, source, where, scope) for name, (where, source) in params.items()]
         body = self._body(at, call, scope)
         if target is None or len(self.problems) > before:
             return None
-        return Recipe(
+        return RequestTemplate(
             call.method or ("POST" if body is not None or call.forward_body else "GET"),
             ACCEPT[call.decode],
             upstream.product,
@@ -300,30 +309,30 @@ class _RouteCompiler:
             upstream.deadline_header or None,
         )
 
-    def _body(self, at: KeyPath, call: Call, scope: Scope) -> BodyRecipe | None:
-        bodies: list[BodyRecipe] = []
+    def _body(self, at: KeyPath, call: Call, scope: Scope) -> BodyTemplate | None:
+        bodies: list[BodyTemplate] = []
         for key, source in (("json", call.json_), ("form", call.form)):  # Both are looked at, where both stand.
             if isinstance(source, str):
                 whole = self._param("", source, (*self._at, *at, key), scope)
-                bodies += [BodyRecipe(key == "form", whole)] if whole is not None else []
+                bodies += [BodyTemplate(key == "form", whole)] if whole is not None else []
             elif source is not None:
-                bodies.append(BodyRecipe(key == "form", None, tuple(self._params((*at, key), source, scope))))
+                bodies.append(BodyTemplate(key == "form", None, tuple(self._params((*at, key), source, scope))))
         return bodies[0] if bodies else None
 
-    def _answer(self) -> tuple[Expression | None, tuple[tuple[str, FieldText], ...]]:
+    def _answer(self) -> tuple[Expression | None, tuple[tuple[str, FieldTemplate], ...]]:
         answer = self._route.answer
         scope = Scope(self._names)
         shape = self._expression(("answer", "shape"), answer.shape, scope)
-        headers: list[tuple[str, FieldText]] = []
+        headers: list[tuple[str, FieldTemplate]] = []
         for name, text in answer.headers.items():
             at = ("answer", "headers", name)
-            self._refuse_own(at, name)
-            template = self._told(at, partial(scope.resolved, partial(compile_field, name, text)))
+            self._check_answer_field(at, name)
+            template = self._collect(at, partial(scope.resolved, partial(compile_field, name, text)))
             if template is not None:
                 headers.append((name, template))
         for key, table in (("forward_headers", answer.forward_headers), ("forward_cookies", answer.forward_cookies)):
             for name, fields in table.items():
-                if name not in self._route.calls and "calls" in self._names.lost:
+                if name not in self._route.calls and "calls" in self._names.incomplete_tables:
                     continue
                 if name not in self._route.calls:
                     near = difflib.get_close_matches(name, self._route.calls, n=1)
@@ -332,12 +341,12 @@ class _RouteCompiler:
                 elif self._route.calls[name].each is not None:
                     self._problem(("answer", key, name), f'"{name}" makes many responses (each); none speaks for them')
                 for field in fields if key == "forward_headers" else ():
-                    self._refuse_own(("answer", key, name), field)
+                    self._check_answer_field(("answer", key, name), field)
         if answer.status in (204, 205) and (self._route.stream or answer.shape is not None):
             self._problem(("answer", "status"), f"an answer with status {answer.status} has no body to shape or stream")
         return shape, tuple(headers)
 
-    def _refuse_own(self, at: KeyPath, name: str) -> None:
+    def _check_answer_field(self, at: KeyPath, name: str) -> None:
         if name in _OWN_ANSWER_FIELDS:
             self._problem(at, f'"{name}" of an answer is written by Umbel itself')
         elif is_hop_by_hop(name.encode("ascii")):
@@ -359,7 +368,7 @@ class _RouteCompiler:
             return tuple(needs)
         named = {other for others in needs.values() for other in others}
         candidates = tuple(name for name in needs if name not in named)
-        if (self._route.quorum or 0) > len(candidates) and "calls" not in self._names.lost:
+        if (self._route.quorum or 0) > len(candidates) and "calls" not in self._names.incomplete_tables:
             self._problem(
                 ("quorum",),
                 f"the quorum is more than the {len(candidates)} that count: calls that no other call names",
@@ -371,7 +380,7 @@ class _RouteCompiler:
     def _problem(self, at: KeyPath, reason: str, *, absolute: bool = False) -> None:
         self.problems.append((at if absolute else (*self._at, *at), reason))
 
-    def _told(self, at: KeyPath, make: Callable[[], T], *, absolute: bool = False) -> T | None:
+    def _collect(self, at: KeyPath, make: Callable[[], T], *, absolute: bool = False) -> T | None:
         try:
             return make()
         except ValueError as error:
@@ -380,26 +389,26 @@ class _RouteCompiler:
 
     def _compiled(self, at: KeyPath, source: Source, *, absolute: bool = False) -> Expression | None:
         full = at if absolute else (*self._at, *at)
-        return self._told(full, lambda: compile_source(source, full, self._route.max_steps), absolute=True)
+        return self._collect(full, lambda: compile_source(source, full, self._route.max_steps), absolute=True)
 
     def _expression(self, at: KeyPath, text: str | None, scope: Scope) -> Expression | None:
         if text is None or (expression := self._compiled(at, text)) is None:
             return None
-        self._told(at, lambda: scope.read(expression))
+        self._collect(at, lambda: scope.read(expression))
         return expression
 
-    def _texts(self, at: KeyPath, table: Mapping[str, str], scope: Scope) -> tuple[FieldTemplate, ...]:
+    def _request_fields(self, at: KeyPath, table: Mapping[str, str], scope: Scope) -> tuple[RequestField, ...]:
         compiled = {
-            name: self._told((*at, name), partial(scope.resolved, partial(compile_field, name, text)), absolute=True)
+            name: self._collect((*at, name), partial(scope.resolved, partial(compile_field, name, text)), absolute=True)
             for name, text in table.items()
         }
-        return tuple(FieldTemplate.of(name, text) for name, text in compiled.items() if text is not None)
+        return tuple(RequestField.of(name, text) for name, text in compiled.items() if text is not None)
 
     def _param(self, name: str, source: Source, where: KeyPath, scope: Scope) -> Param | None:
         expression = self._compiled(where, source, absolute=True)
         if expression is None:
             return None
-        client = self._told(where, lambda: scope.read(expression), absolute=True)
+        client = self._collect(where, lambda: scope.read(expression), absolute=True)
         return None if client is None else Param(name, expression, client)
 
     def _params(self, at: KeyPath, table: Mapping[str, Source], scope: Scope) -> Iterator[Param]:
@@ -409,6 +418,6 @@ class _RouteCompiler:
                 yield param
 
     @staticmethod
-    def _placed(at: KeyPath, table: Mapping[str, Source]) -> Iterator[tuple[str, tuple[KeyPath, Source]]]:
+    def _with_key_paths(at: KeyPath, table: Mapping[str, Source]) -> Iterator[tuple[str, tuple[KeyPath, Source]]]:
         for name, source in table.items():
             yield name, ((*at, name), source)

@@ -50,14 +50,14 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
 }
 
 
-class Meeting(NamedTuple):
+class NullArgument(NamedTuple):
     """A function that is given the null of a part."""
 
     part: str
     function: str
 
 
-class _Missing(NamedTuple):
+class _NullReason(NamedTuple):
     """Why a part may be null although the answer goes out."""
 
     why: str
@@ -67,30 +67,30 @@ class _Missing(NamedTuple):
     """Whether a call that names the part is made all the same."""
 
 
-class _Value(NamedTuple):
+class _KnownValue(NamedTuple):
     """What is known of a value: the parts whose null makes it null."""
 
     nulls: Parts = _NONE
     items: Parts = _NONE
     """The parts whose null makes an item of it null, where it is a list or an object."""
-    fields: Mapping[str, _Value] | None = None
+    fields: Mapping[str, _KnownValue] | None = None
     """Its members, where they are known."""
 
 
-_ANY = _Value()
+_ANY = _KnownValue()
 
 
 def missing_part_warnings(plan: Plan) -> Iterator[tuple[KeyPath, str]]:
     """What to warn of in a route: the key of an expression, and a sentence that names the part and what to write."""
-    may_miss = _may_miss(plan)
+    may_miss = _nullable_parts(plan)
     for call in plan.calls:
-        yield from _never_made(call)
+        yield from _always_failing(call)
     for expression, of_call in _expressions(plan):
         # A call that names a part without a default is not made where that part fails or is skipped.
         parts = {name: missing for name, missing in may_miss.items() if of_call is None or missing.is_named}
-        for function in sorted(set(_misfits(expression.tree))):
+        for function in sorted(set(_mistyped_functions(expression.tree))):
             yield expression.where, f"{function}() never takes the constant that stands in it: its value is always null"
-        for part, function in meetings(expression.tree, frozenset(parts)):
+        for part, function in null_arguments(expression.tree, frozenset(parts)):
             why, hint, _ = parts[part]
             name = part.removesuffix(_ITEMS)
             which, instead = f'"{name}"', f"write not_null({part}, …) with what is to be taken instead"
@@ -106,28 +106,28 @@ _ITEMS = "[*]"
 """Stands behind the name of a part whose items are meant."""
 
 
-def meetings(node: Node, parts: Parts) -> list[Meeting]:
+def null_arguments(node: Node, parts: Parts) -> list[NullArgument]:
     """Every function of an expression that is given the null of one of ``parts``: the innermost, each part once."""
-    search = _Search()
+    search = _NullSearch()
     names = {part.removesuffix(_ITEMS) for part in parts}
-    fields = {name: _Value(parts & {name}, parts & {name + _ITEMS}) for name in names}
-    search.value_of(node, _Value(fields=fields))
+    fields = {name: _KnownValue(parts & {name}, parts & {name + _ITEMS}) for name in names}
+    search.value_of(node, _KnownValue(fields=fields))
     return list({meeting.part: meeting for meeting in reversed(search.found)}.values())[::-1]
 
 
-class _Search:
+class _NullSearch:
     """Walks a syntax tree as the interpreter does, with what is known of values in place of them."""
 
     def __init__(self) -> None:
-        self.found: list[Meeting] = []
-        self._there: Parts = _NONE
+        self.found: list[NullArgument] = []
+        self._non_null: Parts = _NONE
         """The parts that are no null where the walk is: what is there would not be evaluated then."""
 
-    def value_of(self, node: Node, here: _Value) -> _Value:
+    def value_of(self, node: Node, here: _KnownValue) -> _KnownValue:
         """What is known of the value of a node on ``here``."""
         kind, children = node["type"], node["children"]
         if kind == "field":
-            return here.fields.get(node["value"], _ANY) if here.fields is not None else _Value(here.nulls)
+            return here.fields.get(node["value"], _ANY) if here.fields is not None else _KnownValue(here.nulls)
         if kind == "function_expression":
             return self._function(node, here)
         if kind in ("subexpression", "pipe"):
@@ -141,7 +141,7 @@ class _Search:
             nulls = self.value_of(first, here).nulls
             for child in rest:
                 self._inner(child)
-            return _Value(nulls)
+            return _KnownValue(nulls)
         if kind in ("literal", "expref"):
             for child in children:
                 self._inner(child)
@@ -158,47 +158,47 @@ class _Search:
         if isinstance(node, dict):
             self.value_of(node, _ANY)
 
-    def _where(self, there: Parts, node: Node, here: _Value) -> _Value:
+    def _value_where(self, there: Parts, node: Node, here: _KnownValue) -> _KnownValue:
         """What is known of the value of a node that is evaluated only where ``there`` are no nulls."""
-        before, self._there = self._there, self._there | there
+        before, self._non_null = self._non_null, self._non_null | there
         value = self.value_of(node, here)
-        self._there = before
+        self._non_null = before
         return value
 
-    def _provided(self, node: Node, here: _Value) -> _Value:
+    def _null_handled(self, node: Node, here: _KnownValue) -> _KnownValue:
         """What is known of the value of a node whose null is provided for: whatever makes it null is no finding."""
         count = len(self.found)
         value = self.value_of(node, here)
         self.found[count:] = [meeting for meeting in self.found[count:] if meeting.part not in value.nulls]
         return value
 
-    def _logical(self, node: Node, here: _Value) -> _Value:
+    def _logical(self, node: Node, here: _KnownValue) -> _KnownValue:
         left, right = node["children"]
         if node["type"] == "and_expression":
             first = self.value_of(left, here)
-            second = self._where(first.nulls, right, here)
-            return _Value(first.nulls | second.nulls)
-        first = self._provided(left, here)
-        second = self._where(_true_by(left, here), right, here)
+            second = self._value_where(first.nulls, right, here)
+            return _KnownValue(first.nulls | second.nulls)
+        first = self._null_handled(left, here)
+        second = self._value_where(_true_by(left, here), right, here)
         # Null only where both are.
         nulls = first.nulls | second.nulls if first.nulls and second.nulls else _NONE
-        return _Value(nulls, first.items | second.items)
+        return _KnownValue(nulls, first.items | second.items)
 
-    def _multi_select(self, node: Node, here: _Value) -> _Value:
+    def _multi_select(self, node: Node, here: _KnownValue) -> _KnownValue:
         """A list or an object that is made of the value at hand, and null where that is."""
-        there = _Value(fields=here.fields)
-        made = [self._where(here.nulls, child, there) for child in node["children"]]
+        there = _KnownValue(fields=here.fields)
+        made = [self._value_where(here.nulls, child, there) for child in node["children"]]
         items = _NONE.union(*(value.nulls for value in made))
         if node["type"] == "multi_select_list":
-            return _Value(here.nulls, items)
+            return _KnownValue(here.nulls, items)
         names = (child["value"] for child in node["children"])
-        return _Value(here.nulls, items, dict(zip(names, made, strict=True)))
+        return _KnownValue(here.nulls, items, dict(zip(names, made, strict=True)))
 
-    def _function(self, node: Node, here: _Value) -> _Value:
+    def _function(self, node: Node, here: _KnownValue) -> _KnownValue:
         name, children = node["value"], node["children"]
         last = len(children) - 1
         given = [
-            (self._provided if name in _NULL_OF_ALL and place < last else self.value_of)(child, here)
+            (self._null_handled if name in _NULL_OF_ALL and place < last else self.value_of)(child, here)
             for place, child in enumerate(children)
         ]
         refused: Parts = _NONE
@@ -208,27 +208,27 @@ class _Search:
                 refused |= value.nulls
                 if (name in _ORDERING and place == 0) or all(kind.startswith("array-") for kind in types):
                     refused |= value.items
-        refused -= self._there
-        self.found.extend(Meeting(part, name) for part in sorted(refused))
+        refused -= self._non_null
+        self.found.extend(NullArgument(part, name) for part in sorted(refused))
         if name in _NULL_OF_ALL:
             nulls = [value.nulls for value in given]
-            return _Value(_NONE.union(*nulls) if all(nulls) else _NONE)
+            return _KnownValue(_NONE.union(*nulls) if all(nulls) else _NONE)
         if name == "to_array":
-            return _Value(items=given[0].items | given[0].nulls)
+            return _KnownValue(items=given[0].items | given[0].nulls)
         items = given[0].items if name in _SAME_ITEMS else _NONE
-        return _Value(given[0].nulls if name in _NULL_OF_NULL else refused, items)
+        return _KnownValue(given[0].nulls if name in _NULL_OF_NULL else refused, items)
 
 
-def _true_by(node: Node, here: _Value) -> Parts:
+def _true_by(node: Node, here: _KnownValue) -> Parts:
     """The parts whose null makes a condition true: ``!b``, ``b == `null```, and what is joined of such."""
     kind, children = node["type"], node["children"]
     if kind == "not_expression":
-        return _Search().value_of(children[0], here).nulls
+        return _NullSearch().value_of(children[0], here).nulls
     if kind == "comparator" and node["value"] == "eq":
         left, right = children
         for one, other in ((left, right), (right, left)):
             if other["type"] == "literal" and other["value"] is None:
-                return _Search().value_of(one, here).nulls
+                return _NullSearch().value_of(one, here).nulls
     if kind == "and_expression":
         left, right = children
         # A constant on the right is what the condition gives; one that is false would let the null through.
@@ -240,14 +240,14 @@ def _true_by(node: Node, here: _Value) -> Parts:
     return _NONE
 
 
-def _never_made(call: CallPlan) -> Iterator[tuple[KeyPath, str]]:
+def _always_failing(call: CallPlan) -> Iterator[tuple[KeyPath, str]]:
     """The constants of a call with which it always fails: no list for ``each``, no scalar for a query or a form."""
     if call.each is not None and call.each.source.tree["type"] == "literal":
         value = call.each.source.tree["value"]
         if not isinstance(value, (list, type(None))):
             yield call.each.source.where, "each takes a list, which this is not: the call always fails"
-    body = call.recipe.body
-    for param in (*call.recipe.params, *(body.fields if body is not None and body.form else ())):
+    body = call.request_template.body
+    for param in (*call.request_template.params, *(body.fields if body is not None and body.form else ())):
         tree = param.expression.tree
         if tree["type"] != "literal":
             continue
@@ -259,12 +259,12 @@ def _never_made(call: CallPlan) -> Iterator[tuple[KeyPath, str]]:
             )
 
 
-def _misfits(node: Node) -> Iterator[str]:
+def _mistyped_functions(node: Node) -> Iterator[str]:
     """The functions that are given a constant of a type that they do not take."""
     for place, child in enumerate(node["children"]):
         if not isinstance(child, dict):
             continue
-        yield from _misfits(child)
+        yield from _mistyped_functions(child)
         if node["type"] == "function_expression" and child["type"] == "literal":
             types = argument_types(node["value"], place)
             if types and not any(_fits(child["value"], kind) for kind in types):
@@ -281,9 +281,9 @@ def _fits(value: Json, kind: str) -> bool:
     return isinstance(value, _TYPES.get(outer, ()))
 
 
-def _may_miss(plan: Plan) -> dict[str, _Missing]:
+def _nullable_parts(plan: Plan) -> dict[str, _NullReason]:
     """The calls that may be null although the answer goes out, and those of an ``each`` whose items may be."""
-    found: dict[str, _Missing] = {}
+    found: dict[str, _NullReason] = {}
     skipped: set[str] = set()
     waiting = list(plan.calls)
     while waiting:
@@ -297,17 +297,17 @@ def _may_miss(plan: Plan) -> dict[str, _Missing]:
         if call.each is not None and (items := _items_may_miss(config)) is not None:
             found[call.name + _ITEMS] = items
         if call.each is None and (always := _null_of_success(config)):
-            found[call.name] = _Missing(always, "", is_named=True)
+            found[call.name] = _NullReason(always, "", is_named=True)
         elif config.has_default:
             if config.default is None:
-                found[call.name] = _Missing("its default is null", "", is_named=True)
+                found[call.name] = _NullReason("its default is null", "", is_named=True)
         elif config.optional:
-            found[call.name] = _Missing("it is optional and has no default", _default(call.name, config))
+            found[call.name] = _NullReason("it is optional and has no default", _default(call.name, config))
         elif call.name in skipped:
             by = "when" if config.when is not None else f'the when of "{min(above)}"'
-            found[call.name] = _Missing(f"{by} may skip it, and it has no default", _default(call.name, config))
+            found[call.name] = _NullReason(f"{by} may skip it, and it has no default", _default(call.name, config))
         elif plan.route.combine != "all":
-            found[call.name] = _Missing(f'combine = "{plan.route.combine}" does not need it', "")
+            found[call.name] = _NullReason(f'combine = "{plan.route.combine}" does not need it', "")
     return found
 
 
@@ -318,11 +318,11 @@ def _null_of_success(config: Call) -> str:
     return f"null_on {', '.join(map(str, config.null_on))}" if config.null_on else ""
 
 
-def _items_may_miss(config: Call) -> _Missing | None:
+def _items_may_miss(config: Call) -> _NullReason | None:
     if always := _null_of_success(config):
-        return _Missing(always, "", is_named=True)
+        return _NullReason(always, "", is_named=True)
     if config.optional and config.item_default is None:
-        return _Missing("it is optional and has no item_default", "give it an item_default, or ", is_named=True)
+        return _NullReason("it is optional and has no item_default", "give it an item_default, or ", is_named=True)
     return None
 
 
@@ -333,15 +333,15 @@ def _default(part: str, call: Call) -> str:
 def _expressions(plan: Plan) -> Iterator[tuple[Expression, CallPlan | None]]:
     """Every expression of a route, with the call that it is of (None: of the answer)."""
     for call in plan.calls:
-        recipe = call.recipe
-        body = recipe.body
+        request_template = call.request_template
+        body = request_template.body
         if call.when is not None:
             yield call.when, call
         if call.each is not None:
             yield call.each.source, call
         if body is not None and body.whole is not None:
             yield body.whole.expression, call
-        for param in (*recipe.bound, *recipe.params, *(body.fields if body is not None else ())):
+        for param in (*request_template.bound, *request_template.params, *(body.fields if body is not None else ())):
             yield param.expression, call
     if plan.shape is not None:
         yield plan.shape, None

@@ -13,10 +13,10 @@ from ...core.http.header_field import text_of
 from ...core.model import Inputs, Json
 from ..answer.status_fields import CREATED
 from ..call_result import CallRules
-from ..request.conditions import answering_statuses, sent
-from ..request.request_template import Recipe
+from ..request.conditions import answering_statuses, sent_conditions
+from ..request.request_template import RequestTemplate
 from ..text.expression import Expression
-from ..text.field_template import FieldText
+from ..text.field_template import FieldTemplate
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class CallPlan:
     config: Call
     upstream: Upstream
     rules: CallRules
-    recipe: Recipe
+    request_template: RequestTemplate
     needs: tuple[str, ...]
     """The calls whose values it names, in config order; it starts the moment they are there."""
     when: Expression | None
@@ -46,8 +46,8 @@ class CallPlan:
 
     def rules_for(self, method: str, headers: Mapping[str, str]) -> CallRules:
         """The rules for a request: with the statuses that become its answer's, where it bears conditions."""
-        answering = answering_statuses(sent(self.conditions, headers), method)
-        return replace(self.rules, answering=self.rules.answering | answering)
+        answering = answering_statuses(sent_conditions(self.conditions, headers), method)
+        return replace(self.rules, answering_statuses=self.rules.answering_statuses | answering)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +73,16 @@ class Plan:
     private: bool
     """Whether authorization, cookies or all header fields go upstream, so that no shared cache may keep the answer."""
     shape: Expression | None
-    answer_headers: tuple[tuple[str, FieldText], ...]
+    answer_headers: tuple[tuple[str, FieldTemplate], ...]
     where: Callable[[KeyPath], str]
     """``file:line`` of a key, for the record of a failed expression."""
     needed: int
     """How many successes of ``candidates`` make the answer (0 where all calls do)."""
-    first: tuple[CallPlan, ...]
+    initial_calls: tuple[CallPlan, ...]
     """The calls that name no other, in config order."""
-    waiting: Mapping[str, int]
+    dependency_counts: Mapping[str, int]
     """For each other call, how many it names."""
-    plain: bool = field(init=False)
+    is_plain_object: bool = field(init=False)
     """Whether a complete answer is the object of the calls' values, with the route's status and no field of its own."""
     cache_control: str | None = field(init=False)
     """The Cache-Control that is configured for complete answers; None: what the calls say."""
@@ -92,11 +92,13 @@ class Plan:
         answer = self.route.answer
         fields = self.answer_headers or answer.forward_headers or answer.forward_cookies
         usual = self.shape is None and self.route.combine == "all" and answer.status != CREATED
-        object.__setattr__(self, "plain", usual and not fields and not any(call.conditions for call in self.calls))
+        object.__setattr__(
+            self, "is_plain_object", usual and not fields and not any(call.conditions for call in self.calls)
+        )
         object.__setattr__(self, "cache_control", None if answer.cache_control == "parts" else answer.cache_control)
 
     @property
-    def sent_on(self) -> frozenset[str]:
+    def forwarded_query(self) -> frozenset[str]:
         """The query parameters of the client that calls send on."""
         return frozenset(name for call in self.calls for name in call.config.forward_query)
 
@@ -115,7 +117,7 @@ def request_context(plan: Plan, inputs: Inputs) -> dict[str, Json]:
     return {"path": inputs.path, "query": inputs.query, "headers": headers, "body": inputs.body}
 
 
-PERSONAL = frozenset({"authorization", "cookie"})
+CREDENTIAL_HEADERS = frozenset({"authorization", "cookie"})
 """The request headers that identify a person: an answer made with one of them is that person's alone."""
 
 

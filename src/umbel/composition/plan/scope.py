@@ -14,15 +14,15 @@ from typing import TypeVar
 from ...config.schema.types import CONTEXT_WORDS
 from ...core.http.hop_by_hop import is_hop_by_hop
 from ..text.expression import Expression
-from ..text.expression_mistakes import texts_instead
-from ..text.fault import described, parameter
-from ..text.template import Resolve, Variable
+from ..text.expression_mistakes import constant_hints
+from ..text.fault import describe_parameter, describe_parameters
+from ..text.template import Resolver, Variable
 
 T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class Names:
+class RouteNames:
     """The names that one route knows, and what its plan turned out to use of them."""
 
     route_params: frozenset[str]
@@ -33,7 +33,7 @@ class Names:
     uses_body: bool = False
     whole_body: bool = False
     """Whether it reads the body as a whole, or more of it than single members."""
-    lost: frozenset[str] = frozenset()
+    incomplete_tables: frozenset[str] = frozenset()
     """Which of path, query and calls may have had more names: a part of them was wrong. Only while a configuration is
     judged; a name that is not known there is not told."""
     body_fields: set[str] = field(default_factory=set)
@@ -44,14 +44,14 @@ class Names:
 class Scope:
     """The names as one call sees them (``call`` None: as the answer does). Collects what the call needs."""
 
-    names: Names
+    names: RouteNames
     call: str | None = None
     item_client: str | None = None
     """The client's list that ``{item}`` is an item of, in words; empty if it is not the client's, None without item."""
     bound: Mapping[str, str] = field(default_factory=dict)
     """The names of ``with``, and the client's parameters that each is made of, in words; empty if there are others."""
     needs: set[str] = field(default_factory=set)
-    lost_bound: bool = False
+    bound_incomplete: bool = False
     """Whether ``with`` may have had more names."""
     reads: dict[str, None] = field(default_factory=dict)
     """The names of the client's that it reads: of headers, parameters, and members of the body."""
@@ -74,7 +74,7 @@ class Scope:
         """
         # All of them are noted and judged, so no short cut at the first.
         mistakes: list[str] = []
-        instead = texts_instead(expression.tree, expression.where)
+        instead = constant_hints(expression.tree, expression.where)
         for root, first in expression.names:
             try:
                 self._use(root, first, instead.get(root, ""))
@@ -82,9 +82,9 @@ class Scope:
                 mistakes.append(str(error))
         if mistakes:
             raise ValueError("; and ".join(mistakes))
-        return described(expression.names, self.item_client or "")
+        return describe_parameters(expression.names, self.item_client or "")
 
-    def resolved(self, compile_template: Callable[[Resolve], T]) -> T:
+    def resolved(self, compile_template: Callable[[Resolver], T]) -> T:
         """A template with its names resolved.
 
         Raises:
@@ -114,7 +114,7 @@ class Scope:
         if fields:
             if root in self.bound:
                 return Variable(name, None, (root, *fields), self.bound[root])
-            if self.lost_bound and root not in CONTEXT_WORDS and root not in self.names.calls:
+            if self.bound_incomplete and root not in CONTEXT_WORDS and root not in self.names.calls:
                 return Variable(name, None, (root, *fields), "")
             self._use(root, fields[0])
             return Variable(name, root, tuple(fields), self._parameter(root, *fields))
@@ -130,7 +130,7 @@ class Scope:
         if root == "item" or root in self.names.calls:
             self._use(root, None)
             meanings.append(Variable(name, root, (), self._parameter(root)))
-        if not meanings and (self.names.lost or self.lost_bound):
+        if not meanings and (self.names.incomplete_tables or self.bound_incomplete):
             return Variable(name, None, (root,), "")
         if not meanings and root in CONTEXT_WORDS:
             raise ValueError(f'"{name}" is a table; name one field of it, such as {name}.id')
@@ -142,7 +142,7 @@ class Scope:
         return meanings[0]
 
     def _parameter(self, root: str, *fields: str) -> str:
-        return parameter(root, fields, self.item_client or "")
+        return describe_parameter(root, fields, self.item_client or "")
 
     def _use(self, root: str, first: str | None, instead: str = "") -> None:
         """Note the use of a name. ``instead``: what to write where no name is meant.
@@ -156,7 +156,7 @@ class Scope:
             self.needs.add(root)
             return
         if root not in CONTEXT_WORDS:
-            if "calls" in self.names.lost:
+            if "calls" in self.names.incomplete_tables:
                 return
             known = [*self.names.calls, *sorted(CONTEXT_WORDS - {"item"})]
             if root in self.names.route_params | self.names.query_params:
@@ -167,7 +167,7 @@ class Scope:
             if self.item_client is None:
                 raise ValueError('"item" is known only in a call with each')
             return
-        if root in self.names.lost:
+        if root in self.names.incomplete_tables:
             return
         if root == "path" and first is not None and first not in self.names.route_params:
             raise ValueError(f'the route has no "{first}" in its path{self._nearest(first, self.names.route_params)}')

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 from ...config.schema.sections import Call, Config, KeyPath, Route
 from ...core.http.forward_all import STAR
-from ..answer.cache_control import lets_share
-from ..stream import stands_in_head
+from ..answer.cache_control import allows_shared
+from ..stream import fits_stream_head
 from .compiler import compile_route
 from .missing_parts import missing_part_warnings
 from .plan import Plan
@@ -26,7 +26,7 @@ def warn(config: Config) -> Iterator[tuple[KeyPath, str]]:
         found.update(dict.fromkeys(missing_part_warnings(compile_route(config, index))))
     yield from found
     for index, route in enumerate(config.routes):
-        shares = lets_share(route.answer.cache_control) and not route.stream
+        shares = allows_shared(route.answer.cache_control) and not route.stream
         plan = compile_route(config, index) if shares or route.stream else None
         for at, reason in (
             *(_shared_cookies(route, plan) if plan is not None and shares else ()),
@@ -61,7 +61,7 @@ def _lost_in_stream(route: Route, plan: Plan) -> Iterator[tuple[KeyPath, str]]:
         for call in getattr(answer, key):
             yield ("answer", key, call), f"{early}, so this holds only where the route fails before its first line"
     for name, text in plan.answer_headers:
-        if not stands_in_head(text):
+        if not fits_stream_head(text):
             yield ("answer", "headers", name), f"{early}, so this one, which reads a call, is left out"
     if answer.cache_control not in ("parts", "no-store"):
         yield ("answer", "cache_control"), "a stream is always sent with no-store"

@@ -16,7 +16,7 @@ HEDGES_MAX = 3
 """The bounds of the configuration, for calls made in code."""
 
 
-class Overrides(NamedTuple):
+class CallPolicies(NamedTuple):
     """The policies that a call sets for itself; None: the upstream's."""
 
     retry: RetryRules | None = None
@@ -24,7 +24,7 @@ class Overrides(NamedTuple):
     coalesce: bool | None = None
 
     @classmethod
-    def of(cls, call: Call) -> Overrides:
+    def of(cls, call: Call) -> CallPolicies:
         """Those of a call of the configuration."""
         retry = hedge = None
         if call.retry is not None:
@@ -35,7 +35,7 @@ class Overrides(NamedTuple):
         return cls(retry, hedge, call.coalesce)
 
     @classmethod
-    def in_code(cls, retry: RetryOptions | None, hedge: HedgeOptions | None, coalesce: bool | None) -> Overrides:
+    def of_options(cls, retry: RetryOptions | None, hedge: HedgeOptions | None, coalesce: bool | None) -> CallPolicies:
         """Those of a call made in code.
 
         Raises:
@@ -56,4 +56,4 @@ class Overrides(NamedTuple):
         return cls(retry_rules, hedge_rules, coalesce)
 
 
-NONE = Overrides()
+NO_POLICIES = CallPolicies()

@@ -20,11 +20,11 @@ from ...core.errors import UmbelError
 from ...core.http.header_field import ACCEPT_GZIP, Field, raw_value
 from ...core.model import Json
 from ...core.product import PRODUCT
-from ..plan.scope import Names, Scope
+from ..plan.scope import RouteNames, Scope
 from ..text.expression import compile_source
-from ..text.field_template import LeftOut, compile_field
-from ..text.template import MAX_TARGET, BadValueError, Variable, compile_target, query_pairs, scalar
-from .request_template import FieldTemplate, Param, encode_form, expand_into
+from ..text.field_template import OnLeftOut, compile_field
+from ..text.template import MAX_TARGET, BadValueError, Variable, compile_target, query_pairs, scalar_text
+from .request_template import Param, RequestField, encode_form, expand_into
 
 # A path without a query, a dot or anything to encode.
 _SAFE_PATH = re.compile(r"/(?!/)[A-Za-z0-9/:@!$&'()*+,;=~_-]*+")
@@ -42,7 +42,7 @@ _DOT_SEGMENT = re.compile(r"(?:^|/)(?:\.|%2e){1,2}(?=/|$)", re.IGNORECASE)
 class UpstreamDefaults:
     """What the configuration says of every call to an upstream."""
 
-    headers: tuple[FieldTemplate, ...] = ()
+    headers: tuple[RequestField, ...] = ()
     params: tuple[Param, ...] = ()
     timeout: float | None = None
     max_body: int | None = None
@@ -59,11 +59,11 @@ class UpstreamDefaults:
         Raises:
             UmbelError: a header or a parameter names something that only a route of the configuration knows.
         """
-        names = Names(frozenset(), frozenset(), ())
+        names = RouteNames(frozenset(), frozenset(), ())
         scope = Scope(names)
         try:
             headers = tuple(
-                FieldTemplate.of(header, compile_field(header, text, scope.resolve))
+                RequestField.of(header, compile_field(header, text, scope.resolve))
                 for header, text in upstream.headers.items()
             )
             expressions = {
@@ -128,7 +128,7 @@ def build_query(params: Mapping[str, Json], defaults: UpstreamDefaults, context:
 
 
 @lru_cache(maxsize=64)
-def usual_fields(accept: bytes, content_type: bytes, user_agent: bytes) -> FieldBlock:
+def default_fields(accept: bytes, content_type: bytes, user_agent: bytes) -> FieldBlock:
     """The header fields of a call that has no others. An empty value is not sent."""
     named = ((b"accept", accept), (b"content-type", content_type), (b"user-agent", user_agent))
     return FieldBlock((*((name, name, value) for name, value in named if value), ACCEPT_GZIP))
@@ -139,7 +139,7 @@ def build_headers(
     defaults: UpstreamDefaults,
     context: Mapping[str, Json],
     usual: Sequence[Field],
-    left_out: LeftOut,
+    left_out: OnLeftOut,
 ) -> Sequence[Field]:
     """The header fields of the plan: the usual ones, the upstream's and the call's own.
 
@@ -160,7 +160,7 @@ def build_headers(
             if value is None:
                 continue
             try:
-                value = scalar(value, header, client="")
+                value = scalar_text(value, header, client="")
             except BadValueError as error:
                 left_out(header.lower(), str(error))
                 continue

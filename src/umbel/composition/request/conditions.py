@@ -21,9 +21,9 @@ _WEAKER = {"if-modified-since": "if-none-match", "if-unmodified-since": "if-matc
 _ALWAYS = frozenset({b"content-location", b"expires"})
 
 
-def why_not(route: Route, name: str) -> str:
+def refusal_reason(route: Route, name: str) -> str:
     """Why no call of a route may forward the condition ``name``, and what to do; empty if its one call may."""
-    why = _many(route)
+    why = _why_not_single(route)
     if not why:
         return ""
     reason = f'"{name}" asks for less than one whole response, and {why}; remove it'
@@ -32,7 +32,7 @@ def why_not(route: Route, name: str) -> str:
     return reason
 
 
-def _many(route: Route) -> str:
+def _why_not_single(route: Route) -> str:
     if len(route.calls) > 1:
         return f"the answer is made of {len(route.calls)} calls"
     if any(call.each is not None for call in route.calls.values()):
@@ -42,7 +42,7 @@ def _many(route: Route) -> str:
     return "the answer is a stream" if route.stream else ""
 
 
-def sent(conditions: Iterable[str], headers: Mapping[str, str]) -> list[str]:
+def sent_conditions(conditions: Iterable[str], headers: Mapping[str, str]) -> list[str]:
     """Those of the ``conditions`` of a call that a request with these header fields makes it send."""
     names = tuple(conditions)
     return [name for name in names if name in headers and not withheld(name, names, headers)]
@@ -68,7 +68,7 @@ def answering_statuses(sent: Iterable[str], method: str) -> frozenset[int]:
     return frozenset(statuses)
 
 
-def passed_with(conditions: Collection[str]) -> frozenset[int]:
+def passed_for_conditions(conditions: Collection[str]) -> frozenset[int]:
     """The failures that a client with conditions must hear of, beside those that are always passed on."""
     if not conditions:
         return frozenset()

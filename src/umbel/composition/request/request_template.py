@@ -20,9 +20,9 @@ from ...core.http.forward_all import STAR
 from ...core.http.header_field import ACCEPT_GZIP, Field, raw_value
 from ...core.model import Inputs, Json
 from ..text.expression import Expression
-from ..text.fault import described, parameter
-from ..text.field_template import FieldText, LeftOut, unheard
-from ..text.template import LISTS, MAX_TARGET, BadValueError, Target, query_pairs, scalar
+from ..text.fault import describe_parameter, describe_parameters
+from ..text.field_template import FieldTemplate, OnLeftOut, ignore_left_out
+from ..text.template import LISTS, MAX_TARGET, BadValueError, TargetTemplate, query_pairs, scalar_text
 from .conditions import CONDITIONS, withheld
 from .forward import forwarded_cookies, forwarded_fields, forwarded_query, query_sizes
 
@@ -34,16 +34,16 @@ FORM = b"application/x-www-form-urlencoded"
 JSON = b"application/json"
 
 
-class FieldTemplate(NamedTuple):
+class RequestField(NamedTuple):
     """A header field: its name in lower case, and its value."""
 
     name: bytes
-    text: FieldText
+    text: FieldTemplate
     fixed: Field | None
     """The whole field, where its value has no variables."""
 
     @classmethod
-    def of(cls, name: str, text: FieldText) -> FieldTemplate:
+    def of(cls, name: str, text: FieldTemplate) -> RequestField:
         """Compile a field as far as it goes."""
         lower = name.lower().encode("ascii")
         value = None if text.variables else text.expand({}, {})
@@ -60,7 +60,7 @@ class Param(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class BodyRecipe:
+class BodyTemplate:
     """A JSON or form body: of one expression (``fields`` None), or of a table of them."""
 
     form: bool
@@ -103,7 +103,7 @@ def encode_form(fields: Mapping[str, Json], client: Callable[[str], str]) -> byt
     for name, entry in fields.items():
         try:
             pairs.extend(
-                f"{quote_plus(name)}={quote_plus(scalar(one, name, client=client(name)))}"
+                f"{quote_plus(name)}={quote_plus(scalar_text(one, name, client=client(name)))}"
                 for one in (entry if isinstance(entry, LISTS) else [entry])
                 if one is not None
             )
@@ -113,21 +113,21 @@ def encode_form(fields: Mapping[str, Json], client: Callable[[str], str]) -> byt
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class RequestTemplate:
     """Everything that a call's request is made of."""
 
     method: str
     accept: bytes
     user_agent: bytes
     """What is said where neither the configuration nor the client says another; empty for none."""
-    target: Target
-    usual_headers: tuple[FieldTemplate, ...]
+    target: TargetTemplate
+    upstream_headers: tuple[RequestField, ...]
     """The upstream's; whatever the call forwards or says itself is nearer."""
-    headers: tuple[FieldTemplate, ...]
+    headers: tuple[RequestField, ...]
     bound: tuple[Param, ...]
     """The names of ``with``."""
     params: tuple[Param, ...]
-    body: BodyRecipe | None
+    body: BodyTemplate | None
     forward_headers: tuple[str, ...]
     forward_query: frozenset[str]
     forward_cookies: tuple[str, ...]
@@ -152,12 +152,12 @@ class Recipe:
             with suppress(BadValueError):  # Too long: each call says so.
                 target = self._target({}, {}, Inputs())
         of_client = self.forward_headers or self.forward_cookies or self.forward_body
-        templates = (*self.usual_headers, *self.headers)
+        templates = (*self.upstream_headers, *self.headers)
         headers: FieldBlock | None = None
         names = {template.name for template in templates} | {name.encode("ascii") for name in self.forward_headers}
-        contested = not names.isdisjoint(GATEWAYS_ALWAYS | GATEWAYS_FORWARDED)
+        contested = not names.isdisjoint(GATEWAY_FIELDS_ALWAYS | GATEWAY_FIELDS_FORWARDED)
         if not contested and not of_client and all(template.fixed is not None for template in templates):
-            headers = FieldBlock(self._headers({}, {}, Inputs(), unheard))
+            headers = FieldBlock(self._headers({}, {}, Inputs(), ignore_left_out))
         object.__setattr__(self, "fixed_target", target)
         object.__setattr__(self, "fixed_headers", headers)
         fixed = target is not None and headers is not None and self.body is None and not self.bound
@@ -169,7 +169,7 @@ class Recipe:
         context: Mapping[str, Json],
         inputs: Inputs,
         gateway: FieldBlocks | None = None,
-        left_out: LeftOut = unheard,
+        left_out: OnLeftOut = ignore_left_out,
     ) -> Prepared:
         """The request for these values. ``gateway``: what ``gateway_fields`` gives, where that is known already.
 
@@ -187,11 +187,11 @@ class Recipe:
         content = self._content(context, inputs)
         if headers is None:
             own = self._headers(context, bound, inputs, left_out)
-            own = without(own, gateway) if self.contested else own
+            own = drop_gateway_fields(own, gateway) if self.contested else own
             return Prepared(self.method, target, own, content, gateway)
         return Prepared(self.method, target, headers, content, gateway)
 
-    def reads_headers(self, text: FieldText) -> bool:
+    def reads_headers(self, text: FieldTemplate) -> bool:
         """Whether a template of this call reads a header of the client's, itself or through a name of ``with``."""
         bound = {param.name for param in self.bound if any(root == "headers" for root, _ in param.expression.names)}
         return any(
@@ -199,7 +199,7 @@ class Recipe:
             for variable in text.variables
         )
 
-    def owner(self, name: str, context: Mapping[str, Json], item: str) -> str:
+    def client_parameter_of(self, name: str, context: Mapping[str, Json], item: str) -> str:
         """The client's parameter, in words, that the bad value of ``name`` came from; empty if it is not the client's.
 
         For expressions that read more than the client's request, such as ``body.id || user.id``. ``item`` describes
@@ -207,16 +207,16 @@ class Recipe:
         """
         root, _, rest = name.partition(".")
         if root == "item":
-            return parameter("item", tuple(rest.split(".")) if rest else (), item)
+            return describe_parameter("item", tuple(rest.split(".")) if rest else (), item)
         for param in (*self.bound, *self.params, *(self.body.fields if self.body is not None else ())):
             if param.name in (name, root):
-                return described(param.expression.holders(context, param.expression.evaluate(context)), item)
+                return describe_parameters(param.expression.origins(context, param.expression.evaluate(context)), item)
         if self.body is not None and self.body.whole is not None:
             # A form that is one expression: the name is that of its field.
             expression = self.body.whole.expression
             value = expression.evaluate(context)
             member = value.get(name) if isinstance(value, dict) else value
-            return described(expression.holders(context, member), item)
+            return describe_parameters(expression.origins(context, member), item)
         return ""
 
     def _target(self, context: Mapping[str, Json], bound: Mapping[str, Json], inputs: Inputs) -> bytes:
@@ -241,11 +241,11 @@ class Recipe:
             pairs = query_pairs(param.name, param.expression.evaluate(context), client=param.client)
             sizes.append((param.client, sum(map(len, pairs))))
         for name, size in query_sizes(inputs.raw_query, self.forward_query):
-            sizes.append((parameter("query", (name,)) if name else "the query", size))
+            sizes.append((describe_parameter("query", (name,)) if name else "the query", size))
         return max(sizes, key=lambda each: each[1])[0]
 
     def _headers(
-        self, context: Mapping[str, Json], bound: Mapping[str, Json], inputs: Inputs, left_out: LeftOut
+        self, context: Mapping[str, Json], bound: Mapping[str, Json], inputs: Inputs, left_out: OnLeftOut
     ) -> list[Field]:
         """The plan's fields. The nearer wins: the usual ones, the upstream's, the client's, the call's own.
 
@@ -265,7 +265,7 @@ class Recipe:
             _put(fields, b"content-type", FORM if self.body.form else JSON)
         elif self.forward_body:
             _describe(fields, inputs)
-        expand_into(fields, self.usual_headers, context, bound, left_out)
+        expand_into(fields, self.upstream_headers, context, bound, left_out)
         for name in self.forward_headers:
             if (named := inputs.headers.get(name)) is not None:
                 if name in CONDITIONS and withheld(name, self.forward_headers, inputs.headers):
@@ -307,10 +307,10 @@ def _put(fields: dict[bytes, Field], name: bytes, value: bytes | None) -> None:
 
 def expand_into(
     fields: dict[bytes, Field],
-    templates: Sequence[FieldTemplate],
+    templates: Sequence[RequestField],
     context: Mapping[str, Json],
     bound: Mapping[str, Json],
-    left_out: LeftOut,
+    left_out: OnLeftOut,
 ) -> None:
     """Put the fields that have a value among ``fields``."""
     for name, template, fixed in templates:
@@ -320,13 +320,13 @@ def expand_into(
             _put(fields, name, template.expand(context, bound, left_out))
 
 
-GATEWAYS_ALWAYS = frozenset({b"x-request-id", b"via"})
+GATEWAY_FIELDS_ALWAYS = frozenset({b"x-request-id", b"via"})
 """The fields that the gateway writes into every call (``Inputs.request_id`` and ``Inputs.forwarded``)."""
-GATEWAYS_FORWARDED = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"})
+GATEWAY_FIELDS_FORWARDED = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"})
 """The fields that it writes where the upstream is told of the client (``Inputs.forwarded_for``)."""
 
 
-def without(fields: Sequence[Field], gateway: Sequence[Sequence[Field]]) -> list[Field]:
+def drop_gateway_fields(fields: Sequence[Field], gateway: Sequence[Sequence[Field]]) -> list[Field]:
     """The plan's fields less those that the gateway writes itself.
 
     What the gateway says of itself cannot be said by anybody else in its place.

@@ -18,8 +18,8 @@ from ...core.errors import UmbelError
 from ...core.events import Noted, Recorder
 from ...core.failure_kinds import Kind
 from ...core.model import Failure, Json, RequestFacts
-from .expression_mistakes import check_parts, parse_mistake
-from .fault import Fault, Named, bad_request, described, fault_of, holders, names_of
+from .expression_mistakes import check_syntax_tree, parse_mistake
+from .fault import ContextPath, Fault, bad_request, describe_parameters, fault_of, names_of, origins
 from .functions import MAX_TEXT, OPTIONS, OutOfRangeError, TooLongError
 from .interpreter import MAX_STEPS, Interpreter, TooManyStepsError
 
@@ -43,7 +43,7 @@ def failed_expression(
     ``item`` describes the client's list that ``item`` is from, if it is the client's.
     """
     fault, detail = error.fault, f"{where}: {error}"
-    if client := described(fault.names, item):
+    if client := describe_parameters(fault.names, item):
         return bad_request(detail, client, f"cannot be used: {fault.reason}")
     recorder.record(Noted("error", "expression.failed", detail, facts, {"where": where}))
     return bad_request(detail, "", "") if fault.names else Failure.of(Kind.INTERNAL, detail)
@@ -58,7 +58,7 @@ class Expression:
     """
 
     text: str
-    names: tuple[Named, ...]
+    names: tuple[ContextPath, ...]
     where: tuple[str | int, ...]
     """The key that it stands under, for the record of a failure."""
     _parsed: Any
@@ -83,9 +83,9 @@ class Expression:
         tree: Mapping[str, Any] = self._parsed.parsed
         return tree
 
-    def holders(self, context: Mapping[str, Json], value: Json) -> tuple[Named, ...]:
+    def origins(self, context: Mapping[str, Json], value: Json) -> tuple[ContextPath, ...]:
         """What the parts of the expression read that ``value``, a result of it on ``context``, comes from."""
-        return holders(self._parsed.parsed, context, OPTIONS, value)
+        return origins(self._parsed.parsed, context, OPTIONS, value)
 
 
 def compile_expression(text: str, where: tuple[str | int, ...], steps: int = MAX_STEPS) -> Expression:
@@ -101,7 +101,7 @@ def compile_expression(text: str, where: tuple[str | int, ...], steps: int = MAX
         raise ValueError(parse_mistake(text, error, where)) from error
     try:
         names = tuple(dict.fromkeys(names_of(parsed.parsed)))
-        check_parts(parsed.parsed)
+        check_syntax_tree(parsed.parsed)
     except RecursionError as error:
         raise ValueError(parse_mistake(text, error, where)) from error
     return Expression(text, names, where, parsed, steps)

@@ -46,7 +46,7 @@ def parse_mistake(text: str, error: Exception, where: tuple[str | int, ...]) -> 
     return f"not a JMESPath expression: {reason}{meant}"
 
 
-def texts_instead(tree: Node, where: tuple[str | int, ...]) -> Mapping[str, str]:
+def constant_hints(tree: Node, where: tuple[str | int, ...]) -> Mapping[str, str]:
     """How to write the text or the value itself, by the names of an expression that may have been meant so.
 
     These are a name that is the whole of an entry of a table, one that is compared or given to a function (JMESPath
@@ -66,7 +66,7 @@ def texts_instead(tree: Node, where: tuple[str | int, ...]) -> Mapping[str, str]
     }
 
 
-def check_parts(node: Node) -> None:
+def check_syntax_tree(node: Node) -> None:
     """Pass a syntax tree whose parts can all give values.
 
     Raises:

@@ -18,7 +18,7 @@ import msgspec
 
 from ...core.failure_kinds import Kind
 from ...core.model import Failure, Json
-from ..decode import values_in
+from ..decode import estimate_values
 from .interpreter import Interpreter, TooManyStepsError
 
 Node = Mapping[str, Any]
@@ -43,7 +43,7 @@ FIRST_ONLY = frozenset(
 )
 
 
-class Named(NamedTuple):
+class ContextPath(NamedTuple):
     """A name that an expression reads from the context, with the field that it reads of it (None: all of it)."""
 
     root: str
@@ -53,13 +53,13 @@ class Named(NamedTuple):
 class Fault(NamedTuple):
     """What made an expression fail."""
 
-    names: tuple[Named, ...]
+    names: tuple[ContextPath, ...]
     """What the failing part reads; empty where it reads nothing but constants."""
     reason: str
     """Why, in words that fit behind "it cannot be used: ". Holds no value."""
 
 
-def names_of(node: Node) -> Iterator[Named]:
+def names_of(node: Node) -> Iterator[ContextPath]:
     """What a node that is evaluated against the context reads of it.
 
     Raises:
@@ -67,13 +67,13 @@ def names_of(node: Node) -> Iterator[Named]:
     """
     kind = node["type"]
     if kind == "field":
-        yield Named(node["value"], None)
+        yield ContextPath(node["value"], None)
     elif kind in ("current", "identity"):
         raise ValueError(
             "it reads the whole context (@, * or [] at the root); name a call, path, query, headers or body"
         )
     elif kind == "subexpression" and node["children"][0]["type"] == "field":
-        yield Named(node["children"][0]["value"], _first_field(node["children"][1]))
+        yield ContextPath(node["children"][0]["value"], _first_field(node["children"][1]))
     elif kind in SAME_VALUE or kind in FIRST_ONLY:
         for child in _on_context(node):
             yield from names_of(child)
@@ -90,7 +90,9 @@ def fault_of(node: Node, context: Mapping[str, Json], options: jmespath.Options,
     return Fault(names, _reason(error))
 
 
-def _blamed(node: Node, context: Mapping[str, Json], options: jmespath.Options, error: Exception) -> tuple[Named, ...]:
+def _blamed(
+    node: Node, context: Mapping[str, Json], options: jmespath.Options, error: Exception
+) -> tuple[ContextPath, ...]:
     """What the smallest failing part of an expression reads.
 
     Raises:
@@ -104,29 +106,29 @@ def _blamed(node: Node, context: Mapping[str, Json], options: jmespath.Options, 
     return tuple(dict.fromkeys(names_of(tracer.failed or node)))
 
 
-def _largest(node: Node, context: Mapping[str, Json]) -> tuple[Named, ...]:
+def _largest(node: Node, context: Mapping[str, Json]) -> tuple[ContextPath, ...]:
     """Of what an expression reads, that which holds the most values: it is why the evaluation takes so long."""
 
-    def size(name: Named) -> int:
+    def size(name: ContextPath) -> int:
         value = context.get(name.root)
         if name.field is not None:
             value = value.get(name.field) if isinstance(value, dict) else None
-        return values_in(msgspec.json.encode(value))
+        return estimate_values(msgspec.json.encode(value))
 
     names = tuple(dict.fromkeys(names_of(node)))
     return names if len(names) < 2 else (max(names, key=size),)
 
 
-def holders(node: Node, context: Mapping[str, Json], options: jmespath.Options, value: Json) -> tuple[Named, ...]:
+def origins(node: Node, context: Mapping[str, Json], options: jmespath.Options, value: Json) -> tuple[ContextPath, ...]:
     """What those parts of an expression read whose result is ``value``, the very object, or directly holds it.
 
     Where there are none: those whose result is a list that equals it, for a projection makes a new list each time.
     """
     visitor = Interpreter(options)
     try:
-        found = _holders(node, context, visitor, value)
+        found = _origins(node, context, visitor, value)
         if not found and isinstance(value, list):
-            found = _holders(node, context, visitor, value, same=operator.eq)
+            found = _origins(node, context, visitor, value, same=operator.eq)
         return tuple(dict.fromkeys(found))
     except TooManyStepsError:
         return _largest(node, context)
@@ -136,14 +138,14 @@ def _is_or_holds(result: Json, value: Json) -> bool:
     return result is value or (isinstance(result, list) and any(each is value for each in result))
 
 
-def _holders(
+def _origins(
     node: Node,
     context: Mapping[str, Json],
     visitor: Any,
     value: Json,
     same: Callable[[Json, Json], bool] = _is_or_holds,
-) -> list[Named]:
-    found = [name for child in _on_context(node) for name in _holders(child, context, visitor, value, same)]
+) -> list[ContextPath]:
+    found = [name for child in _on_context(node) for name in _origins(child, context, visitor, value, same)]
     if found:
         return found
     result = _visited(node, context, visitor)
@@ -209,17 +211,17 @@ def _reason(error: Exception) -> str:
 # Words for the client.
 
 
-def described(names: Iterable[Named], item: str = "") -> str:
+def describe_parameters(names: Iterable[ContextPath], item: str = "") -> str:
     """The parameters of the client's request that these names mean, in words.
 
     Empty where there are none, or where any name is not the client's. ``item`` describes the list whose items ``item``
     means, where that list is the client's.
     """
-    parts = [parameter(name.root, () if name.field is None else (name.field,), item) for name in names]
+    parts = [describe_parameter(name.root, () if name.field is None else (name.field,), item) for name in names]
     return " and ".join(dict.fromkeys(parts)) if all(parts) else ""
 
 
-def parameter(root: str, fields: tuple[str, ...], item: str = "") -> str:
+def describe_parameter(root: str, fields: tuple[str, ...], item: str = "") -> str:
     """A parameter of the client's request in words, such as ``the query parameter "limit"``; empty if it is none."""
     name = ".".join(fields)
     if root == "headers":
@@ -233,11 +235,11 @@ def parameter(root: str, fields: tuple[str, ...], item: str = "") -> str:
     return f'the member "{name}" of {whole}' if name and whole else whole
 
 
-def sentence(client: str, reason: str) -> str:
+def client_sentence(client: str, reason: str) -> str:
     """A sentence for the client about one of its parameters; empty where the value is not the client's."""
     return f"{client[0].upper()}{client[1:]} {reason}." if client else ""
 
 
 def bad_request(detail: str, client: str, reason: str, *, kind: Kind = Kind.BAD_REQUEST) -> Failure:
     """The failure that a value means which cannot be used: 400 where it is the client's, else the kind's status."""
-    return Failure.of(kind, detail, status=400 if client else None, public=sentence(client, reason))
+    return Failure.of(kind, detail, status=400 if client else None, public=client_sentence(client, reason))

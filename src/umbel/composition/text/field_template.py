@@ -13,7 +13,7 @@ A value stays where the template puts it, and is encoded as the field asks. What
   stand in a URI (RFC 3986 section 2);
 - anywhere else it stands as it is, in UTF-8.
 
-A value that fits none of these leaves the field out, and nothing else (``LeftOut`` hears of it): a control character
+A value that fits none of these leaves the field out, and nothing else (``OnLeftOut`` hears of it): a control character
 (so no value ends a line), a list or an object, a number that is not finite, more than ``MAX_VALUE`` characters; a
 semicolon in one of several parts of Cookie, and a quote in an entity tag, because these fields know no escape.
 """
@@ -30,7 +30,7 @@ from urllib.parse import quote
 from ...core.events import Noted, Recorder
 from ...core.http.header_field import fits_field
 from ...core.model import Json, RequestFacts
-from .template import BadValueError, Resolve, Variable, pieces, scalar
+from .template import BadValueError, Resolver, Variable, parse_template, scalar_text
 
 MAX_FIELD = 16 * 1024
 """Bytes of the longest value that is sent: common servers refuse longer ones."""
@@ -70,12 +70,12 @@ class _Part(NamedTuple):
     inner: Inner
 
 
-LeftOut = Callable[[str, str], None]
+OnLeftOut = Callable[[str, str], None]
 """Hears of a field that is left out because no value of it can be made: its name in lower case, and why."""
 
 
-def unheard(field: str, reason: str) -> None:
-    """A ``LeftOut`` that does nothing."""
+def ignore_left_out(field: str, reason: str) -> None:
+    """A ``OnLeftOut`` that does nothing."""
 
 
 def note_left_out(facts: RequestFacts, recorder: Recorder, field: str, reason: str) -> None:
@@ -92,7 +92,7 @@ class _UnfitError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class FieldText:
+class FieldTemplate:
     """A compiled header value."""
 
     field: str
@@ -108,7 +108,7 @@ class FieldText:
         return tuple(piece for piece in inner if isinstance(piece, Variable))
 
     def expand(
-        self, context: Mapping[str, Json], bound: Mapping[str, Json], left_out: LeftOut = unheard
+        self, context: Mapping[str, Json], bound: Mapping[str, Json], left_out: OnLeftOut = ignore_left_out
     ) -> bytes | None:
         """The value; None, so no field at all, where a variable is null or missing, or cannot stand in the field."""
         text = ""
@@ -161,14 +161,14 @@ class FieldText:
         return prefix + _quoted(text)
 
 
-def compile_field(field: str, text: str, resolve: Resolve) -> FieldText:
+def compile_field(field: str, text: str, resolve: Resolver) -> FieldTemplate:
     """Compile the value of the field of this name.
 
     Raises:
         ValueError: the grammar is not ours, a literal holds a control character, or ``resolve`` refused a name.
     """
     compiler = _Compiler(field.lower())
-    for piece in pieces(text):
+    for piece in parse_template(text):
         if isinstance(piece, str):
             if not (piece.isascii() and piece.isprintable()):
                 raise ValueError("a header holds printable ASCII characters only")
@@ -177,7 +177,7 @@ def compile_field(field: str, text: str, resolve: Resolve) -> FieldText:
             raise ValueError(f"{{{piece.operator}…}} makes a query; a header knows only {{name}}")
         else:
             compiler.variable(resolve(piece.names[0]))
-    return FieldText(compiler.field, tuple(compiler.end()), compiler.extended)
+    return FieldTemplate(compiler.field, tuple(compiler.end()), compiler.extended)
 
 
 class _Compiler:
@@ -298,7 +298,7 @@ def _text(variable: Variable, context: Mapping[str, Json], bound: Mapping[str, J
     if value is None:
         raise _NullError
     try:
-        text = scalar(value, variable.name, client="")
+        text = scalar_text(value, variable.name, client="")
     except BadValueError as error:
         raise _UnfitError(str(error)) from error
     if not fits_field(text):

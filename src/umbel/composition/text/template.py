@@ -60,14 +60,14 @@ class Variable(NamedTuple):
         return value
 
 
-Resolve = Callable[[str], Variable]
+Resolver = Callable[[str], Variable]
 """Finds what a name in a template means. Raises ValueError for one that means nothing, or two things."""
 
 Bound = Mapping[str, Json]
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class TargetTemplate:
     """A compiled target: a path of literals and segments, then query parameters."""
 
     path: tuple[str | Variable, ...]
@@ -97,7 +97,7 @@ class Target:
         return path, pairs
 
 
-def scalar(value: Json, name: str, *, client: str) -> str:
+def scalar_text(value: Json, name: str, *, client: str) -> str:
     """A scalar as text: a str as it is, anything else as JSON (``true``, ``1.5``).
 
     Code may give what JSON writes as a text (a date, a UUID, a Decimal, an enum): that text, without quotes.
@@ -140,10 +140,10 @@ def _of_code(value: object, name: str) -> Json:
     return built
 
 
-def encoded(value: Json, name: str, *, client: str) -> str:
+def percent_encoded(value: Json, name: str, *, client: str) -> str:
     """A scalar percent-encoded but for the unreserved characters (RFC 3986 section 2.3)."""
     try:
-        return quote(scalar(value, name, client=client), safe="")
+        return quote(scalar_text(value, name, client=client), safe="")
     except UnicodeEncodeError as error:
         raise BadValueError(name, "is not valid Unicode", client=client) from error
 
@@ -158,12 +158,12 @@ def query_pairs(name: str, value: Json, *, client: str, join: bool = False) -> l
         return []
     key = quote(name, safe="")
     if not isinstance(value, LISTS):
-        return [f"{key}={encoded(value, name, client=client)}"]
+        return [f"{key}={percent_encoded(value, name, client=client)}"]
     texts: list[str] = []
     room = MAX_TARGET
     for item in value:
         if item is not None:
-            text = encoded(item, name, client=client)
+            text = percent_encoded(item, name, client=client)
             room -= len(text) + 1
             if room < 0:
                 raise BadValueError(name, f"makes a target of more than {MAX_TARGET} bytes", client=client)
@@ -176,7 +176,7 @@ def query_pairs(name: str, value: Json, *, client: str, join: bool = False) -> l
 def _segment(variable: Variable, value: Json) -> str:
     if value is None:
         raise BadValueError(variable.name, "has no value", client=variable.client)
-    text = encoded(value, variable.name, client=variable.client)
+    text = percent_encoded(value, variable.name, client=variable.client)
     if text in ("", ".", ".."):
         raise BadValueError(variable.name, "is empty or a dot segment", client=variable.client)
     return text
@@ -189,7 +189,7 @@ _DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", re.ASCII)
 _LITERAL = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/?]|%[0-9A-Fa-f]{2})*")
 
 
-def compile_target(text: str, resolve: Resolve) -> Target:
+def compile_target(text: str, resolve: Resolver) -> TargetTemplate:
     """Compile a call's path.
 
     Raises:
@@ -199,12 +199,12 @@ def compile_target(text: str, resolve: Resolve) -> Target:
         raise ValueError('a path begins with one "/"')
     start = _QUERY_START.search(text)
     split = start.start() if start else len(text)
-    return Target(tuple(_path_parts(text[:split], resolve)), tuple(_query_parts(text[split:], resolve)))
+    return TargetTemplate(tuple(_path_parts(text[:split], resolve)), tuple(_query_parts(text[split:], resolve)))
 
 
-def _path_parts(text: str, resolve: Resolve) -> Iterator[str | Variable]:
+def _path_parts(text: str, resolve: Resolver) -> Iterator[str | Variable]:
     literals = ""
-    for piece in pieces(text):
+    for piece in parse_template(text):
         if isinstance(piece, str):
             _check_literal(piece)
             literals += piece
@@ -216,8 +216,8 @@ def _path_parts(text: str, resolve: Resolve) -> Iterator[str | Variable]:
         raise ValueError('a path has no "." or ".." segments')
 
 
-def _query_parts(text: str, resolve: Resolve) -> Iterator[str | Variable]:
-    for place, piece in enumerate(pieces(text)):
+def _query_parts(text: str, resolve: Resolver) -> Iterator[str | Variable]:
+    for place, piece in enumerate(parse_template(text)):
         if isinstance(piece, str):
             _check_literal(piece)
             literal = piece.removeprefix("?") if place == 0 else piece
@@ -238,7 +238,7 @@ def _check_literal(text: str) -> None:
         raise ValueError(f'"{odd}" cannot stand in a path as it is; write it percent-encoded')
 
 
-class Piece(NamedTuple):
+class Placeholder(NamedTuple):
     """One ``{…}`` of a template."""
 
     operator: str
@@ -246,7 +246,7 @@ class Piece(NamedTuple):
     names: tuple[str, ...]
 
 
-def pieces(text: str) -> Iterator[str | Piece]:
+def parse_template(text: str) -> Iterator[str | Placeholder]:
     """The literals and the expressions of a template in turn.
 
     The grammar is checked here because uritemplate is silent about ``{a b}``, ``{}`` and ``{id``.
@@ -269,7 +269,7 @@ def pieces(text: str) -> Iterator[str | Piece]:
                 raise ValueError(f'{match[0]}: "{name}" is not a name')
         if operator == "" and len(names) > 1:
             raise ValueError(f"{match[0]}: one name each, please: write {{{'}{'.join(names)}}}")
-        yield Piece(operator, names)
+        yield Placeholder(operator, names)
     yield from _literal(text[at:])
 
 

@@ -16,7 +16,7 @@ from quart_trio.wrappers import TrioResponse
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing.exceptions import RequestRedirect, RoutingException
 
-from ...composition.answer.cache_control import made_private
+from ...composition.answer.cache_control import to_private
 from ...core.errors import RequestError
 from ...core.failure_kinds import Kind
 from ...net.exception_groups import check_cancel, leaves, split, without_stray_cancels
@@ -197,7 +197,7 @@ class ErrorHandling(GatewayApplication):
         quarts: Any = super()
         response: ResponseTypes = await quarts.process_response(*response_and_context)
         if isinstance(response, ComposedResponse) and "set-cookie" in response.headers:
-            response.headers["cache-control"] = made_private(response.headers.get("cache-control", ""))
+            response.headers["cache-control"] = to_private(response.headers.get("cache-control", ""))
         return response
 
     async def make_default_options_response(self, *context: Any) -> TrioResponse:

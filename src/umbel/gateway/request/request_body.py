@@ -17,7 +17,7 @@ from werkzeug.http import parse_options_header
 from werkzeug.sansio.utils import get_content_length
 
 from ...composition.decode import BadBodyError, EmptyBodyError, decode_json
-from ...composition.decode_large import decode_many, is_many
+from ...composition.decode_large import decode_in_thread, holds_many_values
 from ...core.errors import RequestError
 from ...core.http.charsets import ASCII_COMPATIBLE, codec_of
 from ...core.http.content_coding import codings_of
@@ -117,10 +117,10 @@ async def decode_whole(raw: bytes, form: BodyForm, charset: str, names: Names | 
     Raises:
         RequestError: 400, the body is not what its type says.
     """
-    if form != "json" or raw.startswith(_UTF16_MARKS) or not is_many(raw, max_body):
+    if form != "json" or raw.startswith(_UTF16_MARKS) or not holds_many_values(raw, max_body):
         return decode_body(raw, form, charset, names, max_body)
     try:
-        return await decode_many(raw, max_body, charset or "utf-8")
+        return await decode_in_thread(raw, max_body, charset or "utf-8")
     except BadBodyError as error:
         raise RequestError(400, f"The body cannot be used: {error}.") from error
 

@@ -16,7 +16,7 @@ from werkzeug.datastructures import Headers
 from ...composition.answer.result import Result
 from ...composition.engine import Callers
 from ...composition.plan.plan import Plan
-from ...composition.stream import Line, capacity, head_fields, run_stream
+from ...composition.stream import StreamLine, capacity, head_fields, run_stream
 from ...core.model import Inputs, RequestFacts
 from ..request.content_negotiation import NDJSON, SSE, StreamForm
 from ..request_context import Exchange
@@ -44,7 +44,7 @@ async def stream(
     composition failed, its result, for an ordinary problem answer.
     """
     fields = head_fields(plan, inputs)
-    send, receive = trio.open_memory_channel[Line](capacity(plan))
+    send, receive = trio.open_memory_channel[StreamLine](capacity(plan))
     exchange.nursery.start_soon(run_stream, plan, inputs, facts, callers, exchange.recorder, send, exchange.calls)
     first = await receive.receive()
     if first.terminal is not None and first.terminal.failure is not None:
@@ -59,9 +59,9 @@ class LineBody(ResponseBody):
     """The lines of one stream as the parts of a response body."""
 
     def __init__(
-        self, first: Line, lines: trio.MemoryReceiveChannel[Line], form: StreamForm, exchange: Exchange
+        self, first: StreamLine, lines: trio.MemoryReceiveChannel[StreamLine], form: StreamForm, exchange: Exchange
     ) -> None:
-        self._first: Line | None = first
+        self._first: StreamLine | None = first
         self._lines = lines
         self._sse = form == "sse"
         self._exchange = exchange

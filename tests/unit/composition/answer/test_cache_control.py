@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from umbel.composition.answer.cache_control import lets_share, made_private, strictest_cache_control
+from umbel.composition.answer.cache_control import allows_shared, strictest_cache_control, to_private
 
 
 @pytest.mark.parametrize(
@@ -40,14 +40,14 @@ def test_a_lifetime_of_any_number_of_digits_is_a_lifetime(age: str, max_age: str
     ],
 )
 def test_a_cache_control_made_private(said: str, wanted: str) -> None:
-    assert made_private(said) == wanted
+    assert to_private(said) == wanted
 
 
 @pytest.mark.parametrize(
     ("said", "shares"), [("public", True), ("s-maxage=5", True), ("max-age=5", False), ('x="public"', False)]
 )
 def test_whether_a_cache_control_lets_shared_caches_keep_an_answer(said: str, shares: bool) -> None:
-    assert lets_share(said) is shares
+    assert allows_shared(said) is shares
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from tests.support.composing import config, plan
 from umbel.composition.plan.compiler import check
 from umbel.composition.plan.plan import find_cycle
-from umbel.composition.request.request_template import Recipe
+from umbel.composition.request.request_template import RequestTemplate
 from umbel.core.model import Inputs
 
 CALL = '[routes.calls.a]\nupstream = "u"\npath = "/a"\n'
@@ -115,8 +115,8 @@ def test_mistakes_that_would_only_give_null_or_a_riddle(text: str, expected: str
     assert expected in problems(CALL + text + "\n")[0]
 
 
-def sent_by(recipe: Recipe, inputs: Inputs) -> dict[bytes, bytes]:
-    return {name: value for name, _, value in recipe.prepare({}, inputs).fields}
+def sent_by(request_template: RequestTemplate, inputs: Inputs) -> dict[bytes, bytes]:
+    return {name: value for name, _, value in request_template.prepare({}, inputs).fields}
 
 
 async def test_a_forwarded_header_is_nearer_than_the_upstreams_own() -> None:
@@ -124,9 +124,9 @@ async def test_a_forwarded_header_is_nearer_than_the_upstreams_own() -> None:
         '[upstreams.u]\nurls = ["http://x"]\nheaders = { authorization = "Bearer ours" }\n'
         '[[routes]]\npath = "/r"\n' + CALL + 'forward_headers = ["authorization"]\n'
     )
-    recipe = made.calls[0].recipe
-    assert sent_by(recipe, Inputs(headers={"authorization": "theirs"}))[b"authorization"] == b"theirs"
-    assert sent_by(recipe, Inputs())[b"authorization"] == b"Bearer ours"
+    request_template = made.calls[0].request_template
+    assert sent_by(request_template, Inputs(headers={"authorization": "theirs"}))[b"authorization"] == b"theirs"
+    assert sent_by(request_template, Inputs())[b"authorization"] == b"Bearer ours"
 
 
 def test_every_mistake_is_told_at_once() -> None:
@@ -144,8 +144,8 @@ def test_what_a_route_depends_on_is_known_to_its_plan() -> None:
     assert made.private
     assert made.methods == ("POST",)
     assert made.uses_body
-    assert made.calls[0].recipe.method == "POST"
-    assert 401 in made.calls[0].rules.passed
+    assert made.calls[0].request_template.method == "POST"
+    assert 401 in made.calls[0].rules.pass_status
 
 
 def test_an_upstreams_headers_and_params_are_added_and_the_calls_own_win() -> None:
@@ -153,10 +153,10 @@ def test_an_upstreams_headers_and_params_are_added_and_the_calls_own_win() -> No
         '[upstreams.u]\nurls = ["http://x"]\nheaders = { a = "1", b = "2" }\nparams = { p = "`1`" }\n'
         '[[routes]]\npath = "/r/<id>"\n' + CALL + 'headers = { b = "3" }\nparams = { q = "`2`" }\n'
     )
-    recipe = made.calls[0].recipe
-    sent = sent_by(recipe, Inputs())
+    request_template = made.calls[0].request_template
+    sent = sent_by(request_template, Inputs())
     assert (sent[b"a"], sent[b"b"]) == (b"1", b"3")
-    assert [param.name for param in recipe.params] == ["p", "q"]
+    assert [param.name for param in request_template.params] == ["p", "q"]
 
 
 @pytest.mark.parametrize(

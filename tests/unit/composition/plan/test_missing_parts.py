@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.composing import config
-from umbel.composition.plan.missing_parts import meetings
+from umbel.composition.plan.missing_parts import null_arguments
 from umbel.composition.plan.warnings import warn
 from umbel.composition.text.expression import compile_expression
 
@@ -98,7 +98,7 @@ PARTS = frozenset({"b", "c", "e[*]"})
     ],
 )
 def test_functions_that_are_given_the_null_of_a_part(text: str, met: set[str]) -> None:
-    found = meetings(compile_expression(text, ()).tree, PARTS)
+    found = null_arguments(compile_expression(text, ()).tree, PARTS)
     assert {f"{meeting.function} {meeting.part}" for meeting in found} == met
 
 

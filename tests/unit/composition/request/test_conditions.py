@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from umbel.composition.request.conditions import answering_statuses, passed_with, sent, validators
+from umbel.composition.request.conditions import answering_statuses, passed_for_conditions, sent_conditions, validators
 
 TAG, DATE = "if-none-match", "if-modified-since"
 
@@ -23,7 +23,7 @@ TAG, DATE = "if-none-match", "if-modified-since"
     ],
 )
 def test_the_conditions_that_go_on(forwarded: list[str], headers: dict[str, str], expected: list[str]) -> None:
-    assert sent(forwarded, headers) == expected
+    assert sent_conditions(forwarded, headers) == expected
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_the_statuses_that_become_the_answers(names: list[str], method: str, sta
 
 
 def test_what_a_call_without_conditions_has_more() -> None:
-    assert passed_with(()) == validators(()) == frozenset()
+    assert passed_for_conditions(()) == validators(()) == frozenset()
 
 
 def test_validators_are_those_of_the_conditions() -> None:
@@ -50,5 +50,5 @@ def test_validators_are_those_of_the_conditions() -> None:
     assert b"last-modified" not in validators([TAG])
     assert b"etag" not in validators([DATE])
     assert {b"etag", b"last-modified"} <= validators(["if-range"])
-    assert passed_with([TAG]) == {412, 428}
-    assert passed_with(["range"]) == {412, 416, 428}
+    assert passed_for_conditions([TAG]) == {412, 428}
+    assert passed_for_conditions(["range"]) == {412, 416, 428}

@@ -8,7 +8,13 @@ import pytest
 
 from tests.support.composing import TWO, answer, compose
 from umbel.composition.text.expression import ExpressionError, compile_expression
-from umbel.composition.text.fault import Named, bad_request, described, parameter, sentence
+from umbel.composition.text.fault import (
+    ContextPath,
+    bad_request,
+    client_sentence,
+    describe_parameter,
+    describe_parameters,
+)
 from umbel.core.failure_kinds import Kind
 from umbel.core.model import Inputs
 
@@ -56,27 +62,27 @@ def test_the_reason_is_a_size_and_holds_no_value() -> None:
     ],
 )
 def test_parameters_of_the_client_have_words_and_others_have_none(name: tuple[str, Any], words: str) -> None:
-    assert parameter(*name) == words
+    assert describe_parameter(*name) == words
 
 
 def test_an_item_is_the_clients_where_its_list_is() -> None:
-    assert parameter("item", ("id",), "the body") == 'the member "id" of an item of the body'
-    assert described([Named("item", None)], "the body") == "an item of the body"
+    assert describe_parameter("item", ("id",), "the body") == 'the member "id" of an item of the body'
+    assert describe_parameters([ContextPath("item", None)], "the body") == "an item of the body"
 
 
 def test_names_are_the_clients_only_if_all_of_them_are() -> None:
-    assert described([Named("body", "a"), Named("query", "q")]) == (
+    assert describe_parameters([ContextPath("body", "a"), ContextPath("query", "q")]) == (
         'the member "a" of the body and the query parameter "q"'
     )
-    assert described([Named("body", "a"), Named("user", None)]) == ""
-    assert described([]) == ""
+    assert describe_parameters([ContextPath("body", "a"), ContextPath("user", None)]) == ""
+    assert describe_parameters([]) == ""
 
 
 def test_a_bad_value_is_a_400_with_a_sentence_only_where_it_is_the_clients() -> None:
     client, other = bad_request("d", "the body", "is a list"), bad_request("d", "", "is a list", kind=Kind.TOO_MANY)
     assert (client.status, client.public, client.of_client) == (400, "The body is a list.", True)
     assert (other.status, other.public, other.of_client) == (502, "", False)
-    assert sentence("", "is a list") == ""
+    assert client_sentence("", "is a list") == ""
 
 
 @pytest.mark.parametrize(

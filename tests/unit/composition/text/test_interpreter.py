@@ -74,7 +74,7 @@ def test_whose_a_long_list_is_can_be_asked_within_the_bound(text: str) -> None:
     numbers = [1] * 40_000
     expression = compile_expression(text, ())
     value = expression.evaluate({"body": {"a": numbers}, "call": [1]})
-    assert [name.root for name in expression.holders({"body": {"a": numbers}, "call": [1]}, value)] == ["body"]
+    assert [name.root for name in expression.origins({"body": {"a": numbers}, "call": [1]}, value)] == ["body"]
 
 
 @pytest.mark.parametrize("text", ["a < b", "a >= b", "b < a", "[a][?@ > 'x']", "c < b", "d < a", "e > b"])

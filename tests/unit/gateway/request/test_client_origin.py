@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from umbel.composition.request.request_template import GATEWAYS_ALWAYS, GATEWAYS_FORWARDED
+from umbel.composition.request.request_template import GATEWAY_FIELDS_ALWAYS, GATEWAY_FIELDS_FORWARDED
 from umbel.core.call import block_of
 from umbel.gateway.request import client_origin as forwarded
 from umbel.gateway.request.client_origin import TrustedProxies, origin_of
@@ -108,8 +108,8 @@ def test_a_chain_of_proxies_is_followed_for_a_bounded_number_of_hops() -> None:
 
 def test_the_plan_knows_the_names_of_all_fields_that_the_gateway_writes() -> None:
     origin = origin_of("10.1.2.3", [HOST, (b"x-forwarded-for", b"198.51.100.7")], PROXIES)
-    assert {b"x-request-id", *(name for name, _, _ in origin.via())} == GATEWAYS_ALWAYS
-    assert {name for name, _, _ in origin.forwarded_for()} == GATEWAYS_FORWARDED
+    assert {b"x-request-id", *(name for name, _, _ in origin.via())} == GATEWAY_FIELDS_ALWAYS
+    assert {name for name, _, _ in origin.forwarded_for()} == GATEWAY_FIELDS_FORWARDED
 
 
 def test_what_clients_say_is_remembered_only_while_it_is_short() -> None:
