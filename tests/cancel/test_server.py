@@ -8,7 +8,7 @@ import trio
 
 from tests.support.checkpoints import for_every_checkpoint
 from tests.support.http1 import DRIVERS, POST, App, answer, served
-from umbel.server.state import Service
+from umbel.server.state import ServerState
 
 
 async def echoes(scope: Any, receive: Any, send: Any) -> None:
@@ -24,11 +24,11 @@ async def echoes(scope: Any, receive: Any, send: Any) -> None:
 
 @DRIVERS
 async def test_a_server_cut_at_any_step_leaves_nothing(driver: str, autojump_clock: trio.testing.MockClock) -> None:
-    services: list[Service] = []
+    states: list[ServerState] = []
 
     async def converse() -> None:
         async with served(App(echoes), driver) as server:
-            services.append(server.service)
+            states.append(server.state)
             async with server.connected() as client:
                 await client.stream.send_all(POST + b"expect: 100-continue\r\ncontent-length: 100\r\n\r\n")
                 await client.stream.receive_some()
@@ -40,11 +40,11 @@ async def test_a_server_cut_at_any_step_leaves_nothing(driver: str, autojump_clo
                     received += len(await client.stream.receive_some())
 
     def check() -> None:
-        for service in services:
-            assert service.in_flight == 0
-            assert service.connections.value == 0
-            assert not service.open
-            assert len(service.reader) == 0
-        services.clear()
+        for state in states:
+            assert state.in_flight == 0
+            assert state.connections.value == 0
+            assert not state.open
+            assert len(state.reader) == 0
+        states.clear()
 
     assert await for_every_checkpoint(converse, check) > 20

@@ -43,7 +43,7 @@ async def test_a_websocket(autojump_clock: MockClock) -> None:
 
     async def operation() -> None:
         async with served(services.app) as server, server.connected() as client:
-            services.made.append(server.service)
+            services.made.append(server.state)
             await client.stream.send_all(upgrade() + b"\x81\x82\x00\x00\x00\x00hi")
             received = b""
             while not received.endswith(b"\x81\x02hi"):

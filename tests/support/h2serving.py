@@ -13,10 +13,10 @@ from trio.testing import memory_stream_pair
 
 from tests.support.h2client import H2Client
 from tests.support.records import Records
-from umbel.server.http2.connection import Http2
+from umbel.server.http2.connection import Http2Connection
 from umbel.server.limits.limits import Limits
 from umbel.server.peer import Peer
-from umbel.server.state import Service
+from umbel.server.state import ServerState
 
 PEER = Peer(("192.0.2.1", 5000), ("192.0.2.2", 80))
 
@@ -37,7 +37,7 @@ class Connected:
     client: H2Client
     stream: Any
     """The server's end."""
-    service: Service
+    state: ServerState
     records: Records
     over: trio.Event
     """The server is done with the connection."""
@@ -53,13 +53,15 @@ async def h2_connected(
     """
     records = Records()
     config = Config.from_mapping(include_server_header=False, **settings)
-    service = Service(App(serve, records), config, limits) if app is None else Service(app, config, limits, records)
+    state = (
+        ServerState(App(serve, records), config, limits) if app is None else ServerState(app, config, limits, records)
+    )
     ours, theirs = memory_stream_pair()
     over = trio.Event()
 
     async def run() -> None:
         try:
-            await Http2(service, ours, PEER).run(b"")
+            await Http2Connection(state, ours, PEER).run(b"")
         finally:
             over.set()
             await trio.aclose_forcefully(ours)
@@ -72,12 +74,12 @@ async def h2_connected(
             while not client.settled:
                 await client.receive()
             await trio.testing.wait_all_tasks_blocked()
-        yield Connected(client, ours, service, records, over)
+        yield Connected(client, ours, state, records, over)
         await trio.aclose_forcefully(theirs)
         with trio.fail_after(60):
             await over.wait()
-        assert service.in_flight == 0
-        assert not service.open
+        assert state.in_flight == 0
+        assert not state.open
 
 
 class CancelledServices:
@@ -85,7 +87,7 @@ class CancelledServices:
 
     def __init__(self, serve: Any) -> None:
         self.app = App(self._serve)
-        self.made: list[Service] = []
+        self.made: list[ServerState] = []
         self._inner = serve
         self._running: set[object] = set()
 
@@ -98,11 +100,11 @@ class CancelledServices:
 
     @asynccontextmanager
     async def h2_client(self) -> AsyncIterator[H2Client]:
-        """A client of a new service; both have said their prefaces."""
-        self.made.append(Service(self.app, Config()))
+        """A client of a new server; both have said their prefaces."""
+        self.made.append(ServerState(self.app, Config()))
         ours, theirs = memory_stream_pair()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(Http2(self.made[-1], ours, PEER).run, b"")
+            nursery.start_soon(Http2Connection(self.made[-1], ours, PEER).run, b"")
             client = H2Client(theirs)
             await client.begin()
             yield client
@@ -110,8 +112,8 @@ class CancelledServices:
 
     def check(self) -> None:
         assert not self._running
-        assert all(service.in_flight == 0 for service in self.made)
-        assert not any(service.open for service in self.made)
+        assert all(state.in_flight == 0 for state in self.made)
+        assert not any(state.open for state in self.made)
 
 
 async def hello(scope: Any, receive: Any, send: Any) -> None:

@@ -20,10 +20,10 @@ from hypercorn.config import Config
 from tests.support.records import Records
 from tests.support.serving import RawClient
 from umbel.net.epoll import EpollReader, WaitReader
-from umbel.server import state as service_module
+from umbel.server import state as server_state
 from umbel.server.connection import serve_socket
 from umbel.server.limits.limits import Limits
-from umbel.server.state import Service
+from umbel.server.state import ServerState
 
 DRIVERS = pytest.mark.parametrize("driver", ["epoll", "wait"])
 GET = b"GET /x HTTP/1.1\r\nhost: a\r\n\r\n"
@@ -70,10 +70,10 @@ class _Addressed(socket.socket):
 
 
 class Server:
-    """A service, and connections to it."""
+    """A state, and connections to it."""
 
-    def __init__(self, service: Service, nursery: trio.Nursery, driver: str) -> None:
-        self.service = service
+    def __init__(self, state: ServerState, nursery: trio.Nursery, driver: str) -> None:
+        self.state = state
         self.nursery = nursery
         self._driver = driver
         self.socket: socket.socket
@@ -88,7 +88,7 @@ class Server:
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         theirs.setblocking(False)
         self.socket = theirs
-        self.nursery.start_soon(serve_socket, self.service, theirs, None)
+        self.nursery.start_soon(serve_socket, self.state, theirs, None)
         async with stream:
             yield RawClient(stream)
 
@@ -97,19 +97,19 @@ class Server:
 async def served(
     app: Any, driver: str = "epoll", limits: Limits | None = None, **settings: Any
 ) -> AsyncIterator[Server]:
-    """A running service; at the end everything of it must have gone by itself within a minute."""
+    """A running state; at the end everything of it must have gone by itself within a minute."""
     config = Config()
     config.keep_alive_timeout = 15.0
     for name, value in settings.items():
         setattr(config, name, value)
-    service = Service(app, config, limits)
+    state = ServerState(app, config, limits)
     async with trio.open_nursery() as nursery:
-        with patch.object(service_module, "new_reader", EpollReader if driver == "epoll" else WaitReader):
-            await nursery.start(service.run)
-        yield Server(service, nursery, driver)
+        with patch.object(server_state, "new_reader", EpollReader if driver == "epoll" else WaitReader):
+            await nursery.start(state.run)
+        yield Server(state, nursery, driver)
         with trio.fail_after(60):
-            await service.connections.wait_value(0)
+            await state.connections.wait_value(0)
         await trio.testing.wait_all_tasks_blocked()  # Connections beyond the cap are not counted.
-        assert service.in_flight == 0
-        assert not service.open
+        assert state.in_flight == 0
+        assert not state.open
         nursery.cancel_scope.cancel(reason="the test is over")

@@ -33,14 +33,14 @@ from umbel.http1 import chunked
 from umbel.http1 import response_head as head
 from umbel.policy import coalescing_key as sharing
 from umbel.server.answer.response_head import read_fields
-from umbel.server.http1 import head_errors as diagnosis
+from umbel.server.http1 import head_errors
 from umbel.server.http1.host import Hosts
-from umbel.server.http1.request_body import Body, BodyRefused
+from umbel.server.http1.request_body import Body, BodyError
 from umbel.server.http1.request_head import HeadReader
-from umbel.server.http2 import request_head as h2head
+from umbel.server.http2 import request_head as h2_request_head
 from umbel.server.http2.encoder import LinearEncoder
 from umbel.server.limits.limits import Limits
-from umbel.server.websocket.handshake import read_opening
+from umbel.server.websocket.handshake import read_opening_handshake
 from umbel.upstream.calls import retry_safety as again
 from umbel.upstream.calls.response_body import Decoder
 from umbel.upstream.pool.request_head import plain_request, request_of_call
@@ -117,12 +117,12 @@ def _hpack(raw: bytes) -> bytes:
 
 
 def _opening(name: bytes, value: bytes, *, keyed: bool = False) -> None:
-    with suppress(diagnosis.HeadRefused):
-        read_opening([(b"sec-websocket-version", b"13"), (b"sec-websocket-" + name, value)], keyed=keyed)
+    with suppress(head_errors.HeadError):
+        read_opening_handshake([(b"sec-websocket-version", b"13"), (b"sec-websocket-" + name, value)], keyed=keyed)
 
 
 def _chunks(raw: bytes) -> None:
-    with suppress(BodyRefused):
+    with suppress(BodyError):
         Body(-1, Limits(max_head=2**20)).feed(raw)
     chunked.ChunkedDecoder(2**20, 100).feed(raw, [])
 
@@ -193,15 +193,15 @@ SERVER = {
     "a host": Case(lambda value: HOSTS.check([value], required=True), ("a", ".", "[", ":", "]", "1", "-")),
     "a head in pieces": Case(_dripped_request, ("a", "a: b\r\n", "\t", "\r\n", ":"), ("GET / HTTP/1.1\r\n", "GET /")),
     "a part of a head": Case(READER.check_part, ("a", "/", " ", "\r\n", "a: b\r\n", "\r", "\n"), ("", "GET /")),
-    "a refused head": Case(lambda raw: diagnosis.glimpse(raw), ("a", " ", "/", "?", "\r\n")),
+    "a refused head": Case(lambda raw: head_errors.method_and_path(raw), ("a", " ", "/", "?", "\r\n")),
     "a head that is odd": Case(
-        lambda raw: diagnosis.diagnose(raw, BOUNDLESS),
+        lambda raw: head_errors.read_unusual_target(raw, BOUNDLESS),
         ("a", "/", " ", ":", "a:b\r\n", "\r\n", "content-length ", "_"),
         ("GET http://", "GET / HTTP/1.1\r\n"),
         ("", " HTTP/1.1\r\n\r\n", "\r\n\r\n"),
     ),
     "a value of HTTP/2": Case(
-        lambda value: h2head.read_head(
+        lambda value: h2_request_head.read_head(
             [(b":method", b"GET"), (b":path", b"/" + value), (b":authority", b"a"), (b"cookie", value)],
             BOUNDLESS,
             HOSTS,

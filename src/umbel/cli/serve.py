@@ -99,7 +99,7 @@ def _serve_alone(given: Given) -> None:
     from ..logs import crashes_on_stderr, ensure_writable
     from ..server import Limits
     from ..server import serve as serve_app
-    from ..server.process import gc_tuning as garbage
+    from ..server.process import gc_tuning
     from ..server.process.loopwatch import EVENT, watched_loop
     from ..supervisor.master.listeners import activated_sockets
     from ..supervisor.master.pidfile import pidfile
@@ -140,7 +140,7 @@ def _serve_alone(given: Given) -> None:
                 addresses = await nursery.start(started)
                 announce(addresses, getattr(app, "recorder", recorder))
 
-    garbage.spare()
+    gc_tuning.apply()
     try:
         with crashes_on_stderr():
             run(main, app)

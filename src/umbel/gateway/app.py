@@ -24,7 +24,7 @@ from ..core.inbound import InboundApplication, InboundRequest, RequestHead
 from ..logs import crashes_on_stderr
 from ..net.exception_groups import raise_unwrapped
 from ..server.asgi import make_scope, serve_asgi
-from ..server.process import gc_tuning as garbage
+from ..server.process import gc_tuning
 from ..server.process.loopwatch import EVENT, watched_loop
 from ..server.process.process_signals import no_deadly_signals
 from ..server.process.settings import hypercorn_config
@@ -189,7 +189,7 @@ class Umbel(ErrorHandling, InboundApplication):
         if not (request.websocket or self._has_root_path or table.behind_asgi or "asgi_app" in self.__dict__):
             match = table.find(request.method, request.target)
             if match is not None:
-                cycle = self._new_cycle(match, request, lambda: make_scope(request, request.service), _push_nothing)
+                cycle = self._new_cycle(match, request, lambda: make_scope(request, request.server), _push_nothing)
                 if cycle.origin.fields.has_plain_host:  # Quart refuses a host that is none.
                     return cycle.run()
         return serve_asgi(self, request)
@@ -249,7 +249,7 @@ class Umbel(ErrorHandling, InboundApplication):
         if use_reloader or kwargs:
             ignored = ", ".join([*(["use_reloader"] if use_reloader else []), *kwargs])
             warnings.warn(f"Umbel.run() has no use for: {ignored}", stacklevel=2)
-        garbage.spare()
+        gc_tuning.apply()
         try:
             files = ca_certs, certfile, keyfile
             serving = partial(self.run_task, host, port, debug, *files, task_status=_Announcement(self))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..core.errors import ConfigError
     from ..core.events import Recorder
     from ..net.epoll import AnyReader
-    from ..server.state import Service
+    from ..server.state import ServerState
     from .route_table import RouteTable
     from .runtime import Runtime
 
@@ -79,7 +79,7 @@ class GatewayApplication(QuartTrio):
         )
         self._has_root_path = False
         """Whether a server says that the application is mounted below a path, of which routes know nothing."""
-        self._servers: WeakSet[Service] = WeakSet()
+        self._servers: WeakSet[ServerState] = WeakSet()
 
     @property
     def gateway_config(self) -> Config:
@@ -166,14 +166,14 @@ class GatewayApplication(QuartTrio):
         runtime = self.current_runtime
         return runtime is not None and runtime.guard.make_room()
 
-    def add_server(self, service: Service) -> None:
+    def add_server(self, server: ServerState) -> None:
         """One of our own servers serves this application: the statistics are to show what it counts."""
-        self._servers.add(service)
-        self._has_root_path = bool(service.root_path)
+        self._servers.add(server)
+        self._has_root_path = bool(server.root_path)
 
     def statistics(self) -> GatewayStatistics:
         """A snapshot of the counters."""
-        servers = [service.statistics() for service in self._servers]
+        servers = [server.statistics() for server in self._servers]
         counts = self.gateway_context.counts
         return GatewayStatistics(
             self.state,

@@ -25,14 +25,14 @@ import trio
 
 from ..core.failure_kinds import Kind
 from ..core.inbound import AnsweredByServerError, ClientGoneError
-from .answer.error_response import Refusal, told
+from .answer.error_response import ErrorResponse, told
 from .answer.response_head import ApplicationError
 from .limits.fairness import CALLS_PER_TURN, BoundedCalls
 
 if TYPE_CHECKING:
     from ..core.events import Recorder, RequestEnded
     from ..core.inbound import Field, InboundRequest
-    from .state import Service
+    from .state import ServerState
 
 Message = Mapping[str, Any]
 
@@ -72,7 +72,7 @@ _NOTHING, _HEAD, _BODY, _TRAILING, _DONE = range(5)
 """In ``_HEAD`` the application has given its head, which goes out with the first of the body."""
 
 
-def make_scope(request: InboundRequest, service: Service) -> dict[str, Any]:
+def make_scope(request: InboundRequest, server: ServerState) -> dict[str, Any]:
     """ASGI's scope of a request (HTTP)."""
     raw_path, _, query = request.target.partition(b"?")
     path = raw_path.decode("ascii")
@@ -90,11 +90,11 @@ def make_scope(request: InboundRequest, service: Service) -> dict[str, Any]:
         "path": unquote(path) if "%" in path else path,
         "raw_path": raw_path,
         "query_string": query,
-        "root_path": service.root_path,
+        "root_path": server.root_path,
         "headers": list(request.fields),
         "client": request.peer,
         "server": request.local,
-        "state": service.state.copy(),
+        "state": server.lifespan_state.copy(),
         "extensions": extensions,
     }
 
@@ -113,16 +113,16 @@ class AsgiCycle(BoundedCalls):
         "_reading",
         "_refused",
         "_request",
-        "_service",
+        "_server",
         "_trailers",
         "_turns",
         "_wants_trailers",
         "gone",
     )
 
-    def __init__(self, app: Any, service: Service, request: InboundRequest) -> None:
+    def __init__(self, app: Any, server: ServerState, request: InboundRequest) -> None:
         self._app = app
-        self._service = service
+        self._server = server
         self._request = request
         self._calls = self._late_calls = 0
         self.gone = False
@@ -149,7 +149,7 @@ class AsgiCycle(BoundedCalls):
         Raises:
             BaseException: what the application raised.
         """
-        scope = make_scope(self._request, self._service)
+        scope = make_scope(self._request, self._server)
         scope["extensions"][CANCELS] = self
         work = self._app(scope, self.receive, self.send)
         return self._request.run_apart(work, self._begins_to_wait)
@@ -178,7 +178,7 @@ class AsgiCycle(BoundedCalls):
 
     def stop_endless(self, reason: str) -> None:
         """Cancel the application."""
-        self._service.note_endless(reason)
+        self._server.note_endless(reason)
         self._request.cancel_apart(reason)
 
     # What the application may ask, beside ASGI.
@@ -259,7 +259,7 @@ class AsgiCycle(BoundedCalls):
     def _disconnect(self) -> Message:
         if self._refused is not None:
             error = self._refused
-            return told(Refusal(error.status, error.detail, error.kind), error.request_id)
+            return told(ErrorResponse(error.status, error.detail, error.kind), error.request_id)
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
@@ -332,5 +332,5 @@ def serve_asgi(app: Any, request: Any) -> Coroutine[Any, Any, None]:
     if request.websocket:
         from .websocket import serve_websocket
 
-        return serve_websocket(request.service, app, request)
-    return AsgiCycle(app, request.service, request).serve()
+        return serve_websocket(request.server, app, request)
+    return AsgiCycle(app, request.server, request).serve()

@@ -15,50 +15,52 @@ from ..net.stream import PlainStream
 from ..net.tls_stream import TlsStream
 from .http1.connection import serve_http1
 from .http1.probe import serve_probe
-from .http2.connection import Http2
-from .limits.reserve import Seat
+from .http2.connection import Http2Connection
+from .limits.reserve import ReservedConnection
 from .peer import Peer
-from .state import Service
+from .state import ServerState
 
 __all__ = ["serve_socket"]
 
 
-async def serve_socket(service: Service, sock: socket.socket, context: ssl.SSLContext | None) -> None:
+async def serve_socket(server: ServerState, sock: socket.socket, context: ssl.SSLContext | None) -> None:
     """Serve an accepted, non-blocking socket to its end and close it; with ``context`` it speaks TLS.
 
     Never raises an ``Exception``: one that came up is logged once, with its class and its location. A cancel passes.
     """
-    counted = service.connection_began()
+    counted = server.connection_began()
     stream: PlainStream | None = None
     try:
         peer = _peer_of(sock, secure=context is not None)
-        reader = service.reader
+        reader = server.reader
         stream = PlainStream(sock, reader) if context is None else TlsStream.serving(sock, reader, context)
         if counted:
-            await _serve(service, stream, peer)
+            await _serve(server, stream, peer)
         else:
-            with service.reserve.seat() as seat:
-                if seat is not None:
-                    with seat.scope:
-                        await _serve(service, stream, peer, seat)
+            with server.reserve.connection() as reserved:
+                if reserved is not None:
+                    with reserved.scope:
+                        await _serve(server, stream, peer, reserved)
         stream.close()
     except BaseException as error:  # noqa: BLE001 - raises on what is not its to end
-        if (rest := service.connection_failed(error)) is not None:
+        if (rest := server.connection_failed(error)) is not None:
             raise rest from None
     finally:
         if counted:
-            service.connection_ended()
+            server.connection_ended()
         if stream is None:
             sock.close()
         else:
             stream.close_now()
 
 
-async def _serve(service: Service, stream: PlainStream, peer: Peer, seat: Seat | None = None) -> None:
-    """Serve a connection to its end; with a ``seat`` it is beyond the cap, and only a probe is answered."""
+async def _serve(
+    server: ServerState, stream: PlainStream, peer: Peer, reserved: ReservedConnection | None = None
+) -> None:
+    """Serve a connection to its end; a ``reserved`` one is beyond the cap, and only a probe is answered."""
     if isinstance(stream, TlsStream):
         # The first head must come within ``head_timeout`` of the accept, so a handshake may not take longer.
-        seconds = min(service.config.ssl_handshake_timeout, service.limits.head_timeout)
+        seconds = min(server.config.ssl_handshake_timeout, server.limits.head_timeout)
         with trio.move_on_after(seconds) as scope:
             try:
                 await stream.handshake()
@@ -68,11 +70,11 @@ async def _serve(service: Service, stream: PlainStream, peer: Peer, seat: Seat |
             return
         peer = replace(peer, client_certificate=stream.client_certificate)
         if stream.alpn == "h2":
-            await Http2(service, stream, peer, seat).run(b"")
+            await Http2Connection(server, stream, peer, reserved).run(b"")
             return
-    served = serve_http1(service, stream, peer) if seat is None else serve_probe(service, stream, peer, seat)
-    if (handoff := await served) is not None:
-        await Http2(service, stream, peer, seat).run(handoff.received)
+    served = serve_http1(server, stream, peer) if reserved is None else serve_probe(server, stream, peer, reserved)
+    if (switch := await served) is not None:
+        await Http2Connection(server, stream, peer, reserved).run(switch.received)
 
 
 def _peer_of(sock: socket.socket, *, secure: bool) -> Peer:

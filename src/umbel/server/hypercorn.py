@@ -21,7 +21,7 @@ from .connection import serve_socket
 from .process.loopwatch import EVENT, HANG_TIMEOUT, watch_loop
 from .process.settings import mistakes
 from .shutdown import drain, leave
-from .state import Service
+from .state import ServerState
 
 _stock_run = TCPServer.run
 
@@ -38,11 +38,11 @@ def installed() -> bool:
 
 
 class _Worker:
-    """A worker of Hypercorn's: the service of its connections, and what runs beside them."""
+    """A worker of Hypercorn's: the state that its connections share, and what runs beside them."""
 
     def __init__(self, server: TCPServer, app: ASGIWrapper) -> None:
-        self.service = Service(app.app, server.config)
-        self.service.state = server.state
+        self.server = ServerState(app.app, server.config)
+        self.server.lifespan_state = server.state
         self.tls = server.config.create_ssl_context()
         """For connections that Hypercorn has accepted to speak TLS with."""
         self.ready = trio.Event()
@@ -50,25 +50,25 @@ class _Worker:
 
     async def accompany(self, connections: trio.Nursery) -> None:
         """Run beside the connections in Hypercorn's nursery, and wind them down when Hypercorn stops accepting."""
-        for mistake in mistakes(self.service.config):
-            self.service.note("hypercorn.setting", f"of Hypercorn's settings, {mistake}")
+        for mistake in mistakes(self.server.config):
+            self.server.note("hypercorn.setting", f"of Hypercorn's settings, {mistake}")
         async with trio.open_nursery() as nursery:
-            await nursery.start(self.service.run)
+            await nursery.start(self.server.run)
             self.ready.set()
             nursery.start_soon(self._stop_when_exhausted)
-            hang_timeout = getattr(self.service.app, "hang_timeout", HANG_TIMEOUT)
-            nursery.start_soon(watch_loop, hang_timeout, partial(self.service.note, EVENT))
+            hang_timeout = getattr(self.server.app, "hang_timeout", HANG_TIMEOUT)
+            nursery.start_soon(watch_loop, hang_timeout, partial(self.server.note, EVENT))
             await self._context.terminated.wait()
             with trio.move_on_after(0):
-                await leave(self.service)  # nothing is accepted any more: there is no delay to wait for
+                await leave(self.server)  # nothing is accepted any more: there is no delay to wait for
             await drain(
-                self.service,
+                self.server,
                 lambda: connections.cancel_scope.cancel(reason="the time for requests in flight is over"),
             )
             nursery.cancel_scope.cancel(reason="the last connection has gone")
 
     async def _stop_when_exhausted(self) -> None:
-        await self.service.exhausted.wait()
+        await self.server.exhausted.wait()
         await self._context.terminate.set()
 
 
@@ -89,7 +89,7 @@ async def _run(self: TCPServer) -> None:
         connections.start_soon(worker.accompany, connections)
     await worker.ready.wait()
     sock, tls = _taken_over(self.stream)
-    await serve_socket(worker.service, sock, worker.tls if tls else None)
+    await serve_socket(worker.server, sock, worker.tls if tls else None)
 
 
 def _taken_over(stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]) -> tuple[socket.socket, bool]:

@@ -14,7 +14,7 @@ from ..net.timers import Timer, TimerQueue
 
 
 class IdleTimer:
-    """Calls ``ended()`` at the time ``until``, which may be moved at will. Forward it is set, backward by ``last``.
+    """Calls ``ended()`` at the time ``until``, which may be moved at will. Forward it is set, backward by ``set``.
 
     Once that has been called, ``until`` is before all time, until it is moved again.
     """
@@ -28,27 +28,27 @@ class IdleTimer:
         self.timer_at = math.inf
         self.until = math.inf
 
-    def last(self, until: float) -> None:
+    def set(self, until: float) -> None:
         """Be patient until then, and no longer."""
         self.until = until
         if until < self.timer_at:
             if self._timer is not None:
                 self._timer.cancel()
             self.timer_at = until
-            self._timer = self._timers.add(until, self._look_at_the_time)
+            self._timer = self._timers.add(until, self._check)
 
-    def forget(self) -> None:
+    def cancel(self) -> None:
         """Call no more."""
         self.until = self.timer_at = math.inf
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _look_at_the_time(self) -> None:
+    def _check(self) -> None:
         self._timer, self.timer_at = None, math.inf
         if self.until > trio.current_time():
             if self.until < math.inf:
-                self.last(self.until)
+                self.set(self.until)
         else:
             self.until = -math.inf
             self._ended()

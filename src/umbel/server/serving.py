@@ -20,9 +20,9 @@ from ..net.exception_groups import raise_unwrapped
 from .lifespan import running_lifespan
 from .limits.limits import Limits
 from .process.listen import Listener, accept_from, listening
-from .process.process_signals import in_main_thread, obey_signals
+from .process.process_signals import handle_signals, in_main_thread
 from .shutdown import drain, leave
-from .state import Service
+from .state import ServerState
 
 
 async def serve(
@@ -30,7 +30,7 @@ async def serve(
     config: Config,
     *,
     limits: Limits | None = None,
-    service: Service | None = None,
+    server: ServerState | None = None,
     recorder: Recorder = NULL,
     shutdown_trigger: Callable[[], Awaitable[object]] | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
@@ -42,7 +42,7 @@ async def serve(
     signals of the process have the meanings of ``process_signals.py``.
 
     ``limits`` are the application's own (``app.limits``) unless given, or the defaults. A caller that wants to see or
-    steer the serving makes the ``service`` itself, of the same application and settings; then ``limits`` do not count,
+    steer the serving makes the ``server`` itself, of the same application and settings; then ``limits`` do not count,
     and it is the caller who acts when its ``max_requests`` are exhausted.
 
     ``recorder`` takes the server's records (crashes, refusals) for an application that has no ``recorder`` of its own.
@@ -59,9 +59,12 @@ async def serve(
         raise RuntimeError("the server needs trio; run it with trio.run, or in a task of a program that trio runs")
     try:
         with listening(config) as listeners:
-            own = service if service is not None else Service(app, config, limits, recorder)
-            async with _stop_trigger(shutdown_trigger, own) as trigger, running_lifespan(app, config, own.state):
-                ends = [trigger] if service is not None else [trigger, own.exhausted.wait]
+            own = server if server is not None else ServerState(app, config, limits, recorder)
+            async with (
+                _stop_trigger(shutdown_trigger, own) as trigger,
+                running_lifespan(app, config, own.lifespan_state),
+            ):
+                ends = [trigger] if server is not None else [trigger, own.exhausted.wait]
                 await _serve_listeners(own, listeners, ends, task_status)
     except BaseExceptionGroup as group:
         raise_unwrapped(group)
@@ -69,32 +72,32 @@ async def serve(
 
 
 async def _serve_listeners(
-    service: Service,
+    server: ServerState,
     listeners: list[Listener],
     ends: Sequence[Callable[[], Awaitable[object]]],
     task_status: trio.TaskStatus[list[str]],
 ) -> None:
     """Accept and serve until one of ``ends`` returns, then drain."""
     async with trio.open_nursery() as background:
-        await background.start(service.run)
+        await background.start(server.run)
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as accepting:
                 addresses = [listener.address for listener in listeners]
                 for listener in listeners:
-                    accepting.start_soon(accept_from, listener, service, connections)
+                    accepting.start_soon(accept_from, listener, server, connections)
                 task_status.started(addresses)
                 await wait_any(*ends)
-                await leave(service)
+                await leave(server)
                 accepting.cancel_scope.cancel(reason="the server stops accepting")
             await drain(
-                service, partial(connections.cancel_scope.cancel, reason="the time for requests in flight is over")
+                server, partial(connections.cancel_scope.cancel, reason="the time for requests in flight is over")
             )
         background.cancel_scope.cancel(reason="the last connection has gone")
 
 
 @asynccontextmanager
 async def _stop_trigger(
-    given: Callable[[], Awaitable[object]] | None, service: Service
+    given: Callable[[], Awaitable[object]] | None, server: ServerState
 ) -> AsyncIterator[Callable[[], Awaitable[None]]]:
     """What ends the serving: the caller's trigger, or a first signal. A second one cancels the block."""
     stop = trio.Event()
@@ -109,6 +112,6 @@ async def _stop_trigger(
         return
 
     async with trio.open_nursery() as nursery:
-        await nursery.start(obey_signals, service, stop, nursery.cancel_scope)
+        await nursery.start(handle_signals, server, stop, nursery.cancel_scope)
         yield stop.wait
         nursery.cancel_scope.cancel(reason="the server has stopped")

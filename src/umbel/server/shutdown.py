@@ -14,35 +14,35 @@ from .phase import Phase
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .state import Service
+    from .state import ServerState
 
 __all__ = ["Phase", "drain", "leave"]
 
 
-async def leave(service: Service) -> None:
+async def leave(server: ServerState) -> None:
     """Not ready any more, but still accepting: the time that load balancers need to notice (``drain_delay``)."""
-    service.phase.value = max(service.phase.value, Phase.LEAVING)
-    if (tell := getattr(service.app, "begin_drain", None)) is not None:
+    server.phase.value = max(server.phase.value, Phase.LEAVING)
+    if (tell := getattr(server.app, "begin_drain", None)) is not None:
         tell()
-    await trio.sleep(service.limits.drain_delay)
+    await trio.sleep(server.limits.drain_delay)
 
 
-async def drain(service: Service, cut: Callable[[], None]) -> None:
+async def drain(server: ServerState, cut: Callable[[], None]) -> None:
     """End every connection: with its next answer, after ``drain_idle`` without a request, or at ``graceful_timeout``.
 
     Then ``cut()`` cancels what is left, which has ``cancel_timeout`` for its cleanup; what takes longer is logged.
     Returns as soon as the last connection has gone. Nothing must be accepted meanwhile.
     """
-    service.begin_draining(trio.current_time() + service.config.graceful_timeout)
-    with trio.move_on_at(service.cut_at) as scope:
-        await service.connections.wait_value(0)
+    server.begin_draining(trio.current_time() + server.config.graceful_timeout)
+    with trio.move_on_at(server.cut_at) as scope:
+        await server.connections.wait_value(0)
     if not scope.cancelled_caught:
         return
-    service.phase.value = Phase.CUT
+    server.phase.value = Phase.CUT
     cut()
     # What was cut may be what this runs in.
-    with trio.move_on_after(service.limits.cancel_timeout, shield=True) as scope:
-        await service.connections.wait_value(0)
+    with trio.move_on_after(server.limits.cancel_timeout, shield=True) as scope:
+        await server.connections.wait_value(0)
     if scope.cancelled_caught:
-        late, count = service.limits.cancel_timeout, service.connections.value
-        service.note("drain.stuck", f"connections that are still cleaning up {late:g} s after they were cut: {count}")
+        late, count = server.limits.cancel_timeout, server.connections.value
+        server.note("drain.stuck", f"connections that are still cleaning up {late:g} s after they were cut: {count}")

@@ -24,23 +24,23 @@ from ..logs import Redactor, show_crash
 from ..net.epoll import AnyReader, new_reader
 from ..net.exception_groups import apart, described, holds_only
 from ..net.timers import TimerQueue
-from .answer.error_response import NO_CONNECTION_LEFT, NO_MEMORY_LEFT, OVERLOADED, Refusal
+from .answer.error_response import NO_CONNECTION_LEFT, NO_MEMORY_LEFT, OVERLOADED, ErrorResponse
 from .answer.own_fields import OwnFields
 from .asgi import serve_asgi
 from .http1.host import Hosts
 from .http1.request_head import HeadReader
 from .limits.limits import Limits, limits_of
-from .limits.memory import SHORT, SPENT, Memory
-from .limits.reserve import RESERVED_REQUESTS, Reserve, Seat
-from .limits.upload_places import UploadPlaces
+from .limits.memory import NO_KEEP_ALIVE_SHARE, REFUSE_SHARE, MemoryLimit
+from .limits.reserve import RESERVED_REQUESTS, Reserve, ReservedConnection
+from .limits.upload_slots import UploadSlots
 from .peer import Peer
 from .phase import Phase
-from .process.crowd import Crowd
+from .process.heap_trim import HeapTrimmer
 
 if TYPE_CHECKING:
     from hypercorn.config import Config
 
-    from .answer.access_record import Said
+    from .answer.access_record import ServerResponse
 
 _GONE = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
 """What a connection raises whose client has gone or does not read."""
@@ -53,7 +53,7 @@ DISPLACED_SHARE = 4
 
 
 @dataclass(frozen=True, slots=True)
-class ServiceStatistics:
+class ServerStatistics:
     """A snapshot of a server's counters."""
 
     phase: Phase
@@ -80,7 +80,7 @@ class Drainable(Protocol):
         """End with the next answer, or at ``until`` if no request comes."""
 
 
-class Service:
+class ServerState:
     """One server's shared state. ``run`` must run for as long as there are connections."""
 
     def __init__(self, app: Any, config: Config, limits: Limits | None = None, recorder: Recorder = NULL) -> None:
@@ -89,7 +89,7 @@ class Service:
         """For an application that has none of its own."""
         self.config = config
         self.limits = limits if limits is not None else limits_of(app)
-        self.state: dict[str, Any] = {}
+        self.lifespan_state: dict[str, Any] = {}
         """What the lifespan left for each request (ASGI: ``scope["state"]``, a copy each)."""
         self.phase: AsyncValue[Phase] = AsyncValue(Phase.SERVING)
         self.cut_at = math.inf
@@ -103,7 +103,7 @@ class Service:
         Whoever shares its sockets with other processes makes it smaller, or one of them gets the whole flood.
         """
         self.in_flight = 0
-        self.uploads = UploadPlaces(self.limits)
+        self.uploads = UploadSlots(self.limits)
         """Of requests whose body is still to come, which are not in flight."""
         self.late_at = math.inf
         """When, on ``time.monotonic``, the loop's other tasks have waited for too long: then ``on_late`` is called."""
@@ -112,7 +112,7 @@ class Service:
         self.reserve = Reserve()
         """What is kept for probes beyond ``max_connections`` and ``max_in_flight``."""
         self.timers = TimerQueue()
-        self._crowd = Crowd(self.timers, lambda: self.in_flight)
+        self._heap_trimmer = HeapTrimmer(self.timers, lambda: self.in_flight)
         self.reader: AnyReader
         """Watches the sockets of the connections: the application's own reader where it has one, for its upstreams."""
         self.handle: Callable[[Any], Awaitable[None]] = (
@@ -132,9 +132,9 @@ class Service:
         self._make_room: Callable[[], bool] | None = getattr(app, "make_room", None)
         self._displaced = 0
         """Requests that were taken in place of one that was refused for them, since there was one more than may be."""
-        self._memory = Memory(self.limits.memory_limit) if self.limits.memory_limit is not None else None
+        self._memory = MemoryLimit(self.limits.memory_limit) if self.limits.memory_limit is not None else None
         self._places = self.limits.max_in_flight if self._memory is None else 0
-        """Requests in flight from which on ``no_place`` is asked for another one."""
+        """Requests in flight from which on ``check_capacity`` is asked for another one."""
         self._max_requests = _max_requests(config)
         self._allowed = self.limits.connections_allowed
         self._connections_total = self._requests_total = 0
@@ -150,7 +150,7 @@ class Service:
         async with trio.open_nursery() as nursery:
             if shared is None:
                 nursery.start_soon(self.reader.run)
-            nursery.start_soon(self._crowd.run)
+            nursery.start_soon(self._heap_trimmer.run)
             task_status.started()
             await self.timers.run()
 
@@ -160,9 +160,9 @@ class Service:
         recorder: Recorder = getattr(self.app, "recorder", self.given_recorder)
         return recorder
 
-    def statistics(self) -> ServiceStatistics:
+    def statistics(self) -> ServerStatistics:
         """A snapshot of the counters."""
-        return ServiceStatistics(
+        return ServerStatistics(
             self.phase.value,
             self.connections.value,
             self._connections_total,
@@ -199,29 +199,29 @@ class Service:
         """Count a connection out."""
         self.connections.value -= 1
 
-    def request_began(self) -> Refusal | None:
+    def request_began(self) -> ErrorResponse | None:
         """Count a request in, or say why it is not taken (then it is not counted)."""
         in_flight = self.in_flight
         if in_flight >= self._places:
-            if (refusal := self.no_place()) is not None:
+            if (refusal := self.check_capacity()) is not None:
                 return refusal
             in_flight = self.in_flight  # One may have been displaced.
         self.in_flight = in_flight = in_flight + 1
-        if in_flight > self._crowd.peak:
-            self._crowd.grew(in_flight)
+        if in_flight > self._heap_trimmer.peak:
+            self._heap_trimmer.peak_rose(in_flight)
         self._requests_total += 1
         if self._requests_total == self._max_requests:
             self.exhausted.set()
         return None
 
-    def no_place(self) -> Refusal | None:
+    def check_capacity(self) -> ErrorResponse | None:
         """Why no further request may be in flight now; None if one may."""
         if self.in_flight >= self.limits.max_in_flight and not self._displaces():
             return OVERLOADED
         if self._memory is not None:
             share = self._memory.share()
-            self.keeps_alive = share < SHORT and self.phase.value < Phase.DRAINING
-            if share >= SPENT:
+            self.keeps_alive = share < NO_KEEP_ALIVE_SHARE and self.phase.value < Phase.DRAINING
+            if share >= REFUSE_SHARE:
                 return NO_MEMORY_LEFT
         return None
 
@@ -242,9 +242,11 @@ class Service:
         """Whether a request asks no more than how this process is: one of ``probes``, without a body."""
         return body_length == 0 and self.limits.is_probe(method, target)
 
-    def admit(self, seat: Seat | None, method: str, target: bytes, body_length: int) -> Refusal | None:
-        """``request_began``, and where that refuses ``probe_began``; with a ``seat`` nothing but a probe is taken."""
-        if seat is not None and not self.is_probe(method, target, body_length):
+    def admit(
+        self, reserved: ReservedConnection | None, method: str, target: bytes, body_length: int
+    ) -> ErrorResponse | None:
+        """``request_began``, else ``probe_began``; on a ``reserved`` connection nothing but a probe is taken."""
+        if reserved is not None and not self.is_probe(method, target, body_length):
             return NO_CONNECTION_LEFT
         refusal = self.request_began()
         return None if refusal is None or self.probe_began(method, target, body_length) else refusal
@@ -268,14 +270,14 @@ class Service:
     def request_ended(self) -> None:
         """Count a request in flight out."""
         self.in_flight = in_flight = self.in_flight - 1
-        if in_flight <= self._crowd.gone_at:
-            self._crowd.went(in_flight)
+        if in_flight <= self._heap_trimmer.burst_ends_at:
+            self._heap_trimmer.burst_ended(in_flight)
         if monotonic() >= self.late_at:  # As in note_progress.
             self.on_late()
 
     def uploads_ended(self) -> None:
         """No body is being waited for any more."""
-        self._crowd.uploaded()
+        self._heap_trimmer.uploads_ended()
 
     def note_progress(self) -> None:
         """Something of a request has been done: the loop is busy, and not hung. Called where foreign code has ended."""
@@ -288,7 +290,7 @@ class Service:
         return min(trio.current_time() + self.limits.write_timeout, self.cut_at + self.limits.cancel_timeout)
 
     def answer_to(
-        self, refusal: Refusal, request_id: str, head: RequestHead | None = None
+        self, refusal: ErrorResponse, request_id: str, head: RequestHead | None = None
     ) -> tuple[list[tuple[bytes, bytes]], bytes]:
         """The header fields and the body of a refusal, with the fields that the application has for all of them."""
         fields, body = refusal.answer(request_id)
@@ -298,11 +300,11 @@ class Service:
 
     # Records.
 
-    def count_refusal(self, refusal: Refusal) -> None:
+    def count_refusal(self, refusal: ErrorResponse) -> None:
         """Count an answer of the server's own that the application records."""
         self._refused[refusal.status] = self._refused.get(refusal.status, 0) + 1
 
-    def leaves_record(self, said: Said) -> bool:
+    def leaves_record(self, said: ServerResponse) -> bool:
         """Whether the application, which keeps records and has been told, makes the record of such an answer.
 
         An ``InboundApplication`` that wants a record has filed one.
@@ -312,7 +314,7 @@ class Service:
 
     def record_refusal(
         self,
-        refusal: Refusal,
+        refusal: ErrorResponse,
         *,
         request_id: str,
         started_at: float,

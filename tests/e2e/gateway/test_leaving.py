@@ -19,7 +19,7 @@ from umbel.composition.gather import Compose
 from umbel.config.schema.sections import Config
 from umbel.core.failure_kinds import Kind
 from umbel.gateway.app import Umbel
-from umbel.server import hypercorn as under_hypercorn
+from umbel.server import hypercorn as umbel_in_hypercorn
 
 pytestmark = [pytest.mark.usefixtures("way"), WAYS]
 
@@ -49,7 +49,7 @@ def gateway(upstream: int) -> tuple[Umbel, Records]:
 @asynccontextmanager
 async def served(app: Umbel, server: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
     if server == "stock hypercorn":
-        monkeypatch.setattr(TCPServer, "run", under_hypercorn._stock_run)
+        monkeypatch.setattr(TCPServer, "run", umbel_in_hypercorn._stock_run)
     async with serving(app, stock=server != "ours") as port:
         yield port
 

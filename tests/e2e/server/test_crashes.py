@@ -23,7 +23,7 @@ from tests.support.wsclient import AcceptConnection, ws_client
 from umbel.gateway.app import Umbel
 from umbel.server import hypercorn_config, serve
 from umbel.server.limits.fairness import CALLS_AFTER_END_MAX
-from umbel.server.state import Service
+from umbel.server.state import ServerState
 
 
 class OwnError(BaseException):
@@ -285,10 +285,10 @@ async def test_an_application_that_goes_on_calling_after_its_end_is_cancelled_an
     app.recorder = recorder  # type: ignore[attr-defined]  # as above
     config = hypercorn_config(bind=["127.0.0.1:0"])
     config.graceful_timeout = 1.0
-    service, stop = Service(app, config), trio.Event()
+    state, stop = ServerState(app, config), trio.Event()
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
-            run = partial(serve, app, config, service=service, shutdown_trigger=stop.wait)
+            run = partial(serve, app, config, server=state, shutdown_trigger=stop.wait)
             (address,) = await nursery.start(run)
             for protocol in PROTOCOLS:
                 assert (await ask(protocol, int(address.rpartition(":")[2]), "GET", "/"))[2] == b"hello"
@@ -296,7 +296,7 @@ async def test_an_application_that_goes_on_calling_after_its_end_is_cancelled_an
                 await trio.testing.wait_all_tasks_blocked(0.01)
             stop.set()
     assert ended == [CALLS_AFTER_END_MAX - 1] * 2
-    assert service.statistics().endless == 2
+    assert state.statistics().endless == 2
     assert [note.event for note in recorder.notes] == ["application.endless"] * 2
 
 

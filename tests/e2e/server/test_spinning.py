@@ -15,7 +15,7 @@ from tests.support.channels import PROTOCOLS
 from tests.support.serving import fetch, serving
 from tests.support.spinning import HTTP, LIFESPAN, WEBSOCKET, Case, Spinner, asking
 from umbel.server import hypercorn_config, serve
-from umbel.server.state import Service
+from umbel.server.state import ServerState
 from umbel.server.websocket.session import WebSocketSession
 
 OVER = pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -63,16 +63,14 @@ def test_every_receive_and_send_of_the_server_counts_its_calls() -> None:
 async def held(protocol: str, case: Case, *, websocket: bool = False) -> Spinner:
     """Let the case spin while a second client asks three times."""
     spinner = Spinner(case)
-    service = Service(spinner, hypercorn_config(bind=["127.0.0.1:0"]))
+    state = ServerState(spinner, hypercorn_config(bind=["127.0.0.1:0"]))
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             stop = trio.Event()
-            service.config.graceful_timeout = 1.0
+            state.config.graceful_timeout = 1.0
 
             async def run(*, task_status: Any) -> None:
-                await serve(
-                    spinner, service.config, service=service, shutdown_trigger=stop.wait, task_status=task_status
-                )
+                await serve(spinner, state.config, server=state, shutdown_trigger=stop.wait, task_status=task_status)
 
             (address,) = await nursery.start(run)
             port = int(address.rpartition(":")[2])
@@ -80,7 +78,7 @@ async def held(protocol: str, case: Case, *, websocket: bool = False) -> Spinner
                 await spinner.spins.wait()
                 await act()
                 if case.client == "drains":
-                    for connection in tuple(service.open):
+                    for connection in tuple(state.open):
                         if isinstance(connection, WebSocketSession):  # alone: the second client is to be served
                             connection.drain(trio.current_time())
                 for _ in range(3):

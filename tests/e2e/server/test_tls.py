@@ -15,7 +15,7 @@ from hypercorn.trio.tcp_server import TCPServer
 
 from tests.support.http1 import App, answer
 from tests.support.serving import RawClient, connected, serving
-from umbel.server import hypercorn as under_hypercorn
+from umbel.server import hypercorn as umbel_in_hypercorn
 from umbel.server.limits.limits import Limits
 
 AUTHORITY = trustme.CA()
@@ -107,7 +107,7 @@ async def test_a_handshake_that_does_not_come_ends_the_connection_and_nothing_el
 async def test_a_handshake_may_not_take_longer_than_a_head(
     stock: bool, settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(TCPServer, "run", under_hypercorn._run)
+    monkeypatch.setattr(TCPServer, "run", umbel_in_hypercorn._run)
     app: Any = App(echoes)
     app.limits = Limits(head_timeout=0.2)
 

@@ -27,7 +27,7 @@ from umbel.core.product import PRODUCT
 from umbel.gateway.app import Umbel
 from umbel.gateway.request import trace_ids as ids
 from umbel.logs import context
-from umbel.server.answer import error_response as refusal
+from umbel.server.answer import error_response
 
 from .cases import ROUTES, Case
 
@@ -102,7 +102,7 @@ class Way(NamedTuple):
 
 def outcome(way: Way, case: Case) -> Asked:
     """The answer and the records, at the same moments and with the same ids each time."""
-    with patch.object(ids, "_drawn", lambda: 2 * DRAWN), patch.object(refusal, "token_hex", lambda _: DRAWN):
+    with patch.object(ids, "_drawn", lambda: 2 * DRAWN), patch.object(error_response, "token_hex", lambda _: DRAWN):
         return trio.run(_outcome, way, case, clock=trio.testing.MockClock(autojump_threshold=0))
 
 

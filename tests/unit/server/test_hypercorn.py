@@ -12,7 +12,7 @@ from hypercorn.app_wrappers import WSGIWrapper
 from hypercorn.trio import run
 from hypercorn.trio.tcp_server import TCPServer
 
-from umbel.server import hypercorn as under_hypercorn
+from umbel.server import hypercorn as umbel_in_hypercorn
 
 
 def printed(code: str, **environment: str) -> str:
@@ -37,8 +37,8 @@ async def test_a_wsgi_application_stays_hypercorns(monkeypatch: pytest.MonkeyPat
     async def stock(server: TCPServer) -> None:
         served.append(server)
 
-    monkeypatch.setattr(under_hypercorn, "_stock_run", stock)
-    under_hypercorn.install()
+    monkeypatch.setattr(umbel_in_hypercorn, "_stock_run", stock)
+    umbel_in_hypercorn.install()
     wsgi = WSGIWrapper(lambda environ, start_response: [], 1000)
     server = TCPServer(wsgi, *[None] * 4)  # type: ignore[arg-type]  # nothing of them is used
     await server.run()

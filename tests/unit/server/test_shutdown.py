@@ -21,15 +21,15 @@ pytestmark = DRIVERS
 async def stop(server: Server) -> float:
     """Drain; gives the seconds that it took."""
     began = trio.current_time()
-    await leave(server.service)
-    await drain(server.service, lambda: server.nursery.cancel_scope.cancel(reason="late"))
+    await leave(server.state)
+    await drain(server.state, lambda: server.nursery.cancel_scope.cancel(reason="late"))
     return trio.current_time() - began
 
 
 async def test_with_no_connection_it_is_over_at_once(driver: str, autojump_clock: MockClock) -> None:
     async with served(App(hello), driver) as server:
         assert await stop(server) == 0
-        assert server.service.statistics().phase is Phase.DRAINING
+        assert server.state.statistics().phase is Phase.DRAINING
 
 
 async def test_an_idle_connection_stays_for_drain_idle_and_is_told_with_its_next_answer(
@@ -86,7 +86,7 @@ async def test_what_lasts_longer_is_cancelled_with_a_reason(driver: str, autojum
         await client.stream.send_all(GET)
         await trio.testing.wait_all_tasks_blocked()
         assert await stop(server) == pytest.approx(21)
-        assert server.service.phase.value is Phase.CUT
+        assert server.state.phase.value is Phase.CUT
         assert await client.closed_by_server()
     assert reasons == ["late"]
     assert app.recorder.notes == []
@@ -124,7 +124,7 @@ async def test_the_application_hears_of_it_before_the_delay(driver: str, autojum
     async with served(app, driver, Limits(drain_delay=3)) as server, trio.open_nursery() as nursery:
         nursery.start_soon(stop, server)
         await trio.sleep(2)
-        assert server.service.phase.value is Phase.LEAVING
+        assert server.state.phase.value is Phase.LEAVING
         async with server.connected() as client:
             assert "connection" not in dict((await client.request("GET", "/")).headers)
     assert heard == [0]

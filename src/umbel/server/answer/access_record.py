@@ -17,42 +17,42 @@ from ...core.events import Recorder, RequestEnded
 from ...core.failure_kinds import Kind
 from ...net.exception_groups import holds_only
 from ..limits.fairness import NO_SLOTS
-from .error_response import Refusal, new_request_id
+from .error_response import ErrorResponse, new_request_id
 
 if TYPE_CHECKING:
-    from ..state import Service
+    from ..state import ServerState
 
-CRASHED = Refusal(500, "The request failed inside the application.", Kind.INTERNAL)
-STOPPING = Refusal(503, "The server is stopping, and the request was not answered in time.", Kind.CANCELLED)
+CRASHED = ErrorResponse(500, "The request failed inside the application.", Kind.INTERNAL)
+STOPPING = ErrorResponse(503, "The server is stopping, and the request was not answered in time.", Kind.CANCELLED)
 LAST_ANSWER_S = 1.0
 """Seconds that a client gets to take a last answer from a server whose grace is over."""
 _ABOUT_S = 0.5
 """Stock Hypercorn cancels what is in flight by a clock of its own, which begins a moment before ours."""
 CUT_DETAIL = "the answer was cut in its middle"
 RECORD = "umbel.record"
-"""The key in ``scope["extensions"]`` of a WebSocket under which a ``RecordedOnce`` takes the application's record.
+"""The key in ``scope["extensions"]`` of a WebSocket under which a ``RecordedRequest`` takes the application's record.
 
 Its ``end_reason`` is what to cancel the application with that is told of the end.
 """
 
 
-class Said(NamedTuple):
+class ServerResponse(NamedTuple):
     """An answer of the server's own, in the place of an application."""
 
-    refusal: Refusal
+    refusal: ErrorResponse
     request_id: str
     bytes_sent: int = 0
     told: bool = False
     """Whether the application has heard of it (``refusal.told``)."""
 
 
-class RecordedOnce:
+class RecordedRequest:
     """A base of whatever stands for one request before its application."""
 
     __slots__ = NO_SLOTS
-    said: Said | None = None
+    server_response: ServerResponse | None = None
     """What the server has answered itself."""
-    turned_away = False
+    refused_unseen = False
     """Whether the server has refused it before its application has seen it, though its task had begun."""
     crash_recorded = False
     """Set by an application that has recorded why its answer ends in the middle, so that the server does not."""
@@ -77,13 +77,13 @@ class RecordedOnce:
             return False
         (recorder, ended), self.filed = self.filed, None
         self.ended_at = ended.ended_at
-        if self.said is not None:
-            ended = corrected(ended, self.said)
+        if self.server_response is not None:
+            ended = corrected(ended, self.server_response)
         recorder.record(ended)
         return True
 
 
-def corrected(ended: RequestEnded, said: Said) -> RequestEnded:
+def corrected(ended: RequestEnded, said: ServerResponse) -> RequestEnded:
     """An application's record of a request that the server has answered in the application's place."""
     refusal, request_id, sent, _ = said
     return replace(
@@ -98,13 +98,13 @@ def corrected(ended: RequestEnded, said: Said) -> RequestEnded:
     )
 
 
-def cut_answer(status: int, bytes_sent: int, rest: BaseException | None) -> Said:
+def cut_answer(status: int, bytes_sent: int, rest: BaseException | None) -> ServerResponse:
     """What is recorded of an answer that ended in its middle, because its application failed or (``rest``) was cut."""
     kind = Kind.INTERNAL if rest is None else Kind.CANCELLED
-    return Said(Refusal(status, CUT_DETAIL, kind), new_request_id(), bytes_sent)
+    return ServerResponse(ErrorResponse(status, CUT_DETAIL, kind), new_request_id(), bytes_sent)
 
 
-def refusal_for(service: Service, rest: BaseException | None) -> Refusal | None:
+def refusal_for(server: ServerState, rest: BaseException | None) -> ErrorResponse | None:
     """What a client is told whose request ended before the first byte of its answer; None if nothing is.
 
     ``rest`` is what goes on upwards (``exception_groups.apart``); None: the application has failed.
@@ -112,5 +112,5 @@ def refusal_for(service: Service, rest: BaseException | None) -> Refusal | None:
     if rest is None:
         return CRASHED
     # Who gives a second signal wants the end at once; and cut_at is infinite before a drain.
-    grace_is_over = trio.current_time() >= service.cut_at - _ABOUT_S
+    grace_is_over = trio.current_time() >= server.cut_at - _ABOUT_S
     return STOPPING if grace_is_over and holds_only(rest, trio.Cancelled) else None

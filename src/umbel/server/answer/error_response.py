@@ -19,7 +19,7 @@ RETRY_AFTER = b"1"
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class ErrorResponse:
     """Why the server does not hand a request on. ``detail`` is shown to the client and stands in the record."""
 
     status: int
@@ -45,17 +45,17 @@ class Refusal:
         return headers, body
 
 
-OVERLOADED = Refusal(503, "The server is at work on as many requests as it takes.", Kind.OVERLOADED)
-NO_UPLOAD_LEFT = Refusal(503, "The server is taking as many uploads as it takes at a time.", Kind.OVERLOADED)
-NO_CONNECTION_LEFT = Refusal(503, "The server has as many connections as it takes.", Kind.OVERLOADED)
-NO_MEMORY_LEFT = Refusal(503, "The server is short of memory.", Kind.OVERLOADED)
+OVERLOADED = ErrorResponse(503, "The server is at work on as many requests as it takes.", Kind.OVERLOADED)
+NO_UPLOAD_LEFT = ErrorResponse(503, "The server is taking as many uploads as it takes at a time.", Kind.OVERLOADED)
+NO_CONNECTION_LEFT = ErrorResponse(503, "The server has as many connections as it takes.", Kind.OVERLOADED)
+NO_MEMORY_LEFT = ErrorResponse(503, "The server is short of memory.", Kind.OVERLOADED)
 
 
 REFUSED = "umbel.refusal"
 """The key, beside those of ASGI, under which a disconnect carries a refusal."""
 
 
-def told(refusal: Refusal, request_id: str) -> dict[str, Any]:
+def told(refusal: ErrorResponse, request_id: str) -> dict[str, Any]:
     """The disconnect that tells an application that its request was refused after it had begun, and answered so.
 
     An application that keeps records makes its one record of it; the server makes none.

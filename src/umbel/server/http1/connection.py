@@ -2,10 +2,11 @@
 
 Theory
 ------
-One task serves a connection. Between requests it is parked in the stream's ``receive_some`` and costs nothing else. It
-reads a head (``head.py``), makes a ``RequestResponseCycle`` of it, and awaits the application (``service.handle``),
-which answers through that object. What a request and its answer are is decided in ``cycle.py``, ``body.py``,
-``head.py`` and ``response.py``; here are their order, the time that they may take, and the end.
+One task serves a connection. Between requests the task is parked in ``stream.wait_readable`` and costs nothing else. It
+reads a head (``request_head.py``), makes a ``RequestResponseCycle`` of it, and awaits the application
+(``server.handle``), which answers through that object. ``request_head.py``, ``request_body.py``, ``cycle.py`` and
+``answer/response_head.py`` decide what a request and its answer are. This module decides their order, the time that
+they may take, and the end of the connection.
 
 **Who tells of the client's end.** The reader calls ``stream.on_end`` whenever the kernel reports it, also behind bytes
 that nobody has read. Between requests it means that no further request will come (``half_closed``), and the next read
@@ -36,20 +37,20 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from ...net.exception_groups import apart
-from ..answer.access_record import LAST_ANSWER_S, Said, cut_answer, refusal_for
-from ..answer.error_response import REFUSED_MAX, Refusal, new_request_id
+from ..answer.access_record import LAST_ANSWER_S, ServerResponse, cut_answer, refusal_for
+from ..answer.error_response import REFUSED_MAX, ErrorResponse, new_request_id
 from ..answer.response_head import STATUS_LINES, ApplicationError
 from ..idle_timer import IdleTimer
 from ..limits.client_clocks import PIECE, WriteClock
 from .cycle import RequestResponseCycle
-from .head_errors import HeadRefused, glimpse
+from .head_errors import HeadError, method_and_path
 from .request_body import too_large
 from .request_head import END, PREFACE, Head
 
 if TYPE_CHECKING:
     from ...net.stream import PlainStream
     from ..peer import Peer
-    from ..state import Service
+    from ..state import ServerState
 
 REQUESTS_PER_TURN = 16
 """Pipelined requests that are answered without a wait until other tasks have their turn."""
@@ -70,27 +71,27 @@ _LINGER_MAX = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Handoff:
+class SwitchToHttp2:
     """HTTP/2 has the connection from here on: its client began with the preface."""
 
     received: bytes
     """All that has been read: the preface, and what came behind it."""
 
 
-def serve_http1(service: Service, stream: PlainStream, peer: Peer) -> Coroutine[Any, Any, Handoff | None]:
+def serve_http1(server: ServerState, stream: PlainStream, peer: Peer) -> Coroutine[Any, Any, SwitchToHttp2 | None]:
     """Serve requests in this task until the connection ends or turns out to speak something else.
 
     The stream is left open in both cases. A client that goes, or does not read, ends it quietly. Cancelled, it cuts the
     request in flight and passes the cancel on.
     """
-    return Http1Connection(service, stream, peer).serve()
+    return Http1Connection(server, stream, peer).serve()
 
 
 class Http1Connection:
     """One connection; ``RequestResponseCycle`` is each request of it."""
 
-    def __init__(self, service: Service, stream: PlainStream, peer: Peer) -> None:
-        self.service = service
+    def __init__(self, server: ServerState, stream: PlainStream, peer: Peer) -> None:
+        self.server = server
         self.stream = stream
         self.peer = peer
         self.scheme = "https" if peer.secure else "http"
@@ -118,7 +119,7 @@ class Http1Connection:
         self._apart = trio.CancelScope()
         """Around the requests; cancelled where foreign code is to be ended, and with it the connection."""
         self._requests = 0
-        self._requests_max = service.config.keep_alive_max_requests
+        self._requests_max = server.config.keep_alive_max_requests
         self._refused = 0
         self._displaced = False
         self._unbroken = 0
@@ -126,27 +127,27 @@ class Http1Connection:
         self._turn_began = 0.0
         self._read_at = 0.0
         """When what is looked at came; 0 where some time may have passed since."""
-        self._idle = IdleTimer(service.timers, stream.stop_receiving)
+        self._idle = IdleTimer(server.timers, stream.stop_receiving)
         began = trio.current_time() if peer.accepted_at is None else peer.accepted_at
-        self._idle.last(began + service.limits.head_timeout)
+        self._idle.set(began + server.limits.head_timeout)
 
-    async def serve(self) -> Handoff | None:
+    async def serve(self) -> SwitchToHttp2 | None:
         """Read and serve until the end, or until another protocol has the connection."""
         self.stream.on_end = self._client_ended
-        self.service.open.add(self)
-        handoff: Handoff | None = None
+        self.server.open.add(self)
+        switch: SwitchToHttp2 | None = None
         try:
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError), self._apart:
-                handoff = await self._run()
+                switch = await self._run()
         finally:
-            self.service.open.discard(self)
-            self._idle.forget()
+            self.server.open.discard(self)
+            self._idle.cancel()
             self.stream.on_end = None
-        return handoff
+        return switch
 
-    async def _run(self) -> Handoff | None:
+    async def _run(self) -> SwitchToHttp2 | None:
         """Read and serve until the end, or until something else than HTTP/1.1 comes."""
-        stream, reader = self.stream, self.service.reader
+        stream, reader = self.stream, self.server.reader
         while self._idle.until != -math.inf:
             looked_at = reader.now
             try:
@@ -171,16 +172,16 @@ class Http1Connection:
                     raw = self._cut_head()
                     if not raw:
                         break
-                    if not self._requests and raw == PREFACE and self.service.speaks_h2:
-                        return Handoff(raw + self.take_buffer())
-                    head = self.service.heads.read(raw)
-                except HeadRefused as error:
+                    if not self._requests and raw == PREFACE and self.server.speaks_h2:
+                        return SwitchToHttp2(raw + self.take_buffer())
+                    head = self.server.heads.read(raw)
+                except HeadError as error:
                     goes_on = await self._refuse_head(error, raw or self.buffer)
                 else:
                     goes_on = await self._serve(head)
                     del head
                 if not goes_on:
-                    await self.part()
+                    await self.linger()
                     return None
                 if self.buffer:
                     await self._let_others()
@@ -202,7 +203,7 @@ class Http1Connection:
         """Take the next head with its empty line off the buffer; empty if it is not there yet.
 
         Raises:
-            HeadRefused: it grows too large, or can be none.
+            HeadError: it grows too large, or can be none.
         """
         if self.buffer[0] == _CR:
             self._skip_empty_lines()
@@ -219,25 +220,27 @@ class Http1Connection:
             self.buffer = data[end:]
             return data[:end]
         if data not in _NOTHING or self._empty_lines > 1:
-            self.service.heads.check_part(data, self._looked_at)
+            self.server.heads.check_part(data, self._looked_at)
             self._looked_at = len(data)
             if not self.head_began:
                 self.head_began = trio.current_time()
-                self._idle.last(self.head_began + self.service.limits.head_timeout)
+                self._idle.set(self.head_began + self.server.limits.head_timeout)
         return b""
 
     def _skip_empty_lines(self) -> None:
         """Drop the empty lines that the buffer begins with.
 
         Raises:
-            HeadRefused: there are more than may stand before a request.
+            HeadError: there are more than may stand before a request.
         """
         data, end = self.buffer, 0
         while data.startswith(b"\r\n", end):
             end += 2
             self._empty_lines += 1
             if self._empty_lines > _EMPTY_LINES_MAX:
-                raise HeadRefused(Refusal(400, f"More than {_EMPTY_LINES_MAX} empty lines come before the request."))
+                raise HeadError(
+                    ErrorResponse(400, f"More than {_EMPTY_LINES_MAX} empty lines come before the request.")
+                )
         if end:
             self.buffer = data[end:]
 
@@ -280,7 +283,7 @@ class Http1Connection:
     def displace(self, reason: str) -> None:
         """End the connection; the request in flight counts as ended from now on."""
         self._displaced = True
-        self.service.request_ended()
+        self.server.request_ended()
         if self._cycle is not None:
             self._cycle.keep_alive = False
             self._cycle.client_left()
@@ -289,15 +292,15 @@ class Http1Connection:
     def drain(self, until: float) -> None:
         """The server is stopping: if no request comes until then, the connection ends."""
         if math.isfinite(self._idle.until) and not self.head_began:
-            self._idle.last(min(self._idle.until, until))
+            self._idle.set(min(self._idle.until, until))
 
     def _be_idle(self, since: float = 0.0) -> None:
         """A request is over, ``since`` then (0: now); the next one must begin within the idle timeout."""
         if not self.buffer or self.buffer[0] == _CR:
-            service, idle = self.service, self._idle
-            until = (since or service.timers.now()) + service.idle_timeout
+            server, idle = self.server, self._idle
+            until = (since or server.timers.now()) + server.idle_timeout
             if until < idle.timer_at:
-                idle.last(until)
+                idle.set(until)
             else:
                 idle.until = until
 
@@ -305,15 +308,15 @@ class Http1Connection:
         """The client has not sent what it must in time: say so, if it had begun to."""
         if self.buffer not in _NOTHING:
             self.lingers = True
-            late = HeadRefused(Refusal(408, "The head did not arrive in time."))
+            late = HeadError(ErrorResponse(408, "The head did not arrive in time."))
             await self._refuse_head(late, self.buffer)
-            await self.part()
+            await self.linger()
 
-    async def part(self) -> None:
+    async def linger(self) -> None:
         """End the connection so that the client gets to read our last answer."""
         if not self.lingers:
             return
-        self._idle.forget()
+        self._idle.cancel()
         self.stream.send_eof()
         left = _LINGER_MAX
         with trio.move_on_after(_LINGER_S):
@@ -324,29 +327,27 @@ class Http1Connection:
 
     async def _serve(self, head: Head) -> bool:
         """Have one request answered; whether another one may follow."""
-        service, meaning = self.service, head.meaning
-        websocket = meaning.websocket and head.method == "GET"
-        oversized = meaning.length and meaning.length > service.limits.max_body
-        refusal = too_large(service.limits) if oversized else None if websocket else service.request_began()
-        if refusal is not None and not service.probe_began(head.method, head.target, meaning.length):
+        server, parsed = self.server, head.parsed
+        websocket = parsed.websocket and head.method == "GET"
+        oversized = parsed.length and parsed.length > server.limits.max_body
+        refusal = too_large(server.limits) if oversized else None if websocket else server.request_began()
+        if refusal is not None and not server.probe_began(head.method, head.target, parsed.length):
             return await self._refuse_request(refusal, head)
         self._requests += 1
         # The reader has just read the time, unless this request has waited for another one.
         began, self._read_at, rest = self._read_at or trio.current_time(), 0.0, None
         self._cycle = cycle = RequestResponseCycle(self, head, began)
-        if service.in_flight > service.limits.max_in_flight and service.is_probe(
-            head.method, head.target, meaning.length
-        ):
-            service.reserve.requests[self] = None
+        if server.in_flight > server.limits.max_in_flight and server.is_probe(head.method, head.target, parsed.length):
+            server.reserve.requests[self] = None
         try:
             try:
-                await service.handle(cycle)
+                await server.handle(cycle)
                 if not (cycle.answered or cycle.gone or cycle.taken or cycle.crash_recorded):
                     raise ApplicationError("the application returned without a whole response")
             except BaseException as error:  # noqa: BLE001 - raises on what is not its to end
                 crash, rest = apart(error)
                 if crash is not None:
-                    service.application_failed("request", crash, gone=cycle.gone)
+                    server.application_failed("request", crash, gone=cycle.gone)
             if cycle.waits:
                 cycle.on_gone(None)
             if not cycle.answered:
@@ -358,13 +359,13 @@ class Http1Connection:
                 raise rest
         finally:
             self._cycle = None
-            if service.reserve.requests:
-                service.reserve.requests.pop(self, None)
+            if server.reserve.requests:
+                server.reserve.requests.pop(self, None)
             if cycle.upload is not None:
                 cycle.upload.end()
             elif not (self._displaced or websocket):
-                service.request_ended()
-            if cycle.filed is not None or not cycle.answered or cycle.said is not None:
+                server.request_ended()
+            if cycle.filed is not None or not cycle.answered or cycle.server_response is not None:
                 self._record_end(cycle, head, rest)
         if cycle.keep_alive and cycle.answered and cycle.body is None:
             self._be_idle(cycle.ended_at)
@@ -392,40 +393,40 @@ class Http1Connection:
 
         ``rest`` is what goes on upwards; nothing else is raised then.
         """
-        refusal = refusal_for(self.service, rest) if cycle.unanswered and not self._displaced else None
+        refusal = refusal_for(self.server, rest) if cycle.unanswered and not self._displaced else None
         if refusal is None:
             return
         request_id, method = cycle.request_id, cycle.method
-        cycle.said = Said(refusal, request_id)
+        cycle.server_response = ServerResponse(refusal, request_id)
         if rest is None:
-            cycle.said = Said(refusal, request_id, await self.refuse(refusal, request_id, method))
+            cycle.server_response = ServerResponse(refusal, request_id, await self.refuse(refusal, request_id, method))
             return
         with (
             suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError),
             trio.CancelScope(shield=True, deadline=trio.current_time() + LAST_ANSWER_S),
         ):
-            cycle.said = Said(refusal, request_id, await self.refuse(refusal, request_id, method))
+            cycle.server_response = ServerResponse(refusal, request_id, await self.refuse(refusal, request_id, method))
             if self.buffer or not cycle.body_complete:
                 # The close would take the answer back.
-                await self.part()
+                await self.linger()
 
     def _record_end(self, cycle: RequestResponseCycle, head: Head, rest: BaseException | None) -> None:
         """Have the request's one record written: the application's, or ours of what it did not answer."""
-        filed, said = cycle.record_filed(), cycle.said
+        filed, said = cycle.record_filed(), cycle.server_response
         if said is None and (filed or cycle.answered or cycle.gone or not cycle.begun or cycle.taken):
             return
-        if said is not None and (filed or self.service.leaves_record(said)):
-            self.service.count_refusal(said.refusal)
+        if said is not None and (filed or self.server.leaves_record(said)):
+            self.server.count_refusal(said.refusal)
             return
         counts, path = said is not None, head.target.partition(b"?")[0].decode("ascii")
         said = said or cut_answer(cycle.status, cycle.bytes_sent, rest)
-        self._record(said, head.method, path, cycle.started, head.meaning.fields, counts=counts)
+        self._record(said, head.method, path, cycle.started, head.parsed.fields, counts=counts)
 
     def keeps_alive(self) -> bool:
         """Whether another request may follow on this connection, as far as the server is concerned."""
-        service = self.service
+        server = self.server
         return (
-            service.keeps_alive
+            server.keeps_alive
             and self._requests < self._requests_max
             and self._refused < REFUSED_MAX
             and not (self.half_closed and self._all_was_read())
@@ -471,7 +472,7 @@ class Http1Connection:
         """
         if self._sending is None:
             self._sending = trio.Lock()
-            self._clock = WriteClock(self.service)
+            self._clock = WriteClock(self.server)
         assert self._clock is not None
         async with self._sending:
             try:
@@ -506,29 +507,29 @@ class Http1Connection:
 
     # Refusing.
 
-    async def _refuse_head(self, error: HeadRefused, raw: bytes) -> bool:
+    async def _refuse_head(self, error: HeadError, raw: bytes) -> bool:
         """Answer a request that no application gets to see; whether another one may follow."""
         self._requests += 1
         self._refused += 1
         keep = error.sound and self.keeps_alive()
-        await self.refuse_unseen(error.refusal, *glimpse(raw), keep, fields=error.fields)
+        await self.refuse_unseen(error.refusal, *method_and_path(raw), keep, fields=error.fields)
         if keep:
             self._be_idle()
         return keep
 
-    async def _refuse_request(self, refusal: Refusal, head: Head) -> bool:
+    async def _refuse_request(self, refusal: ErrorResponse, head: Head) -> bool:
         self._refused += 1
-        keep = head.meaning.keep_alive and head.meaning.length == 0 and self.keeps_alive()
+        keep = head.parsed.keep_alive and head.parsed.length == 0 and self.keeps_alive()
         path = head.target.partition(b"?")[0].decode("ascii")
-        meaning = head.meaning
-        await self.refuse_unseen(refusal, head.method, path, keep, old=meaning.version == "1.0", fields=meaning.fields)
+        parsed = head.parsed
+        await self.refuse_unseen(refusal, head.method, path, keep, old=parsed.version == "1.0", fields=parsed.fields)
         if keep:
             self._be_idle()
         return keep
 
     async def refuse_unseen(
         self,
-        refusal: Refusal,
+        refusal: ErrorResponse,
         method: str,
         path: str,
         keep: bool,
@@ -541,11 +542,11 @@ class Http1Connection:
         try:
             sent = await self.refuse(refusal, request_id, method, keep_alive=keep, old=old)
         finally:
-            self._record(Said(refusal, request_id, sent), method, path, began, fields)
+            self._record(ServerResponse(refusal, request_id, sent), method, path, began, fields)
 
     def _record(
         self,
-        said: Said,
+        said: ServerResponse,
         method: str,
         path: str,
         began: float,
@@ -553,7 +554,7 @@ class Http1Connection:
         *,
         counts: bool = True,
     ) -> None:
-        self.service.record_refusal(
+        self.server.record_refusal(
             said.refusal,
             counts=counts,
             request_id=said.request_id,
@@ -566,17 +567,17 @@ class Http1Connection:
         )
 
     async def refuse(
-        self, refusal: Refusal, request_id: str, method: str, *, keep_alive: bool = False, old: bool = False
+        self, refusal: ErrorResponse, request_id: str, method: str, *, keep_alive: bool = False, old: bool = False
     ) -> int:
         """Send the answer of ``refusal`` to a request with this method; the bytes of its body."""
-        headers, body = self.service.answer_to(refusal, request_id)
+        headers, body = self.server.answer_to(refusal, request_id)
         if method == "HEAD":
             body = b""
         lines = b"".join(b"%b: %b\r\n" % field for field in headers)
         stays = b"connection: keep-alive\r\n" if old else b""
         close = stays if keep_alive else b"connection: close\r\n"
         self.lingers = not keep_alive
-        answer = b"".join((STATUS_LINES[refusal.status], self.service.own_fields.lines(), lines, close, b"\r\n", body))
+        answer = b"".join((STATUS_LINES[refusal.status], self.server.own_fields.lines(), lines, close, b"\r\n", body))
         if not self.send_now(answer):
             await self.send_rest()
         return len(body)

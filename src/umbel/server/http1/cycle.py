@@ -25,8 +25,8 @@ import trio
 
 from ...core.inbound import DISCARD_MAX, AnsweredByServerError, ByteStream, ClientGoneError, Field
 from ...net.epoll import BROKEN
-from ..answer.access_record import RecordedOnce, Said
-from ..answer.error_response import Refusal, new_request_id
+from ..answer.access_record import RecordedRequest, ServerResponse
+from ..answer.error_response import ErrorResponse, new_request_id
 from ..answer.response_head import (
     CONTINUE,
     NO_CONTENT,
@@ -39,9 +39,9 @@ from ..answer.response_head import (
 )
 from ..limits.client_clocks import BodyClock
 from ..limits.fairness import UnsentContent
-from ..limits.upload_places import SMALL_BODY, UploadPlace
+from ..limits.upload_slots import SMALL_BODY, UploadSlot
 from ..own_context import DONE, run_in_own_context
-from .request_body import Body, BodyRefused
+from .request_body import Body, BodyError
 
 if TYPE_CHECKING:
     from .connection import Http1Connection
@@ -54,20 +54,20 @@ _JOINED_MAX = 256 * 1024
 _NOTHING, _HEAD, _BODY, _DONE = range(4)
 
 
-class RequestResponseCycle(RecordedOnce, UnsentContent):
+class RequestResponseCycle(RecordedRequest, UnsentContent):
     """One request on its way through an application."""
 
     __slots__ = (
         "_at",
+        "_bodiless",
         "_body_clock",
         "_body_size",
         "_chunked",
         "_connection",
         "_fields",
         "_left",
-        "_meaning",
-        "_mute",
         "_on_gone",
+        "_parsed",
         "_reading",
         "_unsent",
         "_unsent_until",
@@ -86,15 +86,15 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
         "local",
         "method",
         "peer",
-        "said",
+        "refused_unseen",
         "scheme",
-        "service",
+        "server",
+        "server_response",
         "started",
         "status",
         "taken",
         "takes_trailers",
         "target",
-        "turned_away",
         "upload",
         "version",
         "waits",
@@ -107,26 +107,26 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
 
     def __init__(self, connection: Http1Connection, head: Head, started: float) -> None:
         self._connection = connection
-        self.service = connection.service
+        self.server = connection.server
         self.scheme = connection.scheme
         self.peer = connection.peer.client
         self.local = connection.peer.server
         self.started = started
         self.method = head.method
         self.target = head.target
-        self._meaning = meaning = head.meaning
-        self.fields = meaning.fields
-        self.version = meaning.version
-        self.takes_trailers = meaning.takes_trailers
+        self._parsed = parsed = head.parsed
+        self.fields = parsed.fields
+        self.version = parsed.version
+        self.takes_trailers = parsed.takes_trailers
         """Whether the client says that it reads trailer fields."""
-        self.websocket = meaning.websocket and head.method == "GET"
+        self.websocket = parsed.websocket and head.method == "GET"
         """Whether it is the handshake of a WebSocket."""
-        self.keep_alive = meaning.keep_alive and not meaning.websocket
-        self.said = self.filed = None
+        self.keep_alive = parsed.keep_alive and not parsed.websocket
+        self.server_response = self.filed = None
         self.ended_at = 0.0
-        self.upload: UploadPlace | None = None
+        self.upload: UploadSlot | None = None
         """What the request counts as, where its body was waited for; else it is in flight."""
-        self.gone = self.crash_recorded = self.turned_away = False
+        self.gone = self.crash_recorded = self.refused_unseen = False
         self.answered = False
         """Whether the whole answer has been handed to the socket."""
         self.taken = False
@@ -141,18 +141,18 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
         self._at = _NOTHING
         self.status = self.bytes_sent = self._unsent = 0
         self._wants_trailers = self._chunked = False
-        self._mute = False
+        self._bodiless = False
         """Whether the content is not sent: HEAD, 204, 304."""
         self._left: int | None = None
         """Bytes that Content-Length still promises."""
         self.discard_max = DISCARD_MAX
         self.body: Body | None = None
         """Until its last byte has been handed on."""
-        if meaning.length:
-            limits = connection.service.limits
-            self.body = Body(meaning.length, limits)
+        if parsed.length:
+            limits = connection.server.limits
+            self.body = Body(parsed.length, limits)
             self._body_clock = BodyClock(limits)
-            self._body_size = meaning.length if meaning.length > 0 else limits.max_body
+            self._body_size = parsed.length if parsed.length > 0 else limits.max_body
             """Bytes that the body has, or may have at most where nobody knows."""
 
     # What is known of the request.
@@ -165,7 +165,7 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
     @property
     def content_length(self) -> int | None:
         """Bytes of the body; None if they are not known."""
-        return None if self._meaning.length < 0 else self._meaning.length
+        return None if self._parsed.length < 0 else self._parsed.length
 
     @property
     def body_complete(self) -> bool:
@@ -185,7 +185,7 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
     @property
     def ends_with_connection(self) -> bool:
         """Whether nothing but the connection's end tells the client where the content ends."""
-        return not self.unanswered and self._left is None and not self._chunked and not self._mute
+        return not self.unanswered and self._left is None and not self._chunked and not self._bodiless
 
     # The client's leaving.
 
@@ -230,7 +230,7 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
 
     def take_at_most(self, size: int) -> None:
         """As ``InboundRequest`` says."""
-        if self._meaning.length < 0:
+        if self._parsed.length < 0:
             self._body_size = min(self._body_size, size)
 
     async def receive(self) -> bytes:
@@ -252,7 +252,7 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
                 content, self._connection.buffer = body.feed(data)
             if body.ended and self.upload is not None and not self.begun:
                 _pass(self.upload.complete())
-        except BodyRefused as error:
+        except BodyError as error:
             await self._refuse(error.refusal)
         finally:
             self._reading = False
@@ -275,14 +275,14 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
         """The connection's next bytes, for which the request becomes an upload; empty at the connection's end.
 
         Raises:
-            BodyRefused: 503, there are too many uploads; 408, the bytes come too slowly.
+            BodyError: 503, there are too many uploads; 408, the bytes come too slowly.
         """
         connection = self._connection
         if self.upload is None:
-            self.upload = UploadPlace(connection.service)
+            self.upload = UploadSlot(connection.server)
         small = body.left is not None and body.left <= SMALL_BODY
         _pass(await self.upload.begin(partial(self._all_has_come, body.left or 0) if small else None))
-        if self._meaning.expects_continue and not body.received and self.unanswered and not connection.buffer:
+        if self._parsed.expects_continue and not body.received and self.unanswered and not connection.buffer:
             await self._write(CONTINUE)
         return connection.take_buffer() or await self._more()
 
@@ -296,17 +296,17 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
         """Wait for the connection's next bytes; empty at its end.
 
         Raises:
-            BodyRefused: 408, they come too slowly. Only the time that we wait for them counts.
+            BodyError: 408, they come too slowly. Only the time that we wait for them counts.
         """
         clock, began = self._body_clock, trio.current_time()
         with trio.CancelScope(deadline=began + clock.left(self._body_size)) as scope:
             data = await self._connection.receive()
         if scope.cancelled_caught:
-            raise BodyRefused(Refusal(408, "The body did not arrive in time."))
+            raise BodyError(ErrorResponse(408, "The body did not arrive in time."))
         clock.waited(trio.current_time() - began)
         return data
 
-    async def _refuse(self, refusal: Refusal) -> None:
+    async def _refuse(self, refusal: ErrorResponse) -> None:
         """Answer in the application's place, if nothing has been answered.
 
         Raises:
@@ -321,7 +321,7 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
             except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
                 self.client_left()
                 raise gone from None
-            self.said = Said(refusal, request_id, sent, told=True)
+            self.server_response = ServerResponse(refusal, request_id, sent, told=True)
             gone = AnsweredByServerError(refusal.status, refusal.kind, refusal.detail, request_id)
         self._connection.lingers = True
         self.client_left()
@@ -335,14 +335,14 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
         if body.left is None or body.left > self.discard_max:
             return False
         # It has a time of its own: the application may have waited for the beginning.
-        self._body_clock, self._body_size = BodyClock(self._connection.service.limits), body.left
+        self._body_clock, self._body_size = BodyClock(self._connection.server.limits), body.left
         try:
             while not body.ended:
                 data = self._connection.take_buffer() or await self._more()
                 if not data:
                     return False
                 _, self._connection.buffer = body.feed(data)
-        except BodyRefused:
+        except BodyError:
             return False
         self.body = None
         return True
@@ -358,7 +358,7 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
         """Give the head that has been noted and all of the content; whether the socket has taken it."""
         size, rest = len(body), b""
         data = self._head_for(size, False)
-        if not self._mute:
+        if not self._bodiless:
             if size <= _JOINED_MAX:
                 data += body
             else:
@@ -425,9 +425,9 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
             self._at = _BODY
         else:
             self._spend(len(body), more)
-        if self._mute:
+        if self._bodiless:
             data = before
-            if more and not self.leave_unsent(len(body), self._connection.service.limits.write_timeout):
+            if more and not self.leave_unsent(len(body), self._connection.server.limits.write_timeout):
                 self._connection.lingers = True
                 self.client_left()
                 raise ClientGoneError("the response has no content, and the client takes none")
@@ -449,13 +449,13 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
         """The head of the answer, whose first part of content has ``size`` bytes."""
         fields, status = self._fields, self.status
         lines, framing, length = fields.lines, b"", fields.length
-        self._mute = mute = self.method == "HEAD" or status in NO_CONTENT
+        self._bodiless = bodiless = self.method == "HEAD" or status in NO_CONTENT
         self._left = length
         if length is None:
             framing = self._framing(size, more)
         elif status == 204:
             lines = lines.replace(b"content-length: %d\r\n" % length, b"")
-        if size == length and not (more or mute):  # What _spend does where all comes at once.
+        if size == length and not (more or bodiless):  # What _spend does where all comes at once.
             self._left, self.bytes_sent = 0, size
         else:
             self._spend(size, more)
@@ -468,17 +468,17 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
             framing += b"connection: close\r\n"
         elif self.version == "1.0":
             framing += b"connection: keep-alive\r\n"
-        own_lines = self.service.own_fields.lines(fields.dated)
+        own_lines = self.server.own_fields.lines(fields.dated)
         return b"".join((STATUS_LINES[status], own_lines, lines, framing, b"\r\n"))
 
     def _framing(self, size: int, more: bool) -> bytes:
         """How the end of a body is told whose length the application has not."""
         if not more and not self._wants_trailers:
-            if self.status in NO_CONTENT or (self._mute and not size):
+            if self.status in NO_CONTENT or (self._bodiless and not size):
                 return b""
             self._left = size
             return b"content-length: %d\r\n" % size
-        if self._mute:
+        if self._bodiless:
             return b""
         if self.version == "1.1":
             self._chunked = True
@@ -489,12 +489,12 @@ class RequestResponseCycle(RecordedOnce, UnsentContent):
     def _much_is_left(self, body: Body) -> bool:
         """Whether what nobody has read of the body cannot be read behind the answer."""
         # A client that waits for its 100 may send it or may not.
-        waits = self._meaning.expects_continue and not body.received
+        waits = self._parsed.expects_continue and not body.received
         return waits or body.left is None or body.left > self.discard_max
 
     def _spend(self, size: int, more: bool) -> None:
         """Hold the application to its Content-Length, before anything goes out that breaks it."""
-        if self._mute:
+        if self._bodiless:
             return
         if (left := self._left) is not None:
             if size > left:
@@ -596,11 +596,11 @@ class TakenConnection:
         self._connection.stream.send_eof()
 
 
-def _pass(refusal: Refusal | None) -> None:
+def _pass(refusal: ErrorResponse | None) -> None:
     """Go on unless there is a refusal.
 
     Raises:
-        BodyRefused: there is one.
+        BodyError: there is one.
     """
     if refusal is not None:
-        raise BodyRefused(refusal)
+        raise BodyError(refusal)

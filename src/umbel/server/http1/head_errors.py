@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from ..answer.error_response import Refusal
+from ..answer.error_response import ErrorResponse
 from ..limits.limits import Limits
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -28,12 +28,12 @@ _GLIMPSE_MAX = 200
 NO_PATH = "The target is not a path; what is no visible ASCII, and a #, must be percent-encoded in it."
 
 
-class HeadRefused(Exception):  # noqa: N818 - a way out of several functions, named by what happened
+class HeadError(Exception):
     """The head must not be acted upon."""
 
     def __init__(
         self,
-        refusal: Refusal,
+        refusal: ErrorResponse,
         *,
         sound: bool = False,
         malformed: bool = False,
@@ -49,26 +49,26 @@ class HeadRefused(Exception):  # noqa: N818 - a way out of several functions, na
         """The request's fields, where it is not they that are refused."""
 
 
-def diagnose(raw: bytes, limits: Limits) -> tuple[bytes, bytes | None]:
+def read_unusual_target(raw: bytes, limits: Limits) -> tuple[bytes, bytes | None]:
     """The target in origin form, and the authority that it came with, if the head has only an unusual target.
 
     Raises:
-        HeadRefused: anything else.
+        HeadError: anything else.
     """
     line, _, rest = raw.partition(b"\r\n")
     method, target = _request_line(line, limits)
     if len(raw) > limits.max_head:
-        raise HeadRefused(Refusal(431, f"The head is over {limits.max_head} bytes."))
+        raise HeadError(ErrorResponse(431, f"The head is over {limits.max_head} bytes."))
     fields = rest[:-2].split(b"\r\n")[:-1]
     if len(fields) > limits.max_fields:
-        raise HeadRefused(Refusal(431, f"The head has over {limits.max_fields} fields."))
+        raise HeadError(ErrorResponse(431, f"The head has over {limits.max_fields} fields."))
     for field in fields:
         _check_field(field, limits)
     stays = line.endswith(b"1") and not any(_says_close(field) for field in fields) and _FRAMED.search(raw) is None
     return _target(method, target, stays=stays)
 
 
-def glimpse(raw: bytes) -> tuple[str, str]:
+def method_and_path(raw: bytes) -> tuple[str, str]:
     """The method and the path of a head that was refused, for the record; empty where they cannot be told."""
     parts = raw.lstrip(b"\r\n").partition(b"\r\n")[0].split(b" ")
     if len(parts) < 2 or _TOKEN.fullmatch(parts[0]) is None:
@@ -81,16 +81,16 @@ def glimpse(raw: bytes) -> tuple[str, str]:
 def _request_line(line: bytes, limits: Limits) -> tuple[bytes, bytes]:
     parts = line.split(b" ")
     if len(parts) == 3 and len(parts[1]) > limits.max_target:
-        raise HeadRefused(Refusal(414, f"The target is over {limits.max_target} bytes."))
+        raise HeadError(ErrorResponse(414, f"The target is over {limits.max_target} bytes."))
     if len(parts) != 3 or not parts[1] or _TOKEN.fullmatch(parts[0]) is None or parts[0] == b"PRI":
-        raise HeadRefused(Refusal(400, "The request line is not METHOD TARGET HTTP/1.1."))
+        raise HeadError(ErrorResponse(400, "The request line is not METHOD TARGET HTTP/1.1."))
     version = re.fullmatch(rb"HTTP/([0-9])\.([0-9])", parts[2])
     if version is None:
-        raise HeadRefused(Refusal(400, "The request line does not end with a version of HTTP."))
+        raise HeadError(ErrorResponse(400, "The request line does not end with a version of HTTP."))
     if version.groups() not in ((b"1", b"0"), (b"1", b"1")):
-        raise HeadRefused(Refusal(505, "The versions spoken here are HTTP/1.1 and 1.0."))
+        raise HeadError(ErrorResponse(505, "The versions spoken here are HTTP/1.1 and 1.0."))
     if any(byte <= 0x20 or byte == 0x7F for byte in parts[1]):
-        raise HeadRefused(Refusal(400, "The target holds a control character."))
+        raise HeadError(ErrorResponse(400, "The target holds a control character."))
     return parts[0], parts[1]
 
 
@@ -106,7 +106,7 @@ def _check_field(field: bytes, limits: Limits) -> None:
         reason = "A field's value holds a control character, or a line does not end with CR LF."
     else:
         return
-    raise HeadRefused(Refusal(400, reason))
+    raise HeadError(ErrorResponse(400, reason))
 
 
 def with_query_in_ascii(target: bytes) -> bytes:
@@ -121,18 +121,18 @@ def with_query_in_ascii(target: bytes) -> bytes:
 
 def _target(method: bytes, target: bytes, *, stays: bool) -> tuple[bytes, bytes | None]:
     if method == b"CONNECT":
-        raise HeadRefused(Refusal(501, "The server is no tunnel."))
+        raise HeadError(ErrorResponse(501, "The server is no tunnel."))
     target = target if target.isascii() else with_query_in_ascii(target)
     if (target == b"*" and method == b"OPTIONS") or _PATH.fullmatch(target) is not None:
         return target, None
     if b"://" in target.partition(b"?")[0] and target[:1].isalpha():
         absolute = _ABSOLUTE.fullmatch(target)
         if absolute is None:
-            raise HeadRefused(Refusal(400, "The target is not an address of this server."))
+            raise HeadError(ErrorResponse(400, "The target is not an address of this server."))
         path = absolute[2] or b"/"
         return (path if path.startswith(b"/") else b"/" + path), absolute[1]
     # The framing is sound, and only the path is not.
-    raise HeadRefused(Refusal(400, NO_PATH), sound=stays)
+    raise HeadError(ErrorResponse(400, NO_PATH), sound=stays)
 
 
 def _says_close(field: bytes) -> bool:

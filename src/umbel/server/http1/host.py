@@ -9,15 +9,15 @@ import re
 from collections.abc import Iterable, Sequence
 
 from ...net.bounded_cache import BoundedCache
-from ..answer.error_response import Refusal
-from .head_errors import HeadRefused
+from ..answer.error_response import ErrorResponse
+from .head_errors import HeadError
 
 _WELL_FORMED = re.compile(rb"([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{1,5}))?")
 _DEFAULT_PORTS = (b"", b"80", b"443")
 _KNOWN_MAX, _KNOWN_SIZE = 256, 261
 """Values that are kept, and the bytes of the longest: a name of 255 and a port."""
 
-NOT_SERVED = Refusal(421, "This host is not served here.")
+NOT_SERVED = ErrorResponse(421, "This host is not served here.")
 
 
 class Hosts:
@@ -31,12 +31,12 @@ class Hosts:
         """Whether the host that the Host fields of a request name is served.
 
         Raises:
-            HeadRefused: 400, there is not exactly one that is well formed.
+            HeadError: 400, there is not exactly one that is well formed.
         """
         if not values and not required:
             return True
         if len(values) != 1:
-            raise HeadRefused(Refusal(400, "A request has exactly one Host field."))
+            raise HeadError(ErrorResponse(400, "A request has exactly one Host field."))
         value = values[0]
         if value in self._good.entries:
             return True
@@ -51,7 +51,7 @@ class Hosts:
         """Whether two authorities are the same; a default port may be left out.
 
         Raises:
-            HeadRefused: one of them is not well formed.
+            HeadError: one of them is not well formed.
         """
         (host, port), (other_host, other_port) = _parts(one), _parts(other)
         return host == other_host and (
@@ -62,5 +62,5 @@ class Hosts:
 def _parts(value: bytes) -> tuple[bytes, bytes]:
     match = _WELL_FORMED.fullmatch(value)
     if match is None or int(match[2] or 0) > 65535:
-        raise HeadRefused(Refusal(400, "The host is not well formed."))
+        raise HeadError(ErrorResponse(400, "The host is not well formed."))
     return match[1].lower(), match[2] or b""

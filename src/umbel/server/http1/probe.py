@@ -10,32 +10,34 @@ from typing import TYPE_CHECKING
 import trio
 
 from ..answer.error_response import NO_CONNECTION_LEFT
-from .connection import Handoff, Http1Connection
+from .connection import Http1Connection, SwitchToHttp2
 
 if TYPE_CHECKING:
     from ...net.stream import PlainStream
-    from ..limits.reserve import Seat
+    from ..limits.reserve import ReservedConnection
     from ..peer import Peer
-    from ..state import Service
+    from ..state import ServerState
     from .request_head import Head
 
 
-async def serve_probe(service: Service, stream: PlainStream, peer: Peer, seat: Seat) -> Handoff | None:
-    """Serve one request if it is a probe. An HTTP/2 connection is handed on, with the same seat.
+async def serve_probe(
+    server: ServerState, stream: PlainStream, peer: Peer, reserved: ReservedConnection
+) -> SwitchToHttp2 | None:
+    """Serve one request if it is a probe. An HTTP/2 connection is handed on, with the same ``reserved``.
 
     The stream is left open. Cancelled, it cuts the request in flight and passes the cancel on.
     """
-    return await _ProbeConnection(service, stream, peer, seat).serve()
+    return await _ProbeConnection(server, stream, peer, reserved).serve()
 
 
 class _ProbeConnection(Http1Connection):
     """A connection that serves one request at most, and only a probe."""
 
-    def __init__(self, service: Service, stream: PlainStream, peer: Peer, seat: Seat) -> None:
-        super().__init__(service, stream, peer)
-        seat.awaits_answer = self._awaits_answer
-        until = min(seat.head_until, trio.current_time() + service.limits.head_timeout)
-        self._idle.last(until)
+    def __init__(self, server: ServerState, stream: PlainStream, peer: Peer, reserved: ReservedConnection) -> None:
+        super().__init__(server, stream, peer)
+        reserved.awaits_answer = self._awaits_answer
+        until = min(reserved.head_until, trio.current_time() + server.limits.head_timeout)
+        self._idle.set(until)
         self.head_began = until  # The head counts as begun: its first byte must not move the deadline.
 
     def keeps_alive(self) -> bool:
@@ -45,11 +47,11 @@ class _ProbeConnection(Http1Connection):
     async def give_up(self) -> None:
         """Nothing that can be answered has come in time."""
         await self.refuse_unseen(NO_CONNECTION_LEFT, "", "", keep=False)
-        await self.part()
+        await self.linger()
 
     async def _serve(self, head: Head) -> bool:
-        websocket = head.meaning.websocket
-        if websocket or not self.service.is_probe(head.method, head.target, head.meaning.length):
+        websocket = head.parsed.websocket
+        if websocket or not self.server.is_probe(head.method, head.target, head.parsed.length):
             return await self._refuse_request(NO_CONNECTION_LEFT, head)
         return await super()._serve(head)
 

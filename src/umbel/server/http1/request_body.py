@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from ...http1.chunked import ChunkedDecoder
 from ...http1.errors import MalformedMessageError, MessageTooLargeError
-from ..answer.error_response import Refusal
+from ..answer.error_response import ErrorResponse
 from ..limits.limits import Limits
 
 
-class BodyRefused(Exception):  # noqa: N818 - named by what happened
+class BodyError(Exception):
     """The body cannot be read on."""
 
-    def __init__(self, refusal: Refusal) -> None:
+    def __init__(self, refusal: ErrorResponse) -> None:
         super().__init__(refusal.detail)
         self.refusal = refusal
 
@@ -45,7 +45,7 @@ class Body:
         """Take ``data``; return the content in it, and what stands behind the body's end.
 
         Raises:
-            BodyRefused: bad framing, or more than a body may have. What was good before it is lost.
+            BodyError: bad framing, or more than a body may have. What was good before it is lost.
         """
         if self._chunks is None:
             content, rest = (data, b"") if len(data) <= self._left else (data[: self._left], data[self._left :])
@@ -56,19 +56,19 @@ class Body:
         try:
             rest = self._chunks.feed(data, pieces)
         except MalformedMessageError as error:
-            raise BodyRefused(Refusal(400, _CHUNKS_REFUSED)) from error
+            raise BodyError(ErrorResponse(400, _CHUNKS_REFUSED)) from error
         except MessageTooLargeError as error:
-            raise BodyRefused(Refusal(431, _TRAILERS_REFUSED)) from error
+            raise BodyError(ErrorResponse(431, _TRAILERS_REFUSED)) from error
         content = b"".join(pieces)
         self.received += len(content)
         if self.received > self._limits.max_body:
-            raise BodyRefused(too_large(self._limits))
+            raise BodyError(too_large(self._limits))
         return content, rest
 
 
-def too_large(limits: Limits) -> Refusal:
+def too_large(limits: Limits) -> ErrorResponse:
     """The refusal of a body over the limit, known beforehand or found out."""
-    return Refusal(413, f"The body is over {limits.max_body} bytes.")
+    return ErrorResponse(413, f"The body is over {limits.max_body} bytes.")
 
 
 _CHUNKS_REFUSED = "The body is not well chunked."

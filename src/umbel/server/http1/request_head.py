@@ -13,9 +13,9 @@ import msgspec
 
 from ...core.http.secret_fields import may_be_secret
 from ...net.bounded_cache import BoundedCache
-from ..answer.error_response import Refusal
+from ..answer.error_response import ErrorResponse
 from ..limits.limits import Limits
-from .head_errors import HeadRefused, diagnose
+from .head_errors import HeadError, read_unusual_target
 from .host import NOT_SERVED, Hosts
 
 Field = tuple[bytes, bytes]
@@ -46,7 +46,7 @@ _SPECIAL = frozenset({b"host", b"content-length", b"transfer-encoding", b"connec
 _HOPELESS = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?=[^\n])")
 
 
-class Meaning(msgspec.Struct, frozen=True):
+class ParsedFields(msgspec.Struct, frozen=True):
     """What the fields of a head say, and the version that they say it in."""
 
     version: str
@@ -70,7 +70,7 @@ class Head(msgspec.Struct, frozen=True):
     method: str
     target: bytes
     """In origin form, or ``*``."""
-    meaning: Meaning
+    parsed: ParsedFields
 
 
 class _Collector:
@@ -109,29 +109,29 @@ class HeadReader:
         self._hosts = hosts
         underscore = b"_" if limits.underscore_headers == "keep" else b""
         self._pattern = re.compile(_HEAD % underscore)
-        self._known: BoundedCache[bytes, Meaning] = BoundedCache(_REMEMBERED_MAX, _REMEMBERED_SIZE)
+        self._known: BoundedCache[bytes, ParsedFields] = BoundedCache(_REMEMBERED_MAX, _REMEMBERED_SIZE)
         """What stood behind the target in requests of HTTP/1.1 that were found good: the version and the fields."""
 
     def check_part(self, part: bytes, since: int = 0) -> None:
         """Look at a head that has not come to its end; its first ``since`` bytes were looked at before.
 
         Raises:
-            HeadRefused: it can be no head any more, or is over its bounds.
+            HeadError: it can be no head any more, or is over its bounds.
         """
         # A CR that ended the last part is looked at again, with what follows it.
         if _HOPELESS.search(part, max(0, since - 1)) is not None:
-            raise HeadRefused(Refusal(400, "The request is not HTTP/1.1."))
+            raise HeadError(ErrorResponse(400, "The request is not HTTP/1.1."))
         words = part.partition(b"\r\n")[0].split(b" ", 2)
         if len(words) > 1 and len(words[1]) > self._limits.max_target:
-            raise HeadRefused(Refusal(414, f"The target is over {self._limits.max_target} bytes."))
+            raise HeadError(ErrorResponse(414, f"The target is over {self._limits.max_target} bytes."))
         if len(part) > self._limits.max_head:
-            raise HeadRefused(Refusal(431, f"The head is over {self._limits.max_head} bytes."))
+            raise HeadError(ErrorResponse(431, f"The head is over {self._limits.max_head} bytes."))
 
     def read(self, raw: bytes) -> Head:
         """The head that ``raw`` is; it ends with the empty line.
 
         Raises:
-            HeadRefused: it must not be acted upon.
+            HeadError: it must not be acted upon.
         """
         # A client says the same fields again and again, so what they mean is remembered.
         try:
@@ -150,14 +150,14 @@ class HeadReader:
                 head = Head(name, target, known)
                 return head if known.served else self._spared(head)
         head = self._read(raw)
-        if section.startswith(b"HTTP/1.1\r\n") and self._known.takes(section) and not _names_secret(head.meaning):
-            self._known.add(section, head.meaning)
-        return head if head.meaning.served else self._spared(head)
+        if section.startswith(b"HTTP/1.1\r\n") and self._known.takes(section) and not _names_secret(head.parsed):
+            self._known.add(section, head.parsed)
+        return head if head.parsed.served else self._spared(head)
 
     def _spared(self, head: Head) -> Head:
         """A head for a host that is not served, if it is of a request that is answered all the same."""
-        if head.meaning.websocket or not self._limits.is_for_any_host(head.method, head.target):
-            raise HeadRefused(NOT_SERVED, fields=head.meaning.fields)
+        if head.parsed.websocket or not self._limits.is_for_any_host(head.method, head.target):
+            raise HeadError(NOT_SERVED, fields=head.parsed.fields)
         return head
 
     def _read(self, raw: bytes) -> Head:
@@ -165,22 +165,22 @@ class HeadReader:
         match = self._pattern.fullmatch(raw)
         # The request line and the empty line are no fields.
         if match is None or len(raw) > limits.max_head or raw.count(b"\n") - 2 > limits.max_fields:
-            return self._read_odd(raw)
+            return self._read_unusual(raw)
         method, target, minor = match.groups()
         if len(target) > limits.max_target:
-            raise HeadRefused(Refusal(414, f"The target is over {limits.max_target} bytes."))
+            raise HeadError(ErrorResponse(414, f"The target is over {limits.max_target} bytes."))
         return self._read_fields(raw, method, target, minor)
 
-    def _read_odd(self, raw: bytes) -> Head:
+    def _read_unusual(self, raw: bytes) -> Head:
         """A target that is no path may still be right: ``http://host/path``, and ``*`` for OPTIONS."""
-        target, authority = diagnose(raw, self._limits)
+        target, authority = read_unusual_target(raw, self._limits)
         method, _, rest = raw.partition(b" ")
         version = rest[: rest.index(b"\r\n")].rpartition(b"HTTP/1.")[2]
         # llhttp has its own opinion on targets; ours has been applied.
         plain = b"%b / HTTP/1.%b%b" % (method, version, rest[rest.index(b"\r\n") :])
         head = self._read_fields(plain, method, target, version)
-        if authority is not None and not self._hosts.are_equal(authority, dict(head.meaning.fields).get(b"host", b"")):
-            raise HeadRefused(Refusal(400, "The target names another host than the Host field."))
+        if authority is not None and not self._hosts.are_equal(authority, dict(head.parsed.fields).get(b"host", b"")):
+            raise HeadError(ErrorResponse(400, "The target names another host than the Host field."))
         return head
 
     def _read_fields(self, raw: bytes, method: bytes, target: bytes, minor: bytes) -> Head:
@@ -190,16 +190,16 @@ class HeadReader:
         except httptools.HttpParserUpgrade:
             pass  # Judged below, like every other field.
         except httptools.HttpParserInvalidMethodError as error:
-            raise HeadRefused(Refusal(501, "The server does not know this method.")) from error
+            raise HeadError(ErrorResponse(501, "The server does not know this method.")) from error
         except httptools.HttpParserError as error:
             # It does not say what the matter is, and has not told us all of the fields.
             self._interpret(minor, _Collector.of(raw))
-            raise HeadRefused(Refusal(400, "The head is not one of HTTP/1.1.")) from error
+            raise HeadError(ErrorResponse(400, "The head is not one of HTTP/1.1.")) from error
         if method not in METHODS:
-            raise HeadRefused(Refusal(501, "The server is no tunnel."))
+            raise HeadError(ErrorResponse(501, "The server is no tunnel."))
         return Head(METHODS[method], target, self._interpret(minor, collector))
 
-    def _interpret(self, minor: bytes, collector: _Collector) -> Meaning:
+    def _interpret(self, minor: bytes, collector: _Collector) -> ParsedFields:
         """Decide what the special fields decide."""
         one = minor == b"1"
         values: dict[bytes, list[bytes]] = {}
@@ -211,11 +211,11 @@ class HeadReader:
         keep_alive = b"close" not in connection and (one or b"keep-alive" in connection)
         expectations = _tokens(values.get(b"expect", []))
         if one and expectations - {b"100-continue"}:
-            raise HeadRefused(Refusal(417, "The only expectation that can be met is 100-continue."))
+            raise HeadError(ErrorResponse(417, "The only expectation that can be met is 100-continue."))
         websocket = (
             one and b"upgrade" in connection and b"websocket" in _tokens(values.get(b"upgrade", [])) and length == 0
         )
-        return Meaning(
+        return ParsedFields(
             "1.1" if one else "1.0",
             tuple(collector.fields),
             length,
@@ -227,9 +227,9 @@ class HeadReader:
         )
 
 
-def _names_secret(meaning: Meaning) -> bool:
+def _names_secret(parsed: ParsedFields) -> bool:
     """Whether a field may hold somebody's credentials, which no memory keeps."""
-    return any(may_be_secret(name) for name, _ in meaning.fields)
+    return any(may_be_secret(name) for name, _ in parsed.fields)
 
 
 def _tokens(values: list[bytes]) -> set[bytes]:
@@ -243,13 +243,13 @@ def _framing(lengths: list[bytes], codings: list[bytes], one: bool) -> int:
         members = [part.strip(b" \t").lower() for value in codings for part in value.split(b",")]
         twice = len(members) > 1 and set(members) == {b"chunked"}
         if lengths or not one or len(codings) > 1 or twice:
-            raise HeadRefused(Refusal(400, "The body's end is given twice, or in a way that is not HTTP/1.1's."))
+            raise HeadError(ErrorResponse(400, "The body's end is given twice, or in a way that is not HTTP/1.1's."))
         if members != [b"chunked"]:
-            raise HeadRefused(Refusal(501, "The only transfer coding that is understood is chunked."))
+            raise HeadError(ErrorResponse(501, "The only transfer coding that is understood is chunked."))
         return -1
     if lengths:
         if len(lengths) > 1 or len(lengths[0]) > _DIGITS_MAX or not lengths[0].isdigit():
-            raise HeadRefused(Refusal(400, "Content-Length is not one number."))
+            raise HeadError(ErrorResponse(400, "Content-Length is not one number."))
         return int(lengths[0])
     return 0
 

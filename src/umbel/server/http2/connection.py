@@ -17,21 +17,21 @@ from h2.errors import ErrorCodes
 from h2.exceptions import FrameTooLargeError, ProtocolError
 from h2.settings import SettingCodes, Settings
 
-from ..answer.access_record import CRASHED, LAST_ANSWER_S, Said, cut_answer, refusal_for
-from ..answer.error_response import REFUSED_MAX, Refusal, new_request_id
-from ..http1.head_errors import HeadRefused
+from ..answer.access_record import CRASHED, LAST_ANSWER_S, ServerResponse, cut_answer, refusal_for
+from ..answer.error_response import REFUSED_MAX, ErrorResponse, new_request_id
+from ..http1.head_errors import HeadError
 from ..http1.host import Hosts
 from ..http1.request_body import too_large
 from ..limits.client_clocks import WriteClock
-from ..limits.reserve import RESERVED_REQUESTS, Seat
+from ..limits.reserve import RESERVED_REQUESTS, ReservedConnection
 from ..peer import Peer
 from ..phase import Phase
-from ..state import Service
+from ..state import ServerState
 from . import frames
 from .encoder import LinearEncoder
-from .floods import FloodError, Floods
+from .flood_limits import FloodError, FloodLimits
 from .frames import Frame, FrameCutter
-from .request_head import Head, KeepingDecoder, check_trailers, claims_of, list_size_max, malformed, read_head
+from .request_head import CapturingDecoder, Head, check_trailers, list_size_max, malformed, read_head, unchecked_head
 from .sender import CLIENT_GONE, Sender
 from .stream import Stream
 from .writing import linger
@@ -50,15 +50,17 @@ _NO_RFC7540_PRIORITIES = 0x9
 _WRONG_LENGTH = "The Content-Length is not the length of the body."
 
 
-class Http2:
+class Http2Connection:
     """One connection. ``run`` is its life; the rest is called by its streams."""
 
-    def __init__(self, service: Service, stream: Any, peer: Peer, seat: Seat | None = None) -> None:
-        self.service = service
+    def __init__(
+        self, server: ServerState, stream: Any, peer: Peer, reserved: ReservedConnection | None = None
+    ) -> None:
+        self.server = server
         self.peer = peer
-        self._seat = seat  # None unless it is beyond max_connections
-        if seat is not None:
-            seat.awaits_answer = lambda: any(not stream.answering for stream in self._streams.values())
+        self._reserved = reserved  # None unless it is beyond max_connections
+        if reserved is not None:
+            reserved.awaits_answer = lambda: any(not stream.answering for stream in self._streams.values())
         self.heard_at = trio.current_time()
         """When something last came."""
         # ``request_head.py`` judges header lists: the library would end the connection for each that is malformed.
@@ -67,13 +69,13 @@ class Http2:
                 client_side=False, header_encoding=None, validate_inbound_headers=False, normalize_inbound_headers=False
             )
         )
-        self._decoder = KeepingDecoder()
+        self._decoder = CapturingDecoder()
         self._h2.encoder = LinearEncoder()  # whose table has the size that a client's settings begin with
-        self.sender = Sender(self._h2, service, stream, self._failed)
-        self.window_clock = WriteClock(service)
+        self.sender = Sender(self._h2, server, stream, self._failed)
+        self.window_clock = WriteClock(server)
         """Of the connection's flow-control window: some 64 KiB must go on some stream, while one waits for it."""
         self._stream = stream
-        self._hosts = Hosts((*service.limits.hosts, *service.config.server_names))
+        self._hosts = Hosts((*server.limits.hosts, *server.config.server_names))
         self._streams: dict[int, Stream] = {}
         """The requests that await their answer."""
         self._tasks = 0
@@ -85,8 +87,8 @@ class Http2:
         self._stalled = 0.0
         """Seconds that answers have waited for the client which were then given up, by it or by us."""
         self._preface_left = frames.PREFACE
-        self._cutter = FrameCutter(service.config.h2_max_inbound_frame_size)
-        self._floods = Floods(list_size_max(service.limits))
+        self._cutter = FrameCutter(server.config.h2_max_inbound_frame_size)
+        self._floods = FloodLimits(list_size_max(server.limits))
         self._receiving = trio.CancelScope()
         self._idle_since = self.heard_at  # or when the last request ended, or was refused
         self._begun_at = self.heard_at if peer.accepted_at is None else peer.accepted_at
@@ -100,20 +102,20 @@ class Http2:
         self._introduce()
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self.sender.run)
-            self.service.open.add(self)
+            self.server.open.add(self)
             try:
-                if self.service.phase.value >= Phase.DRAINING:
-                    self.drain(trio.current_time() + self.service.limits.drain_idle)
+                if self.server.phase.value >= Phase.DRAINING:
+                    self.drain(trio.current_time() + self.server.limits.drain_idle)
                 reason = await self._read(received)
             finally:
-                self.service.open.discard(self)
+                self.server.open.discard(self)
             self._leave_all(reason)
             await self.sender.flush()  # what has been answered by then
             self.sender.close()
             # Applications that have answered end in their own time, as with HTTP/1.1.
 
     def _introduce(self) -> None:
-        config, limits = self.service.config, self.service.limits
+        config, limits = self.server.config, self.server.limits
         settings: Any = {
             SettingCodes.MAX_CONCURRENT_STREAMS: config.h2_max_concurrent_streams,
             SettingCodes.MAX_HEADER_LIST_SIZE: limits.max_head,
@@ -148,7 +150,7 @@ class Http2:
             await self._let_finish()
             received = await self._receive()
             if received is None:
-                self.sender.goodbye()
+                self.sender.put_last_goaway()
                 await self.sender.flush()
                 return "idle"
             if not received:
@@ -162,7 +164,7 @@ class Http2:
         A client that has its answers asks for as much again at once, and would be refused for those that are about to
         end. For a moment only: one that works on after its answer must not make us deaf.
         """
-        limit = self.service.config.h2_max_concurrent_streams
+        limit = self.server.config.h2_max_concurrent_streams
         if self._tasks > limit:
             with trio.move_on_after(_FINISHING_MAX):
                 while self._tasks > limit:
@@ -182,12 +184,12 @@ class Http2:
 
     def _patience(self) -> float:
         """When the connection ends. Neither bytes nor frames move it: only the whole head of a request does."""
-        whole_by = self._begun_at + self.service.limits.head_timeout
+        whole_by = self._begun_at + self.server.limits.head_timeout
         if self._preface_left or self._cutter.head_begun:
             return whole_by
         if self._tasks:
             return math.inf
-        idle = min(self._idle_since + self.service.config.keep_alive_timeout, self._leaving_at)
+        idle = min(self._idle_since + self.server.config.keep_alive_timeout, self._leaving_at)
         return min(idle, whole_by) if self._cutter.begun else idle
 
     async def _take_in(self, data: bytes) -> str | None:
@@ -248,8 +250,8 @@ class Http2:
 
         What anybody can bring about by connecting is no matter for the stream ``app``, whatever its level.
         """
-        refusal = Refusal(400, f"The connection breaks a rule of HTTP/2: {why[:200]}")
-        self._record(Said(refusal, new_request_id()), None, self.heard_at)
+        refusal = ErrorResponse(400, f"The connection breaks a rule of HTTP/2: {why[:200]}")
+        self._record(ServerResponse(refusal, new_request_id()), None, self.heard_at)
         return "protocol-error"
 
     # What frames mean.
@@ -265,8 +267,8 @@ class Http2:
                     self._take_trailers(stream)
             case events.StreamEnded(stream_id=int(stream_id)):
                 if stream := self._streams.get(stream_id):
-                    if stream.inbox.received == (stream.head.content_length or stream.inbox.received):
-                        stream.inbox.end()
+                    if stream.receive_buffer.received == (stream.head.content_length or stream.receive_buffer.received):
+                        stream.receive_buffer.end()
                     else:
                         self._refuse_malformed(stream, _WRONG_LENGTH)
             case events.StreamReset(stream_id=int(stream_id)):
@@ -288,36 +290,40 @@ class Http2:
             self.sender.reset(stream_id, ErrorCodes.REFUSED_STREAM)
             self._floods.saw_reset()
             return
-        limits = self.service.limits
+        limits = self.server.limits
         self._requests += 1
         try:
             head = read_head(headers, limits, self._hosts)
             if complete and head.protocol is not None:
-                raise HeadRefused(Refusal(400, "The request ends where its WebSocket begins (RFC 8441 section 4)."))
+                raise HeadError(ErrorResponse(400, "The request ends where its WebSocket begins (RFC 8441 section 4)."))
             if complete and head.content_length:
                 raise malformed(_WRONG_LENGTH)
-        except HeadRefused as error:
+        except HeadError as error:
             code = ErrorCodes.PROTOCOL_ERROR if error.malformed else ErrorCodes.NO_ERROR
-            self.turn_away(stream_id, error.refusal, claims_of(headers), started_at, complete=complete, code=code)
+            self.refuse_unseen(
+                stream_id, error.refusal, unchecked_head(headers), started_at, complete=complete, code=code
+            )
             return
-        length, admit = head.content_length or (0 if complete else -1), self.service.admit
-        refusal = too_large(limits) if length > limits.max_body else admit(self._seat, head.method, head.path, length)
+        length, admit = head.content_length or (0 if complete else -1), self.server.admit
+        refusal = (
+            too_large(limits) if length > limits.max_body else admit(self._reserved, head.method, head.path, length)
+        )
         if refusal is not None:
-            self.turn_away(stream_id, refusal, head, started_at, complete=complete)
+            self.refuse_unseen(stream_id, refusal, head, started_at, complete=complete)
             return
         self._streams[stream_id] = stream = Stream(self, stream_id, head, complete=complete)
-        if self.service.in_flight > limits.max_in_flight and self.service.is_probe(head.method, head.path, length):
-            self.service.reserve.requests[stream] = None
+        if self.server.in_flight > limits.max_in_flight and self.server.is_probe(head.method, head.path, length):
+            self.server.reserve.requests[stream] = None
         self._tasks += 1
         self._nursery.start_soon(stream.run)
 
     def _is_full(self, headers: Any, complete: bool) -> bool:
         """Whether no further stream is served: there are as many as the client was told, and this is no probe."""
-        limit = self.service.config.h2_max_concurrent_streams
+        limit = self.server.config.h2_max_concurrent_streams
         if len(self._streams) < limit and self._tasks < 2 * limit:
             return False
-        head = claims_of(headers)
-        is_probe = self.service.is_probe(head.method, head.path, 0 if complete else -1)
+        head = unchecked_head(headers)
+        is_probe = self.server.is_probe(head.method, head.path, 0 if complete else -1)
         return not is_probe or self._tasks >= 2 * limit + RESERVED_REQUESTS
 
     def _take_body(self, event: events.DataReceived) -> None:
@@ -329,15 +335,15 @@ class Http2:
             self.sender.acknowledge(stream_id, size)
             return
         data, length = event.data or b"", stream.head.content_length
-        if length is not None and stream.inbox.received + len(data) > length:
+        if length is not None and stream.receive_buffer.received + len(data) > length:
             self._refuse_malformed(stream, _WRONG_LENGTH)
-        stream.inbox.put(data, size)
+        stream.receive_buffer.put(data, size)
 
     def _take_trailers(self, stream: Stream) -> None:
         """Check what nobody reads: a client that breaks a rule is told, whatever the rule is for."""
         try:
-            check_trailers(self._decoder.fields, self.service.limits)
-        except HeadRefused as error:
+            check_trailers(self._decoder.fields, self.server.limits)
+        except HeadError as error:
             code = ErrorCodes.PROTOCOL_ERROR if error.malformed else ErrorCodes.CANCEL
             self._count_refused()
             self.refuse(stream, error.refusal, code)
@@ -356,7 +362,7 @@ class Http2:
     def _charge(self, stream: Stream) -> None:
         """An answer is given up. A client that resets what it stalls, and asks anew, would hold places for ever."""
         self._stalled += stream.stalled
-        if self._stalled > _STALLED_MAX * self.service.limits.write_timeout:
+        if self._stalled > _STALLED_MAX * self.server.limits.write_timeout:
             self.drain(trio.current_time())
 
     def _leave(self, stream_id: int, reason: str) -> None:
@@ -387,7 +393,7 @@ class Http2:
         # From here on it is not in flight: the client may ask for something else, and must not be shed for this one.
         stream.count_out()
 
-    def refuse(self, stream: Stream, refusal: Refusal, code: ErrorCodes = ErrorCodes.CANCEL) -> None:
+    def refuse(self, stream: Stream, refusal: ErrorResponse, code: ErrorCodes = ErrorCodes.CANCEL) -> None:
         """Answer in an application's place; one whose own answer is under way is given up with ``code``."""
         self._forget(stream)
         if stream.answering:
@@ -402,19 +408,19 @@ class Http2:
     def _say(
         self,
         stream: Stream,
-        refusal: Refusal,
+        refusal: ErrorResponse,
         request_id: str,
         code: ErrorCodes = ErrorCodes.NO_ERROR,
         *,
         told: bool = False,
     ) -> None:
-        complete = stream.inbox.complete
+        complete = stream.receive_buffer.complete
         sent = self.sender.refusal(stream.stream_id, refusal, request_id, stream.head, complete=complete, code=code)
-        stream.said = Said(refusal, request_id, sent, told)
+        stream.server_response = ServerResponse(refusal, request_id, sent, told)
 
     async def stop(self, stream: Stream, rest: BaseException) -> None:
         """Answer a request that a server whose grace is over has cut before the first byte of its answer."""
-        refusal = refusal_for(self.service, rest)
+        refusal = refusal_for(self.server, rest)
         if refusal is None or stream.finished or stream.answering or self.sender.over:
             return
         self._forget(stream)
@@ -456,19 +462,19 @@ class Http2:
         stream.count_out()
         self._tasks -= 1
         self._finished.unpark_all()
-        if self._seat or self._requests >= self.service.config.keep_alive_max_requests:
+        if self._reserved or self._requests >= self.server.config.keep_alive_max_requests:
             # Not before: some clients take a GOAWAY for the end of what they are reading.
-            self.drain(trio.current_time() + self.service.limits.drain_idle)
+            self.drain(trio.current_time() + self.server.limits.drain_idle)
         if not self._tasks:
             self._idle_since = trio.current_time()
             if not self._cutter.head_begun:
                 self._begun_at = self._idle_since
             self._receiving.deadline = self._patience()
 
-    def turn_away(
+    def refuse_unseen(
         self,
         stream_id: int,
-        refusal: Refusal,
+        refusal: ErrorResponse,
         head: Head,
         started_at: float,
         *,
@@ -478,25 +484,25 @@ class Http2:
         """Refuse a request that no application will see, and record it; ``code`` as in ``Sender.refusal``."""
         request_id = new_request_id()
         sent = self.sender.refusal(stream_id, refusal, request_id, head, complete=complete, code=code)
-        self._record(Said(refusal, request_id, sent), head, started_at)
+        self._record(ServerResponse(refusal, request_id, sent), head, started_at)
         self._idle_since = trio.current_time()
         self._count_refused()
 
     def record_end(self, stream: Stream, rest: BaseException | None) -> None:
         """Have the one record of a request written: the application's, or ours of what it did not answer."""
-        if stream.turned_away:
+        if stream.refused_unseen:
             self._count_refused()
-        filed, said = stream.record_filed(), stream.said
-        if said is not None and (filed or self.service.leaves_record(said)):
-            self.service.count_refusal(said.refusal)
+        filed, said = stream.record_filed(), stream.server_response
+        if said is not None and (filed or self.server.leaves_record(said)):
+            self.server.count_refusal(said.refusal)
         elif said is not None:
             self._record(said, stream.head, stream.started)
         elif not filed and stream.cut_short:
             cut = cut_answer(stream.status, stream.bytes_sent, rest)
             self._record(cut, stream.head, stream.started, counts=False)
 
-    def _record(self, said: Said, head: Head | None, started_at: float, *, counts: bool = True) -> None:
-        self.service.record_refusal(
+    def _record(self, said: ServerResponse, head: Head | None, started_at: float, *, counts: bool = True) -> None:
+        self.server.record_refusal(
             said.refusal,
             request_id=said.request_id,
             method=head.method if head is not None else "",
@@ -522,7 +528,7 @@ class Http2:
     def drain(self, idle_until: float) -> None:
         """Called when the server drains: a GOAWAY at once, and no new requests after ``idle_until``."""
         if idle_until < self._leaving_at:
-            self.sender.ask_to_leave()
+            self.sender.put_first_goaway()
             self._leaving_at = idle_until
             self._receiving.deadline = self._patience()
             self.sender.flush_soon()

@@ -2,7 +2,7 @@
 
 It is the one judge of header lists, trailers included. The protocol library ends the connection for a list that is
 malformed, where RFC 9113 (section 8.1.1) wants an error of one stream. So the library is shown a list that is always
-sound (``KeepingDecoder``), and minds frames, streams and the compression alone. Nothing is sent here.
+sound (``CapturingDecoder``), and minds frames, streams and the compression alone. Nothing is sent here.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from h2.exceptions import ProtocolError
 from hpack import Decoder, HeaderTuple
 from hpack.exceptions import HPACKDecodingError, HPACKError, OversizedHeaderListError
 
-from ..answer.error_response import Refusal
-from ..http1.head_errors import NO_PATH, HeadRefused, with_query_in_ascii
+from ..answer.error_response import ErrorResponse
+from ..http1.head_errors import NO_PATH, HeadError, with_query_in_ascii
 from ..http1.host import NOT_SERVED, Hosts
 from ..limits.limits import Limits
 
@@ -82,7 +82,7 @@ class CompressionError(ProtocolError):
     error_code = ErrorCodes.COMPRESSION_ERROR
 
 
-class KeepingDecoder(HeadDecoder):
+class CapturingDecoder(HeadDecoder):
     """Keeps what it decodes for us, and shows the protocol library a list of one sound field."""
 
     fields: Fields
@@ -141,30 +141,30 @@ def read_head(raw: Fields, limits: Limits, hosts: Hosts) -> Head:
     """Check a header list and take it apart.
 
     Raises:
-        HeadRefused: with the status that the table of raw requests in docs/server.md promises.
+        HeadError: with the status that the table of raw requests in docs/server.md promises.
     """
     pseudo = {name: value for name, value in raw if name[:1] == b":"}
     fields = [field for field in raw if field[0][:1] != b":"]
     if len(fields) > limits.max_fields:
-        raise HeadRefused(Refusal(431, f"The request has more than {limits.max_fields} header fields."))
+        raise HeadError(ErrorResponse(431, f"The request has more than {limits.max_fields} header fields."))
     if len(pseudo.get(b":path", b"")) > limits.max_target:
-        raise HeadRefused(Refusal(414, f"The target is longer than {limits.max_target} bytes."))
+        raise HeadError(ErrorResponse(414, f"The target is longer than {limits.max_target} bytes."))
     if sum(len(name) + len(value) for name, value in raw) > limits.max_head:
-        raise HeadRefused(Refusal(431, f"The head is longer than {limits.max_head} bytes."))
+        raise HeadError(ErrorResponse(431, f"The head is longer than {limits.max_head} bytes."))
     method, protocol = pseudo.get(b":method", b""), pseudo.get(b":protocol")
     _check_pseudo(raw, pseudo)
     if not _TOKEN.fullmatch(method):
-        raise HeadRefused(Refusal(400, "The method is not one."))
+        raise HeadError(ErrorResponse(400, "The method is not one."))
     if method == b"CONNECT" and protocol != b"websocket":
-        raise HeadRefused(Refusal(501, "CONNECT is served for WebSocket only."))
+        raise HeadError(ErrorResponse(501, "CONNECT is served for WebSocket only."))
     path = pseudo.get(b":path", b"")
     path = path if path.isascii() else with_query_in_ascii(path)
     if not _PATH.fullmatch(path) and (method, path) != (b"OPTIONS", b"*"):
-        raise HeadRefused(Refusal(400, NO_PATH))
+        raise HeadError(ErrorResponse(400, NO_PATH))
     _check_fields(fields, limits)
     host, served = _host(pseudo.get(b":authority"), fields, hosts)
     if not served and not limits.is_for_any_host(method.decode("ascii"), path):
-        raise HeadRefused(NOT_SERVED)
+        raise HeadError(NOT_SERVED)
     return Head(
         method.decode("ascii"),
         path,
@@ -176,7 +176,7 @@ def read_head(raw: Fields, limits: Limits, hosts: Hosts) -> Head:
     )
 
 
-def claims_of(raw: Fields) -> Head:
+def unchecked_head(raw: Fields) -> Head:
     """What an unchecked header list says of its method, its path and its sender, for a record or a refusal."""
     said = {name: value for name, value in raw if name[:1] == b":"}
     fields = [(name, value) for name, value in raw if name[:1] != b":"]
@@ -187,18 +187,18 @@ def check_trailers(raw: Fields, limits: Limits) -> None:
     """Check the trailer section of a request.
 
     Raises:
-        HeadRefused: with the status that the request is refused with.
+        HeadError: with the status that the request is refused with.
     """
     if len(raw) > limits.max_fields or sum(len(name) + len(value) for name, value in raw) > limits.max_head:
-        raise HeadRefused(Refusal(431, "The trailer section of the body is too large."))
+        raise HeadError(ErrorResponse(431, "The trailer section of the body is too large."))
     if any(name[:1] == b":" for name, _ in raw):
         raise malformed("A trailer section has a pseudo-header field.")
     _check_fields(raw, limits)
 
 
-def malformed(reason: str) -> HeadRefused:
+def malformed(reason: str) -> HeadError:
     """The refusal of a request that is malformed (RFC 9113 section 8.1.1)."""
-    return HeadRefused(Refusal(400, f"The request is malformed: {reason}"), malformed=True)
+    return HeadError(ErrorResponse(400, f"The request is malformed: {reason}"), malformed=True)
 
 
 def list_size_max(limits: Limits) -> int:
@@ -210,7 +210,7 @@ def _check_pseudo(raw: Fields, pseudo: dict[bytes, bytes]) -> None:
     """RFC 9113 sections 8.3 and 8.3.1, RFC 8441 section 4.
 
     Raises:
-        HeadRefused: they are not those of a request.
+        HeadError: they are not those of a request.
     """
     count = len(pseudo)
     if not pseudo.keys() <= _PSEUDO:
@@ -237,7 +237,7 @@ def _check_fields(fields: Fields, limits: Limits) -> None:
         if name in CONNECTION_SPECIFIC or (name == b"te" and value.lower() != b"trailers"):
             raise malformed("It has a header field that belongs to a connection of HTTP/1.1.")
         if b"_" in name and limits.underscore_headers == "reject":
-            raise HeadRefused(Refusal(400, "The name of a header field has an underscore."))
+            raise HeadError(ErrorResponse(400, "The name of a header field has an underscore."))
         if not _VALUE.fullmatch(value):
             raise malformed("The value of a header field has a control character, or a space at its end.")
 
@@ -252,7 +252,7 @@ def _host(authority: bytes | None, fields: Fields, hosts: Hosts) -> tuple[bytes,
     if authority is None:
         return values[0], served
     if len(values) > 1 or (values and not hosts.are_equal(authority, values[0])):
-        raise HeadRefused(Refusal(400, "The request names two hosts."))
+        raise HeadError(ErrorResponse(400, "The request names two hosts."))
     return authority, served
 
 
@@ -275,5 +275,5 @@ def _content_length(fields: Fields) -> int | None:
 def _expects_continue(fields: Fields) -> bool:
     expected = [value.lower() for name, value in fields if name == b"expect"]
     if any(value != b"100-continue" for value in expected):
-        raise HeadRefused(Refusal(417, "The only expectation that is known is 100-continue."))
+        raise HeadError(ErrorResponse(417, "The only expectation that is known is 100-continue."))
     return bool(expected)

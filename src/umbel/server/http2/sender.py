@@ -16,9 +16,9 @@ from h2.stream import H2Stream, StreamInputs
 
 from ...core.failure_kinds import Kind
 from ...core.inbound import RequestHead
-from ..answer.error_response import Refusal
+from ..answer.error_response import ErrorResponse
 from ..limits.client_clocks import PIECE, WriteClock
-from ..state import Service
+from ..state import ServerState
 from . import frames
 from .request_head import Fields, Head
 from .writing import ClientStuckError, write
@@ -31,24 +31,24 @@ class Sender:
     """The sending half of a connection. ``failed`` hears once why nothing can be sent any more."""
 
     def __init__(
-        self, h2: H2Connection, service: Service, stream: trio.abc.SendStream, failed: Callable[[str], None]
+        self, h2: H2Connection, server: ServerState, stream: trio.abc.SendStream, failed: Callable[[str], None]
     ) -> None:
         self.over = False
         """Whether nothing more can be sent."""
         self.broken = False
         """Whether something that was to be sent never was."""
         self._h2 = h2
-        self._service = service
+        self._server = server
         self._stream = stream
         self._failed = failed
-        self._clock = WriteClock(service)
+        self._clock = WriteClock(server)
         self.writing = False
         """Whether a task is writing; it takes along whatever comes until it is done."""
         self._next_written = trio.Event()
         """Set when the next write that begins is done."""
         self._frames: list[bytes] = []
         """What is to be sent before that which the library has made last."""
-        self._goodbyes = b""
+        self._goaways = b""
         self._asked = False
         """Whether ``run`` has been asked to write."""
         self._runs = False
@@ -120,9 +120,9 @@ class Sender:
 
     def _take(self) -> bytes:
         """All that is to be sent now."""
-        data = b"".join([*self._frames, self._h2.data_to_send(), self._goodbyes])
+        data = b"".join([*self._frames, self._h2.data_to_send(), self._goaways])
         self._frames.clear()
-        self._goodbyes = b""
+        self._goaways = b""
         return data
 
     def _fail(self, reason: str) -> None:
@@ -216,7 +216,7 @@ class Sender:
     def refusal(
         self,
         stream_id: int,
-        refusal: Refusal,
+        refusal: ErrorResponse,
         request_id: str,
         head: Head,
         *,
@@ -229,8 +229,8 @@ class Sender:
         ``code`` of an error the stream ends with that, after the answer (section 8.1.1).
         """
         ends = code is ErrorCodes.NO_ERROR
-        fields, body = self._service.answer_to(refusal, request_id, RequestHead(head.method, head.path, head.fields))
-        fields += self._service.own_fields.fields()
+        fields, body = self._server.answer_to(refusal, request_id, RequestHead(head.method, head.path, head.fields))
+        fields += self._server.own_fields.fields()
         with contextlib.suppress(ProtocolError):  # the client may have given it up
             if head.method == "HEAD" or len(body) > self.window(stream_id):
                 body = b""
@@ -241,10 +241,10 @@ class Sender:
             self.reset(stream_id, code)
         return len(body)
 
-    def ask_to_leave(self) -> None:
+    def put_first_goaway(self) -> None:
         """A GOAWAY for no new requests; those on their way are answered (RFC 9113 section 6.8)."""
-        self._goodbyes += frames.goaway(frames.NO_LAST_STREAM)
+        self._goaways += frames.goaway(frames.NO_LAST_STREAM)
 
-    def goodbye(self) -> None:
+    def put_last_goaway(self) -> None:
         """A GOAWAY that says which request was the last."""
-        self._goodbyes += frames.goaway(self._h2.highest_inbound_stream_id)
+        self._goaways += frames.goaway(self._h2.highest_inbound_stream_id)

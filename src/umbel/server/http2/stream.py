@@ -21,7 +21,7 @@ returns, whatever ends the application has sent before.
 **The request's body**, moved by the connection: ``ReceiveBuffer`` collects what comes, bounded by the window. The
 window opens when the application takes it, so an application that does not read stops its client.
 
-**The place**: the request counts as one in flight until it becomes an upload (``UploadPlace``), and is counted out
+**The place**: the request counts as one in flight until it becomes an upload (``UploadSlot``), and is counted out
 once: when its answer is ``DONE``, when it is displaced, or when its task ends.
 
 A stream *leaves* once (``leave``): RST_STREAM of the client, the connection's end, a write timeout, or a refusal of
@@ -53,20 +53,20 @@ from h2.errors import ErrorCodes
 
 from ...core.inbound import DISCARD_MAX, AnsweredByServerError, ClientGoneError
 from ...net.exception_groups import apart
-from ..answer.access_record import RecordedOnce
-from ..answer.error_response import Refusal
+from ..answer.access_record import RecordedRequest
+from ..answer.error_response import ErrorResponse
 from ..answer.response_head import NO_CONTENT, STATUS_LINES, ApplicationError, read_fields
 from ..http1.request_body import too_large
 from ..limits.client_clocks import BodyClock, WriteClock
 from ..limits.fairness import UnsentContent
-from ..limits.upload_places import UploadPlace
+from ..limits.upload_slots import UploadSlot
 from .receive_buffer import ReceiveBuffer
 from .request_head import CONNECTION_SPECIFIC, Fields, Head
 from .sender import WRITE_TIMEOUT
 
 if TYPE_CHECKING:
     from ...core.inbound import Field
-    from .connection import Http2
+    from .connection import Http2Connection
 
 _FRAMES_AT_ONCE = 4
 """Frames of one answer between two looks at the socket."""
@@ -75,7 +75,7 @@ _SHARED_FACTOR = 4.0
 64 KiB: a slow link may carry many answers, but one stream that flows must not keep the others alive."""
 
 
-class Stream(RecordedOnce, UnsentContent):
+class Stream(RecordedRequest, UnsentContent):
     """A request and its answer (``InboundRequest``). ``run`` is its task."""
 
     version = "2"
@@ -93,7 +93,7 @@ class Stream(RecordedOnce, UnsentContent):
     """Whether its answer has ended in the middle, and not because its client left."""
     bodiless = False
     """Whether the answer has no content, whatever its application sends."""
-    upload: UploadPlace | None = None
+    upload: UploadSlot | None = None
     """What the request counts as, where its body was waited for; else it is in flight."""
     _counted = True
     _head_waits: Fields | None = None
@@ -109,10 +109,10 @@ class Stream(RecordedOnce, UnsentContent):
     _body_clock: BodyClock | None = None
     _window_changed: trio.Event | None = None
 
-    def __init__(self, connection: Http2, stream_id: int, head: Head, *, complete: bool) -> None:
+    def __init__(self, connection: Http2Connection, stream_id: int, head: Head, *, complete: bool) -> None:
         peer = connection.peer
         self.connection = connection
-        self.service = connection.service
+        self.server = connection.server
         self.stream_id = stream_id
         self.head = head
         self.method = head.method
@@ -126,15 +126,15 @@ class Stream(RecordedOnce, UnsentContent):
         self.content_length = 0 if complete else head.content_length
         self.websocket = head.protocol is not None
         self.takes_trailers = head.takes_trailers
-        self.inbox = ReceiveBuffer(lambda amount: connection.sender.acknowledge(stream_id, amount))
+        self.receive_buffer = ReceiveBuffer(lambda amount: connection.sender.acknowledge(stream_id, amount))
         if complete:
-            self.inbox.end()
-        self._body_size = connection.service.limits.max_body if head.content_length is None else head.content_length
+            self.receive_buffer.end()
+        self._body_size = connection.server.limits.max_body if head.content_length is None else head.content_length
         """Bytes that the body has, or may have at most where nobody knows."""
         self._must_continue = head.expects_continue
-        self._window_clock = WriteClock(connection.service)
+        self._window_clock = WriteClock(connection.server)
         """Of the stream's own flow-control window."""
-        self._shared_clock = WriteClock(connection.service, factor=_SHARED_FACTOR)
+        self._shared_clock = WriteClock(connection.server, factor=_SHARED_FACTOR)
         self._apart = trio.CancelScope()
         """Around foreign code."""
 
@@ -146,14 +146,14 @@ class Stream(RecordedOnce, UnsentContent):
         try:
             try:
                 try:
-                    await self.service.handle(self)
+                    await self.server.handle(self)
                 finally:
                     self._on_gone = None
                 await self._check_end()
             except BaseException as error:  # noqa: BLE001 - raises on what is not its to end
                 crash, rest = apart(error)
                 if crash is not None:
-                    self.service.application_failed("request", crash, gone=self.gone)
+                    self.server.application_failed("request", crash, gone=self.gone)
                 if rest is not None:
                     self.cut_short = self.answering and not self.finished
                     await self.connection.stop(self, rest)
@@ -180,10 +180,10 @@ class Stream(RecordedOnce, UnsentContent):
     def leave(self, reason: str) -> None:
         """Nobody waits for the answer any more; see the module."""
         self.finished = self.gone = True
-        self.inbox.leave()
+        self.receive_buffer.leave()
         self.window_changed()
         callback, self._on_gone = self._on_gone, None
-        if callback is not None and not (self.said is not None and self._receiving):
+        if callback is not None and not (self.server_response is not None and self._receiving):
             callback()
 
     def window_changed(self) -> None:
@@ -195,9 +195,9 @@ class Stream(RecordedOnce, UnsentContent):
         """It is no request in flight any more; said twice, it is counted once."""
         if self._counted:
             self._counted = False
-            self.service.reserve.requests.pop(self, None)
+            self.server.reserve.requests.pop(self, None)
             if self.upload is None:
-                self.service.request_ended()
+                self.server.request_ended()
             else:
                 self.upload.end()
 
@@ -242,7 +242,7 @@ class Stream(RecordedOnce, UnsentContent):
     @property
     def body_complete(self) -> bool:
         """As of ``InboundRequest``."""
-        return self.inbox.exhausted
+        return self.receive_buffer.exhausted
 
     def take_at_most(self, size: int) -> None:
         """As of ``InboundRequest``."""
@@ -251,40 +251,40 @@ class Stream(RecordedOnce, UnsentContent):
 
     async def receive(self) -> bytes:
         """As of ``InboundRequest``. A body that is too slow or too large is refused."""
-        inbox = self.inbox
-        if inbox.exhausted and not self.gone:
+        buffer = self.receive_buffer
+        if buffer.exhausted and not self.gone:
             return b""
         self._receiving += 1
         try:
-            if inbox.awaited:
+            if buffer.awaited:
                 await self._wait_for_body()
-            if inbox.received > self.service.limits.max_body:
-                self._refuse(too_large(self.service.limits))
+            if buffer.received > self.server.limits.max_body:
+                self._refuse(too_large(self.server.limits))
             elif (refusal := self._refused_when_complete()) is not None:
                 self._refuse(refusal)
         finally:
             self._receiving -= 1
-        if inbox.gone:
+        if buffer.gone:
             raise self._gone_error()
-        data = inbox.take()
+        data = buffer.take()
         self.connection.sender.flush_soon()
         return data
 
-    def _refused_when_complete(self) -> Refusal | None:
+    def _refused_when_complete(self) -> ErrorResponse | None:
         """Why the request, whose body was waited for and is complete, is not in flight again; None where it is."""
-        if self.upload is None or not self.inbox.complete or self.inbox.gone or self.answering:
+        if self.upload is None or not self.receive_buffer.complete or self.receive_buffer.gone or self.answering:
             return None
         return self.upload.complete()
 
     async def _wait_for_body(self) -> None:
         """Wait until something comes, as an upload; only the time that we wait counts against the client."""
-        inbox = self.inbox
+        buffer = self.receive_buffer
         if self.upload is None:
-            self.upload = UploadPlace(self.service)
-            self._body_clock = BodyClock(self.service.limits)
+            self.upload = UploadSlot(self.server)
+            self._body_clock = BodyClock(self.server.limits)
         clock = self._body_clock
         assert clock is not None, "made with the place"
-        if (refusal := await self.upload.begin(inbox.completed)) is not None:
+        if (refusal := await self.upload.begin(buffer.completed)) is not None:
             self._refuse(refusal)
             return
         if self._must_continue and not self.answering:
@@ -293,18 +293,18 @@ class Stream(RecordedOnce, UnsentContent):
             await self.connection.sender.flush()
         began = trio.current_time()
         with trio.CancelScope(deadline=began + clock.left(self._body_size)) as scope:
-            await inbox.changed()
+            await buffer.changed()
         clock.waited(trio.current_time() - began)
         if scope.cancelled_caught:
-            self._refuse(Refusal(408, "The body did not arrive in time."))
+            self._refuse(ErrorResponse(408, "The body did not arrive in time."))
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def _refuse(self, refusal: ErrorResponse) -> None:
         if not self.finished:
             self.connection.refuse(self, refusal)
 
     def _gone_error(self) -> ClientGoneError:
         """What to raise to whoever reads or answers, where nobody is there."""
-        said = self.said
+        said = self.server_response
         if said is not None and said.told:
             return AnsweredByServerError(said.refusal.status, said.refusal.kind, said.refusal.detail, said.request_id)
         return ClientGoneError("the client has gone, or does not read")
@@ -314,7 +314,7 @@ class Stream(RecordedOnce, UnsentContent):
     @property
     def unanswered(self) -> bool:
         """As of ``InboundRequest``."""
-        return not self.answering and self.said is None
+        return not self.answering and self.server_response is None
 
     def respond(self, status: int, fields: Sequence[Field], body: bytes) -> bool:
         """As of ``InboundRequest``. Always False: what all streams put in a turn of the loop is written together."""
@@ -418,7 +418,7 @@ class Stream(RecordedOnce, UnsentContent):
             head = [field for field in head if field[0] != b"content-length"]  # RFC 9110 section 8.6.
         if checked.length is not None and not self.bodiless:
             self._promised = checked.length
-        head += self.service.own_fields.fields(dated=checked.dated)
+        head += self.server.own_fields.fields(dated=checked.dated)
         self.status, self._head_waits = status, head
 
     def _spend(self, size: int, *, last: bool) -> None:
@@ -459,8 +459,8 @@ class Stream(RecordedOnce, UnsentContent):
     def _end(self) -> None:
         """All has been put. A body that the client is still sending is of no use to anybody."""
         self.finished = self.answered = True
-        complete = self.inbox.complete
-        self.inbox.leave()
+        complete = self.receive_buffer.complete
+        self.receive_buffer.leave()
         self._on_gone = None
         self.connection.answered(self, complete=complete)
 
@@ -500,7 +500,7 @@ class Stream(RecordedOnce, UnsentContent):
         """Take a part of content that is not sent. The client gets the head now, and at the bound the end."""
         self._put_head()
         await self._flush()
-        if not self.finished and not self.leave_unsent(size, self.service.limits.write_timeout):
+        if not self.finished and not self.leave_unsent(size, self.server.limits.write_timeout):
             self._put_end()
             self.gone = True
         self._check_gone()
@@ -558,14 +558,14 @@ class StreamBytes:
     async def receive_some(self) -> bytes:
         """As of ``ByteStream``."""
         stream = self._stream
-        inbox = stream.inbox
-        if inbox.gone or inbox.exhausted:
+        buffer = stream.receive_buffer
+        if buffer.gone or buffer.exhausted:
             await trio.lowlevel.checkpoint()
             return b""
-        await inbox.changed()
-        if inbox.gone:
+        await buffer.changed()
+        if buffer.gone:
             return b""
-        data = inbox.take()
+        data = buffer.take()
         stream.connection.sender.flush_soon()
         return data
 

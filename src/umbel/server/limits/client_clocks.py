@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
-    from ..state import Service
+    from ..state import ServerState
     from .limits import Limits
 
 PIECE = 64 * 1024
@@ -31,10 +31,10 @@ class WriteClock:
     once. ``took`` says what was accepted.
     """
 
-    __slots__ = ("_accepted", "_factor", "_service", "_since", "_spent", "_waiting")
+    __slots__ = ("_accepted", "_factor", "_server", "_since", "_spent", "_waiting")
 
-    def __init__(self, service: Service, *, factor: float = 1.0) -> None:
-        self._service = service
+    def __init__(self, server: ServerState, *, factor: float = 1.0) -> None:
+        self._server = server
         self._factor = factor
         self._accepted = 0
         self._spent = 0.0
@@ -49,9 +49,9 @@ class WriteClock:
     @property
     def deadline(self) -> float:
         """When the wait that is under way must have ended; earlier where a drain cuts what is in flight."""
-        service = self._service
-        own = self._since + service.limits.write_timeout * self._factor - self._spent
-        return min(own, service.cut_at + service.limits.cancel_timeout)
+        server = self._server
+        own = self._since + server.limits.write_timeout * self._factor - self._spent
+        return min(own, server.cut_at + server.limits.cancel_timeout)
 
     @property
     def stalled(self) -> float:

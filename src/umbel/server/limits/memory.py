@@ -11,15 +11,15 @@ from pathlib import Path
 
 import trio
 
-SHORT = 0.85
+NO_KEEP_ALIVE_SHARE = 0.85
 """Of the limit: connections are not kept alive any more."""
-SPENT = 0.95
+REFUSE_SHARE = 0.95
 """Of the limit: requests are not taken any more."""
 _LOOK_EVERY = 0.25
 _STATM = Path("/proc/self/statm")
 
 
-class Memory:
+class MemoryLimit:
     """The resident bytes of this process, measured now and then, against a limit."""
 
     def __init__(self, limit: int) -> None:

@@ -1,7 +1,7 @@
 """What a full server keeps for probes: requests beyond ``max_in_flight``, and connections beyond ``max_connections``.
 
 A probe asks whether the process lives. A busy process lives, so none of the caps may answer for it. What is kept is
-small and bounded, and nothing but a probe is answered on it: whoever fills it gains no service.
+small and bounded, and nothing but a probe is answered on it: whoever fills it gains no server.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RESERVED_S = 5.0
 """The whole life of such a connection."""
 
 
-class Seat:
+class ReservedConnection:
     """The place of one connection beyond the cap. Its scope ends the connection when its time is over."""
 
     def __init__(self) -> None:
@@ -52,12 +52,12 @@ class Reserve:
 
     The time that a client takes to read its answer, or to leave, is not ours to bound a place with. The same goes for
     connections that have brought no probe: a newer connection displaces the oldest of them. They would have to be
-    opened faster than probes are sent: as many as there are seats between the accept of the probe's connection and the
-    arrival of its head.
+    opened faster than probes are sent: as many as there are reserved connections between the accept of the probe's
+    connection and the arrival of its head.
     """
 
     def __init__(self) -> None:
-        self._seats: dict[Seat, None] = {}
+        self._connections: dict[ReservedConnection, None] = {}
         """In the order of their coming."""
         self.requests: dict[ReservedRequest, None] = {}
         """The probes in flight that ``max_in_flight`` had no place for, in the order of their coming."""
@@ -72,29 +72,29 @@ class Reserve:
         return True
 
     @contextmanager
-    def seat(self) -> Iterator[Seat | None]:
-        """A seat for as long as the block runs; None if each seat has a probe that awaits its answer."""
-        if len(self._seats) >= RESERVED_CONNECTIONS:
-            oldest = next((seat for seat in self._seats if not seat.awaits_answer()), None)
+    def connection(self) -> Iterator[ReservedConnection | None]:
+        """A reserved connection while the block runs; None if each has a probe that awaits its answer."""
+        if len(self._connections) >= RESERVED_CONNECTIONS:
+            oldest = next((reserved for reserved in self._connections if not reserved.awaits_answer()), None)
             if oldest is None:
                 yield None
                 return
             self._displace(oldest, "a newer connection takes the place")
-        seat = Seat()
-        self._seats[seat] = None
+        reserved = ReservedConnection()
+        self._connections[reserved] = None
         try:
-            yield seat
+            yield reserved
         finally:
-            self._seats.pop(seat, None)
+            self._connections.pop(reserved, None)
 
     def clear(self, reason: str) -> None:
         """End every connection on which no probe awaits its answer."""
-        for seat in [seat for seat in self._seats if not seat.awaits_answer()]:
-            self._displace(seat, reason)
+        for reserved in [reserved for reserved in self._connections if not reserved.awaits_answer()]:
+            self._displace(reserved, reason)
 
-    def _displace(self, seat: Seat, reason: str) -> None:
-        del self._seats[seat]
-        seat.scope.cancel(reason=reason)
+    def _displace(self, reserved: ReservedConnection, reason: str) -> None:
+        del self._connections[reserved]
+        reserved.scope.cancel(reason=reason)
 
 
 def _no() -> bool:

@@ -6,7 +6,7 @@ For what a client can send for nothing. Pure: it is told the time.
 from __future__ import annotations
 
 
-class Allowance:
+class TokenBucket:
     """A token bucket, full at first."""
 
     def __init__(self, at_once: float, per_second: float) -> None:

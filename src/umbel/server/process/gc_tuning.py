@@ -1,7 +1,7 @@
-"""The garbage collector of a process that does nothing but serve.
+"""Settings of Python's garbage collector for a process that does nothing but serve.
 
-For whoever owns the process, once the application is loaded: a server may run in anybody's program, whose collector
-is not to be changed.
+``apply`` is for whoever owns the process, once the application is loaded. A server that runs inside another program
+must not change that program's collector.
 """
 
 from __future__ import annotations
@@ -9,22 +9,22 @@ from __future__ import annotations
 import gc
 
 THRESHOLDS = (50_000, 20, 20)
-"""Objects that may be new before the youngest generation is looked through, and how often that comes before the next.
+"""New objects that start a collection of the youngest generation, and its collections that start one of the next.
 
-Requests make thousands of containers that die by themselves when they end. With Python's 700 the collector looks for
-cycles among those in flight several times per request and finds next to none: a tenth of all CPU.
+A request makes thousands of containers, which are freed by their reference counts when it ends. With Python's default
+of 700 the collector searches them for cycles several times per request and finds almost none: a tenth of all CPU.
 """
 
 
-def owned() -> bool:
-    """Whether this process does nothing but serve, as ``spare`` was told: then the server may decide for all of it."""
+def applied() -> bool:
+    """Whether ``apply`` was called, so that this process does nothing but serve and its memory may be tuned."""
     return gc.get_threshold() == THRESHOLDS
 
 
-def spare() -> None:
-    """Leave alone what is there by now (modules, classes, the configuration), and look less often among what is new.
+def apply() -> None:
+    """Exempt the objects that exist now (modules, classes, the configuration), and collect new ones less often.
 
-    Nothing is given up: cycles are still found, some tens of thousands of objects later.
+    Cycles are still collected, some tens of thousands of objects later.
     """
     gc.collect()
     gc.freeze()

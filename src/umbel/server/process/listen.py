@@ -19,16 +19,16 @@ from hypercorn.config import Config, SocketTypeError
 from hypercorn.utils import repr_socket_addr
 
 from ..connection import serve_socket
-from ..state import Service
-from .unixsocket import OwnPath, claimed
+from ..state import ServerState
+from .unix_socket import BoundPath, claimed
 
 PAUSE = 0.1
 """Seconds that accepting pauses when the process has no descriptor left."""
 SAY_EVERY = 10.0
 """Seconds between two lines about that."""
-_SPENT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_NO_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 # What accept(2) hands on of a connection that was broken before we had it.
-_PASSING = frozenset(
+_BROKEN_BEFORE_ACCEPT = frozenset(
     {
         errno.ECONNABORTED,
         errno.EPROTO,
@@ -49,7 +49,7 @@ class Listener:
 
     socket: socket.socket
     context: ssl.SSLContext | None
-    path: OwnPath | None = None
+    path: BoundPath | None = None
     """Of a Unix socket that was bound here, and not inherited."""
 
     @property
@@ -102,7 +102,7 @@ def _bound(config: Config, context: ssl.SSLContext | None, binds: Sequence[str])
     try:
         for sock in sockets:
             sock.listen(config.backlog)
-        paths = [OwnPath(bind.removeprefix("unix:")) if bind.startswith("unix:") else None for bind in binds]
+        paths = [BoundPath(bind.removeprefix("unix:")) if bind.startswith("unix:") else None for bind in binds]
     except BaseException:
         for sock in sockets:
             sock.close()
@@ -124,34 +124,34 @@ def _close_leftovers(error: Exception) -> None:
                     sock.close()
 
 
-async def accept_from(listener: Listener, service: Service, nursery: trio.Nursery) -> None:
+async def accept_from(listener: Listener, server: ServerState, nursery: trio.Nursery) -> None:
     """Accept connections and serve each in a task of ``nursery``, until cancelled; then close the socket."""
     try:
-        async for sock in _accepted(listener.socket, service):
-            nursery.start_soon(serve_socket, service, sock, listener.context)
+        async for sock in _accepted(listener.socket, server):
+            nursery.start_soon(serve_socket, server, sock, listener.context)
     finally:
         trio.lowlevel.notify_closing(listener.socket)
         listener.socket.close()
 
 
-async def _accepted(listener: socket.socket, service: Service) -> AsyncIterator[socket.socket]:
+async def _accepted(listener: socket.socket, server: ServerState) -> AsyncIterator[socket.socket]:
     said_at = -math.inf
     while True:
         await trio.lowlevel.wait_readable(listener)
-        for _ in range(service.accept_batch):
+        for _ in range(server.accept_batch):
             try:
                 sock, _address = listener.accept()
             except BlockingIOError:
                 break
             except OSError as error:
-                if error.errno in _PASSING:
+                if error.errno in _BROKEN_BEFORE_ACCEPT:
                     continue
-                if error.errno not in _SPENT:
+                if error.errno not in _NO_RESOURCES:
                     raise
                 if trio.current_time() - said_at >= SAY_EVERY:
                     said_at = trio.current_time()
-                    count = service.connections.value
-                    service.note("accept.paused", f"cannot accept while {count} connections are open: {error.strerror}")
+                    count = server.connections.value
+                    server.note("accept.paused", f"cannot accept while {count} connections are open: {error.strerror}")
                 await trio.sleep(PAUSE)
                 break
             sock.setblocking(False)

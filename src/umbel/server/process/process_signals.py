@@ -1,6 +1,6 @@
 """What each signal means to a process that serves without a master.
 
-| signal | meaning |
+| signal | parsed |
 |---|---|
 | TERM, INT | graceful stop; a second one cuts what is in flight |
 | QUIT | quick stop: what is in flight gets 503 or, its answer begun, is cut; at most ``QUICK_S`` |
@@ -26,14 +26,14 @@ import trio
 from ...core.console import say
 
 if TYPE_CHECKING:
-    from ..state import Service
+    from ..state import ServerState
 
 QUICK_S = 2.0
 """What a quick stop takes at most, in seconds."""
 _STOP = (signal.SIGINT, signal.SIGTERM)
 _IGNORED = {
     signal.SIGHUP: "there is no master that could reload; restart the process, or serve with -w",
-    signal.SIGUSR2: "it has no meaning; restart the process for another program or configuration",
+    signal.SIGUSR2: "it has no parsed; restart the process for another program or configuration",
 }
 _HANDLED = (*_STOP, signal.SIGQUIT, signal.SIGUSR1, *_IGNORED)
 _SILENT = (signal.SIGTTIN, signal.SIGTTOU)
@@ -48,7 +48,7 @@ def in_main_thread() -> bool:
 def no_deadly_signals() -> Iterator[None]:
     """Until the block ends, none of the signals that do not mean "stop" ends or halts the process.
 
-    For the time before ``obey_signals`` and after it: a process that starts or ends has requests, logs or a pidfile
+    For the time before ``handle_signals`` and after it: a process that starts or ends has requests, logs or a pidfile
     too.
     """
     if not in_main_thread():
@@ -69,14 +69,14 @@ def _ignore(number: int, frame: FrameType | None) -> None:
     """Do nothing."""
 
 
-async def obey_signals(
-    service: Service,
+async def handle_signals(
+    server: ServerState,
     stop: trio.Event,
     scope: trio.CancelScope,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Act on signals until cancelled. ``stop`` is set when the service is to end; ``scope`` is what a cut cancels."""
+    """Act on signals until cancelled. ``stop`` is set when the server is to end; ``scope`` is what a cut cancels."""
     with no_deadly_signals(), trio.open_signal_receiver(*_HANDLED) as signals:
         task_status.started()
         async for number in signals:
@@ -84,24 +84,24 @@ async def obey_signals(
             if received in _IGNORED:
                 say(f"{received.name} is ignored: {_IGNORED[received]}")
             elif received is signal.SIGUSR1:
-                reopen_logs(service)
+                reopen_logs(server)
             elif stop.is_set():
                 scope.cancel(reason=f"a second signal, {received.name}")
                 return
             else:
                 if received is signal.SIGQUIT:
-                    _hurry(service, scope)
+                    _shorten_grace(server, scope)
                 stop.set()
 
 
-def reopen_logs(service: Service) -> None:
+def reopen_logs(server: ServerState) -> None:
     """Open the logs anew, where the recorder can."""
-    if (reopen := getattr(service.recorder, "reopen", None)) is not None:
+    if (reopen := getattr(server.recorder, "reopen", None)) is not None:
         reopen()
 
 
-def _hurry(service: Service, scope: trio.CancelScope) -> None:
-    limits = service.limits
-    service.limits = replace(limits, drain_delay=0.0, cancel_timeout=min(limits.cancel_timeout, QUICK_S))
-    service.config.graceful_timeout = 0.0
+def _shorten_grace(server: ServerState, scope: trio.CancelScope) -> None:
+    limits = server.limits
+    server.limits = replace(limits, drain_delay=0.0, cancel_timeout=min(limits.cancel_timeout, QUICK_S))
+    server.config.graceful_timeout = 0.0
     scope.deadline = trio.current_time() + QUICK_S

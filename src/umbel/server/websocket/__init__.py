@@ -2,26 +2,26 @@
 
 It knows the carrier as an ``InboundRequest`` alone: the handshake is a request, ``take`` accepts it and gives the bytes
 of both directions. ``session.py`` opens with the theory; ``handshake.py`` reads the fields, ``deflate.py`` agrees on
-compression, ``frame_watch.py`` follows the boundaries of frames.
+compression, ``frame_tracker.py`` follows the boundaries of frames.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..http1.head_errors import HeadRefused
-from .handshake import read_opening
+from ..http1.head_errors import HeadError
+from .handshake import read_opening_handshake
 from .refusals import refuse_handshake
 from .session import WebSocketSession
 
 if TYPE_CHECKING:
-    from ..state import Service
+    from ..state import ServerState
     from .refusals import Handshake
 
 __all__ = ["serve_websocket"]
 
 
-async def serve_websocket(service: Service, app: Any, request: Handshake) -> None:
+async def serve_websocket(server: ServerState, app: Any, request: Handshake) -> None:
     """Answer the handshake of a WebSocket, and serve it to its end with the ASGI application ``app``.
 
     ``request`` has the head of a handshake: in HTTP/1.1 a GET without a body whose fields ask for an upgrade to
@@ -30,8 +30,8 @@ async def serve_websocket(service: Service, app: Any, request: Handshake) -> Non
     is logged once; a cancel passes, and leaves it to the server to answer a handshake that has no answer yet.
     """
     try:
-        opening = read_opening(request.fields, keyed=request.version != "2")
-    except HeadRefused as error:
-        await refuse_handshake(service, request, error.refusal)
+        opening = read_opening_handshake(request.fields, keyed=request.version != "2")
+    except HeadError as error:
+        await refuse_handshake(server, request, error.refusal)
         return
-    await WebSocketSession(service, app, request, opening).run()
+    await WebSocketSession(server, app, request, opening).run()

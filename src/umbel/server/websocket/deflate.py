@@ -53,7 +53,7 @@ class Deflate(PerMessageDeflate):
 
 
 @dataclass(frozen=True, slots=True)
-class Agreement:
+class NegotiatedDeflate:
     """What both sides do, as the answer says it."""
 
     parameters: str
@@ -75,18 +75,18 @@ class Agreement:
         return extension
 
 
-def agree(offers: Iterable[tuple[str, Parameters]]) -> Agreement | None:
+def negotiate(offers: Iterable[tuple[str, Parameters]]) -> NegotiatedDeflate | None:
     """Accept the first offer that can be (RFC 7692 section 5), or none.
 
     An offer with a parameter that is unknown, comes twice or has a value that it must not have is declined (section 7).
     """
     for name, parameters in offers:
-        if name == NAME and (agreement := _accepted(parameters)) is not None:
-            return agreement
+        if name == NAME and (negotiated := _accepted(parameters)) is not None:
+            return negotiated
     return None
 
 
-def _accepted(parameters: Parameters) -> Agreement | None:
+def _accepted(parameters: Parameters) -> NegotiatedDeflate | None:
     said: dict[str, str | None] = {}
     for name, value in parameters:
         if name in said:
@@ -110,4 +110,4 @@ def _accepted(parameters: Parameters) -> Agreement | None:
         if value is not None:
             answer.append(f"{name}={value}")
     server, client = (bits[name] for name in _BITS)
-    return Agreement("; ".join(answer), _FLAGS[0] in said, _FLAGS[1] in said, server, client)
+    return NegotiatedDeflate("; ".join(answer), _FLAGS[0] in said, _FLAGS[1] in said, server, client)

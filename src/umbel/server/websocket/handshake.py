@@ -16,10 +16,10 @@ from wsproto.extensions import Extension
 from wsproto.utilities import generate_accept_token
 
 from ...core.inbound import Field
-from ..answer.error_response import Refusal
+from ..answer.error_response import ErrorResponse
 from ..answer.response_head import ApplicationError
-from ..http1.head_errors import HeadRefused
-from .deflate import Agreement, Parameters, agree
+from ..http1.head_errors import HeadError
+from .deflate import NegotiatedDeflate, Parameters, negotiate
 
 _PREFIX = b"sec-websocket-"
 _PLAIN = re.compile(rb"[\t\x20-\x7e]*")
@@ -32,11 +32,11 @@ _BEFORE = {",": ",xpv", ";": "xpv", "=": "p"}
 
 
 @dataclass
-class Opening:
+class OpeningHandshake:
     """What a client's handshake says."""
 
     subprotocols: list[str]
-    deflate: Agreement | None
+    deflate: NegotiatedDeflate | None
     key: bytes | None
     """None over HTTP/2, which needs none (RFC 8441 section 5)."""
 
@@ -67,11 +67,11 @@ class Opening:
         return (200 if self.key is None else 101), headers, Connection(ConnectionType.SERVER, extensions)
 
 
-def read_opening(fields: Sequence[Field], *, keyed: bool) -> Opening:
+def read_opening_handshake(fields: Sequence[Field], *, keyed: bool) -> OpeningHandshake:
     """Read the handshake's fields. With HTTP/1.1 a key is needed (``keyed``).
 
     Raises:
-        HeadRefused: 400, they open no WebSocket.
+        HeadError: 400, they open no WebSocket.
     """
     said: dict[bytes, list[bytes]] = {}
     for name, value in fields:
@@ -82,13 +82,13 @@ def read_opening(fields: Sequence[Field], *, keyed: bool) -> Opening:
     if said.get(b"sec-websocket-version") != [b"13"]:
         # RFC 6455 section 4.4: the versions that are spoken are named.
         spoken = ((b"sec-websocket-version", b"13"),)
-        raise HeadRefused(Refusal(400, "The only version of WebSocket that is spoken is 13.", fields=spoken))
+        raise HeadError(ErrorResponse(400, "The only version of WebSocket that is spoken is 13.", fields=spoken))
     keys = said.get(b"sec-websocket-key", [])
     if keyed and (len(keys) != 1 or not _is_key(keys[0])):
         raise _refused("The handshake needs one Sec-WebSocket-Key of 16 bytes.")
     subprotocols = _subprotocols(b",".join(said.get(b"sec-websocket-protocol", [])).decode("ascii"))
     offers = _offers(b",".join(said.get(b"sec-websocket-extensions", [])).decode("ascii"))
-    return Opening(subprotocols, agree(offers), keys[0] if keyed else None)
+    return OpeningHandshake(subprotocols, negotiate(offers), keys[0] if keyed else None)
 
 
 def _subprotocols(text: str) -> list[str]:
@@ -102,7 +102,7 @@ def _offers(text: str) -> list[tuple[str, Parameters]]:
     """The members of Sec-WebSocket-Extensions with their parameters; empty members count for nothing.
 
     Raises:
-        HeadRefused: it is no such list.
+        HeadError: it is no such list.
     """
     offers: list[tuple[str, Parameters]] = []
     parameters: list[tuple[str, str | None]] = []
@@ -136,8 +136,8 @@ def _offers(text: str) -> list[tuple[str, Parameters]]:
 _NO_EXTENSIONS = "Sec-WebSocket-Extensions is not a list of extensions with parameters."
 
 
-def _refused(why: str) -> HeadRefused:
-    return HeadRefused(Refusal(400, why))
+def _refused(why: str) -> HeadError:
+    return HeadError(ErrorResponse(400, why))
 
 
 def _is_key(value: bytes) -> bool:

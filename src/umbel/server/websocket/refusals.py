@@ -6,43 +6,43 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from ...core.inbound import ClientGoneError, InboundRequest
-from ..answer.access_record import Said
-from ..answer.error_response import Refusal, new_request_id
+from ..answer.access_record import ServerResponse
+from ..answer.error_response import ErrorResponse, new_request_id
 from ..peer import Peer
 
 if TYPE_CHECKING:
-    from ..state import Service
+    from ..state import ServerState
 
 
 class Handshake(InboundRequest, Protocol):
     """A request of one of our servers that asks for a WebSocket."""
 
-    turned_away: bool
+    refused_unseen: bool
     """Set where no application gets to see it: a connection that serves on counts these (``REFUSED_MAX``)."""
 
 
-async def refuse_handshake(service: Service, request: Handshake, refusal: Refusal) -> None:
+async def refuse_handshake(server: ServerState, request: Handshake, refusal: ErrorResponse) -> None:
     """Answer and record a handshake that no application gets to see."""
-    request.turned_away = True
-    said = Said(refusal, new_request_id())
+    request.refused_unseen = True
+    said = ServerResponse(refusal, new_request_id())
     try:
-        said = await answer_refusal(service, request, said)
+        said = await answer_refusal(server, request, said)
     finally:
-        record_refusal(service, request, said)
+        record_refusal(server, request, said)
 
 
-async def answer_refusal(service: Service, request: InboundRequest, said: Said) -> Said:
+async def answer_refusal(server: ServerState, request: InboundRequest, said: ServerResponse) -> ServerResponse:
     """Give the answer; ``said`` with the bytes of its body. A client that has gone misses it."""
-    fields, body = service.answer_to(said.refusal, said.request_id)
+    fields, body = server.answer_to(said.refusal, said.request_id)
     with suppress(ClientGoneError):
         if not request.respond(said.refusal.status, fields, body):
             await request.drained()
     return said._replace(bytes_sent=len(body))
 
 
-def record_refusal(service: Service, request: InboundRequest, said: Said) -> None:
+def record_refusal(server: ServerState, request: InboundRequest, said: ServerResponse) -> None:
     """Have the access record of a request written that no application has recorded."""
-    service.record_refusal(
+    server.record_refusal(
         said.refusal,
         request_id=said.request_id,
         started_at=request.started,

@@ -52,22 +52,22 @@ from wsproto.utilities import LocalProtocolError
 from ...core.failure_kinds import Kind
 from ...core.inbound import ClientGoneError
 from ...net.exception_groups import apart
-from ..answer.access_record import RECORD, RecordedOnce, Said, corrected
-from ..answer.error_response import Refusal
+from ..answer.access_record import RECORD, RecordedRequest, ServerResponse, corrected
+from ..answer.error_response import ErrorResponse
 from ..answer.response_head import STATUS_LINES, ApplicationError
 from ..asgi import ASGI
 from ..limits.client_clocks import BodyClock
 from ..limits.fairness import BoundedCalls
 from ..phase import Phase
-from .frame_watch import FrameWatch
+from .frame_tracker import FrameTracker
 from .handshake import in_lower_case
 from .refusals import answer_refusal, record_refusal
 
 if TYPE_CHECKING:
     from ...core.events import Recorder, RequestEnded
     from ...core.inbound import ByteStream, Field, InboundRequest
-    from ..state import Service
-    from .handshake import Opening
+    from ..state import ServerState
+    from .handshake import OpeningHandshake
 
 Message = dict[str, Any]
 Content = str | bytes | bytearray
@@ -81,7 +81,7 @@ _FRAGMENT = 32 * 1024
 _LINGER_S, _LINGER_MAX = 1.0, 2**20
 """Seconds and bytes that are read behind a close frame of ours that the client has not answered."""
 
-_CRASHED = Refusal(500, "The WebSocket failed inside the application.", Kind.INTERNAL)
+_CRASHED = ErrorResponse(500, "The WebSocket failed inside the application.", Kind.INTERNAL)
 _GONE = "the client has gone, or the WebSocket is closed"
 _DRAINS = "the server is going away"
 
@@ -96,11 +96,11 @@ class State(Enum):
     CLOSED = auto()
 
 
-class WebSocketSession(BoundedCalls, RecordedOnce):
+class WebSocketSession(BoundedCalls, RecordedRequest):
     """A WebSocket from its handshake, which has been read, to its end."""
 
-    def __init__(self, service: Service, app: Any, request: InboundRequest, opening: Opening) -> None:
-        self._service = service
+    def __init__(self, server: ServerState, app: Any, request: InboundRequest, opening: OpeningHandshake) -> None:
+        self._server = server
         self._app = app
         self._request = request
         self._opening = opening
@@ -120,7 +120,7 @@ class WebSocketSession(BoundedCalls, RecordedOnce):
         self._listeners = 0
         """Tasks that wait in ``receive``, and so will hear of the end."""
         self._disconnect: Message = {"type": "websocket.disconnect", "code": _ABNORMAL, "reason": ""}
-        self._queue_in, self._queue_out = trio.open_memory_channel[Message](service.config.max_app_queue_size)
+        self._queue_in, self._queue_out = trio.open_memory_channel[Message](server.config.max_app_queue_size)
         self._queue_in.send_nowait({"type": "websocket.connect"})
         self._refusal: tuple[int, list[Field]] | None = None
         """The head of the application's refusal, until its body begins."""
@@ -129,10 +129,10 @@ class WebSocketSession(BoundedCalls, RecordedOnce):
         self._ws: Connection
         self._writing = trio.Lock()
         self._messages = trio.Lock()
-        self._frames = FrameWatch()
-        self._message_clock = BodyClock(service.limits)
+        self._frames = FrameTracker()
+        self._message_clock = BodyClock(server.limits)
         """Of the frame or message that is incomplete."""
-        self._incoming = _IncomingMessage(service.config.websocket_max_message_size)
+        self._incoming = _IncomingMessage(server.config.websocket_max_message_size)
         self._nursery: trio.Nursery
 
     async def run(self) -> None:
@@ -140,7 +140,7 @@ class WebSocketSession(BoundedCalls, RecordedOnce):
         try:
             await self._serve()
             if self._stream is not None:
-                await self._part(self._stream)
+                await self._linger(self._stream)
             elif self._state is not State.CLOSED:
                 await self._answer_for_application()
         finally:
@@ -150,18 +150,18 @@ class WebSocketSession(BoundedCalls, RecordedOnce):
     async def _serve(self) -> None:
         """Run the application, and what runs beside it."""
         async with trio.open_nursery() as self._nursery:
-            self._service.open.add(self)
+            self._server.open.add(self)
             self._request.on_gone(self._left)
             try:
-                if self._service.phase.value >= Phase.DRAINING:
+                if self._server.phase.value >= Phase.DRAINING:
                     self.drain(trio.current_time())
                 await self._request.run_apart(self._call_application(), _nothing)
                 if self._state is State.OPEN:
                     await self._say(_INTERNAL_ERROR if self._crashed else _NORMAL)
-                    with trio.move_on_after(self._service.limits.cancel_timeout):
+                    with trio.move_on_after(self._server.limits.cancel_timeout):
                         await self._over.wait()
             finally:
-                self._service.open.discard(self)
+                self._server.open.discard(self)
                 self._request.on_gone(None)
             self._nursery.cancel_scope.cancel(reason="the application has ended")
 
@@ -173,12 +173,12 @@ class WebSocketSession(BoundedCalls, RecordedOnce):
             crash, rest = apart(error)
             if crash is not None:
                 self._crashed = True
-                self._service.application_failed("websocket", crash, gone=self.gone)
+                self._server.application_failed("websocket", crash, gone=self.gone)
             if rest is not None:
                 raise rest from None
 
     def _asgi_scope(self) -> Message:
-        service, request = self._service, self._request
+        server, request = self._server, self._request
         raw_path, _, query = request.target.partition(b"?")
         return {
             "type": "websocket",
@@ -188,12 +188,12 @@ class WebSocketSession(BoundedCalls, RecordedOnce):
             "path": unquote(raw_path.decode("ascii")),
             "raw_path": raw_path,
             "query_string": query,
-            "root_path": service.root_path,
+            "root_path": server.root_path,
             "headers": list(request.fields),
             "client": request.peer,
             "server": request.local,
             "subprotocols": self._opening.subprotocols,
-            "state": service.state.copy(),
+            "state": server.lifespan_state.copy(),
             "extensions": {"websocket.http.response": {}, RECORD: self},
         }
 
@@ -249,7 +249,7 @@ class WebSocketSession(BoundedCalls, RecordedOnce):
 
     def stop_endless(self, reason: str) -> None:
         """Cancel the application."""
-        self._service.note_endless(reason)
+        self._server.note_endless(reason)
         self._scope.cancel(reason=reason)
 
     def file(self, recorder: Recorder, ended: RequestEnded) -> None:
@@ -273,8 +273,8 @@ class WebSocketSession(BoundedCalls, RecordedOnce):
             raise ClientGoneError(_GONE)
         self._ws, self._state = connection, State.OPEN
         self._nursery.start_soon(self._read, self._stream)
-        if self._service.config.websocket_ping_interval is not None:
-            self._nursery.start_soon(self._ping, self._service.config.websocket_ping_interval)
+        if self._server.config.websocket_ping_interval is not None:
+            self._nursery.start_soon(self._ping, self._server.config.websocket_ping_interval)
         if self._draining:
             self._nursery.start_soon(self._go_away)
 
@@ -310,23 +310,23 @@ class WebSocketSession(BoundedCalls, RecordedOnce):
     async def _answer_for_application(self) -> None:
         """The application has ended, and has not answered the handshake, or not to the end."""
         if self._request.unanswered:
-            self.said = Said(_CRASHED, self.request_id)
-            self.said = await answer_refusal(self._service, self._request, self.said)
+            self.server_response = ServerResponse(_CRASHED, self.request_id)
+            self.server_response = await answer_refusal(self._server, self._request, self.server_response)
         elif not self._request.answered:
             self._request.cut("the application ended in the middle of its answer")
 
     def _hand_record_over(self) -> None:
         """Have the one record written: the application's, or ours of what the application did not answer."""
         filed, self.filed = self.filed, None
-        if self.said is None:
+        if self.server_response is None:
             if filed is not None:
                 self._request.file_record(*filed)
         elif filed is not None:
             recorder, ended = filed
-            self._request.file_record(recorder, corrected(ended, self.said))
-            self._service.count_refusal(self.said.refusal)
+            self._request.file_record(recorder, corrected(ended, self.server_response))
+            self._server.count_refusal(self.server_response.refusal)
         else:
-            record_refusal(self._service, self._request, self.said)
+            record_refusal(self._server, self._request, self.server_response)
 
     # Sending.
 
@@ -374,14 +374,14 @@ class WebSocketSession(BoundedCalls, RecordedOnce):
         self._nursery.start_soon(self._end_unanswered)
 
     async def _end_unanswered(self) -> None:
-        await trio.sleep(self._service.limits.cancel_timeout)
+        await trio.sleep(self._server.limits.cancel_timeout)
         self._end(_ABNORMAL)
 
     async def _say(self, code: int, reason: str | None = None) -> None:
         """Close from our side, unless that has been done or nobody is there; waits for as long as a write may take."""
         with (
             suppress(LocalProtocolError, ClientGoneError),
-            trio.CancelScope(shield=True, deadline=self._service.write_deadline()),
+            trio.CancelScope(shield=True, deadline=self._server.write_deadline()),
         ):
             async with self._messages:
                 await self._send_event(CloseConnection(code=code, reason=reason))
@@ -445,10 +445,10 @@ class WebSocketSession(BoundedCalls, RecordedOnce):
 
         Where it is pinged, it may not leave the pings unanswered either.
         """
-        silence = self._service.limits.body_timeout
+        silence = self._server.limits.body_timeout
         if self._frames.awaited:
             return min(silence, self._message_clock.left(self._frames.received))
-        pings = self._service.config.websocket_ping_interval
+        pings = self._server.config.websocket_ping_interval
         return math.inf if pings is None else pings + silence
 
     async def _unpack(self, data: bytes) -> None:
@@ -469,7 +469,7 @@ class WebSocketSession(BoundedCalls, RecordedOnce):
             self._frames.feed(piece)
             if self._frames.completed != completed:
                 # What is incomplete behind a message that is complete has a time of its own.
-                self._message_clock = BodyClock(self._service.limits)
+                self._message_clock = BodyClock(self._server.limits)
             self._ws.receive_data(piece)
             for event in self._ws.events():
                 await self._take_event(event)
@@ -515,7 +515,7 @@ class WebSocketSession(BoundedCalls, RecordedOnce):
         if not cancels:
             return
         if self._listeners:
-            self._scope.deadline = trio.current_time() + self._service.limits.cancel_timeout
+            self._scope.deadline = trio.current_time() + self._server.limits.cancel_timeout
         else:
             self._scope.cancel(reason=self.end_reason)
 
@@ -540,7 +540,7 @@ class WebSocketSession(BoundedCalls, RecordedOnce):
             self.end_reason = _DRAINS
         self._end(_GOING_AWAY)
 
-    async def _part(self, stream: ByteStream) -> None:
+    async def _linger(self, stream: ByteStream) -> None:
         """Send no more, and read on for a moment where the client may be sending: it is to read our last frame.
 
         (TCP answers bytes that nobody reads with a reset, which throws away what the client has not read yet.)

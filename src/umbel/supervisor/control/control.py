@@ -16,7 +16,7 @@ import msgspec
 import trio
 
 from ...core.errors import ConfigError, ConfigProblem
-from ...server.process.unixsocket import OwnPath, claimed
+from ...server.process.unix_socket import BoundPath, claimed
 from ..master.master import Master
 from ..master.options import WORKERS_MAX
 from ..master.slot import Slot
@@ -74,7 +74,7 @@ def control_socket(path: str | None) -> Iterator[socket.socket | None]:
                 finally:
                     os.umask(before)
                 sock.listen(CONNECTIONS_MAX)
-                own = OwnPath(path)
+                own = BoundPath(path)
         except OSError as error:
             said = error.strerror or str(error)
             reason = said if path in said else f"cannot listen on {path}: {said}"

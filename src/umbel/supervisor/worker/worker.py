@@ -24,7 +24,7 @@ from ...logs import WORKER_VARIABLE, Redactor, crashes_on_stderr, mark_shown, sa
 from ...net.exception_groups import unwrapped
 from ...server.lifespan import LifespanTooSlowError, running_lifespan
 from ...server.limits.limits import Limits
-from ...server.process import gc_tuning as garbage
+from ...server.process import gc_tuning
 from ..control import messages
 from ..master.exit_status import (
     WORKER_BOOT_FAILED,
@@ -91,7 +91,7 @@ def _load_and_run(start: messages.Start, sock: socket.socket) -> int:
             if start.check_only:
                 trio.run(_check, loaded)
             else:
-                garbage.spare()
+                gc_tuning.apply()
                 trio.run(server.run, sock.dup())
         except BaseException as error:  # noqa: BLE001 - the last place that can tell what ended the process
             cause = unwrapped(error)

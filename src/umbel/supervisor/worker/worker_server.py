@@ -19,7 +19,7 @@ from hypercorn.config import Config
 from ...server.limits.limits import Limits
 from ...server.limits.memory import resident
 from ...server.serving import serve
-from ...server.state import Service
+from ...server.state import ServerState
 from ..control import messages
 from ..control.channel import Channel
 from ..control.messages import Start
@@ -73,15 +73,15 @@ class WorkerServer:
             OSError: an inherited socket cannot be used.
         """
         self._channel = Channel(sock)
-        self._service = Service(self._loaded.app, self._loaded.settings, self._loaded.limits)
-        self._service.accept_batch = 1
-        self._service.on_late = self._send_heartbeat_while_busy
+        self._server = ServerState(self._loaded.app, self._loaded.settings, self._loaded.limits)
+        self._server.accept_batch = 1
+        self._server.on_late = self._send_heartbeat_while_busy
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._channel.run)
             app, start = self._loaded.app, self._start
             with self._cut:
                 async with recording(app, start.logs, _warn, required=start.logs_required) as recorder:
-                    self._service.given_recorder = recorder
+                    self._server.given_recorder = recorder
                     await self._serve()
             self._channel.send(self._heartbeat(0.0))  # Its numbers are the last ones.
             self._channel.send(messages.Bye(reason=self._reason))
@@ -103,7 +103,7 @@ class WorkerServer:
             await serve(
                 self._loaded.app,
                 self._loaded.settings,
-                service=self._service,
+                server=self._server,
                 shutdown_trigger=self._leaving.wait,
                 task_status=_OnStarted(ready),
             )
@@ -140,19 +140,19 @@ class WorkerServer:
         again = self._leaving.is_set()
         if not again:
             self._reason = reason
-            limits = self._service.limits
+            limits = self._server.limits
             cleanup = min(limits.cancel_timeout, _QUICK_CLEANUP_S) if quick else limits.cancel_timeout
-            self._service.limits = replace(limits, drain_delay=delay, cancel_timeout=cleanup)
+            self._server.limits = replace(limits, drain_delay=delay, cancel_timeout=cleanup)
             self._loaded.settings.graceful_timeout = grace
             self._leaving.set()
         if not self.is_ready or (again and quick):
             self._cut.cancel(reason=f"the worker ends: {reason}")
-        latest = trio.current_time() + delay + grace + self._service.limits.cancel_timeout
+        latest = trio.current_time() + delay + grace + self._server.limits.cancel_timeout
         self._cut.deadline = min(self._cut.deadline, latest)
 
     async def _reopen_logs(self) -> None:
         """Reopen the log files, if the recorder can, and answer the master once that is done."""
-        recorder = self._service.recorder
+        recorder = self._server.recorder
         if (reopen := getattr(recorder, "reopen", None)) is not None:
             reopen()
         if (flush := getattr(recorder, "flush", None)) is not None:
@@ -169,7 +169,7 @@ class WorkerServer:
             now = trio.current_time()
             beat = self._heartbeat(now - due)
             self._channel.send(beat)
-            self._service.late_at = monotonic() + 2 * self._start.heartbeat_every
+            self._server.late_at = monotonic() + 2 * self._start.heartbeat_every
             if now >= ask_at and (reason := self._recycle_reason(beat, now - began)) and not self._leaving.is_set():
                 ask_at = now + _ASK_AGAIN_S
                 self._channel.send(messages.Recycle(reason=reason))
@@ -181,11 +181,11 @@ class WorkerServer:
 
         Such a loop completes requests: it is busy and not hung, and must not be killed.
         """
-        self._service.late_at = monotonic() + self._start.heartbeat_every
+        self._server.late_at = monotonic() + self._start.heartbeat_every
         self._channel.send_now(self._heartbeat(2 * self._start.heartbeat_every))
 
     def _heartbeat(self, late: float) -> messages.Heartbeat:
-        statistics = self._service.statistics()
+        statistics = self._server.statistics()
         return messages.Heartbeat(
             lag_ms=round(late * 1000, 3),
             inflight=statistics.requests_in_flight,
@@ -198,7 +198,7 @@ class WorkerServer:
     def _recycle_reason(self, beat: messages.Heartbeat, age: float) -> str:
         """The limit that this worker has exceeded, so that it is to be replaced; empty if there is none."""
         start = self._start
-        if self._service.exhausted.is_set():
+        if self._server.exhausted.is_set():
             return f"{beat.requests} requests (max_requests)"
         if start.max_rss is not None and beat.rss > start.max_rss:
             return f"{beat.rss} bytes of memory (max_rss)"
@@ -209,7 +209,7 @@ class WorkerServer:
     def _stats(self) -> messages.Stats:
         app = getattr(self._loaded.app, "statistics", None)
         return messages.Stats(
-            server=_as_dict(self._service.statistics()), app=_as_dict(app()) if app is not None else {}
+            server=_as_dict(self._server.statistics()), app=_as_dict(app()) if app is not None else {}
         )
 
 

@@ -157,7 +157,7 @@ async def test_a_view_whose_client_goes_or_whose_server_drains_is_cancelled_with
         client = WsClient(raw.stream)
         assert isinstance(await client.open(), AcceptConnection)
         if drains:
-            server.service.begin_draining(trio.current_time() + 1)
+            server.state.begin_draining(trio.current_time() + 1)
         else:
             await client.send(CloseConnection(code=1000))
         await client.ended()

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from umbel.server.answer import response_head as response
+from umbel.server.answer import response_head
 from umbel.server.answer.response_head import ApplicationError, Fields, read_fields
 
 
 @pytest.fixture(autouse=True)
 def _forget() -> None:
-    response._known.entries.clear()
-    response._names.entries.clear()
-    response._sections.entries.clear()
+    response_head._known.entries.clear()
+    response_head._names.entries.clear()
+    response_head._sections.entries.clear()
 
 
 def test_lines_keep_their_order_and_what_the_server_says_is_left_out() -> None:
@@ -58,11 +58,11 @@ def test_what_would_split_or_misstate_a_response_is_refused_each_time(headers: A
 
 def test_what_comes_once_and_what_is_secret_is_not_remembered() -> None:
     read_fields([(b"vary", b"a"), (b"etag", b'"1"'), (b"set-cookie", b"s=1"), (b"ETag", b'"2"'), (b"x-token", b"t")])
-    assert set(response._known.entries) == {(b"vary", b"a")}
+    assert set(response_head._known.entries) == {(b"vary", b"a")}
     for field in ((b"etag", b'"1"'), (b"set-cookie", b"s=1"), (b"x-token", b"t"), (b"date", b"now")):
         for _ in range(2):
             read_fields([field, (b"vary", b"a"), (b"content-length", b"1")])
-    assert not response._sections.entries
+    assert not response_head._sections.entries
 
 
 def test_a_short_section_of_known_fields_is_remembered_with_its_content_length() -> None:
@@ -70,18 +70,18 @@ def test_a_short_section_of_known_fields_is_remembered_with_its_content_length()
     expected = Fields(b"vary: a\r\ncontent-length: 1\r\n", 1, close=False, dated=False)
     for times in range(3):
         assert read_fields(fields) == expected
-        assert set(response._sections.entries) == ({tuple(fields)} if times else set())
+        assert set(response_head._sections.entries) == ({tuple(fields)} if times else set())
     read_fields([(b"vary", b"a")] * 5)
-    assert set(response._sections.entries) == {tuple(fields)}
+    assert set(response_head._sections.entries) == {tuple(fields)}
 
 
 def test_the_memory_is_bounded() -> None:
     for number in range(3000):
         read_fields([(b"x-%d" % number, b"v")])
-        assert len(response._known.entries) <= 1024
-        assert len(response._names.entries) <= 1024
+        assert len(response_head._known.entries) <= 1024
+        assert len(response_head._names.entries) <= 1024
         read_fields([(b"content-length", b"%d" % number)])
-        assert len(response._sections.entries) <= 256
+        assert len(response_head._sections.entries) <= 256
     read_fields([(b"x-long", b"v" * 200), (b"x" * 200, b"v")])
-    assert (b"x-long", b"v" * 200) not in response._known.entries
-    assert b"x" * 200 not in response._names.entries
+    assert (b"x-long", b"v" * 200) not in response_head._known.entries
+    assert b"x" * 200 not in response_head._names.entries

@@ -185,7 +185,7 @@ async def test_an_exception_ends_its_request_and_is_told_by_class_and_place(
             assert (await client.request("GET", "/x")).status == 200
     (note,) = app.recorder.notes
     assert note.message.startswith(f"BoomError at {__file__}:")
-    assert server.service.statistics().failed == 1
+    assert server.state.statistics().failed == 1
 
 
 @DRIVERS
@@ -306,7 +306,7 @@ async def test_a_body_that_is_no_body_is_refused_and_the_application_told(
     assert (refusal.status, request_id) == (400, reply["x-request-id"])
     # The application knows, so the record is its own.
     assert app.recorder.events == []
-    assert server.service.statistics().refused == {400: 1}
+    assert server.state.statistics().refused == {400: 1}
 
 
 @pytest.mark.parametrize(

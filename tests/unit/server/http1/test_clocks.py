@@ -102,9 +102,9 @@ async def test_answers_to_pipelined_requests_share_one_write_timeout(driver: str
             nursery.start_soon(send_until_closed, client, repeat(GET * 100, 20), 0)
             await trio.testing.wait_all_tasks_blocked()
             with trio.fail_after(500):
-                while server.service.connections.value:
+                while server.state.connections.value:
                     with trio.move_on_after(5):
-                        await server.service.connections.wait_value(0)
+                        await server.state.connections.wait_value(0)
                     await client.stream.receive_some(1000)
             nursery.cancel_scope.cancel(reason="closed")
         assert trio.current_time() < 100
@@ -229,7 +229,7 @@ async def ended_at(server: Any, pieces: Iterable[bytes], context: ssl.SSLContext
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
     client = RawClient(stream)
     async with stream, trio.open_nursery() as nursery:
-        server.nursery.start_soon(serve_socket, server.service, theirs, context)
+        server.nursery.start_soon(serve_socket, server.state, theirs, context)
         nursery.start_soon(send_until_closed, client, pieces, every)
         with trio.fail_after(1000):
             try:
@@ -271,13 +271,13 @@ async def test_the_handshake_and_the_first_head_share_the_head_timeout(
     theirs.setblocking(False)
     async with served(App(hello), limits=Limits(head_timeout=5)) as server:
         raw = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
-        server.nursery.start_soon(serve_socket, server.service, theirs, tls[0])
+        server.nursery.start_soon(serve_socket, server.state, theirs, tls[0])
         await trio.sleep(3)
         stream = trio.SSLStream(raw, tls[1], server_hostname="gateway.test", https_compatible=True)
         await stream.do_handshake()
         assert stream.selected_alpn_protocol() == protocol
         with trio.fail_after(100):
-            await server.service.connections.wait_value(0)
+            await server.state.connections.wait_value(0)
         assert trio.current_time() == pytest.approx(5)
         await trio.aclose_forcefully(stream)
 
@@ -292,7 +292,7 @@ async def test_a_tls_record_that_drips_puts_nothing_off(
     theirs.setblocking(False)
     async with served(App(hello), limits=Limits(head_timeout=5), keep_alive_timeout=15) as server:
         raw = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
-        server.nursery.start_soon(serve_socket, server.service, theirs, tls[0])
+        server.nursery.start_soon(serve_socket, server.state, theirs, tls[0])
         stream = trio.SSLStream(raw, tls[1], server_hostname="gateway.test", https_compatible=True)
         await stream.do_handshake()
         if served_before:
@@ -307,8 +307,8 @@ async def test_a_tls_record_that_drips_puts_nothing_off(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send_until_closed, RawClient(raw), (record[at : at + 1] for at in count()), 0.8)
             with trio.fail_after(100):
-                await server.service.connections.wait_value(1)
-                await server.service.connections.wait_value(0)
+                await server.state.connections.wait_value(1)
+                await server.state.connections.wait_value(0)
             nursery.cancel_scope.cancel(reason="closed")
         # Of TLS's goodbye a second may pass.
         assert trio.current_time() == pytest.approx(15.5 if served_before else 5.5, abs=0.6)

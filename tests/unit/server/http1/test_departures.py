@@ -64,7 +64,7 @@ async def test_it_is_heard_behind_whatever_the_client_has_sent_since(
                 await client.stream.send_all(behind)
         await app.ended.wait()
     assert app.reasons == ["client-gone"]
-    assert server.service.statistics().requests_total == 1
+    assert server.state.statistics().requests_total == 1
 
 
 async def test_an_application_that_listens_is_told_and_not_cancelled(driver: str, autojump_clock: MockClock) -> None:
@@ -168,7 +168,7 @@ async def test_what_an_application_does_after_its_answer_is_not_cut(driver: str,
     async with served(afterwards, driver) as server:
         async with server.connected() as client:
             assert (await client.request("GET", "/")).body == b"hello"
-        await server.service.connections.wait_value(0)
+        await server.state.connections.wait_value(0)
     assert done == [pytest.approx(100)]
 
 

@@ -66,11 +66,11 @@ async def test_a_drain_ends_a_pipeline_with_its_next_answer(driver: str, autojum
         async def handle(self, request: InboundRequest) -> None:
             await super().handle(request)
             if len(self.seen) == 20:
-                service.begin_draining(trio.current_time() + 100)
+                state.begin_draining(trio.current_time() + 100)
 
     app = Draining()
     async with served(app, driver) as server, server.connected() as client:
-        service = server.service
+        state = server.state
         await client.stream.send_all(GET * 400)
         received = b""
         while data := await client.stream.receive_some():

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import pytest
 
-from umbel.server.http1.head_errors import HeadRefused, glimpse
+from umbel.server.http1.head_errors import HeadError, method_and_path
 from umbel.server.http1.host import Hosts
 from umbel.server.http1.request_head import METHODS, HeadReader
-from umbel.server.http2 import request_head as h2head
+from umbel.server.http2 import request_head as h2_request_head
 from umbel.server.limits.limits import Limits
 
 
@@ -23,7 +23,7 @@ FIELDS = b"Host: a.test\r\nAccept: */*\r\n\r\n"
 
 
 def refused(reader: HeadReader, raw: bytes) -> int:
-    with pytest.raises(HeadRefused) as caught:
+    with pytest.raises(HeadError) as caught:
         reader.read(raw)
     return caught.value.refusal.status
 
@@ -33,8 +33,8 @@ def test_a_head_means_the_same_every_time(times: int, reader: HeadReader) -> Non
     for number in range(times):
         head = reader.read(b"POST /p?%d HTTP/1.1\r\nContent-Length: 5\r\n" % number + FIELDS)
         assert (head.method, head.target) == ("POST", b"/p?%d" % number)
-        assert head.meaning.fields[:2] == ((b"content-length", b"5"), (b"host", b"a.test"))
-        assert (head.meaning.length, head.meaning.keep_alive, head.meaning.version) == (5, True, "1.1")
+        assert head.parsed.fields[:2] == ((b"content-length", b"5"), (b"host", b"a.test"))
+        assert (head.parsed.length, head.parsed.keep_alive, head.parsed.version) == (5, True, "1.1")
 
 
 @pytest.mark.parametrize("form", [b"%b", b"http://a.test%b"], ids=["origin form", "absolute form"])
@@ -49,10 +49,10 @@ def test_bytes_of_a_query_that_are_not_ascii_are_percent_encoded(form: bytes, re
 def test_the_same_holds_over_http2(path: bytes, read: bytes | None) -> None:
     fields = [(b":method", b"GET"), (b":scheme", b"http"), (b":path", path), (b":authority", b"a.test")]
     if read is not None:
-        assert h2head.read_head(fields, Limits(), Hosts([])).path == read
+        assert h2_request_head.read_head(fields, Limits(), Hosts([])).path == read
         return
-    with pytest.raises(HeadRefused) as caught:
-        h2head.read_head(fields, Limits(), Hosts([]))
+    with pytest.raises(HeadError) as caught:
+        h2_request_head.read_head(fields, Limits(), Hosts([]))
     assert caught.value.refusal.status == 400
 
 
@@ -88,7 +88,7 @@ def test_each_byte_of_a_target_is_judged_alike_with_known_fields(byte: int, read
     def judged(form: bytes, field: bytes) -> tuple[str, bytes] | int:
         try:
             head = reader.read(form % bytes([byte]) + b"\r\n" + field + FIELDS)
-        except HeadRefused as error:
+        except HeadError as error:
             return error.refusal.status
         return head.method, head.target
 
@@ -98,9 +98,9 @@ def test_each_byte_of_a_target_is_judged_alike_with_known_fields(byte: int, read
 
 
 def test_the_version_counts_for_known_fields(reader: HeadReader) -> None:
-    assert reader.read(b"GET / HTTP/1.1\r\n" + FIELDS).meaning.keep_alive
-    assert not reader.read(b"GET / HTTP/1.0\r\n" + FIELDS).meaning.keep_alive
-    assert reader.read(b"GET / HTTP/1.1\r\n" + FIELDS).meaning.keep_alive
+    assert reader.read(b"GET / HTTP/1.1\r\n" + FIELDS).parsed.keep_alive
+    assert not reader.read(b"GET / HTTP/1.0\r\n" + FIELDS).parsed.keep_alive
+    assert reader.read(b"GET / HTTP/1.1\r\n" + FIELDS).parsed.keep_alive
 
 
 def test_an_absolute_target_is_the_path_that_it_names(reader: HeadReader) -> None:
@@ -111,7 +111,7 @@ def test_an_absolute_target_is_the_path_that_it_names(reader: HeadReader) -> Non
 def test_many_different_heads_are_read_right(reader: HeadReader) -> None:
     for number in range(1000):
         head = reader.read(b"GET / HTTP/1.1\r\nX: %d\r\n" % number + FIELDS)
-        assert head.meaning.fields[0] == (b"x", b"%d" % number)
+        assert head.parsed.fields[0] == (b"x", b"%d" % number)
 
 
 @pytest.mark.parametrize(("host", "status"), [(b"a.test", None), (b"b.test:81", None), (b"b.test", 421), (b"", 400)])
@@ -130,7 +130,7 @@ def test_a_probe_is_read_under_any_host_and_its_fields_serve_nothing_else() -> N
     upgrade = b" HTTP/1.1\r\nHost: 10.0.0.1:80\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
     for _ in range(2):
         for target in (b"/livez", b"/readyz?x", b"/healthz", b"http://10.0.0.1/livez"):
-            assert reader.read(b"GET " + target + fields).meaning.version == "1.1"
+            assert reader.read(b"GET " + target + fields).parsed.version == "1.1"
         for line in (b"GET /", b"GET /livez/", b"POST /livez", b"GET //livez"):
             assert refused(reader, line + fields) == 421
         assert refused(reader, b"GET /livez" + upgrade) == 421
@@ -140,7 +140,7 @@ def test_underscores_may_be_kept() -> None:
     raw = b"GET / HTTP/1.1\r\nHost: a\r\nx_y: 1\r\n\r\n"
     assert refused(HeadReader(Limits(), Hosts([])), raw) == 400
     kept = HeadReader(Limits(underscore_headers="keep"), Hosts([])).read(raw)
-    assert kept.meaning.fields[1] == (b"x_y", b"1")
+    assert kept.parsed.fields[1] == (b"x_y", b"1")
 
 
 def test_every_method_is_read(reader: HeadReader) -> None:
@@ -151,7 +151,7 @@ def test_every_method_is_read(reader: HeadReader) -> None:
 
 @pytest.mark.parametrize("part", [b"\x16\x03\x01", b"GET / HTTP/1.1\n", b"GET / HTTP/1.1\r\nA: b\rC", b"\x00"])
 def test_a_part_that_can_be_no_head_is_refused_at_once(part: bytes, reader: HeadReader) -> None:
-    with pytest.raises(HeadRefused):
+    with pytest.raises(HeadError):
         reader.check_part(part)
 
 
@@ -163,7 +163,7 @@ def test_parts_of_a_good_head_are_waited_for(reader: HeadReader) -> None:
 
 @pytest.mark.parametrize(("part", "status"), [(b"GET /" + b"x" * 101, 414), (b"GET / HTTP/1.1\r\n" + b"x" * 4096, 431)])
 def test_a_part_over_its_bounds_is_refused(part: bytes, status: int, reader: HeadReader) -> None:
-    with pytest.raises(HeadRefused) as caught:
+    with pytest.raises(HeadError) as caught:
         reader.check_part(part)
     assert caught.value.refusal.status == status
 
@@ -182,13 +182,13 @@ def test_a_part_over_its_bounds_is_refused(part: bytes, status: int, reader: Hea
     ],
 )
 def test_a_refused_head_is_told_by_method_and_path_where_it_has_them(raw: bytes, seen: tuple[str, str]) -> None:
-    assert glimpse(raw) == seen
+    assert method_and_path(raw) == seen
 
 
 def test_a_head_in_pieces_is_looked_at_once_and_a_bad_end_of_line_is_seen_across_pieces() -> None:
     reader = HeadReader(Limits(), Hosts(()))
     for raw in (b"GET / HTTP/1.1\r\na: b\rc", b"GET / HTTP/1.1\r\na: b\nc", b"GET / HTTP/1.1\r\na: \x00"):
-        with pytest.raises(HeadRefused):
+        with pytest.raises(HeadError):
             for end in range(1, len(raw) + 1):
                 reader.check_part(raw[:end], end - 1)
     sound = b"GET / HTTP/1.1\r\na: b\r\nc: d\r\n"

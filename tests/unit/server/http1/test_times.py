@@ -154,8 +154,8 @@ async def test_a_client_that_reads_nothing_is_cut_and_its_application_cancelled(
 
     async with served(App(floods), driver) as server, server.connected() as client:
         await client.stream.send_all(GET)
-        await server.service.connections.wait_value(1)
-        await server.service.connections.wait_value(0)
+        await server.state.connections.wait_value(1)
+        await server.state.connections.wait_value(0)
         assert ended == [pytest.approx(30)]
 
 
@@ -178,7 +178,7 @@ async def test_an_answer_that_ends_with_its_connection_is_cut_by_a_reset(
         await trio.sleep(1)
         if leaves:
             await client.stream.send_eof()
-        await server.service.connections.wait_value(0)
+        await server.state.connections.wait_value(0)
         assert len(resets) == reset
 
 

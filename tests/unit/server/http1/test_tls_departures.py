@@ -47,7 +47,7 @@ async def over_tls(app: Any, contexts: tuple[ssl.SSLContext, ssl.SSLContext]) ->
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     async with served(app) as server:
-        server.nursery.start_soon(serve_socket, server.service, theirs, contexts[0])
+        server.nursery.start_soon(serve_socket, server.state, theirs, contexts[0])
         peer = TlsPeer(ours, contexts[1], "gateway.test")
         await peer.handshake()
         yield peer

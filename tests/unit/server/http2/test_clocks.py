@@ -120,7 +120,7 @@ async def test_ninety_answers_that_are_fed_single_bytes_free_their_places(autoju
         assert trio.current_time() < 35
         nursery.cancel_scope.cancel()
         await trio.testing.wait_all_tasks_blocked()
-        assert here.service.in_flight == 0
+        assert here.state.in_flight == 0
 
 
 async def test_a_connection_window_that_opens_by_single_bytes_ends_every_answer(autojump_clock: MockClock) -> None:
@@ -322,7 +322,7 @@ async def test_a_head_that_begins_at_the_end_of_the_idle_time_has_its_own_time(a
         await trio.sleep(4)
         await here.client.stream.send_all(frame[20:])
         here.client.answers[stream] = type(await here.client.fetch())()
-        assert here.service.statistics().requests_total == 2
+        assert here.state.statistics().requests_total == 2
 
 
 # Refusals.
@@ -359,7 +359,7 @@ async def test_requests_after_our_goaway_are_not_refused_without_end(autojump_cl
     async with h2_connected(works) as here:
         await here.client.request()
         await trio.testing.wait_all_tasks_blocked()
-        next(iter(here.service.open)).drain(trio.current_time())
+        next(iter(here.state.open)).drain(trio.current_time())
         with suppress(trio.BrokenResourceError):
             while not here.client.closed:
                 await here.client.answer(await here.client.request())

@@ -40,7 +40,7 @@ async def test_the_scope_is_what_asgi_promises(autojump_clock: MockClock) -> Non
 
     crumbs = [("cookie", "a=1"), ("te", "trailers"), ("cookie", "b=2")]
     async with h2_connected(serve, root_path="/root") as here:
-        here.service.state["pool"] = 1
+        here.state.lifespan_state["pool"] = 1
         await here.client.fetch("GET", "/caf%C3%A9?q=%20", crumbs)
     (scope,) = scopes
     assert (scope["type"], scope["http_version"], scope["method"]) == ("http", "2", "GET")
@@ -266,11 +266,11 @@ async def test_a_draining_server_says_goodbye_finishes_what_it_has_and_takes_wha
     async with h2_connected(serve, Limits(drain_idle=2)) as here:
         long = await here.client.request(path="/?5")
         await trio.testing.wait_all_tasks_blocked()
-        drain(here.service)
+        drain(here.state)
         while not here.client.goaway:
             assert await here.client.receive()
         assert here.client.goaway == [0]
-        assert here.service.in_flight == 1
+        assert here.state.in_flight == 1
         late = await here.client.request(path="/?0")
         assert (await here.client.answer(late)).body == b"done"
         await trio.sleep(3)
@@ -281,16 +281,16 @@ async def test_a_draining_server_says_goodbye_finishes_what_it_has_and_takes_wha
         assert trio.current_time() == pytest.approx(5)
 
 
-def drain(service: Any) -> None:
-    service.phase.value = Phase.DRAINING
-    for connection in tuple(service.open):
-        connection.drain(trio.current_time() + service.limits.drain_idle)
+def drain(state: Any) -> None:
+    state.phase.value = Phase.DRAINING
+    for connection in tuple(state.open):
+        connection.drain(trio.current_time() + state.limits.drain_idle)
 
 
 async def test_an_idle_connection_of_a_draining_server_ends_after_drain_idle(autojump_clock: MockClock) -> None:
     async with h2_connected(hello, Limits(drain_idle=2), keep_alive_timeout=60) as here:
         await here.client.fetch()
-        drain(here.service)
+        drain(here.state)
         await here.client.ended()
         assert trio.current_time() == pytest.approx(2)
         assert here.client.goaway == [0, 0]

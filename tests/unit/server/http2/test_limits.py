@@ -180,7 +180,7 @@ async def test_a_refused_body_is_told_to_the_application_with_its_refusal(autoju
     assert (refusal.status, request_id) == (408, reply["x-request-id"])
     # The application has seen the request, so the record is its affair.
     assert here.records.requests == []
-    assert here.service.statistics().refused == {408: 1}
+    assert here.state.statistics().refused == {408: 1}
 
 
 # Sizes.

@@ -12,12 +12,12 @@ from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, PingFr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umbel.server.http2 import frames as h2frames
+from umbel.server.http2 import frames
 from umbel.server.http2.encoder import LinearEncoder
 from umbel.server.http2.frames import FrameCutter, goaway
 from umbel.server.http2.receive_buffer import ReceiveBuffer
-from umbel.server.http2.request_head import CompressionError, KeepingDecoder
-from umbel.server.limits.token_bucket import Allowance
+from umbel.server.http2.request_head import CapturingDecoder, CompressionError
+from umbel.server.limits.token_bucket import TokenBucket
 
 MockClock = trio.testing.MockClock
 
@@ -54,17 +54,17 @@ def test_a_header_block_lasts_until_its_last_piece() -> None:
     cutter = FrameCutter(16384)
     list(cutter.cut(HeadersFrame(1, data=b"\x82").serialize()))
     assert cutter.in_head
-    list(cutter.cut(b"\0\0\0" + bytes([h2frames.CONTINUATION, h2frames.END_HEADERS]) + b"\0\0\0\1"))
+    list(cutter.cut(b"\0\0\0" + bytes([frames.CONTINUATION, frames.END_HEADERS]) + b"\0\0\0\1"))
     assert not cutter.in_head
 
 
-@pytest.mark.parametrize(("last", "code"), [(0, 0), (h2frames.NO_LAST_STREAM, 11)])
+@pytest.mark.parametrize(("last", "code"), [(0, 0), (frames.NO_LAST_STREAM, 11)])
 def test_our_goaway_is_the_librarys(last: int, code: int) -> None:
     assert goaway(last, code) == GoAwayFrame(0, last_stream_id=last, error_code=code).serialize()
 
 
 def test_an_allowance_is_spent_at_once_or_over_time_and_never_saved_beyond_its_size() -> None:
-    allowance = Allowance(3, 2)
+    allowance = TokenBucket(3, 2)
     assert [allowance.spend(0) for _ in range(4)] == [True, True, True, False]
     assert [allowance.spend(0.5) for _ in range(2)] == [True, False]
     assert [allowance.spend(1000) for _ in range(4)] == [True, True, True, False]
@@ -95,7 +95,7 @@ def test_what_the_encoder_makes_is_what_the_library_decodes(blocks: list[tuple[i
 
 @given(BLOCKS)
 def test_what_the_library_encodes_is_what_the_decoder_reads(blocks: list[tuple[int | None, Any]]) -> None:
-    encoder, decoder = Encoder(), KeepingDecoder()
+    encoder, decoder = Encoder(), CapturingDecoder()
     for size, fields in blocks:
         if size is not None:
             encoder.header_table_size = size
@@ -128,11 +128,11 @@ def test_a_client_that_allows_a_large_table_makes_no_large_one() -> None:
 @pytest.mark.parametrize("block", [b"\x82\x20", b"\x82\x84\x3f\x01", b"\x80", b"\xbe", b"\x82\xbf"])
 def test_a_change_of_the_table_behind_a_field_and_a_wrong_index_are_no_block(block: bytes) -> None:
     with pytest.raises(CompressionError):
-        KeepingDecoder().decode(block)
+        CapturingDecoder().decode(block)
 
 
 def test_a_list_of_indices_that_unpacks_to_too_much_is_too_large() -> None:
-    decoder = KeepingDecoder()
+    decoder = CapturingDecoder()
     decoder.max_header_list_size = 100
     decoder.decode(b"\x82\x84")  # 42 and 38
     for block in (b"\x82\x84\x86", b"\x82\x84\x0f\x00\x00"):

@@ -48,7 +48,7 @@ async def test_one_connection_too_many_gets_503_at_once(driver: str, autojump_cl
         assert (await clients[0].request("GET", "/")).status == 200
     (record,) = app.recorder.requests
     assert (record.status, record.kind) == (503, Kind.OVERLOADED)
-    assert server.service.statistics().connections_total == 2
+    assert server.state.statistics().connections_total == 2
 
 
 async def test_silent_connections_beyond_the_cap_are_displaced_oldest_first(autojump_clock: MockClock) -> None:
@@ -83,7 +83,7 @@ async def test_a_probe_is_answered_while_silent_connections_hold_every_reserved_
 
 async def test_a_head_that_drips_beyond_the_cap_ends_at_the_reserve_deadline(autojump_clock: MockClock) -> None:
     async with served(App(hello), limits=Limits(max_connections=1)) as server, server.connected():
-        await server.service.connections.wait_value(1)
+        await server.state.connections.wait_value(1)
         async with server.connected() as client, trio.open_nursery() as nursery:
 
             async def drip() -> None:
@@ -108,14 +108,14 @@ async def test_probes_are_answered_beyond_max_in_flight_and_only_so_many(
         for client, target in zip(busy, ["/", *["/livez?full"] * RESERVED_REQUESTS], strict=True):
             await client.send("GET", target)
             await trio.testing.wait_all_tasks_blocked()
-        assert server.service.in_flight == 1 + RESERVED_REQUESTS
+        assert server.state.in_flight == 1 + RESERVED_REQUESTS
         async with server.connected() as client:
             assert (await client.request("GET", "/livez")).status == 503
             assert (await client.request("GET", "/readyz")).status == 503
             assert (await client.request("GET", "/livezz")).status == 503
         gate.set()
         assert [(await client.reply()).status for client in busy] == [200] * len(busy)
-    assert server.service.in_flight == 0
+    assert server.state.in_flight == 0
 
 
 @DRIVERS
@@ -158,7 +158,7 @@ async def test_one_request_too_many_gets_503_and_keeps_its_connection(
         for client in working:
             assert (await client.reply()).status == 200
     assert [record.status for record in app.recorder.requests] == [503] * 3
-    statistics = server.service.statistics()
+    statistics = server.state.statistics()
     assert (statistics.requests_total, statistics.requests_in_flight, statistics.refused) == (3, 0, {503: 3})
     assert statistics.phase is Phase.SERVING
 
@@ -220,17 +220,17 @@ async def test_probes_whose_answers_are_not_read_are_displaced_by_newer_ones(
         for client, target in zip(busy, ["/", *["/livez?much"] * RESERVED_REQUESTS], strict=True):
             await client.send("GET", target)
             await trio.testing.wait_all_tasks_blocked()
-        assert server.service.in_flight == 1 + RESERVED_REQUESTS
+        assert server.state.in_flight == 1 + RESERVED_REQUESTS
         for _ in range(2):
             async with server.connected() as client:
                 assert (await client.request("GET", "/livez")).status == 200
         await trio.testing.wait_all_tasks_blocked()
-        assert server.service.in_flight == RESERVED_REQUESTS
+        assert server.state.in_flight == RESERVED_REQUESTS
         assert trio.current_time() == 0
         gate.set()
         assert (await busy[0].reply()).status == 200
-    assert server.service.in_flight == 0
-    assert not server.service.reserve.requests
+    assert server.state.in_flight == 0
+    assert not server.state.reserve.requests
 
 
 @DRIVERS
@@ -251,9 +251,9 @@ async def test_nothing_is_served_behind_a_probe_that_was_displaced(
         for client in busy[1:]:
             await client.stream.send_all(b"GET /livez?x HTTP/1.1\r\nhost: a\r\n\r\n" * 2)
             await trio.testing.wait_all_tasks_blocked()
-        assert server.service.in_flight == 1 + RESERVED_REQUESTS
-        total = server.service.statistics().requests_total
+        assert server.state.in_flight == 1 + RESERVED_REQUESTS
+        total = server.state.statistics().requests_total
         gate.set()
         await trio.testing.wait_all_tasks_blocked()
-        assert server.service.statistics().requests_total == total + RESERVED_REQUESTS
-    assert server.service.in_flight == 0
+        assert server.state.statistics().requests_total == total + RESERVED_REQUESTS
+    assert server.state.in_flight == 0

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from umbel.server.process.gc_tuning import THRESHOLDS, spare
+from umbel.server.process.gc_tuning import THRESHOLDS, apply
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def test_what_is_there_is_left_alone_and_what_is_new_is_still_collected() -> Non
         def __init__(self) -> None:
             self.itself = self
 
-    spare()
+    apply()
     assert gc.get_threshold() == THRESHOLDS
     frozen = gc.get_freeze_count()
     assert frozen > 0

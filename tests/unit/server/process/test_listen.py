@@ -15,7 +15,7 @@ from hypercorn.config import Config
 from tests.support.http1 import App, hello
 from tests.support.serving import RawClient
 from umbel.server.process.listen import Listener, accept_from, listening
-from umbel.server.state import Service
+from umbel.server.state import ServerState
 
 MockClock = trio.testing.MockClock
 
@@ -42,12 +42,12 @@ async def served_after(errors: list[int]) -> tuple[App, list[float]]:
     app = App(hello)
     config = Config()
     config.bind = ["127.0.0.1:0"]
-    service = Service(app, config)
+    state = ServerState(app, config)
     with listening(config) as (listener,):
         troubled: Any = Troubled(listener.socket, errors)
         async with trio.open_nursery() as nursery:
-            await nursery.start(service.run)
-            nursery.start_soon(accept_from, Listener(troubled, None), service, nursery)
+            await nursery.start(state.run)
+            nursery.start_soon(accept_from, Listener(troubled, None), state, nursery)
             async with await trio.open_tcp_stream(*listener.socket.getsockname()) as stream:
                 assert (await RawClient(stream).request("GET", "/")).status == 200
             nursery.cancel_scope.cancel(reason="done")

@@ -15,7 +15,7 @@ from tests.support.wsclient import upgrade
 from tests.unit.server.websocket.test_websocket import Connected, echo, websocket
 from umbel.net.stream import PlainStream
 from umbel.server.limits.limits import Limits
-from umbel.server.websocket.frame_watch import FrameWatch
+from umbel.server.websocket.frame_tracker import FrameTracker
 
 MockClock = trio.testing.MockClock
 
@@ -223,7 +223,7 @@ def test_a_watch_knows_after_every_piece_whether_something_is_incomplete(frames:
             is_open = not each[0] & 0x80
         if not is_open:
             ends.add(at)
-    watch, at = FrameWatch(), 0
+    watch, at = FrameTracker(), 0
     while at < len(stream):
         step = data.draw(st.integers(1, len(stream) - at))
         watch.feed(stream[at : at + step])

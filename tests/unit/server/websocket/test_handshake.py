@@ -16,8 +16,8 @@ from wsproto.extensions import PerMessageDeflate
 from tests.support.h2serving import h2_connected
 from tests.support.wsclient import upgrade
 from tests.unit.server.websocket.test_websocket import echo, websocket
-from umbel.server.http1.head_errors import HeadRefused
-from umbel.server.websocket.handshake import read_opening
+from umbel.server.http1.head_errors import HeadError
+from umbel.server.websocket.handshake import read_opening_handshake
 
 MockClock = trio.testing.MockClock
 
@@ -28,7 +28,7 @@ def opening(extensions: bytes = b"", protocols: bytes = b"") -> Any:
         fields.append((b"sec-websocket-extensions", extensions))
     if protocols:
         fields.append((b"sec-websocket-protocol", protocols))
-    return read_opening(fields, keyed=False)
+    return read_opening_handshake(fields, keyed=False)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_whatever_stands_in_the_fields_is_accepted_declined_or_refused(value: by
     for fields in ({"extensions": value}, {"protocols": value}, {"extensions": b"permessage-deflate;" + value}):
         try:
             opening(**fields)
-        except HeadRefused as error:
+        except HeadError as error:
             assert error.refusal.status == 400
 
 

@@ -20,7 +20,7 @@ from tests.support.records import Records
 from tests.support.wsclient import WsClient, upgrade
 from umbel.server.limits.limits import Limits
 from umbel.server.phase import Phase
-from umbel.server.state import Service
+from umbel.server.state import ServerState
 
 MockClock = trio.testing.MockClock
 
@@ -29,7 +29,7 @@ MockClock = trio.testing.MockClock
 class Connected:
     client: WsClient
     stream: Any
-    service: Service
+    state: ServerState
     records: Records
     over: trio.Event
 
@@ -44,18 +44,18 @@ async def websocket(
     async with served(app, limits=limits, include_server_header=False, **settings) as server:
 
         async def watch() -> None:
-            await server.service.connections.wait_value(1)
-            await server.service.connections.wait_value(0)
+            await server.state.connections.wait_value(1)
+            await server.state.connections.wait_value(0)
             over.set()
 
         server.nursery.start_soon(watch)
         async with server.connected() as raw:
             if head:
                 await raw.stream.send_all(head)
-            yield Connected(WsClient(raw.stream), server.socket, server.service, app.recorder, over)
+            yield Connected(WsClient(raw.stream), server.socket, server.state, app.recorder, over)
         with trio.fail_after(60):
             await over.wait()
-        assert not server.service.open
+        assert not server.state.open
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:
@@ -254,8 +254,8 @@ async def test_a_server_that_drains_closes_with_1001(autojump_clock: MockClock) 
 
     async with websocket(serve) as here:
         await here.client.open()
-        here.service.phase.value = Phase.DRAINING
-        for connection in tuple(here.service.open):
+        here.state.phase.value = Phase.DRAINING
+        for connection in tuple(here.state.open):
             connection.drain(trio.current_time() + 2)
         assert await here.client.ended() == 1001
     assert heard == [1001]

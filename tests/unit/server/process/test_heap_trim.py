@@ -1,4 +1,4 @@
-"""When memory is given back: after a crowd of requests, seldom, and not beside requests that would wait for it."""
+"""When the heap is trimmed: after a burst of requests, seldom, and not while requests would wait for it."""
 
 from __future__ import annotations
 
@@ -10,40 +10,39 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from umbel.net.timers import TimerQueue
-from umbel.server.process import crowd
-from umbel.server.process import gc_tuning as garbage
-from umbel.server.process.crowd import BESIDE_REQUESTS_MAX, CROWD_MIN, EVERY_S, GROWN_MIN, QUIET_S, Crowd
+from umbel.server.process import gc_tuning, heap_trim
+from umbel.server.process.heap_trim import BURST_MIN, BUSY_TRIM_MAX, DELAY_S, GROWTH_MIN, INTERVAL_S, HeapTrimmer
 
 
 class Requests:
-    """Requests that come and go, as a service counts them."""
+    """Requests that come and go, as a server counts them."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.in_flight = 0
         self.resident = 0
-        self.given: list[float] = []
+        self.trims: list[float] = []
         self.timers = TimerQueue()
-        monkeypatch.setattr(crowd, "resident", lambda: self.resident)
-        monkeypatch.setattr(garbage, "owned", lambda: True)
+        monkeypatch.setattr(heap_trim, "resident", lambda: self.resident)
+        monkeypatch.setattr(gc_tuning, "applied", lambda: True)
 
         async def at_once(work: object, **options: object) -> None:
-            self.given.append(trio.current_time())
+            self.trims.append(trio.current_time())
             await trio.lowlevel.checkpoint()
 
         monkeypatch.setattr(trio.to_thread, "run_sync", at_once)
-        self.crowd = Crowd(self.timers, lambda: self.in_flight)
+        self.trimmer = HeapTrimmer(self.timers, lambda: self.in_flight)
 
     def come(self, count: int) -> None:
         for _ in range(count):
             self.in_flight += 1
-            if self.in_flight > self.crowd.peak:
-                self.crowd.grew(self.in_flight)
+            if self.in_flight > self.trimmer.peak:
+                self.trimmer.peak_rose(self.in_flight)
 
     def go(self, count: int) -> None:
         for _ in range(count):
             self.in_flight -= 1
-            if self.in_flight <= self.crowd.gone_at:
-                self.crowd.went(self.in_flight)
+            if self.in_flight <= self.trimmer.burst_ends_at:
+                self.trimmer.burst_ended(self.in_flight)
 
 
 @asynccontextmanager
@@ -51,30 +50,30 @@ async def counting(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Requests]:
     requests = Requests(monkeypatch)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(requests.timers.run)
-        nursery.start_soon(requests.crowd.run)
+        nursery.start_soon(requests.trimmer.run)
         await wait_all_tasks_blocked()
         yield requests
         nursery.cancel_scope.cancel(reason="tested")
 
 
-async def test_memory_is_given_back_once_a_crowd_has_gone(
+async def test_the_heap_is_trimmed_after_a_burst_has_ended(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with counting(monkeypatch) as requests:
         requests.come(100)
         requests.go(74)
         await trio.sleep(10)
-        assert requests.given == []
+        assert requests.trims == []
         requests.go(1)
         await trio.sleep(10)
-        assert requests.given == [pytest.approx(10 + QUIET_S)]
+        assert requests.trims == [pytest.approx(10 + DELAY_S)]
         requests.go(25)
         await trio.sleep(1000)
-        assert len(requests.given) == 1
+        assert len(requests.trims) == 1
 
 
-@pytest.mark.parametrize("count", [1, CROWD_MIN - 1])
-async def test_a_few_requests_are_no_crowd(
+@pytest.mark.parametrize("count", [1, BURST_MIN - 1])
+async def test_a_few_requests_cause_no_trim(
     count: int, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with counting(monkeypatch) as requests:
@@ -82,10 +81,10 @@ async def test_a_few_requests_are_no_crowd(
             requests.come(count)
             requests.go(count)
             await trio.sleep(100)
-        assert requests.given == []
+        assert requests.trims == []
 
 
-async def test_it_is_given_back_once_a_minute_at_most(
+async def test_the_heap_is_trimmed_once_a_minute_at_most(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with counting(monkeypatch) as requests:
@@ -93,26 +92,26 @@ async def test_it_is_given_back_once_a_minute_at_most(
             requests.come(100)
             requests.go(100)
             await trio.sleep(2)
-        pauses = [later - sooner for sooner, later in zip(requests.given, requests.given[1:], strict=False)]
-        assert len(requests.given) == 4
-        assert min(pauses) >= EVERY_S
+        pauses = [later - sooner for sooner, later in zip(requests.trims, requests.trims[1:], strict=False)]
+        assert len(requests.trims) == 4
+        assert min(pauses) >= INTERVAL_S
 
 
-async def test_much_is_given_back_only_while_nothing_is_in_flight(
+async def test_a_large_trim_waits_until_nothing_is_in_flight(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with counting(monkeypatch) as requests:
         requests.come(100)
-        requests.resident = BESIDE_REQUESTS_MAX + 1
+        requests.resident = BUSY_TRIM_MAX + 1
         requests.go(99)
         await trio.sleep(100)
-        assert requests.given == []
+        assert requests.trims == []
         requests.go(1)
         await trio.sleep(10)
-        assert len(requests.given) == 1
+        assert len(requests.trims) == 1
 
 
-async def test_the_next_crowd_takes_what_the_last_one_has_left(
+async def test_a_burst_that_follows_at_once_delays_the_trim(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with counting(monkeypatch) as requests:
@@ -120,46 +119,46 @@ async def test_the_next_crowd_takes_what_the_last_one_has_left(
         requests.go(100)
         requests.come(100)
         await trio.sleep(100)
-        assert requests.given == []
+        assert requests.trims == []
         requests.go(100)
         await trio.sleep(100)
-        assert len(requests.given) == 1
+        assert len(requests.trims) == 1
 
 
-async def test_memory_is_given_back_after_uploads_that_left_much_behind(
+async def test_the_heap_is_trimmed_after_uploads_that_let_the_process_grow(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with counting(monkeypatch) as requests:
-        requests.crowd.uploaded()
+        requests.trimmer.uploads_ended()
         await trio.sleep(10)
-        assert requests.given == []
-        requests.resident = GROWN_MIN
-        requests.crowd.uploaded()
+        assert requests.trims == []
+        requests.resident = GROWTH_MIN
+        requests.trimmer.uploads_ended()
         await trio.sleep(10)
-        assert requests.given == [pytest.approx(10 + QUIET_S)]
+        assert requests.trims == [pytest.approx(10 + DELAY_S)]
 
 
-async def test_a_crowd_that_goes_while_uploads_are_judged_is_not_forgotten(
+async def test_a_burst_that_ends_while_a_trim_for_uploads_is_scheduled_is_trimmed(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with counting(monkeypatch) as requests:
-        requests.crowd.uploaded()
+        requests.trimmer.uploads_ended()
         requests.come(100)
         requests.go(100)
         await trio.sleep(10)
-        assert len(requests.given) == 1
+        assert len(requests.trims) == 1
 
 
-async def test_in_a_program_of_somebody_elses_it_is_left_alone(
+async def test_without_gc_tuning_the_heap_is_not_trimmed(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with counting(monkeypatch) as requests:
-        monkeypatch.setattr(garbage, "owned", lambda: False)
+        monkeypatch.setattr(gc_tuning, "applied", lambda: False)
         requests.come(100)
         requests.go(100)
         await trio.sleep(100)
-        assert requests.given == []
+        assert requests.trims == []
 
 
-def test_giving_back_is_harmless_wherever_it_runs() -> None:
-    assert crowd.give_back() in (True, False)
+def test_a_trim_succeeds_or_says_that_it_cannot() -> None:
+    assert heap_trim.trim_heap() in (True, False)

@@ -13,7 +13,7 @@ _LENGTH = 0x7F
 _EXTENDED = {126: 2, 127: 8}
 
 
-class FrameWatch:
+class FrameTracker:
     """Follows the frames that a client sends. Keeps at most one frame's head, and judges nothing."""
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypercorn.config import Config
 
-from umbel.server.process import unixsocket
+from umbel.server.process import unix_socket
 from umbel.server.process.listen import listening
 
 
@@ -119,12 +119,12 @@ def test_another_instance_that_is_binding_is_waited_for_and_not_for_good(
 ) -> None:
     directory = os.open(path.parent, os.O_RDONLY)
     fcntl.flock(directory, fcntl.LOCK_EX)
-    monkeypatch.setattr(unixsocket, "LOCK_S_MAX", 0.0)
+    monkeypatch.setattr(unix_socket, "LOCK_S_MAX", 0.0)
     try:
         with pytest.raises(OSError, match="another process holds the lock"), listening(config(f"unix:{path}")):
             pass
-        monkeypatch.setattr(unixsocket, "LOCK_S_MAX", 5.0)
-        monkeypatch.setattr(unixsocket.time, "sleep", lambda seconds: fcntl.flock(directory, fcntl.LOCK_UN))
+        monkeypatch.setattr(unix_socket, "LOCK_S_MAX", 5.0)
+        monkeypatch.setattr(unix_socket.time, "sleep", lambda seconds: fcntl.flock(directory, fcntl.LOCK_UN))
         with listening(config(f"unix:{path}")):
             assert connects(path)
     finally:

@@ -20,17 +20,17 @@ from typing import TYPE_CHECKING
 import trio
 from trio_util import move_on_when
 
-from ..answer.error_response import NO_UPLOAD_LEFT, Refusal
+from ..answer.error_response import NO_UPLOAD_LEFT, ErrorResponse
 
 if TYPE_CHECKING:
-    from ..state import Service
+    from ..state import ServerState
     from .limits import Limits
 
 SMALL_BODY = 16 * 1024
 """Bytes of a body that may be read while its request waits for a place."""
 
 
-class UploadPlaces:
+class UploadSlots:
     """The places of one server."""
 
     def __init__(self, limits: Limits) -> None:
@@ -72,26 +72,26 @@ class UploadPlaces:
 _IN_FLIGHT, _WAITING, _UPLOADING, _NEEDS_NONE = range(4)
 
 
-class UploadPlace:
+class UploadSlot:
     """What one request with a body counts as: made where its body is waited for first, while it is in flight."""
 
-    __slots__ = ("_at", "_service", "_until")
+    __slots__ = ("_at", "_server", "_until")
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, server: ServerState) -> None:
+        self._server = server
         self._at = _IN_FLIGHT
         self._until = math.inf
 
-    async def begin(self, all_has_come: Callable[[], Awaitable[object]] | None) -> Refusal | None:
+    async def begin(self, all_has_come: Callable[[], Awaitable[object]] | None) -> ErrorResponse | None:
         """Make sure that the client may be waited for; why it may not be otherwise.
 
         ``all_has_come``, where it is given, returns if the whole of a small body comes while this waits for a place.
         """
-        service, places = self._service, self._service.uploads
+        server, places = self._server, self._server.uploads
         if self._at is _IN_FLIGHT:
-            service.in_flight -= 1
+            server.in_flight -= 1
             self._at = _WAITING
-            self._until = trio.current_time() + service.limits.head_timeout
+            self._until = trio.current_time() + server.limits.head_timeout
         if self._at is not _WAITING:
             return None
         if places.take_now():
@@ -111,28 +111,28 @@ class UploadPlace:
                     self._at = _NEEDS_NONE
         return NO_UPLOAD_LEFT if self._at is _WAITING else None
 
-    def complete(self) -> Refusal | None:
+    def complete(self) -> ErrorResponse | None:
         """The body is complete: count the request in flight again, or say why that cannot be."""
         if self._at is _IN_FLIGHT:
             return None
-        if (refusal := self._service.no_place()) is not None:
+        if (refusal := self._server.check_capacity()) is not None:
             return refusal
         self._leave()
         self._at = _IN_FLIGHT
-        self._service.in_flight += 1
+        self._server.in_flight += 1
         return None
 
     def end(self) -> None:
         """The request is over."""
         if self._at is _IN_FLIGHT:
-            self._service.request_ended()
+            self._server.request_ended()
         else:
             self._leave()
-            self._service.note_progress()
+            self._server.note_progress()
         self._at = _NEEDS_NONE
 
     def _leave(self) -> None:
         if self._at is _UPLOADING:
-            self._service.uploads.give_back()
-            if not self._service.uploads.taken:
-                self._service.uploads_ended()
+            self._server.uploads.give_back()
+            if not self._server.uploads.taken:
+                self._server.uploads_ended()

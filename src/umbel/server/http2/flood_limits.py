@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import trio
 
-from ..limits.token_bucket import Allowance
+from ..limits.token_bucket import TokenBucket
 from . import frames
 from .frames import Frame
 
@@ -22,14 +22,14 @@ class FloodError(Exception):
     """The client sends more than its allowance of what costs it nothing."""
 
 
-class Floods:
+class FloodLimits:
     """The allowances of one connection."""
 
     def __init__(self, head_max: int) -> None:
         self._head_max = head_max
         self._head_bytes = 0
-        self._resets = Allowance(*_RESETS)
-        self._controls = Allowance(*_CONTROLS)
+        self._resets = TokenBucket(*_RESETS)
+        self._controls = TokenBucket(*_CONTROLS)
 
     def saw(self, frame: Frame, *, awaited: bool) -> None:
         """Count a frame by its kind; DATA also by whether a request of its stream is ``awaited``.
@@ -69,6 +69,6 @@ class Floods:
         """A DATA frame of ours is on its way, which clients acknowledge."""
         self._controls.grant(_CONTROLS_PER_DATA)
 
-    def _spend(self, allowance: Allowance, what: str) -> None:
+    def _spend(self, allowance: TokenBucket, what: str) -> None:
         if not allowance.spend(trio.current_time()):
             raise FloodError(f"the client floods the connection with {what}")

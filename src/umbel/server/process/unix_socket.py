@@ -26,7 +26,7 @@ PATH_BYTES_MAX = 107
 """Of Linux: ``sun_path`` has 108 bytes, the last of them 0."""
 
 
-class OwnPath:
+class BoundPath:
     """The path of a socket that this process has bound."""
 
     def __init__(self, path: str) -> None:
