@@ -20,10 +20,10 @@ from umbel.supervisor.master import process
 from umbel.supervisor.master.console_output import ConsoleOutput
 from umbel.supervisor.master.exit_status import Exit, ExitClass
 from umbel.supervisor.master.options import Options
-from umbel.supervisor.master.process import Job, Worker
+from umbel.supervisor.master.process import Worker, WorkerSpec
 from umbel.supervisor.master.spawn import Spawned
 
-JOB = Job(messages.Start(slot=1, generation=1, app=None, config=None, heartbeat_every=1, orphan_grace=1), "")
+JOB = WorkerSpec(messages.Start(slot=1, generation=1, app=None, config=None, heartbeat_every=1, orphan_grace=1), "")
 # Says that it is ready, waits until it is told something after its start, and ends.
 SCRIPT = 'echo "{\\"is\\":\\"ready\\"}" >&0; read start; read drain; echo bye >&2'
 
@@ -56,12 +56,12 @@ async def test_a_worker_is_ended_and_reaped_wherever_its_task_is_cancelled(pids:
     async def live() -> None:
         worker = Worker(JOB, Options(), quiet)
 
-        def on_message(message: messages.Up) -> None:
+        def on_message(message: messages.WorkerMessage) -> None:
             assert isinstance(message, messages.Ready)
             worker.drain(20.0)
 
         assert await worker.run(on_message) == Exit(ExitClass.DRAINED, 0)
-        assert worker.tail == b"bye\n"
+        assert worker.stderr_tail == b"bye\n"
 
     await live()  # Threads and the like are there from now on.
     before = descriptors()

@@ -22,7 +22,7 @@ from .options import allow_empty_option, config_option, hypercorn_beside, load_w
 
 if TYPE_CHECKING:
     from ..config.loading.load import Loaded
-    from ..supervisor.check import Trouble
+    from ..supervisor.check import CheckFailure
 
 
 @click.command(short_help="Check the configuration and tell every mistake in it.")
@@ -97,15 +97,15 @@ def _loaded(file: str, app: str | None) -> Loaded:
     return loaded._replace(warnings=(*loaded.warnings, *told))
 
 
-def _start(file: str, app: str) -> Trouble | None:
+def _start(file: str, app: str) -> CheckFailure | None:
     """Why the application does not start; None if it does."""
     from ..supervisor.check import check_app
     from ..supervisor.master.options import Application
-    from ..supervisor.master.settings import Given, read_settings
+    from ..supervisor.master.settings import CommandLine, read_settings
     from .running import run
 
     config = file if Path(file).exists() else None
-    settings = read_settings(Given(1, Application(app or None, config, hypercorn_beside(file)), allow_empty=True))
+    settings = read_settings(CommandLine(1, Application(app or None, config, hypercorn_beside(file)), allow_empty=True))
     return run(partial(check_app, settings))
 
 

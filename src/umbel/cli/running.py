@@ -18,7 +18,7 @@ from ..logs import Redactor, mark_shown, safe_traceback
 from ..net.exception_groups import unwrapped
 from ..server.lifespan import LifespanTooSlowError
 from ..server.process.process_signals import no_deadly_signals
-from ..supervisor.worker.app_loader import refusal_of
+from ..supervisor.worker.app_loader import config_error_of
 
 ResultT = TypeVar("ResultT")
 
@@ -40,7 +40,7 @@ def run(main: Callable[[], Awaitable[ResultT]], app: object = None) -> ResultT:
         if isinstance(cause, OSError):
             raise ConfigError([ConfigProblem("", None, "bind", cause.strerror or str(cause))]) from error
         if isinstance(cause, LifespanFailureError):
-            if (refusal := refusal_of(app)) is not None:
+            if (refusal := config_error_of(app)) is not None:
                 raise refusal from error
             raise click.ClickException(Redactor().text(str(cause))) from error
         if isinstance(cause, LifespanTooSlowError):

@@ -16,7 +16,7 @@ from .options import allow_empty_option, config_option, hypercorn_beside
 from .values import COUNT, COUNT_OR_NONE, DELAY, DURATION, HANG_TIMEOUT, SIZE
 
 if TYPE_CHECKING:
-    from ..supervisor.master.settings import Given
+    from ..supervisor.master.settings import CommandLine
 
 _SETTINGS = ("graceful_timeout", "max_requests", "max_requests_jitter", "pid_path")
 """Options that are keys of Hypercorn's; the others are the supervisor's."""
@@ -72,7 +72,7 @@ def serve(
     """
     from ..config.loading.emptiness import require_file
     from ..supervisor.master.options import Application
-    from ..supervisor.master.settings import Given
+    from ..supervisor.master.settings import CommandLine
 
     given = {name: value for name, value in options.items() if value is not None}
     settings = {name: given.pop(name) for name in _SETTINGS if name in given}
@@ -85,12 +85,12 @@ def serve(
         if given:
             name = next(iter(given)).replace("_", "-")
             raise click.UsageError(f"--{name} is for a master; say how many workers it is to have with -w")
-        _serve_alone(Given(1, application, bind, hang_timeout, allow_empty))
+        _serve_alone(CommandLine(1, application, bind, hang_timeout, allow_empty))
     else:
-        _serve_supervised(Given(workers, application, bind, given, allow_empty))
+        _serve_supervised(CommandLine(workers, application, bind, given, allow_empty))
 
 
-def _serve_alone(given: Given) -> None:
+def _serve_alone(given: CommandLine) -> None:
     import trio
     from hypercorn.config import Config
 
@@ -103,7 +103,7 @@ def _serve_alone(given: Given) -> None:
     from ..server.process.loopwatch import EVENT, watched_loop
     from ..supervisor.master.listeners import activated_sockets
     from ..supervisor.master.pidfile import pidfile
-    from ..supervisor.master.settings import in_time, read_settings
+    from ..supervisor.master.settings import read_in_time, read_settings
     from ..supervisor.worker.app_loader import AppImportError, load_app
     from ..supervisor.worker.recording import recording
     from .running import give_up, run
@@ -111,7 +111,7 @@ def _serve_alone(given: Given) -> None:
     application = given.application
     if activated_sockets():
         _warn("the sockets that systemd has passed are served by a master alone (-w); they are left unused")
-    settings = run(partial(in_time, partial(read_settings, given, _warn)))
+    settings = run(partial(read_in_time, partial(read_settings, given, _warn)))
     try:
         app = load_app(application.app, application.config, settings.routes)
     except AppImportError as error:
@@ -150,7 +150,7 @@ def _serve_alone(given: Given) -> None:
         give_up(error)
 
 
-def _serve_supervised(given: Given) -> None:
+def _serve_supervised(given: CommandLine) -> None:
     from ..supervisor.master.options import WORKERS_MAX
     from ..supervisor.run import run_master
     from .running import run

@@ -1,5 +1,5 @@
-"""The supervisor: a master whose slots are tasks, and workers that are processes of their own.
+"""The supervisor: a master process with one task per worker, and the worker processes.
 
-``run_master`` runs the tree; ``python -m umbel.supervisor.worker.worker`` is what it starts. Only the worker loads an
+``run_master`` runs the master, which starts ``python -m umbel.supervisor.worker.worker``. Only the worker loads an
 application.
 """

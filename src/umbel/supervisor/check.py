@@ -1,6 +1,6 @@
-"""``umbel check --app``: the application is loaded and started once, in a process that is thrown away.
+"""Trial start of an application for ``umbel check --app``: loaded, started and stopped once in a worker process.
 
-The process is a worker's, with no socket; what an import leaves behind is gone with it.
+The process has no listening socket. Whatever the import leaves behind ends with the process.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ import trio
 from .control import messages
 from .master.console_output import ConsoleOutput
 from .master.exit_status import WORKER_DONE, ExitClass
-from .master.process import Job, Worker
+from .master.process import Worker, WorkerSpec
 from .master.settings import Settings
 
 
-class Trouble(NamedTuple):
-    """Why an application does not start and stop as it should."""
+class CheckFailure(NamedTuple):
+    """The reason why an application does not start and stop as it should."""
 
     reason: str
     misconfigured: bool = False
-    """Whether that lies in its configuration."""
+    """Whether the configuration is the cause."""
 
 
-async def check_app(settings: Settings) -> Trouble | None:
-    """Why the application does not start and stop as it should; None if it does.
+async def check_app(settings: Settings) -> CheckFailure | None:
+    """Start and stop the application in a process; return why that failed, or None.
 
     Cancelled, it kills the process.
 
@@ -44,15 +44,15 @@ async def check_app(settings: Settings) -> Trouble | None:
         orphan_grace=options.orphan_grace,
         check_only=True,
     )
-    worker = Worker(Job(start, f"check of {application.name}"), options, ConsoleOutput())
+    worker = Worker(WorkerSpec(start, f"check of {application.name}"), options, ConsoleOutput())
     end = await worker.run(_nothing)
     if worker.failure is not None:
-        told = f"{worker.failure.reason}\n{worker.failure.traceback}".rstrip()
-        return Trouble(told, end.kind is ExitClass.CONFIG)
+        reason = f"{worker.failure.reason}\n{worker.failure.traceback}".rstrip()
+        return CheckFailure(reason, end.kind is ExitClass.CONFIG)
     if end.status != WORKER_DONE:
-        return Trouble(f"it ended after {trio.current_time() - worker.spawned_at:.1f} s: {end}")
+        return CheckFailure(f"it ended after {trio.current_time() - worker.spawned_at:.1f} s: {end}")
     return None
 
 
-def _nothing(message: messages.Up) -> None:
-    """What the process says besides its failure concerns nobody."""
+def _nothing(message: messages.WorkerMessage) -> None:
+    """Ignore a message: only the failure counts, which ``Worker`` keeps."""

@@ -1,4 +1,4 @@
-"""A master from its first line to its last: files, sockets, logs and title around ``Master.run``.
+"""Startup and shutdown of the master process: files, sockets, logs and process title around ``Master.run``.
 
 What is opened here is closed here, in reverse order, whatever ends the master.
 """
@@ -25,17 +25,17 @@ from .master.listeners import Listeners, activated_sockets, bound
 from .master.master import Master
 from .master.pidfile import pidfile
 from .master.sd_notify import SystemdNotifier
-from .master.settings import Given, Settings, in_time, read_settings
+from .master.settings import CommandLine, Settings, read_in_time, read_settings
 
 
-async def run_master(given: Given, warn: Warn | None = None) -> int:
-    """Run a master until it is told to stop; gives the exit status of ``exit_status.py``.
+async def run_master(given: CommandLine, warn: Warn | None = None) -> int:
+    """Run a master until it is told to stop; return the exit status (``exit_status.py``).
 
     Raises:
-        ConfigError: what was asked for cannot be started; nothing has been.
+        ConfigError: the settings cannot be used. No worker has been started.
         OSError: an address cannot be listened on.
     """
-    settings = await in_time(partial(read_settings, given, warn))
+    settings = await read_in_time(partial(read_settings, given, warn))
     notifier, console = SystemdNotifier(), ConsoleOutput()
     async with AsyncExitStack() as stack:
         stack.enter_context(pidfile(settings.options.pidfile))
@@ -43,14 +43,14 @@ async def run_master(given: Given, warn: Warn | None = None) -> int:
         control = stack.enter_context(control_socket(settings.options.control))
         if settings.logs is not None:
             console.recorder = await stack.enter_async_context(open_recorder(settings.logs))
-        # Not of this process any more once its children have their own.
+        # They are for this process alone; its children must not take the sockets for their own.
         for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
             os.environ.pop(name, None)
         setproctitle(f"umbel: master [{settings.application.name}]")
 
         async def reread(before: Settings, allow_empty: bool) -> Settings:
             again = replace(given, allow_empty=given.allow_empty or allow_empty)
-            return await in_time(partial(_reread, again, listeners, before))
+            return await read_in_time(partial(_reread, again, listeners, before))
 
         return await _run(Master(given.size, settings, listeners, console, reread=reread, notifier=notifier), control)
 
@@ -64,8 +64,8 @@ async def _run(master: Master, control: socket.socket | None) -> int:
     return status
 
 
-def _reread(given: Given, listeners: Listeners, before: Settings) -> Settings:
-    """The settings as the files say now; what only a restart can change must be as it was ``before``.
+def _reread(given: CommandLine, listeners: Listeners, before: Settings) -> Settings:
+    """Read the settings anew. What only a restart can change must be as in ``before``.
 
     Raises:
         ConfigError: they cannot be used, or need a restart.

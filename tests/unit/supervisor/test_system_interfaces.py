@@ -14,7 +14,7 @@ import pytest
 from umbel.core.events import Event, Noted
 from umbel.supervisor.master.console_output import ConsoleOutput
 from umbel.supervisor.master.sd_notify import SystemdNotifier
-from umbel.supervisor.master.signals import act
+from umbel.supervisor.master.signals import dispatch_signal
 
 
 class Kept:
@@ -115,7 +115,7 @@ class Asked:
 def test_each_signal_has_its_meaning(signals: str, asked: list[Any]) -> None:
     master = Asked()
     for name in signals.split():
-        act(master, signal.Signals[f"SIG{name}"])
+        dispatch_signal(master, signal.Signals[f"SIG{name}"])
     assert master.asked == asked
 
 

@@ -1,1 +1,1 @@
-"""What master, workers and operators say to each other."""
+"""Messages between master and workers, and the control socket for operators."""

@@ -1,6 +1,7 @@
-"""One end of the socketpair between master and worker: lines in order, and an end that both can see.
+"""One end of the socketpair between master and worker, which carries lines in order.
 
-It knows bytes and lines; ``messages.py`` knows what they mean.
+When one process ends, the kernel closes its end, and the other process reads the end of the stream. ``messages.py``
+defines what the lines mean.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ import trio
 from .messages import LINE_BYTES_MAX, Message, encode
 
 _QUEUE_MAX = 64
-"""Messages that wait to be sent; a peer that reads nothing is about to be ended anyway."""
+"""Messages that wait to be sent. Further ones are dropped: a peer that reads nothing will be killed for it."""
 _RECEIVE_BYTES = 64 * 1024
 
 
 class Channel:
-    """Sends without waiting, and reads line by line. ``run`` must run for anything to be sent."""
+    """A channel that sends without waiting and reads line by line. ``run`` must run for anything to be sent."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
@@ -36,9 +37,9 @@ class Channel:
             self.dropped += 1
 
     def send_now(self, message: Message) -> None:
-        """Send at once, where ``run`` does not get its turn; dropped and counted if that would have to wait.
+        """Send at once, for a loop so busy that ``run`` is not scheduled; drop and count it if that would block.
 
-        Nothing that is queued is overtaken, and no line is cut into another.
+        The order of messages is kept, and no line is sent in the middle of another.
         """
         line = encode(message)
         try:
@@ -62,7 +63,7 @@ class Channel:
             self._queued.close()
 
     def _send_some(self, line: bytes) -> int:
-        """Send what the socket takes now; the count of bytes. Where it is broken, the next wait says so."""
+        """Send what the socket takes now; return the number of bytes. A broken socket is reported by the next wait."""
         try:
             return self._socket.send(line)
         except OSError:
@@ -73,7 +74,7 @@ class Channel:
         self._queue.close()
 
     async def lines(self) -> AsyncIterator[bytes]:
-        """Every line without its end, until the peer is gone. A line that is cut off or too long ends it too."""
+        """Yield every line without its line end, until the peer has gone or a line exceeds ``LINE_BYTES_MAX``."""
         buffer = bytearray()
         try:
             while piece := await self._stream.receive_some(_RECEIVE_BYTES):

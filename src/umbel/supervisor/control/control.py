@@ -1,7 +1,7 @@
-"""The Unix socket of ``umbel ctl``: one JSON object asks, one JSON object answers, and the connection is closed.
+"""The control socket, for ``umbel ctl``: a connection carries one JSON request and one JSON answer.
 
-Run beside the master where ``[supervisor] control`` names a path. Who may connect may command: the socket is its
-owner's alone (0600).
+It exists where ``[supervisor] control`` names a path. Whoever can connect can command the master: the mode of the
+socket is 0600.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .task_tree import all_task_trees
 
 REQUEST_BYTES_MAX = 4096
 REQUEST_S = 5.0
-"""Seconds for a whole request, however it drips."""
+"""Seconds in which the whole request must have come."""
 ANSWER_S = 5.0
 """Seconds in which an answer must have been read."""
 CONNECTIONS_MAX = 64
@@ -33,7 +33,7 @@ _PRIVATE_UMASK = 0o177
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What can be asked."""
+    """A request: the command and its arguments."""
 
     command: str
     count: int | None = None
@@ -46,8 +46,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Of ``reload``."""
 
 
-class Refusal(Exception):  # noqa: N818 - it is an answer, not an error of ours
-    """The command cannot be obeyed; the text says why, and what can."""
+class CommandError(Exception):
+    """A command that cannot be carried out. ``str(error)`` says why and what can be done; it is the answer."""
 
 
 Answer = dict[str, Any]
@@ -57,10 +57,10 @@ Answer = dict[str, Any]
 def control_socket(path: str | None) -> Iterator[socket.socket | None]:
     """The listening socket at ``path``, removed at the end; None without a path.
 
-    A socket that nobody listens at is stale and replaced.
+    A socket file on which no process listens is stale, and is replaced.
 
     Raises:
-        ConfigError: somebody listens there, or it cannot be made.
+        ConfigError: a process listens there, or the socket cannot be made.
     """
     if path is None:
         yield None
@@ -92,7 +92,7 @@ async def serve_control(master: Master, sock: socket.socket) -> None:
 
 
 class _Connections:
-    """The connections to the control socket. None of them waits for another one.
+    """The open connections to the control socket. They do not wait for each other.
 
     At most ``CONNECTIONS_MAX`` are served at a time. One more takes the place of the oldest that has not sent its whole
     request; where all have, it is closed.
@@ -102,7 +102,7 @@ class _Connections:
         self._master = master
         self._open = 0
         self._silent: dict[trio.CancelScope, None] = {}
-        """The scopes of those that have not sent their request, the oldest first."""
+        """The scopes of connections that have not sent their request, the oldest first."""
 
     async def serve(self, stream: trio.SocketStream) -> None:
         """Read one request, carry it out and answer it."""
@@ -117,11 +117,11 @@ class _Connections:
         try:
             async with stream:
                 if (line := await self._request(stream)) is not None:
-                    answer = msgspec.json.encode(await obey(self._master, line), enc_hook=str) + b"\n"
+                    answer = msgspec.json.encode(await execute_command(self._master, line), enc_hook=str) + b"\n"
                     with trio.move_on_after(ANSWER_S):
                         await stream.send_all(answer)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            return  # Whoever asked does not care for the answer.
+            return  # The client has left, and needs no answer.
         finally:
             self._open -= 1
 
@@ -147,17 +147,17 @@ async def _line(stream: trio.SocketStream) -> bytes:
     return received[: REQUEST_BYTES_MAX + 1]
 
 
-async def obey(master: Master, line: bytes) -> Answer:
-    """Carry out one command; the answer has ``ok``, and ``error`` if that is false."""
+async def execute_command(master: Master, line: bytes) -> Answer:
+    """Carry out one command. The answer has ``ok``, and ``error`` where that is false."""
     try:
         request = msgspec.json.decode(line, type=Request)
         command = _COMMANDS.get(request.command)
         if command is None:
-            raise Refusal(f'"{request.command}" is no command; there are {", ".join(_COMMANDS)}')
+            raise CommandError(f'"{request.command}" is no command; there are {", ".join(_COMMANDS)}')
         return {"ok": True, **await command(master, request)}
     except msgspec.DecodeError as error:
         return {"ok": False, "error": f"that is no command: {error}"}
-    except Refusal as refusal:
+    except CommandError as refusal:
         return {"ok": False, "error": str(refusal)}
 
 
@@ -171,16 +171,16 @@ async def _tree(master: Master, request: Request) -> Answer:
 
 async def _scale(master: Master, request: Request) -> Answer:
     if request.count is None or not 1 <= request.count <= WORKERS_MAX:
-        raise Refusal(f"scale takes a number of workers from 1 to {WORKERS_MAX}")
+        raise CommandError(f"scale takes a number of workers from 1 to {WORKERS_MAX}")
     master.scale(request.count)
     return {"size": master.size}
 
 
 async def _reload(master: Master, request: Request) -> Answer:
     if master.stopping:
-        raise Refusal("the master stops")
+        raise CommandError("the master stops")
     if failure := await master.reloader.wait_for(master.reload(allow_empty=request.allow_empty)):
-        raise Refusal(failure)
+        raise CommandError(failure)
     return {"generation": master.generation}
 
 
@@ -193,15 +193,15 @@ async def _drain(master: Master, request: Request) -> Answer:
 async def _kill(master: Master, request: Request) -> Answer:
     slot = _slot(master, request)
     if slot.worker is None:
-        raise Refusal(f"slot {slot.number} has no worker now")
+        raise CommandError(f"slot {slot.number} has no worker now")
     slot.worker.kill()
     return {"slot": slot.number, "pid": slot.worker.pid}
 
 
 async def _reopen(master: Master, request: Request) -> Answer:
-    answered, asked = await master.reopened()
+    answered, asked = await master.reopen_logs_and_wait()
     if answered < asked:
-        raise Refusal(f"{answered} of {asked} workers have opened their logs anew")
+        raise CommandError(f"{answered} of {asked} workers have opened their logs anew")
     return {"workers": asked}
 
 
@@ -213,7 +213,7 @@ async def _stop(master: Master, request: Request) -> Answer:
 def _slot(master: Master, request: Request) -> Slot:
     slot = None if request.slot is None else master.slots.get(request.slot)
     if slot is None:
-        raise Refusal(f"{request.command} takes a slot: {', '.join(map(str, sorted(master.slots)))}")
+        raise CommandError(f"{request.command} takes a slot: {', '.join(map(str, sorted(master.slots)))}")
     return slot
 
 

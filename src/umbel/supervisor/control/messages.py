@@ -1,7 +1,7 @@
-"""What master and worker say to each other: one JSON object per line, ``{"is": "ready", ...}``.
+"""The messages between master and worker: one JSON object per line, such as ``{"is": "ready", ...}``.
 
-Encoded and decoded here for both ends of the channel. Pure. What is not understood is an error, never a guess: both
-ends are of one version, because a reload replaces workers only by fresh interpreters of the same installation.
+Pure. A message that does not fit is an error and is never guessed at: both ends are of the same version, since a worker
+is a new interpreter of the same installation.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ...server.limits.limits import Limits
 LINE_BYTES_MAX = 256 * 1024
 """A longer line breaks the channel."""
 TEXT_CHARS_MAX = 16 * 1024
-"""Of a traceback or a reason; its end stays, since the cause stands there."""
+"""The bound of a traceback and of a reason. The end is kept, since the cause is there."""
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="is", omit_defaults=True):
@@ -23,7 +23,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="is", omit_de
 
 
 class Start(Message, frozen=True, kw_only=True, tag="start"):
-    """Down, once, before anything else: what the worker is to serve, and how."""
+    """To the worker, once, as the first message: what to serve, and how."""
 
     slot: int
     generation: int
@@ -36,11 +36,11 @@ class Start(Message, frozen=True, kw_only=True, tag="start"):
     server: dict[str, Any] = {}
     """Hypercorn's settings, as the master has read them."""
     limits: Limits | None = None
-    """For an application that carries none of its own."""
+    """The limits for an application that has none of its own."""
     logs: dict[str, Any] = {}
-    """The section of that name, for an application that keeps no records of its own."""
+    """The section ``[logs]``, for an application that keeps no records of its own."""
     logs_required: bool = False
-    """Whether that stands in a file."""
+    """Whether the section stands in a file, so that records must be possible."""
     secure: tuple[int, ...] = ()
     """Descriptors of listening sockets that speak TLS."""
     insecure: tuple[int, ...] = ()
@@ -53,16 +53,16 @@ class Start(Message, frozen=True, kw_only=True, tag="start"):
 
 
 class State(Message, frozen=True, kw_only=True, tag="state"):
-    """Down: how the whole is."""
+    """To the worker: the state of all workers."""
 
     ready: int
     degraded: bool
 
 
 class Drain(Message, frozen=True, kw_only=True, tag="drain"):
-    """Down: end. After ``delay`` seconds accept nothing more, ``grace`` seconds later cut what is left.
+    """To the worker: end. After ``delay`` seconds accept no more, and ``grace`` seconds later cancel what is left.
 
-    ``quick``: be gone within ``QUICK_S``; a worker that drains already cuts at once.
+    ``quick``: end within ``QUICK_S``; a worker that drains already cancels at once.
     """
 
     grace: float
@@ -71,33 +71,33 @@ class Drain(Message, frozen=True, kw_only=True, tag="drain"):
 
 
 class ReopenLogs(Message, frozen=True, kw_only=True, tag="reopen_logs"):
-    """Down: write into the files that stand at the logs' paths now; answered by ``logs_reopened``."""
+    """To the worker: open the files that are at the logs' paths now. The answer is ``logs_reopened``."""
 
 
-class AskStats(Message, frozen=True, kw_only=True, tag="ask_stats"):
-    """Down: answered by ``stats``."""
+class StatsQuery(Message, frozen=True, kw_only=True, tag="stats_query"):
+    """To the worker: send the counters. The answer is ``stats``."""
 
 
-class AskTree(Message, frozen=True, kw_only=True, tag="ask_tree"):
-    """Down: answered by ``tree``."""
+class TreeQuery(Message, frozen=True, kw_only=True, tag="tree_query"):
+    """To the worker: send the task tree. The answer is ``tree``."""
 
 
 class Failed(Message, frozen=True, kw_only=True, tag="failed"):
-    """Up: it will not get ready, and why."""
+    """To the master: the worker will not get ready, and why."""
 
     reason: str
     traceback: str = ""
 
 
 class Ready(Message, frozen=True, kw_only=True, tag="ready"):
-    """Up: the lifespan is up and the listeners are polled."""
+    """To the master: the application has started, and connections are accepted."""
 
 
 class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):
-    """Up, every ``heartbeat_every`` seconds from ``ready`` on, also while draining: the loop turns."""
+    """To the master, every ``heartbeat_every`` seconds after ``ready``, also while draining: the event loop runs."""
 
     lag_ms: float
-    """How late this one is."""
+    """How late this heartbeat is: for so long the loop was blocked."""
     inflight: int
     tasks: int
     rss: int
@@ -107,60 +107,60 @@ class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):
 
 
 class Recycle(Message, frozen=True, kw_only=True, tag="recycle"):
-    """Up: replace me. It serves on until it is told to drain."""
+    """To the master: replace this worker, which serves until it is told to drain."""
 
     reason: str
 
 
 class LogsReopened(Message, frozen=True, kw_only=True, tag="logs_reopened"):
-    """Up: nothing is written into the old files any more."""
+    """To the master: nothing is written into the old files any more."""
 
 
 class Stats(Message, frozen=True, kw_only=True, tag="stats"):
-    """Up: the counters of the server, and of the application if it has ``statistics()``."""
+    """To the master: the counters of the server, and of the application if it has ``statistics()``."""
 
     server: dict[str, Any]
     app: dict[str, Any] = {}
 
 
 class Tree(Message, frozen=True, kw_only=True, tag="tree"):
-    """Up: the live tasks, a line each, children indented."""
+    """To the master: the live tasks, one line each, children indented."""
 
     lines: tuple[str, ...]
 
 
-class Bye(Message, frozen=True, kw_only=True, tag="bye"):
-    """Up, last: it ends now."""
+class Ended(Message, frozen=True, kw_only=True, tag="ended"):
+    """To the master, as the last message: the worker ends now."""
 
     reason: str
 
 
-Down = Start | State | Drain | ReopenLogs | AskStats | AskTree
-Up = Failed | Ready | Heartbeat | Recycle | LogsReopened | Stats | Tree | Bye
+MasterMessage = Start | State | Drain | ReopenLogs | StatsQuery | TreeQuery
+WorkerMessage = Failed | Ready | Heartbeat | Recycle | LogsReopened | Stats | Tree | Ended
 
 _encoder = msgspec.json.Encoder(enc_hook=str)
-_down: msgspec.json.Decoder[Down] = msgspec.json.Decoder(Down)
-_up: msgspec.json.Decoder[Up] = msgspec.json.Decoder(Up)
+_master_decoder: msgspec.json.Decoder[MasterMessage] = msgspec.json.Decoder(MasterMessage)
+_worker_decoder: msgspec.json.Decoder[WorkerMessage] = msgspec.json.Decoder(WorkerMessage)
 
 
 def encode(message: Message) -> bytes:
-    """The message with its line end."""
+    """Encode a message as a line with its line end."""
     return _encoder.encode(message) + b"\n"
 
 
-def decode_down(line: bytes) -> Down:
-    """A message of the master's.
+def decode_master_message(line: bytes) -> MasterMessage:
+    """Decode a message of the master.
 
     Raises:
-        msgspec.DecodeError: it is none.
+        msgspec.DecodeError: the line is no such message.
     """
-    return _down.decode(line)
+    return _master_decoder.decode(line)
 
 
-def decode_up(line: bytes) -> Up:
-    """A message of a worker's.
+def decode_worker_message(line: bytes) -> WorkerMessage:
+    """Decode a message of a worker.
 
     Raises:
-        msgspec.DecodeError: it is none.
+        msgspec.DecodeError: the line is no such message.
     """
-    return _up.decode(line)
+    return _worker_decoder.decode(line)

@@ -1,7 +1,4 @@
-"""The answer to ``umbel ctl status``: the master, its slots and their workers as plain data.
-
-It asks the workers for their counters and changes nothing.
-"""
+"""The answer to ``umbel ctl status``: the master, its slots and their workers as plain data."""
 
 from __future__ import annotations
 
@@ -20,8 +17,8 @@ _ANSWER_S = 1.0
 
 
 async def status(master: Master) -> dict[str, Any]:
-    """A snapshot. A worker that does not answer in time is there without its ``stats``."""
-    stats = await master.queries.ask(master.workers, messages.AskStats(), messages.Stats, _ANSWER_S)
+    """Ask all workers for their counters; a worker that does not answer in time has no ``stats`` in the result."""
+    stats = await master.queries.ask(master.workers, messages.StatsQuery(), messages.Stats, _ANSWER_S)
     slots = master.slots_in_order()
     return {
         "master": {

@@ -1,6 +1,6 @@
-"""Task trees as lines of text: which task is whose child, and where each waits. Of this process, or of all of them.
+"""Task trees as lines of text, of this process or of all: each task with its place, below its parent.
 
-Taking one only reads trio's state. There is no cost until one is asked for.
+A tree is read from trio's own state; nothing is recorded before.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _ANSWER_S = 2.0
 
 
 async def all_task_trees(master: Master) -> list[dict[str, Any]]:
-    """One tree per process, the master's first: its name, its pid, its lines.
+    """Ask all processes for their task trees; the result has name, pid and lines of each, the master first.
 
     A worker that does not answer within two seconds, because its loop is blocked, has a line that says so.
     """
     workers = master.workers
-    answers = await master.queries.ask(workers, messages.AskTree(), messages.Tree, _ANSWER_S)
+    answers = await master.queries.ask(workers, messages.TreeQuery(), messages.Tree, _ANSWER_S)
     trees = [{"process": "master", "pid": os.getpid(), "lines": list(task_tree())}]
     for worker in workers:
         answer = answers.get(worker)
@@ -39,7 +39,7 @@ async def all_task_trees(master: Master) -> list[dict[str, Any]]:
 
 
 def task_tree() -> tuple[str, ...]:
-    """The tree of this process from trio's root task on; children are indented, nurseries keep their order."""
+    """Return the task tree of this process, from trio's root task on; children are indented, nurseries in order."""
     root = trio.lowlevel.current_root_task()
     assert root is not None
     lines = tuple(islice(_lines(root, 0), LINES_MAX))
@@ -55,7 +55,7 @@ def _lines(task: trio.lowlevel.Task, depth: int) -> Iterator[str]:
 
 
 def _place(task: trio.lowlevel.Task) -> str:
-    """The innermost frame that is not trio's own."""
+    """File and line of the innermost frame outside trio."""
     place = ""
     for frame, line in task.iter_await_frames():
         if not frame.f_globals.get("__name__", "").startswith("trio."):

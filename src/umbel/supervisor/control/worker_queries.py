@@ -1,4 +1,4 @@
-"""Queries to several workers at once, and their answers, as far as these come in time."""
+"""Queries to several workers at once, and the answers that come in time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ AnswerT = TypeVar("AnswerT", bound=messages.Message)
 
 
 class WorkerQueries:
-    """The queries without all of their answers."""
+    """The queries that wait for answers."""
 
     def __init__(self) -> None:
         self._open: list[_Query] = []
@@ -25,9 +25,9 @@ class WorkerQueries:
         return len(self._open)
 
     async def ask(
-        self, workers: Iterable[Worker], query: messages.Down, answer: type[AnswerT], within: float
+        self, workers: Iterable[Worker], query: messages.MasterMessage, answer: type[AnswerT], within: float
     ) -> dict[Worker, AnswerT]:
-        """Send a message to each worker; gives the answers that come within so many seconds, by worker.
+        """Send a message to each worker; return the answers that come within ``within`` seconds, by worker.
 
         A cancel forgets the query; answers that come later are ignored.
         """
@@ -44,8 +44,8 @@ class WorkerQueries:
             self._open.remove(sent)
         return {worker: message for worker, message in sent.answers.items() if isinstance(message, answer)}
 
-    def on_message(self, worker: Worker, message: messages.Up) -> None:
-        """Take a message that may be an answer: to the oldest query that waits for such a one of the worker."""
+    def on_message(self, worker: Worker, message: messages.WorkerMessage) -> None:
+        """Give a message to the oldest query that waits for such an answer of this worker, if there is one."""
         for sent in self._open:
             if isinstance(message, sent.answer) and worker in sent.waiting:
                 sent.waiting.discard(worker)
@@ -54,7 +54,7 @@ class WorkerQueries:
                 return
 
     def on_worker_exit(self, worker: Worker) -> None:
-        """Wait no longer for answers of this worker."""
+        """Stop waiting for answers of this worker."""
         for sent in self._open:
             sent.waiting.discard(worker)
             sent.changed.set()
@@ -64,5 +64,5 @@ class _Query:
     def __init__(self, answer: type[messages.Message], waiting: set[Worker]) -> None:
         self.answer = answer
         self.waiting = waiting
-        self.answers: dict[Worker, messages.Up] = {}
+        self.answers: dict[Worker, messages.WorkerMessage] = {}
         self.changed = trio.Event()

@@ -1,1 +1,1 @@
-"""The master: slots, signals, settings and the processes of workers."""
+"""The master process: slots, signals, settings, and the worker processes as the master sees them."""

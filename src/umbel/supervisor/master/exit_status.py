@@ -65,20 +65,20 @@ class Exit:
 
 
 def classify(
-    status: int, forced: ExitClass | None = None, *, asked: ExitClass | None = None, oom: bool = False
+    status: int, forced: ExitClass | None = None, *, requested: ExitClass | None = None, oom: bool = False
 ) -> Exit:
     """Classify the end of a worker.
 
     Args:
         status: as ``Exit.status``.
         forced: why the master sent a signal that ends the process; None if it sent none.
-        asked: why the master asked the worker to end (``DRAINED`` or ``RECYCLE``); None if it did not.
+        requested: why the master asked the worker to end (``DRAINED`` or ``RECYCLE``); None if it did not.
         oom: whether the OOM killer ended any process while this one lived.
     """
     if forced is not None and status < 0:
         return Exit(forced, status)
-    if asked is not None and status in (WORKER_DONE, -signal.SIGTERM):
-        return Exit(asked, status)
+    if requested is not None and status in (WORKER_DONE, -signal.SIGTERM):
+        return Exit(requested, status)
     by_status = {
         WORKER_DONE: ExitClass.DRAINED,
         WORKER_BOOT_FAILED: ExitClass.BOOT,

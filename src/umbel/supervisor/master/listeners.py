@@ -1,6 +1,6 @@
-"""The listening sockets, bound once by the master and kept as long as it serves, whatever becomes of its workers.
+"""The listening sockets, which the master binds once and keeps open while workers come and go.
 
-The master never accepts; a connection that comes while no worker is up waits in the backlog.
+The master never accepts: a connection that comes while there is no worker waits in the backlog.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hypercorn.config import Config
 from ...server.process.listen import Listener, listening
 
 _COUNT = re.compile(r"[0-9]{1,4}")
-"""No process has more sockets passed to it."""
+"""The number of sockets that systemd passes, at most four digits."""
 _FIRST_ACTIVATED = 3
 """The first descriptor that systemd passes; see sd_listen_fds(3)."""
 
@@ -27,7 +27,7 @@ class Listeners:
 
     def __init__(self, listeners: Sequence[Listener], *, tls: bool) -> None:
         self.tls = tls
-        """Whether the settings that they were bound with had a certificate."""
+        """Whether the settings had a certificate when the sockets were bound."""
         self._secure = [each.socket for each in listeners if each.context is not None]
         self._insecure = [each.socket for each in listeners if each.context is None]
         self._paths = [each.path for each in listeners if each.path is not None]
@@ -38,16 +38,16 @@ class Listeners:
 
     @property
     def secure(self) -> tuple[int, ...]:
-        """Descriptors on which TLS is spoken."""
+        """The descriptors of the sockets for TLS."""
         return tuple(sock.fileno() for sock in self._secure)
 
     @property
     def insecure(self) -> tuple[int, ...]:
-        """Descriptors on which it is not."""
+        """The descriptors of the sockets without TLS."""
         return tuple(sock.fileno() for sock in self._insecure)
 
     def close(self) -> None:
-        """Let go of the sockets: once no worker has them either, connections are refused."""
+        """Close the sockets. Connections are refused when no worker has them open either."""
         for path in self._paths:
             path.remove()
         for sock in (*self._secure, *self._insecure):
@@ -67,13 +67,13 @@ def bound(config: Config, activated: int = 0) -> Iterator[Listeners]:
         config.insecure_bind = []
     with listening(config) as opened:
         for listener in opened:
-            # Only what is passed on is inherited, and only by workers.
+            # Only workers inherit it: spawn passes it by its number.
             listener.socket.set_inheritable(False)
         yield Listeners(opened, tls=config.ssl_enabled)
 
 
 def activated_sockets(environment: Mapping[str, str] = os.environ) -> int:
-    """How many listening sockets systemd has passed to this process, from descriptor 3 on."""
+    """Return how many listening sockets systemd has passed to this process, from descriptor 3 on."""
     count = environment.get("LISTEN_FDS", "")
     if environment.get("LISTEN_PID") != str(os.getpid()) or _COUNT.fullmatch(count) is None:
         return 0

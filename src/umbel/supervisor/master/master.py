@@ -1,6 +1,17 @@
-"""The master: one nursery, a task per slot, and what concerns them all.
+"""The master: keeps a number of workers running, and stops, reloads and scales them.
 
-It binds nothing, reads no file and loads no application; when its last slot has ended it returns the exit status.
+``Master.run`` has two nurseries. The inner one has a task per slot (``slot.py``), and in each slot a task per worker
+process (``process.py``). The outer one has the tasks that concern all slots: signals, reloads, the health check, the
+watchdog. The inner nursery ends when the last slot has ended, which happens only after ``stop``; then the outer one is
+cancelled. So no worker is ever left without a task that watches it.
+
+All state changes happen in the trio thread, between two checkpoints; no lock is needed. Callbacks of slots
+(``on_worker_message``, ``on_worker_exit``, ``on_restart``) are plain functions: they cannot be interrupted, and start
+a task for what must wait.
+
+A stop goes through the slots: each drains its workers, and the listening sockets are closed after the drain delay. A
+cancel of ``run`` kills the workers instead; each worker's task reaps its process before it ends. The master binds
+nothing, reads no file and loads no application.
 """
 
 from __future__ import annotations
@@ -21,24 +32,24 @@ from .console_output import ConsoleOutput
 from .exit_status import MASTER_FAILED, MASTER_MISCONFIGURED, MASTER_NEVER_READY, MASTER_STOPPED, Exit, ExitClass
 from .listeners import Listeners
 from .options import QUICK_S, WORKERS_MAX
-from .process import Job, Worker
-from .reaper import reap_strangers
+from .process import Worker, WorkerSpec
+from .reaper import reap_unknown_children
 from .reload import Reloader
 from .sd_notify import SystemdNotifier
 from .settings import Settings
-from .signals import obey_signals
+from .signals import handle_signals
 from .slot import Slot
 
-_LOOK_EVERY = 1.0
+_HEALTH_CHECK_S = 1.0
 _REOPEN_S = 5.0
 _RECOVER_S = 5.0
 _PLANNED = frozenset({ExitClass.DRAINED, ExitClass.RECYCLE})
-_SAME_FOR_ALL = frozenset({ExitClass.LOAD, ExitClass.CONFIG})
-"""What befalls the first worker befalls the others too."""
+_FATAL_AT_START = frozenset({ExitClass.LOAD, ExitClass.CONFIG})
+"""Failures that every worker will have, so that one is enough to stop the start."""
 
 
 class Master:
-    """Keeps ``size`` workers."""
+    """Keeps ``size`` workers running."""
 
     def __init__(
         self,
@@ -68,36 +79,36 @@ class Master:
         self._notifier = notifier if notifier is not None else SystemdNotifier({})
         self._intensity = RestartIntensity(self.options.intensity_restarts, self.options.intensity_window)
         self._reported_failures: set[tuple[int, str]] = set()
-        self._first = set(range(1, size + 1))
+        self._never_ready = set(range(1, size + 1))
         """Slots whose first worker has neither been ready nor ended."""
         self._ever_ready = False
         self._announced = False
         self._all_slots: set[Slot] = set()
-        """With those that have been given up and still drain."""
+        """The slots, and those that have been given up and still drain."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> int:
-        """Keep the workers until told to stop; gives the exit status (``exit_status.py``).
+        """Keep the workers running until told to stop; return the exit status (``exit_status.py``).
 
-        Cancelled, it kills them.
+        Cancelled, it kills the workers.
         """
-        async with trio.open_nursery() as beside:
-            self._beside = beside
-            await beside.start(obey_signals, self)
-            beside.start_soon(self.reloader.run)
-            beside.start_soon(self._look)
-            beside.start_soon(self._ping_watchdog)
+        async with trio.open_nursery() as background:
+            self._background = background
+            await background.start(handle_signals, self)
+            background.start_soon(self.reloader.run)
+            background.start_soon(self._check_health)
+            background.start_soon(self._ping_watchdog)
             async with trio.open_nursery() as self._nursery:
                 for _ in range(self.size):
                     self._add_slot()
                 task_status.started()
             with trio.move_on_after(_RECOVER_S):
                 await self._recover()
-            beside.cancel_scope.cancel(reason="the last worker has ended")
+            background.cancel_scope.cancel(reason="the last worker has ended")
         self.console.report("info", "master.stopped", f"exit status {self.status}", status=self.status)
         return self.status
 
     async def _recover(self) -> None:
-        """Append to the logs what killed workers had recorded in their rings and not written."""
+        """Append to the logs the records of killed workers that are still in their rings."""
         logs = self.settings.logs
         if logs is None or not logs.ring:
             return
@@ -111,12 +122,12 @@ class Master:
             if count:
                 self.console.report("info", "logs.recovered", f"{count} records of killed workers", count=count)
 
-    # What signals and the control socket ask for.
+    # Commands, of signals and of the control socket.
 
     def stop(self, reason: str, *, quick: bool = False, status: int = MASTER_STOPPED) -> None:
-        """End: no slot is kept on. Gracefully (row 12 of docs/supervisor.md) or, ``quick``, within two seconds.
+        """End all slots: gracefully (row 12 of docs/supervisor.md), or with ``quick`` within ``QUICK_S``.
 
-        Asked again, only the change from graceful to quick matters.
+        A second call has an effect only with ``quick``.
         """
         if self.stopping and not quick:
             return
@@ -129,19 +140,19 @@ class Master:
         if not self.stopping:
             self.stopping = True
             self.status = status
-            self._beside.start_soon(self._close_listeners, delay)
+            self._background.start_soon(self._close_listeners, delay)
         for slot in self._all_slots:
             slot.stop(grace, delay, quick=quick)
 
     def reload(self, *, allow_empty: bool = False) -> int:
-        """Replace every worker by a fresh one; gives the number to wait for with ``reloader.wait_for``.
+        """Replace every worker by a new one; return the number for ``reloader.wait_for``.
 
         With ``allow_empty`` the configuration may have lost its routes.
         """
         return self.reloader.request(allow_empty=allow_empty)
 
     def scale(self, count: int) -> None:
-        """Have so many workers from now on, at least one; the slots with the highest numbers go first."""
+        """Set the number of workers, at least one; the slots with the highest numbers end first."""
         if self.stopping:
             return
         count = max(1, min(count, WORKERS_MAX))
@@ -155,11 +166,11 @@ class Master:
             slot.stop(self.options.graceful_timeout)
 
     def reopen_logs(self) -> None:
-        """Have all processes reopen their log files; reported when all have answered."""
-        self._beside.start_soon(self.reopened)
+        """Reopen the log files of all processes; reported when all have answered."""
+        self._background.start_soon(self.reopen_logs_and_wait)
 
-    async def reopened(self) -> tuple[int, int]:
-        """Reopen the log files and wait for the answers; gives how many workers have answered, of how many."""
+    async def reopen_logs_and_wait(self) -> tuple[int, int]:
+        """Reopen the log files of all processes; return how many workers have answered, and how many were asked."""
         for name in ("reopen", "flush"):
             if (act := getattr(self.console.recorder, name, None)) is not None and (waiting := act()) is not None:
                 await waiting
@@ -171,12 +182,14 @@ class Master:
         return len(answers), len(workers)
 
     def reap(self) -> None:
-        """Reap ended processes that are not ours."""
+        """Reap ended children that are no workers."""
         workers = [worker for slot in self._all_slots for worker in slot.all_workers]
-        if all(worker.pid for worker in workers):  # else one of ours is not known by its number yet
-            reap_strangers({worker.pid for worker in workers})
+        if all(
+            worker.pid for worker in workers
+        ):  # A worker that is being started has no pid yet, and would be taken for a stranger.
+            reap_unknown_children({worker.pid for worker in workers})
 
-    # What it knows.
+    # State.
 
     def slots_in_order(self) -> list[Slot]:
         """The slots by their numbers."""
@@ -184,26 +197,26 @@ class Master:
 
     @property
     def workers(self) -> list[Worker]:
-        """Every worker that is ready."""
+        """The workers that are ready, one of each slot at most."""
         return [slot.worker for slot in self.slots_in_order() if slot.worker is not None and slot.serves]
 
     @property
     def addresses(self) -> Sequence[str]:
-        """Where it serves."""
+        """The addresses of the listening sockets."""
         return self._listeners.addresses
 
     def summary(self) -> str:
-        """One line about all of it."""
+        """Describe the state in one line."""
         ready = len(self.workers)
         words = [f"{ready} of {self.size} workers ready"]
         if self.degraded:
             words.append("degraded: too many restarts" + (", nobody serves" if not ready else ""))
         return ", ".join(words)
 
-    # What the slots need of it, and tell it.
+    # Callbacks of the slots.
 
-    def job(self, slot: int) -> Job:
-        """What the next worker of the slot is started with."""
+    def worker_spec(self, slot: int) -> WorkerSpec:
+        """Return how the next worker of the slot is to be started."""
         settings, options = self.settings, self.options
         application = settings.application
         start = messages.Start(
@@ -223,18 +236,18 @@ class Master:
             max_rss=options.max_rss,
             max_lifetime=options.max_lifetime,
         )
-        return Job(start, f"worker {slot} of {application.name}")
+        return WorkerSpec(start, f"worker {slot} of {application.name}")
 
-    def on_worker_message(self, slot: Slot, worker: Worker, message: messages.Up) -> None:
-        """Handle a message of a worker that concerns the master."""
+    def on_worker_message(self, slot: Slot, worker: Worker, message: messages.WorkerMessage) -> None:
+        """Handle a message of a worker."""
         self.queries.on_message(worker, message)
         if isinstance(message, messages.Ready):
             took = (worker.ready_at or 0.0) - worker.spawned_at
             text = f"worker {slot.number} ({worker.pid}) is ready after {took:.2f} s"
             self.console.report("info", "worker.ready", text, slot=slot.number, pid=worker.pid, seconds=round(took, 3))
             self._ever_ready = True
-            self._first.discard(slot.number)
-            self._beside.start_soon(self._publish_state)
+            self._never_ready.discard(slot.number)
+            self._background.start_soon(self._publish_state)
         elif isinstance(message, messages.Recycle):
             self.reloader.recycle(slot, message.reason)
 
@@ -257,14 +270,14 @@ class Master:
             status=end.status,
             uptime_s=round(uptime, 3),
             requests=worker.requests,
-            stderr=worker.tail.decode("utf-8", "replace"),
+            stderr=worker.stderr_tail.decode("utf-8", "replace"),
         )
         if end.kind not in _PLANNED:
-            self._beside.start_soon(self._recover)
-        self._first.discard(slot.number)
+            self._background.start_soon(self._recover)
+        self._never_ready.discard(slot.number)
         if self._ever_ready:
-            self._beside.start_soon(self._publish_state)
-        elif not self.stopping and (end.kind in _SAME_FOR_ALL or not self._first):
+            self._background.start_soon(self._publish_state)
+        elif not self.stopping and (end.kind in _FATAL_AT_START or not self._never_ready):
             status = MASTER_MISCONFIGURED if end.kind is ExitClass.CONFIG else MASTER_NEVER_READY
             self.stop("no worker got ready", quick=True, status=status)
 
@@ -283,17 +296,17 @@ class Master:
         self.degraded = True
         cap = options.restart_max_delay
         self.console.report("error", "master.degraded", f"{limit}: from now on one try in {cap:g} s for each worker")
-        self._beside.start_soon(self._publish_state)
+        self._background.start_soon(self._publish_state)
 
     def reload_began(self) -> None:
-        """Tell systemd."""
+        """Notify systemd."""
         self._notifier.reloading()
 
     def reload_ended(self) -> None:
-        """Tell systemd."""
+        """Notify systemd."""
         self._notifier.ready(self.summary())
 
-    # Its own affairs.
+    # Tasks and helpers.
 
     async def _reread(self, allow_empty: bool) -> None:
         """Read the configuration anew.
@@ -309,19 +322,19 @@ class Master:
         number = next(number for number in range(1, WORKERS_MAX + 1) if number not in self.slots)
         slot = self.slots[number] = Slot(number, self)
         self._all_slots.add(slot)
-        self._nursery.start_soon(self._keep, slot)
+        self._nursery.start_soon(self._run_slot, slot)
 
-    async def _keep(self, slot: Slot) -> None:
+    async def _run_slot(self, slot: Slot) -> None:
         await slot.run()
         self._all_slots.discard(slot)
 
     async def _close_listeners(self, delay: float) -> None:
-        """New connections are to be refused once the workers have left, and not to wait for nobody in our backlog."""
+        """Close the sockets after the drain delay: new connections are refused, and do not wait in a backlog."""
         await trio.sleep(delay)
         self._listeners.close()
 
     def _failure(self, failure: messages.Failed) -> str:
-        """Why it did not get ready; the traceback only once in a generation."""
+        """Why a worker did not get ready; the traceback only once in a generation."""
         known = (self.generation, failure.reason)
         if known in self._reported_failures:
             return f"; {failure.reason.splitlines()[0]} (as told above)"
@@ -333,7 +346,7 @@ class Master:
         state = messages.State(ready=len(self.workers), degraded=self.degraded)
         for worker in self.workers:
             worker.send(state)
-        if self._announced or self._first or self.stopping:
+        if self._announced or self._never_ready or self.stopping:
             self._notifier.status(self.summary())
             return
         self._announced = True
@@ -342,9 +355,9 @@ class Master:
         self.console.report("info", "master.ready", text, pid=os.getpid(), addresses=list(self.addresses))
         self._notifier.ready(self.summary())
 
-    async def _look(self) -> None:
-        """See now and then whether all is well again, and whether somebody else's child has ended."""
-        async for _ in periodic(_LOOK_EVERY):
+    async def _check_health(self) -> None:
+        """Reap inherited children, and end the degraded state when every worker has been ready for ``STABLE_S``."""
+        async for _ in periodic(_HEALTH_CHECK_S):
             self.reap()
             if self.degraded and all(
                 slot.worker is not None and (slot.worker.ready_for or 0.0) >= STABLE_S for slot in self.slots.values()
@@ -359,5 +372,5 @@ class Master:
         if self._notifier.watchdog_interval is None:
             return
         async for _ in periodic(self._notifier.watchdog_interval):
-            if self.stopping or any(worker.is_fresh for worker in self.workers):
+            if self.stopping or any(worker.is_responsive for worker in self.workers):
                 self._notifier.ping_watchdog()

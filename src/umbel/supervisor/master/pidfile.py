@@ -1,6 +1,6 @@
-"""The file that names the master, held by a lock: whoever has the lock is the master, whatever the file says.
+"""The pidfile, held under a lock (flock): the process with the lock is the master, whatever number the file has.
 
-Used around everything else. A file without a lock is stale and no obstacle.
+A file without a lock is stale, and is taken over.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def pidfile(path: str | None) -> Iterator[None]:
     Without a path nothing happens.
 
     Raises:
-        ConfigError: somebody holds it, or it cannot be written.
+        ConfigError: a running master holds the file, or it cannot be written.
     """
     if path is None:
         yield
@@ -42,11 +42,11 @@ def pidfile(path: str | None) -> Iterator[None]:
 
 
 def _give_up(descriptor: int, path: Path) -> None:
-    """Never raises: a file that cannot be removed must not turn a graceful end into a failure."""
+    """Empty, remove and unlock the file. Never raises: a graceful stop must not fail for want of a permission."""
     with suppress(OSError):
-        os.ftruncate(descriptor, 0)  # A directory may be another's, who has put the file there for us.
+        os.ftruncate(descriptor, 0)  # In a directory of another user the file cannot be removed, but emptied.
     with suppress(OSError):
-        # While the lock is held nobody of ours puts a file there; anybody else may have.
+        # A master that finds the file locked does not replace it; an operator may have.
         if _stands(descriptor, path):
             path.unlink(missing_ok=True)
     os.close(descriptor)
@@ -68,7 +68,7 @@ def _locked(path: Path) -> int:
         except BaseException:
             os.close(descriptor)
             raise
-        # Its owner removed it between our opening and our locking.
+        # Its owner removed the file between our open and our lock: the lock is worth nothing.
         os.close(descriptor)
 
 

@@ -1,6 +1,6 @@
-"""Reaps processes that nobody here has started: as PID 1 of a container the master inherits every orphan.
+"""Reaping of child processes that the master has not started: as PID 1 of a container it inherits every orphan.
 
-Woken by SIGCHLD through ``signals.py``. It never takes the end of a worker away from the worker's own task.
+The exit status of a worker is left to the task of that worker.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Collection
 _EACH_TIME_MAX = 1000
 
 
-def reap_strangers(ours: Collection[int]) -> int:
-    """Reap what has ended and is not among ``ours``; gives how many. Never waits.
+def reap_unknown_children(ours: Collection[int]) -> int:
+    """Reap the ended children that are not among ``ours``; return how many. Never waits.
 
-    The kernel shows one ended child at a time; behind one of ours the others wait for its own task to take it, and for
-    the next call.
+    ``waitid`` shows one ended child at a time. If that is one of ours, its task must reap it first; the children behind
+    it are reaped by the next call.
     """
     for count in range(_EACH_TIME_MAX):
         try:

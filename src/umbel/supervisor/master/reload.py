@@ -1,7 +1,7 @@
-"""Replacing workers on purpose: reloads of all slots, and single workers that asked for it. One at a time.
+"""Rolling replacement of workers: reloads of all slots, and single workers that sent ``recycle``. One at a time.
 
-A task of the master's, so that signals, deaths and hangs are dealt with meanwhile. A worker is replaced only by one
-that is ready, so the capacity never falls.
+The replacement runs in a task of its own, so that the master handles signals, deaths and hangs in the meantime. A
+worker drains only when its successor is ready, so that there are never fewer ready workers than before.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from .exit_status import ExitClass
 from .slot import Slot
 
 
-class Reloadable(Protocol):
-    """What a reload needs of the master."""
+class ReloadTarget(Protocol):
+    """The part of the master that a reload needs."""
 
     console: ConsoleOutput
     generation: int
 
     def slots_in_order(self) -> Sequence[Slot]:
-        """The slots at the moment."""
+        """Return the slots as they are now."""
 
     def reload_began(self) -> None:
-        """Hear of it."""
+        """Called when a reload begins."""
 
     def reload_ended(self) -> None:
-        """Hear of it, whatever came of it."""
+        """Called when a reload has ended, successful or not."""
 
 
 class Reloader:
-    """The queue of wishes, and the task that fulfils them."""
+    """The queue of requested reloads and recycles, and the task that carries them out."""
 
-    def __init__(self, master: Reloadable, reread: Callable[[bool], Awaitable[None]]) -> None:
-        """``reread`` reads the configuration anew and gives it to the master; it raises ``ConfigError``.
+    def __init__(self, master: ReloadTarget, reread: Callable[[bool], Awaitable[None]]) -> None:
+        """``reread(allow_empty)`` reads the configuration anew and gives it to the master, or raises ``ConfigError``.
 
-        It is told whether the configuration may have lost its routes.
+        ``allow_empty``: the configuration may have lost its routes.
         """
         self._master = master
         self._reread = reread
@@ -53,19 +53,19 @@ class Reloader:
         self._ended = trio.Event()
 
     def request(self, *, allow_empty: bool = False) -> int:
-        """Ask for a reload; while one runs, any number of further requests are one. Gives its number."""
+        """Request a reload; return its number. All requests during a reload are for the same next one."""
         self._allow_empty |= allow_empty
         self._requested = self._finished + (2 if self._running else 1)
         self._changed.set()
         return self._requested
 
     def recycle(self, slot: Slot, reason: str) -> None:
-        """Ask for a fresh worker in this slot."""
+        """Request a new worker for this slot."""
         self._recycle.setdefault(slot, reason)
         self._changed.set()
 
     async def wait_for(self, number: int) -> str:
-        """Wait for the end of a requested reload; gives why it failed, or nothing."""
+        """Wait for the end of the reload with this number; return why it failed, or an empty text."""
         while self._finished < number:
             await self._ended.wait()
         return self._results.get(number, "")
@@ -73,7 +73,7 @@ class Reloader:
     _running = False
 
     async def run(self) -> None:
-        """Fulfil wishes until cancelled; a reload comes before single workers, which it replaces too."""
+        """Carry out requests until cancelled. A reload comes before recycles, which it makes unnecessary."""
         while True:
             await self._changed.wait()
             self._changed = trio.Event()
@@ -101,7 +101,7 @@ class Reloader:
             self._ended = trio.Event()
 
     async def _renew_all(self) -> str:
-        """Why it was given up; empty if every slot has a fresh worker."""
+        """Replace all workers; return why that was given up, or an empty text."""
         master, console = self._master, self._master.console
         began = trio.current_time()
         console.report("info", "reload.started", "a reload: each worker is replaced by a fresh one, slot by slot")

@@ -1,7 +1,7 @@
 """systemd's notify protocol: ready, reloading, stopping, a status line, and watchdog pings. See sd_notify(3).
 
-Without ``NOTIFY_SOCKET`` in the environment every call does nothing. A message that cannot be sent at once is lost and
-counted.
+Without ``NOTIFY_SOCKET`` in the environment every call does nothing. A message that cannot be sent at once is dropped
+and counted.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""From the files and the command line to what the master needs; at the start, and again on every reload.
+"""The settings of a master, read from both files and the command line at the start and on every reload.
 
-Options of the command line win over both files, on a reload too.
+Options of the command line take precedence over both files, on a reload too.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from ...server.limits.limits import Limits
 from ...server.process.settings import Warn, hypercorn_keys
 from .options import Application, Options
 
-READING_S = 10.0
-"""How long the files may take to be read."""
+READ_S_MAX = 10.0
+"""Seconds in which the files must have been read."""
 
 SettingsT = TypeVar("SettingsT")
 
@@ -32,54 +32,54 @@ _reading: trio.lowlevel.RunVar[trio.CapacityLimiter | None] = trio.lowlevel.RunV
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """What the command line says."""
+class CommandLine:
+    """The options and arguments of the command line."""
 
     size: int
     application: Application
     bind: Sequence[str] = ()
     overrides: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of ``Options`` that win over the files."""
+    """Fields of ``Options``, which take precedence over the files."""
     allow_empty: bool = False
     """Whether umbel.toml may have no routes, or lose most of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a master works with."""
+    """What the files and the command line say together."""
 
     application: Application
     options: Options
     server: Mapping[str, Any]
     """Hypercorn's settings."""
     limits: Limits | None
-    """For an application that carries none of its own; None where there is no umbel.toml."""
+    """The limits for an application that has none of its own; None without umbel.toml."""
     logs: Logs | None
-    """Where its records go; None where there is no umbel.toml."""
+    """The section ``[logs]``; None without umbel.toml."""
     routes: int = 0
-    """Routes of umbel.toml."""
+    """The number of routes in umbel.toml."""
 
     def log_values(self) -> dict[str, Any]:
         """The section ``[logs]`` as plain values, or its defaults."""
         return (self.logs if self.logs is not None else Logs()).model_dump()
 
 
-async def in_time(read: Callable[[], SettingsT]) -> SettingsT:
-    """What ``read`` makes of files, in a thread: a disk that hangs holds up no loop.
+async def read_in_time(read: Callable[[], SettingsT]) -> SettingsT:
+    """Call ``read`` in a thread and return its result, so that a disk that hangs does not block the event loop.
 
     Raises:
-        ConfigError: as ``read``; or it takes longer than ``READING_S``, and the thread is left behind.
+        ConfigError: as ``read``; or it takes longer than ``READ_S_MAX``, and the thread is left behind.
     """
     limiter = _reading.get() or trio.CapacityLimiter(1)
-    _reading.set(limiter)  # One thread at most is left behind, however often a reload is asked for.
-    with trio.move_on_after(READING_S):
+    _reading.set(limiter)  # At most one thread is left behind, however often a reload is asked for.
+    with trio.move_on_after(READ_S_MAX):
         return await trio.to_thread.run_sync(read, abandon_on_cancel=True, limiter=limiter)
-    reason = f"the configuration could not be read within {READING_S:g} s; does the disk that it is on answer?"
+    reason = f"the configuration could not be read within {READ_S_MAX:g} s; does the disk that it is on answer?"
     raise ConfigError([ConfigProblem("", None, "", reason)])
 
 
-def read_settings(given: Given, warn: Warn | None = None, *, before: int = 0) -> Settings:
-    """Read both files. ``before`` is how many routes there were the last time.
+def read_settings(given: CommandLine, warn: Warn | None = None, *, before: int = 0) -> Settings:
+    """Read both files. ``before`` is the number of routes at the last reading.
 
     Raises:
         ConfigError: every mistake in either of them, at once; or there are too few routes (``emptiness.py``).
@@ -94,7 +94,7 @@ def read_settings(given: Given, warn: Warn | None = None, *, before: int = 0) ->
     if application.config is None:
         return Settings(application, options, server, None, None)
     if not given.allow_empty:
-        # An application in Python has routes of its own, which its file says nothing of.
+        # An application in Python may have all its routes in code.
         require_routes(application.config, len(config.routes), before, need_some=application.app is None)
     return Settings(application, options, server, Limits.of(config.server), config.logs, len(config.routes))
 

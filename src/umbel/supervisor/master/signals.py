@@ -1,7 +1,4 @@
-"""What each signal means to the master. The handlers only enqueue; this task acts.
-
-Started before the first worker. It knows the meanings and nothing about how they come about.
-"""
+"""The signals of the master and their meanings. The handlers only enqueue; a task acts on the signals in order."""
 
 from __future__ import annotations
 
@@ -23,43 +20,49 @@ HANDLED = (
 )
 
 
-class Signalled(Protocol):
-    """What can be asked of a master."""
+class SignalTarget(Protocol):
+    """The methods of a master that signals call."""
 
     @property
     def stopping(self) -> bool:
         """Whether it has been told to stop."""
 
     def stop(self, reason: str, *, quick: bool = False) -> None:
-        """End: gracefully, or at once."""
+        """Stop: gracefully, or within ``QUICK_S``."""
 
     def reload(self) -> int:
         """Replace every worker."""
 
     def scale(self, count: int) -> None:
-        """Have so many workers."""
+        """Set the number of workers."""
 
     @property
     def size(self) -> int:
-        """How many workers it is to have."""
+        """The number of workers that is asked for."""
 
     def reopen_logs(self) -> None:
-        """Have everybody write into the files that stand at the logs' paths now."""
+        """Reopen the log files of all processes."""
 
     def reap(self) -> None:
-        """Reap what is not ours."""
+        """Reap ended children that are no workers."""
 
 
-async def obey_signals(master: Signalled, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+async def handle_signals(
+    master: SignalTarget, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
     """Act on signals until cancelled."""
     with trio.open_signal_receiver(*HANDLED) as signals:
         task_status.started()
         async for number in signals:
-            act(master, signal.Signals(number))
+            dispatch_signal(master, signal.Signals(number))
 
 
-def act(master: Signalled, number: signal.Signals) -> None:
-    """TERM: stop. INT: stop, a second one quickly. QUIT: stop quickly. HUP: reload. TTIN, TTOU: one more, one less."""
+def dispatch_signal(master: SignalTarget, number: signal.Signals) -> None:
+    """Carry out a signal.
+
+    TERM: stop. INT: stop, a second one quickly. QUIT: stop quickly. HUP: reload. TTIN, TTOU: one worker more, one less.
+    USR1: reopen the logs.
+    """
     match number:
         case signal.SIGTERM:
             master.stop("SIGTERM")

@@ -17,22 +17,22 @@ from .backoff import Backoff
 from .console_output import ConsoleOutput
 from .exit_status import Exit, ExitClass
 from .options import Options
-from .process import Job, Worker
+from .process import Worker, WorkerSpec
 from .slot_state import Action, Event, SlotMachine, State
 
 
 class SlotOwner(Protocol):
-    """What a slot needs of the master."""
+    """The part of the master that a slot needs."""
 
     options: Options
     console: ConsoleOutput
     random: Random
     degraded: bool
 
-    def job(self, slot: int) -> Job:
-        """With what the next worker of the slot is started."""
+    def worker_spec(self, slot: int) -> WorkerSpec:
+        """Return how the next worker of the slot is to be started."""
 
-    def on_worker_message(self, slot: Slot, worker: Worker, message: messages.Up) -> None:
+    def on_worker_message(self, slot: Slot, worker: Worker, message: messages.WorkerMessage) -> None:
         """Called with every message of a worker but heartbeats."""
 
     def on_worker_exit(self, slot: Slot, worker: Worker, end: Exit) -> None:
@@ -148,13 +148,13 @@ class Slot:
 
     def _spawn(self) -> Worker:
         owner = self._owner
-        worker = Worker(owner.job(self.number), owner.options, owner.console)
+        worker = Worker(owner.worker_spec(self.number), owner.options, owner.console)
         self._workers.add(worker)
         self._nursery.start_soon(self._supervise, worker)
         return worker
 
     async def _supervise(self, worker: Worker) -> None:
-        def on_message(message: messages.Up) -> None:
+        def on_message(message: messages.WorkerMessage) -> None:
             self._owner.on_worker_message(self, worker, message)
             if isinstance(message, messages.Ready):
                 if worker is self.worker:

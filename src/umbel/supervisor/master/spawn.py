@@ -1,6 +1,6 @@
-"""A fresh interpreter for a worker: exec, never fork, with the listening sockets and one end of a socketpair.
+"""Start of a worker process: a new interpreter by exec, with the listening sockets and one end of a socketpair.
 
-The child gets these descriptors and no others, so nothing of the master's is kept open by it.
+The child inherits these descriptors and no others, so that it keeps nothing else of the master open.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ MODULE = "umbel.supervisor.worker.worker"
 _NOT_FOR_WORKERS = frozenset(
     {"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"}
 )
-"""What systemd says to the master alone."""
+"""Variables by which systemd addresses the master alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spawned:
-    """A process that has just been started, and the master's ends of what connects the two."""
+    """A process that has just been started, with the master's ends of the channel and of the stderr pipe."""
 
     process: trio.Process
     channel: socket.socket
@@ -31,9 +31,9 @@ class Spawned:
 
 
 async def spawn(descriptors: Iterable[int], title: str) -> Spawned:
-    """Start a worker; it waits for ``start`` on its channel.
+    """Start a worker, which then waits for ``start`` on its channel.
 
-    ``title`` stands on its command line until it has set its own.
+    ``title`` is on its command line until the worker sets a process title.
 
     Raises:
         OSError: the process cannot be started.

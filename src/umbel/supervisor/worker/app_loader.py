@@ -1,7 +1,7 @@
 """Loading of the application that ``module:app`` names or a configuration file describes.
 
-A master of workers never loads one, so that it holds nothing that an application imports. The gateway is imported only
-where it is the application.
+The master never loads an application, so that nothing that an application imports is in its memory. The gateway is
+imported only where it is the application.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from ...core.errors import ConfigError, UmbelError
 
 
 class AppImportError(UmbelError):
-    """There is no such application. ``str(error)`` says what was looked for, and where."""
+    """An application that does not exist. ``str(error)`` says what was looked for, and where."""
 
 
 def load_app(spec: str | None, config: str | None, routes: int = 0) -> Any:
-    """The application that ``spec`` names; without one, the gateway of the configuration file.
+    """Load the application that ``spec`` names; without ``spec``, the gateway of the configuration file.
 
     Args:
         spec: ``module:app``, as for ``import_app``.
@@ -41,14 +41,14 @@ def load_app(spec: str | None, config: str | None, routes: int = 0) -> Any:
     return app
 
 
-def refusal_of(app: Any) -> ConfigError | None:
-    """The error of its configuration that kept an application from starting; None if something else did."""
+def config_error_of(app: Any) -> ConfigError | None:
+    """Return the configuration error that kept an application from starting; None if something else did."""
     refusal = getattr(app, "refusal", None)
     return refusal if isinstance(refusal, ConfigError) else None
 
 
 def import_app(spec: str) -> Any:
-    """The application that ``module:app`` names.
+    """Import the application that ``module:app`` names.
 
     ``module`` alone stands for ``module:app``, and in ``module:make()`` the function is called. The working directory
     is searched first, as by ``python -m``.

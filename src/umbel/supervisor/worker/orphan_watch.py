@@ -1,7 +1,8 @@
-"""A thread of the worker that ends an orphaned process, even while the worker's loop is blocked.
+"""The thread that ends a worker whose master has ended, even while the event loop of the worker is blocked.
 
-The kernel closes the master's end of the channel when the master ends, whatever ends it. So no notification can be
-missed, as the parent-death signal (prctl) can, which is also tied to the thread that started the process.
+The kernel closes the master's end of the channel when the master ends, for whatever reason, and ``POLLRDHUP`` stays
+reported. The parent-death signal (prctl) would be lost if the master ended before it is set, and it comes when the
+*thread* ends that started the process.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import time
 from ..master.exit_status import WORKER_ORPHANED
 
 SLACK_S = 1.0
-"""Between the end of an orphan's drain and the end of the process."""
+"""Seconds between the end of an orphan's drain and the end of the process."""
 
 
 class OrphanWatch(threading.Thread):
     """Ends the process ``grace`` + ``SLACK_S`` seconds after the master has ended, with ``WORKER_ORPHANED``.
 
-    The worker's loop sees the end of the channel too, and drains meanwhile; only a blocked one is still there then.
+    The event loop reads the end of the channel too, and drains in the meantime: only a blocked process is ended here.
 
     Args:
         channel: the descriptor of the worker's end of the channel.

@@ -1,7 +1,7 @@
-"""The server's records for an application that keeps none of its own: crashes, refusals, and what it logs.
+"""Records for an application that keeps none of its own: crashes, error responses, and what it logs.
 
-The same files, levels and redaction as for a configuration's own application (``gateway/runtime.py``). It imports no
-configuration: a worker of another application has none of it in memory.
+Files, levels and redaction are those of the gateway (``gateway/runtime.py``). No configuration code is imported, so
+that it takes no memory in a worker of another application.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from ...logs import LOGGERS, Redactor, bridge, open_recorder, redacted_console
 async def recording(
     app: Any, logs: Mapping[str, Any], warn: Callable[[object], None], *, required: bool
 ) -> AsyncGenerator[Recorder, None]:
-    """What records for ``app`` until the block ends; nothing if it has a recorder.
+    """Open a recorder for ``app`` until the block ends; ``NULL`` if ``app`` has a recorder.
 
-    ``logs`` is the section of that name as plain values. ``required``: it stands in a file. Else the files are the
-    default ones below the working directory; where they cannot be written there are no records, and ``warn`` is told.
+    ``logs`` is the section ``[logs]`` as plain values. ``required`` says that it stands in a file. Otherwise the files
+    are the default ones below the working directory; where these cannot be written, ``warn`` is called and nothing is
+    recorded.
 
     Raises:
         ConfigError: the files that are required cannot be opened.

@@ -1,7 +1,7 @@
-"""A worker: loads the application and serves it on sockets that the master has bound, until the master says drain.
+"""The worker process: loads the application and serves it on the sockets that the master has bound.
 
-Run as ``python -m umbel.supervisor.worker.worker CHANNEL TITLE`` by ``spawn.py`` alone. The only place of the package
-where an application is loaded. It starts no process and binds nothing.
+Run as ``python -m umbel.supervisor.worker.worker CHANNEL TITLE``, where ``CHANNEL`` is an inherited descriptor. The
+worker starts no process and binds nothing.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from ..master.exit_status import (
     WORKER_MISCONFIGURED,
     WORKER_ORPHANED,
 )
-from .app_loader import AppImportError, load_app, refusal_of
+from .app_loader import AppImportError, config_error_of, load_app
 from .orphan_watch import OrphanWatch
 from .worker_server import LoadedApp, WorkerServer
 
-_FAREWELL_S = 1.0
-_NOT_OURS = (
+_REPORT_S = 1.0
+_IGNORED_SIGNALS = (
     signal.SIGINT,
     signal.SIGQUIT,
     signal.SIGHUP,
@@ -47,13 +47,13 @@ _NOT_OURS = (
     signal.SIGTTIN,
     signal.SIGTTOU,
 )
-"""A terminal sends these to the whole group; what comes of them is the master's business."""
+"""A terminal sends these signals to the whole process group; only the master acts on them."""
 
 
 def main() -> None:
-    """Serve, and end with the status that says how it went (``exit_status.py``)."""
+    """Serve, and exit with a status of ``exit_status.py``."""
     faulthandler.enable()
-    for number in _NOT_OURS:
+    for number in _IGNORED_SIGNALS:
         # A handler and not SIG_IGN, which processes that the application starts would inherit.
         signal.signal(number, _ignore)
     with socket.socket(fileno=int(sys.argv[1])) as sock:
@@ -61,7 +61,7 @@ def main() -> None:
         first = sock.makefile("rb", buffering=0).readline()
         if not first:
             sys.exit(WORKER_ORPHANED)
-        start = messages.decode_down(first)
+        start = messages.decode_master_message(first)
         assert isinstance(start, messages.Start)
         os.environ[WORKER_VARIABLE] = str(start.slot)
         OrphanWatch(sock.fileno(), start.orphan_grace).start()
@@ -77,14 +77,14 @@ def _load_and_run(start: messages.Start, sock: socket.socket) -> int:
     try:
         loaded = _load(start)
     except ConfigError as error:
-        return _fail(sock, WORKER_MISCONFIGURED, str(error))
+        return _report_failure(sock, WORKER_MISCONFIGURED, str(error))
     except AppImportError as error:
-        return _fail(sock, WORKER_LOAD_FAILED, str(error))
+        return _report_failure(sock, WORKER_LOAD_FAILED, str(error))
     except BaseException as error:  # noqa: BLE001 - an import may raise anything, SystemExit too, and is told as it is
-        return _fail(sock, WORKER_LOAD_FAILED, _said(error), safe_traceback(error))
+        return _report_failure(sock, WORKER_LOAD_FAILED, _error_text(error), safe_traceback(error))
     server = WorkerServer(start, loaded)
     with crashes_on_stderr() as console:
-        # What keeps all workers from getting ready the master tells once.
+        # The master prints what keeps a worker from getting ready, once for all workers.
         console.hold()
         server.on_ready = console.release
         try:
@@ -99,19 +99,21 @@ def _load_and_run(start: messages.Start, sock: socket.socket) -> int:
                 if not mark_shown(cause):
                     sys.stderr.write(safe_traceback(cause))
                 return WORKER_CRASHED
-            if isinstance(cause, LifespanFailureError) and (refusal := refusal_of(loaded.app)) is not None:
-                return _fail(sock, WORKER_MISCONFIGURED, str(refusal))
-            # What an application says of its own failure is enough; anything else is told with the place.
+            if isinstance(cause, LifespanFailureError) and (refusal := config_error_of(loaded.app)) is not None:
+                return _report_failure(sock, WORKER_MISCONFIGURED, str(refusal))
+            # The message of the application is enough; for any other failure the traceback is sent.
             told = isinstance(cause, LifespanTooSlowError) or (
                 isinstance(cause, LifespanFailureError) and cause.__cause__ is None
             )
             shown = console.taken()
-            return _fail(sock, WORKER_BOOT_FAILED, _said(cause), shown or ("" if told else safe_traceback(cause)))
+            return _report_failure(
+                sock, WORKER_BOOT_FAILED, _error_text(cause), shown or ("" if told else safe_traceback(cause))
+            )
     return server.status
 
 
 def _load(start: messages.Start) -> LoadedApp:
-    """The application, with the descriptors that were inherited in the place of its addresses."""
+    """Load the application, and put the inherited descriptors in the place of its addresses."""
     secure, insecure = ([f"fd://{number}" for number in numbers] for numbers in (start.secure, start.insecure))
     settings = Config.from_mapping(start.server)
     settings.bind = secure or insecure
@@ -128,16 +130,16 @@ async def _check(loaded: LoadedApp) -> None:
         pass
 
 
-def _fail(sock: socket.socket, status: int, reason: str, trace: str = "") -> int:
-    """Tell the master why there will be no worker, in a way that does not depend on a loop."""
+def _report_failure(sock: socket.socket, status: int, reason: str, trace: str = "") -> int:
+    """Send the reason of a failed start to the master, without an event loop; return ``status``."""
     text = messages.TEXT_CHARS_MAX
-    sock.settimeout(_FAREWELL_S)
-    with suppress(OSError):  # It has gone, and so has the reason to tell it.
+    sock.settimeout(_REPORT_S)
+    with suppress(OSError):  # The master has ended.
         sock.sendall(messages.encode(messages.Failed(reason=reason[-text:], traceback=trace[-text:])))
     return status
 
 
-def _said(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     told = isinstance(error, LifespanFailureError | LifespanTooSlowError)
     said = str(error) if told else f"{type(error).__name__}: {error}"
     return Redactor().text(said)

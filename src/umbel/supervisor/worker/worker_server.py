@@ -1,6 +1,6 @@
 """The server of a worker process, and the tasks that exchange messages with the master.
 
-A worker ends when the master asks for it, at SIGTERM, or when the channel ends, which means that the master has ended.
+A worker ends when the master sends ``drain``, at SIGTERM, or when the channel ends, that is, when the master has ended.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from ..master.exit_status import WORKER_DONE, WORKER_ORPHANED
 from ..master.options import QUICK_S
 from .recording import recording
 
-_FAREWELL_S = 1.0
+_LAST_MESSAGES_S = 1.0
 _QUICK_CLEANUP_S = QUICK_S / 2
 """The part of a quick stop for answers and cleanup. The rest is for the end of the lifespan and the last records."""
-_ASK_AGAIN_S = 15.0
-"""Seconds after which a worker that was not replaced, because the new one failed, asks again."""
+_RECYCLE_AGAIN_S = 15.0
+"""Seconds after which a worker sends ``recycle`` again, if it was not replaced because the new one failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class LoadedApp:
     app: Any
     settings: Config
     limits: Limits | None
-    """For an application that carries none of its own."""
+    """The limits for an application that has none of its own."""
 
 
 class WorkerServer:
@@ -61,8 +61,8 @@ class WorkerServer:
         """Called once, when the server is ready."""
         self._start = start
         self._loaded = loaded
-        self._leaving = trio.Event()
-        self._cut = trio.CancelScope()
+        self._drain_requested = trio.Event()
+        self._serving_scope = trio.CancelScope()
         self._reason = "asked to"
 
     async def run(self, sock: socket.socket) -> None:
@@ -79,14 +79,14 @@ class WorkerServer:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._channel.run)
             app, start = self._loaded.app, self._start
-            with self._cut:
+            with self._serving_scope:
                 async with recording(app, start.logs, _warn, required=start.logs_required) as recorder:
                     self._server.given_recorder = recorder
                     await self._serve()
-            self._channel.send(self._heartbeat(0.0))  # Its numbers are the last ones.
-            self._channel.send(messages.Bye(reason=self._reason))
+            self._channel.send(self._heartbeat(0.0))  # The final counters.
+            self._channel.send(messages.Ended(reason=self._reason))
             self._channel.finish()
-            nursery.cancel_scope.deadline = trio.current_time() + _FAREWELL_S
+            nursery.cancel_scope.deadline = trio.current_time() + _LAST_MESSAGES_S
         self._channel.close()
 
     async def _serve(self) -> None:
@@ -104,16 +104,16 @@ class WorkerServer:
                 self._loaded.app,
                 self._loaded.settings,
                 server=self._server,
-                shutdown_trigger=self._leaving.wait,
+                shutdown_trigger=self._drain_requested.wait,
                 task_status=_OnStarted(ready),
             )
             nursery.cancel_scope.cancel(reason="the worker has served")
 
-    # Down.
+    # Messages of the master.
 
     async def _handle_messages(self) -> None:
         async for line in self._channel.lines():
-            match messages.decode_down(line):
+            match messages.decode_master_message(line):
                 case messages.Drain(grace=grace, delay=delay, quick=quick):
                     self._drain(grace, delay, "asked to", quick=quick)
                 case messages.State(degraded=degraded):
@@ -121,37 +121,37 @@ class WorkerServer:
                         tell(degraded)
                 case messages.ReopenLogs():
                     await self._reopen_logs()
-                case messages.AskStats():
+                case messages.StatsQuery():
                     self._channel.send(self._stats())
-                case messages.AskTree():
+                case messages.TreeQuery():
                     self._channel.send(messages.Tree(lines=task_tree()))
         self.status = WORKER_ORPHANED
         self._drain(self._start.orphan_grace, 0.0, "the master is gone")
 
     async def _drain_on_sigterm(self, *, task_status: trio.TaskStatus[None]) -> None:
-        """SIGTERM to this process alone ends it, as the master's drain does."""
+        """Drain at a SIGTERM, as at the master's ``drain``."""
         with trio.open_signal_receiver(signal.SIGTERM) as signals:
             task_status.started()
             async for _ in signals:
                 self._drain(self._loaded.settings.graceful_timeout, 0.0, "SIGTERM")
 
     def _drain(self, grace: float, delay: float, reason: str, *, quick: bool = False) -> None:
-        """Stop serving. A second call can only shorten the time; with ``quick`` it cancels what is left at once."""
-        again = self._leaving.is_set()
+        """Stop serving. A second call can only shorten the time; with ``quick`` it cancels at once what is left."""
+        again = self._drain_requested.is_set()
         if not again:
             self._reason = reason
             limits = self._server.limits
             cleanup = min(limits.cancel_timeout, _QUICK_CLEANUP_S) if quick else limits.cancel_timeout
             self._server.limits = replace(limits, drain_delay=delay, cancel_timeout=cleanup)
             self._loaded.settings.graceful_timeout = grace
-            self._leaving.set()
+            self._drain_requested.set()
         if not self.is_ready or (again and quick):
-            self._cut.cancel(reason=f"the worker ends: {reason}")
+            self._serving_scope.cancel(reason=f"the worker ends: {reason}")
         latest = trio.current_time() + delay + grace + self._server.limits.cancel_timeout
-        self._cut.deadline = min(self._cut.deadline, latest)
+        self._serving_scope.deadline = min(self._serving_scope.deadline, latest)
 
     async def _reopen_logs(self) -> None:
-        """Reopen the log files, if the recorder can, and answer the master once that is done."""
+        """Reopen the log files, if the recorder can, and then answer the master."""
         recorder = self._server.recorder
         if (reopen := getattr(recorder, "reopen", None)) is not None:
             reopen()
@@ -159,10 +159,10 @@ class WorkerServer:
             await flush()
         self._channel.send(messages.LogsReopened())
 
-    # Up.
+    # Messages to the master.
 
     async def _send_heartbeats(self) -> None:
-        """Send a heartbeat at regular times; each says how late it is, which is how long the loop was blocked."""
+        """Send a heartbeat at regular times. Each has its own lateness: for so long the loop was blocked."""
         due = trio.current_time()
         began, ask_at = due, due
         while True:
@@ -170,8 +170,12 @@ class WorkerServer:
             beat = self._heartbeat(now - due)
             self._channel.send(beat)
             self._server.late_at = monotonic() + 2 * self._start.heartbeat_every
-            if now >= ask_at and (reason := self._recycle_reason(beat, now - began)) and not self._leaving.is_set():
-                ask_at = now + _ASK_AGAIN_S
+            if (
+                now >= ask_at
+                and (reason := self._recycle_reason(beat, now - began))
+                and not self._drain_requested.is_set()
+            ):
+                ask_at = now + _RECYCLE_AGAIN_S
                 self._channel.send(messages.Recycle(reason=reason))
             due = max(due, now) + self._start.heartbeat_every
             await trio.sleep_until(due)

@@ -10,17 +10,17 @@ from trio.testing import wait_all_tasks_blocked
 
 from umbel.supervisor.control import messages
 from umbel.supervisor.control.channel import Channel
-from umbel.supervisor.control.messages import LINE_BYTES_MAX, decode_down, decode_up, encode
+from umbel.supervisor.control.messages import LINE_BYTES_MAX, decode_master_message, decode_worker_message, encode
 
 
 async def test_messages_arrive_whole_and_in_order_however_they_are_cut() -> None:
     ours, theirs = socket.socketpair()
-    sent = [messages.Drain(grace=2.5), messages.State(ready=3, degraded=True), messages.AskTree()]
-    got: list[messages.Down] = []
+    sent = [messages.Drain(grace=2.5), messages.State(ready=3, degraded=True), messages.TreeQuery()]
+    got: list[messages.MasterMessage] = []
     channel, peer = Channel(ours), trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
 
     async def listen() -> None:
-        got.extend([decode_down(line) async for line in channel.lines()])
+        got.extend([decode_master_message(line) async for line in channel.lines()])
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(listen)
@@ -38,10 +38,10 @@ async def test_a_peer_that_reads_nothing_costs_messages_and_never_time() -> None
         nursery.start_soon(channel.run)
         await wait_all_tasks_blocked()
         for _ in range(200):
-            channel.send(messages.AskStats())
+            channel.send(messages.StatsQuery())
         assert channel.dropped == 200 - 65  # The sender has taken one, and 64 wait.
         theirs.close()
-    channel.send(messages.AskStats())
+    channel.send(messages.StatsQuery())
     assert channel.dropped == 200 - 65 + 1
     channel.close()
 
@@ -49,12 +49,12 @@ async def test_a_peer_that_reads_nothing_costs_messages_and_never_time() -> None
 async def test_finishing_sends_what_is_queued_first() -> None:
     ours, theirs = socket.socketpair()
     channel = Channel(ours)
-    channel.send(messages.Bye(reason="asked to"))
+    channel.send(messages.Ended(reason="asked to"))
     channel.finish()
     await channel.run()
     channel.close()
     with theirs:
-        assert decode_up(theirs.recv(4096)) == messages.Bye(reason="asked to")
+        assert decode_worker_message(theirs.recv(4096)) == messages.Ended(reason="asked to")
 
 
 async def test_a_line_without_end_ends_the_channel() -> None:
@@ -79,7 +79,7 @@ async def test_a_message_that_is_sent_at_once_overtakes_none_and_never_waits() -
     channel, peer = Channel(ours), trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
     beat = messages.Heartbeat(lag_ms=0.0, inflight=1, tasks=1, rss=1, connections=1, requests=1)
     channel.send_now(beat)
-    assert decode_up((await peer.receive_some()).rstrip(b"\n")) == beat
+    assert decode_worker_message((await peer.receive_some()).rstrip(b"\n")) == beat
     for _ in range(100_000):
         channel.send_now(beat)
         if channel.dropped:  # the peer takes no more
@@ -88,8 +88,8 @@ async def test_a_message_that_is_sent_at_once_overtakes_none_and_never_waits() -
     received = b""
     while not received.endswith(b"\n") or len(received) < 1000:
         received += await peer.receive_some()
-    assert {decode_up(line) for line in received.splitlines()} == {beat}
-    channel.send(messages.Bye(reason="x"))
+    assert {decode_worker_message(line) for line in received.splitlines()} == {beat}
+    channel.send(messages.Ended(reason="x"))
     channel.send_now(beat)  # something waits to be sent before it
     assert channel.dropped == 2
     channel.close()

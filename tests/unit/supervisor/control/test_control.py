@@ -79,7 +79,7 @@ async def test_an_answer_must_be_read_within_its_time(
     async def large(master: Any, line: bytes) -> dict[str, Any]:
         return {"trees": "x" * 10_000_000}
 
-    monkeypatch.setattr(control, "obey", large)
+    monkeypatch.setattr(control, "execute_command", large)
     async with serving(tmp_path / "ctl") as path, await trio.open_unix_socket(path) as stream:
         await stream.send_all(b"{}\n")
         await trio.sleep(ANSWER_S + 1)
@@ -109,7 +109,7 @@ async def test_a_long_command_holds_no_other_up(
         await trio.sleep(100 if b"slow" in line else 0)
         return {"ok": True}
 
-    monkeypatch.setattr(control, "obey", slow)
+    monkeypatch.setattr(control, "execute_command", slow)
     async with serving(tmp_path / "ctl") as path:
         waiting = [await trio.open_unix_socket(path) for _ in range(CONNECTIONS_MAX // 2)]
         for stream in waiting:

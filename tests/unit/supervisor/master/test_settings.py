@@ -14,14 +14,14 @@ import trustme
 from tests.support.configs import write
 from umbel.core.errors import ConfigError
 from umbel.supervisor.master.options import Application, Options
-from umbel.supervisor.master.settings import READING_S, Given, in_time, read_settings
+from umbel.supervisor.master.settings import READ_S_MAX, CommandLine, read_in_time, read_settings
 
 FILES = {"hypercorn.toml": 'graceful_timeout = 7\npid_path = "master.pid"\nmax_requests = 5\n'}
 
 
-def given(directory: Path, **overrides: object) -> Given:
+def given(directory: Path, **overrides: object) -> CommandLine:
     application = Application(None, str(directory / "umbel.toml"), str(directory / "hypercorn.toml"))
-    return Given(2, application, ["127.0.0.1:0"], overrides, allow_empty=True)
+    return CommandLine(2, application, ["127.0.0.1:0"], overrides, allow_empty=True)
 
 
 def test_both_files_are_heard_and_paths_are_relative_to_them(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_both_files_are_heard_and_paths_are_relative_to_them(tmp_path: Path) -> 
 
 
 def test_without_files_everything_has_its_default(tmp_path: Path) -> None:
-    settings = read_settings(Given(1, Application("served:app")))
+    settings = read_settings(CommandLine(1, Application("served:app")))
     assert settings.options == Options()
     assert settings.logs is None
     assert settings.limits is None
@@ -60,7 +60,7 @@ def test_the_command_line_wins(tmp_path: Path) -> None:
     write(tmp_path, '[supervisor]\nhang_timeout = "3s"\n', FILES)
     assert read_settings(given(tmp_path, hang_timeout=4.0)).options.hang_timeout == 4.0
     application = Application(None, str(tmp_path / "umbel.toml"), None, {"graceful_timeout": 2.0})
-    assert read_settings(Given(1, application, allow_empty=True)).options.graceful_timeout == 2.0
+    assert read_settings(CommandLine(1, application, allow_empty=True)).options.graceful_timeout == 2.0
 
 
 @pytest.mark.parametrize(
@@ -100,14 +100,14 @@ async def test_reading_that_hangs_ends_with_a_mistake_and_holds_one_thread(
         for _ in range(3):
             began = trio.current_time()
             with pytest.raises(ConfigError, match="could not be read within 10 s"):
-                await in_time(hangs)
-            assert trio.current_time() - began == READING_S
+                await read_in_time(hangs)
+            assert trio.current_time() - began == READ_S_MAX
         assert len(begun) == 1
     finally:
         released.set()
     autojump_clock.autojump_threshold = math.inf
     with trio.fail_after(10):
-        assert await in_time(lambda: 2) == 2
+        assert await read_in_time(lambda: 2) == 2
 
 
 @pytest.mark.parametrize("key", ["ca_certs", "certfile", "keyfile"])
