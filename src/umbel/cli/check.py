@@ -83,9 +83,9 @@ def _loaded(file: str, app: str | None) -> Loaded:
     Raises:
         ConfigError: the mistakes of both files.
     """
+    from ..config.hypercorn_toml.settings import hypercorn_keys
     from ..config.loading.collect_errors import both
     from ..config.loading.load import Loaded
-    from ..server.process.settings import hypercorn_keys
 
     if not app:
         require_file(file)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_STANDARD = (0, 1, 2)
+_STDERR = 2
 
 
 def announce(addresses: Iterable[str], recorder: object) -> None:
@@ -37,12 +38,31 @@ def fill_standard_descriptors() -> None:
 
     Else the next file or socket that is opened has such a number, and gets what is meant for a reader.
     """
-    for descriptor in _STANDARD:
+    for descriptor in range(_STDERR + 1):
         try:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # The lowest number that is free, so this one.
             os.set_inheritable(descriptor, True)
+
+
+@contextmanager
+def own_stderr() -> Iterator[int]:
+    """A descriptor of stderr for whoever must never wait for its reader.
+
+    A pipe or a terminal is opened once more, so that it is non-blocking for this alone; a file never blocks.
+    """
+    descriptor = _STDERR
+    with suppress(OSError):
+        mode = os.fstat(_STDERR).st_mode
+        if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+            flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+            descriptor = os.open(f"/proc/self/fd/{_STDERR}", flags)
+    try:
+        yield descriptor
+    finally:
+        if descriptor != _STDERR:
+            os.close(descriptor)
 
 
 def _write(stream: object, text: str) -> None:

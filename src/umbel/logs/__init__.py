@@ -4,10 +4,11 @@
 Quart, no pydantic.
 """
 
+from ..core.console import own_stderr
 from .bridge import LOGGERS, BridgeHandler, bridge
 from .console import redacted_console
 from .context import bind, bound
-from .crashes import crashes_on_stderr, own_stderr, show_crash, shown_crashes
+from .crashes import crashes_on_stderr, show_crash, shown_crashes
 from .files.recover import recover
 from .log import Log, LogStatistics, NotWrittenError, open_log
 from .options import LogOptions

@@ -8,17 +8,16 @@ the long run; the others are counted, and stand in the log all the same. Nothing
 from __future__ import annotations
 
 import os
-import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from ..core.console import own_stderr
 from .records.exception_fields import mark_shown, safe_traceback
 from .records.redact import Redactor
 
 AT_ONCE = 10
 PER_MINUTE = 10
-_STDERR = 2
 
 
 class CrashConsole:
@@ -119,22 +118,3 @@ def crashes_on_stderr() -> Iterator[CrashConsole]:
         finally:
             _console = former
             console.close()
-
-
-@contextmanager
-def own_stderr() -> Iterator[int]:
-    """A descriptor of stderr for whoever must never wait for its reader.
-
-    A pipe or a terminal is opened once more, so that it is non-blocking for this alone; a file never blocks.
-    """
-    descriptor = _STDERR
-    with suppress(OSError):
-        mode = os.fstat(_STDERR).st_mode
-        if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
-            flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-            descriptor = os.open(f"/proc/self/fd/{_STDERR}", flags)
-    try:
-        yield descriptor
-    finally:
-        if descriptor != _STDERR:
-            os.close(descriptor)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import trio
@@ -19,16 +21,20 @@ from hypercorn.trio.worker_context import WorkerContext
 
 from .connection import serve_socket
 from .process.loopwatch import EVENT, HANG_TIMEOUT, watch_loop
-from .process.settings import mistakes
 from .shutdown import drain, leave
 from .state import ServerState
 
 _stock_run = TCPServer.run
+_mistakes_of: Callable[[Mapping[str, Any]], list[str]]
+"""Judges Hypercorn's settings. Set by ``install``: it loads pydantic, and no connection is to wait for that."""
 
 
 def install() -> None:
     """Serve what Hypercorn accepts in this process, unless ``UMBEL_GUARD=off``. May be called more than once."""
     if os.environ.get("UMBEL_GUARD", "").lower() != "off":
+        global _mistakes_of
+        from ..config.hypercorn_toml.settings import mistakes as _mistakes_of
+
         TCPServer.run = _run  # type: ignore[method-assign]  # the one name that is replaced
 
 
@@ -50,7 +56,7 @@ class _Worker:
 
     async def accompany(self, connections: trio.Nursery) -> None:
         """Run beside the connections in Hypercorn's nursery, and wind them down when Hypercorn stops accepting."""
-        for mistake in mistakes(self.server.config):
+        for mistake in _mistakes_of(vars(self.server.config)):
             self.server.note("hypercorn.setting", f"of Hypercorn's settings, {mistake}")
         async with trio.open_nursery() as nursery:
             await nursery.start(self.server.run)

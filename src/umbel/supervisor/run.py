@@ -16,9 +16,9 @@ import trio
 from hypercorn.config import Config as HypercornConfig
 from setproctitle import setproctitle
 
+from ..config.hypercorn_toml.settings import Warn
 from ..core.errors import ConfigError, ConfigProblem
 from ..logs import open_recorder
-from ..server.process.settings import Warn
 from .control.control import control_socket, serve_control
 from .master.console_output import ConsoleOutput
 from .master.listeners import Listeners, activated_sockets, bound

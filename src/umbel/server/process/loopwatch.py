@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, suppress
 
 import trio
 
-from ...logs import own_stderr
+from ...core.console import own_stderr
 
 HANG_TIMEOUT = 10.0
 """Seconds, where no configuration says more."""

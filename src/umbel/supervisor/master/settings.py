@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import trio
 from hypercorn.config import Config as HypercornConfig
 
+from ...config.hypercorn_toml.settings import Warn, hypercorn_keys
 from ...config.loading.collect_errors import both
 from ...config.loading.emptiness import require_routes
 from ...config.loading.load import load
@@ -20,7 +21,6 @@ from ...config.schema.sections import Config, Logs
 from ...core.errors import ConfigError, ConfigProblem
 from ...gateway.checks import CHECKS
 from ...server.limits.limits import Limits
-from ...server.process.settings import Warn, hypercorn_keys
 from .options import Application, Options
 
 READ_S_MAX = 10.0

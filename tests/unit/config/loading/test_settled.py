@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.configs import GOOD, write
+from umbel.config.hypercorn_toml.settings import hypercorn_keys
 from umbel.config.loading import file_reader as source
 from umbel.config.loading.emptiness import allows_empty, require_routes
 from umbel.config.loading.file_reader import PAUSE_S, READS_MAX
 from umbel.config.loading.load import load
 from umbel.core.errors import ConfigError
 from umbel.core.regular_file import open_regular
-from umbel.server.process.settings import hypercorn_keys
 
 HALF = len(GOOD) - 20
 """As much of ``GOOD`` is no TOML."""

@@ -9,10 +9,10 @@ import pytest
 import trustme
 from hypercorn.config import Config
 
+from umbel.config.hypercorn_toml.keys import IN_UMBEL_TOML, UNHEEDED, HypercornFile
+from umbel.config.hypercorn_toml.settings import mistakes
 from umbel.core.errors import ConfigError, ConfigProblem
 from umbel.server import hypercorn_config
-from umbel.server.process.hypercornfile import IN_UMBEL_TOML, UNHEEDED, HypercornFile
-from umbel.server.process.settings import mistakes
 
 
 @pytest.fixture
@@ -199,9 +199,9 @@ def test_a_config_that_somebody_else_filled_is_told_what_is_surely_wrong_with_it
     config = Config.from_mapping(
         graceful_timout=3, backlog="7", server_names=["x"], bind="host", my_own="x", workers=2, keep_alive_timeout=9
     )
-    assert mistakes(config) == [
+    assert mistakes(vars(config)) == [
         "backlog needs a whole number, not a text",
         'graceful_timout is not one of Hypercorn\'s keys; did you mean "graceful_timeout"?',
         "server_names is the business of umbel.toml; write hosts in its [server] instead",
     ]
-    assert mistakes(Config()) == []
+    assert mistakes(vars(Config())) == []

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from ...config.schema.section import AS_TUPLE, Section
-from ...config.schema.units import DURATION_S_MAX
+from ..schema.section import AS_TUPLE, Section
+from ..schema.units import DURATION_S_MAX
 
 
 def _not_negative(value: float) -> float:

@@ -1,0 +1,212 @@
+"""Hypercorn's settings for the ways to start that are ours: a file, options that win over it, and our defaults.
+
+What Hypercorn has a key for is set there alone; this reads its file strictly and adds nothing of its own to it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...core.errors import ConfigError, ConfigProblem
+from ...core.regular_file import NOT_WRITABLE_REMEDY, why_not_writable
+from ..loading.did_you_mean import hint, homes
+from ..loading.file_reader import Source, UnreadableError, read_settled
+from ..loading.named_files import unusable
+from ..loading.validation_errors import findings
+from ..schema.section_tree import keys_of
+from ..schema.sections import Server, Tls
+from .keys import FOR_TLS, FOR_UNIX_SOCKETS, IN_UMBEL_TOML, PATHS, UNHEEDED, HypercornFile
+
+DEFAULTS: Mapping[str, Any] = {
+    # Never tell clients what serves them; the access log is ours; a request in flight has time to end.
+    "include_server_header": False,
+    "accesslog": None,
+    "loglevel": "WARNING",
+    "graceful_timeout": 20.0,
+    "worker_class": "trio",
+}
+
+Warn = Callable[[ConfigProblem], object]
+
+_UNKNOWN = "is not one of Hypercorn's keys"
+_AS_IT_IS = {"workers": 1, "include_server_header": False}
+"""Values of unheeded keys that say what is so."""
+_BINDS = ("bind", "insecure_bind", "quic_bind")
+_ADDRESS = "is not an address; write HOST:PORT (a port is at most 65535), unix:/path or fd://NUMBER"
+# What a certificate is called in hypercorn.toml, and what the check that umbel.toml's share calls it.
+_TLS_KEYS = {"ca": "ca_certs", "cert": "certfile", "key": "keyfile"}
+
+
+def hypercorn_keys(
+    file: str | os.PathLike[str] | None = None,
+    *,
+    bind: Sequence[str] = (),
+    warn: Warn | None = None,
+    permissions: bool = False,
+) -> dict[str, Any]:
+    """The settings of ``file`` (TOML) over our defaults, with ``bind`` over both. Paths are relative to the file.
+
+    ``workers`` is 1 whatever the file says: one process serves here. ``warn`` hears of each key in the file that
+    nothing comes of, and with ``permissions`` of each path that the user of this process may not make.
+
+    Raises:
+        ConfigError: every mistake at once, each with its line: the file cannot be read or is no TOML, a key is
+            unknown or belongs in umbel.toml, a value has the wrong type, a certificate cannot be used, an address to
+            bind is none.
+    """
+    problems = [ConfigProblem("--bind", None, "", f'"{text}" {_ADDRESS}') for text in bind if not _is_address(text)]
+    settings = dict(DEFAULTS)
+    if file is not None:
+        try:
+            source = read_settled(Path(file), os.fspath(file))
+        except UnreadableError as error:
+            raise ConfigError([ConfigProblem(os.fspath(file), error.line, "", error.reason), *problems]) from error
+        _make_absolute(source)
+        problems += _problems(source)
+        settings |= source.data
+    if problems:
+        raise ConfigError(problems)
+    if bind:
+        settings["bind"] = list(bind)
+    if file is not None and warn is not None:
+        _tell(source, settings, warn, permissions=permissions)
+    settings["workers"] = 1
+    return settings
+
+
+def mistakes(config: Mapping[str, Any]) -> list[str]:
+    """What is surely wrong in the attributes of a ``hypercorn.config.Config`` that somebody else filled.
+
+    Hypercorn's own command takes anything.
+
+    One sentence each, without a line, for only the values are left. A name that resembles no key is none of ours: a
+    configuration in Python may have variables of its own.
+    """
+    told = {name.removeprefix("_"): value for name, value in config.items()}
+    plain = {
+        name: value
+        for name, value in told.items()
+        if isinstance(value, bool | int | float | str | list | dict)  # what no file could say is right as it is
+        and name not in (*_BINDS, "application_path", "quic_addresses", "verify_mode", "verify_flags")
+        and (name in HypercornFile.model_fields or name in IN_UMBEL_TOML or _unknown(name) != _UNKNOWN)
+    }
+    return sorted(f"{name} {reason}" for name, reason in _judged(plain))
+
+
+def _problems(source: Source) -> list[ConfigProblem]:
+    """Every mistake of a file, in the order of its lines."""
+    wrong = list(_judged(source.data))
+    known = {name for name, _ in wrong}
+    wrong += (each for each in _unusable_files(source.data) if each[0] not in known)
+    found = [ConfigProblem(source.name, source.line((name,)), name, reason) for name, reason in wrong]
+    return sorted(found, key=lambda each: (each.line or 0, each.key))
+
+
+def _judged(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each wrong key, and why."""
+    for name in data.keys() & IN_UMBEL_TOML.keys():
+        yield name, f"is the business of umbel.toml; write {IN_UMBEL_TOML[name]} in its [server] instead"
+    for each in findings(HypercornFile, {name: data[name] for name in data if name not in IN_UMBEL_TOML}):
+        name = str(each.path[0])
+        yield name, _unknown(name) if each.kind == "unknown" else each.reason
+    for name in _BINDS:
+        for text in _texts(data.get(name)):
+            if not _is_address(text):
+                yield name, f'"{text}" {_ADDRESS}'
+
+
+def _unknown(name: str) -> str:
+    if name in keys_of(Server):
+        return "belongs in [server] of umbel.toml, not here"
+    elsewhere = [f"{place} of umbel.toml" for place in homes(name, HypercornFile)]
+    return f"{_UNKNOWN}{hint(name, HypercornFile.model_fields, elsewhere)}"
+
+
+def _is_address(text: str) -> bool:
+    """Hypercorn takes an empty address for every address there is, and fails late on a port out of range."""
+    if text.startswith("unix:"):
+        return len(text) > len("unix:")
+    if text.startswith("fd://"):
+        return _is_number(text.removeprefix("fd://"))
+    host, _, port = text.rpartition(":")
+    if host.startswith("[") or host.endswith("]"):
+        host = host[1:-1] if host.startswith("[") and host.endswith("]") else ""
+    return bool(host) and _is_number(port) and int(port) <= 65535
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 9
+
+
+def _unusable_files(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What TLS cannot use. One file of the two alone would have Hypercorn serve without TLS, and say nothing."""
+    for there, missing in (("certfile", "keyfile"), ("keyfile", "certfile")):
+        if there in data and missing not in data:
+            yield there, f"needs {missing} beside it, or nothing is encrypted"
+    wanted = _TLS_KEYS if "certfile" in data and "keyfile" in data else {"ca": "ca_certs"}
+    given = {ours: data[theirs] for ours, theirs in wanted.items() if isinstance(data.get(theirs), str)}
+    together = [given]
+    if "keyfile_password" in data:
+        # The shared check knows no password: each file by itself must be readable, and starting will tell the rest.
+        together = [{name: path} for name, path in given.items()]
+    for files in together:
+        for path, reason in unusable([((), Tls.model_construct(**files))]):
+            yield _TLS_KEYS[str(path[-1])], reason
+
+
+def _make_absolute(source: Source) -> None:
+    """Paths stand relative to the file; an address may be a path, and a log's file may have a prefix."""
+    for key in PATHS:
+        if isinstance(value := source.data.get(key), str):
+            source.data[key] = str(source.directory / value)
+    if isinstance(log := source.data.get("errorlog"), str) and log != "-":
+        source.data["errorlog"] = str(source.directory / log)
+    if isinstance(logging := source.data.get("logconfig"), str):
+        form, colon, path = logging.rpartition(":")
+        source.data["logconfig"] = f"{form}{colon}{source.directory / path}"
+    for key in _BINDS:
+        if key in source.data and (texts := list(_texts(source.data[key]))):
+            source.data[key] = [
+                f"unix:{source.directory / text[5:]}" if text.startswith("unix:") and _is_address(text) else text
+                for text in texts
+            ]
+
+
+def _texts(value: object) -> Iterable[str]:
+    """The texts of a value that may be one or a list; nothing where it is something else (told elsewhere)."""
+    texts = [value] if isinstance(value, str) else value
+    return texts if isinstance(texts, list | tuple) and all(isinstance(text, str) for text in texts) else ()
+
+
+def _tell(source: Source, settings: Mapping[str, Any], warn: Warn, *, permissions: bool) -> None:
+    """Tell what of the file does not do what was meant; ``settings`` is what it has become part of."""
+    told = [(name, f"is ignored here: {reason}") for name, reason in _without_effect(source.data, settings)]
+    told += _not_writable(source.data) if permissions else ()
+    for name, reason in sorted(told, key=lambda each: source.line((each[0],)) or 0):
+        warn(ConfigProblem(source.name, source.line((name,)), name, reason))
+
+
+def _not_writable(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each key that names a file that could not be made, and why. A socket is replaced, so its directory counts."""
+    if "pid_path" in given and (reason := why_not_writable(given["pid_path"])):
+        yield "pid_path", f"the file could not be written: {reason}; {NOT_WRITABLE_REMEDY}"
+    for name in ("bind", "insecure_bind"):
+        for text in _texts(given.get(name, ())):
+            if text.startswith("unix:") and (reason := why_not_writable(f"{text.removeprefix('unix:')}.new")):
+                yield name, f"the socket could not be made: {reason}; {NOT_WRITABLE_REMEDY}"
+
+
+def _without_effect(given: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each key of the file that has no effect beside the other settings, and why."""
+    for name in given.keys() & UNHEEDED.keys():
+        if given[name] != _AS_IT_IS.get(name):
+            yield name, UNHEEDED[name]
+    if "certfile" not in settings or "keyfile" not in settings:
+        for name in given.keys() & set(FOR_TLS):
+            yield name, "nothing is encrypted without certfile and keyfile"
+    if not any(text.startswith("unix:") for text in _texts(settings.get("bind", ()))):
+        for name in given.keys() & set(FOR_UNIX_SOCKETS):
+            yield name, "it is about Unix sockets, and none is bound; the process keeps the user that starts it"
