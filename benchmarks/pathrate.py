@@ -19,7 +19,7 @@ GOOD = (b"HTTP/1.1 200", b"\r\numbel-completed: true\r\n")
 DRAIN_S = 10.0
 
 
-class Exchange:
+class RequestContext:
     """A connection, and the request that is on it."""
 
     def __init__(self, port: int) -> None:
@@ -53,8 +53,8 @@ class Rate:
     def __init__(self, port: int) -> None:
         self._port = port
         self._epoll = select.epoll()
-        self._all: dict[int, Exchange] = {}
-        self._free: list[Exchange] = []
+        self._all: dict[int, RequestContext] = {}
+        self._free: list[RequestContext] = []
 
     def run(self, rate: float, seconds: float, targets: list[str]) -> dict[str, object]:
         latencies: dict[str, list[float]] = {target: [] for target in targets}
@@ -84,16 +84,16 @@ class Rate:
                     self._free.append(exchange)
         return {target: [latencies[target], failed[target]] for target in latencies}
 
-    def _drop(self, exchange: Exchange) -> None:
+    def _drop(self, exchange: RequestContext) -> None:
         self._free.remove(exchange)
         del self._all[exchange.socket.fileno()]
         self._epoll.unregister(exchange.socket.fileno())
         exchange.socket.close()
 
-    def _free_one(self) -> Exchange:
+    def _free_one(self) -> RequestContext:
         if self._free:
             return self._free.pop()
-        exchange = Exchange(self._port)
+        exchange = RequestContext(self._port)
         self._all[exchange.socket.fileno()] = exchange
         self._epoll.register(exchange.socket.fileno(), select.EPOLLIN)
         return exchange

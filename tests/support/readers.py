@@ -28,7 +28,7 @@ from umbel.gateway.request import trace_ids as ids
 from umbel.gateway.request.client_deadline import client_budget
 from umbel.gateway.request.client_origin import TrustedProxies, origin_of
 from umbel.gateway.request.content_negotiation import stream_form
-from umbel.gateway.request.request_fields import Fields
+from umbel.gateway.request.request_fields import RequestFields
 from umbel.http1 import chunked
 from umbel.http1 import response_head as head
 from umbel.policy import coalescing_key as sharing
@@ -71,12 +71,12 @@ def _asking(value: bytes) -> Prepared:
     return Prepared("GET", b"/" + value, ((b"a", b"a", value), ACCEPT_GZIP))
 
 
-def _fields(name: bytes) -> Callable[[bytes], Fields]:
-    return lambda value: Fields([(name, value), (b"host", b"a")])
+def _fields(name: bytes) -> Callable[[bytes], RequestFields]:
+    return lambda value: RequestFields([(name, value), (b"host", b"a")])
 
 
 def _media_type(value: bytes) -> None:
-    bodies.check_media_type(Fields([(b"content-type", value)]), "json")
+    bodies.check_media_type(RequestFields([(b"content-type", value)]), "json")
 
 
 def _retry_after(value: str) -> object:
@@ -235,7 +235,9 @@ GATEWAY = {
     ),
     "a form": Case(lambda raw: bodies.decode_body(raw, "form"), ("a=b&", "&", "=", "%41", "%e9", "+", "a")),
     "cookies": Case(lambda value: _fields(b"cookie")(value).cookies, WORDS),
-    "a field that is repeated": Case(lambda value: Fields([(b"a", value[:640])] * (len(value) // 640)), ("a", ",")),
+    "a field that is repeated": Case(
+        lambda value: RequestFields([(b"a", value[:640])] * (len(value) // 640)), ("a", ",")
+    ),
     "a media type": Case(
         _media_type,
         (*WORDS, "; a=b", ';a="\\"', "*0=", "a*0*=utf-8''%41"),

@@ -25,14 +25,14 @@ from ..core.http.header_field import raw_value
 from ..core.model import Failure
 from ..net.exception_groups import first_leaf, holds_only
 from .request.inputs import InputRules
-from .request_context import Exchange, count_nothing, current_exchange
+from .request_context import RequestContext, count_nothing, current_request_context
 from .response.answer import AnswerRules, answer
 from .response.reply import Reply, as_response
 from .routes import deadline_of
 
 if TYPE_CHECKING:
     from .context import GatewayContext
-    from .request.request_fields import Fields
+    from .request.request_fields import RequestFields
     from .response.sending import AnyResponse
 
 Handler = Callable[..., Awaitable[Any]]
@@ -68,18 +68,18 @@ class ComposeView:
 
     async def _view(self, **path: Any) -> AnyResponse:
         """Answer one request of Quart's; see ``answer``."""
-        exchange = current_exchange()
-        facts = exchange.routed(self.rule, self.deadline(exchange.origin.fields, exchange.facts.started_at))
-        answered = await self.answer(exchange, path, trio.CancelScope(deadline=facts.deadline + GRACE))
+        ctx = current_request_context()
+        facts = ctx.routed(self.rule, self.deadline(ctx.origin.fields, ctx.facts.started_at))
+        answered = await self.answer(ctx, path, trio.CancelScope(deadline=facts.deadline + GRACE))
         if not isinstance(answered, Reply):
             return answered
         return as_response(answered)
 
-    def deadline(self, fields: Fields, complete_at: float) -> float:
+    def deadline(self, fields: RequestFields, complete_at: float) -> float:
         """When the answer to a request with these fields is due (absolute), which was complete at that time."""
         return deadline_of(fields, complete_at, self._deadline)
 
-    async def answer(self, exchange: Exchange, path: Mapping[str, Any], late: trio.CancelScope) -> AnyResponse | Reply:
+    async def answer(self, ctx: RequestContext, path: Mapping[str, Any], late: trio.CancelScope) -> AnyResponse | Reply:
         """Answer one request that has been routed with what the handler returns.
 
         ``late`` is a new scope, whose deadline is ``GRACE`` after the request's.
@@ -88,10 +88,10 @@ class ComposeView:
             RequestError: nothing can be answered at the moment (503).
             BaseException: whatever the handler raises, but failed compositions.
         """
-        fields, facts = exchange.origin.fields, exchange.facts
+        fields, facts = ctx.origin.fields, ctx.facts
         runtime = self._context.require_runtime()
-        inputs = self._inputs.read(exchange, path)
-        compose = Compose(runtime.callers, inputs, facts, exchange.recorder, self._upstreams, exchange.calls)
+        inputs = self._inputs.read(ctx, path)
+        compose = Compose(runtime.callers, inputs, facts, ctx.recorder, self._upstreams, ctx.calls)
         try:
             with late:
 
@@ -100,29 +100,29 @@ class ComposeView:
                     now = trio.current_time()
                     due = self.deadline(fields, now)
                     # A block that begins meanwhile has the deadline that it would have if the body were there.
-                    compose.facts = exchange.became_complete(due, now)
+                    compose.facts = ctx.became_complete(due, now)
                     late.deadline = math.inf if for_body else due + GRACE
 
-                exchange.body_waits = waits
+                ctx.body_waits = waits
                 try:
                     value = await self._handler(compose, **path)
                 finally:
-                    exchange.body_waits = count_nothing  # It holds the exchange.
+                    ctx.body_waits = count_nothing  # It holds the request context.
         except Exception as error:
             failed = _failed_composition(error)
             if failed is None:
                 raise
             # The block that failed may stand in another one, whose calls have been cut only since.
-            return answer(compose.with_all_calls(failed.result), self._answer, exchange)
+            return answer(compose.with_all_calls(failed.result), self._answer, ctx)
         if late.cancelled_caught:
             failure = Failure.of(Kind.TIMEOUT, "the handler itself was at work past the deadline")
-            return answer(compose.failed(failure), self._answer, exchange)
+            return answer(compose.failed(failure), self._answer, ctx)
         if isinstance(value, (Response, WerkzeugResponse)):
             # The handler wrote its own response; its fields are its own affair.
             return value
         value, status, headers = _unpacked(value)
-        said = _fields(headers, partial(note_left_out, facts, exchange.recorder)) if headers else ()
-        return answer(compose.result(value, status=status, headers=said), self._answer, exchange)
+        said = _fields(headers, partial(note_left_out, facts, ctx.recorder)) if headers else ()
+        return answer(compose.result(value, status=status, headers=said), self._answer, ctx)
 
 
 def _standing_for(handler: Handler, answer: Callable[..., Awaitable[AnyResponse]]) -> Callable[..., Any]:

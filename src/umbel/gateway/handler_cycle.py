@@ -54,7 +54,7 @@ class HandlerCycle(RequestCycle):
         self._over = False
 
     def cancel(self) -> None:
-        """See ``Exchange``."""
+        """See ``RequestContext``."""
         self.inbound.cancel_apart(CLIENT_GONE)
 
     async def _answer(self) -> None:

@@ -23,19 +23,19 @@ if TYPE_CHECKING:
     from werkzeug.routing import Map
 
     from .context import ServingState
-    from .request_context import Exchange
+    from .request_context import RequestContext
 
 PATHS = PROBES
 LIVEZ, READYZ = PROBES
 _ALLOW = "GET, HEAD, OPTIONS"
 
 
-def probe(serving: ServingState, routes: Map, request: Request, exchange: Exchange) -> TrioResponse | None:
+def probe(serving: ServingState, routes: Map, request: Request, ctx: RequestContext) -> TrioResponse | None:
     """The answer to a probe; None if this is no probe, or one of ``routes`` is at its path."""
     path = request.path
     if path not in PATHS or any(rule.rule == path for rule in routes.iter_rules()):
         return None
-    facts = exchange.routed(path, exchange.facts.deadline)
+    facts = ctx.routed(path, ctx.facts.deadline)
     if request.method == "OPTIONS":
         return TrioResponse(b"", HTTPStatus.NO_CONTENT, {"allow": _ALLOW})
     if request.method not in ("GET", "HEAD"):

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from ..core.failure_kinds import Kind
     from ..core.inbound import InboundRequest
     from ..core.model import Outcome, RequestFacts
-    from .request.client_origin import Origin
+    from .request.client_origin import ClientOrigin
 
 
 SCOPE_KEY = "umbel"
-"""Where the exchange stands in the ASGI scope: ``request.scope["umbel"]``."""
+"""Where the request context stands in the ASGI scope: ``request.scope["umbel"]``."""
 
 
 class RequestBody(AsyncIterable[bytes], Protocol):
@@ -39,7 +39,7 @@ class RequestBody(AsyncIterable[bytes], Protocol):
         """No more than ``size`` bytes are taken: a body of unknown length need not have more time than that."""
 
 
-class Exchange:
+class RequestContext:
     """What belongs to one request and lives exactly as long."""
 
     __slots__ = (
@@ -61,7 +61,7 @@ class Exchange:
         "refused",
     )
 
-    def __init__(self, facts: RequestFacts, origin: Origin, recorder: Recorder, query: bytes = b"") -> None:
+    def __init__(self, facts: RequestFacts, origin: ClientOrigin, recorder: Recorder, query: bytes = b"") -> None:
         self.facts = facts
         self.origin = origin
         self.recorder = recorder
@@ -145,27 +145,27 @@ def current_request() -> Request:
     return found
 
 
-def find_exchange() -> Exchange | None:
-    """The exchange of the request whose context this runs in; None outside one, and in a hand-made test context."""
+def find_request_context() -> RequestContext | None:
+    """The context of the request whose context this runs in; None outside one, and in a hand-made test context."""
     if not has_request_context():
         return None
     return cast("dict[str, Any]", request.scope).get(SCOPE_KEY)
 
 
-def current_exchange() -> Exchange:
-    """The exchange of the request whose context this runs in.
+def current_request_context() -> RequestContext:
+    """The context of the request whose context this runs in.
 
     Raises:
         NotRunningError: there is none.
     """
-    exchange = find_exchange()
-    if exchange is None:
+    ctx = find_request_context()
+    if ctx is None:
         raise NotRunningError("this request did not come in through Umbel's ASGI interface")
-    return exchange
+    return ctx
 
 
-def find_websocket_exchange() -> Exchange | None:
-    """The exchange of the WebSocket whose context this runs in; None outside one. It has no nursery."""
+def find_websocket_context() -> RequestContext | None:
+    """The context of the WebSocket whose context this runs in; None outside one. It has no nursery."""
     if not has_websocket_context():
         return None
     return cast("dict[str, Any]", websocket.scope).get(SCOPE_KEY)

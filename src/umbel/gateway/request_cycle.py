@@ -28,7 +28,7 @@ from ..net.exception_groups import split
 from . import crashes
 from .request.client_origin import origin_of
 from .request.request_body import known_length
-from .request_context import Exchange, names_of
+from .request_context import RequestContext, names_of
 from .request_end import DISCARD_MAX, end_by, record_of
 from .response.answer import answer
 from .response.problems import http_exception_reply, request_error_reply
@@ -40,12 +40,12 @@ if TYPE_CHECKING:
     from .compose import ComposeView
     from .context import GatewayContext
     from .request.content_negotiation import StreamForm
-    from .request.request_fields import Fields
+    from .request.request_fields import RequestFields
     from .route_table import Match
     from .routes import RouteView
 
 
-class RequestCycle(Exchange):
+class RequestCycle(RequestContext):
     """A request that a route of the table answers."""
 
     __slots__ = ("_context", "_path", "_says_krakend")
@@ -70,7 +70,9 @@ class RequestCycle(Exchange):
             route.deadline(fields, started_at),
         )
         recorder = context.serving.recorder
-        Exchange.__init__(self, facts, origin, recorder, inbound.target.partition(b"?")[2])  # Not super(): it is slow.
+        RequestContext.__init__(
+            self, facts, origin, recorder, inbound.target.partition(b"?")[2]
+        )  # Not super(): it is slow.
         self.inbound = inbound
         self._context = context
         self._path = match.path
@@ -194,7 +196,7 @@ class _Parts:
 
     __slots__ = ("_length", "_limit", "_receive", "_size", "take_at_most")
 
-    def __init__(self, inbound: InboundRequest, fields: Fields, limit: int | None) -> None:
+    def __init__(self, inbound: InboundRequest, fields: RequestFields, limit: int | None) -> None:
         self.take_at_most = inbound.take_at_most
         self._receive = inbound.receive
         self._limit = math.inf if limit is None else limit

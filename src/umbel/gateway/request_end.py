@@ -1,7 +1,7 @@
 """The end of one HTTP request: what becomes of its exceptions, and its one record.
 
 The same for requests that are answered before Quart (``RequestCycle``) and for Quart's (``QuartRequest``). What the
-client got is known by the server, and said by the exchange's ``inbound``.
+client got is known by the server, and said by the request context's ``inbound``.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from ..server.answer.access_record import CUT_DETAIL
 from . import crashes
 
 if TYPE_CHECKING:
-    from .request_context import Exchange
+    from .request_context import RequestContext
 
 DISCARD_MAX = 10**6
 """Bytes of a body that nobody read which are read behind the answer, so that the connection can serve on."""
 
 
 async def end_by(
-    error: BaseException, exchange: Exchange, answer_500: Callable[[], Awaitable[None]], *, testing: bool = False
+    error: BaseException, ctx: RequestContext, answer_500: Callable[[], Awaitable[None]], *, testing: bool = False
 ) -> None:
     """End a request that raised ``error``: note a crash, and answer with 500 where nothing has been answered.
 
@@ -39,16 +39,16 @@ async def end_by(
     crash, rest = split(error)
     if crash is None:
         raise error
-    inbound = exchange.inbound
+    inbound = ctx.inbound
     for leaf in leaves(crash):
         if isinstance(leaf, AnsweredByServerError):
-            exchange.refused = leaf.with_traceback(None)  # Its frames hold the exchange.
+            ctx.refused = leaf.with_traceback(None)  # Its frames hold the request context.
     if holds_only(crash, ClientGoneError):
         if rest is not None:
             raise rest from crash
         return
-    crashes.note(exchange.recorder, "request.crashed", crash, exchange.facts)
-    exchange.kind, exchange.detail = Kind.INTERNAL, "an exception nobody handled"
+    crashes.note(ctx.recorder, "request.crashed", crash, ctx.facts)
+    ctx.kind, ctx.detail = Kind.INTERNAL, "an exception nobody handled"
     if rest is not None:
         raise rest from crash
     if testing:
@@ -59,12 +59,12 @@ async def end_by(
         inbound.crash_recorded = True
 
 
-def record_of(exchange: Exchange) -> RequestEnded:
+def record_of(ctx: RequestContext) -> RequestEnded:
     """The record of a request that is over."""
-    inbound, origin = exchange.inbound, exchange.origin
-    if exchange.refused is not None:
-        return _refusal_record(exchange, exchange.refused)
-    kind, detail, status = exchange.kind, exchange.detail, inbound.status
+    inbound, origin = ctx.inbound, ctx.origin
+    if ctx.refused is not None:
+        return _refusal_record(ctx, ctx.refused)
+    kind, detail, status = ctx.kind, ctx.detail, inbound.status
     if not inbound.answered:
         if inbound.gone:
             kind = Kind.CLIENT_GONE
@@ -75,24 +75,24 @@ def record_of(exchange: Exchange) -> RequestEnded:
         elif kind is not Kind.CLIENT_GONE:
             detail = f"{detail}; {CUT_DETAIL}" if detail else CUT_DETAIL
     return RequestEnded(
-        exchange.facts,
+        ctx.facts,
         status,
         trio.current_time(),
         inbound.bytes_sent,
-        exchange.completed,
+        ctx.completed,
         kind,
         origin.client,
         origin.scheme,
         detail,
-        exchange.own_ms,
-        exchange.of_client,
-        exchange.outcomes or tuple(exchange.calls.values()),
+        ctx.own_ms,
+        ctx.of_client,
+        ctx.outcomes or tuple(ctx.calls.values()),
     )
 
 
-def _refusal_record(exchange: Exchange, refused: AnsweredByServerError) -> RequestEnded:
+def _refusal_record(ctx: RequestContext, refused: AnsweredByServerError) -> RequestEnded:
     """The record of a request that the server has answered in our place, because its body could not be read on."""
-    facts, origin = replace(exchange.facts, request_id=refused.request_id), exchange.origin
+    facts, origin = replace(ctx.facts, request_id=refused.request_id), ctx.origin
     return RequestEnded(
         facts, refused.status, trio.current_time(), 0, None, refused.kind, origin.client, origin.scheme, refused.detail
     )

@@ -14,12 +14,12 @@ from ..composition.answer.result import Result
 from ..composition.engine import OnWait
 from ..composition.plan_run import PlanRun
 from ..core.inbound import ClientGoneError
-from .quart.quart_body import Upload
+from .quart.quart_body import QuartBody
 from .request.content_negotiation import StreamForm, stream_form
 from .request.inputs import InputRules
 from .request.query import QueryRules
 from .request.urlencoded import Names
-from .request_context import Exchange, current_exchange, current_request
+from .request_context import RequestContext, current_request, current_request_context
 from .response.answer import AnswerRules, answer
 from .response.reply import Reply, as_response
 from .response.streaming import stream
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ..composition.plan.plan import Plan
     from ..core.model import Inputs
     from .context import GatewayContext
-    from .request.request_fields import Fields
+    from .request.request_fields import RequestFields
 
 
 class RouteView:
@@ -66,43 +66,43 @@ class RouteView:
         Raises:
             RequestError: the request cannot be answered as it stands, or nothing can be at the moment (503).
         """
-        exchange = current_exchange()
-        fields = exchange.origin.fields
-        exchange.routed(self.rule, self.deadline(fields, exchange.facts.started_at))
-        exchange.body = cast(Upload, current_request().body)
+        ctx = current_request_context()
+        fields = ctx.origin.fields
+        ctx.routed(self.rule, self.deadline(fields, ctx.facts.started_at))
+        ctx.body = cast(QuartBody, current_request().body)
         self._context.require_runtime()  # Before the body is read: 503, if there is none.
-        inputs = await self.read_with_body(exchange, path) if self.reads_body else self.read(exchange, path)
+        inputs = await self.read_with_body(ctx, path) if self.reads_body else self.read(ctx, path)
         form = self.form(fields)
         if form is not None:
-            reply = await self.stream(exchange, inputs, form)
+            reply = await self.stream(ctx, inputs, form)
         else:
-            reply = answer(await self.run(exchange, inputs).run(), self.answer_rules, exchange)
+            reply = answer(await self.run(ctx, inputs).run(), self.answer_rules, ctx)
         return as_response(reply)
 
-    def deadline(self, fields: Fields, complete_at: float) -> float:
+    def deadline(self, fields: RequestFields, complete_at: float) -> float:
         """When the answer to a request with these fields is due (absolute), which was complete at that time."""
         if fields.wish is None:
             return complete_at + self._seconds
         return deadline_of(fields, complete_at, self._seconds)
 
-    def form(self, fields: Fields) -> StreamForm | None:
+    def form(self, fields: RequestFields) -> StreamForm | None:
         """The form of stream that a request with these fields gets; None for one whole answer."""
         if not fields.names_stream and not self._streams:
             return None
         return stream_form(fields.get("accept"), always=self._streams)
 
-    async def read_with_body(self, exchange: Exchange, path: Mapping[str, Any]) -> Inputs:
+    async def read_with_body(self, ctx: RequestContext, path: Mapping[str, Any]) -> Inputs:
         """The same of one whose body it uses, which is read. The deadline runs from the complete request.
 
         Raises:
             RequestError, ClientGoneError: as ``InputRules.read_with_body``.
         """
-        inputs = await self._inputs.read_with_body(exchange, path)
-        if (now := trio.current_time()) > exchange.facts.started_at:
-            exchange.became_complete(self.deadline(exchange.origin.fields, now), now)
+        inputs = await self._inputs.read_with_body(ctx, path)
+        if (now := trio.current_time()) > ctx.facts.started_at:
+            ctx.became_complete(self.deadline(ctx.origin.fields, now), now)
         return inputs
 
-    def run(self, exchange: Exchange, inputs: Inputs, on_wait: OnWait | None = None) -> PlanRun:
+    def run(self, ctx: RequestContext, inputs: Inputs, on_wait: OnWait | None = None) -> PlanRun:
         """The composition for a request that has been routed, not yet begun. ``on_wait``: see ``engine.OnWait``.
 
         Raises:
@@ -110,23 +110,23 @@ class RouteView:
             ClientGoneError: the client has gone, and nothing is to be started.
         """
         runtime = self._context.serving.runtime or self._context.require_runtime()
-        if exchange.inbound.gone:
+        if ctx.inbound.gone:
             raise ClientGoneError("the client left before the calls began")
-        facts, recorder, calls = exchange.facts, exchange.recorder, exchange.calls
+        facts, recorder, calls = ctx.facts, ctx.recorder, ctx.calls
         return PlanRun(self._plan, inputs, facts, runtime.callers, recorder, None, calls, on_wait, runtime.timers)
 
-    async def stream(self, exchange: Exchange, inputs: Inputs, form: StreamForm) -> Reply:
+    async def stream(self, ctx: RequestContext, inputs: Inputs, form: StreamForm) -> Reply:
         """Begin a stream, in the request's nursery, whose cancel cuts it; or the whole answer, if it failed at once.
 
         Raises:
             RequestError: nothing can be answered at the moment (503).
         """
         callers = self._context.require_runtime().callers
-        begun = await stream(self._plan, inputs, exchange.facts, callers, exchange, form, self.answer_rules.vary)
-        return answer(begun, self.answer_rules, exchange) if isinstance(begun, Result) else begun
+        begun = await stream(self._plan, inputs, ctx.facts, callers, ctx, form, self.answer_rules.vary)
+        return answer(begun, self.answer_rules, ctx) if isinstance(begun, Result) else begun
 
 
-def deadline_of(fields: Fields, complete_at: float, seconds: float) -> float:
+def deadline_of(fields: RequestFields, complete_at: float, seconds: float) -> float:
     """When an answer is due (absolute): ``seconds`` after the request was complete, or when its client asks for it."""
     wish = fields.wish
     return complete_at + (seconds if wish is None else min(seconds, wish))

@@ -17,10 +17,10 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from ...server.limits.fairness import CountedCalls
 
 if TYPE_CHECKING:
-    from ..request_context import Exchange
+    from ..request_context import RequestContext
 
 
-class Upload(TrioBody, CountedCalls):
+class QuartBody(TrioBody, CountedCalls):
     """A body that is read in parts (``async for``) or as a whole (``await``), with the interface of Quart's.
 
     It holds at most ``max_content_length`` bytes, and nothing any more once the client has sent more than that in all:
@@ -31,7 +31,7 @@ class Upload(TrioBody, CountedCalls):
     """
 
     def __init__(self, expected_content_length: int | None, max_content_length: int | None) -> None:
-        self._exchange: Exchange | None = None
+        self._ctx: RequestContext | None = None
         self._reading: trio.CancelScope | None = None
         """Around the task that waits for the client."""
         self._held = bytearray()
@@ -43,16 +43,16 @@ class Upload(TrioBody, CountedCalls):
         if expected_content_length is not None:
             self._bound(expected_content_length)
 
-    def read_from(self, exchange: Exchange) -> None:
-        """The body is that of ``exchange`` (``Exchange.next_part``)."""
-        self._exchange = exchange
+    def read_from(self, ctx: RequestContext) -> None:
+        """The body is that of ``ctx`` (``RequestContext.next_part``)."""
+        self._ctx = ctx
 
     async def detach(self) -> None:
         """Read nothing more from the client. A task that waits for it goes on waiting, and nothing comes any more.
 
         Returns when that task has let go of the connection, also where the caller is cancelled.
         """
-        self._exchange = None
+        self._ctx = None
         if self._reading is not None:
             self._reading.cancel(reason="the request is over")
             with trio.CancelScope(shield=True):
@@ -61,8 +61,8 @@ class Upload(TrioBody, CountedCalls):
 
     def take_at_most(self, size: int) -> None:
         """The reader takes no more than ``size`` bytes: a body of unknown length need not have more time than that."""
-        if self._exchange is not None:
-            self._exchange.inbound.take_at_most(size)
+        if self._ctx is not None:
+            self._ctx.inbound.take_at_most(size)
 
     def append(self, data: bytes) -> None:
         """Take a part."""
@@ -86,7 +86,7 @@ class Upload(TrioBody, CountedCalls):
         """Drop what is held."""
         self._held.clear()
 
-    def __aiter__(self) -> Upload:
+    def __aiter__(self) -> QuartBody:
         return self
 
     async def __anext__(self) -> bytes:
@@ -114,14 +114,14 @@ class Upload(TrioBody, CountedCalls):
 
     async def _wait(self) -> None:
         """Wait for the next part, for the end, or for an error."""
-        exchange = self._exchange
-        if exchange is None or self._reading is not None:
+        ctx = self._ctx
+        if ctx is None or self._reading is not None:
             await self._news.wait()
             return
-        exchange.body_waits(True)
+        ctx.body_waits(True)
         try:
             with trio.CancelScope() as self._reading:
-                data = await exchange.next_part()
+                data = await ctx.next_part()
                 if data:
                     self.append(data)
                 else:
@@ -131,7 +131,7 @@ class Upload(TrioBody, CountedCalls):
             self._held.clear()
         finally:
             self._reading = None
-            exchange.body_waits(False)
+            ctx.body_waits(False)
             self._tell()  # Cancelled, too: whoever waits beside is to read on.
 
     def _bound(self, size: int) -> None:
@@ -147,5 +147,5 @@ class Upload(TrioBody, CountedCalls):
 class UmbelRequest(TrioRequest):
     """Quart-Trio's request, with a body that is bounded while it comes."""
 
-    body_class = Upload
-    body: Upload
+    body_class = QuartBody
+    body: QuartBody

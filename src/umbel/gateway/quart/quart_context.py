@@ -23,8 +23,8 @@ import quart.ctx
 from quart import globals as quart_globals
 from quart_trio.asgi import TrioASGIHTTPConnection
 
-from ..request_context import SCOPE_KEY, Exchange
-from .quart_body import Upload
+from ..request_context import SCOPE_KEY, RequestContext
+from .quart_body import QuartBody
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,21 +42,21 @@ _OF_REQUEST: Any = getattr(quart_globals, "_cv_request", _OF_APPLICATION)
 
 def request_of(
     connection: TrioASGIHTTPConnection,
-    exchange: Exchange,
+    ctx: RequestContext,
     send: Callable[[Any], Awaitable[None]],
     *,
     over: bool = False,
 ) -> UmbelRequest:
-    """The request that ``connection`` has in its scope, as Quart's views see it; its body is that of ``exchange``.
+    """The request that ``connection`` has in its scope, as Quart's views see it; its body is that of ``ctx``.
 
     ``over``: the request has been answered, so that nothing of its body can be read any more.
     """
     request = cast("UmbelRequest", connection._create_request_from_scope(send))
-    if not isinstance(request.body, Upload):
+    if not isinstance(request.body, QuartBody):
         # A request class of the application's own. Its body would not be bounded as a whole, and nobody would fill it.
-        request.body = Upload(request.content_length, connection.app.config["MAX_CONTENT_LENGTH"])
+        request.body = QuartBody(request.content_length, connection.app.config["MAX_CONTENT_LENGTH"])
     if not over:
-        request.body.read_from(exchange)
+        request.body.read_from(ctx)
     return request
 
 
@@ -126,7 +126,7 @@ def enter_contexts(app: QuartTrio, of_request: LazyContext) -> None:
 
 def make_request_context(
     app: QuartTrio,
-    exchange: Exchange,
+    ctx: RequestContext,
     scope: Mapping[str, Any],
     send: Callable[[Any], Awaitable[None]],
     match: Match,
@@ -134,8 +134,8 @@ def make_request_context(
     over: bool,
 ) -> Any:
     """Quart's context of a request that has been matched; ``scope`` and ``send`` are ASGI's; ``over`` as above."""
-    rewritten: Any = {**exchange.origin.rewritten(scope), SCOPE_KEY: exchange}
-    request = request_of(TrioASGIHTTPConnection(app, rewritten), exchange, send, over=over)
+    rewritten: Any = {**ctx.origin.rewritten(scope), SCOPE_KEY: ctx}
+    request = request_of(TrioASGIHTTPConnection(app, rewritten), ctx, send, over=over)
     session = app.session_interface.null_session_class()
     quarts: Any = quart.ctx
     if CONTEXT_IS_ARGUMENT:

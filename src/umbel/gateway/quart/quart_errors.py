@@ -23,7 +23,7 @@ from ...net.exception_groups import check_cancel, leaves, split, without_stray_c
 from .. import crashes
 from ..application import GatewayApplication
 from ..request.paths import relative_redirect
-from ..request_context import find_exchange, find_websocket_exchange
+from ..request_context import find_request_context, find_websocket_context
 from ..response.problems import as_http_exception, from_http_exception
 from ..response.reply import ComposedResponse
 from .quart_context import CONTEXT_IS_ARGUMENT
@@ -110,13 +110,13 @@ class ErrorHandling(GatewayApplication):
         *context, error = context_and_error
         if isinstance(error, BaseExceptionGroup):
             return await self._handle_group(context, error)
-        exchange = find_exchange()
+        ctx = find_request_context()
         if (
             isinstance(error, RequestError)
-            and exchange is not None
+            and ctx is not None
             and self._find_error_handler(error, request.blueprints) is None
         ):
-            exchange.detail = error.detail
+            ctx.detail = error.detail
             error = as_http_exception(error)
         quarts: Any = super()
         answer: HTTPException | ResponseReturnValue = await quarts.handle_user_exception(*context, error)
@@ -161,11 +161,11 @@ class ErrorHandling(GatewayApplication):
         """Record an exception that no handler took, each leaf of a group; Quart's logger hears of it too."""
         error = context_and_info[-1][1]
         if error is not None:
-            exchange = find_exchange()
-            event = "request.crashed" if exchange is not None else "app.crashed"
+            ctx = find_request_context()
+            event = "request.crashed" if ctx is not None else "app.crashed"
             crashes.note(self.recorder, event, error, self._facts())
-            if (exchange := exchange or find_websocket_exchange()) is not None:
-                exchange.kind, exchange.detail = Kind.INTERNAL, "an exception that no handler took"
+            if (ctx := ctx or find_websocket_context()) is not None:
+                ctx.kind, ctx.detail = Kind.INTERNAL, "an exception that no handler took"
         super().log_exception(*context_and_info)
 
     def raise_routing_exception(self, request: Any) -> NoReturn:
@@ -184,8 +184,8 @@ class ErrorHandling(GatewayApplication):
             and (result.code or 0) >= 400
         ):
             facts = self._facts()
-            if result.code == 400 and (exchange := find_exchange()) is not None:
-                exchange.kind = Kind.BAD_REQUEST
+            if result.code == 400 and (ctx := find_request_context()) is not None:
+                ctx.kind = Kind.BAD_REQUEST
             return from_http_exception(result, facts.request_id if facts is not None else "")
         return await super().make_response(result)
 
@@ -207,5 +207,5 @@ class ErrorHandling(GatewayApplication):
 
     @staticmethod
     def _facts() -> RequestFacts | None:
-        exchange = find_exchange() or find_websocket_exchange()
-        return exchange.facts if exchange is not None else None
+        ctx = find_request_context() or find_websocket_context()
+        return ctx.facts if ctx is not None else None

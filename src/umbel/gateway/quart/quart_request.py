@@ -23,7 +23,7 @@ from ...core.model import RequestFacts
 from ..probes import probe
 from ..request.client_origin import origin_in
 from ..request.paths import check_path, check_query, merged_path, raw_path
-from ..request_context import SCOPE_KEY, Exchange
+from ..request_context import SCOPE_KEY, RequestContext
 from ..request_end import DISCARD_MAX, end_by, record_of
 from ..response.problems import from_http_exception, from_request_error
 from ..response.reply import Reply, redirect_reply
@@ -61,11 +61,11 @@ class QuartRequest(TrioASGIHTTPConnection):
             "",
             trio.current_time(),
         )
-        self.exchange = Exchange(facts, origin, context.serving.recorder, scope["query_string"])
-        self.exchange.bind()
+        self.ctx = RequestContext(facts, origin, context.serving.recorder, scope["query_string"])
+        self.ctx.bind()
         self._given_scope = scope
         # A copy, as the scope belongs to the server (the specification says: "copy it before passing it on").
-        super().__init__(app, cast("HTTPScope", {**origin.rewritten(scope), SCOPE_KEY: self.exchange}))
+        super().__init__(app, cast("HTTPScope", {**origin.rewritten(scope), SCOPE_KEY: self.ctx}))
         self._send: Send
         self._request: UmbelRequest | None = None
 
@@ -76,47 +76,47 @@ class QuartRequest(TrioASGIHTTPConnection):
         limits, max_body = app.gateway_context.serving.limits, app.config["MAX_CONTENT_LENGTH"]
         self._inbound = AsgiRequest(scope, receive, send, limits=limits, max_body=max_body)
         self._inbound.discard_max = DISCARD_MAX
-        self.exchange.inbound = self._inbound
+        self.ctx.inbound = self._inbound
         await self._inbound.serve(self._run)
 
     async def _run(self) -> None:
-        app, exchange = self.app, self.exchange
+        app, ctx = self.app, self.ctx
         counts = app.gateway_context.counts
         counts.in_flight += 1
         counts.total += 1
         try:
             async with trio.open_nursery() as nursery:
-                exchange.nursery = nursery
-                self._inbound.on_gone(exchange.cancel)
+                ctx.nursery = nursery
+                self._inbound.on_gone(ctx.cancel)
                 await self._deliver(await self._answer())
                 nursery.cancel_scope.cancel(reason="answered")
         except BaseException as error:  # noqa: BLE001 - raises on what is not its to end
-            await end_by(error, exchange, self._answer_500, testing=app.testing)
+            await end_by(error, ctx, self._answer_500, testing=app.testing)
         finally:
             counts.in_flight -= 1
             self._note_route()
             await self._let_go()
-            self._inbound.file_record(exchange.recorder, record_of(exchange))
+            self._inbound.file_record(ctx.recorder, record_of(ctx))
 
     async def _answer_500(self) -> None:
-        await self._deliver(from_http_exception(InternalServerError(), self.exchange.facts.request_id))
+        await self._deliver(from_http_exception(InternalServerError(), self.ctx.facts.request_id))
 
     async def _deliver(self, response: AnyResponse | Reply) -> None:
-        await deliver(self.exchange, response, self.app.config["RESPONSE_TIMEOUT"], self._says_krakend)
+        await deliver(self.ctx, response, self.app.config["RESPONSE_TIMEOUT"], self._says_krakend)
 
     def _note_route(self) -> None:
         """Say in the facts which of Quart's routes it was, where no view has."""
-        facts = self.exchange.facts
+        facts = self.ctx.facts
         rule = self._request.url_rule if self._request is not None else None
         if not facts.route and rule is not None:
-            self.exchange.routed(rule.rule, facts.deadline)
+            self.ctx.routed(rule.rule, facts.deadline)
 
     async def _let_go(self) -> None:
         """Leave nothing that only the garbage collector could free: it holds up all requests in flight."""
         request, self._request = self._request, None  # It holds this object.
         if request is None:
             return
-        await request.body.detach()  # The exchange may hold the body, too.
+        await request.body.detach()  # The request context may hold the body, too.
         if (error := request.routing_exception) is not None:
             # Their frames hold the request, which holds the exception.
             error.__traceback__ = error.__context__ = None
@@ -126,26 +126,26 @@ class QuartRequest(TrioASGIHTTPConnection):
         rule = self._request.url_rule if self._request is not None else None
         if rule is not None or not endpoints:
             return rule is not None and rule.endpoint in endpoints
-        if self.exchange.facts.route:
+        if self.ctx.facts.route:
             return False  # A probe.
         # Of a path that no route has, whoever expects KrakenD expects its answer.
         at_path = set(_endpoints_at(self.app.url_map.bind(""), self.scope["path"]))
         return not at_path or not at_path.isdisjoint(endpoints)
 
     async def _answer(self) -> AnyResponse | Reply:
-        facts = self.exchange.facts
+        facts = self.ctx.facts
         raw, query = raw_path(self.scope["path"], self.scope.get("raw_path")), self.scope["query_string"]
         try:
             check_path(raw)
             check_query(query)
         except RequestError as error:
-            self.exchange.kind, self.exchange.detail = Kind.BAD_REQUEST, error.detail
+            self.ctx.kind, self.ctx.detail = Kind.BAD_REQUEST, error.detail
             return from_request_error(error, facts.request_id)
         if (merged := merged_path(raw)) is not None:
             return redirect_reply(merged + b"?" + query if query else merged)
-        self._request = request = request_of(self, self.exchange, self._send)
+        self._request = request = request_of(self, self.ctx, self._send)
         serving = self.app.gateway_context.serving
-        if (response := probe(serving, self.app.url_map, request, self.exchange)) is not None:
+        if (response := probe(serving, self.app.url_map, request, self.ctx)) is not None:
             return response
         try:
             return await self.app.handle_request(request)

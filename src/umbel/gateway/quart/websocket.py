@@ -21,7 +21,7 @@ from ...server.answer.access_record import RECORD
 from .. import crashes
 from ..request.client_origin import origin_in
 from ..request.paths import check_path, check_query, merged_path, raw_path
-from ..request_context import SCOPE_KEY, Exchange
+from ..request_context import SCOPE_KEY, RequestContext
 from .asgi_request import file_record
 
 if TYPE_CHECKING:
@@ -49,9 +49,9 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
             "",
             trio.current_time(),
         )
-        self.exchange = Exchange(facts, origin, context.serving.recorder)
-        self.exchange.bind()
-        super().__init__(app, cast("WebsocketScope", {**origin.rewritten(scope), SCOPE_KEY: self.exchange}))
+        self.ctx = RequestContext(facts, origin, context.serving.recorder)
+        self.ctx.bind()
+        super().__init__(app, cast("WebsocketScope", {**origin.rewritten(scope), SCOPE_KEY: self.ctx}))
         self._status: int | None = None
         self._bytes_sent = 0
 
@@ -78,14 +78,14 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
                     raise RequestError(400, "The path begins with more than one slash.")
                 check_query(self.scope["query_string"])
             except RequestError as error:
-                self.exchange.kind, self.exchange.detail = Kind.BAD_REQUEST, error.detail
+                self.ctx.kind, self.ctx.detail = Kind.BAD_REQUEST, error.detail
                 await self._refuse(error, noted)
             else:
                 with scope:
                     await self._serve(receive, noted)
         finally:
             server = (self.scope.get("extensions") or {}).get(RECORD)
-            file_record(server, self.exchange.recorder, self._record())
+            file_record(server, self.ctx.recorder, self._record())
 
     async def handle_messages(  # type: ignore[override]  # as in Quart-Trio
         self, nursery: trio.Nursery, receive: Any
@@ -113,8 +113,8 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
         except BaseException as error:
             crash, rest = split(error)
             if crash is not None:
-                self.exchange.kind, self.exchange.detail = Kind.INTERNAL, "an exception nobody handled"
-                crashes.note(self.exchange.recorder, "websocket.crashed", crash, self.exchange.facts)
+                self.ctx.kind, self.ctx.detail = Kind.INTERNAL, "an exception nobody handled"
+                crashes.note(self.ctx.recorder, "websocket.crashed", crash, self.ctx.facts)
             if rest is not None or self.app.testing:
                 # Quart's test client shows its user the exception.
                 raise
@@ -128,7 +128,7 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
         if "websocket.http.response" not in (self.scope.get("extensions") or {}):
             await send({"type": "websocket.close", "code": _INTERNAL_ERROR, "reason": ""})
             return
-        request_id = self.exchange.facts.request_id
+        request_id = self.ctx.facts.request_id
         body = Problem(error.status, error.detail, error.title or "", request_id=request_id).encode()
         fields = {
             "content-type": CONTENT_TYPE,
@@ -156,17 +156,17 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
                 self._bytes_sent += len(data if data is not None else message["text"].encode())
 
     def _record(self) -> RequestEnded:
-        exchange, status = self.exchange, self._status
-        if status is None and exchange.kind is None:
-            exchange.kind = Kind.CLIENT_GONE
+        ctx, status = self.ctx, self._status
+        if status is None and ctx.kind is None:
+            ctx.kind = Kind.CLIENT_GONE
         return RequestEnded(
-            exchange.facts,
+            ctx.facts,
             status if status is not None else 499,
             trio.current_time(),
             self._bytes_sent,
             None,
-            exchange.kind,
-            exchange.origin.client,
-            exchange.origin.scheme,
-            exchange.detail,
+            ctx.kind,
+            ctx.origin.client,
+            ctx.origin.scheme,
+            ctx.detail,
         )

@@ -29,8 +29,8 @@ from ...config.schema.types import UNIX_PEER
 from ...core.call import FieldBlock, block_of
 from ...core.model import Trace
 from ...net.bounded_cache import BoundedCache
-from . import trace_ids as ids
-from .request_fields import Field, Fields, read_fields
+from . import trace_ids
+from .request_fields import Field, RequestFields, read_fields
 
 _VIA_LENGTH_MAX = 1024
 _PEERS_MAX = 1024
@@ -80,13 +80,13 @@ class TrustedProxies:
         return known
 
 
-class Origin(msgspec.Struct, frozen=True):
+class ClientOrigin(msgspec.Struct, frozen=True):
     """Where a request came from. ``client`` is the nearest address that no trusted proxy vouches away."""
 
     client: str
     trusted: bool
     """Whether the peer that we talk to is a trusted proxy."""
-    fields: Fields
+    fields: RequestFields
     """The request's fields, less the claims of an untrusted peer."""
     peer: str | None
     http_version: str
@@ -109,9 +109,9 @@ class Origin(msgspec.Struct, frozen=True):
     def identify(self) -> tuple[str, Trace]:
         """The request's id and trace; an id is taken over from a trusted peer alone."""
         if not self.trusted and not self.fields.names_trace:
-            return ids.new_identity()  # Nearly every request that comes from outside.
+            return trace_ids.new_identity()  # Nearly every request that comes from outside.
         get = self.fields.end_to_end.get
-        return ids.identify(self.claimed("x-request-id"), get("traceparent"), get("tracestate"))
+        return trace_ids.identify(self.claimed("x-request-id"), get("traceparent"), get("tracestate"))
 
     def via(self) -> FieldBlock:
         """What a gateway tells an upstream beside the request's id: Via (RFC 9110 section 7.6.3)."""
@@ -184,12 +184,12 @@ def origin_of(
     trust: TrustedProxies,
     http_version: str = "1.1",
     scheme: str = "http",
-) -> Origin:
+) -> ClientOrigin:
     """Read the origin of a request off its peer and its fields. Never raises: a malformed claim is no claim."""
     trusted = not trust.nobody and trust.trusts(peer)
     fields = read_fields(headers, believed=trusted)
     if not trusted:
-        return Origin(peer or "", False, fields, peer, http_version, scheme, fields.get("host"))
+        return ClientOrigin(peer or "", False, fields, peer, http_version, scheme, fields.get("host"))
     addresses, schemes, hosts = _claims(fields)
     client, place, hops = _follow(addresses, trust)
     said = next(filter(None, schemes), "") if len(schemes) > len(addresses) else _at(place, schemes)
@@ -197,10 +197,10 @@ def origin_of(
     if not _is_host(host):
         host = fields.get("host", "")
     scheme = _SCHEMES.get(said.lower(), scheme)
-    return Origin(client or peer or "", True, fields, peer, http_version, scheme, host or None, hops)
+    return ClientOrigin(client or peer or "", True, fields, peer, http_version, scheme, host or None, hops)
 
 
-def origin_in(scope: Mapping[str, Any], trust: TrustedProxies) -> Origin:
+def origin_in(scope: Mapping[str, Any], trust: TrustedProxies) -> ClientOrigin:
     """The origin of the request, or the WebSocket, of an ASGI scope."""
     client = scope.get("client")
     return origin_of(
@@ -212,7 +212,7 @@ def origin_in(scope: Mapping[str, Any], trust: TrustedProxies) -> Origin:
     )
 
 
-def _claims(fields: Fields) -> tuple[list[str], list[str], list[str]]:
+def _claims(fields: RequestFields) -> tuple[list[str], list[str], list[str]]:
     """The addresses, schemes and hosts that a trusted peer tells of its hops, the nearest last."""
     said = [fields.get(f"x-forwarded-{name}") for name in ("for", "proto", "host")]
     if not any(said) and (forwarded := fields.get("forwarded")):

@@ -14,7 +14,7 @@ from typing import Any
 import trio
 
 from ...core.model import Inputs, Json
-from ..request_context import Exchange
+from ..request_context import RequestContext
 from .query import QueryRules
 from .request_body import BodyForm, check_media_type, decode_whole, known_length, may_have_body, read_body
 from .urlencoded import Names
@@ -37,16 +37,16 @@ class InputRules:
     """The fields of a form that the plan reads; None: all of them."""
     max_body: int = 0
 
-    def read(self, exchange: Exchange, path: Mapping[str, Any]) -> Inputs:
+    def read(self, ctx: RequestContext, path: Mapping[str, Any]) -> Inputs:
         """The request's values but for its body.
 
         Raises:
             RequestError: 400.
         """
-        query = self.query.values(self.query.read(exchange.query)) if self.query.declared else {}
-        return self._inputs(exchange, path, query)
+        query = self.query.values(self.query.read(ctx.query)) if self.query.declared else {}
+        return self._inputs(ctx, path, query)
 
-    async def read_with_body(self, exchange: Exchange, path: Mapping[str, Any]) -> Inputs:
+    async def read_with_body(self, ctx: RequestContext, path: Mapping[str, Any]) -> Inputs:
         """The request's values. How long its body may take is bounded by whoever brings it.
 
         Raises:
@@ -54,29 +54,29 @@ class InputRules:
             ClientGoneError: the client left in the middle of its body.
         """
         assert self.body is not None
-        query = self.query.values(self.query.read(exchange.query))  # What is wrong there is told before a body is read.
-        fields, charset = exchange.origin.fields, ""
+        query = self.query.values(self.query.read(ctx.query))  # What is wrong there is told before a body is read.
+        fields, charset = ctx.origin.fields, ""
         if may_have_body(fields):
             check_media_type(fields, self.body)
-        exchange.body.take_at_most(self.max_body)
-        raw_body = await read_body(exchange.body, known_length(fields), self.max_body)
+        ctx.body.take_at_most(self.max_body)
+        raw_body = await read_body(ctx.body, known_length(fields), self.max_body)
         if raw_body:
             charset = check_media_type(fields, self.body)
         body = await decode_whole(raw_body, self.body, charset, self.form_names, self.max_body)
         if len(raw_body) > _LARGE_BODY:
             # What is done with it may take as long: others have their turn in between.
             await trio.lowlevel.checkpoint()
-        return self._inputs(exchange, path, query, body, raw_body)
+        return self._inputs(ctx, path, query, body, raw_body)
 
     def _inputs(
         self,
-        exchange: Exchange,
+        ctx: RequestContext,
         path: Mapping[str, Any],
         query: Mapping[str, Json],
         body: Json = None,
         raw_body: bytes = b"",
     ) -> Inputs:
-        origin = exchange.origin
+        origin = ctx.origin
         fields = origin.fields
         values = path and {name: value if isinstance(value, _SCALARS) else str(value) for name, value in path.items()}
         return Inputs(
@@ -84,11 +84,11 @@ class InputRules:
             query,
             fields.end_to_end,
             body,
-            exchange.query,
+            ctx.query,
             fields.cookies if "cookie" in fields.end_to_end else _NOTHING,
             raw_body,
             fields.content_type,
-            exchange.facts.request_id,
+            ctx.facts.request_id,
             origin.via(),
             origin.forwarded_for(),
         )

@@ -23,7 +23,7 @@ from ...core.http.charsets import ASCII_COMPATIBLE, codec_of
 from ...core.http.content_coding import codings_of
 from ...core.http.media_types import is_json
 from ...core.model import Json
-from .request_fields import Fields
+from .request_fields import RequestFields
 from .urlencoded import BadFieldError, Names, read_fields
 
 BodyForm = Literal["json", "form", "bytes"]
@@ -44,12 +44,12 @@ _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
-def known_length(fields: Fields) -> int | None:
+def known_length(fields: RequestFields) -> int | None:
     """The body's length, where the head says one that counts."""
     return get_content_length(fields.get("content-length"), fields.get("transfer-encoding"))
 
 
-def may_have_body(fields: Fields) -> bool:
+def may_have_body(fields: RequestFields) -> bool:
     """Whether the head speaks of a body: by its length, or by how it is coded.
 
     HTTP/2 may send one without a word of it, so only the reading tells for certain.
@@ -57,7 +57,7 @@ def may_have_body(fields: Fields) -> bool:
     return bool(known_length(fields)) or any(name in fields.by_name for name in _OF_A_BODY)
 
 
-def check_media_type(fields: Fields, form: BodyForm) -> str:
+def check_media_type(fields: RequestFields, form: BodyForm) -> str:
     """The charset that a body of the right type and coding is in, by its head alone; empty where it names none.
 
     Bytes may be of any: they are not looked into.

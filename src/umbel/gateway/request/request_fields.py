@@ -26,12 +26,12 @@ _PLAIN_HOST = re.compile(r"[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*(?::[1-9][
 
 _KNOWN_MAX, _KNOWN_SIZE = 256, 1024
 """Sections that are remembered, and the bytes of the largest."""
-_known: BoundedCache[tuple[bool, tuple[Field, ...]], Fields] = BoundedCache(
+_known: BoundedCache[tuple[bool, tuple[Field, ...]], RequestFields] = BoundedCache(
     _KNOWN_MAX, _KNOWN_SIZE, size_of=lambda key: sum(map(len, chain(*key[1])))
 )
 
 
-class Fields:
+class RequestFields:
     """One section of fields. Shared by all requests that say the same, so nobody may change it."""
 
     __slots__ = (
@@ -99,7 +99,7 @@ class Fields:
         return self._cookies
 
 
-def read_fields(headers: Iterable[Field], *, believed: bool) -> Fields:
+def read_fields(headers: Iterable[Field], *, believed: bool) -> RequestFields:
     """The fields of a request; what its peer claims of others (``X-Forwarded-*`` and the like) only if ``believed``."""
     key = (believed, tuple(headers))
     try:
@@ -111,7 +111,7 @@ def read_fields(headers: Iterable[Field], *, believed: bool) -> Fields:
         if (known := _known.get(key)) is not None:
             return known
     section = key[1]
-    fields = Fields([field for field in section if believed or not _is_claim(field[0])])
+    fields = RequestFields([field for field in section if believed or not _is_claim(field[0])])
     # First whether it is small: then its names are.
     if _known.takes(key) and not any(_is_secret(name) for name, _ in section):
         _known.add(key, fields)

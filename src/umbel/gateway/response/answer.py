@@ -16,7 +16,7 @@ from ...composition.answer.result import Result
 from ...core.http.header_field import raw_value
 from ...core.model import Failure
 from ..request.request_fields import Field
-from ..request_context import Exchange
+from ..request_context import RequestContext
 from .diagnostic_headers import proxy_status, server_timing
 from .problems import problem_reply, with_retry_after
 from .reply import BODILESS, KRAKEND_COMPLETED, Reply, encoded
@@ -55,32 +55,32 @@ class AnswerRules:
         return (b"vary", ", ".join(names).encode())
 
 
-def answer(result: Result, rules: AnswerRules, exchange: Exchange) -> Reply:
-    """The answer for ``result``; what the request's record says of it is noted in ``exchange``."""
-    note_result(result, exchange)
+def answer(result: Result, rules: AnswerRules, ctx: RequestContext) -> Reply:
+    """The answer for ``result``; what the request's record says of it is noted in ``ctx``."""
+    note_result(result, ctx)
     if result.failure is not None:
-        reply = _failed(result, result.failure, exchange.facts.request_id)
+        reply = _failed(result, result.failure, ctx.facts.request_id)
     else:
-        reply = _composed(result, rules, exchange)
+        reply = _composed(result, rules, ctx)
     if rules.expose != "none":
         _add_diagnostics(reply.fields, result, rules)
     return reply
 
 
-def note_result(result: Result, exchange: Exchange) -> None:
-    """Write into the exchange what the request's one record tells of the result."""
-    exchange.outcomes = result.outcomes
-    exchange.completed = result.completed and result.failure is None
-    exchange.own_ms = result.own_ms
+def note_result(result: Result, ctx: RequestContext) -> None:
+    """Write into the request context what the request's one record tells of the result."""
+    ctx.outcomes = result.outcomes
+    ctx.completed = result.completed and result.failure is None
+    ctx.own_ms = result.own_ms
     if result.failure is not None:
-        exchange.kind, exchange.detail = result.failure.kind, result.failure.detail
-        exchange.of_client = result.failure.of_client
+        ctx.kind, ctx.detail = result.failure.kind, result.failure.detail
+        ctx.of_client = result.failure.of_client
     elif not result.completed:
         incomplete = result.incomplete
-        exchange.of_client = bool(incomplete) and all(outcome.of_client for outcome in incomplete)
+        ctx.of_client = bool(incomplete) and all(outcome.of_client for outcome in incomplete)
 
 
-def _composed(result: Result, rules: AnswerRules, exchange: Exchange) -> Reply:
+def _composed(result: Result, rules: AnswerRules, ctx: RequestContext) -> Reply:
     status, body = result.status, b""
     fields = [rules.usual_vary]
     if result.headers or result.vary:
@@ -90,7 +90,7 @@ def _composed(result: Result, rules: AnswerRules, exchange: Exchange) -> Reply:
     if status not in _BODILESS:
         body = _encode(result.answer)
         fields += [_JSON]
-        if status == 200 and result.completed and exchange.facts.method in _SAFE:
+        if status == 200 and result.completed and ctx.facts.method in _SAFE:
             etag: str | None = None
             if result.validated:
                 # That of the response that it is made of.
@@ -98,7 +98,7 @@ def _composed(result: Result, rules: AnswerRules, exchange: Exchange) -> Reply:
             elif rules.etag:
                 etag = etag_of(body)
                 fields += [(b"etag", etag.encode())]
-            asked = exchange.origin.fields.by_name
+            asked = ctx.origin.fields.by_name
             if etag is not None and "if-none-match" in asked and not_modified(asked["if-none-match"], etag):
                 status, body = 304, b""
                 fields.remove(_JSON)

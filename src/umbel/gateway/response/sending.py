@@ -23,7 +23,7 @@ from .problems import from_http_exception
 from .reply import BODILESS, ERROR, REQUEST_ID, Reply, complete, encoded, say_incomplete
 
 if TYPE_CHECKING:
-    from ..request_context import Exchange
+    from ..request_context import RequestContext
 
 _REQUEST_ID_HEADER = REQUEST_ID.decode()
 
@@ -31,7 +31,7 @@ AnyResponse = Response | WerkzeugResponse
 
 
 async def deliver(
-    exchange: Exchange, answer: AnyResponse | Reply, timeout: float | None, says_krakend: Callable[[], bool]
+    ctx: RequestContext, answer: AnyResponse | Reply, timeout: float | None, says_krakend: Callable[[], bool]
 ) -> None:
     """Send what a view has answered, with the fields that every answer has.
 
@@ -41,7 +41,7 @@ async def deliver(
     Raises:
         ClientGoneError: nobody is there to take it. What serves the request has been cancelled then.
     """
-    inbound, request_id = exchange.inbound, exchange.facts.request_id
+    inbound, request_id = ctx.inbound, ctx.facts.request_id
     krakend = (answer.status if isinstance(answer, Reply) else answer.status_code) >= ERROR and says_krakend()
     if isinstance(answer, Reply):
         complete(answer, request_id, krakend=krakend)
@@ -55,11 +55,11 @@ async def deliver(
         with trio.move_on_after(math.inf if timeout is None else timeout) as scope:
             await send_response(inbound, answer, request_id)
     except ClientGoneError:
-        exchange.cancel()  # What serves it ends for that reason, and not because a sibling failed.
+        ctx.cancel()  # What serves it ends for that reason, and not because a sibling failed.
         raise
     if scope.cancelled_caught:
-        exchange.kind = Kind.TIMEOUT
-        exchange.detail = f"the response was not sent within its timeout of {timeout:g} s"
+        ctx.kind = Kind.TIMEOUT
+        ctx.detail = f"the response was not sent within its timeout of {timeout:g} s"
         if inbound.unanswered:
             await send_response(inbound, from_http_exception(GatewayTimeout(), request_id), request_id)
         else:

@@ -19,7 +19,7 @@ from ...composition.plan.plan import Plan
 from ...composition.stream import StreamLine, capacity, head_fields, run_stream
 from ...core.model import Inputs, RequestFacts
 from ..request.content_negotiation import NDJSON, SSE, StreamForm
-from ..request_context import Exchange
+from ..request_context import RequestContext
 from .answer import note_result
 from .reply import Reply, encoded
 from .validators import NO_STORE
@@ -34,7 +34,7 @@ async def stream(
     inputs: Inputs,
     facts: RequestFacts,
     callers: Callers,
-    exchange: Exchange,
+    ctx: RequestContext,
     form: StreamForm,
     vary: str,
 ) -> Reply | Result:
@@ -45,26 +45,26 @@ async def stream(
     """
     fields = head_fields(plan, inputs)
     send, receive = trio.open_memory_channel[StreamLine](capacity(plan))
-    exchange.nursery.start_soon(run_stream, plan, inputs, facts, callers, exchange.recorder, send, exchange.calls)
+    ctx.nursery.start_soon(run_stream, plan, inputs, facts, callers, ctx.recorder, send, ctx.calls)
     first = await receive.receive()
     if first.terminal is not None and first.terminal.failure is not None:
         receive.close()
         return first.terminal
     headers = Headers([*fields, ("cache-control", NO_STORE), ("vary", vary)])
     headers["content-type"] = f"{SSE}; charset=utf-8" if form == "sse" else NDJSON
-    return Reply(plan.route.answer.status, encoded(headers), LineBody(first, receive, form, exchange), named=True)
+    return Reply(plan.route.answer.status, encoded(headers), LineBody(first, receive, form, ctx), named=True)
 
 
 class LineBody(ResponseBody):
     """The lines of one stream as the parts of a response body."""
 
     def __init__(
-        self, first: StreamLine, lines: trio.MemoryReceiveChannel[StreamLine], form: StreamForm, exchange: Exchange
+        self, first: StreamLine, lines: trio.MemoryReceiveChannel[StreamLine], form: StreamForm, ctx: RequestContext
     ) -> None:
         self._first: StreamLine | None = first
         self._lines = lines
         self._sse = form == "sse"
-        self._exchange = exchange
+        self._ctx = ctx
         self._ended = False
 
     async def __aenter__(self) -> LineBody:
@@ -93,5 +93,5 @@ class LineBody(ResponseBody):
             return _COMMENT
         if line.terminal is not None:
             self._ended = True
-            note_result(line.terminal, self._exchange)
+            note_result(line.terminal, self._ctx)
         return line.sse() if self._sse else line.ndjson()

@@ -263,7 +263,7 @@ async def test_a_crash_beside_the_cancel_of_a_gone_client_is_not_lost(autojump_c
 
 @pytest.mark.usefixtures("way")
 async def test_a_task_of_the_requests_nursery_that_crashes_is_a_500(autojump_clock: MockClock) -> None:
-    from umbel.gateway.request_context import current_exchange
+    from umbel.gateway.request_context import current_request_context
 
     app, records = gateway()
 
@@ -272,7 +272,7 @@ async def test_a_task_of_the_requests_nursery_that_crashes_is_a_500(autojump_clo
 
     @app.get("/child")
     async def child() -> str:
-        current_exchange().nursery.start_soon(crash)
+        current_request_context().nursery.start_soon(crash)
         await trio.sleep_forever()
         return ""
 

@@ -9,13 +9,13 @@ from werkzeug.exceptions import RequestEntityTooLarge
 
 from tests.support.asgi import ask, conversation, living
 from tests.unit.gateway.gateways import gateway
-from umbel.gateway.quart.quart_body import Upload
+from umbel.gateway.quart.quart_body import QuartBody
 
 MockClock = trio.testing.MockClock
 
 
 async def test_parts_are_read_as_they_come(autojump_clock: MockClock) -> None:
-    upload = Upload(None, 100)
+    upload = QuartBody(None, 100)
     read: list[bytes] = []
 
     async def reader() -> None:
@@ -32,7 +32,7 @@ async def test_parts_are_read_as_they_come(autojump_clock: MockClock) -> None:
 
 
 async def test_the_whole_can_be_had_again_until_it_is_cleared() -> None:
-    upload = Upload(6, 6)
+    upload = QuartBody(6, 6)
     upload.append(b"abc")
     upload.set_result(b"def")
     assert await upload == await upload == b"abcdef"
@@ -41,7 +41,7 @@ async def test_the_whole_can_be_had_again_until_it_is_cleared() -> None:
 
 
 async def test_a_known_length_over_the_limit_is_refused_at_once() -> None:
-    upload = Upload(101, 100)
+    upload = QuartBody(101, 100)
     with pytest.raises(RequestEntityTooLarge):
         await upload
     with pytest.raises(RequestEntityTooLarge):
@@ -49,7 +49,7 @@ async def test_a_known_length_over_the_limit_is_refused_at_once() -> None:
 
 
 async def test_the_limit_is_for_the_whole_body_and_what_is_over_is_not_held() -> None:
-    upload = Upload(None, 100)
+    upload = QuartBody(None, 100)
     for _ in range(10):
         upload.append(b"x" * 10)
         assert await anext(upload) == b"x" * 10
@@ -61,13 +61,13 @@ async def test_the_limit_is_for_the_whole_body_and_what_is_over_is_not_held() ->
 
 
 async def test_no_limit_means_none() -> None:
-    upload = Upload(10**9, None)
+    upload = QuartBody(10**9, None)
     upload.set_result(b"x" * 10**6)
     assert len(await upload) == 10**6
 
 
 async def test_a_waiting_reader_hears_of_an_overflow(autojump_clock: MockClock) -> None:
-    upload = Upload(None, 3)
+    upload = QuartBody(None, 3)
     with pytest.RaisesGroup(RequestEntityTooLarge):
         async with trio.open_nursery() as nursery:
 

@@ -4,7 +4,7 @@ import pytest
 
 from umbel.composition.request.request_template import GATEWAY_FIELDS_ALWAYS, GATEWAY_FIELDS_FORWARDED
 from umbel.core.call import block_of
-from umbel.gateway.request import client_origin as forwarded
+from umbel.gateway.request import client_origin
 from umbel.gateway.request.client_origin import TrustedProxies, origin_of
 
 PROXIES = TrustedProxies(["10.0.0.0/8", "::1"])
@@ -120,6 +120,6 @@ def test_what_clients_say_is_remembered_only_while_it_is_short() -> None:
         assert origin.via() == origin.via()
         assert origin.forwarded_for() == origin.forwarded_for()
         assert not trust.trusts("1" * length)
-    assert max(len(before) for before, _ in forwarded._vias.entries) <= 256
-    assert max(len(part) for key in forwarded._origins.entries for part in key) <= 256
+    assert max(len(before) for before, _ in client_origin._vias.entries) <= 256
+    assert max(len(part) for key in client_origin._origins.entries for part in key) <= 256
     assert max(map(len, trust._known.entries)) <= 128

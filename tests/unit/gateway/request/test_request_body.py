@@ -11,7 +11,7 @@ from tests.support.asgi import ask, conversation, living
 from tests.unit.gateway.gateways import Function, gateway, says
 from umbel.core.errors import RequestError
 from umbel.gateway.request.request_body import check_media_type
-from umbel.gateway.request.request_fields import Fields
+from umbel.gateway.request.request_fields import RequestFields
 
 pytestmark = pytest.mark.usefixtures("way")
 
@@ -232,7 +232,7 @@ async def test_a_missing_json_body_is_called_missing(autojump_clock: MockClock) 
 
 
 def test_a_content_type_that_is_too_long_is_refused() -> None:
-    fields = Fields([(b"content-type", b"application/json" + b";a=b" * 300)])
+    fields = RequestFields([(b"content-type", b"application/json" + b";a=b" * 300)])
     with pytest.raises(RequestError) as refused:
         check_media_type(fields, "json")
     assert refused.value.status == 415

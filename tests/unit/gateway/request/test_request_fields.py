@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from umbel.gateway.request import request_fields as fields
+from umbel.gateway.request import request_fields
 from umbel.gateway.request.request_fields import read_fields
 
 HOST = (b"host", b"gateway.test")
@@ -12,7 +12,7 @@ HOST = (b"host", b"gateway.test")
 
 @pytest.fixture(autouse=True)
 def _forget() -> None:
-    fields._known.entries.clear()
+    request_fields._known.entries.clear()
 
 
 def test_repeated_fields_are_joined_and_names_are_lower_case() -> None:
@@ -59,15 +59,15 @@ def test_claims_count_for_those_who_are_believed_alone_however_they_are_written(
 @pytest.mark.parametrize("name", [b"cookie", b"authorization", b"x-api-key", b"X-Session-Token"])
 def test_no_memory_keeps_a_secret(name: bytes) -> None:
     assert read_fields([HOST, (name, b"s3cret")], believed=False).kept == [HOST, (name, b"s3cret")]
-    assert not fields._known.entries
+    assert not request_fields._known.entries
 
 
 def test_the_memory_is_bounded() -> None:
     for number in range(1000):
         read_fields([HOST, (b"x-n", b"%d" % number)], believed=False)
-        assert len(fields._known.entries) <= 256
+        assert len(request_fields._known.entries) <= 256
     read_fields([(b"x-long", b"x" * 1025)], believed=False)
-    assert all(len(section[0][1]) < 1025 for _, section in fields._known.entries)
+    assert all(len(section[0][1]) < 1025 for _, section in request_fields._known.entries)
 
 
 def test_pairs_may_be_lists() -> None:

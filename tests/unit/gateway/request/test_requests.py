@@ -14,7 +14,7 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 from tests.support.asgi import ask, conversation, http_scope, living
 from tests.unit.gateway.gateways import Function, gateway, route, says
 from umbel.core.failure_kinds import Kind
-from umbel.gateway.request_context import current_exchange
+from umbel.gateway.request_context import current_request_context
 
 MockClock = trio.testing.MockClock
 
@@ -245,9 +245,9 @@ async def test_views_reach_their_exchange() -> None:
 
     @app.get("/who")
     async def who() -> dict[str, str]:
-        exchange = current_exchange()
-        assert request.scope["umbel"] is exchange
-        return {"id": exchange.facts.request_id, "client": exchange.origin.client}
+        ctx = current_request_context()
+        assert request.scope["umbel"] is ctx
+        return {"id": ctx.facts.request_id, "client": ctx.origin.client}
 
     async with living(app):
         answer = await ask(app, target="/who", client=("192.0.2.1", 1))

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from umbel.gateway.request import trace_ids as ids
+from umbel.gateway.request import trace_ids
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
@@ -13,29 +13,29 @@ PARENT = "00f067aa0ba902b7"
 
 @pytest.mark.parametrize("claimed", ["a", "req-1_2.3~4:5/6+7=8@9", "x" * 128])
 def test_a_well_formed_request_id_is_kept(claimed: str) -> None:
-    assert ids.request_id(claimed) == claimed
+    assert trace_ids.request_id(claimed) == claimed
 
 
 @pytest.mark.parametrize("claimed", [None, "", "x" * 129, "two words", "line\r\nbreak", 'quo"te', "é"])
 def test_any_other_request_id_gives_way_to_a_new_one(claimed: str | None) -> None:
-    first, second = ids.request_id(claimed), ids.request_id(claimed)
+    first, second = trace_ids.request_id(claimed), trace_ids.request_id(claimed)
     assert first != second
     assert len(first) == 32
     assert int(first, 16) >= 0
 
 
 def test_an_inbound_trace_goes_on_with_its_state() -> None:
-    trace = ids.trace(f"00-{TRACE}-{PARENT}-01", "vendor=1,other@x=two words")
+    trace = trace_ids.trace(f"00-{TRACE}-{PARENT}-01", "vendor=1,other@x=two words")
     assert (trace.trace_id, trace.parent_id, trace.flags) == (TRACE, PARENT, "01")
     assert trace.state == "vendor=1,other@x=two words"
 
 
 def test_flags_that_nobody_knows_are_not_passed_on() -> None:
-    assert ids.trace(f"00-{TRACE}-{PARENT}-ff", None).flags == "03"
+    assert trace_ids.trace(f"00-{TRACE}-{PARENT}-ff", None).flags == "03"
 
 
 def test_a_later_version_is_read_by_its_first_fields() -> None:
-    assert ids.trace(f"cc-{TRACE}-{PARENT}-00-what-the-future-holds", None).trace_id == TRACE
+    assert trace_ids.trace(f"cc-{TRACE}-{PARENT}-00-what-the-future-holds", None).trace_id == TRACE
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_a_later_version_is_read_by_its_first_fields() -> None:
     ],
 )
 def test_a_malformed_parent_begins_a_new_sampled_trace_without_the_state(parent: str | None) -> None:
-    trace = ids.trace(parent, "vendor=1")
+    trace = trace_ids.trace(parent, "vendor=1")
     assert trace.trace_id != TRACE
     assert (trace.parent_id, trace.flags, trace.state) == (None, "01", "")
 
@@ -62,28 +62,28 @@ def test_a_malformed_parent_begins_a_new_sampled_trace_without_the_state(parent:
     "state", ["=1", "UPPER=1", "a=b\x01", "a" * 600 + "=1", ",".join(f"k{n}=v" for n in range(33))]
 )
 def test_a_malformed_state_is_dropped_alone(state: str) -> None:
-    trace = ids.trace(f"00-{TRACE}-{PARENT}-01", state)
+    trace = trace_ids.trace(f"00-{TRACE}-{PARENT}-01", state)
     assert (trace.trace_id, trace.state) == (TRACE, "")
 
 
 def test_a_child_process_draws_ids_of_its_own() -> None:
     forking = """
 import os
-from umbel.gateway.request import trace_ids as ids
-ids.request_id(None)
+from umbel.gateway.request import trace_ids
+trace_ids.request_id(None)
 reading, writing = os.pipe()
 if not os.fork():
-    os.write(writing, ids.request_id(None).encode())
+    os.write(writing, trace_ids.request_id(None).encode())
     os._exit(0)
 os.wait()
-print(ids.request_id(None) != os.read(reading, 100).decode())
+print(trace_ids.request_id(None) != os.read(reading, 100).decode())
 """
     told = subprocess.run([sys.executable, "-c", forking], capture_output=True, text=True, timeout=50)
     assert told.stdout == "True\n", told.stderr
 
 
 def test_ids_never_come_twice() -> None:
-    assert len({ids.request_id(None) for _ in range(1000)}) == 1000
-    request_id, trace = ids.identify(None, None, None)
+    assert len({trace_ids.request_id(None) for _ in range(1000)}) == 1000
+    request_id, trace = trace_ids.identify(None, None, None)
     assert request_id != trace.trace_id
     assert trace.flags == "01"
