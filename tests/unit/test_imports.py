@@ -42,7 +42,6 @@ ARROWS_MAX = {
 
 CIRCLES_MAX = {
     "server": 10,
-    "upstream": 6,
 }
 """Modules of each unit that import each other in circles."""
 

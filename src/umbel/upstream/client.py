@@ -54,7 +54,7 @@ from .replicas.health import Health
 from .state_events import StateEvents
 
 if TYPE_CHECKING:
-    from .calls.attempt import LatestLines
+    from .calls.client_interface import LatestLines
     from .replicas.origin import Replica
     from .replicas.sources import ReplicaSource
 
@@ -239,7 +239,7 @@ class Client(TaskOwner):
             name=name,
             recorder=recorder,
         )
-        self.coalescing = Coalescing(self)
+        self.coalescing = Coalescing(self, self.unshared_call)
         self._digests: dict[float, Latencies] = {}
         self._entered: list[AsyncExitStack] = []
         # Counted by the calls.

@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import trio
 
-from ...core.call import CallContext
+from ...core.call import CallContext, Prepared
 from ...core.errors import UpstreamError
 from ...core.events import AttemptEnded
 from ...core.failure_kinds import CUT, Kind
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from ...http1.response_head import Head
     from ...net.stream import Stream
     from ...net.timers import Timer
-    from ..client import Client
+    from ...policy.breaker import Ticket
     from ..pool.connection import Connection
     from ..replicas.balance import ReplicaSlot
-    from .call import UpstreamCall
+    from .client_interface import ClientInterface
 
 Cause = Literal["first", "retry", "hedge"]
 """Why an attempt is made."""
@@ -49,6 +49,35 @@ WAITING, READY, SENT, HEAD, DONE = "waiting", "ready", "sent", "head", "done"
 
 Answer = tuple["Head", Sequence[Field], Collection[bytes] | None, bytes]
 """A response: its head, the fields that are true of its content, their names in lower case, and its content."""
+
+
+class AttemptOwner(Protocol):
+    """The call that an attempt is made for. Its functions neither raise nor wait."""
+
+    client: ClientInterface
+    context: CallContext
+    prepared: Prepared
+    idempotent: bool
+    """Whether the request may be sent twice."""
+    ticket: Ticket | None
+    """Of the breaker; None without one."""
+    tried: tuple[str, ...]
+    """The names of the replicas that the call's attempts took, in order."""
+
+    def attempt_waits(self, attempt: Attempt) -> None:
+        """The attempt needs a task, which is to run ``Attempt.carry_on``."""
+
+    def attempt_ended(self, attempt: Attempt, now: float) -> None:
+        """The attempt has a response or an error, and was not cut."""
+
+    def attempt_lost(self, attempt: Attempt, now: float) -> None:
+        """Its connection failed before the upstream had answered at all."""
+
+    def cancel(self, reason: str) -> None:
+        """The task that runs ``Attempt.carry_on`` was cancelled."""
+
+    def crashed(self, error: Exception, now: float) -> None:
+        """A bug of ours came up in a callback of the attempt."""
 
 
 class Attempt:
@@ -79,7 +108,7 @@ class Attempt:
     _sending: bool
     """Whether a task is sending the request; set together with ``_scope``."""
 
-    def __init__(self, call: UpstreamCall, cause: Cause) -> None:
+    def __init__(self, call: AttemptOwner, cause: Cause) -> None:
         self.call = call
         self.cause = cause
         self.state = WAITING
@@ -526,13 +555,8 @@ class PartialResponse:
         """The fields that are true of the decoded body."""
 
 
-LatestLines = tuple[Any, Any, float, float, bytes | None, bytes | None, bytes]
-"""A request, the gateway's fields of its calls, when attempts of it were made, and until when their calls may take;
-then what ``lines_of_request`` gives for these."""
-
-
 def lines_of_request(
-    client: Client, gateway: tuple[tuple[Field, ...], ...], context: CallContext, now: float
+    client: ClientInterface, gateway: tuple[tuple[Field, ...], ...], context: CallContext, now: float
 ) -> tuple[bytes | None, bytes | None, bytes]:
     """The lines that all attempts of a request say which are made now, noted in ``client.latest_lines``.
 

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from ...http1.response_head import Head
     from ...net.timers import Timer
     from ...policy.breaker import Ticket
-    from ..client import Client
+    from .client_interface import ClientInterface
 
 NEW, QUEUED, RUNNING = "new", "queued", "running"
 """States of a call; DONE it shares with attempts."""
@@ -78,7 +78,7 @@ class UpstreamCall(CallBase):
 
     mode: ClassVar[Mode] = "whole"
 
-    def __init__(self, client: Client, prepared: Prepared, context: CallContext) -> None:
+    def __init__(self, client: ClientInterface, prepared: Prepared, context: CallContext) -> None:
         # As CallBase.__init__ does: to call that costs as much as all of this.
         self.prepared = prepared
         self.context = context

@@ -29,7 +29,7 @@ A waiter that finds a shared call takes no place of the bulkhead, but its reques
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple
@@ -49,8 +49,8 @@ from .failure_kind import kind_of_cut
 if TYPE_CHECKING:
     from ...http1.response_head import Head
     from ...net.timers import Timer
-    from ..client import Client
     from .call import UpstreamCall
+    from .client_interface import ClientInterface
 
 SHARED_MAX = 1000
 """Shared calls of an upstream under way at once; further calls are made each by itself."""
@@ -79,10 +79,15 @@ class CoalesceStatistics:
 
 
 class Coalescing:
-    """The shared calls of one upstream."""
+    """The shared calls of one upstream.
 
-    def __init__(self, client: Client) -> None:
+    Args:
+        unshared_call: makes a call that serves one caller alone.
+    """
+
+    def __init__(self, client: ClientInterface, unshared_call: Callable[[Prepared, CallContext], UpstreamCall]) -> None:
         self.client = client
+        self.unshared_call = unshared_call
         self.under_way: dict[Hashable, SharedCall] = {}
         # Counted by the shared calls and their waiters.
         self.made = self.joined = self.unshared = self.abandoned = self.crowded = 0
@@ -90,7 +95,7 @@ class Coalescing:
     def new_call(self, prepared: Prepared, context: CallContext) -> Call:
         """A call that shares, if it may."""
         if prepared.method not in SAFE:
-            return self.client.unshared_call(prepared, context)
+            return self.unshared_call(prepared, context)
         return Waiter(self, prepared, context)
 
     def statistics(self) -> CoalesceStatistics:
@@ -242,7 +247,7 @@ class Waiter(CallBase):
         if self._timer is not None:
             self._timer.cancel()  # The call of its own keeps the limit itself.
         # It has the same context, so its owner hears of it directly.
-        self._own = self._all.client.unshared_call(self.prepared, self.context)
+        self._own = self._all.unshared_call(self.prepared, self.context)
         self.done = True
         self._own.start(now)
 
@@ -325,7 +330,7 @@ class SharedCall:
             steps=first.steps,
             takes_attempts=first.takes_attempts,
         )
-        self.call = coalescing.client.unshared_call(_shared_request(prepared, request_id), self.context)
+        self.call = coalescing.unshared_call(_shared_request(prepared, request_id), self.context)
         if first.request is not None:
             # In the bulkhead it counts for the request that began it, as the other calls of that request do.
             self.call.request_key = id(first.request)

@@ -29,7 +29,7 @@ from .failure_kind import LOST, kind_of_error
 from .retry_safety import untold
 
 if TYPE_CHECKING:
-    from ..client import Client
+    from .client_interface import ClientInterface
 
 
 class RepeatableCall(UpstreamCall):
@@ -49,7 +49,7 @@ class RepeatableCall(UpstreamCall):
 
     attempt_type: ClassVar[type[Attempt]] = Attempt
 
-    def __init__(self, client: Client, prepared: Prepared, context: CallContext) -> None:
+    def __init__(self, client: ClientInterface, prepared: Prepared, context: CallContext) -> None:
         super().__init__(client, prepared, context)
         # ``_attempt`` is the round's first attempt, and ``_timer`` also that of the next hedge or of the next round.
         self._retry: RetryRules | None = None

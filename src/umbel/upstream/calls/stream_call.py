@@ -35,7 +35,7 @@ from .failure_kind import kind_of_error
 from .repeatable_call import RepeatableCall
 
 if TYPE_CHECKING:
-    from ..client import Client
+    from .client_interface import ClientInterface
 
 
 class StreamCall(RepeatableCall):
@@ -45,7 +45,7 @@ class StreamCall(RepeatableCall):
 
     mode: ClassVar[Mode] = "stream"
 
-    def __init__(self, client: Client, prepared: Prepared, context: CallContext) -> None:
+    def __init__(self, client: ClientInterface, prepared: Prepared, context: CallContext) -> None:
         super().__init__(client, prepared, context)
         # A stream can be sent once.
         self.idempotent = self.idempotent and prepared.body is None
