@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from umbel.core.call import Prepared
 from umbel.core.http.header_field import ACCEPT_GZIP, Field
 from umbel.upstream.errors import BadRequest
-from umbel.upstream.pool.request_head import Outgoing, plain_request, request_of_call
+from umbel.upstream.pool.request_head import EncodedRequest, encode_call, encode_plain_call
 
 BASE, HOST = b"/base", b"host:81"
 OURS = (b"traceparent", b"x-deadline")
@@ -66,14 +66,14 @@ ADDED = st.lists(st.sampled_from([(name, name, b"%d" % len(name)) for name in OU
 def plainly(prepared: Prepared, added: list[Field]) -> bytes | BadRequest | None:
     lines = b"".join(b"%b: %b\r\n" % (name, value) for name, _, value in added)
     try:
-        return plain_request(prepared, BASE, HOST, lines, NEVER)
+        return encode_plain_call(prepared, BASE, HOST, lines, NEVER)
     except BadRequest as error:
         return error
 
 
-def looked_at(prepared: Prepared, added: list[Field]) -> Outgoing | BadRequest:
+def looked_at(prepared: Prepared, added: list[Field]) -> EncodedRequest | BadRequest:
     try:
-        return request_of_call(prepared, BASE, HOST, added)
+        return encode_call(prepared, BASE, HOST, added)
     except BadRequest as error:
         return error
 
@@ -84,7 +84,7 @@ def test_the_plain_way_writes_the_same_bytes_or_leaves_it_to_the_other(prepared:
     plain, whole = plainly(prepared, added), looked_at(prepared, added)
     event("looked at" if plain is None else type(plain).__name__)
     if isinstance(plain, bytes):
-        assert isinstance(whole, Outgoing)
+        assert isinstance(whole, EncodedRequest)
         assert plain == whole.head + whole.body
         assert not whole.close
     elif isinstance(plain, BadRequest):

@@ -43,7 +43,7 @@ from umbel.server.limits.limits import Limits
 from umbel.server.websocket.handshake import read_opening_handshake
 from umbel.upstream.calls import retry_safety as again
 from umbel.upstream.calls.response_body import Decoder
-from umbel.upstream.pool.request_head import plain_request, request_of_call
+from umbel.upstream.pool.request_head import encode_call, encode_plain_call
 
 
 class Case(NamedTuple):
@@ -298,8 +298,8 @@ UPSTREAM = {
     "a via": Case(sharing.last_hop, (",", " ", "a")),
     "a name that may be secret": Case(may_be_secret, ("auth", "a", "secre", "s", "-")),
     "a gzip body": Case(_gunzip, ("a", "\x00", "ab")),
-    "a plain request": Case(lambda value: plain_request(_asking(value), b"", b"h", b"", ()), ("a", "/", "?")),
-    "any request": Case(lambda value: request_of_call(_asking(value), b"", b"h", ()), ("a", "/", "?")),
+    "a plain request": Case(lambda value: encode_plain_call(_asking(value), b"", b"h", b"", ()), ("a", "/", "?")),
+    "any request": Case(lambda value: encode_call(_asking(value), b"", b"h", ()), ("a", "/", "?")),
 }
 COMPOSITION = {
     "JSON": Case(decode_json, JSON_ATOMS, ("", "[", '["'), ("", "1]")),

@@ -49,8 +49,8 @@ from .calls.coalesce import CoalesceStatistics, Coalescing
 from .calls.repeatable_call import RepeatableCall
 from .calls.stream_call import StreamCall
 from .pool.pool import Pool, PoolStatistics
-from .replicas.balance import Balance, BalanceStatistics, PolicyName
-from .replicas.health import Health
+from .replicas.balance import BalanceStatistics, LoadBalancer, PolicyName
+from .replicas.health import HealthChecker
 from .state_events import StateEvents
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class BreakerRules:
 
 @dataclass(frozen=True, slots=True)
 class HealthRules:
-    """What the health checks ask for, and how often (``health.Health``)."""
+    """What the health checks ask for, and how often (``health.HealthChecker``)."""
 
     path: str = "/"
     every: float = 5.0
@@ -220,7 +220,7 @@ class Client(TaskOwner):
         self._repeats = policies.retry is not None or policies.hedge is not None
         self.max_body, self.connect_timeout = policies.max_body, policies.connect_timeout
         self.deadline_header = policies.deadline_header.lower().encode("ascii") if policies.deadline_header else None
-        self.never_plain = _lines_of_attempts(self.deadline_header)
+        self.attempt_prefixes = _attempt_prefixes(self.deadline_header)
         """How lines begin that an attempt adds itself: a call that brings its own needs a closer look."""
         self.latest_lines: LatestLines = (None, None, 0.0, 0.0, None, b"", b"")
         """What the latest attempt's head said of its request; see ``attempt.lines_of_request``."""
@@ -229,7 +229,7 @@ class Client(TaskOwner):
         """What learns the limit of calls in flight; None where it is a fixed number."""
         capacity = policies.max_concurrency if policies.max_concurrency != "auto" else GradientLimit().limit
         self.bulkhead = Bulkhead(capacity, policies.max_queue, guard, self.timers)
-        self.balance = Balance(
+        self.balance = LoadBalancer(
             replicas,
             policy=policies.balance,
             weights=policies.weights,
@@ -246,11 +246,11 @@ class Client(TaskOwner):
         self.retries = self.retries_mended = self.retries_late = self.retries_blocked = 0
         self.hedges = self.hedges_won = self.hedges_pending = 0
 
-    def _health(self, replicas: Sequence[Replica | str] | ReplicaSource, recorder: Recorder) -> Health | None:
+    def _health(self, replicas: Sequence[Replica | str] | ReplicaSource, recorder: Recorder) -> HealthChecker | None:
         rules = self.policies.health
         if rules is None:
             return None
-        return Health(
+        return HealthChecker(
             self.pool,
             replicas,
             path=rules.path,
@@ -347,7 +347,7 @@ class Client(TaskOwner):
 
 
 @lru_cache(maxsize=64)
-def _lines_of_attempts(deadline_header: bytes | None) -> tuple[bytes, ...]:
+def _attempt_prefixes(deadline_header: bytes | None) -> tuple[bytes, ...]:
     """The same object for the same name: what is noted for it (``core.call.FieldBlock``) serves several upstreams."""
     own = (b"traceparent:", b"tracestate:")
     return own if deadline_header is None else (*own, deadline_header + b":")

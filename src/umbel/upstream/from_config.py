@@ -61,8 +61,8 @@ def build(
         UpstreamConfigError: a TLS file cannot be used, or two keys do not go together.
     """
     secure = any(each.url.removeprefix("dns+").startswith("https:") for each in config.replicas)
-    context = _context(config.tls, base_dir or Path()) if secure else None
-    return _built(name, config, context, recorder=recorder, rng=rng, reader=reader, timers=timers, guard=guard)
+    context = _tls_context(config.tls, base_dir or Path()) if secure else None
+    return _build_client(name, config, context, recorder=recorder, rng=rng, reader=reader, timers=timers, guard=guard)
 
 
 def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
@@ -72,7 +72,7 @@ def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
     """
     for name, upstream in config.upstreams.items():
         try:
-            _built(name, upstream, None)
+            _build_client(name, upstream, None)
         except UpstreamConfigError as error:
             yield ("upstreams", name, *error.key), error.reason
 
@@ -107,7 +107,7 @@ def _may_be_repeated(call: Call, upstream: Upstream) -> bool:
     return not names.isdisjoint(("idempotency-key", "*"))
 
 
-def _built(
+def _build_client(
     name: str,
     config: Upstream,
     context: ssl.SSLContext | None,
@@ -197,7 +197,7 @@ def _ejection(config: Literal[True] | Ejection) -> EjectionRules:
         raise UpstreamConfigError(("ejection",), str(error)) from error
 
 
-def _context(tls: Tls, base: Path) -> ssl.SSLContext:
+def _tls_context(tls: Tls, base: Path) -> ssl.SSLContext:
     files = {key: str(base / file) for key, file in (("ca", tls.ca), ("cert", tls.cert), ("key", tls.key)) if file}
     try:
         return client_context(**files)

@@ -32,7 +32,7 @@ class SlotStatistics:
 class QueueLimiter:
     """``capacity`` places; at most ``max_waiting`` wait for one, first come, first served."""
 
-    __slots__ = ("_capacity", "_handing_on", "_max_waiting", "_overflowed", "_queue", "in_use")
+    __slots__ = ("_capacity", "_granting", "_max_waiting", "_overflowed", "_queue", "in_use")
 
     def __init__(self, capacity: int, max_waiting: int) -> None:
         if capacity < 1 or max_waiting < 0:
@@ -44,7 +44,7 @@ class QueueLimiter:
         self._overflowed = 0
         # By identity of the key; ordered, so that the first is found and any is removed in constant time.
         self._queue: OrderedDict[object, Granted] = OrderedDict()
-        self._handing_on = False
+        self._granting = False
 
     def take(self) -> bool:
         """Take a place if one is free."""
@@ -69,7 +69,7 @@ class QueueLimiter:
         """Wait no longer; False if it does not wait (any more): then it holds a place."""
         if self._queue.pop(key, None) is None:
             return False
-        self._left(key)
+        self._stopped_waiting(key)
         return True
 
     async def acquire(self) -> None:
@@ -94,12 +94,12 @@ class QueueLimiter:
         """Give a place back: to the first waiter, if there is one."""
         self.in_use -= 1
         if self._queue:
-            self._hand_on()
+            self._grant_free_places()
 
     def resize(self, capacity: int) -> None:
         """Have so many places from now on. Fewer than are in use: those go as they are given back."""
         self._capacity = capacity
-        self._hand_on()
+        self._grant_free_places()
 
     @property
     def capacity(self) -> int:
@@ -110,19 +110,19 @@ class QueueLimiter:
         """A snapshot."""
         return SlotStatistics(self._capacity, self.in_use, len(self._queue), self._overflowed)
 
-    def _hand_on(self) -> None:
+    def _grant_free_places(self) -> None:
         """Give free places to waiters."""
-        if self._handing_on:
+        if self._granting:
             return  # A waiter that ended at once gave its place back: the loop below goes on with it.
-        self._handing_on = True
+        self._granting = True
         try:
             while self._queue and self.in_use < self._capacity:
                 key, granted = self._queue.popitem(last=False)
                 self.in_use += 1
-                self._left(key)
+                self._stopped_waiting(key)
                 granted()
         finally:
-            self._handing_on = False
+            self._granting = False
 
-    def _left(self, key: object) -> None:
+    def _stopped_waiting(self, key: object) -> None:
         """``key`` waits no longer: it has a place, or has left. For subclasses that count who waits."""

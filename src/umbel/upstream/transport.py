@@ -101,7 +101,7 @@ class Transport(httpx.AsyncBaseTransport):
         max_concurrency: calls in flight, or ``"auto"``: learned from how long they take.
         max_queue: calls that wait for a place (None: 256); one more is an ``Overflow``.
         coalesce: whether identical safe requests that overlap are made once.
-        balance, weights, ejection, health: which replica is taken (``balance.Balance``), and how they are checked.
+        balance, weights, ejection, health: which replica is taken (``balance.LoadBalancer``), and how they are checked.
         max_body: bytes of a body after decoding; None: 1 MB of JSON, 10 MB of anything else.
         connect_timeout, keepalive_expiry, max_idle, limits, ssl_context, public_only, dial: as of ``Pool``.
         reader: watches the sockets; it must run as long as this is entered. None: one of its own.
@@ -208,7 +208,7 @@ class Transport(httpx.AsyncBaseTransport):
         began = trio.current_time()
         owner = LoneCall()
         extensions = request.extensions
-        steps = _steps(extensions["timeout"]) if "timeout" in extensions else None
+        steps = _step_timeouts(extensions["timeout"]) if "timeout" in extensions else None
         context = CallContext(
             owner,
             request.method,
@@ -220,14 +220,14 @@ class Transport(httpx.AsyncBaseTransport):
             steps=None if steps is None or steps == StepTimeouts() else steps,
             takes_attempts=getattr(self._recorder, "takes_attempts", True),
         )
-        prepared = _prepared(request)
+        prepared = _prepared_request(request)
         if prepared.body is not None or extensions.get("stream"):
             return await self._stream(prepared, context, owner)
         call = await owner.perform(self.client.new_call(prepared, context))
         try:
             _raise(call)
             assert call.status is not None
-            return Complete(call.status, call.fields, call.content, _about(call), trio.current_time() - began)
+            return Complete(call.status, call.fields, call.content, _extensions(call), trio.current_time() - began)
         finally:
             del call  # The traceback of its error holds this frame.
 
@@ -238,12 +238,14 @@ class Transport(httpx.AsyncBaseTransport):
             _raise(call)
             assert call.status is not None
             headers = headers_of(call.fields)
-            return UpstreamResponse(call.status, headers=headers, stream=_Received(call), extensions=_about(call))
+            return UpstreamResponse(
+                call.status, headers=headers, stream=_ReceivedBody(call), extensions=_extensions(call)
+            )
         finally:
             del call  # The traceback of its error holds this frame.
 
 
-def _steps(given: Mapping[str, float | None]) -> StepTimeouts:
+def _step_timeouts(given: Mapping[str, float | None]) -> StepTimeouts:
     """httpx's limits. Its None is no limit; what is not said is the upstream's own matter."""
     connect = given.get("connect", 0.0)
     return StepTimeouts(
@@ -251,7 +253,7 @@ def _steps(given: Mapping[str, float | None]) -> StepTimeouts:
     )
 
 
-def _prepared(request: httpx.Request) -> Prepared:
+def _prepared_request(request: httpx.Request) -> Prepared:
     """An httpx request as a call's."""
     target = request.extensions.get("target") or request.url.raw_path
     if not isinstance(target, bytes):
@@ -264,7 +266,7 @@ def _prepared(request: httpx.Request) -> Prepared:
     return Prepared(request.method, target, fields_of(request.headers), body=stream)
 
 
-def _about(call: Call) -> dict[str, bytes]:
+def _extensions(call: Call) -> dict[str, bytes]:
     head = getattr(call, "head", None)
     return {} if head is None else {"http_version": head.version, "reason_phrase": head.reason}
 
@@ -282,7 +284,7 @@ def _raise(call: Call) -> None:
             del error
 
 
-class _Received(httpx.AsyncByteStream):
+class _ReceivedBody(httpx.AsyncByteStream):
     """A response's body as it is received. Its own iterator, so there is no generator to be forgotten."""
 
     def __init__(self, call: StreamCall) -> None:

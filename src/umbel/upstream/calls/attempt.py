@@ -26,7 +26,7 @@ from ...policy.hedge import Entry
 from ...policy.retry import Ending
 from ..errors import BudgetSpent, ConnectionReset, ReadTimedOut, WriteTimedOut, response_failed
 from ..pool.connection import INLINE_MAX
-from ..pool.request_head import lines_of_blocks, note_beginning, plain_request, request_of_call
+from ..pool.request_head import encode_call, encode_plain_call, lines_of_blocks, note_beginning
 from .failure_kind import LOST, kind_of_cut, kind_of_error
 from .response_body import Decoder, check_size, fields_and_decoder, limit_of
 from .retry_safety import ending_of
@@ -65,7 +65,7 @@ class AttemptOwner(Protocol):
     """The names of the replicas that the call's attempts took, in order."""
 
     def attempt_waits(self, attempt: Attempt) -> None:
-        """The attempt needs a task, which is to run ``Attempt.carry_on``."""
+        """The attempt needs a task, which is to run ``Attempt.run``."""
 
     def attempt_ended(self, attempt: Attempt, now: float) -> None:
         """The attempt has a response or an error, and was not cut."""
@@ -74,7 +74,7 @@ class AttemptOwner(Protocol):
         """Its connection failed before the upstream had answered at all."""
 
     def cancel(self, reason: str) -> None:
-        """The task that runs ``Attempt.carry_on`` was cancelled."""
+        """The task that runs ``Attempt.run`` was cancelled."""
 
     def crashed(self, error: Exception, now: float) -> None:
         """A bug of ours came up in a callback of the attempt."""
@@ -87,11 +87,11 @@ class Attempt:
         "_close_after",
         "_connection",
         "_part",
+        "_read_timer",
         "_request",
         "_reused",
         "_scope",
         "_sending",
-        "_silence",
         "answer",
         "call",
         "cause",
@@ -128,10 +128,10 @@ class Attempt:
         self._reused = False
         """Whether its connection had served before."""
         self._scope: trio.CancelScope | None = None
-        """Around what ``carry_on`` awaits."""
+        """Around what ``run`` awaits."""
         self._part: PartialResponse | None = None
         """What has come of a response that does not come as a whole."""
-        self._silence: Timer | None = None
+        self._read_timer: Timer | None = None
         """When the peer has been silent for too long, where that is limited."""
 
     @property
@@ -189,7 +189,7 @@ class Attempt:
                 self.on_error(error)
                 return
             if self.call.context.steps is not None:
-                self._limit_silence(trio.current_time())
+                self._set_read_timer(trio.current_time())
 
     def _prepare(self, now: float) -> None:
         """Make the request's bytes.
@@ -212,32 +212,32 @@ class Attempt:
             return
         if before is not None:
             lines = b"%b%016x%b" % (before, span, after) if before else b""
-            plain = plain_request(prepared, replica.base, replica.host, lines, client.never_plain)
+            plain = encode_plain_call(prepared, replica.base, replica.host, lines, client.attempt_prefixes)
             if plain is not None:
                 self._request = plain
                 if beginnings is not None:
-                    note_beginning(beginnings, slot, prepared, replica.base, replica.host, client.never_plain)
+                    note_beginning(beginnings, slot, prepared, replica.base, replica.host, client.attempt_prefixes)
                 return
-        outgoing = request_of_call(
+        encoded = encode_call(
             prepared, replica.base, replica.host, attempt_fields(context, client.deadline_header, now, span)
         )
-        self._request, self._close_after = outgoing.head + outgoing.body, outgoing.close
+        self._request, self._close_after = encoded.head + encoded.body, encoded.close
 
-    def _limit_silence(self, now: float) -> None:
+    def _set_read_timer(self, now: float) -> None:
         """Give the next head, or the next piece of the body, httpx's ``read`` limit as a whole, from now on."""
         steps = self.call.context.steps
-        if self._silence is not None:
-            self._silence.cancel()
+        if self._read_timer is not None:
+            self._read_timer.cancel()
         if steps is not None and steps.read is not None and not self._is_sending and self.state is not DONE:
-            self._silence = self.call.client.timers.add(now + steps.read, self._silent_too_long)
+            self._read_timer = self.call.client.timers.add(now + steps.read, self._read_timed_out)
 
-    def _silent_too_long(self) -> None:
+    def _read_timed_out(self) -> None:
         steps = self.call.context.steps
         if steps is not None:
             text = f"neither a head nor a part of a body came within {steps.read:g} s"
             self.fail(ReadTimedOut(text), trio.current_time())
 
-    async def carry_on(self) -> None:
+    async def run(self) -> None:
         """Do what must be waited for. Raises nothing but a cancel from outside, which cancels the call."""
         scope = self._scope = trio.CancelScope()
         self._sending = False
@@ -272,7 +272,7 @@ class Attempt:
             connection = await pool.open(slot.replica.origin, limit)
             if self.state is DONE:  # Cut in the turn in which the connection was made.
                 connection.close_now()
-                pool.lost(slot.replica.origin, connection)
+                pool.connection_lost(slot.replica.origin, connection)
                 return
             self._connection = connection
         request = self._request
@@ -288,7 +288,7 @@ class Attempt:
             return
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._send_beside, stream)
-            await self._pull(stream, connection)
+            await self._receive_until_done(stream, connection)
             nursery.cancel_scope.cancel(reason="the response is complete")
 
     async def _send_waiting(self, stream: Stream) -> None:
@@ -310,7 +310,7 @@ class Attempt:
                 raise WriteTimedOut(f"not all could be sent within {limit:g} s")
         self._sending = False
         if steps is not None:
-            self._limit_silence(trio.current_time())
+            self._set_read_timer(trio.current_time())
 
     async def _send_beside(self, stream: Stream) -> None:
         """Send while another task receives, which ends when the connection is closed."""
@@ -319,7 +319,7 @@ class Attempt:
         except Exception as error:  # noqa: BLE001  # as in begin
             self.fail(error, trio.current_time())
 
-    async def _pull(self, stream: Stream, connection: Connection) -> None:
+    async def _receive_until_done(self, stream: Stream, connection: Connection) -> None:
         """Do what the reader does for a stream that pushes."""
         wants = True
         while wants and self._connection is connection:
@@ -351,8 +351,8 @@ class Attempt:
             reader = part.reader
             interim = reader.interim
             reader.feed(data)
-            if self._silence is not None and reader.interim > interim:
-                self._limit_silence(trio.current_time())
+            if self._read_timer is not None and reader.interim > interim:
+                self._set_read_timer(trio.current_time())
             return self._read(part)
         except Exception as error:  # noqa: BLE001  # of the upstream, or a bug: it is the attempt's end
             self.fail(error, trio.current_time())
@@ -405,8 +405,8 @@ class Attempt:
         except UpstreamError as error:
             error.answered = head.status, head.kept
             raise
-        if self._silence is not None and (piece or progress):
-            self._limit_silence(trio.current_time())
+        if self._read_timer is not None and (piece or progress):
+            self._set_read_timer(trio.current_time())
         if not ended:
             return True
         self._answered(head, part.kept, content, now)
@@ -503,10 +503,10 @@ class Attempt:
         if connection.pushing is not None:
             connection.pushing.unlisten()
         connection.close_now()
-        self.call.client.pool.lost(self.slot.replica.origin, connection, crossed=crossed, replaced=replaced)
+        self.call.client.pool.connection_lost(self.slot.replica.origin, connection, crossed=crossed, replaced=replaced)
         if replaced:
-            if self._silence is not None:
-                self._silence.cancel()
+            if self._read_timer is not None:
+                self._read_timer.cancel()
             self.state, self._reused, self._part, self._sending = WAITING, False, None, False
             self.call.attempt_waits(self)
         return replaced
@@ -515,8 +515,8 @@ class Attempt:
         """Leave to DONE: give the replica back, record the attempt, and tell the breaker. The one place that does."""
         self.state = DONE
         self._request, self._part = b"", None
-        if self._silence is not None:
-            self._silence.cancel()
+        if self._read_timer is not None:
+            self._read_timer.cancel()
         slot = self.slot
         if slot is None:
             return  # It was never made.
@@ -575,7 +575,7 @@ def lines_of_request(
         after = b"%b%b: %d\r\n" % (after, header, int(left * 1000) or 1)
     if not request.trace.state:
         before = f"traceparent: 00-{request.trace.trace_id}-".encode("ascii")
-        lines = lines_of_blocks(gateway, client.never_plain)
+        lines = lines_of_blocks(gateway, client.attempt_prefixes)
         common = None if lines is None else lines + before
     client.latest_lines = request, gateway, now, context.deadline, common, before, after
     return common, before, after

@@ -190,7 +190,7 @@ class Bulkhead(QueueLimiter):
         request = self._request_of.get(key)
         if not super().leave(key):
             return False
-        self._forget(request)
+        self._uncount(request)
         return True
 
     def join(self, call: object, request: Hashable, refused: Refused) -> None:
@@ -211,15 +211,15 @@ class Bulkhead(QueueLimiter):
         self.joined[call] = request, refused
         self.requests[request] = self.requests.get(request, 0) + 1
 
-    def part(self, call: object) -> None:
+    def leave_joined(self, call: object) -> None:
         """``call`` waits for no other's answer any more, if it did."""
         found = self.joined.pop(call, None)
         if found is not None:
-            self._forget(found[0])
+            self._uncount(found[0])
 
     def give_back(self, request: Hashable) -> None:
         """Give the place of a call of ``request`` back: to the first that waits, if there is one."""
-        # As _forget and release do: this runs for every call.
+        # As _uncount and release do: this runs for every call.
         count = self.requests[request]
         if count == 1:
             del self.requests[request]
@@ -227,7 +227,7 @@ class Bulkhead(QueueLimiter):
             self.requests[request] = count - 1
         self.in_use -= 1
         if self._queue:
-            self._hand_on()
+            self._grant_free_places()
 
     def press(self) -> bool:
         """Refuse the request that came last, for a full server; False if none waits or has joined."""
@@ -239,7 +239,7 @@ class Bulkhead(QueueLimiter):
         if not self.joined:
             return False
         _, (request, refused) = self.joined.popitem()
-        self._forget(request)
+        self._uncount(request)
         self._overflowed += 1
         refused(Overflow(why))
         return True
@@ -253,7 +253,7 @@ class Bulkhead(QueueLimiter):
         calls = self.waiting.pop(request)
         for call in calls:
             del self._queue[call], self._request_of[call]
-            self._forget(request)
+            self._uncount(request)
         self._overflowed += len(calls)
         for refused in calls.values():
             refused(Overflow(why))
@@ -275,14 +275,14 @@ class Bulkhead(QueueLimiter):
         self._recover_if_due()
         return self._stalled_at is not None
 
-    def _left(self, key: object) -> None:
+    def _stopped_waiting(self, key: object) -> None:
         request = self._request_of.pop(key)
         calls = self.waiting[request]
         del calls[key]
         if not calls:
             del self.waiting[request]
 
-    def _forget(self, request: Hashable) -> None:
+    def _uncount(self, request: Hashable) -> None:
         """``request`` has one call less."""
         count = self.requests[request]
         if count == 1:
@@ -297,13 +297,13 @@ class Bulkhead(QueueLimiter):
         if self._guard is not None:
             self._watched_since = trio.current_time()
             if self._timer is None:
-                self._timer = self._timers.add(self._watched_since + STALL_SECONDS, self._look)
+                self._timer = self._timers.add(self._watched_since + STALL_SECONDS, self._check_stall)
 
     @property
     def _is_watched(self) -> bool:
         return bool(self._queue or self.joined) or self.in_use >= self._watched_from
 
-    def _look(self) -> None:
+    def _check_stall(self) -> None:
         """Timer: see whether the upstream completes calls while some wait, have joined, or are many."""
         self._timer = None
         self._recover_if_due()
@@ -312,7 +312,7 @@ class Bulkhead(QueueLimiter):
             return
         now, due = trio.current_time(), max(self.completed_at, self._watched_since) + STALL_SECONDS
         if now < due:
-            self._timer = self._timers.add(due, self._look)
+            self._timer = self._timers.add(due, self._check_stall)
             return
         self._stalled_at = now
         guard.stalled[self] = None
@@ -331,7 +331,7 @@ class Bulkhead(QueueLimiter):
             self._stalled_at = None
             guard.stalled.pop(self, None)
             if self._is_watched and self._timer is None:
-                self._timer = self._timers.add(self.completed_at + STALL_SECONDS, self._look)
+                self._timer = self._timers.add(self.completed_at + STALL_SECONDS, self._check_stall)
 
     def _check_room(self, request: Hashable) -> None:
         """Raise ``Overflow`` if a stalled upstream may hold no further request."""

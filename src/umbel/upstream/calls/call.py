@@ -189,14 +189,14 @@ class UpstreamCall(CallBase):
         """See ``core.call.Call``."""
         attempt = self._waiting.pop(0) if self._waiting else None
         if attempt is not None and attempt.state is WAITING:
-            await attempt.carry_on()
+            await attempt.run()
 
     def attempt_ended(self, attempt: Attempt, now: float) -> None:
         """It has a response or an error, and nobody cut it."""
         if attempt.error is None or kind_of_error(attempt.error) is not Kind.TIMEOUT:
             self.client.bulkhead.completed_at = now
         self._attempt = None
-        self._stand(attempt, now)
+        self._conclude(attempt, now)
 
     def attempt_lost(self, attempt: Attempt, now: float) -> None:
         """Its connection failed before the upstream had answered at all: the repeat elsewhere may be failover."""
@@ -209,7 +209,7 @@ class UpstreamCall(CallBase):
         if attempt is not None:
             attempt.cut(reason, now)
 
-    def _stand(self, attempt: Attempt, now: float) -> None:
+    def _conclude(self, attempt: Attempt, now: float) -> None:
         """``attempt``'s end is the call's."""
         self.error = attempt.error
         if attempt.answer is not None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ...policy.retry_budget import Budget
     from ..background_tasks import BackgroundNursery
     from ..pool.pool import Pool
-    from ..replicas.balance import Balance
+    from ..replicas.balance import LoadBalancer
     from .bulkhead import Bulkhead
 
 LatestLines = tuple[Any, Any, float, float, bytes | None, bytes | None, bytes]
@@ -34,7 +34,7 @@ class ClientInterface(Protocol):
     rng: random.Random
     timers: TimerQueue
     pool: Pool
-    balance: Balance
+    balance: LoadBalancer
     bulkhead: Bulkhead
     # The policies that an upstream may be without, and what all of its retries and hedges draw on.
     breaker: BreakerPolicy | None
@@ -46,7 +46,7 @@ class ClientInterface(Protocol):
     connect_timeout: float | None
     max_body: int | None
     deadline_header: bytes | None
-    never_plain: tuple[bytes, ...]
+    attempt_prefixes: tuple[bytes, ...]
     latest_lines: LatestLines
     # Counters; see ``client.RetryStatistics`` and ``client.HedgeStatistics``.
     retries: int

@@ -130,7 +130,7 @@ class Waiter(CallBase):
     """One caller's share of a shared call. See the module, and ``core.call.Call``."""
 
     __slots__ = (
-        "_all",
+        "_coalescing",
         "_own",
         "_shared",
         "_timer",
@@ -141,7 +141,7 @@ class Waiter(CallBase):
 
     def __init__(self, coalescing: Coalescing, prepared: Prepared, context: CallContext) -> None:
         super().__init__(prepared, context)
-        self._all = coalescing
+        self._coalescing = coalescing
         self.head: Head | None = None
         self.done = False
         self.number = 0
@@ -153,7 +153,7 @@ class Waiter(CallBase):
 
     def start(self, now: float) -> None:
         """See ``core.call.Call``."""
-        coalescing, context = self._all, self.context
+        coalescing, context = self._coalescing, self.context
         client = coalescing.client
         key = _key(self.prepared, context)
         shared = coalescing.under_way.get(key)
@@ -161,7 +161,7 @@ class Waiter(CallBase):
             coalescing.joined += 1
         elif len(coalescing.under_way) >= SHARED_MAX:
             coalescing.crowded += 1
-            self._ask_alone(now)
+            self._start_own_call(now)
             return
         elif not client.nursery.running:
             self._end(NotRunningError(f"the upstream {client.name} is used outside of its `async with`"))
@@ -223,13 +223,13 @@ class Waiter(CallBase):
             error = copy
         self._end(error)
 
-    def ask_alone(self, now: float) -> None:
+    def make_own_call(self, now: float) -> None:
         """The shared call's answer is somebody else's."""
         if self._shared is not None and not self.done:
             self._take_attempts(self._shared)
             self._shared = None
-            self._all.unshared += 1
-            self._ask_alone(now)
+            self._coalescing.unshared += 1
+            self._start_own_call(now)
             self.depart()
 
     @property
@@ -242,12 +242,12 @@ class Waiter(CallBase):
         self._leave("the bulkhead")
         self._end(error)
 
-    def _ask_alone(self, now: float) -> None:
-        self._all.client.bulkhead.part(self)
+    def _start_own_call(self, now: float) -> None:
+        self._coalescing.client.bulkhead.leave_joined(self)
         if self._timer is not None:
             self._timer.cancel()  # The call of its own keeps the limit itself.
         # It has the same context, so its owner hears of it directly.
-        self._own = self._all.unshared_call(self.prepared, self.context)
+        self._own = self._coalescing.unshared_call(self.prepared, self.context)
         self.done = True
         self._own.start(now)
 
@@ -260,7 +260,7 @@ class Waiter(CallBase):
 
     def _leave(self, reason: str) -> None:
         shared, self._shared = self._shared, None
-        self._all.client.bulkhead.part(self)
+        self._coalescing.client.bulkhead.leave_joined(self)
         if self._timer is not None:
             self._timer.cancel()
         if shared is not None:
@@ -274,7 +274,7 @@ class Waiter(CallBase):
     def _end(self, error: Exception | None) -> None:
         self.done = True
         self._shared = None
-        self._all.client.bulkhead.part(self)
+        self._coalescing.client.bulkhead.leave_joined(self)
         if self._timer is not None:
             self._timer.cancel()
         self.error, self.ended_at = error, trio.current_time()
@@ -283,7 +283,7 @@ class Waiter(CallBase):
         self.context.owner.call_ended(self)
 
 
-class _Place(NamedTuple):
+class _HeapEntry(NamedTuple):
     """Ordered so that a heap's first is the one with the latest deadline; of those, the one that came first."""
 
     minus_deadline: float
@@ -295,10 +295,10 @@ class SharedCall:
     """One upstream call that several callers wait for. The owner of its ``UpstreamCall``."""
 
     __slots__ = (
-        "_all",
+        "_by_deadline",
+        "_coalescing",
         "_joined",
         "_key",
-        "_latest",
         "_varying",
         "_waiters",
         "call",
@@ -308,7 +308,7 @@ class SharedCall:
     )
 
     def __init__(self, coalescing: Coalescing, key: Hashable, prepared: Prepared, first: CallContext) -> None:
-        self._all = coalescing
+        self._coalescing = coalescing
         self._key = key
         rng = coalescing.client.rng
         ids = f"{rng.getrandbits(256):064x}"
@@ -341,7 +341,7 @@ class SharedCall:
         self._waiters: dict[int, Waiter] = {}
         """By number, so in the order in which they came."""
         # By deadline, so that a crowd that leaves together costs no scan each. Who left is thrown out at the top.
-        self._latest: list[_Place] = []
+        self._by_deadline: list[_HeapEntry] = []
 
     @property
     def waiting(self) -> int:
@@ -357,9 +357,9 @@ class SharedCall:
         waiter.number = self._joined
         self._joined += 1
         self._waiters[waiter.number] = waiter
-        heappush(self._latest, _Place(-waiter.context.deadline, waiter.number, waiter))
-        if waiter.number and self._latest[0].number == waiter.number:
-            self._follow()
+        heappush(self._by_deadline, _HeapEntry(-waiter.context.deadline, waiter.number, waiter))
+        if waiter.number and self._by_deadline[0].number == waiter.number:
+            self._extend_deadline()
 
     def leave(self, waiter: Waiter, reason: str) -> None:
         """One no longer waits. With the last one the call is cancelled."""
@@ -367,24 +367,24 @@ class SharedCall:
             return
         now = trio.current_time()
         if self._waiters:
-            self._attempts_of(waiter, reason, now)
-            followed = self._latest[0].number
-            while self._latest[0].number not in self._waiters:
-                heappop(self._latest)
-            if self._latest[0].number != followed:
-                self._follow()
+            self._record_attempts(waiter, reason, now)
+            followed = self._by_deadline[0].number
+            while self._by_deadline[0].number not in self._waiters:
+                heappop(self._by_deadline)
+            if self._by_deadline[0].number != followed:
+                self._extend_deadline()
             return
-        self._all.abandoned += 1
-        self._forget()
+        self._coalescing.abandoned += 1
+        self._unregister()
         self.call.cancel(reason)
         waiter._take_attempts(self)
-        self._let_go()
+        self._drop_references()
 
     # What the upstream call says; see ``core.call.CallOwner``.
 
     def call_ended(self, call: Call) -> None:
         """Everybody ends with it, or, if the answer is for one alone, the first, and the others ask for themselves."""
-        self._forget()
+        self._unregister()
         waiters = list(self._waiters.values())
         self._waiters.clear()
         self.several = len(waiters) > 1
@@ -392,19 +392,19 @@ class SharedCall:
         now = trio.current_time()
         for place, waiter in enumerate(waiters):
             if alone and place:
-                waiter.ask_alone(now)
+                waiter.make_own_call(now)
             else:
                 waiter.resolve()
-        self._let_go()
+        self._drop_references()
 
-    def _let_go(self) -> None:
+    def _drop_references(self) -> None:
         """Refer to nothing that refers to this: a cycle would wait for the garbage collector."""
-        self._latest.clear()
+        self._by_deadline.clear()
         del self.call, self.context.owner
 
     def call_waits(self, call: Call) -> None:
         """It needs a task: one of the upstream's own nursery."""
-        nursery = self._all.client.nursery
+        nursery = self._coalescing.client.nursery
         if nursery.running:
             nursery.start_soon(self._finish, call)
         else:
@@ -425,7 +425,7 @@ class SharedCall:
             self.call.error = NotRunningError("the upstream was closed while the call was under way")
             self.call_ended(self.call)
 
-    def _attempts_of(self, waiter: Waiter, reason: str, now: float) -> None:
+    def _record_attempts(self, waiter: Waiter, reason: str, now: float) -> None:
         """Record for a waiter that leaves what goes on without it: it ends here for that waiter."""
         attempts = list(self.context.attempts)
         for attempt in self.call.under_way:
@@ -438,17 +438,17 @@ class SharedCall:
                 )
         waiter.context.attempts += [replace(each, coalesced=True) for each in attempts] if waiter.number else attempts
 
-    def _follow(self) -> None:
+    def _extend_deadline(self) -> None:
         """Take over the time of whoever waits the longest."""
-        context, longest = self.context, self._latest[0].waiter.context
+        context, longest = self.context, self._by_deadline[0].waiter.context
         context.deadline = longest.deadline
         if context.request is not None and longest.request is not None:
             context.request = _own_request(longest.request, context.request.request_id, context.request.trace)
 
-    def _forget(self) -> None:
+    def _unregister(self) -> None:
         """New calls begin a new shared call."""
-        if self._all.under_way.get(self._key) is self:
-            del self._all.under_way[self._key]
+        if self._coalescing.under_way.get(self._key) is self:
+            del self._coalescing.under_way[self._key]
 
 
 def _own_request(whose: RequestFacts, request_id: str, trace: Trace) -> RequestFacts:

@@ -26,7 +26,7 @@ from ...policy.retry import RetryRules
 from .attempt import DONE, Attempt, Cause
 from .call import RUNNING, UpstreamCall
 from .failure_kind import LOST, kind_of_error
-from .retry_safety import untold
+from .retry_safety import is_unsent
 
 if TYPE_CHECKING:
     from .client_interface import ClientInterface
@@ -39,7 +39,7 @@ class RepeatableCall(UpstreamCall):
         "_charged",
         "_counted",
         "_failovers",
-        "_failure",
+        "_fallback",
         "_hedge",
         "_hedges",
         "_made",
@@ -59,7 +59,7 @@ class RepeatableCall(UpstreamCall):
         self._race: Race | None = None
         self._hedges: list[Attempt] | None = None
         """The round's hedges that are not DONE; None before the first."""
-        self._failure: Attempt | None = None
+        self._fallback: Attempt | None = None
         """What stands if nothing better comes: the end of the race's first attempt, or of the round that is retried."""
         self._made = 1
         """Rounds begun."""
@@ -88,7 +88,7 @@ class RepeatableCall(UpstreamCall):
     def _begin_round(self, now: float, cause: Cause) -> None:
         if self._hedge is not None:
             self._race = Race(self._hedge.max, self.client.budget)
-            self._remind(now)
+            self._set_hedge_timer(now)
         attempt = self._attempt = self.attempt_type(self, cause)
         attempt.entry = Entry.FIRST
         attempt.begin(now)
@@ -107,7 +107,7 @@ class RepeatableCall(UpstreamCall):
             self._judge(attempt, self._race, now)
         elif attempt.error is None and (self._retry is None or attempt.status not in self._retry.on.statuses):
             # Of nearly every call this is the end, so it comes before all that costs.
-            self._stand(attempt, now)
+            self._conclude(attempt, now)
         else:
             self._end_round(attempt, now)
 
@@ -124,19 +124,19 @@ class RepeatableCall(UpstreamCall):
             self._charged = False
             self.client.budget.give_back()
         self._race = None
-        pause = None if self._retry is None else self._pause(self._retry, attempt, now)
+        pause = None if self._retry is None else self._retry_pause(self._retry, attempt, now)
         if pause is None:
-            self._stand(attempt, now)
+            self._conclude(attempt, now)
             return
-        self._failure = attempt
+        self._fallback = attempt
         self._timer = self.client.timers.add(now + pause, self._retry_due)
 
-    def _pause(self, rules: RetryRules, attempt: Attempt, now: float) -> float | None:
+    def _retry_pause(self, rules: RetryRules, attempt: Attempt, now: float) -> float | None:
         """Seconds until the next round, which the budget has granted then; None if there is to be none."""
         if attempt.error is None and attempt.status not in rules.on.statuses:
             return None
         ending = attempt.ending
-        if ending is None or not rules.wants(self._made, ending) or not (self.idempotent or untold(ending)):
+        if ending is None or not rules.wants(self._made, ending) or not (self.idempotent or is_unsent(ending)):
             return None
         client = self.client
         if self._blocked:
@@ -160,12 +160,12 @@ class RepeatableCall(UpstreamCall):
         return self.ticket is not None and self.ticket.blocked
 
     def _retry_due(self) -> None:
-        now, failure = trio.current_time(), self._failure
+        now, failure = trio.current_time(), self._fallback
         assert failure is not None
-        self._timer = self._failure = None
+        self._timer = self._fallback = None
         if self._blocked:
             self.client.retries_blocked += 1
-            self._stand(failure, now)
+            self._conclude(failure, now)
             return
         failure.discard(now)
         self.client.retries += 1
@@ -178,7 +178,7 @@ class RepeatableCall(UpstreamCall):
 
     # Races.
 
-    def _remind(self, now: float) -> None:
+    def _set_hedge_timer(self, now: float) -> None:
         """Have the next hedge started, if it would come before the call's deadline."""
         assert self._hedge is not None
         after = self._hedge.seconds
@@ -190,21 +190,21 @@ class RepeatableCall(UpstreamCall):
             self.client.hedges_pending += 1
 
     def _hedge_due(self) -> None:
-        self._forget_reminder()
+        self._cancel_hedge_timer()
         now = trio.current_time()
         try:
-            self._start_another(now)
+            self._start_hedge(now)
         except Exception as error:  # noqa: BLE001  # a bug must not end the timers of others
             self.crashed(error, now)
 
-    def _forget_reminder(self) -> None:
+    def _cancel_hedge_timer(self) -> None:
         """The timer of the next hedge has run, or is not wanted any more."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
             self.client.hedges_pending -= 1
 
-    def _start_another(self, now: float) -> None:
+    def _start_hedge(self, now: float) -> None:
         """It is time for another attempt, or an early failure asks for one."""
         race = self._race
         if race is None or self._blocked or not race.may_grow:
@@ -215,14 +215,14 @@ class RepeatableCall(UpstreamCall):
             return
         self._failovers -= failover
         self.client.hedges += 1
-        self._forget_reminder()
+        self._cancel_hedge_timer()
         attempt = self.attempt_type(self, "hedge")
         attempt.entry = entry
         if self._hedges is None:
             self._hedges = []
         self._hedges.append(attempt)
         if race.may_grow:
-            self._remind(now)
+            self._set_hedge_timer(now)
         attempt.begin(now)
         attempt.depart()
 
@@ -231,15 +231,15 @@ class RepeatableCall(UpstreamCall):
         ending = attempt.ending
         judgement = judge(ending) if ending is not None else None
         if judgement is Judgement.SUCCESS or (ending is not None and ending.kind is Kind.TIMEOUT):
-            self._took(attempt, now)
+            self._count_latency(attempt, now)
         won = race.ended(judgement, attempt.entry)
         if won:
             self.client.hedges_won += attempt.entry is not Entry.FIRST
         elif judgement is not None:
             if attempt.entry is Entry.FIRST:
-                self._failure = attempt
+                self._fallback = attempt
             if judgement is Judgement.RETRYABLE:
-                self._start_another(now)
+                self._start_hedge(now)
                 race.settle()
             if self.state is DONE or self._race is not race or race.running:
                 # Others are under way. Or the attempt that was just started has ended already, and all with it.
@@ -247,17 +247,17 @@ class RepeatableCall(UpstreamCall):
                     attempt.discard(now)
                 return
         # The round is over: by a success, by a bug of ours, which ends it at once, or with the first attempt's failure.
-        failure, self._failure = self._failure, None
+        failure, self._fallback = self._fallback, None
         stands = attempt if won or judgement is None or failure is None else failure
         for other in (failure, attempt):
             if other is not None and other is not stands:
                 other.discard(now)
         race.stop()
         self._cut(LOST, now)
-        self._forget_reminder()
+        self._cancel_hedge_timer()
         self._end_round(stands, now)
 
-    def _took(self, attempt: Attempt, now: float) -> None:
+    def _count_latency(self, attempt: Attempt, now: float) -> None:
         """Count an attempt: an answer, or one that took at least so long, which is a timeout or was overtaken.
 
         Without the latter the percentile would sink with every hedge and so make more of them. For the same reason a
@@ -279,13 +279,13 @@ class RepeatableCall(UpstreamCall):
             if race is not None:
                 race.ended(None, attempt.entry)
                 if attempt.entry is Entry.FIRST and (reason == LOST or kind is Kind.TIMEOUT):
-                    self._took(attempt, now)
+                    self._count_latency(attempt, now)
 
     # The end.
 
-    def _stand(self, attempt: Attempt, now: float) -> None:
+    def _conclude(self, attempt: Attempt, now: float) -> None:
         self._count_mended(attempt)
-        super()._stand(attempt, now)
+        super()._conclude(attempt, now)
 
     def _count_mended(self, attempt: Attempt) -> None:
         """Count the call if a retry has given it an answer that is not retried."""
@@ -294,9 +294,9 @@ class RepeatableCall(UpstreamCall):
 
     def _close(self, now: float, *, learns: bool = False) -> None:
         client = self.client
-        self._failure = None
+        self._fallback = None
         if self._race is not None:
-            self._forget_reminder()
+            self._cancel_hedge_timer()
         if self._charged:
             self._charged = False
             client.budget.give_back()
@@ -305,6 +305,6 @@ class RepeatableCall(UpstreamCall):
         super()._close(now, learns=learns)
 
     def _abandon(self, reason: str, now: float) -> None:
-        if self._failure is not None:
-            self._failure.discard(now)
+        if self._fallback is not None:
+            self._fallback.discard(now)
         super()._abandon(reason, now)

@@ -17,7 +17,7 @@ from .failure_kind import kind_of_error
 _SECONDS = re.compile(r"[0-9]{1,9}")
 
 
-def untold(ending: Ending) -> bool:
+def is_unsent(ending: Ending) -> bool:
     """Whether no byte of the request was sent, so that its upstream cannot have acted on it: any method is repeated.
 
     There was no address, or no connection, or the TLS handshake failed. Other failures of TLS are not among these: with

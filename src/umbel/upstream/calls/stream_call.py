@@ -29,7 +29,7 @@ from ...policy.failure_verdict import failed
 from ..errors import CallTimedOut, ConnectionReset, copy_of_failure
 from ..pool.connection import Connection
 from ..pool.connection_state import State
-from ..pool.request_head import Outgoing, assemble
+from ..pool.request_head import EncodedRequest, assemble
 from .attempt import DONE, HEAD, SENT, Attempt, attempt_fields
 from .failure_kind import kind_of_error
 from .repeatable_call import RepeatableCall
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 class StreamCall(RepeatableCall):
     """See the module, and ``core.call.Call``."""
 
-    __slots__ = ("_stands",)
+    __slots__ = ("_streaming",)
 
     mode: ClassVar[Mode] = "stream"
 
@@ -49,26 +49,26 @@ class StreamCall(RepeatableCall):
         super().__init__(client, prepared, context)
         # A stream can be sent once.
         self.idempotent = self.idempotent and prepared.body is None
-        self._stands: StreamAttempt | None = None
+        self._streaming: StreamAttempt | None = None
         """The attempt whose head was passed on, until the call is over."""
 
     @property
     def under_way(self) -> list[Attempt]:
         """Its attempts that have not ended."""
         found = super().under_way
-        if self._stands is not None:
-            found.append(self._stands)
+        if self._streaming is not None:
+            found.append(self._streaming)
         return found
 
-    def _stand(self, attempt: Attempt, now: float) -> None:
+    def _conclude(self, attempt: Attempt, now: float) -> None:
         if attempt.error is not None or not isinstance(attempt, StreamAttempt):
-            super()._stand(attempt, now)
+            super()._conclude(attempt, now)
             return
         self._count_mended(attempt)
         self.status = attempt.status
         if attempt.answer is not None:
             self.head, self.fields, self.names, self.content = attempt.answer
-        self._stands = attempt
+        self._streaming = attempt
         client = self.client
         # A streamed response tells by its head how long the upstream takes.
         if client.gradient is not None and self._placed_at is not None and (attempt.status or 500) < 500:
@@ -81,7 +81,7 @@ class StreamCall(RepeatableCall):
 
     def _limit_passed(self) -> None:
         limit = self.context.limit
-        if self._stands is None:
+        if self._streaming is None:
             super()._limit_passed()
         elif limit is not None:
             self.error = CallTimedOut.after(limit)
@@ -89,7 +89,7 @@ class StreamCall(RepeatableCall):
 
     def cancel(self, reason: str) -> None:
         """See ``core.call.Call``. Who receives then gets an error: the response has not come to its end."""
-        if self._stands is not None and self.state is not DONE:
+        if self._streaming is not None and self.state is not DONE:
             self.error = ConnectionReset(f"the call was cancelled: {reason or 'no reason given'}")
         super().cancel(reason)
 
@@ -97,8 +97,8 @@ class StreamCall(RepeatableCall):
         body = self.prepared.body
         if isinstance(body, RequestBody):
             body.abandon()
-        super()._close(now, learns=learns and self._stands is None)
-        self._stands = None  # It refers to this call: the two would wait for the garbage collector.
+        super()._close(now, learns=learns and self._streaming is None)
+        self._streaming = None  # It refers to this call: the two would wait for the garbage collector.
 
     async def receive(self) -> bytes:
         """The next bytes of the response's body, as they came (no coding is undone); empty at its end.
@@ -109,7 +109,7 @@ class StreamCall(RepeatableCall):
             UpstreamError: the response broke off, or the call's own limit has passed.
             Exception: what the request's own body raised.
         """
-        attempt = self._stands
+        attempt = self._streaming
         if attempt is None or self.state is DONE:
             if self.error is not None:
                 raise copy_of_failure(self.error)
@@ -121,42 +121,42 @@ class StreamCall(RepeatableCall):
             # garbage collector.
             if self.state is DONE and self.error is not None:
                 raise copy_of_failure(self.error) from error
-            attempt.broke(error, trio.current_time())
-            self._over(copy_of_failure(error))
+            attempt.response_failed(error, trio.current_time())
+            self._end(copy_of_failure(error))
             raise
         except BaseException as error:
             self.cancel(cancel_reason(error))
             raise
         if attempt.state is DONE:
-            self._over(None)
+            self._end(None)
         return data
 
     async def aclose(self) -> None:
         """Nobody wants the rest: close the connection, unless all of the response has come."""
-        attempt = self._stands
+        attempt = self._streaming
         if self.state is DONE:
             return
         if attempt is None:
             self.cancel("the call was closed")
             return
         connection = attempt.discard(trio.current_time())
-        self._over(None)
+        self._end(None)
         if connection is not None:
             await connection.settle()
 
-    def _over(self, error: Exception | None) -> None:
+    def _end(self, error: Exception | None) -> None:
         if self.state is not DONE:
             self.error = error
-            self._stands = None
+            self._streaming = None
             self._close(trio.current_time())
 
 
 class StreamAttempt(Attempt):
     """An attempt that always has a task until its head is there, and is then received from."""
 
-    __slots__ = ("_outgoing",)
+    __slots__ = ("_encoded",)
 
-    _outgoing: Outgoing
+    _encoded: EncodedRequest
 
     def _prepare(self, now: float) -> None:
         call, slot = self.call, self.slot
@@ -166,8 +166,8 @@ class StreamAttempt(Attempt):
         replaced = {field[1] for field in added} | {b"host"}
         fields = [*(field for field in prepared.fields if field[1] not in replaced), *added]
         self._request = None
-        stream = None if prepared.body is None else _Body(prepared)
-        self._outgoing = assemble(
+        stream = None if prepared.body is None else _BodyStream(prepared)
+        self._encoded = assemble(
             prepared.method,
             replica.base + prepared.target,
             fields,
@@ -185,10 +185,10 @@ class StreamAttempt(Attempt):
         # The exchange closes the connection itself if it fails or is cancelled.
         kept, self._connection = self._connection, None
         self.state = SENT
-        connection, head = await pool.exchange(slot.replica.origin, self._outgoing, steps, kept, self._opened)
+        connection, head = await pool.exchange(slot.replica.origin, self._encoded, steps, kept, self._opened)
         if self.state is DONE:  # Cut in the turn in which the head came.
             connection.close_now()
-            pool.lost(slot.replica.origin, connection)
+            pool.connection_lost(slot.replica.origin, connection)
             return
         self._connection, self.state = connection, HEAD
         self.status, self.answer = head.status, (head, head.fields, None, b"")
@@ -220,7 +220,7 @@ class StreamAttempt(Attempt):
         self.call.client.pool.give_back(self.slot.replica.origin, connection, now, usable, connection.excess)
         self._close(now, None, "", failed(None, self.status))
 
-    def broke(self, error: Exception, now: float) -> None:
+    def response_failed(self, error: Exception, now: float) -> None:
         """The response broke off."""
         if self.state is not DONE:
             self._close_connection()
@@ -239,7 +239,7 @@ class StreamAttempt(Attempt):
         return connection
 
 
-class _Body(httpx.AsyncByteStream):
+class _BodyStream(httpx.AsyncByteStream):
     """A request's body as the connection wants it."""
 
     def __init__(self, prepared: Prepared) -> None:

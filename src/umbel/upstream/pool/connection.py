@@ -21,7 +21,7 @@ from ...net.stream import Listener, PlainStream, Stream
 from ..aclosing_iter import pieces_of
 from ..errors import BadRequest, ConnectionReset, ReadTimedOut, WriteTimedOut, incomplete, response_failed, tls_failed
 from .connection_state import TRANSITIONS, Event, State
-from .request_head import Outgoing
+from .request_head import EncodedRequest
 
 INLINE_MAX = 16 * 1024
 """Bytes of a request that are sent before the response is read. The send buffer of an idle connection is empty and
@@ -42,9 +42,9 @@ class Connection:
 
     __slots__ = (
         "_close_after",
-        "_due",
         "_failure",
         "_nursery",
+        "_read_deadline",
         "_reader",
         "_reading",
         "_send_failure",
@@ -83,7 +83,7 @@ class Connection:
         self._sender: trio.CancelScope | None = None
         self._sender_done: trio.Event | None = None
         self._reading: trio.CancelScope | None = None
-        self._due = math.inf
+        self._read_deadline = math.inf
         self._failure: Exception | None = None
         self._send_failure: trio.BrokenResourceError | None = None
 
@@ -91,7 +91,7 @@ class Connection:
         state = self.state = TRANSITIONS[self.state, event]
         return state
 
-    async def start(self, request: Outgoing, limits: Limits, timeouts: StepTimeouts) -> Head:
+    async def start(self, request: EncodedRequest, limits: Limits, timeouts: StepTimeouts) -> Head:
         """Send ``request`` and return the head of the response, as soon as it is there.
 
         Raises:
@@ -105,7 +105,7 @@ class Connection:
         reader = self._reader = ResponseReader(method, limits)
         self._timeouts = timeouts
         self._sender_done = self._reading = None
-        self._allow()
+        self._reset_read_deadline()
         try:
             # Cancelled as the connection was made, it must send nothing; sending need not be a checkpoint.
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -117,7 +117,7 @@ class Connection:
                 interim = reader.interim
                 await self._receive()
                 if reader.interim > interim:
-                    self._allow()
+                    self._reset_read_deadline()
             state = self.state = TRANSITIONS[self.state, Event.HEAD]
             if reader.ended:
                 if state is State.EARLY:
@@ -162,7 +162,7 @@ class Connection:
             as ``start``.
         """
         reader = self._reader
-        self._allow()
+        self._reset_read_deadline()
         try:
             while not (data := reader.take()) and not reader.ended:
                 await self._receive()
@@ -210,7 +210,7 @@ class Connection:
         if not isinstance(error, trio.BrokenResourceError):
             return error
         sending = self.pushing.send_error if self.pushing is not None else self._send_failure
-        return _what_broke(error, self._where, reader, sending)
+        return _error_of(error, self._where, reader, sending)
 
     @property
     def unsettled(self) -> bool:
@@ -235,12 +235,12 @@ class Connection:
 
     # Receiving
 
-    def _allow(self) -> None:
+    def _reset_read_deadline(self) -> None:
         """Give the next head, or the next piece of the body, the read limit as a whole."""
         if (limit := self._timeouts.read) is not None:
-            self._due = trio.current_time() + limit
+            self._read_deadline = trio.current_time() + limit
             if self._reading is not None:
-                self._reading.deadline = self._due
+                self._reading.deadline = self._read_deadline
 
     async def _receive(self) -> None:
         """One read from the wire into the reader."""
@@ -253,7 +253,7 @@ class Connection:
                 # As long as the request goes out its own limit holds: a peer may well be silent until it has it all.
                 sending = self.state in (State.SENDING, State.EARLY) and self._sender is not None
                 with trio.CancelScope() as self._reading:
-                    self._reading.deadline = math.inf if sending else self._due
+                    self._reading.deadline = math.inf if sending else self._read_deadline
                     data = await self._stream.receive_some()
                 if self._reading.cancelled_caught:
                     raise ReadTimedOut(f"{self._where}: neither a head nor a part of a body came within {limit:g} s")
@@ -275,7 +275,7 @@ class Connection:
             raise response_failed(error) from error
 
     def _broken(self, error: trio.BrokenResourceError) -> UpstreamError:
-        return _what_broke(error, self._where, self._reader, self._send_failure)
+        return _error_of(error, self._where, self._reader, self._send_failure)
 
     def _end(self, reader: ResponseReader, head: Head) -> None:
         """The response is complete.
@@ -293,18 +293,18 @@ class Connection:
 
     # Sending
 
-    def _begin_sending(self, request: Outgoing) -> None:
+    def _begin_sending(self, request: EncodedRequest) -> None:
         self._sender = trio.CancelScope()
         self._sender_done = trio.Event()
         self._nursery.start_soon(self._run_sender, request, self._sender, self._sender_done)
 
-    async def _run_sender(self, request: Outgoing, scope: trio.CancelScope, done: trio.Event) -> None:
+    async def _run_sender(self, request: EncodedRequest, scope: trio.CancelScope, done: trio.Event) -> None:
         """Send a large request. Nothing is raised here: whoever reads the response is told."""
         try:
             with scope:
                 if await self._send_large(request) and self.state is not State.CLOSED:
                     self._on(Event.SENT)
-                self._allow()
+                self._reset_read_deadline()
         except Exception as error:  # noqa: BLE001 - the caller's own body may raise anything; start or read raises it
             self._failure = error
             self._stream.close_now()
@@ -312,7 +312,7 @@ class Connection:
             self._sender = None
             done.set()
 
-    async def _send_large(self, request: Outgoing) -> bool:
+    async def _send_large(self, request: EncodedRequest) -> bool:
         """Send head and body; False if the peer stopped reading."""
         if not await self._send(request.head):
             return False
@@ -360,7 +360,7 @@ class Connection:
         return False
 
 
-def _what_broke(
+def _error_of(
     error: trio.BrokenResourceError, where: str, reader: ResponseReader | None, sending: Exception | None
 ) -> UpstreamError:
     cause = error.__cause__

@@ -42,12 +42,12 @@ class Dialer:
         Raises:
             UpstreamError: of kind dns, connect or tls; also when ``timeout`` seconds have passed.
         """
-        attempt = _Attempt(origin)
+        attempt = _DialProgress(origin)
         with trio.move_on_after(math.inf if timeout is None else timeout):
             return await self._dial(origin, attempt)
         raise attempt.timed_out()
 
-    async def _dial(self, origin: Origin, attempt: _Attempt) -> Stream:
+    async def _dial(self, origin: Origin, attempt: _DialProgress) -> Stream:
         if origin.uds is not None:
             attempt.stage = ConnectTimedOut
             stream = await _connect_unix(origin.uds)
@@ -56,7 +56,7 @@ class Dialer:
             attempt.stage = ConnectTimedOut
             stream = await connect(addresses)
         if origin.scheme != "https":
-            sock = _detached(stream)
+            sock = _detach_socket(stream)
             try:
                 return PlainStream(sock, self._running_reader())
             except BaseException:
@@ -66,22 +66,22 @@ class Dialer:
         if self._ssl_context is None:
             self._ssl_context = client_context()
         try:
-            return await self._secure(stream, self._ssl_context, origin)
+            return await self._start_tls(stream, self._ssl_context, origin)
         except TlsFailed:
             # A peer (or something on the way) may choke on a session that another one gave; without it, all is new.
             if not self._sessions.forget(origin):
                 raise
-        return await self._secure(await connect(addresses), self._ssl_context, origin)
+        return await self._start_tls(await connect(addresses), self._ssl_context, origin)
 
     def _running_reader(self) -> AnyReader:
         if self.reader is None:
             raise trio.ClosedResourceError("the pool was closed while it connected")
         return self.reader
 
-    async def _secure(self, stream: trio.SocketStream, context: ssl.SSLContext, origin: Origin) -> TlsStream:
+    async def _start_tls(self, stream: trio.SocketStream, context: ssl.SSLContext, origin: Origin) -> TlsStream:
         name = (origin.sni or origin.host).rstrip(".")
         sessions = self._sessions
-        sock = _detached(stream)
+        sock = _detach_socket(stream)
         try:
             secured = TlsStream(
                 sock,
@@ -107,7 +107,7 @@ class Dialer:
         return secured
 
 
-class _Attempt:
+class _DialProgress:
     """How far an attempt to connect has come."""
 
     def __init__(self, origin: Origin) -> None:
@@ -131,6 +131,6 @@ async def _connect_unix(path: str) -> trio.SocketStream:
         raise
 
 
-def _detached(stream: trio.SocketStream) -> socket.socket:
+def _detach_socket(stream: trio.SocketStream) -> socket.socket:
     """The socket of a stream of trio's, which must not be used any more."""
     return socket.socket(fileno=stream.socket.detach())

@@ -52,7 +52,7 @@ class IdleConnections:
         self.count -= 1
         return connection
 
-    def take_for_once(self, origin: Origin, now: float) -> Connection | None:
+    def take_if_fresh(self, origin: Origin, now: float) -> Connection | None:
         """The same for a request that must not be sent twice: None if the origin may be about to close it."""
         stack = self._by_origin.get(origin)
         if stack is None:

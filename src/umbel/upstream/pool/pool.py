@@ -30,7 +30,7 @@ from .connection import Connection
 from .connection_state import State
 from .dial import Dial, Dialer
 from .idle_connections import IdleConnections
-from .request_head import Outgoing, prepare
+from .request_head import EncodedRequest, prepare
 from .response_stream import ConnectionLease, StreamedBody
 
 _IDLE = State.IDLE  # To read a member of an enumeration costs as much as ten variables.
@@ -132,7 +132,7 @@ class Pool(httpx.AsyncBaseTransport):
         self._opened = self._reused = self._replaced = self._stale = self._excess = 0
         self._idle_again = trio.Event()
         self._reaper_waits = False
-        self._own = BackgroundNursery("the pool")
+        self._tasks = BackgroundNursery("the pool")
         self.clock: Clock = TrioClock()
         """Its ``now`` is the time in callbacks of the streams."""
 
@@ -141,20 +141,20 @@ class Pool(httpx.AsyncBaseTransport):
     async def __aenter__(self) -> Self:
         # Before the nursery: it takes a descriptor, and there may be none.
         reader: AnyReader | None = None
-        if self._dial is self._dialer and not self._own.running and self._given_reader is None:
+        if self._dial is self._dialer and not self._tasks.running and self._given_reader is None:
             reader = new_reader()
         try:
-            outermost = await self._own.open()
+            outermost = await self._tasks.open()
         except BaseException:
             if reader is not None:
                 reader.discard()
             raise
         if outermost:
-            self._own.start_soon(self._reap)
+            self._tasks.start_soon(self._reap)
             running = self._dialer.reader = self._given_reader if reader is None else reader
             self.clock = TrioClock() if running is None else running
             if reader is not None:
-                self._own.start_soon(reader.run)
+                self._tasks.start_soon(reader.run)
         return self
 
     async def __aexit__(
@@ -163,15 +163,15 @@ class Pool(httpx.AsyncBaseTransport):
         exc_value: BaseException | None = None,
         traceback: TracebackType | None = None,
     ) -> None:
-        if self._own.depth > 1:
-            await self._own.close()
+        if self._tasks.depth > 1:
+            await self._tasks.close()
             return
         # First those that could be taken: whoever is told that its connection is closed may want another one at once.
         await self.aclose()
         for connection in tuple(self._active):  # Whoever is told may also report the connection as lost.
             connection.close_now()
         self._dialer.reader = None
-        await self._own.close()
+        await self._tasks.close()
 
     async def aclose(self) -> None:
         """Close the idle connections. The pool itself ends with its ``async with``."""
@@ -189,10 +189,10 @@ class Pool(httpx.AsyncBaseTransport):
             elif oldest.expires_at > trio.current_time():
                 await trio.sleep_until(oldest.expires_at)
             else:
-                self._note_end(oldest, trio.current_time())
+                self._record_idle_end(oldest, trio.current_time())
                 self._idle.take_oldest().close()
 
-    def _note_end(self, connection: Connection, now: float) -> None:
+    def _record_idle_end(self, connection: Connection, now: float) -> None:
         """Remember what an idle connection that expires says of its origin."""
         idle = self._idle
         if connection.ended_at is not None:
@@ -209,26 +209,28 @@ class Pool(httpx.AsyncBaseTransport):
             UpstreamError: what ``errors.py`` lists; each is an httpx exception too.
             NotRunningError: outside of the pool's ``async with``.
         """
-        self._own.check()
+        self._tasks.check()
         extensions = request.extensions
-        origin, outgoing = origin_of(request.url), prepare(request)
+        origin, encoded = origin_of(request.url), prepare(request)
         if self._uds is not None or "sni_hostname" in extensions:
             origin = replace(origin, uds=self._uds, sni=extensions.get("sni_hostname"))
         timeouts = self._timeouts_of(extensions["timeout"]) if "timeout" in extensions else self._timeouts
-        return await self.ask(origin, outgoing, timeouts)
+        return await self.send(origin, encoded, timeouts)
 
-    async def ask(self, origin: Origin, outgoing: Outgoing, timeouts: StepTimeouts | None = None) -> httpx.Response:
+    async def send(
+        self, origin: Origin, encoded: EncodedRequest, timeouts: StepTimeouts | None = None
+    ) -> httpx.Response:
         """``handle_async_request`` for a request that is prepared."""
         timeouts = timeouts or self._timeouts
         began = trio.current_time()
         if self._limiter is not None and not self._limiter.take():
-            await self._admit(self._limiter, timeouts.pool)
+            await self._wait_for_place(self._limiter, timeouts.pool)
         try:
             now = trio.current_time()
-            kept = self.take(origin, now, once=not outgoing.replayable)
-            connection, head = await self.exchange(origin, outgoing, timeouts, kept)
+            kept = self.take(origin, now, once=not encoded.replayable)
+            connection, head = await self.exchange(origin, encoded, timeouts, kept)
         except BaseException:
-            self._leave()
+            self._release_place()
             raise
         about = {"http_version": head.version, "reason_phrase": head.reason}
         if not connection.ended:
@@ -247,7 +249,7 @@ class Pool(httpx.AsyncBaseTransport):
 
     def _end_exchange(self, origin: Origin, connection: Connection) -> None:
         self.give_back(origin, connection, trio.current_time(), connection.state is State.IDLE, connection.excess)
-        self._leave()
+        self._release_place()
 
     def statistics(self) -> PoolStatistics:
         """A snapshot."""
@@ -267,7 +269,7 @@ class Pool(httpx.AsyncBaseTransport):
         connect = given.get("connect", self._timeouts.connect)
         return StepTimeouts(connect, given.get("read"), given.get("write"), given.get("pool"))
 
-    async def _admit(self, limiter: QueueLimiter, timeout: float | None) -> None:
+    async def _wait_for_place(self, limiter: QueueLimiter, timeout: float | None) -> None:
         if timeout is None:
             await limiter.acquire()
             return
@@ -276,14 +278,14 @@ class Pool(httpx.AsyncBaseTransport):
         if scope.cancelled_caught:
             raise Overflow(f"no connection became free for {timeout:g} s")
 
-    def _leave(self) -> None:
+    def _release_place(self) -> None:
         if self._limiter is not None:
             self._limiter.release()
 
     async def exchange(
         self,
         origin: Origin,
-        outgoing: Outgoing,
+        encoded: EncodedRequest,
         timeouts: StepTimeouts,
         connection: Connection | None,
         opened: Callable[[], object] | None = None,
@@ -301,13 +303,13 @@ class Pool(httpx.AsyncBaseTransport):
                 if opened is not None:
                     opened()
             try:
-                return connection, await connection.start(outgoing, self.limits, timeouts)
+                return connection, await connection.start(encoded, self.limits, timeouts)
             except BaseException as error:
                 # Its end crossed our request: the peer closed an idle connection, and has not seen the request. It may
                 # also have begun to act on it, so only what may be repeated is (RFC 9110 section 9.2.2).
                 crossed = kept and isinstance(error, ConnectionReset) and error.untouched
-                replaced = crossed and outgoing.replayable
-                self.lost(origin, connection, crossed=crossed, replaced=replaced)
+                replaced = crossed and encoded.replayable
+                self.connection_lost(origin, connection, crossed=crossed, replaced=replaced)
                 if not replaced:
                     raise
                 connection = None
@@ -324,9 +326,9 @@ class Pool(httpx.AsyncBaseTransport):
         """
         idle = self._idle
         while True:
-            connection = idle.take_for_once(origin, now) if once else idle.take(origin)
+            connection = idle.take_if_fresh(origin, now) if once else idle.take(origin)
             if connection is None:
-                self._own.check()
+                self._tasks.check()
                 return None
             # Something to read on an idle connection is its end, or a response that nobody asked for.
             quiet = connection.is_quiet()
@@ -353,7 +355,9 @@ class Pool(httpx.AsyncBaseTransport):
         self._active.pop(connection, None)
         return False
 
-    def lost(self, origin: Origin, connection: Connection, *, crossed: bool = False, replaced: bool = False) -> None:
+    def connection_lost(
+        self, origin: Origin, connection: Connection, *, crossed: bool = False, replaced: bool = False
+    ) -> None:
         """The connection of an exchange is closed.
 
         Args:
@@ -372,7 +376,7 @@ class Pool(httpx.AsyncBaseTransport):
             UpstreamError: of kind dns, connect or tls; also when ``timeout`` seconds have passed.
             NotRunningError: outside of the pool's ``async with``.
         """
-        self._own.check()
+        self._tasks.check()
         if self._limiter is not None and self._max_connections is not None:
             room = self._max_connections - self._limiter.statistics().in_use
             while self._idle.count > room:
@@ -382,9 +386,9 @@ class Pool(httpx.AsyncBaseTransport):
             stream = await self._dial(origin, timeout)
         finally:
             self._connecting -= 1
-        if not self._own.running:
+        if not self._tasks.running:
             stream.close_now()
-        connection = Connection(stream, self._own.nursery, origin.where)
+        connection = Connection(stream, self._tasks.nursery, origin.where)
         self._active[connection] = None
         self._opened += 1
         return connection
@@ -398,7 +402,7 @@ class Pool(httpx.AsyncBaseTransport):
         """
         del self._active[connection]
         self._excess += excess
-        if not self._own.running:
+        if not self._tasks.running:
             connection.close_now()
         elif usable:
             connection.state = _IDLE

@@ -40,7 +40,7 @@ _KNOWN_MAX, _KNOWN_SIZE = 1024, 128
 _BEGINNING_MAX = 8 * 1024
 
 
-class Outgoing(NamedTuple):
+class EncodedRequest(NamedTuple):
     """A request that is ready to be sent."""
 
     method: str
@@ -58,7 +58,7 @@ class Outgoing(NamedTuple):
     """Whether the connection must not serve again."""
 
 
-def prepare(request: httpx.Request) -> Outgoing:
+def prepare(request: httpx.Request) -> EncodedRequest:
     """What to send for ``request``. The target is ``extensions["target"]`` if given (httpcore's convention).
 
     Raises:
@@ -84,7 +84,7 @@ def assemble(
     *,
     content: bytes = b"",
     stream: httpx.AsyncByteStream | None = None,
-) -> Outgoing:
+) -> EncodedRequest:
     """The head of a request with any fields, and the framing of its body.
 
     Without a Host field it is sent ``default_host``. A stream is framed by the request's own Content-Length, or
@@ -120,7 +120,7 @@ def assemble(
         raise _bad_field()
     head = b"%b %b HTTP/1.1\r\nHost: %b\r\n%b\r\n" % (verb, target, host, b"".join(lines))
     replayable = stream is None and (method in IDEMPOTENT or any(field[1] == b"idempotency-key" for field in fields))
-    return Outgoing(method, head, content, stream, length, replayable, close)
+    return EncodedRequest(method, head, content, stream, length, replayable, close)
 
 
 def is_idempotent(prepared: Prepared) -> bool:
@@ -133,7 +133,7 @@ def prepared_fields(fields: Sequence[Field]) -> Sequence[Field]:
     return [field for field in fields if field[1] not in (b"host", b"content-length")]
 
 
-def request_of_call(prepared: Prepared, base: bytes, host: bytes, added: Sequence[Field]) -> Outgoing:
+def encode_call(prepared: Prepared, base: bytes, host: bytes, added: Sequence[Field]) -> EncodedRequest:
     """What to send for a call with a body in memory: its fields, and those that the attempt adds.
 
     ``base`` stands before the target, ``host`` is the Host field. Fields of the call's own that bear the name of an
@@ -151,17 +151,20 @@ def request_of_call(prepared: Prepared, base: bytes, host: bytes, added: Sequenc
     return assemble(method, base + target, [*fields, *added], host, content=content or b"")
 
 
-def plain_request(prepared: Prepared, base: bytes, host: bytes, added: bytes, never: tuple[bytes, ...]) -> bytes | None:
+def encode_plain_call(
+    prepared: Prepared, base: bytes, host: bytes, added: bytes, attempt_prefixes: tuple[bytes, ...]
+) -> bytes | None:
     """The bytes of the same, where each field of the call can be sent as it stands, as nearly always.
 
-    None where it needs a closer look (``request_of_call``): a field says something of the connection, the framing, the
-    host or another coding than gzip, is named in capitals, or begins a line as one of ``never`` (lower case) does.
+    None where ``encode_call`` must decide: a field says something of the connection, the framing, the host or another
+    coding than gzip, is named in capitals, or is one that an attempt writes (``attempt_prefixes``: how the lines of
+    such fields begin, in lower case).
 
     Raises:
         BadRequest: as ``prepare``.
     """
-    beginning = _beginning(prepared, base, host, never)
-    more = lines_of_blocks(prepared.gateway, never)
+    beginning = _beginning(prepared, base, host, attempt_prefixes)
+    more = lines_of_blocks(prepared.gateway, attempt_prefixes)
     if beginning is None or more is None:
         return None
     content = prepared.content
@@ -172,27 +175,32 @@ def plain_request(prepared: Prepared, base: bytes, host: bytes, added: bytes, ne
 
 
 def note_beginning(
-    beginnings: dict[object, bytes], key: object, prepared: Prepared, base: bytes, host: bytes, never: tuple[bytes, ...]
+    beginnings: dict[object, bytes],
+    key: object,
+    prepared: Prepared,
+    base: bytes,
+    host: bytes,
+    attempt_prefixes: tuple[bytes, ...],
 ) -> None:
     """Note under ``key`` how the plain requests begin that ``beginnings`` are of. The gateway's lines are next in them.
 
     Then come those of an attempt, and an empty line: nothing is noted of a request that has a length.
     """
     if prepared.content is None and prepared.method not in _EXPECT_CONTENT:
-        beginning = _beginning(prepared, base, host, never)
+        beginning = _beginning(prepared, base, host, attempt_prefixes)
         if beginning is not None and len(beginning) <= _BEGINNING_MAX:
             if len(beginnings) >= BEGINNINGS_MAX:
                 beginnings.clear()
             beginnings[key] = beginning
 
 
-def _beginning(prepared: Prepared, base: bytes, host: bytes, never: tuple[bytes, ...]) -> bytes | None:
-    """The request line, the Host, and the request's own fields; None and errors as ``plain_request``."""
+def _beginning(prepared: Prepared, base: bytes, host: bytes, attempt_prefixes: tuple[bytes, ...]) -> bytes | None:
+    """The request line, the Host, and the request's own fields; None and errors as ``encode_plain_call``."""
     method, target, headers = prepared.method, prepared.target, prepared.headers
-    if type(headers) is FieldBlock and (headers.lines_for is never or headers.lines_for is EVERY):
+    if type(headers) is FieldBlock and (headers.lines_for is attempt_prefixes or headers.lines_for is EVERY):
         lines = headers.lines
     else:
-        lines = _noted_lines(headers, [ACCEPT_GZIP], never)
+        lines = _noted_lines(headers, [ACCEPT_GZIP], attempt_prefixes)
     if lines is None or method not in _VERBS:
         return None
     if target not in _good_targets.entries:
@@ -203,45 +211,45 @@ def _beginning(prepared: Prepared, base: bytes, host: bytes, never: tuple[bytes,
     return b"%b %b%b HTTP/1.1\r\nHost: %b\r\n%b" % (_VERBS[method], base, target, host, lines)
 
 
-def lines_of_blocks(blocks: Sequence[Sequence[Field]], never: tuple[bytes, ...]) -> bytes | None:
+def lines_of_blocks(blocks: Sequence[Sequence[Field]], attempt_prefixes: tuple[bytes, ...]) -> bytes | None:
     """The lines of the gateway's blocks one behind the other, noted for the other calls of the request; None as above.
 
     Raises:
         BadRequest: a field that no line can hold.
     """
-    if type(blocks) is FieldBlocks and blocks.lines_for is never:
+    if type(blocks) is FieldBlocks and blocks.lines_for is attempt_prefixes:
         return blocks.lines
     lines: bytes | None = b""
     for block in blocks:
-        if type(block) is FieldBlock and (block.lines_for is never or block.lines_for is EVERY):
+        if type(block) is FieldBlock and (block.lines_for is attempt_prefixes or block.lines_for is EVERY):
             more = block.lines
         else:
-            more = _noted_lines(block, [], never)
+            more = _noted_lines(block, [], attempt_prefixes)
         lines = None if lines is None or more is None else lines + more
     if type(blocks) is FieldBlocks:
-        blocks.lines, blocks.lines_for = lines, never
+        blocks.lines, blocks.lines_for = lines, attempt_prefixes
     return lines
 
 
-def _noted_lines(fields: Sequence[Field], codings: list[Field], never: tuple[bytes, ...]) -> bytes | None:
-    """``_plain_lines``, noted where they will be asked for again; None too if a line begins as one of ``never``."""
+def _noted_lines(fields: Sequence[Field], codings: list[Field], attempt_prefixes: tuple[bytes, ...]) -> bytes | None:
+    """``_plain_lines``, noted in a block that has a memory; None also if an attempt writes one of the fields itself."""
     lines = _plain_lines(fields, codings)
-    if lines is not None and any(name in lines for name in never):
+    if lines is not None and any(name in lines for name in attempt_prefixes):
         lines = None
     if isinstance(fields, FieldBlock):
-        fields.lines, fields.lines_for = lines, never
+        fields.lines, fields.lines_for = lines, attempt_prefixes
     return lines
 
 
 def _plain_lines(fields: Sequence[Field], codings: list[Field]) -> bytes | None:
-    """The lines of ``fields``; None if they need a closer look, whatever an attempt adds (``plain_request``).
+    """The lines of ``fields``; None if they need a closer look, whatever an attempt adds (``encode_plain_call``).
 
     ``codings``: the one field that may speak of Accept-Encoding, if any may.
 
     Raises:
         BadRequest: a field that no line can hold.
     """
-    # A name in capitals would hide from ``never``.
+    # A name in capitals would hide from ``attempt_prefixes``.
     if [field for field in fields if field[1] == b"accept-encoding" or field[0] != field[1]] != codings:
         return None
     lines = [_known.get(field) or _line(field) for field in fields]

@@ -18,7 +18,7 @@ AGE_MAX = 3600.0
 """Seconds after which a certificate is looked at again."""
 
 
-class _Kept(NamedTuple):
+class _Entry(NamedTuple):
     session: ssl.SSLSession
     until: float
 
@@ -29,7 +29,7 @@ class TlsSessionCache:
     __slots__ = ("_latest",)
 
     def __init__(self) -> None:
-        self._latest: BoundedCache[Origin, _Kept] = BoundedCache(SESSIONS_MAX)
+        self._latest: BoundedCache[Origin, _Entry] = BoundedCache(SESSIONS_MAX)
 
     def get(self, origin: Origin, now: float) -> ssl.SSLSession | None:
         """The session to offer to ``origin``."""
@@ -48,7 +48,7 @@ class TlsSessionCache:
             return
         before = self._latest.get(origin)
         until = before.until if before is not None and before.until > now else now + AGE_MAX
-        self._latest.add(origin, _Kept(session, until))
+        self._latest.add(origin, _Entry(session, until))
 
     def forget(self, origin: Origin) -> bool:
         """Drop the session of an origin that would not take it; whether there was one."""

@@ -45,7 +45,7 @@ def is_prohibited(text: str, *, public_only: bool) -> bool:
     ip = ipaddress.ip_address(text)
     return any(
         meaning.is_link_local or meaning.is_multicast or (public_only and not _is_public(meaning))
-        for meaning in _meanings(ip)
+        for meaning in _embedded_addresses(ip)
     )
 
 
@@ -58,7 +58,7 @@ def _is_public(ip: IpAddress) -> bool:
     return ip.is_global
 
 
-def _meanings(ip: IpAddress) -> Iterator[IpAddress]:
+def _embedded_addresses(ip: IpAddress) -> Iterator[IpAddress]:
     """The address itself and every IPv4 address that it may be a wrapping of."""
     yield ip
     if not isinstance(ip, ipaddress.IPv6Address):

@@ -23,7 +23,7 @@ from ...policy.replicas.ejection import Ejection, EjectionRules
 from ...policy.replicas.replica_load import Loads
 from ...policy.replicas.replica_state import Member
 from ..state_events import StateEvents
-from .health import Health
+from .health import HealthChecker
 from .origin import Replica
 from .sources import ReplicaSource, source_of
 
@@ -61,7 +61,7 @@ class BalanceStatistics:
     """Attempts lost with a dying replica that their calls may make again without budget, since the beginning."""
 
 
-class Balance:
+class LoadBalancer:
     """Gives each attempt one of ``replicas``: base URLs, or replicas made of them, or a source of such.
 
     A replica that the call has tried, that is ejected or that is down by its health checks is taken only if no other is
@@ -93,7 +93,7 @@ class Balance:
         policy: PolicyName = "p2c",
         weights: Sequence[int] | None = None,
         ejection: EjectionRules | None = EjectionRules(),  # noqa: B008  # frozen, so it may be shared
-        health: Health | None = None,
+        health: HealthChecker | None = None,
         rng: random.Random | None = None,
         name: str = "",
         recorder: Recorder = NULL,
@@ -106,18 +106,18 @@ class Balance:
         """Whether the set never changes."""
         self._loads = Loads()
         self._failovers = Failovers(self._loads)
-        self._picker = self._chosen(policy, rng or random.Random())
+        self._picker = self._make_picker(policy, rng or random.Random())
         self._events = StateEvents(recorder, name)
-        self._ejection = None if ejection is None else Ejection(ejection, self._tell)
+        self._ejection = None if ejection is None else Ejection(ejection, self._record_ejection)
         self._health = health
         self._replicas: tuple[Replica, ...] = ()
         """The source's set that the slots are made for."""
         self._slots: tuple[ReplicaSlot, ...] = ()
         self._only: ReplicaSlot | None = None
         """The slot of a set of one, which is always the next, whatever its state."""
-        self._follow(0.0)  # Nobody is out yet, so any time will do.
+        self._update_slots(0.0)  # Nobody is out yet, so any time will do.
 
-    def _chosen(self, policy: PolicyName, rng: random.Random) -> Picker:
+    def _make_picker(self, policy: PolicyName, rng: random.Random) -> Picker:
         if policy == "p2c":
             return PowerOfTwo(self._loads, rng)
         return RoundRobin() if policy == "round_robin" else Weighted()
@@ -145,7 +145,7 @@ class Balance:
             tried: the names of the replicas that the call's attempts have had.
         """
         if not self._fixed and self._source.replicas is not self._replicas:
-            self._follow(now)
+            self._update_slots(now)
         slot, slots = self._only, self._slots
         if slot is not None:
             pass
@@ -189,7 +189,7 @@ class Balance:
         """A snapshot."""
         now = trio.current_time()
         if self._source.replicas is not self._replicas:
-            self._follow(now)
+            self._update_slots(now)
         ejection, down = self._ejection, self._down
         replicas = tuple(
             ReplicaStatistics(
@@ -209,7 +209,7 @@ class Balance:
     def _down(self) -> frozenset[str]:
         return self._health.down if self._health is not None else frozenset()
 
-    def _follow(self, now: float) -> None:
+    def _update_slots(self, now: float) -> None:
         """Take the source's set as it is now: the slots of those that stay, and new ones for the others."""
         staying = {slot.replica: slot for slot in self._slots}
         self._replicas = self._source.replicas
@@ -222,7 +222,7 @@ class Balance:
         if self._ejection is not None:
             self._ejection.follow(now, self._slots)
 
-    def _tell(self, member: Member, is_out: bool) -> None:
+    def _record_ejection(self, member: Member, is_out: bool) -> None:
         """A replica was put out, or is back."""
         if is_out:
             self._events.ejected(member.name, member.back_at - trio.current_time())

@@ -18,7 +18,7 @@ import dns.nameserver
 import dns.resolver
 import httpx
 import trio
-from msgspec.structs import replace as replaced
+from msgspec.structs import replace as replace_origin
 from trio_util import AsyncValue
 
 from ...core.errors import UpstreamError
@@ -140,17 +140,17 @@ class DnsReplicas(TaskOwner):
 
     async def _begin(self) -> None:
         self._looked = trio.Event()
-        self._nursery.start_soon(self._follow)
+        self._nursery.start_soon(self._look_up_repeatedly)
         with trio.move_on_after(FIRST_WAIT):
             await self._looked.wait()
 
-    async def _follow(self) -> None:
+    async def _look_up_repeatedly(self) -> None:
         while True:
             async with trio.open_nursery() as nursery:
                 for family in self._families:
                     nursery.start_soon(self._look_up, family)
             self._lookups += 1
-            pause = self._settle()
+            pause = self._update_set()
             self._looked.set()
             await trio.sleep(pause)
 
@@ -159,7 +159,7 @@ class DnsReplicas(TaskOwner):
         try:
             # The resolver measures its own limit by the wall clock, which may jump.
             with trio.fail_after(self._timeout):
-                answer = await self._asked().resolve(
+                answer = await self._configured_resolver().resolve(
                     self._name,
                     family.record,
                     raise_on_no_answer=False,
@@ -175,25 +175,25 @@ class DnsReplicas(TaskOwner):
         except Exception as error:  # noqa: BLE001 - bytes of a stranger are parsed: no answer may end the lookups
             family.failed(NameFailed, f"{self._name}: {family.record}: {error or type(error).__name__}")
 
-    def _asked(self) -> dns.asyncresolver.Resolver:
+    def _configured_resolver(self) -> dns.asyncresolver.Resolver:
         if self._resolver is None:
             self._resolver = dns.asyncresolver.Resolver(configure=self._nameservers is None)
             if self._nameservers is not None:
                 self._resolver.nameservers = [dns.nameserver.Do53Nameserver(*each) for each in self._nameservers]
         return self._resolver
 
-    def _settle(self) -> float:
+    def _update_set(self) -> float:
         """Make the set of what the families found; returns the pause before the next lookup."""
         self._failure = next((family.failure for family in self._families if family.failure is not None), None)
         lifetime = min((family.lifetime for family in self._families if family.lifetime is not None), default=None)
         found = {address for family in self._families for address in family.addresses}
         allowed = sorted(
-            (each for each in found if not is_prohibited(each, public_only=self._public_only)), key=_in_order
+            (each for each in found if not is_prohibited(each, public_only=self._public_only)), key=_sort_key
         )
         self._refused = len(found) - len(allowed)
         self._excess = max(0, len(allowed) - REPLICAS_MAX)
         if allowed:
-            self._become(allowed[:REPLICAS_MAX])
+            self._update_replicas(allowed[:REPLICAS_MAX])
         elif found:
             self._failure = AddressRefused, f"{self._name}: every address of it is one that must not be connected to"
         elif self._failure is None:
@@ -203,14 +203,16 @@ class DnsReplicas(TaskOwner):
         self._resolver = None
         return self._refresh.failed(lifetime if allowed else None)
 
-    def _become(self, addresses: Iterable[str]) -> None:
+    def _update_replicas(self, addresses: Iterable[str]) -> None:
         self._by_address = {each: self._by_address.get(each) or self._replica(each) for each in addresses}
         self._changes.value = tuple(self._by_address.values())
 
     def _replica(self, address: str) -> Replica:
         base = self._base
         sni = base.origin.sni or base.origin.host if base.origin.scheme == "https" else None
-        return replace(base, name=f"{base.name} at {address}", origin=replaced(base.origin, host=address, sni=sni))
+        return replace(
+            base, name=f"{base.name} at {address}", origin=replace_origin(base.origin, host=address, sni=sni)
+        )
 
 
 class _Family:
@@ -252,6 +254,6 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def _in_order(address: str) -> tuple[int, int]:
+def _sort_key(address: str) -> tuple[int, int]:
     ip = ipaddress.ip_address(address)
     return ip.version, int(ip)

@@ -23,7 +23,7 @@ from ..aclosing_iter import pieces_of
 from ..background_tasks import BackgroundNursery, TaskOwner
 from ..errors import TooBig
 from ..pool.pool import Pool
-from ..pool.request_head import Outgoing, assemble
+from ..pool.request_head import EncodedRequest, assemble
 from ..state_events import StateEvents
 from .origin import Replica
 from .sources import ReplicaSource, source_of
@@ -56,7 +56,7 @@ class HealthStatistics:
     """Those of the set as it is now."""
 
 
-class Health(TaskOwner):
+class HealthChecker(TaskOwner):
     """Checks each of ``replicas`` ``every`` so many seconds with a GET for ``path``, through ``pool``.
 
     A check passes with a 2xx of at most BODY_MAX bytes that is complete within ``every`` seconds. A replica is up until
@@ -112,85 +112,85 @@ class Health(TaskOwner):
         self._rng = rng or random.Random()
         self._recorder = recorder
         self._events = StateEvents(recorder, name)
-        self._watches: dict[Replica, _Watch] = {}
+        self._checked: dict[Replica, _CheckedReplica] = {}
         self.down: frozenset[str] = frozenset()
         """The names of the replicas that are down."""
-        self._become(self._source.replicas)
+        self._update_replicas(self._source.replicas)
 
     async def _begin(self) -> None:
-        self._nursery.start_soon(self._follow)
+        self._nursery.start_soon(self._follow_source)
 
     def statistics(self) -> HealthStatistics:
         """A snapshot."""
-        return HealthStatistics(tuple(watch.statistics() for watch in self._watches.values()))
+        return HealthStatistics(tuple(checked.statistics() for checked in self._checked.values()))
 
-    async def _follow(self) -> None:
+    async def _follow_source(self) -> None:
         """A task for each replica that is there now, for as long as it is."""
         under_way: dict[Replica, trio.CancelScope] = {}
         async with trio.open_nursery() as nursery, aclosing(self._source.changes.eventual_values()) as sets:
             async for replicas in sets:
-                self._become(replicas)
-                for replica in under_way.keys() - self._watches.keys():
+                self._update_replicas(replicas)
+                for replica in under_way.keys() - self._checked.keys():
                     under_way.pop(replica).cancel(reason="the replica has left")
-                for replica, watch in self._watches.items():
+                for replica, checked in self._checked.items():
                     if replica not in under_way:
                         under_way[replica] = scope = trio.CancelScope()
-                        nursery.start_soon(self._keep_checking, watch, scope, name=f"health {replica.name}")
+                        nursery.start_soon(self._check_forever, checked, scope, name=f"health {replica.name}")
 
-    def _become(self, replicas: Sequence[Replica]) -> None:
+    def _update_replicas(self, replicas: Sequence[Replica]) -> None:
         """The watches of those that stay, and new ones for the others."""
-        self._watches = {
-            each: self._watches.get(each) or _Watch(each, self._path, self._user_agent, self._standing())
+        self._checked = {
+            each: self._checked.get(each) or _CheckedReplica(each, self._path, self._user_agent, self._standing())
             for each in replicas
         }
-        self._judge()
+        self._update_down()
 
-    def _judge(self) -> None:
-        self.down = frozenset(each.name for each, watch in self._watches.items() if not watch.standing.up)
+    def _update_down(self) -> None:
+        self.down = frozenset(each.name for each, checked in self._checked.items() if not checked.standing.up)
 
-    async def _keep_checking(self, watch: _Watch, scope: trio.CancelScope) -> None:
+    async def _check_forever(self, checked: _CheckedReplica, scope: trio.CancelScope) -> None:
         with scope:
             await trio.sleep(self._rng.random() * self._every)
             while True:
                 try:
-                    await self._check_in_turn(watch)
+                    await self._check_periodically(checked)
                 except Exception as error:  # noqa: BLE001  # whatever it is, the checks go on and nothing else may end
-                    watch.crashes += 1
-                    watch.crashed_in_a_row += 1
-                    message = f"a health check of {watch.replica.name} crashed"
-                    fields = {"upstream": self._events.upstream, "replica": watch.replica.name}
+                    checked.crashes += 1
+                    checked.crashed_in_a_row += 1
+                    message = f"a health check of {checked.replica.name} crashed"
+                    fields = {"upstream": self._events.upstream, "replica": checked.replica.name}
                     self._recorder.record(Noted("error", "health.crashed", message, fields=fields, error=error))
-                await trio.sleep(min(BACKOFF_SECONDS * 2 ** min(watch.crashed_in_a_row - 1, 16), BACKOFF_MAX))
+                await trio.sleep(min(BACKOFF_SECONDS * 2 ** min(checked.crashed_in_a_row - 1, 16), BACKOFF_MAX))
 
-    async def _check_in_turn(self, watch: _Watch) -> None:
+    async def _check_periodically(self, checked: _CheckedReplica) -> None:
         # Closed by hand: left to the garbage collector, a cancelled generator would be a warning of trio's.
         async with aclosing(periodic(self._every)) as turns:
             async for _ in turns:
-                passed = await self._passes(watch)
-                watch.checks += 1
-                watch.failures += not passed
-                watch.crashed_in_a_row = 0
-                if watch.standing.checked(passed):
-                    self._changed(watch)
+                passed = await self._passes(checked)
+                checked.checks += 1
+                checked.failures += not passed
+                checked.crashed_in_a_row = 0
+                if checked.standing.checked(passed):
+                    self._record_change(checked)
 
-    async def _passes(self, watch: _Watch) -> bool:
+    async def _passes(self, checked: _CheckedReplica) -> bool:
         with trio.CancelScope(deadline=trio.current_time() + self._every) as scope:
             try:
-                response = await self._pool.ask(watch.replica.origin, watch.request)
+                response = await self._pool.send(checked.replica.origin, checked.request)
                 await _read(response)
             except httpx.HTTPError:
                 return False
         return not scope.cancelled_caught and 200 <= response.status_code <= 299
 
-    def _changed(self, watch: _Watch) -> None:
-        self._judge()
-        if watch.standing.up:
-            self._events.up(watch.replica.name, self._healthy)
+    def _record_change(self, checked: _CheckedReplica) -> None:
+        self._update_down()
+        if checked.standing.up:
+            self._events.up(checked.replica.name, self._healthy)
         else:
-            self._events.down(watch.replica.name, self._unhealthy)
+            self._events.down(checked.replica.name, self._unhealthy)
 
 
-class _Watch:
+class _CheckedReplica:
     """One replica's checks."""
 
     def __init__(self, replica: Replica, path: str, user_agent: bytes, standing: Standing) -> None:
@@ -199,7 +199,7 @@ class _Watch:
         self.checks = self.failures = self.crashes = self.crashed_in_a_row = 0
         named = ((b"accept", b"*/*"), (b"user-agent", user_agent))
         fields = [(name, name, value) for name, value in named if value]
-        self.request: Outgoing = assemble("GET", replica.base + path.encode("ascii"), fields, replica.host)
+        self.request: EncodedRequest = assemble("GET", replica.base + path.encode("ascii"), fields, replica.host)
 
     def statistics(self) -> CheckStatistics:
         return CheckStatistics(self.replica.name, self.standing.up, self.checks, self.failures, self.crashes)

@@ -67,11 +67,11 @@ class JoinedReplicas(TaskOwner):
             raise ValueError("each weight is 1 at least")
         super().__init__(BackgroundNursery("a set of replicas"))
         self._parts = tuple(parts)
-        self._of_parts = tuple(weights) if weights is not None else (1,) * len(self._parts)
+        self._part_weights = tuple(weights) if weights is not None else (1,) * len(self._parts)
         self._sources = tuple(dict.fromkeys(each for each in parts if not isinstance(each, Replica)))
         self._changes: AsyncValue = AsyncValue(())
         self._weights: tuple[int, ...] = ()
-        self._join()
+        self._merge_parts()
 
     @property
     def replicas(self) -> tuple[Replica, ...]:
@@ -106,7 +106,7 @@ class JoinedReplicas(TaskOwner):
             await event.wait()
             if failures:
                 raise failures[0]
-        self._join()
+        self._merge_parts()
 
     async def _hold(self, source: ReplicaSource, entered: trio.Event, failures: list[Exception]) -> None:
         """Hold a source for as long as this set is entered, and follow it."""
@@ -120,12 +120,12 @@ class JoinedReplicas(TaskOwner):
                 entered.set()
             sets = await stack.enter_async_context(aclosing(source.changes.eventual_values()))
             async for _ in sets:
-                self._join()
+                self._merge_parts()
 
-    def _join(self) -> None:
+    def _merge_parts(self) -> None:
         replicas: dict[str, Replica] = {}
         weights: dict[str, int] = {}
-        for part, weight in zip(self._parts, self._of_parts, strict=True):
+        for part, weight in zip(self._parts, self._part_weights, strict=True):
             for replica in (part,) if isinstance(part, Replica) else part.replicas:
                 # Two names may lead to one address, but they are two hosts of it, so these names differ too.
                 replicas.setdefault(replica.name, replica)

@@ -238,8 +238,8 @@ async def test_a_full_server_gets_room_from_calls_that_joined(autojump_clock) ->
 async def test_calls_that_part_are_held_no_longer(autojump_clock) -> None:
     async with guarded(1) as (users,):
         users.join("0")
-        users.bulkhead.part("0")
-        users.bulkhead.part("0")
+        users.bulkhead.leave_joined("0")
+        users.bulkhead.leave_joined("0")
         assert (users.bulkhead.requests, users.bulkhead.joined) == ({}, {})
 
 

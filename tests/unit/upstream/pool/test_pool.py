@@ -457,7 +457,7 @@ async def test_a_connection_is_active_from_its_opening_until_it_is_given_back(nu
         assert (counts(pool.statistics()), pool.statistics().reused) == ((0, 1, 0), 1)
         connection.begin_whole()
         connection.close_now()
-        pool.lost(X, connection, replaced=True)
+        pool.connection_lost(X, connection, replaced=True)
         assert (counts(pool.statistics()), pool.statistics().replaced) == ((0, 0, 0), 1)
 
 
@@ -496,7 +496,7 @@ async def test_for_a_request_sent_once_no_connection_is_as_old_as_one_its_peer_c
         lost = taken(pool, once=True)
         assert lost is connections[1]
         lost.close_now()
-        pool.lost(X, lost, crossed=True)
+        pool.connection_lost(X, lost, crossed=True)
         assert taken(pool, once=True) is None, "0.3 s is over 0.8 of the 0.3 s after which one was closed"
         assert taken(pool) is connections[0]
 
@@ -512,7 +512,7 @@ async def test_an_exchange_whose_kept_connection_is_dead_is_carried_out_on_a_new
         assert connection is not kept
         assert (counts(pool.statistics()), pool.statistics().replaced) == ((0, 1, 0), 1)
         end(pool, connection)
-        response = await pool.ask(X, assemble("GET", b"/", [], b"x"))
+        response = await pool.send(X, assemble("GET", b"/", [], b"x"))
         assert response.status_code == 200
         assert (pool.statistics().reused, pool.statistics().replaced) == (2, 2)
 

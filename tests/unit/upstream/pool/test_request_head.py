@@ -12,7 +12,7 @@ from umbel.core.http.header_field import ACCEPT_GZIP, Field
 from umbel.upstream import Client, Pool
 from umbel.upstream.client import Policies
 from umbel.upstream.errors import BadRequest
-from umbel.upstream.pool.request_head import is_idempotent, note_beginning, plain_request, prepare, request_of_call
+from umbel.upstream.pool.request_head import encode_call, encode_plain_call, is_idempotent, note_beginning, prepare
 
 
 def request(method: str = "GET", url: str = "http://host:8080/a?b=c", **options) -> httpx.Request:
@@ -204,7 +204,7 @@ def prepared(*fields: Field, method: str = "GET", target: bytes = b"/t", content
 
 
 def plain(call: Prepared) -> bytes | None:
-    return plain_request(call, b"/base", b"host:81", b"traceparent: 00-1\r\n", NEVER)
+    return encode_plain_call(call, b"/base", b"host:81", b"traceparent: 00-1\r\n", NEVER)
 
 
 def test_a_call_goes_to_its_replicas_host_and_base_and_asks_for_gzip() -> None:
@@ -214,7 +214,7 @@ def test_a_call_goes_to_its_replicas_host_and_base_and_asks_for_gzip() -> None:
         b"traceparent: 00-1\r\nContent-Length: 4\r\n\r\nbody"
     )
     assert plain(call) == sent
-    outgoing = request_of_call(call, b"/base", b"host:81", [TRACE])
+    outgoing = encode_call(call, b"/base", b"host:81", [TRACE])
     assert outgoing.head + outgoing.body == sent
 
 
@@ -234,7 +234,7 @@ def test_a_call_goes_to_its_replicas_host_and_base_and_asks_for_gzip() -> None:
 def test_what_a_call_may_not_say_itself_needs_a_closer_look_and_is_replaced(call: Prepared, kind: type) -> None:
     call = structs.replace(call, headers=kind(call.headers))
     assert plain(call) is None
-    lines = request_of_call(call, b"/base", b"host:81", [TRACE]).head.lower().split(b"\r\n")
+    lines = encode_call(call, b"/base", b"host:81", [TRACE]).head.lower().split(b"\r\n")
     for name, value in ((b"host", b"host:81"), (b"accept-encoding", b"gzip"), (b"traceparent", b"00-1")):
         assert [line for line in lines if line.startswith(name + b":")] == [name + b": " + value]
     assert not any(line.startswith((b"connection:", b"te:", b"proxy-")) for line in lines)
@@ -270,13 +270,13 @@ def test_what_is_noted_on_a_block_for_one_upstream_is_not_used_for_another(
     noted = Prepared("GET", b"/", FieldBlock(headers), None, (FieldBlock(block),))
     for never in (LEFT, RIGHT, LEFT, LEFT, RIGHT):
         anew = Prepared("GET", b"/", headers, None, (block,))
-        expected = plain_request(anew, b"", b"h", b"", never)
-        assert plain_request(noted, b"", b"h", b"", never) == expected
+        expected = encode_plain_call(anew, b"", b"h", b"", never)
+        assert encode_plain_call(noted, b"", b"h", b"", never) == expected
 
 
 def test_upstreams_with_the_same_deadline_header_share_what_is_noted() -> None:
     one, other = (Client(name, ["http://h"], Policies(), Pool(max_connections=None)) for name in "ab")
-    assert one.never_plain is other.never_plain
+    assert one.attempt_prefixes is other.attempt_prefixes
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
@@ -287,7 +287,7 @@ def test_a_noted_beginning_and_the_other_lines_are_the_plain_request(method: str
     note_beginning(beginnings, "other", call, b"", b"h", NEVER)
     rest = b"via: 1.1 umbel\r\ntraceparent: 00-1\r\n\r\n"
     assert beginnings["one"] + rest == plain(call)
-    assert beginnings["other"] + rest == plain_request(call, b"", b"h", b"traceparent: 00-1\r\n", NEVER)
+    assert beginnings["other"] + rest == encode_plain_call(call, b"", b"h", b"traceparent: 00-1\r\n", NEVER)
 
 
 @pytest.mark.parametrize(

@@ -17,14 +17,14 @@ from umbel.policy.replicas.ejection import EjectionRules
 from umbel.upstream import Hedge, Retry, Transport
 from umbel.upstream.calls.failure_kind import CLIENT_GONE
 from umbel.upstream.errors import BadRequest, BudgetSpent, ConnectFailed, TooBig
-from umbel.upstream.replicas.balance import Balance, ReplicaStatistics
+from umbel.upstream.replicas.balance import LoadBalancer, ReplicaStatistics
 from umbel.upstream.replicas.origin import Origin
 
 A, B, C = "http://a", "http://b", "http://c"
 REFUSED = failing(ConnectFailed("refused"))
 
 
-def take(balance: Balance, number: int, now: float = 0.0, tried: Sequence[str] = ()) -> Counter[str]:
+def take(balance: LoadBalancer, number: int, now: float = 0.0, tried: Sequence[str] = ()) -> Counter[str]:
     """Attempts that end at once, and where they went."""
     slots = [balance.take(now, tried) for _ in range(number)]
     for slot in slots:
@@ -62,7 +62,7 @@ def of(transport: Transport, place: int) -> ReplicaStatistics:
 
 
 async def test_by_default_the_less_busy_of_two_is_taken(autojump_clock) -> None:
-    balance = Balance([A, B], rng=random.Random(1))
+    balance = LoadBalancer([A, B], rng=random.Random(1))
     slots = []
     for number in range(10):
         slots.append(balance.take(0.0, ()))
@@ -74,7 +74,7 @@ async def test_by_default_the_less_busy_of_two_is_taken(autojump_clock) -> None:
 
 
 def test_weights_are_kept() -> None:
-    balance = Balance([A, B, C], policy="weighted", weights=[5, 3, 2])
+    balance = LoadBalancer([A, B, C], policy="weighted", weights=[5, 3, 2])
     assert take(balance, 20) == {A: 10, B: 6, C: 4}
 
 
@@ -84,9 +84,9 @@ def test_weights_are_kept() -> None:
 )
 def test_weights_and_policy_must_fit(options) -> None:
     with pytest.raises(ValueError, match="weight"):
-        Balance([A, B], **options)
+        LoadBalancer([A, B], **options)
     with pytest.raises(ValueError, match="there must be a replica"):
-        Balance([])
+        LoadBalancer([])
 
 
 @pytest.mark.parametrize("policy", ["p2c", "round_robin"])

@@ -22,19 +22,19 @@ from umbel.policy.breaker import State
 from umbel.policy.replicas.ejection import EjectionRules
 from umbel.upstream import BreakerRules, JoinedReplicas, Retry, Transport
 from umbel.upstream.errors import AddressRefused, BreakerOpen, ConnectFailed, NameFailed
-from umbel.upstream.replicas.balance import Balance, ReplicaSlot, ReplicaStatistics
+from umbel.upstream.replicas.balance import LoadBalancer, ReplicaSlot, ReplicaStatistics
 from umbel.upstream.replicas.origin import Replica
 
 A, B, C = (Replica.parse(f"http://{host}") for host in "abc")
 REFUSED = failing(ConnectFailed("refused"))
 
 
-def of(balance: Balance) -> dict[str, ReplicaStatistics]:
+def of(balance: LoadBalancer) -> dict[str, ReplicaStatistics]:
     """The statistics by host."""
     return {each.name.removeprefix("http://"): each for each in balance.statistics().replicas}
 
 
-def slots(balance: Balance, number: int, *, failed: bool | None = False) -> list[ReplicaSlot]:
+def slots(balance: LoadBalancer, number: int, *, failed: bool | None = False) -> list[ReplicaSlot]:
     """Attempts, ended at once; ``failed`` None: they are still under way."""
     taken = [slot for _ in range(number) if (slot := balance.take(0.0, ())) is not None]
     for slot in taken if failed is not None else ():
@@ -57,7 +57,7 @@ async def answered(caller: Caller, answers: list[int]) -> None:
 @pytest.mark.parametrize("policy", ["p2c", "round_robin", "weighted"])
 def test_the_next_attempt_knows_who_has_come_and_who_has_left(policy) -> None:
     source = Given(A, B)
-    balance = Balance(source, policy=policy)
+    balance = LoadBalancer(source, policy=policy)
     for replicas, names in (((A, B), "ab"), ((B, C), "bc"), ((A,), "a")):
         source.become(*replicas)
         assert "".join(sorted(set(hosts_of(slots(balance, 20))))) == names
@@ -65,7 +65,7 @@ def test_the_next_attempt_knows_who_has_come_and_who_has_left(policy) -> None:
 
 async def test_a_set_that_has_not_changed_is_not_looked_through() -> None:
     source = Given(A, B)
-    balance = Balance(source)
+    balance = LoadBalancer(source)
     before = source.looked_through
     slots(balance, 10)
     balance.statistics()
@@ -77,7 +77,7 @@ async def test_a_set_that_has_not_changed_is_not_looked_through() -> None:
 
 async def test_who_stays_keeps_all_that_is_known_of_it(autojump_clock) -> None:
     source = Given(A, B)
-    balance = Balance(source, policy="round_robin", ejection=EjectionRules(failures=1))
+    balance = LoadBalancer(source, policy="round_robin", ejection=EjectionRules(failures=1))
     (a,) = slots(balance, 1, failed=None)
     balance.ended(0.5, a, 0.0, False)
     slots(balance, 1, failed=True)
@@ -97,7 +97,7 @@ async def test_who_stays_keeps_all_that_is_known_of_it(autojump_clock) -> None:
 @pytest.mark.parametrize("failed", [False, True])
 async def test_what_is_in_flight_on_one_that_leaves_harms_no_namesake_that_comes(failed: bool) -> None:
     source = Given(A, B)
-    balance = Balance(source, policy="round_robin", ejection=EjectionRules())
+    balance = LoadBalancer(source, policy="round_robin", ejection=EjectionRules())
     taken = slots(balance, 20, failed=None)
     for replicas in ((B,), (A, B)):
         source.become(*replicas)
@@ -128,7 +128,7 @@ async def test_what_is_in_flight_on_one_that_leaves_is_answered(nursery: trio.Nu
 def test_a_call_takes_none_that_it_has_tried_though_the_set_changes_between(policy) -> None:
     for _ in range(20):
         source, tried = Given(A, B), []
-        balance = Balance(source, policy=policy)
+        balance = LoadBalancer(source, policy=policy)
         for replicas in ((A, B), (C, A, B), (A, B, C)):
             source.become(*replicas)
             slot = balance.take(0.0, tried)
@@ -140,18 +140,18 @@ def test_a_call_takes_none_that_it_has_tried_though_the_set_changes_between(poli
 def test_the_sources_weights_are_followed() -> None:
     source = Given(A, B)
     source.weighed = {A.name: 3}
-    balance = Balance(source, policy="weighted")
+    balance = LoadBalancer(source, policy="weighted")
     assert sorted(hosts_of(slots(balance, 8))) == list("aaaaaabb")
     source.weighed = {B.name: 2}
     source.become(B, C)
     assert sorted(hosts_of(slots(balance, 9))) == list("bbbbbbccc")
     with pytest.raises(ValueError, match="weights of its own"):
-        Balance(source, policy="weighted", weights=[1, 1])
+        LoadBalancer(source, policy="weighted", weights=[1, 1])
 
 
 async def test_fixed_replicas_and_sources_stand_side_by_side() -> None:
     source = Given()
-    async with Balance(JoinedReplicas([A, source]), policy="round_robin") as balance:
+    async with LoadBalancer(JoinedReplicas([A, source]), policy="round_robin") as balance:
         taken = slots(balance, 2)
         source.become(B, C)
         await trio.testing.wait_all_tasks_blocked()

@@ -17,7 +17,7 @@ from umbel.core.errors import NotRunningError
 from umbel.upstream import HealthRules, Transport
 from umbel.upstream.errors import ConnectFailed, ReadTimedOut
 from umbel.upstream.pool.pool import Pool
-from umbel.upstream.replicas.health import BODY_MAX, Health
+from umbel.upstream.replicas.health import BODY_MAX, HealthChecker
 from umbel.upstream.replicas.origin import Replica
 
 A, B = "http://a/base", "http://b"
@@ -31,10 +31,10 @@ class AtOnce(random.Random):
 
 
 @asynccontextmanager
-async def checking(hosts: Hosts, replicas=(A, B), **options) -> AsyncIterator[Health]:
+async def checking(hosts: Hosts, replicas=(A, B), **options) -> AsyncIterator[HealthChecker]:
     """Checks of these replicas; at the end nothing of them is under way."""
     async with Pool(dial=hosts) as pool:
-        async with Health(pool, replicas, path="/health?deep=1", rng=AtOnce(), **options) as health:
+        async with HealthChecker(pool, replicas, path="/health?deep=1", rng=AtOnce(), **options) as health:
             yield health
         assert (pool.statistics().active, pool.statistics().connecting) == (0, 0)
 
@@ -55,7 +55,7 @@ async def test_each_replica_is_asked_for_the_path_under_its_base_every_five_seco
 async def test_first_checks_are_spread_over_the_interval(nursery: trio.Nursery, autojump_clock) -> None:
     hosts = Hosts(nursery, **{f"h{number}": answering() for number in range(40)})
     urls = [f"http://{host}" for host in hosts.acts]
-    async with Pool(dial=hosts) as pool, Health(pool, urls, rng=random.Random(1)):
+    async with Pool(dial=hosts) as pool, HealthChecker(pool, urls, rng=random.Random(1)):
         await trio.sleep(4.99)
     firsts = [times[0] for times in hosts.times.values()]
     assert len(firsts) == len(set(firsts)) >= 39
@@ -143,7 +143,7 @@ async def test_an_error_of_ours_is_recorded_and_the_checks_go_on_after_a_growing
 async def test_it_may_be_entered_again_and_ends_with_the_outermost_exit(nursery: trio.Nursery, autojump_clock) -> None:
     hosts = Hosts(nursery, a=answering(), b=answering())
     async with Pool(dial=hosts) as pool:
-        health = Health(pool, [A, B], rng=AtOnce())
+        health = HealthChecker(pool, [A, B], rng=AtOnce())
         async with health:
             async with health:
                 await trio.sleep(1)
@@ -169,9 +169,9 @@ async def test_an_error_in_its_block_comes_out_bare(nursery: trio.Nursery, autoj
 )
 def test_bad_numbers_are_told_of_though_there_is_no_replica_yet(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Health(Pool(), Given(), **options)
+        HealthChecker(Pool(), Given(), **options)
     with pytest.raises(ValueError, match="there must be a replica"):
-        Health(Pool(), [])
+        HealthChecker(Pool(), [])
 
 
 # Traffic beside the checks
