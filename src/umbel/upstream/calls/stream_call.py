@@ -29,7 +29,7 @@ from ...policy.failure_verdict import failed
 from ..errors import CallTimedOut, ConnectionReset, copy_of_failure
 from ..pool.connection import Connection
 from ..pool.connection_state import State
-from ..pool.request_head import EncodedRequest, assemble
+from ..pool.request_head import EncodedRequest, encode_request
 from .attempt import DONE, HEAD, SENT, Attempt, attempt_fields
 from .failure_kind import kind_of_error
 from .repeatable_call import RepeatableCall
@@ -167,7 +167,7 @@ class StreamAttempt(Attempt):
         fields = [*(field for field in prepared.fields if field[1] not in replaced), *added]
         self._request = None
         stream = None if prepared.body is None else _BodyStream(prepared)
-        self._encoded = assemble(
+        self._encoded = encode_request(
             prepared.method,
             replica.base + prepared.target,
             fields,

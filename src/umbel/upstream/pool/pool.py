@@ -30,7 +30,7 @@ from .connection import Connection
 from .connection_state import State
 from .dial import Dial, Dialer
 from .idle_connections import IdleConnections
-from .request_head import EncodedRequest, prepare
+from .request_head import EncodedRequest, encode_httpx_request
 from .response_stream import ConnectionLease, StreamedBody
 
 _IDLE = State.IDLE  # To read a member of an enumeration costs as much as ten variables.
@@ -211,7 +211,7 @@ class Pool(httpx.AsyncBaseTransport):
         """
         self._tasks.check()
         extensions = request.extensions
-        origin, encoded = origin_of(request.url), prepare(request)
+        origin, encoded = origin_of(request.url), encode_httpx_request(request)
         if self._uds is not None or "sni_hostname" in extensions:
             origin = replace(origin, uds=self._uds, sni=extensions.get("sni_hostname"))
         timeouts = self._timeouts_of(extensions["timeout"]) if "timeout" in extensions else self._timeouts

@@ -58,7 +58,7 @@ class EncodedRequest(NamedTuple):
     """Whether the connection must not serve again."""
 
 
-def prepare(request: httpx.Request) -> EncodedRequest:
+def encode_httpx_request(request: httpx.Request) -> EncodedRequest:
     """What to send for ``request``. The target is ``extensions["target"]`` if given (httpcore's convention).
 
     Raises:
@@ -70,13 +70,13 @@ def prepare(request: httpx.Request) -> EncodedRequest:
     fields = fields_of(request.headers)
     stream = request.stream
     if isinstance(stream, httpx.ByteStream):
-        return assemble(request.method, target, fields, request.url.netloc, content=request.read())
+        return encode_request(request.method, target, fields, request.url.netloc, content=request.read())
     if not isinstance(stream, httpx.AsyncByteStream):
         raise BadRequest("the body is a synchronous stream; trio needs an asynchronous one")
-    return assemble(request.method, target, fields, request.url.netloc, stream=stream)
+    return encode_request(request.method, target, fields, request.url.netloc, stream=stream)
 
 
-def assemble(
+def encode_request(
     method: str,
     target: bytes,
     fields: Sequence[Field],
@@ -91,7 +91,7 @@ def assemble(
     chunked.
 
     Raises:
-        BadRequest: as ``prepare``.
+        BadRequest: as ``encode_httpx_request``.
     """
     verb = _VERBS.get(method) or _verb(method)
     _check_target(method, target)
@@ -140,7 +140,7 @@ def encode_call(prepared: Prepared, base: bytes, host: bytes, added: Sequence[Fi
     added one, or say Host or another Accept-Encoding than gzip, are replaced.
 
     Raises:
-        BadRequest: as ``prepare``.
+        BadRequest: as ``encode_httpx_request``.
     """
     method, target, content = prepared.method, prepared.target, prepared.content
     _check_target(method, target)
@@ -148,7 +148,7 @@ def encode_call(prepared: Prepared, base: bytes, host: bytes, added: Sequence[Fi
     fields = [field for field in prepared.fields if field[1] not in replaced]
     if _codings(fields) != [ACCEPT_GZIP]:
         fields = [*(field for field in fields if field[1] != b"accept-encoding"), ACCEPT_GZIP]
-    return assemble(method, base + target, [*fields, *added], host, content=content or b"")
+    return encode_request(method, base + target, [*fields, *added], host, content=content or b"")
 
 
 def encode_plain_call(
@@ -161,7 +161,7 @@ def encode_plain_call(
     such fields begin, in lower case).
 
     Raises:
-        BadRequest: as ``prepare``.
+        BadRequest: as ``encode_httpx_request``.
     """
     beginning = _beginning(prepared, base, host, attempt_prefixes)
     more = lines_of_blocks(prepared.gateway, attempt_prefixes)

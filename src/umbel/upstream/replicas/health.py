@@ -23,7 +23,7 @@ from ..aclosing_iter import pieces_of
 from ..background_tasks import BackgroundNursery, TaskOwner
 from ..errors import TooBig
 from ..pool.pool import Pool
-from ..pool.request_head import EncodedRequest, assemble
+from ..pool.request_head import EncodedRequest, encode_request
 from ..state_events import StateEvents
 from .origin import Replica
 from .sources import ReplicaSource, source_of
@@ -199,7 +199,7 @@ class _CheckedReplica:
         self.checks = self.failures = self.crashes = self.crashed_in_a_row = 0
         named = ((b"accept", b"*/*"), (b"user-agent", user_agent))
         fields = [(name, name, value) for name, value in named if value]
-        self.request: EncodedRequest = assemble("GET", replica.base + path.encode("ascii"), fields, replica.host)
+        self.request: EncodedRequest = encode_request("GET", replica.base + path.encode("ascii"), fields, replica.host)
 
     def statistics(self) -> CheckStatistics:
         return CheckStatistics(self.replica.name, self.standing.up, self.checks, self.failures, self.crashes)

@@ -24,7 +24,7 @@ from umbel.upstream.errors import (
     WriteTimedOut,
 )
 from umbel.upstream.pool.connection import INLINE_MAX, TRANSITIONS, Connection, Event, State
-from umbel.upstream.pool.request_head import prepare
+from umbel.upstream.pool.request_head import encode_httpx_request
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 LARGE = b"x" * (INLINE_MAX * 4)
@@ -43,7 +43,7 @@ async def start(
     connection: Connection, method: str = "POST", *, timeouts: StepTimeouts | None = None, **options
 ) -> Head:
     request = httpx.Request(method, "http://x/", **options)
-    return await connection.start(prepare(request), Limits(), timeouts or StepTimeouts())
+    return await connection.start(encode_httpx_request(request), Limits(), timeouts or StepTimeouts())
 
 
 async def read_all(connection: Connection) -> bytes:

@@ -18,7 +18,7 @@ from umbel.upstream.errors import BadRequest, ConnectionReset, Overflow
 from umbel.upstream.pool.connection import Connection
 from umbel.upstream.pool.connection_state import State
 from umbel.upstream.pool.pool import Pool, PoolStatistics
-from umbel.upstream.pool.request_head import assemble
+from umbel.upstream.pool.request_head import encode_request
 from umbel.upstream.replicas.origin import Origin
 
 
@@ -506,13 +506,13 @@ async def test_an_exchange_whose_kept_connection_is_dead_is_carried_out_on_a_new
     async with Pool(dial=dial) as pool:
         await fetch(pool, get())
         kept, new = taken(pool), []
-        request = assemble("GET", b"/", [], b"x")
+        request = encode_request("GET", b"/", [], b"x")
         connection, head = await pool.exchange(X, request, StepTimeouts(), kept, lambda: new.append(len(dial.wires)))
         assert (head.status, connection.take(), new) == (200, b"ok", [2])
         assert connection is not kept
         assert (counts(pool.statistics()), pool.statistics().replaced) == ((0, 1, 0), 1)
         end(pool, connection)
-        response = await pool.send(X, assemble("GET", b"/", [], b"x"))
+        response = await pool.send(X, encode_request("GET", b"/", [], b"x"))
         assert response.status_code == 200
         assert (pool.statistics().reused, pool.statistics().replaced) == (2, 2)
 

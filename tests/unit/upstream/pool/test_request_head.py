@@ -12,7 +12,13 @@ from umbel.core.http.header_field import ACCEPT_GZIP, Field
 from umbel.upstream import Client, Pool
 from umbel.upstream.client import Policies
 from umbel.upstream.errors import BadRequest
-from umbel.upstream.pool.request_head import encode_call, encode_plain_call, is_idempotent, note_beginning, prepare
+from umbel.upstream.pool.request_head import (
+    encode_call,
+    encode_httpx_request,
+    encode_plain_call,
+    is_idempotent,
+    note_beginning,
+)
 
 
 def request(method: str = "GET", url: str = "http://host:8080/a?b=c", **options) -> httpx.Request:
@@ -20,7 +26,7 @@ def request(method: str = "GET", url: str = "http://host:8080/a?b=c", **options)
 
 
 def head(value: httpx.Request) -> list[bytes]:
-    return prepare(value).head.split(b"\r\n")[:-2]
+    return encode_httpx_request(value).head.split(b"\r\n")[:-2]
 
 
 async def pieces() -> AsyncIterator[bytes]:
@@ -46,7 +52,7 @@ def test_the_urls_host_serves_a_request_without_one() -> None:
 )
 def test_a_target_that_is_none_is_refused(target: bytes) -> None:
     with pytest.raises(BadRequest) as caught:
-        prepare(request(extensions={"target": target}))
+        encode_httpx_request(request(extensions={"target": target}))
     assert (caught.value.kind, caught.value.proxy_error) == (Kind.BAD_REQUEST, "http_request_error")
 
 
@@ -57,7 +63,7 @@ def test_the_asterisk_is_for_options_alone() -> None:
 @pytest.mark.parametrize("method", ["G T", "GET\r\nX:", "", "CONNECT", "GÉT", "GET/1"])
 def test_a_method_that_is_none_is_refused(method: str) -> None:
     with pytest.raises(BadRequest):
-        prepare(request(method))
+        encode_httpx_request(request(method))
 
 
 @pytest.mark.parametrize(
@@ -78,13 +84,13 @@ def test_a_method_that_is_none_is_refused(method: str) -> None:
 )
 def test_a_field_that_would_break_the_head_is_refused_and_its_value_is_not_shown(field: tuple[bytes, bytes]) -> None:
     with pytest.raises(BadRequest) as caught:
-        prepare(request(headers=[(b"Host", b"x"), field]))
+        encode_httpx_request(request(headers=[(b"Host", b"x"), field]))
     assert "X-B" not in str(caught.value)
 
 
 def test_two_hosts_are_refused() -> None:
     with pytest.raises(BadRequest):
-        prepare(request(headers=[(b"Host", b"a"), (b"Host", b"b")]))
+        encode_httpx_request(request(headers=[(b"Host", b"a"), (b"Host", b"b")]))
 
 
 def test_the_fields_of_the_connection_are_ours() -> None:
@@ -107,8 +113,8 @@ def test_the_fields_of_the_connection_are_ours() -> None:
 def test_close_is_said_and_noted() -> None:
     value = request(headers={"connection": "Close"})
     assert b"Connection: close" in head(value)
-    assert prepare(value).close
-    assert not prepare(request(headers={"connection": "x-close"})).close
+    assert encode_httpx_request(value).close
+    assert not encode_httpx_request(request(headers={"connection": "x-close"})).close
 
 
 @pytest.mark.parametrize(
@@ -128,14 +134,14 @@ def test_a_body_in_memory_is_framed_by_its_length(method: str, content: bytes | 
     value = request(method, content=content)
     framing = [line for line in head(value) if line.lower().startswith((b"content-length", b"transfer-encoding"))]
     assert framing == ([field] if field else [])
-    assert prepare(value).body == (content or b"")
+    assert encode_httpx_request(value).body == (content or b"")
 
 
 def test_a_stream_is_chunked_or_framed_by_the_length_that_it_was_given() -> None:
-    chunked = prepare(request("POST", content=pieces()))
+    chunked = encode_httpx_request(request("POST", content=pieces()))
     assert chunked.head.endswith(b"Transfer-Encoding: chunked\r\n\r\n")
     assert (chunked.length, chunked.stream is not None) == (None, True)
-    sized = prepare(request("POST", content=pieces(), headers={"content-length": "7"}))
+    sized = encode_httpx_request(request("POST", content=pieces(), headers={"content-length": "7"}))
     assert b"Content-Length: 7\r\n" in sized.head
     assert b"chunked" not in sized.head
     assert sized.length == 7
@@ -144,23 +150,25 @@ def test_a_stream_is_chunked_or_framed_by_the_length_that_it_was_given() -> None
 @pytest.mark.parametrize("said", ["4", "-3", "+3", "3,3", "0x3", "", "³"])
 def test_a_length_that_is_not_the_bodys_is_refused(said: str) -> None:
     with pytest.raises(BadRequest):
-        prepare(request("POST", content=b"abc", headers=[(b"Content-Length", said.encode())]))
+        encode_httpx_request(request("POST", content=b"abc", headers=[(b"Content-Length", said.encode())]))
 
 
 def test_a_length_given_twice_is_refused() -> None:
     with pytest.raises(BadRequest):
-        prepare(request("POST", content=b"abc", headers=[("Content-Length", "3"), ("Content-Length", "3")]))
+        encode_httpx_request(
+            request("POST", content=b"abc", headers=[("Content-Length", "3"), ("Content-Length", "3")])
+        )
 
 
 def test_length_and_chunked_together_are_refused_for_a_stream() -> None:
     fields = {"content-length": "1", "transfer-encoding": "chunked"}
     with pytest.raises(BadRequest):
-        prepare(request("POST", content=pieces(), headers=fields))
+        encode_httpx_request(request("POST", content=pieces(), headers=fields))
 
 
 def test_a_synchronous_stream_is_refused() -> None:
     with pytest.raises(BadRequest):
-        prepare(request("POST", content=iter([b"x"])))
+        encode_httpx_request(request("POST", content=iter([b"x"])))
 
 
 @pytest.mark.parametrize(
@@ -177,16 +185,16 @@ def test_a_synchronous_stream_is_refused() -> None:
     ],
 )
 def test_only_what_may_be_repeated_is_replayable(method: str, options: dict, replayable: bool) -> None:
-    assert prepare(request(method, **options)).replayable is replayable
+    assert encode_httpx_request(request(method, **options)).replayable is replayable
 
 
 def test_a_stream_is_never_replayable() -> None:
-    assert not prepare(request("PUT", content=pieces())).replayable
+    assert not encode_httpx_request(request("PUT", content=pieces())).replayable
 
 
 def test_a_target_that_is_not_bytes_is_refused() -> None:
     with pytest.raises(BadRequest, match="not bytes"):
-        prepare(request(extensions={"target": "/x"}))
+        encode_httpx_request(request(extensions={"target": "/x"}))
 
 
 # Requests of calls
