@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from .config.loading.emptiness import allows_empty, require_file, require_routes
+from .config.loading.empty_config import allows_empty, require_file, require_routes
 from .core.errors import ConfigError
 from .gateway.app import Umbel
 from .server import install_in_hypercorn

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.configs import mistakes
-from umbel.config.loading.line_numbers import Rows
+from umbel.config.loading.line_numbers import LineNumbers
 from umbel.config.schema.section_tree import all_sections, keys_of
 
 SAMPLE = """
@@ -133,7 +133,7 @@ def test_the_rows_of_any_table_are_those_of_its_text(table: dict[str, Any]) -> N
     for key, value in table.items():
         places[key] = len(lines) + 1
         lines += f"{quoted(key)} = [ # here\n  {toml(value)},\n]".split("\n")
-    rows = Rows("\n".join(lines))
+    rows = LineNumbers("\n".join(lines))
     for key, line in places.items():
         assert rows.line(("t", "x y", key)) == line
         assert rows.line(("t", "x y", key, 0)) == line + 1
@@ -142,7 +142,7 @@ def test_the_rows_of_any_table_are_those_of_its_text(table: dict[str, Any]) -> N
 
 @pytest.mark.parametrize("separator", ["\n", "\r\n"])
 def test_rows_know_every_key_of_the_sample(separator: str) -> None:
-    rows = Rows(SAMPLE.replace("\n", separator))
+    rows = LineNumbers(SAMPLE.replace("\n", separator))
     numbered = dict(enumerate(SAMPLE.split("\n"), start=1))
     assert "default = {}" in numbered[rows.line(("routes", 0, "calls", "c", "default")) or 0]
     assert "query.n" in numbered[rows.line(("routes", 0, "query", "n", "type")) or 0]

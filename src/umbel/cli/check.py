@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..config.loading.emptiness import require_file, require_routes
+from ..config.loading.empty_config import require_file, require_routes
 from ..config.schema.sections import Config
 from ..core.errors import ConfigError, ConfigProblem
 from . import EXIT_CONFIG
 from .options import allow_empty_option, config_option, hypercorn_beside, load_with_warnings
 
 if TYPE_CHECKING:
-    from ..config.loading.load import Loaded
+    from ..config.loading.load import LoadedConfig
     from ..supervisor.check import CheckFailure
 
 
@@ -77,21 +77,21 @@ def check(ctx: click.Context, file: str, as_json: bool, app: str | None, allow_e
         click.echo(f"{file}: ok, {', '.join(_counted(count, word) for word, count in counts.items())}")
 
 
-def _loaded(file: str, app: str | None) -> Loaded:
+def _loaded(file: str, app: str | None) -> LoadedConfig:
     """The configuration, with the warnings of both files.
 
     Raises:
         ConfigError: the mistakes of both files.
     """
     from ..config.hypercorn_toml.settings import hypercorn_keys
-    from ..config.loading.collect_errors import both
-    from ..config.loading.load import Loaded
+    from ..config.loading.collect_errors import collect_errors
+    from ..config.loading.load import LoadedConfig
 
     if not app:
         require_file(file)
     told: list[ConfigProblem] = []
-    loaded, _ = both(
-        lambda: Loaded(Config(), str) if app and not Path(file).exists() else load_with_warnings(file),
+    loaded, _ = collect_errors(
+        lambda: LoadedConfig(Config(), str) if app and not Path(file).exists() else load_with_warnings(file),
         partial(hypercorn_keys, hypercorn_beside(file), warn=told.append, permissions=True),
     )
     return loaded._replace(warnings=(*loaded.warnings, *told))

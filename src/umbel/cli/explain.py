@@ -34,15 +34,15 @@ def explain(ctx: click.Context, method: str, path: str, file: str, as_json: bool
     if as_json and as_mermaid:
         raise click.UsageError("--json and --mermaid are two forms of the same; give one of them.")
     from ..composition.plan.compiler import compile_route
-    from ..config.loading.emptiness import require_file
-    from ..config.loading.load import load_with_secrets
+    from ..config.loading.empty_config import require_file
+    from ..config.loading.load import load_for_display
     from ..gateway.checks import CHECKS
     from .routes.drawing import mermaid, tree
     from .routes.explanation import explain_plan
     from .routes.matching import NoMatch, find, read_query
 
     require_file(file)
-    loaded = load_with_secrets(file, checks=CHECKS)
+    loaded = load_for_display(file, checks=CHECKS)
     plans = [compile_route(loaded.config, index) for index in range(len(loaded.config.routes))]
     found = find(plans, method.upper(), path)
     if isinstance(found, NoMatch):

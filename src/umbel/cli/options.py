@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from ..config.loading.load import Loaded
+    from ..config.loading.load import LoadedConfig
     from ..config.schema.sections import Config
 
 config_option = click.option(
@@ -42,7 +42,7 @@ def load_config(file: str) -> Config:
     Raises:
         ConfigError: it cannot be used; the group tells it and exits with 78.
     """
-    from ..config.loading.emptiness import require_file
+    from ..config.loading.empty_config import require_file
     from ..config.loading.load import load
     from ..gateway.checks import CHECKS
 
@@ -50,7 +50,7 @@ def load_config(file: str) -> Config:
     return load(file, checks=CHECKS)
 
 
-def load_with_warnings(file: str) -> Loaded:
+def load_with_warnings(file: str) -> LoadedConfig:
     """The same, with the warnings about it and the hypercorn.toml beside it.
 
     Raises:
@@ -60,7 +60,7 @@ def load_with_warnings(file: str) -> Loaded:
 
     from ..config.loading import contradictions
     from ..config.loading.file_reader import UnreadableError, read_settled
-    from ..config.loading.load import load_with_secrets
+    from ..config.loading.load import load_for_display
     from ..gateway.checks import CHECKS, WARNINGS
 
     name = hypercorn_beside(file)
@@ -70,7 +70,7 @@ def load_with_warnings(file: str) -> Loaded:
         beside = {}  # Whoever serves tells it.
     served = {key: value for source in beside.values() for key, value in source.data.items() if _is_number(value)}
     judges = [partial(judge, served=served) if judge is contradictions.check else judge for judge in WARNINGS]
-    return load_with_secrets(file, checks=CHECKS, warnings=judges, beside=beside)
+    return load_for_display(file, checks=CHECKS, warnings=judges, beside=beside)
 
 
 def _is_number(value: object) -> bool:

@@ -70,7 +70,7 @@ def serve(
     Exit status 78 if the configuration cannot be used or an address cannot be listened on; 3 if no worker ever got
     ready.
     """
-    from ..config.loading.emptiness import require_file
+    from ..config.loading.empty_config import require_file
     from ..supervisor.master.options import Application
     from ..supervisor.master.settings import CommandLine
 

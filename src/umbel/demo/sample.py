@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..composition.plan import compiler
-from ..config.loading.emptiness import SAMPLE
+from ..config.loading.empty_config import SAMPLE
 from ..config.loading.load import load
 from ..config.schema.sections import Config
 from .upstreams import Urls

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...composition.plan.plan import CallPlan, Plan
-from ...config.loading.load import Loaded
+from ...config.loading.load import LoadedConfig
 from ...config.schema.section import Section
 from ...config.schema.sections import Call, Config, Constant, KeyPath, Upstream
 from ...config.schema.units import format_duration, format_rate, format_ratio, format_size
@@ -62,7 +62,7 @@ class RouteExplained:
     """The calls that make the answer: all, or those that first and quorum count."""
 
 
-def explain_plan(loaded: Loaded, index: int, plan: Plan) -> RouteExplained:
+def explain_plan(loaded: LoadedConfig, index: int, plan: Plan) -> RouteExplained:
     """The facts of the plan of route ``index``."""
     route, server, facts = plan.route, loaded.config.server, _Facts(loaded)
     at: KeyPath = ("routes", index)
@@ -99,7 +99,7 @@ _SERVER: Mapping[str, Callable[[Any], str]] = {
 class _Facts:
     """Reads facts off a configuration."""
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: LoadedConfig) -> None:
         self._config: Config = loaded.config
         self._hide = loaded.hide
 

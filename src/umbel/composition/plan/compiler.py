@@ -83,7 +83,7 @@ def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
         seen.update(dict.fromkeys(compiler.problems))
         shape = _CONVERTER.sub(lambda match: f"<{match[1] or 'default'}>", route.path)
         at: KeyPath = ("routes", index)
-        unsure = config.is_guess((*at, "path")) or config.is_guess((*at, "methods"))
+        unsure = config.is_placeholder((*at, "path")) or config.is_placeholder((*at, "methods"))
         for method in () if unsure else compiler.methods:
             first = taken.setdefault((method, shape), index)
             if first != index:

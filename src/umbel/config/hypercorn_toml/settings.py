@@ -12,10 +12,10 @@ from typing import Any
 
 from ...core.errors import ConfigError, ConfigProblem
 from ...core.regular_file import NOT_WRITABLE_REMEDY, why_not_writable
-from ..loading.did_you_mean import hint, homes
-from ..loading.file_reader import Source, UnreadableError, read_settled
-from ..loading.named_files import unusable
-from ..loading.validation_errors import findings
+from ..loading.certificates import certificate_errors
+from ..loading.did_you_mean import sections_with_key, suggestion
+from ..loading.file_reader import SourceFile, UnreadableError, read_settled
+from ..loading.validation_errors import schema_violations
 from ..schema.section_tree import keys_of
 from ..schema.sections import Server, Tls
 from .keys import FOR_TLS, FOR_UNIX_SOCKETS, IN_UMBEL_TOML, PATHS, UNHEEDED, HypercornFile
@@ -96,7 +96,7 @@ def mistakes(config: Mapping[str, Any]) -> list[str]:
     return sorted(f"{name} {reason}" for name, reason in _judged(plain))
 
 
-def _problems(source: Source) -> list[ConfigProblem]:
+def _problems(source: SourceFile) -> list[ConfigProblem]:
     """Every mistake of a file, in the order of its lines."""
     wrong = list(_judged(source.data))
     known = {name for name, _ in wrong}
@@ -109,7 +109,7 @@ def _judged(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Each wrong key, and why."""
     for name in data.keys() & IN_UMBEL_TOML.keys():
         yield name, f"is the business of umbel.toml; write {IN_UMBEL_TOML[name]} in its [server] instead"
-    for each in findings(HypercornFile, {name: data[name] for name in data if name not in IN_UMBEL_TOML}):
+    for each in schema_violations(HypercornFile, {name: data[name] for name in data if name not in IN_UMBEL_TOML}):
         name = str(each.path[0])
         yield name, _unknown(name) if each.kind == "unknown" else each.reason
     for name in _BINDS:
@@ -121,8 +121,8 @@ def _judged(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _unknown(name: str) -> str:
     if name in keys_of(Server):
         return "belongs in [server] of umbel.toml, not here"
-    elsewhere = [f"{place} of umbel.toml" for place in homes(name, HypercornFile)]
-    return f"{_UNKNOWN}{hint(name, HypercornFile.model_fields, elsewhere)}"
+    elsewhere = [f"{place} of umbel.toml" for place in sections_with_key(name, HypercornFile)]
+    return f"{_UNKNOWN}{suggestion(name, HypercornFile.model_fields, elsewhere)}"
 
 
 def _is_address(text: str) -> bool:
@@ -153,11 +153,11 @@ def _unusable_files(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         # The shared check knows no password: each file by itself must be readable, and starting will tell the rest.
         together = [{name: path} for name, path in given.items()]
     for files in together:
-        for path, reason in unusable([((), Tls.model_construct(**files))]):
+        for path, reason in certificate_errors([((), Tls.model_construct(**files))]):
             yield _TLS_KEYS[str(path[-1])], reason
 
 
-def _make_absolute(source: Source) -> None:
+def _make_absolute(source: SourceFile) -> None:
     """Paths stand relative to the file; an address may be a path, and a log's file may have a prefix."""
     for key in PATHS:
         if isinstance(value := source.data.get(key), str):
@@ -181,7 +181,7 @@ def _texts(value: object) -> Iterable[str]:
     return texts if isinstance(texts, list | tuple) and all(isinstance(text, str) for text in texts) else ()
 
 
-def _tell(source: Source, settings: Mapping[str, Any], warn: Warn, *, permissions: bool) -> None:
+def _tell(source: SourceFile, settings: Mapping[str, Any], warn: Warn, *, permissions: bool) -> None:
     """Tell what of the file does not do what was meant; ``settings`` is what it has become part of."""
     told = [(name, f"is ignored here: {reason}") for name, reason in _without_effect(source.data, settings)]
     told += _not_writable(source.data) if permissions else ()

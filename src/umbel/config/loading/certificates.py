@@ -1,14 +1,24 @@
-"""When a certificate ends: the one thing about it that the standard library does not tell.
+"""Check of the certificates and keys that a configuration names: readable, PEM, not expired, and matching pairs.
 
-Used on files that OpenSSL has accepted. Reads as much DER (X.690) as leads to the date, and no more.
+Opens the files and lets OpenSSL load them; keeps nothing. The standard library does not tell when a certificate ends,
+so its end is read from the DER encoding (X.690), of which only what leads to the date is parsed.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
+
+from ...core.regular_file import open_regular
+from ..schema.sections import KeyPath, Tls
+from .file_reader import SIZE_MAX, why
+
+TLS_PATHS = ("ca", "cert", "key")
+"""The keys of a TLS table that name files."""
 
 # The content ends at the first five hyphens, so that a text of many beginnings is gone through once.
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----(?:[^-]++|-(?!----))++-----END CERTIFICATE-----")
@@ -16,8 +26,72 @@ _EXPLICIT_VERSION = 0xA0
 _UTC_TIME = 0x17
 
 
-def expiries(pem: str) -> list[datetime]:
-    """The end of each certificate in a PEM text, in their order (RFC 5280 section 4.1.2.5)."""
+def certificate_errors(tables: Iterable[tuple[KeyPath, Tls]]) -> Iterator[tuple[KeyPath, str]]:
+    """Yield the path of each key whose file TLS cannot use, and why: unreadable, not PEM, expired, no matching pair."""
+    for path, tls in tables:
+        for key, reason in _unusable_tls(tls):
+            yield (*path, key), reason
+
+
+def _unusable_tls(tls: Tls) -> Iterator[tuple[str, str]]:
+    unread = set()
+    for key in TLS_PATHS:
+        path: str | None = getattr(tls, key)
+        if path is not None and (refusal := _refusal(path)):
+            unread.add(key)
+            yield key, f"the file cannot be read: {refusal}"
+    if tls.ca is not None and "ca" not in unread and (reason := _unusable_ca(tls.ca)):
+        yield "ca", reason
+    if tls.cert is not None and tls.key is not None and not unread & {"cert", "key"}:
+        yield from _unusable_pair(tls.cert, tls.key)
+
+
+def _unusable_ca(path: str) -> str | None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except ssl.SSLError:
+        return "the file holds no certificate in PEM form"
+    # A bundle may hold old ones beside good ones.
+    if (ends := _expiry_dates_of(path)) and max(ends) < datetime.now(UTC):
+        return f"the certificate has expired, on {max(ends):%Y-%m-%d}"
+    return None
+
+
+def _unusable_pair(cert: str, key: str) -> Iterator[tuple[str, str]]:
+    try:
+        # Without a password function OpenSSL would ask at the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(cert, key, password=lambda: "")
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            yield "key", "the key does not belong to the certificate in cert"
+        elif not _expiry_dates_of(cert):
+            yield "cert", "the file holds no certificate in PEM form"
+        else:
+            yield "key", "the file holds no key in PEM form, or an encrypted one"
+        return
+    if (ends := _expiry_dates_of(cert)) and ends[0] < datetime.now(UTC):  # the first is the client's own
+        yield "cert", f"the certificate has expired, on {ends[0]:%Y-%m-%d}"
+
+
+def _expiry_dates_of(path: str) -> list[datetime]:
+    return expiry_dates(Path(path).read_text(encoding="utf-8", errors="replace"))
+
+
+def _refusal(path: str) -> str | None:
+    try:
+        descriptor = open_regular(path)
+        size = os.fstat(descriptor).st_size
+        os.close(descriptor)
+        return f"it is larger than {SIZE_MAX // 2**20}MiB" if size > SIZE_MAX else None
+    except (OSError, ValueError) as error:
+        return why(error)
+
+
+def expiry_dates(pem: str) -> list[datetime]:
+    """Return the end of each certificate in a PEM text, in their order (RFC 5280 section 4.1.2.5).
+
+    OpenSSL must have accepted the text.
+    """
     return [_not_after(ssl.PEM_cert_to_DER_cert(match[0])) for match in _PEM.finditer(pem)]
 
 
@@ -34,7 +108,7 @@ def _not_after(der: bytes) -> datetime:
 
 
 def _elements(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """The tag and the content of each element that stands in ``content``."""
+    """Yield the tag and the content of each DER element in ``content``."""
     at = 0
     while at < len(content):
         tag, length = content[at], content[at + 1]

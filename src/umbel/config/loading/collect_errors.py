@@ -1,7 +1,4 @@
-"""Reading two files whose mistakes are to be told together.
-
-Used where umbel.toml and hypercorn.toml are read. It knows neither of them.
-"""
+"""Collection of the errors of two loads into one, so that one run reports the mistakes of both files."""
 
 from __future__ import annotations
 
@@ -14,11 +11,11 @@ FirstT = TypeVar("FirstT")
 SecondT = TypeVar("SecondT")
 
 
-def both(first: Callable[[], FirstT], second: Callable[[], SecondT]) -> tuple[FirstT, SecondT]:
-    """What both make. Where both find mistakes in the operator's files, all are told at once.
+def collect_errors(first: Callable[[], FirstT], second: Callable[[], SecondT]) -> tuple[FirstT, SecondT]:
+    """Call both functions and return both results; the second is called also where the first fails.
 
     Raises:
-        ConfigError: the problems of either or both.
+        ConfigError: the problems of either call, or of both, the first's before the second's.
     """
     try:
         made = first()

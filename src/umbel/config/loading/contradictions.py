@@ -1,12 +1,12 @@
-"""Bounds that contradict each other: every pair of keys of which one makes the other useless or surprising.
+"""Warnings about bounds that contradict each other: pairs of keys of which one makes the other useless.
 
-One table for all of them, ``TABLE``: a row says which value is not to be above which other one, and what comes of it.
-Values that are no keys themselves (the time limit of a call, the pauses of its retries, what a route asks of an
-upstream at once) are made into facts below, so that a further rule is a further row. The result is advice and no
+``RULES`` is the one table of them: a rule says which quantity must not be above which other one, and what follows if it
+is. A quantity that is no key itself (the time limit of a call, the pauses of its retries, the calls of a route to one
+upstream at once) is computed below, so a new pair of keys needs only a new rule. The result is a warning and no
 mistake: such a configuration is served.
 
-Pairs that are not here cannot contradict: their bounds are of different things, or the lower one is what both mean
-(``max_connections`` and the descriptors, ``write_timeout`` and what is left of a drain).
+Pairs that are not here cannot contradict: they bound different things, or the lower of two is the one that holds
+(``max_connections`` and the descriptors, ``write_timeout`` and the rest of a drain).
 """
 
 from __future__ import annotations
@@ -32,112 +32,112 @@ _SPENT = 0.95
 _DAY = 86400.0
 
 
-class Fact(NamedTuple):
-    """A number that a configuration says or means."""
+class Quantity(NamedTuple):
+    """A number that a configuration states or implies, as it is compared and as it is shown."""
 
     value: float
     shown: str
     path: KeyPath
     given: bool
-    """Whether somebody wrote it; a default contradicts nobody."""
+    """Whether it was written; a default contradicts nothing."""
 
 
-class Row(NamedTuple):
-    """The value of ``key`` is not to be above that of ``bound``."""
+class Rule(NamedTuple):
+    """The quantity ``key`` must not be above the quantity ``bound``."""
 
     key: str
     bound: str
     says: str
-    """What is so then; ``{value}``, ``{bound}`` and ``{route}`` stand for the two values and the route's path."""
+    """The warning; ``{value}``, ``{bound}`` and ``{route}`` stand for the two values and the route's path."""
     or_equal: bool = False
-    """Whether it is not to be equal either."""
+    """Whether the two must not be equal either."""
     either: bool = False
-    """Whether it is told as well where only the bound was written."""
+    """Whether the warning is given as well where only the bound was written."""
 
 
-TABLE: tuple[Row, ...] = (
+RULES: tuple[Rule, ...] = (
     # What clients may send.
-    Row("route.max_body", "server.max_body", "is {value}, but [server] max_body is {bound}, and over that it is 413"),
-    Row("server.max_target", "server.max_head", "is {value}, but the head that holds it may have max_head, {bound}"),
-    Row(
+    Rule("route.max_body", "server.max_body", "is {value}, but [server] max_body is {bound}, and over that it is 413"),
+    Rule("server.max_target", "server.max_head", "is {value}, but the head that holds it may have max_head, {bound}"),
+    Rule(
         "uploads",
         "server.memory_limit",
         "is {bound}, but max_uploads bodies of max_body alone can take {value}, and it refuses requests long before",
         either=True,
     ),
-    Row(
+    Rule(
         "http2.streams", "server.max_in_flight", "is {value}, but [server] max_in_flight is {bound}: one client is shed"
     ),
     # Times of a call.
-    Row(
+    Rule(
         "call.timeout", "route.deadline", "is {value}, but the deadline of {route} is {bound}, and ends the call first"
     ),
-    Row(
+    Rule(
         "upstream.timeout",
         "route.deadline",
         "is {value}, but the deadline of {route} is {bound}, and ends the call first; give the route a longer one",
     ),
-    Row("upstream.connect_timeout", "limit", "is {value}, but a call of {route} has {bound} in all"),
-    Row("retry.backoff", "retry.max_backoff", "is {value}, but no wait is longer than max_backoff, {bound}"),
-    Row(
+    Rule("upstream.connect_timeout", "limit", "is {value}, but a call of {route} has {bound} in all"),
+    Rule("retry.backoff", "retry.max_backoff", "is {value}, but no wait is longer than max_backoff, {bound}"),
+    Rule(
         "retry.pauses",
         "limit",
         "has waits of up to {value} between its attempts, but a call of {route} has {bound} in all",
         or_equal=True,
     ),
-    Row(
+    Rule(
         "hedge.last",
         "limit",
         "comes after {value}, but a call of {route} has {bound} in all: it is never made",
         or_equal=True,
     ),
     # Places.
-    Row(
+    Rule(
         "upstream.max_queue",
         "server.max_in_flight",
         "is {value}, but no more than max_in_flight, {bound}, requests are served at once",
     ),
-    Row("call.limit", "call.max_items", "is {value}, but no list of this call has more than max_items, {bound}"),
-    Row("call.limit", "upstream.max_concurrency", "is {value}, but the upstream's max_concurrency is {bound}"),
-    Row(
+    Rule("call.limit", "call.max_items", "is {value}, but no list of this call has more than max_items, {bound}"),
+    Rule("call.limit", "upstream.max_concurrency", "is {value}, but the upstream's max_concurrency is {bound}"),
+    Rule(
         "fan_out",
         "upstream.max_concurrency",
         "is {bound}, but one request for {route} makes up to {value} calls at once: some of them wait for the others",
         either=True,
     ),
-    Row(
+    Rule(
         "one_replica",
         "ejection.share",
         "is {bound}, but one replica is {value} of them: none is ever left out",
         either=True,
     ),
     # Stopping and replacing.
-    Row(
+    Rule(
         "route.deadline",
         "server.graceful_timeout",
         "is {value}, but graceful_timeout of hypercorn.toml is {bound}: a stop cuts requests that take longer",
     ),
-    Row(
+    Rule(
         "server.drain_idle",
         "server.graceful_timeout",
         "is {value}, but graceful_timeout of hypercorn.toml is {bound}, and ends idle connections, too",
     ),
-    Row(
+    Rule(
         "http.ssl_handshake_timeout",
         "server.head_timeout",
         "is {value}, but [server] head_timeout is {bound}, and a handshake may take no longer",
     ),
-    Row(
+    Rule(
         "http.startup_timeout",
         "supervisor.start_timeout",
         "is {value}, but [supervisor] start_timeout is {bound}, and ends a worker that is not ready then",
     ),
-    Row(
+    Rule(
         "supervisor.max_rss",
         "memory.spent",
         "is {value}, but from {bound} on (95 % of [server] memory_limit) a worker refuses requests and does not grow",
     ),
-    Row(
+    Rule(
         "supervisor.start_timeout",
         "supervisor.max_lifetime",
         "is {value}, but a worker is replaced at the age of max_lifetime, {bound}",
@@ -145,38 +145,38 @@ TABLE: tuple[Row, ...] = (
         either=True,
     ),
     # Records.
-    Row(
+    Rule(
         "logs.keep_days",
         "logs.span",
         "is {value}, but keep files of one rotate_every each reach back for {bound}, and older ones are removed",
     ),
-    Row(
+    Rule(
         "logs.rotate_size",
         "logs.keep_bytes",
         "allows {bound}, but a renamed file has up to rotate_size, {value}, and is not compressed: none would stay",
         either=True,
     ),
-    Row("slow.access", "longest", "is {value}, but the longest deadline of a route is {bound}: nothing is that slow"),
-    Row("slow.calls", "longest", "is {value}, but the longest deadline of a route is {bound}: nothing is that slow"),
+    Rule("slow.access", "longest", "is {value}, but the longest deadline of a route is {bound}: nothing is that slow"),
+    Rule("slow.calls", "longest", "is {value}, but the longest deadline of a route is {bound}: nothing is that slow"),
 )
 
-Facts = dict[str, Fact]
+Quantities = dict[str, Quantity]
 
 
 def check(config: Config, served: Mapping[str, Any] | None = None) -> Iterator[tuple[KeyPath, str]]:
-    """Every contradiction in ``config`` and in ``served``, the keys of hypercorn.toml: the key's path and why."""
-    found: dict[tuple[KeyPath, str], list[tuple[Fact, Fact, str]]] = {}
-    for route, facts in _scopes(config, served or {}):
-        for row in TABLE:
-            key, bound = facts.get(row.key), facts.get(row.bound)
+    """Yield the path of a key and a warning for each contradiction in ``config`` and ``served`` (hypercorn.toml)."""
+    found: dict[tuple[KeyPath, str], list[tuple[Quantity, Quantity, str]]] = {}
+    for route, quantities in _scopes(config, served or {}):
+        for rule in RULES:
+            key, bound = quantities.get(rule.key), quantities.get(rule.bound)
             if key is None or bound is None or key.value < bound.value:
                 continue
-            if key.value == bound.value and not row.or_equal:
+            if key.value == bound.value and not rule.or_equal:
                 continue
-            if key.given or (row.either and bound.given):
-                # What is said of the bound stands at the bound.
-                path = bound.path if row.either and bound.given else key.path
-                found.setdefault((path, row.says), []).append((key, bound, route))
+            if key.given or (rule.either and bound.given):
+                # A warning about the bound is placed at the bound.
+                path = bound.path if rule.either and bound.given else key.path
+                found.setdefault((path, rule.says), []).append((key, bound, route))
     for (path, says), cases in found.items():
         key, bound, route = min(cases, key=lambda case: case[1].value)
         others = len({case[2] for case in cases} - {route})
@@ -185,8 +185,8 @@ def check(config: Config, served: Mapping[str, Any] | None = None) -> Iterator[t
     yield from _cache_ages(config)
 
 
-def _scopes(config: Config, served: Mapping[str, Any]) -> Iterator[tuple[str, Facts]]:
-    """What is compared with each other: the facts of the process, and with them those of each route and call."""
+def _scopes(config: Config, served: Mapping[str, Any]) -> Iterator[tuple[str, Quantities]]:
+    """Yield each set of quantities that are compared: those of the process, of each upstream, route and call."""
     process = _process(config, served)
     yield "", process
     for name, upstream in config.upstreams.items():
@@ -194,7 +194,7 @@ def _scopes(config: Config, served: Mapping[str, Any]) -> Iterator[tuple[str, Fa
     for index, route in enumerate(config.routes):
         at: KeyPath = ("routes", index)
         shared = {name: process[name] for name in ("server.max_body", "server.graceful_timeout")}
-        of_route = _facts(route, "route", at)
+        of_route = _quantities(route, "route", at)
         yield route.path, shared | of_route
         for name, fan_out in _fan_outs(route, at).items():
             if upstream_at := config.upstreams.get(name):
@@ -210,84 +210,84 @@ def _scopes(config: Config, served: Mapping[str, Any]) -> Iterator[tuple[str, Fa
                 yield route.path, _call(of_route["route.deadline"], call, (*at, "calls", name), upstream_of)
 
 
-def _process(config: Config, served: Mapping[str, Any]) -> Facts:
+def _process(config: Config, served: Mapping[str, Any]) -> Quantities:
     server, supervisor, logs = config.server, config.supervisor, config.logs
-    facts = _facts(server, "server", ("server",)) | _facts(supervisor, "supervisor", ("supervisor",))
-    facts |= _facts(logs, "logs", ("logs",))
+    quantities = _quantities(server, "server", ("server",)) | _quantities(supervisor, "supervisor", ("supervisor",))
+    quantities |= _quantities(logs, "logs", ("logs",))
     grace = served.get("graceful_timeout", GRACEFUL_TIMEOUT)
-    facts["server.graceful_timeout"] = _time(grace, (HYPERCORN, "graceful_timeout"), "graceful_timeout" in served)
+    quantities["server.graceful_timeout"] = _time(grace, (HYPERCORN, "graceful_timeout"), "graceful_timeout" in served)
     for key in ("ssl_handshake_timeout", "startup_timeout"):
         if key in served:
-            facts[f"http.{key}"] = _time(served[key], (HYPERCORN, key), True)
+            quantities[f"http.{key}"] = _time(served[key], (HYPERCORN, key), True)
     if (streams := served.get("h2_max_concurrent_streams")) is not None:
-        facts["http2.streams"] = Fact(streams, f"{streams}", (HYPERCORN, "h2_max_concurrent_streams"), True)
+        quantities["http2.streams"] = Quantity(streams, f"{streams}", (HYPERCORN, "h2_max_concurrent_streams"), True)
     if (limit := server.memory_limit) is not None:
         largest = max((route.max_body for route in config.routes), default=server.max_body)
-        facts["uploads"] = _size(server.max_uploads * min(largest, server.max_body))
-        facts["memory.spent"] = _size(int(limit * _SPENT))
+        quantities["uploads"] = _size(server.max_uploads * min(largest, server.max_body))
+        quantities["memory.spent"] = _size(int(limit * _SPENT))
     if logs.keep_days is not None:
-        facts["logs.keep_days"] = facts["logs.keep_days"]._replace(value=logs.keep_days * _DAY)
-        facts["logs.keep_days"] = facts["logs.keep_days"]._replace(shown=f"{logs.keep_days:g} days")
+        quantities["logs.keep_days"] = quantities["logs.keep_days"]._replace(value=logs.keep_days * _DAY)
+        quantities["logs.keep_days"] = quantities["logs.keep_days"]._replace(shown=f"{logs.keep_days:g} days")
         if logs.rotate_every is not None:
-            facts["logs.span"] = _time(logs.keep * logs.rotate_every)
+            quantities["logs.span"] = _time(logs.keep * logs.rotate_every)
     if logs.compress != "none":
-        facts.pop("logs.keep_bytes", None)  # nobody knows how small a file becomes
+        quantities.pop("logs.keep_bytes", None)  # nobody knows how small a file becomes
     if config.routes:
-        facts["longest"] = _time(max(route.deadline for route in config.routes))
+        quantities["longest"] = _time(max(route.deadline for route in config.routes))
         for name, stream in (("access", logs.access), ("calls", logs.calls)):
-            facts[f"slow.{name}"] = _facts(stream, "stream", ("logs", name))["stream.slow"]
-    return facts
+            quantities[f"slow.{name}"] = _quantities(stream, "stream", ("logs", name))["stream.slow"]
+    return quantities
 
 
-def _upstream(name: str, upstream: Upstream) -> Facts:
+def _upstream(name: str, upstream: Upstream) -> Quantities:
     at: KeyPath = ("upstreams", name)
-    facts = _facts(upstream, "upstream", at)
+    quantities = _quantities(upstream, "upstream", at)
     count = len(upstream.urls)
     if (
         not isinstance(upstream.ejection, bool)
         and count > 1
         and not any(r.url.startswith("dns+") for r in upstream.replicas)
     ):
-        facts["one_replica"] = Fact(1 / count, f"1 of {count}", at, False)
-        facts |= _facts(upstream.ejection, "ejection", (*at, "ejection"))
-    return facts
+        quantities["one_replica"] = Quantity(1 / count, f"1 of {count}", at, False)
+        quantities |= _quantities(upstream.ejection, "ejection", (*at, "ejection"))
+    return quantities
 
 
-def _call(deadline: Fact, call: Call, at: KeyPath, upstream: Upstream) -> Facts:
-    facts = _facts(call, "call", at) | _upstream(call.upstream, upstream)
-    facts["route.deadline"] = deadline
+def _call(deadline: Quantity, call: Call, at: KeyPath, upstream: Upstream) -> Quantities:
+    quantities = _quantities(call, "call", at) | _upstream(call.upstream, upstream)
+    quantities["route.deadline"] = deadline
     if call.each is None:
-        facts.pop("call.limit")
-    own = facts.get("call.timeout") or facts.get("upstream.timeout")
-    facts["limit"] = deadline if own is None or deadline.value <= own.value else own
-    if "call.timeout" in facts:
-        facts.pop("upstream.timeout", None)
+        quantities.pop("call.limit")
+    own = quantities.get("call.timeout") or quantities.get("upstream.timeout")
+    quantities["limit"] = deadline if own is None or deadline.value <= own.value else own
+    if "call.timeout" in quantities:
+        quantities.pop("upstream.timeout", None)
     retry, place = (call.retry, at) if call.retry is not None else (upstream.retry, ("upstreams", call.upstream))
     if retry is not None:
-        facts |= _facts(retry, "retry", (*place, "retry"))
-        facts["retry.pauses"] = _time(_pauses(retry), (*place, "retry"), True)
+        quantities |= _quantities(retry, "retry", (*place, "retry"))
+        quantities["retry.pauses"] = _time(_pauses(retry), (*place, "retry"), True)
     hedge, place = (call.hedge, at) if call.hedge is not None else (upstream.hedge, ("upstreams", call.upstream))
     if hedge is not None and not isinstance(hedge.after, str):
-        facts["hedge.last"] = _time(_last(hedge), (*place, "hedge", "after"), True)
-    return facts
+        quantities["hedge.last"] = _time(_last(hedge), (*place, "hedge", "after"), True)
+    return quantities
 
 
 def _pauses(retry: Retry) -> float:
-    """The longest time that all the waits between attempts can take."""
+    """Return the longest time, in seconds, that all the waits between attempts can take."""
     return sum(min(retry.max_backoff, retry.backoff * 2.0**made) for made in range(retry.attempts - 1))
 
 
 def _last(hedge: Hedge) -> float:
-    """When the last hedge is made."""
+    """Return the seconds after which the last hedge is made."""
     return float(hedge.after) * hedge.max
 
 
-def _fan_outs(route: Route, at: KeyPath) -> dict[str, Fact]:
-    """The calls that one request may make at once, by upstream."""
+def _fan_outs(route: Route, at: KeyPath) -> dict[str, Quantity]:
+    """Return how many calls one request may make at once, by upstream."""
     counts: dict[str, int] = {}
     for call in route.calls.values():
         counts[call.upstream] = counts.get(call.upstream, 0) + (call.limit if call.each is not None else 1)
-    return {name: Fact(count, f"{count}", (*at, "calls"), False) for name, count in counts.items()}
+    return {name: Quantity(count, f"{count}", (*at, "calls"), False) for name, count in counts.items()}
 
 
 _AGE = re.compile(r"\b(?:max-age|s-maxage|stale-while-revalidate|stale-if-error)\b")
@@ -295,7 +295,7 @@ _WORDS = re.compile(r"[a-z-]+")
 
 
 def _cache_ages(config: Config) -> Iterator[tuple[KeyPath, str]]:
-    """Ages of a Cache-Control that another of its words takes away (RFC 9111 section 5.2.2)."""
+    """Yield the directives of a Cache-Control that another of them makes void (RFC 9111 section 5.2.2)."""
     for index, route in enumerate(config.routes):
         text = route.answer.cache_control.lower()
         words = set(_WORDS.findall(text))
@@ -307,20 +307,22 @@ def _cache_ages(config: Config) -> Iterator[tuple[KeyPath, str]]:
             yield path, f"has private and {other}: no shared cache may keep it, whatever that says"
 
 
-# Facts.
+# Quantities.
 
 _SHOWN = {"duration": format_duration, "size": format_size, "rate": format_rate, "ratio": format_ratio}
 
 
-def _facts(section: Section, name: str, at: KeyPath) -> Facts:
-    """The numbers of a section, by ``name.key``."""
-    facts: Facts = {}
+def _quantities(section: Section, name: str, at: KeyPath) -> Quantities:
+    """Return the quantities of a section, by ``name.key``."""
+    quantities: Quantities = {}
     for key, attribute in keys_of(type(section)).items():
         value = getattr(section, attribute)
         if isinstance(value, int | float) and not isinstance(value, bool):
             show: Any = _SHOWN.get(_unit(section, attribute), "{:g}".format)
-            facts[f"{name}.{key}"] = Fact(value, show(value), (*at, key), attribute in section.model_fields_set)
-    return facts
+            quantities[f"{name}.{key}"] = Quantity(
+                value, show(value), (*at, key), attribute in section.model_fields_set
+            )
+    return quantities
 
 
 def _unit(section: Section, attribute: str) -> str:
@@ -330,9 +332,9 @@ def _unit(section: Section, attribute: str) -> str:
     return next((str(schema["title"]) for schema in schemas if schema and "title" in schema), "")
 
 
-def _time(seconds: float, path: KeyPath = (), given: bool = False) -> Fact:
-    return Fact(seconds, format_duration(seconds), path, given)
+def _time(seconds: float, path: KeyPath = (), given: bool = False) -> Quantity:
+    return Quantity(seconds, format_duration(seconds), path, given)
 
 
-def _size(count: int) -> Fact:
-    return Fact(count, format_size(count), (), False)
+def _size(count: int) -> Quantity:
+    return Quantity(count, format_size(count), (), False)

@@ -1,6 +1,6 @@
-"""What somebody who wrote an unknown key probably meant.
+"""Suggestions for a misspelt key: the known key that it resembles, or the sections that have a key of that name.
 
-Knows the schema's keys; reads no value.
+Reads the names of the schema's keys, never a value.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from collections.abc import Iterable
 from ..schema.section import Section
 from ..schema.section_tree import all_sections, keys_of
 
-_SIMILAR = 0.7
+_SIMILARITY_MIN = 0.7
 _PLACES_MAX = 3
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The one of ``known`` that is most like ``word``, case and hyphens aside; None where none is like it."""
-    by_plain = {_plain(key): key for key in known}
-    found = difflib.get_close_matches(_plain(word), by_plain, n=1, cutoff=_SIMILAR)
-    return by_plain[found[0]] if found else None
+    """Return the one of ``known`` that resembles ``word`` most, case and hyphens ignored; None if none is similar."""
+    by_normal_form = {_normalized(key): key for key in known}
+    found = difflib.get_close_matches(_normalized(word), by_normal_form, n=1, cutoff=_SIMILARITY_MIN)
+    return by_normal_form[found[0]] if found else None
 
 
-def homes(key: str, section: type[Section]) -> list[str]:
-    """The headers of the other sections that have exactly this key, a few at most."""
+def sections_with_key(key: str, section: type[Section]) -> list[str]:
+    """Return the headers of the sections other than ``section`` that have exactly this key, at most three."""
     return [
         place.header or "the top of the file"
         for place in all_sections()
@@ -31,13 +31,19 @@ def homes(key: str, section: type[Section]) -> list[str]:
     ][:_PLACES_MAX]
 
 
-def hint(key: str, known: Iterable[str], elsewhere: Iterable[str] = ()) -> str:
-    """The half sentence that an unknown key's message ends with, or nothing."""
+def suggestion(key: str, known: Iterable[str], elsewhere: Iterable[str] = ()) -> str:
+    """Return the end of an unknown key's message, such as ``; did you mean "deadline"?``; empty if nothing fits.
+
+    Args:
+        key: the unknown key.
+        known: the keys of its own section.
+        elsewhere: the headers of other sections that have the key; named only where no known key resembles it.
+    """
     if meant := nearest(key, known):
         return f'; did you mean "{meant}"?'
     places = " or ".join(elsewhere)
     return f"; it belongs in {places}" if places else ""
 
 
-def _plain(word: str) -> str:
+def _normalized(word: str) -> str:
     return word.lower().replace("-", "_")

@@ -1,6 +1,6 @@
-"""One file of a configuration: read, decoded and parsed, or a plain sentence why not.
+"""Reader of one TOML file: read, decoded and parsed, or a plain sentence why not.
 
-Looks at no key and no value; what stands in a file is judged later.
+Interprets no key and no value. A file that is being written is recognised by its stamp (device, inode, size, time).
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from typing import Any, NamedTuple
 
 from ...core.regular_file import open_regular
 from ..schema.sections import KeyPath
-from .line_numbers import Rows
+from .line_numbers import LineNumbers
 
 SIZE_MAX = 16 * 2**20
 """Bytes of one file: far above any configuration, and below what would exhaust a machine (/dev/zero)."""
 SETTLED_S = 1.0
 """A file that was changed less than so many seconds ago may still be being written."""
 PAUSE_S = 0.1
-"""Between two looks at such a file."""
+"""Seconds between two reads of such a file."""
 READS_MAX = 20
-"""How often a configuration that keeps changing is read."""
+"""The most reads of a configuration that keeps changing."""
 DEPTH_MAX = 100
 """Levels of nesting: everything that walks a configuration may recurse this far."""
 
@@ -37,8 +37,8 @@ _NO_VALUE = "there is no value here; texts stand in quotes"
 _HUGE_NUMBER = re.compile(r"(?<![0-9_])[0-9_]{4300,}")
 
 
-class Stamp(NamedTuple):
-    """What tells that a file is as it was when it was read."""
+class FileStamp(NamedTuple):
+    """The identity and state of a file when it was read: another stamp means another file or another content."""
 
     path: Path
     device: int
@@ -48,50 +48,50 @@ class Stamp(NamedTuple):
     """Nanoseconds since 1970."""
 
     @classmethod
-    def of(cls, path: Path, status: os.stat_result) -> Stamp:
-        """The stamp of the file at ``path``, which has this status."""
+    def of(cls, path: Path, status: os.stat_result) -> FileStamp:
+        """Make the stamp of the file at ``path``, which has this status."""
         return cls(path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 class UnreadableError(Exception):
-    """A file that gives no data: the sentence, and the line if one is to blame."""
+    """A file that gives no data: the reason as a sentence, and the line of the mistake if there is one."""
 
     def __init__(self, reason: str, line: int | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
         self.line = line
-        self.stamp: Stamp | None = None
-        """Of a file that was read and could not be understood."""
+        self.stamp: FileStamp | None = None
+        """The stamp of a file that was read and could not be parsed."""
 
 
 @dataclass(frozen=True)
-class Source:
-    """A file that was read: how messages call it, where it is, and what it holds."""
+class SourceFile:
+    """A file that was read: its name in messages, its path, its text and its data."""
 
     name: str
-    """As people know it: the path that was given, or one made from it."""
+    """As messages show it: the path that was given, or one made from it."""
     path: Path
     text: str
     data: dict[str, Any]
-    stamp: Stamp
+    stamp: FileStamp
 
     @property
     def directory(self) -> Path:
-        """What paths in this file are relative to."""
+        """The directory that paths in this file are relative to."""
         return self.path.parent
 
     @cached_property
-    def rows(self) -> Rows:
-        """The lines of its keys; the first use parses the text once more."""
-        return Rows(self.text)
+    def line_numbers(self) -> LineNumbers:
+        """The lines of its keys; the first access parses the text once more."""
+        return LineNumbers(self.text)
 
     def line(self, path: KeyPath) -> int | None:
-        """The line that the key at ``path`` stands on, or the nearest key above it."""
-        return self.rows.line(path) if path else None
+        """Return the line of the key at ``path``, or of its nearest ancestor in the file."""
+        return self.line_numbers.line(path) if path else None
 
 
-def read(path: Path, name: str) -> Source:
-    """The file at ``path``, to be called ``name``.
+def read(path: Path, name: str) -> SourceFile:
+    """Read the file at ``path``, called ``name`` in messages.
 
     Raises:
         UnreadableError: it is not there, may not be read, is no regular file, is too big, is no UTF-8, is no TOML, or
@@ -100,19 +100,19 @@ def read(path: Path, name: str) -> Source:
     try:
         with os.fdopen(open_regular(path), "rb") as file:
             content = file.read(SIZE_MAX + 1)
-            stamp = Stamp.of(path, os.fstat(file.fileno()))
+            stamp = FileStamp.of(path, os.fstat(file.fileno()))
     except (OSError, ValueError) as error:
         raise UnreadableError(f"cannot be read: {why(error)}") from error
     try:
         text = _decoded(content)
-        return Source(name, path.absolute(), text, _parse(text), stamp)
+        return SourceFile(name, path.absolute(), text, _parse(text), stamp)
     except UnreadableError as error:
         error.stamp = stamp
         raise
 
 
-def read_settled(path: Path, name: str) -> Source:
-    """``read``, again as long as the file is being written.
+def read_settled(path: Path, name: str) -> SourceFile:
+    """Read a file as ``read`` does, again while it is being written.
 
     Raises:
         UnreadableError: as ``read``; or it keeps changing.
@@ -132,10 +132,10 @@ def read_settled(path: Path, name: str) -> Source:
 KEEPS_CHANGING = "keeps changing while it is read; try again when it is written"
 
 
-def settled(stamps: Iterable[Stamp]) -> bool:
-    """Whether the files are still as they were read. Waits a moment if one of them was changed just now.
+def settled(stamps: Iterable[FileStamp]) -> bool:
+    """Whether the files are still as they were read. Blocks for ``PAUSE_S`` if one of them was changed just now.
 
-    A file that was put in the place of another may be of any age, so all are looked at.
+    A file that replaces another may be of any age, so the stamps of all files are compared.
     """
     every = [*stamps]
     if any(abs(time.time() - stamp.changed_ns / 1e9) < SETTLED_S for stamp in every):
@@ -143,7 +143,7 @@ def settled(stamps: Iterable[Stamp]) -> bool:
         # system tells when a writer is done, so there is nothing to wait for instead.
         time.sleep(PAUSE_S)
     try:
-        return all(Stamp.of(stamp.path, stamp.path.stat()) == stamp for stamp in every)
+        return all(FileStamp.of(stamp.path, stamp.path.stat()) == stamp for stamp in every)
     except OSError:
         return False
 
@@ -158,7 +158,7 @@ def _decoded(content: bytes) -> str:
 
 
 def why(error: OSError | ValueError) -> str:
-    """An operating system's refusal, in words."""
+    """Return the reason of a failed system call in words."""
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     if isinstance(error, IsADirectoryError):
@@ -194,7 +194,7 @@ def _syntax(message: str, text: str) -> UnreadableError:
 
 
 def _plain(message: str) -> str:
-    """``tomllib``'s words where they speak of themselves rather than of the file; else as they are."""
+    """Return a message of ``tomllib`` in the words of the file, where it uses those of the parser."""
     if message == "Cannot overwrite a value":
         return "this key stands there already"
     if match := _NAMESPACE.match(message):
@@ -210,7 +210,7 @@ def _plain(message: str) -> str:
 
 
 def _deeper_than(limit: int, data: object) -> bool:
-    """Without recursion: a dotted key of 100,000 parts is valid TOML."""
+    """Whether ``data`` has more levels than ``limit``. No recursion: a dotted key of 100,000 parts is valid TOML."""
     level = [data]
     for _ in range(limit):
         level = [

@@ -1,6 +1,6 @@
-"""The line on which each key of a TOML text stands; ``tomllib`` does not tell.
+"""Line numbers of the keys of a TOML text, which ``tomllib`` does not tell: read off tree-sitter's syntax tree.
 
-The first ``Rows`` imports tree-sitter. The text must have passed ``tomllib``: nothing is checked here.
+The first ``LineNumbers`` imports tree-sitter. ``tomllib`` must have accepted the text: nothing is checked here.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
     from tree_sitter import Node
 
 
-class Rows:
-    """The lines of one text, counted from 1."""
+class LineNumbers:
+    """The line of each key of one text, counted from 1."""
 
     def __init__(self, text: str) -> None:
         self._lines: dict[KeyPath, int] = {}
         self._lengths: dict[KeyPath, int] = {}
         for node in _parse(text).named_children:
             if node.has_error:
-                continue  # tomllib knows a form that this grammar does not: its keys get the line above
+                continue  # a form that tomllib knows and this grammar does not: its keys get their ancestor's line
             if node.type == "pair":
                 self._pair(node, ())
             elif node.type in ("table", "table_array_element"):
                 self._table(node)
 
     def line(self, path: KeyPath) -> int | None:
-        """The line of the key at ``path``, or of the nearest key above it that stands in the text."""
+        """Return the line of the key at ``path``, or of its nearest ancestor in the text; None if there is none."""
         for end in range(len(path), 0, -1):
             if (line := self._lines.get(path[:end])) is not None:
                 return line
@@ -64,7 +64,7 @@ class Rows:
                 self._value(item, (*path, index))
 
     def _enter(self, path: KeyPath, key: Node) -> KeyPath:
-        """Go down a maybe dotted key; a list of tables on the way means its last one so far (TOML 1.0)."""
+        """Return the path of a key below ``path``; a list of tables on the way means its last one so far (TOML 1.0)."""
         for part in _parts(key):
             if path in self._lengths:
                 path = (*path, self._lengths[path])

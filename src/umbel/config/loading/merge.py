@@ -1,6 +1,6 @@
-"""Several files and their defaults become one tree, and every value remembers where it was written.
+"""Merge of the files and their defaults into one tree, with the origin of every value: the file and its key path.
 
-Used between reading and validating. Judges only what it must to put trees together.
+Reports only what keeps the trees from being merged; the schema is checked afterwards.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any
 
 from ..schema.section_tree import keys_of
 from ..schema.sections import Config, KeyPath
-from .did_you_mean import hint, homes
-from .file_reader import Source
+from .did_you_mean import sections_with_key, suggestion
+from .file_reader import SourceFile
 
 DEFAULTS = ("upstream", "route")
-"""The tables of ``[defaults]``."""
+"""The tables that ``[defaults]`` may hold."""
 
 _SHARED = ("include", "upstreams", "routes")
 
@@ -24,7 +24,7 @@ _SHARED = ("include", "upstreams", "routes")
 class Origin:
     """Where a value was written: the file, and the path of keys in that file."""
 
-    source: Source
+    source: SourceFile
     path: KeyPath
 
     @property
@@ -42,31 +42,34 @@ Report = Callable[[Origin, str], None]
 
 
 @dataclass(slots=True)
-class Merged:
-    """One tree out of many files. The origin of a value is that of its nearest ancestor with one, and the rest."""
+class MergedTree:
+    """One tree made of many files.
 
-    root: Source
+    The origin of a value is that of its nearest ancestor with a recorded one, and the rest of the path.
+    """
+
+    root: SourceFile
     data: dict[str, Any] = field(default_factory=dict)
     defaults: dict[str, Any] = field(default_factory=dict)
     """``[defaults.upstream]`` and ``[defaults.route]``, as far as they are tables."""
     _origins: dict[KeyPath, Origin] = field(default_factory=dict)
 
     def origin(self, path: KeyPath) -> Origin:
-        """Where the value at ``path`` of the merged tree was written."""
+        """Return where the value at ``path`` of the merged tree was written."""
         for end in range(len(path), 0, -1):
             if known := self._origins.get(path[:end]):
                 return Origin(known.source, known.path + path[end:])
         return Origin(self.root, path)
 
     def place(self, path: KeyPath, value: Any, origin: Origin, default: dict[str, Any], name: str) -> Any:
-        """The value to stand at ``path``: ``value`` with what ``[defaults.<name>]`` adds to it."""
+        """Record the origin of ``value`` at ``path``, and return it with what ``[defaults.<name>]`` adds."""
         self._origins[path] = origin
         if isinstance(value, dict):
             return self._inherit(path, value, default, ("defaults", name))
         return value
 
     def _inherit(self, path: KeyPath, own: dict[str, Any], default: dict[str, Any], at: KeyPath) -> dict[str, Any]:
-        """Tables merge key by key, the nearest wins."""
+        """Merge a table with its defaults key by key; the own value wins."""
         merged = dict(own)
         # The names of headers are the same in capitals.
         names = {key.lower(): key for key in own} if path[-1] == "headers" else {key: key for key in own}
@@ -80,10 +83,10 @@ class Merged:
         return merged
 
 
-def merge(sources: Sequence[tuple[Source, dict[str, Any]]], report: Report) -> Merged:
-    """The files' data, the main file's first, as one tree. What does not fit together is reported and left out."""
+def merge(sources: Sequence[tuple[SourceFile, dict[str, Any]]], report: Report) -> MergedTree:
+    """Merge the files' data, the main file's first, into one tree. What does not fit is reported and left out."""
     root, main = sources[0]
-    merged = Merged(root, {key: main[key] for key in ("include", "server", "supervisor", "logs") if key in main})
+    merged = MergedTree(root, {key: main[key] for key in ("include", "server", "supervisor", "logs") if key in main})
     merged.data |= {"upstreams": {}, "routes": []}
     merged.defaults = _defaults(root, main, report)
     for source, data in sources:
@@ -93,29 +96,30 @@ def merge(sources: Sequence[tuple[Source, dict[str, Any]]], report: Report) -> M
     return merged
 
 
-def _defaults(root: Source, data: dict[str, Any], report: Report) -> dict[str, Any]:
+def _defaults(root: SourceFile, data: dict[str, Any], report: Report) -> dict[str, Any]:
     tables = data.get("defaults", {})
     if not isinstance(tables, dict):
         report(Origin(root, ("defaults",)), "needs the tables [defaults.upstream] and [defaults.route]")
         return {}
     for key in tables.keys() - set(DEFAULTS):
-        report(Origin(root, ("defaults", key)), f"is not a table of [defaults]{hint(key, DEFAULTS)}")
+        report(Origin(root, ("defaults", key)), f"is not a table of [defaults]{suggestion(key, DEFAULTS)}")
     for key in DEFAULTS:
         if not isinstance(tables.get(key, {}), dict):
             report(Origin(root, ("defaults", key)), f"needs one table, [defaults.{key}]")
     return {key: tables[key] for key in DEFAULTS if isinstance(tables.get(key), dict)}
 
 
-def _known_keys(source: Source, data: dict[str, Any], root: Source, report: Report) -> None:
+def _known_keys(source: SourceFile, data: dict[str, Any], root: SourceFile, report: Report) -> None:
     known = (*keys_of(Config), "defaults")
     for key in data:
         if key not in known:
-            report(Origin(source, (key,)), f"is not a section{hint(key, known) or hint(key, (), homes(key, Config))}")
+            meant = suggestion(key, known) or suggestion(key, (), sections_with_key(key, Config))
+            report(Origin(source, (key,)), f"is not a section{meant}")
         elif source is not root and key not in _SHARED:
             report(Origin(source, (key,)), f"belongs in the main file, {root.name}: an included one adds to it")
 
 
-def _add_upstreams(merged: Merged, source: Source, data: dict[str, Any], report: Report) -> None:
+def _add_upstreams(merged: MergedTree, source: SourceFile, data: dict[str, Any], report: Report) -> None:
     tables = data.get("upstreams", {})
     if not isinstance(tables, dict):
         report(Origin(source, ("upstreams",)), "needs a table for each upstream: [upstreams.NAME]")
@@ -130,7 +134,7 @@ def _add_upstreams(merged: Merged, source: Source, data: dict[str, Any], report:
         all_upstreams[name] = merged.place(("upstreams", name), table, origin, defaults, "upstream")
 
 
-def _add_routes(merged: Merged, source: Source, data: dict[str, Any], report: Report) -> None:
+def _add_routes(merged: MergedTree, source: SourceFile, data: dict[str, Any], report: Report) -> None:
     tables = data.get("routes", [])
     if not isinstance(tables, list):
         report(Origin(source, ("routes",)), "needs a list of tables: write [[routes]], with two brackets")

@@ -1,7 +1,7 @@
-"""What is wrong with a tree of values, in plain words: pydantic finds it, this says it.
+"""Translation of pydantic's validation errors into plain sentences, each with the path of the key that it is about.
 
-A finding is a path of keys and a sentence; files and lines are the caller's. No message shows a value, but those that
-name one of a few words (``"GETT"``) or quote the rule's own sentence (``quotes`` is then true).
+A path is one of keys in the tree; files and lines are the caller's. No sentence shows a value, but for one that names
+one of a few allowed words (``"GETT"``) or is a validator's own (``quotes`` is then true).
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from ..schema.constraints import NO_CONSTRAINTS, BrokenConstraintsError
 from ..schema.section import Section
 from ..schema.section_tree import header, keys_of, section_at
 from ..schema.sections import KeyPath
-from .did_you_mean import hint, homes, nearest
+from .did_you_mean import nearest, sections_with_key, suggestion
 from .variables import REPORTED, holds_reported
 
-Kind = Literal["missing", "unknown", "value", "rule", "reported"]
+Kind = Literal["missing", "unknown", "value", "constraint", "reported"]
 
 
-class Finding(NamedTuple):
-    """One mistake. Kind ``reported`` is one that somebody has spoken of already."""
+class SchemaViolation(NamedTuple):
+    """A key that does not fit the schema. Kind ``reported``: a problem with its value was reported before."""
 
     path: KeyPath
     kind: Kind
@@ -33,7 +33,7 @@ class Finding(NamedTuple):
     quotes: bool = False
     """Whether the sentence may quote a value of the file."""
     about: KeyPath = ()
-    """Of a broken rule: the keys of its table that the rule is about."""
+    """Of a broken constraint: the keys of its table that the constraint is about."""
 
 
 class _Error(NamedTuple):
@@ -45,16 +45,17 @@ class _Error(NamedTuple):
     details: ErrorDetails
 
 
-def findings(model: type[Section], data: Any, at: KeyPath = (), *, rules: bool = True) -> list[Finding]:
-    """Every mistake of ``data`` as a ``model``, whose header stands at ``at``; none if pydantic accepts it.
+def schema_violations(
+    model: type[Section], data: Any, at: KeyPath = (), *, constraints: bool = True
+) -> list[SchemaViolation]:
+    """Return every violation of the schema of ``model`` by ``data``; none if pydantic accepts it.
 
-    Without ``rules`` those between the keys of a table are not looked at.
-
-    The paths are those within ``data``. Of a mistake and its consequences only the mistake is told: a key that
-    misspells a missing one is not missing as well.
+    The paths are those within ``data``, whose header stands at ``at``. Without ``constraints`` those between the keys
+    of a table are not checked. Of a mistake and its consequence only the mistake is returned: a key that misspells a
+    missing one is not missing as well.
     """
     try:
-        model.model_validate(data, by_alias=True, by_name=False, context=None if rules else NO_CONSTRAINTS)
+        model.model_validate(data, by_alias=True, by_name=False, context=None if constraints else NO_CONSTRAINTS)
     except ValidationError as error:
         errors = [_located(details, data) for details in error.errors(include_url=False)]
     else:
@@ -69,7 +70,7 @@ def findings(model: type[Section], data: Any, at: KeyPath = (), *, rules: bool =
 
 
 def _located(details: ErrorDetails, data: Any) -> _Error:
-    """Walk the error's location along the data: what is not there is pydantic's name of a branch."""
+    """Split the error's location by a walk along the data: a part that is not there is pydantic's name of a branch."""
     path: KeyPath = ()
     unions: tuple[int, ...] = ()
     here = data
@@ -93,8 +94,8 @@ def _has(value: Any, part: str | int) -> bool:
     return isinstance(value, list) and isinstance(part, int) and part < len(value)
 
 
-def _translate(model: type[Section], errors: list[_Error], at: KeyPath, level: int = 0) -> Iterator[Finding]:
-    """``level`` is how many unions around the errors have been dealt with."""
+def _translate(model: type[Section], errors: list[_Error], at: KeyPath, level: int = 0) -> Iterator[SchemaViolation]:
+    """Translate errors, grouped by the union around them; ``level`` is how many unions further out are dealt with."""
 
     def union(error: _Error) -> KeyPath | None:
         return error.path[: error.unions[level]] if len(error.unions) > level else None
@@ -107,8 +108,10 @@ def _translate(model: type[Section], errors: list[_Error], at: KeyPath, level: i
             yield from _of_union(model, place, list(group), at, level)
 
 
-def _of_union(model: type[Section], place: KeyPath, group: list[_Error], at: KeyPath, level: int) -> Iterator[Finding]:
-    """A value that may be of several types failed as each of them; only the type that was meant is of interest."""
+def _of_union(
+    model: type[Section], place: KeyPath, group: list[_Error], at: KeyPath, level: int
+) -> Iterator[SchemaViolation]:
+    """Translate the errors of a value that fits no type of a union: those of the type that was meant."""
     deeper = [error for error in group if len(error.path) > len(place)]
     judged = [error for error in group if error.details["type"] == "value_error"]
     if meant := deeper or judged:
@@ -116,40 +119,41 @@ def _of_union(model: type[Section], place: KeyPath, group: list[_Error], at: Key
         return
     value = group[0].details["input"]
     if holds_reported(value):
-        yield Finding(place, "reported")
+        yield SchemaViolation(place, "reported")
         return
     needs = " or ".join(_needs(error.details) for error in group)
-    yield Finding(place, "value", f"needs {needs}, not {_named(value)}")
+    yield SchemaViolation(place, "value", f"needs {needs}, not {_type_name(value)}")
 
 
-def _one(model: type[Section], error: _Error, at: KeyPath) -> Iterator[Finding]:
+def _one(model: type[Section], error: _Error, at: KeyPath) -> Iterator[SchemaViolation]:
     path, details = error.path, error.details
     kind, value, context = details["type"], details["input"], details.get("ctx", {})
     if kind == "missing":
-        yield Finding(path, "missing", "is missing")
+        yield SchemaViolation(path, "missing", "is missing")
     elif kind == "extra_forbidden":
-        yield Finding(path, "unknown", _unknown(model, path, at))
+        yield SchemaViolation(path, "unknown", _unknown(model, path, at))
     elif value is REPORTED or (section_at(model, path) is None and holds_reported(value)):
-        yield Finding(path, "reported")
+        yield SchemaViolation(path, "reported")
     elif kind == "value_error":
         broken = context["error"]
         if isinstance(broken, BrokenConstraintsError):
             yield from (
-                Finding((*path, rule.keys[0]), "rule", rule.reason, True, rule.keys) for rule in broken.violations
+                SchemaViolation((*path, each.keys[0]), "constraint", each.reason, True, each.keys)
+                for each in broken.violations
             )
         else:
-            yield Finding(path, "value", str(broken), quotes=True)
+            yield SchemaViolation(path, "value", str(broken), quotes=True)
     elif kind == "literal_error":
-        yield Finding(
+        yield SchemaViolation(
             path, "value", f"needs {_needs(details)}, not {_quoted(value)}{_nearest_word(details)}", quotes=True
         )
     elif kind == "too_short":
-        if len(value) < context["min_length"]:  # else its bad items have been told
-            yield Finding(path, "value", "must not be empty")
+        if len(value) < context["min_length"]:  # else its invalid items are reported
+            yield SchemaViolation(path, "value", "must not be empty")
     elif kind in _LIMITS:
-        yield Finding(path, "value", f"must be {_LIMITS[kind]} {context[_LIMIT_KEYS[kind]]}")
+        yield SchemaViolation(path, "value", f"must be {_LIMITS[kind]} {context[_LIMIT_KEYS[kind]]}")
     else:
-        yield Finding(path, "value", f"needs {_needs(details)}, not {_named(value)}{_brackets(details)}")
+        yield SchemaViolation(path, "value", f"needs {_needs(details)}, not {_type_name(value)}{_brackets(details)}")
 
 
 _LIMITS = {"greater_than_equal": "at least", "less_than_equal": "at most"}
@@ -173,8 +177,8 @@ def _needs(details: ErrorDetails) -> str:
     return _NEEDS.get(details["type"], "another value")
 
 
-def _named(value: object) -> str:
-    """The type of a value as TOML's readers call it; the value itself may be secret."""
+def _type_name(value: object) -> str:
+    """Return the type of a value as readers of TOML call it; the value itself may be secret."""
     if isinstance(value, bool):
         return str(value).lower()
     for types, name in (
@@ -191,12 +195,12 @@ def _named(value: object) -> str:
 
 
 def _quoted(value: object) -> str:
-    return f'"{value}"' if isinstance(value, str) else _named(value)
+    return f'"{value}"' if isinstance(value, str) else _type_name(value)
 
 
 def _nearest_word(details: ErrorDetails) -> str:
     words = str(details["ctx"]["expected"]).replace(" or ", ", ").replace("'", "").split(", ")
-    return hint(details["input"], words) if isinstance(details["input"], str) else ""
+    return suggestion(details["input"], words) if isinstance(details["input"], str) else ""
 
 
 def _brackets(details: ErrorDetails) -> str:
@@ -211,7 +215,7 @@ def _brackets(details: ErrorDetails) -> str:
 def _unknown(model: type[Section], path: KeyPath, at: KeyPath) -> str:
     section = section_at(model, path[:-1])
     where = at + path[:-1]
-    if section is None:  # an unknown key stands in a section, or pydantic would not call it unknown
+    if section is None:  # cannot be: pydantic calls a key unknown only in a section
         return "is not a key"
     key = str(path[-1])
-    return f"is not a key of {header(where)}{hint(key, keys_of(section), homes(key, section))}"
+    return f"is not a key of {header(where)}{suggestion(key, keys_of(section), sections_with_key(key, section))}"

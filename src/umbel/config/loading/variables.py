@@ -1,7 +1,6 @@
-"""``${NAME}`` and ``${NAME:-default}`` in the texts of a configuration; ``$${`` stands for ``${``.
+"""Environment variables in a configuration's texts: ``${NAME}`` and ``${NAME:-default}``; ``$${`` stands for ``${``.
 
-Used on what ``tomllib`` gave. Keys are left alone. Whatever came from the environment may be secret, so this also
-takes those values out of messages again.
+Keys are not replaced. A value from the environment may be secret, so ``Variables`` also hides those values in messages.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _HIDDEN_MIN = 4
 
 
 class _Reported:
-    """Stands where a value was that has been complained of already, so that nobody complains again."""
+    """The type of ``REPORTED``, which replaces a value whose problem is reported, so that it is reported once."""
 
     def __repr__(self) -> str:
         return "REPORTED"
@@ -31,7 +30,7 @@ REPORTED = _Reported()
 
 
 def holds_reported(value: object) -> bool:
-    """Whether ``REPORTED`` is ``value`` or stands somewhere in it."""
+    """Whether ``value`` is ``REPORTED`` or contains it."""
     if isinstance(value, dict):
         return any(map(holds_reported, value.values()))
     if isinstance(value, list):
@@ -40,19 +39,19 @@ def holds_reported(value: object) -> bool:
 
 
 class Variables:
-    """The environment of one load: replaces variables, and remembers which values must stay out of messages."""
+    """The environment of one load: replaces variables, and records the values to hide in messages."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
         self._secrets: dict[str, str] = {}
 
     def replace(self, data: Any, path: KeyPath = ()) -> tuple[Any, list[tuple[KeyPath, str]]]:
-        """``data`` with its variables replaced, and what was wrong with them; each such place holds ``REPORTED``."""
+        """Return ``data`` with its variables replaced, and the problems found; ``REPORTED`` replaces such values."""
         problems: list[tuple[KeyPath, str]] = []
         return self._walk(data, path, problems), problems
 
     def hide(self, message: str) -> str:
-        """``message`` with the values of variables written as their names."""
+        """Return ``message`` with the values of variables replaced by their names."""
         for value in sorted(self._secrets, key=len, reverse=True):
             message = message.replace(value, self._secrets[value])
         return message

@@ -488,7 +488,7 @@ class Config(Section):
     """The records."""
 
     _locate: Callable[[KeyPath], str] | None = PrivateAttr(default=None)
-    _guessed: frozenset[KeyPath] = PrivateAttr(default=frozenset())
+    _placeholders: frozenset[KeyPath] = PrivateAttr(default=frozenset())
     """The keys whose values are stand-ins for wrong ones. Only of a configuration that is judged and never served."""
 
     def where(self, path: KeyPath) -> str:
@@ -498,14 +498,14 @@ class Config(Section):
         """
         return self._locate(path) if self._locate is not None else ".".join(map(str, path))
 
-    def is_guess(self, path: KeyPath) -> bool:
+    def is_placeholder(self, path: KeyPath) -> bool:
         """Whether what stands at ``path``, or a table around it, is a stand-in for something wrong."""
-        return any(path[:end] in self._guessed for end in range(1, len(path) + 1))
+        return any(path[:end] in self._placeholders for end in range(1, len(path) + 1))
 
     def has_lost(self, path: KeyPath, names: Collection[str]) -> bool:
         """Whether the table at ``path``, which has these names, may have had more that were wrong."""
-        if not self._guessed:
+        if not self._placeholders:
             return False
-        return self.is_guess(path) or any(
-            each[:-1] == path and (isinstance(each[-1], int) or each[-1] not in names) for each in self._guessed
+        return self.is_placeholder(path) or any(
+            each[:-1] == path and (isinstance(each[-1], int) or each[-1] not in names) for each in self._placeholders
         )

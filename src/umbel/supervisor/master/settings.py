@@ -14,8 +14,8 @@ import trio
 from hypercorn.config import Config as HypercornConfig
 
 from ...config.hypercorn_toml.settings import Warn, hypercorn_keys
-from ...config.loading.collect_errors import both
-from ...config.loading.emptiness import require_routes
+from ...config.loading.collect_errors import collect_errors
+from ...config.loading.empty_config import require_routes
 from ...config.loading.load import load
 from ...config.schema.sections import Config, Logs
 from ...core.errors import ConfigError, ConfigProblem
@@ -82,10 +82,10 @@ def read_settings(given: CommandLine, warn: Warn | None = None, *, before: int =
     """Read both files. ``before`` is the number of routes at the last reading.
 
     Raises:
-        ConfigError: every mistake in either of them, at once; or there are too few routes (``emptiness.py``).
+        ConfigError: every mistake in either of them, at once; or there are too few routes (``empty_config.py``).
     """
     application = given.application
-    config, server = both(
+    config, server = collect_errors(
         lambda: Config() if application.config is None else load(application.config, checks=CHECKS),
         partial(hypercorn_keys, application.hypercorn, bind=given.bind, warn=warn),
     )

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ...config.loading.emptiness import require_routes
+from ...config.loading.empty_config import require_routes
 from ...core.errors import ConfigError, UmbelError
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from umbel.config.loading.collect_errors import both
+from umbel.config.loading.collect_errors import collect_errors
 from umbel.core.errors import ConfigError, ConfigProblem
 
 
@@ -19,9 +19,9 @@ def refusing(name: str) -> Callable[[], str]:
 
 def test_the_mistakes_of_two_files_are_told_at_once() -> None:
     with pytest.raises(ConfigError, match=r"^a:1: key: is wrong\nb:1: key: is wrong$"):
-        both(refusing("a"), refusing("b"))
+        collect_errors(refusing("a"), refusing("b"))
     with pytest.raises(ConfigError, match=r"^a:1: key: is wrong$"):
-        both(refusing("a"), lambda: "fine")
+        collect_errors(refusing("a"), lambda: "fine")
     with pytest.raises(ConfigError, match=r"^b:1: key: is wrong$"):
-        both(lambda: "fine", refusing("b"))
-    assert both(lambda: "one", lambda: "two") == ("one", "two")
+        collect_errors(lambda: "fine", refusing("b"))
+    assert collect_errors(lambda: "one", lambda: "two") == ("one", "two")

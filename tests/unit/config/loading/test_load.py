@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.configs import CALL, GOOD, ROUTE, UPSTREAM, loaded, mistakes, write
-from umbel.config.loading.load import load, load_with_secrets
+from umbel.config.loading.load import load, load_for_display
 from umbel.config.schema.sections import Config, KeyPath
 from umbel.core.errors import ConfigError
 
@@ -194,7 +194,7 @@ def test_where_of_a_configuration_made_in_code_is_the_path_of_the_key() -> None:
     assert Config().where(("routes", 0, "path")) == "routes.0.path"
 
 
-def test_the_rows_are_not_read_while_nothing_is_wrong(tmp_path: Path) -> None:
+def test_a_valid_configuration_is_loaded_without_line_numbers(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD)
     code = (
         "import sys; from umbel.config.loading.load import load; "
@@ -204,7 +204,7 @@ def test_the_rows_are_not_read_while_nothing_is_wrong(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
 
 
-def test_checks_see_stand_ins_for_what_is_wrong_and_their_places_are_those_of_the_file(tmp_path: Path) -> None:
+def test_checks_see_placeholders_for_what_is_wrong_and_the_lines_of_the_file(tmp_path: Path) -> None:
     path = write(
         tmp_path,
         UPSTREAM + "[upstreams.bad]\nurls = []\n"
@@ -217,7 +217,7 @@ def test_checks_see_stand_ins_for_what_is_wrong_and_their_places_are_those_of_th
         seen.extend(route.path for route in config.routes)
         assert list(config.upstreams) == ["u", "bad"], "a wrong upstream has a stand-in, so nobody is blamed for it"
         stand_in, real = ("routes", 0, "path"), ("routes", 2, "path")
-        assert (config.is_guess(stand_in), config.is_guess(real)) == (True, False)
+        assert (config.is_placeholder(stand_in), config.is_placeholder(real)) == (True, False)
         return [(stand_in, "is a stand-in"), (real, "is not to my taste")]
 
     with pytest.raises(ConfigError) as caught:
@@ -228,7 +228,7 @@ def test_checks_see_stand_ins_for_what_is_wrong_and_their_places_are_those_of_th
     assert (problem.line, problem.key, problem.reason) == (12, "routes[2].path", "is not to my taste")
 
 
-def test_a_route_is_not_blamed_for_an_upstream_that_may_stand_in_an_unreadable_file(tmp_path: Path) -> None:
+def test_an_unknown_upstream_that_an_unreadable_file_may_define_is_no_problem(tmp_path: Path) -> None:
     text = 'include = ["a.toml"]\n' + ROUTE + 'calls.c = { upstream = "elsewhere", path = "/{nope}" }\n'
     said = mistakes(tmp_path, text, {"a.toml": "["})
     assert said[0] == 'umbel.toml:4: routes[0].calls.c.path: "nope" names nothing here'
@@ -238,5 +238,5 @@ def test_a_route_is_not_blamed_for_an_upstream_that_may_stand_in_an_unreadable_f
 
 def test_what_is_hidden_is_the_value_of_each_variable(tmp_path: Path) -> None:
     path = write(tmp_path, '[upstreams.u]\nurls = ["http://h"]\nheaders.a = "Bearer ${KEY}"\n')
-    loaded = load_with_secrets(path, environ={"KEY": "s3cret-value"})
+    loaded = load_for_display(path, environ={"KEY": "s3cret-value"})
     assert loaded.hide(loaded.config.upstreams["u"].headers["a"]) == "Bearer ${KEY}"

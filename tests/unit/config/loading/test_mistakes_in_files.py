@@ -12,7 +12,7 @@ import pytest
 import trustme
 
 from tests.support.configs import CALL, GOOD, ROUTE, UPSTREAM, mistakes
-from umbel.config.loading import file_reader as source
+from umbel.config.loading import file_reader
 from umbel.config.loading.file_loader import INCLUDES_MAX
 from umbel.config.loading.file_reader import SIZE_MAX
 from umbel.config.loading.load import load
@@ -78,7 +78,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def refuse(path: Path) -> int:  # root may read everything, so the mode bits would not do
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr(source, "open_regular", refuse)
+    monkeypatch.setattr(file_reader, "open_regular", refuse)
     assert said_of(tmp_path / "umbel.toml").endswith("umbel.toml: cannot be read: permission denied")
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from tests.support.configs import GOOD, write
 from umbel.config.hypercorn_toml.settings import hypercorn_keys
-from umbel.config.loading import file_reader as source
-from umbel.config.loading.emptiness import allows_empty, require_routes
+from umbel.config.loading import file_reader
+from umbel.config.loading.empty_config import allows_empty, require_routes
 from umbel.config.loading.file_reader import PAUSE_S, READS_MAX
 from umbel.config.loading.load import load
 from umbel.core.errors import ConfigError
@@ -37,7 +37,7 @@ class Writer:
 @pytest.mark.parametrize("first", ["", GOOD[:HALF], "[server]\n"], ids=["truncated", "no TOML", "another"])
 def test_a_half_written_file_is_read_again(first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = Writer(tmp_path / "umbel.toml", first, GOOD)
-    monkeypatch.setattr(source.time, "sleep", writer.step)
+    monkeypatch.setattr(file_reader.time, "sleep", writer.step)
     assert len(load(tmp_path / "umbel.toml").routes) == 1
     assert writer.pauses[1:] == [PAUSE_S, PAUSE_S]
 
@@ -45,7 +45,7 @@ def test_a_half_written_file_is_read_again(first: str, tmp_path: Path, monkeypat
 def test_a_half_written_included_file_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, 'include = ["a.toml"]\n')
     writer = Writer(tmp_path / "a.toml", GOOD[:HALF], GOOD)
-    monkeypatch.setattr(source.time, "sleep", writer.step)
+    monkeypatch.setattr(file_reader.time, "sleep", writer.step)
     assert len(load(tmp_path / "umbel.toml").routes) == 1
 
 
@@ -67,21 +67,21 @@ def test_a_directory_that_is_switched_while_it_is_read_is_read_as_one(
             other.rename(current)
         return open_regular(path)
 
-    monkeypatch.setattr(source, "open_regular", open_and_switch)
+    monkeypatch.setattr(file_reader, "open_regular", open_and_switch)
     config = load(current / "umbel.toml")
     assert (config.server.hosts, config.routes[0].path[:5]) == (("new",), "/new/")
 
 
 def test_a_half_written_file_of_the_server_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = Writer(tmp_path / "hypercorn.toml", "backlog = ", "backlog = 7\n")
-    monkeypatch.setattr(source.time, "sleep", writer.step)
+    monkeypatch.setattr(file_reader.time, "sleep", writer.step)
     assert hypercorn_keys(tmp_path / "hypercorn.toml")["backlog"] == 7
 
 
 def test_a_file_that_was_removed_in_between_is_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "umbel.toml"
     path.write_text(GOOD)
-    monkeypatch.setattr(source.time, "sleep", lambda seconds: path.unlink(missing_ok=True))
+    monkeypatch.setattr(file_reader.time, "sleep", lambda seconds: path.unlink(missing_ok=True))
     with pytest.raises(ConfigError, match="there is no such file"):
         load(path)
 
@@ -89,14 +89,14 @@ def test_a_file_that_was_removed_in_between_is_a_mistake(tmp_path: Path, monkeyp
 def test_a_file_that_never_stands_still_is_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "umbel.toml"
     writer = Writer(path, *(f"{GOOD}{'#' * count}" for count in range(READS_MAX + 10)))
-    monkeypatch.setattr(source.time, "sleep", writer.step)
+    monkeypatch.setattr(file_reader.time, "sleep", writer.step)
     with pytest.raises(ConfigError, match="keeps changing while it is read"):
         load(path)
     assert len(writer.pauses) == 1 + READS_MAX
 
 
 def test_a_file_of_before_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source.time, "sleep", pytest.fail)
+    monkeypatch.setattr(file_reader.time, "sleep", pytest.fail)
     assert len(load(write(tmp_path, GOOD)).routes) == 1
 
 

@@ -12,7 +12,7 @@ import pytest
 import umbel
 from tests.support.configs import GOOD, UPSTREAM
 from tests.support.jsonschema import conforms
-from umbel.config.loading.hidden_errors import FILLERS
+from umbel.config.loading.error_recovery import PLACEHOLDERS
 from umbel.config.schema.jsonschema import json_schema
 from umbel.config.schema.section_tree import all_sections, keys_of
 
@@ -101,4 +101,4 @@ def test_every_required_key_has_a_filler_for_looking_behind_other_mistakes() -> 
         for key, name in keys_of(place.model).items()
         if place.model.model_fields[name].is_required()
     }
-    assert required == FILLERS.keys()
+    assert required == PLACEHOLDERS.keys()

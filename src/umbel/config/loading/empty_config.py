@@ -1,7 +1,7 @@
-"""Configurations that are not there, or are surely not meant: without any route, or most of those of before.
+"""Refusal of a configuration that is missing, has no route, or has lost more than half of its routes.
 
-A file that was truncated, is half written or was replaced by an empty one is valid TOML. Whoever means it says
-``--allow-empty`` (``UMBEL_ALLOW_EMPTY=1`` where there is no command line of ours).
+A file that was truncated, is half written or was replaced by an empty one is valid TOML. ``--allow-empty`` accepts it
+(``UMBEL_ALLOW_EMPTY=1`` where there is no command line of ours).
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ SAMPLE = Path(__file__).parents[2] / "demo" / "umbel.toml"
 
 
 def require_file(file: str) -> None:
-    """Refuse a configuration that is not there, with what a newcomer does first.
+    """Check that the configuration file exists; the error says how to begin with the sample configuration.
 
     Raises:
-        ConfigError: it is not there.
+        ConfigError: there is no such file.
     """
     try:
         Path(file).stat()
@@ -37,14 +37,20 @@ def require_file(file: str) -> None:
         )
         raise ConfigError([ConfigProblem(file, None, "", reason)]) from error
     except (OSError, ValueError):
-        return  # reading it tells why it cannot be read
+        return  # the read that follows reports why it fails
 
 
 def require_routes(file: str, routes: int, before: int = 0, *, need_some: bool = True) -> None:
-    """Refuse a configuration that has lost its routes: more than half of ``before``, or with ``need_some`` all.
+    """Check that a configuration has not lost its routes.
+
+    Args:
+        file: its name, for the message.
+        routes: how many it has.
+        before: how many the configuration that it replaces has.
+        need_some: whether it must have any.
 
     Raises:
-        ConfigError: it has.
+        ConfigError: more than half of those of before are gone, or there is none and it must have some.
     """
     if need_some and not routes:
         reason = f"there is no route, so every request would be answered with 404; {_HOW}"
