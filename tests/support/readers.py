@@ -329,7 +329,7 @@ CONFIG = {
         binary=False,
     ),
     "certificates": Case(
-        certificates.expiries,
+        certificates.expiry_dates,
         ("-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----", "-", "A", "\n"),
         binary=False,
     ),
