@@ -13,6 +13,8 @@ from trio.testing import memory_stream_pair
 
 from tests.support.h2client import H2Client
 from tests.support.records import Records
+from umbel.core.events import NULL
+from umbel.server.handler import handler_of
 from umbel.server.http2.connection import Http2Connection
 from umbel.server.limits.limits import Limits
 from umbel.server.peer import Peer
@@ -53,9 +55,8 @@ async def h2_connected(
     """
     records = Records()
     config = Config.from_mapping(include_server_header=False, **settings)
-    state = (
-        ServerState(App(serve, records), config, limits) if app is None else ServerState(app, config, limits, records)
-    )
+    served, recorder = (App(serve, records), NULL) if app is None else (app, records)
+    state = ServerState(served, config, limits, recorder, handle=handler_of(served))
     ours, theirs = memory_stream_pair()
     over = trio.Event()
 
@@ -101,7 +102,7 @@ class CancelledServices:
     @asynccontextmanager
     async def h2_client(self) -> AsyncIterator[H2Client]:
         """A client of a new server; both have said their prefaces."""
-        self.made.append(ServerState(self.app, Config()))
+        self.made.append(ServerState(self.app, Config(), handle=handler_of(self.app)))
         ours, theirs = memory_stream_pair()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(Http2Connection(self.made[-1], ours, PEER).run, b"")

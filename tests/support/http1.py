@@ -22,6 +22,7 @@ from tests.support.serving import RawClient
 from umbel.net.epoll import EpollReader, WaitReader
 from umbel.server import state as server_state
 from umbel.server.connection import serve_socket
+from umbel.server.handler import handler_of
 from umbel.server.limits.limits import Limits
 from umbel.server.state import ServerState
 
@@ -102,7 +103,7 @@ async def served(
     config.keep_alive_timeout = 15.0
     for name, value in settings.items():
         setattr(config, name, value)
-    state = ServerState(app, config, limits)
+    state = ServerState(app, config, limits, handle=handler_of(app))
     async with trio.open_nursery() as nursery:
         with patch.object(server_state, "new_reader", EpollReader if driver == "epoll" else WaitReader):
             await nursery.start(state.run)

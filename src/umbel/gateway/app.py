@@ -23,7 +23,8 @@ from ..core.events import Noted, Recorder
 from ..core.inbound import InboundApplication, InboundRequest, RequestHead
 from ..logs import crashes_on_stderr
 from ..net.exception_groups import raise_unwrapped
-from ..server.asgi import make_scope, serve_asgi
+from ..server.asgi import make_scope
+from ..server.handler import serve_asgi
 from ..server.process import gc_tuning
 from ..server.process.loopwatch import EVENT, watched_loop
 from ..server.process.process_signals import no_deadly_signals

@@ -25,7 +25,7 @@ import trio
 
 from ..core.failure_kinds import Kind
 from ..core.inbound import AnsweredByServerError, ClientGoneError
-from .answer.error_response import ErrorResponse, told
+from .answer.error_response import ErrorResponse, disconnect_with
 from .answer.response_head import ApplicationError
 from .limits.fairness import CALLS_PER_TURN, BoundedCalls
 
@@ -259,7 +259,7 @@ class AsgiCycle(BoundedCalls):
     def _disconnect(self) -> Message:
         if self._refused is not None:
             error = self._refused
-            return told(ErrorResponse(error.status, error.detail, error.kind), error.request_id)
+            return disconnect_with(ErrorResponse(error.status, error.detail, error.kind), error.request_id)
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
@@ -321,16 +321,3 @@ class AsgiCycle(BoundedCalls):
             self._tell()
             if not self._listeners:
                 self._request.cancel_apart(str(Kind.CLIENT_GONE))
-
-
-def serve_asgi(app: Any, request: Any) -> Coroutine[Any, Any, None]:
-    """Answer a request of one of our servers by an ASGI application.
-
-    Raises:
-        BaseException: what the application raised.
-    """
-    if request.websocket:
-        from .websocket import serve_websocket
-
-        return serve_websocket(request.server, app, request)
-    return AsgiCycle(app, request.server, request).serve()

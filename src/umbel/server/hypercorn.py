@@ -20,6 +20,7 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 
 from .connection import serve_socket
+from .handler import handler_of
 from .process.loopwatch import EVENT, HANG_TIMEOUT, watch_loop
 from .shutdown import drain, leave
 from .state import ServerState
@@ -47,7 +48,7 @@ class _Worker:
     """A worker of Hypercorn's: the state that its connections share, and what runs beside them."""
 
     def __init__(self, server: TCPServer, app: ASGIWrapper) -> None:
-        self.server = ServerState(app.app, server.config)
+        self.server = ServerState(app.app, server.config, handle=handler_of(app.app))
         self.server.lifespan_state = server.state
         self.tls = server.config.create_ssl_context()
         """For connections that Hypercorn has accepted to speak TLS with."""

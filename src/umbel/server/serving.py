@@ -17,6 +17,7 @@ from trio_util import wait_any
 
 from ..core.events import NULL, Recorder
 from ..net.exception_groups import raise_unwrapped
+from .handler import handler_of
 from .lifespan import running_lifespan
 from .limits.limits import Limits
 from .process.listen import Listener, accept_from, listening
@@ -59,7 +60,7 @@ async def serve(
         raise RuntimeError("the server needs trio; run it with trio.run, or in a task of a program that trio runs")
     try:
         with listening(config) as listeners:
-            own = server if server is not None else ServerState(app, config, limits, recorder)
+            own = server if server is not None else ServerState(app, config, limits, recorder, handle=handler_of(app))
             async with (
                 _stop_trigger(shutdown_trigger, own) as trigger,
                 running_lifespan(app, config, own.lifespan_state),

@@ -10,7 +10,6 @@ import math
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,9 +23,8 @@ from ..logs import Redactor, show_crash
 from ..net.epoll import AnyReader, new_reader
 from ..net.exception_groups import apart, described, holds_only
 from ..net.timers import TimerQueue
-from .answer.error_response import NO_CONNECTION_LEFT, NO_MEMORY_LEFT, OVERLOADED, ErrorResponse
+from .answer.error_response import NO_CONNECTION_LEFT, NO_MEMORY_LEFT, OVERLOADED, ErrorResponse, ServerResponse
 from .answer.own_fields import OwnFields
-from .asgi import serve_asgi
 from .http1.host import Hosts
 from .http1.request_head import HeadReader
 from .limits.limits import Limits, limits_of
@@ -40,7 +38,6 @@ from .process.heap_trim import HeapTrimmer
 if TYPE_CHECKING:
     from hypercorn.config import Config
 
-    from .answer.access_record import ServerResponse
 
 _GONE = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
 """What a connection raises whose client has gone or does not read."""
@@ -73,6 +70,10 @@ class ServerStatistics:
     """Requests that wait for a place among the uploads, their body unread."""
 
 
+Handler = Callable[[Any], Awaitable[None]]
+"""Answers an ``InboundRequest``."""
+
+
 class Drainable(Protocol):
     """A connection that can be told that the server is stopping."""
 
@@ -83,7 +84,9 @@ class Drainable(Protocol):
 class ServerState:
     """One server's shared state. ``run`` must run for as long as there are connections."""
 
-    def __init__(self, app: Any, config: Config, limits: Limits | None = None, recorder: Recorder = NULL) -> None:
+    def __init__(
+        self, app: Any, config: Config, limits: Limits | None = None, recorder: Recorder = NULL, *, handle: Handler
+    ) -> None:
         self.app = app
         self.given_recorder = recorder
         """For an application that has none of its own."""
@@ -115,10 +118,8 @@ class ServerState:
         self._heap_trimmer = HeapTrimmer(self.timers, lambda: self.in_flight)
         self.reader: AnyReader
         """Watches the sockets of the connections: the application's own reader where it has one, for its upstreams."""
-        self.handle: Callable[[Any], Awaitable[None]] = (
-            app.handle if isinstance(app, InboundApplication) else partial(serve_asgi, app)
-        )
-        """Answers a request (``core.inbound``)."""
+        self.handle = handle
+        """Answers an ``InboundRequest`` by the application (``handler.handler_of``)."""
         self.own_fields = OwnFields(config)
         self.heads = HeadReader(self.limits, Hosts((*self.limits.hosts, *config.server_names)))
         self.speaks_h2 = "h2" in config.alpn_protocols

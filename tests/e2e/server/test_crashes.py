@@ -22,6 +22,7 @@ from tests.support.serving import fetch, serving
 from tests.support.wsclient import AcceptConnection, ws_client
 from umbel.gateway.app import Umbel
 from umbel.server import hypercorn_config, serve
+from umbel.server.handler import handler_of
 from umbel.server.limits.fairness import CALLS_AFTER_END_MAX
 from umbel.server.state import ServerState
 
@@ -285,7 +286,7 @@ async def test_an_application_that_goes_on_calling_after_its_end_is_cancelled_an
     app.recorder = recorder  # type: ignore[attr-defined]  # as above
     config = hypercorn_config(bind=["127.0.0.1:0"])
     config.graceful_timeout = 1.0
-    state, stop = ServerState(app, config), trio.Event()
+    state, stop = ServerState(app, config, handle=handler_of(app)), trio.Event()
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
             run = partial(serve, app, config, server=state, shutdown_trigger=stop.wait)

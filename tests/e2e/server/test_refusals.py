@@ -11,6 +11,7 @@ from tests.support.h2serving import App, hello
 from tests.support.rawclient import converse
 from tests.support.serving import serving
 from umbel.server import Limits, hypercorn_config, serve
+from umbel.server.handler import handler_of
 from umbel.server.state import ServerState
 
 NEXT = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
@@ -56,7 +57,7 @@ async def test_a_request_that_is_shed_leaves_the_connection_as_it_was_asked_for(
     app = App(hello)
     config = hypercorn_config(bind=["127.0.0.1:0"])
     config.graceful_timeout = 1.0
-    state = ServerState(app, config, Limits(max_in_flight=0))
+    state = ServerState(app, config, Limits(max_in_flight=0), handle=handler_of(app))
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
         (address,) = await nursery.start(

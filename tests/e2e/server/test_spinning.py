@@ -15,6 +15,7 @@ from tests.support.channels import PROTOCOLS
 from tests.support.serving import fetch, serving
 from tests.support.spinning import HTTP, LIFESPAN, WEBSOCKET, Case, Spinner, asking
 from umbel.server import hypercorn_config, serve
+from umbel.server.handler import handler_of
 from umbel.server.state import ServerState
 from umbel.server.websocket.session import WebSocketSession
 
@@ -63,7 +64,7 @@ def test_every_receive_and_send_of_the_server_counts_its_calls() -> None:
 async def held(protocol: str, case: Case, *, websocket: bool = False) -> Spinner:
     """Let the case spin while a second client asks three times."""
     spinner = Spinner(case)
-    state = ServerState(spinner, hypercorn_config(bind=["127.0.0.1:0"]))
+    state = ServerState(spinner, hypercorn_config(bind=["127.0.0.1:0"]), handle=handler_of(spinner))
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             stop = trio.Event()

@@ -8,7 +8,7 @@ request id of that answer. An application that files nothing has a record of suc
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import trio
 from msgspec.structs import replace
@@ -17,7 +17,7 @@ from ...core.events import Recorder, RequestEnded
 from ...core.failure_kinds import Kind
 from ...net.exception_groups import holds_only
 from ..limits.fairness import NO_SLOTS
-from .error_response import ErrorResponse, new_request_id
+from .error_response import ErrorResponse, ServerResponse, new_request_id
 
 if TYPE_CHECKING:
     from ..state import ServerState
@@ -34,16 +34,6 @@ RECORD = "umbel.record"
 
 Its ``end_reason`` is what to cancel the application with that is told of the end.
 """
-
-
-class ServerResponse(NamedTuple):
-    """An answer of the server's own, in the place of an application."""
-
-    refusal: ErrorResponse
-    request_id: str
-    bytes_sent: int = 0
-    told: bool = False
-    """Whether the application has heard of it (``refusal.told``)."""
 
 
 class RecordedRequest:

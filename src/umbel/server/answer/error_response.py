@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from secrets import token_hex
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...core.failure_kinds import Kind
 from ...core.problem import CONTENT_TYPE, Problem
@@ -45,6 +45,17 @@ class ErrorResponse:
         return headers, body
 
 
+class ServerResponse(NamedTuple):
+    """An error response that the server has sent in the application's place, as the access record needs it."""
+
+    refusal: ErrorResponse
+    request_id: str
+    bytes_sent: int = 0
+    """Bytes of the body."""
+    told: bool = False
+    """Whether the application has been told of it, by ``AnsweredByServerError`` or ``disconnect_with``."""
+
+
 OVERLOADED = ErrorResponse(503, "The server is at work on as many requests as it takes.", Kind.OVERLOADED)
 NO_UPLOAD_LEFT = ErrorResponse(503, "The server is taking as many uploads as it takes at a time.", Kind.OVERLOADED)
 NO_CONNECTION_LEFT = ErrorResponse(503, "The server has as many connections as it takes.", Kind.OVERLOADED)
@@ -55,7 +66,7 @@ REFUSED = "umbel.refusal"
 """The key, beside those of ASGI, under which a disconnect carries a refusal."""
 
 
-def told(refusal: ErrorResponse, request_id: str) -> dict[str, Any]:
+def disconnect_with(refusal: ErrorResponse, request_id: str) -> dict[str, Any]:
     """The disconnect that tells an application that its request was refused after it had begun, and answered so.
 
     An application that keeps records makes its one record of it; the server makes none.

@@ -37,8 +37,8 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from ...net.exception_groups import apart
-from ..answer.access_record import LAST_ANSWER_S, ServerResponse, cut_answer, refusal_for
-from ..answer.error_response import REFUSED_MAX, ErrorResponse, new_request_id
+from ..answer.access_record import LAST_ANSWER_S, cut_answer, refusal_for
+from ..answer.error_response import REFUSED_MAX, ErrorResponse, ServerResponse, new_request_id
 from ..answer.response_head import STATUS_LINES, ApplicationError
 from ..idle_timer import IdleTimer
 from ..limits.client_clocks import PIECE, WriteClock

@@ -19,14 +19,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
 from ...core.inbound import DISCARD_MAX, AnsweredByServerError, ByteStream, ClientGoneError, Field
 from ...net.epoll import BROKEN
-from ..answer.access_record import RecordedRequest, ServerResponse
-from ..answer.error_response import ErrorResponse, new_request_id
+from ..answer.access_record import RecordedRequest
+from ..answer.error_response import ErrorResponse, ServerResponse, new_request_id
 from ..answer.response_head import (
     CONTINUE,
     NO_CONTENT,
@@ -39,12 +39,14 @@ from ..answer.response_head import (
 )
 from ..limits.client_clocks import BodyClock
 from ..limits.fairness import UnsentContent
-from ..limits.upload_slots import SMALL_BODY, UploadSlot
+from ..limits.upload import SMALL_BODY, Upload
 from ..own_context import DONE, run_in_own_context
 from .request_body import Body, BodyError
 
 if TYPE_CHECKING:
-    from .connection import Http1Connection
+    from ...net.stream import PlainStream
+    from ..peer import Peer
+    from ..state import ServerState
     from .request_head import Head
 
 _JOINED_MAX = 256 * 1024
@@ -52,6 +54,53 @@ _JOINED_MAX = 256 * 1024
 
 # How far an answer is. Plain numbers, because they are compared several times per request.
 _NOTHING, _HEAD, _BODY, _DONE = range(4)
+
+
+class RequestTransport(Protocol):
+    """What a request needs of its connection: the bytes in both directions, and how the connection goes on."""
+
+    server: ServerState
+    stream: PlainStream
+    peer: Peer
+    scheme: str
+    buffer: bytes
+    """Bytes that were read and not used."""
+    half_closed: bool
+    """Whether the client has ended its sending and still waits for responses."""
+    lingers: bool
+    """Whether the client may be sending while the server closes the connection."""
+
+    def take_buffer(self) -> bytes:
+        """Take ``buffer``, and leave it empty."""
+        ...
+
+    def receive_now(self) -> bytes | None:
+        """Receive without a wait: b"" at the end of the stream, None where nothing has come."""
+        ...
+
+    async def receive(self) -> bytes:
+        """Wait for the next bytes; b"" at the end of the stream."""
+        ...
+
+    def send_now(self, data: bytes) -> bool:
+        """Send what the socket takes, and keep the rest for ``send_rest``; whether nothing is left."""
+        ...
+
+    async def send_rest(self) -> None:
+        """Wait until the socket has taken all that was kept."""
+        ...
+
+    async def refuse(self, refusal: ErrorResponse, request_id: str, method: str) -> int:
+        """Send an error response; the bytes of its body."""
+        ...
+
+    def keeps_alive(self) -> bool:
+        """Whether the server lets the connection carry another request."""
+        ...
+
+    def cancel_apart(self, reason: str) -> None:
+        """Cancel the foreign code that serves the request, and with it the connection."""
+        ...
 
 
 class RequestResponseCycle(RecordedRequest, UnsentContent):
@@ -105,7 +154,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
     _body_clock: BodyClock
     """Of a request with a body."""
 
-    def __init__(self, connection: Http1Connection, head: Head, started: float) -> None:
+    def __init__(self, connection: RequestTransport, head: Head, started: float) -> None:
         self._connection = connection
         self.server = connection.server
         self.scheme = connection.scheme
@@ -124,7 +173,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         self.keep_alive = parsed.keep_alive and not parsed.websocket
         self.server_response = self.filed = None
         self.ended_at = 0.0
-        self.upload: UploadSlot | None = None
+        self.upload: Upload | None = None
         """What the request counts as, where its body was waited for; else it is in flight."""
         self.gone = self.crash_recorded = self.refused_unseen = False
         self.answered = False
@@ -279,7 +328,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         """
         connection = self._connection
         if self.upload is None:
-            self.upload = UploadSlot(connection.server)
+            self.upload = Upload(connection.server)
         small = body.left is not None and body.left <= SMALL_BODY
         _pass(await self.upload.begin(partial(self._all_has_come, body.left or 0) if small else None))
         if self._parsed.expects_continue and not body.received and self.unanswered and not connection.buffer:
@@ -568,7 +617,7 @@ class TakenConnection:
 
     __slots__ = ("_connection", "_cycle", "_lock")
 
-    def __init__(self, cycle: RequestResponseCycle, connection: Http1Connection) -> None:
+    def __init__(self, cycle: RequestResponseCycle, connection: RequestTransport) -> None:
         self._cycle = cycle
         self._connection = connection
         self._lock = trio.Lock()

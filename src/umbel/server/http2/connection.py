@@ -17,8 +17,8 @@ from h2.errors import ErrorCodes
 from h2.exceptions import FrameTooLargeError, ProtocolError
 from h2.settings import SettingCodes, Settings
 
-from ..answer.access_record import CRASHED, LAST_ANSWER_S, ServerResponse, cut_answer, refusal_for
-from ..answer.error_response import REFUSED_MAX, ErrorResponse, new_request_id
+from ..answer.access_record import CRASHED, LAST_ANSWER_S, cut_answer, refusal_for
+from ..answer.error_response import REFUSED_MAX, ErrorResponse, ServerResponse, new_request_id
 from ..http1.head_errors import HeadError
 from ..http1.host import Hosts
 from ..http1.request_body import too_large

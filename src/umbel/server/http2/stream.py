@@ -21,7 +21,7 @@ returns, whatever ends the application has sent before.
 **The request's body**, moved by the connection: ``ReceiveBuffer`` collects what comes, bounded by the window. The
 window opens when the application takes it, so an application that does not read stops its client.
 
-**The place**: the request counts as one in flight until it becomes an upload (``UploadSlot``), and is counted out
+**The place**: the request counts as one in flight until it becomes an upload (``Upload``), and is counted out
 once: when its answer is ``DONE``, when it is displaced, or when its task ends.
 
 A stream *leaves* once (``leave``): RST_STREAM of the client, the connection's end, a write timeout, or a refusal of
@@ -59,7 +59,7 @@ from ..answer.response_head import NO_CONTENT, STATUS_LINES, ApplicationError, r
 from ..http1.request_body import too_large
 from ..limits.client_clocks import BodyClock, WriteClock
 from ..limits.fairness import UnsentContent
-from ..limits.upload_slots import UploadSlot
+from ..limits.upload import Upload
 from .receive_buffer import ReceiveBuffer
 from .request_head import CONNECTION_SPECIFIC, Fields, Head
 from .sender import WRITE_TIMEOUT
@@ -93,7 +93,7 @@ class Stream(RecordedRequest, UnsentContent):
     """Whether its answer has ended in the middle, and not because its client left."""
     bodiless = False
     """Whether the answer has no content, whatever its application sends."""
-    upload: UploadSlot | None = None
+    upload: Upload | None = None
     """What the request counts as, where its body was waited for; else it is in flight."""
     _counted = True
     _head_waits: Fields | None = None
@@ -280,7 +280,7 @@ class Stream(RecordedRequest, UnsentContent):
         """Wait until something comes, as an upload; only the time that we wait counts against the client."""
         buffer = self.receive_buffer
         if self.upload is None:
-            self.upload = UploadSlot(self.server)
+            self.upload = Upload(self.server)
             self._body_clock = BodyClock(self.server.limits)
         clock = self._body_clock
         assert clock is not None, "made with the place"

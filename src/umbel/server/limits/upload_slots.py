@@ -1,37 +1,20 @@
-"""Requests whose body is still to come: places of their own, and the way of such a request back into flight.
+"""The slots of requests whose body is still to come, of which there are ``max_uploads``.
 
-A request begins as one in flight. It becomes an upload where its application waits for the body and the client has yet
-to send of it, and is in flight again once the body is complete. So slow clients cost ``max_uploads`` places and none of
-``max_in_flight``.
-
-* An upload without a place waits for one, in the order of coming and with its body unread, for ``head_timeout``.
-* Who reads no body, or finds the whole of it there, takes no place. A small body that has come while its request waited
-  is read without one.
-* A complete body asks for a place in flight, as a request that has just come. A request whose answer has begun before
-  that stays an upload to its end: it cannot be refused any more.
+``upload.py`` says when a request takes a slot.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import trio
-from trio_util import move_on_when
-
-from ..answer.error_response import NO_UPLOAD_LEFT, ErrorResponse
 
 if TYPE_CHECKING:
-    from ..state import ServerState
     from .limits import Limits
-
-SMALL_BODY = 16 * 1024
-"""Bytes of a body that may be read while its request waits for a place."""
 
 
 class UploadSlots:
-    """The places of one server."""
+    """The upload slots of one server."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -44,16 +27,16 @@ class UploadSlots:
 
     @property
     def waiting(self) -> int:
-        """Requests that wait for a place."""
+        """Requests that wait for a slot."""
         return self._free.statistics().tasks_waiting
 
     @property
-    def crowded(self) -> bool:
-        """Whether no further request may wait: streams of HTTP/2 are more than the connections that bear them."""
+    def full(self) -> bool:
+        """Whether no further request may wait. HTTP/2 has more streams than connections, so these need a bound."""
         return self.waiting >= self._limits.max_connections
 
     def take_now(self) -> bool:
-        """Take a place if one is free."""
+        """Take a slot if one is free."""
         try:
             self._free.acquire_nowait()
         except trio.WouldBlock:
@@ -61,78 +44,9 @@ class UploadSlots:
         return True
 
     async def take(self) -> None:
-        """Take a place, the first who waits first."""
+        """Wait for a slot and take it; requests get slots in the order of their coming."""
         await self._free.acquire()
 
     def give_back(self) -> None:
-        """Leave a place to the next."""
+        """Give a slot back, to the first request that waits."""
         self._free.release()
-
-
-_IN_FLIGHT, _WAITING, _UPLOADING, _NEEDS_NONE = range(4)
-
-
-class UploadSlot:
-    """What one request with a body counts as: made where its body is waited for first, while it is in flight."""
-
-    __slots__ = ("_at", "_server", "_until")
-
-    def __init__(self, server: ServerState) -> None:
-        self._server = server
-        self._at = _IN_FLIGHT
-        self._until = math.inf
-
-    async def begin(self, all_has_come: Callable[[], Awaitable[object]] | None) -> ErrorResponse | None:
-        """Make sure that the client may be waited for; why it may not be otherwise.
-
-        ``all_has_come``, where it is given, returns if the whole of a small body comes while this waits for a place.
-        """
-        server, places = self._server, self._server.uploads
-        if self._at is _IN_FLIGHT:
-            server.in_flight -= 1
-            self._at = _WAITING
-            self._until = trio.current_time() + server.limits.head_timeout
-        if self._at is not _WAITING:
-            return None
-        if places.take_now():
-            self._at = _UPLOADING
-            return None
-        if places.crowded:
-            return NO_UPLOAD_LEFT
-        with trio.CancelScope(deadline=self._until):
-            if all_has_come is None:
-                await places.take()
-                self._at = _UPLOADING
-            else:
-                async with move_on_when(all_has_come) as come:
-                    await places.take()
-                    self._at = _UPLOADING
-                if come.cancelled_caught:
-                    self._at = _NEEDS_NONE
-        return NO_UPLOAD_LEFT if self._at is _WAITING else None
-
-    def complete(self) -> ErrorResponse | None:
-        """The body is complete: count the request in flight again, or say why that cannot be."""
-        if self._at is _IN_FLIGHT:
-            return None
-        if (refusal := self._server.check_capacity()) is not None:
-            return refusal
-        self._leave()
-        self._at = _IN_FLIGHT
-        self._server.in_flight += 1
-        return None
-
-    def end(self) -> None:
-        """The request is over."""
-        if self._at is _IN_FLIGHT:
-            self._server.request_ended()
-        else:
-            self._leave()
-            self._server.note_progress()
-        self._at = _NEEDS_NONE
-
-    def _leave(self) -> None:
-        if self._at is _UPLOADING:
-            self._server.uploads.give_back()
-            if not self._server.uploads.taken:
-                self._server.uploads_ended()

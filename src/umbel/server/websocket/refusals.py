@@ -6,8 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from ...core.inbound import ClientGoneError, InboundRequest
-from ..answer.access_record import ServerResponse
-from ..answer.error_response import ErrorResponse, new_request_id
+from ..answer.error_response import ErrorResponse, ServerResponse, new_request_id
 from ..peer import Peer
 
 if TYPE_CHECKING:

@@ -52,8 +52,8 @@ from wsproto.utilities import LocalProtocolError
 from ...core.failure_kinds import Kind
 from ...core.inbound import ClientGoneError
 from ...net.exception_groups import apart
-from ..answer.access_record import RECORD, RecordedRequest, ServerResponse, corrected
-from ..answer.error_response import ErrorResponse
+from ..answer.access_record import RECORD, RecordedRequest, corrected
+from ..answer.error_response import ErrorResponse, ServerResponse
 from ..answer.response_head import STATUS_LINES, ApplicationError
 from ..asgi import ASGI
 from ..limits.client_clocks import BodyClock

@@ -16,6 +16,7 @@ from typing import Any
 import trio
 from hypercorn.config import Config
 
+from ...server.handler import handler_of
 from ...server.limits.limits import Limits
 from ...server.limits.memory import resident
 from ...server.serving import serve
@@ -73,12 +74,12 @@ class WorkerServer:
             OSError: an inherited socket cannot be used.
         """
         self._channel = Channel(sock)
-        self._server = ServerState(self._loaded.app, self._loaded.settings, self._loaded.limits)
+        app, start = self._loaded.app, self._start
+        self._server = ServerState(app, self._loaded.settings, self._loaded.limits, handle=handler_of(app))
         self._server.accept_batch = 1
         self._server.on_late = self._send_heartbeat_while_busy
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._channel.run)
-            app, start = self._loaded.app, self._start
             with self._serving_scope:
                 async with recording(app, start.logs, _warn, required=start.logs_required) as recorder:
                     self._server.given_recorder = recorder

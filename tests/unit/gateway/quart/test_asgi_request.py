@@ -18,7 +18,7 @@ from umbel.core.failure_kinds import Kind
 from umbel.core.inbound import AnsweredByServerError, ClientGoneError, InboundApplication, InboundRequest
 from umbel.gateway.app import Umbel
 from umbel.gateway.quart.asgi_request import AsgiRequest, target_of
-from umbel.server.answer.error_response import NO_UPLOAD_LEFT, told
+from umbel.server.answer.error_response import NO_UPLOAD_LEFT, disconnect_with
 from umbel.server.asgi import CANCELS
 from umbel.server.limits.limits import Limits
 
@@ -250,7 +250,7 @@ async def test_our_own_server_is_asked_for_the_body_alone_and_takes_the_record()
     await request.serve(handle)
     assert len(server.filed) == 1
     refused = OurServer()
-    refused.brings(told(NO_UPLOAD_LEFT, "the-id"))
+    refused.brings(disconnect_with(NO_UPLOAD_LEFT, "the-id"))
     with pytest.raises(AnsweredByServerError) as caught:
         await refused.request.receive()
     assert (caught.value.status, caught.value.kind, caught.value.request_id) == (503, Kind.OVERLOADED, "the-id")

@@ -14,6 +14,7 @@ from hypercorn.config import Config
 
 from tests.support.http1 import App, hello
 from tests.support.serving import RawClient
+from umbel.server.handler import handler_of
 from umbel.server.process.listen import Listener, accept_from, listening
 from umbel.server.state import ServerState
 
@@ -42,7 +43,7 @@ async def served_after(errors: list[int]) -> tuple[App, list[float]]:
     app = App(hello)
     config = Config()
     config.bind = ["127.0.0.1:0"]
-    state = ServerState(app, config)
+    state = ServerState(app, config, handle=handler_of(app))
     with listening(config) as (listener,):
         troubled: Any = Troubled(listener.socket, errors)
         async with trio.open_nursery() as nursery:

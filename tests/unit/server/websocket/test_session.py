@@ -17,6 +17,7 @@ from umbel.core.events import RequestEnded
 from umbel.core.inbound import ClientGoneError, Field
 from umbel.core.model import RequestFacts, Trace
 from umbel.server.answer.access_record import RECORD
+from umbel.server.handler import handler_of
 from umbel.server.state import ServerState
 from umbel.server.websocket import serve_websocket
 
@@ -97,7 +98,8 @@ class Handshake:
 async def served(serve: Any, request: Handshake) -> App:
     app = App(serve)
     with trio.fail_after(60):
-        await serve_websocket(ServerState(app, Config()), app, request)  # type: ignore[arg-type]  # in part
+        state = ServerState(app, Config(), handle=handler_of(app))
+        await serve_websocket(state, app, request)  # type: ignore[arg-type]  # in part
     return app
 
 
