@@ -23,7 +23,7 @@ from tests.support.upstreams import perform, request_facts, url
 from umbel.config.schema.sections import Upstream
 from umbel.core.call import Call, CallContext, Prepared, StepTimeouts
 from umbel.core.failure_kinds import Kind
-from umbel.policy.breaker import State
+from umbel.policy.breaker import BreakerState
 from umbel.upstream import BreakerRules, HealthRules, Hedge, Retry, build
 from umbel.upstream.errors import ConnectFailed, ConnectionReset, NameFailed
 from umbel.upstream.replicas.origin import Origin, Replica
@@ -110,7 +110,7 @@ async def test_calls_that_wait_for_each_other_leave_no_place_and_count_for_nothi
             upstream.assert_nothing_left()
             assert [replica.failed for replica in upstream.client.statistics().balance.replicas] == [0, 0]
             state, _, failures = upstream.breaker
-            assert (state, failures) == (State.CLOSED, 0)
+            assert (state, failures) == (BreakerState.CLOSED, 0)
             await fetch()
 
         assert await for_every_checkpoint(three, check) > 5
@@ -135,7 +135,7 @@ async def test_a_probe_leaves_its_place_to_the_next_call(streamed: bool, autojum
             upstream.script.steps = [OK]
             await trio.sleep(5)
             await fetch()
-            assert upstream.breaker[0] is State.CLOSED
+            assert upstream.breaker[0] is BreakerState.CLOSED
 
         assert await for_every_checkpoint(open_and_probe, check) > 4
 

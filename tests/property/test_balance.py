@@ -10,10 +10,10 @@ from itertools import count
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from umbel.policy.replicas.balance import PowerOfTwo, RoundRobin, Weighted, usable
+from umbel.policy.replicas.balance import PowerOfTwo, RoundRobin, WeightedRoundRobin, usable
 from umbel.policy.replicas.ejection import Ejection, EjectionRules
-from umbel.policy.replicas.replica_load import Loads
-from umbel.policy.replicas.replica_state import Member
+from umbel.policy.replicas.replica_load import ReplicaLoads
+from umbel.policy.replicas.replica_state import ReplicaState
 
 NAMES = "abcdefgh"
 SOME = st.sets(st.sampled_from(NAMES), min_size=1).map(sorted)
@@ -21,7 +21,7 @@ SOME = st.sets(st.sampled_from(NAMES), min_size=1).map(sorted)
 
 @given(st.lists(SOME, max_size=60))
 def test_turns_go_round_whoever_is_left_out(turns: list[list[str]]) -> None:
-    everyone = {name: Member(name) for name in NAMES}
+    everyone = {name: ReplicaState(name) for name in NAMES}
     policy = RoundRobin()
     policy.follow(list(everyone.values()))
     before = ""
@@ -34,7 +34,7 @@ def test_turns_go_round_whoever_is_left_out(turns: list[list[str]]) -> None:
 
 @given(st.lists(st.tuples(SOME, st.integers(0, 9)), max_size=30))
 def test_turns_go_on_from_set_to_set(sets: list[tuple[list[str], int]]) -> None:
-    everyone = {name: Member(name) for name in NAMES}
+    everyone = {name: ReplicaState(name) for name in NAMES}
     policy = RoundRobin()
     due: list[str] = []
     for names, picks in sets:
@@ -50,8 +50,8 @@ def test_turns_go_on_from_set_to_set(sets: list[tuple[list[str], int]]) -> None:
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(1, 4))
 def test_in_each_round_everyone_has_as_many_turns_as_its_weight(weights: list[int], rounds: int) -> None:
-    replicas = [Member(name, weight) for name, weight in zip(NAMES, weights, strict=False)]
-    policy = Weighted()
+    replicas = [ReplicaState(name, weight) for name, weight in zip(NAMES, weights, strict=False)]
+    policy = WeightedRoundRobin()
     policy.follow(replicas)
     for _ in range(rounds):
         taken = Counter(policy.pick(0.0, replicas) for _ in range(sum(weights)))
@@ -65,9 +65,9 @@ def test_in_each_round_everyone_has_as_many_turns_as_its_weight(weights: list[in
 def test_after_any_changes_of_the_set_weights_hold_again_within_few_turns(
     weights: list[int], sets: list[tuple[list[str], int]]
 ) -> None:
-    everyone = {name: Member(name, weight) for name, weight in zip(NAMES, weights, strict=True)}
-    policy = Weighted()
-    replicas: list[Member] = []
+    everyone = {name: ReplicaState(name, weight) for name, weight in zip(NAMES, weights, strict=True)}
+    policy = WeightedRoundRobin()
+    replicas: list[ReplicaState] = []
     for names, picks in sets:
         replicas = [everyone[name] for name in names]
         policy.follow(replicas)
@@ -90,7 +90,7 @@ def test_there_is_always_one_to_take_and_never_one_tried_while_another_is_usable
     replicas: int, down: frozenset[str], out: set[str], tried: list[str]
 ) -> None:
     everyone = set(NAMES[:replicas])
-    left = {member.name for member in usable([Member(name) for name in sorted(everyone)], down, out, tried)}
+    left = {member.name for member in usable([ReplicaState(name) for name in sorted(everyone)], down, out, tried)}
     assert left
     if everyone - down:
         assert not down & left
@@ -102,11 +102,11 @@ def test_there_is_always_one_to_take_and_never_one_tried_while_another_is_usable
 
 def flown(seed: int, seconds: list[float], failing: set[int], *, rate: float, number: int) -> list[int]:
     """How many of ``number`` attempts each replica gets by the power of two choices, at ``rate`` a second."""
-    replicas = [Member(str(place)) for place in range(len(seconds))]
-    loads = Loads(replicas)
+    replicas = [ReplicaState(str(place)) for place in range(len(seconds))]
+    loads = ReplicaLoads(replicas)
     picker = PowerOfTwo(loads, random.Random(seed))
-    taken: Counter[Member] = Counter()
-    ends: list[tuple[float, int, Member, float]] = []
+    taken: Counter[ReplicaState] = Counter()
+    ends: list[tuple[float, int, ReplicaState, float]] = []
     order = count()
     for attempt in range(number):
         now = attempt / rate
@@ -157,7 +157,7 @@ def test_ejection_keeps_to_its_rules(
 ) -> None:
     rules = EjectionRules(failures=failures, share=share)
     ejection = Ejection(rules)
-    everyone = {name: Member(name) for name in NAMES[:6]}
+    everyone = {name: ReplicaState(name) for name in NAMES[:6]}
     present = set(everyone)
     ejection.follow(0.0, list(everyone.values()))
     now = 0.0
@@ -169,7 +169,7 @@ def test_ejection_keeps_to_its_rules(
             for name in present - set(step):  # Who comes back is new.
                 del everyone[name], streaks[name]
             for name in set(step) - everyone.keys():
-                everyone[name], streaks[name] = Member(name), 0
+                everyone[name], streaks[name] = ReplicaState(name), 0
             present = set(step)
             ejection.follow(now, [everyone[name] for name in step])
             out = set(ejection.out(now))
@@ -178,7 +178,7 @@ def test_ejection_keeps_to_its_rules(
             assert len(out) == min(len(before & present), room), "nobody is back without need"
             continue
         name, has_failed = step
-        member = everyone.get(name) or Member(name)  # Else what was in flight on one that has left.
+        member = everyone.get(name) or ReplicaState(name)  # Else what was in flight on one that has left.
         ejection.ended(now, member, has_failed)
         out = set(ejection.out(now))
         assert len(out) <= share * len(present) + 1e-6

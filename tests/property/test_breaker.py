@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from umbel.core.failure_kinds import CUT, Kind
-from umbel.policy.breaker import BreakerPolicy, State, Ticket
+from umbel.policy.breaker import BreakerPolicy, BreakerState, Ticket
 from umbel.policy.failure_verdict import failed
 
 WINDOW, MIN_REQUESTS, RATIO, OPEN_FOR = 10.0, 5, 0.5, 5.0
@@ -36,7 +36,7 @@ class ModelTicket:
 class Model:
     """The rules as they are told, with no thought of cost."""
 
-    state: State = State.CLOSED
+    state: BreakerState = BreakerState.CLOSED
     opened_at: float = 0.0
     period: int = 0
     attempts: list[tuple[int, bool]] = field(default_factory=list)
@@ -44,11 +44,11 @@ class Model:
     probe: ModelTicket | None = None
 
     def admit(self, now: float) -> ModelTicket | None:
-        if self.state is State.CLOSED:
+        if self.state is BreakerState.CLOSED:
             return ModelTicket(self.period)
-        if self.state is State.OPEN and now >= self.opened_at + OPEN_FOR:
-            self.state = State.HALF_OPEN
-        if self.state is State.HALF_OPEN and self.probe is None:
+        if self.state is BreakerState.OPEN and now >= self.opened_at + OPEN_FOR:
+            self.state = BreakerState.HALF_OPEN
+        if self.state is BreakerState.HALF_OPEN and self.probe is None:
             self.probe = ModelTicket(self.period, probe=True)
             return self.probe
         return None
@@ -56,14 +56,14 @@ class Model:
     def attempted(self, ticket: ModelTicket, now: float, has_failed: bool) -> None:
         if ticket is self.probe:
             self.probe = None
-            self.state, self.opened_at = (State.OPEN, now) if has_failed else (State.CLOSED, 0.0)
+            self.state, self.opened_at = (BreakerState.OPEN, now) if has_failed else (BreakerState.CLOSED, 0.0)
             if not has_failed:
                 self.attempts, self.period = [], self.period + 1
-        elif self.state is State.CLOSED and ticket.period == self.period:
+        elif self.state is BreakerState.CLOSED and ticket.period == self.period:
             self.attempts.append((bucket(now), has_failed))
             recent = self.recent(now)
             if len(recent) >= MIN_REQUESTS and sum(recent) >= RATIO * len(recent):
-                self.state, self.opened_at = State.OPEN, now
+                self.state, self.opened_at = BreakerState.OPEN, now
 
     def ended(self, ticket: ModelTicket) -> None:
         if ticket is self.probe:
@@ -118,10 +118,10 @@ def test_it_does_what_the_model_does(steps: list[tuple[float, str, int, tuple[Ki
                 under_way.remove((ticket, expected))
         assert breaker.state is model.state
         blocked = [ticket.blocked for ticket, _ in under_way]
-        assert blocked == [model.state is not State.CLOSED and each is not model.probe for _, each in under_way]
-        if breaker.state is State.CLOSED:
+        assert blocked == [model.state is not BreakerState.CLOSED and each is not model.probe for _, each in under_way]
+        if breaker.state is BreakerState.CLOSED:
             seen = breaker.statistics(now)
             assert (seen.requests, seen.failures) == (len(model.recent(now)), sum(model.recent(now)))
         # One probe at a time, and only half-open.
         probes = [ticket for ticket, _ in under_way if ticket.is_probe]
-        assert len(probes) <= (breaker.state is State.HALF_OPEN)
+        assert len(probes) <= (breaker.state is BreakerState.HALF_OPEN)

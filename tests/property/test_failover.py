@@ -5,21 +5,21 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umbel.policy.failover import FAILOVERS_MIN, WINDOW_SECONDS, Failovers
-from umbel.policy.replicas.replica_load import Loads
-from umbel.policy.replicas.replica_state import Member
+from umbel.policy.failover import FAILOVERS_MIN, WINDOW_SECONDS, FailoverPolicy
+from umbel.policy.replicas.replica_load import ReplicaLoads
+from umbel.policy.replicas.replica_state import ReplicaState
 
 STEPS = st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["begin", "begin", "answer", "lose", "lose", "wait"])))
 
 
 @given(steps=STEPS)
 def test_no_replica_is_granted_more_than_it_had_in_flight_within_a_window(steps: list[tuple[int, str]]) -> None:
-    members = [Member(str(number)) for number in range(3)]
-    loads = Loads(members)
-    failovers = Failovers(loads)
+    members = [ReplicaState(str(number)) for number in range(3)]
+    loads = ReplicaLoads(members)
+    failovers = FailoverPolicy(loads)
     now = 0.0
     # Of each replica, the deaths: when, how many were in flight, how many were granted since.
-    deaths: dict[Member, list[list[float]]] = {member: [] for member in members}
+    deaths: dict[ReplicaState, list[list[float]]] = {member: [] for member in members}
     for which, step in steps:
         member = members[which]
         if step == "wait":

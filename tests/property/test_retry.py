@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from umbel.core.failure_kinds import KINDS, Kind
-from umbel.policy.retry import Ending, RetryRules
+from umbel.policy.retry import AttemptResult, RetryRules
 
 ENDING = st.builds(
-    Ending,
+    AttemptResult,
     st.none() | st.sampled_from(list(Kind)),
     st.integers(100, 599),
     st.booleans(),
@@ -23,7 +23,7 @@ RULES = st.builds(RetryRules, attempts=st.integers(1, 8), backoff=st.floats(0, 5
 
 @given(rules=RULES, endings=st.lists(ENDING, min_size=20, max_size=20), budget=st.floats(0, 30), seed=st.integers())
 def test_a_call_is_retried_in_time_and_not_too_often(
-    rules: RetryRules, endings: list[Ending], budget: float, seed: int
+    rules: RetryRules, endings: list[AttemptResult], budget: float, seed: int
 ) -> None:
     rng = Random(seed)
     now, made = 0.0, 0
@@ -47,7 +47,7 @@ def test_a_call_is_retried_in_time_and_not_too_often(
     assert made <= rules.attempts
 
 
-def _table_says_retry(ending: Ending) -> bool:
+def _table_says_retry(ending: AttemptResult) -> bool:
     if ending.kind is None:
         return ending.status in (502, 503, 504)
     if ending.kind is Kind.RESET and not ending.untouched:
@@ -60,7 +60,7 @@ def test_the_jitter_is_spread_over_the_whole_wait(seed: int, made: int) -> None:
     rng = Random(seed)
     rules = RetryRules()
     longest = min(0.25, 0.025 * 2 ** (made - 1))
-    pauses = [rules.pause(made, Ending(Kind.CONNECT), 0.0, math.inf, rng) for _ in range(200)]
+    pauses = [rules.pause(made, AttemptResult(Kind.CONNECT), 0.0, math.inf, rng) for _ in range(200)]
     drawn = [pause / longest for pause in pauses if pause is not None]
     assert len(drawn) == 200
     assert min(drawn) < 0.2 and max(drawn) > 0.8

@@ -289,7 +289,7 @@ UPSTREAM = {
     "cache rules": Case(
         lambda text: (
             strictest_cache_control([[("cache-control", text), ("age", text)]]),
-            sharing.for_one_alone([(b"Cache-Control", b"cache-control", text.encode("latin-1"))]),
+            sharing.is_private([(b"Cache-Control", b"cache-control", text.encode("latin-1"))]),
         ),
         ("max-age=1,", "private", ",", " ", "=", '"', "1", "a", "s-maxage"),
         ("", "private", "max-age="),

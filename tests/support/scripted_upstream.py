@@ -24,7 +24,7 @@ from umbel.core.failure_kinds import Kind
 from umbel.core.model import Attempt
 from umbel.net.stream import Listener, PlainStream, Stream
 from umbel.net.timers import Timer, TimerQueue
-from umbel.policy.breaker import State
+from umbel.policy.breaker import BreakerState
 from umbel.upstream import Transport
 from umbel.upstream.replicas.origin import Origin
 from umbel.upstream.replicas.sources import ReplicaSource
@@ -326,7 +326,7 @@ class Scripted(Caller):
         return self.transport.handle_async_request(httpx.Request(method, "http://any/", **options))
 
     @property
-    def breaker(self) -> tuple[State, int, int]:
+    def breaker(self) -> tuple[BreakerState, int, int]:
         """The breaker's state, and the attempts and failures in its window."""
         found = self.client.statistics().breaker
         assert found is not None

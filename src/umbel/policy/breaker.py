@@ -1,7 +1,7 @@
-"""Whether an upstream may be asked: the breaker, a state machine written as a table.
+"""Circuit breaker of an upstream: a state machine written as a table.
 
-Asked once per call, and told what came of each attempt. It has no clock: ``now`` is handed in, in seconds, and never
-runs backwards.
+``admit`` is called once per call, ``Ticket.attempted`` once per attempt. It has no clock: ``now`` is handed in, in
+seconds, and never runs backwards.
 """
 
 from __future__ import annotations
@@ -18,48 +18,48 @@ BUCKETS = 10
 """The window's parts: it moves on by a tenth of its length at a time."""
 
 
-class State(enum.StrEnum):
-    """What a breaker does with the next call."""
+class BreakerState(enum.StrEnum):
+    """State of a breaker: what it does with the next call."""
 
     CLOSED = "closed"
-    """Lets it pass, and counts."""
+    """Admits it, and counts its attempts."""
     OPEN = "open"
     """Refuses it."""
     HALF_OPEN = "half-open"
-    """Lets it pass if no other is on its way: one call probes the upstream."""
+    """Admits it if no other call is under way: one call at a time probes the upstream."""
 
 
-class Signal(enum.StrEnum):
-    """What changes a breaker's state."""
+class BreakerEvent(enum.StrEnum):
+    """Event that changes the state of a breaker."""
 
     TRIPPED = "tripped"
     """Too many of the window's attempts failed."""
     WAITED = "waited"
-    """A call has come, and the breaker has been open for its time."""
+    """A call asks for admission, and the breaker has been open for its time."""
     PROVED = "proved"
     """The probe was answered."""
     FAILED = "failed"
     """The probe failed."""
 
 
-TABLE: Mapping[tuple[State, Signal], State] = MappingProxyType(
+TABLE: Mapping[tuple[BreakerState, BreakerEvent], BreakerState] = MappingProxyType(
     {
-        (State.CLOSED, Signal.TRIPPED): State.OPEN,
-        (State.OPEN, Signal.WAITED): State.HALF_OPEN,
-        (State.HALF_OPEN, Signal.PROVED): State.CLOSED,
-        (State.HALF_OPEN, Signal.FAILED): State.OPEN,
+        (BreakerState.CLOSED, BreakerEvent.TRIPPED): BreakerState.OPEN,
+        (BreakerState.OPEN, BreakerEvent.WAITED): BreakerState.HALF_OPEN,
+        (BreakerState.HALF_OPEN, BreakerEvent.PROVED): BreakerState.CLOSED,
+        (BreakerState.HALF_OPEN, BreakerEvent.FAILED): BreakerState.OPEN,
     }
 )
 """Every change there is."""
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """A breaker's state became another one."""
+class BreakerTransition:
+    """Change of the state of a breaker, with the counts of the window at that moment."""
 
-    state: State
+    state: BreakerState
     """The new one."""
-    signal: Signal
+    event: BreakerEvent
     """Why."""
     requests: int
     """Attempts in the window at that moment that said something of the upstream."""
@@ -71,7 +71,7 @@ class Change:
 class BreakerSnapshot:
     """A snapshot of one breaker. The last two count since the beginning."""
 
-    state: State
+    state: BreakerState
     requests: int
     """Attempts in the window that said something of the upstream."""
     failures: int
@@ -81,7 +81,7 @@ class BreakerSnapshot:
 
 
 class BreakerPolicy:
-    """Opens when too many attempts of a sliding window failed; later one probe at a time asks whether that is over.
+    """Breaker that opens when too many attempts of a sliding window failed, and closes when a probe succeeds.
 
     What came of an attempt counts in the period in which its call was admitted: a late end of a call from before the
     breaker opened says nothing of the upstream as it is after it has closed again.
@@ -91,7 +91,7 @@ class BreakerPolicy:
         min_requests: with fewer in the window it never opens.
         failure_ratio: the failed part of them (0 to 1) at which it opens.
         open_for: seconds that it stays open.
-        changed: told of each change of the state, when it is made; it must not raise.
+        changed: called with each change of the state, when it is made; it must not raise.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class BreakerPolicy:
         min_requests: int = 20,
         failure_ratio: float = 0.5,
         open_for: float = 5.0,
-        changed: Callable[[Change], None] | None = None,
+        changed: Callable[[BreakerTransition], None] | None = None,
     ) -> None:
         if window <= 0 or open_for <= 0 or min_requests < 1 or not 0 < failure_ratio <= 1:
             raise ValueError("a breaker needs a window, an open time, a request at least, and a ratio over 0 up to 1")
@@ -110,7 +110,7 @@ class BreakerPolicy:
         self._failure_ratio = failure_ratio
         self._open_for = open_for
         self._changed = changed
-        self._state = State.CLOSED
+        self._state = BreakerState.CLOSED
         self._period = 0
         self._open_until = 0.0
         self._probe: Ticket | None = None
@@ -118,25 +118,25 @@ class BreakerPolicy:
         self._refused = 0
 
     @property
-    def state(self) -> State:
-        """What it does now. An open breaker turns half-open with the first call after its time."""
+    def state(self) -> BreakerState:
+        """The current state. An open breaker turns half-open with the first call after its time."""
         return self._state
 
     def admit(self, now: float) -> Ticket | None:
-        """The ticket of a call that may pass, or None. Whoever has one must say that the call has ended."""
-        if self._state is State.CLOSED:
+        """The ticket of a call that is admitted, or None. ``Ticket.ended`` must be called when the call is over."""
+        if self._state is BreakerState.CLOSED:
             return Ticket(self, self._period)
         if now >= self._open_until:
-            self._change(Signal.WAITED, now)
-        if self._state is State.HALF_OPEN and self._probe is None:
+            self._change(BreakerEvent.WAITED, now)
+        if self._state is BreakerState.HALF_OPEN and self._probe is None:
             self._probe = Ticket(self, self._period)
             return self._probe
         self._refused += 1
         return None
 
     def retry_after(self, now: float) -> float | None:
-        """Seconds until a call may pass; None where that hangs on a probe that is on its way."""
-        return max(0.0, self._open_until - now) if self._state is State.OPEN else None
+        """Seconds until a call may be admitted; None where that depends on a probe under way."""
+        return max(0.0, self._open_until - now) if self._state is BreakerState.OPEN else None
 
     def statistics(self, now: float) -> BreakerSnapshot:
         """A snapshot."""
@@ -145,30 +145,30 @@ class BreakerPolicy:
         return BreakerSnapshot(self._state, window.requests, window.failures, self._opened, self._refused)
 
     def _count(self, ticket: Ticket, now: float, has_failed: bool) -> None:
-        """What came of an attempt of the ticket's call."""
+        """Count an attempt of the ticket's call."""
         if ticket is self._probe:
             self._probe = None
-            self._change(Signal.FAILED if has_failed else Signal.PROVED, now)
-        elif self._state is State.CLOSED and ticket.period == self._period:
+            self._change(BreakerEvent.FAILED if has_failed else BreakerEvent.PROVED, now)
+        elif self._state is BreakerState.CLOSED and ticket.period == self._period:
             window = self._window
             window.add(now, has_failed)
             if window.requests >= self._min_requests and window.failures >= self._failure_ratio * window.requests:
-                self._change(Signal.TRIPPED, now)
+                self._change(BreakerEvent.TRIPPED, now)
 
     def _leave(self, ticket: Ticket) -> None:
         if ticket is self._probe:
             self._probe = None
 
-    def _change(self, signal: Signal, now: float) -> None:
-        state = TABLE.get((self._state, signal))
+    def _change(self, event: BreakerEvent, now: float) -> None:
+        state = TABLE.get((self._state, event))
         if state is None:
             return  # Half-open already: a probe gave its place back, and this call will be the next.
         self._state = state
-        change = Change(state, signal, self._window.requests, self._window.failures)
-        if state is State.OPEN:
+        change = BreakerTransition(state, event, self._window.requests, self._window.failures)
+        if state is BreakerState.OPEN:
             self._open_until = now + self._open_for
             self._opened += 1
-        elif state is State.CLOSED:
+        elif state is BreakerState.CLOSED:
             self._window.clear()
             self._period += 1
         if self._changed is not None:
@@ -176,7 +176,7 @@ class BreakerPolicy:
 
 
 class Ticket:
-    """A call's admission."""
+    """Admission of one call by a breaker."""
 
     __slots__ = ("_breaker", "period", "reported")
 
@@ -185,7 +185,7 @@ class Ticket:
         self.period = period
         """Which of the breaker's closed periods it belongs to."""
         self.reported = False
-        """Whether an attempt of the call was told of."""
+        """Whether an attempt of the call was reported."""
 
     @property
     def is_probe(self) -> bool:
@@ -195,22 +195,22 @@ class Ticket:
     @property
     def blocked(self) -> bool:
         """Whether the breaker would refuse the call now: attempts that are not under way are not made."""
-        return self._breaker._state is not State.CLOSED and not self.is_probe
+        return self._breaker._state is not BreakerState.CLOSED and not self.is_probe
 
     def attempted(self, now: float, kind: Kind | None, status: int | None) -> None:
-        """An attempt has ended: with a failure's kind, or with a response of this status. Never one that was cut."""
+        """Count an attempt that failed with ``kind``, or had a response of ``status``. Never one that was cut."""
         self.reported = True
         verdict = failed(kind, status)
         if verdict is not None:
             self._breaker._count(self, now, verdict)
 
     def ended(self) -> None:
-        """The call is over. A probe that learned nothing (cut, never sent) gives its place to the next call."""
+        """End the admission. A probe without a result (cut, never sent) gives its place to the next call."""
         self._breaker._leave(self)
 
 
 class Window:
-    """How many attempts the last ``seconds`` saw, and how many failed. Each operation costs the same at any rate."""
+    """Sliding window: the attempts of the last ``seconds``, and how many failed. Each operation takes constant time."""
 
     __slots__ = ("_buckets", "_current", "_width", "failures", "requests")
 

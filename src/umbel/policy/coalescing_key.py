@@ -1,6 +1,6 @@
-"""What calls may share: which fields of a request belong to the coalescing key, and which answers are for one caller.
+"""What calls may share: which methods, and which responses are private.
 
-It knows fields as they stand on the wire, and nothing of requests and responses.
+It takes header fields as they stand on the wire, and knows nothing of requests and responses.
 """
 
 from __future__ import annotations
@@ -8,8 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 
-Field = tuple[bytes, bytes, bytes]
-"""A header field: its name as it stands, in lower case, and its value."""
+from ..core.http.header_field import Field
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 """The methods that ask and change nothing (RFC 9110 section 9.2.1; TRACE is not for gateways)."""
@@ -21,25 +20,13 @@ VIA = b"via"
 _PRIVATE = re.compile(rb"(?:^|[,\s])private\s*(?:[=,]|$)", re.IGNORECASE)
 
 
-def split(fields: Iterable[Field], gateways: Collection[bytes]) -> tuple[list[Field], list[Field]]:
-    """Split the fields of a request into those of the coalescing key, and those that the gateway wrote (``gateways``).
-
-    The gateway's fields say who asks and through whom, so they differ between requests that ask for the same.
-    """
-    asked: list[Field] = []
-    own: list[Field] = []
-    for field in fields:
-        (own if field[1] in gateways else asked).append(field)
-    return asked, own
-
-
 def last_hop(via: bytes) -> bytes:
     """The last member of a Via field: the gateway's own (RFC 9110 section 7.6.3)."""
     return via.rpartition(b",")[2].strip()
 
 
-def for_one_alone(fields: Iterable[Field], gateways: Collection[bytes] = ()) -> bool:
-    """Whether a response with these fields is meant for one caller.
+def is_private(fields: Iterable[Field], gateways: Collection[bytes] = ()) -> bool:
+    """Whether a response with these fields is meant for one client alone.
 
     It is if it sets a cookie, says ``private``, or varies by more than the coalescing key holds: by a field that the
     gateway wrote (``gateways``), or by ``*`` (RFC 9110 section 12.5.5).

@@ -1,24 +1,24 @@
-"""Which repeats are failover: they replace what a dying replica took with it, and add no load to its upstream.
+"""Failover: which repeated attempts replace those that a failing replica lost, and so add no load to the upstream.
 
-It is asked when an attempt has lost its connection before a byte of a response came. It has no clock: ``now`` is handed
-in, in seconds.
+``lost`` is called when an attempt has lost its connection before a byte of a response came. It has no clock: ``now`` is
+handed in, in seconds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .replicas.replica_load import Loads
-from .replicas.replica_state import Member
+from .replicas.replica_load import ReplicaLoads
+from .replicas.replica_state import ReplicaState
 
 WINDOW_SECONDS = 10.0
-"""A replica dies at most once in so long: one that comes and goes is trouble, and its repeats are retries."""
+"""Seconds in which a replica counts as dead at most once. Of one that fails more often the repeats are retries."""
 FAILOVERS_MIN = 5
-"""Of an idle replica too: as many failures as put it out (``ejection.EjectionRules``), whatever picks the replicas."""
+"""Failovers that an idle replica has too: as many as the failures that eject it (``ejection.EjectionRules``)."""
 
 
-class Failovers:
-    """Tells failover from retry. One for a set of replicas; what it knows of each stands with its ``Member``.
+class FailoverPolicy:
+    """Decides whether a repeat is failover or retry, for one set of replicas. Its counts are in each ``ReplicaState``.
 
     A retry budget keeps callers from asking an upstream in trouble for more than it was asked before. Where *one* of
     its replicas dies, all that is in flight there fails in the same moment: of two replicas half of all calls, far more
@@ -33,22 +33,24 @@ class Failovers:
 
     __slots__ = ("_loads", "granted")
 
-    def __init__(self, loads: Loads) -> None:
+    def __init__(self, loads: ReplicaLoads) -> None:
         self._loads = loads
         self.granted = 0
         """Since the beginning."""
 
-    def lost(self, now: float, member: Member, others: Iterable[Member]) -> bool:
-        """An attempt at ``member``, which counts it no longer, lost its connection. Whether its repeat is failover.
+    def lost(self, now: float, replica: ReplicaState, others: Iterable[ReplicaState]) -> bool:
+        """Whether the repeat of an attempt at ``replica`` that lost its connection is failover.
+
+        The load of ``replica`` counts the attempt no longer.
 
         Args:
             others: the replicas that the repeat may take.
         """
-        if now >= member.died_at + WINDOW_SECONDS:
-            member.died_at = now
-            member.failovers = max(FAILOVERS_MIN, member.in_flight + 1)
-        if not member.failovers or all(self._loads.failing(now, other) for other in others):
+        if now >= replica.died_at + WINDOW_SECONDS:
+            replica.died_at = now
+            replica.failovers = max(FAILOVERS_MIN, replica.in_flight + 1)
+        if not replica.failovers or all(self._loads.failing(now, other) for other in others):
             return False
-        member.failovers -= 1
+        replica.failovers -= 1
         self.granted += 1
         return True

@@ -1,14 +1,14 @@
-"""What the end of an attempt says of its upstream: that it failed, that it works, or nothing.
+"""Failure verdict: whether the end of an attempt says that its upstream failed, that it works, or nothing.
 
-Breaker, ejection, balance and adaptive limit all go by it, so that they count alike. It judges kinds and
-statuses only; who ended an attempt that was cut is known before it is asked.
+Breaker, ejection, load and adaptive limit use the same verdict, so that they count alike. It takes the kind and the
+status only. Who cut an attempt must be known before.
 """
 
 from __future__ import annotations
 
 from ..core.failure_kinds import KINDS, Kind
 
-# The upstream spoke, though its answer is of no use: it is there, and it is not what fails.
+# The upstream answered, although the response is of no use.
 _ANSWERED = frozenset({Kind.TOO_BIG, Kind.BAD_BODY})
 
 

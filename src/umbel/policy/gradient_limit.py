@@ -1,8 +1,8 @@
-"""How many calls an upstream can bear at once, learned from how long they take: a gradient limit.
+"""Gradient limit: the number of concurrent calls of an upstream, adapted to how long calls take.
 
-Told of each call that says something. No clock: ``now`` is handed in, in seconds. The algorithm is Netflix's Gradient2
-(github.com/Netflix/concurrency-limits, ``Gradient2Limit`` in ``WindowedLimit``) with the tolerance and headroom of
-Envoy's adaptive concurrency filter (its gradient controller).
+``ended`` is called for each call whose duration tells something. It has no clock: ``now`` is handed in, in seconds. The
+algorithm is Netflix's Gradient2 (github.com/Netflix/concurrency-limits, ``Gradient2Limit`` in ``WindowedLimit``) with
+the tolerance and headroom of Envoy's adaptive concurrency filter (its gradient controller).
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import math
 from dataclasses import dataclass
 
 WINDOW_SECONDS = 1.0
-"""The limit is looked at once in so long (Netflix)."""
+"""Seconds of a window. The limit is adapted once per window (Netflix)."""
 SAMPLES_MIN = 10
-"""A window with fewer calls is not looked at (Netflix)."""
+"""Calls that a window needs at least to count (Netflix)."""
 LONG_WINDOWS = 600
 """How many windows the long-term average reaches back (Netflix)."""
 WARMUP_WINDOWS = 10
@@ -28,7 +28,7 @@ TOLERANCE = 1.25
 
 @dataclass(frozen=True, slots=True)
 class LimitStatistics:
-    """A snapshot of an adaptive limit. Times in seconds; None before the first window was looked at."""
+    """Snapshot of an adaptive limit. Times in seconds; None before the first window has counted."""
 
     limit: int
     usual: float | None
@@ -38,7 +38,7 @@ class LimitStatistics:
 
 
 class GradientLimit:
-    """A limit that shrinks while calls take longer than they usually do, and else grows while it is in use.
+    """Concurrency limit that shrinks while calls take longer than usual, and otherwise grows while it is in use.
 
     Once per window of a second in which at least ten calls ended (looked at when the first call behind it ends)::
 
@@ -88,9 +88,9 @@ class GradientLimit:
         return int(self._limit)
 
     def ended(self, now: float, seconds: float, in_flight: int) -> None:
-        """A call has ended that took ``seconds`` (or that did not end in so long), with so many in flight, it included.
+        """Count a call that took ``seconds``, or timed out after them, with ``in_flight`` calls including itself.
 
-        To be told of calls that were answered, and of timeouts; never of one that was cut or failed at once.
+        Only for calls that were answered or timed out; never for one that was cut or failed at once.
         """
         if now >= self._ends_at:
             if self._count >= SAMPLES_MIN:
@@ -107,7 +107,7 @@ class GradientLimit:
         return LimitStatistics(self.limit, self._usual, self._recent)
 
     def _look(self, recent: float) -> None:
-        """A window has ended, whose calls took ``recent`` seconds on average."""
+        """Adapt the limit at the end of a window whose calls took ``recent`` seconds on average."""
         self._recent = recent
         pressed = self._in_flight >= self._limit / 2
         usual = self._usual = self._learned(recent, pressed)
@@ -119,7 +119,7 @@ class GradientLimit:
         self._limit = max(float(self._min), min(float(self._max), smoothed))
 
     def _learned(self, recent: float, pressed: bool) -> float:
-        """The usual time, with one more window."""
+        """The long-term average with one more window."""
         self._windows += 1
         if self._usual is None:
             return recent

@@ -1,6 +1,6 @@
-"""When a call gets a second attempt beside its first, and which of them counts.
+"""Hedging: when a call gets another attempt beside those under way, and which attempt wins.
 
-Knows neither how attempts are made nor how they are cancelled.
+It knows neither how attempts are made nor how they are cancelled.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from .retry import Ending, RetryOn
+from .retry import AttemptResult, RetryOn
 from .retry_budget import Budget
 
 _PERCENTILE = re.compile(r"p([0-9]{1,2}(?:\.[0-9]{1,3})?)")
@@ -19,7 +19,7 @@ _RETRYABLE = RetryOn()
 
 @dataclass(frozen=True, slots=True)
 class HedgeRules:
-    """When to hedge a call, and how often.
+    """Rules of hedging: when a call is hedged, and how often.
 
     Exactly one of ``seconds`` (a duration) and ``quantile`` (of the attempts of late: 0.95 for p95) says when. ``max``
     is the number of attempts beside the first; 0 switches hedging off.
@@ -54,34 +54,34 @@ class HedgeRules:
         return cls(quantile=float(found[1]) / 100, max=max)
 
 
-class Judgement(enum.Enum):
-    """What an ending is worth in a race."""
+class HedgeVerdict(enum.Enum):
+    """What the result of an attempt means for its race."""
 
     SUCCESS = "an answer: it wins, whatever else is under way"
-    RETRYABLE = "a failure that another attempt may mend"
-    FAILURE = "a failure that another attempt would meet again, but that no attempt under way must yield to"
+    RETRYABLE = "a failure that another attempt may not meet"
+    FAILURE = "a failure that another attempt would meet again; attempts under way go on"
 
 
-def judge(ending: Ending) -> Judgement:
-    """An answer below 500 is one: what it is worth, its caller knows. The rest is as the table of kinds has it.
+def hedge_verdict(result: AttemptResult) -> HedgeVerdict:
+    """The verdict on a result: a status below 500 is a success, the rest is as the table of kinds says.
 
-    But for a Retry-After: the upstream asks to be left alone. A retry can wait as long as that, a hedge is for now.
+    A result with Retry-After is a failure: a retry can wait for as long as the upstream asks, a hedge cannot.
     """
-    if ending.kind is None and ending.status is not None and ending.status < 500:
-        return Judgement.SUCCESS
-    return Judgement.RETRYABLE if _RETRYABLE.covers(ending) and not ending.retry_after else Judgement.FAILURE
+    if result.kind is None and result.status is not None and result.status < 500:
+        return HedgeVerdict.SUCCESS
+    return HedgeVerdict.RETRYABLE if _RETRYABLE.covers(result) and not result.retry_after else HedgeVerdict.FAILURE
 
 
-class Entry(enum.Enum):
-    """Why an attempt is in a race."""
+class RaceEntry(enum.Enum):
+    """Why an attempt is part of a race."""
 
-    FIRST = "with it the race began"
+    FIRST = "it is the first attempt of the race"
     HEDGE = "it was started beside the others, or for one that failed, and the budget granted it"
-    FAILOVER = "it replaces one that a dying replica took with it, which needs no budget (policy/failover.py)"
+    FAILOVER = "it replaces one that a failing replica lost, which needs no budget (policy/failover.py)"
 
 
 class Race:
-    """The attempts of one call beside each other. It begins with the first attempt under way.
+    """Concurrent attempts of one call, of which the first success wins. It begins with one attempt under way.
 
     ========== =================== ==========================================================
     it is      an attempt ends as  and then
@@ -92,8 +92,8 @@ class Race:
     over       anything            nothing: it came too late
     ========== =================== ==========================================================
 
-    If all have failed, the first attempt's failure stands. A hedge so turns a failure into a success, but never one
-    failure into another: without a success, hedged and unhedged calls answer alike.
+    If all have failed, the first attempt's failure is the result. So a hedge turns a failure into a success, but never
+    one failure into another: without a success, hedged and unhedged calls have the same result.
     """
 
     __slots__ = ("_budget", "_hedges", "_max", "over", "running")
@@ -107,39 +107,39 @@ class Race:
         self.over = False
         """Whether nothing is to be started any more."""
 
-    def another(self, *, failover: bool = False) -> Entry | None:
-        """What another attempt that starts now is; None: there is to be none. It is under way then."""
+    def another(self, *, failover: bool = False) -> RaceEntry | None:
+        """Add another attempt and return why it is made; None if none may be made."""
         if not self.may_grow or not (failover or self._budget.take()):
             return None
         self._hedges += 1
         self.running += 1
-        return Entry.FAILOVER if failover else Entry.HEDGE
+        return RaceEntry.FAILOVER if failover else RaceEntry.HEDGE
 
-    def ended(self, judgement: Judgement | None, entry: Entry) -> bool:
-        """An attempt has ended (None: cancelled from outside, which ends the race). Whether it has won.
+    def ended(self, verdict: HedgeVerdict | None, entry: RaceEntry) -> bool:
+        """Count the end of an attempt (None: cancelled from outside, which ends the race); whether it has won.
 
         A RETRYABLE one leaves the race open, for the caller to ask for ``another`` and then to ``settle``.
         """
         self.running -= 1
-        if entry is Entry.HEDGE:
+        if entry is RaceEntry.HEDGE:
             self._budget.give_back()
-        if judgement is Judgement.SUCCESS and not self.over:
+        if verdict is HedgeVerdict.SUCCESS and not self.over:
             self.over = True
             return True
-        if judgement is None or (judgement is Judgement.FAILURE and not self.running):
+        if verdict is None or (verdict is HedgeVerdict.FAILURE and not self.running):
             self.over = True
         return False
 
     def settle(self) -> None:
-        """Nothing more was started: with nothing under way the race is over."""
+        """End the race if no attempt is under way. To be called when no other was added."""
         if not self.running:
             self.over = True
 
     def stop(self) -> None:
-        """The call ends, whatever is under way: nothing more is started."""
+        """End the race, whatever is under way: the call ends."""
         self.over = True
 
     @property
     def may_grow(self) -> bool:
-        """Whether more hedges are allowed at all."""
+        """Whether another hedge may still be made."""
         return not self.over and self._hedges < self._max

@@ -1,6 +1,6 @@
-"""A percentile of an upstream's latencies that a minority of slow replicas does not spoil: it times hedges.
+"""Hedge delay: a percentile of an upstream's latencies that a minority of slow replicas does not raise.
 
-Asked once per call, and told of each attempt. Knows no clock: whoever adds says when.
+``percentile`` is called once per call, ``add`` once per attempt. It has no clock: ``now`` is handed in, in seconds.
 """
 
 from __future__ import annotations
@@ -9,32 +9,32 @@ from ..net.bounded_cache import BoundedCache
 from .quantile import LatencyDigest, LatencyStatistics
 
 REPLICAS_MAX = 64
-"""Replicas that are told apart, 18 kB each; with one more, the one that was not heard of for the longest is forgotten.
-Of far more than these none ever has enough samples, and the percentile is that of all of them together."""
-FOUND_EVERY = 0.1
-"""Seconds: asking each replica's digest for each call would cost more the more replicas there are."""
+"""Replicas with a digest of their own, 18 kB each; the least recently used digest makes room for another.
+Of many more replicas none has enough samples, and the percentile is that of all of them together."""
+COMPUTED_EVERY = 0.1
+"""Seconds for which a percentile is kept: asking the digest of each replica for each call would cost too much."""
 
 
-class Latencies:
-    """The ``quantile`` of the attempts of late, told apart by replica.
+class HedgeDelay:
+    """The ``quantile`` of recent attempts as the time after which a call is hedged, by replica.
 
-    What is said is the lower median of the replicas' own percentiles: what an attempt takes at a replica as they mostly
-    are. Of all attempts together it would be what the slow replica takes as soon as that has a share of them larger
-    than the quantile leaves; and then no hedge would come in time to help. Replicas with fewer samples than a digest
-    wants (``latency.SAMPLES_MIN``) have no say; if all are such, the percentile is that of all together.
+    It is the lower median of the replicas' own percentiles: what an attempt takes at most replicas. The percentile of
+    all attempts together would be the time of the slow replica as soon as its share of attempts is larger than the
+    quantile leaves, and no hedge would then help. Replicas with fewer samples than a digest needs
+    (``quantile.SAMPLES_MIN``) are ignored; if all are such, it is the percentile of all attempts together.
     """
 
-    __slots__ = ("_all", "_by_name", "_quantile", "_said", "_stands_until")
+    __slots__ = ("_all", "_by_name", "_delay", "_quantile", "_valid_until")
 
     def __init__(self, quantile: float) -> None:
         self._quantile = quantile
         self._all = LatencyDigest(quantile)
         self._by_name: BoundedCache[str, LatencyDigest] = BoundedCache(REPLICAS_MAX)
-        self._said: float | None = None
-        self._stands_until = 0.0
+        self._delay: float | None = None
+        self._valid_until = 0.0
 
     def add(self, now: float, name: str | None, seconds: float) -> None:
-        """Count an attempt at the replica ``name`` (None: it is not known) that took so long."""
+        """Count an attempt of ``seconds`` at the replica ``name`` (None: not known)."""
         self._all.add(now, seconds)
         if name is None:
             return
@@ -47,17 +47,17 @@ class Latencies:
         digest.add(now, seconds)
 
     def percentile(self, now: float) -> float | None:
-        """Seconds, or None if there are too few samples. It is found anew every FOUND_EVERY seconds at most."""
-        if self._said is None or now >= self._stands_until:
-            self._said = self._found(now)
-            self._stands_until = now + FOUND_EVERY
-        return self._said
+        """Seconds, or None with too few samples. It is computed at most every ``COMPUTED_EVERY`` seconds."""
+        if self._delay is None or now >= self._valid_until:
+            self._delay = self._compute(now)
+            self._valid_until = now + COMPUTED_EVERY
+        return self._delay
 
     def statistics(self, now: float) -> LatencyStatistics:
-        """A snapshot: the samples of all, and what is said."""
-        return LatencyStatistics(self._all.statistics(now).samples, self._found(now))
+        """A snapshot: the samples of all replicas, and the delay."""
+        return LatencyStatistics(self._all.statistics(now).samples, self._compute(now))
 
-    def _found(self, now: float) -> float | None:
+    def _compute(self, now: float) -> float | None:
         of_all = self._all.percentile(now)
         if of_all is None:
             return None  # Where all together have too few samples, each has.

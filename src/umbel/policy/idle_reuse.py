@@ -1,4 +1,4 @@
-"""How long a kept connection may have been idle to carry a request that must not be sent twice.
+"""Reuse of idle connections: how long one may have been idle to carry a request that must not be repeated.
 
 A server closes idle connections when it likes, and its close may cross a request on the way. The client then sees a
 reset and cannot know whether the request was read. A GET is sent again; a POST fails (RFC 9112 section 9.3.1). So a
@@ -9,12 +9,13 @@ on a new one.
 from __future__ import annotations
 
 IDLE_MAX = 4.0
-"""Seconds, whatever is known: the shortest idle timeout of common servers is 5 s (Node's)."""
+"""Seconds at most: the shortest idle timeout of common servers is 5 s (Node's)."""
 IDLE_UNKNOWN_MAX = 0.5
-"""Seconds while nothing is known of the server."""
+"""Seconds while the server's idle timeout is not known."""
 HINT_MARGIN = 1.0
-"""Seconds that the way of a request to the server may take, and a clock may be wrong."""
+"""Seconds allowed for the transfer of a request to the server and for the error of its clock."""
 OBSERVED_SHARE = 0.8
+"""Share of the shortest observed idle time up to which a connection is reused."""
 OBSERVED_SECONDS = 60.0
 """How long an observation counts whatever comes. A server that restarts closes connections after whatever time they
 have been idle, which says nothing of its idle timeout. So an older observation is forgotten once a connection was idle

@@ -1,6 +1,6 @@
-"""A percentile of the latencies of late, in bounded memory: when a call has become one of the slow ones.
+"""A quantile of recent latencies over a sliding window, in bounded memory.
 
-Knows no clock: whoever adds says when.
+It has no clock: ``now`` is handed in, in seconds.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from bisect import bisect_left
 from dataclasses import dataclass
 
 FLOOR = 0.001
-"""Seconds: nothing is said to be quicker, lest a hedge be a second copy of every call."""
+"""Seconds of the lowest bucket: a smaller percentile would hedge every call."""
 CEILING = 1000.0
-"""Seconds: nothing is said to be slower."""
+"""Seconds of the highest bucket."""
 ERROR = 0.05
-"""What is said is never under the true percentile, and at most this share over it (between floor and ceiling)."""
+"""Relative error: a percentile is never below the true one, and at most this share above it (from floor to ceiling)."""
 SAMPLES_MIN = 100
-"""With fewer, a percentile is an anecdote: nothing is said."""
+"""Samples that a percentile needs at least."""
 
 # The upper bounds of the buckets. Each is ERROR over the one before it, so the error is relative, and the number of
 # buckets grows with the logarithm of the range: 285 for six decades.
@@ -26,7 +26,7 @@ _BOUNDS = tuple(min(CEILING, FLOOR * (1 + ERROR) ** step) for step in range(_STE
 
 @dataclass(frozen=True, slots=True)
 class LatencyStatistics:
-    """A snapshot of a digest."""
+    """Snapshot of a digest."""
 
     samples: int
     """In the window."""

@@ -1,7 +1,6 @@
-"""Whether a failed attempt is worth another, and how long to wait before it.
+"""Retries: which results of an attempt are retried, and how long to wait before the next attempt.
 
-The hedge policy asks it too what is worth another attempt. Nothing here waits, counts or draws a random number of its
-own.
+Hedging uses the same table of retryable results. Nothing here waits, counts or draws random numbers of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import NamedTuple
 from ..core.failure_kinds import KINDS, Kind
 
 STATUSES = frozenset({502, 503, 504})
-"""The statuses that a gateway's upstream means to pass: it was not there, or not able, for the moment."""
+"""The statuses of temporary failures of a gateway's upstream."""
 
 RETRY_AFTER_MAX = 30.0
 """Seconds that a Retry-After may ask for where no deadline bounds the wait."""
@@ -23,8 +22,8 @@ RETRY_AFTER_MAX = 30.0
 _KINDS = frozenset(kind for kind, rule in KINDS.items() if rule.retryable) - {Kind.STATUS}
 
 
-class Ending(NamedTuple):
-    """How an attempt ended: with a failure's kind, or with a response of a status."""
+class AttemptResult(NamedTuple):
+    """Result of an attempt, as the policies see it: a failure's kind, or the status of a response."""
 
     kind: Kind | None
     status: int | None = None
@@ -36,10 +35,10 @@ class Ending(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RetryOn:
-    """The endings that are worth another attempt. By default what the table of kinds says."""
+    """The retryable results of attempts; by default those of the table of kinds."""
 
     kinds: frozenset[Kind] = _KINDS
-    """``reset`` counts only before the first byte, whoever names it: after it, the upstream has acted."""
+    """``reset`` counts only before the first byte of a response: after it, the upstream has acted."""
     statuses: frozenset[int] = STATUSES
 
     @classmethod
@@ -63,16 +62,16 @@ class RetryOn:
                 raise ValueError(f"{item!r} cannot be retried on: name {names}, status, or a status from 400 to 599")
         return cls(frozenset(kinds), frozenset(statuses))
 
-    def covers(self, ending: Ending) -> bool:
-        """Whether the attempt that ended so is worth another."""
-        if ending.kind is None:
-            return ending.status in self.statuses
-        return ending.kind in self.kinds and (ending.kind is not Kind.RESET or ending.untouched)
+    def covers(self, result: AttemptResult) -> bool:
+        """Whether this result is retryable."""
+        if result.kind is None:
+            return result.status in self.statuses
+        return result.kind in self.kinds and (result.kind is not Kind.RESET or result.untouched)
 
 
 @dataclass(frozen=True, slots=True)
 class RetryRules:
-    """How often a call is attempted and what is between. ``attempts`` counts the first: 2 means one retry.
+    """Rules of retries: number of attempts and backoff between them. ``attempts`` counts the first: 2 is one retry.
 
     The n-th retry waits a random time up to ``min(max_backoff, backoff * 2 ** (n - 1))`` seconds ("full jitter":
     https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/), so that calls that failed together do
@@ -90,19 +89,19 @@ class RetryRules:
         if not (0 <= self.backoff < math.inf and 0 <= self.max_backoff < math.inf):
             raise ValueError("backoff and max_backoff are seconds, finite and not negative")
 
-    def wants(self, made: int, ending: Ending) -> bool:
-        """Whether the call is to be attempted again, after ``made`` attempts of which the last ended so."""
-        return made < self.attempts and self.on.covers(ending)
+    def wants(self, made: int, result: AttemptResult) -> bool:
+        """Whether the call is retried after ``made`` attempts, the last with this result."""
+        return made < self.attempts and self.on.covers(result)
 
-    def pause(self, made: int, ending: Ending, now: float, deadline: float, rng: Random) -> float | None:
-        """Seconds to wait before the next attempt; None if there is no time for that: then the ending stands.
+    def pause(self, made: int, result: AttemptResult, now: float, deadline: float, rng: Random) -> float | None:
+        """Backoff before the next attempt in seconds; None if the deadline comes before its end.
 
         It is never shorter than the upstream's Retry-After (RFC 9110 section 10.2.3).
         """
         # Far out the exponent alone would overflow, long after the cap has taken over.
         pause = rng.random() * min(self.max_backoff, self.backoff * 2.0 ** min(made - 1, 64))
-        if ending.retry_after is not None:
-            if deadline == math.inf and ending.retry_after > RETRY_AFTER_MAX:
+        if result.retry_after is not None:
+            if deadline == math.inf and result.retry_after > RETRY_AFTER_MAX:
                 return None
-            pause = max(pause, ending.retry_after)
+            pause = max(pause, result.retry_after)
         return pause if now + pause < deadline else None

@@ -1,6 +1,6 @@
-"""How many retries and hedges an upstream bears: a share of its active calls, as in Envoy's retry budget.
+"""Retry budget: a bound on an upstream's retries and hedges in flight, as a share of its active calls (as Envoy's).
 
-One object is shared by the retries and the hedges of an upstream. It knows no time: it counts what is in flight.
+One budget is shared by the retries and the hedges of an upstream. It has no clock: it counts what is in flight.
 """
 
 from __future__ import annotations
@@ -9,21 +9,21 @@ import math
 from dataclasses import dataclass
 
 # ratio * active may fall a hair under the whole number that is meant: 0.29 * 100 is 28.999999999999996.
-_HAIR = 1e-9
+_EPSILON = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class BudgetStatistics:
-    """A snapshot of a budget."""
+    """Snapshot of a budget."""
 
     active: int
     """Calls in flight."""
     extra: int
     """Retries (their back-off included) and hedges in flight."""
     limit: float
-    """How many may be, with so many calls in flight."""
+    """Retries and hedges that may be in flight, with so many active calls."""
     denied: int
-    """Retries and hedges that were not made for want of it, since the beginning."""
+    """Retries and hedges that the budget refused, since the beginning."""
 
 
 class Budget:
@@ -63,11 +63,11 @@ class Budget:
         return True
 
     def leave(self, call: object) -> None:
-        """The call is over. For whom ``enter`` said True, once."""
+        """Count ``call`` no longer. Once per call for which ``enter`` returned True."""
         self._calls.remove(id(call))
 
     def take(self) -> bool:
-        """Whether another attempt may be made; if so it is counted until ``give_back``."""
+        """Whether another attempt may be made; it is then counted until ``give_back``."""
         if self._extra >= self._limit():
             self._denied += 1
             return False
@@ -83,7 +83,7 @@ class Budget:
     def _limit(self) -> float:
         if self._ratio == math.inf:
             return math.inf
-        return max(self._minimum, math.floor(self._ratio * len(self._calls) + _HAIR))
+        return max(self._minimum, math.floor(self._ratio * len(self._calls) + _EPSILON))
 
     def statistics(self) -> BudgetStatistics:
         """A snapshot."""

@@ -37,7 +37,7 @@ from ..net.timers import TimerQueue
 from ..policy.breaker import BreakerPolicy, BreakerSnapshot
 from ..policy.gradient_limit import GradientLimit, LimitStatistics
 from ..policy.hedge import HedgeRules
-from ..policy.hedge_delay import Latencies
+from ..policy.hedge_delay import HedgeDelay
 from ..policy.quantile import LatencyStatistics
 from ..policy.replicas.ejection import EjectionRules
 from ..policy.retry import RetryRules
@@ -240,7 +240,7 @@ class Client(TaskOwner):
             recorder=recorder,
         )
         self.coalescing = Coalescing(self, self.unshared_call)
-        self._digests: dict[float, Latencies] = {}
+        self._digests: dict[float, HedgeDelay] = {}
         self._entered: list[AsyncExitStack] = []
         # Counted by the calls.
         self.retries = self.retries_mended = self.retries_late = self.retries_blocked = 0
@@ -308,13 +308,13 @@ class Client(TaskOwner):
             return RepeatableCall(self, prepared, context)
         return UpstreamCall(self, prepared, context)
 
-    def digest(self, quantile: float | None) -> Latencies | None:
+    def digest(self, quantile: float | None) -> HedgeDelay | None:
         """The latencies that hedges at this quantile are timed by; None where they come after a duration."""
         if quantile is None:
             return None
         found = self._digests.get(quantile)
         if found is None and len(self._digests) < DIGESTS_MAX:
-            found = self._digests[quantile] = Latencies(quantile)
+            found = self._digests[quantile] = HedgeDelay(quantile)
         return found
 
     def statistics(self) -> ClientStatistics:

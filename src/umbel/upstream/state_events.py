@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..core.events import Level, Noted, Recorder
-from ..policy.breaker import Change, Signal, State
+from ..policy.breaker import BreakerEvent, BreakerState, BreakerTransition
 
 _REASONS = {
-    Signal.WAITED: "a call is let through as a probe",
-    Signal.PROVED: "the probe was answered",
-    Signal.FAILED: "the probe failed",
+    BreakerEvent.WAITED: "a call is let through as a probe",
+    BreakerEvent.PROVED: "the probe was answered",
+    BreakerEvent.FAILED: "the probe failed",
 }
 
 
@@ -25,10 +25,10 @@ class StateEvents:
     recorder: Recorder
     upstream: str
 
-    def breaker(self, change: Change) -> None:
+    def breaker(self, change: BreakerTransition) -> None:
         """The breaker's state is another one: ``breaker.open``, ``breaker.half-open`` or ``breaker.closed``."""
-        reason = _REASONS.get(change.signal) or f"{change.failures} of {change.requests} attempts failed"
-        level: Level = "warning" if change.state is State.OPEN else "info"
+        reason = _REASONS.get(change.event) or f"{change.failures} of {change.requests} attempts failed"
+        level: Level = "warning" if change.state is BreakerState.OPEN else "info"
         message = f"the breaker of {self.upstream} is {change.state}: {reason}"
         fields = {"upstream": self.upstream, "state": str(change.state), "reason": reason}
         self.recorder.record(Noted(level, f"breaker.{change.state}", message, fields=fields))

@@ -33,7 +33,7 @@ from tests.support.rawserver import Peer, response
 from tests.support.sources import Given
 from umbel.composition.answer.result import Result
 from umbel.core.failure_kinds import Kind
-from umbel.policy.breaker import State
+from umbel.policy.breaker import BreakerState
 
 TWO: dict[str, Any] = {"a": {}, "b": {}}
 TWO_OPTIONAL: dict[str, Any] = {"a": {"optional": True}, "b": {"optional": True}}
@@ -373,7 +373,7 @@ async def test_a_breaker_lets_one_call_probe_at_a_time(jumping: MockClock) -> No
     steps: list[Step] = [BUSY, BUSY, BUSY, hang, ONE]
     seen = await observe(Case(steps, upstream=upstream, times=12, around=later, deadline=0.5))
     assert seen.statistics.breaker is not None
-    assert seen.statistics.breaker.state is State.CLOSED
+    assert seen.statistics.breaker.state is BreakerState.CLOSED
     ends = [end["a"] for end in seen.ends]
     assert ends[1:8:2] == [Kind.BREAKER_OPEN] * 4
     assert ends[:8:2] == [Kind.STATUS] * 3 + [Kind.TIMEOUT]

@@ -15,7 +15,7 @@ from tests.support.rawserver import Handler, Peer, answering, raw_server, respon
 from tests.support.upstreams import Caller, url
 from umbel.core.errors import UpstreamError
 from umbel.core.failure_kinds import Kind
-from umbel.policy.breaker import State
+from umbel.policy.breaker import BreakerState
 from umbel.policy.replicas.ejection import EjectionRules
 from umbel.upstream import BreakerOpen, BreakerRules, HealthRules, Overflow, Retry, Transport
 
@@ -99,7 +99,7 @@ async def test_one_of_two_replicas_killed_under_load_fails_nobody(nursery: trio.
         assert 5 <= killed.failed <= 40
         assert [each.in_flight for each in statistics.balance.replicas] == [0, 0]
         assert statistics.breaker is not None
-        assert statistics.breaker.state is State.CLOSED
+        assert statistics.breaker.state is BreakerState.CLOSED
 
 
 async def test_calls_of_a_dead_upstream_are_answered_at_once_after_its_breaker_opened(nursery: trio.Nursery) -> None:

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from umbel.core.failure_kinds import Kind
-from umbel.policy.breaker import TABLE, BreakerPolicy, Signal, State, Ticket
+from umbel.policy.breaker import TABLE, BreakerEvent, BreakerPolicy, BreakerState, Ticket
 
 
 def call(breaker: BreakerPolicy, now: float, *, fails: bool) -> None:
@@ -24,18 +24,18 @@ def opened_at(now: float) -> BreakerPolicy:
     breaker = BreakerPolicy()
     for _ in range(20):
         call(breaker, now, fails=True)
-    assert breaker.state is State.OPEN
+    assert breaker.state is BreakerState.OPEN
     return breaker
 
 
 def test_the_table_has_every_change_there_is() -> None:
     assert {
-        (state, signal): TABLE.get((state, signal)) for state, signal in itertools.product(State, Signal)
-    } == dict.fromkeys(itertools.product(State, Signal)) | {
-        (State.CLOSED, Signal.TRIPPED): State.OPEN,
-        (State.OPEN, Signal.WAITED): State.HALF_OPEN,
-        (State.HALF_OPEN, Signal.PROVED): State.CLOSED,
-        (State.HALF_OPEN, Signal.FAILED): State.OPEN,
+        (state, signal): TABLE.get((state, signal)) for state, signal in itertools.product(BreakerState, BreakerEvent)
+    } == dict.fromkeys(itertools.product(BreakerState, BreakerEvent)) | {
+        (BreakerState.CLOSED, BreakerEvent.TRIPPED): BreakerState.OPEN,
+        (BreakerState.OPEN, BreakerEvent.WAITED): BreakerState.HALF_OPEN,
+        (BreakerState.HALF_OPEN, BreakerEvent.PROVED): BreakerState.CLOSED,
+        (BreakerState.HALF_OPEN, BreakerEvent.FAILED): BreakerState.OPEN,
     }
 
 
@@ -43,14 +43,14 @@ def test_it_opens_with_the_twentieth_request_not_with_the_nineteenth() -> None:
     breaker = BreakerPolicy()
     for _ in range(19):
         call(breaker, 1.0, fails=True)
-    assert breaker.state is State.CLOSED
+    assert breaker.state is BreakerState.CLOSED
     call(breaker, 1.0, fails=False)  # 19 of 20: it need not be a failure that brings the number up
-    assert breaker.state is State.OPEN
+    assert breaker.state is BreakerState.OPEN
     assert breaker.statistics(1.0).opened == 1
 
 
-@pytest.mark.parametrize(("failures", "state"), [(9, State.CLOSED), (10, State.OPEN)])
-def test_half_of_the_requests_must_have_failed(failures: int, state: State) -> None:
+@pytest.mark.parametrize(("failures", "state"), [(9, BreakerState.CLOSED), (10, BreakerState.OPEN)])
+def test_half_of_the_requests_must_have_failed(failures: int, state: BreakerState) -> None:
     breaker = BreakerPolicy()
     for number in range(20):
         call(breaker, 1.0, fails=number < failures)
@@ -67,7 +67,7 @@ def test_what_is_older_than_the_window_is_forgotten_a_tenth_at_a_time() -> None:
     assert breaker.statistics(19.0).requests == breaker.statistics(19.0).failures == 0
     for _ in range(19):
         call(breaker, 1e6, fails=True)
-    assert breaker.state is State.CLOSED
+    assert breaker.state is BreakerState.CLOSED
 
 
 def test_open_it_refuses_for_five_seconds_and_says_how_long_still() -> None:
@@ -82,7 +82,7 @@ def test_open_it_refuses_for_five_seconds_and_says_how_long_still() -> None:
 def test_half_open_one_call_probes_and_the_others_are_refused() -> None:
     breaker = opened_at(0.0)
     probe = admitted(breaker, 5.0)
-    assert breaker.state is State.HALF_OPEN
+    assert breaker.state is BreakerState.HALF_OPEN
     assert breaker.admit(5.0) is None
     assert breaker.admit(500.0) is None  # however long it takes: it has a deadline of its own
     assert breaker.retry_after(5.0) is None
@@ -93,14 +93,14 @@ def test_an_answered_probe_closes_it_with_an_empty_window() -> None:
     breaker = opened_at(0.0)
     probe = admitted(breaker, 5.0)
     probe.attempted(5.1, None, 404)
-    assert breaker.state is State.CLOSED
+    assert breaker.state is BreakerState.CLOSED
     assert breaker.statistics(5.1).requests == 0
     probe.attempted(5.2, Kind.RESET, None)  # a second attempt of the probe's call, begun before it closed
     assert breaker.statistics(5.2).requests == 0
     probe.ended()
     for _ in range(19):
         call(breaker, 5.3, fails=True)
-    assert breaker.state is State.CLOSED
+    assert breaker.state is BreakerState.CLOSED
 
 
 @pytest.mark.parametrize(("kind", "status"), [(None, 500), (Kind.TIMEOUT, None), (Kind.TLS, None)])
@@ -110,7 +110,7 @@ def test_a_failed_probe_opens_it_for_five_seconds_more_and_stops_its_own_retries
     breaker = opened_at(0.0)
     probe = admitted(breaker, 6.0)
     probe.attempted(7.0, kind, status)
-    assert breaker.state is State.OPEN
+    assert breaker.state is BreakerState.OPEN
     assert probe.blocked
     probe.ended()
     assert breaker.retry_after(7.0) == 5.0
@@ -127,7 +127,7 @@ def test_a_probe_that_learned_nothing_gives_its_place_to_the_next_call(kind: Kin
         probe.attempted(5.1, kind, None)
     assert breaker.admit(5.1) is None
     probe.ended()
-    assert breaker.state is State.HALF_OPEN
+    assert breaker.state is BreakerState.HALF_OPEN
     following = admitted(breaker, 5.2)
     assert following.is_probe
     assert not probe.is_probe
@@ -152,15 +152,15 @@ def test_an_end_from_before_it_opened_counts_in_no_later_period() -> None:
     for _ in range(20):
         call(breaker, 0.0, fails=True)
     stragglers[0].attempted(1.0, None, 200)
-    assert breaker.state is State.OPEN
+    assert breaker.state is BreakerState.OPEN
     probe = admitted(breaker, 5.0)
     stragglers[1].attempted(5.0, None, 200)
-    assert breaker.state is State.HALF_OPEN  # only the probe decides
+    assert breaker.state is BreakerState.HALF_OPEN  # only the probe decides
     probe.attempted(5.0, None, 200)
     for straggler in stragglers[2:]:
         straggler.attempted(5.0, Kind.TIMEOUT, None)
         straggler.ended()
-    assert breaker.state is State.CLOSED
+    assert breaker.state is BreakerState.CLOSED
     assert breaker.statistics(5.0).requests == 0
 
 
@@ -169,11 +169,11 @@ def test_its_numbers_may_be_others() -> None:
     call(breaker, 0.0, fails=True)
     call(breaker, 0.95, fails=False)
     call(breaker, 1.05, fails=True)
-    assert breaker.state is State.CLOSED
+    assert breaker.state is BreakerState.CLOSED
     call(breaker, 2.0, fails=True)
-    assert breaker.state is State.CLOSED
+    assert breaker.state is BreakerState.CLOSED
     call(breaker, 2.0, fails=True)
-    assert breaker.state is State.OPEN
+    assert breaker.state is BreakerState.OPEN
     assert admitted(breaker, 2.5).is_probe
 
 

@@ -1,17 +1,17 @@
 from __future__ import annotations
 
-from umbel.policy.failover import FAILOVERS_MIN, WINDOW_SECONDS, Failovers
-from umbel.policy.replicas.replica_load import Loads
-from umbel.policy.replicas.replica_state import Member
+from umbel.policy.failover import FAILOVERS_MIN, WINDOW_SECONDS, FailoverPolicy
+from umbel.policy.replicas.replica_load import ReplicaLoads
+from umbel.policy.replicas.replica_state import ReplicaState
 
 
 class Two:
     """A replica that dies, and one to turn to."""
 
     def __init__(self, in_flight: int) -> None:
-        self.dying, self.other = Member("dying"), Member("other")
-        self.loads = Loads([self.dying, self.other])
-        self.failovers = Failovers(self.loads)
+        self.dying, self.other = ReplicaState("dying"), ReplicaState("other")
+        self.loads = ReplicaLoads([self.dying, self.other])
+        self.failovers = FailoverPolicy(self.loads)
         self.begin(in_flight)
 
     def begin(self, count: int) -> None:

@@ -5,8 +5,8 @@ import math
 import pytest
 
 from umbel.core.failure_kinds import Kind
-from umbel.policy.hedge import Entry, HedgeRules, Judgement, Race, judge
-from umbel.policy.retry import Ending
+from umbel.policy.hedge import HedgeRules, HedgeVerdict, Race, RaceEntry, hedge_verdict
+from umbel.policy.retry import AttemptResult
 from umbel.policy.retry_budget import Budget
 
 
@@ -53,46 +53,46 @@ def test_numbers_without_a_meaning_are_refused(numbers: dict[str, float]) -> Non
 @pytest.mark.parametrize(
     ("ending", "judgement"),
     [
-        (Ending(None, 200), Judgement.SUCCESS),
-        (Ending(None, 304), Judgement.SUCCESS),
-        (Ending(None, 404), Judgement.SUCCESS),
-        (Ending(None, 429, retry_after=3.0), Judgement.SUCCESS),
-        (Ending(None, 500), Judgement.FAILURE),
-        (Ending(None, 502), Judgement.RETRYABLE),
-        (Ending(None, 503), Judgement.RETRYABLE),
-        (Ending(None, 504), Judgement.RETRYABLE),
-        (Ending(None, 503, retry_after=0.0), Judgement.RETRYABLE),
-        (Ending(None, 503, retry_after=1.0), Judgement.FAILURE),
-        (Ending(Kind.CONNECT), Judgement.RETRYABLE),
-        (Ending(Kind.DNS), Judgement.RETRYABLE),
-        (Ending(Kind.RESET, untouched=True), Judgement.RETRYABLE),
-        (Ending(Kind.RESET), Judgement.FAILURE),
-        (Ending(Kind.TIMEOUT), Judgement.FAILURE),
-        (Ending(Kind.MALFORMED), Judgement.FAILURE),
+        (AttemptResult(None, 200), HedgeVerdict.SUCCESS),
+        (AttemptResult(None, 304), HedgeVerdict.SUCCESS),
+        (AttemptResult(None, 404), HedgeVerdict.SUCCESS),
+        (AttemptResult(None, 429, retry_after=3.0), HedgeVerdict.SUCCESS),
+        (AttemptResult(None, 500), HedgeVerdict.FAILURE),
+        (AttemptResult(None, 502), HedgeVerdict.RETRYABLE),
+        (AttemptResult(None, 503), HedgeVerdict.RETRYABLE),
+        (AttemptResult(None, 504), HedgeVerdict.RETRYABLE),
+        (AttemptResult(None, 503, retry_after=0.0), HedgeVerdict.RETRYABLE),
+        (AttemptResult(None, 503, retry_after=1.0), HedgeVerdict.FAILURE),
+        (AttemptResult(Kind.CONNECT), HedgeVerdict.RETRYABLE),
+        (AttemptResult(Kind.DNS), HedgeVerdict.RETRYABLE),
+        (AttemptResult(Kind.RESET, untouched=True), HedgeVerdict.RETRYABLE),
+        (AttemptResult(Kind.RESET), HedgeVerdict.FAILURE),
+        (AttemptResult(Kind.TIMEOUT), HedgeVerdict.FAILURE),
+        (AttemptResult(Kind.MALFORMED), HedgeVerdict.FAILURE),
     ],
 )
-def test_each_ending_has_its_worth(ending: Ending, judgement: Judgement) -> None:
-    assert judge(ending) is judgement
+def test_each_ending_has_its_worth(ending: AttemptResult, judgement: HedgeVerdict) -> None:
+    assert hedge_verdict(ending) is judgement
 
 
 def test_the_first_success_wins_and_nothing_is_started_after_it() -> None:
     race = Race(2, Budget())
     assert race.another()
-    assert race.ended(Judgement.SUCCESS, Entry.HEDGE)
+    assert race.ended(HedgeVerdict.SUCCESS, RaceEntry.HEDGE)
     assert race.over
     assert not race.another()
-    assert not race.ended(Judgement.SUCCESS, Entry.FIRST)
+    assert not race.ended(HedgeVerdict.SUCCESS, RaceEntry.FIRST)
     assert race.running == 0
 
 
 def test_a_retryable_failure_leaves_the_race_open_until_it_is_settled() -> None:
     race = Race(1, Budget())
-    assert not race.ended(Judgement.RETRYABLE, Entry.FIRST)
+    assert not race.ended(HedgeVerdict.RETRYABLE, RaceEntry.FIRST)
     assert not race.over
     assert race.another()
     race.settle()
     assert not race.over
-    assert not race.ended(Judgement.RETRYABLE, Entry.HEDGE)
+    assert not race.ended(HedgeVerdict.RETRYABLE, RaceEntry.HEDGE)
     assert not race.another()
     race.settle()
     assert race.over
@@ -101,12 +101,12 @@ def test_a_retryable_failure_leaves_the_race_open_until_it_is_settled() -> None:
 def test_another_failure_ends_the_race_only_with_nothing_under_way() -> None:
     race = Race(1, Budget())
     assert race.another()
-    race.ended(Judgement.FAILURE, Entry.FIRST)
+    race.ended(HedgeVerdict.FAILURE, RaceEntry.FIRST)
     assert not race.over
-    race.ended(Judgement.FAILURE, Entry.HEDGE)
+    race.ended(HedgeVerdict.FAILURE, RaceEntry.HEDGE)
     assert race.over
     lonely = Race(1, Budget())
-    lonely.ended(Judgement.FAILURE, Entry.FIRST)
+    lonely.ended(HedgeVerdict.FAILURE, RaceEntry.FIRST)
     assert lonely.over
     assert not lonely.another()
 
@@ -114,7 +114,7 @@ def test_another_failure_ends_the_race_only_with_nothing_under_way() -> None:
 def test_a_cancel_ends_the_race() -> None:
     race = Race(3, Budget())
     race.another()
-    race.ended(None, Entry.FIRST)
+    race.ended(None, RaceEntry.FIRST)
     assert race.over
     assert not race.may_grow
 
@@ -122,11 +122,11 @@ def test_a_cancel_ends_the_race() -> None:
 def test_there_are_no_more_hedges_than_allowed_and_each_has_its_place_in_the_budget() -> None:
     budget = Budget()
     race = Race(2, budget)
-    assert [race.another() for _ in range(3)] == [Entry.HEDGE, Entry.HEDGE, None]
+    assert [race.another() for _ in range(3)] == [RaceEntry.HEDGE, RaceEntry.HEDGE, None]
     assert not race.may_grow
     assert budget.statistics().extra == 2
-    race.ended(Judgement.FAILURE, Entry.HEDGE)
-    race.ended(None, Entry.HEDGE)
+    race.ended(HedgeVerdict.FAILURE, RaceEntry.HEDGE)
+    race.ended(None, RaceEntry.HEDGE)
     assert budget.statistics().extra == 0
     assert budget.statistics().denied == 0
 
@@ -137,7 +137,7 @@ def test_without_a_place_in_the_budget_there_is_no_hedge_until_one_is_free() -> 
     assert one.another()
     assert not other.another()
     assert other.may_grow
-    one.ended(Judgement.SUCCESS, Entry.HEDGE)
+    one.ended(HedgeVerdict.SUCCESS, RaceEntry.HEDGE)
     assert other.another()
 
 
@@ -145,9 +145,9 @@ def test_what_replaces_an_attempt_that_a_dying_replica_took_with_it_needs_no_pla
     budget = Budget(0, 0)
     race = Race(2, budget)
     assert race.another() is None
-    race.ended(Judgement.RETRYABLE, Entry.FIRST)
-    assert race.another(failover=True) is Entry.FAILOVER
+    race.ended(HedgeVerdict.RETRYABLE, RaceEntry.FIRST)
+    assert race.another(failover=True) is RaceEntry.FAILOVER
     assert budget.statistics().extra == 0
-    assert race.ended(Judgement.SUCCESS, Entry.FAILOVER)
+    assert race.ended(HedgeVerdict.SUCCESS, RaceEntry.FAILOVER)
     assert budget.statistics().extra == 0
     assert race.another(failover=True) is None

@@ -2,15 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from umbel.policy.hedge_delay import FOUND_EVERY, REPLICAS_MAX, Latencies
+from umbel.policy.hedge_delay import COMPUTED_EVERY, REPLICAS_MAX, HedgeDelay
 from umbel.policy.quantile import SAMPLES_MIN
 
 QUICK, LATE = 0.01, 0.5
 
 
-def fed(**seconds: float) -> Latencies:
+def fed(**seconds: float) -> HedgeDelay:
     """A hundred attempts at each replica, which took so long."""
-    latencies = Latencies(0.95)
+    latencies = HedgeDelay(0.95)
     for _ in range(SAMPLES_MIN):
         for name, each in seconds.items():
             latencies.add(0.0, name, each)
@@ -34,12 +34,12 @@ def test_a_replica_with_few_samples_has_no_say() -> None:
         latencies.add(0.0, "b", QUICK)
     assert latencies.percentile(0.0) == pytest.approx(LATE, rel=0.06)
     latencies.add(0.0, "b", QUICK)
-    assert latencies.percentile(FOUND_EVERY) == pytest.approx(QUICK, rel=0.06)
+    assert latencies.percentile(COMPUTED_EVERY) == pytest.approx(QUICK, rel=0.06)
 
 
 @pytest.mark.parametrize("names", [["a", "b"], [None], [None, "a"]])
 def test_while_no_replica_has_enough_it_is_that_of_all_together(names: list[str | None]) -> None:
-    latencies = Latencies(0.5)
+    latencies = HedgeDelay(0.5)
     for number in range(SAMPLES_MIN):
         assert latencies.percentile(0.0) is None
         latencies.add(0.0, names[number % len(names)], QUICK)
@@ -55,7 +55,7 @@ def test_what_is_old_is_forgotten() -> None:
 
 
 def test_of_very_many_replicas_all_together_speak() -> None:
-    latencies = Latencies(0.95)
+    latencies = HedgeDelay(0.95)
     for _ in range(10):
         for number in range(REPLICAS_MAX + 1):
             latencies.add(0.0, str(number), QUICK)

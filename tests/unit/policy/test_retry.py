@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from umbel.core.failure_kinds import KINDS, Kind
-from umbel.policy.retry import RETRY_AFTER_MAX, STATUSES, Ending, RetryOn, RetryRules
+from umbel.policy.retry import RETRY_AFTER_MAX, STATUSES, AttemptResult, RetryOn, RetryRules
 
 
 class Always(Random):
@@ -20,31 +20,31 @@ class Always(Random):
         return self._value
 
 
-REFUSED = Ending(Kind.CONNECT)
+REFUSED = AttemptResult(Kind.CONNECT)
 
 
 @pytest.mark.parametrize("kind", list(Kind))
 def test_by_default_the_table_of_kinds_says_which_failures_are_retried(kind: Kind) -> None:
     expected = KINDS[kind].retryable and kind is not Kind.STATUS
-    assert RetryOn().covers(Ending(kind, untouched=True)) is expected
+    assert RetryOn().covers(AttemptResult(kind, untouched=True)) is expected
 
 
 @pytest.mark.parametrize("status", [200, 304, 404, 429, 500, 501, 502, 503, 504, 505])
 def test_by_default_three_statuses_are_retried(status: int) -> None:
-    assert RetryOn().covers(Ending(None, status)) is (status in (502, 503, 504))
+    assert RetryOn().covers(AttemptResult(None, status)) is (status in (502, 503, 504))
 
 
 def test_a_reset_is_retried_only_before_the_first_byte_whoever_names_it() -> None:
     for on in (RetryOn(), RetryOn.of(["reset"])):
-        assert on.covers(Ending(Kind.RESET, untouched=True))
-        assert not on.covers(Ending(Kind.RESET, untouched=False))
+        assert on.covers(AttemptResult(Kind.RESET, untouched=True))
+        assert not on.covers(AttemptResult(Kind.RESET, untouched=False))
 
 
 def test_a_list_of_kinds_and_statuses_says_it_otherwise() -> None:
     on = RetryOn.of(["connect", Kind.RESET, 503, 429])
     assert on == RetryOn(frozenset({Kind.CONNECT, Kind.RESET}), frozenset({503, 429}))
-    assert not on.covers(Ending(Kind.DNS))
-    assert not on.covers(Ending(None, 502))
+    assert not on.covers(AttemptResult(Kind.DNS))
+    assert not on.covers(AttemptResult(None, 502))
     assert RetryOn.of(["status", 500]) == RetryOn(frozenset(), STATUSES | {500})
     assert RetryOn.of([]) == RetryOn(frozenset(), frozenset())
 
@@ -59,8 +59,8 @@ def test_attempts_count_the_first_one() -> None:
     rules = RetryRules(attempts=3)
     assert [rules.wants(made, REFUSED) for made in (1, 2, 3)] == [True, True, False]
     assert not RetryRules(attempts=1).wants(1, REFUSED)
-    assert not rules.wants(1, Ending(Kind.TIMEOUT))
-    assert not rules.wants(1, Ending(None, 200))
+    assert not rules.wants(1, AttemptResult(Kind.TIMEOUT))
+    assert not rules.wants(1, AttemptResult(None, 200))
 
 
 def test_the_longest_wait_doubles_up_to_the_cap() -> None:
@@ -88,7 +88,7 @@ def test_the_upstreams_retry_after_is_the_least_wait_if_it_fits() -> None:
     rules = RetryRules()
 
     def pause(after: float, deadline: float) -> float | None:
-        return rules.pause(1, Ending(None, 503, retry_after=after), 0.0, deadline, Always(1.0))
+        return rules.pause(1, AttemptResult(None, 503, retry_after=after), 0.0, deadline, Always(1.0))
 
     assert pause(2.0, 5.0) == 2.0
     assert pause(0.0, 5.0) == 0.025

@@ -1,4 +1,4 @@
-"""When to look again at something that has a lifetime: pure decisions, no clock and no I/O.
+"""When to look up a DNS name again: its lifetime within bounds, and backoff after failures. No clock and no I/O.
 
 All times are in seconds.
 """
@@ -6,11 +6,11 @@ All times are in seconds.
 from __future__ import annotations
 
 FIRST_PAUSE = 1.0
-"""After the first failure in a row; each further one doubles it."""
+"""Pause after the first failure in a row; each further one doubles it."""
 
 
-class Refresh:
-    """A lifetime is followed within ``floor`` and ``ceiling``; failures back off, to the ceiling at most."""
+class RefreshSchedule:
+    """Pauses between look-ups: the lifetime within ``floor`` and ``ceiling``, or the backoff, at most ``ceiling``."""
 
     __slots__ = ("_ceiling", "_floor", "failures")
 
@@ -23,12 +23,12 @@ class Refresh:
         """In a row."""
 
     def succeeded(self, lifetime: float) -> float:
-        """The pause after a success that holds for ``lifetime``."""
+        """The pause after an answer that is valid for ``lifetime``."""
         self.failures = 0
         return self._within(lifetime)
 
     def failed(self, lifetime: float | None = None) -> float:
-        """The pause after a failure. Where part of it succeeded, that part's ``lifetime`` may be nearer."""
+        """The pause after a failure; at most ``lifetime`` where a part of the look-up succeeded."""
         # Beyond this the power of two is over any ceiling, and would not be a float for ever.
         pause = self._within(FIRST_PAUSE * 2.0 ** min(self.failures, 64))
         self.failures += 1

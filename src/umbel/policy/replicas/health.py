@@ -1,13 +1,10 @@
-"""Whether a replica is up, by the checks that it passed and failed in a row.
-
-Told of each check's end. No clock, and no idea of what a check is.
-"""
+"""Health of a replica: up or down, by the checks that it passed and failed in a row. No clock."""
 
 from __future__ import annotations
 
 
-class Standing:
-    """One replica's standing: up until ``unhealthy`` checks in a row failed, then down until ``healthy`` passed."""
+class HealthState:
+    """Health of one replica: up until ``unhealthy`` checks in a row failed, then down until ``healthy`` passed."""
 
     __slots__ = ("_against", "_healthy", "_unhealthy", "up")
 
@@ -17,11 +14,11 @@ class Standing:
         self._healthy = healthy
         self._unhealthy = unhealthy
         self._against = 0
-        """Checks in a row that spoke against its standing."""
+        """Checks in a row that contradict ``up``."""
         self.up = True
 
     def checked(self, passed: bool) -> bool:
-        """Take a check's end; whether the standing changed."""
+        """Count the result of a check; whether ``up`` has changed."""
         if passed is self.up:
             self._against = 0
             return False

@@ -1,6 +1,6 @@
-"""How busy each replica is: its attempts in flight, and for a while its failures and what was too slow for a hedge.
+"""Load of each replica: its attempts in flight, and for a while its failures and the attempts that hedges overtook.
 
-For the power of two choices. No clock: ``now`` is handed in, in seconds.
+The power of two choices compares it. It has no clock: ``now`` is handed in, in seconds.
 """
 
 from __future__ import annotations
@@ -9,23 +9,23 @@ import math
 from collections.abc import Collection
 from heapq import heappop, heappush
 
-from .replica_state import Member
+from .replica_state import ReplicaState
 
 USUAL_SECONDS = 0.1
-"""What is taken for the usual time of an answer before any replica has given one."""
+"""The usual response time before any replica has answered."""
 FAILURE_SECONDS_MIN = 0.1
 """How long a failure counts at least. A millisecond would be over before the next call: then the five failures that
 eject a fast replica come so quickly that their retries are more than a retry budget's three at once."""
 WEIGHT = 0.1
-"""How much of a replica's usual time is its newest answer's."""
+"""Weight of the newest response time in a replica's moving average."""
 OVERTAKEN_SECONDS_MAX = 5.0
 """How long an attempt that was overtaken counts at most: so often at least a slow replica shows whether it still is."""
-GHOSTS_MAX = 1000
-"""The ends of a replica's attempts that count on at once."""
+LINGERING_ENDS_MAX = 1000
+"""Ended attempts of one replica that still count at once."""
 
 
-class Loads:
-    """The loads of a set of replicas. What ends on one that has left the set is counted there, and harms nobody.
+class ReplicaLoads:
+    """The loads of a set of replicas. An attempt that ends on one that has left the set has no effect on the others.
 
     A replica that fails at once would look idle and draw all traffic to itself. So a failure counts as one more attempt
     in flight for as long as an answer of that replica usually takes, and for a tenth of a second at least. For that
@@ -37,67 +37,67 @@ class Loads:
     counts on, for its age, and for twice as long with each time in a row that the next one is overtaken too.
     """
 
-    __slots__ = ("_members",)
+    __slots__ = ("_replicas",)
 
-    def __init__(self, members: Collection[Member] = ()) -> None:
-        self._members = members
+    def __init__(self, replicas: Collection[ReplicaState] = ()) -> None:
+        self._replicas = replicas
 
-    def follow(self, members: Collection[Member]) -> None:
-        """The set is this one from now on."""
-        self._members = members
+    def follow(self, replicas: Collection[ReplicaState]) -> None:
+        """Take ``replicas`` for the set from now on."""
+        self._replicas = replicas
 
-    def begun(self, member: Member) -> None:
-        """An attempt has begun."""
-        member.in_flight += 1
+    def begun(self, replica: ReplicaState) -> None:
+        """Count an attempt that begins."""
+        replica.in_flight += 1
 
-    def ended(self, now: float, member: Member, seconds: float, has_failed: bool | None) -> None:
-        """An attempt has ended, which took so long; None: it says nothing of its replica (it was cut, say)."""
-        member.in_flight -= 1
+    def ended(self, now: float, replica: ReplicaState, seconds: float, has_failed: bool | None) -> None:
+        """Count the end of an attempt of ``seconds``; None: it says nothing of its replica (it was cut, say)."""
+        replica.in_flight -= 1
         if has_failed is None:
             return
         if has_failed:
-            until = now + max(self.usual(member), FAILURE_SECONDS_MIN)
-            member.failing_until = max(member.failing_until, until)
-            self._haunt(member, until)
+            until = now + max(self.usual(replica), FAILURE_SECONDS_MIN)
+            replica.failing_until = max(replica.failing_until, until)
+            self._linger(replica, until)
             return
-        member.failing_until = -math.inf
-        if seconds < member.overtaken_age:
-            member.overtaken = 0
-        usual = member.usual
-        member.usual = seconds if usual is None else usual + WEIGHT * (seconds - usual)
+        replica.failing_until = -math.inf
+        if seconds < replica.overtaken_age:
+            replica.overtaken = 0
+        usual = replica.usual
+        replica.usual = seconds if usual is None else usual + WEIGHT * (seconds - usual)
 
-    def overtaken(self, now: float, member: Member, seconds: float) -> None:
+    def overtaken(self, now: float, replica: ReplicaState, seconds: float) -> None:
         """An attempt was cut at that age because one that began later, elsewhere, had its answer. It has ``ended`` too.
 
         What began before the last of them was overtaken says the same as that one did, not more.
         """
         began_at = now - seconds
-        if began_at >= member.overtaken_at or not member.overtaken:
-            member.overtaken += 1
-            member.overtaken_at = now
-            member.overtaken_age = seconds
+        if began_at >= replica.overtaken_at or not replica.overtaken:
+            replica.overtaken += 1
+            replica.overtaken_at = now
+            replica.overtaken_age = seconds
         # Far out the power would be no float, long after the bound has taken over.
-        self._haunt(member, now + min(seconds * 2.0 ** min(member.overtaken - 1, 64), OVERTAKEN_SECONDS_MAX))
+        self._linger(replica, now + min(seconds * 2.0 ** min(replica.overtaken - 1, 64), OVERTAKEN_SECONDS_MAX))
 
-    def failing(self, now: float, member: Member) -> bool:
-        """Whether its last end was a failure that still counts."""
-        return now < member.failing_until
+    def failing(self, now: float, replica: ReplicaState) -> bool:
+        """Whether the last end of an attempt of ``replica`` was a failure that still counts."""
+        return now < replica.failing_until
 
-    def of(self, now: float, member: Member) -> int:
-        """Its load: attempts in flight, and ends that still count."""
-        ghosts = member.ghosts
-        if not ghosts:
-            return member.in_flight
-        while ghosts and ghosts[0] <= now:
-            heappop(ghosts)
-        return member.in_flight + len(ghosts)
+    def of(self, now: float, replica: ReplicaState) -> int:
+        """The load of ``replica``: attempts in flight, and ended ones that still count."""
+        lingering_ends = replica.lingering_ends
+        if not lingering_ends:
+            return replica.in_flight
+        while lingering_ends and lingering_ends[0] <= now:
+            heappop(lingering_ends)
+        return replica.in_flight + len(lingering_ends)
 
-    def _haunt(self, member: Member, until: float) -> None:
-        if len(member.ghosts) < GHOSTS_MAX:
-            heappush(member.ghosts, until)
+    def _linger(self, replica: ReplicaState, until: float) -> None:
+        if len(replica.lingering_ends) < LINGERING_ENDS_MAX:
+            heappush(replica.lingering_ends, until)
 
-    def usual(self, member: Member) -> float:
-        """Seconds that an answer of it usually takes: a moving average; before its first, the slowest replica's."""
-        if member.usual is not None:
-            return member.usual
-        return max((each.usual for each in self._members if each.usual is not None), default=USUAL_SECONDS)
+    def usual(self, replica: ReplicaState) -> float:
+        """The usual response time in seconds: a moving average; before the first response, the slowest replica's."""
+        if replica.usual is not None:
+            return replica.usual
+        return max((each.usual for each in self._replicas if each.usual is not None), default=USUAL_SECONDS)

@@ -1,6 +1,6 @@
-"""One replica of a set, as the policies know it.
+"""State of one replica of a set, as the policies keep it.
 
-Made when the replica comes, and changed only by the policy that a field belongs to. It decides nothing.
+Each attribute is changed only by the policy that it belongs to.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import math
 from typing import TypeVar
 
 
-class Member:
-    """A replica's part of what the policies keep. It is equal to itself alone."""
+class ReplicaState:
+    """The policies' state of one replica. It is equal to itself alone."""
 
     __slots__ = (
         "back_at",
@@ -19,8 +19,8 @@ class Member:
         "ejections",
         "failing_until",
         "failovers",
-        "ghosts",
         "in_flight",
+        "lingering_ends",
         "name",
         "overtaken",
         "overtaken_age",
@@ -33,20 +33,20 @@ class Member:
 
     def __init__(self, name: str, weight: int = 1) -> None:
         self.name = name
-        """No two of a set have the same."""
+        """Unique within a set."""
         self.weight = weight
-        """How often it is taken, compared with the others (``balance.Weighted``)."""
+        """How often it is taken, compared with the others (``balance.WeightedRoundRobin``)."""
 
-        # Of the ways to take turns (balance.py)
+        # Load balancing (balance.py)
         self.place = 0
         self.credit = 0
 
-        # Of its load (load.py)
+        # Load (replica_load.py)
         self.in_flight = 0
         self.usual: float | None = None
-        """Seconds that its answers take; None before the first."""
-        self.ghosts: list[float] = []
-        """Of each end that counts on as if it were in flight, when it stops: a heap, the next to stop comes first."""
+        """Moving average of its response times in seconds; None before the first."""
+        self.lingering_ends: list[float] = []
+        """Ended attempts that still count as in flight: a heap of the times when they stop to count."""
         self.failing_until = -math.inf
         """When its last failure stops counting; long ago if it has answered since."""
         self.overtaken = 0
@@ -56,7 +56,7 @@ class Member:
         self.overtaken_age = 0.0
         """Seconds that it was old then. A quicker answer ends the row."""
 
-        # Of its ejections (ejection.py)
+        # Ejection (ejection.py)
         self.streak = 0
         """Failures in a row."""
         self.ejections = 0
@@ -64,11 +64,11 @@ class Member:
         self.back_at = -math.inf
         """When its last ejection is over, or was."""
 
-        # Of what it takes with it (failover.py)
+        # Failover (failover.py)
         self.died_at = -math.inf
-        """When the first connection of the last lot was lost."""
+        """When the first connection of the last failure was lost."""
         self.failovers = 0
-        """Repeats of that lot that are still granted."""
+        """Failovers that are still granted for it."""
 
 
-M = TypeVar("M", bound=Member)
+ReplicaT = TypeVar("ReplicaT", bound=ReplicaState)

@@ -22,8 +22,8 @@ from ...http1.errors import MessageError, NoMessageError
 from ...http1.response_reader import ResponseReader, whole_of
 from ...net.exception_groups import cancel_reason, raise_cancels
 from ...policy.failure_verdict import failed
-from ...policy.hedge import Entry
-from ...policy.retry import Ending
+from ...policy.hedge import RaceEntry
+from ...policy.retry import AttemptResult
 from ..errors import BudgetSpent, ConnectionReset, ReadTimedOut, WriteTimedOut, response_failed
 from ..pool.connection import INLINE_MAX
 from ..pool.request_head import encode_call, encode_plain_call, lines_of_blocks, note_beginning
@@ -103,7 +103,7 @@ class Attempt:
         "status",
     )
 
-    entry: Entry
+    entry: RaceEntry
     """Why it is in the race; set by whoever begins one."""
     _sending: bool
     """Whether a task is sending the request; set together with ``_scope``."""
@@ -135,7 +135,7 @@ class Attempt:
         """When the peer has been silent for too long, where that is limited."""
 
     @property
-    def ending(self) -> Ending | None:
+    def ending(self) -> AttemptResult | None:
         """How it ended; None for a bug of ours, which no other attempt mends."""
         if self.error is not None and not isinstance(self.error, UpstreamError):
             return None

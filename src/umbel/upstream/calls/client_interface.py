@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ...policy.breaker import BreakerPolicy
     from ...policy.gradient_limit import GradientLimit
     from ...policy.hedge import HedgeRules
-    from ...policy.hedge_delay import Latencies
+    from ...policy.hedge_delay import HedgeDelay
     from ...policy.retry import RetryRules
     from ...policy.retry_budget import Budget
     from ..background_tasks import BackgroundNursery
@@ -62,6 +62,6 @@ class ClientInterface(Protocol):
         """For tasks of shared calls."""
         ...
 
-    def digest(self, quantile: float | None) -> Latencies | None:
+    def digest(self, quantile: float | None) -> HedgeDelay | None:
         """The latencies that hedges at this quantile are timed by; None where they come after a duration."""
         ...

@@ -42,7 +42,7 @@ from ...core.errors import NotRunningError
 from ...core.http.header_field import Field
 from ...core.model import Attempt as AttemptRecord
 from ...core.model import RequestFacts, Trace
-from ...policy.coalescing_key import REQUEST_ID, SAFE, VIA, for_one_alone, last_hop
+from ...policy.coalescing_key import REQUEST_ID, SAFE, VIA, is_private, last_hop
 from ..errors import CallTimedOut, Overflow, copy_of_failure
 from .failure_kind import kind_of_cut
 
@@ -388,7 +388,7 @@ class SharedCall:
         waiters = list(self._waiters.values())
         self._waiters.clear()
         self.several = len(waiters) > 1
-        alone = self.several and call.error is None and for_one_alone(call.fields, self._varying)
+        alone = self.several and call.error is None and is_private(call.fields, self._varying)
         now = trio.current_time()
         for place, waiter in enumerate(waiters):
             if alone and place:

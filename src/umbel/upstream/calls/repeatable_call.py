@@ -21,7 +21,7 @@ import trio
 
 from ...core.call import CallContext, Prepared
 from ...core.failure_kinds import Kind
-from ...policy.hedge import Entry, HedgeRules, Judgement, Race, judge
+from ...policy.hedge import HedgeRules, HedgeVerdict, Race, RaceEntry, hedge_verdict
 from ...policy.retry import RetryRules
 from .attempt import DONE, Attempt, Cause
 from .call import RUNNING, UpstreamCall
@@ -90,7 +90,7 @@ class RepeatableCall(UpstreamCall):
             self._race = Race(self._hedge.max, self.client.budget)
             self._set_hedge_timer(now)
         attempt = self._attempt = self.attempt_type(self, cause)
-        attempt.entry = Entry.FIRST
+        attempt.entry = RaceEntry.FIRST
         attempt.begin(now)
 
     # What attempts say.
@@ -229,21 +229,21 @@ class RepeatableCall(UpstreamCall):
     def _judge(self, attempt: Attempt, race: Race, now: float) -> None:
         """An attempt of a race has ended: see what it means for the others."""
         ending = attempt.ending
-        judgement = judge(ending) if ending is not None else None
-        if judgement is Judgement.SUCCESS or (ending is not None and ending.kind is Kind.TIMEOUT):
+        judgement = hedge_verdict(ending) if ending is not None else None
+        if judgement is HedgeVerdict.SUCCESS or (ending is not None and ending.kind is Kind.TIMEOUT):
             self._count_latency(attempt, now)
         won = race.ended(judgement, attempt.entry)
         if won:
-            self.client.hedges_won += attempt.entry is not Entry.FIRST
+            self.client.hedges_won += attempt.entry is not RaceEntry.FIRST
         elif judgement is not None:
-            if attempt.entry is Entry.FIRST:
+            if attempt.entry is RaceEntry.FIRST:
                 self._fallback = attempt
-            if judgement is Judgement.RETRYABLE:
+            if judgement is HedgeVerdict.RETRYABLE:
                 self._start_hedge(now)
                 race.settle()
             if self.state is DONE or self._race is not race or race.running:
                 # Others are under way. Or the attempt that was just started has ended already, and all with it.
-                if attempt.entry is not Entry.FIRST:
+                if attempt.entry is not RaceEntry.FIRST:
                     attempt.discard(now)
                 return
         # The round is over: by a success, by a bug of ours, which ends it at once, or with the first attempt's failure.
@@ -278,7 +278,7 @@ class RepeatableCall(UpstreamCall):
             race = self._race
             if race is not None:
                 race.ended(None, attempt.entry)
-                if attempt.entry is Entry.FIRST and (reason == LOST or kind is Kind.TIMEOUT):
+                if attempt.entry is RaceEntry.FIRST and (reason == LOST or kind is Kind.TIMEOUT):
                     self._count_latency(attempt, now)
 
     # The end.

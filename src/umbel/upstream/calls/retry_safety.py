@@ -10,14 +10,14 @@ from email.utils import parsedate_to_datetime
 
 from ...core.failure_kinds import Kind
 from ...core.http.header_field import Field
-from ...policy.retry import Ending
+from ...policy.retry import AttemptResult
 from ..errors import HandshakeFailed, TlsBrokeOff, TlsTimedOut
 from .failure_kind import kind_of_error
 
 _SECONDS = re.compile(r"[0-9]{1,9}")
 
 
-def is_unsent(ending: Ending) -> bool:
+def is_unsent(ending: AttemptResult) -> bool:
     """Whether no byte of the request was sent, so that its upstream cannot have acted on it: any method is repeated.
 
     There was no address, or no connection, or the TLS handshake failed. Other failures of TLS are not among these: with
@@ -28,7 +28,7 @@ def is_unsent(ending: Ending) -> bool:
 
 def ending_of(
     status: int | None, fields: Iterable[Field], error: Exception | None, *, others: Callable[[], bool]
-) -> Ending:
+) -> AttemptResult:
     """How an attempt ended, in the words of the policies: with an error, or with a response.
 
     Args:
@@ -38,12 +38,12 @@ def ending_of(
         # To the policies it is a connection that did not come about; only records tell how far it came. What a replica
         # refuses in the handshake, such as a certificate, it refuses again: only another one may mend that.
         if isinstance(error, TlsBrokeOff | TlsTimedOut) or (isinstance(error, HandshakeFailed) and others()):
-            return Ending(Kind.CONNECT)
-        return Ending(kind_of_error(error), untouched=getattr(error, "untouched", False))
+            return AttemptResult(Kind.CONNECT)
+        return AttemptResult(kind_of_error(error), untouched=getattr(error, "untouched", False))
     # Looking for a field costs more than all the rest here, and nobody waits before repeating a success.
     if status is None or status < 400:
-        return Ending(None, status)
-    return Ending(None, status, False, _retry_after({name: value for _, name, value in fields}))
+        return AttemptResult(None, status)
+    return AttemptResult(None, status, False, _retry_after({name: value for _, name, value in fields}))
 
 
 def _retry_after(fields: dict[bytes, bytes]) -> float | None:

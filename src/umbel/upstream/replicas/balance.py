@@ -17,11 +17,11 @@ import trio
 
 from ...core.errors import UpstreamError
 from ...core.events import NULL, Recorder
-from ...policy.failover import Failovers
-from ...policy.replicas.balance import Picker, PowerOfTwo, RoundRobin, Weighted, usable
+from ...policy.failover import FailoverPolicy
+from ...policy.replicas.balance import Picker, PowerOfTwo, RoundRobin, WeightedRoundRobin, usable
 from ...policy.replicas.ejection import Ejection, EjectionRules
-from ...policy.replicas.replica_load import Loads
-from ...policy.replicas.replica_state import Member
+from ...policy.replicas.replica_load import ReplicaLoads
+from ...policy.replicas.replica_state import ReplicaState
 from ..state_events import StateEvents
 from .health import HealthChecker
 from .origin import Replica
@@ -104,8 +104,8 @@ class LoadBalancer:
         self._source = source_of(replicas, weights)
         self._fixed = isinstance(replicas, Sequence)
         """Whether the set never changes."""
-        self._loads = Loads()
-        self._failovers = Failovers(self._loads)
+        self._loads = ReplicaLoads()
+        self._failovers = FailoverPolicy(self._loads)
         self._picker = self._make_picker(policy, rng or random.Random())
         self._events = StateEvents(recorder, name)
         self._ejection = None if ejection is None else Ejection(ejection, self._record_ejection)
@@ -120,7 +120,7 @@ class LoadBalancer:
     def _make_picker(self, policy: PolicyName, rng: random.Random) -> Picker:
         if policy == "p2c":
             return PowerOfTwo(self._loads, rng)
-        return RoundRobin() if policy == "round_robin" else Weighted()
+        return RoundRobin() if policy == "round_robin" else WeightedRoundRobin()
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -222,7 +222,7 @@ class LoadBalancer:
         if self._ejection is not None:
             self._ejection.follow(now, self._slots)
 
-    def _record_ejection(self, member: Member, is_out: bool) -> None:
+    def _record_ejection(self, member: ReplicaState, is_out: bool) -> None:
         """A replica was put out, or is back."""
         if is_out:
             self._events.ejected(member.name, member.back_at - trio.current_time())
@@ -230,7 +230,7 @@ class LoadBalancer:
             self._events.returned(member.name)
 
 
-class ReplicaSlot(Member):
+class ReplicaSlot(ReplicaState):
     """A replica in the set: what the policies know of it, and what is counted here. Attempts in flight hold theirs."""
 
     __slots__ = ("failed", "replica", "taken")

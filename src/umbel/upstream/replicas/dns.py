@@ -22,7 +22,7 @@ from msgspec.structs import replace as replace_origin
 from trio_util import AsyncValue
 
 from ...core.errors import UpstreamError
-from ...policy.replicas.dns_ttl import Refresh
+from ...policy.replicas.dns_ttl import RefreshSchedule
 from ..background_tasks import BackgroundNursery, TaskOwner
 from ..errors import AddressRefused, NameFailed, NameTimedOut
 from .address import is_prohibited
@@ -96,7 +96,7 @@ class DnsReplicas(TaskOwner):
         self._public_only = public_only
         self._nameservers = nameservers
         self._timeout = timeout
-        self._refresh = Refresh(ttl_min, ttl_max)
+        self._refresh = RefreshSchedule(ttl_min, ttl_max)
         self._resolver: dns.asyncresolver.Resolver | None = None
         self._families = (_Family("A"), _Family("AAAA"))
         self._looked = trio.Event()

@@ -18,7 +18,7 @@ from trio_util import periodic
 
 from ...core.events import NULL, Noted, Recorder
 from ...core.product import PRODUCT
-from ...policy.replicas.health import Standing
+from ...policy.replicas.health import HealthState
 from ..aclosing_iter import pieces_of
 from ..background_tasks import BackgroundNursery, TaskOwner
 from ..errors import TooBig
@@ -106,7 +106,7 @@ class HealthChecker(TaskOwner):
         self._user_agent = user_agent
         self._healthy = healthy
         self._unhealthy = unhealthy
-        self._standing = partial(Standing, healthy=healthy, unhealthy=unhealthy)
+        self._standing = partial(HealthState, healthy=healthy, unhealthy=unhealthy)
         self._standing()  # Bad numbers are told of here, not by the first replica.
         self._every = every
         self._rng = rng or random.Random()
@@ -193,7 +193,7 @@ class HealthChecker(TaskOwner):
 class _CheckedReplica:
     """One replica's checks."""
 
-    def __init__(self, replica: Replica, path: str, user_agent: bytes, standing: Standing) -> None:
+    def __init__(self, replica: Replica, path: str, user_agent: bytes, standing: HealthState) -> None:
         self.replica = replica
         self.standing = standing
         self.checks = self.failures = self.crashes = self.crashed_in_a_row = 0

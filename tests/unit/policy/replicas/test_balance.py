@@ -6,22 +6,22 @@ from collections.abc import Sequence
 
 import pytest
 
-from umbel.policy.replicas.balance import Picker, PowerOfTwo, RoundRobin, Weighted, usable
-from umbel.policy.replicas.replica_load import Loads
-from umbel.policy.replicas.replica_state import Member
+from umbel.policy.replicas.balance import Picker, PowerOfTwo, RoundRobin, WeightedRoundRobin, usable
+from umbel.policy.replicas.replica_load import ReplicaLoads
+from umbel.policy.replicas.replica_state import ReplicaState
 
 
-def members(*weights: int) -> list[Member]:
+def members(*weights: int) -> list[ReplicaState]:
     """A set named a, b, c, …"""
-    return [Member(name, weight) for name, weight in zip("abcdefgh", weights, strict=False)]
+    return [ReplicaState(name, weight) for name, weight in zip("abcdefgh", weights, strict=False)]
 
 
-def following(policy: Picker, replicas: Sequence[Member]) -> Picker:
+def following(policy: Picker, replicas: Sequence[ReplicaState]) -> Picker:
     policy.follow(replicas)
     return policy
 
 
-def turns(policy: Picker, number: int, replicas: Sequence[Member]) -> str:
+def turns(policy: Picker, number: int, replicas: Sequence[ReplicaState]) -> str:
     """The names of the next so many that are picked."""
     return "".join(policy.pick(0.0, replicas).name for _ in range(number))
 
@@ -56,19 +56,19 @@ def test_who_stays_keeps_its_turn_in_another_set() -> None:
 
 def test_weighted_turns_are_spread() -> None:
     abc = members(5, 1, 1)
-    assert turns(Weighted(), 7, abc) == "aabacaa"
+    assert turns(WeightedRoundRobin(), 7, abc) == "aabacaa"
 
 
 def test_weights_hold_among_those_that_are_left() -> None:
     abc = members(6, 3, 1)
-    policy = Weighted()
+    policy = WeightedRoundRobin()
     assert Counter(turns(policy, 40, abc[1:])) == {"b": 30, "c": 10}
     assert Counter(turns(policy, 100, abc)) == {"a": 60, "b": 30, "c": 10}
 
 
 def test_what_a_heavy_one_owed_is_not_made_up_for_after_it_has_left() -> None:
     a, b, c = members(98, 1, 1)
-    policy = following(Weighted(), [a, b, c])
+    policy = following(WeightedRoundRobin(), [a, b, c])
     turns(policy, 60, [a, b, c])
     policy.follow([b, c])
     assert abs(Counter(turns(policy, 20, [b, c]))["b"] - 10) <= 2
@@ -76,7 +76,7 @@ def test_what_a_heavy_one_owed_is_not_made_up_for_after_it_has_left() -> None:
 
 def test_of_two_the_less_loaded_is_taken() -> None:
     a, b = ab = members(1, 1)
-    loads = Loads(ab)
+    loads = ReplicaLoads(ab)
     policy = PowerOfTwo(loads, random.Random(1))
     loads.begun(a)
     assert set(turns(policy, 50, ab)) == {"b"}
@@ -86,7 +86,7 @@ def test_of_two_the_less_loaded_is_taken() -> None:
 
 def test_one_that_is_failing_is_taken_only_if_the_other_is_too() -> None:
     a, b = ab = members(1, 1)
-    loads = Loads(ab)
+    loads = ReplicaLoads(ab)
     policy = PowerOfTwo(loads, random.Random(1))
     for _ in range(9):
         loads.begun(a)
@@ -102,7 +102,7 @@ def test_one_that_is_failing_is_taken_only_if_the_other_is_too() -> None:
 
 def test_the_most_loaded_of_many_is_never_taken() -> None:
     many = members(1, 1, 1, 1, 1)
-    loads = Loads(many)
+    loads = ReplicaLoads(many)
     loads.begun(many[3])
     policy = PowerOfTwo(loads, random.Random(1))
     assert set(turns(policy, 500, many)) == set("abce")

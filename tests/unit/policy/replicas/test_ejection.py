@@ -3,16 +3,16 @@ from __future__ import annotations
 import pytest
 
 from umbel.policy.replicas.ejection import Ejection, EjectionRules
-from umbel.policy.replicas.replica_state import Member
+from umbel.policy.replicas.replica_state import ReplicaState
 
 
-def of(*members: Member, rules: EjectionRules | None = None) -> Ejection:
+def of(*members: ReplicaState, rules: EjectionRules | None = None) -> Ejection:
     ejection = Ejection(rules)
     ejection.follow(0.0, members)
     return ejection
 
 
-def fail(ejection: Ejection, member: Member, now: float = 0.0, times: int = 5) -> None:
+def fail(ejection: Ejection, member: ReplicaState, now: float = 0.0, times: int = 5) -> None:
     for _ in range(times):
         ejection.ended(now, member, True)
 
@@ -22,7 +22,7 @@ def out(ejection: Ejection, now: float) -> set[str]:
 
 
 def test_the_fifth_failure_in_a_row_puts_a_replica_out_for_thirty_seconds() -> None:
-    a, b = Member("a"), Member("b")
+    a, b = ReplicaState("a"), ReplicaState("b")
     ejection = of(a, b)
     fail(ejection, b, now=10.0, times=4)
     assert out(ejection, 10.0) == set()
@@ -34,7 +34,7 @@ def test_the_fifth_failure_in_a_row_puts_a_replica_out_for_thirty_seconds() -> N
 
 
 def test_an_answer_begins_the_count_anew() -> None:
-    a, b = Member("a"), Member("b")
+    a, b = ReplicaState("a"), ReplicaState("b")
     ejection = of(a, b)
     for _ in range(3):
         fail(ejection, a, times=4)
@@ -43,7 +43,7 @@ def test_an_answer_begins_the_count_anew() -> None:
 
 
 def test_each_ejection_lasts_longer_up_to_three_hundred_seconds() -> None:
-    a, b = Member("a"), Member("b")
+    a, b = ReplicaState("a"), ReplicaState("b")
     ejection = of(a, b)
     now = 0.0
     lengths = []
@@ -55,7 +55,7 @@ def test_each_ejection_lasts_longer_up_to_three_hundred_seconds() -> None:
 
 
 def test_ten_seconds_in_service_make_up_for_one_ejection() -> None:
-    a, b = Member("a"), Member("b")
+    a, b = ReplicaState("a"), ReplicaState("b")
     ejection = of(a, b)
     now = 0.0
     for _ in range(4):
@@ -73,7 +73,7 @@ def test_ten_seconds_in_service_make_up_for_one_ejection() -> None:
     [(1, 0.5, 0), (2, 0.5, 1), (3, 0.5, 1), (4, 0.5, 2), (5, 0.5, 2), (3, 1.0, 2), (10, 0.7, 7), (9, 0.0, 0)],
 )
 def test_never_more_than_their_share_is_out_and_never_the_last(count: int, share: float, room: int) -> None:
-    members = [Member(str(number)) for number in range(count)]
+    members = [ReplicaState(str(number)) for number in range(count)]
     ejection = of(*members, rules=EjectionRules(share=share))
     for member in members:
         fail(ejection, member, times=10)
@@ -81,7 +81,7 @@ def test_never_more_than_their_share_is_out_and_never_the_last(count: int, share
 
 
 def test_without_room_it_waits_for_the_first_failure_after_somebody_is_back() -> None:
-    a, b = Member("a"), Member("b")
+    a, b = ReplicaState("a"), ReplicaState("b")
     ejection = of(a, b)
     fail(ejection, a, now=0.0)
     fail(ejection, b, now=1.0)
@@ -91,7 +91,7 @@ def test_without_room_it_waits_for_the_first_failure_after_somebody_is_back() ->
 
 
 def test_what_ends_while_the_replica_is_out_does_not_count() -> None:
-    a, b = Member("a"), Member("b")
+    a, b = ReplicaState("a"), ReplicaState("b")
     ejection = of(a, b)
     fail(ejection, a, now=0.0)
     fail(ejection, a, now=1.0, times=50)
@@ -101,7 +101,7 @@ def test_what_ends_while_the_replica_is_out_does_not_count() -> None:
 
 
 def test_who_is_out_stays_out_in_another_set() -> None:
-    a, b, c = Member("a"), Member("b"), Member("c")
+    a, b, c = ReplicaState("a"), ReplicaState("b"), ReplicaState("c")
     ejection = of(a, b)
     fail(ejection, b, now=0.0)
     ejection.follow(10.0, [b, c])
@@ -112,7 +112,7 @@ def test_who_is_out_stays_out_in_another_set() -> None:
 
 
 def test_in_a_smaller_set_the_next_to_be_back_are_so_at_once() -> None:
-    a, b, c, d = members = [Member(name) for name in "abcd"]
+    a, b, c, d = members = [ReplicaState(name) for name in "abcd"]
     ejection = of(*members)
     fail(ejection, b, now=1.0)
     fail(ejection, a, now=2.0)
@@ -130,7 +130,7 @@ def test_in_a_smaller_set_the_next_to_be_back_are_so_at_once() -> None:
 
 
 def test_who_has_left_frees_its_room_and_is_never_put_out() -> None:
-    a, b, c = Member("a"), Member("b"), Member("c")
+    a, b, c = ReplicaState("a"), ReplicaState("b"), ReplicaState("c")
     ejection = of(a, b)
     fail(ejection, a)
     ejection.follow(1.0, [b, c])
@@ -138,7 +138,7 @@ def test_who_has_left_frees_its_room_and_is_never_put_out() -> None:
     assert out(ejection, 100.0) == set()
     fail(ejection, c, now=100.0)
     assert out(ejection, 100.0) == {"c"}
-    namesake = Member("a")
+    namesake = ReplicaState("a")
     ejection.follow(200.0, [b, namesake])
     fail(ejection, a, now=200.0)
     assert (out(ejection, 200.0), namesake.streak, ejection.left(200.0, namesake)) == (set(), 0, 0.0)

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from umbel.policy.replicas.health import Standing
+from umbel.policy.replicas.health import HealthState
 
 
 def test_three_failed_checks_in_a_row_are_down_and_two_passed_are_up_again() -> None:
-    standing = Standing()
+    standing = HealthState()
     seen = []
     for passed in (False, False, True, False, False, False, True, False, True, True, False):
         changed = standing.checked(passed)
@@ -16,8 +16,8 @@ def test_three_failed_checks_in_a_row_are_down_and_two_passed_are_up_again() -> 
 
 
 def test_it_may_take_one_check() -> None:
-    standing = Standing(healthy=1, unhealthy=1)
+    standing = HealthState(healthy=1, unhealthy=1)
     assert [(standing.checked(passed), standing.up) for passed in (False, True)] == [(True, False), (True, True)]
     for bad in ({"healthy": 0}, {"unhealthy": 0}):
         with pytest.raises(ValueError, match="1 at least"):
-            Standing(**bad)
+            HealthState(**bad)

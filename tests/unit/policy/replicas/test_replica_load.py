@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from umbel.policy.replicas.replica_load import GHOSTS_MAX, OVERTAKEN_SECONDS_MAX, USUAL_SECONDS, Loads
-from umbel.policy.replicas.replica_state import Member
+from umbel.policy.replicas.replica_load import LINGERING_ENDS_MAX, OVERTAKEN_SECONDS_MAX, USUAL_SECONDS, ReplicaLoads
+from umbel.policy.replicas.replica_state import ReplicaState
 
 
 def test_what_is_in_flight_is_the_load() -> None:
-    a, b = Member("a"), Member("b")
-    loads = Loads([a, b])
+    a, b = ReplicaState("a"), ReplicaState("b")
+    loads = ReplicaLoads([a, b])
     loads.begun(a)
     loads.begun(a)
     assert (loads.of(0.0, a), loads.of(0.0, b)) == (2, 0)
@@ -18,8 +18,8 @@ def test_what_is_in_flight_is_the_load() -> None:
 
 
 def test_a_failure_counts_as_one_in_flight_for_as_long_as_an_answer_usually_takes() -> None:
-    a, b = Member("a"), Member("b")
-    loads = Loads([a, b])
+    a, b = ReplicaState("a"), ReplicaState("b")
+    loads = ReplicaLoads([a, b])
     for _ in range(2):
         loads.begun(a)
     loads.ended(0.5, a, 0.5, False)
@@ -28,8 +28,8 @@ def test_a_failure_counts_as_one_in_flight_for_as_long_as_an_answer_usually_take
 
 
 def test_of_a_fast_replica_it_counts_for_a_tenth_of_a_second_all_the_same() -> None:
-    a, b = Member("a"), Member("b")
-    loads = Loads([a, b])
+    a, b = ReplicaState("a"), ReplicaState("b")
+    loads = ReplicaLoads([a, b])
     for _ in range(2):
         loads.begun(a)
     loads.ended(0.5, a, 0.001, False)
@@ -38,8 +38,8 @@ def test_of_a_fast_replica_it_counts_for_a_tenth_of_a_second_all_the_same() -> N
 
 
 def test_it_is_failing_until_that_time_is_over_or_an_answer_comes() -> None:
-    a = Member("a")
-    loads = Loads([a])
+    a = ReplicaState("a")
+    loads = ReplicaLoads([a])
     for _ in range(4):
         loads.begun(a)
     assert not loads.failing(0.0, a)
@@ -54,8 +54,8 @@ def test_it_is_failing_until_that_time_is_over_or_an_answer_comes() -> None:
 
 
 def test_the_usual_time_is_a_moving_average_of_answers_and_only_of_them() -> None:
-    a = Member("a")
-    loads = Loads([a])
+    a = ReplicaState("a")
+    loads = ReplicaLoads([a])
     for seconds, has_failed in ((1.0, False), (2.0, False), (9.0, True), (9.0, None)):
         loads.begun(a)
         loads.ended(0.0, a, seconds, has_failed)
@@ -63,8 +63,8 @@ def test_the_usual_time_is_a_moving_average_of_answers_and_only_of_them() -> Non
 
 
 def test_before_its_first_answer_a_replica_is_taken_to_be_as_slow_as_the_slowest() -> None:
-    a, b, c = Member("a"), Member("b"), Member("c")
-    loads = Loads([a, b, c])
+    a, b, c = ReplicaState("a"), ReplicaState("b"), ReplicaState("c")
+    loads = ReplicaLoads([a, b, c])
     assert loads.usual(a) == USUAL_SECONDS
     for member, seconds in ((b, 0.2), (c, 0.7)):
         loads.begun(member)
@@ -73,8 +73,8 @@ def test_before_its_first_answer_a_replica_is_taken_to_be_as_slow_as_the_slowest
 
 
 def test_failures_stop_counting_in_the_order_of_their_time_not_of_their_coming() -> None:
-    a = Member("a")
-    loads = Loads([a])
+    a = ReplicaState("a")
+    loads = ReplicaLoads([a])
     loads.begun(a)
     loads.ended(0.0, a, 1.0, False)
     loads.begun(a)
@@ -88,17 +88,17 @@ def test_failures_stop_counting_in_the_order_of_their_time_not_of_their_coming()
 
 
 def test_no_more_failures_are_remembered_than_the_bound() -> None:
-    a = Member("a")
-    loads = Loads([a])
-    for _ in range(GHOSTS_MAX + 5):
+    a = ReplicaState("a")
+    loads = ReplicaLoads([a])
+    for _ in range(LINGERING_ENDS_MAX + 5):
         loads.begun(a)
         loads.ended(0.0, a, 0.0, True)
-    assert loads.of(0.0, a) == GHOSTS_MAX
+    assert loads.of(0.0, a) == LINGERING_ENDS_MAX
 
 
 def test_what_ends_on_one_that_has_left_is_counted_there_and_says_nothing_of_the_others() -> None:
-    a, b = Member("a"), Member("b")
-    loads = Loads([a, b])
+    a, b = ReplicaState("a"), ReplicaState("b")
+    loads = ReplicaLoads([a, b])
     loads.begun(a)
     loads.begun(a)
     loads.follow([b])
@@ -107,15 +107,15 @@ def test_what_ends_on_one_that_has_left_is_counted_there_and_says_nothing_of_the
     assert (a.in_flight, loads.of(1.0, b), loads.usual(b)) == (0, 0, USUAL_SECONDS)
 
 
-def overtake(loads: Loads, member: Member, began_at: float, now: float) -> None:
+def overtake(loads: ReplicaLoads, member: ReplicaState, began_at: float, now: float) -> None:
     loads.begun(member)
     loads.ended(now, member, now - began_at, None)
     loads.overtaken(now, member, now - began_at)
 
 
 def test_an_attempt_that_was_overtaken_counts_on_for_its_age_and_twice_as_long_each_time_in_a_row() -> None:
-    a = Member("a")
-    loads = Loads([a])
+    a = ReplicaState("a")
+    loads = ReplicaLoads([a])
     now = 0.0
     for lasts in (0.25, 0.5, 1.0, 2.0, 4.0, OVERTAKEN_SECONDS_MAX, OVERTAKEN_SECONDS_MAX):
         overtake(loads, a, now, now + 0.25)
@@ -125,8 +125,8 @@ def test_an_attempt_that_was_overtaken_counts_on_for_its_age_and_twice_as_long_e
 
 
 def test_of_what_was_under_way_together_it_is_once_in_the_row() -> None:
-    a = Member("a")
-    loads = Loads([a])
+    a = ReplicaState("a")
+    loads = ReplicaLoads([a])
     for number in range(20):
         overtake(loads, a, 0.0, 0.25 + number / 1000)
     assert loads.of(0.27, a) == 20
@@ -136,8 +136,8 @@ def test_of_what_was_under_way_together_it_is_once_in_the_row() -> None:
 
 
 def test_only_an_answer_that_is_quicker_than_what_was_overtaken_ends_the_row() -> None:
-    a = Member("a")
-    loads = Loads([a])
+    a = ReplicaState("a")
+    loads = ReplicaLoads([a])
     overtake(loads, a, 0.0, 0.25)
     for seconds, lasts in ((0.5, 0.5), (0.125, 0.25)):
         loads.begun(a)
@@ -147,7 +147,7 @@ def test_only_an_answer_that_is_quicker_than_what_was_overtaken_ends_the_row() -
 
 
 def test_to_be_overtaken_is_no_failure() -> None:
-    a = Member("a")
-    loads = Loads([a])
+    a = ReplicaState("a")
+    loads = ReplicaLoads([a])
     overtake(loads, a, 0.0, 0.25)
     assert not loads.failing(0.25, a)

@@ -17,7 +17,7 @@ from umbel.composition.answer.result import Result
 from umbel.composition.plan_run import run
 from umbel.core.failure_kinds import Kind
 from umbel.core.model import Inputs
-from umbel.policy.breaker import State
+from umbel.policy.breaker import BreakerState
 from umbel.upstream import BreakerRules, Hedge, Retry, Transport
 from umbel.upstream.calls.failure_kind import CLIENT_GONE
 from umbel.upstream.errors import (
@@ -32,7 +32,7 @@ from umbel.upstream.errors import (
 )
 
 RULES = BreakerRules()
-CLOSED = (State.CLOSED, 0, 0)
+CLOSED = (BreakerState.CLOSED, 0, 0)
 
 
 async def opened(upstream: Scripted) -> None:
@@ -40,7 +40,7 @@ async def opened(upstream: Scripted) -> None:
     upstream.script.steps = [Step(0.0, 503)]
     for _ in range(20):
         await upstream.ends_as(503)
-    assert upstream.breaker[0] is State.OPEN
+    assert upstream.breaker[0] is BreakerState.OPEN
     upstream.script.made.clear()
 
 
@@ -114,10 +114,10 @@ async def test_a_cancelled_probe_gives_its_place_back_and_counts_for_nothing(rea
             nursery.start_soon(upstream.call)
             await trio.sleep(0.5)
             nursery.cancel_scope.cancel(reason=reason)
-        assert upstream.breaker[0] is State.HALF_OPEN
+        assert upstream.breaker[0] is BreakerState.HALF_OPEN
         upstream.script.steps = [OK]
         await upstream.ends_as(200)
-        assert upstream.breaker[0] is State.CLOSED
+        assert upstream.breaker[0] is BreakerState.CLOSED
 
 
 async def test_a_probe_that_leaves_the_queue_gives_its_place_back(autojump_clock) -> None:
@@ -127,7 +127,7 @@ async def test_a_probe_that_leaves_the_queue_gives_its_place_back(autojump_clock
         for _ in range(4):
             nursery.start_soon(upstream.call)
         await trio.sleep(5)
-        assert upstream.breaker[0] is State.OPEN
+        assert upstream.breaker[0] is BreakerState.OPEN
         with trio.move_on_after(1):
             await upstream.call()
         assert isinstance(await upstream.outcome(limit=1.0), CallTimedOut)
@@ -160,7 +160,7 @@ async def test_an_answer_that_is_too_big_is_an_answer(autojump_clock) -> None:
         await trio.sleep(5)
         upstream.script.steps = [Step(0.0, response(200, b"x" * 11))]
         assert isinstance(await upstream.outcome(max_body=10), TooBig)
-        assert upstream.breaker[0] is State.CLOSED
+        assert upstream.breaker[0] is BreakerState.CLOSED
 
 
 async def test_that_there_is_no_replica_counts_as_the_failure_that_it_is(autojump_clock) -> None:
@@ -177,7 +177,7 @@ async def test_each_attempt_of_a_call_is_judged_and_the_call_is_not_judged_again
     async with scripted([Step(0.0, 502), Step(0.0, 503), RESET, RESET], **rules) as upstream:
         await upstream.outcome()
         assert upstream.causes == ["first", "hedge", "retry", "hedge"]
-        assert upstream.breaker == (State.CLOSED, 4, 4)
+        assert upstream.breaker == (BreakerState.CLOSED, 4, 4)
 
 
 @pytest.mark.parametrize(("broken", "failures"), [(False, 0), (True, 1)])
@@ -191,7 +191,7 @@ async def test_a_streamed_response_is_judged_when_it_is_over(broken: bool, failu
                 await got.aread()
         else:
             assert await got.aread() == b"piece" * 3
-        assert upstream.breaker == (State.CLOSED, 1, failures)
+        assert upstream.breaker == (BreakerState.CLOSED, 1, failures)
 
 
 async def test_what_hangs_until_the_calls_own_limit_opens_it(autojump_clock) -> None:
@@ -199,7 +199,7 @@ async def test_what_hangs_until_the_calls_own_limit_opens_it(autojump_clock) -> 
         async with trio.open_nursery() as nursery:
             for _ in range(20):
                 nursery.start_soon(partial(upstream.outcome, limit=2.0))
-        assert (upstream.breaker[0], len(upstream.script.made)) == (State.OPEN, 20)
+        assert (upstream.breaker[0], len(upstream.script.made)) == (BreakerState.OPEN, 20)
         await refused(upstream)
     async with scripted([HANGS], breaker=BreakerRules(min_requests=2), timeout=2.0) as upstream:
         for kind in (CallTimedOut, CallTimedOut, BreakerOpen):
@@ -232,7 +232,7 @@ async def test_it_is_told_of_every_attempt_that_nobody_else_cut(cancelled_after:
         with trio.move_on_after(min(cancelled_after, 1.0)):
             await upstream.call(budget=1.0)
         late = cancelled_after > 1
-        assert upstream.breaker == (State.CLOSED, late, late)
+        assert upstream.breaker == (BreakerState.CLOSED, late, late)
 
 
 def test_numbers_that_make_no_breaker_are_told_of_at_once() -> None:
@@ -262,9 +262,9 @@ async def test_an_upstream_that_hangs_until_the_routes_deadline_opens_its_breake
 ) -> None:
     async with scripted([HANGS], ["http://a", "http://b"], breaker=RULES) as upstream:
         await requests(upstream, 19)
-        assert upstream.breaker == (State.CLOSED, 19, 19)
+        assert upstream.breaker == (BreakerState.CLOSED, 19, 19)
         await requests(upstream, 1)
-        assert upstream.breaker[0] is State.OPEN
+        assert upstream.breaker[0] is BreakerState.OPEN
         before = trio.current_time()
         result = await request(upstream, 1.0)
         assert trio.current_time() == before
@@ -274,18 +274,18 @@ async def test_an_upstream_that_hangs_until_the_routes_deadline_opens_its_breake
         # Its probe hangs too, and opens it anew by the same rule.
         await trio.sleep(5)
         await requests(upstream, 1)
-        assert upstream.breaker[0] is State.OPEN
+        assert upstream.breaker[0] is BreakerState.OPEN
         upstream.script.steps = [OK]
         await trio.sleep(5)
         await requests(upstream, 1)
-        assert upstream.breaker[0] is State.CLOSED
+        assert upstream.breaker[0] is BreakerState.CLOSED
 
 
 async def test_so_does_one_whose_calls_end_by_their_own_timeout(autojump_clock) -> None:
     async with scripted([HANGS], breaker=RULES) as upstream:
         route = 'calls.c = { upstream = "u", path = "/", timeout = "100ms" }\n'
         await requests(upstream, 20, 5.0, route)
-        assert upstream.breaker[0] is State.OPEN
+        assert upstream.breaker[0] is BreakerState.OPEN
 
 
 async def test_a_late_call_that_the_deadline_cut_is_not_the_upstreams_fault(autojump_clock) -> None:
@@ -298,7 +298,7 @@ async def test_a_late_call_that_the_deadline_cut_is_not_the_upstreams_fault(auto
     async with scripted(steps, breaker=RULES) as upstream:
         await requests(upstream, 30, route=route)
         assert len(upstream.script.made) == 60
-        assert upstream.breaker == (State.CLOSED, 30, 0)
+        assert upstream.breaker == (BreakerState.CLOSED, 30, 0)
 
 
 async def test_calls_whose_client_has_gone_never_count_however_long_they_hung(autojump_clock) -> None:
@@ -313,4 +313,4 @@ async def test_calls_whose_client_has_gone_never_count_however_long_they_hung(au
 async def test_calls_that_spent_their_time_in_the_bulkheads_queue_do_not_count(autojump_clock) -> None:
     async with scripted([HANGS], breaker=RULES, max_concurrency=1) as upstream:
         await requests(upstream, 30)
-        assert upstream.breaker == (State.CLOSED, 1, 1)
+        assert upstream.breaker == (BreakerState.CLOSED, 1, 1)

@@ -16,7 +16,7 @@ import pytest
 import trio
 
 from tests.support.scripted_upstream import OK, RESET, Script, Scripted, Step, scripted
-from umbel.policy.breaker import State
+from umbel.policy.breaker import BreakerState
 from umbel.policy.retry import RetryRules
 from umbel.policy.retry_budget import Budget, BudgetStatistics
 from umbel.upstream import BreakerRules, Retry, RetryStatistics
@@ -272,7 +272,7 @@ async def test_a_breaker_that_opens_during_the_wait_stops_the_retry(
         for _ in range(2):
             nursery.start_soon(partial(upstream.outcome, retry=Retry(attempts=1)))
         await trio.sleep(0.4)
-        assert (upstream.breaker[0], got) == (State.OPEN, [])
+        assert (upstream.breaker[0], got) == (BreakerState.OPEN, [])
         await trio.sleep(0.2)
         assert got == [b"1" if outcome == 503 else outcome], "it can still be read"
         retries = upstream.client.statistics().retry

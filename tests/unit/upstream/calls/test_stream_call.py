@@ -12,7 +12,7 @@ from tests.support.streaming import CHUNKED, head, rest_of, streaming
 from umbel.core.call import Mode, StepTimeouts
 from umbel.core.failure_kinds import Kind
 from umbel.net.stream import Stream
-from umbel.policy.breaker import State
+from umbel.policy.breaker import BreakerState
 from umbel.policy.gradient_limit import GradientLimit
 from umbel.upstream import (
     BreakerRules,
@@ -353,8 +353,8 @@ async def test_closing_the_upstream_breaks_what_is_received(autojump_clock) -> N
         assert streams.held() == (*FREE, 1)
 
 
-@pytest.mark.parametrize(("status", "state"), [(b"200 OK", State.CLOSED), (b"500 Broken", State.OPEN)])
-async def test_a_probe_of_the_breaker_is_judged_by_its_head(status: bytes, state: State, autojump_clock) -> None:
+@pytest.mark.parametrize(("status", "state"), [(b"200 OK", BreakerState.CLOSED), (b"500 Broken", BreakerState.OPEN)])
+async def test_a_probe_of_the_breaker_is_judged_by_its_head(status: bytes, state: BreakerState, autojump_clock) -> None:
     async def handler(peer: Peer) -> None:
         if peer.number:
             await peer.read_head()
@@ -367,7 +367,7 @@ async def test_a_probe_of_the_breaker_is_judged_by_its_head(status: bytes, state
         call = await streams.open()
         breaker = streams.client.statistics().breaker
         assert breaker is not None
-        assert (breaker.state, breaker.requests) == (state, 0 if state is State.CLOSED else 1)
+        assert (breaker.state, breaker.requests) == (state, 0 if state is BreakerState.CLOSED else 1)
         await call.aclose()
         assert streams.client.statistics().breaker == breaker, "it is not counted once more"
 

@@ -18,7 +18,7 @@ from tests.support.sources import Given
 from tests.support.upstreams import Caller
 from umbel.core.errors import NotRunningError, UpstreamError
 from umbel.core.failure_kinds import Kind
-from umbel.policy.breaker import State
+from umbel.policy.breaker import BreakerState
 from umbel.policy.replicas.ejection import EjectionRules
 from umbel.upstream import BreakerRules, JoinedReplicas, Retry, Transport
 from umbel.upstream.errors import AddressRefused, BreakerOpen, ConnectFailed, NameFailed
@@ -191,7 +191,7 @@ async def test_it_counts_for_the_breaker_as_each_attempt_that_it_would_have_been
             except UpstreamError as error:
                 return error.kind
 
-        def state() -> State | None:
+        def state() -> BreakerState | None:
             found = transport.statistics().breaker
             return found and found.state
 
@@ -201,7 +201,7 @@ async def test_it_counts_for_the_breaker_as_each_attempt_that_it_would_have_been
         assert (snapshot.requests, snapshot.failures) == (2, 2)
         for _ in range(3):
             await call()
-        assert state() is State.OPEN
+        assert state() is BreakerState.OPEN
         # A probe without a replica opens it anew, one with one closes it.
         await trio.sleep(5)
         assert await call() is Kind.DNS
@@ -210,7 +210,7 @@ async def test_it_counts_for_the_breaker_as_each_attempt_that_it_would_have_been
         source.become(A)
         await trio.sleep(5)
         assert await call() == 200
-        assert state() is State.CLOSED
+        assert state() is BreakerState.CLOSED
 
 
 async def test_an_open_breaker_spares_the_call_its_retries(nursery: trio.Nursery, autojump_clock) -> None:
