@@ -19,7 +19,7 @@ from umbel.logs.files.file import LogFile
 from umbel.logs.files.retention import Retention
 from umbel.logs.files.rotation import Rotation
 from umbel.logs.files.sink import FileSink
-from umbel.logs.log import Log, running
+from umbel.logs.log import Log, run_writers
 from umbel.logs.options import LogOptions
 from umbel.logs.recorder import FileRecorder, record_to
 
@@ -90,7 +90,7 @@ async def memory_log(sink: MemorySink, *, clock_ns: int | None = None, **options
     ticks = itertools.count(clock_ns or 0, 1000)
     clock = {} if clock_ns is None else {"clock": lambda: next(ticks)}
     log = Log(sink, LogOptions(**{"service": "test", **options}), **clock)
-    async with running({log: log.farewell}):
+    async with run_writers({log: log.put_closed_record}):
         yield log
 
 

@@ -1,7 +1,7 @@
-"""Logs that never block and never lose quietly: JSON lines, handed over by plain functions and written by one task.
+"""Structured logs for trio programs: JSON lines, queued by plain functions and written by one task per file.
 
-``open_log`` is for any trio program; the recorder is the gateway's three streams on it. Light to import: no httpx, no
-Quart, no pydantic.
+Recording never blocks, and every lost record is counted. ``open_log`` is for any trio program; ``open_recorder`` opens
+the three streams of the gateway. The package imports neither httpx nor Quart nor pydantic.
 """
 
 from ..core.console import own_stderr

@@ -1,4 +1,4 @@
-"""What of ``[logs]`` can be used and does not do what was meant: for ``umbel check``."""
+"""Warnings of ``umbel check`` about ``[logs]``: values that are valid and do not do what was meant."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The standard library's logging, into a log: what hypercorn, httpx and anybody's libraries say, and warnings.
-
-Installed with ``bridge`` by whoever opened the log. It makes records and decides nothing else.
-"""
+"""A bridge from the standard library's ``logging`` and ``warnings`` to a log, for the records of other libraries."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .console import SHOWS
+from .console import SHOWN_ATTRIBUTE
 from .crashes import show_crash
 from .log import Log
 from .records.exception_fields import exception_fields, mark_recorded
@@ -20,17 +17,24 @@ from .records.sanitize import printable
 LOGGERS = ("", "hypercorn.error")
 """The loggers whose records go into a server's stream ``app``: the root, and the one that does not pass on to it."""
 
-# What every LogRecord has; anything else came as ``extra``.
-_SEEN = "_umbel_log"
-_USUAL = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", _SEEN, SHOWS}
+_RECORDED_BY = "_umbel_log"
+"""The attribute of a LogRecord that holds the log that has recorded it."""
+# What every LogRecord has; any other attribute came as ``extra``.
+_STANDARD_ATTRIBUTES = frozenset(logging.makeLogRecord({}).__dict__) | {
+    "message",
+    "asctime",
+    "taskName",
+    _RECORDED_BY,
+    SHOWN_ATTRIBUTE,
+}
 
 
 class BridgeHandler(logging.Handler):
-    """Hands each ``LogRecord`` to a log: never waits, never raises, and takes no lock of its own.
+    """A ``logging.Handler`` that records each ``LogRecord`` in a log. It never waits, never raises and takes no lock.
 
-    ``logger`` and the place in the code are told, ``extra`` becomes fields, ``exc_info`` the exception with every leaf
-    of a group. An exception that the log has told already is told by its type and text only; without ``repeats`` a
-    record of it is left out. A record that comes through several loggers is told once.
+    The name of the logger and the place in the code become fields, and so do ``extra`` and ``exc_info``, with every
+    leaf of a group. Of an exception that has been recorded before, only type and text are recorded; without ``repeats``
+    the record is left out. A record that comes through several loggers is recorded once.
     """
 
     def __init__(self, log: Log, level: int | str = logging.NOTSET, *, repeats: bool = True) -> None:
@@ -39,7 +43,7 @@ class BridgeHandler(logging.Handler):
         self._repeats = repeats
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """Filter and emit. The standard one holds a lock around both, for which threads would wait."""
+        """Filter and emit, without the lock of ``logging.Handler``, for which threads would wait."""
         kept = self.filter(record)
         if isinstance(kept, logging.LogRecord):  # a filter may put another in its place since Python 3.12
             record = kept
@@ -48,16 +52,16 @@ class BridgeHandler(logging.Handler):
         return bool(kept)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Record it."""
+        """Record a ``LogRecord``."""
         level = from_stdlib(record.levelno)
-        if getattr(record, _SEEN, None) is self._log:
+        if getattr(record, _RECORDED_BY, None) is self._log:
             return
         error = record.exc_info[1] if record.exc_info else None
         if error is not None and record.levelno >= logging.ERROR:
             show_crash(record.name, _message(record), error, self._log.redactor, self._log.path)
         if not self._log.wants(level):
             return
-        setattr(record, _SEEN, self._log)
+        setattr(record, _RECORDED_BY, self._log)
         fields: dict[str, object] = {
             "msg": _message(record),
             "logger": record.name,
@@ -67,11 +71,11 @@ class BridgeHandler(logging.Handler):
             "thread.name": record.threadName,
         }
         if error is not None:
-            told = mark_recorded(error)
-            if told and not self._repeats:
+            recorded = mark_recorded(error)
+            if recorded and not self._repeats:
                 return
-            fields.update(exception_fields(error, stack=not told))
-        if extra := record.__dict__.keys() - _USUAL:
+            fields.update(exception_fields(error, stack=not recorded))
+        if extra := record.__dict__.keys() - _STANDARD_ATTRIBUTES:
             for name, value in record.__dict__.items():
                 if name in extra:
                     fields[name if name not in fields else f"extra.{name}"] = value
@@ -82,11 +86,11 @@ class BridgeHandler(logging.Handler):
 
 @contextmanager
 def bridge(log: Log, *loggers: str, level: int | str | None = None, repeats: bool = True) -> Iterator[BridgeHandler]:
-    """Hand to ``log`` what ``loggers`` (none: the root, so everything) and those below them say, until the block ends.
+    """Record in ``log`` what ``loggers`` (none: the root) and the loggers below them emit, until the block ends.
 
-    Warnings of the module ``warnings`` come as logger ``py.warnings``. Without ``level`` it gets what the loggers let
-    through, which is WARNING and above unless somebody has set them; with ``level`` theirs are lowered to that, and put
-    back at the end. ``repeats`` as in ``BridgeHandler``.
+    Warnings of the module ``warnings`` come as logger ``py.warnings``. Without ``level`` the loggers' own levels count,
+    WARNING by default; with ``level`` higher ones are lowered to it, and restored at the end. ``repeats`` as in
+    ``BridgeHandler``.
     """
     handler = BridgeHandler(log, logging.NOTSET if level is None else level, repeats=repeats)
     sources = [logging.getLogger(name) for name in loggers or ("",)]
@@ -97,7 +101,7 @@ def bridge(log: Log, *loggers: str, level: int | str | None = None, repeats: boo
             source.setLevel(handler.level)
     shown = warnings.showwarning
     logging.captureWarnings(True)
-    captured = warnings.showwarning is not shown  # else somebody else had them captured, and keeps them
+    captured = warnings.showwarning is not shown  # Else they were captured before, and stay so.
     try:
         yield handler
     finally:

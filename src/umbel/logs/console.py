@@ -1,6 +1,6 @@
-"""The console without secrets: what the standard library's logging writes there passes the redactor.
+"""Redaction of console output: the console handlers of ``logging`` write without secrets.
 
-Frameworks print a crash with its traceback by a handler of their own (Quart does), whatever else records it.
+Frameworks such as Quart print crashes by a handler of their own, in addition to any record.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 from .crashes import shown_crashes
 from .records.redact import Redactor
 
-SHOWS = "_umbel_shows"
-"""The attribute of a LogRecord that says whether the console shows it."""
+SHOWN_ATTRIBUTE = "_umbel_shows"
+"""The attribute of a LogRecord that holds whether the console is to show it."""
 
 
-class _Redacting(logging.Formatter):
-    """Another formatter's text, without secrets."""
+class _RedactingFormatter(logging.Formatter):
+    """A formatter that redacts the text of another formatter."""
 
     def __init__(self, formatter: logging.Formatter, redactor: Redactor) -> None:
         super().__init__()
@@ -27,45 +27,45 @@ class _Redacting(logging.Formatter):
         self._redactor = redactor
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record's text."""
+        """Format the record, without secrets."""
         return self._redactor.text(self._formatter.format(record))
 
 
-def _shows(record: logging.LogRecord) -> bool:
-    """Whether a handler of the console shows a record: a crash is shown once, whoever does it, and not without end."""
+def _is_to_be_shown(record: logging.LogRecord) -> bool:
+    """A filter of console handlers: whether to show a record. A crash is shown once, and within the bounds."""
     console = shown_crashes()
     error = record.exc_info[1] if record.exc_info else None
     if console is None or error is None or record.levelno < logging.ERROR:
         return True
     # A record goes to several handlers. The first one that asks decides for all.
-    decided = getattr(record, SHOWS, None)
+    decided = getattr(record, SHOWN_ATTRIBUTE, None)
     if decided is None:
         decided = console.admits(error)
-        setattr(record, SHOWS, decided)
+        setattr(record, SHOWN_ATTRIBUTE, decided)
     return bool(decided)
 
 
 @contextmanager
 def redacted_console(redactor: Redactor) -> Iterator[None]:
-    """Until the block ends, every handler that is there now and writes to stdout or stderr writes no secrets.
+    """Redact what the present handlers for stdout and stderr write, until the block ends.
 
-    Nor does it show a crash that was shown already, where crashes are shown (``crashes.py``).
+    Where crashes are shown (``crashes.py``), such a handler shows no crash that has been shown already.
     """
     former = {handler: handler.formatter for handler in _console_handlers()}
     for handler, formatter in former.items():
-        handler.setFormatter(_Redacting(formatter or logging.Formatter(), redactor))
-        handler.addFilter(_shows)
+        handler.setFormatter(_RedactingFormatter(formatter or logging.Formatter(), redactor))
+        handler.addFilter(_is_to_be_shown)
     try:
         yield
     finally:
         for handler, formatter in former.items():
-            handler.removeFilter(_shows)
-            if isinstance(handler.formatter, _Redacting):  # else somebody has put another one there
+            handler.removeFilter(_is_to_be_shown)
+            if isinstance(handler.formatter, _RedactingFormatter):  # Else it was replaced in the meantime, and stays.
                 handler.setFormatter(formatter)
 
 
 def _console_handlers() -> Iterator[logging.Handler]:
-    """All that there are, also those on no logger: behind a queue a handler is called in another thread."""
+    """All handlers of the console, also those of no logger: a QueueListener calls its handlers itself."""
     console = [sys.stdout, sys.stderr]
     references: Any = vars(logging).get("_handlerList", ())
     found = [reference() for reference in references]

@@ -1,7 +1,6 @@
-"""What every record of a task has without saying it: the fields that were bound around it, and the task's path.
+"""The logging context of a task: bound fields, and the path of task names.
 
-Bound by the gateway per request and by anybody with ``bound``; read by ``encode.py``. Contextvars carry it into child
-tasks and into trio's threads.
+Bound fields are in a context variable, so that child tasks and trio's threads inherit them.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ PATH_TASKS_MAX = 8
 """The innermost tasks that a path names; what is above stands as ``…``."""
 
 
-class Bound:
-    """Fields that belong to every record of a task and its children."""
+class BoundFields:
+    """Fields that every record of a task and of its children has."""
 
     __slots__ = ("fields", "names")
 
@@ -27,27 +26,26 @@ class Bound:
         self.names = fields.keys()
 
 
-NOTHING = Bound({})
-_bound: ContextVar[Bound] = ContextVar("umbel.logs.bound", default=NOTHING)
-
+NO_FIELDS = BoundFields({})
+_bound: ContextVar[BoundFields] = ContextVar("umbel.logs.bound", default=NO_FIELDS)
 
 current = _bound.get
-"""What is bound here."""
+"""Return the fields that are bound here."""
 
 
 def bind(**fields: object) -> None:
-    """Add fields to every later record of this task and of the children that it starts from now on.
+    """Add fields to every later record of this task and of children that it starts from now on.
 
-    For the task whose life they share, such as a request's; ``bound`` takes them back at the end of a block.
+    The fields stay until the task ends; ``bound`` removes them at the end of a block.
     """
     before = _bound.get().fields
-    _bound.set(Bound({**before, **fields} if before else fields))
+    _bound.set(BoundFields({**before, **fields} if before else fields))
 
 
 @contextmanager
 def bound(**fields: object) -> Iterator[None]:
-    """Add fields to every record that is made within the block, in child tasks and threads of it too."""
-    token = _bound.set(Bound({**_bound.get().fields, **fields}))
+    """Add fields to every record within the block, also of its child tasks and threads."""
+    token = _bound.set(BoundFields({**_bound.get().fields, **fields}))
     try:
         yield
     finally:
@@ -55,7 +53,7 @@ def bound(**fields: object) -> Iterator[None]:
 
 
 def task_path() -> str:
-    """The names of the tasks from the outermost to this one; of a foreign thread its name."""
+    """Return the names of the tasks from the outermost to this one; in a foreign thread the thread's name."""
     try:
         task = trio.lowlevel.current_task()
     except RuntimeError:

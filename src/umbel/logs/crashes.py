@@ -1,8 +1,8 @@
-"""Crashes on the terminal: the traceback of an exception that nobody expected, once, and where its record is.
+"""Tracebacks of crashes on stderr: each unexpected exception once, redacted, with the path of the log.
 
-Off unless whoever owns the process turns it on (``crashes_on_stderr``), since stderr belongs to the process and not to
-a library. What is shown is redacted as the log is. It is bounded: ``AT_ONCE`` tracebacks at once and ``PER_MINUTE`` in
-the long run; the others are counted, and stand in the log all the same. Nothing here ever waits for a reader.
+Off until the program turns it on (``crashes_on_stderr``), since stderr belongs to the program and not to a library. A
+token bucket bounds the output: ``BURST_MAX`` tracebacks at once and ``TRACEBACKS_PER_MINUTE`` in the long run; further
+ones are counted, and are in the log all the same. Writing never waits for a reader.
 """
 
 from __future__ import annotations
@@ -16,64 +16,64 @@ from ..core.console import own_stderr
 from .records.exception_fields import mark_shown, safe_traceback
 from .records.redact import Redactor
 
-AT_ONCE = 10
-PER_MINUTE = 10
+BURST_MAX = 10
+TRACEBACKS_PER_MINUTE = 10
 
 
 class CrashConsole:
-    """Shows crashes. ``clock`` counts seconds; ``write`` takes a text, and drops what it cannot put out now."""
+    """The output of crashes. ``clock`` counts seconds; ``write`` must not wait, and drops what it cannot write."""
 
     def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._write = write
         self._clock = clock
-        self._left = float(AT_ONCE)
-        self._at = clock()
+        self._tokens = float(BURST_MAX)
+        self._refilled_at = clock()
         self._unshown = 0
         self._held: list[str] | None = None
 
     def show(self, event: str, about: str, error: BaseException, redactor: Redactor, where: str) -> None:
-        """Show one crash, unless it was shown before; ``where`` is the path of the log, if there is one."""
+        """Show a crash, unless it was shown before; ``where`` is the path of the log, or empty."""
         if self.admits(error):
             head = redactor.text(f"{event}: {about}" if about else event)
             place = f"(its record is in {where})\n" if where else ""
             self._put(f"{head}\n{safe_traceback(error, redactor)}{place}")
 
     def admits(self, error: BaseException) -> bool:
-        """Whether a crash is to be shown now: for the first time, and within the bounds. It counts as shown then."""
+        """Whether a crash is to be shown: it was not shown before, and a token is left. It counts as shown then."""
         if mark_shown(error):
             return False
         now = self._clock()
-        self._left = min(AT_ONCE, self._left + (now - self._at) * PER_MINUTE / 60)
-        self._at = now
-        if self._left < 1:
+        self._tokens = min(BURST_MAX, self._tokens + (now - self._refilled_at) * TRACEBACKS_PER_MINUTE / 60)
+        self._refilled_at = now
+        if self._tokens < 1:
             self._unshown += 1
             if self._unshown == 1:
-                self._put(f"more than {AT_ONCE} crashes in a row: the next ones are counted, and are in the log\n")
+                self._put(f"more than {BURST_MAX} crashes in a row: the next ones are counted, and are in the log\n")
             return False
-        self._left -= 1
-        self._tell_unshown()
+        self._tokens -= 1
+        self._report_unshown()
         return True
 
     def hold(self) -> None:
-        """Keep what is to be shown until ``release`` or ``taken``: somebody else may tell it."""
+        """Keep what is to be shown until ``release`` or ``take_held``."""
         self._held = []
 
-    def taken(self) -> str:
-        """What was held, for whoever tells it instead."""
+    def take_held(self) -> str:
+        """Return what was held, and hold no more."""
         held, self._held = self._held or [], None
         return "".join(held)
 
     def release(self) -> None:
         """Show what was held, and hold no more."""
-        if text := self.taken():
+        if text := self.take_held():
             self._put(text)
 
     def close(self) -> None:
         """Say how many crashes were not shown."""
         self.release()
-        self._tell_unshown()
+        self._report_unshown()
 
-    def _tell_unshown(self) -> None:
+    def _report_unshown(self) -> None:
         if self._unshown:
             self._put(f"crashes that were not shown here: {self._unshown}\n")
             self._unshown = 0
@@ -86,18 +86,18 @@ class CrashConsole:
 
 
 _console: CrashConsole | None = None
-"""The one of this process, while it is on."""
+"""The console of this process, while crashes are shown."""
 
 
 def shown_crashes() -> CrashConsole | None:
-    """The process's console of crashes; None while it is off."""
+    """Return the crash console of this process; None while crashes are not shown."""
     return _console
 
 
 def show_crash(event: str, about: str, error: BaseException, redactor: Redactor, where: str = "") -> None:
-    """``CrashConsole.show`` on the process's own; nothing while it is off. Never raises an ``Exception``."""
+    """Show a crash on the console of this process, if there is one. Never raises an ``Exception``."""
     if _console is not None:
-        with suppress(Exception):  # A foreign exception may raise at any look; the log has told it as well as it could.
+        with suppress(Exception):  # A foreign exception may raise from any method; the log has its record.
             _console.show(event, about, error, redactor, where)
 
 

@@ -1,7 +1,6 @@
-"""A log: plain functions that take records from any task or thread, and the writer behind them.
+"""A log: plain functions that record from any task or thread, and the writer task behind them.
 
-Opened with ``open_log`` by any trio program, and by the recorder for each of the gateway's streams. What it takes is
-encoded at once and written later; it never holds up or fails what it records.
+A record is encoded in the call and written later. Recording never waits and never raises.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from .files.rotation import Rotation
 from .files.sink import FileSink, Sink
 from .files.stdout import StdoutSink
 from .options import LogOptions
-from .queue import Keeper, Queue
+from .queue import CrashBuffer, Queue
 from .records.encode import Encoder
 from .records.exception_fields import exception_fields, mark_recorded
 from .records.level import SEVERITY, WARNING, LevelName
@@ -42,7 +41,7 @@ _RING_RECORD_BYTES = 32
 
 
 class NotWrittenError(UmbelError):
-    """A record that was to be on the disk is not: dropped for want of room, refused by the disk, or the log ended."""
+    """A record that ``audit`` could not confirm: dropped for want of room, refused by the disk, or the log ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +68,11 @@ class LogStatistics:
 
 
 class Log:
-    """Takes records and writes them as JSON lines.
+    """A log of JSON lines.
 
     ``debug`` to ``critical``, ``exception`` and ``record`` are plain functions: called from any task or thread, they
-    never wait and never raise. An exception as the field ``error`` is told with its traceback, and of a group every
-    leaf. Made by ``open_log``; after its block they drop and count.
+    never wait and never raise. An exception as the field ``error`` is recorded with its traceback, and of a group every
+    leaf. Made by ``open_log``; after its block records are dropped and counted.
     """
 
     def __init__(
@@ -82,7 +81,7 @@ class Log:
         options: LogOptions,
         *,
         encoder: Encoder | None = None,
-        keeper: Keeper | None = None,
+        crash_buffer: CrashBuffer | None = None,
         clock: Callable[[], int] = time.time_ns,
         random: Random | None = None,
     ) -> None:
@@ -90,8 +89,8 @@ class Log:
         self._encoder = encoder or encoder_of(options, clock)
         self.redactor = self._encoder.redactor
         self.path = str(getattr(sink, "path", ""))
+        """The path of the file, for people; empty where the sink is no file."""
         self.on_stdout = isinstance(sink, StdoutSink)
-        """Of the file, for people; empty where it is none."""
         self._threshold = SEVERITY[options.level]
         self._sampler = (
             None if options.sample >= 1 else Sampler(options.sample, options.slow * 1000, random or Random())
@@ -99,27 +98,27 @@ class Log:
         self._unrecordable = 0
         self._token = trio.lowlevel.current_trio_token()
         self._queue = Queue(
-            self._gap,
+            self._encode_gap,
             self._wake,
             clock,
             max_records=options.max_queue_records,
             max_bytes=options.max_queue_bytes,
             overflow=options.overflow,
-            keeper=keeper,
+            crash_buffer=crash_buffer,
         )
-        # Bound once: these run for every record.
+        # BoundFields once: these run for every record.
         self._encode, self._put = self._encoder.fields, self._queue.put
         self.writer = Writer(
             self._queue, sink, flush_every=options.flush_every, sync_every_second=options.fsync == "1s"
         )
 
     def debug(self, event: str, msg: str = "", /, **fields: object) -> None:
-        """Record what only somebody who looks for a fault wants to know."""
+        """Record a detail for whoever looks for a fault."""
         if self._threshold <= _DEBUG:
             self._record("debug", _DEBUG, event, msg, fields)
 
     def info(self, event: str, msg: str = "", /, **fields: object) -> None:
-        """Record something that is as it should be. ``event`` is a stable dotted name, ``msg`` is for people."""
+        """Record normal operation. ``event`` is a stable dotted name, ``msg`` is for people."""
         if self._threshold <= _INFO:
             if msg or "error" in fields or self._sampler is not None:
                 self._record("info", _INFO, event, msg, fields)
@@ -132,16 +131,16 @@ class Log:
                 self._put(line, _INFO)
 
     def warning(self, event: str, msg: str = "", /, **fields: object) -> None:
-        """Record something that somebody should look at some day. Written at once."""
+        """Record something that should be looked at some day. Written at once."""
         if self._threshold <= WARNING:
             self._record("warning", WARNING, event, msg, fields)
 
     def error(self, event: str, msg: str = "", /, **fields: object) -> None:
-        """Record something that went wrong. Like all of these it takes an exception as ``error=``."""
+        """Record a failure. Like all of these methods it takes an exception as ``error=``."""
         self._record("error", _ERROR, event, msg, fields)
 
     def critical(self, event: str, msg: str = "", /, **fields: object) -> None:
-        """Record something after which the program cannot go on."""
+        """Record a failure after which the program cannot go on."""
         self._record("critical", _CRITICAL, event, msg, fields)
 
     def exception(self, event: str, msg: str = "", /, **fields: object) -> None:
@@ -149,13 +148,13 @@ class Log:
         self._record("error", _ERROR, event, msg, {"error": sys.exception(), **fields})
 
     def record(self, level: LevelName, event: str, fields: dict[str, object]) -> None:
-        """Record at a level, with fields of any names. The mapping is the log's from now on."""
+        """Record at a level, with fields of any names. The caller must not change the mapping afterwards."""
         severity = SEVERITY.get(level, 0)
         if severity == 0 or severity >= self._threshold:
             self._record(level, severity, event, "", fields)
 
     def wants(self, level: LevelName) -> bool:
-        """Whether records of this level are made, for whom making one is costly."""
+        """Whether records of this level are kept, for callers to whom making one is costly."""
         return SEVERITY[level] >= self._threshold
 
     def put(self, level: LevelName, event: str, record: Record, duration_ms: float | None, trusted: bool) -> None:
@@ -191,7 +190,7 @@ class Log:
         return self._encoder.members if self._sampler is None else None
 
     async def audit(self, event: str, msg: str = "", /, **fields: object) -> None:
-        """Record something and wait until the disk has confirmed it (``fdatasync``; with ``fsync = "off"``: written).
+        """Record and wait until the disk has confirmed it (``fdatasync``; with ``fsync = "off"``: written).
 
         Many at once share one confirmation. Cancelled, it leaves the record in the queue.
 
@@ -206,9 +205,9 @@ class Log:
             raise NotWrittenError(f"{event}: the queue of the log is full, or the log is closed")
         writer, off = self.writer, self._options.fsync == "off"
         try:
-            writer.want(sync_upto=0 if off else seq)
-            writer.hurry()
-            await writer.wait_for(
+            writer.request(sync_upto=0 if off else seq)
+            writer.write_now()
+            await writer.wait_until(
                 lambda: (
                     self._queue.is_lost(seq)
                     or max(writer.synced, writer.unsynced, self._queue.settled if off else 0) >= seq
@@ -220,25 +219,26 @@ class Log:
             self._queue.unwatch(seq)
 
     async def flush(self) -> None:
-        """Wait until everything that was recorded before is written, or dropped and counted; and what was asked with
-        ``reopen`` or ``rotate`` is done. With a disk that fails this takes as long as that.
+        """Wait until all earlier records are written or dropped, and earlier ``reopen`` and ``rotate`` calls are done.
+
+        While the disk fails, this waits.
         """
         upto = self._queue.last
-        self.writer.hurry()
+        self.writer.write_now()
         await trio.lowlevel.checkpoint()
-        await self.writer.wait_for(lambda: self._queue.settled >= upto and self.writer.idle)
+        await self.writer.wait_until(lambda: self._queue.settled >= upto and self.writer.idle)
 
     def reopen(self) -> None:
-        """Close the file and open what stands at its path. A plain function, for signal handlers and any thread;
+        """Close the file and open the file at its path. A plain function, for signal handlers and any thread;
         ``await flush()`` waits for it.
         """
-        self.writer.want(reopen=True)
-        self._soon(self.writer.hurry)
+        self.writer.request(reopen=True)
+        self._call_in_trio(self.writer.write_now)
 
     def rotate(self) -> None:
-        """Rename the file after what was recorded before, and begin a new one; else as ``reopen``."""
-        self.writer.want(rotate=True)
-        self._soon(self.writer.hurry)
+        """Rename the file once all earlier records are in it, and begin a new one; otherwise as ``reopen``."""
+        self.writer.request(rotate=True)
+        self._call_in_trio(self.writer.write_now)
 
     @property
     def level(self) -> LevelName:
@@ -266,8 +266,10 @@ class Log:
             retention_error=writer.retention_error,
         )
 
-    async def farewell(self, *, written: int = 0, dropped: int = 0, more: Mapping[str, object] | None = None) -> None:
-        """Queue the last record, ``log.closed``, with this log's counts and those given; what follows is dropped."""
+    async def put_closed_record(
+        self, *, written: int = 0, dropped: int = 0, more: Mapping[str, object] | None = None
+    ) -> None:
+        """Queue the last record, ``log.closed``, with this log's counts plus those given; later records are dropped."""
 
         def line(own_written: int, own_dropped: int) -> bytes:
             counts: dict[str, object] = {
@@ -300,16 +302,16 @@ class Log:
             return
         self._put(line, severity)
 
-    def _gap(self, count: int, since_ns: int) -> bytes:
+    def _encode_gap(self, count: int, since_ns: int) -> bytes:
         since = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(since_ns // 10**9))}.{since_ns // 1000 % 10**6:06d}Z"
         return self._encoder.fields(
             "warning", "log.dropped", {"msg": "the queue was full", "count": count, "since": since}
         )
 
     def _wake(self, urgent: bool) -> None:
-        self._soon(self.writer.woken, urgent)
+        self._call_in_trio(self.writer.on_wake, urgent)
 
-    def _soon(self, work: Callable[..., None], *args: object) -> None:
+    def _call_in_trio(self, work: Callable[..., None], *args: object) -> None:
         # Never directly: the caller may be another thread, a signal handler or a finalizer in the middle of trio.
         with suppress(trio.RunFinishedError):
             self._token.run_sync_soon(work, *args)
@@ -339,7 +341,7 @@ def open_log(
 
 @asynccontextmanager
 async def _open_file(path: Path, options: LogOptions) -> AsyncGenerator[Log, None]:
-    async with open_file(path, options, encoder_of(options)) as log, running({log: log.farewell}):
+    async with open_file(path, options, encoder_of(options)) as log, run_writers({log: log.put_closed_record}):
         try:
             yield log
         except Exception as error:
@@ -350,7 +352,7 @@ async def _open_file(path: Path, options: LogOptions) -> AsyncGenerator[Log, Non
 
 @asynccontextmanager
 async def open_file(path: Path, options: LogOptions, encoder: Encoder) -> AsyncGenerator[Log, None]:
-    """A log over a file that is open, and its ring if it has one; to be run with ``running``."""
+    """Open a log over a file, and its ring if the options say so; to be run with ``run_writers``."""
     sink = FileSink(
         LogFile(path, Rotation(options.rotate_size, options.rotate_every)),
         Retention(options.keep, options.keep_bytes, options.keep_days, options.compress),
@@ -362,7 +364,7 @@ async def open_file(path: Path, options: LogOptions, encoder: Encoder) -> AsyncG
         if options.ring:
             recovered = await trio.to_thread.run_sync(recover, path)
             ring = Ring(path, options.max_queue_bytes + options.max_queue_records * _RING_RECORD_BYTES)
-        log = Log(sink, options, encoder=encoder, keeper=ring)
+        log = Log(sink, options, encoder=encoder, crash_buffer=ring)
         if recovered:
             log.warning("log.recovered", "a process had ended without writing these records", count=recovered)
         yield log
@@ -374,17 +376,17 @@ async def open_file(path: Path, options: LogOptions, encoder: Encoder) -> AsyncG
 
 @asynccontextmanager
 async def open_stdout(options: LogOptions, encoder: Encoder) -> AsyncGenerator[Log, None]:
-    """A log over stdout, to be run with ``running``. What ``options`` say of files and of a ring is left out."""
+    """Open a log over stdout, to be run with ``run_writers``. The options about files and a ring are ignored."""
     yield Log(StdoutSink(), options, encoder=encoder)
 
 
 @asynccontextmanager
-async def running(logs: Mapping[Log, Callable[[], Awaitable[None]]]) -> AsyncGenerator[None, None]:
-    """Write the logs until the block ends; each one's function puts its last line when all else of it is written."""
+async def run_writers(logs: Mapping[Log, Callable[[], Awaitable[None]]]) -> AsyncGenerator[None, None]:
+    """Run the writers until the block ends. Each log's function queues its last line when all others are written."""
     failure: BaseException | None = None
     async with trio.open_nursery() as nursery:
-        for log, farewell in logs.items():
-            nursery.start_soon(log.writer.run, farewell)
+        for log, put_closed_record in logs.items():
+            nursery.start_soon(log.writer.run, put_closed_record)
         try:
             yield
         except BaseException as error:  # noqa: BLE001 - raised again below, as it is and not in the nursery's group

@@ -1,6 +1,6 @@
-"""What can be chosen about a log, with its defaults; checked when it is made.
+"""The options of a log, with their defaults, checked when they are made. Pure data.
 
-Given to ``open_log``; the gateway makes it from ``[logs]``. Pure data.
+The gateway makes them from ``[logs]``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ QUEUE_BYTES_MIN = 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogOptions:
-    """How a log filters, bounds, writes and keeps its records. Sizes in bytes, times in seconds.
+    """The options of a log: filters, bounds, files. Sizes in bytes, times in seconds.
 
     Raises:
         ValueError: a value that cannot be used, in one sentence.
@@ -34,7 +34,7 @@ class LogOptions:
     slow: float = 1.0
     """A record whose ``duration_ms`` reaches this many seconds is never sampled away."""
     overflow: Overflow = "drop_new"
-    """What gives way below WARNING when the queue is full."""
+    """Which record is dropped when the queue is full: the new one, or the oldest one below WARNING."""
     max_queue_bytes: int = 8 * 2**20
     max_queue_records: int = 65_536
     flush_every: float = 0.25
@@ -50,11 +50,11 @@ class LogOptions:
     keep_days: float | None = None
     """How long a renamed file stays."""
     compress: Compression = "gzip"
-    """What becomes of a renamed file."""
+    """How a renamed file is compressed."""
     fsync: Sync = "audit"
     """When the disk must confirm: never, every second, or for ``audit`` alone."""
     ring: bool = False
-    """Whether records outlive a killed process in shared memory."""
+    """Whether records that wait are kept in shared memory, which survives a killed process."""
     redact: tuple[str, ...] = ()
     """More names whose values are hidden; ``*`` stands for anything."""
     service: str | None = None

@@ -1,6 +1,20 @@
-"""One file's queue of lines: bounded, numbered, safe to fill from any thread, and honest about what it had to drop.
+"""The queue of one log: a bounded queue of numbered lines between any thread and the writer task.
 
-Filled by ``log.py``, emptied by the writer. It does no I/O but into the ring, which is memory; it never waits.
+Theory. ``put`` is called for every record, from any thread, also from a finalizer or a signal handler that interrupts
+another call of this queue in the same thread. Hence:
+
+* A re-entrant lock guards everything. Another thread waits for it, for microseconds: nothing under it does I/O (the
+  crash buffer is memory) or calls foreign code but ``wake``, ``gap`` and ``clock``, which are the log's own.
+* Re-entrance by the same thread passes the lock. ``_in_update`` tells it: the line is then put aside in ``_reentrant``,
+  and queued at the end of the update that it interrupted. So no update ever sees half of another one.
+* Order. A line has its number under the lock, so that numbers ascend in the file. Lines are in two deques, below
+  ``WARNING`` and from ``WARNING`` on; ``_take`` merges them by number.
+* Loss. A line is numbered before it is known whether there is room, so that a dropped line leaves a gap in the numbers.
+  ``log.dropped`` follows with the count as soon as there is room.
+* Bounds. ``_records`` and ``_bytes`` count the lines of both deques and of the batch that the writer has taken, until
+  ``mark_written`` or ``mark_dropped``. The last tenth of the room is for ``WARNING`` and above.
+* Waking. ``_wake_level`` is 0 until the writer has been woken since its last ``take``, 1 after an ordinary wake, 2
+  after an urgent one. ``wake`` is called only when the level rises: at most twice per batch.
 """
 
 from __future__ import annotations
@@ -21,24 +35,24 @@ BATCH_BYTES = 64 * 1024
 """A batch is written when it has this size, whatever its age."""
 
 BATCH_SHARE_MAX = 0.25
-"""How much of a full queue goes into one batch. A busy loop leaves little time to the writer's thread, so what has
-piled up is written in few steps."""
+"""The share of a full queue that is at most one batch. A busy loop leaves the writer's thread little time, so that a
+full queue is written in few steps."""
 
 _SEQ_BYTES_MAX = 24
-"""What a line's number and its end add to it, at most."""
+"""The bytes that a number and the end add to a line, at most."""
 
 RESERVED_SHARE = 0.1
-"""The last part of a queue is for ``WARNING`` and above."""
+"""The share of the room that is reserved for ``WARNING`` and above."""
 
 
-class Keeper(Protocol):
-    """Where lines are safe from the death of this process until they are written: ``ring.py``."""
+class CrashBuffer(Protocol):
+    """A copy of the waiting lines that survives the death of this process: ``ring.py``."""
 
-    def keep(self, line: bytes) -> int | None:
-        """Keep a line; a mark to let go of it, and of all before it. None if there is no room."""
+    def append(self, line: bytes) -> int | None:
+        """Keep a line; return the mark that releases it and all before it. None if there is no room."""
 
-    def let_go(self, mark: int) -> None:
-        """Everything up to the mark is written. What is given up stays."""
+    def release(self, mark: int) -> None:
+        """Release everything up to the mark, which is written. Lines that are never written are not released."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +78,21 @@ class Batch(NamedTuple):
 
 
 _Entry = tuple[int, bytes, int]
-"""A waiting line: its number, itself, its mark. A plain tuple: one is made for each record."""
+"""A waiting line: number, bytes, mark. A plain tuple, since one is made for each record."""
 
 
 class Queue:
-    """A bounded queue of lines in order.
+    """A bounded queue of numbered lines.
 
     * Below ``WARNING``, a line that finds no room is dropped (``drop_new``), or takes the place of the oldest lines
       below ``WARNING`` (``drop_oldest``). The last tenth of the room is not for them.
     * From ``WARNING`` on, a line that finds no room takes the place of the oldest ones, those below ``WARNING`` first.
-    * Every record has the next number, a dropped one too, so that a reader finds the hole. As soon as there is room
-      again, a line made by ``gap(count, since)`` says how wide it is.
+    * Every record has the next number, a dropped one too, so that a reader finds the gap. As soon as there is room
+      again, a line made by ``gap(count, since)`` says how many are missing.
 
-    All methods may be called from any thread, and ``put`` even from a finalizer or a signal handler that interrupts
-    one of them. ``wake(urgent)`` is called when there is something to write: once, until the next ``take``.
+    All methods may be called from any thread, and ``put`` also from a finalizer or a signal handler that interrupts
+    one of them. ``wake(urgent)`` is called when there is something to write: not again until the next ``take``, unless
+    it becomes urgent.
     """
 
     def __init__(
@@ -89,7 +104,7 @@ class Queue:
         max_records: int,
         max_bytes: int,
         overflow: Overflow = "drop_new",
-        keeper: Keeper | None = None,
+        crash_buffer: CrashBuffer | None = None,
     ) -> None:
         self._gap = gap
         self._wake = wake
@@ -101,32 +116,32 @@ class Queue:
         self._ordinary_bytes_max = max_bytes - reserved_bytes
         self._batch_bytes_max = max(BATCH_BYTES, int(max_bytes * BATCH_SHARE_MAX))
         self._drops_oldest = overflow == "drop_oldest"
-        self._keeper = keeper
+        self._crash_buffer = crash_buffer
         self._ordinary: deque[_Entry] = deque()
         self._severe: deque[_Entry] = deque()
         self._lock = threading.RLock()
-        self._busy = False
-        self._late: deque[tuple[bytes, int]] = deque()
+        self._in_update = False
+        self._reentrant: deque[tuple[bytes, int]] = deque()
         self._watched: set[int] = set()
         self._seq = 0
         self._settled = 0
         self._records = 0
         self._bytes = 0
-        self._woken = 0
+        self._wake_level = 0
         self._written = 0
         self._dropped = 0
         self._unreported = 0
         self._unreported_since = 0
 
     def put(self, line: bytes, severity: int) -> int:
-        """Number and queue a line, or drop and count it. Its number; 0 if it is dropped, or comes at a bad moment."""
+        """Number and queue a line, or drop and count it. Return its number; 0 if it is dropped or re-entrant."""
         # One long function, because it runs for every record, and a call costs as much as a third of it.
         with self._lock:
-            if self._busy:
-                # A finalizer or a signal handler has interrupted a turn of this very thread: it follows at its end.
-                self._late.append((line, severity))
+            if self._in_update:
+                # A finalizer or a signal handler has interrupted an update by this thread: the line follows later.
+                self._reentrant.append((line, severity))
                 return 0
-            self._busy = True
+            self._in_update = True
             try:
                 if self._unreported:
                     self._report_gap()
@@ -141,32 +156,32 @@ class Queue:
                 if not room:
                     room = self._make_room(len(line), severity >= WARNING)
                     size = self._bytes + len(line)
-                if room and self._keeper is not None:
-                    mark = self._keeper.keep(line)
+                if room and self._crash_buffer is not None:
+                    mark = self._crash_buffer.append(line)
                 if not room or mark is None:
                     self._drop()
                     return 0
                 (self._severe if severity >= WARNING else self._ordinary).append((seq, line, mark))
                 self._records += 1
                 self._bytes = size
-                if self._woken == 0 or (self._woken == 1 and (severity >= WARNING or size >= BATCH_BYTES)):
-                    self._wake_for(severity)
+                if self._wake_level == 0 or (self._wake_level == 1 and (severity >= WARNING or size >= BATCH_BYTES)):
+                    self._wake_writer(severity)
                 return seq
             finally:
-                self._busy = False
-                if self._late:
-                    self._put_late()
+                self._in_update = False
+                if self._reentrant:
+                    self._put_reentrant()
 
     def put_all(self, lines: Sequence[bytes]) -> None:
-        """The same for several lines below ``WARNING``, in one turn where there is room for all of them."""
+        """Queue several lines below ``WARNING``, in one update where there is room for all of them."""
         with self._lock:
             size = self._bytes + sum(map(len, lines)) + _SEQ_BYTES_MAX * len(lines)
             room = self._records + len(lines) <= self._ordinary_records_max and size <= self._ordinary_bytes_max
-            if not room or self._busy or self._unreported or self._keeper is not None:
+            if not room or self._in_update or self._unreported or self._crash_buffer is not None:
                 for line in lines:
                     self.put(line, 0)
                 return
-            self._busy = True
+            self._in_update = True
             try:
                 seq, size, ordinary = self._seq, self._bytes, self._ordinary
                 for line in lines:
@@ -176,15 +191,15 @@ class Queue:
                     ordinary.append((seq, line, 0))
                 self._seq, self._bytes = seq, size
                 self._records += len(lines)
-                if self._woken < 2:
-                    self._wake_for(0)
+                if self._wake_level < 2:
+                    self._wake_writer(0)
             finally:
-                self._busy = False
-                if self._late:
-                    self._put_late()
+                self._in_update = False
+                if self._reentrant:
+                    self._put_reentrant()
 
     def put_watched(self, line: bytes, severity: int) -> int:
-        """As ``put``, and ``is_lost`` will tell whether the line was dropped later. ``unwatch`` it at the end."""
+        """Queue a line as ``put`` does, and watch it until ``unwatch``: ``is_lost`` says whether it was dropped."""
         with self._lock:
             seq = self.put(line, severity)
             if seq:
@@ -192,47 +207,47 @@ class Queue:
             return seq
 
     def is_lost(self, seq: int) -> bool:
-        """Whether a watched line was dropped."""
+        """Whether a watched line has been dropped."""
         return seq not in self._watched
 
     def unwatch(self, seq: int) -> None:
-        """Nobody asks for this line any more."""
+        """Stop watching a line."""
         self._watched.discard(seq)
 
     def put_last(self, line: Callable[[int, int], bytes]) -> None:
-        """Put the line that ``line(written, dropped)`` makes, itself counted as written, and drop all that follow."""
+        """Queue the line that ``line(written, dropped)`` makes, itself counted as written; drop all later ones."""
         with self._lock:
-            with self._turn():
+            with self._exclusive():
                 self._report_gap()
             self.put(line(self._written + self._records + 1, self._dropped), WARNING)
             self._records_max = self._ordinary_records_max = 0
 
     def take(self) -> Batch | None:
-        """The next batch; None if nothing waits. It fills the queue until ``wrote`` or ``gave_up``."""
-        with self._turn():
-            self._woken = 0
+        """Take the next batch; None if no line waits. It counts as queued until it is marked as written or dropped."""
+        with self._exclusive():
+            self._wake_level = 0
             return self._take()
 
-    def wrote(self, batch: Batch) -> None:
-        """The batch is in the file."""
-        with self._turn():
+    def mark_written(self, batch: Batch) -> None:
+        """Count a batch as written, and release its room."""
+        with self._exclusive():
             self._written += batch.records
             self._release(batch)
-            if self._keeper is not None:
-                self._keeper.let_go(batch.mark)
+            if self._crash_buffer is not None:
+                self._crash_buffer.release(batch.mark)
             self._report_gap()
 
-    def gave_up(self, batch: Batch) -> None:
-        """The batch will not be written any more."""
-        with self._turn():
-            self._give_up(batch)
+    def mark_dropped(self, batch: Batch) -> None:
+        """Count a batch as dropped, and release its room."""
+        with self._exclusive():
+            self._drop_batch(batch)
 
     def close(self) -> None:
-        """Give up what waits, and drop whatever is still put."""
-        with self._turn():
+        """Drop the lines that wait, and all later ones."""
+        with self._exclusive():
             self._records_max = self._ordinary_records_max = 0
             while (batch := self._take()) is not None:
-                self._give_up(batch)
+                self._drop_batch(batch)
 
     @property
     def last(self) -> int:
@@ -241,13 +256,13 @@ class Queue:
 
     @property
     def settled(self) -> int:
-        """Of every record up to this number it is known whether it is written or dropped."""
+        """The number up to which every record is written or dropped."""
         with self._lock:
             return self._settled if self._records else self._seq
 
     @property
     def waiting(self) -> bool:
-        """Whether lines wait to be taken."""
+        """Whether lines wait for ``take``."""
         return bool(self._ordinary or self._severe)
 
     @property
@@ -261,23 +276,23 @@ class Queue:
             return QueueStatistics(self._records, self._bytes, self._written, self._dropped)
 
     @contextmanager
-    def _turn(self) -> Iterator[None]:
+    def _exclusive(self) -> Iterator[None]:
         with self._lock:
-            self._busy = True
+            self._in_update = True
             try:
                 yield
             finally:
-                self._busy = False
-                self._put_late()
+                self._in_update = False
+                self._put_reentrant()
 
-    def _put_late(self) -> None:
-        while self._late:
-            self.put(*self._late.popleft())
+    def _put_reentrant(self) -> None:
+        while self._reentrant:
+            self.put(*self._reentrant.popleft())
 
-    def _wake_for(self, severity: int) -> None:
+    def _wake_writer(self, severity: int) -> None:
         urgency = 2 if severity >= WARNING or self._bytes >= BATCH_BYTES else 1
-        if urgency > self._woken:
-            self._woken = urgency
+        if urgency > self._wake_level:
+            self._wake_level = urgency
             self._wake(urgency == 2)
 
     def _take(self) -> Batch | None:
@@ -295,7 +310,7 @@ class Queue:
         return Batch(b"".join(lines), len(lines), last, mark) if lines else None
 
     def _make_room(self, size: int, severe: bool) -> bool:
-        """Drop the oldest lines for one of ``size`` bytes; False if it may not, or if that does not help."""
+        """Drop the oldest lines for one of ``size`` bytes; return whether there is room now."""
         sources, records_max, bytes_max = [self._ordinary], self._ordinary_records_max, self._ordinary_bytes_max
         if severe:
             sources, records_max, bytes_max = [self._ordinary, self._severe], self._records_max, self._bytes_max
@@ -320,15 +335,15 @@ class Queue:
         self._unreported_since = self._unreported_since or self._clock()
 
     def _report_gap(self) -> None:
-        """Put the line about what was dropped into the room for ordinary lines, if there is any."""
+        """Queue ``log.dropped`` if lines have been dropped and the room for ordinary lines has place for it."""
         if not self._unreported or self._records >= self._ordinary_records_max:
             return
         line = finish(self._gap(self._unreported, self._unreported_since), self._seq + 1)
         if self._bytes + len(line) > self._ordinary_bytes_max:
             return
         mark = 0
-        if self._keeper is not None:
-            kept = self._keeper.keep(line)
+        if self._crash_buffer is not None:
+            kept = self._crash_buffer.append(line)
             if kept is None:
                 return
             mark = kept
@@ -337,10 +352,10 @@ class Queue:
         self._records += 1
         self._bytes += len(line)
         self._unreported, self._unreported_since = 0, 0
-        if self._woken == 0:
-            self._wake_for(0)
+        if self._wake_level == 0:
+            self._wake_writer(0)
 
-    def _give_up(self, batch: Batch) -> None:
+    def _drop_batch(self, batch: Batch) -> None:
         self._dropped += batch.records
         self._watched = {seq for seq in self._watched if seq > batch.last}
         self._release(batch)

@@ -1,7 +1,6 @@
-"""The recorder that files the events of the gateway: three logs, and which of them takes what.
+"""The recorder of the gateway's events: three logs (access, calls, app), and the choice of the log for each event.
 
-Opened by the gateway around its lifespan, and by anybody who wants records of a composition or an upstream. It never
-holds up or fails what it records.
+Recording never waits and never raises.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from .files.retention import Retention
 from .files.rotation import Rotation
 from .files.sink import FileSink, Sink
 from .files.stdout import STDOUT
-from .log import Log, LogStatistics, encoder_of, open_file, open_stdout, running
+from .log import Log, LogStatistics, encoder_of, open_file, open_stdout, run_writers
 from .options import LogOptions
 from .records.call_line_template import CallLineTemplates
 from .records.record import StreamName, request_level, request_record, to_record
@@ -39,7 +38,7 @@ STREAMS: tuple[StreamName, ...] = ("access", "calls", "app")
 WORKER_VARIABLE = "UMBEL_WORKER"
 """The variable of the environment in which the supervisor tells a worker its number, for ``worker`` of each record."""
 
-FAREWELL_S_MAX = 1.8
+CLOSE_WAIT_S_MAX = 1.8
 """How long the last line of ``app`` waits for the other streams: less than they may take, so that it is written."""
 
 
@@ -77,10 +76,9 @@ class RecorderStatistics:
 
 
 class FileRecorder:
-    """Takes events and files them as JSON lines: requests, calls, and everything else.
+    """A recorder that writes events as JSON lines: requests, calls, and everything else. Made by ``open_recorder``.
 
-    A request's line names its calls. Attempts stand inside their call's line and have none of their own. Made by
-    ``open_recorder``.
+    The line of a request lists its calls. An attempt is a part of its call's line and has no line of its own.
 
     Args:
         slow_call: seconds from which on a call has a line of its own though it says nothing else (``events.Recorder``);
@@ -133,7 +131,7 @@ class FileRecorder:
             return
         self.logs[stream].put(level, name, record, duration_ms, stream != "app")
         if isinstance(event, Noted) and event.error is not None and event.level == "error":
-            show_crash(event.event, _about(event), event.error, self.app.redactor, self.app.path)
+            show_crash(event.event, _crash_subject(event), event.error, self.app.redactor, self.app.path)
 
     def reopen(self) -> None:
         """Reopen the files, as ``Log.reopen``."""
@@ -156,8 +154,8 @@ class FileRecorder:
         return RecorderStatistics({name: log.statistics() for name, log in self.logs.items()}, self._unrecordable)
 
 
-def _about(note: Noted) -> str:
-    """What a crash was about, in a line of the console: which request, or what the note says."""
+def _crash_subject(note: Noted) -> str:
+    """Describe in one line what a crash was about: the request, or the text of the event."""
     request = note.request
     if request is None:
         return note.message.partition("\n")[0]
@@ -165,7 +163,7 @@ def _about(note: Noted) -> str:
 
 
 def options_of(logs: Logs, stream: LogStream) -> LogOptions:
-    """What ``[logs]`` and one of its streams say, for a log."""
+    """Return the options of a log from ``[logs]`` and one of its streams."""
     return LogOptions(
         level=stream.level,
         sample=stream.sample,
@@ -189,7 +187,7 @@ def options_of(logs: Logs, stream: LogStream) -> LogOptions:
 
 
 def slow_call_of(logs: Logs) -> float | None:
-    """From how many seconds on a call has a line of its own, as ``[logs.calls]`` says (``FileRecorder``)."""
+    """Return ``slow_call`` of ``FileRecorder`` as ``[logs.calls]`` says it."""
     return {"all": 0.0, "notable": logs.calls.slow, "off": None}[logs.calls.which]
 
 
@@ -203,13 +201,13 @@ async def open_recorder(logs: Logs) -> AsyncGenerator[FileRecorder, None]:
     Raises:
         ConfigError: a file cannot be opened at the start.
     """
-    with _told_as_mistake():
+    with _as_config_error():
         options = {name: options_of(logs, getattr(logs, name)) for name in STREAMS}
     encoder = encoder_of(options["app"])
     async with AsyncExitStack() as stack:
         opened: dict[StreamName, Log] = {}
         for name in STREAMS:
-            with _told_as_mistake():
+            with _as_config_error():
                 path = path_of(logs, name)
                 log = open_stdout(options[name], encoder) if path is None else open_file(path, options[name], encoder)
                 opened[name] = await stack.enter_async_context(log)
@@ -219,7 +217,7 @@ async def open_recorder(logs: Logs) -> AsyncGenerator[FileRecorder, None]:
 
 
 def recover_all(logs: Logs) -> int:
-    """``recover`` for every stream that has a ring; how many records were appended. It blocks: call it in a thread.
+    """Call ``recover`` for every stream that has a ring; return how many records were appended. Blocking.
 
     Raises:
         OSError: as ``recover``.
@@ -229,19 +227,19 @@ def recover_all(logs: Logs) -> int:
 
 
 async def ensure_writable(logs: Logs) -> None:
-    """Find out whether ``open_recorder`` can open the files, before anything else is started; they are made if need be.
+    """Check before anything is started that ``open_recorder`` can open the files, which are made if need be.
 
     Raises:
         ConfigError: as from ``open_recorder``.
     """
     for name in STREAMS:
-        with _told_as_mistake():
+        with _as_config_error():
             options_of(logs, getattr(logs, name))
         if (path := path_of(logs, name)) is None:
             continue
         sink = FileSink(LogFile(path, Rotation()), Retention())
         try:
-            with _told_as_mistake():
+            with _as_config_error():
                 await sink.open()
         finally:
             sink.close()
@@ -251,11 +249,11 @@ async def ensure_writable(logs: Logs) -> None:
 async def record_to(
     sinks: Mapping[StreamName, Sink], options: LogOptions, *, clock: Callable[[], int] = time.time_ns
 ) -> AsyncGenerator[FileRecorder, None]:
-    """``open_recorder`` over any sinks."""
+    """Open a recorder as ``open_recorder`` does, over any sinks."""
     encoder = encoder_of(options, clock)
     try:
         for sink in sinks.values():
-            with _told_as_mistake():
+            with _as_config_error():
                 await sink.open()
         recorder = FileRecorder(
             {name: Log(sink, options, encoder=encoder, clock=clock) for name, sink in sinks.items()}
@@ -269,38 +267,38 @@ async def record_to(
 
 @asynccontextmanager
 async def _recording(recorder: FileRecorder) -> AsyncGenerator[None, None]:
-    """Write the logs until the block ends; the last line of ``app`` counts the lines of all of them."""
+    """Write the logs until the block ends; the last line of ``app`` counts the lines of all three."""
     others = {name: log for name, log in recorder.logs.items() if name != "app"}
 
     async def nothing() -> None:
-        """The other streams hold requests and calls alone."""
+        """Put no last record: these streams hold requests and calls alone."""
 
-    async def farewell() -> None:
-        with trio.move_on_after(FAREWELL_S_MAX) as scope:
+    async def put_closed_record() -> None:
+        with trio.move_on_after(CLOSE_WAIT_S_MAX) as scope:
             for log in others.values():
                 await log.writer.wait_ended()
         if scope.cancelled_caught:
-            # What is not written by now never would be counted.
+            # What is written later would be missing from the counts.
             for log in others.values():
-                log.writer.give_up()
+                log.writer.abandon()
             for log in others.values():
                 await log.writer.wait_ended()
         streams = {
             name: {"written": s.written, "dropped": s.dropped} for name, s in recorder.statistics().streams.items()
         }
         del streams["app"]
-        await recorder.app.farewell(
+        await recorder.app.put_closed_record(
             more={"streams": streams},
             written=sum(stream["written"] for stream in streams.values()),
             dropped=sum(stream["dropped"] for stream in streams.values()) + recorder.statistics().unrecordable,
         )
 
-    async with running({**dict.fromkeys(others.values(), nothing), recorder.app: farewell}):
+    async with run_writers({**dict.fromkeys(others.values(), nothing), recorder.app: put_closed_record}):
         yield
 
 
 def path_of(logs: Logs, name: str) -> Path | None:
-    """The file of the stream ``access``, ``calls`` or ``app``; None where it goes to stdout."""
+    """Return the file of the stream ``access``, ``calls`` or ``app``; None where it goes to stdout."""
     stream: LogStream = getattr(logs, name)
     if stream.file == STDOUT:
         return None
@@ -308,7 +306,7 @@ def path_of(logs: Logs, name: str) -> Path | None:
 
 
 @contextmanager
-def _told_as_mistake() -> Iterator[None]:
+def _as_config_error() -> Iterator[None]:
     try:
         yield
     except OSError as error:

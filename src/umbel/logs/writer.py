@@ -1,6 +1,6 @@
-"""The one task that writes a log: it takes lines from the queue in batches and hands them to the sink.
+"""The writer task of a log: takes lines from the queue in batches and gives them to the sink.
 
-One for each file. It knows nothing of records, and nothing that a sink does ends it.
+One task per sink. No error of a sink ends it: it tries again, and meanwhile the queue fills and drops.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from .files.sink import Sink
 from .queue import BATCH_BYTES, Batch, Queue
 
 DRAIN_S_MAX = 2.0
-"""How long the end may take: what is not written by then is counted as dropped."""
+"""Seconds that ``close`` allows: lines that are not written by then are counted as dropped."""
 
 CHECK_EVERY_S = 1.0
-"""How often an idle writer looks whether its file still stands at its path, and syncs it where that is asked for."""
+"""How often an idle writer checks that the file is still at its path, and syncs it with ``fsync = "1s"``."""
 
 SYNC_EVERY_S = 1.0
-"""How long what is written may wait for the disk to confirm it, with ``fsync = "1s"``."""
+"""Seconds after which written lines are synced, with ``fsync = "1s"``."""
 
 RETENTION_EVERY_S = 3600.0
 
@@ -29,7 +29,7 @@ _BACKOFF_S_MAX = 5.0
 
 
 class Writer:
-    """Writes a queue to a sink until it is closed and the queue is empty.
+    """The writer of a queue to a sink, until it is closed and the queue is empty.
 
     A batch is written when it is big enough, when its first line has waited ``flush_every`` seconds, or at once after
     an urgent line. A sink that fails is tried again with back-off; meanwhile the queue fills.
@@ -49,70 +49,71 @@ class Writer:
         self._retention_due = trio.Event()
         self._closing = False
         self._ended = False
-        self._reopen_wanted = False
-        self._rotate_wanted = False
-        self._obeying = False
+        self._reopen_requested = False
+        self._rotate_requested = False
+        self._serving_request = False
         self._unsynced_since: float | None = None
         self._sync_upto = 0
         self.synced = 0
-        """Every record up to this number has been confirmed by the disk, or dropped."""
+        """The number up to which every record has been confirmed by the disk, or dropped."""
         self.unsynced = 0
-        """Of the records up to this number that are not ``synced`` the disk has refused to confirm."""
+        """The number up to which the disk has refused to confirm the records that are not ``synced``."""
         self.errors = 0
         self.last_error: str | None = None
         self.retention_error: str | None = None
         self.busy_since: float | None = None
-        # Shielded: what was logged is written even while everything around is being cancelled. Its end is close(),
-        # which gives it a deadline.
+        # Shielded: records are written even while everything around is being cancelled. close() gives the scope a
+        # deadline, so that the shield cannot hold up the end.
         self._scope = trio.CancelScope(shield=True)
 
-    def woken(self, urgent: bool) -> None:
-        """There is something to write. To be called in the trio thread."""
+    def on_wake(self, urgent: bool) -> None:
+        """Note that there is something to write. To be called in the trio thread."""
         at = -math.inf if urgent or self._closing else trio.current_time() + self._flush_every
         self._due = min(self._due, at)
         self._wake.set()
 
-    def want(self, *, reopen: bool = False, rotate: bool = False, sync_upto: int = 0) -> None:
-        """Ask for the file to be reopened before the next batch, renamed after it, or synced; then ``hurry``.
+    def request(self, *, reopen: bool = False, rotate: bool = False, sync_upto: int = 0) -> None:
+        """Request that the file is reopened before the next batch, renamed after it, or synced; to be followed by
+        ``write_now``.
 
         May be called in any thread.
         """
-        self._reopen_wanted |= reopen
-        self._rotate_wanted |= rotate
+        self._reopen_requested |= reopen
+        self._rotate_requested |= rotate
         self._sync_upto = max(self._sync_upto, sync_upto)
 
-    def hurry(self) -> None:
-        """Write what waits now, after a failure too, and do what is wanted. To be called in the trio thread."""
+    def write_now(self) -> None:
+        """Write what waits now, without back-off, and carry out the requests. To be called in the trio thread."""
         self._due = self._retry_at = -math.inf
         self._backoff = 0.0
         self._wake.set()
 
-    async def wait_for(self, done: Callable[[], bool]) -> None:
-        """Wait until ``done``, which is asked after each step; returns at the writer's end too."""
+    async def wait_until(self, done: Callable[[], bool]) -> None:
+        """Wait until ``done()``, which is called after each step, is true or the writer has ended."""
         while not done() and not self._ended:
             await self._progress.wait()
 
     async def wait_ended(self) -> None:
-        """Wait until nothing will be written any more."""
-        await self.wait_for(lambda: False)
+        """Wait until the writer has ended."""
+        await self.wait_until(lambda: False)
 
     @property
     def idle(self) -> bool:
-        """Whether neither a reopening nor a rotation is owed."""
-        return not (self._reopen_wanted or self._rotate_wanted or self._obeying)
+        """Whether no request to reopen or rotate is open."""
+        return not (self._reopen_requested or self._rotate_requested or self._serving_request)
 
-    async def run(self, farewell: Callable[[], Awaitable[None]]) -> None:
+    async def run(self, put_closed_record: Callable[[], Awaitable[None]]) -> None:
         """Write until ``close`` is called and the queue is empty, at most ``DRAIN_S_MAX`` seconds longer.
 
-        ``farewell`` is called when it is empty, and may put the last line. A cancel from outside does not reach the
-        writer; ``close`` ends it.
+        ``put_closed_record`` is called when the queue is empty, and may queue the last line. An outer cancel does not
+        reach the writer; ``close`` ends it.
         """
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._apply_retention)
                     await self._write()
-                    await farewell()
+                    await put_closed_record()
                     await self._write()
                     nursery.cancel_scope.cancel(reason="the log is closed")
         finally:
@@ -122,55 +123,55 @@ class Writer:
         """Ask the writer to drain and end."""
         self._closing = True
         self._scope.deadline = trio.current_time() + DRAIN_S_MAX
-        self.want(sync_upto=self._queue.last if self._sync_every_second else 0)
-        self.hurry()
+        self.request(sync_upto=self._queue.last if self._sync_every_second else 0)
+        self.write_now()
 
-    def give_up(self) -> None:
-        """End now: what is not written yet is counted as dropped. ``wait_ended`` waits for it."""
+    def abandon(self) -> None:
+        """End now: lines that are not written yet are counted as dropped. ``wait_ended`` waits for the end."""
         self._scope.cancel(reason="the log gives up what its sink does not take")
 
     async def _write(self) -> None:
-        """Step by step, until there is nothing left to do and ``close`` was called."""
+        """Write step by step, until ``close`` was called and nothing is left to do."""
         while True:
-            if self._at <= trio.current_time():
+            if self._next_at <= trio.current_time():
                 await self._step()
-            if self._closing and self._at == math.inf:
+            if self._closing and self._next_at == math.inf:
                 return
-            at = self._at
+            at = self._next_at
             with trio.move_on_at(min(at, trio.current_time() + CHECK_EVERY_S)) as scope:
                 await self._wake.wait()
             self._wake = trio.Event()
             if scope.cancelled_caught and at == math.inf:
-                await self._check()
+                await self._check_file()
 
     @property
-    def _at(self) -> float:
-        """When there is something to do next."""
+    def _next_at(self) -> float:
+        """The time of the next step."""
         if self._closing and (self._batch is not None or self._queue.waiting):
             return self._retry_at
         return max(self._due, self._retry_at)
 
     async def _step(self) -> None:
-        """Everything that waits now, or what the sink takes of it before it fails."""
+        """Carry out requests and write what waits now, up to the first failure of the sink."""
         self._due = math.inf
         self.busy_since = trio.current_time()
         try:
             await self._reopen()
-            await self._put_out()
+            await self._write_batches()
             await self._rotate()
             if self._sync_upto > max(self.synced, self.unsynced) or self._sync_due:
                 await self._sync()
         except OSError as error:
-            self._failed(error)
+            self._on_failure(error)
         else:
-            self._succeeded()
+            self._on_success()
             if self._queue.waiting and self._due == math.inf:
                 self._due = trio.current_time() + self._flush_every
         finally:
             self.busy_since = None
-            self._tell()
+            self._notify_progress()
 
-    async def _put_out(self) -> None:
+    async def _write_batches(self) -> None:
         owed = self._queue.last
         while self._batch is not None or self._queue.waiting:
             self._batch = batch = self._batch or self._queue.take()
@@ -181,72 +182,72 @@ class Writer:
             if self._unsynced_since is None:
                 self._unsynced_since = trio.current_time()
             self._batch = None
-            self._queue.wrote(batch)
-            self._succeeded()
+            self._queue.mark_written(batch)
+            self._on_success()
             if batch.last >= owed and self._queue.queued_bytes < BATCH_BYTES:
                 return
 
     async def _reopen(self) -> None:
-        """Reopen the file if that is wanted. If it fails, it is given up: the next batch opens the file in any case."""
-        self._obeying, self._reopen_wanted = self._reopen_wanted, False
+        """Reopen the file on request. A failure ends the request: the next batch opens the file in any case."""
+        self._serving_request, self._reopen_requested = self._reopen_requested, False
         try:
-            if self._obeying:
+            if self._serving_request:
                 await self._sink.reopen()
         finally:
-            self._obeying = False
+            self._serving_request = False
 
     async def _rotate(self) -> None:
-        """Rename the file if that is wanted, once what was recorded before is in it. If it fails, it is given up."""
-        self._obeying, self._rotate_wanted = self._rotate_wanted, False
+        """Rename the file on request, once earlier records are in it. A failure ends the request."""
+        self._serving_request, self._rotate_requested = self._rotate_requested, False
         try:
-            if self._obeying and await self._sink.rotate():
+            if self._serving_request and await self._sink.rotate():
                 self._retention_due.set()
         finally:
-            self._obeying = False
+            self._serving_request = False
 
     @property
     def _sync_due(self) -> bool:
         since = self._unsynced_since
         return self._sync_every_second and since is not None and trio.current_time() >= since + SYNC_EVERY_S
 
-    async def _check(self) -> None:
-        """Once a second: has the file been taken away, and is there anything to sync."""
+    async def _check_file(self) -> None:
+        """Check that the file is still at its path, and sync it if that is due."""
         try:
             await self._sink.open()
             if self._sync_due:
                 await self._sync()
         except OSError as error:
             due = self._due
-            self._failed(error)
+            self._on_failure(error)
             self._due = due
         else:
             if self._batch is None:
-                self._succeeded()
+                self._on_success()
 
     async def _sync(self) -> None:
         upto = self._queue.settled
         try:
             await self._sink.sync()
         except OSError:
-            # A later fsync may succeed though the data is lost: what was asked for now is never confirmed.
+            # After a failed fsync a later one may succeed though the data is lost: these records are never confirmed.
             self.unsynced = upto
             raise
         self._unsynced_since = None
         self.synced = upto
-        self._tell()
+        self._notify_progress()
 
-    def _succeeded(self) -> None:
+    def _on_success(self) -> None:
         self.last_error, self._backoff, self._retry_at = None, 0.0, -math.inf
-        self._tell()
+        self._notify_progress()
 
-    def _failed(self, error: OSError) -> None:
+    def _on_failure(self, error: OSError) -> None:
         self.errors += 1
         self.last_error = error.strerror or type(error).__name__
         self._backoff = min(_BACKOFF_S_MAX, self._backoff * 2 or _BACKOFF_S_MIN)
         self._retry_at = trio.current_time() + self._backoff
         self._due = -math.inf
 
-    def _tell(self) -> None:
+    def _notify_progress(self) -> None:
         self._progress.set()
         self._progress = trio.Event()
 
@@ -264,11 +265,11 @@ class Writer:
             self._retention_due = trio.Event()
 
     def _end(self) -> None:
-        """Take nothing more, count what was not written as dropped, and let the sink go."""
+        """Close the queue and the sink; lines that were not written are counted as dropped."""
         self._ended = True
         if self._batch is not None:
-            self._queue.gave_up(self._batch)
+            self._queue.mark_dropped(self._batch)
             self._batch = None
         self._queue.close()
         self._sink.close()
-        self._tell()
+        self._notify_progress()

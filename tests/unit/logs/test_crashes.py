@@ -9,7 +9,7 @@ from io import StringIO
 import pytest
 
 from umbel.logs import Redactor, crashes_on_stderr, redacted_console, show_crash, shown_crashes
-from umbel.logs.crashes import AT_ONCE, PER_MINUTE, CrashConsole
+from umbel.logs.crashes import BURST_MAX, TRACEBACKS_PER_MINUTE, CrashConsole
 
 
 class Shown:
@@ -46,22 +46,22 @@ def test_a_flood_is_shown_in_part_and_counted() -> None:
     shown = Shown()
     for _ in range(1000):
         shown.crash()
-    assert shown.tracebacks == AT_ONCE
-    assert len(shown.texts) == AT_ONCE + 1
+    assert shown.tracebacks == BURST_MAX
+    assert len(shown.texts) == BURST_MAX + 1
     shown.console.close()
-    assert shown.texts[-1] == f"crashes that were not shown here: {1000 - AT_ONCE}\n"
+    assert shown.texts[-1] == f"crashes that were not shown here: {1000 - BURST_MAX}\n"
 
 
 def test_over_a_minute_so_many_more_are_shown() -> None:
     shown = Shown()
-    for _ in range(AT_ONCE + 5):
+    for _ in range(BURST_MAX + 5):
         shown.crash()
     shown.now = 60.0
     shown.crash()
     assert shown.texts[-2:-1] == ["crashes that were not shown here: 5\n"]
     for _ in range(100):
         shown.crash()
-    assert shown.tracebacks == AT_ONCE + PER_MINUTE
+    assert shown.tracebacks == BURST_MAX + TRACEBACKS_PER_MINUTE
 
 
 def test_what_is_held_is_told_by_one_alone() -> None:
@@ -69,7 +69,7 @@ def test_what_is_held_is_told_by_one_alone() -> None:
     shown.console.hold()
     shown.crash()
     assert shown.texts == []
-    assert "ValueError: no" in shown.console.taken()
+    assert "ValueError: no" in shown.console.take_held()
     shown.console.release()
     assert shown.texts == []
 

@@ -13,8 +13,8 @@ import pytest
 
 from umbel.logs.files import file as file_module
 from umbel.logs.files.file import LogFile
-from umbel.logs.files.retention import renamed
-from umbel.logs.files.rotation import Rotation, began_at, rotated, rotated_at
+from umbel.logs.files.retention import rotated_files
+from umbel.logs.files.rotation import Rotation, began_at, rotated_at, rotated_path
 from umbel.logs.records.encode import RECORD_BYTES_MAX
 
 
@@ -190,7 +190,7 @@ def test_it_is_renamed_before_it_grows_over_its_size(path: Path) -> None:
         log.append(line)
     log.close()
 
-    found = [file.read_bytes() for file in [*reversed(renamed(path)), path]]
+    found = [file.read_bytes() for file in [*reversed(rotated_files(path)), path]]
     assert found == [b"1234\n5678\n", b"9\n", b"longer than the size\n", b"x\n"]
     assert log.rotations == 3
 
@@ -202,7 +202,7 @@ def test_it_is_renamed_when_a_new_period_begins_by_the_time_of_its_first_record(
     log.append(b"more\n")
     log.close()
 
-    assert len(renamed(path)) == 1
+    assert len(rotated_files(path)) == 1
     assert path.read_bytes().count(b"\n") == 2
 
 
@@ -215,10 +215,10 @@ def test_two_processes_rename_a_file_once(path: Path) -> None:
     one.close()
     two.close()
 
-    found = [file.read_bytes() for file in [*reversed(renamed(path)), path]]
+    found = [file.read_bytes() for file in [*reversed(rotated_files(path)), path]]
     assert found == [b"12345678\n", b"abcdefgh\n", b"A\n", b"ABCDEFGH\n"]
     assert b"".join(found).count(b"\n") == 4
-    assert one.rotations + two.rotations == len(renamed(path))
+    assert one.rotations + two.rotations == len(rotated_files(path))
 
 
 def test_what_is_written_stands_once_though_another_process_renames_the_file_at_once(
@@ -236,7 +236,7 @@ def test_what_is_written_stands_once_though_another_process_renames_the_file_at_
 
     monkeypatch.setattr(file_module.fcntl, "flock", unlocking)
     log.append(b"second\n")
-    (old,) = renamed(path)
+    (old,) = rotated_files(path)
     assert (old.read_bytes(), path.read_bytes()) == (b"first\nsecond\n", b"another\n")
     other.close()
 
@@ -246,7 +246,7 @@ def test_on_command_it_is_renamed_unless_it_is_empty(log: LogFile, path: Path) -
     log.append(b"one\n")
     assert log.rotate()
     assert path.read_bytes() == b""
-    assert [file.read_bytes() for file in renamed(path)] == [b"one\n"]
+    assert [file.read_bytes() for file in rotated_files(path)] == [b"one\n"]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is what a full disk looks like on Linux only")
@@ -331,7 +331,7 @@ def test_when_a_file_is_due(size: int, more: int, began: float | None, now: floa
 
 
 def test_a_renamed_file_is_known_by_its_name(path: Path) -> None:
-    name = rotated(path, 1_772_600_767.5)
+    name = rotated_path(path, 1_772_600_767.5)
 
     assert name.name == "app.jsonl.20260304T050607.500000Z"
     assert rotated_at(name, path) == 1_772_600_767.5

@@ -39,7 +39,7 @@ class Filled:
     def lines(self) -> list[bytes]:
         """What waits, taken and written."""
         batch = self.take()
-        self.queue.wrote(batch)
+        self.queue.mark_written(batch)
         return batch.data.splitlines()
 
 
@@ -61,7 +61,7 @@ def test_a_batch_is_a_bounded_part_of_a_full_queue() -> None:
     sizes = []
     while (batch := log.queue.take()) is not None:
         sizes.append(len(batch.data))
-        log.queue.wrote(batch)
+        log.queue.mark_written(batch)
 
     assert max(sizes) <= 2 * 2**20
     assert sum(sizes) > 0.89 * 8 * 2**20
@@ -81,7 +81,7 @@ def test_a_batch_holds_its_room_until_it_is_written() -> None:
     batch = log.take()
 
     assert log.put(b"c") == [0]
-    log.queue.wrote(batch)
+    log.queue.mark_written(batch)
     assert log.put(b"d") != [0]
 
 
@@ -170,7 +170,7 @@ def test_it_wakes_once_for_a_first_line_and_once_more_where_it_is_urgent() -> No
 def test_what_is_given_up_counts_as_dropped_and_nothing_is_taken_after_the_end() -> None:
     log = Filled()
     log.put(b"a", b"b")
-    log.queue.gave_up(log.take())
+    log.queue.mark_dropped(log.take())
     log.queue.close()
 
     assert log.put(b"c") == [0]
@@ -182,7 +182,7 @@ def test_what_is_given_up_counts_as_dropped_and_nothing_is_taken_after_the_end()
 def test_the_last_line_counts_itself_and_what_is_told_before_it() -> None:
     log = Filled(max_records=2)
     log.put(b"a", b"b", b"lost")
-    log.queue.wrote(log.take())
+    log.queue.mark_written(log.take())
 
     log.queue.put_last(lambda written, dropped: b"end %d %d " % (written, dropped))
 
@@ -199,10 +199,10 @@ def test_everything_is_settled_once_it_is_written_or_dropped() -> None:
     batch = log.take()
     log.put(b"c")
 
-    log.queue.wrote(batch)
+    log.queue.mark_written(batch)
     assert log.queue.settled == 2
 
-    log.queue.gave_up(log.take())
+    log.queue.mark_dropped(log.take())
     assert log.queue.settled == 3
 
 
@@ -212,7 +212,7 @@ def test_a_watched_line_is_known_to_be_lost() -> None:
     batch = log.take()
     assert not log.queue.is_lost(kept)
 
-    log.queue.gave_up(batch)
+    log.queue.mark_dropped(batch)
 
     assert log.queue.is_lost(lost)
     assert log.queue.is_lost(kept)
@@ -220,29 +220,29 @@ def test_a_watched_line_is_known_to_be_lost() -> None:
 
 
 class Interrupting:
-    """A keeper whose work is interrupted by a finalizer, which logs."""
+    """A crash_buffer whose work is interrupted by a finalizer, which logs."""
 
     def __init__(self) -> None:
         self.interrupt: Any = None
 
-    def keep(self, line: bytes) -> int | None:
+    def append(self, line: bytes) -> int | None:
         interrupt, self.interrupt = self.interrupt, None
         if interrupt is not None:
             interrupt()
         return 0
 
-    def let_go(self, mark: int) -> None:
-        self.keep(b"")
+    def release(self, mark: int) -> None:
+        self.append(b"")
 
 
 def test_a_finalizer_that_logs_while_a_line_is_put_comes_after_it() -> None:
-    keeper = Interrupting()
-    log = Filled(keeper=keeper)
+    crash_buffer = Interrupting()
+    log = Filled(crash_buffer=crash_buffer)
 
-    keeper.interrupt = lambda: log.put(b"from the finalizer")
+    crash_buffer.interrupt = lambda: log.put(b"from the finalizer")
     log.put(b"first")
-    keeper.interrupt = lambda: log.put(b"from another one")
-    log.queue.wrote(log.take())
+    crash_buffer.interrupt = lambda: log.put(b"from another one")
+    log.queue.mark_written(log.take())
 
     assert log.lines() == [b"from another one 3}"]
     assert log.queue.statistics().written == 3
@@ -263,7 +263,7 @@ def test_many_threads_lose_no_number(overflow: str) -> None:
     while any(thread.is_alive() for thread in threads) or log.queue.waiting:
         if (batch := log.queue.take()) is not None:
             written += batch.data.splitlines()
-            log.queue.wrote(batch)
+            log.queue.mark_written(batch)
     for thread in threads:
         thread.join()
 

@@ -13,7 +13,7 @@ from tests.support.event_factories import attempt, call_ended, note, request_end
 from tests.support.sinks import MemoryLog
 from umbel.core.events import AttemptEnded, Noted
 from umbel.logs.queue import BATCH_BYTES
-from umbel.logs.recorder import FAREWELL_S_MAX
+from umbel.logs.recorder import CLOSE_WAIT_S_MAX
 from umbel.logs.writer import DRAIN_S_MAX
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -187,7 +187,7 @@ async def test_a_hanging_disk_holds_the_end_for_two_seconds_and_no_longer(
         await trio.sleep(1)
         closing_at = trio.current_time()
 
-    assert trio.current_time() - closing_at == pytest.approx(FAREWELL_S_MAX)
+    assert trio.current_time() - closing_at == pytest.approx(CLOSE_WAIT_S_MAX)
     assert log.access.closed
     # Each stream has a writer of its own: nothing else is lost, and the last line can still tell what was.
     assert log.calls.events == ["call.end"]

@@ -1,7 +1,4 @@
-"""The files of a log as they lie there: which belong to it, in which order, and their lines, compressed or not.
-
-It reads only, and what is no line of ours is its caller's to judge.
-"""
+"""Reading of a log's files: which files belong to a log, in which order, and their lines, compressed or not."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ LINE_BYTES_MAX = 1024 * 1024
 
 
 def log_files(log: Path) -> list[Path]:
-    """The log's files, the oldest first: ours, those that another program renamed, and the log itself as the last."""
+    """Return the log's files, the oldest first, with those that another program renamed; the log itself is the last."""
     found: list[tuple[float, str, Path]] = []
     with suppress(FileNotFoundError):
         for path in log.parent.iterdir():
@@ -38,7 +35,7 @@ def log_files(log: Path) -> list[Path]:
 
 
 def lines_of(path: Path) -> Iterator[bytes]:
-    """The lines of a file with their ends; gzip and Zstandard are told by their first bytes.
+    """Yield the lines of a file with their ends; gzip and Zstandard are recognised by their first bytes.
 
     Raises:
         OSError: it cannot be read, or is no regular file.
@@ -49,7 +46,7 @@ def lines_of(path: Path) -> Iterator[bytes]:
 
 
 def lines_in_file(raw: IO[bytes]) -> Iterator[bytes]:
-    """As ``lines_of``, of an open file from its beginning on, which may be closed at the end."""
+    """Yield the lines of an open file from its beginning on, as ``lines_of``; the file may be closed at the end."""
     with _unpacked(raw) as file:
         while line := file.readline(LINE_BYTES_MAX):
             yield line

@@ -1,7 +1,4 @@
-"""What a killed process had recorded and not written: from its ring into the log.
-
-It blocks: call it in a thread.
-"""
+"""Recovery of the records of a killed process: from its ring into the log. Blocking."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ from .ring import SUFFIX, directory_of, lines_in_ring, prefix_of
 from .rotation import Rotation, began_at
 
 _UNUSED_S_MAX = 60.0
-"""A ring without a single line yet may be in the making; an older one is not."""
+"""Seconds for which an empty file is taken for a ring that is being made."""
 _LISTINGS_MAX = 20
 """How often the log's files are listed at most, while other processes rename and compress them."""
 
@@ -30,9 +27,9 @@ _FileId = tuple[Path, int]
 
 
 def recover(log: str | PathLike[str]) -> int:
-    """Append the lines that dead processes left in their rings, but for those that stand in the log's files already.
+    """Append the lines in the rings of dead processes, except for those that are in the log's files already.
 
-    A ring whose owner lives is locked, and left alone. Returns how many lines were appended.
+    A ring whose owner lives is locked, and is left alone. Returns how many lines were appended.
 
     Raises:
         OSError: the log cannot be written; the rings are still there.
@@ -76,7 +73,7 @@ def _lines(fd: int, size: int) -> list[bytes]:
 
 
 def _missing(lines: list[bytes], log: Path) -> list[bytes]:
-    """The lines that no file has. Only files that were written to since the first of the lines can have them.
+    """The lines that no file of the log has. Only files that were written to since the first line can have them.
 
     Other processes may rename or compress a file at any time, also between the listing of the files and the reading of
     it. Then its lines are in a file that is not listed yet. So the files are listed until a listing shows the same

@@ -1,7 +1,7 @@
-"""Retention of renamed files: compression, and removal of the oldest.
+"""Retention of renamed files: compression, and removal of the oldest. Blocking.
 
-Only files that were renamed by ``rotation.rotated`` are touched, and none that is locked: every process holds the
-file's lock while it writes, so a file that takes no lock may still grow. These functions block.
+Only files that were named by ``rotation.rotated_path`` are touched, and none that is locked: every process locks the
+file while it writes, so that a file whose lock cannot be taken may still grow.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def apply_retention(log: Path, retention: Retention, now: float) -> None:
     """
     failure: OSError | None = None
     if retention.compress != "none":
-        for path in renamed(log):
+        for path in rotated_files(log):
             if path.suffix not in SUFFIXES.values():
                 try:
                     compress(path, retention.compress)
@@ -54,7 +54,7 @@ def apply_retention(log: Path, retention: Retention, now: float) -> None:
                     failure = error
     for path in _surplus(log, retention, now):
         try:
-            with _owned(path) as fd:
+            with _locked_file(path) as fd:
                 if fd is not None:
                     path.unlink()
         except OSError as error:
@@ -63,8 +63,8 @@ def apply_retention(log: Path, retention: Retention, now: float) -> None:
         raise failure
 
 
-def renamed(log: Path) -> list[Path]:
-    """The files that we renamed, the newest first."""
+def rotated_files(log: Path) -> list[Path]:
+    """Return the files that were renamed by rotation, the newest first."""
     with suppress(FileNotFoundError):
         found = [path for path in log.parent.iterdir() if rotated_at(path, log) is not None]
         return sorted(found, reverse=True)
@@ -74,14 +74,14 @@ def renamed(log: Path) -> list[Path]:
 def compress(path: Path, compression: Compression) -> None:
     """Replace a file by its compressed form, which appears at once and as a whole.
 
-    A file that somebody writes or compresses just now is left for the next time.
+    A file that a process is writing or compressing is left for the next time.
 
     Raises:
         OSError: the disk is full, or the like. The file is still there.
     """
     target = path.with_name(path.name + SUFFIXES[compression])
     unfinished = target.with_name(target.name + ".tmp")
-    with _owned(path) as fd:
+    with _locked_file(path) as fd:
         if fd is None:
             return
         try:
@@ -112,8 +112,8 @@ def _compressor(raw: IO[bytes], compression: Compression) -> IO[bytes]:
 
 
 @contextmanager
-def _owned(path: Path) -> Iterator[int | None]:
-    """The file locked and open for reading; None if it has gone, or somebody has it locked."""
+def _locked_file(path: Path) -> Iterator[int | None]:
+    """Open and lock a file; gives None if it has gone, or another process has locked it."""
     try:
         fd = open_regular(path, os.O_RDONLY | os.O_NOFOLLOW)
     except FileNotFoundError:
@@ -132,7 +132,7 @@ def _owned(path: Path) -> Iterator[int | None]:
 
 def _surplus(log: Path, retention: Retention, now: float) -> Iterator[Path]:
     size = 0
-    for number, path in enumerate(renamed(log)):
+    for number, path in enumerate(rotated_files(log)):
         with suppress(FileNotFoundError):
             size += path.stat().st_size
         at = rotated_at(path, log) or 0.0

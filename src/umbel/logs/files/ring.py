@@ -1,7 +1,7 @@
-"""A ring of lines in shared memory, which outlives the process that is killed: ``ring = true``.
+"""A ring buffer of lines in shared memory, which survives a kill of its process: ``ring = true``.
 
-Filled by the queue, read by ``recover.py`` when its owner is dead. A file in memory (``/dev/shm``), because the pages
-of a file on a disk that hangs would hold up whoever writes into them.
+The next start of any process of the log reads it (``recover.py``). The ring is a file in ``/dev/shm``, because a write
+to a mapped file on a disk that hangs can block.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ SUFFIX = ".ring"
 
 _MAGIC = b"umbelring1\0\0\0\0\0\0"
 _HEAD = struct.Struct("<16sQQH")
-"""Magic, size of the ring, where the first line stands that is not written, length of the log's path."""
+"""Magic, size of the ring, position of the first line that is not written, length of the log's path (for people)."""
 _TAIL_AT = 24
 _TAIL = struct.Struct("<Q")
 _RECORDS_AT = 4608
 _RECORD = struct.Struct("<QII")
-"""Where it stands (ever growing, so that an older round is told apart), its length, its checksum."""
+"""Position (ever growing, so that a record of an earlier round is recognised), length, checksum."""
 _PATH_BYTES_MAX = 4096
 _MODE = 0o600
 
 
 def directory_of(log: Path) -> Path:
-    """Where the rings of a log are: in memory where the system has that, else beside the log."""
+    """Return the directory of a log's rings: /dev/shm where there is one, else the log's own."""
     return MEMORY if MEMORY.is_dir() else log.parent
 
 
 def prefix_of(log: Path) -> str:
-    """How the names of a log's rings begin."""
+    """Return the prefix of the names of a log's rings."""
     return f"umbel-log-{sha256(os.fsencode(log.absolute())).hexdigest()[:16]}-"
 
 
 class Ring:
-    """The lines that are not written yet, in the order of their coming. Locked for as long as its owner lives.
+    """A ring buffer of the lines that are not written yet, in order. Its file is locked as long as its owner lives.
 
     Raises:
         OSError: there is no room for it.
@@ -55,8 +55,8 @@ class Ring:
         self._size = size
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
         try:
-            # Locked before it can be taken for a dead one's; and all of it is claimed now: a page that cannot be had
-            # later would be a SIGBUS.
+            # Locked while it is still empty, so that nobody takes it for the ring of a dead process. All pages are
+            # allocated now: a page that cannot be allocated later would be a SIGBUS.
             fcntl.flock(fd, fcntl.LOCK_EX)
             os.posix_fallocate(fd, 0, _RECORDS_AT + size)
             self._map = mmap.mmap(fd, _RECORDS_AT + size)
@@ -71,12 +71,16 @@ class Ring:
         self._map[_HEAD.size : _HEAD.size + len(name)] = name
         _HEAD.pack_into(self._map, 0, _MAGIC, size, 0, len(name))
 
-    def keep(self, line: bytes) -> int | None:
-        """Keep a line: first its bytes, then what makes it valid. None if there is no room."""
+    def append(self, line: bytes) -> int | None:
+        """Keep a line; return the mark that releases it. None if there is no room.
+
+        The bytes are written first and the header that makes them valid last, so that a kill in between leaves no torn
+        line.
+        """
         at, length = self._head, len(line)
         whole = _RECORD.size + length
         left = self._size - at % self._size
-        if left < whole:  # it must not go around the end
+        if left < whole:  # A record does not wrap around the end.
             at += left
         if at + whole - self._tail > self._size:
             return None
@@ -88,13 +92,13 @@ class Ring:
         self._head = at + whole
         return self._head
 
-    def let_go(self, mark: int) -> None:
-        """What stands before the mark is written."""
+    def release(self, mark: int) -> None:
+        """Release everything before the mark: it is written."""
         self._tail = mark
         _TAIL.pack_into(self._map, _TAIL_AT, mark)
 
     def close(self) -> None:
-        """Remove it if all its lines are written; else the next start finds those that were given up."""
+        """Remove the ring if all lines are written; else the next start recovers those that are not."""
         if self._tail == self._head:
             with suppress(OSError):
                 self.path.unlink()
@@ -103,7 +107,7 @@ class Ring:
 
 
 def lines_in_ring(data: bytes | mmap.mmap) -> Iterator[bytes]:
-    """The whole lines of a dead process's ring, from the first that it had not seen written."""
+    """Yield the valid lines of a dead process's ring, from the first that was not released."""
     if len(data) < _RECORDS_AT:
         return
     magic, size, at, _ = _HEAD.unpack_from(data, 0)

@@ -1,7 +1,4 @@
-"""When a file is to be renamed, and how the renamed ones are called.
-
-Pure: sizes and times are given to it.
-"""
+"""Rotation: when a file is to be renamed, and the names of renamed files. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ _STAMP = re.compile(r"\.(\d{8}T\d{6}\.\d{6}Z)(?:\.(?:gz|zst))?")
 _STAMP_FORM = "%Y%m%dT%H%M%S.%fZ"
 _FIRST_TS = re.compile(rb'\{"ts":"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6})Z"')
 FIRST_BYTES = 64
-"""How much of a file tells when it began."""
+"""The number of bytes that ``began_at`` needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +34,13 @@ class Rotation:
         return self.every is not None and began_at is not None and now // self.every > began_at // self.every
 
 
-def rotated(path: Path, now: float) -> Path:
-    """The name that a file gets when it is renamed: its own and the time, so that names are in order of time."""
+def rotated_path(path: Path, now: float) -> Path:
+    """Return the path of a file that is renamed now: its name and the time, so that names are in order of time."""
     return path.with_name(f"{path.name}.{datetime.fromtimestamp(now, UTC).strftime(_STAMP_FORM)}")
 
 
 def rotated_at(path: Path, log: Path) -> float | None:
-    """When a file was renamed, in seconds since 1970; None if it is not one that we renamed."""
+    """Return when a file was renamed, in seconds since 1970; None if rotation has not named it."""
     if not path.name.startswith(log.name):
         return None
     match = _STAMP.fullmatch(path.name[len(log.name) :])
@@ -51,7 +48,7 @@ def rotated_at(path: Path, log: Path) -> float | None:
 
 
 def began_at(first: bytes) -> float:
-    """When a file began: what its first record says, or else now."""
+    """Return when a file began, in seconds since 1970: the time of its first record, or else now."""
     match = _FIRST_TS.match(first)
     if match is None:
         return time.time()

@@ -1,7 +1,7 @@
-"""Where a log's bytes end up: the Sink protocol, and the file behind it, whose work is done in threads.
+"""Sinks: the protocol of a log's destination, and the sink of a file, whose work is done in threads.
 
-For one task at a time. A sink knows bytes, not records. Each has threads of its own, so that a disk that hangs holds up
-neither the loop nor another log.
+For one task at a time. Each sink has threads of its own, so that a disk that hangs blocks neither the event loop nor
+another log.
 """
 
 from __future__ import annotations
@@ -19,41 +19,41 @@ _T = TypeVar("_T")
 
 
 class Sink(Protocol):
-    """Takes batches of lines in order; one call at a time, but for ``apply_retention``."""
+    """The destination of a log's lines; one call at a time, except for ``apply_retention``."""
 
     async def open(self) -> None:
-        """Open it, or see whether it is still the right one.
+        """Open the destination, or check that it is still the right one.
 
         Raises:
             OSError: it cannot be opened now.
         """
 
     async def append(self, lines: bytes) -> bool:
-        """Take all of the lines; says whether it has begun anew, which calls for ``apply_retention``.
+        """Append all lines; return whether a file was renamed, so that ``apply_retention`` is due.
 
         Raises:
-            OSError: it did not take them all. The next call has the same lines, and takes what is missing.
+            OSError: not all lines were written. The next call has the same lines, and writes those that are missing.
         """
 
     async def reopen(self) -> None:
-        """Open it again.
+        """Close the destination and open it again.
 
         Raises:
             OSError: it cannot be opened now.
         """
 
     async def rotate(self) -> bool:
-        """Begin anew; says whether there was anything to leave behind.
+        """Begin a new file; return whether there was one to rename.
 
         Raises:
             OSError: it cannot now.
         """
 
     async def sync(self) -> None:
-        """Wait until what was taken would survive a loss of power.
+        """Wait until the appended lines would survive a loss of power.
 
         Raises:
-            OSError: it would not.
+            OSError: they would not.
         """
 
     async def apply_retention(self) -> None:
@@ -64,32 +64,32 @@ class Sink(Protocol):
         """
 
     def close(self) -> None:
-        """Let go of what it holds, without waiting."""
+        """Close the destination, without waiting."""
 
 
 class FileSink:
-    """A ``LogFile`` in a thread. A cancel leaves the thread behind: a disk that hangs must not hold up the end."""
+    """A sink for a ``LogFile``, in a thread. A cancel leaves the thread behind, which may be blocked by the disk."""
 
     def __init__(self, file: LogFile, retention: Retention) -> None:
         self._file = file
         self.path = file.path
-        """For people: where what it takes can be read."""
+        """The path of the file, for people."""
         self._retention = retention
         self._writing = trio.CapacityLimiter(1)
         self._retaining = trio.CapacityLimiter(1)
 
     async def open(self) -> None:
-        """Open the file unless it is open and still stands at its path."""
+        """Open the file unless it is open and still at its path."""
         await self._in_thread(self._file.open)
 
     async def append(self, lines: bytes) -> bool:
-        """Put the lines at the end of the file."""
+        """Append the lines to the file."""
         before = self._file.rotations
         await self._in_thread(lambda: self._file.append(lines))
         return self._file.rotations != before
 
     async def reopen(self) -> None:
-        """Close the file and open what stands at its path."""
+        """Close the file and open the file at its path."""
         await self._in_thread(self._file.reopen)
 
     async def rotate(self) -> bool:
@@ -101,7 +101,7 @@ class FileSink:
         await self._in_thread(self._file.sync)
 
     async def apply_retention(self) -> None:
-        """Compress the renamed files and remove the surplus."""
+        """Compress renamed files and remove those beyond the bounds."""
         await trio.to_thread.run_sync(
             apply_retention,
             self._file.path,

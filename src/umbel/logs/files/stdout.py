@@ -1,6 +1,6 @@
-"""Stdout as the end of a log: whole lines, whoever else writes there and whether or not anybody reads.
+"""The sink for stdout: whole lines, whichever processes write there, and bounded waiting where nobody reads.
 
-Several workers inherit one stdout, and several logs of a process may end there. What keeps their lines whole:
+Several workers inherit one stdout, and several logs of a process may write to it. What keeps their lines whole:
 
 * A write holds whole lines and is small enough for the kernel not to mix it with another one (``PIPE_BUF``). A longer
   line is a write of its own.
@@ -28,37 +28,37 @@ import trio
 from .file import LOCK_S_MAX, WRITE_S_MAX
 
 STDOUT = "-"
-"""How a configuration names stdout in the place of a file."""
+"""The name of stdout in a configuration, in the place of a file."""
 _FD = 1
 _LOCK_POLL_S = 0.001
-_ours = threading.Lock()
+_process_lock = threading.Lock()
 
 
 class Stdout:
-    """Puts whole lines on stdout. Its calls block, for a few seconds at most, so they belong into a thread."""
+    """Writes whole lines to stdout. Blocking, for a few seconds at most."""
 
     def __init__(self, descriptor: int = _FD) -> None:
         self._fd = descriptor
-        self._done = 0
-        """Of a batch that failed in the middle: how much has been written."""
+        self._bytes_done = 0
+        """The number of bytes of a failed batch that have been written."""
 
     def append(self, lines: bytes) -> None:
-        """Put whole lines.
+        """Write whole lines.
 
         Raises:
-            OSError: not all of them are there. Called again with the same lines, it puts only what is missing.
+            OSError: not all lines were written. Called again with the same lines, it writes those that are missing.
         """
-        at_once = self._at_once()
+        bytes_max = self._write_bytes_max()
         with self._locked():
-            while self._done < len(lines):
-                end = min(len(lines), self._done + at_once)
+            while self._bytes_done < len(lines):
+                end = min(len(lines), self._bytes_done + bytes_max)
                 # Up to the last line that fits, or else one long line.
-                whole = lines.rfind(b"\n", self._done, end) + 1 or lines.find(b"\n", end) + 1 or len(lines)
+                whole = lines.rfind(b"\n", self._bytes_done, end) + 1 or lines.find(b"\n", end) + 1 or len(lines)
                 self._wait_until_writable()
-                self._done += os.write(self._fd, lines[self._done : whole])
-        self._done = 0
+                self._bytes_done += os.write(self._fd, lines[self._bytes_done : whole])
+        self._bytes_done = 0
 
-    def _at_once(self) -> int:
+    def _write_bytes_max(self) -> int:
         """How many bytes of several lines may be one write.
 
         Raises:
@@ -70,7 +70,7 @@ class Stdout:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        if not _ours.acquire(timeout=WRITE_S_MAX):
+        if not _process_lock.acquire(timeout=WRITE_S_MAX):
             raise BlockingIOError(errno.EAGAIN, "another log of this process waits for the reader of stdout")
         try:
             locked = self._lock()
@@ -80,10 +80,10 @@ class Stdout:
                 if locked:
                     fcntl.lockf(self._fd, fcntl.LOCK_UN)
         finally:
-            _ours.release()
+            _process_lock.release()
 
     def _lock(self) -> bool:
-        """Keep other processes off; False where they cannot be, or one of them holds the lock for too long."""
+        """Lock stdout against other processes; False if it knows no locks, or another one holds it for too long."""
         deadline = time.monotonic() + LOCK_S_MAX
         while True:
             try:
@@ -93,7 +93,7 @@ class Stdout:
                     return False
                 time.sleep(_LOCK_POLL_S)  # In the writer's thread: the loop never comes here.
             except OSError:
-                return False  # stdout knows no locks
+                return False  # Stdout knows no locks.
             else:
                 return True
 
@@ -105,9 +105,9 @@ class Stdout:
 
 
 class StdoutSink:
-    """``Stdout`` in a thread, as a ``Sink``. There is nothing to open, to rename or to keep.
+    """A sink for ``Stdout``, in a thread. There is nothing to open, to rename or to remove.
 
-    A cancel leaves the thread behind: a reader that hangs must not hold up the end.
+    A cancel leaves the thread behind, which may wait for a reader.
     """
 
     def __init__(self, stdout: Stdout | None = None) -> None:
@@ -118,7 +118,7 @@ class StdoutSink:
         """Nothing: a stdout that takes nothing fails with the first lines, and keeps no service from starting."""
 
     async def append(self, lines: bytes) -> bool:
-        """Put the lines."""
+        """Write the lines."""
         await trio.to_thread.run_sync(self._stdout.append, lines, abandon_on_cancel=True, limiter=self._writing)
         return False
 

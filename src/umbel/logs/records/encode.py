@@ -51,7 +51,7 @@ _UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029]")
 _BRACE, _LIST, _J, _DEL, _BLANK, _EQUALS, _AT, _BACKSLASH = b"{[J\x7f =@\\"
 # Compact JSON has none of these but within a text, or where a list or mapping begins, beside the first brace and a
 # colon a member. And no secret stands in a text without one of them, but for a JWT. DEL is not to stand raw.
-_TELLING = b" =@\\:{[\x7f"
+_SUSPICIOUS_BYTES = b" =@\\:{[\x7f"
 # msgspec writes these as base64, where nobody would find a secret, nor anything else.
 _BYTES = frozenset({bytes, bytearray, memoryview})
 
@@ -60,7 +60,7 @@ class _UnsafeValueError(Exception):
     """A value that must be sanitized: the fast path cannot encode it."""
 
 
-def _refuse(value: object) -> Any:
+def _raise_unsafe(value: object) -> Any:
     raise _UnsafeValueError(type(value))
 
 
@@ -82,7 +82,7 @@ class Encoder:
         self._tail = b"," + _one_line(msgspec.json.encode(names))[1:-1] + b',"seq":'
         self._clock = clock
         self._second = (0, b"")
-        self._ends: WeakKeyDictionary[Task, tuple[context.Bound, bytes]] = WeakKeyDictionary()
+        self._ends: WeakKeyDictionary[Task, tuple[context.BoundFields, bytes]] = WeakKeyDictionary()
         self._unbound_ends: WeakKeyDictionary[Nursery, BoundedCache[str, bytes]] = WeakKeyDictionary()
         """Ends of lines without bound fields, by task name: the children of a nursery have their path in common."""
         self._latest: tuple[Callable[[], Nursery | None], str, bytes] = (lambda: None, "", b"")
@@ -93,14 +93,14 @@ class Encoder:
         self._heads = self._known_heads.entries
         self._known_names: BoundedCache[str, bool] = BoundedCache(_NAMES_MAX, _NAME_CHARS_MAX)
         self._safe_names = self._known_names.entries.keys()
-        self._encode = msgspec.json.Encoder(enc_hook=_refuse).encode
+        self._encode = msgspec.json.Encoder(enc_hook=_raise_unsafe).encode
 
     def fields(self, level: LevelName, event: str, fields: Mapping[str, object]) -> bytes:
         """The line of a record with these fields, and with what is bound around the caller."""
         bound = context.current()
         if bound.names and not bound.names.isdisjoint(fields):  # the record's own word counts
             fields = {**bound.fields, **fields}
-            bound = context.NOTHING
+            bound = context.NO_FIELDS
         # The fast path, for names that are known to be no secret ones.
         if self._safe_names >= fields.keys() and _BYTES.isdisjoint(map(type, fields.values())):
             try:
@@ -108,7 +108,7 @@ class Encoder:
             except Exception:  # noqa: BLE001 - a value without a JSON form, or a surrogate; sanitizing gives it one
                 return self._line(level, event, self._sanitized(fields), bound)
             if (
-                len(text.translate(None, _TELLING)) == len(text) - 1 - len(fields)
+                len(text.translate(None, _SUSPICIOUS_BYTES)) == len(text) - 1 - len(fields)
                 and text.isascii()
                 and (_J not in text or text.find(b"eyJ") < 0)
             ):
@@ -127,7 +127,7 @@ class Encoder:
         members = self.members(line) if trusted else None
         if members is None:
             members = self._sanitized(_asdict(line))
-        return self._line(level, event, members, context.NOTHING)
+        return self._line(level, event, members, context.NO_FIELDS)
 
     def members(self, line: msgspec.Struct) -> bytes | None:
         """The encoded members of a record of the schema; None if a value may hold a secret or has no form in JSON."""
@@ -143,15 +143,15 @@ class Encoder:
 
     def complete(self, level: LevelName, event: str, members: Sequence[bytes]) -> list[bytes]:
         """The lines of records with these encoded members, which hold no secret and no line end."""
-        line = self._line(level, event, members[0], context.NOTHING)
+        line = self._line(level, event, members[0], context.NO_FIELDS)
         before, found, after = line.partition(members[0])
         room = RECORD_BYTES_MAX - _SEQ_BYTES_MAX - len(before) - len(after)
         if not found or max(map(len, members)) > room:
-            return [self._line(level, event, each, context.NOTHING) for each in members]
+            return [self._line(level, event, each, context.NO_FIELDS) for each in members]
         # Made in one turn, they have their time and their task in common.
         return [b"%b%b%b" % (before, each, after) for each in members]
 
-    def _line(self, level: LevelName, event: str, members: bytes, bound: context.Bound) -> bytes:
+    def _line(self, level: LevelName, event: str, members: bytes, bound: context.BoundFields) -> bytes:
         key = (level, event)
         head = self._heads[key] if key in self._heads else self._head(level, event)
         try:
@@ -170,10 +170,10 @@ class Encoder:
             return self._cut(level, event, members, bound)
         return line
 
-    def _end(self, task: Task, bound: context.Bound) -> bytes:
+    def _end(self, task: Task, bound: context.BoundFields) -> bytes:
         """The end of a line that ``task`` records; the same one, as long as nothing of it has changed."""
         nursery = task.parent_nursery
-        if bound is context.NOTHING and nursery is not None:
+        if bound is context.NO_FIELDS and nursery is not None:
             latest, name, end = self._latest
             if latest() is nursery and task.name == name:
                 return end
@@ -191,12 +191,12 @@ class Encoder:
             known = self._ends[task] = (bound, self._make_end(bound))
         return known[1]
 
-    def _cut(self, level: LevelName, event: str, members: bytes, bound: context.Bound) -> bytes:
+    def _cut(self, level: LevelName, event: str, members: bytes, bound: context.BoundFields) -> bytes:
         given = msgspec.json.decode(b"{" + members + b"}", type=dict[str, object])
         short = self._sanitized(_shortened({**given, **bound.fields}))
-        return self._line(level, cut(event, _NAME_CHARS_SHORTENED), b'"truncated":true,' + short, context.NOTHING)
+        return self._line(level, cut(event, _NAME_CHARS_SHORTENED), b'"truncated":true,' + short, context.NO_FIELDS)
 
-    def _make_end(self, bound: context.Bound) -> bytes:
+    def _make_end(self, bound: context.BoundFields) -> bytes:
         around = b"," + self._sanitized(bound.fields) if bound.fields else b""
         path = _one_line(msgspec.json.encode(sanitize(context.task_path(), self.redactor)))
         return b"".join((around, b',"task":', path, self._tail))

@@ -33,7 +33,7 @@ METHOD_CHARS_MAX = 32
 """A longer method is cut, and ends with ``…``; the longest registered method has 17 characters."""
 
 # No failures of the upstream: these calls ended because something else did.
-_QUIET = frozenset({Kind.CANCELLED, Kind.CLIENT_GONE, Kind.DEPENDENCY})
+_NOT_UPSTREAM_FAILURES = frozenset({Kind.CANCELLED, Kind.CLIENT_GONE, Kind.DEPENDENCY})
 
 Entry = tuple[StreamName, LevelName, str, Record, float | None]
 """A record with what decides on it: its stream, its level, its event name, the record, its duration in milliseconds."""
@@ -144,7 +144,7 @@ def _note(event: Noted) -> Entry:
 
 def _call_level(outcome: Outcome) -> LevelName:
     failure = outcome.worst
-    if failure is None or failure.kind in _QUIET or outcome.of_client:
+    if failure is None or failure.kind in _NOT_UPSTREAM_FAILURES or outcome.of_client:
         return "info"
     return "error" if failure.kind is Kind.INTERNAL else "warning"
 

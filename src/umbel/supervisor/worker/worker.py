@@ -105,7 +105,7 @@ def _load_and_run(start: messages.Start, sock: socket.socket) -> int:
             told = isinstance(cause, LifespanTooSlowError) or (
                 isinstance(cause, LifespanFailureError) and cause.__cause__ is None
             )
-            shown = console.taken()
+            shown = console.take_held()
             return _report_failure(
                 sock, WORKER_BOOT_FAILED, _error_text(cause), shown or ("" if told else safe_traceback(cause))
             )

@@ -11,8 +11,8 @@ import pytest
 
 from umbel.logs.files import retention as retention_module
 from umbel.logs.files.reading import lines_of, log_files
-from umbel.logs.files.retention import Retention, apply_retention, compress, renamed
-from umbel.logs.files.rotation import rotated
+from umbel.logs.files.retention import Retention, apply_retention, compress, rotated_files
+from umbel.logs.files.rotation import rotated_path
 from umbel.logs.options import Compression
 
 NOW = 1_772_600_767.0
@@ -27,7 +27,7 @@ def log(tmp_path: Path) -> Path:
 
 
 def old(log: Path, age: float, data: bytes = b"old\n") -> Path:
-    path = rotated(log, NOW - age)
+    path = rotated_path(log, NOW - age)
     path.write_bytes(data)
     return path
 
@@ -39,7 +39,7 @@ def test_a_renamed_file_is_replaced_by_its_compressed_form(log: Path, compressio
 
     apply_retention(log, Retention(compress=compression), NOW)
 
-    [packed] = renamed(log)
+    [packed] = rotated_files(log)
     assert packed.name == path.name + suffix
     assert packed.stat().st_size < 1000
     assert packed.stat().st_mtime_ns == modified
@@ -52,9 +52,9 @@ def test_a_file_that_somebody_has_locked_is_left_alone(log: Path) -> None:
     with path.open("rb") as writer:
         fcntl.flock(writer, fcntl.LOCK_EX)
         apply_retention(log, Retention(compress="gzip", keep=0), NOW)
-        assert renamed(log) == [path]
+        assert rotated_files(log) == [path]
     apply_retention(log, Retention(compress="gzip"), NOW)
-    assert renamed(log) != [path]
+    assert rotated_files(log) != [path]
 
 
 def test_a_file_that_grows_while_it_is_compressed_stays(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,25 +83,25 @@ def test_what_an_earlier_process_left_unfinished_is_done_again(log: Path) -> Non
 
     assert not unfinished.exists()
     assert not path.exists()
-    assert [list(lines_of(file)) for file in renamed(log)] == [[b"old\n"]]
+    assert [list(lines_of(file)) for file in rotated_files(log)] == [[b"old\n"]]
 
 
 def test_what_is_above_the_count_goes_the_oldest_first(log: Path) -> None:
     files = [old(log, age) for age in (10, 20, 30)]
     apply_retention(log, Retention(keep=2), NOW)
-    assert renamed(log) == files[:2]
+    assert rotated_files(log) == files[:2]
 
 
 def test_what_is_above_the_bytes_goes_the_oldest_first(log: Path) -> None:
     files = [old(log, age, b"x" * 99 + b"\n") for age in (10, 20, 30)]
     apply_retention(log, Retention(keep_bytes=250), NOW)
-    assert renamed(log) == files[:2]
+    assert rotated_files(log) == files[:2]
 
 
 def test_what_is_too_old_goes(log: Path) -> None:
     files = [old(log, age) for age in (DAY, 3 * DAY)]
     apply_retention(log, Retention(keep_days=2), NOW)
-    assert renamed(log) == files[:1]
+    assert rotated_files(log) == files[:1]
 
 
 def test_what_others_renamed_and_the_log_itself_are_never_touched(log: Path) -> None:
@@ -133,7 +133,7 @@ def test_a_log_that_is_not_there_has_nothing_to_look_after(tmp_path: Path) -> No
 def test_a_file_that_is_there_in_both_forms_is_read_once(log: Path) -> None:
     path = old(log, 10)
     compress(path, "gzip")
-    [packed] = renamed(log)
+    [packed] = rotated_files(log)
     # As a process leaves it that ends between the two steps of a compression.
     path.write_bytes(b"".join(lines_of(packed)))
     assert log_files(log) == [path, log]

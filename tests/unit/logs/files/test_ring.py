@@ -49,19 +49,19 @@ def dispose(ring: Ring) -> None:
 def killed(log: Path, lines: list[bytes], written: int = 0) -> None:
     """A process that had queued the lines, had some of them confirmed as written, and was killed."""
     ring = Ring(log, 100_000)
-    marks = [ring.keep(each) for each in lines]
+    marks = [ring.append(each) for each in lines]
     if written:
         mark = marks[written - 1]
         assert mark is not None
-        ring.let_go(mark)
+        ring.release(mark)
     dead(ring)
 
 
 def test_what_is_kept_and_not_let_go_is_found(log: Path) -> None:
     ring = Ring(log, 10_000)
-    marks = [ring.keep(line(number)) for number in range(5)]
+    marks = [ring.append(line(number)) for number in range(5)]
     assert marks[1] is not None
-    ring.let_go(marks[1])
+    ring.release(marks[1])
 
     assert list(lines_in_ring(ring.path.read_bytes())) == [line(2), line(3), line(4)]
     assert ring.path.stat().st_mode & 0o077 == 0
@@ -71,12 +71,12 @@ def test_what_is_kept_and_not_let_go_is_found(log: Path) -> None:
 def test_a_full_ring_keeps_nothing_more_until_something_is_let_go(log: Path) -> None:
     ring = Ring(log, 1000)
     marks = []
-    while (mark := ring.keep(line(1, 100))) is not None:
+    while (mark := ring.append(line(1, 100))) is not None:
         marks.append(mark)
     assert 4 <= len(marks) <= 7
 
-    ring.let_go(marks[0])
-    assert ring.keep(line(2, 50)) is not None
+    ring.release(marks[0])
+    assert ring.append(line(2, 50)) is not None
     dispose(ring)
 
 
@@ -88,12 +88,12 @@ def test_around_any_number_of_rounds_the_found_lines_are_those_not_let_go(data: 
     try:
         for number in range(data.draw(st.integers(0, 60))):
             new = line(number, data.draw(st.integers(0, 300)))
-            mark = ring.keep(new)
+            mark = ring.append(new)
             if mark is not None:
                 kept.append((mark, new))
             elif kept:
                 count = data.draw(st.integers(1, len(kept)))
-                ring.let_go(kept[count - 1][0])
+                ring.release(kept[count - 1][0])
                 del kept[:count]
         assert list(lines_in_ring(ring.path.read_bytes())) == [each for _, each in kept]
     finally:
@@ -103,9 +103,9 @@ def test_around_any_number_of_rounds_the_found_lines_are_those_not_let_go(data: 
 @pytest.mark.parametrize("torn_at", range(0, 60, 7))
 def test_a_line_that_was_not_committed_is_not_found(log: Path, torn_at: int) -> None:
     ring = Ring(log, 10_000)
-    ring.keep(line(1))
+    ring.append(line(1))
     before = ring.path.read_bytes()
-    ring.keep(line(2))
+    ring.append(line(2))
     after = ring.path.read_bytes()
     dispose(ring)
     changed = [at for at, (old, new) in enumerate(zip(before, after, strict=True)) if old != new]
@@ -215,7 +215,7 @@ def test_files_that_move_without_end_do_not_keep_a_recovery_from_its_end(
 
 def test_the_ring_of_a_living_process_is_left_alone(log: Path) -> None:
     ring = Ring(log, 10_000)
-    ring.keep(line(1))
+    ring.append(line(1))
 
     assert recover(log) == 0
     assert ring.path.exists()
