@@ -1,7 +1,7 @@
-"""The command line: one file per command, imported only when that command is called.
+"""The command line: a module per command, imported only when that command is called.
 
-Entry point of the console script and of ``python -m umbel``. Holds what all commands share: the group, the exit codes
-and how a mistake of the operator's is told. Imports click and nothing heavy.
+Entry point of the console script and of ``python -m umbel``. Defines what all commands share: the group, the exit codes
+and the output of a configuration's mistakes. Imports click and nothing heavy.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class Commands(click.Group):
     """A group whose commands are imported when they are called: ``umbel.cli.<name>:<name>``."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in the order in which a newcomer meets them."""
+        """Return the names of the commands, in the order of ``--help``."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of this name; None if there is none."""
+        """Import and return the command of this name; None if there is none."""
         if cmd_name not in COMMANDS:
             return None
         command = getattr(importlib.import_module(f"{__name__}.{cmd_name}"), cmd_name)
@@ -48,12 +48,12 @@ class Commands(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list of commands in ``--help``, without importing them."""
+        """Write the list of commands of ``--help`` without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; a mistake in the configuration is told line by line, Ctrl-C without a traceback."""
+        """Run the command. Exit with 78 and a line per problem on ``ConfigError``, with 130 on Ctrl-C."""
         try:
             return super().invoke(ctx)
         except ConfigError as error:

@@ -1,7 +1,7 @@
-"""``umbel check``: is this configuration good? Exit status 0 or 78, for people, CI and deployment scripts.
+"""``umbel check``: report every mistake of a configuration; exit status 0 or 78.
 
-Judges umbel.toml, and hypercorn.toml beside it. Reads files and nothing else: no upstream is asked, no port opened, no
-log written. With ``--app`` the application is started once too, in a process of its own.
+Checks umbel.toml, and hypercorn.toml beside it, in ``config/loading``. Reads files only: no upstream is called, no port
+opened, no log written. With ``--app`` the application is started once too, in a process of its own.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def check(ctx: click.Context, file: str, as_json: bool, app: str | None, allow_e
 
 
 def _loaded(file: str, app: str | None) -> LoadedConfig:
-    """The configuration, with the warnings of both files.
+    """Load the configuration, with the warnings about both files.
 
     Raises:
         ConfigError: the mistakes of both files.
@@ -89,16 +89,16 @@ def _loaded(file: str, app: str | None) -> LoadedConfig:
 
     if not app:
         require_file(file)
-    told: list[ConfigProblem] = []
+    warnings: list[ConfigProblem] = []
     loaded, _ = collect_errors(
         lambda: LoadedConfig(Config(), str) if app and not Path(file).exists() else load_with_warnings(file),
-        partial(hypercorn_keys, hypercorn_beside(file), warn=told.append, permissions=True),
+        partial(hypercorn_keys, hypercorn_beside(file), warn=warnings.append, permissions=True),
     )
-    return loaded._replace(warnings=(*loaded.warnings, *told))
+    return loaded._replace(warnings=(*loaded.warnings, *warnings))
 
 
 def _start(file: str, app: str) -> CheckFailure | None:
-    """Why the application does not start; None if it does."""
+    """Start and stop the application; return why it does not start, None if it does."""
     from ..supervisor.check import check_app
     from ..supervisor.master.options import Application
     from ..supervisor.master.settings import CommandLine, read_settings

@@ -1,6 +1,6 @@
-"""``umbel ctl``: look at a running master and command it, over its control socket.
+"""``umbel ctl``: the client of a master's control socket (``supervisor/control``).
 
-A client of ``supervisor/control/control.py``. Tables for people, the answer as it came with ``--json``.
+Prints tables and sentences for people, or with ``--json`` the answer as it was received.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,12 @@ from typing import Any
 import click
 
 from .options import allow_empty_option, config_option
-from .tables import table
 
 _CONNECT_S = 5.0
 _ANSWER_S = 30.0
-"""For the whole answer, however it drips."""
+"""Seconds for the whole answer, in however many pieces it arrives."""
 _RELOAD_S = 600.0
-"""The same of a reload, which is answered when it is over: every worker may take its ``start_timeout``."""
+"""The same for a reload, which is answered at its end: every worker may take its ``start_timeout``."""
 _ANSWER_BYTES_MAX = 64 * 2**20
 _PIECE_BYTES = 65536
 
@@ -38,7 +37,7 @@ def ctl() -> None:
 
 
 def _command(function: Callable[..., None]) -> click.Command:
-    """A command of the group whose first argument is the line to the master; adds the options of that."""
+    """Make a command of the group whose first argument is a ``_MasterClient``; adds the options that this needs."""
 
     @config_option
     @click.option("--control", metavar="PATH", help="The control socket.  [default: [supervisor] control]")
@@ -46,7 +45,7 @@ def _command(function: Callable[..., None]) -> click.Command:
     @wraps(function)
     def call(file: str, control: str | None, as_json: bool, **arguments: Any) -> None:
         try:
-            function(_Line(control, file, as_json), **arguments)
+            function(_MasterClient(control, file, as_json), **arguments)
         except (LookupError, TypeError, AttributeError) as error:
             reason = "the answer lacks what is to be shown; is the master of another version? Say --json to see it"
             raise click.ClickException(reason) from error
@@ -55,72 +54,72 @@ def _command(function: Callable[..., None]) -> click.Command:
 
 
 @_command
-def status(line: _Line) -> None:
+def status(master: _MasterClient) -> None:
     """Show the master, its slots and their workers."""
-    answer = line.ask(command="status")
-    if not line.as_json:
+    answer = master.ask(command="status")
+    if not master.as_json:
         click.echo(_status(answer))
 
 
 @_command
 @click.argument("workers", type=click.IntRange(1))
-def scale(line: _Line, workers: int) -> None:
+def scale(master: _MasterClient, workers: int) -> None:
     """Have so many WORKERS until the master ends."""
-    answer = line.ask(command="scale", count=workers)
-    line.say(f"{answer.get('size')} workers from now on")
+    answer = master.ask(command="scale", count=workers)
+    master.say(f"{answer.get('size')} workers from now on")
 
 
 @_command
 @allow_empty_option
-def reload(line: _Line, allow_empty: bool) -> None:
+def reload(master: _MasterClient, allow_empty: bool) -> None:
     """Replace every worker by a fresh one; waits for the end of it."""
-    answer = line.ask(command="reload", allow_empty=allow_empty)
-    line.say(f"reloaded: every worker is of generation {answer.get('generation')}")
+    answer = master.ask(command="reload", allow_empty=allow_empty)
+    master.say(f"reloaded: every worker is of generation {answer.get('generation')}")
 
 
 @_command
 @click.argument("slot", type=int)
-def drain(line: _Line, slot: int) -> None:
+def drain(master: _MasterClient, slot: int) -> None:
     """Replace the worker of SLOT: its successor gets ready, then it drains."""
-    line.ask(command="drain", slot=slot)
-    line.say(f"the worker of slot {slot} drains as soon as its successor is ready")
+    master.ask(command="drain", slot=slot)
+    master.say(f"the worker of slot {slot} drains as soon as its successor is ready")
 
 
 @_command
 @click.argument("slot", type=int)
-def kill(line: _Line, slot: int) -> None:
+def kill(master: _MasterClient, slot: int) -> None:
     """Kill the worker of SLOT (SIGKILL); it is replaced as after a crash."""
-    answer = line.ask(command="kill", slot=slot)
-    line.say(f"killed process {answer.get('pid')}")
+    answer = master.ask(command="kill", slot=slot)
+    master.say(f"killed process {answer.get('pid')}")
 
 
 @_command
-def reopen(line: _Line) -> None:
+def reopen(master: _MasterClient) -> None:
     """Have all processes open their logs anew; waits until they have."""
-    answer = line.ask(command="reopen")
-    line.say(f"{answer.get('workers')} workers have opened their logs anew")
+    answer = master.ask(command="reopen")
+    master.say(f"{answer.get('workers')} workers have opened their logs anew")
 
 
 @_command
 @click.option("--quick", is_flag=True, help="Cut what is in flight.")
-def stop(line: _Line, quick: bool) -> None:
+def stop(master: _MasterClient, quick: bool) -> None:
     """Stop the master and its workers."""
-    line.ask(command="stop", quick=quick)
-    line.say("stopping")
+    master.ask(command="stop", quick=quick)
+    master.say("stopping")
 
 
 @_command
-def tree(line: _Line) -> None:
+def tree(master: _MasterClient) -> None:
     """Show the live tasks of all processes, each beneath the one whose nursery it is in."""
-    answer = line.ask(command="tree")
+    answer = master.ask(command="tree")
     for each in answer.get("trees", ()):
-        line.say(f"{each['process']} ({each['pid']})")
+        master.say(f"{each['process']} ({each['pid']})")
         for text in each["lines"]:
-            line.say(f"  {text}")
+            master.say(f"  {text}")
 
 
-class _Line:
-    """The way to the master, and how it is told what it said."""
+class _MasterClient:
+    """A client of the master: sends one command over the control socket, and prints the answer."""
 
     def __init__(self, control: str | None, file: str, as_json: bool) -> None:
         self.as_json = as_json
@@ -128,14 +127,14 @@ class _Line:
         self._file = file
 
     def ask(self, **request: Any) -> dict[str, Any]:
-        """Send one command; gives the answer.
+        """Send one command and return the answer.
 
         Raises:
             ClickException: there is no master at the socket, or it refused.
         """
         path = self._path()
         try:
-            received = _exchange(
+            received = _send_command(
                 path, json.dumps(request).encode(), _RELOAD_S if request["command"] == "reload" else _ANSWER_S
             )
         except TimeoutError as error:
@@ -160,7 +159,7 @@ class _Line:
         return answer
 
     def say(self, text: str) -> None:
-        """Print for a person."""
+        """Print a line, unless the output is JSON."""
         if not self.as_json:
             click.echo(text)
 
@@ -175,12 +174,12 @@ class _Line:
         raise click.UsageError("where is the master? Say --control PATH, or set control in [supervisor] of umbel.toml")
 
 
-def _exchange(path: str, request: bytes, within: float) -> bytes:
-    """Send one line; what comes back until the other side closes.
+def _send_command(path: str, request: bytes, within: float) -> bytes:
+    """Send one line, and return what the master sends until it closes the connection.
 
     Raises:
         TimeoutError: it takes longer than so many seconds.
-        OSError: nobody is there, or it closes without a word.
+        OSError: nobody listens, or it closes without an answer.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(_CONNECT_S)
@@ -205,10 +204,10 @@ def _exchange(path: str, request: bytes, within: float) -> bytes:
 
 
 def _answer(received: bytes) -> dict[str, Any]:
-    """A master's answer.
+    """Decode a master's answer.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is no answer of a master.
     """
     if len(received) > _ANSWER_BYTES_MAX:
         raise ValueError(f"over {_ANSWER_BYTES_MAX // 2**20} MiB came")
@@ -230,7 +229,7 @@ def _status(answer: dict[str, Any]) -> str:
         "",
     ]
     rows = [row for slot in answer["slots"] for row in _rows(slot)]
-    return "\n".join([*head, table(_COLUMNS, rows)])
+    return "\n".join([*head, _table(_COLUMNS, rows)])
 
 
 def _rows(slot: dict[str, Any]) -> list[list[str]]:
@@ -250,9 +249,20 @@ def _worker(worker: dict[str, Any]) -> list[str]:
 
 
 def _time(seconds: float) -> str:
-    """Such as ``3d 4h``, ``5m 12s``: the two largest units."""
+    """Format a duration in its two largest units, such as ``3d 4h`` or ``5m 12s``."""
     whole = int(seconds)
     parts = [(whole // 86400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "m"), (whole % 60, "s")]
     while len(parts) > 1 and not parts[0][0]:
         parts.pop(0)
     return " ".join(f"{count}{unit}" for count, unit in parts[:2])
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Format rows below column names: columns as wide as their widest cell, numbers to the right."""
+    widths = [max(len(row[index]) for row in (columns, *rows)) for index in range(len(columns))]
+    return "\n".join(_row(row, widths) for row in (columns, *rows))
+
+
+def _row(row: Sequence[str], widths: Sequence[int]) -> str:
+    cells = zip(row, widths, strict=True)
+    return "  ".join(cell.rjust(width) if cell[:1].isdigit() else cell.ljust(width) for cell, width in cells).rstrip()

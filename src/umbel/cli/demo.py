@@ -1,6 +1,6 @@
-"""``umbel demo``: the main job to look at, with real sample upstreams behind a real gateway, all in this process.
+"""``umbel demo``: sample upstreams and a gateway before them, all in this process, on loopback.
 
-For newcomers, and as a smoke test of an installation (``--once``).
+A first look at Umbel, and with ``--once`` a smoke test of an installation.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..demo.services import SERVICES
 if TYPE_CHECKING:
     import httpx
 
-    from ..demo.session import Running
+    from ..demo.session import RunningDemo
 
 DEFAULT_PORT = 8000
 PAGE = "/dashboard/42"
@@ -50,7 +50,7 @@ def demo(ctx: click.Context, slow: tuple[str, ...], fail: tuple[str, ...], port:
         port = 0 if once else DEFAULT_PORT
     statuses: list[int] = []
 
-    async def visit(running: Running) -> None:
+    async def visit(running: RunningDemo) -> None:
         if once:
             statuses.append(await _ask(running))
         else:
@@ -63,14 +63,14 @@ def demo(ctx: click.Context, slow: tuple[str, ...], fail: tuple[str, ...], port:
     click.echo("Stopped.")
 
 
-def _introduce(running: Running, slow: tuple[str, ...], fail: tuple[str, ...]) -> None:
+def _introduce(running: RunningDemo, slow: tuple[str, ...], fail: tuple[str, ...]) -> None:
     page = running.gateway + PAGE
     rows = [("curl -i " + page, "one answer made of all the calls")]
     rows.append((f"curl -N -H 'Accept: application/x-ndjson' {page}", "each outcome as it lands"))
     if slow or fail:
-        rows.append((_again(""), "the same without trouble"))
+        rows.append((_demo_command(""), "the same without trouble"))
     else:
-        rows.append((_again("--slow offers"), "a partial answer, on time"))
+        rows.append((_demo_command("--slow offers"), "a partial answer, on time"))
     width = max(len(command) for command, _ in rows)
     click.echo(f"Umbel runs on {running.gateway} (Ctrl-C stops it), before these services:\n")
     for name, urls in running.upstreams.items():
@@ -82,15 +82,15 @@ def _introduce(running: Running, slow: tuple[str, ...], fail: tuple[str, ...]) -
     click.echo(f"\nOne line per request goes to {_shown(running.logs)}/access.jsonl.")
 
 
-def _again(options: str) -> str:
-    """How to start the demo with these options, the way that it was started now."""
+def _demo_command(options: str) -> str:
+    """Return the command that starts the demo with these options: make's if make started this one."""
     if "MAKELEVEL" in os.environ:
         return f"make demo ARGS='{options}'" if options else "make demo"
     return f"umbel demo {options}".strip()
 
 
-async def _ask(running: Running) -> int:
-    """One real request over the socket, printed as it went; gives the answer's status."""
+async def _ask(running: RunningDemo) -> int:
+    """Make one request over a socket, print the answer, and return its status."""
     import httpx
 
     url = running.gateway + PAGE

@@ -1,6 +1,6 @@
-"""``umbel explain METHOD PATH``: which route answers, what it calls when, and each limit in force.
+"""``umbel explain METHOD PATH``: print which route answers, its calls and their order, and each limit in force.
 
-Reads the configuration and compiles its plans as the gateway does; sends nothing.
+Loads the configuration and compiles its plans as the gateway does; makes no call.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ def explain(ctx: click.Context, method: str, path: str, file: str, as_json: bool
     from ..config.loading.empty_config import require_file
     from ..config.loading.load import load_for_display
     from ..gateway.checks import CHECKS
-    from .routes.drawing import mermaid, tree
     from .routes.explanation import explain_plan
     from .routes.matching import NoMatch, find, read_query
+    from .routes.rendering import mermaid, tree
 
     require_file(file)
     loaded = load_for_display(file, checks=CHECKS)
     plans = [compile_route(loaded.config, index) for index in range(len(loaded.config.routes))]
     found = find(plans, method.upper(), path)
     if isinstance(found, NoMatch):
-        _say_none(ctx, f"{method.upper()} {path}", found, as_json=as_json)
+        _exit_without_route(ctx, f"{method.upper()} {path}", found, as_json=as_json)
     query = read_query(plans[found.route], path)
     if isinstance(query, NoMatch):
-        _say_none(ctx, f"{method.upper()} {path}", query, as_json=as_json)
+        _exit_without_route(ctx, f"{method.upper()} {path}", query, as_json=as_json)
     route = explain_plan(loaded, found.route, plans[found.route])
     if as_json:
         values = {name: str(value) for name, value in found.values.items()}
@@ -68,8 +68,8 @@ def explain(ctx: click.Context, method: str, path: str, file: str, as_json: bool
     click.echo(f"{method.upper()} {path}{f': {shown}' if shown else ''}\n{ignored}\n{tree(route)}")
 
 
-def _say_none(ctx: click.Context, request: str, answer: NoMatch, *, as_json: bool) -> NoReturn:
-    """Say what a request gets that no route answers, and end with the status that tells it."""
+def _exit_without_route(ctx: click.Context, request: str, answer: NoMatch, *, as_json: bool) -> NoReturn:
+    """Print the answer to a request that no route serves, and exit: with 0 if that is a success, else 1."""
     if as_json:
         click.echo(json.dumps({"route": None, **answer._asdict()}, ensure_ascii=False))
     else:

@@ -1,6 +1,6 @@
-"""``umbel logs tail|stat``: the records as people want to see them, and as ``jq`` takes them.
+"""``umbel logs tail`` and ``umbel logs stat``: print records for a person or as JSON lines, and compute statistics.
 
-Reads files and nothing else; follows a log across rotation, and reads what is compressed.
+Reads files only; follows a log across rotation, and reads compressed files.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .values import COUNT_OR_ALL
+from .option_types import COUNT_OR_ALL
 
 if TYPE_CHECKING:
-    from .records.reading import Files
+    from .records.log_files import LogFiles
 
 _POLL_S = 0.2
 
 
 def _shared(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What both commands take."""
+    """Add the options that both commands share."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs."),
         click.option(
@@ -65,13 +65,13 @@ def tail(log: str, lines: int | None, follow: bool, config: str, as_json: bool, 
 
     Renamed and compressed files are read too. With --json each record is a line as it stands in the log.
     """
-    from .records.reading import Files, Follower
-    from .records.showing import Printer, wait_while_read
+    from .records.log_files import Follower, LogFiles
+    from .records.printer import Printer, wait_while_read
 
     path = _path(log, config, may_come=follow)
     printer = Printer(as_json=as_json, coloured=sys.stdout.isatty() if color is None else color)
     follower = Follower(path) if follow else None
-    with Files(path, follower) as files:
+    with LogFiles(path, follower) as files:
         printed = printer.print(files.lines() if lines is None else files.last(lines))
     if follower is None:
         _end(files, printed)
@@ -89,22 +89,22 @@ def stat(log: str, by: str | None, config: str, as_json: bool) -> None:
     """Sum up all files of LOG (default: access): statuses, a histogram of latencies, what was dropped or is missing."""
     import json
 
-    from .records.reading import Files
-    from .records.sums import Sums, drawn
+    from .records.log_files import LogFiles
+    from .records.statistics import LogStatistics, rendered
 
-    sums = Sums(by)
-    with Files(_path(log, config)) as files:
+    statistics = LogStatistics(by)
+    with LogFiles(_path(log, config)) as files:
         for line in files.lines():
-            sums.add(line)
-    click.echo(json.dumps(sums.as_dict(), ensure_ascii=False) if as_json else drawn(sums))
-    count = sums.records + sums.not_records
+            statistics.add(line)
+    click.echo(json.dumps(statistics.as_dict(), ensure_ascii=False) if as_json else rendered(statistics))
+    count = statistics.records + statistics.not_records
     _end(files, count)
-    if count and by is not None and not sums.has_by:
+    if count and by is not None and not statistics.has_by:
         raise click.ClickException(f"none of {count} records has a field {by}")
 
 
-class _Gone(click.ClickException):
-    """A command that is there no more: a usage error, told without the usage."""
+class _RemovedCommandError(click.ClickException):
+    """The error of a removed command: a usage error without the usage."""
 
     exit_code = 2
 
@@ -113,7 +113,7 @@ class _Gone(click.ClickException):
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def grep(arguments: tuple[str, ...]) -> None:
     """Refuse what this command did once, and say what does it now."""
-    raise _Gone(
+    raise _RemovedCommandError(
         "umbel logs grep is no more; write: umbel logs tail -n all --json access |"
         " jq -c 'select(.\"http.response.status_code\" >= 500)'"
     )
@@ -123,11 +123,11 @@ _NAMES = ("access", "calls", "app")
 
 
 def _path(log: str, config: str, *, may_come: bool = False) -> Path:
-    """A log by its path, or a configured one by its name.
+    """Return the path of a log that is given by its path, or by the name of a configured one.
 
     Raises:
-        ClickException: it goes to stdout; or there is no such log, unless it ``may_come`` (then a line tells it).
-        ConfigError: it is a name, and the configuration cannot be used.
+        ClickException: it goes to stdout; or there is no such log, unless it ``may_come`` (then a line on stderr says
+        so). ConfigError: it is a name, and the configuration cannot be used.
     """
     from ..logs.files.reading import log_files
 
@@ -156,7 +156,7 @@ def _configured(name: str, config: str) -> Path:
     return path
 
 
-def _end(files: Files, count: int) -> None:
-    """End with a sentence and status 1 if nothing was read and something should have been."""
+def _end(files: LogFiles, count: int) -> None:
+    """Exit with status 1 if a file could not be read and no line was."""
     if files.unreadable and not count:
         raise click.ClickException("nothing of this log can be read")

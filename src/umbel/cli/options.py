@@ -1,6 +1,6 @@
-"""Options that several commands share, and how a command loads its configuration.
+"""Options that several commands share, and the load of the configuration that they name.
 
-Imports nothing but click until a command runs.
+Imports only click until a command runs.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ allow_empty_option = click.option(
 
 
 def load_config(file: str) -> Config:
-    """The configuration in ``file``, its plans checked too.
+    """Load the configuration in ``file`` and check its plans.
 
     Raises:
-        ConfigError: it cannot be used; the group tells it and exits with 78.
+        ConfigError: it cannot be used; the group prints the problems and exits with 78.
     """
     from ..config.loading.empty_config import require_file
     from ..config.loading.load import load
@@ -51,7 +51,7 @@ def load_config(file: str) -> Config:
 
 
 def load_with_warnings(file: str) -> LoadedConfig:
-    """The same, with the warnings about it and the hypercorn.toml beside it.
+    """Load as ``load_config`` does, with the warnings about the file and the hypercorn.toml beside it.
 
     Raises:
         ConfigError: as ``load_config``.
@@ -67,10 +67,10 @@ def load_with_warnings(file: str) -> LoadedConfig:
     try:
         beside = {} if name is None else {contradictions.HYPERCORN: read_settled(Path(name), name)}
     except UnreadableError:
-        beside = {}  # Whoever serves tells it.
+        beside = {}  # ``hypercorn_keys`` reports it.
     served = {key: value for source in beside.values() for key, value in source.data.items() if _is_number(value)}
-    judges = [partial(judge, served=served) if judge is contradictions.check else judge for judge in WARNINGS]
-    return load_for_display(file, checks=CHECKS, warnings=judges, beside=beside)
+    checks = [partial(check, served=served) if check is contradictions.check else check for check in WARNINGS]
+    return load_for_display(file, checks=CHECKS, warnings=checks, beside=beside)
 
 
 def _is_number(value: object) -> bool:
@@ -78,6 +78,6 @@ def _is_number(value: object) -> bool:
 
 
 def hypercorn_beside(file: str) -> str | None:
-    """The server's settings that stand beside the configuration, if there are any."""
+    """Return the path of the hypercorn.toml beside the configuration; None if there is none."""
     settings = Path(file).parent / "hypercorn.toml"  # with_name knows no name of "." or "/"
     return str(settings) if settings.exists() else None

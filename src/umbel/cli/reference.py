@@ -1,6 +1,6 @@
-"""The reference of the configuration in Markdown: an introduction by hand, and a table per section from the schema.
+"""The reference of the configuration in Markdown (docs/config.md): a written introduction, and a table per section.
 
-Printed by ``umbel schema --markdown`` into ``docs/config.md``. Says nothing of a key that the schema does not say.
+The tables are made from the schema alone.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ A field that the client's `Connection` names never goes along, and neither does 
 
 
 def reference() -> str:
-    """The whole document."""
+    """Return the whole document."""
     return _INTRODUCTION + "".join(_sections())
 
 
@@ -210,7 +210,9 @@ def _sections() -> Iterator[str]:
         about = "" if top else f"{_text(inspect.getdoc(model) or '')}\n\n"
         table = schema if top else schema["$defs"][model.__name__]
         for value in table["properties"].values():
-            if name := value.get("$ref", "").rpartition("/")[2]:  # what the section says of itself serves its key too
+            if name := value.get("$ref", "").rpartition("/")[
+                2
+            ]:  # a section's description serves the key that holds it too
                 value.setdefault("description", schema["$defs"][name]["description"])
         required = table.get("required", ())
         rows = "".join(
@@ -281,5 +283,5 @@ def _toml(value: Any) -> str:
 
 
 def _text(text: str) -> str:
-    """A docstring as one cell: no line break, and nothing that Markdown would take for its own."""
+    """Return a docstring as one cell of a table: without line breaks, and with Markdown's characters escaped."""
     return " ".join(text.split()).replace("|", r"\|").replace("<", "&lt;")

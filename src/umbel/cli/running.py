@@ -1,6 +1,6 @@
-"""How a command that serves runs, and how it tells what kept it from running.
+"""Run of a command that serves: ``trio.run``, with the causes of a failed start as one sentence each.
 
-Imports trio and Hypercorn, so those commands import it, and the group does not.
+Imports trio and Hypercorn, so only commands that serve import it.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ ResultT = TypeVar("ResultT")
 
 
 def run(main: Callable[[], Awaitable[ResultT]], app: object = None) -> ResultT:
-    """``trio.run``, with one sentence for what an operator can mend; ``app`` is what ``main`` serves.
+    """Run ``main``, which serves ``app``, under trio; a failure that an operator can repair becomes one sentence.
 
     Raises:
         ConfigError: an address that cannot be listened on, or what kept ``app`` from starting lies in its
             configuration; exit status 78, like every mistake in one.
         ClickException: an application that cannot start, or not in time; exit status 1.
-        BaseException: anything else as it came, out of the groups that hold it alone; the group tells ``ConfigError``.
+        BaseException: any other as it was raised, out of exception groups that hold it alone.
     """
     try:
         with no_deadly_signals():
@@ -51,7 +51,7 @@ def run(main: Callable[[], Awaitable[ResultT]], app: object = None) -> ResultT:
 
 
 def give_up(error: Exception) -> NoReturn:
-    """End with status 1, for a reason that is no operator's mistake; its traceback is told without secrets, once."""
+    """Exit with status 1 for a defect; its traceback is written to stderr without secrets, once."""
     if not mark_shown(error):
         sys.stderr.write(safe_traceback(error))
     raise SystemExit(1) from None

@@ -1,4 +1,4 @@
-"""``umbel schema``: the configuration's JSON Schema, or its reference in Markdown.
+"""``umbel schema``: print the configuration's JSON Schema, or its reference in Markdown.
 
 ``docs/config.md`` is the output of ``umbel schema --markdown``; a test compares the two.
 """

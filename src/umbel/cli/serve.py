@@ -1,6 +1,6 @@
-"""``umbel serve``: the configured routes, or any ASGI application, in this process or under a master.
+"""``umbel serve``: serve the configured routes, or any ASGI application, in this process or under a master.
 
-What is served stands in umbel.toml, how it is served in hypercorn.toml; options win over both.
+umbel.toml defines what is served, hypercorn.toml how; options take precedence over both.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..core.errors import ConfigError, ConfigProblem
+from .option_types import COUNT, COUNT_OR_NONE, DELAY, DURATION, HANG_TIMEOUT, SIZE
 from .options import allow_empty_option, config_option, hypercorn_beside
-from .values import COUNT, COUNT_OR_NONE, DELAY, DURATION, HANG_TIMEOUT, SIZE
 
 if TYPE_CHECKING:
     from ..supervisor.master.settings import CommandLine
 
 _SETTINGS = ("graceful_timeout", "max_requests", "max_requests_jitter", "pid_path")
-"""Options that are keys of Hypercorn's; the others are the supervisor's."""
+"""Options that are keys of hypercorn.toml; the others are keys of ``[supervisor]``."""
 
 
 @click.command(short_help="Serve the configured routes or an ASGI application.")

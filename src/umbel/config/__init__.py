@@ -1,1 +1,1 @@
-"""The configuration: what may stand in umbel.toml, and how it is read."""
+"""The configuration: its schema, and the loading of umbel.toml and hypercorn.toml."""

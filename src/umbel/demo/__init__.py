@@ -1,4 +1,1 @@
-"""The demo: real sample services on loopback for the sample configuration, so that the main job can be seen at work.
-
-Nothing else of Umbel imports it.
-"""
+"""The demo: sample services on loopback, and a gateway before them with the sample configuration."""

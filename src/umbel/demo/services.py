@@ -1,6 +1,6 @@
-"""What the four sample services know and answer. Pure: a path and a query in, a status and a JSON value out.
+"""The four sample services as pure functions: from a path and a query to a status and a JSON value.
 
-Served by ``upstreams.py``. The data is made up, and the same for the same request.
+The data is made up, and the same for the same request.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _UNKNOWN: Answer = (404, {"error": "there is nothing of that name"})
 _ORDERS_MAX = 100
 
 
-class Service(NamedTuple):
+class SampleService(NamedTuple):
     """One sample service."""
 
     ports: tuple[int, ...]
-    """Where its replicas listen by the sample configuration."""
+    """The ports of its replicas in the sample configuration."""
     median_ms: float
-    """The usual time of an answer; single ones scatter around it, some far above."""
+    """The median latency in milliseconds; the latencies have a lognormal distribution."""
     answer: Callable[[str, Mapping[str, str]], Answer]
 
 
@@ -82,15 +82,15 @@ def _offers(path: str, query: Mapping[str, str]) -> Answer:
     return (200, _OFFERS[segment]) if segment in _OFFERS else _UNKNOWN
 
 
-SERVICES: Mapping[str, Service] = MappingProxyType(
+SERVICES: Mapping[str, SampleService] = MappingProxyType(
     {
-        "users": Service((9001,), 8.0, _users),
-        "orders": Service((9002,), 25.0, _orders),
-        "catalog": Service((9003, 9004), 12.0, _catalog),
-        "offers": Service((9005,), 18.0, _offers),
+        "users": SampleService((9001,), 8.0, _users),
+        "orders": SampleService((9002,), 25.0, _orders),
+        "catalog": SampleService((9003, 9004), 12.0, _catalog),
+        "offers": SampleService((9005,), 18.0, _offers),
     }
 )
-"""By the names that the upstreams have in the sample configuration."""
+"""The services by the names of their upstreams in the sample configuration."""
 
 
 def _after(prefix: str, path: str) -> str:
@@ -98,5 +98,5 @@ def _after(prefix: str, path: str) -> str:
 
 
 def _number(text: str | None) -> int | None:
-    """A whole number of at most nine digits."""
+    """Parse a whole number of at most nine digits; None if it is none."""
     return int(text) if text and text.isascii() and text.isdigit() and len(text) <= 9 else None

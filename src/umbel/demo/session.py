@@ -1,6 +1,6 @@
-"""One run of the demo: the sample upstreams, the gateway before them, and what is done with both, in one nursery.
+"""One run of the demo: the sample upstreams, and the gateway before them with the sample configuration, in one nursery.
 
-It prints nothing; the command does.
+Prints nothing. The sample configuration is package data and is never written to.
 """
 
 from __future__ import annotations
@@ -12,15 +12,18 @@ from pathlib import Path
 
 import trio
 
+from ..composition.plan import compiler
+from ..config.loading.empty_config import SAMPLE
+from ..config.loading.load import load
+from ..config.schema.sections import Config
 from ..gateway.app import Umbel
 from ..server import hypercorn_config, serve
-from .sample import load_sample
 from .upstreams import Urls, sample_upstreams
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
-    """What a running demo consists of."""
+class RunningDemo:
+    """The addresses and paths of a running demo."""
 
     gateway: str
     """The gateway's base URL."""
@@ -30,7 +33,7 @@ class Running:
 
 
 async def run_demo(
-    visit: Callable[[Running], Awaitable[None]],
+    visit: Callable[[RunningDemo], Awaitable[None]],
     *,
     once: bool = False,
     port: int = 0,
@@ -53,5 +56,16 @@ async def run_demo(
         async with trio.open_nursery() as nursery:
             run = partial(serve, app, settings, shutdown_trigger=visited.wait if once else None)
             [gateway] = await nursery.start(run)
-            await visit(Running(gateway, upstreams, logs))
+            await visit(RunningDemo(gateway, upstreams, logs))
             visited.set()
+
+
+def load_sample(urls: Urls, *, logs: Path) -> Config:
+    """Load the sample configuration, with the upstreams at ``urls`` and its records in the directory ``logs``.
+
+    Raises:
+        ConfigError: a variable of the environment that the file names makes it invalid.
+    """
+    config = load(SAMPLE, checks=(compiler.check,))
+    upstreams = {name: upstream.model_copy(update={"urls": urls[name]}) for name, upstream in config.upstreams.items()}
+    return config.model_copy(update={"upstreams": upstreams, "logs": config.logs.model_copy(update={"dir": str(logs)})})

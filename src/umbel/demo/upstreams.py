@@ -1,7 +1,4 @@
-"""The sample services as real HTTP servers on loopback, each with its latency, slow or failing if asked.
-
-They know nothing of the gateway.
-"""
+"""The sample services as HTTP servers on loopback, each with its latency; on demand slow or failing."""
 
 from __future__ import annotations
 
@@ -20,10 +17,10 @@ from hypercorn.trio import serve
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 from trio_util import move_on_when
 
-from .services import SERVICES, Service
+from .services import SERVICES, SampleService
 
 SLOW_S = 2.0
-"""What ``--slow`` adds to each answer of a service."""
+"""Seconds that ``--slow`` adds to each answer of a service."""
 
 _LATENCY_SPREAD = 0.4  # sigma of the lognormal: one answer in twenty takes about twice the median
 
@@ -34,14 +31,14 @@ Urls = Mapping[str, tuple[str, ...]]
 class SampleUpstream:
     """One replica of a sample service, as an ASGI application on trio."""
 
-    def __init__(self, service: Service, *, slow: bool, fail: bool, chance: random.Random) -> None:
+    def __init__(self, service: SampleService, *, slow: bool, fail: bool, chance: random.Random) -> None:
         self._service = service
         self._slow = slow
         self._fail = fail
         self._chance = chance
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        """Answer one request; a client that leaves meanwhile ends the work for it."""
+        """Answer one request; a client that disconnects meanwhile ends its processing."""
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
         elif scope["type"] == "http":
@@ -70,7 +67,7 @@ class SampleUpstream:
 async def sample_upstreams(
     *, slow: Collection[str] = (), fail: Collection[str] = (), usual_ports: bool = False, seed: int = 1
 ) -> AsyncGenerator[Urls, None]:
-    """Serve every sample service on loopback until the block ends; gives their base URLs.
+    """Serve every sample service on loopback until the block ends; yields their base URLs.
 
     Args:
         slow: names of services that take ``SLOW_S`` seconds more.
@@ -98,7 +95,7 @@ async def _start(nursery: trio.Nursery, app: Any, port: int) -> str:
 
 
 def _bound(port: int) -> socket.socket:
-    """A socket bound to the loopback port, or to a free one if that is taken."""
+    """Return a socket bound to the loopback port, or to a free one if that is taken."""
     bound = socket.socket()
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

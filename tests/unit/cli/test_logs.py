@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from umbel.cli import main
-from umbel.cli.records.reading import Files, Follower
+from umbel.cli.records.log_files import Follower, LogFiles
 from umbel.logs.files.reading import LINE_BYTES_MAX
 from umbel.logs.files.retention import compress
 
@@ -230,25 +230,25 @@ def test_an_empty_log_is_no_mistake(tmp_path: Path) -> None:
 
 
 class TestReadingWhileFilesChange:
-    def seqs(self, files: Files) -> list[int]:
+    def seqs(self, files: LogFiles) -> list[int]:
         return [line.record["seq"] for line in files.lines()]
 
     def test_a_log_renamed_after_the_opening_is_read_once(self, log: Path) -> None:
         follower = Follower(log)
         log.rename(f"{log}.20260304T050630.000000Z")
         write(log, record(31))
-        with Files(log, follower) as files:
+        with LogFiles(log, follower) as files:
             assert self.seqs(files) == list(range(1, 31))
         assert [line.record["seq"] for line in follower.read()] == [31]
 
     def test_a_log_renamed_after_the_listing_is_read_to_its_end(self, log: Path) -> None:
-        with Files(log) as files:
+        with LogFiles(log) as files:
             log.rename(f"{log}.20260304T050630.000000Z")
             write(log, record(31))
             assert self.seqs(files) == list(range(1, 31))
 
     def test_a_file_compressed_after_the_listing_is_read_and_one_removed_is_left_out(self, log: Path) -> None:
-        with Files(log) as files:
+        with LogFiles(log) as files:
             compress(log.with_name("access.jsonl.20260304T050620.000000Z"), "gzip")
             log.with_name("access.jsonl.20260304T050610.000000Z.gz").unlink()
             assert self.seqs(files) == list(range(11, 31))
@@ -256,7 +256,7 @@ class TestReadingWhileFilesChange:
 
     def test_a_line_that_comes_after_the_follower_is_left_to_it(self, log: Path) -> None:
         follower = Follower(log)
-        with Files(log, follower) as files:
+        with LogFiles(log, follower) as files:
             write(log, record(31))
             assert [line.record["seq"] for line in files.last(2)] == [29, 30]
         assert [line.record["seq"] for line in follower.read()] == [31]

@@ -6,7 +6,7 @@ import tomllib
 
 import pytest
 
-from umbel.demo.sample import SAMPLE
+from umbel.config.loading.empty_config import SAMPLE
 from umbel.demo.services import SERVICES
 
 

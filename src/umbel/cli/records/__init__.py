@@ -1,1 +1,1 @@
-"""The records of a log: read, shown and summed up."""
+"""Records of a log: reading, printing and statistics."""

@@ -1,1 +1,1 @@
-"""A route of the configuration as facts: which one answers, what it does, and how that is drawn."""
+"""Explanation of a route: which one matches, its calls and limits, and the rendering of both."""

@@ -1,6 +1,6 @@
-"""A plan as facts to show: what starts when, and each limit in force with the place that it comes from.
+"""Explanation of a plan: its calls with their dependencies, and each limit in force with its place in the files.
 
-Made for ``umbel explain``, drawn by ``drawing.py``. Values of environment variables are shown as their names.
+Values of environment variables are shown as their names.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import Any
 
 from ...composition.plan.plan import CallPlan, Plan
 from ...config.loading.load import LoadedConfig
+from ...config.schema.policies import Breaker, Ejection, Health, Hedge, Retry
 from ...config.schema.section import Section
 from ...config.schema.sections import Call, Config, Constant, KeyPath, Upstream
 from ...config.schema.units import format_duration, format_rate, format_ratio, format_size
 from ...core.http.forward_all import LEFT_OUT_IN_WORDS, STAR
-from .policies import shown_breaker, shown_ejection, shown_health, shown_hedge, shown_retry
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One limit in force: its value as people write it, and where it was written (None: it is the default)."""
+    """One limit in force: its value as files write it, and where it was written (None: it is the default)."""
 
     key: str
     value: str
@@ -30,7 +30,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class CallExplained:
-    """One call: what it asks, what it waits for, what its failure means, and its limits."""
+    """One call: its request, its dependencies, what its failure means, and its limits."""
 
     name: str
     place: str
@@ -38,10 +38,10 @@ class CallExplained:
     method: str
     path: str
     needs: tuple[str, ...]
-    """The calls whose values it needs; it starts at once where there are none."""
+    """The calls whose values it needs; without any it starts at once."""
     required: bool
     rules: tuple[str, ...]
-    """What else is special about it, each a few words."""
+    """Its other settings that are not the default, a few words each."""
     limits: tuple[Limit, ...]
     upstream_limits: tuple[Limit, ...]
 
@@ -59,31 +59,31 @@ class RouteExplained:
     limits: tuple[Limit, ...]
     calls: tuple[CallExplained, ...]
     answers: tuple[str, ...]
-    """The calls that make the answer: all, or those that first and quorum count."""
+    """The calls that make the answer: all, or the candidates of first and quorum."""
 
 
 def explain_plan(loaded: LoadedConfig, index: int, plan: Plan) -> RouteExplained:
-    """The facts of the plan of route ``index``."""
-    route, server, facts = plan.route, loaded.config.server, _Facts(loaded)
+    """Return the explanation of the plan of route ``index``."""
+    route, server, explainer = plan.route, loaded.config.server, _Explainer(loaded)
     at: KeyPath = ("routes", index)
     return RouteExplained(
         route.path,
         loaded.config.where((*at, "path")),
         plan.methods,
-        tuple(facts.query(route.query_params)),
+        tuple(explainer.query(route.query_params)),
         f"quorum of {route.quorum}" if route.combine == "quorum" else route.combine,
-        tuple(facts.answer_rules(plan)),
+        tuple(explainer.answer_rules(plan)),
         (
-            facts.limit(route, at, "deadline", format_duration),
-            facts.limit(route, at, "max_body", format_size),
-            facts.limit(server, ("server",), "max_body", format_size, key="server.max_body"),
-            facts.limit(server, ("server",), "write_timeout", format_duration, key="server.write_timeout"),
-            facts.limit(loaded.config.logs.calls, ("logs", "calls"), "which", key="logs.calls.which"),
-            *facts.written(route, at, {"max_steps": str}),
-            *facts.written(route, at, {"auth": str}),
-            *facts.written(server, ("server",), _SERVER, "server."),
+            explainer.limit(route, at, "deadline", format_duration),
+            explainer.limit(route, at, "max_body", format_size),
+            explainer.limit(server, ("server",), "max_body", format_size, key="server.max_body"),
+            explainer.limit(server, ("server",), "write_timeout", format_duration, key="server.write_timeout"),
+            explainer.limit(loaded.config.logs.calls, ("logs", "calls"), "which", key="logs.calls.which"),
+            *explainer.written(route, at, {"max_steps": str}),
+            *explainer.written(route, at, {"auth": str}),
+            *explainer.written(server, ("server",), _SERVER, "server."),
         ),
-        tuple(facts.call(call, (*at, "calls", call.name), route.deadline) for call in plan.calls),
+        tuple(explainer.call(call, (*at, "calls", call.name), route.deadline) for call in plan.calls),
         plan.candidates,
     )
 
@@ -96,8 +96,8 @@ _SERVER: Mapping[str, Callable[[Any], str]] = {
 }
 
 
-class _Facts:
-    """Reads facts off a configuration."""
+class _Explainer:
+    """Reader of the explanation of each part of one configuration."""
 
     def __init__(self, loaded: LoadedConfig) -> None:
         self._config: Config = loaded.config
@@ -114,7 +114,7 @@ class _Facts:
     def written(
         self, section: Section, at: KeyPath, fields: Mapping[str, Callable[[Any], str]], prefix: str = ""
     ) -> Iterator[Limit]:
-        """Limits that few people change: those that somebody wrote."""
+        """Yield the limits among ``fields`` that were written; for keys that are rarely set."""
         for field, written in fields.items():
             if field in section.model_fields_set:
                 yield self.limit(section, at, field, written, key=prefix + field)
@@ -174,16 +174,16 @@ class _Facts:
             yield self._nearest(call, at, upstream, above, "max_body", format_size)
         else:
             yield Limit("max_body", format_size(plan.rules.max_body or 0), None)
-        yield from self._again(call, at, upstream, above)
+        yield from self._repetition(call, at, upstream, above)
         if call.each is not None:
             yield self.limit(call, at, "limit")
             yield self.limit(call, at, "max_items")
 
-    def _again(self, call: Call, at: KeyPath, upstream: Upstream, above: KeyPath) -> Iterator[Limit]:
+    def _repetition(self, call: Call, at: KeyPath, upstream: Upstream, above: KeyPath) -> Iterator[Limit]:
         if call.retry is not None or upstream.retry is not None:
-            yield self._nearest(call, at, upstream, above, "retry", shown_retry)
+            yield self._nearest(call, at, upstream, above, "retry", _retry_text)
         if call.hedge is not None or upstream.hedge is not None:
-            yield self._nearest(call, at, upstream, above, "hedge", shown_hedge)
+            yield self._nearest(call, at, upstream, above, "hedge", _hedge_text)
         if call.coalesce or (call.coalesce is None and upstream.coalesce):
             yield self._nearest(call, at, upstream, above, "coalesce", lambda on: "with identical calls in flight")
 
@@ -205,18 +205,18 @@ class _Facts:
         yield self.limit(upstream, at, "max_head", format_size)
         yield self.limit(upstream, at, "max_fields")
         yield self.limit(upstream, at, "deadline_header", lambda name: name or "none")
-        yield self.limit(upstream, at, "forwarded", _truth)
+        yield self.limit(upstream, at, "forwarded", _toml_bool)
         if upstream.user_agent is not None:
             yield self.limit(upstream, at, "user_agent")
-        yield self.limit(upstream, at, "public_only", _truth)
+        yield self.limit(upstream, at, "public_only", _toml_bool)
         if upstream.breaker is not None:
-            yield self.limit(upstream, at, "breaker", shown_breaker)
+            yield self.limit(upstream, at, "breaker", _breaker_text)
         if len(upstream.urls) > 1 or upstream.urls[0] != upstream.replicas[0].url or upstream.balance != "p2c":
             yield self.limit(upstream, at, "balance")
         if len(upstream.urls) > 1 and upstream.ejection:
-            yield self.limit(upstream, at, "ejection", shown_ejection)
+            yield self.limit(upstream, at, "ejection", _ejection_text)
         if upstream.health is not None:
-            yield self.limit(upstream, at, "health", shown_health)
+            yield self.limit(upstream, at, "health", _health_text)
         if upstream.retry is not None or upstream.hedge is not None:
             yield self.limit(upstream, at, "retry_budget", format_ratio)
 
@@ -255,10 +255,42 @@ def _call_rules(plan: CallPlan) -> Iterator[str]:
         yield f"passes on {passed or 'no status'}{' with the body' if call.pass_body else ''}"
 
 
-def _truth(value: bool) -> str:
-    """As TOML writes it."""
+def _toml_bool(value: bool) -> str:
+    """Return a truth value as TOML writes it."""
     return "true" if value else "false"
 
 
 def _shown(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
+
+
+def _retry_text(retry: Retry) -> str:
+    """Return text such as ``2 attempts, back-off 25ms to 250ms``."""
+    on = f" on {', '.join(map(str, retry.on))}" if retry.on is not None else ""
+    waits = f"back-off {format_duration(retry.backoff)} to {format_duration(retry.max_backoff)}"
+    return f"{retry.attempts} attempts{on}, {waits}"
+
+
+def _hedge_text(hedge: Hedge) -> str:
+    """Return text such as ``after p95, 1 more``."""
+    after = hedge.after if isinstance(hedge.after, str) else format_duration(hedge.after)
+    return f"after {after}, {hedge.max} more"
+
+
+def _breaker_text(breaker: Breaker) -> str:
+    """Return text such as ``opens for 5s at 50% of at least 20 in 10s``."""
+    opens = f"opens for {format_duration(breaker.open_for)} at {format_ratio(breaker.failure_ratio)}"
+    return f"{opens} of at least {breaker.min_requests} in {format_duration(breaker.window)}"
+
+
+def _ejection_text(ejection: bool | Ejection) -> str:
+    """Return text such as ``after 5 failures for 30s to 5m, at most 50% out``."""
+    rules = ejection if isinstance(ejection, Ejection) else Ejection()
+    times = f"{format_duration(rules.base)} to {format_duration(rules.max)}"
+    return f"after {rules.failures} failures for {times}, at most {format_ratio(rules.share)} out"
+
+
+def _health_text(health: Health) -> str:
+    """Return text such as ``GET /healthz every 5s, back after 2, out after 3``."""
+    counts = f"back after {health.healthy}, out after {health.unhealthy}"
+    return f"GET {health.path} every {format_duration(health.every)}, {counts}"

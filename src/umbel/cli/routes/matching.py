@@ -1,7 +1,4 @@
-"""Which route answers a request line, decided as the gateway does: by its rules of paths and queries, and werkzeug's.
-
-Asks no upstream and starts nothing.
-"""
+"""Match of a request line to a route, by the gateway's own checks of paths and queries and by werkzeug's routing."""
 
 from __future__ import annotations
 
@@ -28,15 +25,15 @@ _NEAR_MAX = 3
 
 
 class Match(NamedTuple):
-    """The route that answers, and the values of its path parameters."""
+    """The route that matches, and the values of its path parameters."""
 
     route: int
-    """The place of the route in the configuration."""
+    """The index of the route in the configuration."""
     values: Mapping[str, Any]
 
 
 class NoMatch(NamedTuple):
-    """No route answers: the status that the client gets, why, and the routes that are most like the path."""
+    """No route matches: the status of the answer, the reason, and the routes that resemble the path most."""
 
     status: int
     reason: str
@@ -44,16 +41,16 @@ class NoMatch(NamedTuple):
 
 
 class Query(NamedTuple):
-    """What a route makes of a query."""
+    """The parameters that a route reads from a query."""
 
     values: Mapping[str, Json]
-    """Of the parameters that are given and that the route declares."""
+    """The values of the given parameters that the route declares."""
     ignored: tuple[str, ...]
-    """Given ones that the route neither declares nor sends on."""
+    """Given parameters that the route neither declares nor forwards."""
 
 
 def read_query(plan: Plan, path: str) -> Query | NoMatch:
-    """What the route of ``plan`` makes of the query behind ``path``; without one, of none at all."""
+    """Parse the query behind ``path`` as the route of ``plan`` does; without a query nothing is checked."""
     _, mark, query = path.partition("?")
     if not mark:
         return Query({}, ())
@@ -73,7 +70,7 @@ def read_query(plan: Plan, path: str) -> Query | NoMatch:
 
 
 def find(plans: Sequence[Plan], method: str, path: str) -> Match | NoMatch:
-    """The route for a request; ``path`` may bear a query, which has no part in it."""
+    """Return the route that matches a request; a query in ``path`` is ignored."""
     raw = path.partition("?")[0]
     try:
         check_path(raw.encode())

@@ -1,1 +1,1 @@
-"""From files to a configuration, or to every mistake in them at once."""
+"""Loading: from files to a configuration, or to every mistake in them at once. ``load.py`` names the stages."""

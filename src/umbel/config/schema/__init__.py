@@ -1,1 +1,1 @@
-"""What may stand in umbel.toml: types, constraints, and the sections made of them."""
+"""The schema of umbel.toml: types of keys, constraints between keys, and the sections made of both."""

@@ -1,7 +1,6 @@
-"""Why each bound and each time has the default that it has: a column of docs/config.md.
+"""The reason of each default of a limit or a time, which docs/config.md shows: by the section's class and the key.
 
-By the name of the section's class and the key. A test wants a reason for every number of the schema that has a default,
-so who adds a key gives it one.
+A test requires a reason for every number of the schema that has a default: add one with each new key.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The configuration's JSON Schema (draft 2020-12), for editors that complete and check TOML (taplo, Even Better TOML).
 
-Printed by ``umbel schema``; the reference is made from it too. It describes files as people write them, variables
-included; the loader judges more than a schema can say.
+It describes files as they are written, variables included; loading checks more than a JSON Schema can express.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ _TITLE = "Configuration of Umbel"
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema of one file, the main one or an included one."""
+    """Return the schema of one file, the main one or an included one."""
     raw = Config.model_json_schema(by_alias=True)
     definitions = {name: _section(table) for name, table in raw["$defs"].items()}
     top = _section(raw)
@@ -55,7 +54,7 @@ def _section(table: dict[str, Any]) -> dict[str, Any]:
 
 
 def _key(schema: dict[str, Any]) -> dict[str, Any]:
-    """One key as people write it: no null, which TOML has not, and the default in the key's own units."""
+    """Return the schema of one key: without null, which TOML does not have, and with the default in the key's units."""
     branches = [branch for branch in schema.get("anyOf", ()) if branch != {"type": "null"}]
     rest = {key: value for key, value in schema.items() if key != "anyOf"}
     if len(branches) == 1:
@@ -72,7 +71,7 @@ def _key(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _value(schema: dict[str, Any]) -> dict[str, Any]:
-    """One type; a text that must be one of few, or of a pattern, may hold a variable instead."""
+    """Return the schema of one type; a text with allowed words or a pattern may hold a variable instead."""
     if schema.get("title") not in _FORMATS:
         schema = {key: value for key, value in schema.items() if key != "title"}
     if "pattern" in schema:

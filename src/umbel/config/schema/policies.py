@@ -1,7 +1,6 @@
-"""The sections of an upstream's policies: retry, hedge, breaker, ejection and health.
+"""The sections of an upstream's policies: retry, hedge, breaker, ejection and health checks.
 
-Part of the schema. The numbers are those of ``docs/upstream.md``, which names their sources; what they do is decided in
-``umbel.policy``.
+``docs/upstream.md`` names the sources of the numbers; the policies themselves are in ``umbel.policy``.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ _PERCENTILE = re.compile(r"p([0-9]{1,2}(?:\.[0-9]{1,3})?)")
 
 
 def parse_after(value: object) -> float | str:
-    """Seconds of a duration, or a percentile as it stands.
+    """Return the seconds of a duration, or a percentile unchanged.
 
     Raises:
         ValueError: it is neither.

@@ -1,14 +1,11 @@
-"""What every table of the configuration is: frozen, strict, and closed to keys that it does not know.
-
-The base of the schema's sections. It holds no key of its own.
-"""
+"""The base of the schema's sections: frozen, strict, and without unknown keys."""
 
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
 AS_TUPLE = Field(strict=False)
-"""TOML arrays arrive as lists, and a frozen object keeps a tuple. Everything else is strict: "5" is not 5."""
+"""Lets a list stand for a tuple: TOML gives lists, and a section is frozen. All else is strict: "5" is not 5."""
 
 
 class Section(BaseModel):

@@ -1,7 +1,4 @@
-"""Which sections the schema has, and which one stands at a path of keys.
-
-Read by the loader's messages, the JSON Schema and the reference. Knows the shape of the schema only, never a value.
-"""
+"""The tree of the schema's sections: all of them, the one at a path of keys, and the spelling of headers and paths."""
 
 from __future__ import annotations
 
@@ -14,12 +11,12 @@ from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 from .section import Section
 from .sections import Config, KeyPath
 
-# TOML 1.0: what needs no quotes.
+# TOML 1.0: a key that needs no quotes.
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class Place(NamedTuple):
-    """A section where people find it: its header in a file, and its keys."""
+    """A section with its header in a file."""
 
     header: str
     """Such as ``[upstreams.NAME]``; empty for the top of the file."""
@@ -28,12 +25,12 @@ class Place(NamedTuple):
 
 @cache
 def all_sections() -> tuple[Place, ...]:
-    """Every section of a configuration in the schema's order, the top of the file first."""
+    """Return every section of a configuration in the schema's order, the top of the file first."""
     return tuple(_walk(Config, (), listed=False))
 
 
 def section_at(root: type[Section], path: KeyPath) -> type[Section] | None:
-    """The section that stands at ``path`` beneath ``root``; None where the schema has a plain value or nothing."""
+    """Return the section at ``path`` below ``root``; None where the schema has a plain value or nothing."""
     here: list[Any] = [root]
     for part in path:
         here = [inner for annotation in here for inner in _step(annotation, part)]
@@ -41,13 +38,13 @@ def section_at(root: type[Section], path: KeyPath) -> type[Section] | None:
 
 
 def header(path: KeyPath) -> str:
-    """How a file writes the header of the section at ``path``: ``[[routes]]`` or ``[routes.calls.items]``."""
+    """Return the header of the section at ``path`` as files write it: ``[[routes]]`` or ``[routes.calls.items]``."""
     name = ".".join(_key(part) for part in path if isinstance(part, str))
     return f"[[{name}]]" if path and isinstance(path[-1], int) else f"[{name}]"
 
 
 def dotted(path: KeyPath) -> str:
-    """The path of a key as messages write it: ``routes[2].calls.items.each``."""
+    """Return the path of a key as messages write it: ``routes[2].calls.items.each``."""
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{_key(part)}" if text else _key(part)
@@ -59,12 +56,12 @@ def _key(part: str) -> str:
 
 
 def keys_of(section: type[Section]) -> dict[str, str]:
-    """The keys of a section as files spell them, each with the name of its field."""
+    """Return the keys of a section as files spell them, each with the name of its field."""
     return {field.alias or name: name for name, field in section.model_fields.items()}
 
 
 def plain_types(annotation: Any) -> Iterator[Any]:
-    """The members of an annotation, with Annotated and unions taken apart."""
+    """Yield the members of an annotation, with Annotated and unions taken apart."""
     if get_origin(annotation) is Annotated:
         yield from plain_types(get_args(annotation)[0])
     elif get_origin(annotation) in (Union, UnionType):

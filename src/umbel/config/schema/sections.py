@@ -1,7 +1,7 @@
-"""Every section and key of umbel.toml, as frozen pydantic objects.
+"""The sections of umbel.toml with their keys, as frozen pydantic models, each behind the constraints between its keys.
 
-``load.py`` fills them, ``umbel schema`` prints them, plans and pools are built from them. No I/O here, and no rule
-that needs a plan (``composition/plan/compiler.py`` checks those).
+The docstrings of classes and keys are the texts of docs/config.md and of the JSON Schema. What needs a plan is checked
+in ``composition/plan/compiler.py``.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ KeyPath = tuple[str | int, ...]
 
 
 def _tls_constraints(tls: Tls) -> Iterator[ConstraintViolation]:
-    """A client certificate and its key come together."""
+    """Yield a violation unless a client certificate and its key come together."""
     if (tls.cert is None) != (tls.key is None):
         given, other = ("key", "cert") if tls.cert is None else ("cert", "key")
         yield ConstraintViolation(f"{given} needs {other} beside it: give both or neither", (given, other))
@@ -83,7 +83,7 @@ Source = Annotated[str | Constant, AS_SOURCE]
 
 
 def _upstream_constraints(upstream: Upstream) -> Iterator[ConstraintViolation]:
-    """Weights serve the balance that goes by them; a replica stands once."""
+    """Yield the violations of an upstream: weights need the balance that uses them; a replica stands once."""
     weighted = any("weight" in replica.model_fields_set for replica in upstream.replicas)
     if weighted and upstream.balance != "weighted":
         yield ConstraintViolation('weights serve balance = "weighted" only', ("urls", "balance"))
@@ -163,7 +163,7 @@ class Upstream(Section):
 
 
 def _query_constraints(param: QueryParam) -> Iterator[ConstraintViolation]:
-    """A default is of its parameter's type, and serves only a parameter that may be missing."""
+    """Yield the violations of a query parameter: a default has its type, and needs a parameter that may be missing."""
     default = param.default
     if default is None:
         return
@@ -195,7 +195,7 @@ class QueryParam(Section):
 
 
 def _call_constraints(call: Call) -> Iterator[ConstraintViolation]:
-    """The rules between the keys of one call."""
+    """Yield the violations of the constraints between the keys of one call."""
     given = call.model_fields_set
     bodies = [
         name
@@ -350,7 +350,7 @@ class Answer(Section):
 
 
 def _route_constraints(route: Route) -> Iterator[ConstraintViolation]:
-    """The rules between the keys of one route."""
+    """Yield the violations of the constraints between the keys of one route."""
     if route.combine == "quorum" and route.quorum is None:
         yield ConstraintViolation('combine = "quorum" needs quorum = k, the number of successes', ("combine", "quorum"))
     for name in route.query_params:
@@ -489,21 +489,21 @@ class Config(Section):
 
     _locate: Callable[[KeyPath], str] | None = PrivateAttr(default=None)
     _placeholders: frozenset[KeyPath] = PrivateAttr(default=frozenset())
-    """The keys whose values are stand-ins for wrong ones. Only of a configuration that is judged and never served."""
+    """The keys that hold a placeholder for a wrong value. Only in a configuration that is checked and never served."""
 
     def where(self, path: KeyPath) -> str:
-        """``file:line`` of the key at ``path`` if this came from a file, else the dotted path.
+        """Return ``file:line`` of the key at ``path`` if this came from a file, else the dotted path.
 
-        The first call of a configuration that came from a file reads its rows (milliseconds); later ones look up.
+        The first call of a configuration that came from a file computes its line numbers (milliseconds).
         """
         return self._locate(path) if self._locate is not None else ".".join(map(str, path))
 
     def is_placeholder(self, path: KeyPath) -> bool:
-        """Whether what stands at ``path``, or a table around it, is a stand-in for something wrong."""
+        """Whether what stands at ``path``, or a table around it, is a placeholder for something wrong."""
         return any(path[:end] in self._placeholders for end in range(1, len(path) + 1))
 
     def has_lost(self, path: KeyPath, names: Collection[str]) -> bool:
-        """Whether the table at ``path``, which has these names, may have had more that were wrong."""
+        """Whether the table at ``path``, which has these names, may have had others that were removed as wrong."""
         if not self._placeholders:
             return False
         return self.is_placeholder(path) or any(

@@ -1,6 +1,6 @@
-"""The section ``[server]``: the bounds of what clients may send, and of how the server stops.
+"""The section ``[server]``: limits of what clients may send, and times of a shutdown.
 
-Part of the schema. What Hypercorn has a key for (addresses, TLS, keep-alive) stands in hypercorn.toml alone.
+What Hypercorn has a key for (addresses, TLS, keep-alive) stands in hypercorn.toml alone.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The section ``[supervisor]``: how the master of ``umbel serve -w N`` keeps its workers.
 
-Part of the schema. How many workers there are stands on the command line, and what Hypercorn has a key for
+How many workers there are stands on the command line, and what Hypercorn has a key for
 (``graceful_timeout``, ``max_requests``, ``pid_path``, ...) in hypercorn.toml.
 """
 
@@ -14,7 +14,7 @@ from .section import Section
 from .units import Duration, Size, parse_duration
 
 HANG_S_MIN = 0.1
-"""Every loop is at work for some milliseconds, and each look at it costs some."""
+"""Seconds: a sound event loop is busy for some milliseconds, and each check of it costs some."""
 
 
 def _long_enough(seconds: float) -> float:
@@ -24,7 +24,7 @@ def _long_enough(seconds: float) -> float:
 
 
 def parse_hang_timeout(value: object) -> float:
-    """Seconds of a ``hang_timeout``.
+    """Return the seconds of a ``hang_timeout``.
 
     Raises:
         ValueError: it is no duration, or too short a one.

@@ -21,10 +21,10 @@ from ...core.http.forward_all import STAR
 from ...core.http.hop_by_hop import HOP_BY_HOP
 
 CONTEXT_WORDS = frozenset({"path", "query", "headers", "body", "item"})
-"""The words of the context that no call can bear."""
+"""The names of the context that no call can have."""
 
 UNIX_PEER = "unix"
-"""The word in ``trusted_proxies`` for whoever connects through a Unix socket: it has no address."""
+"""The word in ``trusted_proxies`` for every peer on a Unix socket, which has no address."""
 
 _RETRYABLE = ("connect", "dns", "reset", "status")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -33,7 +33,7 @@ _UPSTREAM_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _MANAGED = frozenset({"content-length", "host", *(name.decode() for name in HOP_BY_HOP)})
 _CONVERTER = re.compile(r"<[^<>]*>")
-# The gateway refuses these in a path (as they are, or decoded), whatever the route.
+# The gateway rejects these characters in a path (as they are, or decoded), whatever the route.
 _NEVER_SENT = re.compile(r"[?#\\\x00-\x20\x7f]|%2[fF]|%5[cC]|%00|%2[eE]")
 _TARGET = re.compile(r"/[!\"$-~]*")
 # RFC 9110 section 5.5: what a field value never holds.
@@ -79,7 +79,7 @@ def _cookie_name(value: str) -> str:
 
 
 def _or_star(check: Callable[[str], str], what: str) -> Callable[[str], str]:
-    """A check of what a call forwards: a name, or a star alone."""
+    """Make a check of what a call forwards: a name, or a star alone."""
 
     def checked(value: str) -> str:
         if value != STAR and STAR in value:
@@ -218,7 +218,7 @@ def _file_name(value: str) -> str:
 
 
 def _json(value: Any) -> Any:
-    """A value that JSON can say; a loader's file is nested less deep than Python recurses."""
+    """Check that a value is one of JSON. Files are nested less deep than Python recurses (``DEPTH_MAX``)."""
     if isinstance(value, dict):
         for inner in value.values():
             _json(inner)
@@ -235,12 +235,12 @@ def _json(value: Any) -> Any:
 
 
 def _expression(value: object) -> object:
-    """A text, or what the schema judges; a bare number or truth value is somebody's constant."""
+    """Reject a bare number or truth value, with the literal to write instead; the schema checks all else."""
     return _not_bare(value, "")
 
 
 def _source(value: object) -> object:
-    """A text, a constant's table, or what the schema judges."""
+    """Reject a bare number or truth value as ``_expression`` does, and name the table of a constant too."""
     return _not_bare(value, " or {{ value = {} }}")
 
 
@@ -277,7 +277,7 @@ RetryOn = Annotated[
     BeforeValidator(_retryable),
     WithJsonSchema({"anyOf": [{"enum": list(_RETRYABLE)}, {"type": "integer", "minimum": 400, "maximum": 599}]}),
 ]
-"""What is worth another attempt; the policy that reads it says what each means (``policy/retry.py``)."""
+"""A failure kind or status that is retried (``policy/retry.py``)."""
 Concurrency = Annotated[
     int | Literal["auto"],
     BeforeValidator(_concurrency),
@@ -292,7 +292,7 @@ FileName = Annotated[str, AfterValidator(_file_name)]
 ExpressionText = Annotated[str, BeforeValidator(_expression)]
 """A JMESPath expression."""
 AS_SOURCE = BeforeValidator(_source)
-"""Of an entry that is an expression or a constant table."""
+"""The validator of a value that is an expression or the table of a constant."""
 JsonValue = Annotated[Any, AfterValidator(_json)]
 JsonScalar = Annotated[str | int | float | bool | None, AfterValidator(_json)]
 Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]

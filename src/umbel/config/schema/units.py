@@ -1,6 +1,6 @@
-"""Durations, sizes and ratios as people write them: ``"250ms"``, ``"10MB"``, ``"20%"``.
+"""Units of values: durations, sizes, rates and ratios as files write them: ``"250ms"``, ``"10MB"``, ``"20%"``.
 
-The types that the schema's fields are made of. In memory a duration is seconds (float), a size is bytes (int) and a
+In memory a duration is seconds (float), a size is bytes (int) and a
 ratio is a number (float) above 0, where 1 is the whole.
 """
 
@@ -22,9 +22,9 @@ _BYTES = {
     "GiB": 2**30,
 }
 DURATION_S_MAX = 36_500 * 86_400.0
-"""A hundred years: more than anybody waits, and less than what clocks and timers of the system cannot count."""
+"""A hundred years: below what the system's clocks and timers cannot represent."""
 SIZE_MAX = 2**63 - 1
-"""What the system counts bytes with."""
+"""The largest number of a signed 64-bit integer, the system's type for sizes."""
 _DURATION = re.compile(r"\A([0-9]{1,15}(?:\.[0-9]{1,15})?)(us|ms|s|m|h|d)")
 _SIZE = re.compile(r"\A([0-9]{1,15}(?:\.[0-9]{1,15})?)(B|KB|MB|GB|KiB|MiB|GiB)")
 
@@ -32,7 +32,7 @@ _RATIO = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,15})?)%")
 
 
 def parse_duration(value: object) -> float:
-    """Seconds of a duration such as ``"250ms"``.
+    """Return the seconds of a duration such as ``"250ms"``.
 
     Raises:
         ValueError: it is no text, has no unit, is not above zero, or is longer than ``DURATION_S_MAX``.
@@ -49,7 +49,7 @@ def parse_duration(value: object) -> float:
 
 
 def parse_delay(value: object) -> float:
-    """Seconds of a duration that may be ``"0s"``.
+    """Return the seconds of a duration that may be ``"0s"``.
 
     Raises:
         ValueError: it is no text, or has no unit.
@@ -59,7 +59,7 @@ def parse_delay(value: object) -> float:
 
 
 def parse_rate(value: object) -> int:
-    """Bytes per second of a rate such as ``"240B/s"``.
+    """Return the bytes per second of a rate such as ``"240B/s"``.
 
     Raises:
         ValueError: it is no size followed by ``/s``.
@@ -73,7 +73,7 @@ def parse_rate(value: object) -> int:
 
 
 def parse_size(value: object) -> int:
-    """Bytes of a size such as ``"10MB"`` (10,000,000) or ``"64KiB"`` (65,536).
+    """Return the bytes of a size such as ``"10MB"`` (10,000,000) or ``"64KiB"`` (65,536).
 
     Raises:
         ValueError: it is no text, has no unit, is not above zero, or is larger than ``SIZE_MAX``.
@@ -90,7 +90,7 @@ def parse_size(value: object) -> int:
 
 
 def parse_ratio(value: object) -> float:
-    """The number of a ratio such as ``"20%"`` (0.2).
+    """Return the number of a ratio such as ``"20%"`` (0.2).
 
     Raises:
         ValueError: it is no text, has no percent sign, or is not above 0 % and at most 100 %.
@@ -111,7 +111,7 @@ def _shown(value: object) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """A duration as people write it, in the largest unit that needs no fraction: ``parse_duration`` gives it back."""
+    """Format a duration in the largest unit that needs no fraction; the inverse of ``parse_duration``."""
     micros = round(seconds * 1e6)
     if not micros:
         return "0s"
@@ -123,7 +123,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_size(count: int) -> str:
-    """A size as people write it, in the largest unit that needs no fraction: ``parse_size`` gives it back."""
+    """Format a size in the largest unit that needs no fraction; the inverse of ``parse_size``."""
     for unit in ("GiB", "GB", "MiB", "MB", "KiB", "KB"):
         if count >= _BYTES[unit] and count % _BYTES[unit] == 0:
             return f"{count // _BYTES[unit]}{unit}"
@@ -131,12 +131,12 @@ def format_size(count: int) -> str:
 
 
 def format_rate(count: int) -> str:
-    """A rate as people write it: ``parse_rate`` gives it back."""
+    """Format a rate; the inverse of ``parse_rate``."""
     return f"{format_size(count)}/s"
 
 
 def format_ratio(ratio: float) -> str:
-    """A ratio as people write it: ``parse_ratio`` gives it back."""
+    """Format a ratio; the inverse of ``parse_ratio``."""
     return f"{ratio * 100:.15g}%"
 
 

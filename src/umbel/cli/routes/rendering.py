@@ -1,7 +1,4 @@
-"""An explained route as a tree for the terminal, and as a Mermaid flowchart.
-
-Draws what ``explanation.py`` found and decides nothing.
-"""
+"""Rendering of an explained route: as a tree for the terminal, and as a Mermaid flowchart."""
 
 from __future__ import annotations
 
@@ -14,12 +11,12 @@ WIDTH = 110
 
 
 def tree(route: RouteExplained) -> str:
-    """The route with its calls, each beneath the call that it waits for last."""
+    """Return the route with its calls as a tree, each call beneath the one that it waits for last."""
     return "\n".join(_lines(route))
 
 
 def mermaid(route: RouteExplained) -> str:
-    """The route as a Mermaid flowchart: arrows are waiting, dotted ones are optional."""
+    """Return the route as a Mermaid flowchart: an arrow is a dependency, a dotted one an optional call."""
     ids = {call.name: f"c{number}" for number, call in enumerate(route.calls)}
     lines = ["flowchart LR", f'  request(["{_escaped("|".join(route.methods) + " " + route.path)}"])']
     for call in route.calls:
@@ -35,7 +32,7 @@ def mermaid(route: RouteExplained) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Within quotes Mermaid takes only these characters for its own; it writes them as entities."""
+    """Replace the characters that Mermaid interprets within quotes by its entities."""
     return "".join(f"#{ord(char)};" if char in '#"<>&`' else char for char in text)
 
 
@@ -64,7 +61,7 @@ def _counted(route: RouteExplained) -> str:
 
 
 def _beneath(calls: Sequence[CallExplained]) -> dict[str, list[CallExplained]]:
-    """Each call's children: those for which it is the deepest, so most likely the last, that they wait for."""
+    """Return each call's children: the calls whose deepest dependency it is, so most likely their last."""
     by_name = {call.name: call for call in calls}
     depths: dict[str, int] = {}
 
@@ -97,7 +94,7 @@ def _branches(calls: Sequence[CallExplained], beneath: dict[str, list[CallExplai
 
 
 def _wrapped(first: str, others: str, limits: Sequence[Limit]) -> Iterator[str]:
-    """The limits in lines of about WIDTH, the first behind ``first``, the others behind ``others``."""
+    """Yield the limits in lines of about WIDTH, the first with the prefix ``first``, the others with ``others``."""
     line, empty = first, True
     for one in limits:
         word = f"{one.key} {one.value}{f' [{one.place}]' if one.place else ''}"

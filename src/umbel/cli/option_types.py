@@ -1,6 +1,6 @@
-"""Types of options that are written as in umbel.toml: ``10s``, ``500MB``.
+"""Option types for values with units, written as in umbel.toml: ``10s``, ``500MB``.
 
-What they refuse is a usage error that click tells.
+An invalid value is a usage error of click.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from ..config.schema.units import parse_delay, parse_duration, parse_size
 ValueT = TypeVar("ValueT")
 
 
-class Written(click.ParamType, Generic[ValueT]):  # type: ignore[type-arg]  # older releases of click have none
-    """A value that a function of ``config/schema/units.py`` reads."""
+class UnitValue(click.ParamType, Generic[ValueT]):  # type: ignore[type-arg]  # older releases of click have none
+    """A value with a unit, parsed by a function of ``config/schema/units.py``."""
 
     def __init__(self, name: str, parse: Callable[[object], ValueT]) -> None:
         self.name = name
         self._parse = parse
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> ValueT:
-        """The value in seconds or bytes; a default that is one already stays."""
+        """Return the value in seconds or bytes; a default that is a number already is returned as it is."""
         if not isinstance(value, str):
-            return value  # type: ignore[no-any-return]  # click hands on what a default already is
+            return value  # type: ignore[no-any-return]  # a default, in its final type
         try:
             return self._parse(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
 
-DURATION = Written("duration", parse_duration)
-DELAY = Written("duration", parse_delay)
+DURATION = UnitValue("duration", parse_duration)
+DELAY = UnitValue("duration", parse_delay)
 """A duration that may be "0s"."""
-SIZE = Written("size", parse_size)
-HANG_TIMEOUT = Written("duration", parse_hang_timeout)
+SIZE = UnitValue("size", parse_size)
+HANG_TIMEOUT = UnitValue("duration", parse_hang_timeout)
 
 COUNT = click.IntRange(1, 2**63 - 1)
 COUNT_OR_NONE = click.IntRange(0, 2**63 - 1)
@@ -49,7 +49,7 @@ class _CountOrAll(click.IntRange):
     name = 'integer or "all"'
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The number; None for "all"."""
+        """Return the number; None for "all"."""
         return None if value == "all" else super().convert(value, param, ctx)
 
 

@@ -1,6 +1,6 @@
-"""How records are printed: as they are, or for a person as time, level, what happened, and the rest as ``name=value``.
+"""Printer of records: as JSON lines, or for a person as time, level, event, and the other fields as ``name=value``.
 
-Nothing in a record that is printed for a person can reach the terminal as a control sequence.
+In the second form no character of a record reaches the terminal as a control sequence.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from .reading import Line
+from .log_files import LogLine
 
 _COLOURS = {"debug": "bright_black", "info": "green", "warning": "yellow", "error": "red", "critical": "bright_red"}
 # What stands at the front, or says nothing to a person who looks at one log.
@@ -33,7 +33,7 @@ _NO_RECORD_CHARS = 200
 
 
 class Printer:
-    """Prints lines on stdout: as JSON, byte for byte as they stand in the file, or for a person.
+    """Printer of lines on stdout: as JSON, byte for byte as they stand in the file, or for a person.
 
     With ``as_json`` a line that is no record goes to stderr, so that all that a program gets on stdout is JSON.
     """
@@ -42,8 +42,8 @@ class Printer:
         self._as_json = as_json
         self._coloured = coloured
 
-    def print(self, lines: Iterable[Line]) -> int:
-        """Print the lines, and return how many there were; all of them have been handed on by then.
+    def print(self, lines: Iterable[LogLine]) -> int:
+        """Print the lines, and return their number; on return all are written to stdout.
 
         Raises:
             BrokenPipeError: nobody reads stdout any more.
@@ -65,24 +65,24 @@ class Printer:
             click.echo(b"".join(piece), nl=False)
         return count
 
-    def _for_person(self, line: Line) -> bytes:
+    def _for_person(self, line: LogLine) -> bytes:
         return shown(line, coloured=self._coloured).encode(sys.stdout.encoding, "backslashreplace")
 
 
 def wait_while_read(seconds: float) -> None:
-    """Wait that long, unless whoever reads stdout goes away.
+    """Wait for so many seconds, or until the reader of stdout closes it.
 
     Raises:
         BrokenPipeError: nobody reads stdout any more.
     """
     watch = select.poll()
-    watch.register(sys.stdout.fileno(), 0)  # errors and hang-ups are always told
+    watch.register(sys.stdout.fileno(), 0)  # poll always reports errors and hang-ups
     if watch.poll(seconds * 1000):
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
-def shown(line: Line, *, coloured: bool) -> str:
-    """A line for a person; coloured by level and status."""
+def shown(line: LogLine, *, coloured: bool) -> str:
+    """Return a line for a person, coloured by level and status if ``coloured``."""
     record = line.record
     if not record:
         return printable(line.text)
@@ -105,7 +105,7 @@ def shown(line: Line, *, coloured: bool) -> str:
 
 
 def printable(text: str) -> str:
-    """The text without what a terminal would obey."""
+    """Return the text with each control character replaced by its code."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)

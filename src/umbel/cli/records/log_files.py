@@ -1,7 +1,7 @@
-"""The records of a log, from all of its files, and those that come.
+"""Readers of a log: of all its files, rotated and compressed ones included, and of the lines that are appended.
 
-It reads only. The log itself is opened before its renamed files are listed: a file that is renamed or compressed while
-they are read is neither left out nor read twice.
+The log itself is opened before its rotated files are listed, so a file that is renamed or compressed meanwhile is
+neither left out nor read twice.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from ...logs.files.retention import SUFFIXES
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One line: its bytes without the end, and its record, which is empty if it is none."""
+class LogLine:
+    """One line: its bytes without the line end, and its record, which is empty if the line is no JSON object."""
 
     data: bytes
     record: dict[str, Any] = field(default_factory=dict)
@@ -35,22 +35,22 @@ class Line:
         return self.data.decode("utf-8", "backslashreplace")
 
 
-def line_of(data: bytes) -> Line:
-    """A line of a file."""
+def line_of(data: bytes) -> LogLine:
+    """Decode a line of a file."""
     data = data.rstrip(b"\n")
     try:
         record = msgspec.json.decode(data)
     except msgspec.DecodeError:
         record = None
-    return Line(data, record if isinstance(record, dict) else {})
+    return LogLine(data, record if isinstance(record, dict) else {})
 
 
-class Files:
-    """The files of a log as they are now, to be closed. What cannot be read is told on stderr and left out.
+class LogFiles:
+    """The files of a log at this moment, a context manager. What cannot be read is left out, with a line on stderr.
 
     Args:
         log: the log's path.
-        follower: reads on where these end, which is behind the last whole line that it found; None: at the log's end.
+        follower: reads on where these end: behind the last whole line that it found. None: these end with the log.
     """
 
     def __init__(self, log: Path, follower: Follower | None = None) -> None:
@@ -67,21 +67,21 @@ class Files:
                 if path != log and (identity is None or not os.path.samestat(path.stat(), identity)):
                     self._older.append(path)
 
-    def __enter__(self) -> Files:
+    def __enter__(self) -> LogFiles:
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.close()
 
-    def lines(self) -> Iterator[Line]:
-        """Every line, the oldest first."""
+    def lines(self) -> Iterator[LogLine]:
+        """Yield every line, the oldest first."""
         for path in self._older:
             yield from map(line_of, self._lines_of(path))
         yield from map(line_of, self._lines_of_live())
 
-    def last(self, count: int) -> list[Line]:
-        """The last ``count`` lines, from as few files as needed."""
+    def last(self, count: int) -> list[LogLine]:
+        """Return the last ``count`` lines, read from as few files as possible."""
         if not count:
             return []
         found: deque[bytes] = deque(self._lines_of_live(), maxlen=count)
@@ -114,7 +114,7 @@ class Files:
             self._complain(self._log, error)
 
     def _lines_of(self, path: Path) -> Iterator[bytes]:
-        # It may have been compressed since it was listed, or removed, which is then no mistake.
+        # It may have been compressed since it was listed, or removed, which is no error.
         for name in (path, *(path.with_name(path.name + suffix) for suffix in SUFFIXES.values())):
             try:
                 yield from lines_of(name)
@@ -134,26 +134,26 @@ def _why(error: OSError | EOFError) -> str:
 
 
 class Follower:
-    """What comes into a log from now on, across rotation and truncation."""
+    """A reader of the lines that are appended to a log, across rotation and truncation."""
 
     def __init__(self, log: Path) -> None:
         self._log = log
         self._fd: int | None = None
         self._rest = b""
         self._refusal = ""
-        """Why it could not be opened the last time."""
+        """Why the last attempt to open it failed."""
         self.position = 0
-        """How far the file has been read; begins at the end of its last whole line."""
+        """The offset up to which the file is read; begins at the end of its last whole line."""
         self._open()
         if self._fd is not None:
             self.position = _whole(self._fd)
 
     def duplicate(self) -> IO[bytes] | None:
-        """The file that is followed, opened once more for its earlier lines; None if there is none."""
+        """Return a second file object of the followed file, for its earlier lines; None if there is no file."""
         return None if self._fd is None else os.fdopen(os.dup(self._fd), "rb")
 
-    def read(self) -> Iterator[Line]:
-        """What has come since the last time; of a file that was renamed first all that is left in it."""
+    def read(self) -> Iterator[LogLine]:
+        """Yield the lines appended since the last call; after a rotation first the rest of the renamed file."""
         while True:
             yield from self._read_on()
             if not self._moved():
@@ -167,7 +167,7 @@ class Follower:
             if self._fd is None:
                 return
 
-    def _read_on(self) -> Iterator[Line]:
+    def _read_on(self) -> Iterator[LogLine]:
         if self._fd is None:
             return
         if os.fstat(self._fd).st_size < self.position:
@@ -199,7 +199,7 @@ class Follower:
 
 
 def _whole(fd: int) -> int:
-    """Where the last whole line of a file ends."""
+    """Return the offset at which the last whole line of a file ends."""
     size = os.fstat(fd).st_size
     start = max(0, size - LINE_BYTES_MAX)
     return start + os.pread(fd, size - start, start).rfind(b"\n") + 1

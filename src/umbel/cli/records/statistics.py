@@ -1,6 +1,6 @@
-"""What many records say together: statuses, latencies, levels, what was dropped and what is missing.
+"""Statistics of a log: counts by level and status, a histogram of latencies, dropped and missing records.
 
-Memory is bounded: latencies are counted in buckets, values of ``--by`` up to a limit.
+Memory is bounded: latencies are counted in buckets, the values of ``--by`` up to ``VALUES_MAX``.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .reading import Line
-from .showing import printable
+from .log_files import LogLine
+from .printer import printable
 
 BUCKETS_PER_DECADE = 10
-"""So a percentile is exact to a quarter of itself."""
+"""A bucket's upper end is a quarter above its lower end, so a percentile is exact to that."""
 VALUES_MAX = 1000
-"""Further values of ``--by`` are counted together."""
+"""The most values of ``--by`` that have a row each; further ones share one row."""
 
 _BAR = 40
 _OTHER = "(other)"
 _MISSING = object()
-"""What ``_find`` gives for a field that a record does not have."""
+"""The result of ``_find`` for a field that a record does not have."""
 
 
-class Latencies:
-    """How many took how long, in buckets that grow by a tenth of a decade."""
+class LatencyHistogram:
+    """A histogram of latencies with logarithmic buckets, ``BUCKETS_PER_DECADE`` to a decade; in milliseconds."""
 
     def __init__(self) -> None:
         self.buckets: Counter[int] = Counter()
@@ -33,13 +33,13 @@ class Latencies:
         self.greatest = 0.0
 
     def add(self, millis: float) -> None:
-        """Count one."""
+        """Count one latency."""
         self.buckets[math.floor(math.log10(max(millis, 1e-3)) * BUCKETS_PER_DECADE)] += 1
         self.count += 1
         self.greatest = max(self.greatest, millis)
 
     def percentile(self, share: float) -> float:
-        """A time under which this share stayed: the upper end of its bucket, never above the greatest."""
+        """Return the upper end of the bucket that holds this percentile, at most the greatest latency."""
         owed = share * self.count
         for bucket in sorted(self.buckets):
             owed -= self.buckets[bucket]
@@ -48,35 +48,35 @@ class Latencies:
         return self.greatest
 
     def as_dict(self) -> dict[str, float]:
-        """For programs."""
+        """Return what ``--json`` prints."""
         shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
         return {**{name: round(self.percentile(share), 3) for name, share in shares.items()}, "max": self.greatest}
 
 
-class Sums:
-    """Everything that ``stat`` tells."""
+class LogStatistics:
+    """The statistics that ``umbel logs stat`` shows. ``by`` names a field whose values get a row each, or is None."""
 
     def __init__(self, by: str | None) -> None:
         self.by = by
         self.records = 0
         self.not_records = 0
         self.dropped = 0
-        self._holes = 0
+        self._gaps = 0
         self.first = self.last = ""
         self.levels: Counter[str] = Counter()
         self.statuses: Counter[int] = Counter()
-        self.latencies = Latencies()
-        self.rows: dict[str, tuple[Counter[str], Latencies]] = {}
+        self.latencies = LatencyHistogram()
+        self.rows: dict[str, tuple[Counter[str], LatencyHistogram]] = {}
         self.has_by = False
         """Whether any record has the field ``by``."""
         self._seqs: dict[tuple[Any, ...], int] = {}
 
     @property
     def missing(self) -> int:
-        """Numbers that no record has, beside those of which a record says that they were dropped."""
-        return max(0, self._holes - self.dropped)
+        """Sequence numbers that no record has, those not counted that a record reports as dropped."""
+        return max(0, self._gaps - self.dropped)
 
-    def add(self, line: Line) -> None:
+    def add(self, line: LogLine) -> None:
         """Count a line."""
         record = line.record
         if not record:
@@ -84,7 +84,7 @@ class Sums:
             return
         if record.get("event") == "log.dropped" and isinstance(record.get("count"), int):
             self.dropped += record["count"]
-        self._follow(record)
+        self._check_sequence(record)
         self.records += 1
         at = str(record.get("ts", ""))
         self.first, self.last = min(self.first or at, at), max(self.last, at)
@@ -98,8 +98,8 @@ class Sums:
             self._add_to_row(_find(record, self.by), status, millis)
 
     def as_dict(self) -> dict[str, Any]:
-        """For programs."""
-        told: dict[str, Any] = {
+        """Return what ``--json`` prints."""
+        result: dict[str, Any] = {
             "records": self.records,
             "first": self.first,
             "last": self.last,
@@ -110,27 +110,27 @@ class Sums:
             "not_records": self.not_records,
         }
         if self.latencies.count:
-            told["duration_ms"] = self.latencies.as_dict()
+            result["duration_ms"] = self.latencies.as_dict()
         if self.by is not None:
-            told["by"] = {
+            result["by"] = {
                 name: {"records": counts["records"], "errors": counts["errors"], **latencies.as_dict()}
                 for name, (counts, latencies) in self.rows.items()
             }
-        return told
+        return result
 
-    def _follow(self, record: dict[str, Any]) -> None:
-        """A hole in the numbers of a process is a record that was dropped, or lost with it."""
+    def _check_sequence(self, record: dict[str, Any]) -> None:
+        """Count the gap before a record: each number that its process skipped is a record that was dropped or lost."""
         seq = record.get("seq")
         if not isinstance(seq, int):
             return
         writer = (record.get("host.name"), record.get("process.pid"))
         expected = self._seqs.get(writer, seq - 1) + 1
         if seq == 1 or expected == 1:
-            expected = seq  # another process with the same number
+            expected = seq  # another process with the same id
         if seq > expected:
-            self._holes += seq - expected
+            self._gaps += seq - expected
         elif seq < expected:
-            self._holes = max(0, self._holes - 1)  # it came late
+            self._gaps = max(0, self._gaps - 1)  # it came late
         self._seqs[writer] = seq if seq == 1 else max(seq, expected - 1)
 
     def _add_to_row(self, value: Any, status: Any, millis: Any) -> None:
@@ -138,7 +138,7 @@ class Sums:
         name = str(value) if isinstance(value, str | int | float) else "-"
         if name not in self.rows and len(self.rows) >= VALUES_MAX:
             name = _OTHER
-        counts, latencies = self.rows.setdefault(name, (Counter(), Latencies()))
+        counts, latencies = self.rows.setdefault(name, (Counter(), LatencyHistogram()))
         counts["records"] += 1
         counts["errors"] += isinstance(status, int) and status >= 500
         if isinstance(millis, int | float):
@@ -146,7 +146,7 @@ class Sums:
 
 
 def _find(record: Mapping[str, Any], field: str) -> Any:
-    """The value of a field: under its whole name, or within a table of the record (``fields.line``)."""
+    """Return a field's value: under its whole name, or within an object of the record (``fields.line``)."""
     if field in record:
         return record[field]
     outer, dot, inner = field.partition(".")
@@ -155,35 +155,39 @@ def _find(record: Mapping[str, Any], field: str) -> Any:
     return _MISSING
 
 
-def drawn(sums: Sums) -> str:
-    """The sums for a terminal."""
-    return "\n".join(_lines(sums))
+def rendered(statistics: LogStatistics) -> str:
+    """Return the statistics as text for a terminal."""
+    return "\n".join(_lines(statistics))
 
 
-def _lines(sums: Sums) -> Iterator[str]:
-    span = f", {sums.first} to {sums.last}" if sums.records else ""
-    yield f"{sums.records:,} records{span}"
-    lost = [f"{count:,} {word}" for count, word in ((sums.dropped, "dropped"), (sums.missing, "missing")) if count]
+def _lines(statistics: LogStatistics) -> Iterator[str]:
+    span = f", {statistics.first} to {statistics.last}" if statistics.records else ""
+    yield f"{statistics.records:,} records{span}"
+    lost = [
+        f"{count:,} {word}"
+        for count, word in ((statistics.dropped, "dropped"), (statistics.missing, "missing"))
+        if count
+    ]
     yield f"lost     {' · '.join(lost) or 'none'}" + (
-        f" · {sums.not_records:,} lines are no records" if sums.not_records else ""
+        f" · {statistics.not_records:,} lines are no records" if statistics.not_records else ""
     )
-    yield f"levels   {' · '.join(f'{printable(name)} {count:,}' for name, count in sums.levels.most_common())}"
-    if sums.statuses:
+    yield f"levels   {' · '.join(f'{printable(name)} {count:,}' for name, count in statistics.levels.most_common())}"
+    if statistics.statuses:
         yield "\nstatus"
-        most = max(sums.statuses.values())
-        for status, count in sorted(sums.statuses.items()):
+        most = max(statistics.statuses.values())
+        for status, count in sorted(statistics.statuses.items()):
             yield f"  {status:>6} {_bar(count, most)} {count:,}"
-    if sums.latencies.count:
-        yield from _histogram(sums.latencies)
-    if sums.rows:
-        yield f"\n{sums.by}"
+    if statistics.latencies.count:
+        yield from _histogram(statistics.latencies)
+    if statistics.rows:
+        yield f"\n{statistics.by}"
         yield f"  {'records':>10} {'5xx':>8} {'p50':>9} {'p99':>9}"
-        for name, (counts, latencies) in sorted(sums.rows.items(), key=lambda row: -row[1][0]["records"]):
+        for name, (counts, latencies) in sorted(statistics.rows.items(), key=lambda row: -row[1][0]["records"]):
             p50, p99 = (_millis(latencies.percentile(share)) if latencies.count else "-" for share in (0.5, 0.99))
             yield f"  {counts['records']:>10,} {counts['errors']:>8,} {p50:>9} {p99:>9}  {printable(name)}"
 
 
-def _histogram(latencies: Latencies) -> Iterator[str]:
+def _histogram(latencies: LatencyHistogram) -> Iterator[str]:
     yield "\nlatency  " + " · ".join(f"{name} {_millis(value)}" for name, value in latencies.as_dict().items())
     most = max(latencies.buckets.values())
     for bucket in range(min(latencies.buckets), max(latencies.buckets) + 1):
