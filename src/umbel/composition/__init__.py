@@ -1,1 +1,1 @@
-"""The engine: a plan's calls in one nursery under one deadline, and the one answer they make."""
+"""Composition: the calls of one request run under one deadline and give one answer."""

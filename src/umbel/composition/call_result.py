@@ -1,4 +1,4 @@
-"""One call of a composition: its rules, and what its response means."""
+"""Result of a call: the value or the failure that its response means, by the call's rules."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ _WITHOUT_CONTENT = frozenset({204, 205})
 _CACHING = frozenset({b"cache-control", b"age", b"vary"})
 
 PASSED_BY_DEFAULT = frozenset({400, 403, 404, 409, 410, 412, 422, 429})
-"""The upstream's statuses that a client gets as they are, unless the call says otherwise."""
+"""The upstream's error statuses that the answer takes over, unless the call has a ``pass_status``."""
 
 
 def passed_statuses(given: Collection[int] | None, *, credential: bool) -> frozenset[int]:
-    """The statuses that are passed on: those that the call names, else the usual ones.
+    """The error statuses that the answer takes over: ``given`` by the call, else the default ones.
 
-    ``credential``: the call carries one of the client's, so that a 401 is the client's too.
+    ``credential``: the call carries a credential of the client's, so that a 401 is about the client.
     """
     if given is not None:
         return frozenset(given)
@@ -46,7 +46,7 @@ def passed_statuses(given: Collection[int] | None, *, credential: bool) -> froze
 
 
 class CallFailedError(Exception):
-    """A call gave no value."""
+    """A call has failed; ``failure`` says why."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.detail)
@@ -54,18 +54,18 @@ class CallFailedError(Exception):
 
 
 class CallResult(msgspec.Struct, frozen=True):
-    """What a call brought."""
+    """The value of a call that succeeded, and what its response contributes to the answer."""
 
     value: Json
     headers: tuple[tuple[str, str], ...] = ()
     failed_items: tuple[FailedItem, ...] = ()
     answer_status: int | None = None
-    """The status that the answer gets from it; None: the route's."""
+    """The status that the answer takes over from the response; None: the route's."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallRules:
-    """What a call is allowed, and what its statuses mean. Fixed when the plan is made."""
+    """The rules of a call: its limits, its policies and the meaning of statuses. Fixed when the plan is compiled."""
 
     name: str
     upstream: str
@@ -82,21 +82,21 @@ class CallRules:
     pass_status: frozenset[int] = PASSED_BY_DEFAULT
     pass_body: bool = False
     answer_headers: frozenset[bytes] = frozenset()
-    """The response's fields that the route's answer forwards, in lower case."""
+    """The names of the response fields that the answer forwards, in lower case."""
     policies: CallPolicies = NO_POLICIES
-    """The call's own policies, in place of its upstream's."""
+    """The call's own policies, which replace its upstream's."""
     validators: frozenset[bytes] = frozenset()
-    """The response's fields that the answer bears because the call forwards conditions, in lower case."""
+    """The names of the response fields that the answer has because the call forwards conditions, in lower case."""
     answering_statuses: frozenset[int] = frozenset()
-    """Statuses that become the answer's, with the fields that belong to them: that of the route where it has such
-    fields, and those of a request with conditions that were forwarded."""
+    """The statuses that the answer takes over, with the fields that belong to them: 201 if it is the route's, 206 and
+    304 if the request's conditions were forwarded."""
     kept_fields: frozenset[bytes] = field(init=False)
-    """The response's fields that matter to the answer in any way."""
+    """The names of all response fields that may affect the answer, in lower case."""
     json_value_statuses: frozenset[int] = field(init=False)
-    """Statuses of which nothing needs to be asked: the response's JSON is the call's value."""
+    """The statuses that need no further check: the response's JSON is the call's value."""
 
     def __post_init__(self) -> None:
-        """Make at load what the call needs at each of its ends."""
+        """Compute at load what ``result_of`` needs for every response."""
         object.__setattr__(self, "kept_fields", _CACHING | self.answer_headers | self.validators)
         statuses: frozenset[int] = frozenset()
         if self.decode == "json":
@@ -116,10 +116,15 @@ class CallRules:
         conditions: Collection[str] = (),
         answer_status: int = 200,
     ) -> CallRules:
-        """The rules of a call of the configuration; ``timeout`` and ``max_body`` are its upstream's.
+        """The rules of a call of the configuration.
 
-        ``credential``: it carries one of the client's; ``conditions``: the conditions of the client's that it forwards;
-        ``answer_status``: the status that the route gives to its answers.
+        Args:
+            timeout: the upstream's, in seconds.
+            max_body: the upstream's, in bytes.
+            answer_headers: the names of the response fields that the answer forwards, in lower case.
+            credential: the call carries a credential of the client's.
+            conditions: the request fields with conditions of the client's that it forwards.
+            answer_status: the status of the route's answers.
         """
         passed = passed_statuses(call.pass_status, credential=credential)
         if call.pass_status is None:
@@ -145,7 +150,7 @@ class CallRules:
 
 
 def failure_of(error: Exception, context: CallContext) -> Failure:
-    """The failure that a call's error means; a bug is recorded."""
+    """The failure that a call's error means. An unexpected exception is recorded as a crash."""
     if isinstance(error, UpstreamError):
         return Failure.from_error(error)
     if isinstance(error, httpx.HTTPError):
@@ -155,7 +160,7 @@ def failure_of(error: Exception, context: CallContext) -> Failure:
 
 
 def record_crash(error: Exception, call: str, request: RequestFacts | None, recorder: Recorder) -> Failure:
-    """Record a bug: it fails its call and is told, and never ends a worker."""
+    """Record an unexpected exception, with its traceback, and return the failure (kind internal) of its call."""
     recorder.record(Noted("error", "call.crashed", f"call {call} crashed", request, {"call": call}, error))
     return Failure.of(Kind.INTERNAL, f"{type(error).__name__} in the call")
 
@@ -173,16 +178,16 @@ def _kind_of(error: httpx.HTTPError) -> Kind:
 
 
 DecodedBody = tuple[Json] | BadBodyError | None
-"""A body that was decoded elsewhere: its value, or why it has none; None where it was not."""
+"""The result of decoding in a thread: a tuple of the value, or the error; None: it was not decoded in a thread."""
 
 
 def needs_decode_thread(rules: CallRules, call: Call) -> bool:
-    """Whether the body of a call's response holds so many values that to decode it would hold up the loop."""
+    """Whether the body of a call's response is decoded in a thread: so many values would block the event loop."""
     return call.error is None and rules.decode == "json" and holds_many_values(call.content, rules.max_body or JSON_MAX)
 
 
 async def decoded_in_thread(rules: CallRules, call: Call) -> DecodedBody:
-    """The body of such a response, decoded in a thread."""
+    """Decode the body of a call's response in a thread. A bad body is returned as its error, not raised."""
     try:
         return (await decode_in_thread(call.content, rules.max_body or JSON_MAX, _charset_of(call)),)
     except BadBodyError as error:
@@ -190,7 +195,7 @@ async def decoded_in_thread(rules: CallRules, call: Call) -> DecodedBody:
 
 
 class BodylessResponse(NamedTuple):
-    """A response without its content."""
+    """A response whose body is absent or unusable."""
 
     status: int | None
     fields: Sequence[Field]
@@ -199,10 +204,10 @@ class BodylessResponse(NamedTuple):
 
 
 def response_without_body(rules: CallRules, error: Exception) -> BodylessResponse | None:
-    """The response that stands though its content cannot be used, because nobody uses it; None: the error stands.
+    """The response of a failed call whose body is not needed; None: the body is needed, so the error stands.
 
-    Too large, or of a coding that it is not: that must not decide where the status says all that matters. A write that
-    succeeded is not failed by it, and a 404 stays one.
+    A body that is too large or badly encoded must not fail a call whose status says all that matters: a write that
+    succeeded stays a success, and a 404 stays a 404.
     """
     answered = error.answered if isinstance(error, UpstreamError) else None
     if answered is None:
@@ -218,7 +223,7 @@ def response_without_body(rules: CallRules, error: Exception) -> BodylessRespons
 def result_without_content(
     rules: CallRules, method: str, error: Exception, context: CallContext
 ) -> CallResult | Failure:
-    """What a call means whose response has no content that can be used, or that has no response.
+    """The result of a call that ended with an error: there is no response, or its body is unusable.
 
     Raises:
         CallFailedError: as ``result_of``.
@@ -228,13 +233,15 @@ def result_without_content(
 
 
 def result_of(rules: CallRules, method: str, call: Call | BodylessResponse, decoded: DecodedBody = None) -> CallResult:
-    """What a call's whole response means.
+    """The result that a complete response means.
+
+    ``decoded``: the body as it was decoded in a thread.
 
     Raises:
-        CallFailedError: its status is no success, or its body is not what it should be.
+        CallFailedError: the status is no success, or the body cannot be decoded.
     """
     status, wanted, names = call.status, rules.kept_fields, call.names
-    # Of most responses no field matters; to decode all of them would cost more than to decode the JSON.
+    # Most responses have no field that matters; to decode all fields would cost more than to decode the JSON.
     headers = () if names is not None and wanted.isdisjoint(names) else _kept(wanted, call)
     answer_status: int | None = None
     if status not in rules.json_value_statuses:
@@ -255,7 +262,7 @@ def result_of(rules: CallRules, method: str, call: Call | BodylessResponse, deco
     try:
         if decoded is not None:
             if isinstance(decoded, BadBodyError):
-                # One of its own: an error that a variable of its frame names keeps the body until a garbage collection.
+                # A new exception: one that a variable of its own frame names keeps the body until a garbage collection.
                 raise BadBodyError(str(decoded))
             value = decoded[0]
         elif rules.decode == "json":
@@ -270,9 +277,9 @@ def result_of(rules: CallRules, method: str, call: Call | BodylessResponse, deco
 
 
 def _decode_repaired(call: Call | BodylessResponse, headers: tuple[tuple[str, str], ...]) -> Json:
-    """The value of JSON that cannot be read as it stands; null where there is none.
+    """The value of JSON that strict decoding refuses; null for an empty body.
 
-    As with 204: a write that succeeded is not failed because its response says no more than that.
+    As with 204: an empty body does not fail a write that succeeded.
     """
     try:
         return decode_repaired(call.content, _charset_of(call))
@@ -288,24 +295,24 @@ def _bad_body(error: BadBodyError, headers: tuple[tuple[str, str], ...]) -> Call
 
 
 def _charset_of(call: Call | BodylessResponse) -> str | None:
-    """The charset that the response names. Of several Content-Type fields the last that names one counts."""
+    """The charset of the response's Content-Type. Of several fields the last one with a charset counts."""
     named = [charset_of(value.decode("latin-1")) for _, lower, value in call.fields if lower == b"content-type"]
     return next(filter(None, reversed(named)), None)
 
 
 def _kept(wanted: frozenset[bytes], call: Call | BodylessResponse) -> tuple[tuple[str, str], ...]:
-    """The fields that may matter to the answer. A foreign transport may give some that no field of ours can hold."""
+    """The response fields named in ``wanted``, less invalid values (a foreign transport may give such)."""
     kept = [(lower.decode("latin-1"), value.decode("latin-1")) for _, lower, value in call.fields if lower in wanted]
     return tuple((name, value) for name, value in kept if raw_value(value) is not None) if kept else ()
 
 
 def _cookies(fields: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-    """The cookies that a response sets: they count whatever becomes of the call."""
+    """The Set-Cookie fields of a response. They are kept even if the call fails."""
     return tuple(field for field in fields if field[0] == "set-cookie")
 
 
 def _content_type(call: Call | BodylessResponse) -> str:
-    """The type of the response's body. A response has one; of several fields the last counts, as with the charset."""
+    """The response's Content-Type. Of several fields the last one counts, as with the charset."""
     values = [value.decode("latin-1") for _, lower, value in call.fields if lower == b"content-type" and value]
     return values[-1] if values else "application/octet-stream"
 

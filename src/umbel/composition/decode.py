@@ -1,11 +1,11 @@
-"""Bytes to values: JSON and text under bounds that keep the event loop's stall short.
+"""Body decoding: JSON and text, under bounds that limit how long the event loop is blocked.
 
-One odd thing in a body does not make all of it unreadable, where browsers read it as well and nothing is at risk: a
-byte order mark, another listed charset than UTF-8, a lone surrogate. Only a body that is no JSON as it stands is looked
-at for these. docs/upstream.md lists what stays refused, with the reasons.
+Three deviations that browsers accept are repaired: a byte order mark, a listed charset other than UTF-8, a lone
+surrogate. A body is searched for them only after strict decoding has refused it. docs/upstream.md lists what stays
+refused, with the reasons.
 
-msgspec keeps the GIL while it decodes, so a thread would not help. What bounds the stall is what is counted before: the
-values, at some 0.2 µs each, and the bytes, whose dearest are numbers with an exponent. 1 MB takes less than 100 ms
+msgspec holds the GIL while it decodes, so a thread would not help. The bounds are checked before: the number of values,
+at some 0.2 µs each, and the bytes, of which numbers with an exponent cost most. 1 MB takes less than 100 ms
 whatever it holds, and 64 KiB less than 20 ms. Each step here takes time linear in the body.
 """
 
@@ -28,7 +28,7 @@ MAX_DEPTH = 200
 MAX_VALUES = 200_000
 
 # msgspec takes up to 12 µs for a number whose exponent is near the end of a double's range, 50 times as long as
-# float(). In a body of up to this size that does not matter; a larger one is looked through for exponents.
+# float(). In a body of up to this size that does not matter; a larger one is searched for exponents.
 _EXPONENT_SEARCH_MIN = 4096
 _EXPONENT = b"0e"
 _AS_EXPONENT = bytes.maketrans(b"123456789.E", b"0000000000e")
@@ -44,11 +44,11 @@ _WHITESPACE = b" \t\r\n"
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 CharsetSource = Callable[[], str | None]
-"""Gives the charset that a body's Content-Type names; asked only where the body is no JSON in UTF-8."""
+"""Gives the charset of a body's Content-Type; called only if the body is no JSON in UTF-8."""
 
 
 class BadBodyError(ValueError):
-    """A body that is not what it should be. The text is one sentence without any of the body's content."""
+    """A body cannot be decoded, or is past a bound. The message is one sentence without any of the body's content."""
 
 
 class EmptyBodyError(BadBodyError):
@@ -56,22 +56,22 @@ class EmptyBodyError(BadBodyError):
 
 
 def _no_charset() -> None:
-    """No charset is named."""
+    """The charset of a body whose Content-Type names none."""
 
 
 class NotStrictJsonError(BadBodyError):
-    """A body that is no JSON as it stands. It may be once it is mended (``decode_repaired``)."""
+    """A body that strict decoding refuses. ``decode_repaired`` may accept it."""
 
 
 def decode_json(body: bytes, charset: CharsetSource = _no_charset) -> Json:
-    """The value of a JSON text (RFC 8259) of at most ``MAX_VALUES`` values and ``MAX_DEPTH`` levels.
+    """Decode a JSON text (RFC 8259) of at most ``MAX_VALUES`` values and ``MAX_DEPTH`` levels.
 
-    It is UTF-8; where it is not, it is of the charset that is named, or of the UTF-16 that its byte order mark says. A
-    lone surrogate (``"\\ud800"``) is read as U+FFFD.
+    The encoding is UTF-8, else UTF-16 if there is its byte order mark, else the charset that is named. A lone surrogate
+    (``"\\ud800"``) is read as U+FFFD.
 
     Raises:
-        EmptyBodyError: there is no value in it.
-        BadBodyError: it is no JSON (NaN, bad UTF-8 and numbers out of range included), or past a bound.
+        EmptyBodyError: the body holds no value.
+        BadBodyError: the body is no JSON (NaN, bad UTF-8 and numbers out of range included), or past a bound.
     """
     try:
         return decode_strict(body)
@@ -80,7 +80,7 @@ def decode_json(body: bytes, charset: CharsetSource = _no_charset) -> Json:
 
 
 def decode_repaired(body: bytes, charset: str | None) -> Json:
-    """The same of a body that is no JSON as it stands; ``charset`` is the one that is named.
+    """Decode a body that strict decoding has refused; ``charset`` is the one that is named.
 
     Raises:
         EmptyBodyError, BadBodyError: as ``decode_json``.
@@ -92,7 +92,7 @@ def decode_repaired(body: bytes, charset: str | None) -> Json:
 
 
 def decode_strict(body: bytes) -> Json:
-    """The same of a body in UTF-8 with nothing odd in it.
+    """Decode a JSON text in UTF-8, without repairs.
 
     Raises:
         OddBodyError: it is no JSON.
@@ -145,7 +145,7 @@ def repair_json(body: bytes, charset: str | None) -> bytes | None:
 
 
 def _codec_of_bom(body: bytes) -> str | None:
-    """The codec that a byte order mark says, which goes before what is named (WHATWG Encoding, section 6)."""
+    """The codec of the byte order mark, which precedes the named charset (WHATWG Encoding, section 6)."""
     if body.startswith(codecs.BOM_UTF8):
         return "utf-8"
     return "utf-16" if body.startswith(_UTF16_MARKS) else None
@@ -167,17 +167,17 @@ def _text(body: bytes, codec: str) -> str:
 
 
 def estimate_values(body: bytes) -> int:
-    """How many values a JSON text holds, within a factor of two."""
+    """The number of values in a JSON text, within a factor of two."""
     return count_separators(_without_strings(body))
 
 
 def decode_text(body: bytes, charset: str | None) -> str:
-    """The text of a body in its charset, without a byte order mark.
+    """Decode a body as text, without a byte order mark.
 
-    The charset is the one that a byte order mark says, else the named one (of ``charsets.CODECS``), else UTF-8.
+    The charset is that of the byte order mark, else the named one (of ``charsets.CODECS``), else UTF-8.
 
     Raises:
-        BadBodyError: the bytes are not of it; where the named charset is unknown, they are not of UTF-8.
+        BadBodyError: the bytes are invalid in the charset, or in UTF-8 if the named charset is unknown.
     """
     named = "utf-8" if charset is None else codec_of(charset)
     if named == "ascii":
@@ -189,7 +189,7 @@ def decode_text(body: bytes, charset: str | None) -> str:
 
 
 def _finite(text: str) -> float:
-    """A number with a point or an exponent, as msgspec reads it: one out of range is no number."""
+    """The value of a number with a point or an exponent. Raises ValueError if it is out of range, as msgspec does."""
     value = float(text)
     if math.isinf(value):
         raise ValueError("out of range")
@@ -206,12 +206,12 @@ def count_separators(body: bytes) -> int:
 
 
 def _without_strings(body: bytes) -> bytes:
-    """What stands outside of the strings of a JSON text: every second part between quotes that are not escaped."""
+    """A JSON text less its strings: every second part between quotes that are not escaped."""
     return b"".join(body.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"')[::2])
 
 
 def deeper_than(value: Json, limit: int) -> bool:
-    """Whether lists and objects are nested more than ``limit`` deep in a value."""
+    """Whether the lists and objects of a value are nested more than ``limit`` levels deep."""
     level = [value]
     for _ in range(limit):
         level = [

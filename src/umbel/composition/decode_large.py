@@ -1,8 +1,8 @@
-"""JSON of more values than the loop may be held up for: decoded in pieces, in a thread.
+"""Piecewise JSON decoding in a thread, for bodies with so many values that they would block the event loop.
 
-msgspec holds the interpreter for as long as it decodes, in whatever thread. So a text of many values is cut between the
-members of its lists and objects into pieces of some 64 KiB, and each is decoded by itself, by the very decoder of small
-bodies. Between two pieces, and between two commas, other threads have their turn (Python's switch interval is 5 ms).
+msgspec holds the GIL while it decodes, in any thread. So a text of many values is cut between the members of its lists
+and objects into pieces of some 64 KiB, and each piece is decoded by itself, by the decoder of small bodies. Between two
+pieces, and between two commas, other threads have their turn (Python's switch interval is 5 ms).
 
 The last comma of a piece that stands outside of texts, and outside of what begins and ends within the piece, is a
 cut. The containers that are open there are made by hand (``_OpenContainer``), outermost first. Each byte is decoded
@@ -20,11 +20,11 @@ from ..core.model import Json
 from .decode import MAX_DEPTH, MAX_VALUES, BadBodyError, count_separators, decode_strict, deeper_than, repair_json
 
 _PIECE = 64 * 1024
-"""Bytes from which on a piece is decoded: 20 ms at most."""
+"""The size of a piece in bytes: decoding one takes 20 ms at most."""
 _VALUE_BYTES = 5
-"""Bytes of ``max_body`` that make room for one value more."""
+"""Bytes of ``max_body`` that allow one more value."""
 _PASSES = 8
-"""How many levels of nesting within a piece are passed over at once; of the rest each bracket is looked at."""
+"""How many levels of nesting within a piece are skipped by a regular expression; deeper brackets are read singly."""
 _GROUP = re.compile(rb"\[[^\[\]{}]*\]|\{[^\[\]{}]*\}")
 _BRACKET = re.compile(rb"[\[\]{}]")
 _BAD = "the body is not valid JSON"
@@ -34,19 +34,19 @@ _threads: trio.lowlevel.RunVar[trio.CapacityLimiter | None] = trio.lowlevel.RunV
 
 
 def values_allowed(max_body: int) -> int:
-    """The values that a JSON text may hold where a body may have ``max_body`` bytes: the bound grows with that key."""
+    """The maximum number of values of a JSON text; it grows with ``max_body``."""
     return max(MAX_VALUES, max_body // _VALUE_BYTES)
 
 
 def holds_many_values(body: bytes, max_body: int) -> bool:
-    """Whether a JSON text is to be decoded by ``decode_in_thread``: it may hold, and perhaps holds, so many values."""
+    """Whether a JSON text is to be decoded by ``decode_in_thread``: it is allowed to, and may, hold so many values."""
     return max_body > MAX_VALUES * _VALUE_BYTES and len(body) > MAX_VALUES and count_separators(body) > MAX_VALUES
 
 
 async def decode_in_thread(body: bytes, max_body: int, charset: str | None = None) -> Json:
-    """The value of a JSON text of up to ``values_allowed`` values; others have their turn meanwhile.
+    """Decode a JSON text of up to ``values_allowed`` values in a thread; the event loop runs on meanwhile.
 
-    One body at a time. Cancelled, it leaves its thread behind, which ends with the body.
+    One body at a time. Cancelled, it abandons its thread, which ends when the body is decoded.
 
     Raises:
         BadBodyError: as ``decode_json``.
@@ -64,7 +64,7 @@ async def decode_in_thread(body: bytes, max_body: int, charset: str | None = Non
 
 
 def _decoded_or_reason(body: bytes, max_body: int, charset: str | None) -> tuple[Json, str | None]:
-    """``decode_pieces`` for a thread: the value, or why there is none.
+    """Run ``decode_pieces`` and return its value, or the message of its error, instead of raising.
 
     An error that passes from one thread to another becomes part of a cycle, and its frames would keep the body until a
     garbage collection.
@@ -76,7 +76,7 @@ def _decoded_or_reason(body: bytes, max_body: int, charset: str | None) -> tuple
 
 
 def decode_pieces(body: bytes, max_body: int, charset: str | None = None) -> Json:
-    """The value of a JSON text, cut into pieces.
+    """Decode a JSON text piece by piece.
 
     Raises:
         BadBodyError: as ``decode_json``.
@@ -85,7 +85,7 @@ def decode_pieces(body: bytes, max_body: int, charset: str | None = None) -> Jso
     try:
         return _PieceDecoder(body, allowed).value()
     except BadBodyError:
-        # As decode_json: only a body that is no JSON as it stands is looked at for what can be mended.
+        # As decode_json: only a body that strict decoding refuses is repaired.
         mended = repair_json(body, charset)
         if mended is None:
             raise
@@ -93,14 +93,14 @@ def decode_pieces(body: bytes, max_body: int, charset: str | None = None) -> Jso
 
 
 def _blank_strings(piece: bytes) -> bytes:
-    """A piece that begins and ends outside of texts, with every text blanked."""
+    """A piece that begins and ends outside of strings, with every string blanked."""
     parts = piece.split(b'"')
     parts[1::2] = [b"_" * len(part) for part in parts[1::2]]
     return b"_".join(parts)
 
 
 def _blank_groups(signs: bytes) -> bytes:
-    """The signs of a piece, with what begins and ends within it blanked; deep nesting may stay."""
+    """A piece with the lists and objects that begin and end within it blanked; deep nesting may stay."""
     for _ in range(_PASSES):
         signs, count = _GROUP.subn(_blank, signs)
         if not count:
@@ -113,7 +113,7 @@ def _blank(group: re.Match[bytes]) -> bytes:
 
 
 class _OpenContainer:
-    """A container that is open. Once it is ``made`` by hand, ``since`` is where its next piece begins."""
+    """A list or an object that is open. Once it is ``made`` by hand, ``since`` is where its next piece begins."""
 
     __slots__ = ("after", "begins", "is_list", "key_at", "made", "since")
 
@@ -121,7 +121,7 @@ class _OpenContainer:
         self.begins = begins
         self.is_list = is_list
         self.key_at = 0
-        """Where the key stands under which it is, if it is in an object; known once it is made by hand."""
+        """The position of its key, if it is in an object; known once it is made by hand."""
         self.made: Any = None
         self.since = begins + 1
         self.after = _NOTHING
@@ -142,7 +142,7 @@ class _OpenContainer:
             self.made.update(decode_strict(b"{" + text + b"}"))
 
     def rest(self, body: bytes, until: int) -> bytes:
-        """What stands before ``until``, without the comma behind a member that was made by hand."""
+        """The text from ``since`` to ``until``, without the comma after a member that was made by hand."""
         text = body[self.since : until]
         if self.after is _MEMBER and (text := text.lstrip(_SPACE)):
             if text[:1] != b",":
@@ -157,7 +157,7 @@ _SPACE = b" \t\r\n"
 
 
 class _PieceDecoder:
-    """One text on its way through."""
+    """Decoder of one JSON text, a piece at a time."""
 
     def __init__(self, body: bytes, allowed: int) -> None:
         self._body = body
@@ -171,7 +171,11 @@ class _PieceDecoder:
         """Whether its depth may be over the bound."""
 
     def value(self) -> Json:
-        """Go through it, a piece at a time."""
+        """Decode the text.
+
+        Raises:
+            BadBodyError: it is no JSON, or past a bound.
+        """
         start, size = 0, len(self._body)
         while start < size:
             end = self._blanked.find(b'"', start + _PIECE) if self._ends_in_text(start) else start + _PIECE - 1
@@ -204,7 +208,7 @@ class _PieceDecoder:
         return self._blanked.count(b'"', start, start + _PIECE) % 2 == 1
 
     def _see(self, sign: bytes, at: int) -> None:
-        """A bracket whose partner is in another piece, or far within this one."""
+        """Handle a bracket whose partner is in another piece, or was not blanked."""
         stack = self._open
         if sign in b"[{":
             if not stack and (self._result is not None or self._body[:at].strip(_SPACE)):

@@ -1,53 +1,55 @@
-"""The engine: the calls of one composition, their outcomes, and the one decision that ends it.
+"""Engine of a composition: it starts the calls, settles their outcomes, and enforces the route's deadline.
 
 Theory
 ------
-**What it does.** ``Engine`` starts calls, takes their results, and makes outcomes of them. It is the owner of its calls
-(``core.call.CallOwner``). ``PlanRun`` (``plan_run.py``) adds a route's plan: which calls there are, what each waits
-for, and what decides. ``gather.py`` adds calls made in code. Items of an ``each`` are calls like any other, of one
-``FanOut``.
+**Responsibility.** ``Engine`` starts calls, receives their results and makes outcomes of them. It owns its calls
+(``core.call.CallOwner``). ``PlanRun`` (``plan_run.py``) adds a route's plan: which calls there are, what each depends
+on, and what decides. ``GatherEngine`` (``gather.py``) adds calls made in code. The items of an ``each`` are calls like
+any other, of one ``FanOut``.
 
-**States of a call here.** *waiting* for other calls (only of a plan) → *ready* → *under way* → *ended*. A call has its
-outcome when it has ended, exactly once: ``settle`` is the one place, and it refuses a second one. A call that is
-skipped, or whose request cannot be made, goes from ready to ended.
+**The deadline** of a composition is enforced here: ``_on_deadline`` (timer) or ``scope`` (cancel scope); see "External
+end" below. A call's own ``timeout`` is a timer of the call in its upstream (``RunningCall.limit``).
+
+**States of a call.** *waiting* for other calls (plans only) → *ready* → *under way* → *ended*. A call gets its outcome
+when it ends, exactly once: ``settle`` is the only place, and it refuses a second outcome. A call that is skipped, or
+whose request cannot be made, goes from ready to ended.
 
 **States of a composition.** *open* → *over* → *closed*. It is over when it is decided (a required call has failed, or
-enough calls have succeeded), when its deadline has come, or when somebody cancels it; it is also done when no call is
-left. Nothing starts once it is over: what is under way is cut (``cut``), each with its outcome, and what never began
-gets one too. Closed it tells nobody anything.
+enough calls have succeeded), when its deadline has passed, when it is cancelled, or when no call is left. Nothing
+starts once it is over: ``cut`` ends the calls that are under way, each with an outcome, and calls that never began get
+an outcome too. A closed composition notifies nobody.
 
-**Events.** The functions that a call's upstream calls (``call_ended``, ``call_waits``) run in the tasks of the reader
-and of timers. They may do a little: a result with a body of up to ``INLINE_MAX`` bytes is taken there, which may decide
-the composition, end an ``each`` or make calls ready. They start nothing and cancel nothing but items: they note what is
-to be done and wake the engine's task, and only if there is something to be done. So of ten calls that end in one
-turn only the last one wakes the task. Results that come in one batch are taken in the order of the batch; if one
-decides, those after it are taken as well, since they are there, but decide nothing. Larger bodies are decoded by the
-engine's task, one per turn of the loop, so that many of them do not hold it up; once it is decided they are cut.
+**Callbacks.** An upstream calls ``call_ended`` and ``call_waits`` in the tasks of the socket reader and of timers. They
+do little: a result with a body of at most ``INLINE_MAX`` bytes is decoded and settled there, which may decide the
+composition, end an ``each`` or make calls ready. They start no call and cancel nothing but items: they note the work
+and wake the engine's task, and only if there is work. So of ten calls that end in one turn only the last one wakes the
+task. Results of one batch are settled in the order of the batch; if one decides, the results after it are settled as
+well, but decide nothing. Larger bodies are decoded by the engine's task, one per turn of the event loop, so that many
+of them do not block it; once the composition is decided their calls are cut.
 
-**The loop** (``run_loop``): act on what was noted, give calls that wait a task, park. It needs no nursery until a call
-says that it waits; from then on it runs inside of one, which waits for all of these tasks. Calls of a turn are first
-prepared, then started, and then sent one right after the other, so that a peer on this machine is woken once for all of
-them. If one of them decides the composition as it is started (its upstream's breaker is open, say), none is sent.
+**The loop** (``run_loop``): do the noted work, give waiting calls a task, park. It needs no nursery until a call waits;
+from then on it runs inside one, which waits for all of these tasks. The calls of a turn are first prepared, then
+started, then sent one right after the other, so that a peer on this machine is woken once for all of them. If one of
+them decides the composition as it is started (its upstream's breaker is open, say), none is sent.
 
-**Its end from outside** has three causes and one mechanism. ``cut`` ends every call that is under way by
-``Call.cancel`` and gives each its outcome, synchronously. The last call is cancelled first: it may wait in a queue for
-the place of an earlier one, and must not get it now. A result that came in the same turn, before the task ran, has been
-taken already and stands; one with a large body is cut.
+**External end** has three causes and one mechanism. ``cut`` ends every call that is under way by ``Call.cancel`` and
+gives each its outcome, synchronously. The last call is cancelled first: it may be queued for the place of an earlier
+one, and must not get it now. A result that came in the same turn, before the task ran, is settled already and stands; a
+call with a large body is cut.
 
-- ``end_now(reason)`` cuts and wakes the task. ``client_gone`` is that, and may be called at any time. Whoever can
-  call it is given it by ``on_wait``, right before the loop parks for the first time.
-- The deadline is a timer whose callback does the same. It is set when the loop parks for the first time; each turn that
-  has work looks at the clock as well.
-- A cancel of the task is seen where the loop parks, or before it starts anything. It is passed on after the cut.
+- ``end_now(reason)`` cuts and wakes the task; ``client_gone`` is ``end_now`` with the reason "client-gone". Both may be
+  called at any time. ``on_wait`` hands ``client_gone`` out right before the loop parks for the first time.
+- The deadline is a timer whose callback calls ``end_now``. The timer is set when the loop parks for the first time;
+  each turn that has work compares the clock with the deadline as well.
+- A cancel of the task is raised where the loop parks, or before the loop starts anything. It goes on after the cut.
 
-As soon as anything else than the loop is waited for (tasks of calls, a body that is decoded in a thread), the deadline
-is that of ``scope`` instead, which is entered together with the nursery: these can only be cancelled. Without a timer
-queue, and for a block of code, the scope is there from the beginning. The tasks in ``Call.finish`` are shielded from a
-cancel until their calls are cut, since a place that one of them gave back could go to another call; they end with their
-calls. (docs/decisions/0007.)
+As soon as the task waits for anything besides the loop (tasks of calls, a body that is decoded in a thread), the
+deadline is that of ``scope`` instead, which is entered together with the nursery: tasks can only be cancelled. Without
+a timer queue, and for a gather block, the scope is entered from the beginning. The tasks in ``Call.finish`` are
+shielded from a cancel until their calls are cut, since a place that one of them gave back could go to another call;
+they end with their calls. (docs/decisions/0007.)
 
-A bug of an observer or of a recorder that a callback comes upon is noted, and ends the composition where the loop
-raises it.
+An exception that an observer or a recorder raises in a callback is kept, and ends the composition: the loop raises it.
 """
 
 from __future__ import annotations
@@ -82,40 +84,44 @@ if TYPE_CHECKING:
     from ..net.timers import Timer, TimerQueue
 
 Callers = Mapping[str, Caller]
-"""One per upstream name."""
+"""The callers by upstream name."""
 
 CLIENT_GONE = str(Kind.CLIENT_GONE)
-"""The reason that the gateway gives when it cancels a request whose client has left."""
+"""The cancel reason of a request whose client has left."""
 OnWait = Callable[[Callable[[], object]], object]
-"""Called before a composition first waits, with what cuts it (``Engine.client_gone``): ``InboundRequest.on_gone``."""
+"""Called once, before the composition first parks, with ``Engine.client_gone``; ``InboundRequest.on_gone`` is one."""
 INLINE_MAX = 16 * 1024
-"""Bytes of a body that is decoded in a callback; a larger one is decoded in the composition's task."""
+"""The largest body in bytes that is decoded in a callback; a larger one is decoded in the engine's task."""
 
 
 class Engine:
-    """See the module.
+    """Runs the calls of one composition under one deadline; the module's docstring is its theory.
 
     Args:
-        timers: runs the timer of the deadline; None: ``scope`` has been entered around ``run_loop``.
+        facts: the inbound request; ``facts.deadline`` is absolute, in ``trio.current_time()`` seconds.
+        callers: the callers by upstream name.
+        recorder: receives the record of each call.
+        outcomes: is filled in as calls end, also if the composition is cancelled; None: a dict of the engine's own.
+        timers: runs the timer of the deadline; None: ``scope`` is entered around ``run_loop`` by the caller.
     """
 
-    # Not set for each request: these stay as they are here for nearly all of them, and are read once or twice.
+    # Class attributes, not set per request: nearly every request leaves them at these values.
     failure: Failure | None = None
     """The failure that decides the answer, once one does."""
     closed = False
     any_failed = False
-    """Whether a call, or an item of one, has failed."""
+    """Whether a call or an item has failed."""
     _timer: Timer | None = None
-    """Of the deadline."""
+    """The timer of the deadline, once it is set."""
     _deadline_reached = False
     _shields: list[trio.CancelScope] | None = None
-    """Around the tasks of calls."""
+    """The shielded scopes around the tasks of calls."""
     _callback_error: Exception | None = None
-    """A bug that came up in a callback."""
+    """The exception that a callback caught; the loop raises it."""
     _cut_reason: str | None = None
-    """Of the cancel that cut it."""
+    """The reason of the cancel that cut the composition."""
     _more_may_come = False
-    """Whether further calls may be launched, so that it is not done though nothing is under way."""
+    """Whether further calls may be launched: the loop then goes on although no call is under way."""
 
     def __init__(
         self,
@@ -131,46 +137,45 @@ class Engine:
         self._takes_attempts: bool = getattr(recorder, "takes_attempts", True)
         self._slow_call: float = getattr(recorder, "slow_call", 0.0)
         self._timers = timers
-        """None: the scope has been entered."""
+        """None while ``scope`` is entered: the scope has the deadline then."""
         self._now: Callable[[], float] = trio.current_time if timers is None else timers.now
         self.outcomes: dict[str, Outcome] = {} if outcomes is None else outcomes
-        """In the order in which the calls ended. Whoever passed the mapping sees it filled, also if this is
-        cancelled."""
+        """The outcomes in the order in which the calls ended."""
         self.decided = False
         self.over = False
-        """Nothing new begins."""
+        """Whether no further call may begin."""
         self._parking = Parking()
         self._under_way: dict[RunningCall, Call] = {}
-        """Calls that have begun and have not ended, by their contexts. Only here a context leads to its call: the two
-        must not refer to each other, or they would wait for the garbage collector."""
+        """The calls that have begun and have not ended, by context. A context does not refer to its call: a reference
+        cycle would keep both until a garbage collection."""
         self._large_results: deque[Call] | None = None
-        """Results whose bodies are to be decoded in the engine's task."""
+        """Ended calls whose bodies are to be decoded in the engine's task."""
         self._waiting_calls: list[Call] = []
-        """Calls that want a task."""
+        """The calls that need a task."""
         self._fan_outs: dict[FanOut, None] = {}
-        """Those that have no result yet."""
+        """The fan-outs that are not over, in order of their start."""
         self._startable: dict[FanOut, None] = {}
-        """Those of which another item may start."""
+        """The fan-outs of which another item may start."""
         self._has_work = False
-        """Whether there is something for ``_do_work`` to do."""
+        """Whether ``_do_work`` has anything to do."""
         self._unnotified: deque[Outcome] | None = None
-        """Outcomes that came while another one was told of."""
+        """The outcomes that were settled while ``_on_settled`` ran for another one."""
         self._notifying = False
         self.on_wait: OnWait | None = None
-        """Until the composition waits."""
+        """None once it was called."""
 
     @cached_property
     def scope(self) -> trio.CancelScope:
-        """What cancels whatever is waited for; its deadline is the request's."""
+        """The cancel scope of everything that is waited for; its deadline is the request's."""
         return trio.CancelScope(deadline=self.facts.deadline)
 
-    # Hooks.
+    # Hooks for subclasses.
 
     def _on_settled(self, outcome: Outcome) -> None:
-        """A call has its outcome. Called in the order in which they come, never inside itself."""
+        """React to an outcome. Called in the order of the outcomes, and never re-entered."""
 
     def _start_ready(self, now: float) -> None:
-        """Start the calls that have become ready, in the engine's task."""
+        """Start the calls that have become ready; runs in the engine's task."""
 
     # Starting calls.
 
@@ -182,7 +187,10 @@ class Engine:
         fan_out: FanOut | None = None,
         number: int = 0,
     ) -> Call:
-        """A call that is ready to be started. Its context is a ``RunningCall``."""
+        """Make a call that is ready to be started; its context is a ``RunningCall``.
+
+        The call's deadline is the request's, or ``now`` + its own timeout if that is earlier.
+        """
         facts = self.facts
         deadline, limit = facts.deadline, None
         if rules.timeout is not None and now + rules.timeout < deadline:
@@ -211,7 +219,7 @@ class Engine:
         return self.callers[rules.upstream].new_call(prepared, running)
 
     def start(self, calls: Sequence[Call], now: float) -> None:
-        """Start calls, then send them. Those behind one that decides never begin, and those before it send nothing."""
+        """Start calls, then send them. Calls after one that decides never begin, and calls before it are not sent."""
         under_way = self._under_way
         for call in calls:
             running: RunningCall = call.context
@@ -220,7 +228,7 @@ class Engine:
                 under_way[running] = call
                 call.start(now)
         for call in calls:
-            # Sending one may have decided: what has not departed yet is cut unsent.
+            # Sending a call may decide the composition: the calls that have not departed are cut unsent.
             if call.context in under_way and not self.over:
                 call.depart()
 
@@ -237,20 +245,20 @@ class Engine:
                 ready.append(self.prepare_call(fan_out.rules, prepared, now, fan_out, number))
             except CallFailedError as error:
                 fan_out.item_ended(number, error.failure)
-            except Exception as error:  # noqa: BLE001  # a bug: it fails the item, and is told
+            except Exception as error:  # noqa: BLE001  # a bug: it fails the item, and is recorded
                 fan_out.item_ended(number, record_crash(error, fan_out.rules.name, self.facts, self.recorder))
-        self.start(ready, now)  # None of them, if an item that failed just now has ended it.
+        self.start(ready, now)  # Starts none, if an item that failed just now has ended the fan-out.
         if fan_out.over:
             self._end_fan_out(fan_out, now)
 
-    # What calls say; see ``core.call.CallOwner``.
+    # The interface for calls, ``core.call.CallOwner``. These run in the tasks of readers and timers.
 
     def call_ended(self, call: Call, inline_max: float = INLINE_MAX) -> None:
-        """Take a call's result, if its body has ``inline_max`` bytes at most; a larger one is left to the task."""
+        """Settle an ended call if its body has at most ``inline_max`` bytes; else leave it to the engine's task."""
         running: RunningCall = call.context
         try:
             if running not in self._under_way:
-                return  # Its ``each`` has ended without it, in the step in which it ended itself.
+                return  # Its fan-out was over and cut it in the very step in which the call ended.
             if len(call.content) > inline_max:
                 if self._large_results is None:
                     self._large_results = deque()
@@ -267,7 +275,7 @@ class Engine:
                     result = result_without_content(running.rules, running.method, call.error, running)
             except CallFailedError as error:
                 result = error.failure
-            except Exception as error:  # noqa: BLE001  # a bug: it fails the call, and is told
+            except Exception as error:  # noqa: BLE001  # a bug: it fails the call, and is recorded
                 result = record_crash(error, running.call, self.facts, self.recorder)
             fan_out = running.fan_out
             if fan_out is not None:
@@ -278,20 +286,20 @@ class Engine:
             self._note_callback_error(error)
 
     def _note_callback_error(self, error: Exception) -> None:
-        """A bug came up in a callback: the task raises it."""
+        """Keep an exception that a callback caught: the engine's task raises it, not the task of the reader."""
         self._callback_error = error
         self.over = True
         self._parking.wake()
 
     def call_waits(self, call: Call) -> None:
-        """A call wants a task."""
+        """Note that a call needs a task, which runs ``call.finish``."""
         self._waiting_calls.append(call)
         self._parking.wake()
 
-    # Taking results.
+    # Settling.
 
     def _item_ended(self, fan_out: FanOut, running: RunningCall, result: CallResult | Failure, now: float) -> None:
-        """An item of an ``each`` has its result."""
+        """Hand an item's result to its fan-out, and end the fan-out or let another item start."""
         fan_out.item_ended(running.number, result)
         if fan_out.over:
             self._end_fan_out(fan_out, now)
@@ -302,12 +310,12 @@ class Engine:
 
     def _end_fan_out(self, fan_out: FanOut, now: float) -> None:
         if fan_out not in self._fan_outs:
-            return  # An item that failed at once has ended it.
+            return  # An item that failed at once has ended it already.
         del self._fan_outs[fan_out]
         self._startable.pop(fan_out, None)
         if fan_out.under_way:
             siblings = [running for running in self._under_way if running.fan_out is fan_out]
-            # All are out before one is cancelled: its place may go to another, which may end at once.
+            # All are removed before one is cancelled: its place may go to another call, which may end at once.
             calls = [self._under_way.pop(running) for running in siblings]
             for call in reversed(calls):
                 call.cancel("a required item failed")
@@ -322,9 +330,16 @@ class Engine:
         attempts: Sequence[Attempt],
         items: int | None = None,
     ) -> None:
-        """Give a call its outcome: what it brought, or its failure; None: it is skipped. The one place.
+        """Give a call its outcome. The only place where a call gets one.
 
-        ``started_at`` None: it never began.
+        Args:
+            result: the call's result or failure; None: the call is skipped.
+            started_at: None: the call never began.
+            now: when the call ended.
+            items: the number of items of an ``each``.
+
+        Raises:
+            AssertionError: the call has an outcome already.
         """
         name, outcomes = rules.name, self.outcomes
         if name in outcomes:
@@ -334,7 +349,7 @@ class Engine:
             value, failed_items, headers = result.value, result.failed_items, result.headers
             status = result.answer_status
             outcome = Outcome(name, "value", value, None, started_at, now, attempts, failed_items, headers, status)
-            # Of these a recorder wants to hear of few, and most are told from them by this alone.
+            # Recorders want few of the successes; this cheap test rules out most.
             is_notable = failed_items or started_at is None or len(attempts) > 1 or now - started_at >= self._slow_call
         elif isinstance(result, Failure):
             outcome, is_notable = Outcome(name, "failed", rules.default, result, started_at, now, attempts), True
@@ -345,8 +360,8 @@ class Engine:
             self.any_failed = self.any_failed or outcome.failure is not None or bool(outcome.failed_items)
             if self._is_recorded(outcome):
                 self.recorder.record(CallEnded(self.facts, rules.upstream, outcome, items))
-        # One outcome may settle others (dependants that fail or are skipped). They are told in turn, by one loop and
-        # not by recursion, so a long chain of calls costs no stack.
+        # One outcome may settle others (dependants that fail or are skipped). One loop handles them in turn instead of
+        # recursion, so that a long chain of calls needs no stack.
         if self._notifying:
             if self._unnotified is None:
                 self._unnotified = deque()
@@ -363,7 +378,7 @@ class Engine:
             self._parking.wake()
 
     def _is_recorded(self, outcome: Outcome) -> bool:
-        """Whether the recorder wants to hear of the call by itself."""
+        """Whether the recorder wants a record of this call."""
         slow, failure = self._slow_call, outcome.failure
         if not slow or outcome.failed_items:
             return True
@@ -374,27 +389,30 @@ class Engine:
         return any(attempt.cause != "first" for attempt in outcome.attempts)
 
     def decide(self, failure: Failure | None) -> None:
-        """The composition is over: with this failure, or (None) with the outcomes that are there. The first counts."""
+        """End the composition with this failure, or (None) with the outcomes so far. Only the first decision counts."""
         if not self.decided:
             self.decided = self.over = True
             self.failure = failure
             self._parking.wake()
 
-    # The loop, and the end.
+    # The loop, the deadline and the end.
 
     async def run_loop(self, nursery: trio.Nursery | None = None) -> None:
-        """Act on what comes until the composition is over or nothing is left; then nothing is under way.
+        """Run the composition until it is over or no call is left. No call is under way afterwards.
 
         Cancelled, it cuts every call before it passes the cancel on.
 
+        Args:
+            nursery: where the tasks of calls run; None: one is opened when a call needs a task.
+
         Raises:
-            Exception: a bug of ours that came up in a callback.
+            Exception: what a callback caught, a bug.
         """
         parking = self._parking
         try:
             while not self.over:
                 if self._has_work:
-                    # So that nothing is sent for a client that has gone already.
+                    # So that nothing is sent for a request that is cancelled already.
                     await trio.lowlevel.checkpoint_if_cancelled()
                     if self._large_results and self._needs_thread(self._large_results[0]):
                         if nursery is None:
@@ -419,7 +437,7 @@ class Engine:
                 elif not (self._has_work or self._waiting_calls or parking.woken):
                     if self.on_wait is not None:
                         on_wait, self.on_wait = self.on_wait, None
-                        on_wait(self.client_gone)  # It may call that at once.
+                        on_wait(self.client_gone)  # May call client_gone at once, so look at ``over`` again.
                         continue
                     if self._timer is None and self._timers is not None and self.facts.deadline < math.inf:
                         self._timer = self._timers.add(self.facts.deadline, self._on_deadline)
@@ -429,16 +447,16 @@ class Engine:
             if callback_error is not None:
                 raise callback_error
         except BaseException as error:
-            # Here, and not around the nursery: that would first wait for its tasks, which may have to clean up.
+            # Here and not around the nursery: the nursery would first wait for its tasks, which may have to clean up.
             self.cut(first_leaf(error, trio.Cancelled))
             raise
         self.cut(None)
 
     def _do_work(self) -> None:
-        """Do what has become possible, in the engine's task."""
+        """Decode one large body, check the deadline, start items and calls that are ready."""
         self._has_work = False
         if self._large_results:
-            # One at a time: each may hold the loop for a while, and others have their turn in between.
+            # One per turn: each may block the event loop for a while, and other tasks have their turn in between.
             self.call_ended(self._large_results.popleft(), math.inf)
             self._has_work = bool(self._large_results) or self._has_work
         now = self._now()
@@ -450,7 +468,7 @@ class Engine:
         self._start_ready(now)
 
     async def _run_loop_in_nursery(self) -> None:
-        """The same with a nursery, under the scope: something besides the loop itself is to be waited for."""
+        """Run the loop in a nursery under ``scope``, to which the deadline passes from the timer."""
         if self._timers is None:
             async with trio.open_nursery() as nursery:
                 await self.run_loop(nursery)
@@ -463,17 +481,17 @@ class Engine:
             await self._run_loop_in_nursery()
 
     def _needs_thread(self, call: Call) -> bool:
-        """Whether the next large body, ``call``'s, holds so many values that the loop would be held up."""
+        """Whether the body of ``call`` holds so many values that to decode it would block the event loop."""
         running: RunningCall = call.context
         return running in self._under_way and needs_decode_thread(running.rules, call)
 
     async def _decode_in_thread(self, call: Call) -> None:
-        """Decode the next large body, ``call``'s, in a thread."""
+        """Decode the body of ``call`` in a thread."""
         running: RunningCall = call.context
         running.decoded = await decoded_in_thread(running.rules, call)
 
     async def _finish_call(self, call: Call) -> None:
-        """Carry a call on, in a task of its own."""
+        """Run ``call.finish`` in a task of its own, shielded until the call is cut."""
         with trio.CancelScope(shield=not self.over) as scope:
             if self._shields is None:
                 self._shields = []
@@ -481,32 +499,33 @@ class Engine:
             await call.finish()
 
     def end_now(self, reason: str) -> None:
-        """Cut it, and wake its task: no call is under way afterwards. A cancel with this reason, but synchronous.
+        """Cut every call and wake the engine's task: a synchronous cancel with this reason.
 
-        May be called at any time and from any task, also before the beginning and after the end; never raises. Where
-        it is decided already, that stands, and its task cuts what is under way.
+        May be called at any time and from any task, also before the start and after the end; never raises. If the
+        composition is over already, nothing changes.
         """
         if self.over:
             return
         self._cut_reason = reason
         try:
             self.cut(None)
-        except Exception as error:  # noqa: BLE001  # a bug: the composition's task raises it, not who calls this
+        except Exception as error:  # noqa: BLE001  # a bug: the engine's task raises it, not the caller
             self._note_callback_error(error)
         if self._timers is None:
-            self.scope.cancel(reason=reason)  # It waits for more than its loop.
+            self.scope.cancel(reason=reason)  # The task may wait for more than the loop.
         self._parking.wake()
 
     def client_gone(self) -> None:
-        """End it, whose client has left, as ``end_now`` does."""
+        """End the composition because its client has left; as ``end_now``."""
         self.end_now(CLIENT_GONE)
 
     def _on_deadline(self) -> None:
+        """End the composition because the route's deadline has passed."""
         self._deadline_reached = True
         self.end_now("the route's deadline")
 
     def cut(self, cancelled: trio.Cancelled | None) -> None:
-        """Nothing more begins, and what is under way ends now, each call with its outcome."""
+        """Cancel every call that is under way and settle it. No further call begins."""
         self.over = True
         if cancelled is not None:
             self._cut_reason = cancelled.reason
@@ -519,7 +538,7 @@ class Engine:
         self._large_results = None
         self._startable.clear()
         self._waiting_calls.clear()
-        # The last one first: it may wait in a queue for the place of an earlier one, and must not get it now.
+        # The last one first: it may be queued for the place of an earlier one, and must not get it now.
         for call in reversed(under_way.values()):
             call.cancel(reason)
         for shield in self._shields or ():
@@ -533,7 +552,7 @@ class Engine:
             self.settle(fan_out.rules, result, fan_out.started_at, now, fan_out.attempts, len(fan_out.items))
 
     def close(self) -> None:
-        """Nothing begins any more, and nobody is told of anything."""
+        """Close the composition: no further call begins, and nobody is notified."""
         self.over = self.closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -542,7 +561,7 @@ class Engine:
             self._waiting_calls.clear()
 
     def cut_failure(self) -> Failure:
-        """The failure of a call that is cut now, or never began: who ended it?"""
+        """The failure of a call that is cut now or never began: timeout, cancelled or client-gone."""
         if not self.decided and self._now() >= self.facts.deadline:
             self._deadline_reached = True
         if self._deadline_reached:

@@ -1,7 +1,7 @@
-"""``each``: one call per distinct value of a list, the results at the places of the list.
+"""Fan-out (``each``): one call per distinct value of a list, the results at the indices of the list.
 
-A ``FanOut`` is the state of one ``each`` in a composition: which items are still to be started, which have ended, and
-what they make together. The engine makes the calls; at most ``limit`` are under way at once.
+A ``FanOut`` is the state of one ``each`` in a composition: the items still to be started, the results of those that
+have ended, and the combined result. The engine makes the calls; at most ``limit`` are under way at once.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 class Item(NamedTuple):
-    """A distinct value, and every place of the list that it stands at."""
+    """A distinct value of the list, and all of its indices."""
 
     value: Json
     places: tuple[int, ...]
 
 
 class ItemOutcome(NamedTuple):
-    """What became of an item, for whoever streams outcomes as they land."""
+    """The outcome of an item: its value, or its failure and the default value."""
 
     item: Item
     value: Json
@@ -36,7 +36,7 @@ class ItemOutcome(NamedTuple):
 
 
 def distinct(values: Sequence[Json]) -> tuple[Item, ...]:
-    """The distinct values of a list by their JSON encoding, each with its places. Null stands for no item."""
+    """The distinct values of a list, compared by their JSON encoding, with their indices. Null is no item."""
     places: dict[str, list[int]] = {}
     first: dict[str, Json] = {}
     for place, value in enumerate(values):
@@ -48,30 +48,30 @@ def distinct(values: Sequence[Json]) -> tuple[Item, ...]:
     return tuple(Item(first[key], tuple(where)) for key, where in places.items())
 
 
-def item_list(value: Json, max_items: int, client: Callable[[], str]) -> list[Json]:
-    """The list that an ``each`` runs over: null means an empty one.
+def item_list(value: Json, max_items: int, client_parameter: Callable[[], str]) -> list[Json]:
+    """The list of an ``each``, from the value of its expression; null is an empty list.
 
-    ``client`` gives the client's parameters that the value is made of, in words; empty if it is not the client's.
+    ``client_parameter`` gives words for the client's parameters that the value is made of; empty if there are others.
 
     Raises:
-        CallFailedError: it is no list (kind bad-request), or too long (kind too-many).
+        CallFailedError: the value is no list (kind bad-request), or too long (kind too-many).
     """
     if value is None:
         return []
     if not isinstance(value, list):
-        raise CallFailedError(bad_request("each did not give a list", client(), "must be a list"))
+        raise CallFailedError(bad_request("each did not give a list", client_parameter(), "must be a list"))
     if len(value) > max_items:
         detail, reason = f"{len(value)} items are more than max_items = {max_items}", f"has {len(value)} items"
         reason += f"; at most {max_items} are taken"
-        raise CallFailedError(bad_request(detail, client(), reason, kind=Kind.TOO_MANY))
+        raise CallFailedError(bad_request(detail, client_parameter(), reason, kind=Kind.TOO_MANY))
     return value
 
 
 class FanOut:
-    """The items of one ``each``. It begins with all of them to be started.
+    """State of one ``each``: which items may start, which have ended, and their combined result.
 
-    ``next_item`` hands out the items that may start; ``item_ended`` takes what became of each. Once ``over``,
-    ``result`` is what they amount to. A required ``each`` is over with the first item that fails.
+    ``next_item`` gives the items that may start; ``item_ended`` takes the result of each. ``result`` is valid once
+    ``over``. A required ``each`` is over with the first item that fails.
     """
 
     __slots__ = ("_as_map", "_failed", "_item_default", "_limit", "_next", "_results", "_values", "attempts", "items",
@@ -92,24 +92,24 @@ class FanOut:
         self.rules = rules
         self._values = values
         self.prepare = prepare
-        """The request of the item of this value. Raises CallFailedError."""
+        """Makes the request of the item with this value. Raises CallFailedError."""
         self._limit = limit
         self._item_default = item_default
         self._as_map = as_map
         self.started_at = started_at
         self.on_item_ended = on_item_ended
-        """Told of each item that ends, but for the failure that ends a required ``each``."""
+        """Called with the outcome of each item, but for the failure that ends a required ``each``."""
         self.items = distinct(values)
         self.attempts: list[Attempt] = []
-        """Of all items."""
+        """The attempts of all items."""
         self.under_way = 0
         self._next = 0
         self._results: dict[int, CallResult] = {}
-        """By the item's number."""
+        """Results by item number."""
         self._failed: dict[int, Failure] = {}
 
     def next_item(self) -> int | None:
-        """The number of the next item to start, which is under way then; None if none may start now."""
+        """The number of the next item, which counts as under way from now on; None if none may start now."""
         if self._next >= len(self.items) or self.under_way >= self._limit or self.over:
             return None
         self._next += 1
@@ -129,7 +129,7 @@ class FanOut:
         return len(self._results) + len(self._failed) == len(self.items)
 
     def item_ended(self, number: int, result: CallResult | Failure) -> None:
-        """Take what became of an item that was under way."""
+        """Take the result of an item that was under way."""
         self.under_way -= 1
         item = self.items[number]
         if not isinstance(result, Failure):
@@ -141,7 +141,7 @@ class FanOut:
             self.on_item_ended(ItemOutcome(item, self._item_default, result))
 
     def cut(self, failure: Failure) -> CallResult | Failure:
-        """What it amounts to when it is cut: at the deadline an optional one is worth what it has, else nothing."""
+        """The result of a fan-out that is cut: an optional one keeps its results at the deadline, else ``failure``."""
         if failure.kind is not Kind.TIMEOUT or not self.rules.optional:
             return failure
         for number in range(len(self.items)):
@@ -150,7 +150,7 @@ class FanOut:
         return self.result()
 
     def result(self) -> CallResult | Failure:
-        """What the items amount to, once it is over: the values at their places, or the failure of all."""
+        """The combined result, once ``over``: the values at their indices, or the first failure if it failed."""
         if self._failed and (len(self._failed) == len(self.items) or not self.rules.optional):
             return self._failed[min(self._failed)]
         failed = tuple(

@@ -1,6 +1,6 @@
-"""Composition in code: ``compose.gather()`` has calls made by the engine that routes of the configuration use.
+"""Composition in code: ``compose.gather()`` runs calls on the same engine as routes of the configuration.
 
-What ``@app.compose`` hands to a handler; any trio program can use it with httpx transports of its own.
+A handler of ``@app.compose`` is given a ``Compose``; any trio program can make one with httpx transports of its own.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     import httpx
 
 TIMEOUT_WITHOUT_DEADLINE = 60.0
-"""Seconds of a call where neither it nor its upstream names a timeout, and the handler has no deadline."""
+"""Timeout in seconds of a call without one of its own or its upstream's, in a handler without a deadline."""
 
 
 class CompositionFailedError(UmbelError):
@@ -67,7 +67,7 @@ class CompositionFailedError(UmbelError):
 
 
 class CallHandle:
-    """A call that has been launched. What became of it is there after the gather block, or once it was awaited.
+    """Handle of a call that has been launched. Its outcome is there after the gather block, or once it was awaited.
 
     ``outcome``, ``value``, ``status`` and ``headers`` raise UmbelError while it is in flight.
     """
@@ -94,7 +94,7 @@ class CallHandle:
 
     @property
     def outcome(self) -> Outcome:
-        """What became of the call.
+        """The outcome of the call.
 
         Raises:
             UmbelError: it is still in flight.
@@ -114,30 +114,30 @@ class CallHandle:
 
     @property
     def status(self) -> int | None:
-        """The status of the upstream's last answer, whether it was a success or not; None where no answer came."""
+        """The status of the upstream's last response, a success or not; None without a response."""
         self._check_settled()
         return self._status
 
     @property
     def headers(self) -> httpx.Headers:
-        """The header fields of that answer, without those of the connection; empty where none came."""
+        """The header fields of that response, without hop-by-hop fields; empty without a response."""
         self._check_settled()
         return headers_of(self._fields)
 
     def answered(self, status: int | None, fields: Sequence[Field]) -> None:
-        """Take what the upstream's answer said beside its value; before ``settle``."""
+        """Set the status and the fields of the response. Called before ``settle``."""
         self._status = status
         self._fields = fields
 
     def settle(self, outcome: Outcome) -> None:
-        """Take the outcome and wake whoever waits."""
+        """Set the outcome and wake the tasks that await the handle."""
         self._outcome = outcome
         if self._settled_event is not None:
             self._settled_event.set()
 
 
 class Gather:
-    """The calls of one gather block; each method launches one at once and returns its handle.
+    """A gather block: each method launches a call at once and returns its handle.
 
     A required call that fails cancels the rest and ends the block with ``CompositionFailedError``; an optional one
     (``optional=True``, or with a ``default``) gives its default. Methods raise TypeError for an option that there is
@@ -213,7 +213,7 @@ class Gather:
                 gateway,
             )
         except BadValueError as error:
-            return bad_request(str(error), error.client, error.reason)
+            return bad_request(str(error), error.client_parameter, error.reason)
         except ExpressionError as error:
             where = ".".join(map(str, error.where))
             return failed_expression(error, where, self._compose.facts, self._compose.recorder)
@@ -223,16 +223,15 @@ _OPTIONS_OF_BODY = frozenset({"json", "form", "content"})
 _OPTIONS_OF_RULES = frozenset(
     {"default", "max_body", "decode", "ok", "null_on", "pass_status", "pass_body", "retry", "hedge", "coalesce"}
 )
-"""The options that a call's rules depend on, beside name, timeout and optional."""
+"""The options that affect a call's rules, beside name, timeout and optional."""
 
 
 _OPTIONS_OF_VALUES = frozenset({"headers", "params", "values", "form", "json"})
-"""The options that name what they send."""
+"""The options that send values under names."""
 
 
 def _carries_credential(defaults: UpstreamDefaults, options: CallOptions) -> bool:
-    """Whether a call sends something under the name of a credential. Whose it is only the handler knows: a person's,
-    it is taken."""
+    """Whether a call sends something under the name of a credential. It is assumed to be the client's."""
     names: list[str] = [*defaults.reads, *options.get("headers", ()), *options.get("params", ())]
     for given in (options.get("values"), options.get("form"), options.get("json")):
         if isinstance(given, Mapping):
@@ -244,7 +243,7 @@ def _carries_credential(defaults: UpstreamDefaults, options: CallOptions) -> boo
 def _cached_rules(
     name: str, upstream: str, timeout: float | None, max_body: int | None, optional: bool, credential: bool
 ) -> CallRules:
-    """The rules of a call that says little: the same call is made in request after request."""
+    """The rules of a call without special options, cached: the same call is made in many requests."""
     return _rules(name, upstream, timeout, max_body, {"optional": optional}, credential)
 
 
@@ -256,7 +255,7 @@ def _rules(
     options: CallOptions,
     credential: bool,
 ) -> CallRules:
-    """The rules of a call; ``max_body`` is its upstream's, ``credential`` says whether it carries the client's."""
+    """The rules of a call; ``max_body`` is its upstream's, ``credential`` says whether it carries a client's one."""
     decode = options.get("decode", "json")
     has_default = "default" in options
     return CallRules(
@@ -277,20 +276,20 @@ def _rules(
 
 
 class GatherEngine(Engine):
-    """The engine of one gather block: calls come as code launches them, and it is done when the block has ended."""
+    """The engine of one gather block: code launches the calls, and the loop ends after the block has ended."""
 
     def __init__(self, facts: RequestFacts, callers: Callers, recorder: Recorder, outcomes: dict[str, Outcome]) -> None:
         super().__init__(facts, callers, recorder)
         self._handles: dict[str, CallHandle] = {}
         self._optional: dict[str, bool] = {}
         self._all_outcomes = outcomes
-        """Of all blocks of the handler."""
+        """The outcomes of all gather blocks of the handler."""
         self._more_may_come = True
         self._ready: list[Call] = []
-        """Calls that are launched and not started yet: all of a turn are started together."""
+        """Calls that are launched and not started yet: all calls of a turn are started together."""
 
     def end_block(self) -> None:
-        """No further calls are launched."""
+        """Let the loop end once no call is under way: no further call is launched."""
         self._more_may_come = False
         self._parking.wake()
 
@@ -300,7 +299,10 @@ class GatherEngine(Engine):
             raise UmbelError(f"call {name} comes too late: its gather block has ended")
 
     def launch(self, rules: CallRules, prepared: Prepared | Failure) -> CallHandle:
-        """Start a call; its handle has its outcome once, whatever happens."""
+        """Launch a call and return its handle, which gets an outcome exactly once, whatever happens.
+
+        ``prepared``: the request, or why it could not be made.
+        """
         handle = self._handles[rules.name] = CallHandle(rules.name)
         self._optional[rules.name] = rules.optional
         now = trio.current_time()
@@ -317,21 +319,21 @@ class GatherEngine(Engine):
     def _start_ready(self, now: float) -> None:
         ready, self._ready = self._ready, []
         self.start(ready, now)
-        # One of them may have decided: the others never begin.
+        # One call may have decided: the others never begin.
         for call in ready:
             running: RunningCall = call.context
             if running.rules.name not in self.outcomes and running not in self._under_way:
                 self.settle(running.rules, self.cut_failure(), None, trio.current_time(), ())
 
     def cut(self, cancelled: trio.Cancelled | None) -> None:
-        """See ``Engine``. What was launched and has not begun ends too."""
+        """See ``Engine``. Calls that are launched and have not begun are settled too."""
         super().cut(cancelled)
         ready, self._ready = self._ready, []
         for call in ready:
             self.settle(call.context.rules, self.cut_failure(), None, trio.current_time(), ())
 
     def call_ended(self, call: Call, inline_max: float = INLINE_MAX) -> None:
-        """See ``Engine``. The handle has status and fields before anybody is told of the outcome."""
+        """See ``Engine``. The handle gets status and fields before the outcome is settled."""
         status, fields = (call.status if call.error is None else None), call.fields
         if isinstance(call.error, UpstreamError) and call.error.answered is not None:
             status, fields = call.error.answered
@@ -350,13 +352,13 @@ class GatherEngine(Engine):
             self.decide(failure)
 
     def decide(self, failure: Failure | None) -> None:
-        """The block is over: its body is cancelled too."""
+        """See ``Engine``. The body of the block is cancelled too."""
         super().decide(failure)
         self.scope.cancel(reason="decided: " + ("answered" if failure is None else failure.kind))
 
 
 class Compose:
-    """One request's composition in code. Every gather of a handler adds its outcomes to the one answer."""
+    """Composition of one request in code. All gather blocks of a handler add their outcomes to the one answer."""
 
     def __init__(
         self,
@@ -378,7 +380,7 @@ class Compose:
 
     @cached_property
     def context(self) -> dict[str, Json]:
-        """The values of the request that expressions of upstreams' fields name."""
+        """The evaluation context of the request, for the expressions of upstreams' headers and parameters."""
         inputs = self.inputs
         headers = {name.replace("-", "_"): text_of(value) for name, value in inputs.headers.items()}
         return {"path": inputs.path, "query": inputs.query, "headers": headers, "body": inputs.body}
@@ -418,7 +420,7 @@ class Compose:
             raise CompositionFailedError(self.failed(failure))
 
     def result(self, answer: Json, *, status: int = 200, headers: Sequence[tuple[str, str]] = ()) -> Result:
-        """The result with this answer; if every call failed and none has a default, the worst one's problem."""
+        """The result with this answer; if every call failed and none has a default, the worst failure."""
         outcomes, parts, complete = self._ordered(), [], True
         if outcomes:
             failure = worst_failure(outcomes, any(rules.has_default for rules in self._rules.values()))
@@ -426,7 +428,7 @@ class Compose:
                 return self.failed(failure)
             parts = [outcome.headers for outcome in outcomes if outcome.state == "value"]
             complete = all(outcome.complete for outcome in outcomes)
-        # What the handler says of caching is what a route of the configuration says by ``answer.cache_control``.
+        # A handler's Cache-Control has the meaning of a route's ``answer.cache_control``.
         configured: str | None = None
         fields: Sequence[tuple[str, str]] = ()
         if headers:
@@ -450,27 +452,27 @@ class Compose:
         )
 
     def _fits(self, name: str, value: str) -> bool:
-        """Whether a field of the answer's can hold its value; if not, that is noted, and it is left out."""
+        """Whether a field of the answer can hold its value; if not, that is recorded, and the field is left out."""
         if raw_value(value) is not None:
             return True
         note_left_out(self.facts, self.recorder, name, UNFIT)
         return False
 
     def failed(self, failure: Failure) -> Result:
-        """The result that a failure decides."""
+        """The result of a request that a failure decides."""
         return Result(self._ordered(), failure, headers=failure_fields(failure), completed=False, own_ms=self._own_ms())
 
     def with_all_calls(self, result: Result) -> Result:
-        """A result of this request with every call that has ended by now."""
+        """``result`` with the outcomes of all calls that have ended by now."""
         return msgspec.structs.replace(result, outcomes=self._ordered(), own_ms=self._own_ms())
 
-    # What Gather needs; not for handlers.
+    # The interface for Gather; not for handlers.
 
     def free_name(self, wanted: str | None, upstream: str) -> str:
-        """A name that no call of this request bears.
+        """A call name that is unused in this request: ``wanted``, or the upstream's name with a number.
 
         Raises:
-            ValueError: the wanted one is taken.
+            ValueError: ``wanted`` is used already.
         """
         if wanted is not None:
             if wanted in self._rules:
@@ -483,7 +485,7 @@ class Compose:
         return name
 
     def defaults(self, upstream: str) -> UpstreamDefaults:
-        """What the configuration says of an upstream.
+        """The configured defaults of an upstream.
 
         Raises:
             UmbelError: there is no such upstream.
@@ -493,13 +495,13 @@ class Compose:
         return self._upstreams.get(upstream, UpstreamDefaults())
 
     def register_call(self, rules: CallRules, headers: Iterable[str], reads: Iterable[str]) -> None:
-        """Note a call that is about to be launched, and whether it speaks for a person.
+        """Register a call that is about to be launched, and whether it sends a client's credential.
 
-        A handler that sends a person's credentials on makes an answer for that person: no shared cache may keep it.
+        An answer made with a client's credential is for that client: no shared cache may keep it.
 
         Args:
-            headers: the names of the call's own.
-            reads: the names of the client's that its upstream's configuration reads.
+            headers: the names of the call's own header fields.
+            reads: the names of the client's header fields that the upstream's configuration reads.
         """
         self._rules[rules.name] = rules
         if headers or reads:
@@ -507,7 +509,7 @@ class Compose:
             self._personal |= dict.fromkeys(name.lower() for name in named if name.lower() in CREDENTIAL_HEADERS)
 
     def _ordered(self) -> tuple[Outcome, ...]:
-        """The outcomes in the order in which the calls were launched, never of completion."""
+        """The outcomes in the order in which the calls were launched."""
         return tuple(self._outcomes[name] for name in self._rules if name in self._outcomes)
 
     def _own_ms(self) -> float:

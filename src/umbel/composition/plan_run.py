@@ -1,4 +1,4 @@
-"""One request through one plan: which calls there are, what each waits for, and what decides. See ``engine.py``."""
+"""Execution of a plan for one request: which calls start when, and what decides. The loop is that of ``engine.py``."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 
 
 class Observer:
-    """Hears of outcomes as they land, before the composition ends. This one does nothing with them."""
+    """Receives outcomes as calls end, before the composition ends. This base class ignores them."""
 
     def item_ended(self, call: str, ended: ItemOutcome) -> None:
-        """An item of an ``each`` has ended."""
+        """Handle the outcome of an item of an ``each``."""
 
     def call_ended(self, outcome: Outcome, *, decisive: bool) -> None:
-        """A call has its outcome; ``decisive`` if it is the failure that decides the answer."""
+        """Handle the outcome of a call; ``decisive``: it is the failure that decides the answer."""
 
 
 async def run(
@@ -53,16 +53,16 @@ async def run(
     outcomes: dict[str, Outcome] | None = None,
     timers: TimerQueue | None = None,
 ) -> Result:
-    """Run the plan for one request.
+    """Run a plan for one request.
 
     Args:
-        callers: one per upstream name.
-        outcomes: is filled in as the calls end, so that it holds them also where this is cancelled.
-        facts: their ``deadline`` is when the answer is due, in ``trio.current_time()`` seconds.
-        timers: run by somebody for as long as this runs; None: the deadline is that of a cancel scope.
+        callers: the callers by upstream name.
+        outcomes: is filled in as the calls end, so that it holds them also if ``run`` is cancelled.
+        facts: the inbound request; its ``deadline`` is absolute, in ``trio.current_time()`` seconds.
+        timers: a timer queue that is run meanwhile; None: a cancel scope has the deadline.
 
     Returns:
-        The result, at the deadline at the latest (plus the time of cleaning up, which waits for nobody).
+        The result, at the deadline at the latest (plus the clean-up, which never waits).
 
     Cancelled from outside, it cuts every call, records each outcome and passes the cancel on.
     """
@@ -70,7 +70,7 @@ async def run(
 
 
 class PlanRun(Engine):
-    """One request through one plan."""
+    """The engine of one request that runs a plan."""
 
     def __init__(
         self,
@@ -91,16 +91,20 @@ class PlanRun(Engine):
         self._observer = observer
         self._context = request_context(plan, inputs)
         self._missing_dependencies = dict(plan.dependency_counts)
-        """For each call that waits for others, for how many."""
+        """For each call that depends on others, the number of those that have not ended."""
         self._ready: Sequence[CallPlan] = plan.initial_calls
         self._has_work = True
         self._unsettled = len(plan.calls)
-        """Calls that have no outcome yet."""
+        """The number of calls without an outcome."""
         self._gateway_fields: dict[bool, FieldBlocks] = {}
-        """The fields that the gateway writes into each call, with those of its client and without."""
+        """The gateway's own fields, made once: with X-Forwarded-* (True) and without."""
 
     async def run(self) -> Result:
-        """See ``run``. ClientGoneError: ``client_gone`` was called before anything was decided."""
+        """Run the plan; see the function ``run``.
+
+        Raises:
+            ClientGoneError: ``client_gone`` was called before anything was decided.
+        """
         try:
             if self._timers is not None:
                 await self.run_loop()
@@ -132,7 +136,7 @@ class PlanRun(Engine):
         )
 
     def _settle_never_started(self) -> None:
-        """Give the calls that never began their outcomes, in config order."""
+        """Settle the calls that never began, in config order."""
         now = self._now()
         for call in self._plan.calls:
             if call.name not in self.outcomes:
@@ -148,7 +152,7 @@ class PlanRun(Engine):
         plan = self._plan
         self._unsettled -= 1
         self._context[outcome.call] = outcome.value
-        # Where all calls make the answer, one that brought its value decides nothing.
+        # With combine = "all" a call that succeeded decides nothing.
         open_ = not self.decided and (plan.needed or outcome.failure is not None)
         decision = decide(plan, self.outcomes, outcome) if open_ else None
         if self._observer is not None and not self.closed:
@@ -162,7 +166,7 @@ class PlanRun(Engine):
                 self._dependency_settled(dependant, outcome)
 
     def _dependency_settled(self, dependant: CallPlan, outcome: Outcome) -> None:
-        """One of the values that ``dependant`` names has come, or never will."""
+        """Make ``dependant`` ready once all calls that it names have ended; skip or fail it if one has no value."""
         if outcome.state == "value" or self._plan.by_name[outcome.call].rules.has_default:
             self._missing_dependencies[dependant.name] -= 1
             if self._missing_dependencies[dependant.name] == 0 and not self.over:
@@ -177,7 +181,7 @@ class PlanRun(Engine):
             self.settle(dependant.rules, failure, None, outcome.ended_at, ())
 
     def _make_ready(self, call: CallPlan, now: float) -> Call | None:
-        """Everything that the call names is there: skip it, fail it, or make it ready to start."""
+        """Make a call whose dependencies have values. None: it was skipped, failed, or is an ``each``."""
         try:
             if call.when is not None and is_false(self._evaluate(call.when)):
                 self.settle(call.rules, None, None, trio.current_time(), ())
@@ -200,7 +204,7 @@ class PlanRun(Engine):
             if call.conditions:
                 rules = call.rules_for(self.facts.method, self._inputs.headers)
             return self.prepare_call(rules, prepared, now)
-        except Exception as error:  # noqa: BLE001  # a bad value, or a bug: it fails the call, and is told
+        except Exception as error:  # noqa: BLE001  # a bad value, or a bug: it fails the call
             self.settle(call.rules, self._preparation_failure(error, call, self._context, lambda: ""), now, now, ())
             return None
 
@@ -222,8 +226,8 @@ class PlanRun(Engine):
         note_left_out(self.facts, self.recorder, header, reason)
 
     def _client_parameters(self, each: EachPlan, part: Json) -> str:
-        """The client's parameters that ``part`` of an ``each``'s list is made of, in words."""
-        return each.client or describe_parameters(each.source.origins(self._context, part))
+        """Words for the client's parameters that ``part`` of an ``each``'s list is made of."""
+        return each.client_parameter or describe_parameters(each.source.origins(self._context, part))
 
     def _prepare_item(self, call: CallPlan, each: EachPlan, item: Json) -> Prepared:
         context = {**self._context, "item": item}
@@ -236,10 +240,15 @@ class PlanRun(Engine):
     def _preparation_failure(
         self, error: Exception, call: CallPlan, context: Mapping[str, Json], item: Callable[[], str]
     ) -> Failure:
-        """Why a call's request could not be made; ``item`` describes the client's list that the item is from."""
+        """The failure of a call whose request could not be made.
+
+        ``item`` gives words for the client's list that the item is from.
+        """
         if isinstance(error, BadValueError):
-            client = error.client or call.request_template.client_parameter_of(error.name, context, item())
-            return bad_request(str(error), client, error.reason)
+            client_parameter = error.client_parameter or call.request_template.client_parameter_of(
+                error.name, context, item()
+            )
+            return bad_request(str(error), client_parameter, error.reason)
         if isinstance(error, ExpressionError):
             return self._failed_expression(error, item()).failure
         return record_crash(error, call.name, self.facts, self.recorder)

@@ -1,4 +1,4 @@
-"""What the engine knows of one call of a composition while it is under way, beside what its upstream is told."""
+"""Context of a call under way: the ``CallContext`` for its upstream, with the engine's own data about the call."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 class RunningCall(CallContext, eq=False, kw_only=True):
-    """A call that is under way, or about to be: what its upstream is told, and what its result will mean."""
+    """A call that is under way or about to start. Its upstream reads the inherited fields, the engine these."""
 
     rules: CallRules
     method: str
     started_at: float
     decoded: DecodedBody = None
-    """Its body, where that was decoded beforehand."""
+    """The response's body, if it was decoded in a thread."""
     fan_out: FanOut | None = None
-    """The ``each`` that it is an item of."""
+    """The fan-out that the call is an item of."""
     number: int = 0
-    """The item's."""
+    """The number of the item within its fan-out."""

@@ -1,7 +1,7 @@
-"""A composition as a stream: a line per outcome as it lands, the composed answer last.
+"""Streamed composition: a line per outcome as calls end, the composed answer as the last line.
 
-The gateway runs it beside the response that it feeds. The lines are plain values; NDJSON and SSE are two ways to
-write them.
+``run_stream`` runs beside the response that it feeds. The lines are plain values, written as NDJSON or as server-sent
+events.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class StreamLine:
     """The call's name; ``end`` for the last line."""
     data: Mapping[str, Json]
     terminal: Result | None = None
-    """The composition's result, on the last line only."""
+    """The composition's result; None but for the last line."""
 
     def ndjson(self) -> bytes:
         """The line as newline-delimited JSON."""
@@ -44,14 +44,14 @@ class StreamLine:
 
 
 def capacity(plan: Plan) -> int:
-    """The most lines that a run of the plan can make: the size of a channel that never makes it wait."""
+    """The maximum number of lines of a run of the plan, and so the channel size with which sending never blocks."""
     return 1 + sum(1 if call.each is None else 1 + call.config.max_items for call in plan.calls)
 
 
 def head_fields(plan: Plan, inputs: Inputs) -> list[tuple[str, str]]:
-    """The header fields of the route's answer that a stream can send: those that read nothing but the request.
+    """The configured header fields that the head of a stream can have: those that read nothing but the request.
 
-    The head goes out before the calls have ended; what reads a call, or is forwarded from one, comes too late.
+    The head is sent before the calls have ended, so fields that read a call, or are forwarded from one, are left out.
     """
     context = request_context(plan, inputs)
     return [
@@ -62,8 +62,8 @@ def head_fields(plan: Plan, inputs: Inputs) -> list[tuple[str, str]]:
 
 
 def fits_stream_head(template: FieldTemplate) -> bool:
-    """Whether a field of an answer can be in the head of a stream: its template reads nothing but the request."""
-    return all(variable.client for variable in template.variables)
+    """Whether a field of the answer can be in the head of a stream: its template reads nothing but the request."""
+    return all(variable.client_parameter for variable in template.variables)
 
 
 async def run_stream(
@@ -75,11 +75,11 @@ async def run_stream(
     send: trio.MemorySendChannel[StreamLine],
     outcomes: dict[str, Outcome] | None = None,
 ) -> None:
-    """Run the plan, sending a line per outcome and a last one, then close the channel.
+    """Run the plan, send a line per outcome and a last line, then close the channel.
 
-    The channel must hold ``capacity(plan)`` lines, so a slow reader never holds up the calls. A failure that decides
-    the answer has no line of its own: the last line says it, and if that is the first line, the whole answer is it.
-    Cancelled, it cuts the composition and closes the channel; nobody is told more. A reader that has gone is no error.
+    The channel must hold ``capacity(plan)`` lines, so that a slow reader never delays the calls. A failure that decides
+    the answer has no line of its own: the last line holds it. If that is the only line, the gateway can still send an
+    ordinary problem answer. Cancelled, it cuts the composition and closes the channel. A closed receiver is no error.
     """
     if any(call.conditions for call in plan.calls):
         # A stream's head goes out before any call has ended: there is no 304 of one.
@@ -96,7 +96,7 @@ async def run_stream(
 
 
 class _LineSender(Observer):
-    """Turns outcomes into lines."""
+    """An observer that sends a line per outcome."""
 
     def __init__(self, plan: Plan, send: trio.MemorySendChannel[StreamLine]) -> None:
         self._each = frozenset(call.name for call in plan.calls if call.each is not None)
@@ -123,7 +123,7 @@ class _LineSender(Observer):
         try:
             self._send.send_nowait(line)
         except trio.BrokenResourceError:
-            # The reader has gone; the request is being cancelled, and that ends the composition.
+            # The receiver is closed: the request is being cancelled, which ends the composition.
             return
 
     def _item(self, call: str, place: int, value: Json, failure: Failure | None) -> None:

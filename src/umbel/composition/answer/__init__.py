@@ -1,1 +1,1 @@
-"""From outcomes to the one answer."""
+"""The answer of a composition: the decision, the combined value, header fields, Cache-Control."""

@@ -1,10 +1,9 @@
-"""How the parts' caching rules become the answer's: the most restrictive of them.
+"""Cache-Control of an answer, from the configuration and from the responses that it is made of. Pure.
 
-The parts are the items of an ``each``, or the calls of an answer. It is pure.
-
-What the configuration says of an answer stands in the place of what its parts say, but for two things that no
-configuration of a route can know: a part is some client's alone (``private``, ``no-store``), or the answer sets a
-cookie, which is for one client (RFC 9111 section 7.3). Shared caches never keep such an answer.
+The parts of an answer are its calls, or the items of an ``each``; the most restrictive of their directives hold. A
+configured ``cache_control`` replaces them, with two exceptions that no configuration of a route can know: a part is
+``private`` or ``no-store``, or the answer sets a cookie, which is for one client (RFC 9111 section 7.3). Shared caches
+never store such an answer.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ _TARGETED = ("cdn-cache-control", "surrogate-control", "edge-control", "x-accel-
 def answer_cache_control(
     configured: str | None, parts: Sequence[Fields], fields: Fields, *, personal: bool, complete: bool
 ) -> tuple[str | None, Fields]:
-    """The Cache-Control of an answer (None: none), and ``fields`` less those that would let shared caches pass it by.
+    """The Cache-Control of an answer (None: none), and ``fields`` less those that would override it in shared caches.
 
     Args:
-        configured: what is said of the answer itself; None: what its parts say.
+        configured: the configured value; None: the parts decide.
         parts: the header fields of the parts.
-        fields: those that the answer has otherwise.
+        fields: the other header fields of the answer.
         personal: the answer is for one client, unless ``configured`` says otherwise.
-        complete: nothing is missing from it. One that is incomplete is never kept, and has no other Cache-Control.
+        complete: nothing is missing from the answer. An incomplete answer is never stored (``no-store``).
     """
     if complete and not fields and not any(parts):
         return cache_control_without_parts(configured, personal=personal), fields
@@ -48,12 +47,12 @@ def answer_cache_control(
 
 
 def cache_control_without_parts(configured: str | None, *, personal: bool) -> str | None:
-    """The same of a complete answer without fields, whose parts say nothing."""
+    """The Cache-Control of a complete answer without header fields, of whose parts none has a directive."""
     return configured if configured is not None or not personal else "private"
 
 
 def to_private(cache_control: str) -> str:
-    """A Cache-Control less what it says to shared caches, and ``private``."""
+    """A Cache-Control with ``private`` instead of its directives for shared caches."""
     kept = [
         directive
         for directive in _split(cache_control)
@@ -65,7 +64,7 @@ def to_private(cache_control: str) -> str:
 
 
 def allows_shared(cache_control: str) -> bool:
-    """Whether it says outright that shared caches may keep an answer."""
+    """Whether a Cache-Control explicitly allows shared caches to store the answer."""
     return not _FOR_SHARED.isdisjoint(map(_name, _split(cache_control)))
 
 
@@ -77,19 +76,19 @@ def _name(directive: str) -> str:
     return directive.partition("=")[0].strip(" \t").lower()
 
 
-# From the strictest down; of these the first that any part says is said of the whole (RFC 9111 section 5.2.2).
+# Directives that hold for the answer if any part has them (RFC 9111 section 5.2.2).
 _FLAGS = ("no-cache", "private", "must-revalidate", "proxy-revalidate", "no-transform", "must-understand")
 
 
 def strictest_cache_control(parts: Iterable[Fields], *, private: bool = False) -> str | None:
-    """The Cache-Control of an answer made of these parts' header fields; None where no part says anything.
+    """The most restrictive Cache-Control of several parts' header fields; None if no part has a directive.
 
-    A lifetime holds only if every part states one; it is the shortest, less the age that its part came with
-    (RFC 9111 section 4.2). ``private`` keeps shared caches from storing whatever the parts say.
+    The answer has a lifetime only if every part has one: the shortest, less the Age of its part (RFC 9111 section 4.2).
+    ``private``: the answer is private whatever the parts say.
     """
     parts = [*parts]
     if not private and not any(parts):
-        return None  # As most: nobody says anything of caching, or of anything that is looked at.
+        return None  # The usual case.
     directives = [_directives(fields) for fields in parts]
     if not any(directives) and not private:
         return None
@@ -114,7 +113,7 @@ def strictest_cache_control(parts: Iterable[Fields], *, private: bool = False) -
 
 
 def _directives(fields: Fields) -> dict[str, int | None]:
-    """A part's directives; the value of a lifetime is what is left of it, of any other None."""
+    """The directives of a part, with the remaining seconds of a lifetime as value, else None."""
     found: dict[str, int | None] = {}
     age = 0
     for name, value in fields:
@@ -139,7 +138,7 @@ _SECONDS_MAX = 2**31
 
 
 def _seconds(text: str) -> int:
-    """A delta-seconds argument, at most 2**31; what is no number counts as stale (RFC 9111 section 1.2.2)."""
+    """The value of a delta-seconds argument, at most 2**31; 0 if it is no number (RFC 9111 section 1.2.2)."""
     text = text.strip().strip('"').lstrip("0") or "0"
     if not (text.isascii() and text.isdigit()):
         return 0

@@ -1,6 +1,6 @@
-"""When a composition is decided, and by what: the rules of ``all``, ``first`` and ``quorum``.
+"""Decision of a composition: the rules of ``combine`` = "all", "first" and "quorum". Pure.
 
-Pure decisions over outcomes, made after each outcome and once more at the end.
+``decide`` is asked after each outcome, ``final_failure`` once after the last one.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from ..plan.plan import Plan
 
 
 class Decision(NamedTuple):
-    """The composition is over: with this failure as its answer, or (None) with the values that are there."""
+    """The composition is decided: by this failure, or (None) with the values so far."""
 
     failure: Failure | None
 
 
 def decide(plan: Plan, outcomes: Mapping[str, Outcome], latest: Outcome) -> Decision | None:
-    """Whether the latest outcome decides the composition while other calls are still in flight."""
+    """The decision that the latest outcome makes while other calls are under way; None: it decides nothing."""
     if latest.failure is not None and latest.failure.kind in CUT:
         return None
     counted = plan.needed > 0 and latest.call in plan.candidates
@@ -36,7 +36,7 @@ def decide(plan: Plan, outcomes: Mapping[str, Outcome], latest: Outcome) -> Deci
 
 
 def final_failure(plan: Plan, outcomes: Mapping[str, Outcome]) -> Failure | None:
-    """The failure that decides the answer once every call has ended and nothing was decided before."""
+    """The failure that decides the answer after the last outcome, if nothing was decided before; else None."""
     if plan.needed:
         short = len(successes(plan, outcomes)) < plan.needed
         return _first_failure(plan, outcomes) if short else None
@@ -49,9 +49,9 @@ def final_failure(plan: Plan, outcomes: Mapping[str, Outcome]) -> Failure | None
 
 
 def worst_failure(outcomes: Sequence[Outcome], any_default: bool) -> Failure | None:
-    """The worst failure (highest status, then config order) where every call failed and none has a default.
+    """The failure with the highest status (the first of equals) if every call failed and none has a default, else None.
 
-    An empty answer would be a lie then. Failures that a default covers, and compositions of no calls, have none.
+    It prevents an empty answer with a status of success. Without calls there is none.
     """
     failures = [outcome.failure for outcome in outcomes if outcome.failure is not None]
     if any_default or not failures or len(failures) < len(outcomes):
@@ -67,14 +67,14 @@ def successes(plan: Plan, outcomes: Mapping[str, Outcome]) -> list[Outcome]:
 
 
 def is_complete(plan: Plan, outcomes: Mapping[str, Outcome]) -> bool:
-    """Whether nothing is missing from the answer: with first and quorum, once enough candidates succeeded."""
+    """Whether nothing is missing from the answer. With first and quorum only the counted successes matter."""
     if plan.needed:
         return all(outcome.complete for outcome in successes(plan, outcomes))
     return all(outcome.complete for outcome in outcomes.values())
 
 
 def _first_failure(plan: Plan, outcomes: Mapping[str, Outcome]) -> Failure | None:
-    """The earliest failure of a candidate that says something; a cut one speaks only where no other does."""
+    """The earliest failure of a candidate; the failure of a cut call only if there is no other."""
     failed = [
         (outcome.failure.kind in CUT, outcome.ended_at, place, outcome.failure)
         for place, name in enumerate(plan.candidates)

@@ -1,6 +1,6 @@
-"""The one result of a composition: outcomes, and the answer or the failure that they make.
+"""Result of a composition: the outcomes, and the answer or the failure that they make.
 
-It is frozen, and knows nothing of HTTP: the gateway writes it as a response.
+Immutable. The gateway turns it into an HTTP response.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _DETAILS = {
 
 
 class Result(msgspec.Struct, frozen=True):
-    """What a composition came to."""
+    """The result of a composition: its outcomes, with an answer or the failure that decided it."""
 
     outcomes: tuple[Outcome, ...]
     """In config order."""
@@ -35,29 +35,29 @@ class Result(msgspec.Struct, frozen=True):
     answer: Json = None
     status: int = 200
     headers: Sequence[tuple[str, str]] = ()
-    """Fields that the route adds: its own, forwarded ones, and Set-Cookie lines; of a failure those that belong to its
-    status too. Values have a character per byte."""
+    """Header fields of the answer: the route's own, forwarded ones, Set-Cookie, and those of a failure's status. Values
+    have a character per byte."""
     completed: bool = True
     cache_control: str | None = None
     """The Cache-Control of a composed answer; None: none."""
     own_ms: float = 0.0
-    """Milliseconds of the request that no upstream accounts for (``own_time``): the gateway's own time."""
+    """The gateway's own time in milliseconds (``own_time``)."""
 
     vary: tuple[str, ...] = ()
-    """Request headers that the answer depends on beside those that its route declares."""
+    """Request headers that the answer varies by, beside those of the route."""
     failed: bool = True
-    """Whether a call has failed, or an item of one, or that is not known."""
+    """Whether a call or an item has failed, or may have."""
     validated: bool = False
-    """Whether ``headers`` hold the validators of the answer: those of the one response that it is made of."""
+    """Whether ``headers`` hold validators (ETag, Last-Modified): those of the one response that is the answer."""
 
     @property
     def kind(self) -> Kind | None:
-        """The kind that decides a problem answer."""
+        """The kind of the failure; None: there is an answer."""
         return self.failure.kind if self.failure is not None else None
 
     @property
     def incomplete(self) -> tuple[Outcome, ...]:
-        """The outcomes that the answer lacks something of; calls that were cut because it was decided are none."""
+        """The outcomes that are missing from the answer, whole or in part, but for calls that were cut."""
         return tuple(
             outcome
             for outcome in self.outcomes
@@ -65,7 +65,11 @@ class Result(msgspec.Struct, frozen=True):
         )
 
     def problem(self, request_id: str) -> Problem:
-        """The problem document of a failed composition: kinds and statuses, never a detail meant for records."""
+        """The problem document of a failed composition: kinds and statuses, never the details meant for records.
+
+        Raises:
+            ValueError: there is no failure.
+        """
         if self.failure is None:
             raise ValueError("a composed answer has no problem")
         calls = []
@@ -85,10 +89,10 @@ class Result(msgspec.Struct, frozen=True):
 
 
 def own_time(started_at: float, now: float, outcomes: tuple[Outcome, ...]) -> float:
-    """Seconds since ``started_at`` that no upstream accounts for: all of them less the longest chain of calls.
+    """Seconds since ``started_at`` that the gateway took itself: the whole time less the longest chain of calls.
 
-    A chain is made of calls of which each began when the one before it had ended; of calls that were in flight together
-    the longest counts. So what the gateway itself took shows, also while calls were in flight.
+    In a chain each call began after the one before it had ended; of calls that ran at once the longest counts. So the
+    gateway's own time shows also while calls were under way.
     """
     first_end, last_start, longest = math.inf, -math.inf, 0.0
     for outcome in outcomes:

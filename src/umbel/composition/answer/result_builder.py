@@ -1,6 +1,6 @@
-"""From outcomes to the answer: its shape, status, headers and caching rules.
+"""Result builder: makes the answer's value, status, header fields and Cache-Control of the outcomes.
 
-The last step of a composition, once every call has its outcome. Pure.
+The last step of a composition, after the last outcome.
 """
 
 from __future__ import annotations
@@ -32,9 +32,13 @@ def build_result(
     *,
     whole: bool = False,
 ) -> Result:
-    """The result of a composition whose calls have all ended, decided by ``failure`` or (None) by what is there.
+    """Build the result of a composition whose calls have all ended.
 
-    ``whole``: it is known that nothing is missing; ``now``: ``trio.current_time()``.
+    Args:
+        context: the evaluation context, with the values of the calls.
+        failure: decides the answer; None: the values do.
+        now: ``trio.current_time()``.
+        whole: it is known that nothing is missing.
     """
     ordered = tuple([outcomes[call.name] for call in plan.calls])  # a generator costs a call per item
     own_ms = own_time(facts.due_from, now, ordered) * 1000
@@ -42,7 +46,7 @@ def build_result(
         values: dict[str, Json] = {}
         for outcome in ordered:
             if outcome.headers:
-                break  # It may say something of caching.
+                break  # They may hold directives for caches.
             values[outcome.call] = outcome.value
         else:
             caching = cache_control_without_parts(plan.cache_control, personal=_is_personal(plan, inputs))
@@ -71,13 +75,13 @@ def build_result(
 def _failed(
     plan: Plan, outcomes: Mapping[str, Outcome], ordered: tuple[Outcome, ...], failure: Failure, own_ms: float
 ) -> Result:
-    """The result that a failure decides, with the fields that go along with it."""
+    """The result that a failure decides, with the header fields of its status and the forwarded cookies."""
     headers = (*failure_fields(failure), *_cookies(plan, outcomes))
     return Result(ordered, failure, headers=headers, completed=False, own_ms=own_ms)
 
 
 def failure_fields(failure: Failure) -> tuple[tuple[str, str], ...]:
-    """The fields of an answer with a failure's status: those that belong to it, and those that the route forwards."""
+    """The header fields of a failed answer: those of the failure's status, and those that the route forwards."""
     taken = {name for name, _ in failure.fields} | {"set-cookie"}
     return (*failure.fields, *(field for field in failure.forwarded if field[0] not in taken))
 
@@ -108,9 +112,9 @@ def _headers(
 
 
 def _single_response_fields(call: CallPlan, outcome: Outcome, status: int, headers: Fields) -> tuple[int, Fields]:
-    """The status of an answer that is one response, and what it takes of that response beside ``headers``.
+    """The status of an answer that is one response, and the fields that it takes over beside ``headers``.
 
-    ``status`` is the route's, and stands unless the response was decided by the client's conditions.
+    ``status`` is the route's; the response's own replaces it if it came of the client's conditions (206, 304).
     """
     if outcome.state != "value":
         return status, ()
@@ -126,7 +130,7 @@ def _single_response_fields(call: CallPlan, outcome: Outcome, status: int, heade
 
 
 def _created(outcomes: tuple[Outcome, ...], headers: Fields) -> Fields:
-    """The Location of an answer that says 201: that of the first call whose upstream said so, beside ``headers``."""
+    """The Location of a 201 answer, of the first call whose response was 201; none if ``headers`` has one."""
     if any(name == "location" for name, _ in headers):
         return ()
     for outcome in outcomes:
@@ -136,9 +140,9 @@ def _created(outcomes: tuple[Outcome, ...], headers: Fields) -> Fields:
 
 
 def _cookies(plan: Plan, outcomes: Mapping[str, Outcome]) -> tuple[tuple[str, str], ...]:
-    """The cookies that the answer forwards, whatever becomes of it.
+    """The Set-Cookie fields that the answer forwards, also if it fails.
 
-    An upstream that ends a session says so with a 401, and one that begins it means it also where another call fails.
+    An upstream that ends a session does so with a 401, and a session that began stands though another call fails.
     """
     table = plan.route.answer.forward_cookies
     if not table:

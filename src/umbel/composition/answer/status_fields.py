@@ -1,10 +1,10 @@
-"""The response fields that belong to a status: an answer that takes a call's status over takes them along.
+"""Status fields: the response fields that an answer takes over together with a call's status. Pure.
 
-A 401 without its challenge, a 405 without its methods, a redirect without its target say only half of what the upstream
-said. The table below is the one place that knows which field belongs to which status. It is pure.
+A 401 without its challenge, a 405 without its methods or a redirect without its target is incomplete. ``_BELONGS`` is
+the one table of which field belongs to which status.
 
-Values stay as they came. A relative ``Location`` is relative to the client's own URL then, and an absolute one may name
-a host that the client cannot reach: the gateway does not know which of its paths an upstream means.
+Values are not changed. So a relative ``Location`` is relative to the client's URL, and an absolute one may name a host
+that the client cannot reach: the gateway cannot map an upstream's URLs to its own paths.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from collections.abc import Iterable, Mapping
 from ...core.http.header_field import Field
 
 REDIRECTS = frozenset(range(300, 400)) - {304}
-"""The statuses of RFC 9110 section 15.4, but that of a conditional request."""
+"""The statuses of RFC 9110 section 15.4, without 304."""
 CREATED = 201
 
 VALUES_MAX = 16 * 1024
-"""Bytes of all values together that an upstream can put into an answer so. Clients take heads of 16 KiB to 64 KiB."""
+"""The maximum total bytes of the values. Clients accept heads of 16 KiB to 64 KiB."""
 FIELDS_MAX = 32
-"""And fields."""
+"""The maximum number of fields."""
 
 _BELONGS: Mapping[bytes, frozenset[int]] = {
     # RFC 9110 section 11.6.1, and RFC 6750 section 3.1 for 400 and 403; RFC 9449 section 8 for the nonce.
@@ -49,9 +49,9 @@ _SINGLE = frozenset({b"location", b"retry-after", b"content-range", b"dpop-nonce
 
 
 def fields_of_status(status: int, fields: Iterable[Field]) -> tuple[tuple[str, str], ...]:
-    """Those of a response's fields that belong to its status, names in lower case, in the order in which they came.
+    """The fields of a response that belong to its status, in their order, with names in lower case.
 
-    A field without room under ``VALUES_MAX`` and ``FIELDS_MAX`` is left out whole: half of a challenge is none.
+    A field that exceeds ``VALUES_MAX`` or ``FIELDS_MAX`` is left out as a whole.
     """
     found: list[tuple[str, str]] = []
     seen: set[bytes] = set()

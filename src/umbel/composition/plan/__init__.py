@@ -1,1 +1,1 @@
-"""From the configuration of a route to its plan."""
+"""Plans: a route of the configuration, compiled and checked at load."""

@@ -1,7 +1,6 @@
-"""From the configuration of a route to its plan, and every mistake that only a plan can see.
+"""Plan compiler: compiles a route of the configuration to a ``Plan``, and reports every mistake at load.
 
-``check`` is run by the loader, ``compile_route`` by the gateway at startup. No request is ever refused for a reason
-that could have been found here.
+No request is refused for a mistake of the configuration: whatever can be checked without a request is checked here.
 """
 
 from __future__ import annotations
@@ -53,18 +52,18 @@ _OWN_ANSWER_FIELDS = frozenset(
         "x-request-id",
     }
 )
-# The fields of every call that Umbel writes itself: of the request and of each attempt.
+# The header fields that Umbel writes itself into every call or attempt.
 _WRITTEN_BY_UMBEL = GATEWAY_FIELDS_ALWAYS | {b"traceparent", b"tracestate", b"accept-encoding"}
-# Stands in for an upstream that is not there, so that the rest of the call is still looked at.
+# Replaces an upstream that does not exist, so that the rest of the call is still checked.
 _UNKNOWN_UPSTREAM = Upstream(urls=("http://unknown",))
 _CONVERTER = re.compile(r"<(?:([^:<>]+):)?[^<>]+>")
 
 
 def compile_route(config: Config, index: int) -> Plan:
-    """The plan of one route.
+    """Compile the plan of one route.
 
     Raises:
-        ConfigError: the route cannot be planned; every reason at once.
+        ConfigError: the route is invalid; holds all of its mistakes.
     """
     compiler = _RouteCompiler(config, index)
     plan = compiler.compile()
@@ -74,7 +73,7 @@ def compile_route(config: Config, index: int) -> Plan:
 
 
 def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
-    """Every mistake in the configuration's plans, with the key it lies at; for ``load(path, checks=(check,))``."""
+    """All mistakes of the configuration's plans, each with its key; for ``load(path, checks=(check,))``."""
     seen: dict[tuple[KeyPath, str], None] = {}
     taken: dict[tuple[str, str], int] = {}
     for index, route in enumerate(config.routes):
@@ -100,7 +99,7 @@ def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _never_sent(config: Config, index: int) -> Iterator[tuple[KeyPath, str]]:
-    """The header fields of a route's calls that would never be sent as the configuration says."""
+    """The mistakes in header fields of a route's calls that would not be sent as configured."""
     for name, call in config.routes[index].calls.items():
         upstream = config.upstreams.get(call.upstream, _UNKNOWN_UPSTREAM)
         at: KeyPath = ("routes", index, "calls", name)
@@ -112,7 +111,7 @@ def _never_sent(config: Config, index: int) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _why_never_sent(field: str, upstream: Upstream) -> str | None:
-    """Why a header field of a call, named in lower case, would not be sent as the configuration says; None if it is."""
+    """Why a header field of a call (lower-case name) would not be sent as configured; None: it would."""
     name = field.encode("ascii")
     if name == b"expect" or is_hop_by_hop(name):
         return f'"{field}" is about one connection only and is never sent on; remove it'
@@ -125,7 +124,7 @@ def _why_never_sent(field: str, upstream: Upstream) -> str | None:
 
 
 def _why_not_deadline_header(upstream: Upstream) -> str | None:
-    """Why the upstream's ``deadline_header`` cannot tell the time that is left; None if it can."""
+    """Why the upstream's ``deadline_header`` cannot be used; None: it can."""
     name = str(upstream.deadline_header or "").encode("ascii")
     if name == b"expect" or is_hop_by_hop(name):
         return f'"{name.decode()}" is about one connection only and is never sent on; take another name'
@@ -135,7 +134,7 @@ def _why_not_deadline_header(upstream: Upstream) -> str | None:
 
 
 def _carries_credential(call: Call, request_template: RequestTemplate, scope: Scope) -> bool:
-    """Whether a call carries a credential of the client's; ``scope`` has read what its request is made of."""
+    """Whether a call sends a credential of the client's. ``scope`` holds what its request reads."""
     names = [*scope.reads, *call.forward_headers, *call.forward_query, *(["cookie"] if call.forward_cookies else [])]
     configured = (*request_template.upstream_headers, *request_template.headers)
     own = any(field.fixed is not None and is_credential(field.name.decode()) for field in configured)
@@ -143,7 +142,7 @@ def _carries_credential(call: Call, request_template: RequestTemplate, scope: Sc
 
 
 class _RouteCompiler:
-    """Compiles one route and collects its problems, so that all of them are told at once."""
+    """Compiler of one route, which collects all of its mistakes in ``problems``."""
 
     def __init__(self, config: Config, index: int) -> None:
         self._config = config
@@ -151,7 +150,7 @@ class _RouteCompiler:
         self._at: KeyPath = ("routes", index)
         self.problems: list[tuple[KeyPath, str]] = []
         self.methods: tuple[str, ...] = ()
-        """The methods that the route answers; known once compiled, with or without problems."""
+        """The methods that the route answers; valid after ``compile``, also with problems."""
         self._names = RouteNames(
             frozenset(self._route_params()), frozenset(self._route.query_params), tuple(self._route.calls)
         )
@@ -159,7 +158,7 @@ class _RouteCompiler:
         incomplete_tables = {key for key, names in tables if config.has_lost((*self._at, key), names)}
         self._names.incomplete_tables = frozenset(
             incomplete_tables | {"path"} if self.problems else incomplete_tables
-        )  # So far only that of its path.
+        )  # Only its path has been checked so far.
 
     def compile(self) -> Plan | None:
         route = self._route
@@ -173,8 +172,8 @@ class _RouteCompiler:
             return None
         plans = tuple(plan for _, plan, _ in calls if plan is not None)
         forwarded = {name: None for plan in plans for name in plan.config.forward_headers}
-        # Then any field may matter. No Vary can name them all, and "*" would forbid each cache to keep the answer; so
-        # it is for the client alone.
+        # With "*" any field may affect the answer. Vary cannot name them all, and "Vary: *" would forbid every cache to
+        # store the answer; so the answer is private.
         any_header = forwarded.pop(STAR, ...) is None
         cookies = any(plan.config.forward_cookies for plan in plans)
         vary = dict.fromkeys(header.replace("_", "-") for header in self._names.headers) | forwarded
@@ -218,11 +217,11 @@ class _RouteCompiler:
         each: EachPlan | None = None
         if call.each is not None:
             source = self._compiled((*at, "each"), call.each)
-            client = self._collect((*at, "each"), lambda: scope.read(source)) if source is not None else None
-            scope.item_client = client or ""
-            each = EachPlan(source, scope.item_client) if source is not None else None
+            client_parameter = self._collect((*at, "each"), lambda: scope.read(source)) if source is not None else None
+            scope.item_source = client_parameter or ""
+            each = EachPlan(source, scope.item_source) if source is not None else None
         upstream = self._upstream(at, call)
-        scope.forget_reads()  # What only decides whether the call is made is not sent.
+        scope.forget_reads()  # What only ``when`` and ``each`` read is not sent.
         request_template = self._request_template(at, call, upstream or _UNKNOWN_UPSTREAM, scope)
         needs = tuple(other for other in self._route.calls if other in scope.needs)
         conditions = self._conditions(at, call, request_template)
@@ -241,8 +240,7 @@ class _RouteCompiler:
         return name, CallPlan(name, call, upstream, rules, request_template, needs, when, each, conditions), needs
 
     def _conditions(self, at: KeyPath, call: Call, request_template: RequestTemplate | None) -> tuple[str, ...]:
-        """The conditions of the client's that a call forwards: by ``forward_headers``, or by a template that reads a
-        header itself or through a name of ``with``."""
+        """The conditional request fields that a call forwards, by ``forward_headers`` or by a template."""
         found: dict[str, KeyPath] = {
             name: (*self._at, *at, "forward_headers", place) for place, name in enumerate(call.forward_headers)
         }
@@ -262,7 +260,7 @@ class _RouteCompiler:
         return tuple(conditions)
 
     def _forwarded_fields(self, call: str) -> frozenset[bytes]:
-        """The fields of the call's response that the answer forwards."""
+        """The names of the call's response fields that the answer forwards, in lower case."""
         answer = self._route.answer
         names = {name.lower().encode("ascii") for name in answer.forward_headers.get(call, ())}
         return frozenset(names | {b"set-cookie"} if call in answer.forward_cookies else names)
@@ -278,7 +276,7 @@ class _RouteCompiler:
     def _request_template(self, at: KeyPath, call: Call, upstream: Upstream, scope: Scope) -> RequestTemplate | None:
         before = len(self.problems)
         bound = tuple(self._params((*at, "with"), call.with_, scope))
-        scope.bound = {param.name: param.client for param in bound}
+        scope.bound = {param.name: param.client_parameter for param in bound}
         scope.bound_incomplete = self._config.has_lost((*self._at, *at, "with"), call.with_)
         params = dict(self._with_key_paths(("upstreams", call.upstream, "params"), upstream.params))
         params |= dict(self._with_key_paths((*self._at, *at, "params"), call.params))
@@ -375,7 +373,7 @@ class _RouteCompiler:
             )
         return candidates
 
-    # From here on: compile one thing and note its problem, so that the rest is still looked at.
+    # From here on: compile one part and collect its mistake, so that the other parts are still checked.
 
     def _problem(self, at: KeyPath, reason: str, *, absolute: bool = False) -> None:
         self.problems.append((at if absolute else (*self._at, *at), reason))
@@ -408,8 +406,8 @@ class _RouteCompiler:
         expression = self._compiled(where, source, absolute=True)
         if expression is None:
             return None
-        client = self._collect(where, lambda: scope.read(expression), absolute=True)
-        return None if client is None else Param(name, expression, client)
+        client_parameter = self._collect(where, lambda: scope.read(expression), absolute=True)
+        return None if client_parameter is None else Param(name, expression, client_parameter)
 
     def _params(self, at: KeyPath, table: Mapping[str, Source], scope: Scope) -> Iterator[Param]:
         for name, source in table.items():

@@ -1,13 +1,13 @@
-"""Where an expression gives a part that may be missing to a function that takes no null.
+"""Missing parts: warnings about expressions that pass a value that may be null to a function that takes no null.
 
-A call without a value is null in the context: an optional one that fails, one that ``when`` skips, one whose status
-``null_on`` makes null, one whose body is not read or whose default is null. A function that is given such a null is
-null itself (``interpreter.py``), and with it whatever it was to make of the other parts. That is rarely meant, so
-``umbel check`` tells it, and so it tells a constant that its function never takes. Nothing is said where the expression
-provides for the null: by ``||`` or ``not_null`` around the function, by ``b && …`` or ``b == `null` && … || …`` before
-it. Judges syntax trees at load.
+A part of an answer is the value of a call. It is null if the call is optional and fails, if ``when`` skips it, if
+``null_on`` has its status, if its body is not decoded, or if its default is null. A function with a null argument gives
+null (``interpreter.py``), and the other parts that it was given are lost. ``umbel check`` warns of that, and of a
+constant of a type that its function does not take. There is no warning if the expression handles the null: by ``||`` or
+``not_null`` around the function, by ``b && …`` or ``b == `null` && … || …`` before it. This is a static analysis of
+syntax trees at load.
 
-The items of an ``each`` are parts too, written ``b[*]``: one that fails is null in a list that is none.
+The items of an ``each`` are parts too, written ``b[*]``: an item that fails is null in a list that is not null.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
 Node = Mapping[str, Any]
 Parts = frozenset[str]
-"""Names of parts whose null makes a value null."""
+"""Names of parts which make a value null if they are null."""
 
 _NONE: Parts = frozenset()
-# What is null where its first child is null, whatever the rest of it is.
+# Nodes whose value is null if that of their first child is null.
 _NULL_AS_FIRST = frozenset(
     {"index_expression", "projection", "value_projection", "filter_projection", "flatten", "key_val_pair"}
 )
-# Functions that take null: those whose value is null then, and those whose value is null if all of theirs are.
+# Functions that take null: those that give null for null, and those that give null if all arguments are null.
 _NULL_OF_NULL = frozenset({"to_number", "lookup"})
 _NULL_OF_ALL = frozenset({"not_null"})
-# Functions that look at the items of their list: one that is null has no order.
+# Functions that compare the items of their list: null has no order.
 _ORDERING = frozenset({"sort_by", "max_by", "min_by"})
-# Functions whose value holds the items of their argument.
+# Functions whose result holds the items of their argument.
 _SAME_ITEMS = frozenset({"reverse", "values"})
 
 
@@ -51,37 +51,37 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
 
 
 class NullArgument(NamedTuple):
-    """A function that is given the null of a part."""
+    """A function that is given a part that may be null."""
 
     part: str
     function: str
 
 
 class _NullReason(NamedTuple):
-    """Why a part may be null although the answer goes out."""
+    """Why a part may be null in an answer that is sent."""
 
     why: str
     hint: str
-    """What to write, besides what the expression can say."""
+    """What to change in the configuration, as the beginning of a sentence; empty: nothing but the expression."""
     is_named: bool = False
-    """Whether a call that names the part is made all the same."""
+    """Whether calls that depend on the part are made although it is null."""
 
 
 class _KnownValue(NamedTuple):
-    """What is known of a value: the parts whose null makes it null."""
+    """What is known of a value: the parts which make it null if they are null."""
 
     nulls: Parts = _NONE
     items: Parts = _NONE
-    """The parts whose null makes an item of it null, where it is a list or an object."""
+    """The parts which make an item of a list or an object null if they are null."""
     fields: Mapping[str, _KnownValue] | None = None
-    """Its members, where they are known."""
+    """The members of an object, if they are known."""
 
 
 _ANY = _KnownValue()
 
 
 def missing_part_warnings(plan: Plan) -> Iterator[tuple[KeyPath, str]]:
-    """What to warn of in a route: the key of an expression, and a sentence that names the part and what to write."""
+    """The warnings for a route: the key of an expression, and a sentence with the part and what to write instead."""
     may_miss = _nullable_parts(plan)
     for call in plan.calls:
         yield from _always_failing(call)
@@ -103,11 +103,11 @@ def missing_part_warnings(plan: Plan) -> Iterator[tuple[KeyPath, str]]:
 
 
 _ITEMS = "[*]"
-"""Stands behind the name of a part whose items are meant."""
+"""Suffix of the name of a part whose items are meant."""
 
 
 def null_arguments(node: Node, parts: Parts) -> list[NullArgument]:
-    """Every function of an expression that is given the null of one of ``parts``: the innermost, each part once."""
+    """The functions of an expression that are given one of ``parts``: the innermost one for each part."""
     search = _NullSearch()
     names = {part.removesuffix(_ITEMS) for part in parts}
     fields = {name: _KnownValue(parts & {name}, parts & {name + _ITEMS}) for name in names}
@@ -116,15 +116,15 @@ def null_arguments(node: Node, parts: Parts) -> list[NullArgument]:
 
 
 class _NullSearch:
-    """Walks a syntax tree as the interpreter does, with what is known of values in place of them."""
+    """Abstract interpreter of a syntax tree: computes what is known of values instead of the values."""
 
     def __init__(self) -> None:
         self.found: list[NullArgument] = []
         self._non_null: Parts = _NONE
-        """The parts that are no null where the walk is: what is there would not be evaluated then."""
+        """The parts that cannot be null at the current node: it would not be evaluated otherwise."""
 
     def value_of(self, node: Node, here: _KnownValue) -> _KnownValue:
-        """What is known of the value of a node on ``here``."""
+        """What is known of the value of a node, evaluated on ``here``."""
         kind, children = node["type"], node["children"]
         if kind == "field":
             return here.fields.get(node["value"], _ANY) if here.fields is not None else _KnownValue(here.nulls)
@@ -154,19 +154,19 @@ class _NullSearch:
         return _ANY if kind in ("comparator", "not_expression") else here
 
     def _inner(self, node: object) -> None:
-        """Look at what is evaluated on items: the null of a part is not among them."""
+        """Visit a node that is evaluated on items, which no part makes null."""
         if isinstance(node, dict):
             self.value_of(node, _ANY)
 
     def _value_where(self, there: Parts, node: Node, here: _KnownValue) -> _KnownValue:
-        """What is known of the value of a node that is evaluated only where ``there`` are no nulls."""
+        """What is known of the value of a node that is evaluated only if none of ``there`` is null."""
         before, self._non_null = self._non_null, self._non_null | there
         value = self.value_of(node, here)
         self._non_null = before
         return value
 
     def _null_handled(self, node: Node, here: _KnownValue) -> _KnownValue:
-        """What is known of the value of a node whose null is provided for: whatever makes it null is no finding."""
+        """What is known of the value of a node whose null is handled: parts that make it null are no finding."""
         count = len(self.found)
         value = self.value_of(node, here)
         self.found[count:] = [meeting for meeting in self.found[count:] if meeting.part not in value.nulls]
@@ -185,7 +185,7 @@ class _NullSearch:
         return _KnownValue(nulls, first.items | second.items)
 
     def _multi_select(self, node: Node, here: _KnownValue) -> _KnownValue:
-        """A list or an object that is made of the value at hand, and null where that is."""
+        """A list or an object made of ``here``, and null if ``here`` is null."""
         there = _KnownValue(fields=here.fields)
         made = [self._value_where(here.nulls, child, there) for child in node["children"]]
         items = _NONE.union(*(value.nulls for value in made))
@@ -220,7 +220,7 @@ class _NullSearch:
 
 
 def _true_by(node: Node, here: _KnownValue) -> Parts:
-    """The parts whose null makes a condition true: ``!b``, ``b == `null```, and what is joined of such."""
+    """The parts which make a condition true if they are null: ``!b``, ``b == `null```, and combinations of these."""
     kind, children = node["type"], node["children"]
     if kind == "not_expression":
         return _NullSearch().value_of(children[0], here).nulls
@@ -241,7 +241,7 @@ def _true_by(node: Node, here: _KnownValue) -> Parts:
 
 
 def _always_failing(call: CallPlan) -> Iterator[tuple[KeyPath, str]]:
-    """The constants of a call with which it always fails: no list for ``each``, no scalar for a query or a form."""
+    """The constants that make a call always fail: no list for ``each``, no scalar for a query or a form."""
     if call.each is not None and call.each.source.tree["type"] == "literal":
         value = call.each.source.tree["value"]
         if not isinstance(value, (list, type(None))):
@@ -260,7 +260,7 @@ def _always_failing(call: CallPlan) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _mistyped_functions(node: Node) -> Iterator[str]:
-    """The functions that are given a constant of a type that they do not take."""
+    """The names of the functions that are given a constant of a type that they do not take."""
     for place, child in enumerate(node["children"]):
         if not isinstance(child, dict):
             continue
@@ -272,7 +272,7 @@ def _mistyped_functions(node: Node) -> Iterator[str]:
 
 
 def _fits(value: Json, kind: str) -> bool:
-    """Whether a value is of a type in JMESPath's words, such as ``array-number``."""
+    """Whether a value is of a type of JMESPath's, such as ``array-number``."""
     outer, _, inner = kind.partition("-")
     if isinstance(value, bool):
         return outer == "boolean"
@@ -282,7 +282,7 @@ def _fits(value: Json, kind: str) -> bool:
 
 
 def _nullable_parts(plan: Plan) -> dict[str, _NullReason]:
-    """The calls that may be null although the answer goes out, and those of an ``each`` whose items may be."""
+    """The calls whose value may be null in an answer that is sent, and those whose items may be."""
     found: dict[str, _NullReason] = {}
     skipped: set[str] = set()
     waiting = list(plan.calls)
@@ -312,7 +312,7 @@ def _nullable_parts(plan: Plan) -> dict[str, _NullReason]:
 
 
 def _null_of_success(config: Call) -> str:
-    """Why a call that has not failed may be null; empty where it is not."""
+    """Why the value of a call that has not failed may be null; empty: it cannot."""
     if config.decode == "none":
         return 'decode = "none"'
     return f"null_on {', '.join(map(str, config.null_on))}" if config.null_on else ""

@@ -1,6 +1,6 @@
-"""What a plan is: the calls of a route, compiled, and the directed acyclic graph of what waits for what.
+"""Plan of a route: its calls, compiled, and the directed acyclic graph of their dependencies.
 
-Frozen; holds no state of any request.
+Immutable; holds no state of a request.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from ..text.field_template import FieldTemplate
 
 @dataclass(frozen=True, slots=True)
 class EachPlan:
-    """The list that an ``each`` runs over."""
+    """The list expression of an ``each``."""
 
     source: Expression
-    client: str
-    """The client's parameters that it is made of, in words; empty where it is made of anything else."""
+    client_parameter: str
+    """Words for the client's parameters that the list is made of; empty if there are other sources."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallPlan:
-    """One call, compiled."""
+    """A compiled call of a route."""
 
     name: str
     config: Call
@@ -38,30 +38,30 @@ class CallPlan:
     rules: CallRules
     request_template: RequestTemplate
     needs: tuple[str, ...]
-    """The calls whose values it names, in config order; it starts the moment they are there."""
+    """The calls that it depends on, in config order; it starts as soon as they have values."""
     when: Expression | None
     each: EachPlan | None
     conditions: tuple[str, ...] = ()
-    """The conditions of the client's that it forwards, named as request fields."""
+    """The names of the conditional request fields that it forwards."""
 
     def rules_for(self, method: str, headers: Mapping[str, str]) -> CallRules:
-        """The rules for a request: with the statuses that become its answer's, where it bears conditions."""
+        """The rules for one request: its conditions add the statuses that the answer takes over."""
         answering = answering_statuses(sent_conditions(self.conditions, headers), method)
         return replace(self.rules, answering_statuses=self.rules.answering_statuses | answering)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One route, compiled."""
+    """A compiled route."""
 
     route: Route
     calls: tuple[CallPlan, ...]
     """In config order, which is the order of everything in the answer."""
     by_name: Mapping[str, CallPlan]
     dependants: Mapping[str, tuple[CallPlan, ...]]
-    """For each call, the calls that wait for it."""
+    """For each call, the calls that depend on it."""
     candidates: tuple[str, ...]
-    """The calls that ``combine`` counts: for first and quorum those that no other call names."""
+    """The calls that ``combine`` counts: all, or for first and quorum those on which no other call depends."""
     methods: tuple[str, ...]
     uses_body: bool
     body_fields: frozenset[str] | None
@@ -69,26 +69,26 @@ class Plan:
     headers: tuple[str, ...]
     """The request headers that expressions and templates read, in snake case."""
     vary: tuple[str, ...]
-    """The request headers that the answer depends on, as they are written in a message."""
+    """The request headers that the answer varies by, as they are written in a message."""
     private: bool
     """Whether authorization, cookies or all header fields go upstream, so that no shared cache may keep the answer."""
     shape: Expression | None
     answer_headers: tuple[tuple[str, FieldTemplate], ...]
     where: Callable[[KeyPath], str]
-    """``file:line`` of a key, for the record of a failed expression."""
+    """Gives ``file:line`` of a key, for the record of a failed expression."""
     needed: int
-    """How many successes of ``candidates`` make the answer (0 where all calls do)."""
+    """The number of successes of ``candidates`` that make the answer; 0: all calls do."""
     initial_calls: tuple[CallPlan, ...]
-    """The calls that name no other, in config order."""
+    """The calls without dependencies, in config order."""
     dependency_counts: Mapping[str, int]
-    """For each other call, how many it names."""
+    """For each other call, the number of its dependencies."""
     is_plain_object: bool = field(init=False)
     """Whether a complete answer is the object of the calls' values, with the route's status and no field of its own."""
     cache_control: str | None = field(init=False)
-    """The Cache-Control that is configured for complete answers; None: what the calls say."""
+    """The configured Cache-Control of complete answers; None: the responses decide."""
 
     def __post_init__(self) -> None:
-        """Decide at load what every answer needs."""
+        """Compute at load what every answer needs."""
         answer = self.route.answer
         fields = self.answer_headers or answer.forward_headers or answer.forward_cookies
         usual = self.shape is None and self.route.combine == "all" and answer.status != CREATED
@@ -99,7 +99,7 @@ class Plan:
 
     @property
     def forwarded_query(self) -> frozenset[str]:
-        """The query parameters of the client that calls send on."""
+        """The names of the client's query parameters that calls forward."""
         return frozenset(name for call in self.calls for name in call.config.forward_query)
 
     @property
@@ -109,7 +109,7 @@ class Plan:
 
 
 def request_context(plan: Plan, inputs: Inputs) -> dict[str, Json]:
-    """The context before any call has ended: what a plan can name of the request."""
+    """The evaluation context of a request before any call has ended."""
     headers: dict[str, Json] = {}
     for name in plan.headers:
         value = inputs.headers.get(name.replace("_", "-"))
@@ -118,7 +118,7 @@ def request_context(plan: Plan, inputs: Inputs) -> dict[str, Json]:
 
 
 CREDENTIAL_HEADERS = frozenset({"authorization", "cookie"})
-"""The request headers that identify a person: an answer made with one of them is that person's alone."""
+"""The request headers that identify a client: an answer made with one of them is for that client only."""
 
 
 def find_cycle(needs: Mapping[str, Iterable[str]]) -> tuple[str, ...]:

@@ -1,7 +1,6 @@
-"""What the names of a route mean: the one context that templates and expressions share.
+"""Name resolution for a route's templates and expressions, while its plan is compiled.
 
-Names are looked up while a plan is compiled: one that means nothing, or two things, is an error at load and never at a
-request.
+A name that is unknown or ambiguous is an error at load, never at a request.
 """
 
 from __future__ import annotations
@@ -23,56 +22,56 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class RouteNames:
-    """The names that one route knows, and what its plan turned out to use of them."""
+    """The names that a route declares, and which of them its plan uses."""
 
     route_params: frozenset[str]
     query_params: frozenset[str]
     calls: tuple[str, ...]
     headers: dict[str, None] = field(default_factory=dict)
-    """Request headers that the plan reads, in snake case, in the order of their first use."""
+    """The request headers that the plan reads, in snake case, in the order of their first use."""
     uses_body: bool = False
     whole_body: bool = False
-    """Whether it reads the body as a whole, or more of it than single members."""
+    """Whether the plan reads the body as a whole, or more of it than single members."""
     incomplete_tables: frozenset[str] = frozenset()
-    """Which of path, query and calls may have had more names: a part of them was wrong. Only while a configuration is
-    judged; a name that is not known there is not told."""
+    """Which of path, query and calls may lack names because a part of the configuration was invalid. A name that is
+    unknown there is no error of its own."""
     body_fields: set[str] = field(default_factory=set)
-    """The members of the body that it reads."""
+    """The members of the body that the plan reads."""
 
 
 @dataclass(slots=True)
 class Scope:
-    """The names as one call sees them (``call`` None: as the answer does). Collects what the call needs."""
+    """The names that are visible in one call (``call`` None: in the answer). Collects the call's dependencies."""
 
     names: RouteNames
     call: str | None = None
-    item_client: str | None = None
-    """The client's list that ``{item}`` is an item of, in words; empty if it is not the client's, None without item."""
+    item_source: str | None = None
+    """Words for the client's list that ``{item}`` is from; empty if the list is not the client's, None without item."""
     bound: Mapping[str, str] = field(default_factory=dict)
-    """The names of ``with``, and the client's parameters that each is made of, in words; empty if there are others."""
+    """The names of ``with``, each with words for the client's parameters that it is made of (empty: other sources)."""
     needs: set[str] = field(default_factory=set)
     bound_incomplete: bool = False
-    """Whether ``with`` may have had more names."""
+    """Whether ``with`` may lack names because a part of it was invalid."""
     reads: dict[str, None] = field(default_factory=dict)
-    """The names of the client's that it reads: of headers, parameters, and members of the body."""
+    """The names of the client's headers, parameters and members of the body that the call reads."""
     reads_body: bool = False
-    """Whether it reads the body as a whole."""
+    """Whether the call reads the body as a whole."""
 
     def forget_reads(self) -> None:
-        """Forget what it has read of the client's so far."""
+        """Clear ``reads`` and ``reads_body``."""
         self.reads.clear()
         self.reads_body = False
 
     def read(self, expression: Expression) -> str:
-        """Note what an expression reads.
+        """Register the names that an expression reads.
 
         Returns:
-            The client's parameters that it reads, in words; empty where it reads anything else, or nothing.
+            Words for the client's parameters that it reads; empty if it reads anything else, or nothing.
 
         Raises:
-            ValueError: it names something unknown.
+            ValueError: it reads an unknown name; all of them in one message.
         """
-        # All of them are noted and judged, so no short cut at the first.
+        # All names are registered, also after the first mistake.
         mistakes: list[str] = []
         instead = constant_hints(expression.tree, expression.where)
         for root, first in expression.names:
@@ -82,13 +81,13 @@ class Scope:
                 mistakes.append(str(error))
         if mistakes:
             raise ValueError("; and ".join(mistakes))
-        return describe_parameters(expression.names, self.item_client or "")
+        return describe_parameters(expression.names, self.item_source or "")
 
     def resolved(self, compile_template: Callable[[Resolver], T]) -> T:
-        """A template with its names resolved.
+        """Compile a template with its names resolved.
 
         Raises:
-            ValueError: it is none, or a name in it means nothing, or two things; every such name at once.
+            ValueError: it is invalid, or a name in it is unknown or ambiguous; all such names in one message.
         """
         mistakes: dict[str, None] = {}
 
@@ -105,10 +104,10 @@ class Scope:
         return template
 
     def resolve(self, name: str) -> Variable:
-        """What a name in a template means.
+        """Resolve a name of a template.
 
         Raises:
-            ValueError: it means nothing, or two things.
+            ValueError: it is unknown or ambiguous.
         """
         root, *fields = name.split(".")
         if fields:
@@ -142,13 +141,13 @@ class Scope:
         return meanings[0]
 
     def _parameter(self, root: str, *fields: str) -> str:
-        return describe_parameter(root, fields, self.item_client or "")
+        return describe_parameter(root, fields, self.item_source or "")
 
     def _use(self, root: str, first: str | None, instead: str = "") -> None:
-        """Note the use of a name. ``instead``: what to write where no name is meant.
+        """Register the use of a name. ``instead``: the end of the message if a constant was meant.
 
         Raises:
-            ValueError: it means nothing here.
+            ValueError: it is unknown here.
         """
         if root in self.names.calls:
             if root == self.call:
@@ -164,7 +163,7 @@ class Scope:
                 raise ValueError(f'"{root}" is unknown in an expression; write {word}.{root}')
             raise ValueError(f'"{root}" is unknown{self._nearest(root, known) or instead}')
         if root == "item":
-            if self.item_client is None:
+            if self.item_source is None:
                 raise ValueError('"item" is known only in a call with each')
             return
         if root in self.names.incomplete_tables:

@@ -16,7 +16,7 @@ from .missing_parts import missing_part_warnings
 from .plan import Plan
 
 _OF_A_CONNECTION = {407: "Proxy-Authenticate", 426: "Upgrade"}
-"""The statuses that say nothing without a field, and that field: it is about one connection, and never passed on."""
+"""The statuses that need a hop-by-hop field, which is never forwarded, and that field."""
 
 
 def warn(config: Config) -> Iterator[tuple[KeyPath, str]]:
@@ -37,7 +37,7 @@ def warn(config: Config) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _shared_cookies(route: Route, plan: Plan) -> Iterator[tuple[KeyPath, str]]:
-    """Why an answer that shared caches may keep is one person's."""
+    """Why an answer that shared caches may store is for one client."""
     at = ("answer", "cache_control")
     if route.answer.forward_cookies:
         calls = ", ".join(route.answer.forward_cookies)
@@ -54,7 +54,7 @@ def _shared_cookies(route: Route, plan: Plan) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _lost_in_stream(route: Route, plan: Plan) -> Iterator[tuple[KeyPath, str]]:
-    """The keys of an answer that a stream has no place for."""
+    """The keys of an answer that have no effect in a stream."""
     answer = route.answer
     early = "the head of a stream goes out before the calls have ended"
     for key in ("forward_headers", "forward_cookies"):
@@ -68,7 +68,7 @@ def _lost_in_stream(route: Route, plan: Plan) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _without_effect(route: Route) -> Iterator[tuple[KeyPath, str]]:
-    """The keys that another one leaves without effect, or that say half of something."""
+    """The keys that another key makes ineffective, or that need another key."""
     if route.krakend_compat and route.expose == "none":
         yield ("krakend_compat",), 'expose = "none" leaves X-KrakenD-Completed out'
     if route.answer.status == 206:

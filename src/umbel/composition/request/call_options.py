@@ -1,7 +1,4 @@
-"""What a call that is made in code may be given, and what is refused.
-
-What the options do is the engine's matter and the upstream's.
-"""
+"""Options of a call made in code: their types, and the checks of what is given."""
 
 from __future__ import annotations
 
@@ -32,26 +29,26 @@ class HedgeOptions(TypedDict, total=False):
 
 
 class CallOptions(TypedDict, total=False):
-    """What a call may be given beside its upstream and path, named as in ``[routes.calls.NAME]``.
+    """The options of a call beside its upstream and path, named as in ``[routes.calls.NAME]``.
 
-    Its upstream's policies hold for it as configured, but for those of ``retry``, ``hedge`` and ``coalesce`` that it
-    sets itself. A transport of your own that is no ``umbel.upstream.Transport`` knows nothing of these.
+    ``retry``, ``hedge`` and ``coalesce`` replace the policies of its upstream. A transport of your own that is no
+    ``umbel.upstream.Transport`` ignores them.
     """
 
     name: str
     """Default: the upstream's name, with a number behind it where that is taken."""
     values: Mapping[str, Json]
-    """Fills the path as a template (``/users/{id}``): each value stays one encoded segment."""
+    """Values for the path as a template (``/users/{id}``): each stays one encoded segment."""
     params: Mapping[str, Json]
-    """A list is a parameter each. Here as elsewhere, a date, a UUID and the like are the text that they are in JSON."""
+    """A list gives one parameter per item. A date, a UUID and the like give their JSON text, here as elsewhere."""
     headers: Mapping[str, Json]
-    """Those whose value is None are not sent."""
+    """A header whose value is None is not sent."""
     json: Json
     form: Mapping[str, Json]
     content: bytes
     optional: bool
     default: Json
-    """The value if it fails; a call with a default is optional."""
+    """The value of the call if it fails; a call with a default is optional."""
     timeout: float
     """Seconds."""
     max_body: int
@@ -66,7 +63,7 @@ class CallOptions(TypedDict, total=False):
 
 
 def check_options(options: CallOptions) -> None:
-    """Refuse what a type checker would, for those who run none: a misspelt option must not change what a call means.
+    """Check the options at run time as a type checker would: a misspelt option must not change a call silently.
 
     Raises:
         TypeError: an option is unknown, or not of its type.
@@ -109,7 +106,7 @@ def _check_truth(key: str, value: object) -> None:
 
 
 def _shown(value: object) -> str:
-    """A value in a message: its type, for it may be long, or somebody's data."""
+    """Words for a value in a message: its type, since the value may be long or confidential."""
     return "None" if value is None else f"of the type {type(value).__name__}"
 
 
@@ -185,4 +182,4 @@ _CHECKS: Mapping[str, Callable[[str, object], None] | None] = {
     "hedge": _check_hedge,
     "coalesce": _check_truth,
 }
-"""What looks at an option; None where whoever uses it does."""
+"""The check of each option; None: whatever uses the option checks it."""

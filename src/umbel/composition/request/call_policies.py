@@ -1,4 +1,4 @@
-"""A call's own policies, in place of its upstream's."""
+"""Policies of a call (retry, hedge, coalesce) that replace those of its upstream."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 ATTEMPTS_MAX = 10
 HEDGES_MAX = 3
-"""The bounds of the configuration, for calls made in code."""
+"""The bounds for calls made in code; the schema has the same ones for the configuration."""
 
 
 class CallPolicies(NamedTuple):
-    """The policies that a call sets for itself; None: the upstream's."""
+    """The policies that a call sets itself; None: the upstream's holds."""
 
     retry: RetryRules | None = None
     hedge: HedgeRules | None = None
@@ -25,7 +25,7 @@ class CallPolicies(NamedTuple):
 
     @classmethod
     def of(cls, call: Call) -> CallPolicies:
-        """Those of a call of the configuration."""
+        """The policies of a call of the configuration."""
         retry = hedge = None
         if call.retry is not None:
             on = RetryOn() if call.retry.on is None else RetryOn.of(call.retry.on)
@@ -36,7 +36,7 @@ class CallPolicies(NamedTuple):
 
     @classmethod
     def of_options(cls, retry: RetryOptions | None, hedge: HedgeOptions | None, coalesce: bool | None) -> CallPolicies:
-        """Those of a call made in code.
+        """The policies of a call made in code.
 
         Raises:
             ValueError: numbers out of range, or something that cannot be retried on.

@@ -1,6 +1,6 @@
-"""What a call made in code sends: an upstream's configured headers and parameters, and the call's own.
+"""Request of a call made in code: the upstream's configured headers and parameters, and the call's own options.
 
-Plans compile the same things in ``request.py``, where all names are known at load.
+The request of a configured call is compiled at load instead (``request_template.py``).
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from .request_template import Param, RequestField, encode_form, expand_into
 _SAFE_PATH = re.compile(r"/(?!/)[A-Za-z0-9/:@!$&'()*+,;=~_-]*+")
 
 MISSING: Any = object()
-"""No value given, where None is one."""
+"""Stands for an option that is not given, where None is a value."""
 
 UNFIT = "it holds a control character, or is no Unicode"
-"""Why a field of a call or of an answer in code is left out."""
+"""Why a header field of a call or of an answer is left out."""
 
 _DOT_SEGMENT = re.compile(r"(?:^|/)(?:\.|%2e){1,2}(?=/|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class UpstreamDefaults:
-    """What the configuration says of every call to an upstream."""
+    """The configured defaults of an upstream for calls made in code."""
 
     headers: tuple[RequestField, ...] = ()
     params: tuple[Param, ...] = ()
@@ -48,9 +48,9 @@ class UpstreamDefaults:
     max_body: int | None = None
     forwarded: bool = True
     reads: tuple[str, ...] = ()
-    """The headers of the client's that the upstream's own headers and parameters read."""
+    """The client's headers that the upstream's configured headers and parameters read."""
     user_agent: bytes = PRODUCT.encode("ascii")
-    """What is said where neither the configuration nor the call says another; empty for none."""
+    """The User-Agent, unless the configuration or the call has one; empty: none is sent."""
 
     @classmethod
     def of(cls, name: str, upstream: Upstream) -> UpstreamDefaults:
@@ -78,38 +78,38 @@ class UpstreamDefaults:
 
 
 def build_target(path: str, values: Mapping[str, Json] | None, query: Sequence[str]) -> bytes:
-    """The target of a call: a template filled with ``values``, or (None) a path as it stands, made safe.
+    """Build the request target of a call, of a template and its ``values``, or (None) of a literal path.
 
-    A path as it stands may hold what a person typed: dot segments are refused and everything that is no path or
-    query character is percent-encoded, so it can neither climb nor add a fragment. A ``?`` in it begins a query; give
-    ``values`` where that must not be.
+    A literal path may hold user input: dot segments are refused, and characters that no path or query may hold are
+    percent-encoded, so that it can neither leave its directory nor add a fragment. A ``?`` in it begins a query; give
+    ``values`` where user input must not do that.
 
     Raises:
-        BadValueError: a value cannot stand where it should.
-        ValueError: the path is not one.
+        BadValueError: a value cannot be encoded in its place.
+        ValueError: the path is invalid.
     """
     if values is not None:
         target = compile_target(path, lambda name: Variable(name, None, tuple(name.split(".")), f'the value "{name}"'))
         base, pairs = target.expand({}, values)
     else:
         if _SAFE_PATH.fullmatch(path) is not None and not query and len(path) <= MAX_TARGET:
-            return path.encode("ascii")  # As nearly always: there is nothing to make safe.
+            return path.encode("ascii")  # The usual case: nothing to encode.
         if not path.startswith("/") or path.startswith("//"):
             raise ValueError(f'a path begins with one "/", and {path!r} does not')
         before, mark, after = path.partition("?")
         if _DOT_SEGMENT.search(before):
-            raise BadValueError("path", "has a dot segment", client="the path")
+            raise BadValueError("path", "has a dot segment", client_parameter="the path")
         base = quote(before, safe="/%:@!$&'()*+,;=~")
         pairs = [quote(after, safe="/?%:@!$&'()*+,;=~")] if mark else []
     pairs.extend(query)
     text = f"{base}?{'&'.join(pairs)}" if pairs else base
     if len(text) > MAX_TARGET:
-        raise BadValueError("path", f"makes a target of more than {MAX_TARGET} bytes", client="the path")
+        raise BadValueError("path", f"makes a target of more than {MAX_TARGET} bytes", client_parameter="the path")
     return text.encode("ascii")
 
 
 def build_query(params: Mapping[str, Json], defaults: UpstreamDefaults, context: Mapping[str, Json]) -> list[str]:
-    """The encoded query parameters: the upstream's and the call's, the call's own first choice.
+    """Build the encoded query parameters: the call's own, and those of the upstream with other names.
 
     Raises:
         BadValueError: a value is no scalar and no list of scalars.
@@ -120,16 +120,18 @@ def build_query(params: Mapping[str, Json], defaults: UpstreamDefaults, context:
         return pairs
     for param in defaults.params:
         if param.name not in params:
-            pairs.extend(query_pairs(param.name, param.expression.evaluate(context), client=param.client))
+            pairs.extend(
+                query_pairs(param.name, param.expression.evaluate(context), client_parameter=param.client_parameter)
+            )
     for name, value in params.items():
-        # Whose value it is only the handler knows; a constant of its own must not be blamed on the client.
-        pairs.extend(query_pairs(name, value, client=""))
+        # The source of a handler's value is unknown; a bad constant must not be reported as the client's mistake.
+        pairs.extend(query_pairs(name, value, client_parameter=""))
     return pairs
 
 
 @lru_cache(maxsize=64)
 def default_fields(accept: bytes, content_type: bytes, user_agent: bytes) -> FieldBlock:
-    """The header fields of a call that has no others. An empty value is not sent."""
+    """The header fields of a call without headers of its own. An empty value is not sent."""
     named = ((b"accept", accept), (b"content-type", content_type), (b"user-agent", user_agent))
     return FieldBlock((*((name, name, value) for name, value in named if value), ACCEPT_GZIP))
 
@@ -141,11 +143,11 @@ def build_headers(
     usual: Sequence[Field],
     left_out: OnLeftOut,
 ) -> Sequence[Field]:
-    """The header fields of the plan: the usual ones, the upstream's and the call's own.
+    """Build the header fields: ``usual``, replaced by the upstream's, replaced by the call's ``own``.
 
-    A text of the call's own has a character per byte, as the client's fields have in a handler; one that is not so is
-    sent as UTF-8. Other values are what they are in a template: numbers are written, and with null there is no field.
-    A field whose value no field can hold is left out.
+    A str among ``own`` has a character per byte, as the client's fields have in a handler; any other str is sent as
+    UTF-8. Other values are converted as in a template, and null gives no field. A field with an invalid value is left
+    out, and reported to ``left_out``.
 
     Raises:
         TypeError: a value is of a type that JSON has no form for.
@@ -160,7 +162,7 @@ def build_headers(
             if value is None:
                 continue
             try:
-                value = scalar_text(value, header, client="")
+                value = scalar_text(value, header, client_parameter="")
             except BadValueError as error:
                 left_out(header.lower(), str(error))
                 continue
@@ -172,7 +174,7 @@ def build_headers(
 
 
 def build_content(json: Json, form: Mapping[str, Json] | None, content: bytes | None) -> tuple[bytes | None, bytes]:
-    """The body's bytes and its type; at most one of the three is given.
+    """Encode the body: its bytes and its Content-Type. At most one of the three is given.
 
     Raises:
         ValueError: more than one is given.
@@ -192,15 +194,15 @@ def _json(value: Json) -> bytes:
     try:
         return msgspec.json.encode(value, enc_hook=_plain_text)
     except UnicodeEncodeError as error:
-        raise BadValueError("json", "is not valid Unicode", client="") from error
+        raise BadValueError("json", "is not valid Unicode", client_parameter="") from error
     except RecursionError as error:
-        raise BadValueError("json", "is nested too deeply", client="") from error
+        raise BadValueError("json", "is nested too deeply", client_parameter="") from error
     except (ValueError, OverflowError) as error:
-        raise BadValueError("json", "holds a number that is too long", client="") from error
+        raise BadValueError("json", "holds a number that is too long", client_parameter="") from error
 
 
 def _plain_text(value: object) -> str:
-    """What msgspec does not write itself: a text of a class of its own, such as one that is marked as safe HTML.
+    """Encode what msgspec does not: an instance of a subclass of str, such as a text marked as safe HTML.
 
     Raises:
         TypeError: it is anything else.

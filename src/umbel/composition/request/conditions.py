@@ -1,10 +1,10 @@
 """Conditional and range requests (RFC 9110 sections 13 and 14): when a call may forward a client's conditions.
 
-A condition is about the one representation that the client has. It can be forwarded where the answer is one response
-and nothing else: one call, no shape. There the validators are the upstream's, and its 304 becomes the answer. Of
-several calls a 304 would leave a hole in the answer, and the client's validator is that of the whole answer, which no
-upstream knows; the gateway's own ETag serves there. Ranges of bytes are never forwarded: the answer's bytes are other
-ones. Other units, such as items, are.
+A condition is about the one representation that the client has. A call may forward it only if the answer is one
+response: a route of one call, without a shape. Then the validators are the upstream's, and its 304 becomes the answer.
+With several calls a 304 would leave a part of the answer empty, and the client's validator is that of the whole answer,
+which no upstream knows; the gateway's own ETag serves there. Byte ranges are never forwarded, since the answer's bytes
+differ from the response's; ranges of other units, such as items, are.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping
 from ...config.schema.sections import Route
 
 CONDITIONS = frozenset({"if-match", "if-modified-since", "if-none-match", "if-range", "if-unmodified-since", "range"})
-"""The request fields whose upstream may answer with less than a representation, or with a refusal."""
+"""The request fields with which an upstream may answer with less than a representation, or refuse."""
 _UNCHANGED = frozenset({"if-none-match", "if-modified-since"})
 # RFC 9110 section 13.2.2: the second is ignored where the first stands.
 _WEAKER = {"if-modified-since": "if-none-match", "if-unmodified-since": "if-match"}
@@ -22,7 +22,7 @@ _ALWAYS = frozenset({b"content-location", b"expires"})
 
 
 def refusal_reason(route: Route, name: str) -> str:
-    """Why no call of a route may forward the condition ``name``, and what to do; empty if its one call may."""
+    """Why no call of a route may forward the condition ``name``, and what to do; empty: its one call may."""
     why = _why_not_single(route)
     if not why:
         return ""
@@ -43,15 +43,15 @@ def _why_not_single(route: Route) -> str:
 
 
 def sent_conditions(conditions: Iterable[str], headers: Mapping[str, str]) -> list[str]:
-    """Those of the ``conditions`` of a call that a request with these header fields makes it send."""
+    """The ``conditions`` of a call that it sends for a request with these header fields."""
     names = tuple(conditions)
     return [name for name in names if name in headers and not withheld(name, names, headers)]
 
 
 def withheld(name: str, forwarded: Collection[str], headers: Mapping[str, str]) -> bool:
-    """Whether a field that the client sent must not go on: a range of bytes, or a condition that does not count.
+    """Whether a field of the client must not be forwarded: a byte range, or a date beside an entity tag.
 
-    A date does not count beside an entity tag. Alone it would decide what the tag has to decide.
+    A date is ignored beside an entity tag (RFC 9110 section 13.2.2); forwarded alone, it would be evaluated.
     """
     if name in ("range", "if-range"):
         return headers.get("range", "").lstrip(" \t").lower().startswith("bytes")
@@ -60,7 +60,7 @@ def withheld(name: str, forwarded: Collection[str], headers: Mapping[str, str]) 
 
 
 def answering_statuses(sent: Iterable[str], method: str) -> frozenset[int]:
-    """The statuses of a call that become the answer's where it has ``sent`` these of a ``method`` request."""
+    """The statuses that the answer takes over if the call of a ``method`` request has ``sent`` these conditions."""
     names = frozenset(sent)
     statuses = {206} if "range" in names else set()
     if method in ("GET", "HEAD") and not names.isdisjoint(_UNCHANGED):
@@ -69,16 +69,16 @@ def answering_statuses(sent: Iterable[str], method: str) -> frozenset[int]:
 
 
 def passed_for_conditions(conditions: Collection[str]) -> frozenset[int]:
-    """The failures that a client with conditions must hear of, beside those that are always passed on."""
+    """The error statuses that the answer takes over if a call forwards conditions, beside the default ones."""
     if not conditions:
         return frozenset()
     return frozenset({412, 416, 428} if "range" in conditions else {412, 428})
 
 
 def validators(conditions: Collection[str]) -> frozenset[bytes]:
-    """The response fields that an answer needs so that the client can use these conditions, and what goes with them.
+    """The response fields that an answer needs if a call forwards these conditions, in lower case.
 
-    A validator whose condition is not forwarded is left out: the upstream would never be asked about it.
+    A validator whose condition is not forwarded is left out: the upstream would never evaluate it.
     """
     if not conditions:
         return frozenset()

@@ -1,4 +1,4 @@
-"""What a call sends on of the client's request as it came: header fields, query parameters and cookies."""
+"""Forwarding: the client's header fields, query parameters and cookies that a call sends unchanged."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from urllib.parse import unquote_to_bytes
 
 from ...core.http.forward_all import STAR, star_leaves_out
 
-# What cannot stand in a request target (RFC 9112 section 3.2): anything but visible ASCII, and a fragment's sign.
+# Not allowed in a request target (RFC 9112 section 3.2): anything but visible ASCII, and "#".
 _NEVER_IN_TARGET = re.compile(rb"[^!\"$-~]")
 
 
 def forwarded_query(raw: bytes, names: Collection[str]) -> list[str]:
-    """The parts of a raw query that ``names`` choose, in its order, each byte for byte; all of it for ``"*"``.
+    """The parts of a raw query with these ``names``, unchanged and in their order; the whole query for ``"*"``.
 
-    A byte that cannot stand in a request target is percent-encoded.
+    A byte that is not allowed in a request target is percent-encoded.
     """
     if STAR in names:
         return [_text(raw)] if raw else []
@@ -23,7 +23,7 @@ def forwarded_query(raw: bytes, names: Collection[str]) -> list[str]:
 
 
 def query_sizes(raw: bytes, names: Collection[str]) -> Iterator[tuple[str, int]]:
-    """The names that ``names`` choose of a raw query, and the bytes of each; one empty name for ``"*"``."""
+    """The total bytes of each parameter with one of these ``names``; all under an empty name for ``"*"``."""
     if STAR in names:
         yield "", len(raw)
         return
@@ -35,7 +35,7 @@ def query_sizes(raw: bytes, names: Collection[str]) -> Iterator[tuple[str, int]]
 
 
 def _pairs(raw: bytes) -> Iterator[tuple[str, bytes]]:
-    """Each parameter's name, decoded, and the whole of it as it stands."""
+    """The parameters of a raw query: each decoded name, and the raw bytes of the whole parameter."""
     for pair in raw.split(b"&"):
         name = pair.partition(b"=")[0]
         if b"%" in name or b"+" in name:
@@ -48,7 +48,7 @@ def _text(raw: bytes) -> str:
 
 
 def forwarded_fields(headers: Mapping[str, str], but: str | None) -> Iterator[tuple[str, str]]:
-    """The fields that ``"*"`` stands for; ``but`` is the name of one more that it leaves out."""
+    """The header fields that ``"*"`` stands for, without the field ``but``."""
     for name, value in headers.items():
         if name != but and not star_leaves_out(name):
             yield name, value
@@ -57,10 +57,9 @@ def forwarded_fields(headers: Mapping[str, str], but: str | None) -> Iterator[tu
 def forwarded_cookies(
     headers: Mapping[str, str], cookies: Mapping[str, str], names: Collection[str], own: str = ""
 ) -> str:
-    """The value of Cookie with the chosen cookies, each as it stands; as it came for ``"*"``. Empty without cookies.
+    """The value of Cookie with the client's cookies of these ``names``; all of them for ``"*"``. Empty without cookies.
 
-    ``own`` are the cookies that the configuration sets itself. They go first, and none of the client's has the name of
-    one of them.
+    ``own``: the cookies that the configuration sets. They come first, and replace the client's of the same names.
     """
     if STAR not in names:
         chosen = [f"{name}={cookies[name]}" for name in names if name in cookies]

@@ -1,7 +1,7 @@
-"""The recipe of a call's request: templates and expressions compiled, ready to become bytes.
+"""Request template of a configured call: its compiled templates and expressions, and how they make a request.
 
-A recipe is made once per call of a route, at load; ``prepare`` runs once per request (per item, with ``each``).
-Nothing of the client's goes in but what the recipe names.
+A template is made once per call of a route, at load; ``prepare`` runs once per request (per item, with ``each``).
+Nothing of the client's request is sent but what the template names.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .conditions import CONDITIONS, withheld
 from .forward import forwarded_cookies, forwarded_fields, forwarded_query, query_sizes
 
 MAX_FORM_FIELDS = 10_000
-"""The most fields that a form is sent with."""
+"""The maximum number of fields of a form."""
 
 
 FORM = b"application/x-www-form-urlencoded"
@@ -35,40 +35,40 @@ JSON = b"application/json"
 
 
 class RequestField(NamedTuple):
-    """A header field: its name in lower case, and its value."""
+    """A configured header field of a call: its name in lower case, and the template of its value."""
 
     name: bytes
     text: FieldTemplate
     fixed: Field | None
-    """The whole field, where its value has no variables."""
+    """The whole field, if its value has no variables."""
 
     @classmethod
     def of(cls, name: str, text: FieldTemplate) -> RequestField:
-        """Compile a field as far as it goes."""
+        """Make a field of a compiled template, with ``fixed`` if it has no variables."""
         lower = name.lower().encode("ascii")
         value = None if text.variables else text.expand({}, {})
         return cls(lower, text, None if value is None else (lower, lower, value))
 
 
 class Param(NamedTuple):
-    """A query parameter or form field made by an expression."""
+    """A named value made by an expression: a query parameter, a form field, a member of JSON or a name of ``with``."""
 
     name: str
     expression: Expression
-    client: str
-    """The client's parameters that it is made of, in words; empty where it is made of anything else."""
+    client_parameter: str
+    """Words for the client's parameters that the value is made of; empty if there are other sources."""
 
 
 @dataclass(frozen=True, slots=True)
 class BodyTemplate:
-    """A JSON or form body: of one expression (``fields`` None), or of a table of them."""
+    """A JSON or form body: of one expression (``whole``), or of a table of expressions (``fields``)."""
 
     form: bool
     whole: Param | None
     fields: tuple[Param, ...] = ()
 
     def content(self, context: Mapping[str, Json]) -> bytes:
-        """The encoded body.
+        """Encode the body.
 
         Raises:
             ExpressionError: an expression failed.
@@ -76,22 +76,24 @@ class BodyTemplate:
         """
         if self.whole is not None:
             value = self.whole.expression.evaluate(context)
-            whole = self.whole.client
-            client = {"": f"a member of {whole}" if whole else ""}
+            whole = self.whole.client_parameter
+            client_parameter = {"": f"a member of {whole}" if whole else ""}
         else:
             value = {field.name: field.expression.evaluate(context) for field in self.fields}
-            client = {field.name: field.client for field in self.fields}
+            client_parameter = {field.name: field.client_parameter for field in self.fields}
         if not self.form:
             return msgspec.json.encode(value)
         if not isinstance(value, dict):
-            raise BadValueError("form", "is not an object", client="" if self.whole is None else self.whole.client)
-        return encode_form(value, lambda name: client.get(name, client.get("", "")))
+            raise BadValueError(
+                "form", "is not an object", client_parameter="" if self.whole is None else self.whole.client_parameter
+            )
+        return encode_form(value, lambda name: client_parameter.get(name, client_parameter.get("", "")))
 
 
-def encode_form(fields: Mapping[str, Json], client: Callable[[str], str]) -> bytes:
-    """A form body (WHATWG URL, section 5.2): null is left out, a list is a field each.
+def encode_form(fields: Mapping[str, Json], client_parameter: Callable[[str], str]) -> bytes:
+    """Encode a form body (WHATWG URL, section 5.2): null is left out, a list gives one field per item.
 
-    ``client`` gives for a field the client's parameters that its value is made of, in words.
+    ``client_parameter`` gives words for the client's parameters that the value of a field is made of.
 
     Raises:
         BadValueError: a value is an object, a list that holds more than scalars, or no Unicode; or there are too many
@@ -99,30 +101,32 @@ def encode_form(fields: Mapping[str, Json], client: Callable[[str], str]) -> byt
     """
     pairs: list[str] = []
     if sum(len(entry) if isinstance(entry, LISTS) else 1 for entry in fields.values()) > MAX_FORM_FIELDS:
-        raise BadValueError("form", f"has more than {MAX_FORM_FIELDS} fields", client=client(next(iter(fields))))
+        raise BadValueError(
+            "form", f"has more than {MAX_FORM_FIELDS} fields", client_parameter=client_parameter(next(iter(fields)))
+        )
     for name, entry in fields.items():
         try:
             pairs.extend(
-                f"{quote_plus(name)}={quote_plus(scalar_text(one, name, client=client(name)))}"
+                f"{quote_plus(name)}={quote_plus(scalar_text(one, name, client_parameter=client_parameter(name)))}"
                 for one in (entry if isinstance(entry, LISTS) else [entry])
                 if one is not None
             )
         except UnicodeEncodeError as error:
-            raise BadValueError(name, "is not valid Unicode", client=client(name)) from error
+            raise BadValueError(name, "is not valid Unicode", client_parameter=client_parameter(name)) from error
     return "&".join(pairs).encode("ascii")
 
 
 @dataclass(frozen=True, slots=True)
 class RequestTemplate:
-    """Everything that a call's request is made of."""
+    """The compiled request of a call; ``prepare`` makes the request for the values of one inbound request."""
 
     method: str
     accept: bytes
     user_agent: bytes
-    """What is said where neither the configuration nor the client says another; empty for none."""
+    """The User-Agent, unless the configuration or the client gives one; empty: none is sent."""
     target: TargetTemplate
     upstream_headers: tuple[RequestField, ...]
-    """The upstream's; whatever the call forwards or says itself is nearer."""
+    """The upstream's header fields; the call's own and forwarded ones replace them."""
     headers: tuple[RequestField, ...]
     bound: tuple[Param, ...]
     """The names of ``with``."""
@@ -133,23 +137,23 @@ class RequestTemplate:
     forward_cookies: tuple[str, ...]
     forward_body: bool
     forwarded: bool
-    """Whether X-Forwarded-* go along."""
+    """Whether X-Forwarded-* are sent."""
     deadline_header: str | None = None
-    """The upstream's field that tells the time that is left: Umbel writes it."""
+    """The name of the header field with the remaining time, which the upstream's client writes."""
     fixed_target: bytes | None = field(init=False)
-    """The target, where nothing of a request is in it."""
+    """The target, if it is the same for every request."""
     fixed_headers: FieldBlock | None = field(init=False)
-    """The plan's fields, where nothing of a request is in them."""
+    """The header fields, if they are the same for every request."""
     beginnings: dict[object, bytes] | None = field(init=False, compare=False)
-    """``Prepared.beginnings`` of its requests."""
+    """``Prepared.beginnings`` of the requests."""
     contested: bool = field(init=False)
-    """Whether the plan names a field that the gateway may write itself; which one is sent depends on the request."""
+    """Whether the configuration names a field that the gateway may write itself (then its own is sent)."""
 
     def __post_init__(self) -> None:
-        """Make at load what does not depend on a request."""
+        """Compute at load what does not depend on a request."""
         target: bytes | None = None
         if not (self.target.variables or self.params or self.forward_query):
-            with suppress(BadValueError):  # Too long: each call says so.
+            with suppress(BadValueError):  # Too long: each call fails with it.
                 target = self._target({}, {}, Inputs())
         of_client = self.forward_headers or self.forward_cookies or self.forward_body
         templates = (*self.upstream_headers, *self.headers)
@@ -171,10 +175,10 @@ class RequestTemplate:
         gateway: FieldBlocks | None = None,
         left_out: OnLeftOut = ignore_left_out,
     ) -> Prepared:
-        """The request for these values. ``gateway``: what ``gateway_fields`` gives, where that is known already.
+        """Make the request for these values. ``gateway``: the result of ``gateway_fields``, if it is known already.
 
         Raises:
-            BadValueError: a value cannot stand where it should.
+            BadValueError: a value cannot be encoded in its place.
             ExpressionError: an expression failed.
         """
         target, headers = self.fixed_target, self.fixed_headers
@@ -192,7 +196,7 @@ class RequestTemplate:
         return Prepared(self.method, target, headers, content, gateway)
 
     def reads_headers(self, text: FieldTemplate) -> bool:
-        """Whether a template of this call reads a header of the client's, itself or through a name of ``with``."""
+        """Whether a template of this call reads a header of the client's, directly or through a name of ``with``."""
         bound = {param.name for param in self.bound if any(root == "headers" for root, _ in param.expression.names)}
         return any(
             variable.root == "headers" or (variable.root is None and variable.fields[0] in bound)
@@ -200,10 +204,10 @@ class RequestTemplate:
         )
 
     def client_parameter_of(self, name: str, context: Mapping[str, Json], item: str) -> str:
-        """The client's parameter, in words, that the bad value of ``name`` came from; empty if it is not the client's.
+        """Words for the client's parameter that the bad value of ``name`` came from; empty if it is not the client's.
 
-        For expressions that read more than the client's request, such as ``body.id || user.id``. ``item`` describes
-        the client's list that the item is from; it is empty if it is not the client's.
+        For expressions that read more than the client's request, such as ``body.id || user.id``. ``item`` gives words
+        for the client's list that the item is from; empty if the list is not the client's.
         """
         root, _, rest = name.partition(".")
         if root == "item":
@@ -222,24 +226,28 @@ class RequestTemplate:
     def _target(self, context: Mapping[str, Json], bound: Mapping[str, Json], inputs: Inputs) -> bytes:
         path, query = self.target.expand(context, bound)
         for param in self.params:
-            query.extend(query_pairs(param.name, param.expression.evaluate(context), client=param.client))
+            query.extend(
+                query_pairs(param.name, param.expression.evaluate(context), client_parameter=param.client_parameter)
+            )
         if self.forward_query:
             query.extend(forwarded_query(inputs.raw_query, self.forward_query))
         target = f"{path}?{'&'.join(query)}" if query else path
         if len(target) > MAX_TARGET:
-            client = self._longest(context, bound, inputs)
-            raise BadValueError("path", f"makes a target of more than {MAX_TARGET} bytes", client=client)
+            client_parameter = self._longest(context, bound, inputs)
+            raise BadValueError(
+                "path", f"makes a target of more than {MAX_TARGET} bytes", client_parameter=client_parameter
+            )
         return target.encode("ascii")
 
     def _longest(self, context: Mapping[str, Json], bound: Mapping[str, Json], inputs: Inputs) -> str:
-        """The client's parameter, in words, that is the target's longest value; empty if that is not the client's."""
+        """Words for the client's parameter with the longest value in the target; empty if that is not the client's."""
         sizes = [("", 0)]
         for part in self.target.variables:
-            pairs = query_pairs(part.name, part.value(context, bound), client=part.client)
-            sizes.append((part.client, sum(map(len, pairs))))
+            pairs = query_pairs(part.name, part.value(context, bound), client_parameter=part.client_parameter)
+            sizes.append((part.client_parameter, sum(map(len, pairs))))
         for param in self.params:
-            pairs = query_pairs(param.name, param.expression.evaluate(context), client=param.client)
-            sizes.append((param.client, sum(map(len, pairs))))
+            pairs = query_pairs(param.name, param.expression.evaluate(context), client_parameter=param.client_parameter)
+            sizes.append((param.client_parameter, sum(map(len, pairs))))
         for name, size in query_sizes(inputs.raw_query, self.forward_query):
             sizes.append((describe_parameter("query", (name,)) if name else "the query", size))
         return max(sizes, key=lambda each: each[1])[0]
@@ -247,10 +255,10 @@ class RequestTemplate:
     def _headers(
         self, context: Mapping[str, Json], bound: Mapping[str, Json], inputs: Inputs, left_out: OnLeftOut
     ) -> list[Field]:
-        """The plan's fields. The nearer wins: the usual ones, the upstream's, the client's, the call's own.
+        """The header fields. Later ones replace earlier ones: defaults, the upstream's, the client's, the call's own.
 
-        What goes along because of ``"*"`` gives way to all that the configuration names: a client must not be able to
-        replace a field that the upstream is always sent.
+        A field forwarded because of ``"*"`` is replaced by every field that the configuration names: a client must not
+        be able to replace a field that is always sent to the upstream.
         """
         fields: dict[bytes, Field] = {
             b"accept": (b"accept", b"accept", self.accept),
@@ -286,7 +294,7 @@ class RequestTemplate:
 
 
 def _describe(fields: dict[bytes, Field], inputs: Inputs) -> None:
-    """Put the fields that say how the client's body is to be read: its bytes go on as they came."""
+    """Set Content-Type and Content-Encoding of the client's body, whose bytes are forwarded unchanged."""
     if inputs.content_type:
         _put(fields, b"content-type", raw_value(inputs.content_type))
     coding = inputs.headers.get("content-encoding")
@@ -295,12 +303,12 @@ def _describe(fields: dict[bytes, Field], inputs: Inputs) -> None:
 
 
 def is_identity(content_encoding: str) -> bool:
-    """Whether a Content-Encoding names no coding but the one that changes nothing (RFC 9110 section 8.4.1)."""
+    """Whether a Content-Encoding names no coding other than identity (RFC 9110 section 8.4.1)."""
     return all(coding.strip(" \t").lower() in ("", "identity") for coding in content_encoding.split(","))
 
 
 def _put(fields: dict[bytes, Field], name: bytes, value: bytes | None) -> None:
-    """Put a field among ``fields``, unless (None) no field can hold its value."""
+    """Set a field in ``fields``, unless its value is None (invalid)."""
     if value is not None:
         fields[name] = (name, name, value)
 
@@ -312,7 +320,7 @@ def expand_into(
     bound: Mapping[str, Json],
     left_out: OnLeftOut,
 ) -> None:
-    """Put the fields that have a value among ``fields``."""
+    """Expand templates into ``fields``; a field without a value is left out."""
     for name, template, fixed in templates:
         if fixed is not None:
             fields[name] = fixed
@@ -323,21 +331,21 @@ def expand_into(
 GATEWAY_FIELDS_ALWAYS = frozenset({b"x-request-id", b"via"})
 """The fields that the gateway writes into every call (``Inputs.request_id`` and ``Inputs.forwarded``)."""
 GATEWAY_FIELDS_FORWARDED = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"})
-"""The fields that it writes where the upstream is told of the client (``Inputs.forwarded_for``)."""
+"""The fields that the gateway writes if the upstream has ``forwarded`` (``Inputs.forwarded_for``)."""
 
 
 def drop_gateway_fields(fields: Sequence[Field], gateway: Sequence[Sequence[Field]]) -> list[Field]:
-    """The plan's fields less those that the gateway writes itself.
-
-    What the gateway says of itself cannot be said by anybody else in its place.
-    """
+    """Remove the fields that the gateway writes itself: nothing else may set them."""
     names = {lower for block in gateway for _, lower, _ in block}
     return [field for field in fields if field[1] not in names]
 
 
 def gateway_fields(inputs: Inputs, *, forwarded: bool) -> FieldBlocks:
-    """The fields that the gateway writes: ``Inputs.request_id`` and ``Inputs.forwarded``, and ``Inputs.forwarded_for``
-    where these are sent. The id has a block of its own: the others are the same for many requests."""
+    """The header fields that the gateway writes itself into a call.
+
+    They are ``Inputs.request_id``, ``Inputs.forwarded``, and with ``forwarded`` also ``Inputs.forwarded_for``. The id
+    has a block of its own: the other blocks are the same for many requests.
+    """
     others = (inputs.forwarded, inputs.forwarded_for) if forwarded else (inputs.forwarded,)
     request_id = inputs.request_id
     if not request_id:
@@ -346,7 +354,7 @@ def gateway_fields(inputs: Inputs, *, forwarded: bool) -> FieldBlocks:
         return FieldBlocks((block_of((("x-request-id", request_id),)), *others))
     value = request_id.encode("ascii")
     block = FieldBlock(((b"x-request-id", b"x-request-id", value),))
-    # No upstream replaces it: a plan whose upstream tells its time that way is refused (``plan.py``).
+    # No upstream replaces it: the plan compiler refuses it as a ``deadline_header``.
     block.lines, block.lines_for = b"x-request-id: %b\r\n" % value, EVERY
     return FieldBlocks((block, *others))
 

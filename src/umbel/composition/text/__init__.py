@@ -1,1 +1,1 @@
-"""Templates and expressions: compiled once at load."""
+"""Templates and JMESPath expressions: compiled once at load, evaluated per request."""

@@ -1,7 +1,7 @@
-"""JMESPath expressions: compiled once, with the names that they need known before they run.
+"""JMESPath expressions: compiled once at load, with the names that they read.
 
-They stand in ``shape``, ``each``, ``when``, ``with``, ``params``, ``json`` and ``form``. Evaluation is pure: it never
-waits. What a function cannot take gives null (``interpreter.py``); a bound that is reached is one exception.
+The keys ``shape``, ``each``, ``when``, ``with``, ``params``, ``json`` and ``form`` hold expressions. Evaluation is pure
+and never waits. A type error gives null (``interpreter.py``); an exceeded bound raises ``ExpressionError``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .interpreter import MAX_STEPS, Interpreter, TooManyStepsError
 
 
 class ExpressionError(UmbelError):
-    """An expression reached a bound on the values it met. The text is for records."""
+    """An evaluation exceeded a bound. The message is for records, not for clients."""
 
     def __init__(self, detail: str, where: tuple[str | int, ...], fault: Fault) -> None:
         super().__init__(detail)
@@ -36,15 +36,15 @@ class ExpressionError(UmbelError):
 def failed_expression(
     error: ExpressionError, where: str, facts: RequestFacts, recorder: Recorder, item: str = ""
 ) -> Failure:
-    """The failure that a failed expression means: bad-request where a value is to blame, else internal.
+    """The failure of a call or an answer whose expression failed: bad-request if a value is at fault, else internal.
 
-    The client's mistake is its own (400), and needs no note. Anything else is noted with its place in the
-    configuration, without a traceback: that would show the insides of JMESPath for what is a line of the configuration.
-    ``item`` describes the client's list that ``item`` is from, if it is the client's.
+    A value of the client gives 400, without a record. Anything else is recorded with its place in the configuration,
+    without a traceback, which would show nothing but JMESPath's code. ``item`` gives words for the list of an ``each``
+    if that list is the client's.
     """
     fault, detail = error.fault, f"{where}: {error}"
-    if client := describe_parameters(fault.names, item):
-        return bad_request(detail, client, f"cannot be used: {fault.reason}")
+    if client_parameter := describe_parameters(fault.names, item):
+        return bad_request(detail, client_parameter, f"cannot be used: {fault.reason}")
     recorder.record(Noted("error", "expression.failed", detail, facts, {"where": where}))
     return bad_request(detail, "", "") if fault.names else Failure.of(Kind.INTERNAL, detail)
 
@@ -53,23 +53,23 @@ def failed_expression(
 class Expression:
     """A compiled expression.
 
-    ``names`` is what it evaluates against the context, so what must be there before it can run; the names inside
-    filters and on the right of pipes, projections and dots belong to the values met there.
+    ``names`` are the context paths that it reads, so the values it depends on. Names inside filters and on the right of
+    pipes, projections and dots are members of values and not of the context.
     """
 
     text: str
     names: tuple[ContextPath, ...]
     where: tuple[str | int, ...]
-    """The key that it stands under, for the record of a failure."""
+    """The configuration key that holds it, for the record of a failure."""
     _parsed: Any
     steps: int = MAX_STEPS
-    """Those that an evaluation may take."""
+    """The maximum steps of an evaluation."""
 
     def evaluate(self, context: Mapping[str, Json]) -> Json:
-        """The expression's value.
+        """Evaluate the expression on ``context``.
 
         Raises:
-            ExpressionError: it takes more than ``steps``, or makes a text or a number that is too large.
+            ExpressionError: it exceeds ``steps``, or makes a text or a number that is too large.
         """
         try:
             return Interpreter(OPTIONS, self.steps).visit(self._parsed.parsed, context)
@@ -79,21 +79,21 @@ class Expression:
 
     @property
     def tree(self) -> Mapping[str, Any]:
-        """The syntax tree, as JMESPath's parser makes it."""
+        """The syntax tree of JMESPath's parser."""
         tree: Mapping[str, Any] = self._parsed.parsed
         return tree
 
     def origins(self, context: Mapping[str, Json], value: Json) -> tuple[ContextPath, ...]:
-        """What the parts of the expression read that ``value``, a result of it on ``context``, comes from."""
+        """The context paths that ``value``, a result of the expression on ``context``, comes from."""
         return origins(self._parsed.parsed, context, OPTIONS, value)
 
 
 def compile_expression(text: str, where: tuple[str | int, ...], steps: int = MAX_STEPS) -> Expression:
-    """Compile one expression, each evaluation of which may take so many steps.
+    """Compile an expression, each evaluation of which may take so many steps.
 
     Raises:
         ValueError: it is no JMESPath, reads the whole context (``@`` or ``*`` at the root), or has a part that could
-            never give a value. One sentence, which says what to write.
+            never give a value. The message is one sentence, which says what to write.
     """
     try:
         parsed = jmespath.compile(text)
@@ -108,7 +108,7 @@ def compile_expression(text: str, where: tuple[str | int, ...], steps: int = MAX
 
 
 def compile_source(source: str | Constant, where: tuple[str | int, ...], steps: int = MAX_STEPS) -> Expression:
-    """Compile what gives a value: an expression, or a constant, which reads nothing.
+    """Compile an expression or a constant; a constant reads nothing.
 
     Raises:
         ValueError: as ``compile_expression``.
@@ -120,7 +120,7 @@ def compile_source(source: str | Constant, where: tuple[str | int, ...], steps: 
 
 
 def _reason(error: Exception, steps: int) -> str:
-    """What went wrong, without the values that it went wrong with: they may be somebody's data."""
+    """The reason for a record, without any value: values may be confidential."""
     if isinstance(error, TooLongError):
         return f"it makes a text of more than {MAX_TEXT} characters"
     if isinstance(error, RecursionError):
@@ -133,5 +133,5 @@ def _reason(error: Exception, steps: int) -> str:
 
 
 def is_false(value: Json) -> bool:
-    """False as JMESPath sees it: false, null, and what is empty; the number 0 is true."""
+    """Whether JMESPath takes a value for false: false, null, an empty text, list or object; the number 0 is true."""
     return value is None or value is False or (isinstance(value, (str, list, dict)) and not value)

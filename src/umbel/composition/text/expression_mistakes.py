@@ -1,7 +1,6 @@
-"""What is wrong with an expression that cannot be compiled, in one sentence that says what to write.
+"""Messages about invalid expressions: one sentence that says what is wrong and what to write.
 
-Judges texts and syntax trees of the configuration, at load. The sentences quote the expression: whoever shows them
-hides the values of variables.
+The sentences quote texts of the configuration: what prints them must hide the values of environment variables.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from .functions import FUNCTIONS, argument_types
 Node = Mapping[str, Any]
 
 TABLES = frozenset({"with", "params", "json", "form"})
-"""The keys whose tables hold expressions, and beside them constants as ``{ value = … }``."""
+"""The keys whose tables hold expressions or constants (``{ value = … }``)."""
 
 _SHOWN_MAX = 60
 # Words, numbers and dates, which have none of JMESPath's signs.
@@ -31,7 +30,7 @@ _JSON_WORDS = frozenset({"true", "false", "null"})
 
 
 def parse_mistake(text: str, error: Exception, where: tuple[str | int, ...]) -> str:
-    """Why ``text``, which stands under the key ``where``, is no expression, and what to write instead."""
+    """Why ``text`` under the key ``where`` is no expression, and what to write instead."""
     if _JSON_NUMBER.fullmatch(text):
         reason = "it is a number"
     elif _JSON_LIST.fullmatch(text):
@@ -47,11 +46,11 @@ def parse_mistake(text: str, error: Exception, where: tuple[str | int, ...]) -> 
 
 
 def constant_hints(tree: Node, where: tuple[str | int, ...]) -> Mapping[str, str]:
-    """How to write the text or the value itself, by the names of an expression that may have been meant so.
+    """Hints for the names of an expression that may have been meant as constants: the end of a message, by name.
 
-    These are a name that is the whole of an entry of a table, one that is compared or given to a function (JMESPath
-    takes what is in double quotes for a name), and ``true``, ``false`` and ``null`` anywhere. It is the half sentence
-    that the message about the name ends with, if it is unknown.
+    Such names are the whole entry of a table, an operand of a comparison or an argument of a function (JMESPath takes
+    what is in double quotes for a name), and ``true``, ``false`` and ``null`` anywhere. The hint is used if the name is
+    unknown.
     """
     if tree["type"] == "field":
         in_table = len(where) > 1 and where[-2] in TABLES
@@ -67,7 +66,7 @@ def constant_hints(tree: Node, where: tuple[str | int, ...]) -> Mapping[str, str
 
 
 def check_syntax_tree(node: Node) -> None:
-    """Pass a syntax tree whose parts can all give values.
+    """Check that every part of a syntax tree can give a value.
 
     Raises:
         ValueError: a function is unknown or has too few or too many arguments, a slice has no step, or an expression
@@ -135,14 +134,14 @@ def _parse_reason(text: str, error: jmespath.exceptions.ParseError) -> str:
 
 
 def _may_mean_itself(text: str) -> bool:
-    """Whether somebody who wrote this as an expression may have meant a constant."""
+    """Whether a text that was written as an expression may be meant as a constant."""
     if not text.strip() or text.startswith(("http://", "https://")) or _JSON_LIST.fullmatch(text):
         return True
     return ".." not in text and _PLAIN_TEXT.fullmatch(text) is not None
 
 
 def _instead(text: str, where: tuple[str | int, ...]) -> str:
-    """What to write for ``text`` itself, as the half sentence that a message ends with; nothing for a long text."""
+    """How to write ``text`` as a constant, as the end of a message; empty for a long text."""
     what = text if text in _JSON_WORDS else "the text itself"
     if _JSON_NUMBER.fullmatch(text) or _JSON_LIST.fullmatch(text):
         what = "the number" if text[0] != "[" else "the list"

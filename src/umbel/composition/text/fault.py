@@ -1,9 +1,9 @@
-"""Whose mistake a failed expression or a bad value is: the client's, an upstream's or the configuration's.
+"""Fault of a failed expression or a bad value: whether the client, an upstream or the configuration caused it.
 
-An expression fails only on a bound. It is then evaluated once more to find its smallest failing part, and what that
-part reads decides. So an expression that reads the request and calls alike blames the one whose value is wrong. This
-runs only after a failure, in as many steps as the evaluation took; where it took too many, the largest of the values is
-to blame.
+An expression fails only if it exceeds a bound. It is then evaluated once more to find its smallest failing part, and
+what that part reads is at fault. So for an expression that reads both the request and calls, the wrong value is at
+fault. This runs only after a failure, in as many steps as the evaluation took; if the evaluation took too many
+steps, the largest value is at fault.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .interpreter import Interpreter, TooManyStepsError
 
 Node = Mapping[str, Any]
 
-# What a node's children are evaluated against: all of them against the same value as the node itself ...
+# Nodes whose children are all evaluated on the value of the node itself ...
 SAME_VALUE = frozenset(
     {
         "comparator",
@@ -37,30 +37,30 @@ SAME_VALUE = frozenset(
         "flatten",
     }
 )
-# ... or only the first, and the rest against what the first gave.
+# ... or only the first child, and the rest on the result of the first.
 FIRST_ONLY = frozenset(
     {"subexpression", "index_expression", "projection", "value_projection", "filter_projection", "pipe"}
 )
 
 
 class ContextPath(NamedTuple):
-    """A name that an expression reads from the context, with the field that it reads of it (None: all of it)."""
+    """A name that an expression reads from the context, and the field that it reads of it (None: the whole value)."""
 
     root: str
     field: str | None
 
 
 class Fault(NamedTuple):
-    """What made an expression fail."""
+    """The cause of a failed expression."""
 
     names: tuple[ContextPath, ...]
-    """What the failing part reads; empty where it reads nothing but constants."""
+    """What the failing part reads; empty if it reads only constants."""
     reason: str
-    """Why, in words that fit behind "it cannot be used: ". Holds no value."""
+    """The end of a sentence that begins with "it cannot be used: ". Contains no value."""
 
 
 def names_of(node: Node) -> Iterator[ContextPath]:
-    """What a node that is evaluated against the context reads of it.
+    """The context paths that a node reads if it is evaluated on the context.
 
     Raises:
         ValueError: it reads the whole context, or is of an unknown type.
@@ -82,7 +82,7 @@ def names_of(node: Node) -> Iterator[ContextPath]:
 
 
 def fault_of(node: Node, context: Mapping[str, Json], options: jmespath.Options, error: Exception) -> Fault:
-    """The fault of an expression that failed with ``error`` on ``context``."""
+    """Find the fault of an expression that failed with ``error`` on ``context``."""
     try:
         names = _blamed(node, context, options, error)
     except TooManyStepsError:
@@ -93,10 +93,10 @@ def fault_of(node: Node, context: Mapping[str, Json], options: jmespath.Options,
 def _blamed(
     node: Node, context: Mapping[str, Json], options: jmespath.Options, error: Exception
 ) -> tuple[ContextPath, ...]:
-    """What the smallest failing part of an expression reads.
+    """The context paths that the smallest failing part of an expression reads.
 
     Raises:
-        TooManyStepsError: the search takes too many steps, as the evaluation did itself if ``error`` is such a one.
+        TooManyStepsError: ``error`` is one, or the search takes too many steps too.
     """
     if isinstance(error, TooManyStepsError):
         raise error
@@ -107,7 +107,7 @@ def _blamed(
 
 
 def _largest(node: Node, context: Mapping[str, Json]) -> tuple[ContextPath, ...]:
-    """Of what an expression reads, that which holds the most values: it is why the evaluation takes so long."""
+    """The context path of an expression whose value holds the most values, and so makes the evaluation long."""
 
     def size(name: ContextPath) -> int:
         value = context.get(name.root)
@@ -120,9 +120,10 @@ def _largest(node: Node, context: Mapping[str, Json]) -> tuple[ContextPath, ...]
 
 
 def origins(node: Node, context: Mapping[str, Json], options: jmespath.Options, value: Json) -> tuple[ContextPath, ...]:
-    """What those parts of an expression read whose result is ``value``, the very object, or directly holds it.
+    """The context paths that a result ``value`` of an expression comes from.
 
-    Where there are none: those whose result is a list that equals it, for a projection makes a new list each time.
+    They are what the parts read whose result is ``value`` (the same object) or a list that holds it. If there are none:
+    the parts whose result is an equal list, since a projection makes a new list each time.
     """
     visitor = Interpreter(options)
     try:
@@ -155,7 +156,7 @@ def _origins(
 
 
 class _Tracer(Interpreter):
-    """Finds the smallest part of an expression that fails: the innermost node that is evaluated on the context."""
+    """Interpreter that finds the smallest failing part: the innermost failing node evaluated on the context."""
 
     def __init__(self, options: jmespath.Options, context: Mapping[str, Json]) -> None:
         super().__init__(options)
@@ -185,7 +186,7 @@ def _visited(node: Node, context: Mapping[str, Json], visitor: Any) -> Json:
 
 
 def _on_context(node: Node) -> list[Node]:
-    """The children of a node that are evaluated against the same value as the node."""
+    """The children of a node that are evaluated on the same value as the node."""
     kind, children = node["type"], node["children"]
     if kind in SAME_VALUE:
         return list(children)
@@ -193,14 +194,14 @@ def _on_context(node: Node) -> list[Node]:
 
 
 def _first_field(node: Node) -> str | None:
-    """The field that a right side reads first, such as b of ``a.b[0]``; None where it reads more than one."""
+    """The field that the right side of a dot reads first, such as b of ``a.b[0]``; None if it reads several."""
     while node["type"] in FIRST_ONLY:
         node = node["children"][0]
     return node["value"] if node["type"] == "field" else None
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, without the values that it went wrong with: they may be somebody's data."""
+    """The reason for the client, without any value: values may be confidential."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     if isinstance(error, TooManyStepsError):
@@ -212,17 +213,17 @@ def _reason(error: Exception) -> str:
 
 
 def describe_parameters(names: Iterable[ContextPath], item: str = "") -> str:
-    """The parameters of the client's request that these names mean, in words.
+    """Words for the parameters of the client's request that these paths mean.
 
-    Empty where there are none, or where any name is not the client's. ``item`` describes the list whose items ``item``
-    means, where that list is the client's.
+    Empty if there are none, or if any path is not of the client's request. ``item`` gives words for the list of an
+    ``each`` if that list is the client's.
     """
     parts = [describe_parameter(name.root, () if name.field is None else (name.field,), item) for name in names]
     return " and ".join(dict.fromkeys(parts)) if all(parts) else ""
 
 
 def describe_parameter(root: str, fields: tuple[str, ...], item: str = "") -> str:
-    """A parameter of the client's request in words, such as ``the query parameter "limit"``; empty if it is none."""
+    """Words for a parameter of the client's request, such as ``the query parameter "limit"``; empty if it is none."""
     name = ".".join(fields)
     if root == "headers":
         return f'the header "{name.replace("_", "-")}"'
@@ -235,11 +236,13 @@ def describe_parameter(root: str, fields: tuple[str, ...], item: str = "") -> st
     return f'the member "{name}" of {whole}' if name and whole else whole
 
 
-def client_sentence(client: str, reason: str) -> str:
-    """A sentence for the client about one of its parameters; empty where the value is not the client's."""
-    return f"{client[0].upper()}{client[1:]} {reason}." if client else ""
+def client_sentence(client_parameter: str, reason: str) -> str:
+    """A sentence for the client about one of its parameters; empty if the value is not the client's."""
+    return f"{client_parameter[0].upper()}{client_parameter[1:]} {reason}." if client_parameter else ""
 
 
-def bad_request(detail: str, client: str, reason: str, *, kind: Kind = Kind.BAD_REQUEST) -> Failure:
-    """The failure that a value means which cannot be used: 400 where it is the client's, else the kind's status."""
-    return Failure.of(kind, detail, status=400 if client else None, public=client_sentence(client, reason))
+def bad_request(detail: str, client_parameter: str, reason: str, *, kind: Kind = Kind.BAD_REQUEST) -> Failure:
+    """The failure of a value that cannot be used: status 400 if it is the client's, else that of the kind."""
+    return Failure.of(
+        kind, detail, status=400 if client_parameter else None, public=client_sentence(client_parameter, reason)
+    )

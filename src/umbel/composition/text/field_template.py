@@ -1,8 +1,8 @@
-"""Header values as templates with ``{name}``, compiled once at load.
+"""Header templates: values of header fields with ``{name}``, compiled once at load.
 
 Theory
 ------
-A value stays where the template puts it, and is encoded as the field asks. What is around the variable decides how:
+A value cannot leave its place in the template: it is encoded as the field and the text around the variable require:
 
 - in a quoted string (``name="{x}"``), quotes and backslashes are escaped (RFC 9110 section 5.6.4);
 - as a parameter without quotes (``name={x}``), a value that could end the parameter becomes a quoted string;
@@ -11,9 +11,9 @@ A value stays where the template puts it, and is encoded as the field asks. What
 - in ``name*=UTF-8''{x}`` it is percent-encoded (RFC 8187 section 3.2.1);
 - in a field that is a URI (Location), and between the angle brackets of a Link, it is percent-encoded but for what may
   stand in a URI (RFC 3986 section 2);
-- anywhere else it stands as it is, in UTF-8.
+- anywhere else it is unchanged, in UTF-8.
 
-A value that fits none of these leaves the field out, and nothing else (``OnLeftOut`` hears of it): a control character
+A field with a value that none of these can encode is left out, and reported to an ``OnLeftOut``: a control character
 (so no value ends a line), a list or an object, a number that is not finite, more than ``MAX_VALUE`` characters; a
 semicolon in one of several parts of Cookie, and a quote in an entity tag, because these fields know no escape.
 """
@@ -33,7 +33,7 @@ from ...core.model import Json, RequestFacts
 from .template import BadValueError, Resolver, Variable, parse_template, scalar_text
 
 MAX_FIELD = 16 * 1024
-"""Bytes of the longest value that is sent: common servers refuse longer ones."""
+"""The maximum bytes of a field's value: common servers refuse longer ones."""
 
 _URI_FIELDS = frozenset({"location", "content-location", "referer"})
 _TAG_FIELDS = frozenset({"if-match", "if-none-match", "if-range"})
@@ -60,26 +60,26 @@ How = Literal["plain", "quoted", "bare", "uri"]
 
 
 class _Part(NamedTuple):
-    """A part of a template that has variables, and how their values are kept inside of it."""
+    """A part of a template with variables, and how their values are encoded."""
 
     how: How
     name: str
-    """The parameter's name in lower case, if it is one."""
+    """The name of the parameter in lower case; empty if the part is no parameter."""
     written: str
-    """The same as the template has it."""
+    """The name as the template has it."""
     inner: Inner
 
 
 OnLeftOut = Callable[[str, str], None]
-"""Hears of a field that is left out because no value of it can be made: its name in lower case, and why."""
+"""Called for a field that is left out because of its value: the name in lower case, and the reason."""
 
 
 def ignore_left_out(field: str, reason: str) -> None:
-    """A ``OnLeftOut`` that does nothing."""
+    """An ``OnLeftOut`` that does nothing."""
 
 
 def note_left_out(facts: RequestFacts, recorder: Recorder, field: str, reason: str) -> None:
-    """Record that a header is left out. At level info: a client can bring it about. No value is shown."""
+    """Record that a header is left out; at level info, since a client can cause it. The value is not recorded."""
     recorder.record(Noted("info", "header.left-out", f"{field}: {reason}", facts, {"header": field}))
 
 
@@ -88,18 +88,18 @@ class _NullError(Exception):
 
 
 class _UnfitError(Exception):
-    """A value cannot stand in the field; the text says why, without the value."""
+    """The field cannot hold a value; the message says why, without the value."""
 
 
 @dataclass(frozen=True, slots=True)
 class FieldTemplate:
-    """A compiled header value."""
+    """The compiled template of a header field's value."""
 
     field: str
     """The field's name in lower case."""
     parts: tuple[str | _Part, ...]
     own_extended: frozenset[str]
-    """The parameters whose extended form the template has itself."""
+    """The parameters whose extended form (``name*``) the template has itself."""
 
     @property
     def variables(self) -> tuple[Variable, ...]:
@@ -110,7 +110,7 @@ class FieldTemplate:
     def expand(
         self, context: Mapping[str, Json], bound: Mapping[str, Json], left_out: OnLeftOut = ignore_left_out
     ) -> bytes | None:
-        """The value; None, so no field at all, where a variable is null or missing, or cannot stand in the field."""
+        """Expand the template. None (no field): a variable is null or missing, or its value is invalid here."""
         text = ""
         try:
             for part in self.parts:
@@ -142,7 +142,7 @@ class FieldTemplate:
         return self._parameter(part, "".join(values))
 
     def _parameter(self, part: _Part, text: str) -> str:
-        """A parameter or a quoted string that holds ``text``."""
+        """The parameter or quoted string with the value ``text``."""
         prefix = f"{part.written}=" if part.written else ""
         if self.field == "cookie":
             _refuse(";" in text, "a semicolon would begin another cookie")
@@ -162,10 +162,10 @@ class FieldTemplate:
 
 
 def compile_field(field: str, text: str, resolve: Resolver) -> FieldTemplate:
-    """Compile the value of the field of this name.
+    """Compile the template of the field of this name.
 
     Raises:
-        ValueError: the grammar is not ours, a literal holds a control character, or ``resolve`` refused a name.
+        ValueError: the grammar is violated, a literal holds a control character, or ``resolve`` refused a name.
     """
     compiler = _Compiler(field.lower())
     for piece in parse_template(text):
@@ -181,22 +181,22 @@ def compile_field(field: str, text: str, resolve: Resolver) -> FieldTemplate:
 
 
 class _Compiler:
-    """Reads a template from left to right and notes what each variable stands in."""
+    """State machine that reads a template from left to right and determines the encoding of each variable."""
 
     def __init__(self, field: str) -> None:
         self.field = field
         self.extended: frozenset[str] = frozenset()
         self._parts: list[str | _Part] = []
         self._literal = ""
-        """What has been read since the last part."""
+        """The literal text since the last part."""
         self._how: How = "uri" if field in _URI_FIELDS else "plain"
         self._written = ""
         self._inner: list[str | Variable] = []
-        """Of the quoted string, the parameter or the URI that is open."""
+        """The content of the open quoted string, parameter or URI."""
         self._escape = False
 
     def literal(self, text: str) -> None:
-        """Read what stands as it is."""
+        """Read literal text."""
         for character in text:
             if self._how == "plain":
                 self._plain(character)
@@ -225,7 +225,7 @@ class _Compiler:
             self._inner.append(variable)
 
     def end(self) -> list[str | _Part]:
-        """What has been read, to its end.
+        """End the template and return its parts.
 
         Raises:
             ValueError: a quoted string with a variable in it does not end.
@@ -254,7 +254,7 @@ class _Compiler:
                 self._how = "uri"
 
     def _close(self) -> None:
-        """End what is open."""
+        """End the open quoted string, parameter or URI."""
         inner = tuple(_joined(self._inner))
         how, written = self._how, self._written
         if any(isinstance(piece, Variable) for piece in inner):
@@ -273,7 +273,7 @@ class _Compiler:
 
 
 def _joined(inner: list[str | Variable]) -> Iterator[str | Variable]:
-    """The same with neighbouring literals as one."""
+    """Join adjacent literals."""
     literal = ""
     for piece in inner:
         if isinstance(piece, str):
@@ -293,12 +293,12 @@ def _refuse(unfit: bool, reason: str) -> None:
 
 
 def _text(variable: Variable, context: Mapping[str, Json], bound: Mapping[str, Json]) -> str:
-    """A value as the text that it is in a field."""
+    """The text of a variable's value. Raises _NullError or _UnfitError."""
     value = variable.value(context, bound)
     if value is None:
         raise _NullError
     try:
-        text = scalar_text(value, variable.name, client="")
+        text = scalar_text(value, variable.name, client_parameter="")
     except BadValueError as error:
         raise _UnfitError(str(error)) from error
     if not fits_field(text):
@@ -324,7 +324,7 @@ def _uri(inner: Inner, values: list[str]) -> str:
 
 
 def _ascii(text: str) -> str:
-    """A text that readers without RFC 8187 show instead: letters without their accents, ``_`` for anything else."""
+    """The ASCII fallback for readers without RFC 8187: letters without accents, ``_`` for anything else."""
     return "".join(map(_fallback, (character for character in text if not unicodedata.combining(character))))
 
 

@@ -1,6 +1,6 @@
-"""The functions of JMESPath expressions: the library's, two of ours, and a few of the library's with a bound.
+"""Functions of JMESPath expressions: the library's, two additional ones, and bounded versions of some.
 
-A function that is given a value which its signature does not take raises; ``interpreter.py`` makes null of that.
+A function raises on a value that its signature does not accept; ``interpreter.py`` turns that into null.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ import msgspec
 from ...core.model import Json
 
 MAX_TEXT = 2**20
-"""The most characters of a text that an expression joins."""
+"""The maximum number of characters of a text that join() makes."""
 
 
 class TooLongError(Exception):
-    """A text that an expression makes is longer than ``MAX_TEXT``."""
+    """An expression would make a text of more than ``MAX_TEXT`` characters."""
 
 
 class OutOfRangeError(Exception):
-    """A number that an expression makes is none of JSON's, or has more than ``_BITS_MAX`` bits."""
+    """An expression would make a number that JSON cannot hold, or that has more than ``_BITS_MAX`` bits."""
 
 
 class _Functions(jmespath.functions.Functions):
-    """JMESPath's functions and two of ours, for what projections cannot say: joining rows by place and by key."""
+    """JMESPath's functions, with zip() and lookup(), which join rows by index and by key."""
 
     @jmespath.functions.signature({"types": ["array", "null"]}, {"types": ["array", "null"]})
     def _func_zip(self, left: list[Json] | None, right: list[Json] | None) -> list[Json]:
@@ -100,20 +100,20 @@ _FRACTION = re.compile(r"[.eE]")
 _NUMBER_MAX = 309
 """The digits of the largest number that JSON is read with here; no float is larger."""
 _BITS_MAX = 14_284
-"""The largest number of so many bits has 4300 digits: Python writes, and msgspec reads, no longer ones."""
+"""The largest number of so many bits has 4300 digits, the most that Python writes and msgspec reads."""
 FUNCTIONS = _Functions()
 OPTIONS = jmespath.Options(custom_functions=FUNCTIONS)
 
 
 def argument_types(function: str, place: int) -> Sequence[str]:
-    """The types, in JMESPath's words, that a known function takes at a place; empty: any value."""
+    """The JMESPath types that a function accepts as its argument number ``place``; empty: any value."""
     signature = FUNCTIONS.FUNCTION_TABLE[function]["signature"]
     types: Sequence[str] = signature[min(place, len(signature) - 1)]["types"]
     return types
 
 
 def key_text(value: Json) -> str:
-    """A value as the key of an object: text as it is, anything else as its JSON.
+    """The object key for a value: text as it is, anything else as its JSON.
 
     Keys by JSON, not by Python's equality: 1, True and 1.0 are one dictionary key and three values.
     """

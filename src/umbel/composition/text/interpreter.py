@@ -1,8 +1,8 @@
-"""The interpreter of JMESPath expressions: no value is an error, and one evaluation has a bound on what it costs.
+"""Interpreter of JMESPath expressions: type errors give null, and an evaluation has a bounded number of steps. Pure.
 
-Pure. A value that a field access, a comparison or a function cannot take gives null: one odd value of a client or of an
-upstream must not decide a whole answer. What remains an error is a bound: the steps of an evaluation, and the size of
-what it makes. Python takes some 0.3 µs for a step, and the values decide how many there are.
+A value that a field access, a comparison or a function does not accept gives null: one unexpected value of a client or
+of an upstream must not fail a whole answer. Only exceeded bounds are errors: the steps of an evaluation, and the size
+of what it makes. A step takes some 0.3 µs of Python, and the values decide how many steps there are.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from jmespath.functions import Functions
 from ...core.model import Json
 
 MAX_STEPS = 200_000
-"""The most steps of one evaluation: it holds the loop for some 80 ms at most."""
+"""The maximum steps of one evaluation: it blocks the event loop for some 80 ms at most."""
 
-# What a function costs beside its arguments, and how many values of a list or an object it takes in one step.
+# The steps of a function beside its arguments, and how many values of a list or an object count as one step.
 _FUNCTION_STEPS = 6
 _VALUES_OF_A_STEP = 4
-# A text that an expression makes is copied, and encoded with the answer; its characters cost a step each so many.
+# A text that an expression makes is copied, and encoded with the answer; so many characters count as one step.
 _CHARS_OF_A_STEP = 16
 
 
 class TooManyStepsError(Exception):
-    """An evaluation would take more steps than it may."""
+    """An evaluation would exceed its steps."""
 
 
 class Interpreter(jmespath.visitor.TreeInterpreter):
-    """Evaluates the nodes of expressions, so many steps in all.
+    """Evaluator of expressions with a budget of steps.
 
-    A step is a node that is evaluated on a value. A function takes more: for the values of its arguments, and for the
+    The evaluation of a node on a value is a step. A function takes more: for the values of its arguments, and for the
     text that it makes.
     """
 
@@ -43,10 +43,10 @@ class Interpreter(jmespath.visitor.TreeInterpreter):
         self._left = steps
 
     def visit(self, node: Mapping[str, Any], value: Json) -> Any:
-        """The value of a node on ``value``.
+        """Evaluate a node on ``value``.
 
         Raises:
-            TooManyStepsError: the steps are used up, now or before.
+            TooManyStepsError: the budget is used up.
         """
         self._left -= 1
         if self._left < 0:
@@ -54,7 +54,7 @@ class Interpreter(jmespath.visitor.TreeInterpreter):
         return _METHODS[node["type"]](self, node, value)
 
     def visit_comparator(self, node: Mapping[str, Any], value: Json) -> Any:
-        """The value of a comparison: null where it orders a text and a number, as of all other types."""
+        """Evaluate a comparison: an order is null unless both sides are texts or both are numbers."""
         left, right = (self.visit(child, value) for child in node["children"])
         operator = node["value"]
         if operator not in ("eq", "ne") and not (
@@ -64,7 +64,7 @@ class Interpreter(jmespath.visitor.TreeInterpreter):
         return self.COMPARATOR_FUNC[operator](left, right)
 
     def visit_function_expression(self, node: Mapping[str, Any], value: Json) -> Any:
-        """The value of a function: null where it cannot take what it is given, as field access does."""
+        """Evaluate a function: null if it does not accept its arguments."""
         arguments = [self.visit(child, value) for child in node["children"]]
         self._left -= _FUNCTION_STEPS + sum(
             len(each) // _VALUES_OF_A_STEP for each in arguments if isinstance(each, (list, dict))

@@ -1,7 +1,7 @@
-"""Templates: the RFC 6570 forms ``{name}``, ``{?a,b}`` and ``{&a,b}``, compiled once at load.
+"""Target templates: the RFC 6570 forms ``{name}``, ``{?a,b}`` and ``{&a,b}``, compiled once at load.
 
-Targets are templates, and so are headers (``field_template.py``). Whatever a value holds, it stays one encoded segment
-or one query value; a value that cannot be that fails the call.
+Header templates (``field_template.py``) share the parser. Whatever a value holds, it stays one encoded path segment or
+one query value; a value that cannot be encoded so fails the call.
 """
 
 from __future__ import annotations
@@ -27,33 +27,34 @@ MAX_TARGET = 16 * 1024
 
 _SCALARS = (str, int, float, type(None))
 LISTS = (list, tuple, set, frozenset)
-"""What is a list: JSON's, and what code gives in its place."""
+"""The types that count as lists: JSON's, and those that code may give instead."""
 
 
 class BadValueError(Exception):
     """A value that cannot stand where a template puts it.
 
-    ``client`` is the parameter of the client's request that it came from, in words; empty where it came from elsewhere.
+    ``client_parameter`` gives words for the parameter of the client's request that the value came from; empty if the
+    value is not the client's.
     """
 
-    def __init__(self, name: str, reason: str, *, client: str) -> None:
+    def __init__(self, name: str, reason: str, *, client_parameter: str) -> None:
         super().__init__(f"{{{name}}} {reason}")
         self.name = name
-        self.client = client
+        self.client_parameter = client_parameter
         self.reason = reason
 
 
 class Variable(NamedTuple):
-    """A resolved variable: where its value lies. A root of None is a name bound in the call's ``with``."""
+    """A resolved variable: the path to its value in the context. Root None: a name bound in the call's ``with``."""
 
     name: str
     root: str | None
     fields: tuple[str, ...]
-    client: str
-    """The parameter of the client's request that it is, in words; empty if it is none."""
+    client_parameter: str
+    """Words for the parameter of the client's request that it is; empty if it is none."""
 
     def value(self, context: Mapping[str, Json], bound: Mapping[str, Json]) -> Json:
-        """The value, or None where any step of the way is missing."""
+        """The value, or None if any step of the path is missing."""
         value: Json = bound if self.root is None else context.get(self.root)
         for field in self.fields:
             value = value.get(field) if isinstance(value, dict) else None
@@ -61,14 +62,14 @@ class Variable(NamedTuple):
 
 
 Resolver = Callable[[str], Variable]
-"""Finds what a name in a template means. Raises ValueError for one that means nothing, or two things."""
+"""Resolves a name in a template. Raises ValueError for a name that is unknown or ambiguous."""
 
 Bound = Mapping[str, Json]
 
 
 @dataclass(frozen=True, slots=True)
 class TargetTemplate:
-    """A compiled target: a path of literals and segments, then query parameters."""
+    """A compiled request target: a path of literals and variables, then query parameters."""
 
     path: tuple[str | Variable, ...]
     query: tuple[str | Variable, ...]
@@ -76,7 +77,7 @@ class TargetTemplate:
 
     @property
     def variables(self) -> tuple[Variable, ...]:
-        """Every variable, in order."""
+        """All variables, in order."""
         return tuple(part for part in self.path + self.query if isinstance(part, Variable))
 
     def expand(self, context: Mapping[str, Json], bound: Bound) -> tuple[str, list[str]]:
@@ -93,12 +94,16 @@ class TargetTemplate:
             if isinstance(part, str):
                 pairs.append(part)
             else:
-                pairs.extend(query_pairs(part.name, part.value(context, bound), client=part.client, join=True))
+                pairs.extend(
+                    query_pairs(
+                        part.name, part.value(context, bound), client_parameter=part.client_parameter, join=True
+                    )
+                )
         return path, pairs
 
 
-def scalar_text(value: Json, name: str, *, client: str) -> str:
-    """A scalar as text: a str as it is, anything else as JSON (``true``, ``1.5``).
+def scalar_text(value: Json, name: str, *, client_parameter: str) -> str:
+    """The text of a scalar: a str as it is, anything else as JSON (``true``, ``1.5``).
 
     Code may give what JSON writes as a text (a date, a UUID, a Decimal, an enum): that text, without quotes.
 
@@ -109,20 +114,22 @@ def scalar_text(value: Json, name: str, *, client: str) -> str:
     if not isinstance(value, _SCALARS):
         value = _of_code(value, name)
         if isinstance(value, (list, dict)):
-            raise BadValueError(name, f"is {'a list' if isinstance(value, list) else 'an object'}", client=client)
+            raise BadValueError(
+                name, f"is {'a list' if isinstance(value, list) else 'an object'}", client_parameter=client_parameter
+            )
     if isinstance(value, float) and not math.isfinite(value):
-        raise BadValueError(name, "is not a finite number", client=client)
+        raise BadValueError(name, "is not a finite number", client_parameter=client_parameter)
     try:
         text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
     except ValueError:  # An integer of more digits than Python writes.
         text = " " * (MAX_VALUE + 1)
     if len(text) > MAX_VALUE:
-        raise BadValueError(name, f"is longer than {MAX_VALUE} characters", client=client)
+        raise BadValueError(name, f"is longer than {MAX_VALUE} characters", client_parameter=client_parameter)
     return text
 
 
 def _of_code(value: object, name: str) -> Json:
-    """What is no scalar of JSON as a value of JSON, one level deep where it is a list or an object.
+    """The JSON value of a Python object that is no JSON scalar; lists and objects come back empty.
 
     Raises:
         TypeError: JSON has no form for it.
@@ -140,16 +147,20 @@ def _of_code(value: object, name: str) -> Json:
     return built
 
 
-def percent_encoded(value: Json, name: str, *, client: str) -> str:
-    """A scalar percent-encoded but for the unreserved characters (RFC 3986 section 2.3)."""
+def percent_encoded(value: Json, name: str, *, client_parameter: str) -> str:
+    """The percent-encoded text of a scalar; only unreserved characters stay (RFC 3986 section 2.3).
+
+    Raises:
+        BadValueError: as ``scalar_text``, or the text is no Unicode.
+    """
     try:
-        return quote(scalar_text(value, name, client=client), safe="")
+        return quote(scalar_text(value, name, client_parameter=client_parameter), safe="")
     except UnicodeEncodeError as error:
-        raise BadValueError(name, "is not valid Unicode", client=client) from error
+        raise BadValueError(name, "is not valid Unicode", client_parameter=client_parameter) from error
 
 
-def query_pairs(name: str, value: Json, *, client: str, join: bool = False) -> list[str]:
-    """``name=value`` parts, encoded: none for null; a list as one joined with commas (RFC 6570) or as one each.
+def query_pairs(name: str, value: Json, *, client_parameter: str, join: bool = False) -> list[str]:
+    """The encoded ``name=value`` parts of a value: none for null, one per item of a list (``join``: one with commas).
 
     Raises:
         BadValueError: the value is an object, a list that holds more than scalars, or one that no target has room for.
@@ -158,15 +169,17 @@ def query_pairs(name: str, value: Json, *, client: str, join: bool = False) -> l
         return []
     key = quote(name, safe="")
     if not isinstance(value, LISTS):
-        return [f"{key}={percent_encoded(value, name, client=client)}"]
+        return [f"{key}={percent_encoded(value, name, client_parameter=client_parameter)}"]
     texts: list[str] = []
     room = MAX_TARGET
     for item in value:
         if item is not None:
-            text = percent_encoded(item, name, client=client)
+            text = percent_encoded(item, name, client_parameter=client_parameter)
             room -= len(text) + 1
             if room < 0:
-                raise BadValueError(name, f"makes a target of more than {MAX_TARGET} bytes", client=client)
+                raise BadValueError(
+                    name, f"makes a target of more than {MAX_TARGET} bytes", client_parameter=client_parameter
+                )
             texts.append(text)
     if join:
         return [f"{key}={','.join(texts)}"] if texts else []
@@ -175,10 +188,10 @@ def query_pairs(name: str, value: Json, *, client: str, join: bool = False) -> l
 
 def _segment(variable: Variable, value: Json) -> str:
     if value is None:
-        raise BadValueError(variable.name, "has no value", client=variable.client)
-    text = percent_encoded(value, variable.name, client=variable.client)
+        raise BadValueError(variable.name, "has no value", client_parameter=variable.client_parameter)
+    text = percent_encoded(value, variable.name, client_parameter=variable.client_parameter)
     if text in ("", ".", ".."):
-        raise BadValueError(variable.name, "is empty or a dot segment", client=variable.client)
+        raise BadValueError(variable.name, "is empty or a dot segment", client_parameter=variable.client_parameter)
     return text
 
 
@@ -190,10 +203,10 @@ _LITERAL = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/?]|%[0-9A-Fa-f]{2})*")
 
 
 def compile_target(text: str, resolve: Resolver) -> TargetTemplate:
-    """Compile a call's path.
+    """Compile the path template of a call.
 
     Raises:
-        ValueError: the grammar is not ours, or ``resolve`` refused a name.
+        ValueError: the grammar is violated, or ``resolve`` refused a name.
     """
     if not text.startswith("/") or text.startswith("//"):
         raise ValueError('a path begins with one "/"')
@@ -239,7 +252,7 @@ def _check_literal(text: str) -> None:
 
 
 class Placeholder(NamedTuple):
-    """One ``{…}`` of a template."""
+    """A ``{…}`` of a template."""
 
     operator: str
     """``?`` or ``&``, or nothing."""
@@ -247,7 +260,7 @@ class Placeholder(NamedTuple):
 
 
 def parse_template(text: str) -> Iterator[str | Placeholder]:
-    """The literals and the expressions of a template in turn.
+    """The literals and the placeholders of a template, in order.
 
     The grammar is checked here because uritemplate is silent about ``{a b}``, ``{}`` and ``{id``.
     """

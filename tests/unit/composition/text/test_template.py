@@ -102,5 +102,5 @@ def test_what_cannot_be_a_query_value_is_refused(value: object) -> None:
 
 def test_a_list_that_no_target_has_room_for_is_refused_before_all_of_it_is_encoded() -> None:
     with pytest.raises(BadValueError, match="more than 16384 bytes"):
-        query_pairs("a", ["x"] * 200_000, client=True)
-    assert len(query_pairs("a", [None] * 200_000 + ["x"] * 8000, client=True)) == 8000
+        query_pairs("a", ["x"] * 200_000, client_parameter="the query")
+    assert len(query_pairs("a", [None] * 200_000 + ["x"] * 8000, client_parameter="the query")) == 8000
