@@ -1,8 +1,11 @@
-"""Upstreams: an HTTP/1.1 connection pool on trio, and calls with policies made over it.
+"""HTTP/1.1 clients of upstreams: a connection pool on trio, and calls that pass an upstream's policies.
 
-``Transport`` is an upstream with its policies for any httpx user on trio; ``Pool`` is the connections alone, for any
-URL; ``Client`` is what compositions call. Nothing here knows compositions, and nothing follows redirects, stores
-cookies or reads the environment.
+``client.py`` has the order of the policies; what a policy decides stands in ``umbel.policy``. ``calls/`` has calls and
+their attempts, ``pool/`` connections, ``replicas/`` addresses, health checks and load balancing.
+
+``Transport`` is an upstream with its policies for any httpx user on trio. ``Pool`` is the connections alone, for any
+URL. ``Client`` is the upstream that compositions call. This package knows no compositions, follows no redirects, stores
+no cookies and reads no environment variables.
 """
 
 from importlib import import_module
@@ -146,7 +149,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name from its home (PEP 562), so that a worker that calls no upstream starts in half the time."""
+    """Load a public name from its home (PEP 562), so that a process that calls no upstream starts sooner."""
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

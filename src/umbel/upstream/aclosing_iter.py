@@ -1,7 +1,7 @@
-"""Iterating a byte stream so that its iterator is closed with the loop.
+"""Iteration over a foreign byte stream that closes the iterator when the block ends.
 
-Used wherever this package reads a stream that someone else made. Left to the garbage collector, an async generator
-would end at some later time, outside of every scope that it was written in.
+Left to the garbage collector, an async generator would end at some later time, outside of every scope that it was
+started in.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ import httpx
 
 @asynccontextmanager
 async def pieces_of(stream: httpx.AsyncByteStream) -> AsyncIterator[AsyncIterator[bytes]]:
-    """``async with pieces_of(stream) as pieces: async for piece in pieces: …``.
+    """Give an iterator of ``stream``, and close it at the end of the block.
 
-    Like ``contextlib.aclosing``, but an iterator that is no generator will do too.
+    Unlike ``contextlib.aclosing`` it accepts an iterator without ``aclose``::
+
+        async with pieces_of(stream) as pieces:
+            async for piece in pieces: ...
     """
     iterator = aiter(stream)
     try:

@@ -1,21 +1,24 @@
-"""One named upstream: its policies in their order, its replicas and its connections, and the calls made to it.
+"""The client of one upstream: the order in which each call passes the policies, and why.
 
-The order of the policies, from the first that a call meets, and why each stands where it stands:
+A new policy takes its place in this list; its decision is a pure object in ``umbel.policy``, which ``Client.__init__``
+makes and ``calls/call.py`` asks.
+
+The order, from the first policy that a call passes:
 
 1. **coalescing**: of identical calls only one goes on, so everything below counts what the upstream really gets.
-2. **breaker**: admits once per call, before the call waits for anything, so that calls of an upstream that is out fail
-   at once and fill no queue. It is told of each attempt.
+2. **breaker**: admits once per call, before the call waits for anything, so that calls of an upstream that is down fail
+   at once and fill no queue. It counts the end of each attempt.
 3. **bulkhead**: counts calls, not attempts, and is the upstream's only queue. A retry therefore never queues again
    behind new calls, and a call that finds the queue full has cost nothing.
 4. **retry**, then 5. **hedge**: each retry is a race of its own. Both draw on one budget, so that together they cannot
    add more load than it bears.
-6. **balance**: takes a replica for each attempt, so that another attempt can take another replica.
-7. **attempt**: tells the upstream the time that is left now, after the queue; traces; is recorded and told to the
-   breaker with whatever its end is, a late, broken or too big body included.
+6. **load balancing**: takes a replica for each attempt, so that another attempt can take another replica.
+7. **attempt**: sends the time that is left now, after the queue, and the trace; is recorded, and counted by the
+   breaker, with whatever its end is, a late, broken or too big body included.
 8. **pool**: connections. Without a limit of its own: the bulkhead has counted already, and two queues would hide one
    another.
 
-What nobody asked for is None, and costs a call one comparison. ``call.py`` asks the policies, in this order.
+A policy that is not configured is None, and costs a call one comparison.
 """
 
 from __future__ import annotations
@@ -59,7 +62,7 @@ if TYPE_CHECKING:
     from .replicas.sources import ReplicaSource
 
 DIGESTS_MAX = 8
-"""Percentiles that are watched at once; the configuration names one or two."""
+"""Percentiles that are estimated at once; the configuration names one or two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +70,11 @@ class BreakerRules:
     """When a breaker opens (``policy.breaker.BreakerPolicy``)."""
 
     window: float = 10.0
-    """Seconds that are looked at."""
+    """Seconds in which attempts are counted."""
     min_requests: int = 20
-    """Attempts in the window under which it never opens."""
+    """Attempts in the window; with fewer it never opens."""
     failure_ratio: float = 0.5
-    """The failed part of them, 0 to 1, at which it opens."""
+    """The share of failed attempts, 0 to 1, at which it opens."""
     open_for: float = 5.0
     """Seconds until the first probe."""
 
@@ -91,28 +94,28 @@ class HealthRules:
 
 @dataclass(frozen=True, slots=True)
 class Policies:
-    """The policies of an upstream; None (or the default) is without."""
+    """The policies of an upstream; a policy that is None is not applied."""
 
     coalesce: bool = False
-    """Whether identical safe calls that overlap are made once, where they do not say so themselves."""
+    """Whether identical safe calls that overlap are made once, unless ``CallContext.coalesce`` says otherwise."""
     breaker: BreakerRules | None = None
     max_concurrency: int | Literal["auto"] = 100
-    """Calls in flight; ``"auto"``: learned from how long calls take (``policy.limit.GradientLimit``)."""
+    """Calls in flight; ``"auto"``: learned from how long calls take (``policy.gradient_limit.GradientLimit``)."""
     max_queue: int | None = None
-    """Requests whose calls wait for a place; the calls of one more fail. None: as many as the
-    guard says that there may be at a time, or 256."""
+    """Requests whose calls wait for a place; the calls of one more fail. None: ``OverloadGuard.max_requests``, or 256
+    without a guard."""
     retry: RetryRules | None = None
     hedge: HedgeRules | None = None
     budget: Budget = field(default_factory=Budget)
-    """Of retries and hedges together."""
+    """The retry budget, of retries and hedges together."""
     balance: PolicyName = "p2c"
     weights: Sequence[int] | None = None
     ejection: EjectionRules | None = None
     health: HealthRules | None = None
     user_agent: bytes = PRODUCT.encode("ascii")
-    """Of health checks; empty for none. Calls bring their own."""
+    """The User-Agent of health checks; empty for none. Calls have their own."""
     deadline_header: str | None = "x-envoy-expected-rq-timeout-ms"
-    """The field that tells the upstream the milliseconds that are left; None for none."""
+    """The request field with the milliseconds that are left until the deadline; None for none."""
     max_body: int | None = None
     """Bytes of a response's body after decoding; None: JSON_MAX or OTHER_MAX by its media type."""
     connect_timeout: float | None = 5.0
@@ -126,11 +129,11 @@ class RetryStatistics:
     retries: int
     """Attempts made beyond the first."""
     mended: int
-    """Calls that a retry gave an answer that is not retried."""
+    """Calls that got, by a retry, an answer that is not retried."""
     late: int
-    """Retries not made because the wait before them would not have ended before the call's deadline."""
+    """Retries that were not made because the pause before them would have passed the call's deadline."""
     blocked: int
-    """Retries not made because the breaker had opened."""
+    """Retries that were not made because the breaker had opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +141,13 @@ class HedgeStatistics:
     """A snapshot of the hedges. The second and the third count since the beginning."""
 
     pending: int
-    """Calls in flight whose time for a hedge is still to come."""
+    """Calls in flight that have a timer for their next hedge."""
     hedges: int
     """Hedges started."""
     won: int
-    """Those of them that brought the answer."""
+    """Hedges whose answer became the call's."""
     latencies: Mapping[float, LatencyStatistics]
-    """By quantile; nothing where hedges come after a duration."""
+    """By quantile; empty where hedges start after a fixed time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +159,13 @@ class BulkheadStatistics:
     waiting: int
     """Calls that wait for a place."""
     requests: int
-    """Requests that the calls in flight and the waiting ones belong to."""
+    """Requests that have calls in flight or waiting."""
     stalled: bool
-    """Whether calls wait, or waited, and none has completed since."""
+    """Whether the upstream is stalled; see ``calls/bulkhead.py``."""
     overflowed: int
     """Calls that were refused, since the beginning."""
     limit: LimitStatistics | None
-    """What was learned; None where the limit is a fixed number."""
+    """The learned limit; None where the limit is a fixed number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,18 +183,18 @@ class ClientStatistics:
 
 
 class Client(TaskOwner):
-    """See the module. A ``core.call.Caller``, and an async context manager; calls are made inside of it.
+    """The client of one upstream: a ``core.call.Caller``, and an async context manager inside which calls are made.
 
-    It may be entered again by the same task while it is; the outermost exit closes every connection, and ends calls
-    that are still under way as ``ConnectionReset``.
+    The same task may enter it again. The outermost exit closes every connection; calls that are still under way end
+    with ``ConnectionReset``.
 
     Args:
-        replicas: base URLs, or replicas made of them, or a source of such.
-        pool: its connections, without a limit of its own. The client enters and leaves it.
-        timers: run by somebody else, as long as the client is entered; None: the client runs its own.
-        guard: shared with the other upstreams of a server; None: calls wait in the queue's room, stalled or not.
-        rng: where all chance comes from.
-        recorder: hears of breakers that open and close, and of replicas that are put out, fail their checks, come back.
+        replicas: base URLs, or ``Replica`` objects, or a source of replicas.
+        pool: its connections, without a limit of its own. The client enters and exits it.
+        timers: a queue that runs as long as the client is entered; None: the client runs its own.
+        guard: shared with the other upstreams of a server; None: the queue's room is the same, stalled or not.
+        rng: the source of all randomness.
+        recorder: gets the records of state changes of the breaker and of replicas.
 
     Raises:
         ValueError: no replica, weights that do not fit, or numbers out of range.
@@ -221,12 +224,12 @@ class Client(TaskOwner):
         self.max_body, self.connect_timeout = policies.max_body, policies.connect_timeout
         self.deadline_header = policies.deadline_header.lower().encode("ascii") if policies.deadline_header else None
         self.attempt_prefixes = _attempt_prefixes(self.deadline_header)
-        """How lines begin that an attempt adds itself: a call that brings its own needs a closer look."""
+        """How the lines of the fields begin that each attempt writes itself, in place of a call's own."""
         self.latest_lines: LatestLines = (None, None, 0.0, 0.0, None, b"", b"")
-        """What the latest attempt's head said of its request; see ``attempt.lines_of_request``."""
+        """The lines that the latest attempt shares with others of its request; see ``attempt.lines_of_request``."""
         self.breaker = _breaker(policies.breaker, StateEvents(recorder, name))
         self.gradient = GradientLimit() if policies.max_concurrency == "auto" else None
-        """What learns the limit of calls in flight; None where it is a fixed number."""
+        """Learns the limit of calls in flight; None where it is a fixed number."""
         capacity = policies.max_concurrency if policies.max_concurrency != "auto" else GradientLimit().limit
         self.bulkhead = Bulkhead(capacity, policies.max_queue, guard, self.timers)
         self.balance = LoadBalancer(
@@ -280,8 +283,8 @@ class Client(TaskOwner):
     ) -> None:
         await self._entered.pop().__aexit__(exc_type, exc_value, traceback)
         if self._own_timers and not self._nursery.running:
-            # Calls that wait for a time (another attempt, their limit) would wait for ever: they end now, because no
-            # attempt can be made any more.
+            # Calls that wait for a timer (of a retry, of their limit) would wait for ever: their timers run now, and
+            # the calls end, because no attempt can be made any more.
             self.timers.run_all()
 
     async def _begin(self) -> None:
@@ -290,7 +293,7 @@ class Client(TaskOwner):
 
     @property
     def nursery(self) -> BackgroundNursery:
-        """For tasks of shared calls."""
+        """The nursery for tasks of shared calls."""
         return self._nursery
 
     def new_call(self, prepared: Prepared, context: CallContext, mode: Mode = "whole") -> Call:
@@ -303,13 +306,13 @@ class Client(TaskOwner):
         return self.unshared_call(prepared, context)
 
     def unshared_call(self, prepared: Prepared, context: CallContext) -> UpstreamCall:
-        """A call that is made for nobody else."""
+        """A call that serves one caller alone."""
         if self._repeats or context.retry is not None or context.hedge is not None:
             return RepeatableCall(self, prepared, context)
         return UpstreamCall(self, prepared, context)
 
     def digest(self, quantile: float | None) -> HedgeDelay | None:
-        """The latencies that hedges at this quantile are timed by; None where they come after a duration."""
+        """The latencies by which hedges at this quantile are timed; None without a quantile, or beyond DIGESTS_MAX."""
         if quantile is None:
             return None
         found = self._digests.get(quantile)
@@ -348,7 +351,7 @@ class Client(TaskOwner):
 
 @lru_cache(maxsize=64)
 def _attempt_prefixes(deadline_header: bytes | None) -> tuple[bytes, ...]:
-    """The same object for the same name: what is noted for it (``core.call.FieldBlock``) serves several upstreams."""
+    """See ``Client.attempt_prefixes``. The same tuple for the same name: blocks of fields compare by identity."""
     own = (b"traceparent:", b"tracestate:")
     return own if deadline_header is None else (*own, deadline_header + b":")
 

@@ -1,7 +1,6 @@
-"""What can go wrong with an attempt, each as an UpstreamError of its kind and as the httpx exception that fits.
+"""Errors of attempts: each is an ``UpstreamError`` of a kind and the httpx exception that fits.
 
-Raised by every file of this package; caught by the composition (as UpstreamError) or by any httpx user. Holds no
-behaviour: the message is for records and may name hosts, so it never goes to a client.
+A message is for records and may name hosts, so it must never be sent to a client.
 """
 
 # ruff: noqa: N818 - named by what happened, as httpx's own (ReadTimeout) and trio's (Cancelled) are

@@ -1,4 +1,4 @@
-"""The client of an upstream of the configuration."""
+"""Clients made from the configuration, and the checks of it that only making them shows."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _MAX_IDLE_AUTO = 1000
 
 
 class UpstreamConfigError(ValueError):
-    """An upstream's client cannot be built: ``reason`` says why, in one sentence, and ``key`` where in its table."""
+    """Error: an upstream's client cannot be made. ``reason`` says why in one sentence, ``key`` where in its table."""
 
     def __init__(self, key: KeyPath, reason: str) -> None:
         super().__init__(f"{'.'.join(map(str, key))}: {reason}")
@@ -54,8 +54,9 @@ def build(
     """The client of one upstream. TLS files are read here; relative ones are relative to ``base_dir``.
 
     Args:
-        recorder: hears of breakers that open and close, and of replicas that are put out, fail their checks, come back.
-        reader: watches the sockets, and ``timers`` keeps the times, as long as the client is entered; None: its own.
+        recorder: gets the records of state changes of the breaker and of replicas.
+        reader, timers: the socket reader and the timer queue, which must run as long as the client is entered; None:
+            the client has its own.
 
     Raises:
         UpstreamConfigError: a TLS file cannot be used, or two keys do not go together.
@@ -66,9 +67,9 @@ def build(
 
 
 def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
-    """What only building the upstreams' clients shows, with the key it lies at; for ``load(path, checks=(check,))``.
+    """The errors that only making the upstreams' clients shows, each with its key; for ``load(path, checks=(check,))``.
 
-    TLS files are not among it: the loader has looked at them.
+    TLS files are not checked: the loader has done that.
     """
     for name, upstream in config.upstreams.items():
         try:
@@ -78,7 +79,7 @@ def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
 
 
 def warn(config: Config) -> Iterator[tuple[KeyPath, str]]:
-    """What can be used and does less than it says, with the key it lies at."""
+    """Warnings: keys that are valid and have less effect than they say."""
     # For each upstream a call of it that must not be made twice.
     once: dict[str, str] = {}
     for index, route in enumerate(config.routes):
@@ -99,7 +100,7 @@ def warn(config: Config) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _may_be_repeated(call: Call, upstream: Upstream) -> bool:
-    """Whether the call's request may be sent twice (``outgoing.is_idempotent``)."""
+    """Whether the call's request may be sent twice (``request_head.is_idempotent``)."""
     sends_body = call.json_ is not None or call.form is not None or call.forward_body
     if (call.method or ("POST" if sends_body else "GET")) in IDEMPOTENT:
         return True
@@ -165,7 +166,7 @@ def _policies(config: Upstream, *, weighted: bool) -> Policies:
 
 
 def _replicas(config: Upstream) -> list[Replica] | ReplicaSource:
-    """The replicas as they are, or, where a ``dns+`` URL stands among them, as the set that its name has."""
+    """The replicas as a list; or, if one of the URLs is ``dns+``, as a source that follows the name's addresses."""
     name, urls = config.tls.server_name, [each.url for each in config.replicas]
     if not any(url.startswith("dns+") for url in urls):
         return [Replica.parse(url, server_name=name) for url in urls]

@@ -1,7 +1,7 @@
-"""A number of places and one bounded, fair queue before them.
+"""Concurrency limit with one bounded, fair queue: so many places, and waiters that get them first come, first served.
 
-Like trio's semaphore it hands a free place to the waiter that came first, and a waiter that leaves never holds one;
-unlike it, the number of places may change, and a waiter is a function that is called: waiting needs no task.
+Like trio's semaphore it hands a free place to the first waiter, and a waiter that leaves never holds one. Unlike it,
+the number of places may change, and a waiter is a callback: waiting needs no task.
 """
 
 from __future__ import annotations
@@ -20,17 +20,21 @@ Granted = Callable[[], object]
 
 @dataclass(frozen=True, slots=True)
 class SlotStatistics:
-    """A snapshot of ``QueueLimiter``."""
+    """A snapshot of a ``QueueLimiter``."""
 
     capacity: int
     in_use: int
     waiting: int
     overflowed: int
-    """How many found the queue full, since the beginning."""
+    """Waiters that were refused because the queue was full, since the beginning."""
 
 
 class QueueLimiter:
-    """``capacity`` places; at most ``max_waiting`` wait for one, first come, first served."""
+    """``capacity`` places, and a queue of at most ``max_waiting`` waiters.
+
+    Raises:
+        ValueError: numbers out of range.
+    """
 
     __slots__ = ("_capacity", "_granting", "_max_waiting", "_overflowed", "_queue", "in_use")
 
@@ -47,8 +51,8 @@ class QueueLimiter:
         self._granting = False
 
     def take(self) -> bool:
-        """Take a place if one is free."""
-        # Nobody waits while a place is free, except inside of a grant: whoever asks there does not overtake.
+        """Take a place if one is free; whether it was."""
+        # A place is free while others wait only inside of a grant; a caller in there must not overtake them.
         if self.in_use < self._capacity and not self._queue:
             self.in_use += 1
             return True
@@ -66,14 +70,14 @@ class QueueLimiter:
         self._queue[key] = granted
 
     def leave(self, key: object) -> bool:
-        """Wait no longer; False if it does not wait (any more): then it holds a place."""
+        """Take a waiter out of the queue; False if it is not there (any more): then it holds a place."""
         if self._queue.pop(key, None) is None:
             return False
         self._stopped_waiting(key)
         return True
 
     async def acquire(self) -> None:
-        """Take a place, waiting in this task if need be. No checkpoint if one is free. Cancelled, it holds none.
+        """Take a place; wait in this task until one is free. No checkpoint if one is free. Cancelled, it holds none.
 
         Raises:
             Overflow: the queue is full.
@@ -97,13 +101,13 @@ class QueueLimiter:
             self._grant_free_places()
 
     def resize(self, capacity: int) -> None:
-        """Have so many places from now on. Fewer than are in use: those go as they are given back."""
+        """Set the number of places. If more are in use, the surplus goes as places are released."""
         self._capacity = capacity
         self._grant_free_places()
 
     @property
     def capacity(self) -> int:
-        """How many places there are."""
+        """The number of places."""
         return self._capacity
 
     def statistics(self) -> SlotStatistics:
@@ -111,7 +115,7 @@ class QueueLimiter:
         return SlotStatistics(self._capacity, self.in_use, len(self._queue), self._overflowed)
 
     def _grant_free_places(self) -> None:
-        """Give free places to waiters."""
+        """Give free places to waiters, in a loop and not by recursion: a grant may release its place at once."""
         if self._granting:
             return  # A waiter that ended at once gave its place back: the loop below goes on with it.
         self._granting = True
@@ -125,4 +129,4 @@ class QueueLimiter:
             self._granting = False
 
     def _stopped_waiting(self, key: object) -> None:
-        """``key`` waits no longer: it has a place, or has left. For subclasses that count who waits."""
+        """Hook: ``key`` is out of the queue, because it got a place or left. For subclasses that count waiters."""

@@ -1,4 +1,4 @@
-"""An upstream with its policies as a transport for any httpx user on trio."""
+"""httpx transport: one upstream with its policies, for any httpx user on trio."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def Hedge(after: float | str = "p95", max: int = 1) -> HedgeRules:  # noqa: N802
 
     Args:
         after: seconds, or a percentile (``"p95"``) of the time that attempts take at most of the replicas, of late
-            (``policy.latencies``). Until there are 100 of them within a minute, only failures start hedges.
+            (``policy.hedge_delay``). Until there are 100 of them within a minute, only failures start hedges.
         max: hedges of a call, each ``after`` the one before; 0 for none.
 
     Raises:
@@ -246,7 +246,7 @@ class Transport(httpx.AsyncBaseTransport):
 
 
 def _step_timeouts(given: Mapping[str, float | None]) -> StepTimeouts:
-    """httpx's limits. Its None is no limit; what is not said is the upstream's own matter."""
+    """Step limits of httpx's ``timeout``. Its None is no limit; for what is absent the upstream's own limit holds."""
     connect = given.get("connect", 0.0)
     return StepTimeouts(
         math.inf if connect is None else connect or None, given.get("read"), given.get("write"), given.get("pool")
@@ -254,7 +254,7 @@ def _step_timeouts(given: Mapping[str, float | None]) -> StepTimeouts:
 
 
 def _prepared_request(request: httpx.Request) -> Prepared:
-    """An httpx request as a call's."""
+    """The request of a call, made of an httpx request."""
     target = request.extensions.get("target") or request.url.raw_path
     if not isinstance(target, bytes):
         raise BadRequest("the target extension is not bytes")
@@ -285,7 +285,7 @@ def _raise(call: Call) -> None:
 
 
 class _ReceivedBody(httpx.AsyncByteStream):
-    """A response's body as it is received. Its own iterator, so there is no generator to be forgotten."""
+    """Body stream of a ``StreamCall``. It is its own iterator, so no generator is left to the garbage collector."""
 
     def __init__(self, call: StreamCall) -> None:
         self._call = call

@@ -1,1 +1,1 @@
-"""Calls to an upstream and their attempts."""
+"""Calls to an upstream: admission, attempts, retries, hedges, coalescing, and the body of the response."""

@@ -1,4 +1,4 @@
-"""One attempt of a call: one request to one replica, from taking the replica to the response or the failure.
+"""One attempt of a call: one request to one replica, from the choice of the replica to the response or the failure.
 
 The theory stands in ``call.py``.
 """
@@ -81,7 +81,7 @@ class AttemptOwner(Protocol):
 
 
 class Attempt:
-    """One request to one replica, and the listener of its connection's stream. See the module."""
+    """One request to one replica. A ``net.stream.Listener`` of its connection; see the module."""
 
     __slots__ = (
         "_close_after",
@@ -104,7 +104,7 @@ class Attempt:
     )
 
     entry: RaceEntry
-    """Why it is in the race; set by whoever begins one."""
+    """Why it is in the race; set where the attempt is made."""
     _sending: bool
     """Whether a task is sending the request; set together with ``_scope``."""
 
@@ -113,26 +113,26 @@ class Attempt:
         self.cause = cause
         self.state = WAITING
         self.slot: ReplicaSlot | None = None
-        """Its replica; None where it was never made."""
+        """Its replica; None if there was none to take."""
         self.started_at = 0.0
         self.status: int | None = None
         """Of the response's head, as soon as that is there."""
         self.error: Exception | None = None
         self.answer: Answer | None = None
-        """What came, if all of it has come (of a stream: the head)."""
+        """The response, once it is complete (of a stream: its head)."""
         self._request: bytes | None = b""
-        """None: it is sent piece by piece, by a task."""
+        """The request's bytes; None: it is sent piece by piece, by a task."""
         self._close_after = False
-        """Whether the request says that the connection serves no more."""
+        """Whether the connection must not serve again after this request."""
         self._connection: Connection | None = None
         self._reused = False
         """Whether its connection had served before."""
         self._scope: trio.CancelScope | None = None
         """Around what ``run`` awaits."""
         self._part: PartialResponse | None = None
-        """What has come of a response that does not come as a whole."""
+        """The response so far, where it does not come in one read."""
         self._read_timer: Timer | None = None
-        """When the peer has been silent for too long, where that is limited."""
+        """The timer of httpx's ``read`` limit, where there is one."""
 
     @property
     def ending(self) -> AttemptResult | None:
@@ -179,7 +179,7 @@ class Attempt:
         self.state = READY
 
     def depart(self) -> None:
-        """Send the request, if it is ready. That the connection is broken is noticed by whoever reads it."""
+        """Send the request, if it is ready. A broken connection is noticed when it is read."""
         connection, request = self._connection, self._request
         if self.state is READY and connection is not None and request is not None:
             self.state = SENT
@@ -238,7 +238,7 @@ class Attempt:
             self.fail(ReadTimedOut(text), trio.current_time())
 
     async def run(self) -> None:
-        """Do what must be waited for. Raises nothing but a cancel from outside, which cancels the call."""
+        """Connect and send, in a task. Raises nothing but a cancel from outside, which cancels the call."""
         scope = self._scope = trio.CancelScope()
         self._sending = False
         failure: Exception | None = None
@@ -320,7 +320,7 @@ class Attempt:
             self.fail(error, trio.current_time())
 
     async def _receive_until_done(self, stream: Stream, connection: Connection) -> None:
-        """Do what the reader does for a stream that pushes."""
+        """Receive the response in this task, from a stream that cannot push."""
         wants = True
         while wants and self._connection is connection:
             try:
@@ -337,7 +337,7 @@ class Attempt:
     # What the stream of its connection calls; see ``net.stream.Listener``.
 
     def on_data(self, data: bytes) -> bool:
-        """Bytes of the response."""
+        """Take bytes of the response; whether more are wanted."""
         call = self.call
         client = call.client
         try:
@@ -359,7 +359,7 @@ class Attempt:
             return False
 
     def on_eof(self) -> None:
-        """The end of the stream, which may be the end of the body."""
+        """Take the end of the stream, which may be the end of the body."""
         try:
             part = self._part
             if part is None:
@@ -370,7 +370,7 @@ class Attempt:
             self.fail(error, trio.current_time())
 
     def on_error(self, error: Exception) -> None:
-        """The stream is broken, or the pool closed it."""
+        """Fail: the stream is broken, or the pool has closed it."""
         connection = self._connection
         if connection is not None:
             reader = None if self._part is None else self._part.reader
@@ -381,7 +381,7 @@ class Attempt:
         return self._scope is not None and self._sending
 
     def _read(self, part: PartialResponse) -> bool:
-        """Take in what came of a response; whether more is wanted."""
+        """Decode what the reader has; whether more bytes are wanted."""
         reader = part.reader
         head = reader.head
         if head is None:
@@ -413,7 +413,7 @@ class Attempt:
         return False
 
     def _complete(self, head: Head, content: bytes, now: float) -> None:
-        """The response came as a whole."""
+        """End with a response that came in one read."""
         call = self.call
         status = self.status = head.status
         self._release(head, now, False)
@@ -460,7 +460,7 @@ class Attempt:
         self.call.attempt_ended(self, now)
 
     def fail(self, error: Exception, now: float) -> None:
-        """It ends with ``error``, unless only its kept connection was dead."""
+        """End with ``error``, unless only a kept connection was dead and the request is sent anew."""
         if isinstance(error, MessageError):
             error = response_failed(error)
         if self.state is DONE:
@@ -480,7 +480,7 @@ class Attempt:
         self.call.attempt_ended(self, now)
 
     def cut(self, reason: str, now: float) -> Kind:
-        """Somebody ends it. The kind that this means is returned."""
+        """Cut it: close its connection, cancel its task, and record it. Returns the kind of its end."""
         kind = kind_of_cut(reason, self.call.context, self.started_at, now)
         self._close_connection()
         if self._scope is not None:
@@ -492,7 +492,7 @@ class Attempt:
         return kind
 
     def discard(self, now: float) -> Connection | None:
-        """Nobody wants its response. Only one that streams holds a connection then, which is returned, closed."""
+        """Give up its response. Returns the connection, closed, if it has one: only one that streams does."""
         return None
 
     def _close_connection(self, *, crossed: bool = False, replaced: bool = False) -> bool:
@@ -543,7 +543,7 @@ class Attempt:
 
 
 class PartialResponse:
-    """What has come of a response that does not come as a whole."""
+    """A response that does not come in one read: what has come of it."""
 
     __slots__ = ("decoder", "kept", "reader")
 
@@ -558,7 +558,7 @@ class PartialResponse:
 def lines_of_request(
     client: ClientInterface, gateway: tuple[tuple[Field, ...], ...], context: CallContext, now: float
 ) -> tuple[bytes | None, bytes | None, bytes]:
-    """The lines that all attempts of a request say which are made now, noted in ``client.latest_lines``.
+    """The lines that all attempts have in common that are made now for one request; noted in ``client.latest_lines``.
 
     Returns:
         The gateway's fields and the beginning of ``traceparent``; that beginning alone (empty where there is no
@@ -587,7 +587,7 @@ def _end_of_parent(flags: str) -> bytes:
 
 
 def attempt_fields(context: CallContext, deadline_header: bytes | None, now: float, span: int) -> list[Field]:
-    """The same as fields. ``span`` is not 0: an id of zeros means "none" (W3C Trace Context section 3.2.2.4)."""
+    """The fields that an attempt adds. ``span`` is not 0, which means "none" (W3C Trace Context section 3.2.2.4)."""
     request = context.request
     if request is None:
         return []

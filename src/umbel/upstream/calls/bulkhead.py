@@ -1,4 +1,4 @@
-"""The bulkhead of an upstream: how many of its calls are in flight, which wait for a place, and who is refused.
+"""The bulkhead of an upstream: its limit of calls in flight, its queue, and which requests are refused.
 
 Theory
 ------
@@ -65,7 +65,7 @@ Refused = Callable[[Overflow], object]
 
 
 class OverloadGuard:
-    """What the upstreams of one process share: how many requests there are at most, and which upstreams are stalled."""
+    """Overload guard, shared by the upstreams of a process: the limit of requests, and which upstreams are stalled."""
 
     def __init__(self, max_requests: int = MAX_REQUESTS) -> None:
         self.max_requests = max_requests
@@ -105,7 +105,7 @@ class OverloadGuard:
 
 
 class Bulkhead(QueueLimiter):
-    """The places of one upstream. See the module.
+    """A ``QueueLimiter`` of one upstream's calls whose room is counted in requests. See the module.
 
     A request is named by a key of its own for as long as a call of it is in flight, waits or has joined.
     """
@@ -140,7 +140,7 @@ class Bulkhead(QueueLimiter):
         self.completed_at = -math.inf
         """When the last call completed. Set by calls."""
         self._watched_from: float = math.inf if guard is None else guard.watched_from
-        """So many calls in flight are watched though none waits."""
+        """With so many calls in flight the stall timer runs though none waits."""
         self._watched_since = 0.0
         self._stalled_at: float | None = None
         self._pressed_at = -math.inf
@@ -156,7 +156,7 @@ class Bulkhead(QueueLimiter):
         """
         if self._stalled_at is not None:
             self._check_room(request)
-        # Nobody waits while a place is free, except inside of a grant: whoever asks there does not overtake.
+        # A place is free while others wait only inside of a grant; a caller in there must not overtake them.
         if self.in_use < self._capacity and not self._queue:
             self.in_use += 1
             self.requests[request] = self.requests.get(request, 0) + 1
@@ -212,14 +212,14 @@ class Bulkhead(QueueLimiter):
         self.requests[request] = self.requests.get(request, 0) + 1
 
     def leave_joined(self, call: object) -> None:
-        """``call`` waits for no other's answer any more, if it did."""
+        """Count ``call`` no longer as one that has joined, if it has."""
         found = self.joined.pop(call, None)
         if found is not None:
             self._uncount(found[0])
 
     def give_back(self, request: Hashable) -> None:
         """Give the place of a call of ``request`` back: to the first that waits, if there is one."""
-        # As _uncount and release do: this runs for every call.
+        # As ``_uncount`` and ``release``, inlined: this runs for every call.
         count = self.requests[request]
         if count == 1:
             del self.requests[request]
@@ -283,7 +283,7 @@ class Bulkhead(QueueLimiter):
             del self.waiting[request]
 
     def _uncount(self, request: Hashable) -> None:
-        """``request`` has one call less."""
+        """Count one call of ``request`` less."""
         count = self.requests[request]
         if count == 1:
             del self.requests[request]
@@ -293,7 +293,7 @@ class Bulkhead(QueueLimiter):
     # Stalls.
 
     def _watch(self) -> None:
-        """See from now on whether the upstream completes calls."""
+        """Start the stall timer, with a guard: see from now on whether the upstream completes calls."""
         if self._guard is not None:
             self._watched_since = trio.current_time()
             if self._timer is None:
@@ -304,7 +304,7 @@ class Bulkhead(QueueLimiter):
         return bool(self._queue or self.joined) or self.in_use >= self._watched_from
 
     def _check_stall(self) -> None:
-        """Timer: see whether the upstream completes calls while some wait, have joined, or are many."""
+        """Timer: mark the upstream as stalled if it completes no call while some wait, have joined, or are many."""
         self._timer = None
         self._recover_if_due()
         guard = self._guard

@@ -1,4 +1,4 @@
-"""A call to an upstream: its attempts, from the first to the one that stands.
+"""A call to an upstream: its admission, its attempt, and its result.
 
 Theory
 ------
@@ -22,12 +22,12 @@ of its response are pushed to it from the reader's task. ``WAITING | READY → S
 A kept connection that turns out to be dead before a byte of the response came is replaced within the same attempt: its
 peer closed it while the request was on its way. This happens once at most, since the new connection is not a kept one.
 
-**Who runs this.** ``start`` and ``cancel`` run in the owner's task; ``finish`` in a task of the owner's nursery; the
-callbacks in the tasks of the reader, of the timers, or of whoever gave a place back. None of them waits except
+**Tasks.** ``start`` and ``cancel`` run in the owner's task; ``finish`` in a task of the owner's nursery; the callbacks
+in the tasks of the reader, of the timers, or of whoever gave a place back. None of them waits except
 ``finish``. Each is one step that no other interrupts, so the fields need no lock. After an ``await`` in ``finish`` the
 attempt may have been cut: its state is looked at again.
 
-**A cancel** closes what is under way: an attempt with a connection closes it without a goodbye; one that connects (in
+**A cancel** closes what is under way: an attempt with a connection closes it at once; one that connects (in
 DNS, connect, or the TLS handshake) has a cancel scope around that, which the dialler leaves no socket behind in. The
 attempt is DONE and recorded at once; the task in ``finish`` only unwinds. A client that leaves during a TLS handshake
 thus ends the call at once, and the handshake's socket is closed before the owner's nursery ends.
@@ -59,7 +59,7 @@ NEW, QUEUED, RUNNING = "new", "queued", "running"
 
 
 class UpstreamCall(CallBase):
-    """A call of one attempt. See the module, and ``core.call.Call``."""
+    """A ``core.call.Call`` that makes one attempt. See the module."""
 
     __slots__ = (
         "_attempt",
@@ -95,7 +95,7 @@ class UpstreamCall(CallBase):
         self.idempotent = prepared.method in IDEMPOTENT or is_idempotent(prepared)
         """Whether the request may be sent twice."""
         self.request_key = id(self) if context.request is None else id(context.request)
-        """The request that it counts for in the bulkhead: that of its composition; without one it counts by itself."""
+        """Key of the request that the bulkhead counts the call for; without one the call counts by itself."""
         self.ticket: Ticket | None = None
         self.tried: tuple[str, ...] = ()
         """The names of the replicas that its attempts took, in order."""
@@ -104,9 +104,9 @@ class UpstreamCall(CallBase):
         self._attempt: Attempt | None = None
         """The attempt, until it is DONE."""
         self._waiting: list[Attempt] | None = None
-        """Attempts that ``finish`` is to carry on."""
+        """Attempts that ``finish`` is to run."""
         self._timer: Timer | None = None
-        """Of the wait for a place."""
+        """The timer of the wait for a place."""
         self._limit_timer: Timer | None = None
 
     @property
@@ -165,7 +165,7 @@ class UpstreamCall(CallBase):
             self._refuse(Overflow(f"no place became free for {steps.pool:g} s"), trio.current_time())
 
     def _begin(self, now: float) -> None:
-        """It has its place: make the attempt."""
+        """Begin the attempt: the call has its place."""
         self.state, self._placed_at = RUNNING, now
         attempt = self._attempt = Attempt(self, "first")
         attempt.begin(now)
@@ -176,10 +176,10 @@ class UpstreamCall(CallBase):
         if attempt is not None:
             attempt.depart()
 
-    # What attempts say.
+    # Events of the attempt; see ``attempt.AttemptOwner``.
 
     def attempt_waits(self, attempt: Attempt) -> None:
-        """It needs a task."""
+        """Note the attempt for ``finish``, and ask the owner for a task."""
         if self._waiting is None:
             self._waiting = []
         self._waiting.append(attempt)
@@ -192,25 +192,25 @@ class UpstreamCall(CallBase):
             await attempt.run()
 
     def attempt_ended(self, attempt: Attempt, now: float) -> None:
-        """It has a response or an error, and nobody cut it."""
+        """End the call: its attempt has a response or an error."""
         if attempt.error is None or kind_of_error(attempt.error) is not Kind.TIMEOUT:
             self.client.bulkhead.completed_at = now
         self._attempt = None
         self._conclude(attempt, now)
 
     def attempt_lost(self, attempt: Attempt, now: float) -> None:
-        """Its connection failed before the upstream had answered at all: the repeat elsewhere may be failover."""
+        """Do nothing: only a call that repeats attempts can fail over to another replica."""
 
     # The end.
 
     def _cut(self, reason: str, now: float) -> None:
-        """Cut what is under way."""
+        """Cut the attempt that is under way."""
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
             attempt.cut(reason, now)
 
     def _conclude(self, attempt: Attempt, now: float) -> None:
-        """``attempt``'s end is the call's."""
+        """End the call with the result of ``attempt``, and tell the owner."""
         self.error = attempt.error
         if attempt.answer is not None:
             self.status = attempt.status
@@ -226,7 +226,7 @@ class UpstreamCall(CallBase):
         self.context.owner.call_ended(self)
 
     def _refuse(self, error: Exception, now: float) -> None:
-        """The call ends before it has made an attempt."""
+        """End the call with ``error`` before it has made an attempt."""
         self.error = error
         self._close(now)
         self.context.owner.call_ended(self)
@@ -258,7 +258,7 @@ class UpstreamCall(CallBase):
             self._abandon(reason, trio.current_time())
 
     def _abandon(self, reason: str, now: float) -> None:
-        """Cut everything and leave to DONE, without a word to the owner."""
+        """Cut everything and leave to DONE. The owner is not told."""
         late = False
         if self._placed_at is not None:
             late = kind_of_cut(reason, self.context, self._placed_at, now) is Kind.TIMEOUT
@@ -266,7 +266,7 @@ class UpstreamCall(CallBase):
         self._close(now, learns=late)
 
     def crashed(self, error: Exception, now: float) -> None:
-        """A bug of ours came up in a callback: the call ends with it. After the call's end it is recorded."""
+        """End the call with a bug of ours that came up in a callback. If the call has ended, the bug is recorded."""
         context = self.context
         if self.state is DONE:
             message, fields = f"call {context.call} crashed after its end", {"call": context.call}
@@ -277,7 +277,7 @@ class UpstreamCall(CallBase):
         context.owner.call_ended(self)
 
     def _limit_passed(self) -> None:
-        """The call's own limit is over."""
+        """Timer: end the call, because its own limit has passed."""
         limit, now = self.context.limit, trio.current_time()
         if self.state is DONE or limit is None:
             return

@@ -14,7 +14,7 @@ Each caller has a ``Waiter``, which is its ``Call``. When the shared call ends, 
 A waiter whose own limit passes ends itself with ``CallTimedOut`` and leaves; one that is cancelled just leaves. The
 deadline of the shared call is the latest of those who still wait. With the last waiter the shared call is cancelled,
 for that waiter's reason. So a waiter that times out takes nothing from the others, and the upstream is told of the time
-that the most patient of them has.
+of the waiter with the latest deadline.
 
 Nobody joins a shared call whose first waiter's deadline has passed: an upstream that hangs must not be waited for
 without end, by one caller after the other.
@@ -71,11 +71,11 @@ class CoalesceStatistics:
     joined: int
     """Calls that found one under way."""
     unshared: int
-    """Calls that waited for one and then had to ask for themselves."""
+    """Calls that waited for one and then had to make a call of their own."""
     abandoned: int
-    """Shared calls that were cancelled because everybody had left."""
+    """Shared calls that were cancelled because all waiters had left."""
     crowded: int
-    """Calls that went by themselves because SHARED_MAX were under way."""
+    """Calls that were made unshared because SHARED_MAX were under way."""
 
 
 class Coalescing:
@@ -93,7 +93,7 @@ class Coalescing:
         self.made = self.joined = self.unshared = self.abandoned = self.crowded = 0
 
     def new_call(self, prepared: Prepared, context: CallContext) -> Call:
-        """A call that shares, if it may."""
+        """A call that shares, if its method is safe; else one of its own."""
         if prepared.method not in SAFE:
             return self.unshared_call(prepared, context)
         return Waiter(self, prepared, context)
@@ -112,7 +112,7 @@ class Coalescing:
 
 
 def _key(prepared: Prepared, context: CallContext) -> Hashable:
-    """What a call asks for."""
+    """The key of a call: calls with equal keys ask for the same."""
     return (
         prepared.method,
         prepared.target,
@@ -127,7 +127,7 @@ def _key(prepared: Prepared, context: CallContext) -> Hashable:
 
 
 class Waiter(CallBase):
-    """One caller's share of a shared call. See the module, and ``core.call.Call``."""
+    """The ``core.call.Call`` of one caller that waits for a shared call. See the module."""
 
     __slots__ = (
         "_coalescing",
@@ -145,7 +145,7 @@ class Waiter(CallBase):
         self.head: Head | None = None
         self.done = False
         self.number = 0
-        """How many came to the shared call before it."""
+        """How many joined the shared call before it."""
         self._shared: SharedCall | None = None
         self._own: UpstreamCall | None = None
         """The call that it makes by itself, where it cannot share."""
@@ -208,7 +208,7 @@ class Waiter(CallBase):
             self._leave(reason)
 
     def resolve(self) -> None:
-        """The shared call has its result, which is this one's too."""
+        """End with the result of the shared call."""
         shared = self._shared
         if shared is None or self.done:
             return
@@ -224,7 +224,7 @@ class Waiter(CallBase):
         self._end(error)
 
     def make_own_call(self, now: float) -> None:
-        """The shared call's answer is somebody else's."""
+        """Make a call of its own: the answer of the shared call is for another waiter."""
         if self._shared is not None and not self.done:
             self._take_attempts(self._shared)
             self._shared = None
@@ -238,7 +238,7 @@ class Waiter(CallBase):
         return id(self) if self.context.request is None else id(self.context.request)
 
     def _refused(self, error: Overflow) -> None:
-        """The upstream hangs and holds too many requests."""
+        """End: the bulkhead refuses to hold the request any longer."""
         self._leave("the bulkhead")
         self._end(error)
 
@@ -284,7 +284,7 @@ class Waiter(CallBase):
 
 
 class _HeapEntry(NamedTuple):
-    """Ordered so that a heap's first is the one with the latest deadline; of those, the one that came first."""
+    """An entry of a heap whose first is the waiter with the latest deadline; of several, the one that came first."""
 
     minus_deadline: float
     number: int
@@ -292,7 +292,7 @@ class _HeapEntry(NamedTuple):
 
 
 class SharedCall:
-    """One upstream call that several callers wait for. The owner of its ``UpstreamCall``."""
+    """One ``UpstreamCall`` that several waiters wait for, and that call's ``core.call.CallOwner``."""
 
     __slots__ = (
         "_by_deadline",
@@ -336,7 +336,7 @@ class SharedCall:
             self.call.request_key = id(first.request)
         self.joins_until = first.deadline
         self.several = False
-        """Whether more than one waited when it ended."""
+        """Whether it had more than one waiter when it ended."""
         self._joined = 0
         self._waiters: dict[int, Waiter] = {}
         """By number, so in the order in which they came."""
@@ -345,7 +345,7 @@ class SharedCall:
 
     @property
     def waiting(self) -> int:
-        """How many wait."""
+        """The number of waiters."""
         return len(self._waiters)
 
     def start(self, now: float) -> None:
@@ -353,7 +353,7 @@ class SharedCall:
         self.call.start(now)
 
     def join(self, waiter: Waiter) -> None:
-        """One more waits; the deadline is the latest of all."""
+        """Add a waiter; the deadline is the latest of all waiters."""
         waiter.number = self._joined
         self._joined += 1
         self._waiters[waiter.number] = waiter
@@ -362,7 +362,7 @@ class SharedCall:
             self._extend_deadline()
 
     def leave(self, waiter: Waiter, reason: str) -> None:
-        """One no longer waits. With the last one the call is cancelled."""
+        """Remove a waiter. With the last one the upstream call is cancelled for ``reason``."""
         if self._waiters.pop(waiter.number, None) is None:
             return
         now = trio.current_time()
@@ -380,10 +380,10 @@ class SharedCall:
         waiter._take_attempts(self)
         self._drop_references()
 
-    # What the upstream call says; see ``core.call.CallOwner``.
+    # Events of the upstream call; see ``core.call.CallOwner``.
 
     def call_ended(self, call: Call) -> None:
-        """Everybody ends with it, or, if the answer is for one alone, the first, and the others ask for themselves."""
+        """End all waiters with its result; if it is for one client alone, the first, and the others make own calls."""
         self._unregister()
         waiters = list(self._waiters.values())
         self._waiters.clear()
@@ -398,12 +398,12 @@ class SharedCall:
         self._drop_references()
 
     def _drop_references(self) -> None:
-        """Refer to nothing that refers to this: a cycle would wait for the garbage collector."""
+        """Drop what refers back to this object: a cycle would wait for the garbage collector."""
         self._by_deadline.clear()
         del self.call, self.context.owner
 
     def call_waits(self, call: Call) -> None:
-        """It needs a task: one of the upstream's own nursery."""
+        """Give it a task, in the upstream's own nursery."""
         nursery = self._coalescing.client.nursery
         if nursery.running:
             nursery.start_soon(self._finish, call)
@@ -419,14 +419,14 @@ class SharedCall:
             raise
 
     def _closed(self) -> None:
-        """The upstream is closed: nobody would hear of the call any more, so they are told now."""
+        """Fail all waiters: the upstream is closed, and no other event would end them."""
         if self._waiters:
             self.call.cancel("the upstream was closed")
             self.call.error = NotRunningError("the upstream was closed while the call was under way")
             self.call_ended(self.call)
 
     def _record_attempts(self, waiter: Waiter, reason: str, now: float) -> None:
-        """Record for a waiter that leaves what goes on without it: it ends here for that waiter."""
+        """Record, for a waiter that leaves, the attempts under way as cut at this moment."""
         attempts = list(self.context.attempts)
         for attempt in self.call.under_way:
             if attempt.slot is not None:
@@ -439,20 +439,20 @@ class SharedCall:
         waiter.context.attempts += [replace(each, coalesced=True) for each in attempts] if waiter.number else attempts
 
     def _extend_deadline(self) -> None:
-        """Take over the time of whoever waits the longest."""
+        """Take the deadline, and the request's times, of the waiter with the latest deadline."""
         context, longest = self.context, self._by_deadline[0].waiter.context
         context.deadline = longest.deadline
         if context.request is not None and longest.request is not None:
             context.request = _own_request(longest.request, context.request.request_id, context.request.trace)
 
     def _unregister(self) -> None:
-        """New calls begin a new shared call."""
+        """Take it out of the table, so that new calls begin a new shared call."""
         if self._coalescing.under_way.get(self._key) is self:
             del self._coalescing.under_way[self._key]
 
 
 def _own_request(whose: RequestFacts, request_id: str, trace: Trace) -> RequestFacts:
-    """``whose`` time under the shared call's own ids: what an attempt's end means hangs on when its request began."""
+    """The times of ``whose`` with the shared call's own ids: the kind of a cut depends on when the request began."""
     return replace(whose, request_id=request_id, trace=trace)
 
 

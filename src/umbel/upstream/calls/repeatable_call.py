@@ -1,4 +1,4 @@
-"""A call to an upstream that may make more than one attempt: by retries, by hedges, or by both.
+"""A call with retries and hedges: it may make more than one attempt, in rounds, in a race, or both.
 
 Theory
 ------
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class RepeatableCall(UpstreamCall):
-    """See the module, and ``core.call.Call``."""
+    """A ``core.call.Call`` with retries or hedges. See the module."""
 
     __slots__ = (
         "_charged",
@@ -60,13 +60,13 @@ class RepeatableCall(UpstreamCall):
         self._hedges: list[Attempt] | None = None
         """The round's hedges that are not DONE; None before the first."""
         self._fallback: Attempt | None = None
-        """What stands if nothing better comes: the end of the race's first attempt, or of the round that is retried."""
+        """The result if nothing better comes: the end of the race's first attempt, or of the round that is retried."""
         self._made = 1
         """Rounds begun."""
         self._charged = False
         """Whether the budget was charged for this round, or for the one that the timer will begin."""
         self._failovers = 0
-        """Attempts that a dying replica took with it and that may be made once more elsewhere without budget."""
+        """Attempts that were lost with a dying replica and may be made once more elsewhere without budget."""
 
     @property
     def under_way(self) -> list[Attempt]:
@@ -93,7 +93,7 @@ class RepeatableCall(UpstreamCall):
         attempt.entry = RaceEntry.FIRST
         attempt.begin(now)
 
-    # What attempts say.
+    # Events of attempts.
 
     def attempt_ended(self, attempt: Attempt, now: float) -> None:
         """See ``UpstreamCall``."""
@@ -119,7 +119,7 @@ class RepeatableCall(UpstreamCall):
     # Rounds.
 
     def _end_round(self, attempt: Attempt, now: float) -> None:
-        """No attempt is under way: ``attempt``'s end stands, unless another round is granted."""
+        """End a round, with no attempt under way: ``attempt``'s end is the call's, unless a retry is granted."""
         if self._charged:
             self._charged = False
             self.client.budget.give_back()
@@ -132,7 +132,7 @@ class RepeatableCall(UpstreamCall):
         self._timer = self.client.timers.add(now + pause, self._retry_due)
 
     def _retry_pause(self, rules: RetryRules, attempt: Attempt, now: float) -> float | None:
-        """Seconds until the next round, which the budget has granted then; None if there is to be none."""
+        """Seconds until the next round, which the budget then has granted; None without another round."""
         if attempt.error is None and attempt.status not in rules.on.statuses:
             return None
         ending = attempt.ending
@@ -156,7 +156,7 @@ class RepeatableCall(UpstreamCall):
 
     @property
     def _blocked(self) -> bool:
-        """Whether the breaker has opened since: attempts that are not under way are not made."""
+        """Whether the breaker has opened since the call was admitted: no further attempt is made then."""
         return self.ticket is not None and self.ticket.blocked
 
     def _retry_due(self) -> None:
@@ -179,7 +179,7 @@ class RepeatableCall(UpstreamCall):
     # Races.
 
     def _set_hedge_timer(self, now: float) -> None:
-        """Have the next hedge started, if it would come before the call's deadline."""
+        """Set the timer of the next hedge, if that would come before the call's deadline."""
         assert self._hedge is not None
         after = self._hedge.seconds
         if after is None:
@@ -198,14 +198,14 @@ class RepeatableCall(UpstreamCall):
             self.crashed(error, now)
 
     def _cancel_hedge_timer(self) -> None:
-        """The timer of the next hedge has run, or is not wanted any more."""
+        """Cancel the timer of the next hedge, if there is one."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
             self.client.hedges_pending -= 1
 
     def _start_hedge(self, now: float) -> None:
-        """It is time for another attempt, or an early failure asks for one."""
+        """Start a hedge, if race, budget and breaker permit: its time has come, or an attempt has failed early."""
         race = self._race
         if race is None or self._blocked or not race.may_grow:
             return
@@ -227,7 +227,7 @@ class RepeatableCall(UpstreamCall):
         attempt.depart()
 
     def _judge(self, attempt: Attempt, race: Race, now: float) -> None:
-        """An attempt of a race has ended: see what it means for the others."""
+        """Decide what the end of an attempt means for the others of its race."""
         ending = attempt.ending
         judgement = hedge_verdict(ending) if ending is not None else None
         if judgement is HedgeVerdict.SUCCESS or (ending is not None and ending.kind is Kind.TIMEOUT):
@@ -258,7 +258,7 @@ class RepeatableCall(UpstreamCall):
         self._end_round(stands, now)
 
     def _count_latency(self, attempt: Attempt, now: float) -> None:
-        """Count an attempt: an answer, or one that took at least so long, which is a timeout or was overtaken.
+        """Count the latency of an attempt: an answer, or one that took at least so long (a timeout, or overtaken).
 
         Without the latter the percentile would sink with every hedge and so make more of them. For the same reason a
         failure, which may come at once, does not count, nor a hedge that was cut.

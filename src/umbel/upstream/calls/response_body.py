@@ -1,7 +1,4 @@
-"""A response's body: its bound, and its content coding undone, as the pieces come.
-
-It decodes gzip and deflate and nothing else, and never what the bytes mean.
-"""
+"""Response body decoding: the size bound and the content coding (gzip, deflate) of a body, piece by piece."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ _PADDING = b"\0"
 
 
 def limit_of(fields: Iterable[Field]) -> int:
-    """The bound of a body where nobody has set one: JSON_MAX or OTHER_MAX bytes, by its media type."""
+    """The bound of a body where none is configured: JSON_MAX or OTHER_MAX bytes, by its media type."""
     # A loop and not any(): this runs for every response, and nearly every one is of that very type.
     for _, name, value in fields:
         if name == b"content-type" and (value == b"application/json" or is_json(value.decode("latin-1"))):
@@ -35,7 +32,7 @@ def limit_of(fields: Iterable[Field]) -> int:
 
 
 def check_size(size: int, limit: int) -> None:
-    """Pass a body of ``size`` bytes without a coding.
+    """Check the size of a body without a content coding.
 
     Raises:
         TooBig: it is over its bound.
@@ -45,7 +42,7 @@ def check_size(size: int, limit: int) -> None:
 
 
 def fields_and_decoder(method: str, head: Head, limit: int | None) -> tuple[list[Field], Decoder]:
-    """The fields that are true of the decoded body (no Content-Length, no Content-Encoding), and what decodes it.
+    """The fields that are true of the decoded body (no Content-Length, no Content-Encoding), and its decoder.
 
     Args:
         limit: bytes after decoding; None: by the media type. No more than three times that is ever in memory.
@@ -67,7 +64,7 @@ def fields_and_decoder(method: str, head: Head, limit: int | None) -> tuple[list
 
 
 class Decoder:
-    """Collects the pieces of a body, decoded, up to ``limit`` bytes.
+    """Decoder that collects the pieces of a body, up to ``limit`` bytes after decoding.
 
     Zero bytes behind a compressed body are padding and mean nothing; any other byte there is refused, because what it
     belongs to is not known.
@@ -90,7 +87,8 @@ class Decoder:
         """Take the next raw bytes.
 
         Raises:
-            TooBig, Malformed: as ``Body``.
+            TooBig: the body is over its bound.
+            Malformed: the coding is broken, or something follows the coded body.
         """
         self._raw += len(data)
         if self._raw > self._limit + _OVERHEAD_MAX:
@@ -129,7 +127,7 @@ class Decoder:
         return bytes(self._content)
 
     def _next_member(self) -> zlib._Decompress:
-        """A gzip body may be several members in a row (RFC 1952 section 2.2)."""
+        """The decompressor of the next gzip member: a body may be several in a row (RFC 1952 section 2.2)."""
         self._members += 1
         if self._coding != "gzip":
             raise _bad_coding("bytes behind the deflate body")
@@ -160,7 +158,7 @@ def _gzip() -> zlib._Decompress:
 
 
 def _deflate(data: bytes) -> zlib._Decompress:
-    """What decodes a deflate body that begins with ``data``, of two bytes at least.
+    """The decompressor of a deflate body that begins with ``data``, of two bytes at least.
 
     RFC 9110 section 8.4.1.2: it is zlib's format, and some send the compressed data alone. zlib's has a checked header.
     """

@@ -1,4 +1,4 @@
-"""What the end of an attempt says to the policies that may make another one."""
+"""Retry safety: whether a request may be sent again after an attempt has ended, and what its end is to the policies."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _SECONDS = re.compile(r"[0-9]{1,9}")
 
 
 def is_unsent(ending: AttemptResult) -> bool:
-    """Whether no byte of the request was sent, so that its upstream cannot have acted on it: any method is repeated.
+    """Whether no byte of the request was sent, so that the upstream cannot have acted on it and any method is safe.
 
-    There was no address, or no connection, or the TLS handshake failed. Other failures of TLS are not among these: with
-    TLS 1.3 the alert of a server that refuses our certificate may come after the request was sent.
+    So it is where there was no address or no connection, or the TLS handshake failed. Other failures of TLS are not
+    among these: with TLS 1.3 the alert of a server that refuses our certificate may come after the request was sent.
     """
     return ending.kind in (Kind.DNS, Kind.CONNECT)
 
@@ -29,10 +29,10 @@ def is_unsent(ending: AttemptResult) -> bool:
 def ending_of(
     status: int | None, fields: Iterable[Field], error: Exception | None, *, others: Callable[[], bool]
 ) -> AttemptResult:
-    """How an attempt ended, in the words of the policies: with an error, or with a response.
+    """How an attempt ended, as the policies take it: with an error, or with a response.
 
     Args:
-        others: whether the upstream has a replica that the call has not tried.
+        others: returns whether the upstream has a replica that the call has not tried.
     """
     if error is not None:
         # To the policies it is a connection that did not come about; only records tell how far it came. What a replica
@@ -47,7 +47,7 @@ def ending_of(
 
 
 def _retry_after(fields: dict[bytes, bytes]) -> float | None:
-    """Seconds that Retry-After asks for (RFC 9110 section 10.2.3); None if it is not there or says nothing."""
+    """Seconds that Retry-After asks for (RFC 9110 section 10.2.3); None if it is absent or invalid."""
     value = fields.get(b"retry-after", b"").decode("latin-1").strip()
     if not value:
         return None
@@ -61,7 +61,7 @@ def _retry_after(fields: dict[bytes, bytes]) -> float | None:
 
 
 def _date(value: str) -> float | None:
-    """An HTTP date as seconds of the epoch; None if it is none."""
+    """An HTTP date as seconds of the epoch; None if the text is no date."""
     try:
         date = parsedate_to_datetime(value)
         # A date that says -0000 knows no zone; HTTP has but one.

@@ -1,11 +1,11 @@
-"""A call whose response is received piece by piece, and whose request's body may be sent so.
+"""A call with streaming: its response is received piece by piece, and its request's body may be sent so.
 
 Theory
 ------
 ``call_ended`` says that the response's head is there (``head``, ``status``, ``fields`` as they came), or an ``error``.
 From then on the response belongs to the task that calls ``receive``, until that has given an empty result or raised, or
-``aclose`` or ``cancel`` was called. Nothing is read from the socket but for ``receive``, so a slow user makes the peer
-wait, and no more than one read (64 KiB) is in memory.
+``aclose`` or ``cancel`` was called. Nothing is read from the socket but for ``receive``, so a slow receiver makes the
+peer wait, and no more than one read (64 KiB) is in memory.
 
 The call holds its place of the bulkhead, its replica and its connection until then, and its attempt is recorded then.
 Only the breaker's probe is judged by its head, because other calls are refused until it is.
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class StreamCall(RepeatableCall):
-    """See the module, and ``core.call.Call``."""
+    """A ``core.call.Call`` of mode "stream". See the module."""
 
     __slots__ = ("_streaming",)
 
@@ -88,7 +88,7 @@ class StreamCall(RepeatableCall):
             self._abandon("the call's own limit", trio.current_time())
 
     def cancel(self, reason: str) -> None:
-        """See ``core.call.Call``. Who receives then gets an error: the response has not come to its end."""
+        """See ``core.call.Call``. ``receive`` then raises: the response has not come to its end."""
         if self._streaming is not None and self.state is not DONE:
             self.error = ConnectionReset(f"the call was cancelled: {reason or 'no reason given'}")
         super().cancel(reason)
@@ -132,7 +132,7 @@ class StreamCall(RepeatableCall):
         return data
 
     async def aclose(self) -> None:
-        """Nobody wants the rest: close the connection, unless all of the response has come."""
+        """End the call, and close the connection unless the response is complete."""
         attempt = self._streaming
         if self.state is DONE:
             return
@@ -152,7 +152,7 @@ class StreamCall(RepeatableCall):
 
 
 class StreamAttempt(Attempt):
-    """An attempt that always has a task until its head is there, and is then received from."""
+    """An attempt that has a task until its head is there; the body is then received from it."""
 
     __slots__ = ("_encoded",)
 
@@ -213,7 +213,7 @@ class StreamAttempt(Attempt):
         return data
 
     def _give_back(self, now: float) -> None:
-        """The response is complete."""
+        """Give the connection back to the pool, and end: the response is complete."""
         connection, self._connection = self._connection, None
         assert connection is not None and self.slot is not None
         usable = connection.state is State.IDLE
@@ -221,7 +221,7 @@ class StreamAttempt(Attempt):
         self._close(now, None, "", failed(None, self.status))
 
     def response_failed(self, error: Exception, now: float) -> None:
-        """The response broke off."""
+        """Close the connection and end: receiving the response has failed."""
         if self.state is not DONE:
             self._close_connection()
             kind = kind_of_error(error)
@@ -229,7 +229,7 @@ class StreamAttempt(Attempt):
             self._close(now, kind, detail, failed(kind, None))
 
     def discard(self, now: float) -> Connection | None:
-        """Nobody wants its response, whose head has come."""
+        """Give up a response whose head has come."""
         connection = self._connection
         if connection is not None and connection.ended:
             self._give_back(now)
@@ -240,7 +240,7 @@ class StreamAttempt(Attempt):
 
 
 class _BodyStream(httpx.AsyncByteStream):
-    """A request's body as the connection wants it."""
+    """Adapter from ``Prepared.body`` to the body stream that a connection sends."""
 
     def __init__(self, prepared: Prepared) -> None:
         assert prepared.body is not None
@@ -251,7 +251,7 @@ class _BodyStream(httpx.AsyncByteStream):
 
 
 class RequestBody:
-    """A request's body that one task sends piece by piece (``Prepared.body``) while the call is under way.
+    """Request body that a task hands over piece by piece (a ``Prepared.body``) while the call is under way.
 
     ``send`` waits until the connection has taken the piece before, so at most one piece is in memory. It may be sent
     from the beginning on; the first piece waits for the connection.
@@ -261,19 +261,19 @@ class RequestBody:
         self._send, self._receive = trio.open_memory_channel[bytes](0)
 
     def abandon(self) -> None:
-        """Nobody takes any more of it: whoever sends is told."""
+        """End it from the receiving side: ``send`` raises from now on."""
         self._receive.close()
 
     async def send(self, data: bytes) -> None:
         """Hand over the next piece, and wait until the connection takes it.
 
         Raises:
-            trio.BrokenResourceError: nobody takes it any more: the exchange is over.
+            trio.BrokenResourceError: the exchange is over.
         """
         await self._send.send(data)
 
     def send_eof(self) -> None:
-        """That was all."""
+        """Mark the end of the body."""
         self._send.close()
 
     def __aiter__(self) -> AsyncIterator[bytes]:

@@ -1,1 +1,1 @@
-"""Connections to upstreams: kept, dialled, and the one request that each carries at a time."""
+"""Connection pool: connections that are dialled, kept alive and reused, each with one exchange at a time."""

@@ -1,7 +1,7 @@
-"""One HTTP/1.1 connection: a stream, the request that goes out on it and the response that comes in.
+"""One HTTP/1.1 connection and its one exchange at a time; it closes itself when that fails or is cancelled.
 
-Owned by the pool, which hands it to one request at a time. It never decides on reuse by itself and never retries; it
-says truthfully in what state it is.
+The pool owns it, decides on its reuse, and hands it to one exchange at a time. A connection never retries. Who carries
+out an exchange outside of ``start`` and ``read`` (``calls/attempt.py``) calls ``close_now`` on an error or a cancel.
 """
 
 from __future__ import annotations
@@ -33,11 +33,15 @@ SETTLE_TIMEOUT = 1.0
 
 
 class Connection:
-    """A connection and its one exchange. ``nursery`` is the pool's; it runs the sending of large requests.
+    """A connection and its exchange.
 
     An exchange is ``start``, then ``read`` until ``ended``, or ``close_now`` at any point and then ``settle``. Every
     error and every cancel closes the connection, synchronously. After the exchange ``state`` is IDLE, and it may serve
     again, or CLOSED, and it must be closed.
+
+    Args:
+        nursery: the pool's, for sending large requests.
+        where: the origin in words, for messages.
     """
 
     __slots__ = (
@@ -68,16 +72,16 @@ class Connection:
         self._where = where
         self._close_after = False
         self.pushing = stream if isinstance(stream, PlainStream) else None
-        """The stream, where an exchange can go on without a task that waits for it."""
+        """The stream, if it can push what it receives, so that an exchange needs no task that waits for it."""
         self.is_quiet = stream.is_quiet
         """Whether an idle connection is still fit to serve (``Stream.is_quiet``)."""
         self.state = State.IDLE
         self.served = 0
-        """How many exchanges it has begun."""
+        """The number of exchanges that it has begun."""
         self.expires_at = math.inf
-        """When it is to be closed if it is still idle; the pool's note."""
+        """When it is to be closed if it is still idle; set by the pool."""
         self.idle_since = math.inf
-        """When its last exchange ended; the pool's note."""
+        """When its last exchange ended; set by the pool."""
         self.keep_alive_hint: float | None = None
         """The ``timeout`` of the last Keep-Alive field, in seconds; None where the peer sent none."""
         self._sender: trio.CancelScope | None = None
@@ -92,7 +96,7 @@ class Connection:
         return state
 
     async def start(self, request: EncodedRequest, limits: Limits, timeouts: StepTimeouts) -> Head:
-        """Send ``request`` and return the head of the response, as soon as it is there.
+        """Send ``request``; return the head of the response as soon as it is there.
 
         Raises:
             UpstreamError: of kind reset, malformed, too-big, tls, timeout or bad-request; the connection is closed.
@@ -152,7 +156,7 @@ class Connection:
         return self._reader.excess
 
     def take(self) -> bytes:
-        """What of the body has come and was not read yet, without waiting."""
+        """The bytes of the body that have come and were not read yet. Never waits."""
         return self._reader.take()
 
     async def read(self) -> bytes:
@@ -177,13 +181,13 @@ class Connection:
         return data
 
     def close_now(self) -> None:
-        """Close, whatever is going on, without waiting and without a goodbye. May be called twice."""
+        """Close in any state, without waiting and without a TLS close_notify. May be called twice."""
         self._on(Event.CLOSE)
         if self._sender is not None:
             self._sender.cancel(reason="the exchange is over")
         self._stream.close_now()
 
-    # A whole request whose response is read by the caller, which says how the exchange has ended.
+    # Exchanges that the caller carries out itself; it gives the connection back or closes it.
 
     def send_whole(self, request: bytes, listener: Listener) -> None:
         """Begin an exchange on a stream that pushes: send, and let ``listener`` hear what comes.
@@ -204,7 +208,7 @@ class Connection:
         return self._stream
 
     def broken(self, error: Exception, reader: ResponseReader | None) -> Exception:
-        """What a broken stream means at this point of the response, of which ``reader`` has read what came."""
+        """The error of a broken stream at this point of the response; ``reader`` is None before its first byte."""
         if isinstance(error, trio.ClosedResourceError):
             return ConnectionReset(f"{self._where}: the connection was closed by its pool")
         if not isinstance(error, trio.BrokenResourceError):
@@ -224,26 +228,26 @@ class Connection:
                 await self._sender_done.wait()
 
     def raise_failure(self) -> None:
-        """Raise what the request's own body raised, after an exchange that ended all the same."""
+        """Raise what the request's own body raised, after an exchange that has ended nevertheless."""
         if self._failure is not None:
             raise self._failure
 
     def close(self) -> None:
-        """Close, with a goodbye where the protocol has one."""
+        """Close, over TLS with a close_notify."""
         self._on(Event.CLOSE)
         self._stream.close()
 
     # Receiving
 
     def _reset_read_deadline(self) -> None:
-        """Give the next head, or the next piece of the body, the read limit as a whole."""
+        """Give the next head, or the next piece of the body, the whole read limit from now on."""
         if (limit := self._timeouts.read) is not None:
             self._read_deadline = trio.current_time() + limit
             if self._reading is not None:
                 self._reading.deadline = self._read_deadline
 
     async def _receive(self) -> None:
-        """One read from the wire into the reader."""
+        """Receive once from the stream into the reader."""
         limit = self._timeouts.read
         data: bytes | None = None
         try:
@@ -258,7 +262,7 @@ class Connection:
                 if self._reading.cancelled_caught:
                     raise ReadTimedOut(f"{self._where}: neither a head nor a part of a body came within {limit:g} s")
         except trio.ClosedResourceError:
-            pass  # The sending task closed the wire because the request's body failed, or the pool did.
+            pass  # The sending task closed the stream because the request's body failed, or the pool did.
         except trio.BrokenResourceError as error:
             raise self._broken(error) from error
         if self._failure is not None:
@@ -278,9 +282,9 @@ class Connection:
         return _error_of(error, self._where, self._reader, self._send_failure)
 
     def _end(self, reader: ResponseReader, head: Head) -> None:
-        """The response is complete.
+        """End the exchange: the response is complete.
 
-        To be called after a checkpoint if EARLY: the sending task may have handed its last byte to the wire without
+        To be called after a checkpoint if EARLY: the sending task may have handed its last byte to the stream without
         having run since.
         """
         if self.state is State.CLOSED:
@@ -299,7 +303,7 @@ class Connection:
         self._nursery.start_soon(self._run_sender, request, self._sender, self._sender_done)
 
     async def _run_sender(self, request: EncodedRequest, scope: trio.CancelScope, done: trio.Event) -> None:
-        """Send a large request. Nothing is raised here: whoever reads the response is told."""
+        """Send a large request. Raises nothing: ``start``, ``read`` or ``raise_failure`` raises what fails here."""
         try:
             with scope:
                 if await self._send_large(request) and self.state is not State.CLOSED:
@@ -333,7 +337,7 @@ class Connection:
                 # A chunk of no bytes would be the last one.
                 if piece and not await self._send(framed):
                     return False
-                # Neither the body nor the wire need have let anyone else run.
+                # Neither the body nor the stream need have let another task run.
                 await trio.lowlevel.checkpoint()
         if length is not None and sent < length:
             raise BadRequest("the body is shorter than its Content-Length")

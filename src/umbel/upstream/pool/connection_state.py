@@ -1,7 +1,4 @@
-"""The states of an exchange on a connection, and the one table of what changes them.
-
-It does nothing.
-"""
+"""State machine of an exchange on a connection: its states, events and transitions."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from types import MappingProxyType
 
 
 class State(enum.Enum):
-    """Where an exchange stands: what of the request is out, what of the response is in."""
+    """State of an exchange: what of the request is sent, what of the response has come."""
 
     # A member is equal to itself alone, so its identity is as good a hash as its name's, and computed in C.
     __hash__ = object.__hash__
@@ -24,7 +21,7 @@ class State(enum.Enum):
 
 
 class Event(enum.Enum):
-    """What moves an exchange on."""
+    """Event of an exchange."""
 
     __hash__ = object.__hash__
 
@@ -56,4 +53,4 @@ TRANSITIONS = MappingProxyType(
         **{(state, Event.CLOSE): State.CLOSED for state in State},
     }
 )
-"""What is not here cannot happen; that it did would be a KeyError, a bug of ours."""
+"""The state after an event. Any other event is a bug of ours, and a KeyError."""

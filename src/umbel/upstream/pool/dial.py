@@ -1,6 +1,6 @@
-"""Connecting: name, address and TLS handshake of one origin under one limit.
+"""Dialling: name resolution, connect and TLS handshake to one origin, within one limit.
 
-A limit that runs out is an error of the stage that it ran out in.
+When the limit runs out, the error names the stage that it ran out in.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from .tls import client_context
 from .tls_session_cache import TlsSessionCache
 
 Dial = Callable[[Origin, float | None], Awaitable[Stream]]
-"""Connects to an origin within a limit in seconds (None: without one)."""
+"""Connects to an origin within a limit in seconds (None: no limit)."""
 
 
 class Dialer:
-    """Makes streams over sockets. ``ssl_context`` is built for the first https origin if none is given."""
+    """A ``Dial`` over sockets. Without an ``ssl_context`` one is made for the first https origin."""
 
     def __init__(self, *, ssl_context: ssl.SSLContext | None = None, public_only: bool = False) -> None:
         self.reader: AnyReader | None = None
-        """Watches the sockets; there is one while the pool runs."""
+        """Watches the sockets; set while the pool runs."""
         self._ssl_context = ssl_context
         self._public_only = public_only
         self._sessions = TlsSessionCache()
@@ -68,7 +68,7 @@ class Dialer:
         try:
             return await self._start_tls(stream, self._ssl_context, origin)
         except TlsFailed:
-            # A peer (or something on the way) may choke on a session that another one gave; without it, all is new.
+            # A peer or a middlebox may fail on a session that another server gave: try once more without it.
             if not self._sessions.forget(origin):
                 raise
         return await self._start_tls(await connect(addresses), self._ssl_context, origin)
@@ -108,7 +108,7 @@ class Dialer:
 
 
 class _DialProgress:
-    """How far an attempt to connect has come."""
+    """The stage that dialling an origin has reached."""
 
     def __init__(self, origin: Origin) -> None:
         self._where = origin.where
@@ -132,5 +132,5 @@ async def _connect_unix(path: str) -> trio.SocketStream:
 
 
 def _detach_socket(stream: trio.SocketStream) -> socket.socket:
-    """The socket of a stream of trio's, which must not be used any more."""
+    """Take the socket out of a trio stream, which must not be used any more."""
     return socket.socket(fileno=stream.socket.detach())

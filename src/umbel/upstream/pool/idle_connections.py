@@ -1,7 +1,7 @@
-"""The idle connections of a pool: last in, first out for each origin, first in, first out for expiry.
+"""Idle connections of a pool: last in, first out for each origin; first in, first out for expiry.
 
-Every operation is O(1); nothing is awaited and nothing is closed here. It also remembers at what idle time an origin
-has closed connections, for ``policy.idle_reuse``.
+Every operation is O(1), awaits nothing and closes nothing. The idle time at which an origin has closed connections is
+remembered, for ``policy.idle_reuse``.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ ORIGINS_MAX = 1024
 
 
 class IdleConnections:
-    """Connections that wait for their next request, in the order in which they became idle."""
+    """The connections that wait for their next request, in the order in which they became idle."""
 
     def __init__(self) -> None:
         # All of a pool's connections may idle equally long, so the order of arrival is that of expiry too, and the
         # oldest of all is always the oldest of its origin: no list is ever searched.
         self._all: OrderedDict[Connection, Origin] = OrderedDict()
         self.count = 0
-        """How many there are."""
+        """The number of connections."""
         self._by_origin: dict[Origin, deque[Connection]] = {}
         self._shortest: BoundedCache[Origin, tuple[float, float]] = BoundedCache(ORIGINS_MAX)
         """The shortest idle time in seconds at which an origin has closed a connection, and when it last did so."""
 
     def add(self, origin: Origin, connection: Connection) -> None:
-        """Keep a connection."""
+        """Add a connection that has just become idle."""
         self._all[connection] = origin
         self.count += 1
         try:
@@ -40,7 +40,7 @@ class IdleConnections:
             self._by_origin[origin] = deque((connection,))
 
     def take(self, origin: Origin) -> Connection | None:
-        """The connection to ``origin`` that was used last, or None. It is the likeliest to be alive still."""
+        """Remove and return the connection to ``origin`` that was used last, which is the likeliest to be alive."""
         try:
             stack = self._by_origin[origin]
         except KeyError:
@@ -53,7 +53,7 @@ class IdleConnections:
         return connection
 
     def take_if_fresh(self, origin: Origin, now: float) -> Connection | None:
-        """The same for a request that must not be sent twice: None if the origin may be about to close it."""
+        """``take`` for a request that must not be sent twice: None if the origin may be about to close it."""
         stack = self._by_origin.get(origin)
         if stack is None:
             return None
@@ -63,7 +63,7 @@ class IdleConnections:
         return self.take(origin)
 
     def closed_by_peer(self, origin: Origin, connection: Connection, now: float) -> None:
-        """Remember how long a connection was idle when its peer closed it, at the latest ``now``."""
+        """Learn the idle time at which its peer closed a connection, at the latest ``now``."""
         ended_at = connection.ended_at
         idle = (now if ended_at is None else ended_at) - connection.idle_since
         shortest = self._observed(origin)
@@ -74,7 +74,7 @@ class IdleConnections:
         self._shortest.add(origin, (idle, now))
 
     def survived(self, origin: Origin, connection: Connection, now: float) -> None:
-        """Note that the peer has not closed a connection that was idle until ``now``.
+        """Learn that the peer has not closed a connection that was idle until ``now``.
 
         What was observed of the origin is forgotten where this contradicts it and it is old: then it was no limit.
         """
@@ -96,7 +96,7 @@ class IdleConnections:
         return next(iter(self._all), None)
 
     def take_oldest(self) -> Connection:
-        """Remove and return it. There must be one."""
+        """Remove and return the connection that has been idle the longest. There must be one."""
         connection, origin = self._all.popitem(last=False)
         self.count -= 1
         stack = self._by_origin[origin]

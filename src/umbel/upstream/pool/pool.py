@@ -1,8 +1,8 @@
-"""The connection pool: the connections of an upstream, and by itself a transport for any httpx user on trio.
+"""Connection pool of an upstream; by itself a transport for any httpx user on trio.
 
-It queues only if it stands alone (``max_connections``), sends a request twice in one case only (a kept connection that
-was dead already), and follows, decodes and stores nothing. Calls (``call.py``) take connections from it and carry out
-their exchanges themselves.
+It has a queue only with ``max_connections``. It sends a request twice in one case only: a kept connection was dead
+already. It follows no redirects, decodes nothing and stores nothing. Calls (``calls/``) take connections from it and
+carry out their exchanges themselves.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ class PoolStatistics:
     """Connections with a request in flight, or a response not read to its end."""
     idle: int
     slots: SlotStatistics | None
-    """The pool's own limit; None where it has none."""
+    """The pool's own limit of connections; None without one."""
     opened: int
     reused: int
     replaced: int
     """Requests sent anew because their kept connection turned out to be dead."""
     stale: int
-    """Idle connections found closed, or not quiet, when they were wanted."""
+    """Idle connections that were found closed, or with bytes to read, when they were to be reused."""
     excess: int
     """Responses with bytes behind their end."""
 
 
 class Clock(Protocol):
-    """Says what time it is, in ``trio.current_time()``; a reader says it once for all callbacks of a batch."""
+    """Clock of ``trio.current_time()``; a socket reader's has one time for all callbacks of a batch."""
 
     @property
     def now(self) -> float:
@@ -66,7 +66,7 @@ class Clock(Protocol):
 
 
 class TrioClock:
-    """The time itself."""
+    """The clock of trio itself."""
 
     @property
     def now(self) -> float:
@@ -80,7 +80,7 @@ class Pool(httpx.AsyncBaseTransport):
     An async context manager, and works only inside it: its nursery runs the reaper of idle connections and the sending
     of large requests. It may be entered again by the same task while it is (httpx's client does so); the outermost
     exit closes every connection. **A request that is cancelled at any point leaves nothing**: its connection is closed
-    without a goodbye before the cancel goes on, and its place is free at once.
+    before the cancel goes on, and its place is free at once.
 
     Honours the extensions ``timeout`` (httpx's: connect, read, write, pool), ``target`` and ``sni_hostname``; a
     response has ``http_version`` and ``reason_phrase``. Redirects, cookies and proxies of the environment are not its
@@ -136,7 +136,7 @@ class Pool(httpx.AsyncBaseTransport):
         self.clock: Clock = TrioClock()
         """Its ``now`` is the time in callbacks of the streams."""
 
-    # Its life
+    # Opening and closing
 
     async def __aenter__(self) -> Self:
         # Before the nursery: it takes a descriptor, and there may be none.
@@ -166,9 +166,9 @@ class Pool(httpx.AsyncBaseTransport):
         if self._tasks.depth > 1:
             await self._tasks.close()
             return
-        # First those that could be taken: whoever is told that its connection is closed may want another one at once.
+        # Idle ones first: an exchange whose connection is closed may ask for another one at once.
         await self.aclose()
-        for connection in tuple(self._active):  # Whoever is told may also report the connection as lost.
+        for connection in tuple(self._active):  # A copy: its exchange may report the connection as lost.
             connection.close_now()
         self._dialer.reader = None
         await self._tasks.close()
@@ -193,14 +193,14 @@ class Pool(httpx.AsyncBaseTransport):
                 self._idle.take_oldest().close()
 
     def _record_idle_end(self, connection: Connection, now: float) -> None:
-        """Remember what an idle connection that expires says of its origin."""
+        """Learn from an idle connection that expires when its origin closes connections."""
         idle = self._idle
         if connection.ended_at is not None:
             idle.closed_by_peer(idle.origin_of(connection), connection, now)
         elif connection.is_quiet():
             idle.survived(idle.origin_of(connection), connection, now)
 
-    # Its one job
+    # Requests of httpx users
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send ``request``; return when the response's head is there. Its stream must be read to its end or closed.
@@ -220,7 +220,7 @@ class Pool(httpx.AsyncBaseTransport):
     async def send(
         self, origin: Origin, encoded: EncodedRequest, timeouts: StepTimeouts | None = None
     ) -> httpx.Response:
-        """``handle_async_request`` for a request that is prepared."""
+        """``handle_async_request`` for a request that is encoded."""
         timeouts = timeouts or self._timeouts
         began = trio.current_time()
         if self._limiter is not None and not self._limiter.take():
@@ -314,7 +314,7 @@ class Pool(httpx.AsyncBaseTransport):
                     raise
                 connection = None
 
-    # Connections, for whoever carries out exchanges.
+    # Connections for exchanges that a caller carries out itself
 
     def take(self, origin: Origin, now: float, *, once: bool) -> Connection | None:
         """A kept connection to ``origin`` that is still good, marked active; None if there is none.
@@ -358,7 +358,7 @@ class Pool(httpx.AsyncBaseTransport):
     def connection_lost(
         self, origin: Origin, connection: Connection, *, crossed: bool = False, replaced: bool = False
     ) -> None:
-        """The connection of an exchange is closed.
+        """Forget the connection of an exchange, which is closed.
 
         Args:
             crossed: it was a kept one, whose peer closed it as the request was on its way.

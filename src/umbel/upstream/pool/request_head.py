@@ -1,4 +1,4 @@
-"""A request as the bytes of an HTTP/1.1 request head, with the framing of its body decided (RFC 9112).
+"""Request encoding: the HTTP/1.1 head of a request as bytes, and the framing of its body (RFC 9112).
 
 Strict: what cannot be written without changing its meaning is refused before a byte is sent, so no value can end a line
 or frame a second request.
@@ -59,7 +59,7 @@ class EncodedRequest(NamedTuple):
 
 
 def encode_httpx_request(request: httpx.Request) -> EncodedRequest:
-    """What to send for ``request``. The target is ``extensions["target"]`` if given (httpcore's convention).
+    """Encode an httpx request. The target is ``extensions["target"]`` if given (httpcore's convention).
 
     Raises:
         BadRequest: a method, target, field or framing that HTTP/1.1 cannot carry; nothing has been sent.
@@ -85,7 +85,7 @@ def encode_request(
     content: bytes = b"",
     stream: httpx.AsyncByteStream | None = None,
 ) -> EncodedRequest:
-    """The head of a request with any fields, and the framing of its body.
+    """Encode a request: its head with any fields, and the framing of its body.
 
     Without a Host field it is sent ``default_host``. A stream is framed by the request's own Content-Length, or
     chunked.
@@ -134,7 +134,7 @@ def prepared_fields(fields: Sequence[Field]) -> Sequence[Field]:
 
 
 def encode_call(prepared: Prepared, base: bytes, host: bytes, added: Sequence[Field]) -> EncodedRequest:
-    """What to send for a call with a body in memory: its fields, and those that the attempt adds.
+    """Encode the request of a call with a body in memory: its fields, and those that the attempt adds.
 
     ``base`` stands before the target, ``host`` is the Host field. Fields of the call's own that bear the name of an
     added one, or say Host or another Accept-Encoding than gzip, are replaced.
@@ -154,7 +154,7 @@ def encode_call(prepared: Prepared, base: bytes, host: bytes, added: Sequence[Fi
 def encode_plain_call(
     prepared: Prepared, base: bytes, host: bytes, added: bytes, attempt_prefixes: tuple[bytes, ...]
 ) -> bytes | None:
-    """The bytes of the same, where each field of the call can be sent as it stands, as nearly always.
+    """Encode the same as bytes where each field of the call can be sent as it stands, as nearly always.
 
     None where ``encode_call`` must decide: a field says something of the connection, the framing, the host or another
     coding than gzip, is named in capitals, or is one that an attempt writes (``attempt_prefixes``: how the lines of
@@ -291,7 +291,7 @@ def _special(fields: Sequence[Field], lines: list[bytes]) -> tuple[bytes, dict[b
 
 
 def _line(field: Field) -> bytes:
-    """The line of a field; empty for one that is written by us, or not at all.
+    """The line of a field; empty for a field that is written by us, or not at all.
 
     Raises:
         BadRequest: no line can hold it.

@@ -1,6 +1,7 @@
-"""A response that is read piece by piece from the connection that it comes on, and that connection's way back.
+"""Response stream: a body that is read piece by piece from a leased connection, and that connection's return.
 
-Made by the pool for a response that is not whole when its head is there. It decides nothing about the connection.
+For a response that is not complete when its head is there. Whether the connection may serve again is the pool's
+decision.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from .connection import Connection
 
 
 class ConnectionLease:
-    """The one way back to the pool for a connection that was lent: used exactly once, by whoever comes first."""
+    """Lease of a pool's connection, which is returned exactly once: at the end, an error, or ``abort``."""
 
     __slots__ = ("_back", "_connection", "over")
 
@@ -21,7 +22,7 @@ class ConnectionLease:
         self._connection = connection
         self._back = give_back
         self.over = False
-        """Once true, the connection may be serving someone else."""
+        """Whether the connection was returned: it may be serving another request."""
 
     async def read(self) -> bytes:
         """The next bytes of the body; may be empty at its end. An error closes the connection."""
@@ -35,13 +36,13 @@ class ConnectionLease:
         return data
 
     async def finish(self) -> None:
-        """The response is complete."""
+        """Return the connection: the response is complete."""
         self._give_back()
         await self._connection.settle()
         self._connection.raise_failure()
 
     async def abort(self) -> None:
-        """Nobody wants the rest of the response."""
+        """Close the connection and return it, if that has not happened yet."""
         if not self.over:
             self._connection.close_now()
             self._give_back()
@@ -54,7 +55,7 @@ class ConnectionLease:
 
 
 class StreamedBody(httpx.AsyncByteStream):
-    """A response's body as it comes from its connection. Its own iterator, so there is no generator to be forgotten."""
+    """Body stream of a leased connection. It is its own iterator, so no generator is left to the garbage collector."""
 
     __slots__ = ("_lease",)
 

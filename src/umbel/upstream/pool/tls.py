@@ -1,7 +1,4 @@
-"""TLS contexts towards upstreams: verification always on, and trust that no environment variable can change.
-
-No network here.
-"""
+"""TLS contexts for upstreams: verification is always on, and no environment variable can change what is trusted."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""TLS sessions, kept so that the next connection to the same origin needs no full handshake (RFC 8446 section 2.2).
+"""TLS session cache: the next connection to the same origin needs no full handshake (RFC 8446 section 2.2).
 
-Kept by the dialer, written by its wires as they close. A session is only ever used for the origin that gave it: its
-certificate and name were verified then, and are not again, so none is used for longer than AGE_MAX.
+A session is only ever used for the origin that gave it. Certificate and name were verified then and are not verified
+when it is resumed, so none is used for longer than AGE_MAX.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..replicas.origin import Origin
 SESSIONS_MAX = 100
 """Origins whose session is kept; the one not used for longest is forgotten first."""
 AGE_MAX = 3600.0
-"""Seconds after which a certificate is looked at again."""
+"""Seconds after which a certificate is verified again."""
 
 
 class _Entry(NamedTuple):
@@ -40,7 +40,7 @@ class TlsSessionCache:
         return kept.session
 
     def keep(self, origin: Origin, session: ssl.SSLSession | None, now: float) -> None:
-        """Take what a closing connection has; one that the peer will not resume (no ticket) is not worth keeping.
+        """Keep the session of a closing connection, unless the peer would not resume it (no ticket, no id).
 
         A session that goes on from an older one is as old as that: resuming looks at no certificate.
         """
@@ -51,5 +51,5 @@ class TlsSessionCache:
         self._latest.add(origin, _Entry(session, until))
 
     def forget(self, origin: Origin) -> bool:
-        """Drop the session of an origin that would not take it; whether there was one."""
+        """Drop the session of an origin; whether there was one."""
         return self._latest.entries.pop(origin, None) is not None

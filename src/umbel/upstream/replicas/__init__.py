@@ -1,1 +1,1 @@
-"""The replicas of an upstream: where they are, which of them work, and which is next."""
+"""Replicas of an upstream: their addresses, DNS, health checks, and load balancing."""

@@ -1,7 +1,7 @@
-"""From a host's name to a connected socket, by way of addresses that were checked first.
+"""Name resolution, checks of addresses, and connect (Happy Eyeballs, RFC 8305).
 
-Hosts of the configuration are trusted wherever they resolve, but for link-local and multicast
-addresses; with ``public_only`` also but for everything that is not public. The address connected to is the one checked.
+Link-local and multicast addresses are always refused; with ``public_only`` every address that is not public. The
+address that is checked is the one that is connected to.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 STAGGER = 0.25
 """Seconds before the next address is tried beside the last one (RFC 8305 section 5)."""
 ADDRESSES_MAX = 8
-"""How many addresses of one name are tried."""
+"""Addresses of one name that are tried."""
 
 # Prefixes whose last 32 bits are an IPv4 address that a translator or the kernel will connect to.
 _EMBEDDING = tuple(map(ipaddress.IPv6Network, ("::ffff:0:0/96", "::/96", "64:ff9b::/96", "::ffff:0:0:0/96")))
@@ -31,7 +31,7 @@ _SITE_LOCAL = ipaddress.IPv6Network("fec0::/10")
 
 
 class Address(NamedTuple):
-    """One address as ``connect`` wants it."""
+    """One address, as ``socket.connect`` takes it."""
 
     family: int
     sockaddr: tuple[str, int] | tuple[str, int, int, int] | str
@@ -41,7 +41,7 @@ class Address(NamedTuple):
 
 
 def is_prohibited(text: str, *, public_only: bool) -> bool:
-    """Whether the numeric address ``text`` must not be connected to, whatever it is embedded in."""
+    """Whether the numeric address ``text``, or one that is embedded in it, must not be connected to."""
     ip = ipaddress.ip_address(text)
     return any(
         meaning.is_link_local or meaning.is_multicast or (public_only and not _is_public(meaning))
@@ -54,12 +54,12 @@ def _is_public(ip: IpAddress) -> bool:
         if ip in _LOCAL_NAT64 or ip in _SITE_LOCAL:
             return False
         if ip.ipv4_mapped is not None:
-            return True  # Its IPv4 meaning decides; versions of Python disagree on what the wrapping is.
+            return True  # The embedded IPv4 address decides; versions of Python disagree on the mapped one.
     return ip.is_global
 
 
 def _embedded_addresses(ip: IpAddress) -> Iterator[IpAddress]:
-    """The address itself and every IPv4 address that it may be a wrapping of."""
+    """The address itself, and every IPv4 address that may be embedded in it."""
     yield ip
     if not isinstance(ip, ipaddress.IPv6Address):
         return

@@ -1,7 +1,6 @@
-"""The replicas of an upstream: which one an attempt goes to, and what its end says of it.
+"""Load balancer: chooses the replica of each attempt, and counts how attempts end there.
 
-The decisions are the policies' (``policy/replicas/``, ``policy/failover.py``); all that an attempt
-takes from its replica was prepared before.
+The decisions are made by ``policy/replicas/`` and ``policy/failover.py``.
 """
 
 from __future__ import annotations
@@ -38,9 +37,9 @@ class ReplicaStatistics:
     """Its base URL."""
     in_flight: int
     taken: int
-    """Attempts that it was given, since it is in the set."""
+    """Attempts that it was given, since it joined the set."""
     failed: int
-    """Those of them that failed by its fault."""
+    """Attempts that failed by its fault."""
     usual: float
     """Seconds that its answers usually take."""
     ejected_for: float
@@ -62,23 +61,24 @@ class BalanceStatistics:
 
 
 class LoadBalancer:
-    """Gives each attempt one of ``replicas``: base URLs, or replicas made of them, or a source of such.
+    """Load balancer of one upstream: gives each attempt one of ``replicas``.
 
     A replica that the call has tried, that is ejected or that is down by its health checks is taken only if no other is
-    left (``policy.balance.usable``).
+    left (``policy.replicas.balance.usable``).
 
     A source is entered with this, and followed: each attempt sees the set as it is at that moment. A replica that stays
     keeps all that is known of it; one that leaves is forgotten, though what is in flight there ends as it would have,
     and one that comes back is new.
 
     Args:
+        replicas: base URLs, or ``Replica`` objects, or a source of replicas.
         policy: ``p2c`` takes the less loaded of two that chance picked, where one that just failed counts as busy for
             as long as its answers usually take (0.1 s at least); ``round_robin`` takes them in turn; ``weighted`` takes
             them in turn as often as ``weights`` says.
         weights: whole numbers, one for each replica; for ``weighted`` alone. A source has its own.
         ejection: when a replica that fails is left out for a while; None for never. The last one never is.
         health: checks of the same replicas (or of the same source); they run while this is entered.
-        rng: where ``p2c`` has its chance from.
+        rng: the source of randomness of ``p2c``.
         name: what records call the upstream.
         recorder: gets ``ejection.out`` and ``ejection.back``.
 
@@ -111,7 +111,7 @@ class LoadBalancer:
         self._ejection = None if ejection is None else Ejection(ejection, self._record_ejection)
         self._health = health
         self._replicas: tuple[Replica, ...] = ()
-        """The source's set that the slots are made for."""
+        """The source's set that ``_slots`` was made for."""
         self._slots: tuple[ReplicaSlot, ...] = ()
         self._only: ReplicaSlot | None = None
         """The slot of a set of one, which is always the next, whatever its state."""
@@ -139,7 +139,7 @@ class LoadBalancer:
         await self._entered.pop().__aexit__(exc_type, exc_value, traceback)
 
     def take(self, now: float, tried: Sequence[str]) -> ReplicaSlot | None:
-        """The replica that is next, taken; None while there is none (``missing`` says why). To be given to ``ended``.
+        """Take the slot of the next replica; None while there is none (``missing`` says why). ``ended`` gives it back.
 
         Args:
             tried: the names of the replicas that the call's attempts have had.
@@ -167,7 +167,7 @@ class LoadBalancer:
         return self._source.missing()
 
     def ended(self, now: float, slot: ReplicaSlot, started_at: float, has_failed: bool | None) -> None:
-        """The attempt on ``slot`` is over; ``has_failed`` as ``policy.verdict.failed`` says."""
+        """Give back the slot of an attempt that is over; ``has_failed`` as ``policy.failure_verdict.failed`` says."""
         self._loads.ended(now, slot, now - started_at, has_failed)
         if has_failed or (slot.streak and has_failed is not None):
             slot.failed += has_failed
@@ -175,11 +175,11 @@ class LoadBalancer:
                 self._ejection.ended(now, slot, has_failed)
 
     def overtaken(self, now: float, slot: ReplicaSlot, started_at: float) -> None:
-        """The attempt on ``slot``, which has ended, was cut because a later one elsewhere had the answer."""
+        """Count an attempt that has ended as overtaken: it was cut because a later one elsewhere had the answer."""
         self._loads.overtaken(now, slot, now - started_at)
 
     def lost(self, now: float, slot: ReplicaSlot, tried: Sequence[str]) -> bool:
-        """An attempt's connection was lost before the upstream had answered. Whether its repeat is failover."""
+        """Count an attempt whose connection was lost before any answer; whether its repeat elsewhere is failover."""
         out = self._ejection.out(now) if self._ejection is not None else ()
         left_out = (self._down, out, tried)
         others = [each for each in self._slots if not any(each.name in names for names in left_out)]
@@ -210,7 +210,7 @@ class LoadBalancer:
         return self._health.down if self._health is not None else frozenset()
 
     def _update_slots(self, now: float) -> None:
-        """Take the source's set as it is now: the slots of those that stay, and new ones for the others."""
+        """Follow the source's set: replicas that stay keep their slots, others get new ones."""
         staying = {slot.replica: slot for slot in self._slots}
         self._replicas = self._source.replicas
         self._slots = tuple(staying.get(replica) or ReplicaSlot(replica) for replica in self._replicas)
@@ -223,7 +223,7 @@ class LoadBalancer:
             self._ejection.follow(now, self._slots)
 
     def _record_ejection(self, member: ReplicaState, is_out: bool) -> None:
-        """A replica was put out, or is back."""
+        """Record that a replica was ejected, or is back."""
         if is_out:
             self._events.ejected(member.name, member.back_at - trio.current_time())
         else:
@@ -231,7 +231,7 @@ class LoadBalancer:
 
 
 class ReplicaSlot(ReplicaState):
-    """A replica in the set: what the policies know of it, and what is counted here. Attempts in flight hold theirs."""
+    """Slot of a replica in the set: the policies' state of it, and its counters. Attempts in flight hold their slot."""
 
     __slots__ = ("failed", "replica", "taken")
 

@@ -1,7 +1,7 @@
-"""Replicas from DNS: every address of a name is a replica, looked up again when the answer's lifetime is over.
+"""Replicas from DNS: every address of a name is a replica; the name is looked up again when the answer's TTL is over.
 
-Used for URLs of the form ``dns+http://name:port``. Names are asked for with dnspython on trio, not through the system's
-``getaddrinfo``: that tells no lifetimes. It reads no environment variable and no hosts file.
+For URLs of the form ``dns+http://name:port``. Names are resolved by dnspython on trio, not by the system's
+``getaddrinfo``, which gives no TTL. No environment variable and no hosts file is read.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class DnsStatistics:
 
     name: str
     addresses: tuple[str, ...]
-    """Those that are replicas now."""
+    """Addresses that are replicas now."""
     refused: int
     """Addresses of the last answers that must not be connected to."""
     excess: int
@@ -113,7 +113,7 @@ class DnsReplicas(TaskOwner):
 
     @property
     def weights(self) -> tuple[int, ...]:
-        """All the same: DNS has no weights for addresses."""
+        """All equal: DNS has no weights for addresses."""
         return (1,) * len(self.replicas)
 
     @property
@@ -155,7 +155,7 @@ class DnsReplicas(TaskOwner):
             await trio.sleep(pause)
 
     async def _look_up(self, family: _Family) -> None:
-        """Ask for one family. Whatever goes wrong is the family's failure."""
+        """Look up one family. Raises nothing: an error is noted as the family's failure."""
         try:
             # The resolver measures its own limit by the wall clock, which may jump.
             with trio.fail_after(self._timeout):
@@ -183,7 +183,7 @@ class DnsReplicas(TaskOwner):
         return self._resolver
 
     def _update_set(self) -> float:
-        """Make the set of what the families found; returns the pause before the next lookup."""
+        """Update the set with what the families found; return the pause before the next lookup."""
         self._failure = next((family.failure for family in self._families if family.failure is not None), None)
         lifetime = min((family.lifetime for family in self._families if family.lifetime is not None), default=None)
         found = {address for family in self._families for address in family.addresses}
@@ -216,12 +216,12 @@ class DnsReplicas(TaskOwner):
 
 
 class _Family:
-    """What is known of one kind of a name's addresses."""
+    """Result of the look-ups of one address family (A or AAAA) of a name."""
 
     def __init__(self, record: Literal["A", "AAAA"]) -> None:
         self.record = record
         self.addresses: tuple[str, ...] = ()
-        """The last that were found: a failure leaves them."""
+        """Of the last look-up that succeeded."""
         self.lifetime: float | None = None
         """Seconds; None after a failure, or where the answer has none."""
         self.failure: tuple[type[NameFailed | NameTimedOut], str] | None = None
@@ -234,7 +234,7 @@ class _Family:
 
 
 def _parsed(url: str, server_name: str | None) -> tuple[str, Replica]:
-    """The name to look up, and the replica that each address becomes one of."""
+    """The name to look up, and the replica that each address's is made from."""
     text = url.removeprefix(PREFIX)
     if text == url or not text.startswith(("http://", "https://")):
         raise ValueError("replicas from DNS need a dns+http:// or dns+https:// URL")

@@ -1,7 +1,7 @@
-"""Active health checks: asks each replica for a path now and then, and says which are down.
+"""Active health checks: a GET of each replica at intervals, and the set of replicas that are down.
 
-It asks through the upstream's pool, so that no check is an attempt of a call, and it never raises: what goes wrong with
-a check is the replica's standing or a record.
+Checks use the upstream's pool and are no attempts of calls, so no policy counts them. They never raise: a failure
+counts against the replica, and an error of ours is recorded.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ BODY_MAX = 10**6
 
 @dataclass(frozen=True, slots=True)
 class CheckStatistics:
-    """A snapshot of the checks of one replica. The last three count since it is in the set."""
+    """A snapshot of the checks of one replica. The last three count since it joined the set."""
 
     name: str
     """Its base URL."""
@@ -45,7 +45,7 @@ class CheckStatistics:
     checks: int
     failures: int
     crashes: int
-    """Checks that an error of ours ended; they say nothing of the replica."""
+    """Checks that ended with an error of ours; they do not count against the replica."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class HealthStatistics:
 
 
 class HealthChecker(TaskOwner):
-    """Checks each of ``replicas`` ``every`` so many seconds with a GET for ``path``, through ``pool``.
+    """Checks each of ``replicas`` every ``every`` seconds with a GET of ``path``, through ``pool``.
 
     A check passes with a 2xx of at most BODY_MAX bytes that is complete within ``every`` seconds. A replica is up until
     ``unhealthy`` checks in a row failed, then down until ``healthy`` in a row passed. The first check of each comes
@@ -125,7 +125,7 @@ class HealthChecker(TaskOwner):
         return HealthStatistics(tuple(checked.statistics() for checked in self._checked.values()))
 
     async def _follow_source(self) -> None:
-        """A task for each replica that is there now, for as long as it is."""
+        """Run a task for each replica of the set, for as long as the replica is in it."""
         under_way: dict[Replica, trio.CancelScope] = {}
         async with trio.open_nursery() as nursery, aclosing(self._source.changes.eventual_values()) as sets:
             async for replicas in sets:
@@ -138,7 +138,7 @@ class HealthChecker(TaskOwner):
                         nursery.start_soon(self._check_forever, checked, scope, name=f"health {replica.name}")
 
     def _update_replicas(self, replicas: Sequence[Replica]) -> None:
-        """The watches of those that stay, and new ones for the others."""
+        """Follow the set: replicas that stay keep their standing, others begin anew."""
         self._checked = {
             each: self._checked.get(each) or _CheckedReplica(each, self._path, self._user_agent, self._standing())
             for each in replicas
@@ -191,7 +191,7 @@ class HealthChecker(TaskOwner):
 
 
 class _CheckedReplica:
-    """One replica's checks."""
+    """A replica that is checked: its standing, its counters, and the request of a check."""
 
     def __init__(self, replica: Replica, path: str, user_agent: bytes, standing: HealthState) -> None:
         self.replica = replica
@@ -206,7 +206,7 @@ class _CheckedReplica:
 
 
 async def _read(response: httpx.Response) -> None:
-    """Read the body and forget it.
+    """Read the body and discard it.
 
     Raises:
         TooBig: it is longer than BODY_MAX.

@@ -1,7 +1,4 @@
-"""Where a request goes: the origin that connections are kept by, and the replica, prepared at load.
-
-No I/O.
-"""
+"""Origins and replicas: what connections are kept by, and one base URL of an upstream, parsed once. No I/O."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class Origin(msgspec.Struct, frozen=True, cache_hash=True):
-    """What a connection leads to. Connections of one origin serve each other's requests, others never."""
+    """Origin of connections: a request may reuse any connection of its origin, and none of another."""
 
     scheme: str
     """``http`` or ``https``."""
@@ -31,13 +28,13 @@ class Origin(msgspec.Struct, frozen=True, cache_hash=True):
 
     @property
     def where(self) -> str:
-        """The place in words, for records."""
+        """The origin in words, for records."""
         return f"unix:{self.uds}" if self.uds is not None else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """One base URL of an upstream, taken apart at load."""
+    """One base URL of an upstream, parsed."""
 
     name: str
     """The base URL as the configuration has it."""
@@ -47,7 +44,7 @@ class Replica:
     host: bytes
     """The value of the Host field."""
     base: bytes
-    """What stands before every target; empty or a path without a slash at its end."""
+    """The prefix of every target: empty, or a path without a slash at its end."""
 
     @classmethod
     def parse(cls, text: str, *, server_name: str | None = None) -> Replica:

@@ -1,6 +1,6 @@
-"""Replicas that come and go: what is asked for the replicas of an upstream where they are not fixed.
+"""Replica sources: sets of replicas that may change; the interface, and the union of several.
 
-Implemented by ``dns.py``, and here for an upstream of several URLs. Knows no policy and looks nothing up.
+Knows no policy and looks nothing up; ``dns.py`` is a source that does.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class ReplicaSource(Protocol):
 
     @property
     def changes(self) -> AsyncValue:
-        """Its value is ``replicas``; wait on it to hear of the next set."""
+        """Its value is ``replicas``; wait on it for the next set."""
 
     def missing(self) -> UpstreamError:
-        """Why there is none, as an exception to raise where one is wanted."""
+        """Why the set is empty, as an exception to be raised."""
 
     async def __aenter__(self) -> Self:
         """Begin to follow."""
@@ -53,7 +53,7 @@ class ReplicaSource(Protocol):
 
 
 class JoinedReplicas(TaskOwner):
-    """The replicas of several URLs as one set: fixed ones, and sources, each in its place. A ``ReplicaSource``.
+    """A ``ReplicaSource`` that joins fixed replicas and other sources, in their order.
 
     Args:
         parts: at least one. A replica that stands twice is one, where it stands first.
@@ -90,7 +90,7 @@ class JoinedReplicas(TaskOwner):
         return self._changes
 
     def missing(self) -> UpstreamError:
-        """What the first source says: a set with a fixed replica is never empty."""
+        """The reason of the first source: a set with a fixed replica is never empty."""
         return self._sources[0].missing()
 
     async def _begin(self) -> None:
@@ -135,7 +135,7 @@ class JoinedReplicas(TaskOwner):
 
 
 def source_of(replicas: Sequence[Replica | str] | ReplicaSource, weights: Sequence[int] | None = None) -> ReplicaSource:
-    """What was given as replicas, as a source: the source itself, or one of a fixed set.
+    """A source of ``replicas``: the source that was given, or one of a fixed set.
 
     Raises:
         ValueError: a fixed set without a replica, with weights that do not fit, or weights for a source, which has its
