@@ -1,6 +1,6 @@
-"""The serving side: the embedded server, its settings, and the same server under the ``hypercorn`` command.
+"""The HTTP server: the embedded server, its settings, and the same server under the ``hypercorn`` command.
 
-``serve`` runs any ASGI application on trio. It must not know the gateway, which stands below it.
+``serve`` runs any ASGI application on trio. It must not know the gateway, which stands above it.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""An ASGI application in front of an ``InboundRequest``: the scope, ``receive`` and ``send`` of one HTTP request.
+"""The ASGI adapter of an ``InboundRequest``: the scope, ``receive`` and ``send`` of one HTTP request.
 
 For applications that are not ``InboundApplication``s, and for the share of Quart in those that are.
 

@@ -1,4 +1,4 @@
-"""One accepted connection from its first byte to its end, whatever it speaks.
+"""One accepted connection from its first byte to its end, over HTTP/1.1 or HTTP/2, with TLS or without.
 
 Every exception of a connection ends here.
 """
@@ -65,7 +65,8 @@ async def _serve(
             try:
                 await stream.handshake()
             except trio.BrokenResourceError:
-                return  # A port scan, a plain request, a client that trusts us not: none of them a fault of ours.
+                # A port scan, a request without TLS, or a client that distrusts the certificate: no failure of ours.
+                return
         if scope.cancelled_caught:
             return
         peer = replace(peer, client_certificate=stream.client_certificate)

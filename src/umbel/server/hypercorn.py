@@ -1,8 +1,8 @@
-"""Our server in the place of Hypercorn's own connections, under the ``hypercorn`` command.
+"""Umbel's server instead of Hypercorn's own connections, under the ``hypercorn`` command.
 
-One name of Hypercorn is replaced, ``TCPServer.run``: what Hypercorn accepts is served by ``connection.py``, as under
+One name of Hypercorn is replaced, ``TCPServer.run``: ``connection.py`` serves what Hypercorn accepts, as under
 ``umbel serve``. Everything else (its command, its workers, their sockets and signals, the lifespan) stays Hypercorn's.
-``UMBEL_GUARD=off`` leaves it all as it is.
+``UMBEL_GUARD=off`` in the environment leaves all of Hypercorn as it is.
 """
 
 from __future__ import annotations

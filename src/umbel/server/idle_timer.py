@@ -1,6 +1,6 @@
-"""How long a client that sends nothing is waited for: a deadline that is put off with every request, at no cost.
+"""Idle timeout of a connection: a deadline that every request puts off, at the cost of one assignment.
 
-The time is only noted; a timer of the queue looks at it when its own time has come.
+A request only notes the new deadline. The timer of the queue compares it with the clock when the timer fires.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from ..net.timers import Timer, TimerQueue
 
 
 class IdleTimer:
-    """Calls ``ended()`` at the time ``until``, which may be moved at will. Forward it is set, backward by ``set``.
+    """Calls ``ended()`` at the time ``until`` (trio's clock).
 
-    Once that has been called, ``until`` is before all time, until it is moved again.
+    To move ``until`` to a later time, assign it; to an earlier one, call ``set``. After the call of ``ended``,
+    ``until`` is ``-math.inf`` until it is moved again.
     """
 
     __slots__ = ("_ended", "_timer", "_timers", "timer_at", "until")
@@ -29,7 +30,7 @@ class IdleTimer:
         self.until = math.inf
 
     def set(self, until: float) -> None:
-        """Be patient until then, and no longer."""
+        """Move ``until``, also to an earlier time."""
         self.until = until
         if until < self.timer_at:
             if self._timer is not None:
@@ -38,7 +39,7 @@ class IdleTimer:
             self._timer = self._timers.add(until, self._check)
 
     def cancel(self) -> None:
-        """Call no more."""
+        """Stop the timer."""
         self.until = self.timer_at = math.inf
         if self._timer is not None:
             self._timer.cancel()

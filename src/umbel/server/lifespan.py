@@ -1,7 +1,7 @@
-"""The ASGI lifespan: the application's startup before the first request, its shutdown after the last.
+"""The ASGI lifespan: startup of the application before the first request, shutdown after the last.
 
-Used around the serving. An application that has no lifespan is served without one; one whose lifespan ends by an
-exception while it is served takes the server down, because what it had opened is gone.
+An application without a lifespan is served all the same. A lifespan that ends by an exception while the application is
+served ends the server, because what the application had opened is gone.
 """
 
 from __future__ import annotations

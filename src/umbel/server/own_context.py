@@ -1,4 +1,4 @@
-"""Await something with context variables of its own, and notice when it waits for the first time.
+"""Await foreign code in a copied context (``contextvars``), and report its first wait.
 
 Theory
 ------

@@ -1,4 +1,4 @@
-"""Who is at the two ends of a connection.
+"""The addresses of both ends of a connection.
 
 Made once per connection, for the ASGI scope and for records. Holds no behaviour.
 """

@@ -1,6 +1,6 @@
-"""The phases of a server's life, from serving to cut off.
+"""The phases of a shutdown, from serving to cut.
 
-Whatever must wind down waits for it.
+Whatever must end with the server waits for them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""The embedded server: one application, one process, until a signal or a trigger says stop.
+"""The embedded server: one application, one process, until a signal or a trigger stops it.
 
-It owns the listening sockets from the
-moment they are bound, and the order in which things start and stop.
+It owns the listening sockets from the moment they are bound, and the order in which things start and stop.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How a server stops: not ready, then no new connections, then no idle ones, then none.
+"""Graceful shutdown: not ready, then no new connections, then no idle ones, then none.
 
 It holds no socket.
 """
@@ -20,7 +20,7 @@ __all__ = ["Phase", "drain", "leave"]
 
 
 async def leave(server: ServerState) -> None:
-    """Not ready any more, but still accepting: the time that load balancers need to notice (``drain_delay``)."""
+    """Report not ready, and go on accepting for ``drain_delay``, the time that load balancers need to notice."""
     server.phase.value = max(server.phase.value, Phase.LEAVING)
     if (tell := getattr(server.app, "begin_drain", None)) is not None:
         tell()

@@ -1,6 +1,6 @@
-"""What all connections of a server share: application, settings, limits, counters, and how far it is in stopping.
+"""The state that all connections of a server share: application, settings, limits, counters and phase.
 
-One per server. It reads and writes no connection.
+One object per server. It reads and writes no connection.
 """
 
 from __future__ import annotations
@@ -305,13 +305,13 @@ class ServerState:
         """Count an answer of the server's own that the application records."""
         self._refused[refusal.status] = self._refused.get(refusal.status, 0) + 1
 
-    def leaves_record(self, said: ServerResponse) -> bool:
+    def leaves_record(self, response: ServerResponse) -> bool:
         """Whether the application, which keeps records and has been told, makes the record of such an answer.
 
         An ``InboundApplication`` that wants a record has filed one.
         """
         keeps_records = self.recorder is not self.given_recorder and not isinstance(self.app, InboundApplication)
-        return said.told and keeps_records
+        return response.notified and keeps_records
 
     def record_refusal(
         self,

@@ -125,7 +125,7 @@ async def test_a_refusal_of_a_head_request_has_no_content(headers: Any, autojump
 
 
 @pytest.mark.parametrize("every", [1, 20, 29])
-async def test_a_client_that_resets_what_it_stalls_and_asks_anew_holds_no_place_for_ever(
+async def test_a_client_that_resets_stalled_streams_and_asks_again_gets_a_goaway(
     every: float, autojump_clock: MockClock
 ) -> None:
     async with h2_connected(large, Limits(write_timeout=30)) as here, trio.open_nursery() as nursery:

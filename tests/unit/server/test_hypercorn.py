@@ -26,7 +26,7 @@ def test_making_an_umbel_changes_nothing_of_hypercorn() -> None:
 
 
 @pytest.mark.parametrize(("value", "installed"), [("off", "False"), ("on", "True")])
-def test_an_explicit_call_replaces_it_unless_the_environment_forbids_it(value: str, installed: str) -> None:
+def test_install_replaces_hypercorns_connections_unless_umbel_guard_is_off(value: str, installed: str) -> None:
     code = "from umbel.server import hypercorn, install_in_hypercorn as i; i(); i(); print(hypercorn.installed())"
     assert printed(code, UMBEL_GUARD=value) == installed
 

@@ -36,7 +36,7 @@ class Awaitable:
 
 @pytest.mark.parametrize("waits", [0, 1, 3])
 @pytest.mark.parametrize("make", [work, Awaitable])
-async def test_a_variable_is_unset_behind_the_work_and_the_first_wait_is_told(make: Any, waits: int) -> None:
+async def test_a_variable_is_unset_behind_the_work_and_the_first_wait_is_reported(make: Any, waits: int) -> None:
     seen: list[str] = []
     begun: list[int] = []
     with trio.testing.assert_checkpoints() if waits else trio.testing.assert_no_checkpoints():

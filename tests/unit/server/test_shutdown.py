@@ -32,7 +32,7 @@ async def test_with_no_connection_it_is_over_at_once(driver: str, autojump_clock
         assert server.state.statistics().phase is Phase.DRAINING
 
 
-async def test_an_idle_connection_stays_for_drain_idle_and_is_told_with_its_next_answer(
+async def test_an_idle_connection_stays_for_drain_idle_and_its_next_response_says_close(
     driver: str, autojump_clock: MockClock
 ) -> None:
     async with (
@@ -92,7 +92,7 @@ async def test_what_lasts_longer_is_cancelled_with_a_reason(driver: str, autojum
     assert app.recorder.notes == []
 
 
-async def test_cleanup_that_takes_too_long_is_told(driver: str, autojump_clock: MockClock) -> None:
+async def test_cleanup_that_takes_too_long_is_logged(driver: str, autojump_clock: MockClock) -> None:
     async def stubborn(scope: Any, receive: Any, send: Any) -> None:
         with trio.CancelScope(shield=True):
             await trio.sleep(30)

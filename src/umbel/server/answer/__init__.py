@@ -1,1 +1,1 @@
-"""What the server says itself: refusals, fields, and the record of a request."""
+"""Responses of the server itself: error responses, its own fields, and the access record of a request."""

@@ -1,9 +1,9 @@
-"""The one access record of a request, made of what its application says and what the server answered in its place.
+"""The one access record of a request, made from the application's record and the server's own response.
 
-An application that keeps records files one when it is done with a request; the server writes it down when the request
-is over, because only then is it known what the client got. Where the server has answered itself (the application
-failed before its first byte, broke a rule, or was cut by a server that stops), the record has the status and the
-request id of that answer. An application that files nothing has a record of such requests alone.
+An application that keeps records files one when it is done with a request. The server passes the record on when the
+request is over, because only then is it known what the client got. Where the server has answered itself (the
+application failed before its first byte, broke a rule, or was cut by a shutdown), the record has the status and the
+request id of that response. An application that files nothing gets a record of such requests alone.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class RecordedRequest:
         return new_request_id() if self.filed is None else self.filed[1].request.request_id
 
     def record_filed(self) -> bool:
-        """Record what was filed, corrected by what the server has ``said``; False if there is nothing."""
+        """Record what was filed, corrected by ``server_response``; False if there is nothing."""
         if self.filed is None:
             return False
         (recorder, ended), self.filed = self.filed, None
@@ -73,9 +73,9 @@ class RecordedRequest:
         return True
 
 
-def corrected(ended: RequestEnded, said: ServerResponse) -> RequestEnded:
+def corrected(ended: RequestEnded, response: ServerResponse) -> RequestEnded:
     """An application's record of a request that the server has answered in the application's place."""
-    refusal, request_id, sent, _ = said
+    refusal, request_id, sent, _ = response
     return replace(
         ended,
         request=replace(ended.request, request_id=request_id),

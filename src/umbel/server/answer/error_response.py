@@ -1,6 +1,6 @@
-"""What the server answers in the application's place: a problem document, and one access record with the reason.
+"""Error responses that the server gives in the application's place: a problem document each.
 
-It decides nothing: whoever refuses says why.
+Nothing is decided here: the caller gives the reason.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ RETRY_AFTER = b"1"
 
 @dataclass(frozen=True, slots=True)
 class ErrorResponse:
-    """Why the server does not hand a request on. ``detail`` is shown to the client and stands in the record."""
+    """An error response instead of the application's. ``detail`` is shown to the client and stands in the record."""
 
     status: int
     detail: str
     kind: Kind = Kind.BAD_REQUEST
     fields: tuple[tuple[bytes, bytes], ...] = ()
-    """Those that belong to the status."""
+    """Fields that belong to the status."""
 
     def answer(self, request_id: str) -> tuple[list[tuple[bytes, bytes]], bytes]:
         """The header fields and the body of the answer."""
-        # As in the gateway's documents, what is the client's fault is told by its status alone.
+        # As in the gateway's documents, a fault of the client has no kind beside its status.
         kind = "" if self.kind is Kind.BAD_REQUEST else self.kind
         body = Problem(self.status, self.detail, kind=kind, request_id=request_id).encode()
         headers = [
@@ -52,7 +52,7 @@ class ServerResponse(NamedTuple):
     request_id: str
     bytes_sent: int = 0
     """Bytes of the body."""
-    told: bool = False
+    notified: bool = False
     """Whether the application has been told of it, by ``AnsweredByServerError`` or ``disconnect_with``."""
 
 
@@ -67,7 +67,7 @@ REFUSED = "umbel.refusal"
 
 
 def disconnect_with(refusal: ErrorResponse, request_id: str) -> dict[str, Any]:
-    """The disconnect that tells an application that its request was refused after it had begun, and answered so.
+    """The ``http.disconnect`` of a request that was refused, with this response, after its application had begun.
 
     An application that keeps records makes its one record of it; the server makes none.
     """

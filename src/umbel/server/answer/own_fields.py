@@ -1,6 +1,6 @@
-"""The fields that the server gives each answer: Date (RFC 9110 section 6.6.1) and Alt-Svc, as hypercorn.toml says.
+"""Fields that the server adds to each response: Date (RFC 9110 section 6.6.1) and Alt-Svc, as hypercorn.toml says.
 
-Made once a second. Wall clock, because that is what Date tells. No field tells what serves.
+They are made once a second, from the wall clock, because Date tells it. No field names the server software.
 """
 
 from __future__ import annotations

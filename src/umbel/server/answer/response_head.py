@@ -1,7 +1,7 @@
-"""The head of a response: from what the application said to bytes (RFC 9112 sections 4 and 6), without I/O.
+"""The head of a response: the fields of an application as bytes (RFC 9112 sections 4 and 6), without I/O.
 
-Used once per response. An application's mistake must not become a client's confusion: what would split a response or
-misstate its length is an error of the application.
+A mistake of an application must not confuse a client: fields that would split a response, or misstate its length, are
+an error of the application.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""HTTP/1.1 on one connection: read a head, have the request answered, and again until the connection ends."""
+"""HTTP/1.1 on one connection: read a head, have the request answered, and repeat until the connection ends."""

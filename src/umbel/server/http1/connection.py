@@ -1,4 +1,4 @@
-"""Our HTTP/1.1 on one connection: read a head, have the request answered in this task, and again until it ends.
+"""An HTTP/1.1 connection: read a head, have the request answered in this task, and repeat until the end.
 
 Theory
 ------
@@ -8,9 +8,9 @@ reads a head (``request_head.py``), makes a ``RequestResponseCycle`` of it, and 
 ``answer/response_head.py`` decide what a request and its answer are. This module decides their order, the time that
 they may take, and the end of the connection.
 
-**Who tells of the client's end.** The reader calls ``stream.on_end`` whenever the kernel reports it, also behind bytes
+**The client's end.** The reader calls ``stream.on_end`` whenever the kernel reports it, also behind bytes
 that nobody has read. Between requests it means that no further request will come (``half_closed``), and the next read
-finds it out. During a request ``RequestResponseCycle.departed`` decides. Nothing of that cancels this task: the
+finds the end. During a request ``RequestResponseCycle.departed`` decides. Nothing of that cancels this task: the
 application is told by its own callback.
 
 **Foreign code** runs on this task too, with context variables of its own (``own_context.py``), inside a scope that is
@@ -19,10 +19,10 @@ The loop itself is not cancelled, and goes on outside of the scope.
 
 **Time.** One idle timer per connection says when the client must have sent what it owes: the first head, the rest of a
 head, the next request. Its deadline is moved with each request, which costs nothing. It interrupts only a read between
-requests. Reads of a body and writes have clocks of their own (``clocks.py``).
+requests. Reads of a body and writes have clocks of their own (``client_clocks.py``).
 
 **Fairness.** A client may send many requests in one segment. After ``REQUESTS_PER_TURN`` of them that did not wait, or
-``TURN_S``, the other tasks of the program have their turn. A drain ends such a client with its next answer.
+``TURN_S``, the other tasks of the program run. A drain ends such a client with its next answer.
 """
 
 from __future__ import annotations
@@ -412,15 +412,15 @@ class Http1Connection:
 
     def _record_end(self, cycle: RequestResponseCycle, head: Head, rest: BaseException | None) -> None:
         """Have the request's one record written: the application's, or ours of what it did not answer."""
-        filed, said = cycle.record_filed(), cycle.server_response
-        if said is None and (filed or cycle.answered or cycle.gone or not cycle.begun or cycle.taken):
+        filed, response = cycle.record_filed(), cycle.server_response
+        if response is None and (filed or cycle.answered or cycle.gone or not cycle.begun or cycle.taken):
             return
-        if said is not None and (filed or self.server.leaves_record(said)):
-            self.server.count_refusal(said.refusal)
+        if response is not None and (filed or self.server.leaves_record(response)):
+            self.server.count_refusal(response.refusal)
             return
-        counts, path = said is not None, head.target.partition(b"?")[0].decode("ascii")
-        said = said or cut_answer(cycle.status, cycle.bytes_sent, rest)
-        self._record(said, head.method, path, cycle.started, head.parsed.fields, counts=counts)
+        counts, path = response is not None, head.target.partition(b"?")[0].decode("ascii")
+        response = response or cut_answer(cycle.status, cycle.bytes_sent, rest)
+        self._record(response, head.method, path, cycle.started, head.parsed.fields, counts=counts)
 
     def keeps_alive(self) -> bool:
         """Whether another request may follow on this connection, as far as the server is concerned."""
@@ -546,7 +546,7 @@ class Http1Connection:
 
     def _record(
         self,
-        said: ServerResponse,
+        response: ServerResponse,
         method: str,
         path: str,
         began: float,
@@ -555,15 +555,15 @@ class Http1Connection:
         counts: bool = True,
     ) -> None:
         self.server.record_refusal(
-            said.refusal,
+            response.refusal,
             counts=counts,
-            request_id=said.request_id,
+            request_id=response.request_id,
             started_at=began,
             method=method,
             path=path,
             peer=self.peer,
             fields=fields,
-            bytes_sent=said.bytes_sent,
+            bytes_sent=response.bytes_sent,
         )
 
     async def refuse(

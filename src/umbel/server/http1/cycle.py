@@ -1,4 +1,4 @@
-"""One request of HTTP/1.1 and its answer: ``InboundRequest`` over a connection's stream.
+"""An HTTP/1.1 request and its response: ``InboundRequest`` on the stream of a connection.
 
 Theory
 ------
@@ -104,7 +104,7 @@ class RequestTransport(Protocol):
 
 
 class RequestResponseCycle(RecordedRequest, UnsentContent):
-    """One request on its way through an application."""
+    """An HTTP/1.1 request and its response (``InboundRequest``)."""
 
     __slots__ = (
         "_at",
@@ -292,15 +292,15 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         self._reading = True
         try:
             while not content and not body.ended:
-                data = self._what_is_there(body)
+                data = self._receive_available(body)
                 if data is None:
-                    data = await self._more_of(body)
+                    data = await self._receive_as_upload(body)
                 if not data:
                     self.client_left()
                     raise ClientGoneError("the client left before its body was complete")
                 content, self._connection.buffer = body.feed(data)
             if body.ended and self.upload is not None and not self.begun:
-                _pass(self.upload.complete())
+                _raise_refusal(self.upload.complete())
         except BodyError as error:
             await self._refuse(error.refusal)
         finally:
@@ -311,7 +311,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
             self._connection.half_closed = self._connection.half_closed or bool(self._connection.stream.peer_end())
         return content
 
-    def _what_is_there(self, body: Body) -> bytes | None:
+    def _receive_available(self, body: Body) -> bytes | None:
         """The connection's next bytes, where no wait is needed; empty at its end, None if a wait is needed."""
         connection = self._connection
         if connection.buffer:
@@ -320,7 +320,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
             return connection.receive_now()
         return None
 
-    async def _more_of(self, body: Body) -> bytes:
+    async def _receive_as_upload(self, body: Body) -> bytes:
         """The connection's next bytes, for which the request becomes an upload; empty at the connection's end.
 
         Raises:
@@ -330,10 +330,10 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         if self.upload is None:
             self.upload = Upload(connection.server)
         small = body.left is not None and body.left <= SMALL_BODY
-        _pass(await self.upload.begin(partial(self._all_has_come, body.left or 0) if small else None))
+        _raise_refusal(await self.upload.begin(partial(self._all_has_come, body.left or 0) if small else None))
         if self._parsed.expects_continue and not body.received and self.unanswered and not connection.buffer:
             await self._write(CONTINUE)
-        return connection.take_buffer() or await self._more()
+        return connection.take_buffer() or await self._receive_timed()
 
     async def _all_has_come(self, left: int) -> None:
         """Wait until the connection's buffer holds the ``left`` bytes of the body, or there is no more."""
@@ -341,7 +341,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         while len(connection.buffer) < left and (data := await connection.receive()):
             connection.buffer += data
 
-    async def _more(self) -> bytes:
+    async def _receive_timed(self) -> bytes:
         """Wait for the connection's next bytes; empty at its end.
 
         Raises:
@@ -370,7 +370,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
             except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
                 self.client_left()
                 raise gone from None
-            self.server_response = ServerResponse(refusal, request_id, sent, told=True)
+            self.server_response = ServerResponse(refusal, request_id, sent, notified=True)
             gone = AnsweredByServerError(refusal.status, refusal.kind, refusal.detail, request_id)
         self._connection.lingers = True
         self.client_left()
@@ -387,7 +387,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         self._body_clock, self._body_size = BodyClock(self._connection.server.limits), body.left
         try:
             while not body.ended:
-                data = self._connection.take_buffer() or await self._more()
+                data = self._connection.take_buffer() or await self._receive_timed()
                 if not data:
                     return False
                 _, self._connection.buffer = body.feed(data)
@@ -510,7 +510,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
             self._spend(size, more)
         body = self.body
         if self.keep_alive and (
-            fields.close or not self._connection.keeps_alive() or (body is not None and self._much_is_left(body))
+            fields.close or not self._connection.keeps_alive() or (body is not None and self._has_large_rest(body))
         ):
             self.keep_alive = False
         if not self.keep_alive:
@@ -521,7 +521,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         return b"".join((STATUS_LINES[status], own_lines, lines, framing, b"\r\n"))
 
     def _framing(self, size: int, more: bool) -> bytes:
-        """How the end of a body is told whose length the application has not."""
+        """The framing of a body whose length the application does not give."""
         if not more and not self._wants_trailers:
             if self.status in NO_CONTENT or (self._bodiless and not size):
                 return b""
@@ -535,7 +535,7 @@ class RequestResponseCycle(RecordedRequest, UnsentContent):
         self.keep_alive = False
         return b""
 
-    def _much_is_left(self, body: Body) -> bool:
+    def _has_large_rest(self, body: Body) -> bool:
         """Whether what nobody has read of the body cannot be read behind the answer."""
         # A client that waits for its 100 may send it or may not.
         waits = self._parsed.expects_continue and not body.received
@@ -645,7 +645,7 @@ class TakenConnection:
         self._connection.stream.send_eof()
 
 
-def _pass(refusal: ErrorResponse | None) -> None:
+def _raise_refusal(refusal: ErrorResponse | None) -> None:
     """Go on unless there is a refusal.
 
     Raises:

@@ -1,7 +1,7 @@
-"""Why a head is refused: the slow look at one that is not plainly sound.
+"""The reason why a request head is refused, and the target forms that the fast parser leaves out.
 
-Used when its one pattern does not match. It never lets pass what the pattern would not, except the forms of a target
-that are no path.
+The fast parser (``request_head.py``) matches one pattern; what does not match is examined here. Nothing is accepted
+here that the pattern would refuse, except the target forms that are no path.
 """
 
 from __future__ import annotations

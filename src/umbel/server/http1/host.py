@@ -1,6 +1,6 @@
-"""The Host field: whether it is well formed (RFC 9110 section 7.2), and whether we serve that host.
+"""The check of the Host field: its syntax (RFC 9110 section 7.2), and whether that host is served.
 
-One per server. It keeps the values that it has found good, because they come again.
+One object per server. It remembers values that were found good, because clients repeat them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""HTTP/1.1 on a connection beyond ``max_connections``: a probe is answered, everything else is refused, then it ends.
+"""HTTP/1.1 on a connection beyond ``max_connections``: one probe is answered, any other request is refused.
 
-``reserve.py`` says how many such connections there are and how long each may last.
+``reserve.py`` bounds the number of such connections and the life of each.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The body of a request: where it ends, and how much of it may come (RFC 9112 section 6), without I/O.
+"""The reader of HTTP/1.1 request bodies: their end and their limits (RFC 9112 section 6), without I/O.
 
-It takes the connection's bytes and gives the content; what stands behind the body stays.
+It takes the bytes of the connection and returns the content; bytes behind the body are returned unread.
 """
 
 from __future__ import annotations

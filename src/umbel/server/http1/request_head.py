@@ -1,7 +1,7 @@
-"""The head of an HTTP/1.1 request, read strictly (RFC 9112 sections 2 to 6), without I/O.
+"""The parser of HTTP/1.1 request heads: strict (RFC 9112 sections 2 to 6), and without I/O.
 
-llhttp reads the fields; what it lets pass that we refuse is checked here, and a
-head that is refused goes to ``diagnosis.py`` for the reason.
+llhttp splits the fields. What llhttp accepts and this server refuses is checked here. ``head_errors.py`` finds the
+reason for which a head is refused.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _HOPELESS = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|(?<!\r)\n|\r(?=[^\n])
 
 
 class ParsedFields(msgspec.Struct, frozen=True):
-    """What the fields of a head say, and the version that they say it in."""
+    """The fields of a head, and what they mean together with its version."""
 
     version: str
     fields: tuple[Field, ...]
@@ -85,7 +85,7 @@ class _Collector:
 
     @classmethod
     def of(cls, raw: bytes) -> _Collector:
-        """What llhttp should have told of a head that is well formed."""
+        """The fields that llhttp would report of a well-formed head."""
         collector = cls()
         for line in raw.split(b"\r\n")[1:-2]:
             name, _, value = line.partition(b":")
@@ -148,13 +148,13 @@ class HeadReader:
                 and target.translate(_IN_TARGETS) == target
             ):
                 head = Head(name, target, known)
-                return head if known.served else self._spared(head)
+                return head if known.served else self._allowed_for_any_host(head)
         head = self._read(raw)
         if section.startswith(b"HTTP/1.1\r\n") and self._known.takes(section) and not _names_secret(head.parsed):
             self._known.add(section, head.parsed)
-        return head if head.parsed.served else self._spared(head)
+        return head if head.parsed.served else self._allowed_for_any_host(head)
 
-    def _spared(self, head: Head) -> Head:
+    def _allowed_for_any_host(self, head: Head) -> Head:
         """A head for a host that is not served, if it is of a request that is answered all the same."""
         if head.parsed.websocket or not self._limits.is_for_any_host(head.method, head.target):
             raise HeadError(NOT_SERVED, fields=head.parsed.fields)
@@ -192,7 +192,7 @@ class HeadReader:
         except httptools.HttpParserInvalidMethodError as error:
             raise HeadError(ErrorResponse(501, "The server does not know this method.")) from error
         except httptools.HttpParserError as error:
-            # It does not say what the matter is, and has not told us all of the fields.
+            # llhttp gives no reason, and has not reported all of the fields.
             self._interpret(minor, _Collector.of(raw))
             raise HeadError(ErrorResponse(400, "The head is not one of HTTP/1.1.")) from error
         if method not in METHODS:

@@ -1,7 +1,7 @@
-"""An HTTP/2 connection, on the ``h2`` library.
+"""An HTTP/2 connection on the ``h2`` library.
 
-It reads, counts what costs a client nothing, starts a task for each request and writes what they send; a request is
-``stream.py``'s affair.
+It reads frames, counts those that cost a client nothing, starts a task for each request and writes what the tasks send.
+``stream.py`` has the request itself.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from .stream import Stream
 from .writing import linger
 
 _BODIES_MAX = 2**20
-"""Bytes that all requests of a connection together may have sent without their being read."""
+"""Bytes of bodies that a connection may hold unread, over all of its requests."""
 _FRAMES_PER_TURN = 16
 """Frames of one read between two checkpoints. One costs up to 0.3 ms, if it is a request that is refused."""
 _FINISHING_MAX = 1.0
@@ -51,7 +51,7 @@ _WRONG_LENGTH = "The Content-Length is not the length of the body."
 
 
 class Http2Connection:
-    """One connection. ``run`` is its life; the rest is called by its streams."""
+    """One connection, which ``run`` serves to its end. The other methods are for its streams."""
 
     def __init__(
         self, server: ServerState, stream: Any, peer: Peer, reserved: ReservedConnection | None = None
@@ -62,7 +62,7 @@ class Http2Connection:
         if reserved is not None:
             reserved.awaits_answer = lambda: any(not stream.answering for stream in self._streams.values())
         self.heard_at = trio.current_time()
-        """When something last came."""
+        """When the last bytes came."""
         # ``request_head.py`` judges header lists: the library would end the connection for each that is malformed.
         self._h2 = H2Connection(
             H2Configuration(
@@ -88,7 +88,7 @@ class Http2Connection:
         """Seconds that answers have waited for the client which were then given up, by it or by us."""
         self._preface_left = frames.PREFACE
         self._cutter = FrameCutter(server.config.h2_max_inbound_frame_size)
-        self._floods = FloodLimits(list_size_max(server.limits))
+        self._flood_limits = FloodLimits(list_size_max(server.limits))
         self._receiving = trio.CancelScope()
         self._idle_since = self.heard_at  # or when the last request ended, or was refused
         self._begun_at = self.heard_at if peer.accepted_at is None else peer.accepted_at
@@ -171,19 +171,19 @@ class Http2Connection:
                     await self._finished.park()
 
     async def _receive(self) -> bytes | None:
-        """What comes next; nothing if the client has gone, None if it has been silent for too long."""
+        """The next bytes; b"" if the client has gone, None if the read deadline has passed."""
         while not self.sender.over:
-            with trio.CancelScope(deadline=self._patience()) as self._receiving:
+            with trio.CancelScope(deadline=self._read_deadline()) as self._receiving:
                 try:
                     return bytes(await self._stream.receive_some())
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
                     return b""
-            if self._patience() <= trio.current_time():
+            if self._read_deadline() <= trio.current_time():
                 return None
         return b""
 
-    def _patience(self) -> float:
-        """When the connection ends. Neither bytes nor frames move it: only the whole head of a request does."""
+    def _read_deadline(self) -> float:
+        """When the wait for the client ends. Only the whole head of a request moves it, neither bytes nor frames."""
         whole_by = self._begun_at + self.server.limits.head_timeout
         if self._preface_left or self._cutter.head_begun:
             return whole_by
@@ -193,7 +193,7 @@ class Http2Connection:
         return min(idle, whole_by) if self._cutter.begun else idle
 
     async def _take_in(self, data: bytes) -> str | None:
-        """Act on what came; the reason if the connection ends with it. One read may hold thousands of frames."""
+        """Act on the bytes of one read, perhaps thousands of frames; the reason if the connection ends with them."""
         begun = bool(self._preface_left) or self._cutter.in_head or self._cutter.begun
         try:
             rest = self._without_preface(data)
@@ -238,7 +238,7 @@ class Http2Connection:
             self._h2.close_connection(ErrorCodes.FRAME_SIZE_ERROR)
             raise FrameTooLargeError(f"a frame of {frame.length} bytes")
         awaited = frame.stream_id in self._streams
-        self._floods.saw(frame, awaited=awaited)
+        self._flood_limits.saw(frame, awaited=awaited)
         if frame.kind == frames.HEADERS and awaited and not frame.flags & frames.END_STREAM:
             # The library would end the connection. Of a stream that is reset it decodes the block, and no more.
             self._refuse_malformed(self._streams[frame.stream_id], "Its trailer section does not end it.")
@@ -276,7 +276,7 @@ class Http2Connection:
                 if stream := self._streams.get(stream_id):
                     self._charge(stream)
                 self._leave(stream_id, CLIENT_GONE)
-                self._floods.saw_reset()
+                self._flood_limits.saw_reset()
             case events.WindowUpdated(stream_id=int(stream_id)) if stream_id:
                 if stream := self._streams.get(stream_id):
                     stream.window_changed()
@@ -288,7 +288,7 @@ class Http2Connection:
         started_at = trio.current_time()
         if started_at >= self._leaving_at or self._is_full(headers, complete):
             self.sender.reset(stream_id, ErrorCodes.REFUSED_STREAM)
-            self._floods.saw_reset()
+            self._flood_limits.saw_reset()
             return
         limits = self.server.limits
         self._requests += 1
@@ -329,7 +329,7 @@ class Http2Connection:
     def _take_body(self, event: events.DataReceived) -> None:
         stream_id, size = event.stream_id or 0, event.flow_controlled_length or 0
         if size and not event.data and event.stream_ended is None:
-            self._floods.saw_padding()
+            self._flood_limits.saw_padding()
         stream = self._streams.get(stream_id)
         if stream is None:
             self.sender.acknowledge(stream_id, size)
@@ -360,7 +360,8 @@ class Http2Connection:
             self.drain(trio.current_time())
 
     def _charge(self, stream: Stream) -> None:
-        """An answer is given up. A client that resets what it stalls, and asks anew, would hold places for ever."""
+        """Count the time that a response has waited which is given up: else a client that resets such streams and
+        asks again would hold their capacity for ever."""
         self._stalled += stream.stalled
         if self._stalled > _STALLED_MAX * self.server.limits.write_timeout:
             self.drain(trio.current_time())
@@ -371,7 +372,7 @@ class Http2Connection:
             stream.leave(reason)
 
     def _forget(self, stream: Stream) -> None:
-        """The protocol is done with this request, whatever its application still does."""
+        """Take a stream from those that await their response; its application may still be running."""
         self._streams.pop(stream.stream_id, None)
 
     # What streams ask of their connection.
@@ -380,7 +381,7 @@ class Http2Connection:
         """Put a DATA frame to what is to be sent; clients acknowledge those."""
         self.sender.data(stream_id, data, end=end)
         self.window_clock.took(len(data))
-        self._floods.sent_data()
+        self._flood_limits.sent_data()
 
     def answered(self, stream: Stream, *, complete: bool) -> None:
         """An answer is whole, and goes with the next write.
@@ -401,22 +402,22 @@ class Http2Connection:
         else:
             request_id = new_request_id()
             ends = code if code is ErrorCodes.PROTOCOL_ERROR else ErrorCodes.NO_ERROR
-            self._say(stream, refusal, request_id, ends, told=True)
+            self._send_refusal(stream, refusal, request_id, ends, notified=True)
         stream.leave(refusal.detail)
         self.sender.flush_soon()
 
-    def _say(
+    def _send_refusal(
         self,
         stream: Stream,
         refusal: ErrorResponse,
         request_id: str,
         code: ErrorCodes = ErrorCodes.NO_ERROR,
         *,
-        told: bool = False,
+        notified: bool = False,
     ) -> None:
         complete = stream.receive_buffer.complete
         sent = self.sender.refusal(stream.stream_id, refusal, request_id, stream.head, complete=complete, code=code)
-        stream.server_response = ServerResponse(refusal, request_id, sent, told)
+        stream.server_response = ServerResponse(refusal, request_id, sent, notified)
 
     async def stop(self, stream: Stream, rest: BaseException) -> None:
         """Answer a request that a server whose grace is over has cut before the first byte of its answer."""
@@ -424,18 +425,18 @@ class Http2Connection:
         if refusal is None or stream.finished or stream.answering or self.sender.over:
             return
         self._forget(stream)
-        self._say(stream, refusal, stream.request_id)
+        self._send_refusal(stream, refusal, stream.request_id)
         stream.finished = True
         with trio.CancelScope(shield=True, deadline=trio.current_time() + LAST_ANSWER_S):
             await self.sender.flush()
 
     def give_up(self, stream: Stream, code: ErrorCodes, reason: str) -> None:
-        """Give an answer up in its middle."""
+        """Reset a stream in the middle of its response, and count the time that the response has waited."""
         self._charge(stream)
         self._end(stream, code, reason)
 
     def displace(self, stream: Stream, reason: str) -> None:
-        """Give an answer up that its client does not take."""
+        """Reset a stream whose client does not take the response, in favour of a newer probe."""
         self._end(stream, ErrorCodes.CANCEL, reason)
 
     def _end(self, stream: Stream, code: ErrorCodes, reason: str) -> None:
@@ -452,7 +453,7 @@ class Http2Connection:
                 self.give_up(stream, ErrorCodes.INTERNAL_ERROR, "the application ended in the middle of its answer")
             else:
                 self._forget(stream)
-                self._say(stream, CRASHED, stream.request_id)
+                self._send_refusal(stream, CRASHED, stream.request_id)
                 stream.leave("crashed")
                 self.sender.flush_soon()
 
@@ -469,7 +470,7 @@ class Http2Connection:
             self._idle_since = trio.current_time()
             if not self._cutter.head_begun:
                 self._begun_at = self._idle_since
-            self._receiving.deadline = self._patience()
+            self._receiving.deadline = self._read_deadline()
 
     def refuse_unseen(
         self,
@@ -492,25 +493,25 @@ class Http2Connection:
         """Have the one record of a request written: the application's, or ours of what it did not answer."""
         if stream.refused_unseen:
             self._count_refused()
-        filed, said = stream.record_filed(), stream.server_response
-        if said is not None and (filed or self.server.leaves_record(said)):
-            self.server.count_refusal(said.refusal)
-        elif said is not None:
-            self._record(said, stream.head, stream.started)
+        filed, response = stream.record_filed(), stream.server_response
+        if response is not None and (filed or self.server.leaves_record(response)):
+            self.server.count_refusal(response.refusal)
+        elif response is not None:
+            self._record(response, stream.head, stream.started)
         elif not filed and stream.cut_short:
             cut = cut_answer(stream.status, stream.bytes_sent, rest)
             self._record(cut, stream.head, stream.started, counts=False)
 
-    def _record(self, said: ServerResponse, head: Head | None, started_at: float, *, counts: bool = True) -> None:
+    def _record(self, response: ServerResponse, head: Head | None, started_at: float, *, counts: bool = True) -> None:
         self.server.record_refusal(
-            said.refusal,
-            request_id=said.request_id,
+            response.refusal,
+            request_id=response.request_id,
             method=head.method if head is not None else "",
             path=head.path.decode("latin-1").partition("?")[0] if head is not None else "",
             peer=self.peer,
             fields=head.fields if head is not None else (),
             started_at=started_at,
-            bytes_sent=said.bytes_sent,
+            bytes_sent=response.bytes_sent,
             counts=counts,
         )
 
@@ -530,5 +531,5 @@ class Http2Connection:
         if idle_until < self._leaving_at:
             self.sender.put_first_goaway()
             self._leaving_at = idle_until
-            self._receiving.deadline = self._patience()
+            self._receiving.deadline = self._read_deadline()
             self.sender.flush_soon()

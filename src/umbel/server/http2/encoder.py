@@ -1,4 +1,4 @@
-"""The HPACK encoder of a connection's answers (RFC 7541): linear in a field, and quick for fields that come again."""
+"""The HPACK encoder of a connection (RFC 7541): linear in the size of a field, and fast for repeated fields."""
 
 from __future__ import annotations
 

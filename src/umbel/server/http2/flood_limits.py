@@ -1,6 +1,7 @@
-"""What a client can send over HTTP/2 at no cost of its own, and how much of it is too much.
+"""Limits on the frames of HTTP/2 that cost a client nothing to send.
 
-It looks at frames before and after the protocol library has seen them. It sends nothing: it raises.
+Frames are counted before and after the protocol library has seen them. A limit that is exceeded raises; nothing is sent
+here.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ _CONTROLS_PER_DATA = 3
 
 
 class FloodError(Exception):
-    """The client sends more than its allowance of what costs it nothing."""
+    """The client sends more frames that cost it nothing than the limits allow."""
 
 
 class FloodLimits:
-    """The allowances of one connection."""
+    """The token buckets of one connection."""
 
     def __init__(self, head_max: int) -> None:
         self._head_max = head_max
@@ -69,6 +70,6 @@ class FloodLimits:
         """A DATA frame of ours is on its way, which clients acknowledge."""
         self._controls.grant(_CONTROLS_PER_DATA)
 
-    def _spend(self, allowance: TokenBucket, what: str) -> None:
-        if not allowance.spend(trio.current_time()):
+    def _spend(self, bucket: TokenBucket, what: str) -> None:
+        if not bucket.spend(trio.current_time()):
             raise FloodError(f"the client floods the connection with {what}")

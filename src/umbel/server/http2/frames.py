@@ -1,4 +1,4 @@
-"""HTTP/2's frames as they stand in a stream of bytes (RFC 9113 section 4.1), cut apart and not interpreted.
+"""HTTP/2 frames (RFC 9113 section 4.1): split off a stream of bytes, and built. They are not interpreted.
 
 Frames are counted and judged before the protocol library sees them. Nothing is decided here.
 """
@@ -86,8 +86,8 @@ def known_settings(frame: Frame) -> bytes:
     """
     if frame.kind != SETTINGS or not frame.length or frame.length % _SETTING.size:
         return frame.data
-    said = {key: value for key, value in _SETTING.iter_unpack(frame.data[_HEAD:]) if key <= _SETTING_MAX}
-    payload = b"".join(_SETTING.pack(key, value) for key, value in said.items())
+    known = {key: value for key, value in _SETTING.iter_unpack(frame.data[_HEAD:]) if key <= _SETTING_MAX}
+    payload = b"".join(_SETTING.pack(key, value) for key, value in known.items())
     return len(payload).to_bytes(3, "big") + frame.data[_KIND_AT:_HEAD] + payload
 
 

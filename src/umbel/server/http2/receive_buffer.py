@@ -1,6 +1,6 @@
-"""A request's body on its way from an HTTP/2 connection to whoever reads it, bounded by flow control.
+"""The receive buffer of an HTTP/2 request body, bounded by flow control.
 
-What is taken is told, so that the client may send as much again; it sends nothing itself.
+Bytes that are taken from it are reported, so that the client may send as many more. It sends nothing itself.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import trio
 
 
 class ReceiveBuffer:
-    """The bytes that came and nobody has taken; a client can send no more than its window beyond them."""
+    """Received bytes that were not taken yet. The flow-control window of the client bounds them."""
 
     def __init__(self, taken: Callable[[int], None]) -> None:
         self._taken = taken

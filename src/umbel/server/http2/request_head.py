@@ -1,8 +1,8 @@
-"""The head of an HTTP/2 request: checked as strictly as one of HTTP/1.1, before any application sees it.
+"""The parser of HTTP/2 request heads: as strict as for HTTP/1.1, before any application sees the request.
 
-It is the one judge of header lists, trailers included. The protocol library ends the connection for a list that is
-malformed, where RFC 9113 (section 8.1.1) wants an error of one stream. So the library is shown a list that is always
-sound (``CapturingDecoder``), and minds frames, streams and the compression alone. Nothing is sent here.
+Header lists and trailer sections are checked here alone. The protocol library ends the connection for a malformed list,
+where RFC 9113 (section 8.1.1) wants an error of one stream. So the library is given a list that is always sound
+(``CapturingDecoder``), and checks frames, streams and the compression alone. Nothing is sent here.
 """
 
 from __future__ import annotations
@@ -178,9 +178,9 @@ def read_head(raw: Fields, limits: Limits, hosts: Hosts) -> Head:
 
 def unchecked_head(raw: Fields) -> Head:
     """What an unchecked header list says of its method, its path and its sender, for a record or a refusal."""
-    said = {name: value for name, value in raw if name[:1] == b":"}
+    pseudo = {name: value for name, value in raw if name[:1] == b":"}
     fields = [(name, value) for name, value in raw if name[:1] != b":"]
-    return Head(said.get(b":method", b"").decode("latin-1"), said.get(b":path", b""), fields)
+    return Head(pseudo.get(b":method", b"").decode("latin-1"), pseudo.get(b":path", b""), fields)
 
 
 def check_trailers(raw: Fields, limits: Limits) -> None:

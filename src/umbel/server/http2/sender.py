@@ -1,6 +1,6 @@
-"""All that an HTTP/2 connection sends: frames, refusals and goodbyes, written by one task at a time.
+"""The sending half of an HTTP/2 connection: frames, error responses and GOAWAY, written by one task at a time.
 
-Its streams send through it. It reads nothing and starts nothing.
+The streams send through it. It reads nothing and starts no task.
 """
 
 from __future__ import annotations
@@ -49,22 +49,22 @@ class Sender:
         self._frames: list[bytes] = []
         """What is to be sent before that which the library has made last."""
         self._goaways = b""
-        self._asked = False
+        self._flush_requested = False
         """Whether ``run`` has been asked to write."""
-        self._runs = False
+        self._running = False
         self._writer = trio.lowlevel.ParkingLot()
 
     async def run(self) -> None:
         """Write whenever ``flush_soon`` asks for it, until the connection is over."""
-        self._runs = True
+        self._running = True
         try:
             while not self.over:
-                if not self._asked:
+                if not self._flush_requested:
                     await self._writer.park()
-                self._asked = False
+                self._flush_requested = False
                 await self.flush()
         finally:
-            self._runs = False
+            self._running = False
             self._wake()
 
     def _wake(self) -> None:
@@ -74,17 +74,17 @@ class Sender:
 
     def flush_soon(self) -> None:
         """Have all written that is to be sent at the end of this turn of the loop, together."""
-        if not self._asked:
-            self._asked = True
+        if not self._flush_requested:
+            self._flush_requested = True
             self._writer.unpark_all()
 
     async def flush_together(self) -> None:
         """Have all written that is to be sent, as ``flush_soon``, and wait for it."""
-        if self._runs:
+        if self._running:
             written = self._next_written
             self.flush_soon()
             await written.wait()
-        if not self._runs:
+        if not self._running:
             await self.flush()
 
     def close(self) -> None:

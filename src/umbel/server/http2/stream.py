@@ -1,4 +1,4 @@
-"""One HTTP/2 stream: a request, its answer under flow control, and the task in which an application gives it.
+"""An HTTP/2 stream: a request, its response under flow control, and the task in which the application answers.
 
 ``Stream`` is an ``InboundRequest``. It knows bytes and frames, and nothing of what an application says by ASGI.
 
@@ -21,7 +21,7 @@ returns, whatever ends the application has sent before.
 **The request's body**, moved by the connection: ``ReceiveBuffer`` collects what comes, bounded by the window. The
 window opens when the application takes it, so an application that does not read stops its client.
 
-**The place**: the request counts as one in flight until it becomes an upload (``Upload``), and is counted out
+**The count**: the request counts as one in flight until it becomes an upload (``Upload``), and is counted out
 once: when its answer is ``DONE``, when it is displaced, or when its task ends.
 
 A stream *leaves* once (``leave``): RST_STREAM of the client, the connection's end, a write timeout, or a refusal of
@@ -29,7 +29,7 @@ the server's own. It leaves in any state but ``DONE``, after which the connectio
 
 - ``gone`` is set, the connection has forgotten it, and nothing more is put to what is to be sent;
 - the unread body is given back to the connection's window, and whoever waits in ``receive`` is woken: it raises
-  ``AnsweredByServerError`` if the server has answered (``said``), else ``ClientGoneError``;
+  ``AnsweredByServerError`` if the server has answered (``server_response``), else ``ClientGoneError``;
 - whoever waits for a window or for the socket is woken, and raises ``ClientGoneError``;
 - the callback of ``on_gone`` is called, so that an application that waits for something else hears of it. Where the
   server has answered and somebody waits in ``receive``, the exception says it and nobody is called.
@@ -39,7 +39,7 @@ stream is never asked: a frame that the library would refuse is not put, because
 through ``Sender.reset``, which does nothing where the library knows that the stream has ended.
 
 The application runs in the stream's own task. It is cancelled only with the whole connection, when the grace of a drain
-is over. Code of others may be cancelled before that by the adapter that runs it (``server/asgi.py``).
+is over. Code of others may be cancelled before that by the adapter that runs it (``asgi.py``).
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ class Stream(RecordedRequest, UnsentContent):
             self._window_changed.set()
 
     def count_out(self) -> None:
-        """It is no request in flight any more; said twice, it is counted once."""
+        """It is no request in flight any more; a second call does nothing."""
         if self._counted:
             self._counted = False
             self.server.reserve.requests.pop(self, None)
@@ -304,9 +304,11 @@ class Stream(RecordedRequest, UnsentContent):
 
     def _gone_error(self) -> ClientGoneError:
         """What to raise to whoever reads or answers, where nobody is there."""
-        said = self.server_response
-        if said is not None and said.told:
-            return AnsweredByServerError(said.refusal.status, said.refusal.kind, said.refusal.detail, said.request_id)
+        response = self.server_response
+        if response is not None and response.notified:
+            return AnsweredByServerError(
+                response.refusal.status, response.refusal.kind, response.refusal.detail, response.request_id
+            )
         return ClientGoneError("the client has gone, or does not read")
 
     # The answer.

@@ -1,6 +1,6 @@
-"""Writes to a client that are never cut in the middle and never wait for ever, and a last word that arrives.
+"""Writes that are never cut in the middle and never wait for ever, and a close that the last response survives.
 
-It closes nothing.
+Nothing is closed here.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What clients may send, how long they may take, and how many may come."""
+"""The limits on clients: what they may send, how long they may take, and how many may come."""

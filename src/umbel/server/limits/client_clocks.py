@@ -1,8 +1,8 @@
-"""Limits on the time that a client may take, which it cannot extend by accepting or sending a few bytes.
+"""Clocks of the time that a client takes, which a client cannot extend by accepting or sending a few bytes.
 
-A deadline that starts anew with every sign of progress is no limit: one byte now and then holds a request for ever.
-These two clocks add up the time that was spent waiting for the client. Time in which nobody waits for the client never
-counts.
+A deadline that starts again with every byte is no limit: one byte now and then would hold a request for ever. So these
+two clocks add up the time that was spent waiting for the client. Time in which nobody waits for the client does not
+count.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The bounds of the server: what a client may send, how long it may take, and how many may come at once.
+"""The limits of a server: what a client may send, how long it may take, and how many may come at once.
 
 The keys of ``[server]`` in umbel.toml, as a value. An application carries its own as ``app.limits``, so that they hold
 under every launcher. Nothing here acts.

@@ -1,6 +1,6 @@
-"""How much memory this process holds, against ``memory_limit``.
+"""The resident memory of this process, compared with ``memory_limit``.
 
-Asked on every request, if there is a limit; it looks at most four times a second.
+Where there is a limit, every request asks for it; it is measured at most four times a second.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _STATM = Path("/proc/self/statm")
 
 
 class MemoryLimit:
-    """The resident bytes of this process, measured now and then, against a limit."""
+    """The resident memory of this process as a share of a limit, measured four times a second at most."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit

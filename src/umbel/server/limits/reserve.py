@@ -1,7 +1,7 @@
-"""What a full server keeps for probes: requests beyond ``max_in_flight``, and connections beyond ``max_connections``.
+"""Reserved capacity for probes: requests beyond ``max_in_flight``, and connections beyond ``max_connections``.
 
-A probe asks whether the process lives. A busy process lives, so none of the caps may answer for it. What is kept is
-small and bounded, and nothing but a probe is answered on it: whoever fills it gains no server.
+A probe asks whether the process runs. A busy process runs, so no limit on load may refuse a probe. The reserve is small
+and bounded, and only probes are answered on it: whoever fills it gets no other request served.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ RESERVED_S = 5.0
 
 
 class ReservedConnection:
-    """The place of one connection beyond the cap. Its scope ends the connection when its time is over."""
+    """A connection beyond ``max_connections``. Its scope ends the connection when its time is over."""
 
     def __init__(self) -> None:
         now = trio.current_time()
@@ -35,7 +35,7 @@ class ReservedConnection:
 
 
 class ReservedRequest(Protocol):
-    """A probe in flight on one of the places beyond ``max_in_flight``."""
+    """A probe in flight beyond ``max_in_flight``."""
 
     @property
     def answering(self) -> bool:
@@ -48,12 +48,11 @@ class ReservedRequest(Protocol):
 
 
 class Reserve:
-    """The places that are kept. A newer probe displaces the oldest whose application has answered.
+    """The reserved requests and connections. A newer probe displaces the oldest whose application has answered.
 
-    The time that a client takes to read its answer, or to leave, is not ours to bound a place with. The same goes for
-    connections that have brought no probe: a newer connection displaces the oldest of them. They would have to be
-    opened faster than probes are sent: as many as there are reserved connections between the accept of the probe's
-    connection and the arrival of its head.
+    A client that is slow to read its response, or to close, must not keep a reserved place. Neither must a connection
+    that has brought no probe: a newer connection displaces the oldest of these. To keep probes out, a client would have
+    to open connections faster than a probe follows its connection: one for each reserved connection in between.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
-"""How often something may happen: so many times at once, and so many times a second in the long run.
+"""A token bucket: how often something may happen at once, and per second in the long run.
 
-For what a client can send for nothing. Pure: it is told the time.
+For what costs a client nothing to send. It has no clock: the caller gives the time.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """An upload: what a request counts as while the server waits for its body.
 
-A request begins as one in flight. It becomes an upload where its application waits for the body and the client has yet
-to send of it, and is in flight again once the body is complete. So slow clients take ``max_uploads`` slots and
-none of ``max_in_flight``.
+A request begins as one in flight. It becomes an upload where its application waits for the body and the client has
+still to send some of it. Once the body is complete, the request is in flight again. So slow clients take
+``max_uploads`` slots and none of ``max_in_flight``.
 
-* An upload without a slot waits for one, in the order of coming and with its body unread, for ``head_timeout``.
-* Who reads no body, or finds the whole of it there, takes no slot. A small body that has come while its request waited
+* An upload without a slot waits for one in the order of coming, for ``head_timeout``. Its body is not read meanwhile.
+* A request whose body is not read, or is there already, takes no slot. A small body that comes while its request waits
   is read without one.
-* A complete body must be admitted as a request that has just come. A request whose answer has begun before
-  that stays an upload to its end: it cannot be refused any more.
+* A request with a complete body must be admitted again, like a request that has just come. A request whose response has
+  begun before that stays an upload to its end: it cannot be refused any more.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _IN_FLIGHT, _WAITING, _UPLOADING, _NEEDS_NONE = range(4)
 
 
 class Upload:
-    """What one request with a body counts as: made where its body is waited for first, while it is in flight."""
+    """The state of one request with a body, made while it is in flight, before the first wait for the body."""
 
     __slots__ = ("_at", "_server", "_until")
 
@@ -42,7 +42,7 @@ class Upload:
         self._until = math.inf
 
     async def begin(self, all_has_come: Callable[[], Awaitable[object]] | None) -> ErrorResponse | None:
-        """Make sure that the client may be waited for; why it may not be otherwise.
+        """Take an upload slot, so that the client may be waited for; the refusal if there is none.
 
         ``all_has_come``, where it is given, returns if the whole of a small body comes while this waits for a slot.
         """
@@ -71,7 +71,7 @@ class Upload:
         return NO_UPLOAD_LEFT if self._at is _WAITING else None
 
     def complete(self) -> ErrorResponse | None:
-        """The body is complete: count the request in flight again, or say why that cannot be."""
+        """Count the request, whose body is complete, in flight again; the refusal if it is not admitted."""
         if self._at is _IN_FLIGHT:
             return None
         if (refusal := self._server.check_capacity()) is not None:

@@ -1,1 +1,1 @@
-"""What belongs to the process that serves: its sockets, signals, memory and settings."""
+"""The serving process: its sockets, signals, memory and settings."""

@@ -1,6 +1,6 @@
 """The listening sockets, and the tasks that accept from them.
 
-It hands each connection to ``connection.py``, and knows no protocol.
+Each connection is handed to ``connection.py``; no protocol is known here.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from .unix_socket import BoundPath, claimed
 
 PAUSE = 0.1
 """Seconds that accepting pauses when the process has no descriptor left."""
-SAY_EVERY = 10.0
-"""Seconds between two lines about that."""
+REPORT_INTERVAL = 10.0
+"""Seconds between two records about that."""
 _NO_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 # What accept(2) hands on of a connection that was broken before we had it.
 _BROKEN_BEFORE_ACCEPT = frozenset(
@@ -135,7 +135,7 @@ async def accept_from(listener: Listener, server: ServerState, nursery: trio.Nur
 
 
 async def _accepted(listener: socket.socket, server: ServerState) -> AsyncIterator[socket.socket]:
-    said_at = -math.inf
+    reported_at = -math.inf
     while True:
         await trio.lowlevel.wait_readable(listener)
         for _ in range(server.accept_batch):
@@ -148,8 +148,8 @@ async def _accepted(listener: socket.socket, server: ServerState) -> AsyncIterat
                     continue
                 if error.errno not in _NO_RESOURCES:
                     raise
-                if trio.current_time() - said_at >= SAY_EVERY:
-                    said_at = trio.current_time()
+                if trio.current_time() - reported_at >= REPORT_INTERVAL:
+                    reported_at = trio.current_time()
                     count = server.connections.value
                     server.note("accept.paused", f"cannot accept while {count} connections are open: {error.strerror}")
                 await trio.sleep(PAUSE)

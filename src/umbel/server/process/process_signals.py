@@ -1,10 +1,10 @@
-"""What each signal means to a process that serves without a master.
+"""Signal handling of a process that serves without a master.
 
 | signal | parsed |
 |---|---|
 | TERM, INT | graceful stop; a second one cuts what is in flight |
 | QUIT | quick stop: what is in flight gets 503 or, its answer begun, is cut; at most ``QUICK_S`` |
-| USR1 | the logs are opened anew |
+| USR1 | the logs are reopened |
 | HUP, USR2 | ignored, with a line that says what to do instead: only a master can replace what runs |
 | TTIN, TTOU | ignored without a line: writing one could raise the signal again |
 

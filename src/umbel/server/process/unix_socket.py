@@ -1,8 +1,8 @@
-"""Unix sockets in the file system: bound only where nobody listens, and removed only where they are ours.
+"""Unix sockets in the file system: bound only where nobody listens, removed only by the process that bound them.
 
-A path outlives its socket, so a stale one must be removed before the next bind. Whether it is stale only a connection
-tells. Between that and the moment at which ours listens nobody else may do the same: the directory is locked meanwhile,
-by every instance of ours.
+A path outlives its socket, so a stale path must be removed before the next bind. Only an attempt to connect tells
+whether it is stale. Between that attempt and the moment at which the new socket listens no other instance may do the
+same: every instance locks the directory meanwhile.
 """
 
 from __future__ import annotations

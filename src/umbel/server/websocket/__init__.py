@@ -1,8 +1,8 @@
 """WebSocket (RFC 6455) between an ASGI application and the bytes of a connection, or of a stream (RFC 8441).
 
-It knows the carrier as an ``InboundRequest`` alone: the handshake is a request, ``take`` accepts it and gives the bytes
-of both directions. ``session.py`` opens with the theory; ``handshake.py`` reads the fields, ``deflate.py`` agrees on
-compression, ``frame_tracker.py`` follows the boundaries of frames.
+The connection or stream is known as an ``InboundRequest`` alone: the handshake is a request that ``take`` accepts; then
+it gives the bytes of both directions. ``session.py`` opens with the theory. ``handshake.py`` reads the fields,
+``deflate.py`` negotiates compression, and ``frame_tracker.py`` follows the boundaries of frames.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""permessage-deflate (RFC 7692): which offer of a client's is accepted, and the extension for wsproto.
+"""permessage-deflate (RFC 7692): which offer of a client is accepted, and the extension for wsproto.
 
-wsproto's own negotiation raises for values that are no numbers, answers offers that must be declined, and forgets
-nothing of an offer that it has declined. Pure; ``handshake.py`` reads the field.
+The negotiation of wsproto raises for values that are no numbers, accepts offers that must be declined, and keeps the
+parameters of an offer that it has declined. Pure; ``handshake.py`` reads the field.
 """
 
 from __future__ import annotations
@@ -87,11 +87,11 @@ def negotiate(offers: Iterable[tuple[str, Parameters]]) -> NegotiatedDeflate | N
 
 
 def _accepted(parameters: Parameters) -> NegotiatedDeflate | None:
-    said: dict[str, str | None] = {}
+    offered: dict[str, str | None] = {}
     for name, value in parameters:
-        if name in said:
+        if name in offered:
             return None
-        said[name] = value
+        offered[name] = value
         if name in _FLAGS:
             sound = value is None
         elif name in _BITS:
@@ -101,13 +101,13 @@ def _accepted(parameters: Parameters) -> NegotiatedDeflate | None:
             sound = False
         if not sound:
             return None
-    answer = [NAME, *(flag for flag in _FLAGS if flag in said)]
+    answer = [NAME, *(flag for flag in _FLAGS if flag in offered)]
     bits: dict[str, int | None] = {}
     for name in _BITS:
         # A client that only says that it can limit its window (no value) is not asked to.
-        value = said.get(name)
+        value = offered.get(name)
         bits[name] = int(value) if value is not None else None
         if value is not None:
             answer.append(f"{name}={value}")
     server, client = (bits[name] for name in _BITS)
-    return NegotiatedDeflate("; ".join(answer), _FLAGS[0] in said, _FLAGS[1] in said, server, client)
+    return NegotiatedDeflate("; ".join(answer), _FLAGS[0] in offered, _FLAGS[1] in offered, server, client)

@@ -1,6 +1,6 @@
-"""The fields of a WebSocket's handshake (RFC 6455 sections 4.2 and 9.1), of HTTP/1.1 and of HTTP/2.
+"""The fields of a WebSocket handshake (RFC 6455 sections 4.2 and 9.1), over HTTP/1.1 and HTTP/2.
 
-It answers nothing: it says what to answer.
+It sends nothing: it returns what to answer.
 """
 
 from __future__ import annotations
@@ -73,21 +73,21 @@ def read_opening_handshake(fields: Sequence[Field], *, keyed: bool) -> OpeningHa
     Raises:
         HeadError: 400, they open no WebSocket.
     """
-    said: dict[bytes, list[bytes]] = {}
+    values: dict[bytes, list[bytes]] = {}
     for name, value in fields:
         if name.startswith(_PREFIX):
             if _PLAIN.fullmatch(value) is None:
                 raise _refused("A field of the WebSocket handshake is not ASCII.")
-            said.setdefault(name, []).append(value)
-    if said.get(b"sec-websocket-version") != [b"13"]:
+            values.setdefault(name, []).append(value)
+    if values.get(b"sec-websocket-version") != [b"13"]:
         # RFC 6455 section 4.4: the versions that are spoken are named.
         spoken = ((b"sec-websocket-version", b"13"),)
         raise HeadError(ErrorResponse(400, "The only version of WebSocket that is spoken is 13.", fields=spoken))
-    keys = said.get(b"sec-websocket-key", [])
+    keys = values.get(b"sec-websocket-key", [])
     if keyed and (len(keys) != 1 or not _is_key(keys[0])):
         raise _refused("The handshake needs one Sec-WebSocket-Key of 16 bytes.")
-    subprotocols = _subprotocols(b",".join(said.get(b"sec-websocket-protocol", [])).decode("ascii"))
-    offers = _offers(b",".join(said.get(b"sec-websocket-extensions", [])).decode("ascii"))
+    subprotocols = _subprotocols(b",".join(values.get(b"sec-websocket-protocol", [])).decode("ascii"))
+    offers = _offers(b",".join(values.get(b"sec-websocket-extensions", [])).decode("ascii"))
     return OpeningHandshake(subprotocols, negotiate(offers), keys[0] if keyed else None)
 
 

@@ -1,4 +1,4 @@
-"""A handshake that the server answers in the application's place: the answer, and its record."""
+"""Handshakes that the server answers in the application's place: the response, and its record."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ class Handshake(InboundRequest, Protocol):
 async def refuse_handshake(server: ServerState, request: Handshake, refusal: ErrorResponse) -> None:
     """Answer and record a handshake that no application gets to see."""
     request.refused_unseen = True
-    said = ServerResponse(refusal, new_request_id())
+    response = ServerResponse(refusal, new_request_id())
     try:
-        said = await answer_refusal(server, request, said)
+        response = await answer_refusal(server, request, response)
     finally:
-        record_refusal(server, request, said)
+        record_refusal(server, request, response)
 
 
-async def answer_refusal(server: ServerState, request: InboundRequest, said: ServerResponse) -> ServerResponse:
-    """Give the answer; ``said`` with the bytes of its body. A client that has gone misses it."""
-    fields, body = server.answer_to(said.refusal, said.request_id)
+async def answer_refusal(server: ServerState, request: InboundRequest, response: ServerResponse) -> ServerResponse:
+    """Give the answer; ``response`` with the bytes of its body. A client that has gone misses it."""
+    fields, body = server.answer_to(response.refusal, response.request_id)
     with suppress(ClientGoneError):
-        if not request.respond(said.refusal.status, fields, body):
+        if not request.respond(response.refusal.status, fields, body):
             await request.drained()
-    return said._replace(bytes_sent=len(body))
+    return response._replace(bytes_sent=len(body))
 
 
-def record_refusal(server: ServerState, request: InboundRequest, said: ServerResponse) -> None:
+def record_refusal(server: ServerState, request: InboundRequest, response: ServerResponse) -> None:
     """Have the access record of a request written that no application has recorded."""
     server.record_refusal(
-        said.refusal,
-        request_id=said.request_id,
+        response.refusal,
+        request_id=response.request_id,
         started_at=request.started,
         method=request.method,
         path=request.target.partition(b"?")[0].decode("latin-1"),
         peer=Peer(request.peer, request.local, request.scheme == "https"),
         fields=request.fields,
-        bytes_sent=said.bytes_sent,
+        bytes_sent=response.bytes_sent,
     )

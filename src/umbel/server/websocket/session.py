@@ -1,4 +1,4 @@
-"""One WebSocket: the protocol between an ASGI application and the bytes of a connection or of a stream.
+"""A WebSocket session: the protocol between an ASGI application and the bytes of a connection or of a stream.
 
 Theory
 ------
@@ -151,13 +151,13 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
         """Run the application, and what runs beside it."""
         async with trio.open_nursery() as self._nursery:
             self._server.open.add(self)
-            self._request.on_gone(self._left)
+            self._request.on_gone(self._client_gone)
             try:
                 if self._server.phase.value >= Phase.DRAINING:
                     self.drain(trio.current_time())
                 await self._request.run_apart(self._call_application(), _nothing)
                 if self._state is State.OPEN:
-                    await self._say(_INTERNAL_ERROR if self._crashed else _NORMAL)
+                    await self._send_close(_INTERNAL_ERROR if self._crashed else _NORMAL)
                     with trio.move_on_after(self._server.limits.cancel_timeout):
                         await self._over.wait()
             finally:
@@ -377,7 +377,7 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
         await trio.sleep(self._server.limits.cancel_timeout)
         self._end(_ABNORMAL)
 
-    async def _say(self, code: int, reason: str | None = None) -> None:
+    async def _send_close(self, code: int, reason: str | None = None) -> None:
         """Close from our side, unless that has been done or nobody is there; waits for as long as a write may take."""
         with (
             suppress(LocalProtocolError, ClientGoneError),
@@ -423,11 +423,11 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
         try:
             while self._state is State.OPEN:
                 began = trio.current_time()
-                with trio.CancelScope(deadline=began + self._patience()) as scope:
+                with trio.CancelScope(deadline=began + self._read_timeout()) as scope:
                     data = await stream.receive_some()
                 if scope.cancelled_caught:
                     reason = "a message was too slow" if self._frames.awaited else "no answer to a ping"
-                    await self._say(_TOO_SLOW, reason)
+                    await self._send_close(_TOO_SLOW, reason)
                     self._end(_TOO_SLOW)
                     return
                 if self._frames.awaited:
@@ -440,7 +440,7 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
             # The client does not read, or the queue was closed while the application did not.
             self._end(_ABNORMAL)
 
-    def _patience(self) -> float:
+    def _read_timeout(self) -> float:
         """Seconds for the next bytes. A WebSocket may be silent for ever, but not in the middle of a message.
 
         Where it is pinged, it may not leave the pings unanswered either.
@@ -480,7 +480,7 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
         if isinstance(event, TextMessage | BytesMessage):
             if not self._incoming.take(event):
                 self._end(_TOO_BIG)
-                await self._say(_TOO_BIG)
+                await self._send_close(_TOO_BIG)
             elif event.message_finished:
                 # In its turn: an application that does not read holds up its client, and only that.
                 await self._queue_in.send(self._incoming.complete())
@@ -490,7 +490,7 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
             if self._ws.state in (ConnectionState.OPEN, ConnectionState.LOCAL_CLOSING):
                 # It was no close frame of the client's, but bytes that are no frame.
                 self._end(int(event.code), event.reason or "")
-                await self._say(int(event.code))
+                await self._send_close(int(event.code))
                 return
             self._client_closed = True
             if self._ws.state is ConnectionState.REMOTE_CLOSING:
@@ -524,7 +524,7 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
         self._closed_by_application = True
         self._end(_ABNORMAL, cancels=False)
 
-    def _left(self) -> None:
+    def _client_gone(self) -> None:
         """The client has gone."""
         self._end(_ABNORMAL)
 
@@ -535,7 +535,7 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
             self._nursery.start_soon(self._go_away)
 
     async def _go_away(self) -> None:
-        await self._say(_GOING_AWAY, _DRAINS)
+        await self._send_close(_GOING_AWAY, _DRAINS)
         if self._state is State.OPEN:
             self.end_reason = _DRAINS
         self._end(_GOING_AWAY)

@@ -163,7 +163,7 @@ class BoomError(Exception):
 
 @DRIVERS
 @pytest.mark.parametrize("wait", [False, True])
-async def test_an_exception_ends_its_request_and_is_told_by_class_and_place(
+async def test_an_exception_ends_its_request_and_is_logged_by_class_and_place(
     wait: bool, driver: str, autojump_clock: MockClock
 ) -> None:
     async def crash(scope: Any, receive: Any, send: Any) -> None:
@@ -286,7 +286,7 @@ async def test_a_small_body_that_nobody_read_is_read_and_a_large_one_ends_the_co
 
 
 @pytest.mark.parametrize("rest", [b"zz\r\n", b"1\r\n22\r\n", b"3\r\nabc\r\n0\r\nbad trailer\r\n\r\n"])
-async def test_a_body_that_is_no_body_is_refused_and_the_application_told(
+async def test_a_malformed_body_is_refused_and_the_application_gets_a_disconnect(
     rest: bytes, autojump_clock: MockClock
 ) -> None:
     told: list[Any] = []

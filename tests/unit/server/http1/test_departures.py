@@ -67,7 +67,9 @@ async def test_it_is_heard_behind_whatever_the_client_has_sent_since(
     assert server.state.statistics().requests_total == 1
 
 
-async def test_an_application_that_listens_is_told_and_not_cancelled(driver: str, autojump_clock: MockClock) -> None:
+async def test_an_application_that_waits_in_receive_gets_a_disconnect_and_no_cancel(
+    driver: str, autojump_clock: MockClock
+) -> None:
     messages: list[Any] = []
 
     class Listening(Waiting):

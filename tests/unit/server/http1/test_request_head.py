@@ -181,7 +181,7 @@ def test_a_part_over_its_bounds_is_refused(part: bytes, status: int, reader: Hea
         (b"", ("", "")),
     ],
 )
-def test_a_refused_head_is_told_by_method_and_path_where_it_has_them(raw: bytes, seen: tuple[str, str]) -> None:
+def test_a_refused_head_is_recorded_with_method_and_path_where_it_has_them(raw: bytes, seen: tuple[str, str]) -> None:
     assert method_and_path(raw) == seen
 
 

@@ -16,7 +16,7 @@ MockClock = trio.testing.MockClock
 pytestmark = DRIVERS
 
 
-async def test_a_connection_that_says_nothing_is_closed_without_a_word(driver: str, autojump_clock: MockClock) -> None:
+async def test_a_silent_connection_is_closed_without_a_response(driver: str, autojump_clock: MockClock) -> None:
     app = App(hello)
     async with served(app, driver) as server, server.connected() as client:
         assert await client.closed_by_server()

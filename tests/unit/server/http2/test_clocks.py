@@ -104,7 +104,9 @@ async def test_a_stream_window_that_opens_by_single_bytes_ends_the_answer_at_the
         nursery.cancel_scope.cancel()
 
 
-async def test_ninety_answers_that_are_fed_single_bytes_free_their_places(autojump_clock: MockClock) -> None:
+async def test_ninety_responses_with_windows_of_single_bytes_end_at_the_write_timeout(
+    autojump_clock: MockClock,
+) -> None:
     async with h2_connected(large, Limits(write_timeout=30)) as here, trio.open_nursery() as nursery:
         await shut(here)
         streams = [await here.client.request() for _ in range(90)]

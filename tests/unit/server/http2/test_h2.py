@@ -96,7 +96,7 @@ async def test_head_204_trailers_and_hints_are_what_they_are_over_http_1(autojum
         assert (trailers.body, trailers.trailers, trailers.informational) == (b"partend", [("x-sum", "7")], [103])
 
 
-async def test_100_continue_is_said_when_the_application_reads_and_not_before(autojump_clock: MockClock) -> None:
+async def test_100_continue_is_sent_when_the_application_reads_and_not_before(autojump_clock: MockClock) -> None:
     async def serve(scope: Any, receive: Any, send: Any) -> None:
         if scope["path"] == "/reads":
             await read_all(receive)
@@ -136,7 +136,9 @@ async def test_a_client_that_resets_a_stream_cancels_its_application_at_once_and
     assert here.records.notes == []
 
 
-async def test_an_application_that_listens_is_told_instead_and_may_clean_up(autojump_clock: MockClock) -> None:
+async def test_an_application_that_waits_in_receive_gets_a_disconnect_and_may_clean_up(
+    autojump_clock: MockClock,
+) -> None:
     ended: list[Any] = []
 
     async def serve(scope: Any, receive: Any, send: Any) -> None:
@@ -256,7 +258,7 @@ async def test_more_requests_than_may_be_in_flight_are_shed_at_once(autojump_clo
     assert [(record.status, record.kind) for record in here.records.requests] == [(503, "overloaded")]
 
 
-async def test_a_draining_server_says_goodbye_finishes_what_it_has_and_takes_what_is_on_its_way(
+async def test_a_draining_server_sends_goaway_and_answers_what_is_under_way(
     autojump_clock: MockClock,
 ) -> None:
     async def serve(scope: Any, receive: Any, send: Any) -> None:
@@ -296,7 +298,7 @@ async def test_an_idle_connection_of_a_draining_server_ends_after_drain_idle(aut
         assert here.client.goaway == [0, 0]
 
 
-async def test_a_client_that_says_goodbye_still_gets_its_answers(autojump_clock: MockClock) -> None:
+async def test_a_client_that_sends_goaway_still_gets_its_responses(autojump_clock: MockClock) -> None:
     async def serve(scope: Any, receive: Any, send: Any) -> None:
         await trio.sleep(3)
         await answer(send, b"late")

@@ -167,7 +167,7 @@ async def test_only_the_time_that_the_application_waits_counts_against_a_body(au
         assert (await here.client.answer(stream)).body == b"early and late"
 
 
-async def test_a_refused_body_is_told_to_the_application_with_its_refusal(autojump_clock: MockClock) -> None:
+async def test_a_refused_body_gives_the_application_a_disconnect_with_the_refusal(autojump_clock: MockClock) -> None:
     heard: list[Any] = []
 
     async def serve(scope: Any, receive: Any, send: Any) -> None:

@@ -63,7 +63,7 @@ def test_our_goaway_is_the_librarys(last: int, code: int) -> None:
     assert goaway(last, code) == GoAwayFrame(0, last_stream_id=last, error_code=code).serialize()
 
 
-def test_an_allowance_is_spent_at_once_or_over_time_and_never_saved_beyond_its_size() -> None:
+def test_a_token_bucket_empties_at_once_and_refills_up_to_its_size() -> None:
     allowance = TokenBucket(3, 2)
     assert [allowance.spend(0) for _ in range(4)] == [True, True, True, False]
     assert [allowance.spend(0.5) for _ in range(2)] == [True, False]

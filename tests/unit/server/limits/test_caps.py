@@ -202,7 +202,7 @@ async def test_near_the_memory_limit_connections_are_not_kept_and_then_requests_
             assert "connection" not in dict((await client.request("GET", "/")).headers)
 
 
-def test_resident_memory_is_what_the_system_says() -> None:
+def test_resident_memory_is_read_from_the_system() -> None:
     assert 2**20 < memory.resident() < 2**36
 
 

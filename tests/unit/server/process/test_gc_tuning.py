@@ -21,7 +21,7 @@ def as_it_was() -> Iterator[None]:
         gc.unfreeze()
 
 
-def test_what_is_there_is_left_alone_and_what_is_new_is_still_collected() -> None:
+def test_existing_objects_are_frozen_and_new_ones_are_still_collected() -> None:
     class Knot:
         """One that holds itself."""
 

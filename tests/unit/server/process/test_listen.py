@@ -62,7 +62,7 @@ async def test_a_connection_that_was_broken_before_is_passed_over(autojump_clock
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
-async def test_without_descriptors_it_pauses_and_says_so_every_ten_seconds(
+async def test_without_descriptors_accepting_pauses_with_a_record_every_ten_seconds(
     number: int, autojump_clock: MockClock
 ) -> None:
     app, tries = await served_after([number] * 250)
@@ -77,7 +77,7 @@ async def test_any_other_error_is_raised(autojump_clock: MockClock) -> None:
         await served_after([errno.EINVAL])
 
 
-def test_addresses_are_told_as_urls() -> None:
+def test_addresses_are_reported_as_urls() -> None:
     config = Config()
     config.bind = ["127.0.0.1:0", "[::1]:0"]
     with listening(config) as listeners:

@@ -78,7 +78,7 @@ def test_a_stale_socket_is_replaced(path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["a regular file", "a directory", "a named pipe", "a symbolic link"])
-def test_what_is_no_socket_is_refused_and_stays(kind: str, path: Path, tmp_path: Path) -> None:
+def test_a_path_that_is_no_socket_is_refused_and_stays(kind: str, path: Path, tmp_path: Path) -> None:
     if kind == "a regular file":
         path.write_text("precious")
     elif kind == "a directory":
