@@ -106,7 +106,7 @@ def spoilt(draw: st.DrawFn) -> dict[str, Any]:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=FIXTURE_IS_SHARED)
 @given(data=spoilt())
-def test_any_value_at_any_key_is_accepted_or_told_in_plain_lines(data: dict[str, Any], tmp_path: Path) -> None:
+def test_any_value_at_any_key_is_accepted_or_reported_in_plain_lines(data: dict[str, Any], tmp_path: Path) -> None:
     text = "\n".join(f"{quoted(key)} = {toml(value)}" for key, value in data.items())
     said = mistakes(tmp_path, text)
     assert len(set(said)) == len(said)
@@ -127,7 +127,7 @@ def test_noise_in_the_middle_of_a_file_never_crashes_the_loader(noise: bytes, at
 
 @settings(max_examples=100, deadline=None)
 @given(table=st.dictionaries(st.text(min_size=1, max_size=5), scalars, min_size=1, max_size=6))
-def test_the_rows_of_any_table_are_those_of_its_text(table: dict[str, Any]) -> None:
+def test_line_numbers_of_any_table_are_those_of_its_text(table: dict[str, Any]) -> None:
     lines = ["# a comment", '[t."x y"]']
     places: dict[str, int] = {}
     for key, value in table.items():
@@ -141,7 +141,7 @@ def test_the_rows_of_any_table_are_those_of_its_text(table: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize("separator", ["\n", "\r\n"])
-def test_rows_know_every_key_of_the_sample(separator: str) -> None:
+def test_line_numbers_cover_every_key_of_the_sample(separator: str) -> None:
     rows = LineNumbers(SAMPLE.replace("\n", separator))
     numbered = dict(enumerate(SAMPLE.split("\n"), start=1))
     assert "default = {}" in numbered[rows.line(("routes", 0, "calls", "c", "default")) or 0]

@@ -19,7 +19,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_good_configuration_is_one_line_and_status_0(here: Path) -> None:
+def test_a_valid_configuration_is_one_line_and_status_0(here: Path) -> None:
     write(here, GOOD)
     result = CliRunner().invoke(main, ["check"])
     assert (result.exit_code, result.stdout, result.stderr) == (0, "umbel.toml: ok, 1 upstream, 1 route, 1 call\n", "")
@@ -35,14 +35,14 @@ def test_mistakes_are_a_line_each_on_stderr_and_status_78(here: Path) -> None:
     )
 
 
-def test_mistakes_of_plans_are_told_too(here: Path) -> None:
+def test_mistakes_of_plans_are_reported(here: Path) -> None:
     write(here, ROUTE + CALL)
     result = CliRunner().invoke(main, ["check"])
     assert result.exit_code == 78
     assert result.stderr == 'umbel.toml:3: routes[0].calls.c.upstream: there is no upstream "u"; add [upstreams.u]\n'
 
 
-def test_json_of_a_good_configuration_counts_what_is_in_it(here: Path) -> None:
+def test_json_of_a_valid_configuration_counts_its_parts(here: Path) -> None:
     write(here, GOOD)
     result = CliRunner().invoke(main, ["check", "--json"])
     assert result.exit_code == 0
@@ -57,7 +57,7 @@ def test_json_of_mistakes_has_the_parts_of_each_line(here: Path) -> None:
     assert json.loads(result.stdout) == {"ok": False, "file": "umbel.toml", "problems": [problem]}
 
 
-def test_what_only_building_an_upstreams_stack_shows_is_told_with_its_line(here: Path) -> None:
+def test_a_mistake_found_only_by_building_a_client_has_its_line(here: Path) -> None:
     write(here, '[upstreams.u]\nurls = ["http://h", "dns+http://."]\n' + ROUTE + CALL)
     result = CliRunner().invoke(main, ["check"])
     assert (result.exit_code, result.stdout) == (78, "")
@@ -66,7 +66,7 @@ def test_what_only_building_an_upstreams_stack_shows_is_told_with_its_line(here:
     )
 
 
-def test_rules_of_a_policy_that_do_not_go_together_are_told_with_their_line(here: Path) -> None:
+def test_policy_settings_that_conflict_are_reported_with_their_line(here: Path) -> None:
     write(here, '[upstreams.u]\nurls = ["http://h"]\nejection = { base = "10s", max = "5s" }\n' + ROUTE + CALL)
     result = CliRunner().invoke(main, ["check"])
     assert result.exit_code == 78
@@ -97,7 +97,7 @@ calls.p = { upstream = "u", path = "/p", method = "POST", hedge = { after = "1s"
 """
 
 
-def test_what_a_call_that_is_sent_once_does_not_use_is_a_warning_with_its_line(here: Path) -> None:
+def test_retry_settings_of_a_call_that_is_never_retried_are_a_warning(here: Path) -> None:
     write(here, POST)
     result = CliRunner().invoke(main, ["check"])
     assert result.exit_code == 0
@@ -124,7 +124,7 @@ def test_a_call_that_may_be_sent_twice_gives_no_such_warning(old: str, new: str,
     assert (result.exit_code, result.stderr) == (0, "")
 
 
-def test_mistakes_and_warnings_of_hypercorn_toml_beside_it_are_told(here: Path) -> None:
+def test_mistakes_and_warnings_of_hypercorn_toml_are_reported(here: Path) -> None:
     write(here, GOOD, {"hypercorn.toml": 'loglevel = "INFO"\nbakclog = 1\n'})
     result = CliRunner().invoke(main, ["check"])
     assert result.exit_code == 78
@@ -151,7 +151,7 @@ def test_keys_about_files_where_every_stream_goes_to_stdout_are_warnings(here: P
     assert CliRunner().invoke(main, ["check"]).stderr == ""
 
 
-def test_what_this_user_cannot_write_is_a_warning(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_that_this_user_cannot_write_is_a_warning(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (here / "theirs").mkdir()
     monkeypatch.setattr(os, "access", lambda path, mode, *, effective_ids: "theirs" not in str(path))
     write(

@@ -1,4 +1,4 @@
-"""``umbel ctl`` where something else than a master answers: one sentence, in a bounded time."""
+"""``umbel ctl`` where no master answers: one sentence, in a bounded time."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def answering(path: Path, *pieces: bytes, pause: float = 0.0) -> Iterator[None]:
     ],
     ids=["HTTP", "deep", "bytes", "list", "text", "empty", "other types", "nothing"],
 )
-def test_an_answer_of_something_else_is_told_in_one_sentence(answer: bytes, sentence: str, tmp_path: Path) -> None:
+def test_an_answer_that_is_no_masters_is_one_sentence(answer: bytes, sentence: str, tmp_path: Path) -> None:
     path = tmp_path / "ctl.sock"
     with answering(path, answer):
         result = CliRunner().invoke(main, ["ctl", "status", "--control", str(path)])
@@ -60,9 +60,7 @@ def test_an_answer_of_something_else_is_told_in_one_sentence(answer: bytes, sent
     assert result.output.count("\n") == 1
 
 
-def test_an_answer_that_drips_is_not_waited_for_longer_than_the_time_for_all_of_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slow_answer_is_cut_off_at_the_limit_for_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("umbel.cli.ctl._ANSWER_S", 0.2)
     path = tmp_path / "ctl.sock"
     with answering(path, *[b" "] * 20, pause=0.05):

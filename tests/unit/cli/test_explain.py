@@ -1,4 +1,4 @@
-"""``umbel explain``: which route, what starts when, and each limit with its place."""
+"""``umbel explain``: the matching route, its dependencies, and each limit with its place."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ Limits without a place are defaults.
 """
 
 
-def test_the_tree_shows_what_starts_when_and_each_limit_with_its_place() -> None:
+def test_the_tree_shows_dependencies_and_each_limit_with_its_place() -> None:
     result = explain("get", "/dashboard/4%202?tag=a&x=1&limit=5")
     assert result.stderr == ""
     assert result.stdout == TREE
@@ -132,7 +132,7 @@ def test_json_has_the_same_facts() -> None:
     assert route["calls"][0]["limits"][0] == {"key": "timeout", "value": "300ms", "place": "umbel.toml:18"}
 
 
-def test_mermaid_draws_waiting_as_arrows_and_optional_as_dots() -> None:
+def test_mermaid_renders_dependencies_as_arrows_and_optional_ones_dotted() -> None:
     assert explain("GET", "/dashboard/42", "--mermaid").stdout.split("\n") == [
         "flowchart LR",
         '  request(["GET /dashboard/#60;user_id#62;"])',
@@ -159,7 +159,7 @@ def test_nothing_shows_the_value_of_a_variable(form: list[str]) -> None:
         assert "hunter2" not in result.output
 
 
-def test_calls_that_count_for_first_are_named() -> None:
+def test_the_candidates_of_first_are_named() -> None:
     shown = explain("DELETE", "/things/7").stdout
     assert "PUT|DELETE /things/<int:id>" in shown
     assert "  combine  first of a, b\n" in shown
@@ -180,7 +180,7 @@ def test_calls_that_count_for_first_are_named() -> None:
         ("GET", "/dashboard/%zz", "400, The path holds a percent sign that is not followed by two hex digits."),
     ],
 )
-def test_what_no_route_answers_is_said_clearly_with_status_1(method: str, path: str, said: str) -> None:
+def test_a_request_that_no_route_matches_is_explained_with_status_1(method: str, path: str, said: str) -> None:
     result = explain(method, path)
     assert (result.exit_code, result.stdout, result.stderr) == (1, "", f"{method} {path}: {said}\n")
 
@@ -192,12 +192,12 @@ def test_what_no_route_answers_is_said_clearly_with_status_1(method: str, path: 
         ("GET", "/livez", "200, a probe, answered by the gateway itself"),
     ],
 )
-def test_what_the_gateway_answers_itself_is_said(method: str, path: str, said: str) -> None:
+def test_a_request_that_the_gateway_answers_itself_is_explained(method: str, path: str, said: str) -> None:
     result = explain(method, path)
     assert (result.exit_code, result.stdout) == (0, f"{method} {path}: {said}\n")
 
 
-def test_json_says_what_no_route_answers() -> None:
+def test_json_explains_a_request_that_no_route_matches() -> None:
     result = explain("GET", "/dashbord/4", "--json")
     assert result.exit_code == 1
     assert json.loads(result.stdout) == {
@@ -212,14 +212,14 @@ def test_head_is_answered_by_the_route_of_get() -> None:
     assert explain("HEAD", "/dashboard/4").exit_code == 0
 
 
-def test_a_configuration_with_mistakes_explains_nothing(here: Path) -> None:
+def test_a_configuration_with_mistakes_is_reported_instead(here: Path) -> None:
     write(here, GOOD + "banana = 1\n" + CALL.replace("c =", "d ="))
     result = explain("GET", "/r")
     assert (result.exit_code, result.stdout) == (78, "")
     assert result.stderr == "umbel.toml:6: routes[0].banana: is not a key of [[routes]]\n"
 
 
-def test_two_slashes_are_told_as_the_redirect_that_they_get(here: Path) -> None:
+def test_two_slashes_are_explained_as_a_redirect(here: Path) -> None:
     write(here, GOOD)
     result = explain("GET", "//r?x")
     assert (result.exit_code, result.stderr) == (1, "GET //r?x: 308, the client is sent to /r\n")
@@ -229,7 +229,7 @@ def test_the_probes_are_those_of_the_gateway() -> None:
     assert PROBES == (probes.LIVEZ, probes.READYZ)
 
 
-def test_json_and_mermaid_together_are_a_mistake_of_usage() -> None:
+def test_json_and_mermaid_together_are_a_usage_error() -> None:
     result = explain("GET", "/dashboard/42", "--json", "--mermaid")
     assert (result.exit_code, result.stdout) == (2, "")
     assert "--json and --mermaid are two forms of the same; give one of them." in result.stderr
@@ -255,25 +255,25 @@ def test_a_query_that_the_route_would_refuse_is_refused(query: str, said: str) -
     assert json.loads(explain("GET", path, "--json").stdout)["reason"] == said
 
 
-def test_json_has_the_querys_values_and_what_is_ignored_of_it() -> None:
+def test_json_has_the_values_and_the_ignored_parameters_of_a_query() -> None:
     document = json.loads(explain("GET", "/dashboard/4?tag=a&limit=7&Tag=b&Tag=c", "--json").stdout)
     assert (document["query"], document["ignored"]) == ({"tag": "a", "limit": 7}, ["Tag"])
     assert json.loads(explain("GET", "/dashboard/4?tag=é", "--json").stdout)["query"]["tag"] == "é"
 
 
-def test_beside_a_chart_what_is_ignored_is_said_on_stderr() -> None:
+def test_ignored_parameters_beside_a_chart_go_to_stderr() -> None:
     result = explain("GET", "/dashboard/4?tag=a&x=1", "--mermaid")
     assert result.stdout.startswith("flowchart LR")
     assert result.stderr == 'The query parameter "x" is ignored: the route does not know it.\n'
 
 
-def test_a_parameter_that_a_call_sends_on_is_not_ignored(here: Path) -> None:
+def test_a_parameter_that_a_call_forwards_is_not_ignored(here: Path) -> None:
     write(here, GOOD.replace('path = "/" }', 'path = "/", forward_query = ["page"] }'))
     assert "ignored" not in explain("GET", "/r?page=2").stdout
     assert 'parameter "pag" is ignored' in explain("GET", "/r?pag=2").stdout
 
 
-def test_what_an_upstream_is_told_and_may_be_is_shown_with_its_place(here: Path) -> None:
+def test_settings_of_an_upstream_are_shown_with_their_place(here: Path) -> None:
     keys = 'deadline_header = false\nforwarded = false\npublic_only = true\nkeepalive_expiry = "3s"\n'
     write(here, '[upstreams.u]\nurls = ["http://h"]\n' + keys + ROUTE + CALL)
     route = json.loads(explain("GET", "/r", "--json").stdout)["route"]
@@ -289,9 +289,7 @@ def test_constants_in_the_place_of_expressions_are_shown(here: Path) -> None:
     assert "params page is always 1" in CliRunner().invoke(main, ["explain", "GET", "/r"]).stdout
 
 
-def test_bounds_that_few_people_change_are_shown_where_somebody_wrote_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rarely_set_limits_are_shown_where_they_were_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(
         tmp_path,
         GOOD + 'max_steps = 5000\nauth = "none"\n[server]\nhooks = "all"\nmax_uploads = 8\nmin_body_rate = "1KiB/s"\n',

@@ -1,4 +1,4 @@
-"""``umbel logs``: what a person sees of the records, and what a program gets."""
+"""``umbel logs``: its output for people and for programs, and its reading across rotation."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ def numbers(result: Result) -> list[int]:
     return [json.loads(line)["seq"] for line in result.stdout.splitlines()]
 
 
-def test_tail_shows_the_last_from_as_many_files_as_it_takes(log: Path) -> None:
+def test_tail_reads_as_many_files_as_needed(log: Path) -> None:
     assert numbers(umbel("tail", log, "-n", "25", "--json")) == list(range(6, 31))
     assert numbers(umbel("tail", log, "-n", "3", "--json")) == [28, 29, 30]
     assert umbel("tail", log, "-n", "0").stdout == ""
 
 
-def test_tail_reads_like_a_sentence(log: Path) -> None:
+def test_tail_prints_a_record_as_one_readable_line(log: Path) -> None:
     write(log, record(31, level="error", **{"http.response.status_code": 503}, kind="connect", msg="no one there"))
 
     [line] = umbel("tail", log, "-n", "1").stdout.splitlines()
@@ -75,7 +75,7 @@ def test_tail_reads_like_a_sentence(log: Path) -> None:
     ]
 
 
-def test_colours_are_for_terminals_or_whoever_asks(log: Path) -> None:
+def test_colours_need_a_terminal_or_the_option(log: Path) -> None:
     assert "\x1b[" not in umbel("tail", log).stdout
     assert "\x1b[32m200" in umbel("tail", log, "--color").stdout
 
@@ -95,14 +95,14 @@ def test_nothing_in_a_record_reaches_the_terminal_as_a_control_sequence(tmp_path
     assert not {char for char in shown if not char.isprintable()} - {"\n"}
 
 
-def test_all_lines_come_byte_for_byte_from_every_file(log: Path) -> None:
+def test_tail_json_prints_the_lines_of_every_file_byte_for_byte(log: Path) -> None:
     write(log, text := '{"seq":31,  "msg":"caf\xe9"}')
     result = umbel("tail", "-n", "all", log, "--json")
     assert numbers(result) == list(range(1, 32))
     assert result.stdout.splitlines()[-1] == text
 
 
-def test_json_holds_records_only_and_other_lines_are_told(tmp_path: Path) -> None:
+def test_json_output_holds_records_only_and_other_lines_go_to_stderr(tmp_path: Path) -> None:
     log = write(tmp_path / "app.jsonl", record(1), "\x1b[31m" + "x" * 1000, "[1]", record(2))
     result = umbel("tail", log, "--json")
     assert numbers(result) == [1, 2]
@@ -110,14 +110,14 @@ def test_json_holds_records_only_and_other_lines_are_told(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("arguments", [[], ["x", "app"], ["-i", "x", "-w", "a=1", "--help"]])
-def test_grep_says_in_one_sentence_what_to_write_instead(arguments: list[str]) -> None:
+def test_grep_names_the_command_that_replaces_it(arguments: list[str]) -> None:
     result = umbel("grep", *arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     [line] = result.stderr.splitlines()
     assert "umbel logs tail -n all --json access | jq -c 'select(" in line
 
 
-def test_a_count_or_a_path_that_is_none_is_told() -> None:
+def test_an_invalid_count_or_path_is_a_usage_error() -> None:
     for arguments, said in (
         (("tail", "-n", "some"), 'not a valid integer or "all"'),
         (("tail", "-n", "-1"), "not in the range"),
@@ -128,7 +128,7 @@ def test_a_count_or_a_path_that_is_none_is_told() -> None:
         assert said in result.output
 
 
-def test_stat_counts_statuses_latencies_and_what_is_lost(log: Path) -> None:
+def test_stat_counts_statuses_latencies_and_lost_records(log: Path) -> None:
     write(
         log,
         record(34, level="error", **{"http.response.status_code": 500}),
@@ -147,7 +147,7 @@ def test_stat_counts_statuses_latencies_and_what_is_lost(log: Path) -> None:
     assert told["by"]["/users/<id>"]["errors"] == 1
 
 
-def test_stat_draws_for_people(log: Path) -> None:
+def test_stat_renders_a_histogram(log: Path) -> None:
     shown = umbel("stat", log, "--by", "http.route").stdout
 
     assert shown.startswith("30 records, 2026-03-04T05:06:01.000000Z to 2026-03-04T05:06:30.000000Z\nlost     none")
@@ -156,7 +156,7 @@ def test_stat_draws_for_people(log: Path) -> None:
     assert shown.rstrip().endswith("/users/<id>")
 
 
-def test_stat_of_nothing_is_no_mistake(tmp_path: Path) -> None:
+def test_stat_of_an_empty_log_succeeds(tmp_path: Path) -> None:
     log = write(tmp_path / "access.jsonl")
     assert umbel("stat", log).stdout.startswith("0 records")
 
@@ -179,7 +179,7 @@ def test_the_configured_logs_are_found_by_their_names(tmp_path: Path, monkeypatc
 
 @pytest.mark.parametrize("command", ["tail", "stat"])
 @pytest.mark.parametrize("name", ["none.jsonl", "nolog", "directory"])
-def test_a_log_that_is_not_there_is_told_in_a_sentence(
+def test_a_missing_log_is_one_sentence(
     command: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -194,7 +194,7 @@ def test_a_log_that_is_not_there_is_told_in_a_sentence(
         assert result.stderr == f"Error: {name}: there is no such log; LOG is a file, or one of access, calls, app\n"
 
 
-def test_a_configured_log_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_configured_log_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "umbel.toml").write_text("")
     result = umbel("tail")
@@ -203,7 +203,7 @@ def test_a_configured_log_that_is_not_there_is_told(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("command", ["tail", "stat"])
-def test_a_configured_log_on_stdout_is_told(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_configured_log_on_stdout_is_reported(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "umbel.toml").write_text('[logs]\naccess = { file = "-" }\n')
     result = umbel(command, "access")
@@ -211,19 +211,19 @@ def test_a_configured_log_on_stdout_is_told(command: str, tmp_path: Path, monkey
     assert "access goes to stdout ([logs] access of umbel.toml" in result.stderr
 
 
-def test_a_field_to_count_by_that_no_record_has_is_told(log: Path) -> None:
+def test_a_field_to_count_by_that_no_record_has_is_reported(log: Path) -> None:
     counted = umbel("stat", log, "--by", "nofield")
     assert (counted.exit_code, counted.stderr) == (1, "Error: none of 30 records has a field nofield\n")
     assert umbel("stat", log, "--by", "level").exit_code == 0
 
 
-def test_a_field_to_count_by_may_stand_within_a_table(tmp_path: Path) -> None:
+def test_a_field_to_count_by_may_be_nested(tmp_path: Path) -> None:
     log = write(tmp_path / "app.jsonl", record(1, fields={"line": {"number": 3}}), record(2))
     told = json.loads(umbel("stat", log, "--json", "--by", "fields.line.number").stdout)
     assert {name: row["records"] for name, row in told["by"].items()} == {"3": 1, "-": 1}
 
 
-def test_an_empty_log_is_no_mistake(tmp_path: Path) -> None:
+def test_tail_of_an_empty_log_succeeds(tmp_path: Path) -> None:
     log = write(tmp_path / "access.jsonl")
     result = umbel("tail", log)
     assert (result.exit_code, result.output) == (0, "")
@@ -254,7 +254,7 @@ class TestReadingWhileFilesChange:
             assert self.seqs(files) == list(range(11, 31))
         assert not files.unreadable
 
-    def test_a_line_that_comes_after_the_follower_is_left_to_it(self, log: Path) -> None:
+    def test_a_line_appended_after_the_follower_opened_is_read_by_it(self, log: Path) -> None:
         follower = Follower(log)
         with LogFiles(log, follower) as files:
             write(log, record(31))
@@ -266,7 +266,7 @@ class TestFollowing:
     def seqs(self, follower: Follower) -> list[int]:
         return [line.record["seq"] for line in follower.read()]
 
-    def test_it_begins_where_the_log_ends(self, tmp_path: Path) -> None:
+    def test_a_follower_begins_at_the_end_of_the_log(self, tmp_path: Path) -> None:
         log = write(tmp_path / "a.jsonl", record(1))
         follower = Follower(log)
         assert self.seqs(follower) == []
@@ -274,7 +274,7 @@ class TestFollowing:
         assert self.seqs(follower) == [2]
         assert self.seqs(follower) == []
 
-    def test_a_line_is_shown_when_it_is_whole(self, tmp_path: Path) -> None:
+    def test_a_follower_yields_a_line_when_it_is_complete(self, tmp_path: Path) -> None:
         log = write(tmp_path / "a.jsonl")
         follower = Follower(log)
         text = json.dumps(record(1))
@@ -285,13 +285,13 @@ class TestFollowing:
             file.write(text[10:] + "\n")
         assert self.seqs(follower) == [1]
 
-    def test_a_line_without_end_is_read_in_pieces(self, tmp_path: Path) -> None:
+    def test_a_follower_reads_a_line_above_the_limit_in_pieces(self, tmp_path: Path) -> None:
         log = write(tmp_path / "a.jsonl")
         follower = Follower(log)
         log.write_bytes(b"x" * (2 * LINE_BYTES_MAX + 1))
         assert [len(line.data) for line in follower.read()] == [LINE_BYTES_MAX] * 2
 
-    def test_it_goes_on_across_rotation_and_loses_nothing(self, tmp_path: Path) -> None:
+    def test_a_follower_loses_no_line_at_a_rotation(self, tmp_path: Path) -> None:
         log = write(tmp_path / "a.jsonl", record(1))
         follower = Follower(log)
         write(log, record(2))
@@ -300,7 +300,7 @@ class TestFollowing:
         write(log, record(4))
         assert self.seqs(follower) == [2, 3, 4]
 
-    def test_a_log_that_comes_later_and_one_that_is_truncated(self, tmp_path: Path) -> None:
+    def test_a_follower_reads_a_log_created_later_and_a_truncated_one(self, tmp_path: Path) -> None:
         log = tmp_path / "a.jsonl"
         follower = Follower(log)
         assert self.seqs(follower) == []
@@ -324,7 +324,7 @@ def test_following_in_a_terminal_ends_with_ctrl_c(tmp_path: Path) -> None:
         assert process.wait(10) == 130
 
 
-def test_following_ends_in_silence_when_the_reader_has_gone_though_no_record_comes(tmp_path: Path) -> None:
+def test_following_ends_when_the_reader_of_stdout_is_gone(tmp_path: Path) -> None:
     log = write(tmp_path / "a.jsonl", record(1))
     command = [sys.executable, "-m", "umbel", "logs", "tail", "-f", "--json", str(log)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -33,7 +33,7 @@ def test_an_unknown_command_is_a_usage_error() -> None:
     assert "No such command 'chekc'" in result.stderr
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_is_printed() -> None:
     result = CliRunner().invoke(main, ["--version"])
     assert result.exit_code == 0
     assert result.stdout.startswith("umbel ")
@@ -49,7 +49,7 @@ PROBLEMS = [ConfigProblem("a.toml", 1, "b", "is no c"), ConfigProblem("d.toml", 
         (KeyboardInterrupt(), EXIT_INTERRUPTED, ""),
     ],
 )
-def test_what_ends_a_command_is_told_without_a_traceback(error: BaseException, code: int, told: str) -> None:
+def test_an_error_of_a_command_is_printed_without_a_traceback(error: BaseException, code: int, told: str) -> None:
     @click.group(cls=Commands)
     def group() -> None:
         raise error
@@ -71,7 +71,7 @@ def test_the_configuration_is_named_by_the_option_else_by_the_environment_else_b
 
 
 @pytest.mark.parametrize("command", ["serve", "serve -w 1", "check", "explain GET /", "logs tail"])
-def test_a_configuration_that_is_not_there_is_told_with_what_to_do_first(
+def test_a_missing_configuration_is_reported_with_how_to_begin(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

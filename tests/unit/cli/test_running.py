@@ -1,4 +1,4 @@
-"""How a command that serves tells what kept it from running."""
+"""A failed start of a command that serves: its message and exit status."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def fails_with(*errors: BaseException, depth: int = 1) -> None:
 
 
 @pytest.mark.parametrize("depth", [1, 3])
-def test_an_address_in_use_is_told_in_one_sentence(depth: int) -> None:
+def test_an_address_in_use_is_one_sentence(depth: int) -> None:
     with pytest.raises(ConfigError, match=r"^bind: cannot listen on 127\.0\.0\.1:80: Permission denied$"):
         fails_with(OSError(errno.EACCES, "cannot listen on 127.0.0.1:80: Permission denied"), depth=depth)
 
 
-def test_an_application_that_cannot_start_is_told_in_one_sentence() -> None:
+def test_an_application_that_cannot_start_is_one_sentence() -> None:
     with pytest.raises(click.ClickException, match="the database is away"):
         fails_with(LifespanFailureError("startup", "the database is away"))
 
 
-def test_a_mistake_in_the_configuration_comes_out_as_it_is() -> None:
+def test_a_configuration_error_is_raised_unchanged() -> None:
     mistake = ConfigError([ConfigProblem("umbel.toml", 1, "routes", "wrong")])
 
     with pytest.raises(ConfigError) as caught:
@@ -50,7 +50,7 @@ def test_a_mistake_in_the_configuration_comes_out_as_it_is() -> None:
     assert caught.value is mistake
 
 
-def test_ctrl_c_comes_out_of_its_groups() -> None:
+def test_keyboard_interrupt_is_raised_without_its_groups() -> None:
     with pytest.raises(KeyboardInterrupt):
         fails_with(KeyboardInterrupt(), depth=2)
 
@@ -62,5 +62,5 @@ def test_of_several_failures_none_is_hidden() -> None:
     assert {type(error) for error in caught.value.exceptions} == {ValueError, KeyError}
 
 
-def test_a_program_that_ends_well_ends_well() -> None:
+def test_a_program_that_succeeds_gives_its_result() -> None:
     fails_with()

@@ -14,7 +14,7 @@ from umbel import logs
 from umbel.cli import main
 
 
-def test_a_file_that_tls_cannot_use_any_more_is_a_mistake_in_the_configuration(
+def test_a_file_that_tls_can_no_longer_use_is_a_configuration_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The loader has seen a good one; only building the stack finds that it is gone."""
@@ -37,7 +37,7 @@ def test_a_file_that_tls_cannot_use_any_more_is_a_mistake_in_the_configuration(
 
 @pytest.mark.parametrize("command", ["serve", "check"])
 @pytest.mark.parametrize("file", [".", "..", "/"])
-def test_a_directory_in_the_place_of_the_configuration_is_a_sentence(command: str, file: str) -> None:
+def test_a_directory_as_the_configuration_is_one_line(command: str, file: str) -> None:
     result = CliRunner().invoke(main, [command, "-c", file])
     assert (result.exit_code, result.output) == (78, f"{file}: cannot be read: it is a directory\n")
 
@@ -54,7 +54,7 @@ async def login():
 """
 
 
-def test_a_login_that_a_route_without_auth_would_pass_by_is_a_mistake_in_the_configuration(
+def test_a_login_hook_that_a_route_would_bypass_is_a_configuration_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

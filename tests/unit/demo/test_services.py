@@ -1,4 +1,4 @@
-"""What the sample services answer."""
+"""Answers of the sample services."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ def test_the_limit_cuts_the_orders() -> None:
         ("offers", "/for/", {}, 404),
     ],
 )
-def test_what_is_not_there_is_said_so(name: str, path: str, query: dict[str, str], status: int) -> None:
+def test_an_unknown_resource_or_an_invalid_query_has_its_status(
+    name: str, path: str, query: dict[str, str], status: int
+) -> None:
     assert ask(name, path, **query)[0] == status
 
 

@@ -37,7 +37,7 @@ def users(*, slow: bool = False, fail: bool = False) -> SampleUpstream:
     return SampleUpstream(SERVICES["users"], slow=slow, fail=fail, chance=random.Random(1))
 
 
-async def test_a_client_that_leaves_ends_the_work_for_it(autojump_clock: MockClock) -> None:
+async def test_a_disconnect_ends_the_processing_of_its_request(autojump_clock: MockClock) -> None:
     client, start = Client("/users/42", patience=0.5), trio.current_time()
 
     await users(slow=True)(client.scope, client.receive, client.send)
@@ -58,7 +58,7 @@ async def test_a_slow_answer_comes_after_its_delay(autojump_clock: MockClock) ->
     ]
 
 
-async def test_the_latency_scatters_around_its_median(autojump_clock: MockClock) -> None:
+async def test_the_latency_varies_around_its_median(autojump_clock: MockClock) -> None:
     upstream, times = users(), []
     for _ in range(500):
         client, start = Client("/users/42", patience=60), trio.current_time()

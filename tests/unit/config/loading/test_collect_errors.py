@@ -1,4 +1,4 @@
-"""Two files are read, and what is wrong with either is told."""
+"""The mistakes of two files are collected."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def refusing(name: str) -> Callable[[], str]:
     return refuse
 
 
-def test_the_mistakes_of_two_files_are_told_at_once() -> None:
+def test_the_mistakes_of_two_files_are_reported_together() -> None:
     with pytest.raises(ConfigError, match=r"^a:1: key: is wrong\nb:1: key: is wrong$"):
         collect_errors(refusing("a"), refusing("b"))
     with pytest.raises(ConfigError, match=r"^a:1: key: is wrong$"):

@@ -141,13 +141,15 @@ def test_a_contradiction_is_a_warning_with_its_line(what: str, tmp_path: Path, m
         GOOD + '[logs]\nkeep_bytes = "1MB"\n',
     ],
 )
-def test_what_agrees_is_not_warned_of(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bounds_that_agree_cause_no_warning(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, text)
     monkeypatch.chdir(tmp_path)
     assert CliRunner().invoke(main, ["check"]).stderr == ""
 
 
-def test_both_files_are_compared_and_each_line_names_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_files_are_compared_and_each_warning_names_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     served = "graceful_timeout = 1\nssl_handshake_timeout = 9\nh2_max_concurrent_streams = 300\nstartup_timeout = 60\n"
     write(tmp_path, GOOD, {"hypercorn.toml": served})
     monkeypatch.chdir(tmp_path)
@@ -159,7 +161,7 @@ def test_both_files_are_compared_and_each_line_names_its_own(tmp_path: Path, mon
     ]
 
 
-def test_warnings_stand_in_the_json_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warnings_are_in_the_json_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, GOOD + 'max_body = "50MB"\n')
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(main, ["check", "--json"])
@@ -209,18 +211,18 @@ def numbers_of_the_schema() -> set[str]:
     return numbers - {f"{section}.{key}" for section, key in LISTS}
 
 
-def test_every_number_of_the_schema_was_thought_of() -> None:
+def test_every_number_of_the_schema_is_compared_or_excluded() -> None:
     numbers = {name.partition(".")[0].lower() + "." + name.partition(".")[2] for name in numbers_of_the_schema()}
     compared = {name for row in contradictions.RULES for name in (row.key, row.bound)}
     assert numbers - compared - ALONE - PARTS == set()
 
 
-def test_every_number_of_the_schema_that_has_a_default_has_its_reason() -> None:
+def test_every_number_with_a_default_has_a_reason() -> None:
     without_default = {"Route.quorum", "Call.timeout", "Call.max_body"}
     assert numbers_of_the_schema() - without_default == set(REASONS)
 
 
-def test_a_configuration_of_code_is_judged_without_lines() -> None:
+def test_a_configuration_made_in_code_is_checked_without_lines() -> None:
     config = Config.model_validate({"server": {"max_target": "32KiB"}})
     ((path, reason),) = contradictions.check(config)
     assert path == ("server", "max_target")

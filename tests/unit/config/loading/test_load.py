@@ -1,4 +1,4 @@
-"""What comes out of a good configuration: files put together, defaults, variables, paths, and places."""
+"""Loading of a valid configuration: includes, defaults, variables, paths, and line numbers."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_variables_are_replaced_as_in_a_shell_and_once(
     assert config.upstreams["u"].headers["x"] == value
 
 
-def test_variables_serve_in_every_text_but_not_in_keys(tmp_path: Path) -> None:
+def test_variables_are_replaced_in_every_text_but_not_in_keys(tmp_path: Path) -> None:
     config = loaded(
         tmp_path,
         'include = ["${DIR}/*.toml"]\n[logs]\ndir = "${DIR}"\n[defaults.route]\ndeadline = "${D}"\n'
@@ -106,9 +106,7 @@ def test_variables_serve_in_every_text_but_not_in_keys(tmp_path: Path) -> None:
     assert config.logs.dir == str(tmp_path / "in")
 
 
-def test_the_environment_of_the_process_serves_where_none_is_given(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environment_of_the_process_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UMBEL_TEST_PATH", "/from-the-process")
     path = write(tmp_path, UPSTREAM + '[[routes]]\npath = "${UMBEL_TEST_PATH}"\n' + CALL)
     assert load(path).routes[0].path == "/from-the-process"
@@ -185,12 +183,12 @@ calls.a = { upstream = "u", path = "/" }
         ((), "umbel.toml"),
     ],
 )
-def test_where_tells_the_file_and_the_line_of_any_key(path: KeyPath, place: str, tmp_path: Path) -> None:
+def test_where_gives_the_file_and_line_of_any_key(path: KeyPath, place: str, tmp_path: Path) -> None:
     more = '\n[[routes]]\npath = "/m"\ncalls.a = { upstream = "v", path = "/" }\n[upstreams.v]\nurls = ["http://v"]\n'
     assert loaded(tmp_path, PLACED, {"more.toml": more}).where(path) == place
 
 
-def test_where_of_a_configuration_made_in_code_is_the_path_of_the_key() -> None:
+def test_where_gives_the_key_path_in_a_configuration_made_in_code() -> None:
     assert Config().where(("routes", 0, "path")) == "routes.0.path"
 
 
@@ -236,7 +234,7 @@ def test_an_unknown_upstream_that_an_unreadable_file_may_define_is_no_problem(tm
     assert len(said) == 2
 
 
-def test_what_is_hidden_is_the_value_of_each_variable(tmp_path: Path) -> None:
+def test_hide_replaces_the_value_of_each_variable(tmp_path: Path) -> None:
     path = write(tmp_path, '[upstreams.u]\nurls = ["http://h"]\nheaders.a = "Bearer ${KEY}"\n')
     loaded = load_for_display(path, environ={"KEY": "s3cret-value"})
     assert loaded.hide(loaded.config.upstreams["u"].headers["a"]) == "Bearer ${KEY}"

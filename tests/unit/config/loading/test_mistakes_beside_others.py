@@ -1,4 +1,4 @@
-"""Mistakes that only a plan shows are told beside every other kind of mistake in the same route and file."""
+"""Mistakes of plans are reported beside every other kind of mistake in the same route and file."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ OTHERS: dict[str, tuple[str, str, str]] = {
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_mistakes_of_a_plan_are_told_beside_others(kind: str, tmp_path: Path) -> None:
+def test_mistakes_of_a_plan_are_reported_beside_others(kind: str, tmp_path: Path) -> None:
     of_route, of_call, elsewhere = OTHERS[kind]
     query = QUERY
     if kind == "a parameter of a wrong type":
@@ -130,7 +130,7 @@ CONSEQUENCES = {
 
 
 @pytest.mark.parametrize("kind", CONSEQUENCES)
-def test_nobody_is_blamed_for_what_depends_on_a_mistake(kind: str, tmp_path: Path) -> None:
+def test_a_mistake_that_only_follows_from_another_is_not_reported(kind: str, tmp_path: Path) -> None:
     good = UPSTREAM + HEAD + KNOWN
     assert mistakes(tmp_path, good) == []
     before, after = CONSEQUENCES[kind]
@@ -139,7 +139,7 @@ def test_nobody_is_blamed_for_what_depends_on_a_mistake(kind: str, tmp_path: Pat
     assert len(said) == (2 if "5]" in after and "ftp" in after else 1), said
 
 
-def test_what_an_upstream_says_wrongly_of_the_fields_that_it_writes_blames_no_call(tmp_path: Path) -> None:
+def test_wrong_field_settings_of_an_upstream_cause_no_mistake_of_a_call(tmp_path: Path) -> None:
     call = 'calls.c = { upstream = "u", path = "/", headers = { x-forwarded-for = "1", via = "2" } }\n'
     said = mistakes(tmp_path, UPSTREAM + 'forwarded = "no"\n' + ROUTE + call)
     assert [line.partition(": ")[2].partition(":")[0] for line in said] == [
@@ -148,7 +148,7 @@ def test_what_an_upstream_says_wrongly_of_the_fields_that_it_writes_blames_no_ca
     ]
 
 
-def test_a_route_whose_path_is_wrong_is_not_taken_for_another(tmp_path: Path) -> None:
+def test_a_route_with_an_invalid_path_is_no_duplicate(tmp_path: Path) -> None:
     call = 'calls.c = { upstream = "u", path = "/" }\n'
     routes = '[[routes]]\npath = "/"\n' + call + "[[routes]]\npath = 5\n" + call + '[[routes]]\npath = "x"\n' + call
     assert [line.partition(": ")[0] for line in mistakes(tmp_path, UPSTREAM + routes)] == [

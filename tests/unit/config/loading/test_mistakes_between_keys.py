@@ -1,4 +1,4 @@
-"""Rules between keys, and rules of plans.
+"""Broken constraints between keys, and mistakes of plans.
 
 One line of the table per kind of mistake: the text of the file, and exactly what is said of it.
 """
@@ -193,6 +193,6 @@ MISTAKES: dict[str, tuple[str, list[str]]] = {
 
 
 @pytest.mark.parametrize("kind", MISTAKES)
-def test_a_mistake_is_told_in_exactly_these_lines(kind: str, tmp_path: Path) -> None:
+def test_a_mistake_is_reported_in_exactly_these_lines(kind: str, tmp_path: Path) -> None:
     text, lines = MISTAKES[kind]
     assert mistakes(tmp_path, text) == lines

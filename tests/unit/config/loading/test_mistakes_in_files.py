@@ -1,4 +1,4 @@
-"""What is wrong with files: those included, those named, those that cannot be read; and secrets in messages."""
+"""Messages for files: included ones, named ones, unreadable ones; and secrets in messages."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def said_of(path: Path | str) -> str:
     return str(caught.value)
 
 
-def test_the_main_file_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_main_file_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert said_of("umbel.toml") == "umbel.toml: cannot be read: there is no such file"
 
 
-def test_the_main_file_is_a_directory(tmp_path: Path) -> None:
+def test_a_directory_as_the_main_file_is_reported(tmp_path: Path) -> None:
     assert said_of(tmp_path) == f"{tmp_path}: cannot be read: it is a directory"
 
 
-def test_a_device_is_no_configuration() -> None:
+def test_a_device_as_the_main_file_is_reported() -> None:
     assert said_of("/dev/zero") == "/dev/zero: cannot be read: it is a device, not a regular file"
 
 
@@ -52,29 +52,29 @@ def test_an_included_fifo_is_refused_without_waiting_for_a_writer(tmp_path: Path
     ]
 
 
-def test_a_socket_is_no_configuration(tmp_path: Path) -> None:
+def test_a_socket_as_the_main_file_is_reported(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(str(tmp_path / "umbel.toml"))
         assert said_of(tmp_path / "umbel.toml").endswith("cannot be read: it is a socket, not a regular file")
 
 
-def test_a_file_that_is_too_large(tmp_path: Path) -> None:
+def test_a_file_above_the_size_limit_is_reported(tmp_path: Path) -> None:
     with (tmp_path / "umbel.toml").open("wb") as file:
         file.truncate(SIZE_MAX + 1)
     assert said_of(tmp_path / "umbel.toml").endswith(f"umbel.toml: is larger than {SIZE_MAX // 2**20}MiB")
 
 
-def test_a_name_that_no_file_can_have() -> None:
+def test_a_name_that_no_file_can_have_is_reported() -> None:
     assert said_of("a\0b") == r"a\x00b: cannot be read: no file can have this name"
 
 
-def test_a_symbolic_link_to_itself(tmp_path: Path) -> None:
+def test_a_symbolic_link_to_itself_is_reported(tmp_path: Path) -> None:
     link = tmp_path / "umbel.toml"
     link.symlink_to(link)
     assert said_of(link).endswith("umbel.toml: cannot be read: too many levels of symbolic links")
 
 
-def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_without_read_permission_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path) -> int:  # root may read everything, so the mode bits would not do
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
@@ -82,12 +82,12 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert said_of(tmp_path / "umbel.toml").endswith("umbel.toml: cannot be read: permission denied")
 
 
-def test_a_file_that_is_not_utf8(tmp_path: Path) -> None:
+def test_a_file_that_is_not_utf8_is_reported_with_its_line(tmp_path: Path) -> None:
     said = mistakes(tmp_path, 'include = ["a.toml"]\n', {"a.toml": b"# one\n# two \xff\n"})
     assert said == ["a.toml:2: is not UTF-8 text"]
 
 
-def test_patterns_that_match_nothing(tmp_path: Path) -> None:
+def test_include_patterns_that_match_nothing_are_reported(tmp_path: Path) -> None:
     text = 'include = ["x.toml", "y/*.toml", ".", "a\\u0000*", "d*"]\n'
     assert mistakes(tmp_path, text, {"dir/x": ""}) == [
         f"umbel.toml:1: include[{index}]: no file matches this" for index in range(5)
@@ -104,13 +104,13 @@ def test_mistakes_of_many_files_come_in_the_order_of_reading(tmp_path: Path) -> 
     ]
 
 
-def test_includes_may_not_go_on_for_ever(tmp_path: Path) -> None:
+def test_includes_above_the_depth_limit_are_reported(tmp_path: Path) -> None:
     files = {f"a{number}.toml": f'include = ["a{number + 1}.toml"]\n' for number in range(600)}
     said = mistakes(tmp_path, 'include = ["a0.toml"]\n', files)
     assert said == [f"a{INCLUDES_MAX - 1}.toml:1: include[0]: files include each other more than {INCLUDES_MAX} deep"]
 
 
-def test_an_included_file_holds_no_section_of_the_main_file(tmp_path: Path) -> None:
+def test_a_section_of_the_main_file_in_an_included_one_is_reported(tmp_path: Path) -> None:
     files = {"a.toml": "[server]\n[logs]\n[defaults.route]\n"}
     assert mistakes(tmp_path, 'include = ["a.toml"]\n', files) == [
         f"a.toml:{line}: {key}: belongs in the main file, umbel.toml: an included one adds to it"
@@ -118,21 +118,21 @@ def test_an_included_file_holds_no_section_of_the_main_file(tmp_path: Path) -> N
     ]
 
 
-def test_an_upstream_stands_in_two_files(tmp_path: Path) -> None:
+def test_an_upstream_defined_in_two_files_is_reported(tmp_path: Path) -> None:
     files = {"a.toml": "# again\n" + UPSTREAM}
     assert mistakes(tmp_path, 'include = ["a.toml"]\n' + GOOD, files) == [
         "a.toml:2: upstreams.u: is already defined at umbel.toml:2"
     ]
 
 
-def test_a_route_stands_in_two_files(tmp_path: Path) -> None:
+def test_a_route_defined_in_two_files_is_reported(tmp_path: Path) -> None:
     files = {"a.toml": ROUTE + CALL}
     assert mistakes(tmp_path, 'include = ["a.toml"]\n' + GOOD, files) == [
         "a.toml:2: routes[0].path: GET /r is a route already, at umbel.toml:5"
     ]
 
 
-def test_a_key_that_two_includes_inherit_is_told_once_at_the_defaults(tmp_path: Path) -> None:
+def test_a_wrong_default_that_two_files_inherit_is_reported_once(tmp_path: Path) -> None:
     files = {"a.toml": ROUTE + CALL, "b.toml": '[[routes]]\npath = "/b"\n' + CALL}
     text = 'include = ["?.toml"]\n[defaults.route]\nanswer.shape = "nope"\n' + UPSTREAM
     said = mistakes(tmp_path, text, files)
@@ -169,7 +169,7 @@ def pems() -> dict[str, bytes]:
         ),
     ],
 )
-def test_tls_files_are_looked_at(table: str, said: list[str], pems: dict[str, bytes], tmp_path: Path) -> None:
+def test_unusable_tls_files_are_reported(table: str, said: list[str], pems: dict[str, bytes], tmp_path: Path) -> None:
     text = f'[upstreams.u]\nurls = ["https://h"]\ntls = {{ {table} }}\n'
     assert mistakes(tmp_path, text, pems) == [f"umbel.toml:3: upstreams.u.tls.{line}" for line in said]
 
@@ -185,7 +185,7 @@ def test_an_encrypted_key_is_refused_without_asking_at_the_terminal(tmp_path: Pa
     ]
 
 
-def test_tls_files_of_an_upstream_that_is_wrong_elsewhere_are_looked_at_too(tmp_path: Path) -> None:
+def test_tls_files_of_an_upstream_with_other_mistakes_are_checked(tmp_path: Path) -> None:
     text = '[upstreams.u]\nurls = []\ntls.ca = "no.pem"\n'
     assert mistakes(tmp_path, text) == [
         "umbel.toml:2: upstreams.u.urls: must not be empty",
@@ -193,7 +193,7 @@ def test_tls_files_of_an_upstream_that_is_wrong_elsewhere_are_looked_at_too(tmp_
     ]
 
 
-def test_variables_that_are_not_set_or_not_well_formed(tmp_path: Path) -> None:
+def test_unset_and_malformed_variables_are_reported(tmp_path: Path) -> None:
     form = '"${" begins a variable such as ${NAME} or ${NAME:-default}; write $${ for the two characters'
     text = UPSTREAM + 'headers = { a = "${NOPE}", b = "${1}", c = "${", d = "${X" }\ntimeout = "${NOPE}"\n'
     unset = "the environment variable NOPE is not set; set it, or write ${NOPE:-default}"
@@ -206,7 +206,7 @@ def test_variables_that_are_not_set_or_not_well_formed(tmp_path: Path) -> None:
     ]
 
 
-def test_a_variable_that_is_not_set_has_no_further_mistakes(tmp_path: Path) -> None:
+def test_an_unset_variable_causes_no_further_mistake(tmp_path: Path) -> None:
     text = (
         'include = ["${NOPE}"]\n[upstreams.u]\nurls = ["${NOPE}"]\n' + ROUTE + 'methods = ["${NOPE}"]\n'
         'calls.c = { upstream = "u", path = "${NOPE}", optional = true, default = [["${NOPE}"]] }\n'
@@ -245,7 +245,7 @@ SECRET = "hunter2-hunter2"
         'urls = ["http://h"]\n[[routes]]\npath = "/<${S}:x>"\ncalls.c = { upstream = "${S}", path = "/{${S}}" }',
     ],
 )
-def test_no_message_shows_what_came_from_the_environment(text: str, tmp_path: Path) -> None:
+def test_no_message_shows_a_value_of_the_environment(text: str, tmp_path: Path) -> None:
     route = "" if "routes" in text else ROUTE + CALL
     said = mistakes(tmp_path, f"[upstreams.u]\n{text}\n{route}", environ={"S": SECRET})
     assert said != []
@@ -260,7 +260,7 @@ def test_no_message_shows_the_credentials_of_a_url(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("year", [1971, 2001, 2049])
-def test_a_certificate_that_has_expired(year: int, tmp_path: Path) -> None:
+def test_an_expired_certificate_is_reported(year: int, tmp_path: Path) -> None:
     end = datetime.datetime(year, 7, 1, tzinfo=datetime.UTC)
     leaf = trustme.CA().issue_cert("h", not_before=end - datetime.timedelta(days=1), not_after=end)
     files = {"cert.pem": leaf.cert_chain_pems[0].bytes(), "key.pem": leaf.private_key_pem.bytes()}
@@ -271,7 +271,7 @@ def test_a_certificate_that_has_expired(year: int, tmp_path: Path) -> None:
     assert mistakes(tmp_path, text, files) == (said if year < 2026 else [])
 
 
-def test_an_old_certificate_beside_a_good_one_does_no_harm(tmp_path: Path, pems: dict[str, bytes]) -> None:
+def test_an_expired_certificate_beside_a_valid_one_is_accepted(tmp_path: Path, pems: dict[str, bytes]) -> None:
     past = datetime.datetime(2001, 1, 1, tzinfo=datetime.UTC)
     old = trustme.CA().issue_cert("h", not_before=past, not_after=past + datetime.timedelta(days=1))
     files = {"ca.pem": b"# old\n" + old.cert_chain_pems[0].bytes() + pems["ca.pem"]}

@@ -16,7 +16,7 @@ from umbel.core.errors import ConfigError
 from umbel.core.regular_file import open_regular
 
 HALF = len(GOOD) - 20
-"""As much of ``GOOD`` is no TOML."""
+"""The first so many characters of ``GOOD`` are no TOML."""
 
 
 class Writer:
@@ -72,13 +72,13 @@ def test_a_directory_that_is_switched_while_it_is_read_is_read_as_one(
     assert (config.server.hosts, config.routes[0].path[:5]) == (("new",), "/new/")
 
 
-def test_a_half_written_file_of_the_server_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_half_written_hypercorn_toml_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = Writer(tmp_path / "hypercorn.toml", "backlog = ", "backlog = 7\n")
     monkeypatch.setattr(file_reader.time, "sleep", writer.step)
     assert hypercorn_keys(tmp_path / "hypercorn.toml")["backlog"] == 7
 
 
-def test_a_file_that_was_removed_in_between_is_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_removed_between_two_reads_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "umbel.toml"
     path.write_text(GOOD)
     monkeypatch.setattr(file_reader.time, "sleep", lambda seconds: path.unlink(missing_ok=True))
@@ -86,7 +86,7 @@ def test_a_file_that_was_removed_in_between_is_a_mistake(tmp_path: Path, monkeyp
         load(path)
 
 
-def test_a_file_that_never_stands_still_is_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_keeps_changing_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "umbel.toml"
     writer = Writer(path, *(f"{GOOD}{'#' * count}" for count in range(READS_MAX + 10)))
     monkeypatch.setattr(file_reader.time, "sleep", writer.step)
@@ -95,7 +95,7 @@ def test_a_file_that_never_stands_still_is_a_mistake(tmp_path: Path, monkeypatch
     assert len(writer.pauses) == 1 + READS_MAX
 
 
-def test_a_file_of_before_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_was_not_changed_lately_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file_reader.time, "sleep", pytest.fail)
     assert len(load(write(tmp_path, GOOD)).routes) == 1
 
@@ -104,7 +104,7 @@ def test_a_file_of_before_is_read_once(tmp_path: Path, monkeypatch: pytest.Monke
     ("now", "before", "refused"),
     [(0, 0, True), (0, 1, True), (1, 1, False), (1, 2, False), (1, 3, True), (49, 100, True), (50, 100, False)],
 )
-def test_when_routes_are_lost(now: int, before: int, refused: bool) -> None:
+def test_a_loss_of_more_than_half_of_the_routes_is_refused(now: int, before: int, refused: bool) -> None:
     try:
         require_routes("umbel.toml", now, before)
     except ConfigError as error:
@@ -122,7 +122,7 @@ def test_an_application_in_python_needs_no_routes_in_its_file() -> None:
         require_routes("umbel.toml", 0, 4, need_some=False)
 
 
-def test_what_the_environment_says() -> None:
+def test_an_environment_variable_allows_an_empty_configuration() -> None:
     assert [allows_empty({"UMBEL_ALLOW_EMPTY": value}) for value in ("1", "true", "YES", "0", "")] == [
         True,
         True,

@@ -1,4 +1,4 @@
-"""The JSON Schema for editors says what the loader says, in the words of a file."""
+"""The JSON Schema agrees with the loader, in the spelling of files."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def is_valid(text: str) -> bool:
         '[defaults.route]\ndeadline = "${D:-1s}"\nmax_body = "${B}"\nbody = "${BODY}"\nmethods = ["${M}"]\n',
     ],
 )
-def test_good_files_conform(text: str) -> None:
+def test_valid_files_conform_to_the_schema(text: str) -> None:
     assert is_valid(text)
 
 
-def test_the_sample_conforms() -> None:
+def test_the_sample_configuration_conforms_to_the_schema() -> None:
     assert is_valid(SAMPLE.read_text(encoding="utf-8"))
 
 
@@ -63,7 +63,7 @@ def test_the_sample_conforms() -> None:
         "[server]\nmax_body = 5",
     ],
 )
-def test_mistakes_that_a_schema_can_see_do_not(text: str) -> None:
+def test_files_with_mistakes_do_not_conform_to_the_schema(text: str) -> None:
     assert not is_valid(text)
 
 
@@ -79,7 +79,7 @@ def test_every_key_has_a_description_an_editor_can_show() -> None:
     ] == []
 
 
-def test_defaults_are_written_as_people_write_them_and_conform() -> None:
+def test_defaults_have_the_units_of_files_and_conform() -> None:
     defaults = {key: value["default"] for key, value in properties() if "default" in value}
     assert defaults["connect_timeout"] == "1s"
     assert defaults["max_head"] == "64KiB"
@@ -94,7 +94,7 @@ def test_a_file_is_a_closed_object_and_null_appears_nowhere() -> None:
     assert "null" not in str(SCHEMA).replace("null_on", "").replace("default_null", "").replace(" null", "")
 
 
-def test_every_required_key_has_a_filler_for_looking_behind_other_mistakes() -> None:
+def test_every_required_key_has_a_placeholder() -> None:
     required = {
         key
         for place in all_sections()

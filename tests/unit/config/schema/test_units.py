@@ -1,4 +1,4 @@
-"""Durations and sizes, both ways."""
+"""Parsing and formatting of durations and sizes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from umbel.config.schema.units import format_duration, format_size, parse_durati
     ("text", "seconds"),
     [("250ms", 0.25), ("2s", 2.0), ("1.5s", 1.5), ("10us", 1e-5), ("3m", 180.0), ("2h", 7200.0), ("1d", 86400.0)],
 )
-def test_a_duration_is_read_and_written(text: str, seconds: float) -> None:
+def test_a_duration_is_parsed_and_formatted(text: str, seconds: float) -> None:
     assert parse_duration(text) == pytest.approx(seconds)
     assert parse_duration(format_duration(seconds)) == pytest.approx(seconds)
 
@@ -22,18 +22,18 @@ def test_a_duration_is_read_and_written(text: str, seconds: float) -> None:
     ("text", "count"),
     [("1B", 1), ("1KB", 1000), ("64KiB", 65536), ("1.5MB", 1_500_000), ("16MiB", 16 * 2**20), ("2GB", 2 * 10**9)],
 )
-def test_a_size_is_read_and_written(text: str, count: int) -> None:
+def test_a_size_is_parsed_and_formatted(text: str, count: int) -> None:
     assert parse_size(text) == count
     assert parse_size(format_size(count)) == count
 
 
 @given(st.integers(1, 10**15))
-def test_every_size_comes_back(count: int) -> None:
+def test_a_formatted_size_parses_to_itself(count: int) -> None:
     assert parse_size(format_size(count)) == count
 
 
 @given(st.integers(1, 10**12))
-def test_every_duration_of_whole_microseconds_comes_back(micros: int) -> None:
+def test_a_formatted_duration_of_whole_microseconds_parses_to_itself(micros: int) -> None:
     assert parse_duration(format_duration(micros / 1e6)) == pytest.approx(micros / 1e6)
 
 
@@ -42,12 +42,12 @@ NO_TEXT = [5, 0.5, True, None, [], {}]
 
 
 @pytest.mark.parametrize("value", [*NO_NUMBER, *NO_TEXT, "0s", "0.0ms", "1KB"])
-def test_what_is_no_duration_is_refused(value: object) -> None:
+def test_an_invalid_duration_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="duration"):
         parse_duration(value)
 
 
 @pytest.mark.parametrize("value", [*NO_NUMBER, *NO_TEXT, "0B", "0.5B", "1s"])
-def test_what_is_no_size_is_refused(value: object) -> None:
+def test_an_invalid_size_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="size"):
         parse_size(value)
