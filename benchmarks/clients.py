@@ -168,7 +168,7 @@ async def _ours_policies(url: str, in_flight: int) -> AsyncIterator[Callable[[],
 @asynccontextmanager
 async def _ours_call(url: str, in_flight: int) -> AsyncIterator[Callable[[], Call]]:
     """A call as a composition makes it."""
-    from umbel.core.call import CallContext, LoneCall, Prepared
+    from umbel.core.call import CallContext, PreparedRequest, SingleCallOwner
     from umbel.upstream import Transport
 
     target, fields = TARGET.encode(), ((b"accept", b"accept", b"*/*"), (b"user-agent", b"user-agent", b"bench"))
@@ -176,9 +176,9 @@ async def _ours_call(url: str, in_flight: int) -> AsyncIterator[Callable[[], Cal
         client = transport.client
 
         async def call() -> None:
-            owner = LoneCall()
+            owner = SingleCallOwner()
             context = CallContext(owner, "user", "users")
-            ended = await owner.perform(client.new_call(Prepared("GET", target, fields), context))
+            ended = await owner.perform(client.new_call(PreparedRequest("GET", target, fields), context))
             if ended.error is not None:
                 raise ended.error
 

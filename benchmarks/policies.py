@@ -21,7 +21,7 @@ import httpx
 import trio
 import trio.testing
 
-from umbel.core.call import CallContext, LoneCall, Prepared
+from umbel.core.call import CallContext, PreparedRequest, SingleCallOwner
 from umbel.core.errors import UmbelError
 from umbel.core.events import NULL
 from umbel.core.model import RequestFacts, Trace
@@ -67,7 +67,7 @@ async def answering(origin: Origin, timeout: float | None) -> Stream:
     return AnsweringStream()
 
 
-PREPARED = Prepared(
+PREPARED = PreparedRequest(
     "GET",
     b"/users/42",
     ((b"accept", b"accept", b"application/json"),),
@@ -81,7 +81,7 @@ def asked(transport: Transport, limit: float | None = None) -> Action:
     client = transport.client
 
     async def call() -> None:
-        owner = LoneCall()
+        owner = SingleCallOwner()
         deadline = math.inf if limit is None else trio.current_time() + limit
         context = CallContext(owner, "user", "users", of_request, deadline, NULL, limit=limit)
         ended = await owner.perform(client.new_call(PREPARED, context))

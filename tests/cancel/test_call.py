@@ -21,22 +21,22 @@ from tests.support.scripted_upstream import HANGS, KEPT, OK, RESET, Scripted, St
 from tests.support.sources import Given
 from tests.support.upstreams import perform, request_facts, url
 from umbel.config.schema.sections import Upstream
-from umbel.core.call import Call, CallContext, Prepared, StepTimeouts
+from umbel.core.call import Call, CallContext, PreparedRequest, StepTimeouts
 from umbel.core.failure_kinds import Kind
 from umbel.policy.breaker import BreakerState
 from umbel.upstream import BreakerRules, HealthRules, Hedge, Retry, build
 from umbel.upstream.errors import ConnectFailed, ConnectionReset, NameFailed
 from umbel.upstream.replicas.origin import Origin, Replica
 
-GET = Prepared("GET", b"/", ())
-LARGE = Prepared("PUT", b"/", (), b"x" * 100_000)
+GET = PreparedRequest("GET", b"/", ())
+LARGE = PreparedRequest("PUT", b"/", (), b"x" * 100_000)
 REFUSED = Step(0.1, ConnectFailed("no"))
 PIECES = Step(0.1, (b"HTTP/1.1 200 OK\r\n", b"Content-Length: 4\r\nConnection: close\r\n\r\n", b"ab", b"cd"))
 HEDGED = {"hedge": Hedge(0.25, 2)}
 RETRIED = {"retry": Retry(4)}
 LIMITS = StepTimeouts(1e5, 1e5, 1e5, 1e5)
 
-CASES: dict[str, tuple[list[Step], dict[str, Any], Prepared, int]] = {
+CASES: dict[str, tuple[list[Step], dict[str, Any], PreparedRequest, int]] = {
     # What each is made of, and how many checkpoints it has at least.
     "a new connection": ([PIECES], {}, GET, 4),
     "a kept connection": ([KEPT._replace(seconds=0.1)], {}, GET, 2),
@@ -64,7 +64,7 @@ async def receive(upstream: Scripted) -> None:
 @pytest.mark.parametrize("way", ["pushed", "pulled", "with limits", "streamed"])
 @pytest.mark.parametrize(("steps", "rules", "prepared", "at_least"), CASES.values(), ids=CASES.keys())
 async def test_a_call_leaves_nothing(
-    steps: list[Step], rules: dict[str, Any], prepared: Prepared, at_least: int, way: str, autojump_clock
+    steps: list[Step], rules: dict[str, Any], prepared: PreparedRequest, at_least: int, way: str, autojump_clock
 ) -> None:
     breaker = BreakerRules(min_requests=10**6)
     async with scripted(steps, pushing=way != "pulled", delay=0.01, breaker=breaker, **rules) as upstream:
@@ -278,7 +278,7 @@ class Owner:
 
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab"
-STATES: dict[str, tuple[list[Step], dict[str, Any], Prepared, Any]] = {
+STATES: dict[str, tuple[list[Step], dict[str, Any], PreparedRequest, Any]] = {
     # Where it is after a second, and which kinds of attempts its cancel leaves.
     "connecting": ([OK], {"delay": 2.0}, GET, [Kind.CLIENT_GONE]),
     "sending": ([OK._replace(deaf=True)], {}, LARGE, [Kind.CLIENT_GONE]),
@@ -329,7 +329,7 @@ async def test_a_call_is_cancelled_by_its_owner_at_once(
         context = CallContext(owner, "call", "upstream", facts, deadline, limit=limit, steps=LIMITS)
         call = upstream.client.new_call(prepared, context, mode)
         call.start(trio.current_time())
-        call.depart()
+        call.send()
         await trio.sleep(1)
         await cancelled(upstream, call, owner)
         assert [each.kind for each in sorted(context.attempts, key=lambda each: each.started_at)] == kinds
@@ -349,12 +349,12 @@ async def test_so_is_one_that_has_not_begun_or_waits_in_the_queue(started: bool,
         context = CallContext(owner, "call", "upstream", request_facts(), 1e6, limit=1e6, steps=LIMITS)
         calls = [upstream.client.new_call(GET, context) for _ in range(2)]
         calls[0].start(trio.current_time())
-        calls[0].depart()
+        calls[0].send()
         await trio.testing.wait_all_tasks_blocked()
         timers = len(upstream.client.timers)
         if started:
             calls[1].start(trio.current_time())
-            calls[1].depart()
+            calls[1].send()
             assert upstream.client.statistics().bulkhead.waiting == 1
         calls[1].cancel("client-gone")
         bulkhead = upstream.client.statistics().bulkhead
@@ -373,7 +373,7 @@ async def test_cancelled_as_its_connection_was_just_made_it_leaves_none(
             context = CallContext(owner, "call", "upstream", request_facts())
             call = upstream.client.new_call(GET, context)
             call.start(trio.current_time())
-            call.depart()
+            call.send()
             await trio.sleep(1.0)
             await cancelled(upstream, call, owner)
 

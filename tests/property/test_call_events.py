@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from umbel.core.call import Call, CallContext, Prepared
+from umbel.core.call import Call, CallContext, PreparedRequest
 from umbel.core.failure_kinds import Kind
 from umbel.core.model import RequestFacts, Trace
 from umbel.net.stream import Listener, PlainStream
@@ -140,7 +140,7 @@ EVENTS = st.one_of(
     st.tuples(st.just("stream"), place, st.sampled_from([*PIECES, "eof", "error"])),
     st.tuples(st.just("connected"), place, st.booleans()),
     st.tuples(st.just("cancel"), place, st.sampled_from(["client-gone", "decided"])),
-    st.tuples(st.just("depart"), st.just(0), st.just(None)),
+    st.tuples(st.just("send"), st.just(0), st.just(None)),
     st.tuples(st.just("finish"), st.just(0), st.just(None)),
     st.tuples(st.just("all connected"), st.just(0), st.just(None)),
     st.tuples(st.just("turn"), st.just(0), st.just(None)),
@@ -167,7 +167,7 @@ class World:
         self.dials, self.owner, self.calls = Dials(), Owner(), []
         self.cancelled: list[Call] = []
         self.started: list[Call] = []
-        """Those that have not departed."""
+        """Those that have not been sent."""
         pool = Pool(max_connections=None, dial=self.dials)
         self.client = Client("u", ["http://a", "http://b", "http://c"], policies, pool)
         self._clock, self._nursery = clock, nursery
@@ -185,23 +185,23 @@ class World:
             self.dials.end(first, success=second)
         elif kind == "cancel" and self.calls:
             self.cancel(self.calls[first % len(self.calls)], second)
-        elif kind == "depart":
-            self.depart()
+        elif kind == "send":
+            self.send()
         elif kind == "finish" and self.owner.waits:
             self._nursery.start_soon(self.owner.waits.pop(0).finish)
         elif kind == "all connected":
             await self.connect_all()
         elif kind == "turn":
-            self.depart()
+            self.send()
             await wait_all_tasks_blocked()
         elif kind == "time":
-            self.depart()
+            self.send()
             self._clock.jump(first)
             await wait_all_tasks_blocked()
 
     async def connect_all(self) -> None:
         """Give every call that waits its task and its connection, so that long stories are found too."""
-        self.depart()
+        self.send()
         while self.owner.waits:
             self._nursery.start_soon(self.owner.waits.pop(0).finish)
         await wait_all_tasks_blocked()
@@ -214,16 +214,16 @@ class World:
         request = RequestFacts("r", Trace("1" * 32), "GET", "/", "/", now, now + 100)
         deadline = now + (limit or 100)
         context = CallContext(self.owner, "call", "u", request, deadline, limit=limit)
-        call = self.client.new_call(Prepared(method, b"/", ()), context)
+        call = self.client.new_call(PreparedRequest(method, b"/", ()), context)
         self.calls.append(call)
         call.start(now)
         self.started.append(call)
 
-    def depart(self) -> None:
-        """Let the calls that were started depart, as their owner does at the end of its turn."""
+    def send(self) -> None:
+        """Send the calls that were started, as their owner does at the end of its turn."""
         started, self.started = self.started, []
         for call in started:
-            call.depart()
+            call.send()
 
     def cancel(self, call: Call, reason: str) -> None:
         if all(ended.context is not call.context for ended in self.owner.ended):

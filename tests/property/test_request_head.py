@@ -8,7 +8,7 @@ from collections import Counter
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from umbel.core.call import Prepared
+from umbel.core.call import PreparedRequest
 from umbel.core.http.header_field import ACCEPT_GZIP, Field
 from umbel.upstream.errors import BadRequest
 from umbel.upstream.pool.request_head import EncodedRequest, encode_call, encode_plain_call
@@ -37,11 +37,11 @@ def fields_of(names: st.SearchStrategy[bytes], values: st.SearchStrategy[bytes])
 
 def prepared_of(
     methods: list[str], targets: list[bytes], fields: st.SearchStrategy[Field], gateways: list[tuple[Field, ...]]
-) -> st.SearchStrategy[Prepared]:
+) -> st.SearchStrategy[PreparedRequest]:
     headers = st.lists(fields)
     content = st.sampled_from([None, b"", b"body", b"GET /evil HTTP/1.1\r\n\r\n"])
     return st.builds(
-        lambda *parts: Prepared(*parts),  # Its annotations are for type checkers alone.
+        lambda *parts: PreparedRequest(*parts),  # Its annotations are for type checkers alone.
         st.sampled_from(methods),
         st.sampled_from(targets),
         headers | headers.map(tuple),
@@ -63,7 +63,7 @@ PREPARED = PLAIN | ANY
 ADDED = st.lists(st.sampled_from([(name, name, b"%d" % len(name)) for name in OURS]), unique=True)
 
 
-def plainly(prepared: Prepared, added: list[Field]) -> bytes | BadRequest | None:
+def plainly(prepared: PreparedRequest, added: list[Field]) -> bytes | BadRequest | None:
     lines = b"".join(b"%b: %b\r\n" % (name, value) for name, _, value in added)
     try:
         return encode_plain_call(prepared, BASE, HOST, lines, NEVER)
@@ -71,7 +71,7 @@ def plainly(prepared: Prepared, added: list[Field]) -> bytes | BadRequest | None
         return error
 
 
-def looked_at(prepared: Prepared, added: list[Field]) -> EncodedRequest | BadRequest:
+def looked_at(prepared: PreparedRequest, added: list[Field]) -> EncodedRequest | BadRequest:
     try:
         return encode_call(prepared, BASE, HOST, added)
     except BadRequest as error:
@@ -80,7 +80,9 @@ def looked_at(prepared: Prepared, added: list[Field]) -> EncodedRequest | BadReq
 
 @settings(max_examples=300)
 @given(PREPARED, ADDED)
-def test_the_plain_way_writes_the_same_bytes_or_leaves_it_to_the_other(prepared: Prepared, added: list[Field]) -> None:
+def test_the_plain_way_writes_the_same_bytes_or_leaves_it_to_the_other(
+    prepared: PreparedRequest, added: list[Field]
+) -> None:
     plain, whole = plainly(prepared, added), looked_at(prepared, added)
     event("looked at" if plain is None else type(plain).__name__)
     if isinstance(plain, bytes):
@@ -94,7 +96,7 @@ def test_the_plain_way_writes_the_same_bytes_or_leaves_it_to_the_other(prepared:
 
 @settings(max_examples=300)
 @given(PREPARED, ADDED)
-def test_no_value_ends_a_line_or_begins_another_request(prepared: Prepared, added: list[Field]) -> None:
+def test_no_value_ends_a_line_or_begins_another_request(prepared: PreparedRequest, added: list[Field]) -> None:
     outgoing = looked_at(prepared, added)
     if isinstance(outgoing, BadRequest):
         return

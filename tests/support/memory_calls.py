@@ -20,7 +20,7 @@ import trio.testing
 from tests.support.memory_dial import MemoryDial, ServerEnd
 from tests.support.records import Records
 from tests.support.upstreams import fields
-from umbel.core.call import Call, CallContext, Mode, Prepared
+from umbel.core.call import Call, CallContext, Mode, PreparedRequest
 from umbel.core.http.header_field import Field
 from umbel.core.model import Attempt, RequestFacts, Trace
 from umbel.upstream import Client, CoalesceStatistics, Transport
@@ -219,12 +219,12 @@ class MemoryCalls:
             made, "call", "upstream", request, deadline, Records(), limit if deadline < request.deadline else None,
             **{"takes_attempts": True, **context},
         )  # fmt: skip
-        prepared = Prepared(method, target, fields(headers or {}), content, gateway, body)
+        prepared = PreparedRequest(method, target, fields(headers or {}), content, gateway, body)
         made.call = self.client.new_call(prepared, made.context, mode)
         if request.deadline < math.inf:
             self.nursery.start_soon(made.leave_at, request.deadline, "the request's deadline")
         made.call.start(now)
-        made.call.depart()
+        made.call.send()
         return made
 
     async def ends(self, *made: Made) -> list[Call]:

@@ -19,7 +19,7 @@ from umbel.composition.text.expression import compile_expression
 from umbel.config.loading import certificates, variables
 from umbel.config.loading.did_you_mean import nearest
 from umbel.config.schema import units
-from umbel.core.call import Prepared
+from umbel.core.call import PreparedRequest
 from umbel.core.http.header_field import ACCEPT_GZIP, fits_field, raw_value, text_of
 from umbel.core.http.secret_fields import may_be_secret
 from umbel.gateway.request import paths, query
@@ -66,9 +66,9 @@ READER = HeadReader(BOUNDLESS, HOSTS)
 TRUST = TrustedProxies(["10.0.0.0/8"])
 
 
-def _asking(value: bytes) -> Prepared:
+def _asking(value: bytes) -> PreparedRequest:
     """A call's request with this value in its target and in a field."""
-    return Prepared("GET", b"/" + value, ((b"a", b"a", value), ACCEPT_GZIP))
+    return PreparedRequest("GET", b"/" + value, ((b"a", b"a", value), ACCEPT_GZIP))
 
 
 def _fields(name: bytes) -> Callable[[bytes], RequestFields]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 import trio
 
-from umbel.core.call import Call, CallContext, Mode, Prepared
+from umbel.core.call import Call, CallContext, Mode, PreparedRequest
 from umbel.core.http.header_field import Field
 
 NEVER = math.inf
@@ -28,7 +28,7 @@ class Reply(NamedTuple):
     """Instead of a response."""
     headers: Sequence[tuple[str, str]] = ()
     fails_to_depart: bool = False
-    """It ends inside of ``depart``."""
+    """It ends inside of ``send``."""
     waits: int = 0
     """How often it wants a task, each for ``after`` seconds: from the beginning, or once it is ``resumed``."""
 
@@ -38,7 +38,7 @@ class ScriptedCall:
 
     names = None
 
-    def __init__(self, prepared: Prepared, context: CallContext, reply: Reply) -> None:
+    def __init__(self, prepared: PreparedRequest, context: CallContext, reply: Reply) -> None:
         self.prepared = prepared
         self.context = context
         self.reply = reply
@@ -48,7 +48,7 @@ class ScriptedCall:
         self.content = b""
         self.ended_at = math.nan
         self.started_at: float | None = None
-        self.departed = False
+        self.sent = False
         self.cancelled: str | None = None
         """The reason that it was cancelled for."""
         self._owed = 0
@@ -64,9 +64,9 @@ class ScriptedCall:
     def under_way(self) -> bool:
         return self.started_at is not None and not self.has_ended
 
-    def depart(self) -> None:
-        assert self.started_at is not None and not self.departed
-        self.departed = True
+    def send(self) -> None:
+        assert self.started_at is not None and not self.sent
+        self.sent = True
         if self.reply.fails_to_depart:
             self.end()
 
@@ -137,7 +137,7 @@ class ScriptedCaller:
         self.calls: list[ScriptedCall] = []
         """Those that were made, in order; not all of them were started."""
 
-    def new_call(self, prepared: Prepared, context: CallContext, mode: Mode = "whole") -> Call:
+    def new_call(self, prepared: PreparedRequest, context: CallContext, mode: Mode = "whole") -> Call:
         target = prepared.target.decode()
         if isinstance(self._script, Mapping):
             reply = self._script[max((key for key in self._script if target.startswith(key)), key=len)]

@@ -12,7 +12,7 @@ import trio
 from tests.support.memory_calls import Made, MemoryCalls, memory_calls
 from tests.support.memory_dial import ServerEnd
 from tests.support.rawserver import Handler, Peer
-from umbel.core.call import CallContext, LoneCall, Prepared
+from umbel.core.call import CallContext, PreparedRequest, SingleCallOwner
 from umbel.upstream import Client
 from umbel.upstream.calls.stream_call import StreamCall
 
@@ -68,10 +68,10 @@ async def opened(
     Raises:
         Exception: the call's error.
     """
-    owner = LoneCall()
+    owner = SingleCallOwner()
     deadline = math.inf if limit is None else trio.current_time() + limit
     context = CallContext(owner, "call", "upstream", deadline=deadline, limit=limit)
-    call = await owner.perform(client.new_call(Prepared(method, target, [], body=body), context, "stream"))
+    call = await owner.perform(client.new_call(PreparedRequest(method, target, [], body=body), context, "stream"))
     assert isinstance(call, StreamCall)
     if call.error is not None:
         raise call.error

@@ -14,11 +14,11 @@ import trio
 from tests.support.rawserver import RawServer
 from tests.support.records import Records
 from umbel.config.schema.sections import Upstream
-from umbel.core.call import CallContext, LoneCall, Prepared
+from umbel.core.call import CallContext, PreparedRequest, SingleCallOwner
 from umbel.core.errors import UpstreamError
 from umbel.core.failure_kinds import Kind
 from umbel.core.http.header_field import Field
-from umbel.core.httpx_messages import Complete
+from umbel.core.httpx_messages import CompleteResponse
 from umbel.core.model import RequestFacts, Trace
 from umbel.upstream import Client, build
 
@@ -36,7 +36,7 @@ def request_facts(budget: float = math.inf) -> RequestFacts:
 
 async def perform(
     client: Client,
-    prepared: Prepared,
+    prepared: PreparedRequest,
     *,
     budget: float = math.inf,
     limit: float | None = None,
@@ -44,7 +44,7 @@ async def perform(
     contexts: list[CallContext] | None = None,
     request: RequestFacts | None = None,
     **context: Any,
-) -> Complete:
+) -> CompleteResponse:
     """Make one call in this task, and give its response.
 
     Args:
@@ -56,7 +56,7 @@ async def perform(
     Raises:
         Exception: the call's error.
     """
-    owner, facts = LoneCall(), request or request_facts(budget)
+    owner, facts = SingleCallOwner(), request or request_facts(budget)
     deadline = facts.deadline if limit is None else min(facts.deadline, facts.started_at + limit)
     made = CallContext(
         owner, "call", "upstream", facts, deadline, recorder or Records(), limit if deadline < facts.deadline else None,
@@ -68,7 +68,7 @@ async def perform(
     if call.error is not None:
         raise call.error
     assert call.status is not None
-    return Complete(call.status, call.fields, call.content, {}, call.ended_at - facts.started_at)
+    return CompleteResponse(call.status, call.fields, call.content, {}, call.ended_at - facts.started_at)
 
 
 class Caller:
@@ -92,9 +92,9 @@ class Caller:
         headers: Mapping[str, str] | None = None,
         content: bytes | None = None,
         **options: Any,
-    ) -> Complete:
+    ) -> CompleteResponse:
         """Make a call; ``options`` as of ``perform``."""
-        prepared = Prepared(method, target, fields(headers or {}), content)
+        prepared = PreparedRequest(method, target, fields(headers or {}), content)
         return await perform(self.client, prepared, recorder=self.records, contexts=self.contexts, **options)
 
     async def fails(self, kind: Kind, proxy_error: str | None = None, **options) -> UpstreamError:

@@ -62,7 +62,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..core.call import Call, Caller, Parking, Prepared
+from ..core.call import Call, Caller, Parking, PreparedRequest
 from ..core.events import CallEnded, Recorder
 from ..core.failure_kinds import CUT, Kind
 from ..core.model import Attempt, Failure, Outcome, RequestFacts
@@ -182,7 +182,7 @@ class Engine:
     def prepare_call(
         self,
         rules: CallRules,
-        prepared: Prepared,
+        prepared: PreparedRequest,
         now: float,
         fan_out: FanOut | None = None,
         number: int = 0,
@@ -228,9 +228,9 @@ class Engine:
                 under_way[running] = call
                 call.start(now)
         for call in calls:
-            # Sending a call may decide the composition: the calls that have not departed are cut unsent.
+            # Sending a call may decide the composition: the calls that were not sent yet are cut.
             if call.context in under_way and not self.over:
-                call.depart()
+                call.send()
 
     def begin_fan_out(self, fan_out: FanOut, now: float) -> None:
         """Start the first items of an ``each``."""

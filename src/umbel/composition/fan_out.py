@@ -17,7 +17,7 @@ from .text.fault import bad_request
 from .text.functions import key_text
 
 if TYPE_CHECKING:
-    from ..core.call import Prepared
+    from ..core.call import PreparedRequest
 
 
 class Item(NamedTuple):
@@ -82,7 +82,7 @@ class FanOut:
         rules: CallRules,
         values: list[Json],
         *,
-        prepare: Callable[[Json], Prepared],
+        prepare: Callable[[Json], PreparedRequest],
         limit: int,
         item_default: Json,
         as_map: bool,

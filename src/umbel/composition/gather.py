@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import msgspec
 import trio
 
-from ..core.call import Call, Caller, Prepared
+from ..core.call import Call, Caller, PreparedRequest
 from ..core.errors import UmbelError, UpstreamError
 from ..core.events import Recorder
 from ..core.failure_kinds import CUT, Kind
@@ -192,7 +192,9 @@ class Gather:
         compose.register_call(rules, options.get("headers", ()), defaults.reads)
         return engine.launch(rules, prepared)
 
-    def _prepare(self, method: str, path: str, defaults: UpstreamDefaults, options: CallOptions) -> Prepared | Failure:
+    def _prepare(
+        self, method: str, path: str, defaults: UpstreamDefaults, options: CallOptions
+    ) -> PreparedRequest | Failure:
         inputs, context = self._compose.inputs, self._compose.context
         try:
             content, content_type = None, b""
@@ -204,7 +206,7 @@ class Gather:
             gateway = gateway_fields(inputs, forwarded=defaults.forwarded)
             left_out = partial(note_left_out, self._compose.facts, self._compose.recorder)
             headers = build_headers(options.get("headers", {}), defaults, context, usual, left_out)
-            return Prepared(
+            return PreparedRequest(
                 method,
                 build_target(path, options.get("values"), build_query(options.get("params", {}), defaults, context)),
                 # None of the usual fields is the gateway's.
@@ -298,7 +300,7 @@ class GatherEngine(Engine):
         if self.closed:
             raise UmbelError(f"call {name} comes too late: its gather block has ended")
 
-    def launch(self, rules: CallRules, prepared: Prepared | Failure) -> CallHandle:
+    def launch(self, rules: CallRules, prepared: PreparedRequest | Failure) -> CallHandle:
         """Launch a call and return its handle, which gets an outcome exactly once, whatever happens.
 
         ``prepared``: the request, or why it could not be made.

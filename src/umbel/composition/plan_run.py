@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ..core.call import FieldBlocks, Prepared
+from ..core.call import FieldBlocks, PreparedRequest
 from ..core.events import Recorder
 from ..core.failure_kinds import CUT, Kind
 from ..core.inbound import ClientGoneError
@@ -229,7 +229,7 @@ class PlanRun(Engine):
         """Words for the client's parameters that ``part`` of an ``each``'s list is made of."""
         return each.client_parameter or describe_parameters(each.source.origins(self._context, part))
 
-    def _prepare_item(self, call: CallPlan, each: EachPlan, item: Json) -> Prepared:
+    def _prepare_item(self, call: CallPlan, each: EachPlan, item: Json) -> PreparedRequest:
         context = {**self._context, "item": item}
         try:
             return call.request_template.prepare(context, self._inputs, left_out=self._left_out)

@@ -1,4 +1,4 @@
-"""The interface between those who make calls (compositions) and those who carry them out (upstreams).
+"""Interface between compositions, which have calls made, and upstreams, which make them.
 
 Theory
 ------
@@ -6,9 +6,9 @@ A *caller* (one named upstream) makes *calls*. An *owner* (a composition) has ca
 
 - ``Caller.new_call(prepared, context)`` makes a call and does nothing else.
 - ``Call.start(now)`` begins it, without waiting and without raising: it is admitted, and its request is made.
-- ``Call.depart()`` sends what ``start`` has made ready. It is apart so that the owner of several calls can send them
-  one right after the other: a peer on this machine is then woken once for all of them, and a send that wakes it takes
-  longer.
+- ``Call.send()`` sends what ``start`` has made ready. The two are separate so that the owner of several calls can
+  send them one right after the other: a peer on this machine is then woken once for all of them, and a send that wakes
+  it takes longer.
 - The owner hears of it by two functions, which may be called at any time: inside ``start``, from the task of the socket
   reader, from a timer. They only note the event and wake the owner's task; they never start a task.
 
@@ -78,8 +78,8 @@ BEGINNINGS_MAX = 64
 """Beginnings that are noted for a request: its upstream's replicas are hardly ever more."""
 
 
-class Prepared(msgspec.Struct, frozen=True):
-    """A call's request, ready to be sent: everything but the replica."""
+class PreparedRequest(msgspec.Struct, frozen=True):
+    """Request of a call, ready to be sent: everything but the replica."""
 
     method: str
     target: bytes
@@ -109,7 +109,7 @@ class Prepared(msgspec.Struct, frozen=True):
 
 
 class CallOwner(Protocol):
-    """Who has a call made. See the module: these functions note and wake, they never raise and never wait."""
+    """Owner of a call: hears of its end. See the module: these functions note and wake, never raise and never wait."""
 
     def call_ended(self, call: Call) -> None:
         """The call has its result."""
@@ -128,7 +128,7 @@ class StepTimeouts(NamedTuple):
 
 
 class CallContext(msgspec.Struct, eq=False):
-    """What one call is made for: the request that it belongs to, its deadline, who records it, its own policies.
+    """Context of one call: its inbound request, its deadline, its recorder, its own policies.
 
     Callbacks run in the tasks of readers and timers, which know nothing of any request; so whatever a record needs is
     here. It is equal to itself alone. A struct, because it is made for each call and hardly ever changed.
@@ -194,24 +194,24 @@ class Call(Protocol):
         """The response's body, decoded."""
 
     def start(self, now: float) -> None:
-        """Begin. ``now`` is ``trio.current_time()``."""
+        """Admit the call and make its request. ``now`` is ``trio.current_time()``."""
 
-    def depart(self) -> None:
-        """Send, if there is something to be sent at once. Called once, after ``start``."""
+    def send(self) -> None:
+        """Send what ``start`` has made ready, if anything. Called once, after ``start``."""
 
     async def finish(self) -> None:
         """Wait for what the call said it waits for, and go on from there."""
 
     def cancel(self, reason: str) -> None:
-        """End at once, whatever the state. Connections are closed without a goodbye. Does nothing after the end."""
+        """End at once, whatever the state. Its connection is closed at once. Does nothing after the end."""
 
 
 class CallBase:
-    """What every ``Call`` of this package holds: its request, what it is made for, and its result."""
+    """Base of calls: request, context and result."""
 
     __slots__ = ("content", "context", "ended_at", "error", "fields", "names", "prepared", "status")
 
-    def __init__(self, prepared: Prepared, context: CallContext) -> None:
+    def __init__(self, prepared: PreparedRequest, context: CallContext) -> None:
         self.prepared = prepared
         self.context = context
         self.status: int | None = None
@@ -224,15 +224,15 @@ class CallBase:
 
 @runtime_checkable
 class Caller(Protocol):
-    """What makes calls to one upstream."""
+    """Maker of calls to one upstream."""
 
-    def new_call(self, prepared: Prepared, context: CallContext, mode: Mode = "whole") -> Call:
+    def new_call(self, prepared: PreparedRequest, context: CallContext, mode: Mode = "whole") -> Call:
         """A call that has not begun."""
         ...
 
 
 class Parking:
-    """The place where one task waits for callbacks of others.
+    """Wait of one task for callbacks of others.
 
     ``wake`` before ``park`` is not lost: it sets ``woken``, and the task does not park where that is set::
 
@@ -268,8 +268,8 @@ class Parking:
         return trio.lowlevel.Abort.SUCCEEDED
 
 
-class LoneCall:
-    """An owner of one call, for whoever waits for that call alone."""
+class SingleCallOwner:
+    """Owner of a single call, which one task waits for."""
 
     __slots__ = ("_parking", "_waiting", "ended")
 
@@ -296,7 +296,7 @@ class LoneCall:
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         call.start(trio.current_time())
-        call.depart()
+        call.send()
         parking = self._parking
         try:
             while self.ended is None and not self._waiting:

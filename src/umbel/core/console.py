@@ -1,4 +1,4 @@
-"""What a process that serves tells people. Whether anybody reads it must not matter to what is served."""
+"""Messages of a serving process on stdout and stderr. A reader that is slow or gone must not disturb the process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def announce(addresses: Iterable[str], recorder: object) -> None:
 
 def say(sentence: str) -> None:
     """Write a line to stderr."""
-    with suppress(OSError, ValueError):  # as above; stderr has no buffer
+    with suppress(OSError, ValueError):  # As above; stderr has no buffer.
         _write(sys.stderr, f"{sentence}\n")
 
 
@@ -48,7 +48,7 @@ def fill_standard_descriptors() -> None:
 
 @contextmanager
 def own_stderr() -> Iterator[int]:
-    """A descriptor of stderr for whoever must never wait for its reader.
+    """A descriptor of stderr whose writes never wait for its reader.
 
     A pipe or a terminal is opened once more, so that it is non-blocking for this alone; a file never blocks.
     """

@@ -1,7 +1,6 @@
-"""One exception tree: who is at fault, of which kind, and what a person can do about it.
+"""Exceptions of Umbel: one tree, whose classes say who is at fault.
 
-Raised by every package; caught at the edges (the command line, the composition, the gateway).
-Must not import anything but the kinds.
+It imports nothing but the kinds of failures.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from .failure_kinds import KINDS, Kind
 
 
 class UmbelError(Exception):
-    """The root of everything Umbel raises on purpose."""
+    """Base of all exceptions that Umbel raises on purpose."""
 
 
 @dataclass(frozen=True, slots=True)

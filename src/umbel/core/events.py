@@ -1,7 +1,6 @@
-"""What happened, as values, and the one-way door they leave by: the Recorder.
+"""Events of requests, calls and attempts, and the interface of what records them.
 
-Upstreams, compositions and the gateway emit events; logs and observe are sinks of them and never call back. Nothing
-here does I/O.
+Upstreams, compositions and the gateway give events to a ``Recorder``, which never calls back. Nothing here does I/O.
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ class AttemptEnded(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """Anything else worth a line: an internal error, a lost background task, a drop."""
+    """Any other record: an internal error, a lost background task, a drop."""
 
     level: Level
     event: str
@@ -81,7 +80,7 @@ Event = RequestEnded | CallEnded | AttemptEnded | Noted
 
 
 class Recorder(Protocol):
-    """Takes events. ``record`` is a plain function: it never awaits, never raises and never blocks.
+    """Recorder of events. ``record`` is a plain function: it never awaits, never raises and never blocks.
 
     One with ``takes_attempts = False`` has no use for ``AttemptEnded``: attempts stand in their call's outcome too.
 
@@ -95,7 +94,7 @@ class Recorder(Protocol):
 
 
 class NullRecorder:
-    """Records nothing: the default everywhere."""
+    """Recorder that drops all events: the default."""
 
     takes_attempts = False
 

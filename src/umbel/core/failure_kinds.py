@@ -1,7 +1,4 @@
-"""The closed list of failure kinds, and what each means for an answer, a retry and a breaker.
-
-No behaviour but look-ups.
-"""
+"""The closed list of failure kinds, and what each means for an answer, a retry and a breaker."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from typing import NamedTuple
 
 
 class Kind(enum.StrEnum):
-    """Why a call gave no value. The list is closed: records, metrics and answers know no other word."""
+    """Kind of a failure: why a call gave no value. Records, metrics and answers use these words only."""
 
     CONNECT = "connect"
     DNS = "dns"

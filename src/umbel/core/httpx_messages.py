@@ -1,4 +1,4 @@
-"""httpx's messages made of parts that are known to be good, without httpx's looking at each of them again.
+"""httpx's messages, made of validated parts without httpx's normalisation.
 
 httpx's own constructors take 4 to 40 µs each, which is much for a message per call, because they normalise every field
 and encode content. This is the one file that touches what httpx keeps to itself (the triples of ``Headers``, the
@@ -26,7 +26,7 @@ def fields_of(headers: httpx.Headers) -> list[Field]:
 def response_fields(response: httpx.Response) -> Sequence[Field]:
     """The header fields of a response, to be read only."""
     # Once somebody has asked for the headers, he may have changed them.
-    if type(response) is Complete and "headers" not in response.__dict__:
+    if type(response) is CompleteResponse and "headers" not in response.__dict__:
         return response.fields
     return response.headers._list
 
@@ -81,7 +81,7 @@ class UpstreamResponse(httpx.Response):
         return charset.lower() if charset is not None and codec_of(charset) is not None else None
 
 
-class Complete(UpstreamResponse):
+class CompleteResponse(UpstreamResponse):
     """A response whose body is here, read and closed: what ``aread()`` and ``close()`` leave of any other.
 
     For bodies without a content coding: what came is what ``content`` is.
@@ -119,7 +119,7 @@ class Complete(UpstreamResponse):
 
     @cached_property
     def history(self) -> list[httpx.Response]:  # type: ignore[override]  # an attribute, to whoever reads or sets it
-        """No redirect is ever followed here."""
+        """Empty: no redirect is ever followed."""
         return []
 
     @cached_property
@@ -132,6 +132,6 @@ class Complete(UpstreamResponse):
         return timedelta(seconds=self._seconds)
 
     async def aiter_raw(self, chunk_size: int | None = None) -> AsyncIterator[bytes]:
-        """The body, though it has been read: whoever streams a response does not see that it was here at once."""
+        """The body, although it has been read: a caller that streams need not know."""
         async for piece in self.aiter_bytes(chunk_size):
             yield piece

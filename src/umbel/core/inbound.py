@@ -1,4 +1,4 @@
-"""The interface between a server and the application that answers its requests, without ASGI in between.
+"""Interface between a server and the application that answers its requests, without ASGI.
 
 Theory
 ------
@@ -23,7 +23,7 @@ malformed is refused by the server itself: ``receive`` raises ``AnsweredByServer
 **The client's leaving.** A client that ends its sending before the application waits for the first time has closed its
 half, and gets its answer. After that it has left. The application says by ``on_gone(callback)`` that it begins to wait.
 From then on ``callback()`` is called, once and synchronously, when the client leaves, as long as ``handle`` runs. It
-must not raise and must do little. Whoever sends to a client that has left, or that does not read, gets
+must not raise and must do little. Sending to a client that has left, or that does not read, raises
 ``ClientGoneError``. ``gone`` says whether the client has left. An application should start nothing for such a client,
 but it may end as it likes.
 
@@ -72,7 +72,7 @@ class AnsweredByServerError(ClientGoneError):
 
 
 class RequestHead(NamedTuple):
-    """What is known of a request whose head was read."""
+    """Head of a request."""
 
     method: str
     target: bytes
@@ -104,7 +104,7 @@ class ByteStream(Protocol):
 
 
 class InboundRequest(Protocol):
-    """One request, and the way to answer it. See the module."""
+    """Inbound request, and the way to answer it. See the module."""
 
     @property
     def method(self) -> str:
@@ -305,7 +305,7 @@ class InboundRequest(Protocol):
 
 
 class InboundApplication(ABC):
-    """What answers requests without ASGI in between. Any other application is served through ``server.asgi``."""
+    """Application that answers requests without ASGI. Any other one is served through ``server.asgi``."""
 
     @abstractmethod
     async def handle(self, request: Any) -> None:

@@ -1,7 +1,4 @@
-"""The value types that cross the borders between packages: outcomes, failures, facts of a request and a call.
-
-Every package reads them. Frozen.
-"""
+"""Value types that the packages share: facts of a request, attempts, failures, outcomes. All are frozen."""
 
 from __future__ import annotations
 
@@ -43,7 +40,7 @@ class Trace(msgspec.Struct, frozen=True):
 
 
 class RequestFacts(msgspec.Struct, frozen=True):
-    """What is known of an inbound request for as long as it lives. Times are ``trio.current_time()`` seconds."""
+    """Facts of an inbound request. Times are ``trio.current_time()`` seconds."""
 
     request_id: str
     trace: Trace
@@ -64,7 +61,7 @@ class RequestFacts(msgspec.Struct, frozen=True):
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """One physical request of a call on one connection, after it ended."""
+    """Record of an attempt: one physical request of a call on one connection, after its end."""
 
     number: int
     """1 for the first."""
@@ -95,7 +92,7 @@ class PassedBody:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a call gave no value."""
+    """Failure: why a call gave no value."""
 
     kind: Kind
     status: int
@@ -148,7 +145,7 @@ class FailedItem:
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What became of a call. A call has exactly one."""
+    """Outcome of a call. A call has exactly one."""
 
     call: str
     state: Literal["value", "skipped", "failed"]
@@ -189,7 +186,7 @@ _NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 class Inputs(msgspec.Struct, frozen=True):
-    """What a route's plan can name: the validated inbound request. Header names are lower-case with hyphens."""
+    """Inputs of a plan: the validated inbound request. Header names are lower-case with hyphens."""
 
     path: Mapping[str, Json] = _NONE
     query: Mapping[str, Json] = _NONE

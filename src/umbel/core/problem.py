@@ -1,4 +1,4 @@
-"""Problem documents: the one form of every error body (RFC 9457).
+"""Problem documents, the form of all error bodies (RFC 9457).
 
 A document never holds exception text, an upstream's address or a version.
 """

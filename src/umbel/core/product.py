@@ -1,4 +1,4 @@
-"""What Umbel calls itself to its peers (RFC 9110 section 10.1.5)."""
+"""Product token of Umbel, as in User-Agent (RFC 9110 section 10.1.5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opening a file that a configuration names, without ever waiting for it, and refusing what is no regular file.
+"""Opening of regular files only, without waiting: named pipes, devices and sockets are refused.
 
 A FIFO that nobody writes to holds up whoever opens it, a device may hold up or do anything, and neither is what the
 operator meant. Every path that comes from a configuration or a directory of ours is opened by ``open_regular``.
@@ -29,7 +29,7 @@ def kind_of(mode: int) -> str:
 
 
 def not_regular(mode: int, path: str | os.PathLike[str]) -> OSError:
-    """The refusal of what stands at ``path``, which has this mode."""
+    """The error for a file at ``path`` that is not regular, of this mode."""
     if stat.S_ISDIR(mode):
         return IsADirectoryError(errno.EISDIR, "it is a directory", os.fspath(path))
     return OSError(errno.EINVAL, f"it is {kind_of(mode)}, not a regular file", os.fspath(path))

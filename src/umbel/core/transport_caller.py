@@ -1,4 +1,4 @@
-"""Calls through any ``httpx.AsyncBaseTransport``: what tests and embedders pass as ``transports=``."""
+"""Calls through any ``httpx.AsyncBaseTransport``, as given by ``transports=``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import httpx
 import trio
 
 from ..net.exception_groups import cancel_reason, raise_cancels
-from .call import CallBase, CallContext, Caller, Mode, Prepared
+from .call import CallBase, CallContext, Caller, Mode, PreparedRequest
 from .errors import UpstreamError
 from .failure_kinds import Kind
 from .http.header_field import Field
@@ -36,7 +36,7 @@ class CallTimedOut(UpstreamError, httpx.TimeoutException):  # noqa: N818  # name
 
 
 class TransportCaller:
-    """Makes calls through ``transport``. It must be entered already, and belongs to whoever passes it.
+    """Caller that makes its calls through ``transport``, which must be entered and left by its owner.
 
     Args:
         base_url: where the requests go: the upstream's URL. A call's target comes behind its path.
@@ -51,13 +51,13 @@ class TransportCaller:
         self._base = httpx.URL(base_url)
         self._path = self._base.raw_path.rstrip(b"/")
 
-    def new_call(self, prepared: Prepared, context: CallContext, mode: Mode = "whole") -> TransportCall:
+    def new_call(self, prepared: PreparedRequest, context: CallContext, mode: Mode = "whole") -> TransportCall:
         """See ``core.call.Caller``. There are only whole responses."""
         if mode != "whole":
             raise ValueError("a foreign transport makes whole calls only")
         return TransportCall(self, prepared, context)
 
-    def request(self, prepared: Prepared) -> httpx.Request:
+    def request(self, prepared: PreparedRequest) -> httpx.Request:
         """The request as the transport sees it."""
         url = self._base.copy_with(raw_path=self._path + prepared.target)
         return request_of(prepared.method, prepared.fields, prepared.content, {"target": prepared.target}, url=url)
@@ -66,7 +66,7 @@ class TransportCaller:
 def caller_of(
     transport: httpx.AsyncBaseTransport | Caller, base_url: str = "http://upstream", around: Around | None = None
 ) -> Caller:
-    """What makes calls through ``transport``: itself, if it can (``umbel.upstream.Transport``)."""
+    """A caller for ``transport``: itself, if it is one (``umbel.upstream.Transport``)."""
     return transport if isinstance(transport, Caller) else TransportCaller(transport, base_url, around)
 
 
@@ -75,7 +75,7 @@ class TransportCall(CallBase):
 
     __slots__ = ("_caller", "_done", "_scope")
 
-    def __init__(self, caller: TransportCaller, prepared: Prepared, context: CallContext) -> None:
+    def __init__(self, caller: TransportCaller, prepared: PreparedRequest, context: CallContext) -> None:
         super().__init__(prepared, context)
         self._caller = caller
         self._scope = trio.CancelScope()
@@ -85,7 +85,7 @@ class TransportCall(CallBase):
         """See ``core.call.Call``."""
         self.context.owner.call_waits(self)
 
-    def depart(self) -> None:
+    def send(self) -> None:
         """See ``core.call.Call``."""
 
     def cancel(self, reason: str) -> None:

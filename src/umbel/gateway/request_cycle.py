@@ -24,7 +24,7 @@ from ..core.failure_kinds import Kind
 from ..core.inbound import ClientGoneError, InboundRequest
 from ..core.model import RequestFacts
 from ..logs import bound
-from ..net.exception_groups import split
+from ..net.exception_groups import split_crash
 from . import crashes
 from .request.client_origin import origin_of
 from .request.request_body import known_length
@@ -176,7 +176,7 @@ class PlanCycle(RequestCycle):
         if isinstance(error, Exception):
             self._note(error)
             return http_exception_reply(InternalServerError(), request_id)
-        crash, rest = split(error)
+        crash, rest = split_crash(error)
         if crash is None or rest is None:
             return None
         crashes.note(self.recorder, "request.crashed", crash, self.facts)

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from ..core.events import RequestEnded
 from ..core.failure_kinds import Kind
 from ..core.inbound import AnsweredByServerError, ClientGoneError
-from ..net.exception_groups import holds_only, leaves, split
+from ..net.exception_groups import holds_only, leaves, split_crash
 from ..server.answer.access_record import CUT_DETAIL
 from . import crashes
 
@@ -36,7 +36,7 @@ async def end_by(
 
     ``testing``: a crash is raised on, because Quart's test client shows its user the exception instead of a 500.
     """
-    crash, rest = split(error)
+    crash, rest = split_crash(error)
     if crash is None:
         raise error
     inbound = ctx.inbound

@@ -1,7 +1,7 @@
-"""The chunked transfer coding, decoded strictly (RFC 9112 section 7.1), without I/O.
+"""Strict decoder of the chunked transfer coding (RFC 9112 section 7.1), without I/O.
 
 llhttp would decode it too, but shows neither the end of the message nor the size of the chunk
-extensions, and hands trailers out as header fields; here all three are in plain sight.
+extensions, and gives trailers as header fields.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from .errors import MalformedMessageError, MessageTooLargeError
 
 EXTENSION_MAX = 1024
-"""Bytes of the extensions of one chunk. Nobody sends any; what is longer is an attack."""
+"""Bytes of the extensions of one chunk. Longer ones are an attack."""
 _SIZE_LINE_MAX = 16 + EXTENSION_MAX
 # chunk-size [ *( BWS ";" ... ) ]; 16 digits are 64 bits, and no control character passes.
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})([ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
@@ -21,7 +21,7 @@ _SIZE_AND_END = re.compile(rb"(?:\A|(?<=\n))" + _SIZE_LINE.pattern + rb"\r\n")
 _TRAILER_LINE = re.compile(rb"\A[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*")
 
 
-class _At(enum.Enum):
+class _State(enum.Enum):
     SIZE = enum.auto()
     DATA = enum.auto()
     DATA_END = enum.auto()
@@ -30,7 +30,7 @@ class _At(enum.Enum):
 
 
 class ChunkedDecoder:
-    """Turns the bytes of a chunked body into its content. Trailer fields are checked, counted and dropped.
+    """Decoder of a chunked body. Trailer fields are checked, counted and dropped.
 
     ``overhead_max`` bounds the bytes of all chunk extensions and trailer fields of the message together, and
     ``fields_max`` the number of trailer fields.
@@ -39,7 +39,7 @@ class ChunkedDecoder:
     __slots__ = ("_at", "_fields_left", "_left", "_line", "_overhead_left")
 
     def __init__(self, overhead_max: int, fields_max: int) -> None:
-        self._at = _At.SIZE
+        self._at = _State.SIZE
         self._left = 0
         self._line = b""
         self._overhead_left = overhead_max
@@ -48,7 +48,7 @@ class ChunkedDecoder:
     @property
     def ended(self) -> bool:
         """Whether the last chunk and the trailer section have been read."""
-        return self._at is _At.END
+        return self._at is _State.END
 
     def feed(self, data: bytes, out: list[bytes]) -> bytes:
         """Decode ``data``, append the content to ``out``, and return what stands behind the message's end.
@@ -58,18 +58,18 @@ class ChunkedDecoder:
             MessageTooLargeError: a trailer section over its bounds.
         """
         position, size = 0, len(data)
-        while position < size and self._at is not _At.END:
-            if self._at is _At.SIZE and not self._line:
+        while position < size and self._at is not _State.END:
+            if self._at is _State.SIZE and not self._line:
                 position = self._take_whole_chunks(data, position, out)
                 if position == size:
                     break
-            if self._at is _At.DATA:
+            if self._at is _State.DATA:
                 piece = data[position : position + self._left]
                 out.append(piece)
                 position += len(piece)
                 self._left -= len(piece)
                 if not self._left:
-                    self._at = _At.DATA_END
+                    self._at = _State.DATA_END
                 continue
             # Everything else is a line that ends with CR LF, and may be cut anywhere.
             end = data.find(b"\n", position)
@@ -86,7 +86,7 @@ class ChunkedDecoder:
         """Append the content of the chunks that lie whole in ``data`` from ``position`` on; return where they end.
 
         Chunks of a byte each come by the ten thousand per read: step by step they would hold the loop for tens of
-        milliseconds. What is no size within its bounds with its data and its end is left to the way with all checks.
+        milliseconds. Anything but a size within its bounds with its data and its end is left to the other steps.
         """
         while (found := _SIZE_AND_END.match(data, position)) is not None:
             begin = found.end()
@@ -103,25 +103,25 @@ class ChunkedDecoder:
 
     def _check_length(self) -> None:
         size = len(self._line)
-        if self._at is _At.SIZE and size > _SIZE_LINE_MAX + 2:
+        if self._at is _State.SIZE and size > _SIZE_LINE_MAX + 2:
             raise _bad("a chunk-size line is longer than any extension may be")
-        if self._at is _At.DATA_END and self._line not in (b"\r", b"\r\n"):
+        if self._at is _State.DATA_END and self._line not in (b"\r", b"\r\n"):
             raise _bad("a chunk is longer than its size")
-        if self._at is _At.TRAILER and size > self._overhead_left + 2:
+        if self._at is _State.TRAILER and size > self._overhead_left + 2:
             raise _too_big("the trailer section is too large")
 
     def _take_line(self, line: bytes) -> None:
         if not line.endswith(b"\r\n"):
             raise _bad("a line of the chunk framing ends with a bare LF")
         line = line[:-2]
-        if self._at is _At.SIZE:
+        if self._at is _State.SIZE:
             self._take_size(line)
-        elif self._at is _At.DATA_END:
-            self._at = _At.SIZE
+        elif self._at is _State.DATA_END:
+            self._at = _State.SIZE
         elif line:
             self._take_trailer(line)
         else:
-            self._at = _At.END
+            self._at = _State.END
 
     def _take_size(self, line: bytes) -> None:
         match = _SIZE_LINE.fullmatch(line)
@@ -132,7 +132,7 @@ class ChunkedDecoder:
         if extension > EXTENSION_MAX or self._overhead_left < 0:
             raise _bad("the chunk extensions are too large")
         self._left = int(match[1], 16)
-        self._at = _At.DATA if self._left else _At.TRAILER
+        self._at = _State.DATA if self._left else _State.TRAILER
 
     def _take_trailer(self, line: bytes) -> None:
         self._overhead_left -= len(line)

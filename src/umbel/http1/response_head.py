@@ -23,27 +23,27 @@ from .errors import MalformedMessageError
 _STATUS = re.compile(rb"(HTTP/1\.[01]) ([0-9]{3})(?: ([\t\x20-\x7e\x80-\xff]*+))?")
 _FIELD = re.compile(rb"\A([!#$%&'*+.^_`|~0-9A-Za-z-]++):([\t\x20-\x7e\x80-\xff]*+)")
 
-_TELLING = HOP_BY_HOP | {b"content-length", b"content-encoding"}
+_INTERPRETED = HOP_BY_HOP | {b"content-length", b"content-encoding"}
 
 KNOWN_MAX, KNOWN_LINE_MAX = 1024, 128
-"""Lines that are kept, and the bytes of the longest. Longer ones are not worth it: they hardly come twice."""
+"""Lines that are cached, and the bytes of the longest one."""
 
 _FORBIDDEN = re.compile(rb"[^\t\r\n\x20-\x7e\x80-\xff]|(?<!\r)\n|\r(?=[^\n])")
 _LENGTH_DIGITS_MAX = 18
 _KNOWN_MAX, _KNOWN_SIZE = 128, 512
-"""Heads that are kept, and the bytes of the longest."""
+"""Heads that are cached, and the bytes of the longest one."""
 
 
-class Start(NamedTuple):
-    """A status line."""
+class StatusLine(NamedTuple):
+    """Status line of a response."""
 
     version: bytes
     status: int
     reason: bytes
 
 
-class Telling(NamedTuple):
-    """A field whose name says something to us."""
+class InterpretedField(NamedTuple):
+    """Field that the reader itself interprets: framing, connection, coding."""
 
     field: Field
     end_to_end: bool
@@ -51,7 +51,7 @@ class Telling(NamedTuple):
 
 
 class Head(msgspec.Struct, frozen=True):
-    """A response's head. ``fields`` are the end-to-end fields in order."""
+    """Head of a response. ``fields`` are the end-to-end fields in order."""
 
     status: int
     reason: bytes
@@ -80,23 +80,23 @@ class Head(msgspec.Struct, frozen=True):
     """Seconds that the peer keeps an idle connection, as its Keep-Alive field says (RFC 2068 section 19.7.1.1)."""
 
 
-# Lines that have been looked at. Upstreams say nearly the same again and again, and a line means the same wherever it
-# stands, so these are a memory and never a decision.
-_starts: BoundedCache[bytes, Start] = BoundedCache(KNOWN_MAX, KNOWN_LINE_MAX)
-_fields: BoundedCache[bytes, Field | Telling] = BoundedCache(KNOWN_MAX, KNOWN_LINE_MAX)
+# Caches of parsed lines: upstreams send nearly the same lines again and again. A line means the same in every head, so
+# a hit never changes a result.
+_status_lines: BoundedCache[bytes, StatusLine] = BoundedCache(KNOWN_MAX, KNOWN_LINE_MAX)
+_fields: BoundedCache[bytes, Field | InterpretedField] = BoundedCache(KNOWN_MAX, KNOWN_LINE_MAX)
 
-# Whole heads that have been looked at: between two ticks of its Date, much of what an upstream says begins alike. A
-# memory like those of lines, and without secrets as they are.
+# Cache of whole heads, which are equal while the second of their Date lasts. As in the caches of lines, heads with
+# fields that may be secret are not kept.
 _heads: BoundedCache[bytes, Head] = BoundedCache(_KNOWN_MAX, _KNOWN_SIZE)
 known_heads: Mapping[bytes, Head] = _heads.entries
-"""The heads that were looked at not long ago, by their bytes; to be read only."""
+"""The cached heads by their bytes; to be read only."""
 
 
 def head_of(raw: bytes) -> Head:
-    """The head ``raw``, without its empty line.
+    """Parse the head ``raw``, which ends before its empty line.
 
     Raises:
-        MalformedMessageError: a line that is none, or framing that is not one and clear.
+        MalformedMessageError: a line is malformed, or the framing is ambiguous.
     """
     known = _heads.get(raw)
     if known is None:
@@ -110,7 +110,7 @@ def head_of(raw: bytes) -> Head:
 def _read(raw: bytes) -> Head:
     lines = raw.split(b"\r\n")
     count = len(lines)
-    version, status, reason = start_of(lines[0])
+    version, status, reason = status_line_of(lines[0])
     fields: list[Field] = []
     connection, coded = b"", False
     idle_hint: float | None = None
@@ -119,7 +119,7 @@ def _read(raw: bytes) -> Head:
     del lines[0]
     for line in lines:
         field = field_of(line)
-        if not isinstance(field, Telling):
+        if not isinstance(field, InterpretedField):
             fields.append(field)
             continue
         field, end_to_end = field
@@ -168,15 +168,15 @@ def _timeout_of(value: bytes) -> float | None:
 
 
 def check_part(raw: bytearray, since: int, begin: int) -> int:
-    """Look at a head that is not complete, so that nonsense is known as soon as it is there, and not at a deadline.
+    """Check a head that is not complete, so that a malformed one fails at once and not at a deadline.
 
-    ``since`` is where what came last begins, ``begin`` where the first line that was not looked at does; the new one is
-    returned.
+    ``since`` is where the newest bytes begin, ``begin`` where the first line begins that was not checked. Return
+    the new ``begin``.
 
     Raises:
         MalformedMessageError: a character that no head can hold, or a complete line that is no field or status line.
     """
-    # A CR that ended the last piece is looked at again, with what follows it.
+    # A CR that ended the last piece is checked again, with what follows it.
     again = max(0, since - 1)
     if _FORBIDDEN.search(raw, again) is not None:
         raise MalformedMessageError(
@@ -187,18 +187,18 @@ def check_part(raw: bytearray, since: int, begin: int) -> int:
         if begin:
             field_of(line)
         else:
-            start_of(line)
+            status_line_of(line)
         begin = end + 2
     return begin
 
 
-def start_of(line: bytes) -> Start:
-    """The status line ``line``, without its CR LF.
+def status_line_of(line: bytes) -> StatusLine:
+    """Parse the status line ``line``, without its CR LF.
 
     Raises:
         MalformedMessageError: it is none of HTTP/1.0 or 1.1.
     """
-    start = _starts.get(line)
+    start = _status_lines.get(line)
     if start is None:
         match = _STATUS.fullmatch(line)
         if match is None:
@@ -206,13 +206,13 @@ def start_of(line: bytes) -> Start:
                 "the response's status line is not of HTTP/1.0 or 1.1, or holds a forbidden character"
             )
         version, status, reason = match.groups(b"")
-        start = Start(version, int(status), reason)
-        _starts.add(line, start)
+        start = StatusLine(version, int(status), reason)
+        _status_lines.add(line, start)
     return start
 
 
-def field_of(line: bytes) -> Field | Telling:
-    """The field line ``line``, without its CR LF.
+def field_of(line: bytes) -> Field | InterpretedField:
+    """Parse the field line ``line``, without its CR LF.
 
     Raises:
         MalformedMessageError: no valid name, a control character, a bare CR or LF, a folded value.
@@ -227,8 +227,8 @@ def field_of(line: bytes) -> Field | Telling:
         name, value = match.groups()
         lower = name.lower()
         field = plain = (name, lower, value.strip(b" \t"))
-        if lower in _TELLING or is_hop_by_hop(lower):
-            field = Telling(plain, not is_hop_by_hop(lower))
+        if lower in _INTERPRETED or is_hop_by_hop(lower):
+            field = InterpretedField(plain, not is_hop_by_hop(lower))
         if _fields.takes(line) and not may_be_secret(lower):
             _fields.add(line, field)
     return field

@@ -1,7 +1,6 @@
-"""HTTP/1.1 responses read from bytes, without I/O (RFC 9112): where the head ends, what it says, where the body ends.
+"""Reader of one HTTP/1.1 response, without I/O (RFC 9112): where the head ends, and where the body ends.
 
-There is one reader per request. Lines are ``head.py``'s, chunks ``chunked.py``'s; this decides what
-they mean, and refuses what two readers could take for two things.
+Heads are parsed by ``response_head.py``, chunks by ``chunked.py``. Ambiguous framing is refused.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _END = b"\r\n\r\n"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The bounds of a response's head (and of its trailer section)."""
+    """Bounds of a response's head, and of its trailer section."""
 
     max_head: int = 64 * 1024
     """Bytes, the status line and the empty line included."""
@@ -55,7 +54,7 @@ def whole_of(data: bytes, method: str, limits: Limits) -> Head | None:
 
 
 class ResponseReader:
-    """Reads the response to one request from whatever pieces the bytes come in; the pieces never change the result.
+    """Reader of the response to one request. How the bytes are cut into pieces never changes the result.
 
     ``feed`` what comes and ``feed_eof`` when nothing more will; then look at ``head``, ``take()`` and ``ended``.
     After an exception the reader is of no more use, nor is its connection.

@@ -1,4 +1,4 @@
-"""A bounded memory of what was found out before, for every part that keeps one.
+"""Bounded cache for results whose keys come from outside.
 
 ``functools.lru_cache`` serves a pure function whose arguments the configuration or the program gives. Whatever comes
 from outside is kept in a ``BoundedCache``: it bounds the size of its keys too, because a peer chooses those.
@@ -15,7 +15,7 @@ _Value = TypeVar("_Value")
 
 
 class BoundedCache(Generic[_Key, _Value]):
-    """At most ``entries_max`` entries; an entry more takes the place of the one that was added first.
+    """Cache of at most ``entries_max`` entries; an entry more evicts the oldest one (first in, first out).
 
     Oldest out, and not all out at once: what is kept may be an observation (a TLS session, an idle time), and no more
     of those is forgotten than must be. Not the least recently used one: a hit would have to write, and a peer that
@@ -42,10 +42,10 @@ class BoundedCache(Generic[_Key, _Value]):
         self.get: Callable[[_Key], _Value | None] = self.entries.get
         """The value of a key, or None."""
         self.dropped = 0
-        """Entries that had to make room. If it grows all the time, the same keys hardly come twice."""
+        """Entries that were evicted. If it grows all the time, the same keys hardly come twice."""
 
     def takes(self, key: _Key) -> bool:
-        """Whether ``key`` is small enough, for whoever has more to check before ``add``."""
+        """Whether ``key`` is small enough, for a caller that has more to check before ``add``."""
         return self._key_size_max is None or self._size_of(key) <= self._key_size_max
 
     def add(self, key: _Key, value: _Value) -> None:

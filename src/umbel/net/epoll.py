@@ -1,4 +1,4 @@
-"""A socket reader: one task that reports readiness for many sockets, by one epoll.
+"""Socket reader: one task that reports the readiness of many sockets, by one epoll.
 
 Theory
 ------
@@ -39,11 +39,11 @@ import trio
 
 HAS_EPOLL = hasattr(select, "epoll")
 EVENTS_MAX = 64
-"""Sockets of one batch."""
+"""Events of one batch."""
 TURN_SECONDS = 0.005
 """Seconds of a batch after which other tasks get a turn, however many handlers are still to be called."""
 HANDLERS_PER_LOOK = 4
-"""Handlers after which the reader looks at the clock."""
+"""Handlers after which the reader reads the clock."""
 
 # The values of Linux, so that streams can use them with either reader.
 READABLE = 0x001
@@ -61,7 +61,7 @@ Handler = Callable[[int], object]
 
 
 class Reader(Protocol):
-    """Reports readiness of sockets to handlers, in one task's turns."""
+    """Interface of a socket reader: it reports readiness of sockets to handlers, in the turns of one task."""
 
     reports_each_change: ClassVar[bool]
     """Whether ``watch_again`` need not be called."""
@@ -79,7 +79,7 @@ class Reader(Protocol):
         """Call the handler in the next turn, with whatever the socket is ready for, though nothing changes."""
 
     def watch_again(self, sock: socket.socket, event: int) -> None:
-        """Say that ``sock`` was used until it would block, for READABLE or WRITABLE: its next change is of interest."""
+        """Report the next READABLE or WRITABLE change of ``sock``, which was used until it would block."""
 
     def close(self, sock: socket.socket) -> None:
         """Unregister ``sock`` if it is registered, and close it, at the latest when the batch is over."""
@@ -89,7 +89,7 @@ class Reader(Protocol):
 
 
 class EpollReader:
-    """A ``Reader`` by one epoll. Works while ``run`` runs; sockets may be closed before and after that, too."""
+    """``Reader`` by one epoll. Works while ``run`` runs; sockets may be closed before and after that, too."""
 
     reports_each_change: ClassVar[bool] = True
 
@@ -173,7 +173,7 @@ class EpollReader:
 
 
 class _Watch:
-    """A socket of a ``WaitReader``."""
+    """Registration of a socket with a ``WaitReader``."""
 
     __slots__ = ("fd", "handler", "scope", "used")
 
@@ -186,7 +186,7 @@ class _Watch:
 
 
 class WaitReader:
-    """A ``Reader`` by two tasks per socket, for systems without epoll. Works while ``run`` runs.
+    """``Reader`` by two tasks per socket, for systems without epoll. Works while ``run`` runs.
 
     trio reports a readable socket for as long as it is readable. So after a report the task waits until the socket was
     used until it would block, which is what an edge-triggered epoll does by itself.
@@ -268,7 +268,7 @@ AnyReader = EpollReader | WaitReader
 
 
 def new_reader() -> AnyReader:
-    """The better of the two readers that this system has.
+    """An ``EpollReader`` where the system has epoll, else a ``WaitReader``.
 
     Raises:
         OSError: the process has no descriptor left.

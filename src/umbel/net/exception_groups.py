@@ -1,4 +1,4 @@
-"""Exception groups taken apart: leaves, the crash beside a cancel, the one exception that a group holds alone.
+"""Exception groups: their leaves, the crash beside a cancel, the one exception that a group holds alone.
 
 Theory
 ------
@@ -33,8 +33,8 @@ import trio
 _Kind = TypeVar("_Kind", bound=BaseException)
 _Group = BaseExceptionGroup[BaseException]
 
-_TOLD_MAX = 5
-"""Exceptions of one group that are told."""
+_DESCRIBED_MAX = 5
+"""Leaves of a group that ``described`` names."""
 _TRACEBACK = BaseException.__dict__["__traceback__"]
 """Python's own attribute, which a class may hide."""
 
@@ -129,7 +129,7 @@ def _raise_as_it_is(error: BaseException) -> NoReturn:
         del error, context
 
 
-def split(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
+def split_crash(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
     """The crash in ``error``, and the rest, which must go on upwards (``_ends_more``). A group stays a group.
 
     To be called inside of the scopes that may have cancelled.
@@ -140,13 +140,13 @@ def split(error: BaseException) -> tuple[BaseException | None, BaseException | N
     return (None, error) if _ends_more(error) else (error, None)
 
 
-def apart(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
+def split_application_crash(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
     """The same for what an application raised. A crash that a group holds alone stands for the group.
 
     An exception that raises when it is looked at is replaced by an ``OpaqueError``.
     """
     try:
-        crash, rest = split(error)
+        crash, rest = split_crash(error)
         if crash is not None:
             crash = unwrapped(crash)
             described(crash)
@@ -233,9 +233,9 @@ def _raised_in(error: BaseException, module: str) -> bool:
 
 
 def described(error: BaseException) -> str:
-    """Class, place and text of an exception; of a group, of the first ``_TOLD_MAX`` leaves."""
+    """Class, place and text of an exception; of a group, of the first ``_DESCRIBED_MAX`` leaves."""
     return "; ".join(
-        f"{type(leaf).__name__} {_place(leaf)}: {text_of(leaf)}" for leaf in islice(leaves(error), _TOLD_MAX)
+        f"{type(leaf).__name__} {_place(leaf)}: {text_of(leaf)}" for leaf in islice(leaves(error), _DESCRIBED_MAX)
     )
 
 

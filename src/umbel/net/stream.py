@@ -1,4 +1,4 @@
-"""A byte stream over a plain TCP or Unix socket that a ``Reader`` watches.
+"""Byte stream over a TCP or Unix socket that a ``Reader`` watches.
 
 Theory
 ------
@@ -46,7 +46,7 @@ RECEIVE_MAX = 64 * 1024
 """Bytes of one read."""
 _HAS_SOMETHING = READABLE | ENDED
 TURN_BYTES_MAX = 256 * 1024
-"""Bytes that are pushed from one socket in one turn."""
+"""Bytes pushed from one socket in one turn."""
 _POLLED_END = getattr(select, "POLLRDHUP", 0)
 """What tells of the peer's end behind unread bytes, where the system can tell."""
 _RESET = struct.pack("ii", 1, 0)
@@ -57,7 +57,7 @@ _LAST_DATA_RECEIVED = slice(52, 56) if sys.platform == "linux" else slice(0)
 
 
 class Stream(Protocol):
-    """What both kinds of streams offer to a task. Tests and simulations may bring their own.
+    """Interface of a byte stream for tasks; ``PlainStream`` and ``TlsStream`` implement it.
 
     ``send_all`` and ``receive_some`` are those of ``trio.abc.Stream``: one task each at a time, ``b""`` at the end of
     the stream, trio's BrokenResourceError and ClosedResourceError. Sending what can be sent at once need not be a
@@ -79,14 +79,14 @@ class Stream(Protocol):
         """Close at once. A task that sends or receives gets ClosedResourceError. May be called twice."""
 
     def close(self) -> None:
-        """Close, with a goodbye to the peer where the protocol has one and the socket takes it at once."""
+        """Close in order: with ``close_notify`` over TLS, if the socket takes it at once."""
 
 
 class Listener(Protocol):
-    """What is told of the bytes of a stream. Runs in the reader's task: it must not raise, and must do little."""
+    """Receiver of the bytes that a stream pushes. Runs in the reader's task: must not raise, and must do little."""
 
     def on_data(self, data: bytes) -> bool:
-        """These bytes came. Whether more are wanted; if not, what follows stays in the socket until ``listen``."""
+        """Take bytes. Return whether more are wanted; if not, what follows stays in the socket until ``listen``."""
         ...
 
     def on_eof(self) -> None:
@@ -97,7 +97,7 @@ class Listener(Protocol):
 
 
 class _Woken:
-    """What a task is woken with that is told nothing. trio makes an object of that kind for each wake-up otherwise."""
+    """Outcome of a wake-up without a value. Otherwise trio makes an object of that kind for each wake-up."""
 
     __slots__ = ()
 
@@ -109,10 +109,10 @@ _WOKEN: Any = _Woken()
 
 
 def _parking_request(abort: Callable[[Any], trio.lowlevel.Abort]) -> object:
-    """What ``wait_task_rescheduled(abort)`` asks trio for: to park the task, with ``abort`` for a cancel.
+    """The object by which ``wait_task_rescheduled(abort)`` asks trio to park a task, with ``abort`` for a cancel.
 
     trio makes this object for each wait, which costs as much as the rest of it. It holds nothing but ``abort`` and
-    never changes, so whoever waits again and again may ask with the same one.
+    never changes, so a task that waits again and again may yield the same one.
     """
     waiting = wait_task_rescheduled(abort)  # noqa: ASYNC105 - it is not to wait
     request: object = waiting.send(None)
@@ -127,7 +127,7 @@ def _park(request: object) -> Generator[Any, Any, None]:
 
 
 class PlainStream:
-    """See the module. Takes over ``sock``, which must be connected."""
+    """Byte stream over a plain socket; see the module. Takes over ``sock``, which must be connected."""
 
     __slots__ = (
         "_closed",
@@ -264,7 +264,7 @@ class PlainStream:
         return not (self._closed or self._poll.poll(0))
 
     def received_ago(self) -> float | None:
-        """Seconds since the kernel took in the peer's last data, however late it was read; None if it does not tell."""
+        """Seconds since the kernel received the peer's last data, however late it was read; None if not known."""
         if self._closed:
             return None
         try:
@@ -273,8 +273,8 @@ class PlainStream:
             return None
         return int.from_bytes(told[_LAST_DATA_RECEIVED], sys.byteorder) / 1000 if told else None
 
-    def look(self) -> None:
-        """Ask the kernel whether there is something to read: ``receive_now`` knows only what the reader has told."""
+    def poll_readable(self) -> None:
+        """Ask the kernel whether there are bytes to read: ``receive_now`` knows only what the reader has reported."""
         self._readable = self._readable or (not self._closed and bool(self._poll.poll(0)))
 
     def peer_end(self) -> int:
@@ -295,7 +295,7 @@ class PlainStream:
     # The reader's calls.
 
     def _on_ready(self, events: int) -> None:
-        """Act on a change of the socket."""
+        """Handle a change of the socket."""
         if events & ENDED and not self._ended:
             self._ended = True
             self.ended_at = trio.current_time()
@@ -310,9 +310,9 @@ class PlainStream:
                 self._receiver = None
                 reschedule(task, _WOKEN)
         if events & ENDED or not self._finds_changes:
-            self._tell_end(events)
+            self._report_end(events)
 
-    def _tell_end(self, events: int) -> None:
+    def _report_end(self, events: int) -> None:
         """Call ``on_end`` if the peer has ended its sending. The last act of a change: it may close the stream."""
         if self.on_end is not None:
             if not self._finds_changes and self._receiver is None and self._readable:
@@ -402,7 +402,7 @@ class PlainStream:
         while self.unsent:
             self._sender = current_task()
             await wait_task_rescheduled(self._abort_sending)
-        # Closed after all was sent, there is nothing to tell whoever waited for that.
+        # Closed after all was sent, the wait has been successful.
         error = self.send_error
         if error is not None:
             # A copy: the frames of the one that is raised hold this stream, and what was to be sent.
@@ -430,7 +430,7 @@ class PlainStream:
         return trio.lowlevel.Abort.SUCCEEDED
 
     def _hand_over(self, data: bytes | memoryview) -> bool:
-        """Hand bytes to the socket and keep the rest; whether it took all."""
+        """Send bytes and keep the rest; whether the socket took all."""
         try:
             sent = self._socket.send(data)
         except BlockingIOError:
@@ -449,12 +449,12 @@ class PlainStream:
         return False
 
     def _send_rest(self) -> None:
-        """Send on, and wake the task that waits for it when all is sent or nothing can be."""
+        """Send the rest, and wake the task that waits in ``drained`` when all is sent or nothing can be."""
         try:
             if not self._hand_over(self.unsent):
                 return
         except trio.BrokenResourceError:
-            pass  # Kept in send_error for whoever sends. Whoever reads may still get an answer.
+            pass  # Kept in send_error for the next send. A read may still give an answer.
         task, self._sender = self._sender, None
         if task is not None:
             reschedule(task, _WOKEN)
@@ -465,22 +465,22 @@ class PlainStream:
     # The end.
 
     def send_eof(self) -> None:
-        """Tell the peer that nothing more is sent; receiving goes on. Never raises."""
+        """Close the sending half of the connection; receiving goes on. Never raises."""
         if not self._closed:
             with suppress(OSError):  # The peer has gone.
                 self._socket.shutdown(socket.SHUT_WR)
 
     def reset_on_close(self) -> None:
-        """Have the close look like a fault to the peer, who would take an end for the end of what was sent."""
+        """Make the close a reset, so that the peer does not take it for the end of what was sent."""
         if not self._closed:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
     def close(self) -> None:
-        """Close; plain TCP has no goodbye but its FIN."""
+        """Close, which sends a FIN."""
         self.close_now()
 
     def close_now(self) -> None:
-        """Close at once, whatever is going on. May be called twice."""
+        """Close at once, whatever is under way. May be called twice."""
         if self._closed:
             return
         self._closed = True

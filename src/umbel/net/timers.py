@@ -1,4 +1,4 @@
-"""A timer queue: many callbacks at times of trio's clock, run by one task.
+"""Timer queue: callbacks at times of trio's clock, run by one task.
 
 Most timers are cancelled before their time: a call's timeout, a hedge that is not made, an idle connection that is used
 again. A cancelled timer therefore costs a push onto a heap, and neither a task, nor a cancel scope, nor a wake-up.
@@ -19,7 +19,7 @@ under which the task sleeps; trio allows this at any time and from any task. A c
 task may wake once for it, which is rare and cheaper than looking at each cancel.
 
 At most ``CALLBACKS_MAX`` callbacks run in one scheduler turn. When more are due, the task passes through a checkpoint
-first, so that a crowd of timers delays nobody by more than that.
+first, so that many timers delay other tasks by no more than that.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""A TLS byte stream on the same reader, over ``ssl.MemoryBIO``; for the client's side and the server's.
+"""TLS byte stream over ``ssl.MemoryBIO`` on a watched socket, for clients and servers.
 
 Theory
 ------
 Three places hold bytes on the way in: the socket, the incoming BIO (records that came and are not decrypted), and the
 SSL object (a record that is decrypted and not read). epoll reports only the first. So a read asks the SSL object first,
 then feeds it from the socket, until it has data or the socket has nothing. A stream that stops reading in between, with
-bytes in the BIO or the SSL object, keeps ``_readable`` set: it goes on without an event of the socket. ``_hungry`` says
-that neither of the two has anything: then a read begins with the socket.
+bytes in the BIO or the SSL object, keeps ``_readable`` set: it goes on without an event of the socket.
+``_needs_bytes`` says that neither of the two has anything: then a read begins with the socket.
 
 Whatever the SSL object does may leave bytes in the outgoing BIO, a read too: an alert, or the answer to a KeyUpdate
 (which OpenSSL 3.0 puts before the next write).
@@ -66,12 +66,12 @@ class TlsStream(PlainStream):
     """
 
     __slots__ = (
+        "_close_notify_due",
         "_dataless",
         "_decrypted",
-        "_goodbye_due",
-        "_hungry",
         "_incoming",
         "_keep_session",
+        "_needs_bytes",
         "_outgoing",
         "_ssl",
         "_verified",
@@ -100,8 +100,8 @@ class TlsStream(PlainStream):
         self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_side, server_name, session)
         self._keep_session = keep_session
         self._verified = False
-        self._goodbye_due = False
-        self._hungry = False
+        self._close_notify_due = False
+        self._needs_bytes = False
         self._decrypted = b""
         self._dataless = 0
         self.alpn: str | None = None
@@ -146,7 +146,7 @@ class TlsStream(PlainStream):
                 self._reply()
                 raise trio.BrokenResourceError("the TLS handshake failed") from error
             break
-        self._verified = self._goodbye_due = True
+        self._verified = self._close_notify_due = True
         self._dataless = 0
         self.alpn = self._ssl.selected_alpn_protocol()
         if self._ssl.server_side and self._ssl.context.verify_mode != ssl.CERT_NONE:
@@ -159,7 +159,7 @@ class TlsStream(PlainStream):
 
     def receive_now(self, limit: int = RECEIVE_MAX) -> bytes | None:
         """As of a plain stream; one record at most."""
-        if self._hungry:
+        if self._needs_bytes:
             if not self._feed():
                 return None
         elif self._decrypted:
@@ -170,7 +170,7 @@ class TlsStream(PlainStream):
             try:
                 data = self._ssl.read(limit if limit < RECORD_BYTES else RECORD_BYTES)
             except ssl.SSLWantReadError:
-                self._hungry = True
+                self._needs_bytes = True
             except ssl.SSLZeroReturnError:
                 data = b""
                 break
@@ -187,10 +187,10 @@ class TlsStream(PlainStream):
             self._reply()
         if data:
             self._dataless = 0
-            self._hungry = not (self._ssl.pending() or self._incoming.pending)
+            self._needs_bytes = not (self._ssl.pending() or self._incoming.pending)
         else:
-            self._hungry = False  # The SSL object has the end, and says so at each read.
-        if not self._hungry:
+            self._needs_bytes = False  # The SSL object has the end, and says so at each read.
+        if not self._needs_bytes:
             self._readable = True  # What epoll knows nothing of.
         return data
 
@@ -234,7 +234,7 @@ class TlsStream(PlainStream):
             raise trio.BrokenResourceError("the peer sends records without data")
         self._dataless += len(raw)
         self._incoming.write(raw)
-        self._hungry = False
+        self._needs_bytes = False
         return True
 
     def is_quiet(self) -> bool:
@@ -310,10 +310,9 @@ class TlsStream(PlainStream):
         return not data or self._hand_over(data)
 
     def _reply(self) -> None:
-        """Send what the SSL object says by itself: its part of the handshake, an answer to a KeyUpdate, an alert.
+        """Send what the SSL object has written by itself: a part of the handshake, the answer to a KeyUpdate, an alert.
 
-        Where that fails, whoever sends is told at its next attempt. Whoever reads may still get what the peer sent
-        before it stopped reading.
+        Where that fails, the next send raises. A read may still give what the peer sent before it stopped reading.
         """
         with suppress(trio.BrokenResourceError):
             self._flush()
@@ -322,9 +321,9 @@ class TlsStream(PlainStream):
 
     def send_eof(self) -> None:
         """Send ``close_notify`` if the socket takes it at once; receiving goes on. Never raises."""
-        if self._closed or not self._goodbye_due or self.unsent or self.send_error is not None:
+        if self._closed or not self._close_notify_due or self.unsent or self.send_error is not None:
             return
-        self._goodbye_due = False
+        self._close_notify_due = False
         # unwrap() writes our close_notify, and then looks for the peer's. Data that it finds in its place would break
         # the SSL object. So it finds nothing.
         if count := self._ssl.pending():
@@ -337,7 +336,7 @@ class TlsStream(PlainStream):
 
     def reset_on_close(self) -> None:
         """As of a plain stream, and the close sends no ``close_notify``."""
-        self._goodbye_due = False
+        self._close_notify_due = False
         super().reset_on_close()
 
     def close(self) -> None:
@@ -346,8 +345,8 @@ class TlsStream(PlainStream):
         self.close_now()
 
     def close_now(self) -> None:
-        """Close at once without a goodbye, whatever is going on. May be called twice."""
+        """Close at once without ``close_notify``, whatever is under way. May be called twice."""
         if not self._closed and self._verified and self._keep_session is not None:
             self._keep_session(self._ssl.session)
-        self._hungry = True  # A read asks the socket, which is closed, and not the SSL object.
+        self._needs_bytes = True  # A read asks the socket, which is closed, and not the SSL object.
         super().close_now()

@@ -15,7 +15,7 @@ import trio
 from hypercorn.config import Config
 from hypercorn.utils import LifespanFailureError, LifespanTimeoutError
 
-from ..net.exception_groups import apart, first_leaf
+from ..net.exception_groups import first_leaf, split_application_crash
 from .limits.fairness import CountedCalls
 
 _log = logging.getLogger("umbel.server")
@@ -52,7 +52,7 @@ class _Lifespan(CountedCalls):
         try:
             await self._app(scope, self.receive, self.send)
         except BaseException as error:
-            crash, rest = apart(error)
+            crash, rest = split_application_crash(error)
             if crash is None or rest is not None or isinstance(crash, LifespanFailureError | SystemExit):
                 raise
             if (failure := first_leaf(crash, LifespanFailureError)) is not None:

@@ -21,7 +21,7 @@ from ..core.inbound import ClientGoneError, InboundApplication, RequestHead
 from ..core.model import RequestFacts, Trace
 from ..logs import Redactor, show_crash
 from ..net.epoll import AnyReader, new_reader
-from ..net.exception_groups import apart, described, holds_only
+from ..net.exception_groups import described, holds_only, split_application_crash
 from ..net.timers import TimerQueue
 from .answer.error_response import NO_CONNECTION_LEFT, NO_MEMORY_LEFT, OVERLOADED, ErrorResponse, ServerResponse
 from .answer.own_fields import OwnFields
@@ -368,7 +368,7 @@ class ServerState:
 
         The rest, cancels and the like, is returned to be raised on.
         """
-        crash, rest = apart(error)
+        crash, rest = split_application_crash(error)
         if crash is not None and not isinstance(crash, _GONE):
             self.note_failure("connection.crashed", crash)
         return rest

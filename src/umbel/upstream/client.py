@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 import trio
 
-from ..core.call import Call, CallContext, Mode, Prepared
+from ..core.call import Call, CallContext, Mode, PreparedRequest
 from ..core.events import NULL, Recorder
 from ..core.product import PRODUCT
 from ..net.timers import TimerQueue
@@ -296,7 +296,7 @@ class Client(TaskOwner):
         """The nursery for tasks of shared calls."""
         return self._nursery
 
-    def new_call(self, prepared: Prepared, context: CallContext, mode: Mode = "whole") -> Call:
+    def new_call(self, prepared: PreparedRequest, context: CallContext, mode: Mode = "whole") -> Call:
         """See ``core.call.Caller``."""
         if mode == "stream":
             return StreamCall(self, prepared, context)
@@ -305,7 +305,7 @@ class Client(TaskOwner):
             return self.coalescing.new_call(prepared, context)
         return self.unshared_call(prepared, context)
 
-    def unshared_call(self, prepared: Prepared, context: CallContext) -> UpstreamCall:
+    def unshared_call(self, prepared: PreparedRequest, context: CallContext) -> UpstreamCall:
         """A call that serves one caller alone."""
         if self._repeats or context.retry is not None or context.hedge is not None:
             return RepeatableCall(self, prepared, context)

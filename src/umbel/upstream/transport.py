@@ -12,10 +12,10 @@ from typing import Literal, Self
 import httpx
 import trio
 
-from ..core.call import Call, CallContext, LoneCall, Mode, Prepared, StepTimeouts
+from ..core.call import Call, CallContext, Mode, PreparedRequest, SingleCallOwner, StepTimeouts
 from ..core.events import NULL, Recorder
 from ..core.failure_kinds import Kind
-from ..core.httpx_messages import Complete, UpstreamResponse, fields_of, headers_of
+from ..core.httpx_messages import CompleteResponse, UpstreamResponse, fields_of, headers_of
 from ..http1.response_reader import Limits
 from ..net.epoll import AnyReader
 from ..policy.hedge import HedgeRules
@@ -194,7 +194,7 @@ class Transport(httpx.AsyncBaseTransport):
         """A snapshot."""
         return self.client.statistics()
 
-    def new_call(self, prepared: Prepared, context: CallContext, mode: Mode = "whole") -> Call:
+    def new_call(self, prepared: PreparedRequest, context: CallContext, mode: Mode = "whole") -> Call:
         """See ``core.call.Caller``: a composition may use this as one of its upstreams."""
         return self.client.new_call(prepared, context, mode)
 
@@ -206,7 +206,7 @@ class Transport(httpx.AsyncBaseTransport):
             NotRunningError: outside of the ``async with``.
         """
         began = trio.current_time()
-        owner = LoneCall()
+        owner = SingleCallOwner()
         extensions = request.extensions
         steps = _step_timeouts(extensions["timeout"]) if "timeout" in extensions else None
         context = CallContext(
@@ -227,11 +227,13 @@ class Transport(httpx.AsyncBaseTransport):
         try:
             _raise(call)
             assert call.status is not None
-            return Complete(call.status, call.fields, call.content, _extensions(call), trio.current_time() - began)
+            return CompleteResponse(
+                call.status, call.fields, call.content, _extensions(call), trio.current_time() - began
+            )
         finally:
             del call  # The traceback of its error holds this frame.
 
-    async def _stream(self, prepared: Prepared, context: CallContext, owner: LoneCall) -> httpx.Response:
+    async def _stream(self, prepared: PreparedRequest, context: CallContext, owner: SingleCallOwner) -> httpx.Response:
         call = StreamCall(self.client, prepared, context)
         await owner.perform(call)
         try:
@@ -253,17 +255,17 @@ def _step_timeouts(given: Mapping[str, float | None]) -> StepTimeouts:
     )
 
 
-def _prepared_request(request: httpx.Request) -> Prepared:
+def _prepared_request(request: httpx.Request) -> PreparedRequest:
     """The request of a call, made of an httpx request."""
     target = request.extensions.get("target") or request.url.raw_path
     if not isinstance(target, bytes):
         raise BadRequest("the target extension is not bytes")
     stream = request.stream
     if isinstance(stream, httpx.ByteStream):
-        return Prepared(request.method, target, prepared_fields(fields_of(request.headers)), request.read())
+        return PreparedRequest(request.method, target, prepared_fields(fields_of(request.headers)), request.read())
     if not isinstance(stream, httpx.AsyncByteStream):
         raise BadRequest("the body is a synchronous stream; trio needs an asynchronous one")
-    return Prepared(request.method, target, fields_of(request.headers), body=stream)
+    return PreparedRequest(request.method, target, fields_of(request.headers), body=stream)
 
 
 def _extensions(call: Call) -> dict[str, bytes]:

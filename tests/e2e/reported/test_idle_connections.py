@@ -12,7 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 from tests.support.rawserver import Peer, raw_server, response
 from tests.support.records import Records
 from tests.support.upstreams import calling, request_facts, url
-from umbel.core.call import CallContext, LoneCall, Prepared
+from umbel.core.call import CallContext, PreparedRequest, SingleCallOwner
 
 LARGE = b"x" * 100_000
 """More than is sent without a task."""
@@ -31,9 +31,9 @@ async def test_a_post_whose_kept_connection_ends_before_its_task_runs_goes_on_a_
 
     async with raw_server(handler) as server, calling(url(server)) as upstream:
         await upstream.call()
-        owner = LoneCall()
+        owner = SingleCallOwner()
         context = CallContext(owner, "call", "upstream", request_facts(), recorder=Records(), takes_attempts=True)
-        call = upstream.client.new_call(Prepared("POST", b"/", (), LARGE), context, mode)
+        call = upstream.client.new_call(PreparedRequest("POST", b"/", (), LARGE), context, mode)
         call.start(trio.current_time())
         assert upstream.client.statistics().pool.reused == 1
         close.set()

@@ -1,4 +1,4 @@
-"""Calls that end between ``start`` and ``depart``, over kept connections: nothing is sent, and nothing is left."""
+"""Calls that end between ``start`` and ``send``, over kept connections: nothing is sent, and nothing is left."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import trio
 from tests.support.rawserver import Peer, raw_server, response
 from tests.support.records import Records
 from tests.support.upstreams import Caller, calling, request_facts, url
-from umbel.core.call import Call, CallContext, LoneCall, Prepared
+from umbel.core.call import Call, CallContext, PreparedRequest, SingleCallOwner
 
 
 async def counting(peer: Peer) -> None:
@@ -21,7 +21,7 @@ async def counting(peer: Peer) -> None:
         await peer.send(response(b"%d" % count))
 
 
-class Owner(LoneCall):
+class Owner(SingleCallOwner):
     """Hears of the end of its call."""
 
     def __init__(self) -> None:
@@ -33,10 +33,10 @@ class Owner(LoneCall):
         self.heard.set()
 
 
-def start(upstream: Caller, owner: LoneCall, method: str = "GET") -> Call:
+def start(upstream: Caller, owner: SingleCallOwner, method: str = "GET") -> Call:
     """A call that is started and not sent."""
     context = CallContext(owner, "call", "upstream", request_facts(), recorder=Records(), takes_attempts=True)
-    call = upstream.client.new_call(Prepared(method, b"/", ()), context)
+    call = upstream.client.new_call(PreparedRequest(method, b"/", ()), context)
     call.start(trio.current_time())
     return call
 
@@ -53,10 +53,10 @@ async def test_a_call_that_is_cut_before_it_departs_sends_nothing(method: str, p
 
     async with raw_server(handler) as server, calling(url(server), **policies) as upstream:
         await upstream.call()
-        call = start(upstream, LoneCall(), method)
+        call = start(upstream, SingleCallOwner(), method)
         assert upstream.client.statistics().pool.active == 1
         call.cancel("decided")
-        call.depart()
+        call.send()
         upstream.assert_nothing_left()
         assert len(call.context.attempts) == 1
         await server.all_closed()
@@ -68,8 +68,8 @@ async def test_whoever_joined_a_shared_call_sends_it_where_the_first_leaves_befo
     async with raw_server(counting) as server, calling(url(server), coalesce=True) as upstream:
         await upstream.call()
         owner = Owner()
-        first, second = start(upstream, LoneCall()), start(upstream, owner)
+        first, second = start(upstream, SingleCallOwner()), start(upstream, owner)
         first.cancel("decided")
-        second.depart()
+        second.send()
         await owner.heard.wait()
         assert second.content == b"2"

@@ -7,7 +7,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.support.rawserver import Peer, open_sockets, raw_server, response
-from umbel.core.call import Call, CallContext, LoneCall, Prepared
+from umbel.core.call import Call, CallContext, PreparedRequest, SingleCallOwner
 from umbel.core.errors import NotRunningError
 from umbel.upstream import ConnectionReset, Retry, Transport
 
@@ -32,9 +32,9 @@ async def test_every_call_ends_and_every_socket_is_closed(coalesce: bool) -> Non
             async with Transport([url], coalesce=coalesce, max_concurrency=3, max_idle=9, retry=retry) as transport:
 
                 async def ask(target: bytes, method: str = "GET") -> None:
-                    owner = LoneCall()
+                    owner = SingleCallOwner()
                     context = CallContext(owner, "call", "upstream")
-                    call = transport.new_call(Prepared(method, target, []), context)
+                    call = transport.new_call(PreparedRequest(method, target, []), context)
                     ends[target + method.encode()] = await owner.perform(call)
 
                 async def ask_at_once(*asked: tuple[bytes, str]) -> None:

@@ -10,7 +10,7 @@ from trio.testing import MockClock
 from tests.support.composing import Scripted, answer, by_path, facts, plan
 from tests.support.records import Records
 from umbel.composition.plan_run import run
-from umbel.core.call import Call, CallContext, Mode, Prepared
+from umbel.core.call import Call, CallContext, Mode, PreparedRequest
 from umbel.core.errors import UpstreamError
 from umbel.core.model import Attempt, Inputs, Outcome
 from umbel.core.transport_caller import TransportCaller
@@ -67,7 +67,7 @@ async def test_a_call_that_says_nothing_is_not_recorded_by_itself(
 class Repeated:
     """A caller whose calls take a second attempt."""
 
-    def new_call(self, prepared: Prepared, context: CallContext, mode: Mode = "whole") -> Call:
+    def new_call(self, prepared: PreparedRequest, context: CallContext, mode: Mode = "whole") -> Call:
         context.attempts += [Attempt(1, "r", 0.0, 0.1), Attempt(2, "r", 0.1, 0.2, 200, cause="retry")]
         return TransportCaller(Scripted(answer(1))).new_call(prepared, context)
 

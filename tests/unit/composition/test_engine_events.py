@@ -194,7 +194,7 @@ async def test_a_call_that_ends_inside_depart_and_decides_keeps_those_behind_it_
     upstream = ScriptedCaller({"/": Reply(), "/b": Reply(status=500, fails_to_depart=True)})
     ran = await compose(calls("abc"), upstream)
     assert ran.kinds == {"a": Kind.CANCELLED, "b": Kind.STATUS, "c": Kind.CANCELLED}
-    assert [call.departed for call in upstream.started] == [True, True, False]
+    assert [call.sent for call in upstream.started] == [True, True, False]
 
 
 @pytest.mark.parametrize("cancel_first", [False, True], ids=["before it", "after it"])
@@ -321,5 +321,5 @@ async def test_nothing_is_sent_where_a_required_call_fails_as_it_is_started(auto
         pass
     assert composition.result is not None and composition.result.failure is not None
     assert composition.upstream.targets == ["/a", "/b"]
-    assert [call.departed for call in composition.upstream.started] == [False, False]
+    assert [call.sent for call in composition.upstream.started] == [False, False]
     assert composition.upstream.of("/a").cancelled == "decided"

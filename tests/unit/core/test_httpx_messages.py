@@ -8,14 +8,14 @@ import httpx
 import pytest
 import trio
 
-from umbel.core.httpx_messages import Complete, fields_of, headers_of, request_of, response_fields
+from umbel.core.httpx_messages import CompleteResponse, fields_of, headers_of, request_of, response_fields
 
 FIELDS = [(b"Set-Cookie", b"set-cookie", b"a=1"), (b"SET-COOKIE", b"set-cookie", b"b=2"), (b"X-N", b"x-n", b"\xe4")]
 EXTENSIONS = {"http_version": b"HTTP/1.1", "reason_phrase": b"OK"}
 
 
-def complete(content: bytes = b"body") -> Complete:
-    return Complete(200, list(FIELDS), content, dict(EXTENSIONS), 1.5)
+def complete(content: bytes = b"body") -> CompleteResponse:
+    return CompleteResponse(200, list(FIELDS), content, dict(EXTENSIONS), 1.5)
 
 
 async def httpxs_own(content: bytes = b"body") -> httpx.Response:

@@ -11,12 +11,12 @@ from trio.testing import wait_all_tasks_blocked
 
 from tests.support.checkpoints import for_every_checkpoint
 from tests.support.composing import Scripted
-from umbel.core.call import CallContext, LoneCall, Prepared
+from umbel.core.call import CallContext, PreparedRequest, SingleCallOwner
 from umbel.core.failure_kinds import Kind
 from umbel.core.transport_caller import CLOSE_SECONDS, CallTimedOut, TransportCall, TransportCaller, caller_of
 from umbel.upstream import Transport
 
-GET = Prepared("GET", b"/a?b=c", [(b"X-A", b"x-a", b"1")])
+GET = PreparedRequest("GET", b"/a?b=c", [(b"X-A", b"x-a", b"1")])
 
 
 class Body(httpx.AsyncByteStream):
@@ -51,7 +51,7 @@ def answers(response: Callable[[], httpx.Response]) -> Scripted:
 async def perform(
     transport: httpx.AsyncBaseTransport, url: str = "http://up", limit: float | None = None
 ) -> TransportCall:
-    owner = LoneCall()
+    owner = SingleCallOwner()
     deadline = trio.current_time() + (60 if limit is None else limit)
     call = TransportCaller(transport, url).new_call(GET, CallContext(owner, "a", "u", deadline=deadline, limit=limit))
     ended = await owner.perform(call)
@@ -119,7 +119,7 @@ async def test_a_call_that_is_cancelled_before_its_task_runs_asks_nothing() -> N
     owner, transport = Owner(), answers(lambda: httpx.Response(200))
     call = TransportCaller(transport).new_call(GET, CallContext(owner, "a", "u"))
     call.start(trio.current_time())
-    call.depart()
+    call.send()
     call.cancel("decided")
     await call.finish()
     assert owner.told == 1
@@ -137,10 +137,10 @@ async def test_a_cancelled_call_tells_its_owner_nothing_and_its_transport_the_re
             raise
         raise AssertionError
 
-    owner = LoneCall()
+    owner = SingleCallOwner()
     call = TransportCaller(Scripted(handler)).new_call(GET, CallContext(owner, "a", "u"))
     call.start(trio.current_time())
-    call.depart()
+    call.send()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(call.finish)
         await wait_all_tasks_blocked()
@@ -171,10 +171,10 @@ async def test_a_failing_clean_up_after_the_own_limit_leaves_a_timeout(autojump_
 
 @pytest.mark.parametrize("call_first", [True, False])
 async def test_a_failing_clean_up_of_a_cancelled_call_raises_nothing(call_first: bool) -> None:
-    owner = LoneCall()
+    owner = SingleCallOwner()
     call = TransportCaller(Scripted(fails_to_clean_up)).new_call(GET, CallContext(owner, "a", "u"))
     call.start(trio.current_time())
-    call.depart()
+    call.send()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(call.finish)
         await wait_all_tasks_blocked()
@@ -206,7 +206,7 @@ async def test_cancelled_at_every_checkpoint_it_leaves_no_body_open(autojump_clo
 
 def test_it_makes_whole_calls_only() -> None:
     with pytest.raises(ValueError, match="whole"):
-        TransportCaller(httpx.MockTransport(str)).new_call(GET, CallContext(LoneCall(), "a", "u"), "stream")
+        TransportCaller(httpx.MockTransport(str)).new_call(GET, CallContext(SingleCallOwner(), "a", "u"), "stream")
 
 
 def test_a_transport_that_makes_calls_itself_is_not_wrapped() -> None:
@@ -219,6 +219,6 @@ async def test_fields_of_the_connection_are_no_fields_of_the_response() -> None:
         fields = [("connection", "x-once"), ("x-once", "1"), ("keep-alive", "timeout=5"), ("x-else", "2")]
         return httpx.Response(200, headers=fields)
 
-    owner = LoneCall()
+    owner = SingleCallOwner()
     call = await owner.perform(TransportCaller(Scripted(handler)).new_call(GET, CallContext(owner, "a", "u")))
     assert [(name, value) for _, name, value in call.fields] == [(b"x-else", b"2")]

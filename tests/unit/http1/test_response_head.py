@@ -57,7 +57,7 @@ def test_what_we_take_as_a_head_llhttp_takes_too_and_reads_the_same(start: str, 
 @given(_START, st.lists(_FIELDS, max_size=6))
 def test_a_head_that_comes_again_is_read_as_it_was_the_first_time(start: str, fields: list[tuple[str, str]]) -> None:
     raw = "\r\n".join([start, *(f"{name}: {value}" for name, value in fields)]).encode("utf-8", "surrogatepass")
-    for memory in (response_head._heads, response_head._starts, response_head._fields):
+    for memory in (response_head._heads, response_head._status_lines, response_head._fields):
         memory.entries.clear()
     assert outcome_of(raw) == outcome_of(raw)
 
@@ -73,7 +73,7 @@ def test_no_memory_grows_without_end() -> None:
     for number in range(5000):
         head_of(b"HTTP/1.1 200 %d\r\nX-Number: %d" % (number, number))
     assert len(response_head._heads.entries) <= 128
-    assert len(response_head._starts.entries) <= response_head.KNOWN_MAX
+    assert len(response_head._status_lines.entries) <= response_head.KNOWN_MAX
     assert len(response_head._fields.entries) <= response_head.KNOWN_MAX
 
 
@@ -87,7 +87,7 @@ def test_no_memory_grows_without_end() -> None:
     ],
 )
 def test_what_is_one_users_secret_or_too_long_is_not_kept(field: bytes) -> None:
-    for memory in (response_head._heads, response_head._starts, response_head._fields):
+    for memory in (response_head._heads, response_head._status_lines, response_head._fields):
         memory.entries.clear()
     head_of(b"HTTP/1.1 200 OK\r\n" + field)
     kept = b"".join([*response_head._heads.entries, *response_head._fields.entries])

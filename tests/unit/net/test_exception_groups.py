@@ -11,7 +11,6 @@ import trio
 from umbel.net.exception_groups import (
     OpaqueError,
     StrayCancelError,
-    apart,
     cancel_reason,
     check_cancel,
     first_leaf,
@@ -20,7 +19,8 @@ from umbel.net.exception_groups import (
     raise_cancels,
     raise_first_cancelled,
     raise_unwrapped,
-    split,
+    split_application_crash,
+    split_crash,
     unwrapped,
 )
 
@@ -82,7 +82,7 @@ def test_a_group_that_is_deeper_than_pythons_stack_is_taken_apart() -> None:
     error = deep(A, B)
     assert list(leaves(error)) == [A, B]
     assert isinstance(pair := unwrapped(error), BaseExceptionGroup) and pair.exceptions == (A, B)
-    assert split(error) == (error, None)
+    assert split_crash(error) == (error, None)
     raise_cancels(error)
 
 
@@ -191,12 +191,12 @@ async def test_cancels_are_raised_without_the_failures_beside_them() -> None:
 
 async def test_a_cancel_of_ours_is_split_from_the_crash_beside_it() -> None:
     def check(cancelled: trio.Cancelled) -> None:
-        crash, rest = split(BaseExceptionGroup("", [A, cancelled]))
+        crash, rest = split_crash(BaseExceptionGroup("", [A, cancelled]))
         assert (crash and list(leaves(crash)), rest and list(leaves(rest))) == ([A], [cancelled])
-        assert apart(BaseExceptionGroup("", [A, cancelled]))[0] is A
-        assert split(cancelled) == (None, cancelled)
-        assert split(deep(A, cancelled)) == (None, cancelled)
-        assert split(UnderivableError("", [A, cancelled])) == (None, cancelled)
+        assert split_application_crash(BaseExceptionGroup("", [A, cancelled]))[0] is A
+        assert split_crash(cancelled) == (None, cancelled)
+        assert split_crash(deep(A, cancelled)) == (None, cancelled)
+        assert split_crash(UnderivableError("", [A, cancelled])) == (None, cancelled)
         check_cancel(cancelled)
 
     await with_cancel(check)
@@ -205,21 +205,21 @@ async def test_a_cancel_of_ours_is_split_from_the_crash_beside_it() -> None:
 async def test_a_cancel_of_a_scope_that_is_over_is_a_crash() -> None:
     kept: list[trio.Cancelled] = []
     await with_cancel(kept.append)
-    assert split(kept[0]) == (kept[0], None)
+    assert split_crash(kept[0]) == (kept[0], None)
     with pytest.raises(StrayCancelError):
         check_cancel(kept[0])
 
 
 def test_an_exception_that_cannot_be_split_or_looked_at_is_a_crash_all_the_same() -> None:
     whole = UnderivableError("", [A, SystemExit()])
-    assert split(whole) == (whole, None)
+    assert split_crash(whole) == (whole, None)
     unreadable = UnreadableError()
-    assert apart(unreadable) == (unreadable, None)
+    assert split_application_crash(unreadable) == (unreadable, None)
 
     class UnplacedError(Exception):
         @property
         def __traceback__(self) -> None:  # type: ignore[override]
             raise OwnError
 
-    crash, rest = apart(ExceptionGroup("", [UnplacedError()]))
+    crash, rest = split_application_crash(ExceptionGroup("", [UnplacedError()]))
     assert isinstance(crash, OpaqueError) and rest is None

@@ -15,7 +15,7 @@ from urllib.parse import quote_plus
 
 import msgspec
 
-from ...core.call import EVERY, FieldBlock, FieldBlocks, Prepared, block_of
+from ...core.call import EVERY, FieldBlock, FieldBlocks, PreparedRequest, block_of
 from ...core.http.forward_all import STAR
 from ...core.http.header_field import ACCEPT_GZIP, Field, raw_value
 from ...core.model import Inputs, Json
@@ -145,7 +145,7 @@ class RequestTemplate:
     fixed_headers: FieldBlock | None = field(init=False)
     """The header fields, if they are the same for every request."""
     beginnings: dict[object, bytes] | None = field(init=False, compare=False)
-    """``Prepared.beginnings`` of the requests."""
+    """``PreparedRequest.beginnings`` of the requests."""
     contested: bool = field(init=False)
     """Whether the configuration names a field that the gateway may write itself (then its own is sent)."""
 
@@ -174,7 +174,7 @@ class RequestTemplate:
         inputs: Inputs,
         gateway: FieldBlocks | None = None,
         left_out: OnLeftOut = ignore_left_out,
-    ) -> Prepared:
+    ) -> PreparedRequest:
         """Make the request for these values. ``gateway``: the result of ``gateway_fields``, if it is known already.
 
         Raises:
@@ -185,15 +185,15 @@ class RequestTemplate:
         if gateway is None:
             gateway = gateway_fields(inputs, forwarded=self.forwarded)
         if self.beginnings is not None and target is not None and headers is not None:
-            return Prepared(self.method, target, headers, None, gateway, None, self.beginnings)
+            return PreparedRequest(self.method, target, headers, None, gateway, None, self.beginnings)
         bound = {param.name: param.expression.evaluate(context) for param in self.bound}
         target = self._target(context, bound, inputs) if target is None else target
         content = self._content(context, inputs)
         if headers is None:
             own = self._headers(context, bound, inputs, left_out)
             own = drop_gateway_fields(own, gateway) if self.contested else own
-            return Prepared(self.method, target, own, content, gateway)
-        return Prepared(self.method, target, headers, content, gateway)
+            return PreparedRequest(self.method, target, own, content, gateway)
+        return PreparedRequest(self.method, target, headers, content, gateway)
 
     def reads_headers(self, text: FieldTemplate) -> bool:
         """Whether a template of this call reads a header of the client's, directly or through a name of ``with``."""

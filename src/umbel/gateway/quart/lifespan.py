@@ -15,7 +15,7 @@ from quart_trio.asgi import TrioASGILifespan
 
 from ...core.errors import ConfigError
 from ...logs import Redactor
-from ...net.exception_groups import first_leaf, leaves, split
+from ...net.exception_groups import first_leaf, leaves, split_crash
 from .. import crashes
 from ..context import State
 from ..runtime import open_runtime
@@ -54,7 +54,7 @@ class Lifespan(TrioASGILifespan):
                     app.route_table.close()
                     serving.close()
         except BaseException as error:
-            crash, rest = split(error)
+            crash, rest = split_crash(error)
             phase, serving.state = serving.state, State.STOPPED if crash is None else State.FAILED
             if crash is None or rest is not None or first_leaf(crash, SystemExit) is not None:
                 # A cancel, or worse. The crash beside it, if there is one, has been recorded where it happened.
@@ -86,7 +86,7 @@ class Lifespan(TrioASGILifespan):
                 finally:
                     stopping.set()
         except BaseException as error:
-            crash, rest = split(error)
+            crash, rest = split_crash(error)
             # What a hook raised, Quart has handed to log_exception; what came beside a cancel it never saw.
             if crash is not None and (serving.state is State.SERVING or rest is not None):
                 crashes.note(serving.recorder, "lifespan.crashed", crash)

@@ -19,7 +19,7 @@ from werkzeug.routing.exceptions import RequestRedirect, RoutingException
 from ...composition.answer.cache_control import to_private
 from ...core.errors import RequestError
 from ...core.failure_kinds import Kind
-from ...net.exception_groups import check_cancel, leaves, split, without_stray_cancels
+from ...net.exception_groups import check_cancel, leaves, split_crash, without_stray_cancels
 from .. import crashes
 from ..application import GatewayApplication
 from ..request.paths import relative_redirect
@@ -91,7 +91,7 @@ class ErrorHandling(GatewayApplication):
         Raises:
             BaseException: the cancels of one that holds crashes too, which are recorded.
         """
-        crash, rest = split(group)
+        crash, rest = split_crash(group)
         if crash is None or rest is None:
             return crash is None
         crashes.note(self.recorder, "request.crashed", crash, self._facts())
@@ -126,7 +126,7 @@ class ErrorHandling(GatewayApplication):
         self, context: list[Any], group: BaseExceptionGroup[BaseException]
     ) -> HTTPException | ResponseReturnValue:
         """The first leaf that has a handler answers, as with Quart-Trio; the others are recorded."""
-        crash, rest = split(group)
+        crash, rest = split_crash(group)
         if rest is not None or not isinstance(crash, ExceptionGroup):
             raise group
         failures = [leaf for leaf in leaves(crash) if isinstance(leaf, Exception)]

@@ -16,7 +16,7 @@ from ...core.failure_kinds import Kind
 from ...core.inbound import ClientGoneError
 from ...core.model import RequestFacts
 from ...core.problem import CONTENT_TYPE, Problem
-from ...net.exception_groups import split
+from ...net.exception_groups import split_crash
 from ...server.answer.access_record import RECORD
 from .. import crashes
 from ..request.client_origin import origin_in
@@ -111,7 +111,7 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
         try:
             await super().__call__(receive, send)
         except BaseException as error:
-            crash, rest = split(error)
+            crash, rest = split_crash(error)
             if crash is not None:
                 self.ctx.kind, self.ctx.detail = Kind.INTERNAL, "an exception nobody handled"
                 crashes.note(self.ctx.recorder, "websocket.crashed", crash, self.ctx.facts)

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from ...net.exception_groups import apart
+from ...net.exception_groups import split_application_crash
 from ..answer.access_record import LAST_ANSWER_S, cut_answer, refusal_for
 from ..answer.error_response import REFUSED_MAX, ErrorResponse, ServerResponse, new_request_id
 from ..answer.response_head import STATUS_LINES, ApplicationError
@@ -254,7 +254,7 @@ class Http1Connection:
     def receive_now(self) -> bytes | None:
         """What is there without waiting; empty at the end of the stream, however it ended; None if nothing is."""
         try:
-            self.stream.look()
+            self.stream.poll_readable()
             return self.stream.receive_now(_BODY_MAX_READ)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return b""
@@ -345,7 +345,7 @@ class Http1Connection:
                 if not (cycle.answered or cycle.gone or cycle.taken or cycle.crash_recorded):
                     raise ApplicationError("the application returned without a whole response")
             except BaseException as error:  # noqa: BLE001 - raises on what is not its to end
-                crash, rest = apart(error)
+                crash, rest = split_application_crash(error)
                 if crash is not None:
                     server.application_failed("request", crash, gone=cycle.gone)
             if cycle.waits:

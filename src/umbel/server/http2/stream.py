@@ -52,7 +52,7 @@ import trio
 from h2.errors import ErrorCodes
 
 from ...core.inbound import DISCARD_MAX, AnsweredByServerError, ClientGoneError
-from ...net.exception_groups import apart
+from ...net.exception_groups import split_application_crash
 from ..answer.access_record import RecordedRequest
 from ..answer.error_response import ErrorResponse
 from ..answer.response_head import NO_CONTENT, STATUS_LINES, ApplicationError, read_fields
@@ -151,7 +151,7 @@ class Stream(RecordedRequest, UnsentContent):
                     self._on_gone = None
                 await self._check_end()
             except BaseException as error:  # noqa: BLE001 - raises on what is not its to end
-                crash, rest = apart(error)
+                crash, rest = split_application_crash(error)
                 if crash is not None:
                     self.server.application_failed("request", crash, gone=self.gone)
                 if rest is not None:

@@ -51,7 +51,7 @@ from wsproto.utilities import LocalProtocolError
 
 from ...core.failure_kinds import Kind
 from ...core.inbound import ClientGoneError
-from ...net.exception_groups import apart
+from ...net.exception_groups import split_application_crash
 from ..answer.access_record import RECORD, RecordedRequest, corrected
 from ..answer.error_response import ErrorResponse, ServerResponse
 from ..answer.response_head import STATUS_LINES, ApplicationError
@@ -170,7 +170,7 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
             with self._scope:
                 await self._app(self._asgi_scope(), self.receive, self.send)
         except BaseException as error:  # noqa: BLE001 - raises on what is not its to end
-            crash, rest = apart(error)
+            crash, rest = split_application_crash(error)
             if crash is not None:
                 self._crashed = True
                 self._server.application_failed("websocket", crash, gone=self.gone)

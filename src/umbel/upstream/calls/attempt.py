@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import trio
 
-from ...core.call import CallContext, Prepared
+from ...core.call import CallContext, PreparedRequest
 from ...core.errors import UpstreamError
 from ...core.events import AttemptEnded
 from ...core.failure_kinds import CUT, Kind
@@ -56,7 +56,7 @@ class AttemptOwner(Protocol):
 
     client: ClientInterface
     context: CallContext
-    prepared: Prepared
+    prepared: PreparedRequest
     idempotent: bool
     """Whether the request may be sent twice."""
     ticket: Ticket | None
@@ -178,7 +178,7 @@ class Attempt:
             return
         self.state = READY
 
-    def depart(self) -> None:
+    def send(self) -> None:
         """Send the request, if it is ready. A broken connection is noticed when it is read."""
         connection, request = self._connection, self._request
         if self.state is READY and connection is not None and request is not None:
@@ -278,7 +278,7 @@ class Attempt:
         request = self._request
         if connection.pushing is not None and request is not None and len(request) <= INLINE_MAX:
             self.state = READY
-            self.depart()
+            self.send()
             return
         stream = connection.begin_whole()
         self.state = SENT

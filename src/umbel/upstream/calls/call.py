@@ -14,7 +14,7 @@ of its response are pushed to it from the reader's task. ``WAITING | READY → S
 
 - WAITING: it needs a task, because it must connect, or send more than fits a socket, or because its stream cannot push
   (a ``dial`` of a test). It is noted in ``UpstreamCall._waiting`` and the owner is told; ``finish`` carries it on.
-- READY: it has a connection and is sent by ``depart``.
+- READY: it has a connection and is sent by ``send``.
 - SENT: the request is out, or being sent. HEAD: some of the response is there.
 - Only ``_close`` of the attempt leaves to DONE. It gives its replica back, records the attempt, and tells the breaker.
   Before that the connection has been given back to the pool or closed: an attempt that is DONE has none.
@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import trio
 
-from ...core.call import CallBase, CallContext, Mode, Prepared
+from ...core.call import CallBase, CallContext, Mode, PreparedRequest
 from ...core.errors import UpstreamError
 from ...core.events import Noted
 from ...core.failure_kinds import Kind
@@ -78,7 +78,7 @@ class UpstreamCall(CallBase):
 
     mode: ClassVar[Mode] = "whole"
 
-    def __init__(self, client: ClientInterface, prepared: Prepared, context: CallContext) -> None:
+    def __init__(self, client: ClientInterface, prepared: PreparedRequest, context: CallContext) -> None:
         # As CallBase.__init__ does: to call that costs as much as all of this.
         self.prepared = prepared
         self.context = context
@@ -152,7 +152,7 @@ class UpstreamCall(CallBase):
         now = trio.current_time()
         try:
             self._begin(now)
-            self.depart()
+            self.send()
         except Exception as error:  # noqa: BLE001  # a bug must not reach whoever gave the place back
             self.crashed(error, now)
 
@@ -170,11 +170,11 @@ class UpstreamCall(CallBase):
         attempt = self._attempt = Attempt(self, "first")
         attempt.begin(now)
 
-    def depart(self) -> None:
+    def send(self) -> None:
         """See ``core.call.Call``."""
         attempt = self._attempt
         if attempt is not None:
-            attempt.depart()
+            attempt.send()
 
     # Events of the attempt; see ``attempt.AttemptOwner``.
 

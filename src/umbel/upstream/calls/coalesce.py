@@ -5,10 +5,10 @@ It is no cache: an answer goes to those who wait when it comes, and is forgotten
 Theory
 ------
 Two calls ask the same if upstream, method, target, body, bound of the body, own policies, limits of steps and every
-field are the same, but for the values of the fields that the gateway writes itself (``Prepared.gateway``): those say
-who asks, and through whom. The first of them begins a ``SharedCall``, which makes one ``UpstreamCall`` with ids of its
-own: it keeps of ``Via`` the gateway's own step and names no client. The shared call belongs to the upstream's nursery
-and not to a caller's task: a caller that leaves, by a cancel or its deadline, leaves the others their call.
+field are the same, but for the values of the fields that the gateway writes itself (``PreparedRequest.gateway``): those
+say who asks, and through whom. The first of them begins a ``SharedCall``, which makes one ``UpstreamCall`` with ids of
+its own: it keeps of ``Via`` the gateway's own step and names no client. The shared call belongs to the upstream's
+nursery and not to a caller's task: a caller that leaves, by a cancel or its deadline, leaves the others their call.
 
 Each caller has a ``Waiter``, which is its ``Call``. When the shared call ends, each waiter ends with the same result.
 A waiter whose own limit passes ends itself with ``CallTimedOut`` and leaves; one that is cancelled just leaves. The
@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 from msgspec.structs import replace
 
-from ...core.call import Call, CallBase, CallContext, Prepared
+from ...core.call import Call, CallBase, CallContext, PreparedRequest
 from ...core.errors import NotRunningError
 from ...core.http.header_field import Field
 from ...core.model import Attempt as AttemptRecord
@@ -85,14 +85,16 @@ class Coalescing:
         unshared_call: makes a call that serves one caller alone.
     """
 
-    def __init__(self, client: ClientInterface, unshared_call: Callable[[Prepared, CallContext], UpstreamCall]) -> None:
+    def __init__(
+        self, client: ClientInterface, unshared_call: Callable[[PreparedRequest, CallContext], UpstreamCall]
+    ) -> None:
         self.client = client
         self.unshared_call = unshared_call
         self.under_way: dict[Hashable, SharedCall] = {}
         # Counted by the shared calls and their waiters.
         self.made = self.joined = self.unshared = self.abandoned = self.crowded = 0
 
-    def new_call(self, prepared: Prepared, context: CallContext) -> Call:
+    def new_call(self, prepared: PreparedRequest, context: CallContext) -> Call:
         """A call that shares, if its method is safe; else one of its own."""
         if prepared.method not in SAFE:
             return self.unshared_call(prepared, context)
@@ -111,7 +113,7 @@ class Coalescing:
         )
 
 
-def _key(prepared: Prepared, context: CallContext) -> Hashable:
+def _key(prepared: PreparedRequest, context: CallContext) -> Hashable:
     """The key of a call: calls with equal keys ask for the same."""
     return (
         prepared.method,
@@ -139,7 +141,7 @@ class Waiter(CallBase):
         "number",
     )
 
-    def __init__(self, coalescing: Coalescing, prepared: Prepared, context: CallContext) -> None:
+    def __init__(self, coalescing: Coalescing, prepared: PreparedRequest, context: CallContext) -> None:
         super().__init__(prepared, context)
         self._coalescing = coalescing
         self.head: Head | None = None
@@ -186,13 +188,13 @@ class Waiter(CallBase):
         shared.join(self)
         shared.start(now)
 
-    def depart(self) -> None:
+    def send(self) -> None:
         """See ``core.call.Call``."""
         if self._own is not None:
-            self._own.depart()
+            self._own.send()
         elif self._shared is not None:
-            # Not only the first waiter's matter: it may have left before it departed.
-            self._shared.call.depart()
+            # Not only the first waiter's matter: it may have left before it was sent.
+            self._shared.call.send()
 
     async def finish(self) -> None:
         """See ``core.call.Call``. Only a call of its own ever needs a task of its owner's."""
@@ -230,7 +232,7 @@ class Waiter(CallBase):
             self._shared = None
             self._coalescing.unshared += 1
             self._start_own_call(now)
-            self.depart()
+            self.send()
 
     @property
     def _request_key(self) -> int:
@@ -307,7 +309,7 @@ class SharedCall:
         "several",
     )
 
-    def __init__(self, coalescing: Coalescing, key: Hashable, prepared: Prepared, first: CallContext) -> None:
+    def __init__(self, coalescing: Coalescing, key: Hashable, prepared: PreparedRequest, first: CallContext) -> None:
         self._coalescing = coalescing
         self._key = key
         rng = coalescing.client.rng
@@ -456,7 +458,7 @@ def _own_request(whose: RequestFacts, request_id: str, trace: Trace) -> RequestF
     return replace(whose, request_id=request_id, trace=trace)
 
 
-def _shared_request(prepared: Prepared, request_id: str) -> Prepared:
+def _shared_request(prepared: PreparedRequest, request_id: str) -> PreparedRequest:
     """The request of a shared call: of the gateway's fields only its own step of Via, and an id of its own."""
     own: list[Field] = []
     for block in prepared.gateway:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import trio
 
-from ...core.call import CallContext, Prepared
+from ...core.call import CallContext, PreparedRequest
 from ...core.failure_kinds import Kind
 from ...policy.hedge import HedgeRules, HedgeVerdict, Race, RaceEntry, hedge_verdict
 from ...policy.retry import RetryRules
@@ -49,7 +49,7 @@ class RepeatableCall(UpstreamCall):
 
     attempt_type: ClassVar[type[Attempt]] = Attempt
 
-    def __init__(self, client: ClientInterface, prepared: Prepared, context: CallContext) -> None:
+    def __init__(self, client: ClientInterface, prepared: PreparedRequest, context: CallContext) -> None:
         super().__init__(client, prepared, context)
         # ``_attempt`` is the round's first attempt, and ``_timer`` also that of the next hedge or of the next round.
         self._retry: RetryRules | None = None
@@ -172,7 +172,7 @@ class RepeatableCall(UpstreamCall):
         self._made += 1
         try:
             self._begin_round(now, "retry")
-            self.depart()
+            self.send()
         except Exception as error:  # noqa: BLE001  # a bug must not end the timers of others
             self.crashed(error, now)
 
@@ -224,7 +224,7 @@ class RepeatableCall(UpstreamCall):
         if race.may_grow:
             self._set_hedge_timer(now)
         attempt.begin(now)
-        attempt.depart()
+        attempt.send()
 
     def _judge(self, attempt: Attempt, race: Race, now: float) -> None:
         """Decide what the end of an attempt means for the others of its race."""

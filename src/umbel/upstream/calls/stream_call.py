@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, ClassVar
 import httpx
 import trio
 
-from ...core.call import CallContext, Mode, Prepared, StepTimeouts
+from ...core.call import CallContext, Mode, PreparedRequest, StepTimeouts
 from ...core.errors import UpstreamError
 from ...net.exception_groups import cancel_reason
 from ...policy.failure_verdict import failed
@@ -45,7 +45,7 @@ class StreamCall(RepeatableCall):
 
     mode: ClassVar[Mode] = "stream"
 
-    def __init__(self, client: ClientInterface, prepared: Prepared, context: CallContext) -> None:
+    def __init__(self, client: ClientInterface, prepared: PreparedRequest, context: CallContext) -> None:
         super().__init__(client, prepared, context)
         # A stream can be sent once.
         self.idempotent = self.idempotent and prepared.body is None
@@ -240,9 +240,9 @@ class StreamAttempt(Attempt):
 
 
 class _BodyStream(httpx.AsyncByteStream):
-    """Adapter from ``Prepared.body`` to the body stream that a connection sends."""
+    """Adapter from ``PreparedRequest.body`` to the body stream that a connection sends."""
 
-    def __init__(self, prepared: Prepared) -> None:
+    def __init__(self, prepared: PreparedRequest) -> None:
         assert prepared.body is not None
         self._body = prepared.body
 
@@ -251,7 +251,7 @@ class _BodyStream(httpx.AsyncByteStream):
 
 
 class RequestBody:
-    """Request body that a task hands over piece by piece (a ``Prepared.body``) while the call is under way.
+    """Request body that a task hands over piece by piece (a ``PreparedRequest.body``) while the call is under way.
 
     ``send`` waits until the connection has taken the piece before, so at most one piece is in memory. It may be sent
     from the beginning on; the first piece waits for the connection.

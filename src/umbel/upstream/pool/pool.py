@@ -18,7 +18,7 @@ import trio
 from msgspec.structs import replace
 
 from ...core.call import StepTimeouts
-from ...core.httpx_messages import Complete, UpstreamResponse, headers_of
+from ...core.httpx_messages import CompleteResponse, UpstreamResponse, headers_of
 from ...http1.response_head import Head
 from ...http1.response_reader import Limits
 from ...net.epoll import AnyReader, new_reader
@@ -245,7 +245,7 @@ class Pool(httpx.AsyncBaseTransport):
             # Undone by httpx, when the response is read.
             whole = httpx.ByteStream(content)
             return UpstreamResponse(head.status, headers=headers_of(head.fields), stream=whole, extensions=about)
-        return Complete(head.status, head.fields, content, about, trio.current_time() - began)
+        return CompleteResponse(head.status, head.fields, content, about, trio.current_time() - began)
 
     def _end_exchange(self, origin: Origin, connection: Connection) -> None:
         self.give_back(origin, connection, trio.current_time(), connection.state is State.IDLE, connection.excess)

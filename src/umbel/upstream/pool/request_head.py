@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import httpx
 
-from ...core.call import BEGINNINGS_MAX, EVERY, FieldBlock, FieldBlocks, Prepared
+from ...core.call import BEGINNINGS_MAX, EVERY, FieldBlock, FieldBlocks, PreparedRequest
 from ...core.http.header_field import ACCEPT_GZIP, Field
 from ...core.http.hop_by_hop import HOP_BY_HOP, is_hop_by_hop, named_by
 from ...core.http.secret_fields import may_be_secret
@@ -123,7 +123,7 @@ def encode_request(
     return EncodedRequest(method, head, content, stream, length, replayable, close)
 
 
-def is_idempotent(prepared: Prepared) -> bool:
+def is_idempotent(prepared: PreparedRequest) -> bool:
     """Whether sending the request twice means the same as once (RFC 9110 section 9.2.2). An Idempotency-Key says so."""
     return prepared.method in IDEMPOTENT or any(field[1] == b"idempotency-key" for field in prepared.fields)
 
@@ -133,7 +133,7 @@ def prepared_fields(fields: Sequence[Field]) -> Sequence[Field]:
     return [field for field in fields if field[1] not in (b"host", b"content-length")]
 
 
-def encode_call(prepared: Prepared, base: bytes, host: bytes, added: Sequence[Field]) -> EncodedRequest:
+def encode_call(prepared: PreparedRequest, base: bytes, host: bytes, added: Sequence[Field]) -> EncodedRequest:
     """Encode the request of a call with a body in memory: its fields, and those that the attempt adds.
 
     ``base`` stands before the target, ``host`` is the Host field. Fields of the call's own that bear the name of an
@@ -152,7 +152,7 @@ def encode_call(prepared: Prepared, base: bytes, host: bytes, added: Sequence[Fi
 
 
 def encode_plain_call(
-    prepared: Prepared, base: bytes, host: bytes, added: bytes, attempt_prefixes: tuple[bytes, ...]
+    prepared: PreparedRequest, base: bytes, host: bytes, added: bytes, attempt_prefixes: tuple[bytes, ...]
 ) -> bytes | None:
     """Encode the same as bytes where each field of the call can be sent as it stands, as nearly always.
 
@@ -177,7 +177,7 @@ def encode_plain_call(
 def note_beginning(
     beginnings: dict[object, bytes],
     key: object,
-    prepared: Prepared,
+    prepared: PreparedRequest,
     base: bytes,
     host: bytes,
     attempt_prefixes: tuple[bytes, ...],
@@ -194,7 +194,9 @@ def note_beginning(
             beginnings[key] = beginning
 
 
-def _beginning(prepared: Prepared, base: bytes, host: bytes, attempt_prefixes: tuple[bytes, ...]) -> bytes | None:
+def _beginning(
+    prepared: PreparedRequest, base: bytes, host: bytes, attempt_prefixes: tuple[bytes, ...]
+) -> bytes | None:
     """The request line, the Host, and the request's own fields; None and errors as ``encode_plain_call``."""
     method, target, headers = prepared.method, prepared.target, prepared.headers
     if type(headers) is FieldBlock and (headers.lines_for is attempt_prefixes or headers.lines_for is EVERY):

@@ -11,7 +11,7 @@ import pytest
 import umbel
 from tests.support.adversarial import check_linear, shapes_from
 from umbel.core.http.charsets import charset_of
-from umbel.core.httpx_messages import Complete, UpstreamResponse
+from umbel.core.httpx_messages import CompleteResponse, UpstreamResponse
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_the_text_of_an_answer_of_the_transport_is_never_of_an_arbitrary_codec(c
     content_type = f"text/plain; charset={charset}"
     if whole:
         fields = [(b"Content-Type", b"content-type", content_type.encode())]
-        response: httpx.Response = Complete(200, fields, b"a-\xc3\xa9", {}, 0.0)
+        response: httpx.Response = CompleteResponse(200, fields, b"a-\xc3\xa9", {}, 0.0)
     else:
         response = UpstreamResponse(200, headers={"content-type": content_type}, content=b"a-\xc3\xa9")
     assert response.encoding == "utf-8"
@@ -71,8 +71,8 @@ def test_no_codec_is_chosen_by_a_variable_but_in_one_place() -> None:
     assert [each for each in found if "codec" in each] == ["decode.py: body.decode(codec)"]
     # The others are msgspec's decoders and HPACK's, which take what they decode.
     assert all(
-        "_up.decode(" in each
-        or "_down.decode(" in each
+        "_master_decoder.decode(" in each
+        or "_worker_decoder.decode(" in each
         or "json.decode(" in each
         or each.startswith("request_head.py: super().decode(data, raw")
         for each in found

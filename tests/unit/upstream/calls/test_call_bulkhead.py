@@ -12,7 +12,7 @@ import trio.testing
 
 from tests.support.scripted_upstream import HANGS, OK, Scripted, Step, response, scripted
 from tests.support.upstreams import request_facts
-from umbel.core.call import Call, CallContext, Prepared
+from umbel.core.call import Call, CallContext, PreparedRequest
 from umbel.core.failure_kinds import Kind
 from umbel.upstream import BulkheadStatistics, Transport
 from umbel.upstream.errors import BudgetSpent, ConnectFailed, ConnectionReset, Overflow
@@ -128,9 +128,9 @@ class Crowd:
     def start(self, budget: float = math.inf) -> Call:
         facts = request_facts(budget)
         context = CallContext(self, "call", "upstream", facts, facts.deadline)
-        call = self.upstream.client.new_call(Prepared("GET", b"/", ()), context)
+        call = self.upstream.client.new_call(PreparedRequest("GET", b"/", ()), context)
         call.start(trio.current_time())
-        call.depart()
+        call.send()
         return call
 
 

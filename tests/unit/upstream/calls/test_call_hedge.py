@@ -13,7 +13,7 @@ import trio.testing
 
 from tests.support.memory_dial import running_reader
 from tests.support.scripted_upstream import HANGS, KEPT, OK, RESET, Script, Step, response, scripted
-from umbel.core.call import Call, CallContext, LoneCall, Prepared
+from umbel.core.call import Call, CallContext, PreparedRequest, SingleCallOwner
 from umbel.core.failure_kinds import Kind
 from umbel.net.stream import PlainStream
 from umbel.policy.hedge import HedgeRules
@@ -79,7 +79,7 @@ async def test_a_hedge_that_is_not_made_costs_no_task(autojump_clock) -> None:
         assert trio.lowlevel.current_statistics().tasks_living == before + 10, "the callers' own"
 
 
-class Counting(LoneCall):
+class Counting(SingleCallOwner):
     """Counts what it hears of its call."""
 
     ends = waits = 0
@@ -109,9 +109,11 @@ async def test_a_timer_sends_an_attempt_on_an_idle_connection_without_a_task(
             for _ in range(2):
                 nursery.start_soon(upstream.call)
         owner = Counting()
-        call = upstream.client.new_call(Prepared("GET", b"/", ()), context := CallContext(owner, "call", "upstream"))
+        call = upstream.client.new_call(
+            PreparedRequest("GET", b"/", ()), context := CallContext(owner, "call", "upstream")
+        )
         call.start(trio.current_time())
-        call.depart()
+        call.send()
         await trio.sleep(1)
         assert (owner.waits, owner.ends, call.status) == (0, 1, 200)
         assert [each.reused for each in context.attempts] == [True, True]
@@ -130,7 +132,7 @@ async def test_of_two_answers_in_one_batch_of_the_reader_the_first_wins(first: i
 
         async with Transport(["http://x"], hedge=Hedge(0.0), dial=dial, reader=reader) as transport:
             context = CallContext(owner, "call", "upstream")
-            call = transport.new_call(Prepared("GET", b"/", ()), context)
+            call = transport.new_call(PreparedRequest("GET", b"/", ()), context)
             nursery.start_soon(owner.perform, call)
             with trio.fail_after(5):
                 while transport.statistics().pool.active < 2:

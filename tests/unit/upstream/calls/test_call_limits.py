@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from tests.support.scripted_upstream import HANGS, KEPT, OK, Scripted, Step, response, scripted
-from umbel.core.call import CallContext, LoneCall, Prepared, StepTimeouts
+from umbel.core.call import CallContext, PreparedRequest, SingleCallOwner, StepTimeouts
 from umbel.core.failure_kinds import Kind
 from umbel.upstream import Hedge, Retry, Transport
 from umbel.upstream.errors import CallTimedOut, ConnectTimedOut, Overflow, ReadTimedOut, WriteTimedOut
@@ -259,11 +259,11 @@ async def test_with_httpx_limits_too_a_request_on_an_idle_connection_needs_no_ta
     async with scripted([KEPT]) as upstream:
         await upstream.call()
         before = trio.lowlevel.current_statistics().tasks_living
-        owner = LoneCall()
+        owner = SingleCallOwner()
         context = CallContext(owner, "c", "u", steps=StepTimeouts(read=1.0))
-        call = upstream.client.new_call(Prepared("GET", b"/", ()), context)
+        call = upstream.client.new_call(PreparedRequest("GET", b"/", ()), context)
         call.start(trio.current_time())
-        call.depart()
+        call.send()
         assert not owner._waiting
         assert trio.lowlevel.current_statistics().tasks_living == before
         call.cancel("the test is over")

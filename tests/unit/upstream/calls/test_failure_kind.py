@@ -7,7 +7,7 @@ import math
 import httpx
 import pytest
 
-from umbel.core.call import CallContext, LoneCall
+from umbel.core.call import CallContext, SingleCallOwner
 from umbel.core.errors import UpstreamError
 from umbel.core.failure_kinds import Kind
 from umbel.core.model import RequestFacts, Trace
@@ -41,7 +41,7 @@ def context(deadline: float, route_deadline: float | None = None) -> CallContext
     request = None
     if route_deadline is not None:
         request = RequestFacts("id", Trace("ab" * 16), "GET", "/", "/", 0.0, route_deadline)
-    return CallContext(LoneCall(), "call", "upstream", request, deadline)
+    return CallContext(SingleCallOwner(), "call", "upstream", request, deadline)
 
 
 @pytest.mark.parametrize("reason", ["", "a sibling failed", "deadline"])

@@ -6,7 +6,7 @@ import httpx
 import pytest
 from msgspec import structs
 
-from umbel.core.call import BEGINNINGS_MAX, FieldBlock, Prepared
+from umbel.core.call import BEGINNINGS_MAX, FieldBlock, PreparedRequest
 from umbel.core.failure_kinds import Kind
 from umbel.core.http.header_field import ACCEPT_GZIP, Field
 from umbel.upstream import Client, Pool
@@ -207,11 +207,13 @@ def field(name: bytes, value: bytes) -> Field:
     return name, name.lower(), value
 
 
-def prepared(*fields: Field, method: str = "GET", target: bytes = b"/t", content: bytes | None = None) -> Prepared:
-    return Prepared(method, target, (*fields, ACCEPT_GZIP), content, (((b"via", b"via", b"1.1 umbel"),),))
+def prepared(
+    *fields: Field, method: str = "GET", target: bytes = b"/t", content: bytes | None = None
+) -> PreparedRequest:
+    return PreparedRequest(method, target, (*fields, ACCEPT_GZIP), content, (((b"via", b"via", b"1.1 umbel"),),))
 
 
-def plain(call: Prepared) -> bytes | None:
+def plain(call: PreparedRequest) -> bytes | None:
     return encode_plain_call(call, b"/base", b"host:81", b"traceparent: 00-1\r\n", NEVER)
 
 
@@ -233,13 +235,13 @@ def test_a_call_goes_to_its_replicas_host_and_base_and_asks_for_gzip() -> None:
         prepared(field(b"TraceParent", b"x")),
         prepared(field(b"accept-encoding", b"br")),
         prepared(field(b"Accept-Encoding", b"br")),
-        Prepared("GET", b"/t", (field(b"x", b"accept-encoding: gzip"),)),
+        PreparedRequest("GET", b"/t", (field(b"x", b"accept-encoding: gzip"),)),
         prepared(method="PROPFIND"),
     ],
     ids=repr,
 )
 @pytest.mark.parametrize("kind", [tuple, list])
-def test_what_a_call_may_not_say_itself_needs_a_closer_look_and_is_replaced(call: Prepared, kind: type) -> None:
+def test_what_a_call_may_not_say_itself_needs_a_closer_look_and_is_replaced(call: PreparedRequest, kind: type) -> None:
     call = structs.replace(call, headers=kind(call.headers))
     assert plain(call) is None
     lines = encode_call(call, b"/base", b"host:81", [TRACE]).head.lower().split(b"\r\n")
@@ -275,9 +277,9 @@ SAYS_LEFT, SAYS_RIGHT = (b"x-left", b"x-left", b"1"), (b"x-right", b"x-right", b
 def test_what_is_noted_on_a_block_for_one_upstream_is_not_used_for_another(
     headers: tuple[Field, ...], block: tuple[Field, ...]
 ) -> None:
-    noted = Prepared("GET", b"/", FieldBlock(headers), None, (FieldBlock(block),))
+    noted = PreparedRequest("GET", b"/", FieldBlock(headers), None, (FieldBlock(block),))
     for never in (LEFT, RIGHT, LEFT, LEFT, RIGHT):
-        anew = Prepared("GET", b"/", headers, None, (block,))
+        anew = PreparedRequest("GET", b"/", headers, None, (block,))
         expected = encode_plain_call(anew, b"", b"h", b"", never)
         assert encode_plain_call(noted, b"", b"h", b"", never) == expected
 
@@ -308,7 +310,9 @@ def test_a_noted_beginning_and_the_other_lines_are_the_plain_request(method: str
         prepared(field(b"x-large", b"x" * 9000)),
     ],
 )
-def test_no_beginning_is_noted_of_a_request_that_is_long_has_a_length_or_needs_a_closer_look(call: Prepared) -> None:
+def test_no_beginning_is_noted_of_a_request_that_is_long_has_a_length_or_needs_a_closer_look(
+    call: PreparedRequest,
+) -> None:
     beginnings: dict[object, bytes] = {}
     note_beginning(beginnings, "one", call, b"", b"h", NEVER)
     assert not beginnings
