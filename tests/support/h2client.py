@@ -13,7 +13,7 @@ import h2.events
 import trio
 from hyperframe.frame import Frame
 
-from umbel.server.http2.frames import GOAWAY, FrameCutter
+from umbel.server.http2.frames import GOAWAY, FrameSplitter
 
 Headers = Iterable[tuple[str | bytes, str | bytes]]
 
@@ -48,7 +48,7 @@ class H2Client:
             self.h2.local_settings = h2.settings.Settings(
                 client=True, initial_values={h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: window}
             )
-        self._cutter = FrameCutter(2**24)
+        self._cutter = FrameSplitter(2**24)
         self.answers: dict[int, Answer] = {}
         self.goaway: list[int] = []
         """The error codes of the GOAWAY frames that came."""

@@ -100,7 +100,7 @@ def _serve_alone(given: CommandLine) -> None:
     from ..server import Limits
     from ..server import serve as serve_app
     from ..server.process import gc_tuning
-    from ..server.process.loopwatch import EVENT, watched_loop
+    from ..server.process.loop_watchdog import EVENT, watched_loop
     from ..supervisor.master.listeners import activated_sockets
     from ..supervisor.master.pidfile import pidfile
     from ..supervisor.master.settings import read_in_time, read_settings

@@ -26,7 +26,7 @@ from ..net.exception_groups import raise_unwrapped
 from ..server.asgi import make_scope
 from ..server.handler import serve_asgi
 from ..server.process import gc_tuning
-from ..server.process.loopwatch import EVENT, watched_loop
+from ..server.process.loop_watchdog import EVENT, watched_loop
 from ..server.process.process_signals import no_deadly_signals
 from ..server.process.settings import hypercorn_config
 from ..server.serving import serve
@@ -242,7 +242,7 @@ class Umbel(ErrorHandling, InboundApplication):
         """Serve until SIGINT, SIGTERM or SIGQUIT: the embedded server, for ``python app.py``.
 
         ``port`` 0 takes a free one; the address is printed. There is no reloader. A loop that is blocked for
-        ``hang_timeout`` is told on stderr (``server/process/loopwatch.py``).
+        ``hang_timeout`` is told on stderr (``server/process/loop_watchdog.py``).
 
         Raises:
             OSError: the address cannot be listened on.

@@ -21,7 +21,7 @@ from hypercorn.trio.worker_context import WorkerContext
 
 from .connection import serve_socket
 from .handler import handler_of
-from .process.loopwatch import EVENT, HANG_TIMEOUT, watch_loop
+from .process.loop_watchdog import EVENT, HANG_TIMEOUT, watch_loop
 from .shutdown import drain, leave
 from .state import ServerState
 

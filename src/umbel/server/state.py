@@ -40,13 +40,13 @@ if TYPE_CHECKING:
 
 
 _GONE = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
-"""What a connection raises whose client has gone or does not read."""
+"""Exceptions of a connection whose client has gone or does not read."""
 
 _log = logging.getLogger("umbel.server")
 _redactor = Redactor()
 
 DISPLACED_SHARE = 4
-"""A quarter of ``max_in_flight`` may be beyond it while the refusals of as many others are on their way."""
+"""A quarter of ``max_in_flight`` may be in flight beyond it, while the responses of displaced requests are sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class ServerState:
     ) -> None:
         self.app = app
         self.given_recorder = recorder
-        """For an application that has none of its own."""
+        """Takes the records of an application that has no recorder of its own."""
         self.config = config
         self.limits = limits if limits is not None else limits_of(app)
         self.lifespan_state: dict[str, Any] = {}
@@ -99,7 +99,7 @@ class ServerState:
         """When what is in flight is cancelled; known from ``DRAINING`` on."""
         self.connections: AsyncValue[int] = AsyncValue(0)
         self.open: set[Drainable] = set()
-        """The connections that a drain must tell."""
+        """The connections that must be told when the server drains."""
         self.accept_batch = 64
         """Connections accepted in one go, so that a flood of them does not hold up the others.
 
@@ -107,7 +107,7 @@ class ServerState:
         """
         self.in_flight = 0
         self.uploads = UploadSlots(self.limits)
-        """Of requests whose body is still to come, which are not in flight."""
+        """The slots of requests whose body is still to come; these requests are not in flight."""
         self.late_at = math.inf
         """When, on ``time.monotonic``, the loop's other tasks have waited for too long: then ``on_late`` is called."""
         self.on_late: Callable[[], None] = _nothing
@@ -177,7 +177,10 @@ class ServerState:
         )
 
     def begin_draining(self, cut_at: float) -> None:
-        """Every connection is to end: with its next answer, or soon without one; what is in flight is cut then."""
+        """Let every connection end: with its next response, or after ``drain_idle`` without a request.
+
+        Whoever calls this cuts at ``cut_at`` what is still in flight.
+        """
         self.cut_at = cut_at
         self.keeps_alive = False
         self.idle_timeout = self.limits.drain_idle
@@ -201,7 +204,7 @@ class ServerState:
         self.connections.value -= 1
 
     def request_began(self) -> ErrorResponse | None:
-        """Count a request in, or say why it is not taken (then it is not counted)."""
+        """Count a request in; if it is not admitted, the refusal, and it is not counted."""
         in_flight = self.in_flight
         if in_flight >= self._places:
             if (refusal := self.check_capacity()) is not None:
@@ -216,8 +219,8 @@ class ServerState:
         return None
 
     def check_capacity(self) -> ErrorResponse | None:
-        """Why no further request may be in flight now; None if one may."""
-        if self.in_flight >= self.limits.max_in_flight and not self._displaces():
+        """The refusal of a further request, if none may be in flight now; None if one may."""
+        if self.in_flight >= self.limits.max_in_flight and not self._displace_waiting():
             return OVERLOADED
         if self._memory is not None:
             share = self._memory.share()
@@ -226,7 +229,7 @@ class ServerState:
                 return NO_MEMORY_LEFT
         return None
 
-    def _displaces(self) -> bool:
+    def _displace_waiting(self) -> bool:
         """Whether the application refuses a request that waits in vain, so that another can be served in its place.
 
         The refused one is in flight until its answer is sent: for that while there are more than ``max_in_flight``.
@@ -240,7 +243,7 @@ class ServerState:
         return True
 
     def is_probe(self, method: str, target: bytes, body_length: int) -> bool:
-        """Whether a request asks no more than how this process is: one of ``probes``, without a body."""
+        """Whether a request is a probe: a GET or HEAD of one of ``probes``, without a body."""
         return body_length == 0 and self.limits.is_probe(method, target)
 
     def admit(
@@ -255,7 +258,7 @@ class ServerState:
     def probe_began(self, method: str, target: bytes, body_length: int) -> bool:
         """Count a request in that ``request_began`` has refused, if it is a probe and one of the places kept is free.
 
-        A busy server lives, and whoever asks must not take it for dead.
+        A busy server must answer its probes, or it would be taken for dead.
         """
         if not self.is_probe(method, target, body_length):
             return False
@@ -277,17 +280,17 @@ class ServerState:
             self.on_late()
 
     def uploads_ended(self) -> None:
-        """No body is being waited for any more."""
+        """Note that the last upload has ended."""
         self._heap_trimmer.uploads_ended()
 
     def note_progress(self) -> None:
-        """Something of a request has been done: the loop is busy, and not hung. Called where foreign code has ended."""
+        """Note that the event loop is busy and not blocked; to be called where foreign code has ended."""
         # A call of C's and no clock of trio's: this runs for every request.
         if monotonic() >= self.late_at:
             self.on_late()
 
     def write_deadline(self) -> float:
-        """When a write that begins now must have got on: its own limit, or what is left of a drain."""
+        """The time by which a write that begins now must have made progress: its own limit, or the end of a drain."""
         return min(trio.current_time() + self.limits.write_timeout, self.cut_at + self.limits.cancel_timeout)
 
     def answer_to(
@@ -392,4 +395,4 @@ def _max_requests(config: Config) -> int | None:
 
 
 def _nothing() -> None:
-    """Where nobody minds a busy loop."""
+    """Do nothing: the default of ``on_late``."""

@@ -184,13 +184,13 @@ class Http1Connection:
                     await self.linger()
                     return None
                 if self.buffer:
-                    await self._let_others()
+                    await self._let_other_tasks_run()
             del data, raw  # An idle connection keeps nothing of what it has read.
         await self.give_up()
         return None
 
-    async def _let_others(self) -> None:
-        """Between pipelined requests: a client that sends without end must let others have their turn."""
+    async def _let_other_tasks_run(self) -> None:
+        """Checkpoint now and then between pipelined requests: an endless pipeline must not hold the loop."""
         now = perf_counter()
         if not self._unbroken:
             self._turn_began = now
@@ -305,7 +305,7 @@ class Http1Connection:
                 idle.until = until
 
     async def give_up(self) -> None:
-        """The client has not sent what it must in time: say so, if it had begun to."""
+        """The next head has not come in time: answer 408 if it had begun."""
         if self.buffer not in _NOTHING:
             self.lingers = True
             late = HeadError(ErrorResponse(408, "The head did not arrive in time."))
@@ -508,7 +508,7 @@ class Http1Connection:
     # Refusing.
 
     async def _refuse_head(self, error: HeadError, raw: bytes) -> bool:
-        """Answer a request that no application gets to see; whether another one may follow."""
+        """Refuse a request for its head; whether another request may follow."""
         self._requests += 1
         self._refused += 1
         keep = error.sound and self.keeps_alive()

@@ -30,7 +30,7 @@ from ..state import ServerState
 from . import frames
 from .encoder import LinearEncoder
 from .flood_limits import FloodError, FloodLimits
-from .frames import Frame, FrameCutter
+from .frames import Frame, FrameSplitter
 from .request_head import CapturingDecoder, Head, check_trailers, list_size_max, malformed, read_head, unchecked_head
 from .sender import CLIENT_GONE, Sender
 from .stream import Stream
@@ -87,7 +87,7 @@ class Http2Connection:
         self._stalled = 0.0
         """Seconds that answers have waited for the client which were then given up, by it or by us."""
         self._preface_left = frames.PREFACE
-        self._cutter = FrameCutter(server.config.h2_max_inbound_frame_size)
+        self._cutter = FrameSplitter(server.config.h2_max_inbound_frame_size)
         self._flood_limits = FloodLimits(list_size_max(server.limits))
         self._receiving = trio.CancelScope()
         self._idle_since = self.heard_at  # or when the last request ended, or was refused

@@ -43,7 +43,7 @@ class Frame(NamedTuple):
         return len(self.data) < _HEAD + self.length
 
 
-class FrameCutter:
+class FrameSplitter:
     """Cuts what arrives into frames. Never holds more than one frame of at most ``length_max`` bytes."""
 
     def __init__(self, length_max: int) -> None:

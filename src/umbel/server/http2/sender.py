@@ -28,7 +28,7 @@ WRITE_TIMEOUT = "write-timeout"
 
 
 class Sender:
-    """The sending half of a connection. ``failed`` hears once why nothing can be sent any more."""
+    """The sending half of a connection. ``failed(reason)`` is called once, when nothing can be sent any more."""
 
     def __init__(
         self, h2: H2Connection, server: ServerState, stream: trio.abc.SendStream, failed: Callable[[str], None]
@@ -68,7 +68,7 @@ class Sender:
             self._wake()
 
     def _wake(self) -> None:
-        """What waits for a write is not to wait for this one any more."""
+        """Wake the tasks that wait for the next write."""
         self._next_written.set()
         self._next_written = trio.Event()
 
@@ -209,7 +209,7 @@ class Sender:
             self._h2.acknowledge_received_data(amount, stream_id)
 
     def reset(self, stream_id: int, code: ErrorCodes) -> None:
-        """End a stream before its time."""
+        """Reset a stream."""
         with contextlib.suppress(ProtocolError):  # the client may have been first
             self._h2.reset_stream(stream_id, code)
 
@@ -223,7 +223,7 @@ class Sender:
         complete: bool,
         code: ErrorCodes = ErrorCodes.NO_ERROR,
     ) -> int:
-        """A refusal, with its body if the client's window has room for it: nobody waits here. The bytes of that.
+        """Send an error response, with its body if the client's window has room for it; the bytes of that body.
 
         What the client still sends of a request that is not ``complete`` is refused (RFC 9113 section 8.1). With a
         ``code`` of an error the stream ends with that, after the answer (section 8.1.1).

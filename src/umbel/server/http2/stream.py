@@ -178,7 +178,7 @@ class Stream(RecordedRequest, UnsentContent):
             raise ApplicationError("the application returned without a whole response")
 
     def leave(self, reason: str) -> None:
-        """Nobody waits for the answer any more; see the module."""
+        """End the stream, because nobody waits for its response any more; see the module."""
         self.finished = self.gone = True
         self.receive_buffer.leave()
         self.window_changed()
@@ -192,7 +192,7 @@ class Stream(RecordedRequest, UnsentContent):
             self._window_changed.set()
 
     def count_out(self) -> None:
-        """It is no request in flight any more; a second call does nothing."""
+        """Count the request out of those in flight; a second call does nothing."""
         if self._counted:
             self._counted = False
             self.server.reserve.requests.pop(self, None)

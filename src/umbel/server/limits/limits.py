@@ -61,7 +61,7 @@ class Limits:
         return cls(**{field.name: getattr(section, field.name) for field in fields(cls)})
 
     def is_probe(self, method: str, target: bytes) -> bool:
-        """Whether a request without a body asks no more than how this process is."""
+        """Whether a request without a body is a probe: a GET or HEAD of one of ``probes``."""
         return method in ("GET", "HEAD") and target.partition(b"?")[0].decode("latin-1") in self.probes
 
     def is_for_any_host(self, method: str, target: bytes) -> bool:

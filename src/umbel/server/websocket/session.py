@@ -504,7 +504,7 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
     # The end.
 
     def _end(self, code: int, reason: str = "", *, cancels: bool = True) -> None:
-        """Nobody is there any more: an application that listens is told, any other is cancelled."""
+        """End the WebSocket: an application that waits in ``receive`` gets the disconnect, any other is cancelled."""
         if self._state is State.CLOSED:
             return
         self._state = State.CLOSED
@@ -586,4 +586,4 @@ def _message_event(content: Content, *, finished: bool = True) -> TextMessage | 
 
 
 def _nothing() -> None:
-    """The session hears of its client's leaving from the beginning."""
+    """Do nothing at the first wait: ``on_gone`` is set before the application starts."""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from umbel.server.http2 import frames
 from umbel.server.http2.encoder import LinearEncoder
-from umbel.server.http2.frames import FrameCutter, goaway
+from umbel.server.http2.frames import FrameSplitter, goaway
 from umbel.server.http2.receive_buffer import ReceiveBuffer
 from umbel.server.http2.request_head import CapturingDecoder, CompressionError
 from umbel.server.limits.token_bucket import TokenBucket
@@ -32,7 +32,7 @@ FRAMES: list[Frame] = [
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=200))
 def test_frames_are_the_same_however_their_bytes_arrive(sizes: list[int]) -> None:
     data = b"".join(frame.serialize() for frame in FRAMES)
-    cutter, cut, at = FrameCutter(16384), [], 0
+    cutter, cut, at = FrameSplitter(16384), [], 0
     for size in sizes:
         cut += cutter.cut(data[at : at + size])
         at += size
@@ -43,15 +43,15 @@ def test_frames_are_the_same_however_their_bytes_arrive(sizes: list[int]) -> Non
 
 
 def test_a_frame_that_says_it_is_too_long_comes_as_its_head_and_nothing_is_kept_for_it() -> None:
-    cutter = FrameCutter(16384)
+    cutter = FrameSplitter(16384)
     (frame,) = cutter.cut(b"\x00\x40\x01\x00\x00\x00\x00\x00\x01")
     assert (frame.length, len(frame.data), frame.is_too_long) == (16385, 9, True)
-    (frame,) = FrameCutter(16385).cut(frame.data + bytes(16385))
+    (frame,) = FrameSplitter(16385).cut(frame.data + bytes(16385))
     assert not frame.is_too_long
 
 
 def test_a_header_block_lasts_until_its_last_piece() -> None:
-    cutter = FrameCutter(16384)
+    cutter = FrameSplitter(16384)
     list(cutter.cut(HeadersFrame(1, data=b"\x82").serialize()))
     assert cutter.in_head
     list(cutter.cut(b"\0\0\0" + bytes([frames.CONTINUATION, frames.END_HEADERS]) + b"\0\0\0\1"))

@@ -222,7 +222,7 @@ async def test_a_client_that_goes_cancels_an_application_that_does_not_listen_an
     assert trio.current_time() == pytest.approx(5)
 
 
-async def test_an_application_that_closes_gets_a_disconnect_though_its_client_never_answers(
+async def test_an_application_that_closes_gets_a_disconnect_without_its_clients_close(
     autojump_clock: MockClock,
 ) -> None:
     heard: list[Any] = []

@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.lowlevel
 
-from umbel.server.process.loopwatch import watched_loop
+from umbel.server.process.loop_watchdog import watched_loop
 
 
 @contextmanager
