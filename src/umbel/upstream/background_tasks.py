@@ -47,7 +47,7 @@ class BackgroundNursery:
 
     @property
     def nursery(self) -> trio.Nursery:
-        """The nursery itself, for tasks that belong in the context of whoever starts them.
+        """The nursery itself, for tasks that belong in the context of their starter.
 
         Raises:
             NotRunningError: outside of the ``async with``.

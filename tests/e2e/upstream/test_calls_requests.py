@@ -16,7 +16,7 @@ from umbel import __version__
 from umbel.core.call import block_of
 from umbel.core.failure_kinds import Kind
 from umbel.core.model import Inputs
-from umbel.upstream.pool import request_head as outgoing
+from umbel.upstream.pool import request_head
 
 SECRET = "Bearer s3cr3t-of-one-user"
 INPUTS = Inputs(
@@ -149,7 +149,7 @@ async def test_a_request_has_the_calls_and_the_gateways_fields_and_needs_no_task
         assert length == (b"%d" % len(body) if body or line[:1] == b"P" else None)
     assert len(seen.requests) == 2
     assert seen.tasks == 1, "only the warming request needed a connection"
-    remembered = repr(outgoing._known.entries)
+    remembered = repr(request_head._known.entries)
     assert SECRET not in remembered
     assert "c00kie" not in remembered
 

@@ -57,7 +57,7 @@ class Thing(TaskOwner):
             self.tasks -= 1
 
 
-async def test_it_begins_once_and_ends_with_the_outermost(autojump_clock) -> None:
+async def test_a_task_owner_begins_once_and_ends_with_its_outermost_exit(autojump_clock) -> None:
     thing = Thing(Below())
     async with thing:
         async with thing:
@@ -67,7 +67,7 @@ async def test_it_begins_once_and_ends_with_the_outermost(autojump_clock) -> Non
     assert (thing.tasks, thing.below.entered) == (0, 0)
 
 
-async def test_what_is_below_hears_of_the_blocks_error_and_the_error_goes_on_bare(autojump_clock) -> None:
+async def test_the_context_below_gets_the_error_of_the_block_and_no_group_is_raised(autojump_clock) -> None:
     thing, error = Thing(Below()), KeyError("x")
     with pytest.raises(KeyError) as caught:
         async with thing:
@@ -76,7 +76,7 @@ async def test_what_is_below_hears_of_the_blocks_error_and_the_error_goes_on_bar
     assert thing.below.told == [error]
 
 
-async def test_a_beginning_that_fails_leaves_nothing(autojump_clock) -> None:
+async def test_a_begin_that_raises_leaves_no_task_and_nothing_entered(autojump_clock) -> None:
     thing = Thing(Below(), takes=1.0, error=RuntimeError("no"))
     with pytest.raises(RuntimeError, match="no"):
         async with thing:
@@ -84,7 +84,7 @@ async def test_a_beginning_that_fails_leaves_nothing(autojump_clock) -> None:
     assert (thing.tasks, thing.below.entered) == (0, 0)
 
 
-async def test_a_beginning_that_is_cancelled_leaves_nothing(autojump_clock) -> None:
+async def test_a_begin_that_is_cancelled_leaves_no_task_and_nothing_entered(autojump_clock) -> None:
     thing = Thing(Below(), takes=1000.0)
     with trio.move_on_after(1) as scope:
         async with thing:
@@ -93,7 +93,7 @@ async def test_a_beginning_that_is_cancelled_leaves_nothing(autojump_clock) -> N
     assert (thing.tasks, thing.below.entered) == (0, 0)
 
 
-async def test_a_nursery_of_ones_own_starts_tasks_in_its_own_context() -> None:
+async def test_a_background_nursery_starts_tasks_in_the_context_that_opened_it() -> None:
     name: ContextVar[str] = ContextVar("name", default="nobody's")
     seen: list[str] = []
 
@@ -110,7 +110,7 @@ async def test_a_nursery_of_ones_own_starts_tasks_in_its_own_context() -> None:
     assert seen == ["its owner's"]
 
 
-async def test_a_nursery_of_ones_own_counts_how_often_it_is_entered(autojump_clock) -> None:
+async def test_a_background_nursery_ends_with_its_outermost_close(autojump_clock) -> None:
     ended: list[float] = []
 
     async def task() -> None:
@@ -132,7 +132,7 @@ async def test_a_nursery_of_ones_own_counts_how_often_it_is_entered(autojump_clo
         own.start_soon(task)
 
 
-async def test_closing_it_waits_for_its_tasks_even_where_the_closer_is_cancelled(autojump_clock) -> None:
+async def test_closing_waits_for_the_tasks_even_if_the_closing_task_is_cancelled(autojump_clock) -> None:
     ended = False
 
     async def slow_to_end() -> None:

@@ -248,7 +248,7 @@ class Attempt:
                     await self._connect_and_send()
                 except Exception as error:  # noqa: BLE001  # as in begin
                     failure = error
-        except Exception as error:  # noqa: BLE001  # it failed while it was cut, so it is DONE, and nobody's matter
+        except Exception as error:  # noqa: BLE001  # it failed while it was cut: it is DONE, and has its result
             failure = error
         except BaseException as error:
             self.call.cancel(cancel_reason(error))
@@ -465,7 +465,7 @@ class Attempt:
             error = response_failed(error)
         if self.state is DONE:
             if not isinstance(error, UpstreamError):
-                self.call.crashed(error, now)  # A bug of whoever heard of its end.
+                self.call.crashed(error, now)  # A bug in a callback of its end.
             return
         crossed = self._reused and isinstance(error, ConnectionReset) and error.untouched
         if self._close_connection(crossed=crossed, replaced=crossed and self.call.idempotent):
@@ -512,7 +512,7 @@ class Attempt:
         return replaced
 
     def _close(self, now: float, kind: Kind | None, detail: str, has_failed: bool | None) -> None:
-        """Leave to DONE: give the replica back, record the attempt, and tell the breaker. The one place that does."""
+        """Leave to DONE: give the replica back, record the attempt, report to the breaker. The one place that does."""
         self.state = DONE
         self._request, self._part = b"", None
         if self._read_timer is not None:
@@ -536,7 +536,7 @@ class Attempt:
         attempts.append(record)
         if context.takes_attempts:
             context.recorder.record(AttemptEnded(context.request, context.call, context.upstream, record, detail))
-        # After the record: what comes of an attempt (a replica that is put out) is told after it.
+        # After the record: what follows from an attempt (a replica that is ejected) is recorded after it.
         call.client.balance.ended(now, slot, self.started_at, has_failed)
         if call.ticket is not None and kind not in CUT:
             call.ticket.attempted(now, kind, self.status)

@@ -15,7 +15,7 @@ held by the upstream as one in flight is, and takes no room in the queue.
 
 **Stalled.** An upstream at which a call waits, has joined, or is one of WATCHED_SHARE of ``max_requests`` in flight,
 while none has completed for ``STALL_SECONDS``, is *stalled*. Its queue keeps EACH_SHARE of ``max_requests``, the
-requests that came first; the others are refused (``Overflow``), and so is who comes later. All stalled upstreams
+requests that came first; the others are refused (``Overflow``), and so are later ones. All stalled upstreams
 together hold at most ALL_SHARE of ``max_requests``, in flight, joined and waiting, so that requests which do not need
 them find room in the server. Calls in flight are never ended for this. The first call that completes ends the state,
 and so does the end of the last request there. "Completed" is an attempt with a response, or with an error that came
@@ -27,8 +27,8 @@ most requests is refused in the newcomer's place, if that upstream holds over EA
 QUIET_SECONDS. Either way one request is refused. Such an upstream is *pressed*: until a call completes it takes no
 further request beyond EACH_SHARE, or those would be refused in turn for the next.
 
-The state is looked at by a timer that runs while calls wait, have joined or are many, and by those who come while the
-upstream is stalled. Calls that find a place pay for the count of their request only.
+The state is checked by a timer that runs while calls wait, have joined or are many, and by each call that comes while
+the upstream is stalled. A call that finds a place costs no more than the count of its request.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ ALL_SHARE = 0.8
 WATCHED_SHARE = 0.1
 """Of ``max_requests``: so many calls in flight that several upstreams like that could take the server's places."""
 MAX_REQUESTS = 256
-"""Requests at a time where nobody says how many: the default of ``[server] max_in_flight``."""
+"""Requests at a time without a guard: the default of ``[server] max_in_flight``."""
 
 _FULL = "the server is full, and no call completes"
 
@@ -249,7 +249,7 @@ class Bulkhead(QueueLimiter):
         if not self.waiting:
             return False
         request = next(reversed(self.waiting))
-        # Taken out before the first is told: its end may cancel the others, which then leave nothing.
+        # Taken out before the first is refused: its end may cancel the others, which then leave nothing.
         calls = self.waiting.pop(request)
         for call in calls:
             del self._queue[call], self._request_of[call]

@@ -6,30 +6,31 @@ Theory
 in a queue. Then it makes an *attempt*; one that may make several is a ``RepeatableCall`` (``repeatable_call.py``).
 ``NEW → QUEUED → RUNNING → DONE``; a call that is admitted at once is never QUEUED. Only ``_close`` leaves to DONE, and
 it is the one place that gives everything back: timers, place in the queue or in the bulkhead, breaker ticket, count of
-the budget. It is reached when the call has its result, and its owner is told, or by ``cancel`` (the owner has ended
-it, and is told nothing).
+the budget. It is reached when the call has its result (the owner gets ``call_ended``), or by ``cancel`` (the owner gets
+nothing).
 
 **An attempt** (``Attempt``) is one request to one replica. It is the listener of its connection's stream, so the bytes
 of its response are pushed to it from the reader's task. ``WAITING | READY → SENT → HEAD → DONE``:
 
 - WAITING: it needs a task, because it must connect, or send more than fits a socket, or because its stream cannot push
-  (a ``dial`` of a test). It is noted in ``UpstreamCall._waiting`` and the owner is told; ``finish`` carries it on.
+  (a ``dial`` of a test). It is noted in ``UpstreamCall._waiting``, the owner gets ``call_waits``, and ``finish`` runs
+  it.
 - READY: it has a connection and is sent by ``send``.
 - SENT: the request is out, or being sent. HEAD: some of the response is there.
-- Only ``_close`` of the attempt leaves to DONE. It gives its replica back, records the attempt, and tells the breaker.
-  Before that the connection has been given back to the pool or closed: an attempt that is DONE has none.
+- Only ``_close`` of the attempt leaves to DONE. It gives its replica back, records the attempt, and reports to the
+  breaker. Before that the connection has been given back to the pool or closed: an attempt that is DONE has none.
 
 A kept connection that turns out to be dead before a byte of the response came is replaced within the same attempt: its
 peer closed it while the request was on its way. This happens once at most, since the new connection is not a kept one.
 
 **Tasks.** ``start`` and ``cancel`` run in the owner's task; ``finish`` in a task of the owner's nursery; the callbacks
-in the tasks of the reader, of the timers, or of whoever gave a place back. None of them waits except
-``finish``. Each is one step that no other interrupts, so the fields need no lock. After an ``await`` in ``finish`` the
-attempt may have been cut: its state is looked at again.
+in the tasks of the reader, of the timers, or of the call that gave a place back. None of them waits except ``finish``.
+Each is one step that no other interrupts, so the fields need no lock. After an ``await`` in ``finish`` the attempt may
+have been cut: its state is looked at again.
 
-**A cancel** closes what is under way: an attempt with a connection closes it at once; one that connects (in
-DNS, connect, or the TLS handshake) has a cancel scope around that, which the dialler leaves no socket behind in. The
-attempt is DONE and recorded at once; the task in ``finish`` only unwinds. A client that leaves during a TLS handshake
+**A cancel** closes what is under way: an attempt with a connection closes it at once; one that connects (in DNS,
+connect, or the TLS handshake) has a cancel scope around that, and the dialler leaves no socket open when it is
+cancelled. The attempt is DONE and recorded at once; the task in ``finish`` only unwinds. A client that leaves during a TLS handshake
 thus ends the call at once, and the handshake's socket is closed before the owner's nursery ends.
 """
 
@@ -153,7 +154,7 @@ class UpstreamCall(CallBase):
         try:
             self._begin(now)
             self.send()
-        except Exception as error:  # noqa: BLE001  # a bug must not reach whoever gave the place back
+        except Exception as error:  # noqa: BLE001  # a bug must not reach the call that gave the place back
             self.crashed(error, now)
 
     def _overflow(self, error: Overflow) -> None:
@@ -210,7 +211,7 @@ class UpstreamCall(CallBase):
             attempt.cut(reason, now)
 
     def _conclude(self, attempt: Attempt, now: float) -> None:
-        """End the call with the result of ``attempt``, and tell the owner."""
+        """End the call with the result of ``attempt``."""
         self.error = attempt.error
         if attempt.answer is not None:
             self.status = attempt.status
@@ -258,7 +259,7 @@ class UpstreamCall(CallBase):
             self._abandon(reason, trio.current_time())
 
     def _abandon(self, reason: str, now: float) -> None:
-        """Cut everything and leave to DONE. The owner is not told."""
+        """Cut everything and leave to DONE, without ``call_ended``."""
         late = False
         if self._placed_at is not None:
             late = kind_of_cut(reason, self.context, self._placed_at, now) is Kind.TIMEOUT

@@ -1,20 +1,21 @@
 """Coalescing: identical safe calls that overlap are made once, and each caller gets the answer.
 
-It is no cache: an answer goes to those who wait when it comes, and is forgotten.
+It is no cache: an answer goes to the calls that wait when it comes, and is not kept.
 
 Theory
 ------
 Two calls ask the same if upstream, method, target, body, bound of the body, own policies, limits of steps and every
-field are the same, but for the values of the fields that the gateway writes itself (``PreparedRequest.gateway``): those
-say who asks, and through whom. The first of them begins a ``SharedCall``, which makes one ``UpstreamCall`` with ids of
-its own: it keeps of ``Via`` the gateway's own step and names no client. The shared call belongs to the upstream's
-nursery and not to a caller's task: a caller that leaves, by a cancel or its deadline, leaves the others their call.
+field are the same, but for the values of the fields that the gateway writes itself (``PreparedRequest.gateway``): they
+identify the client and the proxies. The first of them begins a ``SharedCall``, which makes one ``UpstreamCall`` with
+ids of its own: it keeps of ``Via`` the gateway's own step and names no client. The shared call belongs to the
+upstream's nursery and not to a caller's task: a caller that leaves, by a cancel or its deadline, leaves the others
+their call.
 
 Each caller has a ``Waiter``, which is its ``Call``. When the shared call ends, each waiter ends with the same result.
 A waiter whose own limit passes ends itself with ``CallTimedOut`` and leaves; one that is cancelled just leaves. The
 deadline of the shared call is the latest of those who still wait. With the last waiter the shared call is cancelled,
-for that waiter's reason. So a waiter that times out takes nothing from the others, and the upstream is told of the time
-of the waiter with the latest deadline.
+for that waiter's reason. So a waiter that times out takes nothing from the others, and the deadline that the upstream
+gets is the latest of all waiters.
 
 Nobody joins a shared call whose first waiter's deadline has passed: an upstream that hangs must not be waited for
 without end, by one caller after the other.

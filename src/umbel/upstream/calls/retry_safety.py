@@ -35,12 +35,12 @@ def ending_of(
         others: returns whether the upstream has a replica that the call has not tried.
     """
     if error is not None:
-        # To the policies it is a connection that did not come about; only records tell how far it came. What a replica
+        # To the policies it is a connection that did not come about; only records say what failed. What a replica
         # refuses in the handshake, such as a certificate, it refuses again: only another one may mend that.
         if isinstance(error, TlsBrokeOff | TlsTimedOut) or (isinstance(error, HandshakeFailed) and others()):
             return AttemptResult(Kind.CONNECT)
         return AttemptResult(kind_of_error(error), untouched=getattr(error, "untouched", False))
-    # Looking for a field costs more than all the rest here, and nobody waits before repeating a success.
+    # Looking for a field costs more than all the rest here, and a success is not retried.
     if status is None or status < 400:
         return AttemptResult(None, status)
     return AttemptResult(None, status, False, _retry_after({name: value for _, name, value in fields}))

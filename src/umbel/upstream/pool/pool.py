@@ -330,7 +330,7 @@ class Pool(httpx.AsyncBaseTransport):
             if connection is None:
                 self._tasks.check()
                 return None
-            # Something to read on an idle connection is its end, or a response that nobody asked for.
+            # Something to read on an idle connection is its end, or a response without a request.
             quiet = connection.is_quiet()
             if quiet and connection.expires_at > now:
                 self._active[connection] = None

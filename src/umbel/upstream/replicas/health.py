@@ -64,8 +64,8 @@ class HealthChecker(TaskOwner):
     after a random part of ``every``, so that those of many replicas and processes are spread. A replica has one check
     at a time, so it takes at most one connection.
 
-    A source is entered with the checks, and followed: who comes is up and checked from then on, who stays keeps its
-    standing and its rhythm, and of who leaves the check under way is cancelled and the standing forgotten.
+    A source is entered with the checks, and followed: a new replica is up and checked from then on, one that stays
+    keeps its standing and its rhythm, and of one that leaves the check under way is cancelled and the standing dropped.
 
     An async context manager, and checks only inside it; it must be left before the pool is. It may be
     entered again by the same task while it is; the outermost exit ends it, and cancels what is under way. An error that
@@ -107,7 +107,7 @@ class HealthChecker(TaskOwner):
         self._healthy = healthy
         self._unhealthy = unhealthy
         self._standing = partial(HealthState, healthy=healthy, unhealthy=unhealthy)
-        self._standing()  # Bad numbers are told of here, not by the first replica.
+        self._standing()  # Numbers out of range raise here, and not with the first replica.
         self._every = every
         self._rng = rng or random.Random()
         self._recorder = recorder
