@@ -30,8 +30,8 @@ have been cut: its state is looked at again.
 
 **A cancel** closes what is under way: an attempt with a connection closes it at once; one that connects (in DNS,
 connect, or the TLS handshake) has a cancel scope around that, and the dialler leaves no socket open when it is
-cancelled. The attempt is DONE and recorded at once; the task in ``finish`` only unwinds. A client that leaves during a TLS handshake
-thus ends the call at once, and the handshake's socket is closed before the owner's nursery ends.
+cancelled. The attempt is DONE and recorded at once; the task in ``finish`` only unwinds. A client that leaves during a
+TLS handshake thus ends the call at once, and the handshake's socket is closed before the owner's nursery ends.
 """
 
 from __future__ import annotations
