@@ -154,7 +154,7 @@ def failure_of(error: Exception, context: CallContext) -> Failure:
     if isinstance(error, UpstreamError):
         return Failure.from_error(error)
     if isinstance(error, httpx.HTTPError):
-        # Of a transport that is not ours: a user's own, or httpx's mock in a test.
+        # Raised by a user's own transport.
         return Failure.of(_kind_of(error), f"{type(error).__name__}: {error}")
     return record_crash(error, context.call, context.request, context.recorder)
 

@@ -130,7 +130,7 @@ def repair_json(body: bytes, charset: str | None) -> bytes | None:
     """
     codec = _codec_of_bom(body) or (codec_of(charset) if charset is not None else None) or "utf-8"
     mended = body
-    # JSON has no charset (RFC 8259 section 8.1), so a name that does not fit a body in UTF-8 says nothing. The zero
+    # JSON has no charset (RFC 8259 section 8.1), so a name that does not fit a body in UTF-8 is ignored. The zero
     # bytes of UTF-16 would be UTF-8 as well.
     if codec.startswith("utf-16") or not (codec == "utf-8" or _is_utf8(body)):
         mended = _text(body, codec).encode()
@@ -181,7 +181,7 @@ def decode_text(body: bytes, charset: str | None) -> str:
     """
     named = "utf-8" if charset is None else codec_of(charset)
     if named == "ascii":
-        named = "utf-8"  # All of ASCII is UTF-8, and what says the one is often the other.
+        named = "utf-8"  # All of ASCII is UTF-8, and text declared as ASCII is often UTF-8.
     codec = _codec_of_bom(body) or named
     if codec is None and not _is_utf8(body):
         raise BadBodyError("the body is in a charset that is not known here")

@@ -101,23 +101,23 @@ class _LineSender(Observer):
     def __init__(self, plan: Plan, send: trio.MemorySendChannel[StreamLine]) -> None:
         self._each = frozenset(call.name for call in plan.calls if call.each is not None)
         self._send = send
-        self._told: dict[str, set[int]] = {name: set() for name in self._each}
+        self._sent_indices: dict[str, set[int]] = {name: set() for name in self._each}
 
     def item_ended(self, call: str, ended: ItemOutcome) -> None:
         for place in ended.item.places:
-            self._item(call, place, ended.value, ended.failure)
+            self._put_item(call, place, ended.value, ended.failure)
 
     def call_ended(self, outcome: Outcome, *, decisive: bool) -> None:
         if decisive or (outcome.failure is not None and outcome.failure.kind in CUT):
             return
         if outcome.failure is not None:
-            self.put(StreamLine(outcome.call, {"call": outcome.call, "failure": _told(outcome.failure)}))
+            self.put(StreamLine(outcome.call, {"call": outcome.call, "failure": _failure_data(outcome.failure)}))
         elif outcome.call not in self._each:
             self.put(StreamLine(outcome.call, {"call": outcome.call, "value": outcome.value}))
         for failed in outcome.failed_items:
             for place in failed.places:
-                if place not in self._told[outcome.call]:
-                    self._item(outcome.call, place, None, failed.failure)
+                if place not in self._sent_indices[outcome.call]:
+                    self._put_item(outcome.call, place, None, failed.failure)
 
     def put(self, line: StreamLine) -> None:
         try:
@@ -126,12 +126,12 @@ class _LineSender(Observer):
             # The receiver is closed: the request is being cancelled, which ends the composition.
             return
 
-    def _item(self, call: str, place: int, value: Json, failure: Failure | None) -> None:
-        self._told[call].add(place)
-        said = {"value": value} if failure is None else {"failure": _told(failure)}
-        self.put(StreamLine(call, {"call": call, "index": place, **said}))
+    def _put_item(self, call: str, place: int, value: Json, failure: Failure | None) -> None:
+        self._sent_indices[call].add(place)
+        data = {"value": value} if failure is None else {"failure": _failure_data(failure)}
+        self.put(StreamLine(call, {"call": call, "index": place, **data}))
 
 
-def _told(failure: Failure) -> dict[str, Json]:
+def _failure_data(failure: Failure) -> dict[str, Json]:
     received = {} if failure.received_status is None else {"received_status": failure.received_status}
     return {"kind": str(failure.kind), "status": failure.status, **received}

@@ -53,7 +53,7 @@ HANDLERS = {"/quick": answer(1), "/slow": answer(1, after=1.5), "/broken": fail}
     [(Records(), {"quick", "slow", "broken", "needy", "skipped"}), (NotableOnly(), {"slow", "broken"})],
     ids=["all", "notable"],
 )
-async def test_a_call_that_says_nothing_is_not_recorded_by_itself(
+async def test_an_unremarkable_call_has_no_record_of_its_own(
     recorder: Records, told: set[str], autojump_clock: MockClock
 ) -> None:
     outcomes: dict[str, Outcome] = {}

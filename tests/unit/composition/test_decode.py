@@ -124,7 +124,7 @@ def test_a_codec_that_is_no_listed_charset_is_unknown(charset: str) -> None:
 @pytest.mark.parametrize(
     "body", [b"", b" \r\n\t", b"\xef\xbb\xbf", b"\xef\xbb\xbf\n", b"\xff\xfe", "\ufeff \n".encode("utf-16le")]
 )
-def test_a_body_without_a_value_is_told_apart(body: bytes) -> None:
+def test_a_body_without_a_value_raises_an_error_of_its_own(body: bytes) -> None:
     with pytest.raises(EmptyBodyError):
         decode_json(body)
 
@@ -279,7 +279,7 @@ STRINGS = st.lists(st.sampled_from(['"', "\\\\", '\\"', ",", "[", "a", "{"]), ma
 
 
 @given(outside=st.lists(STRINGS.map(lambda text: text.replace('"', "").replace("\\", "")), min_size=3, max_size=3))
-def test_what_stands_outside_of_strings_is_found(outside: list[str]) -> None:
+def test_text_outside_of_strings_is_found(outside: list[str]) -> None:
     for inside in (r'"\""', r'"\\"', '""', r'"a,\\\",["', r'"\\\\"'):
         text = f"{outside[0]}{inside}{outside[1]}{inside}{outside[2]}"
         assert _without_strings(text.encode()) == "".join(outside).encode()

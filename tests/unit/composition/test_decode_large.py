@@ -47,7 +47,7 @@ def judged(decode: Any, body: bytes) -> Any:
 
 @settings(max_examples=60, deadline=None)
 @given(VALUES, st.sampled_from([None, 1]))
-def test_pieces_make_the_same_value(value: Any, indent: int | None) -> None:
+def test_pieces_decode_to_the_same_value(value: Any, indent: int | None) -> None:
     body = json.dumps(value, indent=indent).encode()
     for size in (1, 3, 20):
         with pieces_of(size):
@@ -56,7 +56,7 @@ def test_pieces_make_the_same_value(value: Any, indent: int | None) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.sampled_from([*'[]{},:"\\ 1', "null", '"a":', '"a"', "[1,2]", '{"b":3}']), max_size=14))
-def test_what_is_wrong_in_one_go_is_wrong_in_pieces(parts: list[str]) -> None:
+def test_what_strict_decoding_refuses_is_refused_in_pieces(parts: list[str]) -> None:
     body = "".join(parts).encode()
     expected = judged(decode_json, body)
     for size in (1, 4, 100):
@@ -73,7 +73,7 @@ def test_what_is_wrong_in_one_go_is_wrong_in_pieces(parts: list[str]) -> None:
         b"[" * 40 + b"1" + b",[]]" * 40,
     ],
 )
-def test_the_last_of_a_key_stands_and_space_means_nothing(body: bytes) -> None:
+def test_the_last_value_of_a_key_counts_and_whitespace_is_ignored(body: bytes) -> None:
     for size in range(1, len(body) + 1):
         with pieces_of(size):
             assert decode_pieces(body, LARGE) == json.loads(body)
@@ -118,7 +118,7 @@ async def test_the_loop_goes_on_while_many_values_are_decoded() -> None:
     assert longest < 0.3
 
 
-async def test_a_body_that_is_refused_is_kept_by_nothing() -> None:
+async def test_no_reference_keeps_a_body_that_is_refused() -> None:
     body = b"[" + b"1," * 250_000 + b"1]"
     gc.collect()
     gc.disable()

@@ -115,7 +115,7 @@ async def test_when_false_skips_the_call_and_its_dependants_and_the_answer_stays
     assert ran.upstream.targets == []
 
 
-async def test_the_number_zero_is_true_as_jmespath_says() -> None:
+async def test_the_number_zero_is_true_as_in_jmespath() -> None:
     ran = await compose(TWO + 'when = "`0`"\n', {"/a": answer(1), "/b": answer(2)})
     assert ran.result.answer == {"a": 1, "b": 2}
 
@@ -135,7 +135,7 @@ async def test_a_skipped_call_with_a_default_lets_its_dependants_run() -> None:
     assert ran.result.answer == {"a": {"id": 7}, "b": 2}
 
 
-async def test_an_expression_that_an_upstreams_value_does_not_fit_fails_its_call_and_is_noted() -> None:
+async def test_an_expression_that_fails_on_an_upstreams_value_fails_its_call() -> None:
     text = TWO + 'when = "a > `1` && sort(a) == `1`"\n'
     ran = await compose(text, {"/a": answer({"x": 1}), "/b": answer(2)})
     ran2 = await compose(text, {"/a": answer("text"), "/b": answer(2)})

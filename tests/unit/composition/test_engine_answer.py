@@ -37,7 +37,7 @@ async def test_the_upstreams_error_body_is_passed_where_asked() -> None:
     assert ran.result.failure.body.content == b'{"no":1}'
 
 
-async def test_a_shape_for_which_an_upstreams_value_is_too_large_is_a_502_and_never_an_exception() -> None:
+async def test_a_shape_with_a_too_large_value_of_an_upstream_is_a_502() -> None:
     text = TWO + '[routes.answer]\nshape = "sum(a)"\n'
     ran = await compose(text, {"/a": answer([1e308, 1e308]), "/b": answer(2)})
     assert ran.result.failure is not None

@@ -46,7 +46,7 @@ class Running:
         return {each.call: each.failure.kind if each.failure else None for each in outcomes}
 
 
-async def test_a_composition_says_once_that_it_waits_and_never_if_it_need_not(autojump_clock: MockClock) -> None:
+async def test_on_wait_is_called_once_and_never_if_the_composition_does_not_wait(autojump_clock: MockClock) -> None:
     composition = Running(calls("ab"), {"/": Reply(0)})
     await composition.to_its_end()
     assert composition.result is not None
@@ -85,7 +85,7 @@ async def test_a_client_that_has_left_before_the_first_wait_is_not_waited_for(
     assert composition.kinds == {"a": Kind.CLIENT_GONE}
 
 
-async def test_what_came_before_the_client_left_stands_and_a_decision_too(autojump_clock: MockClock) -> None:
+async def test_outcomes_and_a_decision_before_the_client_left_are_kept(autojump_clock: MockClock) -> None:
     large = b'"' + b"x" * INLINE_MAX + b'"'
     composition = Running(calls("abc"), {"/b": Reply(content=large)})
     async with trio.open_nursery() as nursery:

@@ -154,7 +154,7 @@ async def test_a_bad_body_of_a_required_call_ends_the_composition_in_its_turn(
     assert ran.elapsed == 1.0
 
 
-async def test_a_deciding_failure_cuts_the_rest_but_the_results_behind_it_in_its_batch_are_taken() -> None:
+async def test_a_deciding_failure_cuts_the_rest_but_not_later_results_of_its_batch() -> None:
     async with running(calls("abcd"), {"/b": Reply(status=500), "/c": Reply(status=404)}) as composition:
         composition.end("b", "a", "c")
         assert composition.recorded == {"b": Kind.STATUS, "a": 1, "c": Kind.STATUS}
@@ -182,7 +182,7 @@ async def test_nothing_is_sent_for_an_answer_that_is_decided_before_it_is_sent(o
     assert not upstream.started
 
 
-async def test_a_call_that_ends_inside_start_and_decides_keeps_those_behind_it_from_starting() -> None:
+async def test_a_call_that_decides_inside_start_keeps_later_calls_from_starting() -> None:
     upstream = ScriptedCaller({"/": Reply(), "/b": Reply(0, status=500)})
     ran = await compose(calls("abc"), upstream)
     assert ran.kinds == {"a": Kind.CANCELLED, "b": Kind.STATUS, "c": Kind.CANCELLED}
@@ -190,7 +190,7 @@ async def test_a_call_that_ends_inside_start_and_decides_keeps_those_behind_it_f
     assert ran.outcomes["c"].started_at is None
 
 
-async def test_a_call_that_ends_inside_depart_and_decides_keeps_those_behind_it_from_departing() -> None:
+async def test_a_call_that_decides_inside_depart_keeps_later_calls_from_departing() -> None:
     upstream = ScriptedCaller({"/": Reply(), "/b": Reply(status=500, fails_to_depart=True)})
     ran = await compose(calls("abc"), upstream)
     assert ran.kinds == {"a": Kind.CANCELLED, "b": Kind.STATUS, "c": Kind.CANCELLED}
@@ -198,7 +198,7 @@ async def test_a_call_that_ends_inside_depart_and_decides_keeps_those_behind_it_
 
 
 @pytest.mark.parametrize("cancel_first", [False, True], ids=["before it", "after it"])
-async def test_results_in_the_turn_of_a_cancel_are_taken_once_and_the_rest_is_cut(cancel_first: bool) -> None:
+async def test_results_in_the_turn_of_a_cancel_settle_once_and_the_rest_is_cut(cancel_first: bool) -> None:
     async with running(calls("abc"), {}) as composition:
         if cancel_first:
             composition.scope.cancel(reason="client-gone")

@@ -30,7 +30,7 @@ async def test_a_hostile_value_stays_one_encoded_segment() -> None:
     assert ran.result.answer["b"] == 2
 
 
-async def test_what_is_sent_upstream_is_what_the_plan_names_and_what_a_gateway_says() -> None:
+async def test_a_request_has_the_fields_of_the_plan_and_those_of_a_gateway() -> None:
     text = TWO + 'forward_headers = ["x-tenant", "x-request-id"]\nforward_query = ["q"]\nforward_cookies = ["s"]\n'
     inputs = Inputs(
         headers={"x-tenant": "t", "x-secret": "s", "x-request-id": "forged"},

@@ -58,7 +58,7 @@ async def test_a_call_that_waited_for_an_unfinished_one_at_the_deadline_never_be
     assert ran.result.answer == {"x": 0, "a": {"id": 1}, "b": None}
 
 
-async def test_a_call_is_told_its_own_limit_and_deadline_where_they_come_before_the_routes() -> None:
+async def test_a_call_has_its_own_limit_and_deadline_if_earlier_than_the_routes() -> None:
     upstream = ScriptedCaller({"/": Reply(0)})
     await compose(calls("abc", a='timeout = "300ms"', b='timeout = "9s"'), upstream, deadline=2.0)
     told = {call.context.call: (call.context.limit, call.context.deadline - call.started_at) for call in upstream.calls}
@@ -133,7 +133,7 @@ async def test_a_deadline_that_has_passed_starts_no_call(autojump_clock: trio.ab
     assert not upstream.calls
 
 
-async def test_own_time_is_what_no_call_accounts_for(autojump_clock: trio.abc.Clock) -> None:
+async def test_own_time_is_the_time_without_calls_under_way(autojump_clock: trio.abc.Clock) -> None:
     ran = await compose(TWO, {"/a": answer(1, after=1), "/b": answer(2, after=2)})
     assert ran.result.own_ms == pytest.approx(0, abs=1)
 

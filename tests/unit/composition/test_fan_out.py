@@ -45,14 +45,14 @@ def serving(values: object, handler):  # type: ignore[no-untyped-def]
     return both
 
 
-async def test_results_stand_at_the_places_of_the_list_with_one_call_per_distinct_value() -> None:
+async def test_results_have_the_indices_of_the_list_with_one_call_per_value() -> None:
     ran = await compose(EACH, serving(["b", "a", None, "b"], items()))
     assert ran.result.answer["items"] == ["/i/b", "/i/a", None, "/i/b"]
     assert sorted(ran.upstream.targets) == ["/i/a", "/i/b", "/list"]
     assert ran.result.completed
 
 
-async def test_values_are_told_apart_by_their_json_not_by_pythons_equality() -> None:
+async def test_values_are_compared_by_their_json_not_by_python_equality() -> None:
     ran = await compose(EACH, serving([1, True, 1.0, "1"], items()))
     assert ran.result.answer["items"] == ["/i/1", "/i/true", "/i/1.0", "/i/1"]
     assert len(ran.upstream.targets) == 5
@@ -70,7 +70,7 @@ async def test_values_are_told_apart_by_their_json_not_by_pythons_equality() -> 
     ],
     ids=repr,
 )
-async def test_every_value_of_another_json_is_a_call_of_its_own(values: list[object]) -> None:
+async def test_values_with_different_json_have_different_calls(values: list[object]) -> None:
     text = EACH.replace('path = "/i/{item}"', 'path = "/i"\nmethod = "POST"\njson = "item"')
     text += "max_items = 1000\n"
 
@@ -205,7 +205,7 @@ async def test_an_item_that_fails_inside_start_keeps_its_siblings_from_starting(
     assert upstream.of("/b/0").cancelled == "a required item failed"
 
 
-async def test_an_item_whose_place_lets_a_sibling_fail_before_it_says_its_end_changes_nothing() -> None:
+async def test_an_item_whose_freed_place_lets_a_sibling_fail_first_changes_nothing() -> None:
     text, upstream = of_items(3, limit=3, _1=FAILS)
 
     def end() -> None:

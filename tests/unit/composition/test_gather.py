@@ -161,7 +161,7 @@ async def test_a_path_that_climbs_is_a_bad_request(path: str) -> None:
     assert upstream.targets == []
 
 
-async def test_a_path_as_it_stands_is_encoded() -> None:
+async def test_a_literal_path_is_percent_encoded() -> None:
     compose, upstream = composing({"/a%20b%23c": answer(1)})
     async with compose.gather() as g:
         g.get("u", "/a b#c", params={"q": "ü&"})
@@ -210,7 +210,7 @@ async def test_an_upstreams_configured_headers_and_params_go_along() -> None:
     assert upstream.requests[0].headers["authorization"] == "Bearer k"
 
 
-async def test_a_parameter_of_the_upstream_that_the_clients_header_makes_too_large_is_the_clients_mistake() -> None:
+async def test_a_client_header_that_makes_an_upstream_parameter_too_large_is_a_400() -> None:
     made = config('[upstreams.u]\nurls = ["http://x"]\nparams = { n = "join(headers.x_n, `[\\"a\\", \\"b\\"]`)" }\n')
     defaults = UpstreamDefaults.of("u", made.upstreams["u"])
     inputs = Inputs(headers={"x-n": "x" * 2**20})
@@ -378,7 +378,7 @@ async def test_an_option_that_cannot_be_is_refused_at_once(options: dict[str, ob
     assert upstream.targets == ["/a"]
 
 
-async def test_a_calls_own_policies_are_told_to_its_upstream() -> None:
+async def test_a_calls_own_policies_are_passed_to_its_upstream() -> None:
     compose, _, upstream = scripted({"/": Reply(0)})
     async with compose.gather() as g:
         g.get(
@@ -486,7 +486,7 @@ async def test_a_call_launched_once_the_block_is_decided_is_cut_and_never_sent()
 
 
 @pytest.mark.parametrize("seen", [False, True], ids=["before any task has run", "after the cancel was seen"])
-async def test_a_block_whose_client_has_gone_cuts_its_calls_and_those_that_are_launched_then(seen: bool) -> None:
+async def test_a_client_that_leaves_cuts_the_calls_of_a_block_and_later_ones(seen: bool) -> None:
     compose, records, upstream = scripted({"/": Reply()})
     with trio.CancelScope() as client:
         async with compose.gather() as g:
@@ -528,7 +528,7 @@ async def test_a_call_launched_after_the_block_is_refused_and_its_name_is_free()
     assert upstream.targets == ["/b"]
 
 
-async def test_a_required_failure_cuts_the_block_in_its_turn_and_results_of_its_batch_stand() -> None:
+async def test_a_required_failure_cuts_the_block_but_not_results_of_its_batch() -> None:
     compose, records, upstream = scripted({"/": Reply(), "/a": Reply(status=404), "/d": Reply(status=500)})
     with pytest.raises(CompositionFailedError) as caught:
         async with compose.gather() as g:

@@ -38,7 +38,7 @@ shape = "{s: slow, q: quick}"
 EACH = TEXT.partition("[routes.answer]")[0] + 'each = "slow"\n'
 
 
-async def test_outcomes_come_in_the_order_in_which_they_land(autojump_clock: trio.abc.Clock) -> None:
+async def test_lines_come_in_the_order_in_which_calls_end(autojump_clock: trio.abc.Clock) -> None:
     got = await lines(TEXT, {"/slow": answer(1, after=2), "/quick": answer(2, after=1)})
     assert [line.data for line in got] == [
         {"call": "quick", "value": 2},

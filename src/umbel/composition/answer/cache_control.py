@@ -35,15 +35,15 @@ def answer_cache_control(
     if complete and not fields and not any(parts):
         return cache_control_without_parts(configured, personal=personal), fields
     sets_cookie = bool(fields) and any(name == "set-cookie" for name, _ in fields)
-    said = {name for part in parts if part for name in _directives(part)} if any(parts) else ()
-    one_clients = sets_cookie or "private" in said or "no-store" in said
-    if fields and (one_clients or not complete):
+    named = {name for part in parts if part for name in _directives(part)} if any(parts) else ()
+    for_one_client = sets_cookie or "private" in named or "no-store" in named
+    if fields and (for_one_client or not complete):
         fields = tuple(field for field in fields if not field[0].endswith(_TARGETED))
-    if not complete or "no-store" in said:
+    if not complete or "no-store" in named:
         return "no-store", fields
     if configured is None:
         return strictest_cache_control(parts, private=personal or sets_cookie), fields
-    return to_private(configured) if one_clients else configured, fields
+    return to_private(configured) if for_one_client else configured, fields
 
 
 def cache_control_without_parts(configured: str | None, *, personal: bool) -> str | None:
@@ -92,17 +92,17 @@ def strictest_cache_control(parts: Iterable[Fields], *, private: bool = False) -
     directives = [_directives(fields) for fields in parts]
     if not any(directives) and not private:
         return None
-    said = {name for part in directives for name in part}
-    if "no-store" in said:
+    named = {name for part in directives for name in part}
+    if "no-store" in named:
         return "no-store"
-    flags = [flag for flag in _FLAGS if flag in said or (flag == "private" and private)]
+    flags = [flag for flag in _FLAGS if flag in named or (flag == "private" and private)]
     lifetimes = [part.get("max-age") for part in directives]
     shared = [part.get("s-maxage", part.get("max-age")) for part in directives]
     result = list(flags)
     if directives and all(value is not None for value in lifetimes):
         result.append(f"max-age={min(value for value in lifetimes if value is not None)}")
     elif any(directives) and "no-cache" not in flags:
-        # Some part gives no lifetime, so nobody may take the answer for fresh without asking.
+        # Some part has no lifetime, so the answer must be revalidated before each use.
         result.insert(0, "no-cache")
     if "private" not in result and "no-cache" not in result:
         if any("s-maxage" in part for part in directives) and all(value is not None for value in shared):
@@ -121,7 +121,7 @@ def _directives(fields: Fields) -> dict[str, int | None]:
             age = _seconds(value)
         elif name == "vary":
             if "*" in value:
-                # RFC 9110 section 12.5.5: nobody can tell for which other request the response would be the same.
+                # RFC 9110 section 12.5.5: the response may differ for any other request.
                 found["no-cache"] = None
         elif name == "cache-control":
             for directive in value.split(","):

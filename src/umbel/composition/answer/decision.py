@@ -62,8 +62,8 @@ def worst_failure(outcomes: Sequence[Outcome], any_default: bool) -> Failure | N
 
 def successes(plan: Plan, outcomes: Mapping[str, Outcome]) -> list[Outcome]:
     """The first ``needed`` successes among the candidates, in config order."""
-    landed = [outcomes[name] for name in plan.candidates if name in outcomes and outcomes[name].state == "value"]
-    return landed[: plan.needed]
+    succeeded = [outcomes[name] for name in plan.candidates if name in outcomes and outcomes[name].state == "value"]
+    return succeeded[: plan.needed]
 
 
 def is_complete(plan: Plan, outcomes: Mapping[str, Outcome]) -> bool:

@@ -123,7 +123,7 @@ def _single_response_fields(call: CallPlan, outcome: Outcome, status: int, heade
     fields: dict[str, str] = {}
     for name, value in outcome.headers:
         if name.encode("latin-1") in wanted:
-            fields.setdefault(name, value)  # Each of them stands once; where an upstream repeats one the first counts.
+            fields.setdefault(name, value)  # Each is a single field; if an upstream repeats one, the first counts.
     for name, _ in headers:
         fields.pop(name, None)
     return status, tuple(fields.items())

@@ -282,8 +282,8 @@ class RequestTemplate:
         expand_into(fields, self.headers, context, bound, left_out)
         if self.forward_cookies:
             own = fields.get(b"cookie") if "cookie" not in self.forward_headers else None
-            said = own[2].decode("latin-1") if own is not None else ""
-            if cookies := forwarded_cookies(inputs.headers, inputs.cookies, self.forward_cookies, said):
+            configured = own[2].decode("latin-1") if own is not None else ""
+            if cookies := forwarded_cookies(inputs.headers, inputs.cookies, self.forward_cookies, configured):
                 _put(fields, b"cookie", raw_value(cookies))
         return [*fields.values()]
 

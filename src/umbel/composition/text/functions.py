@@ -76,7 +76,7 @@ class _Functions(jmespath.functions.Functions):
             return any(one == search for one in subject if isinstance(one, bool) is is_bool)
         return search in subject
 
-    # jmespath's own, but for the bound: what is beyond it has no form in JSON, or one that nobody reads.
+    # jmespath's own, but for the bound: a larger number cannot be written as JSON, or cannot be read by msgspec.
     @jmespath.functions.signature({"types": ["array-number"]})
     def _func_sum(self, numbers: list[int | float]) -> int | float:
         try:

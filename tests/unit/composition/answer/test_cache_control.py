@@ -39,7 +39,7 @@ def test_a_lifetime_of_any_number_of_digits_is_a_lifetime(age: str, max_age: str
         ('"' * 20_000, "private, " + '"' * 20_000),
     ],
 )
-def test_a_cache_control_made_private(said: str, wanted: str) -> None:
+def test_to_private_replaces_directives_for_shared_caches(said: str, wanted: str) -> None:
     assert to_private(said) == wanted
 
 
@@ -54,5 +54,5 @@ def test_whether_a_cache_control_lets_shared_caches_keep_an_answer(said: str, sh
     ("vary", "wanted"),
     [("*", "no-cache, max-age=60"), ("origin, *", "no-cache, max-age=60"), ("origin", "public, max-age=60")],
 )
-def test_a_part_that_varies_by_what_nobody_can_tell_is_not_kept_without_asking(vary: str, wanted: str) -> None:
+def test_a_part_with_vary_star_must_be_revalidated(vary: str, wanted: str) -> None:
     assert strictest_cache_control([[("cache-control", "public, max-age=60"), ("vary", vary)]]) == wanted

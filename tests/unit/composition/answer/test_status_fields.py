@@ -44,7 +44,7 @@ def test_of_a_single_field_the_first_counts_also_where_it_has_no_room() -> None:
     assert fields_of_status(302, fields(("Location", "/" * (VALUES_MAX + 1)), ("Location", "/2"))) == ()
 
 
-def test_what_has_no_room_is_left_out_whole() -> None:
+def test_a_field_beyond_the_bounds_is_left_out_whole() -> None:
     long = ("WWW-Authenticate", "x" * (VALUES_MAX - 1))
     assert [len(value) for _, value in fields_of_status(401, fields(long, long, long))] == [VALUES_MAX - 1]
     assert len(fields_of_status(401, fields(*[("WWW-Authenticate", "x")] * 1000))) == FIELDS_MAX

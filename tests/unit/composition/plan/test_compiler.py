@@ -76,7 +76,7 @@ def test_mistakes_of_a_route(head: str, expected: str) -> None:
     assert any(expected in problem for problem in problems(f"[[routes]]\n{head}\n{call}"))
 
 
-def test_a_cycle_is_told_as_the_way_around_it() -> None:
+def test_a_cycle_is_reported_as_the_path_around_it() -> None:
     text = CALL.replace("/a", "/{b.x}") + CALL.replace("calls.a", "calls.b").replace("/a", "/{c.x}")
     text += CALL.replace("calls.a", "calls.c").replace("/a", "/{a.x}")
     [problem] = problems(text)
@@ -91,12 +91,12 @@ def test_a_duplicate_route_names_the_first_one() -> None:
     assert problems(other) == []
 
 
-def test_a_duplicate_route_is_told_beside_another_mistake_of_it() -> None:
+def test_a_duplicate_route_is_reported_beside_another_mistake() -> None:
     text = f'[[routes]]\npath = "/r/<a>"\n{CALL.replace("/a", "/{z}")}[[routes]]\npath = "/r/<b>"\n{CALL}'
     assert len(problems(text)) == 2
 
 
-def test_every_unknown_name_of_an_expression_is_told() -> None:
+def test_every_unknown_name_of_an_expression_is_reported() -> None:
     [problem] = problems(CALL + '[routes.answer]\nshape = "{q: query.zz, p: path.zz}"\n')
     assert '"zz" in its path' in problem
     assert 'query parameter "zz"' in problem
@@ -129,12 +129,12 @@ async def test_a_forwarded_header_is_nearer_than_the_upstreams_own() -> None:
     assert sent_by(request_template, Inputs())[b"authorization"] == b"Bearer ours"
 
 
-def test_every_mistake_is_told_at_once() -> None:
+def test_all_mistakes_are_reported_at_once() -> None:
     text = CALL.replace("/a", "/{idd}") + 'when = "nobody"\n' + '[routes.answer]\nshape = "x"\n'
     assert len(problems(text)) == 3
 
 
-def test_what_a_route_depends_on_is_known_to_its_plan() -> None:
+def test_a_plan_knows_what_its_route_depends_on() -> None:
     made = plan(
         CALL
         + 'forward_headers = ["Authorization"]\nforward_cookies = ["s"]\n'
@@ -148,7 +148,7 @@ def test_what_a_route_depends_on_is_known_to_its_plan() -> None:
     assert 401 in made.calls[0].rules.pass_status
 
 
-def test_an_upstreams_headers_and_params_are_added_and_the_calls_own_win() -> None:
+def test_a_calls_own_headers_and_params_replace_the_upstreams() -> None:
     made = plan(
         '[upstreams.u]\nurls = ["http://x"]\nheaders = { a = "1", b = "2" }\nparams = { p = "`1`" }\n'
         '[[routes]]\npath = "/r/<id>"\n' + CALL + 'headers = { b = "3" }\nparams = { q = "`2`" }\n'
@@ -188,7 +188,7 @@ def test_the_members_of_the_body_that_a_plan_reads_are_known(keys: str, read: se
     assert made.body_fields == read
 
 
-def test_every_unknown_name_of_a_template_is_told() -> None:
+def test_every_unknown_name_of_a_template_is_reported() -> None:
     made = config('[[routes]]\npath = "/r"\n[routes.calls.a]\nupstream = "u"\npath = "/{x}/{y}{?x,z}"\n')
     ((path, reason),) = check(made)
     assert path == ("routes", 0, "calls", "a", "path")

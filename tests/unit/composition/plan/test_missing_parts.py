@@ -97,7 +97,7 @@ PARTS = frozenset({"b", "c", "e[*]"})
         ("sum(e[*].x)", set()),
     ],
 )
-def test_functions_that_are_given_the_null_of_a_part(text: str, met: set[str]) -> None:
+def test_functions_with_a_part_that_may_be_null_as_argument(text: str, met: set[str]) -> None:
     found = null_arguments(compile_expression(text, ()).tree, PARTS)
     assert {f"{meeting.function} {meeting.part}" for meeting in found} == met
 
@@ -161,7 +161,7 @@ def test_a_call_that_is_skipped_with_another_may_be_missing_too() -> None:
     assert 'the when of "a" may skip it' in reason
 
 
-def test_a_call_that_waits_for_a_part_warns_only_where_that_part_can_be_null_when_it_starts() -> None:
+def test_a_dependent_call_warns_only_if_its_part_can_be_null_when_it_starts() -> None:
     later = '[routes.calls.b]\nupstream = "u"\npath = "/"\nparams = { n = "length(a)" }\n'
     assert list(warn(config(CALLS.format(keys="", a="optional = true") + later))) == []
     ((path, _),) = warn(config(CALLS.format(keys="", a="null_on = [404]") + later))
@@ -184,7 +184,7 @@ def test_a_call_that_waits_for_a_part_warns_only_where_that_part_can_be_null_whe
         ("merge(a, `{}`)", set()),
     ],
 )
-def test_a_constant_that_a_function_never_takes_is_warned_of(text: str, functions: set[str]) -> None:
+def test_a_constant_of_a_type_that_a_function_does_not_take_is_a_warning(text: str, functions: set[str]) -> None:
     made = config(CALLS.format(keys="", a="") + f"[routes.answer]\nshape = '''{text}'''\n")
     said = {reason.partition("(")[0] for _, reason in warn(made)}
     assert said == functions
@@ -204,7 +204,7 @@ def test_a_constant_that_a_function_never_takes_is_warned_of(text: str, function
         ("json = { p = { value = [{}] } }\nmethod = 'POST'", None),
     ],
 )
-def test_a_constant_with_which_a_call_always_fails_is_warned_of(call: str, said: str | None) -> None:
+def test_a_constant_that_makes_a_call_always_fail_is_a_warning(call: str, said: str | None) -> None:
     reasons = [reason for _, reason in warn(config(CALLS.format(keys="", a=call)))]
     assert len(reasons) == (said is not None)
     assert said is None or reasons[0].startswith(said)

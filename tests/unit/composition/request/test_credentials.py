@@ -52,7 +52,7 @@ def test_a_name_of_something_else(name: str) -> None:
     assert not is_credential(name)
 
 
-def test_a_whole_body_counts_where_the_gateway_has_no_credential_of_its_own() -> None:
+def test_a_whole_body_is_a_credential_if_the_gateway_has_none_of_its_own() -> None:
     assert carries_credential([], body=True, own=False)
     assert not carries_credential([], body=True, own=True)
     assert not carries_credential(["page"], body=False, own=False)

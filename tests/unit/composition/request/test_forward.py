@@ -20,7 +20,7 @@ from umbel.core.http.forward_all import star_leaves_out
         (b"=1", ["a"], []),
     ],
 )
-def test_chosen_parameters_go_as_they_stand(raw: bytes, names: list[str], sent: list[str]) -> None:
+def test_named_query_parameters_are_forwarded_unchanged(raw: bytes, names: list[str], sent: list[str]) -> None:
     assert forwarded_query(raw, names) == sent
 
 
@@ -29,7 +29,7 @@ def test_bytes_that_no_target_may_hold_are_encoded() -> None:
     assert forwarded_query(b"caf\xc3\xa9", ["*"]) == ["caf%C3%A9"]
 
 
-def test_the_sizes_of_chosen_parameters_add_up_by_name() -> None:
+def test_query_sizes_are_summed_by_name() -> None:
     assert dict(query_sizes(b"a=1&b=2&a=33", ["a"])) == {"a": 7}
     assert dict(query_sizes(b"a=1&b=2", ["*"])) == {"": 7}
 
@@ -45,5 +45,5 @@ def test_a_star_leaves_out(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["accept", "x-forward", "contents", "origin", "referer", "proxied", "x-api-key"])
-def test_a_star_stands_for(name: str) -> None:
+def test_a_star_includes(name: str) -> None:
     assert not star_leaves_out(name)

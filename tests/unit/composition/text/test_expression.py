@@ -160,7 +160,7 @@ def test_what_could_never_give_a_value_is_refused(text: str, reason: str) -> Non
         ("a.b-c", '"-" at character 4 means nothing there; write a name of unusual characters in double quotes'),
     ],
 )
-def test_a_text_that_does_not_parse_is_told_in_one_sentence_what_to_write(text: str, said: str) -> None:
+def test_the_message_about_an_invalid_expression_says_what_to_write(text: str, said: str) -> None:
     with pytest.raises(ValueError, match="not a JMESPath expression: ") as caught:
         compile_expression(text, ("routes", 0, "calls", "c", "params", "page"))
     assert said in str(caught.value)
@@ -168,7 +168,7 @@ def test_a_text_that_does_not_parse_is_told_in_one_sentence_what_to_write(text: 
     assert not str(caught.value).endswith((":", "expression", ","))
 
 
-def test_a_constant_is_its_value_and_reads_nothing() -> None:
+def test_a_constant_evaluates_to_itself_and_reads_nothing() -> None:
     made = compile_source(Constant(value={"a": [1, "b"]}), ())
     assert (made.names, made.evaluate({})) == ((), {"a": [1, "b"]})
 

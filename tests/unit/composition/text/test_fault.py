@@ -61,7 +61,7 @@ def test_the_reason_is_a_size_and_holds_no_value() -> None:
         (("item", ("id",)), ""),
     ],
 )
-def test_parameters_of_the_client_have_words_and_others_have_none(name: tuple[str, Any], words: str) -> None:
+def test_only_parameters_of_the_client_are_described(name: tuple[str, Any], words: str) -> None:
     assert describe_parameter(*name) == words
 
 
@@ -107,7 +107,7 @@ def test_a_bad_value_is_a_400_with_a_sentence_only_where_it_is_the_clients() -> 
         ('path = "/{?v}"\nwith = { v = "sum(item)" }\neach = "body.ids || a.ids"\n', {"ids": [BIG]}, 400),
     ],
 )
-async def test_of_an_expression_with_a_fallback_the_value_that_was_taken_decides(
+async def test_with_a_fallback_the_value_that_was_used_is_at_fault(
     keys: str, body: Any, status: int
 ) -> None:
     text = f'[routes.calls.a]\nupstream = "u"\npath = "/a"\n[routes.calls.b]\nupstream = "u"\n{keys}'
@@ -118,7 +118,7 @@ async def test_of_an_expression_with_a_fallback_the_value_that_was_taken_decides
     assert ran.upstream.targets == ["/a"]
 
 
-async def test_an_expression_that_reads_only_constants_is_a_mistake_of_ours() -> None:
+async def test_a_failed_expression_of_constants_is_an_internal_failure() -> None:
     text = TWO + '[routes.answer]\nshape = "sum(`[1e308, 1e308]`)"\n'
     ran = await compose(text, {"/a": answer(1), "/b": answer(2)})
     assert ran.result.failure is not None
@@ -126,7 +126,7 @@ async def test_an_expression_that_reads_only_constants_is_a_mistake_of_ours() ->
     assert ran.recorder.notes[0].level == "error"
 
 
-async def test_a_dependant_of_a_call_that_the_client_broke_says_the_same() -> None:
+async def test_a_dependant_of_a_call_with_a_client_fault_fails_with_the_same_problem() -> None:
     text = (
         '[[routes]]\npath = "/r"\n[routes.calls.a]\nupstream = "u"\npath = "/{body.id}"\noptional = true\n'
         '[routes.calls.b]\nupstream = "u"\npath = "/x/{a.id}"\n'

@@ -171,6 +171,6 @@ def test_a_template_that_can_make_no_field_is_refused_at_load(text: str, reason:
         compile_field("x-a", text, variable)
 
 
-def test_variables_are_told_in_order() -> None:
+def test_variables_are_listed_in_order() -> None:
     compiled = compile_field("content-disposition", "{a}; b=c{d}e; f=\"{g}\"; h*=UTF-8''{i}; j={k}{l}", variable)
     assert [each.name for each in compiled.variables] == ["a", "d", "g", "i", "k", "l"]

@@ -48,7 +48,7 @@ def expand(text: str, **values: object) -> str:
         ("/.", "segments"),
     ],
 )
-def test_a_grammar_that_is_not_ours_is_refused_at_load(text: str, reason: str) -> None:
+def test_an_invalid_template_is_refused_at_load(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason.replace("?", r"\?").replace("+", r"\+").replace("{", r"\{")):
         compile_target(text, variable)
 
