@@ -107,9 +107,7 @@ def test_a_bad_value_is_a_400_with_a_sentence_only_where_it_is_the_clients() -> 
         ('path = "/{?v}"\nwith = { v = "sum(item)" }\neach = "body.ids || a.ids"\n', {"ids": [BIG]}, 400),
     ],
 )
-async def test_with_a_fallback_the_value_that_was_used_is_at_fault(
-    keys: str, body: Any, status: int
-) -> None:
+async def test_with_a_fallback_the_value_that_was_used_is_at_fault(keys: str, body: Any, status: int) -> None:
     text = f'[routes.calls.a]\nupstream = "u"\npath = "/a"\n[routes.calls.b]\nupstream = "u"\n{keys}'
     upstream = answer({"id": {"x": 1}, "ids": [1, 2, 3]})
     ran = await compose(text, upstream, inputs=Inputs(body=body))
