@@ -42,7 +42,7 @@ class SampleUpstream:
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
         elif scope["type"] == "http":
-            # Only the work: the server says that the client has gone while it sends the end of an answer, too.
+            # Only the delay: the server also sends http.disconnect while it sends the end of an answer.
             async with move_on_when(_disconnected, receive) as gone:
                 await trio.sleep(self._latency())
             if not gone.cancelled_caught:

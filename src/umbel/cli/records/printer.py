@@ -18,7 +18,7 @@ import click
 from .log_files import LogLine
 
 _COLOURS = {"debug": "bright_black", "info": "green", "warning": "yellow", "error": "red", "critical": "bright_red"}
-# What stands at the front, or says nothing to a person who looks at one log.
+# Fields that stand at the front of a line, or are the same in all lines of one log.
 _LEFT_OUT = frozenset(
     {
         *("ts", "level", "severity", "event", "msg", "seq", "task", "trace_id", "worker"),
@@ -46,7 +46,7 @@ class Printer:
         """Print the lines, and return their number; on return all are written to stdout.
 
         Raises:
-            BrokenPipeError: nobody reads stdout any more.
+            BrokenPipeError: the reader of stdout has closed it.
         """
         piece: list[bytes] = []
         count = size = 0
@@ -73,7 +73,7 @@ def wait_while_read(seconds: float) -> None:
     """Wait for so many seconds, or until the reader of stdout closes it.
 
     Raises:
-        BrokenPipeError: nobody reads stdout any more.
+        BrokenPipeError: the reader of stdout has closed it.
     """
     watch = select.poll()
     watch.register(sys.stdout.fileno(), 0)  # poll always reports errors and hang-ups

@@ -1,7 +1,6 @@
-"""What may stand in hypercorn.toml: Hypercorn's keys with their types, and whose business the others are.
+"""The schema of hypercorn.toml: Hypercorn's keys with their types, and the keys without effect under Umbel.
 
-Hypercorn itself takes any key and any value in silence; this file is the only place that knows better. It holds no
-value of ours.
+Hypercorn itself accepts any key and any value.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ def _positive(value: float) -> float:
 
 _AT_MOST = f" and at most {DURATION_S_MAX:.0f}"
 _INT_MAX = 2**31 - 1
-"""What the system's calls take as an int."""
+"""The largest ``int`` of a system call."""
 _ID_MAX = 2**32 - 2
-"""The highest number of a user or a group; one more means "none" to the system."""
+"""The highest id of a user or a group; the next number means "none"."""
 _COUNT_MAX = 2**63 - 1
 
 Seconds = Annotated[float, AfterValidator(_not_negative)]
 Time = Annotated[float, AfterValidator(_positive)]
-"""Seconds within which something must be over: with none of them nothing would ever be in time."""
+"""Seconds of a time limit, which must not be 0."""
 Count = Annotated[int, Field(ge=0, le=_COUNT_MAX)]
 Positive = Annotated[int, Field(ge=1, le=_COUNT_MAX)]
 Id = Annotated[int, Field(ge=0, le=_ID_MAX)]
@@ -104,9 +103,9 @@ IN_UMBEL_TOML = {
     "read_timeout": "head_timeout and body_timeout",
     "server_names": "hosts",
 }
-"""Keys of Hypercorn for what umbel.toml sets for both protocols: the key of ``[server]`` that stands in for each."""
+"""Keys of Hypercorn for what umbel.toml sets for both protocols: the key of ``[server]`` to write instead."""
 
-UNHEEDED = {
+WITHOUT_EFFECT = {
     "access_log_format": "Umbel writes an access log of its own; see [logs] in umbel.toml",
     "accesslog": "Umbel writes an access log of its own; see [logs] in umbel.toml",
     "application_path": "it is given on the command line",
@@ -126,13 +125,13 @@ UNHEEDED = {
     "workers": "say how many to umbel serve, with -w",
     "wsgi_max_body_size": "no WSGI application is served",
 }
-"""Keys that mean something to the ``hypercorn`` command only, which may share the file; why nothing comes of them."""
+"""Keys for the ``hypercorn`` command only, which may share the file; and why each has no effect here."""
 
 FOR_TLS = ("ca_certs", "ciphers", "insecure_bind", "keyfile_password", "verify_flags", "verify_mode")
-"""Keys that mean something only where ``certfile`` and ``keyfile`` are."""
+"""Keys that have an effect only beside ``certfile`` and ``keyfile``."""
 
 FOR_UNIX_SOCKETS = ("group", "umask", "user")
-"""Keys that are about the files of Unix sockets that are bound, and about nothing else of the process."""
+"""Keys that affect only the files of bound Unix sockets."""
 
 PATHS = ("ca_certs", "certfile", "keyfile", "pid_path")
 """Keys whose values are paths and nothing else."""

@@ -1,7 +1,4 @@
-"""Hypercorn's settings for the ways to start that are ours: a file, options that win over it, and our defaults.
-
-What Hypercorn has a key for is set there alone; this reads its file strictly and adds nothing of its own to it.
-"""
+"""Loading of hypercorn.toml for Umbel's own commands: the file over defaults, and options over both."""
 
 from __future__ import annotations
 
@@ -18,10 +15,10 @@ from ..loading.file_reader import SourceFile, UnreadableError, read_settled
 from ..loading.validation_errors import schema_violations
 from ..schema.section_tree import keys_of
 from ..schema.sections import Server, Tls
-from .keys import FOR_TLS, FOR_UNIX_SOCKETS, IN_UMBEL_TOML, PATHS, UNHEEDED, HypercornFile
+from .keys import FOR_TLS, FOR_UNIX_SOCKETS, IN_UMBEL_TOML, PATHS, WITHOUT_EFFECT, HypercornFile
 
 DEFAULTS: Mapping[str, Any] = {
-    # Never tell clients what serves them; the access log is ours; a request in flight has time to end.
+    # No field names the server; the access log is Umbel's; a request in flight has time to end.
     "include_server_header": False,
     "accesslog": None,
     "loglevel": "WARNING",
@@ -33,10 +30,10 @@ Warn = Callable[[ConfigProblem], object]
 
 _UNKNOWN = "is not one of Hypercorn's keys"
 _AS_IT_IS = {"workers": 1, "include_server_header": False}
-"""Values of unheeded keys that say what is so."""
+"""Values of keys without effect that state what Umbel does anyway."""
 _BINDS = ("bind", "insecure_bind", "quic_bind")
 _ADDRESS = "is not an address; write HOST:PORT (a port is at most 65535), unix:/path or fd://NUMBER"
-# What a certificate is called in hypercorn.toml, and what the check that umbel.toml's share calls it.
+# The keys of a TLS table of umbel.toml, which the check of certificates names, and those of hypercorn.toml.
 _TLS_KEYS = {"ca": "ca_certs", "cert": "certfile", "key": "keyfile"}
 
 
@@ -47,10 +44,10 @@ def hypercorn_keys(
     warn: Warn | None = None,
     permissions: bool = False,
 ) -> dict[str, Any]:
-    """The settings of ``file`` (TOML) over our defaults, with ``bind`` over both. Paths are relative to the file.
+    """Load the settings of ``file`` over the defaults, with ``bind`` over both. Paths are relative to the file.
 
-    ``workers`` is 1 whatever the file says: one process serves here. ``warn`` hears of each key in the file that
-    nothing comes of, and with ``permissions`` of each path that the user of this process may not make.
+    ``workers`` is always 1: one process serves here. ``warn`` is called for each key of the file without effect, and
+    with ``permissions`` for each path that the user of this process may not create.
 
     Raises:
         ConfigError: every mistake at once, each with its line: the file cannot be read or is no TOML, a key is
@@ -72,41 +69,39 @@ def hypercorn_keys(
     if bind:
         settings["bind"] = list(bind)
     if file is not None and warn is not None:
-        _tell(source, settings, warn, permissions=permissions)
+        _warn_of(source, settings, warn, permissions=permissions)
     settings["workers"] = 1
     return settings
 
 
 def mistakes(config: Mapping[str, Any]) -> list[str]:
-    """What is surely wrong in the attributes of a ``hypercorn.config.Config`` that somebody else filled.
+    """Return what is certainly wrong in the attributes of a ``hypercorn.config.Config`` that Hypercorn's command made.
 
-    Hypercorn's own command takes anything.
-
-    One sentence each, without a line, for only the values are left. A name that resembles no key is none of ours: a
+    One sentence each, without a line, since only the values are known. A name that resembles no key is left out: a
     configuration in Python may have variables of its own.
     """
-    told = {name.removeprefix("_"): value for name, value in config.items()}
+    attributes = {name.removeprefix("_"): value for name, value in config.items()}
     plain = {
         name: value
-        for name, value in told.items()
-        if isinstance(value, bool | int | float | str | list | dict)  # what no file could say is right as it is
+        for name, value in attributes.items()
+        if isinstance(value, bool | int | float | str | list | dict)  # a value of another type cannot come from a file
         and name not in (*_BINDS, "application_path", "quic_addresses", "verify_mode", "verify_flags")
         and (name in HypercornFile.model_fields or name in IN_UMBEL_TOML or _unknown(name) != _UNKNOWN)
     }
-    return sorted(f"{name} {reason}" for name, reason in _judged(plain))
+    return sorted(f"{name} {reason}" for name, reason in _wrong_keys(plain))
 
 
 def _problems(source: SourceFile) -> list[ConfigProblem]:
-    """Every mistake of a file, in the order of its lines."""
-    wrong = list(_judged(source.data))
+    """Return every mistake of a file, in the order of its lines."""
+    wrong = list(_wrong_keys(source.data))
     known = {name for name, _ in wrong}
     wrong += (each for each in _unusable_files(source.data) if each[0] not in known)
     found = [ConfigProblem(source.name, source.line((name,)), name, reason) for name, reason in wrong]
     return sorted(found, key=lambda each: (each.line or 0, each.key))
 
 
-def _judged(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Each wrong key, and why."""
+def _wrong_keys(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield each wrong key, and why."""
     for name in data.keys() & IN_UMBEL_TOML.keys():
         yield name, f"is the business of umbel.toml; write {IN_UMBEL_TOML[name]} in its [server] instead"
     for each in schema_violations(HypercornFile, {name: data[name] for name in data if name not in IN_UMBEL_TOML}):
@@ -126,7 +121,7 @@ def _unknown(name: str) -> str:
 
 
 def _is_address(text: str) -> bool:
-    """Hypercorn takes an empty address for every address there is, and fails late on a port out of range."""
+    """Whether a text is an address to bind. In Hypercorn an empty one means all, and a port out of range fails late."""
     if text.startswith("unix:"):
         return len(text) > len("unix:")
     if text.startswith("fd://"):
@@ -142,7 +137,7 @@ def _is_number(text: str) -> bool:
 
 
 def _unusable_files(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What TLS cannot use. One file of the two alone would have Hypercorn serve without TLS, and say nothing."""
+    """Yield the keys of files that TLS cannot use. With one of the pair alone Hypercorn would serve without TLS."""
     for there, missing in (("certfile", "keyfile"), ("keyfile", "certfile")):
         if there in data and missing not in data:
             yield there, f"needs {missing} beside it, or nothing is encrypted"
@@ -150,7 +145,7 @@ def _unusable_files(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     given = {ours: data[theirs] for ours, theirs in wanted.items() if isinstance(data.get(theirs), str)}
     together = [given]
     if "keyfile_password" in data:
-        # The shared check knows no password: each file by itself must be readable, and starting will tell the rest.
+        # The check of certificates takes no password, so each file is checked by itself; the start checks the pair.
         together = [{name: path} for name, path in given.items()]
     for files in together:
         for path, reason in certificate_errors([((), Tls.model_construct(**files))]):
@@ -158,7 +153,7 @@ def _unusable_files(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _make_absolute(source: SourceFile) -> None:
-    """Paths stand relative to the file; an address may be a path, and a log's file may have a prefix."""
+    """Make paths absolute, each relative to the file; an address may be a path, and a log's file may have a prefix."""
     for key in PATHS:
         if isinstance(value := source.data.get(key), str):
             source.data[key] = str(source.directory / value)
@@ -176,21 +171,21 @@ def _make_absolute(source: SourceFile) -> None:
 
 
 def _texts(value: object) -> Iterable[str]:
-    """The texts of a value that may be one or a list; nothing where it is something else (told elsewhere)."""
+    """Return the texts of a value that may be one or a list; none where it is neither, which the schema reports."""
     texts = [value] if isinstance(value, str) else value
     return texts if isinstance(texts, list | tuple) and all(isinstance(text, str) for text in texts) else ()
 
 
-def _tell(source: SourceFile, settings: Mapping[str, Any], warn: Warn, *, permissions: bool) -> None:
-    """Tell what of the file does not do what was meant; ``settings`` is what it has become part of."""
-    told = [(name, f"is ignored here: {reason}") for name, reason in _without_effect(source.data, settings)]
-    told += _not_writable(source.data) if permissions else ()
-    for name, reason in sorted(told, key=lambda each: source.line((each[0],)) or 0):
+def _warn_of(source: SourceFile, settings: Mapping[str, Any], warn: Warn, *, permissions: bool) -> None:
+    """Call ``warn`` for each key of the file without effect; ``settings`` are all settings in force."""
+    found = [(name, f"is ignored here: {reason}") for name, reason in _without_effect(source.data, settings)]
+    found += _not_writable(source.data) if permissions else ()
+    for name, reason in sorted(found, key=lambda each: source.line((each[0],)) or 0):
         warn(ConfigProblem(source.name, source.line((name,)), name, reason))
 
 
 def _not_writable(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Each key that names a file that could not be made, and why. A socket is replaced, so its directory counts."""
+    """Yield each key whose file cannot be created, and why. A socket is replaced, so its directory is checked."""
     if "pid_path" in given and (reason := why_not_writable(given["pid_path"])):
         yield "pid_path", f"the file could not be written: {reason}; {NOT_WRITABLE_REMEDY}"
     for name in ("bind", "insecure_bind"):
@@ -200,10 +195,10 @@ def _not_writable(given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _without_effect(given: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Each key of the file that has no effect beside the other settings, and why."""
-    for name in given.keys() & UNHEEDED.keys():
+    """Yield each key of the file that has no effect beside the other settings, and why."""
+    for name in given.keys() & WITHOUT_EFFECT.keys():
         if given[name] != _AS_IT_IS.get(name):
-            yield name, UNHEEDED[name]
+            yield name, WITHOUT_EFFECT[name]
     if "certfile" not in settings or "keyfile" not in settings:
         for name in given.keys() & set(FOR_TLS):
             yield name, "nothing is encrypted without certfile and keyfile"

@@ -26,7 +26,7 @@ from ..schema.units import format_duration, format_rate, format_ratio, format_si
 HYPERCORN = "hypercorn.toml"
 """The first part of the path of a key that stands in that file."""
 GRACEFUL_TIMEOUT = 20.0
-"""Seconds, where hypercorn.toml says nothing."""
+"""Seconds, where hypercorn.toml does not set it."""
 _SPENT = 0.95
 """Of ``memory_limit``: from there on requests are refused."""
 _DAY = 86400.0
@@ -47,7 +47,7 @@ class Rule(NamedTuple):
 
     key: str
     bound: str
-    says: str
+    warning: str
     """The warning; ``{value}``, ``{bound}`` and ``{route}`` stand for the two values and the route's path."""
     or_equal: bool = False
     """Whether the two must not be equal either."""
@@ -176,12 +176,12 @@ def check(config: Config, served: Mapping[str, Any] | None = None) -> Iterator[t
             if key.given or (rule.either and bound.given):
                 # A warning about the bound is placed at the bound.
                 path = bound.path if rule.either and bound.given else key.path
-                found.setdefault((path, rule.says), []).append((key, bound, route))
-    for (path, says), cases in found.items():
+                found.setdefault((path, rule.warning), []).append((key, bound, route))
+    for (path, warning), cases in found.items():
         key, bound, route = min(cases, key=lambda case: case[1].value)
         others = len({case[2] for case in cases} - {route})
-        more = f" (and {others} more route{'s' if others > 1 else ''})" if others and "{route}" in says else ""
-        yield path, says.format(value=key.shown, bound=bound.shown, route=route + more)
+        more = f" (and {others} more route{'s' if others > 1 else ''})" if others and "{route}" in warning else ""
+        yield path, warning.format(value=key.shown, bound=bound.shown, route=route + more)
     yield from _cache_ages(config)
 
 
@@ -231,7 +231,7 @@ def _process(config: Config, served: Mapping[str, Any]) -> Quantities:
         if logs.rotate_every is not None:
             quantities["logs.span"] = _time(logs.keep * logs.rotate_every)
     if logs.compress != "none":
-        quantities.pop("logs.keep_bytes", None)  # nobody knows how small a file becomes
+        quantities.pop("logs.keep_bytes", None)  # the size of a compressed file is unknown
     if config.routes:
         quantities["longest"] = _time(max(route.deadline for route in config.routes))
         for name, stream in (("access", logs.access), ("calls", logs.calls)):

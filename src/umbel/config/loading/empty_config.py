@@ -62,5 +62,5 @@ def require_routes(file: str, routes: int, before: int = 0, *, need_some: bool =
 
 
 def allows_empty(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether the environment says that a configuration without routes is meant."""
+    """Whether the environment allows a configuration without routes."""
     return environ.get(ALLOW_EMPTY, "").lower() in _YES

@@ -33,10 +33,10 @@ PLACEHOLDERS: Mapping[str, Any] = {
 }
 """A valid value for each key that some section requires."""
 
-# Optional keys that names or other keys depend on: item is known where each stands, and what an upstream says of the
-# fields that it writes decides which fields a call may name.
+# Optional keys that other mistakes depend on: each defines the name item, and the other two decide which header fields
+# a call may set.
 _OPTIONAL_PLACEHOLDERS: Mapping[str, Any] = {"each": "`[]`", "forwarded": False, "deadline_header": False}
-# The items of lists whose other items are judged one by one.
+# The items of lists whose items are checked one by one.
 _ITEM_PLACEHOLDERS: Mapping[str, Any] = {
     "forward_cookies": "stand-in",
     "forward_headers": "x-stand-in",

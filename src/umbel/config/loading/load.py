@@ -125,8 +125,8 @@ def _build(
     _report_defaults(merged, report)
     for each in found:
         origin = merged.origin(each.path)
-        told = origin.path[:1] == ("defaults",) and each.kind not in ("missing", "constraint")
-        if each.kind != "reported" and not told:
+        reported = origin.path[:1] == ("defaults",) and each.kind not in ("missing", "constraint")
+        if each.kind != "reported" and not reported:
             report.add(origin, each.reason, quotes=each.quotes)
     config, kept = _recovered_config(merged, complete=loader.complete)
 

@@ -113,8 +113,8 @@ def _of_union(
 ) -> Iterator[SchemaViolation]:
     """Translate the errors of a value that fits no type of a union: those of the type that was meant."""
     deeper = [error for error in group if len(error.path) > len(place)]
-    judged = [error for error in group if error.details["type"] == "value_error"]
-    if meant := deeper or judged:
+    by_validator = [error for error in group if error.details["type"] == "value_error"]
+    if meant := deeper or by_validator:
         yield from _translate(model, meant, at, level + 1)
         return
     value = group[0].details["input"]

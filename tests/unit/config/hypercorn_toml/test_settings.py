@@ -9,7 +9,7 @@ import pytest
 import trustme
 from hypercorn.config import Config
 
-from umbel.config.hypercorn_toml.keys import IN_UMBEL_TOML, UNHEEDED, HypercornFile
+from umbel.config.hypercorn_toml.keys import IN_UMBEL_TOML, WITHOUT_EFFECT, HypercornFile
 from umbel.config.hypercorn_toml.settings import mistakes
 from umbel.core.errors import ConfigError, ConfigProblem
 from umbel.server import hypercorn_config
@@ -191,7 +191,7 @@ def test_every_key_of_hypercorn_is_known_so_that_none_is_called_a_mistake() -> N
     keys = {name for name in dir(Config) if not name.startswith("_") and not callable(getattr(Config, name))}
     assert keys - not_settings <= HypercornFile.model_fields.keys() | IN_UMBEL_TOML.keys()
     assert set(HypercornFile.model_fields) - keys == {"application_path"}
-    assert HypercornFile.model_fields.keys() >= UNHEEDED.keys()
+    assert HypercornFile.model_fields.keys() >= WITHOUT_EFFECT.keys()
     assert not HypercornFile.model_fields.keys() & IN_UMBEL_TOML.keys()
 
 
