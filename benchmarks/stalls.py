@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 
 import trio
 from tests.support.adversarial import SIZES, Shape, seconds_of, shapes_of, slowest_shapes
-from tests.support.patterns import MADE_AT_RUN_TIME, METHODS, find_patterns, method_of
-from tests.support.readers import CASES, CONFIG
+from tests.support.input_readers import CASES, CONFIG
+from tests.support.regex_patterns import MADE_AT_RUN_TIME, METHODS, find_patterns, method_of
 
 from umbel.config.loading.load import load
 from umbel.gateway.app import Umbel

@@ -17,8 +17,8 @@ import trustme
 
 from tests.support.checkpoints import for_every_checkpoint
 from tests.support.rawserver import RawServer, answering, open_sockets, raw_server, response
+from tests.support.replica_sources import ChangingReplicas
 from tests.support.scripted_upstream import HANGS, KEPT, OK, RESET, Scripted, Step, scripted
-from tests.support.sources import Given
 from tests.support.upstreams import perform, request_facts, url
 from umbel.config.schema.sections import Upstream
 from umbel.core.call import Call, CallContext, PreparedRequest, StepTimeouts
@@ -191,7 +191,7 @@ async def test_health_checks_leave_nothing(autojump_clock) -> None:
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_neither_do_replicas_that_come_and_go(streamed: bool, autojump_clock) -> None:
     a, b, c = (Replica.parse(f"http://{host}") for host in "abc")
-    source = Given(a, b)
+    source = ChangingReplicas(a, b)
     made: list[Scripted] = []
 
     async def call(upstream: Scripted) -> None:

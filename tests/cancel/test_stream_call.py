@@ -11,7 +11,7 @@ import trio.testing
 
 from tests.support.checkpoints import for_every_checkpoint
 from tests.support.rawserver import Peer, response
-from tests.support.streaming import head, opened, rest_of, streaming
+from tests.support.stream_calls import head, opened, rest_of, streaming
 from umbel.upstream import Hedge, Retry, Transport
 from umbel.upstream.calls.stream_call import RequestBody
 

@@ -15,8 +15,8 @@ import pytest
 import trio
 
 from tests.support.composing import facts
+from tests.support.composition_over_sockets import BUSY, ONE, Case, Lab, Step, laboratory
 from tests.support.failure_cases import after, fin, hang, hang_in_the_body, reset, reset_in_the_body
-from tests.support.laboratory import BUSY, ONE, Case, Lab, Step, laboratory
 from tests.support.rawserver import Handler, Peer, answering, raw_server, response
 from tests.support.records import Records
 from tests.support.serving import serving

@@ -7,7 +7,7 @@ from functools import cache
 from random import Random
 
 from tests.support.adversarial import Shape, shapes_of
-from tests.support.patterns import find_patterns
+from tests.support.regex_patterns import find_patterns
 from umbel.logs.records.redact import Redactor
 
 MAX_BODY = 1_000_000

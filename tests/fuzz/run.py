@@ -20,8 +20,8 @@ from hyperframe.frame import Frame
 
 from tests.fuzz import adversarial, http1, http2
 from tests.fuzz.corpus import PROTOCOLS, stored
-from tests.support.launching import Launched
-from tests.support.rawclient import heard
+from tests.support.launched_workers import Launched
+from tests.support.raw_client import heard
 from tests.support.serving import fetch
 
 END_S_MAX = 10.0

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.launching import launched
+from tests.support.launched_workers import launched
 from tests.support.processes import environment
 from tests.support.serving import connected, fetch
 

@@ -12,8 +12,8 @@ import pytest
 import trio
 
 import umbel
+from tests.support.coverage_marks import not_under_coverage
 from tests.support.function_entries import count_entries
-from tests.support.measuring import not_under_coverage
 
 FURTHER_CALL_MAX = 65
 REQUEST_MAX = 480

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def writer(path: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", "tests.support.logwriter", str(path), *options]
+    return [sys.executable, "-m", "tests.support.log_writer", str(path), *options]
 
 
 def records(path: Path) -> Iterator[dict[str, Any]]:

@@ -10,7 +10,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.support.configs import write
-from tests.support.launching import LAUNCHERS, launched
+from tests.support.launched_workers import LAUNCHERS, launched
 from tests.support.program import route, up
 from tests.support.rawserver import raw_server, silent
 from tests.support.serving import connected, fetch

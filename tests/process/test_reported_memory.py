@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.support.launching import launched
+from tests.support.launched_workers import launched
 from tests.support.serving import fetch
 
 CROWD = 200

@@ -20,9 +20,9 @@ from typing import NamedTuple
 import pytest
 import trio
 
-from tests.support.delaying import Relay, delaying
-from tests.support.far_server import far_server
-from tests.support.launching import commanded, launched
+from tests.support.delay_relay import Relay, delaying
+from tests.support.idle_closing_server import far_server
+from tests.support.launched_workers import commanded, launched
 from tests.support.rawserver import RawServer
 from tests.support.soak import SOAK
 

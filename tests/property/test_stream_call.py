@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.rawserver import Peer
-from tests.support.streaming import head, streaming
+from tests.support.stream_calls import head, streaming
 from umbel.core.errors import UpstreamError
 from umbel.upstream import Hedge, Retry
 from umbel.upstream.calls.stream_call import StreamCall

@@ -1,5 +1,5 @@
-"""Helpers of the tests. Their assertions explain themselves as those of the tests do."""
+"""Helpers of the tests."""
 
 import pytest
 
-pytest.register_assert_rewrite("tests.support.failing", "tests.support.program")
+pytest.register_assert_rewrite("tests.support.failing_call", "tests.support.program")

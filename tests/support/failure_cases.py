@@ -1,6 +1,6 @@
 """Failure cases of an upstream: it closes or resets the connection, hangs, or answers late.
 
-Each is a ``laboratory.Step``: a function of the peer that returns False where it has ended the connection.
+Each is a ``composition_over_sockets.Step``: a function of the peer, which returns False if it has ended the connection.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.support.laboratory import ONE, Step
+from tests.support.composition_over_sockets import ONE, Step
 from tests.support.rawserver import Peer
 
 

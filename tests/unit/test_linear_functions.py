@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.support.adversarial import check_linear
-from tests.support.measuring import not_under_coverage
-from tests.support.readers import CASES
+from tests.support.coverage_marks import not_under_coverage
+from tests.support.input_readers import CASES
 
 
 @not_under_coverage

@@ -12,7 +12,7 @@ from tests.support.nameserver import Zone, nameserver
 from tests.support.processes import PROJECT
 from tests.support.rawserver import answering, raw_server, response
 from tests.support.upstreams import url
-from tests.support.waits import check_waits
+from tests.support.wait_tables import check_waits
 from umbel.core.failure_kinds import KINDS
 
 DOC = (PROJECT / "docs" / "upstream.md").read_text()

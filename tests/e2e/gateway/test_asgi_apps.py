@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import trio
 
-from tests.support.asgiapps import APPS, Happened
-from tests.support.channels import PROTOCOLS, ask, opened, rest
+from tests.support.asgi_apps import APPS, Happened
+from tests.support.http_channels import PROTOCOLS, ask, opened, rest
 from tests.support.serving import serving
 
 OVER = pytest.mark.parametrize("protocol", PROTOCOLS)

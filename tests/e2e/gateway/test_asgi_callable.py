@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.support.channels import PROTOCOLS, ask, opened, rest
+from tests.support.http_channels import PROTOCOLS, ask, opened, rest
 from tests.support.serving import serving
 
 OVER = pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -13,7 +13,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.support.faults import HEAD, full
+from tests.support.bad_upstreams import HEAD, full
 from tests.support.program import SERVERS, route, running, up
 from tests.support.rawserver import Handler, Peer, answering, raw_server, response, silent
 from tests.support.serving import RawClient, connected

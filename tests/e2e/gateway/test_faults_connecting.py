@@ -13,8 +13,8 @@ import pytest
 import trio
 import trustme
 
-from tests.support.failing import Fault, assert_fails, assert_recorded, steadily, two_routes
-from tests.support.faults import full, nobody
+from tests.support.bad_upstreams import full, nobody
+from tests.support.failing_call import Fault, assert_fails, assert_recorded, steadily, two_routes
 from tests.support.program import SERVERS, route, running, up
 from tests.support.rawserver import Handler, Peer, RawServer, answering, open_sockets, raw_server, response, silent
 from tests.support.upstreams import url

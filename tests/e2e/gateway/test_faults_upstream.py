@@ -11,8 +11,17 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.failing import MAX_BODY, Fault, assert_fails, assert_recorded, steadily, two_routes
-from tests.support.faults import BAD_ANSWERS, CHUNKED, CODED, ENDLESS, HEAD, drip_body, drip_head, endless_interim
+from tests.support.bad_upstreams import (
+    BAD_ANSWERS,
+    CHUNKED,
+    CODED,
+    ENDLESS,
+    HEAD,
+    drip_body,
+    drip_head,
+    endless_interim,
+)
+from tests.support.failing_call import MAX_BODY, Fault, assert_fails, assert_recorded, steadily, two_routes
 from tests.support.program import SERVERS, route, running, up
 from tests.support.rawserver import Handler, Peer, answering, open_sockets, raw_server, response, silent
 from tests.support.upstreams import url

@@ -10,7 +10,7 @@ import pytest
 import trio
 from hypercorn.trio.tcp_server import TCPServer
 
-from tests.support.h2client import h2_client
+from tests.support.h2_client import h2_client
 from tests.support.program import WAYS
 from tests.support.rawserver import Peer, RawServer, answering, raw_server, response
 from tests.support.records import Records

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from tests.support.configs import write
-from tests.support.h2client import h2_client
+from tests.support.h2_client import h2_client
 from tests.support.program import SERVERS, route, running, up
 from tests.support.rawserver import Peer, raw_server, response
 from tests.support.serving import connected, serving

@@ -13,7 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from tests.support.configs import mistakes, write
 from tests.support.program import SERVERS, Program, route, running, up
-from tests.support.rawclient import converse
+from tests.support.raw_client import converse
 from tests.support.rawserver import Peer, raw_server, response
 from tests.support.serving import connected, fetch
 from umbel.cli import main

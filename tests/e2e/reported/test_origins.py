@@ -11,9 +11,9 @@ import pytest
 from quart import redirect, request, url_for
 from quart.typing import ResponseReturnValue
 
-from tests.support.h2client import h2_client
+from tests.support.h2_client import h2_client
 from tests.support.program import SERVERS, Program, route, running, up
-from tests.support.rawclient import converse
+from tests.support.raw_client import converse
 from tests.support.rawserver import Peer, raw_server, response
 from tests.support.serving import Reply
 from umbel.gateway.app import Umbel

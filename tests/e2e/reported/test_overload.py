@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.support.h2client import h2_client
+from tests.support.h2_client import h2_client
 from tests.support.program import Program, route, running, up
 from tests.support.rawserver import Handler, Peer, raw_server, response, silent
 from tests.support.serving import connected

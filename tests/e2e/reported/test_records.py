@@ -12,9 +12,9 @@ import trio
 from hyperframe.frame import GoAwayFrame, PingFrame, RstStreamFrame, SettingsFrame, WindowUpdateFrame
 from quart import Response
 
-from tests.support.h2client import h2_client
-from tests.support.h2serving import App
-from tests.support.rawclient import heard
+from tests.support.h2_client import h2_client
+from tests.support.h2_connections import App
+from tests.support.raw_client import heard
 from tests.support.records import Records
 from tests.support.serving import serving
 from umbel.gateway.app import Umbel

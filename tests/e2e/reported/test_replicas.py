@@ -14,9 +14,9 @@ import pytest
 import trio
 import trustme
 
+from tests.support.bad_upstreams import full, nobody
 from tests.support.composing import facts
-from tests.support.faults import full, nobody
-from tests.support.laboratory import ONE, configured
+from tests.support.composition_over_sockets import ONE, configured
 from tests.support.rawserver import Peer, RawServer, answering, raw_server, silent
 from tests.support.records import Records
 from umbel.composition.gather import Compose, CompositionFailedError

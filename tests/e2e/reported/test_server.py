@@ -15,9 +15,9 @@ import trio
 from hyperframe.frame import DataFrame, HeadersFrame
 from quart import request
 
-from tests.support.h2client import Answer, H2Client, h2_client
-from tests.support.h2serving import App, answer, hello, read_all
-from tests.support.rawclient import converse
+from tests.support.h2_client import Answer, H2Client, h2_client
+from tests.support.h2_connections import App, answer, hello, read_all
+from tests.support.raw_client import converse
 from tests.support.records import Records
 from tests.support.serving import connected, serving
 from umbel.gateway.app import Umbel

@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.support.h2client import h2_client
+from tests.support.h2_client import h2_client
 from tests.support.program import SERVERS, Program, route, running, up
 from tests.support.rawserver import answering, raw_server, response, silent
 from tests.support.serving import RawClient, connected, serving

@@ -27,7 +27,7 @@ from hyperframe.frame import (
 )
 from quart import request
 
-from tests.support.h2client import H2Client, h2_client
+from tests.support.h2_client import H2Client, h2_client
 from tests.support.records import Records
 from tests.support.serving import serving
 from umbel.gateway.app import Umbel

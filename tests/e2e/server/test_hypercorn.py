@@ -14,7 +14,7 @@ import trio
 import trustme
 from hypercorn.config import Config
 
-from tests.support.h2client import H2Client, h2_client
+from tests.support.h2_client import H2Client, h2_client
 from tests.support.serving import app_with_records, fetch, serving
 
 

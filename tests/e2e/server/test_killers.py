@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import pytest
 import trio
 
-from tests.support.launching import LAUNCHERS
+from tests.support.launched_workers import LAUNCHERS
+from tests.support.raw_client import converse
+from tests.support.raw_server_process import Served, serving_raw
 from tests.support.rawcases.case import CLOSE, get, post
-from tests.support.rawclient import converse
-from tests.support.rawserving import Served, serving_raw
 from tests.support.serving import fetch
 
 TRIES = 300

@@ -13,7 +13,7 @@ import trustme
 from h2.settings import SettingCodes, Settings
 from trio.testing import wait_all_tasks_blocked
 
-from tests.support.h2client import H2Client, h2_client
+from tests.support.h2_client import H2Client, h2_client
 from tests.support.program import SERVERS, Program, route, running, up
 from tests.support.rawserver import raw_server, silent
 from tests.support.serving import RawClient, connected, fetch

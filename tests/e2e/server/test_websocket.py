@@ -13,7 +13,7 @@ from wsproto.events import AcceptConnection, CloseConnection, RejectConnection
 
 from tests.support.records import Records
 from tests.support.serving import fetch, serving
-from tests.support.wsclient import upgrade, ws_client
+from tests.support.ws_client import upgrade, ws_client
 from umbel.core.events import RequestEnded
 from umbel.gateway.app import Umbel
 

@@ -18,7 +18,7 @@ import trustme
 from trio.testing import wait_all_tasks_blocked
 
 from tests.support.composing import facts
-from tests.support.laboratory import assert_nothing_left, assert_recorded_once, configured
+from tests.support.composition_over_sockets import assert_nothing_left, assert_recorded_once, configured
 from tests.support.rawserver import Peer, RawServer, open_sockets, raw_server, response
 from tests.support.records import Records
 from tests.support.soak import SOAK

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from trio.testing import wait_all_tasks_blocked
 
-from tests.support.laboratory import assert_nothing_left
+from tests.support.composition_over_sockets import assert_nothing_left
 from tests.support.rawserver import Peer, open_sockets, raw_server, response
 from tests.support.upstreams import calling, url
 from umbel.core.errors import UpstreamError

@@ -9,6 +9,16 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from tests.support.composition_over_sockets import (
+    BUSY,
+    ONE,
+    Case,
+    Lab,
+    Step,
+    assert_nothing_left,
+    laboratory,
+    observe,
+)
 from tests.support.failure_cases import (
     after,
     fin,
@@ -19,18 +29,8 @@ from tests.support.failure_cases import (
     reset_in_the_body,
     reset_in_the_head,
 )
-from tests.support.laboratory import (
-    BUSY,
-    ONE,
-    Case,
-    Lab,
-    Step,
-    assert_nothing_left,
-    laboratory,
-    observe,
-)
 from tests.support.rawserver import Peer, response
-from tests.support.sources import Given
+from tests.support.replica_sources import ChangingReplicas
 from umbel.composition.answer.result import Result
 from umbel.core.failure_kinds import Kind
 from umbel.policy.breaker import BreakerState
@@ -421,8 +421,8 @@ async def test_a_set_of_replicas_that_changes_is_followed() -> None:
 
     async def change(lab: Lab, run: Run) -> Result | None:
         balance, places = lab.client.balance, sets[len(lab.records.calls) % len(sets)]
-        if not isinstance(balance._source, Given):
-            balance._source, balance._fixed = Given(*balance._replicas), False
+        if not isinstance(balance._source, ChangingReplicas):
+            balance._source, balance._fixed = ChangingReplicas(*balance._replicas), False
             lab.known = balance._replicas  # type: ignore[attr-defined]
         balance._source.become(*(lab.known[place] for place in places))  # type: ignore[attr-defined]
         return await run()

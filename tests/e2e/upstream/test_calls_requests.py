@@ -10,7 +10,7 @@ import msgspec
 import pytest
 import trustme
 
-from tests.support.laboratory import ONE, Case, observe
+from tests.support.composition_over_sockets import ONE, Case, observe
 from tests.support.rawserver import Peer
 from umbel import __version__
 from umbel.core.call import block_of

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from trio.testing import wait_all_tasks_blocked
 
-from tests.support.faults import BAD_ANSWERS, CHUNKED, CODED, HEAD
-from tests.support.laboratory import ONE, Case, Step, observe
+from tests.support.bad_upstreams import BAD_ANSWERS, CHUNKED, CODED, HEAD
+from tests.support.composition_over_sockets import ONE, Case, Step, observe
 from tests.support.rawserver import Peer, response
 from umbel.core.failure_kinds import Kind
 

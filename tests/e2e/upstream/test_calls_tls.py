@@ -15,7 +15,7 @@ import trustme
 from trio.testing import wait_all_tasks_blocked
 
 from tests.support.composing import facts
-from tests.support.laboratory import ONE, assert_nothing_left, assert_recorded_once, configured
+from tests.support.composition_over_sockets import ONE, assert_nothing_left, assert_recorded_once, configured
 from tests.support.rawserver import Handler, Peer, RawServer, answering, open_sockets, raw_server, response
 from tests.support.records import Records
 from tests.support.socket_streams import TlsPeer, key_update

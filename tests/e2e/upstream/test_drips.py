@@ -14,7 +14,7 @@ import pytest
 import trio
 import trustme
 
-from tests.support.faults import CHUNKED, HEAD
+from tests.support.bad_upstreams import CHUNKED, HEAD
 from tests.support.rawserver import Handler, Peer, raw_server, response, silent
 from tests.support.upstreams import calling, url
 from umbel.core.failure_kinds import Kind

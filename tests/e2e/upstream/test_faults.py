@@ -13,7 +13,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.support.faults import (
+from tests.support.bad_upstreams import (
     BAD_ANSWERS,
     CHUNKED,
     CODED,

@@ -28,8 +28,8 @@ from umbel.core.events import CallEnded, Event, RequestEnded
 from umbel.core.model import RequestFacts
 
 from .cases import CASES, Case
-from .plain import plain, text, written
-from .ways import WAYS, Told, Way, outcome
+from .plain_json import plain, text, written
+from .ways_to_ask import WAYS, Told, Way, outcome
 
 FILE = Path(__file__).with_name("recorded.json")
 SERVERS_FIELDS = ("date", "connection", "transfer-encoding")

@@ -6,8 +6,8 @@ import pytest
 
 from tests.support.answers import recorded
 from tests.support.answers.cases import CASES, Case
-from tests.support.answers.plain import written
-from tests.support.answers.ways import WAYS
+from tests.support.answers.plain_json import written
+from tests.support.answers.ways_to_ask import WAYS
 
 ENTRIES = recorded.load()
 ASKED = [

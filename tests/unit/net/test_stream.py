@@ -10,8 +10,8 @@ import pytest
 import trio
 import trio.testing
 
+from tests.support.scheduler_turns import counting_turns
 from tests.support.socket_streams import READERS, Heard, plain_pair
-from tests.support.turns import counting_turns
 from umbel.net.epoll import AnyReader
 from umbel.net.stream import RECEIVE_MAX, TURN_BYTES_MAX, PlainStream
 

@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 import trio
 
-from tests.support.turns import counting_turns
+from tests.support.scheduler_turns import counting_turns
 from umbel.net.timers import CALLBACKS_MAX, CANCELLED_MAX, TimerQueue
 
 

@@ -13,8 +13,8 @@ import trio
 import trustme
 
 from tests.support.memory_dial import running_reader
+from tests.support.scheduler_turns import counting_turns
 from tests.support.socket_streams import READERS, Heard, TlsPeer, key_update, tls_pair
-from tests.support.turns import counting_turns
 from umbel.net.epoll import AnyReader
 from umbel.net.stream import TURN_BYTES_MAX
 from umbel.net.tls_stream import RECORD_COST, TlsStream

@@ -8,7 +8,7 @@ import httpx
 import pytest
 import trio
 
-from tests.support.hosts import Hosts, answering, hang
+from tests.support.memory_hosts import Hosts, answering, hang
 from tests.support.records import Records
 from umbel.policy.replicas.ejection import EjectionRules
 from umbel.upstream import BreakerRules, HealthRules, Transport

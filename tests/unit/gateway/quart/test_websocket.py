@@ -11,7 +11,7 @@ from wsproto.events import AcceptConnection, CloseConnection
 
 from tests.support.asgi import living
 from tests.support.http1 import served
-from tests.support.wsclient import WsClient
+from tests.support.ws_client import WsClient
 from tests.unit.gateway.gateways import gateway
 from umbel.core.inbound import ClientGoneError
 

@@ -13,7 +13,7 @@ import pytest
 import trio
 import trustme
 
-from tests.support.h2client import H2Client
+from tests.support.h2_client import H2Client
 from tests.support.http1 import DRIVERS, GET, POST, App, answer, hello, served
 from tests.support.serving import RawClient
 from umbel.net.stream import PlainStream

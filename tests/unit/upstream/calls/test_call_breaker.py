@@ -11,8 +11,8 @@ import trio.testing
 
 from tests.support.composing import facts as request_facts
 from tests.support.composing import plan
+from tests.support.replica_sources import ChangingReplicas
 from tests.support.scripted_upstream import HANGS, OK, RESET, Scripted, Step, response, scripted
-from tests.support.sources import Given
 from umbel.composition.answer.result import Result
 from umbel.composition.plan_run import run
 from umbel.core.failure_kinds import Kind
@@ -164,7 +164,7 @@ async def test_an_answer_that_is_too_big_is_an_answer(autojump_clock) -> None:
 
 
 async def test_that_there_is_no_replica_counts_as_the_failure_that_it_is(autojump_clock) -> None:
-    async with Transport(Given(), breaker=BreakerRules(min_requests=2)) as transport:
+    async with Transport(ChangingReplicas(), breaker=BreakerRules(min_requests=2)) as transport:
         for _ in range(2):
             with pytest.raises(NameFailed):
                 await transport.handle_async_request(httpx.Request("GET", "http://x"))

@@ -8,7 +8,7 @@ import trio.testing
 
 from tests.support.memory_dial import MemoryStream
 from tests.support.rawserver import Handler, Peer, response
-from tests.support.streaming import CHUNKED, head, rest_of, streaming
+from tests.support.stream_calls import CHUNKED, head, rest_of, streaming
 from umbel.core.call import Mode, StepTimeouts
 from umbel.core.failure_kinds import Kind
 from umbel.net.stream import Stream

@@ -9,8 +9,8 @@ import httpx
 import pytest
 import trio
 
-from tests.support.hosts import Act, Hosts, Unreachable, answering, failing, hang, in_pieces
 from tests.support.memory_dial import ServerEnd
+from tests.support.memory_hosts import Act, Hosts, Unreachable, answering, failing, hang, in_pieces
 from tests.support.upstreams import Caller
 from umbel.core.errors import UpstreamError
 from umbel.policy.replicas.ejection import EjectionRules

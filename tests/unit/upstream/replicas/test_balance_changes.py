@@ -13,8 +13,8 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.hosts import Act, Hosts, answering, failing, in_pieces
-from tests.support.sources import Given
+from tests.support.memory_hosts import Act, Hosts, answering, failing, in_pieces
+from tests.support.replica_sources import ChangingReplicas
 from tests.support.upstreams import Caller
 from umbel.core.errors import NotRunningError, UpstreamError
 from umbel.core.failure_kinds import Kind
@@ -56,7 +56,7 @@ async def answered(caller: Caller, answers: list[int]) -> None:
 
 @pytest.mark.parametrize("policy", ["p2c", "round_robin", "weighted"])
 def test_the_next_attempt_knows_who_has_come_and_who_has_left(policy) -> None:
-    source = Given(A, B)
+    source = ChangingReplicas(A, B)
     balance = LoadBalancer(source, policy=policy)
     for replicas, names in (((A, B), "ab"), ((B, C), "bc"), ((A,), "a")):
         source.become(*replicas)
@@ -64,7 +64,7 @@ def test_the_next_attempt_knows_who_has_come_and_who_has_left(policy) -> None:
 
 
 async def test_a_set_that_has_not_changed_is_not_looked_through() -> None:
-    source = Given(A, B)
+    source = ChangingReplicas(A, B)
     balance = LoadBalancer(source)
     before = source.looked_through
     slots(balance, 10)
@@ -76,7 +76,7 @@ async def test_a_set_that_has_not_changed_is_not_looked_through() -> None:
 
 
 async def test_who_stays_keeps_all_that_is_known_of_it(autojump_clock) -> None:
-    source = Given(A, B)
+    source = ChangingReplicas(A, B)
     balance = LoadBalancer(source, policy="round_robin", ejection=EjectionRules(failures=1))
     (a,) = slots(balance, 1, failed=None)
     balance.ended(0.5, a, 0.0, False)
@@ -96,7 +96,7 @@ async def test_who_stays_keeps_all_that_is_known_of_it(autojump_clock) -> None:
 
 @pytest.mark.parametrize("failed", [False, True])
 async def test_what_is_in_flight_on_one_that_leaves_harms_no_namesake_that_comes(failed: bool) -> None:
-    source = Given(A, B)
+    source = ChangingReplicas(A, B)
     balance = LoadBalancer(source, policy="round_robin", ejection=EjectionRules())
     taken = slots(balance, 20, failed=None)
     for replicas in ((B,), (A, B)):
@@ -110,7 +110,7 @@ async def test_what_is_in_flight_on_one_that_leaves_harms_no_namesake_that_comes
 
 
 async def test_what_is_in_flight_on_one_that_leaves_is_answered(nursery: trio.Nursery, autojump_clock) -> None:
-    source, answers = Given(A), []
+    source, answers = ChangingReplicas(A), []
     async with Transport(source, dial=Hosts(nursery, a=answering(after=1.0))) as transport:
         nursery.start_soon(answered, Caller(transport.client), answers)
         await trio.testing.wait_all_tasks_blocked()
@@ -127,7 +127,7 @@ async def test_what_is_in_flight_on_one_that_leaves_is_answered(nursery: trio.Nu
 @pytest.mark.parametrize("policy", ["p2c", "round_robin"])
 def test_a_call_takes_none_that_it_has_tried_though_the_set_changes_between(policy) -> None:
     for _ in range(20):
-        source, tried = Given(A, B), []
+        source, tried = ChangingReplicas(A, B), []
         balance = LoadBalancer(source, policy=policy)
         for replicas in ((A, B), (C, A, B), (A, B, C)):
             source.become(*replicas)
@@ -138,7 +138,7 @@ def test_a_call_takes_none_that_it_has_tried_though_the_set_changes_between(poli
 
 
 def test_the_sources_weights_are_followed() -> None:
-    source = Given(A, B)
+    source = ChangingReplicas(A, B)
     source.weighed = {A.name: 3}
     balance = LoadBalancer(source, policy="weighted")
     assert sorted(hosts_of(slots(balance, 8))) == list("aaaaaabb")
@@ -150,7 +150,7 @@ def test_the_sources_weights_are_followed() -> None:
 
 
 async def test_fixed_replicas_and_sources_stand_side_by_side() -> None:
-    source = Given()
+    source = ChangingReplicas()
     async with LoadBalancer(JoinedReplicas([A, source]), policy="round_robin") as balance:
         taken = slots(balance, 2)
         source.become(B, C)
@@ -162,7 +162,7 @@ async def test_fixed_replicas_and_sources_stand_side_by_side() -> None:
 
 
 async def test_without_a_replica_a_call_fails_with_what_the_source_says(nursery: trio.Nursery) -> None:
-    source, hosts = Given(), Hosts(nursery, a=answering())
+    source, hosts = ChangingReplicas(), Hosts(nursery, a=answering())
     async with Transport(source, dial=hosts) as transport:
         caller = Caller(transport.client)
         with pytest.raises(NameFailed, match="gone"):
@@ -179,7 +179,7 @@ async def test_without_a_replica_a_call_fails_with_what_the_source_says(nursery:
 async def test_it_counts_for_the_breaker_as_each_attempt_that_it_would_have_been(
     nursery: trio.Nursery, autojump_clock
 ) -> None:
-    source = Given()
+    source = ChangingReplicas()
     breaker = BreakerRules(min_requests=4, failure_ratio=0.1)
     hosts = Hosts(nursery, a=answering())
     async with Transport(source, dial=hosts, breaker=breaker, retry=Retry()) as transport:
@@ -215,7 +215,7 @@ async def test_it_counts_for_the_breaker_as_each_attempt_that_it_would_have_been
 
 async def test_an_open_breaker_spares_the_call_its_retries(nursery: trio.Nursery, autojump_clock) -> None:
     breaker, retry = BreakerRules(min_requests=1), Retry(attempts=10)
-    async with Transport(Given(), dial=Hosts(nursery), breaker=breaker, retry=retry) as transport:
+    async with Transport(ChangingReplicas(), dial=Hosts(nursery), breaker=breaker, retry=retry) as transport:
         before = trio.current_time()
         with pytest.raises(NameFailed):
             await Caller(transport.client).call(budget=100.0)
@@ -223,7 +223,7 @@ async def test_an_open_breaker_spares_the_call_its_retries(nursery: trio.Nursery
 
 
 async def test_a_retry_finds_a_replica_that_has_come_meanwhile(nursery: trio.Nursery, autojump_clock) -> None:
-    source = Given()
+    source = ChangingReplicas()
     async with Transport(source, dial=Hosts(nursery, a=answering()), retry=Retry(backoff=1.0)) as transport:
         caller, answers = Caller(transport.client), []
         nursery.start_soon(answered, caller, answers)
@@ -235,7 +235,7 @@ async def test_a_retry_finds_a_replica_that_has_come_meanwhile(nursery: trio.Nur
 
 
 async def test_addresses_that_are_all_refused_are_a_failure_of_kind_connect(nursery: trio.Nursery) -> None:
-    class Refusing(Given):
+    class Refusing(ChangingReplicas):
         def missing(self) -> UpstreamError:
             return AddressRefused("every one of them")
 
@@ -249,7 +249,7 @@ async def test_addresses_that_are_all_refused_are_a_failure_of_kind_connect(nurs
 
 
 async def test_a_source_lives_as_long_as_the_upstream(nursery: trio.Nursery) -> None:
-    source = Given(A)
+    source = ChangingReplicas(A)
     transport = Transport(source, dial=Hosts(nursery))
     async with transport:
         async with transport:
@@ -261,7 +261,7 @@ async def test_a_source_lives_as_long_as_the_upstream(nursery: trio.Nursery) -> 
 async def test_cancelled_while_it_waits_for_the_first_set_it_leaves_nothing_entered(
     nursery: trio.Nursery, autojump_clock
 ) -> None:
-    class Slow(Given):
+    class Slow(ChangingReplicas):
         async def __aenter__(self) -> Self:
             await trio.sleep(10)
             raise AssertionError("it was cancelled before")
@@ -283,7 +283,7 @@ SETS = st.lists(st.lists(st.sampled_from([A, B, C]), unique=True), min_size=1, m
 @settings(max_examples=25, deadline=None)
 @given(SETS, st.sampled_from(["p2c", "round_robin", "weighted"]), st.integers(0, 2**32))
 def test_whatever_changes_under_load_nobody_loses_count(sets: list[list[Replica]], policy, seed: int) -> None:
-    rng, source = random.Random(seed), Given()
+    rng, source = random.Random(seed), ChangingReplicas()
     acts: list[Act] = [in_pieces(), in_pieces(broken=True), answering(503), answering()]
 
     async def act(end) -> None:

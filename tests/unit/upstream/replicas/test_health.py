@@ -10,9 +10,9 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.hosts import Act, Hosts, Unreachable, answering, failing, hang, in_pieces
+from tests.support.memory_hosts import Act, Hosts, Unreachable, answering, failing, hang, in_pieces
 from tests.support.records import Records
-from tests.support.sources import Given
+from tests.support.replica_sources import ChangingReplicas
 from umbel.core.errors import NotRunningError
 from umbel.upstream import HealthRules, Transport
 from umbel.upstream.errors import ConnectFailed, ReadTimedOut
@@ -169,7 +169,7 @@ async def test_an_error_in_its_block_comes_out_bare(nursery: trio.Nursery, autoj
 )
 def test_bad_numbers_are_told_of_though_there_is_no_replica_yet(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        HealthChecker(Pool(), Given(), **options)
+        HealthChecker(Pool(), ChangingReplicas(), **options)
     with pytest.raises(ValueError, match="there must be a replica"):
         HealthChecker(Pool(), [])
 
@@ -213,9 +213,9 @@ async def test_a_replica_that_is_down_gets_no_traffic_and_if_all_are_all_get_it(
 # Replicas that come and go
 
 
-def changing(*hosts: str) -> tuple[Given, Callable[..., None]]:
+def changing(*hosts: str) -> tuple[ChangingReplicas, Callable[..., None]]:
     """A source of these hosts, and what makes it one of others."""
-    source = Given(*(Replica.parse(f"http://{host}") for host in hosts))
+    source = ChangingReplicas(*(Replica.parse(f"http://{host}") for host in hosts))
 
     def become(*hosts: str) -> None:
         known = {replica.url.host: replica for replica in source.replicas}

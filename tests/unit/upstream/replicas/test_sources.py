@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.sources import Given
+from tests.support.replica_sources import ChangingReplicas
 from umbel.upstream.replicas.dns import DnsReplicas
 from umbel.upstream.replicas.origin import Replica
 from umbel.upstream.replicas.sources import JoinedReplicas, ReplicaSource, source_of
@@ -20,14 +20,14 @@ def both_are_sources() -> list[ReplicaSource]:
 
 
 async def test_parts_stand_in_their_order_each_with_its_weight(autojump_clock) -> None:
-    source = Given(TWO, THREE)
+    source = ChangingReplicas(TWO, THREE)
     async with JoinedReplicas([ONE, source, FOUR], [5, 2, 1]) as joined:
         assert joined.replicas == (ONE, TWO, THREE, FOUR)
         assert joined.weights == (5, 2, 2, 1)
 
 
 async def test_a_change_of_a_part_is_a_change_of_the_set(autojump_clock) -> None:
-    source = Given()
+    source = ChangingReplicas()
     async with JoinedReplicas([ONE, source]) as joined, trio.open_nursery() as nursery:
         seen: list[tuple[Replica, ...]] = []
 
@@ -47,18 +47,18 @@ async def test_a_change_of_a_part_is_a_change_of_the_set(autojump_clock) -> None
 
 
 async def test_a_replica_that_two_parts_name_is_one(autojump_clock) -> None:
-    async with JoinedReplicas([ONE, Given(ONE, TWO)], [3, 1]) as joined:
+    async with JoinedReplicas([ONE, ChangingReplicas(ONE, TWO)], [3, 1]) as joined:
         assert (joined.replicas, joined.weights) == ((ONE, TWO), (3, 1))
 
 
 async def test_an_empty_set_says_why(autojump_clock) -> None:
-    async with JoinedReplicas([Given(), Given()]) as joined:
+    async with JoinedReplicas([ChangingReplicas(), ChangingReplicas()]) as joined:
         assert joined.replicas == ()
         assert joined.missing().detail == "gone"
 
 
 async def test_sources_live_as_long_as_the_set(autojump_clock) -> None:
-    sources = Given(ONE), Given(TWO)
+    sources = ChangingReplicas(ONE), ChangingReplicas(TWO)
     joined = JoinedReplicas(sources)
     async with joined:
         async with joined:
@@ -68,7 +68,7 @@ async def test_sources_live_as_long_as_the_set(autojump_clock) -> None:
 
 
 async def test_sets_may_be_nested(autojump_clock) -> None:
-    source = Given(ONE)
+    source = ChangingReplicas(ONE)
     async with JoinedReplicas([JoinedReplicas([source]), JoinedReplicas([TWO])]) as joined:
         assert joined.replicas == (ONE, TWO)
         source.become(THREE)
@@ -78,7 +78,7 @@ async def test_sets_may_be_nested(autojump_clock) -> None:
 
 
 async def test_sources_are_entered_all_at_the_same_time(autojump_clock) -> None:
-    class Slow(Given):
+    class Slow(ChangingReplicas):
         async def __aenter__(self) -> Self:
             await trio.sleep(1)
             return await super().__aenter__()
@@ -91,12 +91,12 @@ async def test_sources_are_entered_all_at_the_same_time(autojump_clock) -> None:
 
 
 async def test_a_source_that_cannot_be_entered_fails_the_set_bare_and_the_others_are_left(autojump_clock) -> None:
-    class Broken(Given):
+    class Broken(ChangingReplicas):
         async def __aenter__(self) -> Self:
             await trio.sleep(1)
             raise RuntimeError("no name server at all")
 
-    source = Given(ONE)
+    source = ChangingReplicas(ONE)
     joined = JoinedReplicas([source, Broken(TWO)])
     with pytest.raises(RuntimeError, match="no name server at all"):
         async with joined:
@@ -105,18 +105,18 @@ async def test_a_source_that_cannot_be_entered_fails_the_set_bare_and_the_others
 
 
 async def test_a_source_that_stands_twice_is_entered_once(autojump_clock) -> None:
-    source = Given(ONE)
+    source = ChangingReplicas(ONE)
     async with JoinedReplicas([source, TWO, source]) as joined:
         assert (source.entered, joined.replicas) == (1, (ONE, TWO))
 
 
 async def test_cancelled_while_it_is_entered_it_leaves_no_source_running(autojump_clock) -> None:
-    class Slow(Given):
+    class Slow(ChangingReplicas):
         async def __aenter__(self) -> Self:
             await trio.sleep(10)
             return await super().__aenter__()
 
-    sources = Given(ONE), Slow(TWO)
+    sources = ChangingReplicas(ONE), Slow(TWO)
     with trio.move_on_after(1) as scope:
         async with JoinedReplicas(sources):
             raise AssertionError("it cannot be entered")
@@ -157,7 +157,7 @@ def test_a_weight_is_one_at_least() -> None:
 def test_what_a_layer_is_given_becomes_a_source() -> None:
     fixed = source_of(["http://replica-1", TWO], [2, 1])
     assert (fixed.replicas, fixed.weights) == ((ONE, TWO), (2, 1))
-    source = Given(ONE)
+    source = ChangingReplicas(ONE)
     assert source_of(source) is source
     with pytest.raises(ValueError, match="weights of its own"):
         source_of(source, [1])

@@ -1,4 +1,4 @@
-"""A process that does nothing but log, for tests of many processes on one file: ``python -m tests.support.logwriter``.
+"""A process that does nothing but log, for tests of many processes on one file: ``python -m tests.support.log_writer``.
 
 It tells on stdout the number of its last record after each burst, so that a test knows what is owed.
 """

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.launching import Launched, launched
+from tests.support.launched_workers import Launched, launched
 from tests.support.rawcases import MAX_BODY
 
 _NOTHING = 'none = { upstream = "up", path = "/", when = "`false`" }'

@@ -13,8 +13,8 @@ from typing import Any
 
 import trio
 
-from tests.support.h2client import H2Client, h2_client
-from tests.support.wsclient import upgrade
+from tests.support.h2_client import H2Client, h2_client
+from tests.support.ws_client import upgrade
 
 CALLS = 100_000
 CLOSE_FRAME = b"\x88\x82\x00\x00\x00\x00\x03\xe8"

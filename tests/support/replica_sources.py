@@ -13,8 +13,8 @@ from umbel.upstream.errors import NameFailed
 from umbel.upstream.replicas.origin import Replica
 
 
-class Given:
-    """A source that a test changes."""
+class ChangingReplicas:
+    """A source of replicas that a test changes."""
 
     def __init__(self, *replicas: Replica) -> None:
         self.changes: AsyncValue = AsyncValue(replicas)

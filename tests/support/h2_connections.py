@@ -11,7 +11,7 @@ import trio
 from hypercorn.config import Config
 from trio.testing import memory_stream_pair
 
-from tests.support.h2client import H2Client
+from tests.support.h2_client import H2Client
 from tests.support.records import Records
 from umbel.core.events import NULL
 from umbel.server.handler import handler_of
