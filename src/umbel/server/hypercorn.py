@@ -83,7 +83,7 @@ _workers: WeakKeyDictionary[WorkerContext, _Worker] = WeakKeyDictionary()
 
 
 async def _run(self: TCPServer) -> None:
-    """Serve a connection that Hypercorn has accepted: ours in the place of ``TCPServer.run``."""
+    """Serve a connection that Hypercorn has accepted: the replacement of ``TCPServer.run``."""
     if not isinstance(self.app, ASGIWrapper):
         await _stock_run(self)  # a WSGI application, which runs in threads
         return
@@ -102,7 +102,7 @@ async def _run(self: TCPServer) -> None:
 def _taken_over(stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]) -> tuple[socket.socket, bool]:
     """The socket of a stream that has not been read yet, and whether it is to speak TLS. The stream is of no use then.
 
-    Hypercorn has not begun its TLS handshake at this point, so TLS is ours from its first byte, as everywhere else.
+    Hypercorn has not begun its TLS handshake at this point, so TLS is handled here from its first byte.
     """
     tls = isinstance(stream, trio.SSLStream)
     transport = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream

@@ -37,13 +37,13 @@ async def serve(
 ) -> None:
     """Serve an ASGI application until ``shutdown_trigger`` returns; without one, until a signal says stop.
 
-    Stopping is graceful (``drain.py``): no new connections, ``config.graceful_timeout`` seconds for what is in flight,
+    Stopping is graceful (``shutdown.py``): no new connections, ``config.graceful_timeout`` for what is in flight,
     then the lifespan's shutdown. A second signal cuts what is left. Cancelled, it cuts at once. Without a trigger the
     signals of the process have the meanings of ``process_signals.py``.
 
-    ``limits`` are the application's own (``app.limits``) unless given, or the defaults. A caller that wants to see or
-    steer the serving makes the ``server`` itself, of the same application and settings; then ``limits`` do not count,
-    and it is the caller who acts when its ``max_requests`` are exhausted.
+    ``limits`` are the application's own (``app.limits``) unless given, or the defaults. A caller that wants to
+    see or steer the server makes its state itself, of the same application and settings, and passes it as ``server``.
+    Then ``limits`` has no effect, and the caller acts when ``max_requests`` are exhausted.
 
     ``recorder`` takes the server's records (crashes, refusals) for an application that has no ``recorder`` of its own.
 

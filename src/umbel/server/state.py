@@ -354,7 +354,7 @@ class ServerState:
         """Log what an application raised, once. ``what`` is a "request" or a "websocket".
 
         ``gone``: its client had left before. Then it is nothing but the way in which the application, or its framework,
-        ends for that reason, and no fault of ours: ``ClientGoneError`` is not told, anything else at level info.
+        ends for that reason, and no failure: ``ClientGoneError`` is not logged, anything else at level info.
         """
         if not gone:
             self.note_failure(f"{what}.crashed", crash)

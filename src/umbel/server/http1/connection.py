@@ -411,7 +411,7 @@ class Http1Connection:
                 await self.linger()
 
     def _record_end(self, cycle: RequestResponseCycle, head: Head, rest: BaseException | None) -> None:
-        """Have the request's one record written: the application's, or ours of what it did not answer."""
+        """Have the request's one record written: the application's, or the server's."""
         filed, response = cycle.record_filed(), cycle.server_response
         if response is None and (filed or cycle.answered or cycle.gone or not cycle.begun or cycle.taken):
             return

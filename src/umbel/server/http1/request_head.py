@@ -176,7 +176,7 @@ class HeadReader:
         target, authority = read_unusual_target(raw, self._limits)
         method, _, rest = raw.partition(b" ")
         version = rest[: rest.index(b"\r\n")].rpartition(b"HTTP/1.")[2]
-        # llhttp has its own opinion on targets; ours has been applied.
+        # llhttp has other rules for targets; the target was checked before.
         plain = b"%b / HTTP/1.%b%b" % (method, version, rest[rest.index(b"\r\n") :])
         head = self._read_fields(plain, method, target, version)
         if authority is not None and not self._hosts.are_equal(authority, dict(head.parsed.fields).get(b"host", b"")):

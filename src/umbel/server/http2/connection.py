@@ -490,7 +490,7 @@ class Http2Connection:
         self._count_refused()
 
     def record_end(self, stream: Stream, rest: BaseException | None) -> None:
-        """Have the one record of a request written: the application's, or ours of what it did not answer."""
+        """Have the one record of a request written: the application's, or the server's."""
         if stream.refused_unseen:
             self._count_refused()
         filed, response = stream.record_filed(), stream.server_response

@@ -16,7 +16,7 @@ from .frames import Frame
 _RESETS = (150, 20)
 _CONTROLS = (500, 50)
 _CONTROLS_PER_DATA = 3
-"""What a client may send for a DATA frame of ours: a WINDOW_UPDATE for either window, and a PING that measures."""
+"""Control frames allowed for each DATA frame sent: a WINDOW_UPDATE for either window, and a PING that measures."""
 
 
 class FloodError(Exception):
@@ -51,7 +51,7 @@ class FloodLimits:
             self._spend(self._controls, "control frames")
 
     def saw_reset(self) -> None:
-        """Count a stream that was reset, whichever side did: a client can make ours do so.
+        """Count a stream that was reset, by whichever side: a client can make the server do so.
 
         Raises:
             FloodError: it is one too many.
@@ -67,7 +67,7 @@ class FloodLimits:
         self._spend(self._controls, "padding")
 
     def sent_data(self) -> None:
-        """A DATA frame of ours is on its way, which clients acknowledge."""
+        """Note that a DATA frame is sent, which clients acknowledge."""
         self._controls.grant(_CONTROLS_PER_DATA)
 
     def _spend(self, bucket: TokenBucket, what: str) -> None:

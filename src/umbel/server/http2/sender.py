@@ -98,7 +98,7 @@ class Sender:
         Of a task that is cancelled here nothing is lost: what it left is taken along by whoever writes.
         """
         if self.writing:
-            # What we have to say goes with the next write, and no further one is ours to wait for.
+            # The next write takes along what this task has put; it need not wait for a further one.
             await self._next_written.wait()
             return
         self.writing = True
@@ -198,7 +198,7 @@ class Sender:
         return stream
 
     def _put(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
-        """A frame of ours, behind those that the library has made."""
+        """Put a frame behind those that the library has made."""
         if made := self._h2.data_to_send():
             self._frames.append(made)
         self._frames += frames.frame_head(kind, flags, stream_id, len(payload)), payload

@@ -58,7 +58,7 @@ async def linger(stream: Any) -> None:
 
 
 async def _send_eof(stream: Any) -> None:
-    """End the sending of a stream that knows a half-close: trio's have an async method for it, ours a plain one."""
+    """Half-close a stream that can: trio's streams have an async method for it, those of ``net`` a synchronous one."""
     send_eof = getattr(stream, "send_eof", None)
     if send_eof is not None and inspect.isawaitable(ending := send_eof()):
         await ending

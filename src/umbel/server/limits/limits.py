@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 PROBES = ("/livez", "/readyz")
-"""The paths that an application of ours answers itself: whether the process runs, and whether it wants requests."""
+"""The paths that Umbel answers itself: whether the process runs, and whether it is ready for requests."""
 
 
 @dataclass(frozen=True, slots=True)

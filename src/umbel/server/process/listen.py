@@ -27,7 +27,7 @@ PAUSE = 0.1
 REPORT_INTERVAL = 10.0
 """Seconds between two records about that."""
 _NO_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-# What accept(2) hands on of a connection that was broken before we had it.
+# What accept(2) hands on of a connection that was broken before it was accepted.
 _BROKEN_BEFORE_ACCEPT = frozenset(
     {
         errno.ECONNABORTED,

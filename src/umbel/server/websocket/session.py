@@ -18,7 +18,7 @@ Three parties act on a WebSocket:
 The application alone moves it to ACCEPTING, REFUSING and OPEN, because the answer to the handshake is the
 application's; an accept that fails moves it back to CONNECTING. Within OPEN the closing handshake is wsproto's state,
 and stands nowhere else: messages can be sent while that is OPEN, and no more once either side has sent a close frame.
-Each party may send ours. wsproto raises ``LocalProtocolError`` for a second one, which is then left out.
+Each party may send the server's close frame. wsproto raises ``LocalProtocolError`` for a second one, which is left out.
 
 **The end.** Each party may bring about CLOSED, but by ``_end`` alone. It does not wait, and does nothing the second
 time, so the end is reached once, with the code of whoever came first. What belongs to the end is done there: the
@@ -79,7 +79,7 @@ _PIECE, _COMPRESSED_PIECE = 4096, 1024
 _FRAGMENT = 32 * 1024
 """Bytes or characters that are compressed at once: of text zlib takes 13 MB a second."""
 _LINGER_S, _LINGER_MAX = 1.0, 2**20
-"""Seconds and bytes that are read behind a close frame of ours that the client has not answered."""
+"""Seconds and bytes that are read after the server's close frame, where the client has not answered it."""
 
 _CRASHED = ErrorResponse(500, "The WebSocket failed inside the application.", Kind.INTERNAL)
 _GONE = "the client has gone, or the WebSocket is closed"
@@ -316,7 +316,7 @@ class WebSocketSession(BoundedCalls, RecordedRequest):
             self._request.cut("the application ended in the middle of its answer")
 
     def _hand_record_over(self) -> None:
-        """Have the one record written: the application's, or ours of what the application did not answer."""
+        """Have the one record written: the application's, or the server's."""
         filed, self.filed = self.filed, None
         if self.server_response is None:
             if filed is not None:
