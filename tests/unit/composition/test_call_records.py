@@ -1,4 +1,4 @@
-"""Which calls a recorder hears of by themselves: all, or with ``slow_call`` those that say something."""
+"""Records of calls: all calls, or with ``slow_call`` only the remarkable ones."""
 
 from __future__ import annotations
 

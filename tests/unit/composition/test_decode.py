@@ -1,4 +1,4 @@
-"""Bodies to values, and the bounds that keep the loop's stall short."""
+"""Body decoding, and the bounds on the time that it blocks the event loop."""
 
 from __future__ import annotations
 

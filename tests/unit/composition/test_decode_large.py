@@ -1,4 +1,4 @@
-"""JSON of many values, decoded in pieces: the same values and the same mistakes as in one go."""
+"""Piecewise JSON decoding: the same values and errors as strict decoding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of the outcomes: statuses, shape, headers and cookies of the answer."""
+"""The answer of a composition: statuses, shape, headers and cookies."""
 
 from __future__ import annotations
 

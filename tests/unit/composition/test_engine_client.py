@@ -1,4 +1,4 @@
-"""Compositions over a real client, with streams in memory: limits, attempts and places of calls and of items."""
+"""Compositions over a real client with in-memory streams: limits, attempts and places of calls and items."""
 
 from __future__ import annotations
 

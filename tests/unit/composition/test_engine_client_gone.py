@@ -1,4 +1,4 @@
-"""A client that leaves while a composition waits: who is told, when, and what becomes of the calls."""
+"""A client that leaves while a composition waits: ``on_wait``, and the outcomes of the calls."""
 
 from __future__ import annotations
 

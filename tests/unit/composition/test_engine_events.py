@@ -1,4 +1,4 @@
-"""What calls say in callbacks, on the autojump clock: what is taken there, what wakes the task, what ends it all."""
+"""Callbacks of calls, on the autojump clock: what they settle, what wakes the task, what ends the composition."""
 
 from __future__ import annotations
 

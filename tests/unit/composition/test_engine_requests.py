@@ -1,4 +1,4 @@
-"""What a composition sends upstream, and what it refuses to send."""
+"""Requests of configured calls: what is sent, and what is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deadlines, limits and clients that leave: what a composition does when time is up, on the autojump clock."""
+"""Deadlines, limits and leaving clients, on the autojump clock."""
 
 from __future__ import annotations
 

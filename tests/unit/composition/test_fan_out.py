@@ -1,4 +1,4 @@
-"""``each``: places, limits, failures, deadlines, and how its items start and end."""
+"""Fan-out (``each``): indices, limits, failures, deadlines, start and end of items."""
 
 from __future__ import annotations
 

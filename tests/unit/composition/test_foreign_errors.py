@@ -1,4 +1,4 @@
-"""What the exceptions of a transport that is not ours mean for the call that it was asked for."""
+"""The failures that exceptions of a foreign transport give."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams: a line per outcome as it lands, the composed answer last."""
+"""Streamed compositions: a line per outcome, the composed answer last."""
 
 from __future__ import annotations
 

@@ -379,6 +379,7 @@ class _RouteCompiler:
         self.problems.append((at if absolute else (*self._at, *at), reason))
 
     def _collect(self, at: KeyPath, make: Callable[[], T], *, absolute: bool = False) -> T | None:
+        """The result of ``make``; its ValueError becomes a problem at the key ``at``, and the result None."""
         try:
             return make()
         except ValueError as error:
@@ -417,5 +418,6 @@ class _RouteCompiler:
 
     @staticmethod
     def _with_key_paths(at: KeyPath, table: Mapping[str, Source]) -> Iterator[tuple[str, tuple[KeyPath, Source]]]:
+        """The entries of a table, each with the path of its key."""
         for name, source in table.items():
             yield name, ((*at, name), source)

@@ -1,4 +1,4 @@
-"""The caching rules of an answer's parts, whatever an upstream says in them."""
+"""The Cache-Control of an answer, from any directives of its parts."""
 
 from __future__ import annotations
 

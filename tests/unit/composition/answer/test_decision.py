@@ -1,4 +1,4 @@
-"""``first`` and ``quorum``."""
+"""``combine`` = "first" and "quorum"."""
 
 from __future__ import annotations
 

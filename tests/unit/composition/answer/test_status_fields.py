@@ -1,4 +1,4 @@
-"""Which fields belong to which status."""
+"""Which response field belongs to which status."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every mistake that only a plan can see, told with the key it lies at."""
+"""Mistakes that the plan compiler reports, each with its key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which functions of an expression are given the null of a part that may be missing."""
+"""Warnings about functions that are given a part that may be null."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which of a client's conditions go on, and what then becomes of statuses and validators."""
+"""Conditional requests: which conditions are forwarded, and their statuses and validators."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What counts as a credential of the client's."""
+"""Which names and bodies count as a credential of the client's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes on of the client's request as it came."""
+"""Forwarded header fields, query parameters and cookies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JMESPath expressions: what they read, and our two functions."""
+"""JMESPath expressions: what they read, and the two additional functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose mistake a failed expression is, and the words for it."""
+"""Faults of failed expressions, and the words for the client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Header values as templates: what a value may do in them, and when the field is left out."""
+"""Header templates: the encoding of values, and which values leave the field out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bound on what an expression costs, and whose fault it is where the bound is reached."""
+"""The bound on the steps of an expression, and the fault if it is exceeded."""
 
 from __future__ import annotations
 

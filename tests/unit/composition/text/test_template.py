@@ -1,4 +1,4 @@
-"""Templates: RFC 6570's forms that we allow, and what values may do in them."""
+"""Target templates: the allowed forms of RFC 6570, and the encoding of values."""
 
 from __future__ import annotations
 
