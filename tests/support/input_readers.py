@@ -29,9 +29,8 @@ from umbel.gateway.request.client_deadline import client_budget
 from umbel.gateway.request.client_origin import TrustedProxies, origin_of
 from umbel.gateway.request.content_negotiation import stream_form
 from umbel.gateway.request.request_fields import RequestFields
-from umbel.http1 import chunked
-from umbel.http1 import response_head as head
-from umbel.policy import coalescing_key as sharing
+from umbel.http1 import chunked, response_head
+from umbel.policy import coalescing_key
 from umbel.server.answer.response_head import read_fields
 from umbel.server.http1 import head_errors
 from umbel.server.http1.host import Hosts
@@ -90,7 +89,7 @@ def _dripped(raw: bytes) -> None:
     for start in range(0, len(raw), 64):
         since = len(part)
         part += raw[start : start + 64]
-        line = head.check_part(part, since, line)
+        line = response_head.check_part(part, since, line)
 
 
 def _dripped_request(raw: bytes) -> None:
@@ -273,7 +272,7 @@ GATEWAY = {
 }
 UPSTREAM = {
     "a response's head": Case(
-        head.head_of,
+        response_head.head_of,
         (*WORDS, "\r\na: b", "\r\n", "\r\nconnection: a", "\r\nproxy-a: b"),
         ("HTTP/1.1 200 ", "HTTP/1.1 200 OK\r\na:", "HTTP/1.1 200 OK\r\nconnection: "),
     ),
@@ -289,13 +288,13 @@ UPSTREAM = {
     "cache rules": Case(
         lambda text: (
             strictest_cache_control([[("cache-control", text), ("age", text)]]),
-            sharing.is_private([(b"Cache-Control", b"cache-control", text.encode("latin-1"))]),
+            coalescing_key.is_private([(b"Cache-Control", b"cache-control", text.encode("latin-1"))]),
         ),
         ("max-age=1,", "private", ",", " ", "=", '"', "1", "a", "s-maxage"),
         ("", "private", "max-age="),
         binary=False,
     ),
-    "a via": Case(sharing.last_hop, (",", " ", "a")),
+    "a via": Case(coalescing_key.last_hop, (",", " ", "a")),
     "a name that may be secret": Case(may_be_secret, ("auth", "a", "secre", "s", "-")),
     "a gzip body": Case(_gunzip, ("a", "\x00", "ab")),
     "a plain request": Case(lambda value: encode_plain_call(_asking(value), b"", b"h", b"", ()), ("a", "/", "?")),

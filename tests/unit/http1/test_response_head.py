@@ -69,7 +69,7 @@ def outcome_of(raw: bytes) -> Head | str:
         return error.detail
 
 
-def test_no_memory_grows_without_end() -> None:
+def test_the_caches_are_bounded() -> None:
     for number in range(5000):
         head_of(b"HTTP/1.1 200 %d\r\nX-Number: %d" % (number, number))
     assert len(response_head._heads.entries) <= 128
@@ -86,7 +86,7 @@ def test_no_memory_grows_without_end() -> None:
         b"X-Long: hidden" + b"x" * 600,
     ],
 )
-def test_what_is_one_users_secret_or_too_long_is_not_kept(field: bytes) -> None:
+def test_a_line_that_may_be_secret_or_is_too_long_is_not_cached(field: bytes) -> None:
     for memory in (response_head._heads, response_head._status_lines, response_head._fields):
         memory.entries.clear()
     head_of(b"HTTP/1.1 200 OK\r\n" + field)

@@ -197,7 +197,7 @@ def test_an_end_before_the_end_is_malformed_and_says_incomplete(raw: bytes) -> N
     assert either_way(raw).error == (Kind.MALFORMED, "http_response_incomplete")
 
 
-def test_an_end_before_a_byte_is_a_reset_that_allows_another_try() -> None:
+def test_an_end_before_the_first_byte_is_a_reset_that_may_be_retried() -> None:
     with pytest.raises(NoMessageError) as caught:
         ResponseReader("GET", Limits()).feed_eof()
     failure = response_failed(caught.value)
@@ -220,7 +220,7 @@ BEHIND = [b"x", b"\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret"]
         (b"HTTP/1.1 304 No\r\nContent-Length: 5\r\n\r\n", "GET"),
     ],
 )
-def test_bytes_behind_the_end_are_seen_and_never_part_of_it(raw: bytes, method: str, rest: bytes) -> None:
+def test_bytes_behind_the_end_are_reported_and_not_part_of_the_body(raw: bytes, method: str, rest: bytes) -> None:
     plain = either_way(raw, method=method)
     result = either_way(raw + rest, method=method)
     assert (result.error, result.ended, result.excess) == (None, True, True)

@@ -60,7 +60,7 @@ async def test_receiving_is_a_checkpoint_though_there_is_something_to_read(make:
         assert await stream.receive_some() == b"here"
 
 
-async def test_it_is_quiet_until_the_peer_says_something_or_leaves(make: type[AnyReader]) -> None:
+async def test_a_stream_is_quiet_until_the_peer_sends_or_ends(make: type[AnyReader]) -> None:
     async with plain_pair(make) as (stream, peer):
         assert stream.is_quiet()
         await peer.send_all(b"x")
@@ -190,7 +190,7 @@ async def test_a_listener_may_close_the_stream_while_it_is_told(make: type[AnyRe
                 await peer.send_all(b"x" * 100_000)
 
 
-async def test_closing_tells_a_listener_once(make: type[AnyReader]) -> None:
+async def test_closing_calls_on_error_of_the_listener_once(make: type[AnyReader]) -> None:
     async with plain_pair(make) as (stream, _):
         heard = Heard()
         stream.listen(heard)

@@ -94,7 +94,7 @@ async def test_a_callback_may_add_a_timer_and_cancel_another(nursery: trio.Nurse
     assert len(timers) == 0
 
 
-async def test_cancelled_timers_do_not_pile_up(nursery: trio.Nursery, autojump_clock) -> None:
+async def test_cancelled_timers_are_removed_from_the_heap(nursery: trio.Nursery, autojump_clock) -> None:
     timers = TimerQueue()
     nursery.start_soon(timers.run)
     ran: list[int] = []
@@ -143,7 +143,7 @@ async def test_a_cancelled_timer_keeps_nothing_alive() -> None:
     assert len(timers) == 0
 
 
-async def test_a_crowd_of_timers_lets_other_tasks_run(nursery: trio.Nursery, autojump_clock) -> None:
+async def test_many_due_timers_let_other_tasks_run(nursery: trio.Nursery, autojump_clock) -> None:
     timers = TimerQueue()
     nursery.start_soon(timers.run)
     ran: list[int] = []

@@ -316,7 +316,7 @@ async def test_renegotiations_without_end_cut_the_connection(
 
 
 @each_version
-async def test_a_client_that_has_said_goodbye_is_still_answered(
+async def test_a_client_that_has_sent_close_notify_is_still_answered(
     make: type[AnyReader], client: ssl.SSLContext, server: ssl.SSLContext, version: ssl.TLSVersion
 ) -> None:
     client.maximum_version = version
@@ -352,7 +352,7 @@ async def test_a_client_that_has_closed_its_half_of_tcp_is_still_answered(
 
 @each_version
 @pytest.mark.parametrize("received", [False, True])
-async def test_after_our_goodbye_what_the_client_sends_is_received(
+async def test_after_our_close_notify_what_the_client_sends_is_received(
     make: type[AnyReader], client: ssl.SSLContext, server: ssl.SSLContext, version: ssl.TLSVersion, received: bool
 ) -> None:
     """Also what stands in the SSL object, in the BIO and in the socket at that time."""
@@ -377,7 +377,7 @@ async def test_after_our_goodbye_what_the_client_sends_is_received(
         assert await peer.stream.receive_some() == b"", "no second close_notify"
 
 
-async def test_a_goodbye_never_waits_nor_raises(
+async def test_close_notify_never_waits_nor_raises(
     make: type[AnyReader], client: ssl.SSLContext, server: ssl.SSLContext
 ) -> None:
     async with tls_served(make, client, server) as (stream, peer):
@@ -395,7 +395,9 @@ async def test_a_goodbye_never_waits_nor_raises(
         assert await peer.stream.receive_some() == b"", "nothing without a handshake"
 
 
-async def test_a_reset_sends_no_goodbye(make: type[AnyReader], client: ssl.SSLContext, server: ssl.SSLContext) -> None:
+async def test_a_reset_sends_no_close_notify(
+    make: type[AnyReader], client: ssl.SSLContext, server: ssl.SSLContext
+) -> None:
     async with tls_served(make, client, server) as (stream, peer):
         await stream.send_all(b"half")
         assert await peer.receive() == b"half"

@@ -211,7 +211,7 @@ async def test_after_a_key_update_the_peer_understands_what_is_sent(
         assert await peer.receive() == b"with the new key"
 
 
-async def test_the_goodbye_is_sent_and_the_session_kept_at_the_close(make: type[AnyReader], contexts: Contexts) -> None:
+async def test_a_close_sends_close_notify_and_keeps_the_session(make: type[AnyReader], contexts: Contexts) -> None:
     kept: list[ssl.SSLSession | None] = []
     async with tls_pair(make, *contexts, keep_session=kept.append) as (stream, peer):
         await peer.send(b"x")

@@ -120,7 +120,7 @@ def test_a_failed_probe_opens_it_for_five_seconds_more_and_stops_its_own_retries
 
 
 @pytest.mark.parametrize("kind", [None, Kind.BAD_REQUEST, Kind.OVERFLOW])
-def test_a_probe_that_learned_nothing_gives_its_place_to_the_next_call(kind: Kind | None) -> None:
+def test_a_probe_without_a_result_gives_its_place_to_the_next_call(kind: Kind | None) -> None:
     breaker = opened_at(0.0)
     probe = admitted(breaker, 5.0)
     if kind is not None:

@@ -27,21 +27,21 @@ class Two:
         return granted
 
 
-def test_all_that_was_in_flight_at_a_replica_that_dies_is_failed_over() -> None:
+def test_all_attempts_in_flight_at_a_failing_replica_are_failed_over() -> None:
     two = Two(50)
     assert two.lose(1.0, 50) == two.failovers.granted == 50
     two.begin(1)
     assert two.lose(1.0) == 0
 
 
-def test_an_idle_one_is_granted_as_many_as_put_it_out() -> None:
+def test_an_idle_replica_has_as_many_failovers_as_failures_eject_it() -> None:
     two = Two(1)
     assert two.lose(1.0) == 1
     two.begin(20)
     assert two.lose(1.1, 20) == FAILOVERS_MIN - 1
 
 
-def test_it_dies_only_once_in_a_while_however_often_it_comes_back() -> None:
+def test_a_replica_has_failovers_once_per_window() -> None:
     two = Two(10)
     assert two.lose(1.0, 10) == 10
     for second in range(2, 11):

@@ -18,7 +18,7 @@ def test_what_the_table_of_kinds_counts_is_a_failure_whatever_status_came_before
     assert failed(kind, 200) is True
 
 
-def test_an_upstream_that_says_too_much_is_there() -> None:
+def test_a_response_that_is_too_large_is_no_failure_of_the_upstream() -> None:
     assert failed(Kind.TOO_BIG, 200) is False
     assert failed(Kind.BAD_BODY, 200) is False
 

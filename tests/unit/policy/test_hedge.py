@@ -71,7 +71,7 @@ def test_numbers_without_a_meaning_are_refused(numbers: dict[str, float]) -> Non
         (AttemptResult(Kind.MALFORMED), HedgeVerdict.FAILURE),
     ],
 )
-def test_each_ending_has_its_worth(ending: AttemptResult, judgement: HedgeVerdict) -> None:
+def test_each_result_has_its_verdict(ending: AttemptResult, judgement: HedgeVerdict) -> None:
     assert hedge_verdict(ending) is judgement
 
 
@@ -141,7 +141,7 @@ def test_without_a_place_in_the_budget_there_is_no_hedge_until_one_is_free() -> 
     assert other.another()
 
 
-def test_what_replaces_an_attempt_that_a_dying_replica_took_with_it_needs_no_place_in_the_budget() -> None:
+def test_a_failover_needs_no_place_in_the_budget() -> None:
     budget = Budget(0, 0)
     race = Race(2, budget)
     assert race.another() is None

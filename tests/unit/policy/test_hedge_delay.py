@@ -21,14 +21,12 @@ def fed(**seconds: float) -> HedgeDelay:
     ("late", "replicas", "seconds"),
     [(0, 1, QUICK), (1, 2, QUICK), (1, 3, QUICK), (2, 4, QUICK), (2, 3, LATE), (1, 1, LATE)],
 )
-def test_what_is_said_is_what_the_replicas_mostly_take_and_at_a_tie_the_less(
-    late: int, replicas: int, seconds: float
-) -> None:
+def test_the_delay_is_the_lower_median_of_the_replicas_percentiles(late: int, replicas: int, seconds: float) -> None:
     latencies = fed(**{f"r{number}": LATE if number < late else QUICK for number in range(replicas)})
     assert latencies.percentile(0.0) == pytest.approx(seconds, rel=0.06)
 
 
-def test_a_replica_with_few_samples_has_no_say() -> None:
+def test_a_replica_with_few_samples_is_ignored() -> None:
     latencies = fed(a=LATE)
     for _ in range(SAMPLES_MIN - 1):
         latencies.add(0.0, "b", QUICK)
@@ -54,7 +52,7 @@ def test_what_is_old_is_forgotten() -> None:
     assert latencies.percentile(130.0) is None
 
 
-def test_of_very_many_replicas_all_together_speak() -> None:
+def test_of_very_many_replicas_the_percentile_is_of_all_attempts() -> None:
     latencies = HedgeDelay(0.95)
     for _ in range(10):
         for number in range(REPLICAS_MAX + 1):

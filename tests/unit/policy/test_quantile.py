@@ -12,7 +12,7 @@ def fill(digest: LatencyDigest, seconds: float, count: int = SAMPLES_MIN, now: f
         digest.add(now, seconds)
 
 
-def test_nothing_is_said_before_there_are_a_hundred_samples() -> None:
+def test_there_is_no_percentile_before_a_hundred_samples() -> None:
     digest = LatencyDigest(0.95)
     assert digest.percentile(0.0) is None
     fill(digest, 0.02, SAMPLES_MIN - 1)
@@ -33,7 +33,7 @@ def test_the_percentile_is_where_its_share_of_the_samples_ends() -> None:
     assert digest.percentile(0.0) == pytest.approx(0.01, rel=ERROR)
 
 
-def test_it_is_never_said_to_be_less_than_it_is() -> None:
+def test_the_percentile_is_never_below_the_true_one() -> None:
     for seconds in (0.00101, 0.0137, 0.5, 7.77, 999.0):
         digest = LatencyDigest(0.5)
         fill(digest, seconds)
@@ -45,7 +45,7 @@ def test_it_is_never_said_to_be_less_than_it_is() -> None:
 @pytest.mark.parametrize(
     ("seconds", "said"), [(0.0, FLOOR), (1e-9, FLOOR), (FLOOR, FLOOR), (CEILING, CEILING), (1e9, CEILING)]
 )
-def test_what_is_said_lies_between_a_floor_and_a_ceiling(seconds: float, said: float) -> None:
+def test_the_percentile_lies_between_floor_and_ceiling(seconds: float, said: float) -> None:
     digest = LatencyDigest(0.95)
     fill(digest, seconds)
     assert digest.percentile(0.0) == said

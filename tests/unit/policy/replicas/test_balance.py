@@ -39,7 +39,7 @@ def test_a_turn_of_one_that_cannot_take_it_falls_to_the_next() -> None:
     assert turns(policy, 1, [a, d]) == "d"
 
 
-def test_who_stays_keeps_its_turn_in_another_set() -> None:
+def test_a_replica_that_stays_keeps_its_turn_in_a_new_set() -> None:
     a, b, c, d = members(1, 1, 1, 1)
     policy = following(RoundRobin(), [b, c])
     assert turns(policy, 1, [b, c]) == "b"
@@ -66,7 +66,7 @@ def test_weights_hold_among_those_that_are_left() -> None:
     assert Counter(turns(policy, 100, abc)) == {"a": 60, "b": 30, "c": 10}
 
 
-def test_what_a_heavy_one_owed_is_not_made_up_for_after_it_has_left() -> None:
+def test_the_credit_of_a_heavy_replica_that_left_is_not_made_up_for() -> None:
     a, b, c = members(98, 1, 1)
     policy = following(WeightedRoundRobin(), [a, b, c])
     turns(policy, 60, [a, b, c])
@@ -74,7 +74,7 @@ def test_what_a_heavy_one_owed_is_not_made_up_for_after_it_has_left() -> None:
     assert abs(Counter(turns(policy, 20, [b, c]))["b"] - 10) <= 2
 
 
-def test_of_two_the_less_loaded_is_taken() -> None:
+def test_the_less_loaded_of_two_replicas_is_taken() -> None:
     a, b = ab = members(1, 1)
     loads = ReplicaLoads(ab)
     policy = PowerOfTwo(loads, random.Random(1))
@@ -84,7 +84,7 @@ def test_of_two_the_less_loaded_is_taken() -> None:
     assert set(turns(policy, 50, ab)) == {"a", "b"}
 
 
-def test_one_that_is_failing_is_taken_only_if_the_other_is_too() -> None:
+def test_a_failing_replica_is_taken_only_if_the_other_fails_too() -> None:
     a, b = ab = members(1, 1)
     loads = ReplicaLoads(ab)
     policy = PowerOfTwo(loads, random.Random(1))

@@ -9,7 +9,7 @@ from umbel.policy.replicas.dns_ttl import RefreshSchedule
 SECONDS = st.floats(min_value=0, max_value=1e9)
 
 
-def test_a_lifetime_is_followed_within_its_bounds() -> None:
+def test_the_pause_is_the_lifetime_within_its_bounds() -> None:
     refresh = RefreshSchedule(1, 60)
     assert [refresh.succeeded(each) for each in (0, 0.5, 1, 30, 60, 86400)] == [1, 1, 1, 30, 60, 60]
 

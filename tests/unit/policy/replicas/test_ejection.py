@@ -21,7 +21,7 @@ def out(ejection: Ejection, now: float) -> set[str]:
     return set(ejection.out(now))
 
 
-def test_the_fifth_failure_in_a_row_puts_a_replica_out_for_thirty_seconds() -> None:
+def test_the_fifth_failure_in_a_row_ejects_a_replica_for_thirty_seconds() -> None:
     a, b = ReplicaState("a"), ReplicaState("b")
     ejection = of(a, b)
     fail(ejection, b, now=10.0, times=4)
@@ -54,7 +54,7 @@ def test_each_ejection_lasts_longer_up_to_three_hundred_seconds() -> None:
     assert lengths == [30.0 * n for n in range(1, 11)] + [300.0, 300.0]
 
 
-def test_ten_seconds_in_service_make_up_for_one_ejection() -> None:
+def test_ten_seconds_in_service_forget_one_ejection() -> None:
     a, b = ReplicaState("a"), ReplicaState("b")
     ejection = of(a, b)
     now = 0.0
@@ -72,7 +72,7 @@ def test_ten_seconds_in_service_make_up_for_one_ejection() -> None:
     ("count", "share", "room"),
     [(1, 0.5, 0), (2, 0.5, 1), (3, 0.5, 1), (4, 0.5, 2), (5, 0.5, 2), (3, 1.0, 2), (10, 0.7, 7), (9, 0.0, 0)],
 )
-def test_never_more_than_their_share_is_out_and_never_the_last(count: int, share: float, room: int) -> None:
+def test_at_most_the_share_is_ejected_and_never_the_last_replica(count: int, share: float, room: int) -> None:
     members = [ReplicaState(str(number)) for number in range(count)]
     ejection = of(*members, rules=EjectionRules(share=share))
     for member in members:
@@ -80,7 +80,7 @@ def test_never_more_than_their_share_is_out_and_never_the_last(count: int, share
     assert len(out(ejection, 0.0)) == room
 
 
-def test_without_room_it_waits_for_the_first_failure_after_somebody_is_back() -> None:
+def test_without_room_the_next_failure_after_a_return_ejects() -> None:
     a, b = ReplicaState("a"), ReplicaState("b")
     ejection = of(a, b)
     fail(ejection, a, now=0.0)
@@ -90,7 +90,7 @@ def test_without_room_it_waits_for_the_first_failure_after_somebody_is_back() ->
     assert out(ejection, 30.0) == {"b"}
 
 
-def test_what_ends_while_the_replica_is_out_does_not_count() -> None:
+def test_attempts_that_end_during_an_ejection_do_not_count() -> None:
     a, b = ReplicaState("a"), ReplicaState("b")
     ejection = of(a, b)
     fail(ejection, a, now=0.0)
@@ -100,7 +100,7 @@ def test_what_ends_while_the_replica_is_out_does_not_count() -> None:
     assert out(ejection, 30.0) == set()
 
 
-def test_who_is_out_stays_out_in_another_set() -> None:
+def test_an_ejected_replica_stays_ejected_in_a_new_set() -> None:
     a, b, c = ReplicaState("a"), ReplicaState("b"), ReplicaState("c")
     ejection = of(a, b)
     fail(ejection, b, now=0.0)
@@ -129,7 +129,7 @@ def test_in_a_smaller_set_the_next_to_be_back_are_so_at_once() -> None:
     assert ejection.ejected == 3
 
 
-def test_who_has_left_frees_its_room_and_is_never_put_out() -> None:
+def test_a_replica_that_left_frees_its_room_and_is_never_ejected() -> None:
     a, b, c = ReplicaState("a"), ReplicaState("b"), ReplicaState("c")
     ejection = of(a, b)
     fail(ejection, a)

@@ -27,7 +27,7 @@ def test_a_failure_counts_as_one_in_flight_for_as_long_as_an_answer_usually_take
     assert (loads.of(1.0, a), loads.of(1.499, a), loads.of(1.501, a)) == (1, 1, 0)
 
 
-def test_of_a_fast_replica_it_counts_for_a_tenth_of_a_second_all_the_same() -> None:
+def test_a_failure_of_a_fast_replica_counts_for_a_tenth_of_a_second() -> None:
     a, b = ReplicaState("a"), ReplicaState("b")
     loads = ReplicaLoads([a, b])
     for _ in range(2):
@@ -96,7 +96,7 @@ def test_no_more_failures_are_remembered_than_the_bound() -> None:
     assert loads.of(0.0, a) == LINGERING_ENDS_MAX
 
 
-def test_what_ends_on_one_that_has_left_is_counted_there_and_says_nothing_of_the_others() -> None:
+def test_an_attempt_that_ends_on_a_replica_that_left_changes_no_other() -> None:
     a, b = ReplicaState("a"), ReplicaState("b")
     loads = ReplicaLoads([a, b])
     loads.begun(a)
@@ -113,7 +113,7 @@ def overtake(loads: ReplicaLoads, member: ReplicaState, began_at: float, now: fl
     loads.overtaken(now, member, now - began_at)
 
 
-def test_an_attempt_that_was_overtaken_counts_on_for_its_age_and_twice_as_long_each_time_in_a_row() -> None:
+def test_an_overtaken_attempt_counts_for_its_age_and_twice_as_long_each_time() -> None:
     a = ReplicaState("a")
     loads = ReplicaLoads([a])
     now = 0.0
@@ -124,7 +124,7 @@ def test_an_attempt_that_was_overtaken_counts_on_for_its_age_and_twice_as_long_e
         now += lasts
 
 
-def test_of_what_was_under_way_together_it_is_once_in_the_row() -> None:
+def test_overtaken_attempts_that_ran_together_count_once_in_a_row() -> None:
     a = ReplicaState("a")
     loads = ReplicaLoads([a])
     for number in range(20):
@@ -135,7 +135,7 @@ def test_of_what_was_under_way_together_it_is_once_in_the_row() -> None:
     assert (loads.of(1.74, a), loads.of(1.75, a)) == (1, 0)
 
 
-def test_only_an_answer_that_is_quicker_than_what_was_overtaken_ends_the_row() -> None:
+def test_only_a_response_quicker_than_the_overtaken_attempt_ends_the_row() -> None:
     a = ReplicaState("a")
     loads = ReplicaLoads([a])
     overtake(loads, a, 0.0, 0.25)
@@ -146,7 +146,7 @@ def test_only_an_answer_that_is_quicker_than_what_was_overtaken_ends_the_row() -
         assert (loads.of(1.25 + lasts * 0.99, a), loads.of(1.25 + lasts, a)) == (1, 0)
 
 
-def test_to_be_overtaken_is_no_failure() -> None:
+def test_an_overtaken_attempt_is_no_failure() -> None:
     a = ReplicaState("a")
     loads = ReplicaLoads([a])
     overtake(loads, a, 0.0, 0.25)
