@@ -4,7 +4,8 @@
     make bench ARGS='--only node --only umbel --json /tmp/figures.json'
 
 All gateways stay up on one core, idle but for the one that is asked; upstream and load share another core. Five
-interleaved rounds in an order that rotates, so that the machine's mood meets them all. It ends only what it started.
+interleaved rounds in an order that rotates, so that a change of the machine's speed affects all alike. It ends
+only what it started.
 """
 
 from __future__ import annotations

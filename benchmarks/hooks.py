@@ -114,7 +114,7 @@ def main() -> None:
     print("| the application has | functions entered | CPU, µs | times |")
     print("|---|---:|---:|---:|")
     least = 0.0
-    with started(str(HERE / "pathstub.py"), "0") as stub:
+    with started(str(HERE / "path_upstream.py"), "0") as stub:
         upstream = said(stub).split()[0]
         for name, (mode, hooks) in ROWS.items():
             cpu, functions = measured(upstream, mode, hooks)

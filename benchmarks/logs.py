@@ -1,8 +1,8 @@
 """What a record costs beside its peers: ``make bench-logs``, quickly with ``ARGS=--quick``.
 
-Three measures of each, every one in a fresh process, in interleaved rounds, so that the machine's mood meets them all:
-what a call costs the loop, how many records a second reach the disk, and what the loop feels of a disk that stalls.
-Prints the tables and writes them into ``benchmarks/logs.md``.
+Three measures of each, every one in a fresh process, in interleaved rounds, so that a change of the machine's speed
+affects all alike: what a call costs the loop, how many records a second reach the disk, and what the loop feels of a
+disk that stalls. Prints the tables and writes them into ``benchmarks/logs.md``.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ import path_memory  # noqa: E402
 import path_overhead  # noqa: E402
 import path_tail  # noqa: E402
 import path_workers  # noqa: E402
-from pathlines import Section  # noqa: E402
-from pathprocesses import pin_this  # noqa: E402
+from path_processes import pin_this  # noqa: E402
+from path_report import Section  # noqa: E402
 
 MEASURES = {
     "overhead": path_overhead.measure,

@@ -1,6 +1,6 @@
 """What each kind of call costs beside a plain one: CPU of the gateway per request, ten calls per request.
 
-Run by ``path.py``. One gateway has a route for each kind, so that the machine's mood meets them all; in each round
+One gateway has a route for each kind, so that a change of the machine's speed affects all alike; in each round
 every route is loaded once, in an order that rotates, and a ratio is that of two windows of one round.
 """
 
@@ -19,8 +19,8 @@ from pathlib import Path
 import trustme
 from lineup import Absent, Spot, nginx_command, nginx_conf, tool
 from path_app import CALLS
-from pathlines import Line, Section, progress, route, spread, upstream
-from pathprocesses import HERE, Process, cpu, gateway, running, script
+from path_processes import HERE, Process, cpu, gateway, running, script
+from path_report import Line, Section, progress, route, spread, upstream
 from processes import free_port
 from stub import BODY
 
@@ -111,7 +111,7 @@ def measure(*, quick: bool) -> Section:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-path-")))
         config = configuration(*stack.enter_context(upstreams(directory)))
         server, port = stack.enter_context(gateway(config, sys.executable, str(HERE / "path_app.py")))
-        load = stack.enter_context(script(1, "pathload.py"))
+        load = stack.enter_context(script(1, "path_load.py"))
         for kind in WINDOWS:
             window(server, port, load, kind, 1.0)
         order = list(WINDOWS)

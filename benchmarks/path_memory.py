@@ -1,6 +1,6 @@
 """What requests held open weigh: ten thousand of them with two calls each, and whether all of it comes back.
 
-Run by ``path.py``. The upstreams accept every call and answer none until they are told to. Where one process may not
+The upstreams accept every call and answer none until they are told to. Where one process may not
 have the descriptors (three per request), as many workers hold the requests together, and their memory is summed.
 """
 
@@ -16,8 +16,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from pathlines import Line, Section, progress, route, upstream
-from pathprocesses import Process, Supervised, resident, script, supervised
+from path_processes import Process, Supervised, resident, script, supervised
+from path_report import Line, Section, progress, route, upstream
 
 COUNT = 10_000
 BACK = 0.9
@@ -179,7 +179,7 @@ def measure(*, quick: bool) -> Section:
     one = count * PER_REQUEST * 1.05 <= allowed
     workers = 1 if one else math.ceil(count * PER_REQUEST * UNEVEN / allowed)
     with ExitStack() as stack:
-        stubs = [stack.enter_context(script(1, "pathstub.py", "hold")) for _ in range(2)]
+        stubs = [stack.enter_context(script(1, "path_upstream.py", "hold")) for _ in range(2)]
         tree = stack.enter_context(supervised(configuration([stub.line() for stub in stubs], count), workers))
         warm = Client(tree.port)
         warm.ask(BATCH, stubs)

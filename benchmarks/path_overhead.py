@@ -1,6 +1,6 @@
 """What the gateway adds to an answer, in time: one client, ten calls, an upstream that answers after 20 ms.
 
-Run by ``path.py``. Every answer of the upstream says how long it took; the longest of the ten is subtracted from the
+Every answer of the upstream says how long it took; the longest of the ten is subtracted from the
 time that the client waited.
 """
 
@@ -13,8 +13,8 @@ import sys
 import time
 from typing import NamedTuple
 
-from pathlines import Line, Section, milliseconds, percentile, progress, route, upstream
-from pathprocesses import HERE, gateway, script
+from path_processes import HERE, gateway, script
+from path_report import Line, Section, milliseconds, percentile, progress, route, upstream
 
 CALLS = 10
 DELAY_MS = 20
@@ -84,7 +84,7 @@ def configuration(target: str) -> str:
 
 def measure(*, quick: bool) -> Section:
     count = 100 if quick else 500
-    with script(1, "pathstub.py", "exact", str(DELAY_MS)) as stub:
+    with script(1, "path_upstream.py", "exact", str(DELAY_MS)) as stub:
         target = stub.line()
         config = configuration(target)
         with gateway(config) as (_, port):

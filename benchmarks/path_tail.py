@@ -1,7 +1,7 @@
 """The slowest answers: with one replica of two late, hedged and not; and with an upstream dead that others need.
 
-Run by ``path.py``. The load comes at a fixed and moderate rate, so that a queue of ours does not drown what is
-measured; what is compared alternates in short windows, so that the machine's mood meets both.
+The load comes at a fixed and moderate rate, so that a queue of ours does not drown what is
+measured; what is compared alternates in short windows, so that a change of the machine's speed affects both alike.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from itertools import chain
 
-from pathlines import Line, Section, milliseconds, percentile, progress, route, spread, upstream
-from pathprocesses import Process, gateway, script
+from path_processes import Process, gateway, script
+from path_report import Line, Section, milliseconds, percentile, progress, route, spread, upstream
 
 RATE = 100
 DELAY_MS = 20
@@ -46,10 +46,10 @@ def hedging_configuration(replicas: Sequence[str]) -> str:
 def hedging(*, quick: bool) -> list[Line]:
     """Two replicas, one of them late, behind a hedged and a plain upstream."""
     rounds, seconds = (3, 5.0) if quick else (10, 10.0)
-    with script(1, "pathstub.py", str(DELAY_MS), str(DELAY_MS + LATE_MS)) as stub:
+    with script(1, "path_upstream.py", str(DELAY_MS), str(DELAY_MS + LATE_MS)) as stub:
         config = hedging_configuration(stub.line().split())
         seen: dict[str, list[list[float]]] = {"/plain/1": [], "/hedged/1": []}
-        with gateway(config) as (_, port), script(1, "pathrate.py", str(port)) as load:
+        with gateway(config) as (_, port), script(1, "path_fixed_rate.py", str(port)) as load:
             for target in seen:
                 window(load, 4.0, [target])  # a percentile needs a hundred attempts
             for turn in range(rounds):
@@ -114,11 +114,11 @@ def dead(*, quick: bool) -> list[Line]:
     """The p99 of a route that needs one upstream, while another route's second upstream is dead."""
     rounds, seconds = (3, 4.0) if quick else (12, 10.0)
     needs_not, needs = "/needs-not/1", "/needs/1"
-    with script(1, "pathstub.py", str(DELAY_MS), str(DELAY_MS)) as stub:
+    with script(1, "path_upstream.py", str(DELAY_MS), str(DELAY_MS)) as stub:
         config = dead_configuration(*stub.line().split())
         seen: dict[str, list[list[float]]] = defaultdict(list)
         failures: dict[str, int] = defaultdict(int)
-        with gateway(config) as (_, port), script(1, "pathrate.py", str(port)) as load:
+        with gateway(config) as (_, port), script(1, "path_fixed_rate.py", str(port)) as load:
             window(load, 3.0, [needs_not, needs])
             for turn in range(rounds):
                 for state in (ALIVE, REFUSES, ALIVE, SILENT):

@@ -1,6 +1,6 @@
 """What a second worker costs: ``umbel serve -w 1`` and ``-w 2``, the CPU of all workers per request.
 
-Run by ``path.py``. All workers are on one core and load and upstream on the other, so the load is the same and neither
+All workers are on one core and load and upstream on the other, so the load is the same and neither
 disturbs the other's figure; the two masters' workers are asked in turn.
 """
 
@@ -11,8 +11,8 @@ import statistics
 from collections import Counter
 from contextlib import ExitStack
 
-from pathlines import Line, Section, progress, route, spread, upstream
-from pathprocesses import Process, Supervised, cpu, script, supervised, switches
+from path_processes import Process, Supervised, cpu, script, supervised, switches
+from path_report import Line, Section, progress, route, spread, upstream
 
 CALLS = 10
 CLIENTS = 16
@@ -43,7 +43,7 @@ def measure(*, quick: bool) -> Section:
         stub = stack.enter_context(script(1, "stub.py"))
         config = configuration(stub.line())
         trees = {count: stack.enter_context(supervised(config, count)) for count in (1, 2)}
-        load = stack.enter_context(script(1, "pathload.py"))
+        load = stack.enter_context(script(1, "path_load.py"))
         costs: dict[int, list[float]] = {1: [], 2: []}
         shares: list[float] = []
         switched: dict[int, list[float]] = {1: [], 2: []}

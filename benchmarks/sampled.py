@@ -1,6 +1,6 @@
 """The gateway with a sampling profiler inside: ``sampled.py CONFIG``; what ``umbel serve -c CONFIG`` is, and a timer.
 
-Started by ``where.py`` on a core of its own. ``start`` and ``stop`` are lines of its standard input; what was sampled
+``start`` and ``stop`` are lines of its standard input; what was sampled
 between them is one line of JSON. A sample is taken every two milliseconds (by a real-time timer, because a CPU-time one
 ticks only as often as the kernel does) and weighs as much as the main thread's CPU time since the last one, so an idle
 gateway weighs nothing. Python runs the handler when the instruction at hand is done, so a system call counts for the

@@ -1,6 +1,6 @@
 """Which stage of a request a frame belongs to: by its file, and for a few by its function or the line it is at.
 
-Used by ``sampled.py`` inside the gateway's process and by ``where.py`` for the order of its table. Pure: it reads no
+Pure: it reads no
 file but the source line that a frame stands at.
 """
 

@@ -1,7 +1,8 @@
 """How fast the upstream path is beside its peers: ``make bench-upstream``, quickly with ``ARGS=--quick``.
 
-Every client calls the same upstream, in turn, in five interleaved rounds, so that the machine's mood meets them all.
-Clients run on one core and the upstream on another. Prints one table and writes it into ``benchmarks/upstream.md``.
+Every client calls the same upstream, in turn, in five interleaved rounds, so that a change of the machine's speed
+affects all alike. Clients run on one core and the upstream on another. Prints one table and writes it into
+``benchmarks/upstream.md``.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from pathprocesses import Process, cpu, gateway, main_cpu, script  # noqa: E402  # siblings, found only now
+from path_processes import Process, cpu, gateway, main_cpu, script  # noqa: E402  # siblings, found only now
 from stages import ORDER, THREADS  # noqa: E402
 
 CALLS = (1, 10)
@@ -106,7 +106,7 @@ def run(rounds: int, seconds: float, policies: str) -> Result:
     with (
         script(1, "stub.py") as stub,
         gateway(configuration(stub.line(), policies), sys.executable, str(HERE / "sampled.py")) as (server, port),
-        script(1, "pathload.py") as load,
+        script(1, "path_load.py") as load,
     ):
         bench = Bench(server, port, load)
         return {str(calls): measure(bench, calls, rounds, seconds) for calls in CALLS}

@@ -1,6 +1,6 @@
 """Umbel's own configuration in ``gateways.py``: three routes of 1, 10 and 50 calls, as one would write them.
 
-Used by ``lineup.py`` and by a test that lets ``umbel check`` judge it. It must set nothing for the sake of speed.
+``umbel check`` accepts it. It must set nothing for the sake of speed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Load at a fixed rate, whatever comes back: ``pathrate.py PORT``; used by ``path_tail.py``, in a process of its own.
+"""Load at a fixed rate, whatever comes back: ``path_fixed_rate.py PORT``.
 
 Reads ``RATE SECONDS TARGET...`` a line: requests at this rate, the targets in turn; a target may repeat. Answers with
 JSON: of each target the latencies of its answers in seconds, and how many of them were no whole answer (status 200 and

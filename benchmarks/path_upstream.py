@@ -1,6 +1,6 @@
-"""The upstreams of ``path.py``: ``pathstub.py DELAY...``, one port each; a DELAY is milliseconds or ``hold``.
+"""The upstreams of ``path.py``: ``path_upstream.py DELAY...``, one port each; a DELAY is milliseconds or ``hold``.
 
-Started by the benches in a process and on a core of its own; prints its ports in one line. An answer bears when its
+Prints its ports in one line. An answer bears when its
 request came and when it went, by the clock that all processes share (CLOCK_MONOTONIC), so that a bench can subtract
 what was not the gateway's. Lines of standard input change a port, and each is answered by a number: ``delay INDEX
 DELAY``, ``close INDEX`` (connections are refused), ``open INDEX`` (at the same port), ``held INDEX`` (how many wait),

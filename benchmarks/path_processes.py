@@ -1,6 +1,6 @@
 """The processes of a bench of the whole path: pinned to a core, talked to by lines, and asked what they use.
 
-Used by ``where.py`` and ``path.py``. Every process is started by a context manager that ends it, by its number.
+Every process is started by a context manager that ends it, by its number.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What a measurement of the path gives: lines with the bar beside what was reached, and notes.
-
-Made by each ``path_*.py``, printed by ``path.py``.
-"""
+"""The report of a measurement: lines with the bar beside what was reached, and notes."""
 
 from __future__ import annotations
 
