@@ -43,3 +43,31 @@ def test_the_links_of_the_readme_lead_somewhere_on_an_index_page_too() -> None:
     relative = [link for link in _links("README.md") if "://" not in link and not link.startswith("#")]
     assert relative == []
     assert sum(link.startswith(_base()) for link in _links("README.md")) >= 18
+
+
+MODULES = sorted((PROJECT / "src" / "umbel").rglob("*.py"))
+PLACES = (PROJECT / "src" / "umbel", PROJECT, PROJECT / "tests", PROJECT / "benchmarks")
+
+
+def _is_file_of_ours(name: str) -> bool:
+    """Whether a name such as ``stream.py`` or ``net/stream.py`` is that of a file, or how the path of a module ends."""
+    return any((place / name).exists() for place in PLACES) or any(
+        path.as_posix().endswith(f"/{name}") for path in MODULES
+    )
+
+
+def test_every_module_that_the_pages_name_is_there() -> None:
+    pages = [*(PROJECT / "docs").glob("*.md"), *(PROJECT / name for name in PAGES if name != "CHANGELOG.md")]
+    named = {(page.name, name) for page in pages for name in re.findall(r"`((?:[\w.]+/)*\w+\.py)`", page.read_text())}
+    assert {(page, name) for page, name in named if not _is_file_of_ours(name.removeprefix("src/umbel/"))} == {
+        ("CONTRIBUTING.md", "cli/NAME.py")
+    }
+
+
+def test_the_glossary_has_each_term_once_and_in_order() -> None:
+    sections = (PROJECT / "docs" / "glossary.md").read_text().split("\n## ")[1:]
+    terms = [[term.lower() for term in re.findall(r"^- \*\*(.+?)\*\*", part, re.MULTILINE)] for part in sections]
+    assert len(terms) == 7
+    assert all(part == sorted(part) for part in terms)
+    every = [term for part in terms for term in part]
+    assert sorted(set(every)) == sorted(every)
