@@ -62,11 +62,15 @@ def recover(data: dict[str, Any]) -> RecoveredTree:
     tried: dict[KeyPath, int] = {}
     for _ in range(_ROUNDS):
         found = schema_violations(Config, tree, constraints=False)
+        changed: set[KeyPath] = set()
         for each in found:
+            # Where an earlier mistake of this round changed the tree, this one may be gone: the next round tells.
+            if any(each.path[:end] in changed for end in range(1, len(each.path) + 1)):
+                continue
             if each.kind == "unknown":
                 _rename(tree, each)
             else:
-                _replace(tree, each.path, tried)
+                changed.add(_replace(tree, each.path, tried))
         if not found:
             break
     return RecoveredTree(tree, frozenset(tried))
@@ -84,8 +88,11 @@ def _rename(tree: dict[str, Any], unknown: SchemaViolation) -> None:
         table.setdefault(meant, value)
 
 
-def _replace(tree: dict[str, Any], path: KeyPath, tried: dict[KeyPath, int]) -> None:
-    """Put a placeholder in the place of a wrong value; the second time remove it, and then what it stands in."""
+def _replace(tree: dict[str, Any], path: KeyPath, tried: dict[KeyPath, int]) -> KeyPath:
+    """Put a placeholder in the place of a wrong value; the second time remove it, and then what it stands in.
+
+    Return where the tree was changed: ``path``, or the path of what it stood in.
+    """
     table, key = _at(tree, path[:-1]), path[-1]
     times = tried[path] = tried.get(path, 0) + 1
     placeholder = _placeholder(path)
@@ -94,7 +101,8 @@ def _replace(tree: dict[str, Any], path: KeyPath, tried: dict[KeyPath, int]) -> 
     elif isinstance(table, dict) and key in table:
         del table[key]
     elif len(path) > 1:
-        _replace(tree, path[:-1], tried)
+        return _replace(tree, path[:-1], tried)
+    return path
 
 
 def _placeholder(path: KeyPath) -> Any:

@@ -155,3 +155,15 @@ def test_a_route_with_an_invalid_path_is_no_duplicate(tmp_path: Path) -> None:
         "umbel.toml:7",
         "umbel.toml:10",
     ]
+
+
+def test_several_wrong_items_of_a_list_hide_nothing_else_of_their_route(tmp_path: Path) -> None:
+    """Each of them led to the removal of what the one before it stood in, until no routes were left (a crash)."""
+    call = 'calls.c = { upstream = "u", path = "/{id}" }\n'
+    said = mistakes(tmp_path, UPSTREAM + '[[routes]]\npath = "/"\nmethods = [false, false, false]\n' + call)
+    assert [line.split(": ")[1] for line in said] == [
+        "routes[0].methods[0]",
+        "routes[0].methods[1]",
+        "routes[0].methods[2]",
+        "routes[0].calls.c.path",
+    ]
