@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import trio
-from tests.support.adversarial import SIZES, Shape, seconds_of, shapes_of, slowest_shapes
-from tests.support.input_readers import CASES, CONFIG
-from tests.support.regex_patterns import MADE_AT_RUN_TIME, METHODS, find_patterns, method_of
+from tests.support.source.adversarial import SIZES, Shape, seconds_of, shapes_of, slowest_shapes
+from tests.support.source.input_readers import CASES, CONFIG
+from tests.support.source.regex_patterns import MADE_AT_RUN_TIME, METHODS, find_patterns, method_of
 
 from umbel.config.loading.load import load
 from umbel.gateway.app import Umbel

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support import asgi
+from tests.support.server import asgi
 from umbel.config.schema.server import Server
 from umbel.server import install_in_hypercorn
 

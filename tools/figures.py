@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import trio
-from tests.support.function_entries import count_entries
-from tests.support.source_tree import Edge, SourceTree, circles, graph_of
+from tests.support.process.function_entries import count_entries
+from tests.support.source.source_tree import Edge, SourceTree, circles, graph_of
 from tools import cover
 
 PACKAGE = Path(__file__).parents[1] / "src" / "umbel"

@@ -16,10 +16,10 @@ import trio.testing
 import trustme
 
 from tests.support.checkpoints import for_every_checkpoint
-from tests.support.rawserver import RawServer, answering, open_sockets, raw_server, response
-from tests.support.replica_sources import ChangingReplicas
-from tests.support.scripted_upstream import HANGS, KEPT, OK, RESET, Scripted, Step, scripted
-from tests.support.upstreams import perform, request_facts, url
+from tests.support.upstream.calls import perform, request_facts, url
+from tests.support.upstream.raw_server import RawServer, answering, open_sockets, raw_server, response
+from tests.support.upstream.replica_sources import ChangingReplicas
+from tests.support.upstream.scripted_upstream import HANGS, KEPT, OK, RESET, Scripted, Step, scripted
 from umbel.config.schema.sections import Upstream
 from umbel.core.call import Call, CallContext, PreparedRequest, StepTimeouts
 from umbel.core.failure_kinds import Kind

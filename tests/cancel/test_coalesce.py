@@ -8,8 +8,8 @@ import trio
 import trio.testing
 
 from tests.support.checkpoints import for_every_checkpoint
-from tests.support.memory_calls import Asked, answer, coalescing
-from tests.support.memory_dial import MemoryDial, echo_server
+from tests.support.upstream.memory_calls import Asked, answer, coalescing
+from tests.support.upstream.memory_dial import MemoryDial, echo_server
 from umbel.upstream import Retry, Transport
 
 

@@ -7,9 +7,9 @@ import pytest
 import trio
 
 from tests.support.checkpoints import for_every_checkpoint
-from tests.support.composing import Handler, Scripted, facts, plan
-from tests.support.records import Records
-from tests.support.scripted_calls import Reply, ScriptedCaller
+from tests.support.composition.composing import Handler, Scripted, facts, plan
+from tests.support.composition.scripted_calls import Reply, ScriptedCaller
+from tests.support.logs.records import Records
 from umbel.composition.gather import Compose, CompositionFailedError
 from umbel.composition.plan_run import PlanRun, run
 from umbel.composition.stream import StreamLine, capacity, run_stream

@@ -14,10 +14,10 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.support.checkpoints import for_every_checkpoint
-from tests.support.composing import facts
-from tests.support.memory_client import assert_client_is_idle
-from tests.support.rawserver import Peer, open_sockets, raw_server, response
-from tests.support.records import Records
+from tests.support.composition.composing import facts
+from tests.support.logs.records import Records
+from tests.support.upstream.memory_client import assert_client_is_idle
+from tests.support.upstream.raw_server import Peer, open_sockets, raw_server, response
 from umbel.composition.plan.compiler import compile_route
 from umbel.composition.plan_run import run
 from umbel.config.schema.sections import Config

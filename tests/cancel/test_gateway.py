@@ -9,9 +9,9 @@ import httpx
 import pytest
 import trio
 
-from tests.support.asgi import ask, conversation, http_scope, living
 from tests.support.checkpoints import for_every_checkpoint
-from tests.support.records import check_cancelled
+from tests.support.logs.records import check_cancelled
+from tests.support.server.asgi import ask, conversation, http_scope, living
 from tests.unit.gateway.gateways import Function, gateway, route
 from umbel.core.failure_kinds import Kind
 

@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from tests.support.checkpoints import for_every_checkpoint
-from tests.support.sinks import MemorySink, memory_log
+from tests.support.logs.sinks import MemorySink, memory_log
 from umbel.logs import NotWrittenError
 
 

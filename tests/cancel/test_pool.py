@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from tests.support.checkpoints import for_every_checkpoint
-from tests.support.memory_dial import MemoryDial, ServerEnd
+from tests.support.upstream.memory_dial import MemoryDial, ServerEnd
 from umbel.upstream import Pool
 
 BODY = b"x" * 100

@@ -6,8 +6,8 @@ import trio
 from trio.testing import MockClock
 
 from tests.support.checkpoints import for_every_checkpoint
-from tests.support.event_factories import call_ended, note, request_ended
-from tests.support.sinks import MemoryLog
+from tests.support.logs.event_factories import call_ended, note, request_ended
+from tests.support.logs.sinks import MemoryLog
 from umbel.core.events import Event
 
 EVENTS: tuple[Event, ...] = (request_ended(), call_ended(), note(level="error"), request_ended(500), note())

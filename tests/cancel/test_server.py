@@ -7,7 +7,7 @@ from typing import Any
 import trio
 
 from tests.support.checkpoints import for_every_checkpoint
-from tests.support.http1 import DRIVERS, POST, App, answer, served
+from tests.support.server.http1 import DRIVERS, POST, App, answer, served
 from umbel.server.state import ServerState
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import trio
 
 from tests.support.checkpoints import for_every_checkpoint
-from tests.support.h2_connections import CancelledServices, answer, read_all
-from tests.support.http1 import served
-from tests.support.ws_client import upgrade
+from tests.support.server.h2_connections import CancelledServices, answer, read_all
+from tests.support.server.http1 import served
+from tests.support.server.ws_client import upgrade
 
 MockClock = trio.testing.MockClock
 

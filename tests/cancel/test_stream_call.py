@@ -10,8 +10,8 @@ import trio
 import trio.testing
 
 from tests.support.checkpoints import for_every_checkpoint
-from tests.support.rawserver import Peer, response
-from tests.support.stream_calls import head, opened, rest_of, streaming
+from tests.support.upstream.raw_server import Peer, response
+from tests.support.upstream.stream_calls import head, opened, rest_of, streaming
 from umbel.upstream import Hedge, Retry, Transport
 from umbel.upstream.calls.stream_call import RequestBody
 

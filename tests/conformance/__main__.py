@@ -9,7 +9,7 @@ from pathlib import Path
 import trustme
 
 from tests.conformance.tools import Check, Target, checks, missing, run
-from tests.support.raw_server_process import serving_raw
+from tests.support.server.raw_server_process import serving_raw
 
 HOSTS = ("127.0.0.1", "localhost", "gateway.test")
 

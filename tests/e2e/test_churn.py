@@ -20,10 +20,10 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.support.program import Program, running
-from tests.support.rawserver import Peer, open_sockets, raw_server, response
-from tests.support.serving import RawClient, connected
+from tests.support.gateway.program import Program, running
+from tests.support.server.serving import RawClient, connected
 from tests.support.soak import SOAK
+from tests.support.upstream.raw_server import Peer, open_sockets, raw_server, response
 
 ROUNDS = 10 if SOAK else 1
 PATIENCE = 5 if SOAK else 1.5

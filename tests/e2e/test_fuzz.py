@@ -12,8 +12,8 @@ from tests.fuzz import adversarial
 from tests.fuzz.corpus import PROTOCOLS, stored
 from tests.fuzz.drip import EVERY_S, fuzz_drips, fuzz_stored
 from tests.fuzz.run import KINDS, LIMITS, SETTINGS, Input, fuzz, try_all
-from tests.support.launched_workers import LAUNCHERS, Launched
-from tests.support.raw_server_process import serving_raw
+from tests.support.process.launched_workers import LAUNCHERS, Launched
+from tests.support.server.raw_server_process import serving_raw
 
 SEED = 1
 COUNTS = {"http1": 400, "http2": 200}

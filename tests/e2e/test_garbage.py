@@ -14,13 +14,13 @@ import httpx
 import pytest
 import trio
 
-from tests.support.composing import facts
-from tests.support.composition_over_sockets import BUSY, ONE, Case, Lab, Step, laboratory
-from tests.support.failure_cases import after, fin, hang, hang_in_the_body, reset, reset_in_the_body
-from tests.support.rawserver import Handler, Peer, answering, raw_server, response
-from tests.support.records import Records
-from tests.support.serving import serving
-from tests.support.upstreams import url
+from tests.support.composition.composing import facts
+from tests.support.composition.over_sockets import BUSY, ONE, Case, Lab, Step, laboratory
+from tests.support.logs.records import Records
+from tests.support.server.serving import serving
+from tests.support.upstream.calls import url
+from tests.support.upstream.failure_cases import after, fin, hang, hang_in_the_body, reset, reset_in_the_body
+from tests.support.upstream.raw_server import Handler, Peer, answering, raw_server, response
 from umbel.composition.gather import Compose, CompositionFailedError
 from umbel.config.schema.sections import Config
 from umbel.gateway.app import Umbel

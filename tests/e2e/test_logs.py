@@ -13,8 +13,8 @@ import pytest
 import trio
 from quart import request
 
-from tests.support.asgi import ask, living
-from tests.support.processes import PROJECT, PYTHON, ended
+from tests.support.process.processes import PROJECT, PYTHON, ended
+from tests.support.server.asgi import ask, living
 from umbel.config.schema.sections import Config
 from umbel.gateway.app import Umbel
 from umbel.logs import LogOptions, open_log, open_recorder

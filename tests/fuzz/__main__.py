@@ -16,8 +16,8 @@ from tests.fuzz import adversarial
 from tests.fuzz.corpus import PROTOCOLS, keep
 from tests.fuzz.drip import fuzz_drips
 from tests.fuzz.run import KINDS, LIMITS, SETTINGS, Finding, fuzz, narrowed
-from tests.support.launched_workers import LAUNCHERS
-from tests.support.raw_server_process import serving_raw
+from tests.support.process.launched_workers import LAUNCHERS
+from tests.support.server.raw_server_process import serving_raw
 
 ROUND = 500
 """Inputs with one seed; of those that are made to cost, which come one by one, a fifth."""

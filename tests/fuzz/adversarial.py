@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from functools import cache
 from random import Random
 
-from tests.support.adversarial import Shape, shapes_of
-from tests.support.regex_patterns import find_patterns
+from tests.support.source.adversarial import Shape, shapes_of
+from tests.support.source.regex_patterns import find_patterns
 from umbel.logs.records.redact import Redactor
 
 MAX_BODY = 1_000_000

@@ -18,7 +18,7 @@ import trio.testing
 from tests.fuzz.corpus import stored
 from tests.fuzz.http2 import PING, PRIORITY, SETTINGS, WINDOW_UPDATE, Frame
 from tests.fuzz.run import MAKERS, Finding, Input
-from tests.support.http1 import App, Server, served
+from tests.support.server.http1 import App, Server, served
 from umbel.server.limits.limits import Limits
 
 LIMITS = Limits(head_timeout=5, body_timeout=30, write_timeout=30, cancel_timeout=5, max_body=2**20)

@@ -20,9 +20,9 @@ from hyperframe.frame import Frame
 
 from tests.fuzz import adversarial, http1, http2
 from tests.fuzz.corpus import PROTOCOLS, stored
-from tests.support.launched_workers import Launched
-from tests.support.raw_client import heard
-from tests.support.serving import fetch
+from tests.support.process.launched_workers import Launched
+from tests.support.server.raw_client import heard
+from tests.support.server.serving import fetch
 
 END_S_MAX = 10.0
 """A connection whose client has said its last word ends well within it: the limits below are far shorter."""

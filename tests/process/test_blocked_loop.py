@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.support.configs import write
-from tests.support.processes import PYTHON, Child, started
+from tests.support.gateway.configs import write
+from tests.support.process.processes import PYTHON, Child, started
 
 BLOCKS = """
 import re

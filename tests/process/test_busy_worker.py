@@ -6,7 +6,7 @@ from pathlib import Path
 
 import trio
 
-from tests.support.supervised import APP, supervised, write_app
+from tests.support.process.supervised import APP, supervised, write_app
 
 HANG_TIMEOUT_S = 1.0
 WORK_S = 0.04

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from tests.support.processes import PYTHON, ended, started
+from tests.support.process.processes import PYTHON, ended, started
 
 DEMO = (PYTHON, "-m", "umbel", "demo")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.configs import CALL, GOOD, UPSTREAM, write
-from tests.support.processes import PYTHON, ended, started
-from tests.support.supervised import Supervised, supervised
+from tests.support.gateway.configs import CALL, GOOD, UPSTREAM, write
+from tests.support.process.processes import PYTHON, ended, started
+from tests.support.process.supervised import Supervised, supervised
 
 SERVE = (PYTHON, "-m", "umbel", "serve", "--bind", "127.0.0.1:0")
 RELOAD = (PYTHON, "-m", "umbel", "ctl", "reload", "--control", "ctl.sock")

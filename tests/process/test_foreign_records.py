@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.launched_workers import launched
-from tests.support.processes import environment
-from tests.support.serving import connected, fetch
+from tests.support.process.launched_workers import launched
+from tests.support.process.processes import environment
+from tests.support.server.serving import connected, fetch
 
 SECRET = "hunter2hunter2"
 STARTS = f"""

@@ -13,7 +13,7 @@ import trio
 
 import umbel
 from tests.support.coverage_marks import not_under_coverage
-from tests.support.function_entries import count_entries
+from tests.support.process.function_entries import count_entries
 
 FURTHER_CALL_MAX = 65
 REQUEST_MAX = 480

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.configs import GOOD, write
+from tests.support.gateway.configs import GOOD, write
 
 UMBEL = [sys.executable, "-m", "umbel"]
 

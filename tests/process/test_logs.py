@@ -18,8 +18,8 @@ import pytest
 import trio
 import trio.lowlevel
 
-from tests.support.configs import GOOD, write
-from tests.support.processes import PYTHON, Child, ended, started
+from tests.support.gateway.configs import GOOD, write
+from tests.support.process.processes import PYTHON, Child, ended, started
 from umbel.logs import LogOptions, open_log, recover
 from umbel.logs.files.reading import lines_of, log_files
 from umbel.logs.files.ring import directory_of, prefix_of
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def writer(path: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", "tests.support.log_writer", str(path), *options]
+    return [sys.executable, "-m", "tests.support.logs.log_writer", str(path), *options]
 
 
 def records(path: Path) -> Iterator[dict[str, Any]]:

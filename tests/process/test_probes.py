@@ -9,12 +9,12 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.support.configs import write
-from tests.support.launched_workers import LAUNCHERS, launched
-from tests.support.program import route, up
-from tests.support.rawserver import raw_server, silent
-from tests.support.serving import connected, fetch
-from tests.support.supervised import supervised
+from tests.support.gateway.configs import write
+from tests.support.gateway.program import route, up
+from tests.support.process.launched_workers import LAUNCHERS, launched
+from tests.support.process.supervised import supervised
+from tests.support.server.serving import connected, fetch
+from tests.support.upstream.raw_server import raw_server, silent
 
 CAPS = "[server]\nmax_in_flight = 3\nmax_connections = 4\n"
 GUARD_S = 20.0

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.support.processes import environment
-from tests.support.serving import connected, fetch
+from tests.support.process.processes import environment
+from tests.support.server.serving import connected, fetch
 
 PROGRAM = """
 import logging

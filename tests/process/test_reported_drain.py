@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.support.processes import started
-from tests.support.serving import connected
+from tests.support.process.processes import started
+from tests.support.server.serving import connected
 
 APP = """
 import trio

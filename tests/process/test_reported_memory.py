@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.support.launched_workers import launched
-from tests.support.serving import fetch
+from tests.support.process.launched_workers import launched
+from tests.support.server.serving import fetch
 
 CROWD = 200
 APP = """

@@ -20,8 +20,8 @@ import httpx
 import pytest
 import trio
 
-from tests.support.configs import GOOD, write
-from tests.support.processes import PROJECT, PYTHON, ended, environment, started
+from tests.support.gateway.configs import GOOD, write
+from tests.support.process.processes import PROJECT, PYTHON, ended, environment, started
 
 APP = """
 import trio

@@ -20,11 +20,11 @@ from typing import NamedTuple
 import pytest
 import trio
 
-from tests.support.delay_relay import Relay, delaying
-from tests.support.idle_closing_server import far_server
-from tests.support.launched_workers import commanded, launched
-from tests.support.rawserver import RawServer
+from tests.support.process.launched_workers import commanded, launched
 from tests.support.soak import SOAK
+from tests.support.upstream.delay_relay import Relay, delaying
+from tests.support.upstream.idle_closing_server import far_server
+from tests.support.upstream.raw_server import RawServer
 
 CLIENTS = 200
 POSTS = 10_000 if SOAK else 1_000

@@ -12,7 +12,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.support.processes import PROJECT, PYTHON, ended, started
+from tests.support.process.processes import PROJECT, PYTHON, ended, started
 from umbel.config.loading.empty_config import SAMPLE
 from umbel.demo.services import SERVICES
 from umbel.demo.upstreams import Urls, sample_upstreams

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import trio
 
-from tests.support.processes import PYTHON, ended
-from tests.support.supervised import GUARD_S, ended_all, is_alive, supervised
+from tests.support.process.processes import PYTHON, ended
+from tests.support.process.supervised import GUARD_S, ended_all, is_alive, supervised
 
 CTL = (PYTHON, "-m", "umbel", "ctl")
 

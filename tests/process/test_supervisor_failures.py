@@ -6,8 +6,8 @@ from pathlib import Path
 
 import trio
 
-from tests.support.processes import PYTHON, ended
-from tests.support.supervised import APP, supervised, write_app
+from tests.support.process.processes import PYTHON, ended
+from tests.support.process.supervised import APP, supervised, write_app
 
 SERVE = (PYTHON, "-m", "umbel", "serve", "-w", "2", "--bind", "127.0.0.1:0")
 

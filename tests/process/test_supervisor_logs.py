@@ -7,7 +7,7 @@ import os
 import signal
 from pathlib import Path
 
-from tests.support.supervised import supervised
+from tests.support.process.supervised import supervised
 
 CONFIG = """
 [logs]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import trio
 
-from tests.support.supervised import APP, Supervised, supervised, write_app
+from tests.support.process.supervised import APP, Supervised, supervised, write_app
 
 REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 CONNECTIONS = 20

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.support.process.supervised import GUARD_S, Supervised, is_alive, supervised
 from tests.support.soak import SOAK
-from tests.support.supervised import GUARD_S, Supervised, is_alive, supervised
 
 SIGNALS = 1000 if SOAK else 100
 SPACING_S = 0.12 if SOAK else 0.1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from tests.support.supervised import APP, is_alive, supervised, write_app
+from tests.support.process.supervised import APP, is_alive, supervised, write_app
 
 
 async def test_a_stop_before_anybody_is_ready_ends_at_once_with_0(tmp_path: Path) -> None:

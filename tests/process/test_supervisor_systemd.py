@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.support.processes import PYTHON, started
-from tests.support.supervised import GUARD_S, Supervised, supervised, write_app
+from tests.support.process.processes import PYTHON, started
+from tests.support.process.supervised import GUARD_S, Supervised, supervised, write_app
 
 
 class Systemd:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import trio
 
-from tests.support.processes import PYTHON, ended, started
-from tests.support.supervised import Supervised, ended_all, is_alive, supervised, write_app
+from tests.support.process.processes import PYTHON, ended, started
+from tests.support.process.supervised import Supervised, ended_all, is_alive, supervised, write_app
 
 
 def titles(pid: int, column: str = "args") -> list[str]:

@@ -10,8 +10,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.support.configs import GOOD, write
-from tests.support.processes import PYTHON, ended, started
+from tests.support.gateway.configs import GOOD, write
+from tests.support.process.processes import PYTHON, ended, started
 
 SERVE = (PYTHON, "-m", "umbel", "serve", "--bind", "unix:umbel.sock")
 MODES = pytest.mark.parametrize("more", [(), ("-w", "1")], ids=["alone", "supervised"])

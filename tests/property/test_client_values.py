@@ -10,7 +10,7 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.composing import answer, compose, plan
+from tests.support.composition.composing import answer, compose, plan
 from umbel.composition.plan.plan import Plan
 from umbel.composition.text.functions import FUNCTIONS
 from umbel.core.model import Inputs

@@ -11,9 +11,9 @@ import trio.testing
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.support.composing import Scripted, facts
-from tests.support.memory_calls import Asked, answer, coalescing
-from tests.support.records import Records
+from tests.support.composition.composing import Scripted, facts
+from tests.support.logs.records import Records
+from tests.support.upstream.memory_calls import Asked, answer, coalescing
 from umbel.composition.plan.compiler import _why_never_sent, compile_route
 from umbel.composition.plan_run import run
 from umbel.config.schema.sections import Config, Upstream

@@ -21,11 +21,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import json
 
-from tests.support.composing import Scripted, facts
-from tests.support.memory_client import memory_client
-from tests.support.rawserver import Peer, response
-from tests.support.records import Records
-from tests.support.scripted_calls import NEVER, Reply, ScriptedCaller
+from tests.support.composition.composing import Scripted, facts
+from tests.support.composition.scripted_calls import NEVER, Reply, ScriptedCaller
+from tests.support.logs.records import Records
+from tests.support.upstream.memory_client import memory_client
+from tests.support.upstream.raw_server import Peer, response
 from umbel.composition.answer.result import Result
 from umbel.composition.plan.compiler import compile_route
 from umbel.composition.plan.plan import Plan

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.property.test_composition import DEADLINE, check_result, plans, values
-from tests.support.composing import facts
-from tests.support.records import Records
-from tests.support.scripted_calls import Reply, ScriptedCaller
+from tests.support.composition.composing import facts
+from tests.support.composition.scripted_calls import Reply, ScriptedCaller
+from tests.support.logs.records import Records
 from umbel.composition.engine import INLINE_MAX
 from umbel.composition.plan.plan import Plan
 from umbel.composition.plan_run import run

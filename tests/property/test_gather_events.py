@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from tests.property.test_composition import DEADLINE
 from tests.property.test_engine_events import Event, replies
-from tests.support.composing import facts
-from tests.support.records import Records
-from tests.support.scripted_calls import Reply, ScriptedCaller
+from tests.support.composition.composing import facts
+from tests.support.composition.scripted_calls import Reply, ScriptedCaller
+from tests.support.logs.records import Records
 from umbel.composition.gather import CallHandle, Compose, CompositionFailedError, Gather
 from umbel.core.failure_kinds import CUT
 from umbel.core.model import Inputs

@@ -7,7 +7,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.memory_calls import Made, coalescing, hang
+from tests.support.upstream.memory_calls import Made, coalescing, hang
 from umbel.core.model import RequestFacts, Trace
 
 DEADLINES = st.floats(min_value=1000, max_value=2000)

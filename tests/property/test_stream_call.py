@@ -9,8 +9,8 @@ import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.rawserver import Peer
-from tests.support.stream_calls import head, streaming
+from tests.support.upstream.raw_server import Peer
+from tests.support.upstream.stream_calls import head, streaming
 from umbel.core.errors import UpstreamError
 from umbel.upstream import Hedge, Retry
 from umbel.upstream.calls.stream_call import StreamCall

@@ -2,4 +2,4 @@
 
 import pytest
 
-pytest.register_assert_rewrite("tests.support.failing_call", "tests.support.program")
+pytest.register_assert_rewrite("tests.support.gateway.failing_call", "tests.support.gateway.program")

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-from tests.support.memory_dial import running_reader
+from tests.support.upstream.memory_dial import running_reader
 from umbel.net.epoll import HAS_EPOLL, AnyReader, EpollReader, WaitReader
 from umbel.net.stream import PlainStream
 from umbel.net.tls_stream import TlsStream

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tools.figures import import_figures, lines_of, size_figures
 
-from tests.support.source_tree import SourceTree
+from tests.support.source.source_tree import SourceTree
 
 FILES = {
     "__init__.py": '"""A docstring."""\n',

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import umbel
-from tests.support.source_tree import Edge, SourceTree, circles, graph_of, imports_of, reached
+from tests.support.source.source_tree import Edge, SourceTree, circles, graph_of, imports_of, reached
 
 SRC = Path(umbel.__file__).parent
 

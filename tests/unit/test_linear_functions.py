@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.adversarial import check_linear
 from tests.support.coverage_marks import not_under_coverage
-from tests.support.input_readers import CASES
+from tests.support.source.adversarial import check_linear
+from tests.support.source.input_readers import CASES
 
 
 @not_under_coverage

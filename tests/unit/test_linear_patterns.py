@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.adversarial import Shape, SuperLinearError, check_linear, shapes_of
-from tests.support.regex_patterns import MADE_AT_RUN_TIME, METHODS, find_patterns, method_of
+from tests.support.source.adversarial import Shape, SuperLinearError, check_linear, shapes_of
+from tests.support.source.regex_patterns import MADE_AT_RUN_TIME, METHODS, find_patterns, method_of
 
 FOUND = find_patterns()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 
-from tests.support.source_tree import Import, circles, imports_of, reached, targets_of
+from tests.support.source.source_tree import Import, circles, imports_of, reached, targets_of
 
 
 def test_only_the_branch_that_type_checkers_take_is_typing_only() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.support.processes import PROJECT
-from tests.support.serving import serving
+from tests.support.process.processes import PROJECT
+from tests.support.server.serving import serving
 from umbel import Umbel
 from umbel.demo.services import SERVICES
 from umbel.demo.upstreams import sample_upstreams

@@ -11,8 +11,8 @@ import httpx
 import pytest
 import trio
 
-from tests.support.processes import PROJECT, PYTHON, started
-from tests.support.wait_tables import check_waits
+from tests.support.process.processes import PROJECT, PYTHON, started
+from tests.support.source.wait_tables import check_waits
 from umbel import Umbel
 from umbel.config.schema.sections import Call, Route
 from umbel.server.limits.limits import Limits

@@ -8,11 +8,11 @@ import re
 
 import pytest
 
-from tests.support.nameserver import Zone, nameserver
-from tests.support.processes import PROJECT
-from tests.support.rawserver import answering, raw_server, response
-from tests.support.upstreams import url
-from tests.support.wait_tables import check_waits
+from tests.support.process.processes import PROJECT
+from tests.support.source.wait_tables import check_waits
+from tests.support.upstream.calls import url
+from tests.support.upstream.nameserver import Zone, nameserver
+from tests.support.upstream.raw_server import answering, raw_server, response
 from umbel.core.failure_kinds import KINDS
 
 DOC = (PROJECT / "docs" / "upstream.md").read_text()

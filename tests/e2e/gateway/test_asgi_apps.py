@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import trio
 
-from tests.support.asgi_apps import APPS, Happened
-from tests.support.http_channels import PROTOCOLS, ask, opened, rest
-from tests.support.serving import serving
+from tests.support.server.asgi_apps import APPS, Happened
+from tests.support.server.http_channels import PROTOCOLS, ask, opened, rest
+from tests.support.server.serving import serving
 
 OVER = pytest.mark.parametrize("protocol", PROTOCOLS)
 

@@ -9,8 +9,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.support.http_channels import PROTOCOLS, ask, opened, rest
-from tests.support.serving import serving
+from tests.support.server.http_channels import PROTOCOLS, ask, opened, rest
+from tests.support.server.serving import serving
 
 OVER = pytest.mark.parametrize("protocol", PROTOCOLS)
 Handler = Callable[[Any, Any, Any], Awaitable[None]]

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.support.program import SERVERS, WAYS, Program, route, running, up
-from tests.support.rawserver import Peer, raw_server, response
-from tests.support.serving import connected
+from tests.support.gateway.program import SERVERS, WAYS, Program, route, running, up
+from tests.support.server.serving import connected
+from tests.support.upstream.raw_server import Peer, raw_server, response
 
 
 class Mistake(NamedTuple):

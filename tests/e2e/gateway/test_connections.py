@@ -10,8 +10,8 @@ import pytest
 import trio
 from quart import Response
 
-from tests.support.records import Records
-from tests.support.serving import connected, fetch, serving
+from tests.support.logs.records import Records
+from tests.support.server.serving import connected, fetch, serving
 from umbel.config.schema.sections import Config
 from umbel.core.failure_kinds import Kind
 from umbel.gateway.app import Umbel

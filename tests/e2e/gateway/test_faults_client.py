@@ -13,10 +13,10 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.support.bad_upstreams import HEAD, full
-from tests.support.program import SERVERS, route, running, up
-from tests.support.rawserver import Handler, Peer, answering, raw_server, response, silent
-from tests.support.serving import RawClient, connected
+from tests.support.gateway.program import SERVERS, route, running, up
+from tests.support.server.serving import RawClient, connected
+from tests.support.upstream.bad_upstreams import HEAD, full
+from tests.support.upstream.raw_server import Handler, Peer, answering, raw_server, response, silent
 from umbel.core.failure_kinds import Kind
 
 JSON = "content-type: application/json\r\n"

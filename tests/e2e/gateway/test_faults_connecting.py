@@ -13,11 +13,20 @@ import pytest
 import trio
 import trustme
 
-from tests.support.bad_upstreams import full, nobody
-from tests.support.failing_call import Fault, assert_fails, assert_recorded, steadily, two_routes
-from tests.support.program import SERVERS, route, running, up
-from tests.support.rawserver import Handler, Peer, RawServer, answering, open_sockets, raw_server, response, silent
-from tests.support.upstreams import url
+from tests.support.gateway.failing_call import Fault, assert_fails, assert_recorded, steadily, two_routes
+from tests.support.gateway.program import SERVERS, route, running, up
+from tests.support.upstream.bad_upstreams import full, nobody
+from tests.support.upstream.calls import url
+from tests.support.upstream.raw_server import (
+    Handler,
+    Peer,
+    RawServer,
+    answering,
+    open_sockets,
+    raw_server,
+    response,
+    silent,
+)
 from umbel.core.failure_kinds import Kind
 
 PROHIBITED = Fault(Kind.CONNECT, "destination_ip_prohibited")

@@ -11,7 +11,9 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.bad_upstreams import (
+from tests.support.gateway.failing_call import MAX_BODY, Fault, assert_fails, assert_recorded, steadily, two_routes
+from tests.support.gateway.program import SERVERS, route, running, up
+from tests.support.upstream.bad_upstreams import (
     BAD_ANSWERS,
     CHUNKED,
     CODED,
@@ -21,10 +23,8 @@ from tests.support.bad_upstreams import (
     drip_head,
     endless_interim,
 )
-from tests.support.failing_call import MAX_BODY, Fault, assert_fails, assert_recorded, steadily, two_routes
-from tests.support.program import SERVERS, route, running, up
-from tests.support.rawserver import Handler, Peer, answering, open_sockets, raw_server, response, silent
-from tests.support.upstreams import url
+from tests.support.upstream.calls import url
+from tests.support.upstream.raw_server import Handler, Peer, answering, open_sockets, raw_server, response, silent
 from umbel.core.failure_kinds import Kind
 
 TERMINATED = "connection_terminated"

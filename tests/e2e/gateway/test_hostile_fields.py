@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.program import route, running, up
-from tests.support.rawserver import Peer, raw_server
+from tests.support.gateway.program import route, running, up
+from tests.support.upstream.raw_server import Peer, raw_server
 
 FIELDS: dict[str, tuple[bytes, bytes, int]] = {
     "a lifetime of 5000 digits": (b"200 OK", b"Cache-Control: max-age=" + b"9" * 5000, 200),

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.program import SERVERS, route, running, up
-from tests.support.rawserver import Peer, answering, raw_server, response
+from tests.support.gateway.program import SERVERS, route, running, up
+from tests.support.upstream.raw_server import Peer, answering, raw_server, response
 from umbel.core.failure_kinds import Kind
 
 # Values that would lead astray, and the one segment that each becomes; None: no segment can hold it.

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import trio
 
-from tests.support.program import WAYS
-from tests.support.rawserver import Peer, RawServer, answering, raw_server, response, silent
-from tests.support.records import Records
-from tests.support.serving import connected, fetch, serving
+from tests.support.gateway.program import WAYS
+from tests.support.logs.records import Records
+from tests.support.server.serving import connected, fetch, serving
+from tests.support.upstream.raw_server import Peer, RawServer, answering, raw_server, response, silent
 from umbel.config.schema.sections import Config
 from umbel.core.failure_kinds import Kind
 from umbel.gateway.app import Umbel

@@ -10,11 +10,11 @@ import pytest
 import trio
 from hypercorn.trio.tcp_server import TCPServer
 
-from tests.support.h2_client import h2_client
-from tests.support.program import WAYS
-from tests.support.rawserver import Peer, RawServer, answering, raw_server, response
-from tests.support.records import Records
-from tests.support.serving import connected, fetch, serving
+from tests.support.gateway.program import WAYS
+from tests.support.logs.records import Records
+from tests.support.server.h2_client import h2_client
+from tests.support.server.serving import connected, fetch, serving
+from tests.support.upstream.raw_server import Peer, RawServer, answering, raw_server, response
 from umbel.composition.gather import Compose
 from umbel.config.schema.sections import Config
 from umbel.core.failure_kinds import Kind

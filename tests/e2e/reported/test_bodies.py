@@ -11,10 +11,10 @@ from urllib.parse import quote, unquote
 
 import pytest
 
-from tests.support.composing import facts
-from tests.support.program import Program, route, running, up
-from tests.support.rawserver import Peer, raw_server, response
-from tests.support.upstreams import url
+from tests.support.composition.composing import facts
+from tests.support.gateway.program import Program, route, running, up
+from tests.support.upstream.calls import url
+from tests.support.upstream.raw_server import Peer, raw_server, response
 from umbel.composition.gather import Compose
 from umbel.core.events import NULL
 from umbel.core.model import Inputs

@@ -8,9 +8,9 @@ from urllib.parse import urlencode
 import pytest
 import trio
 
-from tests.support.program import route, running, up
-from tests.support.rawserver import answering, raw_server, response
-from tests.support.serving import connected
+from tests.support.gateway.program import route, running, up
+from tests.support.server.serving import connected
+from tests.support.upstream.raw_server import answering, raw_server, response
 
 NUMBERS = b"[" + b"123456," * 249_999 + b"1]"
 JSON = b"Content-Type: application/json"

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from tests.support.configs import write
-from tests.support.rawserver import Peer, answering, raw_server, response
-from tests.support.serving import Reply, fetch, serving
+from tests.support.gateway.configs import write
+from tests.support.server.serving import Reply, fetch, serving
+from tests.support.upstream.raw_server import Peer, answering, raw_server, response
 from umbel.cli import main
 from umbel.config.schema.sections import Config
 from umbel.gateway.app import Umbel

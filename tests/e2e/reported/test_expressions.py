@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from tests.support.configs import write
-from tests.support.program import route, running, up
-from tests.support.rawserver import Peer, raw_server, response
+from tests.support.gateway.configs import write
+from tests.support.gateway.program import route, running, up
+from tests.support.upstream.raw_server import Peer, raw_server, response
 from umbel.cli import main
 from umbel.config.loading.load import load
 from umbel.core.errors import ConfigError

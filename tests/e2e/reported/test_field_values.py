@@ -9,12 +9,12 @@ import httpx
 import pytest
 import trio
 
-from tests.support.configs import write
-from tests.support.h2_client import h2_client
-from tests.support.program import SERVERS, route, running, up
-from tests.support.rawserver import Peer, raw_server, response
-from tests.support.serving import connected, serving
-from tests.support.upstreams import url
+from tests.support.gateway.configs import write
+from tests.support.gateway.program import SERVERS, route, running, up
+from tests.support.server.h2_client import h2_client
+from tests.support.server.serving import connected, serving
+from tests.support.upstream.calls import url
+from tests.support.upstream.raw_server import Peer, raw_server, response
 from umbel import __version__
 from umbel.composition.gather import Compose
 from umbel.gateway.app import Umbel

@@ -11,11 +11,11 @@ import trio
 from click.testing import CliRunner
 from trio.testing import wait_all_tasks_blocked
 
-from tests.support.configs import mistakes, write
-from tests.support.program import SERVERS, Program, route, running, up
-from tests.support.raw_client import converse
-from tests.support.rawserver import Peer, raw_server, response
-from tests.support.serving import connected, fetch
+from tests.support.gateway.configs import mistakes, write
+from tests.support.gateway.program import SERVERS, Program, route, running, up
+from tests.support.server.raw_client import converse
+from tests.support.server.serving import connected, fetch
+from tests.support.upstream.raw_server import Peer, raw_server, response
 from umbel.cli import main
 
 

@@ -9,9 +9,9 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.support.rawserver import Peer, raw_server, response
-from tests.support.records import Records
-from tests.support.upstreams import calling, request_facts, url
+from tests.support.logs.records import Records
+from tests.support.upstream.calls import calling, request_facts, url
+from tests.support.upstream.raw_server import Peer, raw_server, response
 from umbel.core.call import CallContext, PreparedRequest, SingleCallOwner
 
 LARGE = b"x" * 100_000

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.program import SERVERS, WAYS, route, running, up
-from tests.support.rawserver import Peer, raw_server, response
+from tests.support.gateway.program import SERVERS, WAYS, route, running, up
+from tests.support.upstream.raw_server import Peer, raw_server, response
 
 FORM = [("content-type", "application/x-www-form-urlencoded")]
 

@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner
 from quart import Response, current_app, make_response, request
 
-from tests.support.configs import write
-from tests.support.records import Records
-from tests.support.serving import connected, serving
+from tests.support.gateway.configs import write
+from tests.support.logs.records import Records
+from tests.support.server.serving import connected, serving
 from umbel.cli import main
 from umbel.gateway.app import Umbel
 

@@ -11,11 +11,11 @@ import pytest
 from quart import redirect, request, url_for
 from quart.typing import ResponseReturnValue
 
-from tests.support.h2_client import h2_client
-from tests.support.program import SERVERS, Program, route, running, up
-from tests.support.raw_client import converse
-from tests.support.rawserver import Peer, raw_server, response
-from tests.support.serving import Reply
+from tests.support.gateway.program import SERVERS, Program, route, running, up
+from tests.support.server.h2_client import h2_client
+from tests.support.server.raw_client import converse
+from tests.support.server.serving import Reply
+from tests.support.upstream.raw_server import Peer, raw_server, response
 from umbel.gateway.app import Umbel
 
 HOOKS = ("", '[server]\nhooks = "all"\n')

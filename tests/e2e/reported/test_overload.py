@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.support.h2_client import h2_client
-from tests.support.program import Program, route, running, up
-from tests.support.rawserver import Handler, Peer, raw_server, response, silent
-from tests.support.serving import connected
+from tests.support.gateway.program import Program, route, running, up
+from tests.support.server.h2_client import h2_client
+from tests.support.server.serving import connected
+from tests.support.upstream.raw_server import Handler, Peer, raw_server, response, silent
 
 PATIENT = 'deadline = "30s"'
 """A busy machine may take longer than the default deadline; the queue is what is tried."""

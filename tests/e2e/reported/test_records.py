@@ -12,11 +12,11 @@ import trio
 from hyperframe.frame import GoAwayFrame, PingFrame, RstStreamFrame, SettingsFrame, WindowUpdateFrame
 from quart import Response
 
-from tests.support.h2_client import h2_client
-from tests.support.h2_connections import App
-from tests.support.raw_client import heard
-from tests.support.records import Records
-from tests.support.serving import serving
+from tests.support.logs.records import Records
+from tests.support.server.h2_client import h2_client
+from tests.support.server.h2_connections import App
+from tests.support.server.raw_client import heard
+from tests.support.server.serving import serving
 from umbel.gateway.app import Umbel
 
 PROTOCOLS = pytest.mark.parametrize("protocol", ["1.1", "2"])

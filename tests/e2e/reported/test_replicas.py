@@ -14,11 +14,11 @@ import pytest
 import trio
 import trustme
 
-from tests.support.bad_upstreams import full, nobody
-from tests.support.composing import facts
-from tests.support.composition_over_sockets import ONE, configured
-from tests.support.rawserver import Peer, RawServer, answering, raw_server, silent
-from tests.support.records import Records
+from tests.support.composition.composing import facts
+from tests.support.composition.over_sockets import ONE, configured
+from tests.support.logs.records import Records
+from tests.support.upstream.bad_upstreams import full, nobody
+from tests.support.upstream.raw_server import Peer, RawServer, answering, raw_server, silent
 from umbel.composition.gather import Compose, CompositionFailedError
 from umbel.composition.plan.compiler import compile_route
 from umbel.composition.plan_run import run

@@ -15,11 +15,11 @@ import trio
 from hyperframe.frame import DataFrame, HeadersFrame
 from quart import request
 
-from tests.support.h2_client import Answer, H2Client, h2_client
-from tests.support.h2_connections import App, answer, hello, read_all
-from tests.support.raw_client import converse
-from tests.support.records import Records
-from tests.support.serving import connected, serving
+from tests.support.logs.records import Records
+from tests.support.server.h2_client import Answer, H2Client, h2_client
+from tests.support.server.h2_connections import App, answer, hello, read_all
+from tests.support.server.raw_client import converse
+from tests.support.server.serving import connected, serving
 from umbel.gateway.app import Umbel
 from umbel.server import Limits, hypercorn_config, serve
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.rawserver import Peer, answering, raw_server, response
-from tests.support.serving import Reply, fetch, serving
+from tests.support.server.serving import Reply, fetch, serving
+from tests.support.upstream.raw_server import Peer, answering, raw_server, response
 from umbel.config.schema.sections import Config
 from umbel.gateway.app import Umbel
 

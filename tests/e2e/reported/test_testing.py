@@ -15,7 +15,7 @@ from quart import websocket as quart_websocket
 from quart.testing.app import LifespanError
 from trio.testing import MockClock
 
-from tests.support.rawserver import answering, raw_server, response
+from tests.support.upstream.raw_server import answering, raw_server, response
 from umbel import Umbel
 from umbel.composition.gather import CallHandle, CompositionFailedError
 from umbel.core.errors import UmbelError

@@ -11,10 +11,10 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.support.h2_client import h2_client
-from tests.support.program import SERVERS, Program, route, running, up
-from tests.support.rawserver import answering, raw_server, response, silent
-from tests.support.serving import RawClient, connected, serving
+from tests.support.gateway.program import SERVERS, Program, route, running, up
+from tests.support.server.h2_client import h2_client
+from tests.support.server.serving import RawClient, connected, serving
+from tests.support.upstream.raw_server import answering, raw_server, response, silent
 from umbel.gateway.app import Umbel
 
 JSON = response(b'{"n": 1}', b"Content-Type: application/json")

@@ -11,10 +11,10 @@ import trio
 from hpack import Encoder
 from hyperframe.frame import DataFrame, HeadersFrame, PingFrame
 
-from tests.support.h2_client import h2_client
 from tests.support.longest_step import longest_step
-from tests.support.serving import serving
-from tests.support.ws_client import upgrade
+from tests.support.server.h2_client import h2_client
+from tests.support.server.serving import serving
+from tests.support.server.ws_client import upgrade
 
 SMALL, LARGE = 8 * 1024, 64 * 1024
 RUNS = 3

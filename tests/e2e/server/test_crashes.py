@@ -16,10 +16,10 @@ import pytest
 import trio
 from quart import websocket
 
-from tests.support.http_channels import PROTOCOLS, ask, opened, rest
-from tests.support.records import Records
-from tests.support.serving import fetch, serving
-from tests.support.ws_client import AcceptConnection, ws_client
+from tests.support.logs.records import Records
+from tests.support.server.http_channels import PROTOCOLS, ask, opened, rest
+from tests.support.server.serving import fetch, serving
+from tests.support.server.ws_client import AcceptConnection, ws_client
 from umbel.gateway.app import Umbel
 from umbel.server import hypercorn_config, serve
 from umbel.server.handler import handler_of

@@ -11,10 +11,10 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.support.processes import PYTHON, started
-from tests.support.program import SERVERS, route, running, up
-from tests.support.rawserver import Peer, raw_server, response, silent
-from tests.support.serving import RawClient, connected, fetch
+from tests.support.gateway.program import SERVERS, route, running, up
+from tests.support.process.processes import PYTHON, started
+from tests.support.server.serving import RawClient, connected, fetch
+from tests.support.upstream.raw_server import Peer, raw_server, response, silent
 
 SHED_S_MAX = 0.05
 GUARD = 10

@@ -27,9 +27,9 @@ from hyperframe.frame import (
 )
 from quart import request
 
-from tests.support.h2_client import H2Client, h2_client
-from tests.support.records import Records
-from tests.support.serving import serving
+from tests.support.logs.records import Records
+from tests.support.server.h2_client import H2Client, h2_client
+from tests.support.server.serving import serving
 from umbel.gateway.app import Umbel
 
 Codes = h2.errors.ErrorCodes

@@ -14,8 +14,8 @@ import trio
 import trustme
 from hypercorn.config import Config
 
-from tests.support.h2_client import H2Client, h2_client
-from tests.support.serving import app_with_records, fetch, serving
+from tests.support.server.h2_client import H2Client, h2_client
+from tests.support.server.serving import app_with_records, fetch, serving
 
 
 async def test_settings_that_hypercorn_takes_in_silence_are_told_with_the_first_connection() -> None:

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 import pytest
 import trio
 
-from tests.support.launched_workers import LAUNCHERS
-from tests.support.raw_client import converse
-from tests.support.raw_server_process import Served, serving_raw
-from tests.support.rawcases.case import CLOSE, get, post
-from tests.support.serving import fetch
+from tests.support.process.launched_workers import LAUNCHERS
+from tests.support.server.raw_client import converse
+from tests.support.server.raw_server_process import Served, serving_raw
+from tests.support.server.rawcases.case import CLOSE, get, post
+from tests.support.server.serving import fetch
 
 TRIES = 300
 """The stock worker was dead within 113 to 300 of them."""

@@ -12,8 +12,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.support.http_channels import PROTOCOLS, Http1, Http2, ask, opened, rest
-from tests.support.launched_workers import Launched, scripted
+from tests.support.process.launched_workers import Launched, scripted
+from tests.support.server.http_channels import PROTOCOLS, Http1, Http2, ask, opened, rest
 from tests.support.soak import SOAK
 
 OVER = pytest.mark.parametrize("protocol", PROTOCOLS)

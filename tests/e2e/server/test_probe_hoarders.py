@@ -9,9 +9,9 @@ import pytest
 import trio
 
 from tests.e2e.server.test_probes import GUARD_S, busy
-from tests.support.h2_client import h2_client
-from tests.support.program import SERVERS
-from tests.support.serving import connected, fetch
+from tests.support.gateway.program import SERVERS
+from tests.support.server.h2_client import h2_client
+from tests.support.server.serving import connected, fetch
 from umbel.server.limits.reserve import RESERVED_CONNECTIONS, RESERVED_REQUESTS
 
 

@@ -13,10 +13,10 @@ import trustme
 from h2.settings import SettingCodes, Settings
 from trio.testing import wait_all_tasks_blocked
 
-from tests.support.h2_client import H2Client, h2_client
-from tests.support.program import SERVERS, Program, route, running, up
-from tests.support.rawserver import raw_server, silent
-from tests.support.serving import RawClient, connected, fetch
+from tests.support.gateway.program import SERVERS, Program, route, running, up
+from tests.support.server.h2_client import H2Client, h2_client
+from tests.support.server.serving import RawClient, connected, fetch
+from tests.support.upstream.raw_server import raw_server, silent
 
 GUARD_S = 5.0
 """Far above what an answer takes, and below every time after which a place becomes free by itself."""

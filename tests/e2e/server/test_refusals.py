@@ -6,10 +6,10 @@ import pytest
 import trio
 from hyperframe.frame import Frame, PingFrame, SettingsFrame
 
-from tests.support.h2_client import h2_client
-from tests.support.h2_connections import App, hello
-from tests.support.raw_client import converse
-from tests.support.serving import serving
+from tests.support.server.h2_client import h2_client
+from tests.support.server.h2_connections import App, hello
+from tests.support.server.raw_client import converse
+from tests.support.server.serving import serving
 from umbel.server import Limits, hypercorn_config, serve
 from umbel.server.handler import handler_of
 from umbel.server.state import ServerState

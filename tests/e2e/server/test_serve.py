@@ -16,7 +16,7 @@ import pytest
 import trio
 from hypercorn.utils import LifespanFailureError
 
-from tests.support.serving import RawClient, app_with_records, connected, fetch, serving
+from tests.support.server.serving import RawClient, app_with_records, connected, fetch, serving
 from umbel.server import hypercorn_config, serve
 
 

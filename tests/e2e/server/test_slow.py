@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.support.program import SERVERS, Program, route, running, up
-from tests.support.rawserver import answering, raw_server, response, silent
-from tests.support.serving import RawClient, connected
+from tests.support.gateway.program import SERVERS, Program, route, running, up
+from tests.support.server.serving import RawClient, connected
+from tests.support.upstream.raw_server import answering, raw_server, response, silent
 
 GUARD = 10
 """Times the promise: this machine may be busy."""

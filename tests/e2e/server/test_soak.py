@@ -16,9 +16,9 @@ from typing import NamedTuple
 import trio
 
 from tests.fuzz.corpus import PROTOCOLS, stored
-from tests.support.program import SERVERS, Program, route, running, up
-from tests.support.rawserver import answering, open_sockets, raw_server, response
+from tests.support.gateway.program import SERVERS, Program, route, running, up
 from tests.support.soak import SOAK
+from tests.support.upstream.raw_server import answering, open_sockets, raw_server, response
 
 CONNECTIONS = 20_000 if SOAK else 1_000
 """Per way to serve. There are two of them."""

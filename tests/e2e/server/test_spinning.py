@@ -11,9 +11,9 @@ import pytest
 import trio
 
 import umbel.server
-from tests.support.http_channels import PROTOCOLS
-from tests.support.repeated_asgi_calls import HTTP, LIFESPAN, WEBSOCKET, Case, Spinner, asking
-from tests.support.serving import fetch, serving
+from tests.support.server.http_channels import PROTOCOLS
+from tests.support.server.repeated_asgi_calls import HTTP, LIFESPAN, WEBSOCKET, Case, Spinner, asking
+from tests.support.server.serving import fetch, serving
 from umbel.server import hypercorn_config, serve
 from umbel.server.handler import handler_of
 from umbel.server.state import ServerState

@@ -13,8 +13,8 @@ import trio
 import trustme
 from hypercorn.trio.tcp_server import TCPServer
 
-from tests.support.http1 import App, answer
-from tests.support.serving import RawClient, connected, serving
+from tests.support.server.http1 import App, answer
+from tests.support.server.serving import RawClient, connected, serving
 from umbel.server import hypercorn as umbel_in_hypercorn
 from umbel.server.limits.limits import Limits
 

@@ -11,9 +11,9 @@ import trio
 from quart import websocket
 from wsproto.events import AcceptConnection, CloseConnection, RejectConnection
 
-from tests.support.records import Records
-from tests.support.serving import fetch, serving
-from tests.support.ws_client import upgrade, ws_client
+from tests.support.logs.records import Records
+from tests.support.server.serving import fetch, serving
+from tests.support.server.ws_client import upgrade, ws_client
 from umbel.core.events import RequestEnded
 from umbel.gateway.app import Umbel
 

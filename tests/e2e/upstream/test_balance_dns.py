@@ -9,9 +9,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 import trio
 
-from tests.support.nameserver import NameServer, Zone, nameserver
-from tests.support.rawserver import Handler, Peer, RawServer, raw_server, response
-from tests.support.upstreams import Caller
+from tests.support.upstream.calls import Caller
+from tests.support.upstream.nameserver import NameServer, Zone, nameserver
+from tests.support.upstream.raw_server import Handler, Peer, RawServer, raw_server, response
 from umbel.core.errors import UpstreamError
 from umbel.core.failure_kinds import Kind
 from umbel.upstream import BalanceStatistics, DnsReplicas, HealthRules, JoinedReplicas, Transport

@@ -17,11 +17,11 @@ import trio
 import trustme
 from trio.testing import wait_all_tasks_blocked
 
-from tests.support.composing import facts
-from tests.support.composition_over_sockets import assert_nothing_left, assert_recorded_once, configured
-from tests.support.rawserver import Peer, RawServer, open_sockets, raw_server, response
-from tests.support.records import Records
+from tests.support.composition.composing import facts
+from tests.support.composition.over_sockets import assert_nothing_left, assert_recorded_once, configured
+from tests.support.logs.records import Records
 from tests.support.soak import SOAK
+from tests.support.upstream.raw_server import Peer, RawServer, open_sockets, raw_server, response
 from umbel.composition.gather import Compose, CompositionFailedError
 from umbel.composition.plan.compiler import compile_route
 from umbel.composition.plan_run import run

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from trio.testing import wait_all_tasks_blocked
 
-from tests.support.composition_over_sockets import assert_nothing_left
-from tests.support.rawserver import Peer, open_sockets, raw_server, response
-from tests.support.upstreams import calling, url
+from tests.support.composition.over_sockets import assert_nothing_left
+from tests.support.upstream.calls import calling, url
+from tests.support.upstream.raw_server import Peer, open_sockets, raw_server, response
 from umbel.core.errors import UpstreamError
 from umbel.core.events import AttemptEnded
 from umbel.core.failure_kinds import Kind

@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.support.composition_over_sockets import (
+from tests.support.composition.over_sockets import (
     BUSY,
     ONE,
     Case,
@@ -19,7 +19,7 @@ from tests.support.composition_over_sockets import (
     laboratory,
     observe,
 )
-from tests.support.failure_cases import (
+from tests.support.upstream.failure_cases import (
     after,
     fin,
     hang,
@@ -29,8 +29,8 @@ from tests.support.failure_cases import (
     reset_in_the_body,
     reset_in_the_head,
 )
-from tests.support.rawserver import Peer, response
-from tests.support.replica_sources import ChangingReplicas
+from tests.support.upstream.raw_server import Peer, response
+from tests.support.upstream.replica_sources import ChangingReplicas
 from umbel.composition.answer.result import Result
 from umbel.core.failure_kinds import Kind
 from umbel.policy.breaker import BreakerState

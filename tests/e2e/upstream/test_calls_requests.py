@@ -10,8 +10,8 @@ import msgspec
 import pytest
 import trustme
 
-from tests.support.composition_over_sockets import ONE, Case, observe
-from tests.support.rawserver import Peer
+from tests.support.composition.over_sockets import ONE, Case, observe
+from tests.support.upstream.raw_server import Peer
 from umbel import __version__
 from umbel.core.call import block_of
 from umbel.core.failure_kinds import Kind

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from trio.testing import wait_all_tasks_blocked
 
-from tests.support.bad_upstreams import BAD_ANSWERS, CHUNKED, CODED, HEAD
-from tests.support.composition_over_sockets import ONE, Case, Step, observe
-from tests.support.rawserver import Peer, response
+from tests.support.composition.over_sockets import ONE, Case, Step, observe
+from tests.support.upstream.bad_upstreams import BAD_ANSWERS, CHUNKED, CODED, HEAD
+from tests.support.upstream.raw_server import Peer, response
 from umbel.core.failure_kinds import Kind
 
 JSON = b"Content-Type: application/json"

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import trio
 
-from tests.support.rawserver import Peer, raw_server, response
-from tests.support.records import Records
-from tests.support.upstreams import Caller, calling, request_facts, url
+from tests.support.logs.records import Records
+from tests.support.upstream.calls import Caller, calling, request_facts, url
+from tests.support.upstream.raw_server import Peer, raw_server, response
 from umbel.core.call import Call, CallContext, PreparedRequest, SingleCallOwner
 
 

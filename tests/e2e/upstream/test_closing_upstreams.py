@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.support.rawserver import Peer, open_sockets, raw_server, response
+from tests.support.upstream.raw_server import Peer, open_sockets, raw_server, response
 from umbel.core.call import Call, CallContext, PreparedRequest, SingleCallOwner
 from umbel.core.errors import NotRunningError
 from umbel.upstream import ConnectionReset, Retry, Transport

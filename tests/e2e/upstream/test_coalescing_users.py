@@ -9,10 +9,10 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.support.configs import write
-from tests.support.program import route, up
-from tests.support.rawserver import Peer, raw_server, response
-from tests.support.serving import Reply, fetch, serving
+from tests.support.gateway.configs import write
+from tests.support.gateway.program import route, up
+from tests.support.server.serving import Reply, fetch, serving
+from tests.support.upstream.raw_server import Peer, raw_server, response
 from umbel.gateway.app import Umbel
 from umbel.upstream import Client
 

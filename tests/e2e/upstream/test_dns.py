@@ -14,7 +14,7 @@ import trio
 import trio.testing
 
 from tests.support.checkpoints import for_every_checkpoint
-from tests.support.nameserver import NameServer, Zone, nameserver
+from tests.support.upstream.nameserver import NameServer, Zone, nameserver
 from umbel.core.failure_kinds import Kind
 from umbel.upstream.errors import AddressRefused, NameFailed, NameTimedOut
 from umbel.upstream.replicas.dns import REPLICAS_MAX, DnsReplicas

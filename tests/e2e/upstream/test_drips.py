@@ -14,9 +14,9 @@ import pytest
 import trio
 import trustme
 
-from tests.support.bad_upstreams import CHUNKED, HEAD
-from tests.support.rawserver import Handler, Peer, raw_server, response, silent
-from tests.support.upstreams import calling, url
+from tests.support.upstream.bad_upstreams import CHUNKED, HEAD
+from tests.support.upstream.calls import calling, url
+from tests.support.upstream.raw_server import Handler, Peer, raw_server, response, silent
 from umbel.core.failure_kinds import Kind
 from umbel.upstream import CallTimedOut, HealthRules, Transport
 

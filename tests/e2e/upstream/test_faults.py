@@ -13,7 +13,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.support.bad_upstreams import (
+from tests.support.upstream.bad_upstreams import (
     BAD_ANSWERS,
     CHUNKED,
     CODED,
@@ -23,8 +23,8 @@ from tests.support.bad_upstreams import (
     drip_head,
     endless_interim,
 )
-from tests.support.rawserver import Handler, Peer, answering, open_sockets, raw_server, response, silent
-from tests.support.upstreams import Caller, calling, url
+from tests.support.upstream.calls import Caller, calling, url
+from tests.support.upstream.raw_server import Handler, Peer, answering, open_sockets, raw_server, response, silent
 from umbel.core.errors import UpstreamError
 from umbel.core.failure_kinds import Kind
 from umbel.upstream.calls.failure_kind import CLIENT_GONE

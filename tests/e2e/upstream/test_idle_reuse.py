@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from trio.testing import wait_all_tasks_blocked
 
-from tests.support.rawserver import Peer, raw_server, response
-from tests.support.upstreams import calling, url
+from tests.support.upstream.calls import calling, url
+from tests.support.upstream.raw_server import Peer, raw_server, response
 
 
 async def closes_its_first_connection(peer: Peer) -> None:

@@ -11,8 +11,8 @@ import httpx
 import pytest
 import trio
 
-from tests.support.rawserver import Handler, Peer, answering, raw_server, response, silent
-from tests.support.upstreams import Caller, url
+from tests.support.upstream.calls import Caller, url
+from tests.support.upstream.raw_server import Handler, Peer, answering, raw_server, response, silent
 from umbel.core.errors import UpstreamError
 from umbel.core.failure_kinds import Kind
 from umbel.policy.breaker import BreakerState

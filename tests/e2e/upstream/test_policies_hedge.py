@@ -7,8 +7,8 @@ import statistics
 import pytest
 import trio
 
-from tests.support.rawserver import Handler, Peer, raw_server, response
-from tests.support.upstreams import Caller, url
+from tests.support.upstream.calls import Caller, url
+from tests.support.upstream.raw_server import Handler, Peer, raw_server, response
 from umbel.upstream import Hedge, Transport
 
 RATE = 150

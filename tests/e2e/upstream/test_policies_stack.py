@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import trio
 
-from tests.support.asgi import ask, living
-from tests.support.composing import facts
-from tests.support.nameserver import Zone, nameserver
-from tests.support.rawserver import Peer, answering, raw_server, response
-from tests.support.records import Records
+from tests.support.composition.composing import facts
+from tests.support.logs.records import Records
+from tests.support.server.asgi import ask, living
+from tests.support.upstream.nameserver import Zone, nameserver
+from tests.support.upstream.raw_server import Peer, answering, raw_server, response
 from umbel.composition.plan.compiler import compile_route
 from umbel.composition.plan_run import run
 from umbel.config.schema.sections import Config

@@ -10,8 +10,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.support.rawserver import Peer, answering, open_sockets, raw_server, response
-from tests.support.upstreams import Caller, url
+from tests.support.upstream.calls import Caller, url
+from tests.support.upstream.raw_server import Peer, answering, open_sockets, raw_server, response
 from umbel.core.errors import NotRunningError, UpstreamError
 from umbel.upstream import Pool, Transport
 

@@ -13,9 +13,9 @@ import httpx
 import pytest
 import trio
 
-from tests.support.rawserver import Peer, open_sockets, raw_server, response
 from tests.support.soak import SOAK
-from tests.support.upstreams import Caller, url
+from tests.support.upstream.calls import Caller, url
+from tests.support.upstream.raw_server import Peer, open_sockets, raw_server, response
 from umbel.upstream import Pool, Transport
 
 CANCELS = 20_000 if SOAK else 2_000

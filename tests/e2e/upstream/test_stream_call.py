@@ -12,9 +12,9 @@ import trio
 import trustme
 from trio.testing import wait_all_tasks_blocked
 
-from tests.support.bad_upstreams import nobody
-from tests.support.rawserver import Handler, Peer, RawServer, open_sockets, raw_server, response
-from tests.support.stream_calls import head, opened
+from tests.support.upstream.bad_upstreams import nobody
+from tests.support.upstream.raw_server import Handler, Peer, RawServer, open_sockets, raw_server, response
+from tests.support.upstream.stream_calls import head, opened
 from umbel.core.errors import UpstreamError
 from umbel.upstream import ConnectionReset, Malformed, Retry, Transport
 from umbel.upstream.calls.stream_call import RequestBody

@@ -14,9 +14,9 @@ import pytest
 import trio
 import trustme
 
-from tests.support.memory_dial import running_reader
-from tests.support.rawserver import Peer, answering, raw_server, response, silent
-from tests.support.upstreams import calling, url
+from tests.support.upstream.calls import calling, url
+from tests.support.upstream.memory_dial import running_reader
+from tests.support.upstream.raw_server import Peer, answering, raw_server, response, silent
 from umbel.config.schema.sections import Upstream
 from umbel.core.failure_kinds import Kind
 from umbel.upstream import Pool, build, client_context

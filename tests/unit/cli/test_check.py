@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from tests.support.configs import CALL, GOOD, ROUTE, write
+from tests.support.gateway.configs import CALL, GOOD, ROUTE, write
 from umbel.cli import main
 
 

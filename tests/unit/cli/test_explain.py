@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.support.configs import CALL, GOOD, ROUTE, write
+from tests.support.gateway.configs import CALL, GOOD, ROUTE, write
 from umbel.cli import main
 from umbel.cli.routes.matching import PROBES
 from umbel.gateway import probes

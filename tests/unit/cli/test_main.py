@@ -10,7 +10,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from tests.support.configs import GOOD, write
+from tests.support.gateway.configs import GOOD, write
 from umbel.cli import COMMANDS, EXIT_CONFIG, EXIT_INTERRUPTED, Commands, main
 from umbel.core.errors import ConfigError, ConfigProblem
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from tests.support.configs import loaded
-from tests.support.jsonschema import conforms
+from tests.support.gateway.configs import loaded
+from tests.support.source.jsonschema import conforms
 from umbel.cli import main
 from umbel.config.schema.jsonschema import json_schema
 from umbel.config.schema.section_tree import all_sections, keys_of

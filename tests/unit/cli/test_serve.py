@@ -9,7 +9,7 @@ import pytest
 import trustme
 from click.testing import CliRunner
 
-from tests.support.configs import CALL, ROUTE, write
+from tests.support.gateway.configs import CALL, ROUTE, write
 from umbel import logs
 from umbel.cli import main
 

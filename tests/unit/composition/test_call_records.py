@@ -7,8 +7,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.support.composing import Scripted, answer, by_path, facts, plan
-from tests.support.records import Records
+from tests.support.composition.composing import Scripted, answer, by_path, facts, plan
+from tests.support.logs.records import Records
 from umbel.composition.plan_run import run
 from umbel.core.call import Call, CallContext, Mode, PreparedRequest
 from umbel.core.errors import UpstreamError

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.adversarial import check_linear, shapes_from
+from tests.support.source.adversarial import check_linear, shapes_from
 from umbel.composition.decode import (
     MAX_VALUES,
     BadBodyError,

@@ -6,7 +6,7 @@ import httpx
 import pytest
 import trio
 
-from tests.support.composing import TWO, answer, compose
+from tests.support.composition.composing import TWO, answer, compose
 from umbel.core.failure_kinds import Kind
 
 

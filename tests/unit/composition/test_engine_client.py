@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import trio
 
-from tests.support.composing import Ran, calls, compose, facts, plan
-from tests.support.memory_client import memory_client
-from tests.support.rawserver import Peer, response
-from tests.support.records import Records
+from tests.support.composition.composing import Ran, calls, compose, facts, plan
+from tests.support.logs.records import Records
+from tests.support.upstream.memory_client import memory_client
+from tests.support.upstream.raw_server import Peer, response
 from umbel.composition.plan_run import run
 from umbel.core.events import AttemptEnded
 from umbel.core.failure_kinds import Kind

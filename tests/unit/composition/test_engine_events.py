@@ -11,9 +11,9 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.support.composing import calls, compose, facts, plan
-from tests.support.records import Records
-from tests.support.scripted_calls import Reply, ScriptedCaller
+from tests.support.composition.composing import calls, compose, facts, plan
+from tests.support.composition.scripted_calls import Reply, ScriptedCaller
+from tests.support.logs.records import Records
 from umbel.composition.answer.result import Result
 from umbel.composition.engine import INLINE_MAX
 from umbel.composition.plan_run import Observer, run

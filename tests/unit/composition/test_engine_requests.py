@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.composing import TWO, answer, compose
+from tests.support.composition.composing import TWO, answer, compose
 from umbel import __version__
 from umbel.core.call import block_of
 from umbel.core.failure_kinds import Kind

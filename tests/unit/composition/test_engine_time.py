@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import trio
 
-from tests.support.composing import TWO, Scripted, answer, calls, compose, facts, plan
-from tests.support.records import Records
-from tests.support.scripted_calls import Reply, ScriptedCaller
+from tests.support.composition.composing import TWO, Scripted, answer, calls, compose, facts, plan
+from tests.support.composition.scripted_calls import Reply, ScriptedCaller
+from tests.support.logs.records import Records
 from umbel.composition.answer.result import own_time
 from umbel.composition.plan_run import PlanRun, run
 from umbel.core.failure_kinds import Kind

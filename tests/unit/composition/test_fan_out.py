@@ -9,8 +9,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.support.composing import Ran, answer, calls, compose
-from tests.support.scripted_calls import Reply, ScriptedCall, ScriptedCaller
+from tests.support.composition.composing import Ran, answer, calls, compose
+from tests.support.composition.scripted_calls import Reply, ScriptedCall, ScriptedCaller
 from umbel.composition.engine import INLINE_MAX
 from umbel.core.failure_kinds import Kind
 

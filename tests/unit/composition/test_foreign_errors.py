@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from tests.support.composing import compose
+from tests.support.composition.composing import compose
 from umbel.core.failure_kinds import Kind
 
 CALL = 'calls.c = { upstream = "u", path = "/c" }\n'

@@ -14,9 +14,9 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.support.composing import Handler, Scripted, answer, by_path, config, facts
-from tests.support.records import Records
-from tests.support.scripted_calls import Reply, ScriptedCaller
+from tests.support.composition.composing import Handler, Scripted, answer, by_path, config, facts
+from tests.support.composition.scripted_calls import Reply, ScriptedCaller
+from tests.support.logs.records import Records
 from umbel.composition.engine import INLINE_MAX
 from umbel.composition.gather import CallHandle, Compose, CompositionFailedError
 from umbel.composition.request.code_request import UpstreamDefaults

@@ -7,9 +7,9 @@ import json
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from tests.support.composing import Handler, Scripted, answer, by_path, facts, plan
-from tests.support.records import Records
-from tests.support.scripted_calls import Reply, ScriptedCaller
+from tests.support.composition.composing import Handler, Scripted, answer, by_path, facts, plan
+from tests.support.composition.scripted_calls import Reply, ScriptedCaller
+from tests.support.logs.records import Records
 from umbel.composition.stream import StreamLine, capacity, head_fields, run_stream
 from umbel.core.model import Inputs
 from umbel.core.transport_caller import TransportCaller

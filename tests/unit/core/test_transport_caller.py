@@ -10,7 +10,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.support.checkpoints import for_every_checkpoint
-from tests.support.composing import Scripted
+from tests.support.composition.composing import Scripted
 from umbel.core.call import CallContext, PreparedRequest, SingleCallOwner
 from umbel.core.failure_kinds import Kind
 from umbel.core.transport_caller import CLOSE_SECONDS, CallTimedOut, TransportCall, TransportCaller, caller_of

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from tests.support.records import Records
+from tests.support.logs.records import Records
 from umbel.config.schema.sections import Config
 from umbel.gateway.app import Umbel
 

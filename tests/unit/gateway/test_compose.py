@@ -9,7 +9,7 @@ import pytest
 import trio
 from quart import Response
 
-from tests.support.asgi import ask, living
+from tests.support.server.asgi import ask, living
 from umbel.core.events import Noted
 from umbel.core.failure_kinds import Kind
 

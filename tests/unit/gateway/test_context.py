@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.support.asgi import conversation, living
+from tests.support.server.asgi import conversation, living
 from umbel.config.schema.sections import Config
 from umbel.core.errors import RequestError
 from umbel.core.events import NULL

@@ -31,7 +31,7 @@ from quart_trio.wrappers import TrioRequest
 from quart_trio.wrappers.request import TrioBody
 from werkzeug.routing import BaseConverter
 
-from tests.support.asgi import ask, conversation, living
+from tests.support.server.asgi import ask, conversation, living
 from umbel.composition.gather import Compose
 from umbel.core.failure_kinds import Kind
 from umbel.gateway.app import Umbel

@@ -9,7 +9,7 @@ from typing import Any
 
 import trio
 
-from tests.support.asgi import ask, living
+from tests.support.server.asgi import ask, living
 from umbel.config.schema.sections import Config
 from umbel.gateway.app import Umbel
 

@@ -11,10 +11,10 @@ import httpx
 import pytest
 import trio
 
-from tests.support.asgi import living
 from tests.support.checkpoints import for_every_checkpoint
-from tests.support.inbound import MemoryRequest, too_slow
-from tests.support.records import check_cancelled
+from tests.support.logs.records import check_cancelled
+from tests.support.server.asgi import living
+from tests.support.server.inbound import MemoryRequest, too_slow
 from umbel.core.failure_kinds import Kind
 from umbel.logs import context
 

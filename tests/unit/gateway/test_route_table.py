@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.support.asgi import ask, http_scope, living
+from tests.support.server.asgi import ask, http_scope, living
 from umbel.config.schema.sections import Config
 from umbel.core.events import NULL
 from umbel.gateway.application import GatewayApplication

@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.asgi import ask, living
-from tests.support.records import Records
+from tests.support.logs.records import Records
+from tests.support.server.asgi import ask, living
 from umbel.config.schema.sections import Config
 from umbel.gateway.app import Umbel
 from umbel.upstream import Transport

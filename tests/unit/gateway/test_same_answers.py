@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.answers import recorded
-from tests.support.answers.cases import CASES, Case
-from tests.support.answers.plain_json import written
-from tests.support.answers.ways_to_ask import WAYS
+from tests.support.gateway.answers import recorded
+from tests.support.gateway.answers.cases import CASES, Case
+from tests.support.gateway.answers.plain_json import written
+from tests.support.gateway.answers.ways_to_ask import WAYS
 
 ENTRIES = recorded.load()
 ASKED = [
@@ -18,7 +18,7 @@ ASKED = [
 
 @pytest.mark.parametrize(("case", "entry"), ASKED)
 def test_each_way_gives_the_recorded_answer(case: Case, entry: recorded.Entry) -> None:
-    # ``python -m tests.support.record_answers`` records the present answers.
+    # ``python -m tests.support.gateway.record_answers`` records the present answers.
     differences = [line for way in WAYS if way.takes(case) for line in recorded.difference(way, case, entry)]
     assert not differences, "\n".join(differences)
 

@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.support.sinks import MemorySink, memory_log
+from tests.support.logs.sinks import MemorySink, memory_log
 from umbel.logs import bound, bridge
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.support.event_factories import call_ended, note, request_ended
-from tests.support.sinks import FileLog
+from tests.support.logs.event_factories import call_ended, note, request_ended
+from tests.support.logs.sinks import FileLog
 from umbel.config.schema.sections import Logs
 from umbel.core.errors import ConfigError
 from umbel.logs import ensure_writable, open_recorder

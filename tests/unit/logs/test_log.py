@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.support.sinks import MemorySink, memory_log
+from tests.support.logs.sinks import MemorySink, memory_log
 from umbel.logs import NotWrittenError, bind, bound
 from umbel.logs.options import QUEUE_BYTES_MIN, LogOptions
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.event_factories import call_ended, note, request_ended
+from tests.support.logs.event_factories import call_ended, note, request_ended
 from umbel.logs.records.encode import Encoder, finish
 from umbel.logs.records.exception_fields import exception_fields
 from umbel.logs.records.level import SEVERITY

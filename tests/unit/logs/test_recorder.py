@@ -9,8 +9,8 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.support.event_factories import attempt, call_ended, note, request_ended
-from tests.support.sinks import MemoryLog
+from tests.support.logs.event_factories import attempt, call_ended, note, request_ended
+from tests.support.logs.sinks import MemoryLog
 from umbel.core.events import AttemptEnded, Noted
 from umbel.logs.queue import BATCH_BYTES
 from umbel.logs.recorder import CLOSE_WAIT_S_MAX

@@ -8,9 +8,9 @@ import struct
 import pytest
 import trio
 
-from tests.support.memory_dial import running_reader
 from tests.support.scheduler_turns import counting_turns
 from tests.support.socket_streams import READERS, Heard, plain_pair
+from tests.support.upstream.memory_dial import running_reader
 from umbel.net.epoll import HAS_EPOLL, READABLE, AnyReader, EpollReader
 from umbel.net.stream import PlainStream
 

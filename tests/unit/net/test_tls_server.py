@@ -16,8 +16,8 @@ import trio.testing
 import trustme
 from hypercorn.config import Config
 
-from tests.support.memory_dial import running_reader
 from tests.support.socket_streams import READERS, TlsPeer, TrafficKeys, TrafficKeys12, served_unshaken, tls_served
+from tests.support.upstream.memory_dial import running_reader
 from umbel.net.epoll import AnyReader, EpollReader
 from umbel.net.tls_stream import DATALESS_MAX, FEED_BYTES, TlsStream
 

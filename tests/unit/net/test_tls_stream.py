@@ -12,9 +12,9 @@ import pytest
 import trio
 import trustme
 
-from tests.support.memory_dial import running_reader
 from tests.support.scheduler_turns import counting_turns
 from tests.support.socket_streams import READERS, Heard, TlsPeer, key_update, tls_pair
+from tests.support.upstream.memory_dial import running_reader
 from umbel.net.epoll import AnyReader
 from umbel.net.stream import TURN_BYTES_MAX
 from umbel.net.tls_stream import RECORD_COST, TlsStream

@@ -14,7 +14,7 @@ from hpack import Encoder
 from hpack.exceptions import HPACKDecodingError
 from hyperframe.frame import ContinuationFrame, HeadersFrame, SettingsFrame
 
-from tests.support.h2_connections import answer, h2_connected, hello
+from tests.support.server.h2_connections import answer, h2_connected, hello
 from umbel.server.http2.frames import FrameSplitter, known_settings
 from umbel.server.http2.request_head import HeadDecoder
 from umbel.server.limits.limits import Limits

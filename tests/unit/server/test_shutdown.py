@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import trio
 
-from tests.support.http1 import DRIVERS, GET, POST, App, Server, answer, hello, served
-from tests.support.records import Records
+from tests.support.logs.records import Records
+from tests.support.server.http1 import DRIVERS, GET, POST, App, Server, answer, hello, served
 from umbel.core.inbound import InboundApplication, InboundRequest
 from umbel.server.limits.limits import Limits
 from umbel.server.phase import Phase

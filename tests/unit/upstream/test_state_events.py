@@ -8,8 +8,8 @@ import httpx
 import pytest
 import trio
 
-from tests.support.memory_hosts import Hosts, answering, hang
-from tests.support.records import Records
+from tests.support.logs.records import Records
+from tests.support.upstream.memory_hosts import Hosts, answering, hang
 from umbel.policy.replicas.ejection import EjectionRules
 from umbel.upstream import BreakerRules, HealthRules, Transport
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from tests.support.composing import answer, compose
+from tests.support.composition.composing import answer, compose
 from umbel.core.failure_kinds import Kind
 
 

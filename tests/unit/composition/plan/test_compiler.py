@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.composing import config, plan
+from tests.support.composition.composing import config, plan
 from umbel.composition.plan.compiler import check
 from umbel.composition.plan.plan import find_cycle
 from umbel.composition.request.request_template import RequestTemplate

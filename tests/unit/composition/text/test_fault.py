@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.composing import TWO, answer, compose
+from tests.support.composition.composing import TWO, answer, compose
 from umbel.composition.text.expression import ExpressionError, compile_expression
 from umbel.composition.text.fault import (
     ContextPath,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.configs import CALL, GOOD, ROUTE, UPSTREAM, loaded, mistakes, write
+from tests.support.gateway.configs import CALL, GOOD, ROUTE, UPSTREAM, loaded, mistakes, write
 from umbel.config.loading.load import load, load_for_display
 from umbel.config.schema.sections import Config, KeyPath
 from umbel.core.errors import ConfigError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.configs import ROUTE, UPSTREAM, mistakes
+from tests.support.gateway.configs import ROUTE, UPSTREAM, mistakes
 
 # A route with a mistake of each kind that a plan knows: names in a template, in expressions, of headers and of calls.
 PLANNED = """\

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.configs import CALL, ROUTE, UPSTREAM, mistakes
+from tests.support.gateway.configs import CALL, ROUTE, UPSTREAM, mistakes
 
 MISTAKES: dict[str, tuple[str, list[str]]] = {
     "several bodies, and a body of a GET": (

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.support.configs import CALL, GOOD, ROUTE, UPSTREAM, mistakes
+from tests.support.gateway.configs import CALL, GOOD, ROUTE, UPSTREAM, mistakes
 from umbel.config.loading import file_reader
 from umbel.config.loading.file_loader import INCLUDES_MAX
 from umbel.config.loading.file_reader import SIZE_MAX

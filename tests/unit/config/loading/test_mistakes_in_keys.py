@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.configs import CALL, ROUTE, UPSTREAM, mistakes
+from tests.support.gateway.configs import CALL, ROUTE, UPSTREAM, mistakes
 
 MISTAKES: dict[str, tuple[str, list[str]]] = {
     "a misspelt section": ("upstream.x = 1\n", ['umbel.toml:1: upstream: is not a section; did you mean "upstreams"?']),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.configs import UPSTREAM, mistakes
+from tests.support.gateway.configs import UPSTREAM, mistakes
 
 MISTAKES: dict[str, tuple[str, list[str]]] = {
     "a value is missing": (

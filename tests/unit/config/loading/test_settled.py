@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.configs import GOOD, write
+from tests.support.gateway.configs import GOOD, write
 from umbel.config.hypercorn_toml.settings import hypercorn_keys
 from umbel.config.loading import file_reader
 from umbel.config.loading.empty_config import allows_empty, require_routes

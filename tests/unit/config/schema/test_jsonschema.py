@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import umbel
-from tests.support.configs import GOOD, UPSTREAM
-from tests.support.jsonschema import conforms
+from tests.support.gateway.configs import GOOD, UPSTREAM
+from tests.support.source.jsonschema import conforms
 from umbel.config.loading.error_recovery import PLACEHOLDERS
 from umbel.config.schema.jsonschema import json_schema
 from umbel.config.schema.section_tree import all_sections, keys_of

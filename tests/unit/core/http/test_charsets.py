@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 import umbel
-from tests.support.adversarial import check_linear, shapes_from
+from tests.support.source.adversarial import check_linear, shapes_from
 from umbel.core.http.charsets import charset_of
 from umbel.core.httpx_messages import CompleteResponse, UpstreamResponse
 

@@ -9,10 +9,10 @@ import pytest
 import trio
 from werkzeug.exceptions import RequestEntityTooLarge, RequestTimeout
 
-from tests.support.asgi import ask, http_scope, living
-from tests.support.event_factories import request_ended
-from tests.support.inbound import MemoryRequest
-from tests.support.records import Records
+from tests.support.logs.event_factories import request_ended
+from tests.support.logs.records import Records
+from tests.support.server.asgi import ask, http_scope, living
+from tests.support.server.inbound import MemoryRequest
 from tests.unit.gateway.gateways import gateway, route, says
 from umbel.core.failure_kinds import Kind
 from umbel.core.inbound import AnsweredByServerError, ClientGoneError, InboundApplication, InboundRequest

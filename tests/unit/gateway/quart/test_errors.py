@@ -9,7 +9,7 @@ import trio
 from quart import Response, abort
 from werkzeug.exceptions import NotFound
 
-from tests.support.asgi import ask, conversation, living
+from tests.support.server.asgi import ask, conversation, living
 from tests.unit.gateway.gateways import gateway, route, says
 from umbel.core.errors import RequestError
 from umbel.core.failure_kinds import Kind

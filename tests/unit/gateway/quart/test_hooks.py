@@ -10,8 +10,8 @@ from quart import Blueprint, Quart, Response, abort, request_finished, request_s
 from quart.sessions import SecureCookieSessionInterface
 from werkzeug.routing import Rule
 
-from tests.support.asgi import LifespanFailedError, ask, living
-from tests.support.records import Records
+from tests.support.logs.records import Records
+from tests.support.server.asgi import LifespanFailedError, ask, living
 from tests.unit.gateway.gateways import gateway, route, says
 from umbel.core.errors import ConfigError, RequestError
 from umbel.core.events import Noted

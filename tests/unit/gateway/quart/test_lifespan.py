@@ -6,8 +6,8 @@ import pytest
 import trio
 from hypercorn.utils import LifespanFailureError
 
-from tests.support.asgi import LifespanFailedError, ask, living
-from tests.support.records import Records
+from tests.support.logs.records import Records
+from tests.support.server.asgi import LifespanFailedError, ask, living
 from tests.unit.gateway.gateways import gateway, route, says
 from umbel.config.schema.sections import Config
 from umbel.gateway.app import Umbel

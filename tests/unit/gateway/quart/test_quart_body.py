@@ -7,7 +7,7 @@ import trio
 from quart import request
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from tests.support.asgi import ask, conversation, living
+from tests.support.server.asgi import ask, conversation, living
 from tests.unit.gateway.gateways import gateway
 from umbel.gateway.quart.quart_body import QuartBody
 

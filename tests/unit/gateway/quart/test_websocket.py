@@ -9,9 +9,9 @@ import trio
 from quart import abort, websocket
 from wsproto.events import AcceptConnection, CloseConnection
 
-from tests.support.asgi import living
-from tests.support.http1 import served
-from tests.support.ws_client import WsClient
+from tests.support.server.asgi import living
+from tests.support.server.http1 import served
+from tests.support.server.ws_client import WsClient
 from tests.unit.gateway.gateways import gateway
 from umbel.core.inbound import ClientGoneError
 

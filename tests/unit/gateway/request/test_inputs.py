@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from trio.testing import MockClock
 
-from tests.support.asgi import ask, living
+from tests.support.server.asgi import ask, living
 from tests.unit.gateway.gateways import Function, gateway, route, says
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.support.asgi import ask, conversation, living
+from tests.support.server.asgi import ask, conversation, living
 from tests.unit.gateway.gateways import Function, gateway, says
 from umbel.core.errors import RequestError
 from umbel.gateway.request.request_body import check_media_type

@@ -11,7 +11,7 @@ import trio
 from quart import Blueprint, Response, g, request, websocket
 from werkzeug.wrappers import Response as WerkzeugResponse
 
-from tests.support.asgi import ask, conversation, http_scope, living
+from tests.support.server.asgi import ask, conversation, http_scope, living
 from tests.unit.gateway.gateways import Function, gateway, route, says
 from umbel.core.failure_kinds import Kind
 from umbel.gateway.request_context import current_request_context

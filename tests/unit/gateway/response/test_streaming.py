@@ -9,7 +9,7 @@ import httpx
 import pytest
 import trio
 
-from tests.support.asgi import ask, conversation, living
+from tests.support.server.asgi import ask, conversation, living
 from tests.unit.gateway.gateways import Function, gateway, route, says
 from umbel.core.failure_kinds import Kind
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from tests.support.event_factories import TRACE_ID, attempt, call_ended, note, request_ended, request_facts
+from tests.support.logs.event_factories import TRACE_ID, attempt, call_ended, note, request_ended, request_facts
 from umbel.core.failure_kinds import Kind
 from umbel.core.model import FailedItem, Failure, Outcome
 from umbel.logs.records.encode import RECORD_BYTES_MAX, Encoder, finish

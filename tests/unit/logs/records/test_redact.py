@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.adversarial import check_linear, shapes_from
+from tests.support.source.adversarial import check_linear, shapes_from
 from umbel.logs.records.encode import Encoder, finish
 from umbel.logs.records.exception_fields import STACK_CHARS_MAX, exception_fields
 from umbel.logs.records.redact import REDACTED, TEXT_CHARS_MAX, Redactor

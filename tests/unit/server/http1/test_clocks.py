@@ -13,9 +13,9 @@ import pytest
 import trio
 import trustme
 
-from tests.support.h2_client import H2Client
-from tests.support.http1 import DRIVERS, GET, POST, App, answer, hello, served
-from tests.support.serving import RawClient
+from tests.support.server.h2_client import H2Client
+from tests.support.server.http1 import DRIVERS, GET, POST, App, answer, hello, served
+from tests.support.server.serving import RawClient
 from umbel.net.stream import PlainStream
 from umbel.server.answer.error_response import REFUSED_MAX
 from umbel.server.connection import serve_socket

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.support.http1 import DRIVERS, GET, POST, answer, served
+from tests.support.server.http1 import DRIVERS, GET, POST, answer, served
 
 MockClock = trio.testing.MockClock
 pytestmark = DRIVERS

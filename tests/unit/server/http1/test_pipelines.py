@@ -9,8 +9,8 @@ from socket import SHUT_WR
 import pytest
 import trio
 
-from tests.support.http1 import DRIVERS, GET, served
-from tests.support.records import Records
+from tests.support.logs.records import Records
+from tests.support.server.http1 import DRIVERS, GET, served
 from umbel.core.inbound import Field, InboundApplication, InboundRequest, RequestHead
 from umbel.server.answer.error_response import REFUSED_MAX
 from umbel.server.http1.connection import REQUESTS_PER_TURN

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.support.http1 import DRIVERS, GET, POST, App, answer, hello, served
+from tests.support.server.http1 import DRIVERS, GET, POST, App, answer, hello, served
 from umbel.net.stream import PlainStream
 from umbel.server.limits.limits import Limits
 

@@ -12,7 +12,7 @@ import pytest
 import trio
 import trustme
 
-from tests.support.http1 import GET, App, answer, served
+from tests.support.server.http1 import GET, App, answer, served
 from tests.support.socket_streams import TlsPeer
 from umbel.core.inbound import Field, InboundApplication, InboundRequest, RequestHead
 from umbel.server.connection import serve_socket

@@ -22,7 +22,7 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
-from tests.support.h2_connections import Connected, answer, h2_connected, hello, read_all
+from tests.support.server.h2_connections import Connected, answer, h2_connected, hello, read_all
 from umbel.server.answer.error_response import REFUSED_MAX
 from umbel.server.http2.frames import PREFACE
 from umbel.server.limits.limits import Limits

@@ -8,7 +8,7 @@ import h2.errors
 import pytest
 import trio
 
-from tests.support.h2_connections import answer, h2_connected, hello, read_all
+from tests.support.server.h2_connections import answer, h2_connected, hello, read_all
 from umbel.server.asgi import CANCELS
 from umbel.server.limits.limits import Limits
 from umbel.server.phase import Phase

@@ -10,7 +10,7 @@ import h2.errors
 import pytest
 import trio
 
-from tests.support.h2_connections import Connected, h2_connected
+from tests.support.server.h2_connections import Connected, h2_connected
 from umbel.core.inbound import AnsweredByServerError, ClientGoneError, InboundApplication
 from umbel.server.answer.response_head import ApplicationError
 from umbel.server.http2.stream import Stream

@@ -10,7 +10,7 @@ import pytest
 import trio
 from hyperframe.frame import ContinuationFrame, Frame, HeadersFrame, PingFrame
 
-from tests.support.h2_connections import answer, h2_connected, hello, read_all
+from tests.support.server.h2_connections import answer, h2_connected, hello, read_all
 from umbel.server.limits.limits import Limits
 
 MockClock = trio.testing.MockClock

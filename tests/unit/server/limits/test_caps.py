@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.support.http1 import DRIVERS, GET, POST, App, answer, hello, served
+from tests.support.server.http1 import DRIVERS, GET, POST, App, answer, hello, served
 from umbel.core.failure_kinds import Kind
 from umbel.server.limits import memory
 from umbel.server.limits.limits import Limits

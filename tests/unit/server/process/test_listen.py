@@ -12,8 +12,8 @@ import pytest
 import trio
 from hypercorn.config import Config
 
-from tests.support.http1 import App, hello
-from tests.support.serving import RawClient
+from tests.support.server.http1 import App, hello
+from tests.support.server.serving import RawClient
 from umbel.server.handler import handler_of
 from umbel.server.process.listen import Listener, accept_from, listening
 from umbel.server.state import ServerState

@@ -11,7 +11,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.ws_client import upgrade
+from tests.support.server.ws_client import upgrade
 from tests.unit.server.websocket.test_websocket import Connected, echo, websocket
 from umbel.net.stream import PlainStream
 from umbel.server.limits.limits import Limits

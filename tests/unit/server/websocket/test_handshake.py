@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from wsproto.events import AcceptConnection, BytesMessage
 from wsproto.extensions import PerMessageDeflate
 
-from tests.support.h2_connections import h2_connected
-from tests.support.ws_client import upgrade
+from tests.support.server.h2_connections import h2_connected
+from tests.support.server.ws_client import upgrade
 from tests.unit.server.websocket.test_websocket import echo, websocket
 from umbel.server.http1.head_errors import HeadError
 from umbel.server.websocket.handshake import read_opening_handshake

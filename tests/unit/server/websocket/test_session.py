@@ -12,7 +12,7 @@ from trio.testing import memory_stream_pair
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import CloseConnection, Ping
 
-from tests.support.h2_connections import App
+from tests.support.server.h2_connections import App
 from umbel.core.events import RequestEnded
 from umbel.core.inbound import ClientGoneError, Field
 from umbel.core.model import RequestFacts, Trace

@@ -14,10 +14,10 @@ import trio
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, RejectConnection, TextMessage
 from wsproto.extensions import PerMessageDeflate
 
-from tests.support.h2_connections import App, h2_connected
-from tests.support.http1 import served
-from tests.support.records import Records
-from tests.support.ws_client import WsClient, upgrade
+from tests.support.logs.records import Records
+from tests.support.server.h2_connections import App, h2_connected
+from tests.support.server.http1 import served
+from tests.support.server.ws_client import WsClient, upgrade
 from umbel.server.limits.limits import Limits
 from umbel.server.phase import Phase
 from umbel.server.state import ServerState

@@ -11,8 +11,8 @@ from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, Ping, Pong, TextMessage
 from wsproto.extensions import PerMessageDeflate
 
-from tests.support.h2_client import H2Client
-from tests.support.h2_connections import h2_connected
+from tests.support.server.h2_client import H2Client
+from tests.support.server.h2_connections import h2_connected
 from tests.unit.server.websocket.test_websocket import echo, websocket
 
 MockClock = trio.testing.MockClock

@@ -11,7 +11,7 @@ import pytest
 import trio
 import trustme
 
-from tests.support.configs import write
+from tests.support.gateway.configs import write
 from umbel.core.errors import ConfigError
 from umbel.supervisor.master.options import Application, Options
 from umbel.supervisor.master.settings import READ_S_MAX, CommandLine, read_in_time, read_settings

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 import trio
 
-from tests.support.scripted_upstream import HANGS, KEPT, OK, RESET, Scripted, Step, scripted
+from tests.support.upstream.scripted_upstream import HANGS, KEPT, OK, RESET, Scripted, Step, scripted
 from umbel.core.events import AttemptEnded
 from umbel.core.failure_kinds import Kind
 from umbel.core.model import Attempt, RequestFacts, Trace

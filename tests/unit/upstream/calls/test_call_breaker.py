@@ -9,10 +9,10 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.composing import facts as request_facts
-from tests.support.composing import plan
-from tests.support.replica_sources import ChangingReplicas
-from tests.support.scripted_upstream import HANGS, OK, RESET, Scripted, Step, response, scripted
+from tests.support.composition.composing import facts as request_facts
+from tests.support.composition.composing import plan
+from tests.support.upstream.replica_sources import ChangingReplicas
+from tests.support.upstream.scripted_upstream import HANGS, OK, RESET, Scripted, Step, response, scripted
 from umbel.composition.answer.result import Result
 from umbel.composition.plan_run import run
 from umbel.core.failure_kinds import Kind

@@ -10,8 +10,8 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.scripted_upstream import HANGS, OK, Scripted, Step, response, scripted
-from tests.support.upstreams import request_facts
+from tests.support.upstream.calls import request_facts
+from tests.support.upstream.scripted_upstream import HANGS, OK, Scripted, Step, response, scripted
 from umbel.core.call import Call, CallContext, PreparedRequest
 from umbel.core.failure_kinds import Kind
 from umbel.upstream import BulkheadStatistics, Transport

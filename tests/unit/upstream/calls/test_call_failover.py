@@ -7,7 +7,7 @@ from random import Random
 import pytest
 import trio
 
-from tests.support.scripted_upstream import Scripted, Step, scripted
+from tests.support.upstream.scripted_upstream import Scripted, Step, scripted
 from umbel.policy.replicas.ejection import EjectionRules
 from umbel.policy.retry_budget import Budget
 from umbel.upstream import BalanceStatistics, Hedge, Retry

@@ -11,8 +11,8 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.memory_dial import running_reader
-from tests.support.scripted_upstream import HANGS, KEPT, OK, RESET, Script, Step, response, scripted
+from tests.support.upstream.memory_dial import running_reader
+from tests.support.upstream.scripted_upstream import HANGS, KEPT, OK, RESET, Script, Step, response, scripted
 from umbel.core.call import Call, CallContext, PreparedRequest, SingleCallOwner
 from umbel.core.failure_kinds import Kind
 from umbel.net.stream import PlainStream

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 import trio
 
-from tests.support.scripted_upstream import HANGS, Scripted, Step, scripted
+from tests.support.upstream.scripted_upstream import HANGS, Scripted, Step, scripted
 from umbel.core.failure_kinds import Kind
 from umbel.policy.quantile import SAMPLES_MIN
 from umbel.upstream import Hedge

@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.scripted_upstream import HANGS, KEPT, OK, Scripted, Step, response, scripted
+from tests.support.upstream.scripted_upstream import HANGS, KEPT, OK, Scripted, Step, response, scripted
 from umbel.core.call import CallContext, PreparedRequest, SingleCallOwner, StepTimeouts
 from umbel.core.failure_kinds import Kind
 from umbel.upstream import Hedge, Retry, Transport

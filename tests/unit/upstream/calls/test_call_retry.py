@@ -15,7 +15,7 @@ import httpx
 import pytest
 import trio
 
-from tests.support.scripted_upstream import OK, RESET, Script, Scripted, Step, scripted
+from tests.support.upstream.scripted_upstream import OK, RESET, Script, Scripted, Step, scripted
 from umbel.policy.breaker import BreakerState
 from umbel.policy.retry import RetryRules
 from umbel.policy.retry_budget import Budget, BudgetStatistics

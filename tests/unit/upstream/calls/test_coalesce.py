@@ -12,8 +12,8 @@ import httpx
 import pytest
 import trio
 
-from tests.support.memory_calls import Asked, answer, answering, coalescing, request_of
-from tests.support.upstreams import fields
+from tests.support.upstream.calls import fields
+from tests.support.upstream.memory_calls import Asked, answer, answering, coalescing, request_of
 from umbel.core.call import StepTimeouts
 from umbel.core.events import AttemptEnded
 from umbel.core.http.header_field import Field

@@ -7,8 +7,8 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.memory_calls import Asked, answer, answering, coalescing, hang
-from tests.support.upstreams import fields
+from tests.support.upstream.calls import fields
+from tests.support.upstream.memory_calls import Asked, answer, answering, coalescing, hang
 from umbel.core.errors import NotRunningError
 from umbel.core.failure_kinds import Kind
 from umbel.net.stream import Stream

@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.memory_calls import Asked, Made, answer, answering, coalescing, hang, request_of
+from tests.support.upstream.memory_calls import Asked, Made, answer, answering, coalescing, hang, request_of
 from umbel.core.failure_kinds import Kind
 from umbel.core.model import Attempt as AttemptRecord
 from umbel.upstream import BreakerRules, CallTimedOut, CoalesceStatistics, Retry

@@ -7,7 +7,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.memory_calls import Act, Asked, answer, answering, coalescing, hang
+from tests.support.upstream.memory_calls import Act, Asked, answer, answering, coalescing, hang
 from umbel.core.errors import NotRunningError
 from umbel.upstream import Retry, Transport
 

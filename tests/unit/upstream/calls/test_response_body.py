@@ -12,7 +12,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.memory_calls import Asked, answer, coalescing
+from tests.support.upstream.memory_calls import Asked, answer, coalescing
 from umbel.core.failure_kinds import Kind
 from umbel.core.model import JSON_MAX, OTHER_MAX
 from umbel.http1.response_head import head_of

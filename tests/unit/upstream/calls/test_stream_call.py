@@ -6,9 +6,9 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.memory_dial import MemoryStream
-from tests.support.rawserver import Handler, Peer, response
-from tests.support.stream_calls import CHUNKED, head, rest_of, streaming
+from tests.support.upstream.memory_dial import MemoryStream
+from tests.support.upstream.raw_server import Handler, Peer, response
+from tests.support.upstream.stream_calls import CHUNKED, head, rest_of, streaming
 from umbel.core.call import Mode, StepTimeouts
 from umbel.core.failure_kinds import Kind
 from umbel.net.stream import Stream

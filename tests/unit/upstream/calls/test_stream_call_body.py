@@ -9,8 +9,8 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.rawserver import Peer, response
-from tests.support.stream_calls import Streams, head, opened, rest_of, streaming
+from tests.support.upstream.raw_server import Peer, response
+from tests.support.upstream.stream_calls import Streams, head, opened, rest_of, streaming
 from umbel.core.failure_kinds import Kind
 from umbel.net.stream import Stream
 from umbel.upstream import BadRequest, BreakerOpen, BreakerRules, ConnectFailed, ConnectionReset, Overflow, Retry

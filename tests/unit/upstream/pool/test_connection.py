@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.memory_dial import MemoryStream, ServerEnd
+from tests.support.upstream.memory_dial import MemoryStream, ServerEnd
 from umbel.core.call import StepTimeouts
 from umbel.core.errors import UpstreamError
 from umbel.core.failure_kinds import Kind

@@ -8,7 +8,7 @@ import httpx
 import pytest
 import trio
 
-from tests.support.memory_dial import MemoryDial, ServerEnd, echo_server
+from tests.support.upstream.memory_dial import MemoryDial, ServerEnd, echo_server
 from umbel.upstream import Pool, Transport
 from umbel.upstream.errors import ConnectionReset
 

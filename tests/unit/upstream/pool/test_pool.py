@@ -8,8 +8,8 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.memory_dial import MemoryDial, ServerEnd, echo_server
-from tests.support.upstreams import Caller
+from tests.support.upstream.calls import Caller
+from tests.support.upstream.memory_dial import MemoryDial, ServerEnd, echo_server
 from umbel.core.call import StepTimeouts
 from umbel.core.errors import NotRunningError
 from umbel.core.failure_kinds import Kind

@@ -9,9 +9,9 @@ import httpx
 import pytest
 import trio
 
-from tests.support.memory_dial import ServerEnd
-from tests.support.memory_hosts import Act, Hosts, Unreachable, answering, failing, hang, in_pieces
-from tests.support.upstreams import Caller
+from tests.support.upstream.calls import Caller
+from tests.support.upstream.memory_dial import ServerEnd
+from tests.support.upstream.memory_hosts import Act, Hosts, Unreachable, answering, failing, hang, in_pieces
 from umbel.core.errors import UpstreamError
 from umbel.policy.replicas.ejection import EjectionRules
 from umbel.upstream import Hedge, Retry, Transport

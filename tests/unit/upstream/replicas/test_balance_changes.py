@@ -13,9 +13,9 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.memory_hosts import Act, Hosts, answering, failing, in_pieces
-from tests.support.replica_sources import ChangingReplicas
-from tests.support.upstreams import Caller
+from tests.support.upstream.calls import Caller
+from tests.support.upstream.memory_hosts import Act, Hosts, answering, failing, in_pieces
+from tests.support.upstream.replica_sources import ChangingReplicas
 from umbel.core.errors import NotRunningError, UpstreamError
 from umbel.core.failure_kinds import Kind
 from umbel.policy.breaker import BreakerState

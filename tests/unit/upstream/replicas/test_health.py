@@ -10,9 +10,9 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.memory_hosts import Act, Hosts, Unreachable, answering, failing, hang, in_pieces
-from tests.support.records import Records
-from tests.support.replica_sources import ChangingReplicas
+from tests.support.logs.records import Records
+from tests.support.upstream.memory_hosts import Act, Hosts, Unreachable, answering, failing, hang, in_pieces
+from tests.support.upstream.replica_sources import ChangingReplicas
 from umbel.core.errors import NotRunningError
 from umbel.upstream import HealthRules, Transport
 from umbel.upstream.errors import ConnectFailed, ReadTimedOut

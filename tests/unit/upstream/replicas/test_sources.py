@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.replica_sources import ChangingReplicas
+from tests.support.upstream.replica_sources import ChangingReplicas
 from umbel.upstream.replicas.dns import DnsReplicas
 from umbel.upstream.replicas.origin import Replica
 from umbel.upstream.replicas.sources import JoinedReplicas, ReplicaSource, source_of

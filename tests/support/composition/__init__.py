@@ -1,0 +1,1 @@
+"""Plans from TOML text, run over scripted calls and over sockets."""

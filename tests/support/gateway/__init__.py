@@ -1,0 +1,1 @@
+"""The whole program: configurations, a served application with its records, recorded answers."""

@@ -1,0 +1,1 @@
+"""Recorders and sinks in memory, event factories, and a process that only logs."""

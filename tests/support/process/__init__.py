@@ -1,0 +1,1 @@
+"""Real processes: started workers and masters, and what their requests cost."""

@@ -1,0 +1,238 @@
+"""An ``InboundRequest`` in memory: what a server would do with a request and its answer, without a socket.
+
+    request = MemoryRequest(target="/r", parts=[b"{", b"}"])
+    await request.served_by(app)
+    assert request.answer.status == 200
+
+The client leaves by ``leave()``, also while it is being sent to; it takes nothing between ``stop_reading()`` and
+``read_on()``. Whatever breaks a rule of the interface raises AssertionError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import trio
+
+from tests.support.server.asgi import Answer
+from umbel.core.failure_kinds import Kind
+from umbel.core.inbound import AnsweredByServerError, ByteStream, ClientGoneError, Field, InboundApplication
+
+if TYPE_CHECKING:
+    from umbel.core.events import Recorder, RequestEnded
+
+DEFAULT_FIELDS = ((b"host", b"gateway.test"),)
+_BODILESS = (204, 304)
+
+
+class MemoryRequest:
+    """One request. ``parts`` of its body come at once; with ``ends`` False the client then neither goes on nor leaves.
+
+    ``refused``: what the server answers instead of the body's end.
+    """
+
+    def __init__(
+        self,
+        method: str = "GET",
+        target: str | bytes = "/",
+        *,
+        fields: Iterable[tuple[str, str]] = (),
+        parts: Sequence[bytes] = (),
+        ends: bool = True,
+        refused: AnsweredByServerError | None = None,
+        peer: tuple[str, int] | None = ("127.0.0.1", 40000),
+    ) -> None:
+        self.method = method
+        self.target = target.encode("latin-1") if isinstance(target, str) else target
+        given = tuple((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields)
+        self.fields: tuple[Field, ...] = given if any(name == b"host" for name, _ in given) else DEFAULT_FIELDS + given
+        self.version = "1.1"
+        self.scheme = "http"
+        self.peer = peer
+        self.local: tuple[str, int | None] | None = ("127.0.0.1", 8000)
+        self.client_certificate: bytes | None = None
+        self.started = trio.current_time()
+        self.content_length = sum(map(len, parts)) if ends else None
+        self.websocket = self.takes_trailers = self.body_complete = False
+        self.discard_max = 64 * 1024
+        self.crash_recorded = False
+        self.answer = Answer()
+        self.filed: list[RequestEnded] = []
+        self.received = 0
+        """Calls of ``receive``."""
+        self.waited = False
+        """Whether the application has said that it waits."""
+        self.taken_at_most: int | None = None
+        self.cut_for: str | None = None
+        self.gone = False
+        self.status = 0
+        self.bytes_sent = 0
+        self._record: tuple[Recorder, RequestEnded] | None = None
+        self._parts = [part for part in parts if part]
+        self._ends = ends
+        self._refused = refused
+        self._callback: Callable[[], object] | None = None
+        self._changed = trio.Event()
+        self._reads = True
+        self._unsent: list[bytes] | None = None
+        self._ended = False
+
+    async def served_by(self, app: InboundApplication) -> None:
+        """Have ``app`` answer, and the record written, as a server does in the connection's task."""
+        try:
+            await app.handle(self)
+        finally:
+            self._callback = None
+            if self._record is not None:
+                recorder, ended = self._record
+                recorder.record(ended)
+
+    # What the client does.
+
+    def leave(self) -> None:
+        """The client goes: it takes nothing any more."""
+        if self.gone or self.answered:
+            return
+        self.gone = True
+        self._news()
+        if self._callback is not None:
+            self._callback()
+
+    def stop_reading(self) -> None:
+        """The client takes nothing until ``read_on``."""
+        self._reads = False
+
+    def read_on(self) -> None:
+        """The client takes what is there."""
+        self._reads = True
+        self._news()
+
+    def _news(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    # The body, and the client's leaving.
+
+    async def receive(self) -> bytes:
+        await trio.lowlevel.checkpoint()
+        self.received += 1
+        if self._parts:
+            return self._parts.pop(0)
+        if self._refused is not None:
+            self.gone = True
+            refused, self._refused = self._refused, None
+            try:
+                raise refused
+            finally:
+                del refused  # Its traceback holds this frame.
+        while not self._ends:
+            self._raise_if_gone()
+            await self._changed.wait()
+        self._raise_if_gone()
+        return b""
+
+    def take_at_most(self, size: int) -> None:
+        self.taken_at_most = size
+
+    def on_gone(self, callback: Callable[[], object] | None) -> None:
+        self.waited = True
+        self._callback = callback
+        if callback is not None and self.gone:
+            callback()
+
+    def _raise_if_gone(self) -> None:
+        if self.gone:
+            raise ClientGoneError("the client has gone")
+
+    # The answer.
+
+    @property
+    def answered(self) -> bool:
+        return self.answer.complete
+
+    @property
+    def unanswered(self) -> bool:
+        return self.answer.status is None
+
+    @property
+    def _mute(self) -> bool:
+        return self.method == "HEAD" or self.status in _BODILESS
+
+    def _give(self, status: int, fields: Sequence[Field]) -> None:
+        self._raise_if_gone()
+        assert self.unanswered, "a second answer"
+        assert all(name == name.lower() for name, _ in fields)
+        self.status = status
+        self.answer.headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
+
+    def respond(self, status: int, fields: Sequence[Field], body: bytes) -> bool:
+        self._give(status, fields)
+        data = b"" if self._mute else body
+        self._unsent = [data] if data else []
+        self._ended = True
+        return self._flush()
+
+    def _flush(self) -> bool:
+        """Whether the client has taken all that there is."""
+        if not self._reads or self._unsent is None:
+            return False
+        self.answer.status = self.status
+        self.answer.sends += 1
+        self.answer.parts += self._unsent
+        self.bytes_sent += sum(map(len, self._unsent))
+        self._unsent = []
+        self.answer.complete = self._ended
+        return True
+
+    async def drained(self) -> None:
+        while True:
+            self._raise_if_gone()
+            if self._flush():
+                return
+            await self._changed.wait()
+
+    async def start(self, status: int, fields: Sequence[Field], *, trailers: bool = False) -> None:
+        self._give(status, fields)
+
+    async def send(self, data: bytes) -> None:
+        assert self.status, "content without a head"
+        assert data and not self._ended
+        await trio.lowlevel.checkpoint()
+        self._unsent = [] if self._mute else [data]
+        await self.drained()
+
+    async def finish(self, data: bytes = b"", trailers: Sequence[Field] = ()) -> None:
+        assert self.status and not self._ended
+        self._unsent = [data] if data and not self._mute else []
+        self._ended = True
+        await self.drained()
+
+    async def inform(self, status: int, fields: Sequence[Field]) -> None:
+        self._raise_if_gone()
+
+    async def take(self, status: int, fields: Sequence[Field]) -> ByteStream:
+        raise ValueError("there are no bytes to take")
+
+    def cut(self, reason: str) -> None:
+        self.cut_for = reason
+        self.gone = True
+
+    # Tasks, and the record.
+
+    async def run_apart(self, work: Awaitable[object], begins_to_wait: Callable[[], object]) -> None:
+        begins_to_wait()
+        await work
+
+    def cancel_apart(self, reason: str) -> None:
+        raise NotImplementedError
+
+    def file_record(self, recorder: Recorder, ended: RequestEnded) -> None:
+        assert self._record is None, "a second record"
+        self._record = recorder, ended
+        self.filed.append(ended)
+
+
+def too_slow(request_id: str = "of-the-server") -> AnsweredByServerError:
+    """The server's answer to a body that does not come."""
+    return AnsweredByServerError(408, Kind.BAD_REQUEST, "The body did not arrive in time.", request_id)

@@ -1,0 +1,1 @@
+"""Scripted upstreams, over sockets and in memory, and calls of our client to them."""

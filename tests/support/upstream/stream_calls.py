@@ -1,0 +1,101 @@
+"""Calls whose response is received piece by piece, over upstreams in memory whose every byte the test says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+
+from tests.support.upstream.memory_calls import Made, MemoryCalls, memory_calls
+from tests.support.upstream.memory_dial import ServerEnd
+from tests.support.upstream.raw_server import Handler, Peer
+from umbel.core.call import CallContext, PreparedRequest, SingleCallOwner
+from umbel.upstream import Client
+from umbel.upstream.calls.stream_call import StreamCall
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def head(length: int | None, *fields: bytes, status: bytes = b"200 OK") -> bytes:
+    """The head of a response of this length; None: chunked."""
+    framing = b"Transfer-Encoding: chunked" if length is None else b"Content-Length: %d" % length
+    return b"\r\n".join([b"HTTP/1.1 " + status, framing, *fields]) + b"\r\n\r\n"
+
+
+class Streams(MemoryCalls):
+    """A client, and the streamed calls made of it."""
+
+    made: list[Made]
+
+    async def open(self, **call: Any) -> StreamCall:
+        """A call whose response's head is there; ``call`` as of ``start``.
+
+        Raises:
+            Exception: the call's error.
+        """
+        made = self.start(mode="stream", **call)
+        self.made.append(made)
+        found = await made.end()
+        assert isinstance(found, StreamCall)
+        if found.error is not None:
+            raise found.error
+        return found
+
+    def held(self) -> tuple[int, int, int, int]:
+        """What calls hold: places of the bulkhead, replicas, connections; and the attempts that were recorded."""
+        statistics = self.client.statistics()
+        return (
+            statistics.bulkhead.in_flight,
+            sum(replica.in_flight for replica in statistics.balance.replicas),
+            statistics.pool.active,
+            sum(len(each.attempts) for each in self.made),
+        )
+
+
+async def opened(
+    client: Client,
+    method: str = "GET",
+    body: AsyncIterable[bytes] | None = None,
+    *,
+    target: bytes = b"/",
+    limit: float | None = None,
+) -> StreamCall:
+    """A call that this task waits for, whose response's head is there; ``limit`` is its own.
+
+    Raises:
+        Exception: the call's error.
+    """
+    owner = SingleCallOwner()
+    deadline = math.inf if limit is None else trio.current_time() + limit
+    context = CallContext(owner, "call", "upstream", deadline=deadline, limit=limit)
+    call = await owner.perform(client.new_call(PreparedRequest(method, target, [], body=body), context, "stream"))
+    assert isinstance(call, StreamCall)
+    if call.error is not None:
+        raise call.error
+    return call
+
+
+async def rest_of(call: StreamCall) -> bytes:
+    """What is left of a response's body."""
+    content = b""
+    while data := await call.receive():
+        content += data
+    return content
+
+
+@asynccontextmanager
+async def streaming(handler: Handler, *urls: str, **options: Any) -> AsyncIterator[Streams]:
+    """A client over an upstream whose connections ``handler`` serves; ``options`` as of ``memory_calls``."""
+    peers: list[Peer] = []
+
+    async def serve(end: ServerEnd) -> None:
+        peers.append(Peer(end, None, len(peers)))  # type: ignore[arg-type]  # nobody asks for the socket
+        await handler(peers[-1])
+
+    async with memory_calls(serve, *urls, **options) as calls:
+        streams = Streams(calls.transport, calls.dial, calls.nursery)
+        streams.made = []
+        yield streams
