@@ -20,8 +20,7 @@ from umbel.supervisor.master import process
 from umbel.supervisor.master.console_output import ConsoleOutput
 from umbel.supervisor.master.exit_status import Exit, ExitClass
 from umbel.supervisor.master.options import Options
-from umbel.supervisor.master.process import Worker, WorkerSpec
-from umbel.supervisor.master.spawn import Spawned
+from umbel.supervisor.master.process import Spawned, Worker, WorkerSpec
 
 JOB = WorkerSpec(messages.Start(slot=1, generation=1, app=None, config=None, heartbeat_every=1, orphan_grace=1), "")
 # Says that it is ready, waits until it is told something after its start, and ends.

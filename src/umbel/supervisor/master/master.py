@@ -17,7 +17,7 @@ nothing, reads no file and loads no application.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from random import Random
 
 import trio
@@ -33,7 +33,6 @@ from .exit_status import MASTER_FAILED, MASTER_MISCONFIGURED, MASTER_NEVER_READY
 from .listeners import Listeners
 from .options import QUICK_S, WORKERS_MAX
 from .process import Worker, WorkerSpec
-from .reaper import reap_unknown_children
 from .reload import Reloader
 from .sd_notify import SystemdNotifier
 from .settings import Settings
@@ -43,6 +42,8 @@ from .slot import Slot
 _HEALTH_CHECK_S = 1.0
 _REOPEN_S = 5.0
 _RECOVER_S = 5.0
+_REAPED_MAX = 1000
+"""Children that one call reaps at most."""
 _PLANNED = frozenset({ExitClass.DRAINED, ExitClass.RECYCLE})
 _FATAL_AT_START = frozenset({ExitClass.LOAD, ExitClass.CONFIG})
 """Failures that every worker will have, so that one is enough to stop the start."""
@@ -184,10 +185,9 @@ class Master:
     def reap(self) -> None:
         """Reap ended children that are no workers."""
         workers = [worker for slot in self._all_slots for worker in slot.all_workers]
-        if all(
-            worker.pid for worker in workers
-        ):  # A worker that is being started has no pid yet, and would be taken for a stranger.
-            reap_unknown_children({worker.pid for worker in workers})
+        # A worker that is being started has no pid yet, and would be taken for a child that the master does not know.
+        if all(worker.pid for worker in workers):
+            _reap_unknown_children({worker.pid for worker in workers})
 
     # State.
 
@@ -374,3 +374,19 @@ class Master:
         async for _ in periodic(self._notifier.watchdog_interval):
             if self.stopping or any(worker.is_responsive for worker in self.workers):
                 self._notifier.ping_watchdog()
+
+
+def _reap_unknown_children(ours: Collection[int]) -> None:
+    """Reap the ended children that are not among ``ours``, which their own tasks reap. Never waits.
+
+    As PID 1 of a container the master inherits every orphan. ``waitid`` shows one ended child at a time. If that is one
+    of ours, its task must reap it first; the children behind it are reaped by the next call.
+    """
+    for _ in range(_REAPED_MAX):
+        try:
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if found is None or found.si_pid in ours:
+            return
+        os.waitpid(found.si_pid, os.WNOHANG)

@@ -7,9 +7,13 @@ A task per worker. It reports what the worker sends and how the worker ends; wha
 from __future__ import annotations
 
 import math
+import os
 import re
 import signal
-from collections.abc import Callable
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +25,6 @@ from ..control.channel import Channel
 from .console_output import ConsoleOutput
 from .exit_status import Exit, ExitClass, classify
 from .options import ABORT_S, QUICK_S, Options
-from .spawn import Spawned, spawn
 
 STDERR_TAIL_BYTES = 8 * 1024
 """How much of the end of a worker's stderr is kept for its last record."""
@@ -30,6 +33,11 @@ _PIPES_S = 1.0
 _VMSTAT = Path("/proc/vmstat")
 _BLOCKED = re.compile(r'most recent call first\):\n  File "([^\n"]+)", line (\d+) in ([^\n]+)')
 """The innermost frame of the thread that got SIGABRT, as faulthandler writes it."""
+_WORKER_MODULE = "umbel.supervisor.worker.worker"
+_NOT_FOR_WORKERS = frozenset(
+    {"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"}
+)
+"""Variables by which systemd addresses the master alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +64,15 @@ class WorkerSpec:
     def descriptors(self) -> tuple[int, ...]:
         """The descriptors of the listening sockets that the worker inherits."""
         return (*self.start.secure, *self.start.insecure)
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """A process that has just been started, with the master's ends of the channel and of the stderr pipe."""
+
+    process: trio.Process
+    channel: socket.socket
+    stderr: trio.abc.ReceiveStream
 
 
 class Worker:
@@ -270,6 +287,33 @@ class Worker:
         self._forced_end = why
         self._kill_at = min(self._kill_at, now + ABORT_S)
         self.signal(signal.SIGABRT)
+
+
+async def spawn(descriptors: Iterable[int], title: str) -> Spawned:
+    """Start a worker by exec of a new interpreter. It then waits for ``start`` on its channel.
+
+    The child inherits ``descriptors`` (the listening sockets) and one end of a socketpair and no others, so that it
+    keeps nothing else of the master open. ``title`` is on its command line until the worker sets a process title.
+
+    Raises:
+        OSError: the process cannot be started.
+    """
+    ours, theirs = socket.socketpair()
+    try:
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-m", _WORKER_MODULE, str(theirs.fileno()), title],
+            env={name: value for name, value in os.environ.items() if name not in _NOT_FOR_WORKERS},
+            pass_fds=(theirs.fileno(), *descriptors),
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    assert process.stderr is not None  # A pipe, as asked for.
+    return Spawned(process, ours, process.stderr)
 
 
 async def _kill_and_reap(spawned: Spawned) -> None:

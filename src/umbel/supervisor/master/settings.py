@@ -38,8 +38,8 @@ class CommandLine:
     size: int
     application: Application
     bind: Sequence[str] = ()
-    overrides: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of ``Options``, which take precedence over the files."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The fields of ``Options`` that have an option on the command line; they take precedence over the files."""
     allow_empty: bool = False
     """Whether umbel.toml may have no routes, or lose most of them."""
 
@@ -90,7 +90,7 @@ def read_settings(given: CommandLine, warn: Warn | None = None, *, before: int =
         partial(hypercorn_keys, application.hypercorn, bind=given.bind, warn=warn),
     )
     server |= application.settings
-    options = replace(_options(config, HypercornConfig.from_mapping(server)), **given.overrides)
+    options = replace(_options(config, HypercornConfig.from_mapping(server)), **given.options)
     if application.config is None:
         return Settings(application, options, server, None, None)
     if not given.allow_empty:

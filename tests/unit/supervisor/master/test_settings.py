@@ -19,9 +19,9 @@ from umbel.supervisor.master.settings import READ_S_MAX, CommandLine, read_in_ti
 FILES = {"hypercorn.toml": 'graceful_timeout = 7\npid_path = "master.pid"\nmax_requests = 5\n'}
 
 
-def given(directory: Path, **overrides: object) -> CommandLine:
+def given(directory: Path, **options: object) -> CommandLine:
     application = Application(None, str(directory / "umbel.toml"), str(directory / "hypercorn.toml"))
-    return CommandLine(2, application, ["127.0.0.1:0"], overrides, allow_empty=True)
+    return CommandLine(2, application, ["127.0.0.1:0"], options, allow_empty=True)
 
 
 def test_both_files_are_heard_and_paths_are_relative_to_them(tmp_path: Path) -> None:
