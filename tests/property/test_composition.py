@@ -196,7 +196,7 @@ def check_outcome(plan: Plan, outcome: Outcome) -> None:
     if outcome.state != "value":
         assert outcome.value == call.rules.default
     if outcome.failed_items:
-        assert call.each is not None
+        assert call.fan_out is not None
         assert call.rules.optional
 
 

@@ -85,10 +85,10 @@ def decode_repaired(body: bytes, charset: str | None) -> Json:
     Raises:
         EmptyBodyError, BadBodyError: as ``decode_json``.
     """
-    mended = repair_json(body, charset)
-    if mended is None:
+    repaired = repair_json(body, charset)
+    if repaired is None:
         raise BadBodyError("the body is not valid JSON")
-    return decode_strict(mended)
+    return decode_strict(repaired)
 
 
 def decode_strict(body: bytes) -> Json:
@@ -129,19 +129,19 @@ def repair_json(body: bytes, charset: str | None) -> bytes | None:
         BadBodyError: it is not of the charset that is named.
     """
     codec = _codec_of_bom(body) or (codec_of(charset) if charset is not None else None) or "utf-8"
-    mended = body
+    repaired = body
     # JSON has no charset (RFC 8259 section 8.1), so a name that does not fit a body in UTF-8 is ignored. The zero
     # bytes of UTF-16 would be UTF-8 as well.
     if codec.startswith("utf-16") or not (codec == "utf-8" or _is_utf8(body)):
-        mended = _text(body, codec).encode()
-    mended = mended.removeprefix(codecs.BOM_UTF8)
-    if not mended.strip(_WHITESPACE):
+        repaired = _text(body, codec).encode()
+    repaired = repaired.removeprefix(codecs.BOM_UTF8)
+    if not repaired.strip(_WHITESPACE):
         raise EmptyBodyError("the body is empty")
     # A zero byte is nowhere in JSON: it can stand for a backslash that is escaped.
-    if b"\\u" in mended and b"\0" not in mended:
-        aligned = mended.replace(rb"\\", b"\0\0")
-        mended = _LONE_SURROGATE.sub(rb"\\ufffd", aligned).replace(b"\0\0", rb"\\")
-    return None if mended == body else mended
+    if b"\\u" in repaired and b"\0" not in repaired:
+        aligned = repaired.replace(rb"\\", b"\0\0")
+        repaired = _LONE_SURROGATE.sub(rb"\\ufffd", aligned).replace(b"\0\0", rb"\\")
+    return None if repaired == body else repaired
 
 
 def _codec_of_bom(body: bytes) -> str | None:

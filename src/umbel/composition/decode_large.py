@@ -86,10 +86,10 @@ def decode_pieces(body: bytes, max_body: int, charset: str | None = None) -> Jso
         return _PieceDecoder(body, allowed).value()
     except BadBodyError:
         # As decode_json: only a body that strict decoding refuses is repaired.
-        mended = repair_json(body, charset)
-        if mended is None:
+        repaired = repair_json(body, charset)
+        if repaired is None:
             raise
-    return _PieceDecoder(mended, allowed).value()
+    return _PieceDecoder(repaired, allowed).value()
 
 
 def _blank_strings(piece: bytes) -> bytes:

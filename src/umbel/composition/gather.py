@@ -48,7 +48,7 @@ from .request.request_template import drop_gateway_fields, gateway_fields
 from .running_call import RunningCall
 from .text.expression import ExpressionError, failed_expression
 from .text.fault import bad_request
-from .text.field_template import note_left_out
+from .text.field_template import record_left_out
 from .text.template import BadValueError
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ class Gather:
                 )
             usual = default_fields(ACCEPT[options.get("decode", "json")], content_type, defaults.user_agent)
             gateway = gateway_fields(inputs, forwarded=defaults.forwarded)
-            left_out = partial(note_left_out, self._compose.facts, self._compose.recorder)
+            left_out = partial(record_left_out, self._compose.facts, self._compose.recorder)
             headers = build_headers(options.get("headers", {}), defaults, context, usual, left_out)
             return PreparedRequest(
                 method,
@@ -457,7 +457,7 @@ class Compose:
         """Whether a field of the answer can hold its value; if not, that is recorded, and the field is left out."""
         if raw_value(value) is not None:
             return True
-        note_left_out(self.facts, self.recorder, name, UNFIT)
+        record_left_out(self.facts, self.recorder, name, UNFIT)
         return False
 
     def failed(self, failure: Failure) -> Result:

@@ -24,13 +24,13 @@ from .plan.plan import request_context
 from .request.request_template import gateway_fields
 from .text.expression import Expression, ExpressionError, failed_expression, is_false
 from .text.fault import bad_request, describe_parameters
-from .text.field_template import note_left_out
+from .text.field_template import record_left_out
 from .text.template import BadValueError
 
 if TYPE_CHECKING:
     from ..core.call import Call
     from ..net.timers import TimerQueue
-    from .plan.plan import CallPlan, EachPlan, Plan
+    from .plan.plan import CallPlan, FanOutPlan, Plan
 
 
 class Observer:
@@ -186,8 +186,8 @@ class PlanRun(Engine):
             if call.when is not None and is_false(self._evaluate(call.when)):
                 self.settle(call.rules, None, None, trio.current_time(), ())
                 return None
-            if call.each is not None:
-                self.begin_fan_out(self._fan_out(call, call.each, now), now)
+            if call.fan_out is not None:
+                self.begin_fan_out(self._fan_out(call, call.fan_out, now), now)
                 return None
         except CallFailedError as error:
             self.settle(call.rules, error.failure, None, now, ())
@@ -208,13 +208,13 @@ class PlanRun(Engine):
             self.settle(call.rules, self._preparation_failure(error, call, self._context, lambda: ""), now, now, ())
             return None
 
-    def _fan_out(self, call: CallPlan, each: EachPlan, now: float) -> FanOut:
-        value = self._evaluate(each.source)
-        values = item_list(value, call.config.max_items, lambda: self._client_parameters(each, value))
+    def _fan_out(self, call: CallPlan, fan_out: FanOutPlan, now: float) -> FanOut:
+        value = self._evaluate(fan_out.source)
+        values = item_list(value, call.config.max_items, lambda: self._client_parameters(fan_out, value))
         return FanOut(
             call.rules,
             values,
-            prepare=lambda item: self._prepare_item(call, each, item),
+            prepare=lambda item: self._prepare_item(call, fan_out, item),
             limit=call.config.limit,
             item_default=call.config.item_default,
             as_map=call.config.as_ == "map",
@@ -223,18 +223,18 @@ class PlanRun(Engine):
         )
 
     def _left_out(self, header: str, reason: str) -> None:
-        note_left_out(self.facts, self.recorder, header, reason)
+        record_left_out(self.facts, self.recorder, header, reason)
 
-    def _client_parameters(self, each: EachPlan, part: Json) -> str:
+    def _client_parameters(self, fan_out: FanOutPlan, part: Json) -> str:
         """Words for the client's parameters that ``part`` of an ``each``'s list is made of."""
-        return each.client_parameter or describe_parameters(each.source.origins(self._context, part))
+        return fan_out.client_parameter or describe_parameters(fan_out.source.origins(self._context, part))
 
-    def _prepare_item(self, call: CallPlan, each: EachPlan, item: Json) -> PreparedRequest:
+    def _prepare_item(self, call: CallPlan, fan_out: FanOutPlan, item: Json) -> PreparedRequest:
         context = {**self._context, "item": item}
         try:
             return call.request_template.prepare(context, self._inputs, left_out=self._left_out)
         except Exception as error:
-            failure = self._preparation_failure(error, call, context, lambda: self._client_parameters(each, item))
+            failure = self._preparation_failure(error, call, context, lambda: self._client_parameters(fan_out, item))
             raise CallFailedError(failure) from error
 
     def _preparation_failure(

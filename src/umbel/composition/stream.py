@@ -45,7 +45,7 @@ class StreamLine:
 
 def capacity(plan: Plan) -> int:
     """The maximum number of lines of a run of the plan, and so the channel size with which sending never blocks."""
-    return 1 + sum(1 if call.each is None else 1 + call.config.max_items for call in plan.calls)
+    return 1 + sum(1 if call.fan_out is None else 1 + call.config.max_items for call in plan.calls)
 
 
 def head_fields(plan: Plan, inputs: Inputs) -> list[tuple[str, str]]:
@@ -99,9 +99,9 @@ class _LineSender(Observer):
     """An observer that sends a line per outcome."""
 
     def __init__(self, plan: Plan, send: trio.MemorySendChannel[StreamLine]) -> None:
-        self._each = frozenset(call.name for call in plan.calls if call.each is not None)
+        self._fan_outs = frozenset(call.name for call in plan.calls if call.fan_out is not None)
         self._send = send
-        self._sent_indices: dict[str, set[int]] = {name: set() for name in self._each}
+        self._sent_indices: dict[str, set[int]] = {name: set() for name in self._fan_outs}
 
     def item_ended(self, call: str, ended: ItemOutcome) -> None:
         for place in ended.item.places:
@@ -112,7 +112,7 @@ class _LineSender(Observer):
             return
         if outcome.failure is not None:
             self.put(StreamLine(outcome.call, {"call": outcome.call, "failure": _failure_data(outcome.failure)}))
-        elif outcome.call not in self._each:
+        elif outcome.call not in self._fan_outs:
             self.put(StreamLine(outcome.call, {"call": outcome.call, "value": outcome.value}))
         for failed in outcome.failed_items:
             for place in failed.places:

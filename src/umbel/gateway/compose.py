@@ -19,7 +19,7 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 
 from ..composition.gather import Compose, CompositionFailedError
 from ..composition.request.code_request import UpstreamDefaults
-from ..composition.text.field_template import OnLeftOut, note_left_out
+from ..composition.text.field_template import OnLeftOut, record_left_out
 from ..core.failure_kinds import Kind
 from ..core.http.header_field import raw_value
 from ..core.model import Failure
@@ -121,7 +121,7 @@ class ComposeView:
             # The handler wrote its own response; its fields are its own affair.
             return value
         value, status, headers = _unpacked(value)
-        said = _fields(headers, partial(note_left_out, facts, ctx.recorder)) if headers else ()
+        said = _fields(headers, partial(record_left_out, facts, ctx.recorder)) if headers else ()
         return answer(compose.result(value, status=status, headers=said), self._answer, ctx)
 
 

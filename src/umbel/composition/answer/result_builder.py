@@ -13,7 +13,7 @@ from ...core.failure_kinds import Kind
 from ...core.model import Failure, Inputs, Json, Outcome, RequestFacts
 from ..plan.plan import CallPlan, Plan
 from ..text.expression import ExpressionError, failed_expression
-from ..text.field_template import OnLeftOut, note_left_out
+from ..text.field_template import OnLeftOut, record_left_out
 from .cache_control import Fields, answer_cache_control, cache_control_without_parts
 from .decision import is_complete, successes
 from .result import Result, own_time
@@ -58,7 +58,7 @@ def build_result(
     except ExpressionError as error:
         failed = failed_expression(error, plan.where(error.where), facts, recorder)
         return _failed(plan, outcomes, ordered, failed, own_ms)
-    headers = _headers(plan, outcomes, context, partial(note_left_out, facts, recorder))
+    headers = _headers(plan, outcomes, context, partial(record_left_out, facts, recorder))
     complete = whole or is_complete(plan, outcomes)
     status = plan.route.answer.status
     only = plan.calls[0]
@@ -87,8 +87,8 @@ def failure_fields(failure: Failure) -> tuple[tuple[str, str], ...]:
 
 
 def _answer(plan: Plan, outcomes: Mapping[str, Outcome], context: Mapping[str, Json]) -> Json:
-    if plan.shape is not None:
-        return plan.shape.evaluate(context)
+    if plan.answer_expression is not None:
+        return plan.answer_expression.evaluate(context)
     if plan.route.combine == "all":
         return {call.name: outcomes[call.name].value for call in plan.calls}
     values = [outcome.value for outcome in successes(plan, outcomes)]

@@ -19,7 +19,7 @@ from ...core.http.forward_all import STAR
 from ...core.http.hop_by_hop import is_hop_by_hop
 from ..call_result import CallRules
 from ..decode import ACCEPT
-from ..request.conditions import CONDITIONS, refusal_reason
+from ..request.conditions import CONDITIONS, why_not_forwarded
 from ..request.credentials import carries_credential, is_credential
 from ..request.request_template import (
     GATEWAY_FIELDS_ALWAYS,
@@ -32,7 +32,7 @@ from ..request.request_template import (
 from ..text.expression import Expression, compile_source
 from ..text.field_template import FieldTemplate, compile_field
 from ..text.template import TargetTemplate, compile_target
-from .plan import CREDENTIAL_HEADERS, CallPlan, EachPlan, Plan, find_cycle
+from .plan import CREDENTIAL_HEADERS, CallPlan, FanOutPlan, Plan, find_cycle
 from .scope import RouteNames, Scope
 
 T = TypeVar("T")
@@ -80,11 +80,11 @@ def check(config: Config) -> Iterator[tuple[KeyPath, str]]:
         compiler = _RouteCompiler(config, index)
         compiler.compile()
         seen.update(dict.fromkeys(compiler.problems))
-        shape = _CONVERTER.sub(lambda match: f"<{match[1] or 'default'}>", route.path)
+        pattern = _CONVERTER.sub(lambda match: f"<{match[1] or 'default'}>", route.path)
         at: KeyPath = ("routes", index)
         unsure = config.is_placeholder((*at, "path")) or config.is_placeholder((*at, "methods"))
         for method in () if unsure else compiler.methods:
-            first = taken.setdefault((method, shape), index)
+            first = taken.setdefault((method, pattern), index)
             if first != index:
                 place = config.where(("routes", first, "path"))
                 seen[("routes", index, "path"), f"{method} {route.path} is a route already, at {place}"] = None
@@ -165,7 +165,7 @@ class _RouteCompiler:
         calls = [self._call(name, call) for name, call in route.calls.items()]
         if cycle := find_cycle({name: needs for name, _, needs in calls}):
             self._problem(("calls", cycle[0]), f"the calls wait for each other: {' → '.join(cycle)}")
-        shape, answer_headers = self._answer()
+        answer_expression, answer_headers = self._answer()
         self.methods = self._methods()
         candidates = self._candidates({name: needs for name, _, needs in calls})
         if self.problems:
@@ -193,7 +193,7 @@ class _RouteCompiler:
             tuple(self._names.headers),
             tuple(vary),
             any_header or not CREDENTIAL_HEADERS.isdisjoint(vary),
-            shape,
+            answer_expression,
             answer_headers,
             self._config.where,
             {"all": 0, "first": 1, "quorum": route.quorum or 0}[route.combine],
@@ -214,12 +214,12 @@ class _RouteCompiler:
         at: KeyPath = ("calls", name)
         scope = Scope(self._names, name)
         when = self._expression((*at, "when"), call.when, scope)
-        each: EachPlan | None = None
+        fan_out: FanOutPlan | None = None
         if call.each is not None:
             source = self._compiled((*at, "each"), call.each)
             client_parameter = self._collect((*at, "each"), lambda: scope.read(source)) if source is not None else None
             scope.item_source = client_parameter or ""
-            each = EachPlan(source, scope.item_source) if source is not None else None
+            fan_out = FanOutPlan(source, scope.item_source) if source is not None else None
         upstream = self._upstream(at, call)
         scope.forget_reads()  # What only ``when`` and ``each`` read is not sent.
         request_template = self._request_template(at, call, upstream or _UNKNOWN_UPSTREAM, scope)
@@ -237,7 +237,7 @@ class _RouteCompiler:
             conditions=conditions,
             answer_status=self._route.answer.status,
         )
-        return name, CallPlan(name, call, upstream, rules, request_template, needs, when, each, conditions), needs
+        return name, CallPlan(name, call, upstream, rules, request_template, needs, when, fan_out, conditions), needs
 
     def _conditions(self, at: KeyPath, call: Call, request_template: RequestTemplate | None) -> tuple[str, ...]:
         """The conditional request fields that a call forwards, by ``forward_headers`` or by a template."""
@@ -255,7 +255,7 @@ class _RouteCompiler:
                         found.setdefault(field.decode(), (*where, field.decode()))
         conditions = {name: path for name, path in found.items() if name in CONDITIONS}
         for name, path in conditions.items():
-            if reason := refusal_reason(self._route, name):
+            if reason := why_not_forwarded(self._route, name):
                 self._problem(path, reason, absolute=True)
         return tuple(conditions)
 
@@ -320,7 +320,7 @@ class _RouteCompiler:
     def _answer(self) -> tuple[Expression | None, tuple[tuple[str, FieldTemplate], ...]]:
         answer = self._route.answer
         scope = Scope(self._names)
-        shape = self._expression(("answer", "shape"), answer.shape, scope)
+        expression = self._expression(("answer", "shape"), answer.shape, scope)
         headers: list[tuple[str, FieldTemplate]] = []
         for name, text in answer.headers.items():
             at = ("answer", "headers", name)
@@ -342,7 +342,7 @@ class _RouteCompiler:
                     self._check_answer_field(("answer", key, name), field)
         if answer.status in (204, 205) and (self._route.stream or answer.shape is not None):
             self._problem(("answer", "status"), f"an answer with status {answer.status} has no body to shape or stream")
-        return shape, tuple(headers)
+        return expression, tuple(headers)
 
     def _check_answer_field(self, at: KeyPath, name: str) -> None:
         if name in _OWN_ANSWER_FIELDS:

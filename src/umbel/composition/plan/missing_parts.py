@@ -242,10 +242,10 @@ def _true_by(node: Node, here: _KnownValue) -> Parts:
 
 def _always_failing(call: CallPlan) -> Iterator[tuple[KeyPath, str]]:
     """The constants that make a call always fail: no list for ``each``, no scalar for a query or a form."""
-    if call.each is not None and call.each.source.tree["type"] == "literal":
-        value = call.each.source.tree["value"]
+    if call.fan_out is not None and call.fan_out.source.tree["type"] == "literal":
+        value = call.fan_out.source.tree["value"]
         if not isinstance(value, (list, type(None))):
-            yield call.each.source.where, "each takes a list, which this is not: the call always fails"
+            yield call.fan_out.source.where, "each takes a list, which this is not: the call always fails"
     body = call.request_template.body
     for param in (*call.request_template.params, *(body.fields if body is not None and body.form else ())):
         tree = param.expression.tree
@@ -294,9 +294,9 @@ def _nullable_parts(plan: Plan) -> dict[str, _NullReason]:
         config, above = call.config, skipped.intersection(call.needs)
         if not config.has_default and (config.when is not None or above):
             skipped.add(call.name)
-        if call.each is not None and (items := _items_may_miss(config)) is not None:
+        if call.fan_out is not None and (items := _items_may_miss(config)) is not None:
             found[call.name + _ITEMS] = items
-        if call.each is None and (always := _null_of_success(config)):
+        if call.fan_out is None and (always := _null_of_success(config)):
             found[call.name] = _NullReason(always, "", is_named=True)
         elif config.has_default:
             if config.default is None:
@@ -337,11 +337,11 @@ def _expressions(plan: Plan) -> Iterator[tuple[Expression, CallPlan | None]]:
         body = request_template.body
         if call.when is not None:
             yield call.when, call
-        if call.each is not None:
-            yield call.each.source, call
+        if call.fan_out is not None:
+            yield call.fan_out.source, call
         if body is not None and body.whole is not None:
             yield body.whole.expression, call
         for param in (*request_template.bound, *request_template.params, *(body.fields if body is not None else ())):
             yield param.expression, call
-    if plan.shape is not None:
-        yield plan.shape, None
+    if plan.answer_expression is not None:
+        yield plan.answer_expression, None

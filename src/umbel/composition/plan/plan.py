@@ -20,7 +20,7 @@ from ..text.field_template import FieldTemplate
 
 
 @dataclass(frozen=True, slots=True)
-class EachPlan:
+class FanOutPlan:
     """The list expression of an ``each``."""
 
     source: Expression
@@ -40,7 +40,7 @@ class CallPlan:
     needs: tuple[str, ...]
     """The calls that it depends on, in config order; it starts as soon as they have values."""
     when: Expression | None
-    each: EachPlan | None
+    fan_out: FanOutPlan | None
     conditions: tuple[str, ...] = ()
     """The names of the conditional request fields that it forwards."""
 
@@ -72,7 +72,7 @@ class Plan:
     """The request headers that the answer varies by, as they are written in a message."""
     private: bool
     """Whether authorization, cookies or all header fields go upstream, so that no shared cache may keep the answer."""
-    shape: Expression | None
+    answer_expression: Expression | None
     answer_headers: tuple[tuple[str, FieldTemplate], ...]
     where: Callable[[KeyPath], str]
     """Gives ``file:line`` of a key, for the record of a failed expression."""
@@ -91,7 +91,7 @@ class Plan:
         """Compute at load what every answer needs."""
         answer = self.route.answer
         fields = self.answer_headers or answer.forward_headers or answer.forward_cookies
-        usual = self.shape is None and self.route.combine == "all" and answer.status != CREATED
+        usual = self.answer_expression is None and self.route.combine == "all" and answer.status != CREATED
         object.__setattr__(
             self, "is_plain_object", usual and not fields and not any(call.conditions for call in self.calls)
         )

@@ -21,7 +21,7 @@ _WEAKER = {"if-modified-since": "if-none-match", "if-unmodified-since": "if-matc
 _ALWAYS = frozenset({b"content-location", b"expires"})
 
 
-def refusal_reason(route: Route, name: str) -> str:
+def why_not_forwarded(route: Route, name: str) -> str:
     """Why no call of a route may forward the condition ``name``, and what to do; empty: its one call may."""
     why = _why_not_single(route)
     if not why:

@@ -78,7 +78,7 @@ def ignore_left_out(field: str, reason: str) -> None:
     """An ``OnLeftOut`` that does nothing."""
 
 
-def note_left_out(facts: RequestFacts, recorder: Recorder, field: str, reason: str) -> None:
+def record_left_out(facts: RequestFacts, recorder: Recorder, field: str, reason: str) -> None:
     """Record that a header is left out; at level info, since a client can cause it. The value is not recorded."""
     recorder.record(Noted("info", "header.left-out", f"{field}: {reason}", facts, {"header": field}))
 

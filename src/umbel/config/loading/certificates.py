@@ -37,9 +37,9 @@ def _unusable_tls(tls: Tls) -> Iterator[tuple[str, str]]:
     unread = set()
     for key in TLS_PATHS:
         path: str | None = getattr(tls, key)
-        if path is not None and (refusal := _refusal(path)):
+        if path is not None and (unreadable := _why_unreadable(path)):
             unread.add(key)
-            yield key, f"the file cannot be read: {refusal}"
+            yield key, f"the file cannot be read: {unreadable}"
     if tls.ca is not None and "ca" not in unread and (reason := _unusable_ca(tls.ca)):
         yield "ca", reason
     if tls.cert is not None and tls.key is not None and not unread & {"cert", "key"}:
@@ -77,7 +77,7 @@ def _expiry_dates_of(path: str) -> list[datetime]:
     return expiry_dates(Path(path).read_text(encoding="utf-8", errors="replace"))
 
 
-def _refusal(path: str) -> str | None:
+def _why_unreadable(path: str) -> str | None:
     try:
         descriptor = open_regular(path)
         size = os.fstat(descriptor).st_size
