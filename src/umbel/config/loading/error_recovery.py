@@ -22,14 +22,18 @@ from ..schema.sections import Config, KeyPath
 from .did_you_mean import nearest
 from .validation_errors import SchemaViolation, schema_violations
 
+_NAME = "placeholder"
+_URL = "http://placeholder.invalid"
+"""No host has such a name (RFC 2606 section 2), and nothing connects to an upstream of a recovered tree."""
+
 PLACEHOLDERS: Mapping[str, Any] = {
-    "urls": ["http://filler"],
-    "url": "http://filler",
+    "urls": [_URL],
+    "url": _URL,
     "after": "1s",
     "value": 1,
-    "upstream": "filler",
+    "upstream": _NAME,
     "path": "/",
-    "calls": {"filler": {"upstream": "filler", "path": "/"}},
+    "calls": {_NAME: {"upstream": _NAME, "path": "/"}},
 }
 """A valid value for each key that some section requires."""
 
@@ -38,11 +42,11 @@ PLACEHOLDERS: Mapping[str, Any] = {
 _OPTIONAL_PLACEHOLDERS: Mapping[str, Any] = {"each": "`[]`", "forwarded": False, "deadline_header": False}
 # The items of lists whose items are checked one by one.
 _ITEM_PLACEHOLDERS: Mapping[str, Any] = {
-    "forward_cookies": "stand-in",
-    "forward_headers": "x-stand-in",
-    "forward_query": "stand-in",
-    "query": "stand-in",
-    "urls": "http://stand-in",
+    "forward_cookies": _NAME,
+    "forward_headers": f"x-{_NAME}",
+    "forward_query": _NAME,
+    "query": _NAME,
+    "urls": _URL,
 }
 _ROUNDS = 8
 """A placeholder may bring up the next mistake: a value that is removed, a table around it, …"""
@@ -64,7 +68,7 @@ def recover(data: dict[str, Any]) -> RecoveredTree:
         found = schema_violations(Config, tree, constraints=False)
         changed: set[KeyPath] = set()
         for each in found:
-            # Where an earlier mistake of this round changed the tree, this one may be gone: the next round tells.
+            # Where an earlier mistake of this round changed the tree, this one may be gone: the next round shows it.
             if any(each.path[:end] in changed for end in range(1, len(each.path) + 1)):
                 continue
             if each.kind == "unknown":
@@ -89,9 +93,9 @@ def _rename(tree: dict[str, Any], unknown: SchemaViolation) -> None:
 
 
 def _replace(tree: dict[str, Any], path: KeyPath, tried: dict[KeyPath, int]) -> KeyPath:
-    """Put a placeholder in the place of a wrong value; the second time remove it, and then what it stands in.
+    """Put a placeholder in the place of a wrong value; the second time remove it, and then the table or list around it.
 
-    Return where the tree was changed: ``path``, or the path of what it stood in.
+    Return where the tree was changed: ``path``, or the path of the table or list around it.
     """
     table, key = _at(tree, path[:-1]), path[-1]
     times = tried[path] = tried.get(path, 0) + 1

@@ -213,10 +213,12 @@ def test_checks_see_placeholders_for_what_is_wrong_and_the_lines_of_the_file(tmp
 
     def check(config: Config) -> list[tuple[KeyPath, str]]:
         seen.extend(route.path for route in config.routes)
-        assert list(config.upstreams) == ["u", "bad"], "a wrong upstream has a stand-in, so nobody is blamed for it"
-        stand_in, real = ("routes", 0, "path"), ("routes", 2, "path")
-        assert (config.is_placeholder(stand_in), config.is_placeholder(real)) == (True, False)
-        return [(stand_in, "is a stand-in"), (real, "is not to my taste")]
+        assert list(config.upstreams) == ["u", "bad"], (
+            "a wrong upstream has a placeholder, so no route of it is reported"
+        )
+        replaced, real = ("routes", 0, "path"), ("routes", 2, "path")
+        assert (config.is_placeholder(replaced), config.is_placeholder(real)) == (True, False)
+        return [(replaced, "is a placeholder"), (real, "is not to my taste")]
 
     with pytest.raises(ConfigError) as caught:
         load(path, checks=(check,), environ={})

@@ -83,7 +83,7 @@ def test_mistakes_of_a_plan_are_reported_beside_others(kind: str, tmp_path: Path
     assert planned == PLANS
     others = [reason for reason in reasons if reason.removeprefix("routes[0].") not in PLANS]
     assert others
-    made_up = ("names nothing", "is unknown", "filler", "stand-in", "there is no")
+    made_up = ("names nothing", "is unknown", "placeholder", "there is no")
     assert not [reason for reason in others if any(words in reason for words in made_up)]
 
 
