@@ -55,6 +55,9 @@ class Rule(NamedTuple):
     """Whether the warning is given as well where only the bound was written."""
 
 
+_ENDS_CALL = "is {value}, but the deadline of {route} is {bound}, and ends the call first"
+_NEVER_SLOW = "is {value}, but the longest deadline of a route is {bound}: nothing is that slow"
+
 RULES: tuple[Rule, ...] = (
     # What clients may send.
     Rule("route.max_body", "server.max_body", "is {value}, but [server] max_body is {bound}, and over that it is 413"),
@@ -69,14 +72,8 @@ RULES: tuple[Rule, ...] = (
         "http2.streams", "server.max_in_flight", "is {value}, but [server] max_in_flight is {bound}: one client is shed"
     ),
     # Times of a call.
-    Rule(
-        "call.timeout", "route.deadline", "is {value}, but the deadline of {route} is {bound}, and ends the call first"
-    ),
-    Rule(
-        "upstream.timeout",
-        "route.deadline",
-        "is {value}, but the deadline of {route} is {bound}, and ends the call first; give the route a longer one",
-    ),
+    Rule("call.timeout", "route.deadline", _ENDS_CALL),
+    Rule("upstream.timeout", "route.deadline", f"{_ENDS_CALL}; give the route a longer one"),
     Rule("upstream.connect_timeout", "limit", "is {value}, but a call of {route} has {bound} in all"),
     Rule("retry.backoff", "retry.max_backoff", "is {value}, but no wait is longer than max_backoff, {bound}"),
     Rule(
@@ -156,8 +153,8 @@ RULES: tuple[Rule, ...] = (
         "allows {bound}, but a renamed file has up to rotate_size, {value}, and is not compressed: none would stay",
         either=True,
     ),
-    Rule("slow.access", "longest", "is {value}, but the longest deadline of a route is {bound}: nothing is that slow"),
-    Rule("slow.calls", "longest", "is {value}, but the longest deadline of a route is {bound}: nothing is that slow"),
+    Rule("slow.access", "longest", _NEVER_SLOW),
+    Rule("slow.calls", "longest", _NEVER_SLOW),
 )
 
 Quantities = dict[str, Quantity]

@@ -16,12 +16,11 @@ from typing import Any, NamedTuple
 
 from ...core.errors import ConfigError, ConfigProblem
 from ..schema.constraints import NO_CONSTRAINTS
-from ..schema.section import Section
 from ..schema.section_tree import keys_of
-from ..schema.sections import Config, KeyPath, Logs, Route, Tls, Upstream
+from ..schema.sections import DEFAULT_TABLES, Config, KeyPath, Logs, Tls
 from .certificates import certificate_errors
 from .did_you_mean import nearest
-from .error_recovery import hidden_violations, recover
+from .error_recovery import PLACEHOLDERS, hidden_violations, recover
 from .error_report import ErrorReport
 from .file_loader import FileLoader
 from .file_reader import KEEPS_CHANGING, READS_MAX, SourceFile, settled
@@ -42,8 +41,6 @@ class LoadedConfig(NamedTuple):
 
 Check = Callable[[Config], Iterable[tuple[KeyPath, str]]]
 """A check that the schema cannot express: yields the path of a key and what is wrong with it."""
-
-_DEFAULTS: Mapping[str, type[Section]] = {"upstream": Upstream, "route": Route}
 
 
 def load(
@@ -153,7 +150,7 @@ def _report_defaults(merged: MergedTree, report: ErrorReport) -> None:
     """
     for name, table in merged.defaults.items():
         at: KeyPath = ("defaults", name)
-        for each in schema_violations(_DEFAULTS[name], table, at):
+        for each in schema_violations(DEFAULT_TABLES[name], table, at):
             if each.kind in ("unknown", "value"):
                 report.add(Origin(merged.root, at + each.path), each.reason, quotes=each.quotes)
 
@@ -168,7 +165,7 @@ def _tls_tables(merged: MergedTree, found: Iterable[SchemaViolation]) -> Iterato
 
 
 # For an upstream that may stand in a file that could not be read.
-_UPSTREAM_PLACEHOLDER: Mapping[str, Any] = {"urls": ["http://stand-in"]}
+_UPSTREAM_PLACEHOLDER: Mapping[str, Any] = {"urls": PLACEHOLDERS["urls"]}
 
 
 def _recovered_config(merged: MergedTree, *, complete: bool) -> tuple[Config, list[int]]:

@@ -10,12 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..schema.section_tree import keys_of
-from ..schema.sections import Config, KeyPath
+from ..schema.sections import DEFAULT_TABLES, Config, KeyPath
 from .did_you_mean import sections_with_key, suggestion
 from .file_reader import SourceFile
-
-DEFAULTS = ("upstream", "route")
-"""The tables that ``[defaults]`` may hold."""
 
 _SHARED = ("include", "upstreams", "routes")
 
@@ -101,12 +98,12 @@ def _defaults(root: SourceFile, data: dict[str, Any], report: Report) -> dict[st
     if not isinstance(tables, dict):
         report(Origin(root, ("defaults",)), "needs the tables [defaults.upstream] and [defaults.route]")
         return {}
-    for key in tables.keys() - set(DEFAULTS):
-        report(Origin(root, ("defaults", key)), f"is not a table of [defaults]{suggestion(key, DEFAULTS)}")
-    for key in DEFAULTS:
+    for key in tables.keys() - DEFAULT_TABLES.keys():
+        report(Origin(root, ("defaults", key)), f"is not a table of [defaults]{suggestion(key, DEFAULT_TABLES)}")
+    for key in DEFAULT_TABLES:
         if not isinstance(tables.get(key, {}), dict):
             report(Origin(root, ("defaults", key)), f"needs one table, [defaults.{key}]")
-    return {key: tables[key] for key in DEFAULTS if isinstance(tables.get(key), dict)}
+    return {key: tables[key] for key in DEFAULT_TABLES if isinstance(tables.get(key), dict)}
 
 
 def _known_keys(source: SourceFile, data: dict[str, Any], root: SourceFile, report: Report) -> None:

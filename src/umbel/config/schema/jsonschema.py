@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..loading.merge import DEFAULTS
-from .sections import Config
+from .sections import DEFAULT_TABLES, Config
 from .units import format_duration, format_rate, format_ratio, format_size
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -24,9 +23,9 @@ def json_schema() -> dict[str, Any]:
     top = _section(raw)
     properties = top["properties"]
     inherited: dict[str, Any] = {}
-    for name in DEFAULTS:
-        definition = definitions[name.capitalize()]
-        partial = f"{name.capitalize()}Defaults"
+    for name, section in DEFAULT_TABLES.items():
+        definition = definitions[section.__name__]
+        partial = f"{section.__name__}Defaults"
         definitions[partial] = {key: value for key, value in definition.items() if key != "required"}
         description = f"Keys that every {name} has unless it says otherwise; tables merge key by key."
         inherited[name] = {"$ref": f"#/$defs/{partial}", "description": description}

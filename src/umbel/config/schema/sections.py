@@ -6,7 +6,7 @@ in ``composition/plan/compiler.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
@@ -509,3 +509,7 @@ class Config(Section):
         return self.is_placeholder(path) or any(
             each[:-1] == path and (isinstance(each[-1], int) or each[-1] not in names) for each in self._placeholders
         )
+
+
+DEFAULT_TABLES: Mapping[str, type[Section]] = {"upstream": Upstream, "route": Route}
+"""The tables that ``[defaults]`` of the main file may hold, each with the section that inherits its keys."""

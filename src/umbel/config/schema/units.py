@@ -140,34 +140,12 @@ def format_ratio(ratio: float) -> str:
     return f"{ratio * 100:.15g}%"
 
 
-Duration = Annotated[
-    float,
-    BeforeValidator(parse_duration),
-    WithJsonSchema(
-        {"type": "string", "title": "duration", "pattern": f"^{_DURATION.pattern}$", "examples": ["250ms", "2s"]}
-    ),
-]
-Delay = Annotated[
-    float,
-    BeforeValidator(parse_delay),
-    WithJsonSchema(
-        {"type": "string", "title": "duration", "pattern": f"^{_DURATION.pattern}$", "examples": ["0s", "5s"]}
-    ),
-]
-Rate = Annotated[
-    int,
-    BeforeValidator(parse_rate),
-    WithJsonSchema(
-        {"type": "string", "title": "rate", "pattern": f"^{_SIZE.pattern}/s$", "examples": ["240B/s", "1KB/s"]}
-    ),
-]
-Size = Annotated[
-    int,
-    BeforeValidator(parse_size),
-    WithJsonSchema({"type": "string", "title": "size", "pattern": f"^{_SIZE.pattern}$", "examples": ["64KiB", "10MB"]}),
-]
-Ratio = Annotated[
-    float,
-    BeforeValidator(parse_ratio),
-    WithJsonSchema({"type": "string", "title": "ratio", "pattern": f"^{_RATIO.pattern}$", "examples": ["20%"]}),
-]
+def _json_schema(title: str, pattern: str, *examples: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "title": title, "pattern": f"^{pattern}$", "examples": [*examples]})
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration), _json_schema("duration", _DURATION.pattern, "250ms", "2s")]
+Delay = Annotated[float, BeforeValidator(parse_delay), _json_schema("duration", _DURATION.pattern, "0s", "5s")]
+Rate = Annotated[int, BeforeValidator(parse_rate), _json_schema("rate", f"{_SIZE.pattern}/s", "240B/s", "1KB/s")]
+Size = Annotated[int, BeforeValidator(parse_size), _json_schema("size", _SIZE.pattern, "64KiB", "10MB")]
+Ratio = Annotated[float, BeforeValidator(parse_ratio), _json_schema("ratio", _RATIO.pattern, "20%")]
